@@ -1,0 +1,30 @@
+"""Real-time super-resolution for video: `upscale()` does what `vsr run` does."""
+
+__version__ = "0.1.0"
+
+from vsr.colour import Colour
+from vsr.errors import (
+    BackendError,
+    InputError,
+    ModelError,
+    OutputError,
+    UsageError,
+    VsrError,
+)
+from vsr.frame import Frame
+from vsr.job import Progress, upscale
+from vsr.report import Report
+
+__all__ = [
+    "BackendError",
+    "Colour",
+    "Frame",
+    "InputError",
+    "ModelError",
+    "OutputError",
+    "Progress",
+    "Report",
+    "UsageError",
+    "VsrError",
+    "upscale",
+]

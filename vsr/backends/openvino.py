@@ -1,0 +1,118 @@
+"""OpenVINO: the default where there is no NVIDIA GPU; CPUs of every make, Intel GPUs and NPUs."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from vsr.errors import BackendError, UsageError, reason
+from vsr.frame import Plane, Planes, now
+
+try:
+    import openvino as ov
+except ImportError as exc:  # a broken install; it is a run-time dependency
+    raise BackendError(f"OpenVINO cannot be loaded ({reason(exc)}): pip install openvino") from exc
+
+MAX_REQUESTS: Final = 4
+"""Enough to keep a CPU busy; each request holds the network's activations."""
+
+
+class OpenVinoTicket:
+    """See `vsr.backends.Ticket`."""
+
+    def __init__(self, engine: "OpenVinoEngine", request: Any) -> None:
+        self.started = now()
+        self.finished = 0.0
+        self._engine, self._request = engine, request
+
+    def result(self) -> Planes:
+        """See `vsr.backends.Ticket.result`."""
+        try:
+            self._request.wait()
+        except RuntimeError as exc:
+            raise BackendError(f"OpenVINO failed while running: {reason(exc)}") from exc
+        finally:
+            self._engine.free.append(self._request)
+        y, u, v = (np.array(t.data[0, 0]) for t in self._request.output_tensors)
+        return y, u, v
+
+
+class OpenVinoEngine:
+    """A compiled graph and its pool of asynchronous requests."""
+
+    def __init__(self, compiled: Any) -> None:
+        optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        # one more than it computes at once, so that it never waits for the next picture
+        self.slots = min(max(optimal, 1) + 1, MAX_REQUESTS)
+        self.free: deque[Any] = deque(compiled.create_infer_request() for _ in range(self.slots))
+        for request in self.free:
+            request.set_callback(_stamp_finished, request)
+
+    def submit(self, planes: Planes) -> OpenVinoTicket:
+        """See `vsr.backends.Engine.submit`."""
+        if not self.free:
+            raise BackendError("more pictures submitted than the engine has slots")
+        request = self.free.popleft()
+        for tensor, plane in zip(request.input_tensors, planes, strict=True):
+            _copy(tensor, plane)
+        ticket = OpenVinoTicket(self, request)
+        request.set_callback(_stamp_finished, ticket)
+        request.start_async()
+        return ticket
+
+
+def _copy(tensor: Any, plane: Plane) -> None:
+    if tuple(tensor.shape[2:]) != plane.shape:
+        raise BackendError(f"a plane of {plane.shape} for an engine of {tuple(tensor.shape[2:])}")
+    tensor.data[0, 0] = plane
+
+
+def _stamp_finished(ticket: OpenVinoTicket) -> None:
+    ticket.finished = now()
+
+
+class OpenVinoBackend:
+    """See `vsr.backends.Backend`. Thread-safe apart from the engines it makes."""
+
+    name = "openvino"
+
+    def __init__(self, device: str) -> None:
+        self._core = ov.Core()
+        known = self._core.available_devices
+        if device.split(".", maxsplit=1)[0].split(":", maxsplit=1)[0] not in {*known, "AUTO"}:
+            names = ", ".join(["AUTO", *known])
+            raise UsageError(f"OpenVINO has no device '{device}' here; it has: {names}")
+        self._device = device
+        asked = known[0] if device == "AUTO" and known else device
+        self.device = str(self._core.get_property(asked, "FULL_DEVICE_NAME")).strip()
+
+    def compile(self, graph: bytes) -> OpenVinoEngine:
+        """See `vsr.backends.Backend.compile`."""
+        config = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "PERFORMANCE_HINT_NUM_REQUESTS": MAX_REQUESTS,
+            # on CPUs with bfloat16 OpenVINO would use it unasked, and 8 bits of mantissa show
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        return OpenVinoEngine(self._compiled(graph, config))
+
+    def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
+        """See `vsr.backends.Backend.run`."""
+        compiled = self._compiled(model, {"INFERENCE_PRECISION_HINT": "f32"})
+        try:
+            return [np.array(x) for x in compiled(list(inputs)).values()]
+        except RuntimeError as exc:
+            raise BackendError(f"OpenVINO failed while running: {reason(exc)}") from exc
+
+    def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
+        try:
+            return self._core.compile_model(self._core.read_model(model), self._device, config)
+        except RuntimeError as exc:
+            raise BackendError(f"OpenVINO cannot compile this network: {_gist(exc)}") from exc
+
+
+def _gist(exc: RuntimeError) -> str:
+    """OpenVINO's last line: the ones before say where in its own source it happened."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,79 @@
+"""How code values mean colours: a stream's tags -> `Colour` -> the matrices that convert it."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating]
+
+# ITU-T H.273 code points, as FFmpeg numbers them
+RANGE_LIMITED: Final = 1
+RANGE_FULL: Final = 2
+UNSPECIFIED: Final = 2
+_BT709: Final = 1
+_SMPTE170M: Final = 6
+
+# matrix code -> (Kr, Kb); H.273 table 4
+LUMA_WEIGHTS: Final[dict[int, tuple[float, float]]] = {
+    1: (0.2126, 0.0722),  # BT.709
+    4: (0.30, 0.11),  # FCC
+    5: (0.299, 0.114),  # BT.470BG, BT.601 at 625 lines
+    6: (0.299, 0.114),  # SMPTE 170M, BT.601 at 525 lines
+    7: (0.212, 0.087),  # SMPTE 240M
+    9: (0.2627, 0.0593),  # BT.2020, non-constant luminance
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colour:
+    """How code values mean colours; the fields are H.273 code points as FFmpeg numbers them."""
+
+    matrix: int = _BT709
+    full_range: bool = False
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+
+    @classmethod
+    def from_tags(
+        cls, *, matrix: int, range_: int, primaries: int, transfer: int, height: int, pix_fmt: str
+    ) -> "Colour":
+        """Colour of a stream from its tags; what is untagged follows the usual rule.
+
+        Untagged range is limited (full for `yuvj` formats), untagged matrix is BT.601 under
+        720 lines and BT.709 from there on. A matrix outside `LUMA_WEIGHTS` (RGB, YCgCo,
+        constant luminance) is treated by the same rule.
+        """
+        if matrix not in LUMA_WEIGHTS:
+            matrix = _SMPTE170M if height < 720 else _BT709
+        full = range_ == RANGE_FULL or pix_fmt.startswith("yuvj")
+        return cls(matrix=matrix, full_range=full, primaries=primaries, transfer=transfer)
+
+    @property
+    def range_code(self) -> int:
+        """The range tag to write: never unspecified."""
+        return RANGE_FULL if self.full_range else RANGE_LIMITED
+
+
+def code_from_rgb(colour: Colour, bits: int) -> tuple[Array, Array]:
+    """(matrix [3, 3], offset [3]): YUV code values of R'G'B' in 0..1 (H.273 section 8.3)."""
+    kr, kb = LUMA_WEIGHTS[colour.matrix]
+    kg = 1 - kr - kb
+    yuv = np.array(
+        [
+            [kr, kg, kb],
+            [-kr / (2 * (1 - kb)), -kg / (2 * (1 - kb)), 0.5],
+            [0.5, -kg / (2 * (1 - kr)), -kb / (2 * (1 - kr))],
+        ]
+    )
+    gain, offset = code_scale(colour, bits)
+    return gain[:, None] * yuv, offset
+
+
+def code_scale(colour: Colour, bits: int) -> tuple[Array, Array]:
+    """Gain and offset from Y in 0..1, U and V in -0.5..0.5 to code values."""
+    step, top, middle = 2.0 ** (bits - 8), 2.0**bits - 1, 2.0 ** (bits - 1)
+    if colour.full_range:
+        return np.array([top, top, top]), np.array([0.0, middle, middle])
+    return step * np.array([219.0, 224.0, 224.0]), np.array([16 * step, middle, middle])

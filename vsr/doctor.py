@@ -1,0 +1,102 @@
+"""What this machine has, what is missing, and the command that installs it (`vsr doctor`)."""
+
+import importlib.util
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+
+from vsr import models
+from vsr.backends import load_backend
+from vsr.encoder import CODECS
+from vsr.errors import VsrError, reason
+from vsr.report import machine, versions
+
+HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    works: bool
+    detail: str
+    remedy: str = ""
+    """The command or step that mends it; empty when it works or is only an extra."""
+    needed: bool = True
+    """Whether `vsr run` needs it on this machine."""
+
+
+def _inference() -> Finding:
+    try:
+        backend = load_backend()
+    except VsrError as exc:
+        return Finding("inference (openvino)", False, str(exc), "pip install openvino")
+    return Finding("inference (openvino)", True, f"{backend.device}")
+
+
+def _tensorrt() -> Finding:
+    for module in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        if importlib.util.find_spec(module):
+            return Finding("tensorrt", True, f"{module} is installed", needed=False)
+    return Finding(
+        "tensorrt", False, "not installed; needs an NVIDIA GPU",
+        "pip install 'vsr-stream[tensorrt]'", needed=False,
+    )  # fmt: skip
+
+
+def _networks() -> Finding:
+    try:
+        found = [f"{name} x{scale}" for name in models.names() for scale in models.scales(name)]
+    except (OSError, ValueError, KeyError) as exc:
+        return Finding("networks", False, f"engines/manifest.json: {reason(exc)}", "reinstall vsr")
+    return Finding("networks", True, ", ".join(found))
+
+
+def encoder_starts(name: str) -> str | None:
+    """None when an encoder can be opened here, else why not."""
+    try:
+        context = av.CodecContext.create(name, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        formats = [f.name for f in context.codec.video_formats or ()]
+        context.width, context.height = 640, 360
+        context.pix_fmt = "yuv420p" if "yuv420p" in formats else "nv12"
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        context.open()
+    except (av.error.FFmpegError, ValueError) as exc:
+        return reason(exc)
+    return None
+
+
+def _encoder(name: str, label: str, needed: bool) -> Finding:
+    problem = encoder_starts(name)
+    return Finding(f"encoder {label}", problem is None, problem or name, needed=needed)
+
+
+def examine() -> list[Finding]:
+    """Look at everything; takes a second or two."""
+    software = [_encoder(name, label, needed=True) for label, name in CODECS.items()]
+    hardware = [_encoder(name, name, needed=False) for name in HARDWARE_ENCODERS]
+    return [_inference(), _tensorrt(), _networks(), *software, *hardware]
+
+
+def as_json(findings: list[Finding]) -> dict[str, Any]:
+    """The findings with versions and machine, for `--json`."""
+    return {
+        "versions": versions(),
+        "machine": machine(),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def as_text(findings: list[Finding]) -> str:
+    """The findings for people, one line each."""
+    facts = {**machine(), **versions()}
+    lines = [", ".join(f"{key} {value}" for key, value in facts.items())]
+    for f in findings:
+        mark = "ok     " if f.works else ("MISSING" if f.needed else "-      ")
+        remedy = f" -> {f.remedy}" if f.remedy and not f.works else ""
+        lines.append(f"{mark} {f.what}: {f.detail}{remedy}")
+    return "\n".join(lines)

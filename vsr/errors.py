@@ -1,0 +1,54 @@
+"""Every error a user can meet, and the exit code each one ends the program with.
+
+    VsrError                  1  the base: one line that says what is wrong and what to do
+    ├── UsageError            2  what was asked for cannot be: unknown model, codec, scale ...
+    ├── InputError            1  the input cannot be opened, read or decoded
+    ├── OutputError           1  the output cannot be created or written
+    ├── ModelError            1  a network's file is damaged or not a super-resolution network
+    └── BackendError          1  the inference backend is missing or failed
+
+Foreign exceptions (PyAV, OpenVINO, ONNX, OSError) are wrapped once, where they are met, `from exc`.
+"""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_DEGRADED = 3
+"""Finished, but frames were lost or concealed."""
+EXIT_INTERRUPTED = 130
+"""Stopped by a signal after a clean flush."""
+
+
+class VsrError(Exception):
+    """Base of all errors raised on purpose; `str()` is one line for the user."""
+
+    exit_code = EXIT_FAILED
+
+
+class UsageError(VsrError):
+    """The request is wrong, whatever the files hold."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(VsrError):
+    """The input cannot be opened, read or decoded."""
+
+
+class OutputError(VsrError):
+    """The output cannot be created or written."""
+
+
+class ModelError(VsrError):
+    """A network's file is damaged, or is not a super-resolution network."""
+
+
+class BackendError(VsrError):
+    """The inference backend is missing, refused the graph, or failed while running."""
+
+
+def reason(exc: BaseException) -> str:
+    """The gist of a foreign exception on one line, without the paths FFmpeg repeats."""
+    strerror = getattr(exc, "strerror", None)
+    text = strerror or str(exc).strip() or type(exc).__name__
+    return text.splitlines()[0].rstrip(".")

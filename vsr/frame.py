@@ -1,0 +1,105 @@
+"""What flows through the pipeline: a `Frame` of picture planes with its time and stamps.
+
+The only module that turns PyAV's pictures into planes and back.
+"""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from time import perf_counter
+from typing import Final, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from vsr.colour import RANGE_LIMITED
+
+Plane = npt.NDArray[np.uint8]
+"""One picture plane, uint8 [height, width]."""
+Planes = tuple[Plane, Plane, Plane]
+"""Y, U and V; in 4:2:0 the chroma planes are ceil(height/2) x ceil(width/2)."""
+
+PIXEL_FORMAT: Final = "yuv420p"
+"""What the engine reads and writes; other formats are converted by `planes_of`."""
+_NATIVE: Final = frozenset({"yuv420p", "yuvj420p"})
+
+
+@dataclass(slots=True)
+class Stamps:
+    """When things happened to one frame, in seconds of `time.perf_counter`."""
+
+    read: float = 0.0
+    """Its packet was read from the input."""
+    decoded: float = 0.0
+    infer_start: float = 0.0
+    infer_end: float = 0.0
+    encode_start: float = 0.0
+    """It was handed to the encoder."""
+    encoded: float = 0.0
+    """Its own packet came out of the encoder (encoder delay included)."""
+    muxed: float = 0.0
+    """The muxer had taken that packet."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """One picture on its way from source to sink."""
+
+    planes: Planes
+    index: int
+    """Position in the input, from 0."""
+    pts: int
+    """Presentation time in units of `time_base`."""
+    time_base: Fraction
+    duration: int
+    """In units of `time_base`, 0 when the source does not say."""
+    stamps: Stamps = field(default_factory=Stamps)
+    rung: str = ""
+    """The model that made this frame; empty before the upscaler."""
+    event: str = ""
+    """What went wrong or was done on the way (`concealed`, `resized`), else empty."""
+
+    @property
+    def time(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+    def with_planes(self, planes: Planes, rung: str) -> "Frame":
+        """The same moment with another picture."""
+        return replace(self, planes=planes, rung=rung)
+
+
+def planes_of(picture: av.VideoFrame, width: int, height: int) -> Planes:
+    """The Y, U, V planes of a decoded picture at `width` x `height`, as 8-bit 4:2:0.
+
+    A native picture of that size is not copied: the arrays are views of FFmpeg's buffers
+    (padded rows, read-only), which they keep alive. Anything else goes through swscale.
+    """
+    same = (picture.width, picture.height) == (width, height)
+    if picture.format.name not in _NATIVE or not same:
+        # the range must not change on the way: swscale would rescale yuvj to limited
+        code = picture.color_range or RANGE_LIMITED
+        picture = picture.reformat(
+            width=width, height=height, format=PIXEL_FORMAT, src_color_range=code,
+            dst_color_range=code, interpolation="BICUBIC",
+        )  # fmt: skip
+    y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in picture.planes)
+    return y, u, v
+
+
+def is_native(pixel_format: str) -> bool:
+    """Whether the engine reads this pixel format as it is."""
+    return pixel_format in _NATIVE
+
+
+def picture_of(frame: Frame) -> av.VideoFrame:
+    """An encoder's view of a frame; shares memory with its (writable, contiguous) planes."""
+    picture = av.VideoFrame.from_dlpack(frame.planes, format=PIXEL_FORMAT)
+    picture.pts, picture.time_base = frame.pts, frame.time_base
+    picture.duration = frame.duration
+    return picture
+
+
+def now() -> float:
+    """The clock of all stamps."""
+    return perf_counter()

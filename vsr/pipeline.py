@@ -1,0 +1,131 @@
+"""Source -> upscaler -> sink with a thread for each, bounded hand-overs, and a clean end."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from vsr.frame import Frame
+from vsr.sink import Sink
+from vsr.source import Packet, Source
+from vsr.upscaler import Upscaler
+
+T = TypeVar("T")
+
+DEPTH: Final = 8
+"""Items (frames and packets) ahead at each hand-over: enough to ride out uneven frames."""
+_POLL: Final = 0.1
+"""Seconds after which a blocked worker looks whether it should stop."""
+
+
+class _End:
+    """Marks the end of a hand-over, with the error that caused it, if any."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def prefetch(
+    upstream: Iterable[T], depth: int = DEPTH, name: str = "prefetch"
+) -> Generator[T, None, None]:
+    """Run `upstream` on its own thread, at most `depth` items ahead.
+
+    An error in `upstream` is raised here, after the items before it. Closing this iterator early
+    stops the worker and closes `upstream`. Order is kept.
+    """
+    ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: T | _End) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=_POLL)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        error: BaseException | None = None
+        items = iter(upstream)
+        try:
+            for item in items:
+                if not put(item):
+                    break
+        except BaseException as exc:  # handed to the consumer, who raises it
+            error = exc
+        finally:
+            try:
+                if hasattr(items, "close"):
+                    items.close()
+            except BaseException as exc:
+                error = error or exc
+            put(_End(error))
+
+    worker = threading.Thread(target=work, name=name, daemon=True)
+    worker.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+    finally:
+        stop.set()
+        worker.join()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Which part of the input to process, in frames."""
+
+    start: int = 0
+    count: int | None = None
+    """None: to the end."""
+
+    def cut(
+        self, items: Iterable[Frame | Packet], stop: threading.Event
+    ) -> Iterator[Frame | Packet]:
+        """The frames of the window and the packets between them; ends early when `stop` is set.
+
+        Packets that belong wholly before the first frame are left out.
+        """
+        done, begins = 0, None if self.start else float("-inf")
+        for item in items:
+            if stop.is_set() or done == self.count:
+                return
+            if isinstance(item, Frame):
+                if item.index < self.start:
+                    continue
+                begins = item.time if begins is None else begins
+                done += 1
+                yield item
+            elif begins is not None and _time(item) >= begins:
+                yield item
+
+
+def _time(packet: Packet) -> float:
+    if packet.pts is None or packet.time_base is None:
+        return float("inf")
+    return float(packet.pts * packet.time_base)
+
+
+def run(
+    source: Source, upscaler: Upscaler, sink: Sink, window: Window, stop: threading.Event
+) -> None:
+    """Process the window to the end or until `stop`; the caller closes or aborts the sink.
+
+    Decoding, inference and encoding overlap: decode and inference each have a thread, encoding
+    has the caller's. Raises whatever a stage raised; no thread is left behind.
+    """
+    decoded = prefetch(window.cut(source, stop), name="decode")
+    enlarged = prefetch(upscaler.process(decoded), name="infer")
+    try:
+        for item in enlarged:
+            sink.write(item)
+    finally:
+        enlarged.close()
+        decoded.close()

@@ -1,0 +1,222 @@
+"""Frames and packets -> a file: written beside its place, renamed when whole."""
+
+import errno
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+
+from vsr import carry
+from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
+from vsr.errors import OutputError, UsageError, reason
+from vsr.frame import Frame, now, picture_of
+from vsr.source import Packet, Source
+
+log = logging.getLogger(__name__)
+
+_NO_PLANE: Final = np.empty((0, 0), np.uint8)
+_FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
+_MILLISECONDS: Final = 1000
+_INT32_MAX: Final = 2**31 - 1
+_ISO_FAMILY: Final = frozenset({"mp4", "mov", "m4v", "3gp", "ipod", "ismv"})
+
+
+def container_format(path: Path) -> str:
+    """FFmpeg's name of the container for a file name. Raises UsageError."""
+    names = {"mkv": "matroska", "m2ts": "mpegts", "ts": "mpegts", "m4v": "mp4"}
+    suffix = path.suffix.lower().removeprefix(".")
+    name = names.get(suffix, suffix)
+    if not name:
+        raise UsageError(
+            f"'{path.name}' has no ending that names a container, such as .mp4 or .mkv"
+        )
+    try:
+        if av.ContainerFormat(name, "w").is_output:
+            return name
+    except ValueError:
+        pass
+    raise UsageError(f"unknown container '.{suffix}'; try .mp4, .mkv, .mov, .webm or .ts")
+
+
+def check_target(path: Path, source: str, overwrite: bool) -> None:
+    """Refuse an output that cannot or should not be written, before anything is opened."""
+    container_format(path)
+    if path.is_dir():
+        raise OutputError(f"the output {path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise OutputError(f"the output folder does not exist: {path.parent} (create it first)")
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise UsageError(f"input and output are the same file: {path}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"the output exists: {path} (-y replaces it)")
+
+
+def _movie_timescale(source: Source) -> int:
+    """Ticks per second of an MP4's edit lists, fine enough for every stream's start.
+
+    They hold when each stream begins; FFmpeg's default of 1000 would shift sound against picture
+    by up to half a millisecond.
+    """
+    streams = source.container.streams
+    late = [s.time_base.denominator for s in streams if s.start_time and s.time_base]
+    exact = math.lcm(_MILLISECONDS, *late)
+    return exact if exact <= _INT32_MAX else max(late)
+
+
+class Sink:
+    """An output file. Use from one thread; end with `close` or `abort`."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        size: tuple[int, int],
+        settings: EncoderSettings,
+        on_muxed: Callable[[Frame], None],
+    ) -> None:
+        self.path, self._size, self._on_muxed = path, size, on_muxed
+        self.frames_in = self.frames_out = self.packets_refused = 0
+        self.left_out: list[str] = []
+        self._format = container_format(path)
+        self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._under_way: dict[int, Frame] = {}
+        self._copies: dict[int, av.stream.Stream] = {}
+        try:
+            self._container = self._open(source)
+            try:
+                self._add_streams(source, settings)
+                self._start(source)
+            except BaseException:
+                self.abort()
+                raise
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._failed("create", exc) from exc
+
+    @property
+    def encoder(self) -> str:
+        """FFmpeg's name of the encoder in use."""
+        return self._encoder.name
+
+    def write(self, item: Frame | Packet) -> None:
+        """Encode a frame or copy a packet. Raises OutputError."""
+        try:
+            if isinstance(item, Frame):
+                self._encode(item)
+            else:
+                self._copy(item)
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._failed("write", exc) from exc
+
+    def close(self) -> None:
+        """Drain the encoder, write the trailer and put the file in its place."""
+        try:
+            self._mux(self._encoder.encode(None))
+            self._container.close()
+            self._part.replace(self.path)
+        except (av.error.FFmpegError, OSError) as exc:
+            self.abort()
+            raise self._failed("finish", exc) from exc
+
+    def abort(self) -> None:
+        """Give up: nothing is left of the output."""
+        try:
+            self._container.close()
+        except (av.error.FFmpegError, OSError) as exc:
+            log.debug("closing an abandoned output: %s", exc)
+        self._part.unlink(missing_ok=True)
+
+    def _open(self, source: Source) -> "av.container.OutputContainer":
+        options = {}
+        if self._format in _ISO_FAMILY:
+            options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(source))}
+        return av.open(str(self._part), "w", format=self._format, container_options=options)
+
+    def _add_streams(self, source: Source, settings: EncoderSettings) -> None:
+        """Output streams in the order of the input's."""
+        chapters = source.container.chapters()
+        for stream in source.container.streams:
+            if stream is source.video:
+                self._add_video(source, settings)
+            elif carry.is_chapter_track(stream, chapters):
+                continue
+            elif carry.can_carry(stream, self._format):
+                self._copies[stream.index] = carry.copy_stream(self._container, stream)
+            else:
+                self.left_out.append(carry.label(stream))
+
+    def _add_video(self, source: Source, settings: EncoderSettings) -> None:
+        info = source.info
+        name = encoder_name(settings, self._format)
+        try:
+            if info.display_matrix:
+                self._video, self._encoder = carry.rotated_stream(
+                    self._container, name, settings, info, self._size
+                )
+            else:
+                stream = self._container.add_stream(name, rate=info.rate)
+                assert isinstance(stream, av.VideoStream)
+                self._video, self._encoder = stream, stream.codec_context
+                configure(self._encoder, settings, info, self._size)
+                open_encoder(self._encoder)
+        except ValueError as exc:
+            raise UsageError(f"{self.path.name}: {reason(exc)}; try .mkv or .mp4") from exc
+        if self._encoder.codec.canonical_name == "hevc" and self._format in _ISO_FAMILY:
+            self._video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
+        self._video.time_base = info.time_base
+        self._video.metadata.update(carry.metadata(source.video.metadata))
+        self._video.disposition = source.video.disposition
+
+    def _start(self, source: Source) -> None:
+        self._container.metadata.update(carry.metadata(source.container.metadata))
+        chapters = source.container.chapters()
+        if chapters:
+            self._container.set_chapters(chapters)
+        self._container.start_encoding()
+
+    def _encode(self, frame: Frame) -> None:
+        picture = picture_of(frame)
+        frame.stamps.encode_start = now()
+        self._under_way[frame.pts] = replace(frame, planes=(_NO_PLANE,) * 3)
+        self.frames_in += 1
+        self._mux(self._encoder.encode(picture))
+
+    def _mux(self, packets: list[Packet]) -> None:
+        encoded = now()
+        for packet in packets:
+            frame = self._under_way.pop(packet.pts) if packet.pts is not None else None
+            if frame is not None:
+                packet.duration = frame.duration  # not every encoder passes it on
+            packet.stream = self._video
+            self._container.mux_one(packet)
+            self.frames_out += 1
+            if frame is not None:
+                frame.stamps.encoded, frame.stamps.muxed = encoded, now()
+                self._on_muxed(frame)
+
+    def _copy(self, packet: Packet) -> None:
+        copy = self._copies.get(packet.stream.index)
+        if copy is None:
+            return
+        packet.stream = copy
+        try:
+            self._container.mux_one(packet)
+        except (av.error.FFmpegError, OSError) as exc:
+            if exc.errno in _FULL_DISK:
+                raise
+            self.packets_refused += 1
+            if self.packets_refused == 1:
+                log.warning("%s refuses a packet: %s", carry.label(copy), reason(exc))
+
+    def _failed(self, deed: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
+        if exc.errno in _FULL_DISK:
+            return OutputError(
+                f"the disk is full: {self.path} cannot be written "
+                f"({self.frames_out} frames were done; free some space and run again)"
+            )
+        return OutputError(f"cannot {deed} {self.path}: {reason(exc)}")

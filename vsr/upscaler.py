@@ -1,0 +1,221 @@
+"""Frame -> Frame on a backend: keeps several pictures under way, cuts large ones into tiles."""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+
+from vsr.backends import Backend, Engine, Ticket
+from vsr.colour import Colour
+from vsr.errors import UsageError
+from vsr.frame import Frame, Plane, Planes
+from vsr.graph import PlaneFormat, build_graph
+from vsr.models import BICUBIC, Model
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MAX_TILE_PIXELS: Final = 1280 * 720
+"""Largest picture given to a network at once: its activations take gigabytes beyond that."""
+_CHROMA_MARGIN: Final = 8
+"""What chroma resampling looks at around the network's own receptive field, in luma pixels."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, all in LR luma pixels, all even."""
+
+    start: int
+    """Where the tile begins in the picture."""
+    keep: tuple[int, int]
+    """The part of the picture taken from this tile; the rest is overlap."""
+
+
+def spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """Cover 0..length with tiles of `tile` that overlap by at least 2 x `overlap`.
+
+    `length`, `tile` and `overlap` are even and tile <= length; every kept part is at least
+    `overlap` away from the edges of its tile, except at the edges of the picture.
+    """
+    if tile == length:
+        return [Span(0, (0, length))]
+    starts = [*range(0, length - tile, tile - 2 * overlap), length - tile]
+    cuts = [0, *(start + overlap for start in starts[1:]), length]
+    return [Span(s, (a, b)) for s, a, b in zip(starts, cuts[:-1], cuts[1:], strict=True)]
+
+
+def tile_length(length: int, limit: int, overlap: int) -> int:
+    """The smallest even tile that covers `length` with as few tiles of at most `limit` as go."""
+    if length <= limit:
+        return length
+    count = -(-(length - 2 * overlap) // (limit - 2 * overlap))
+    return _even(-(-(length + 2 * overlap * (count - 1)) // count))
+
+
+def _even(n: int) -> int:
+    return n + n % 2
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How pictures of one size are cut for an engine of one size."""
+
+    width: int
+    height: int
+    """The engine's picture size."""
+    columns: list[Span]
+    rows: list[Span]
+    pad: tuple[int, int]
+    """(columns, rows) repeated at the right and bottom of the picture before cutting."""
+
+
+def plan_tiles(model: Model, width: int, height: int) -> TilePlan:
+    """One tile where the picture is small enough or the model is bicubic, else a grid."""
+    overlap = _even(model.radius + _CHROMA_MARGIN)
+    if model.fixed_size:
+        tile_w, tile_h = (n - n % 2 for n in model.fixed_size)
+        if (tile_w, tile_h) == (width, height):
+            return TilePlan(width, height, [Span(0, (0, width))], [Span(0, (0, height))], (0, 0))
+        if (tile_w, tile_h) != model.fixed_size:
+            raise UsageError(f"model '{model.name}' takes only odd pictures of {model.fixed_size}")
+        # a fixed network brings its own size: give up overlap rather than refuse it
+        overlap = min(overlap, (min(tile_w, tile_h) // 8) // 2 * 2)
+    elif width * height <= MAX_TILE_PIXELS or model.name == BICUBIC:
+        return TilePlan(width, height, [Span(0, (0, width))], [Span(0, (0, height))], (0, 0))
+    else:
+        tile_w = tile_length(_even(width), 1280, overlap)
+        tile_h = tile_length(_even(height), MAX_TILE_PIXELS // tile_w // 2 * 2, overlap)
+    full_w, full_h = max(_even(width), tile_w), max(_even(height), tile_h)
+    return TilePlan(
+        tile_w, tile_h, spans(full_w, tile_w, overlap), spans(full_h, tile_h, overlap),
+        (full_w - width, full_h - height),
+    )  # fmt: skip
+
+
+@dataclass
+class _Job:
+    """A frame whose tiles are under way."""
+
+    frame: Frame
+    planes: Planes | None
+    waiting: int
+
+
+class Upscaler:
+    """A model compiled for one picture size and colour. Not thread-safe."""
+
+    def __init__(
+        self, model: Model, backend: Backend, colour: Colour, size: tuple[int, int]
+    ) -> None:
+        self.model = model
+        self.size = size
+        self._format = PlaneFormat()
+        self.out_size = self._format.output(*size, model.scale)
+        self.plan = plan_tiles(model, *size)
+        graph = build_graph(
+            model.network, model.facts, colour, (self.plan.width, self.plan.height), self._format
+        )
+        self._engine: Engine = backend.compile(graph)
+        self._tickets: deque[tuple[_Job, Span, Span, Ticket]] = deque()
+
+    @property
+    def tiles(self) -> int:
+        """Tiles per picture."""
+        return len(self.plan.columns) * len(self.plan.rows)
+
+    def process(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
+        """Yield every item in order, frames enlarged; other items (packets) pass through."""
+        order: deque[_Job | T] = deque()
+        for item in items:
+            order.append(self._submit(item) if isinstance(item, Frame) else item)
+            yield from self._ready(order)
+        while self._tickets:
+            self._collect()
+            yield from self._ready(order)
+
+    def _ready(self, order: deque[_Job | T]) -> Iterator[Frame | T]:
+        while order:
+            head = order[0]
+            if not isinstance(head, _Job):
+                yield head
+            elif head.waiting or head.planes is None:
+                return
+            else:
+                yield head.frame.with_planes(head.planes, self.model.name)
+            order.popleft()
+
+    def _submit(self, frame: Frame) -> _Job:
+        job = _Job(frame, None, self.tiles)
+        padded = _padded(frame.planes, *self.plan.pad)
+        for row in self.plan.rows:
+            for column in self.plan.columns:
+                if len(self._tickets) == self._engine.slots:
+                    self._collect()
+                tile = _cut(padded, column.start, row.start, self.plan.width, self.plan.height)
+                ticket = self._engine.submit(tile)
+                if not frame.stamps.infer_start:
+                    frame.stamps.infer_start = ticket.started
+                self._tickets.append((job, column, row, ticket))
+        return job
+
+    def _collect(self) -> None:
+        """Take the oldest ticket's result into its frame."""
+        job, column, row, ticket = self._tickets.popleft()
+        planes = ticket.result()
+        job.frame.stamps.infer_end = max(job.frame.stamps.infer_end, ticket.finished)
+        job.waiting -= 1
+        if self.tiles == 1 and self.plan.pad == (0, 0):
+            job.planes = planes
+            return
+        if job.planes is None:
+            job.planes = _empty(*self.out_size, self._format)
+        _paste(job.planes, planes, column, row, self.model.scale)
+
+
+def _padded(planes: Planes, right: int, bottom: int) -> Planes:
+    """Repeat the last column and row; chroma by half as much."""
+    if not right and not bottom:
+        return planes
+    y, u, v = planes
+    height, width = y.shape
+    chroma = ((height + bottom) // 2, (width + right) // 2)
+
+    def grown(plane: Plane, rows: int, columns: int) -> Plane:
+        pads = ((0, rows - plane.shape[0]), (0, columns - plane.shape[1]))
+        return np.pad(plane, pads, mode="edge")
+
+    return grown(y, height + bottom, width + right), grown(u, *chroma), grown(v, *chroma)
+
+
+def _cut(planes: Planes, x: int, y: int, width: int, height: int) -> Planes:
+    luma, u, v = planes
+    # an odd picture that is not tiled has chroma rounded up
+    right, bottom = x // 2 + -(-width // 2), y // 2 + -(-height // 2)
+    return (
+        luma[y : y + height, x : x + width],
+        u[y // 2 : bottom, x // 2 : right],
+        v[y // 2 : bottom, x // 2 : right],
+    )
+
+
+def _empty(width: int, height: int, planes: PlaneFormat) -> Planes:
+    chroma = planes.chroma(width, height)[::-1]
+    return (
+        np.empty((height, width), np.uint8),
+        np.empty(chroma, np.uint8),
+        np.empty(chroma, np.uint8),
+    )
+
+
+def _paste(target: Planes, tile: Planes, column: Span, row: Span, scale: int) -> None:
+    """Copy the kept part of an enlarged tile to its place; what lies outside is padding."""
+    for step, whole, part in zip((1, 2, 2), target, tile, strict=True):
+        top, left = row.keep[0] * scale // step, column.keep[0] * scale // step
+        bottom = min(row.keep[1] * scale // step, whole.shape[0])
+        right = min(column.keep[1] * scale // step, whole.shape[1])
+        y, x = row.start * scale // step, column.start * scale // step
+        if bottom > top and right > left:
+            whole[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]
