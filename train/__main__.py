@@ -11,9 +11,11 @@ import torch
 from train.data import PatchSet
 from train.evaluate import evaluate as run_evaluate
 from train.evaluate import torch_enlarge
-from train.loop import RECIPES, Trainer, load_checkpoint
+from train.export import averaged_net
+from train.export import export as run_export
+from train.loop import RECIPES, Trainer
 from train.loop import fit as run_fit
-from train.nets import NETS, build
+from train.nets import NETS
 
 log = logging.getLogger("train")
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -69,12 +71,20 @@ def fit(
 @click.option("--data-set", type=Folder, multiple=True, required=True)
 def evaluate(checkpoint: Path, data_set: tuple[Path, ...]) -> None:
     """PSNR and SSIM on Y of a checkpoint's averaged weights."""
-    saved = load_checkpoint(checkpoint)
-    net = build(saved["name"], saved["scale"]).eval()
-    net.load_state_dict(saved["average"])
+    saved, net = averaged_net(checkpoint)
     for folder in data_set:
         score = run_evaluate(torch_enlarge(net), folder, saved["scale"], net.colour)
         click.echo(f"{folder.name}: {score['psnr']:.3f} dB, SSIM {score['ssim']:.4f}")
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--engines", type=Folder, default=Path("engines"), show_default=True)
+@click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
+@click.option("--data", default="", help="What it was trained on, for the manifest.")
+def export(checkpoint: Path, engines: Path, data_set: tuple[Path, ...], data: str) -> None:
+    """Write CHECKPOINT's deploy form as ONNX into engines/, with its measured figures."""
+    run_export(checkpoint, engines, list(data_set), data)
 
 
 if __name__ == "__main__":

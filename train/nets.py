@@ -73,6 +73,11 @@ class Dcscn(nn.Module):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         self.shuffle = nn.PixelShuffle(scale)
 
+    @property
+    def units(self) -> list[_Feature]:
+        """The feature layers in order."""
+        return [unit for unit in self.features if isinstance(unit, _Feature)]
+
     def forward(self, x: Tensor) -> Tensor:
         outputs, y = [], x
         for layer in self.features:
@@ -187,13 +192,20 @@ class CarnM(nn.Module):
         self.upsample = nn.ModuleDict({f"up{s}": _Upsample(config, s) for s in config.scales})
         self.exit = nn.Conv2d(n, 3, 3, padding=1)
 
+    @property
+    def upsampling(self) -> _Upsample:
+        """The up-sampling unit of this scale."""
+        unit = self.upsample[f"up{self.scale}"]
+        assert isinstance(unit, _Upsample)
+        return unit
+
     def forward(self, x: Tensor) -> Tensor:
         cascade = o = self.entry(self.sub_mean(x))  # [N, 64, H, W]
         pairs = ((self.b1, self.c1), (self.b2, self.c2), (self.b3, self.c3))
         for block, point in pairs:
             cascade = torch.cat((cascade, block(o)), 1)
             o = point(cascade)
-        o = self.upsample[f"up{self.scale}"](o)  # [N, 64, s*H, s*W]
+        o = self.upsampling(o)  # [N, 64, s*H, s*W]
         with torch.autocast(x.device.type, enabled=False):  # whole pictures need float32
             return self.add_mean(self.exit(o.float()))
 
