@@ -1,0 +1,41 @@
+"""Fixtures shared by all tests: real data where it is at hand, and the GPU promise."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vsr.backends import Backend, load_backend
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of real images and clips; the test skips aloud without it."""
+    folder = os.environ.get("VSR_DATA")
+    if not folder:
+        pytest.skip("VSR_DATA is not set: no real data to test on")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def backend() -> Backend:
+    """OpenVINO on the CPU."""
+    return load_backend("openvino")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logging() -> Iterator[None]:
+    """Commands install a handler on the current stderr, which is closed after the test."""
+    yield
+    logging.getLogger("vsr").handlers.clear()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests skip aloud without a GPU, and fail where one is promised."""
+    if os.environ.get("VSR_REQUIRE_GPU") == "1" or Path("/dev/nvidia0").exists():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
