@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from train.resize import crop_to_multiple, downscale
@@ -32,7 +32,7 @@ def _images(folders: list[Path]) -> Iterator[tuple[Path, Pixels]]:
         if path.suffix.lower() in SUFFIXES:
             try:
                 yield path, read_rgb(path)
-            except (OSError, UnidentifiedImageError) as exc:
+            except (OSError, SyntaxError, Image.DecompressionBombError) as exc:  # PNG's is syntax
                 log.warning("skipped %s: %s", path, exc)
 
 

@@ -41,5 +41,7 @@ def evaluate(enlarge: Enlarge, folder: Path, scale: int, colour: str) -> dict[st
     for _, lr, hr in pairs(folder, scale):
         ours, truth = enlarged_luma(enlarge, lr, colour), luma(hr)
         scores.append((psnr(ours, truth, scale), ssim(ours, truth, scale)))
+    if not scores:
+        raise ValueError(f"no usable image in {folder}")
     db, similarity = np.mean(scores, axis=0)
     return {"psnr": round(float(db), 3), "ssim": round(float(similarity), 4), "n": len(scores)}

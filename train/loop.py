@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import zipfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,13 @@ class Trainer:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The dictionary `Trainer.save` wrote; never executes code from the file."""
+    """The dictionary `Trainer.save` wrote; never executes code from the file.
+
+    Raises BadZipFile for a damaged file, UnpicklingError for one that holds more than data.
+    """
+    with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{path} is damaged: wrong checksum of {damaged}")
     saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return saved
 
@@ -144,12 +151,16 @@ def fit(
 ) -> None:
     """Train to the end of the recipe, saving and reporting every `every` steps.
 
-    A step's patches depend on the seed and the step alone, so a resumed run sees the same ones.
+    A step's patches and dropout depend on the seed and the step alone, so a resumed run sees the
+    same ones.
     """
-    recipe, total, since = trainer.recipe, 0.0, time.monotonic()
+    recipe, since = trainer.recipe, time.monotonic()
+    losses: list[float] = []
     while trainer.step < recipe.steps:
         rng = np.random.default_rng((recipe.seed, trainer.step))
-        total += trainer.train_step(*data.batch(rng, recipe.batch, recipe.patch))
+        lr, hr = data.batch(rng, recipe.batch, recipe.patch)
+        torch.manual_seed(int(rng.integers(2**32)))  # dropout
+        losses.append(trainer.train_step(lr, hr))
         if trainer.step % every and trainer.step < recipe.steps:
             continue
         trainer.save(checkpoint)
@@ -157,9 +168,9 @@ def fit(
         log.info(
             "%s x%d step %d/%d  L1 %.5f  %.3f s/step%s",
             trainer.name, trainer.scale, trainer.step, recipe.steps,
-            total / every, (now - since) / every, _validated(trainer, validation),
+            np.mean(losses), (now - since) / len(losses), _validated(trainer, validation),
         )  # fmt: skip
-        total, since = 0.0, time.monotonic()
+        losses, since = [], time.monotonic()
 
 
 def _validated(trainer: Trainer, folder: Path | None) -> str:

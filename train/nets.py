@@ -87,7 +87,7 @@ class Dcscn(nn.Module):
         y = torch.cat((self.a1(y), self.b2(self.b1(y))), 1)  # [N, 96, H, W]
         residual = self.shuffle(self.last(y))
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would blur the picture
-            return residual.float() + bicubic(x, self.scale)
+            return residual.to(x.dtype) + bicubic(x, self.scale)
 
 
 def bicubic(x: Tensor, scale: int) -> Tensor:
@@ -207,7 +207,7 @@ class CarnM(nn.Module):
             o = point(cascade)
         o = self.upsampling(o)  # [N, 64, s*H, s*W]
         with torch.autocast(x.device.type, enabled=False):  # whole pictures need float32
-            return self.add_mean(self.exit(o.float()))
+            return self.add_mean(self.exit(o.to(x.dtype)))
 
 
 Net = Dcscn | CarnM

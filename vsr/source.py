@@ -212,7 +212,10 @@ class Source:
 
     def _describe(self, picture: av.VideoFrame) -> VideoInfo:
         stream, context = self.video, self.video.codec_context
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        # each can be absurd: the average where a container declares none (30000 seen for 25), the
+        # guess where frame times vary; never both too low
+        rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+        rate = min(rates, default=Fraction(25))
         assert stream.time_base is not None
         duration = self._duration()
         matrix = next(
