@@ -1,1 +1,1 @@
-"""Tests of vsr and train on clips made by code, real engines and, where VSR_DATA names it, real data."""
+"""Tests on clips made by code, real engines and, where VSR_DATA names them, real films."""

@@ -52,7 +52,7 @@ def picture(size: tuple[int, int], index: int) -> npt.NDArray[np.uint8]:
     return np.clip(128 + 50 * np.stack(waves, -1), 0, 255).astype(np.uint8)
 
 
-def make_clip(path: Path, clip: Clip = Clip()) -> Path:  # noqa: B008 - frozen
+def make_clip(path: Path, clip: Clip = Clip()) -> Path:
     """Write the clip; the container follows from the file's name."""
     if clip.rotation:
         upright = make_clip(path.with_name(f"upright_{path.name}"), _without_rotation(clip))

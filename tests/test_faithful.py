@@ -217,6 +217,27 @@ def _mean_planes(path: Path) -> np.ndarray:  # type: ignore[type-arg]
     return np.mean(means, axis=0)
 
 
+@pytest.mark.parametrize(("height", "matrix"), [(48, 6), (720, 1)])
+def test_rgb_video_keeps_its_colours(tmp_path: Path, height: int, matrix: int) -> None:
+    """swscale must convert with the matrix that the output is tagged with."""
+    clip = Clip(size=(64, height), frames=2, codec="ffv1", pixel_format="bgr0", matrix=0, range=2)
+    source = make_clip(tmp_path / "in.mkv", clip)
+    result, report = upscaled(source, crf=4)
+    assert (result.matrix, result.range) == (matrix, 2)
+    assert "converted" in report.notes[0]
+    before, after = _mean_rgb(source, matrix), _mean_rgb(tmp_path / "out.mp4", matrix)
+    assert np.abs(before - after).max() < 2
+
+
+def _mean_rgb(path: Path, matrix: int) -> np.ndarray:  # type: ignore[type-arg]
+    with av.open(str(path)) as container:
+        picture = next(container.decode(video=0))
+        rgb = picture.reformat(
+            format="rgb24", src_colorspace=5 if matrix == 6 else matrix, src_color_range=2
+        )
+        return rgb.to_ndarray().reshape(-1, 3).mean(0)
+
+
 def test_interlaced_video_is_named(tmp_path: Path) -> None:
     options = {"x264-params": "tff=1"}
     source = make_clip(tmp_path / "in.mkv", Clip(options=options))

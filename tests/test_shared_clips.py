@@ -26,9 +26,7 @@ def clips() -> list[Path]:
 
 @pytest.mark.skipif(not os.environ.get("VSR_DATA"), reason="VSR_DATA is not set: no real clips")
 @pytest.mark.parametrize("clip", clips(), ids=lambda path: path.name)
-def test_a_real_clip_keeps_frames_times_sound_shape_and_colours(
-    clip: Path, tmp_path: Path
-) -> None:
+def test_a_real_clip_keeps_frames_times_sound_shape_and_colours(clip: Path, tmp_path: Path) -> None:
     limit = None if os.environ.get("VSR_ALL_FRAMES") else LIMIT.get(clip.name)
     target = tmp_path / "out.mp4"
     report = vsr.upscale(clip, target, model="bicubic", preset="ultrafast", max_frames=limit)

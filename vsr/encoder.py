@@ -21,8 +21,8 @@ CODECS: Final[dict[str, str]] = {
 _DEFAULT_CODEC: Final = {"webm": "vp9"}
 _QUALITY: Final[dict[str, tuple[str, str]]] = {
     # encoder -> (crf that looks transparent, preset); a softer crf would undo the enlargement
-    "libx264": ("18", "fast"),
-    "libx265": ("20", "fast"),
+    "libx264": ("18", "veryfast"),
+    "libx265": ("20", "veryfast"),
     "libsvtav1": ("26", "8"),
     "libvpx-vp9": ("24", ""),
 }

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vsr.colour import RANGE_LIMITED
+from vsr.colour import Colour
 
 Plane = npt.NDArray[np.uint8]
 """One picture plane, uint8 [height, width]."""
@@ -22,6 +22,8 @@ Planes = tuple[Plane, Plane, Plane]
 PIXEL_FORMAT: Final = "yuv420p"
 """What the engine reads and writes; other formats are converted by `planes_of`."""
 _NATIVE: Final = frozenset({"yuv420p", "yuvj420p"})
+_SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal)."""
 
 
 @dataclass(slots=True)
@@ -69,20 +71,25 @@ class Frame:
         return replace(self, planes=planes, rung=rung)
 
 
-def planes_of(picture: av.VideoFrame, width: int, height: int) -> Planes:
-    """The Y, U, V planes of a decoded picture at `width` x `height`, as 8-bit 4:2:0.
+def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:
+    """The Y, U, V planes of a decoded picture at `size` (width, height), as 8-bit 4:2:0.
 
     A native picture of that size is not copied: the arrays are views of FFmpeg's buffers
-    (padded rows, read-only), which they keep alive. Anything else goes through swscale.
+    (padded rows, read-only), which they keep alive. Anything else goes through swscale, which is
+    told matrix and range, or it would assume BT.601 and squeeze full range.
     """
-    same = (picture.width, picture.height) == (width, height)
-    if picture.format.name not in _NATIVE or not same:
-        # the range must not change on the way: swscale would rescale yuvj to limited
-        code = picture.color_range or RANGE_LIMITED
+    if picture.format.name not in _NATIVE or (picture.width, picture.height) != size:
+        matrix = _SWSCALE_MATRIX[colour.matrix]
         picture = picture.reformat(
-            width=width, height=height, format=PIXEL_FORMAT, src_color_range=code,
-            dst_color_range=code, interpolation="BICUBIC",
-        )  # fmt: skip
+            width=size[0],
+            height=size[1],
+            format=PIXEL_FORMAT,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=colour.range_code,
+            dst_color_range=colour.range_code,
+            interpolation="BICUBIC",
+        )
     y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in picture.planes)
     return y, u, v
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto, helper, inliner, numpy_helper, version_converter
 
 from vsr.colour import Colour, code_from_rgb, code_scale
 from vsr.errors import ModelError, reason
@@ -164,9 +164,9 @@ def build_graph(
     y, u, v = (b.node("Cast", name, to=TensorProto.FLOAT) for name in inputs)
     uv = b.node("Concat", u, v, axis=0)  # both chroma planes as a batch of one channel
     wrap = _wrap_luma if facts.colour == "y" else _wrap_rgb
-    upgraded = at_opset(network)
-    wrap(b, upgraded, plan, y, uv)
-    return _assemble(b, upgraded, plan).SerializeToString()
+    plain = inlinable(network)
+    wrap(b, plain, plan, y, uv)
+    return _assemble(b, plain, plan).SerializeToString()
 
 
 def _wrap_luma(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
@@ -230,7 +230,6 @@ def _run_network(b: _Builder, network: onnx.ModelProto, x: str) -> str:
         copy.name = renamed(constant.name)
         b.constants.append(copy)
     for node in network.graph.node:
-        _refuse_subgraphs(node)
         inner = onnx.NodeProto()
         inner.CopyFrom(node)
         inner.name = f"net/{node.name}"
@@ -254,13 +253,25 @@ def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
     weights = {constant.name for constant in network.graph.initializer}
     inputs = [tensor for tensor in network.graph.input if tensor.name not in weights]
     if len(inputs) != 1 or len(network.graph.output) != 1:
-        found = f"{len(inputs)} inputs and {len(network.graph.output)} outputs"
+        found = f"{len(inputs)} and {len(network.graph.output)}"
         raise ModelError(f"a super-resolution network has one input and one output, not {found}")
     return inputs[0]
 
 
-def at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The network at an opset the wrapper's nodes can share: raised to `OPSET` when older."""
+def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The network as the wrapper can take it in: flat, and at an opset its own nodes share.
+
+    Functions of the model's own are expanded, an older opset is raised to `OPSET`; raises
+    ModelError for control flow.
+    """
+    if network.functions:
+        network = inliner.inline_local_functions(network)
+    for node in network.graph.node:
+        _refuse_subgraphs(node)
+    return _at_opset(network)
+
+
+def _at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
     version = max(
         (o.version for o in network.opset_import if o.domain in ("", "ai.onnx")), default=1
     )

@@ -13,7 +13,7 @@ import onnx
 
 from vsr.backends import Backend
 from vsr.errors import BackendError, ModelError, UsageError, reason
-from vsr.graph import NetworkFacts, at_opset, bicubic_network, sole_input
+from vsr.graph import NetworkFacts, bicubic_network, inlinable, sole_input
 
 _HERE = Path(__file__).parent
 # a wheel carries engines/ inside the package, a checkout has it beside the package
@@ -142,7 +142,7 @@ def _from_file(path: Path, scale: int | None, backend: Backend) -> Model:
     except Exception as exc:  # protobuf's DecodeError, onnx's ValidationError, OSError ...
         raise ModelError(f"{path} is not a valid ONNX file: {reason(exc)}") from exc
     try:
-        facts, size = probe(at_opset(network), backend)
+        facts, size = probe(inlinable(network), backend)
     except (ModelError, BackendError) as exc:
         raise ModelError(f"{path} is no super-resolution network vsr can run: {exc}") from exc
     if scale not in (None, facts.scale):
@@ -159,13 +159,16 @@ def probe(
     """Find scale, channels and value range of an unknown network by running it twice.
 
     A smooth test picture goes through in 0..1 and in 0..255; the range whose result is nearer to
-    the picture itself is the network's. Returns the facts and (width, height) if it is fixed.
+    the picture itself is the network's (0..1, which half precision holds best, where it makes no
+    difference). Returns the facts and (width, height) if it is fixed.
     """
     batch, channels, height, width = _input_shape(network)
     if batch not in (None, 1):
         raise ModelError(f"its batch size is fixed to {batch}, which must be 1")
     if channels not in (1, 3):
-        raise ModelError(f"it reads {channels} channels, not 1 (luma) or 3 (RGB)")
+        raise ModelError(
+            f"it reads {channels or 'any number of'} channels, not 1 (luma) or 3 (RGB)"
+        )
     h, w = height or side, width or side
     pictures = {top: _run(network, backend, _picture(channels, h, w) * top) for top in (1, 255)}
     shape = pictures[1].shape
@@ -173,13 +176,15 @@ def probe(
         raise ModelError(f"its output has shape {list(shape)} for {channels} input channels")
     scale = shape[2] // h
     if scale < 2 or shape[2:] != (h * scale, w * scale):
-        raise ModelError(f"it turns {w}x{h} into {shape[3]}x{shape[2]}, which is no enlargement")
+        raise ModelError(f"it turns {w}x{h} into {shape[3]}x{shape[2]}: no whole enlargement")
     expected = _picture(channels, h * scale, w * scale)
     errors = {
         top: float(np.abs(result / top - expected).mean()) for top, result in pictures.items()
     }
-    best = min(errors, key=lambda top: errors[top])
-    if not errors[best] < 0.25:  # also catches NaN
+    best = 255 if errors[255] < 0.9 * errors[1] else 1
+    if not np.isfinite(errors[best]):
+        raise ModelError("its output holds NaN or infinity")
+    if errors[best] > 0.25:
         raise ModelError("its output does not resemble its input")
     colour = "y" if channels == 1 else "rgb"
     facts = NetworkFacts(scale=scale, colour=colour, value_max=float(best))
@@ -194,7 +199,7 @@ def _input_shape(network: onnx.ModelProto) -> list[int | None]:
     dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
     if len(dims) != 4:
         raise ModelError(f"its input has {len(dims)} dimensions, not 4 (batch, channel, y, x)")
-    return [d or None for d in dims]
+    return [d if d and d > 0 else None for d in dims]  # some exporters write -1 for free
 
 
 def _picture(channels: int, height: int, width: int) -> npt.NDArray[np.float64]:

@@ -50,6 +50,11 @@ class VideoInfo:
     """Seconds, None when unknown."""
     interlaced: bool
 
+    @property
+    def step(self) -> int:
+        """Units of `time_base` from one frame to the next at the average rate."""
+        return max(1, round(1 / (self.rate * self.time_base)))
+
 
 @dataclass
 class Losses:
@@ -177,11 +182,12 @@ class Source:
                 event = "resized"
             self._say_resized(picture)
         frame = Frame(
-            planes=planes_of(picture, info.width, info.height),
+            planes=planes_of(picture, (info.width, info.height), info.colour),
             index=self._index,
             pts=self._monotonic(picture),
             time_base=info.time_base,
-            duration=picture.duration or 0,
+            # a last frame of no length would be cut off by MP4 readers
+            duration=picture.duration or info.step,
             stamps=stamps,
             event=event,
         )
@@ -189,23 +195,25 @@ class Source:
         return frame
 
     def _say_resized(self, picture: av.VideoFrame) -> None:
-        text = (
+        self._say(
             f"{self.name} changes size to {picture.width}x{picture.height} on the way; "
             f"the output keeps {self.info.width}x{self.info.height} times the scale"
         )
-        if text not in self.losses.notes:
-            self.losses.notes.append(text)
-            log.warning(text)
+
+    def _say(self, note: str) -> None:
+        """Warn once of each kind of thing."""
+        kind = note.split(",")[0]
+        if not any(said.startswith(kind) for said in self.losses.notes):
+            self.losses.notes.append(note)
+            log.warning(note)
 
     def _monotonic(self, picture: av.VideoFrame) -> int:
         """The picture's pts; made from the frame rate where the container has none."""
-        info, last = self.info, self._last_pts
-        step = max(1, round(1 / (info.rate * info.time_base)))
-        pts = picture.pts
+        last, pts = self._last_pts, picture.pts
         if pts is None:
-            pts = 0 if last is None else last + step
+            pts = 0 if last is None else last + self.info.step
         elif last is not None and pts <= last:
-            log.debug("%s: pts %d after %d, moved", self.name, pts, last)
+            self._say(f"times run backwards in {self.name}, first at frame {self._index}; mended")
             pts = last + 1  # muxers refuse equal times
         self._last_pts = pts
         return pts

@@ -10,7 +10,6 @@ import numpy as np
 
 from vsr.backends import Backend, Engine, Ticket
 from vsr.colour import Colour
-from vsr.errors import UsageError
 from vsr.frame import Frame, Plane, Planes
 from vsr.graph import PlaneFormat, build_graph
 from vsr.models import BICUBIC, Model
@@ -20,13 +19,15 @@ T = TypeVar("T")
 
 MAX_TILE_PIXELS: Final = 1280 * 720
 """Largest picture given to a network at once: its activations take gigabytes beyond that."""
+MAX_TILE_WIDTH: Final = 1280
+"""Widest tile; its height follows from `MAX_TILE_PIXELS`."""
 _CHROMA_MARGIN: Final = 8
 """What chroma resampling looks at around the network's own receptive field, in luma pixels."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one axis, all in LR luma pixels, all even."""
+    """One tile along one axis in LR luma pixels; only the picture's end may be odd."""
 
     start: int
     """Where the tile begins in the picture."""
@@ -37,22 +38,25 @@ class Span:
 def spans(length: int, tile: int, overlap: int) -> list[Span]:
     """Cover 0..length with tiles of `tile` that overlap by at least 2 x `overlap`.
 
-    `length`, `tile` and `overlap` are even and tile <= length; every kept part is at least
-    `overlap` away from the edges of its tile, except at the edges of the picture.
+    `overlap` is even, tile <= length, and both are even or both odd, so that every tile starts on
+    a chroma sample; every kept part is at least `overlap` away from the edges of its tile, except
+    at the edges of the picture.
     """
     if tile == length:
         return [Span(0, (0, length))]
-    starts = [*range(0, length - tile, tile - 2 * overlap), length - tile]
+    starts = [*range(0, length - tile, tile // 2 * 2 - 2 * overlap), length - tile]
     cuts = [0, *(start + overlap for start in starts[1:]), length]
     return [Span(s, (a, b)) for s, a, b in zip(starts, cuts[:-1], cuts[1:], strict=True)]
 
 
 def tile_length(length: int, limit: int, overlap: int) -> int:
-    """The smallest even tile that covers `length` with as few tiles of at most `limit` as go."""
+    """The smallest tile for `spans` that covers `length` with as few of at most `limit` as go."""
     if length <= limit:
         return length
-    count = -(-(length - 2 * overlap) // (limit - 2 * overlap))
-    return _even(-(-(length + 2 * overlap * (count - 1)) // count))
+    odd = length % 2  # an odd picture is an even one and a column more, on its last tile
+    whole, limit = length - odd, (limit - odd) // 2 * 2
+    count = -(-(whole - 2 * overlap) // (limit - 2 * overlap))
+    return _even(-(-(whole + 2 * overlap * (count - 1)) // count)) + odd
 
 
 def _even(n: int) -> int:
@@ -75,24 +79,24 @@ class TilePlan:
 def plan_tiles(model: Model, width: int, height: int) -> TilePlan:
     """One tile where the picture is small enough or the model is bicubic, else a grid."""
     overlap = _even(model.radius + _CHROMA_MARGIN)
+    tile_w, tile_h = width, height
     if model.fixed_size:
-        tile_w, tile_h = (n - n % 2 for n in model.fixed_size)
-        if (tile_w, tile_h) == (width, height):
-            return TilePlan(width, height, [Span(0, (0, width))], [Span(0, (0, height))], (0, 0))
-        if (tile_w, tile_h) != model.fixed_size:
-            raise UsageError(f"model '{model.name}' takes only odd pictures of {model.fixed_size}")
+        tile_w, tile_h = model.fixed_size
         # a fixed network brings its own size: give up overlap rather than refuse it
-        overlap = min(overlap, (min(tile_w, tile_h) // 8) // 2 * 2)
-    elif width * height <= MAX_TILE_PIXELS or model.name == BICUBIC:
-        return TilePlan(width, height, [Span(0, (0, width))], [Span(0, (0, height))], (0, 0))
-    else:
-        tile_w = tile_length(_even(width), 1280, overlap)
-        tile_h = tile_length(_even(height), MAX_TILE_PIXELS // tile_w // 2 * 2, overlap)
-    full_w, full_h = max(_even(width), tile_w), max(_even(height), tile_h)
+        overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
+    elif width * height > MAX_TILE_PIXELS and model.name != BICUBIC:
+        tile_w = tile_length(width, MAX_TILE_WIDTH, overlap)
+        tile_h = tile_length(height, MAX_TILE_PIXELS // tile_w, overlap)
+    full_w, full_h = _full_length(width, tile_w), _full_length(height, tile_h)
     return TilePlan(
         tile_w, tile_h, spans(full_w, tile_w, overlap), spans(full_h, tile_h, overlap),
         (full_w - width, full_h - height),
     )  # fmt: skip
+
+
+def _full_length(length: int, tile: int) -> int:
+    """The least length from `length` on that tiles of `tile` can cover."""
+    return max(length, tile) + (max(length, tile) - tile) % 2
 
 
 @dataclass
@@ -181,7 +185,7 @@ def _padded(planes: Planes, right: int, bottom: int) -> Planes:
         return planes
     y, u, v = planes
     height, width = y.shape
-    chroma = ((height + bottom) // 2, (width + right) // 2)
+    chroma = (-(-(height + bottom) // 2), -(-(width + right) // 2))
 
     def grown(plane: Plane, rows: int, columns: int) -> Plane:
         pads = ((0, rows - plane.shape[0]), (0, columns - plane.shape[1]))
@@ -192,7 +196,7 @@ def _padded(planes: Planes, right: int, bottom: int) -> Planes:
 
 def _cut(planes: Planes, x: int, y: int, width: int, height: int) -> Planes:
     luma, u, v = planes
-    # an odd picture that is not tiled has chroma rounded up
+    # the chroma of an odd tile is rounded up
     right, bottom = x // 2 + -(-width // 2), y // 2 + -(-height // 2)
     return (
         luma[y : y + height, x : x + width],
@@ -214,8 +218,8 @@ def _paste(target: Planes, tile: Planes, column: Span, row: Span, scale: int) ->
     """Copy the kept part of an enlarged tile to its place; what lies outside is padding."""
     for step, whole, part in zip((1, 2, 2), target, tile, strict=True):
         top, left = row.keep[0] * scale // step, column.keep[0] * scale // step
-        bottom = min(row.keep[1] * scale // step, whole.shape[0])
-        right = min(column.keep[1] * scale // step, whole.shape[1])
+        bottom = min(_even(row.keep[1] * scale) // step, whole.shape[0])
+        right = min(_even(column.keep[1] * scale) // step, whole.shape[1])
         y, x = row.start * scale // step, column.start * scale // step
         if bottom > top and right > left:
             whole[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]

@@ -16,6 +16,8 @@ except ImportError as exc:  # a broken install; it is a run-time dependency
 
 MAX_REQUESTS: Final = 4
 """Enough to keep a CPU busy; each request holds the network's activations."""
+_TELLS_NOTHING: Final = ("Summary:", "-- Conversion is failed for", "To facilitate")
+"""How the lines begin that OpenVINO writes after the reason."""
 
 
 class OpenVinoTicket:
@@ -31,7 +33,7 @@ class OpenVinoTicket:
         try:
             self._request.wait()
         except RuntimeError as exc:
-            raise BackendError(f"OpenVINO failed while running: {reason(exc)}") from exc
+            raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
         finally:
             self._engine.free.append(self._request)
         y, u, v = (np.array(t.data[0, 0]) for t in self._request.output_tensors)
@@ -103,7 +105,7 @@ class OpenVinoBackend:
         try:
             return [np.array(x) for x in compiled(list(inputs)).values()]
         except RuntimeError as exc:
-            raise BackendError(f"OpenVINO failed while running: {reason(exc)}") from exc
+            raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
 
     def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
         try:
@@ -113,6 +115,7 @@ class OpenVinoBackend:
 
 
 def _gist(exc: RuntimeError) -> str:
-    """OpenVINO's last line: the ones before say where in its own source it happened."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    """OpenVINO's last line that tells something: before it are places in its own source."""
+    lines = [line.strip() for line in str(exc).splitlines()]
+    told = [line for line in lines if line and not line.startswith(_TELLS_NOTHING)]
+    return told[-1].removeprefix("-- ") if told else "no reason given"

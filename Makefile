@@ -1,0 +1,29 @@
+# `make` sets up .venv and runs what CI runs; `make bench` measures; `make wheel` builds.
+PYTHON := .venv/bin/python
+
+.PHONY: all lint types test bench wheel clean
+all: lint types test
+
+.venv/ready: pyproject.toml
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+lint: .venv/ready
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+
+types: .venv/ready
+	$(PYTHON) -m mypy
+
+test: .venv/ready
+	$(PYTHON) -m pytest
+
+bench: .venv/ready
+	$(PYTHON) bench/run.py
+
+wheel: .venv/ready
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf .venv build dist *.egg-info

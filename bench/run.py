@@ -1,0 +1,164 @@
+"""How close `vsr run` comes to its slowest stage, and whether memory grows with length.
+
+`python bench/run.py [CLIP] [--model M] [--frames N] [--memory-clip LONG]` prints the frame rate of
+decoding, inference and encoding alone and of the whole, all on the same frames; the figures that
+count are the ratios. Rounds alternate, so that a noisy machine disturbs all alike.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import vsr
+from vsr import models
+from vsr.backends import load_backend
+from vsr.encoder import EncoderSettings
+from vsr.frame import Frame, Stamps
+from vsr.sink import Sink
+from vsr.source import Source
+from vsr.upscaler import Upscaler
+
+SAMPLE = Path(__file__).parent.parent / "examples" / "sample.mp4"
+EARLY, LATE = 200, 1394
+
+
+class Stages:
+    """Each stage alone on the same frames of one clip."""
+
+    def __init__(self, clip: Path, model: str, frames: int, folder: Path) -> None:
+        self.clip, self.model, self.folder = clip, model, folder
+        source = Source(str(clip))
+        info = source.info
+        self.decoded = list(islice((f for f in source if isinstance(f, Frame)), frames))
+        backend = load_backend()
+        found = models.find(model, None, backend)
+        self.upscaler = Upscaler(found, backend, info.colour, (info.width, info.height))
+        self.enlarged = [f for f in self.upscaler.process(self.decoded) if isinstance(f, Frame)]
+        source.close()
+
+    def decode(self) -> None:
+        """Decode to planes, nothing else."""
+        source = Source(str(self.clip))
+        frames = islice((f for f in source if isinstance(f, Frame)), len(self.decoded))
+        for _ in frames:
+            pass
+        source.close()
+
+    def infer(self) -> None:
+        """Enlarge frames that lie in memory."""
+        fresh = (replace(frame, stamps=Stamps()) for frame in self.decoded)
+        for _ in self.upscaler.process(fresh):
+            pass
+
+    def encode(self) -> None:
+        """Encode and mux frames that lie in memory."""
+        source = Source(str(self.clip))
+        target = self.folder / "encode.mp4"
+        settings = EncoderSettings()
+        sink = Sink(target, source, self.upscaler.out_size, settings, lambda _: None)
+        for frame in self.enlarged:
+            sink.write(frame)
+        sink.close()
+        source.close()
+
+    def whole(self) -> float:
+        """`vsr run`: its own frames per second, from the first frame asked for to the trailer."""
+        report = vsr.upscale(
+            self.clip, self.folder / "whole.mp4", model=self.model,
+            max_frames=len(self.decoded), overwrite=True,
+        )  # fmt: skip
+        return report.fps
+
+
+def seconds(deed: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    began = time.perf_counter()
+    deed()
+    return time.perf_counter() - began
+
+
+def resident_mib() -> float:
+    """Memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def watch_memory(clip: str, model: str, found: "multiprocessing.Queue[dict[int, float]]") -> None:
+    """In a process of its own: upscale and keep the highest resident memory up to each mark."""
+    peak, marks = 0.0, {}
+
+    def look(progress: vsr.Progress) -> None:
+        nonlocal peak
+        peak = max(peak, resident_mib())
+        if progress.frames in (EARLY, LATE):
+            marks[progress.frames] = peak
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "out.mp4"
+        vsr.upscale(clip, target, model=model, preset="ultrafast", on_progress=look)
+    found.put(marks)
+
+
+def report_memory(clip: Path, model: str) -> None:
+    """Print peak RSS at both marks and their ratio."""
+    context = multiprocessing.get_context("spawn")
+    found: multiprocessing.Queue[dict[int, float]] = context.Queue()
+    process = context.Process(target=watch_memory, args=(str(clip), model, found))
+    process.start()
+    marks = found.get()
+    process.join()
+    say(f"peak RSS {marks[EARLY]:.0f} MiB at frame {EARLY}, {marks[LATE]:.0f} MiB at frame {LATE}")
+    say(f"ratio {marks[LATE] / marks[EARLY]:.3f} ({model})")
+
+
+def say(line: str) -> None:
+    """To stdout at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def report_speed(clip: Path, model: str, frames: int, rounds: int) -> None:
+    """Print the median rate of every stage and of the whole, and their ratio in each round."""
+    with tempfile.TemporaryDirectory() as folder:
+        stages = Stages(clip, model, frames, Path(folder))
+        count = len(stages.decoded)
+        alone = {"decode": stages.decode, "infer": stages.infer, "encode": stages.encode}
+        rates: dict[str, list[float]] = {name: [] for name in (*alone, "whole")}
+        for _ in range(rounds):
+            for name, deed in alone.items():
+                rates[name].append(count / seconds(deed))
+            rates["whole"].append(stages.whole())
+    say(f"{clip.name}, {model}, {count} frames, {rounds} rounds (median frames per second)")
+    for name, values in rates.items():
+        say(f"{name:<8} {statistics.median(values):8.1f}")
+    slowest = [min(rates[name][k] for name in alone) for k in range(rounds)]
+    ratios = [whole / slow for whole, slow in zip(rates["whole"], slowest, strict=True)]
+    spread = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    say(f"vsr run / slowest stage: {statistics.median(ratios):.2f} ({spread})")
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clip", type=Path, nargs="?", default=SAMPLE)
+    parser.add_argument("--model", default=models.DEFAULT)
+    parser.add_argument("--frames", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-clip", type=Path, help=f"A clip of at least {LATE} frames.")
+    parser.add_argument("--memory-model", default="bicubic")
+    arguments = parser.parse_args()
+    report_speed(arguments.clip, arguments.model, arguments.frames, arguments.rounds)
+    if arguments.memory_clip:
+        report_memory(arguments.memory_clip, arguments.memory_model)
+
+
+if __name__ == "__main__":
+    main()
