@@ -21,6 +21,7 @@ import openvino as ov
 import torch
 from torch import nn
 
+from train.cards import cards
 from train.deploy import deploy
 from train.evaluate import Enlarge, evaluate
 from train.loop import load_checkpoint
@@ -180,6 +181,7 @@ def _enter(manifest: Path, name: str, key: str, entry: dict[str, Any]) -> None:
         content = json.loads(manifest.read_text(encoding="utf-8"))
     content["models"].setdefault(name, {})[key] = entry
     _write(manifest, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    _write(manifest.with_name("README.md"), cards(content["models"]).encode())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,0 +1,17 @@
+"""The library in ten lines: `python examples/upscale_file.py IN OUT [MODEL]`."""
+
+import sys
+
+import vsr
+
+
+def main(source: str, target: str, model: str = "c-dcscn") -> None:
+    """Upscale a file and say how fast, and how long its slowest frames took."""
+    report = vsr.upscale(source, target, model=model, overwrite=True)
+    total = report.ledger.stages()["total"]
+    sys.stdout.write(f"{report.frames_out} frames at {report.fps:.1f} fps\n")
+    sys.stdout.write(f"latency: median {total['p50']:.0f} ms, 99 % under {total['p99']:.0f} ms\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
