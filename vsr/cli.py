@@ -24,6 +24,7 @@ log = logging.getLogger("vsr")
 @click.version_option(__version__, prog_name="vsr")
 def main() -> None:
     """Real-time super-resolution for video files and streams."""
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
 
 
 def _verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -188,7 +189,6 @@ def examine(as_json: bool) -> None:
     """Say what this machine has, and what is missing."""
     from vsr import doctor
 
-    os.environ.setdefault("SVT_LOG", "1")  # its encoder prints a banner otherwise
     findings = doctor.examine()
     click.echo(
         json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings)

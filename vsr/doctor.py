@@ -40,11 +40,10 @@ def _inference() -> Finding:
 def _tensorrt() -> Finding:
     for module in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         if importlib.util.find_spec(module):
-            return Finding("tensorrt", True, f"{module} is installed", needed=False)
-    return Finding(
-        "tensorrt", False, "not installed; needs an NVIDIA GPU",
-        "pip install 'vsr-stream[tensorrt]'", needed=False,
-    )  # fmt: skip
+            detail = f"{module} is installed, but this version of vsr does not use it yet"
+            return Finding("tensorrt", False, detail, needed=False)
+    detail = "not installed, and this version of vsr does not use it yet"
+    return Finding("tensorrt", False, detail, needed=False)
 
 
 def _networks() -> Finding:
@@ -64,6 +63,8 @@ def encoder_starts(name: str) -> str | None:
         context.width, context.height = 640, 360
         context.pix_fmt = "yuv420p" if "yuv420p" in formats else "nv12"
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        if name == "libx265":
+            context.options = {"x265-params": "log-level=error"}
         context.open()
     except (av.error.FFmpegError, ValueError) as exc:
         return reason(exc)
@@ -72,6 +73,8 @@ def encoder_starts(name: str) -> str | None:
 
 def _encoder(name: str, label: str, needed: bool) -> Finding:
     problem = encoder_starts(name)
+    if problem and not needed:
+        problem = f"no such hardware or driver here ({problem})"
     return Finding(f"encoder {label}", problem is None, problem or name, needed=needed)
 
 

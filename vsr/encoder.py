@@ -109,6 +109,10 @@ def _options(context: av.VideoCodecContext, settings: EncoderSettings) -> dict[s
             options["cpu-used"] = options.pop("preset")
         options.pop("preset", None)
     options |= settings.options
+    if context.name == "libx265":
+        given = options.get("x265-params", "")
+        quiet = [] if "log-level" in given else ["log-level=error"]  # it talks on stderr
+        options["x265-params"] = ":".join([given, *quiet] if given else quiet)
     unknown = sorted(set(options) - known - generic)
     if unknown:
         raise UsageError(f"encoder {context.name} has no option '{unknown[0]}'")

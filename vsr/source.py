@@ -202,7 +202,7 @@ class Source:
 
     def _say(self, note: str) -> None:
         """Warn once of each kind of thing."""
-        kind = note.split(",")[0]
+        kind = note.split(",", maxsplit=1)[0]
         if not any(said.startswith(kind) for said in self.losses.notes):
             self.losses.notes.append(note)
             log.warning(note)

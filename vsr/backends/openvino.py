@@ -16,8 +16,6 @@ except ImportError as exc:  # a broken install; it is a run-time dependency
 
 MAX_REQUESTS: Final = 4
 """Enough to keep a CPU busy; each request holds the network's activations."""
-_TELLS_NOTHING: Final = ("Summary:", "-- Conversion is failed for", "To facilitate")
-"""How the lines begin that OpenVINO writes after the reason."""
 
 
 class OpenVinoTicket:
@@ -115,7 +113,7 @@ class OpenVinoBackend:
 
 
 def _gist(exc: RuntimeError) -> str:
-    """OpenVINO's last line that tells something: before it are places in its own source."""
-    lines = [line.strip() for line in str(exc).splitlines()]
-    told = [line for line in lines if line and not line.startswith(_TELLS_NOTHING)]
+    """OpenVINO's reason: its first paragraph says where in its source, then why, then advice."""
+    lines = [line.strip() for line in str(exc).strip().split("\n\n")[0].splitlines()]
+    told = [line for line in lines if not line.startswith("To facilitate")]
     return told[-1].removeprefix("-- ") if told else "no reason given"
