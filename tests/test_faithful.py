@@ -293,11 +293,24 @@ def test_hevc_in_mp4_has_the_tag_apple_players_want(tmp_path: Path) -> None:
         assert container.streams.video[0].codec_context.codec_tag == "hvc1"
 
 
-def test_a_window_keeps_times_and_drops_the_sound_before_it(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", Clip(frames=20))
-    result, _ = upscaled(source, start_frame=5, max_frames=8)
-    assert result.pts == contents(source).pts[5:13]
-    assert min(result.first_pts.values()) >= result.pts[0]
+def test_a_window_keeps_times_and_the_sound_that_plays_with_it(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=75, cover=True))
+    before = contents(source)
+    result, report = upscaled(source, start_frame=25, max_frames=25)
+    assert result.pts == before.pts[25:50]
+    assert report.frames_out == 25
+    first, last = packet_times(tmp_path / "out.mp4")
+    assert 1.0 <= first < 1.03  # AAC frames last 21 ms
+    assert 1.93 < last < 2.1  # what was read before the last frame was known goes along
+    assert result.packets[2] == before.packets[2], "cover art belongs to any window"
+
+
+def packet_times(path: Path) -> tuple[float, float]:
+    """First and last pts of the sound, in seconds."""
+    with av.open(str(path)) as container:
+        sound = container.streams.audio[0]
+        times = [float(p.pts * p.time_base) for p in container.demux(sound) if p.size]
+    return min(times), max(times)
 
 
 def test_times_missing_in_the_container_are_made_from_the_frame_rate(tmp_path: Path) -> None:

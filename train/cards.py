@@ -1,4 +1,4 @@
-"""`engines/manifest.json` -> `engines/README.md`: a card per network, so that figures never drift."""
+"""`engines/manifest.json` -> `engines/README.md`: a card per network, whose figures never drift."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ HEAD = """\
 # Engines
 
 Networks in deploy form, written by `python -m train export`; so is this page. Each file has one
-input `lr` [N, C, H, W] and one output `sr` [N, C, scale*H, scale*W], float32 in 0..1, with C = 3 (RGB)
-or 1 (luma, black to white); N, H and W are free. PSNR (dB) and SSIM are measured on the file as
-shipped, run by OpenVINO in float32, as the papers do: on Y, borders of `scale` pixels shaved (the one
-grey image of Set14 expanded to RGB).
+input `lr` [N, C, H, W] and one output `sr` [N, C, scale*H, scale*W], float32 in 0..1, with C = 3
+(RGB) or 1 (luma, black to white); N, H and W are free. PSNR (dB) and SSIM are measured on the file
+as shipped, run by OpenVINO in float32, as the papers do: on Y, borders of `scale` pixels shaved
+(the one grey image of Set14 expanded to RGB).
 """
 
 PAPERS = {
@@ -51,7 +51,7 @@ def _recipe(key: str, entry: dict[str, Any]) -> str:
     r = entry["recipe"]
     kind = "bfloat16" if r["bfloat16"] else "float32"
     return (
-        f"{key}: our own recipe, not the paper's: {entry['step']:,} steps of {r['batch']} patches of "
-        f"{r['patch']}x{r['patch']} (LR) from {entry['data']}, L1, Adam at {r['rate']:g} on a cosine, "
-        f"averaged weights ({r['ema']}), computed in {kind}."
+        f"{key}: our own recipe, not the paper's: {entry['step']:,} steps of {r['batch']} patches "
+        f"of {r['patch']}x{r['patch']} (LR) from {entry['data']}, L1, Adam at {r['rate']:g} on a "
+        f"cosine, averaged weights ({r['ema']}), computed in {kind}."
     )

@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import av
+
 from vsr.frame import Frame
 from vsr.sink import Sink
 from vsr.source import Packet, Source
@@ -17,6 +19,13 @@ DEPTH: Final = 8
 """Items (frames and packets) ahead at each hand-over: enough to ride out uneven frames."""
 _POLL: Final = 0.1
 """Seconds after which a blocked worker looks whether it should stop."""
+
+
+_INTERLEAVE: Final = 1.0
+"""Seconds by which sound may come after its picture in a file."""
+
+
+_EVER: Final = float("inf")
 
 
 class _End:
@@ -89,28 +98,41 @@ class Window:
     def cut(
         self, items: Iterable[Frame | Packet], stop: threading.Event
     ) -> Iterator[Frame | Packet]:
-        """The frames of the window and the packets between them; ends early when `stop` is set.
+        """The frames of the window and the packets that play with them.
 
-        Packets that belong wholly before the first frame are left out.
+        Decoding lags behind reading, and containers interleave loosely: packets are held back
+        until the first frame's time is known, and read on a little after the last one. Ends
+        early when `stop` is set.
         """
-        done, begins = 0, None if self.start else float("-inf")
+        done, end = 0, _EVER
+        held: list[Packet] = []
         for item in items:
-            if stop.is_set() or done == self.count:
+            if stop.is_set():
                 return
-            if isinstance(item, Frame):
-                if item.index < self.start:
-                    continue
-                begins = item.time if begins is None else begins
+            if not isinstance(item, Frame):
+                if not done:
+                    held.append(item)
+                elif _plays(item, before=end):
+                    yield item
+            elif item.index < self.start:
+                held = [packet for packet in held if _plays(packet, after=item.time)]
+            elif done != self.count:
+                if not done:
+                    begin = item.time if self.start else -_EVER
+                    yield from (packet for packet in held if _plays(packet, after=begin))
                 done += 1
                 yield item
-            elif begins is not None and _time(item) >= begins:
-                yield item
+                end = item.time if done == self.count else end
+            elif item.time > end + _INTERLEAVE:
+                return
 
 
-def _time(packet: Packet) -> float:
-    if packet.pts is None or packet.time_base is None:
-        return float("inf")
-    return float(packet.pts * packet.time_base)
+def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
+    """Whether a packet begins in that time; cover art and packets without a time always do."""
+    art = packet.stream.disposition & av.stream.Disposition.attached_pic
+    if art or packet.pts is None or packet.time_base is None:
+        return True
+    return after <= float(packet.pts * packet.time_base) <= before
 
 
 def run(

@@ -1,0 +1,156 @@
+"""What the repository promises about its own code: layers, separation, size, light start-up."""
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import vsr
+
+ROOT = Path(__file__).parents[1]
+PRODUCT = sorted([*(ROOT / "vsr").rglob("*.py"), *(ROOT / "train").rglob("*.py")])
+FOLDERS = ("vsr", "train", "tests", "bench", "examples")
+SOURCES = sorted(p for d in FOLDERS for p in (ROOT / d).rglob("*.py"))
+
+ORDER = [
+    "errors", "colour", "location", "resampling", "frame", "source", "backends", "graph", "models",
+    "encoder", "carry", "sink", "upscaler", "ledger", "pipeline", "report", "job", "__init__",
+    "progress", "doctor", "cli",
+]  # fmt: skip
+"""From the bottom up; a module imports only what stands before it."""
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _modules(package: str) -> dict[str, Path]:
+    """Dotted name -> file of every module in a package."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _imports(path: Path) -> set[str]:
+    """Dotted names that a file imports anywhere, `from a import b` as `a.b` if that is a module."""
+    known, found = _modules("vsr"), set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: relative import"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = whole & set(known)
+            found |= modules
+            if modules != whole:  # a name of the package itself
+                found.add(str(node.module))
+    return found
+
+
+def _layer(module: str) -> str:
+    """The place of a `vsr` module in ORDER: a sub-package is one layer."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def test_vsr_imports_neither_torch_nor_train() -> None:
+    roots = {n.split(".")[0] for path in _modules("vsr").values() for n in _imports(path)}
+    assert "numpy" in roots
+    assert not roots & {"torch", "train", "PIL", "onnxscript", "onnxruntime"}
+
+
+def test_train_does_not_import_vsr() -> None:
+    roots = {n.split(".")[0] for path in _modules("train").values() for n in _imports(path)}
+    assert "torch" in roots
+    assert "vsr" not in roots
+
+
+def test_every_module_of_vsr_has_its_layer() -> None:
+    assert {_layer(module) for module in _modules("vsr")} == set(ORDER)
+
+
+@pytest.mark.parametrize("module", sorted(_modules("vsr")))
+def test_a_module_imports_only_layers_below_it(module: str) -> None:
+    own = ORDER.index(_layer(module))
+    below = {name for name in _imports(_modules("vsr")[module]) if name.split(".")[0] == "vsr"}
+    upward = {n for n in below if ORDER.index(_layer(n)) >= own and _layer(n) != _layer(module)}
+    assert not upward
+
+
+def test_vsr_has_no_import_cycle() -> None:
+    modules = _modules("vsr")
+    graph = {name: _imports(path) & set(modules) for name, path in modules.items()}
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert order.index("vsr.errors") < order.index("vsr.cli")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_module_has_a_docstring(path: Path) -> None:
+    assert ast.get_docstring(_tree(path))
+
+
+def test_nothing_is_printed_past_click_and_logging() -> None:
+    calls = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in PRODUCT
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "print"
+    ]
+    assert calls == []
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert vsr.__all__ == sorted(vsr.__all__)
+    assert [name for name in vsr.__all__ if not hasattr(vsr, name)] == []
+
+
+def test_importing_the_command_line_loads_no_heavy_library() -> None:
+    code = "import vsr.cli, sys; print(*sorted({'torch', 'openvino', 'train'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_help_works_without_heavy_libraries() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "vsr.cli", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "Usage" in done.stdout
+    assert "click" in imported
+    assert not {name.split(".")[0] for name in imported} & {"torch", "openvino", "train"}
+
+
+def test_changelog_starts_with_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", text, re.MULTILINE)[0] == vsr.__version__
+
+
+def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from `def` to the end, without the docstring."""
+    last = function.end_lineno or function.lineno
+    lines = last - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        doc = function.body[0]
+        lines -= (doc.end_lineno or doc.lineno) - doc.lineno + 1
+    return lines
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_and_functions_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    functions = [
+        node
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert {f.name: _length(f) for f in functions if _length(f) > 80} == {}
