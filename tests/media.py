@@ -61,11 +61,12 @@ def contents(path: Path | str, keep_payload: bool = True) -> Contents:
                     continue
                 for picture in pictures:
                     _look(found, picture, video)
-            elif packet.size and packet.pts is not None:
+            elif packet.size:
                 index = packet.stream.index
                 digest = sha256(bytes(packet)).hexdigest() if keep_payload else ""
                 found.packets.setdefault(index, []).append(digest)
-                found.first_pts.setdefault(index, packet.pts * packet.time_base)
+                if packet.pts is not None:  # cover art has no time
+                    found.first_pts.setdefault(index, packet.pts * packet.time_base)
     return found
 
 
