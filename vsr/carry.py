@@ -9,7 +9,7 @@ import av
 from av.codec.context import Flags
 
 from vsr.encoder import EncoderSettings, configure, open_encoder
-from vsr.source import VideoInfo
+from vsr.info import VideoInfo
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from av.codec.context import Flags
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.frame import PIXEL_FORMAT
-from vsr.source import VideoInfo
+from vsr.info import VideoInfo
 
 CODECS: Final[dict[str, str]] = {
     "h264": "libx264",

@@ -7,18 +7,17 @@ every backend. Shapes are fixed when the graph is built.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, inliner, numpy_helper, version_converter
+from onnx import TensorProto, helper, numpy_helper
 
 from vsr.colour import Colour, code_from_rgb, code_scale
-from vsr.errors import ModelError, reason
+from vsr.errors import ModelError
+from vsr.network import OPSET, inlinable, sole_input
 from vsr.resampling import REACH, Array, enlarging_kernel
-
-OPSET: Final = 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,47 +239,6 @@ def _run_network(b: _Builder, network: onnx.ModelProto, x: str) -> str:
     if given.type.tensor_type.elem_type != TensorProto.FLOAT:
         result = b.node("Cast", result, to=TensorProto.FLOAT)
     return result
-
-
-def _refuse_subgraphs(node: onnx.NodeProto) -> None:
-    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-    if any(attribute.type in kinds for attribute in node.attribute):
-        raise ModelError(f"the network holds control flow ({node.op_type}), which is not supported")
-
-
-def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The network's one real input (old exporters list the weights as inputs too)."""
-    weights = {constant.name for constant in network.graph.initializer}
-    inputs = [tensor for tensor in network.graph.input if tensor.name not in weights]
-    if len(inputs) != 1 or len(network.graph.output) != 1:
-        found = f"{len(inputs)} and {len(network.graph.output)}"
-        raise ModelError(f"a super-resolution network has one input and one output, not {found}")
-    return inputs[0]
-
-
-def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The network as the wrapper can take it in: flat, and at an opset its own nodes share.
-
-    Functions of the model's own are expanded, an older opset is raised to `OPSET`; raises
-    ModelError for control flow.
-    """
-    if network.functions:
-        network = inliner.inline_local_functions(network)
-    for node in network.graph.node:
-        _refuse_subgraphs(node)
-    return _at_opset(network)
-
-
-def _at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
-    version = max(
-        (o.version for o in network.opset_import if o.domain in ("", "ai.onnx")), default=1
-    )
-    if version >= OPSET:
-        return network
-    try:
-        return version_converter.convert_version(network, OPSET)
-    except Exception as exc:  # the converter raises bare RuntimeError and C++ types
-        raise ModelError(f"cannot raise the network to ONNX opset {OPSET}: {reason(exc)}") from exc
 
 
 def _assemble(b: _Builder, network: onnx.ModelProto, plan: _Plan) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ from vsr.ledger import check_report_path, write_report
 from vsr.pipeline import Window, run
 from vsr.report import Report
 from vsr.sink import Sink, check_target
-from vsr.source import Source, describe_conversion
+from vsr.source import Source
 from vsr.upscaler import Upscaler
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class Job:
                 "range": "full" if info.colour.full_range else "limited",
             },
         )
-        self._say(report, describe_conversion(info))
+        self._say(report, info.conversion())
         return report
 
     def _left_out(self, sink: Sink) -> str | None:

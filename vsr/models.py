@@ -13,7 +13,8 @@ import onnx
 
 from vsr.backends import Backend
 from vsr.errors import BackendError, ModelError, UsageError, reason
-from vsr.graph import NetworkFacts, bicubic_network, inlinable, sole_input
+from vsr.graph import NetworkFacts, bicubic_network
+from vsr.network import inlinable, sole_input
 
 _HERE = Path(__file__).parent
 # a wheel carries engines/ inside the package, a checkout has it beside the package

@@ -15,7 +15,8 @@ from av.sidedata.sidedata import Type as SideType
 
 from vsr.colour import UNSPECIFIED, Colour
 from vsr.errors import InputError, reason
-from vsr.frame import Frame, Stamps, is_native, now, planes_of
+from vsr.frame import Frame, Stamps, now, planes_of
+from vsr.info import VideoInfo
 from vsr.location import open_input, shown
 
 log = logging.getLogger(__name__)
@@ -27,33 +28,6 @@ else:
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
 _MISSING: Final = 0.5
 """Seconds by which a container may end before its declared duration."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """What is known of the video stream before the first frame is processed."""
-
-    stream: av.VideoStream
-    width: int
-    height: int
-    pixel_format: str
-    colour: Colour
-    time_base: Fraction
-    rate: Fraction
-    """Average frame rate; only a hint, frames carry their own time."""
-    sample_aspect: Fraction | None
-    display_matrix: bytes | None
-    """FFmpeg's 3x3 rotation matrix (36 bytes), None when the picture is upright."""
-    frames: int
-    """Frames announced or estimated, 0 when unknown."""
-    duration: float | None
-    """Seconds, None when unknown."""
-    interlaced: bool
-
-    @property
-    def step(self) -> int:
-        """Units of `time_base` from one frame to the next at the average rate."""
-        return max(1, round(1 / (self.rate * self.time_base)))
 
 
 @dataclass
@@ -296,15 +270,3 @@ def _side_data(picture: av.VideoFrame) -> list[SideData]:
 
 def _tag(of_frame: int, of_stream: int) -> int:
     return of_stream if of_frame == UNSPECIFIED else of_frame
-
-
-def describe_conversion(info: VideoInfo) -> str | None:
-    """What happens to a format the engine does not read as it is, in words; None when native."""
-    notes = []
-    if not is_native(info.pixel_format):
-        notes.append(f"{info.pixel_format} is converted to 8-bit 4:2:0 before upscaling")
-    if info.interlaced:
-        notes.append(
-            "the video is interlaced and is upscaled as whole frames, without deinterlacing"
-        )
-    return "; ".join(notes) or None
