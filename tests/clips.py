@@ -31,7 +31,7 @@ class Clip:
     transfer: int = 1
     sar: Fraction | None = None
     rotation: int = 0
-    """Degrees as PyAV's `frame.rotation` tells them: 90, 180 or 270."""
+    """Degrees as PyAV's `frame.rotation` tells them: 90, 180 or 270; -1 mirrors instead."""
     audio: Sequence[str] = ("aac",)
     languages: Sequence[str] = ("eng", "deu", "fra")
     subtitles: str | None = None
@@ -183,7 +183,9 @@ def _chapters(clip: Clip) -> list[Any]:
 
 def _rotated(source: Path, target: Path, degrees: int) -> Path:
     """Write the MP4 at `source` with another matrix in its video track's header."""
-    one, turns = 1 << 16, {90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0)}
+    one, turns = 1 << 16, {
+        90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0), -1: (-1, 0, 0, 1)
+    }  # fmt: skip
     a, b, c, d = (n * one for n in turns[degrees])
     data = bytearray(source.read_bytes())
     at = data.index(b"tkhd") + 4

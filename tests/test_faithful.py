@@ -116,6 +116,20 @@ def test_rotation_survives(tmp_path: Path, degrees: int, suffix: str) -> None:
     assert result.frames == 12
 
 
+def test_a_mirrored_picture_stays_mirrored(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(rotation=-1))
+    upscaled(source)
+    assert display_matrix(tmp_path / "out.mp4") == display_matrix(source) != b""
+
+
+def display_matrix(path: Path) -> bytes:
+    """FFmpeg's 3x3 matrix of the first frame, empty when it has none."""
+    with av.open(str(path)) as container:
+        picture = next(container.decode(video=0))
+        data = [bytes(d) for d in picture.side_data if d.type.name == "DISPLAYMATRIX"]  # type: ignore[attr-defined]
+    return b"".join(data)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_pixel_aspect_survives(tmp_path: Path, suffix: str) -> None:
     source = make_clip(tmp_path / f"in{suffix}", Clip(sar=Fraction(64, 45)))

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 else:
     Packet = av.Packet  # subscriptable in its stub only
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
+_UPRIGHT: Final = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _MISSING: Final = 0.5
 """Seconds by which a container may end before its declared duration."""
 
@@ -137,7 +139,9 @@ class Source:
             pictures = packet.decode()
         except av.error.FFmpegError as exc:
             self.losses.lost += 1
-            self.losses.notes.append(f"a packet cannot be decoded: {reason(exc)}")
+            note = f"packets that cannot be decoded: {reason(exc)}"
+            if note not in self.losses.notes:
+                self.losses.notes.append(note)
             return
         for picture in pictures:
             yield self._frame(picture, read)
@@ -220,7 +224,7 @@ class Source:
             time_base=stream.time_base,
             rate=Fraction(rate),
             sample_aspect=stream.sample_aspect_ratio,
-            display_matrix=matrix if matrix and picture.rotation % 360 else None,
+            display_matrix=None if matrix == _UPRIGHT else matrix,
             frames=stream.frames or round((duration or 0) * rate),
             duration=duration,
             interlaced=picture.interlaced_frame,
@@ -259,8 +263,7 @@ class Source:
         declared = self._container.duration
         if not declared or not _DECLARES_DURATION & set(self._container.format.name.split(",")):
             return 0
-        start = (self._container.start_time or 0) / av.time_base
-        gap = declared / av.time_base - max(self._end - min(start, 0), 0)
+        gap = declared / av.time_base - self._end
         return max(1, round(gap * self.info.rate)) if gap > _MISSING and self._info else 0
 
 
