@@ -26,8 +26,10 @@ _QUALITY: Final[dict[str, tuple[str, str]]] = {
     "libsvtav1": ("26", "8"),
     "libvpx-vp9": ("24", ""),
 }
-_QUALITY_OPTIONS: Final = ("crf", "cq", "global_quality", "qp")
-"""What encoders call constant quality: software, NVENC, QSV, VAAPI."""
+_QUALITY_OPTIONS: Final = ("crf", "cq", "qp")
+"""What encoders call constant quality: software, NVENC, VAAPI."""
+_GLOBAL_QUALITY: Final = ("_qsv", "_videotoolbox")
+"""Encoders that take it as FFmpeg's generic `global_quality`, which others accept and ignore."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def _options(context: av.VideoCodecContext, settings: EncoderSettings) -> dict[s
         options["preset"] = settings.preset or preset
     if settings.crf is not None or crf:
         wanted = str(settings.crf) if settings.crf is not None else crf
-        options[_quality_option(context.name, known | generic)] = wanted
+        options[_quality_option(context.name, known)] = wanted
     if context.name == "libvpx-vp9":
         options |= {"b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"}
         if settings.preset:
@@ -123,6 +125,8 @@ def _quality_option(encoder: str, known: set[str]) -> str:
     for name in _QUALITY_OPTIONS:
         if name in known:
             return name
+    if encoder.endswith(_GLOBAL_QUALITY):
+        return "global_quality"
     raise UsageError(
         f"encoder {encoder} has no constant-quality option: use -e b=4M instead of crf"
     )

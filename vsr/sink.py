@@ -189,7 +189,7 @@ class Sink:
     def _mux(self, packets: list[Packet]) -> None:
         encoded = now()
         for packet in packets:
-            frame = self._under_way.pop(packet.pts) if packet.pts is not None else None
+            frame = None if packet.pts is None else self._under_way.pop(packet.pts, None)
             if frame is not None:
                 packet.duration = frame.duration  # not every encoder passes it on
             packet.stream = self._video
