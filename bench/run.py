@@ -63,10 +63,11 @@ class Stages:
         source = Source(str(self.clip))
         target = self.folder / "encode.mp4"
         settings = EncoderSettings()
-        sink = Sink(target, source, self.upscaler.out_size, settings, lambda _: None)
-        for frame in self.enlarged:
-            sink.write(frame)
-        sink.close()
+        with Sink(target, source, self.upscaler.out_size, settings) as sink:
+            for frame in self.enlarged:
+                sink.write(frame)
+            sink.drain()
+            sink.close()
         source.close()
 
     def whole(self) -> float:
@@ -113,8 +114,10 @@ def report_memory(clip: Path, model: str) -> None:
     found: multiprocessing.Queue[dict[int, float]] = context.Queue()
     process = context.Process(target=watch_memory, args=(str(clip), model, found))
     process.start()
-    marks = found.get()
     process.join()
+    if process.exitcode:
+        raise SystemExit(f"the run that was to be watched failed ({process.exitcode})")
+    marks = found.get(timeout=5)
     say(f"peak RSS {marks[EARLY]:.0f} MiB at frame {EARLY}, {marks[LATE]:.0f} MiB at frame {LATE}")
     say(f"ratio {marks[LATE] / marks[EARLY]:.3f} ({model})")
 

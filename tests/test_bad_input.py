@@ -279,6 +279,9 @@ def test_an_unknown_container(tmp_path: Path, clip: Path, name: str) -> None:
 def test_an_unknown_backend_and_device(tmp_path: Path, clip: Path) -> None:
     result = run(clip, tmp_path / "out.mp4", "--backend", "cuda")
     assert_refused(result, 2, "unknown backend", "openvino", folder=tmp_path, left={"in.mp4"})
+    result = run(clip, tmp_path / "out.mp4", "--device", "GPU.7:nonsense")
+    assert result.exit_code in (1, 2)
+    assert "unexpected" not in result.output
     result = run(clip, tmp_path / "out.mp4", "--device", "TPU")
     assert_refused(result, 2, "no device 'TPU'", "CPU", folder=tmp_path, left={"in.mp4"})
 
@@ -299,8 +302,24 @@ def test_a_dead_server_is_named_without_the_stream_key(tmp_path: Path) -> None:
     url = "rtmp://user:secret@127.0.0.1:1/live/key-1234?token=5678"
     result = run(url, tmp_path / "out.mp4")
     assert_refused(result, 1, "rtmp://127.0.0.1:1/live/***", folder=tmp_path, left=set())
+    verbose = run(url, tmp_path / "out.mp4", "-v")
     for secret in ("secret", "key-1234", "5678"):
-        assert secret not in result.output
+        assert secret not in result.output + verbose.output
+
+
+def test_a_url_that_is_none_shows_nothing_of_itself(tmp_path: Path) -> None:
+    result = run("rtmp://u:secretpw/x@127.0.0.1:1/live/key", tmp_path / "out.mp4")
+    assert_refused(result, 1, "rtmp://***", folder=tmp_path, left=set())
+    assert "secretpw" not in result.output
+
+
+def test_a_name_too_long_for_the_system(tmp_path: Path) -> None:
+    name = 300 * "x" + ".mp4"
+    result = run(tmp_path / name, tmp_path / "out.mp4")
+    assert_refused(result, 1, "cannot open", folder=tmp_path, left=set())
+    clip = make_clip(tmp_path / "in.mp4", Clip())
+    result = run(clip, tmp_path / name)
+    assert_refused(result, 1, "cannot write", folder=tmp_path, left={"in.mp4"})
 
 
 @pytest.fixture

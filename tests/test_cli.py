@@ -122,6 +122,17 @@ def test_the_first_signal_leaves_a_playable_file(tmp_path: Path, number: int) ->
     assert {p.name for p in tmp_path.iterdir()} == {"in.ts", "small.ts", "out.mp4"}
 
 
+def test_a_listener_that_leaves_does_not_stop_the_run(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip(frames=60))
+    process = start(clip, tmp_path / "out.mp4", "--model", "bicubic", "--progress", "json")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    words = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0, words
+    assert contents(tmp_path / "out.mp4").frames == 60
+
+
 def test_the_second_signal_stops_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     clip = long_clip(tmp_path)
     # a slow encoder with a deep look-ahead: the flush after the first signal takes a while
@@ -132,7 +143,8 @@ def test_the_second_signal_stops_at_once_and_leaves_nothing(tmp_path: Path) -> N
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     assert "stopping" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
+    for _ in range(3):  # a third and fourth in anger change nothing
+        process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130, words
     assert {p.name for p in tmp_path.iterdir()} == {"in.ts", "small.ts"}

@@ -106,6 +106,66 @@ def test_what_the_container_cannot_carry_is_named_in_one_warning(tmp_path: Path)
     assert "attachment #3" in report.notes[0]
 
 
+@pytest.mark.parametrize("name", ["12:30.mp4", "50% off, 'quoted' äö.mp4", "-dash.mp4"])
+def test_any_file_name_works(tmp_path: Path, name: str) -> None:
+    source = make_clip(tmp_path / "plain.mp4", Clip()).rename(tmp_path / name)
+    result, _ = upscaled(source, f"out {name}")
+    assert result.frames == 12
+
+
+def test_joined_recordings_play_on_where_times_jump_back(tmp_path: Path) -> None:
+    part = make_clip(tmp_path / "part.ts", Clip(frames=50))
+    source = tmp_path / "in.ts"
+    source.write_bytes(part.read_bytes() * 3)
+    result, report = upscaled(source)
+    assert result.frames == 150
+    steps = [float(b - a) for a, b in zip(result.pts, result.pts[1:], strict=False)]
+    assert max(steps) < 0.2 and min(steps) > 0.01
+    assert "jump back" in report.losses[0]
+    assert (report.packets_refused, report.exit_code) == (0, 0)
+    assert len(result.packets[1]) == 3 * len(contents(part).packets[1])
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".avi"])
+def test_rotation_and_chapters_a_container_has_no_place_for_are_named(
+    tmp_path: Path, suffix: str
+) -> None:
+    chapters = ((0.0, 0.2, "one"), (0.2, 0.48, "two"))
+    source = make_clip(tmp_path / "in.mp4", Clip(rotation=90, chapters=chapters))
+    _, report = upscaled(source, f"out{suffix}")
+    assert "the rotation of the picture" in report.notes[0]
+    assert "chapters" in report.notes[0]
+
+
+def test_a_transport_stream_gets_only_what_players_can_read_in_it(tmp_path: Path) -> None:
+    clip = Clip(subtitles="subrip", attachment=b"font")
+    _, report = upscaled(make_clip(tmp_path / "in.mkv", clip), "out.ts")
+    _, cover = upscaled(make_clip(tmp_path / "in.mp4", Clip(cover=True)), "cover.ts")
+    assert "video #2 (mjpeg)" in cover.notes[0]
+    for thing in ("subtitle #2", "attachment #3"):
+        assert thing in report.notes[0]
+
+
+def test_a_grey_picture_keeps_its_values(tmp_path: Path) -> None:
+    """swscale would take limited-range grey as full range and darken it."""
+    clip = Clip(codec="ffv1", pixel_format="gray", matrix=2, range=1, audio=())
+    source = make_clip(tmp_path / "in.mkv", clip)
+    upscaled(source, crf=2)
+    before = np.mean([planes[0].mean() for planes in pictures(source)])
+    after = np.mean([planes[0].mean() for planes in pictures(tmp_path / "out.mp4")])
+    assert abs(before - after) < 1
+
+
+@pytest.mark.parametrize("codec", ["hevc", "av1", "vp9"])
+def test_rotation_survives_with_other_encoders(tmp_path: Path, codec: str) -> None:
+    clip = Clip(size=(128, 96), rotation=90, sar=Fraction(4, 3))
+    source = make_clip(tmp_path / "in.mp4", clip)
+    preset = {"hevc": "ultrafast", "av1": "10", "vp9": "8"}[codec]
+    result, _ = upscaled(source, codec=codec, preset=preset)
+    assert (result.rotation, result.sar, result.frames) == (90, Fraction(4, 3), 12)
+    assert result.pts == contents(source).pts
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_rotation_survives(tmp_path: Path, degrees: int, suffix: str) -> None:
@@ -114,6 +174,13 @@ def test_rotation_survives(tmp_path: Path, degrees: int, suffix: str) -> None:
     assert contents(source).rotation == result.rotation == degrees
     assert result.sar == Fraction(4, 3)
     assert result.frames == 12
+
+
+def test_rotation_survives_in_webm_and_what_does_not_is_named(tmp_path: Path) -> None:
+    clip = Clip(rotation=90, sar=Fraction(4, 3), audio=())
+    result, report = upscaled(make_clip(tmp_path / "in.mp4", clip), "out.webm", preset="8")
+    assert (result.rotation, result.frames) == (90, 12)
+    assert "the pixel aspect in vp9" in report.notes[0]
 
 
 def test_a_mirrored_picture_stays_mirrored(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import pytest
 import vsr
 from tests.clips import Clip, make_clip
 from tests.media import contents
+from vsr import source as source_module
 from vsr.errors import OutputError
 from vsr.frame import Frame, Stamps
 from vsr.ledger import COLUMNS, STAGES, Ledger, stage_ms, summary, write_report
+from vsr.source import Source
 
 PLANE = np.zeros((2, 2), np.uint8)
 
@@ -26,9 +28,12 @@ def frame(index: int, stamps: Stamps | None = None) -> Frame:
 
 
 def test_stages_add_up() -> None:
-    stamps = Stamps(1.0, 1.010, 1.015, 1.045, 1.050, 1.110, 1.112)
+    stamps = Stamps(
+        read=1.0, decoded=1.110, blocked=0.1, infer_start=1.115, infer_end=1.145,
+        encode_start=1.150, encoded=1.210, muxed=1.212,
+    )  # fmt: skip
     decode, wait, infer, encode, mux, total = stage_ms(frame(0, stamps))
-    assert (decode, wait, infer, encode, mux) == pytest.approx((10, 10, 30, 60, 2))
+    assert (decode, wait, infer, encode, mux) == pytest.approx((10, 110, 30, 60, 2))
     assert total == pytest.approx(decode + wait + infer + encode)
 
 
@@ -100,6 +105,27 @@ def test_the_encoders_delay_is_in_the_total(
 
 def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "report.json").mkdir()
-    with pytest.raises(OutputError, match="cannot write the report"):
+    with pytest.raises(OutputError, match="is a folder"):
         write_report(tmp_path / "report.json", {}, Ledger())
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_waiting_for_later_stages_is_not_decoding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that is held up for ten seconds at every frame, by a clock that tests turn."""
+    clock = 100.0
+    monkeypatch.setattr(source_module, "now", lambda: clock)
+    source = Source(str(make_clip(tmp_path / "in.mp4", Clip(frames=20))))
+    clock = 150.0  # compiling a network took its time
+    stamps = []
+    for item in source:
+        if isinstance(item, Frame):
+            stamps.append(item.stamps)
+        clock += 10
+    source.close()
+    assert len(stamps) == 20
+    for s in stamps:
+        assert s.read >= 150
+        assert s.decoded - s.read - s.blocked == 0
+    assert max(s.blocked for s in stamps) > 0

@@ -426,7 +426,6 @@ BAD: dict[str, tuple[str, str]] = {
         "turns 48x48 into 144x96: no whole enlargement",
     ),
     "4-channels": (text(REPEAT, lr="float[N,4,H,W]"), "reads 4 channels, not 1"),
-    "any-channels": (text(REPEAT, lr="float[N,C,H,W]"), "reads any number of channels"),
     "3-to-1-channel": (
         text(
             f"{TWICE} mean = ReduceMean <axes = [1]> (lr) "
@@ -479,6 +478,11 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "tensor-from-nowhere": (text("sr = Add(lr, nowhere)"), "nowhere"),
 }
+
+
+def test_a_free_number_of_channels_is_read_as_rgb(backend: Backend, tmp_path: Path) -> None:
+    path = save(tmp_path, text(REPEAT, lr="float[N,C,H,W]"))
+    assert models.find(str(path), None, backend).facts.colour == "rgb"
 
 
 @pytest.mark.parametrize("name", BAD)

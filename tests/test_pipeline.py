@@ -1,6 +1,8 @@
 """The threads: order, back-pressure, errors from every stage, early ends; nothing ever hangs."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +11,11 @@ import pytest
 import vsr
 from tests.clips import Clip, make_clip
 from tests.media import contents
-from vsr import pipeline, sink, upscaler
+from vsr import models, pipeline, sink, upscaler
 from vsr import source as source_module
+from vsr.backends import load_backend
+from vsr.colour import Colour
+from vsr.frame import Frame
 from vsr.pipeline import prefetch
 
 TIMEOUT = 20
@@ -172,8 +177,9 @@ def test_stop_ends_early_with_a_playable_file(tmp_path: Path) -> None:
     assert f"--start-frame {report.frames_out}" in report.closing_words()[0]
 
 
-def test_an_error_in_on_progress_ends_the_run(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "in.mp4", Clip(frames=40))
+@pytest.mark.parametrize("frames", [12, 100])
+def test_an_error_in_on_progress_ends_the_run(tmp_path: Path, frames: int) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip(frames=frames))
 
     def on_progress(_: vsr.Progress) -> None:
         raise KeyError("mine")
@@ -181,6 +187,81 @@ def test_an_error_in_on_progress_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="mine"):
         vsr.upscale(clip, tmp_path / "out.mp4", model="bicubic", on_progress=on_progress)
     assert {p.name for p in tmp_path.iterdir()} == {"in.mp4"}
+
+
+def test_an_oserror_of_the_callback_is_the_callbacks(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip())
+
+    def on_progress(_: vsr.Progress) -> None:
+        raise OSError(28, "my own disk")
+
+    with pytest.raises(OSError, match="my own disk") as caught:
+        vsr.upscale(clip, tmp_path / "out.mp4", model="bicubic", on_progress=on_progress)
+    assert not isinstance(caught.value, vsr.VsrError)
+
+
+def test_a_stop_that_came_too_late_changes_nothing(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip())
+    stop = threading.Event()
+
+    def on_progress(progress: vsr.Progress) -> None:
+        if progress.frames == 12:
+            stop.set()
+
+    report = vsr.upscale(
+        clip, tmp_path / "out.mp4", model="bicubic", on_progress=on_progress, stop=stop
+    )
+    assert (report.exit_code, report.frames_out, report.closing_words()) == (0, 12, [])
+
+
+def test_a_stop_before_the_first_frame_is_an_interruption(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip())
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(vsr.VsrError, match="before the first frame") as caught:
+        vsr.upscale(clip, tmp_path / "out.mp4", model="bicubic", stop=stop)
+    assert caught.value.exit_code == 130
+    assert {p.name for p in tmp_path.iterdir()} == {"in.mp4"}
+
+
+def test_frames_lost_between_stages_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip())
+    original = upscaler.Upscaler.process
+
+    def forgetful(self: upscaler.Upscaler, items: Iterator[Frame]) -> Iterator[object]:
+        kept = (i for i in original(self, items) if not isinstance(i, Frame) or i.index != 5)
+        yield from kept
+
+    monkeypatch.setattr(upscaler.Upscaler, "process", forgetful)
+    report = vsr.upscale(clip, tmp_path / "out.mp4", model="bicubic")
+    assert (report.frames_in, report.frames_out, report.exit_code) == (12, 11, 3)
+
+
+def test_an_upstream_that_is_none_raises_instead_of_hanging() -> None:
+    def consume() -> str:
+        try:
+            return str(list(prefetch(5)))  # type: ignore[arg-type]
+        except TypeError as exc:
+            return str(exc)
+
+    assert "not iterable" in str(within_time(consume))
+
+
+def test_an_engine_is_freed_with_its_last_user(tmp_path: Path) -> None:
+    """OpenVINO's callbacks once kept every compiled network and its threads for ever."""
+    backend = load_backend()
+    model = models.find("bicubic", 2, backend)
+    scaler = upscaler.Upscaler(model, backend, Colour(), (64, 48))
+    source = source_module.Source(str(make_clip(tmp_path / "in.mp4", Clip())))
+    assert len(list(scaler.process(i for i in source if isinstance(i, Frame)))) == 12
+    source.close()
+    engine = weakref.ref(scaler._engine)
+    assert engine() is not None
+    del scaler
+    gc.collect()
+    assert engine() is None
 
 
 def test_more_packets_than_the_hand_over_holds_do_not_block(tmp_path: Path) -> None:

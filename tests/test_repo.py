@@ -18,7 +18,7 @@ FOLDERS = ("vsr", "train", "tests", "bench", "examples")
 SOURCES = sorted(p for d in FOLDERS for p in (ROOT / d).rglob("*.py"))
 
 ORDER = [
-    "errors", "colour", "location", "resampling", "frame", "info", "source", "backends",
+    "version", "errors", "colour", "location", "resampling", "frame", "info", "source", "backends",
     "network", "graph", "models",
     "encoder", "carry", "sink", "upscaler", "ledger", "pipeline", "report", "job", "__init__",
     "progress", "doctor", "cli",

@@ -459,3 +459,20 @@ def test_pictures_under_way_fill_the_slots_and_no_more(
     )
     assert values(results) == list(range(9))
     assert (backend.most, backend.uncollected) == (3, 0)
+
+
+def test_packets_behind_a_frame_do_not_pile_up(backend: Backend) -> None:
+    """A long tail of sound must not be held back whole by one frame under way."""
+    scaler = Upscaler(models.find("bicubic", 2, backend), backend, COLOUR, (16, 16))
+    taken = 0
+
+    def items() -> Iterator[Frame | int]:
+        nonlocal taken
+        yield frame(noise(16, 16))
+        for taken in range(1000):
+            yield taken
+
+    flow = scaler.process(items())
+    assert isinstance(next(flow), Frame)
+    assert taken < 100
+    assert list(flow) == list(range(1000))

@@ -153,8 +153,6 @@ def export(checkpoint: Path, engines: Path, data_sets: list[Path], data: str) ->
     if worst > TOLERANCE:
         raise RuntimeError(f"ONNX and torch differ by {worst:.2g}")
     path = engines / name / f"x{scale}.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, model)
     entry = {
         "file": path.relative_to(engines).as_posix(),
         "sha256": hashlib.sha256(model).hexdigest(),
@@ -170,6 +168,8 @@ def export(checkpoint: Path, engines: Path, data_sets: list[Path], data: str) ->
         "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in data_sets},
         "licence": LICENCE,
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, model)  # only now: until its entry is there, vsr would call it damaged
     _enter(engines / "manifest.json", name, f"x{scale}", entry)
     log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
     return path

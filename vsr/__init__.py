@@ -1,7 +1,5 @@
 """Real-time super-resolution for video: `upscale()` does what `vsr run` does."""
 
-__version__ = "0.1.0"
-
 from vsr.colour import Colour
 from vsr.errors import (
     BackendError,
@@ -14,6 +12,7 @@ from vsr.errors import (
 from vsr.frame import Frame
 from vsr.job import Progress, upscale
 from vsr.report import Report
+from vsr.version import __version__ as __version__
 
 __all__ = [
     "BackendError",

@@ -15,13 +15,33 @@ log = logging.getLogger(__name__)
 
 _CONTAINERS_OWN: Final = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 """Tags that describe the input's container, not its content."""
+STATISTICS: Final = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes"})
+"""Matroska's tags that describe a stream's old packets; `_statistics_*` go with them."""
+_ISO: Final = frozenset({"mp4", "mov", "3gp", "3g2", "ipod", "ismv"})
+_MATROSKA: Final = frozenset({"matroska", "webm"})
+_HOLD_ROTATION: Final = _ISO | _MATROSKA
+HOLD_CHAPTERS: Final = _ISO | _MATROSKA | {"ogg", "asf", "nut"}
+"""Container formats with a place for chapters; the others drop them without a word."""
+_IN_MPEGTS: Final = frozenset(
+    {"dvb_subtitle", "dvbsub", "dvb_teletext", "klv", "timed_id3", "scte_35"}
+)
+"""What an MPEG-TS can hold besides sound and picture; FFmpeg writes anything, unreadably."""
+_HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
+"""Codecs whose own headers hold the pixel aspect."""
+_TRANSLATION: Final = (6, 7)
+"""Elements of a display matrix that move the picture."""
 _MATRIX_OFFSET: Final = {0: 40, 1: 52}
 """Bytes from a tkhd box's version field to its matrix, by version (ISO 14496-12, 8.3.2)."""
 
 
-def metadata(tags: dict[str, str]) -> dict[str, str]:
-    """The tags that still hold for another container."""
-    return {key: value for key, value in tags.items() if key.lower() not in _CONTAINERS_OWN}
+def metadata(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> dict[str, str]:
+    """The tags that still hold for another container, without the `outdated` ones."""
+    dropped = _CONTAINERS_OWN | outdated
+    return {
+        key: value
+        for key, value in tags.items()
+        if key.lower() not in dropped and not (outdated and key.lower().startswith("_statistics"))
+    }
 
 
 def label(stream: av.stream.Stream) -> str:
@@ -33,6 +53,8 @@ def label(stream: av.stream.Stream) -> str:
 
 def can_carry(stream: av.stream.Stream, container: str) -> bool:
     """Whether a container format can hold a copy of this stream, found by writing a header."""
+    if container == "mpegts" and not _fits_mpegts(stream):
+        return False
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
         copy_stream(trial, stream)
@@ -44,6 +66,11 @@ def can_carry(stream: av.stream.Stream, container: str) -> bool:
     return True
 
 
+def _fits_mpegts(stream: av.stream.Stream) -> bool:
+    art = stream.disposition & av.stream.Disposition.attached_pic
+    return (stream.type in ("audio", "video") and not art) or stream.name in _IN_MPEGTS
+
+
 def _close_quietly(trial: "av.container.OutputContainer") -> None:
     try:
         trial.close()
@@ -52,8 +79,26 @@ def _close_quietly(trial: "av.container.OutputContainer") -> None:
 
 
 def is_chapter_track(stream: av.stream.Stream, chapters: list[Any]) -> bool:
-    """MP4 keeps chapters as a text track too, which the muxer writes anew."""
-    return bool(chapters) and stream.type == "data" and stream.name == "bin_data"
+    """MP4 keeps chapters as a text track too, one sample each; other data looks much the same."""
+    text = stream.type == "data" and stream.name == "bin_data"
+    return text and bool(chapters) and stream.frames == len(chapters)
+
+
+def can_stretch(codec: str, container: str) -> bool:
+    """Whether pixels that are not square survive: PyAV cannot tell Matroska's own field."""
+    return container not in _MATROSKA or codec in _HOLD_ASPECT
+
+
+def can_rotate(encoder: str, container: str) -> bool:
+    """Whether the output can carry a display matrix (see `rotated_stream`)."""
+    if container not in _HOLD_ROTATION:
+        return False
+    with av.open(io.BytesIO(), "w", format="mp4") as trial:
+        try:
+            trial.add_stream(encoder, rate=25)
+        except ValueError:
+            return False
+        return True
 
 
 def copy_stream(
@@ -80,14 +125,14 @@ def rotated_stream(
     is written to memory by the same encoder, its matrix replaced, and read back as template.
     """
     memory = io.BytesIO()
-    with av.open(memory, "w", format="mov", container_options={"movflags": "empty_moov"}) as trial:
+    with av.open(memory, "w", format="mp4", container_options={"movflags": "empty_moov"}) as trial:
         stream = trial.add_stream(encoder, rate=info.rate)
         assert isinstance(stream, av.VideoStream)
         configure(stream.codec_context, settings, info, size)
         open_encoder(stream.codec_context)
         trial.start_encoding()
     assert info.display_matrix is not None
-    header = _with_matrix(memory.getvalue(), info.display_matrix)
+    header = _with_matrix(memory.getvalue(), info.display_matrix, size[0] / info.width)
     with av.open(io.BytesIO(header)) as template:
         copy = output.add_stream_from_template(template.streams.video[0], opaque=True)
     context = av.CodecContext.create(encoder, "w")
@@ -97,12 +142,19 @@ def rotated_stream(
     open_encoder(context)
     # the template's own is in MP4's form, which would tell the muxer not to convert packets
     copy.codec_context.extradata = context.extradata
+    # neither comes through the header, but muxers ask for both
+    copy.codec_context.pix_fmt = context.pix_fmt
+    if info.sample_aspect:
+        copy.codec_context.sample_aspect_ratio = info.sample_aspect
     return copy, context
 
 
-def _with_matrix(header: bytes, matrix: bytes) -> bytes:
-    """A QuickTime header with the matrix of its only track replaced (big-endian in the file)."""
+def _with_matrix(header: bytes, matrix: bytes, enlargement: float) -> bytes:
+    """An MP4 header with the matrix of its only track replaced (big-endian in the file)."""
     at = header.index(b"tkhd") + 4
     start = at + _MATRIX_OFFSET[header[at]]
-    values = struct.pack(">9i", *struct.unpack("=9i", matrix))
-    return header[:start] + values + header[start + len(values) :]
+    values = list(struct.unpack("=9i", matrix))
+    for k in _TRANSLATION:  # in pixels
+        values[k] = round(values[k] * enlargement)
+    data = struct.pack(">9i", *values)
+    return header[:start] + data + header[start + len(data) :]

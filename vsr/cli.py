@@ -7,17 +7,19 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from vsr import __version__
 from vsr.errors import EXIT_FAILED, EXIT_INTERRUPTED, VsrError
+from vsr.version import __version__
 
 log = logging.getLogger("vsr")
+T = TypeVar("T")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,7 +39,8 @@ def _verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
 def _start_logging(verbose: bool, quiet: bool) -> None:
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("vsr: %(message)s"))
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress line stands there
+    handler.setFormatter(logging.Formatter(f"{clear}vsr: %(message)s"))
     root = logging.getLogger("vsr")
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -50,8 +53,6 @@ def _errors_shown(verbose: bool) -> Iterator[None]:
         yield
     except VsrError as exc:
         _fail(str(exc), exc.exit_code, verbose)
-    except KeyboardInterrupt:
-        _fail("stopped at once; nothing was written", EXIT_INTERRUPTED, verbose)
     except Exception as exc:  # a defect of ours: still one line, and how to report it
         text = f"unexpected {type(exc).__name__}: {exc} (run with -v for details, and report it)"
         _fail(" ".join(text.split()), EXIT_FAILED, verbose)
@@ -62,23 +63,38 @@ def _fail(message: str, code: int, verbose: bool) -> None:
     sys.exit(code)
 
 
-@contextmanager
-def _stopping_on_signals() -> Iterator[threading.Event]:
-    """An event set by the first SIGINT or SIGTERM; the second one interrupts at once."""
+def _stopping_on_signals(work: Callable[[threading.Event], T], part: Path) -> T:
+    """Do `work` on a thread, so that signals are heard even while an encoder drains.
+
+    The first SIGINT or SIGTERM sets the event; the second removes `part` and ends the process.
+    """
     stop = threading.Event()
+    outcome: Future[T] = Future()
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
         if stop.is_set():
-            raise KeyboardInterrupt
+            part.unlink(missing_ok=True)
+            log.error("stopped at once; nothing was written")
+            os._exit(EXIT_INTERRUPTED)
         stop.set()
         log.warning("stopping after the frames under way; once more stops at once")
 
+    def run_work() -> None:
+        try:
+            outcome.set_result(work(stop))
+        except BaseException as exc:  # raised again by the waiting thread
+            outcome.set_exception(exc)
+
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    worker = threading.Thread(target=run_work, name="job", daemon=True)
+    worker.start()
     try:
-        yield stop
+        while worker.is_alive():
+            worker.join(0.2)  # wakes for signals, which only this thread hears
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return outcome.result()
 
 
 class _Option(click.ParamType[tuple[str, str]]):
@@ -104,7 +120,12 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @click.option("-i", "--input", "input_", metavar="INPUT", help="The same as the first argument.")
 @click.option("-o", "--output", metavar="OUTPUT", help="The same as the second argument.")
 @click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
-@click.option("-s", "--scale", type=click.IntRange(1), help="Enlargement. Default: 2.")
+@click.option(
+    "-s",
+    "--scale",
+    type=click.IntRange(1),
+    help="Enlargement. Default: 2, or the .onnx file's own.",
+)
 @click.option("--backend", default="auto", show_default=True, help="auto or openvino.")
 @click.option("-d", "--device", help="OpenVINO's name: CPU, GPU, NPU ... Default: CPU.")
 @click.option("-c", "--codec", help="h264 (default), hevc, av1, vp9 or an FFmpeg encoder.")
@@ -138,8 +159,11 @@ def run(
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
     from vsr import models
-    from vsr.job import upscale
+    from vsr.encoder import EncoderSettings
+    from vsr.job import Job, Settings
+    from vsr.pipeline import Window
     from vsr.progress import shower
+    from vsr.sink import part_path
 
     names = iter(paths)
     source = _named_or_flagged(input_, None if input_ else next(names, None), "INPUT")
@@ -147,24 +171,21 @@ def run(
     if next(names, None) is not None:
         raise click.UsageError("more than one INPUT and one OUTPUT given")
     _start_logging(verbose, quiet)
-    with _errors_shown(verbose), _stopping_on_signals() as stop:
-        result = upscale(
-            source,
-            target,
-            model=model or models.DEFAULT,
-            scale=scale,
-            backend=backend,
-            device=device,
-            codec=codec,
-            crf=crf,
-            preset=preset,
-            encoder_options=dict(options),
-            start_frame=start_frame,
-            max_frames=max_frames,
-            overwrite=overwrite,
-            report=report,
-            on_progress=shower("none" if quiet and progress == "auto" else progress),
-            stop=stop,
+    settings = Settings(
+        model=model or models.DEFAULT,
+        scale=scale,
+        backend=backend,
+        device=device,
+        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=dict(options)),
+        window=Window(start=start_frame, count=max_frames),
+        overwrite=overwrite,
+        report=report,
+    )
+    show = shower("none" if quiet and progress == "auto" else progress)
+    with _errors_shown(verbose):
+        result = _stopping_on_signals(
+            lambda stop: Job(source, Path(target), settings, show, stop).run(),
+            part_path(Path(target)),
         )
         for line in result.closing_words():
             log.warning(line)
@@ -177,10 +198,9 @@ def list_models(as_json: bool) -> None:
     """List the networks that --model knows."""
     from vsr import models
 
-    if as_json:
-        click.echo(json.dumps(models.catalogue(), indent=1))
-    else:
-        click.echo(models.table())
+    _start_logging(verbose=False, quiet=False)
+    with _errors_shown(verbose=False):
+        click.echo(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
 
 
 @main.command("doctor")
@@ -189,7 +209,9 @@ def examine(as_json: bool) -> None:
     """Say what this machine has, and what is missing."""
     from vsr import doctor
 
-    findings = doctor.examine()
+    _start_logging(verbose=False, quiet=False)
+    with _errors_shown(verbose=False):
+        findings = doctor.examine()
     click.echo(
         json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings)
     )

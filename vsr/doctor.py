@@ -49,8 +49,8 @@ def _tensorrt() -> Finding:
 def _networks() -> Finding:
     try:
         found = [f"{name} x{scale}" for name in models.names() for scale in models.scales(name)]
-    except (OSError, ValueError, KeyError) as exc:
-        return Finding("networks", False, f"engines/manifest.json: {reason(exc)}", "reinstall vsr")
+    except VsrError as exc:
+        return Finding("networks", False, str(exc), "reinstall vsr")
     return Finding("networks", True, ", ".join(found))
 
 

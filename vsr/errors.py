@@ -5,7 +5,8 @@
     ├── InputError            1  the input cannot be opened, read or decoded
     ├── OutputError           1  the output cannot be created or written
     ├── ModelError            1  a network's file is damaged or not a super-resolution network
-    └── BackendError          1  the inference backend is missing or failed
+    ├── BackendError          1  the inference backend is missing or failed
+    └── InterruptedRunError 130  stopped by the user before there was anything to keep
 
 Foreign exceptions (PyAV, OpenVINO, ONNX, OSError) are wrapped once, where they are met, `from exc`.
 """
@@ -45,6 +46,12 @@ class ModelError(VsrError):
 
 class BackendError(VsrError):
     """The inference backend is missing, refused the graph, or failed while running."""
+
+
+class InterruptedRunError(VsrError):
+    """Stopped on request before the first frame was done."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 def reason(exc: BaseException) -> str:

@@ -33,6 +33,9 @@ class Stamps:
     read: float = 0.0
     """Its packet was read from the input."""
     decoded: float = 0.0
+    """Its planes were ready."""
+    blocked: float = 0.0
+    """Seconds between the two in which the decoder stood still, because later stages were full."""
     infer_start: float = 0.0
     infer_end: float = 0.0
     encode_start: float = 0.0
@@ -78,6 +81,10 @@ def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> 
     (padded rows, read-only), which they keep alive. Anything else goes through swscale, which is
     told matrix and range, or it would assume BT.601 and squeeze full range.
     """
+    if picture.format.name == "gray" and (picture.width, picture.height) == size:
+        grey = cast(Plane, np.from_dlpack(picture.planes[0]))  # swscale would take it as full range
+        flat = np.full(((size[1] + 1) // 2, (size[0] + 1) // 2), 128, np.uint8)
+        return grey, flat, flat
     if picture.format.name not in _NATIVE or (picture.width, picture.height) != size:
         matrix = _SWSCALE_MATRIX[colour.matrix]
         picture = picture.reformat(

@@ -11,10 +11,10 @@ from pathlib import Path
 from vsr import models
 from vsr.backends import Backend, load_backend
 from vsr.encoder import EncoderSettings
-from vsr.errors import VsrError
+from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
 from vsr.frame import Frame, now
 from vsr.ledger import check_report_path, write_report
-from vsr.pipeline import Window, run
+from vsr.pipeline import Passage, Window, run
 from vsr.report import Report
 from vsr.sink import Sink, check_target
 from vsr.source import Source
@@ -90,7 +90,10 @@ class Job:
         self._first_time: float | None = None
 
     def run(self) -> Report:
-        """Do it. Raises VsrError; then nothing is left under the output's name."""
+        """Do it. Raises VsrError; then nothing is left under the output's name.
+
+        Only a report that cannot be written is told after the output is finished.
+        """
         settings = self._settings
         check_target(self._output, self._input, settings.overwrite)
         if settings.report:
@@ -103,35 +106,40 @@ class Job:
             report = self._new_report(source, upscaler, model, backend)
             self._process(source, upscaler, report)
         if settings.report:
-            write_report(settings.report, report.facts(), report.ledger)
+            self._write_report(settings.report, report)
         return report
 
+    def _write_report(self, path: Path, report: Report) -> None:
+        try:
+            write_report(path, report.facts(), report.ledger)
+        except VsrError as exc:
+            raise OutputError(f"{self._output} is finished, but {exc}") from exc
+
     def _process(self, source: Source, upscaler: Upscaler, report: Report) -> None:
-        self._began = now()
-        total = source.info.frames - self._settings.window.start
-        self._total = max(0, min(total, self._settings.window.count or total))
+        settings = self._settings
+        total = source.info.frames - settings.window.start
+        self._total = max(0, min(total, settings.window.count or total))
 
         def on_muxed(frame: Frame) -> None:
             report.ledger.add(frame)
             self._advance(frame, source, len(report.ledger))
 
-        sink = Sink(self._output, source, upscaler.out_size, self._settings.encoder, on_muxed)
-        self._say(report, self._left_out(sink))
-        report.output["encoder"] = sink.encoder
-        try:
-            run(source, upscaler, sink, self._settings.window, self._stop)
+        with Sink(self._output, source, upscaler.out_size, settings.encoder) as sink:
+            self._say(report, self._left_out(sink))
+            report.output["encoder"] = sink.encoder
+            self._began = now()
+            passage = run(source, upscaler, sink, settings.window, self._stop, on_muxed)
             if not sink.frames_in:
-                raise VsrError(self._nothing_done(source))
-        except BaseException:
-            sink.abort()
-            raise
-        sink.close()
-        self._conclude(source, sink, report)
+                raise self._nothing_done(source, passage)
+            sink.close()
+            self._conclude(source, sink, passage, report)
 
-    def _nothing_done(self, source: Source) -> str:
-        if self._stop.is_set():
-            return "stopped before the first frame; nothing was written"
-        return f"{source.name} has only {source.frames_read} frames; nothing was written"
+    def _nothing_done(self, source: Source, passage: Passage) -> VsrError:
+        if passage.interrupted:
+            return InterruptedRunError("stopped before the first frame; nothing was written")
+        return InputError(
+            f"{source.name} has only {source.frames_read} frames; nothing was written"
+        )
 
     def _new_report(
         self, source: Source, upscaler: Upscaler, model: models.Model, backend: Backend
@@ -186,14 +194,14 @@ class Job:
             elapsed=now() - self._began, lost=lost, finished=finished,
         )  # fmt: skip
 
-    def _conclude(self, source: Source, sink: Sink, report: Report) -> None:
+    def _conclude(self, source: Source, sink: Sink, passage: Passage, report: Report) -> None:
         losses = source.losses
         report.seconds = now() - self._began
-        report.frames_in, report.frames_out = sink.frames_in, sink.frames_out
-        report.lost, report.concealed = losses.lost, losses.concealed
+        report.frames_in, report.frames_out = passage.frames, sink.frames_out
+        report.lost, report.concealed = losses.lost, report.ledger.count_events("concealed")
         report.packets_refused = sink.packets_refused
-        report.interrupted = self._stop.is_set()
-        report.losses = losses.notes
+        report.interrupted = passage.interrupted
+        report.losses = list(losses.notes.values())
         report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
             self._on_progress(self._progress(report.frames_out, losses.lost, finished=True))

@@ -22,13 +22,14 @@ COLUMNS: Final = ("index", "pts_s", *(f"{stage}_ms" for stage in STAGES), "rung"
 def stage_ms(frame: Frame) -> tuple[float, ...]:
     """Milliseconds per stage, in the order of `STAGES`.
 
-    `wait` is the time in the two hand-overs; `encode` includes the encoder's delay; `total` runs
-    from the packet's reading to its own encoded packet's arrival at the muxer.
+    `wait` is the time in the two hand-overs, with what the decoder stood still because they were
+    full; `encode` includes the encoder's delay; `total` runs from the packet's reading to its own
+    encoded packet's arrival at the muxer.
     """
     s = frame.stamps
-    wait = (s.infer_start - s.decoded) + (s.encode_start - s.infer_end)
+    wait = s.blocked + (s.infer_start - s.decoded) + (s.encode_start - s.infer_end)
     seconds = (
-        s.decoded - s.read,
+        s.decoded - s.read - s.blocked,
         wait,
         s.infer_end - s.infer_start,
         s.encoded - s.encode_start,
@@ -99,6 +100,8 @@ def as_csv(ledger: Ledger) -> str:
 
 def check_report_path(path: Path) -> None:
     """Refuse a report that could not be written, before the work begins."""
+    if path.is_dir():
+        raise OutputError(f"the report {path} is a folder: name a file in it")
     if path.suffix not in (".json", ".csv"):
         raise UsageError(f"a report ends in .json or .csv, not '{path.name}'")
     if not path.parent.is_dir():

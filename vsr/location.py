@@ -1,5 +1,6 @@
 """Paths and URLs: opening them with clear errors, and showing them without their secrets."""
 
+import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,26 +23,42 @@ def shown(url: str) -> str:
     """`url` as it may appear in messages: user, password, query and stream key are masked."""
     if not is_url(url):
         return url
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    scheme = url.partition("://")[0]
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    except ValueError:  # no valid URL: what is secret in it cannot be told
+        return f"{scheme}://***"
     folder, _, key = parts.path.rpartition("/")
-    path = f"{folder}/***" if key and parts.scheme.startswith("rtmp") else parts.path
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{path}" + ("?***" if parts.query else "")
+    path = f"{folder}/***" if key and scheme.startswith("rtmp") else parts.path
+    return f"{scheme}://{host}{port}{path}" + ("?***" if parts.query else "")
+
+
+def local(path: str) -> str:
+    """A file's absolute path: FFmpeg would take the colon of `12:30.mp4` for a protocol's."""
+    return os.path.abspath(path.removeprefix("file:"))  # noqa: PTH100 - must not resolve links
 
 
 def open_input(url: str, name: str) -> "av.container.InputContainer":
-    if not is_url(url):
-        _check_file(Path(url), name)
+    """Open a file or URL for reading. Raises InputError."""
+    remote = is_url(url)
     try:
+        if not remote:
+            url = local(url)
+            _check_file(Path(url), name)
         return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
-    except av.error.InvalidDataError as exc:
-        raise InputError(
+    except (av.error.FFmpegError, OSError, ValueError) as exc:
+        # FFmpeg's own words hold the whole URL, which even a traceback must not show
+        raise InputError(_why(exc, name)) from (None if remote else exc)
+
+
+def _why(exc: Exception, name: str) -> str:
+    if isinstance(exc, av.error.InvalidDataError):
+        return (
             f"{name} is not a video, or it is damaged at its start (an MP4 cut off before "
             f"its index cannot be read)"
-        ) from exc
-    except (av.error.FFmpegError, OSError) as exc:
-        raise InputError(f"cannot open {name}: {reason(exc)}") from exc
+        )
+    return f"cannot open {name}: {reason(exc)}"
 
 
 def _check_file(path: Path, name: str) -> None:

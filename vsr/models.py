@@ -39,6 +39,8 @@ class Model:
     """(width, height) when the network accepts no other."""
     network: onnx.ModelProto
     sha256: str = ""
+    tiled: bool = True
+    """Whether large pictures are cut up, because the activations would take too much memory."""
 
     @property
     def scale(self) -> int:
@@ -49,8 +51,11 @@ class Model:
 @cache
 def manifest() -> dict[str, Any]:
     """`engines/manifest.json`: model name -> {"x2": {file, sha256, colour, ...}, ...}."""
-    with (ENGINES / "manifest.json").open(encoding="utf-8") as file:
-        models: dict[str, Any] = json.load(file)["models"]
+    path = ENGINES / "manifest.json"
+    try:
+        models: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["models"]
+    except (OSError, ValueError, KeyError) as exc:
+        raise ModelError(f"{path} is damaged ({reason(exc)}): reinstall vsr") from exc
     return models
 
 
@@ -107,7 +112,8 @@ def find(name: str, scale: int | None, backend: Backend) -> Model:
         raise UsageError(f"model '{name}' has no scale {scale}; it has: {have}")
     if name == BICUBIC:
         facts = NetworkFacts(scale=scale, colour="y")
-        return Model(name=name, facts=facts, radius=2, network=bicubic_network(scale))
+        net = bicubic_network(scale)
+        return Model(name=name, facts=facts, radius=2, network=net, tiled=False)
     return _built_in(name, scale)
 
 
@@ -166,11 +172,30 @@ def probe(
     batch, channels, height, width = _input_shape(network)
     if batch not in (None, 1):
         raise ModelError(f"its batch size is fixed to {batch}, which must be 1")
-    if channels not in (1, 3):
-        raise ModelError(
-            f"it reads {channels or 'any number of'} channels, not 1 (luma) or 3 (RGB)"
-        )
-    h, w = height or side, width or side
+    if channels not in (None, 1, 3):
+        raise ModelError(f"it reads {channels} channels, not 1 (luma) or 3 (RGB)")
+    size = (width or side, height or side)
+    if channels is None:
+        facts = _probe_free_channels(network, backend, size)
+    else:
+        facts = _probe_at(network, backend, channels, size)
+    return facts, size if height or width else None
+
+
+def _probe_free_channels(
+    network: onnx.ModelProto, backend: Backend, size: tuple[int, int]
+) -> NetworkFacts:
+    """RGB where the network takes it, else luma."""
+    try:
+        return _probe_at(network, backend, 3, size)
+    except (ModelError, BackendError):
+        return _probe_at(network, backend, 1, size)
+
+
+def _probe_at(
+    network: onnx.ModelProto, backend: Backend, channels: int, size: tuple[int, int]
+) -> NetworkFacts:
+    w, h = size
     pictures = {top: _run(network, backend, _picture(channels, h, w) * top) for top in (1, 255)}
     shape = pictures[1].shape
     if len(shape) != 4 or shape[1] != channels:
@@ -188,8 +213,7 @@ def probe(
     if errors[best] > 0.25:
         raise ModelError("its output does not resemble its input")
     colour = "y" if channels == 1 else "rgb"
-    facts = NetworkFacts(scale=scale, colour=colour, value_max=float(best))
-    return facts, (w, h) if height or width else None
+    return NetworkFacts(scale=scale, colour=colour, value_max=float(best))
 
 
 def _input_shape(network: onnx.ModelProto) -> list[int | None]:

@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -57,8 +58,9 @@ def prefetch(
 
     def work() -> None:
         error: BaseException | None = None
-        items = iter(upstream)
+        items: Iterator[T] | None = None
         try:
+            items = iter(upstream)
             for item in items:
                 if not put(item):
                     break
@@ -66,7 +68,7 @@ def prefetch(
             error = exc
         finally:
             try:
-                if hasattr(items, "close"):
+                if isinstance(items, Generator):
                     items.close()
             except BaseException as exc:
                 error = error or exc
@@ -87,6 +89,15 @@ def prefetch(
         worker.join()
 
 
+@dataclass
+class Passage:
+    """What went through a window; complete when its iterator has ended."""
+
+    frames: int = 0
+    interrupted: bool = False
+    """Whether `stop` cut it short."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """Which part of the input to process, in frames."""
@@ -95,36 +106,56 @@ class Window:
     count: int | None = None
     """None: to the end."""
 
-    def cut(
-        self, items: Iterable[Frame | Packet], stop: threading.Event
-    ) -> Iterator[Frame | Packet]:
-        """The frames of the window and the packets that play with them.
+    def cut(self, items: Iterable[Frame | Packet], passage: Passage) -> Iterator[Frame | Packet]:
+        """The frames of the window and the packets that play with them, counted in `passage`.
 
         Decoding lags behind reading, and containers interleave loosely: packets are held back
-        until the first frame's time is known, and read on a little after the last one. Ends
-        early when `stop` is set.
+        until the first frame's time is known, and read on a little after the last one.
         """
-        done, end = 0, _EVER
-        held: list[Packet] = []
-        for item in items:
-            if stop.is_set():
+        flow = iter(items)
+        held, last = self._skip(flow)
+        if last is None:
+            return
+        begin = last.time if self.start else -_EVER
+        yield from (packet for packet in held if _plays(packet, after=begin))
+        held.clear()
+        passage.frames = 1
+        yield last
+        while passage.frames != self.count:
+            item = next(flow, None)
+            if item is None:
                 return
+            if isinstance(item, Frame):
+                passage.frames += 1
+                last = item
+            yield item
+        for item in flow:
             if not isinstance(item, Frame):
-                if not done:
-                    held.append(item)
-                elif _plays(item, before=end):
+                if _plays(item, before=last.time):
                     yield item
-            elif item.index < self.start:
-                held = [packet for packet in held if _plays(packet, after=item.time)]
-            elif done != self.count:
-                if not done:
-                    begin = item.time if self.start else -_EVER
-                    yield from (packet for packet in held if _plays(packet, after=begin))
-                done += 1
-                yield item
-                end = item.time if done == self.count else end
-            elif item.time > end + _INTERLEAVE:
+            elif item.time > last.time + _INTERLEAVE:
                 return
+
+    def _skip(self, flow: Iterator[Frame | Packet]) -> tuple[list[Packet], Frame | None]:
+        """Go to the first frame of the window; also the packets that may play with it."""
+        held: list[Packet] = []
+        for item in flow:
+            if not isinstance(item, Frame):
+                held.append(item)
+            elif item.index >= self.start:
+                return held, item
+            else:
+                held = [packet for packet in held if _plays(packet, after=item.time)]
+        return held, None
+
+
+def until(items: Iterable[T], stop: threading.Event, passage: Passage) -> Iterator[T]:
+    """The items until `stop` is set."""
+    for item in items:
+        if stop.is_set():
+            passage.interrupted = True
+            return
+        yield item
 
 
 def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
@@ -136,18 +167,27 @@ def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool
 
 
 def run(
-    source: Source, upscaler: Upscaler, sink: Sink, window: Window, stop: threading.Event
-) -> None:
-    """Process the window to the end or until `stop`; the caller closes or aborts the sink.
+    source: Source,
+    upscaler: Upscaler,
+    sink: Sink,
+    window: Window,
+    stop: threading.Event,
+    on_muxed: Callable[[Frame], None],
+) -> Passage:
+    """Process the window to the end or until `stop`; the caller closes the sink.
 
     Decoding, inference and encoding overlap: decode and inference each have a thread, encoding
-    has the caller's. Raises whatever a stage raised; no thread is left behind.
+    and `on_muxed`, called for every frame once its packet is written, have the caller's. Raises
+    whatever a stage raised; no thread is left behind.
     """
-    decoded = prefetch(window.cut(source, stop), name="decode")
-    enlarged = prefetch(upscaler.process(decoded), name="infer")
-    try:
-        for item in enlarged:
-            sink.write(item)
-    finally:
-        enlarged.close()
-        decoded.close()
+    passage = Passage()
+    cut = window.cut(until(source, stop, passage), passage)
+    with closing(prefetch(cut, name="decode")) as decoded:
+        enlarged = prefetch(upscaler.process(decoded), name="infer")
+        with closing(enlarged):
+            for item in enlarged:
+                for frame in sink.write(item):
+                    on_muxed(frame)
+    for frame in sink.drain():
+        on_muxed(frame)
+    return passage

@@ -58,15 +58,18 @@ def shower(kind: str, line_to: TextIO | None = None, json_to: TextIO | None = No
     last = float("-inf")
 
     def show(p: Progress) -> None:
-        nonlocal last
+        nonlocal last, kind
         if kind == "none" or not (p.finished or now() - last >= _EVERY[kind]):
             return
         last = now()
-        if kind == "json":
-            (json_to or sys.stdout).write(progress_json(p) + "\n")
-            (json_to or sys.stdout).flush()
-        else:
-            terminal.write("\r\x1b[K" + progress_line(p) + ("\n" if p.finished else ""))
-            terminal.flush()
+        try:
+            if kind == "json":
+                (json_to or sys.stdout).write(progress_json(p) + "\n")
+                (json_to or sys.stdout).flush()
+            else:
+                terminal.write("\r\x1b[K" + progress_line(p) + ("\n" if p.finished else ""))
+                terminal.flush()
+        except BrokenPipeError:  # whoever listened has left; the video is still wanted
+            kind = "none"
 
     return show

@@ -10,6 +10,7 @@ import av
 
 from vsr.errors import EXIT_DEGRADED, EXIT_DONE, EXIT_INTERRUPTED
 from vsr.ledger import Ledger
+from vsr.version import __version__
 
 PACKAGES: Final = ("av", "openvino", "onnx", "numpy")
 """What a report and `vsr doctor` name with their versions."""
@@ -93,7 +94,7 @@ class Report:
 
 def versions() -> dict[str, str]:
     """Versions of vsr, Python and the libraries that do the work."""
-    found = {"vsr": version("vsr-stream"), "python": platform.python_version()}
+    found = {"vsr": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -4,7 +4,6 @@ import errno
 import logging
 import math
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from vsr import carry
 from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
 from vsr.errors import OutputError, UsageError, reason
 from vsr.frame import Frame, now, picture_of
+from vsr.location import local
 from vsr.source import Packet, Source
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,13 @@ def container_format(path: Path) -> str:
 def check_target(path: Path, source: str, overwrite: bool) -> None:
     """Refuse an output that cannot or should not be written, before anything is opened."""
     container_format(path)
+    try:
+        _check_place(path, source, overwrite)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
+
+
+def _check_place(path: Path, source: str, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"the output {path} is a folder: name a file in it")
     if not path.parent.is_dir():
@@ -69,22 +76,25 @@ def _movie_timescale(source: Source) -> int:
     return exact if exact <= _INT32_MAX else max(late)
 
 
+def part_path(path: Path) -> Path:
+    """Where an output lies, beside its place, until it is whole."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+
 class Sink:
-    """An output file. Use from one thread; end with `close` or `abort`."""
+    """An output file. Use from one thread, in a `with` block around all writing.
+
+    Leaving the block without `close`, by an error or an interrupt, leaves nothing of the output.
+    """
 
     def __init__(
-        self,
-        path: Path,
-        source: Source,
-        size: tuple[int, int],
-        settings: EncoderSettings,
-        on_muxed: Callable[[Frame], None],
+        self, path: Path, source: Source, size: tuple[int, int], settings: EncoderSettings
     ) -> None:
-        self.path, self._size, self._on_muxed = path, size, on_muxed
+        self.path, self._size = path, size
         self.frames_in = self.frames_out = self.packets_refused = 0
         self.left_out: list[str] = []
         self._format = container_format(path)
-        self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._part = part_path(path)
         self._under_way: dict[int, Frame] = {}
         self._copies: dict[int, av.stream.Stream] = {}
         try:
@@ -93,38 +103,52 @@ class Sink:
                 self._add_streams(source, settings)
                 self._start(source)
             except BaseException:
-                self.abort()
+                self._abort()
                 raise
         except (av.error.FFmpegError, OSError) as exc:
             raise self._failed("create", exc) from exc
+
+    def __enter__(self) -> "Sink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._part.exists():  # neither closed nor renamed
+            self._abort()
 
     @property
     def encoder(self) -> str:
         """FFmpeg's name of the encoder in use."""
         return self._encoder.name
 
-    def write(self, item: Frame | Packet) -> None:
-        """Encode a frame or copy a packet. Raises OutputError."""
+    def write(self, item: Frame | Packet) -> list[Frame]:
+        """Encode a frame or copy a packet; returns the frames whose packets were muxed by that.
+
+        They come in coding order and without their planes. Raises OutputError.
+        """
         try:
             if isinstance(item, Frame):
-                self._encode(item)
-            else:
-                self._copy(item)
+                return self._encode(item)
+            self._copy(item)
+            return []
         except (av.error.FFmpegError, OSError) as exc:
             raise self._failed("write", exc) from exc
 
-    def close(self) -> None:
-        """Drain the encoder, write the trailer and put the file in its place."""
+    def drain(self) -> list[Frame]:
+        """End the encoder; returns its last frames, see `write`."""
         try:
-            self._mux(self._encoder.encode(None))
+            return self._mux(self._encoder.encode(None)) if self.frames_in else []
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._failed("finish", exc) from exc
+
+    def close(self) -> None:
+        """Write the trailer and put the file in its place."""
+        try:
             self._container.close()
             self._part.replace(self.path)
         except (av.error.FFmpegError, OSError) as exc:
-            self.abort()
             raise self._failed("finish", exc) from exc
 
-    def abort(self) -> None:
-        """Give up: nothing is left of the output."""
+    def _abort(self) -> None:
         try:
             self._container.close()
         except (av.error.FFmpegError, OSError) as exc:
@@ -135,7 +159,7 @@ class Sink:
         options = {}
         if self._format in _ISO_FAMILY:
             options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(source))}
-        return av.open(str(self._part), "w", format=self._format, container_options=options)
+        return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
 
     def _add_streams(self, source: Source, settings: EncoderSettings) -> None:
         """Output streams in the order of the input's."""
@@ -144,7 +168,7 @@ class Sink:
             if stream is source.video:
                 self._add_video(source, settings)
             elif carry.is_chapter_track(stream, chapters):
-                continue
+                continue  # the muxer writes it anew
             elif carry.can_carry(stream, self._format):
                 self._copies[stream.index] = carry.copy_stream(self._container, stream)
             else:
@@ -153,8 +177,12 @@ class Sink:
     def _add_video(self, source: Source, settings: EncoderSettings) -> None:
         info = source.info
         name = encoder_name(settings, self._format)
+        turned = info.display_matrix is not None
+        if turned and not carry.can_rotate(name, self._format):
+            self.left_out.append("the rotation of the picture")
+            turned = False
         try:
-            if info.display_matrix:
+            if turned:
                 self._video, self._encoder = carry.rotated_stream(
                     self._container, name, settings, info, self._size
                 )
@@ -166,38 +194,45 @@ class Sink:
                 open_encoder(self._encoder)
         except ValueError as exc:
             raise UsageError(f"{self.path.name}: {reason(exc)}; try .mkv or .mp4") from exc
-        if self._encoder.codec.canonical_name == "hevc" and self._format in _ISO_FAMILY:
+        canonical = self._encoder.codec.canonical_name
+        if info.sample_aspect not in (None, 1) and not carry.can_stretch(canonical, self._format):
+            self.left_out.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
+        if canonical == "hevc" and self._format in _ISO_FAMILY:
             self._video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
         self._video.time_base = info.time_base
-        self._video.metadata.update(carry.metadata(source.video.metadata))
+        self._video.metadata.update(carry.metadata(source.video.metadata, carry.STATISTICS))
         self._video.disposition = source.video.disposition
 
     def _start(self, source: Source) -> None:
         self._container.metadata.update(carry.metadata(source.container.metadata))
         chapters = source.container.chapters()
-        if chapters:
+        if chapters and self._format in carry.HOLD_CHAPTERS:
             self._container.set_chapters(chapters)
+        elif chapters:
+            self.left_out.append("chapters")
         self._container.start_encoding()
 
-    def _encode(self, frame: Frame) -> None:
+    def _encode(self, frame: Frame) -> list[Frame]:
         picture = picture_of(frame)
         frame.stamps.encode_start = now()
         self._under_way[frame.pts] = replace(frame, planes=(_NO_PLANE,) * 3)
         self.frames_in += 1
-        self._mux(self._encoder.encode(picture))
+        return self._mux(self._encoder.encode(picture))
 
-    def _mux(self, packets: list[Packet]) -> None:
-        encoded = now()
+    def _mux(self, packets: list[Packet]) -> list[Frame]:
+        frames = []
         for packet in packets:
             frame = None if packet.pts is None else self._under_way.pop(packet.pts, None)
             if frame is not None:
                 packet.duration = frame.duration  # not every encoder passes it on
+                frame.stamps.encoded = now()
             packet.stream = self._video
             self._container.mux_one(packet)
             self.frames_out += 1
             if frame is not None:
-                frame.stamps.encoded, frame.stamps.muxed = encoded, now()
-                self._on_muxed(frame)
+                frame.stamps.muxed = now()
+                frames.append(frame)
+        return frames
 
     def _copy(self, packet: Packet) -> None:
         copy = self._copies.get(packet.stream.index)

@@ -5,9 +5,10 @@ import logging
 import os
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import av
@@ -18,7 +19,7 @@ from vsr.colour import UNSPECIFIED, Colour
 from vsr.errors import InputError, reason
 from vsr.frame import Frame, Stamps, now, planes_of
 from vsr.info import VideoInfo
-from vsr.location import open_input, shown
+from vsr.location import local, open_input, shown
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ else:
     Packet = av.Packet  # subscriptable in its stub only
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
 _UPRIGHT: Final = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+_JUMP: Final = Fraction(1, 2)
+"""Seconds by which a stream's decoding times may run backwards before it counts as a jump."""
 _MISSING: Final = 0.5
 """Seconds by which a container may end before its declared duration."""
 
@@ -38,9 +41,39 @@ class Losses:
 
     lost: int = 0
     """Frames that are missing: cut off, or undecodable."""
-    concealed: int = 0
-    """Frames the decoder delivered damaged."""
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    """What happened, in words, by kind: each kind is told once."""
+
+
+class Timeline:
+    """Mends times that jump backwards, as recordings joined end to end have them.
+
+    What follows a jump is moved behind everything before it, all streams alike, so that sound and
+    picture stay together; FFmpeg's own tools do the same for discontinuities.
+    """
+
+    def __init__(self, note: Callable[[str, str, bool], None]) -> None:
+        self._note = note
+        self._shift = self._end = Fraction(0)
+        self._last: dict[int, Fraction] = {}
+
+    def mend(self, packet: Packet) -> None:
+        """Move the packet's times in place if its stream, or an earlier one, jumped back."""
+        if packet.dts is None or packet.pts is None or not packet.time_base:
+            return
+        base, index = packet.time_base, packet.stream.index
+        last = self._last.get(index)
+        if last is not None and packet.dts * base + self._shift < last - _JUMP:
+            self._shift = self._end - packet.pts * base
+            self._note("times", f"times jump back at {float(last):.2f} s; joined there", True)
+        if self._shift:
+            dts = round((packet.dts * base + self._shift) / base)
+            if last is not None and dts * base <= last:
+                dts = int(last // base) + 1  # the streams of a part need not end together
+            packet.pts += dts - packet.dts
+            packet.dts = dts
+        self._last[index] = packet.dts * base
+        self._end = max(self._end, (packet.pts + (packet.duration or 0)) * base)
 
 
 class Source:
@@ -59,6 +92,9 @@ class Source:
             self._index = 0
             self._last_pts: int | None = None
             self._end = 0.0
+            self._began = 0.0
+            self._blocked = 0.0
+            self._clock = Timeline(self._note)
             self._primed: deque[Frame | Packet] = deque()
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
@@ -89,9 +125,13 @@ class Source:
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         """Frames with their planes, and other streams' packets, in the order they were read."""
-        while self._primed:
-            yield self._primed.popleft()
-        yield from self._items
+        self._began = now()  # what was read to look at the stream counts from here
+        for item in chain(self._primed, self._items):
+            if isinstance(item, Frame) and item.stamps.read < self._began:
+                item.stamps.read = item.stamps.decoded = self._began
+            ready = now()
+            yield item
+            self._blocked += now() - ready
 
     def _pick_video(self) -> av.VideoStream:
         """The first real video stream; cover art is a stream of one picture, not a film."""
@@ -113,52 +153,49 @@ class Source:
         raise InputError(f"{self.name} has a video stream but not one frame of it can be decoded")
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
-        read = now()
         packets = self._container.demux()
         while True:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as exc:
-                self.losses.notes.append(f"reading stopped early: {reason(exc)}")
+                self._note("end", f"reading stopped early: {reason(exc)}")
                 self.losses.lost = max(self.losses.lost, 1)
                 break
             if packet is None:
                 break
-            read = now()
+            self._clock.mend(packet)
             if packet.stream is self.video:
-                yield from self._decoded(packet, read)
+                yield from self._decoded(packet)
             elif packet.size:
                 self._note_end(packet)
                 yield packet
         self._count_missing()
 
-    def _decoded(self, packet: Packet, read: float) -> Iterator[Frame]:
+    def _decoded(self, packet: Packet) -> Iterator[Frame]:
         self._note_end(packet)
-        packet.opaque = read
+        packet.opaque = (now(), self._blocked)  # comes back with the picture made of it
         try:
             pictures = packet.decode()
         except av.error.FFmpegError as exc:
             self.losses.lost += 1
-            note = f"packets that cannot be decoded: {reason(exc)}"
-            if note not in self.losses.notes:
-                self.losses.notes.append(note)
+            self._note("undecodable", f"some packets cannot be decoded: {reason(exc)}")
             return
         for picture in pictures:
-            yield self._frame(picture, read)
+            yield self._frame(picture, packet.opaque)
 
-    def _frame(self, picture: av.VideoFrame, read: float) -> Frame:
+    def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
         if self._info is None:
             self._info = self._describe(picture)
         info = self._info
-        stamps = Stamps(read=picture.opaque or read, decoded=now())  # type: ignore[arg-type]
-        event = ""
-        if picture.is_corrupt:
-            self.losses.concealed += 1
-            event = "concealed"
+        event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
-            if not event:
-                event = "resized"
-            self._say_resized(picture)
+            event = event or "resized"
+            self._note(
+                "size",
+                f"{self.name} changes size to {picture.width}x{picture.height} on the way; "
+                f"the output keeps {info.width}x{info.height} times the scale",
+                warn=True,
+            )
         frame = Frame(
             planes=planes_of(picture, (info.width, info.height), info.colour),
             index=self._index,
@@ -166,24 +203,25 @@ class Source:
             time_base=info.time_base,
             # a last frame of no length would be cut off by MP4 readers
             duration=picture.duration or info.step,
-            stamps=stamps,
+            stamps=self._stamps(picture.opaque or latest),
             event=event,
         )
         self._index += 1
         return frame
 
-    def _say_resized(self, picture: av.VideoFrame) -> None:
-        self._say(
-            f"{self.name} changes size to {picture.width}x{picture.height} on the way; "
-            f"the output keeps {self.info.width}x{self.info.height} times the scale"
-        )
+    def _stamps(self, opaque: object) -> Stamps:
+        """Stamps of a picture whose packet was read at `opaque` = (time, blocked until then)."""
+        read, blocked = cast(tuple[float, float], opaque)
+        if read < self._began:
+            read, blocked = self._began, 0.0
+        return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked)
 
-    def _say(self, note: str) -> None:
-        """Warn once of each kind of thing."""
-        kind = note.split(",", maxsplit=1)[0]
-        if not any(said.startswith(kind) for said in self.losses.notes):
-            self.losses.notes.append(note)
-            log.warning(note)
+    def _note(self, kind: str, note: str, warn: bool = False) -> None:
+        """Keep the first note of each kind, and warn at once where it cannot wait."""
+        if kind not in self.losses.notes:
+            self.losses.notes[kind] = note
+            if warn:
+                log.warning(note)
 
     def _monotonic(self, picture: av.VideoFrame) -> int:
         """The picture's pts; made from the frame rate where the container has none."""
@@ -191,7 +229,7 @@ class Source:
         if pts is None:
             pts = 0 if last is None else last + self.info.step
         elif last is not None and pts <= last:
-            self._say(f"times run backwards in {self.name}, first at frame {self._index}; mended")
+            log.debug("%s: frame %d at %d after %d", self.name, self._index, pts, last)
             pts = last + 1  # muxers refuse equal times
         self._last_pts = pts
         return pts
@@ -246,13 +284,13 @@ class Source:
         missing = self._cut_off_samples() or self._cut_off_seconds()
         if missing:
             self.losses.lost = max(self.losses.lost, missing)
-            self.losses.notes.append(f"the file is cut off: about {missing} frames are missing")
+            self._note("cut", f"the file is cut off: about {missing} frames are missing")
 
     def _cut_off_samples(self) -> int:
         """MP4 and MOV list every sample's place: count the frames not delivered if any is
         beyond the end of the file."""
         with contextlib.suppress(OSError):
-            size = os.path.getsize(self.url)
+            size = os.path.getsize(local(self.url))
             entries = self.video.index_entries
             if any(e.pos + e.size > size for e in entries):
                 return max(self.video.frames - self._index, 1)

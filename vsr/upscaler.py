@@ -12,7 +12,7 @@ from vsr.backends import Backend, Engine, Ticket
 from vsr.colour import Colour
 from vsr.frame import Frame, Plane, Planes
 from vsr.graph import PlaneFormat, build_graph
-from vsr.models import BICUBIC, Model
+from vsr.models import Model
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -21,6 +21,8 @@ MAX_TILE_PIXELS: Final = 1280 * 720
 """Largest picture given to a network at once: its activations take gigabytes beyond that."""
 MAX_TILE_WIDTH: Final = 1280
 """Widest tile; its height follows from `MAX_TILE_PIXELS`."""
+_MAX_HELD: Final = 64
+"""Packets that may wait behind a frame under way before the upscaler waits for the frame."""
 _CHROMA_MARGIN: Final = 8
 """What chroma resampling looks at around the network's own receptive field, in luma pixels."""
 
@@ -84,7 +86,7 @@ def plan_tiles(model: Model, width: int, height: int) -> TilePlan:
         tile_w, tile_h = model.fixed_size
         # a fixed network brings its own size: give up overlap rather than refuse it
         overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
-    elif width * height > MAX_TILE_PIXELS and model.name != BICUBIC:
+    elif width * height > MAX_TILE_PIXELS and model.tiled:
         tile_w = tile_length(width, MAX_TILE_WIDTH, overlap)
         tile_h = tile_length(height, MAX_TILE_PIXELS // tile_w, overlap)
     full_w, full_h = _full_length(width, tile_w), _full_length(height, tile_h)
@@ -135,6 +137,8 @@ class Upscaler:
         order: deque[_Job | T] = deque()
         for item in items:
             order.append(self._submit(item) if isinstance(item, Frame) else item)
+            if len(order) > _MAX_HELD and self._tickets:
+                self._collect()
             yield from self._ready(order)
         while self._tickets:
             self._collect()

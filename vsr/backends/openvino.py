@@ -23,8 +23,15 @@ class OpenVinoTicket:
 
     def __init__(self, engine: "OpenVinoEngine", request: Any) -> None:
         self.started = now()
-        self.finished = 0.0
+        self._end: list[float] = []
+        # the callback must not hold the request: OpenVINO would keep both for ever
+        request.set_callback(_stamp, self._end)
         self._engine, self._request = engine, request
+
+    @property
+    def finished(self) -> float:
+        """See `vsr.backends.Ticket.finished`."""
+        return self._end[-1]
 
     def result(self) -> Planes:
         """See `vsr.backends.Ticket.result`."""
@@ -46,8 +53,6 @@ class OpenVinoEngine:
         # one more than it computes at once, so that it never waits for the next picture
         self.slots = min(max(optimal, 1) + 1, MAX_REQUESTS)
         self.free: deque[Any] = deque(compiled.create_infer_request() for _ in range(self.slots))
-        for request in self.free:
-            request.set_callback(_stamp_finished, request)
 
     def submit(self, planes: Planes) -> OpenVinoTicket:
         """See `vsr.backends.Engine.submit`."""
@@ -57,7 +62,6 @@ class OpenVinoEngine:
         for tensor, plane in zip(request.input_tensors, planes, strict=True):
             _copy(tensor, plane)
         ticket = OpenVinoTicket(self, request)
-        request.set_callback(_stamp_finished, ticket)
         request.start_async()
         return ticket
 
@@ -68,8 +72,8 @@ def _copy(tensor: Any, plane: Plane) -> None:
     tensor.data[0, 0] = plane
 
 
-def _stamp_finished(ticket: OpenVinoTicket) -> None:
-    ticket.finished = now()
+def _stamp(end: list[float]) -> None:
+    end.append(now())
 
 
 class OpenVinoBackend:
@@ -84,8 +88,11 @@ class OpenVinoBackend:
             names = ", ".join(["AUTO", *known])
             raise UsageError(f"OpenVINO has no device '{device}' here; it has: {names}")
         self._device = device
-        asked = known[0] if device == "AUTO" and known else device
-        self.device = str(self._core.get_property(asked, "FULL_DEVICE_NAME")).strip()
+        asked = known[0] if device.startswith("AUTO") else device
+        try:
+            self.device = str(self._core.get_property(asked, "FULL_DEVICE_NAME")).strip()
+        except RuntimeError as exc:
+            raise UsageError(f"OpenVINO cannot use device '{device}': {_gist(exc)}") from exc
 
     def compile(self, graph: bytes) -> OpenVinoEngine:
         """See `vsr.backends.Backend.compile`."""
