@@ -469,8 +469,9 @@ def test_packets_behind_a_frame_do_not_pile_up(backend: Backend) -> None:
     def items() -> Iterator[Frame | int]:
         nonlocal taken
         yield frame(noise(16, 16))
-        for taken in range(1000):
-            yield taken
+        for k in range(1000):
+            taken = k
+            yield k
 
     flow = scaler.process(items())
     assert isinstance(next(flow), Frame)
