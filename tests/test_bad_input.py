@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from tests.clips import Clip, cut_off, make_clip
 from tests.media import contents
 from vsr.cli import main
+from vsr.frame import Frame
+from vsr.sink import Sink
 
 
 def run(*arguments: object) -> Result:
@@ -266,11 +268,13 @@ def test_hardware_that_is_not_there(tmp_path: Path, clip: Path) -> None:
 
 
 def test_a_container_that_cannot_hold_the_codec(tmp_path: Path, clip: Path) -> None:
-    result = run(clip, tmp_path / "out.webm", "--codec", "h264")
-    assert_refused(result, 2, "does not support", ".mkv", folder=tmp_path, left={"in.mp4"})
+    for name, codec in (("out.webm", "h264"), ("out.ts", "av1"), ("out.mov", "vp9")):
+        result = run(clip, tmp_path / name, "--codec", codec)
+        words = (f"{Path(name).suffix} cannot hold", ".mkv")
+        assert_refused(result, 2, *words, folder=tmp_path, left={"in.mp4"})
 
 
-@pytest.mark.parametrize("name", ["out.xyz", "out"])
+@pytest.mark.parametrize("name", ["out.xyz", "out", "out.avi", "out.hls"])
 def test_an_unknown_container(tmp_path: Path, clip: Path, name: str) -> None:
     result = run(clip, tmp_path / name)
     assert_refused(result, 2, ".mp4", folder=tmp_path, left={"in.mp4"})
@@ -339,6 +343,33 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path, name: str) -> None:
     clip = make_clip(tmp_path / "in.mp4", Clip(size=(320, 240), frames=50))
     result = run(clip, small_disk / name, "--crf", "0")
     assert_refused(result, 1, "disk is full", name, folder=small_disk, left=set())
+
+
+def test_an_output_that_appeared_meanwhile_is_kept(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Sink.drain
+
+    def slow(self: Sink) -> list[Frame]:
+        (tmp_path / "out.mp4").write_text("somebody else's")
+        return original(self)
+
+    monkeypatch.setattr(Sink, "drain", slow)
+    result = run(clip, tmp_path / "out.mp4")
+    left = {"in.mp4", "out.mp4"}
+    assert_refused(result, 1, "exists", folder=tmp_path, left=left)
+    assert (tmp_path / "out.mp4").read_text() == "somebody else's"
+
+
+def test_a_pipe_is_not_taken_for_a_file_cut_off(tmp_path: Path, clip: Path) -> None:
+    moved = tmp_path / "fast.mp4"
+    _faststart(clip, moved)
+    command = [sys.executable, "-m", "vsr.cli", "run", "/dev/stdin", str(tmp_path / "out.mp4")]
+    command += ["--model", "bicubic"]
+    with subprocess.Popen(["cat", str(moved)], stdout=subprocess.PIPE) as cat:
+        done = subprocess.run(command, stdin=cat.stdout, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "out.mp4").frames == 12
 
 
 def test_verbose_shows_the_traceback(tmp_path: Path) -> None:

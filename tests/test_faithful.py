@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import vsr
-from tests.clips import Clip, make_clip, make_resizing_clip
+from tests.clips import Clip, make_clip, make_resizing_clip, picture
 from tests.media import Contents, contents, pictures
+from vsr.source import Timeline
 
 
 def upscaled(source: Path, name: str = "out.mp4", **options: object) -> tuple[Contents, vsr.Report]:
@@ -126,7 +127,7 @@ def test_joined_recordings_play_on_where_times_jump_back(tmp_path: Path) -> None
     assert len(result.packets[1]) == 3 * len(contents(part).packets[1])
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".avi"])
+@pytest.mark.parametrize("suffix", [".ts", ".flv"])
 def test_rotation_and_chapters_a_container_has_no_place_for_are_named(
     tmp_path: Path, suffix: str
 ) -> None:
@@ -319,6 +320,71 @@ def _mean_rgb(path: Path, matrix: int) -> np.ndarray:  # type: ignore[type-arg]
         return rgb.to_ndarray().reshape(-1, 3).mean(0)
 
 
+def test_a_recording_from_a_running_clock_begins_at_its_beginning(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", Clip(start=34001.0, audio=()))
+    result, _ = upscaled(source)
+    assert result.pts == [Fraction(k, 25) for k in range(12)]
+
+
+def test_pictures_before_zero_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MP4 cannot show what lies before zero: everything moves up.
+
+    Only broadcasts whose clock wraps begin so, and no muxer here writes one: times are moved as
+    they are read.
+    """
+    source = make_clip(tmp_path / "in.mkv", Clip(audio=(), options={"bf": "0"}))
+
+    def earlier(_: Timeline, packet: av.Packet) -> None:  # type: ignore[type-arg]
+        packet.pts = None if packet.pts is None else packet.pts - 200
+
+    monkeypatch.setattr(Timeline, "mend", earlier)
+    result, _ = upscaled(source)
+    assert result.pts == [Fraction(k, 25) for k in range(12)]
+
+
+def test_pcm_of_a_nameless_layout_fits_an_mp4(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", Clip(audio=("pcm_s16le",)))
+    with av.open(str(source)) as container:
+        assert container.streams.audio[0].layout.name == "2 channels"
+    result, report = upscaled(source)
+    assert result.kinds == ["video", "audio"]
+    assert report.notes == []
+
+
+def test_sound_a_transport_stream_cannot_hold_is_named(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", Clip(audio=("flac",)))
+    result, report = upscaled(source, "out.ts")
+    assert result.kinds == ["video"]
+    assert "audio #1 (flac, eng)" in report.notes[0]
+
+
+def test_lost_transparency_is_named(tmp_path: Path) -> None:
+    clip = Clip(codec="ffv1", pixel_format="yuva420p", audio=())
+    _, report = upscaled(make_clip(tmp_path / "in.mkv", clip))
+    assert "its transparency is lost" in report.notes[0]
+
+
+def test_side_data_pyav_does_not_know_is_no_obstacle(tmp_path: Path) -> None:
+    """An EXIF block in a JPEG picture: PyAV's enumeration ends before it."""
+    packets = _encoded_jpeg((64, 48))
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01"
+    exif += b"\x00\x06\x00\x00\x00\x00\x00\x00"  # orientation 6
+    block = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    (tmp_path / "in.jpg").write_bytes(packets[:2] + block + packets[2:])
+    result, _ = upscaled(tmp_path / "in.jpg")
+    assert (result.frames, result.size) == (1, (128, 96))
+
+
+def _encoded_jpeg(size: tuple[int, int]) -> bytes:
+    context = av.CodecContext.create("mjpeg", "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.width, context.height = size
+    context.pix_fmt, context.time_base = "yuvj420p", Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(picture(size, 0), format="rgb24")
+    packets = [*context.encode(frame.reformat(format="yuvj420p")), *context.encode(None)]
+    return b"".join(bytes(packet) for packet in packets)
+
+
 def test_interlaced_video_is_named(tmp_path: Path) -> None:
     options = {"x264-params": "tff=1"}
     source = make_clip(tmp_path / "in.mkv", Clip(options=options))
@@ -378,11 +444,11 @@ def test_a_window_keeps_times_and_the_sound_that_plays_with_it(tmp_path: Path) -
     source = make_clip(tmp_path / "in.mp4", Clip(frames=75, cover=True))
     before = contents(source)
     result, report = upscaled(source, start_frame=25, max_frames=25)
-    assert result.pts == before.pts[25:50]
+    assert result.pts == [t - before.pts[25] for t in before.pts[25:50]], "it begins at 0"
     assert report.frames_out == 25
     first, last = packet_times(tmp_path / "out.mp4")
-    assert 1.0 <= first < 1.03  # AAC frames last 21 ms
-    assert 1.93 < last < 2.1  # what was read before the last frame was known goes along
+    assert 0.0 <= first < 0.03  # AAC frames last 21 ms
+    assert 0.93 < last < 1.1  # what was read before the last frame was known goes along
     assert result.packets[2] == before.packets[2], "cover art belongs to any window"
 
 

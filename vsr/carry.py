@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import struct
 from typing import Any, Final
 
@@ -15,19 +16,30 @@ log = logging.getLogger(__name__)
 
 _CONTAINERS_OWN: Final = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 """Tags that describe the input's container, not its content."""
-STATISTICS: Final = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes"})
+STATISTICS: Final = frozenset(
+    {"bps", "duration", "number_of_frames", "number_of_bytes", "alpha_mode"}
+)
 """Matroska's tags that describe a stream's old packets; `_statistics_*` go with them."""
 _ISO: Final = frozenset({"mp4", "mov", "3gp", "3g2", "ipod", "ismv"})
 _MATROSKA: Final = frozenset({"matroska", "webm"})
 _HOLD_ROTATION: Final = _ISO | _MATROSKA
 HOLD_CHAPTERS: Final = _ISO | _MATROSKA | {"ogg", "asf", "nut"}
 """Container formats with a place for chapters; the others drop them without a word."""
-_IN_MPEGTS: Final = frozenset(
-    {"dvb_subtitle", "dvbsub", "dvb_teletext", "klv", "timed_id3", "scte_35"}
-)
-"""What an MPEG-TS can hold besides sound and picture; FFmpeg writes anything, unreadably."""
+_VIDEO_IN: Final = {
+    "mpegts": frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
+    "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
+}
+_OTHERS_IN: Final = {
+    "mpegts": frozenset(
+        {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "dca", "opus", "s302m"}
+        | {"mp3float", "dvb_subtitle", "dvbsub", "dvb_teletext", "klv", "timed_id3", "scte_35"}
+    ),
+    "flv": frozenset({"aac", "mp3", "mp3float", "speex", "ac3", "opus"}),
+}
+"""What these containers can really hold: FFmpeg writes anything into them, unreadably."""
 _HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
 """Codecs whose own headers hold the pixel aspect."""
+_USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _TRANSLATION: Final = (6, 7)
 """Elements of a display matrix that move the picture."""
 _MATRIX_OFFSET: Final = {0: 40, 1: 52}
@@ -53,7 +65,7 @@ def label(stream: av.stream.Stream) -> str:
 
 def can_carry(stream: av.stream.Stream, container: str) -> bool:
     """Whether a container format can hold a copy of this stream, found by writing a header."""
-    if container == "mpegts" and not _fits_mpegts(stream):
+    if not _readable_in(stream, container):
         return False
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
@@ -66,9 +78,19 @@ def can_carry(stream: av.stream.Stream, container: str) -> bool:
     return True
 
 
-def _fits_mpegts(stream: av.stream.Stream) -> bool:
-    art = stream.disposition & av.stream.Disposition.attached_pic
-    return (stream.type in ("audio", "video") and not art) or stream.name in _IN_MPEGTS
+def _readable_in(stream: av.stream.Stream, container: str) -> bool:
+    art = bool(stream.disposition & av.stream.Disposition.attached_pic)
+    if art and container in ("mov", "mpegts", "flv"):
+        return False
+    name = stream.codec_context.name if stream.codec_context else stream.name
+    if stream.type == "video" and not art:
+        return can_hold_video(str(name), container)
+    return container not in _OTHERS_IN or name in _OTHERS_IN[container]
+
+
+def can_hold_video(codec: str, container: str) -> bool:
+    """Whether players find a video of this codec in this container."""
+    return container not in _VIDEO_IN or codec in _VIDEO_IN[container]
 
 
 def _close_quietly(trial: "av.container.OutputContainer") -> None:
@@ -82,6 +104,14 @@ def is_chapter_track(stream: av.stream.Stream, chapters: list[Any]) -> bool:
     """MP4 keeps chapters as a text track too, one sample each; other data looks much the same."""
     text = stream.type == "data" and stream.name == "bin_data"
     return text and bool(chapters) and stream.frames == len(chapters)
+
+
+def is_rewritten_timecode(
+    stream: av.stream.Stream, video: av.stream.Stream, container: str
+) -> bool:
+    """QuickTime's timecode track, which the muxer makes anew from the video's tag."""
+    both = "timecode" in stream.metadata and "timecode" in video.metadata
+    return stream.type == "data" and both and container in _ISO
 
 
 def can_stretch(codec: str, container: str) -> bool:
@@ -106,10 +136,22 @@ def copy_stream(
 ) -> av.stream.Stream:
     """Add a stream to `output` that takes the packets of `stream` as they are."""
     copy = output.add_stream_from_template(stream, opaque=True)
+    if stream.type == "audio":
+        _name_layout(copy)
     copy.time_base = stream.time_base
     copy.metadata.update(metadata(stream.metadata))
     copy.disposition = stream.disposition
     return copy
+
+
+def _name_layout(copy: av.stream.Stream) -> None:
+    """Give sound that tells only its number of channels the usual layout: MP4 asks for one."""
+    context = copy.codec_context
+    assert isinstance(context, av.AudioCodecContext)
+    if re.fullmatch(r"\d+ channels", context.layout.name):
+        usual = _USUAL_LAYOUT.get(context.layout.nb_channels)
+        if usual:
+            context.layout = usual
 
 
 def rotated_stream(

@@ -20,6 +20,9 @@ from vsr.version import __version__
 
 log = logging.getLogger("vsr")
 T = TypeVar("T")
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,18 +69,20 @@ def _fail(message: str, code: int, verbose: bool) -> None:
 def _stopping_on_signals(work: Callable[[threading.Event], T], part: Path) -> T:
     """Do `work` on a thread, so that signals are heard even while an encoder drains.
 
-    The first SIGINT or SIGTERM sets the event; the second removes `part` and ends the process.
+    The first SIGINT, SIGTERM or SIGHUP sets the event; the second removes `part` and ends the
+    process.
     """
     stop = threading.Event()
+    heard: list[int] = []
     outcome: Future[T] = Future()
 
-    def handle(_signal: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
+    def handle(number: int, _frame: FrameType | None) -> None:
+        # no lock may be taken here: this thread may hold it where the signal found it
+        heard.append(number)
+        if len(heard) > 1:
             part.unlink(missing_ok=True)
-            log.error("stopped at once; nothing was written")
+            os.write(2, b"vsr: error: stopped at once; nothing was written\n")
             os._exit(EXIT_INTERRUPTED)
-        stop.set()
-        log.warning("stopping after the frames under way; once more stops at once")
 
     def run_work() -> None:
         try:
@@ -85,12 +90,15 @@ def _stopping_on_signals(work: Callable[[threading.Event], T], part: Path) -> T:
         except BaseException as exc:  # raised again by the waiting thread
             outcome.set_exception(exc)
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in _SIGNALS}
     worker = threading.Thread(target=run_work, name="job", daemon=True)
     worker.start()
     try:
         while worker.is_alive():
-            worker.join(0.2)  # wakes for signals, which only this thread hears
+            worker.join(0.1)  # wakes for signals, which only this thread hears
+            if heard and not stop.is_set():
+                log.warning("stopping after the frames under way; once more stops at once")
+                stop.set()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -111,7 +119,9 @@ class _Option(click.ParamType[tuple[str, str]]):
 
 def _named_or_flagged(flagged: str | None, positional: str | None, what: str) -> str:
     if bool(flagged) == bool(positional):
-        raise click.UsageError(f"give one {what}")
+        raise click.UsageError(
+            f"give one {what} (a name that begins with '-' needs './' before it)"
+        )
     return flagged or positional or ""
 
 

@@ -138,7 +138,9 @@ def open_encoder(context: av.VideoCodecContext) -> None:
     try:
         context.open()
     except (av.error.FFmpegError, ValueError) as exc:
-        hint = "no such hardware or driver here?" if "_" in context.name else "check its options"
+        hint = "check its options" if asked else "it cannot use this size or these time steps"
+        if "_" in context.name:
+            hint = "no such hardware or driver here?"
         raise OutputError(
             f"encoder {context.name} cannot start at {context.width}x{context.height} "
             f"({asked}): {reason(exc)}; {hint}"

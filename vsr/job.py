@@ -124,13 +124,15 @@ class Job:
             report.ledger.add(frame)
             self._advance(frame, source, len(report.ledger))
 
-        with Sink(self._output, source, upscaler.out_size, settings.encoder) as sink:
+        offset = None if settings.window.start else source.offset()
+        with Sink(self._output, source, upscaler.out_size, settings.encoder, offset) as sink:
             self._say(report, self._left_out(sink))
             report.output["encoder"] = sink.encoder
             self._began = now()
             passage = run(source, upscaler, sink, settings.window, self._stop, on_muxed)
             if not sink.frames_in:
                 raise self._nothing_done(source, passage)
+            check_target(self._output, self._input, settings.overwrite)  # others may be quicker
             sink.close()
             self._conclude(source, sink, passage, report)
 

@@ -102,7 +102,7 @@ def check_report_path(path: Path) -> None:
     """Refuse a report that could not be written, before the work begins."""
     if path.is_dir():
         raise OutputError(f"the report {path} is a folder: name a file in it")
-    if path.suffix not in (".json", ".csv"):
+    if path.suffix.lower() not in (".json", ".csv"):
         raise UsageError(f"a report ends in .json or .csv, not '{path.name}'")
     if not path.parent.is_dir():
         raise OutputError(f"the report's folder does not exist: {path.parent}")
@@ -111,7 +111,7 @@ def check_report_path(path: Path) -> None:
 def write_report(path: Path, facts: dict[str, Any], ledger: Ledger) -> None:
     """Write `facts` and the rows as .json, or the rows as .csv; replaces the file when whole."""
     check_report_path(path)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         text = as_csv(ledger)
     else:
         report = {"schema": SCHEMA, **facts, "ledger": list(ledger.rows())}

@@ -117,10 +117,10 @@ class Window:
         if last is None:
             return
         begin = last.time if self.start else -_EVER
-        yield from (packet for packet in held if _plays(packet, after=begin))
-        held.clear()
         passage.frames = 1
         yield last
+        yield from (packet for packet in held if _plays(packet, after=begin))
+        held.clear()
         while passage.frames != self.count:
             item = next(flow, None)
             if item is None:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -21,27 +22,35 @@ from vsr.source import Packet, Source
 log = logging.getLogger(__name__)
 
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
+_TRY: Final = "use .mkv or .mp4, or --codec h264"
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
+CONTAINERS: Final = {
+    "mp4": "mp4",
+    "mkv": "matroska",
+    "mov": "mov",
+    "webm": "webm",
+    "m4v": "mp4",
+    "ts": "mpegts",
+    "m2ts": "mpegts",
+    "mts": "mpegts",
+    "flv": "flv",
+    "3gp": "3gp",
+}
+"""Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI."""
 _MILLISECONDS: Final = 1000
+_LONGEST_STEM: Final = 200
+"""Bytes of a name kept in the unfinished file's, which must fit the system's 255."""
 _INT32_MAX: Final = 2**31 - 1
 _ISO_FAMILY: Final = frozenset({"mp4", "mov", "m4v", "3gp", "ipod", "ismv"})
 
 
 def container_format(path: Path) -> str:
     """FFmpeg's name of the container for a file name. Raises UsageError."""
-    names = {"mkv": "matroska", "m2ts": "mpegts", "ts": "mpegts", "m4v": "mp4"}
     suffix = path.suffix.lower().removeprefix(".")
-    name = names.get(suffix, suffix)
-    if not name:
-        raise UsageError(
-            f"'{path.name}' has no ending that names a container, such as .mp4 or .mkv"
-        )
-    try:
-        if av.ContainerFormat(name, "w").is_output:
-            return name
-    except ValueError:
-        pass
-    raise UsageError(f"unknown container '.{suffix}'; try .mp4, .mkv, .mov, .webm or .ts")
+    if suffix not in CONTAINERS:
+        known = ", ".join(f".{name}" for name in CONTAINERS)
+        raise UsageError(f"'{path.name}' names no container vsr can write; use one of {known}")
+    return CONTAINERS[suffix]
 
 
 def check_target(path: Path, source: str, overwrite: bool) -> None:
@@ -78,7 +87,8 @@ def _movie_timescale(source: Source) -> int:
 
 def part_path(path: Path) -> Path:
     """Where an output lies, beside its place, until it is whole."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    stem = path.stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
 
 
 class Sink:
@@ -88,9 +98,16 @@ class Sink:
     """
 
     def __init__(
-        self, path: Path, source: Source, size: tuple[int, int], settings: EncoderSettings
+        self,
+        path: Path,
+        source: Source,
+        size: tuple[int, int],
+        settings: EncoderSettings,
+        offset: Fraction | None = Fraction(0),
     ) -> None:
-        self.path, self._size = path, size
+        """`offset` is the input's time in seconds at which the output begins; None: with the
+        first frame, which then is the first thing to be written."""
+        self.path, self._size, self._offset = path, size, offset
         self.frames_in = self.frames_out = self.packets_refused = 0
         self.left_out: list[str] = []
         self._format = container_format(path)
@@ -169,6 +186,8 @@ class Sink:
                 self._add_video(source, settings)
             elif carry.is_chapter_track(stream, chapters):
                 continue  # the muxer writes it anew
+            elif carry.is_rewritten_timecode(stream, source.video, self._format):
+                continue
             elif carry.can_carry(stream, self._format):
                 self._copies[stream.index] = carry.copy_stream(self._container, stream)
             else:
@@ -177,6 +196,8 @@ class Sink:
     def _add_video(self, source: Source, settings: EncoderSettings) -> None:
         info = source.info
         name = encoder_name(settings, self._format)
+        if not carry.can_hold_video(av.Codec(name, "w").canonical_name, self._format):
+            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}")
         turned = info.display_matrix is not None
         if turned and not carry.can_rotate(name, self._format):
             self.left_out.append("the rotation of the picture")
@@ -193,7 +214,7 @@ class Sink:
                 configure(self._encoder, settings, info, self._size)
                 open_encoder(self._encoder)
         except ValueError as exc:
-            raise UsageError(f"{self.path.name}: {reason(exc)}; try .mkv or .mp4") from exc
+            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}") from exc
         canonical = self._encoder.codec.canonical_name
         if info.sample_aspect not in (None, 1) and not carry.can_stretch(canonical, self._format):
             self.left_out.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
@@ -213,9 +234,12 @@ class Sink:
         self._container.start_encoding()
 
     def _encode(self, frame: Frame) -> list[Frame]:
+        if self._offset is None:
+            self._offset = frame.pts * frame.time_base
         picture = picture_of(frame)
+        picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
-        self._under_way[frame.pts] = replace(frame, planes=(_NO_PLANE,) * 3)
+        self._under_way[picture.pts] = replace(frame, planes=(_NO_PLANE,) * 3)
         self.frames_in += 1
         return self._mux(self._encoder.encode(picture))
 
@@ -238,6 +262,10 @@ class Sink:
         copy = self._copies.get(packet.stream.index)
         if copy is None:
             return
+        if self._offset and packet.time_base:
+            ticks = round(self._offset / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - ticks
+            packet.dts = None if packet.dts is None else packet.dts - ticks
         packet.stream = copy
         try:
             self._container.mux_one(packet)

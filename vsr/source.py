@@ -1,14 +1,13 @@
 """A file or URL -> Frames in presentation order, with the other streams' packets in between."""
 
-import contextlib
 import logging
-import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import av
@@ -29,6 +28,8 @@ else:
     Packet = av.Packet  # subscriptable in its stub only
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
 _UPRIGHT: Final = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+_LATE: Final = 10
+"""Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
 _JUMP: Final = Fraction(1, 2)
 """Seconds by which a stream's decoding times may run backwards before it counts as a jump."""
 _MISSING: Final = 0.5
@@ -118,6 +119,16 @@ class Source:
     def frames_read(self) -> int:
         """Frames delivered so far."""
         return self._index
+
+    def offset(self) -> Fraction:
+        """The time at which an output should begin, in seconds; 0 for all but odd inputs.
+
+        Recordings from a running clock begin hours late, and players would show the emptiness
+        before; MP4 cannot show what lies before zero. Everything else keeps its own times.
+        """
+        frame = next(item for item in self._primed if isinstance(item, Frame))
+        begin = Fraction(self._container.start_time or 0, av.time_base)
+        return begin if begin > _LATE else min(frame.pts * frame.time_base, Fraction(0))
 
     def close(self) -> None:
         """Close the input; safe to call twice."""
@@ -242,10 +253,7 @@ class Source:
         rate = min(rates, default=Fraction(25))
         assert stream.time_base is not None
         duration = self._duration()
-        matrix = next(
-            (bytes(data) for data in _side_data(picture) if data.type is SideType.DISPLAYMATRIX),
-            None,
-        )
+        matrix = _display_matrix(picture)
         return VideoInfo(
             stream=stream,
             width=picture.width,
@@ -289,8 +297,9 @@ class Source:
     def _cut_off_samples(self) -> int:
         """MP4 and MOV list every sample's place: count the frames not delivered if any is
         beyond the end of the file."""
-        with contextlib.suppress(OSError):
-            size = os.path.getsize(local(self.url))
+        path = Path(local(self.url))
+        if path.is_file():  # a pipe has no size
+            size = path.stat().st_size
             entries = self.video.index_entries
             if any(e.pos + e.size > size for e in entries):
                 return max(self.video.frames - self._index, 1)
@@ -305,8 +314,17 @@ class Source:
         return max(1, round(gap * self.info.rate)) if gap > _MISSING and self._info else 0
 
 
-def _side_data(picture: av.VideoFrame) -> list[SideData]:
-    return list(cast(Iterable[SideData], picture.side_data))  # its stub says mapping
+def _display_matrix(picture: av.VideoFrame) -> bytes | None:
+    try:
+        # the stub says it is a mapping; it iterates over its values
+        for data in cast(Iterable[SideData], picture.side_data):
+            if data.type is SideType.DISPLAYMATRIX:
+                return bytes(data)
+    except ValueError:  # a kind PyAV does not know yet, such as EXIF: make it from the angle
+        a, b = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}.get(picture.rotation % 360, (1, 0))
+        one = 1 << 16
+        return struct.pack("=9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
+    return None
 
 
 def _tag(of_frame: int, of_stream: int) -> int:

@@ -82,6 +82,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, device: str) -> None:
+        device = device.upper()
         self._core = ov.Core()
         known = self._core.available_devices
         if device.split(".", maxsplit=1)[0].split(":", maxsplit=1)[0] not in {*known, "AUTO"}:
