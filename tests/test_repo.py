@@ -18,9 +18,9 @@ FOLDERS = ("vsr", "train", "tests", "bench", "examples")
 SOURCES = sorted(p for d in FOLDERS for p in (ROOT / d).rglob("*.py"))
 
 ORDER = [
-    "version", "errors", "colour", "location", "resampling", "frame", "info", "source", "backends",
-    "network", "graph", "models",
-    "encoder", "carry", "sink", "upscaler", "ledger", "pipeline", "report", "job", "__init__",
+    "version", "errors", "colour", "location", "resampling", "frame", "info", "timeline",
+    "source", "backends", "network", "graph", "models", "encoder", "carry", "sink",
+    "upscaler", "ledger", "pipeline", "report", "job", "__init__",
     "progress", "doctor", "cli",
 ]  # fmt: skip
 """From the bottom up; a module imports only what stands before it."""

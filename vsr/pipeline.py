@@ -11,7 +11,8 @@ import av
 
 from vsr.frame import Frame
 from vsr.sink import Sink
-from vsr.source import Packet, Source
+from vsr.source import Source
+from vsr.timeline import Packet
 from vsr.upscaler import Upscaler
 
 T = TypeVar("T")

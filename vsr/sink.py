@@ -17,7 +17,8 @@ from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
 from vsr.errors import OutputError, UsageError, reason
 from vsr.frame import Frame, now, picture_of
 from vsr.location import local
-from vsr.source import Packet, Source
+from vsr.source import Source
+from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ _MILLISECONDS: Final = 1000
 _LONGEST_STEM: Final = 200
 """Bytes of a name kept in the unfinished file's, which must fit the system's 255."""
 _INT32_MAX: Final = 2**31 - 1
+_OTHERS_FAULT: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
+"""Errors at a video packet that can only be about a copied one, held back till then."""
 _ISO_FAMILY: Final = frozenset({"mp4", "mov", "m4v", "3gp", "ipod", "ismv"})
 
 
@@ -251,7 +254,7 @@ class Sink:
                 packet.duration = frame.duration  # not every encoder passes it on
                 frame.stamps.encoded = now()
             packet.stream = self._video
-            self._container.mux_one(packet)
+            self._put(packet, _OTHERS_FAULT)
             self.frames_out += 1
             if frame is not None:
                 frame.stamps.muxed = now()
@@ -267,14 +270,21 @@ class Sink:
             packet.pts = None if packet.pts is None else packet.pts - ticks
             packet.dts = None if packet.dts is None else packet.dts - ticks
         packet.stream = copy
+        self._put(packet, (av.error.FFmpegError, OSError))
+
+    def _put(self, packet: Packet, forgiven: tuple[type[Exception], ...]) -> None:
+        """Hand a packet to the muxer; count the `forgiven` errors, but never a full disk.
+
+        The muxer interleaves: its error may be about another stream's packet than this one.
+        """
         try:
             self._container.mux_one(packet)
-        except (av.error.FFmpegError, OSError) as exc:
-            if exc.errno in _FULL_DISK:
+        except forgiven as exc:
+            if getattr(exc, "errno", None) in _FULL_DISK:
                 raise
             self.packets_refused += 1
             if self.packets_refused == 1:
-                log.warning("%s refuses a packet: %s", carry.label(copy), reason(exc))
+                log.warning("%s refuses a packet: %s", self.path.name, reason(exc))
 
     def _failed(self, deed: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         if exc.errno in _FULL_DISK:

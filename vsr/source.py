@@ -3,12 +3,12 @@
 import logging
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Final, cast
 
 import av
 from av.sidedata.sidedata import SideData
@@ -19,21 +19,16 @@ from vsr.errors import InputError, reason
 from vsr.frame import Frame, Stamps, now, planes_of
 from vsr.info import VideoInfo
 from vsr.location import local, open_input, shown
+from vsr.timeline import Packet, Timeline
 
 log = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    Packet = av.Packet[Any]
-else:
-    Packet = av.Packet  # subscriptable in its stub only
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
 _UPRIGHT: Final = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_LATE: Final = 10
-"""Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
-_JUMP: Final = Fraction(1, 2)
-"""Seconds by which a stream's decoding times may run backwards before it counts as a jump."""
 _MISSING: Final = 0.5
 """Seconds by which a container may end before its declared duration."""
+_LATE: Final = 10
+"""Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
 
 
 @dataclass
@@ -44,37 +39,6 @@ class Losses:
     """Frames that are missing: cut off, or undecodable."""
     notes: dict[str, str] = field(default_factory=dict)
     """What happened, in words, by kind: each kind is told once."""
-
-
-class Timeline:
-    """Mends times that jump backwards, as recordings joined end to end have them.
-
-    What follows a jump is moved behind everything before it, all streams alike, so that sound and
-    picture stay together; FFmpeg's own tools do the same for discontinuities.
-    """
-
-    def __init__(self, note: Callable[[str, str, bool], None]) -> None:
-        self._note = note
-        self._shift = self._end = Fraction(0)
-        self._last: dict[int, Fraction] = {}
-
-    def mend(self, packet: Packet) -> None:
-        """Move the packet's times in place if its stream, or an earlier one, jumped back."""
-        if packet.dts is None or packet.pts is None or not packet.time_base:
-            return
-        base, index = packet.time_base, packet.stream.index
-        last = self._last.get(index)
-        if last is not None and packet.dts * base + self._shift < last - _JUMP:
-            self._shift = self._end - packet.pts * base
-            self._note("times", f"times jump back at {float(last):.2f} s; joined there", True)
-        if self._shift:
-            dts = round((packet.dts * base + self._shift) / base)
-            if last is not None and dts * base <= last:
-                dts = int(last // base) + 1  # the streams of a part need not end together
-            packet.pts += dts - packet.dts
-            packet.dts = dts
-        self._last[index] = packet.dts * base
-        self._end = max(self._end, (packet.pts + (packet.duration or 0)) * base)
 
 
 class Source:
@@ -95,7 +59,7 @@ class Source:
             self._end = 0.0
             self._began = 0.0
             self._blocked = 0.0
-            self._clock = Timeline(self._note)
+            self._clock = Timeline(self._note, self._container.format.name == "mpegts")
             self._primed: deque[Frame | Packet] = deque()
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
