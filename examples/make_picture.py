@@ -54,7 +54,7 @@ def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     path.write_bytes(b"".join(bytes(packet) for packet in packets))
 
 
-def main(model: str = "carn-m") -> None:
+def main(model: str = "dcscn") -> None:
     """Render the picture."""
     halves = [labelled(enlarged(name), name) for name in ("bicubic", model)]
     save_png(HERE / "bicubic_beside_ours.png", np.hstack(halves))

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.media import contents
+from train.cards import cards
+from vsr import models
 from vsr.cli import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -50,3 +52,17 @@ def test_the_library_example_runs(
     monkeypatch.setattr(sys, "argv", ["upscale_file.py", source, target, "bicubic"])
     runpy.run_path(str(EXAMPLES / "upscale_file.py"), run_name="__main__")
     assert capsys.readouterr().out.startswith("120 frames at")
+
+
+def test_readmes_table_of_networks_is_what_vsr_models_prints() -> None:
+    assert models.table() in (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_names_every_command() -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    assert [name for name in main.commands if f"vsr {name}" not in readme] == []
+
+
+def test_the_model_cards_are_the_manifests() -> None:
+    page = (EXAMPLES.parent / "engines" / "README.md").read_text(encoding="utf-8")
+    assert page == cards(models.manifest())

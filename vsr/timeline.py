@@ -13,8 +13,6 @@ else:
 
 _JUMP: Final = Fraction(1, 2)
 """Seconds by which a stream's decoding times may run backwards before it counts as a jump."""
-_MISSING: Final = 0.5
-"""Seconds by which a container may end before its declared duration."""
 _GAP: Final = 10
 """Seconds by which they may run ahead in a broadcast."""
 
