@@ -71,7 +71,7 @@ def can_carry(stream: av.stream.Stream, container: str) -> bool:
     try:
         copy_stream(trial, stream)
         trial.start_encoding()
-    except (av.error.FFmpegError, ValueError, NotImplementedError):
+    except (av.error.FFmpegError, ValueError):
         return False
     finally:
         _close_quietly(trial)
