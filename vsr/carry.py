@@ -20,11 +20,11 @@ STATISTICS: Final = frozenset(
     {"bps", "duration", "number_of_frames", "number_of_bytes", "alpha_mode"}
 )
 """Matroska's tags that describe a stream's old packets; `_statistics_*` go with them."""
-_ISO: Final = frozenset({"mp4", "mov", "3gp", "3g2", "ipod", "ismv"})
+ISO: Final = frozenset({"mp4", "mov", "3gp"})
+"""The MP4 family, of the containers that `vsr.sink` writes."""
 _MATROSKA: Final = frozenset({"matroska", "webm"})
-_HOLD_ROTATION: Final = _ISO | _MATROSKA
-HOLD_CHAPTERS: Final = _ISO | _MATROSKA | {"ogg", "asf", "nut"}
-"""Container formats with a place for chapters; the others drop them without a word."""
+HOLD_EXTRAS: Final = ISO | _MATROSKA
+"""Containers with a place for rotation and chapters; the others drop both without a word."""
 _VIDEO_IN: Final = {
     "mpegts": frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
     "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
@@ -74,7 +74,7 @@ def can_carry(stream: av.stream.Stream, container: str) -> bool:
     except (av.error.FFmpegError, ValueError):
         return False
     finally:
-        _close_quietly(trial)
+        close_quietly(trial)
     return True
 
 
@@ -93,11 +93,12 @@ def can_hold_video(codec: str, container: str) -> bool:
     return container not in _VIDEO_IN or codec in _VIDEO_IN[container]
 
 
-def _close_quietly(trial: "av.container.OutputContainer") -> None:
+def close_quietly(container: "av.container.OutputContainer") -> None:
+    """Close a container whose content does not matter: a trial, or an abandoned output."""
     try:
-        trial.close()
-    except (av.error.FFmpegError, ValueError) as exc:
-        log.debug("closing a trial container: %s", exc)
+        container.close()
+    except (av.error.FFmpegError, OSError, ValueError) as exc:
+        log.debug("closing %s: %s", container.name, exc)
 
 
 def is_chapter_track(stream: av.stream.Stream, chapters: list[Any]) -> bool:
@@ -111,7 +112,7 @@ def is_rewritten_timecode(
 ) -> bool:
     """QuickTime's timecode track, which the muxer makes anew from the video's tag."""
     both = "timecode" in stream.metadata and "timecode" in video.metadata
-    return stream.type == "data" and both and container in _ISO
+    return stream.type == "data" and both and container in ISO
 
 
 def can_stretch(codec: str, container: str) -> bool:
@@ -121,7 +122,7 @@ def can_stretch(codec: str, container: str) -> bool:
 
 def can_rotate(encoder: str, container: str) -> bool:
     """Whether the output can carry a display matrix (see `rotated_stream`)."""
-    if container not in _HOLD_ROTATION:
+    if container not in HOLD_EXTRAS:
         return False
     with av.open(io.BytesIO(), "w", format="mp4") as trial:
         try:

@@ -9,7 +9,7 @@ import av
 
 from vsr import models
 from vsr.backends import load_backend
-from vsr.encoder import CODECS
+from vsr.encoder import CODECS, pixel_format
 from vsr.errors import VsrError, reason
 from vsr.report import machine, versions
 
@@ -59,14 +59,13 @@ def encoder_starts(name: str) -> str | None:
     try:
         context = av.CodecContext.create(name, "w")
         assert isinstance(context, av.VideoCodecContext)
-        formats = [f.name for f in context.codec.video_formats or ()]
         context.width, context.height = 640, 360
-        context.pix_fmt = "yuv420p" if "yuv420p" in formats else "nv12"
+        context.pix_fmt = pixel_format(context)
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
         if name == "libx265":
             context.options = {"x265-params": "log-level=error"}
         context.open()
-    except (av.error.FFmpegError, ValueError) as exc:
+    except (av.error.FFmpegError, ValueError, VsrError) as exc:
         return reason(exc)
     return None
 

@@ -69,7 +69,7 @@ def configure(
 ) -> None:
     """Give the encoder the source's time, shape and colours. Raises UsageError for options."""
     context.width, context.height = size
-    context.pix_fmt = _pixel_format(context)
+    context.pix_fmt = pixel_format(context)
     # 1/rate, FFmpeg's default, would round variable frame times
     context.time_base = info.time_base
     context.framerate = info.rate
@@ -85,7 +85,8 @@ def configure(
     context.options = _options(context, settings)
 
 
-def _pixel_format(context: av.VideoCodecContext) -> str:
+def pixel_format(context: av.VideoCodecContext) -> str:
+    """What the encoder is given: 8-bit 4:2:0 as planes where it can. Raises UsageError."""
     formats = [f.name for f in context.codec.video_formats or ()]
     if not formats or PIXEL_FORMAT in formats:
         return PIXEL_FORMAT

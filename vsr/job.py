@@ -232,7 +232,8 @@ def upscale(
 
     The options are those of `vsr run`. `on_progress` is called on the calling thread after every
     frame; setting `stop` ends the run early with a playable file. Returns the report; raises
-    VsrError with a one-line message, after which nothing is left under the output's name.
+    VsrError with a one-line message, after which nothing is left under the output's name (but for
+    a report that cannot be written: the video is finished then, and the message says so).
     """
     settings = Settings(
         model=model,

@@ -196,7 +196,9 @@ def _probe_at(
     network: onnx.ModelProto, backend: Backend, channels: int, size: tuple[int, int]
 ) -> NetworkFacts:
     w, h = size
-    pictures = {top: _run(network, backend, _picture(channels, h, w) * top) for top in (1, 255)}
+    tops = (1, 255)
+    scenes = [_picture(channels, h, w) * top for top in tops]
+    pictures = dict(zip(tops, _run(network, backend, scenes), strict=True))
     shape = pictures[1].shape
     if len(shape) != 4 or shape[1] != channels:
         raise ModelError(f"its output has shape {list(shape)} for {channels} input channels")
@@ -236,8 +238,9 @@ def _picture(channels: int, height: int, width: int) -> npt.NDArray[np.float64]:
 
 
 def _run(
-    network: onnx.ModelProto, backend: Backend, picture: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+    network: onnx.ModelProto, backend: Backend, pictures: list[npt.NDArray[np.float64]]
+) -> list[npt.NDArray[np.float64]]:
     half = sole_input(network).type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    x = picture.astype(np.float16 if half else np.float32)
-    return np.asarray(backend.run(network.SerializeToString(), [x])[0], np.float64)
+    inputs = [picture.astype(np.float16 if half else np.float32) for picture in pictures]
+    results = backend.run(network.SerializeToString(), inputs)
+    return [np.asarray(result, np.float64) for result in results]

@@ -21,12 +21,8 @@ DEPTH: Final = 8
 """Items (frames and packets) ahead at each hand-over: enough to ride out uneven frames."""
 _POLL: Final = 0.1
 """Seconds after which a blocked worker looks whether it should stop."""
-
-
 _INTERLEAVE: Final = 1.0
 """Seconds by which sound may come after its picture in a file."""
-
-
 _EVER: Final = float("inf")
 
 

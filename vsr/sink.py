@@ -44,7 +44,6 @@ _LONGEST_STEM: Final = 200
 _INT32_MAX: Final = 2**31 - 1
 _OTHERS_FAULT: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
 """Errors at a video packet that can only be about a copied one, held back till then."""
-_ISO_FAMILY: Final = frozenset({"mp4", "mov", "m4v", "3gp", "ipod", "ismv"})
 
 
 def container_format(path: Path) -> str:
@@ -169,15 +168,12 @@ class Sink:
             raise self._failed("finish", exc) from exc
 
     def _abort(self) -> None:
-        try:
-            self._container.close()
-        except (av.error.FFmpegError, OSError) as exc:
-            log.debug("closing an abandoned output: %s", exc)
+        carry.close_quietly(self._container)
         self._part.unlink(missing_ok=True)
 
     def _open(self, source: Source) -> "av.container.OutputContainer":
         options = {}
-        if self._format in _ISO_FAMILY:
+        if self._format in carry.ISO:
             options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(source))}
         return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
 
@@ -221,7 +217,7 @@ class Sink:
         canonical = self._encoder.codec.canonical_name
         if info.sample_aspect not in (None, 1) and not carry.can_stretch(canonical, self._format):
             self.left_out.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
-        if canonical == "hevc" and self._format in _ISO_FAMILY:
+        if canonical == "hevc" and self._format in carry.ISO:
             self._video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
         self._video.time_base = info.time_base
         self._video.metadata.update(carry.metadata(source.video.metadata, carry.STATISTICS))
@@ -230,7 +226,7 @@ class Sink:
     def _start(self, source: Source) -> None:
         self._container.metadata.update(carry.metadata(source.container.metadata))
         chapters = source.container.chapters()
-        if chapters and self._format in carry.HOLD_CHAPTERS:
+        if chapters and self._format in carry.HOLD_EXTRAS:
             self._container.set_chapters(chapters)
         elif chapters:
             self.left_out.append("chapters")

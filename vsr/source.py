@@ -56,7 +56,6 @@ class Source:
             self.video = self._pick_video()
             self._index = 0
             self._last_pts: int | None = None
-            self._end = 0.0
             self._began = 0.0
             self._blocked = 0.0
             self._clock = Timeline(self._note, self._container.format.name == "mpegts")
@@ -142,12 +141,10 @@ class Source:
             if packet.stream is self.video:
                 yield from self._decoded(packet)
             elif packet.size:
-                self._note_end(packet)
                 yield packet
         self._count_missing()
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
-        self._note_end(packet)
         packet.opaque = (now(), self._blocked)  # comes back with the picture made of it
         try:
             pictures = packet.decode()
@@ -246,11 +243,6 @@ class Source:
             return float(stream.duration * stream.time_base)
         return self._container.duration / av.time_base if self._container.duration else None
 
-    def _note_end(self, packet: Packet) -> None:
-        if packet.pts is not None and packet.time_base:
-            end = (packet.pts + (packet.duration or 0)) * packet.time_base
-            self._end = max(self._end, float(end))
-
     def _count_missing(self) -> None:
         """Compare what came with what the container announced, where it announces exactly."""
         missing = self._cut_off_samples() or self._cut_off_seconds()
@@ -274,7 +266,7 @@ class Source:
         declared = self._container.duration
         if not declared or not _DECLARES_DURATION & set(self._container.format.name.split(",")):
             return 0
-        gap = declared / av.time_base - self._end
+        gap = declared / av.time_base - float(self._clock.end)
         return max(1, round(gap * self.info.rate)) if gap > _MISSING and self._info else 0
 
 

@@ -29,26 +29,32 @@ class Timeline:
 
     def __init__(self, note: Callable[[str, str, bool], None], broadcast: bool) -> None:
         self._note, self._broadcast = note, broadcast
-        self._shift = self._end = Fraction(0)
+        self._shift = Fraction(0)
+        self.end = Fraction(0)
+        """Seconds at which what was read so far has ended."""
         self._last: dict[int, Fraction] = {}
 
     def mend(self, packet: Packet) -> None:
-        """Move the packet's times in place if its stream, or an earlier one, jumped back."""
-        if packet.dts is None or packet.pts is None or not packet.time_base:
+        """Move the packet's times in place if its stream, or an earlier one, jumped."""
+        if packet.pts is None or not packet.time_base:
             return
+        if packet.dts is not None:
+            self._shift_times(packet, packet.dts, packet.pts)
+        self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
+    def _shift_times(self, packet: Packet, dts: int, pts: int) -> None:
         base, index = packet.time_base, packet.stream.index
         last = self._last.get(index)
-        if last is not None and self._jumps(packet, packet.dts * base + self._shift - last):
-            self._shift = self._end - packet.pts * base
+        if last is not None and self._jumps(packet, dts * base + self._shift - last):
+            self._shift = self.end - pts * base
             self._note("times", f"times jump at {float(last):.2f} s; joined there", True)
         if self._shift:
-            dts = round((packet.dts * base + self._shift) / base)
-            if last is not None and dts * base <= last:
-                dts = int(last // base) + 1  # the streams of a part need not end together
-            packet.pts += dts - packet.dts
-            packet.dts = dts
-        self._last[index] = packet.dts * base
-        self._end = max(self._end, (packet.pts + (packet.duration or 0)) * base)
+            moved = round((dts * base + self._shift) / base)
+            if last is not None and moved * base <= last:
+                moved = int(last // base) + 1  # the streams of a part need not end together
+            packet.pts, packet.dts = pts + moved - dts, moved
+            dts = moved
+        self._last[index] = dts * base
 
     def _jumps(self, packet: Packet, step: Fraction) -> bool:
         steady = packet.stream.type in ("audio", "video")  # subtitles may pause for minutes

@@ -1,6 +1,5 @@
 """Frame -> Frame on a backend: keeps several pictures under way, cuts large ones into tiles."""
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from vsr.frame import Frame, Plane, Planes
 from vsr.graph import PlaneFormat, build_graph
 from vsr.models import Model
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_TILE_PIXELS: Final = 1280 * 720

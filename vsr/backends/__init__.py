@@ -54,7 +54,7 @@ class Backend(Protocol):
         ...
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
-        """Run any ONNX model once on numpy arrays: to look at a network, not for video."""
+        """The output of a one-input ONNX model for each numpy array: to look at a network."""
         ...
 
 

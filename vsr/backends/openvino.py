@@ -109,7 +109,7 @@ class OpenVinoBackend:
         """See `vsr.backends.Backend.run`."""
         compiled = self._compiled(model, {"INFERENCE_PRECISION_HINT": "f32"})
         try:
-            return [np.array(x) for x in compiled(list(inputs)).values()]
+            return [np.array(compiled([x])[0]) for x in inputs]
         except RuntimeError as exc:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
 
