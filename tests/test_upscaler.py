@@ -173,6 +173,12 @@ def test_large_pictures_are_cut_into_tiles_that_fit(size: tuple[int, int]) -> No
     assert plan.pad == (0, 0)
 
 
+@pytest.mark.parametrize(("scale", "share"), [(3, 4 / 9), (4, 1 / 4), (8, 1 / 16)])
+def test_tiles_of_large_factors_are_smaller(scale: int, share: float) -> None:
+    plan = plan_tiles(repeating(scale=scale, radius=64), 1280, 720)
+    assert plan.width * plan.height <= upscaler.MAX_TILE_PIXELS * share
+
+
 def test_bicubic_is_never_cut(backend: Backend) -> None:
     plan = plan_tiles(models.find("bicubic", 2, backend), 7680, 4320)
     assert (plan.width, plan.height) == (7680, 4320)

@@ -16,9 +16,9 @@ from vsr.models import Model
 T = TypeVar("T")
 
 MAX_TILE_PIXELS: Final = 1280 * 720
-"""Largest picture given to a network at once: its activations take gigabytes beyond that."""
+"""Largest picture given to an x2 network at once: activations take gigabytes beyond that."""
 MAX_TILE_WIDTH: Final = 1280
-"""Widest tile; its height follows from `MAX_TILE_PIXELS`."""
+"""Widest tile at x2; its height follows from `MAX_TILE_PIXELS`."""
 _MAX_HELD: Final = 64
 """Packets that may wait behind a frame under way before the upscaler waits for the frame."""
 _CHROMA_MARGIN: Final = 8
@@ -84,14 +84,19 @@ def plan_tiles(model: Model, width: int, height: int) -> TilePlan:
         tile_w, tile_h = model.fixed_size
         # a fixed network brings its own size: give up overlap rather than refuse it
         overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
-    elif width * height > MAX_TILE_PIXELS and model.tiled:
-        tile_w = tile_length(width, MAX_TILE_WIDTH, overlap)
-        tile_h = tile_length(height, MAX_TILE_PIXELS // tile_w, overlap)
+    elif model.tiled and width * height > (most := _most_pixels(model.scale)):
+        tile_w = tile_length(width, MAX_TILE_WIDTH * 2 // max(2, model.scale), overlap)
+        tile_h = tile_length(height, most // tile_w, overlap)
     full_w, full_h = _full_length(width, tile_w), _full_length(height, tile_h)
     return TilePlan(
         tile_w, tile_h, spans(full_w, tile_w, overlap), spans(full_h, tile_h, overlap),
         (full_w - width, full_h - height),
     )  # fmt: skip
+
+
+def _most_pixels(scale: int) -> int:
+    """LR pixels of the largest tile: large factors have most of their activations enlarged."""
+    return MAX_TILE_PIXELS * 4 // max(2, scale) ** 2
 
 
 def _full_length(length: int, tile: int) -> int:
