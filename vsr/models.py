@@ -84,11 +84,11 @@ def catalogue() -> list[dict[str, Any]]:
 
 def table() -> str:
     """The catalogue for people."""
-    lines = [f"{'model':<10} {'scale':>5} {'params':>9} {'MultAdds':>9} {'Set5 dB':>8}  works on"]
+    lines = [f"{'model':<14} {'scale':>5} {'params':>9} {'MultAdds':>9} {'Set5 dB':>8}  works on"]
     for e in catalogue():
         psnr = e["psnr"].get("set5", {}).get("psnr")
         lines.append(
-            f"{e['model']:<10} {'x' + str(e['scale']):>5} {e['parameters']:>9,} "
+            f"{e['model']:<14} {'x' + str(e['scale']):>5} {e['parameters']:>9,} "
             f"{e['multadds_720p'] / 1e9:>8.1f}G {'' if psnr is None else format(psnr, '.2f'):>8}  "
             f"{'luma' if e['colour'] == 'y' else 'RGB'}"
         )
@@ -96,8 +96,9 @@ def table() -> str:
 
 
 def find(name: str, scale: int | None, backend: Backend) -> Model:
-    """The model of that name, or the one in that `.onnx` file, at `scale` (default 2 or its own).
+    """The model of that name, or the one in that `.onnx` file, at `scale`.
 
+    Without one: at 2, or the least the model has; for a file, at its own.
     Raises UsageError for an unknown name or scale, ModelError for a damaged or foreign file.
     """
     if name.endswith(".onnx"):
@@ -106,7 +107,8 @@ def find(name: str, scale: int | None, backend: Backend) -> Model:
         raise UsageError(
             f"unknown model '{name}'; known: {', '.join(names())}, or the path of an .onnx file"
         )
-    scale = scale or 2
+    if scale is None:
+        scale = 2 if 2 in scales(name) else scales(name)[0]
     if scale not in scales(name):
         have = ", ".join(f"{s}" for s in scales(name))
         raise UsageError(f"model '{name}' has no scale {scale}; it has: {have}")
