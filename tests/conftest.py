@@ -25,6 +25,16 @@ def backend() -> Backend:
     return load_backend("openvino")
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks are faster and repeatable on one thread, above all on a busy machine."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_logging() -> Iterator[None]:
     """Commands install a handler on the current stderr, which is closed after the test."""

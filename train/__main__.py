@@ -1,90 +1,259 @@
-"""`python -m train fit|evaluate|export`: parse, call, log; no logic."""
+"""`python -m train info|fetch|fit|import|evaluate|export`: parse, call, log; no logic."""
 
+import json
 import logging
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
+from lightning_fabric.strategies.ddp import DDPStrategy
 
-from train.data import PatchSet
-from train.evaluate import evaluate as run_evaluate
-from train.evaluate import torch_enlarge
-from train.export import averaged_net
+from train.counting import table
+from train.data import Patches, Pictures
+from train.errors import TrainError
+from train.evaluate_command import ManyValues, evaluate
+from train.export import Target
 from train.export import export as run_export
-from train.loop import RECIPES, Trainer
+from train.fetch import DATA_SETS
+from train.fetch import fetch as run_fetch
+from train.gan import Adversary, VggFeatures
+from train.imports import import_public, start_from, weights_from
+from train.loop import Trainer
 from train.loop import fit as run_fit
 from train.nets import NETS
+from train.recipe import find_recipe
+from train.watch import Watch
 
 log = logging.getLogger("train")
+PRECISIONS = ("32-true", "bf16-mixed")
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+File = click.Path(exists=True, dir_okay=False, path_type=Path)
+_COUNT = click.IntRange(1)
 
 
-@click.group()
+class Commands(click.Group):
+    """A group whose commands end user errors in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a TrainError becomes click's one line and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except TrainError as exc:
+            raise click.ClickException(str(exc)) from exc
+
+
+@click.group(cls=Commands)
 def main() -> None:
     """Train the papers' networks and write engines/."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    quiet = int(os.environ.get("RANK", "0")) > 0  # of several processes, one talks
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%T")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+main.add_command(evaluate)
 
 
 @main.command()
+def info() -> None:
+    """Parameters and work of every network and scale, beside the papers' figures."""
+    click.echo(table())
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, type=click.Choice(list(DATA_SETS)))
+@click.option(
+    "--to",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder that gets a folder of each.",
+)
+@click.option("--keep-archive", is_flag=True, help="yang91, set5 and set14 share one.")
+def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
+    """Download the papers' data sets NAMES, each into a folder for --data."""
+    for name in names:
+        run_fetch(DATA_SETS[name], to, keep_archive=keep_archive)
+
+
+@main.command(cls=ManyValues)
 @click.argument("name", type=click.Choice(sorted(NETS)))
-@click.option("--scale", type=int, default=2, show_default=True)
-@click.option("--data", type=Folder, multiple=True, required=True, help="Folder of HR images.")
-@click.option("--validation", type=Folder, help="Benchmark folder, scored at each save.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True)
-@click.option("--steps", type=int, help="Length of the recipe's cosine.")
-@click.option("--batch", type=int)
-@click.option("--rate", type=float)
-@click.option("--bfloat16", is_flag=True, help="Compute in bfloat16, keep weights in float32.")
-@click.option("--threads", type=int, default=0, help="CPU threads, 0 for all.")
+@click.option("--recipe", default="ours", show_default=True, help="paper, ours, ... or a .toml.")
+@click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
+@click.option("--data", type=Folder, multiple=True, help="Folder of HR images.")
+@click.option("--packed", type=File, help="What `pack` wrote, instead of --data.")
+@click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--from", "start", type=File, help="Start from the weights of a checkpoint or ONNX.")
+@click.option("--vgg", type=File, help="VGG weights for the adversarial stage.")
+@click.option("--steps", type=_COUNT, help="Length; the recipe's phases scale along.")
+@click.option("--batch", type=_COUNT, help="Patches a step, over all processes.")
+@click.option("--patch", type=_COUNT, help="Side of a patch.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
+@click.option("--init", help="Initialisation (see train/initialise.py).")
+@click.option("--seed", type=int)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Network setting.")
+@click.option("--validation", type=Folder, help="Benchmark folder, scored at each report.")
+@click.option("--every", type=_COUNT, default=500, show_default=True, help="Steps between reports.")
+@click.option("--board", type=click.Path(path_type=Path), help="Folder for TensorBoard.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="32-true", show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes for patches."
+)
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for all.")
 def fit(
     name: str,
-    scale: int,
+    recipe: str,
+    scale: tuple[int, ...],
     data: tuple[Path, ...],
-    validation: Path | None,
+    packed: Path | None,
     checkpoint: Path,
+    start: Path | None,
+    vgg: Path | None,
     steps: int | None,
-    batch: int | None,
-    rate: float | None,
-    bfloat16: bool,
+    changes: tuple[str, ...],
+    validation: Path | None,
+    every: int,
+    board: Path | None,
+    precision: str,
+    workers: int,
     threads: int,
+    **scaled: Any,
 ) -> None:
-    """Train NAME; an existing checkpoint is resumed."""
+    """Train NAME; an existing checkpoint is resumed (only --steps then changes anything)."""
     if threads:
         torch.set_num_threads(threads)
+    if bool(data) == (packed is not None):
+        raise click.UsageError("give either --data or --packed")
     if checkpoint.exists():
-        trainer = Trainer.resume(checkpoint, steps)
+        trainer = Trainer.resume(checkpoint, name, steps)
     else:
-        given: dict[str, Any] = {"steps": steps, "batch": batch, "rate": rate, "bfloat16": bfloat16}
-        recipe = replace(RECIPES[name], **{k: v for k, v in given.items() if v is not None})
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer.new(name, scale, recipe)
-    colour, patch = trainer.net.colour, trainer.recipe.patch
-    patches = PatchSet.load(list(data), trainer.scale, colour, patch)
-    log.info("%d images, from step %d", len(patches.hr), trainer.step)
-    run_fit(trainer, patches, checkpoint, validation)
+        plan = find_recipe(name, recipe).resized(steps)
+        plan = replace(plan, **{key: value for key, value in scaled.items() if value is not None})
+        trainer = Trainer.new(name, plan, scale or None, **_settings(changes))
+        if start is not None:
+            weights, trainer.history = weights_from(start, trainer.net)
+            left = start_from(trainer.net, weights, start)
+            trainer.average.load_state_dict(trainer.net.state_dict())
+            log.info("%d weights are new: %s", len(left), ", ".join(left[:4]))
+        try:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
+    trainer.command = _command_line()
+    if vgg is not None:
+        trainer.features = VggFeatures.load(vgg, Adversary(**trainer.recipe.adversary))
+    fabric, trainer.precision = _fabric(precision, trainer.net.scales), precision
+    if packed is not None:
+        pictures = Pictures.unpack(packed)
+    else:
+        pictures = Pictures.load(data, trainer.net.scales, trainer.recipe)
+    trainer.data = pictures.record
+    patches = Patches(pictures, trainer.recipe, trainer.net.colour, trainer.net.scales)
+    log.info("%d images, from step %d", pictures.record["images"], trainer.step)
+    watch = Watch(every=every, validation=validation, board=board, workers=workers)
+    done = run_fit(trainer, patches, checkpoint, watch, fabric)
+    watch.close()
+    if not done:
+        if fabric.is_global_zero:
+            told = f"stopped at step {trainer.step}; the same command goes on from there"
+            click.echo(told, err=True)
+        sys.exit(130)
 
 
-@main.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--data-set", type=Folder, multiple=True, required=True)
-def evaluate(checkpoint: Path, data_set: tuple[Path, ...]) -> None:
-    """PSNR and SSIM on Y of a checkpoint's averaged weights."""
-    saved, net = averaged_net(checkpoint)
-    for folder in data_set:
-        score = run_evaluate(torch_enlarge(net), folder, saved["scale"], net.colour)
-        click.echo(f"{folder.name}: {score['psnr']:.3f} dB, SSIM {score['ssim']:.4f}")
+@main.command(cls=ManyValues)
+@click.argument("name", type=click.Choice(sorted(NETS)))
+@click.option("--recipe", default="ours", show_default=True, help="paper, ours, ... or a .toml.")
+@click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
+@click.option("--data", type=Folder, multiple=True, required=True, help="Folder of HR images.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def pack(
+    name: str, recipe: str, scale: tuple[int, ...], data: tuple[Path, ...], output: Path
+) -> None:
+    """Prepare the pictures that `fit NAME --recipe ...` would, as one file for --packed."""
+    scales = scale or NETS[name].scales
+    Pictures.load(data, scales, find_recipe(name, recipe)).pack(output)
 
 
-@main.command()
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--engines", type=Folder, default=Path("engines"), show_default=True)
+class MixedInside(MixedPrecision):
+    """bfloat16 inside the network only: in bfloat16 a picture would have 8 bits less its sign."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Leave the picture as it is; autocast does the rest."""
+        return data
+
+
+def _fabric(precision: str, scales: tuple[int, ...]) -> Fabric:
+    """One process, or those that torchrun started."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # of a multi-scale network one up-sampling unit a step has gradients
+    several = DDPStrategy(find_unused_parameters=len(scales) > 1)
+    strategy: Any = several if world > 1 else "auto"
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    mixed = precision == "bf16-mixed"
+    fabric = Fabric(
+        accelerator=accelerator,
+        strategy=strategy,
+        devices=here,
+        num_nodes=world // here,
+        plugins=MixedInside("bf16-mixed", accelerator) if mixed else None,
+        precision=None if mixed else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def _command_line() -> str:
+    words = [Path(word).name if "/" in word else word for word in sys.argv[1:]]
+    return " ".join(["python -m train", *words])
+
+
+def _settings(changes: tuple[str, ...]) -> dict[str, Any]:
+    found = {}
+    for change in changes:
+        key, _, value = change.partition("=")
+        try:
+            found[key] = json.loads(value)
+        except ValueError as exc:
+            raise click.BadParameter(f"--set {change}: not KEY=VALUE with a JSON value") from exc
+    return found
+
+
+@main.command(name="import")
+@click.argument("file", type=File)
+@click.option("--model", type=click.Choice(sorted(NETS)), required=True)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
-@click.option("--data", default="", help="What it was trained on, for the manifest.")
-def export(checkpoint: Path, engines: Path, data_set: tuple[Path, ...], data: str) -> None:
+def import_(file: Path, model: str, output: Path, data_set: tuple[Path, ...]) -> None:
+    """Write a public checkpoint's network as OUTPUT/MODEL/x<scale>.onnx, and its manifest."""
+    for path in import_public(file, Target(engines=output, model=model, benchmarks=data_set)):
+        click.echo(path)
+
+
+@main.command(cls=ManyValues)
+@click.argument("checkpoint", type=File)
+@click.option("--engines", type=Folder, default=Path("engines"), show_default=True)
+@click.option("--model", default="", help="Name it ships under; default: the network's.")
+@click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
+@click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
+@click.option("--video", type=File, multiple=True, help="Clip to state PSNR on, compressed.")
+def export(
+    checkpoint: Path,
+    engines: Path,
+    model: str,
+    scale: tuple[int, ...],
+    data_set: tuple[Path, ...],
+    video: tuple[Path, ...],
+) -> None:
     """Write CHECKPOINT's deploy form as ONNX into engines/, with its measured figures."""
-    run_export(checkpoint, engines, list(data_set), data)
+    target = Target(engines=engines, model=model, benchmarks=data_set, clips=video)
+    for path in run_export(checkpoint, target, scale):
+        click.echo(path)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,32 @@ as shipped, run by OpenVINO in float32, as the papers do: on Y, borders of `scal
 (the one grey image of Set14 expanded to RGB).
 """
 
+_DCSCN = (
+    "Yamanaka, Kuwashima, Kurita, *Fast and Accurate Image Super Resolution by Deep CNN with Skip "
+    "Connection and Network in Network*, 2017"
+)
+_CARN = (
+    "Ahn, Kang, Sohn, *Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual "
+    "Network*, ECCV 2018"
+)
+_PCARN = (
+    "Ahn, Kang, Sohn, *Efficient Deep Neural Network for Photo-realistic Image Super-Resolution*, "
+    "2019 (arXiv:1903.02240)"
+)
 PAPERS = {
-    "c-dcscn": "Yamanaka, Kuwashima, Kurita, *Fast and Accurate Image Super Resolution by Deep CNN "
-    "with Skip Connection and Network in Network*, 2017; the compact form of its Table 1",
-    "dcscn": "Yamanaka, Kuwashima, Kurita, *Fast and Accurate Image Super Resolution by Deep CNN "
-    "with Skip Connection and Network in Network*, 2017",
-    "carn-m": "Ahn, Kang, Sohn, *Fast, Accurate, and Lightweight Super-Resolution with Cascading "
-    "Residual Network*, ECCV 2018; the mobile form",
+    "carn": _CARN,
+    "carn-nl": f"{_CARN}; without local cascading",
+    "carn-ng": f"{_CARN}; without global cascading",
+    "carn-baseline": f"{_CARN}; without cascading",
+    "carn-m": f"{_CARN}; the mobile form",
+    "pcarn": _PCARN,
+    "pcarn-l1": f"{_PCARN}; before its adversarial training",
+    "pcarn-m": f"{_PCARN}; the mobile form",
+    "pcarn-m-l1": f"{_PCARN}; the mobile form before its adversarial training",
+    "dcscn": _DCSCN,
+    "c-dcscn": f"{_DCSCN}; the compact form of its Table 1",
+    "csrcnn": "Zhang, Shao, Liang, Gao, Shen, *Large Factor Image Super-Resolution with Cascaded "
+    "Convolutional Neural Networks*, IEEE Transactions on Multimedia 2020",
 }
 
 
@@ -29,12 +48,34 @@ def cards(models: dict[str, Any]) -> str:
 
 def _card(name: str, scales: dict[str, Any]) -> str:
     rows = [_row(key, entry) for key, entry in sorted(scales.items())]
-    notes = [_recipe(key, entry) for key, entry in sorted(scales.items())]
-    licence = next(iter(scales.values()))["licence"]
+    notes = [_training(key, entry) for key, entry in sorted(scales.items())]
     table = "| scale | parameters | MultAdds (720p out) | Set5 | Set14 | BSD100 |\n"
     table += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
-    origin = f"{PAPERS[name]}. Trained by this project; licence {licence}."
-    return f"## {name}\n\n{origin}\n\n{table}\n\n" + "\n".join(notes) + "\n"
+    notes += [
+        _video(key, entry["video"]) for key, entry in sorted(scales.items()) if entry["video"]
+    ]
+    return f"## {name}\n\n{_origin(name, scales)}\n\n{table}\n\n" + "\n\n".join(notes) + "\n"
+
+
+def _video(key: str, clips: dict[str, dict[str, float]]) -> str:
+    head = f"{key} on clips reduced and compressed by x264 (dB on Y, mean of crf 23, 28 and 33):"
+    rows = [
+        f"| {clip} | {db['bicubic']:.2f} | {db['lanczos']:.2f} | {db['ours']:.2f} |"
+        for clip, db in clips.items()
+    ]
+    return "\n".join([head, "", "| clip | bicubic | lanczos | ours |", "| --- " * 4 + "|", *rows])
+
+
+def _origin(name: str, scales: dict[str, Any]) -> str:
+    """Whose network it is, whose weights, and under what licence."""
+    network = name.removesuffix("-stream")
+    found = [PAPERS[network]] if network in PAPERS else []
+    if network != name:
+        found.append("For compressed video")
+    of_others = any("imported" in stage for e in scales.values() for stage in e["training"])
+    who = "Weights of others" if of_others else "Trained by this project"
+    licence = next(iter(scales.values()))["licence"]
+    return ". ".join([*found, f"{who}; licence {licence}."])
 
 
 def _row(key: str, entry: dict[str, Any]) -> str:
@@ -47,11 +88,19 @@ def _score(score: dict[str, Any] | None) -> str:
     return f"{score['psnr']:.2f} / {score['ssim']:.4f}" if score else ""
 
 
-def _recipe(key: str, entry: dict[str, Any]) -> str:
-    r = entry["recipe"]
-    kind = "bfloat16" if r["bfloat16"] else "float32"
+def _training(key: str, entry: dict[str, Any]) -> str:
+    stages = [_stage(stage) for stage in entry["training"]]
+    return f"{key}: " + "; then ".join(stages) + "."
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    """One training in words; what is not said is as in the recipe's file."""
+    if "imported" in stage:
+        return f"weights of others, from {stage['imported']}"
+    r, data = stage["recipe"], stage["data"]
+    batch = f"{r['batch']} patches of {r['patch']}x{r['patch']}"
+    words = f", by `{stage['command']}`" if stage["command"] else ""
     return (
-        f"{key}: our own recipe, not the paper's: {entry['step']:,} steps of {r['batch']} patches "
-        f"of {r['patch']}x{r['patch']} (LR) from {entry['data']}, L1, Adam at {r['rate']:g} on a "
-        f"cosine, averaged weights ({r['ema']}), computed in {kind}."
+        f"recipe `{r['name']}` for {stage['step']:,} steps of {batch} at a rate of {r['rate']:g} "
+        f"on {data['images']} images ({', '.join(data['folders'])}), {stage['precision']}{words}"
     )

@@ -1,6 +1,6 @@
 """Checkpoint -> `engines/<model>/x<scale>.onnx` and its entry in `engines/manifest.json`.
 
-The file is written only after OpenVINO has run it and agreed with torch.
+A file is written only after OpenVINO has run it and agreed with torch.
 """
 
 import contextlib
@@ -8,40 +8,37 @@ import hashlib
 import io
 import json
 import logging
-import math
 import os
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-import openvino as ov
 import torch
-from torch import nn
 
 from train.cards import cards
+from train.checkpoint import averaged_net, stage
+from train.compressed import VideoSettings, score_clip
+from train.counting import multadds, parameters, receptive_field_radius
 from train.deploy import deploy
-from train.evaluate import Enlarge, evaluate
-from train.loop import load_checkpoint
-from train.nets import Net, build
+from train.errors import TrainError
+from train.evaluate import Enlarge, Method, evaluate
+from train.nets import Net, at_scale
+from train.shipped import openvino_enlarge
 
 log = logging.getLogger(__name__)
+for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscript", "WARNING")):
+    logging.getLogger(_name).setLevel(_level)  # they tell their own doings; one misses torchvision
 
 OPSET: Final = 18
 TOLERANCE: Final = 1e-5
 """Largest difference between torch and the exported file, for values in 0..1."""
 LICENCE: Final = "Apache-2.0"
-SCHEMA: Final = "vsr-engines/1"
-
-
-def averaged_net(checkpoint: Path) -> tuple[dict[str, Any], Net]:
-    """The checkpoint and its averaged weights in training form, ready for inference."""
-    saved = load_checkpoint(checkpoint)
-    net = build(saved["name"], saved["scale"], keep=1.0)
-    net.load_state_dict(saved["average"])
-    return saved, net.eval()
+LICENCE_OF_OTHERS: Final = "of the weights' authors"
+SCHEMA: Final = "vsr-engines/2"
 
 
 def channels(net: Net) -> int:
@@ -49,16 +46,17 @@ def channels(net: Net) -> int:
     return 1 if net.colour == "y" else 3
 
 
-def to_onnx(net: Net) -> onnx.ModelProto:
+def to_onnx(net: Net, scale: int) -> onnx.ModelProto:
     """The deploy form as ONNX: `lr` [N, C, H, W] -> `sr` [N, C, s*H, s*W], free N, H, W."""
     n, h, w = (torch.export.Dim(name) for name in ("N", "H", "W"))
     example = torch.rand(2, channels(net), 24, 32)
     buffer = io.BytesIO()
     # the exporter talks on stdout and warns about its own internals
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            deploy(net),
+            deploy(net, scale),
             (example,),
             buffer,  # type: ignore[arg-type]  # its stub knows paths only
             input_names=["lr"],
@@ -83,102 +81,102 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def openvino_enlarge(model: bytes) -> Enlarge:
-    """Run an ONNX network on OpenVINO in float32: what is shipped, as it will run."""
-    core = ov.Core()
-    config = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(model), "CPU", config)
-
-    def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.array(compiled([x])[0])
-
-    return run
-
-
-def difference(net: Net, enlarge: Enlarge, height: int = 37, width: int = 45) -> float:
+def difference(net: Net, scale: int, enlarge: Enlarge, height: int = 37, width: int = 45) -> float:
     """Largest difference between the training form in torch and another way to run it."""
     rng = np.random.default_rng(7)
     x = rng.random((1, channels(net), height, width), np.float32)
     with torch.inference_mode():
-        ours = net(torch.from_numpy(x)).numpy()
+        ours = net(torch.from_numpy(x), scale).numpy()
     return float(np.abs(ours - enlarge(x)).max())
 
 
-def receptive_field_radius(net: Net) -> int:
-    """How many LR pixels around a pixel can change it, found by following gradients."""
-    twin = build_like(net)
-    size = 65
-    for parameter in twin.parameters():
-        nn.init.constant_(parameter, 1e-3 if parameter.dim() > 1 else 0.5)
-    x = torch.ones(1, channels(net), size, size, dtype=torch.float64, requires_grad=True)
-    centre = size // 2 * net.scale
-    block = twin(x)[..., centre : centre + net.scale, centre : centre + net.scale]
-    block.sum().backward()
-    assert x.grad is not None
-    rows = x.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-    return int(max(size // 2 - rows.min(), rows.max() - size // 2))
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where an export goes and what it is measured on."""
+
+    engines: Path
+    model: str = ""
+    """The name it is used by; `<network>-stream` goes to `<network>/x<scale>.stream.onnx`."""
+    benchmarks: Sequence[Path] = ()
+    clips: Sequence[Path] = ()
+    """Clips to state PSNR on after compression; few frames of each."""
+
+    def file(self, scale: int) -> Path:
+        """Path of the ONNX of a scale."""
+        name = self.model.removesuffix("-stream")
+        variant = "" if name == self.model else ".stream"
+        return self.engines / name / f"x{scale}{variant}.onnx"
 
 
-def build_like(net: Net) -> Net:
-    """A fresh network of the same settings in double precision."""
-    return type(net)(net.config, net.scale).double().eval()  # type: ignore[arg-type]
+def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list[Path]:
+    """Write the ONNX of all (or these) scales and their manifest entries with measured figures.
 
-
-def multadds(net: Net, width: int = 1280, height: int = 720) -> int:
-    """Multiplications of all convolutions for a `width` x `height` output, as CARN counts."""
-    total = 0
-
-    def count(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Conv2d)
-        kernel = math.prod(module.kernel_size) * module.in_channels // module.groups
-        total += output[0].numel() * kernel
-
-    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad]
-    hooks = [m.register_forward_hook(count) for m in convolutions]
-    with torch.inference_mode():
-        net(torch.zeros(1, channels(net), height // net.scale, width // net.scale))
-    for hook in hooks:
-        hook.remove()
-    return total
-
-
-def export(checkpoint: Path, engines: Path, data_sets: list[Path], data: str) -> Path:
-    """Write the ONNX and its manifest entry with measured figures; returns the ONNX path."""
+    A target without a name takes the network's.
+    """
     saved, net = averaged_net(checkpoint)
-    name, scale = saved["name"], saved["scale"]
-    model = to_onnx(net).SerializeToString()
+    target = replace(target, model=target.model or saved["name"])
+    training = [*saved["history"], stage(saved)]
+    return [export_scale(net, scale, target, training) for scale in scales or net.scales]
+
+
+def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, Any]]) -> Path:
+    """Write one scale; raises TrainError where the ONNX does not compute what torch does."""
+    if scale not in net.scales:
+        raise TrainError(f"the network has no scale {scale}: {net.scales}")
+    model = to_onnx(net, scale).SerializeToString()
     enlarge = openvino_enlarge(model)
-    worst = difference(net, enlarge)
-    if worst > TOLERANCE:
-        raise RuntimeError(f"ONNX and torch differ by {worst:.2g}")
-    path = engines / name / f"x{scale}.onnx"
+    worst = difference(net, scale, enlarge)
+    if not worst <= TOLERANCE:  # nor when it is not a number
+        raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
+    path = target.file(scale)
+    of_others = any("imported" in stage for stage in training)
     entry = {
-        "file": path.relative_to(engines).as_posix(),
+        "file": path.relative_to(target.engines).as_posix(),
         "sha256": hashlib.sha256(model).hexdigest(),
         "precision": "fp32",
         "colour": net.colour,
         "range": [0.0, 1.0],
-        "receptive_field_radius": receptive_field_radius(net),
-        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
-        "multadds_720p": multadds(net),
-        "recipe": saved["recipe"],
-        "step": saved["step"],
-        "data": data,
-        "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in data_sets},
-        "licence": LICENCE,
+        "receptive_field_radius": receptive_field_radius(net, scale),
+        "parameters": parameters(at_scale(net, scale)),
+        "multadds_720p": multadds(net, scale),
+        "training": training,
+        "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
+        "video": video_scores(enlarge, scale, net.colour, target.clips),
+        "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, model)  # only now: until its entry is there, vsr would call it damaged
-    _enter(engines / "manifest.json", name, f"x{scale}", entry)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, model)  # only now: until its entry is there, vsr would call it damaged
+        _enter(target.engines / "manifest.json", target.model, f"x{scale}", entry)
+    except OSError as exc:
+        raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise TrainError(f"the manifest in {target.engines} is damaged: {exc}") from exc
     log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
     return path
+
+
+def video_scores(
+    enlarge: Enlarge, scale: int, colour: str, clips: Sequence[Path]
+) -> dict[str, dict[str, float]]:
+    """{clip: {method: Y-PSNR}} of compressed clips, the mean over crf 23, 28 and 33."""
+    method = Method(label="ours", enlarge=enlarge, colour=colour, scale=scale)
+    settings = VideoSettings(scale=scale, ssim=False)
+    found: dict[str, dict[str, float]] = {}
+    for clip in clips:
+        scores: dict[str, list[float]] = {}
+        for row in score_clip(clip, [method], settings):
+            scores.setdefault(row.method, []).append(row.psnr)
+        found[clip.stem] = {name: round(float(np.mean(db)), 3) for name, db in scores.items()}
+    return found
 
 
 def _enter(manifest: Path, name: str, key: str, entry: dict[str, Any]) -> None:
     content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
     if manifest.exists():
         content = json.loads(manifest.read_text(encoding="utf-8"))
+    if content.get("schema") != SCHEMA:
+        raise TrainError(f"{manifest} is not of this version ({SCHEMA}): export into a new folder")
     content["models"].setdefault(name, {})[key] = entry
     _write(manifest, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
     _write(manifest.with_name("README.md"), cards(content["models"]).encode())

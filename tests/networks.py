@@ -1,0 +1,50 @@
+"""Networks on which a wrong layer shows: random, with no part trivial and a strong result."""
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from train.nets import Carn, Dcscn, Net, bicubic
+
+N = TypeVar("N", bound=Net)
+
+
+def roughened(net: N, seed: int = 3) -> N:
+    """Give every layer weights that pass signals on, random biases and slopes.
+
+    What the network makes of noise, without its bicubic skip, has a standard deviation of 0.15.
+    """
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.PReLU):
+                module.weight.uniform_(-0.4, 0.9)
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.weight.requires_grad:
+                nn.init.kaiming_normal_(module.weight)
+                assert module.bias is not None
+                module.bias.normal_(0, 0.1)
+        x = torch.rand(1, channels(net), 12, 16)
+        for scale, last in zip(net.scales, _last(net), strict=False):
+            last.weight.mul_(0.15 / own_part(net.eval(), x, scale).std())
+            assert last.bias is not None
+            last.bias.normal_(0, 0.05)
+    return net
+
+
+def own_part(net: Net, x: Tensor, scale: int) -> Tensor:
+    """The result without the bicubic skip, where there is one."""
+    return net(x, scale) if isinstance(net, Carn) else net(x, scale) - bicubic(x, scale)
+
+
+def channels(net: Net) -> int:
+    """Of the pictures that it reads."""
+    return {"y": 1, "rgb": 3}[net.colour]
+
+
+def _last(net: Net) -> list[nn.Conv2d]:
+    if isinstance(net, Carn):
+        return [net.exit]
+    if isinstance(net, Dcscn):
+        return [net.last]
+    return [conv for conv in net.exits if isinstance(conv, nn.Conv2d)]

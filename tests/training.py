@@ -1,0 +1,81 @@
+"""Tiny trainings for tests: pictures that are made up, a recipe of a few steps, a real loop."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from PIL import Image
+
+from train.data import Patches, Pictures
+from train.loop import Trainer, fit
+from train.recipe import Recipe
+from train.watch import Watch
+
+Pixels = npt.NDArray[np.uint8]
+
+TINY = Recipe(steps=6, batch=2, patch=8, warmup=2)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Pixels:
+    """RGB noise: no place looks like another."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def scene(height: int, width: int, seed: int) -> Pixels:
+    """A synthetic photograph: soft waves, hard edges, a little grain."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = np.sin(x / rng.uniform(2, 6, 3)[:, None, None] + y / rng.uniform(3, 9))
+    edges = np.sign(np.sin((x + 2 * y) / rng.uniform(4, 8)))
+    grain = rng.normal(0, 3, (3, height, width))
+    rgb = 128 + 50 * waves + 40 * edges + grain
+    return np.clip(rgb, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def png(image: Pixels) -> bytes:
+    """The bytes of a PNG."""
+    return encoded(Image.fromarray(image))
+
+
+def image_folder(folder: Path, size: tuple[int, int] = (48, 64)) -> Path:
+    """A new folder with two scenes."""
+    folder.mkdir()
+    for seed in range(2):
+        (folder / f"{seed}.png").write_bytes(png(scene(*size, seed)))
+    return folder
+
+
+def patches_for(trainer: Trainer, folder: Path) -> Patches:
+    """What a trainer's own recipe cuts from a folder."""
+    recipe, net = trainer.recipe, trainer.net
+    pictures = Pictures.load([folder], net.scales, recipe)
+    return Patches(pictures, recipe, net.colour, net.scales)
+
+
+def train(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch | None = None) -> bool:
+    """`fit` on the CPU, wherever the tests run."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return fit(trainer, patches, checkpoint, watch or Watch(every=2), fabric)
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    """Nested dictionaries of tensors and numbers, equal to the last bit."""
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs)
+    elif isinstance(ours, dict):
+        assert list(ours) == list(theirs)
+        for key in ours:
+            assert_same(ours[key], theirs[key])
+    else:
+        assert ours == theirs

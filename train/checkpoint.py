@@ -1,0 +1,100 @@
+"""Checkpoints: written whole or not at all, read without running code, able to rebuild themselves.
+
+A checkpoint is a dictionary: `schema`, `name` and `config` (the network), `recipe`, `data`,
+`history` (the trainings before this one), `precision`, `command`,
+`commit`, `step`, `net`, `average`,
+`optimiser`, `rule`.
+"""
+
+import pickle
+import subprocess
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import torch
+
+from train.errors import TrainError
+from train.nets import NETS, Net, from_config
+
+SCHEMA: Final = "vsr-checkpoint/1"
+_KEYS: Final = {"schema", "name", "config", "recipe", "step", "net", "average"}
+
+
+def save_checkpoint(path: Path, saved: dict[str, Any]) -> None:
+    """Write beside the place and rename when whole; what was there survives any failure.
+
+    Raises TrainError when it cannot be written, on a full disk for instance.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"schema": SCHEMA, **saved}, file)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as exc:  # torch turns a full disk into a RuntimeError
+        temporary.unlink(missing_ok=True)
+        kept = "; the checkpoint before it is whole" if path.exists() else ""
+        why = exc.strerror if isinstance(exc, OSError) else "is the disk full?"
+        raise TrainError(f"cannot save {path}: {why}{kept}") from exc
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote; never executes code from the file.
+
+    Raises TrainError for a missing, truncated, damaged or foreign file, and one that holds code.
+    """
+    try:
+        check_archive(path)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    except pickle.UnpicklingError as exc:
+        raise TrainError(f"{path} is refused: it holds more than numbers and text") from exc
+    except Exception as exc:  # bytes that are no such file raise nearly anything in the libraries
+        raise TrainError(f"{path} is not a checkpoint, or damaged") from exc
+    if not isinstance(saved, dict) or not set(saved) >= _KEYS or saved["schema"] != SCHEMA:
+        raise TrainError(f"{path} is not a checkpoint of this program (`import` reads others)")
+    return saved
+
+
+def check_archive(file: Path | BinaryIO) -> None:
+    """Raise BadZipFile for a wrong checksum: torch itself does not look at them."""
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+
+
+def stage(saved: dict[str, Any]) -> dict[str, Any]:
+    """What the training of a checkpoint did, for the history of what follows it."""
+    return {key: saved[key] for key in ("recipe", "step", "data", "precision", "command", "commit")}
+
+
+def rebuilt(saved: dict[str, Any]) -> Net:
+    """The network of a checkpoint's settings, without its weights."""
+    if saved["name"] not in NETS:
+        raise TrainError(f"the checkpoint is of a network '{saved['name']}' that is not known here")
+    return from_config(replace(NETS[saved["name"]], **saved["config"]))
+
+
+def averaged_net(checkpoint: Path) -> tuple[dict[str, Any], Net]:
+    """A checkpoint and its averaged weights in training form, ready for inference."""
+    saved = load_checkpoint(checkpoint)
+    net = rebuilt(saved)
+    net.load_state_dict(saved["average"])
+    return saved, net.eval()
+
+
+def commit() -> str:
+    """The checkout's commit, with a `+` for uncommitted changes; empty outside of one."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git(here, "status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,80 @@
+"""Start weights by name, because the papers differ in them and compare them.
+
+`INITS` maps a name to what is done to one convolution, `initialise` does it to all trained ones.
+Each layer's weights scale with its fan-in, the inputs of one output value: input channels of its
+group times kernel height times kernel width (of a transposed convolution, as torch counts them:
+*output* channels times kernel area).
+
+- `carn`: Ahn, Kang, Sohn, ECCV 2018 (arXiv:1803.08664), section 4.2: weights and biases
+  U(-k, k), k = 1 / sqrt(c_in). By its words c_in is the number of input channels alone, without the
+  kernel's area and before grouping, and is taken so here. The public code leaves PyTorch 0.4's own
+  start, k = 1 / sqrt(c_in * kernel area), which is `default` with random biases.
+- `he`: He et al., ICCV 2015 (arXiv:1502.01852), equation 10: N(0, 2 / fan-in), biases 0; DCSCN and
+  CSRCNN ask for it. (DCSCN's public code cuts the normal at two deviations: 12 % less spread.)
+- The six of the comparison in PCARN (arXiv:1903.02240, Table 3), as nmhkahn/PCARN-pytorch,
+  carnpp/init.py, has them, biases 0: `default` U(+-sqrt(1 / fan-in)), which PCARN is trained with,
+  `msra-uniform` U(+-sqrt(6 / fan-in)), `msra-normal` N(0, 2 / fan-in), the same as `he`; each also
+  times 0.1.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from train.errors import TrainError
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+
+
+def _carn(conv: Convolution) -> None:
+    bound = 1 / math.sqrt(conv.in_channels)
+    for values in _trained(conv):
+        nn.init.uniform_(values, -bound, bound)
+
+
+def _scaled(draw: Callable[[Tensor], Tensor], factor: float) -> Callable[[Convolution], None]:
+    """Weights drawn by a function that fills a tensor, times a factor; biases 0."""
+
+    def fill(conv: Convolution) -> None:
+        for values in _trained(conv):
+            if values is conv.bias:
+                nn.init.zeros_(values)
+            else:
+                draw(values)
+                values.data.mul_(factor)
+
+    return fill
+
+
+def _trained(conv: Convolution) -> list[Tensor]:
+    """Weight and bias, as far as they are there and trained."""
+    return [p for p in (conv.weight, conv.bias) if p is not None and p.requires_grad]
+
+
+_DEFAULT = partial(nn.init.kaiming_uniform_, a=math.sqrt(5))
+
+INITS: dict[str, Callable[[Convolution], None]] = {
+    "carn": _carn,
+    "default": _scaled(_DEFAULT, 1.0),
+    "default-0.1": _scaled(_DEFAULT, 0.1),
+    "he": _scaled(nn.init.kaiming_normal_, 1.0),
+    "msra-normal": _scaled(nn.init.kaiming_normal_, 1.0),
+    "msra-normal-0.1": _scaled(nn.init.kaiming_normal_, 0.1),
+    "msra-uniform": _scaled(nn.init.kaiming_uniform_, 1.0),
+    "msra-uniform-0.1": _scaled(nn.init.kaiming_uniform_, 0.1),
+}
+
+
+def initialise(net: nn.Module, kind: str) -> None:
+    """Draw the weights and biases of every trained convolution anew, from torch's generator.
+
+    Mean shifts and other frozen convolutions keep theirs, and so do PReLU slopes and batch norm.
+    Raises TrainError for an unknown kind.
+    """
+    if kind not in INITS:
+        raise TrainError(f"no initialisation '{kind}'; there are: {', '.join(INITS)}")
+    for module in net.modules():  # a block that is used several times comes once
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            INITS[kind](module)

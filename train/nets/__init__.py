@@ -1,0 +1,74 @@
+"""The papers' networks in training form, by name: `NETS` has their settings, `build` makes one.
+
+A network is called as `net(lr, scale)`: float [N, C, H, W] in 0..1 -> [N, C, scale*H, scale*W],
+C = 3 (RGB) or 1 (full-range luma) as `net.colour` says, for any scale of `net.scales`.
+"""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from train.nets.carn import Carn, CarnConfig
+from train.nets.common import bicubic
+from train.nets.csrcnn import Csrcnn, CsrcnnConfig
+from train.nets.dcscn import Dcscn, DcscnConfig
+
+Net = Carn | Dcscn | Csrcnn
+Config = CarnConfig | DcscnConfig | CsrcnnConfig
+
+_MOBILE = CarnConfig(groups=4, efficient=True, recursive=True)
+
+NETS: dict[str, Config] = {
+    "carn": CarnConfig(),
+    "carn-nl": CarnConfig(local_cascade=False),
+    "carn-ng": CarnConfig(global_cascade=False),
+    "carn-baseline": CarnConfig(local_cascade=False, global_cascade=False),
+    "carn-m": _MOBILE,
+    "pcarn": CarnConfig(pcarn=True),
+    "pcarn-l1": CarnConfig(pcarn=True),
+    "pcarn-m": replace(_MOBILE, pcarn=True),
+    "pcarn-m-l1": replace(_MOBILE, pcarn=True),
+    "dcscn": DcscnConfig(),
+    "c-dcscn": DcscnConfig(features=(32, 26, 22, 18, 14, 11, 8), a1=24, b1=8, b2=8),
+    "csrcnn": CsrcnnConfig(),
+}
+"""PCARN's L1 form is the same network before its adversarial training."""
+
+
+def build(name: str, scales: tuple[int, ...] | None = None, **changes: Any) -> Net:
+    """The training form of network `name`; `changes` override fields of its settings.
+
+    Raises KeyError for an unknown name, TypeError for an unknown field, ValueError for scales the
+    network cannot have.
+    """
+    if scales is not None:
+        changes["scales"] = scales
+    return from_config(replace(NETS[name], **changes))
+
+
+def from_config(config: Config) -> Net:
+    """The network of these settings."""
+    match config:
+        case CarnConfig():
+            return Carn(config)
+        case DcscnConfig():
+            return Dcscn(config)
+        case CsrcnnConfig():
+            return Csrcnn(config)
+
+
+def at_scale(net: Net, scale: int) -> Net:
+    """A fresh network with what `net` needs for one scale alone, to count its parts."""
+    config = net.config
+    if isinstance(config, CsrcnnConfig):
+        depth = config.scales.index(scale) + 1
+        return Csrcnn(replace(config, blocks=config.blocks[:depth], scales=config.scales[:depth]))
+    return from_config(replace(config, scales=(scale,)))
+
+
+def settings(net: Net) -> dict[str, Any]:
+    """The settings of a network as plain data, for a checkpoint."""
+    return asdict(net.config)
+
+
+__all__ = ["NETS", "Carn", "CarnConfig", "Config", "Csrcnn", "CsrcnnConfig", "Dcscn", "DcscnConfig",
+           "Net", "at_scale", "bicubic", "build", "from_config", "settings"]  # fmt: skip

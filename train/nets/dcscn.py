@@ -1,0 +1,79 @@
+"""DCSCN and c-DCSCN (Yamanaka, Kuwashima, Kurita 2017, arXiv:1707.05425), layer for layer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from train.nets.common import bicubic
+
+
+@dataclass(frozen=True, kw_only=True)
+class DcscnConfig:
+    """Filters of the paper's Table 1. L is 1x1: only so does section 4.3's complexity come out."""
+
+    features: tuple[int, ...] = (96, 76, 65, 55, 47, 39, 32)
+    a1: int = 64
+    b1: int = 32
+    b2: int = 32
+    keep: float = 1.0
+    """Dropout keep rate after every feature layer (the paper trains at 0.8), 1.0 for none."""
+    slope: float = 0.1
+    """PReLU slope at the start (the paper starts at 0)."""
+    scales: tuple[int, ...] = (2,)
+    """The one scale it enlarges by; the last layer has scale**2 filters."""
+
+
+class Feature(nn.Module):
+    """Convolution, PReLU, dropout: one unit of DCSCN."""
+
+    def __init__(self, source: int, target: int, kernel: int, config: DcscnConfig) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(source, target, kernel, padding=kernel // 2)
+        self.act = nn.PReLU(target, init=config.slope)
+        self.drop = nn.Dropout(1 - config.keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.act(self.conv(x)))
+
+
+class Dcscn(nn.Module):
+    """Deep CNN with skip connection and network in network, on full-range luma [N, 1, H, W]."""
+
+    colour = "y"
+
+    def __init__(self, config: DcscnConfig) -> None:
+        super().__init__()
+        if len(config.scales) != 1:
+            raise ValueError(f"DCSCN has one scale a network, not {config.scales}")
+        self.config, self.scales = config, config.scales
+        sources = (1, *config.features[:-1])
+        self.features = nn.ModuleList(
+            Feature(a, b, 3, config) for a, b in zip(sources, config.features, strict=True)
+        )
+        total = sum(config.features)
+        self.a1 = Feature(total, config.a1, 1, config)
+        self.b1 = Feature(total, config.b1, 1, config)
+        self.b2 = Feature(config.b1, config.b2, 3, config)
+        self.last = nn.Conv2d(config.a1 + config.b2, config.scales[0] ** 2, 1)  # L of Table 1
+        self.shuffle = nn.PixelShuffle(config.scales[0])
+
+    @property
+    def units(self) -> list[Feature]:
+        """The feature layers in order."""
+        return [unit for unit in self.features if isinstance(unit, Feature)]
+
+    def start_small(self) -> None:
+        """Make the last layer tiny, so that training starts as bicubic enlargement."""
+        nn.init.normal_(self.last.weight, std=1e-3)
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        outputs, y = [], x
+        for layer in self.features:
+            y = layer(y)
+            outputs.append(y)
+        y = torch.cat(outputs, 1)  # [N, 410, H, W]
+        y = torch.cat((self.a1(y), self.b2(self.b1(y))), 1)  # [N, 96, H, W]
+        residual = self.shuffle(self.last(y))
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would blur the picture
+            return residual.to(x.dtype) + bicubic(x, scale)
