@@ -58,6 +58,7 @@ def _fresh_logging() -> Iterator[None]:
     """Commands install a handler on the current stderr, which is closed after the test."""
     yield
     logging.getLogger("vsr").handlers.clear()
+    logging.getLogger("train").setLevel(logging.NOTSET)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
