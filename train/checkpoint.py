@@ -1,9 +1,8 @@
 """Checkpoints: written whole or not at all, read without running code, able to rebuild themselves.
 
 A checkpoint is a dictionary: `schema`, `name` and `config` (the network), `recipe`, `data`,
-`history` (the trainings before this one), `precision`, `command`,
-`commit`, `step`, `net`, `average`,
-`optimiser`, `rule`.
+`history` (the trainings before this one), `precision`, `command`, `commit`, `step`, `net`,
+`average`, `optimiser`, `rule`.
 """
 
 import pickle

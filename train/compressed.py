@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from train.errors import TrainError
 from train.evaluate import Method
+from train.images import Pixels
 from train.metrics import psnr, ssim
 from train.resize import downscale, keys_cubic
 
-Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float64]
 Kernel = Callable[[Array], Array]
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from train.checkpoint import check_archive
 from train.errors import TrainError
 
 
@@ -282,10 +283,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _torch(path: Path) -> dict[str, Tensor]:
-    if zipfile.is_zipfile(path):  # torch itself does not look at the checksums
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+    if zipfile.is_zipfile(path):  # the older format has no checksums
+        check_archive(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's about odd pickles: what matters raises
         saved = torch.load(path, map_location="cpu", weights_only=True)

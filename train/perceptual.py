@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from train.errors import TrainError
+from train.images import Pixels
 from train.niqe import FILES as NIQE_FILES
 from train.niqe import Niqe, read_arrays
 
 log = logging.getLogger(__name__)
-Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.float64]
 
 LPIPS_FILE = "lpips_alex_v0.1.npz"

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from train.images import Pixels
 from train.metrics import luma, psnr
-
-Pixels = npt.NDArray[np.uint8]
 
 GAP, LINE = 6, 20
 """Pixels between cells, and of a line of text under each."""
