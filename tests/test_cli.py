@@ -85,7 +85,8 @@ def test_doctor_finds_what_run_needs() -> None:
     data = CliRunner().invoke(main, ["doctor", "--json"])
     assert text.exit_code == data.exit_code == 0, text.output
     findings = {f["what"]: f for f in json.loads(data.output)["findings"]}
-    assert findings["inference (openvino)"]["works"]
+    assert findings["inference"]["works"]
+    assert "pip install" in findings["tensorrt"]["remedy"]
     assert findings["encoder h264"]["works"]
     assert "c-dcscn x2" in findings["networks"]["detail"]
 

@@ -14,7 +14,7 @@ from vsr.backends import Backend
 from vsr.colour import Colour
 from vsr.errors import ModelError
 from vsr.frame import Plane, Planes
-from vsr.graph import NetworkFacts, PlaneFormat, bicubic_network, build_graph
+from vsr.graph import NetworkFacts, PlaneFormat, PlaneGraph, bicubic_network
 
 Exact = npt.NDArray[np.float64]
 
@@ -89,8 +89,8 @@ def enlarge(
     backend: Backend, net: onnx.ModelProto, facts: NetworkFacts, colour: Colour, planes: Planes
 ) -> Planes:
     height, width = planes[0].shape
-    graph = build_graph(net, facts, colour, (width, height))
-    return backend.compile(graph).submit(planes).result()
+    graph = PlaneGraph(network=net, facts=facts, colour=colour)
+    return backend.compile(graph, (width, height)).submit(planes).result()
 
 
 def bicubic(backend: Backend, planes: Planes, scale: int, colour: Colour = FULL) -> Planes:
@@ -389,4 +389,4 @@ def test_luma_network_sees_black_as_0_and_white_as_1(
 def test_other_plane_formats_are_refused() -> None:
     facts = NetworkFacts(scale=2, colour="y")
     with pytest.raises(ModelError, match="8-bit 4:2:0"):
-        build_graph(repeating(1), facts, LIMITED, (16, 16), PlaneFormat(bits=10))
+        PlaneGraph(network=repeating(1), facts=facts, planes=PlaneFormat(bits=10)).onnx((16, 16))

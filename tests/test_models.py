@@ -16,7 +16,7 @@ from vsr.backends import Backend
 from vsr.colour import Colour
 from vsr.errors import BackendError, ModelError, UsageError, VsrError
 from vsr.frame import Plane
-from vsr.graph import build_graph
+from vsr.graph import PlaneGraph
 
 TWICE = "twice = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> ()"
 REPEAT = f'{TWICE} sr = Resize <mode = "nearest"> (lr, , twice)'
@@ -67,8 +67,8 @@ def enlarged_luma(backend: Backend, model: models.Model, luma: Plane) -> Plane:
     """The model at work in its planes-to-planes graph, on grey pictures."""
     height, width = luma.shape
     chroma = np.full((-(-height // 2), -(-width // 2)), 128, np.uint8)
-    graph = build_graph(model.network, model.facts, Colour(), (width, height))
-    return backend.compile(graph).submit((luma, chroma, chroma)).result()[0]
+    engine = backend.compile(model.graph(Colour()), (width, height))
+    return engine.submit((luma, chroma, chroma)).result()[0]
 
 
 def assert_repeats_pixels(backend: Backend, model: models.Model) -> None:
@@ -497,7 +497,10 @@ class BrokenBackend:
     name = "broken"
     device = "none"
 
-    def compile(self, graph: bytes) -> Any:
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        return "fp32"
+
+    def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> Any:
         raise BackendError("no device left")
 
     def run(self, model: bytes, inputs: object) -> list[object]:

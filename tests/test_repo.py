@@ -19,9 +19,10 @@ SOURCES = sorted(p for d in FOLDERS for p in (ROOT / d).rglob("*.py"))
 
 ORDER = [
     "version", "errors", "colour", "location", "resampling", "frame", "info", "timeline",
-    "source", "backends", "network", "graph", "models", "encoder", "carry", "sink",
+    "source", "network", "graph", "precision", "rewrite", "cuda", "kernels", "rtx_plan",
+    "trt", "cache", "build", "backends", "probe", "models", "checked", "encoder", "carry", "sink",
     "upscaler", "ledger", "pipeline", "report", "job", "__init__",
-    "progress", "doctor", "cli",
+    "progress", "doctor", "terminal", "ahead", "build_command", "cli",
 ]  # fmt: skip
 """From the bottom up; a module imports only what stands before it."""
 

@@ -16,7 +16,7 @@ from vsr.backends import Backend
 from vsr.colour import Colour
 from vsr.errors import BackendError, InputError
 from vsr.frame import Frame, Planes, now
-from vsr.graph import NetworkFacts, bicubic_network
+from vsr.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.models import Model
 from vsr.upscaler import Span, Upscaler, plan_tiles, spans, tile_length
 
@@ -86,8 +86,7 @@ def run(model: Model, backend: Backend, planes: Planes) -> Planes:
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles of at most 80 x 64, as if memory were scarce."""
-    monkeypatch.setattr(upscaler, "MAX_TILE_WIDTH", 80)
+    """Small tiles, as if memory were scarce."""
     monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 80 * 64)
 
 
@@ -225,7 +224,6 @@ def assert_no_trace(
 ) -> None:
     planes = noise(*size)
     whole = run(model, backend, planes)
-    monkeypatch.setattr(upscaler, "MAX_TILE_WIDTH", 80)
     monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 80 * 64)
     plan = plan_tiles(model, *size)
     assert len(plan.columns) * len(plan.rows) > 1
@@ -408,7 +406,10 @@ class FakeBackend:
         self.uncollected = 0
         self.most = 0
 
-    def compile(self, graph: bytes) -> "FakeBackend":
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        return "fp32"
+
+    def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> "FakeBackend":
         return self
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:

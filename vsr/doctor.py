@@ -1,6 +1,5 @@
 """What this machine has, what is missing, and the command that installs it (`vsr doctor`)."""
 
-import importlib.util
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -9,9 +8,11 @@ import av
 
 from vsr import models
 from vsr.backends import load_backend
+from vsr.cuda import load_cuda
 from vsr.encoder import CODECS, pixel_format
-from vsr.errors import VsrError, reason
+from vsr.errors import BackendError, VsrError, reason
 from vsr.report import machine, versions
+from vsr.trt import RUNTIMES, load_library
 
 HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv")
 
@@ -33,17 +34,28 @@ def _inference() -> Finding:
     try:
         backend = load_backend()
     except VsrError as exc:
-        return Finding("inference (openvino)", False, str(exc), "pip install openvino")
-    return Finding("inference (openvino)", True, f"{backend.device}")
+        return Finding("inference", False, str(exc), "pip install openvino")
+    return Finding("inference", True, f"{backend.name} on {backend.device}")
 
 
-def _tensorrt() -> Finding:
-    for module in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
-        if importlib.util.find_spec(module):
-            detail = f"{module} is installed, but this version of vsr does not use it yet"
-            return Finding("tensorrt", False, detail, needed=False)
-    detail = "not installed, and this version of vsr does not use it yet"
-    return Finding("tensorrt", False, detail, needed=False)
+def _library(name: str) -> Finding:
+    """One of the two libraries that build and run engines on NVIDIA GPUs."""
+    try:
+        library = load_library(name)
+    except BackendError as exc:
+        problem, _, command = str(exc).partition(": ")
+        return Finding(name, False, problem, command, needed=False)
+    return Finding(name, True, f"{library.title} builds engines here", needed=False)
+
+
+def _gpu() -> Finding:
+    try:
+        cuda = load_cuda()
+    except VsrError as exc:
+        return Finding("NVIDIA GPU", False, str(exc), needed=False)
+    major, minor = cuda.compute_capability
+    memory = f"{cuda.total_memory / 2**30:.0f} GiB, CUDA {cuda.driver}"
+    return Finding("NVIDIA GPU", True, f"{cuda.name} (sm{major}{minor}), {memory}", needed=False)
 
 
 def _networks() -> Finding:
@@ -81,7 +93,8 @@ def examine() -> list[Finding]:
     """Look at everything; takes a second or two."""
     software = [_encoder(name, label, needed=True) for label, name in CODECS.items()]
     hardware = [_encoder(name, name, needed=False) for name in HARDWARE_ENCODERS]
-    return [_inference(), _tensorrt(), _networks(), *software, *hardware]
+    nvidia = [_gpu(), *(_library(name) for name in RUNTIMES)]
+    return [_inference(), *nvidia, _networks(), *software, *hardware]
 
 
 def as_json(findings: list[Finding]) -> dict[str, Any]:

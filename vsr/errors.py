@@ -6,6 +6,7 @@
     ├── OutputError           1  the output cannot be created or written
     ├── ModelError            1  a network's file is damaged or not a super-resolution network
     ├── BackendError          1  the inference backend is missing or failed
+    │   └── OutOfMemoryError  1  memory ran out: smaller tiles or batches help
     └── InterruptedRunError 130  stopped by the user before there was anything to keep
 
 Foreign exceptions (PyAV, OpenVINO, ONNX, OSError) are wrapped once, where they are met, `from exc`.
@@ -46,6 +47,10 @@ class ModelError(VsrError):
 
 class BackendError(VsrError):
     """The inference backend is missing, refused the graph, or failed while running."""
+
+
+class OutOfMemoryError(BackendError):
+    """The device's memory, or page-locked memory, is used up: take smaller tiles or batches."""
 
 
 class InterruptedRunError(VsrError):

@@ -3,10 +3,10 @@
 Inputs `y`, `u`, `v` are the decoder's planes and outputs `y_out`, `u_out`, `v_out` the encoder's,
 so range, matrix, chroma resampling, rounding and clipping happen inside the engine and host code
 only moves bytes. Everything is convolution, pointwise or DepthToSpace: Resize(cubic) is slow on
-every backend. Shapes are fixed when the graph is built.
+every backend. Shapes are fixed when the graph is built, or left free for an engine with a profile.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -93,14 +93,16 @@ class _Builder:
         inputs = [x, self.constant(kernel)] + ([] if bias is None else [self.constant(bias)])
         return self.node("Conv", *inputs, **kw)
 
-    def enlarge(self, x: str, factor: tuple[int, int], offset: tuple[float, float]) -> str:
-        """Cubic enlargement of single-channel planes by (rows, columns), edges repeated."""
-        kernel = enlarging_kernel(*factor, *offset)
-        y = self.convolve(self.pad_edge(x, *[REACH] * 4), kernel)
+    def enlarge(
+        self, x: str, factor: tuple[int, int], offset: tuple[float, float], planes: int = 1
+    ) -> str:
+        """Cubic enlargement of each of `planes` channels by (rows, columns), edges repeated."""
+        kernel = np.tile(enlarging_kernel(*factor, *offset), (planes, 1, 1, 1))
+        y = self.convolve(self.pad_edge(x, *[REACH] * 4), kernel, group=planes)
         return self.interleave(y, *factor)
 
     def interleave(self, x: str, rows: int, columns: int) -> str:
-        """[N, rows*columns, H, W] -> [N, 1, rows*H, columns*W]."""
+        """[N, C*rows*columns, H, W] -> [N, C, rows*H, columns*W]."""
         if rows == columns:
             return self.node("DepthToSpace", x, blocksize=rows, mode="CRD") if rows > 1 else x
         raise ModelError(f"chroma enlarged {rows}x{columns} is not supported yet")
@@ -117,8 +119,8 @@ class _Builder:
 class _Plan:
     """What every part of one graph agrees on."""
 
-    width: int
-    height: int
+    size: tuple[int, int] | None
+    """(width, height) in LR luma pixels; None: free, both even."""
     planes: PlaneFormat
     facts: NetworkFacts
     colour: Colour
@@ -128,8 +130,29 @@ class _Plan:
         return self.facts.scale
 
     @property
-    def out(self) -> tuple[int, int]:
-        return self.planes.output(self.width, self.height, self.scale)
+    def chroma_is_whole(self) -> bool:
+        """Whether luma is a whole number of chroma samples, so that nothing is cut or repeated."""
+        p = self.planes
+        return self.size is None or (self.size[0] % p.chroma_x, self.size[1] % p.chroma_y) == (0, 0)
+
+    def cut_to_luma(self, b: _Builder, x: str) -> str:
+        """A plane made of whole chroma samples, cut to the LR luma's size."""
+        return x if self.chroma_is_whole or not self.size else b.crop(x, *self.size[::-1])
+
+    def repeat_edge(self, b: _Builder, x: str) -> str:
+        """The enlarged picture, grown to whole chroma samples."""
+        if self.chroma_is_whole or not self.size:
+            return x
+        width, height = self.planes.output(*self.size, self.scale)
+        down, right = height - self.size[1] * self.scale, width - self.size[0] * self.scale
+        return b.pad_edge(x, 0, 0, down, right)
+
+    def cut_to_chroma(self, b: _Builder, x: str) -> str:
+        """An enlarged chroma plane, cut to the size that goes with the output's luma."""
+        if self.chroma_is_whole or not self.size:
+            return x
+        width, height = self.planes.chroma(*self.planes.output(*self.size, self.scale))
+        return b.crop(x, height, width)
 
     def chroma_offset(self, factor: int) -> tuple[float, float]:
         """(rows, columns) where the first chroma sample of a `factor` times finer grid lies.
@@ -143,29 +166,37 @@ class _Plan:
         return (centred, cosited if p.chroma_x > 1 else centred)
 
 
-def build_graph(
-    network: onnx.ModelProto,
-    facts: NetworkFacts,
-    colour: Colour,
-    size: tuple[int, int],
-    planes: PlaneFormat = PlaneFormat(),
-) -> bytes:
-    """The serialized planes-to-planes graph for pictures of `size` (width, height).
+@dataclass(frozen=True, kw_only=True)
+class PlaneGraph:
+    """A network wrapped for one colour and precision: makes the graph of any picture size."""
 
-    Inputs y uint8 [1, 1, H, W], u and v uint8 [1, 1, H/2, W/2] (rounded up); outputs the same
-    at `scale` times the size. The network is inlined; its input and output keep their dtype.
-    """
-    if planes != PlaneFormat():
-        raise ModelError("only 8-bit 4:2:0 planes are supported yet")
-    plan = _Plan(width=size[0], height=size[1], planes=planes, facts=facts, colour=colour)
-    b = _Builder()
-    inputs = ("y", "u", "v")
-    y, u, v = (b.node("Cast", name, to=TensorProto.FLOAT) for name in inputs)
-    uv = b.node("Concat", u, v, axis=0)  # both chroma planes as a batch of one channel
-    wrap = _wrap_luma if facts.colour == "y" else _wrap_rgb
-    plain = inlinable(network)
-    wrap(b, plain, plan, y, uv)
-    return _assemble(b, plain, plan).SerializeToString()
+    network: onnx.ModelProto
+    facts: NetworkFacts
+    colour: Colour = field(default_factory=Colour)
+    planes: PlaneFormat = PlaneFormat()
+    precision: str = "fp32"
+    """What the network inside is to be computed in; realised by the backend."""
+    label: str = "network"
+    """Name for people and for files, such as `carn-m-x2`."""
+
+    def onnx(self, size: tuple[int, int] | None, batch: int | None = 1) -> bytes:
+        """The serialized planes-to-planes graph for pictures of `size` (width, height).
+
+        Inputs y uint8 [N, 1, H, W], u and v uint8 [N, 1, H/2, W/2] (rounded up); outputs the same
+        at `scale` times the size. None leaves the size (which must then be even) or the batch
+        free. The network is inlined; its input and output keep their dtype.
+        """
+        if self.planes != PlaneFormat():
+            raise ModelError("only 8-bit 4:2:0 planes are supported yet")
+        plan = _Plan(size=size, planes=self.planes, facts=self.facts, colour=self.colour)
+        b = _Builder()
+        inputs = ("y", "u", "v")
+        y, u, v = (b.node("Cast", name, to=TensorProto.FLOAT) for name in inputs)
+        uv = b.node("Concat", u, v, axis=1)
+        wrap = _wrap_luma if self.facts.colour == "y" else _wrap_rgb
+        plain = inlinable(self.network)
+        wrap(b, plain, plan, y, uv)
+        return _assemble(b, plain, plan, batch).SerializeToString()
 
 
 def _wrap_luma(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
@@ -175,15 +206,12 @@ def _wrap_luma(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: s
     centred = b.node("Sub", y, b.constant(offset[0]))
     luma = _run_network(b, network, b.node("Mul", centred, b.constant(1 / unit)))
     codes = b.node("Add", b.node("Mul", luma, b.constant(unit)), b.constant(offset[0]))
-    out_w, out_h = plan.out
-    down, right = out_h - plan.height * plan.scale, out_w - plan.width * plan.scale
-    b.to_codes(b.pad_edge(codes, 0, 0, down, right), "y_out", plan.planes.bits)
+    b.to_codes(plan.repeat_edge(b, codes), "y_out", plan.planes.bits)
 
     s = plan.scale
-    large = b.enlarge(uv, (s, s), plan.chroma_offset(s)) if s > 1 else uv
-    chroma_w, chroma_h = plan.planes.chroma(out_w, out_h)
-    large = b.crop(large, chroma_h, chroma_w)
-    for plane, name in zip(b.split(large, 2, 0), ("u_out", "v_out"), strict=True):
+    large = b.enlarge(uv, (s, s), plan.chroma_offset(s), planes=2) if s > 1 else uv
+    large = plan.cut_to_chroma(b, large)
+    for plane, name in zip(b.split(large, 2, 1), ("u_out", "v_out"), strict=True):
         b.to_codes(plane, name, plan.planes.bits)
 
 
@@ -193,17 +221,14 @@ def _wrap_rgb(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: st
     matrix, offset = code_from_rgb(plan.colour, p.bits)
     inverse = np.linalg.inv(matrix) * plan.facts.value_max
     # a luma column x lies at chroma column x / 2: on the first of every two
-    fine = b.enlarge(uv, (p.chroma_y, p.chroma_x), (0.5 / p.chroma_y - 0.5, 0.0))
-    u, v = b.split(b.crop(fine, plan.height, plan.width), 2, 0)
-    yuv = b.node("Concat", y, u, v, axis=1)
+    fine = b.enlarge(uv, (p.chroma_y, p.chroma_x), (0.5 / p.chroma_y - 0.5, 0.0), planes=2)
+    yuv = b.node("Concat", y, plan.cut_to_luma(b, fine), axis=1)
     rgb = b.convolve(yuv, inverse[:, :, None, None], -inverse @ offset)
 
     result = _run_network(b, network, rgb)
     kernel = (matrix / plan.facts.value_max)[:, :, None, None]
     codes = b.convolve(result, kernel, offset)
-    out_w, out_h = plan.out
-    down, right = out_h - plan.height * plan.scale, out_w - plan.width * plan.scale
-    y_out, *chroma = b.split(b.pad_edge(codes, 0, 0, down, right), 3, 1)
+    y_out, *chroma = b.split(plan.repeat_edge(b, codes), 3, 1)
     b.to_codes(y_out, "y_out", p.bits)
     # rows averaged in pairs, columns [1 2 1]/4 around every second one: same siting as above
     small = np.outer([0.5, 0.5], [0.25, 0.5, 0.25])[None, None]
@@ -241,15 +266,26 @@ def _run_network(b: _Builder, network: onnx.ModelProto, x: str) -> str:
     return result
 
 
-def _assemble(b: _Builder, network: onnx.ModelProto, plan: _Plan) -> onnx.ModelProto:
-    def tensor(name: str, width: int, height: int) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.UINT8, [1, 1, height, width])
-
-    sizes = {"": (plan.width, plan.height), "_out": plan.out}
+def _assemble(
+    b: _Builder, network: onnx.ModelProto, plan: _Plan, batch: int | None
+) -> onnx.ModelProto:
+    sizes: list[tuple[str, int | str, int | str, int | str, int | str]]
+    if plan.size is None:
+        sizes = [("", "W", "H", "W/2", "H/2"), ("_out", "sW", "sH", "sW/2", "sH/2")]
+    else:
+        out = plan.planes.output(*plan.size, plan.scale)
+        both = (("", plan.size), ("_out", out))
+        sizes = [(suffix, *size, *plan.planes.chroma(*size)) for suffix, size in both]
     tensors = {
-        suffix: [tensor(f"y{suffix}", *size)]
-        + [tensor(f"{c}{suffix}", *plan.planes.chroma(*size)) for c in "uv"]
-        for suffix, size in sizes.items()
+        suffix: [
+            helper.make_tensor_value_info(name, TensorProto.UINT8, [batch or "N", 1, high, wide])
+            for name, wide, high in (
+                (f"y{suffix}", width, height),
+                (f"u{suffix}", chroma_w, chroma_h),
+                (f"v{suffix}", chroma_w, chroma_h),
+            )
+        ]
+        for suffix, width, height, chroma_w, chroma_h in sizes
     }
     graph = helper.make_graph(b.nodes, "planes", tensors[""], tensors["_out"], b.constants)
     model = helper.make_model(graph, opset_imports=list(network.opset_import))

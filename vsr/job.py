@@ -62,8 +62,12 @@ class Settings:
     model: str = models.DEFAULT
     scale: int | None = None
     """None: 2, or the scale of the .onnx file."""
+    precision: str = "auto"
+    """A key of `vsr.precision.PRECISIONS`, or what is best on the device."""
     backend: str = "auto"
     device: str | None = None
+    batch: int = 1
+    """Pictures that a GPU takes at once: for small ones, in files."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     window: Window = field(default_factory=Window)
     overwrite: bool = False
@@ -99,10 +103,11 @@ class Job:
         if settings.report:
             check_report_path(settings.report)
         backend = load_backend(settings.backend, settings.device)
-        model = models.find(settings.model, settings.scale, backend)
+        model = models.find(settings.model, settings.scale, backend, settings.precision)
         with closing(Source(self._input)) as source:
             info = source.info
-            upscaler = Upscaler(model, backend, info.colour, (info.width, info.height))
+            size = (info.width, info.height)
+            upscaler = Upscaler(model, backend, info.colour, size, settings.batch)
             report = self._new_report(source, upscaler, model, backend)
             self._process(source, upscaler, report)
         if settings.report:
@@ -161,6 +166,7 @@ class Job:
                 "name": str(self._output),
                 "model": model.name,
                 "scale": model.scale,
+                "precision": model.precision,
                 "model_sha256": model.sha256,
                 "backend": backend.name,
                 "device": backend.device,
@@ -215,8 +221,10 @@ def upscale(
     *,
     model: str = models.DEFAULT,
     scale: int | None = None,
+    precision: str = "auto",
     backend: str = "auto",
     device: str | None = None,
+    batch: int = 1,
     codec: str | None = None,
     crf: int | None = None,
     preset: str | None = None,
@@ -238,8 +246,10 @@ def upscale(
     settings = Settings(
         model=model,
         scale=scale,
+        precision=precision,
         backend=backend,
         device=device,
+        batch=batch,
         encoder=EncoderSettings(
             codec=codec, crf=crf, preset=preset, options=dict(encoder_options or {})
         ),

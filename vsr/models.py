@@ -2,19 +2,21 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
-from vsr.backends import Backend
+from vsr.backends import Runner
+from vsr.cache import EngineCache
+from vsr.colour import Colour
 from vsr.errors import BackendError, ModelError, UsageError, reason
-from vsr.graph import NetworkFacts, bicubic_network
+from vsr.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.network import inlinable, sole_input
+from vsr.precision import PRECISIONS
+from vsr.probe import probe
 
 _HERE = Path(__file__).parent
 # a wheel carries engines/ inside the package, a checkout has it beside the package
@@ -39,6 +41,8 @@ class Model:
     fixed_size: tuple[int, int] | None = None
     """(width, height) when the network accepts no other."""
     network: onnx.ModelProto
+    precision: str = "fp32"
+    """What it is computed in: `fp16` says how to run a float network, `int8` is another file."""
     sha256: str = ""
     tiled: bool = True
     """Whether large pictures are cut up, because the activations would take too much memory."""
@@ -47,6 +51,13 @@ class Model:
     def scale(self) -> int:
         """Enlargement of width and of height."""
         return self.facts.scale
+
+    def graph(self, colour: Colour) -> PlaneGraph:
+        """The network between planes of that colour."""
+        return PlaneGraph(
+            network=self.network, facts=self.facts, colour=colour, precision=self.precision,
+            label=f"{self.name}-x{self.scale}",
+        )  # fmt: skip
 
 
 @cache
@@ -73,14 +84,21 @@ def scales(name: str) -> list[int]:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """Every built-in model and scale with its figures, for `vsr models`."""
-    entries = [
-        {"model": name, "scale": scale, **manifest()[name][f"x{scale}"]}
-        for name in sorted(manifest())
+    """Every built-in model and scale with its figures and its engines, for `vsr models`."""
+    plain = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y"}
+    engines = list(EngineCache().entries())
+    return [
+        {
+            "model": name,
+            "scale": scale,
+            **(plain if name == BICUBIC else manifest()[name][f"x{scale}"]),
+            "engines": [
+                e.path.name for e in engines if e.key.label.startswith(f"{name}-x{scale}-")
+            ],
+        }
+        for name in names()
         for scale in scales(name)
     ]
-    plain = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y"}
-    return entries + [{"model": BICUBIC, "scale": s, **plain} for s in _BICUBIC_SCALES]
 
 
 def table() -> str:
@@ -96,14 +114,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def find(name: str, scale: int | None, backend: Backend) -> Model:
-    """The model of that name, or the one in that `.onnx` file, at `scale`.
+def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") -> Model:
+    """The model of that name, or the one in that `.onnx` file, at `scale`, for `runner`.
 
-    Without one: at 2, or the least the model has; for a file, at its own.
-    Raises UsageError for an unknown name or scale, ModelError for a damaged or foreign file.
+    Without a scale: at 2, or the least the model has; for a file, at its own. Raises UsageError
+    for an unknown name, scale or precision, ModelError for a damaged or foreign file.
     """
     if name.endswith(".onnx"):
-        return _from_file(Path(name), scale, backend)
+        return _from_file(Path(name), scale, runner, precision)
     if name not in names():
         raise UsageError(
             f"unknown model '{name}'; known: {', '.join(names())}, or the path of an .onnx file"
@@ -114,25 +132,57 @@ def find(name: str, scale: int | None, backend: Backend) -> Model:
         have = ", ".join(f"{s}" for s in scales(name))
         raise UsageError(f"model '{name}' has no scale {scale}; it has: {have}")
     if name == BICUBIC:
-        facts = NetworkFacts(scale=scale, colour="y")
-        net = bicubic_network(scale)
-        return Model(name=name, facts=facts, radius=2, network=net, tiled=False)
-    return _built_in(name, scale)
+        return Model(
+            name=name, facts=NetworkFacts(scale=scale, colour="y"), radius=2, tiled=False,
+            network=bicubic_network(scale), precision=_chosen(runner, precision, name, False),
+        )  # fmt: skip
+    return _built_in(name, scale, runner, precision)
 
 
-def _built_in(name: str, scale: int) -> Model:
+def _chosen(runner: Runner, precision: str, name: str, int8: bool) -> str:
+    if precision not in ("auto", *PRECISIONS):
+        raise UsageError(f"unknown precision '{precision}'; known: auto, {', '.join(PRECISIONS)}")
+    if precision == "int8" and not int8:
+        raise UsageError(f"model '{name}' has no int8 form: use fp32 or fp16")
+    return runner.choose_precision(precision, int8)
+
+
+def _built_in(name: str, scale: int, runner: Runner, precision: str) -> Model:
     entry = manifest()[name][f"x{scale}"]
-    path = ENGINES / entry["file"]
+    chosen = _chosen(runner, precision, f"{name} x{scale}", "int8" in entry)
+    form = entry["int8"] if chosen == "int8" else entry
+    return _from_entry(name, scale, entry, form, chosen)
+
+
+def _from_entry(
+    name: str, scale: int, entry: dict[str, Any], form: dict[str, Any], precision: str
+) -> Model:
+    """The network of a manifest's entry, in the form (itself or `int8`) that is given."""
+    path = ENGINES / form["file"]
     data, digest = _read(path)
-    if digest != entry["sha256"]:
+    if digest != form["sha256"]:
         raise ModelError(f"{path} is damaged (its SHA-256 differs from the manifest): reinstall")
     return Model(
         name=name,
         facts=NetworkFacts(scale=scale, colour=entry["colour"], value_max=entry["range"][1]),
         radius=entry["receptive_field_radius"],
         network=onnx.load_model_from_string(data),
+        precision=precision,
         sha256=digest,
     )
+
+
+def in_fp32(model: Model) -> Model | None:
+    """The same network in full precision; None where it is that already, or has no such form."""
+    if model.precision == "fp32":
+        return None
+    floats = sole_input(model.network).type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    if model.precision == "fp16" and floats:
+        return replace(model, precision="fp32")
+    if model.name not in manifest():
+        return None
+    entry = manifest()[model.name][f"x{model.scale}"]
+    return _from_entry(model.name, model.scale, entry, entry, "fp32")
 
 
 def _read(path: Path) -> tuple[bytes, str]:
@@ -143,7 +193,7 @@ def _read(path: Path) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def _from_file(path: Path, scale: int | None, backend: Backend) -> Model:
+def _from_file(path: Path, scale: int | None, runner: Runner, precision: str) -> Model:
     data, digest = _read(path)
     try:
         network = onnx.load_model_from_string(data)
@@ -152,98 +202,24 @@ def _from_file(path: Path, scale: int | None, backend: Backend) -> Model:
     except Exception as exc:  # protobuf's DecodeError, onnx's ValidationError, OSError ...
         raise ModelError(f"{path} is not a valid ONNX file: {reason(exc)}") from exc
     try:
-        facts, size = probe(inlinable(network), backend)
+        facts, size = probe(inlinable(network), runner)
     except (ModelError, BackendError) as exc:
         raise ModelError(f"{path} is no super-resolution network vsr can run: {exc}") from exc
     if scale not in (None, facts.scale):
         raise UsageError(f"model '{path}' has no scale {scale}; it has: {facts.scale}")
     return Model(
         name=path.stem, facts=facts, radius=_UNKNOWN_RADIUS, fixed_size=size,
-        network=network, sha256=digest,
+        network=network, precision=_precision_of(network, path, runner, precision), sha256=digest,
     )  # fmt: skip
 
 
-def probe(
-    network: onnx.ModelProto, backend: Backend, side: int = 48
-) -> tuple[NetworkFacts, tuple[int, int] | None]:
-    """Find scale, channels and value range of an unknown network by running it twice.
-
-    A smooth test picture goes through in 0..1 and in 0..255; the range whose result is nearer to
-    the picture itself is the network's (0..1, which half precision holds best, where it makes no
-    difference). Returns the facts and (width, height) if it is fixed.
-    """
-    batch, channels, height, width = _input_shape(network)
-    if batch not in (None, 1):
-        raise ModelError(f"its batch size is fixed to {batch}, which must be 1")
-    if channels not in (None, 1, 3):
-        raise ModelError(f"it reads {channels} channels, not 1 (luma) or 3 (RGB)")
-    size = (width or side, height or side)
-    if channels is None:
-        facts = _probe_free_channels(network, backend, size)
-    else:
-        facts = _probe_at(network, backend, channels, size)
-    return facts, size if height or width else None
-
-
-def _probe_free_channels(
-    network: onnx.ModelProto, backend: Backend, size: tuple[int, int]
-) -> NetworkFacts:
-    """RGB where the network takes it, else luma."""
-    try:
-        return _probe_at(network, backend, 3, size)
-    except (ModelError, BackendError):
-        return _probe_at(network, backend, 1, size)
-
-
-def _probe_at(
-    network: onnx.ModelProto, backend: Backend, channels: int, size: tuple[int, int]
-) -> NetworkFacts:
-    w, h = size
-    tops = (1, 255)
-    scenes = [_picture(channels, h, w) * top for top in tops]
-    pictures = dict(zip(tops, _run(network, backend, scenes), strict=True))
-    shape = pictures[1].shape
-    if len(shape) != 4 or shape[1] != channels:
-        raise ModelError(f"its output has shape {list(shape)} for {channels} input channels")
-    scale = shape[2] // h
-    if scale < 2 or shape[2:] != (h * scale, w * scale):
-        raise ModelError(f"it turns {w}x{h} into {shape[3]}x{shape[2]}: no whole enlargement")
-    expected = _picture(channels, h * scale, w * scale)
-    errors = {
-        top: float(np.abs(result / top - expected).mean()) for top, result in pictures.items()
-    }
-    best = 255 if errors[255] < 0.9 * errors[1] else 1
-    if not np.isfinite(errors[best]):
-        raise ModelError("its output holds NaN or infinity")
-    if errors[best] > 0.25:
-        raise ModelError("its output does not resemble its input")
-    colour = "y" if channels == 1 else "rgb"
-    return NetworkFacts(scale=scale, colour=colour, value_max=float(best))
-
-
-def _input_shape(network: onnx.ModelProto) -> list[int | None]:
-    tensor = sole_input(network).type.tensor_type
-    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    if tensor.elem_type not in floats:
-        raise ModelError("it does not read floating-point numbers")
-    dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-    if len(dims) != 4:
-        raise ModelError(f"its input has {len(dims)} dimensions, not 4 (batch, channel, y, x)")
-    return [d if d and d > 0 else None for d in dims]  # some exporters write -1 for free
-
-
-def _picture(channels: int, height: int, width: int) -> npt.NDArray[np.float64]:
-    """A smooth picture in 0..1 [1, C, H, W], the same scene at any size."""
-    y = (np.arange(height)[:, None] + 0.5) / height
-    x = (np.arange(width)[None, :] + 0.5) / width
-    scene = 0.5 + 0.3 * np.sin(5 * x + 3 * y) * np.cos(4 * y - 2 * x)
-    return np.broadcast_to(scene, (1, channels, height, width))
-
-
-def _run(
-    network: onnx.ModelProto, backend: Backend, pictures: list[npt.NDArray[np.float64]]
-) -> list[npt.NDArray[np.float64]]:
-    half = sole_input(network).type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    inputs = [picture.astype(np.float16 if half else np.float32) for picture in pictures]
-    results = backend.run(network.SerializeToString(), inputs)
-    return [np.asarray(result, np.float64) for result in results]
+def _precision_of(network: onnx.ModelProto, path: Path, runner: Runner, asked: str) -> str:
+    """A quantised or half-precision file is what it is; a float one is run as asked."""
+    own = ""
+    if any(node.op_type == "QuantizeLinear" for node in network.graph.node):
+        own = "int8"
+    elif sole_input(network).type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+        own = "fp16"
+    if own and asked not in ("auto", own):
+        raise UsageError(f"{path} is an {own} network: it cannot be run in {asked}")
+    return own or _chosen(runner, asked, str(path), False)

@@ -1,24 +1,30 @@
 """Frame -> Frame on a backend: keeps several pictures under way, cuts large ones into tiles."""
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from math import isqrt
 from typing import Final, TypeVar
 
 import numpy as np
 
-from vsr.backends import Backend, Engine, Ticket
+from vsr.backends import Backend, Engine, Ticket, load_backend
+from vsr.checked import CheckedEngine, Way
 from vsr.colour import Colour
+from vsr.errors import OutOfMemoryError
 from vsr.frame import Frame, Plane, Planes
-from vsr.graph import PlaneFormat, build_graph
-from vsr.models import Model
+from vsr.graph import PlaneFormat
+from vsr.models import Model, in_fp32
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_TILE_PIXELS: Final = 1280 * 720
 """Largest picture given to an x2 network at once: activations take gigabytes beyond that."""
-MAX_TILE_WIDTH: Final = 1280
-"""Widest tile at x2; its height follows from `MAX_TILE_PIXELS`."""
+_LEAST_TILE_PIXELS: Final = 128 * 72
+"""Where a device without memory for that is given up."""
 _MAX_HELD: Final = 64
 """Packets that may wait behind a frame under way before the upscaler waits for the frame."""
 _CHROMA_MARGIN: Final = 8
@@ -76,27 +82,27 @@ class TilePlan:
     """(columns, rows) repeated at the right and bottom of the picture before cutting."""
 
 
-def plan_tiles(model: Model, width: int, height: int) -> TilePlan:
-    """One tile where the picture is small enough or the model is bicubic, else a grid."""
+def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -> TilePlan:
+    """One tile where the picture is small enough or the model is bicubic, else a grid.
+
+    `most` is the largest tile in LR pixels where memory is scarcer than usual.
+    """
     overlap = _even(model.radius + _CHROMA_MARGIN)
     tile_w, tile_h = width, height
+    # large factors have most of their activations enlarged
+    most = most or MAX_TILE_PIXELS * 4 // max(2, model.scale) ** 2
     if model.fixed_size:
         tile_w, tile_h = model.fixed_size
         # a fixed network brings its own size: give up overlap rather than refuse it
         overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
-    elif model.tiled and width * height > (most := _most_pixels(model.scale)):
-        tile_w = tile_length(width, MAX_TILE_WIDTH * 2 // max(2, model.scale), overlap)
+    elif model.tiled and width * height > most:
+        tile_w = tile_length(width, isqrt(most * 16 // 9), overlap)
         tile_h = tile_length(height, most // tile_w, overlap)
     full_w, full_h = _full_length(width, tile_w), _full_length(height, tile_h)
     return TilePlan(
         tile_w, tile_h, spans(full_w, tile_w, overlap), spans(full_h, tile_h, overlap),
         (full_w - width, full_h - height),
     )  # fmt: skip
-
-
-def _most_pixels(scale: int) -> int:
-    """LR pixels of the largest tile: large factors have most of their activations enlarged."""
-    return MAX_TILE_PIXELS * 4 // max(2, scale) ** 2
 
 
 def _full_length(length: int, tile: int) -> int:
@@ -117,18 +123,42 @@ class Upscaler:
     """A model compiled for one picture size and colour. Not thread-safe."""
 
     def __init__(
-        self, model: Model, backend: Backend, colour: Colour, size: tuple[int, int]
+        self,
+        model: Model,
+        backend: Backend,
+        colour: Colour,
+        size: tuple[int, int],
+        batch: int = 1,
     ) -> None:
         self.model = model
         self.size = size
         self._format = PlaneFormat()
         self.out_size = self._format.output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
-        graph = build_graph(
-            model.network, model.facts, colour, (self.plan.width, self.plan.height), self._format
-        )
-        self._engine: Engine = backend.compile(graph)
+        self._engine: Engine = self._fitting(backend, colour, batch)
         self._tickets: deque[tuple[_Job, Span, Span, Ticket]] = deque()
+
+    def _fitting(self, backend: Backend, colour: Colour, batch: int) -> Engine:
+        """An engine that fits the device's memory: of smaller batches, then of smaller tiles."""
+        while True:
+            try:
+                ways = _ways(
+                    self.model, backend, colour, (self.plan.width, self.plan.height), batch
+                )
+                engine = CheckedEngine(ways, self.model.scale)
+            except OutOfMemoryError as exc:
+                pixels = self.plan.width * self.plan.height // 4
+                if batch > 1:
+                    batch = 1
+                elif self.model.tiled and not self.model.fixed_size and pixels > _LEAST_TILE_PIXELS:
+                    self.plan = plan_tiles(self.model, *self.size, most=pixels)
+                else:
+                    raise
+                log.debug("%s: trying %d tiles, batch %d", exc, self.tiles, batch)
+                continue
+            if self.tiles > 1 or batch > 1:
+                log.debug("%d tiles of %dx%d", self.tiles, self.plan.width, self.plan.height)
+            return engine
 
     @property
     def tiles(self) -> int:
@@ -163,7 +193,7 @@ class Upscaler:
         padded = _padded(frame.planes, *self.plan.pad)
         for row in self.plan.rows:
             for column in self.plan.columns:
-                if len(self._tickets) == self._engine.slots:
+                while len(self._tickets) >= self._engine.slots:
                     self._collect()
                 tile = _cut(padded, column.start, row.start, self.plan.width, self.plan.height)
                 ticket = self._engine.submit(tile)
@@ -184,6 +214,25 @@ class Upscaler:
         if job.planes is None:
             job.planes = _empty(*self.out_size, self._format)
         _paste(job.planes, planes, column, row, self.model.scale)
+
+
+def _ways(
+    model: Model, backend: Backend, colour: Colour, size: tuple[int, int], batch: int
+) -> list[Way]:
+    """The model on the backend; should that yield no picture, in fp32, then on OpenVINO."""
+    forms = [(backend, model)]
+    plain = in_fp32(model)
+    if plain:
+        forms.append((backend, plain))
+    if backend.name != "openvino":
+        forms.append((load_backend("openvino"), plain or model))
+    return [
+        Way(
+            f"{model.name} on {on.name} in {form.precision}",
+            partial(on.compile, form.graph(colour), size, batch),
+        )
+        for on, form in forms
+    ]
 
 
 def _padded(planes: Planes, right: int, bottom: int) -> Planes:

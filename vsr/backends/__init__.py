@@ -3,11 +3,16 @@
 `BACKENDS` maps names to loaders; the libraries behind them are imported when asked for.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
-from vsr.errors import UsageError
+from vsr.errors import BackendError, UsageError
 from vsr.frame import Planes
+from vsr.graph import PlaneGraph
+
+log = logging.getLogger(__name__)
 
 
 class Ticket(Protocol):
@@ -34,27 +39,44 @@ class Ticket(Protocol):
 class Engine(Protocol):
     """A compiled graph for one picture size. Not thread-safe: one thread submits and collects."""
 
-    slots: int
-    """How many pictures may be under way at once."""
+    @property
+    def slots(self) -> int:
+        """How many pictures may be under way at once."""
+        ...
 
     def submit(self, planes: Planes) -> Ticket:
         """Copy the planes in and start; at most `slots` tickets may be uncollected."""
         ...
 
 
-class Backend(Protocol):
+class Runner(Protocol):
+    """What is needed to choose and to look at a network before there is an engine."""
+
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        """`wanted`, or for `auto` the best here: one of `PRECISIONS`.
+
+        `int8` says whether the network has such a form. Raises UsageError for what the device
+        cannot do.
+        """
+        ...
+
+    def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
+        """The output of a one-input ONNX model for each numpy array: to look at a network."""
+        ...
+
+
+class Backend(Runner, Protocol):
     """Compiles graphs for one device."""
 
     name: str
     device: str
     """What it runs on, in the library's own words."""
 
-    def compile(self, graph: bytes) -> Engine:
-        """An engine for a graph of `vsr.graph.build_graph`. Raises BackendError."""
-        ...
+    def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> Engine:
+        """An engine for pictures of `size` (width, height), `batch` of them at a time.
 
-    def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
-        """The output of a one-input ONNX model for each numpy array: to look at a network."""
+        Raises BackendError; OutOfMemoryError where smaller pictures or batches may go.
+        """
         ...
 
 
@@ -64,13 +86,51 @@ def _openvino(device: str | None) -> Backend:
     return OpenVinoBackend(device or "CPU")
 
 
-BACKENDS: Final[dict[str, Callable[[str | None], Backend]]] = {"openvino": _openvino}
+def _tensorrt(device: str | None) -> Backend:
+    from vsr.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend("tensorrt", device)
+
+
+def _tensorrt_rtx(device: str | None) -> Backend:
+    from vsr.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend("tensorrt-rtx", device)
+
+
+BACKENDS: Final[dict[str, Callable[[str | None], Backend]]] = {
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt_rtx,
+    "openvino": _openvino,
+}
+
+
+_NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+"""Where a driver shows itself on Linux, under WSL and on Windows, before any library is loaded."""
 
 
 def load_backend(name: str = "auto", device: str | None = None) -> Backend:
-    """The backend of that name on `device` (the library's own default when None)."""
+    """The backend of that name on `device` (the library's own default when None).
+
+    `auto` takes TensorRT where an NVIDIA GPU and one of its libraries are, else OpenVINO.
+    """
     if name == "auto":
-        name = "openvino"  # the only one yet; TensorRT will come first where there is a GPU
+        return _best(device)
     if name not in BACKENDS:
         raise UsageError(f"unknown backend '{name}'; known: auto, {', '.join(sorted(BACKENDS))}")
     return BACKENDS[name](device)
+
+
+def _best(device: str | None) -> Backend:
+    if device and not device.isdigit():
+        return BACKENDS["openvino"](device)  # CPU, GPU.0, NPU: its names
+    if not any(Path(path).exists() for path in _NVIDIA):
+        return BACKENDS["openvino"](device)
+    errors = []
+    for name in ("tensorrt", "tensorrt-rtx"):
+        try:
+            return BACKENDS[name](device)
+        except BackendError as exc:
+            errors.append(str(exc))
+    log.warning("the NVIDIA GPU is not used, OpenVINO is: %s", errors[-1])
+    return BACKENDS["openvino"](None)

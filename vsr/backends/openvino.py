@@ -6,8 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from vsr.backends.cpu import has_int8_instructions
 from vsr.errors import BackendError, UsageError, reason
 from vsr.frame import Plane, Planes, now
+from vsr.graph import PlaneGraph
 
 try:
     import openvino as ov
@@ -89,21 +91,32 @@ class OpenVinoBackend:
             names = ", ".join(["AUTO", *known])
             raise UsageError(f"OpenVINO has no device '{device}' here; it has: {names}")
         self._device = device
-        asked = known[0] if device.startswith("AUTO") else device
+        self._asked = known[0] if device.startswith("AUTO") else device
         try:
-            self.device = str(self._core.get_property(asked, "FULL_DEVICE_NAME")).strip()
+            self.device = str(self._core.get_property(self._asked, "FULL_DEVICE_NAME")).strip()
         except RuntimeError as exc:
             raise UsageError(f"OpenVINO cannot use device '{device}': {_gist(exc)}") from exc
 
-    def compile(self, graph: bytes) -> OpenVinoEngine:
-        """See `vsr.backends.Backend.compile`."""
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        """See `vsr.backends.Backend.choose_precision`."""
+        half = "FP16" in self._core.get_property(self._asked, "OPTIMIZATION_CAPABILITIES")
+        if wanted == "fp16" and not half:
+            raise UsageError(f"{self.device} does not compute in fp16: use fp32 or int8")
+        if wanted != "auto":
+            return wanted
+        if not self._asked.startswith("CPU"):
+            return "fp16" if half else "fp32"
+        return "int8" if int8 and has_int8_instructions() else "fp32"
+
+    def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> OpenVinoEngine:
+        """See `vsr.backends.Backend.compile`; not batched, which would gain nothing."""
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "PERFORMANCE_HINT_NUM_REQUESTS": MAX_REQUESTS,
             # on CPUs with bfloat16 OpenVINO would use it unasked, and 8 bits of mantissa show
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f16" if graph.precision == "fp16" else "f32",
         }
-        return OpenVinoEngine(self._compiled(graph, config))
+        return OpenVinoEngine(self._compiled(graph.onnx(size), config))
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
         """See `vsr.backends.Backend.run`."""

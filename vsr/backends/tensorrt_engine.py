@@ -1,0 +1,283 @@
+"""An engine in its context on an NVIDIA GPU, fed from and emptied into pinned memory.
+
+Three streams (copy in, compute, copy out) are ordered by events, so that picture k+1 is uploaded
+and picture k-1 fetched while k is computed. A slot holds one batch on both sides of the bus; three
+slots make the ring. Decoded planes are copied once, into pinned memory; results are views of pinned
+memory that returns to its pool when the encoder has let go of the last of them.
+"""
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from vsr.cuda import Cuda, DeviceBuffer, Event, Graph, PinnedBuffer, PinnedPool
+from vsr.errors import BackendError
+from vsr.frame import Plane, Planes, now
+from vsr.trt import Library
+
+log = logging.getLogger(__name__)
+
+RING: Final = 3
+"""Batches under way: one is uploaded, one computed, one fetched."""
+ALIGNMENT: Final = 256
+"""Bytes on which every tensor in device memory begins, which TensorRT asks for."""
+_NAMES: Final = ("y", "u", "v")
+_WARM_UPS: Final = 3
+"""Batches before the first frame: kernels are chosen, compiled and captured in them."""
+_HELD: Final = 24
+"""Results that queues and encoder may hold beside those in the ring, before we wait for them."""
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Block:
+    """Three planes of a batch in one piece of memory, each uint8 [batch, 1, height, width]."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """(height, width) of y, u and v."""
+    batch: int
+
+    def offset(self, plane: int, index: int = 0) -> int:
+        """Where a plane of picture `index` begins."""
+        before = sum(_aligned(self.batch * h * w) for h, w in self.shapes[:plane])
+        height, width = self.shapes[plane]
+        return before + index * height * width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole block."""
+        return sum(_aligned(self.batch * h * w) for h, w in self.shapes)
+
+
+@dataclass
+class _Slot:
+    """One batch under way: its buffers, its events, and who waits for it."""
+
+    pinned: PinnedBuffer
+    device_in: DeviceBuffer
+    device_out: DeviceBuffer
+    began: Event
+    uploaded: Event
+    computed: Event
+    fetched: Event
+    graph: Graph | None = None
+    taken: int = 0
+    """Pictures in it."""
+    launched: float = 0.0
+    """When it went off; 0 while it is being filled."""
+    results: list[Planes] = field(default_factory=list)
+    waiting: int = 0
+    """Results not collected yet."""
+
+
+class TensorRtTicket:
+    """See `vsr.backends.Ticket`; the planes are views of pinned memory."""
+
+    def __init__(self, engine: "TensorRtEngine", slot: _Slot, index: int) -> None:
+        self._engine, self._slot, self._index = engine, slot, index
+        self.started = now()
+        self.finished = 0.0
+
+    def result(self) -> Planes:
+        """See `vsr.backends.Ticket.result`."""
+        planes, self.finished = self._engine.collect(self._slot, self._index)
+        return planes
+
+
+class TensorRtEngine:
+    """See `vsr.backends.Engine`. One picture size, one context, its own streams."""
+
+    def __init__(
+        self, library: Library, cuda: Cuda, plan: bytes, size: tuple[int, int], kept: Path
+    ) -> None:
+        """`kept` is the file of RTX's runtime cache: kernels compiled for this GPU before."""
+        self._library, self._cuda = library, cuda
+        cuda.activate()
+        self._engine = library.deserialize(plan)
+        self._context, runtime_cache = _new_context(library, self._engine, kept)
+        self._in, self._out = self._blocks(size)
+        self.slots = RING * self._in.batch
+        self._upload, self._compute, self._fetch = (cuda.stream() for _ in range(3))
+        self._pool = PinnedPool(cuda.pinned, (self.slots + _HELD) * self._picture_out)
+        self._free = deque(self._new_slot() for _ in range(RING))
+        self._filling: _Slot | None = None
+        self._warm_up()
+        if runtime_cache is not None:
+            _keep(runtime_cache, kept)
+
+    def submit(self, planes: Planes) -> TensorRtTicket:
+        """See `vsr.backends.Engine.submit`; a batch starts when it is full or waited for."""
+        self._cuda.activate()
+        if self._filling is None:
+            if not self._free:
+                raise BackendError("more pictures submitted than the engine has slots")
+            self._filling = self._free.popleft()
+        slot = self._filling
+        for k, plane in enumerate(planes):
+            if plane.shape != self._in.shapes[k]:
+                raise BackendError(
+                    f"a plane of {plane.shape} for an engine of {self._in.shapes[k]}"
+                )
+            offset = self._in.offset(k, slot.taken)
+            np.copyto(slot.pinned.array(plane.shape, np.uint8, offset), plane)
+        ticket = TensorRtTicket(self, slot, slot.taken)
+        slot.taken += 1
+        slot.waiting += 1
+        if slot.taken == self._in.batch:
+            self._launch(slot)
+        return ticket
+
+    def collect(self, slot: _Slot, index: int) -> tuple[Planes, float]:
+        """Wait for one picture of a slot; returns it and when the GPU had it ready."""
+        self._cuda.activate()
+        if not slot.launched:  # a batch that nobody fills up
+            self._launch(slot)
+        try:
+            slot.fetched.synchronize()
+        finally:
+            slot.waiting -= 1
+            planes = slot.results[index]
+            finished = slot.launched
+            if not slot.waiting:
+                slot.results, slot.taken, slot.launched = [], 0, 0.0
+                self._free.append(slot)
+        return planes, finished + slot.fetched.elapsed_ms(slot.began) / 1000
+
+    def milliseconds(self, batches: int) -> float:
+        """Mean time the GPU computes a batch, copies not counted, by CUDA events."""
+        begin, end = self._cuda.event(timing=True), self._cuda.event(timing=True)
+        slot = self._free[0]
+        begin.record(self._compute)
+        for _ in range(batches):
+            self._execute(slot)
+        end.record(self._compute)
+        end.synchronize()
+        return end.elapsed_ms(begin) / batches
+
+    def _blocks(self, size: tuple[int, int]) -> tuple[Block, Block]:
+        """The context's tensors, after it was told the size."""
+        context = self._context
+        width, height = size
+        shapes = [(height, width), *[(-(-height // 2), -(-width // 2))] * 2]
+        for name, shape in zip(_NAMES, shapes, strict=True):
+            batch = int(self._engine.get_tensor_profile_shape(name, 0)[1][0])
+            if not context.set_input_shape(name, (batch, 1, *shape)):
+                raise self._library.failure(f"refuses pictures of {width}x{height}")
+        if list(context.infer_shapes()):
+            raise self._library.failure("does not know the size of its result")
+        out = [tuple(context.get_tensor_shape(f"{name}_out")) for name in _NAMES]
+        return (
+            Block(tuple(shapes), batch),
+            Block(tuple((int(h), int(w)) for _, _, h, w in out), batch),
+        )
+
+    @property
+    def _picture_out(self) -> int:
+        return sum(height * width for height, width in self._out.shapes)
+
+    def _new_slot(self) -> _Slot:
+        cuda = self._cuda
+        return _Slot(
+            cuda.pinned(self._in.nbytes), cuda.device(self._in.nbytes),
+            cuda.device(self._out.nbytes), cuda.event(timing=True), cuda.event(),
+            cuda.event(), cuda.event(timing=True),
+        )  # fmt: skip
+
+    def _launch(self, slot: _Slot) -> None:
+        """Queue a slot's whole way: up, through the network, down."""
+        cuda = self._cuda
+        if slot is self._filling:
+            self._filling = None
+        slot.began.record(self._upload)
+        cuda.copy_in(slot.device_in.address, slot.pinned.address, self._in.nbytes, self._upload)
+        slot.uploaded.record(self._upload)
+        self._compute.wait(slot.uploaded)
+        self._execute(slot)
+        slot.computed.record(self._compute)
+        self._fetch.wait(slot.computed)
+        slot.results = [self._fetched(slot, index) for index in range(slot.taken)]
+        slot.fetched.record(self._fetch)
+        slot.launched = now()
+
+    def _fetched(self, slot: _Slot, index: int) -> Planes:
+        """Views of pinned memory into which a picture is on its way."""
+        memory = self._pool.take(self._picture_out)
+        planes: list[Plane] = []
+        begin = 0
+        for k, (height, width) in enumerate(self._out.shapes):
+            part = memory[begin : begin + height * width]
+            source = slot.device_out.address + self._out.offset(k, index)
+            self._cuda.copy_out(part.ctypes.data, source, part.nbytes, self._fetch)
+            planes.append(part.reshape(height, width))
+            begin += height * width
+        return planes[0], planes[1], planes[2]
+
+    def _execute(self, slot: _Slot) -> None:
+        if slot.graph is not None:
+            slot.graph.launch(self._compute)
+            return
+        for suffix, block, memory in (
+            ("", self._in, slot.device_in),
+            ("_out", self._out, slot.device_out),
+        ):
+            for k, name in enumerate(_NAMES):
+                address = memory.address + block.offset(k)
+                self._context.set_tensor_address(f"{name}{suffix}", address)
+        if not self._context.execute_async_v3(self._compute.handle):
+            raise self._library.failure("failed while running")
+
+    def _warm_up(self) -> None:
+        """Run every slot, then capture TensorRT's launches as graphs; RTX does that itself."""
+        y, u, v = (np.full(shape, 128, np.uint8) for shape in self._in.shapes)
+        for _ in range(_WARM_UPS):
+            tickets = [self.submit((y, u, v)) for _ in range(self.slots)]
+            for ticket in tickets:
+                ticket.result()
+        if self._library.rtx or not self._cuda.can_capture:
+            return
+        for slot in self._free:
+            try:
+                self._compute.begin_capture()
+                self._execute(slot)
+                slot.graph = self._compute.end_capture()
+            except BackendError as exc:  # runs as before, with more work for the CPU
+                log.debug("no CUDA graph: %s", exc)
+                return
+
+
+def _new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:
+    """(execution context, RTX's runtime cache or None). Raises BackendError, OutOfMemoryError."""
+    cache = None
+    if library.rtx:
+        trt = library.trt
+        config = engine.create_runtime_config()
+        strategies = trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        cache = config.create_runtime_cache()
+        if kept.exists() and not cache.deserialize(kept.read_bytes()):
+            log.debug("%s is of another driver or GPU: kernels are compiled anew", kept)
+        config.set_runtime_cache(cache)
+        context = engine.create_execution_context(config)
+    else:
+        context = engine.create_execution_context()
+    if context is None:
+        raise library.failure("cannot start this engine")
+    return context, cache
+
+
+def _keep(cache: Any, path: Path) -> None:
+    """Write what RTX compiled for this GPU, for the next start; without it that is slower only."""
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(bytes(cache.serialize()))
+        part.replace(path)
+    except OSError as exc:
+        log.debug("cannot keep %s: %s", path, exc)

@@ -1,0 +1,210 @@
+"""Keeps built engines in the user's cache folder, and never hands out one that does not fit.
+
+One file an engine: a line of JSON with everything that can make it wrong, then the plan. Names are
+for people; the line decides. Files are written beside their place and renamed, under a lock that
+the system frees when its holder dies, so a killed build leaves nothing and two build once.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from vsr.errors import BackendError, reason
+
+log = logging.getLogger(__name__)
+
+MAGIC: Final = b"vsr-engine/1 "
+SUFFIX: Final = ".engine"
+_PART: Final = ".part"
+_LONGEST_LINE: Final = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineKey:
+    """Everything that decides whether an engine fits: of one wanted, or of one that is there."""
+
+    label: str
+    """Model, scale, precision and colour, in words fit for a file name."""
+    graph: str
+    """SHA-256 of the planes-to-planes ONNX, network, colour, scale and rewrites included."""
+    sizes: str
+    batch: int
+    runtime: str
+    version: str
+    """Of the runtime: engines do not outlive it."""
+    targets: tuple[str, ...]
+    """Compute capabilities it runs on."""
+    gpu: str = ""
+    """Name of the GPU it was tuned on; empty when built without one, which fits all of a target."""
+
+    def is_of(self, label: str) -> bool:
+        """Whether it was built from the model and scale of that label, in whatever precision."""
+        return self.label.startswith(f"{label}-")
+
+    @property
+    def file(self) -> str:
+        """Its file name."""
+        where = "+".join(self.targets) + (f"-{_slug(self.gpu)}" if self.gpu else "")
+        batch = f"-batch{self.batch}" if self.batch > 1 else ""
+        return f"{_slug(self.label)}-{self.sizes}{batch}-{self.runtime}-{where}{SUFFIX}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One engine in the cache."""
+
+    path: Path
+    key: EngineKey
+    plan_sha256: str
+    plan_bytes: int
+    facts: dict[str, Any]
+    """What the builder wants remembered: how it was rewritten, how long it took ..."""
+
+
+class DamagedError(Exception):
+    """A file in the cache that is not, or no longer, an engine of ours; says why."""
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in text).strip("-.").lower()
+
+
+def default_folder() -> Path:
+    """The user's cache folder for engines (XDG_CACHE_HOME is heard on Linux)."""
+    return user_cache_path("vsr", appauthor=False) / "engines"
+
+
+class EngineCache:
+    """A folder of engines. Safe to use from several threads and processes."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+
+    def entries(self) -> Iterator[Entry]:
+        """Every sound engine, by name; the damaged are passed over with a word."""
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            try:
+                yield read_entry(path)
+            except DamagedError as exc:
+                log.warning("%s %s: it will be rebuilt when it is needed", path, exc)
+
+    def load(self, entry: Entry) -> bytes:
+        """The plan of an entry. Raises DamagedError."""
+        try:
+            data = entry.path.read_bytes()
+        except OSError as exc:
+            raise DamagedError(f"cannot be read ({reason(exc)})") from exc
+        plan = data[data.find(b"\n") + 1 :]
+        if len(plan) != entry.plan_bytes:
+            raise DamagedError(f"is truncated ({len(plan)} of {entry.plan_bytes} bytes)")
+        if hashlib.sha256(plan).hexdigest() != entry.plan_sha256:
+            raise DamagedError("is damaged (its SHA-256 differs)")
+        return plan
+
+    def find(self, key: EngineKey) -> bytes | None:
+        """The plan that was put under exactly this key; says why one of its name does not do."""
+        path = self.folder / key.file
+        if not path.exists():
+            return None
+        try:
+            entry = read_entry(path)
+            if entry.key != key:
+                raise DamagedError(f"does not fit ({_difference(entry.key, key)})")
+            return self.load(entry)
+        except DamagedError as exc:
+            log.warning("the cached engine %s %s: rebuilding it", path.name, exc)
+            return None
+
+    def get(
+        self, key: EngineKey, build: Callable[[], tuple[bytes, dict[str, Any]]]
+    ) -> tuple[bytes, Path, bool]:
+        """(plan, its file, whether it was there already); built under a lock when it was not."""
+        path = self.folder / key.file
+        plan = self.find(key)
+        if plan is not None:
+            return plan, path, True
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # plans are programs
+            with FileLock(path.with_name(f".{path.name}.lock")):
+                plan = self.find(key) if path.exists() else None  # another may have built it
+                if plan is not None:
+                    return plan, path, True
+                plan, facts = build()
+                self._write(path, key, plan, facts)
+        except OSError as exc:
+            raise BackendError(
+                f"cannot keep engines in {self.folder} ({reason(exc)}): free some space or set "
+                "XDG_CACHE_HOME to a folder that can be written"
+            ) from exc
+        return plan, path, False
+
+    def _write(self, path: Path, key: EngineKey, plan: bytes, facts: dict[str, Any]) -> None:
+        head = {
+            "key": asdict(key),
+            "plan_sha256": hashlib.sha256(plan).hexdigest(),
+            "plan_bytes": len(plan),
+            "facts": facts,
+        }
+        self.write(path, MAGIC + json.dumps(head).encode() + b"\n" + plan)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file whole or not at all."""
+        part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def clear(self) -> tuple[int, int]:
+        """Remove everything here; returns (engines, bytes) that went."""
+        engines = size = 0
+        for path in list(self.folder.glob("*")) + list(self.folder.glob(".*")):
+            if path.is_file():
+                engines += path.suffix == SUFFIX and not path.name.startswith(".")
+                size += path.stat().st_size
+                path.unlink(missing_ok=True)
+        return engines, size
+
+
+def read_entry(path: Path) -> Entry:
+    """The first line of an engine's file. Raises DamagedError."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(_LONGEST_LINE)
+    except OSError as exc:
+        raise DamagedError(f"cannot be read ({reason(exc)})") from exc
+    if not line.startswith(MAGIC) or not line.endswith(b"\n"):
+        raise DamagedError("is no engine of vsr")
+    try:
+        head = json.loads(line[len(MAGIC) :])
+        values = {**head["key"], "targets": tuple(head["key"]["targets"])}
+        return Entry(
+            path=path, key=EngineKey(**values), plan_sha256=str(head["plan_sha256"]),
+            plan_bytes=int(head["plan_bytes"]), facts=dict(head["facts"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError) as exc:
+        raise DamagedError("is damaged (its first line cannot be read)") from exc
+
+
+def _difference(found: EngineKey, wanted: EngineKey) -> str:
+    """Which field is another, in words."""
+    for name, words in (
+        ("label", "it is an engine of {0}"),
+        ("runtime", "it was built by {0}"),
+        ("version", "it was built by version {0}, this is {1}"),
+        ("gpu", "it was built on {0}, this is {1}"),
+        ("graph", "it was built from another network or by another version of vsr"),
+    ):
+        ours, theirs = getattr(wanted, name), getattr(found, name)
+        if ours != theirs:
+            return words.format(theirs, ours)
+    return "it was built with other options"

@@ -1,0 +1,130 @@
+"""Looks at an engine's first pictures, and takes another engine where they are not pictures.
+
+Half precision overflows on some networks, a driver can miscompile a kernel, and neither says so:
+the result is NaN, which becomes black or white, or noise. The enlarged luma, averaged back to the
+input's size, must resemble the input.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vsr.backends import Engine, Ticket
+from vsr.errors import BackendError
+from vsr.frame import Plane, Planes
+
+log = logging.getLogger(__name__)
+
+PICTURES: Final = 3
+"""Pictures with something in them that are looked at."""
+_CONTRAST: Final = 2.0
+"""Standard deviation of luma codes under which a picture shows nothing."""
+_BLOCK: Final = 8
+"""LR pixels over which both pictures are averaged before they are compared."""
+_MOST: Final = 24.0
+"""Mean difference in codes: a network changes one or two, garbage 50 and more."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to compute the same."""
+
+    name: str
+    """In words, such as `tensorrt in fp16`."""
+    make: Callable[[], Engine]
+
+
+class CheckedEngine:
+    """See `vsr.backends.Engine`; the first of several ways whose pictures are right."""
+
+    def __init__(self, ways: Sequence[Way], scale: int) -> None:
+        self._way, *self._others = ways
+        self._scale = scale
+        self._engine = self._way.make()
+        self._left = PICTURES
+        self._under_way = 0
+        self._to_redo = 0
+        """Pictures that an engine given up still works on."""
+
+    @property
+    def slots(self) -> int:
+        """See `vsr.backends.Engine`; one is kept free while pictures may have to be done again."""
+        return max(1, self._engine.slots - (1 if self._to_redo else 0))
+
+    def submit(self, planes: Planes) -> Ticket:
+        """See `vsr.backends.Engine.submit`."""
+        ticket = self._engine.submit(planes)
+        if not self._left:
+            return ticket
+        self._under_way += 1
+        y, u, v = (np.array(plane) for plane in planes)
+        return _CheckedTicket(self, (y, u, v), ticket, self._engine)
+
+    def judge(self, lr: Planes, sr: Planes, made_by: Engine) -> Planes:
+        """The result, or that of the next way when it is wrong. Raises BackendError at the last."""
+        if made_by is self._engine:
+            self._under_way -= 1
+        else:
+            self._to_redo -= 1
+        if not self._left or float(lr[0].std()) < _CONTRAST:
+            return sr
+        wrong = what_is_wrong(lr[0], sr[0], self._scale)
+        if wrong is None:
+            if made_by is self._engine:
+                self._left -= 1
+            return sr
+        if made_by is self._engine:  # else it was under way when the way was changed
+            self._take_next(wrong)
+        self._under_way += 1
+        return self.judge(lr, self._engine.submit(lr).result(), self._engine)
+
+    def _take_next(self, wrong: str) -> None:
+        if not self._others:
+            raise BackendError(
+                f"{self._way.name} yields no picture: {wrong}; try another --model or --backend"
+            )
+        before, self._way = self._way, self._others.pop(0)
+        log.warning("%s yields no picture (%s): using %s", before.name, wrong, self._way.name)
+        self._engine = self._way.make()
+        self._left = PICTURES
+        self._to_redo += self._under_way
+        self._under_way = 0
+
+
+class _CheckedTicket:
+    """See `vsr.backends.Ticket`."""
+
+    def __init__(self, owner: CheckedEngine, lr: Planes, ticket: Ticket, engine: Engine) -> None:
+        self._owner, self._lr, self._ticket, self._engine = owner, lr, ticket, engine
+        self.started = ticket.started
+
+    @property
+    def finished(self) -> float:
+        """See `vsr.backends.Ticket.finished`."""
+        return self._ticket.finished
+
+    def result(self) -> Planes:
+        """See `vsr.backends.Ticket.result`."""
+        return self._owner.judge(self._lr, self._ticket.result(), self._engine)
+
+
+def what_is_wrong(lr: Plane, sr: Plane, scale: int) -> str | None:
+    """Why an enlarged luma plane cannot be that of `lr`; None when it can."""
+    if sr.min() == sr.max():
+        return f"every pixel is {sr.min()}"
+    height, width = lr.shape
+    block = min(_BLOCK, height, width)
+    large = _averaged(sr[: height * scale, : width * scale], block * scale)
+    off = float(np.abs(large - _averaged(lr, block)).mean())
+    return f"it differs by {off:.0f} of 255 from its input" if off > _MOST else None
+
+
+def _averaged(plane: Plane, block: int) -> npt.NDArray[np.float32]:
+    """Means of whole blocks: what denoising and sharpening leave alone."""
+    rows, columns = plane.shape[0] // block, plane.shape[1] // block
+    whole = plane[: rows * block, : columns * block]
+    return whole.reshape(rows, block, columns, block).mean((1, 3), dtype=np.float32)

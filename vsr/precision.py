@@ -1,0 +1,5 @@
+"""The number formats a network can be computed in."""
+
+from typing import Final
+
+PRECISIONS: Final = ("fp32", "fp16", "int8")
