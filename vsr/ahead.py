@@ -36,6 +36,8 @@ class Order:
     full_range: bool = False
     runtime: str | None = None
     targets: tuple[str, ...] = ()
+    fused: bool = False
+    """Whether residual-E blocks are computed by our kernel, as a plugin of TensorRT."""
     output: Path | None = None
     """Where to write the plan as well."""
 
@@ -76,7 +78,7 @@ def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> Done
     library = _library(order.runtime)
     graph = _graph(order)
     targets, gpu = _targets(order.targets, library)
-    options = BuildOptions(sizes=order.sizes, batch=order.batch, targets=targets)
+    options = BuildOptions(sizes=order.sizes, batch=order.batch, targets=targets, fused=order.fused)
     began = time.perf_counter()
     engine = Builder(library, cache).build(graph, options, gpu, on_step)
     if order.output:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from onnx import load_model_from_string
+
 from vsr.cache import DamagedError, EngineCache, EngineKey, Entry
 from vsr.errors import UsageError
 from vsr.graph import PlaneGraph
+from vsr.kernels import plugin
 from vsr.rewrite import for_tensorrt
 from vsr.trt import BuildOptions, Library, Sizes, Step
 
@@ -83,6 +86,9 @@ class Builder:
         check_sizes(options.sizes)
         ready, notes = rewritten(graph)
         onnx = ready.onnx(options.sizes.best if options.sizes.fixed else None, options.batch)
+        if options.fused:
+            onnx, blocks = self._fused(onnx, gpu)
+            notes += (f"{blocks} residual-E blocks in our kernel, which no GPU has timed yet",)
         key = self._key(graph, onnx, options, gpu)
 
         def make() -> tuple[bytes, dict[str, Any]]:
@@ -97,6 +103,16 @@ class Builder:
 
         plan, path, cached = self.cache.get(key, make)
         return Engine(plan=plan, path=path, cached=cached, key=key)
+
+    def _fused(self, onnx: bytes, gpu: Gpu | None) -> tuple[bytes, int]:
+        """The graph with our kernel as a plugin, and in how many places."""
+        if self.library.rtx or gpu is None:
+            raise UsageError("--fused needs TensorRT and its GPU: TensorRT-RTX takes no plugins")
+        plugin.register(int(gpu.target.removeprefix("sm")))
+        model, blocks = plugin.fuse_residual_e(load_model_from_string(onnx))
+        if not blocks:
+            raise UsageError("--fused: this network has no residual-E blocks, CARN-M has")
+        return model.SerializeToString(), blocks
 
     def find(
         self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int, gpu: Gpu

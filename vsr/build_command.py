@@ -39,6 +39,9 @@ from vsr.terminal import errors_shown, start_logging, verbosity
     "--target", "targets", multiple=True, help="current, sm75, sm86, sm89, sm120 ... Repeatable."
 )
 @click.option(
+    "--fused", is_flag=True, help="CARN-M's blocks in our own kernel. Not yet timed on a GPU."
+)
+@click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it here."
 )
 @click.option("--explain", is_flag=True, help="Say what is rewritten and what it gains.")
@@ -69,7 +72,7 @@ def _build(
     cache: Any, quiet: bool, *, model: str | None, scale: int | None, precision: str,
     size: str | None, least: str | None, best: str | None, most: str | None, batch: int,
     colour: str, full_range: bool, runtime: str | None, targets: tuple[str, ...],
-    output: Path | None, explain: bool,
+    fused: bool, output: Path | None, explain: bool,
 ) -> None:  # fmt: skip
     from vsr import ahead
     from vsr.models import DEFAULT
@@ -84,6 +87,7 @@ def _build(
         full_range=full_range,
         runtime=runtime,
         targets=targets,
+        fused=fused,
         output=output,
     )
     if explain:

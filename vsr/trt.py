@@ -77,6 +77,8 @@ class BuildOptions:
     targets: tuple[str, ...] = ()
     """Compute capabilities such as `sm86`; none: the GPU in this machine."""
     timing_cache: bytes = b""
+    fused: bool = False
+    """Whether the graph holds plugin nodes of `vsr.kernels.plugin`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,11 @@ class Library:
         builder = trt.Builder(self.logger)
         if builder is None:
             raise self.failure("cannot start")
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        flags = trt.NetworkDefinitionCreationFlag
+        asked = 1 << int(flags.STRONGLY_TYPED)
+        if options.fused:
+            asked |= 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+        network = builder.create_network(asked)
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse(graph):
             told = [parser.get_error(k).desc() for k in range(parser.num_errors)]

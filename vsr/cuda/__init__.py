@@ -38,10 +38,11 @@ def _pycuda(device: int) -> Cuda:
 
 
 CUDA_LIBRARIES: Final[dict[str, Callable[[int], Cuda]]] = {
-    "cuda-bindings": _cuda_bindings,
     "pycuda": _pycuda,
+    "cuda-bindings": _cuda_bindings,
 }
-"""In the order of preference; also the names of their packages."""
+"""In the order of preference, PyCUDA being what its users installed on purpose; also the names of
+their packages."""
 _MODULES: Final = frozenset({"cuda", "pycuda"})
 
 

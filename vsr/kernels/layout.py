@@ -1,0 +1,115 @@
+"""Lays weights out as the kernels' fragments read them, and says how many blocks to launch.
+
+A matrix instruction wants its 16x8 weights B spread over the 32 lanes of a warp: with q = lane // 4
+and t = lane % 4, a lane holds rows 2t, 2t+1, 2t+8 and 2t+9 of column q (PTX ISA, mma.m16n8k16).
+Two such pieces side by side are the 16x16 weights of one tap: 8 halves, one 16-byte load of each
+lane. The host does that once, so that the kernels need no shared memory for weights.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Halves = npt.NDArray[np.float16]
+Floats = npt.NDArray[np.float32]
+
+CHANNELS: Final = 64
+GROUPS: Final = 4
+THREADS: Final = 128
+"""Of a block, in both kernels."""
+RESIDUAL_E_TILE: Final = (14, 10)
+"""(width, height) in pixels that one block of `residual_e` makes."""
+SHUFFLE_TILE: Final = (16, 8)
+"""(width, height) in low-resolution pixels that one block of `shuffle` makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """Blocks along x, y, z, and threads of a block; no dynamic shared memory."""
+
+    grid: tuple[int, int, int]
+    threads: int = THREADS
+
+
+def residual_e_launch(batch: int, height: int, width: int) -> Launch:
+    """How to launch `residual_e`(x, weights, bias, int32 height, int32 width, y)."""
+    return Launch(grid=(*_tiles(height, width, RESIDUAL_E_TILE), batch))
+
+
+def shuffle_launch(batch: int, height: int, width: int, outputs: int) -> Launch:
+    """How to launch `shuffle`(x, weights, bias, int32 height, width, channels, outputs, factor,
+    relu, y) on low-resolution pictures of `height` and `width`."""
+    return Launch(grid=(*_tiles(height, width, SHUFFLE_TILE), batch * -(-outputs // 16)))
+
+
+def pack_residual_e(
+    first: tuple[npt.ArrayLike, npt.ArrayLike],
+    second: tuple[npt.ArrayLike, npt.ArrayLike],
+    point: tuple[npt.ArrayLike, npt.ArrayLike],
+) -> tuple[Halves, Floats]:
+    """(weights [22528], bias [192]) of `residual_e` from each convolution's (weight, bias).
+
+    The weights as torch and ONNX hold them: [64, 16, 3, 3] twice and [64, 64, 1, 1], biases [64].
+    Rounded to half. Raises ValueError for other shapes.
+    """
+    grouped = (CHANNELS, CHANNELS // GROUPS, 3, 3)
+    parts = [_grouped(_shaped(weight, grouped)) for weight, _ in (first, second)]
+    parts.append(_pointwise(_shaped(point[0], (CHANNELS, CHANNELS, 1, 1))))
+    bias = [_shaped(bias, (CHANNELS,)) for _, bias in (first, second, point)]
+    return np.concatenate([part.ravel() for part in parts]).astype(np.float16), np.concatenate(bias)
+
+
+def pack_shuffle(weight: npt.ArrayLike, bias: npt.ArrayLike) -> tuple[Halves, Floats]:
+    """(weights, bias) of `shuffle` from a convolution's [outputs, channels, 3, 3] and [outputs].
+
+    Outputs are padded with zeros to a multiple of 16. Raises ValueError when `channels` is no
+    multiple of 16.
+    """
+    w, b = np.asarray(weight, np.float32), np.asarray(bias, np.float32)
+    if w.ndim != 4 or w.shape[1] % 16 or w.shape[2:] != (3, 3) or b.shape != w.shape[:1]:
+        raise ValueError(f"no 3x3 convolution of 16, 32, ... channels: {w.shape} and {b.shape}")
+    missing = -len(w) % 16
+    w = np.pad(w, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    parts, blocks = len(w) // 16, w.shape[1] // 16
+    taps = w.reshape(parts, 16, blocks, 16, 9).transpose(0, 2, 4, 3, 1)  # part, block, tap, k, n
+    return _fragments(taps).astype(np.float16).ravel(), np.pad(b, (0, missing))
+
+
+def _tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
+    return -(-width // tile[0]), -(-height // tile[1])
+
+
+def _shaped(value: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
+    array = np.asarray(value, np.float32)
+    if array.shape != shape:
+        raise ValueError(f"the residual-E kernel needs weights of {shape}, not {array.shape}")
+    return array
+
+
+def _grouped(weight: Floats) -> npt.NDArray[Any]:
+    """[64, 16, 3, 3] -> [group, tap, lane, 8]."""
+    taps = weight.reshape(GROUPS, 16, 16, 9).transpose(0, 3, 2, 1)  # group, tap, k, n
+    return _fragments(taps)
+
+
+def _pointwise(weight: Floats) -> npt.NDArray[Any]:
+    """[64, 64, 1, 1] -> [slice of outputs, group of inputs, lane, 8].
+
+    Columns are ordered so that the two accumulators of a lane, columns 2t and 2t+1 of each piece,
+    are four channels in a row: column c of piece j is channel 4 * (c // 2) + 2 * j + c % 2.
+    """
+    column, piece = np.arange(16) % 8, np.arange(16) // 8
+    order = 4 * (column // 2) + 2 * piece + column % 2
+    blocks = weight.reshape(GROUPS, 16, GROUPS, 16)[:, order]  # slice, n, group, k
+    return _fragments(blocks.transpose(0, 2, 3, 1))
+
+
+def _fragments(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[..., k=16, n=16] -> [..., lane=32, 8]: of both pieces, rows 2t, 2t+1, 2t+8, 2t+9."""
+    lane = np.arange(32)[:, None, None, None]
+    piece = np.arange(2)[:, None, None]
+    lower, e = np.arange(2)[:, None], np.arange(2)
+    k, n = 8 * lower + 2 * (lane % 4) + e, 8 * piece + lane // 4
+    return weights[..., k, n].reshape(*weights.shape[:-2], 32, 8)
