@@ -71,7 +71,7 @@ def test_without_a_library_the_line_says_what_to_install(
 
 
 def test_an_unknown_library_is_refused() -> None:
-    with pytest.raises(UsageError, match="unknown CUDA library 'cupy'; known: cuda-bindings, pycu"):
+    with pytest.raises(UsageError, match="unknown CUDA library 'cupy'; known: pycuda, cuda-bin"):
         load_cuda(prefer="cupy")
 
 

@@ -146,12 +146,10 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, model)  # only now: until its entry is there, vsr would call it damaged
-        _enter(target.engines / "manifest.json", target.model, f"x{scale}", entry)
+        write_file(path, model)  # only now: until its entry is there, vsr would call it damaged
+        _enter(target.engines, target.model, f"x{scale}", entry)
     except OSError as exc:
         raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise TrainError(f"the manifest in {target.engines} is damaged: {exc}") from exc
     log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
     return path
 
@@ -171,18 +169,37 @@ def video_scores(
     return found
 
 
-def _enter(manifest: Path, name: str, key: str, entry: dict[str, Any]) -> None:
+def _enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
     content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
-    if manifest.exists():
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    if content.get("schema") != SCHEMA:
-        raise TrainError(f"{manifest} is not of this version ({SCHEMA}): export into a new folder")
+    if (engines / "manifest.json").exists():
+        content = read_manifest(engines)
     content["models"].setdefault(name, {})[key] = entry
-    _write(manifest, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-    _write(manifest.with_name("README.md"), cards(content["models"]).encode())
+    write_manifest(engines, content)
 
 
-def _write(path: Path, data: bytes) -> None:
+def read_manifest(engines: Path) -> dict[str, Any]:
+    """`manifest.json` of a folder; raises TrainError for a missing, damaged or foreign one."""
+    path = engines / "manifest.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise TrainError(f"the manifest in {engines} is damaged: {exc}") from exc
+    if content.get("schema") != SCHEMA:
+        raise TrainError(f"{path} is not of this version ({SCHEMA}): export into a new folder")
+    return content
+
+
+def write_manifest(engines: Path, content: dict[str, Any]) -> None:
+    """Write `manifest.json`, and the model cards that say the same to people."""
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_file(engines / "manifest.json", text.encode())
+    write_file(engines / "README.md", cards(content["models"]).encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file at once: nobody ever sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     temporary.write_bytes(data)
     temporary.replace(path)
