@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +11,8 @@ from vsr.backends.cpu import has_int8_instructions
 from vsr.errors import BackendError, UsageError, reason
 from vsr.frame import Plane, Planes, now
 from vsr.graph import PlaneGraph
+from vsr.network import inlinable
+from vsr.rewrite_cpu import for_cpu
 
 try:
     import openvino as ov
@@ -116,6 +119,8 @@ class OpenVinoBackend:
             # on CPUs with bfloat16 OpenVINO would use it unasked, and 8 bits of mantissa show
             "INFERENCE_PRECISION_HINT": "f16" if graph.precision == "fp16" else "f32",
         }
+        if self._asked.startswith("CPU") and graph.precision == "fp32":
+            graph = replace(graph, network=for_cpu(inlinable(graph.network)))
         return OpenVinoEngine(self._compiled(graph.onnx(size), config))
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:

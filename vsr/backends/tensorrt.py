@@ -27,7 +27,7 @@ class TensorRtBackend:
     """See `vsr.backends.Backend`; one for each GPU and library."""
 
     def __init__(self, name: str, device: str | None) -> None:
-        if device and not device.isdigit():
+        if device and not device.isdecimal():
             raise UsageError(f"--device is the number of the GPU for {name}, not '{device}'")
         self.name = name
         self._library = load_library(name)
@@ -48,14 +48,15 @@ class TensorRtBackend:
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> TensorRtEngine:
         """See `vsr.backends.Backend.compile`; seconds to minutes when the engine is not built."""
         forms = _forms(graph)
-        plan = self._builder.find(forms, size, batch, self._gpu)
-        if plan is not None:
+        found = self._builder.find(forms, size, batch, self._gpu)
+        if found is not None:
             try:
-                return self._start(plan, size)
+                return self._start(found.plan, size)
             except OutOfMemoryError:
                 raise
             except BackendError as exc:
                 log.warning("the cached engine does not load (%s): rebuilding it", exc)
+                found.path.unlink(missing_ok=True)  # or it would be found again
         return self._start(self._build_fastest(forms, size, batch), size)
 
     def _start(self, plan: bytes, size: tuple[int, int]) -> TensorRtEngine:

@@ -56,9 +56,9 @@ class Block:
         return sum(_aligned(self.batch * h * w) for h, w in self.shapes)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Slot:
-    """One batch under way: its buffers, its events, and who waits for it."""
+    """Buffers and events of one batch on its way to the GPU and back."""
 
     pinned: PinnedBuffer
     device_in: DeviceBuffer
@@ -68,26 +68,33 @@ class _Slot:
     computed: Event
     fetched: Event
     graph: Graph | None = None
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Pictures that go together. It outlives its slot: results are in memory of their own."""
+
+    slot: _Slot
     taken: int = 0
     """Pictures in it."""
     launched: float = 0.0
     """When it went off; 0 while it is being filled."""
+    finished: float = 0.0
+    """When the GPU had it ready; 0 while the slot is not free again."""
     results: list[Planes] = field(default_factory=list)
-    waiting: int = 0
-    """Results not collected yet."""
 
 
 class TensorRtTicket:
     """See `vsr.backends.Ticket`; the planes are views of pinned memory."""
 
-    def __init__(self, engine: "TensorRtEngine", slot: _Slot, index: int) -> None:
-        self._engine, self._slot, self._index = engine, slot, index
+    def __init__(self, engine: "TensorRtEngine", batch: _Batch, index: int) -> None:
+        self._engine, self._batch, self._index = engine, batch, index
         self.started = now()
         self.finished = 0.0
 
     def result(self) -> Planes:
         """See `vsr.backends.Ticket.result`."""
-        planes, self.finished = self._engine.collect(self._slot, self._index)
+        planes, self.finished = self._engine.collect(self._batch, self._index)
         return planes
 
 
@@ -107,7 +114,9 @@ class TensorRtEngine:
         self._upload, self._compute, self._fetch = (cuda.stream() for _ in range(3))
         self._pool = PinnedPool(cuda.pinned, (self.slots + _HELD) * self._picture_out)
         self._free = deque(self._new_slot() for _ in range(RING))
-        self._filling: _Slot | None = None
+        self._filling: _Batch | None = None
+        self._under_way: deque[_Batch] = deque()
+        self._uncollected = 0
         self._warm_up()
         if runtime_cache is not None:
             _keep(runtime_cache, kept)
@@ -115,40 +124,34 @@ class TensorRtEngine:
     def submit(self, planes: Planes) -> TensorRtTicket:
         """See `vsr.backends.Engine.submit`; a batch starts when it is full or waited for."""
         self._cuda.activate()
+        if self._uncollected == self.slots:
+            raise BackendError("more pictures submitted than the engine has slots")
         if self._filling is None:
-            if not self._free:
-                raise BackendError("more pictures submitted than the engine has slots")
-            self._filling = self._free.popleft()
-        slot = self._filling
+            self._filling = _Batch(self._free_slot())
+        batch = self._filling
         for k, plane in enumerate(planes):
             if plane.shape != self._in.shapes[k]:
                 raise BackendError(
                     f"a plane of {plane.shape} for an engine of {self._in.shapes[k]}"
                 )
-            offset = self._in.offset(k, slot.taken)
-            np.copyto(slot.pinned.array(plane.shape, np.uint8, offset), plane)
-        ticket = TensorRtTicket(self, slot, slot.taken)
-        slot.taken += 1
-        slot.waiting += 1
-        if slot.taken == self._in.batch:
-            self._launch(slot)
+            offset = self._in.offset(k, batch.taken)
+            np.copyto(batch.slot.pinned.array(plane.shape, np.uint8, offset), plane)
+        ticket = TensorRtTicket(self, batch, batch.taken)
+        batch.taken += 1
+        self._uncollected += 1
+        if batch.taken == self._in.batch:
+            self._launch(batch)
         return ticket
 
-    def collect(self, slot: _Slot, index: int) -> tuple[Planes, float]:
-        """Wait for one picture of a slot; returns it and when the GPU had it ready."""
+    def collect(self, batch: _Batch, index: int) -> tuple[Planes, float]:
+        """Wait for one picture of a batch; returns it and when the GPU had it ready."""
         self._cuda.activate()
-        if not slot.launched:  # a batch that nobody fills up
-            self._launch(slot)
-        try:
-            slot.fetched.synchronize()
-        finally:
-            slot.waiting -= 1
-            planes = slot.results[index]
-            finished = slot.launched
-            if not slot.waiting:
-                slot.results, slot.taken, slot.launched = [], 0, 0.0
-                self._free.append(slot)
-        return planes, finished + slot.fetched.elapsed_ms(slot.began) / 1000
+        if not batch.launched:  # nobody fills it up
+            self._launch(batch)
+        if not batch.finished:
+            self._finish(batch)
+        self._uncollected -= 1
+        return batch.results[index], batch.finished
 
     def milliseconds(self, batches: int) -> float:
         """Mean time the GPU computes a batch, copies not counted, by CUDA events."""
@@ -190,10 +193,24 @@ class TensorRtEngine:
             cuda.event(), cuda.event(timing=True),
         )  # fmt: skip
 
-    def _launch(self, slot: _Slot) -> None:
-        """Queue a slot's whole way: up, through the network, down."""
-        cuda = self._cuda
-        if slot is self._filling:
+    def _free_slot(self) -> _Slot:
+        """A slot for the next batch, waited for when a batch that has it is not collected yet."""
+        if not self._free:
+            self._finish(self._under_way[0])
+        return self._free.popleft()
+
+    def _finish(self, batch: _Batch) -> None:
+        """Wait for a batch and free its slot."""
+        slot = batch.slot
+        slot.fetched.synchronize()
+        batch.finished = batch.launched + slot.fetched.elapsed_ms(slot.began) / 1000
+        self._under_way.remove(batch)
+        self._free.append(slot)
+
+    def _launch(self, batch: _Batch) -> None:
+        """Queue a batch's whole way: up, through the network, down."""
+        cuda, slot, began = self._cuda, batch.slot, now()
+        if batch is self._filling:
             self._filling = None
         slot.began.record(self._upload)
         cuda.copy_in(slot.device_in.address, slot.pinned.address, self._in.nbytes, self._upload)
@@ -202,9 +219,10 @@ class TensorRtEngine:
         self._execute(slot)
         slot.computed.record(self._compute)
         self._fetch.wait(slot.computed)
-        slot.results = [self._fetched(slot, index) for index in range(slot.taken)]
+        batch.results = [self._fetched(slot, index) for index in range(batch.taken)]
         slot.fetched.record(self._fetch)
-        slot.launched = now()
+        batch.launched = began
+        self._under_way.append(batch)
 
     def _fetched(self, slot: _Slot, index: int) -> Planes:
         """Views of pinned memory into which a picture is on its way."""
@@ -244,12 +262,18 @@ class TensorRtEngine:
             return
         for slot in self._free:
             try:
-                self._compute.begin_capture()
-                self._execute(slot)
-                slot.graph = self._compute.end_capture()
+                slot.graph = self._captured(slot)
             except BackendError as exc:  # runs as before, with more work for the CPU
                 log.debug("no CUDA graph: %s", exc)
                 return
+
+    def _captured(self, slot: _Slot) -> Graph:
+        self._compute.begin_capture()
+        try:
+            self._execute(slot)
+        finally:  # also after a failure, or the stream would record for ever
+            graph = self._compute.end_capture()
+        return graph
 
 
 def _new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:

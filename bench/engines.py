@@ -1,0 +1,292 @@
+"""What deploy forms, precisions and devices make of every model: one table, the ratios in one run.
+
+`python -m bench.engines [MODEL ...] [--scale N] [--size WxH] [--rounds N] [--threads N]`, from the
+repository's root, times the plain networks (`lr` -> `sr`), one request at a time. Rounds alternate
+between all forms of a model and a dense convolution, so that a noisy machine disturbs all alike;
+every ratio is the median of the rounds' own.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import openvino as ov
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from train.counting import OUTPUT, multadds
+from train.export import channels
+from train.imports import load_into, weights_from
+from train.nets import Net, build
+from vsr import models
+from vsr.graph import PlaneFormat
+from vsr.network import inlinable
+from vsr.rewrite_cpu import for_cpu
+
+DEFAULT: Final = ("c-dcscn", "dcscn", "carn-m")
+PEAK_CHANNELS: Final = 64
+COLUMNS: Final = (
+    "model", "scale", "precision", "form", "backend", "p50 ms", "p99 ms", "frames/s", "MB moved",
+    "GFLOP/s", "of peak", "times faster",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What all rows of one table share."""
+
+    width: int
+    height: int
+    rounds: int
+    threads: int
+    """0: as many as OpenVINO takes by itself."""
+
+    def bytes_moved(self, scale: int) -> int:
+        """Of 8-bit 4:2:0 planes, in and out."""
+        planes = PlaneFormat()
+        total = 0
+        for w, h in ((self.width, self.height), planes.output(self.width, self.height, scale)):
+            chroma_w, chroma_h = planes.chroma(w, h)
+            total += w * h + 2 * chroma_w * chroma_h
+        return total
+
+
+@dataclass
+class Form:
+    """One network that is timed, and the seconds of every round."""
+
+    name: str
+    precision: str
+    operations: float
+    """Floating-point operations a picture, two a MultAdd, as the papers count; for the training
+    form too, so that GFLOP/s compare."""
+    request: Any
+    seconds: list[float] = field(default_factory=list)
+
+    def infer(self) -> None:
+        """One picture, on what is in the input tensor."""
+        began = time.perf_counter()
+        self.request.infer()
+        self.seconds.append(time.perf_counter() - began)
+
+
+class OpenVino:
+    """Compiles and describes; `vsr` itself runs several requests at once, which hides latency."""
+
+    name = "openvino"
+
+    def __init__(self, setup: Setup) -> None:
+        self._core, self._setup = ov.Core(), setup
+
+    def form(self, name: str, precision: str, operations: float, network: bytes) -> Form:
+        """Compile for the size and run once; the input is noise."""
+        model = self._core.read_model(network)
+        depth = model.input().partial_shape[1].get_length()
+        shape = [1, depth, self._setup.height, self._setup.width]
+        model.reshape(shape)
+        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if self._setup.threads:
+            config["INFERENCE_NUM_THREADS"] = str(self._setup.threads)
+        self._compiled = self._core.compile_model(model, "CPU", config)
+        request = self._compiled.create_infer_request()
+        picture = np.random.default_rng(1).random(shape, np.float32)
+        request.infer([picture])
+        return Form(name=name, precision=precision, operations=operations, request=request)
+
+    def machine(self) -> str:
+        """Machine, library and threads in one line; after the first form."""
+        cpu = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        return (
+            f"{cpu}, {os.cpu_count()} CPUs (load {load:.1f}), OpenVINO {ov.__version__}, "
+            f"{threads} thread{'s' * (threads != 1)}"
+        )
+
+
+def peak_network(width: int, height: int) -> tuple[bytes, float]:
+    """A dense 3x3 convolution of 64 channels and its operations."""
+    n = PEAK_CHANNELS
+    weight = np.random.default_rng(2).standard_normal((n, n, 3, 3)).astype(np.float32)
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n, height, width])
+        for name in ("x", "y")
+    ]
+    node = helper.make_node("Conv", ["x", "weight"], ["y"], pads=[1] * 4)
+    constants = [numpy_helper.from_array(weight, "weight")]
+    graph = helper.make_graph([node], "peak", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    return model.SerializeToString(), 2.0 * n * n * 9 * width * height
+
+
+class _TrainingForm(torch.nn.Module):
+    """The paper's network, layer for layer, at one scale."""
+
+    def __init__(self, net: Net, scale: int) -> None:
+        super().__init__()
+        self.net, self.scale = net, scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.net(x, self.scale)
+        return result
+
+
+def training_onnx(net: Net, scale: int, width: int, height: int) -> bytes:
+    """The training form as ONNX; its size is fixed, for bicubic is a matrix of the size."""
+    example = torch.rand(1, channels(net), height, width)
+    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _TrainingForm(net, scale).eval(),
+            (example,),
+            buffer,  # type: ignore[arg-type]  # its stub knows paths only
+            input_names=["lr"],
+            output_names=["sr"],
+            opset_version=18,
+            dynamo=True,
+        )
+    return buffer.getvalue()
+
+
+def trained(name: str, scale: int, path: Path) -> Net:
+    """The training form of a shipped model with its weights."""
+    net = build(name.removesuffix("-stream"), (scale,))
+    weights, _ = weights_from(path, net)
+    load_into(net, weights, path)
+    return net.eval()
+
+
+def deployed_onnx(path: Path) -> bytes:
+    """A shipped network as the product runs it on a CPU."""
+    network = inlinable(onnx.load_model(str(path)))
+    return bytes(for_cpu(network).SerializeToString())
+
+
+def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form]:
+    """Training form, deploy form and, where there is one, int8, compiled."""
+    entry = models.manifest()[name][f"x{scale}"]
+    path = models.ENGINES / entry["file"]
+    net = trained(name, scale, path)
+    operations = 2.0 * multadds(net, scale) * setup.width * setup.height * scale**2 / OUTPUT
+    training = training_onnx(net, scale, setup.width, setup.height)
+    forms = [
+        device.form("training", "fp32", operations, training),
+        device.form("deploy", "fp32", operations, deployed_onnx(path)),
+    ]
+    if "int8" in entry:
+        network = (models.ENGINES / entry["int8"]["file"]).read_bytes()
+        forms.append(device.form("deploy", "int8", operations, network))
+    return forms
+
+
+def alternate(forms: list[Form], rounds: int) -> None:
+    """Time every form once a round."""
+    for _ in range(rounds):
+        for form in forms:
+            form.infer()
+
+
+def ratio(slow: Form, fast: Form) -> float:
+    """How many times faster `fast` is: the median over rounds."""
+    pairs = zip(slow.seconds, fast.seconds, strict=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def row(form: Form, peak: Form, rivals: Iterable[Form], label: tuple[str, int, str]) -> list[str]:
+    """The figures of one form; `rivals` are those it is compared with."""
+    name, scale, moved = label
+    half, last = (float(np.percentile(form.seconds, p)) for p in (50, 99))
+    rate = form.operations / half / 1e9
+    shares = (
+        (form.operations / a) / (peak.operations / b)
+        for a, b in zip(form.seconds, peak.seconds, strict=True)
+    )
+    faster = (f"{ratio(r, form):.2f} than {r.precision} {r.name}" for r in rivals)
+    return [
+        name, f"x{scale}", form.precision, form.name, OpenVino.name, f"{half * 1e3:.1f}",
+        f"{last * 1e3:.1f}", f"{1 / half:.1f}", moved, f"{rate:.0f}",
+        f"{statistics.median(shares):.0%}", ", ".join(faster),
+    ]  # fmt: skip
+
+
+def rows_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[list[str]]:
+    """Time one model; a row for each of its forms."""
+    network, operations = peak_network(setup.width, setup.height)
+    peak = device.form("peak", "fp32", operations, network)
+    forms = forms_of(name, scale, setup, device)
+    alternate([peak, *forms], setup.rounds)
+    label = (name, scale, f"{setup.bytes_moved(scale) / 1e6:.2f}")
+    rows = [row(forms[k], peak, [forms[k - 1]] if k else [], label) for k in range(len(forms))]
+    half = float(np.percentile(peak.seconds, 50))
+    rate = f"{operations / half / 1e9:.0f}"
+    beside = f"peak beside {name}"
+    figures = [f"{half * 1e3:.1f}", f"{np.percentile(peak.seconds, 99) * 1e3:.1f}"]
+    return [*rows, [beside, "", "fp32", "", OpenVino.name, *figures, "", "", rate, "100%", ""]]
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table with `COLUMNS`."""
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *map(tuple, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def report(names: list[str], scale: int, setup: Setup) -> list[str]:
+    """The table, what it was measured on, and what is missing, as lines."""
+    device = OpenVino(setup)
+    rows: list[list[str]] = []
+    missing: list[str] = []
+    for name in names:
+        rows += rows_of(name, scale, setup, device)
+        if "int8" not in models.manifest()[name][f"x{scale}"]:
+            missing.append(f"{name} x{scale}")
+    size = f"{setup.width}x{setup.height}"
+    lines = [f"{size}, {setup.rounds} rounds, {device.machine()}", "", markdown(rows)]
+    if missing:
+        lines += ["", f"No int8 form yet, hence no row: {', '.join(missing)}"]
+    return lines
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`320x180` -> (320, 180)."""
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def main(words: list[str] | None = None) -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.engines", description=__doc__)
+    parser.add_argument("models", nargs="*", default=list(DEFAULT), metavar="MODEL")
+    parser.add_argument("--scale", type=int, default=2)
+    parser.add_argument("--size", type=parse_size, default=(320, 180), metavar="WxH")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--backend", choices=("openvino", "tensorrt"), default="openvino")
+    arguments = parser.parse_args(words)
+    if arguments.backend == "tensorrt":
+        parser.error("--backend tensorrt needs an NVIDIA GPU and CUDA events: not written yet")
+    for name in arguments.models:
+        if f"x{arguments.scale}" not in models.manifest().get(name, {}):
+            parser.error(f"no model {name} x{arguments.scale} in {models.ENGINES}")
+    width, height = arguments.size
+    setup = Setup(width=width, height=height, rounds=arguments.rounds, threads=arguments.threads)
+    for line in report(arguments.models, arguments.scale, setup):
+        sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

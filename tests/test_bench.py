@@ -1,0 +1,65 @@
+"""`bench/` runs and says what it is asked to say; how fast is nobody's promise here."""
+
+import re
+
+import pytest
+
+pytest.importorskip("torch")
+from bench import engines
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TINY = ["--size", "16x12", "--rounds", "3", "--threads", "1"]
+
+
+def _table(text: str) -> list[dict[str, str]]:
+    """Rows of the markdown table by column."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    head, rule, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert set(rule) == {"---"}
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_engines_prints_a_row_for_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    engines.main(["c-dcscn", *TINY])
+    text = capsys.readouterr().out
+    training, deploy, *int8, peak = _table(text)
+    assert tuple(training) == engines.COLUMNS
+    assert (training["form"], deploy["form"]) == ("training", "deploy")
+    assert training["times faster"] == ""
+    assert re.fullmatch(r"\d+\.\d\d than fp32 training", deploy["times faster"])
+    assert [form["precision"] for form in int8] == ["int8"] * len(int8)
+    assert ("No int8 form yet, hence no row: c-dcscn x2" in text) is not bool(int8)
+    for form in (training, deploy, *int8):
+        # luma and two halved chroma planes, once and four times as many
+        assert form["MB moved"] == f"{16 * 12 * 1.5 * 5 / 1e6:.2f}"
+        assert 0 < float(form["p50 ms"]) <= float(form["p99 ms"])
+        assert float(form["frames/s"]) > 0
+    assert (peak["model"], peak["of peak"]) == ("peak beside c-dcscn", "100%")
+    assert re.match(r"16x12, 3 rounds, .+, OpenVINO \S+, 1 thread$", text.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--backend", "tensorrt"], "needs an NVIDIA GPU"),
+        (["no-such-model"], "no model no-such-model x2"),
+        (["c-dcscn", "--scale", "5"], "no model c-dcscn x5"),
+        (["--size", "large"], "invalid parse_size value: 'large'"),
+    ],
+)
+def test_engines_refuses_what_it_cannot_measure(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        engines.main([*words, *TINY] if "--size" not in words else words)
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_every_ratio_is_the_median_of_the_rounds() -> None:
+    slow, fast = (
+        engines.Form(name=n, precision="fp32", operations=1.0, request=None, seconds=s)
+        for n, s in (("a", [4.0, 9.0, 2.0]), ("b", [2.0, 1.0, 2.0]))
+    )
+    assert engines.ratio(slow, fast) == 2.0
