@@ -21,8 +21,8 @@ ORDER = [
     "version", "errors", "colour", "location", "resampling", "frame", "info", "timeline",
     "source", "network", "graph", "precision", "rewrite", "rewrite_cpu", "cuda", "kernels", "rtx_plan",
     "trt", "cache", "build", "backends", "probe", "models", "checked", "encoder", "carry", "sink",
-    "upscaler", "ledger", "pipeline", "report", "job", "__init__",
-    "progress", "doctor", "terminal", "ahead", "build_command", "cli",
+    "upscaler", "ledger_html", "ledger", "pipeline", "report", "live", "job", "__init__",
+    "progress", "doctor", "terminal", "ahead", "build_command", "relay_command", "cli",
 ]  # fmt: skip
 """From the bottom up; a module imports only what stands before it."""
 

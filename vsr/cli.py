@@ -5,14 +5,14 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from vsr.build_command import build_engine
 from vsr.errors import EXIT_FAILED
 from vsr.precision import PRECISIONS
-from vsr.terminal import errors_shown, start_logging, stopping_on_signals, verbosity
+from vsr.relay_command import relay
+from vsr.terminal import errors_shown, key_value, start_logging, stopping_on_signals, verbosity
 from vsr.version import __version__
 
 log = logging.getLogger("vsr")
@@ -23,18 +23,6 @@ log = logging.getLogger("vsr")
 def main() -> None:
     """Real-time super-resolution for video files and streams."""
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
-
-
-class _Option(click.ParamType[tuple[str, str]]):
-    name = "KEY=VALUE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        key, found, text = str(value).partition("=")
-        if not found or not key:
-            self.fail(f"'{value}' is not of the form KEY=VALUE", param, ctx)
-        return key, text
 
 
 def _named_or_flagged(flagged: str | None, positional: str | None, what: str) -> str:
@@ -71,13 +59,16 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @click.option("-c", "--codec", help="h264 (default), hevc, av1, vp9 or an FFmpeg encoder.")
 @click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
 @click.option("--preset", help="The encoder's speed preset.")
-@click.option("-e", "options", type=_Option(), multiple=True, help="An encoder option. Repeatable.")
+@click.option(
+    "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
+    help="An encoder option. Repeatable.",
+)  # fmt: skip
 @click.option("--start-frame", type=click.IntRange(0), default=0, help="Skip frames before this.")
 @click.option("--max-frames", type=click.IntRange(1), help="Stop after so many frames.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
-    help="Write the latency of every frame: .json or .csv.",
+    help="Write the latency of every frame: .html to read, .json or .csv.",
 )
 @click.option("-y", "overwrite", is_flag=True, help="Replace an existing output.")
 @click.option(
@@ -91,7 +82,7 @@ def run(
     paths: tuple[str, ...], input_: str | None, output: str | None,
     model: str | None, scale: int | None, precision: str,
     backend: str, device: str | None, batch: int,
-    codec: str | None, crf: int | None, preset: str | None, options: tuple[tuple[str, str], ...],
+    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     start_frame: int, max_frames: int | None, report: Path | None,
     overwrite: bool, progress: str, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -119,7 +110,7 @@ def run(
         backend=backend,
         device=device,
         batch=batch,
-        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=dict(options)),
+        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
         window=Window(start=start_frame, count=max_frames),
         overwrite=overwrite,
         report=report,
@@ -162,6 +153,7 @@ def examine(as_json: bool) -> None:
 
 
 main.add_command(build_engine)
+main.add_command(relay)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The latency ledger: what every frame cost at every stage -> percentiles -> JSON and CSV."""
+"""The latency ledger: what every frame cost at every stage -> percentiles -> JSON, CSV, HTML."""
 
 import csv
 import io
 import json
+import math
 import os
 from array import array
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.frame import Frame
+from vsr.ledger_html import Codes, Columns, page
 
 SCHEMA: Final = "vsr-report/1"
 STAGES: Final = ("decode", "wait", "infer", "encode", "mux", "total")
+FORMATS: Final = (".html", ".json", ".csv")
 COLUMNS: Final = ("index", "pts_s", *(f"{stage}_ms" for stage in STAGES), "rung", "event")
 
 
@@ -24,9 +28,11 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
 
     `wait` is the time in the two hand-overs, with what the decoder stood still because they were
     full; `encode` includes the encoder's delay; `total` runs from the packet's reading to its own
-    encoded packet's arrival at the muxer.
+    encoded packet's arrival at the muxer. A dropped frame has no times (NaN).
     """
     s = frame.stamps
+    if frame.event == "dropped":
+        return (float("nan"),) * len(STAGES)
     wait = s.blocked + (s.infer_start - s.decoded) + (s.encode_start - s.infer_end)
     seconds = (
         s.decoded - s.read - s.blocked,
@@ -64,29 +70,64 @@ class Ledger:
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows in input order, keyed by `COLUMNS`."""
         for i in np.argsort(np.frombuffer(self._index, np.int64), kind="stable"):
-            ms = (round(column[i], 3) for column in self._ms)
+            ms = (_rounded(column[i]) for column in self._ms)
             values = (self._index[i], round(self._pts[i], 6), *ms, self._rung[i], self._event[i])
             yield dict(zip(COLUMNS, values, strict=True))
 
+    def columns(self) -> Columns:
+        """The rows in input order, as arrays that do not follow later rows."""
+        index = np.array(self._index, np.int64)
+        order = np.argsort(index, kind="stable")
+        rungs, rung = _coded(self._rung)
+        events, event = _coded(self._event)
+        return Columns(
+            stages=STAGES,
+            index=index[order],
+            pts=np.array(self._pts, np.float64)[order],
+            ms=np.stack([np.array(column, np.float32)[order] for column in self._ms]),
+            rungs=rungs,
+            rung=rung[order],
+            events=events,
+            event=event[order],
+        )
+
     def stages(self) -> dict[str, dict[str, float]]:
         """Mean, percentiles and maximum of every stage in milliseconds; empty without frames."""
-        return {
-            stage: summary(column)
-            for stage, column in zip(STAGES, self._ms, strict=True)
-            if len(column)
-        }
+        found = {}
+        for stage, column in zip(STAGES, self._ms, strict=True):
+            times = np.array(column, np.float64)
+            times = times[np.isfinite(times)]  # dropped frames have none
+            if times.size:
+                found[stage] = summary(times)
+        return found
+
+    def count_later_than(self, ms: float) -> int:
+        """Frames whose packets went out later than that after they came; dropped ones too."""
+        total = np.array(self._ms[-1], np.float64)
+        return int(np.count_nonzero(~(total <= ms)))
 
     def count_events(self, event: str) -> int:
         """Rows marked with this event."""
         return self._event.count(event)
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
+def _rounded(ms: float) -> float | None:
+    """Milliseconds for a row; None where there are none."""
+    return round(ms, 3) if math.isfinite(ms) else None
+
+
+def summary(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
     """Mean, p50, p95, p99 and max, rounded to a microsecond."""
     data = np.asarray(values, np.float64)
     p50, p95, p99 = np.percentile(data, (50, 95, 99))
     numbers = {"mean": data.mean(), "p50": p50, "p95": p95, "p99": p99, "max": data.max()}
     return {name: round(float(value), 3) for name, value in numbers.items()}
+
+
+def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
+    """The names that occur, in the order of their coming, and each row's place among them."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return tuple(places), np.fromiter(map(places.__getitem__, names), np.int64, len(names))
 
 
 def as_csv(ledger: Ledger) -> str:
@@ -102,17 +143,22 @@ def check_report_path(path: Path) -> None:
     """Refuse a report that could not be written, before the work begins."""
     if path.is_dir():
         raise OutputError(f"the report {path} is a folder: name a file in it")
-    if path.suffix.lower() not in (".json", ".csv"):
-        raise UsageError(f"a report ends in .json or .csv, not '{path.name}'")
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"a report ends in .html, .json or .csv, not '{path.name}'")
     if not path.parent.is_dir():
         raise OutputError(f"the report's folder does not exist: {path.parent}")
 
 
 def write_report(path: Path, facts: dict[str, Any], ledger: Ledger) -> None:
-    """Write `facts` and the rows as .json, or the rows as .csv; replaces the file when whole."""
+    """Write `facts` and the rows as .json, the rows as .csv, or both as an .html to read.
+
+    Replaces the file when whole. Raises OutputError.
+    """
     check_report_path(path)
     if path.suffix.lower() == ".csv":
         text = as_csv(ledger)
+    elif path.suffix.lower() == ".html":
+        text = page(facts, ledger.columns())
     else:
         report = {"schema": SCHEMA, **facts, "ledger": list(ledger.rows())}
         text = json.dumps(report, indent=1) + "\n"

@@ -52,6 +52,30 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
         raise InputError(_why(exc, name)) from (None if remote else exc)
 
 
+def open_live(url: str, name: str, silence: float) -> "av.container.InputContainer":
+    """Open a stream for reading with little delay; reads fail after `silence` seconds of it.
+
+    Raises InputError.
+    """
+    if not is_url(url):
+        return open_input(url, name)
+    options = {
+        "fflags": "nobuffer",
+        "flags": "low_delay",
+        "probesize": "500000",  # bytes, and below microseconds, that are looked at before it begins
+        "analyzeduration": "1500000",
+    }
+    if url.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"
+    timeout = (silence, silence)
+    try:
+        return av.open(url, "r", timeout=timeout, options=options, metadata_errors="replace")
+    except av.error.ExitError:
+        raise InputError(f"{name} sends nothing") from None
+    except (av.error.FFmpegError, OSError, ValueError) as exc:
+        raise InputError(_why(exc, name)) from None  # FFmpeg's words hold the whole URL
+
+
 def _why(exc: Exception, name: str) -> str:
     if isinstance(exc, av.error.InvalidDataError):
         return (

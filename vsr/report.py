@@ -34,6 +34,10 @@ class Report:
     """What was converted or left out, in words."""
     losses: list[str] = field(default_factory=list)
     """What was lost, in words."""
+    live: dict[str, Any] = field(default_factory=dict)
+    """Of a relay: sessions, repeated pictures, rung changes, outputs; empty for files."""
+    deadline: float | None = None
+    """Seconds a picture may take from arrival to packet; None for files."""
     ledger: Ledger = field(default_factory=Ledger)
 
     @property
@@ -71,6 +75,12 @@ class Report:
             )
         return lines
 
+    def _deadline(self) -> dict[str, Any]:
+        if self.deadline is None:
+            return {"ms": None, "misses": 0}
+        ms = 1000 * self.deadline
+        return {"ms": ms, "misses": self.ledger.count_later_than(ms)}
+
     def facts(self) -> dict[str, Any]:
         """Everything but the rows."""
         return {
@@ -86,7 +96,8 @@ class Report:
             },
             "stages": self.ledger.stages(),
             "fps": round(self.fps, 3),
-            "deadline": {"ms": None, "misses": 0},  # a file has none
+            "deadline": self._deadline(),
+            "live": self.live,
             "interrupted": self.interrupted,
             "notes": [*self.notes, *self.losses],
         }

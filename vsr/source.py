@@ -4,7 +4,7 @@ import logging
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from vsr.colour import UNSPECIFIED, Colour
 from vsr.errors import InputError, reason
 from vsr.frame import Frame, Stamps, now, planes_of
 from vsr.info import VideoInfo
-from vsr.location import local, open_input, shown
+from vsr.location import local, open_input, open_live, shown
 from vsr.timeline import Packet, Timeline
 
 log = logging.getLogger(__name__)
@@ -47,11 +47,14 @@ class Source:
     Raises InputError when it cannot be opened or holds no decodable video frame.
     """
 
+    _threads = "AUTO"
+    """How the decoder uses threads; several frames at once add as many of delay."""
+
     def __init__(self, url: str) -> None:
         self.url = url
         self.name = shown(url)
         self.losses = Losses()
-        self._container = open_input(url, self.name)
+        self._container = self._open()
         try:
             self.video = self._pick_video()
             self._index = 0
@@ -107,12 +110,20 @@ class Source:
             yield item
             self._blocked += now() - ready
 
+    def _open(self) -> "av.container.InputContainer":
+        return open_input(self.url, self.name)
+
+    def _reading_failed(self, exc: Exception) -> None:
+        """A file that cannot be read to its end is used as far as it goes."""
+        self._note("end", f"reading stopped early: {reason(exc)}")
+        self.losses.lost = max(self.losses.lost, 1)
+
     def _pick_video(self) -> av.VideoStream:
         """The first real video stream; cover art is a stream of one picture, not a film."""
         art = av.stream.Disposition.attached_pic
         for stream in self._container.streams.video:
             if not stream.disposition & art and stream.codec_context is not None:
-                stream.thread_type = "AUTO"
+                stream.thread_type = self._threads
                 stream.codec_context.flags |= av.codec.context.Flags.copy_opaque
                 return stream
         kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "no streams"
@@ -132,8 +143,7 @@ class Source:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as exc:
-                self._note("end", f"reading stopped early: {reason(exc)}")
-                self.losses.lost = max(self.losses.lost, 1)
+                self._reading_failed(exc)
                 break
             if packet is None:
                 break
@@ -268,6 +278,40 @@ class Source:
             return 0
         gap = declared / av.time_base - float(self._clock.end)
         return max(1, round(gap * self.info.rate)) if gap > _MISSING and self._info else 0
+
+
+class LiveSource(Source):
+    """A source that comes as it happens: little delay, and a failure ends it with an error.
+
+    `silence` is the time in seconds after which it counts as lost. With `size` (width, height) its
+    pictures are scaled to that, so that an output goes on whatever the source comes back with.
+    """
+
+    _threads = "SLICE"
+
+    def __init__(self, url: str, silence: float, size: tuple[int, int] | None = None) -> None:
+        self._silence, self._size = silence, size
+        super().__init__(url)
+
+    @property
+    def audio(self) -> av.AudioStream | None:
+        """The first sound, None without any."""
+        return next(iter(self._container.streams.audio), None)
+
+    def _open(self) -> "av.container.InputContainer":
+        return open_live(self.url, self.name, self._silence)
+
+    def _reading_failed(self, exc: Exception) -> None:
+        if isinstance(exc, av.error.ExitError):
+            raise InputError(f"{self.name} sent nothing for {self._silence:g} s") from None
+        raise InputError(f"{self.name} broke off: {reason(exc)}") from None
+
+    def _describe(self, picture: av.VideoFrame) -> VideoInfo:
+        info = super()._describe(picture)
+        return replace(info, width=self._size[0], height=self._size[1]) if self._size else info
+
+    def _count_missing(self) -> None:
+        """A stream announces nothing that could be missing."""
 
 
 def _display_matrix(picture: av.VideoFrame) -> bytes | None:

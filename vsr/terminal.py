@@ -31,6 +31,19 @@ def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-q", "--quiet", is_flag=True, help="Only errors.")(command)
 
 
+def key_value(
+    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    """Options of the form KEY=VALUE as a dict."""
+    found = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"'{text}' is not of the form KEY=VALUE")
+        found[key] = value
+    return found
+
+
 def start_logging(verbose: bool = False, quiet: bool = False) -> None:
     """Send the words of `vsr` to stderr, clear of a progress line."""
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
@@ -60,7 +73,7 @@ def fail(message: str, code: int, verbose: bool) -> None:
     sys.exit(code)
 
 
-def stopping_on_signals(work: Callable[[threading.Event], T], part: Path) -> T:
+def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None) -> T:
     """Do `work` on a thread, so that signals are heard even while an encoder drains.
 
     The first SIGINT, SIGTERM or SIGHUP sets the event; the second removes `part` and ends the
@@ -74,7 +87,8 @@ def stopping_on_signals(work: Callable[[threading.Event], T], part: Path) -> T:
         # no lock may be taken here: this thread may hold it where the signal found it
         heard.append(number)
         if len(heard) > 1:
-            part.unlink(missing_ok=True)
+            if part is not None:
+                part.unlink(missing_ok=True)
             os.write(2, b"vsr: error: stopped at once; nothing was written\n")
             os._exit(EXIT_INTERRUPTED)
 

@@ -80,25 +80,25 @@ class Backend(Runner, Protocol):
         ...
 
 
-def _openvino(device: str | None) -> Backend:
+def _openvino(device: str | None, live: bool) -> Backend:
     from vsr.backends.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(device or "CPU")
+    return OpenVinoBackend(device or "CPU", live)
 
 
-def _tensorrt(device: str | None) -> Backend:
+def _tensorrt(device: str | None, live: bool) -> Backend:
     from vsr.backends.tensorrt import TensorRtBackend
 
     return TensorRtBackend("tensorrt", device)
 
 
-def _tensorrt_rtx(device: str | None) -> Backend:
+def _tensorrt_rtx(device: str | None, live: bool) -> Backend:
     from vsr.backends.tensorrt import TensorRtBackend
 
     return TensorRtBackend("tensorrt-rtx", device)
 
 
-BACKENDS: Final[dict[str, Callable[[str | None], Backend]]] = {
+BACKENDS: Final[dict[str, Callable[[str | None, bool], Backend]]] = {
     "tensorrt": _tensorrt,
     "tensorrt-rtx": _tensorrt_rtx,
     "openvino": _openvino,
@@ -109,28 +109,29 @@ _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll"
 """Where a driver shows itself on Linux, under WSL and on Windows, before any library is loaded."""
 
 
-def load_backend(name: str = "auto", device: str | None = None) -> Backend:
+def load_backend(name: str = "auto", device: str | None = None, live: bool = False) -> Backend:
     """The backend of that name on `device` (the library's own default when None).
 
-    `auto` takes TensorRT where an NVIDIA GPU and one of its libraries are, else OpenVINO.
+    `auto` takes TensorRT where an NVIDIA GPU and one of its libraries are, else OpenVINO. `live`
+    prefers the latency of one picture to the number of pictures.
     """
     if name == "auto":
-        return _best(device)
+        return _best(device, live)
     if name not in BACKENDS:
         raise UsageError(f"unknown backend '{name}'; known: auto, {', '.join(sorted(BACKENDS))}")
-    return BACKENDS[name](device)
+    return BACKENDS[name](device, live)
 
 
-def _best(device: str | None) -> Backend:
+def _best(device: str | None, live: bool) -> Backend:
     if device and not device.isdigit():
-        return BACKENDS["openvino"](device)  # CPU, GPU.0, NPU: its names
+        return BACKENDS["openvino"](device, live)  # CPU, GPU.0, NPU: its names
     if not any(Path(path).exists() for path in _NVIDIA):
-        return BACKENDS["openvino"](device)
+        return BACKENDS["openvino"](device, live)
     errors = []
     for name in ("tensorrt", "tensorrt-rtx"):
         try:
-            return BACKENDS[name](device)
+            return BACKENDS[name](device, live)
         except BackendError as exc:
             errors.append(str(exc))
     log.warning("the NVIDIA GPU is not used, OpenVINO is: %s", errors[-1])
-    return BACKENDS["openvino"](None)
+    return BACKENDS["openvino"](None, live)

@@ -86,7 +86,9 @@ class OpenVinoBackend:
 
     name = "openvino"
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, live: bool = False) -> None:
+        """`live`: all cores on one picture, for its latency; else on several, for their number."""
+        self._hint = "LATENCY" if live else "THROUGHPUT"
         device = device.upper()
         self._core = ov.Core()
         known = self._core.available_devices
@@ -114,7 +116,7 @@ class OpenVinoBackend:
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> OpenVinoEngine:
         """See `vsr.backends.Backend.compile`; not batched, which would gain nothing."""
         config = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
+            "PERFORMANCE_HINT": self._hint,
             "PERFORMANCE_HINT_NUM_REQUESTS": MAX_REQUESTS,
             # on CPUs with bfloat16 OpenVINO would use it unasked, and 8 bits of mantissa show
             "INFERENCE_PRECISION_HINT": "f16" if graph.precision == "fp16" else "f32",

@@ -286,7 +286,8 @@ def _new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         cache = config.create_runtime_cache()
-        if kept.exists() and not cache.deserialize(kept.read_bytes()):
+        compiled = _kept(kept)
+        if compiled and not cache.deserialize(compiled):
             log.debug("%s is of another driver or GPU: kernels are compiled anew", kept)
         config.set_runtime_cache(cache)
         context = engine.create_execution_context(config)
@@ -295,6 +296,14 @@ def _new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:
     if context is None:
         raise library.failure("cannot start this engine")
     return context, cache
+
+
+def _kept(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:  # the first start; else it is slower only
+        log.debug("cannot read %s: %s", path, exc)
+        return b""
 
 
 def _keep(cache: Any, path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Which network computes the next picture of a live stream, so that it goes out in time.
+
+A relay holds its deadline by lowering quality, never by lagging. The rungs go from the network
+asked for down to bicubic. Going down happens at once, when the next picture or those that wait
+behind it would be late; going up needs room to spare and patience, which doubles each time that a
+climb had to be taken back. Plain arithmetic on times that the caller hands in: no clock, no thread.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+DROP: Final = -1
+"""Instead of a rung: not even the lightest would be in time, and a newer picture waits."""
+_SMOOTHING: Final = 0.1
+"""Weight of the newest time in a rung's mean and spread (RFC 6298, section 2, has the idea)."""
+_FORGIVING: Final = 0.97
+"""What remains after a second of what a rung cost beyond its best: load passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderSettings:
+    """What a ladder is steered by; times in seconds."""
+
+    interval: float
+    """Between two pictures of the source."""
+    max_latency: float
+    """From a picture's arrival to its packet."""
+    tail: float = 0.02
+    """What encoding and writing take after the network."""
+    room: float = 0.85
+    """Share of the interval that a rung may cost before the ladder climbs to it."""
+    patience: float = 10.0
+    """Before the first climb."""
+    longest_patience: float = 300.0
+
+
+@dataclass
+class _Cost:
+    """What one rung takes a picture: mean, spread, and its best mean so far (s)."""
+
+    mean: float
+    spread: float = 0.0
+    best: float = float("inf")
+
+    @property
+    def likely(self) -> float:
+        """An upper estimate for the next picture."""
+        return self.mean + 2 * self.spread
+
+    def add(self, seconds: float) -> None:
+        self.spread += _SMOOTHING * (abs(seconds - self.mean) - self.spread)
+        self.mean += _SMOOTHING * (seconds - self.mean)
+        self.best = min(self.best, self.mean)
+
+    def forgive(self, seconds: float) -> None:
+        """Come back towards the best after that long without a measurement."""
+        kept = _FORGIVING**seconds
+        best = min(self.best, self.mean)
+        self.mean = best + (self.mean - best) * kept
+        self.spread *= kept
+
+
+class Ladder:
+    """The controller. Not thread-safe: one thread asks and reports."""
+
+    def __init__(self, costs: Sequence[float], settings: LadderSettings, now: float) -> None:
+        """`costs` are measured seconds a picture, best rung first; starts at the best that fits."""
+        self.settings = settings
+        self._costs = [_Cost(mean=cost, best=cost) for cost in costs]
+        self._patience = settings.patience
+        self._since = self._seen = now
+        self._climbed_at: float | None = None
+        self.changes = 0
+        self.rung = next(
+            (k for k, cost in enumerate(self._costs) if self._lasting(cost)), len(costs) - 1
+        )
+
+    def choose(self, now: float, arrived: float, waiting: int) -> int:
+        """The rung for a picture that arrived then, with `waiting` more behind it; or `DROP`."""
+        self._forgive(now)
+        left = arrived + self.settings.max_latency - self.settings.tail - now
+        if not self._holds(self.rung, left, waiting):
+            self._go_down(now, left, waiting)
+        elif self._may_climb(now, left, waiting):
+            self._move(self.rung - 1, now)
+            self._climbed_at = now
+        if waiting and self._costs[-1].mean > left and self.rung == len(self._costs) - 1:
+            return DROP
+        return self.rung
+
+    def done(self, rung: int, seconds: float) -> None:
+        """A picture of that rung took so long, from its turn to its result."""
+        self._costs[rung].add(seconds)
+
+    def give_up(self, rung: int) -> None:
+        """A rung whose engine fails for good is never taken again."""
+        self._costs[rung] = _Cost(mean=float("inf"))
+
+    def cost(self, rung: int) -> float:
+        """What a picture of that rung likely takes (s)."""
+        return self._costs[rung].likely
+
+    def _lasting(self, cost: _Cost) -> bool:
+        """Whether a rung keeps up with the source."""
+        return cost.likely <= self.settings.room * self.settings.interval
+
+    def _holds(self, rung: int, left: float, waiting: int) -> bool:
+        """Whether this picture is in time on a rung, and the queue behind it as well."""
+        cost = self._costs[rung]
+        # picture k behind has k intervals more time, and k + 1 pictures to be computed till then
+        behind = waiting * (cost.mean - self.settings.interval)
+        return cost.mean + max(0.0, behind) <= left and cost.likely <= max(left, 0)
+
+    def _go_down(self, now: float, left: float, waiting: int) -> None:
+        lighter = range(self.rung + 1, len(self._costs))
+        fitting = (k for k in lighter if self._holds(k, left, waiting) and self._keeps_up(k))
+        target = next(fitting, len(self._costs) - 1)
+        if target == self.rung:
+            return
+        if self._climbed_at is not None and now - self._climbed_at < self._patience:
+            self._patience = min(2 * self._patience, self.settings.longest_patience)
+        self._move(target, now)
+
+    def _keeps_up(self, rung: int) -> bool:
+        return self._costs[rung].mean <= self.settings.interval
+
+    def _may_climb(self, now: float, left: float, waiting: int) -> bool:
+        if self.rung == 0 or waiting or now - self._since < self._patience:
+            return False
+        above = self._costs[self.rung - 1]
+        return self._lasting(above) and above.likely <= left
+
+    def _move(self, rung: int, now: float) -> None:
+        self.rung, self._since = rung, now
+        self._climbed_at = None
+        self.changes += 1
+
+    def _forgive(self, now: float) -> None:
+        passed, self._seen = now - self._seen, now
+        for rung, cost in enumerate(self._costs):
+            if rung != self.rung and cost.mean != float("inf"):
+                cost.forgive(passed)

@@ -1,0 +1,167 @@
+"""Encodes a relay's pictures once, and offers every packet to every output."""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, Final, cast
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.frame import PictureType
+
+from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
+from vsr.errors import VsrError
+from vsr.frame import Frame, now, picture_of
+from vsr.info import VideoInfo
+from vsr.ledger import Ledger
+from vsr.live.push import Output, OutputStreams, PushSettings
+from vsr.location import shown
+from vsr.timeline import Packet
+
+log = logging.getLogger(__name__)
+
+TIME_BASE: Final = Fraction(1, 90_000)
+KEY_EVERY: Final = 2.0
+"""Seconds between key frames: what streaming services ask for."""
+_QUEUE: Final = 8
+_NO_PLANE: Final = np.empty((0, 0), np.uint8)
+_LIVE_OPTIONS: Final = {
+    # no picture waits for a later one; slices make all threads work on one picture
+    "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
+    "libx265": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
+    "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1"},
+    "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1"},
+}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    frame: Frame
+    time: float
+
+
+class Publisher:
+    """The encoder on its thread, and the outputs behind it. Methods are for one thread."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        settings: EncoderSettings,
+        info: VideoInfo,
+        size: tuple[int, int],
+        sound: av.AudioCodecContext | None,
+        ledger: Ledger,
+    ) -> None:
+        """`info` is the source's, in `TIME_BASE`; `sound` describes what `sound()` will be given.
+
+        Raises UsageError or OutputError for an encoder that cannot be.
+        """
+        self._encoder = _live_encoder(settings, info, size)
+        self._ledger = ledger
+        self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
+        self.shown = 0
+        """Pictures whose packets were offered, repeated ones included."""
+        self.failed: VsrError | Exception | None = None
+        streams = OutputStreams(video=self._encoder, audio=sound)
+        self._outputs = [Output(url, streams, PushSettings(), _say(url)) for url in urls]
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        for output in self._outputs:
+            output.start()
+        self._thread.start()
+
+    @property
+    def encoder(self) -> str:
+        """FFmpeg's name of it."""
+        return self._encoder.name
+
+    def show(self, frame: Frame, time: float) -> None:
+        """Publish a picture at that output time (s); waits where the encoder is behind."""
+        self._put(_Shown(frame, time))
+
+    def sound(self, packet: Packet) -> None:
+        """Publish a packet of sound whose times are the output's."""
+        self._put(packet)
+
+    def note(self, frame: Frame) -> None:
+        """Enter a picture that is not shown into the ledger, in its turn."""
+        self._put(replace(frame, planes=(_NO_PLANE,) * 3))
+
+    def states(self) -> list[dict[str, Any]]:
+        """What every output is doing."""
+        return [output.facts() for output in self._outputs]
+
+    def close(self) -> None:
+        """Publish what waits, and end every output's session, all within about 1.5 s."""
+        self._put(None)
+        self._thread.join(0.5)
+        closing = [threading.Thread(target=output.close) for output in self._outputs]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(1.5)
+
+    def _put(self, item: _Shown | Frame | Packet | None) -> None:
+        while self._thread.is_alive():
+            try:
+                self._items.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+        if self.failed is not None and item is not None:
+            raise self.failed
+
+    def _run(self) -> None:
+        try:
+            while (item := self._items.get()) is not None:
+                if isinstance(item, _Shown):
+                    self._encode(item)
+                elif isinstance(item, Frame):
+                    self._ledger.add(item)
+                else:
+                    for output in self._outputs:
+                        output.offer(item, "audio")
+        except Exception as exc:  # raised again by the next call of the relay's thread
+            self.failed = exc
+
+    def _encode(self, item: _Shown) -> None:
+        frame = item.frame
+        picture = picture_of(frame)
+        picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
+        picture.duration = 0
+        if any(output.wants_key for output in self._outputs):
+            picture.pict_type = PictureType.I
+        frame.stamps.encode_start = now()
+        for packet in self._encoder.encode(picture):
+            frame.stamps.encoded = now()
+            for output in self._outputs:
+                output.offer(packet, "video")
+            self.shown += 1
+        frame.stamps.muxed = now()
+        if frame.event != "repeated":
+            self._ledger.add(replace(frame, planes=(_NO_PLANE,) * 3))
+
+
+def _live_encoder(
+    settings: EncoderSettings, info: VideoInfo, size: tuple[int, int]
+) -> av.VideoCodecContext:
+    name = encoder_name(settings, "flv")
+    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
+    given = {**_LIVE_OPTIONS.get(name, {}), **settings.options}
+    configure(context, replace(settings, options=given), replace(info, time_base=TIME_BASE), size)
+    context.gop_size = max(1, round(KEY_EVERY * info.rate))
+    context.max_b_frames = 0
+    context.thread_type = "SLICE"
+    context.flags |= Flags.global_header
+    open_encoder(context)
+    return context
+
+
+def _say(url: str) -> Any:
+    def say(kind: str, words: str) -> None:
+        log.info("%s: %s%s", shown(url), kind, f" ({words})" if words else "")
+
+    return say
