@@ -52,7 +52,8 @@ class _Network:
         graph = helper.make_graph(self.nodes, "test", [x], [y], self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
         model.ir_version = 8
-        return model.SerializeToString()
+        data: bytes = model.SerializeToString()
+        return data
 
 
 def plain(dtype: npt.DTypeLike, free: bool = False) -> bytes:

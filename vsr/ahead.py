@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -162,9 +163,10 @@ def explain(order: Order, cache: EngineCache) -> list[str]:
         library = None
     if library is not None and library.rtx:
         targets, _ = _targets(order.targets, library)
-        found = [_plan_facts(library, form, order, targets) for form in forms.values()]
-        rows["kernels"] = [str(kernels) for kernels, _ in found]
-        rows["activation memory, MB"] = [f"{size / 1e6:.1f}" for _, size in found]
+        before, found = ("-", "-"), _plan_facts(library, after, order, targets)
+        with suppress(BackendError):  # such as 8-bit codes that are not symmetric yet
+            before = _plan_facts(library, graph, order, targets)
+        rows["kernels"], rows["activation memory, MB"] = map(list, zip(before, found, strict=True))
     lines.append(f"  {'':<24}{'before':>10}{'after':>10}")
     lines += [
         f"  {name:<24}" + "".join(f"{v:>10}" for v in values) for name, values in rows.items()
@@ -178,9 +180,10 @@ def _layers(graph: PlaneGraph) -> int:
 
 def _plan_facts(
     library: Library, graph: PlaneGraph, order: Order, targets: tuple[str, ...]
-) -> tuple[int, int]:
-    """(kernels, bytes of activations) of a graph as the library builds it for the first target."""
+) -> tuple[str, str]:
+    """(kernels, MB of activations) of a graph as the library builds it for the first target."""
     sizes = Sizes.only(order.sizes.most)
     options = BuildOptions(sizes=sizes, batch=order.batch, targets=targets[:1])
     facts: Any = read_plan(library.build(graph.onnx(sizes.best, order.batch), options).plan)
-    return len(facts.programs[0].kernels), facts.programs[0].activation_bytes
+    program = facts.programs[0]
+    return str(len(program.kernels)), f"{program.activation_bytes / 1e6:.1f}"

@@ -1,6 +1,7 @@
 """ONNX -> engine in the user's cache: for the GPU in this machine, or with RTX for others."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from vsr.graph import PlaneGraph
 from vsr.kernels import plugin
 from vsr.rewrite import for_tensorrt
 from vsr.trt import BuildOptions, Library, Sizes, Step
+
+log = logging.getLogger(__name__)
 
 DEFAULT_TARGETS: Final = ("sm75", "sm86", "sm89", "sm120")
 """GeForce RTX 20 to 50: what `vsr build-engine --runtime tensorrt-rtx` builds for unasked."""
@@ -116,27 +119,40 @@ class Builder:
 
     def find(
         self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int, gpu: Gpu
-    ) -> bytes | None:
-        """A cached plan that serves pictures of `size` on `gpu`: of that size, or of a range.
+    ) -> Engine | None:
+        """A cached engine that serves pictures of `size` on `gpu`: of that size, or of a range.
 
         So an engine built elsewhere for several GPUs, or for a range of sizes, is used. `forms` are
         equal graphs, any of which will do.
         """
         ready = [rewritten(form)[0] for form in forms]
         hashes: dict[bool, set[str]] = {}
-        for entry in self.cache.entries():
-            sizes = parse_sizes(entry.key.sizes)
-            if not self._may_serve(entry.key, batch, gpu) or not sizes.holds(size):
+        # those of one size first, which are faster
+        for entry in sorted(self.cache.entries(), key=lambda entry: entry.key.sizes.count("-")):
+            if not self._may_serve(entry.key, batch, gpu):
+                continue
+            try:
+                sizes = parse_sizes(entry.key.sizes)
+            except UsageError as exc:  # nobody but us writes it
+                log.warning("the cached engine %s is damaged (%s)", entry.path.name, exc)
+                continue
+            if not sizes.takes(size):
                 continue
             if sizes.fixed not in hashes:
                 shape = size if sizes.fixed else None
                 hashes[sizes.fixed] = {_sha256(form.onnx(shape, batch)) for form in ready}
             if entry.key.graph in hashes[sizes.fixed]:
-                try:
-                    return self.cache.load(entry)
-                except DamagedError:
-                    continue  # said, and rebuilt, by `build`
+                plan = self._loaded(entry)
+                if plan is not None:
+                    return Engine(plan=plan, path=entry.path, cached=True, key=entry.key)
         return None
+
+    def _loaded(self, entry: Entry) -> bytes | None:
+        try:
+            return self.cache.load(entry)
+        except DamagedError as exc:
+            log.warning("the cached engine %s %s: it is not used", entry.path.name, exc)
+            return None
 
     def _may_serve(self, key: EngineKey, batch: int, gpu: Gpu) -> bool:
         library = (self.library.name, self.library.version)
@@ -149,7 +165,8 @@ class Builder:
         tuned = gpu is not None and not self.library.rtx
         targets = options.targets or ((gpu.target,) if gpu else ())
         return EngineKey(
-            label=label(graph), graph=_sha256(onnx), sizes=str(options.sizes), batch=options.batch,
+            label=label(graph) + ("-fused" if options.fused else ""), graph=_sha256(onnx),
+            sizes=str(options.sizes), batch=options.batch,
             runtime=self.library.name, version=self.library.version,
             targets=tuple(sorted(targets, key=_number)), gpu=gpu.name if gpu and tuned else "",
         )  # fmt: skip
@@ -162,7 +179,7 @@ class Builder:
 
 def _number(target: str) -> int:
     digits = target.removeprefix("sm")
-    if not digits.isdigit():
+    if not digits.isdecimal():
         raise UsageError(f"'{target}' is no target: they look like sm86, or 'current'")
     return int(digits)
 
@@ -174,7 +191,7 @@ def _sha256(data: bytes) -> str:
 def parse_size(text: str) -> tuple[int, int]:
     """`640x360` -> (640, 360). Raises UsageError."""
     width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit()):
+    if not (cross and width.isdecimal() and height.isdecimal()):
         raise UsageError(f"'{text}' is no picture size: write it like 640x360")
     return int(width), int(height)
 
@@ -192,8 +209,9 @@ def table(entries: Sequence[Entry]) -> str:
     lines = [f"{'engine':<44} {'size':<24} {'runtime':<24} {'GPUs':<22} {'MB':>6}"]
     for entry in entries:
         key = entry.key
+        sizes = f"{key.sizes} x{key.batch}" if key.batch > 1 else key.sizes
         lines.append(
-            f"{key.label:<44} {key.sizes:<24} {key.runtime + ' ' + key.version:<24} "
+            f"{key.label:<44} {sizes:<24} {key.runtime + ' ' + key.version:<24} "
             f"{key.gpu or '+'.join(key.targets):<22} {entry.plan_bytes / 1e6:>6.1f}"
         )
     return "\n".join(lines)

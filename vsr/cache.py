@@ -10,8 +10,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Final
 
 from filelock import FileLock
@@ -25,6 +27,8 @@ MAGIC: Final = b"vsr-engine/1 "
 SUFFIX: Final = ".engine"
 _PART: Final = ".part"
 _LONGEST_LINE: Final = 65536
+_LONGEST_LABEL: Final = 80
+"""Bytes in a file name, of which most systems allow 255; the end tells engines apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +55,11 @@ class EngineKey:
 
     @property
     def file(self) -> str:
-        """Its file name."""
+        """Its file name, short enough for every file system."""
         where = "+".join(self.targets) + (f"-{_slug(self.gpu)}" if self.gpu else "")
         batch = f"-batch{self.batch}" if self.batch > 1 else ""
-        return f"{_slug(self.label)}-{self.sizes}{batch}-{self.runtime}-{where}{SUFFIX}"
+        label = _slug(self.label).encode()[-_LONGEST_LABEL:].decode(errors="ignore").lstrip("-.")
+        return f"{label}-{self.sizes}{batch}-{self.runtime}-{where}{SUFFIX}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,32 +116,38 @@ class EngineCache:
 
     def find(self, key: EngineKey) -> bytes | None:
         """The plan that was put under exactly this key; says why one of its name does not do."""
+        try:
+            return self._sound(key)
+        except DamagedError as exc:
+            log.warning("the cached engine %s %s: rebuilding it", key.file, exc)
+            return None
+
+    def _sound(self, key: EngineKey) -> bytes | None:
         path = self.folder / key.file
         if not path.exists():
             return None
-        try:
-            entry = read_entry(path)
-            if entry.key != key:
-                raise DamagedError(f"does not fit ({_difference(entry.key, key)})")
-            return self.load(entry)
-        except DamagedError as exc:
-            log.warning("the cached engine %s %s: rebuilding it", path.name, exc)
-            return None
+        entry = read_entry(path)
+        if entry.key != key:
+            raise DamagedError(f"does not fit ({_difference(entry.key, key)})")
+        return self.load(entry)
 
     def get(
         self, key: EngineKey, build: Callable[[], tuple[bytes, dict[str, Any]]]
     ) -> tuple[bytes, Path, bool]:
         """(plan, its file, whether it was there already); built under a lock when it was not."""
         path = self.folder / key.file
-        plan = self.find(key)
-        if plan is not None:
-            return plan, path, True
         try:
+            plan = self.find(key)
+            if plan is not None:
+                return plan, path, True
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # plans are programs
             with FileLock(path.with_name(f".{path.name}.lock")):
-                plan = self.find(key) if path.exists() else None  # another may have built it
+                with suppress(DamagedError):  # which was said
+                    plan = self._sound(key)  # another may have built it
                 if plan is not None:
                     return plan, path, True
+                for part in self.folder.glob(f".{path.name}.*{_PART}"):
+                    part.unlink(missing_ok=True)  # of a builder that was killed
                 plan, facts = build()
                 self._write(path, key, plan, facts)
         except OSError as exc:
@@ -157,7 +168,7 @@ class EngineCache:
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file whole or not at all."""
-        part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+        part = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}{_PART}")
         try:
             part.write_bytes(data)
             part.replace(path)
@@ -167,11 +178,18 @@ class EngineCache:
     def clear(self) -> tuple[int, int]:
         """Remove everything here; returns (engines, bytes) that went."""
         engines = size = 0
-        for path in list(self.folder.glob("*")) + list(self.folder.glob(".*")):
-            if path.is_file():
-                engines += path.suffix == SUFFIX and not path.name.startswith(".")
-                size += path.stat().st_size
-                path.unlink(missing_ok=True)
+        for path in sorted(self.folder.glob("*")):  # the hidden ones too
+            if path.is_dir():
+                continue
+            try:
+                found = path.stat()
+                path.unlink()
+            except FileNotFoundError:  # another was quicker
+                continue
+            except OSError as exc:
+                raise BackendError(f"cannot remove {path}: {reason(exc)}") from exc
+            engines += path.suffix == SUFFIX and not path.name.startswith(".")
+            size += found.st_size
         return engines, size
 
 
@@ -186,12 +204,15 @@ def read_entry(path: Path) -> Entry:
         raise DamagedError("is no engine of vsr")
     try:
         head = json.loads(line[len(MAGIC) :])
-        values = {**head["key"], "targets": tuple(head["key"]["targets"])}
+        key = EngineKey(**{**head["key"], "targets": tuple(head["key"]["targets"])})
+        texts = (key.label, key.graph, key.sizes, key.runtime, key.version, key.gpu, *key.targets)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("numbers where names belong")
         return Entry(
-            path=path, key=EngineKey(**values), plan_sha256=str(head["plan_sha256"]),
+            path=path, key=key, plan_sha256=str(head["plan_sha256"]),
             plan_bytes=int(head["plan_bytes"]), facts=dict(head["facts"]),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as exc:
         raise DamagedError("is damaged (its first line cannot be read)") from exc
 
 

@@ -256,7 +256,7 @@ def _run_network(b: _Builder, network: onnx.ModelProto, x: str) -> str:
     for node in network.graph.node:
         inner = onnx.NodeProto()
         inner.CopyFrom(node)
-        inner.name = f"net/{node.name}"
+        inner.name = f"net/{node.name or node.output[0]}"  # TensorRT refuses two of one name
         inner.input[:] = [renamed(name) for name in node.input]
         inner.output[:] = [renamed(name) for name in node.output]
         b.nodes.append(inner)

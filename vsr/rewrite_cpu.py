@@ -175,7 +175,7 @@ class _Rewriter:
         elif op == "Add":
             either = {self._width(name) for name in source.input}
             found = either.pop() if len(either) == 1 else None  # else one may be stretched
-        elif op == "Split" and source.input[1] in self._constants:
+        elif op == "Split" and source.input[1:] and source.input[1] in self._constants:
             found = int(self._constants[source.input[1]][list(source.output).index(x)])
         elif op == "Concat" and attribute(source, "axis") == 1:
             widths = [self._width(name) for name in source.input]

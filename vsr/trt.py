@@ -63,6 +63,11 @@ class Sizes:
         bounds = zip(self.least, size, self.most, strict=True)
         return all(low <= n <= high for low, n, high in bounds)
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether an engine for this range can have pictures of that size: free ones are even."""
+        whole = size[0] % 2 == size[1] % 2 == 0
+        return self.holds(size) and (self.fixed or whole)
+
     def __str__(self) -> str:
         sizes = (self.best,) if self.fixed else (self.least, self.best, self.most)
         return "-".join(f"{w}x{h}" for w, h in sizes)
@@ -102,9 +107,10 @@ class Library:
     def build(self, graph: bytes, options: BuildOptions, on_step: Step | None = None) -> Built:
         """The engine of a planes-to-planes graph. Raises BackendError with the builder's words."""
         trt, self.lines[:] = self.trt, []
-        builder = trt.Builder(self.logger)
-        if builder is None:
-            raise self.failure("cannot start")
+        try:
+            builder = trt.Builder(self.logger)
+        except TypeError as exc:  # pybind11 when the library returns a null pointer
+            raise self.failure("cannot start") from exc
         flags = trt.NetworkDefinitionCreationFlag
         asked = 1 << int(flags.STRONGLY_TYPED)
         if options.fused:
@@ -112,9 +118,10 @@ class Library:
         network = builder.create_network(asked)
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse(graph):
-            told = [parser.get_error(k).desc() for k in range(parser.num_errors)]
+            told = [_told(parser.get_error(k)) for k in range(parser.num_errors)]
             raise self.failure("cannot read this network", told)
         config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is asked for where fp16 is not enough
         self._set_targets(config, options.targets)
         if not options.sizes.fixed:
             self._add_profile(builder, config, network, options)
@@ -192,14 +199,23 @@ class Library:
 
     def failure(self, what: str, told: list[str] | None = None) -> BackendError:
         """The error for a None, with the library's own last words."""
-        words = " ".join((told or self.lines or ["it does not say why"])[-1].split())
-        kind = OutOfMemoryError if "out of memory" in words.lower() else BackendError
+        lines = told or self.lines or ["it does not say why"]
+        words = " ".join(lines[-1].split())
+        # CUDA writes `out of memory`, TensorRT `OutOfMemory`; more words may follow
+        memory = any("outofmemory" in line.lower().replace(" ", "") for line in lines)
+        kind = OutOfMemoryError if memory else BackendError
         return kind(f"{self.title} {what}: {words[:400]}")
 
     @property
     def title(self) -> str:
         """Name and version for people."""
         return f"{'TensorRT-RTX' if self.rtx else 'TensorRT'} {self.version}"
+
+
+def _told(error: Any) -> str:
+    """The parser's words; the operator is named where they do not."""
+    operator, words = str(error.node_operator()), str(error.desc())
+    return f"{operator}: {words}" if operator and operator not in words else words
 
 
 def _logger(trt: Any, lines: list[str]) -> Any:
