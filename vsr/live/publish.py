@@ -18,8 +18,7 @@ from vsr.errors import VsrError
 from vsr.frame import Frame, now, picture_of
 from vsr.info import VideoInfo
 from vsr.ledger import Ledger
-from vsr.live.push import Output, OutputStreams, PushSettings
-from vsr.location import shown
+from vsr.live.push import Output, OutputStreams, close_outputs
 from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
@@ -28,6 +27,8 @@ TIME_BASE: Final = Fraction(1, 90_000)
 KEY_EVERY: Final = 2.0
 """Seconds between key frames: what streaming services ask for."""
 _QUEUE: Final = 8
+_CLOSE_S: Final = 1.0
+"""For the outputs to send what waits, when a relay ends."""
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _LIVE_OPTIONS: Final = {
     # no picture waits for a later one; slices make all threads work on one picture
@@ -67,7 +68,7 @@ class Publisher:
         """Pictures whose packets were offered, repeated ones included."""
         self.failed: VsrError | Exception | None = None
         streams = OutputStreams(video=self._encoder, audio=sound)
-        self._outputs = [Output(url, streams, PushSettings(), _say(url)) for url in urls]
+        self._outputs = [Output(url, streams) for url in urls]
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
         for output in self._outputs:
             output.start()
@@ -98,11 +99,7 @@ class Publisher:
         """Publish what waits, and end every output's session, all within about 1.5 s."""
         self._put(None)
         self._thread.join(0.5)
-        closing = [threading.Thread(target=output.close) for output in self._outputs]
-        for thread in closing:
-            thread.start()
-        for thread in closing:
-            thread.join(1.5)
+        close_outputs(self._outputs, _CLOSE_S)
 
     def _put(self, item: _Shown | Frame | Packet | None) -> None:
         while self._thread.is_alive():
@@ -158,10 +155,3 @@ def _live_encoder(
     context.flags |= Flags.global_header
     open_encoder(context)
     return context
-
-
-def _say(url: str) -> Any:
-    def say(kind: str, words: str) -> None:
-        log.info("%s: %s%s", shown(url), kind, f" ({words})" if words else "")
-
-    return say

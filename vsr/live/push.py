@@ -23,7 +23,7 @@ import av
 
 from vsr.errors import UsageError, reason
 from vsr.live import pusher
-from vsr.live.push_session import Bell, Queue, Record, Session, masked
+from vsr.live.push_session import Queue, Record, Session, masked
 from vsr.location import is_url, local, shown
 from vsr.sink import container_format
 from vsr.timeline import Packet
@@ -45,11 +45,12 @@ FORMATS: Final = {
 _OPTIONS: Final = {"flv": {"flvflags": "no_duration_filesize"}, "rtsp": {"rtsp_transport": "tcp"}}
 _LIVE: Final = {
     "flush_packets": "1",
-    "max_interleave_delta": "100000",  # us for which one stream waits for the other
+    "max_interleave_delta": "1",  # us: packets go out as they come, not when their turn is sure
 }
 _INDEX: Final[dict[Kind, int]] = {"video": pusher.VIDEO, "audio": pusher.AUDIO}
-_CHECK_S: Final = 0.1
-"""How often a process that says nothing is looked at."""
+_LOOK_MS: Final = 10
+"""How often the queue is looked at. To be woken by `offer` would be quicker, but would cost it the
+interpreter's lock, and milliseconds to get that back on a busy machine."""
 _JITTER: Final = 0.2
 """Share of a wait left to chance, lest many relays knock at once."""
 _KILL_S: Final = 0.2
@@ -160,12 +161,11 @@ class Output:
         self._session = Session(_plan(url, streams, waiting), waiting.stall_s)
         self._was_open = self._is_lost = False
         self._deadline: float | None = None
-        self._bell = Bell()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"push {self.name}", daemon=True)
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
-        self._bell.open()
         self._thread.start()
 
     def offer(self, packet: Packet, kind: Kind) -> None:
@@ -188,7 +188,6 @@ class Output:
         with self._lock:
             if self._deadline is None:
                 self._queue.put(record)
-        self._bell.ring()
 
     @property
     def wants_key(self) -> bool:
@@ -228,7 +227,7 @@ class Output:
         with self._lock:
             if self._deadline is None:
                 self._deadline = deadline
-        self._bell.ring()
+        self._closing.set()
 
     def await_close(self) -> None:
         """Wait for the end after `begin_close`."""
@@ -244,13 +243,12 @@ class Output:
             if self._lasted() > self._settings.retry_max_s:
                 wait = self._settings.retry_s
             self._lost(masked(why, self._url))
-            self._pause(wait * random.uniform(1 - _JITTER, 1))
+            self._closing.wait(wait * random.uniform(1 - _JITTER, 1))
             wait = min(2 * wait, self._settings.retry_max_s)
         self._session.end()
         with self._lock:
             self._queue.clear()
         self._change("closed")
-        self._bell.close()
 
     def _publish(self) -> str:
         """One session, from its start to the reason of its end, which may hold secrets."""
@@ -270,14 +268,12 @@ class Output:
             self._settle(session)
 
     def _turn(self, session: Session) -> None:
-        """Wait until there is something to do, and do it."""
+        """Wait a little for something to do, and do it."""
         poll = select.poll()
-        self._bell.register(poll)
         poll.register(session.stdout, select.POLLIN)
         if session.wants(len(self._queue)):
             poll.register(session.stdin, select.POLLOUT)
-        poll.poll(_CHECK_S * 1000)
-        self._bell.hush()
+        poll.poll(_LOOK_MS)
         session.listen()
         session.feed(self._take)
 
@@ -348,15 +344,6 @@ class Output:
             last = self._state.last_error if error is None else error
             now = self._state.since if state == self._state.state else time.monotonic()
             self._state = replace(self._state, state=state, since=now, last_error=last)
-
-    def _pause(self, seconds: float) -> None:
-        """Until the time has passed or the end was asked for."""
-        until = time.monotonic() + seconds
-        poll = select.poll()
-        self._bell.register(poll)
-        while self._deadline is None and (left := until - time.monotonic()) > 0:
-            poll.poll(left * 1000)
-            self._bell.hush()
 
 
 def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:

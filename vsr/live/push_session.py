@@ -1,13 +1,10 @@
 """The parts of an output of `vsr.live.push`: packets that wait, and the process they go to."""
 
-import contextlib
 import json
 import os
 import re
-import select
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -244,7 +241,7 @@ class Session:
         self.is_open = self.is_open or "open" in facts
         self.packets = facts.get("packets", self.packets)
         self.bytes = facts.get("bytes", self.bytes)
-        self._error = facts.get("error", facts.get("refused", self._error))
+        self._error = str(facts.get("error", facts.get("refused", self._error)))
 
     def fault(self) -> str:
         """Why it should be given up, in words that may hold secrets; empty: it should not."""
@@ -258,44 +255,6 @@ class Session:
         if not self._is_up:
             return f"the process that publishes did not start within {limit:g} s"
         return f"{'nothing taken' if self.is_open else 'no answer'} for {limit:g} s"
-
-
-class Bell:
-    """Wakes a thread that polls. Silent before `open` and after `close`."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ends: tuple[int, int] | None = None
-
-    def open(self) -> None:
-        """Make its pipe."""
-        self._ends = os.pipe()
-        for fd in self._ends:
-            os.set_blocking(fd, False)
-
-    def register(self, poll: "select.poll") -> None:
-        """Let a poll end when it rings."""
-        if self._ends:
-            poll.register(self._ends[0], select.POLLIN)
-
-    def ring(self) -> None:
-        """From any thread; never waits."""
-        with self._lock, contextlib.suppress(BlockingIOError):  # full: it was rung often enough
-            if self._ends:
-                os.write(self._ends[1], b"\0")
-
-    def hush(self) -> None:
-        """Make it ready to ring again."""
-        with contextlib.suppress(BlockingIOError):
-            if self._ends:
-                os.read(self._ends[0], 4096)
-
-    def close(self) -> None:
-        """It rings no more."""
-        with self._lock:
-            ends, self._ends = self._ends, None
-        for fd in ends or ():
-            os.close(fd)
 
 
 def masked(text: str, url: str) -> str:

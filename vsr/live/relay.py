@@ -145,8 +145,6 @@ class Relay:
             for name, cost in zip(self._rungs.names, self._rungs.costs, strict=True)
         )
         log.info("live: %s at %s fps; rungs: %s", shown(self._input), info.rate, names)
-        while self._mailbox.waiting > 1:  # they waited for the engines, and are late already
-            self._mailbox.take(0)
         self._last_shown = self._began = now()
 
     def _take_sound(self, source: LiveSource) -> None:
@@ -177,6 +175,8 @@ class Relay:
 
     def _picture(self, frame: Frame) -> None:
         assert self._rungs is not None
+        if frame.stamps.read < self._began:
+            return  # it waited for the engines: live begins with what comes now
         self.report.frames_in += 1
         rung = self._ladder.choose(now(), frame.stamps.read, self._mailbox.waiting)
         if rung == DROP:
@@ -187,11 +187,8 @@ class Relay:
         self._ladder.done(rung, now() - began)
         if lost:
             self._ladder.give_up(rung)
-        if self._ladder.changes != before or rung != getattr(self, "_rung", rung):
-            log.info("rung: %s", self._rungs.names[rung])
-        self._rung = rung
-        if frame.event in ("dropped",):
-            return
+        if self._ladder.changes != before:
+            log.info("now by %s", self._rungs.names[rung])
         self._last, self._last_shown = done.planes, now()
         self._lost_since = None
         time = self._clock.picture(frame.time, now())
