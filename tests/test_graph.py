@@ -1,5 +1,6 @@
 """The planes-to-planes graph, run by OpenVINO and compared with references written here."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.parser
+import openvino as ov
 import pytest
 
 from train.resize import bicubic_matrix
@@ -390,3 +392,72 @@ def test_other_plane_formats_are_refused() -> None:
     facts = NetworkFacts(scale=2, colour="y")
     with pytest.raises(ModelError, match="8-bit 4:2:0"):
         PlaneGraph(network=repeating(1), facts=facts, planes=PlaneFormat(bits=10)).onnx((16, 16))
+
+
+Run = Callable[[Sequence[Planes]], list[Planes]]
+"""A batch of pictures of one size -> the enlarged ones."""
+
+
+def compiled(graph: bytes) -> Run:
+    """A graph on OpenVINO, without `vsr.backends`, whose engines know no batches."""
+    core = ov.Core()
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = core.compile_model(core.read_model(graph), "CPU", config)
+
+    def run(planes: Sequence[Planes]) -> list[Planes]:
+        result = model([np.stack(plane)[:, None] for plane in zip(*planes, strict=True)])
+        y, u, v = (np.array(result[k])[:, 0] for k in range(3))
+        return list(zip(y, u, v, strict=True))
+
+    return run
+
+
+def assert_equal(ours: Sequence[Planes], theirs: Sequence[Planes]) -> None:
+    for picture, other in zip(ours, theirs, strict=True):
+        for a, b in zip(picture, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+NETWORKS = {
+    "luma-x2": (repeating(1), NetworkFacts(scale=2, colour="y")),
+    "luma-x3": (bicubic_network(3), NetworkFacts(scale=3, colour="y")),
+    "rgb-x2": (
+        network(3, 'sr = Resize <mode = "linear"> (lr, , twice)'),
+        NetworkFacts(scale=2, colour="rgb", value_max=255.0),
+    ),
+    "rgb-x3": (repeating(3, scale=3), NetworkFacts(scale=3, colour="rgb")),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_free_size_and_batch_give_what_fixed_ones_give(name: str) -> None:
+    net, facts = NETWORKS[name]
+    graph = PlaneGraph(network=net, facts=facts, colour=LIMITED)
+    one, two, free = (compiled(graph.onnx(None, batch)) for batch in (1, 2, None))
+    for size in ((18, 12), (34, 50)):
+        y, u, v = noise(*size)
+        pictures = [(y, u, v), (y[::-1], v, u)]
+        fixed = compiled(graph.onnx(size))
+        single = [fixed([picture])[0] for picture in pictures]
+        assert single[0][0].shape == (size[1] * facts.scale, size[0] * facts.scale)
+        assert (single[0][0] != single[1][0]).any()
+        assert_equal(compiled(graph.onnx(size, 2))(pictures), single)
+        assert_equal(one(pictures[:1]), single[:1])
+        assert_equal(two(pictures), single)
+        assert_equal(free(pictures), single)
+        assert_equal(free(pictures[1:]), single[1:])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_free_sizes_are_free_in_the_graph_and_nothing_else_is(name: str) -> None:
+    net, facts = NETWORKS[name]
+    graph = PlaneGraph(network=net, facts=facts)
+    fixed, free = (onnx.load_model_from_string(graph.onnx(size)) for size in ((16, 12), None))
+    onnx.checker.check_model(free, full_check=True)
+    for tensor in (*free.graph.input, *free.graph.output):
+        batch, channels, *size = tensor.type.tensor_type.shape.dim
+        assert (batch.dim_value, channels.dim_value) == (1, 1)
+        assert all(side.dim_param and not side.HasField("dim_value") for side in size)
+    # the tensors of one size are one graph's with the other's: no constant knows a size
+    assert [n.op_type for n in free.graph.node] == [n.op_type for n in fixed.graph.node]
+    assert list(free.graph.initializer) == list(fixed.graph.initializer)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -511,3 +512,23 @@ def test_backend_that_fails_is_reported_with_the_file(tmp_path: Path) -> None:
     path = save(tmp_path, text(REPEAT))
     with pytest.raises(ModelError, match=f"{re.escape(str(path))}.*no device left"):
         models.find(str(path), None, BrokenBackend())
+
+
+def test_a_users_file_never_falls_back_to_a_network_of_ours(
+    backend: Backend, tmp_path: Path
+) -> None:
+    path = tmp_path / "carn-m.onnx"
+    shutil.copy(models.ENGINES / "carn-m" / "x2.onnx", path)
+    found = models.find(str(path), None, backend)
+    assert models.in_fp32(replace(found, precision="int8")) is None
+    half = models.in_fp32(replace(found, precision="fp16"))
+    assert half is not None
+    assert (half.precision, half.name) == ("fp32", found.name)
+
+
+def test_networks_of_ours_have_a_float_form(backend: Backend) -> None:
+    found = models.find("c-dcscn", 3, backend, "fp32")
+    assert models.in_fp32(found) is None
+    plain = models.in_fp32(replace(found, precision="int8", network=onnx.ModelProto()))
+    assert plain is not None
+    assert plain.network == found.network

@@ -1,8 +1,8 @@
 """Looks at an engine's first pictures, and takes another engine where they are not pictures.
 
 Half precision overflows on some networks, a driver can miscompile a kernel, and neither says so:
-the result is NaN, which becomes black or white, or noise. The enlarged luma, averaged back to the
-input's size, must resemble the input.
+the result is NaN, which becomes black or white, or noise. The enlarged luma, averaged over blocks,
+must resemble the input, and must not be rougher.
 """
 
 import logging
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vsr.backends import Engine, Ticket
 from vsr.errors import BackendError
-from vsr.frame import Plane, Planes
+from vsr.frame import Plane, Planes, now
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,12 @@ _CONTRAST: Final = 2.0
 _BLOCK: Final = 8
 """LR pixels over which both pictures are averaged before they are compared."""
 _MOST: Final = 24.0
-"""Mean difference in codes: a network changes one or two, garbage 50 and more."""
+"""Mean difference in codes: a network changes one or two, garbage 30 and more."""
+_MOST_IN_A_BLOCK: Final = 64.0
+"""Difference of one block: a network changes up to five, NaN around one pixel 100 and more."""
+_MOST_ROUGHER: Final = 24.0
+"""Codes by which neighbours differ more than in the input: a network makes that less, noise
+which averages to the input's grey 50 and more."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +69,44 @@ class CheckedEngine:
         y, u, v = (np.array(plane) for plane in planes)
         return _CheckedTicket(self, (y, u, v), ticket, self._engine)
 
-    def judge(self, lr: Planes, sr: Planes, made_by: Engine) -> Planes:
-        """The result, or that of the next way when it is wrong. Raises BackendError at the last."""
+    def collected(self, made_by: Engine) -> None:
+        """Note that a picture has left its engine, which is that of now or one given up."""
         if made_by is self._engine:
             self._under_way -= 1
         else:
             self._to_redo -= 1
+
+    def judge(self, lr: Planes, sr: Planes, made_by: Engine) -> Planes:
+        """The result, or that of the next way when it is wrong. Raises BackendError at the last."""
+        if made_by is not self._engine:  # given up since, and so is what it was still working on
+            return self._again(lr)
         if not self._left or float(lr[0].std()) < _CONTRAST:
             return sr
         wrong = what_is_wrong(lr[0], sr[0], self._scale)
         if wrong is None:
-            if made_by is self._engine:
-                self._left -= 1
+            self._left -= 1
             return sr
-        if made_by is self._engine:  # else it was under way when the way was changed
-            self._take_next(wrong)
-        self._under_way += 1
+        self._take_next(wrong)
+        return self._again(lr)
+
+    def _again(self, lr: Planes) -> Planes:
         return self.judge(lr, self._engine.submit(lr).result(), self._engine)
 
     def _take_next(self, wrong: str) -> None:
-        if not self._others:
-            raise BackendError(
-                f"{self._way.name} yields no picture: {wrong}; try another --model or --backend"
-            )
-        before, self._way = self._way, self._others.pop(0)
-        log.warning("%s yields no picture (%s): using %s", before.name, wrong, self._way.name)
-        self._engine = self._way.make()
+        """The next way that can be made. Raises BackendError when there is none."""
+        engine = None
+        while engine is None:
+            if not self._others:
+                raise BackendError(
+                    f"{self._way.name} yields no picture: {wrong}; try another --model or --backend"
+                )
+            before, self._way = self._way, self._others.pop(0)
+            log.warning("%s yields no picture (%s): using %s", before.name, wrong, self._way.name)
+            try:
+                engine = self._way.make()
+            except BackendError as exc:
+                wrong = str(exc)
+        self._engine = engine
         self._left = PICTURES
         self._to_redo += self._under_way
         self._under_way = 0
@@ -101,15 +118,17 @@ class _CheckedTicket:
     def __init__(self, owner: CheckedEngine, lr: Planes, ticket: Ticket, engine: Engine) -> None:
         self._owner, self._lr, self._ticket, self._engine = owner, lr, ticket, engine
         self.started = ticket.started
-
-    @property
-    def finished(self) -> float:
-        """See `vsr.backends.Ticket.finished`."""
-        return self._ticket.finished
+        self.finished = 0.0
 
     def result(self) -> Planes:
         """See `vsr.backends.Ticket.result`."""
-        return self._owner.judge(self._lr, self._ticket.result(), self._engine)
+        try:
+            first = self._ticket.result()
+        finally:
+            self._owner.collected(self._engine)
+        planes = self._owner.judge(self._lr, first, self._engine)
+        self.finished = self._ticket.finished if planes is first else now()
+        return planes
 
 
 def what_is_wrong(lr: Plane, sr: Plane, scale: int) -> str | None:
@@ -119,8 +138,20 @@ def what_is_wrong(lr: Plane, sr: Plane, scale: int) -> str | None:
     height, width = lr.shape
     block = min(_BLOCK, height, width)
     large = _averaged(sr[: height * scale, : width * scale], block * scale)
-    off = float(np.abs(large - _averaged(lr, block)).mean())
-    return f"it differs by {off:.0f} of 255 from its input" if off > _MOST else None
+    off = np.abs(large - _averaged(lr, block))
+    if off.mean() > _MOST:
+        return f"it differs by {off.mean():.0f} of 255 from its input"
+    if off.max() > _MOST_IN_A_BLOCK:
+        return f"a part of it differs by {off.max():.0f} of 255 from its input"
+    rougher = _roughness(sr) - _roughness(lr)
+    return f"it is noise, {rougher:.0f} of 255 strong" if rougher > _MOST_ROUGHER else None
+
+
+def _roughness(plane: Plane) -> float:
+    """Mean difference of neighbours in a row."""
+    if plane.shape[1] < 2:
+        return 0.0
+    return float(np.abs(np.diff(plane.astype(np.int16), axis=1)).mean())
 
 
 def _averaged(plane: Plane, block: int) -> npt.NDArray[np.float32]:

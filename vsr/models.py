@@ -44,6 +44,8 @@ class Model:
     precision: str = "fp32"
     """What it is computed in: `fp16` says how to run a float network, `int8` is another file."""
     sha256: str = ""
+    shipped: bool = False
+    """Whether it is one of `engines/`, and not a file of the user's."""
     tiled: bool = True
     """Whether large pictures are cut up, because the activations would take too much memory."""
 
@@ -169,17 +171,15 @@ def _from_entry(
         network=onnx.load_model_from_string(data),
         precision=precision,
         sha256=digest,
+        shipped=True,
     )
 
 
 def in_fp32(model: Model) -> Model | None:
     """The same network in full precision; None where it is that already, or has no such form."""
-    if model.precision == "fp32":
-        return None
-    floats = sole_input(model.network).type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    if model.precision == "fp16" and floats:
+    if model.precision == "fp16":
         return replace(model, precision="fp32")
-    if model.name not in manifest():
+    if model.precision == "fp32" or not model.shipped:
         return None
     entry = manifest()[model.name][f"x{model.scale}"]
     return _from_entry(model.name, model.scale, entry, entry, "fp32")

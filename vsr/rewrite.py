@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from vsr.errors import ModelError
+from vsr.errors import ModelError, reason
 from vsr.network import inlinable, sole_input
 
 Array = npt.NDArray[Any]
@@ -57,11 +57,20 @@ def _copy(network: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     del copy.graph.value_info[:]  # shapes and types change
+    del copy.graph.input[:]
+    copy.graph.input.extend([sole_input(network)])  # old exporters list the weights as well
+    copy.ir_version = max(copy.ir_version, 4)  # before that they had to be listed
     return copy
 
 
 def _constants(network: onnx.ModelProto) -> dict[str, Array]:
-    return {c.name: numpy_helper.to_array(c) for c in network.graph.initializer}
+    """Initializers, and what exporters write as nodes instead."""
+    found = {c.name: numpy_helper.to_array(c) for c in network.graph.initializer}
+    for node in network.graph.node:
+        value = attribute(node, "value") if node.op_type == "Constant" else None
+        if value is not None:
+            found[node.output[0]] = numpy_helper.to_array(value)
+    return found
 
 
 def _set(network: onnx.ModelProto, values: dict[str, Array]) -> None:
@@ -121,7 +130,7 @@ def dense(network: onnx.ModelProto) -> onnx.ModelProto:
         groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
         if groups == 1 or node.input[1] not in weights:
             continue
-        name = f"{node.input[1]}/dense"
+        name = f"{node.input[1]}/dense{groups}"
         changed[name] = _block_diagonal(weights[node.input[1]], groups)
         node.input[1] = name
         next(a for a in node.attribute if a.name == "group").i = 1
@@ -140,12 +149,12 @@ def _block_diagonal(weight: Array, groups: int) -> Array:
 
 
 def _without_unused(network: onnx.ModelProto) -> onnx.ModelProto:
-    used = {name for node in network.graph.node for name in node.input}
-    kept = [c for c in network.graph.initializer if c.name in used]
-    if len(kept) < len(network.graph.initializer):
-        kept = [onnx.TensorProto.FromString(c.SerializeToString()) for c in kept]
-        del network.graph.initializer[:]
-        network.graph.initializer.extend(kept)
+    graph = network.graph
+    used = {name for node in graph.node for name in node.input}
+    for constant in [c for c in graph.initializer if c.name not in used]:
+        graph.initializer.remove(constant)
+    for node in [n for n in graph.node if n.op_type == "Constant" and n.output[0] not in used]:
+        graph.node.remove(node)
     return network
 
 
@@ -275,7 +284,8 @@ class _Padding:
 def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
     """Quantised activations as int8 with zero point 0, the only kind that TensorRT takes.
 
-    The new range holds the old one, so a unit that used 0..255 for 0..top has 0..127 for it.
+    The new range -128..127 holds the old one, so a unit that used 0..255 for 0..top has 0..127 for
+    it, and one whose zero point was 128 is as exact as before.
     """
     weights = _constants(network)
     pairs = {
@@ -288,23 +298,41 @@ def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
         return network
     copy, changed = _copy(network), {}
     for scale, zero in pairs:
-        step, middle = weights[scale], weights[zero].astype(np.float64)
-        reach = np.maximum(middle, 255 - middle) / 127
-        changed[f"{scale}/{zero}"] = (step * reach).astype(step.dtype)
+        step = weights[scale]
+        changed[f"{scale}/{zero}"] = (step * _coarser(weights[zero])).astype(step.dtype)
         changed[f"{zero}/int8"] = np.zeros(weights[zero].shape, np.int8)
     for node in copy.graph.node:
         if len(node.input) > 2 and (node.input[1], node.input[2]) in pairs:
-            scale, zero = node.input[1:3]
+            codes, scale, zero = node.input
             node.input[1], node.input[2] = f"{scale}/{zero}", f"{zero}/int8"
+            if node.op_type == "DequantizeLinear" and codes in weights:  # not an activation
+                node.input[0] = name = f"{node.output[0]}/int8"
+                changed[name] = _signed(weights[codes], weights[zero], attribute(node, "axis", 1))
     _set(copy, changed)
     return _without_unused(copy)
+
+
+def _coarser(zero: Array) -> Array:
+    """How many times larger the step of int8 must be to reach as far as uint8 with `zero`."""
+    below = zero.astype(np.float64)
+    return np.maximum(below / 128, (255 - below) / 127)
+
+
+def _signed(codes: Array, zero: Array, axis: int) -> Array:
+    """Quantised weights in the step of `_coarser`."""
+    if zero.ndim:
+        shape = [1] * codes.ndim
+        shape[axis] = -1
+        zero = zero.reshape(shape)
+    return np.rint((codes.astype(np.float64) - zero) / _coarser(zero)).astype(np.int8)
 
 
 def half(network: onnx.ModelProto) -> onnx.ModelProto:
     """Everything float32 in float16, input and output too. Raises ModelError for an overflow."""
     if sole_input(network).type.tensor_type.elem_type == TensorProto.FLOAT16:
         return network
-    copy = _copy(network)
+    # half-precision scales of quantisers came with opset 19
+    copy = _copy(_at_least_opset(network, 19) if _is_quantised(network) else network)
     kept = {node.input[2] for node in copy.graph.node if _has_float_scales(node)}
     for constant in copy.graph.initializer:
         if constant.name not in kept:
@@ -316,7 +344,7 @@ def half(network: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in (*copy.graph.input, *copy.graph.output):
         if tensor.type.tensor_type.elem_type == TensorProto.FLOAT:
             tensor.type.tensor_type.elem_type = TensorProto.FLOAT16
-    return _at_least_opset(copy, 19) if _is_quantised(copy) else copy
+    return copy
 
 
 def _has_float_scales(node: onnx.NodeProto) -> bool:
@@ -328,12 +356,13 @@ def _is_quantised(network: onnx.ModelProto) -> bool:
 
 
 def _at_least_opset(network: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """Half-precision scales of quantisers came with opset 19, which changed nothing else here."""
-    for opset in network.opset_import:
-        if opset.domain in ("", "ai.onnx"):
-            opset.version = max(opset.version, version)
-    network.ir_version = max(network.ir_version, 9)
-    return network
+    """At that opset by conversion: Split and the reductions are written anew from 18 on."""
+    if all(o.version >= version for o in network.opset_import if o.domain in ("", "ai.onnx")):
+        return network
+    try:
+        return version_converter.convert_version(network, version)
+    except Exception as exc:  # the converter raises bare RuntimeError and C++ types
+        raise ModelError(f"cannot raise the network to opset {version}: {reason(exc)}") from exc
 
 
 def _halve(constant: onnx.TensorProto) -> None:
@@ -352,8 +381,9 @@ def _halve_attributes(node: onnx.NodeProto) -> None:
         elif node.op_type == "Cast" and found.name == "to" and found.i == TensorProto.FLOAT:
             found.i = TensorProto.FLOAT16
         elif node.op_type == "Constant" and found.name in ("value_float", "value_floats"):
-            values = list(found.floats) if found.floats else found.f
-            tensor = numpy_helper.from_array(np.asarray(values, np.float16))
+            values = list(found.floats) if found.name == "value_floats" else found.f
+            tensor = numpy_helper.from_array(np.asarray(values, np.float32))
+            _halve(tensor)
             node.attribute.remove(found)
             node.attribute.append(helper.make_attribute("value", tensor))
             return

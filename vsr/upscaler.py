@@ -105,6 +105,12 @@ def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -
     )  # fmt: skip
 
 
+def _least(model: Model) -> int:
+    """Pixels of the smallest 16:9 tile that is not mostly overlap."""
+    overlap = _even(model.radius + _CHROMA_MARGIN)
+    return max(_LEAST_TILE_PIXELS, (3 * overlap) ** 2 * 16 // 9)
+
+
 def _full_length(length: int, tile: int) -> int:
     """The least length from `length` on that tiles of `tile` can cover."""
     return max(length, tile) + (max(length, tile) - tile) % 2
@@ -150,7 +156,7 @@ class Upscaler:
                 pixels = self.plan.width * self.plan.height // 4
                 if batch > 1:
                     batch = 1
-                elif self.model.tiled and not self.model.fixed_size and pixels > _LEAST_TILE_PIXELS:
+                elif self.model.tiled and not self.model.fixed_size and pixels > _least(self.model):
                     self.plan = plan_tiles(self.model, *self.size, most=pixels)
                 else:
                     raise
