@@ -1,5 +1,7 @@
 """The output's clock: forward whatever the source does, and sound beside its picture."""
 
+from itertools import pairwise
+
 import pytest
 
 from vsr.live.clock import OutputClock
@@ -72,6 +74,6 @@ def test_a_stall_that_was_filled_is_not_made_up_for_in_a_rush() -> None:
     for k in range(1, 50):
         clock.filler(k * STEP)
     times = [clock.picture((1 + k) * STEP, 2.0 + k * STEP) for k in range(10)]
-    steps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(times)]
     assert min(steps) == pytest.approx(STEP)
     assert times[0] >= clock.interval * 49

@@ -34,7 +34,7 @@ def simulate(
 ) -> Run:
     """One picture every interval through one worker, whose times vary by a fifth.
 
-    `load` is by how much everything takes longer at a time; `told` the costs the ladder starts with.
+    `load` is by how much all takes longer at a time; `told` the costs the ladder starts with.
     """
     settings = LadderSettings(interval=INTERVAL, max_latency=LATENCY)
     ladder, random, run = Ladder(told or costs, settings, 0.0), Random(seed), Run()
