@@ -1,4 +1,4 @@
-"""`python -m train info|fetch|fit|import|evaluate|export`: parse, call, log; no logic."""
+"""`python -m train info|fetch|fit|import|evaluate|export|quantise`: parse, call, log; no logic."""
 
 import json
 import logging
@@ -27,6 +27,7 @@ from train.imports import import_public, start_from, weights_from
 from train.loop import Trainer
 from train.loop import fit as run_fit
 from train.nets import NETS
+from train.quantise_command import quantise
 from train.recipe import find_recipe
 from train.watch import Watch
 
@@ -57,6 +58,7 @@ def main() -> None:
 
 
 main.add_command(evaluate)
+main.add_command(quantise)
 
 
 @main.command()

@@ -55,16 +55,16 @@ def _card(name: str, scales: dict[str, Any]) -> str:
         _video(key, entry["video"]) for key, entry in sorted(scales.items()) if entry["video"]
     ]
     if small := [_int8(key, entry) for key, entry in sorted(scales.items()) if "int8" in entry]:
-        notes.append("In int8 (PSNR / SSIM, and what it loses in dB): " + "; ".join(small) + ".")
+        notes.append("In int8 (PSNR / SSIM, and the change in dB): " + "; ".join(small) + ".")
     return f"## {name}\n\n{_origin(name, scales)}\n\n{table}\n\n" + "\n\n".join(notes) + "\n"
 
 
 def _int8(key: str, entry: dict[str, Any]) -> str:
     form, known = entry["int8"], entry["psnr"]
     scores = []
-    for name, score in form["psnr"].items():
-        loss = f" ({score['psnr'] - known[name]['psnr']:+.3f})" if name in known else ""
-        scores.append(f"{name} {_score(score)}{loss}")
+    for name, score in sorted(form["psnr"].items(), key=lambda item: (len(item[0]), item[0])):
+        change = f" ({score['psnr'] - known[name]['psnr']:+.3f})" if name in known else ""
+        scores.append(f"{name} {_score(score)}{change}")
     return f"{key} {', '.join(scores)}"
 
 

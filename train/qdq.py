@@ -1,0 +1,260 @@
+"""The int8 form of a float network: what is quantised, on which scales, written as Q/DQ pairs.
+
+What makes it nearly free of loss, all of it exact before the rounding:
+
+- Every channel is scaled so that the channels of a tensor fill its one range alike; the factor
+  goes into the weights before and after, as ReLU, PReLU, sums and concatenations let it through.
+- What reads the picture stays float32, and so does what a later 1x1 convolution makes of such a
+  linear layer: CARN hands the picture itself along its cascades, and 8 bits would show.
+- Tensors that are concatenated share scale and zero point, so that the concatenation stays int8.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from train.errors import TrainError
+
+Floats = npt.NDArray[np.float32]
+Classes = npt.NDArray[np.int64]
+_PICTURE_CHANNELS: Final = 3
+"""A convolution of no more channels reads the picture: it stays float32."""
+_MOVING: Final = ("Concat", "Split", "DepthToSpace")
+_FIXED: Final = 0
+"""The class of channels that nothing may scale: those of the pictures that go in and out."""
+_MOST_FACTOR: Final = 1e4
+_LEAST_WEIGHT: Final = 1e-3
+"""A channel whose weights are smaller than this part of the largest counts as if they were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv:
+    """A convolution with weights of its own."""
+
+    node: onnx.NodeProto
+    weight: Floats
+    """[O, I / group, k, k]"""
+    bias: Floats
+    """[O]"""
+    group: int
+
+    @property
+    def real(self) -> bool:
+        """Whether it stays float32."""
+        return self.weight.shape[1] * self.group <= _PICTURE_CHANNELS
+
+    def per_group(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values of the input's channels [I] as each output's weights read them [O, I / group]."""
+        outputs = len(self.weight) // self.group
+        return values.reshape(self.group, -1).repeat(outputs, axis=0)
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """uint8 code = round(value / scale) + zero, of one tensor or several."""
+
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A float network of convolutions, taken apart; changed copies are made, never itself."""
+
+    model: onnx.ModelProto
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: Mapping[str, npt.NDArray[Any]]
+    convs: Mapping[str, Conv]
+    """By the name of the output."""
+
+    @cached_property
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        """Tensor -> the node that makes it."""
+        return {output: node for node in self.nodes for output in node.output}
+
+    def sources(self, tensor: str, through: Sequence[str] = _MOVING) -> list[str]:
+        """The tensors whose values it holds, seen through layers that only move values."""
+        node = self.producers.get(tensor)
+        if node is None or node.op_type not in through:
+            return [tensor]
+        parts = node.input if node.op_type == "Concat" else node.input[:1]
+        return [source for part in parts for source in self.sources(part, through)]
+
+    def groups(self) -> list[list[str]]:
+        """What is quantised: the sources of all int8 convolutions, those that share a scale."""
+        found: list[set[str]] = []
+        for conv in self.convs.values():
+            if not conv.real:
+                together = set(self.sources(conv.node.input[0]))
+                for other in [group for group in found if group & together]:
+                    found.remove(other)
+                    together |= other
+                found.append(together)
+        return [sorted(group) for group in found]
+
+
+def take_apart(model: onnx.ModelProto) -> Graph:
+    """Parse a deploy form; raises TrainError for layers that no network of this project has."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    convs = {}
+    for node in model.graph.node:
+        if node.op_type != "Conv":
+            continue
+        weight = constants[node.input[1]]
+        bias = constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), "f4")
+        convs[node.output[0]] = Conv(
+            node=node, weight=weight, bias=bias, group=attribute(node, "group", 1)
+        )
+    return Graph(model, tuple(model.graph.node), constants, convs)
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """The value of a number among the attributes."""
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
+# exact changes of the float network
+
+
+def with_linear_parts(graph: Graph, whole: Collection[str] = ()) -> Graph:
+    """Let int8 1x1 convolutions (but those in `whole`) read a linear layer's part in float32.
+
+    conv1x1(concat(entry(x), rest)) = conv1x1'(rest) + (conv1x1'' after entry)(x), where the last
+    is one convolution of the picture, `<name>.linear`.
+    """
+    nodes: list[onnx.NodeProto] = []
+    convs = dict(graph.convs)
+    for node in graph.nodes:
+        conv = graph.convs.get(node.output[0])
+        first, *rest = graph.sources(node.input[0], ["Concat"]) if conv else [""]
+        linear = graph.convs.get(first)
+        pointwise = conv and not conv.real and conv.group == 1 and conv.weight.shape[2] == 1
+        name = node.output[0]
+        if not (conv and pointwise and linear and linear.real and rest) or name in whole:
+            nodes.append(node)
+            continue
+        width = len(linear.weight)
+        part = conv.weight[:, :width, 0, 0]
+        skip, concat, small = _named(linear.node, name, "linear"), [], _named(node, name, "rest")
+        small.input[0] = rest[0]
+        if len(rest) > 1:
+            concat = [helper.make_node("Concat", rest, [f"{name}.parts"], axis=1)]
+            small.input[0] = f"{name}.parts"
+        convs |= {
+            skip.output[0]: replace(
+                linear,
+                node=skip,
+                weight=np.einsum("oc,cikl->oikl", part, linear.weight),
+                bias=part @ linear.bias,
+            ),
+            small.output[0]: replace(conv, node=small, weight=conv.weight[:, width:]),
+        }
+        del convs[name]
+        both = helper.make_node("Add", [small.output[0], skip.output[0]], [name])
+        nodes += [*concat, small, skip, both]
+    return replace(graph, nodes=_used(nodes, graph.model.graph.output[0].name), convs=convs)
+
+
+def _named(node: onnx.NodeProto, name: str, suffix: str) -> onnx.NodeProto:
+    twin = onnx.NodeProto()
+    twin.CopyFrom(node)
+    twin.name = twin.output[0] = f"{name}.{suffix}"
+    return twin
+
+
+def _used(nodes: Iterable[onnx.NodeProto], result: str) -> tuple[onnx.NodeProto, ...]:
+    wanted, kept = {result}, []
+    for node in reversed(list(nodes)):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    return tuple(reversed(kept))
+
+
+def equalised(graph: Graph, factors: Mapping[str, Floats]) -> Graph:
+    """Scale every channel of every tensor by `factors` (as `channel_factors` gives them)."""
+    convs = {}
+    for name, conv in graph.convs.items():
+        out, read = factors[name], conv.per_group(factors[conv.node.input[0]])
+        weight = conv.weight * out[:, None, None, None] / read[:, :, None, None]
+        convs[name] = replace(conv, weight=weight.astype("f4"), bias=(conv.bias * out).astype("f4"))
+    return replace(graph, convs=convs)
+
+
+def channel_factors(
+    graph: Graph, largest: Mapping[str, Floats], exponent: float
+) -> dict[str, Floats]:
+    """A factor per channel of every tensor, equal where channels can only be scaled together.
+
+    `largest` holds the magnitude of each channel of the quantised tensors. With an exponent of 1
+    their channels then reach equally far; with less, the weights of the next layers do more so.
+    """
+    classes = channel_classes(graph)
+    count = 1 + max(int(c.max()) for c in classes.values())
+    reach, weight = np.zeros(count), np.zeros(count)
+    for name, values in largest.items():
+        np.maximum.at(reach, classes[name], values)
+    for conv in graph.convs.values():
+        size = np.abs(conv.weight).max((2, 3))
+        share = size / np.maximum(size.max(1, keepdims=True), np.finfo("f4").tiny)
+        np.maximum.at(weight, conv.per_group(classes[conv.node.input[0]]), share)
+    used = reach > 0
+    factor = np.ones(count)
+    factor[used] = reach[used] ** -exponent * np.maximum(weight[used], _LEAST_WEIGHT) ** (
+        1 - exponent
+    )
+    factor = np.clip(factor, 1 / _MOST_FACTOR, _MOST_FACTOR)
+    factor[_FIXED] = 1
+    return {name: factor[c].astype("f4") for name, c in classes.items()}
+
+
+def channel_classes(graph: Graph) -> dict[str, Classes]:
+    """Which channels can only be scaled together: a class for each channel of each tensor."""
+    parent = [_FIXED]
+
+    def root(i: int) -> int:
+        return i if parent[i] == i else root(parent[i])
+
+    def join(one: Classes, other: Classes) -> None:
+        for a, b in zip(map(root, one), map(root, other), strict=True):
+            parent[max(a, b)] = min(a, b)
+
+    found: dict[str, Classes] = {}
+    for node in graph.nodes:
+        first = found.get(node.input[0], np.array([_FIXED]))
+        name = node.output[0]
+        match node.op_type:
+            case "Conv":
+                conv = graph.convs[name]
+                if node.input[0] not in found:
+                    found[node.input[0]] = np.full(conv.weight.shape[1] * conv.group, _FIXED)
+                found[name] = np.arange(len(parent), len(parent) + len(conv.weight))
+                parent.extend(found[name].tolist())
+            case "Relu" | "PRelu":
+                found[name] = first
+            case "Pad":  # of the picture, or of what is scaled as its edges are
+                if node.input[0] in found:
+                    found[name] = first
+            case "Add":
+                join(first, found[node.input[1]])
+                found[name] = first
+            case "Concat":
+                found[name] = np.concatenate([found[part] for part in node.input])
+            case "Split":
+                ends = np.cumsum(graph.constants[node.input[1]])[:-1]
+                found |= dict(zip(node.output, np.split(first, ends), strict=True))
+            case "DepthToSpace":
+                shuffled = first.reshape(-1, attribute(node, "blocksize", 1) ** 2)
+                found[name] = shuffled[:, 0]
+                join(first, found[name].repeat(shuffled.shape[1]))
+            case other:
+                raise TrainError(f"a network with {other} cannot be quantised")
+    result = found[graph.model.graph.output[0].name]
+    join(result, np.full_like(result, _FIXED))
+    return {name: np.array([root(int(i)) for i in c]) for name, c in found.items()}
