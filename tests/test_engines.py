@@ -52,6 +52,7 @@ ENTRIES = [
     for key, entry in entries.items()
 ]
 every_entry = pytest.mark.parametrize(("name", "scale", "entry"), ENTRIES)
+QUANTISED = [param for param in ENTRIES if "int8" in param.values[2]]  # type: ignore[operator]
 STREAMS = [param for param in ENTRIES if str(param.values[0]).endswith("-stream")]
 
 
@@ -85,7 +86,8 @@ def test_manifest_names_its_schema_and_holds_networks() -> None:
 
 
 def test_every_network_file_is_listed_exactly_once() -> None:
-    listed = [e["file"] for entries in MANIFEST["models"].values() for e in entries.values()]
+    entries = [e for scales in MANIFEST["models"].values() for e in scales.values()]
+    listed = [form["file"] for e in entries for form in (e, e.get("int8")) if form]
     there = [path.relative_to(ENGINES).as_posix() for path in ENGINES.rglob("*.onnx")]
     assert sorted(listed) == sorted(there)
 
@@ -238,3 +240,49 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
     mean = {method: float(np.mean(values)) for method, values in scores.items()}
     assert mean["stream"] > mean["bicubic"] + 0.2, mean
     assert mean["stream"] > mean.get("clean", 0.0), mean
+
+
+def test_every_network_but_the_giants_has_an_int8_form() -> None:
+    without = {
+        (name, key)
+        for name, entries in MANIFEST["models"].items()
+        for key, entry in entries.items()
+        if "int8" not in entry and _network(name) != "csrcnn"
+    }
+    assert without == set()
+
+
+@pytest.mark.parametrize(("name", "scale", "entry"), QUANTISED)
+def test_int8_form_is_there_and_loses_little(name: str, scale: int, entry: Entry) -> None:
+    int8 = entry["int8"]
+    assert int8["file"] == entry["file"].replace(".onnx", ".int8.onnx")
+    content = (ENGINES / int8["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == int8["sha256"]
+    assert int8["precision"] == "int8"
+    for data_set, stated in int8["psnr"].items():
+        assert stated["psnr"] >= entry["psnr"][data_set]["psnr"] - 0.10, data_set
+    assert set(int8["psnr"]) >= {"set5", "set14"}
+
+
+@pytest.mark.parametrize(("name", "scale", "entry"), QUANTISED)
+def test_measured_quality_of_int8_is_the_manifests(
+    data: Path, name: str, scale: int, entry: Entry
+) -> None:
+    stated = entry["int8"]["psnr"]["set5"]
+    enlarge = _enlarge(entry["int8"]["file"])
+    score = evaluate(enlarge, data / "images/test/set5", scale, entry["colour"])
+    assert score["psnr"] == pytest.approx(stated["psnr"], abs=0.03)  # CPUs round sums their way
+
+
+@pytest.mark.parametrize(("name", "scale", "entry"), QUANTISED)
+def test_int8_weights_are_symmetric_and_the_rest_is_float(
+    name: str, scale: int, entry: Entry
+) -> None:
+    model = onnx.load(ENGINES / entry["int8"]["file"])
+    onnx.checker.check_model(model, full_check=True)
+    assert any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    for constant in model.graph.initializer:
+        if constant.data_type == onnx.TensorProto.INT8:
+            assert np.abs(onnx.numpy_helper.to_array(constant)).max() <= 127
+    for tensor in (*model.graph.input, *model.graph.output):
+        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
