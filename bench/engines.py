@@ -26,11 +26,13 @@ import openvino as ov
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from bench.gpu import PRECISIONS, measure
 from train.counting import OUTPUT, multadds
 from train.export import channels
 from train.imports import load_into, weights_from
 from train.nets import Net, build
 from vsr import models
+from vsr.errors import VsrError
 from vsr.graph import PlaneFormat
 from vsr.network import inlinable
 from vsr.rewrite_cpu import for_cpu
@@ -41,6 +43,7 @@ COLUMNS: Final = (
     "model", "scale", "precision", "form", "backend", "p50 ms", "p99 ms", "frames/s", "MB moved",
     "GFLOP/s", "of peak", "times faster",
 )  # fmt: skip
+GPU_COLUMNS: Final = ("model", "precision", "p50 ms", "p99 ms", "frames/s", "GFLOP/s", "of peak")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,9 +242,9 @@ def rows_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[list[
     return [*rows, [beside, "", "fp32", "", OpenVino.name, *figures, "", "", rate, "100%", ""]]
 
 
-def markdown(rows: list[list[str]]) -> str:
-    """A table with `COLUMNS`."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *map(tuple, rows)]
+def markdown(rows: list[list[str]], columns: tuple[str, ...] = COLUMNS) -> str:
+    """A table with these columns."""
+    lines = [columns, tuple("---" for _ in columns), *map(tuple, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -275,13 +278,21 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--size", type=parse_size, default=(320, 180), metavar="WxH")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--backend", choices=("openvino", "tensorrt"), default="openvino")
+    parser.add_argument("--backend", choices=("openvino", *PRECISIONS), default="openvino")
     arguments = parser.parse_args(words)
-    if arguments.backend == "tensorrt":
-        parser.error("--backend tensorrt needs an NVIDIA GPU and CUDA events: not written yet")
     for name in arguments.models:
         if f"x{arguments.scale}" not in models.manifest().get(name, {}):
             parser.error(f"no model {name} x{arguments.scale} in {models.ENGINES}")
+    if arguments.backend != "openvino":
+        try:
+            lines, machine = measure(
+                arguments.backend, arguments.models, arguments.scale, arguments.size,
+                arguments.rounds,
+            )  # fmt: skip
+        except VsrError as exc:
+            parser.error(f"--backend {arguments.backend} cannot be measured here: {exc}")
+        sys.stdout.write(f"{machine}\n\n{markdown(lines, GPU_COLUMNS)}\n")
+        return
     width, height = arguments.size
     setup = Setup(width=width, height=height, rounds=arguments.rounds, threads=arguments.threads)
     for line in report(arguments.models, arguments.scale, setup):

@@ -5,7 +5,11 @@ import re
 import pytest
 
 pytest.importorskip("torch")
-from bench import engines
+import numpy as np
+
+from bench import engines, gpu
+from vsr.backends import Backend
+from vsr.graph import NetworkFacts, PlaneGraph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,7 +46,8 @@ def test_engines_prints_a_row_for_every_form(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--backend", "tensorrt"], "needs an NVIDIA GPU"),
+        (["--backend", "tensorrt"], "tensorrt is not installed"),
+        (["--backend", "tensorrt-rtx"], "no NVIDIA driver"),
         (["no-such-model"], "no model no-such-model x2"),
         (["c-dcscn", "--scale", "5"], "no model c-dcscn x5"),
         (["--size", "large"], "invalid parse_size value: 'large'"),
@@ -63,3 +68,22 @@ def test_every_ratio_is_the_median_of_the_rounds() -> None:
         for n, s in (("a", [4.0, 9.0, 2.0]), ("b", [2.0, 1.0, 2.0]))
     )
     assert engines.ratio(slow, fast) == 2.0
+
+
+@pytest.mark.gpu
+def test_engines_on_a_gpu_prints_a_row_for_every_precision(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    engines.main(["c-dcscn", "--backend", "tensorrt-rtx", "--size", "320x180", "--rounds", "5"])
+    rows = _table(capsys.readouterr().out)
+    assert [row["precision"] for row in rows] == ["fp32", "fp32", "fp16", "fp16"]
+    assert all(float(row["p50 ms"]) > 0 for row in rows)
+
+
+def test_the_peak_on_a_gpu_is_a_network_that_runs(backend: Backend) -> None:
+    network, operations = gpu.dense_stack(16, 12)
+    graph = PlaneGraph(network=network, facts=NetworkFacts(scale=1, colour="y"))
+    y = np.full((12, 16), 90, np.uint8)
+    u = v = np.full((6, 8), 128, np.uint8)
+    assert backend.compile(graph, (16, 12)).submit((y, u, v)).result()[0].shape == (12, 16)
+    assert operations == 2 * 16 * 12 * 9 * 64 * 64 * gpu.DEPTH
