@@ -1,4 +1,4 @@
-"""What runs is what was trained: rewritten networks against the training form in torch, all of them.
+"""What runs is what was trained: every rewritten network against the training form in torch.
 
 The training form is the paper's, layer for layer, with the weights read back from `engines/`. int8
 is held to its loss on benchmarks, in tests/test_engines.py.

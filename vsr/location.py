@@ -59,19 +59,19 @@ def open_live(url: str, name: str, silence: float) -> "av.container.InputContain
     """
     if not is_url(url):
         return open_input(url, name)
+    # many a server sends a newcomer sound until the next key frame; its video is found no sooner
+    wait = max(silence, OPEN_TIMEOUT)
     options = {
-        "fflags": "nobuffer",
-        "flags": "low_delay",
-        "probesize": "500000",  # bytes, and below microseconds, that are looked at before it begins
-        "analyzeduration": "1500000",
+        "fpsprobesize": "0",  # pictures that are looked at for their rate before it begins
+        "analyzeduration": str(round(wait * 1e6)),
     }
     if url.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
-    timeout = (silence, silence)
+    timeout = (wait, silence)
     try:
         return av.open(url, "r", timeout=timeout, options=options, metadata_errors="replace")
     except av.error.ExitError:
-        raise InputError(f"{name} sends nothing") from None
+        raise InputError(f"{name} sends nothing that can be shown") from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         raise InputError(_why(exc, name)) from None  # FFmpeg's words hold the whole URL
 

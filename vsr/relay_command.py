@@ -1,7 +1,6 @@
 """`vsr relay`: a live stream in, upscaled and published, until it is stopped."""
 
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,11 @@ from vsr.terminal import errors_shown, key_value, start_logging, stopping_on_sig
     "--slate-after", type=click.FloatRange(0), default=5.0, show_default=True,
     help="Seconds without a source after which the last picture is darkened.",
 )  # fmt: skip
-@click.option("--realtime", is_flag=True, help="Read a file at its own pace.")
-@click.option("--loop", is_flag=True, help="And again from its start.")
+@click.option(
+    "--realtime", is_flag=True,
+    help="Read a recording behind a URL at its own pace, as files always are.",
+)  # fmt: skip
+@click.option("--loop", is_flag=True, help="Read a file again from its start, for ever.")
 @click.option("-c", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
 @click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
 @click.option("--preset", help="The encoder's speed preset.")
@@ -61,15 +63,13 @@ def relay(
     with errors_shown(verbose):
         if report:
             check_report_path(report)
-        settings = _settings(**options)
-
-        def work(stop: threading.Event) -> Any:
-            return Relay(input_, outputs, settings, stop).run()
-
-        result = stopping_on_signals(work, None)
-        if report:
-            write_report(report, result.facts(), result.ledger)
-        sys.exit(result.exit_code)
+        one = Relay(input_, outputs, _settings(**options))
+        try:
+            stopping_on_signals(one.run, None)
+        finally:
+            if report:
+                write_report(report, one.report.facts(), one.report.ledger)
+        sys.exit(one.report.exit_code)
 
 
 def _settings(

@@ -1,6 +1,7 @@
 """A file or URL -> Frames in presentation order, with the other streams' packets in between."""
 
 import logging
+import math
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from vsr.colour import UNSPECIFIED, Colour
 from vsr.errors import InputError, reason
 from vsr.frame import Frame, Stamps, now, planes_of
 from vsr.info import VideoInfo
-from vsr.location import local, open_input, open_live, shown
+from vsr.location import is_url, local, open_input, open_live, shown
 from vsr.timeline import Packet, Timeline
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,12 @@ _MISSING: Final = 0.5
 """Seconds by which a container may end before its declared duration."""
 _LATE: Final = 10
 """Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
+_SLOWEST: Final = 1
+_FASTEST: Final = 240
+_USUAL: Final = Fraction(25)
+"""Frame rates of a stream: what is measured beyond these bounds is an error, and this is meant."""
+_PATIENCE: Final = 30.0
+"""Seconds in which a stream that is joined must reach a key frame."""
 
 
 @dataclass
@@ -291,15 +298,43 @@ class LiveSource(Source):
 
     def __init__(self, url: str, silence: float, size: tuple[int, int] | None = None) -> None:
         self._silence, self._size = silence, size
+        self._give_up = math.inf
+        self.jumps = 0
+        """Leaps of its clock that were closed."""
         super().__init__(url)
 
     @property
     def audio(self) -> av.AudioStream | None:
-        """The first sound, None without any."""
-        return next(iter(self._container.streams.audio), None)
+        """The first sound that can be decoded, None without any."""
+        sounds = self._container.streams.audio
+        return next((s for s in sounds if s.codec_context is not None), None)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether it comes as files of several seconds each, not as it happens."""
+        return bool({"hls", "dash"} & set(self._container.format.name.split(",")))
 
     def _open(self) -> "av.container.InputContainer":
         return open_live(self.url, self.name, self._silence)
+
+    def _prime(self) -> None:
+        self._give_up = now() + max(_PATIENCE, self._silence)
+        for item in self._items:
+            self._primed.append(item)
+            if isinstance(item, Frame):
+                self._give_up = math.inf
+                return
+            self._be_patient()
+        raise InputError(f"{self.name} ended before a frame of its video could be decoded")
+
+    def _decoded(self, packet: Packet) -> Iterator[Frame]:
+        self._be_patient()
+        yield from super()._decoded(packet)
+
+    def _be_patient(self) -> None:
+        """What shows no picture must not be waited for, and kept in memory, for ever."""
+        if now() > self._give_up:
+            raise InputError(f"{self.name} sends data, but no picture that can be decoded")
 
     def _reading_failed(self, exc: Exception) -> None:
         if isinstance(exc, av.error.ExitError):
@@ -308,10 +343,18 @@ class LiveSource(Source):
 
     def _describe(self, picture: av.VideoFrame) -> VideoInfo:
         info = super()._describe(picture)
+        if not _SLOWEST <= info.rate <= _FASTEST:
+            info = replace(info, rate=_USUAL)
         return replace(info, width=self._size[0], height=self._size[1]) if self._size else info
 
+    def _note(self, kind: str, note: str, warn: bool = False) -> None:
+        self.jumps += kind == "times"
+        super()._note(kind, note, warn)
+
     def _count_missing(self) -> None:
-        """A stream announces nothing that could be missing."""
+        """A stream announces nothing that could be missing; a file does."""
+        if not is_url(self.url):
+            super()._count_missing()
 
 
 def _display_matrix(picture: av.VideoFrame) -> bytes | None:

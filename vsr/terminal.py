@@ -1,5 +1,6 @@
 """What every command does alike: words on stderr, errors in one line, signals heard."""
 
+import json
 import logging
 import os
 import signal
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -31,6 +33,31 @@ def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-q", "--quiet", is_flag=True, help="Only errors.")(command)
 
 
+def log_format(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--log-format`."""
+    return click.option(
+        "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+        help="json: one object a line on stderr.",
+    )(command)  # fmt: skip
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time (UTC), level, logger, message, and a traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end; ASCII, so that no message can break it."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        line = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0]:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 def key_value(
     _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
 ) -> dict[str, str]:
@@ -44,12 +71,13 @@ def key_value(
     return found
 
 
-def start_logging(verbose: bool = False, quiet: bool = False) -> None:
-    """Send the words of `vsr` to stderr, clear of a progress line."""
+def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text") -> None:
+    """Send the words of `vsr` to stderr, clear of a progress line; `form` is of `log_format`."""
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress line stands there
-    handler.setFormatter(logging.Formatter(f"{clear}vsr: %(message)s"))
+    text = logging.Formatter(f"{clear}vsr: %(message)s")
+    handler.setFormatter(JsonLines() if form == "json" else text)
     root = logging.getLogger("vsr")
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -73,6 +101,13 @@ def fail(message: str, code: int, verbose: bool) -> None:
     sys.exit(code)
 
 
+def _line(level: int, message: str) -> bytes:
+    """A line as the log's handler would write it, for a time when nothing may wait for a lock."""
+    record = log.makeRecord(log.name, level, "", 0, message, (), None)
+    lines = [handler.format(record) for handler in log.handlers] or [f"vsr: {message}"]
+    return f"{lines[0]}\n".encode("utf-8", "replace")
+
+
 def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None) -> T:
     """Do `work` on a thread, so that signals are heard even while an encoder drains.
 
@@ -82,6 +117,7 @@ def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None)
     stop = threading.Event()
     heard: list[int] = []
     outcome: Future[T] = Future()
+    last_words = _line(logging.ERROR, "error: stopped at once; nothing was written")
 
     def handle(number: int, _frame: FrameType | None) -> None:
         # no lock may be taken here: this thread may hold it where the signal found it
@@ -89,7 +125,7 @@ def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None)
         if len(heard) > 1:
             if part is not None:
                 part.unlink(missing_ok=True)
-            os.write(2, b"vsr: error: stopped at once; nothing was written\n")
+            os.write(2, last_words)
             os._exit(EXIT_INTERRUPTED)
 
     def run_work() -> None:

@@ -1,14 +1,18 @@
-"""The sound of a relay: copied where the output can carry it, else encoded anew as AAC.
+"""The sound of a relay: copied where it is what the output carries, else encoded anew, as AAC.
 
-Times are the output's (see `clock.py`); they only go forward.
+AAC is what every server and player takes. The first session settles rate and channels; what later
+ones bring is converted to them, and where nothing comes there is silence: many players stop with
+the sound. Times are the output's (see `clock.py`), in seconds; they only go forward.
 """
 
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import av
+import numpy as np
+import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 
 from vsr.errors import OutputError, reason
@@ -16,62 +20,143 @@ from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
 
-COPIED: Final = frozenset({"aac", "mp3"})
-"""What every RTMP server and player takes."""
-_RATE: Final = 48_000
+_RATES: Final = (44_100, 48_000)
+"""What everything that is not AAC becomes."""
 _BITS: Final = 160_000
 _FORMAT: Final = "fltp"
+_CONFIG: Final = 2
+"""Leading bytes of AAC's extradata, which tell kind, rate, channels (ISO 14496-3, 1.6.2.1)."""
+_SLACK: Final = 0.1
+"""Seconds by which sound may be off its time before it is put there anew."""
+_LONGEST: Final = 2.0
+"""Seconds of silence at once: a machine that slept does not catch up on it."""
 
 
 class Sound:
-    """One session's sound on its way. Not thread-safe."""
+    """What an output's sound is made of. Not thread-safe."""
 
-    def __init__(self, stream: av.AudioStream) -> None:
-        self.copied = stream.codec_context.name in COPIED
-        self.context = stream.codec_context if self.copied else _encoder(stream)
-        self._resampler = AudioResampler(_FORMAT, self.context.layout.name, self.context.rate)
-        self._next = 0
-        """The next sample's place in the output, in samples."""
-        self._last_dts = -1
+    def __init__(self, source: av.AudioCodecContext) -> None:
+        """`source` decodes the first session's sound. Raises OutputError."""
+        self.context = _encoder(source)
+        """Describes the output's sound."""
+        self.until = 0.0
+        """Time at which what was sent so far ends."""
+        self._silence = _silent_packet(self.context)
+        self._step = Fraction(1, self.context.rate)
+        self._frame_s = self.context.frame_size / self.context.rate
+        self._rest = _samples(self.context)
+        """Samples that make no whole frame yet; `_place` counts those before them in the output."""
+        self._place = 0
+        self._kind: tuple[str, str, int] | None = None
+        self.begin(source)
+
+    def begin(self, source: av.AudioCodecContext | None) -> None:
+        """A session begins, whose sound that decodes; None: it has none."""
+        self._decoder = source
+        self.copied = source is not None and _config(source) == _config(self.context)
+        self._restart(round(self.until * self.context.rate))
 
     def send(self, packet: Packet, time: float) -> Iterator[Packet]:
-        """The packets of the output for one of the source that plays at `time` seconds there."""
+        """The packets of the output for one of the source that plays at that time."""
+        if self._decoder is None:
+            return
+        if packet.has_sidedata("new_extradata"):  # it changes on the way, or begins again
+            told = bytes(packet.get_sidedata("new_extradata"))
+            self.copied = self.copied and told[:_CONFIG] == _config(self.context)
         made = self._moved(packet, time) if self.copied else self._encoded(packet, time)
         for ready in made:
-            if ready.dts is None or ready.dts <= self._last_dts:
-                continue  # a jump back: what was said already is not said again
-            self._last_dts = ready.dts
+            assert ready.pts is not None
+            assert ready.time_base is not None
+            at = float(ready.pts * ready.time_base)
+            if at + self._frame_s / 2 <= self.until or at < 0:
+                continue  # a step back: what was said already is not said again
+            self.until = at + self._frame_s
             yield ready
 
+    def silence(self, end: float) -> Iterator[Packet]:
+        """Whole frames of silence from where the sound ended to that time."""
+        place = round(max(self.until, end - _LONGEST) * self.context.rate)
+        while (place + self.context.frame_size) * self._step <= end:
+            packet: Packet = av.Packet(self._silence)
+            packet.time_base, packet.pts, packet.dts = self._step, place, place
+            packet.duration = self.context.frame_size
+            place += self.context.frame_size
+            self.until = float(place * self._step)
+            yield packet
+
     def _moved(self, packet: Packet, time: float) -> Iterator[Packet]:
-        if packet.time_base is None or packet.pts is None:
-            return
+        assert packet.time_base is not None
         packet.pts = packet.dts = round(time / packet.time_base)
         yield packet
 
     def _encoded(self, packet: Packet, time: float) -> Iterator[Packet]:
         wanted = round(time * self.context.rate)
-        if abs(wanted - self._next) > self.context.rate // 10:  # a gap: begin there anew
-            self._next = wanted
+        held = self._place + self._rest.shape[1]
+        if abs(wanted - held) > _SLACK * self.context.rate:
+            if wanted < held:
+                return
+            self._restart(wanted)
         try:
-            for frame in cast(list[av.AudioFrame], packet.decode()):
-                for part in self._resampler.resample(frame):
-                    part.pts, part.time_base = self._next, Fraction(1, self.context.rate)
-                    self._next += part.samples
-                    yield from self.context.encode(part)
-        except av.error.FFmpegError as exc:
+            for samples in self._decoded(packet):
+                self._rest = np.concatenate([self._rest, samples], axis=1)
+                yield from self._whole_frames()
+        except (av.error.FFmpegError, ValueError) as exc:
             log.debug("a packet of sound is skipped: %s", reason(exc))
 
+    def _decoded(self, packet: Packet) -> Iterator[npt.NDArray[np.float32]]:
+        assert self._decoder is not None
+        for frame in self._decoder.decode(packet):
+            frame.pts = None  # the output's times are counted in samples
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if kind != self._kind:  # such as from stereo to mono, on the way
+                self._kind = kind
+                self._resampler = self._new_resampler()
+            for part in self._resampler.resample(frame):
+                yield cast(npt.NDArray[np.float32], part.to_ndarray())
 
-def _encoder(stream: av.AudioStream) -> av.AudioCodecContext:
-    """An AAC encoder for a stream's sound; mono stays mono, everything else becomes stereo."""
+    def _whole_frames(self) -> Iterator[Packet]:
+        size = self.context.frame_size
+        while self._rest.shape[1] >= size:
+            chunk, self._rest = self._rest[:, :size], self._rest[:, size:]
+            yield from self.context.encode(_frame(chunk, self.context, self._place))
+            self._place += size
+
+    def _restart(self, place: int) -> None:
+        """Put what comes next there."""
+        self._place = place
+        self._rest = _samples(self.context)
+        self._kind = None
+
+    def _new_resampler(self) -> AudioResampler:
+        return AudioResampler(_FORMAT, self.context.layout.name, self.context.rate)
+
+
+def _config(context: av.AudioCodecContext) -> bytes | None:
+    """What must be equal for packets of AAC to be copied; None for everything else."""
+    extradata = context.extradata or b""
+    aac = context.codec.canonical_name == "aac" and len(extradata) >= _CONFIG
+    return extradata[:_CONFIG] if aac else None
+
+
+def _encoder(source: av.AudioCodecContext) -> av.AudioCodecContext:
+    """An encoder of AAC as the source's is, else in mono or stereo at one of `_RATES`."""
+    if source.codec.canonical_name == "aac":
+        try:
+            like = _opened(source.rate, source.layout.name)
+            if _config(like) == _config(source):
+                return like
+        except OutputError:
+            log.debug("no AAC of %s at %d Hz", source.layout.name, source.rate)
+    rate = source.rate if source.rate in _RATES else max(_RATES)
+    return _opened(rate, "mono" if source.layout.nb_channels == 1 else "stereo")
+
+
+def _opened(rate: int, layout: str) -> av.AudioCodecContext:
     context = av.CodecContext.create("aac", "w")
     assert isinstance(context, av.AudioCodecContext)
-    context.sample_rate = _RATE
-    context.layout = "mono" if stream.codec_context.layout.nb_channels == 1 else "stereo"
-    context.format = _FORMAT
+    context.sample_rate, context.layout, context.format = rate, layout, _FORMAT
     context.bit_rate = _BITS
-    context.time_base = Fraction(1, _RATE)
+    context.time_base = Fraction(1, rate)
     context.flags |= av.codec.context.Flags.global_header
     try:
         context.open()
@@ -80,30 +165,25 @@ def _encoder(stream: av.AudioStream) -> av.AudioCodecContext:
     return context
 
 
-class Silence:
-    """AAC frames of nothing, for players that stop when sound stops."""
+def _silent_packet(like: av.AudioCodecContext) -> bytes:
+    """A frame of nothing, as an encoder like that one makes it."""
+    context = _opened(like.rate, like.layout.name)
+    nothing = _samples(like, like.frame_size)
+    packets: list[av.Packet[Any]] = []
+    for k in range(4):  # past its start-up
+        packets += context.encode(_frame(nothing, like, k * like.frame_size))
+    return bytes(packets[-1])
 
-    def __init__(self, like: av.AudioCodecContext) -> None:
-        self._context = av.CodecContext.create("aac", "w")
-        assert isinstance(self._context, av.AudioCodecContext)
-        self._context.sample_rate, self._context.layout = like.rate, like.layout
-        self._context.format = _FORMAT
-        self._context.time_base = Fraction(1, like.rate)
-        self._context.flags |= av.codec.context.Flags.global_header
-        self._context.open()
-        self._frame = av.AudioFrame(_FORMAT, self._context.layout.name, self._context.frame_size)
-        for plane in self._frame.planes:
-            plane.update(bytes(plane.buffer_size))
-        self._frame.sample_rate = like.rate
 
-    def until(self, begin: float, end: float) -> Iterator[Packet]:
-        """Silence from one output time to another (s), as whole AAC frames."""
-        assert isinstance(self._context, av.AudioCodecContext)
-        rate, size = self._context.rate, self._context.frame_size
-        place = round(begin * rate)
-        while place + size <= end * rate:
-            self._frame.pts, self._frame.time_base = place, Fraction(1, rate)
-            place += size
-            for packet in self._context.encode(self._frame):
-                packet.pts = packet.dts = self._frame.pts
-                yield packet
+def _samples(like: av.AudioCodecContext, count: int = 0) -> npt.NDArray[np.float32]:
+    return np.zeros((like.layout.nb_channels, count), np.float32)
+
+
+def _frame(
+    samples: npt.NDArray[np.float32], like: av.AudioCodecContext, place: int
+) -> av.AudioFrame:
+    whole = np.ascontiguousarray(samples)
+    frame = av.AudioFrame.from_ndarray(whole, format=_FORMAT, layout=like.layout.name)
+    frame.sample_rate, frame.pts = like.rate, place
+    frame.time_base = Fraction(1, like.rate)
+    return frame

@@ -12,6 +12,10 @@ _BACK: Final = 0.5
 """Seconds by which a source's time may run backwards before it is a jump and not jitter."""
 _AHEAD: Final = 5.0
 """Seconds by which it may run ahead of the wall clock's."""
+_LEAD: Final = 0.5
+"""Seconds by which the output may run ahead of the wall clock: what viewers see later by."""
+_DRIFT: Final = 0.0005
+"""Share of its lead by which the origin follows at each picture: no two clocks run alike."""
 _TICK: Final = 0.001
 """The least step between two pictures: RTMP counts milliseconds."""
 
@@ -24,6 +28,8 @@ class Repairs:
     """Times at which the source's clock leapt."""
     nudged: int = 0
     """Pictures whose time was that of the one before, or earlier."""
+    skipped: int = 0
+    """Pictures left out of a backlog."""
 
 
 @dataclass
@@ -40,12 +46,27 @@ class OutputClock:
     """The newest picture's time in the source, and the wall clock's then."""
     _wall: float = 0.0
     _origin: float | None = None
+    """The wall clock's time when the output's was 0."""
     _filled: bool = False
     """Whether the newest picture was shown again."""
+    _skipping: bool = False
 
     def end_session(self) -> None:
         """The source is gone: its next time says nothing about this one."""
         self._offset = None
+
+    def skips(self, wall: float) -> bool:
+        """Whether a picture that comes now is to be left out, to be asked once for each.
+
+        After a jam all that was held up comes at once. What stood in for it has had its time, so it
+        would put everything after it off; of that, viewers would never get rid again.
+        """
+        ahead = self._lead(wall)
+        self._skipping = ahead > (0.0 if self._skipping else _LEAD)
+        if self._skipping:
+            self.repairs.skipped += 1
+            self._offset = None
+        return self._skipping
 
     def picture(self, time: float, wall: float) -> float:
         """The output's time of a picture with that source time, come at that wall time."""
@@ -58,32 +79,39 @@ class OutputClock:
             self._begin(time, wall)  # others stood in for it meanwhile
         self._filled = False
         self._source, self._wall = time, wall
-        return self._forward(time + (self._offset or 0.0))
+        return self._forward(time + (self._offset or 0.0), wall)
 
     def filler(self, wall: float) -> float:
         """The time of a picture shown again because none came."""
-        if self._origin is None:
-            self._origin = wall
         self._filled = True
-        return self._forward(max(self.last + self.interval, wall - self._origin))
+        return self._forward(max(self.last + self.interval, wall - self._start(wall)), wall)
 
     def sound(self, time: float) -> float | None:
         """The output's time of sound; None before the session's first picture."""
         return None if self._offset is None else time + self._offset
 
+    def _start(self, wall: float) -> float:
+        self._origin = wall if self._origin is None else self._origin
+        return self._origin
+
     def _begin(self, time: float, wall: float) -> None:
-        if self._origin is None:
-            self._origin = wall
-        start = max(self.last + self.interval, wall - self._origin) if self.last >= 0 else 0.0
+        elapsed = wall - self._start(wall)
+        start = max(self.last + self.interval, elapsed) if self.last >= 0 else 0.0
         self._offset = start - time
 
     def _leaps(self, time: float, wall: float) -> bool:
         step = time - self._source
         return step < -_BACK or step > (wall - self._wall) + _AHEAD
 
-    def _forward(self, time: float) -> float:
+    def _lead(self, wall: float) -> float:
+        """Seconds by which the next picture could at the earliest be ahead of the wall clock."""
+        return 0.0 if self.last < 0 else self.last + self.interval - (wall - self._start(wall))
+
+    def _forward(self, time: float, wall: float) -> float:
         if time < self.last + _TICK:
             self.repairs.nudged += 1
             time = self.last + _TICK
         self.last = time
+        if self._origin is not None:
+            self._origin -= _DRIFT * self._lead(wall)
         return time

@@ -7,8 +7,7 @@ never makes it wait: a relay that is behind loses its oldest pictures, not its c
 import logging
 import random
 import threading
-import time
-from collections import deque
+import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,17 +15,25 @@ from typing import Final
 
 import av
 
-from vsr.errors import InputError
+from vsr.errors import InputError, reason
 from vsr.frame import Frame, now
+from vsr.info import VideoInfo
+from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.push_session import masked
 from vsr.location import is_url, shown
 from vsr.source import LiveSource
 from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
 
-_LONGEST_DELAY: Final = 30.0
+_LONGEST_DELAY: Final = 2.5
+"""Seconds: whoever returns is found soon, however long he was gone."""
 _GROWTH: Final = 1.6
 """Factor from one delay before reconnecting to the next."""
+_LONGEST_WAIT: Final = 10.0
+"""Seconds from one picture to the next beyond which a file's times leap."""
+_BEHIND: Final = 1.0
+"""Seconds by which a paced input may be late before its pace is taken up anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,145 +46,120 @@ class IngestSettings:
     retry_max: int = 0
     """Failed attempts in a row after which it is given up; 0: never."""
     realtime: bool = False
-    """Whether a file is read at its own pace, and again from the start at its end."""
+    """Whether a URL is read at its own pace too; files and HLS always are."""
     loop: bool = False
-
-
-@dataclass(frozen=True)
-class Connected:
-    """A session began: the source as it presents itself now."""
-
-    source: LiveSource
-    attempt: int
-    """Connections before this one."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """The session ended, or could not begin; another attempt follows after `delay` seconds."""
-
-    reason: str
-    delay: float
-    final: bool = False
-    """Whether it is given up."""
-
-
-Item = Frame | Packet | Connected | Lost
-
-
-class Mailbox:
-    """What the ingest thread has for the relay; at most `frames` pictures wait. Thread-safe."""
-
-    def __init__(self, frames: int) -> None:
-        self._items: deque[Item] = deque()
-        self._most = frames
-        self._frames = 0
-        self._arrived = threading.Condition()
-        self.dropped: deque[Frame] = deque(maxlen=1000)
-        """Pictures that had to make room, for the ledger; the caller takes them out."""
-
-    @property
-    def waiting(self) -> int:
-        """Pictures that wait."""
-        return self._frames
-
-    def put(self, item: Item) -> None:
-        """Add an item; the oldest picture makes room when there are too many."""
-        with self._arrived:
-            if isinstance(item, Frame):
-                self._frames += 1
-                if self._frames > self._most:
-                    oldest = next(i for i in self._items if isinstance(i, Frame))
-                    self._items.remove(oldest)
-                    self.dropped.append(oldest)
-                    self._frames -= 1
-            self._items.append(item)
-            self._arrived.notify()
-
-    def take(self, timeout: float) -> Item | None:
-        """The oldest item, None when none comes in time."""
-        with self._arrived:
-            if not self._items and not self._arrived.wait_for(lambda: bool(self._items), timeout):
-                return None
-            item = self._items.popleft()
-            self._frames -= isinstance(item, Frame)
-            return item
+    """Whether a file is read again from its start at its end."""
 
 
 class Ingest:
-    """Reads a URL or file for ever into a mailbox; see `IngestSettings`."""
+    """Reads a URL or file into a mailbox; see `IngestSettings`."""
 
     def __init__(self, url: str, settings: IngestSettings, mailbox: Mailbox) -> None:
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox = settings, mailbox
-        self._stop = threading.Event()
-        self._size: tuple[int, int] | None = None
+        self.jumps = 0
+        """Leaps of the source's clock that were closed while it was read."""
+        self._live, self._stop = threading.Event(), threading.Event()
+        self._first: VideoInfo | None = None
+        self._began, self._missing = False, 0
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
         """Begin to connect."""
         self._thread.start()
 
-    def close(self, timeout_s: float = 0.5) -> None:
-        """Stop; a read that hangs is left to its timeout on a daemon thread."""
+    def go(self) -> None:
+        """Somebody sees the pictures from now on: an input that is paced begins."""
+        self._live.set()
+
+    def close(self) -> None:
+        """Stop, at once: a read that hangs is left to its timeout on a daemon thread."""
         self._stop.set()
-        self._thread.join(timeout_s)
+        self._live.set()
 
     def _run(self) -> None:
         failures, attempt = 0, 0
         while not self._stop.is_set():
-            read, reason = False, ""
-            try:
-                read, reason = self._session(attempt), "it ended"
-            except (InputError, av.error.FFmpegError, OSError) as exc:
-                reason = str(exc) if isinstance(exc, InputError) else f"{type(exc).__name__}"
-                read = self._began
-            except Exception as exc:  # a defect must not end a relay that runs for days
-                log.exception("reading %s failed unexpectedly", self.name)
-                reason = f"unexpected {type(exc).__name__}"
+            why = self._attempt(attempt)
+            attempt += 1
+            failures = 0 if self._began else failures + 1
+            given_up = 0 < self.settings.retry_max <= failures
+            delay = self._delay(failures)
+            if not is_url(self.url):  # a file's end is its end, and what cannot be read never can
+                given_up = not (self._began and self.settings.loop)
+                delay = 0.0
             if self._stop.is_set():
                 return
-            attempt += 1
-            failures = 0 if read else failures + 1
-            final = bool(self.settings.retry_max) and failures >= self.settings.retry_max
-            if not is_url(self.url) and read and not self.settings.loop:
-                final = True  # a file's end is its end
-            delay = self._delay(failures)
-            self.mailbox.put(Lost(reason, delay, final))
-            if final or self._stop.wait(delay):
+            failed, missing = not self._began, self._missing
+            self.mailbox.put(Lost(why, delay, final=given_up, failed=failed, missing=missing))
+            if given_up or self._stop.wait(delay):
                 return
+
+    def _attempt(self, attempt: int) -> str:
+        """One connection, read to its end; why it ended, in words."""
+        self._began, self._missing = False, 0
+        try:
+            return self._session(attempt)
+        except InputError as exc:
+            return str(exc)
+        except (av.error.FFmpegError, OSError) as exc:
+            return f"{self.name} broke off: {masked(reason(exc), self.url)}"
+        except Exception as exc:  # a defect must not end a relay that runs for days
+            log.debug(masked(traceback.format_exc(), self.url))
+            return f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
 
     def _delay(self, failures: int) -> float:
         """Seconds until the next attempt: growing, and not in step with a thousand others."""
-        grown = self.settings.retry_delay * _GROWTH ** max(0, failures - 1)
-        return min(grown, _LONGEST_DELAY) * random.uniform(0.8, 1.2)
+        grown = self.settings.retry_delay * _GROWTH ** min(max(0, failures - 1), 20)
+        longest = max(_LONGEST_DELAY, self.settings.retry_delay)
+        return min(grown, longest) * random.uniform(0.8, 1.0)
 
-    def _session(self, attempt: int) -> bool:
-        """Read one connection to its end; True when at least a picture came."""
-        self._began = False
-        timeout = self.settings.stream_timeout
-        with closing(LiveSource(self.url, timeout, self._size)) as source:
-            self._size = self._size or (source.info.width, source.info.height)
+    def _session(self, attempt: int) -> str:
+        with closing(self._open()) as source:
+            self._first = self._first or source.info
             self._began = True
-            self.mailbox.put(Connected(source, attempt))
+            sound = source.audio
+            decoder = sound.codec_context if sound else None
+            name = source.video.codec_context.name
+            self.mailbox.put(Connected(source.info, name, decoder, attempt))
+            jumps = self.jumps
             for item in self._paced(source):
                 if self._stop.is_set():
                     break
-                self.mailbox.put(item)
-        return self._began
+                self.jumps = jumps + source.jumps
+                if isinstance(item, Frame):
+                    self.mailbox.put(item)
+                elif item.stream is sound and item.pts is not None and item.time_base:
+                    self.mailbox.put(Heard(item, float(item.pts * item.time_base)))
+            self._missing = source.losses.lost
+            return "; ".join([f"{self.name} ended", *source.losses.notes.values()])
+
+    def _open(self) -> LiveSource:
+        first = self._first
+        size = (first.width, first.height) if first else None
+        return LiveSource(self.url, self.settings.stream_timeout, size)
 
     def _paced(self, source: LiveSource) -> Iterator[Frame | Packet]:
-        """The items, held back to their own times where a file stands in for a stream."""
-        if not self.settings.realtime or is_url(self.url):
+        """The items, held back to their own times where they are not sent at them."""
+        if is_url(self.url) and not self.settings.realtime and not source.in_pieces:
             yield from source
             return
-        begin, first = now(), None
+        self._live.wait()
+        begin: float | None = None
+        """The clock's time when the input's was 0 (s)."""
         for item in source:
             if isinstance(item, Frame):
-                first = item.time if first is None else first
-                wait = begin + item.time - first - now()
+                wait = 0.0 if begin is None else begin + item.time - now()
+                if begin is None or not -_BEHIND < wait < _LONGEST_WAIT:
+                    begin, wait = now() - item.time, 0.0
                 if wait > 0 and self._stop.wait(wait):
                     return
-                item.stamps.read = max(item.stamps.read, now() - 0.001)
+                _arrives(item)
             yield item
-        time.sleep(0)
+
+
+def _arrives(frame: Frame) -> None:
+    """Let a picture arrive now, decoding included."""
+    took = frame.stamps.decoded - frame.stamps.read - frame.stamps.blocked
+    frame.stamps.decoded = now()
+    frame.stamps.read, frame.stamps.blocked = frame.stamps.decoded - took, 0.0

@@ -27,7 +27,7 @@ class LadderSettings:
     max_latency: float
     """From a picture's arrival to its packet."""
     tail: float = 0.02
-    """What encoding and writing take after the network."""
+    """What encoding and writing take after the network, before that is measured."""
     room: float = 0.85
     """Share of the interval that a rung may cost before the ladder climbs to it."""
     patience: float = 10.0
@@ -71,6 +71,8 @@ class Ladder:
         self._patience = settings.patience
         self._since = self._seen = now
         self._climbed_at: float | None = None
+        self.tail = settings.tail
+        """What encoding and writing take now; whoever measures it puts it here (s)."""
         self.changes = 0
         self.rung = next(
             (k for k, cost in enumerate(self._costs) if self._lasting(cost)), len(costs) - 1
@@ -79,7 +81,7 @@ class Ladder:
     def choose(self, now: float, arrived: float, waiting: int) -> int:
         """The rung for a picture that arrived then, with `waiting` more behind it; or `DROP`."""
         self._forgive(now)
-        left = arrived + self.settings.max_latency - self.settings.tail - now
+        left = arrived + self.settings.max_latency - self.tail - now
         if not self._holds(self.rung, left, waiting):
             self._go_down(now, left, waiting)
         elif self._may_climb(now, left, waiting):

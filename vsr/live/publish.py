@@ -14,7 +14,6 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
-from vsr.errors import VsrError
 from vsr.frame import Frame, now, picture_of
 from vsr.info import VideoInfo
 from vsr.ledger import Ledger
@@ -27,7 +26,11 @@ TIME_BASE: Final = Fraction(1, 90_000)
 KEY_EVERY: Final = 2.0
 """Seconds between key frames: what streaming services ask for."""
 _QUEUE: Final = 8
-_CLOSE_S: Final = 1.0
+_SMOOTHING: Final = 0.1
+"""Weight of the newest picture's time in the mean."""
+_DRAIN_S: Final = 0.5
+"""For the encoder to do what waits, when a relay ends."""
+_CLOSE_S: Final = 0.8
 """For the outputs to send what waits, when a relay ends."""
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _LIVE_OPTIONS: Final = {
@@ -62,11 +65,15 @@ class Publisher:
         Raises UsageError or OutputError for an encoder that cannot be.
         """
         self._encoder = _live_encoder(settings, info, size)
+        self._step = float(1 / info.rate)
         self._ledger = ledger
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
         self.shown = 0
-        """Pictures whose packets were offered, repeated ones included."""
-        self.failed: VsrError | Exception | None = None
+        """Pictures of the source whose packets were offered."""
+        self.tail = 0.0
+        """What lies between a picture's enlargement and its packet, smoothed; 0: not known yet."""
+        self.failed: Exception | None = None
+        self._last_key = -KEY_EVERY
         streams = OutputStreams(video=self._encoder, audio=sound)
         self._outputs = [Output(url, streams) for url in urls]
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
@@ -96,9 +103,9 @@ class Publisher:
         return [output.facts() for output in self._outputs]
 
     def close(self) -> None:
-        """Publish what waits, and end every output's session, all within about 1.5 s."""
+        """Publish what waits, and end every output's session, all within about 1.4 s."""
         self._put(None)
-        self._thread.join(0.5)
+        self._thread.join(_DRAIN_S)
         close_outputs(self._outputs, _CLOSE_S)
 
     def _put(self, item: _Shown | Frame | Packet | None) -> None:
@@ -129,17 +136,24 @@ class Publisher:
         picture = picture_of(frame)
         picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
         picture.duration = 0
-        if any(output.wants_key for output in self._outputs):
+        # by time, not by number: pictures may come at another rate than the source declared
+        due = item.time - self._last_key >= KEY_EVERY - self._step / 2
+        if due or any(output.wants_key for output in self._outputs):
             picture.pict_type = PictureType.I
         frame.stamps.encode_start = now()
         for packet in self._encoder.encode(picture):
             frame.stamps.encoded = now()
+            self._last_key = item.time if packet.is_keyframe else self._last_key
             for output in self._outputs:
                 output.offer(packet, "video")
-            self.shown += 1
         frame.stamps.muxed = now()
         if frame.event != "repeated":
+            self.shown += 1
+            self._measure(frame.stamps.muxed - frame.stamps.infer_end)
             self._ledger.add(replace(frame, planes=(_NO_PLANE,) * 3))
+
+    def _measure(self, took: float) -> None:
+        self.tail += (_SMOOTHING if self.tail else 1.0) * (took - self.tail)
 
 
 def _live_encoder(
@@ -149,7 +163,7 @@ def _live_encoder(
     context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
     given = {**_LIVE_OPTIONS.get(name, {}), **settings.options}
     configure(context, replace(settings, options=given), replace(info, time_base=TIME_BASE), size)
-    context.gop_size = max(1, round(KEY_EVERY * info.rate))
+    context.gop_size = max(1, round(2 * KEY_EVERY * info.rate))  # `_encode` asks for them in time
     context.max_b_frames = 0
     context.thread_type = "SLICE"
     context.flags |= Flags.global_header

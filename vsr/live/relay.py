@@ -10,30 +10,35 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 from vsr.backends import load_backend
-from vsr.encoder import EncoderSettings
+from vsr.encoder import EncoderSettings, encoder_name
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.frame import Frame, Planes, Stamps, now
-from vsr.info import VideoInfo
-from vsr.live.audio import Silence, Sound
+from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
-from vsr.live.ingest import Connected, Ingest, IngestSettings, Lost, Mailbox
+from vsr.live.ingest import Ingest, IngestSettings
 from vsr.live.ladder import DROP, Ladder, LadderSettings
-from vsr.live.publish import Publisher
-from vsr.live.rungs import Rungs, Stage, default_ladder
-from vsr.location import shown
+from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.publish import TIME_BASE, Publisher
+from vsr.live.push import FORMATS
+from vsr.live.rungs import FALLBACK, Rungs, Stage, default_ladder, find_models
+from vsr.location import is_url, shown
 from vsr.models import DEFAULT
 from vsr.report import Report
-from vsr.source import LiveSource
-from vsr.timeline import Packet
+from vsr.sink import container_format
 
 log = logging.getLogger(__name__)
 
 _FILL_AFTER: Final = 0.5
 """Seconds without a picture after which the last one is shown again."""
+_QUIET: Final = 0.6
+"""Seconds without sound after which there is silence."""
 _POLL: Final = 0.05
+_TELL_AGAIN: Final = 60.0
+"""Seconds after which the same trouble is worth another line."""
 _SLATE_DIM: Final = 4
 """By how much the last picture is darkened where it stands in for long."""
 _BLACK: Final = 16
@@ -59,222 +64,266 @@ class RelaySettings:
 
 
 class Relay:
-    """One relay, from checked settings to the end of its source or to `stop`. Make one per run."""
+    """One relay, from checked settings to the end of its source. Make one per run."""
 
-    def __init__(
-        self, input_: str, outputs: Sequence[str], settings: RelaySettings, stop: threading.Event
-    ) -> None:
+    def __init__(self, input_: str, outputs: Sequence[str], settings: RelaySettings) -> None:
+        """Raises UsageError for what can be seen to be wrong before anything is opened."""
         if not outputs:
             raise UsageError("give at least one OUTPUT_URL")
-        self._input, self._outputs, self._settings = input_, list(outputs), settings
-        self._stop = stop
-        self._rungs: Rungs | None = None
+        for url in outputs:
+            _check_output(url)
+        encoder_name(settings.encoder, "flv")
+        self._outputs, self._settings = list(outputs), settings
+        self._name = shown(input_)
+        self._mailbox = Mailbox(frames=64)
+        self._ingest = Ingest(input_, settings.ingest, self._mailbox)
         self._last: Planes | None = None
-        self._last_shown = 0.0
-        self._lost_since: float | None = None
+        self._slate: Planes | None = None
+        self._away = False
+        self._filled_since: float | None = None
         self._sound: Sound | None = None
-        self._silence: Silence | None = None
-        self._silent_from = 0.0
-        self._sound_until = 0.0
+        self._heard_at = 0.0
+        self._told = ("", 0.0)
+        self._ladder: Ladder | None = None
         self.report = Report(
-            input={"name": shown(input_)},
+            input={"name": self._name},
             output={"name": ", ".join(map(shown, outputs))},
             deadline=settings.max_latency,
         )
         self.sessions = self.repeated = self.dropped = 0
 
-    def run(self) -> Report:
-        """Relay until the source is given up or `stop` is set. Raises VsrError."""
-        settings = self._settings
-        rungs = settings.ladder or tuple(default_ladder(settings.model, settings.scale)[1:])
+    def run(self, stop: threading.Event) -> Report:
+        """Relay until the source is given up or `stop` is set. Raises VsrError.
+
+        `report` holds what was done however it ends.
+        """
+        self._stop, settings = stop, self._settings
         backend = load_backend(settings.backend, settings.device, live=True)
-        self._mailbox = Mailbox(frames=64)
-        ingest = Ingest(self._input, settings.ingest, self._mailbox)
-        ingest.start()
+        lighter = settings.ladder or tuple(default_ladder(settings.model, settings.scale)[1:])
+        names = [settings.model, *lighter]
+        models = find_models(names, settings.scale, backend, settings.precision)
+        self._ingest.start()
         try:
-            source = self._first_session()
-            info = source.info
-            self._rungs = Rungs(
-                [settings.model, *rungs], backend,
-                Stage(
-                    size=(info.width, info.height), colour=info.colour, scale=settings.scale,
-                    precision=settings.precision,
-                ),
-            )  # fmt: skip
-            self._go_live(source)
+            first = self._first_session()
+            stage = Stage(size=(first.info.width, first.info.height), colour=first.info.colour)
+            self._rungs = Rungs(models, backend, stage, self._stop.is_set)
+            self._go_live(first)
             try:
                 self._loop()
             finally:
+                self._ingest.close()
                 self._publisher.close()
+                self._conclude()
+        except InterruptedRunError as exc:
+            log.info("%s", exc)
+            self.report.interrupted = True
         finally:
-            ingest.close()
-        self._conclude()
+            self._ingest.close()
         return self.report
 
-    def _first_session(self) -> LiveSource:
+    def _first_session(self) -> Connected:
         """Wait for the source, which says what everything else must be like."""
         while not self._stop.is_set():
             item = self._mailbox.take(_POLL)
             if isinstance(item, Connected):
-                return item.source
+                return item
             if isinstance(item, Lost):
                 if item.final:
                     raise InputError(item.reason)
-                log.warning("%s; trying again in %.1f s", item.reason, item.delay)
+                self._tell(f"{item.reason}; trying again")
         raise InterruptedRunError("stopped before the source was there; nothing was published")
 
-    def _go_live(self, source: LiveSource) -> None:
-        assert self._rungs is not None
-        info = replace(source.info, time_base=Fraction(1, 90_000))
-        self.interval = float(1 / info.rate)
-        self._clock = OutputClock(self.interval)
-        self._take_sound(source)
+    def _tell(self, words: str) -> None:
+        """Warn, but of the same trouble not again and again."""
+        before, at = self._told
+        if words != before or now() - at > _TELL_AGAIN:
+            log.warning("%s", words)
+            self._told = words, now()
+
+    def _go_live(self, first: Connected) -> None:
+        info = replace(first.info, time_base=TIME_BASE)
+        self._interval = float(1 / info.rate)
+        self._clock = OutputClock(self._interval)
+        self._sound = Sound(first.sound) if first.sound else None
         context = self._sound.context if self._sound else None
         self._publisher = Publisher(
             self._outputs, self._settings.encoder, info, self._rungs.out_size, context,
             self.report.ledger,
         )  # fmt: skip
-        self._ladder = Ladder(
-            self._rungs.costs,
-            LadderSettings(interval=self.interval, max_latency=self._settings.max_latency),
-            now(),
-        )
-        self._describe(info)
-        names = ", ".join(
-            f"{name} {1000 * cost:.1f} ms"
-            for name, cost in zip(self._rungs.names, self._rungs.costs, strict=True)
-        )
-        log.info("live: %s at %s fps; rungs: %s", shown(self._input), info.rate, names)
-        self._last_shown = self._began = now()
-
-    def _take_sound(self, source: LiveSource) -> None:
-        stream = source.audio
-        self._sound = Sound(stream) if stream is not None else None
-        if self._sound and self._silence is None:
-            self._silence = Silence(self._sound.context)
+        names, costs = self._rungs.names, self._rungs.costs
+        times = LadderSettings(interval=self._interval, max_latency=self._settings.max_latency)
+        self._ladder = Ladder(costs, times, now())
+        self._rung = self._ladder.rung
+        size = [info.width, info.height]
+        self.report.input |= {"size": size, "rate": str(info.rate), "codec": first.codec}
+        self.report.output |= {"size": list(self._rungs.out_size), "rungs": names}
+        rungs = zip(names, costs, strict=True)
+        log.info(
+            "live: %s, %dx%d at %.5g fps, by %s; rungs: %s",
+            self._name, *size, info.rate, names[self._rung],
+            ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in rungs),
+        )  # fmt: skip
+        self._began = now()
+        self._due = self._began + _FILL_AFTER
+        self._ingest.go()
 
     def _loop(self) -> None:
         """Until the source is given up or `stop` is set."""
         while not self._stop.is_set():
-            item = self._mailbox.take(_POLL)
+            item = self._mailbox.take(min(_POLL, max(0.0, self._due - now())))
             if isinstance(item, Frame):
                 self._picture(item)
+            elif isinstance(item, Heard):
+                self._hear(item)
             elif isinstance(item, Connected):
                 self._connected(item)
             elif isinstance(item, Lost):
                 if item.final:
-                    log.info("%s: %s", shown(self._input), item.reason)
+                    self._end(item)
                     return
                 self._lost(item)
-            elif item is not None:
-                self._heard(item)
             while self._mailbox.dropped:
                 self._drop(self._mailbox.dropped.popleft())
-            if now() - self._last_shown > max(_FILL_AFTER, 3 * self.interval):
+            if now() >= self._due:
                 self._fill()
 
     def _picture(self, frame: Frame) -> None:
-        assert self._rungs is not None
-        if frame.stamps.read < self._began:
+        arrived = frame.stamps.read
+        if self._last is None and arrived < self._began:
             return  # it waited for the engines: live begins with what comes now
-        self.report.frames_in += 1
-        rung = self._ladder.choose(now(), frame.stamps.read, self._mailbox.waiting)
+        assert self._ladder is not None
+        if self._clock.skips(arrived):
+            self._drop(frame)
+            self._due = now() + _FILL_AFTER  # there is a picture: it is only too old
+            return
+        self._ladder.tail = self._publisher.tail or self._ladder.tail
+        rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
         if rung == DROP:
             self._drop(frame)
             return
-        before, began = self._ladder.changes, now()
-        done, lost = self._rungs.enlarge(frame, rung)
-        self._ladder.done(rung, now() - began)
-        if lost:
+        self._change_to(rung)
+        began = now()
+        done = self._rungs.enlarge(frame, rung)
+        if done.event != FALLBACK:
+            self._ladder.done(rung, now() - began)
+        elif self._rungs.is_lost(rung):
             self._ladder.give_up(rung)
-        if self._ladder.changes != before:
-            log.info("now by %s", self._rungs.names[rung])
-        self._last, self._last_shown = done.planes, now()
-        self._lost_since = None
-        time = self._clock.picture(frame.time, now())
-        self._publisher.show(done, time)
+        self._last, self._slate, self._filled_since = done.planes, None, None
+        time = self._clock.picture(frame.time, arrived)
+        self._publisher.show(self._numbered(done, time), time)
+        self._due = now() + max(_FILL_AFTER, 3 * self._interval)
+        self._quieten(time)
+
+    def _numbered(self, frame: Frame, time: float) -> Frame:
+        """The frame as a row of the ledger: counted through all sessions, at the output's time."""
+        index, self.report.frames_in = self.report.frames_in, self.report.frames_in + 1
+        pts = round(max(0.0, time) * TIME_BASE.denominator)
+        return replace(frame, index=index, pts=pts, time_base=TIME_BASE)
+
+    def _change_to(self, rung: int) -> None:
+        if rung != self._rung:
+            log.info("now by %s instead of %s", *(self._rungs.names[k] for k in (rung, self._rung)))
+            self._rung = rung
 
     def _drop(self, frame: Frame) -> None:
-        """Even bicubic would have been late."""
+        """Even bicubic would have been late, or what stood in for it has had its time."""
+        if self._last is None and frame.stamps.read < self._began:
+            return
         self.dropped += 1
-        self._publisher.note(replace(frame, event="dropped"))
+        frame.event = "dropped"
+        self._publisher.note(self._numbered(frame, self._clock.last))
 
-    def _heard(self, packet: Packet) -> None:
-        sound = self._sound
-        if sound is None or packet.stream.type != "audio" or packet.pts is None:
+    def _hear(self, heard: Heard) -> None:
+        self._heard_at = now()
+        time = self._clock.sound(heard.time)
+        if self._sound is None or time is None:
             return
-        assert packet.time_base is not None
-        time = self._clock.sound(float(packet.pts * packet.time_base))
-        if time is None or time < 0:
-            return
-        for ready in sound.send(packet, time):
-            self._sound_until = time
-            self._publisher.sound(ready)
+        for packet in self._sound.send(heard.packet, time):
+            self._publisher.sound(packet)
+
+    def _quieten(self, end: float) -> None:
+        """Silence where sound should be."""
+        if self._sound and now() - self._heard_at > _QUIET:
+            for packet in self._sound.silence(end):
+                self._publisher.sound(packet)
 
     def _connected(self, item: Connected) -> None:
         self.sessions += 1
+        self._away = False
         self._clock.end_session()
-        self._take_sound(item.source)
-        log.info("%s is back", shown(self._input))
+        if self._sound:
+            self._sound.begin(item.sound)
+        elif item.sound:
+            self._tell(f"{self._name} has sound now; the output began without and stays so")
+        log.info("%s is back", self._name)
 
     def _lost(self, item: Lost) -> None:
         self._clock.end_session()
-        if self._lost_since is None:
-            self._lost_since = now()
+        self._due = min(self._due, now() + self._interval)
+        if not self._away:  # of all the attempts that fail, nobody wants to read
             log.warning("%s; the last picture stays, trying again", item.reason)
+        self._away = True
+
+    def _end(self, item: Lost) -> None:
+        if item.failed:
+            raise InputError(f"{item.reason}; given up")
+        log.info("%s", item.reason)
+        if item.missing:
+            self.report.losses.append(item.reason)
+            self.report.lost += item.missing
 
     def _fill(self) -> None:
         """The last picture again; darkened when it stands in for long, and with silence."""
+        wall = now()
+        self._due = max(self._due + self._interval, wall - self._interval)
         if self._last is None:
             return
-        wall = now()
-        self._lost_since = self._lost_since or self._last_shown
-        planes = self._last
-        if wall - self._lost_since > self._settings.slate_after:
-            y, u, v = planes
-            planes = (_BLACK + (y - _BLACK) // _SLATE_DIM * (y > _BLACK), u // 4 + 96, v // 4 + 96)
+        self._filled_since = self._filled_since or wall
+        if wall - self._filled_since > self._settings.slate_after and self._slate is None:
+            y, u, v = self._last
+            self._slate = (
+                _BLACK + (y - _BLACK) // _SLATE_DIM * (y > _BLACK), u // 4 + 96, v // 4 + 96,
+            )  # fmt: skip
         time = self._clock.filler(wall)
         frame = Frame(
-            planes=planes, index=-1, pts=0, time_base=Fraction(1), duration=0,
+            planes=self._slate or self._last, index=-1, pts=0, time_base=Fraction(1), duration=0,
             stamps=Stamps(read=wall, decoded=wall, infer_start=wall, infer_end=wall),
             event="repeated",
         )  # fmt: skip
         self.repeated += 1
-        self._last_shown = max(self._last_shown + self.interval, wall - self.interval)
         self._publisher.show(frame, time)
-        if self._silence and self._sound:
-            for packet in self._silence.until(self._sound_until, time):
-                self._publisher.sound(packet)
-            self._sound_until = max(self._sound_until, time)
-
-    def _describe(self, info: VideoInfo) -> None:
-        assert self._rungs is not None
-        self.report.input |= {
-            "size": [info.width, info.height],
-            "rate": str(info.rate),
-            "codec": info.stream.codec_context.name,
-        }
-        self.report.output |= {
-            "size": list(self._rungs.out_size),
-            "rungs": self._rungs.names,
-        }
+        self._quieten(time)
 
     def _conclude(self) -> None:
-        report, ladder = self.report, self._ladder
+        report = self.report
         report.seconds = now() - self._began
         report.frames_out = self._publisher.shown
-        report.lost = self.dropped
+        report.lost += self.dropped
         report.interrupted = self._stop.is_set()
-        report.live = self.figures() | {"rung_changes": ladder.changes}
+        report.live = self.figures()
 
     def figures(self) -> dict[str, Any]:
-        """What a status page shows, and a report ends with."""
+        """What a report ends with; of a relay that has gone live."""
+        assert self._ladder is not None
+        repairs = self._clock.repairs
         return {
-            "rung": self._rungs.names[self._ladder.rung] if self._rungs else None,
+            "rung": self._rungs.names[self._rung],
+            "rung_changes": self._ladder.changes,
             "sessions": self.sessions + 1,
             "repeated": self.repeated,
             "dropped": self.dropped,
-            "jumps": self._clock.repairs.jumps,
-            "nudged": self._clock.repairs.nudged,
+            "skipped": repairs.skipped,
+            "jumps": repairs.jumps + self._ingest.jumps,
+            "nudged": repairs.nudged,
             "outputs": self._publisher.states(),
         }
+
+
+def _check_output(url: str) -> None:
+    """Raises UsageError for what cannot be published to."""
+    scheme = url.partition("://")[0].lower()
+    if not is_url(url):
+        container_format(Path(url))
+    elif scheme not in FORMATS:
+        known = ", ".join(f"{name}://" for name in FORMATS)
+        raise UsageError(f"cannot publish to {scheme}://; use one of {known} or a file")

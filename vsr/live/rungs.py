@@ -1,8 +1,9 @@
 """The networks of a ladder, loaded and warm, and what becomes of one that fails."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -11,7 +12,7 @@ import numpy as np
 from vsr import models
 from vsr.backends import Backend
 from vsr.colour import Colour
-from vsr.errors import BackendError, UsageError, VsrError
+from vsr.errors import BackendError, InterruptedRunError, UsageError
 from vsr.frame import Frame, Planes, now
 from vsr.graph import PlaneFormat
 from vsr.upscaler import Upscaler
@@ -22,96 +23,121 @@ _WARM_UPS: Final = 4
 """Pictures before a rung is timed: kernels are chosen and memory is touched in them."""
 _FAILURES: Final = 3
 """Failures of one rung after which it is not loaded again."""
+_FORGIVEN: Final = 1000
+"""Good pictures in a row after which failures of before count no more."""
+FALLBACK: Final = "fallback"
+"""The event of a picture that bicubic enlarged because its rung could not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What every rung has in common: the picture that goes in, and the factor."""
+    """What every rung has in common: the picture that goes in, and its colour."""
 
     size: tuple[int, int]
     colour: Colour
-    scale: int | None
-    precision: str = "auto"
 
 
 @dataclass
 class _Rung:
-    name: str
     model: models.Model
-    upscaler: Upscaler
-    cost: float
+    upscaler: Upscaler | None = None
+    """None: it is being loaded again, or is lost."""
+    cost: float = 0.0
     """Seconds a picture took when it was warm."""
     failures: int = 0
-    lost: bool = field(default=False)
+    good: int = 0
+    """Pictures since the last failure."""
+    lost: bool = False
 
 
 class Rungs:
-    """The engines of a ladder, best first, bicubic last. Not thread-safe."""
+    """The engines of a ladder, best first, bicubic last. For one thread."""
 
-    def __init__(self, names: Sequence[str], backend: Backend, stage: Stage) -> None:
-        """Load and warm every network; raises UsageError or BackendError for one that cannot be.
+    def __init__(
+        self,
+        found: Sequence[models.Model],
+        backend: Backend,
+        stage: Stage,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Load and warm what `find_models` found. Raises BackendError for one that cannot be.
 
-        Without a scale, the first network's least decides for all.
+        Raises InterruptedRunError when `stopped` says so in between.
         """
-        self._backend, self._stage = backend, stage
-        self._rungs: list[_Rung] = []
-        scale = stage.scale
-        for name in dict.fromkeys([*names, models.BICUBIC]):
-            model = models.find(name, scale, backend, stage.precision)
-            scale = model.scale
-            self._rungs.append(self._load(name, model))
-        self.scale = scale or 1
-        self.out_size = self._rungs[0].upscaler.out_size
+        self._backend, self._stage, self._stopped = backend, stage, stopped
+        self._rungs = [self._load(model) for model in found]
+        self.scale = found[0].scale
+        self.out_size = PlaneFormat().output(*stage.size, self.scale)
 
     @property
     def names(self) -> list[str]:
         """Best first."""
-        return [rung.name for rung in self._rungs]
+        return [rung.model.name for rung in self._rungs]
 
     @property
     def costs(self) -> list[float]:
         """Seconds a picture, measured when they were loaded."""
         return [rung.cost for rung in self._rungs]
 
-    def enlarge(self, frame: Frame, rung: int) -> tuple[Frame, bool]:
-        """The frame by that rung, or by bicubic where it fails; and whether it is lost for good.
+    def is_lost(self, rung: int) -> bool:
+        """Whether it failed for good."""
+        return self._rungs[rung].lost
 
-        A failing engine is loaded again, but not for ever.
+    def enlarge(self, frame: Frame, rung: int) -> Frame:
+        """The frame by that rung; by bicubic, with the event `FALLBACK`, where that fails.
+
+        A failing engine is loaded again, on another thread, but not for ever. Raises BackendError
+        when bicubic fails.
         """
         at = self._rungs[rung]
-        try:
-            if not at.lost:
-                return next(iter(at.upscaler.process([frame]))), False
-        except BackendError as exc:
-            at.failures += 1
-            log.warning("%s failed on a picture, which bicubic enlarges: %s", at.name, exc)
-            self._reload(at)
+        if at.upscaler is not None:
+            try:
+                done = _enlarged(frame, at.upscaler)
+            except Exception as exc:  # whatever a driver does, the next picture must go out
+                self._failed(at, exc)
+            else:
+                at.good += 1
+                at.failures = at.failures if at.good < _FORGIVEN else 0
+                return done
         frame.stamps.infer_start = 0.0
-        frame.event = frame.event or "fallback"
-        return next(iter(self._rungs[-1].upscaler.process([frame]))), at.lost
+        frame.event = frame.event or FALLBACK
+        lightest = self._rungs[-1].upscaler
+        assert lightest is not None  # or `_failed` had raised
+        return _enlarged(frame, lightest)
 
-    def _reload(self, rung: _Rung) -> None:
+    def _failed(self, rung: _Rung, exc: Exception) -> None:
         if rung is self._rungs[-1]:
-            raise BackendError("bicubic failed too: the device is gone")
+            raise BackendError(f"bicubic failed too: {exc}") from exc
+        name = rung.model.name
+        rung.upscaler, rung.good = None, 0
+        rung.failures += 1
         if rung.failures >= _FAILURES:
             rung.lost = True
-            log.error("%s failed %d times and is given up", rung.name, rung.failures)
+            log.error("%s failed %d times and is given up: %s", name, rung.failures, exc)
             return
-        try:
-            rung.upscaler = self._new_upscaler(rung.model)
-        except VsrError as exc:
-            rung.lost = True
-            log.error("%s cannot be loaded again and is given up: %s", rung.name, exc)
+        log.warning("%s failed and is loaded again; bicubic stands in: %s", name, exc)
+        threading.Thread(target=self._reload, args=(rung,), name="reload", daemon=True).start()
 
-    def _load(self, name: str, model: models.Model) -> _Rung:
+    def _reload(self, rung: _Rung) -> None:
+        try:
+            upscaler = self._new_upscaler(rung.model)
+            _enlarged(self._grey(), upscaler)
+            rung.upscaler = upscaler
+        except Exception as exc:
+            rung.lost = True
+            log.error("%s cannot be loaded again and is given up: %s", rung.model.name, exc)
+
+    def _load(self, model: models.Model) -> _Rung:
+        if self._stopped():
+            raise InterruptedRunError("stopped while the networks were loaded")
         upscaler = self._new_upscaler(model)
         times = []
         for _ in range(_WARM_UPS):
             began = now()
-            next(iter(upscaler.process([self._grey()])))
+            _enlarged(self._grey(), upscaler)
             times.append(now() - began)
-        log.debug("%s: %.1f ms a picture", name, 1000 * min(times))
-        return _Rung(name, model, upscaler, min(times))
+        log.debug("%s: %.1f ms a picture", model.name, 1000 * min(times))
+        return _Rung(model, upscaler, min(times))
 
     def _new_upscaler(self, model: models.Model) -> Upscaler:
         return Upscaler(model, self._backend, self._stage.colour, self._stage.size)
@@ -122,6 +148,10 @@ class Rungs:
         )
 
 
+def _enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
+    return next(iter(upscaler.process([frame])))
+
+
 def grey(width: int, height: int) -> Planes:
     """A picture of one colour."""
     chroma = PlaneFormat().chroma(width, height)[::-1]
@@ -130,6 +160,21 @@ def grey(width: int, height: int) -> Planes:
         np.full(chroma, 128, np.uint8),
         np.full(chroma, 128, np.uint8),
     )
+
+
+def find_models(
+    names: Sequence[str], scale: int | None, backend: Backend, precision: str
+) -> list[models.Model]:
+    """The models of a ladder's rungs, and bicubic behind them.
+
+    Without a scale, the first model's least decides for all. Raises UsageError or ModelError.
+    """
+    found: list[models.Model] = []
+    for name in dict.fromkeys([*names, models.BICUBIC]):
+        wanted = "fp32" if name == models.BICUBIC and precision == "int8" else precision
+        found.append(models.find(name, scale, backend, wanted))
+        scale = found[0].scale
+    return found
 
 
 def default_ladder(model: str, scale: int | None) -> list[str]:
