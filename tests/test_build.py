@@ -749,3 +749,15 @@ def test_the_issues_own_command_takes_less_than_ten_seconds(cache: EngineCache) 
     assert "sm86+sm89.engine" in out
     (entry,) = cache.entries()
     assert read_plan(cache.load(entry)).targets == ("sm86", "sm89")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_onnx_writes_the_graph_that_is_built(tmp_path: Path, precision: str) -> None:
+    path = tmp_path / "graph.onnx"
+    result = vsr("--model", "c-dcscn", "--size", "32x24", "--precision", precision, "--onnx", path)
+    assert result.exit_code == 0, result.output
+    model = onnx.load_model(str(path))
+    onnx.checker.check_model(model)
+    assert [tensor.name for tensor in model.graph.output] == ["y_out", "u_out", "v_out"]
+    kinds = {constant.data_type for constant in model.graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 in kinds) is (precision == "fp16")

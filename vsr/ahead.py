@@ -93,6 +93,20 @@ def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> Done
     )  # fmt: skip
 
 
+def write_graph(order: Order, path: Path, cache: EngineCache) -> int:
+    """Write the planes-to-planes ONNX that an engine is built from; returns its bytes.
+
+    For `trtexec`, Netron, or a runtime of one's own: y, u, v in and y_out, u_out, v_out, uint8.
+    """
+    ready, _ = rewritten(_graph(order))
+    data = ready.onnx(order.sizes.best if order.sizes.fixed else None, order.batch)
+    try:
+        cache.write(path, data)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
+    return len(data)
+
+
 def _graph(order: Order) -> PlaneGraph:
     check_sizes(order.sizes)
     model = models.find(order.model, order.scale, _Runner(), order.precision)

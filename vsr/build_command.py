@@ -44,6 +44,10 @@ from vsr.terminal import errors_shown, start_logging, verbosity
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it here."
 )
+@click.option(
+    "--onnx", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write the graph that would be built, and stop.",
+)  # fmt: skip
 @click.option("--explain", is_flag=True, help="Say what is rewritten and what it gains.")
 @click.option("--list", "list_", is_flag=True, help="List the engines built here, and stop.")
 @click.option("--clear", is_flag=True, help="Remove them all, and stop.")
@@ -72,7 +76,7 @@ def _build(
     cache: Any, quiet: bool, *, model: str | None, scale: int | None, precision: str,
     size: str | None, least: str | None, best: str | None, most: str | None, batch: int,
     colour: str, full_range: bool, runtime: str | None, targets: tuple[str, ...],
-    fused: bool, output: Path | None, explain: bool,
+    fused: bool, output: Path | None, onnx: Path | None, explain: bool,
 ) -> None:  # fmt: skip
     from vsr import ahead
     from vsr.models import DEFAULT
@@ -92,6 +96,10 @@ def _build(
     )
     if explain:
         click.echo("\n".join(ahead.explain(order, cache)))
+        return
+    if onnx:
+        size_mb = ahead.write_graph(order, onnx, cache) / 1e6
+        click.echo(f"{onnx}  {size_mb:.1f} MB")
         return
     show = sys.stderr.isatty() and not quiet
 
