@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from vsr import models
-from vsr.backends import Backend
+from vsr.backends import Backend, cpu
 from vsr.colour import Colour
 from vsr.errors import BackendError, ModelError, UsageError, VsrError
 from vsr.frame import Plane
@@ -96,10 +96,12 @@ def test_every_built_in_model_is_found_at_every_scale(backend: Backend) -> None:
             assert (model.name, model.scale) == (name, scale)
 
 
-def test_built_in_model_carries_what_the_manifest_says(backend: Backend) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_built_in_model_carries_what_the_manifest_says(backend: Backend, precision: str) -> None:
     entry = models.manifest()["c-dcscn"]["x2"]
-    model = models.find("c-dcscn", 2, backend)
-    assert model.sha256 == entry["sha256"]
+    model = models.find("c-dcscn", 2, backend, precision)
+    assert model.sha256 == (entry["int8"] if precision == "int8" else entry)["sha256"]
+    assert (model.precision, model.shipped) == (precision, True)
     assert model.radius == entry["receptive_field_radius"]
     assert model.facts.colour == entry["colour"]
     assert model.fixed_size is None
@@ -139,23 +141,66 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("int8", [True, False])
+def test_auto_takes_int8_where_the_processor_is_made_for_it(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, int8: bool
+) -> None:
+    monkeypatch.setattr("vsr.backends.openvino.has_int8_instructions", lambda: int8)
+    assert models.find("c-dcscn", 2, backend).precision == ("int8" if int8 else "fp32")
+    assert models.find("bicubic", 2, backend).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "known"),
+    [
+        ("flags\t\t: fpu sse2 avx512_vnni", True),
+        ("Features\t: fp asimd asimddp", True),
+        ("flags\t\t: fpu avx2", False),
+        ("model name\t: avx512_vnni", False),
+    ],
+)
+def test_int8_instructions_are_read_from_the_systems_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, known: bool
+) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\n{flags}\n")
+    monkeypatch.setattr(cpu, "_CPUINFO", path)
+    cpu.has_int8_instructions.cache_clear()
+    try:
+        assert cpu.has_int8_instructions() is known
+        monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")
+        cpu.has_int8_instructions.cache_clear()
+        assert not cpu.has_int8_instructions()
+    finally:
+        cpu.has_int8_instructions.cache_clear()
+
+
+def test_precisions_that_cannot_be_are_refused(backend: Backend) -> None:
+    with pytest.raises(UsageError, match="unknown precision 'fp8'"):
+        models.find("c-dcscn", 2, backend, "fp8")
+    with pytest.raises(UsageError, match="'bicubic' has no int8 form"):
+        models.find("bicubic", 2, backend, "int8")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("position", [0, 20_000, -1])
 def test_engine_with_one_flipped_bit_is_refused(
-    backend: Backend, engines: Path, position: int
+    backend: Backend, engines: Path, position: int, precision: str
 ) -> None:
-    path = engines / models.manifest()["c-dcscn"]["x2"]["file"]
+    entry = models.manifest()["c-dcscn"]["x2"]
+    path = engines / (entry["int8"] if precision == "int8" else entry)["file"]
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
     with pytest.raises(ModelError, match=f"{re.escape(str(path))} is damaged"):
-        models.find("c-dcscn", 2, backend)
+        models.find("c-dcscn", 2, backend, precision)
 
 
 def test_missing_engine_file_is_named(backend: Backend, engines: Path) -> None:
     path = engines / models.manifest()["c-dcscn"]["x2"]["file"]
     path.unlink()
     with pytest.raises(ModelError, match=f"cannot read the model {re.escape(str(path))}"):
-        models.find("c-dcscn", 2, backend)
+        models.find("c-dcscn", 2, backend, "fp32")
 
 
 # ---- third-party files
