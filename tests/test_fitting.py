@@ -71,7 +71,7 @@ def test_ways_go_from_what_was_asked_for_to_the_surest(backend: Backend) -> None
 def test_openvino_does_what_another_backend_cannot(
     backend: Backend, paint: Paint, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = models.find("c-dcscn", 2, backend)
+    model = models.find("c-dcscn", 2, backend, "fp32")
     pictures = [picture(k) for k in range(7)]
     results = {}
     for on in (backend, FakeBackend(paint=paint)):
