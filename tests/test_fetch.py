@@ -494,6 +494,7 @@ def _broken_gzip() -> bytes:
         (_broken_gzip(), "a.tgz"),
         (_tgz(IMAGES)[:-100], "a.tgz"),
     ],
+    ids=["stored", "deflated", "checksum", "cut"],
 )
 def test_a_damaged_archive_leaves_nothing(
     site: Site, tmp_path: Path, body: bytes, name: str
