@@ -495,7 +495,7 @@ def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: Engi
     result = vsr(*BICUBIC, "--scale", "3")
     assert "does not fit (it is an engine of bicubic-x2-fp16): rebuilding it" in result.stderr
     assert read_entry(three).key.label == "bicubic-x3-fp16"
-    assert len(good) == three.stat().st_size
+    assert abs(len(good) - three.stat().st_size) < 8  # the seconds it took are written
 
 
 @pytest.mark.parametrize(

@@ -90,29 +90,36 @@ class Sound:
         yield packet
 
     def _encoded(self, packet: Packet, time: float) -> Iterator[Packet]:
-        wanted = round(time * self.context.rate)
-        held = self._place + self._rest.shape[1]
-        if abs(wanted - held) > _SLACK * self.context.rate:
-            if wanted < held:
-                return
-            self._restart(wanted)
+        assert self._decoder is not None
+        assert packet.pts is not None
+        assert packet.time_base is not None
         try:
-            for samples in self._decoded(packet):
-                self._rest = np.concatenate([self._rest, samples], axis=1)
-                yield from self._whole_frames()
+            for frame in self._decoder.decode(packet):
+                # decoders leave out what encoders put before the sound
+                late = 0 if frame.pts is None else frame.pts - packet.pts
+                if self._fits(round((time + late * packet.time_base) * self.context.rate)):
+                    yield from self._resampled(frame)
         except (av.error.FFmpegError, ValueError) as exc:
             log.debug("a packet of sound is skipped: %s", reason(exc))
 
-    def _decoded(self, packet: Packet) -> Iterator[npt.NDArray[np.float32]]:
-        assert self._decoder is not None
-        for frame in self._decoder.decode(packet):
-            frame.pts = None  # the output's times are counted in samples
-            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if kind != self._kind:  # such as from stereo to mono, on the way
-                self._kind = kind
-                self._resampler = self._new_resampler()
-            for part in self._resampler.resample(frame):
-                yield cast(npt.NDArray[np.float32], part.to_ndarray())
+    def _fits(self, place: int) -> bool:
+        """Make sound from there on go on where the last ended; False: it was said already."""
+        held = self._place + self._rest.shape[1]
+        slack = _SLACK * self.context.rate
+        if place > held + slack:
+            self._restart(place)
+        return bool(place >= held - slack)
+
+    def _resampled(self, frame: av.AudioFrame) -> Iterator[Packet]:
+        frame.pts = None  # the output's times are counted in samples
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:  # such as from stereo to mono, on the way
+            self._kind = kind
+            self._resampler = self._new_resampler()
+        for part in self._resampler.resample(frame):
+            samples = cast(npt.NDArray[np.float32], part.to_ndarray())
+            self._rest = np.concatenate([self._rest, samples], axis=1)
+            yield from self._whole_frames()
 
     def _whole_frames(self) -> Iterator[Packet]:
         size = self.context.frame_size

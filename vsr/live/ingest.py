@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +32,8 @@ _GROWTH: Final = 1.6
 """Factor from one delay before reconnecting to the next."""
 _LONGEST_WAIT: Final = 10.0
 """Seconds from one picture to the next beyond which a file's times leap."""
+_JOINING: Final = 2.0
+"""Seconds in which what was put by for a newcomer must have come."""
 _BEHIND: Final = 1.0
 """Seconds by which a paced input may be late before its pace is taken up anew."""
 
@@ -84,6 +86,7 @@ class Ingest:
             attempt += 1
             failures = 0 if self._began else failures + 1
             given_up = 0 < self.settings.retry_max <= failures
+            why += f"; given up at attempt {failures}" if given_up else ""
             delay = self._delay(failures)
             if not is_url(self.url):  # a file's end is its end, and what cannot be read never can
                 given_up = not (self._began and self.settings.loop)
@@ -123,7 +126,9 @@ class Ingest:
             name = source.video.codec_context.name
             self.mailbox.put(Connected(source.info, name, decoder, attempt))
             jumps = self.jumps
-            for item in self._paced(source):
+            paced = self.settings.realtime or source.in_pieces or not is_url(self.url)
+            step = float(1 / source.info.rate)
+            for item in self._paced(source) if paced else joined(source, step):
                 if self._stop.is_set():
                     break
                 self.jumps = jumps + source.jumps
@@ -140,10 +145,7 @@ class Ingest:
         return LiveSource(self.url, self.settings.stream_timeout, size)
 
     def _paced(self, source: LiveSource) -> Iterator[Frame | Packet]:
-        """The items, held back to their own times where they are not sent at them."""
-        if is_url(self.url) and not self.settings.realtime and not source.in_pieces:
-            yield from source
-            return
+        """The items, held back to their own times because they are not sent at them."""
         self._live.wait()
         begin: float | None = None
         """The clock's time when the input's was 0 (s)."""
@@ -156,6 +158,26 @@ class Ingest:
                     return
                 _arrives(item)
             yield item
+
+
+def joined(items: Iterable[Frame | Packet], step: float) -> Iterator[Frame | Packet]:
+    """The items from the newest picture on that was ready when the stream was joined.
+
+    While it was looked at, and in some servers before, pictures were put by. They come at once,
+    and shown at their pace they would put off all after them. `step` is the time between two (s).
+    """
+    newest: Frame | None = None
+    until = now() + _JOINING
+    before, settled = now(), False
+    for item in items:
+        if settled:
+            yield item
+        elif isinstance(item, Frame):
+            settled = newest is not None and (now() - before > step / 2 or now() > until)
+            if settled and newest is not None:
+                yield newest
+                yield item
+            newest, before = item, now()
 
 
 def _arrives(frame: Frame) -> None:

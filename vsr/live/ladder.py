@@ -16,6 +16,8 @@ _SMOOTHING: Final = 0.1
 """Weight of the newest time in a rung's mean and spread (RFC 6298, section 2, has the idea)."""
 _FORGIVING: Final = 0.97
 """What remains after a second of what a rung cost beyond its best: load passes."""
+_WORTH_A_TRY: Final = 2.0
+"""Intervals that a rung may seem to cost, and yet a picture is spent to see whether it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,12 @@ class _Cost:
         self.mean += _SMOOTHING * (seconds - self.mean)
         self.best = min(self.best, self.mean)
 
+    def relearn(self, seconds: float) -> None:
+        """Take in a single time after a long while, or against what was told at first."""
+        self.mean = (self.mean + seconds) / 2
+        self.spread /= 2
+        self.best = min(self.best, self.mean)
+
     def forgive(self, seconds: float) -> None:
         """Come back towards the best after that long without a measurement."""
         kept = _FORGIVING**seconds
@@ -71,15 +79,20 @@ class Ladder:
         self._patience = settings.patience
         self._since = self._seen = now
         self._climbed_at: float | None = None
+        self._tried_at = now
         self.tail = settings.tail
-        """What encoding and writing take now; whoever measures it puts it here (s)."""
+        """What encoding and writing take now (s)."""
         self.changes = 0
         self.rung = next(
             (k for k, cost in enumerate(self._costs) if self._lasting(cost)), len(costs) - 1
         )
 
     def choose(self, now: float, arrived: float, waiting: int) -> int:
-        """The rung for a picture that arrived then, with `waiting` more behind it; or `DROP`."""
+        """The rung for a picture that arrived then, with `waiting` more behind it; or `DROP`.
+
+        Now and then a single picture is given to the rung above, whose cost may have been measured
+        at a bad moment; `rung` tells where the ladder stands.
+        """
         self._forgive(now)
         left = arrived + self.settings.max_latency - self.tail - now
         if not self._holds(self.rung, left, waiting):
@@ -87,13 +100,23 @@ class Ladder:
         elif self._may_climb(now, left, waiting):
             self._move(self.rung - 1, now)
             self._climbed_at = now
+        elif self._may_try(now, left, waiting):
+            self._tried_at = now
+            return self.rung - 1
         if waiting and self._costs[-1].mean > left and self.rung == len(self._costs) - 1:
             return DROP
         return self.rung
 
     def done(self, rung: int, seconds: float) -> None:
         """A picture of that rung took so long, from its turn to its result."""
-        self._costs[rung].add(seconds)
+        if rung == self.rung:
+            self._costs[rung].add(seconds)
+        else:
+            self._costs[rung].relearn(seconds)
+
+    def followed(self, seconds: float) -> None:
+        """Encoding and writing took so long; however long, half of the time is the network's."""
+        self.tail += _SMOOTHING * (min(seconds, self.settings.max_latency / 2) - self.tail)
 
     def give_up(self, rung: int) -> None:
         """A rung whose engine fails for good is never taken again."""
@@ -132,6 +155,13 @@ class Ladder:
             return False
         above = self._costs[self.rung - 1]
         return self._lasting(above) and above.likely <= left
+
+    def _may_try(self, now: float, left: float, waiting: int) -> bool:
+        pause = self.settings.patience
+        if self.rung == 0 or waiting or now - max(self._since, self._tried_at) < pause:
+            return False
+        above = self._costs[self.rung - 1]
+        return above.mean <= _WORTH_A_TRY * self.settings.interval and above.likely <= left / 2
 
     def _move(self, rung: int, now: float) -> None:
         self.rung, self._since = rung, now

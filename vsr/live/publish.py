@@ -26,8 +26,6 @@ TIME_BASE: Final = Fraction(1, 90_000)
 KEY_EVERY: Final = 2.0
 """Seconds between key frames: what streaming services ask for."""
 _QUEUE: Final = 8
-_SMOOTHING: Final = 0.1
-"""Weight of the newest picture's time in the mean."""
 _DRAIN_S: Final = 0.5
 """For the encoder to do what waits, when a relay ends."""
 _CLOSE_S: Final = 0.8
@@ -70,8 +68,8 @@ class Publisher:
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
         self.shown = 0
         """Pictures of the source whose packets were offered."""
-        self.tail = 0.0
-        """What lies between a picture's enlargement and its packet, smoothed; 0: not known yet."""
+        self.tail: float | None = None
+        """What lay between the newest picture's enlargement and its packet (s)."""
         self.failed: Exception | None = None
         self._last_key = -KEY_EVERY
         streams = OutputStreams(video=self._encoder, audio=sound)
@@ -149,11 +147,8 @@ class Publisher:
         frame.stamps.muxed = now()
         if frame.event != "repeated":
             self.shown += 1
-            self._measure(frame.stamps.muxed - frame.stamps.infer_end)
+            self.tail = frame.stamps.muxed - frame.stamps.infer_end
             self._ledger.add(replace(frame, planes=(_NO_PLANE,) * 3))
-
-    def _measure(self, took: float) -> None:
-        self.tail += (_SMOOTHING if self.tail else 1.0) * (took - self.tail)
 
 
 def _live_encoder(

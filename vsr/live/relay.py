@@ -196,12 +196,13 @@ class Relay:
             self._drop(frame)
             self._due = now() + _FILL_AFTER  # there is a picture: it is only too old
             return
-        self._ladder.tail = self._publisher.tail or self._ladder.tail
+        if self._publisher.tail is not None:
+            self._ladder.followed(self._publisher.tail)
         rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
         if rung == DROP:
             self._drop(frame)
             return
-        self._change_to(rung)
+        self._change_to(self._ladder.rung)
         began = now()
         done = self._rungs.enlarge(frame, rung)
         if done.event != FALLBACK:
@@ -266,7 +267,7 @@ class Relay:
 
     def _end(self, item: Lost) -> None:
         if item.failed:
-            raise InputError(f"{item.reason}; given up")
+            raise InputError(item.reason)
         log.info("%s", item.reason)
         if item.missing:
             self.report.losses.append(item.reason)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from vsr import models
-from vsr.backends import Backend
+from vsr.backends import Backend, load_backend
 from vsr.colour import Colour
 from vsr.errors import BackendError, InterruptedRunError, UsageError
 from vsr.frame import Frame, Planes, now
@@ -20,7 +20,9 @@ from vsr.upscaler import Upscaler
 log = logging.getLogger(__name__)
 
 _WARM_UPS: Final = 4
-"""Pictures before a rung is timed: kernels are chosen and memory is touched in them."""
+"""Pictures at least before a rung is timed: kernels are chosen and memory is touched in them."""
+_TIMED_S: Final = 0.4
+"""Seconds over which the quickest is looked for: other work comes and goes."""
 _FAILURES: Final = 3
 """Failures of one rung after which it is not loaded again."""
 _FORGIVEN: Final = 1000
@@ -87,10 +89,10 @@ class Rungs:
         """The frame by that rung; by bicubic, with the event `FALLBACK`, where that fails.
 
         A failing engine is loaded again, on another thread, but not for ever. Raises BackendError
-        when bicubic fails.
+        when bicubic fails on the CPU too.
         """
-        at = self._rungs[rung]
-        if at.upscaler is not None:
+        at, lightest = self._rungs[rung], self._rungs[-1]
+        if at is not lightest and at.upscaler is not None:
             try:
                 done = _enlarged(frame, at.upscaler)
             except Exception as exc:  # whatever a driver does, the next picture must go out
@@ -100,14 +102,27 @@ class Rungs:
                 at.failures = at.failures if at.good < _FORGIVEN else 0
                 return done
         frame.stamps.infer_start = 0.0
-        frame.event = frame.event or FALLBACK
-        lightest = self._rungs[-1].upscaler
-        assert lightest is not None  # or `_failed` had raised
-        return _enlarged(frame, lightest)
+        if at is not lightest:
+            frame.event = frame.event or FALLBACK
+        assert lightest.upscaler is not None
+        try:
+            return _enlarged(frame, lightest.upscaler)
+        except Exception as exc:
+            lightest.upscaler = self._last_resort(exc)
+            return _enlarged(frame, lightest.upscaler)
+
+    def _last_resort(self, exc: Exception) -> Upscaler:
+        """Bicubic on the CPU, for a GPU that is gone."""
+        lightest = self._rungs[-1]
+        lightest.failures += 1
+        if lightest.failures > 1 or self._backend.name == "openvino":
+            raise BackendError(f"bicubic failed too: {exc}") from exc
+        log.error("bicubic failed and is computed by OpenVINO from now on: %s", exc)
+        model = models.in_fp32(lightest.model) or lightest.model
+        cpu = load_backend("openvino", live=True)
+        return Upscaler(model, cpu, self._stage.colour, self._stage.size)
 
     def _failed(self, rung: _Rung, exc: Exception) -> None:
-        if rung is self._rungs[-1]:
-            raise BackendError(f"bicubic failed too: {exc}") from exc
         name = rung.model.name
         rung.upscaler, rung.good = None, 0
         rung.failures += 1
@@ -131,8 +146,8 @@ class Rungs:
         if self._stopped():
             raise InterruptedRunError("stopped while the networks were loaded")
         upscaler = self._new_upscaler(model)
-        times = []
-        for _ in range(_WARM_UPS):
+        times: list[float] = []
+        while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
             began = now()
             _enlarged(self._grey(), upscaler)
             times.append(now() - began)

@@ -1,0 +1,177 @@
+"""A web server that cannot harm the process it runs in, nor be used by strangers.
+
+It answers on daemon threads, few at a time and each for a short time, to GET and HEAD alone. On
+loopback it answers only to names of loopback, so that no web site reaches it through a browser
+(DNS rebinding). It writes nothing to stderr.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from socketserver import TCPServer
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+log = logging.getLogger(__name__)
+
+_MOST: Final = 16
+"""Requests under way at a time; more are refused."""
+_SILENCE_S: Final = 5.0
+_LONGEST_S: Final = 10.0
+"""For one request, however slowly its bytes come and go."""
+_REFUSAL_S: Final = 0.1
+_TEXT: Final = "text/plain; charset=utf-8"
+_BUSY: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client gets."""
+
+    body: bytes
+    content_type: str = _TEXT
+    status: HTTPStatus = HTTPStatus.OK
+
+
+Site = Callable[[str, str], Answer]
+"""A path without its query, and the types a client accepts -> what it gets; from any thread."""
+
+
+class WebServer(ThreadingHTTPServer):
+    """Listens from its making on. Raises OSError where it cannot."""
+
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_port = False  # a second relay on the same port must be told
+    request_queue_size = _MOST
+
+    def __init__(
+        self,
+        family: socket.AddressFamily,
+        place: Any,
+        host: str,
+        site: Site,
+        headers: Mapping[str, str],
+    ) -> None:
+        """`place` is an address of `family`, `host` its name; `headers` go with every answer."""
+        self.address_family, self.site, self.headers = family, site, headers
+        self._slots = threading.Semaphore(_MOST)
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}
+        super().__init__(place, _Handler)
+        self.local_only = ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
+        self._names = {host.lower(), "localhost"}
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's look-up of the host's full name, which may take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def knows(self, host: str) -> bool:
+        """Whether a request's Host may be meant: on loopback, only names of loopback."""
+        if not self.local_only:
+            return True
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in self._names or ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread of its own, or not at all when there are too many."""
+        if not self._slots.acquire(blocking=False):
+            request.settimeout(_REFUSAL_S)
+            try:
+                request.sendall(_BUSY)
+            finally:
+                self.shutdown_request(request)
+            return
+        with self._lock:
+            self._open[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has no thread left
+            self._done(request)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """One request, whatever becomes of it."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._done(request)
+
+    def _done(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        self._slots.release()
+
+    def service_actions(self) -> None:
+        """Called between requests, and often without one."""
+        self.hang_up(_LONGEST_S)
+
+    def hang_up(self, age: float) -> None:
+        """Cut what has been open for longer than `age` seconds."""
+        with self._lock:
+            old = [s for s, since in self._open.items() if time.monotonic() - since >= age]
+        for request in old:
+            try:
+                request.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # it has ended by itself
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is no event; never a word on stderr by itself."""
+        log.debug("a request for the status failed", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = _SILENCE_S
+    server_version = "vsr"
+    sys_version = ""
+    server: WebServer
+
+    def do_GET(self) -> None:
+        server = self.server
+        if not all(server.knows(host) for host in self.headers.get_all("Host", [])):
+            words = b"this address answers only to the names of loopback, such as localhost\n"
+            self._send(Answer(words, status=HTTPStatus.FORBIDDEN))
+            return
+        try:
+            path = self.path.partition("?")[0]
+            answer = server.site(path, self.headers.get("Accept", ""))
+        except Exception as exc:  # a defect of ours: the client is told, the relay goes on
+            log.debug("making %r failed", self.path, exc_info=True)
+            words = f"this failed: {type(exc).__name__}\n".encode()
+            answer = Answer(words, status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._send(answer)
+
+    do_HEAD = do_GET  # noqa: N815 - http.server finds methods by these names
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, HEAD")
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, in plain text; an unknown method is 405."""
+        status = HTTPStatus(code)
+        if status == HTTPStatus.NOT_IMPLEMENTED:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+        self._send(Answer(f"{status.phrase}\n".encode(), status=status))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are no events of the relay."""
