@@ -1,13 +1,21 @@
 """`vsr relay`: a live stream in, upscaled and published, until it is stopped."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vsr.precision import PRECISIONS
-from vsr.terminal import errors_shown, key_value, start_logging, stopping_on_signals, verbosity
+from vsr.terminal import (
+    errors_shown,
+    key_value,
+    log_format,
+    start_logging,
+    stopping_on_signals,
+    verbosity,
+)
 
 
 @click.command("relay")
@@ -47,9 +55,12 @@ from vsr.terminal import errors_shown, key_value, start_logging, stopping_on_sig
 @click.option("--preset", help="The encoder's speed preset.")
 @click.option("-e", "options", callback=key_value, multiple=True, help="An encoder option.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the ledger when it ends.")
+@click.option("--status", metavar="HOST:PORT", help="Show how it fares on a web page.")
+@log_format
 @verbosity
 def relay(
     input_: str, outputs: tuple[str, ...], report: Path | None, verbose: bool, quiet: bool,
+    status: str | None, log_format: str,
     **options: Any,
 ) -> None:  # fmt: skip
     """Take a live stream, upscale it and publish it, in time and without going dark.
@@ -58,14 +69,16 @@ def relay(
     """
     from vsr.ledger import check_report_path, write_report
     from vsr.live.relay import Relay
+    from vsr.live.status import StatusServer
 
-    start_logging(verbose, quiet)
+    start_logging(verbose, quiet, log_format)
     with errors_shown(verbose):
         if report:
             check_report_path(report)
         one = Relay(input_, outputs, _settings(**options))
         try:
-            stopping_on_signals(one.run, None)
+            with StatusServer(status, one.board) if status else nullcontext():
+                stopping_on_signals(one.run, None)
         finally:
             if report:
                 write_report(report, one.report.facts(), one.report.ledger)

@@ -18,6 +18,7 @@ from vsr.frame import Frame, now, picture_of
 from vsr.info import VideoInfo
 from vsr.ledger import Ledger
 from vsr.live.push import Output, OutputStreams, close_outputs
+from vsr.live.status_board import StatusBoard
 from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Publisher:
         size: tuple[int, int],
         sound: av.AudioCodecContext | None,
         ledger: Ledger,
+        board: StatusBoard,
     ) -> None:
         """`info` is the source's, in `TIME_BASE`; `sound` describes what `sound()` will be given.
 
@@ -64,7 +66,7 @@ class Publisher:
         """
         self._encoder = _live_encoder(settings, info, size)
         self._step = float(1 / info.rate)
-        self._ledger = ledger
+        self._ledger, self._board = ledger, board
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
         self.shown = 0
         """Pictures of the source whose packets were offered."""
@@ -96,6 +98,11 @@ class Publisher:
         """Enter a picture that is not shown into the ledger, in its turn."""
         self._put(replace(frame, planes=(_NO_PLANE,) * 3))
 
+    @property
+    def waiting(self) -> int:
+        """Pictures and packets of sound that wait for the encoder."""
+        return self._items.qsize()
+
     def states(self) -> list[dict[str, Any]]:
         """What every output is doing."""
         return [output.facts() for output in self._outputs]
@@ -123,6 +130,7 @@ class Publisher:
                     self._encode(item)
                 elif isinstance(item, Frame):
                     self._ledger.add(item)
+                    self._board.frame(item)
                 else:
                     for output in self._outputs:
                         output.offer(item, "audio")
@@ -145,6 +153,7 @@ class Publisher:
             for output in self._outputs:
                 output.offer(packet, "video")
         frame.stamps.muxed = now()
+        self._board.frame(frame)
         if frame.event != "repeated":
             self.shown += 1
             self.tail = frame.stamps.muxed - frame.stamps.infer_end

@@ -17,6 +17,7 @@ from vsr.backends import load_backend
 from vsr.encoder import EncoderSettings, encoder_name
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.frame import Frame, Planes, Stamps, now
+from vsr.live import status_snapshot
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.ingest import Ingest, IngestSettings
@@ -25,6 +26,7 @@ from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.publish import TIME_BASE, Publisher
 from vsr.live.push import FORMATS
 from vsr.live.rungs import FALLBACK, Rungs, Stage, default_ladder, find_models
+from vsr.live.status_board import StatusBoard
 from vsr.location import is_url, shown
 from vsr.models import DEFAULT
 from vsr.report import Report
@@ -91,6 +93,8 @@ class Relay:
             deadline=settings.max_latency,
         )
         self.sessions = self.repeated = self.dropped = 0
+        self.board = StatusBoard(self._name, settings.max_latency)
+        self._shifts: list[float | None] = [None, None]
 
     def run(self, stop: threading.Event) -> Report:
         """Relay until the source is given up or `stop` is set. Raises VsrError.
@@ -148,7 +152,7 @@ class Relay:
         context = self._sound.context if self._sound else None
         self._publisher = Publisher(
             self._outputs, self._settings.encoder, info, self._rungs.out_size, context,
-            self.report.ledger,
+            self.report.ledger, self.board,
         )  # fmt: skip
         names, costs = self._rungs.names, self._rungs.costs
         times = LadderSettings(interval=self._interval, max_latency=self._settings.max_latency)
@@ -163,6 +167,15 @@ class Relay:
             self._name, *size, info.rate, names[self._rung],
             ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in rungs),
         )  # fmt: skip
+        self.board.go_live(
+            status_snapshot.Stage(
+                source=self.report.input,
+                output=self.report.output,
+                rungs=names,
+                colour=first.info.colour,
+            ),
+            self.figures,
+        )
         self._began = now()
         self._due = self._began + _FILL_AFTER
         self._ingest.go()
@@ -211,6 +224,8 @@ class Relay:
             self._ladder.give_up(rung)
         self._last, self._slate, self._filled_since = done.planes, None, None
         time = self._clock.picture(frame.time, arrived)
+        self._shifts[0] = time - frame.time
+        self.board.pictures(frame.planes, done.planes)
         self._publisher.show(self._numbered(done, time), time)
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._quieten(time)
@@ -239,6 +254,7 @@ class Relay:
         time = self._clock.sound(heard.time)
         if self._sound is None or time is None:
             return
+        self._shifts[1] = time - heard.time
         for packet in self._sound.send(heard.packet, time):
             self._publisher.sound(packet)
 
@@ -249,6 +265,7 @@ class Relay:
                 self._publisher.sound(packet)
 
     def _connected(self, item: Connected) -> None:
+        self._shifts = [None, None]
         self.sessions += 1
         self._away = False
         self._clock.end_session()
@@ -317,7 +334,15 @@ class Relay:
             "jumps": repairs.jumps + self._ingest.jumps,
             "nudged": repairs.nudged,
             "outputs": self._publisher.states(),
+            "waiting": self._mailbox.waiting,
+            "encoding": self._publisher.waiting,
+            "av_offset_ms": self._offset_ms(),
         }
+
+    def _offset_ms(self) -> float | None:
+        """By how much pictures were moved further than their sound."""
+        picture, sound = self._shifts
+        return None if picture is None or sound is None else round(1000 * (picture - sound), 3)
 
 
 def _check_output(url: str) -> None:
