@@ -142,14 +142,15 @@ def publish(url: str, clips: Sequence[str]) -> None:
 
 
 class RelayProcess:
-    """`vsr relay` as its users start it."""
+    """`vsr relay` as its users start it, and patient: others may have the processor for a while."""
 
     def __init__(self, folder: Path, *words: str, model: str = "bicubic") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.report_path = folder / "report.json"
         self._log = folder / "relay.log"
         command = [sys.executable, "-m", "vsr.cli", "relay", "--model", model]
-        command += ["--preset", "ultrafast", "--report", str(self.report_path), *words]
+        command += ["--preset", "ultrafast", "--report", str(self.report_path)]
+        command += ["--max-latency", "3000", *words]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
