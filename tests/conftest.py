@@ -55,10 +55,12 @@ def _own_signal_stack() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _fresh_logging() -> Iterator[None]:
-    """Commands install a handler on the current stderr, which is closed after the test."""
+    """Commands install a handler on the current stderr, which is closed after the test, and a level
+    that would hide what the next test listens for."""
     yield
     logging.getLogger("vsr").handlers.clear()
-    logging.getLogger("train").setLevel(logging.NOTSET)
+    for name in ("vsr", "train"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
