@@ -5,7 +5,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,21 @@ import numpy as np
 import pytest
 
 from tests.streams import Marked, make_marked
-from vsr import models
-from vsr.backends import Backend
 from vsr.colour import Colour
-from vsr.errors import BackendError, InputError, InterruptedRunError
+from vsr.errors import InputError
 from vsr.frame import Frame, Stamps, now
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.ingest import Ingest, IngestSettings, joined
 from vsr.live.ladder import Ladder, LadderSettings
 from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
-from vsr.live.rungs import FALLBACK, Rungs, Stage, find_models, grey
+from vsr.live.rung_models import Stage, Wanted
+from vsr.live.rungs import grey
 from vsr.source import LiveSource
 
 FRAME = 1024
 STAGE = Stage(size=(64, 48), colour=Colour())
+WANTED = Wanted(names=("c-dcscn",), precision="fp32")
 
 
 def _frame(number: int, at: float | None = None) -> Frame:
@@ -223,123 +223,6 @@ def test_an_empty_mailbox_is_waited_at_no_longer_than_asked() -> None:
     assert 0.04 < time.monotonic() - began < 2
     threading.Timer(0.05, box.put, [_heard(1)]).start()
     assert isinstance(box.take(10), Heard)
-
-
-class _Faulty:
-    """Fails when it is told to, else does what the real one does."""
-
-    def __init__(self, real: Any) -> None:
-        self._real, self.slots = real, real.slots
-        self.fails = False
-
-    def submit(self, planes: Any) -> Any:
-        if self.fails:
-            raise BackendError("the device is gone")
-        return self._real.submit(planes)
-
-
-class _Device:
-    """A backend whose engines fail at will; what a driver does to us cannot be provoked."""
-
-    device = "none"
-
-    def __init__(self, backend: Backend, name: str = "openvino") -> None:
-        self._backend, self.name = backend, name
-        self.engines: list[_Faulty] = []
-        self.broken = False
-
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return self._backend.choose_precision(wanted, int8)
-
-    def run(self, model: bytes, inputs: Any) -> Any:
-        return self._backend.run(model, inputs)
-
-    def compile(self, *args: Any) -> Any:
-        if self.broken:
-            raise BackendError("no memory is left")
-        self.engines.append(_Faulty(self._backend.compile(*args)))
-        return self.engines[-1]
-
-
-def _rungs(device: _Device) -> Rungs:
-    return Rungs(find_models(["c-dcscn"], 2, device, "fp32"), device, STAGE)
-
-
-def _until(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def test_a_failing_engine_is_stood_in_for_and_loaded_again(
-    backend: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
-    device = _Device(backend)
-    rungs = _rungs(device)
-    assert rungs.names == ["c-dcscn", "bicubic"]
-    assert rungs.out_size == (128, 96)
-    assert rungs.enlarge(_frame(0), 0).rung == "c-dcscn"
-    device.engines[0].fails = True
-    done = rungs.enlarge(_frame(1), 0)
-    assert (done.rung, done.event, done.index) == ("bicubic", FALLBACK, 1)
-    assert done.planes[0].shape == (96, 128)
-    assert done.stamps.infer_end >= done.stamps.infer_start > 0
-    _until(lambda: rungs.enlarge(_frame(2), 0).rung == "c-dcscn")
-    assert len(device.engines) == 3
-    assert not rungs.is_lost(0)
-    assert caplog.text.count("failed and is loaded again") == 1
-
-
-def test_an_engine_that_fails_again_and_again_is_given_up(
-    backend: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
-    device = _Device(backend)
-    rungs = _rungs(device)
-    for count in range(1, 4):
-        device.engines[-1 if count > 1 else 0].fails = True
-        assert rungs.enlarge(_frame(0), 0).event == FALLBACK
-        assert rungs.is_lost(0) == (count == 3)
-        if count < 3:
-            _until(lambda: not rungs.enlarge(_frame(1), 0).event)
-    for _ in range(3):
-        assert rungs.enlarge(_frame(2), 0).rung == "bicubic"
-    assert caplog.text.count("failed 3 times and is given up") == 1
-    assert len(device.engines) == 4
-
-
-def test_an_engine_that_cannot_be_loaded_again_is_given_up(backend: Backend) -> None:
-    device = _Device(backend)
-    rungs = _rungs(device)
-    device.engines[0].fails = device.broken = True
-    assert rungs.enlarge(_frame(0), 0).event == FALLBACK
-    _until(lambda: rungs.is_lost(0))
-    assert rungs.enlarge(_frame(0), 0).rung == "bicubic"
-    device.engines[1].fails = True
-    with pytest.raises(BackendError, match="bicubic failed too: the device is gone"):
-        rungs.enlarge(_frame(0), 0)
-
-
-def test_a_gpu_that_is_gone_leaves_bicubic_on_the_cpu(
-    backend: Backend, caplog: pytest.LogCaptureFixture
-) -> None:
-    device = _Device(backend, "tensorrt")
-    rungs = _rungs(device)
-    device.broken = True
-    for engine in device.engines:
-        engine.fails = True
-    for k in range(3):
-        done = rungs.enlarge(_frame(k), 0)
-        assert (done.rung, done.event) == ("bicubic", FALLBACK)
-    assert rungs.enlarge(_frame(3), 1).event == ""
-    assert caplog.text.count("computed by OpenVINO from now on") == 1
-
-
-def test_loading_stops_when_asked(backend: Backend) -> None:
-    found = find_models(["c-dcscn"], None, backend, "fp32")
-    assert [m.name for m in found] == ["c-dcscn", models.BICUBIC]
-    with pytest.raises(InterruptedRunError):
-        Rungs(found, backend, STAGE, lambda: True)
 
 
 def test_slow_encoding_leaves_the_network_less_time_but_never_none() -> None:

@@ -1,14 +1,13 @@
 """The latency ledger: what every frame cost at every stage -> percentiles -> JSON, CSV, HTML."""
 
 import csv
-import io
 import json
 import math
 import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +44,34 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
     return tuple(1000 * t for t in seconds)
 
 
+class LatencyLedger(Protocol):
+    """What a report needs of a ledger: all rows, or the newest and figures of those before."""
+
+    def __len__(self) -> int:
+        """Rows held."""
+
+    def add(self, frame: Frame) -> None:
+        """Record a frame."""
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows held, keyed by `COLUMNS`."""
+
+    def columns(self) -> Columns:
+        """The rows held, as arrays."""
+
+    def stages(self) -> dict[str, dict[str, float]]:
+        """Mean, percentiles and maximum of every stage of the whole run (ms)."""
+
+    def count_later_than(self, ms: float) -> int:
+        """Frames of the whole run that came later."""
+
+    def count_events(self, event: str) -> int:
+        """Frames of the whole run marked with this event."""
+
+    def extent(self) -> dict[str, Any]:
+        """What a report's facts say of rows that are not held; empty when all are."""
+
+
 class Ledger:
     """One row per input frame; compact columns, so that a long film stays small in memory."""
 
@@ -57,6 +84,14 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def copy(self) -> "Ledger":
+        """The rows so far, which do not follow later ones."""
+        other = Ledger()
+        other._index, other._pts = self._index[:], self._pts[:]
+        other._ms = tuple(column[:] for column in self._ms)
+        other._rung, other._event = self._rung[:], self._event[:]
+        return other
 
     def add(self, frame: Frame) -> None:
         """Record a frame whose packet has been muxed. Frames may come in coding order."""
@@ -110,6 +145,10 @@ class Ledger:
         """Rows marked with this event."""
         return self._event.count(event)
 
+    def extent(self) -> dict[str, Any]:
+        """All rows are here."""
+        return {}
+
 
 def _rounded(ms: float) -> float | None:
     """Milliseconds for a row; None where there are none."""
@@ -130,15 +169,6 @@ def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
     return tuple(places), np.fromiter(map(places.__getitem__, names), np.int64, len(names))
 
 
-def as_csv(ledger: Ledger) -> str:
-    """The rows as CSV with a header line."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(ledger.rows())
-    return text.getvalue()
-
-
 def check_report_path(path: Path) -> None:
     """Refuse a report that could not be written, before the work begins."""
     if path.is_dir():
@@ -149,22 +179,40 @@ def check_report_path(path: Path) -> None:
         raise OutputError(f"the report's folder does not exist: {path.parent}")
 
 
-def write_report(path: Path, facts: dict[str, Any], ledger: Ledger) -> None:
+def _write_csv(file: TextIO, ledger: LatencyLedger) -> None:
+    """The rows with a header line."""
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    writer.writerows(ledger.rows())
+
+
+def _write_json(file: TextIO, facts: dict[str, Any], ledger: LatencyLedger) -> None:
+    """As `json.dumps(..., indent=1)`, row by row: a long run's rows never lie in memory at once."""
+    head = json.dumps({"schema": SCHEMA, **facts, "ledger": []}, indent=1)
+    file.write(head.removesuffix("]\n}"))
+    encode = json.JSONEncoder(separators=(",\n   ", ": ")).encode  # quick, as it has no indent
+    between, end = "\n", "]\n}\n"
+    for row in ledger.rows():
+        file.write(f"{between}  {{\n   {encode(row)[1:-1]}\n  }}")
+        between, end = ",\n", "\n ]\n}\n"
+    file.write(end)
+
+
+def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> None:
     """Write `facts` and the rows as .json, the rows as .csv, or both as an .html to read.
 
     Replaces the file when whole. Raises OutputError.
     """
     check_report_path(path)
-    if path.suffix.lower() == ".csv":
-        text = as_csv(ledger)
-    elif path.suffix.lower() == ".html":
-        text = page(facts, ledger.columns())
-    else:
-        report = {"schema": SCHEMA, **facts, "ledger": list(ledger.rows())}
-        text = json.dumps(report, indent=1) + "\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            if path.suffix.lower() == ".csv":
+                _write_csv(file, ledger)
+            elif path.suffix.lower() == ".html":
+                file.write(page(facts, ledger.columns()))
+            else:
+                _write_json(file, facts, ledger)
         temporary.replace(path)
     except OSError as exc:
         temporary.unlink(missing_ok=True)

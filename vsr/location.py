@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import av
@@ -12,6 +12,16 @@ from vsr.errors import InputError, reason
 OPEN_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 30.0
 """Seconds of silence after which a URL counts as dead."""
+
+_BEGINNING: Final = 1.0
+"""Seconds of a feed in which all of its streams begin: of FLV with one, FFmpeg waits for more."""
+
+
+class Feed(Protocol):
+    """An FLV stream that is read here rather than by FFmpeg; `read` ends on silence by itself."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none: it is over. May raise InputError."""
 
 
 def is_url(text: str) -> bool:
@@ -52,24 +62,30 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
         raise InputError(_why(exc, name)) from (None if remote else exc)
 
 
-def open_live(url: str, name: str, silence: float) -> "av.container.InputContainer":
+def open_live(
+    url: str, name: str, silence: float, feed: Feed | None = None
+) -> "av.container.InputContainer":
     """Open a stream for reading with little delay; reads fail after `silence` seconds of it.
 
-    Raises InputError.
+    With a `feed`, that is what is read; `url` says only where it comes from. Raises InputError.
     """
     if not is_url(url):
         return open_input(url, name)
     # many a server sends a newcomer sound until the next key frame; its video is found no sooner
     wait = max(silence, OPEN_TIMEOUT)
+    look = wait if feed is None else _BEGINNING
     options = {
         "fpsprobesize": "0",  # pictures that are looked at for their rate before it begins
-        "analyzeduration": str(round(wait * 1e6)),
+        "analyzeduration": str(round(look * 1e6)),
     }
     if url.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     timeout = (wait, silence)
     try:
-        return av.open(url, "r", timeout=timeout, options=options, metadata_errors="replace")
+        return av.open(
+            feed or url, "r", format="flv" if feed else None, timeout=timeout, options=options,
+            metadata_errors="replace",
+        )  # fmt: skip
     except av.error.ExitError:
         raise InputError(f"{name} sends nothing that can be shown") from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:

@@ -1,12 +1,13 @@
 """`vsr relay`: a live stream in, upscaled and published, until it is stopped."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from vsr.errors import UsageError
 from vsr.precision import PRECISIONS
 from vsr.terminal import (
     errors_shown,
@@ -19,8 +20,11 @@ from vsr.terminal import (
 
 
 @click.command("relay")
-@click.argument("input_", metavar="INPUT_URL")
-@click.argument("outputs", nargs=-1, required=True, metavar="OUTPUT_URL...")
+@click.argument("urls", nargs=-1, metavar="INPUT_URL OUTPUT_URL...")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
+    help="Several relays in one process: [[relay]] tables of input, outputs and these options.",
+)  # fmt: skip
 @click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
 @click.option("-s", "--scale", type=click.IntRange(2), help="Enlargement. Default: 2.")
 @click.option(
@@ -35,6 +39,10 @@ from vsr.terminal import (
     "--max-latency", type=click.IntRange(50), default=500, show_default=True, metavar="MS",
     help="From a picture's arrival to its packet; quality gives way before this does.",
 )  # fmt: skip
+@click.option(
+    "--listen", is_flag=True,
+    help="INPUT_URL is where to wait for a publisher (OBS, ffmpeg): rtmp://HOST:PORT/APP/KEY.",
+)  # fmt: skip
 @click.option("--retry-delay", type=click.FloatRange(0.1), default=0.5, help="Seconds; it grows.")
 @click.option("--retry-max", type=click.IntRange(0), default=0, help="0: for ever.")
 @click.option(
@@ -43,7 +51,11 @@ from vsr.terminal import (
 )  # fmt: skip
 @click.option(
     "--slate-after", type=click.FloatRange(0), default=5.0, show_default=True,
-    help="Seconds without a source after which the last picture is darkened.",
+    help="Seconds without a source after which the slate is shown.",
+)  # fmt: skip
+@click.option(
+    "--slate", type=click.Path(dir_okay=False, path_type=Path), metavar="IMAGE",
+    help="What is shown then. Default: the last picture, darkened.",
 )  # fmt: skip
 @click.option(
     "--realtime", is_flag=True,
@@ -54,45 +66,95 @@ from vsr.terminal import (
 @click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
 @click.option("--preset", help="The encoder's speed preset.")
 @click.option("-e", "options", callback=key_value, multiple=True, help="An encoder option.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write the ledger when it ends.")
+@click.option(
+    "--report", type=click.Path(path_type=Path),
+    help="Write the ledger when it ends (.json, .csv, .html), and parts of it meanwhile.",
+)  # fmt: skip
+@click.option(
+    "--report-every", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="MIN",
+    help="Minutes of pictures in each part of the report.",
+)  # fmt: skip
+@click.option(
+    "--report-keep", type=click.IntRange(1), default=24, show_default=True,
+    help="Parts of the report that are kept; older ones are deleted.",
+)  # fmt: skip
 @click.option("--status", metavar="HOST:PORT", help="Show how it fares on a web page.")
 @log_format
 @verbosity
 def relay(
-    input_: str, outputs: tuple[str, ...], report: Path | None, verbose: bool, quiet: bool,
-    status: str | None, log_format: str,
+    urls: tuple[str, ...], config: Path | None, verbose: bool, quiet: bool, log_format: str,
     **options: Any,
 ) -> None:  # fmt: skip
     """Take a live stream, upscale it and publish it, in time and without going dark.
 
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
-    from vsr.ledger import check_report_path, write_report
-    from vsr.live.relay import Relay
-    from vsr.live.status import StatusServer
+    from vsr.live.fleet import run_all
+    from vsr.live.pool import Pool
 
     start_logging(verbose, quiet, log_format)
     with errors_shown(verbose):
-        if report:
-            check_report_path(report)
-        one = Relay(input_, outputs, _settings(**options))
+        pool = Pool()
         try:
-            with StatusServer(status, one.board) if status else nullcontext():
-                stopping_on_signals(one.run, None)
+            if config is None:
+                one = _member(pool, "", urls, **options)
+                code = stopping_on_signals(one.run, None)
+            else:
+                members = _members(config, urls, pool)
+                code = stopping_on_signals(lambda stop: run_all(members, stop), None)
         finally:
-            if report:
-                write_report(report, one.report.facts(), one.report.ledger)
-        sys.exit(one.report.exit_code)
+            pool.close()
+        sys.exit(code)
+
+
+def _members(config: Path, urls: tuple[str, ...], pool: Any) -> list[Any]:
+    """The relays of a file, each with the options it would have on the command line."""
+    from vsr.live.config import read_config
+
+    context = click.get_current_context()
+    shared = {"config", "verbose", "quiet", "log_format"}
+    for name in context.params:
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in shared:
+            what = "URLs" if name == "urls" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"with --config, {what} belong into {config}, to each relay")
+    members = []
+    for name, arguments in read_config(config):
+        try:
+            with relay.make_context(f"{config}, {name}", arguments) as own:
+                options = {key: own.params[key] for key in own.params if key not in shared}
+        except click.ClickException as exc:
+            raise UsageError(f"{config}, {name}: {exc.format_message()}") from exc
+        members.append(_member(pool, name, **options))
+    return members
+
+
+def _member(
+    pool: Any, name: str, urls: tuple[str, ...], report: Path | None, report_every: float,
+    report_keep: int, status: str | None, **options: Any,
+) -> Any:  # fmt: skip
+    from vsr.ledger import check_report_path
+    from vsr.live.fleet import Member
+    from vsr.live.relay import Relay
+    from vsr.live.rolling import RollingSettings
+
+    if len(urls) < 2:
+        raise UsageError("give INPUT_URL and at least one OUTPUT_URL, or --config FILE.toml")
+    if report:
+        check_report_path(report)
+    rolling = RollingSettings(report=report, period=60 * report_every, keep=report_keep)
+    one = Relay(urls[0], urls[1:], _settings(name=name, rolling=rolling, **options), pool)
+    return Member(relay=one, name=name, report=report, status=status)
 
 
 def _settings(
     *, model: str | None, ladder: str | None, max_latency: int, retry_delay: float,
-    retry_max: int, stream_timeout: float, realtime: bool, loop: bool, codec: str | None,
-    crf: int | None, preset: str | None, options: dict[str, str], **others: Any,
+    retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
+    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str], **others: Any,
 ) -> Any:  # fmt: skip
     from vsr.encoder import EncoderSettings
     from vsr.live.ingest import IngestSettings
-    from vsr.live.relay import RelaySettings
+    from vsr.live.settings import RelaySettings
     from vsr.models import DEFAULT
 
     return RelaySettings(
@@ -101,7 +163,7 @@ def _settings(
         max_latency=max_latency / 1000,
         ingest=IngestSettings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
-            realtime=realtime, loop=loop,
+            listen=listen, realtime=realtime, loop=loop,
         ),
         encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
         **others,

@@ -2,14 +2,14 @@
 
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import av
 
 from vsr.errors import EXIT_DEGRADED, EXIT_DONE, EXIT_INTERRUPTED
-from vsr.ledger import Ledger
+from vsr.ledger import LatencyLedger, Ledger
 from vsr.version import __version__
 
 PACKAGES: Final = ("av", "openvino", "onnx", "numpy")
@@ -38,7 +38,7 @@ class Report:
     """Of a relay: sessions, repeated pictures, rung changes, outputs; empty for files."""
     deadline: float | None = None
     """Seconds a picture may take from arrival to packet; None for files."""
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: LatencyLedger = field(default_factory=Ledger)
 
     @property
     def degraded(self) -> bool:
@@ -100,7 +100,18 @@ class Report:
             "live": self.live,
             "interrupted": self.interrupted,
             "notes": [*self.notes, *self.losses],
+            **self.ledger.extent(),
         }
+
+    def facts_of(self, part: Ledger, seconds: float) -> dict[str, Any]:
+        """The facts of some rows of a relay, which came in so many seconds."""
+        dropped = part.count_events("dropped")
+        report = replace(
+            self, ledger=part, frames_in=len(part), frames_out=len(part) - dropped, lost=dropped,
+            concealed=part.count_events("concealed"), seconds=seconds, interrupted=False,
+            notes=[], losses=[], live={},
+        )  # fmt: skip
+        return report.facts()
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from vsr.colour import UNSPECIFIED, Colour
 from vsr.errors import InputError, reason
 from vsr.frame import Frame, Stamps, now, planes_of
 from vsr.info import VideoInfo
-from vsr.location import is_url, local, open_input, open_live, shown
+from vsr.location import Feed, is_url, local, open_input, open_live, shown
 from vsr.timeline import Packet, Timeline
 
 log = logging.getLogger(__name__)
@@ -291,13 +291,20 @@ class LiveSource(Source):
     """A source that comes as it happens: little delay, and a failure ends it with an error.
 
     `silence` is the time in seconds after which it counts as lost. With `size` (width, height) its
-    pictures are scaled to that, so that an output goes on whatever the source comes back with.
+    pictures are scaled to that, so that an output goes on whatever the source comes back with. A
+    `feed` is read instead of `url`; it is the caller's to close.
     """
 
     _threads = "SLICE"
 
-    def __init__(self, url: str, silence: float, size: tuple[int, int] | None = None) -> None:
-        self._silence, self._size = silence, size
+    def __init__(
+        self,
+        url: str,
+        silence: float,
+        size: tuple[int, int] | None = None,
+        feed: Feed | None = None,
+    ) -> None:
+        self._silence, self._size, self._feed = silence, size, feed
         self._give_up = math.inf
         self.jumps = 0
         """Leaps of its clock that were closed."""
@@ -315,7 +322,7 @@ class LiveSource(Source):
         return bool({"hls", "dash"} & set(self._container.format.name.split(",")))
 
     def _open(self) -> "av.container.InputContainer":
-        return open_live(self.url, self.name, self._silence)
+        return open_live(self.url, self.name, self._silence, self._feed)
 
     def _prime(self) -> None:
         self._give_up = now() + max(_PATIENCE, self._silence)

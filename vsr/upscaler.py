@@ -125,6 +125,12 @@ class _Job:
     waiting: int
 
 
+def is_built(model: Model, backend: Backend, colour: Colour, size: tuple[int, int]) -> bool:
+    """Whether an `Upscaler` of these would be there at once, and not after minutes of building."""
+    plan = plan_tiles(model, *size)
+    return backend.is_built(model.graph(colour), (plan.width, plan.height))
+
+
 class Upscaler:
     """A model compiled for one picture size and colour. Not thread-safe."""
 

@@ -79,6 +79,10 @@ class Backend(Runner, Protocol):
         """
         ...
 
+    def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
+        """Whether `compile` would find an engine and need not build one for long."""
+        ...
+
 
 def _openvino(device: str | None, live: bool) -> Backend:
     from vsr.backends.openvino import OpenVinoBackend

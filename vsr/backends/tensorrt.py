@@ -59,6 +59,10 @@ class TensorRtBackend:
                 found.path.unlink(missing_ok=True)  # or it would be found again
         return self._start(self._build_fastest(forms, size, batch), size)
 
+    def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
+        """See `vsr.backends.Backend.is_built`."""
+        return self._builder.find(_forms(graph), size, batch, self._gpu) is not None
+
     def _start(self, plan: bytes, size: tuple[int, int]) -> TensorRtEngine:
         wrong = self._library.why_invalid(plan)
         if wrong:

@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from vsr.ledger_html.charts import histogram
 from vsr.ledger_html.columns import Columns, worst
 from vsr.ledger_html.style import SCRIPT, STYLE
@@ -20,6 +22,7 @@ from vsr.ledger_html.words import deadline_of, rate_of, seconds_of, sentences
 
 WORST: Final = 10
 STATISTICS: Final = ("mean", "p50", "p95", "p99", "max")
+_MARKS: Final = {"p50": 50, "p95": 95, "p99": 99}
 _MEANING: Final = {
     "decode": "from its packet's reading until the picture is ready",
     "wait": "in the queues between the stages",
@@ -97,14 +100,20 @@ def _measured(facts: Mapping[str, Any], columns: Columns) -> list[str]:
     """Everything that takes at least one row."""
     if not len(columns.index):
         return []
-    deadline, stages = deadline_of(facts), facts.get("stages", {})
-    sections = [_section("Latency by stage", _stages(stages, columns.stages))] if stages else []
-    sections.append(_section("Total latency over the input's time", timeline(columns, deadline)))
+    deadline, stages, begins = deadline_of(facts), facts.get("stages", {}), facts.get("ledger_from")
+    whole, since = (", whole run", f" since {clock(begins['pts_s'])}") if begins else ("", "")
+    table = _stages(stages, columns.stages) if stages else ""
+    curve = timeline(columns, deadline)
+    sections = [_section(f"Latency by stage{whole}", table)] if table else []
+    sections.append(_section(f"Total latency over the input's time{since}", curve))
     total = columns.total[columns.timed]
     if len(total):
-        marks = {k: v for k, v in stages.get("total", {}).items() if k in ("p50", "p95", "p99")}
-        sections.append(_section("How total latency is spread", histogram(total, marks, deadline)))
-        sections.append(_section("The slowest frames", _slowest(columns, deadline)))
+        marks = {k: v for k, v in stages.get("total", {}).items() if k in _MARKS}
+        if begins:  # those of the whole run are no marks of these rows
+            marks = {k: float(np.percentile(total, q)) for k, q in _MARKS.items()}
+        spread = histogram(total, marks, deadline)
+        sections.append(_section(f"How total latency is spread{since}", spread))
+        sections.append(_section(f"The slowest frames{since}", _slowest(columns, deadline)))
     return sections
 
 

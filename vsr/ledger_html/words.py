@@ -1,12 +1,12 @@
 """What a latency report says in plain sentences before it shows anything."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from vsr.ledger_html.columns import Columns, worst
+from vsr.ledger_html.columns import Codes, Columns, worst
 from vsr.ledger_html.text import clock, count, duration, escaped, share, span
 
 
@@ -37,10 +37,8 @@ def sentences(facts: Mapping[str, Any], columns: Columns) -> str:
         said += [_about_latency(facts, columns), _about_stages(facts["stages"])]
     else:
         said.append("No frame was finished, so there is no latency to show.")
-    said += [_about_deadline(facts), _about_rungs(columns), _about_events(columns)]
-    frames = facts.get("frames", {}).get("in", rows)
-    if rows and frames > rows:
-        said.append(f"The pictures below show {count(rows)} of {count(frames)} frames.")
+    said += [_about_deadline(facts), _about_rungs(facts, columns), _about_events(facts, columns)]
+    said.append(_about_extent(facts, rows))
     if facts.get("interrupted"):
         said.append("The run was stopped before the end of the input.")
     said += [f"Note: {escaped(note)}" for note in facts.get("notes", ())]
@@ -64,6 +62,8 @@ def _about_latency(facts: Mapping[str, Any], columns: Columns) -> str:
         f"Half of the frames were through within {duration(total['p50'])}, 95 of 100 within "
         f"{duration(total['p95'])}, 99 of 100 within {duration(total['p99'])}"
     )
+    if facts.get("ledger_from"):  # its row may be gone
+        return f"{text}; the slowest took {duration(total['max'])}."
     rows = worst(columns, 1)
     if not len(rows):
         return text + "."
@@ -99,22 +99,49 @@ def _about_deadline(facts: Mapping[str, Any]) -> str:
     return f"{part[0].upper()}{part[1:]} missed the deadline of {duration(deadline)}."
 
 
-def _about_rungs(columns: Columns) -> str:
-    rows = len(columns.rung)
-    if len(columns.rungs) < 2:
+def _about_rungs(facts: Mapping[str, Any], columns: Columns) -> str:
+    """By the facts' own counts where rows are missing, else by the rows."""
+    made = facts.get("rungs") or _counted(columns.rungs, columns.rung)
+    if len(made) < 2:
         return ""
-    made = np.bincount(columns.rung, minlength=len(columns.rungs))
+    whole = sum(made.values())
     parts = [
-        f"<bdi>{escaped(columns.rungs[k] or 'no rung')}</bdi> {share(int(made[k]), rows)}"
-        for k in np.argsort(-made, kind="stable")
+        f"<bdi>{escaped(name or 'no rung')}</bdi> {share(made[name], whole)}"
+        for name in sorted(made, key=lambda name: -made[name])
     ]
+    text = f"Made by {', '.join(parts)} of the frames"
+    if facts.get("ledger_from"):
+        return f"{text}."
     changes = count(int(np.count_nonzero(np.diff(columns.rung))))
-    return f"Made by {', '.join(parts)} of the frames; the rung changed {changes} times."
+    return f"{text}; the rung changed {changes} times."
 
 
-def _about_events(columns: Columns) -> str:
-    numbers = np.bincount(columns.event, minlength=len(columns.events))
-    parts = [
-        f"{count(int(numbers[k]))} {escaped(name)}" for k, name in enumerate(columns.events) if name
-    ]
+def _about_events(facts: Mapping[str, Any], columns: Columns) -> str:
+    """By the facts' own counts where rows are missing, else by the rows."""
+    befell = facts["events"] if "events" in facts else _counted(columns.events, columns.event)
+    parts = [f"{count(number)} {escaped(name)}" for name, number in befell.items() if name]
     return f"Events: {', '.join(parts)}." if parts else ""
+
+
+def _counted(names: Sequence[str], codes: Codes) -> dict[str, int]:
+    numbers = np.bincount(codes, minlength=len(names))
+    return {name: int(number) for name, number in zip(names, numbers, strict=True)}
+
+
+def _about_extent(facts: Mapping[str, Any], rows: int) -> str:
+    """What part of the run the drawings show, and where the rest is."""
+    if facts.get("period"):
+        begin, end = (escaped(facts["period"][key]) for key in ("from", "to"))
+        return f"This is a part of a longer run, from {begin} to {end}."
+    frames = facts.get("frames", {}).get("in", rows)
+    shown = f"{count(rows)} of {count(frames)} frames"
+    if not facts.get("ledger_from"):
+        return f"The pictures below show {shown}." if rows and frames > rows else ""
+    parts = [f"<bdi>{escaped(name)}</bdi>" for name in facts.get("parts", ())]
+    ends = " to ".join(parts if len(parts) < 2 else (parts[0], parts[-1]))
+    files = "a file" if len(parts) == 1 else f"{count(len(parts))} files"
+    return (
+        "The numbers are those of the whole run; the timeline, the histogram and the slowest "
+        f"frames show its last period only, from {clock(facts['ledger_from']['pts_s'])} on: {shown}"
+        + (f". Earlier ones are in {files} beside this one: {ends}." if parts else ".")
+    )

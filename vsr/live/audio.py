@@ -147,7 +147,8 @@ def _config(context: av.AudioCodecContext) -> bytes | None:
 
 def _encoder(source: av.AudioCodecContext) -> av.AudioCodecContext:
     """An encoder of AAC as the source's is, else in mono or stereo at one of `_RATES`."""
-    if source.codec.canonical_name == "aac":
+    told = source.rate and source.layout.nb_channels  # a damaged stream may not say
+    if told and source.codec.canonical_name == "aac":
         try:
             like = _opened(source.rate, source.layout.name)
             if _config(like) == _config(source):

@@ -11,7 +11,7 @@ from typing import Final
 _BACK: Final = 0.5
 """Seconds by which a source's time may run backwards before it is a jump and not jitter."""
 _AHEAD: Final = 5.0
-"""Seconds by which it may run ahead of the wall clock's."""
+"""Seconds by which it may run ahead of the wall clock's, and sound ahead of the pictures."""
 _LEAD: Final = 0.5
 """Seconds by which the output may run ahead of the wall clock: what viewers see later by."""
 _DRIFT: Final = 0.0005
@@ -87,8 +87,14 @@ class OutputClock:
         return self._forward(max(self.last + self.interval, wall - self._start(wall)), wall)
 
     def sound(self, time: float) -> float | None:
-        """The output's time of sound; None before the session's first picture."""
-        return None if self._offset is None else time + self._offset
+        """The output's time of sound; None before the session's first picture.
+
+        None too where it leaps ahead of the pictures: they will tell by how much, and sound that
+        was heard at such a time would leave nothing to be heard until then.
+        """
+        if self._offset is None or time + self._offset > self.last + _AHEAD:
+            return None
+        return time + self._offset
 
     def _start(self, wall: float) -> float:
         self._origin = wall if self._origin is None else self._origin

@@ -9,7 +9,7 @@ import random
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,8 @@ from vsr.frame import Frame, now
 from vsr.info import VideoInfo
 from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.push_session import masked
-from vsr.location import is_url, shown
+from vsr.live.rtmp_server import RtmpListener
+from vsr.location import Feed, is_url, shown
 from vsr.source import LiveSource
 from vsr.timeline import Packet
 
@@ -49,6 +50,8 @@ class IngestSettings:
     """Failed attempts in a row after which it is given up; 0: never."""
     realtime: bool = False
     """Whether a URL is read at its own pace too; files and HLS always are."""
+    listen: bool = False
+    """Whether the URL is where a publisher is waited for, however long it takes."""
     loop: bool = False
     """Whether a file is read again from its start at its end."""
 
@@ -57,6 +60,8 @@ class Ingest:
     """Reads a URL or file into a mailbox; see `IngestSettings`."""
 
     def __init__(self, url: str, settings: IngestSettings, mailbox: Mailbox) -> None:
+        """Raises UsageError for a URL that cannot be listened at."""
+        self._listener = RtmpListener(url, settings.stream_timeout) if settings.listen else None
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox = settings, mailbox
         self.jumps = 0
@@ -67,7 +72,9 @@ class Ingest:
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Begin to connect. Raises InputError where it cannot be listened."""
+        if self._listener:
+            self._listener.open()
         self._thread.start()
 
     def go(self) -> None:
@@ -78,18 +85,22 @@ class Ingest:
         """Stop, at once: a read that hangs is left to its timeout on a daemon thread."""
         self._stop.set()
         self._live.set()
+        if self._listener:
+            self._listener.close()
 
     def _run(self) -> None:
         failures, attempt = 0, 0
         while not self._stop.is_set():
             why = self._attempt(attempt)
             attempt += 1
-            failures = 0 if self._began else failures + 1
+            failures = 0 if self._began or self._listener else failures + 1
             given_up = 0 < self.settings.retry_max <= failures
             why += f"; given up at attempt {failures}" if given_up else ""
             delay = self._delay(failures)
             if not is_url(self.url):  # a file's end is its end, and what cannot be read never can
                 given_up = not (self._began and self.settings.loop)
+                delay = 0.0
+            elif self._listener:  # the next publisher decides when
                 delay = 0.0
             if self._stop.is_set():
                 return
@@ -118,7 +129,7 @@ class Ingest:
         return min(grown, longest) * random.uniform(0.8, 1.0)
 
     def _session(self, attempt: int) -> str:
-        with closing(self._open()) as source:
+        with self._feed() as feed, closing(self._open(feed)) as source:
             self._first = self._first or source.info
             self._began = True
             sound = source.audio
@@ -139,10 +150,14 @@ class Ingest:
             self._missing = source.losses.lost
             return "; ".join([f"{self.name} ended", *source.losses.notes.values()])
 
-    def _open(self) -> LiveSource:
+    def _feed(self) -> AbstractContextManager[Feed | None]:
+        """What a publisher sends, once there is one."""
+        return closing(self._listener.accept()) if self._listener else nullcontext()
+
+    def _open(self, feed: Feed | None) -> LiveSource:
         first = self._first
         size = (first.width, first.height) if first else None
-        return LiveSource(self.url, self.settings.stream_timeout, size)
+        return LiveSource(self.url, self.settings.stream_timeout, size, feed)
 
     def _paced(self, source: LiveSource) -> Iterator[Frame | Packet]:
         """The items, held back to their own times because they are not sent at them."""

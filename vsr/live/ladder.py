@@ -118,6 +118,12 @@ class Ladder:
         """Encoding and writing took so long; however long, half of the time is the network's."""
         self.tail += _SMOOTHING * (min(seconds, self.settings.max_latency / 2) - self.tail)
 
+    def learn(self, rung: int, seconds: float, now: float) -> None:
+        """Another engine stands on a rung and takes so long; a better rung is taken at once."""
+        self._costs[rung] = _Cost(mean=seconds, best=seconds)
+        if rung < self.rung and self._lasting(self._costs[rung]):
+            self._move(rung, now)
+
     def give_up(self, rung: int) -> None:
         """A rung whose engine fails for good is never taken again."""
         self._costs[rung] = _Cost(mean=float("inf"))

@@ -16,7 +16,7 @@ from av.video.frame import PictureType
 from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
 from vsr.frame import Frame, now, picture_of
 from vsr.info import VideoInfo
-from vsr.ledger import Ledger
+from vsr.ledger import LatencyLedger
 from vsr.live.push import Output, OutputStreams, close_outputs
 from vsr.live.status_board import StatusBoard
 from vsr.timeline import Packet
@@ -57,7 +57,7 @@ class Publisher:
         info: VideoInfo,
         size: tuple[int, int],
         sound: av.AudioCodecContext | None,
-        ledger: Ledger,
+        ledger: LatencyLedger,
         board: StatusBoard,
     ) -> None:
         """`info` is the source's, in `TIME_BASE`; `sound` describes what `sound()` will be given.

@@ -127,7 +127,7 @@ def main() -> NoReturn:
     """Publish what standard input brings until it ends; never returns."""
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
         signal.signal(number, signal.SIG_IGN)
-    _end_with_parent()
+    end_with_parent()
     _listen_to_ffmpeg()
     for line in sys.stdin.buffer:
         plan = json.loads(line)
@@ -172,7 +172,7 @@ def _fail(exc: Exception) -> NoReturn:
     os._exit(1)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End even while FFmpeg blocks; where there is no such call, `_say` finds out."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)

@@ -8,29 +8,29 @@ again, so that the output's session, its viewers and its clock go on.
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final
 
-from vsr.backends import load_backend
-from vsr.encoder import EncoderSettings, encoder_name
+from vsr.encoder import encoder_name
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.frame import Frame, Planes, Stamps, now
 from vsr.live import status_snapshot
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
-from vsr.live.ingest import Ingest, IngestSettings
+from vsr.live.ingest import Ingest
 from vsr.live.ladder import DROP, Ladder, LadderSettings
 from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.pool import Pool
 from vsr.live.publish import TIME_BASE, Publisher
-from vsr.live.push import FORMATS
-from vsr.live.rungs import FALLBACK, Rungs, Stage, default_ladder, find_models
+from vsr.live.rolling import RollingLedger
+from vsr.live.rung_models import Stage, Wanted, default_ladder
+from vsr.live.rungs import FALLBACK
+from vsr.live.settings import Named, RelaySettings, check_output
+from vsr.live.slate import Slate
 from vsr.live.status_board import StatusBoard
-from vsr.location import is_url, shown
-from vsr.models import DEFAULT
+from vsr.location import shown
 from vsr.report import Report
-from vsr.sink import container_format
 
 log = logging.getLogger(__name__)
 
@@ -41,48 +41,38 @@ _QUIET: Final = 0.6
 _POLL: Final = 0.05
 _TELL_AGAIN: Final = 60.0
 """Seconds after which the same trouble is worth another line."""
-_SLATE_DIM: Final = 4
-"""By how much the last picture is darkened where it stands in for long."""
-_BLACK: Final = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelaySettings:
-    """What to do; every field is an option of `vsr relay`. Times are seconds."""
-
-    model: str = DEFAULT
-    scale: int | None = None
-    precision: str = "auto"
-    backend: str = "auto"
-    device: str | None = None
-    ladder: tuple[str, ...] = ()
-    """Lighter networks to go down to, best first; none: what is built in."""
-    max_latency: float = 0.5
-    """From the arrival of a picture's packet to that of its own."""
-    slate_after: float = 5.0
-    """Without a source for so long, the picture is darkened."""
-    ingest: IngestSettings = field(default_factory=IngestSettings)
-    encoder: EncoderSettings = field(default_factory=EncoderSettings)
 
 
 class Relay:
     """One relay, from checked settings to the end of its source. Make one per run."""
 
-    def __init__(self, input_: str, outputs: Sequence[str], settings: RelaySettings) -> None:
-        """Raises UsageError for what can be seen to be wrong before anything is opened."""
+    def __init__(
+        self,
+        input_: str,
+        outputs: Sequence[str],
+        settings: RelaySettings,
+        pool: Pool | None = None,
+    ) -> None:
+        """`pool` is what relays of one process share.
+
+        Raises UsageError or InputError for what can be seen to be wrong before anything is opened.
+        """
         if not outputs:
             raise UsageError("give at least one OUTPUT_URL")
         for url in outputs:
-            _check_output(url)
+            check_output(url)
         encoder_name(settings.encoder, "flv")
         self._outputs, self._settings = list(outputs), settings
+        self._log = Named(log, {"name": settings.name})
+        self._pool = pool or Pool()
+        self._slate = Slate(settings.slate_after, settings.slate)
         self._name = shown(input_)
+        listens = settings.ingest.listen
+        self._next = "waiting for a publisher" if listens else "trying again"
         self._mailbox = Mailbox(frames=64)
         self._ingest = Ingest(input_, settings.ingest, self._mailbox)
         self._last: Planes | None = None
-        self._slate: Planes | None = None
         self._away = False
-        self._filled_since: float | None = None
         self._sound: Sound | None = None
         self._heard_at = 0.0
         self._told = ("", 0.0)
@@ -92,6 +82,10 @@ class Relay:
             output={"name": ", ".join(map(shown, outputs))},
             deadline=settings.max_latency,
         )
+        self._ledger = RollingLedger(
+            settings.rolling, 1000 * settings.max_latency, self.report.facts_of
+        )
+        self.report.ledger = self._ledger
         self.sessions = self.repeated = self.dropped = 0
         self.board = StatusBoard(self._name, settings.max_latency)
         self._shifts: list[float | None] = [None, None]
@@ -102,15 +96,18 @@ class Relay:
         `report` holds what was done however it ends.
         """
         self._stop, settings = stop, self._settings
-        backend = load_backend(settings.backend, settings.device, live=True)
         lighter = settings.ladder or tuple(default_ladder(settings.model, settings.scale)[1:])
-        names = [settings.model, *lighter]
-        models = find_models(names, settings.scale, backend, settings.precision)
+        wanted = Wanted(
+            names=(settings.model, *lighter), scale=settings.scale, precision=settings.precision,
+            backend=settings.backend, device=settings.device,
+        )  # fmt: skip
+        self._pool.find(wanted)  # what is wrong with it is said before anything is waited for
         self._ingest.start()
         try:
             first = self._first_session()
             stage = Stage(size=(first.info.width, first.info.height), colour=first.info.colour)
-            self._rungs = Rungs(models, backend, stage, self._stop.is_set)
+            self._rungs = self._pool.rungs(wanted, stage, stop.is_set)
+            self._slate.fit(self._rungs.out_size, stage.colour)
             self._go_live(first)
             try:
                 self._loop()
@@ -119,7 +116,7 @@ class Relay:
                 self._publisher.close()
                 self._conclude()
         except InterruptedRunError as exc:
-            log.info("%s", exc)
+            self._log.info("%s", exc)
             self.report.interrupted = True
         finally:
             self._ingest.close()
@@ -134,14 +131,14 @@ class Relay:
             if isinstance(item, Lost):
                 if item.final:
                     raise InputError(item.reason)
-                self._tell(f"{item.reason}; trying again")
+                self._tell(f"{item.reason}; {self._next}")
         raise InterruptedRunError("stopped before the source was there; nothing was published")
 
     def _tell(self, words: str) -> None:
         """Warn, but of the same trouble not again and again."""
         before, at = self._told
         if words != before or now() - at > _TELL_AGAIN:
-            log.warning("%s", words)
+            self._log.warning("%s", words)
             self._told = words, now()
 
     def _go_live(self, first: Connected) -> None:
@@ -152,9 +149,10 @@ class Relay:
         context = self._sound.context if self._sound else None
         self._publisher = Publisher(
             self._outputs, self._settings.encoder, info, self._rungs.out_size, context,
-            self.report.ledger, self.board,
+            self._ledger, self.board,
         )  # fmt: skip
         names, costs = self._rungs.names, self._rungs.costs
+        self._renewed, self._costs = self._rungs.renewed, costs
         times = LadderSettings(interval=self._interval, max_latency=self._settings.max_latency)
         self._ladder = Ladder(costs, times, now())
         self._rung = self._ladder.rung
@@ -162,7 +160,7 @@ class Relay:
         self.report.input |= {"size": size, "rate": str(info.rate), "codec": first.codec}
         self.report.output |= {"size": list(self._rungs.out_size), "rungs": names}
         rungs = zip(names, costs, strict=True)
-        log.info(
+        self._log.info(
             "live: %s, %dx%d at %.5g fps, by %s; rungs: %s",
             self._name, *size, info.rate, names[self._rung],
             ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in rungs),
@@ -211,6 +209,8 @@ class Relay:
             return
         if self._publisher.tail is not None:
             self._ladder.followed(self._publisher.tail)
+        if self._renewed != self._rungs.renewed:
+            self._learn_costs()
         rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
         if rung == DROP:
             self._drop(frame)
@@ -222,13 +222,24 @@ class Relay:
             self._ladder.done(rung, now() - began)
         elif self._rungs.is_lost(rung):
             self._ladder.give_up(rung)
-        self._last, self._slate, self._filled_since = done.planes, None, None
+        self._last = done.planes
+        self._slate.end()
         time = self._clock.picture(frame.time, arrived)
         self._shifts[0] = time - frame.time
         self.board.pictures(frame.planes, done.planes)
         self._publisher.show(self._numbered(done, time), time)
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._quieten(time)
+
+    def _learn_costs(self) -> None:
+        """Engines that were built meanwhile have taken the place of slower ones."""
+        assert self._ladder is not None
+        self._renewed = self._rungs.renewed
+        costs = self._rungs.costs
+        for rung in reversed(range(len(costs))):
+            if costs[rung] != self._costs[rung]:
+                self._ladder.learn(rung, costs[rung], now())
+        self._costs = costs
 
     def _numbered(self, frame: Frame, time: float) -> Frame:
         """The frame as a row of the ledger: counted through all sessions, at the output's time."""
@@ -238,7 +249,9 @@ class Relay:
 
     def _change_to(self, rung: int) -> None:
         if rung != self._rung:
-            log.info("now by %s instead of %s", *(self._rungs.names[k] for k in (rung, self._rung)))
+            self._log.info(
+                "now by %s instead of %s", *(self._rungs.names[k] for k in (rung, self._rung))
+            )
             self._rung = rung
 
     def _drop(self, frame: Frame) -> None:
@@ -267,44 +280,42 @@ class Relay:
     def _connected(self, item: Connected) -> None:
         self._shifts = [None, None]
         self.sessions += 1
+        level = logging.INFO if self._away else logging.DEBUG
         self._away = False
         self._clock.end_session()
         if self._sound:
             self._sound.begin(item.sound)
         elif item.sound:
             self._tell(f"{self._name} has sound now; the output began without and stays so")
-        log.info("%s is back", self._name)
+        self._log.log(level, "%s is back", self._name)
 
     def _lost(self, item: Lost) -> None:
         self._clock.end_session()
         self._due = min(self._due, now() + self._interval)
+        if self._settings.ingest.loop and not item.failed:
+            return  # it begins again as it was asked to
         if not self._away:  # of all the attempts that fail, nobody wants to read
-            log.warning("%s; the last picture stays, trying again", item.reason)
+            self._log.warning("%s; the last picture stays, %s", item.reason, self._next)
         self._away = True
 
     def _end(self, item: Lost) -> None:
         if item.failed:
             raise InputError(item.reason)
-        log.info("%s", item.reason)
+        self._log.info("%s", item.reason)
         if item.missing:
             self.report.losses.append(item.reason)
             self.report.lost += item.missing
 
     def _fill(self) -> None:
-        """The last picture again; darkened when it stands in for long, and with silence."""
+        """The last picture again, or the slate, with silence."""
         wall = now()
         self._due = max(self._due + self._interval, wall - self._interval)
         if self._last is None:
             return
-        self._filled_since = self._filled_since or wall
-        if wall - self._filled_since > self._settings.slate_after and self._slate is None:
-            y, u, v = self._last
-            self._slate = (
-                _BLACK + (y - _BLACK) // _SLATE_DIM * (y > _BLACK), u // 4 + 96, v // 4 + 96,
-            )  # fmt: skip
         time = self._clock.filler(wall)
         frame = Frame(
-            planes=self._slate or self._last, index=-1, pts=0, time_base=Fraction(1), duration=0,
+            planes=self._slate.show(self._last, wall), index=-1, pts=0, time_base=Fraction(1),
+            duration=0,
             stamps=Stamps(read=wall, decoded=wall, infer_start=wall, infer_end=wall),
             event="repeated",
         )  # fmt: skip
@@ -319,6 +330,7 @@ class Relay:
         report.lost += self.dropped
         report.interrupted = self._stop.is_set()
         report.live = self.figures()
+        self._ledger.close()
 
     def figures(self) -> dict[str, Any]:
         """What a report ends with; of a relay that has gone live."""
@@ -343,13 +355,3 @@ class Relay:
         """By how much pictures were moved further than their sound."""
         picture, sound = self._shifts
         return None if picture is None or sound is None else round(1000 * (picture - sound), 3)
-
-
-def _check_output(url: str) -> None:
-    """Raises UsageError for what cannot be published to."""
-    scheme = url.partition("://")[0].lower()
-    if not is_url(url):
-        container_format(Path(url))
-    elif scheme not in FORMATS:
-        known = ", ".join(f"{name}://" for name in FORMATS)
-        raise UsageError(f"cannot publish to {scheme}://; use one of {known} or a file")

@@ -11,11 +11,13 @@ import numpy as np
 
 from vsr import models
 from vsr.backends import Backend, load_backend
-from vsr.colour import Colour
-from vsr.errors import BackendError, InterruptedRunError, UsageError
+from vsr.errors import BackendError, InterruptedRunError
 from vsr.frame import Frame, Planes, now
 from vsr.graph import PlaneFormat
-from vsr.upscaler import Upscaler
+from vsr.live.prepare import Preparation
+from vsr.live.rung_models import Stage, Wanted
+from vsr.live.turns import Turns
+from vsr.upscaler import Upscaler, is_built
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +33,11 @@ FALLBACK: Final = "fallback"
 """The event of a picture that bicubic enlarged because its rung could not."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What every rung has in common: the picture that goes in, and its colour."""
-
-    size: tuple[int, int]
-    colour: Colour
-
-
 @dataclass
 class _Rung:
     model: models.Model
+    backend: Backend
+    """Where it is computed now: on OpenVINO while its engine is being built."""
     upscaler: Upscaler | None = None
     """None: it is being loaded again, or is lost."""
     cost: float = 0.0
@@ -53,7 +49,7 @@ class _Rung:
 
 
 class Rungs:
-    """The engines of a ladder, best first, bicubic last. For one thread."""
+    """The engines of a ladder, best first, bicubic last. Thread-safe: relays may share them."""
 
     def __init__(
         self,
@@ -61,15 +57,30 @@ class Rungs:
         backend: Backend,
         stage: Stage,
         stopped: Callable[[], bool] = lambda: False,
+        wanted: Wanted | None = None,
     ) -> None:
         """Load and warm what `find_models` found. Raises BackendError for one that cannot be.
 
-        Raises InterruptedRunError when `stopped` says so in between.
+        Where engines are missing, OpenVINO takes their place, and with `wanted` they are built
+        meanwhile. Raises InterruptedRunError when `stopped` says so in between.
         """
         self._backend, self._stage, self._stopped = backend, stage, stopped
-        self._rungs = [self._load(model) for model in found]
+        self._preparation: Preparation | None = None
+        self._turns = Turns(self._enlarge)
+        self.renewed = 0
+        """How many times an engine took another's place: costs are others then."""
+        missing = wanted is not None and not all(
+            is_built(model, backend, stage.colour, stage.size) for model in found
+        )
+        now_on = load_backend("openvino", live=True) if missing else backend
+        self._rungs = [self._load(model, now_on) for model in found]
         self.scale = found[0].scale
         self.out_size = PlaneFormat().output(*stage.size, self.scale)
+        if missing and wanted is not None:
+            log.info("engines are being built; OpenVINO begins without them")
+            self._ready = [_Rung(model, backend) for model in found]
+            self._preparation = Preparation(wanted, stage, self._renew)
+            self._preparation.start()
 
     @property
     def names(self) -> list[str]:
@@ -85,42 +96,51 @@ class Rungs:
         """Whether it failed for good."""
         return self._rungs[rung].lost
 
+    def close(self) -> None:
+        """Build no more."""
+        if self._preparation is not None:
+            self._preparation.close()
+
     def enlarge(self, frame: Frame, rung: int) -> Frame:
         """The frame by that rung; by bicubic, with the event `FALLBACK`, where that fails.
 
         A failing engine is loaded again, on another thread, but not for ever. Raises BackendError
         when bicubic fails on the CPU too.
         """
+        return self._turns.enlarge(frame, rung)
+
+    def _enlarge(self, frames: Sequence[Frame], rung: int) -> list[Frame]:
         at, lightest = self._rungs[rung], self._rungs[-1]
-        if at is not lightest and at.upscaler is not None:
+        upscaler = at.upscaler
+        if at is not lightest and upscaler is not None:
             try:
-                done = _enlarged(frame, at.upscaler)
+                done = list(upscaler.process(frames))
             except Exception as exc:  # whatever a driver does, the next picture must go out
                 self._failed(at, exc)
             else:
-                at.good += 1
+                at.good += len(done)
                 at.failures = at.failures if at.good < _FORGIVEN else 0
                 return done
-        frame.stamps.infer_start = 0.0
-        if at is not lightest:
-            frame.event = frame.event or FALLBACK
+        for frame in frames:
+            frame.stamps.infer_start = 0.0
+            if at is not lightest:
+                frame.event = frame.event or FALLBACK
         assert lightest.upscaler is not None
         try:
-            return _enlarged(frame, lightest.upscaler)
+            return list(lightest.upscaler.process(frames))
         except Exception as exc:
             lightest.upscaler = self._last_resort(exc)
-            return _enlarged(frame, lightest.upscaler)
+            return list(lightest.upscaler.process(frames))
 
     def _last_resort(self, exc: Exception) -> Upscaler:
         """Bicubic on the CPU, for a GPU that is gone."""
         lightest = self._rungs[-1]
         lightest.failures += 1
-        if lightest.failures > 1 or self._backend.name == "openvino":
+        if lightest.failures > 1 or lightest.backend.name == "openvino":
             raise BackendError(f"bicubic failed too: {exc}") from exc
         log.error("bicubic failed and is computed by OpenVINO from now on: %s", exc)
-        model = models.in_fp32(lightest.model) or lightest.model
         cpu = load_backend("openvino", live=True)
-        return Upscaler(model, cpu, self._stage.colour, self._stage.size)
+        return self._new_upscaler(_for_cpu(lightest.model, cpu), cpu)
 
     def _failed(self, rung: _Rung, exc: Exception) -> None:
         name = rung.model.name
@@ -135,27 +155,45 @@ class Rungs:
 
     def _reload(self, rung: _Rung) -> None:
         try:
-            upscaler = self._new_upscaler(rung.model)
+            upscaler = self._new_upscaler(rung.model, rung.backend)
             _enlarged(self._grey(), upscaler)
             rung.upscaler = upscaler
         except Exception as exc:
             rung.lost = True
             log.error("%s cannot be loaded again and is given up: %s", rung.model.name, exc)
 
-    def _load(self, model: models.Model) -> _Rung:
+    def _renew(self, place: int) -> None:
+        """Take an engine that is built now in the place of OpenVINO's, between two pictures."""
+        ready = self._ready[place]
+        name = ready.model.name
+        try:
+            self._warm_up(ready)
+        except Exception as exc:  # the picture goes on as it is
+            log.error("%s does not run on %s: %s", name, ready.backend.name, exc)
+            return
+        self._rungs[place] = ready
+        self.renewed += 1
+        log.info("%s runs on %s now: %.1f ms", name, ready.backend.device, 1000 * ready.cost)
+
+    def _load(self, model: models.Model, backend: Backend) -> _Rung:
         if self._stopped():
             raise InterruptedRunError("stopped while the networks were loaded")
-        upscaler = self._new_upscaler(model)
+        rung = _Rung(model if backend is self._backend else _for_cpu(model, backend), backend)
+        self._warm_up(rung)
+        log.debug("%s: %.1f ms a picture", model.name, 1000 * rung.cost)
+        return rung
+
+    def _warm_up(self, rung: _Rung) -> None:
+        rung.upscaler = self._new_upscaler(rung.model, rung.backend)
         times: list[float] = []
         while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
             began = now()
-            _enlarged(self._grey(), upscaler)
+            _enlarged(self._grey(), rung.upscaler)
             times.append(now() - began)
-        log.debug("%s: %.1f ms a picture", model.name, 1000 * min(times))
-        return _Rung(model, upscaler, min(times))
+        rung.cost = min(times)
 
-    def _new_upscaler(self, model: models.Model) -> Upscaler:
-        return Upscaler(model, self._backend, self._stage.colour, self._stage.size)
+    def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
+        return Upscaler(model, backend, self._stage.colour, self._stage.size)
 
     def _grey(self) -> Frame:
         return Frame(
@@ -177,37 +215,8 @@ def grey(width: int, height: int) -> Planes:
     )
 
 
-def find_models(
-    names: Sequence[str], scale: int | None, backend: Backend, precision: str
-) -> list[models.Model]:
-    """The models of a ladder's rungs, and bicubic behind them.
-
-    Without a scale, the first model's least decides for all. Raises UsageError or ModelError.
-    """
-    found: list[models.Model] = []
-    for name in dict.fromkeys([*names, models.BICUBIC]):
-        wanted = "fp32" if name == models.BICUBIC and precision == "int8" else precision
-        found.append(models.find(name, scale, backend, wanted))
-        scale = found[0].scale
-    return found
-
-
-def default_ladder(model: str, scale: int | None) -> list[str]:
-    """The model asked for, then every lighter built-in one of its scale, by MultAdds.
-
-    Weights for compressed video stand in for those for clean pictures where both are there.
-    """
-    entries = models.manifest()
-    if model not in entries:
-        return [model]
-    wanted = f"x{scale or min(models.scales(model))}"
-    own = entries[model].get(wanted)
-    if own is None:
-        raise UsageError(f"model '{model}' has no scale {wanted.removeprefix('x')}")
-    lighter = {
-        name: entry[wanted]["multadds_720p"]
-        for name, entry in entries.items()
-        if wanted in entry and entry[wanted]["multadds_720p"] < own["multadds_720p"]
-        if f"{name}-stream" not in entries or wanted not in entries[f"{name}-stream"]
-    }
-    return [model, *sorted(lighter, key=lighter.__getitem__, reverse=True)]
+def _for_cpu(model: models.Model, cpu: Backend) -> models.Model:
+    """The same network in the form that OpenVINO computes fastest."""
+    if model.shipped or model.name == models.BICUBIC:
+        return models.find(model.name, model.scale, cpu)
+    return models.in_fp32(model) or model

@@ -1,0 +1,66 @@
+"""Runs relays: one, whose error is the program's, or several, of which none may end the others."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsr.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, VsrError
+from vsr.ledger import write_report
+from vsr.live.relay import Relay
+from vsr.live.status import StatusServer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A relay, and what is to be seen of it."""
+
+    relay: Relay
+    name: str = ""
+    report: Path | None = None
+    status: str | None = None
+    """HOST:PORT of its page."""
+
+    def run(self, stop: threading.Event) -> int:
+        """To the end of its source, or until `stop`; returns its exit code. Raises VsrError."""
+        relay = self.relay
+        try:
+            with StatusServer(self.status, relay.board) if self.status else nullcontext():
+                relay.run(stop)
+        finally:
+            if self.report:
+                write_report(self.report, relay.report.facts(), relay.report.ledger)
+        return relay.report.exit_code
+
+
+def run_all(members: Sequence[Member], stop: threading.Event) -> int:
+    """Run them side by side until the last has ended; returns the worst exit code."""
+    codes = [EXIT_DONE] * len(members)
+
+    def run(place: int) -> None:
+        member = members[place]
+        try:
+            codes[place] = member.run(stop)
+        except VsrError as exc:
+            codes[place] = exc.exit_code
+            log.error("%s: error: %s", member.name, exc)
+        except Exception as exc:  # a defect, which must not end the others
+            codes[place] = EXIT_FAILED
+            log.exception("%s: unexpected %s: %s (report it)", member.name, type(exc).__name__, exc)
+
+    threads = [
+        threading.Thread(target=run, args=(place,), name=member.name, daemon=True)
+        for place, member in enumerate(members)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    failed = [code for code in codes if code not in (EXIT_DONE, EXIT_INTERRUPTED)]
+    if stop.is_set():
+        return EXIT_INTERRUPTED
+    return max(failed, default=max(codes))

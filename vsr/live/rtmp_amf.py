@@ -1,0 +1,116 @@
+"""AMF0, the encoding of RTMP's commands and metadata: what a publisher says, and our answers.
+
+Adobe, "Action Message Format -- AMF 0" (2007). Bytes come from strangers: nothing but
+ProtocolError is raised, whatever they are.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+Value = float | bool | str | None | list["Value"] | dict[str, "Value"]
+
+_NUMBER, _BOOLEAN, _STRING, _OBJECT, _NULL, _UNDEFINED = 0, 1, 2, 3, 5, 6
+_ECMA_ARRAY, _END, _STRICT_ARRAY, _DATE, _LONG_STRING = 8, 9, 10, 11, 12
+_DEEPEST: Final = 16
+"""Objects within objects; metadata has one or two levels."""
+MOST_BYTES: Final = 65_536
+"""Of values that are looked at: commands and metadata have a few hundred."""
+
+
+class ProtocolError(ValueError):
+    """What a peer sent is not RTMP, or more than a publisher has reason to send."""
+
+
+def decode(data: bytes) -> list[Value]:
+    """All the values that stand one after the other in `data`. Raises ProtocolError."""
+    if len(data) > MOST_BYTES:
+        raise ProtocolError(f"a command of {len(data)} bytes")
+    reader, values = _Reader(data), []
+    while reader.at < len(data):
+        values.append(reader.value(_DEEPEST))
+    return values
+
+
+def encode(*values: Value | Mapping[str, Value]) -> bytes:
+    """The values one after the other. Strings hold less than 64 KiB."""
+    return b"".join(map(_encoded, values))
+
+
+def _encoded(value: Value | Mapping[str, Value]) -> bytes:
+    if value is None:
+        return bytes([_NULL])
+    if isinstance(value, bool):
+        return bytes([_BOOLEAN, value])
+    if isinstance(value, str):
+        return bytes([_STRING]) + _text(value)
+    if isinstance(value, Mapping):
+        inner = b"".join(_text(name) + _encoded(part) for name, part in value.items())
+        return bytes([_OBJECT]) + inner + _text("") + bytes([_END])
+    if isinstance(value, list):
+        return bytes([_STRICT_ARRAY]) + struct.pack(">I", len(value)) + encode(*value)
+    return struct.pack(">Bd", _NUMBER, value)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    return struct.pack(">H", len(data)) + data
+
+
+class _Reader:
+    """Reads values from the start of `data`; `at` is where it is."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self.at = data, 0
+
+    def value(self, depth: int) -> Value:
+        """One value, of at most `depth` levels."""
+        if depth == 0:
+            raise ProtocolError("a command nested too deep")
+        kind = self._number(1)
+        if kind in (_NULL, _UNDEFINED):
+            return None
+        if kind == _BOOLEAN:
+            return self._number(1) != 0
+        if kind in (_STRING, _LONG_STRING):
+            return self._string(2 if kind == _STRING else 4)
+        if kind in (_NUMBER, _DATE):
+            (number,) = struct.unpack(">d", self._take(8))
+            self._take(2 if kind == _DATE else 0)  # its time zone, which is not used
+            return float(number)
+        if kind in (_OBJECT, _ECMA_ARRAY):
+            self._take(4 if kind == _ECMA_ARRAY else 0)  # its size, which writers do not know
+            return self._members(depth)
+        if kind == _STRICT_ARRAY:
+            return [self.value(depth - 1) for _ in range(self._count())]
+        raise ProtocolError(f"a command with a value of unknown type {kind}")
+
+    def _members(self, depth: int) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        while True:
+            name = self._string(2)
+            if self._data[self.at : self.at + 1] == bytes([_END]):
+                self.at += 1
+                return found
+            found[name] = self.value(depth - 1)
+
+    def _count(self) -> int:
+        """How many values an array says it has; each takes a byte at least."""
+        count = self._number(4)
+        if count > len(self._data) - self.at:
+            raise ProtocolError("a command that is cut off")
+        return count
+
+    def _string(self, size: int) -> str:
+        # bytes that are no UTF-8 stay what they are, so that a key is compared as it was sent
+        return self._take(self._number(size)).decode("utf-8", "surrogateescape")
+
+    def _number(self, size: int) -> int:
+        return int.from_bytes(self._take(size))
+
+    def _take(self, size: int) -> bytes:
+        part = self._data[self.at : self.at + size]
+        if len(part) < size:
+            raise ProtocolError("a command that is cut off")
+        self.at += size
+        return part

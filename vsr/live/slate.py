@@ -1,0 +1,75 @@
+"""What viewers see while there is no source: its last picture, later a picture that says so."""
+
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+
+from vsr.colour import Colour
+from vsr.errors import InputError, reason
+from vsr.frame import Planes, planes_of
+
+_DIM: Final = 4
+"""By how much the last picture is darkened where there is no other."""
+_BLACK: Final = 16
+_GREY: Final = 128
+
+
+class Slate:
+    """Stands in from `after` seconds without a source on. For one thread."""
+
+    def __init__(self, after: float, image: Path | None = None) -> None:
+        """No image: the last picture is darkened. Raises InputError for a file that is none."""
+        self._after = after
+        self._image = None if image is None else _read(image)
+        self._planes: Planes | None = None
+        self._since: float | None = None
+        self._made = False
+
+    def fit(self, size: tuple[int, int], colour: Colour) -> None:
+        """What the output is like: width and height, and its colour."""
+        if self._image is not None:
+            self._planes = _fitted(self._image, size, colour)
+
+    def end(self) -> None:
+        """There is a picture again."""
+        self._since = None
+        if self._image is None:
+            self._planes = None
+
+    def show(self, last: Planes, wall: float) -> Planes:
+        """The picture to show now (`wall`, s) for want of one newer than `last`."""
+        self._since = wall if self._since is None else self._since
+        if wall - self._since <= self._after:
+            return last
+        if self._planes is None:
+            self._planes = darkened(last)
+        return self._planes
+
+
+def darkened(planes: Planes) -> Planes:
+    """The picture at a quarter of its light and colour; limited or full range."""
+    y, u, v = planes
+    rest = _GREY - _GREY // _DIM
+    return _BLACK + (y - _BLACK) // _DIM * (y > _BLACK), u // _DIM + rest, v // _DIM + rest
+
+
+def _read(path: Path) -> av.VideoFrame:
+    try:
+        with av.open(str(path)) as file:
+            return next(file.decode(video=0))
+    except (av.error.FFmpegError, OSError, StopIteration, IndexError, ValueError) as exc:
+        raise InputError(f"cannot read the slate {path} as a picture: {reason(exc)}") from exc
+
+
+def _fitted(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:
+    """The picture as large as it fits, in the middle, black around it."""
+    share = min(size[0] / picture.width, size[1] / picture.height)
+    width, height = (max(2, int(n * share) // 2 * 2) for n in (picture.width, picture.height))
+    small = picture.reformat(format="rgb24", width=width, height=height, interpolation="BICUBIC")
+    rgb = np.zeros((size[1], size[0], 3), np.uint8)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    rgb[top : top + height, left : left + width] = small.to_ndarray()
+    y, u, v = planes_of(av.VideoFrame.from_ndarray(rgb, format="rgb24"), size, colour)
+    return np.array(y), np.array(u), np.array(v)
