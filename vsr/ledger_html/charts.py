@@ -17,6 +17,8 @@ from vsr.ledger_html.text import count, duration, share
 HEIGHT: Final = 1000
 """Of a drawing, in its own units, before it is stretched."""
 _BARS: Final = 100
+_CROWDED: Final = 0.15
+"""Share of the axis within which two labels are too many for a phone."""
 _LOG_FROM: Final = 12.0
 """A maximum of so many medians is drawn on a logarithmic scale."""
 
@@ -113,7 +115,13 @@ def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -
             f"{share(int(counts[k]), len(total))}</title></rect>"
         )
     levels = [level_line(high, v, "grid", _short(v)) for v in high.ticks() if v == int(v)]
-    below = [below_axis(scale.percent(v), f"{v:,g}", minor=False) for v in scale.ticks()]
+    ticks = scale.ticks()
+    # the last label may stand left of its end: on a narrow page it needs the room before it
+    crowded = float(scale.at(ticks[-1])) - _CROWDED
+    below = [
+        below_axis(scale.percent(v), f"{v:,g}", crowded < float(scale.at(v)) and v != ticks[-1])
+        for v in ticks
+    ]
     return (
         f'<p class="unit">frames</p><div class="plot"><svg class="chart tall" role="img" '
         f'aria-label="Histogram of total latency">{"".join(levels)}<svg viewBox="0 0 {_BARS} '
@@ -136,13 +144,11 @@ def _marks(scale: Scale, marks: dict[str, float], deadline: float | None) -> str
     lines = [("mark", name, value) for name, value in marks.items()]
     if deadline is not None:
         lines.append(("limit", "deadline", deadline))
-    drawn = []
+    drawn, labels = [], []
     for k, (kind, name, value) in enumerate(lines):
         x, y = scale.percent(value), 16 * (k - len(lines))
         near_end = float(scale.at(value)) > 0.6
         place = 'dx="-5" class="end label"' if near_end else 'dx="5" class="begin label"'
-        drawn.append(
-            f'<line class="{kind}" x1="{x}" x2="{x}" y1="{y}" y2="100%"/>'
-            f'<text {place} x="{x}" y="{y + 11}">{name} {duration(value)}</text>'
-        )
-    return "".join(drawn)
+        drawn.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{y}" y2="100%"/>')
+        labels.append(f'<text {place} x="{x}" y="{y + 11}">{name} {duration(value)}</text>')
+    return "".join(drawn + labels)  # no line across a label

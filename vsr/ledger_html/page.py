@@ -23,6 +23,8 @@ from vsr.ledger_html.words import deadline_of, rate_of, seconds_of, sentences
 WORST: Final = 10
 STATISTICS: Final = ("mean", "p50", "p95", "p99", "max")
 _MARKS: Final = {"p50": 50, "p95": 95, "p99": 99}
+_UNREADABLE: Final = frozenset({"since"})
+"""Times of a clock that nobody knows."""
 _MEANING: Final = {
     "decode": "from its packet's reading until the picture is ready",
     "wait": "in the queues between the stages",
@@ -64,7 +66,8 @@ def _subtitle(facts: Mapping[str, Any]) -> str:
     source, target = facts.get("input", {}), facts.get("output", {})
     rate = rate_of(facts)
     before = [source.get("codec"), _shown("size", source.get("size")), rate and f"{rate:.5g} fps"]
-    made = f"{target.get('model', '')} x{target.get('scale', '?')}"
+    model = target.get("model") or " / ".join(target.get("rungs", ()))
+    made = f"{model} x{target['scale']}" if target.get("scale") else model
     where = " on ".join(str(target[k]) for k in ("backend", "device") if target.get(k))
     after = [_shown("size", target.get("size")), target.get("encoder")]
     steps = (before, [made, target.get("precision"), where], after)
@@ -198,12 +201,19 @@ def _all_facts(facts: Mapping[str, Any]) -> str:
         if not facts.get(group):
             continue
         entries = "".join(
-            f"<dt>{escaped(str(key).replace('_', ' '))}</dt><dd><bdi>{escaped(shown)}</bdi></dd>"
+            f"<dt>{escaped(str(key).replace('_', ' '))}</dt><dd>{shown}</dd>"
             for key, value in facts[group].items()
-            if (shown := _shown(str(key), value))
+            if (shown := _lines(str(key), value))
         )
         groups.append(f"<div><h3>{group}</h3><dl>{entries}</dl></div>")
     return f'<div class="facts">{"".join(groups)}</div>'
+
+
+def _lines(key: str, value: object) -> str:
+    """A fact, each of several things on a line of its own."""
+    several = isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value)
+    lines = [_shown(key, v) for v in value] if several else [_shown(key, value)]
+    return "<br>".join(f"<bdi>{escaped(line)}</bdi>" for line in lines if line)
 
 
 def _shown(key: str, value: object) -> str:
@@ -217,7 +227,8 @@ def _shown(key: str, value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(_shown("", v) for v in value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_shown(str(k), v)}" for k, v in value.items())
+        parts = {str(k): _shown(str(k), v) for k, v in value.items() if k not in _UNREADABLE}
+        return ", ".join(f"{k.replace('_', ' ')} {text}" for k, text in parts.items() if text)
     return str(value)
 
 

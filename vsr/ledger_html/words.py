@@ -112,8 +112,10 @@ def _about_rungs(facts: Mapping[str, Any], columns: Columns) -> str:
     text = f"Made by {', '.join(parts)} of the frames"
     if facts.get("ledger_from"):
         return f"{text}."
-    changes = count(int(np.count_nonzero(np.diff(columns.rung))))
-    return f"{text}; the rung changed {changes} times."
+    rows = int(np.count_nonzero(np.diff(columns.rung)))
+    changes = facts.get("live", {}).get("rung_changes", rows)  # rows have single tries as well
+    often = "once" if changes == 1 else f"{count(changes)} times"
+    return f"{text}; the rung changed {often}."
 
 
 def _about_events(facts: Mapping[str, Any], columns: Columns) -> str:

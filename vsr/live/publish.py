@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -36,8 +37,8 @@ _LIVE_OPTIONS: Final = {
     # no picture waits for a later one; slices make all threads work on one picture
     "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
     "libx265": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
-    "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1"},
-    "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1"},
+    "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
+    "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
 }
 
 
@@ -68,6 +69,8 @@ class Publisher:
         self._step = float(1 / info.rate)
         self._ledger, self._board = ledger, board
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
+        self._encoding: deque[_Shown] = deque()
+        """Pictures whose packets have not come."""
         self.shown = 0
         """Pictures of the source whose packets were offered."""
         self.tail: float | None = None
@@ -134,6 +137,8 @@ class Publisher:
                 else:
                     for output in self._outputs:
                         output.offer(item, "audio")
+            for packet in self._encoder.encode(None):
+                self._send(self._encoding.popleft(), packet)
         except Exception as exc:  # raised again by the next call of the relay's thread
             self.failed = exc
 
@@ -146,12 +151,19 @@ class Publisher:
         due = item.time - self._last_key >= KEY_EVERY - self._step / 2
         if due or any(output.wants_key for output in self._outputs):
             picture.pict_type = PictureType.I
+            self._last_key = item.time
         frame.stamps.encode_start = now()
+        self._encoding.append(item)
         for packet in self._encoder.encode(picture):
-            frame.stamps.encoded = now()
-            self._last_key = item.time if packet.is_keyframe else self._last_key
-            for output in self._outputs:
-                output.offer(packet, "video")
+            self._send(self._encoding.popleft(), packet)
+
+    def _send(self, item: _Shown, packet: Packet) -> None:
+        """Without B-frames packets come in the order of the pictures, if not always at once."""
+        frame = item.frame
+        frame.stamps.encoded = now()
+        self._last_key = item.time if packet.is_keyframe else self._last_key
+        for output in self._outputs:
+            output.offer(packet, "video")
         frame.stamps.muxed = now()
         self._board.frame(frame)
         if frame.event != "repeated":

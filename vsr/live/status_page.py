@@ -65,8 +65,14 @@ def _title(s: Snapshot) -> str:
 
 
 def _head(s: Snapshot) -> str:
-    state = "bad" if s.trouble else "good"
-    words = escaped(s.trouble) if s.trouble else "output flows"
+    reached = sum(o.state == "open" for o in s.outputs)
+    words = (
+        "output flows"
+        if reached == len(s.outputs)
+        else (f"output flows to {reached} of {len(s.outputs)}")
+    )
+    state = "good" if not s.trouble and reached == len(s.outputs) else "bad"
+    words = escaped(s.trouble) if s.trouble else words
     targets = ", ".join(f"<bdi>{escaped(o.name)}</bdi>" for o in s.outputs)
     target = f"to {targets} · " if targets else ""
     return (
@@ -122,7 +128,7 @@ def _tiles(s: Snapshot) -> str:
         ("", "repeated", count(s.repeated), s.repeated_minute > 0),
         ("", "sessions of the source", count(s.sessions), False),
         ("", "reconnects of outputs", count(reconnects), False),
-        ("", "A/V offset", _UNKNOWN if offset is None else f"{offset:+.0f} ms",
+        ("", "A/V offset", _UNKNOWN if offset is None else f"{round(offset):+d} ms",
          offset is not None and abs(offset) > _OFFSET_MS),
     ]  # fmt: skip
     cells = "".join(
@@ -261,7 +267,7 @@ def _outputs(outputs: Sequence[OutputStatus]) -> str:
         state = "good" if o.state == "open" else "bad"
         words = [
             f"{count(o.packets)} packets", size(o.bytes), f"{count(o.reconnects)} reconnects",
-            f"{count(o.dropped)} dropped", f"{count(o.queued)} queued ({o.queued_s:.2f} s)",
+            f"{count(o.dropped)} dropped", f"{count(o.queued)} on the way ({o.queued_s:.2f} s wait)",
         ]  # fmt: skip
         kind = "dim" if o.state == "open" else "error"
         error = f'<p class="{kind}">last fault: <bdi>{escaped(o.last_error)}</bdi></p>'

@@ -1,0 +1,239 @@
+"""Whether a relay stays as it is: a real `vsr relay` for as long as you like, sampled each second.
+
+`python -m bench.soak --minutes N [--faults] [--output soak.csv]`, from the repository's root: a
+publisher, nginx-rtmp, the relay and a viewer, each a process (but for the viewer). Prints a table
+of the first minute against the last, and whether memory, files and threads are flat.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.soak_figures import (
+    COLUMNS,
+    MINUTE_S,
+    Sample,
+    changes,
+    faults_of,
+    relay_figures,
+    resources,
+    shares,
+    table,
+)
+from bench.soak_stream import Source, Watcher, make_clip
+from tests.rtmp import Server, free_port, wait_for
+from tests.streams import RelayProcess
+
+_START_S: Final = 120.0
+"""For a relay to go live, engines and all."""
+_AWAY_S: Final = 3.0
+"""How long what was killed stays away."""
+_ASK_S: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What to run; every field is an option."""
+
+    minutes: float
+    model: str
+    size: tuple[int, int]
+    fps: int
+    max_latency: int
+    every: float
+    faults: float
+    """Seconds between two on average; 0: none."""
+    seed: int
+    output: Path
+
+
+@dataclass
+class Faults:
+    """Kills the publisher or the server now and then, and brings them back."""
+
+    setup: Setup
+    server: Server
+    source: Source
+    done: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.setup.seed)
+        self._next = self._gap()
+        self._back: float | None = None
+
+    def _gap(self) -> float:
+        """At least so long that all can be well in between."""
+        return 20.0 + self._random.expovariate(1 / max(1.0, self.setup.faults - 20.0))
+
+    def tick(self, seconds: float) -> None:
+        """Do what is due so many seconds after the beginning."""
+        if self._back is not None:
+            if seconds < self._back:
+                return
+            if self.done[-1] == "server":
+                self.server.start()
+            self._back = None
+        self.source.revive()
+        if self.setup.faults and seconds >= self._next:
+            self.done.append(self._random.choice(("publisher", "server")))
+            (self.source if self.done[-1] == "publisher" else self.server).kill()
+            self._back = seconds + _AWAY_S
+            self._next = seconds + self._gap()
+
+
+class Soak:
+    """All the processes of one run."""
+
+    def __init__(self, setup: Setup, folder: Path, stack: ExitStack) -> None:
+        self._setup = setup
+        clip = make_clip(folder / "clip.flv", setup.size, setup.fps)
+        self.server = stack.enter_context(Server(folder / "nginx"))
+        self._status = f"127.0.0.1:{free_port()}"
+        self.relay = stack.enter_context(
+            RelayProcess(
+                folder, self.server.url("in"), self.server.url("out"), "--status", self._status,
+                "--max-latency", str(setup.max_latency), model=setup.model,
+            )
+        )  # fmt: skip
+        self.viewer = stack.enter_context(Watcher(self.server.url("out"), clip, setup.fps))
+        self.source = stack.enter_context(Source(self.server.url("in"), clip))
+        self.faults = Faults(setup, self.server, self.source)
+        self.relay.await_words("live: ", _START_S)
+        wait_for(lambda: self.viewer.counted, _START_S, "the viewer saw nothing")
+
+    def samples(self) -> Iterator[Sample]:
+        """One every so often until the time is up."""
+        began, k = time.monotonic(), 0
+        while (seconds := time.monotonic() - began) < MINUTE_S * self._setup.minutes:
+            self.faults.tick(seconds)
+            code = self.relay.process.poll()
+            if code is not None:
+                said = self.relay.said[-2000:]
+                raise SystemExit(
+                    f"after {seconds:.0f} s the relay ended by {code}; it said: {said}"
+                )
+            yield self._sample(seconds)
+            k = max(k + 1, int((time.monotonic() - began) / self._setup.every))
+            time.sleep(max(0.0, began + k * self._setup.every - time.monotonic()))
+
+    def _sample(self, seconds: float) -> Sample:
+        held = resources(self.relay.process.pid)  # before asking, which takes a thread of its own
+        told = relay_figures(self._ask("metrics"))
+        minute = json.loads(self._ask("status.json"))["latency_ms"]["minute"].get("total", {})
+        viewer = self.viewer
+        given: dict[str, Any] = asdict(held) | {"rung": "", "fps_in": 0.0, "fps_out": 0.0} | told
+        for name in ("frames_in", "dropped", "repeated", "late", "sessions", "reconnects"):
+            given[name] = int(given[name])
+        for name in ("rss_mib", "fps_in", "fps_out"):
+            given[name] = round(given[name], 2)
+        return Sample(
+            seconds=round(seconds, 3), p50_ms=minute.get("p50", 0.0), p99_ms=minute.get("p99", 0.0),
+            published=self.source.sent, viewed=viewer.frames, backward=viewer.backward,
+            av_change_ms=round(1000 * viewer.av_change, 3), **given,
+        )  # fmt: skip
+
+    def _ask(self, page: str) -> str:
+        with urllib.request.urlopen(f"http://{self._status}/{page}", timeout=_ASK_S) as answer:
+            return str(answer.read(), "utf-8")
+
+    def totals(self, samples: list[Sample]) -> dict[str, object]:
+        """Of the whole run, after the relay's end."""
+        viewer, report = self.viewer, self.relay.report
+        frames, live = report["frames"], report["live"]
+        return {
+            "viewer's frames / published, between key pictures": (
+                "not told with --faults" if self._setup.faults
+                else f"{viewer.counted} / {viewer.published}"
+            ),
+            "the relay's frames in / out": f"{frames['in']} / {frames['out']}",
+            "dropped, repeated, late": (
+                f"{frames['dropped']}, {live['repeated']}, {report['deadline']['misses']}"
+            ),
+            "rung changes (seen in samples)": f"{live['rung_changes']} ({changes(samples)})",
+            "share of samples by rung": ", ".join(
+                f"{name or 'none'} {share:.0%}" for name, share in shares(samples).items()
+            ),
+            "A/V offset change, worst (ms)": f"{1000 * viewer.av_worst:.1f}",
+            "packets with a DTS that did not go on": viewer.backward,
+            "viewer's connections": viewer.connections,
+            "faults made": ", ".join(self.faults.done) or "none",
+            "total latency p50, p99, max (ms)": ", ".join(
+                f"{report['stages']['total'][name]:.1f}" for name in ("p50", "p99", "max")
+            ),
+        }  # fmt: skip
+
+
+def soak(setup: Setup) -> list[str]:
+    """Run it; writes the CSV as it goes. Prints the table, returns why it was not flat."""
+    os.environ["PYTHONFAULTHANDLER"] = "1"  # a relay that crashes shall say where
+    samples: list[Sample] = []
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        run = Soak(setup, Path(folder), stack)
+        with setup.output.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            for sample in run.samples():
+                samples.append(sample)
+                writer.writerow(asdict(sample))
+                file.flush()
+        took = run.relay.stop()
+        totals = run.totals(samples) | {"SIGTERM to the end (s)": f"{took:.2f}"}
+    say(f"{setup.model}, {setup.size[0]}x{setup.size[1]} at {setup.fps} fps, {setup.minutes:g} min")
+    say(f"\n{table(samples, totals)}\n")
+    return faults_of(samples)
+
+
+def say(line: str) -> None:
+    """To stdout at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`320x180` -> (320, 180)."""
+    width, height = map(int, text.split("x"))
+    return width, height
+
+
+def parse(words: list[str] | None = None) -> Setup:
+    """The command line's."""
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--model", default="c-dcscn")
+    parser.add_argument("--size", type=parse_size, default=(320, 180), metavar="WxH")
+    parser.add_argument("--fps", type=int, default=25)
+    parser.add_argument("--max-latency", type=int, default=500, metavar="MS")
+    parser.add_argument("--every", type=float, default=1.0, help="Seconds between two samples.")
+    parser.add_argument(
+        "--faults", type=float, nargs="?", const=90.0, default=0.0, metavar="SECONDS",
+        help="Kill the publisher or the server, every 90 s on average.",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("soak.csv"), metavar="CSV")
+    setup = Setup(**vars(parser.parse_args(words)))
+    if not (0 < setup.fps <= 60 and setup.minutes > 0 and setup.every > 0):
+        parser.error("--minutes and --every are more than 0, --fps is 1 to 60")
+    return setup
+
+
+def main(words: list[str] | None = None) -> None:
+    """Parse, run, and say whether all is flat; exit 1 where it is not."""
+    setup = parse(words)
+    found = soak(setup)
+    say(f"not flat: {'; '.join(found)}" if found else "flat")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What `bench/soak.py` makes of its samples: nothing here starts a process or asks a network.
+
+A sample is a row of the CSV; the verdict compares the medians of its first and its last minute.
+"""
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+MINUTE_S: Final = 60.0
+RSS_GROWTH: Final = 0.05
+"""Of the median of the first minute; more is not flat."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a process and all below it hold."""
+
+    rss_mib: float
+    fds: int
+    threads: int
+    processes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One row of the CSV; counts are since the relay's start."""
+
+    seconds: float
+    """Since the relay went live."""
+    rss_mib: float
+    fds: int
+    threads: int
+    processes: int
+    p50_ms: float
+    """From a picture's arrival to its packet, over the last minute."""
+    p99_ms: float
+    fps_in: float
+    fps_out: float
+    frames_in: int
+    dropped: int
+    repeated: int
+    late: int
+    rung: str
+    sessions: int
+    reconnects: int
+    published: int
+    """Pictures that the publisher sent."""
+    viewed: int
+    """Pictures that the viewer got."""
+    backward: int
+    """Packets whose DTS did not go on."""
+    av_change_ms: float
+    """Of the A/V offset, as the viewer sees it, since his first."""
+
+
+COLUMNS: Final = tuple(field.name for field in fields(Sample))
+
+
+def resources(pid: int) -> Resources:
+    """Of a process and its descendants now. Raises FileNotFoundError when it has ended."""
+    found = [_one(pid)]
+    for child in _children(pid):
+        try:
+            found.append(resources(child))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+    return Resources(
+        rss_mib=sum(r.rss_mib for r in found), fds=sum(r.fds for r in found),
+        threads=sum(r.threads for r in found), processes=sum(r.processes for r in found),
+    )  # fmt: skip
+
+
+def _one(pid: int) -> Resources:
+    folder = Path("/proc") / str(pid)
+    pages = int((folder / "statm").read_text(encoding="ascii").split()[1])
+    return Resources(
+        rss_mib=pages * os.sysconf("SC_PAGE_SIZE") / 2**20, processes=1,
+        fds=len(list((folder / "fd").iterdir())), threads=len(list((folder / "task").iterdir())),
+    )  # fmt: skip
+
+
+def _children(pid: int) -> list[int]:
+    """Those that any of its threads started."""
+    tasks = (Path("/proc") / str(pid) / "task").iterdir()
+    lists = []
+    for task in tasks:
+        try:
+            lists.append((task / "children").read_text(encoding="ascii"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # the thread has just ended
+    return [int(child) for words in lists for child in words.split()]
+
+
+def relay_figures(exposition: str) -> dict[str, float | str]:
+    """What /metrics says, by the names of `Sample`; what it does not say is missing."""
+    names = {
+        "vsr_relay_fps_in": "fps_in", "vsr_relay_fps_out": "fps_out",
+        "vsr_relay_frames_in_total": "frames_in", "vsr_relay_frames_dropped_total": "dropped",
+        "vsr_relay_frames_repeated_total": "repeated", "vsr_relay_frames_late_total": "late",
+        "vsr_relay_source_sessions_total": "sessions",
+    }  # fmt: skip
+    found: dict[str, float | str] = {}
+    reconnects = 0.0
+    for family in text_string_to_metric_families(exposition):
+        for sample in family.samples:
+            if sample.name in names:
+                found[names[sample.name]] = sample.value
+            elif sample.name == "vsr_relay_output_reconnects_total":
+                reconnects += sample.value
+            elif sample.name == "vsr_relay_rung" and sample.value:
+                found["rung"] = sample.labels["rung"]
+    return found | {"reconnects": reconnects}
+
+
+def wrapped(seconds: float, around: float) -> float:
+    """A difference of two times that only count up to `around`: the one nearest to 0."""
+    return (seconds + around / 2) % around - around / 2
+
+
+def ends(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The first minute and the last; of less than two minutes the first half and the last."""
+    last = samples[-1].seconds
+    length = min(MINUTE_S, last / 2)
+    first = [s for s in samples if s.seconds <= length]
+    return first, [s for s in samples if s.seconds >= last - length]
+
+
+def growth(samples: Sequence[Sample], column: str) -> tuple[float, float, float]:
+    """The medians of both minutes, and by how much the later is greater (0.1: by 10 %)."""
+    first, last = (
+        statistics.median(float(getattr(s, column)) for s in part) for part in ends(samples)
+    )
+    return first, last, (last - first) / first if first else 0.0
+
+
+def faults_of(samples: Sequence[Sample]) -> list[str]:
+    """Why the run is not flat, in words; empty when it is."""
+    found = []
+    first, last, more = growth(samples, "rss_mib")
+    if more >= RSS_GROWTH:
+        found.append(f"RSS grew by {more:.1%}, from {first:.1f} to {last:.1f} MiB")
+    for column in ("fds", "threads"):
+        first, last, _ = growth(samples, column)
+        if first != last:
+            found.append(f"{column} went from {first:g} to {last:g}")
+    return found
+
+
+def table(samples: Sequence[Sample], totals: Mapping[str, object]) -> str:
+    """The figures of both minutes, and those of the whole run, as markdown."""
+    limits = {"rss_mib": f"< {RSS_GROWTH:.0%}", "fds": "the same", "threads": "the same"}
+    rows = [("median of", "first minute", "last minute", "change", "limit"), ("---",) * 5]
+    for column in ("rss_mib", "fds", "threads", "p50_ms", "p99_ms", "fps_in", "fps_out"):
+        first, last, more = growth(samples, column)
+        rows.append((column, f"{first:.4g}", f"{last:.4g}", f"{more:+.1%}", limits.get(column, "")))
+    rows += [(name, "", str(value), "", "") for name, value in totals.items()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def shares(samples: Sequence[Sample]) -> dict[str, float]:
+    """By which rung the newest picture was made, of all samples, the greatest share first."""
+    counted = Counter(s.rung for s in samples)
+    return {rung: number / len(samples) for rung, number in counted.most_common()}
+
+
+def changes(samples: Sequence[Sample]) -> int:
+    """How often the rung was another one than a sample before: never more than it truly changed."""
+    rungs = [s.rung for s in samples if s.rung]
+    return sum(a != b for a, b in pairwise(rungs))
