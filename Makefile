@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 # own, which have crashed late in a long-lived process; real servers, whose timing others would upset
 FIRST := $(wildcard tests/test_[a-f]*.py)
 KERNELS := tests/test_kernels.py tests/test_kernels_plugin.py
-LIVE := $(wildcard tests/test_push.py tests/test_relay.py tests/test_relay_faults.py)
+LIVE := $(wildcard tests/test_push.py tests/test_listen.py tests/test_relay*.py)
 
 .PHONY: all lint types test bench wheel clean
 all: lint types test
@@ -22,12 +22,13 @@ lint: .venv/ready
 types: .venv/ready
 	$(PYTHON) -m mypy
 
-test: .venv/ready # two halves side by side, then what wants to be alone
+test: .venv/ready # two halves side by side; then those that wait more than they compute
 	$(PYTHON) -m pytest $(FIRST) & first=$$!; \
 	$(PYTHON) -m pytest $(filter-out $(FIRST) $(KERNELS) $(LIVE),$(wildcard tests/test_*.py)); \
 	second=$$?; wait $$first && exit $$second
-	$(PYTHON) -m pytest $(KERNELS)
-	$(PYTHON) -m pytest $(LIVE)
+	$(PYTHON) -m pytest $(KERNELS) & kernels=$$!; \
+	$(PYTHON) -m pytest $(LIVE); \
+	live=$$?; wait $$kernels && exit $$live
 
 bench: .venv/ready
 	$(PYTHON) bench/run.py

@@ -1,5 +1,6 @@
 """Paths and URLs: opening them with clear errors, and showing them without their secrets."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Final, Protocol
@@ -88,8 +89,13 @@ def open_live(
         )  # fmt: skip
     except av.error.ExitError:
         raise InputError(f"{name} sends nothing that can be shown") from None
+    except av.error.InvalidDataError:
+        raise InputError(f"{name} sends something that is no video") from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        raise InputError(_why(exc, name)) from None  # FFmpeg's words hold the whole URL
+        why = _why(exc, name)
+        if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's word for an answer it cannot read
+            why = f"cannot open {name}: what answers there is no stream"
+        raise InputError(why) from None  # FFmpeg's words hold the whole URL
 
 
 def _why(exc: Exception, name: str) -> str:

@@ -149,6 +149,8 @@ class Source:
         while True:
             try:
                 packet = next(packets, None)
+            except IndexError:  # PyAV's end where a stream came up on the way: it does not know it
+                break
             except (av.error.FFmpegError, OSError) as exc:
                 self._reading_failed(exc)
                 break

@@ -17,7 +17,7 @@ from vsr.ledger_html.text import count, duration, share
 HEIGHT: Final = 1000
 """Of a drawing, in its own units, before it is stretched."""
 _BARS: Final = 100
-_CROWDED: Final = 0.15
+_CROWDED: Final = 0.2
 """Share of the axis within which two labels are too many for a phone."""
 _LOG_FROM: Final = 12.0
 """A maximum of so many medians is drawn on a logarithmic scale."""

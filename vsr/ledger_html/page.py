@@ -211,8 +211,9 @@ def _all_facts(facts: Mapping[str, Any]) -> str:
 
 def _lines(key: str, value: object) -> str:
     """A fact, each of several things on a line of its own."""
-    several = isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value)
-    lines = [_shown(key, v) for v in value] if several else [_shown(key, value)]
+    parts = value if isinstance(value, (list, tuple)) else []
+    several = any(isinstance(part, Mapping) for part in parts)
+    lines = [_shown(key, part) for part in (parts if several else [value])]
     return "<br>".join(f"<bdi>{escaped(line)}</bdi>" for line in lines if line)
 
 

@@ -118,12 +118,14 @@ class Ingest:
         try:
             return self._session(attempt)
         except InputError as exc:
-            return str(exc)
+            why = str(exc)
         except (av.error.FFmpegError, OSError) as exc:
-            return f"{self.name} broke off: {masked(reason(exc), self.url)}"
+            why = f"{self.name} broke off: {masked(reason(exc), self.url)}"
         except Exception as exc:  # a defect must not end a relay that runs for days
             log.debug(masked(traceback.format_exc(), self.url))
-            return f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
+            why = f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
+        self._missing = max(1, self._missing)  # of a file, nobody knows how much
+        return why
 
     def _delay(self, failures: int) -> float:
         """Seconds until the next attempt: growing, and not in step with a thousand others."""

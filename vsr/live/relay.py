@@ -263,12 +263,12 @@ class Relay:
         self._publisher.note(self._numbered(frame, self._clock.last))
 
     def _hear(self, heard: Heard) -> None:
-        self._heard_at = now()
         time = self._clock.sound(heard.time)
         if self._sound is None or time is None:
             return
         self._shifts[1] = time - heard.time
         for packet in self._sound.send(heard.packet, time):
+            self._heard_at = now()  # not before: what gives no sound leaves silence
             self._publisher.sound(packet)
 
     def _quieten(self, end: float) -> None:

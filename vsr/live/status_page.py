@@ -128,7 +128,7 @@ def _tiles(s: Snapshot) -> str:
         ("", "repeated", count(s.repeated), s.repeated_minute > 0),
         ("", "sessions of the source", count(s.sessions), False),
         ("", "reconnects of outputs", count(reconnects), False),
-        ("", "A/V offset", _UNKNOWN if offset is None else f"{round(offset):+d} ms",
+        ("", "A/V offset", _UNKNOWN if offset is None else _signed(offset),
          offset is not None and abs(offset) > _OFFSET_MS),
     ]  # fmt: skip
     cells = "".join(
@@ -136,6 +136,10 @@ def _tiles(s: Snapshot) -> str:
         for kind, name, text, bad in tiles
     )
     return f'<div class="tiles" id="tiles">{cells}</div>'
+
+
+def _signed(ms: float) -> str:
+    return f"{round(ms):+d} ms" if round(ms) else "0 ms"
 
 
 def _ms(value: float | None) -> str:
@@ -267,7 +271,8 @@ def _outputs(outputs: Sequence[OutputStatus]) -> str:
         state = "good" if o.state == "open" else "bad"
         words = [
             f"{count(o.packets)} packets", size(o.bytes), f"{count(o.reconnects)} reconnects",
-            f"{count(o.dropped)} dropped", f"{count(o.queued)} on the way ({o.queued_s:.2f} s wait)",
+            f"{count(o.dropped)} dropped",
+            f"{count(o.queued)} on the way ({o.queued_s:.2f} s wait)",
         ]  # fmt: skip
         kind = "dim" if o.state == "open" else "error"
         error = f'<p class="{kind}">last fault: <bdi>{escaped(o.last_error)}</bdi></p>'
