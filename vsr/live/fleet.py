@@ -1,16 +1,20 @@
 """Runs relays: one, whose error is the program's, or several, of which none may end the others."""
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vsr.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, VsrError
-from vsr.ledger import write_report
+from vsr.ledger import check_report_path, write_report
+from vsr.live.pool import Pool
 from vsr.live.relay import Relay
+from vsr.live.settings import RelaySettings
 from vsr.live.status import StatusServer
+from vsr.report import Report
 
 log = logging.getLogger(__name__)
 
@@ -64,3 +68,32 @@ def run_all(members: Sequence[Member], stop: threading.Event) -> int:
     if stop.is_set():
         return EXIT_INTERRUPTED
     return max(failed, default=max(codes))
+
+
+def relay(
+    input: str,
+    outputs: str | Sequence[str],
+    *,
+    settings: RelaySettings | None = None,
+    report: str | os.PathLike[str] | None = None,
+    status: str | None = None,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Relay a live stream: `vsr.relay("rtmp://host/live/in", "rtmp://host/live/out")`.
+
+    The options are those of `vsr relay`, as `RelaySettings` (times in seconds). Returns when the
+    source is given up or `stop` is set, which another thread must do; raises VsrError with a
+    one-line message.
+    """
+    settings, path = settings or RelaySettings(), None if report is None else Path(report)
+    if path is not None:
+        check_report_path(path)
+        settings = replace(settings, rolling=replace(settings.rolling, report=path))
+    pool = Pool()
+    urls = [outputs] if isinstance(outputs, str) else outputs
+    one = Relay(input, urls, settings, pool)
+    try:
+        Member(relay=one, report=path, status=status).run(stop or threading.Event())
+    finally:
+        pool.close()
+    return one.report
