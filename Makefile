@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 
 # each kind in a process that nothing else has used: GPU threads as coroutines on stacks of their
 # own, which have crashed late in a long-lived process; real servers, whose timing others would upset
-FIRST := $(wildcard tests/test_[a-f]*.py)
+FIRST := $(wildcard tests/test_[a-i]*.py)
 KERNELS := tests/test_kernels.py tests/test_kernels_plugin.py
 LIVE := $(wildcard tests/test_push.py tests/test_listen.py tests/test_relay*.py)
 
