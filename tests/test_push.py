@@ -29,6 +29,7 @@ from tests.rtmp import (
     needs_nginx,
     wait_for,
 )
+from vsr import location
 from vsr.errors import UsageError
 from vsr.live.push import Output, OutputStreams, PushSettings, close_outputs
 from vsr.live.push_session import Queue, Record, Session, masked
@@ -294,6 +295,21 @@ def test_nothing_tells_the_secrets(
 )
 def test_foreign_words_are_masked(words: str, shown: str) -> None:
     assert masked(words, "rtmp://u:pw@h:1/app/key?a=b") == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("rtmp://u:pw@h:1/app/k3y?a=b", "rtmp://h:1/app/***?***"),
+        ("rtmp://h/app/k3y/", "rtmp://h/app/***"),
+        ("RTMPS://h/app/k3y", "RTMPS://h/app/***"),
+        ("tee:rtmp://h/app/k3y", "tee:rtmp://h/app/***"),
+        ("rtsp://u:pw@h/camera", "rtsp://h/camera"),
+    ],
+)
+def test_urls_are_shown_without_their_secrets(url: str, name: str) -> None:
+    assert location.shown(url) == name
+    assert "k3y" not in masked(f"cannot open {url} k3y", url)
 
 
 def _file(path: Path) -> list[tuple[str, float, bool]]:

@@ -1,5 +1,7 @@
 """The engines of a ladder: what fails, what is shared, and what is built while all goes on."""
 
+import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -165,6 +167,7 @@ def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
     assert not device.engines  # all that runs now is OpenVINO's
     assert rungs.enlarge(frame(0), 0).rung == "c-dcscn"
     assert rungs.renewed == 0
+    device.built = True  # as it will be when the process says so
     _until(lambda: rungs.renewed == 2)
     assert len(device.engines) == 2
     device.engines[0].fails = True  # which shows that it is used
@@ -189,8 +192,45 @@ def test_a_relay_that_ends_stops_the_building(backend: Backend) -> None:
     device = _Device(backend, "tensorrt")
     device.built = False
     rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    preparation = rungs._preparation
+    assert preparation is not None
+    _until(lambda: preparation._process is not None)
+    process = preparation._process
+    assert process is not None
     rungs.close()
-    _until(lambda: not any(t.name == "prepare" for t in threading.enumerate()))
+    assert process.wait(20) == -signal.SIGKILL
+    _until(lambda: not preparation._thread.is_alive())
+
+
+def test_a_process_that_begins_after_the_end_is_ended_too(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, go_on = subprocess.Popen, threading.Event()
+    begun: list[Any] = []
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        assert go_on.wait(20)
+        begun.append(begin(*args, **kwargs))
+        return begun[0]
+
+    monkeypatch.setattr("vsr.live.prepare.subprocess.Popen", late)
+    device = _Device(backend, "tensorrt")
+    device.built = False
+    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    rungs.close()
+    go_on.set()
+    _until(lambda: begun)
+    assert begun[0].wait(20) == -signal.SIGKILL
+
+
+def test_an_engine_built_in_another_form_is_left_for_the_next_start(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = _Device(backend, "tensorrt")
+    device.built = False
+    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    _until(lambda: caplog.text.count("is built in another form") == 2)
+    assert (rungs.renewed, device.engines) == (0, [])
 
 
 def test_a_better_engine_is_taken_at_once_and_a_worse_one_not() -> None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from fractions import Fraction
+from typing import Final, Protocol
 
 import av
 from av.codec.context import Flags
 
+from vsr.colour import Colour
 from vsr.errors import OutputError, UsageError, reason
 from vsr.frame import PIXEL_FORMAT
-from vsr.info import VideoInfo
 
 CODECS: Final[dict[str, str]] = {
     "h264": "libx264",
@@ -45,6 +46,30 @@ class EncoderSettings:
     """More private options of the encoder, passed as they are."""
 
 
+class Pictures(Protocol):
+    """What an encoder must know of its pictures besides their size; a `VideoInfo` does."""
+
+    @property
+    def time_base(self) -> Fraction:
+        """Of their times."""
+        ...
+
+    @property
+    def rate(self) -> Fraction:
+        """Pictures per second, as a hint."""
+        ...
+
+    @property
+    def sample_aspect(self) -> Fraction | None:
+        """Width of a pixel by its height, None where nobody says."""
+        ...
+
+    @property
+    def colour(self) -> Colour:
+        """What their codes mean."""
+        ...
+
+
 def encoder_name(settings: EncoderSettings, container: str) -> str:
     """The FFmpeg encoder to use for a container format."""
     codec = settings.codec or _DEFAULT_CODEC.get(container, "h264")
@@ -64,7 +89,7 @@ def encoder_name(settings: EncoderSettings, container: str) -> str:
 def configure(
     context: av.VideoCodecContext,
     settings: EncoderSettings,
-    info: VideoInfo,
+    info: Pictures,
     size: tuple[int, int],
 ) -> None:
     """Give the encoder the source's time, shape and colours. Raises UsageError for options."""

@@ -21,6 +21,7 @@ Planes = tuple[Plane, Plane, Plane]
 
 PIXEL_FORMAT: Final = "yuv420p"
 """What the engine reads and writes; other formats are converted by `planes_of`."""
+_NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _NATIVE: Final = frozenset({"yuv420p", "yuvj420p"})
 _SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal)."""
@@ -68,6 +69,10 @@ class Frame:
     def time(self) -> float:
         """Presentation time in seconds."""
         return float(self.pts * self.time_base)
+
+    def bare(self) -> "Frame":
+        """The same moment without its picture, for those who count."""
+        return replace(self, planes=(_NO_PLANE,) * 3)
 
     def with_planes(self, planes: Planes, rung: str) -> "Frame":
         """The same moment with another picture."""

@@ -40,8 +40,8 @@ def shown(url: str) -> str:
         host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
     except ValueError:  # no valid URL: what is secret in it cannot be told
         return f"{scheme}://***"
-    folder, _, key = parts.path.rpartition("/")
-    path = f"{folder}/***" if key and scheme.startswith("rtmp") else parts.path
+    folder, _, key = parts.path.rstrip("/").rpartition("/")
+    path = f"{folder}/***" if key and "rtmp" in scheme.lower() else parts.path
     return f"{scheme}://{host}{port}{path}" + ("?***" if parts.query else "")
 
 
@@ -94,7 +94,7 @@ def open_live(
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         why = _why(exc, name)
         if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's word for an answer it cannot read
-            why = f"cannot open {name}: what answers there is no stream"
+            why = f"cannot open {name}: nothing answers there, or it is no stream"
         raise InputError(why) from None  # FFmpeg's words hold the whole URL
 
 

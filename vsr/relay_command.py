@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from vsr.errors import UsageError
+from vsr.errors import UsageError, VsrError
 from vsr.precision import PRECISIONS
 from vsr.terminal import (
     errors_shown,
@@ -118,14 +118,20 @@ def _members(config: Path, urls: tuple[str, ...], pool: Any) -> list[Any]:
         if given and name not in shared:
             what = "URLs" if name == "urls" else f"--{name.replace('_', '-')}"
             raise UsageError(f"with --config, {what} belong into {config}, to each relay")
-    members = []
+    members, taken = [], set[str]()
     for name, arguments in read_config(config):
         try:
             with relay.make_context(f"{config}, {name}", arguments) as own:
                 options = {key: own.params[key] for key in own.params if key not in shared}
+            members.append(_member(pool, name, **options))
         except click.ClickException as exc:
             raise UsageError(f"{config}, {name}: {exc.format_message()}") from exc
-        members.append(_member(pool, name, **options))
+        except VsrError as exc:
+            raise type(exc)(f"{config}, {name}: {exc}") from exc
+        written = {*options["urls"][1:], str(options["report"] or ""), options["status"] or ""}
+        if taken & written - {""}:
+            raise UsageError(f"{config}, {name}: another relay has this output, report or status")
+        taken |= written
     return members
 
 

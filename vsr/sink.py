@@ -4,13 +4,11 @@ import errno
 import logging
 import math
 import os
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import av
-import numpy as np
 
 from vsr import carry
 from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
@@ -22,7 +20,6 @@ from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
 
-_NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _TRY: Final = "use .mkv or .mp4, or --codec h264"
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 CONTAINERS: Final = {
@@ -238,7 +235,7 @@ class Sink:
         picture = picture_of(frame)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
-        self._under_way[picture.pts] = replace(frame, planes=(_NO_PLANE,) * 3)
+        self._under_way[picture.pts] = frame.bare()
         self.frames_in += 1
         return self._mux(self._encoder.encode(picture))
 

@@ -20,6 +20,7 @@ from vsr.errors import EXIT_FAILED, EXIT_INTERRUPTED, VsrError
 
 log = logging.getLogger("vsr")
 T = TypeVar("T")
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -117,7 +118,8 @@ def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None)
     stop = threading.Event()
     heard: list[int] = []
     outcome: Future[T] = Future()
-    last_words = _line(logging.ERROR, "error: stopped at once; nothing was written")
+    lost = "; nothing was written" if part is not None else ""
+    last_words = _line(logging.ERROR, f"error: stopped at once{lost}")
 
     def handle(number: int, _frame: FrameType | None) -> None:
         # no lock may be taken here: this thread may hold it where the signal found it
@@ -134,7 +136,9 @@ def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None)
         except BaseException as exc:  # raised again by the waiting thread
             outcome.set_exception(exc)
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    # who starts it with nohup wants it to outlive the terminal
+    wanted = [n for n in _SIGNALS if n in _ALWAYS or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in wanted}
     worker = threading.Thread(target=run_work, name="job", daemon=True)
     worker.start()
     try:
@@ -144,6 +148,7 @@ def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None)
                 log.warning("stopping after the frames under way; once more stops at once")
                 stop.set()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not heard:  # or one more would end it by itself, in its last moments
+            for number, handler in before.items():
+                signal.signal(number, handler)
     return outcome.result()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from vsr.errors import UsageError, reason
 
 TABLE: Final = "relay"
-_NOT_HERE: Final = frozenset({"config", "help", "log-format", "quiet", "verbose"})
+_NOT_HERE: Final = frozenset({"config", "help", "log-format", "q", "quiet", "v", "verbose"})
 """What is one for all relays, and belongs on the command line."""
 
 

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vsr.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, VsrError
+from vsr.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, OutputError, VsrError
 from vsr.ledger import check_report_path, write_report
 from vsr.live.pool import Pool
 from vsr.live.relay import Relay
@@ -31,14 +31,22 @@ class Member:
 
     def run(self, stop: threading.Event) -> int:
         """To the end of its source, or until `stop`; returns its exit code. Raises VsrError."""
-        relay = self.relay
         try:
-            with StatusServer(self.status, relay.board) if self.status else nullcontext():
-                relay.run(stop)
-        finally:
-            if self.report:
-                write_report(self.report, relay.report.facts(), relay.report.ledger)
-        return relay.report.exit_code
+            with StatusServer(self.status, self.relay.board) if self.status else nullcontext():
+                self.relay.run(stop)
+        except BaseException:
+            try:
+                self._write()
+            except OutputError as exc:
+                log.error("%s", exc)  # beside the one that ended it
+            raise
+        self._write()
+        return self.relay.report.exit_code
+
+    def _write(self) -> None:
+        report = self.relay.report
+        if self.report and self.relay.begun:  # or the last report would be lost for nothing
+            write_report(self.report, report.facts(), report.ledger)
 
 
 def run_all(members: Sequence[Member], stop: threading.Event) -> int:

@@ -124,7 +124,8 @@ class Ingest:
         except Exception as exc:  # a defect must not end a relay that runs for days
             log.debug(masked(traceback.format_exc(), self.url))
             why = f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
-        self._missing = max(1, self._missing)  # of a file, nobody knows how much
+        if not is_url(self.url):
+            self._missing = max(1, self._missing)  # nobody knows how much
         return why
 
     def _delay(self, failures: int) -> float:
@@ -144,15 +145,17 @@ class Ingest:
             jumps = self.jumps
             paced = self.settings.realtime or source.in_pieces or not is_url(self.url)
             step = float(1 / source.info.rate)
-            for item in self._paced(source) if paced else joined(source, step):
-                if self._stop.is_set():
-                    break
-                self.jumps = jumps + source.jumps
-                if isinstance(item, Frame):
-                    self.mailbox.put(item)
-                elif item.stream is sound and item.pts is not None and item.time_base:
-                    self.mailbox.put(Heard(item, float(item.pts * item.time_base)))
-            self._missing = source.losses.lost
+            try:
+                for item in self._paced(source) if paced else joined(source, step):
+                    if self._stop.is_set():
+                        break
+                    self.jumps = jumps + source.jumps
+                    if isinstance(item, Frame):
+                        self.mailbox.put(item)
+                    elif item.stream is sound and item.pts is not None and item.time_base:
+                        self.mailbox.put(Heard(item, float(item.pts * item.time_base)))
+            finally:
+                self._missing = source.losses.lost
             return "; ".join([f"{self.name} ended", *source.losses.notes.values()])
 
     def _feed(self) -> AbstractContextManager[Feed | None]:

@@ -6,17 +6,15 @@ memory: the oldest pictures and the oldest sound make room.
 
 import threading
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import av
-import numpy as np
 
 from vsr.frame import Frame
 from vsr.info import VideoInfo
 from vsr.timeline import Packet
 
-_NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _TOLD: Final = 1000
 """Pictures that had to make room which are named one by one."""
 
@@ -93,7 +91,7 @@ class Mailbox:
         del self._items[place]
         self._waiting[kind] -= 1
         if isinstance(oldest, Frame):
-            self.dropped.append(replace(oldest, planes=(_NO_PLANE,) * 3))
+            self.dropped.append(oldest.bare())
 
     def take(self, timeout: float) -> Item | None:
         """The oldest item, None when none comes in time (s)."""

@@ -60,6 +60,8 @@ class Preparation:
         except OSError as exc:
             log.error("engines cannot be built beside the relay: %s", reason(exc))
             return
+        if self._closed:
+            self._process.kill()
         last = self._listen(self._process)
         code = self._process.wait()
         if code and not self._closed:

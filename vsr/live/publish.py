@@ -4,17 +4,19 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any, Final, cast
 
 import av
-import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType
 
+from vsr.colour import Colour
 from vsr.encoder import EncoderSettings, configure, encoder_name, open_encoder
+from vsr.errors import OutputError, UsageError, reason
 from vsr.frame import Frame, now, picture_of
 from vsr.info import VideoInfo
 from vsr.ledger import LatencyLedger
@@ -32,7 +34,10 @@ _DRAIN_S: Final = 0.5
 """For the encoder to do what waits, when a relay ends."""
 _CLOSE_S: Final = 0.8
 """For the outputs to send what waits, when a relay ends."""
-_NO_PLANE: Final = np.empty((0, 0), np.uint8)
+_FAILURES: Final = 3
+_FAILURES_S: Final = 60.0
+"""So many failures of the encoder in so many seconds end a relay."""
+_TRIAL_SIZE: Final = (320, 180)
 _LIVE_OPTIONS: Final = {
     # no picture waits for a later one; slices make all threads work on one picture
     "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
@@ -48,6 +53,27 @@ class _Shown:
     time: float
 
 
+@dataclass(frozen=True)
+class _Pictures:
+    """See `vsr.encoder.Pictures`: what the outputs' are like."""
+
+    rate: Fraction
+    colour: Colour
+    sample_aspect: Fraction | None = None
+    time_base: Fraction = TIME_BASE
+
+
+def check_encoder(settings: EncoderSettings) -> None:
+    """Raises UsageError or OutputError for an encoder that a live output cannot have."""
+    pictures = _Pictures(rate=Fraction(25), colour=Colour())
+    encoder = _live_encoder(settings, pictures, _TRIAL_SIZE)
+    if not encoder.extradata:
+        raise UsageError(
+            f"encoder {encoder.name} makes no header that live outputs can begin with: "
+            "use h264 or hevc"
+        )
+
+
 class Publisher:
     """The encoder on its thread, and the outputs behind it. Methods are for one thread."""
 
@@ -60,14 +86,18 @@ class Publisher:
         sound: av.AudioCodecContext | None,
         ledger: LatencyLedger,
         board: StatusBoard,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """`info` is the source's, in `TIME_BASE`; `sound` describes what `sound()` will be given.
 
         Raises UsageError or OutputError for an encoder that cannot be.
         """
-        self._encoder = _live_encoder(settings, info, size)
+        pictures = _Pictures(info.rate, info.colour, info.sample_aspect)
+        self._new_encoder = partial(_live_encoder, settings, pictures, size)
+        self._encoder = self._new_encoder()
+        self._failures: deque[float] = deque(maxlen=_FAILURES)
         self._step = float(1 / info.rate)
-        self._ledger, self._board = ledger, board
+        self._ledger, self._board, self._stopped = ledger, board, stopped
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
         self._encoding: deque[_Shown] = deque()
         """Pictures whose packets have not come."""
@@ -84,11 +114,6 @@ class Publisher:
             output.start()
         self._thread.start()
 
-    @property
-    def encoder(self) -> str:
-        """FFmpeg's name of it."""
-        return self._encoder.name
-
     def show(self, frame: Frame, time: float) -> None:
         """Publish a picture at that output time (s); waits where the encoder is behind."""
         self._put(_Shown(frame, time))
@@ -99,7 +124,7 @@ class Publisher:
 
     def note(self, frame: Frame) -> None:
         """Enter a picture that is not shown into the ledger, in its turn."""
-        self._put(replace(frame, planes=(_NO_PLANE,) * 3))
+        self._put(frame.bare())
 
     @property
     def waiting(self) -> int:
@@ -112,18 +137,21 @@ class Publisher:
 
     def close(self) -> None:
         """Publish what waits, and end every output's session, all within about 1.4 s."""
-        self._put(None)
+        try:
+            self._items.put(None, timeout=_DRAIN_S)
+        except queue.Full:
+            log.warning("the encoder hangs: what waits for it is left out")
         self._thread.join(_DRAIN_S)
         close_outputs(self._outputs, _CLOSE_S)
 
-    def _put(self, item: _Shown | Frame | Packet | None) -> None:
-        while self._thread.is_alive():
+    def _put(self, item: _Shown | Frame | Packet) -> None:
+        while self._thread.is_alive() and not self._stopped():
             try:
                 self._items.put(item, timeout=0.1)
                 return
             except queue.Full:
                 continue
-        if self.failed is not None and item is not None:
+        if self.failed is not None:
             raise self.failed
 
     def _run(self) -> None:
@@ -154,8 +182,23 @@ class Publisher:
             self._last_key = item.time
         frame.stamps.encode_start = now()
         self._encoding.append(item)
-        for packet in self._encoder.encode(picture):
+        try:
+            packets = self._encoder.encode(picture)
+        except (av.error.FFmpegError, ValueError) as exc:
+            self._reopen(exc)
+            return
+        for packet in packets:
             self._send(self._encoding.popleft(), packet)
+
+    def _reopen(self, exc: Exception) -> None:
+        """Go on with a new encoder, whose first picture is a key frame; but not for ever."""
+        failed = OutputError(f"the encoder {self._encoder.name} failed: {reason(exc)}")
+        self._failures.append(now())
+        if len(self._failures) == _FAILURES and now() - self._failures[0] < _FAILURES_S:
+            raise failed from exc
+        log.error("%s; it is opened again, %d pictures are lost", failed, len(self._encoding))
+        self._encoding.clear()
+        self._encoder = self._new_encoder()
 
     def _send(self, item: _Shown, packet: Packet) -> None:
         """Without B-frames packets come in the order of the pictures, if not always at once."""
@@ -169,17 +212,18 @@ class Publisher:
         if frame.event != "repeated":
             self.shown += 1
             self.tail = frame.stamps.muxed - frame.stamps.infer_end
-            self._ledger.add(replace(frame, planes=(_NO_PLANE,) * 3))
+            self._ledger.add(frame.bare())
 
 
 def _live_encoder(
-    settings: EncoderSettings, info: VideoInfo, size: tuple[int, int]
+    settings: EncoderSettings, pictures: _Pictures, size: tuple[int, int]
 ) -> av.VideoCodecContext:
     name = encoder_name(settings, "flv")
     context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
     given = {**_LIVE_OPTIONS.get(name, {}), **settings.options}
-    configure(context, replace(settings, options=given), replace(info, time_base=TIME_BASE), size)
-    context.gop_size = max(1, round(2 * KEY_EVERY * info.rate))  # `_encode` asks for them in time
+    configure(context, replace(settings, options=given), pictures, size)
+    # `_encode` asks for key frames in time
+    context.gop_size = max(1, round(2 * KEY_EVERY * pictures.rate))
     context.max_b_frames = 0
     context.thread_type = "SLICE"
     context.flags |= Flags.global_header

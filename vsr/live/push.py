@@ -319,7 +319,9 @@ class Output:
         self._change("open")
         event: Event = "reconnected" if self._was_open else "connected"
         self._was_open, self._is_lost = True, False
-        log.info("%s: %s", self.name, event)
+        file = self._session.file
+        what = event if file in ("", local(self._url)) else f"{event}, writing {file}"
+        log.info("%s: %s", self.name, what)
         self._tell(event, "")
 
     def _lost(self, why: str) -> None:
@@ -356,20 +358,24 @@ def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
         output.await_close()
 
 
-def _plan(url: str, streams: OutputStreams, settings: PushSettings) -> bytes:
-    """The line that tells `pusher` what to do."""
-    scheme = url.partition("://")[0].lower()
-    options: Mapping[str, str] = {}
+def muxer_for(url: str) -> str:
+    """FFmpeg's muxer for what is published to a URL or file. Raises UsageError."""
     if not is_url(url):
-        target, muxer = local(url), container_format(Path(url))
-    elif scheme in FORMATS:
-        target, muxer = url, FORMATS[scheme]
-        options = _OPTIONS.get(muxer, {})
-    else:
+        return container_format(Path(url))
+    scheme = url.partition("://")[0].lower()
+    if scheme not in FORMATS:
         known = ", ".join(f"{name}://" for name in FORMATS)
         raise UsageError(f"cannot publish to {scheme}://; use one of {known} or a file")
+    return FORMATS[scheme]
+
+
+def _plan(url: str, streams: OutputStreams, settings: PushSettings) -> bytes:
+    """The line that tells `pusher` what to do."""
+    muxer = muxer_for(url)
+    options = _OPTIONS.get(muxer, {}) if is_url(url) else {}
     plan = {
-        "url": target,
+        "url": url if is_url(url) else local(url),
+        "file": not is_url(url),
         "format": muxer,
         "options": {**_LIVE, **options, **settings.options},
         "streams": streams.facts(),

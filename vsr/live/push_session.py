@@ -129,6 +129,8 @@ class Session:
         self._rest = _NOTHING
         self._text = b""
         self._error = ""
+        self.file = ""
+        """What is written where that is a file, whose name may be taken."""
         self._moved = time.monotonic()
         self._refused = self.is_open = self.ended = False
         self.taken = self.packets = self.bytes = 0
@@ -241,6 +243,7 @@ class Session:
         self.is_open = self.is_open or "open" in facts
         self.packets = facts.get("packets", self.packets)
         self.bytes = facts.get("bytes", self.bytes)
+        self.file = str(facts.get("file", self.file))
         self._error = str(facts.get("error", facts.get("refused", self._error)))
 
     def fault(self) -> str:
@@ -275,7 +278,7 @@ def _secrets(url: str) -> list[str]:
         return [url.partition("://")[2]]
     found = {parts.username, parts.password, parts.query}
     found |= {pair.partition("=")[2] for pair in parts.query.split("&")}
-    if parts.scheme.startswith("rtmp"):
-        found.add(parts.path.rpartition("/")[2])
+    if "rtmp" in parts.scheme:
+        found.add(parts.path.rstrip("/").rpartition("/")[2])
     known = {text for text in found if text}
     return sorted(known | {unquote(text) for text in known}, key=len, reverse=True)

@@ -50,8 +50,9 @@ class Copier:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.packets = self.bytes = 0
+        self.url = _unused(plan["url"]) if plan["file"] else plan["url"]
         self._output = av.open(
-            plan["url"], "w", format=plan["format"], container_options=plan["options"]
+            self.url, "w", format=plan["format"], container_options=plan["options"]
         )
         self._streams = [_add_stream(self._output, stream) for stream in plan["streams"]]
         self._last: dict[int, int] = {}
@@ -95,6 +96,16 @@ class Copier:
         self.bytes += size
 
 
+def _unused(path: str) -> str:
+    """The path, numbered where a file is there already: a recording destroys no other."""
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122 - no more is imported than it takes
+    number = 1
+    while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to as it is
+        number += 1
+        path = f"{stem}-{number}{suffix}"
+    return path
+
+
 def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -> av.stream.Stream:
     """A stream for packets encoded elsewhere; `facts` as `vsr.live.push` writes them.
 
@@ -134,7 +145,7 @@ def main() -> NoReturn:
         _say(connecting=True)
         copier = _connected(plan)
         if copier is not None:
-            _publish(copier, plan["stall"])
+            _publish(copier, plan)
     os._exit(0)
 
 
@@ -151,10 +162,11 @@ def _connected(plan: dict[str, Any]) -> Copier | None:
         return None
 
 
-def _publish(copier: Copier, stall: float) -> NoReturn:
+def _publish(copier: Copier, plan: dict[str, Any]) -> NoReturn:
+    stall = plan["stall"]
     for connection in _connections():
         _bound(connection, stall)
-    _say(open=True)
+    _say(open=True, file=copier.url if plan["file"] else "")
     threading.Thread(target=_report, args=(copier, stall), name="report", daemon=True).start()
     try:
         copier.copy(sys.stdin.buffer)

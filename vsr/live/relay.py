@@ -12,8 +12,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
-from vsr.encoder import encoder_name
-from vsr.errors import InputError, InterruptedRunError, UsageError
+from vsr.errors import InputError, InterruptedRunError, OutputError
 from vsr.frame import Frame, Planes, Stamps, now
 from vsr.live import status_snapshot
 from vsr.live.audio import Sound
@@ -22,11 +21,11 @@ from vsr.live.ingest import Ingest
 from vsr.live.ladder import DROP, Ladder, LadderSettings
 from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.pool import Pool
-from vsr.live.publish import TIME_BASE, Publisher
+from vsr.live.publish import TIME_BASE, Publisher, check_encoder
 from vsr.live.rolling import RollingLedger
 from vsr.live.rung_models import Stage, Wanted, default_ladder
 from vsr.live.rungs import FALLBACK
-from vsr.live.settings import Named, RelaySettings, check_output
+from vsr.live.settings import Named, RelaySettings, check_ingest, check_urls
 from vsr.live.slate import Slate
 from vsr.live.status_board import StatusBoard
 from vsr.location import shown
@@ -57,11 +56,9 @@ class Relay:
 
         Raises UsageError or InputError for what can be seen to be wrong before anything is opened.
         """
-        if not outputs:
-            raise UsageError("give at least one OUTPUT_URL")
-        for url in outputs:
-            check_output(url)
-        encoder_name(settings.encoder, "flv")
+        check_urls(input_, outputs)
+        check_ingest(input_, settings.ingest)
+        check_encoder(settings.encoder)
         self._outputs, self._settings = list(outputs), settings
         self._log = Named(log, {"name": settings.name})
         self._pool = pool or Pool()
@@ -89,6 +86,8 @@ class Relay:
         self.sessions = self.repeated = self.dropped = 0
         self.board = StatusBoard(self._name, settings.max_latency)
         self._shifts: list[float | None] = [None, None]
+        self.begun = False
+        """Whether there is anything to report."""
 
     def run(self, stop: threading.Event) -> Report:
         """Relay until the source is given up or `stop` is set. Raises VsrError.
@@ -108,6 +107,8 @@ class Relay:
             stage = Stage(size=(first.info.width, first.info.height), colour=first.info.colour)
             self._rungs = self._pool.rungs(wanted, stage, stop.is_set)
             self._slate.fit(self._rungs.out_size, stage.colour)
+            if stop.is_set():
+                raise InterruptedRunError("stopped before anything was published")
             self._go_live(first)
             try:
                 self._loop()
@@ -115,9 +116,10 @@ class Relay:
                 self._ingest.close()
                 self._publisher.close()
                 self._conclude()
+            self._check_published()
         except InterruptedRunError as exc:
             self._log.info("%s", exc)
-            self.report.interrupted = True
+            self.report.interrupted = self.begun = True
         finally:
             self._ingest.close()
         return self.report
@@ -149,7 +151,7 @@ class Relay:
         context = self._sound.context if self._sound else None
         self._publisher = Publisher(
             self._outputs, self._settings.encoder, info, self._rungs.out_size, context,
-            self._ledger, self.board,
+            self._ledger, self.board, self._stop.is_set,
         )  # fmt: skip
         names, costs = self._rungs.names, self._rungs.costs
         self._renewed, self._costs = self._rungs.renewed, costs
@@ -175,6 +177,7 @@ class Relay:
             self.figures,
         )
         self._began = now()
+        self.begun = True
         self._due = self._began + _FILL_AFTER
         self._ingest.go()
 
@@ -259,6 +262,7 @@ class Relay:
         if self._last is None and frame.stamps.read < self._began:
             return
         self.dropped += 1
+        self._tell("even bicubic is late: pictures are dropped")
         frame.event = "dropped"
         self._publisher.note(self._numbered(frame, self._clock.last))
 
@@ -290,6 +294,7 @@ class Relay:
         self._log.log(level, "%s is back", self._name)
 
     def _lost(self, item: Lost) -> None:
+        self.report.lost += item.missing
         self._clock.end_session()
         self._due = min(self._due, now() + self._interval)
         if self._settings.ingest.loop and not item.failed:
@@ -328,9 +333,21 @@ class Relay:
         report.seconds = now() - self._began
         report.frames_out = self._publisher.shown
         report.lost += self.dropped
+        report.concealed = self._ledger.count_events("concealed")
         report.interrupted = self._stop.is_set()
         report.live = self.figures()
+        if report.degraded:
+            self._log.warning(
+                "%d pictures did not go out, %d were damaged", report.lost, report.concealed
+            )
         self._ledger.close()
+
+    def _check_published(self) -> None:
+        """Raises OutputError when everything was in vain."""
+        states = self._publisher.states()
+        if self.report.frames_out and not any(state["packets"] for state in states):
+            why = next((state["last_error"] for state in states if state["last_error"]), "")
+            raise OutputError(f"nothing was published: {why or 'no output was open in time'}")
 
     def figures(self) -> dict[str, Any]:
         """What a report ends with; of a relay that has gone live."""

@@ -41,7 +41,7 @@ class RollingSettings:
     """Beside which finished periods are written, in its format; None: they are not."""
     period: float = 600.0
     """Seconds."""
-    rows: int = 200_000
+    rows: int = 50_000
     """At which a period ends before its time."""
     keep: int = 24
     """Finished periods on disk, at least 1; those of earlier runs count, and go first."""

@@ -20,7 +20,7 @@ from vsr.live.rtmp_wire import Wire
 log = logging.getLogger(__name__)
 
 _MOST: Final = 8
-"""Connections that do not publish yet, or are being refused; more are closed at once."""
+"""Connections that do not publish yet, or are being refused; the oldest makes room for one more."""
 _DEADLINE_S: Final = 10.0
 _TELL_AGAIN_S: Final = 60.0
 """Seconds after which the same trouble is worth another line."""
@@ -45,8 +45,8 @@ class RtmpListener:
         """Who publishes and was not handed out yet."""
         self._stream: PublishedStream | None = None
         """The last that was handed out."""
-        self._wires: set[Wire] = set()
-        """Of those who do not publish."""
+        self._wires: dict[Wire, None] = {}
+        """Of those who do not publish, oldest first."""
         self._told: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="rtmp", daemon=True)
 
@@ -117,13 +117,16 @@ class RtmpListener:
     def _begin(self, wire: Wire, peer: str) -> None:
         """Talk to a peer on a thread of its own, if there is room."""
         with self._changed:
-            room = len(self._wires) < _MOST and not self._closed
-            if room:
-                self._wires.add(wire)
-        if not room:
+            closed, oldest = self._closed, next(iter(self._wires), None)
+            crowded = len(self._wires) >= _MOST
+            if not closed:
+                self._wires[wire] = None
+        if closed:
             wire.close()
-            self._tell("many", f"{peer} refused: too many are connected that do not publish")
             return
+        if crowded and oldest is not None:  # whoever idles must not keep the publisher out
+            oldest.cut()
+            self._tell("many", "too many are connected that do not publish: the oldest is cut")
         try:
             threading.Thread(
                 target=self._talk, args=(wire, peer), name="rtmp-peer", daemon=True
@@ -163,7 +166,7 @@ class RtmpListener:
         stream = PublishedStream(wire, self.place.name, self._silence, self._free)
         log.info("%s publishes to %s", peer, self.place.name)
         with self._changed:
-            self._wires.discard(wire)
+            self._wires.pop(wire, None)
             closed = self._closed
             if not closed:
                 self._waiting = stream
@@ -179,7 +182,7 @@ class RtmpListener:
     def _drop(self, wire: Wire, claimed: bool) -> None:
         wire.close()
         with self._changed:
-            self._wires.discard(wire)
+            self._wires.pop(wire, None)
             self._taken = self._taken and not claimed
 
     def _tell(self, kind: str, words: str) -> None:

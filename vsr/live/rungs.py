@@ -156,7 +156,7 @@ class Rungs:
     def _reload(self, rung: _Rung) -> None:
         try:
             upscaler = self._new_upscaler(rung.model, rung.backend)
-            _enlarged(self._grey(), upscaler)
+            _enlarged(self._trial(), upscaler)
             rung.upscaler = upscaler
         except Exception as exc:
             rung.lost = True
@@ -166,8 +166,13 @@ class Rungs:
         """Take an engine that is built now in the place of OpenVINO's, between two pictures."""
         ready = self._ready[place]
         name = ready.model.name
+        if not is_built(ready.model, ready.backend, self._stage.colour, self._stage.size):
+            log.warning("%s is built in another form; OpenVINO goes on until the next start", name)
+            return
         try:
             self._warm_up(ready)
+        except InterruptedRunError:
+            return
         except Exception as exc:  # the picture goes on as it is
             log.error("%s does not run on %s: %s", name, ready.backend.name, exc)
             return
@@ -176,8 +181,6 @@ class Rungs:
         log.info("%s runs on %s now: %.1f ms", name, ready.backend.device, 1000 * ready.cost)
 
     def _load(self, model: models.Model, backend: Backend) -> _Rung:
-        if self._stopped():
-            raise InterruptedRunError("stopped while the networks were loaded")
         rung = _Rung(model if backend is self._backend else _for_cpu(model, backend), backend)
         self._warm_up(rung)
         log.debug("%s: %.1f ms a picture", model.name, 1000 * rung.cost)
@@ -187,18 +190,21 @@ class Rungs:
         rung.upscaler = self._new_upscaler(rung.model, rung.backend)
         times: list[float] = []
         while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
+            if self._stopped():
+                raise InterruptedRunError("stopped while the networks were loaded")
             began = now()
-            _enlarged(self._grey(), rung.upscaler)
+            _enlarged(self._trial(), rung.upscaler)
             times.append(now() - began)
         rung.cost = min(times)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
         return Upscaler(model, backend, self._stage.colour, self._stage.size)
 
-    def _grey(self) -> Frame:
-        return Frame(
-            planes=grey(*self._stage.size), index=0, pts=0, time_base=Fraction(1), duration=0
-        )
+    def _trial(self) -> Frame:
+        """A picture with something in it, so that an engine that makes none is found out now."""
+        y, u, v = grey(*self._stage.size)
+        y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
+        return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
 
 
 def _enlarged(frame: Frame, upscaler: Upscaler) -> Frame:

@@ -1,18 +1,18 @@
 """What a relay is asked to do, and what can be seen to be wrong with it at once."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vsr.encoder import EncoderSettings
-from vsr.errors import UsageError
+from vsr.errors import OutputError, UsageError
 from vsr.live.ingest import IngestSettings
-from vsr.live.push import FORMATS
+from vsr.live.push import muxer_for
 from vsr.live.rolling import RollingSettings
-from vsr.location import is_url
+from vsr.location import is_url, local
 from vsr.models import DEFAULT
-from vsr.sink import container_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,22 @@ class Named(logging.LoggerAdapter[logging.Logger]):
         return (f"{name}: {msg}" if name else msg), kwargs
 
 
-def check_output(url: str) -> None:
-    """Raises UsageError for what cannot be published to."""
-    scheme = url.partition("://")[0].lower()
-    if not is_url(url):
-        container_format(Path(url))
-    elif scheme not in FORMATS:
-        known = ", ".join(f"{name}://" for name in FORMATS)
-        raise UsageError(f"cannot publish to {scheme}://; use one of {known} or a file")
+def check_urls(input_: str, outputs: Sequence[str]) -> None:
+    """Raises UsageError or OutputError for what cannot be relayed or published to."""
+    if not outputs:
+        raise UsageError("give at least one OUTPUT_URL")
+    if len({input_, *outputs}) <= len(outputs):
+        raise UsageError("input and outputs must all differ: a relay would feed on itself")
+    for url in outputs:
+        muxer_for(url)
+        folder = Path(local(url)).parent
+        if not is_url(url) and not folder.is_dir():
+            raise OutputError(f"the output folder does not exist: {folder} (create it first)")
+
+
+def check_ingest(input_: str, settings: IngestSettings) -> None:
+    """Raises UsageError for settings that would do nothing."""
+    if settings.loop and (is_url(input_) or settings.listen):
+        raise UsageError("--loop reads a file again; a stream is always taken up again")
+    if settings.listen and settings.retry_max:
+        raise UsageError("--listen waits for publishers without end: leave out --retry-max")
