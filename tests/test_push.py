@@ -303,8 +303,6 @@ def test_foreign_words_are_masked(words: str, shown: str) -> None:
         ("rtmp://u:pw@h:1/app/k3y?a=b", "rtmp://h:1/app/***?***"),
         ("rtmp://h/app/k3y/", "rtmp://h/app/***"),
         ("RTMPS://h/app/k3y", "RTMPS://h/app/***"),
-        ("tee:rtmp://h/app/k3y", "tee:rtmp://h/app/***"),
-        ("rtsp://u:pw@h/camera", "rtsp://h/camera"),
     ],
 )
 def test_urls_are_shown_without_their_secrets(url: str, name: str) -> None:
