@@ -258,6 +258,18 @@ def test_a_try_that_was_too_slow_stays_one() -> None:
     assert 1 <= chosen.count(0) <= 4
 
 
+def test_tries_that_are_in_vain_become_rare() -> None:
+    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    tried = []
+    for k in range(25 * 600):
+        rung = ladder.choose(k * 0.04, k * 0.04, 0)
+        tried += [k * 0.04] if rung == 0 else []
+        ladder.done(rung, (0.05, 0.002)[rung])
+    pauses = [b - a for a, b in itertools.pairwise([0.0, *tried])]
+    assert pauses == pytest.approx([10, 20, 40, 80, 160], abs=0.1)
+    assert ladder.changes == 0
+
+
 def test_a_backlog_does_not_put_off_what_comes_after() -> None:
     clock, step = OutputClock(0.04), 0.04
     for k in range(50):

@@ -80,6 +80,8 @@ class Ladder:
         self._since = self._seen = now
         self._climbed_at: float | None = None
         self._tried_at = now
+        self._try_pause = settings.patience
+        """Before the next try of the rung above; the longer the more were in vain."""
         self.tail = settings.tail
         """What encoding and writing take now (s)."""
         self.changes = 0
@@ -111,8 +113,11 @@ class Ladder:
         """A picture of that rung took so long, from its turn to its result."""
         if rung == self.rung:
             self._costs[rung].add(seconds)
-        else:
-            self._costs[rung].relearn(seconds)
+            return
+        self._costs[rung].relearn(seconds)
+        good, settings = self._lasting(self._costs[rung]), self.settings
+        longer = min(2 * self._try_pause, settings.longest_patience)
+        self._try_pause = settings.patience if good else longer
 
     def followed(self, seconds: float) -> None:
         """Encoding and writing took so long; however long, half of the time is the network's."""
@@ -163,8 +168,8 @@ class Ladder:
         return self._lasting(above) and above.likely <= left
 
     def _may_try(self, now: float, left: float, waiting: int) -> bool:
-        pause = self.settings.patience
-        if self.rung == 0 or waiting or now - max(self._since, self._tried_at) < pause:
+        pause = now - max(self._since, self._tried_at)
+        if self.rung == 0 or waiting or pause < self._try_pause:
             return False
         above = self._costs[self.rung - 1]
         return above.mean <= _WORTH_A_TRY * self.settings.interval and above.likely <= left / 2
@@ -172,6 +177,7 @@ class Ladder:
     def _move(self, rung: int, now: float) -> None:
         self.rung, self._since = rung, now
         self._climbed_at = None
+        self._try_pause = self.settings.patience
         self.changes += 1
 
     def _forgive(self, now: float) -> None:

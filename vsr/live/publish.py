@@ -145,12 +145,13 @@ class Publisher:
         close_outputs(self._outputs, _CLOSE_S)
 
     def _put(self, item: _Shown | Frame | Packet) -> None:
-        while self._thread.is_alive() and not self._stopped():
+        while self._thread.is_alive():
             try:
                 self._items.put(item, timeout=0.1)
                 return
             except queue.Full:
-                continue
+                if self._stopped():
+                    return
         if self.failed is not None:
             raise self.failed
 

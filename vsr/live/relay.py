@@ -338,8 +338,9 @@ class Relay:
         report.live = self.figures()
         if report.degraded:
             self._log.warning(
-                "%d pictures did not go out, %d were damaged", report.lost, report.concealed
-            )
+                "%d pictures did not go out, %d were damaged",
+                max(report.lost, report.frames_in - report.frames_out), report.concealed,
+            )  # fmt: skip
         self._ledger.close()
 
     def _check_published(self) -> None:
