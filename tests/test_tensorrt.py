@@ -130,6 +130,24 @@ def test_an_engine_that_no_longer_loads_is_rebuilt_with_a_word(
     assert host.trt.builds == 2
 
 
+def test_a_device_that_fails_costs_no_engine(
+    backend: TensorRtBackend, host: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as after an illegal access, when nothing works until the process ends."""
+    backend.compile(cubic(), SIZE)
+
+    def fail() -> None:
+        raise BackendError("CUDA failed: an illegal memory access was encountered")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(host.cuda, "stream", fail)
+        with pytest.raises(BackendError, match="illegal memory access"):
+            backend.compile(cubic(), SIZE)
+    assert host.trt.builds == 1
+    assert backend.is_built(cubic(), SIZE)
+    assert len(entries()) == 1
+
+
 def test_an_engine_that_does_not_load_even_when_new_is_an_error(
     backend: TensorRtBackend, host: Machine
 ) -> None:

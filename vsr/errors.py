@@ -6,7 +6,8 @@
     ├── OutputError           1  the output cannot be created or written
     ├── ModelError            1  a network's file is damaged or not a super-resolution network
     ├── BackendError          1  the inference backend is missing or failed
-    │   └── OutOfMemoryError  1  memory ran out: smaller tiles or batches help
+    │   ├── OutOfMemoryError  1  memory ran out: smaller tiles or batches help
+    │   └── PlanError         1  an engine's file cannot be used: it is built again
     └── InterruptedRunError 130  stopped by the user before there was anything to keep
 
 Foreign exceptions (PyAV, OpenVINO, ONNX, OSError) are wrapped once, where they are met, `from exc`.
@@ -51,6 +52,10 @@ class BackendError(VsrError):
 
 class OutOfMemoryError(BackendError):
     """The device's memory, or page-locked memory, is used up: take smaller tiles or batches."""
+
+
+class PlanError(BackendError):
+    """A built engine cannot be used by this library or GPU: build it again."""
 
 
 class InterruptedRunError(VsrError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from vsr.errors import BackendError, OutOfMemoryError, UsageError, reason
+from vsr.errors import BackendError, OutOfMemoryError, PlanError, UsageError, reason
 
 log = logging.getLogger(__name__)
 
@@ -189,21 +189,23 @@ class Library:
         return ", ".join(told) or "no NVIDIA driver or GPU answers"
 
     def deserialize(self, plan: bytes) -> Any:
-        """The engine of a plan. Raises BackendError when it cannot be used here."""
+        """The engine of a plan. Raises PlanError when it cannot be used here."""
         self.lines[:] = []
         runtime = self.trt.Runtime(self.logger)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise self.failure("cannot load this engine")
+            raise self.failure("cannot load this engine", kind=PlanError)
         return engine
 
-    def failure(self, what: str, told: list[str] | None = None) -> BackendError:
+    def failure(
+        self, what: str, told: list[str] | None = None, kind: type[BackendError] = BackendError
+    ) -> BackendError:
         """The error for a None, with the library's own last words."""
         lines = told or self.lines or ["it does not say why"]
         words = " ".join(lines[-1].split())
         # CUDA writes `out of memory`, TensorRT `OutOfMemory`; more words may follow
         memory = any("outofmemory" in line.lower().replace(" ", "") for line in lines)
-        kind = OutOfMemoryError if memory else BackendError
+        kind = OutOfMemoryError if memory else kind
         return kind(f"{self.title} {what}: {words[:400]}")
 
     @property

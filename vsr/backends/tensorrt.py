@@ -9,7 +9,7 @@ from vsr.backends.openvino import OpenVinoBackend
 from vsr.backends.tensorrt_engine import TensorRtEngine
 from vsr.build import Builder, Gpu
 from vsr.cuda import Cuda, load_cuda
-from vsr.errors import BackendError, OutOfMemoryError, UsageError
+from vsr.errors import BackendError, PlanError, UsageError
 from vsr.graph import PlaneGraph
 from vsr.network import inlinable
 from vsr.rewrite import dense
@@ -52,9 +52,7 @@ class TensorRtBackend:
         if found is not None:
             try:
                 return self._start(found.plan, size)
-            except OutOfMemoryError:
-                raise
-            except BackendError as exc:
+            except PlanError as exc:  # what else fails is the device's, and no engine's fault
                 log.warning("the cached engine does not load (%s): rebuilding it", exc)
                 found.path.unlink(missing_ok=True)  # or it would be found again
         return self._start(self._build_fastest(forms, size, batch), size)
@@ -66,7 +64,7 @@ class TensorRtBackend:
     def _start(self, plan: bytes, size: tuple[int, int]) -> TensorRtEngine:
         wrong = self._library.why_invalid(plan)
         if wrong:
-            raise BackendError(f"{self._library.title} cannot use this engine: {wrong}")
+            raise PlanError(f"{self._library.title} cannot use this engine: {wrong}")
         folder = self._builder.cache.folder
         kept = folder / f"runtime-{self._library.version}-{self._gpu.target}.cache"
         return TensorRtEngine(self._library, self._cuda, plan, size, kept)
