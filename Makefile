@@ -5,7 +5,8 @@ PYTHON := .venv/bin/python
 # own, which have crashed late in a long-lived process; real servers, whose timing others would upset
 FIRST := $(wildcard tests/test_[a-i]*.py)
 KERNELS := tests/test_kernels.py tests/test_kernels_plugin.py
-LIVE := $(wildcard tests/test_push.py tests/test_listen.py tests/test_relay*.py)
+RELAY := tests/test_relay.py tests/test_push.py
+LIVE := $(filter-out $(RELAY),$(wildcard tests/test_listen.py tests/test_relay*.py))
 
 .PHONY: all lint types test bench wheel clean
 all: lint types test
@@ -24,11 +25,11 @@ types: .venv/ready
 
 test: .venv/ready # two halves side by side; then those that wait more than they compute
 	$(PYTHON) -m pytest $(FIRST) & first=$$!; \
-	$(PYTHON) -m pytest $(filter-out $(FIRST) $(KERNELS) $(LIVE),$(wildcard tests/test_*.py)); \
+	$(PYTHON) -m pytest $(filter-out $(FIRST) $(KERNELS) $(RELAY) $(LIVE),$(wildcard tests/test_*.py)); \
 	second=$$?; wait $$first && exit $$second
-	$(PYTHON) -m pytest $(KERNELS) & kernels=$$!; \
+	$(PYTHON) -m pytest $(KERNELS) & kernels=$$!; $(PYTHON) -m pytest $(RELAY) & relay=$$!; \
 	$(PYTHON) -m pytest $(LIVE); \
-	live=$$?; wait $$kernels && exit $$live
+	live=$$?; wait $$kernels && wait $$relay && exit $$live
 
 bench: .venv/ready
 	$(PYTHON) bench/run.py
