@@ -131,6 +131,11 @@ class Publisher:
         """Pictures and packets of sound that wait for the encoder."""
         return self._items.qsize()
 
+    @property
+    def was_open(self) -> bool:
+        """Whether any output ever could begin."""
+        return any(output.was_open for output in self._outputs)
+
     def states(self) -> list[dict[str, Any]]:
         """What every output is doing."""
         return [output.facts() for output in self._outputs]

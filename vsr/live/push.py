@@ -195,6 +195,11 @@ class Output:
         return self._state.state != "closed" and self._queue.wants_key
 
     @property
+    def was_open(self) -> bool:
+        """Whether it ever could begin to publish."""
+        return self._was_open
+
+    @property
     def pid(self) -> int | None:
         """The number of the process that publishes now."""
         return self._session.pid

@@ -345,10 +345,10 @@ class Relay:
 
     def _check_published(self) -> None:
         """Raises OutputError when everything was in vain."""
-        states = self._publisher.states()
-        if self.report.frames_out and not any(state["packets"] for state in states):
-            why = next((state["last_error"] for state in states if state["last_error"]), "")
-            raise OutputError(f"nothing was published: {why or 'no output was open in time'}")
+        if not (self._publisher.was_open or self._stop.is_set()):
+            reasons = [state["last_error"] for state in self._publisher.states()]
+            why = next(filter(None, reasons), "no output was open in time")
+            raise OutputError(f"nothing was published: {why}")
 
     def figures(self) -> dict[str, Any]:
         """What a report ends with; of a relay that has gone live."""
