@@ -92,6 +92,8 @@ class RollingLedger:
             if self._ended(at):
                 self._turn(at)
             if not len(self._rows):
+                if self._parts is not None:
+                    self._parts.start()
                 self._began, self._first = (at, self._wall()), (frame.index, frame.time)
             self._rows.add(frame)
             self._totals.add(frame)
@@ -173,7 +175,12 @@ class Parts:
         self._newest = 0
         self._troubled = False
         self._queue: queue.Queue[Period | None] = queue.Queue()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="report", daemon=True)
+
+    def start(self) -> None:
+        """Be ready to write; may be called again. From the first row on, so that nothing grows."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     @property
     def names(self) -> list[str]:
@@ -182,9 +189,6 @@ class Parts:
 
     def put(self, period: Period) -> None:
         """Have it written; returns at once."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="report", daemon=True)
-            self._thread.start()
         if self._queue.qsize() < _HELD:
             self._queue.put(period)
         else:
@@ -192,7 +196,7 @@ class Parts:
 
     def close(self, seconds: float) -> None:
         """Write what waits, for so long at the most."""
-        if self._thread is not None:
+        if self._thread.ident is not None:
             self._queue.put(None)
             self._thread.join(seconds)
 
