@@ -27,21 +27,16 @@ class OpenVinoTicket:
     """See `vsr.backends.Ticket`."""
 
     def __init__(self, engine: "OpenVinoEngine", request: Any) -> None:
-        self.started = now()
-        self._end: list[float] = []
-        # the callback must not hold the request: OpenVINO would keep both for ever
-        request.set_callback(_stamp, self._end)
+        self.started = self.finished = now()
         self._engine, self._request = engine, request
-
-    @property
-    def finished(self) -> float:
-        """See `vsr.backends.Ticket.finished`."""
-        return self._end[-1]
 
     def result(self) -> Planes:
         """See `vsr.backends.Ticket.result`."""
         try:
             self._request.wait()
+            # measured by OpenVINO: a callback of ours would need the interpreter's lock on its
+            # threads, which costs time, and has crashed as they ended
+            self.finished = self.started + self._request.latency / 1000
         except RuntimeError as exc:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
         finally:
@@ -75,10 +70,6 @@ def _copy(tensor: Any, plane: Plane) -> None:
     if tuple(tensor.shape[2:]) != plane.shape:
         raise BackendError(f"a plane of {plane.shape} for an engine of {tuple(tensor.shape[2:])}")
     tensor.data[0, 0] = plane
-
-
-def _stamp(end: list[float]) -> None:
-    end.append(now())
 
 
 class OpenVinoBackend:
