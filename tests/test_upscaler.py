@@ -1,9 +1,12 @@
 """Frames through the upscaler: tiles leave no trace, order is kept, failures arrive."""
 
+import subprocess
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from vsr.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.models import Model
 from vsr.upscaler import Span, Upscaler, plan_tiles, spans, tile_length
 
+ROOT = Path(__file__).parents[1]
 COLOUR = Colour(full_range=True)
 
 
@@ -449,6 +453,29 @@ def test_upscaler_works_on_after_an_early_stop() -> None:
     first.close()
     results = list(engine.process(frame(flat(value), value) for value in range(10, 15)))
     assert values(results) == [10, 11, 12, 13, 14]
+
+
+GIVEN_UP = """
+import numpy as np
+from vsr import models
+from vsr.backends import load_backend
+from vsr.colour import Colour
+
+backend = load_backend("openvino")
+graph = models.find("c-dcscn", 2, backend).graph(Colour())
+planes = [np.zeros(shape, np.uint8) for shape in ((48, 64), (24, 32), (24, 32))]
+for _ in range(30):
+    engine = backend.compile(graph, (64, 48))
+    for _ in range(engine.slots):
+        engine.submit(planes)
+    del engine
+"""
+
+
+def test_an_engine_may_go_while_pictures_are_under_way() -> None:
+    """In a process of its own, as OpenVINO's threads would end it."""
+    done = subprocess.run([sys.executable, "-c", GIVEN_UP], cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("tiled", [False, True])

@@ -35,7 +35,7 @@ class OpenVinoTicket:
         try:
             self._request.wait()
             # measured by OpenVINO: a callback of ours would need the interpreter's lock on its
-            # threads, which costs time, and has crashed as they ended
+            # threads, and ends the process where a request is given up under way
             self.finished = self.started + self._request.latency / 1000
         except RuntimeError as exc:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
