@@ -96,7 +96,8 @@ def _drip(visitor: socket.socket) -> None:
 
 
 def test_noise_on_the_port_is_told_in_a_line_and_holds_nothing_up(tmp_path: Path) -> None:
-    no_stream, no_video = "nothing answers there, or it is no stream", "sends something that is no video"
+    no_stream = "nothing answers there, or it is no stream"
+    no_video = "sends something that is no video"
     told = {
         ("rtmp", _noise): no_stream,
         ("rtmp", _handshake): no_stream,
