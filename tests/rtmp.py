@@ -184,8 +184,11 @@ class Seen:
 class Viewer:
     """Records what a URL delivers, on a thread; may be there before the publisher."""
 
+    ends_after_s = 1.0
+    """Pause after which the stream has ended."""
+
     def __init__(self, url: str, patience: float = 10.0) -> None:
-        """Waits `patience` seconds for the stream; one that pauses for 1 s has ended."""
+        """Waits `patience` seconds for the stream; one that pauses for `ends_after_s` has ended."""
         self.seen: list[Seen] = []
         self.error = ""
         self._url, self._patience = url, patience
@@ -213,7 +216,10 @@ class Viewer:
         options = {"analyzeduration": "100000"}
         try:
             with av.open(
-                self._url, options=options, timeout=(self._patience, 1.0), format=self._format()
+                self._url,
+                options=options,
+                timeout=(self._patience, self.ends_after_s),
+                format=self._format(),
             ) as source:
                 for packet in source.demux():
                     self._note(packet)

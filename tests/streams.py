@@ -199,6 +199,8 @@ class RelayProcess:
 class Recorder(Viewer):
     """A viewer that keeps what it gets, and has patience: others may have the processor."""
 
+    ends_after_s = PATIENCE_S
+
     def __init__(self, url: str, patience: float = 30.0) -> None:
         self.packets: list[tuple[str, float, bytes]] = []
         self.extradata: bytes | None = None
@@ -206,19 +208,6 @@ class Recorder(Viewer):
         self.size = (0, 0)
         self.codec = ""
         super().__init__(url, patience)
-
-    def _run(self) -> None:
-        options = {"analyzeduration": "100000"}
-        try:
-            with av.open(
-                self._url, options=options, timeout=(self._patience, PATIENCE_S), format="flv"
-            ) as source:
-                for packet in source.demux():
-                    self._note(packet)
-                    if self._stop.is_set():
-                        return
-        except (av.error.FFmpegError, OSError) as exc:
-            self.error = type(exc).__name__
 
     def _note(self, packet: "av.Packet[Any]") -> None:
         context = packet.stream.codec_context

@@ -72,10 +72,7 @@ def run_all(members: Sequence[Member], stop: threading.Event) -> int:
         thread.start()
     for thread in threads:
         thread.join()
-    failed = [code for code in codes if code not in (EXIT_DONE, EXIT_INTERRUPTED)]
-    if stop.is_set():
-        return EXIT_INTERRUPTED
-    return max(failed, default=max(codes))
+    return EXIT_INTERRUPTED if stop.is_set() else max(codes)
 
 
 def relay(

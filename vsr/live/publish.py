@@ -88,7 +88,7 @@ class Publisher:
         board: StatusBoard,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`info` is the source's, in `TIME_BASE`; `sound` describes what `sound()` will be given.
+        """`info` is the source's; `sound` describes what `sound()` will be given.
 
         Raises UsageError or OutputError for an encoder that cannot be.
         """

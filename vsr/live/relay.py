@@ -144,7 +144,7 @@ class Relay:
             self._told = words, now()
 
     def _go_live(self, first: Connected) -> None:
-        info = replace(first.info, time_base=TIME_BASE)
+        info = first.info
         self._interval = float(1 / info.rate)
         self._clock = OutputClock(self._interval)
         self._sound = Sound(first.sound) if first.sound else None
