@@ -17,7 +17,9 @@ import torch
 from train.counting import multadds, parameters, receptive_field_radius
 from train.degrade import Stream, streamed
 from train.evaluate import Enlarge, bicubic_method, enlarged_luma, evaluate
+from train.export import difference
 from train.images import images
+from train.imports import load_into, weights_from
 from train.metrics import luma, psnr
 from train.nets import NETS, DcscnConfig, Net, bicubic, build
 from train.shipped import openvino_enlarge
@@ -66,11 +68,12 @@ def _network(name: str) -> str:
     return name.removesuffix("-stream")
 
 
-def _nets(name: str, scale: int) -> list[Net]:
+def _nets(name: str, scale: int, entry: Entry) -> list[Net]:
     """What may be meant: the network trained for all its scales, or for this one only."""
     config = NETS[_network(name)]
     if isinstance(config, DcscnConfig):
-        return [build(_network(name), (scale,))]
+        features = entry.get("features", config.features)
+        return [build(_network(name), (scale,), features=features)]
     everything = build(_network(name))
     return (
         [everything]
@@ -143,7 +146,7 @@ def test_entry_says_how_it_was_trained(name: str, scale: int, entry: Entry) -> N
 def test_size_work_and_reach_are_those_of_the_network_of_that_name(
     name: str, scale: int, entry: Entry
 ) -> None:
-    nets = _nets(name, scale)
+    nets = _nets(name, scale, entry)
     assert entry["colour"] == nets[0].colour
     assert entry["parameters"] in {parameters(net) for net in nets}
     assert entry["multadds_720p"] == multadds(nets[0], scale)
@@ -162,6 +165,18 @@ def test_network_reads_lr_and_writes_sr_of_any_size(name: str, scale: int, entry
         assert tensor.elem_type == onnx.TensorProto.FLOAT
         assert channel.dim_value == (1 if entry["colour"] == "y" else 3)
         assert not any(d.HasField("dim_value") for d in (batch, height, width))
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "entry"), [p for p in ENTRIES if "dcscn" in str(p.values[0])]
+)
+def test_a_network_of_fewer_filters_equals_its_training_form_of_the_papers_width(
+    name: str, scale: int, entry: Entry
+) -> None:
+    net = build(_network(name), (scale,)).eval()
+    path = ENGINES / entry["file"]
+    load_into(net, weights_from(path, net)[0], path)
+    assert difference(net, scale, _enlarge(entry["file"])) < 1e-5
 
 
 @every_entry

@@ -3,7 +3,8 @@
 - The exit convolution moves under the pixel shuffle: conv3x3(shuffle(x)) = shuffle(conv3x3'(x))
   with r*r*3 outputs at low resolution, so only three channels are ever shuffled; the closing mean
   shift becomes its bias. The opening shift stays: `entry` pads with zeros *after* it.
-- DCSCN's A1 and B1 read the same input and become one 1x1 convolution; dropout goes.
+- DCSCN's A1 and B1 read the same input and become one 1x1 convolution; dropout goes, and so do
+  dead filters (train/prune.py).
 - A bicubic skip (DCSCN, CSRCNN) becomes a fixed 5x5 convolution on edge-repeated input, added
   before the pixel shuffle where there is one.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from train.nets import Carn, Csrcnn, Dcscn, Net
 from train.nets.carn import cascade
 from train.nets.common import bias_of
+from train.prune import without_dead
 from train.resize import keys_cubic
 
 M = TypeVar("M", bound=nn.Module)
@@ -58,10 +60,11 @@ class BicubicSkip(nn.Module):
 
 
 class DeployedDcscn(nn.Module):
-    """DCSCN with A1 and B1 merged and the skip as a convolution."""
+    """DCSCN without dead filters, with A1 and B1 merged and the skip as a convolution."""
 
     def __init__(self, net: Dcscn) -> None:
         super().__init__()
+        net = without_dead(net)
         self.features = nn.ModuleList(
             nn.Sequential(_copy(unit.conv), _copy(unit.act)) for unit in net.units
         )

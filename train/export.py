@@ -26,7 +26,8 @@ from train.counting import multadds, parameters, receptive_field_radius
 from train.deploy import deploy
 from train.errors import TrainError
 from train.evaluate import Enlarge, Method, evaluate
-from train.nets import Net, at_scale
+from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
+from train.prune import without_dead
 from train.shipped import openvino_enlarge
 
 log = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
     if not worst <= TOLERANCE:  # nor when it is not a number
         raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
     path = target.file(scale)
+    living = without_dead(net) if isinstance(net, Dcscn) else net
     of_others = any("imported" in stage for stage in training)
     entry = {
         "file": path.relative_to(target.engines).as_posix(),
@@ -137,8 +139,9 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         "colour": net.colour,
         "range": [0.0, 1.0],
         "receptive_field_radius": receptive_field_radius(net, scale),
-        "parameters": parameters(at_scale(net, scale)),
-        "multadds_720p": multadds(net, scale),
+        "parameters": parameters(at_scale(living, scale)),
+        "multadds_720p": multadds(living, scale),
+        **_narrower(living, target.model),
         "training": training,
         "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
         "video": video_scores(enlarge, scale, net.colour, target.clips),
@@ -152,6 +155,15 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
     log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
     return path
+
+
+def _narrower(net: Net, model: str) -> dict[str, Any]:
+    """The filters of each feature layer, where they are not the paper's (see train/prune.py)."""
+    paper = NETS.get(model.removesuffix("-stream"))
+    if isinstance(net, Dcscn) and isinstance(paper, DcscnConfig):
+        features = net.config.features
+        return {} if features == paper.features else {"features": list(features)}
+    return {}
 
 
 def video_scores(

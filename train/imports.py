@@ -25,6 +25,7 @@ from train.errors import TrainError
 from train.export import Target, export_scale
 from train.nets import Carn, Dcscn, Net, build
 from train.nets.common import bias_of
+from train.prune import narrowed, widened, widths
 
 Weights = dict[str, Tensor]
 
@@ -112,7 +113,8 @@ def translated(public: Weights) -> Weights:
 def load_into(net: Net, weights: Weights, path: Path) -> None:
     """Load every weight, and complain about what is missing, left over or of another shape.
 
-    A recursive network takes the three names of its one shared block if they agree.
+    A recursive network takes the three names of its one shared block if they agree, and DCSCN
+    fewer filters than its own: the others are dead then.
     """
     weights = dict(weights)
     if isinstance(net, Carn) and net.config.recursive:
@@ -122,6 +124,8 @@ def load_into(net: Net, weights: Weights, path: Path) -> None:
         if names:
             shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
             raise TrainError(f"{path} is of another network: it {what} {shown}")
+    if isinstance(net, Dcscn):
+        weights = _of_width(net, weights, path)
     for name, value in weights.items():
         if not isinstance(value, Tensor) or value.shape != own[name].shape:
             raise TrainError(f"{path} is of another network: {name} has another shape")
@@ -141,9 +145,12 @@ def _drop_repeated(weights: Weights, path: Path) -> None:
 def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     """Load what fits by name and shape (a body for another scale, say); returns what was left.
 
+    A narrower DCSCN takes the most useful filters, a wider one begins with more than there are.
     Raises TrainError where less than half fits.
     """
     own = net.state_dict()
+    if isinstance(net, Dcscn):
+        weights = _of_width(net, weights, path, own)
     fits = {
         name: value
         for name, value in weights.items()
@@ -153,6 +160,23 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
         raise TrainError(f"{path} is of another network: {len(fits)} of {len(own)} weights fit")
     net.load_state_dict(fits, strict=False)
     return sorted(set(own) - set(fits))
+
+
+def _of_width(net: Dcscn, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
+    """Weights of another number of feature filters, as far as they can be brought to the net's.
+
+    With `start`, to train on from: fewer filters are a choice of them, more have a start.
+    """
+    features = net.config.features
+    try:
+        given = widths(weights)
+        if given == features or len(given) != len(features):
+            return weights
+        if start is not None and all(n <= m for n, m in zip(features, given, strict=True)):
+            return narrowed(weights, features)
+        return widened(weights, features, start)
+    except (ValueError, RuntimeError, KeyError, IndexError, TypeError) as exc:
+        raise TrainError(f"{path} is of another network: {exc}") from exc
 
 
 def _from_onnx(path: Path, net: Net) -> Weights:
@@ -188,7 +212,7 @@ def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weig
         layer = f"features.{i}.0"
         take(f"features.{i}", values[f"{layer}.weight"], values[f"{layer}.bias"], slopes[i])
     weight, bias, slope = values["a1b1.0.weight"], values["a1b1.0.bias"], slopes[count]
-    n = net.a1.conv.out_channels
+    n = len(weight) - values["b2.0.weight"].shape[1]  # the rest is read by b2
     take("a1", weight[:n], bias[:n], slope[:n])
     take("b1", weight[n:], bias[n:], slope[n:])
     take("b2", values["b2.0.weight"], values["b2.0.bias"], slopes[count + 1])

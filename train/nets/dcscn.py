@@ -23,6 +23,10 @@ class DcscnConfig:
     scales: tuple[int, ...] = (2,)
     """The one scale it enlarges by; the last layer has scale**2 filters."""
 
+    def __post_init__(self) -> None:
+        """Take lists too, as from JSON."""
+        object.__setattr__(self, "features", tuple(self.features))
+
 
 class Feature(nn.Module):
     """Convolution, PReLU, dropout: one unit of DCSCN."""
