@@ -2,9 +2,8 @@
 
 import logging
 import math
-import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
@@ -12,10 +11,7 @@ from pathlib import Path
 from typing import Final, cast
 
 import av
-from av.sidedata.sidedata import SideData
-from av.sidedata.sidedata import Type as SideType
 
-from vsr.colour import UNSPECIFIED, Colour
 from vsr.errors import InputError, reason
 from vsr.frame import Frame, Stamps, now, planes_of
 from vsr.info import VideoInfo
@@ -25,7 +21,6 @@ from vsr.timeline import Packet, Timeline
 log = logging.getLogger(__name__)
 
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
-_UPRIGHT: Final = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _MISSING: Final = 0.5
 """Seconds by which a container may end before its declared duration."""
 _LATE: Final = 10
@@ -226,35 +221,7 @@ class Source:
         return pts
 
     def _describe(self, picture: av.VideoFrame) -> VideoInfo:
-        stream, context = self.video, self.video.codec_context
-        # each can be absurd: the average where a container declares none (30000 seen for 25), the
-        # guess where frame times vary; never both too low
-        rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
-        rate = min(rates, default=Fraction(25))
-        assert stream.time_base is not None
-        duration = self._duration()
-        matrix = _display_matrix(picture)
-        return VideoInfo(
-            stream=stream,
-            width=picture.width,
-            height=picture.height,
-            pixel_format=picture.format.name,
-            colour=Colour.from_tags(
-                matrix=_tag(picture.colorspace, context.colorspace),
-                range_=picture.color_range or context.color_range,
-                primaries=_tag(picture.color_primaries, context.color_primaries),
-                transfer=_tag(picture.color_trc, context.color_trc),
-                height=picture.height,
-                pix_fmt=picture.format.name,
-            ),
-            time_base=stream.time_base,
-            rate=Fraction(rate),
-            sample_aspect=stream.sample_aspect_ratio,
-            display_matrix=None if matrix == _UPRIGHT else matrix,
-            frames=stream.frames or round((duration or 0) * rate),
-            duration=duration,
-            interlaced=picture.interlaced_frame,
-        )
+        return VideoInfo.of(self.video, picture, self._duration())
 
     def _duration(self) -> float | None:
         stream = self.video
@@ -364,20 +331,3 @@ class LiveSource(Source):
         """A stream announces nothing that could be missing; a file does."""
         if not is_url(self.url):
             super()._count_missing()
-
-
-def _display_matrix(picture: av.VideoFrame) -> bytes | None:
-    try:
-        # the stub says it is a mapping; it iterates over its values
-        for data in cast(Iterable[SideData], picture.side_data):
-            if data.type is SideType.DISPLAYMATRIX:
-                return bytes(data)
-    except ValueError:  # a kind PyAV does not know yet, such as EXIF: make it from the angle
-        a, b = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}.get(picture.rotation % 360, (1, 0))
-        one = 1 << 16
-        return struct.pack("=9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
-    return None
-
-
-def _tag(of_frame: int, of_stream: int) -> int:
-    return of_stream if of_frame == UNSPECIFIED else of_frame
