@@ -614,7 +614,7 @@ def test_what_is_missing_is_said_in_one_line(
     _assert_one_line(_run("--onnx", good, "--data", tmp_path / "empty"), "no usable image")
     _assert_one_line(_run("--onnx", tmp_path / "no.onnx", "--data", folder), "no.onnx")
     _assert_one_line(_run("--model", tmp_path / "no.pt", "--data", folder), "no.pt")
-    _assert_one_line(_run("--model", good, "--data", folder), "x2.onnx", "not a checkpoint")
+    _assert_one_line(_run("--model", good, "--data", folder), "x2.onnx", "not a file of weights")
     missing = _run("--onnx", good, "--data", folder, "--weights", tmp_path / "none")
     _assert_one_line(missing, "none", "--weights")
     _assert_one_line(_run("--onnx", good, "--data", folder, "--weights", folder), "no weights in")

@@ -18,9 +18,10 @@ from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.data import Patches
 from train.errors import TrainError
 from train.evaluate import evaluate, torch_enlarge
-from train.gan import Adversary, VggFeatures
+from train.gan import Adversary
 from train.loop import Plateau, Trainer, weight_norms
 from train.recipe import Recipe
+from train.vgg import VggFeatures
 from train.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,12 +16,12 @@ from train.errors import TrainError
 from train.gan import (
     Adversary,
     Discriminators,
-    VggFeatures,
     check_patch,
     discriminator_loss,
     generator_loss,
     smallest_patch,
 )
+from train.vgg import VggFeatures
 
 State = dict[str, Tensor]
 ONE = Adversary(pools=(1,))

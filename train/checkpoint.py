@@ -5,16 +5,15 @@ A checkpoint is a dictionary: `schema`, `name` and `config` (the network), `reci
 `average`, `optimiser`, `rule`.
 """
 
-import pickle
 import subprocess
-import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import torch
 
 from train.errors import TrainError
+from train.files import load_torch, written_whole
 from train.nets import NETS, Net, from_config
 
 SCHEMA: Final = "vsr-checkpoint/1"
@@ -26,13 +25,10 @@ def save_checkpoint(path: Path, saved: dict[str, Any]) -> None:
 
     Raises TrainError when it cannot be written, on a full disk for instance.
     """
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("wb") as file:
+        with written_whole(path) as file:
             torch.save({"schema": SCHEMA, **saved}, file)
-        temporary.replace(path)
     except (OSError, RuntimeError) as exc:  # torch turns a full disk into a RuntimeError
-        temporary.unlink(missing_ok=True)
         kept = "; the checkpoint before it is whole" if path.exists() else ""
         why = exc.strerror if isinstance(exc, OSError) else "is the disk full?"
         raise TrainError(f"cannot save {path}: {why}{kept}") from exc
@@ -43,25 +39,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises TrainError for a missing, truncated, damaged or foreign file, and one that holds code.
     """
-    try:
-        check_archive(path)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as exc:
-        raise TrainError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    except pickle.UnpicklingError as exc:
-        raise TrainError(f"{path} is refused: it holds more than numbers and text") from exc
-    except Exception as exc:  # bytes that are no such file raise nearly anything in the libraries
-        raise TrainError(f"{path} is not a checkpoint, or damaged") from exc
+    saved = load_torch(path)
     if not isinstance(saved, dict) or not set(saved) >= _KEYS or saved["schema"] != SCHEMA:
         raise TrainError(f"{path} is not a checkpoint of this program (`import` reads others)")
     return saved
-
-
-def check_archive(file: Path | BinaryIO) -> None:
-    """Raise BadZipFile for a wrong checksum: torch itself does not look at them."""
-    with zipfile.ZipFile(file) as archive:
-        if damaged := archive.testzip():
-            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
 
 
 def stage(saved: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 
 from train.degrade import Stream, streamed
 from train.errors import TrainError
+from train.files import written_whole
 from train.images import Pixels, images, to_input
 from train.recipe import Recipe
 from train.resize import crop_to_multiple, downscale, resize_u8
@@ -66,13 +67,10 @@ class Pictures:
             for scale, pictures in scales.items()
             for i, picture in enumerate(pictures)
         }
-        temporary = path.with_name(f".{path.name}.part")
         try:
-            with temporary.open("wb") as file:
+            with written_whole(path) as file:
                 np.savez(file, record=np.array(json.dumps(self.record)), **arrays)  # type: ignore[arg-type]
-            temporary.replace(path)
         except OSError as exc:
-            temporary.unlink(missing_ok=True)
             raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
 
     @classmethod

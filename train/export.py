@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from train.counting import multadds, parameters, receptive_field_radius
 from train.deploy import deploy
 from train.errors import TrainError
 from train.evaluate import Enlarge, Method, evaluate
+from train.files import written_whole
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
 from train.prune import without_dead
 from train.shipped import openvino_enlarge
@@ -212,6 +212,5 @@ def write_manifest(engines: Path, content: dict[str, Any]) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file at once: nobody ever sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    with written_whole(path) as file:
+        file.write(data)

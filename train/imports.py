@@ -7,11 +7,8 @@ rewrites are undone here: exact up to float rounding, so that training can go on
 """
 
 import hashlib
-import io
 import json
-import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from train.checkpoint import check_archive, load_checkpoint, stage
+from train.checkpoint import load_checkpoint, stage
 from train.errors import TrainError
 from train.export import Target, export_scale
+from train.files import load_torch
 from train.nets import Carn, Dcscn, Net, build
 from train.nets.common import bias_of
 from train.prune import narrowed, widened, widths
@@ -80,20 +78,7 @@ def import_public(path: Path, target: Target) -> list[Path]:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        file = io.BytesIO(path.read_bytes())
-    except OSError as exc:
-        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
-    try:
-        if zipfile.is_zipfile(file):  # the older format has no checksums
-            check_archive(file)
-        file.seek(0)
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
-        raise TrainError(f"{path} is refused: damaged, or it holds more than weights") from exc
-    except Exception as exc:  # what a damaged pickle runs into has no common class
-        why = (str(exc).splitlines() or [""])[0]
-        raise TrainError(f"{path} is damaged, or not a file of weights: {why}") from exc
+    saved = load_torch(path)
     if not isinstance(saved, dict) or not all(isinstance(name, str) for name in saved):
         raise TrainError(f"{path} holds no weights by name")
     return saved

@@ -24,7 +24,6 @@ from train.errors import TrainError
 from train.gan import (
     Adversary,
     Discriminators,
-    VggFeatures,
     check_patch,
     discriminator_loss,
     generator_loss,
@@ -32,6 +31,7 @@ from train.gan import (
 from train.initialise import initialise
 from train.nets import Carn, Net, build, settings
 from train.recipe import Recipe, recipe_from, recipe_record
+from train.vgg import VggFeatures
 from train.watch import Watch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
