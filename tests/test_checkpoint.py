@@ -17,10 +17,10 @@ from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.checkpoint import load_checkpoint
 from train.errors import TrainError
 from train.imports import start_from, weights_from
-from train.loop import Trainer
 from train.nets import build
 from train.nets.carn import Carn
 from train.recipe import Recipe
+from train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

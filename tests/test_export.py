@@ -26,10 +26,10 @@ from train.export import (
     export_scale,
     to_onnx,
 )
-from train.loop import Trainer
 from train.nets import NETS, Net, build
 from train.recipe import Recipe
 from train.shipped import openvino_enlarge
+from train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]

@@ -19,8 +19,9 @@ from train.data import Patches
 from train.errors import TrainError
 from train.evaluate import evaluate, torch_enlarge
 from train.gan import Adversary
-from train.loop import Plateau, Trainer, weight_norms
+from train.loop import weight_norms
 from train.recipe import Recipe
+from train.trainer import Plateau, Trainer
 from train.vgg import VggFeatures
 from train.watch import Watch
 

@@ -19,9 +19,9 @@ from tests.training import assert_same, image_folder, patches_for, train
 from train.__main__ import main
 from train.checkpoint import load_checkpoint
 from train.imports import weights_from
-from train.loop import Trainer
 from train.nets import build
 from train.recipe import find_recipe
+from train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,10 +20,10 @@ from train.errors import TrainError
 from train.evaluate import evaluate
 from train.export import Target, difference, export_scale, to_onnx
 from train.imports import import_public, load_into, start_from, weights_from
-from train.loop import Trainer
 from train.nets import NETS, Carn, CarnConfig, Net, build
 from train.recipe import Recipe
 from train.shipped import openvino_enlarge
+from train.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PCARNS = ["pcarn", "pcarn-l1", "pcarn-m", "pcarn-m-l1"]

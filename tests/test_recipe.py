@@ -8,9 +8,9 @@ from torch import nn
 
 from train.errors import TrainError
 from train.initialise import INITS
-from train.loop import Trainer
 from train.nets import NETS
 from train.recipe import Recipe, find_recipe, recipe_from, recipe_record, recipes_of
+from train.trainer import Trainer
 
 CARN = ["carn", "carn-nl", "carn-ng", "carn-baseline", "carn-m"]
 PCARN = ["pcarn", "pcarn-l1", "pcarn-m", "pcarn-m-l1"]

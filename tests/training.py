@@ -11,8 +11,9 @@ from lightning_fabric import Fabric
 from PIL import Image
 
 from train.data import Patches, Pictures
-from train.loop import Trainer, fit
+from train.loop import fit
 from train.recipe import Recipe
+from train.trainer import Trainer
 from train.watch import Watch
 
 Pixels = npt.NDArray[np.uint8]

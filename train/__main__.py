@@ -24,11 +24,11 @@ from train.fetch import DATA_SETS
 from train.fetch import fetch as run_fetch
 from train.gan import Adversary
 from train.imports import import_public, start_from, weights_from
-from train.loop import Trainer
 from train.loop import fit as run_fit
 from train.nets import NETS
 from train.quantise_command import quantise
 from train.recipe import find_recipe
+from train.trainer import Trainer
 from train.vgg import VggFeatures
 from train.watch import Watch
 

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,7 @@ from train.errors import TrainError
 from train.evaluate import evaluate, torch_enlarge
 from train.images import Pixels, pairs, to_input
 from train.nets import Net, bicubic
-
-if TYPE_CHECKING:
-    from train.loop import Trainer
+from train.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class Watch:
         """Take one step's loss."""
         self._losses.append(loss)
 
-    def report(self, trainer: "Trainer") -> None:
+    def report(self, trainer: Trainer) -> None:
         """Log, score and draw the trainer's present state."""
         step, recipe = trainer.step, trainer.recipe
         pace = (time.monotonic() - self._since) / len(self._losses)
@@ -65,7 +63,7 @@ class Watch:
             for scale in net.scales
         }
 
-    def _draw(self, trainer: "Trainer", scalars: dict[str, float]) -> None:
+    def _draw(self, trainer: Trainer, scalars: dict[str, float]) -> None:
         if self._writer is None:
             self._writer = _writer(self.board)
         for name, value in scalars.items():
