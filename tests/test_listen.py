@@ -42,7 +42,7 @@ from vsr.live.rtmp_chunks import (
 from vsr.live.rtmp_server import RtmpListener
 from vsr.live.rtmp_session import Place, PublishedStream, RefusedError, negotiate
 from vsr.live.rtmp_wire import Wire
-from vsr.source import LiveSource
+from vsr.live.source import LiveSource
 
 KEY = "s3cret-stream-key"
 MOST = 1 << 16

@@ -3,6 +3,7 @@
 import io
 import itertools
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from tests.streams import Marked, make_marked
 from vsr.colour import Colour
-from vsr.errors import InputError
+from vsr.errors import InputError, UsageError
 from vsr.frame import Frame, Stamps, now
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
@@ -25,7 +26,9 @@ from vsr.live.ladder import Ladder, LadderSettings
 from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.rung_models import Stage, Wanted
 from vsr.live.rungs import grey
-from vsr.source import LiveSource
+from vsr.live.settings import check_ingest, check_urls
+from vsr.live.source import LiveSource
+from vsr.live.words import Words
 
 FRAME = 1024
 STAGE = Stage(size=(64, 48), colour=Colour())
@@ -386,7 +389,7 @@ def test_a_stream_without_a_picture_is_not_kept_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2))
-    monkeypatch.setattr("vsr.source._PATIENCE", -10.0)
+    monkeypatch.setattr("vsr.live.source._PATIENCE", -10.0)
     with pytest.raises(InputError, match="sends data, but no picture that can be decoded"):
         LiveSource(str(clip), -1.0)
 
@@ -398,3 +401,45 @@ def test_later_sessions_have_the_size_of_the_first(tmp_path: Path) -> None:
     source.close()
     assert shapes == {(48, 64)}
     assert (source.info.width, source.info.height) == (64, 48)
+
+
+def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vsr")
+    at = [100.0]
+    words = Words(logging.getLogger("vsr.test"), "50 % of it", lambda: at[0])
+    for passed in (0, 30, 29.9, 0.1, 1):
+        at[0] += passed
+        words.trouble("gone")
+        words.trouble("1.2.3.4 refused: 100%", "refused")
+    words.trouble("9.9.9.9 refused: 100%", "refused")
+    words.info("done")
+    words.info("%d pictures", 3)
+    words.debug("not asked for")
+    both = ["50 % of it: gone", "50 % of it: 1.2.3.4 refused: 100%"]
+    assert caplog.messages == [*both, *both, "50 % of it: done", "50 % of it: 3 pictures"]
+    assert len(words._told) == 2
+    at[0] += 61
+    words.trouble("gone")
+    assert len(words._told) == 1  # strangers must not fill the memory either
+
+
+def test_a_line_of_the_only_relay_begins_with_no_name(caplog: pytest.LogCaptureFixture) -> None:
+    words = Words(logging.getLogger("vsr.test"))
+    words.trouble("100% gone")
+    words.warning("%s: %d", "a", 1)
+    assert caplog.messages == ["100% gone", "a: 1"]
+
+
+def test_a_protocol_that_ffmpeg_lacks_is_refused_and_nobody_is_called() -> None:
+    settings = IngestSettings()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        place = f"127.0.0.1:{server.getsockname()[1]}/live/k3y"
+        for scheme in ("rtmp", "rtmps", "rtsp", "http", "https", "tcp", "udp", "rtp"):
+            check_ingest(f"{scheme}://{place}", settings)
+        check_urls("in.flv", [f"{scheme}://{place}" for scheme in ("rtmp", "rtmps", "rtsp", "udp")])
+        with pytest.raises(UsageError, match="this FFmpeg has no carrierpigeon: use") as told:
+            check_ingest(f"carrierpigeon://{place}", settings)
+        assert "k3y" not in str(told.value)
+        with pytest.raises(TimeoutError):
+            server.accept()

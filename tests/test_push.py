@@ -31,7 +31,8 @@ from tests.rtmp import (
 )
 from vsr import location
 from vsr.errors import UsageError
-from vsr.live.push import Output, OutputStreams, PushSettings, close_outputs
+from vsr.live.push import Output, close_outputs
+from vsr.live.push_plan import OutputStreams, PushSettings
 from vsr.live.push_session import Queue, Record, Session, masked
 
 QUICK = PushSettings(stall_s=1.5, retry_s=0.1, retry_max_s=0.4)
@@ -417,7 +418,8 @@ def test_a_process_ends_with_its_parent_and_heeds_no_terminal() -> None:
     code = """
 import sys, time
 from tests.rtmp import Programme
-from vsr.live.push import Output, OutputStreams
+from vsr.live.push import Output
+from vsr.live.push_plan import OutputStreams
 o = Output(sys.argv[1], OutputStreams(video=Programme().video, audio=None))
 o.start()
 while not o.pid:

@@ -82,9 +82,9 @@ def _relay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize(
     ("line", "words", "more"),
     [
-        ("crf = 'x'", "relay 1: Invalid value for '--crf'", ()),
-        ("wings = 3", "relay 1: No such option '--wings'", ()),
-        ("listen = true", "relay 1: --listen is for rtmp:// only", ()),
+        ("crf = 'x'", "relay 1: error: Invalid value for '--crf'", ()),
+        ("wings = 3", "relay 1: error: No such option '--wings'", ()),
+        ("listen = true", "relay 1: error: --listen is for rtmp:// only", ()),
         ("[[relay]]\ninput = 'c'\noutputs = ['d.flv', 'b.flv']", "another relay has this out", ()),
         ("", "with --config, --crf belong into", ("--crf", "20")),
         ("", "with --config, URLs belong into", ("a", "b")),

@@ -120,6 +120,34 @@ def test_what_cannot_be_is_told_in_a_line(tmp_path: Path) -> None:
         assert "k3y" not in relay.said
 
 
+def _lacks_srt() -> bool:
+    try:
+        av.open("srt://", "r").close()
+    except av.error.ProtocolNotFoundError:
+        return True
+    except (av.error.FFmpegError, OSError):
+        pass
+    return False
+
+
+@pytest.mark.skipif(not _lacks_srt(), reason="this FFmpeg has srt")
+def test_srt_is_refused_where_ffmpeg_has_none(tmp_path: Path) -> None:
+    """It would be tried again for ever."""
+    here, there = "srt://127.0.0.1:9?passphrase=k3y", "rtmp://127.0.0.1:1/live/k3y"
+    cases = {"input": (here, there), "output": (there, there + "2", here)}
+    with contextlib.ExitStack() as stack:
+        relays = [
+            stack.enter_context(RelayProcess(tmp_path / name, *words))
+            for name, words in cases.items()
+        ]
+        for relay in relays:
+            relay.process.wait(START)
+            assert relay.process.returncode == 2, relay.said
+            assert relay.said.startswith("vsr: error: this FFmpeg has no srt: use another protocol")
+            assert relay.said.count("\n") == 1
+            assert "k3y" not in relay.said
+
+
 class _garbage:  # noqa: N801 - used like a function
     """A port that sends noise to whoever comes."""
 
@@ -271,7 +299,7 @@ from vsr.errors import InputError
 from vsr.frame import Frame
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
-from vsr.source import LiveSource
+from vsr.live.source import LiveSource
 
 for path in sorted(Path(sys.argv[1]).iterdir()):
     began, frames, clock, last = time.monotonic(), 0, OutputClock(0.04), -1.0

@@ -23,7 +23,7 @@ from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_
 from vsr.frame import Frame
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
-from vsr.source import LiveSource
+from vsr.live.source import LiveSource
 
 START = 40.0
 """Longest wait for a process that starts on a machine that has much else to do (s)."""

@@ -2,12 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import click
 from click.core import ParameterSource
 
-from vsr.errors import UsageError, VsrError
+from vsr.errors import UsageError
 from vsr.precision import PRECISIONS
 from vsr.terminal import (
     errors_shown,
@@ -23,7 +23,8 @@ from vsr.terminal import (
 @click.argument("urls", nargs=-1, metavar="INPUT_URL OUTPUT_URL...")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
-    help="Several relays in one process: [[relay]] tables of input, outputs and these options.",
+    help="Several relays in one process: [[relay]] tables of input, outputs and these options. "
+    "One that fails is started again, unless it is its options that are wrong.",
 )  # fmt: skip
 @click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
 @click.option("-s", "--scale", type=click.IntRange(2), help="Enlargement. Default: 2.")
@@ -89,7 +90,7 @@ def relay(
 
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
-    from vsr.live.fleet import run_all
+    from vsr.live.fleet import attend, run_all
     from vsr.live.pool import Pool
 
     start_logging(verbose, quiet, log_format)
@@ -98,7 +99,9 @@ def relay(
         try:
             if config is None:
                 one = _member(pool, "", urls, **options)
-                code = stopping_on_signals(one.run, None)
+                code = stopping_on_signals(
+                    lambda stop: attend(one.make(), stop, one.rolling.report, one.status), None
+                )
             else:
                 members = _members(config, urls, pool)
                 code = stopping_on_signals(lambda stop: run_all(members, stop), None)
@@ -123,16 +126,25 @@ def _members(config: Path, urls: tuple[str, ...], pool: Any) -> list[Any]:
         try:
             with relay.make_context(f"{config}, {name}", arguments) as own:
                 options = {key: own.params[key] for key in own.params if key not in shared}
-            members.append(_member(pool, name, **options))
         except click.ClickException as exc:
-            raise UsageError(f"{config}, {name}: {exc.format_message()}") from exc
-        except VsrError as exc:
-            raise type(exc)(f"{config}, {name}: {exc}") from exc
+            members.append(_refused(name, exc.format_message()))
+            continue
+        members.append(_member(pool, name, **options))
         written = {*options["urls"][1:], str(options["report"] or ""), options["status"] or ""}
         if taken & written - {""}:
             raise UsageError(f"{config}, {name}: another relay has this output, report or status")
         taken |= written
     return members
+
+
+def _refused(name: str, words: str) -> Any:
+    """A relay whose options cannot be, which is its own affair and not the others'."""
+    from vsr.live.fleet import Member
+
+    def make() -> Never:
+        raise UsageError(words)
+
+    return Member(make=make, name=name, input="")
 
 
 def _member(
@@ -146,11 +158,18 @@ def _member(
 
     if len(urls) < 2:
         raise UsageError("give INPUT_URL and at least one OUTPUT_URL, or --config FILE.toml")
-    if report:
-        check_report_path(report)
     rolling = RollingSettings(report=report, period=60 * report_every, keep=report_keep)
-    one = Relay(urls[0], urls[1:], _settings(name=name, rolling=rolling, **options), pool)
-    return Member(relay=one, name=name, report=report, status=status)
+    settings = _settings(name=name, rolling=rolling, **options)
+
+    def make() -> Relay:
+        if report:
+            check_report_path(report)
+        return Relay(urls[0], urls[1:], settings, pool)
+
+    return Member(
+        make=make, name=name, input=urls[0], loop=settings.ingest.loop, rolling=rolling,
+        status=status,
+    )  # fmt: skip
 
 
 def _settings(

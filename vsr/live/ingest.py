@@ -6,7 +6,6 @@ never makes it wait: a relay that is behind loses its oldest pictures, not its c
 
 import gc
 import logging
-import random
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
@@ -19,11 +18,12 @@ import av
 from vsr.errors import InputError, reason
 from vsr.frame import Frame, now
 from vsr.info import VideoInfo
+from vsr.live.backoff import Backoff
 from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.push_session import masked
 from vsr.live.rtmp_server import RtmpListener
+from vsr.live.source import LiveSource
 from vsr.location import Feed, is_url, shown
-from vsr.source import LiveSource
 from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,11 @@ class IngestSettings:
     """Whether the URL is where a publisher is waited for, however long it takes."""
     loop: bool = False
     """Whether a file is read again from its start at its end."""
+
+    @property
+    def next(self) -> str:
+        """What is done about a source that is lost, in words."""
+        return "waiting for a publisher" if self.listen else "trying again"
 
 
 class Ingest:
@@ -91,6 +96,7 @@ class Ingest:
 
     def _run(self) -> None:
         failures, attempt = 0, 0
+        backoff = Backoff(first=self.settings.retry_delay, longest=_LONGEST_DELAY, growth=_GROWTH)
         while not self._stop.is_set():
             why = self._attempt(attempt)
             if self._began:  # sources refer to themselves: decoders and their threads would wait
@@ -99,7 +105,7 @@ class Ingest:
             failures = 0 if self._began or self._listener else failures + 1
             given_up = 0 < self.settings.retry_max <= failures
             why += f"; given up at attempt {failures}" if given_up else ""
-            delay = self._delay(failures)
+            delay = backoff.pause(failures)
             if not is_url(self.url):  # a file's end is its end, and what cannot be read never can
                 given_up = not (self._began and self.settings.loop)
                 delay = 0.0
@@ -127,12 +133,6 @@ class Ingest:
         if not is_url(self.url):
             self._missing = max(1, self._missing)  # nobody knows how much
         return why
-
-    def _delay(self, failures: int) -> float:
-        """Seconds until the next attempt: growing, and not in step with a thousand others."""
-        grown = self.settings.retry_delay * _GROWTH ** min(max(0, failures - 1), 20)
-        longest = max(_LONGEST_DELAY, self.settings.retry_delay)
-        return min(grown, longest) * random.uniform(0.8, 1.0)
 
     def _session(self, attempt: int) -> str:
         with self._feed() as feed, closing(self._open(feed)) as source:

@@ -20,7 +20,8 @@ from vsr.errors import OutputError, UsageError, reason
 from vsr.frame import Frame, now, picture_of
 from vsr.info import VideoInfo
 from vsr.ledger import LatencyLedger
-from vsr.live.push import Output, OutputStreams, close_outputs
+from vsr.live.push import Output, close_outputs
+from vsr.live.push_plan import OutputStreams
 from vsr.live.status_board import StatusBoard
 from vsr.timeline import Packet
 

@@ -8,24 +8,20 @@ frame; what was offered meanwhile is dropped and counted. Packets travel as they
 decoding times and keep the interpreter's lock. For systems with `poll` on pipes: Linux, macOS.
 """
 
-import json
 import logging
-import random
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final, Literal
 
-import av
-
-from vsr.errors import UsageError, reason
+from vsr.errors import reason
 from vsr.live import pusher
+from vsr.live.backoff import Backoff
+from vsr.live.push_plan import OutputStreams, PushSettings, plan
 from vsr.live.push_session import Queue, Record, Session, masked
-from vsr.location import is_url, local, shown
-from vsr.sink import container_format
+from vsr.location import local, shown
 from vsr.timeline import Packet
 
 log = logging.getLogger(__name__)
@@ -34,46 +30,12 @@ Kind = Literal["video", "audio"]
 Event = Literal["connected", "lost", "reconnected"]
 State = Literal["connecting", "open", "retrying", "closed"]
 
-FORMATS: Final = {
-    "rtmp": "flv",
-    "rtmps": "flv",
-    "rtsp": "rtsp",
-    "srt": "mpegts",
-    "udp": "mpegts",
-}
-"""Schemes that can be published to -> FFmpeg's muxers."""
-_OPTIONS: Final = {"flv": {"flvflags": "no_duration_filesize"}, "rtsp": {"rtsp_transport": "tcp"}}
-_LIVE: Final = {
-    "flush_packets": "1",
-    "max_interleave_delta": "1",  # us: packets go out as they come, not when their turn is sure
-}
 _INDEX: Final[dict[Kind, int]] = {"video": pusher.VIDEO, "audio": pusher.AUDIO}
 _LOOK_MS: Final = 10
 """How often the queue is looked at. To be woken by `offer` would be quicker, but would cost it the
 interpreter's lock, and milliseconds to get that back on a busy machine."""
-_JITTER: Final = 0.2
-"""Share of a wait left to chance, lest many relays knock at once."""
 _KILL_S: Final = 0.2
 """Longest wait for a killed process to be gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PushSettings:
-    """How long an output waits before it does something about it."""
-
-    queue_s: float = 4.0
-    """Stream time that may wait for a slow server."""
-    queue_bytes: int = 16 << 20
-    fresh_s: float = 1.0
-    """Stream time, from a key frame on, that a session may begin with; later ones see all later."""
-    stall_s: float = 5.0
-    """For an answer, or for a packet to be taken."""
-    retry_s: float = 0.5
-    """Before the first new try; doubled each time."""
-    retry_max_s: float = 3.0
-    """A server that returns is found within that and a connection's time."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """More options of FFmpeg's muxer, passed as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,44 +60,6 @@ class OutputState:
     """Why the last session ended, without secrets."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutputStreams:
-    """The streams of an output, by what encodes them; read when an output is made."""
-
-    video: av.VideoCodecContext
-    """An open encoder with `Flags.global_header`."""
-    audio: av.AudioCodecContext | None
-    """An open encoder, or the decoder of a stream whose packets are copied."""
-
-    def facts(self) -> list[dict[str, object]]:
-        """What a muxer must know, as the plan for `pusher` has it."""
-        if not self.video.extradata:
-            raise ValueError("the video encoder must be open and have Flags.global_header set")
-        video = {
-            "size": {"width": self.video.width, "height": self.video.height},
-            "sample_rate": None,
-            "frame_rate": str(self.video.framerate or 0),
-            "aspect": str(self.video.sample_aspect_ratio or 0),
-        }
-        found = [_common(self.video) | video]
-        if self.audio is not None:
-            audio = {
-                "size": {},
-                "sample_rate": self.audio.sample_rate,
-                "layout": self.audio.layout.name,
-            }
-            found.append(_common(self.audio) | audio)
-        return found
-
-
-def _common(context: av.CodecContext) -> dict[str, object]:
-    return {
-        "codec": context.codec.canonical_name,
-        "extradata": (context.extradata or b"").hex(),
-        "bit_rate": context.bit_rate or 0,
-    }
-
-
 class Output:
     """One URL that is published to.
 
@@ -158,7 +82,7 @@ class Output:
         waiting = self._settings
         self._queue = Queue(waiting.queue_s, waiting.queue_bytes, waiting.fresh_s)
         self._state = OutputState()
-        self._session = Session(_plan(url, streams, waiting), waiting.stall_s)
+        self._session = Session(plan(url, streams, waiting), waiting.stall_s)
         self._was_open = self._is_lost = False
         self._deadline: float | None = None
         self._closing = threading.Event()
@@ -240,16 +164,15 @@ class Output:
             self._thread.join(max(0.0, self._deadline - time.monotonic()) + _KILL_S)
 
     def _run(self) -> None:
-        wait = self._settings.retry_s
+        backoff = Backoff(first=self._settings.retry_s, longest=self._settings.retry_max_s)
+        failures = 0
         while self._deadline is None:
             why = self._publish()
             if self._deadline is not None:
                 break
-            if self._lasted() > self._settings.retry_max_s:
-                wait = self._settings.retry_s
+            failures = 1 if self._lasted() > backoff.longest else failures + 1
             self._lost(masked(why, self._url))
-            self._closing.wait(wait * random.uniform(1 - _JITTER, 1))
-            wait = min(2 * wait, self._settings.retry_max_s)
+            self._closing.wait(backoff.pause(failures))
         self._session.end()
         with self._lock:
             self._queue.clear()
@@ -361,29 +284,3 @@ def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
         output.begin_close(deadline)
     for output in outputs:
         output.await_close()
-
-
-def muxer_for(url: str) -> str:
-    """FFmpeg's muxer for what is published to a URL or file. Raises UsageError."""
-    if not is_url(url):
-        return container_format(Path(url))
-    scheme = url.partition("://")[0].lower()
-    if scheme not in FORMATS:
-        known = ", ".join(f"{name}://" for name in FORMATS)
-        raise UsageError(f"cannot publish to {scheme}://; use one of {known} or a file")
-    return FORMATS[scheme]
-
-
-def _plan(url: str, streams: OutputStreams, settings: PushSettings) -> bytes:
-    """The line that tells `pusher` what to do."""
-    muxer = muxer_for(url)
-    options = _OPTIONS.get(muxer, {}) if is_url(url) else {}
-    plan = {
-        "url": url if is_url(url) else local(url),
-        "file": not is_url(url),
-        "format": muxer,
-        "options": {**_LIVE, **options, **settings.options},
-        "streams": streams.facts(),
-        "stall": settings.stall_s,
-    }
-    return json.dumps(plan).encode() + b"\n"

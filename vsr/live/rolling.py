@@ -168,9 +168,6 @@ class Parts:
 
     def __init__(self, report: Path, keep: int, head: Head) -> None:
         self._report, self._keep, self._head = report, keep, head
-        self._own = re.compile(
-            rf"{re.escape(report.stem)}-\d{{8}}T\d{{6}}Z{re.escape(report.suffix)}", re.ASCII
-        )
         self._names: list[str] = []
         self._newest = 0
         self._troubled = False
@@ -223,33 +220,49 @@ class Parts:
         self._troubled = True
 
     def _write(self, period: Period) -> None:
-        second = self._free(period.began)
-        path = self._named(second)
+        second = _free(self._report, max(int(period.began), self._newest + 1))
+        path = _part(self._report, second)
         ends = {"from": _iso(period.began), "to": _iso(period.began + period.seconds)}
         facts = self._head(period.rows, period.seconds) | {"period": ends}
         write_report(path, facts, period.rows)
         self._newest = second
         self._names.append(path.name)
 
-    def _free(self, began: float) -> int:
-        """The second to name a file after: after those before, whatever the system's clock does."""
-        second = max(int(began), self._newest + 1)
-        while self._named(second).exists():
-            second += 1
-        return second
-
-    def _named(self, second: int) -> Path:
-        stamp = datetime.fromtimestamp(second, UTC).strftime("%Y%m%dT%H%M%SZ")
-        return self._report.with_name(f"{self._report.stem}-{stamp}{self._report.suffix}")
-
     def _prune(self) -> None:
-        """Delete all but the newest; nothing that is not named as ours are."""
-        found = (p for p in self._report.parent.iterdir() if self._own.fullmatch(p.name))
-        files = sorted(p for p in found if p.is_file() and not p.is_symlink())
-        for old in files[: -self._keep]:
-            old.unlink(missing_ok=True)
-        kept = {p.name for p in files[-self._keep :]}
+        kept = _prune(self._report, self._keep)
         self._names = [name for name in self._names if name in kept]
+
+
+def set_aside(settings: RollingSettings) -> None:
+    """Keep the report of a run that failed as one of the parts, before the next run writes its own.
+
+    Raises OSError.
+    """
+    if settings.report is not None:
+        settings.report.rename(_part(settings.report, _free(settings.report, int(time.time()))))
+        _prune(settings.report, settings.keep)
+
+
+def _free(report: Path, second: int) -> int:
+    """The second to name a part after: after those before, whatever the system's clock does."""
+    while _part(report, second).exists():
+        second += 1
+    return second
+
+
+def _part(report: Path, second: int) -> Path:
+    stamp = datetime.fromtimestamp(second, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return report.with_name(f"{report.stem}-{stamp}{report.suffix}")
+
+
+def _prune(report: Path, keep: int) -> set[str]:
+    """Delete all parts but the newest, and nothing that is not named so; returns what is left."""
+    own = rf"{re.escape(report.stem)}-\d{{8}}T\d{{6}}Z{re.escape(report.suffix)}"
+    found = (p for p in report.parent.iterdir() if re.fullmatch(own, p.name, re.ASCII))
+    files = sorted(p for p in found if p.is_file() and not p.is_symlink())
+    for old in files[:-keep]:
+        old.unlink(missing_ok=True)
+    return {p.name for p in files[-keep:]}
 
 
 def _iso(seconds: float) -> str:

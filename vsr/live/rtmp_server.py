@@ -6,7 +6,6 @@ can neither disturb the one who publishes nor use up the machine.
 
 import contextlib
 import logging
-import math
 import socket
 import threading
 import time
@@ -16,14 +15,13 @@ from vsr.errors import InputError, reason
 from vsr.live.rtmp_amf import MOST_BYTES, ProtocolError
 from vsr.live.rtmp_session import Place, PublishedStream, RefusedError, negotiate
 from vsr.live.rtmp_wire import Wire
+from vsr.live.words import Words
 
 log = logging.getLogger(__name__)
 
 _MOST: Final = 8
 """Connections that do not publish yet, or are being refused; the oldest makes room for one more."""
 _DEADLINE_S: Final = 10.0
-_TELL_AGAIN_S: Final = 60.0
-"""Seconds after which the same trouble is worth another line."""
 _POLL_S: Final = 0.5
 _PAUSE_S: Final = 0.1
 
@@ -47,7 +45,7 @@ class RtmpListener:
         """The last that was handed out."""
         self._wires: dict[Wire, None] = {}
         """Of those who do not publish, oldest first."""
-        self._told: dict[str, float] = {}
+        self._log = Words(log, self.place.name)
         self._thread = threading.Thread(target=self._run, name="rtmp", daemon=True)
 
     def open(self) -> None:
@@ -109,7 +107,7 @@ class RtmpListener:
                 continue
             except OSError as exc:
                 if not self._closed:  # no descriptor is left, or the peer has gone
-                    self._tell("accept", f"cannot take a connection: {reason(exc)}")
+                    self._log.trouble(f"cannot take a connection: {reason(exc)}", "accept")
                     time.sleep(_PAUSE_S)
                 continue
             self._begin(Wire(connection, MOST_BYTES), str(peer[0]))
@@ -126,7 +124,7 @@ class RtmpListener:
             return
         if crowded and oldest is not None:  # whoever idles must not keep the publisher out
             oldest.cut()
-            self._tell("many", "too many are connected that do not publish: the oldest is cut")
+            self._log.trouble("too many are connected that do not publish: the oldest is cut")
         try:
             threading.Thread(
                 target=self._talk, args=(wire, peer), name="rtmp-peer", daemon=True
@@ -150,14 +148,15 @@ class RtmpListener:
             self._hand_over(wire, peer)
             return
         except RefusedError as exc:
-            self._tell(str(exc), f"{peer} refused: {exc}")
+            self._log.trouble(f"{peer} refused: {exc}", str(exc))
             wire.part()
         except ProtocolError as exc:
-            self._tell("protocol", f"{peer} refused: it does not speak RTMP ({exc})")
+            self._log.trouble(f"{peer} refused: it does not speak RTMP ({exc})", "protocol")
         except TimeoutError:
-            self._tell("slow", f"{peer} refused: did not publish within {self._patience:g} s")
+            words = f"{peer} refused: did not publish within {self._patience:g} s"
+            self._log.trouble(words, "slow")
         except OSError as exc:
-            log.debug("%s: %s went away: %s", self.place.name, peer, reason(exc))
+            self._log.debug("%s went away: %s", peer, reason(exc))
         except Exception:  # a defect of ours must not keep a publisher's place
             log.debug("talking to %s failed", peer, exc_info=True)
         self._drop(wire, claimed)
@@ -184,12 +183,3 @@ class RtmpListener:
         with self._changed:
             self._wires.pop(wire, None)
             self._taken = self._taken and not claimed
-
-    def _tell(self, kind: str, words: str) -> None:
-        """Warn, but of one kind of trouble not again and again: strangers must not fill a log."""
-        with self._changed:
-            at = time.monotonic()
-            again = at - self._told.get(kind, -math.inf) < _TELL_AGAIN_S
-            if not again:
-                self._told[kind] = at
-        log.log(logging.DEBUG if again else logging.WARNING, "%s: %s", self.place.name, words)

@@ -67,6 +67,8 @@ class Rungs:
         self._backend, self._stage, self._stopped = backend, stage, stopped
         self._preparation: Preparation | None = None
         self._turns = Turns(self._enlarge)
+        self.broken = False
+        """Whether not even bicubic works: nobody should begin with these."""
         self.renewed = 0
         """How many times an engine took another's place: costs are others then."""
         missing = wanted is not None and not all(
@@ -137,6 +139,7 @@ class Rungs:
         lightest = self._rungs[-1]
         lightest.failures += 1
         if lightest.failures > 1 or lightest.backend.name == "openvino":
+            self.broken = True
             raise BackendError(f"bicubic failed too: {exc}") from exc
         log.error("bicubic failed and is computed by OpenVINO from now on: %s", exc)
         cpu = load_backend("openvino", live=True)

@@ -1,15 +1,15 @@
 """What a relay is asked to do, and what can be seen to be wrong with it at once."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import av
 
 from vsr.encoder import EncoderSettings
 from vsr.errors import OutputError, UsageError
 from vsr.live.ingest import IngestSettings
-from vsr.live.push import muxer_for
+from vsr.live.push_plan import muxer_for
 from vsr.live.rolling import RollingSettings
 from vsr.location import is_url, local
 from vsr.models import DEFAULT
@@ -39,15 +39,6 @@ class RelaySettings:
     rolling: RollingSettings = field(default_factory=RollingSettings)
 
 
-class Named(logging.LoggerAdapter[logging.Logger]):
-    """Lines that say which relay of several they are about."""
-
-    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        """Put the name before a line."""
-        name = (self.extra or {}).get("name")
-        return (f"{name}: {msg}" if name else msg), kwargs
-
-
 def check_urls(input_: str, outputs: Sequence[str]) -> None:
     """Raises UsageError or OutputError for what cannot be relayed or published to."""
     if not outputs:
@@ -56,14 +47,37 @@ def check_urls(input_: str, outputs: Sequence[str]) -> None:
         raise UsageError("input and outputs must all differ: a relay would feed on itself")
     for url in outputs:
         muxer_for(url)
+        _check_protocol(url)
         folder = Path(local(url)).parent
         if not is_url(url) and not folder.is_dir():
             raise OutputError(f"the output folder does not exist: {folder} (create it first)")
 
 
 def check_ingest(input_: str, settings: IngestSettings) -> None:
-    """Raises UsageError for settings that would do nothing."""
+    """Raises UsageError for what cannot be read, and for settings that would do nothing."""
+    if not settings.listen:
+        _check_protocol(input_)
     if settings.loop and (is_url(input_) or settings.listen):
         raise UsageError("--loop reads a file again; a stream is always taken up again")
     if settings.listen and settings.retry_max:
         raise UsageError("--listen waits for publishers without end: leave out --retry-max")
+
+
+def _check_protocol(url: str) -> None:
+    """Raises UsageError where FFmpeg was built without what a URL needs.
+
+    Otherwise it would be tried again for ever. FFmpeg looks for the protocol before it asks whether
+    it may use it; that it may not keeps the network out of this.
+    """
+    if not is_url(url):
+        return
+    try:
+        av.open(url, "r", options={"protocol_whitelist": "none"}).close()
+    except av.error.ProtocolNotFoundError:
+        scheme = url.partition("://")[0]
+        raise UsageError(
+            f"this FFmpeg has no {scheme}: use another protocol, or a PyAV built on an FFmpeg "
+            f"that has it"
+        ) from None  # FFmpeg's words hold the whole URL
+    except (av.error.FFmpegError, OSError, ValueError):
+        return

@@ -33,12 +33,6 @@ class Turns:
         self._waiting: list[_Order] = []
         self._engine = threading.Lock()
 
-    @property
-    def waiting(self) -> list[Frame]:
-        """Frames whose turn has not come."""
-        with self._door:
-            return [order.frame for order in self._waiting]
-
     def enlarge(self, frame: Frame, rung: int) -> Frame:
         """The frame by that rung; raises what `work` raises, in everyone it concerns."""
         order = _Order(frame, rung)

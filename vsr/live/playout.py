@@ -1,0 +1,266 @@
+"""Keeps an output going from its first picture to its last, whatever comes in and whatever not.
+
+Every picture is enlarged by the rung that is in time for it and published at the output's own time.
+When no picture comes, the last one goes out again, with silence, so that the output's session, its
+viewers and its clock go on.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, Final
+
+from vsr.errors import InputError, OutputError
+from vsr.frame import Frame, Planes, Stamps, now
+from vsr.live.audio import Sound
+from vsr.live.clock import OutputClock
+from vsr.live.ladder import DROP, Ladder, LadderSettings
+from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.publish import TIME_BASE, Publisher
+from vsr.live.rungs import FALLBACK, Rungs
+from vsr.live.settings import RelaySettings
+from vsr.live.slate import Slate
+from vsr.live.status_board import StatusBoard
+from vsr.live.words import Words
+from vsr.report import Report
+
+POLL: Final = 0.05
+"""Seconds between two looks at whether it is to stop."""
+_FILL_AFTER: Final = 0.5
+"""Seconds without a picture after which the last one is shown again."""
+_QUIET: Final = 0.6
+"""Seconds without sound after which there is silence."""
+
+
+class Playout:
+    """What is live: the clock, the ladder, the sound and the outputs. For one thread."""
+
+    def __init__(
+        self, outputs: Sequence[str], settings: RelaySettings, first: Connected, *, rungs: Rungs,
+        mailbox: Mailbox, slate: Slate, report: Report, board: StatusBoard, words: Words,
+        stop: threading.Event,
+    ) -> None:  # fmt: skip
+        """Connect to the outputs, for a source like its `first` session.
+
+        `report` is told of what comes in, its ledger and `board` of every picture, `words` of
+        changes. Raises UsageError or OutputError.
+        """
+        self._settings, self._mailbox, self._slate = settings, mailbox, slate
+        self._report, self._board, self._log, self._stop = report, board, words, stop
+        self._name = report.input["name"]
+        info = first.info
+        self._interval = float(1 / info.rate)
+        self._clock = OutputClock(self._interval)
+        self._sound = Sound(first.sound) if first.sound else None
+        context = self._sound.context if self._sound else None
+        self._publisher = Publisher(
+            outputs, settings.encoder, info, rungs.out_size, context,
+            report.ledger, board, stop.is_set,
+        )  # fmt: skip
+        self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs
+        times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)
+        self._ladder = Ladder(self._costs, times, now())
+        self._rung = self._ladder.rung
+        self._last: Planes | None = None
+        self._away = False
+        self._heard_at = 0.0
+        self._sessions, self._repeated, self._dropped = 1, 0, 0
+        self._shifts: list[float | None] = [None, None]
+        self._began = now()
+        self._due = self._began + _FILL_AFTER
+
+    @property
+    def rung(self) -> str:
+        """What enlarges now."""
+        return self._rungs.names[self._rung]
+
+    def run(self) -> None:
+        """Until the source is given up or `stop` is set.
+
+        Raises InputError for a source that could not be read, and what publishing or enlarging
+        raises.
+        """
+        while not self._stop.is_set():
+            item = self._mailbox.take(min(POLL, max(0.0, self._due - now())))
+            if isinstance(item, Frame):
+                self._picture(item)
+            elif isinstance(item, Heard):
+                self._hear(item)
+            elif isinstance(item, Connected):
+                self._connected(item)
+            elif isinstance(item, Lost):
+                if item.final:
+                    self._end(item)
+                    return
+                self._lost(item)
+            while self._mailbox.dropped:
+                self._drop(self._mailbox.dropped.popleft())
+            if now() >= self._due:
+                self._fill()
+
+    def _picture(self, frame: Frame) -> None:
+        arrived = frame.stamps.read
+        if self._last is None and arrived < self._began:
+            return  # it waited for the engines: live begins with what comes now
+        if self._clock.skips(arrived):
+            self._drop(frame)
+            self._due = now() + _FILL_AFTER  # there is a picture: it is only too old
+            return
+        if self._publisher.tail is not None:
+            self._ladder.followed(self._publisher.tail)
+        if self._renewed != self._rungs.renewed:
+            self._learn_costs()
+        rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
+        if rung == DROP:
+            self._drop(frame)
+            return
+        self._change_to(self._ladder.rung)
+        began = now()
+        done = self._rungs.enlarge(frame, rung)
+        if done.event != FALLBACK:
+            self._ladder.done(rung, now() - began)
+        elif self._rungs.is_lost(rung):
+            self._ladder.give_up(rung)
+        self._last = done.planes
+        self._slate.end()
+        time = self._clock.picture(frame.time, arrived)
+        self._shifts[0] = time - frame.time
+        self._board.pictures(frame.planes, done.planes)
+        self._publisher.show(self._numbered(done, time), time)
+        self._due = now() + max(_FILL_AFTER, 3 * self._interval)
+        self._quieten(time)
+
+    def _learn_costs(self) -> None:
+        """Engines that were built meanwhile have taken the place of slower ones."""
+        self._renewed = self._rungs.renewed
+        costs = self._rungs.costs
+        for rung in reversed(range(len(costs))):
+            if costs[rung] != self._costs[rung]:
+                self._ladder.learn(rung, costs[rung], now())
+        self._costs = costs
+
+    def _numbered(self, frame: Frame, time: float) -> Frame:
+        """The frame as a row of the ledger: counted through all sessions, at the output's time."""
+        index, self._report.frames_in = self._report.frames_in, self._report.frames_in + 1
+        pts = round(max(0.0, time) * TIME_BASE.denominator)
+        return replace(frame, index=index, pts=pts, time_base=TIME_BASE)
+
+    def _change_to(self, rung: int) -> None:
+        if rung != self._rung:
+            self._log.info(
+                "now by %s instead of %s", *(self._rungs.names[k] for k in (rung, self._rung))
+            )
+            self._rung = rung
+
+    def _drop(self, frame: Frame) -> None:
+        """Even bicubic would have been late, or what stood in for it has had its time."""
+        if self._last is None and frame.stamps.read < self._began:
+            return
+        self._dropped += 1
+        self._log.trouble("even bicubic is late: pictures are dropped")
+        frame.event = "dropped"
+        self._publisher.note(self._numbered(frame, self._clock.last))
+
+    def _hear(self, heard: Heard) -> None:
+        time = self._clock.sound(heard.time)
+        if self._sound is None or time is None:
+            return
+        self._shifts[1] = time - heard.time
+        for packet in self._sound.send(heard.packet, time):
+            self._heard_at = now()  # not before: what gives no sound leaves silence
+            self._publisher.sound(packet)
+
+    def _quieten(self, end: float) -> None:
+        """Silence where sound should be."""
+        if self._sound and now() - self._heard_at > _QUIET:
+            for packet in self._sound.silence(end):
+                self._publisher.sound(packet)
+
+    def _connected(self, item: Connected) -> None:
+        self._shifts = [None, None]
+        self._sessions += 1
+        level = logging.INFO if self._away else logging.DEBUG
+        self._away = False
+        self._clock.end_session()
+        if self._sound:
+            self._sound.begin(item.sound)
+        elif item.sound:
+            self._log.trouble(f"{self._name} has sound now; the output began without and stays so")
+        self._log.log(level, "%s is back", self._name)
+
+    def _lost(self, item: Lost) -> None:
+        self._report.lost += item.missing
+        self._clock.end_session()
+        self._due = min(self._due, now() + self._interval)
+        if self._settings.ingest.loop and not item.failed:
+            return  # it begins again as it was asked to
+        if not self._away:  # of all the attempts that fail, nobody wants to read
+            self._log.warning(
+                "%s; the last picture stays, %s", item.reason, self._settings.ingest.next
+            )
+        self._away = True
+
+    def _end(self, item: Lost) -> None:
+        if item.failed:
+            raise InputError(item.reason)
+        self._log.info("%s", item.reason)
+        if item.missing:
+            self._report.losses.append(item.reason)
+            self._report.lost += item.missing
+
+    def _fill(self) -> None:
+        """The last picture again, or the slate, with silence."""
+        wall = now()
+        self._due = max(self._due + self._interval, wall - self._interval)
+        if self._last is None:
+            return
+        time = self._clock.filler(wall)
+        frame = Frame(
+            planes=self._slate.show(self._last, wall), index=-1, pts=0, time_base=Fraction(1),
+            duration=0,
+            stamps=Stamps(read=wall, decoded=wall, infer_start=wall, infer_end=wall),
+            event="repeated",
+        )  # fmt: skip
+        self._repeated += 1
+        self._publisher.show(frame, time)
+        self._quieten(time)
+
+    def close(self) -> None:
+        """End every output's session and complete the report, within about 1.4 s."""
+        self._publisher.close()
+        report = self._report
+        report.seconds = now() - self._began
+        report.frames_out = self._publisher.shown
+        report.lost += self._dropped
+
+    def check_published(self) -> None:
+        """Raises OutputError when everything was in vain."""
+        if not self._publisher.was_open:
+            reasons = [state["last_error"] for state in self._publisher.states()]
+            why = next(filter(None, reasons), "no output was open in time")
+            raise OutputError(f"nothing was published: {why}")
+
+    def figures(self) -> dict[str, Any]:
+        """What a report ends with; of a relay that has gone live."""
+        repairs = self._clock.repairs
+        return {
+            "rung": self.rung,
+            "rung_changes": self._ladder.changes,
+            "sessions": self._sessions,
+            "repeated": self._repeated,
+            "dropped": self._dropped,
+            "skipped": repairs.skipped,
+            "jumps": repairs.jumps,
+            "nudged": repairs.nudged,
+            "outputs": self._publisher.states(),
+            "waiting": self._mailbox.waiting,
+            "encoding": self._publisher.waiting,
+            "av_offset_ms": self._offset_ms(),
+        }
+
+    def _offset_ms(self) -> float | None:
+        """By how much pictures were moved further than their sound."""
+        picture, sound = self._shifts
+        return None if picture is None or sound is None else round(1000 * (picture - sound), 3)
