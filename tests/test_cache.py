@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
 
+from vsr import cache as cache_module
 from vsr.cache import MAGIC, DamagedError, EngineCache, EngineKey, read_entry
 from vsr.errors import BackendError
 
@@ -423,6 +424,60 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
     with builder(tmp_path, 0.3) as first, builder(tmp_path, 0.3) as second:
         said = sorted((first.communicate(timeout=60)[0], second.communicate(timeout=60)[0]))
     assert said == ["built\n", "cached\n"]
+    assert (tmp_path / "builds").read_bytes() == b"x"
+
+
+def test_who_waits_for_another_builder_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cache_module, "_SILENT_S", 0.05)
+    caplog.set_level(logging.INFO)
+    cache, results, building = EngineCache(tmp_path), [], Event()
+
+    def make() -> tuple[bytes, dict[str, Any]]:
+        building.set()
+        deadline = time.monotonic() + 10
+        while not caplog.messages:
+            assert time.monotonic() < deadline, "the other waits in silence"
+            time.sleep(0.01)
+        time.sleep(0.2)
+        return PLAN, {}
+
+    first = Thread(target=lambda: results.append(cache.get(KEY, make)))
+    first.start()
+    assert building.wait(10)
+    assert cache.get(KEY, never)[0::2] == (PLAN, True)
+    first.join()
+    assert [cached for _, _, cached in results] == [False]
+    assert caplog.messages == [f"waiting for another vsr that builds {KEY.file}"]
+
+
+def test_who_waits_a_moment_only_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with builder(tmp_path, 0.2) as process:
+        wait_for(tmp_path / "builds")
+        assert EngineCache(tmp_path / "engines").get(KEY, never)[2]
+        assert process.wait(30) == 0
+    assert caplog.messages == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT is sent otherwise elsewhere")
+def test_waiting_for_another_builder_can_be_interrupted(tmp_path: Path) -> None:
+    with builder(tmp_path, 60) as first:
+        wait_for(tmp_path / "builds")
+        command = [sys.executable, "-c", BUILDER, str(tmp_path), "0"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=ROOT, stderr=pipe, text=True) as second:
+            time.sleep(1.0)  # it is imported and waits; sooner it would be interrupted as well
+            began = time.monotonic()
+            second.send_signal(signal.SIGINT)
+            _, errors = second.communicate(timeout=30)
+        assert time.monotonic() - began < 5
+        assert second.returncode != 0
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+        first.kill()
     assert (tmp_path / "builds").read_bytes() == b"x"
 
 

@@ -76,6 +76,9 @@ class FakeEngine:
     slots: int = 3
     failing: int = -1
     """The picture it cannot do."""
+    error: type[BackendError] = BackendError
+    at_once: bool = False
+    """Whether it says so when it is given the picture, and not when it is asked for it."""
     size: tuple[int, int] | None = None
     taken: list[int] = field(default_factory=list)
     under_way: int = 0
@@ -85,10 +88,13 @@ class FakeEngine:
         if self.under_way == self.slots:
             raise BackendError("more pictures submitted than the engine has slots")
         assert self.size in (None, planes[0].shape[::-1])
+        index = int(planes[1][0, 0])
+        if self.at_once and index == self.failing:
+            raise self.error("this picture is too much")
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         y, u, v = (enlarged(plane) for plane in planes)
-        self.taken.append(int(u[0, 0]))
+        self.taken.append(index)
         return FakeTicket(self, (self.paint(y), u, v))
 
 
@@ -102,7 +108,7 @@ class FakeTicket:
     def result(self) -> Planes:
         self.engine.under_way -= 1
         if self.planes[1][0, 0] == self.engine.failing:
-            raise BackendError("this picture is too much")
+            raise self.engine.error("this picture is too much")
         return self.planes
 
 

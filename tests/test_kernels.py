@@ -4,7 +4,11 @@ Without a GPU, `cuda_on_host.h` runs the .cu files: every index, border, weight 
 what is not are the PTX instructions of warp.cuh, which only the tests marked `gpu` execute.
 """
 
+import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +27,7 @@ from vsr.kernels import (
     residual_e_launch,
     shuffle_launch,
 )
+from vsr.kernels.compile import _for_older_drivers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -184,6 +189,8 @@ def test_every_kernel_compiles_for_every_gpu(name: str, arch: int) -> None:
     cubin = compile_kernel(name, arch, "cubin")
     assert cubin.startswith(b"\x7fELF")
     assert f".text.{name}".encode() in cubin
+    flags = int.from_bytes(cubin[48:52], "little")  # e_flags of a 64-bit ELF file
+    assert flags >> 8 & 0xFF == arch
 
 
 @pytest.mark.usefixtures("nvrtc")
@@ -195,13 +202,46 @@ def test_ptx_uses_the_tensor_cores_of_its_gpu(arch: int, product: bytes) -> None
     assert product in ptx
 
 
+OLD_PTXAS = "/usr/local/cuda/bin/ptxas"
+
+
+@pytest.mark.usefixtures("nvrtc")
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("name", KERNELS)
+def test_ptx_is_for_the_oldest_drivers_that_know_the_gpu(
+    name: str, arch: int, tmp_path: Path
+) -> None:
+    """NVRTC 13.5 writes PTX 9.5, which a driver of CUDA 13.0 refuses; `ptxas` checks the rest."""
+    ptx = compile_kernel(name, arch, "ptx")
+    found = re.search(rb"^\.version (\d+)\.(\d+)$", ptx, re.MULTILINE)
+    assert found is not None
+    assert (int(found[1]), int(found[2])) <= (9, 0)
+    ptxas = shutil.which("ptxas") or OLD_PTXAS
+    if not Path(ptxas).exists():
+        pytest.skip("no ptxas (CUDA toolkit): the PTX cannot be assembled")
+    path = tmp_path / "kernel.ptx"
+    path.write_bytes(ptx.rstrip(b"\0"))
+    command = [ptxas, f"-arch=sm_{arch}", str(path), "-o", str(tmp_path / "kernel.cubin")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ptx_of_an_older_nvrtc_keeps_its_version() -> None:
+    old = b"// made by .version 1.0\n.version 7.8\n.target sm_86\n"
+    assert _for_older_drivers(old, 86) == old
+    new = old.replace(b"7.8", b"9.5")
+    assert _for_older_drivers(new, 86) == old.replace(b"7.8", b"8.0")
+    assert _for_older_drivers(new, 130) == new  # unknown yet: its own
+
+
 @pytest.mark.usefixtures("nvrtc")
 def test_a_refused_compilation_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="'shuffle' does not compile for sm_52: nvrtc: error"):
         compile_kernel("shuffle", 52, "cubin")
     monkeypatch.setattr("vsr.kernels.compile._source", lambda _: b"int x;\n#error broken\n")
-    with pytest.raises(BackendError, match="sm_87") as caught:
-        compile_kernel("shuffle", 87, "cubin")
+    compile_kernel.cache_clear()
+    with pytest.raises(BackendError, match="sm_86") as caught:
+        compile_kernel("shuffle", 86, "cubin")
     assert "\n" not in str(caught.value)
 
 
@@ -209,8 +249,9 @@ def test_missing_nvrtc_and_unknown_kernels_are_named(monkeypatch: pytest.MonkeyP
     with pytest.raises(BackendError, match="no kernel 'sharpen'; known: residual_e, shuffle"):
         compile_kernel("sharpen", 86, "cubin")
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    compile_kernel.cache_clear()
     with pytest.raises(BackendError, match="is missing: pip install cuda-bindings"):
-        compile_kernel("shuffle", 88, "cubin")
+        compile_kernel("shuffle", 86, "cubin")
 
 
 def test_the_bench_refuses_without_a_gpu() -> None:

@@ -1,6 +1,7 @@
 """The int8 form of a network: near the float one on OpenVINO, and of the form that runs fast."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import openvino as ov
 import pytest
 from onnx import numpy_helper
 
-from train.calibrate import Spread, quantiser, spreads, stark
+from train.calibrate import Spread, quantiser, spreads, stark, vivid
 from train.errors import TrainError
 from train.qdq import channel_classes, channel_factors, equalised, take_apart, with_linear_parts
 from train.qdq_writer import int8_weights, to_onnx
@@ -168,6 +169,17 @@ def test_text_is_made_of_black_and_white() -> None:
     assert (made.dtype, made.shape) == (np.uint8, picture.shape)
     assert set(np.unique(made)) == {0, 255}
     assert (made == made[..., :1]).all()
+
+
+def test_vivid_pictures_are_of_two_pure_colours_and_together_of_all() -> None:
+    rng = np.random.default_rng(5)
+    made = vivid([rng.integers(0, 256, (8, 9, 3)).astype(np.uint8) for _ in range(14)])
+    colours = [{tuple(pixel) for pixel in picture.reshape(-1, 3)} for picture in made]
+    assert {picture.dtype for picture in made} == {np.dtype(np.uint8)}
+    assert {len(two) for two in colours} == {2}
+    assert set.union(*colours) == set(product((0, 255), repeat=3))
+    assert len({frozenset(two) for two in colours}) > 7
+    assert set.union(*colours[:8]) == set.union(*colours)
 
 
 def test_linear_parts_are_in_float_only_where_that_lessens_the_error() -> None:

@@ -19,9 +19,10 @@ SOURCES = sorted(p for d in FOLDERS for p in (ROOT / d).rglob("*.py"))
 
 ORDER = [
     "version", "errors", "colour", "location", "resampling", "frame", "info", "timeline",
-    "source", "network", "graph", "precision", "rewrite", "rewrite_cpu", "cuda", "kernels",
+    "source", "network", "graph", "precision", "onnx_parts", "rewrite_rounding", "rewrite",
+    "rewrite_cpu", "cuda", "kernels",
     "rtx_plan", "trt", "cache", "build", "backends", "probe", "models", "checked", "encoder",
-    "carry", "sink",
+    "carry", "sink", "tiles",
     "upscaler", "ledger_html", "ledger", "pipeline", "report", "live", "job", "__init__",
     "progress", "doctor", "terminal", "ahead", "build_command", "relay_command", "cli",
 ]  # fmt: skip

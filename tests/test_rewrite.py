@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vsr.backends import Backend
 from vsr.network import sole_input
-from vsr.rewrite import dense, for_tensorrt, half, padded, relu_pairs
+from vsr.rewrite import dense, for_tensorrt, padded, relu_pairs
+from vsr.rewrite_rounding import half
 
 Array = npt.NDArray[Any]
 Rewrite = Callable[[onnx.ModelProto], onnx.ModelProto]

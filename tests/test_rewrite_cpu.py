@@ -11,7 +11,7 @@ import pytest
 from vsr import models
 from vsr.backends import Backend
 from vsr.network import inlinable, sole_input
-from vsr.rewrite import attribute
+from vsr.onnx_parts import attribute
 from vsr.rewrite_cpu import for_cpu
 
 SHIPPED = [(name, scale) for name in models.manifest() for scale in models.scales(name)]

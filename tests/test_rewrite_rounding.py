@@ -1,6 +1,6 @@
 """Rewrites that round, to half precision and to symmetric 8 bit, and TensorRT-RTX on them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,8 @@ from vsr.backends import Backend
 from vsr.errors import BackendError, ModelError
 from vsr.graph import NetworkFacts, PlaneGraph
 from vsr.network import sole_input
-from vsr.rewrite import for_tensorrt, half, symmetric
+from vsr.rewrite import for_tensorrt
+from vsr.rewrite_rounding import float_biases, half, symmetric
 from vsr.trt import BuildOptions, Library, Sizes, load_library
 
 ort: Any = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
@@ -194,7 +195,10 @@ QUANTISED = """
     sr = DepthToSpace <blocksize = 2> (f)"""
 
 
-def quantised(zero: int, weights: str = "i1", opset: int = 17, body: str = QUANTISED) -> Any:
+def quantised(
+    zero: int, weights: str = "i1", opset: int = 17, body: str = QUANTISED,
+    more: Mapping[str, Array] | None = None,
+) -> Any:  # fmt: skip
     """Activations in uint8 with zero points `zero` and 128, weights per channel."""
     network = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : {opset}]> test'
@@ -209,6 +213,7 @@ def quantised(zero: int, weights: str = "i1", opset: int = 17, body: str = QUANT
         "y": np.array(128, np.uint8), "ws": rng.uniform(1e-3, 2e-3, 4).astype(np.float32),
         "w": rng.integers(low, low + 255, (4, 1, 3, 3)).astype(weights),
         "wz": np.array([120, 128, 128, 200] if weights == "u1" else [0] * 4, weights),
+        **(more or {}),
     }  # fmt: skip
     used = {name for node in network.graph.node for name in node.input}
     network.graph.initializer.extend(
@@ -267,6 +272,82 @@ def test_symmetric_networks_compute_nearly_the_same(zero: int, weights: str) -> 
     assert computed(network, x).std() > 0.1
 
 
+BARE = QUANTISED.replace(", z)", ")").replace(", wz)", ")")
+"""Without zero points at the entry and for the weights: ONNX lets one leave them out."""
+
+
+@pytest.mark.parametrize("opset", [13, 17, 21])
+@pytest.mark.parametrize("weights", ["i1", "u1"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_zero_points_left_out_are_0_of_uint8(weights: str, opset: int, moved: bool) -> None:
+    body = BARE
+    if moved:  # codes that reach their dequantiser through another operator
+        body = body.replace("DequantizeLinear (q, s)", "DequantizeLinear (p, s)")
+        body = body.replace("d = Deq", "p = Transpose <perm = [0, 1, 2, 3]> (q) d = Deq")
+    network = quantised(0, weights, opset, body)
+    written = quantised(0, weights, opset)
+    zeros = numpy_helper.from_array(np.zeros(4, weights), "wz")
+    next(c for c in written.graph.initializer if c.name == "wz").CopyFrom(zeros)
+    x = in_range(0)
+    assert x.max() > 2  # in the upper half of uint8
+    np.testing.assert_array_equal(computed(network, x), computed(written, x))
+    after = symmetric(network)
+    onnx.checker.check_model(after, full_check=True)
+    np.testing.assert_array_equal(computed(after, x), computed(symmetric(written), x))
+    constants = {c.name: c.data_type for c in after.graph.initializer}
+    zero = [node.input[2] for node in after.graph.node if node.op_type == "QuantizeLinear"]
+    assert {constants[name] for name in zero} == {TensorProto.INT8}
+
+
+def test_int8_that_shares_a_scale_with_uint8_is_left_alone() -> None:
+    body = BARE.replace("(w, ws)", "(w, s)").replace("<axis = 0>", "")
+    network = quantised(0, body=body)
+    after = symmetric(network)
+    (before,) = (node for node in network.graph.node if node.output[0] == "k")
+    assert before in after.graph.node
+    x = in_range(0)
+    assert np.abs(computed(after, x) - computed(network, x)).mean() <= 0.02
+
+
+def test_int8_by_an_attribute_stays_as_it_is() -> None:
+    body = "q = QuantizeLinear <output_dtype = 3> (lr, s) sr = DequantizeLinear (q, s)"
+    network = quantised(0, opset=21, body=body)
+    assert symmetric(network) is network
+    told = quantised(0, opset=21, body=body.replace("= 3", "= 2"))
+    x = in_range(0)
+    step = 0.01 * 255 / 127
+    assert np.abs(computed(symmetric(told), x) - x).max() <= step / 2 * 1.001
+
+
+def with_bias(zero: bool, scale: Array) -> onnx.ModelProto:
+    """As quantisers of ONNX Runtime and others write a bias: int32 codes."""
+    given = "(b, bs, bz)" if zero else "(b, bs)"
+    body = QUANTISED.replace("(d, k)", "(d, k, c)").replace(
+        "a = Conv", f"c = DequantizeLinear <axis = 0> {given} a = Conv"
+    )
+    codes = np.array([900, -40_000, 7, 123_456], np.int32)
+    values = {"b": codes, "bs": scale, "bz": np.zeros(scale.shape, np.int32)}
+    return quantised(128, body=body, more=values)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("scale", [0.001, [0.001, 0.01, 0.1, 1e-4]], ids=["one", "each"])
+def test_quantised_biases_become_the_floats_they_are(
+    zero: bool, scale: float | list[float]
+) -> None:
+    network = with_bias(zero, np.array(scale, np.float32))
+    after = float_biases(network)
+    onnx.checker.check_model(after, full_check=True)
+    x = in_range(128)
+    np.testing.assert_allclose(computed(after, x), computed(network, x), rtol=0, atol=0.011)
+    kinds = {c.data_type for c in after.graph.initializer}
+    assert TensorProto.INT32 not in kinds
+    assert {n.output[0] for n in network.graph.node} - {n.output[0] for n in after.graph.node} == {
+        "c"
+    }
+    assert float_biases(after) is after
+
+
 def test_networks_without_uint8_stay_as_they_are() -> None:
     once = symmetric(quantised(3))
     assert symmetric(once) is once
@@ -296,6 +377,18 @@ def test_half_precision_quantisers_get_the_opset_that_has_them(opset: int) -> No
     assert np.abs(computed(after.network, x) - expected).mean() <= 0.005
 
 
+def test_quantised_weights_alone_get_that_opset_too() -> None:
+    body = """
+        k = DequantizeLinear <axis = 0> (w, ws) a = Conv <pads = [1, 1, 1, 1]> (lr, k)
+        sr = DepthToSpace <blocksize = 2> (a)"""
+    network = quantised(0, body=body)
+    after = for_tensorrt(network, "fp16").network
+    assert [o.version for o in after.opset_import] == [19]
+    onnx.checker.check_model(after, full_check=True)
+    x = in_range(0)
+    np.testing.assert_allclose(computed(after, x), computed(network, x), atol=0.01)
+
+
 # ---- what TensorRT-RTX makes of it
 
 
@@ -318,6 +411,16 @@ def test_tensorrt_rtx_takes_symmetric_quantisers_only(rtx: Library, weights: str
         rtx.build(planes_to_planes(quantised(3, weights)), OPTIONS)
     ready = for_tensorrt(quantised(3, weights), "int8")
     assert len(rtx.build(planes_to_planes(ready.network), OPTIONS).plan) > 1000
+
+
+@pytest.mark.parametrize("weights", ["i1", "u1"])
+def test_tensorrt_rtx_takes_zero_points_left_out_and_quantised_biases(
+    rtx: Library, weights: str
+) -> None:
+    bare = quantised(0, weights, body=BARE)
+    for network in (bare, with_bias(False, np.array(0.001, np.float32))):
+        ready = for_tensorrt(network, "int8")
+        assert len(rtx.build(planes_to_planes(ready.network), OPTIONS).plan) > 1000
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

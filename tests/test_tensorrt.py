@@ -26,7 +26,7 @@ from tests.host_gpu import (
     right,
     stream,
 )
-from vsr import models, upscaler
+from vsr import models, tiles
 from vsr.backends import Backend, load_backend, tensorrt
 from vsr.backends.tensorrt import TensorRtBackend, check_gpu
 from vsr.build import Builder, Gpu
@@ -273,7 +273,7 @@ def test_the_upscaler_makes_what_openvino_makes(batch: int, backend: TensorRtBac
 def test_tiles_leave_no_trace(
     size: tuple[int, int], batch: int, backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 80 * 64)
+    monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 80 * 64)
     assert same(backend, size, 4, batch).tiles > 1
 
 
@@ -289,6 +289,44 @@ def test_packets_between_frames_do_not_exhaust_a_batch(backend: TensorRtBackend)
         if isinstance(item, Frame)
     ]
     assert done == [(k, True) for k in range(40)]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_openvino_goes_on_where_the_gpu_fails_for_good(
+    batch: int, precision: str, backend: TensorRtBackend, host: Machine,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """As after an illegal access: no picture is lost, and no engine is thrown away or built."""
+    backend.compile(replace(model(), precision="fp32").graph(COLOUR), SIZE, batch)  # one is there
+    found = Upscaler(
+        replace(model(), precision=precision), backend, COLOUR, SIZE, batch, patient=True
+    )
+    builds, copies, copy = host.trt.builds, iter(range(1000)), host.cuda.copy_in
+
+    def fail(*_: object) -> None:
+        raise BackendError("CUDA failed in cuMemcpyHtoDAsync: an illegal memory access")
+
+    def dying(*arguments: Any) -> None:
+        if next(copies) < 6:
+            copy(*arguments)
+            return
+        monkeypatch.setattr(host.cuda, "synchronize", fail)
+        host.trt.broken_plans |= {EngineCache().load(e) for e in EngineCache().entries()}
+        fail()
+
+    monkeypatch.setattr(host.cuda, "copy_in", dying)
+    done = list(found.process(frames(40, SIZE)))
+    for before, after in zip(frames(40, SIZE), done, strict=True):
+        if isinstance(before, str) or isinstance(after, str):
+            assert after == before
+            continue
+        assert after.index == before.index
+        pairs = zip(after.planes, right(cubic(), before.planes), strict=True)
+        assert max(int(np.abs(a.astype(int) - b).max()) for a, b in pairs) <= 1  # in half
+    assert caplog.messages[-1].endswith(": using cubic on openvino in fp32")
+    assert host.trt.builds == builds
+    assert len(entries()) == builds
 
 
 def test_without_memory_smaller_batches_and_then_tiles_are_taken(

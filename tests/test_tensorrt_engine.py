@@ -19,9 +19,11 @@ from tests.host_gpu import (
     right,
     stream,
 )
-from vsr.backends.tensorrt_engine import RING, Block, TensorRtTicket
+from vsr import pipeline
+from vsr.backends.tensorrt_engine import IN_ENCODER, IN_QUEUES, RING, Block, TensorRtTicket
 from vsr.errors import BackendError, OutOfMemoryError
-from vsr.frame import now
+from vsr.frame import Planes, now
+from vsr.live import publish
 from vsr.trt import BuildOptions, Sizes
 
 
@@ -94,6 +96,23 @@ def test_results_stay_right_after_their_slot_and_engine_were_used_again(host: Ma
     kept = dict(stream(engine, 20))
     del engine
     assert all(equal(planes, right(cubic(), noise(k))) for k, planes in kept.items())
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_as_many_results_may_be_kept_as_queues_and_encoders_hold(batch: int, host: Machine) -> None:
+    """Or a run with -c utvideo on 16 cores would wait for memory until it is given up."""
+    engine = host.engine(cubic(), SIZE, batch)
+    most = IN_QUEUES + IN_ENCODER - 1  # and the one in the loop's hand
+    kept: dict[int, Planes] = {}
+    for k, planes in stream(engine, most + 3 * engine.slots):
+        if k < most:
+            kept[k] = planes
+    assert all(equal(planes, right(cubic(), noise(k))) for k, planes in kept.items())
+
+
+def test_what_queues_hold_is_counted() -> None:
+    assert IN_QUEUES >= pipeline.DEPTH + 2  # the picture that is put, the one that is encoded
+    assert IN_QUEUES >= publish._QUEUE + 4  # and the last one, and the status page's
 
 
 def test_results_are_views_of_pinned_memory_that_may_be_written(host: Machine) -> None:

@@ -14,14 +14,15 @@ import onnx
 import onnx.parser
 import pytest
 
-from vsr import models, upscaler
+from vsr import models, tiles
 from vsr.backends import Backend
 from vsr.colour import Colour
 from vsr.errors import BackendError, InputError
 from vsr.frame import Frame, Planes, now
 from vsr.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.models import Model
-from vsr.upscaler import Span, Upscaler, plan_tiles, spans, tile_length
+from vsr.tiles import Span, plan_tiles, spans, tile_length
+from vsr.upscaler import Upscaler
 
 ROOT = Path(__file__).parents[1]
 COLOUR = Colour(full_range=True)
@@ -91,7 +92,7 @@ def run(model: Model, backend: Backend, planes: Planes) -> Planes:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tiles, as if memory were scarce."""
-    monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 80 * 64)
+    monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 80 * 64)
 
 
 # ---- cutting
@@ -171,7 +172,7 @@ def test_small_pictures_are_not_cut(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", [(1920, 1080), (1281, 721), (3840, 2160), (100, 9999)], ids=str)
 def test_large_pictures_are_cut_into_tiles_that_fit(size: tuple[int, int]) -> None:
     plan = plan_tiles(repeating(), *size)
-    assert plan.width * plan.height <= upscaler.MAX_TILE_PIXELS
+    assert plan.width * plan.height <= tiles.MAX_TILE_PIXELS
     assert len(plan.columns) * len(plan.rows) > 1
     assert plan.pad == (0, 0)
 
@@ -179,7 +180,7 @@ def test_large_pictures_are_cut_into_tiles_that_fit(size: tuple[int, int]) -> No
 @pytest.mark.parametrize(("scale", "share"), [(3, 4 / 9), (4, 1 / 4), (8, 1 / 16)])
 def test_tiles_of_large_factors_are_smaller(scale: int, share: float) -> None:
     plan = plan_tiles(repeating(scale=scale, radius=64), 1280, 720)
-    assert plan.width * plan.height <= upscaler.MAX_TILE_PIXELS * share
+    assert plan.width * plan.height <= tiles.MAX_TILE_PIXELS * share
 
 
 def test_bicubic_is_never_cut(backend: Backend) -> None:
@@ -228,7 +229,7 @@ def assert_no_trace(
 ) -> None:
     planes = noise(*size)
     whole = run(model, backend, planes)
-    monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 80 * 64)
+    monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 80 * 64)
     plan = plan_tiles(model, *size)
     assert len(plan.columns) * len(plan.rows) > 1
     for a, b in zip(whole, run(model, backend, planes), strict=True):
@@ -296,7 +297,7 @@ def test_frames_and_packets_keep_their_order(
     backend: Backend, tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tiled:
-        monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 96 * 40)
+        monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 96 * 40)
     items: list[Frame | str] = ["first"]
     for index in range(12):
         items.append(frame(flat(20 * index), index))
@@ -338,7 +339,7 @@ def test_stamps_enclose_inference(
     backend: Backend, tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tiled:
-        monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 96 * 40)
+        monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 96 * 40)
     engine = Upscaler(cubic(2), backend, COLOUR, (96, 64))
     begin = now()
     results = list(engine.process(frame(flat(9), index) for index in range(10)))
@@ -377,7 +378,7 @@ def test_failure_of_the_source_arrives(backend: Backend) -> None:
 
 def test_frame_of_another_size_is_refused(backend: Backend) -> None:
     engine = Upscaler(cubic(2), backend, COLOUR, (96, 64))
-    with pytest.raises(BackendError, match="plane of"):
+    with pytest.raises(BackendError, match="a luma plane of 64x96, and not of 96x64"):
         list(engine.process([frame(noise(64, 96))]))
 
 
@@ -483,7 +484,7 @@ def test_pictures_under_way_fill_the_slots_and_no_more(
     tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tiled:
-        monkeypatch.setattr(upscaler, "MAX_TILE_PIXELS", 96 * 40)
+        monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 96 * 40)
     backend = FakeBackend()
     model = repeating(radius=2)
     results = list(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, product
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,12 @@ _BINS: Final = 512
 _SHRINKS: Final = np.linspace(0.4, 1, 25)
 """Parts of the whole range that are tried."""
 _CODES: Final = 255
+_PURE: Final = np.array(list(product((0, 255), repeat=3)), np.uint8)
+"""Black, white, and the six colours of none and all of red, green and blue."""
+_PAIRS: Final = [
+    (first, (first + step) % 8) for step in (3, 7, 5, 1, 6, 2, 4) for first in range(8)
+]
+"""Places of all ordered pairs of different ones; any few in a row are of many colours."""
 
 
 def random_crops(folders: Sequence[Path], count: int, seed: int) -> list[Pixels]:
@@ -44,6 +51,18 @@ def stark(crop: Pixels) -> Pixels:
     """The picture in black and white only, as text is: nothing in nature reaches as far."""
     grey = crop.mean(axis=2, keepdims=True)
     return np.where(grey > np.median(grey), np.uint8(255), np.uint8(0)).repeat(3, axis=2)
+
+
+def vivid(crops: Sequence[Pixels]) -> list[Pixels]:
+    """The pictures in two pure colours each, as titles, flags and games are; no photograph is.
+
+    Over eight pictures and more, every pure colour comes up.
+    """
+    made = []
+    for crop, (dark, light) in zip(crops, cycle(_PAIRS), strict=False):
+        grey = crop.mean(axis=2, keepdims=True)
+        made.append(np.where(grey > np.median(grey), _PURE[light], _PURE[dark]))
+    return made
 
 
 def patches(crops: Sequence[Pixels], scale: int, colour: str) -> Floats:

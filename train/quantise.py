@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from train.calibrate import Spread, patches, quantiser, random_crops, spreads, stark
+from train.calibrate import Spread, patches, quantiser, random_crops, spreads, stark, vivid
 from train.errors import TrainError
 from train.evaluate import evaluate
 from train.export import read_manifest, write_file, write_manifest
@@ -49,6 +49,9 @@ class Settings:
     """Crops of training images on which ranges are measured."""
     stark: int = 6
     """As many of them are taken in black and white once more, for the sake of text."""
+    vivid: int = 14
+    """As many others in two pure colours each, where a network reads RGB: without them a blue sky
+    of a cartoon is far outside of every range."""
     held_out: int = 12
     """Others, on which what was tried is compared."""
     seed: int = 1
@@ -133,7 +136,10 @@ def _form_of(
     data: bytes, colour: str, scale: int, crops: Sequence[Pixels], settings: Settings
 ) -> tuple[bytes, dict[str, Any]]:
     held_out, seen = crops[: settings.held_out], crops[settings.held_out :]
-    ours = patches([*seen, *map(stark, seen[: settings.stark])], scale, colour)
+    drawn = list(map(stark, seen[: settings.stark]))
+    if colour == "rgb":
+        drawn += vivid(seen[settings.stark :][: settings.vivid])
+    ours = patches([*seen, *drawn], scale, colour)
     others = patches(held_out, scale, colour)
     return best_form(onnx.load_model_from_string(data), ours, others, settings)
 

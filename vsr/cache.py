@@ -10,13 +10,13 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import get_ident
 from typing import Any, Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from vsr.errors import BackendError, reason
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MAGIC: Final = b"vsr-engine/1 "
 SUFFIX: Final = ".engine"
 _PART: Final = ".part"
+_SILENT_S: Final = 1.0
+"""Seconds for which another builder is waited for without a word: most engines take longer."""
 _LONGEST_LINE: Final = 65536
 _LONGEST_LABEL: Final = 80
 """Bytes in a file name, of which most systems allow 255; the end tells engines apart."""
@@ -141,7 +143,7 @@ class EngineCache:
             if plan is not None:
                 return plan, path, True
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # plans are programs
-            with FileLock(path.with_name(f".{path.name}.lock")):
+            with _alone(path):
                 with suppress(DamagedError):  # which was said
                     plan = self._sound(key)  # another may have built it
                 if plan is not None:
@@ -191,6 +193,21 @@ class EngineCache:
             engines += path.suffix == SUFFIX and not path.name.startswith(".")
             size += found.st_size
         return engines, size
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else builds this engine meanwhile; waits, with a word, until that is so."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=_SILENT_S)
+    except Timeout:
+        log.info("waiting for another vsr that builds %s", path.name)
+        lock.acquire()  # looks again every now and then, so Ctrl+C is heard
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_entry(path: Path) -> Entry:

@@ -50,10 +50,17 @@ class CheckedEngine:
         self._way, *self._others = ways
         self._scale = scale
         self._engine = self._way.make()
+        self.given_up = 0
+        """Ways that were found out not to do."""
         self._left = PICTURES
         self._under_way = 0
         self._to_redo = 0
         """Pictures that an engine given up still works on."""
+
+    @property
+    def way(self) -> str:
+        """The name of the way in use."""
+        return self._way.name
 
     @property
     def slots(self) -> int:
@@ -101,6 +108,7 @@ class CheckedEngine:
                     f"{self._way.name} yields no picture: {wrong}; try another --model or --backend"
                 )
             before, self._way = self._way, self._others.pop(0)
+            self.given_up += 1
             log.warning("%s yields no picture (%s): using %s", before.name, wrong, self._way.name)
             try:
                 engine = self._way.make()

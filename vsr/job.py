@@ -107,7 +107,7 @@ class Job:
         with closing(Source(self._input)) as source:
             info = source.info
             size = (info.width, info.height)
-            upscaler = Upscaler(model, backend, info.colour, size, settings.batch)
+            upscaler = Upscaler(model, backend, info.colour, size, settings.batch, patient=True)
             report = self._new_report(source, upscaler, model, backend)
             self._process(source, upscaler, report)
         if settings.report:

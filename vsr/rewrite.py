@@ -1,27 +1,25 @@
 """Rewrites a network's ONNX into one that computes the same and suits a GPU better.
 
-Each rewrite takes a flat network (`vsr.network.inlinable`) and returns a new one; `half` and
-`symmetric` round, the others are exact up to the order of sums. What the trained network can be
-rewritten into at export (the exit convolution under the pixel shuffle, merged 1x1 convolutions, the
-bicubic skip as a convolution, mean shifts in biases) is in the file already.
+Each rewrite takes a flat network (`vsr.network.inlinable`) and returns a new one; those of
+`vsr.rewrite_rounding` round, the others are exact up to the order of sums. What the trained
+network can be rewritten into at export (the exit convolution under the pixel shuffle, merged 1x1
+convolutions, the bicubic skip as a convolution, mean shifts in biases) is in the file already.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import helper
 
-from vsr.errors import ModelError, reason
-from vsr.network import inlinable, sole_input
+from vsr.network import inlinable
+from vsr.onnx_parts import Array, attribute, constants_of, copied, set_constants, without_unused
+from vsr.rewrite_rounding import float_biases, half, symmetric
 
-Array = npt.NDArray[Any]
 ALIGNMENT: Final = 8
 """Half-precision channels that a Tensor Core takes at once (TensorRT guide, Tensor Cores)."""
-_HALF_MAX: Final = 65504.0
 _THROUGH: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "Tanh"})
 """Operators that keep channels apart and turn 0 into 0, so that padding channels stay 0."""
 
@@ -42,6 +40,7 @@ def for_tensorrt(network: onnx.ModelProto, precision: str) -> Rewritten:
         ("PReLU as two ReLUs, which fuse into the convolution", relu_pairs),
     ]
     if precision == "int8":
+        steps.append(("quantised biases as floats, as TensorRT needs them", float_biases))
         steps.append(("8-bit activations made symmetric, as TensorRT needs them", symmetric))
     if precision in ("fp16", "int8"):
         steps.append(("weights and activations in half precision", half))
@@ -53,47 +52,11 @@ def for_tensorrt(network: onnx.ModelProto, precision: str) -> Rewritten:
     return Rewritten(result, tuple(notes))
 
 
-def _copy(network: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
-    del copy.graph.value_info[:]  # shapes and types change
-    del copy.graph.input[:]
-    copy.graph.input.extend([sole_input(network)])  # old exporters list the weights as well
-    copy.ir_version = max(copy.ir_version, 4)  # before that they had to be listed
-    return copy
-
-
-def _constants(network: onnx.ModelProto) -> dict[str, Array]:
-    """Initializers, and what exporters write as nodes instead."""
-    found = {c.name: numpy_helper.to_array(c) for c in network.graph.initializer}
-    for node in network.graph.node:
-        value = attribute(node, "value") if node.op_type == "Constant" else None
-        if value is not None:
-            found[node.output[0]] = numpy_helper.to_array(value)
-    return found
-
-
-def _set(network: onnx.ModelProto, values: dict[str, Array]) -> None:
-    """Replace or add initializers."""
-    for constant in network.graph.initializer:
-        if constant.name in values:
-            constant.CopyFrom(numpy_helper.from_array(values.pop(constant.name), constant.name))
-    network.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in values.items())
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute."""
-    for found in node.attribute:
-        if found.name == name:
-            return helper.get_attribute_value(found)
-    return default
-
-
 def relu_pairs(network: onnx.ModelProto) -> onnx.ModelProto:
     """PReLU(x) as ReLU(x) - a ReLU(-x): TensorRT-RTX fuses that into the convolution before it."""
     if not any(node.op_type == "PRelu" for node in network.graph.node):
         return network
-    copy = _copy(network)
+    copy = copied(network)
     nodes: list[onnx.NodeProto] = []
     for node in copy.graph.node:
         if node.op_type != "PRelu":
@@ -116,7 +79,7 @@ def relu_pairs(network: onnx.ModelProto) -> onnx.ModelProto:
 
 def dense(network: onnx.ModelProto) -> onnx.ModelProto:
     """Grouped convolutions as dense ones with block-diagonal weights: more work, faster on some."""
-    weights = _constants(network)
+    weights = constants_of(network)
     grouped = [
         node
         for node in network.graph.node
@@ -124,7 +87,7 @@ def dense(network: onnx.ModelProto) -> onnx.ModelProto:
     ]
     if not grouped:
         return network
-    copy = _copy(network)
+    copy = copied(network)
     changed: dict[str, Array] = {}
     for node in copy.graph.node:
         groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
@@ -134,8 +97,8 @@ def dense(network: onnx.ModelProto) -> onnx.ModelProto:
         changed[name] = _block_diagonal(weights[node.input[1]], groups)
         node.input[1] = name
         next(a for a in node.attribute if a.name == "group").i = 1
-    _set(copy, changed)
-    return _without_unused(copy)
+    set_constants(copy, changed)
+    return without_unused(copy)
 
 
 def _block_diagonal(weight: Array, groups: int) -> Array:
@@ -148,16 +111,6 @@ def _block_diagonal(weight: Array, groups: int) -> Array:
     return result
 
 
-def _without_unused(network: onnx.ModelProto) -> onnx.ModelProto:
-    graph = network.graph
-    used = {name for node in graph.node for name in node.input}
-    for constant in [c for c in graph.initializer if c.name not in used]:
-        graph.initializer.remove(constant)
-    for node in [n for n in graph.node if n.op_type == "Constant" and n.output[0] not in used]:
-        graph.node.remove(node)
-    return network
-
-
 def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelProto:
     """Zero filters added so that inner convolutions have a multiple of `multiple` channels.
 
@@ -165,11 +118,11 @@ def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelPro
     channels is a dense convolution, an activation or a Concat of channels, which get the matching
     zero weights; all else is left as it is.
     """
-    weights = _constants(network)
+    weights = constants_of(network)
     places = _Padding(network, weights, multiple).places()
     if all(len(where) == total for where, total in places.values()):
         return network
-    copy, changed = _copy(network), dict[str, Array]()
+    copy, changed = copied(network), dict[str, Array]()
     for node in copy.graph.node:
         if node.op_type == "Conv":
             changed |= _padded_conv(node, weights, places)
@@ -181,8 +134,8 @@ def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelPro
                 grown[where] = slope.reshape(-1, 1, 1)
                 node.input[1] = name = f"{node.output[0]}/slope"
                 changed[name] = grown
-    _set(copy, changed)
-    return _without_unused(copy)
+    set_constants(copy, changed)
+    return without_unused(copy)
 
 
 Places = dict[str, tuple[Array, int]]
@@ -279,111 +232,3 @@ class _Padding:
     def _is_dense_conv(self, node: onnx.NodeProto) -> bool:
         known = all(name in self._weights for name in node.input[1:])
         return node.op_type == "Conv" and known and attribute(node, "group", 1) == 1
-
-
-def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantised activations as int8 with zero point 0, the only kind that TensorRT takes.
-
-    The new range -128..127 holds the old one, so a unit that used 0..255 for 0..top has 0..127 for
-    it, and one whose zero point was 128 is as exact as before.
-    """
-    weights = _constants(network)
-    pairs = {
-        (node.input[1], node.input[2])
-        for node in network.graph.node
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2
-        if node.input[2] in weights and weights[node.input[2]].dtype == np.uint8
-    }
-    if not pairs:
-        return network
-    copy, changed = _copy(network), {}
-    for scale, zero in pairs:
-        step = weights[scale]
-        changed[f"{scale}/{zero}"] = (step * _coarser(weights[zero])).astype(step.dtype)
-        changed[f"{zero}/int8"] = np.zeros(weights[zero].shape, np.int8)
-    for node in copy.graph.node:
-        if len(node.input) > 2 and (node.input[1], node.input[2]) in pairs:
-            codes, scale, zero = node.input
-            node.input[1], node.input[2] = f"{scale}/{zero}", f"{zero}/int8"
-            if node.op_type == "DequantizeLinear" and codes in weights:  # not an activation
-                node.input[0] = name = f"{node.output[0]}/int8"
-                changed[name] = _signed(weights[codes], weights[zero], attribute(node, "axis", 1))
-    _set(copy, changed)
-    return _without_unused(copy)
-
-
-def _coarser(zero: Array) -> Array:
-    """How many times larger the step of int8 must be to reach as far as uint8 with `zero`."""
-    below = zero.astype(np.float64)
-    return np.maximum(below / 128, (255 - below) / 127)
-
-
-def _signed(codes: Array, zero: Array, axis: int) -> Array:
-    """Quantised weights in the step of `_coarser`."""
-    if zero.ndim:
-        shape = [1] * codes.ndim
-        shape[axis] = -1
-        zero = zero.reshape(shape)
-    return np.rint((codes.astype(np.float64) - zero) / _coarser(zero)).astype(np.int8)
-
-
-def half(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Everything float32 in float16, input and output too. Raises ModelError for an overflow."""
-    if sole_input(network).type.tensor_type.elem_type == TensorProto.FLOAT16:
-        return network
-    # half-precision scales of quantisers came with opset 19
-    copy = _copy(_at_least_opset(network, 19) if _is_quantised(network) else network)
-    kept = {node.input[2] for node in copy.graph.node if _has_float_scales(node)}
-    for constant in copy.graph.initializer:
-        if constant.name not in kept:
-            _halve(constant)
-    for node in copy.graph.node:
-        if node.op_type == "Constant" and node.output[0] in kept:
-            continue
-        _halve_attributes(node)
-    for tensor in (*copy.graph.input, *copy.graph.output):
-        if tensor.type.tensor_type.elem_type == TensorProto.FLOAT:
-            tensor.type.tensor_type.elem_type = TensorProto.FLOAT16
-    return copy
-
-
-def _has_float_scales(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Resize" and len(node.input) > 2 and bool(node.input[2])
-
-
-def _is_quantised(network: onnx.ModelProto) -> bool:
-    return any(node.op_type == "QuantizeLinear" for node in network.graph.node)
-
-
-def _at_least_opset(network: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """At that opset by conversion: Split and the reductions are written anew from 18 on."""
-    if all(o.version >= version for o in network.opset_import if o.domain in ("", "ai.onnx")):
-        return network
-    try:
-        return version_converter.convert_version(network, version)
-    except Exception as exc:  # the converter raises bare RuntimeError and C++ types
-        raise ModelError(f"cannot raise the network to opset {version}: {reason(exc)}") from exc
-
-
-def _halve(constant: onnx.TensorProto) -> None:
-    if constant.data_type != TensorProto.FLOAT:
-        return
-    values = numpy_helper.to_array(constant)
-    if values.size and float(np.abs(values).max()) > _HALF_MAX:
-        raise ModelError("the network's weights are too large for fp16: use fp32")
-    constant.CopyFrom(numpy_helper.from_array(values.astype(np.float16), constant.name))
-
-
-def _halve_attributes(node: onnx.NodeProto) -> None:
-    for found in node.attribute:
-        if found.type == onnx.AttributeProto.TENSOR:
-            _halve(found.t)
-        elif node.op_type == "Cast" and found.name == "to" and found.i == TensorProto.FLOAT:
-            found.i = TensorProto.FLOAT16
-        elif node.op_type == "Constant" and found.name in ("value_float", "value_floats"):
-            values = list(found.floats) if found.name == "value_floats" else found.f
-            tensor = numpy_helper.from_array(np.asarray(values, np.float32))
-            _halve(tensor)
-            node.attribute.remove(found)
-            node.attribute.append(helper.make_attribute("value", tensor))
-            return

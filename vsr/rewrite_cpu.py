@@ -19,7 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from vsr.rewrite import attribute
+from vsr.onnx_parts import attribute
 
 Array = npt.NDArray[Any]
 

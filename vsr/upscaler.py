@@ -1,119 +1,26 @@
-"""Frame -> Frame on a backend: keeps several pictures under way, cuts large ones into tiles."""
+"""Frame -> Frame on a backend: keeps several pictures under way, and loses none of them."""
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
 from typing import Final, TypeVar
 
-import numpy as np
-
-from vsr.backends import Backend, Engine, Ticket, load_backend
+from vsr.backends import Backend, Ticket, load_backend
 from vsr.checked import CheckedEngine, Way
 from vsr.colour import Colour
-from vsr.errors import OutOfMemoryError
-from vsr.frame import Frame, Plane, Planes
+from vsr.errors import BackendError, OutOfMemoryError
+from vsr.frame import Frame, Planes
 from vsr.graph import PlaneFormat
 from vsr.models import Model, in_fp32
+from vsr.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-MAX_TILE_PIXELS: Final = 1280 * 720
-"""Largest picture given to an x2 network at once: activations take gigabytes beyond that."""
-_LEAST_TILE_PIXELS: Final = 128 * 72
-"""Where a device without memory for that is given up."""
 _MAX_HELD: Final = 64
 """Packets that may wait behind a frame under way before the upscaler waits for the frame."""
-_CHROMA_MARGIN: Final = 8
-"""What chroma resampling looks at around the network's own receptive field, in luma pixels."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """One tile along one axis in LR luma pixels; only the picture's end may be odd."""
-
-    start: int
-    """Where the tile begins in the picture."""
-    keep: tuple[int, int]
-    """The part of the picture taken from this tile; the rest is overlap."""
-
-
-def spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Cover 0..length with tiles of `tile` that overlap by at least 2 x `overlap`.
-
-    `overlap` is even, tile <= length, and both are even or both odd, so that every tile starts on
-    a chroma sample; every kept part is at least `overlap` away from the edges of its tile, except
-    at the edges of the picture.
-    """
-    if tile == length:
-        return [Span(0, (0, length))]
-    starts = [*range(0, length - tile, tile // 2 * 2 - 2 * overlap), length - tile]
-    cuts = [0, *(start + overlap for start in starts[1:]), length]
-    return [Span(s, (a, b)) for s, a, b in zip(starts, cuts[:-1], cuts[1:], strict=True)]
-
-
-def tile_length(length: int, limit: int, overlap: int) -> int:
-    """The smallest tile for `spans` that covers `length` with as few of at most `limit` as go."""
-    if length <= limit:
-        return length
-    odd = length % 2  # an odd picture is an even one and a column more, on its last tile
-    whole, limit = length - odd, (limit - odd) // 2 * 2
-    count = -(-(whole - 2 * overlap) // (limit - 2 * overlap))
-    return _even(-(-(whole + 2 * overlap * (count - 1)) // count)) + odd
-
-
-def _even(n: int) -> int:
-    return n + n % 2
-
-
-@dataclass(frozen=True)
-class TilePlan:
-    """How pictures of one size are cut for an engine of one size."""
-
-    width: int
-    height: int
-    """The engine's picture size."""
-    columns: list[Span]
-    rows: list[Span]
-    pad: tuple[int, int]
-    """(columns, rows) repeated at the right and bottom of the picture before cutting."""
-
-
-def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -> TilePlan:
-    """One tile where the picture is small enough or the model is bicubic, else a grid.
-
-    `most` is the largest tile in LR pixels where memory is scarcer than usual.
-    """
-    overlap = _even(model.radius + _CHROMA_MARGIN)
-    tile_w, tile_h = width, height
-    # large factors have most of their activations enlarged
-    most = most or MAX_TILE_PIXELS * 4 // max(2, model.scale) ** 2
-    if model.fixed_size:
-        tile_w, tile_h = model.fixed_size
-        # a fixed network brings its own size: give up overlap rather than refuse it
-        overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
-    elif model.tiled and width * height > most:
-        tile_w = tile_length(width, isqrt(most * 16 // 9), overlap)
-        tile_h = tile_length(height, most // tile_w, overlap)
-    full_w, full_h = _full_length(width, tile_w), _full_length(height, tile_h)
-    return TilePlan(
-        tile_w, tile_h, spans(full_w, tile_w, overlap), spans(full_h, tile_h, overlap),
-        (full_w - width, full_h - height),
-    )  # fmt: skip
-
-
-def _least(model: Model) -> int:
-    """Pixels of the smallest 16:9 tile that is not mostly overlap."""
-    overlap = _even(model.radius + _CHROMA_MARGIN)
-    return max(_LEAST_TILE_PIXELS, (3 * overlap) ** 2 * 16 // 9)
-
-
-def _full_length(length: int, tile: int) -> int:
-    """The least length from `length` on that tiles of `tile` can cover."""
-    return max(length, tile) + (max(length, tile) - tile) % 2
 
 
 @dataclass
@@ -121,8 +28,9 @@ class _Job:
     """A frame whose tiles are under way."""
 
     frame: Frame
-    planes: Planes | None
     waiting: int
+    """Tiles that are not done; all of them when it is begun again."""
+    planes: Planes | None = None
 
 
 def is_built(model: Model, backend: Backend, colour: Colour, size: tuple[int, int]) -> bool:
@@ -141,36 +49,55 @@ class Upscaler:
         colour: Colour,
         size: tuple[int, int],
         batch: int = 1,
+        patient: bool = False,
     ) -> None:
+        """`patient`: an engine that fails while it runs is replaced, though that may take minutes.
+
+        What it had under way is computed by the other one: in smaller batches, then smaller tiles
+        where memory ran out, else in fp32, then by OpenVINO. Otherwise the error is raised.
+        """
         self.model = model
         self.size = size
-        self._format = PlaneFormat()
-        self.out_size = self._format.output(*size, model.scale)
+        self.out_size = PlaneFormat().output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
-        self._engine: Engine = self._fitting(backend, colour, batch)
+        self._colour, self._batch, self._patient = colour, batch, patient
+        self._forms = _forms(model, backend)
+        self._engine: CheckedEngine | None = self._fitting()
         self._tickets: deque[tuple[_Job, Span, Span, Ticket]] = deque()
 
-    def _fitting(self, backend: Backend, colour: Colour, batch: int) -> Engine:
+    def _fitting(self) -> CheckedEngine:
         """An engine that fits the device's memory: of smaller batches, then of smaller tiles."""
-        while True:
-            try:
-                ways = _ways(
-                    self.model, backend, colour, (self.plan.width, self.plan.height), batch
-                )
-                engine = CheckedEngine(ways, self.model.scale)
-            except OutOfMemoryError as exc:
-                pixels = self.plan.width * self.plan.height // 4
-                if batch > 1:
-                    batch = 1
-                elif self.model.tiled and not self.model.fixed_size and pixels > _least(self.model):
-                    self.plan = plan_tiles(self.model, *self.size, most=pixels)
-                else:
-                    raise
-                log.debug("%s: trying %d tiles, batch %d", exc, self.tiles, batch)
-                continue
-            if self.tiles > 1 or batch > 1:
-                log.debug("%d tiles of %dx%d", self.tiles, self.plan.width, self.plan.height)
+        size = (self.plan.width, self.plan.height)
+        ways = [
+            Way(_name(on, form), partial(on.compile, form.graph(self._colour), size, self._batch))
+            for on, form in self._forms
+        ]
+        try:
+            engine = CheckedEngine(ways, self.model.scale)
+        except OutOfMemoryError as exc:
+            if not self._shrink():
+                raise
+            log.debug("%s: trying %s", exc, self._cut)
+        else:
+            if self.tiles > 1 or self._batch > 1:
+                log.debug("%s", self._cut)
             return engine
+        return self._fitting()
+
+    def _shrink(self) -> bool:
+        """Take batches of one, or else smaller tiles; False where there are none."""
+        if self._batch > 1:
+            self._batch = 1
+            return True
+        plan = smaller(self.model, self.size, self.plan)
+        self.plan = plan or self.plan
+        return plan is not None
+
+    @property
+    def _cut(self) -> str:
+        """How pictures are given to the engine, in words."""
+        tiles = "1 tile" if self.tiles == 1 else f"{self.tiles} tiles"
+        return f"{tiles} of {self.plan.width}x{self.plan.height}, batch {self._batch}"
 
     @property
     def tiles(self) -> int:
@@ -178,16 +105,31 @@ class Upscaler:
         return len(self.plan.columns) * len(self.plan.rows)
 
     def process(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
-        """Yield every item in order, frames enlarged; other items (packets) pass through."""
+        """Yield every item in order, frames enlarged; other items (packets) pass through.
+
+        A frame's planes must stay as they are until it comes out. Raises BackendError.
+        """
         order: deque[_Job | T] = deque()
         for item in items:
-            order.append(self._submit(item) if isinstance(item, Frame) else item)
+            if isinstance(item, Frame):
+                job = self._job(item)
+                order.append(job)
+                self._surely(partial(self._submit, job), order)
+            else:
+                order.append(item)
             if len(order) > _MAX_HELD and self._tickets:
-                self._collect()
+                self._surely(self._collect, order)
             yield from self._ready(order)
         while self._tickets:
-            self._collect()
+            self._surely(self._collect, order)
             yield from self._ready(order)
+
+    def _job(self, frame: Frame) -> _Job:
+        height, width = frame.planes[0].shape
+        if (width, height) != self.size:  # no engine's fault, and none could do it
+            wanted = "x".join(map(str, self.size))
+            raise BackendError(f"a luma plane of {width}x{height}, and not of {wanted}")
+        return _Job(frame, self.tiles)
 
     def _ready(self, order: deque[_Job | T]) -> Iterator[Frame | T]:
         while order:
@@ -200,19 +142,58 @@ class Upscaler:
                 yield head.frame.with_planes(head.planes, self.model.name)
             order.popleft()
 
-    def _submit(self, frame: Frame) -> _Job:
-        job = _Job(frame, None, self.tiles)
-        padded = _padded(frame.planes, *self.plan.pad)
+    def _surely(self, step: Callable[[], None], order: deque[_Job | T]) -> None:
+        """Do a step; where the engine fails, what is under way is begun again on another one."""
+        while True:
+            try:
+                step()
+                return
+            except BackendError as exc:
+                if not self._patient:
+                    raise
+                log.debug("the engine failed", exc_info=True)
+                # without its traceback, which would keep the engine and its memory
+                failure = type(exc)(str(exc))
+            self._give_up_engine(failure)
+            step = partial(self._begin_again, order)
+
+    def _give_up_engine(self, failure: BackendError) -> None:
+        """Decide for another engine: of less memory or computed otherwise. Raises `failure`."""
+        failed = _name(*self._forms[0])
+        self._tickets.clear()
+        if self._engine is not None:
+            failed = self._engine.way
+            del self._forms[: self._engine.given_up]
+            self._engine = None
+        if isinstance(failure, OutOfMemoryError) and self._shrink():
+            log.warning("%s failed (%s): going on with %s", failed, failure, self._cut)
+            return
+        if len(self._forms) == 1:
+            raise failure
+        del self._forms[0]
+        log.warning("%s failed (%s): using %s", failed, failure, _name(*self._forms[0]))
+
+    def _begin_again(self, order: deque[_Job | T]) -> None:
+        """Submit whatever is not done; the planes are in the frames still."""
+        for job in order:
+            if isinstance(job, _Job) and job.waiting:
+                self._submit(job)
+
+    def _submit(self, job: _Job) -> None:
+        if self._engine is None:
+            self._engine = self._fitting()
+        job.waiting, job.planes = self.tiles, None
+        frame = job.frame
+        whole = padded(frame.planes, *self.plan.pad)
         for row in self.plan.rows:
             for column in self.plan.columns:
                 while len(self._tickets) >= self._engine.slots:
                     self._collect()
-                tile = _cut(padded, column.start, row.start, self.plan.width, self.plan.height)
+                tile = cut(whole, column.start, row.start, self.plan.width, self.plan.height)
                 ticket = self._engine.submit(tile)
                 if not frame.stamps.infer_start:
                     frame.stamps.infer_start = ticket.started
                 self._tickets.append((job, column, row, ticket))
-        return job
 
     def _collect(self) -> None:
         """Take the oldest ticket's result into its frame."""
@@ -224,13 +205,11 @@ class Upscaler:
             job.planes = planes
             return
         if job.planes is None:
-            job.planes = _empty(*self.out_size, self._format)
-        _paste(job.planes, planes, column, row, self.model.scale)
+            job.planes = empty(*self.out_size, PlaneFormat())
+        paste(job.planes, planes, column, row, self.model.scale)
 
 
-def _ways(
-    model: Model, backend: Backend, colour: Colour, size: tuple[int, int], batch: int
-) -> list[Way]:
+def _forms(model: Model, backend: Backend) -> list[tuple[Backend, Model]]:
     """The model on the backend; should that yield no picture, in fp32, then on OpenVINO."""
     forms = [(backend, model)]
     plain = in_fp32(model)
@@ -238,56 +217,8 @@ def _ways(
         forms.append((backend, plain))
     if backend.name != "openvino":
         forms.append((load_backend("openvino"), plain or model))
-    return [
-        Way(
-            f"{model.name} on {on.name} in {form.precision}",
-            partial(on.compile, form.graph(colour), size, batch),
-        )
-        for on, form in forms
-    ]
+    return forms
 
 
-def _padded(planes: Planes, right: int, bottom: int) -> Planes:
-    """Repeat the last column and row; chroma by half as much."""
-    if not right and not bottom:
-        return planes
-    y, u, v = planes
-    height, width = y.shape
-    chroma = (-(-(height + bottom) // 2), -(-(width + right) // 2))
-
-    def grown(plane: Plane, rows: int, columns: int) -> Plane:
-        pads = ((0, rows - plane.shape[0]), (0, columns - plane.shape[1]))
-        return np.pad(plane, pads, mode="edge")
-
-    return grown(y, height + bottom, width + right), grown(u, *chroma), grown(v, *chroma)
-
-
-def _cut(planes: Planes, x: int, y: int, width: int, height: int) -> Planes:
-    luma, u, v = planes
-    # the chroma of an odd tile is rounded up
-    right, bottom = x // 2 + -(-width // 2), y // 2 + -(-height // 2)
-    return (
-        luma[y : y + height, x : x + width],
-        u[y // 2 : bottom, x // 2 : right],
-        v[y // 2 : bottom, x // 2 : right],
-    )
-
-
-def _empty(width: int, height: int, planes: PlaneFormat) -> Planes:
-    chroma = planes.chroma(width, height)[::-1]
-    return (
-        np.empty((height, width), np.uint8),
-        np.empty(chroma, np.uint8),
-        np.empty(chroma, np.uint8),
-    )
-
-
-def _paste(target: Planes, tile: Planes, column: Span, row: Span, scale: int) -> None:
-    """Copy the kept part of an enlarged tile to its place; what lies outside is padding."""
-    for step, whole, part in zip((1, 2, 2), target, tile, strict=True):
-        top, left = row.keep[0] * scale // step, column.keep[0] * scale // step
-        bottom = min(_even(row.keep[1] * scale) // step, whole.shape[0])
-        right = min(_even(column.keep[1] * scale) // step, whole.shape[1])
-        y, x = row.start * scale // step, column.start * scale // step
-        if bottom > top and right > left:
-            whole[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]
+def _name(backend: Backend, model: Model) -> str:
+    return f"{model.name} on {backend.name} in {model.precision}"

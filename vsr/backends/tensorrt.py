@@ -47,6 +47,10 @@ class TensorRtBackend:
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> TensorRtEngine:
         """See `vsr.backends.Backend.compile`; seconds to minutes when the engine is not built."""
+        self._cuda.activate()
+        # after a fault every call fails until the process ends: no engine is to be blamed for it,
+        # nor minutes to be spent on one
+        self._cuda.synchronize()
         forms = _forms(graph)
         found = self._builder.find(forms, size, batch, self._gpu)
         if found is not None:
@@ -80,7 +84,6 @@ class TensorRtBackend:
         log.info("building the engine of %s for %dx%d; it is kept", forms[0].label, *size)
         targets = (self._gpu.target,) if self._library.rtx else ()
         options = BuildOptions(sizes=Sizes.only(size), batch=batch, targets=targets)
-        self._cuda.activate()
         built = [self._builder.build(form, options, self._gpu) for form in forms]
         if len(built) == 1:
             return built[0].plan

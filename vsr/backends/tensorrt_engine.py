@@ -10,10 +10,11 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from vsr.backends.tensorrt_context import keep, new_context
 from vsr.cuda import Cuda, DeviceBuffer, Event, Graph, PinnedBuffer, PinnedPool
 from vsr.errors import BackendError
 from vsr.frame import Plane, Planes, now
@@ -28,8 +29,12 @@ ALIGNMENT: Final = 256
 _NAMES: Final = ("y", "u", "v")
 _WARM_UPS: Final = 3
 """Batches before the first frame: kernels are chosen, compiled and captured in them."""
-_HELD: Final = 24
-"""Results that queues and encoder may hold beside those in the ring, before we wait for them."""
+IN_ENCODER: Final = 65
+"""Results that an encoder may keep: one more than threads, where each has a picture of its own, of
+which FFmpeg allows 64 (MAX_THREADS in frame_thread_encoder.c). x264 and most others keep none."""
+IN_QUEUES: Final = 12
+"""Results between us and the encoder: `vsr.pipeline.DEPTH`, what stands before and behind that
+queue, and what a relay shows again and in its status page."""
 
 
 def _aligned(n: int) -> int:
@@ -108,18 +113,19 @@ class TensorRtEngine:
         self._library, self._cuda = library, cuda
         cuda.activate()
         self._engine = library.deserialize(plan)
-        self._context, runtime_cache = _new_context(library, self._engine, kept)
+        self._context, runtime_cache = new_context(library, self._engine, kept)
         self._in, self._out = self._blocks(size)
         self.slots = RING * self._in.batch
         self._upload, self._compute, self._fetch = (cuda.stream() for _ in range(3))
-        self._pool = PinnedPool(cuda.pinned, (self.slots + _HELD) * self._picture_out)
+        most = self.slots + IN_QUEUES + IN_ENCODER  # a limit: only what is needed is allocated
+        self._pool = PinnedPool(cuda.pinned, most * self._picture_out)
         self._free = deque(self._new_slot() for _ in range(RING))
         self._filling: _Batch | None = None
         self._under_way: deque[_Batch] = deque()
         self._uncollected = 0
         self._warm_up()
         if runtime_cache is not None:
-            _keep(runtime_cache, kept)
+            keep(runtime_cache, kept)
 
     def submit(self, planes: Planes) -> TensorRtTicket:
         """See `vsr.backends.Engine.submit`; a batch starts when it is full or waited for."""
@@ -274,43 +280,3 @@ class TensorRtEngine:
         finally:  # also after a failure, or the stream would record for ever
             graph = self._compute.end_capture()
         return graph
-
-
-def _new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:
-    """(execution context, RTX's runtime cache or None). Raises BackendError, OutOfMemoryError."""
-    cache = None
-    if library.rtx:
-        trt = library.trt
-        config = engine.create_runtime_config()
-        strategies = trt.DynamicShapesKernelSpecializationStrategy
-        config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        cache = config.create_runtime_cache()
-        compiled = _kept(kept)
-        if compiled and not cache.deserialize(compiled):
-            log.debug("%s is of another driver or GPU: kernels are compiled anew", kept)
-        config.set_runtime_cache(cache)
-        context = engine.create_execution_context(config)
-    else:
-        context = engine.create_execution_context()
-    if context is None:
-        raise library.failure("cannot start this engine")
-    return context, cache
-
-
-def _kept(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:  # the first start; else it is slower only
-        log.debug("cannot read %s: %s", path, exc)
-        return b""
-
-
-def _keep(cache: Any, path: Path) -> None:
-    """Write what RTX compiled for this GPU, for the next start; without it that is slower only."""
-    part = path.with_suffix(".part")
-    try:
-        part.write_bytes(bytes(cache.serialize()))
-        part.replace(path)
-    except OSError as exc:
-        log.debug("cannot keep %s: %s", path, exc)

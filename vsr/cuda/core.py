@@ -257,10 +257,8 @@ class CoreCuda:
         """See `vsr.cuda.interface.Cuda.copy_2d`."""
         copy = driver.CUDA_MEMCPY2D()
         copy.dstMemoryType = copy.srcMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_UNIFIED
-        copy.dstDevice, copy.dstPitch = (
-            dst,
-            dst_pitch,
-        )  # `Device` also when the memory is the host's
+        # `Device` also when the memory is the host's
+        copy.dstDevice, copy.dstPitch = dst, dst_pitch
         copy.srcDevice, copy.srcPitch = src, src_pitch
         copy.WidthInBytes, copy.Height = width_bytes, height
         _call(driver.cuMemcpy2DAsync, copy, stream.raw)

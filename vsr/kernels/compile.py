@@ -4,6 +4,7 @@ NVRTC is a library of its own (wheel `nvidia-cuda-nvrtc`), called through `cuda-
 kernels use no CUDA header, so neither a toolkit nor the header wheels are needed.
 """
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Literal
@@ -11,8 +12,15 @@ from typing import Any, Final, Literal
 from vsr.errors import BackendError
 
 KERNELS: Final = ("residual_e", "shuffle")
-ARCHITECTURES: Final = (75, 80, 86, 89, 90, 120)
+ARCHITECTURES: Final = (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121)
 """Compute capabilities, times ten, that the tests compile for; NVRTC may know others."""
+_PTX: Final = {
+    **dict.fromkeys((75, 80, 86, 87, 89, 90), (8, 0)),
+    **{88: (9, 0), 100: (8, 6), 103: (8, 8), 110: (9, 0), 120: (8, 7), 121: (8, 8)},
+}
+"""Architecture -> PTX as of the first CUDA from 12.0 on that knows it (PTX ISA, release notes); it
+has all that our kernels use."""
+_VERSION: Final = re.compile(rb"^\.version (\d+)\.(\d+)", re.MULTILINE)
 _HEADER: Final = "warp.cuh"
 _INSTALL: Final = "pip install cuda-bindings 'nvidia-cuda-nvrtc==13.*'"
 
@@ -22,9 +30,10 @@ def compile_kernel(name: str, arch: int, to: Literal["cubin", "ptx"]) -> bytes:
     """One of `KERNELS`, compiled for compute capability `arch` / 10, as `cubin` or as PTX.
 
     A cubin runs on that architecture (and later ones of its generation) and needs no compiler at
-    run time; PTX is compiled by the driver, which must be as new as the NVRTC used. The entry
-    point is called as the kernel is. Raises BackendError when NVRTC is missing or refuses.
-    Thread-safe; results are kept. See docs.nvidia.com/cuda/nvrtc.
+    run time: take it where you can. PTX, which TensorRT's plugins want, is compiled by the driver;
+    it says the oldest version of PTX that will do, because drivers refuse what is newer than they
+    are, and NVRTC writes its own. The entry point is called as the kernel is. Raises BackendError
+    when NVRTC is missing or refuses. Thread-safe; results are kept. See docs.nvidia.com/cuda/nvrtc.
     """
     if name not in KERNELS:
         raise BackendError(f"there is no kernel '{name}'; known: {', '.join(KERNELS)}")
@@ -54,9 +63,18 @@ def _compile(source: bytes, name: str, arch: int, to: Literal["cubin", "ptx"]) -
         )
         code = bytearray(_checked(nvrtc, size_of(program), name))
         _checked(nvrtc, get(program, code), name)
-        return bytes(code)
+        return bytes(code) if to == "cubin" else _for_older_drivers(bytes(code), arch)
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+def _for_older_drivers(ptx: bytes, arch: int) -> bytes:
+    """PTX that a driver takes which is older than the NVRTC that made it, as Triton does it."""
+    found = _VERSION.search(ptx)
+    if found is None or arch not in _PTX:
+        return ptx
+    major, minor = min(_PTX[arch], (int(found[1]), int(found[2])))
+    return _VERSION.sub(b".version %d.%d" % (major, minor), ptx, count=1)
 
 
 def _nvrtc() -> Any:
