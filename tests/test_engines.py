@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from functools import cache
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,18 @@ def test_measured_quality_of_int8_is_the_manifests(
     enlarge = _enlarge(entry["int8"]["file"])
     score = evaluate(enlarge, data / "images/test/set5", scale, entry["colour"])
     assert score["psnr"] == pytest.approx(stated["psnr"], abs=0.03)  # CPUs round sums their way
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "entry"), [p for p in QUANTISED if p.values[2]["colour"] == "rgb"]
+)
+def test_int8_form_keeps_pure_colours(name: str, scale: int, entry: Entry) -> None:
+    """Flags, titles and games have them; photographs, on which ranges are measured, have not."""
+    colours = np.array(list(product((0, 1), repeat=3)), np.float32)
+    bars = colours.T[None, :, None].repeat(24, axis=2).repeat(12, axis=3)  # [1, 3, 24, 96]
+    exact, coded = (_enlarge(form["file"])(bars).clip(0, 1) for form in (entry, entry["int8"]))
+    assert float(np.square(exact - coded).mean()) < 1e-4  # 40 dB
+    assert float(np.abs(exact - coded).max()) < 0.15
 
 
 @pytest.mark.parametrize(("name", "scale", "entry"), QUANTISED)
