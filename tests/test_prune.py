@@ -175,7 +175,7 @@ def test_narrow_onnx_is_written_counted_and_read_back(tmp_path: Path) -> None:
     entry = read_manifest(tmp_path)["models"]["c-dcscn"]["x2"]
     assert entry["features"] == list(FEW)
     assert entry["parameters"] == parameters(_net(FEW))
-    assert "x2 has 9, 8, 8, 7, 5, 4, 3 filters" in (tmp_path / "README.md").read_text()
+    assert "layers of x2 have 9, 8, 8, 7, 5, 4, 3 filters" in (tmp_path / "README.md").read_text()
     for features in (FEW, WIDE):
         twin, x = _net(features), torch.rand(1, 1, 9, 7)
         load_into(twin, weights_from(path, twin)[0], path)

@@ -54,17 +54,23 @@ def _card(name: str, scales: dict[str, Any]) -> str:
     notes += [
         _video(key, entry["video"]) for key, entry in sorted(scales.items()) if entry["video"]
     ]
-    notes += [_narrow(key, entry) for key, entry in sorted(scales.items()) if "features" in entry]
+    notes += _narrow(scales)
     if small := [_int8(key, entry) for key, entry in sorted(scales.items()) if "int8" in entry]:
         notes.append("In int8 (PSNR / SSIM, and the change in dB): " + "; ".join(small) + ".")
     return f"## {name}\n\n{_origin(name, scales)}\n\n{table}\n\n" + "\n\n".join(notes) + "\n"
 
 
-def _narrow(key: str, entry: dict[str, Any]) -> str:
-    return (
-        f"{key} has {', '.join(map(str, entry['features']))} filters in its feature layers: the "
-        "most useful of the paper's, trained on without the others (`train/prune.py`)."
-    )
+def _narrow(scales: dict[str, Any]) -> list[str]:
+    """Networks with fewer filters than the paper's; a line for all that have the same."""
+    alike: dict[str, list[str]] = {}
+    for key, entry in sorted(scales.items()):
+        if "features" in entry:
+            alike.setdefault(", ".join(map(str, entry["features"])), []).append(key)
+    return [
+        f"Feature layers of {' and '.join(keys)} have {filters} filters: the most useful of the "
+        "paper's, trained on without the others (`train/prune.py`)."
+        for filters, keys in alike.items()
+    ]
 
 
 def _int8(key: str, entry: dict[str, Any]) -> str:
