@@ -363,13 +363,15 @@ def test_a_failed_build_leaves_nothing_and_may_be_tried_again(tmp_path: Path) ->
 # ---- several builders
 
 BUILDER = """
-import sys, time
+import logging, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 from tests.test_cache import KEY, PLAN
 from vsr.cache import EngineCache
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+logging.basicConfig(level=logging.INFO)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def build():
     with (folder / "builds").open("ab") as file:
@@ -386,7 +388,8 @@ print("cached" if cached else "built")
 def builder(folder: Path, seconds: float) -> "subprocess.Popen[str]":
     """A process that builds the engine of KEY, slowly."""
     command = [sys.executable, "-c", BUILDER, str(folder), str(seconds)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
 
 
 def wait_for(path: Path) -> None:
@@ -470,7 +473,8 @@ def test_waiting_for_another_builder_can_be_interrupted(tmp_path: Path) -> None:
         command = [sys.executable, "-c", BUILDER, str(tmp_path), "0"]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=ROOT, stderr=pipe, text=True) as second:
-            time.sleep(1.0)  # it is imported and waits; sooner it would be interrupted as well
+            assert second.stderr is not None
+            assert "waiting for another vsr" in second.stderr.readline()
             began = time.monotonic()
             second.send_signal(signal.SIGINT)
             _, errors = second.communicate(timeout=30)

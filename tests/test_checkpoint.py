@@ -193,9 +193,7 @@ def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(tmp_path: Path
     path, made = tmp_path / "net.pt", tmp_path / "made"
     Trainer.new("c-dcscn", TINY, **MINUTE).save(path)
     torch.save({**torch.load(path), "history": _Malicious(made)}, path)
-    _refused(
-        "net.pt is refused: damaged, or it holds more than weights", lambda: Trainer.resume(path)
-    )
+    _refused("net.pt is refused: .* holds more than weights", lambda: Trainer.resume(path))
     _refused("net.pt is refused: ", lambda: weights_from(path, build("c-dcscn")))
     assert not made.exists()
     torch.load(path, weights_only=False)

@@ -128,6 +128,8 @@ def test_each_rewrite_alone_computes_the_same(
 ) -> None:
     network, luma_only = shipped(f"{name}/x2"), "dcscn" in name
     touched = luma_only != (rewrite is dense)
+    if rewrite is padded:
+        touched = name == "c-dcscn"  # the others' channels are multiples of 8 already
     assert (rewrite(network) is not network) == touched
     if touched:
         assert_equal(backend, network, rewrite)

@@ -48,7 +48,9 @@ def load_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")  # torch's about odd pickles: what matters raises
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
-        raise TrainError(f"{path} is refused: damaged, or it holds more than weights") from exc
+        raise TrainError(
+            f"{path} is refused: damaged, not a file of weights, or it holds more than weights"
+        ) from exc
     except Exception as exc:  # bytes that are no such file raise nearly anything in the libraries
         why = (str(exc).splitlines() or [""])[0]
         raise TrainError(f"{path} is damaged, or not a file of weights: {why}") from exc
