@@ -95,3 +95,29 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
             "error: stopped at once",
         )
     ]
+
+
+LEAVER = """
+import atexit, logging, sys, threading
+from vsr import cli
+
+def end():
+    print("done")
+    logging.getLogger("vsr").warning("a word")
+    sys.exit(3)
+
+logging.basicConfig()
+atexit.register(print, "taken down")
+if sys.argv[1] == "at work":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+cli.main = end
+cli.run_program()
+"""
+
+
+@pytest.mark.parametrize(("threads", "more"), [("at work", ""), ("none", "taken down\n")])
+def test_python_is_not_taken_down_around_a_thread_at_work(threads: str, more: str) -> None:
+    command = [sys.executable, "-c", LEAVER, threads]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, f"done\n{more}")
+    assert "a word" in done.stderr

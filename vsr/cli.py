@@ -12,7 +12,14 @@ from vsr.build_command import build_engine
 from vsr.errors import EXIT_FAILED
 from vsr.precision import PRECISIONS
 from vsr.relay_command import relay
-from vsr.terminal import errors_shown, key_value, start_logging, stopping_on_signals, verbosity
+from vsr.terminal import (
+    errors_shown,
+    key_value,
+    leave,
+    start_logging,
+    stopping_on_signals,
+    verbosity,
+)
 from vsr.version import __version__
 
 log = logging.getLogger("vsr")
@@ -156,5 +163,13 @@ main.add_command(build_engine)
 main.add_command(relay)
 
 
+def run_program() -> None:
+    """`main`, as a process of its own."""
+    try:
+        main()
+    except SystemExit as exc:
+        leave(exc)
+
+
 if __name__ == "__main__":
-    main()
+    run_program()

@@ -8,11 +8,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -94,6 +94,21 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
     except Exception as exc:  # a defect of ours: still one line, and how to report it
         text = f"unexpected {type(exc).__name__}: {exc} (run with -v for details, and report it)"
         fail(" ".join(text.split()), EXIT_FAILED, verbose)
+
+
+def leave(ending: SystemExit) -> NoReturn:
+    """End the process as `ending` says, and at once where a thread is still at work.
+
+    A read that hangs or an engine that is being compiled cannot be stopped, and Python would take
+    the libraries' memory from under it: the process would end by SIGSEGV now and then.
+    """
+    if threading.active_count() > 1 and isinstance(ending.code, int):
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed, or nobody reads it
+                stream.flush()
+        os._exit(ending.code)
+    raise ending
 
 
 def fail(message: str, code: int, verbose: bool) -> None:
