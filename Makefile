@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 # own, which have crashed late in a long-lived process; real servers, whose timing others would upset
 FIRST := $(wildcard tests/test_[a-i]*.py)
 KERNELS := tests/test_kernels.py tests/test_kernels_plugin.py
-RELAY := tests/test_relay.py tests/test_push.py
+RELAY := tests/test_relay.py tests/test_push.py tests/test_relay_inputs.py
 LIVE := $(filter-out $(RELAY),$(wildcard tests/test_listen.py tests/test_relay*.py))
 
 .PHONY: all lint types test bench wheel clean
