@@ -30,8 +30,8 @@ from bench.gpu import PRECISIONS, measure
 from train.counting import OUTPUT, multadds
 from train.export import channels
 from train.imports import load_into, weights_from
-from train.nets import Dcscn, Net, build
-from train.prune import without_dead
+from train.nets import Net, build
+from train.prune import living
 from vsr import models
 from vsr.errors import VsrError
 from vsr.graph import PlaneFormat
@@ -186,8 +186,8 @@ def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form
     entry = models.manifest()[name][f"x{scale}"]
     path = models.ENGINES / entry["file"]
     net = trained(name, scale, path)
-    living = without_dead(net) if isinstance(net, Dcscn) else net
-    operations = 2.0 * multadds(living, scale) * setup.width * setup.height * scale**2 / OUTPUT
+    work = multadds(living(net), scale)
+    operations = 2.0 * work * setup.width * setup.height * scale**2 / OUTPUT
     training = training_onnx(net, scale, setup.width, setup.height)
     forms = [
         device.form("training", "fp32", operations, training),

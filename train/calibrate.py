@@ -49,8 +49,7 @@ def random_crops(folders: Sequence[Path], count: int, seed: int) -> list[Pixels]
 
 def stark(crop: Pixels) -> Pixels:
     """The picture in black and white only, as text is: nothing in nature reaches as far."""
-    grey = crop.mean(axis=2, keepdims=True)
-    return np.where(grey > np.median(grey), np.uint8(255), np.uint8(0)).repeat(3, axis=2)
+    return _in_two(crop, _PURE[0], _PURE[-1])
 
 
 def vivid(crops: Sequence[Pixels]) -> list[Pixels]:
@@ -58,11 +57,14 @@ def vivid(crops: Sequence[Pixels]) -> list[Pixels]:
 
     Over eight pictures and more, every pure colour comes up.
     """
-    made = []
-    for crop, (dark, light) in zip(crops, cycle(_PAIRS), strict=False):
-        grey = crop.mean(axis=2, keepdims=True)
-        made.append(np.where(grey > np.median(grey), _PURE[light], _PURE[dark]))
-    return made
+    pairs = zip(crops, cycle(_PAIRS), strict=False)
+    return [_in_two(crop, _PURE[dark], _PURE[light]) for crop, (dark, light) in pairs]
+
+
+def _in_two(crop: Pixels, dark: Pixels, light: Pixels) -> Pixels:
+    """The picture with one colour [3] for its darker and one for its lighter half."""
+    grey = crop.mean(axis=2, keepdims=True)
+    return np.where(grey > np.median(grey), light, dark)
 
 
 def patches(crops: Sequence[Pixels], scale: int, colour: str) -> Floats:

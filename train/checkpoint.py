@@ -39,7 +39,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises TrainError for a missing, truncated, damaged or foreign file, and one that holds code.
     """
-    saved = load_torch(path)
+    return as_checkpoint(load_torch(path), path)
+
+
+def as_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
+    """What was read from `path`, if it is a checkpoint of ours; else raises TrainError."""
     if not isinstance(saved, dict) or not set(saved) >= _KEYS or saved["schema"] != SCHEMA:
         raise TrainError(f"{path} is not a checkpoint of this program (`import` reads others)")
     return saved

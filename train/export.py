@@ -27,7 +27,7 @@ from train.errors import TrainError
 from train.evaluate import Enlarge, Method, evaluate
 from train.files import written_whole
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
-from train.prune import without_dead
+from train.prune import living
 from train.shipped import openvino_enlarge
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
     if not worst <= TOLERANCE:  # nor when it is not a number
         raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
     path = target.file(scale)
-    living = without_dead(net) if isinstance(net, Dcscn) else net
+    deployed = living(net)
     of_others = any("imported" in stage for stage in training)
     entry = {
         "file": path.relative_to(target.engines).as_posix(),
@@ -139,9 +139,9 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         "colour": net.colour,
         "range": [0.0, 1.0],
         "receptive_field_radius": receptive_field_radius(net, scale),
-        "parameters": parameters(at_scale(living, scale)),
-        "multadds_720p": multadds(living, scale),
-        **_narrower(living, target.model),
+        "parameters": parameters(at_scale(deployed, scale)),
+        "multadds_720p": multadds(deployed, scale),
+        **_narrower(deployed, target.model),
         "training": training,
         "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
         "video": video_scores(enlarge, scale, net.colour, target.clips),

@@ -17,13 +17,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from train.checkpoint import load_checkpoint, stage
+from train.checkpoint import as_checkpoint, stage
 from train.errors import TrainError
 from train.export import Target, export_scale
 from train.files import load_torch
 from train.nets import Carn, Dcscn, Net, build
 from train.nets.common import bias_of
-from train.prune import narrowed, widened, widths
+from train.prune import fits, narrowed, widened, widths
 
 Weights = dict[str, Tensor]
 
@@ -38,7 +38,7 @@ def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
         return _from_onnx(path, net), _manifest_history(path) or [_origin(path)]
     saved = _load(path)
     if "average" in saved:
-        saved = load_checkpoint(path)
+        saved = as_checkpoint(saved, path)
         return saved["average"], [*saved["history"], stage(saved)]
     weights = translated(saved)
     # the two differ in names alone: in shapes, one's weights fit the other
@@ -136,15 +136,15 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     own = net.state_dict()
     if isinstance(net, Dcscn):
         weights = _of_width(net, weights, path, own)
-    fits = {
+    fitting = {
         name: value
         for name, value in weights.items()
         if name in own and isinstance(value, Tensor) and own[name].shape == value.shape
     }
-    if 2 * len(fits) < len(own):
-        raise TrainError(f"{path} is of another network: {len(fits)} of {len(own)} weights fit")
-    net.load_state_dict(fits, strict=False)
-    return sorted(set(own) - set(fits))
+    if 2 * len(fitting) < len(own):
+        raise TrainError(f"{path} is of another network: {len(fitting)} of {len(own)} weights fit")
+    net.load_state_dict(fitting, strict=False)
+    return sorted(set(own) - set(fitting))
 
 
 def _of_width(net: Dcscn, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
@@ -157,7 +157,7 @@ def _of_width(net: Dcscn, weights: Weights, path: Path, start: Weights | None = 
         given = widths(weights)
         if given == features or len(given) != len(features):
             return weights
-        if start is not None and all(n <= m for n, m in zip(features, given, strict=True)):
+        if start is not None and fits(features, given):
             return narrowed(weights, features)
         return widened(weights, features, start)
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError) as exc:

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from train.nets import Dcscn
+from train.nets import Dcscn, Net
 
 Weights = dict[str, Tensor]
 _READERS = ("a1", "b1")  # of all feature layers' outputs, side by side
@@ -29,13 +29,18 @@ def widths(weights: Weights) -> tuple[int, ...]:
     return tuple(found)
 
 
+def fits(few: tuple[int, ...], many: tuple[int, ...]) -> bool:
+    """Whether there are as many layers, and none of more filters."""
+    return len(few) == len(many) and all(n <= m for n, m in zip(few, many, strict=True))
+
+
 def narrowed(weights: Weights, features: tuple[int, ...]) -> Weights:
     """The weights of a DCSCN with `features` filters: the most useful ones, in their old order.
 
     Raises ValueError where there are not as many layers, or not as many filters.
     """
     wide = widths(weights)
-    if len(wide) != len(features) or any(n > m for n, m in zip(features, wide, strict=True)):
+    if not fits(features, wide):
         raise ValueError(f"{list(features)} filters cannot be chosen from {list(wide)}")
     kept = [_most_useful(weights, i, n) for i, n in enumerate(features)]
     found = dict(weights)
@@ -58,7 +63,7 @@ def widened(weights: Weights, features: tuple[int, ...], start: Weights | None =
     Raises ValueError where there are not as many layers, or fewer filters.
     """
     narrow = widths(weights)
-    if len(narrow) != len(features) or any(n > m for n, m in zip(narrow, features, strict=True)):
+    if not fits(narrow, features):
         raise ValueError(f"{list(narrow)} filters do not fit into {list(features)}")
     found = dict(weights)
     for i, n in enumerate(features):
@@ -76,15 +81,20 @@ def widened(weights: Weights, features: tuple[int, ...], start: Weights | None =
     return found
 
 
+def living(net: Net) -> Net:
+    """What of a network is computed when it is deployed; only DCSCN leaves anything out."""
+    return without_dead(net) if isinstance(net, Dcscn) else net
+
+
 def without_dead(net: Dcscn) -> Dcscn:
     """The same function of the picture, computed by the living filters alone; at least one each."""
     weights = net.state_dict()
     useful = [usefulness(weights, i) for i in range(len(net.units))]
-    living = tuple(max(1, int(u.count_nonzero())) for u in useful)
-    if living == net.config.features:
+    features = tuple(max(1, int(u.count_nonzero())) for u in useful)
+    if features == net.config.features:
         return net
-    narrow = Dcscn(replace(net.config, features=living))
-    narrow.load_state_dict(narrowed(weights, living))
+    narrow = Dcscn(replace(net.config, features=features))
+    narrow.load_state_dict(narrowed(weights, features))
     return narrow.train(net.training)
 
 

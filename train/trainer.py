@@ -111,10 +111,10 @@ class Trainer:
 
     def record(self) -> dict[str, Any]:
         """What was done, for this checkpoint, later ones and the model cards."""
-        recipe = recipe_record(self.recipe)
-        done = {"recipe": recipe, "step": self.step, "data": self.data}
         return {
-            **done,
+            "recipe": recipe_record(self.recipe),
+            "step": self.step,
+            "data": self.data,
             "precision": self.precision,
             "command": self.command,
             "commit": commit(),
