@@ -3,10 +3,12 @@ PYTHON := .venv/bin/python
 
 # each kind in a process that nothing else has used: GPU threads as coroutines on stacks of their
 # own, which have crashed late in a long-lived process; real servers, whose timing others would upset
-FIRST := $(wildcard tests/test_[a-i]*.py)
-KERNELS := tests/test_kernels.py tests/test_kernels_plugin.py
-RELAY := tests/test_relay.py tests/test_push.py tests/test_relay_inputs.py
-LIVE := $(filter-out $(RELAY),$(wildcard tests/test_listen.py tests/test_relay*.py))
+KERNELS := tests/inference/test_kernels.py tests/inference/test_kernels_plugin.py
+RELAY := tests/live/test_relay.py tests/live/test_push.py tests/live/test_relay_inputs.py
+LIVE := $(filter-out $(RELAY),$(wildcard tests/live/test_listen.py tests/live/test_relay*.py))
+FIRST := tests/train tests/cli tests/files tests/media
+SECOND := tests/inference tests/network tests/report tests/live $(wildcard tests/test_*.py)
+ALONE := $(addprefix --ignore=,$(KERNELS) $(RELAY) $(LIVE))
 
 .PHONY: all lint types test bench wheel clean
 all: lint types test
@@ -19,13 +21,14 @@ all: lint types test
 lint: .venv/ready
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
+	.venv/bin/lint-imports
 
 types: .venv/ready
 	$(PYTHON) -m mypy
 
 test: .venv/ready # two halves side by side; then those that wait more than they compute
 	$(PYTHON) -m pytest $(FIRST) & first=$$!; \
-	$(PYTHON) -m pytest $(filter-out $(FIRST) $(KERNELS) $(RELAY) $(LIVE),$(wildcard tests/test_*.py)); \
+	$(PYTHON) -m pytest $(SECOND) $(ALONE); \
 	second=$$?; wait $$first && exit $$second
 	$(PYTHON) -m pytest $(KERNELS) & kernels=$$!; $(PYTHON) -m pytest $(RELAY) & relay=$$!; \
 	$(PYTHON) -m pytest $(LIVE); \

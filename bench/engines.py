@@ -27,16 +27,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.gpu import PRECISIONS, measure
-from train.counting import OUTPUT, multadds
-from train.export import channels
-from train.imports import load_into, weights_from
+from train.fit.prune import living
+from train.measure.counting import OUTPUT, multadds
 from train.nets import Net, build
-from train.prune import living
-from vsr import models
+from train.ship.export import channels
+from train.ship.imports import load_into, weights_from
 from vsr.errors import VsrError
-from vsr.graph import PlaneFormat
-from vsr.network import inlinable
-from vsr.rewrite_cpu import for_cpu
+from vsr.inference import models
+from vsr.network.graph import PlaneFormat
+from vsr.network.onnx_inputs import inlinable
+from vsr.network.rewrite.cpu import for_cpu
 
 DEFAULT: Final = ("c-dcscn", "dcscn", "carn-m")
 PEAK_CHANNELS: Final = 64

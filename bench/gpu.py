@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from vsr import models
-from vsr.backends import load_backend
-from vsr.backends.tensorrt import TensorRtBackend
-from vsr.backends.tensorrt_engine import TensorRtEngine
-from vsr.colour import Colour
-from vsr.graph import NetworkFacts, PlaneGraph
+from vsr.inference import models
+from vsr.inference.backend import load_backend
+from vsr.inference.tensorrt.backend import TensorRtBackend
+from vsr.inference.tensorrt.engine import TensorRtEngine
+from vsr.media.colour import Colour
+from vsr.network.graph import NetworkFacts, PlaneGraph
 
 CHANNELS: Final = 64
 DEPTH: Final = 16

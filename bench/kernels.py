@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vsr.kernels import Launch, compile_kernel, pack_residual_e, residual_e_launch
+from vsr.inference.kernels import Launch, compile_kernel, pack_residual_e, residual_e_launch
 
 CALLS = 10
 """Of a form in one CUDA graph: launches cost no time of the CPU's."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 import vsr
-from vsr import models
+from vsr.inference import models
 
 
 def luma_frames(path: Path) -> Iterator[npt.NDArray[np.float64]]:

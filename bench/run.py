@@ -18,13 +18,13 @@ from itertools import islice
 from pathlib import Path
 
 import vsr
-from vsr import models
-from vsr.backends import load_backend
-from vsr.encoder import EncoderSettings
-from vsr.frame import Frame, Stamps
-from vsr.sink import Sink
-from vsr.source import Source
-from vsr.upscaler import Upscaler
+from vsr.inference import models
+from vsr.inference.backend import load_backend
+from vsr.inference.upscaler import Upscaler
+from vsr.media.encoder import EncoderSettings
+from vsr.media.frame import Frame, Stamps
+from vsr.media.sink import Sink
+from vsr.media.source import Source
 
 SAMPLE = Path(__file__).parent.parent / "examples" / "sample.mp4"
 EARLY, LATE = 200, 1394

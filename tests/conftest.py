@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vsr.backends import Backend, load_backend
+from vsr.inference.backend import Backend, load_backend
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@
 // one after the other. Shared memory is full of NaNs before each, so that what nobody wrote shows;
 // each warp runs as far as it can before the next, and all orders can be turned round, so that a
 // missing __syncthreads shows (a missing __syncwarp cannot: matrix instructions wait as well).
-// It stands in for vsr/kernels/warp.cuh, whose functions it has in plain C++: only that file's PTX
+// It stands in for vsr/inference/kernels/warp.cuh, whose functions it has in plain C++: only that file's PTX
 // goes untested.
 #pragma once
 #define VSR_WARP_CUH

@@ -23,15 +23,15 @@ import numpy.typing as npt
 import onnx
 import openvino as ov
 
-from vsr.backends.openvino import OpenVinoBackend
-from vsr.backends.tensorrt_engine import TensorRtEngine
-from vsr.colour import Colour
-from vsr.cuda import Cuda
-from vsr.cuda.pinned import host_array
 from vsr.errors import BackendError
-from vsr.frame import Planes, now
-from vsr.graph import NetworkFacts, PlaneGraph, bicubic_network
-from vsr.trt import BuildOptions, Library, Sizes
+from vsr.inference.cuda import Cuda
+from vsr.inference.cuda.pinned import host_array
+from vsr.inference.openvino import OpenVinoBackend
+from vsr.inference.tensorrt.engine import TensorRtEngine
+from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes
+from vsr.media.colour import Colour
+from vsr.media.frame import Planes, now
+from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 
 SIZE = (48, 32)
 COLOUR = Colour(full_range=True)
@@ -146,7 +146,7 @@ class HostStream:
 
 
 class HostCuda:
-    """See `vsr.cuda.interface.Cuda`; `order` says which stream goes on where several may."""
+    """A `vsr.inference.cuda.interface.Cuda`; `order` chooses the stream that goes on."""
 
     library, driver, index = "host memory 1.0", "13.0", 0
     total_memory = 8 << 30
@@ -327,7 +327,7 @@ class HostEngine:
 
 
 class HostTrt:
-    """What `vsr.trt.Library` and the engine ask of `tensorrt`; a plan is the ONNX and its range."""
+    """What `vsr.inference.tensorrt` asks of `tensorrt`; a plan is the ONNX and its range."""
 
     __version__ = "11.4.0.106"
 

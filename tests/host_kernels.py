@@ -16,7 +16,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from vsr.kernels import Launch, pack_residual_e, pack_shuffle, residual_e_launch, shuffle_launch
+from vsr.inference.kernels import (
+    Launch,
+    pack_residual_e,
+    pack_shuffle,
+    residual_e_launch,
+    shuffle_launch,
+)
 
 ROOT = Path(__file__).parents[1]
 CARN_M = ROOT / "engines" / "carn-m" / "x2.onnx"

@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vsr.encoder import EncoderSettings
 from vsr.errors import VsrError
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
+from vsr.media.encoder import EncoderSettings
 
 AT_ONCE = 8
 LIMIT_S = 40.0

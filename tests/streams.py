@@ -148,7 +148,7 @@ class RelayProcess:
         folder.mkdir(parents=True, exist_ok=True)
         self.report_path = folder / "report.json"
         self._log = folder / "relay.log"
-        command = [sys.executable, "-m", "vsr.cli", "relay", "--model", model]
+        command = [sys.executable, "-m", "vsr", "relay", "--model", model]
         command += ["--preset", "ultrafast", "--report", str(self.report_path)]
         command += ["--max-latency", "3000", *words]
         with self._log.open("wb") as log:

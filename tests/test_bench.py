@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 import numpy as np
 
 from bench import engines, gpu
-from vsr.backends import Backend
-from vsr.graph import NetworkFacts, PlaneGraph
+from vsr.inference.backend import Backend
+from vsr.network.graph import NetworkFacts, PlaneGraph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

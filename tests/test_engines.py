@@ -14,15 +14,15 @@ import onnx
 import pytest
 import torch
 
-from train.counting import multadds, parameters, receptive_field_radius
-from train.degrade import Stream, streamed
-from train.evaluate import Enlarge, bicubic_method, enlarged_luma, evaluate
-from train.export import difference
-from train.images import images
-from train.imports import load_into, weights_from
-from train.metrics import luma, psnr
+from train.data.degrade import Stream, streamed
+from train.data.images import images
+from train.measure.counting import multadds, parameters, receptive_field_radius
+from train.measure.evaluate import Enlarge, bicubic_method, enlarged_luma, evaluate
+from train.measure.metrics import luma, psnr
+from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, DcscnConfig, Net, bicubic, build
-from train.shipped import openvino_enlarge
+from train.ship.export import difference
+from train.ship.imports import load_into, weights_from
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[1] / "engines"

@@ -8,10 +8,10 @@ import av
 import pytest
 from click.testing import CliRunner
 
-from tests.media import contents
-from train.cards import cards
-from vsr import models
-from vsr.cli import main
+from tests.facts import contents
+from train.ship.cards import cards
+from vsr.cli.main import main
+from vsr.inference import models
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

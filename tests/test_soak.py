@@ -28,9 +28,9 @@ from bench.soak_figures import (
     wrapped,
 )
 from bench.soak_stream import CLIP_S, Watcher, make_clip
+from tests.live.test_status import Relay
 from tests.rtmp import wait_for
-from tests.test_status import Relay
-from vsr.live.status_metrics import Metrics
+from vsr.live.status.metrics import Metrics
 
 FPS = 5
 

@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from train.data import Patches, Pictures
-from train.loop import fit
-from train.recipe import Recipe
-from train.trainer import Trainer
-from train.watch import Watch
+from train.data.patches import Patches, Pictures
+from train.fit.loop import fit
+from train.fit.recipe import Recipe
+from train.fit.trainer import Trainer
+from train.fit.watch import Watch
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -14,23 +14,23 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from train.counting import table
-from train.data import Patches, Pictures
+from train.data.fetch import DATA_SETS
+from train.data.fetch import fetch as run_fetch
+from train.data.patches import Patches, Pictures
 from train.errors import TrainError
-from train.evaluate_command import ManyValues, evaluate
-from train.export import Target
-from train.export import export as run_export
-from train.fetch import DATA_SETS
-from train.fetch import fetch as run_fetch
-from train.gan import Adversary
-from train.imports import import_public, start_from, weights_from
-from train.loop import fit as run_fit
+from train.fit.gan import Adversary
+from train.fit.loop import fit as run_fit
+from train.fit.recipe import find_recipe
+from train.fit.trainer import Trainer
+from train.fit.vgg import VggFeatures
+from train.fit.watch import Watch
+from train.measure.counting import table
+from train.measure.evaluate_command import ManyValues, evaluate
 from train.nets import NETS
-from train.quantise_command import quantise
-from train.recipe import find_recipe
-from train.trainer import Trainer
-from train.vgg import VggFeatures
-from train.watch import Watch
+from train.ship.export import Target
+from train.ship.export import export as run_export
+from train.ship.imports import import_public, start_from, weights_from
+from train.ship.quantise_command import quantise
 
 log = logging.getLogger("train")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -97,7 +97,7 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 @click.option("--batch", type=_COUNT, help="Patches a step, over all processes.")
 @click.option("--patch", type=_COUNT, help="Side of a patch.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
-@click.option("--init", help="Initialisation (see train/initialise.py).")
+@click.option("--init", help="Initialisation (see train/fit/initialise.py).")
 @click.option("--seed", type=int)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Network setting.")
 @click.option("--validation", type=Folder, help="Benchmark folder, scored at each report.")

@@ -1,6 +1,5 @@
 """Real-time super-resolution for video: `upscale()` is `vsr run`, `relay()` `vsr relay`."""
 
-from vsr.colour import Colour
 from vsr.errors import (
     BackendError,
     InputError,
@@ -9,12 +8,13 @@ from vsr.errors import (
     UsageError,
     VsrError,
 )
-from vsr.frame import Frame
-from vsr.job import Progress, upscale
-from vsr.live.fleet import relay
-from vsr.live.ingest import IngestSettings
+from vsr.files.job import Progress, upscale
+from vsr.live.input.ingest import IngestSettings
 from vsr.live.settings import RelaySettings
-from vsr.report import Report
+from vsr.live.supervisor import relay
+from vsr.media.colour import Colour
+from vsr.media.frame import Frame
+from vsr.report.report import Report
 from vsr.version import __version__ as __version__
 
 __all__ = [

@@ -1,7 +1,7 @@
 """CARN, CARN-M, their ablations, and PCARN: one class whose settings are the papers' choices.
 
 Module names follow the public code (nmhkahn/CARN-pytorch), so that its checkpoints load; the
-names of PCARN's checkpoints are translated by `train.imports`.
+names of PCARN's checkpoints are translated by `train.ship.imports`.
 """
 
 from dataclasses import dataclass

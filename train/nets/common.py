@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from train.resize import bicubic_matrix
+from train.data.resize import bicubic_matrix
 
 
 class MeanShift(nn.Module):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from av.audio.resampler import AudioResampler
 
 from vsr.errors import OutputError, reason
-from vsr.timeline import Packet
+from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 

@@ -13,18 +13,18 @@ from fractions import Fraction
 from typing import Any, Final
 
 from vsr.errors import InputError, OutputError
-from vsr.frame import Frame, Planes, Stamps, now
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
-from vsr.live.ladder import DROP, Ladder, LadderSettings
-from vsr.live.mailbox import Connected, Heard, Lost, Mailbox
-from vsr.live.publish import TIME_BASE, Publisher
-from vsr.live.rungs import FALLBACK, Rungs
+from vsr.live.common import Words
+from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
+from vsr.live.ladder.rungs import FALLBACK, Rungs
+from vsr.live.output.encode import TIME_BASE, Publisher
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
-from vsr.live.status_board import StatusBoard
-from vsr.live.words import Words
-from vsr.report import Report
+from vsr.live.status.board import StatusBoard
+from vsr.media.frame import Frame, Planes, Stamps, now
+from vsr.report.report import Report
 
 POLL: Final = 0.05
 """Seconds between two looks at whether it is to stop."""

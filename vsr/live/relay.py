@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsr.errors import InputError, InterruptedRunError
-from vsr.live import status_snapshot
-from vsr.live.ingest import Ingest
-from vsr.live.mailbox import Connected, Lost, Mailbox
+from vsr.live.common import Words
+from vsr.live.input.ingest import Ingest
+from vsr.live.input.mailbox import Connected, Lost, Mailbox
+from vsr.live.ladder.pool import Pool
+from vsr.live.ladder.rung_models import Stage, Wanted, default_ladder
+from vsr.live.ladder.rungs import Rungs
+from vsr.live.output.encode import check_encoder
 from vsr.live.playout import POLL, Playout
-from vsr.live.pool import Pool
-from vsr.live.publish import check_encoder
-from vsr.live.rolling import RollingLedger
-from vsr.live.rung_models import Stage, Wanted, default_ladder
-from vsr.live.rungs import Rungs
 from vsr.live.settings import RelaySettings, check_ingest, check_urls
 from vsr.live.slate import Slate
-from vsr.live.status_board import StatusBoard
-from vsr.live.words import Words
-from vsr.location import shown
-from vsr.report import Report
+from vsr.live.status import snapshot as status_snapshot
+from vsr.live.status.board import StatusBoard
+from vsr.media.location import shown
+from vsr.report.report import Report
+from vsr.report.rolling import RollingLedger
 
 log = logging.getLogger(__name__)
 

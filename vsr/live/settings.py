@@ -6,13 +6,13 @@ from pathlib import Path
 
 import av
 
-from vsr.encoder import EncoderSettings
 from vsr.errors import OutputError, UsageError
-from vsr.live.ingest import IngestSettings
-from vsr.live.push_plan import muxer_for
-from vsr.live.rolling import RollingSettings
-from vsr.location import is_url, local
-from vsr.models import DEFAULT
+from vsr.inference.models import DEFAULT
+from vsr.live.input.ingest import IngestSettings
+from vsr.live.output.plan import muxer_for
+from vsr.media.encoder import EncoderSettings
+from vsr.media.location import is_url, local
+from vsr.report.rolling import RollingSettings
 
 
 @dataclass(frozen=True, kw_only=True)

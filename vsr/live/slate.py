@@ -6,9 +6,9 @@ from typing import Final
 import av
 import numpy as np
 
-from vsr.colour import Colour
 from vsr.errors import InputError, reason
-from vsr.frame import Planes, planes_of
+from vsr.media.colour import Colour
+from vsr.media.frame import Planes, planes_of
 
 _DIM: Final = 4
 """By how much the last picture is darkened where there is no other."""

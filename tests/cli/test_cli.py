@@ -1,0 +1,151 @@
+"""The command line as its users meet it: words, numbers, signals, exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.clips import Clip, make_clip
+from tests.facts import contents
+from vsr import __version__
+from vsr.cli.main import main
+from vsr.cli.progress import progress_json, progress_line, shower
+from vsr.files.job import Progress
+
+FFMPEG_KEYS = ["frame", "fps", "out_time_us", "drop_frames", "dup_frames", "speed", "progress"]
+
+
+def test_run_with_positions_and_with_flags(tmp_path: Path) -> None:
+    clip = str(make_clip(tmp_path / "in.mp4", Clip()))
+    common = ["--model", "bicubic", "--preset", "ultrafast"]
+    one = CliRunner().invoke(main, ["run", clip, str(tmp_path / "a.mp4"), *common])
+    two = CliRunner().invoke(main, ["run", "-i", clip, "-o", str(tmp_path / "b.mp4"), *common])
+    three = CliRunner().invoke(main, ["run", "-i", clip, str(tmp_path / "c.mp4"), *common])
+    assert [r.exit_code for r in (one, two, three)] == [0, 0, 0], one.output + two.output
+    assert {contents(tmp_path / f"{n}.mp4").frames for n in "abc"} == {12}
+
+
+def test_the_default_network_runs(tmp_path: Path) -> None:
+    clip = str(make_clip(tmp_path / "in.mp4", Clip()))
+    result = CliRunner().invoke(main, ["run", clip, str(tmp_path / "out.mp4")])
+    assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "out.mp4").size == (128, 96)
+
+
+def test_json_progress_has_ffmpegs_keys_and_goes_to_stdout(tmp_path: Path) -> None:
+    clip = str(make_clip(tmp_path / "in.mp4", Clip()))
+    words = ["run", clip, str(tmp_path / "out.mp4"), "--model", "bicubic", "--progress", "json"]
+    result = CliRunner().invoke(main, words)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [list(line) for line in lines] == [FFMPEG_KEYS] * len(lines)
+    assert [line["progress"] for line in lines[:-1]] == ["continue"] * (len(lines) - 1)
+    assert lines[-1]["progress"] == "end"
+    assert lines[-1]["frame"] == 12
+
+
+def test_the_progress_line_says_how_far_and_how_long() -> None:
+    halfway = Progress(frames=50, total=100, position=2.0, elapsed=4.0)
+    assert progress_line(halfway) == " 50% 50/100 frames  12.5 fps  0.50x  left 0:04"
+    unknown = Progress(frames=50, total=0, position=2.0, elapsed=4.0)
+    assert progress_line(unknown) == "50 frames  12.5 fps  0.50x"
+    done = Progress(frames=100, total=100, position=4.0, elapsed=8.0, finished=True)
+    assert progress_line(done) == "done 100 frames in 0:08  12.5 fps  0.50x"
+    assert json.loads(progress_json(done))["out_time_us"] == 4_000_000
+
+
+def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    shower("auto")(Progress(frames=1, total=1, position=1, elapsed=1, finished=True))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_version_and_help() -> None:
+    assert __version__ in CliRunner().invoke(main, ["--version"]).output
+    for words in (["-h"], ["run", "-h"], ["models", "-h"], ["doctor", "-h"]):
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0
+        assert "Usage:" in result.output
+
+
+def test_models_lists_every_network_and_scale() -> None:
+    text = CliRunner().invoke(main, ["models"])
+    data = CliRunner().invoke(main, ["models", "--json"])
+    assert text.exit_code == data.exit_code == 0
+    entries = {(e["model"], e["scale"]) for e in json.loads(data.output)}
+    assert {("c-dcscn", 2), ("bicubic", 8)} <= entries
+    assert all(model in text.output for model, _ in entries)
+
+
+def test_doctor_finds_what_run_needs() -> None:
+    text = CliRunner().invoke(main, ["doctor"])
+    data = CliRunner().invoke(main, ["doctor", "--json"])
+    assert text.exit_code == data.exit_code == 0, text.output
+    findings = {f["what"]: f for f in json.loads(data.output)["findings"]}
+    assert findings["inference"]["works"]
+    assert "pip install" in findings["tensorrt"]["remedy"]
+    assert findings["encoder h264"]["works"]
+    assert "c-dcscn x2" in findings["networks"]["detail"]
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    """The real program in a process of its own."""
+    command = [sys.executable, "-m", "vsr", "run", *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def long_clip(folder: Path) -> Path:
+    """Long enough that a signal always comes in its middle: 4,000 frames."""
+    clip = Clip(size=(320, 240), frames=50, audio=(), options={"bf": "0"})
+    small = make_clip(folder / "small.ts", clip).read_bytes()
+    target = folder / "in.ts"
+    target.write_bytes(small * 80)
+    return target
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_leaves_a_playable_file(tmp_path: Path, number: int) -> None:
+    clip = long_clip(tmp_path)
+    process = start(clip, tmp_path / "out.mp4", "--model", "c-dcscn", "--progress", "json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["frame"] >= 1
+    process.send_signal(number)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    found = contents(tmp_path / "out.mp4")
+    assert 1 <= found.frames < 4000
+    assert f"--start-frame {found.frames}" in words
+    assert {p.name for p in tmp_path.iterdir()} == {"in.ts", "small.ts", "out.mp4"}
+
+
+def test_a_listener_that_leaves_does_not_stop_the_run(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip(frames=60))
+    process = start(clip, tmp_path / "out.mp4", "--model", "bicubic", "--progress", "json")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    words = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0, words
+    assert contents(tmp_path / "out.mp4").frames == 60
+
+
+def test_the_second_signal_stops_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    clip = long_clip(tmp_path)
+    # a slow encoder with a deep look-ahead: the flush after the first signal takes a while
+    slow = ["--model", "bicubic", "--scale", "4", "--preset", "placebo"]
+    process = start(clip, tmp_path / "out.mp4", *slow, "--progress", "json")
+    assert process.stdout is not None and process.stderr is not None
+    while not [p for p in tmp_path.iterdir() if ".part" in p.name]:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert "stopping" in process.stderr.readline()
+    for _ in range(3):  # a third and fourth in anger change nothing
+        process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130, words
+    assert {p.name for p in tmp_path.iterdir()} == {"in.ts", "small.ts"}

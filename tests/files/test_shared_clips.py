@@ -1,0 +1,53 @@
+"""Every real clip at hand goes through `vsr run` and keeps what its makers put in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import vsr
+from tests.facts import UNSPECIFIED, contents
+
+# at 1440p the long clips would take minutes: their first frames show the same
+LIMIT = {"bbb_720p24_vp8_vorbis.webm": 120, "person_432p10_h264_long.mp4": 300}
+SAYS = {
+    "roof_portrait_av1_10bit_hdr10_aac.mp4": "yuv420p10le is converted to 8-bit",
+    "testsrc_bt2020_10bit.mp4": "yuv420p10le is converted to 8-bit",
+    "testsrc_321x241_444_10bit_hevc.mp4": "yuv444p10le is converted to 8-bit",
+    "station_240i30_tff_mpeg2_mp2.ts": "interlaced",
+    "roof_768p_hevc_fullrange_vfr_rot.mp4": "cannot carry data #2",
+}
+
+
+def clips() -> list[Path]:
+    video = Path(os.environ.get("VSR_DATA", "/nowhere")) / "video"
+    return sorted(p for folder in ("clips", "format") for p in video.glob(f"{folder}/*.*"))
+
+
+@pytest.mark.skipif(not os.environ.get("VSR_DATA"), reason="VSR_DATA is not set: no real clips")
+@pytest.mark.parametrize("clip", clips(), ids=lambda path: path.name)
+def test_a_real_clip_keeps_frames_times_sound_shape_and_colours(clip: Path, tmp_path: Path) -> None:
+    limit = None if os.environ.get("VSR_ALL_FRAMES") else LIMIT.get(clip.name)
+    target = tmp_path / "out.mp4"
+    report = vsr.upscale(clip, target, model="bicubic", preset="ultrafast", max_frames=limit)
+    before, after = contents(clip), contents(target)
+
+    assert report.exit_code == 0
+    assert after.pts == before.pts[:limit]
+    assert after.size == (2 * before.size[0], 2 * before.size[1])
+    assert (after.sar, after.rotation) == (before.sar, before.rotation)
+    assert after.range == (before.range or 1)
+    assert (after.primaries, after.transfer) == (before.primaries, before.transfer)
+    untagged = 6 if before.size[1] < 720 else 1
+    assert after.matrix == (untagged if before.matrix == UNSPECIFIED else before.matrix)
+
+    sounds = [i for i, kind in enumerate(before.kinds) if kind in ("audio", "subtitle")]
+    kept = [i for i, kind in enumerate(after.kinds) if kind in ("audio", "subtitle")]
+    for old, new in zip(sounds, kept, strict=True):
+        packets = after.packets[new]
+        assert packets == before.packets[old][: len(packets) if limit else None]
+        assert abs(after.first_pts[new] - before.first_pts[old]) < 1e-4
+
+    expected = SAYS.get(clip.name)
+    assert [expected in note for note in report.notes if expected] == [True] * bool(expected)
+    assert bool(report.notes) == bool(expected)

@@ -1,0 +1,771 @@
+"""Engines built without a GPU: every network, its kernels and memory, the cache, the words."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from click.testing import CliRunner, Result
+from onnx import TensorProto, helper, numpy_helper
+
+from vsr.cli.main import main
+from vsr.errors import BackendError, UsageError
+from vsr.inference import models
+from vsr.inference.tensorrt import ahead
+from vsr.inference.tensorrt.builder import (
+    DEFAULT_TARGETS,
+    Builder,
+    Gpu,
+    check_sizes,
+    parse_sizes,
+    rewritten,
+)
+from vsr.inference.tensorrt.cache import MAGIC, EngineCache, read_entry
+from vsr.inference.tensorrt.library import RTX_TARGETS, BuildOptions, Library, Sizes, load_library
+from vsr.inference.tensorrt.rtx_plan import PlanFacts, read_plan
+from vsr.media.colour import Colour
+from vsr.network.graph import PlaneGraph
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
+
+ROOT = Path(__file__).parents[2]
+MEASURED_WITH = "1.7.1.116"
+"""The release of TensorRT-RTX that all figures here are from."""
+SLACK = 1.05
+SMALL = Sizes.only((128, 96))
+RANGE = Sizes(least=(64, 64), best=(128, 96), most=(192, 128))
+GEFORCE = Gpu(name="NVIDIA GeForce RTX 3080", target="sm86")
+without_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+
+
+class Offline:
+    """Chooses precisions as `vsr build-engine` does; nothing is looked at."""
+
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        return wanted
+
+    def run(self, model: bytes, inputs: object) -> list[object]:
+        raise AssertionError("a built-in network needs no look")
+
+
+def graph_of(name: str = "bicubic", scale: int = 2, precision: str = "fp16") -> PlaneGraph:
+    return models.find(name, scale, Offline(), precision).graph(Colour())
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Library:
+    return load_library("tensorrt-rtx")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    """The one that the command uses too."""
+    return EngineCache(tmp_path / "cache" / "vsr" / "engines")
+
+
+def built(library: Library, graph: PlaneGraph, sizes: Sizes, *targets: str) -> PlanFacts:
+    onnx = graph.onnx(sizes.best if sizes.fixed else None)
+    return read_plan(library.build(onnx, BuildOptions(sizes=sizes, targets=targets)).plan)
+
+
+# ---- every network
+
+FORMS = {
+    "fp32": (SMALL, "fp32"),
+    "fp16": (SMALL, "fp16"),
+    "free fp16": (RANGE, "fp16"),
+    "free fp32": (RANGE, "fp32"),
+}
+"""All are built for scale 2, the others without the last, which differs in nothing."""
+LIMITS = {
+    "bicubic-x2": [(6, 8.6), (7, 8.6), (7, 9.0), (6, 9.0)],
+    "bicubic-x3": [(8, 9.0), (8, 8.8), (8, 9.4)],
+    "bicubic-x4": [(6, 9.2), (6, 8.8), (6, 9.4)],
+    "bicubic-x8": [(10, 11.5), (10, 10.0), (10, 11.8)],
+    "c-dcscn-stream-x2": [(19, 23.3), (20, 15.9), (20, 23.5)],
+    "c-dcscn-x2": [(19, 23.3), (20, 15.9), (20, 23.5), (19, 35.3)],
+    "c-dcscn-x3": [(21, 23.3), (21, 15.9), (21, 23.5)],
+    "c-dcscn-x4": [(19, 23.3), (19, 15.9), (19, 23.5)],
+    "carn-m-stream-x2": [(80, 44.0), (81, 30.5), (81, 44.0)],
+    "carn-m-x2": [(80, 44.0), (81, 30.5), (81, 44.0), (80, 88.1)],
+    "carn-m-x3": [(80, 59.8), (81, 36.5), (81, 59.8)],
+    "carn-m-x4": [(83, 122.7), (84, 66.1), (84, 122.7)],
+    "dcscn-stream-x2": [(19, 38.3), (20, 24.9), (20, 38.5)],
+    "dcscn-x2": [(19, 38.3), (20, 24.9), (20, 38.5), (19, 68.4)],
+    "dcscn-x3": [(21, 38.3), (21, 24.9), (21, 38.5)],
+    "dcscn-x4": [(19, 38.3), (19, 24.9), (19, 38.5)],
+    "pcarn-m-l1-x2": [(80, 47.2), (81, 32.1), (81, 47.2), (80, 94.4)],
+    "pcarn-m-l1-x3": [(80, 62.9), (81, 38.1), (81, 62.9)],
+    "pcarn-m-l1-x4": [(83, 125.8), (84, 67.6), (84, 125.8)],
+}
+"""Kernels and MB of activations of each form, as measured; a failure prints the line to add."""
+NETWORKS = [(name, scale) for name in models.names() for scale in models.scales(name)]
+
+
+@pytest.mark.parametrize(("name", "scale"), NETWORKS, ids=[f"{n}-x{s}" for n, s in NETWORKS])
+def test_every_network_builds_for_every_geforce(name: str, scale: int, rtx: Library) -> None:
+    """Fixed and free sizes, fp32 and fp16; kernels and memory stay under what was recorded."""
+    twin = name.endswith("-stream")  # other weights in the same network
+    found = []
+    for sizes, precision in list(FORMS.values())[: 4 if scale == 2 and not twin else 3]:
+        graph, _ = rewritten(graph_of(name, scale, precision))
+        facts = built(rtx, graph, sizes, *DEFAULT_TARGETS)
+        assert facts.targets == DEFAULT_TARGETS == ("sm75", "sm86", "sm89", "sm120")
+        found.append((len(facts.programs[0].kernels), round(facts.activation_bytes / 1e6, 1)))
+    record = f'"{name}-x{scale}": {found},'
+    if rtx.version != MEASURED_WITH:
+        pytest.skip(f"limits are for {MEASURED_WITH}; here: {record}")
+    assert f"{name}-x{scale}" in LIMITS, f"add to LIMITS: {record}"
+    for measured, most in zip(found, LIMITS[f"{name}-x{scale}"], strict=True):
+        assert measured[0] <= most[0] * SLACK, record
+        assert measured[1] <= most[1] * SLACK, record
+
+
+LIMITS_AT_360P = {
+    "c-dcscn": (28, 94.8),
+    "dcscn": (28, 201.7),
+    "carn-m": (72, 333.5),
+    "pcarn-m-l1": (72, 362.1),
+}
+"""x2 in fp16 for sm86 at 640x360: kernels, MB of activations."""
+
+
+@pytest.mark.parametrize("name", LIMITS_AT_360P)
+def test_kernels_and_memory_at_640x360(name: str, rtx: Library) -> None:
+    if rtx.version != MEASURED_WITH:
+        pytest.skip(f"limits are for {MEASURED_WITH}")
+    graph, _ = rewritten(graph_of(name))
+    facts = built(rtx, graph, Sizes.only((640, 360)), "sm86")
+    kernels, megabytes = LIMITS_AT_360P[name]
+    assert len(facts.programs[0].kernels) <= kernels * SLACK
+    assert facts.activation_bytes / 1e6 <= megabytes * SLACK
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "memory", "fewer"),
+    [("dcscn", "fp32", 0.7, 1), ("c-dcscn", "fp16", 0.45, 1), ("carn-m", "fp16", 0.55, -1)],
+)
+def test_rewrites_save_memory_and_kernels(
+    name: str, precision: str, memory: float, fewer: int, rtx: Library
+) -> None:
+    """PReLUs no longer stand alone; channels are not copied; half precision costs two casts."""
+    before = graph_of(name, 2, precision)
+    after, notes = rewritten(before)
+    assert notes
+    plain, better = (built(rtx, form, Sizes.only((640, 360)), "sm86") for form in (before, after))
+    assert better.activation_bytes <= memory * plain.activation_bytes
+    assert len(better.programs[0].kernels) <= len(plain.programs[0].kernels) - fewer
+
+
+# ---- what the library refuses, in its own words
+
+
+def refused(library: Library, model: bytes, **options: object) -> str:
+    given: dict[str, object] = {"sizes": Sizes.only((64, 48)), "targets": ("sm86",), **options}
+    with pytest.raises(BackendError) as caught:
+        library.build(model, BuildOptions(**given))  # type: ignore[arg-type]
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"TensorRT-RTX {library.version} ")
+    return text
+
+
+def network(body: str, size: str = "1,1,48,64") -> bytes:
+    head = '<ir_version: 8, opset_import: ["" : 17, "custom" : 1]> a'
+    text = f"{head} (float[{size}] x) => (float[{size}] y) {{ {body} }}"
+    return onnx.parser.parse_model(text).SerializeToString()
+
+
+@pytest.mark.parametrize("model", [b"garbage" * 10, graph_of().onnx((64, 48))[:-50]])
+def test_garbage_is_refused_in_the_parsers_words(model: bytes, rtx: Library) -> None:
+    assert "cannot read this network: " in (text := refused(rtx, model))
+    assert "Failed to parse the ONNX model" in text
+
+
+def test_an_unknown_operator_is_named(rtx: Library) -> None:
+    text = refused(rtx, network("y = custom.Wobble (x)"))
+    assert "cannot read this network: Wobble: " in text
+    assert "Plugin not found" in text
+
+
+def test_nothing_is_refused_in_the_builders_words(rtx: Library) -> None:
+    assert "cannot build this engine: " in (text := refused(rtx, b""))
+    assert "Network must have at least one output" in text
+
+
+def test_free_sizes_without_a_range_are_refused_in_the_builders_words(rtx: Library) -> None:
+    text = refused(rtx, network("y = Relu (x)", "1,1,H,W"))
+    assert "no optimization profile has been defined" in text
+
+
+def test_a_fault_is_not_told_of_the_build_before(rtx: Library) -> None:
+    refused(rtx, b"")
+    assert "Plugin not found" in refused(rtx, network("y = custom.Wobble (x)"))
+    assert rtx.build(graph_of().onnx((64, 48)), BuildOptions(sizes=SMALL, targets=("sm86",))).plan
+    assert rtx.lines == []
+
+
+@pytest.mark.parametrize("target", ["sm90", "sm70", "sm100", "sm86a", "current", "86"])
+def test_a_target_it_does_not_know_is_refused_with_those_it_does(target: str, rtx: Library) -> None:
+    options = BuildOptions(sizes=SMALL, targets=("sm86", target))
+    with pytest.raises(UsageError, match=f"cannot build for {target}; it can for") as caught:
+        rtx.build(graph_of().onnx((128, 96)), options)
+    assert str(caught.value).endswith(", ".join(RTX_TARGETS))
+
+
+def test_the_list_of_targets_is_the_librarys_own(rtx: Library) -> None:
+    if rtx.version != MEASURED_WITH:
+        pytest.skip(f"the list is that of {MEASURED_WITH}")
+    for target in RTX_TARGETS:
+        assert built(rtx, graph_of(), Sizes.only((64, 48)), target).targets == (target,)
+    named = {name.lower() for name in dir(rtx.trt.ComputeCapability) if name.startswith("SM")}
+    for target in named - set(RTX_TARGETS):
+        with pytest.raises(UsageError, match=f"cannot build for {target}"):
+            built(rtx, graph_of(), Sizes.only((64, 48)), target)
+
+
+def test_the_builder_tells_how_far_it_is_and_can_be_stopped(rtx: Library) -> None:
+    steps: list[tuple[str, int, int]] = []
+
+    def watch(phase: str, step: int, total: int) -> bool:
+        steps.append((phase, step, total))
+        return True
+
+    options = BuildOptions(sizes=Sizes.only((64, 48)), targets=("sm86",))
+    model = graph_of().onnx((64, 48))
+    rtx.build(model, options, watch)
+    assert len(steps) > 20
+    assert any("Building engine" in phase for phase, _, _ in steps)
+    assert all(1 <= step <= total for _, step, total in steps)
+
+    for enough in (1, len(steps) // 2):
+        left = iter(range(enough))
+        with pytest.raises(BackendError, match=r"cannot build this engine: .*cancell?ed by user"):
+            rtx.build(model, options, lambda *_: next(left, None) is not None)  # noqa: B023
+
+
+def test_a_watcher_that_fails_stops_the_build_and_not_the_program(
+    rtx: Library, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(phase: str, step: int, total: int) -> bool:
+        raise BrokenPipeError("nobody reads")
+
+    options = BuildOptions(sizes=Sizes.only((64, 48)), targets=("sm86",))
+    with pytest.raises(BackendError, match="cannot build this engine"):
+        rtx.build(graph_of().onnx((64, 48)), options, broken)
+    assert "nobody reads" in capfd.readouterr().err
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("only", "bounds", "words"),
+    [
+        (None, (None, None, None), "give --size WxH, or all of --min, --opt and --max"),
+        (None, ("64x64", None, "128x128"), "give --size WxH, or all of"),
+        ("64x64", ("64x64", "96x96", "128x128"), "give --size WxH, or all of"),
+        ("64", (None, None, None), "'64' is no picture size: write it like 640x360"),
+        ("64x", (None, None, None), "'64x' is no picture size"),
+        ("-64x64", (None, None, None), "'-64x64' is no picture size"),
+        ("6²x64", (None, None, None), "'6²x64' is no picture size"),
+        (None, ("64x64", "64", "128x128"), "'64' is no picture size"),
+        ("8x64", (None, None, None), "pictures are 16x16 to 16384x16384, not 8x64"),
+        ("64x99999", (None, None, None), "pictures are 16x16 to 16384x16384, not 64x99999"),
+        (None, ("64x64", "96x96", "127x128"), "must be even, not 127x128"),
+        (None, ("64x65", "96x96", "128x128"), "must be even, not 64x65"),
+        (None, ("64x64", "96x95", "128x128"), "must be even, not 96x95"),
+        (None, ("64x64", "256x96", "128x128"), "--opt must lie between --min and --max"),
+        (None, ("128x128", "96x96", "64x64"), "--opt must lie between --min and --max"),
+        (None, ("64x64", "32x32", "64x64"), "--opt must lie between --min and --max"),
+    ],
+)
+def test_sizes_no_engine_can_have_are_refused(
+    only: str | None, bounds: tuple[str | None, str | None, str | None], words: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        check_sizes(ahead.sizes(only, bounds))
+
+
+def test_sizes_can_be_written_and_read() -> None:
+    for sizes in (SMALL, RANGE, Sizes.only((33, 17))):
+        check_sizes(sizes)
+        assert parse_sizes(str(sizes)) == sizes
+    assert ahead.sizes("640X360", (None, None, None)) == Sizes.only((640, 360))
+    assert str(ahead.sizes(None, ("64x64", "96x80", "128x96"))) == "64x64-96x80-128x96"
+
+
+# ---- engines that are found
+
+
+def find(
+    builder: Builder, graph: PlaneGraph, size: tuple[int, int], target: str, batch: int = 1
+) -> bool:
+    gpu = Gpu(name=f"a GPU with {target}", target=target)
+    found = builder.find([graph], size, batch, gpu)
+    assert found is None or (found.cached and read_plan(found.plan))
+    return found is not None
+
+
+def test_an_engine_for_several_gpus_is_found_on_each_of_them_only(
+    rtx: Library, cache: EngineCache
+) -> None:
+    builder, graph = Builder(rtx, cache), graph_of()
+    engine = builder.build(graph, BuildOptions(sizes=SMALL, targets=("sm120", "sm86", "sm89")))
+    assert engine.path.name.endswith("-128x96-tensorrt-rtx-sm86+sm89+sm120.engine")
+    found = {t for t in RTX_TARGETS if find(builder, graph, (128, 96), t)}
+    assert found == {"sm86", "sm89", "sm120"}
+    assert not find(builder, graph, (96, 128), "sm86")
+    assert not find(builder, graph, (128, 96), "sm86", batch=2)
+    assert not find(builder, graph_of(precision="fp32"), (128, 96), "sm86")
+    assert not find(builder, graph_of(scale=3), (128, 96), "sm86")
+    assert not find(builder, replace(graph, colour=Colour(full_range=True)), (128, 96), "sm86")
+    assert find(builder, replace(graph, label="by another name"), (128, 96), "sm86")
+
+
+def test_an_engine_for_a_range_serves_the_even_sizes_in_it(
+    rtx: Library, cache: EngineCache
+) -> None:
+    builder, graph = Builder(rtx, cache), graph_of()
+    builder.build(graph, BuildOptions(sizes=RANGE, targets=("sm86",)))
+    for size in (RANGE.least, RANGE.best, RANGE.most, (66, 128), (192, 64)):
+        assert find(builder, graph, size, "sm86")
+    for size in ((62, 64), (64, 62), (194, 128), (192, 130), (65, 64), (64, 65), (129, 97)):
+        assert not find(builder, graph, size, "sm86")
+
+
+def test_an_engine_of_one_size_goes_before_one_for_a_range(
+    rtx: Library, cache: EngineCache
+) -> None:
+    builder, graph = Builder(rtx, cache), graph_of()
+    wide = Sizes(least=(16, 16), best=(128, 96), most=(192, 128))  # first by name
+    for sizes in (wide, SMALL, RANGE):
+        builder.build(graph, BuildOptions(sizes=sizes, targets=("sm86",)))
+    found = builder.find([graph], (128, 96), 1, GEFORCE)
+    assert found is not None
+    assert found.key.sizes == "128x96"
+
+
+def test_engines_of_another_version_or_gpu_are_not_found(rtx: Library, cache: EngineCache) -> None:
+    builder, graph = Builder(rtx, cache), graph_of()
+    engine = builder.build(graph, BuildOptions(sizes=SMALL, targets=("sm86",)))
+    for other in (replace(engine.key, version="1.0"), replace(engine.key, gpu="NVIDIA A10")):
+        cache.clear()
+        cache.get(other, lambda: (engine.plan, {}))
+        assert builder.find([graph], (128, 96), 1, GEFORCE) is None
+    cache.clear()
+    cache.get(replace(engine.key, gpu=GEFORCE.name), lambda: (engine.plan, {}))
+    assert builder.find([graph], (128, 96), 1, GEFORCE) is not None
+
+
+def change_header(path: Path, **values: object) -> None:
+    line, _, plan = path.read_bytes().partition(b"\n")
+    head = json.loads(line[len(MAGIC) :])
+    head["key"].update(values)
+    path.write_bytes(MAGIC + json.dumps(head).encode() + b"\n" + plan)
+
+
+def _flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_flip, "its SHA-256 differs"),
+        (lambda path: change_header(path, sizes="huge"), "'huge' is no picture size"),
+        (lambda path: change_header(path, sizes=7), "its first line cannot be read"),
+        (lambda path: path.write_bytes(b"plan"), "is no engine of vsr"),
+    ],
+    ids=["flipped", "sizes", "types", "foreign"],
+)
+def test_a_damaged_engine_is_not_found_and_said(
+    spoil: Callable[[Path], None], words: str, rtx: Library, cache: EngineCache,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    builder, graph = Builder(rtx, cache), graph_of()
+    spoil(builder.build(graph, BuildOptions(sizes=SMALL, targets=("sm86", "sm89"))).path)
+    assert builder.find([graph], (128, 96), 1, GEFORCE) is None
+    assert words in caplog.text
+
+
+# ---- the command
+
+
+def vsr(*words: str) -> Result:
+    return CliRunner().invoke(main, ["build-engine", *words])
+
+
+def told(result: Result) -> str:
+    """The one line of an error."""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("vsr: error: ")
+    assert result.stdout == ""
+    return line
+
+
+BICUBIC = ("--model", "bicubic", "--size", "64x48", "--target", "sm86")
+
+
+def test_the_second_call_says_cached(cache: EngineCache) -> None:
+    first, second = vsr(*BICUBIC), vsr(*BICUBIC)
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
+    path = cache.folder / "bicubic-x2-fp16-64x48-tensorrt-rtx-sm86.engine"
+    megabytes = read_entry(path).plan_bytes / 1e6
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}  {megabytes:.1f} MB, built in \d+\.\d s\n", first.stdout
+    )
+    assert second.stdout == f"{path}  {megabytes:.1f} MB, cached\n"
+    assert first.stderr == second.stderr == ""
+
+
+def test_what_is_built_unasked(cache: EngineCache) -> None:
+    result = vsr("--size", "64x48")
+    assert result.exit_code == 0, result.output
+    (entry,) = cache.entries()
+    assert entry.key.label == f"{models.DEFAULT}-x2-fp16"
+    assert entry.key.targets == DEFAULT_TARGETS
+    assert set(read_plan(cache.load(entry)).targets) == set(DEFAULT_TARGETS)
+    assert entry.facts["rewrites"] == list(rewritten(graph_of(models.DEFAULT))[1])
+    assert entry.facts["seconds"] > 0
+
+
+def test_the_plan_alone_can_be_written_to_a_file(tmp_path: Path, cache: EngineCache) -> None:
+    target = tmp_path / "my.plan"
+    for how in ("built in", "cached"):
+        result = vsr(*BICUBIC, "-o", str(target))
+        assert result.stdout.startswith(f"{target}  ")
+        assert how in result.stdout
+        assert read_plan(target.read_bytes()).targets == ("sm86",)
+        (entry,) = cache.entries()
+        assert cache.load(entry) == target.read_bytes()
+        target.unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    result = vsr(*BICUBIC, "-o", str(tmp_path / "no" / "my.plan"))
+    assert result.exit_code == 1
+    assert told(result).endswith("no/my.plan: No such file or directory")
+
+
+def test_list_and_clear() -> None:
+    assert vsr("--list").stdout == "no engines are built\n"
+    vsr(*BICUBIC)
+    vsr("--model", "bicubic", "--min", "64x64", "--opt", "64x64", "--max", "96x96", "--batch", "2")
+    header, *lines = vsr("--list").stdout.splitlines()
+    assert header.split() == ["engine", "size", "runtime", "GPUs", "MB"]
+    version = load_library("tensorrt-rtx").version
+    single, ranged = (line.split() for line in lines)
+    assert single[:-1] == ["bicubic-x2-fp16", "64x48", "tensorrt-rtx", version, "sm86"]
+    assert ranged[1:4] == ["64x64-64x64-96x96", "x2", "tensorrt-rtx"]
+    assert ranged[4:6] == [version, "sm75+sm86+sm89+sm120"]
+    assert re.match(r"removed 2 engines, \d\.\d MB, from ", vsr("--clear").stdout)
+    assert vsr("--list").stdout == "no engines are built\n"
+    assert vsr("--clear").stdout.startswith("removed 0 engines, 0.0 MB")
+
+
+def test_a_stale_engine_is_rebuilt_with_a_word(cache: EngineCache) -> None:
+    vsr(*BICUBIC)
+    (entry,) = cache.entries()
+    change_header(entry.path, version="1.0.0.1")
+    result = vsr(*BICUBIC)
+    version = load_library("tensorrt-rtx").version
+    assert "built in" in result.stdout
+    assert result.stderr == (
+        f"vsr: the cached engine {entry.path.name} does not fit (it was built by version 1.0.0.1, "
+        f"this is {version}): rebuilding it\n"
+    )
+    assert read_entry(entry.path).key.version == version
+
+
+def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: EngineCache) -> None:
+    vsr(*BICUBIC)
+    vsr(*BICUBIC, "--scale", "3")
+    two, three = (entry.path for entry in cache.entries())
+    good = three.read_bytes()
+    two.replace(three)
+    result = vsr(*BICUBIC, "--scale", "3")
+    assert "does not fit (it is an engine of bicubic-x2-fp16): rebuilding it" in result.stderr
+    assert read_entry(three).key.label == "bicubic-x3-fp16"
+    assert abs(len(good) - three.stat().st_size) < 8  # the seconds it took are written
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (("--target", "sm90"), 2, "cannot build for sm90; it can for sm75, sm80, sm86"),
+        (("--target", "ampere"), 2, "'ampere' is no target: they look like sm86, or 'current'"),
+        (("--target", "sm8²"), 2, "'sm8²' is no target"),
+        (("--precision", "int8"), 2, "model 'bicubic' has no int8 form: use fp32 or fp16"),
+        (("--scale", "5"), 2, "model 'bicubic' has no scale 5; it has: 2, 3, 4, 8"),
+        (("--model", "best"), 2, "unknown model 'best'"),
+        (("--model", "no.onnx"), 1, "cannot read the model no.onnx: No such file or directory"),
+        (("--min", "64x64"), 2, "give --size WxH, or all of --min, --opt and --max"),
+        (("--fused",), 2, "--fused needs TensorRT and its GPU"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_line(
+    words: tuple[str, ...], code: int, line: str, cache: EngineCache
+) -> None:
+    runtime = ("--runtime", "tensorrt-rtx")
+    result = vsr("--model", "bicubic", "--size", "64x48", *runtime, *words)
+    assert line in told(result)
+    assert result.exit_code == code
+    assert list(cache.entries()) == []
+
+
+@without_gpu
+@pytest.mark.parametrize("extra", [(), ("--target", "sm86"), ("--explain",)])
+def test_the_gpu_in_this_machine_is_missed_in_one_line(extra: tuple[str, ...]) -> None:
+    result = vsr("--model", "bicubic", "--size", "64x48", "--target", "current", *extra)
+    assert result.exit_code == 1
+    assert re.search("NVIDIA (driver|GPU)|neither cuda-bindings nor PyCUDA", told(result))
+
+
+def test_a_runtime_that_is_not_installed_is_told_with_its_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load_library.cache_clear()
+    for module in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, module, None)
+    try:
+        for runtime, line in (
+            ("tensorrt", "tensorrt is not installed: pip install 'vsr-stream[tensorrt]' --extra"),
+            (
+                "tensorrt-rtx",
+                "tensorrt-rtx is not installed: pip install 'vsr-stream[tensorrt-rtx]",
+            ),
+        ):
+            result = vsr("--size", "64x48", "--runtime", runtime)
+            assert (result.exit_code, line in told(result)) == (1, True)
+        assert "is not installed: pip install" in told(vsr("--size", "64x48"))
+        explained = vsr("--size", "64x48", "--explain").stdout
+        assert "kernels and memory are not known: tensorrt-rtx is not installed" in explained
+    finally:
+        load_library.cache_clear()
+
+
+def test_explain_says_what_is_rewritten_and_what_it_gains(cache: EngineCache) -> None:
+    words = ("--model", "dcscn", "--size", "160x96", "--target", "sm86", "--explain")
+    result = vsr(*words)
+    assert result.exit_code == 0, result.output
+    first, *lines = result.stdout.splitlines()
+    assert first == "dcscn-x2, fp16, 160x96"
+    notes = [line.removeprefix("  rewritten: ") for line in lines if "rewritten" in line]
+    assert notes == list(rewritten(graph_of("dcscn"))[1])
+    table = {line[:26].strip(): line[26:].split() for line in lines[len(notes) :]}
+    assert table[""] == ["before", "after"]
+    assert list(table) == ["", "layers", "kernels", "activation memory, MB"]
+    before, after = (float(cell) for cell in table["activation memory, MB"])
+    assert 0 < after < 0.6 * before
+    assert int(table["layers"][0]) < int(table["layers"][1])  # a PReLU is five nodes
+    assert int(table["kernels"][1]) <= int(table["kernels"][0])
+    assert list(cache.entries()) == []
+
+
+def test_explain_says_that_nothing_is_rewritten() -> None:
+    words = ("--model", "bicubic", "--precision", "fp32", "--size", "64x48", "--explain")
+    assert "  rewritten: nothing\n" in vsr(*words).stdout
+
+
+def test_nothing_but_errors_is_said_when_quiet(cache: EngineCache) -> None:
+    vsr(*BICUBIC)
+    (entry,) = cache.entries()
+    _flip(entry.path)
+    assert vsr(*BICUBIC, "--quiet").stderr == ""
+
+
+def test_the_librarys_own_words_are_there_when_verbose() -> None:
+    assert vsr(*BICUBIC, "--verbose").stderr.count("\n") > 10
+
+
+# ---- networks from outside
+
+
+def repeating(folder: Path, channels: int = 1, size: str = "H,W", out: str = "sH,sW") -> str:
+    """The simplest enlargement: each pixel becomes 2x2."""
+    twice = "twice = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> ()"
+    text = (
+        f'<ir_version: 8, opset_import: ["" : 17]> a (float[N,{channels},{size}] lr) => '
+        f'(float[N,{channels},{out}] sr) {{ {twice} sr = Resize <mode = "nearest"> (lr, , twice) }}'
+    )
+    path = folder / "repeating.onnx"
+    path.write_bytes(onnx.parser.parse_model(text).SerializeToString())
+    return str(path)
+
+
+def test_a_network_from_outside_is_built(tmp_path: Path, cache: EngineCache) -> None:
+    words = ("--model", repeating(tmp_path, 3), "--size", "64x48", "--target", "sm89")
+    assert "built in" in vsr(*words).stdout
+    assert "cached" in vsr(*words).stdout
+    (entry,) = cache.entries()
+    assert entry.path.name == "repeating-x2-fp16-matrix6-64x48-tensorrt-rtx-sm89.engine"
+
+
+def test_colours_have_engines_of_their_own_where_it_matters(
+    tmp_path: Path, cache: EngineCache
+) -> None:
+    rgb = ("--model", repeating(tmp_path, 3), "--size", "64x48", "--target", "sm86")
+    for words in (rgb, BICUBIC):
+        for colour in (("--colour", "bt709"), ("--colour", "bt2020"), ("--full-range",)):
+            vsr(*words, *colour)
+    assert [entry.key.label for entry in cache.entries()] == [
+        "bicubic-x2-fp16", "bicubic-x2-fp16-full", "repeating-x2-fp16-matrix1",
+        "repeating-x2-fp16-matrix6-full", "repeating-x2-fp16-matrix9",
+    ]  # fmt: skip
+
+
+def test_a_network_for_one_size_is_built_for_that_only(tmp_path: Path) -> None:
+    model = repeating(tmp_path, 1, "48,64", "96,128")
+    assert vsr("--model", model, "--size", "64x48", "--target", "sm86").exit_code == 0
+    result = vsr("--model", model, "--size", "64x64", "--target", "sm86")
+    assert f"'{model}' takes pictures of 64x48 only" in told(result)
+    assert result.exit_code == 2
+
+
+def test_two_networks_of_one_name_do_not_pass_for_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, two = repeating(tmp_path / "a"), repeating(tmp_path / "b")
+    other = onnx.load(two)
+    other.graph.node[1].attribute.append(helper.make_attribute("nearest_mode", "floor"))
+    onnx.save(other, two)
+    vsr("--model", one, "--size", "64x48", "--target", "sm86")
+    result = vsr("--model", two, "--size", "64x48", "--target", "sm86")
+    assert "it was built from another network" in result.stderr
+
+
+def quantised(folder: Path, zero_point: int = 128) -> str:
+    """Every pixel as 2x2, by a convolution of 8-bit codes, as quantisers write it."""
+    constants = {
+        "s": np.float32(1 / 127), "z": np.uint8(zero_point),
+        "ws": np.float32(1 / 127), "wz": np.int8(0),
+        "w": np.full((4, 1, 1, 1), 127, np.int8),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["lr", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"]),
+        helper.make_node("Conv", ["d", "wd"], ["four"]),
+        helper.make_node("DepthToSpace", ["four"], ["sr"], blocksize=2),
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1, *size])
+        for name, size in (("lr", ("H", "W")), ("sr", ("sH", "sW")))
+    )
+    weights = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "a", [x], [y], weights),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+    model.ir_version = 8
+    path = folder / "quantised.onnx"
+    onnx.save(model, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("zero_point", [0, 128])
+def test_a_quantised_network_is_built(zero_point: int, tmp_path: Path, cache: EngineCache) -> None:
+    words = ("--model", quantised(tmp_path, zero_point), "--size", "64x48", "--target", "sm86")
+    result = vsr(*words)
+    assert result.exit_code == 0, result.output
+    (entry,) = cache.entries()
+    assert entry.key.label == "quantised-x2-int8"
+    assert any("symmetric" in note for note in entry.facts["rewrites"])
+
+
+def test_a_quantised_network_is_explained(tmp_path: Path) -> None:
+    """TensorRT cannot build the form before, whose codes are not symmetric."""
+    words = ("--model", quantised(tmp_path), "--size", "64x48", "--target", "sm86", "--explain")
+    result = vsr(*words)
+    assert result.exit_code == 0, result.output
+    assert "symmetric" in result.stdout
+
+
+INT8 = [
+    (name, int(scale[1:]))
+    for name, scales in models.manifest().items()
+    for scale, entry in scales.items()
+    if "int8" in entry
+]
+
+
+@pytest.mark.parametrize(("name", "scale"), INT8)
+def test_shipped_int8_networks_are_built(name: str, scale: int, rtx: Library) -> None:
+    graph, _ = rewritten(graph_of(name, scale, "int8"))
+    assert built(rtx, graph, SMALL, *DEFAULT_TARGETS).targets == DEFAULT_TARGETS
+
+
+# ---- processes
+
+
+def command(*words: str) -> "subprocess.Popen[str]":
+    line = [sys.executable, "-m", "vsr", "build-engine", *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_two_commands_at_once_build_once(cache: EngineCache) -> None:
+    words = ("--model", "carn-m", "--size", "96x64", "--target", "sm86")
+    with command(*words) as first, command(*words) as second:
+        said = [process.communicate(timeout=120) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], said
+    assert len(list(cache.entries())) == 1
+    # the other waited for it, or came when it was done
+    assert sum("built in" in out for out, _ in said) == 1
+    assert sum("cached" in out for out, _ in said) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_a_command_that_is_killed_leaves_no_engine(cache: EngineCache) -> None:
+    words = ("--model", "carn-m", "--size", "96x64", "--target", "sm86")
+    with command(*words) as process:
+        deadline = time.monotonic() + 60
+        while not list(cache.folder.glob("*.lock")):  # it builds when it has that
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert list(cache.entries()) == []
+    assert "built in" in vsr(*words).stdout
+    assert "cached" in vsr(*words).stdout
+
+
+def test_the_issues_own_command_takes_less_than_ten_seconds(cache: EngineCache) -> None:
+    words = "--model carn-m --scale 2 --size 640x360 --runtime tensorrt-rtx"
+    began = time.monotonic()
+    with command(*words.split(), "--target", "sm86", "--target", "sm89") as process:
+        out, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert time.monotonic() - began < 10
+    assert "sm86+sm89.engine" in out
+    (entry,) = cache.entries()
+    assert read_plan(cache.load(entry)).targets == ("sm86", "sm89")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_onnx_writes_the_graph_that_is_built(tmp_path: Path, precision: str) -> None:
+    path = tmp_path / "graph.onnx"
+    result = vsr("--model", "c-dcscn", "--size", "32x24", "--precision", precision, "--onnx", path)
+    assert result.exit_code == 0, result.output
+    model = onnx.load_model(str(path))
+    onnx.checker.check_model(model)
+    assert [tensor.name for tensor in model.graph.output] == ["y_out", "u_out", "v_out"]
+    kinds = {constant.data_type for constant in model.graph.initializer}
+    assert (onnx.TensorProto.FLOAT16 in kinds) is (precision == "fp16")

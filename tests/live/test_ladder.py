@@ -1,0 +1,124 @@
+"""The ladder, stepped through simulated streams: in time, settled, and back up when it can."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
+
+FPS = 30
+INTERVAL = 1 / FPS
+LATENCY = 0.5
+
+
+@dataclass
+class Run:
+    """What became of a simulated stream."""
+
+    rungs: list[int] = field(default_factory=list)
+    """Rung of every picture, or `DROP`."""
+    latency: list[float] = field(default_factory=list)
+    changes: list[float] = field(default_factory=list)
+    """When the rung changed (s)."""
+
+
+def simulate(
+    costs: list[float],
+    seconds: float,
+    load: Callable[[float], float] = lambda _: 1.0,
+    seed: int = 1,
+    told: list[float] | None = None,
+) -> Run:
+    """One picture every interval through one worker, whose times vary by a fifth.
+
+    `load` is by how much all takes longer at a time; `told` the costs the ladder starts with.
+    """
+    settings = LadderSettings(interval=INTERVAL, max_latency=LATENCY)
+    ladder, random, run = Ladder(told or costs, settings, 0.0), Random(seed), Run()
+    waiting: deque[float] = deque()
+    now, arrivals = 0.0, iter(k * INTERVAL for k in range(round(seconds * FPS)))
+    coming = next(arrivals, None)
+    while coming is not None or waiting:
+        while coming is not None and (coming <= now or not waiting):
+            now = max(now, coming) if not waiting else now
+            waiting.append(coming)
+            coming = next(arrivals, None)
+        arrived = waiting.popleft()
+        before = ladder.changes
+        rung = ladder.choose(now, arrived, len(waiting))
+        if ladder.changes != before:
+            run.changes.append(now)
+        run.rungs.append(rung)
+        if rung == DROP:
+            continue
+        took = costs[rung] * load(now) * random.uniform(0.8, 1.2)
+        now += took
+        ladder.done(rung, took)
+        run.latency.append(now - arrived + 0.005)
+    return run
+
+
+def test_a_light_network_stays_and_nothing_is_dropped() -> None:
+    run = simulate([0.015, 0.002], 60)
+    assert set(run.rungs) == {0}
+    assert run.changes == []
+
+
+def test_a_heavy_network_gives_way_before_anything_is_late() -> None:
+    run = simulate([0.4, 0.02, 0.002], 120)
+    assert DROP not in run.rungs
+    assert max(run.latency) < LATENCY
+    assert run.rungs[-1] == 1
+    assert len(run.changes) <= 1
+
+
+def test_costs_that_were_told_too_low_are_found_out_in_time() -> None:
+    run = simulate([0.2, 0.02, 0.002], 60, told=[0.02, 0.01, 0.001])
+    assert max(run.latency) < LATENCY
+    assert DROP not in run.rungs
+    assert run.rungs[-1] == 1
+
+
+def test_a_burst_of_load_is_ridden_out_and_the_ladder_climbs_back() -> None:
+    run = simulate([0.02, 0.008, 0.001], 120, load=lambda t: 5.0 if 30 < t < 40 else 1.0)
+    during = run.rungs[FPS * 33 : FPS * 39]
+    assert 0 not in during
+    assert run.rungs[-1] == 0
+    assert max(run.latency) < LATENCY
+    assert DROP not in run.rungs
+
+
+def test_no_oscillation_where_a_rung_just_does_not_fit() -> None:
+    """Load comes and goes every 20 s: patience must grow instead of changing for ever."""
+    run = simulate([0.024, 0.006, 0.001], 1200, load=lambda t: 1.9 if t % 20 < 6 else 1.0)
+    for start in range(0, 1200, 60):
+        assert sum(start <= t < start + 60 for t in run.changes) < 6
+    late = [t for t in run.changes if t > 600]
+    assert len(late) < 20
+    assert max(run.latency) < LATENCY
+
+
+def test_only_what_even_the_lightest_cannot_do_is_dropped() -> None:
+    run = simulate([0.1, 0.05], 60)
+    assert run.rungs.count(DROP) > 0
+    assert max(run.latency) < LATENCY + 0.1
+    done = len(run.rungs) - run.rungs.count(DROP)
+    assert done > 0.9 * 60 / 0.05 * 1.0 * 0.9
+
+
+def test_a_rung_given_up_is_never_taken_again() -> None:
+    settings = LadderSettings(interval=INTERVAL, max_latency=LATENCY, patience=0.1)
+    ladder = Ladder([0.01, 0.002], settings, 0.0)
+    ladder.give_up(0)
+    assert ladder.choose(1.0, 1.0, 0) == 1
+    for k in range(2000):
+        assert ladder.choose(1 + k, 1 + k, 0) == 1
+
+
+@pytest.mark.parametrize("costs", [[0.01], [0.5]])
+def test_a_single_rung_has_nowhere_to_go(costs: list[float]) -> None:
+    run = simulate(costs, 10)
+    assert set(run.rungs) <= {0, DROP}

@@ -1,0 +1,445 @@
+"""The parts of a relay one by one: its sound, its mailbox, its rungs and what it reads from."""
+
+import io
+import itertools
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tests.streams import Marked, make_marked
+from vsr.errors import InputError, UsageError
+from vsr.live.audio import Sound
+from vsr.live.clock import OutputClock
+from vsr.live.common import Words
+from vsr.live.input.ingest import Ingest, IngestSettings, joined
+from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.input.source import LiveSource
+from vsr.live.ladder.controller import Ladder, LadderSettings
+from vsr.live.ladder.rung_models import Stage, Wanted
+from vsr.live.ladder.rungs import grey
+from vsr.live.settings import check_ingest, check_urls
+from vsr.media.colour import Colour
+from vsr.media.frame import Frame, Stamps, now
+
+FRAME = 1024
+STAGE = Stage(size=(64, 48), colour=Colour())
+WANTED = Wanted(names=("c-dcscn",), precision="fp32")
+
+
+def _frame(number: int, at: float | None = None) -> Frame:
+    stamps = Stamps(read=now() if at is None else at, decoded=now() if at is None else at)
+    return Frame(
+        planes=grey(64, 48), index=number, pts=number, time_base=Fraction(1, 25), duration=1,
+        stamps=stamps,
+    )  # fmt: skip
+
+
+def _tone(
+    codec: str, rate: int, layout: str, seconds: float, begins: float = 0
+) -> tuple[Any, list[Any]]:
+    """A decoder and the packets of a tone of 440 Hz, read from a file that is closed by now."""
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="nut") as out:
+        stream = out.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
+        stream.codec_context.open()
+        size = stream.codec_context.frame_size or FRAME
+        for place in range(0, round(seconds * rate), size):
+            at = np.arange(place, place + size) / rate
+            wave = 0.25 * np.sin(2 * np.pi * 440 * at) * (at >= begins)
+            whole = np.repeat(wave[None].astype(np.float32), stream.layout.nb_channels, axis=0)
+            frame = av.AudioFrame.from_ndarray(whole, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, place, Fraction(1, rate)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    memory.seek(0)
+    with av.open(memory) as source:
+        packets = [p for p in source.demux() if p.pts is not None]
+        return source.streams.audio[0].codec_context, packets
+
+
+def _time(packet: Any) -> float:
+    return float(packet.pts * packet.time_base)
+
+
+def _loudness(sound: Sound, packets: list[Any]) -> np.ndarray:
+    """Root mean square of the loudest channel for each frame that packets decode to."""
+    decoder = av.CodecContext.create("aac", "r")
+    assert isinstance(decoder, av.AudioCodecContext)
+    decoder.extradata = sound.context.extradata
+    frames = [f for p in packets for f in decoder.decode(p)]
+    return np.array([np.sqrt((f.to_ndarray() ** 2).mean(axis=1)).max() for f in frames])
+
+
+def test_aac_is_copied_with_new_times() -> None:
+    decoder, packets = _tone("aac", 48_000, "stereo", 1)
+    sound = Sound(decoder)
+    payloads = [bytes(p) for p in packets]
+    out = [o for p in packets for o in sound.send(p, 5 + _time(p))]
+    assert sound.copied
+    assert [bytes(o) for o in out] == payloads
+    begin = _time(out[0])
+    assert begin == pytest.approx(5, abs=0.03)
+    due = [begin + k * FRAME / 48_000 for k in range(len(out))]
+    assert [_time(o) for o in out] == pytest.approx(due, abs=0.002)
+    assert sound.until == pytest.approx(_time(out[-1]) + FRAME / 48_000)
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "layout", "becomes"),
+    [
+        ("libopus", 48_000, "stereo", (48_000, "stereo")),
+        ("libmp3lame", 44_100, "mono", (44_100, "mono")),
+        ("pcm_alaw", 8_000, "mono", (48_000, "mono")),
+        ("pcm_s16le", 96_000, "5.1", (48_000, "stereo")),
+    ],
+)
+def test_other_sound_becomes_aac_in_its_own_time(
+    codec: str, rate: int, layout: str, becomes: tuple[int, str]
+) -> None:
+    decoder, packets = _tone(codec, rate, layout, 2)
+    sound = Sound(decoder)
+    out = [o for p in packets for o in sound.send(p, 3 + _time(p))]
+    assert not sound.copied
+    assert (sound.context.rate, sound.context.layout.name) == becomes
+    times = [_time(o) for o in out]
+    assert times[0] == pytest.approx(3, abs=0.05)
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    assert steps == pytest.approx([FRAME / becomes[0]] * len(steps), abs=0.002)
+    assert times[-1] == pytest.approx(5, abs=0.25)  # what the codecs hold back
+    loud = _loudness(sound, out)
+    assert loud[8:-2].min() > 0.1
+
+
+@pytest.mark.parametrize("codec", ["libopus", "libmp3lame", "pcm_s16le"])
+def test_sound_is_heard_when_it_was(codec: str) -> None:
+    """Whatever delay the codecs add: a tone that begins a second in begins there again."""
+    decoder, packets = _tone(codec, 48_000, "mono", 2, begins=1)
+    sound = Sound(decoder)
+    out = [o for p in packets for o in sound.send(p, 3 + _time(p))]
+    loud = _loudness(sound, out)
+    first = next(k for k, level in enumerate(loud) if level > 0.05)
+    assert _time(out[first]) == pytest.approx(4, abs=0.035)
+
+
+def test_a_gap_stays_a_gap_and_what_was_said_is_not_said_again() -> None:
+    decoder, packets = _tone("libmp3lame", 48_000, "stereo", 3)
+    sound, third = Sound(decoder), len(packets) // 3
+    parts = [packets[:third], packets[third : 2 * third], packets[2 * third :]]
+    shifts = [0.0, 2.0, -0.7]
+    out = [
+        o for part, shift in zip(parts, shifts, strict=True)
+        for p in part for o in sound.send(p, 1 + _time(p) + shift)
+    ]  # fmt: skip
+    times = [_time(o) for o in out]
+    assert all(a < b for a, b in itertools.pairwise(times))
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    assert max(steps) == pytest.approx(2, abs=0.15)
+    assert times[-1] < 1 + _time(packets[2 * third]) + 2.2
+
+
+def test_silence_goes_on_where_the_sound_ended_and_is_silent() -> None:
+    decoder, packets = _tone("aac", 44_100, "stereo", 1)
+    sound = Sound(decoder)
+    said = [o for p in packets for o in sound.send(p, 1 + _time(p))]
+    quiet = [q for end in np.arange(2.0, 3.0, 0.04) for q in sound.silence(float(end))]
+    times = [_time(p) for p in said + quiet]
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    assert steps == pytest.approx([FRAME / 44_100] * len(steps), abs=0.002)
+    assert times[-1] + 2 * FRAME / 44_100 > 2.96 - 1e-9
+    assert {bytes(q) for q in quiet} == {bytes(quiet[0])}
+    assert _loudness(sound, [*said[:20], *quiet])[22:].max() < 1e-3
+    assert len(list(sound.silence(100.0))) < 2 * 44_100 / FRAME + 1  # not 97 s at once
+    late = list(sound.send(packets[3], 50.0))
+    assert late == []
+
+
+def test_later_sessions_are_made_like_the_first() -> None:
+    """Or the decoders of viewers would be given what they were not told of."""
+    first, packets = _tone("aac", 48_000, "stereo", 1)
+    sound = Sound(first)
+    list(itertools.chain(*(sound.send(p, 1 + _time(p)) for p in packets)))
+    other, packets = _tone("aac", 44_100, "mono", 1)
+    sound.begin(other)
+    out = [o for p in packets for o in sound.send(p, 5 + _time(p))]
+    assert not sound.copied
+    assert _time(out[0]) == pytest.approx(5, abs=0.05)
+    assert _loudness(sound, out)[4:-1].min() > 0.1
+    sound.begin(None)
+    assert list(sound.send(packets[0], 9.0)) == []
+    assert len(list(sound.silence(sound.until + 0.1))) == 4
+    again, packets = _tone("aac", 48_000, "stereo", 1)
+    sound.begin(again)
+    assert sound.copied
+    assert len([o for p in packets for o in sound.send(p, 12 + _time(p))]) == len(packets)
+
+
+def test_damaged_sound_is_skipped() -> None:
+    decoder, packets = _tone("libmp3lame", 48_000, "stereo", 1)
+    sound = Sound(decoder)
+    out = 0
+    for k, packet in enumerate(packets):
+        if k % 3 == 0:
+            bad: av.Packet[Any] = av.Packet(bytes(range(50)))
+            bad.pts = bad.dts = packet.pts
+            bad.time_base = packet.time_base
+        else:
+            bad = packet
+        out += len(list(sound.send(bad, 1 + k * 1152 / 48_000)))
+    assert out > 10
+
+
+def _heard(at: float) -> Heard:
+    packet: av.Packet[Any] = av.Packet(b"x")
+    return Heard(packet, at)
+
+
+def test_the_oldest_picture_and_the_oldest_sound_make_room() -> None:
+    box = Mailbox(frames=3, sounds=2)
+    box.put(Lost("why", 1.0))
+    for k in range(5):
+        box.put(_frame(k))
+        box.put(_heard(k))
+    assert box.waiting == 3
+    items = list(iter(lambda: box.take(0), None))
+    assert isinstance(items[0], Lost)
+    assert [i.index for i in items if isinstance(i, Frame)] == [2, 3, 4]
+    assert [i.time for i in items if isinstance(i, Heard)] == [3, 4]
+    assert [f.index for f in box.dropped] == [0, 1]
+    assert all(f.planes[0].size == 0 for f in box.dropped)  # thousands may be told of at once
+    assert box.waiting == 0
+
+
+def test_an_empty_mailbox_is_waited_at_no_longer_than_asked() -> None:
+    box = Mailbox(frames=3)
+    began = time.monotonic()
+    assert box.take(0.05) is None
+    assert 0.04 < time.monotonic() - began < 2
+    threading.Timer(0.05, box.put, [_heard(1)]).start()
+    assert isinstance(box.take(10), Heard)
+
+
+def test_slow_encoding_leaves_the_network_less_time_but_never_none() -> None:
+    ladder = Ladder([0.1, 0.001], LadderSettings(interval=0.2, max_latency=0.4), 0.0)
+    assert ladder.choose(0.0, 0.0, 0) == 0
+    for _ in range(100):
+        ladder.followed(30.0)
+    assert ladder.tail == pytest.approx(0.2, rel=0.01)
+    assert ladder.choose(1.15, 1.0, 3) == 1  # 0.1 s would be too late now, and none is dropped
+
+
+@pytest.mark.parametrize(("told", "ends"), [(0.039, 0), (0.17, 1)])
+def test_a_rung_timed_at_a_bad_moment_is_tried_unless_hopeless(told: float, ends: int) -> None:
+    """Told costs are of a moment in which the machine had else to do; it takes 19 ms really."""
+    ladder = Ladder([told, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    chosen = []
+    for k in range(1500):
+        rung = ladder.choose(k * 0.04, k * 0.04, 0)
+        chosen.append(rung)
+        ladder.done(rung, (0.019, 0.002)[rung])
+    assert chosen[0] == 1
+    assert (ladder.rung, ladder.changes) == (ends, 1 - ends)
+    assert chosen.count(0) == (0 if ends else pytest.approx(1000, abs=300))
+
+
+def test_a_try_that_was_too_slow_stays_one() -> None:
+    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    chosen = [
+        ladder.choose(k * 0.04, k * 0.04, 0) for k in range(1000) if not ladder.done(1, 0.002)
+    ]
+    ladder.done(0, 0.2)
+    assert ladder.rung == 1
+    assert 1 <= chosen.count(0) <= 4
+
+
+def test_tries_that_are_in_vain_become_rare() -> None:
+    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    tried = []
+    for k in range(25 * 600):
+        rung = ladder.choose(k * 0.04, k * 0.04, 0)
+        tried += [k * 0.04] if rung == 0 else []
+        ladder.done(rung, (0.05, 0.002)[rung])
+    pauses = [b - a for a, b in itertools.pairwise([0.0, *tried])]
+    assert pauses == pytest.approx([10, 20, 40, 80, 160], abs=0.1)
+    assert ladder.changes == 0
+
+
+def test_a_backlog_does_not_put_off_what_comes_after() -> None:
+    clock, step = OutputClock(0.04), 0.04
+    for k in range(50):
+        clock.picture(k * step, k * step)
+    for k in range(50, 150):  # a jam of 4 s, of which 3.5 s are filled
+        if k > 62:
+            clock.filler(k * step)
+    shown = []
+    for k in range(50, 150):  # all at once
+        if not clock.skips(6.0):
+            shown.append(clock.picture(k * step, 6.0))
+    assert shown[-1] - 6.0 <= 0.6
+    live = []
+    for k in range(150, 300):
+        if not clock.skips(k * step):
+            live.append((k * step, clock.picture(k * step, k * step)))
+    assert len(live) > 130
+    assert abs(live[-1][1] - live[-1][0]) < 0.1
+    assert clock.repairs.skipped + len(shown) + len(live) == 250
+    assert clock.repairs.nudged == 0
+
+
+@pytest.mark.parametrize("rate", [1.0002, 0.9998])
+def test_a_clock_that_is_a_little_off_never_costs_a_picture(rate: float) -> None:
+    clock = OutputClock(0.04)
+    for k in range(200_000):  # more than two hours
+        assert not clock.skips(k * 0.04 * rate)
+        clock.picture(k * 0.04, k * 0.04 * rate)
+    behind = 200_000 * 0.04 * rate - clock.last
+    filler = clock.filler(200_000 * 0.04 * rate)
+    assert abs(behind) > 1  # the clocks have parted
+    assert filler - clock.interval == pytest.approx(199_999 * 0.04, abs=0.1)  # but not the times
+
+
+def _as_it_comes(frames: int, put_by: int) -> Iterator[Frame]:
+    for k in range(frames):
+        if k >= put_by:
+            time.sleep(0.03)
+        yield _frame(k)
+
+
+@pytest.mark.parametrize(("put_by", "first"), [(12, 11), (1, 0), (0, 0)])
+def test_a_stream_that_is_joined_begins_with_its_newest_picture(put_by: int, first: int) -> None:
+    got = [f.index for f in joined(_as_it_comes(20, put_by), 0.04) if isinstance(f, Frame)]
+    assert got == list(range(first, 20))
+
+
+def _all_of(ingest: Ingest, box: Mailbox) -> list[Any]:
+    ingest.start()
+    items: list[Any] = []
+    while not (items and isinstance(items[-1], Lost) and items[-1].final):
+        item = box.take(10)
+        assert item is not None
+        items.append(item)
+    return items
+
+
+def test_a_file_waits_to_be_seen_and_goes_at_its_pace(tmp_path: Path) -> None:
+    clip, box = make_marked(tmp_path / "in.flv", Marked(seconds=1)), Mailbox(frames=100)
+    ingest = Ingest(str(clip), IngestSettings(), box)
+    ingest.start()
+    assert isinstance(box.take(10), Connected)
+    assert box.take(0.2) is None
+    ingest.go()
+    frames, item = [], box.take(10)
+    while not isinstance(item, Lost):
+        frames += [item] if isinstance(item, Frame) else []
+        item = box.take(10)
+    assert (item.final, item.failed, item.reason) == (True, False, f"{clip} ended")
+    arrived = [f.stamps.read for f in frames]
+    assert len(frames) == 25
+    assert arrived[-1] - arrived[0] == pytest.approx(0.96, abs=0.2)
+    assert all(f.stamps.decoded >= f.stamps.read for f in frames)
+
+
+def test_a_file_whose_times_leap_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "leap.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for k in range(20):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts, frame.time_base = k + (k > 9) * 90_000, Fraction(1, 25)  # an hour
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    box = Mailbox(frames=100)
+    ingest = Ingest(str(path), IngestSettings(), box)
+    ingest.go()
+    items = _all_of(ingest, box)
+    assert sum(isinstance(i, Frame) for i in items) == 20
+
+
+def test_a_defect_in_reading_ends_neither_thread_nor_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = "rtmp://user:pa55@host/live/k3y?sign=t0ken"
+
+    def fail(*_: Any) -> LiveSource:
+        raise RuntimeError(f"cannot believe {url}")
+
+    monkeypatch.setattr("vsr.live.input.ingest.LiveSource", fail)
+    box = Mailbox(frames=1)
+    items = _all_of(Ingest(url, IngestSettings(retry_delay=0.1, retry_max=3), box), box)
+    assert [i.final for i in items] == [False, False, True]
+    text = caplog.text + str(items)
+    assert "failed unexpectedly (RuntimeError)" in text
+    assert "cannot believe rtmp://host/live/***?***" in text
+    assert not any(secret in text for secret in ("pa55", "k3y", "t0ken"))
+
+
+def test_a_stream_without_a_picture_is_not_kept_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2))
+    monkeypatch.setattr("vsr.live.input.source._PATIENCE", -10.0)
+    with pytest.raises(InputError, match="sends data, but no picture that can be decoded"):
+        LiveSource(str(clip), -1.0)
+
+
+def test_later_sessions_have_the_size_of_the_first(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=0.4))
+    source = LiveSource(str(clip), 1.0, (64, 48))
+    shapes = {i.planes[0].shape for i in source if isinstance(i, Frame)}
+    source.close()
+    assert shapes == {(48, 64)}
+    assert (source.info.width, source.info.height) == (64, 48)
+
+
+def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "vsr")
+    at = [100.0]
+    words = Words(logging.getLogger("vsr.test"), "50 % of it", lambda: at[0])
+    for passed in (0, 30, 29.9, 0.1, 1):
+        at[0] += passed
+        words.trouble("gone")
+        words.trouble("1.2.3.4 refused: 100%", "refused")
+    words.trouble("9.9.9.9 refused: 100%", "refused")
+    words.info("done")
+    words.info("%d pictures", 3)
+    words.debug("not asked for")
+    both = ["50 % of it: gone", "50 % of it: 1.2.3.4 refused: 100%"]
+    assert caplog.messages == [*both, *both, "50 % of it: done", "50 % of it: 3 pictures"]
+    assert len(words._told) == 2
+    at[0] += 61
+    words.trouble("gone")
+    assert len(words._told) == 1  # strangers must not fill the memory either
+
+
+def test_a_line_of_the_only_relay_begins_with_no_name(caplog: pytest.LogCaptureFixture) -> None:
+    words = Words(logging.getLogger("vsr.test"))
+    words.trouble("100% gone")
+    words.warning("%s: %d", "a", 1)
+    assert caplog.messages == ["100% gone", "a: 1"]
+
+
+def test_a_protocol_that_ffmpeg_lacks_is_refused_and_nobody_is_called() -> None:
+    settings = IngestSettings()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        place = f"127.0.0.1:{server.getsockname()[1]}/live/k3y"
+        for scheme in ("rtmp", "rtmps", "rtsp", "http", "https", "tcp", "udp", "rtp"):
+            check_ingest(f"{scheme}://{place}", settings)
+        check_urls("in.flv", [f"{scheme}://{place}" for scheme in ("rtmp", "rtmps", "rtsp", "udp")])
+        with pytest.raises(UsageError, match="this FFmpeg has no carrierpigeon: use") as told:
+            check_ingest(f"carrierpigeon://{place}", settings)
+        assert "k3y" not in str(told.value)
+        with pytest.raises(TimeoutError):
+            server.accept()

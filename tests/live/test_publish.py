@@ -1,0 +1,180 @@
+"""Encoding for a live stream: every picture's packet is the one it became."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+import vsr
+from tests.rtmp import free_port
+from tests.streams import Marked, make_marked, number_of
+from vsr.live.output.encode import Publisher
+from vsr.live.relay import Relay
+from vsr.live.settings import RelaySettings
+from vsr.media.encoder import EncoderSettings
+
+
+@pytest.mark.parametrize("options", [{}, {"tune": "film", "rc-lookahead": "8"}])
+def test_an_encoder_that_holds_pictures_back_loses_none_and_no_time(
+    tmp_path: Path, options: dict[str, str]
+) -> None:
+    """As NVENC may, and x264 when it is asked to look ahead."""
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))
+    target = tmp_path / "out.flv"
+    encoder = EncoderSettings(options={"preset": "ultrafast", **options})
+    settings = RelaySettings(model="bicubic", scale=2, max_latency=5.0, encoder=encoder)
+    report = Relay(str(clip), [str(target)], settings).run(threading.Event())
+    assert (report.frames_in, report.frames_out) == (50, 50)
+    held = report.ledger.stages()["encode"]["p50"]
+    assert held > 35 or not options
+    assert report.ledger.stages()["total"]["p50"] >= held > 0
+    with av.open(str(target)) as out:
+        pictures = list(out.decode(video=0))
+    assert [number_of(p) for p in pictures] == list(range(50))
+    times = [p.time for p in pictures if p.time is not None]
+    assert times == pytest.approx([k / 25 for k in range(50)], abs=0.0015)
+
+
+def test_a_relay_from_python(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=1))
+    target, told = tmp_path / "out.flv", tmp_path / "report.html"
+    settings = vsr.RelaySettings(model="bicubic", scale=3, max_latency=5.0)
+    report = vsr.relay(str(clip), str(target), settings=settings, report=told)
+    assert (report.frames_in, report.frames_out, report.exit_code) == (25, 25, 0)
+    assert report.output["size"] == [480, 270]
+    assert "<html" in told.read_text(encoding="utf-8")
+    with pytest.raises(vsr.UsageError, match="cannot publish to gopher"):
+        vsr.relay(str(clip), ["gopher://host/out"], settings=settings)
+
+
+class _Encoder:
+    """Does what the real one does but at one picture, where it fails as a driver may."""
+
+    def __init__(self, real: av.VideoCodecContext, fails_at: int) -> None:
+        self._real, self._left = real, fails_at
+        self.name = real.name
+
+    def encode(self, picture: av.VideoFrame | None) -> list[Any]:
+        self._left -= 1
+        if self._left == 0:
+            raise av.error.ExternalError(1, "the encoder is gone")
+        return list(self._real.encode(picture))
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Of the encoders of relays, the pictures at which they fail, one after the other."""
+    fails_at: list[int] = []
+    begin = Publisher.__init__
+
+    def init(self: Publisher, *args: Any) -> None:
+        begin(self, *args)
+        make = self._new_encoder
+        self._new_encoder = lambda: _Encoder(make(), fails_at.pop(0))  # type: ignore
+        self._encoder = self._new_encoder()
+
+    monkeypatch.setattr(Publisher, "__init__", init)
+    yield fails_at
+
+
+def test_an_encoder_that_fails_is_opened_again(
+    tmp_path: Path, failing: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    failing += [20, 0]
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))
+    target = tmp_path / "out.flv"
+    settings = RelaySettings(model="bicubic", scale=2, max_latency=5.0)
+    report = Relay(str(clip), [str(target)], settings).run(threading.Event())
+    assert (report.frames_in, report.frames_out, report.exit_code) == (50, 49, 3)
+    assert caplog.text.count("the encoder libx264 failed: the encoder is gone") == 1
+    with av.open(str(target)) as out:
+        numbers = [number_of(p) for p in out.decode(video=0)]
+    assert numbers == [*range(19), *range(20, 50)]
+
+
+def test_an_encoder_that_fails_again_and_again_ends_a_relay(
+    tmp_path: Path, failing: list[int]
+) -> None:
+    failing += [3, 1, 1, 1, 1]
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))
+    settings = RelaySettings(model="bicubic", scale=2, max_latency=5.0)
+    relay = Relay(str(clip), [str(tmp_path / "out.flv")], settings)
+    with pytest.raises(vsr.OutputError, match="the encoder libx264 failed: the encoder is gone"):
+        relay.run(threading.Event())
+
+
+def test_an_encoder_that_hangs_does_not_hold_up_the_end(
+    tmp_path: Path, failing: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing += [0]
+    hangs, stop = threading.Event(), threading.Event()
+    monkeypatch.setattr(_Encoder, "encode", lambda *_: hangs.set() or stop.wait(30) or [])
+    monkeypatch.setattr("vsr.live.output.encode._QUEUE", 2)
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=8, sound=None))
+    settings = RelaySettings(model="bicubic", scale=2)
+    relay = Relay(str(clip), [str(tmp_path / "out.flv")], settings)
+    ended = threading.Event()
+    gone = threading.Event()
+
+    def run() -> None:
+        relay.run(gone)
+        ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    assert hangs.wait(30)
+    time.sleep(0.5)  # so that all queues are full
+    gone.set()
+    assert ended.wait(5)
+    assert relay.report.interrupted
+    stop.set()
+
+
+def test_a_recording_destroys_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vsr")
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=1, sound=None))
+    target = tmp_path / "out.flv"
+    target.write_bytes(b"precious")
+    settings = RelaySettings(model="bicubic", max_latency=5.0)
+    for _ in range(2):
+        vsr.relay(str(clip), str(target), settings=settings)
+    assert target.read_bytes() == b"precious"
+    for name in ("out-2.flv", "out-3.flv"):
+        assert f"writing {tmp_path / name}" in caplog.text
+        with av.open(str(tmp_path / name)) as out:
+            assert len(list(out.decode(video=0))) == 25
+    with pytest.raises(vsr.UsageError, match="must all differ"):
+        vsr.relay(str(clip), str(clip), settings=settings)
+
+
+def test_what_never_came_out_is_an_error_and_a_start_that_fails_keeps_the_last_report(
+    tmp_path: Path,
+) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=1, sound=None))
+    settings = RelaySettings(model="bicubic", max_latency=5.0)
+    url, told = f"rtmp://127.0.0.1:{free_port()}/live/k3y", tmp_path / "report.json"
+    with pytest.raises(vsr.OutputError, match="nothing was published: Connection refused"):
+        vsr.relay(str(clip), url, settings=settings, report=told)
+    before = told.read_bytes()
+    with pytest.raises(vsr.InputError):
+        vsr.relay(str(tmp_path / "none.flv"), url, settings=settings, report=told)
+    assert told.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        (EncoderSettings(codec="vp9"), "libvpx-vp9 makes no header"),
+        (EncoderSettings(preset="nonsense"), "encoder libx264 cannot start"),
+        (EncoderSettings(options={"wings": "2"}), "has no option 'wings'"),
+    ],
+)
+def test_an_encoder_that_cannot_be_is_told_before_anything_is_waited_for(
+    tmp_path: Path, encoder: EncoderSettings, words: str
+) -> None:
+    settings = RelaySettings(encoder=encoder)
+    with pytest.raises(vsr.VsrError, match=words):
+        Relay("rtmp://127.0.0.1:1/live/in", [str(tmp_path / "out.flv")], settings)

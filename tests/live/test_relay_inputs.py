@@ -1,0 +1,371 @@
+"""What a source of `vsr relay` may turn out to be: noise, no stream, HEVC, another size, damage."""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.relay_fuzz import HEADER, LIMIT_S, Tag, mutants, tags
+from tests.rtmp import FPS, Server, free_port, needs_nginx
+from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked
+from vsr.live.audio import Sound
+from vsr.live.clock import OutputClock
+from vsr.live.input.source import LiveSource
+from vsr.media.frame import Frame
+
+START = 40.0
+"""Longest wait for a process that starts on a machine that has much else to do (s)."""
+SOON = 2.0
+"""Within which a signal ends a relay, in whatever state (s)."""
+NOISE = random.Random(1).randbytes(1 << 16)
+WEB = b"HTTP/1.1 200 OK\r\nContent-Type: video/x-flv\r\n\r\n"
+FLV = b"FLV\1\5\0\0\0\x09\0\0\0\0"
+FLV_NO_SOUND = b"FLV\1\1\0\0\0\x09\0\0\0\0"
+
+
+class Port:
+    """A port of loopback where every visitor is treated by a function, on a thread of its own."""
+
+    def __init__(self, treat: Callable[[socket.socket], None]) -> None:
+        self._treat = treat
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> "Port":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                visitor, _ = self._listener.accept()
+                threading.Thread(target=self._one, args=(visitor,), daemon=True).start()
+
+    def _one(self, visitor: socket.socket) -> None:
+        with contextlib.suppress(OSError), visitor:
+            self._treat(visitor)
+
+
+def _noise(visitor: socket.socket) -> None:
+    while True:
+        visitor.sendall(NOISE)
+
+
+def _handshake(visitor: socket.socket) -> None:
+    """RTMP's, and then noise."""
+    heard = b""
+    while len(heard) < 1537:
+        heard += visitor.recv(4096)
+    visitor.sendall(b"\3" + 2 * heard[1:1537])
+    _noise(visitor)
+
+
+def _silence(visitor: socket.socket) -> None:
+    while visitor.recv(4096):
+        pass
+
+
+def _page(visitor: socket.socket) -> None:
+    visitor.recv(4096)
+    visitor.sendall(WEB + b"<html>no stream here</html>")
+
+
+def _drip(visitor: socket.socket) -> None:
+    visitor.recv(4096)
+    visitor.sendall(WEB + FLV)
+    for byte in itertools.cycle(NOISE):
+        visitor.sendall(bytes([byte]))
+        time.sleep(0.01)
+
+
+def test_noise_on_the_port_is_told_in_a_line_and_holds_nothing_up(tmp_path: Path) -> None:
+    no_stream = "nothing answers there, or it is no stream"
+    no_video = "sends something that is no video"
+    told = {
+        ("rtmp", _noise): no_stream,
+        ("rtmp", _handshake): no_stream,
+        ("rtmp", _page): "cannot open rtmp://",
+        ("http", _noise): no_video,
+        ("http", _page): no_stream,
+        ("rtsp", _page): no_video,
+    }
+    waits = [("rtmp", _silence), ("http", _drip)]
+    with contextlib.ExitStack() as stack:
+
+        def relay(scheme: str, treat: Callable[[socket.socket], None]) -> RelayProcess:
+            port = stack.enter_context(Port(treat)).port
+            url, folder = f"{scheme}://127.0.0.1:{port}/live/in", tmp_path / str(port)
+            words = (url, str(folder / "out.mkv"), "--retry-max", "1")
+            return stack.enter_context(RelayProcess(folder, *words))
+
+        stuck = [relay(*case) for case in waits]
+        relays = [relay(*case) for case in told]
+        for one in relays:
+            one.process.wait(START)
+        assert [one.stop() < SOON for one in stuck] == [True, True]
+    for one, words in zip(relays, told.values(), strict=True):
+        assert one.process.returncode == 1
+        assert one.said.startswith("vsr: error: ")
+        assert one.said.count("\n") == 1
+        assert words in one.said
+    for one in (*relays, *stuck):
+        assert "Traceback" not in one.said
+    assert [one.process.returncode for one in stuck] == [130, 130]
+
+
+def test_an_output_that_answers_noise_holds_no_other_back(tmp_path: Path) -> None:
+    clip, target = make_marked(tmp_path / "in.flv", Marked(seconds=2)), tmp_path / "out.mkv"
+    with Port(_noise) as noise, Port(_silence) as silent:
+        urls = [f"rtmp://127.0.0.1:{p.port}/live/k3y" for p in (noise, silent)]
+        with RelayProcess(tmp_path, str(clip), *urls, str(target)) as relay:
+            relay.process.wait(START)
+    assert relay.process.returncode == 0, relay.said
+    assert "k3y" not in relay.said
+    noisy, quiet, good = relay.report["live"]["outputs"]
+    assert noisy["last_error"]
+    assert noisy["packets"] == quiet["packets"] == 0
+    assert good["dropped"] == 0
+    with av.open(str(target)) as out:
+        assert sum(1 for _ in out.decode(video=0)) == 2 * FPS
+
+
+SERVE = """
+import sys, time, av
+url, clip = sys.argv[1:]
+with av.open("[f=flv:listen=1]" + url, "w", format="tee") as out, av.open(clip) as source:
+    streams = [out.add_stream_from_template(s, opaque=True) for s in source.streams]
+    began = time.monotonic()
+    for packet in source.demux():
+        if packet.dts is not None:
+            time.sleep(max(0.0, began + float(packet.dts * packet.time_base) - time.monotonic()))
+            packet.stream = streams[packet.stream.index]
+            out.mux_one(packet)
+"""
+"""FFmpeg as an RTMP server of one visitor: it sends what nginx's module does not know."""
+
+
+def test_hevc_over_rtmp_is_taken(tmp_path: Path) -> None:
+    """As enhanced RTMP has it; the server goes away at the end of the clip."""
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=4, codec="libx265"))
+    port, target = free_port(), tmp_path / "out.mkv"
+    url = f"rtmp://127.0.0.1:{port}/live/k3y"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", SERVE, url, str(clip)], stderr=subprocess.DEVNULL
+        ) as server,
+        RelayProcess(tmp_path, url, str(target), "--retry-max", "1") as relay,
+    ):
+        try:
+            relay.process.wait(START)
+        finally:
+            server.kill()
+    assert relay.process.returncode == 1
+    assert "Connection refused; given up at attempt 1" in relay.said
+    assert relay.report["input"]["codec"] == "hevc"
+    assert relay.report["frames"]["in"] > FPS
+    assert relay.report["frames"]["dropped"] == 0
+    with av.open(str(target)) as out:
+        assert [s.codec_context.name for s in out.streams] == ["h264", "aac"]
+        assert sum(1 for _ in out.decode(video=0)) >= relay.report["frames"]["in"]
+
+
+def _joined(path: Path, clips: Sequence[Path]) -> Path:
+    """Clips end to end in one FLV file, each with the headers of its codecs."""
+    found: list[Tag] = []
+    shift = 0
+    for clip in clips:
+        part = [tag for tag in tags(clip.read_bytes()) if tag.kind != 18]
+        for tag in part:
+            tag.time += shift
+        found += part
+        shift = max(tag.time for tag in part) + 1000 // FPS
+    path.write_bytes(FLV + b"".join(tag.packed() for tag in found))
+    return path
+
+
+@needs_nginx
+def test_a_stream_over_rtmp_changes_its_size_on_the_way(tmp_path: Path) -> None:
+    kinds = (
+        Marked(seconds=6, first=0),
+        Marked(seconds=1, first=300, size=(320, 240)),
+        Marked(seconds=1, first=400, size=(96, 64)),
+        Marked(seconds=2, first=500),
+    )
+    clips = [make_marked(tmp_path / f"{k}.flv", kind) for k, kind in enumerate(kinds)]
+    whole = _joined(tmp_path / "whole.flv", clips)
+    with (
+        Server(tmp_path / "nginx") as server,
+        RelayProcess(
+            tmp_path, server.url("in"), server.url("out"), "--stream-timeout", "1"
+        ) as relay,
+        Recorder(server.url("out")) as viewer,
+        Publisher(server.url("in"), whole) as publisher,
+    ):
+        publisher.process.wait(START)
+        relay.await_words("the last picture stays", START)
+        assert relay.stop() < SOON
+        viewer.stop()
+    assert "changes size to 320x240 on the way; the output keeps 160x90" in relay.said
+    assert viewer.size == (320, 180)
+    shown = [number for number, _ in viewer.shown()]
+    wanted = [*range(shown[0], 150), *range(300, 325), *range(400, 425), *range(500, 550)]
+    assert shown[: len(wanted)] == wanted
+    report = relay.report
+    assert report["live"]["sessions"] == 1
+    assert [row["event"] for row in report["ledger"]].count("resized") == 2 * FPS
+    assert viewer.pause() < 1
+    for kind in ("video", "audio"):
+        assert all(a.dts < b.dts for a, b in itertools.pairwise(viewer.of(kind)))
+
+
+def test_a_recording_over_http_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=4)).read_bytes()
+    answers = iter([clip[: len(clip) // 2]])
+
+    def serve(visitor: socket.socket) -> None:
+        visitor.recv(4096)
+        body = next(answers, b"")
+        head = f"200 OK\r\nContent-Length: {len(clip)}" if body else "404 Not Found"
+        visitor.sendall(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
+
+    target = tmp_path / "out.mkv"
+    with Port(serve) as port:
+        url = f"http://127.0.0.1:{port.port}/in.flv?key=k3y"
+        words = (url, str(target), "--realtime", "--retry-max", "2")
+        with RelayProcess(tmp_path, *words) as relay:
+            relay.process.wait(START)
+    assert relay.process.returncode == 1
+    assert "the last picture stays, trying again" in relay.said
+    assert "404 Not Found; given up at attempt 2" in relay.said
+    assert "k3y" not in relay.said
+    assert FPS < relay.report["frames"]["in"] < 3 * FPS
+
+
+def _relayed(folder: Path, **files: bytes) -> Iterator[tuple[RelayProcess, dict[str, list[float]]]]:
+    """Relays of files at their ends, and the times of their outputs' packets by kind (s)."""
+    targets = {name: folder / f"{name}.mkv" for name in files}
+    with contextlib.ExitStack() as stack:
+        relays = {}
+        for name, data in files.items():
+            source = folder / f"{name}-in.flv"
+            source.write_bytes(data)
+            relay = RelayProcess(folder / name, str(source), str(targets[name]))
+            relays[name] = stack.enter_context(relay)
+        for name, relay in relays.items():
+            relay.process.wait(START)
+            assert relay.process.returncode == 0, relay.said
+            times: dict[str, list[float]] = {"video": [], "audio": []}
+            with av.open(str(targets[name])) as out:
+                for packet in out.demux():
+                    if packet.pts is not None and packet.time_base is not None:
+                        times[packet.stream.type].append(float(packet.pts * packet.time_base))
+            yield relay, times
+
+
+def test_sound_goes_on_where_it_leaps_before_the_pictures(tmp_path: Path) -> None:
+    data = make_marked(tmp_path / "in.flv", Marked(seconds=3)).read_bytes()
+    files = {}
+    for leap_s in (3600, 2_147_483):
+        found = tags(data)
+        place = next(k for k, tag in enumerate(found) if tag.kind == 8 and tag.time > 1500)
+        for tag in found[place:]:
+            tag.time += 1000 * leap_s
+        files[str(leap_s)] = data[:HEADER] + b"".join(tag.packed() for tag in found)
+    for relay, times in _relayed(tmp_path, **files):
+        assert relay.report["live"]["jumps"] == 1
+        assert relay.report["live"]["outputs"][0]["reconnects"] == 0
+        for kind in times:
+            assert times[kind][-1] == pytest.approx(3, abs=0.2)
+            assert max(b - a for a, b in itertools.pairwise(times[kind])) < 0.2
+            assert all(a < b for a, b in itertools.pairwise(times[kind]))
+
+
+def test_sound_that_cannot_be_decoded_leaves_silence(tmp_path: Path) -> None:
+    """Its header is lost, or of a kind that nobody decodes. Many players stop with the sound."""
+    data = make_marked(tmp_path / "in.flv", Marked(seconds=3)).read_bytes()
+    found = [tag for tag in tags(data) if tag.kind != 18]
+    head = next(tag for tag in found if tag.kind == 8)
+    without = FLV + b"".join(tag.packed() for tag in found if tag is not head)
+    head.data[2:4] = b"\xfa\x10"
+    unknown = FLV + b"".join(tag.packed() for tag in found)
+    for _, times in _relayed(tmp_path, without=without, unknown=unknown):
+        assert len(times["video"]) == 3 * FPS
+        assert times["audio"][-1] > 2.5
+
+
+def test_sound_that_comes_up_on_the_way_ends_no_source(tmp_path: Path) -> None:
+    """It is not in the file's header, so nobody waited for it, and PyAV does not know it."""
+    found = tags(make_marked(tmp_path / "in.flv", Marked(seconds=7)).read_bytes())
+    head = next(tag for tag in found if tag.kind == 8)
+    late = [tag for tag in found if tag.kind == 9 or (tag.kind == 8 and tag.time > 6000)]
+    place = next(k for k, tag in enumerate(late) if tag.kind == 8)
+    late.insert(place, Tag(8, late[place].time, head.data))
+    path = tmp_path / "late.flv"
+    path.write_bytes(FLV_NO_SOUND + b"".join(tag.packed() for tag in late))
+    with contextlib.closing(LiveSource(str(path), 5.0)) as source:
+        assert source.audio is None
+        assert sum(isinstance(item, Frame) for item in source) == 7 * FPS
+
+
+def test_the_clock_gives_no_time_to_sound_that_leaps_ahead() -> None:
+    clock = OutputClock(0.04)
+    clock.picture(10.0, 0.0)
+    assert clock.sound(13.0) == pytest.approx(3.0)
+    assert clock.sound(3610.0) is None
+    clock.picture(3610.0, 0.04)
+    assert clock.sound(3610.5) == pytest.approx(0.54, abs=0.01)
+
+
+def test_sound_of_unknown_layout_becomes_stereo() -> None:
+    unknown = av.CodecContext.create("aac", "r")
+    assert isinstance(unknown, av.AudioCodecContext)
+    assert unknown.layout.nb_channels == 0
+    context = Sound(unknown).context
+    assert (context.layout.name, context.rate) == ("stereo", 48_000)
+
+
+def test_no_damaged_file_ends_or_holds_up_a_relay(tmp_path: Path) -> None:
+    """20 of them; 200 with VSR_ALL_FUZZ=1."""
+    number = 200 if os.environ.get("VSR_ALL_FUZZ") == "1" else 20
+    kinds = (
+        Marked(seconds=1.2, b_frames=1),
+        Marked(seconds=1.2, sound="libmp3lame", rate=44_100),
+        Marked(seconds=1.2, codec="libx265"),
+        Marked(seconds=1.2, sound=None),
+    )
+    valid = [make_marked(tmp_path / f"{k}.flv", kind) for k, kind in enumerate(kinds)]
+    folder = tmp_path / "mutants"
+    folder.mkdir()
+    for k, data in enumerate(mutants(number, *(path.read_bytes() for path in valid))):
+        (folder / f"{k:03}.flv").write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.relay_fuzz", str(folder)],
+        cwd=ROOT, capture_output=True, text=True, timeout=number * LIMIT_S / 4, check=False,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, f"after {rows[-1:]}: {done.stderr[-3000:]}"
+    assert len(rows) == number
+    ends = Counter(became for _, _, _, became, _ in rows)
+    assert ends.keys() <= {"ended", "refused"}, [row for row in rows if row[3] not in ends]
+    assert ends["ended"] > number / 2
+    for name, pictures, _, became, words in rows:
+        assert "\n" not in words
+        assert "unexpectedly" not in words, name
+        assert (pictures > 0) == (became == "ended"), (name, words)

@@ -1,0 +1,358 @@
+"""The engines of a ladder: what fails, what is shared, and what is built while all goes on."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vsr.errors import BackendError, InterruptedRunError
+from vsr.inference import models
+from vsr.inference.backend import Backend, load_backend
+from vsr.live.ladder.controller import Ladder, LadderSettings
+from vsr.live.ladder.pool import Pool
+from vsr.live.ladder.rung_models import Stage, Wanted, find_models
+from vsr.live.ladder.rungs import FALLBACK, Rungs, grey
+from vsr.live.ladder.turns import Turns
+from vsr.media.colour import Colour
+from vsr.media.frame import Frame
+
+STAGE = Stage(size=(64, 48), colour=Colour())
+WANTED = Wanted(names=("c-dcscn",), precision="fp32", backend="openvino")
+
+
+@pytest.fixture(scope="module")
+def backend() -> Backend:
+    return load_backend("openvino", live=True)
+
+
+def frame(number: int) -> Frame:
+    return Frame(
+        planes=grey(64, 48), index=number, pts=number, time_base=Fraction(1, 25), duration=1
+    )
+
+
+class _Faulty:
+    """Fails when it is told to, else does what the real one does."""
+
+    def __init__(self, real: Any) -> None:
+        self._real, self.slots = real, real.slots
+        self.fails = False
+
+    def submit(self, planes: Any) -> Any:
+        if self.fails:
+            raise BackendError("the device is gone")
+        return self._real.submit(planes)
+
+
+class _Device:
+    """A backend whose engines fail at will; what a driver does to us cannot be provoked."""
+
+    device = "none"
+
+    def __init__(self, backend: Backend, name: str = "openvino") -> None:
+        self._backend, self.name = backend, name
+        self.engines: list[_Faulty] = []
+        self.broken, self.built = False, True
+
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        return self._backend.choose_precision(wanted, int8)
+
+    def run(self, model: bytes, inputs: Any) -> Any:
+        return self._backend.run(model, inputs)
+
+    def is_built(self, *_: Any) -> bool:
+        return self.built
+
+    def compile(self, *args: Any) -> Any:
+        if self.broken:
+            raise BackendError("no memory is left")
+        self.engines.append(_Faulty(self._backend.compile(*args)))
+        return self.engines[-1]
+
+
+def _rungs(device: _Device) -> Rungs:
+    return Rungs(find_models(WANTED, device), device, STAGE)
+
+
+def _until(what: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_failing_engine_is_stood_in_for_and_loaded_again(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = _Device(backend)
+    rungs = _rungs(device)
+    assert rungs.names == ["c-dcscn", "bicubic"]
+    assert rungs.out_size == (128, 96)
+    assert rungs.enlarge(frame(0), 0).rung == "c-dcscn"
+    device.engines[0].fails = True
+    done = rungs.enlarge(frame(1), 0)
+    assert (done.rung, done.event, done.index) == ("bicubic", FALLBACK, 1)
+    assert done.planes[0].shape == (96, 128)
+    assert done.stamps.infer_end >= done.stamps.infer_start > 0
+    _until(lambda: rungs.enlarge(frame(2), 0).rung == "c-dcscn")
+    assert len(device.engines) == 3
+    assert not rungs.is_lost(0)
+    assert caplog.text.count("failed and is loaded again") == 1
+
+
+def test_an_engine_that_fails_again_and_again_is_given_up(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = _Device(backend)
+    rungs = _rungs(device)
+    for count in range(1, 4):
+        device.engines[-1 if count > 1 else 0].fails = True
+        assert rungs.enlarge(frame(0), 0).event == FALLBACK
+        assert rungs.is_lost(0) == (count == 3)
+        if count < 3:
+            _until(lambda: not rungs.enlarge(frame(1), 0).event)
+    for _ in range(3):
+        assert rungs.enlarge(frame(2), 0).rung == "bicubic"
+    assert caplog.text.count("failed 3 times and is given up") == 1
+    assert len(device.engines) == 4
+
+
+def test_an_engine_that_cannot_be_loaded_again_is_given_up(backend: Backend) -> None:
+    device = _Device(backend)
+    rungs = _rungs(device)
+    device.engines[0].fails = device.broken = True
+    assert rungs.enlarge(frame(0), 0).event == FALLBACK
+    _until(lambda: rungs.is_lost(0))
+    assert rungs.enlarge(frame(0), 0).rung == "bicubic"
+    device.engines[1].fails = True
+    with pytest.raises(BackendError, match="bicubic failed too: the device is gone"):
+        rungs.enlarge(frame(0), 0)
+
+
+def test_a_gpu_that_is_gone_leaves_bicubic_on_the_cpu(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = _Device(backend, "tensorrt")
+    rungs = _rungs(device)
+    device.broken = True
+    for engine in device.engines:
+        engine.fails = True
+    for k in range(3):
+        done = rungs.enlarge(frame(k), 0)
+        assert (done.rung, done.event) == ("bicubic", FALLBACK)
+    assert rungs.enlarge(frame(3), 1).event == ""
+    assert caplog.text.count("computed by OpenVINO from now on") == 1
+
+
+def test_loading_stops_when_asked(backend: Backend) -> None:
+    found = find_models(WANTED, backend)
+    assert [m.name for m in found] == ["c-dcscn", models.BICUBIC]
+    with pytest.raises(InterruptedRunError):
+        Rungs(found, backend, STAGE, lambda: True)
+
+
+def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    device = _Device(backend, "tensorrt")
+    device.built = False
+    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    assert not device.engines  # all that runs now is OpenVINO's
+    assert rungs.enlarge(frame(0), 0).rung == "c-dcscn"
+    assert rungs.renewed == 0
+    device.built = True  # as it will be when the process says so
+    _until(lambda: rungs.renewed == 2)
+    assert len(device.engines) == 2
+    device.engines[0].fails = True  # which shows that it is used
+    assert rungs.enlarge(frame(1), 0).event == FALLBACK
+    assert caplog.text.count("OpenVINO begins without them") == 1
+    assert caplog.text.count("c-dcscn runs on none now") == 1
+
+
+def test_engines_that_cannot_be_built_leave_openvino(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = _Device(backend, "tensorrt")
+    device.built = False
+    wanted = Wanted(names=("c-dcscn",), backend="tensorrt-rtx", device="99")  # nobody has so many
+    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=wanted)
+    _until(lambda: "building the engines ended early" in caplog.text)
+    assert "Error" not in caplog.text  # words, not a traceback
+    assert (rungs.renewed, rungs.enlarge(frame(0), 0).event) == (0, "")
+
+
+def test_a_relay_that_ends_stops_the_building(backend: Backend) -> None:
+    device = _Device(backend, "tensorrt")
+    device.built = False
+    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    preparation = rungs._preparation
+    assert preparation is not None
+    _until(lambda: preparation._process is not None)
+    process = preparation._process
+    assert process is not None
+    rungs.close()
+    assert process.wait(20) == -signal.SIGKILL
+    _until(lambda: not preparation._thread.is_alive())
+
+
+def test_a_process_that_begins_after_the_end_is_ended_too(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, go_on = subprocess.Popen, threading.Event()
+    begun: list[Any] = []
+
+    def late(*args: Any, **kwargs: Any) -> Any:
+        assert go_on.wait(20)
+        begun.append(begin(*args, **kwargs))
+        return begun[0]
+
+    monkeypatch.setattr("vsr.live.ladder.prepare.subprocess.Popen", late)
+    device = _Device(backend, "tensorrt")
+    device.built = False
+    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    rungs.close()
+    go_on.set()
+    _until(lambda: begun)
+    assert begun[0].wait(20) == -signal.SIGKILL
+
+
+def test_an_engine_built_in_another_form_is_left_for_the_next_start(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = _Device(backend, "tensorrt")
+    device.built = False
+    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    _until(lambda: caplog.text.count("is built in another form") == 2)
+    assert (rungs.renewed, device.engines) == (0, [])
+
+
+def test_a_better_engine_is_taken_at_once_and_a_worse_one_not() -> None:
+    settings = LadderSettings(interval=0.04, max_latency=0.5)
+    ladder = Ladder([0.3, 0.2, 0.002], settings, 0.0)
+    assert ladder.rung == 2
+    ladder.learn(1, 0.1, 1.0)
+    assert ladder.rung == 2
+    ladder.learn(1, 0.01, 1.0)
+    assert ladder.rung == 1
+    ladder.learn(0, 0.02, 1.1)
+    assert (ladder.rung, ladder.choose(1.2, 1.2, 0)) == (0, 0)
+
+
+def test_relays_of_one_size_and_ladder_share_engines() -> None:
+    pool = Pool()
+    one = pool.rungs(WANTED, STAGE, lambda: False)
+    assert pool.rungs(WANTED, STAGE, lambda: False) is one
+    wider = Stage(size=(96, 48), colour=Colour())
+    assert pool.rungs(WANTED, wider, lambda: False) is not one
+
+
+def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = _Device(backend)
+    monkeypatch.setattr("vsr.live.ladder.pool.load_backend", lambda *_, **__: device)
+    pool, wider = Pool(), Stage(size=(96, 48), colour=Colour())
+    used, idle = (pool.rungs(WANTED, stage, lambda: False) for stage in (STAGE, wider))
+    pool.leave(idle)
+    assert pool.rungs(WANTED, wider, lambda: False) is idle  # whoever begins again finds them
+    pool.leave(idle)
+    for engine in device.engines:
+        engine.fails = True
+    with pytest.raises(BackendError, match="bicubic failed too"):
+        used.enlarge(frame(0), 1)
+    anew = pool.rungs(WANTED, STAGE, lambda: False)
+    assert anew is not used
+    assert anew.enlarge(frame(0), 0).rung == "c-dcscn"
+    pool.leave(used)
+    assert pool.rungs(WANTED, STAGE, lambda: False) is anew
+    assert pool.rungs(WANTED, wider, lambda: False) is not idle  # their memory was wanted
+
+
+def _groups(pause: float) -> list[list[int]]:
+    """The pictures that went together, where four threads ask while the first is served."""
+    free, begun = threading.Event(), threading.Event()
+    groups: list[list[int]] = []
+
+    def work(frames: Any, rung: int) -> list[Frame]:
+        groups.append([f.index for f in frames])
+        begun.set()
+        assert free.wait(20)
+        return [f.with_planes(f.planes, str(rung)) for f in frames]
+
+    turns = Turns(work)
+    got: dict[int, Frame] = {}
+
+    def ask(number: int, rung: int) -> None:
+        got[number] = turns.enlarge(frame(number), rung)
+
+    first = threading.Thread(target=ask, args=(0, 0))
+    first.start()
+    assert begun.wait(20)
+    rest = [threading.Thread(target=ask, args=(k, k % 2)) for k in range(1, 5)]
+    for thread in rest:
+        thread.start()
+    time.sleep(pause)
+    free.set()
+    for thread in [first, *rest]:
+        thread.join(20)
+    assert {k: (f.index, f.rung) for k, f in got.items()} == {k: (k, str(k % 2)) for k in range(5)}
+    return groups
+
+
+def test_pictures_of_all_who_wait_go_together_and_come_back_to_their_owners() -> None:
+    together = False
+    for pause in (0.05, 0.2, 1, 3):  # until all have come while the first was served
+        groups = _groups(pause)
+        assert groups[0] == [0]
+        assert sorted(k for group in groups for k in group) == [0, 1, 2, 3, 4]
+        assert all(len({k % 2 for k in group}) == 1 for group in groups)
+        together = sorted(sorted(group) for group in groups[1:]) == [[1, 3], [2, 4]]
+        if together:
+            break
+    assert together
+
+
+def test_shared_engines_give_each_relay_its_own_picture(backend: Backend) -> None:
+    rungs = Rungs(find_models(WANTED, backend), backend, STAGE)
+    alone = {}
+    for level in range(0, 200, 20):
+        one = frame(level)
+        one.planes[0][:] = level
+        alone[level] = rungs.enlarge(one, 0).planes[0].copy()
+    wrong = []
+
+    def relay(level: int) -> None:
+        for _ in range(10):
+            mine = frame(level)
+            mine.planes[0][:] = level
+            if not np.array_equal(rungs.enlarge(mine, 0).planes[0], alone[level]):
+                wrong.append(level)
+
+    threads = [threading.Thread(target=relay, args=(level,)) for level in alone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_what_fails_for_several_is_told_to_each() -> None:
+    groups: list[list[int]] = []
+
+    def work(frames: Any, rung: int) -> list[Frame]:
+        groups.append([f.index for f in frames])
+        raise BackendError("gone")
+
+    turns = Turns(work)
+    for number in range(2):
+        with pytest.raises(BackendError, match="gone"):
+            turns.enlarge(frame(number), 0)
+    assert groups == [[0], [1]]  # nobody waits for what failed, and it is not tried again

@@ -1,0 +1,584 @@
+"""The status page of a relay: real requests, figures that are those put in, strangers refused."""
+
+import http.client
+import io
+import json
+import re
+import socket
+import statistics
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import prometheus_client
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.report.test_ledger_html import HOSTILE, Page
+from tests.rtmp import free_port, wait_for
+from vsr.errors import OutputError, UsageError
+from vsr.live.status import http as status_http
+from vsr.live.status.board import _ROWS, StatusBoard
+from vsr.live.status.page import POLICY
+from vsr.live.status.picture import WIDEST, Pictures, Which, jpeg
+from vsr.live.status.server import Address, StatusServer
+from vsr.live.status.snapshot import Stage
+from vsr.media.colour import Colour, code_from_rgb
+from vsr.media.frame import Frame, Planes, Stamps
+from vsr.report.html.text import count, duration
+
+NO_PLANES = (np.empty((0, 0), np.uint8),) * 3
+RUNGS = ("carn-m", "c-dcscn", "bicubic")
+BT709 = Colour(matrix=1)
+
+
+@dataclass
+class Relay:
+    """A board with a clock of its own, and what a relay would tell it."""
+
+    at: float = 1000.0
+    name: str = "rtmp://in.example/live/***"
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.board = StatusBoard(self.name, 0.5, lambda: self.at)
+        self.figures = {
+            "sessions": 3, "jumps": 4, "nudged": 5, "waiting": 6, "encoding": 7,
+            "av_offset_ms": -12.5, "outputs": [output("a"), output("b", reconnects=8)],
+        }  # fmt: skip
+
+    def go_live(self, rungs: tuple[str, ...] = RUNGS) -> None:
+        """From now on frames may come."""
+        stage = Stage(
+            source={"size": [320, 180], "rate": "25", "codec": "h264"},
+            output={"size": [640, 360], "encoder": "libx264"}, rungs=rungs, colour=BT709,
+        )  # fmt: skip
+        self.board.go_live(stage, lambda: self.figures)
+
+    def frame(self, total: float, rung: str = "carn-m", event: str = "", after: float = 0) -> None:
+        """A picture whose packet goes out `after` seconds from now, `total` ms after it came."""
+        self.at += after
+        self.board.frame(made(self.at, total, rung, event))
+
+    def run(self, totals: list[float], rung: str = "carn-m", event: str = "") -> None:
+        """Pictures at 25 a second."""
+        for total in totals:
+            self.frame(total, rung, event, after=0.04)
+
+
+def made(at: float, total: float, rung: str = "carn-m", event: str = "") -> Frame:
+    """A frame whose packet went out at `at` (s): decode, wait and encode take a tenth each."""
+    read, tenth = at - total / 1000, total / 10_000
+    stamps = Stamps(
+        read=read, decoded=read + tenth, infer_start=read + 2 * tenth, infer_end=at - tenth,
+        encode_start=at - tenth, encoded=at, muxed=at + 0.001,
+    )  # fmt: skip
+    return Frame(
+        planes=NO_PLANES, index=0, pts=0, time_base=Fraction(1, 25), duration=1, stamps=stamps,
+        rung="" if event in ("dropped", "repeated") else rung, event=event,
+    )  # fmt: skip
+
+
+def output(name: str, **others: Any) -> dict[str, Any]:
+    """What `Output.facts()` tells of an output that does well."""
+    return {
+        "name": f"rtmp://{name}.example/live/***", "state": "open", "since": time.monotonic() - 90,
+        "reconnects": 0, "packets": 1234, "bytes": 5_600_000, "dropped": 0, "queued": 9,
+        "queued_s": 0.25, "queued_bytes": 100, "last_error": "", **others,
+    }  # fmt: skip
+
+
+def plain(rgb: tuple[float, float, float], colour: Colour, size: tuple[int, int]) -> Planes:
+    """A picture (width, height) of one colour."""
+    matrix, offset = code_from_rgb(colour, 8)
+    y, u, v = (round(min(255.0, c)) for c in matrix @ np.array(rgb) + offset)
+    width, height = size
+    chroma = ((height + 1) // 2, (width + 1) // 2)
+    whole = np.full((height, width), y, np.uint8)
+    return whole, np.full(chroma, u, np.uint8), np.full(chroma, v, np.uint8)
+
+
+@pytest.fixture
+def relay() -> Relay:
+    """A relay that is not live yet."""
+    return Relay()
+
+
+@pytest.fixture
+def server(relay: Relay) -> Iterator[StatusServer]:
+    """Its status on a free port of loopback."""
+    with StatusServer("127.0.0.1:0", relay.board) as running:
+        yield running
+
+
+def get(
+    server: StatusServer, path: str = "", method: str = "GET", **headers: str
+) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers of an answer."""
+    request = urllib.request.Request(server.url + path, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        with closing(error):
+            return error.code, error.read(), dict(error.headers)
+
+
+def facts(server: StatusServer) -> dict[str, Any]:
+    """What /status.json tells."""
+    return json.loads(get(server, "status.json")[1])
+
+
+def figures(server: StatusServer) -> dict[str, float]:
+    """What /metrics tells: sample with its labels -> value."""
+    text = get(server, "metrics")[1].decode()
+    return {
+        " ".join([s.name, *(f"{k}={v}" for k, v in sorted(s.labels.items()))]): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+def shown(text: str) -> dict[str, str]:
+    """The tiles and lists of a page: name -> number."""
+    tiles = re.findall(r"<b>(.*?)</b><span>(.*?)</span>", text)
+    entries = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
+    return {re.sub("<.*?>", "", name): re.sub("<.*?>", "", v) for v, name in tiles} | dict(entries)
+
+
+def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> None:
+    relay.go_live()
+    rng = np.random.default_rng(7)
+    quick, slow = (rng.uniform(*bounds).tolist() for bounds in ((20, 90, 150), (100, 900, 100)))
+    relay.run(slow, "carn-m")
+    relay.run(quick, "c-dcscn")
+    relay.run([1] * 3, event="dropped")
+    relay.run([1] * 4, event="repeated")
+    relay.frame(30, "bicubic", "fallback", after=0.04)
+    totals = np.array([*slow, *quick, 30])
+    late = int((totals > 500).sum())
+    told, page, metrics = facts(server), get(server)[1].decode(), figures(server)
+
+    assert told["frames"] | {"late_minute": late} == {
+        "in": 254, "out": 255, "dropped": 3, "repeated": 4, "late": late, "dropped_minute": 3,
+        "repeated_minute": 4, "late_minute": late, "events": {"fallback": 1},
+        "by_rung": {"carn-m": 100, "c-dcscn": 150, "bicubic": 1},
+        "by_rung_minute": {"carn-m": 100, "c-dcscn": 150, "bicubic": 1},
+    }  # fmt: skip
+    minute, run = told["latency_ms"]["minute"], told["latency_ms"]["run"]
+    for name in ("p50", "p95", "p99"):
+        exact = float(np.percentile(totals, int(name[1:])))
+        assert minute["total"][name] == pytest.approx(exact, abs=0.002)
+        nearest = float(np.percentile(totals, int(name[1:]), method="inverted_cdf"))
+        assert run[name] == pytest.approx(nearest, rel=0.0101)
+    assert minute["total"]["max"] == run["max"] == pytest.approx(totals.max(), abs=0.002)
+    assert run["mean"] == pytest.approx(totals.mean(), abs=0.002)
+    assert minute["decode"]["p50"] == pytest.approx(minute["total"]["p50"] / 10, abs=0.002)
+    assert told["rung"] == "bicubic"
+    assert told["queues"] == {"waiting": 6, "encoding": 7}
+    assert (told["sessions"], told["clock"]) == (3, {"jumps": 4, "nudged": 5})
+    assert told["outputs"][1]["since_s"] == pytest.approx(90, abs=5)
+
+    seen = shown(page)
+    assert seen["rung"] == "bicubic"
+    assert seen["p99 of the last minute, limit 500 ms"] == duration(minute["total"]["p99"])
+    assert seen["late"] == count(late)
+    for name, number in (("dropped", "3"), ("repeated", "4"), ("sessions of the source", "3"),
+                         ("reconnects of outputs", "8"), ("A/V offset", "-12 ms"),
+                         ("pictures in", "254"), ("pictures out", "255"),
+                         ("of these fallback", "1"),
+                         ("wait for an engine", "6"), ("wait for the encoder", "7")):  # fmt: skip
+        assert seen[name] == number, name
+    for output_ in relay.figures["outputs"]:
+        assert output_["name"] in page
+
+    for name, value in (
+        ("frames_in_total", 254), ("frames_out_total", 255), ("frames_dropped_total", 3),
+        ("frames_repeated_total", 4), ("frames_late_total", late), ("deadline_seconds", 0.5),
+        ("frames_total rung=c-dcscn", 150), ("rung rung=bicubic", 1), ("rung rung=carn-m", 0),
+        ("events_total event=fallback", 1), ("waiting_frames", 6), ("av_offset_seconds", -0.0125),
+        ("output_open name=rtmp://a.example/live/*** output=0", 1),
+        ("output_reconnects_total name=rtmp://b.example/live/*** output=1", 8),
+        ("latency_seconds_bucket le=0.5", 251 - late), ("latency_seconds_bucket le=+Inf", 251),
+        ("latency_seconds_bucket le=0.04", int((totals <= 40).sum())),
+        ("latency_seconds_count", 251),
+    ):  # fmt: skip
+        assert metrics[f"vsr_relay_{name}"] == value, name
+    assert metrics["vsr_relay_latency_seconds_sum"] == pytest.approx(totals.sum() / 1000)
+    assert metrics["process_resident_memory_bytes"] > 1e6
+
+
+def test_frames_per_second_follow_what_comes_and_goes(relay: Relay) -> None:
+    relay.go_live()
+    relay.run([20] * 250)
+    snapshot = relay.board.snapshot()
+    assert [snapshot.fps_in, snapshot.fps_out] == pytest.approx([25, 25], abs=0.3)
+    relay.run([20] * 125, event="repeated")
+    relay.at += 0.001
+    assert relay.board.snapshot().fps_in == 0
+    assert relay.board.snapshot().fps_out == pytest.approx(25, abs=0.3)
+    relay.at += 6
+    assert relay.board.snapshot().fps_out == 0
+
+
+def test_what_is_old_leaves_the_minute_and_the_timeline_and_stays_in_the_run(relay: Relay) -> None:
+    relay.go_live()
+    relay.frame(900, "carn-m")
+    relay.at += 50
+    relay.frame(100, "bicubic")
+    relay.at += 65.5
+    relay.frame(20, "bicubic")
+    relay.frame(40, "c-dcscn", after=0.1)
+    s = relay.board.snapshot()
+    assert s.minute["total"]["max"] == pytest.approx(40)
+    assert s.shown_minute == {"bicubic": 1, "c-dcscn": 1}
+    assert (s.late, s.late_minute) == (1, 0)
+    assert s.run["max"] == pytest.approx(900)
+    at = {k: v for k, v in enumerate(s.timeline.max) if v is not None}
+    assert at == {119 - 115: pytest.approx(900), 119 - 65: pytest.approx(100), 119: 40}
+    assert s.timeline.p50[119] == pytest.approx(20)
+    assert [s.timeline.rung[k] for k in at] == ["carn-m", "bicubic", "c-dcscn"]
+    relay.at += 10
+    assert [v for v in relay.board.snapshot().timeline.max if v] == [pytest.approx(100), 40]
+
+
+def test_a_long_run_stays_small_and_is_counted_whole(relay: Relay) -> None:
+    relay.go_live()
+    size = relay.board._rows.nbytes
+    for k in range(_ROWS + 500):
+        relay.frame(10 if k % 100 else 300, after=1 / 60)
+    s = relay.board.snapshot()
+    assert relay.board._rows.nbytes == size
+    assert s.frames_in == _ROWS + 500
+    assert s.run["p50"] == pytest.approx(10, rel=0.0101)
+    assert s.run["p99"] == pytest.approx(10, rel=0.0101)
+    assert s.run["max"] == pytest.approx(300)
+    assert sum(v is not None for v in s.timeline.max) in (119, 120)
+    assert s.minute["total"]["mean"] == pytest.approx(12.9, abs=0.1)
+
+
+def test_a_packet_still_in_the_encoder_has_no_latency(relay: Relay) -> None:
+    relay.go_live()
+    late = made(relay.at, 20)
+    late.stamps.encoded = late.stamps.muxed = 0.0
+    relay.board.frame(late)
+    relay.frame(20)
+    s = relay.board.snapshot()
+    assert s.shown == {"carn-m": 2}
+    assert s.run["max"] == s.minute["total"]["mean"] == pytest.approx(20)
+
+
+def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
+    def health() -> tuple[int, str]:
+        relay.at += 0.3  # figures are a quarter of a second old at most
+        status, body, _ = get(server, "healthz")
+        return status, body.decode()
+
+    assert health() == (503, f"not live yet: waiting for {relay.name}\n")
+    relay.go_live()
+    assert health() == (503, "no packet went out yet\n")
+    relay.frame(20)
+    assert health() == (200, "output flows\n")
+    assert facts(server)["flows"] is True
+    relay.figures["outputs"][0]["state"] = "retrying"
+    assert health()[0] == 200  # the other one is open
+    relay.figures["outputs"][1]["state"] = "connecting"
+    status, words = health()
+    assert status == 503
+    assert "rtmp://a.example/live/*** is retrying; rtmp://b.example/live/*** is connecting" in words
+    assert "no output is open" in get(server)[1].decode()
+    relay.figures["outputs"][0]["state"] = "open"
+    relay.at += 6
+    assert health() == (503, "no packet went out for 7 s\n")
+    relay.frame(1, event="repeated")  # the last picture again is better than nothing
+    assert health()[0] == 200
+
+
+def test_names_cannot_break_out(server: StatusServer, relay: Relay) -> None:
+    hostile = dict.fromkeys(("name", "last_error", "state"), HOSTILE)
+    relay.figures["outputs"] = [output("a") | hostile] * 2
+    relay.board._name = HOSTILE
+    relay.go_live(rungs=(HOSTILE,))
+    relay.frame(20, HOSTILE, HOSTILE)
+    text = get(server)[1].decode()
+    page = Page(text)
+    assert len(page.named("script")) == 1
+    assert [image["id"] for image in page.named("img")] == ["before", "after"]
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert "\u202e" not in text
+    told = facts(server)
+    assert told["name"] == told["rung"] == told["outputs"][0]["name"] == HOSTILE
+    samples = [name for name in figures(server) if name.startswith("vsr_relay_output_open")]
+    assert len(samples) == 2  # two outputs of one name do not become one series
+
+
+def test_the_page_needs_nothing_else(relay: Relay, server: StatusServer) -> None:
+    relay.go_live()
+    relay.run([30] * 50)
+    relay.board.pictures(plain((1, 0, 0), BT709, (320, 180)), plain((1, 0, 0), BT709, (640, 360)))
+    _, body, headers = get(server)
+    page = Page(body.decode())
+    script = "".join(page.text["script"])
+    assert headers["Content-Security-Policy"] == POLICY
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert f"'sha256-{_digest(script)}'" in POLICY
+    assert "unsafe" not in POLICY.partition("style-src")[0]
+    links = [a["src"] for a in page.named("img")] + [a["href"] for a in page.named("a")]
+    assert {get(server, str(link))[0] for link in links} == {200}
+    assert not re.search(r"(src|href)=.?(https?:)?//", body.decode())
+    parts = re.findall(r'"([\w-]+)"', script.partition("];")[0])
+    ids = {attrs.get("id") for _, attrs in page.tags}
+    assert len(parts) == 9
+    assert {*parts, "gone", "before", "after"} <= ids  # all that the script exchanges is there
+    assert len(body) < 30_000
+
+
+def _digest(script: str) -> str:
+    import base64
+    import hashlib
+
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@pytest.mark.parametrize("matrix", [1, 5, 6, 9])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_red_picture_is_red(matrix: int, full: bool) -> None:
+    colour = Colour(matrix=matrix, full_range=full)
+    for rgb in ((1.0, 0.0, 0.0), (0.2, 0.5, 0.8), (1.0, 1.0, 1.0)):
+        picture = Image.open(io.BytesIO(jpeg(plain(rgb, colour, (322, 180)), colour, 640)))
+        assert picture.size == (322, 180)
+        middle = np.array(picture.convert("RGB"))[90, 160]
+        assert np.abs(middle - 255 * np.array(rgb)).max() <= 5, (rgb, middle)
+
+
+@pytest.mark.parametrize(
+    ("size", "widest", "expected"),
+    [
+        ((1280, 720), 640, (640, 360)),
+        ((321, 181), 640, (320, 180)),
+        ((720, 1280), 640, (640, 1138)),
+    ],
+)
+def test_pictures_are_made_small_and_even(
+    size: tuple[int, int], widest: int, expected: tuple[int, int]
+) -> None:
+    padded = tuple(np.pad(p, ((0, 0), (0, 64)))[:, :-64] for p in plain((0, 1, 0), BT709, size))
+    for plane in padded:
+        plane.setflags(write=False)  # as a decoder's buffers are
+    picture = Image.open(io.BytesIO(jpeg(padded, BT709, widest)))  # type: ignore[arg-type]
+    assert picture.size == expected
+    assert np.abs(np.array(picture)[20:-20, -8] - [0, 255, 0]).max() <= 5
+
+
+def test_pictures_are_served(relay: Relay, server: StatusServer) -> None:
+    assert get(server, "before.jpg")[:2] == (503, b"no picture yet\n")
+    relay.go_live()
+    assert "before.jpg" not in get(server)[1].decode()
+    relay.board.pictures(plain((1, 0, 0), BT709, (320, 180)), plain((0, 0, 1), BT709, (2560, 1440)))
+    for which, size, channel in (("before", (320, 180), 0), ("after", (1280, 720), 2)):
+        status, body, headers = get(server, f"{which}.jpg?7")
+        picture = Image.open(io.BytesIO(body))
+        assert (status, headers["Content-Type"], picture.size) == (200, "image/jpeg", size)
+        assert np.array(picture)[50, 50].argmax() == channel
+
+
+def test_a_picture_is_made_once_a_second_at_most(relay: Relay) -> None:
+    relay.go_live()
+    pictures = Pictures(relay.board, lambda: relay.at)
+    which: Which = "before"
+
+    def colour() -> int:
+        data = pictures.jpeg(which)
+        assert data is not None
+        return int(np.array(Image.open(io.BytesIO(data)))[9, 9].argmax())
+
+    for channel, after, expected in ((0, 0.0, 0), (1, 0.9, 0), (1, 0.2, 1), (2, 1.1, 2)):
+        relay.at += after
+        rgb = tuple(float(k == channel) for k in range(3))
+        relay.board.pictures(plain(rgb, BT709, (64, 64)), NO_PLANES)  # type: ignore[arg-type]
+        assert colour() == expected
+    assert WIDEST["before"] == 640
+
+
+def test_head_is_get_without_the_body(relay: Relay, server: StatusServer) -> None:
+    relay.go_live()
+    for path in ("", "status.json", "healthz", "nowhere"):
+        whole, head = get(server, path), get(server, path, "HEAD")
+        assert head[:2] == (whole[0], b"")
+        assert head[2]["Content-Type"] == whole[2]["Content-Type"]
+        assert abs(int(head[2]["Content-Length"]) - len(whole[1])) < 20  # seconds grow
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "GIBBER"])
+def test_only_get_and_head(server: StatusServer, method: str) -> None:
+    status, _, headers = get(server, "healthz", method)
+    assert (status, headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_other_paths_are_not_there(server: StatusServer) -> None:
+    for path in ("favicon.ico", "../etc/passwd", "status.json/", "%00"):
+        status, body, _ = get(server, path)
+        assert status == 404
+        assert b"/status.json" in body
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("127.0.0.1.evil.com", 403),
+        ("evil.example:8090", 403), ("192.168.1.2", 403), ("", 403), ("[", 403), ("a@x", 403),
+    ],
+)  # fmt: skip
+def test_loopback_answers_only_to_its_own_names(
+    relay: Relay, server: StatusServer, host: str, status: int
+) -> None:
+    relay.go_live()
+    assert get(server, "status.json", Host=host)[0] == status
+
+
+def test_an_address_given_on_purpose_answers_to_any_name(relay: Relay) -> None:
+    with StatusServer("0.0.0.0:0", relay.board) as server:
+        port = int(server.url.split(":")[2].strip("/"))
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        with closing(connection):
+            connection.request("GET", "/status.json", headers={"Host": "relay.example"})
+            assert connection.getresponse().status == 200
+
+
+def test_a_port_that_is_taken_is_refused_and_free_after_the_end(relay: Relay) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with StatusServer(address, relay.board) as server:
+        get(server)
+        with pytest.raises(OutputError, match=rf"{address}.*in use; choose another --status"):
+            StatusServer(address, relay.board)
+        waiting = socket.create_connection(("127.0.0.1", int(address.partition(":")[2])))
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
+    with closing(waiting):
+        waiting.settimeout(2)
+        with suppress(ConnectionResetError):  # where it had not been accepted yet
+            assert waiting.recv(1) == b""
+    with StatusServer(address, relay.board) as again:
+        assert get(again, "status.json")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1:8090", "127.0.0.1", 8090), ("8090", "127.0.0.1", 8090), ("[::1]:1", "::1", 1),
+        (":8090", "127.0.0.1", 8090), ("0.0.0.0:80", "0.0.0.0", 80), ("Ab:0", "ab", 0),
+    ],
+)  # fmt: skip
+def test_addresses(text: str, host: str, port: int) -> None:
+    assert Address.parse(text) == Address(host, port)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "localhost", "localhost:", "a:b", "a:70000", "http://a:1", "a:1/x", "u@a:1", "::1"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--status is HOST:PORT"):
+        Address.parse(text)
+
+
+def test_a_host_that_is_not_there_is_refused(relay: Relay) -> None:
+    with pytest.raises(UsageError, match="no such host"):
+        StatusServer("does-not-exist.invalid:1", relay.board)
+    with pytest.raises(OutputError, match="cannot show the status"):
+        StatusServer("192.0.2.1:0", relay.board)  # not of this machine
+
+
+def test_too_many_are_refused_and_places_come_back(
+    relay: Relay, server: StatusServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = ("127.0.0.1", int(server.url.split(":")[2].strip("/")))
+    idle = [socket.create_connection(place, 5) for _ in range(status_http._MOST)]
+    time.sleep(0.2)
+    assert get(server, "healthz")[0] == 503
+    idle[0].sendall(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
+    for connection in idle[1:]:
+        connection.close()
+    wait_for(lambda: get(server, "status.json")[0] == 200, 5, "no place came back")
+    assert b"Bad Request" in idle[0].recv(4096)
+    idle[0].close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_client_that_drips_is_cut(
+    relay: Relay, server: StatusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_http, "_LONGEST_S", 0.4)
+    place = ("127.0.0.1", int(server.url.split(":")[2].strip("/")))
+    with closing(socket.create_connection(place, 5)) as connection:
+        began = time.monotonic()
+        with pytest.raises(OSError):  # reset or broken, as it comes
+            while time.monotonic() - began < 3:
+                connection.sendall(b"GET" if time.monotonic() - began < 0.1 else b" ")
+                time.sleep(0.05)
+    assert time.monotonic() - began < 2
+
+
+def test_a_defect_is_told_to_the_client_and_harms_nobody(
+    relay: Relay, server: StatusServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    relay.go_live()
+    del relay.figures["sessions"]
+    assert get(server, "status.json")[:2] == (500, b"this failed: KeyError\n")
+    relay.figures["sessions"] = 1
+    assert get(server, "status.json")[0] == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_figures_stay_out_of_the_common_registry(server: StatusServer) -> None:
+    figures(server)
+    names = {family.name for family in prometheus_client.REGISTRY.collect()}
+    assert not [name for name in names if name.startswith("vsr")]
+    _, body, headers = get(server, "metrics", Accept="application/openmetrics-text;version=1.0.0")
+    assert headers["Content-Type"].startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
+
+
+def test_many_clients_do_not_slow_the_relay(relay: Relay, server: StatusServer) -> None:
+    relay.board._clock = time.perf_counter
+    relay.go_live()
+    relay.board.pictures(plain((1, 0, 0), BT709, (320, 180)), plain((1, 0, 0), BT709, (640, 360)))
+    paths, stop, answers = ("", "status.json", "metrics", "after.jpg"), threading.Event(), []
+
+    def ask(k: int) -> None:
+        while not stop.is_set():
+            answers.append(get(server, paths[k % len(paths)])[0])
+
+    def took(number: int, pause: float) -> list[float]:
+        times = []
+        for _ in range(number):
+            frame = made(time.perf_counter(), 20)
+            began = time.perf_counter()
+            relay.board.frame(frame)
+            times.append(time.perf_counter() - began)
+            time.sleep(pause)
+        return times
+
+    alone = statistics.median(took(3000, 0))
+    clients = [threading.Thread(target=ask, args=(k,)) for k in range(8)]
+    for client in clients:
+        client.start()
+    try:
+        wait_for(lambda: len(answers) > 20, 5, "no answers")
+        busy = took(300, 0.003)
+    finally:
+        stop.set()
+        for client in clients:
+            client.join()
+    assert set(answers) <= {200, 503}
+    assert answers.count(200) > 30
+    # a thread may lose the interpreter for 5 ms at a time, but rarely within so short a call
+    assert statistics.median(busy) < 10 * alone + 50e-6
+    assert sorted(busy)[int(len(busy) * 0.9)] < 0.005

@@ -1,0 +1,58 @@
+"""What runs is what was trained: every rewritten network against the training form in torch.
+
+The training form is the paper's, layer for layer, with the weights read back from `engines/`. int8
+is held to its loss on benchmarks, in tests/test_engines.py.
+"""
+
+from typing import Any
+
+import onnx
+import pytest
+
+from train.measure.shipped import openvino_enlarge
+from train.nets import Net, build
+from train.ship.export import difference
+from train.ship.imports import load_into, weights_from
+from vsr.inference import models
+from vsr.network.onnx_inputs import inlinable
+from vsr.network.rewrite.cpu import for_cpu
+from vsr.network.rewrite.gpu import dense, for_tensorrt
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SHIPPED = [(name, scale) for name in models.manifest() for scale in models.scales(name)]
+
+
+def trained(name: str, scale: int) -> tuple[Net, onnx.ModelProto]:
+    """The training form with the shipped weights, and the shipped file."""
+    path = models.ENGINES / models.manifest()[name][f"x{scale}"]["file"]
+    net = build(name.removesuffix("-stream"), (scale,))
+    weights, _ = weights_from(path, net)
+    load_into(net, weights, path)
+    return net.eval(), onnx.load_model(str(path))
+
+
+@pytest.mark.parametrize(("name", "scale"), SHIPPED)
+def test_every_rewritten_form_is_the_training_form(name: str, scale: int) -> None:
+    net, shipped = trained(name, scale)
+    flat = inlinable(shipped)
+    forms: dict[str, Any] = {
+        "TensorRT": for_tensorrt(shipped, "fp32").network,
+        "TensorRT, dense": for_tensorrt(dense(flat), "fp32").network,
+        "CPU": for_cpu(flat),
+    }
+    for words, form in forms.items():
+        worst = difference(net, scale, openvino_enlarge(form.SerializeToString()), 21, 26)
+        assert worst < 1e-5, words
+
+
+@pytest.mark.parametrize(("name", "scale"), SHIPPED)
+def test_half_precision_is_near_the_training_form(name: str, scale: int) -> None:
+    """Its weights; what rounded activations cost is in tests/network/test_rewrite_rounding.py."""
+    net, shipped = trained(name, scale)
+    form = for_tensorrt(shipped, "fp16").network
+    run = openvino_enlarge(form.SerializeToString())
+
+    def halved(x: Any) -> Any:
+        return run(x.astype("float16")).astype("float32")
+
+    assert difference(net, scale, halved, 21, 26) < 0.01

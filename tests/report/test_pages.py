@@ -1,0 +1,152 @@
+"""The status page and the report of a relay as a browser has them, and as people read them."""
+
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.live.test_status import BT709, Relay, figures, get, output, plain, shown
+from tests.report.test_ledger_html import facts_of, ledger_of
+from vsr.live.status.server import StatusServer
+from vsr.report.html import page
+from vsr.report.html.text import duration
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: chromium)")
+
+
+@pytest.fixture
+def relay() -> Relay:
+    """A relay that is live, with pictures."""
+    relay = Relay()
+    relay.go_live()
+    red = ((1.0, 0.0, 0.0), BT709)
+    relay.board.pictures(plain(*red, (320, 180)), plain(*red, (640, 360)))
+    return relay
+
+
+@pytest.fixture
+def server(relay: Relay) -> Iterator[StatusServer]:
+    """Its status on a free port of loopback."""
+    with StatusServer("127.0.0.1:0", relay.board) as running:
+        yield running
+
+
+def _rendered(url: str, folder: Path, seconds: int = 3) -> str:
+    """The document that stands after so long in a browser, with its script run."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}",
+            f"--virtual-time-budget={1000 * seconds}", "--dump-dom", url,
+        ],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+@needs_chromium
+def test_a_browser_shows_and_renews_the_figures_of_metrics(
+    relay: Relay, server: StatusServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    relay.run(rng.uniform(20, 700, 250).tolist())
+    snapshot, asked = relay.board.snapshot, itertools.count()
+
+    def later() -> object:
+        """What comes while the page is open, after the browser has got it."""
+        if next(asked) == 1:
+            relay.run(rng.uniform(20, 90, 25).tolist(), "c-dcscn")
+            relay.run([1] * 2, event="dropped")
+            relay.run([1] * 3, event="repeated")
+        return snapshot()
+
+    monkeypatch.setattr(relay.board, "snapshot", later)
+    dom = _rendered(server.url, tmp_path)
+    seen, told = shown(dom), figures(server)
+    for name, metric, value in (
+        ("pictures in", "frames_in_total", 277), ("pictures out", "frames_out_total", 278),
+        ("dropped", "frames_dropped_total", 2), ("repeated", "frames_repeated_total", 3),
+        ("late", "frames_late_total", None), ("wait for an engine", "waiting_frames", 6),
+    ):  # fmt: skip
+        assert int(seen[name]) == told[f"vsr_relay_{metric}"], name
+        assert value in (None, told[f"vsr_relay_{metric}"]), name
+    assert seen["rung"] == "c-dcscn"
+    assert told["vsr_relay_rung rung=c-dcscn"] == 1
+    assert seen["A/V offset"] == "-12 ms"
+    p99 = snapshot().minute["total"]["p99"]
+    assert seen["p99 of the last minute, limit 500 ms"] == duration(p99)
+    assert re.search(r'<p id="gone" hidden', dom)
+    # the script has put new pictures in, and they are as large as they came
+    found = re.findall(r'<img src="(\w+).jpg\?\d+" id=[^>]* width="(\d+)" height="(\d+)">', dom)
+    assert found == [("before", "320", "180"), ("after", "640", "360")]
+
+
+@needs_chromium
+def test_a_browser_is_told_when_the_relay_answers_no_more(
+    relay: Relay, server: StatusServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, asked = relay.board.snapshot, itertools.count()
+
+    def once() -> object:
+        if next(asked):
+            raise RuntimeError("a relay that fails")
+        return snapshot()
+
+    monkeypatch.setattr(relay.board, "snapshot", once)
+    assert '<p id="gone">' in _rendered(server.url, tmp_path)
+
+
+def test_the_head_says_that_an_output_is_not_reached(relay: Relay, server: StatusServer) -> None:
+    relay.frame(20)
+    assert '<p class="state good"><i></i>output flows</p>' in get(server)[1].decode()
+    relay.figures["outputs"] = [output("a"), output("b", state="retrying")]
+    relay.at += 0.3  # figures are a quarter of a second old at most
+    assert '<p class="state bad"><i></i>output flows to 1 of 2</p>' in get(server)[1].decode()
+    relay.figures["av_offset_ms"] = -0.3
+    relay.at += 0.3
+    assert shown(get(server)[1].decode())["A/V offset"] == "0 ms"
+
+
+def test_a_report_of_a_relay_reads_well() -> None:
+    ledger = ledger_of(300)
+    outputs = [output("a"), output("b", state="retrying", last_error="refused")]
+    text = page(
+        facts_of(
+            ledger, 500.0, live={"rung_changes": 1, "outputs": outputs},
+            output={"name": "a", "size": [640, 360], "rungs": ["carn-m", "bicubic"]},
+        ),
+        ledger.columns(),
+    )  # fmt: skip
+    assert "h264 64x48 29.97 fps → carn-m / bicubic → 640x360<" in text
+    assert "the rung changed once." in text  # not once more for a picture that another one tried
+    lines = re.findall(r"<dd>(.*?)</dd>", text)
+    (told,) = (line for line in lines if "<br>" in line)
+    assert told.count("<bdi>name rtmp://") == 2
+    assert "state retrying" in told
+    assert "since" not in told
+    assert "last error refused" in told
+
+
+def test_labels_of_a_histogram_leave_each_other_room() -> None:
+    """On a phone the last one needs the place of the one before."""
+    ledger = ledger_of(300)
+    ledger._ms[-1][7] = 390.0
+    text = page(facts_of(ledger, 500.0), ledger.columns())
+    spread = text.partition("Histogram of total latency")[2].partition("</div>")[0]
+    labels = re.findall(r'<text class="(\w+(?: minor)?)" x="([\d.]+)%" y="100%"', spread)
+    places = [float(x) for kind, x in labels if "minor" not in kind]
+    assert len(places) < len(labels)
+    assert places[-1] == 100
+    assert min(b - a for a, b in itertools.pairwise(places)) > 5
+    assert places[-1] - places[-2] > 12
+    assert spread.rindex("<line") < spread.index("deadline 500")  # no line across a label

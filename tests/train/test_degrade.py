@@ -1,0 +1,199 @@
+"""The stream degradation: pairs stay aligned, and what is lost is what an encoder loses."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from train.data.degrade import Stream, streamed
+from train.data.resize import downscale
+
+Pixels = npt.NDArray[np.uint8]
+Pairs = list[tuple[Pixels, Pixels]]
+
+CLEAN = Stream(window=66, least=32, frames=6, kept=6, still=0, blurred=0, noisy=0, hevc=0, live=0)
+"""Nothing but motion and H.264."""
+
+
+def scene(height: int, width: int) -> Pixels:
+    """A smooth picture without repetition, different at every place, of mild colours."""
+    y, x = np.mgrid[:height, :width].astype(float)
+    shade = 40 * np.sin(x / 9 + y / 31) + 30 * np.cos(y / 8 - x / 47) + 0.1 * x
+    tints = [1.0 * shade + 0.05 * y, 0.9 * shade, 0.8 * shade - 0.05 * x]
+    return np.clip(np.stack(tints, axis=-1) + 120, 0, 255).astype(np.uint8)
+
+
+def pairs_of(
+    settings: Stream, seed: int = 0, scale: int = 2, size: tuple[int, int] = (220, 240)
+) -> Pairs:
+    return streamed(scene(*size), scale, np.random.default_rng(seed), settings)
+
+
+def place_of(crop: Pixels, image: Pixels) -> tuple[int, int]:
+    """The only place where the crop lies in the image."""
+    height, width = crop.shape[:2]
+    starts = image[: len(image) - height + 1, : image.shape[1] - width + 1]
+    found = [
+        (int(y), int(x))
+        for y, x in np.argwhere((starts == crop[0, 0]).all(axis=2))
+        if np.array_equal(image[y : y + height, x : x + width], crop)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def psnr(a: Pixels, b: Pixels) -> float:
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+def quality(pairs: Pairs, scale: int = 2) -> float:
+    return float(np.mean([psnr(low, downscale(high, scale)) for low, high in pairs]))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("hevc", [0, 1])
+def test_pairs_have_the_window_of_the_settings(scale: int, hevc: int) -> None:
+    pairs = pairs_of(replace(CLEAN, hevc=hevc, kept=2), scale=scale, size=(301, 322))
+    assert len(pairs) == 2
+    for low, high in pairs:
+        assert low.shape == (66, 66, 3)
+        assert high.shape == (66 * scale, 66 * scale, 3)
+        assert low.dtype == high.dtype == np.uint8
+        assert high.base is None, "a view would keep the whole image in memory"
+
+
+@pytest.mark.parametrize(("hevc", "live"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_every_frame_is_aligned_with_its_hr(hevc: int, live: int) -> None:
+    """Also proves their order: at this speed a neighbour frame is worse than the right one."""
+    settings = replace(CLEAN, crf=(18, 18), hevc=hevc, live=live)
+    pairs = pairs_of(settings, seed=2)
+    clean = [downscale(high, 2) for _, high in pairs]
+    for k, (low, _) in enumerate(pairs):
+        assert psnr(low, clean[k]) > 35
+        for shift in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            assert psnr(low, np.roll(clean[k], shift, axis=(0, 1))) < psnr(low, clean[k]) - 3
+        assert all(psnr(low, other) < psnr(low, clean[k]) for j, other in enumerate(clean) if j - k)
+
+
+@pytest.mark.parametrize("hevc", [0, 1])
+def test_a_higher_crf_costs_quality(hevc: int) -> None:
+    fine, coarse = (pairs_of(replace(CLEAN, hevc=hevc, crf=(c, c))) for c in (18, 36))
+    assert quality(fine) > quality(coarse) + 2
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(fine, coarse, strict=True))
+
+
+def test_the_codecs_are_two() -> None:
+    h264, hevc = (pairs_of(replace(CLEAN, hevc=share)) for share in (0, 1))
+    assert not np.array_equal(h264[0][0], hevc[0][0])
+    assert np.array_equal(h264[0][1], hevc[0][1])
+
+
+@pytest.mark.parametrize(
+    "colour", [(200, 40, 40), (40, 200, 40), (40, 40, 200), (250, 250, 250), (5, 5, 5)]
+)
+def test_colours_survive_the_way_through_yuv(colour: tuple[int, int, int]) -> None:
+    """Of either matrix: another one on the way back moves red by 20 levels."""
+    flat = np.full((128, 128, 3), colour, np.uint8)
+    for seed in range(5):
+        for low, _ in streamed(flat, 2, np.random.default_rng(seed), replace(CLEAN, crf=(18, 18))):
+            assert np.abs(low.astype(int) - colour).max() <= 3
+
+
+def test_brightness_stays() -> None:
+    """swscale's faster way back to RGB loses more than a level, which a network would learn."""
+    tiles = np.random.default_rng(0).integers(20, 236, (4, 4, 3), np.uint8)
+    image = tiles.repeat(32, 0).repeat(32, 1)
+    settings = replace(CLEAN, still=1, crf=(2, 2))
+    for low, high in streamed(image, 2, np.random.default_rng(0), settings):
+        assert np.abs(low.mean((0, 1)) - downscale(high, 2).mean((0, 1))).max() < 0.6
+
+
+@pytest.mark.parametrize(("window", "hevc"), [(66, 0), (66, 1), (64, 1)])
+def test_the_same_seed_gives_the_same_pairs(window: int, hevc: int) -> None:
+    settings = Stream(window=window, least=64, blurred=1, noisy=1, hevc=hevc)
+    for seed in range(12):  # with every preset, and B frames
+        first, *others = (pairs_of(settings, seed) for _ in range(4))
+        for a, b in [pair for other in others for pair in zip(first, other, strict=True)]:
+            assert np.array_equal(a[0], b[0])
+            assert np.array_equal(a[1], b[1])
+    assert not np.array_equal(first[0][1], pairs_of(settings, 0)[0][1])
+
+
+def test_hr_is_cut_from_the_image_and_moves_evenly() -> None:
+    image = scene(220, 240)
+    pairs = streamed(image, 2, np.random.default_rng(1), replace(CLEAN, jitter=0))
+    steps = np.diff([place_of(high, image) for _, high in pairs], axis=0)
+    assert 1 < np.hypot(*steps.T).max() <= 6 + 1  # and rounding
+    assert np.ptp(steps, axis=0).max() <= 1
+
+
+def test_a_still_clip_keeps_its_hr() -> None:
+    pairs = pairs_of(replace(CLEAN, still=1, crf=(18, 18)))
+    assert all(np.array_equal(high, pairs[0][1]) for _, high in pairs)
+    assert quality(pairs) > 35
+
+
+def test_kept_frames_are_in_order_of_time_and_not_always_the_first() -> None:
+    settings = replace(CLEAN, kept=1, jitter=0)
+    everything = [pairs_of(replace(settings, kept=6), seed) for seed in range(6)]
+    kept = [pairs_of(settings, seed) for seed in range(6)]
+    found = {
+        next(k for k, pair in enumerate(clip) if np.array_equal(pair[0], one[0][0]))
+        for clip, one in zip(everything, kept, strict=True)
+    }
+    assert len(found) > 1
+
+
+def test_noise_reaches_the_lr_alone() -> None:
+    settings = replace(CLEAN, still=1, crf=(4, 4))
+    noisy = pairs_of(replace(settings, noisy=1, noise=(3, 3)))
+    assert place_of(noisy[0][1], scene(220, 240)) is not None
+    assert quality(pairs_of(settings)) > 43
+    assert 36 < quality(noisy) < 42  # a deviation of 3 is 38.6 dB; 4:2:0 averages that of colour
+
+
+def test_blur_reaches_the_lr_alone() -> None:
+    image = np.repeat(np.random.default_rng(0).integers(0, 256, (150, 160, 1), np.uint8), 3, 2)
+    settings = replace(CLEAN, crf=(4, 4), blur=(0.8, 0.8))
+    sharp, soft = (
+        streamed(image, 2, np.random.default_rng(0), replace(settings, blurred=share))[0]
+        for share in (0, 1)
+    )
+    assert place_of(soft[1], image) is not None
+    assert sharp[0].std() > 0.95 * downscale(sharp[1], 2).std()
+    assert soft[0].std() < 0.6 * downscale(soft[1], 2).std()
+
+
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [((65, 47), (32, 22)), ((40, 130), (20, 64)), ((4, 4), (2, 2)), ((129, 131), (64, 64))],
+)
+def test_an_image_smaller_than_the_window_gives_what_it_has(
+    size: tuple[int, int], window: tuple[int, int]
+) -> None:
+    for hevc in (0, 1):  # H.264 stands in where HEVC cannot
+        for low, high in pairs_of(replace(CLEAN, least=64, hevc=hevc), size=size):
+            assert low.shape[:2] == window
+            assert high.shape[:2] == (window[0] * 2, window[1] * 2)
+
+
+def test_a_window_shrinks_to_move_but_not_below_its_least() -> None:
+    settings = replace(CLEAN, window=100, frames=4, kept=4)
+    sides = [pairs_of(settings, k, size=(200, 200))[0][0].shape[:2] for k in range(8)]
+    assert min(min(side) for side in sides) < 100
+    sides = [
+        pairs_of(replace(settings, least=100), k, size=(200, 200))[0][0].shape[:2] for k in range(4)
+    ]
+    assert set(sides) == {(100, 100)}
+
+
+def test_an_image_without_a_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="too small"):
+        pairs_of(CLEAN, size=(3, 100))
+
+
+def test_encoders_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    for hevc in (0, 1):
+        pairs_of(replace(CLEAN, hevc=hevc))
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,295 @@
+"""`python -m train fit` as it is typed: killed, stopped, on two processes, or told nonsense."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from tests.training import assert_same, image_folder, patches_for, train
+from train.__main__ import main
+from train.fit.checkpoint import load_checkpoint
+from train.fit.recipe import find_recipe
+from train.fit.trainer import Trainer
+from train.nets import build
+from train.ship.imports import weights_from
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[2]
+STEPS = 200
+PYTHON = [sys.executable, "-W", "error", "-m"]
+TORCHRUN = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+SMALL = ["--batch", "2", "--patch", "8", "--threads", "1"]
+NOWHERE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("data") / "hr")
+
+
+def _start(
+    folder: Path,
+    checkpoint: Path,
+    *words: str,
+    name: str = "c-dcscn",
+    launcher: list[str] = PYTHON,
+    every: int = 20,
+) -> "subprocess.Popen[str]":
+    """The command in a process of its own; what it says comes on stderr."""
+    command = [*launcher, "train", "fit", name, "--data", str(folder)]
+    command += ["--checkpoint", str(checkpoint), "--every", str(every), *SMALL, *words]
+    environment = os.environ | NOWHERE
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def _finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    try:
+        _, said = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun then ends its processes
+        raise
+    assert process.returncode == code, said
+    return said
+
+
+def _wait_for(process: "subprocess.Popen[str]", words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    pytest.fail(f"never said {words!r}")
+
+
+@pytest.fixture(scope="module")
+def straight(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The checkpoint of a run that nothing disturbed."""
+    path = tmp_path_factory.mktemp("straight") / "net.pt"
+    _finish(_start(folder, path, "--steps", str(STEPS)))
+    return load_checkpoint(path)
+
+
+def _assert_same_end(path: Path, straight: dict[str, Any]) -> None:
+    saved = load_checkpoint(path)
+    assert saved["step"] == straight["step"] == STEPS
+    for key in ("net", "average", "optimiser"):
+        assert_same(saved[key], straight[key])
+
+
+# interruptions
+
+
+def test_a_killed_run_that_is_resumed_ends_with_the_weights_of_one_that_was_not(
+    tmp_path: Path, folder: Path, straight: dict[str, Any]
+) -> None:
+    path = tmp_path / "net.pt"
+    run = _start(folder, path, "--steps", str(STEPS))
+    _wait_for(run, f"step 100/{STEPS}")
+    run.kill()
+    run.communicate()
+    assert run.returncode == -signal.SIGKILL
+    reached = load_checkpoint(path)["step"]
+    assert 100 <= reached < STEPS
+    said = _finish(_start(folder, path, "--steps", str(STEPS)))
+    assert f"from step {reached}" in said
+    _assert_same_end(path, straight)
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(
+    tmp_path: Path, folder: Path, straight: dict[str, Any]
+) -> None:
+    path = tmp_path / "net.pt"
+    run = _start(folder, path, "--steps", str(STEPS))
+    _wait_for(run, f"step 60/{STEPS}")
+    run.send_signal(signal.SIGINT)
+    said = _finish(run, 130)
+    saved = load_checkpoint(path)["step"]
+    assert 60 < saved < STEPS
+    assert f"stopped at step {saved}; the same command goes on from there" in said
+    assert "Traceback" not in said
+    _finish(_start(folder, path, "--steps", str(STEPS)))
+    _assert_same_end(path, straight)
+
+
+# several processes
+
+
+def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, folder: Path) -> None:
+    words = ["--set", "channels=8", "--rate", "1e-2", "--steps", "12"]
+    run = _start(folder, tmp_path / "two.pt", *words, name="carn-m", launcher=TORCHRUN)
+    recipe = replace(find_recipe("carn-m", "ours").resized(12), batch=2, patch=8, rate=1e-2)
+    one = Trainer.new("carn-m", recipe, channels=8)
+    start = {name: value.clone() for name, value in one.net.state_dict().items()}
+    train(one, patches_for(one, folder), tmp_path / "one.pt")
+    said = _finish(run)
+    assert "Starting with 2 processes" in said
+    assert said.count("step 12/12") == 1  # one of them talks
+    two = load_checkpoint(tmp_path / "two.pt")
+    assert two["step"] == one.step == 12
+    for net, values in ((one.net, two["net"]), (one.average, two["average"])):
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(values[name], value, rtol=0, atol=1e-5)
+    assert float((start["entry.weight"] - two["net"]["entry.weight"]).abs().max()) > 1e-3
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(
+    tmp_path: Path, folder: Path
+) -> None:
+    run = _start(folder, tmp_path / "net.pt", "--steps", "100000", launcher=TORCHRUN)
+    _wait_for(run, "step 20/100000")
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text("ascii").split()
+    assert len(children) == 2
+    os.kill(int(children[-1]), signal.SIGINT)
+    said = _finish(run, 1)  # torchrun's code for workers that end in 130
+    step = load_checkpoint(tmp_path / "net.pt")["step"]
+    assert said.count(f"stopped at step {step}; the same command goes on from there") == 1
+
+
+# the command line
+
+
+def _fit(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, ["fit", *map(str, words), "--threads", "1"])
+
+
+def _typed(folder: Path, checkpoint: Path, *words: str | Path) -> tuple[str | Path, ...]:
+    return "c-dcscn", "--data", folder, "--checkpoint", checkpoint, *SMALL[:4], *words
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (["--recipe", "best"], 1, "no recipe 'best' for c-dcscn; there are: ours, paper, stream"),
+        (["--recipe", "gone.toml"], 1, "cannot read the recipe gone.toml: No such file"),
+        (["--init", "zero"], 1, "no initialisation 'zero'; there are: carn"),
+        (["--set", "depth=3"], 1, "c-dcscn cannot be built so: .*'depth'"),
+        (["--set", "keep=high"], 2, "not KEY=VALUE"),
+        (["--set", "keep=7"], 1, "c-dcscn cannot be built so"),
+        (["--scale", "2", "--scale", "3"], 1, "c-dcscn cannot be built so: DCSCN has one scale"),
+        (["--packed", __file__], 2, "give either --data or --packed"),
+        (["--steps", "0"], 2, "'--steps'"),
+        (["--every", "0"], 2, "'--every'"),
+        (["--patch", "90"], 1, "no usable image in "),
+        (["--precision", "float8"], 2, "'--precision'"),
+        (["--from", __file__], 1, "test_fit_command.py is "),
+        (["--data", "gone"], 2, "'gone' does not exist"),
+    ],
+)
+def test_nonsense_is_told_in_one_line_and_leaves_no_checkpoint(
+    tmp_path: Path, folder: Path, words: list[str], code: int, complaint: str
+) -> None:
+    result = _fit(*_typed(folder, tmp_path / "net.pt", *words))
+    assert result.exit_code == code, result.output
+    error = result.stderr.splitlines()[-1]
+    assert re.match(f"Error: .*{complaint}", error), error
+    assert code == 2 or len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neither_data_nor_packed_is_a_usage_error(tmp_path: Path) -> None:
+    result = _fit("c-dcscn", "--checkpoint", tmp_path / "net.pt")
+    assert result.exit_code == 2
+    assert "give either --data or --packed" in result.stderr
+
+
+def test_a_checkpoint_of_another_network_or_below_a_file_is_refused(
+    tmp_path: Path, folder: Path
+) -> None:
+    path = tmp_path / "net.pt"
+    assert _fit(*_typed(folder, path, "--steps", "1")).exit_code == 0
+    result = _fit("dcscn", "--data", folder, "--checkpoint", path)
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {path} is a checkpoint of c-dcscn, not of dcscn\n"
+    result = _fit(*_typed(folder, path / "below.pt"))
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: cannot make the folder {path}: File exists\n"
+
+
+def test_packed_pictures_train_to_the_same_weights(tmp_path: Path, folder: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text("batch = 2\npatch = 8\nsteps = 4\nwarmup = 1\n")
+    packed = tmp_path / "pictures.npz"
+    words: list[str | Path] = ["c-dcscn", "--recipe", own]
+    result = CliRunner().invoke(
+        main, ["pack", *map(str, words), "--data", str(folder), "--output", str(packed)]
+    )
+    assert result.exit_code == 0, result.output
+    for name, option, source in (("a", "--data", folder), ("b", "--packed", packed)):
+        result = _fit(*words, option, source, "--checkpoint", tmp_path / "new/folder" / name)
+        assert result.exit_code == 0, result.output
+    a, b = (load_checkpoint(tmp_path / "new/folder" / name) for name in "ab")
+    for key, value in a["net"].items():
+        torch.testing.assert_close(b["net"][key], value, rtol=0, atol=1e-6)
+    assert a["data"] == b["data"]
+    assert a["data"]["images"] == 2
+
+
+def test_a_finished_run_stays_as_it_is_and_steps_make_it_longer(
+    tmp_path: Path, folder: Path
+) -> None:
+    path = tmp_path / "net.pt"
+    assert _fit(*_typed(folder, path, "--steps", "3")).exit_code == 0
+    before = path.read_bytes()
+    assert _fit(*_typed(folder, path, "--steps", "3")).exit_code == 0
+    assert path.read_bytes() == before
+    assert _fit(*_typed(folder, path, "--steps", "5", "--batch", "7")).exit_code == 0
+    saved = load_checkpoint(path)
+    assert (saved["step"], saved["recipe"]["steps"], saved["recipe"]["batch"]) == (5, 5, 2)
+
+
+def test_settings_of_the_network_are_trained_and_saved(tmp_path: Path, folder: Path) -> None:
+    path, changes = tmp_path / "net.pt", ["efficient=true", "groups=2", "channels=8"]
+    words = [word for change in changes for word in ("--set", change)]
+    result = _fit(
+        "carn", "--data", folder, "--checkpoint", path, "--steps", "1", *SMALL[:4], *words,
+        "--init", "default", "--rate", "1e-5", "--seed", "7", "--scale", "4",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    saved = load_checkpoint(path)
+    config, recipe = saved["config"], saved["recipe"]
+    assert (config["efficient"], config["groups"], config["channels"]) == (True, 2, 8)
+    assert config["scales"] == (4,)
+    assert saved["net"]["b1.b1.body.0.weight"].shape == (8, 4, 3, 3)
+    assert (recipe["init"], recipe["rate"], recipe["seed"]) == ("default", 1e-5, 7)
+
+
+def _checkpoint_of_x2(folder: Path, where: Path) -> Path:
+    assert _fit(*_typed(folder, where / "x2.pt", "--steps", "2")).exit_code == 0
+    return where / "x2.pt"
+
+
+def _onnx_of_x2(_folder: Path, _where: Path) -> Path:
+    return ROOT / "engines/c-dcscn/x2.onnx"
+
+
+@pytest.mark.parametrize("made", [_checkpoint_of_x2, _onnx_of_x2], ids=["checkpoint", "onnx"])
+def test_from_starts_another_scale_with_a_trained_body(
+    tmp_path: Path,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    made: Callable[[Path, Path], Path],
+) -> None:
+    source, path = made(folder, tmp_path), tmp_path / "x3.pt"
+    words = ("--from", source, "--scale", "3", "--rate", "1e-12", "--steps", "1")
+    with caplog.at_level(logging.INFO, "train"):
+        result = _fit(*_typed(folder, path, *words))
+    assert result.exit_code == 0, result.output
+    assert "2 weights are new: last.bias, last.weight" in caplog.text
+    saved = load_checkpoint(path)
+    weights, history = weights_from(source, build("c-dcscn"))
+    assert saved["history"] == history != []
+    for name, value in weights.items():
+        if not name.startswith("last"):
+            for kind in ("net", "average"):
+                torch.testing.assert_close(saved[kind][name], value, rtol=0, atol=1e-9)
+    assert saved["net"]["last.weight"].shape[0] == 9

@@ -1,0 +1,1 @@
+"""Training pictures: read, downscale, compress, cut into patches."""

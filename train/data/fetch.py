@@ -1,0 +1,258 @@
+"""So that the papers' data sets can be had by name: downloaded, checked, never half there.
+
+A set is one folder of images below the folder asked for, and appears there in one step, when all of
+it is unpacked. Until then there is its archive, or a part of it, which the next run takes up.
+"""
+
+import gzip
+import hashlib
+import logging
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from train.data.download import Settings, download, received, size_in_words
+from train.errors import TrainError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a set of images is, and how to tell that it is whole."""
+
+    name: str
+    url: str
+    size: int
+    """Of the archive, in bytes; rounded where only that is published: for the disk, not a check."""
+    images: int
+    folders: tuple[str, ...]
+    """Those to unpack, as their paths end in the archive; if several, each keeps its last name."""
+    digest: str | None
+    """`sha256:...` or `md5:...` of the archive, as published; None: the first download counts."""
+    note: str = ""
+
+    @property
+    def file(self) -> str:
+        """The archive's file name."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+_DIV2K = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
+_HUB = "https://huggingface.co/datasets/"
+# The SRCNN authors' own package holds the images they trained and tested on, as BMP. Its SHA-256
+# and size are stated alike by two unrelated projects that fetched it in 2026.
+_SRCNN = "https://mmlab.ie.cuhk.edu.hk/projects/SRCNN/SRCNN_train.zip"
+_SRCNN_SIZE = 19_619_221
+_SRCNN_DIGEST = "sha256:001146419f7acfb12a3e7929c8acd5de88a08d687d6881085f81321ad6982b1a"
+
+_ALL = (
+    DataSet(  # size and digest: TensorFlow Datasets, div2k/checksums.tsv
+        "div2k", _DIV2K + "DIV2K_train_HR.zip", 3_530_603_713, 800, ("DIV2K_train_HR",),
+        "sha256:9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
+    ),
+    DataSet(  # the same
+        "div2k-valid", _DIV2K + "DIV2K_valid_HR.zip", 448_993_893, 100, ("DIV2K_valid_HR",),
+        "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc",
+    ),
+    # A mirror of the images alone: the authors' own archive (cv.snu.ac.kr) has low-resolution
+    # copies of all of them too. Digest: the hub's page of the file
+    DataSet(
+        "flickr2k", _HUB + "goodfellowliu/Flickr2K/resolve/main/Flickr2K.zip", 11_600_000_000,
+        2650, ("Flickr2K",),
+        "sha256:401a5b1d247d18d1114b77b069e3c7bf235c80f06b8b9caaef0086d07f1d42a3",
+    ),
+    DataSet(  # size: tensorpack; digest: at least three unrelated projects; Berkeley states none
+        "bsds500",
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
+        70_763_455, 500, tuple(f"BSDS500/data/images/{part}" for part in ("train", "val", "test")),
+        "sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e",
+        "train on its train and test folders only: the BSD100 benchmark is cut from val",
+    ),
+    DataSet("yang91", _SRCNN, _SRCNN_SIZE, 91, ("Train",), _SRCNN_DIGEST),
+    DataSet("set5", _SRCNN, _SRCNN_SIZE, 5, ("Test/Set5",), _SRCNN_DIGEST),
+    DataSet("set14", _SRCNN, _SRCNN_SIZE, 14, ("Test/Set14",), _SRCNN_DIGEST),
+    DataSet(  # digest: the hub's page of the file
+        "bsd100", _HUB + "eugenesiow/BSD100/resolve/main/data/BSD100_HR.tar.gz", 27_200_000, 100,
+        ("BSD100_HR",), "sha256:333495ccded04a0db52b33361140821ea7e0d8af8dfb54b58df79a00010858d6",
+    ),
+    DataSet(  # digest: deepinv's examples; MD5 tells damage, not malice
+        "urban100", _HUB + "eugenesiow/Urban100/resolve/main/data/Urban100_HR.tar.gz", 135_000_000,
+        100, ("Urban100_HR",), "md5:65d9d84a34b72c6f7ca1e26a12df1e4c",
+    ),
+)  # fmt: skip
+DATA_SETS = {data_set.name: data_set for data_set in _ALL}
+
+
+def fetch(
+    data_set: DataSet, to: Path, *, keep_archive: bool = False, settings: Settings | None = None
+) -> Path:
+    """Put `data_set` into a folder of its name in `to` and return that; one there is kept.
+
+    Raises TrainError; after any error or a kill, the same call goes on where it stopped.
+    """
+    folder, archive = to / data_set.name, to / data_set.file
+    if folder.exists():
+        _check_images(data_set, folder)
+        log.info("%s: already in %s", data_set.name, folder)
+        return folder
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        if not archive.exists():
+            # images hardly compress: unpacked they take about the archive's size once more
+            _check_room(to, data_set.name, 2 * data_set.size - received(archive))
+            log.info("%s: downloading %s", data_set.name, data_set.url)
+            download(data_set.url, archive, settings or Settings())
+        _check_digest(data_set, archive)
+        _unpack(data_set, archive, folder)
+        if not keep_archive:
+            archive.unlink()
+    except OSError as exc:
+        raise TrainError(f"{exc.filename or to}: {exc.strerror or exc}: give another --to") from exc
+    log.info("%s: %d images in %s", data_set.name, data_set.images, folder)
+    if data_set.note:
+        log.info("%s: %s", data_set.name, data_set.note)
+    return folder
+
+
+def _check_images(data_set: DataSet, folder: Path) -> None:
+    """Refuse a folder that somebody else began: a set made here is always whole."""
+    count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
+    if count != data_set.images:
+        raise TrainError(
+            f"{folder}: holds {count} images, {data_set.name} has {data_set.images}: "
+            "move it away and fetch again"
+        )
+
+
+def _check_room(to: Path, name: str, needed: int) -> None:
+    free = shutil.disk_usage(to).free
+    if free < needed:
+        raise TrainError(
+            f"{to}: {name} needs {size_in_words(needed)}, only {size_in_words(free)} are free: "
+            "make room or give another --to"
+        )
+
+
+# Checking
+
+
+def _record(archive: Path) -> Path:
+    """Where the digest of a first download is kept, in the form `sha256sum -c` reads."""
+    return archive.with_name(archive.name + ".sha256")
+
+
+def _check_digest(data_set: DataSet, archive: Path) -> None:
+    """Compare with the published digest, else with the first download's; delete what differs."""
+    record = _record(archive)
+    if data_set.digest:
+        (kind, expected), origin = data_set.digest.split(":"), "published"
+    elif record.exists():
+        kind, expected = "sha256", record.read_text(encoding="utf-8").split()[0]
+        origin = f"recorded in {record.name}"
+    else:
+        log.warning("%s: no published checksum: the first download is recorded", archive.name)
+        return
+    log.info("%s: checking its %s", archive.name, kind)
+    found = _digest(archive, kind)
+    if found != expected:
+        archive.unlink()
+        raise TrainError(
+            f"{archive.name}: its {kind} is {found}, {origin} is {expected}: deleted, fetch again"
+        )
+
+
+def _digest(path: Path, kind: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+# Unpacking
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A regular file in an archive."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes] | None]
+
+
+def _unpack(data_set: DataSet, archive: Path, folder: Path) -> None:
+    """Make `folder` of the archive's images, in one step at the end."""
+    scratch = folder.with_name(folder.name + ".unpacking")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    try:
+        with _members(archive) as members:
+            wanted = _wanted(data_set, archive, members)
+            _check_room(folder.parent, folder.name, sum(member.size for member, _ in wanted))
+            log.info("%s: unpacking %d images", folder.name, len(wanted))
+            for member, place in wanted:
+                _write(member, scratch / place)
+        if not data_set.digest:  # not before it has proved to be an archive
+            line = f"{_digest(archive, 'sha256')}  {archive.name}\n"
+            _record(archive).write_text(line, encoding="utf-8")
+        scratch.replace(folder)
+    except _DAMAGED as exc:
+        archive.unlink()
+        raise TrainError(f"{archive}: no whole archive ({exc}): deleted, fetch again") from exc
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[list[_Member]]:
+    """The regular files of a zip or tar; links, devices and folders are left out."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as packed:
+            infos = [info for info in packed.infolist() if not info.is_dir()]
+            yield [_Member(i.filename, i.file_size, partial(packed.open, i)) for i in infos]
+    else:
+        with tarfile.open(archive) as tape:
+            files = [info for info in tape if info.isfile()]
+            yield [_Member(i.name, i.size, partial(tape.extractfile, i)) for i in files]
+
+
+def _wanted(
+    data_set: DataSet, archive: Path, members: list[_Member]
+) -> list[tuple[_Member, PurePosixPath]]:
+    """The set's images and where each goes; refuses an archive that is not as published.
+
+    Of a path in the archive only the last name is used, so nothing can be written elsewhere.
+    """
+    found = []
+    for member in members:
+        path = PurePosixPath(member.name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise TrainError(f"{archive}: holds {member.name!r}, which leads out of it: delete it")
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue  # "._x.png" is how macOS packs what it knows about x.png
+        for inside in map(PurePosixPath, data_set.folders):
+            if path.parent.parts[-len(inside.parts) :] == inside.parts:
+                own = inside.name if len(data_set.folders) > 1 else ""
+                found.append((member, PurePosixPath(own, path.name)))
+    if len(found) != data_set.images:
+        raise TrainError(
+            f"{archive}: holds {len(found)} images of {data_set.name}, not {data_set.images}: "
+            "unpack it by hand"
+        )
+    return found
+
+
+def _write(member: _Member, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = member.open()
+    assert source is not None  # only a tar's links and folders have none
+    with source, path.open("xb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)

@@ -1,0 +1,80 @@
+"""Folders of image files -> RGB pictures; what cannot be used is named, skipped and counted."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from train.data.resize import crop_to_multiple, downscale
+from train.errors import TrainError
+
+log = logging.getLogger(__name__)
+Pixels = npt.NDArray[np.uint8]
+
+# Rec. 601 luma weights without the 16..235 squeeze: a Y network's 0..1 is black..white
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+# PNG raises SyntaxError, AVIF RuntimeError
+_UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+
+
+def read_rgb(path: Path) -> Pixels:
+    """An image file as uint8 RGB [H, W, 3]; grey, palette, 16-bit and alpha are converted."""
+    with Image.open(path) as image:
+        if image.mode.startswith("I"):  # Pillow would clip 16-bit grey at 255
+            grey = np.asarray(image, dtype=np.float64) / 257
+            return np.repeat(np.round(np.clip(grey, 0, 255)).astype(np.uint8)[..., None], 3, 2)
+        if "transparency" in image.info:  # Pillow warns when a palette's is dropped at once
+            return np.asarray(image.convert("RGBA").convert("RGB"))
+        return np.asarray(image.convert("RGB"))
+
+
+def images(folders: Sequence[Path], smallest: int = 1) -> Iterator[tuple[Path, Pixels]]:
+    """(path, RGB picture) of every image at least `smallest` pixels wide and high, by name.
+
+    Raises TrainError when a folder cannot be read or nothing in them can be used.
+    """
+    used, skipped = 0, 0
+    for path in _files(folders):
+        try:
+            image = read_rgb(path)
+        except _UNREADABLE as exc:
+            skipped += 1
+            log.warning("skipped %s: %s", path, exc)
+            continue
+        if min(image.shape[:2]) < smallest:
+            skipped += 1
+            log.warning("skipped %s: smaller than a %d-pixel patch", path, smallest)
+            continue
+        used += 1
+        yield path, image
+    where = ", ".join(map(str, folders))
+    if not used:
+        raise TrainError(f"no usable image in {where} ({skipped} skipped)")
+    if skipped:
+        log.warning("%d of %d files in %s were skipped", skipped, used + skipped, where)
+
+
+def _files(folders: Sequence[Path]) -> list[Path]:
+    try:
+        found = [p for folder in folders for p in folder.iterdir()]
+    except OSError as exc:
+        raise TrainError(f"cannot read the folder {exc.filename}: {exc.strerror}") from exc
+    return sorted(p for p in found if p.is_file() and not p.name.startswith("."))
+
+
+def pairs(folder: Path, scale: int) -> Iterator[tuple[str, Pixels, Pixels]]:
+    """(name, LR, HR) of every image in a benchmark folder."""
+    for path, image in images([folder], smallest=scale):
+        hr = crop_to_multiple(image, scale)
+        yield path.stem, downscale(hr, scale), hr
+
+
+def to_input(rgb: Pixels, colour: str) -> npt.NDArray[np.float32]:
+    """uint8 RGB [..., 3] -> what a network reads: float32 0..1 [..., C], C = 3 or 1 (luma)."""
+    x = rgb.astype(np.float32) / np.float32(255)
+    if colour == "y":
+        x = np.dot(x, _LUMA)[..., None]
+    return x.astype(np.float32)

@@ -1,0 +1,237 @@
+"""Pictures in memory -> the training patches of any step: sample k is the same on every run.
+
+A sample's place, turn and scale depend on the seed, the step and its place in the batch alone, so
+a resumed run, and any number of processes or workers, see the patches of an uninterrupted one.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from train.data.degrade import Stream, streamed
+from train.data.images import Pixels, images, to_input
+from train.data.resize import crop_to_multiple, downscale, resize_u8
+from train.errors import TrainError
+from train.files import written_whole
+from train.fit.recipe import Recipe
+
+STREAM: Final = Stream()
+CLIPS: Final = 2
+"""Clips of every window of a picture, each with its own path and quality."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Aligned (LR, HR) pictures of every scale, uint8 RGB, and where they came from."""
+
+    lr: dict[int, list[Pixels]]
+    hr: dict[int, list[Pixels]]
+    record: dict[str, Any]
+    """Folders, number of images and a digest of names and sizes, for the checkpoint."""
+
+    @classmethod
+    def load(cls, folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> "Pictures":
+        """Read every usable image and make its LR pictures as the recipe says."""
+        lr: dict[int, list[Pixels]] = {s: [] for s in scales}
+        hr: dict[int, list[Pixels]] = {s: [] for s in scales}
+        digest, count = hashlib.sha256(), 0
+        smallest = max(_window(recipe, s) * s for s in scales)
+        for path, image in images(folders, smallest):
+            digest.update(json.dumps([path.name, *image.shape]).encode())
+            rng = np.random.default_rng((recipe.seed, count))
+            count += 1
+            for picture in _with_copies(image, recipe.copies, smallest):
+                for scale in scales:
+                    for low, high in _degraded(picture, scale, recipe, rng):
+                        lr[scale].append(low)
+                        hr[scale].append(high)
+        names = [folder.name for folder in folders]
+        record = {"folders": names, "images": count, "sha256": digest.hexdigest()}
+        return cls(lr, hr, record)
+
+    def pack(self, path: Path) -> None:
+        """Write everything as one file, to carry to another machine or to load at once."""
+        arrays = {
+            f"{kind}/{scale}/{i}": picture
+            for kind, scales in (("lr", self.lr), ("hr", self.hr))
+            for scale, pictures in scales.items()
+            for i, picture in enumerate(pictures)
+        }
+        try:
+            with written_whole(path) as file:
+                np.savez(file, record=np.array(json.dumps(self.record)), **arrays)  # type: ignore[arg-type]
+        except OSError as exc:
+            raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
+
+    @classmethod
+    def unpack(cls, path: Path) -> "Pictures":
+        """Read what `pack` wrote. Raises TrainError for a damaged or foreign file."""
+        found: dict[str, dict[int, list[Pixels]]] = {"lr": {}, "hr": {}}
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                record: dict[str, Any] = json.loads(str(archive["record"]))
+                for name in archive.files[1:]:
+                    kind, scale, _ = name.split("/")
+                    found[kind].setdefault(int(scale), []).append(archive[name])
+            _check_aligned(found["lr"], found["hr"])
+        except OSError as exc:
+            raise TrainError(f"cannot read {path}: {exc.strerror or exc}") from exc
+        except Exception as exc:  # bytes that are no such file raise nearly anything in numpy
+            raise TrainError(f"{path} is damaged, or not a file of packed pictures") from exc
+        return cls(found["lr"], found["hr"], record)
+
+
+def _check_aligned(lr: dict[int, list[Pixels]], hr: dict[int, list[Pixels]]) -> None:
+    """Raises ValueError or KeyError where there is nothing, or half of a pair."""
+    if not lr:
+        raise ValueError("no pictures")
+    for scale in lr.keys() | hr.keys():
+        for low, high in zip(lr[scale], hr[scale], strict=True):
+            if high.shape != (low.shape[0] * scale, low.shape[1] * scale, 3):
+                raise ValueError(f"{high.shape} is not x{scale} of {low.shape}")
+
+
+def _window(recipe: Recipe, scale: int) -> int:
+    """LR pixels that a picture must be wide and high; a streamed one has even sides."""
+    patch = recipe.lr_patch(scale)
+    return patch + patch % 2 if recipe.degradation == "stream" else patch
+
+
+def _with_copies(image: Pixels, factors: tuple[float, ...], smallest: int) -> Iterator[Pixels]:
+    yield image
+    for factor in factors:
+        height, width = (round(n * factor) for n in image.shape[:2])
+        if min(height, width) >= smallest:
+            yield resize_u8(image, height, width)
+
+
+def _degraded(
+    picture: Pixels, scale: int, recipe: Recipe, rng: np.random.Generator
+) -> list[tuple[Pixels, Pixels]]:
+    if recipe.degradation == "stream":
+        least = _window(recipe, scale)
+        stream = replace(STREAM, window=max(STREAM.window, least), least=max(STREAM.least, least))
+        # as many short clips as windows would cover the picture
+        windows = round(picture.shape[0] * picture.shape[1] / (stream.window * scale) ** 2)
+        clips = [streamed(picture, scale, rng, stream) for _ in range(max(1, windows) * CLIPS)]
+        return [pair for clip in clips for pair in clip]
+    hr = crop_to_multiple(picture, scale)
+    # in one order of memory, on which the last bit of luma depends
+    return [(np.ascontiguousarray(downscale(hr, scale)), hr)]
+
+
+@dataclass(frozen=True)
+class Patches(Dataset[tuple[Tensor, Tensor, int]]):
+    """Sample k = step * batch + place: (LR [C, p, p], HR [C, s*p, s*p], scale), float 0..1."""
+
+    pictures: Pictures
+    recipe: Recipe
+    colour: str
+    known: tuple[int, ...]
+    """The network's scales."""
+
+    def __post_init__(self) -> None:
+        """Raises TrainError where network, recipe and pictures are not for each other."""
+        asked = {scale for _, phase in self.recipe.scales for scale in phase}
+        if extra := sorted(asked - set(self.known)):
+            raise TrainError(f"recipe '{self.recipe.name}' is for x{extra[0]}, the network is not")
+        for scale in self.known:
+            p, pictures = self.recipe.lr_patch(scale), self.pictures.lr.get(scale, [])
+            if min((side for picture in pictures for side in picture.shape[:2]), default=0) < p:
+                raise TrainError(f"the pictures are not for x{scale} and patches of {p} LR pixels")
+
+    def scale_of(self, step: int) -> int:
+        """The scale of a step's batch."""
+        choice = self.recipe.scales_at(step, self.known)
+        return choice[int(np.random.default_rng((self.recipe.seed, step)).integers(len(choice)))]
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor, int]:
+        recipe = self.recipe
+        scale = self.scale_of(k // recipe.batch)
+        rng = np.random.default_rng((recipe.seed, *divmod(k, recipe.batch)))
+        index, y, x = self._grid_place(k, scale) if recipe.grid else self._place(rng, scale)
+        p, low, high = recipe.lr_patch(scale), self.pictures.lr[scale], self.pictures.hr[scale]
+        lr = low[index][y : y + p, x : x + p]
+        hr = high[index][y * scale : (y + p) * scale, x * scale : (x + p) * scale]
+        turns = int(rng.integers(4)) if recipe.turns == "all" else 2 * int(rng.integers(2))
+        lr, hr = np.rot90(lr, turns), np.rot90(hr, turns)
+        if rng.integers(2):
+            lr, hr = lr[:, ::-1], hr[:, ::-1]
+        return self._tensor(lr), self._tensor(hr), scale
+
+    def epoch(self, scale: int) -> int:
+        """Patches of the grid, or patches that cover all pictures once."""
+        if self.recipe.grid:
+            return len(self._grid[scale])
+        pixels = sum(picture.shape[0] * picture.shape[1] for picture in self.pictures.lr[scale])
+        return max(1, pixels // self.recipe.lr_patch(scale) ** 2)
+
+    def _place(self, rng: np.random.Generator, scale: int) -> tuple[int, int, int]:
+        """Anywhere; pictures are drawn by area."""
+        pictures, p = self.pictures.lr[scale], self.recipe.lr_patch(scale)
+        index = int(np.searchsorted(self._areas[scale], rng.random(), side="right"))
+        height, width = pictures[index].shape[:2]
+        return index, int(rng.integers(0, height - p + 1)), int(rng.integers(0, width - p + 1))
+
+    def _grid_place(self, k: int, scale: int) -> tuple[int, int, int]:
+        """Every place of the grid once an epoch, in an order of its own."""
+        places = self._grid[scale]
+        epoch, place = divmod(k, len(places))
+        index, y, x = places[_order(self.recipe.seed, epoch, len(places))[place]]
+        return int(index), int(y), int(x)
+
+    @cached_property
+    def _areas(self) -> dict[int, npt.NDArray[np.float64]]:
+        found = {}
+        for scale, pictures in self.pictures.lr.items():
+            area = np.cumsum([p.shape[0] * p.shape[1] for p in pictures], dtype=np.float64)
+            found[scale] = area / area[-1]
+        return found
+
+    @cached_property
+    def _grid(self) -> dict[int, npt.NDArray[np.int64]]:
+        found = {}
+        for scale, pictures in self.pictures.lr.items():
+            stride, p = max(1, self.recipe.grid // scale), self.recipe.lr_patch(scale)
+            places = [
+                (index, y, x)
+                for index, picture in enumerate(pictures)
+                for y in range(0, picture.shape[0] - p + 1, stride)
+                for x in range(0, picture.shape[1] - p + 1, stride)
+            ]
+            found[scale] = np.array(places)
+        return found
+
+    def _tensor(self, picture: Pixels) -> Tensor:
+        x = to_input(picture, self.colour)  # [H, W, C]
+        return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, 0, epoch)).permutation(count)
+
+
+@dataclass(frozen=True)
+class Steps(Sampler[list[int]]):
+    """The samples of every step from `first` on that belong to one of `world` processes."""
+
+    first: int
+    last: int
+    batch: int
+    rank: int = 0
+    world: int = 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first, self.last):
+            yield list(range(step * self.batch + self.rank, (step + 1) * self.batch, self.world))

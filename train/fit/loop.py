@@ -1,0 +1,176 @@
+"""The training loop: recipe -> data -> network -> steps -> a checkpoint that rebuilds itself.
+
+Lightning Fabric places the network, splits batches over processes (`torchrun`) and computes in
+mixed precision; the loop stays plain. One process and several take the same steps, but for dropout
+and batch norm (the discriminators'), which see each process's share of a batch.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGINT, SIGTERM, getsignal, signal
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from train.data.patches import Patches, Steps
+from train.errors import TrainError
+from train.fit.gan import (
+    Adversary,
+    check_patch,
+    discriminator_loss,
+    generator_loss,
+)
+from train.fit.trainer import Trainer
+from train.fit.watch import Watch
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": nn.functional.l1_loss,
+    "l2": nn.functional.mse_loss,
+}
+
+
+def fit(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch, fabric: Fabric) -> bool:
+    """Train to the end of the recipe, saving and reporting every `watch.every` steps.
+
+    Returns False when SIGINT or SIGTERM ended it early; the checkpoint then holds the last step.
+    """
+    recipe, rank, world = trainer.recipe, fabric.global_rank, fabric.world_size
+    if recipe.batch % world:
+        raise TrainError(f"a batch of {recipe.batch} cannot be split over {world} processes")
+    if trainer.done():  # a plateau may end before the last step
+        return True
+    step = _Step(trainer, fabric)
+    steps = Steps(trainer.step, recipe.steps, recipe.batch, rank, world)
+    loader = DataLoader(patches, batch_sampler=steps, num_workers=watch.workers, collate_fn=_stack)
+    epoch = max(1, patches.epoch(min(patches.known)) // recipe.batch)
+    with _stop_signals() as stopped:
+        for lr, hr, scale in loader:
+            _seed(recipe.seed, trainer.step, rank)
+            loss = step.take(fabric.to_device(lr), fabric.to_device(hr), scale)
+            if recipe.schedule == "plateau":
+                _count_epoch(trainer, loss, epoch, fabric)
+            over = _anywhere(bool(stopped), fabric) or trainer.done()
+            watch.note(loss)
+            if trainer.step % watch.every == 0 or over:
+                if rank == 0:
+                    trainer.save(checkpoint)
+                    watch.report(trainer)
+                fabric.barrier()
+            if over:
+                break
+    return trainer.done()
+
+
+def _anywhere(here: bool, fabric: Fabric) -> bool:
+    """Whether it is so in any process; a signal may reach them in different steps."""
+    count: Any = fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum")
+    return bool(count)
+
+
+def _seed(*parts: int) -> None:
+    """Make dropout depend on seed, step and process alone, whatever came before."""
+    torch.manual_seed(int(np.random.default_rng(parts).integers(2**31)))
+
+
+def _count_epoch(trainer: Trainer, loss: float, epoch: int, fabric: Fabric) -> None:
+    rule = trainer.rule
+    rule.total, rule.steps = rule.total + loss, rule.steps + 1
+    if trainer.step % epoch == 0:
+        mean: Any = fabric.all_reduce(torch.tensor(rule.total / rule.steps, device=fabric.device))
+        rule.total, rule.steps = 0.0, 0
+        rule.epoch_ends(float(mean), trainer.recipe.patience)
+
+
+class _Step:
+    """One optimiser step on a batch, on the devices that Fabric chose."""
+
+    def __init__(self, trainer: Trainer, fabric: Fabric) -> None:
+        self.trainer, self.fabric = trainer, fabric
+        trainer.average.to(fabric.device)
+        self.net, self.optimiser = fabric.setup(trainer.net, trainer.optimiser)
+        self.adversary = Adversary(**trainer.recipe.adversary)
+        if trainer.critic is None or trainer.critic_optimiser is None:
+            return
+        if trainer.features is None:
+            raise TrainError("the adversarial stage needs VGG weights: --vgg FILE")
+        recipe, scale = trainer.recipe, min(trainer.net.scales)
+        share = recipe.batch // fabric.world_size
+        check_patch(self.adversary, recipe.lr_patch(scale) * scale, share)
+        self.critic, self.critic_optimiser = fabric.setup(trainer.critic, trainer.critic_optimiser)
+        self.features = trainer.features.to(fabric.device)
+
+    def take(self, lr: Tensor, hr: Tensor, scale: int) -> float:
+        """LR [N, C, p, p], HR [N, C, s*p, s*p] -> the loss before the step."""
+        trainer, recipe = self.trainer, self.trainer.recipe
+        for group in self.optimiser.param_groups:
+            group["lr"] = trainer.rate()
+        trainer.net.train()
+        kind = recipe.loss_at(trainer.step)
+        sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale)
+        loss = self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
+        if recipe.weight_norm:
+            loss = loss + recipe.weight_norm * weight_norms(trainer.net)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(trainer.net.parameters(), recipe.clip)
+        self.optimiser.step()
+        trainer.step += 1
+        self._update_average()
+        return float(loss.item())
+
+    def _adversarial(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Train the discriminators on this batch, then return the generator's loss."""
+        trainer = self.trainer
+        assert trainer.critic is not None
+        for group in self.critic_optimiser.param_groups:
+            group["lr"] = trainer.rate()
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(discriminator_loss(self.critic, sr.detach(), hr))
+        self.critic_optimiser.step()
+        loss, _ = generator_loss(trainer.critic, self.features, sr, hr, self.adversary)
+        return loss
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # a short horizon at first, so that the average forgets the random start
+        trainer = self.trainer
+        decay = min(trainer.recipe.ema, (1 + trainer.step) / (10 + trainer.step))
+        for slow, fast in zip(trainer.average.parameters(), trainer.net.parameters(), strict=True):
+            slow.lerp_(fast, 1 - decay)
+
+
+def weight_norms(net: nn.Module) -> Tensor:
+    """Sum of the L2 norms of all convolution weights (DCSCN's regulariser)."""
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    return torch.stack([m.weight.norm() for m in convolutions]).sum()
+
+
+def _stack(samples: list[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, int]:
+    lows, highs, scales = zip(*samples, strict=True)
+    return torch.stack(lows), torch.stack(highs), scales[0]
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that fills when SIGINT or SIGTERM arrives, so that a step is never cut in two."""
+    received: list[int] = []
+    before = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        if received:  # the second one stops at once
+            raise KeyboardInterrupt
+        received.append(number)
+
+    for number in before:
+        signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)

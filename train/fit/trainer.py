@@ -1,0 +1,156 @@
+"""A training at one step: network, averaged copy, optimisers, and where they came from.
+
+It is what a checkpoint holds; train/fit/loop.py moves it on.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from train.errors import TrainError
+from train.fit.checkpoint import commit, load_checkpoint, rebuilt, save_checkpoint
+from train.fit.gan import Adversary, Discriminators
+from train.fit.initialise import initialise
+from train.fit.recipe import Recipe, recipe_from, recipe_record
+from train.fit.vgg import VggFeatures
+from train.nets import Carn, Net, build, settings
+
+
+@dataclass
+class Plateau:
+    """The rule that halves the rate when epochs bring no gain; idle in other schedules."""
+
+    rate: float
+    best: float = float("inf")
+    waited: int = 0
+    total: float = 0.0
+    steps: int = 0
+
+    def epoch_ends(self, loss: float, patience: int) -> None:
+        """Take the mean training loss of an epoch."""
+        self.waited = 0 if loss < self.best else self.waited + 1
+        self.best = min(self.best, loss)
+        if self.waited >= patience:
+            self.rate, self.waited = self.rate / 2, 0
+
+
+@dataclass
+class Trainer:
+    """A network, its averaged copy and its optimisers at one step."""
+
+    name: str
+    recipe: Recipe
+    net: Net
+    average: Net
+    optimiser: torch.optim.Optimizer
+    rule: Plateau
+    step: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+    precision: str = "32-true"
+    """Of the computation, as Fabric names it; weights are kept in float32."""
+    command: str = ""
+    """The command line that started it, paths cut to their last name."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Earlier trainings that these weights went through, oldest first."""
+    critic: Discriminators | None = None
+    critic_optimiser: torch.optim.Optimizer | None = None
+    features: VggFeatures | None = None
+
+    @classmethod
+    def new(
+        cls, name: str, recipe: Recipe, scales: tuple[int, ...] | None = None, **changes: Any
+    ) -> "Trainer":
+        """A freshly initialised network; `changes` are settings of it."""
+        torch.manual_seed(recipe.seed)
+        try:
+            net = build(name, scales, **{**recipe.network, **changes})
+        except (TypeError, ValueError) as exc:
+            raise TrainError(f"{name} cannot be built so: {exc}") from exc
+        initialise(net, recipe.init)
+        if recipe.start_small and not isinstance(net, Carn):
+            net.start_small()
+        return cls._around(name, recipe, net)
+
+    @classmethod
+    def _around(cls, name: str, recipe: Recipe, net: Net) -> "Trainer":
+        average = build(name, **settings(net))
+        average.load_state_dict(net.state_dict())
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPU as NCHW
+        trained = [p for p in net.parameters() if p.requires_grad]
+        optimiser = _optimiser(recipe, trained)
+        self = cls(name, recipe, net, average.eval(), optimiser, Plateau(recipe.rate))
+        if recipe.adversarial():
+            self.critic = Discriminators(Adversary(**recipe.adversary))
+            self.critic_optimiser = _optimiser(recipe, list(self.critic.parameters()))
+        return self
+
+    @classmethod
+    def resume(cls, path: Path, name: str | None = None, steps: int | None = None) -> "Trainer":
+        """Continue a checkpoint; `steps` moves the end of its recipe.
+
+        Raises TrainError where it is not a checkpoint, or not one of network `name`.
+        """
+        saved = load_checkpoint(path)
+        if name not in (None, saved["name"]):
+            raise TrainError(f"{path} is a checkpoint of {saved['name']}, not of {name}")
+        recipe = recipe_from(saved["recipe"], saved["recipe"]["name"])
+        recipe = replace(recipe, steps=steps or recipe.steps)
+        self = cls._around(saved["name"], recipe, rebuilt(saved))
+        self.net.load_state_dict(saved["net"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.rule, self.step = Plateau(**saved["rule"]), saved["step"]
+        self.data, self.history = saved["data"], saved["history"]
+        if self.critic is not None and self.critic_optimiser is not None:
+            self.critic.load_state_dict(saved["critic"])
+            self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """What was done, for this checkpoint, later ones and the model cards."""
+        return {
+            "recipe": recipe_record(self.recipe),
+            "step": self.step,
+            "data": self.data,
+            "precision": self.precision,
+            "command": self.command,
+            "commit": commit(),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint; raises TrainError where the disk does not take it."""
+        saved = {
+            **self.record(),
+            "name": self.name,
+            "config": settings(self.net),
+            "history": self.history,
+            "rule": vars(self.rule),
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        if self.critic is not None and self.critic_optimiser is not None:
+            saved["critic"] = self.critic.state_dict()
+            saved["critic_optimiser"] = self.critic_optimiser.state_dict()
+        save_checkpoint(path, saved)
+
+    def rate(self) -> float:
+        """Learning rate of the coming step."""
+        plateau = self.recipe.schedule == "plateau"
+        return self.rule.rate if plateau else self.recipe.rate_at(self.step)
+
+    def done(self) -> bool:
+        """Whether the recipe has come to its end."""
+        ended = self.recipe.schedule == "plateau" and self.rule.rate < self.recipe.stop_rate
+        return ended or self.step >= self.recipe.steps
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+    return torch.optim.Adam(parameters, recipe.rate, recipe.betas, 1e-8, recipe.weight_decay)

@@ -1,0 +1,168 @@
+"""Features of a VGG, for PCARN's loss on what a picture shows (train/fit/gan.py).
+
+They come from a file of VGG weights that the user names; torchvision's are meant (for RGB that is
+normalised by ImageNet's mean and deviation, though the public code does not do so).
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from train.errors import TrainError
+from train.files import load_torch
+from train.fit.gan import PUBLIC, Adversary
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A convolution of VGG, 3x3 with a ReLU behind it."""
+
+    name: str
+    """Block and place in it, both from 1: "5_4"."""
+    index: int
+    """Place in torchvision's `features`."""
+    source: int
+    target: int
+    pooled: bool
+    """Whether a 2x2 max pooling stands before it."""
+
+
+def _layout(counts: tuple[int, ...]) -> list[_Layer]:
+    """The layers of a VGG with so many convolutions per block (Simonyan, Zisserman, Table 1)."""
+    widths, layers, source, index = (64, 128, 256, 512, 512), [], 3, 0
+    for block, (count, width) in enumerate(zip(counts, widths, strict=True), 1):
+        for place in range(1, count + 1):
+            pooled = place == 1 and block > 1
+            index += pooled
+            layers.append(_Layer(f"{block}_{place}", index, source, width, pooled))
+            source, index = width, index + 2
+    return layers
+
+
+_LAYOUTS: Final = {"VGG16": _layout((2, 2, 3, 3, 3)), "VGG19": _layout((2, 2, 4, 4, 4))}
+_KEY: Final = re.compile(r"(?:conv|features\.)\d+\.(?:weight|bias)")
+_DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16,
+                  "BF16": torch.bfloat16}  # fmt: skip
+
+
+class VggFeatures(nn.Module):
+    """One layer of a frozen VGG: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w]; h = H // 8 for "4_3"."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], settings: Adversary
+    ) -> None:
+        super().__init__()
+        self.normalise = settings.normalise
+        for name, rgb in (("mean", (0.485, 0.456, 0.406)), ("deviation", (0.229, 0.224, 0.225))):
+            self.register_buffer(name, torch.tensor(rgb).view(3, 1, 1), persistent=False)
+        body: list[nn.Module] = []
+        for layer, (weight, bias) in zip(layers, weights, strict=True):
+            with torch.device("meta"):  # draws no random weights, which would shift the training's
+                conv = nn.Conv2d(layer.source, layer.target, 3, padding=1)
+            conv.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
+            body += [nn.MaxPool2d(2)] if layer.pooled else []
+            body += [conv, nn.ReLU()]
+        self.body = nn.Sequential(*(body[:-1] if settings.before_relu else body))
+        self.layer = layers[-1].name
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def load(cls, path: Path, settings: Adversary = PUBLIC) -> "VggFeatures":
+        """From torchvision's VGG16 or VGG19 weights, complete or up to some layer.
+
+        `.npz`: conv0.weight, conv0.bias, conv1.weight ...; `.safetensors` or torch's own format:
+        features.N.weight, features.N.bias (other layers are ignored). Code in the file never runs.
+        Raises TrainError when the file cannot be read, is damaged, is something else, or ends
+        before `settings.relu`.
+        """
+        vgg, layers, weights = _matched(path, _read(path))
+        names = [layer.name for layer in layers]
+        wanted = settings.relu or names[-1]
+        if wanted not in names:
+            raise TrainError(f"{path} has no relu{wanted}: it is {vgg} up to relu{names[-1]}")
+        depth = names.index(wanted) + 1
+        return cls(layers[:depth], weights[:depth], settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.normalise:
+            x = (x - self.mean) / self.deviation
+        return self.body(x)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The convolutions' weights and biases in a file, by key."""
+    reader = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix.lower(), _torch)
+    try:
+        return reader(path)
+    except TrainError:
+        raise
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    except Exception as exc:  # bytes that are no such file raise nearly anything in the libraries
+        raise TrainError(f"{path} is damaged, or not a file of weights") from exc
+
+
+def _npz(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files if _KEY.fullmatch(key)}
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """Length of the header, header in JSON, values (huggingface/safetensors, README, "Format")."""
+    found = {}
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("header longer than the file")
+        header: dict[str, Any] = json.loads(file.read(length))
+        for key, entry in header.items():
+            if _KEY.fullmatch(key):
+                first, end = entry["data_offsets"]
+                file.seek(8 + length + first)
+                values = bytearray(file.read(end - first))
+                flat = torch.frombuffer(values, dtype=_DTYPES[entry["dtype"]])
+                found[key] = flat.reshape(entry["shape"])
+    return found
+
+
+def _torch(path: Path) -> dict[str, Tensor]:
+    saved = load_torch(path)
+    return {key: value for key, value in saved.items() if _KEY.fullmatch(key)}
+
+
+def _matched(
+    path: Path, found: dict[str, Tensor]
+) -> tuple[str, list[_Layer], list[tuple[Tensor, Tensor]]]:
+    """(layout's name, its layers that the file has, their weights and biases)."""
+    for vgg, layout in _LAYOUTS.items():
+        layers = layout[: len(found) // 2]
+        torchvision = [f"features.{layer.index}" for layer in layers]
+        for names in (torchvision, [f"conv{i}" for i in range(len(layers))]):
+            # nothing may be left over: with batch norm in between it would be another network
+            if found and set(found) == {
+                f"{n}.{part}" for n in names for part in ("weight", "bias")
+            }:
+                weights = [(found[f"{n}.weight"], found[f"{n}.bias"]) for n in names]
+                if all(map(_fits, layers, weights)):
+                    return vgg, layers, weights
+    raise TrainError(f"{path} holds no weights of VGG16 or VGG19 (without batch norm)")
+
+
+def _fits(layer: _Layer, weights: tuple[Tensor, Tensor]) -> bool:
+    shapes = ((layer.target, layer.source, 3, 3), (layer.target,))
+    return all(
+        isinstance(values, Tensor)
+        and values.shape == shape
+        and values.is_floating_point()
+        and bool(values.isfinite().all())
+        for values, shape in zip(weights, shapes, strict=True)
+    )

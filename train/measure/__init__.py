@@ -1,0 +1,1 @@
+"""Measure networks on pictures and clips, and compare with the papers."""

@@ -1,0 +1,297 @@
+"""What networks are worth on compressed video, where most pictures to enlarge come from.
+
+A clip is scaled down (bicubic), encoded with x264 at several qualities, decoded, enlarged by
+every method and compared with the original: Y in code values (16..235), rounded to 8 bit, `scale`
+pixels shaved, mean over frames. Colour is treated as `vsr` treats it: limited range, the clip's
+matrix, chroma sited left, nothing rounded between decoder and result.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from train.data.images import Pixels
+from train.data.resize import downscale, keys_cubic
+from train.errors import TrainError
+from train.measure.evaluate import Method
+from train.measure.metrics import psnr, ssim
+
+Array = npt.NDArray[np.float64]
+Kernel = Callable[[Array], Array]
+
+_LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
+"""Matrix tag (H.273) -> (Kr, Kb); what is not listed here is BT.601."""
+_BT601 = (0.299, 0.114)
+_LIMITED, _UNSPECIFIED = 1, 2
+
+
+class Planes(NamedTuple):
+    """One 4:2:0 picture in limited range; width and height are even."""
+
+    y: Pixels
+    u: Pixels
+    v: Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSettings:
+    """How clips are made small and compressed, and what of them is scored."""
+
+    scale: int = 2
+    crfs: tuple[int, ...] = (23, 28, 33)
+    preset: str = "medium"
+    frames: int = 8
+    """Frames scored, spread evenly over the window."""
+    window: int = 48
+    """Frames encoded, from the clip's start: a key frame alone would be better than most."""
+    ssim: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The mean score of one method on one clip at one crf."""
+
+    clip: str
+    scale: int
+    crf: int
+    kbps: float
+    """Of the small stream."""
+    method: str
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The first frames of a clip, cropped so that the small picture is even too."""
+
+    frames: list[Planes]
+    rate: Fraction
+    matrix: int
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """(Kr, Kb) of its matrix."""
+        return _LUMA_WEIGHTS.get(self.matrix, _BT601)
+
+
+def read_clip(path: Path, settings: VideoSettings) -> Clip:
+    """The clip's first `window` frames as 8-bit limited-range 4:2:0."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise TrainError(f"{path} has no video: name a clip")
+            stream = container.streams.video[0]
+            rate = stream.average_rate or Fraction(25)
+            frames, matrix = [], _UNSPECIFIED
+            for picture in container.decode(stream):
+                matrix = int(picture.colorspace)
+                frames.append(_cropped(_planes(_limited(picture)), 2 * settings.scale))
+                if len(frames) == settings.window:
+                    break
+    except av.FFmpegError as exc:
+        raise TrainError(f"{path} is no readable clip ({exc.strerror}): name another") from exc
+    if not frames:
+        raise TrainError(f"{path} has no frame that can be decoded: name another clip")
+    height, width = frames[0].y.shape
+    if min(height, width) < 32 * settings.scale:
+        raise TrainError(f"{path} is too small ({width}x{height}): name a larger clip")
+    if matrix == _UNSPECIFIED and height >= 720:  # the usual rule for untagged video
+        matrix = 1
+    return Clip(frames, Fraction(rate), matrix)
+
+
+def _limited(picture: av.VideoFrame) -> av.VideoFrame:
+    full = picture.color_range == 2 or picture.format.name.startswith("yuvj")
+    if picture.format.name == "yuv420p" and not full:
+        return picture
+    return picture.reformat(
+        format="yuv420p", src_color_range=2 if full else _LIMITED, dst_color_range=_LIMITED
+    )
+
+
+def _planes(picture: av.VideoFrame) -> Planes:
+    def array(plane: Any) -> Pixels:
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        return rows[: plane.height, : plane.width].copy()
+
+    y, u, v = map(array, picture.planes)
+    return Planes(y, u, v)
+
+
+def _cropped(planes: Planes, multiple: int) -> Planes:
+    height, width = (n - n % multiple for n in planes.y.shape)
+    y, u, v = planes
+    return Planes(
+        y[:height, :width], u[: height // 2, : width // 2], v[: height // 2, : width // 2]
+    )
+
+
+# resampling
+
+
+def lanczos3(x: Array) -> Array:
+    """Lanczos' kernel with three lobes at distances `x`."""
+    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+
+
+@cache
+def _matrix(source: int, target: int, first: float, kernel: Kernel) -> Array:
+    """[target, source]: output i reads around `first` + i * source / target, edges repeated."""
+    step = source / target
+    widen = max(step, 1.0)  # the antialias of a reduction
+    centre = first + step * np.arange(target)
+    reach = int(np.ceil(3 * widen)) + 1
+    taps = np.floor(centre).astype(int)[:, None] + np.arange(-reach, reach + 1)
+    weights = kernel((centre[:, None] - taps) / widen)
+    weights /= weights.sum(axis=1, keepdims=True)
+    matrix = np.zeros((target, source))
+    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, source - 1)), weights)
+    return matrix
+
+
+def _resample(plane: npt.NDArray[Any], factor: float, column: float, kernel: Kernel) -> Array:
+    """The plane `factor` times as large; its first new column lies at `column` of the old."""
+    height, width = plane.shape
+    row = 0.5 / factor - 0.5  # rows are centred in luma and chroma alike
+    down = _matrix(height, round(height * factor), row, kernel)
+    across = _matrix(width, round(width * factor), column, kernel)
+    return down @ plane.astype(np.float64) @ across.T
+
+
+def _codes(x: Array) -> Pixels:
+    return np.floor(np.clip(x, 0, 255) + 0.5).astype(np.uint8)
+
+
+def shrink(planes: Planes, scale: int) -> Planes:
+    """The picture `scale` times smaller (bicubic), its chroma sited left as before."""
+    # chroma column i lies at luma column 2i, in the small picture as in the large one
+    column = (scale - 1) / 4
+    u, v = (_codes(_resample(p, 1 / scale, column, keys_cubic)) for p in (planes.u, planes.v))
+    return Planes(downscale(planes.y, scale), u, v)
+
+
+# compression
+
+
+def compress(
+    frames: Sequence[Planes], clip: Clip, crf: int, preset: str
+) -> tuple[list[Planes], float]:
+    """The frames after x264, and its bit rate in kbit/s."""
+    file = io.BytesIO()
+    height, width = frames[0].y.shape
+    with av.open(file, "w", format="matroska") as out:
+        # frame threads change x264's decisions: one thread gives every machine the same stream
+        options = {"crf": str(crf), "preset": preset, "threads": "1"}
+        video = out.add_stream("libx264", rate=clip.rate, options=options)
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.codec_context.colorspace, video.codec_context.color_range = clip.matrix, _LIMITED
+        size = 0
+        for index, planes in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(_stacked(planes), format="yuv420p")
+            picture.pts, picture.time_base = index, 1 / clip.rate
+            for packet in video.encode(picture):
+                size += packet.size
+                out.mux(packet)
+        for packet in video.encode(None):
+            size += packet.size
+            out.mux(packet)
+    file.seek(0)
+    with av.open(file, "r") as made:
+        decoded = [_planes(picture) for picture in made.decode(video=0)]
+    if len(decoded) != len(frames):
+        raise RuntimeError(f"x264 returned {len(decoded)} frames for {len(frames)}")
+    return decoded, float(size * 8 * clip.rate / len(frames) / 1000)
+
+
+def _stacked(planes: Planes) -> Pixels:
+    height, width = planes.y.shape
+    return np.concatenate([plane.ravel() for plane in planes]).reshape(height * 3 // 2, width)
+
+
+# methods
+
+
+def rgb_from_yuv(planes: Planes, weights: tuple[float, float]) -> Array:
+    """R'G'B' [3, H, W] in 0..1 (a little beyond where the codes are) of a decoded picture."""
+    y = (planes.y.astype(np.float64) - 16) / 219
+    u, v = ((_resample(p, 2, 0.0, keys_cubic) - 128) / 224 for p in (planes.u, planes.v))
+    kr, kb = weights
+    red, blue = y + 2 * (1 - kr) * v, y + 2 * (1 - kb) * u
+    green = (y - kr * red - kb * blue) / (1 - kr - kb)
+    return np.stack((red, green, blue))
+
+
+def enlarged_codes(planes: Planes, method: Method, weights: tuple[float, float]) -> Pixels:
+    """Y of the picture enlarged by a network, as 8-bit code values."""
+    if method.colour == "y":
+        x = ((planes.y.astype(np.float64) - 16) / 219)[None]
+    else:
+        x = rgb_from_yuv(planes, weights)
+    out = method.enlarge(np.ascontiguousarray(x[None], np.float32))[0].astype(np.float64)
+    if method.colour == "rgb":
+        kr, kb = weights
+        out = np.tensordot((kr, 1 - kr - kb, kb), out, 1)[None]
+    return _codes(out[0] * 219 + 16)
+
+
+def _interpolated(planes: Planes, scale: int, kernel: Kernel) -> Pixels:
+    return _codes(_resample(planes.y, scale, 0.5 / scale - 0.5, kernel))
+
+
+# scores
+
+
+def score_clip(
+    path: Path, methods: Sequence[Method], settings: VideoSettings = VideoSettings()
+) -> Iterator[Row]:
+    """Rows for bicubic, Lanczos and every method, crf by crf."""
+    clip = read_clip(path, settings)
+    small = [shrink(planes, settings.scale) for planes in clip.frames]
+    count = min(settings.frames, len(small))
+    scored = np.unique(np.linspace(0, len(small) - 1, count).round().astype(int))
+    for crf in settings.crfs:
+        decoded, kbps = compress(small, clip, crf, settings.preset)
+        for label, enlarge in _all_methods(methods, clip, settings.scale):
+            scores = [
+                _score(enlarge(decoded[i]), clip.frames[i].y, settings) for i in map(int, scored)
+            ]
+            db, similarity = (float(x) for x in np.mean(scores, axis=0))
+            yield Row(
+                clip=path.stem,
+                scale=settings.scale,
+                crf=crf,
+                kbps=round(kbps, 1),
+                method=label,
+                psnr=db,
+                ssim=similarity,
+            )
+
+
+def _all_methods(
+    methods: Sequence[Method], clip: Clip, scale: int
+) -> Iterator[tuple[str, Callable[[Planes], Pixels]]]:
+    yield "bicubic", partial(_interpolated, scale=scale, kernel=keys_cubic)
+    yield "lanczos", partial(_interpolated, scale=scale, kernel=lanczos3)
+    for method in methods:
+        yield method.label, partial(enlarged_codes, method=method, weights=clip.weights)
+
+
+def _score(ours: Pixels, truth: Pixels, settings: VideoSettings) -> tuple[float, float]:
+    if ours.shape != truth.shape:
+        raise TrainError(
+            f"a network made {ours.shape[1]}x{ours.shape[0]} where "
+            f"{truth.shape[1]}x{truth.shape[0]} was due: it is of another scale"
+        )
+    a, b = ours.astype(np.float64), truth.astype(np.float64)
+    similarity = ssim(a, b, settings.scale) if settings.ssim else float("nan")
+    return psnr(a, b, settings.scale), similarity

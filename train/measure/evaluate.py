@@ -1,0 +1,197 @@
+"""Scores of a network on a benchmark folder, measured the way the papers print them.
+
+LR is MATLAB's bicubic of the image; results are rounded to 8 bit; PSNR and SSIM are on Y of
+BT.601, LPIPS on RGB and NIQE on Y, all with `scale` pixels shaved from every side.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import nn
+
+from train.data.images import Pixels, images, to_input
+from train.data.resize import bicubic_matrix, crop_to_multiple, downscale
+from train.errors import TrainError
+from train.measure.metrics import luma, psnr, ssim
+from train.measure.perceptual import Perceptual
+
+Array = npt.NDArray[np.float64]
+Enlarge = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""[1, C, H, W] in 0..1 -> [1, C, s*H, s*W]."""
+
+_SSIM_WINDOW = 11
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to enlarge by `scale`: a network on luma ('y') or RGB ('rgb')."""
+
+    label: str
+    enlarge: Enlarge
+    colour: str
+    scale: int
+    network: str = ""
+    """Its name in the papers' tables; empty for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What is measured, and how."""
+
+    perceptual: Perceptual = field(default_factory=Perceptual)
+    grey_as_y: bool = False
+    """Score a grey file's values as Y (0..255) instead of expanding them to RGB (16..235)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Of one image, or the mean over a folder; None for what was not measured."""
+
+    psnr: float
+    ssim: float
+    lpips: float | None = None
+    niqe: float | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One benchmark image and its reduction."""
+
+    name: str
+    low: Pixels
+    high: Pixels
+    grey: bool
+    """The file is grey (its RGB is three times the same)."""
+
+
+def torch_enlarge(net: nn.Module, scale: int) -> Enlarge:
+    """Run a torch network as an `Enlarge`, without gradients."""
+    device = next(net.parameters()).device
+
+    def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            result: npt.NDArray[np.float32] = (
+                net(torch.from_numpy(x).to(device), scale).cpu().numpy()
+            )
+        return result
+
+    return run
+
+
+def bicubic_method(scale: int) -> Method:
+    """MATLAB's bicubic enlargement, the papers' first row."""
+    return Method(
+        label="bicubic",
+        enlarge=lambda x: bicubic_planes(x, scale).astype(np.float32),
+        colour="rgb",
+        scale=scale,
+        network="bicubic",
+    )
+
+
+def bicubic_planes(x: npt.NDArray[np.floating], scale: int) -> Array:
+    """[..., H, W] -> [..., s*H, s*W]."""
+    down, across = (bicubic_matrix(n, n * scale) for n in x.shape[-2:])
+    return down @ x.astype(np.float64) @ across.T
+
+
+# one picture
+
+
+def enlarged_luma(enlarge: Enlarge, lr: Pixels, colour: str) -> Array:
+    """Y (16..235, [H, W]) of the enlarged picture; RGB results are rounded to 8 bit first."""
+    return _luma(_run(enlarge, lr, colour), colour)
+
+
+def _run(enlarge: Enlarge, lr: Pixels, colour: str) -> Array:
+    x = np.ascontiguousarray(to_input(lr, colour).transpose(2, 0, 1)[None])
+    return enlarge(x)[0].astype(np.float64)
+
+
+def _luma(out: Array, colour: str) -> Array:
+    if colour == "y":
+        return np.round(np.clip(out[0] * 219 + 16, 0, 255))
+    return luma(_rgb_codes(out))
+
+
+def _rgb_codes(out: Array) -> Pixels:
+    return np.round(np.clip(out.transpose(1, 2, 0), 0, 1) * 255).astype(np.uint8)
+
+
+def picture(out: Array, lr: Pixels, colour: str) -> Pixels:
+    """A network's result as uint8 RGB; a luma network's gets its chroma from bicubic."""
+    if colour == "rgb":
+        return _rgb_codes(out)
+    planes = lr.astype(np.float64).transpose(2, 0, 1) / 255
+    difference = planes - to_input(lr, "y")[..., 0]  # R-Y, G-Y, B-Y
+    return _rgb_codes(out + bicubic_planes(difference, out.shape[-1] // lr.shape[1]))
+
+
+def _grey_codes(out: Array, colour: str) -> Array:
+    """Full-range values 0..255 of a grey result."""
+    if colour == "y":
+        return np.round(np.clip(out[0], 0, 1) * 255)
+    return _rgb_codes(out).astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+
+
+def score_pair(method: Method, pair: Pair, scoring: Scoring) -> tuple[Score, Array]:
+    """The scores of one image, and the network's own result for `picture`."""
+    out, scale = _run(method.enlarge, pair.low, method.colour), method.scale
+    if out.shape[-2:] != pair.high.shape[:2]:
+        raise TrainError(
+            f"{method.label} made {out.shape[-1]}x{out.shape[-2]} where "
+            f"{pair.high.shape[1]}x{pair.high.shape[0]} was due: it is no x{scale} network"
+        )
+    if pair.grey and scoring.grey_as_y:
+        ours, truth = _grey_codes(out, method.colour), pair.high[..., 0].astype(np.float64)
+    else:
+        ours, truth = _luma(out, method.colour), luma(pair.high)
+    inside = (slice(scale, -scale), slice(scale, -scale))
+    lpips, niqe = scoring.perceptual.lpips, scoring.perceptual.niqe
+    score = Score(
+        psnr=psnr(ours, truth, scale),
+        ssim=ssim(ours, truth, scale),
+        lpips=lpips and lpips(picture(out, pair.low, method.colour)[inside], pair.high[inside]),
+        niqe=niqe and niqe(ours[inside]),
+    )
+    return score, out
+
+
+# a folder
+
+
+def benchmark_pairs(folder: Path, scale: int) -> Iterator[Pair]:
+    """Every image that is large enough to score, with its bicubic reduction."""
+    for path, image in images([folder], smallest=_SSIM_WINDOW + 3 * scale):
+        high = crop_to_multiple(image, scale)
+        with Image.open(path) as file:
+            grey = file.mode[0] in "1LI"
+        yield Pair(path.stem, downscale(high, scale), high, grey)
+
+
+def mean_score(scores: list[Score]) -> Score:
+    """The mean over images; NIQE and LPIPS over those where they could be measured."""
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [v for v in values if v is not None and not np.isnan(v)]
+        return float(np.mean(known)) if known else None
+
+    return Score(
+        psnr=float(np.mean([s.psnr for s in scores])),
+        ssim=float(np.mean([s.ssim for s in scores])),
+        lpips=mean([s.lpips for s in scores]),
+        niqe=mean([s.niqe for s in scores]),
+    )
+
+
+def evaluate(enlarge: Enlarge, folder: Path, scale: int, colour: str) -> dict[str, float | int]:
+    """Mean Y-PSNR (dB) and SSIM over the images of `folder`, `scale` pixels shaved."""
+    method = Method(label="the network", enlarge=enlarge, colour=colour, scale=scale)
+    scores = [score_pair(method, pair, Scoring())[0] for pair in benchmark_pairs(folder, scale)]
+    mean = mean_score(scores)
+    return {"psnr": round(mean.psnr, 3), "ssim": round(mean.ssim, 4), "n": len(scores)}

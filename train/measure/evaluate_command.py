@@ -1,0 +1,148 @@
+"""`python -m train evaluate`: which networks, on what, measured how; the work is elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from train.errors import TrainError
+from train.fit.checkpoint import averaged_net
+from train.measure.compressed import VideoSettings
+from train.measure.evaluate import Method, Scoring, torch_enlarge
+from train.measure.perceptual import Perceptual, load_perceptual
+from train.measure.report import (
+    feet,
+    find_folder,
+    image_table,
+    make_folder,
+    score_images,
+    score_videos,
+    video_table,
+    write_report,
+)
+from train.measure.shipped import BACKENDS, load_onnx
+
+File = click.Path(dir_okay=False, path_type=Path)
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower")
+
+
+class ManyValues(click.Command):
+    """Lets `--data a b` stand for `--data a --data b`, for every repeatable option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each further value."""
+        options = [p for p in self.params if isinstance(p, click.Option)]
+        many = {name for option in options if option.multiple for name in option.opts}
+        repeated: list[str] = []
+        option = ""
+        for word in args:
+            if word.startswith("-") and len(word) > 1:
+                name = word.partition("=")[0]
+                option = name if name in many else ""
+            elif option and repeated[-1] != option:
+                repeated.append(option)
+            repeated.append(word)
+        return super().parse_args(ctx, repeated)
+
+
+@click.command(cls=ManyValues)
+@click.option("--model", type=File, multiple=True, help="Checkpoint that `fit` wrote.")
+@click.option("--onnx", type=File, multiple=True, help="Network as it is shipped, or any other.")
+@click.option(
+    "--backend",
+    type=click.Choice(sorted(BACKENDS)),
+    default="openvino",
+    show_default=True,
+    help="What runs the ONNX files.",
+)
+@click.option("--scale", type=int, multiple=True, help="Of the network's scales; default: all.")
+@click.option("--data", multiple=True, help="set5, set14, bsd100 (in $VSR_DATA) or a folder.")
+@click.option("--grey-as-y", is_flag=True, help="Score grey files' values as Y, not as RGB.")
+@click.option(
+    "--weights",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of LPIPS' and NIQE's weights.",
+)
+@click.option("--video", type=File, multiple=True, help="Clip to make small and compress.")
+@click.option(
+    "--crf",
+    type=click.IntRange(0, 51),
+    multiple=True,
+    default=(23, 28, 33),
+    help="Default: 23 28 33.",
+)
+@click.option("--preset", type=click.Choice(PRESETS), default="medium", help="x264's.")
+@click.option("--frames", type=click.IntRange(1), default=8, help="Scored of a clip; default: 8.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for table.md, table.json and picture sheets.",
+)
+def evaluate(
+    model: tuple[Path, ...],
+    onnx: tuple[Path, ...],
+    backend: str,
+    scale: tuple[int, ...],
+    data: tuple[str, ...],
+    grey_as_y: bool,
+    weights: Path | None,
+    video: tuple[Path, ...],
+    crf: tuple[int, ...],
+    preset: str,
+    frames: int,
+    output: Path | None,
+) -> None:
+    """Measure networks as the papers do, beside bicubic and the papers' figures.
+
+    Options that can be repeated take several values: --data set5 set14 --crf 23 28.
+    """
+    if not data and not video:
+        raise click.UsageError("name what to measure on: --data set5, or --video CLIP")
+    if not model and not onnx:
+        raise click.UsageError("name a network: --model CHECKPOINT or --onnx FILE")
+    settings = VideoSettings(crfs=crf, preset=preset, frames=frames)
+    folders = [find_folder(name) for name in data]
+    perceptual = load_perceptual(weights) if data else Perceptual()
+    scoring = Scoring(perceptual=perceptual, grey_as_y=grey_as_y)
+    methods = find_methods(model, onnx, backend, scale)
+    if output:
+        make_folder(output)
+    images = score_images(methods, folders, scoring, output)
+    rows = score_videos(methods, video, settings)
+    tables = [image_table(images)] if images else []
+    tables += [video_table(rows)] if rows else []
+    notes = feet(scoring, settings, bool(images), bool(rows))
+    text = "\n".join([*tables, "\n".join(notes) + "\n"])
+    click.echo(text, nl=False)
+    if output:
+        write_report(output, text, images, rows)
+
+
+def find_methods(
+    checkpoints: Sequence[Path], files: Sequence[Path], backend: str, scales: Sequence[int]
+) -> list[Method]:
+    """Every network at every wanted scale it has, each with a label of its own."""
+    found = [method for path in checkpoints for method in _of_checkpoint(path)]
+    found += [load_onnx(path, backend) for path in files]
+    kept = [method for method in found if not scales or method.scale in scales]
+    if not kept:
+        has = ", ".join(f"x{m.scale}" for m in found)
+        raise TrainError(f"no network has the scale asked for: there are {has}")
+    names = [(method.label, method.scale) for method in kept]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise TrainError(f"two networks are called {twice[0]}: rename one of the files")
+    return kept
+
+
+def _of_checkpoint(path: Path) -> list[Method]:
+    saved, net = averaged_net(path)
+    return [
+        Method(
+            label=path.stem,
+            enlarge=torch_enlarge(net, scale),
+            colour=net.colour,
+            scale=scale,
+            network=saved["name"],
+        )
+        for scale in net.scales
+    ]

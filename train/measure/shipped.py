@@ -1,0 +1,129 @@
+"""Runs ONNX files, so that what is shipped can be measured and not only what was trained."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from train.errors import TrainError
+from train.measure.evaluate import Enlarge, Method
+
+Floats = npt.NDArray[np.float32]
+
+
+def openvino_enlarge(model: bytes) -> Enlarge:
+    """Run an ONNX network on OpenVINO in float32: what is shipped, as it will run."""
+    import openvino as ov
+
+    core = ov.Core()
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(model), "CPU", config)
+
+    def run(x: Floats) -> Floats:
+        return np.array(compiled([x])[0])
+
+    return run
+
+
+def onnxruntime_enlarge(model: bytes) -> Enlarge:
+    """Run an ONNX network on ONNX Runtime's CPU provider."""
+    try:
+        ort = importlib.import_module("onnxruntime")
+    except ImportError as exc:
+        raise TrainError("onnxruntime is not installed: pip install onnxruntime") from exc
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(x: Floats) -> Floats:
+        return np.asarray(session.run(None, {name: x})[0])
+
+    return run
+
+
+BACKENDS: dict[str, Callable[[bytes], Enlarge]] = {
+    "openvino": openvino_enlarge,
+    "onnxruntime": onnxruntime_enlarge,
+}
+
+
+def load_onnx(path: Path, backend: str) -> Method:
+    """The network of an ONNX file (one float picture in, one out) on a backend.
+
+    Its colour follows from its channels and its scale from what it makes of a small picture. Its
+    network is the folder's name, as in engines/carn-m/x2.onnx, if the file is named x<scale>.
+    """
+    model = _read(path)
+    kind, channels = _input(model, path)
+    try:
+        run = BACKENDS[backend](model.SerializeToString())
+        result = run(np.full((1, channels, 24, 32), 0.5, kind))
+    except TrainError:
+        raise
+    except Exception as exc:  # the backends' own errors share no public base class
+        raise TrainError(f"{backend} cannot run {path}: {_gist(exc)}") from exc
+    scale = _scale(result.shape, channels, path)
+    return replace(
+        Method(label="", enlarge=_cast(run, kind), colour="rgb", scale=scale),
+        label=f"{path.parent.name}/{path.stem}" if path.parent.name else path.stem,
+        colour="y" if channels == 1 else "rgb",
+        network=path.parent.name if path.stem == f"x{scale}" else "",
+    )
+
+
+def _gist(exc: Exception) -> str:
+    """The reason: OpenVINO says first where in its source, then why, then gives advice."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith("To facilitate")]
+    return told[-1].removeprefix("-- ") if told else repr(exc)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load_model(str(path))
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
+    except Exception as exc:  # protobuf's DecodeError has no stable place to import it from
+        raise TrainError(f"{path} is no ONNX file, or damaged: {exc}") from exc
+    if not model.graph.node:
+        raise TrainError(f"{path} is no ONNX file, or an empty one")
+    return model
+
+
+def _input(model: onnx.ModelProto, path: Path) -> tuple[npt.DTypeLike, int]:
+    """(dtype, channels) of the only picture that goes in."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [x for x in model.graph.input if x.name not in constants]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        counts = f"{len(inputs)} inputs and {len(model.graph.output)} outputs"
+        raise TrainError(f"{path} has {counts}: a network with one picture in, one out is needed")
+    tensor = inputs[0].type.tensor_type
+    kinds: dict[int, npt.DTypeLike] = {
+        onnx.TensorProto.FLOAT: np.float32,
+        onnx.TensorProto.FLOAT16: np.float16,
+    }
+    shape = [d.dim_value for d in tensor.shape.dim]
+    if tensor.elem_type not in kinds or len(shape) != 4 or shape[1] not in {1, 3}:
+        raise TrainError(f"{path} does not read float [N, 1 or 3, H, W]: another kind of network")
+    if any(shape[2:]):
+        raise TrainError(f"{path} is for pictures of one size only: export it with free H and W")
+    return kinds[tensor.elem_type], shape[1]
+
+
+def _scale(shape: tuple[int, ...], channels: int, path: Path) -> int:
+    """The factor from 24x32 to the result's size."""
+    if len(shape) == 4 and shape[:2] == (1, channels):
+        scale = shape[2] // 24
+        if scale and shape[2:] == (24 * scale, 32 * scale):
+            return scale
+    raise TrainError(f"{path} makes {list(shape)} of [1, {channels}, 24, 32]: it does not enlarge")
+
+
+def _cast(run: Callable[[Any], Any], kind: npt.DTypeLike) -> Enlarge:
+    if kind is np.float32:
+        return run
+    return lambda x: run(x.astype(kind)).astype(np.float32)

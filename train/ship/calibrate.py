@@ -1,0 +1,176 @@
+"""Training images -> where a network's activations lie -> the ranges that its int8 form covers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, product
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from train.data.images import Pixels, images, to_input
+from train.data.resize import crop_to_multiple, downscale
+from train.ship.qdq import Floats, Quantiser
+
+Counts = npt.NDArray[np.int64]
+_CROP: Final = 192
+"""HR pixels of a side, from which the patches of every scale are made."""
+_SIDE: Final = 48
+"""LR pixels of a side, at most."""
+_BATCH: Final = 8
+_BINS: Final = 512
+_SHRINKS: Final = np.linspace(0.4, 1, 25)
+"""Parts of the whole range that are tried."""
+_CODES: Final = 255
+_PURE: Final = np.array(list(product((0, 255), repeat=3)), np.uint8)
+"""Black, white, and the six colours of none and all of red, green and blue."""
+_PAIRS: Final = [
+    (first, (first + step) % 8) for step in (3, 7, 5, 1, 6, 2, 4) for first in range(8)
+]
+"""Places of all ordered pairs of different ones; any few in a row are of many colours."""
+
+
+def random_crops(folders: Sequence[Path], count: int, seed: int) -> list[Pixels]:
+    """One crop of 192x192 (HR) each of `count` images, in random order; fewer if there are.
+
+    Raises TrainError where no image in the folders can be read; passes over small ones.
+    """
+    rng = np.random.default_rng(seed)
+    crops = []
+    for _, image in images(folders):
+        if min(image.shape[:2]) >= _CROP:
+            y, x = (int(rng.integers(n - _CROP + 1)) for n in image.shape[:2])
+            crops.append(image[y : y + _CROP, x : x + _CROP].copy())
+    return [crops[i] for i in rng.permutation(len(crops))[:count]]
+
+
+def stark(crop: Pixels) -> Pixels:
+    """The picture in black and white only, as text is: nothing in nature reaches as far."""
+    return _in_two(crop, _PURE[0], _PURE[-1])
+
+
+def vivid(crops: Sequence[Pixels]) -> list[Pixels]:
+    """The pictures in two pure colours each, as titles, flags and games are; no photograph is.
+
+    Over eight pictures and more, every pure colour comes up.
+    """
+    pairs = zip(crops, cycle(_PAIRS), strict=False)
+    return [_in_two(crop, _PURE[dark], _PURE[light]) for crop, (dark, light) in pairs]
+
+
+def _in_two(crop: Pixels, dark: Pixels, light: Pixels) -> Pixels:
+    """The picture with one colour [3] for its darker and one for its lighter half."""
+    grey = crop.mean(axis=2, keepdims=True)
+    return np.where(grey > np.median(grey), light, dark)
+
+
+def patches(crops: Sequence[Pixels], scale: int, colour: str) -> Floats:
+    """What a network reads: [N, C, h, w] in 0..1, at most 48 pixels wide and high."""
+    low = [downscale(crop_to_multiple(crop, scale), scale)[:_SIDE, :_SIDE] for crop in crops]
+    return np.stack([to_input(picture, colour).transpose(2, 0, 1) for picture in low])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the values of a tensor's channels lie."""
+
+    low: Floats
+    """[C], at most 0."""
+    high: Floats
+    """[C], at least 0."""
+    counts: Counts
+    """[C, bins] between them."""
+
+    @property
+    def magnitude(self) -> Floats:
+        """[C]"""
+        return np.maximum(self.high, -self.low)
+
+    def times(self, factors: Floats) -> "Spread":
+        """Of the tensor with its channels scaled."""
+        return Spread(self.low * factors, self.high * factors, self.counts)
+
+    def values(self) -> Floats:
+        """The middle of every bin [C, bins]."""
+        part = (np.arange(_BINS, dtype="f4") + 0.5) / _BINS
+        return (self.low[:, None] + (self.high - self.low)[:, None] * part).astype("f4")
+
+
+def spreads(model: onnx.ModelProto, tensors: Sequence[str], pictures: Floats) -> dict[str, Spread]:
+    """Run a network on `pictures` [N, C, h, w] (OpenVINO, float32) and look at its tensors."""
+    run = _watched(model, tensors)
+    low = {name: np.zeros(1, "f4") for name in tensors}
+    high = dict(low)
+    for batch in _batches(pictures):
+        for name, values in run(batch):
+            low[name] = np.minimum(low[name], values.min((0, 2, 3)))
+            high[name] = np.maximum(high[name], values.max((0, 2, 3)))
+    counts = {name: np.zeros((len(low[name]), _BINS), np.int64) for name in tensors}
+    for batch in _batches(pictures):
+        for name, values in run(batch):
+            counts[name] += _histogram(values, low[name], high[name])
+    return {name: Spread(low[name], high[name], counts[name]) for name in tensors}
+
+
+def _batches(pictures: Floats) -> Iterator[Floats]:
+    for first in range(0, len(pictures), _BATCH):
+        yield pictures[first : first + _BATCH]
+
+
+def _watched(
+    model: onnx.ModelProto, tensors: Sequence[str]
+) -> Callable[[Floats], Iterator[tuple[str, Floats]]]:
+    import openvino as ov
+
+    open_model = onnx.ModelProto()
+    open_model.CopyFrom(model)
+    open_model.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
+    )
+    core = ov.Core()
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    read = core.read_model(open_model.SerializeToString())
+    request = core.compile_model(read, "CPU", config).create_infer_request()
+
+    def run(batch: Floats) -> Iterator[tuple[str, Floats]]:
+        request.infer([batch])
+        for i, name in enumerate(tensors, start=1):
+            yield name, request.get_output_tensor(i).data
+
+    return run
+
+
+def _histogram(values: Floats, low: Floats, high: Floats) -> Counts:
+    """[N, C, h, w] -> [C, bins]"""
+    channels = len(low)
+    shape = (1, channels, 1, 1)
+    width = np.maximum(high - low, np.finfo("f4").tiny) / _BINS
+    bins = ((values - low.reshape(shape)) / width.reshape(shape)).astype(np.int32)
+    bins = np.clip(bins, 0, _BINS - 1) + _BINS * np.arange(channels, dtype=np.int32).reshape(shape)
+    return np.bincount(bins.ravel(), minlength=channels * _BINS).reshape(channels, _BINS)
+
+
+def quantiser(group: Sequence[Spread], power: int) -> Quantiser:
+    """The range with the least error for tensors that share it: rounding within, cutting without.
+
+    Errors count by their `power`: 2 is the squared error, more is kinder to the few large values.
+    """
+    values = np.concatenate([spread.values().ravel() for spread in group])
+    counts = np.concatenate([spread.counts.ravel() for spread in group])
+    values, counts = values[counts > 0], counts[counts > 0]
+    low = min(float(spread.low.min()) for spread in group)
+    high = max(float(spread.high.max()) for spread in group)
+    if low == high:  # a tensor that is always 0
+        return Quantiser(1.0, 0)
+    tried = []
+    for shrink in _SHRINKS:
+        step = shrink * (high - low) / _CODES
+        cut = np.maximum(np.maximum(values - shrink * high, shrink * low - values), 0)
+        rounding = (step / 2) ** power / (power + 1)  # mean of |error|^power, if it is uniform
+        rounded = counts[np.abs(values) > step / 2].sum()  # what ReLU cut off is exact
+        tried.append((float((counts * cut**power).sum() + rounded * rounding), step, shrink))
+    _, step, shrink = min(tried)
+    return Quantiser(step, round(-low * shrink / step))

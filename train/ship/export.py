@@ -1,0 +1,216 @@
+"""Checkpoint -> `engines/<model>/x<scale>.onnx` and its entry in `engines/manifest.json`.
+
+A file is written only after OpenVINO has run it and agreed with torch.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+
+from train.errors import TrainError
+from train.files import written_whole
+from train.fit.checkpoint import averaged_net, stage
+from train.fit.prune import living
+from train.measure.compressed import VideoSettings, score_clip
+from train.measure.counting import multadds, parameters, receptive_field_radius
+from train.measure.evaluate import Enlarge, Method, evaluate
+from train.measure.shipped import openvino_enlarge
+from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
+from train.ship.cards import cards
+from train.ship.deploy import deploy
+
+log = logging.getLogger(__name__)
+for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscript", "WARNING")):
+    logging.getLogger(_name).setLevel(_level)  # they tell their own doings; one misses torchvision
+
+OPSET: Final = 18
+TOLERANCE: Final = 1e-5
+"""Largest difference between torch and the exported file, for values in 0..1."""
+LICENCE: Final = "Apache-2.0"
+LICENCE_OF_OTHERS: Final = "of the weights' authors"
+SCHEMA: Final = "vsr-engines/2"
+
+
+def channels(net: Net) -> int:
+    """1 for luma networks, 3 for RGB."""
+    return 1 if net.colour == "y" else 3
+
+
+def to_onnx(net: Net, scale: int) -> onnx.ModelProto:
+    """The deploy form as ONNX: `lr` [N, C, H, W] -> `sr` [N, C, s*H, s*W], free N, H, W."""
+    n, h, w = (torch.export.Dim(name) for name in ("N", "H", "W"))
+    example = torch.rand(2, channels(net), 24, 32)
+    buffer = io.BytesIO()
+    # the exporter talks on stdout and warns about its own internals
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            deploy(net, scale),
+            (example,),
+            buffer,  # type: ignore[arg-type]  # its stub knows paths only
+            input_names=["lr"],
+            output_names=["sr"],
+            opset_version=OPSET,
+            dynamic_shapes={"x": {0: n, 2: h, 3: w}},
+            dynamo=True,
+        )
+    return _stripped(onnx.load_model_from_string(buffer.getvalue()))
+
+
+def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes (stack traces, paths of the machine) and guessed shapes."""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    del model.functions[:]
+    for part in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    onnx.checker.check_model(model)
+    return model
+
+
+def difference(net: Net, scale: int, enlarge: Enlarge, height: int = 37, width: int = 45) -> float:
+    """Largest difference between the training form in torch and another way to run it."""
+    rng = np.random.default_rng(7)
+    x = rng.random((1, channels(net), height, width), np.float32)
+    with torch.inference_mode():
+        ours = net(torch.from_numpy(x), scale).numpy()
+    return float(np.abs(ours - enlarge(x)).max())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where an export goes and what it is measured on."""
+
+    engines: Path
+    model: str = ""
+    """The name it is used by; `<network>-stream` goes to `<network>/x<scale>.stream.onnx`."""
+    benchmarks: Sequence[Path] = ()
+    clips: Sequence[Path] = ()
+    """Clips to state PSNR on after compression; few frames of each."""
+
+    def file(self, scale: int) -> Path:
+        """Path of the ONNX of a scale."""
+        name = self.model.removesuffix("-stream")
+        variant = "" if name == self.model else ".stream"
+        return self.engines / name / f"x{scale}{variant}.onnx"
+
+
+def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list[Path]:
+    """Write the ONNX of all (or these) scales and their manifest entries with measured figures.
+
+    A target without a name takes the network's.
+    """
+    saved, net = averaged_net(checkpoint)
+    target = replace(target, model=target.model or saved["name"])
+    training = [*saved["history"], stage(saved)]
+    return [export_scale(net, scale, target, training) for scale in scales or net.scales]
+
+
+def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, Any]]) -> Path:
+    """Write one scale; raises TrainError where the ONNX does not compute what torch does."""
+    if scale not in net.scales:
+        raise TrainError(f"the network has no scale {scale}: {net.scales}")
+    model = to_onnx(net, scale).SerializeToString()
+    enlarge = openvino_enlarge(model)
+    worst = difference(net, scale, enlarge)
+    if not worst <= TOLERANCE:  # nor when it is not a number
+        raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
+    path = target.file(scale)
+    deployed = living(net)
+    of_others = any("imported" in stage for stage in training)
+    entry = {
+        "file": path.relative_to(target.engines).as_posix(),
+        "sha256": hashlib.sha256(model).hexdigest(),
+        "precision": "fp32",
+        "colour": net.colour,
+        "range": [0.0, 1.0],
+        "receptive_field_radius": receptive_field_radius(net, scale),
+        "parameters": parameters(at_scale(deployed, scale)),
+        "multadds_720p": multadds(deployed, scale),
+        **_narrower(deployed, target.model),
+        "training": training,
+        "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
+        "video": video_scores(enlarge, scale, net.colour, target.clips),
+        "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, model)  # only now: until its entry is there, vsr would call it damaged
+        _enter(target.engines, target.model, f"x{scale}", entry)
+    except OSError as exc:
+        raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
+    log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
+    return path
+
+
+def _narrower(net: Net, model: str) -> dict[str, Any]:
+    """The filters of each feature layer, where they are not the paper's (train/fit/prune.py)."""
+    paper = NETS.get(model.removesuffix("-stream"))
+    if isinstance(net, Dcscn) and isinstance(paper, DcscnConfig):
+        features = net.config.features
+        return {} if features == paper.features else {"features": list(features)}
+    return {}
+
+
+def video_scores(
+    enlarge: Enlarge, scale: int, colour: str, clips: Sequence[Path]
+) -> dict[str, dict[str, float]]:
+    """{clip: {method: Y-PSNR}} of compressed clips, the mean over crf 23, 28 and 33."""
+    method = Method(label="ours", enlarge=enlarge, colour=colour, scale=scale)
+    settings = VideoSettings(scale=scale, ssim=False)
+    found: dict[str, dict[str, float]] = {}
+    for clip in clips:
+        scores: dict[str, list[float]] = {}
+        for row in score_clip(clip, [method], settings):
+            scores.setdefault(row.method, []).append(row.psnr)
+        found[clip.stem] = {name: round(float(np.mean(db)), 3) for name, db in scores.items()}
+    return found
+
+
+def _enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
+    content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
+    if (engines / "manifest.json").exists():
+        content = read_manifest(engines)
+    content["models"].setdefault(name, {})[key] = entry
+    write_manifest(engines, content)
+
+
+def read_manifest(engines: Path) -> dict[str, Any]:
+    """`manifest.json` of a folder; raises TrainError for a missing, damaged or foreign one."""
+    path = engines / "manifest.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise TrainError(f"the manifest in {engines} is damaged: {exc}") from exc
+    if content.get("schema") != SCHEMA:
+        raise TrainError(f"{path} is not of this version ({SCHEMA}): export into a new folder")
+    return content
+
+
+def write_manifest(engines: Path, content: dict[str, Any]) -> None:
+    """Write `manifest.json`, and the model cards that say the same to people."""
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_file(engines / "manifest.json", text.encode())
+    write_file(engines / "README.md", cards(content["models"]).encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file at once: nobody ever sees half of it."""
+    with written_whole(path) as file:
+        file.write(data)

@@ -1,0 +1,228 @@
+"""Weights from elsewhere -> a network here: public checkpoints, our own, our exported ONNX.
+
+Nothing here runs code from a file. Public CARN checkpoints have our names; those of PCARN
+(nmhkahn/PCARN-pytorch) say conv1, conv2, pw and c1 where CARN says body.0, body.2, body.4 and
+c1.body.0, and repeat shared blocks under three names. An ONNX of ours holds a deploy form, whose
+rewrites are undone here: exact up to float rounding, so that training can go on from `engines/`.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from train.errors import TrainError
+from train.files import load_torch
+from train.fit.checkpoint import as_checkpoint, stage
+from train.fit.prune import fits, narrowed, widened, widths
+from train.nets import Carn, Dcscn, Net, build
+from train.nets.common import bias_of
+from train.ship.export import Target, export_scale
+
+Weights = dict[str, Tensor]
+
+
+def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
+    """Weights for `net` out of a checkpoint of ours (averaged), a public one or our ONNX.
+
+    The second value is the history of trainings; of a file without one, where it came from.
+    Raises TrainError for a file that is damaged, holds code, or is of another network.
+    """
+    if path.suffix == ".onnx":
+        return _from_onnx(path, net), _manifest_history(path) or [_origin(path)]
+    saved = _load(path)
+    if "average" in saved:
+        saved = as_checkpoint(saved, path)
+        return saved["average"], [*saved["history"], stage(saved)]
+    weights = translated(saved)
+    # the two differ in names alone: in shapes, one's weights fit the other
+    if isinstance(net, Carn) and net.config.pcarn != (weights.keys() != saved.keys()):
+        raise TrainError(f"{path} is of another network: CARN and PCARN are not the same")
+    return weights, [_origin(path)]
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    return {"imported": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _manifest_history(path: Path) -> list[dict[str, Any]]:
+    """How a file of `engines/` was trained, out of the manifest that lists it."""
+    try:
+        text = (path.absolute().parents[1] / "manifest.json").read_text(encoding="utf-8")
+    except (OSError, IndexError):
+        return []
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for scales in json.loads(text)["models"].values():
+        for entry in scales.values():
+            if entry["sha256"] == digest:
+                history: list[dict[str, Any]] = entry["training"]
+                return history
+    return []
+
+
+def import_public(path: Path, target: Target) -> list[Path]:
+    """Export the weights of a public checkpoint or our own; returns the ONNX of every scale.
+
+    Raises TrainError for a file that is damaged, holds code, or is of another network.
+    """
+    net = build(target.model)
+    weights, history = weights_from(path, net)
+    load_into(net, weights, path)
+    return [export_scale(net.eval(), scale, target, history) for scale in net.scales]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    saved = load_torch(path)
+    if not isinstance(saved, dict) or not all(isinstance(name, str) for name in saved):
+        raise TrainError(f"{path} holds no weights by name")
+    return saved
+
+
+def translated(public: Weights) -> Weights:
+    """PCARN's names of weights to ours; CARN's pass unchanged."""
+    layers = {"conv1": "body.0", "conv2": "body.2", "pw": "body.4"}
+    found: Weights = {}
+    for name, value in public.items():
+        ours = re.sub(r"\.(conv1|conv2|pw)\.", lambda m: f".{layers[m[1]]}.", name)
+        ours = re.sub(r"(^|\.)(c[123])\.(weight|bias)$", r"\1\2.body.0.\3", ours)
+        found[ours] = value
+    return found
+
+
+def load_into(net: Net, weights: Weights, path: Path) -> None:
+    """Load every weight, and complain about what is missing, left over or of another shape.
+
+    A recursive network takes the three names of its one shared block if they agree, and DCSCN
+    fewer filters than its own: the others are dead then.
+    """
+    weights = dict(weights)
+    if isinstance(net, Carn) and net.config.recursive:
+        _drop_repeated(weights, path)
+    own = net.state_dict()
+    for what, names in (("lacks", set(own) - set(weights)), ("also has", set(weights) - set(own))):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
+            raise TrainError(f"{path} is of another network: it {what} {shown}")
+    if isinstance(net, Dcscn):
+        weights = _of_width(net, weights, path)
+    for name, value in weights.items():
+        if not isinstance(value, Tensor) or value.shape != own[name].shape:
+            raise TrainError(f"{path} is of another network: {name} has another shape")
+        if value.layout is not torch.strided or not value.isfinite().all():
+            raise TrainError(f"{path} is damaged: {name} is not made of finite numbers")
+    net.load_state_dict(weights)
+
+
+def _drop_repeated(weights: Weights, path: Path) -> None:
+    for name in [n for n in weights if re.match(r"b[123]\.b[23]\.", n)]:
+        first = re.sub(r"^(b[123])\.b[23]\.", r"\1.b1.", name)
+        if first not in weights or not torch.equal(weights[first], weights[name]):
+            raise TrainError(f"{path} is of another network: {name} is not shared")
+        del weights[name]
+
+
+def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
+    """Load what fits by name and shape (a body for another scale, say); returns what was left.
+
+    A narrower DCSCN takes the most useful filters, a wider one begins with more than there are.
+    Raises TrainError where less than half fits.
+    """
+    own = net.state_dict()
+    if isinstance(net, Dcscn):
+        weights = _of_width(net, weights, path, own)
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and isinstance(value, Tensor) and own[name].shape == value.shape
+    }
+    if 2 * len(fitting) < len(own):
+        raise TrainError(f"{path} is of another network: {len(fitting)} of {len(own)} weights fit")
+    net.load_state_dict(fitting, strict=False)
+    return sorted(set(own) - set(fitting))
+
+
+def _of_width(net: Dcscn, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
+    """Weights of another number of feature filters, as far as they can be brought to the net's.
+
+    With `start`, to train on from: fewer filters are a choice of them, more have a start.
+    """
+    features = net.config.features
+    try:
+        given = widths(weights)
+        if given == features or len(given) != len(features):
+            return weights
+        if start is not None and fits(features, given):
+            return narrowed(weights, features)
+        return widened(weights, features, start)
+    except (ValueError, RuntimeError, KeyError, IndexError, TypeError) as exc:
+        raise TrainError(f"{path} is of another network: {exc}") from exc
+
+
+def _from_onnx(path: Path, net: Net) -> Weights:
+    try:
+        model = onnx.load(str(path))
+    except Exception as exc:  # protobuf's errors have no common class
+        raise TrainError(f"{path} is not an ONNX network: {exc}") from exc
+    values = {
+        value.name: torch.from_numpy(numpy_helper.to_array(value).copy())
+        for value in model.graph.initializer
+    }
+    try:
+        slopes = [values[n.input[1]].flatten() for n in model.graph.node if n.op_type == "PRelu"]
+        if isinstance(net, Carn):
+            return _undeployed_carn(values, net)
+        if isinstance(net, Dcscn):
+            return _undeployed_dcscn(values, slopes, net)
+    except (KeyError, IndexError, RuntimeError) as exc:
+        raise TrainError(f"{path} is of another network: {exc}") from exc
+    raise TrainError(f"{path}: only DCSCN's and CARN's ONNX can be read back, give a checkpoint")
+
+
+def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weights:
+    """Undo `DeployedDcscn`: split the merged A1 and B1; the skip is fixed and dropped."""
+    found: Weights = {}
+
+    def take(unit: str, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
+        found[f"{unit}.conv.weight"], found[f"{unit}.conv.bias"] = weight, bias
+        found[f"{unit}.act.weight"] = slope
+
+    count = len(net.units)
+    for i in range(count):
+        layer = f"features.{i}.0"
+        take(f"features.{i}", values[f"{layer}.weight"], values[f"{layer}.bias"], slopes[i])
+    weight, bias, slope = values["a1b1.0.weight"], values["a1b1.0.bias"], slopes[count]
+    n = len(weight) - values["b2.0.weight"].shape[1]  # the rest is read by b2
+    take("a1", weight[:n], bias[:n], slope[:n])
+    take("b1", weight[n:], bias[n:], slope[n:])
+    take("b2", values["b2.0.weight"], values["b2.0.bias"], slopes[count + 1])
+    return found | {f"last.{part}": values[f"last.{part}"] for part in ("weight", "bias")}
+
+
+def _undeployed_carn(values: Weights, net: Carn) -> Weights:
+    """Undo `DeployedCarn`: names, the exit convolution under the shuffle, the mean in its bias."""
+    outputs = values["exit.bias"].numel()
+    r = round((outputs / 3) ** 0.5)  # the last shuffle's factor
+    scale = 4 if r == 2 and "upsample.3.weight" in values else r
+    found: Weights = {}
+    for name, value in values.items():
+        ours = re.sub(r"^blocks\.(\d)", lambda m: f"b{int(m[1]) + 1}", name)
+        ours = re.sub(r"^points\.(\d)", lambda m: f"c{int(m[1]) + 1}", ours)
+        ours = re.sub(r"^upsample\.", f"upsample.up{scale}.body.", ours)
+        if ours in net.state_dict() and not ours.startswith("exit"):
+            found[ours] = value
+    n = net.config.channels
+    fused, exit_ = values["exit.weight"].reshape(3, r, r, n, r, r, 3, 3), torch.zeros(3, n, 3, 3)
+    for ky in range(3):
+        ly, py = divmod(ky - 1, r)  # phase (0, 0) reads every tap once
+        for kx in range(3):
+            lx, px = divmod(kx - 1, r)
+            exit_[:, :, ky, kx] = fused[:, 0, 0, :, py, px, ly + 1, lx + 1]
+    mean = bias_of(net.add_mean.shifter)
+    shift = {f"add_mean.{k}": v for k, v in net.add_mean.state_dict().items()}
+    return found | shift | {"exit.weight": exit_, "exit.bias": values["exit.bias"][:: r * r] - mean}

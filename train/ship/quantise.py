@@ -1,0 +1,287 @@
+"""`engines/<model>/x<scale>.onnx` -> `x<scale>.int8.onnx` and its place in the manifest.
+
+Scales are chosen by what the int8 network, run by OpenVINO, makes of training images; it is
+written only where it loses little on the benchmarks.
+"""
+
+import hashlib
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+
+from train.data.images import Pixels
+from train.errors import TrainError
+from train.measure.evaluate import evaluate
+from train.measure.shipped import openvino_enlarge
+from train.ship.calibrate import Spread, patches, quantiser, random_crops, spreads, stark, vivid
+from train.ship.export import read_manifest, write_file, write_manifest
+from train.ship.qdq import (
+    Floats,
+    Graph,
+    Quantiser,
+    channel_factors,
+    equalised,
+    take_apart,
+    with_linear_parts,
+)
+from train.ship.qdq_writer import to_onnx
+
+log = logging.getLogger(__name__)
+_TOLERANCE: Final = 1e-5
+"""Largest difference that the exact rewriting may make, for values in 0..1."""
+_ROUNDS: Final = 5
+_TIMED: Final = (96, 160)
+"""Height and width of the picture on which forms are timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the scales are found; every pair of an exponent and a power is tried."""
+
+    patches: int = 48
+    """Crops of training images on which ranges are measured."""
+    stark: int = 6
+    """As many of them are taken in black and white once more, for the sake of text."""
+    vivid: int = 14
+    """As many others in two pure colours each, where a network reads RGB: without them a blue sky
+    of a cartoon is far outside of every range."""
+    held_out: int = 12
+    """Others, on which what was tried is compared."""
+    seed: int = 1
+    exponents: tuple[float, ...] = (0.5, 0.75)
+    """See `train.ship.qdq.channel_factors`."""
+    powers: tuple[int, ...] = (2, 3)
+    """See `train.ship.calibrate.quantiser`."""
+    linear_worth: float = 0.1
+    """dB of error that a float linear part must save; see `train.ship.qdq.with_linear_parts`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is quantised, on what, and what it may lose."""
+
+    engines: Path
+    calibration: Sequence[Path]
+    """Folders of training images."""
+    benchmarks: Sequence[Path]
+    most_loss: float = 0.10
+    """Y-PSNR (dB) on each benchmark."""
+    settings: Settings = field(default_factory=Settings)
+
+
+def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ()) -> Iterator[Path]:
+    """Write the int8 form of these (default: all) models and scales of a manifest, one by one.
+
+    Raises TrainError where one loses more than `task.most_loss`; those before it are written.
+    """
+    known = read_manifest(task.engines)["models"]
+    if unknown := sorted(set(models) - set(known)):
+        raise TrainError(f"no model '{unknown[0]}' in {task.engines}; it has: {', '.join(known)}")
+    wanted = {f"x{scale}" for scale in scales}
+    chosen = [
+        (name, key)
+        for name in models or known
+        for key in known[name]
+        if key in wanted or not scales
+    ]
+    if not chosen:
+        raise TrainError(f"nothing in {task.engines} has scale {', '.join(map(str, scales))}")
+    settings = task.settings
+    due = settings.patches + settings.held_out
+    crops = random_crops(task.calibration, due, settings.seed)
+    if len(crops) < due:
+        raise TrainError(f"only {len(crops)} images of 192x192 or more to calibrate on, not {due}")
+    for name, key in chosen:
+        yield quantise_scale(task, name, key, crops)
+
+
+def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> Path:
+    """Write one; raises TrainError where it loses too much, and leaves all as it was."""
+    entry = read_manifest(task.engines)["models"][name][key]
+    source, scale = task.engines / entry["file"], int(key.removeprefix("x"))
+    data = _read(source, entry["sha256"])
+    began = time.process_time()
+    found, facts = _form_of(data, entry["colour"], scale, crops, task.settings)
+    seconds = time.process_time() - began
+    psnr = _scores(task.benchmarks, found, entry, scale)
+    losses = _losses(task.benchmarks, psnr, data, entry, scale)
+    for benchmark, loss in losses.items():
+        if not loss <= task.most_loss:  # nor when it is not a number
+            raise TrainError(
+                f"{name} {key} loses {loss:.3f} dB on {benchmark} in int8, and no more than "
+                f"{task.most_loss:g} are allowed: not written"
+            )
+    path = source.with_suffix(".int8.onnx")
+    folders = [folder.name for folder in task.calibration]
+    form = {
+        "file": path.relative_to(task.engines).as_posix(),
+        "sha256": hashlib.sha256(found).hexdigest(),
+        "precision": "int8",
+        "psnr": psnr,
+        "quantiser": {"of": entry["sha256"], "folders": folders, **asdict(task.settings), **facts},
+    }
+    _ship(task.engines, (name, key), path, found, form)
+    log.info("%s: loses %s dB, %.0f s of CPU", path, losses, seconds)
+    return path
+
+
+def _form_of(
+    data: bytes, colour: str, scale: int, crops: Sequence[Pixels], settings: Settings
+) -> tuple[bytes, dict[str, Any]]:
+    held_out, seen = crops[: settings.held_out], crops[settings.held_out :]
+    drawn = list(map(stark, seen[: settings.stark]))
+    if colour == "rgb":
+        drawn += vivid(seen[settings.stark :][: settings.vivid])
+    ours = patches([*seen, *drawn], scale, colour)
+    others = patches(held_out, scale, colour)
+    return best_form(onnx.load_model_from_string(data), ours, others, settings)
+
+
+def _ship(
+    engines: Path, place: tuple[str, str], path: Path, data: bytes, form: Mapping[str, Any]
+) -> None:
+    name, key = place
+    try:
+        write_file(path, data)  # first: until it is there, vsr would miss what the entry names
+        content = read_manifest(engines)  # as it is now: measuring took long
+        content["models"][name][key]["int8"] = form
+        write_manifest(engines, content)
+    except OSError as exc:
+        raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def _read(path: Path, digest: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise TrainError(f"{path} is not what the manifest describes: export it again")
+    return data
+
+
+def _scores(
+    benchmarks: Sequence[Path], model: bytes, entry: Mapping[str, Any], scale: int
+) -> dict[str, dict[str, float | int]]:
+    enlarge = openvino_enlarge(model)
+    return {d.name: evaluate(enlarge, d, scale, entry["colour"]) for d in benchmarks}
+
+
+def _losses(
+    benchmarks: Sequence[Path],
+    psnr: Mapping[str, Mapping[str, float]],
+    data: bytes,
+    entry: Mapping[str, Any],
+    scale: int,
+) -> dict[str, float]:
+    """{benchmark: dB}; the float network is measured where the manifest has no figure."""
+    missing = [d for d in benchmarks if d.name not in entry["psnr"]]
+    before = {**entry["psnr"], **(_scores(missing, data, entry, scale) if missing else {})}
+    return {name: round(before[name]["psnr"] - score["psnr"], 3) for name, score in psnr.items()}
+
+
+# the search
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """A choice for everything that is open."""
+
+    exponent: float
+    power: int
+    whole: frozenset[str] = frozenset()
+    """Convolutions that read all their input in int8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """Makes int8 networks, and says how far from the float one they are."""
+
+    graph: Graph
+    spreads: Mapping[str, Spread]
+    held_out: Floats
+    truth: Floats
+
+    def write(self, way: _Way, dense: bool = False) -> bytes:
+        """The network, with its grouped convolutions as dense ones or not."""
+        graph = with_linear_parts(self.graph, way.whole)
+        groups = graph.groups()
+        found = {name: self.spreads[name] for group in groups for name in group}
+        largest = {name: spread.magnitude for name, spread in found.items()}
+        factors = channel_factors(graph, largest, way.exponent)
+        scaled = {name: spread.times(factors[name]) for name, spread in found.items()}
+        quantisers: dict[str, Quantiser] = {}
+        for group in groups:
+            shared = quantiser([scaled[name] for name in group], way.power)
+            quantisers |= dict.fromkeys(group, shared)
+        return to_onnx(equalised(graph, factors), quantisers, dense).SerializeToString()
+
+    def error(self, way: _Way) -> float:
+        """Mean squared error in dB, for values in 0..1."""
+        result = openvino_enlarge(self.write(way))(self.held_out)
+        error = 10 * float(np.log10(((result - self.truth) ** 2).mean()))
+        log.debug("%s: %.2f dB", way, error)
+        return error
+
+    def best(self, settings: Settings) -> tuple[_Way, float]:
+        """The way with the least error; linear parts that hardly lessen it go, for speed."""
+        pairs = itertools.product(settings.exponents, settings.powers)
+        ways = [_Way(exponent=exponent, power=power) for exponent, power in pairs]
+        error, best = min(((self.error(way), way) for way in ways), key=lambda tried: tried[0])
+        for name in with_linear_parts(self.graph).convs:
+            if name.endswith(".linear"):
+                plainer = replace(best, whole=best.whole | {name.removesuffix(".linear")})
+                worse = self.error(plainer)
+                if worse < error + settings.linear_worth:
+                    error, best = worse, plainer
+        return best, error
+
+
+def best_form(
+    model: onnx.ModelProto, seen: Floats, held_out: Floats, settings: Settings
+) -> tuple[bytes, dict[str, Any]]:
+    """The int8 ONNX that is nearest to the float one on held-out pictures, and what was chosen."""
+    graph = take_apart(model)
+    truth = openvino_enlarge(model.SerializeToString())(held_out)
+    again = to_onnx(with_linear_parts(graph)).SerializeToString()
+    worst = float(np.abs(openvino_enlarge(again)(held_out) - truth).max())
+    if not worst <= _TOLERANCE:
+        raise TrainError(f"taking the network apart changes it by {worst:.2g}: not quantised")
+    tensors = [name for group in graph.groups() for name in group]
+    found = spreads(to_onnx(graph), tensors, seen)
+    search = _Search(graph=graph, spreads=found, held_out=held_out, truth=truth)
+    way, error = search.best(settings)
+    real = [c.node for c in with_linear_parts(graph, way.whole).convs.values() if c.real]
+    facts = {
+        "exponent": way.exponent,
+        "power": way.power,
+        "error_db": round(error, 2),
+        "float": sorted({node.input[1].removesuffix(".weight") for node in real}),
+        "linear_parts": sum(node.name.endswith(".linear") for node in real),
+    }
+    if all(conv.real or conv.group == 1 for conv in graph.convs.values()):
+        return search.write(way), facts
+    forms = {"grouped": search.write(way), "dense": search.write(way, dense=True)}
+    times = _milliseconds(forms, seen.shape[1])
+    fastest = min(times, key=lambda name: times[name])
+    return forms[fastest], {**facts, "convolutions": fastest, "ms": times}
+
+
+def _milliseconds(forms: Mapping[str, bytes], channels: int) -> dict[str, float]:
+    """The shortest of several runs of each, one after another by turns."""
+    enlarge = {name: openvino_enlarge(model) for name, model in forms.items()}
+    picture = np.full((1, channels, *_TIMED), 0.5, "f4")
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(1 + _ROUNDS):
+        for name, run in enlarge.items():
+            began = time.perf_counter()
+            run(picture)
+            times[name].append(time.perf_counter() - began)
+    return {name: round(1000 * min(seconds[1:]), 2) for name, seconds in times.items()}

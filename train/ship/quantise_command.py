@@ -1,0 +1,42 @@
+"""`python -m train quantise`: which networks, on which images; the work is elsewhere."""
+
+from pathlib import Path
+
+import click
+
+from train.measure.evaluate_command import ManyValues
+from train.ship.quantise import Task
+from train.ship.quantise import quantise as run_quantise
+
+Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@click.command(cls=ManyValues)
+@click.argument("models", nargs=-1)
+@click.option("--scale", type=int, multiple=True, help="Default: all that each network has.")
+@click.option("--engines", type=Folder, default=Path("engines"), show_default=True)
+@click.option(
+    "--calibration", type=Folder, multiple=True, required=True, help="Folder of training images."
+)
+@click.option(
+    "--data-set", type=Folder, multiple=True, required=True, help="Benchmark to measure PSNR on."
+)
+@click.option(
+    "--most-loss",
+    type=click.FloatRange(0),
+    default=0.10,
+    show_default=True,
+    help="PSNR (dB) that it may lose on a benchmark; else it is not written.",
+)
+def quantise(
+    models: tuple[str, ...],
+    scale: tuple[int, ...],
+    engines: Path,
+    calibration: tuple[Path, ...],
+    data_set: tuple[Path, ...],
+    most_loss: float,
+) -> None:
+    """Write the int8 form of MODELS (default: all in the manifest) beside their float form."""
+    task = Task(engines=engines, calibration=calibration, benchmarks=data_set, most_loss=most_loss)
+    for path in run_quantise(task, models, scale):
+        click.echo(path)

@@ -1,0 +1,5 @@
+"""`python -m vsr`: the command line."""
+
+from vsr.cli.main import run_program
+
+run_program()

@@ -1,0 +1,115 @@
+"""`vsr build-engine`: engines made ahead of time, listed, cleared and explained."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.network.precision import PRECISIONS
+
+
+@click.command("build-engine")
+@click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
+@click.option("-s", "--scale", type=click.IntRange(1), help="Enlargement. Default: 2.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="auto: fp16.",
+)
+@click.option("--size", metavar="WxH", help="The only picture size it takes: the fastest.")
+@click.option("--min", "least", metavar="WxH", help="Smallest size, with --opt and --max.")
+@click.option("--opt", "best", metavar="WxH", help="The size it is tuned for.")
+@click.option("--max", "most", metavar="WxH", help="Largest size; memory follows it.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="Pictures at once.")
+@click.option(
+    "--colour",
+    type=click.Choice(["auto", "bt601", "bt709", "bt2020"]),
+    default="auto",
+    help="Matrix of the video. auto: as untagged video of this size is taken.",
+)
+@click.option("--full-range", is_flag=True, help="For video with codes 0 to 255, not 16 to 235.")
+@click.option(
+    "--runtime", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="Default: what is installed."
+)
+@click.option(
+    "--target", "targets", multiple=True, help="current, sm75, sm86, sm89, sm120 ... Repeatable."
+)
+@click.option(
+    "--fused", is_flag=True, help="CARN-M's blocks in our own kernel. Not yet timed on a GPU."
+)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it here."
+)
+@click.option(
+    "--onnx", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write the graph that would be built, and stop.",
+)  # fmt: skip
+@click.option("--explain", is_flag=True, help="Say what is rewritten and what it gains.")
+@click.option("--list", "list_", is_flag=True, help="List the engines built here, and stop.")
+@click.option("--clear", is_flag=True, help="Remove them all, and stop.")
+@verbosity
+def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options: Any) -> None:
+    """Build the engine of a network for NVIDIA GPUs, which `vsr run` would build when it starts.
+
+    Example: vsr build-engine --model carn-m --size 640x360 --target sm86 --target sm89
+    """
+    from vsr.inference.tensorrt.builder import table
+    from vsr.inference.tensorrt.cache import EngineCache
+
+    start_logging(verbose, quiet)
+    with errors_shown(verbose):
+        cache = EngineCache()
+        if list_:
+            click.echo(table(list(cache.entries())))
+        elif clear:
+            engines, size = cache.clear()
+            click.echo(f"removed {engines} engines, {size / 1e6:.1f} MB, from {cache.folder}")
+        else:
+            _build(cache, quiet, **options)
+
+
+def _build(
+    cache: Any, quiet: bool, *, model: str | None, scale: int | None, precision: str,
+    size: str | None, least: str | None, best: str | None, most: str | None, batch: int,
+    colour: str, full_range: bool, runtime: str | None, targets: tuple[str, ...],
+    fused: bool, output: Path | None, onnx: Path | None, explain: bool,
+) -> None:  # fmt: skip
+    from vsr.inference.models import DEFAULT
+    from vsr.inference.tensorrt import ahead
+
+    order = ahead.Order(
+        model=model or DEFAULT,
+        scale=scale,
+        precision=precision,
+        sizes=ahead.sizes(size, (least, best, most)),
+        batch=batch,
+        matrix=colour,
+        full_range=full_range,
+        runtime=runtime,
+        targets=targets,
+        fused=fused,
+        output=output,
+    )
+    if explain:
+        click.echo("\n".join(ahead.explain(order, cache)))
+        return
+    if onnx:
+        size_mb = ahead.write_graph(order, onnx, cache) / 1e6
+        click.echo(f"{onnx}  {size_mb:.1f} MB")
+        return
+    show = sys.stderr.isatty() and not quiet
+
+    def on_step(phase: str, step: int, steps: int) -> bool:
+        if show:
+            click.echo(f"\r\x1b[Kbuilding: {phase} {step}/{steps}", nl=False, err=True)
+        return True
+
+    done = ahead.build(order, cache, on_step)
+    if show:
+        click.echo("\r\x1b[K", nl=False, err=True)
+    how = "cached" if done.cached else f"built in {done.seconds:.1f} s"
+    click.echo(f"{done.path}  {done.bytes / 1e6:.1f} MB, {how}")

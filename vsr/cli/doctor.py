@@ -1,0 +1,117 @@
+"""What this machine has, what is missing, and the command that installs it (`vsr doctor`)."""
+
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+
+from vsr.errors import BackendError, VsrError, reason
+from vsr.inference import models
+from vsr.inference.backend import load_backend
+from vsr.inference.cuda import load_cuda
+from vsr.inference.tensorrt.library import RUNTIMES, load_library
+from vsr.media.encoder import CODECS, pixel_format
+from vsr.report.report import machine, versions
+
+HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    works: bool
+    detail: str
+    remedy: str = ""
+    """The command or step that mends it; empty when it works or is only an extra."""
+    needed: bool = True
+    """Whether `vsr run` needs it on this machine."""
+
+
+def _inference() -> Finding:
+    try:
+        backend = load_backend()
+    except VsrError as exc:
+        return Finding("inference", False, str(exc), "pip install openvino")
+    return Finding("inference", True, f"{backend.name} on {backend.device}")
+
+
+def _library(name: str) -> Finding:
+    """One of the two libraries that build and run engines on NVIDIA GPUs."""
+    try:
+        library = load_library(name)
+    except BackendError as exc:
+        problem, _, command = str(exc).partition(": ")
+        return Finding(name, False, problem, command, needed=False)
+    return Finding(name, True, f"{library.title} builds engines here", needed=False)
+
+
+def _gpu() -> Finding:
+    try:
+        cuda = load_cuda()
+    except VsrError as exc:
+        return Finding("NVIDIA GPU", False, str(exc), needed=False)
+    major, minor = cuda.compute_capability
+    memory = f"{cuda.total_memory / 2**30:.0f} GiB, CUDA {cuda.driver}"
+    return Finding("NVIDIA GPU", True, f"{cuda.name} (sm{major}{minor}), {memory}", needed=False)
+
+
+def _networks() -> Finding:
+    try:
+        found = [f"{name} x{scale}" for name in models.names() for scale in models.scales(name)]
+    except VsrError as exc:
+        return Finding("networks", False, str(exc), "reinstall vsr")
+    return Finding("networks", True, ", ".join(found))
+
+
+def encoder_starts(name: str) -> str | None:
+    """None when an encoder can be opened here, else why not."""
+    try:
+        context = av.CodecContext.create(name, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height = 640, 360
+        context.pix_fmt = pixel_format(context)
+        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
+        if name == "libx265":
+            context.options = {"x265-params": "log-level=error"}
+        context.open()
+    except (av.error.FFmpegError, ValueError, VsrError) as exc:
+        return reason(exc)
+    return None
+
+
+def _encoder(name: str, label: str, needed: bool) -> Finding:
+    problem = encoder_starts(name)
+    if problem and not needed:
+        problem = f"no such hardware or driver here ({problem})"
+    return Finding(f"encoder {label}", problem is None, problem or name, needed=needed)
+
+
+def examine() -> list[Finding]:
+    """Look at everything; takes a second or two."""
+    software = [_encoder(name, label, needed=True) for label, name in CODECS.items()]
+    hardware = [_encoder(name, name, needed=False) for name in HARDWARE_ENCODERS]
+    nvidia = [_gpu(), *(_library(name) for name in RUNTIMES)]
+    return [_inference(), *nvidia, _networks(), *software, *hardware]
+
+
+def as_json(findings: list[Finding]) -> dict[str, Any]:
+    """The findings with versions and machine, for `--json`."""
+    return {
+        "versions": versions(),
+        "machine": machine(),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def as_text(findings: list[Finding]) -> str:
+    """The findings for people, one line each."""
+    facts = {**machine(), **versions()}
+    lines = [", ".join(f"{key} {value}" for key, value in facts.items())]
+    for f in findings:
+        mark = "ok     " if f.works else ("MISSING" if f.needed else "-      ")
+        remedy = f" -> {f.remedy}" if f.remedy and not f.works else ""
+        lines.append(f"{mark} {f.what}: {f.detail}{remedy}")
+    return "\n".join(lines)

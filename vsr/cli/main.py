@@ -1,0 +1,175 @@
+"""The command line: parse, call, print, exit code; no logic of its own."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from vsr.cli.build_engine import build_engine
+from vsr.cli.relay import relay
+from vsr.cli.terminal import (
+    errors_shown,
+    key_value,
+    leave,
+    start_logging,
+    stopping_on_signals,
+    verbosity,
+)
+from vsr.errors import EXIT_FAILED
+from vsr.network.precision import PRECISIONS
+from vsr.version import __version__
+
+log = logging.getLogger("vsr")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vsr")
+def main() -> None:
+    """Real-time super-resolution for video files and streams."""
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
+
+
+def _named_or_flagged(flagged: str | None, positional: str | None, what: str) -> str:
+    if bool(flagged) == bool(positional):
+        raise click.UsageError(
+            f"give one {what} (a name that begins with '-' needs './' before it)"
+        )
+    return flagged or positional or ""
+
+
+@main.command("run")
+@click.argument("paths", nargs=-1, metavar="INPUT OUTPUT")
+@click.option("-i", "--input", "input_", metavar="INPUT", help="The same as the first argument.")
+@click.option("-o", "--output", metavar="OUTPUT", help="The same as the second argument.")
+@click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
+@click.option(
+    "-s",
+    "--scale",
+    type=click.IntRange(1),
+    help="Enlargement. Default: 2, or the .onnx file's own.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="auto: int8 on CPUs made for it, fp16 on GPUs.",
+)
+@click.option(
+    "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
+)
+@click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="Pictures at once, on a GPU.")
+@click.option("-c", "--codec", help="h264 (default), hevc, av1, vp9 or an FFmpeg encoder.")
+@click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
+@click.option("--preset", help="The encoder's speed preset.")
+@click.option(
+    "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
+    help="An encoder option. Repeatable.",
+)  # fmt: skip
+@click.option("--start-frame", type=click.IntRange(0), default=0, help="Skip frames before this.")
+@click.option("--max-frames", type=click.IntRange(1), help="Stop after so many frames.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Write the latency of every frame: .html to read, .json or .csv.",
+)
+@click.option("-y", "overwrite", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "none", "json"]),
+    default="auto",
+    help="json: one object a line on stdout.",
+)
+@verbosity
+def run(
+    paths: tuple[str, ...], input_: str | None, output: str | None,
+    model: str | None, scale: int | None, precision: str,
+    backend: str, device: str | None, batch: int,
+    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
+    start_frame: int, max_frames: int | None, report: Path | None,
+    overwrite: bool, progress: str, verbose: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Upscale the video INPUT into OUTPUT, with its sound and everything else it holds.
+
+    Example: vsr run in.mp4 out.mp4 --model carn-m
+    """
+    from vsr.cli.progress import shower
+    from vsr.files.job import Job, Settings
+    from vsr.files.pipeline import Window
+    from vsr.inference import models
+    from vsr.media.encoder import EncoderSettings
+    from vsr.media.sink import part_path
+
+    names = iter(paths)
+    source = _named_or_flagged(input_, None if input_ else next(names, None), "INPUT")
+    target = _named_or_flagged(output, None if output else next(names, None), "OUTPUT")
+    if next(names, None) is not None:
+        raise click.UsageError("more than one INPUT and one OUTPUT given")
+    start_logging(verbose, quiet)
+    settings = Settings(
+        model=model or models.DEFAULT,
+        scale=scale,
+        precision=precision,
+        backend=backend,
+        device=device,
+        batch=batch,
+        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
+        window=Window(start=start_frame, count=max_frames),
+        overwrite=overwrite,
+        report=report,
+    )
+    show = shower("none" if quiet and progress == "auto" else progress)
+    with errors_shown(verbose):
+        result = stopping_on_signals(
+            lambda stop: Job(source, Path(target), settings, show, stop).run(),
+            part_path(Path(target)),
+        )
+        for line in result.closing_words():
+            log.warning(line)
+        sys.exit(result.exit_code)
+
+
+@main.command("models")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def list_models(as_json: bool) -> None:
+    """List the networks that --model knows."""
+    from vsr.inference import models
+
+    start_logging()
+    with errors_shown():
+        click.echo(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
+
+
+@main.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def examine(as_json: bool) -> None:
+    """Say what this machine has, and what is missing."""
+    from vsr.cli import doctor
+
+    start_logging()
+    with errors_shown():
+        findings = doctor.examine()
+    click.echo(
+        json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings)
+    )
+    sys.exit(0 if all(f.works for f in findings if f.needed) else EXIT_FAILED)
+
+
+main.add_command(build_engine)
+main.add_command(relay)
+
+
+def run_program() -> None:
+    """`main`, as a process of its own."""
+    try:
+        main()
+    except SystemExit as exc:
+        leave(exc)
+
+
+if __name__ == "__main__":
+    run_program()

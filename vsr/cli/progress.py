@@ -1,0 +1,75 @@
+"""How a run shows its progress: one line on a terminal, or one JSON object a line."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Final, TextIO
+
+from vsr.files.job import Progress
+from vsr.media.frame import now
+
+Show = Callable[[Progress], None]
+_EVERY: Final = {"line": 0.2, "json": 0.5, "none": float("inf")}
+"""Seconds between two displays."""
+
+
+def progress_line(p: Progress) -> str:
+    """`  42% 128/300 frames  23.1 fps  0.77x  left 0:07`."""
+    left = "" if p.remaining is None else f"  left {_clock(p.remaining)}"
+    if p.finished:
+        return f"done {p.frames} frames in {_clock(p.elapsed)}  {p.fps:.1f} fps  {p.speed:.2f}x"
+    share = (
+        f"{min(100, 100 * p.frames // p.total):3d}% {p.frames}/{p.total}"
+        if p.total
+        else f"{p.frames}"
+    )
+    return f"{share} frames  {p.fps:.1f} fps  {p.speed:.2f}x{left}"
+
+
+def progress_json(p: Progress) -> str:
+    """One object with the keys of ffmpeg's `-progress`, whose parsers can read it."""
+    return json.dumps(
+        {
+            "frame": p.frames,
+            "fps": round(p.fps, 2),
+            "out_time_us": round(p.position * 1_000_000),
+            "drop_frames": p.lost,
+            "dup_frames": 0,
+            "speed": f"{p.speed:.3f}x",
+            "progress": "end" if p.finished else "continue",
+        }
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def shower(kind: str, line_to: TextIO | None = None, json_to: TextIO | None = None) -> Show:
+    """A callback that shows progress: `auto`, `json` (stdout) or `none`.
+
+    `auto` is a line that rewrites itself on stderr when that is a terminal, else nothing.
+    """
+    terminal = line_to or sys.stderr
+    if kind == "auto":
+        kind = "line" if terminal.isatty() else "none"
+    last = float("-inf")
+
+    def show(p: Progress) -> None:
+        nonlocal last, kind
+        if kind == "none" or not (p.finished or now() - last >= _EVERY[kind]):
+            return
+        last = now()
+        try:
+            if kind == "json":
+                (json_to or sys.stdout).write(progress_json(p) + "\n")
+                (json_to or sys.stdout).flush()
+            else:
+                terminal.write("\r\x1b[K" + progress_line(p) + ("\n" if p.finished else ""))
+                terminal.flush()
+        except BrokenPipeError:  # whoever listened has left; the video is still wanted
+            kind = "none"
+
+    return show

@@ -1,0 +1,195 @@
+"""`vsr relay`: a live stream in, upscaled and published, until it is stopped."""
+
+import sys
+from pathlib import Path
+from typing import Any, Never
+
+import click
+from click.core import ParameterSource
+
+from vsr.cli.terminal import (
+    errors_shown,
+    key_value,
+    log_format,
+    start_logging,
+    stopping_on_signals,
+    verbosity,
+)
+from vsr.errors import UsageError
+from vsr.network.precision import PRECISIONS
+
+
+@click.command("relay")
+@click.argument("urls", nargs=-1, metavar="INPUT_URL OUTPUT_URL...")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
+    help="Several relays in one process: [[relay]] tables of input, outputs and these options. "
+    "One that fails is started again, unless it is its options that are wrong.",
+)  # fmt: skip
+@click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
+@click.option("-s", "--scale", type=click.IntRange(2), help="Enlargement. Default: 2.")
+@click.option(
+    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
+)
+@click.option(
+    "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
+)
+@click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
+@click.option("--ladder", metavar="NAME,NAME...", help="Lighter networks to go down to in need.")
+@click.option(
+    "--max-latency", type=click.IntRange(50), default=500, show_default=True, metavar="MS",
+    help="From a picture's arrival to its packet; quality gives way before this does.",
+)  # fmt: skip
+@click.option(
+    "--listen", is_flag=True,
+    help="INPUT_URL is where to wait for a publisher (OBS, ffmpeg): rtmp://HOST:PORT/APP/KEY.",
+)  # fmt: skip
+@click.option("--retry-delay", type=click.FloatRange(0.1), default=0.5, help="Seconds; it grows.")
+@click.option("--retry-max", type=click.IntRange(0), default=0, help="0: for ever.")
+@click.option(
+    "--stream-timeout", type=click.FloatRange(0.5), default=5.0, show_default=True,
+    help="Seconds of silence after which the source counts as lost.",
+)  # fmt: skip
+@click.option(
+    "--slate-after", type=click.FloatRange(0), default=5.0, show_default=True,
+    help="Seconds without a source after which the slate is shown.",
+)  # fmt: skip
+@click.option(
+    "--slate", type=click.Path(dir_okay=False, path_type=Path), metavar="IMAGE",
+    help="What is shown then. Default: the last picture, darkened.",
+)  # fmt: skip
+@click.option(
+    "--realtime", is_flag=True,
+    help="Read a recording behind a URL at its own pace, as files always are.",
+)  # fmt: skip
+@click.option("--loop", is_flag=True, help="Read a file again from its start, for ever.")
+@click.option("-c", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
+@click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
+@click.option("--preset", help="The encoder's speed preset.")
+@click.option("-e", "options", callback=key_value, multiple=True, help="An encoder option.")
+@click.option(
+    "--report", type=click.Path(path_type=Path),
+    help="Write the ledger when it ends (.json, .csv, .html), and parts of it meanwhile.",
+)  # fmt: skip
+@click.option(
+    "--report-every", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="MIN",
+    help="Minutes of pictures in each part of the report.",
+)  # fmt: skip
+@click.option(
+    "--report-keep", type=click.IntRange(1), default=24, show_default=True,
+    help="Parts of the report that are kept; older ones are deleted.",
+)  # fmt: skip
+@click.option("--status", metavar="HOST:PORT", help="Show how it fares on a web page.")
+@log_format
+@verbosity
+def relay(
+    urls: tuple[str, ...], config: Path | None, verbose: bool, quiet: bool, log_format: str,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Take a live stream, upscale it and publish it, in time and without going dark.
+
+    Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
+    """
+    from vsr.live.ladder.pool import Pool
+    from vsr.live.supervisor import attend, run_all
+
+    start_logging(verbose, quiet, log_format)
+    with errors_shown(verbose):
+        pool = Pool()
+        try:
+            if config is None:
+                one = _member(pool, "", urls, **options)
+                code = stopping_on_signals(
+                    lambda stop: attend(one.make(), stop, one.rolling.report, one.status), None
+                )
+            else:
+                members = _members(config, urls, pool)
+                code = stopping_on_signals(lambda stop: run_all(members, stop), None)
+        finally:
+            pool.close()
+        sys.exit(code)
+
+
+def _members(config: Path, urls: tuple[str, ...], pool: Any) -> list[Any]:
+    """The relays of a file, each with the options it would have on the command line."""
+    from vsr.cli.relay_config import read_config
+
+    context = click.get_current_context()
+    shared = {"config", "verbose", "quiet", "log_format"}
+    for name in context.params:
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in shared:
+            what = "URLs" if name == "urls" else f"--{name.replace('_', '-')}"
+            raise UsageError(f"with --config, {what} belong into {config}, to each relay")
+    members, taken = [], set[str]()
+    for name, arguments in read_config(config):
+        try:
+            with relay.make_context(f"{config}, {name}", arguments) as own:
+                options = {key: own.params[key] for key in own.params if key not in shared}
+        except click.ClickException as exc:
+            members.append(_refused(name, exc.format_message()))
+            continue
+        members.append(_member(pool, name, **options))
+        written = {*options["urls"][1:], str(options["report"] or ""), options["status"] or ""}
+        if taken & written - {""}:
+            raise UsageError(f"{config}, {name}: another relay has this output, report or status")
+        taken |= written
+    return members
+
+
+def _refused(name: str, words: str) -> Any:
+    """A relay whose options cannot be, which is its own affair and not the others'."""
+    from vsr.live.supervisor import Member
+
+    def make() -> Never:
+        raise UsageError(words)
+
+    return Member(make=make, name=name, input="")
+
+
+def _member(
+    pool: Any, name: str, urls: tuple[str, ...], report: Path | None, report_every: float,
+    report_keep: int, status: str | None, **options: Any,
+) -> Any:  # fmt: skip
+    from vsr.live.relay import Relay
+    from vsr.live.supervisor import Member
+    from vsr.report.ledger import check_report_path
+    from vsr.report.rolling import RollingSettings
+
+    if len(urls) < 2:
+        raise UsageError("give INPUT_URL and at least one OUTPUT_URL, or --config FILE.toml")
+    rolling = RollingSettings(report=report, period=60 * report_every, keep=report_keep)
+    settings = _settings(name=name, rolling=rolling, **options)
+
+    def make() -> Relay:
+        if report:
+            check_report_path(report)
+        return Relay(urls[0], urls[1:], settings, pool)
+
+    return Member(
+        make=make, name=name, input=urls[0], loop=settings.ingest.loop, rolling=rolling,
+        status=status,
+    )  # fmt: skip
+
+
+def _settings(
+    *, model: str | None, ladder: str | None, max_latency: int, retry_delay: float,
+    retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
+    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str], **others: Any,
+) -> Any:  # fmt: skip
+    from vsr.inference.models import DEFAULT
+    from vsr.live.input.ingest import IngestSettings
+    from vsr.live.settings import RelaySettings
+    from vsr.media.encoder import EncoderSettings
+
+    return RelaySettings(
+        model=model or DEFAULT,
+        ladder=tuple(name.strip() for name in ladder.split(",")) if ladder else (),
+        max_latency=max_latency / 1000,
+        ingest=IngestSettings(
+            stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
+            listen=listen, realtime=realtime, loop=loop,
+        ),
+        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
+        **others,
+    )  # fmt: skip

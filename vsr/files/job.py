@@ -1,0 +1,260 @@
+"""One whole job: a file upscaled into another, with its progress and its report."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
+from vsr.files.pipeline import Passage, Window, run
+from vsr.inference import models
+from vsr.inference.backend import Backend, load_backend
+from vsr.inference.upscaler import Upscaler
+from vsr.media.encoder import EncoderSettings
+from vsr.media.frame import Frame, now
+from vsr.media.sink import Sink, check_target
+from vsr.media.source import Source
+from vsr.report.ledger import check_report_path, write_report
+from vsr.report.report import Report
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is."""
+
+    frames: int
+    total: int
+    """Frames expected, 0 when unknown."""
+    position: float
+    """Seconds of the input's time that are done."""
+    elapsed: float
+    """Seconds since the first frame was asked for."""
+    lost: int = 0
+    finished: bool = False
+
+    @property
+    def fps(self) -> float:
+        """Frames per second so far."""
+        return self.frames / self.elapsed if self.elapsed > 0 else 0.0
+
+    @property
+    def speed(self) -> float:
+        """Input seconds per second: 1.0 is real time."""
+        return self.position / self.elapsed if self.elapsed > 0 else 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left, None when unknown."""
+        if not self.total or not self.frames:
+            return None
+        return max(0.0, (self.total - self.frames) / self.fps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to do; every field is one option of `vsr run`."""
+
+    model: str = models.DEFAULT
+    scale: int | None = None
+    """None: 2, or the scale of the .onnx file."""
+    precision: str = "auto"
+    """A key of `vsr.network.precision.PRECISIONS`, or what is best on the device."""
+    backend: str = "auto"
+    device: str | None = None
+    batch: int = 1
+    """Pictures that a GPU takes at once: for small ones, in files."""
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    window: Window = field(default_factory=Window)
+    overwrite: bool = False
+    report: Path | None = None
+    """Where to write the latency ledger, .json or .csv."""
+
+
+class Job:
+    """One run, from checked settings to a finished file. Make one per run."""
+
+    def __init__(
+        self,
+        input_: str,
+        output: Path,
+        settings: Settings,
+        on_progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._input, self._output, self._settings = input_, output, settings
+        self._on_progress = on_progress
+        self._stop = stop or threading.Event()
+        self._began = 0.0
+        self._position = 0.0
+        self._first_time: float | None = None
+
+    def run(self) -> Report:
+        """Do it. Raises VsrError; then nothing is left under the output's name.
+
+        Only a report that cannot be written is told after the output is finished.
+        """
+        settings = self._settings
+        check_target(self._output, self._input, settings.overwrite)
+        if settings.report:
+            check_report_path(settings.report)
+        backend = load_backend(settings.backend, settings.device)
+        model = models.find(settings.model, settings.scale, backend, settings.precision)
+        with closing(Source(self._input)) as source:
+            info = source.info
+            size = (info.width, info.height)
+            upscaler = Upscaler(model, backend, info.colour, size, settings.batch, patient=True)
+            report = self._new_report(source, upscaler, model, backend)
+            self._process(source, upscaler, report)
+        if settings.report:
+            self._write_report(settings.report, report)
+        return report
+
+    def _write_report(self, path: Path, report: Report) -> None:
+        try:
+            write_report(path, report.facts(), report.ledger)
+        except VsrError as exc:
+            raise OutputError(f"{self._output} is finished, but {exc}") from exc
+
+    def _process(self, source: Source, upscaler: Upscaler, report: Report) -> None:
+        settings = self._settings
+        total = source.info.frames - settings.window.start
+        self._total = max(0, min(total, settings.window.count or total))
+
+        def on_muxed(frame: Frame) -> None:
+            report.ledger.add(frame)
+            self._advance(frame, source, len(report.ledger))
+
+        offset = None if settings.window.start else source.offset()
+        with Sink(self._output, source, upscaler.out_size, settings.encoder, offset) as sink:
+            self._say(report, self._left_out(sink))
+            report.output["encoder"] = sink.encoder
+            self._began = now()
+            passage = run(source, upscaler, sink, settings.window, self._stop, on_muxed)
+            if not sink.frames_in:
+                raise self._nothing_done(source, passage)
+            check_target(self._output, self._input, settings.overwrite)  # others may be quicker
+            sink.close()
+            self._conclude(source, sink, passage, report)
+
+    def _nothing_done(self, source: Source, passage: Passage) -> VsrError:
+        if passage.interrupted:
+            return InterruptedRunError("stopped before the first frame; nothing was written")
+        return InputError(
+            f"{source.name} has only {source.frames_read} frames; nothing was written"
+        )
+
+    def _new_report(
+        self, source: Source, upscaler: Upscaler, model: models.Model, backend: Backend
+    ) -> Report:
+        info = source.info
+        report = Report(
+            start_frame=self._settings.window.start,
+            input={
+                "name": source.name,
+                "codec": info.stream.codec_context.name,
+                "pixel_format": info.pixel_format,
+                "size": [info.width, info.height],
+                "rate": str(info.rate),
+                "frames_announced": info.frames,
+            },
+            output={
+                "name": str(self._output),
+                "model": model.name,
+                "scale": model.scale,
+                "precision": model.precision,
+                "model_sha256": model.sha256,
+                "backend": backend.name,
+                "device": backend.device,
+                "size": list(upscaler.out_size),
+                "tiles": upscaler.tiles,
+                "matrix": info.colour.matrix,
+                "range": "full" if info.colour.full_range else "limited",
+            },
+        )
+        self._say(report, info.conversion())
+        return report
+
+    def _left_out(self, sink: Sink) -> str | None:
+        if not sink.left_out:
+            return None
+        return f"{self._output.name} cannot carry {', '.join(sink.left_out)}: left out"
+
+    def _say(self, report: Report, note: str | None) -> None:
+        if note:
+            report.notes.append(note)
+            log.warning(note)
+
+    def _advance(self, frame: Frame, source: Source, done: int) -> None:
+        if self._first_time is None:
+            self._first_time = frame.time
+        self._position = max(self._position, frame.time - self._first_time)
+        if self._on_progress:
+            self._on_progress(self._progress(done, source.losses.lost))
+
+    def _progress(self, done: int, lost: int, finished: bool = False) -> Progress:
+        return Progress(
+            frames=done, total=self._total, position=self._position,
+            elapsed=now() - self._began, lost=lost, finished=finished,
+        )  # fmt: skip
+
+    def _conclude(self, source: Source, sink: Sink, passage: Passage, report: Report) -> None:
+        losses = source.losses
+        report.seconds = now() - self._began
+        report.frames_in, report.frames_out = passage.frames, sink.frames_out
+        report.lost, report.concealed = losses.lost, report.ledger.count_events("concealed")
+        report.packets_refused = sink.packets_refused
+        report.interrupted = passage.interrupted
+        report.losses = list(losses.notes.values())
+        report.output["bytes"] = self._output.stat().st_size
+        if self._on_progress:
+            self._on_progress(self._progress(report.frames_out, losses.lost, finished=True))
+
+
+def upscale(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    model: str = models.DEFAULT,
+    scale: int | None = None,
+    precision: str = "auto",
+    backend: str = "auto",
+    device: str | None = None,
+    batch: int = 1,
+    codec: str | None = None,
+    crf: int | None = None,
+    preset: str | None = None,
+    encoder_options: Mapping[str, str] | None = None,
+    start_frame: int = 0,
+    max_frames: int | None = None,
+    overwrite: bool = False,
+    report: str | os.PathLike[str] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Upscale a video file: `vsr.upscale("in.mp4", "out.mp4", model="carn-m")`.
+
+    The options are those of `vsr run`. `on_progress` is called on the calling thread after every
+    frame; setting `stop` ends the run early with a playable file. Returns the report; raises
+    VsrError with a one-line message, after which nothing is left under the output's name (but for
+    a report that cannot be written: the video is finished then, and the message says so).
+    """
+    settings = Settings(
+        model=model,
+        scale=scale,
+        precision=precision,
+        backend=backend,
+        device=device,
+        batch=batch,
+        encoder=EncoderSettings(
+            codec=codec, crf=crf, preset=preset, options=dict(encoder_options or {})
+        ),
+        window=Window(start=start_frame, count=max_frames),
+        overwrite=overwrite,
+        report=Path(report) if report else None,
+    )
+    return Job(os.fspath(input), Path(output), settings, on_progress, stop).run()

@@ -1,0 +1,190 @@
+"""Source -> upscaler -> sink with a thread for each, bounded hand-overs, and a clean end."""
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import av
+
+from vsr.inference.upscaler import Upscaler
+from vsr.media.frame import Frame
+from vsr.media.sink import Sink
+from vsr.media.source import Source
+from vsr.media.timestamps import Packet
+
+T = TypeVar("T")
+
+DEPTH: Final = 8
+"""Items (frames and packets) ahead at each hand-over: enough to ride out uneven frames."""
+_POLL: Final = 0.1
+"""Seconds after which a blocked worker looks whether it should stop."""
+_INTERLEAVE: Final = 1.0
+"""Seconds by which sound may come after its picture in a file."""
+_EVER: Final = float("inf")
+
+
+class _End:
+    """Marks the end of a hand-over, with the error that caused it, if any."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def prefetch(
+    upstream: Iterable[T], depth: int = DEPTH, name: str = "prefetch"
+) -> Generator[T, None, None]:
+    """Run `upstream` on its own thread, at most `depth` items ahead.
+
+    An error in `upstream` is raised here, after the items before it. Closing this iterator early
+    stops the worker and closes `upstream`. Order is kept.
+    """
+    ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: T | _End) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=_POLL)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        error: BaseException | None = None
+        items: Iterator[T] | None = None
+        try:
+            items = iter(upstream)
+            for item in items:
+                if not put(item):
+                    break
+        except BaseException as exc:  # handed to the consumer, who raises it
+            error = exc
+        finally:
+            try:
+                if isinstance(items, Generator):
+                    items.close()
+            except BaseException as exc:
+                error = error or exc
+            put(_End(error))
+
+    worker = threading.Thread(target=work, name=name, daemon=True)
+    worker.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            yield item
+    finally:
+        stop.set()
+        worker.join()
+
+
+@dataclass
+class Passage:
+    """What went through a window; complete when its iterator has ended."""
+
+    frames: int = 0
+    interrupted: bool = False
+    """Whether `stop` cut it short."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Which part of the input to process, in frames."""
+
+    start: int = 0
+    count: int | None = None
+    """None: to the end."""
+
+    def cut(self, items: Iterable[Frame | Packet], passage: Passage) -> Iterator[Frame | Packet]:
+        """The frames of the window and the packets that play with them, counted in `passage`.
+
+        Decoding lags behind reading, and containers interleave loosely: packets are held back
+        until the first frame's time is known, and read on a little after the last one.
+        """
+        flow = iter(items)
+        held, last = self._skip(flow)
+        if last is None:
+            return
+        begin = last.time if self.start else -_EVER
+        passage.frames = 1
+        yield last
+        yield from (packet for packet in held if _plays(packet, after=begin))
+        held.clear()
+        while passage.frames != self.count:
+            item = next(flow, None)
+            if item is None:
+                return
+            if isinstance(item, Frame):
+                passage.frames += 1
+                last = item
+            yield item
+        for item in flow:
+            if not isinstance(item, Frame):
+                if _plays(item, before=last.time):
+                    yield item
+            elif item.time > last.time + _INTERLEAVE:
+                return
+
+    def _skip(self, flow: Iterator[Frame | Packet]) -> tuple[list[Packet], Frame | None]:
+        """Go to the first frame of the window; also the packets that may play with it."""
+        held: list[Packet] = []
+        for item in flow:
+            if not isinstance(item, Frame):
+                held.append(item)
+            elif item.index >= self.start:
+                return held, item
+            else:
+                held = [packet for packet in held if _plays(packet, after=item.time)]
+        return held, None
+
+
+def until(items: Iterable[T], stop: threading.Event, passage: Passage) -> Iterator[T]:
+    """The items until `stop` is set."""
+    for item in items:
+        if stop.is_set():
+            passage.interrupted = True
+            return
+        yield item
+
+
+def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
+    """Whether a packet begins in that time; cover art and packets without a time always do."""
+    art = packet.stream.disposition & av.stream.Disposition.attached_pic
+    if art or packet.pts is None or packet.time_base is None:
+        return True
+    return after <= float(packet.pts * packet.time_base) <= before
+
+
+def run(
+    source: Source,
+    upscaler: Upscaler,
+    sink: Sink,
+    window: Window,
+    stop: threading.Event,
+    on_muxed: Callable[[Frame], None],
+) -> Passage:
+    """Process the window to the end or until `stop`; the caller closes the sink.
+
+    Decoding, inference and encoding overlap: decode and inference each have a thread, encoding
+    and `on_muxed`, called for every frame once its packet is written, have the caller's. Raises
+    whatever a stage raised; no thread is left behind.
+    """
+    passage = Passage()
+    cut = window.cut(until(source, stop, passage), passage)
+    with closing(prefetch(cut, name="decode")) as decoded:
+        enlarged = prefetch(upscaler.process(decoded), name="infer")
+        with closing(enlarged):
+            for item in enlarged:
+                for frame in sink.write(item):
+                    on_muxed(frame)
+    for frame in sink.drain():
+        on_muxed(frame)
+    return passage

@@ -1,0 +1,122 @@
+"""numpy arrays on page-locked memory, and a pool that gets them back without being told.
+
+An encoder may keep a picture for as long as it likes: the memory returns to the pool when the
+last view of it is gone, so nobody copies a frame and nobody has to give one back.
+"""
+
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from math import prod
+from queue import Empty, SimpleQueue
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vsr.errors import BackendError
+from vsr.inference.cuda.interface import PinnedBuffer
+
+
+class _Window:
+    """What numpy reads: an address, and the owner that must live as long as the array."""
+
+    def __init__(
+        self, owner: PinnedBuffer, address: int, shape: Sequence[int], dtype: "np.dtype[Any]"
+    ) -> None:
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(shape),
+            "typestr": dtype.str,
+            "data": (address, False),  # False: writable
+        }
+
+
+def host_array(
+    buffer: PinnedBuffer, shape: Sequence[int], dtype: npt.DTypeLike, offset: int
+) -> npt.NDArray[Any]:
+    """See `vsr.inference.cuda.interface.PinnedBuffer.array`."""
+    kind = np.dtype(dtype)
+    end = offset + prod(shape) * kind.itemsize
+    if offset < 0 or end > buffer.nbytes:
+        raise ValueError(f"bytes {offset} to {end} of a buffer of {buffer.nbytes}")
+    return np.asarray(_Window(buffer, buffer.address + offset, shape, kind))
+
+
+class PinnedPool:
+    """Lends page-locked memory as numpy arrays and reuses it. Thread-safe.
+
+    Memory is allocated only when no returned buffer of that size is at hand, and never more than
+    `limit` bytes at a time: when that is reached, free buffers of other sizes go first, then `take`
+    waits up to `patience_s` seconds for one to return. Arrays outlive the pool; its memory goes
+    with the last of them.
+    """
+
+    def __init__(
+        self, pinned: Callable[[int], PinnedBuffer], limit: int, patience_s: float = 10.0
+    ) -> None:
+        """`pinned` allocates, as `Cuda.pinned` does; `limit` is in bytes."""
+        self._pinned, self._limit, self._patience = pinned, limit, patience_s
+        self._lock = Lock()
+        self._free: defaultdict[int, list[PinnedBuffer]] = defaultdict(list)
+        # the garbage collector may return a buffer on any thread, also one that is in `take`:
+        # a SimpleQueue allows that, a lock would never be released
+        self._returned: SimpleQueue[PinnedBuffer] = SimpleQueue()
+        self.held = 0
+        """Bytes of page-locked memory that this pool has allocated, lent or free."""
+
+    def take(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """A flat, writable uint8 array of `nbytes` with whatever was in it; slice and reshape it.
+
+        Its address is `array.ctypes.data`. While the GPU works on it, the caller keeps it. Raises
+        OutOfMemoryError, and BackendError when all of `limit` stays in use.
+        """
+        with self._lock:
+            buffer = self._obtain(nbytes)
+        array: npt.NDArray[np.uint8] = buffer.array((nbytes,), np.uint8)
+        # every view has this array as its base, so it dies after the last of them
+        giving_back = weakref.finalize(array, self._returned.put, buffer)
+        giving_back.atexit = False  # the driver may be gone by then, and takes all back anyway
+        return array
+
+    def _obtain(self, nbytes: int) -> PinnedBuffer:
+        deadline = monotonic() + self._patience
+        while True:
+            self._sort_returned()
+            if self._free[nbytes]:
+                return self._free[nbytes].pop()
+            if self._make_room(nbytes):
+                buffer = self._pinned(nbytes)
+                self.held += nbytes
+                return buffer
+            try:
+                self._keep(self._returned.get(timeout=max(deadline - monotonic(), 0)))
+            except Empty:
+                raise BackendError(
+                    f"no page-locked memory came back in {self._patience:g} s: {self.held} of "
+                    f"{self._limit} bytes are in use and {nbytes} more are needed; "
+                    "the output does not keep up"
+                ) from None
+
+    def _sort_returned(self) -> None:
+        try:
+            while True:
+                self._keep(self._returned.get_nowait())
+        except Empty:
+            return
+
+    def _keep(self, buffer: PinnedBuffer) -> None:
+        self._free[buffer.nbytes].append(buffer)
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Let go of free buffers, which are of other sizes, until `nbytes` more are allowed."""
+        while self.held + nbytes > self._limit:
+            size = next((size for size, free in self._free.items() if free), 0)
+            if not size:
+                return False
+            self._free[size].pop()  # the last reference: it frees itself
+            self.held -= size
+        return True

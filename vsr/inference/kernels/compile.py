@@ -1,0 +1,103 @@
+"""Compiles our CUDA kernels with NVRTC, on machines with and without a GPU.
+
+NVRTC is a library of its own (wheel `nvidia-cuda-nvrtc`), called through `cuda-bindings`. The
+kernels use no CUDA header, so neither a toolkit nor the header wheels are needed.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+from vsr.errors import BackendError
+
+KERNELS: Final = ("residual_e", "shuffle")
+ARCHITECTURES: Final = (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121)
+"""Compute capabilities, times ten, that the tests compile for; NVRTC may know others."""
+_PTX: Final = {
+    **dict.fromkeys((75, 80, 86, 87, 89, 90), (8, 0)),
+    **{88: (9, 0), 100: (8, 6), 103: (8, 8), 110: (9, 0), 120: (8, 7), 121: (8, 8)},
+}
+"""Architecture -> PTX as of the first CUDA from 12.0 on that knows it (PTX ISA, release notes); it
+has all that our kernels use."""
+_VERSION: Final = re.compile(rb"^\.version (\d+)\.(\d+)", re.MULTILINE)
+_HEADER: Final = "warp.cuh"
+_INSTALL: Final = "pip install cuda-bindings 'nvidia-cuda-nvrtc==13.*'"
+
+
+@cache
+def compile_kernel(name: str, arch: int, to: Literal["cubin", "ptx"]) -> bytes:
+    """One of `KERNELS`, compiled for compute capability `arch` / 10, as `cubin` or as PTX.
+
+    A cubin runs on that architecture (and later ones of its generation) and needs no compiler at
+    run time: take it where you can. PTX, which TensorRT's plugins want, is compiled by the driver;
+    it says the oldest version of PTX that will do, because drivers refuse what is newer than they
+    are, and NVRTC writes its own. The entry point is called as the kernel is. Raises BackendError
+    when NVRTC is missing or refuses. Thread-safe; results are kept. See docs.nvidia.com/cuda/nvrtc.
+    """
+    if name not in KERNELS:
+        raise BackendError(f"there is no kernel '{name}'; known: {', '.join(KERNELS)}")
+    return _compile(_source(f"{name}.cu"), name, arch, to)
+
+
+def _source(file: str) -> bytes:
+    return files("vsr.inference.kernels").joinpath(file).read_bytes()
+
+
+def _compile(source: bytes, name: str, arch: int, to: Literal["cubin", "ptx"]) -> bytes:
+    nvrtc = _nvrtc()
+    headers = [_source(_HEADER)], [_HEADER.encode()]
+    label = f"{name}.cu".encode()
+    program = _checked(nvrtc, nvrtc.nvrtcCreateProgram(source, label, 1, *headers), name)
+    try:
+        real = "sm" if to == "cubin" else "compute"
+        options = [b"--std=c++17", f"--gpu-architecture={real}_{arch}".encode()]
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            problem = _log(nvrtc, program, name) or str(status)
+            raise BackendError(f"kernel '{name}' does not compile for sm_{arch}: {problem}")
+        size_of, get = (
+            (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+            if to == "cubin"
+            else (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
+        )
+        code = bytearray(_checked(nvrtc, size_of(program), name))
+        _checked(nvrtc, get(program, code), name)
+        return bytes(code) if to == "cubin" else _for_older_drivers(bytes(code), arch)
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+
+
+def _for_older_drivers(ptx: bytes, arch: int) -> bytes:
+    """PTX that a driver takes which is older than the NVRTC that made it, as Triton does it."""
+    found = _VERSION.search(ptx)
+    if found is None or arch not in _PTX:
+        return ptx
+    major, minor = min(_PTX[arch], (int(found[1]), int(found[2])))
+    return _VERSION.sub(b".version %d.%d" % (major, minor), ptx, count=1)
+
+
+def _nvrtc() -> Any:
+    try:
+        from cuda.bindings import nvrtc
+
+        nvrtc.nvrtcVersion()  # the library itself is loaded by the first call
+    except (ImportError, RuntimeError) as exc:
+        raise BackendError(f"NVRTC, which compiles our kernels, is missing: {_INSTALL}") from exc
+    return nvrtc
+
+
+def _log(nvrtc: Any, program: Any, name: str) -> str:
+    """The first line of what the compiler said."""
+    log = bytearray(_checked(nvrtc, nvrtc.nvrtcGetProgramLogSize(program), name))
+    _checked(nvrtc, nvrtc.nvrtcGetProgramLog(program, log), name)
+    lines = log.rstrip(b"\0").decode(errors="replace").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def _checked(nvrtc: Any, answer: tuple[Any, ...], name: str) -> Any:
+    """The value of an answer (status, value), or None where there is only a status."""
+    status, *values = answer
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise BackendError(f"NVRTC failed on kernel '{name}': {status.name}")
+    return values[0] if values else None

@@ -1,0 +1,225 @@
+"""Which networks there are: `engines/manifest.json` -> `Model`; any ONNX file -> `Model`."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from vsr.errors import BackendError, ModelError, UsageError, reason
+from vsr.inference.backend import Runner
+from vsr.inference.probe import probe
+from vsr.inference.tensorrt.cache import EngineCache
+from vsr.media.colour import Colour
+from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
+from vsr.network.onnx_inputs import inlinable, sole_input
+from vsr.network.precision import PRECISIONS
+
+_HERE = Path(__file__).parents[1]
+# a wheel carries engines/ inside the package, a checkout has it beside the package
+ENGINES: Final = next(d for d in (_HERE / "engines", _HERE.parent / "engines") if d.is_dir())
+BICUBIC: Final = "bicubic"
+DEFAULT: Final = "c-dcscn-stream"
+"""The fastest network, so that a laptop's CPU holds real time on small video, with the weights that
+were trained on compressed video, which is what people have."""
+_BICUBIC_SCALES: Final = (2, 3, 4, 8)
+_UNKNOWN_RADIUS: Final = 32
+"""Overlap of tiles for a network whose receptive field nobody declared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A network ready to be wrapped: what it needs to know about itself, and its ONNX."""
+
+    name: str
+    facts: NetworkFacts
+    radius: int
+    """Receptive-field radius in LR pixels: how far around a pixel the network looks."""
+    fixed_size: tuple[int, int] | None = None
+    """(width, height) when the network accepts no other."""
+    network: onnx.ModelProto
+    precision: str = "fp32"
+    """What it is computed in: `fp16` says how to run a float network, `int8` is another file."""
+    sha256: str = ""
+    shipped: bool = False
+    """Whether it is one of `engines/`, and not a file of the user's."""
+    tiled: bool = True
+    """Whether large pictures are cut up, because the activations would take too much memory."""
+
+    @property
+    def scale(self) -> int:
+        """Enlargement of width and of height."""
+        return self.facts.scale
+
+    def graph(self, colour: Colour) -> PlaneGraph:
+        """The network between planes of that colour."""
+        return PlaneGraph(
+            network=self.network, facts=self.facts, colour=colour, precision=self.precision,
+            label=f"{self.name}-x{self.scale}",
+        )  # fmt: skip
+
+
+@cache
+def manifest() -> dict[str, Any]:
+    """`engines/manifest.json`: model name -> {"x2": {file, sha256, colour, ...}, ...}."""
+    path = ENGINES / "manifest.json"
+    try:
+        models: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["models"]
+    except (OSError, ValueError, KeyError) as exc:
+        raise ModelError(f"{path} is damaged ({reason(exc)}): reinstall vsr") from exc
+    return models
+
+
+def names() -> list[str]:
+    """Every built-in model, best known first."""
+    return [*sorted(manifest()), BICUBIC]
+
+
+def scales(name: str) -> list[int]:
+    """The scales a built-in model has."""
+    if name == BICUBIC:
+        return list(_BICUBIC_SCALES)
+    return sorted(int(key.removeprefix("x")) for key in manifest()[name])
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Every built-in model and scale with its figures and its engines, for `vsr models`."""
+    plain = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y"}
+    engines = list(EngineCache().entries())
+    return [
+        {
+            "model": name,
+            "scale": scale,
+            **(plain if name == BICUBIC else manifest()[name][f"x{scale}"]),
+            "engines": [
+                e.path.name for e in engines if e.key.label.startswith(f"{name}-x{scale}-")
+            ],
+        }
+        for name in names()
+        for scale in scales(name)
+    ]
+
+
+def table() -> str:
+    """The catalogue for people."""
+    lines = [f"{'model':<14} {'scale':>5} {'params':>9} {'MultAdds':>9} {'Set5 dB':>8}  works on"]
+    for e in catalogue():
+        psnr = e["psnr"].get("set5", {}).get("psnr")
+        lines.append(
+            f"{e['model']:<14} {'x' + str(e['scale']):>5} {e['parameters']:>9,} "
+            f"{e['multadds_720p'] / 1e9:>8.1f}G {'' if psnr is None else format(psnr, '.2f'):>8}  "
+            f"{'luma' if e['colour'] == 'y' else 'RGB'}"
+        )
+    return "\n".join(lines)
+
+
+def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") -> Model:
+    """The model of that name, or the one in that `.onnx` file, at `scale`, for `runner`.
+
+    Without a scale: at 2, or the least the model has; for a file, at its own. Raises UsageError
+    for an unknown name, scale or precision, ModelError for a damaged or foreign file.
+    """
+    if name.endswith(".onnx"):
+        return _from_file(Path(name), scale, runner, precision)
+    if name not in names():
+        raise UsageError(
+            f"unknown model '{name}'; known: {', '.join(names())}, or the path of an .onnx file"
+        )
+    if scale is None:
+        scale = 2 if 2 in scales(name) else scales(name)[0]
+    if scale not in scales(name):
+        have = ", ".join(f"{s}" for s in scales(name))
+        raise UsageError(f"model '{name}' has no scale {scale}; it has: {have}")
+    if name == BICUBIC:
+        return Model(
+            name=name, facts=NetworkFacts(scale=scale, colour="y"), radius=2, tiled=False,
+            network=bicubic_network(scale), precision=_chosen(runner, precision, name, False),
+        )  # fmt: skip
+    return _built_in(name, scale, runner, precision)
+
+
+def _chosen(runner: Runner, precision: str, name: str, int8: bool) -> str:
+    if precision not in ("auto", *PRECISIONS):
+        raise UsageError(f"unknown precision '{precision}'; known: auto, {', '.join(PRECISIONS)}")
+    if precision == "int8" and not int8:
+        raise UsageError(f"model '{name}' has no int8 form: use fp32 or fp16")
+    return runner.choose_precision(precision, int8)
+
+
+def _built_in(name: str, scale: int, runner: Runner, precision: str) -> Model:
+    entry = manifest()[name][f"x{scale}"]
+    chosen = _chosen(runner, precision, f"{name} x{scale}", "int8" in entry)
+    form = entry["int8"] if chosen == "int8" else entry
+    return _from_entry(name, scale, entry, form, chosen)
+
+
+def _from_entry(
+    name: str, scale: int, entry: dict[str, Any], form: dict[str, Any], precision: str
+) -> Model:
+    """The network of a manifest's entry, in the form (itself or `int8`) that is given."""
+    path = ENGINES / form["file"]
+    data, digest = _read(path)
+    if digest != form["sha256"]:
+        raise ModelError(f"{path} is damaged (its SHA-256 differs from the manifest): reinstall")
+    return Model(
+        name=name,
+        facts=NetworkFacts(scale=scale, colour=entry["colour"], value_max=entry["range"][1]),
+        radius=entry["receptive_field_radius"],
+        network=onnx.load_model_from_string(data),
+        precision=precision,
+        sha256=digest,
+        shipped=True,
+    )
+
+
+def in_fp32(model: Model) -> Model | None:
+    """The same network in full precision; None where it is that already, or has no such form."""
+    if model.precision == "fp16":
+        return replace(model, precision="fp32")
+    if model.precision == "fp32" or not model.shipped:
+        return None
+    entry = manifest()[model.name][f"x{model.scale}"]
+    return _from_entry(model.name, model.scale, entry, entry, "fp32")
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ModelError(f"cannot read the model {path}: {reason(exc)}") from exc
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _from_file(path: Path, scale: int | None, runner: Runner, precision: str) -> Model:
+    data, digest = _read(path)
+    try:
+        network = onnx.load_model_from_string(data)
+        onnx.load_external_data_for_model(network, str(path.parent))
+        onnx.checker.check_model(network)
+    except Exception as exc:  # protobuf's DecodeError, onnx's ValidationError, OSError ...
+        raise ModelError(f"{path} is not a valid ONNX file: {reason(exc)}") from exc
+    try:
+        facts, size = probe(inlinable(network), runner)
+    except (ModelError, BackendError) as exc:
+        raise ModelError(f"{path} is no super-resolution network vsr can run: {exc}") from exc
+    if scale not in (None, facts.scale):
+        raise UsageError(f"model '{path}' has no scale {scale}; it has: {facts.scale}")
+    return Model(
+        name=path.stem, facts=facts, radius=_UNKNOWN_RADIUS, fixed_size=size,
+        network=network, precision=_precision_of(network, path, runner, precision), sha256=digest,
+    )  # fmt: skip
+
+
+def _precision_of(network: onnx.ModelProto, path: Path, runner: Runner, asked: str) -> str:
+    """A quantised or half-precision file is what it is; a float one is run as asked."""
+    own = ""
+    if any(node.op_type == "QuantizeLinear" for node in network.graph.node):
+        own = "int8"
+    elif sole_input(network).type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+        own = "fp16"
+    if own and asked not in ("auto", own):
+        raise UsageError(f"{path} is an {own} network: it cannot be run in {asked}")
+    return own or _chosen(runner, asked, str(path), False)

@@ -1,0 +1,142 @@
+"""OpenVINO: the default where there is no NVIDIA GPU; CPUs of every make, Intel GPUs and NPUs."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from vsr.errors import BackendError, UsageError, reason
+from vsr.inference.cpu import has_int8_instructions
+from vsr.media.frame import Plane, Planes, now
+from vsr.network.graph import PlaneGraph
+from vsr.network.onnx_inputs import inlinable
+from vsr.network.rewrite.cpu import for_cpu
+
+try:
+    import openvino as ov
+except ImportError as exc:  # a broken install; it is a run-time dependency
+    raise BackendError(f"OpenVINO cannot be loaded ({reason(exc)}): pip install openvino") from exc
+
+MAX_REQUESTS: Final = 4
+"""Enough to keep a CPU busy; each request holds the network's activations."""
+
+
+class OpenVinoTicket:
+    """See `vsr.inference.backend.Ticket`."""
+
+    def __init__(self, engine: "OpenVinoEngine", request: Any) -> None:
+        self.started = self.finished = now()
+        self._engine, self._request = engine, request
+
+    def result(self) -> Planes:
+        """See `vsr.inference.backend.Ticket.result`."""
+        try:
+            self._request.wait()
+            # measured by OpenVINO: a callback of ours would need the interpreter's lock on its
+            # threads, and ends the process where a request is given up under way
+            self.finished = self.started + self._request.latency / 1000
+        except RuntimeError as exc:
+            raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
+        finally:
+            self._engine.free.append(self._request)
+        y, u, v = (np.array(t.data[0, 0]) for t in self._request.output_tensors)
+        return y, u, v
+
+
+class OpenVinoEngine:
+    """A compiled graph and its pool of asynchronous requests."""
+
+    def __init__(self, compiled: Any) -> None:
+        optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        # one more than it computes at once, so that it never waits for the next picture
+        self.slots = min(max(optimal, 1) + 1, MAX_REQUESTS)
+        self.free: deque[Any] = deque(compiled.create_infer_request() for _ in range(self.slots))
+
+    def submit(self, planes: Planes) -> OpenVinoTicket:
+        """See `vsr.inference.backend.Engine.submit`."""
+        if not self.free:
+            raise BackendError("more pictures submitted than the engine has slots")
+        request = self.free.popleft()
+        for tensor, plane in zip(request.input_tensors, planes, strict=True):
+            _copy(tensor, plane)
+        ticket = OpenVinoTicket(self, request)
+        request.start_async()
+        return ticket
+
+
+def _copy(tensor: Any, plane: Plane) -> None:
+    if tuple(tensor.shape[2:]) != plane.shape:
+        raise BackendError(f"a plane of {plane.shape} for an engine of {tuple(tensor.shape[2:])}")
+    tensor.data[0, 0] = plane
+
+
+class OpenVinoBackend:
+    """See `vsr.inference.backend.Backend`. Thread-safe apart from the engines it makes."""
+
+    name = "openvino"
+
+    def __init__(self, device: str, live: bool = False) -> None:
+        """`live`: all cores on one picture, for its latency; else on several, for their number."""
+        self._hint = "LATENCY" if live else "THROUGHPUT"
+        device = device.upper()
+        self._core = ov.Core()
+        known = self._core.available_devices
+        if device.split(".", maxsplit=1)[0].split(":", maxsplit=1)[0] not in {*known, "AUTO"}:
+            names = ", ".join(["AUTO", *known])
+            raise UsageError(f"OpenVINO has no device '{device}' here; it has: {names}")
+        self._device = device
+        self._asked = known[0] if device.startswith("AUTO") else device
+        try:
+            self.device = str(self._core.get_property(self._asked, "FULL_DEVICE_NAME")).strip()
+        except RuntimeError as exc:
+            raise UsageError(f"OpenVINO cannot use device '{device}': {_gist(exc)}") from exc
+
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        """See `vsr.inference.backend.Backend.choose_precision`."""
+        half = "FP16" in self._core.get_property(self._asked, "OPTIMIZATION_CAPABILITIES")
+        if wanted == "fp16" and not half:
+            raise UsageError(f"{self.device} does not compute in fp16: use fp32 or int8")
+        if wanted != "auto":
+            return wanted
+        if not self._asked.startswith("CPU"):
+            return "fp16" if half else "fp32"
+        return "int8" if int8 and has_int8_instructions() else "fp32"
+
+    def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> OpenVinoEngine:
+        """See `vsr.inference.backend.Backend.compile`; not batched, which would gain nothing."""
+        config = {
+            "PERFORMANCE_HINT": self._hint,
+            "PERFORMANCE_HINT_NUM_REQUESTS": MAX_REQUESTS,
+            # on CPUs with bfloat16 OpenVINO would use it unasked, and 8 bits of mantissa show
+            "INFERENCE_PRECISION_HINT": "f16" if graph.precision == "fp16" else "f32",
+        }
+        if self._asked.startswith("CPU") and graph.precision == "fp32":
+            graph = replace(graph, network=for_cpu(inlinable(graph.network)))
+        return OpenVinoEngine(self._compiled(graph.onnx(size), config))
+
+    def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
+        """See `vsr.inference.backend.Backend.is_built`: compiling takes no longer than loading."""
+        return True
+
+    def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
+        """See `vsr.inference.backend.Backend.run`."""
+        compiled = self._compiled(model, {"INFERENCE_PRECISION_HINT": "f32"})
+        try:
+            return [np.array(compiled([x])[0]) for x in inputs]
+        except RuntimeError as exc:
+            raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
+
+    def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
+        try:
+            return self._core.compile_model(self._core.read_model(model), self._device, config)
+        except RuntimeError as exc:
+            raise BackendError(f"OpenVINO cannot compile this network: {_gist(exc)}") from exc
+
+
+def _gist(exc: RuntimeError) -> str:
+    """OpenVINO's reason: its first paragraph says where in its source, then why, then advice."""
+    lines = [line.strip() for line in str(exc).strip().split("\n\n")[0].splitlines()]
+    told = [line for line in lines if not line.startswith("To facilitate")]
+    return told[-1].removeprefix("-- ") if told else "no reason given"

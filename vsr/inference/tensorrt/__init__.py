@@ -1,0 +1,1 @@
+"""Build, cache and run TensorRT and TensorRT-RTX engines."""

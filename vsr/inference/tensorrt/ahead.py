@@ -1,0 +1,218 @@
+"""Engines ahead of time: what `vsr build-engine` is asked for, done with the library at hand."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from vsr.errors import BackendError, OutputError, UsageError, reason
+from vsr.inference import models
+from vsr.inference.backend import load_backend
+from vsr.inference.cuda import load_cuda
+from vsr.inference.tensorrt.builder import (
+    DEFAULT_TARGETS,
+    Builder,
+    Gpu,
+    check_sizes,
+    parse_size,
+    rewritten,
+)
+from vsr.inference.tensorrt.cache import EngineCache
+from vsr.inference.tensorrt.library import (
+    RUNTIMES,
+    BuildOptions,
+    Library,
+    Sizes,
+    Step,
+    choose_precision,
+    load_library,
+)
+from vsr.inference.tensorrt.rtx_plan import read_plan
+from vsr.media.colour import UNSPECIFIED, Colour
+from vsr.network.graph import PlaneGraph
+
+MATRICES: Final = {"bt601": 6, "bt709": 1, "bt2020": 9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be built; every field is an option of `vsr build-engine`."""
+
+    model: str
+    scale: int | None = None
+    precision: str = "auto"
+    sizes: Sizes
+    batch: int = 1
+    matrix: str = "auto"
+    """A key of `MATRICES`, or what untagged video of the size is taken for."""
+    full_range: bool = False
+    runtime: str | None = None
+    targets: tuple[str, ...] = ()
+    fused: bool = False
+    """Whether residual-E blocks are computed by our kernel, as a plugin of TensorRT."""
+    output: Path | None = None
+    """Where to write the plan as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What came of an order."""
+
+    path: Path
+    bytes: int
+    cached: bool
+    seconds: float
+
+
+class _Runner:
+    """Stands in for a backend where engines are built for other machines."""
+
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        return choose_precision(wanted)
+
+    def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
+        return load_backend("openvino").run(model, inputs)
+
+
+def sizes(only: str | None, bounds: tuple[str | None, str | None, str | None]) -> Sizes:
+    """The sizes of `--size`, or of `--min`, `--opt` and `--max`. Raises UsageError."""
+    given = [text for text in bounds if text]
+    if only and not given:
+        return Sizes.only(parse_size(only))
+    if only or len(given) != len(bounds):
+        raise UsageError("give --size WxH, or all of --min, --opt and --max")
+    least, best, most = (parse_size(text) for text in given)
+    return Sizes(least=least, best=best, most=most)
+
+
+def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> Done:
+    """Build, or find built. Raises VsrError."""
+    library = _library(order.runtime)
+    graph = _graph(order)
+    targets, gpu = _targets(order.targets, library)
+    options = BuildOptions(sizes=order.sizes, batch=order.batch, targets=targets, fused=order.fused)
+    began = time.perf_counter()
+    engine = Builder(library, cache).build(graph, options, gpu, on_step)
+    if order.output:
+        try:
+            cache.write(order.output, engine.plan)
+        except OSError as exc:
+            raise OutputError(f"cannot write {order.output}: {reason(exc)}") from exc
+    return Done(
+        path=order.output or engine.path, bytes=len(engine.plan), cached=engine.cached,
+        seconds=time.perf_counter() - began,
+    )  # fmt: skip
+
+
+def write_graph(order: Order, path: Path, cache: EngineCache) -> int:
+    """Write the planes-to-planes ONNX that an engine is built from; returns its bytes.
+
+    For `trtexec`, Netron, or a runtime of one's own: y, u, v in and y_out, u_out, v_out, uint8.
+    """
+    ready, _ = rewritten(_graph(order))
+    data = ready.onnx(order.sizes.best if order.sizes.fixed else None, order.batch)
+    try:
+        cache.write(path, data)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
+    return len(data)
+
+
+def _graph(order: Order) -> PlaneGraph:
+    check_sizes(order.sizes)
+    model = models.find(order.model, order.scale, _Runner(), order.precision)
+    if model.fixed_size and not (order.sizes.fixed and order.sizes.holds(model.fixed_size)):
+        width, height = model.fixed_size
+        raise UsageError(f"'{order.model}' takes pictures of {width}x{height} only")
+    return model.graph(_colour(order))
+
+
+def _colour(order: Order) -> Colour:
+    return Colour.from_tags(
+        matrix=MATRICES.get(order.matrix, UNSPECIFIED), range_=2 if order.full_range else 1,
+        primaries=UNSPECIFIED, transfer=UNSPECIFIED, height=order.sizes.best[1], pix_fmt="",
+    )  # fmt: skip
+
+
+def _library(runtime: str | None) -> Library:
+    """The runtime asked for, or the first that is installed."""
+    if runtime:
+        return load_library(runtime)
+    errors = []
+    for name in RUNTIMES:
+        try:
+            return load_library(name)
+        except BackendError as exc:
+            errors.append(str(exc))
+    raise BackendError(errors[-1])
+
+
+def _targets(asked: tuple[str, ...], library: Library) -> tuple[tuple[str, ...], Gpu | None]:
+    """The targets to name to the library, and the GPU in this machine where it is meant.
+
+    Unasked, TensorRT builds for this GPU and TensorRT-RTX for every GeForce it is made for.
+    """
+    if asked == ("current",) or (not asked and not library.rtx):
+        gpu = current_gpu(0)
+        return ((gpu.target,) if library.rtx else ()), gpu
+    if "current" in asked:
+        asked = tuple(current_gpu(0).target if t == "current" else t for t in asked)
+    return tuple(dict.fromkeys(asked)) or DEFAULT_TARGETS, None
+
+
+def current_gpu(device: int) -> Gpu:
+    """The GPU in this machine. Raises BackendError without one."""
+    cuda = load_cuda(device)
+    major, minor = cuda.compute_capability
+    return Gpu(name=cuda.name, target=f"sm{major}{minor}")
+
+
+def explain(order: Order, cache: EngineCache) -> list[str]:
+    """What the rewrites change, and layers and activation memory before and after, as lines.
+
+    Kernels and their memory are read from the plan, which is possible for TensorRT-RTX only.
+    """
+    graph = _graph(order)
+    after, notes = rewritten(graph)
+    size = order.sizes.most
+    lines = [f"{graph.label}, {graph.precision}, {size[0]}x{size[1]}"]
+    lines += [f"  rewritten: {note}" for note in notes or ("nothing",)]
+    forms = {"before": graph, "after": after}
+    rows: dict[str, list[str]] = {
+        "layers": [str(_layers(form)) for form in forms.values()],
+    }
+    try:
+        library = _library(order.runtime)
+    except BackendError as exc:
+        lines.append(f"  kernels and memory are not known: {exc}")
+        library = None
+    if library is not None and library.rtx:
+        targets, _ = _targets(order.targets, library)
+        before, found = ("-", "-"), _plan_facts(library, after, order, targets)
+        with suppress(BackendError):  # such as 8-bit codes that are not symmetric yet
+            before = _plan_facts(library, graph, order, targets)
+        rows["kernels"], rows["activation memory, MB"] = map(list, zip(before, found, strict=True))
+    lines.append(f"  {'':<24}{'before':>10}{'after':>10}")
+    lines += [
+        f"  {name:<24}" + "".join(f"{v:>10}" for v in values) for name, values in rows.items()
+    ]
+    return lines
+
+
+def _layers(graph: PlaneGraph) -> int:
+    return len(onnx.load_model_from_string(graph.onnx(None)).graph.node)
+
+
+def _plan_facts(
+    library: Library, graph: PlaneGraph, order: Order, targets: tuple[str, ...]
+) -> tuple[str, str]:
+    """(kernels, MB of activations) of a graph as the library builds it for the first target."""
+    sizes = Sizes.only(order.sizes.most)
+    options = BuildOptions(sizes=sizes, batch=order.batch, targets=targets[:1])
+    facts: Any = read_plan(library.build(graph.onnx(sizes.best, order.batch), options).plan)
+    program = facts.programs[0]
+    return str(len(program.kernels)), f"{program.activation_bytes / 1e6:.1f}"

@@ -1,0 +1,217 @@
+"""ONNX -> engine in the user's cache: for the GPU in this machine, or with RTX for others."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from onnx import load_model_from_string
+
+from vsr.errors import UsageError
+from vsr.inference.kernels import plugin
+from vsr.inference.tensorrt.cache import DamagedError, EngineCache, EngineKey, Entry
+from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, Step
+from vsr.network.graph import PlaneGraph
+from vsr.network.rewrite.gpu import for_tensorrt
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TARGETS: Final = ("sm75", "sm86", "sm89", "sm120")
+"""GeForce RTX 20 to 50: what `vsr build-engine --runtime tensorrt-rtx` builds for unasked."""
+_BOUNDS: Final = (16, 16384)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """The GPU an engine is built on or runs on."""
+
+    name: str
+    target: str
+    """Its compute capability, such as `sm86`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """A plan and where it is kept."""
+
+    plan: bytes
+    path: Path
+    cached: bool
+    key: EngineKey
+
+
+def check_sizes(sizes: Sizes) -> None:
+    """Raises UsageError for a range that no engine can have."""
+    low, high = _BOUNDS
+    for width, height in (sizes.least, sizes.best, sizes.most):
+        if not (low <= width <= high and low <= height <= high):
+            raise UsageError(f"pictures are {low}x{low} to {high}x{high}, not {width}x{height}")
+        if not sizes.fixed and (width % 2 or height % 2):
+            raise UsageError(f"--min, --opt and --max must be even, not {width}x{height}")
+    if not sizes.holds(sizes.best):
+        raise UsageError("--opt must lie between --min and --max")
+
+
+def rewritten(graph: PlaneGraph) -> tuple[PlaneGraph, tuple[str, ...]]:
+    """The graph as TensorRT gets it, and what was changed, in words."""
+    result = for_tensorrt(graph.network, graph.precision)
+    return replace(graph, network=result.network), result.notes
+
+
+def label(graph: PlaneGraph) -> str:
+    """Model, scale, precision and colour for a file name; luma networks know no matrix."""
+    matrix = f"-matrix{graph.colour.matrix}" if graph.facts.colour == "rgb" else ""
+    full = "-full" if graph.colour.full_range else ""
+    return f"{graph.label}-{graph.precision}{matrix}{full}"
+
+
+class Builder:
+    """Builds engines with one library into one cache. Thread-safe as the library is."""
+
+    def __init__(self, library: Library, cache: EngineCache | None = None) -> None:
+        self.library = library
+        self.cache = cache or EngineCache()
+
+    def build(
+        self,
+        graph: PlaneGraph,
+        options: BuildOptions,
+        gpu: Gpu | None = None,
+        on_step: Step | None = None,
+    ) -> Engine:
+        """The engine of a graph (not yet rewritten), from the cache where it is there.
+
+        `gpu` is the one in this machine and None when building for others. Raises BackendError.
+        """
+        check_sizes(options.sizes)
+        ready, notes = rewritten(graph)
+        onnx = ready.onnx(options.sizes.best if options.sizes.fixed else None, options.batch)
+        if options.fused:
+            onnx, blocks = self._fused(onnx, gpu)
+            notes += (f"{blocks} residual-E blocks in our kernel, which no GPU has timed yet",)
+        key = self._key(graph, onnx, options, gpu)
+
+        def make() -> tuple[bytes, dict[str, Any]]:
+            began = time.perf_counter()
+            timing = self._timing_cache(gpu)
+            known = timing.read_bytes() if timing and timing.exists() else b""
+            built = self.library.build(onnx, replace(options, timing_cache=known), on_step)
+            if timing and built.timing_cache:
+                self.cache.write(timing, built.timing_cache)
+            seconds = round(time.perf_counter() - began, 2)
+            return built.plan, {"rewrites": list(notes), "seconds": seconds}
+
+        plan, path, cached = self.cache.get(key, make)
+        return Engine(plan=plan, path=path, cached=cached, key=key)
+
+    def _fused(self, onnx: bytes, gpu: Gpu | None) -> tuple[bytes, int]:
+        """The graph with our kernel as a plugin, and in how many places."""
+        if self.library.rtx or gpu is None:
+            raise UsageError("--fused needs TensorRT and its GPU: TensorRT-RTX takes no plugins")
+        plugin.register(int(gpu.target.removeprefix("sm")))
+        model, blocks = plugin.fuse_residual_e(load_model_from_string(onnx))
+        if not blocks:
+            raise UsageError("--fused: this network has no residual-E blocks, CARN-M has")
+        return model.SerializeToString(), blocks
+
+    def find(
+        self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int, gpu: Gpu
+    ) -> Engine | None:
+        """A cached engine that serves pictures of `size` on `gpu`: of that size, or of a range.
+
+        So an engine built elsewhere for several GPUs, or for a range of sizes, is used. `forms` are
+        equal graphs, any of which will do.
+        """
+        ready = [rewritten(form)[0] for form in forms]
+        hashes: dict[bool, set[str]] = {}
+        # those of one size first, which are faster
+        for entry in sorted(self.cache.entries(), key=lambda entry: entry.key.sizes.count("-")):
+            if not self._may_serve(entry.key, batch, gpu):
+                continue
+            try:
+                sizes = parse_sizes(entry.key.sizes)
+            except UsageError as exc:  # nobody but us writes it
+                log.warning("the cached engine %s is damaged (%s)", entry.path.name, exc)
+                continue
+            if not sizes.takes(size):
+                continue
+            if sizes.fixed not in hashes:
+                shape = size if sizes.fixed else None
+                hashes[sizes.fixed] = {_sha256(form.onnx(shape, batch)) for form in ready}
+            if entry.key.graph in hashes[sizes.fixed]:
+                plan = self._loaded(entry)
+                if plan is not None:
+                    return Engine(plan=plan, path=entry.path, cached=True, key=entry.key)
+        return None
+
+    def _loaded(self, entry: Entry) -> bytes | None:
+        try:
+            return self.cache.load(entry)
+        except DamagedError as exc:
+            log.warning("the cached engine %s %s: it is not used", entry.path.name, exc)
+            return None
+
+    def _may_serve(self, key: EngineKey, batch: int, gpu: Gpu) -> bool:
+        library = (self.library.name, self.library.version)
+        same = (key.runtime, key.version, key.batch) == (*library, batch)
+        return same and gpu.target in key.targets and key.gpu in ("", gpu.name)
+
+    def _key(
+        self, graph: PlaneGraph, onnx: bytes, options: BuildOptions, gpu: Gpu | None
+    ) -> EngineKey:
+        tuned = gpu is not None and not self.library.rtx
+        targets = options.targets or ((gpu.target,) if gpu else ())
+        return EngineKey(
+            label=label(graph) + ("-fused" if options.fused else ""), graph=_sha256(onnx),
+            sizes=str(options.sizes), batch=options.batch,
+            runtime=self.library.name, version=self.library.version,
+            targets=tuple(sorted(targets, key=_number)), gpu=gpu.name if gpu and tuned else "",
+        )  # fmt: skip
+
+    def _timing_cache(self, gpu: Gpu | None) -> Path | None:
+        if self.library.rtx or gpu is None:
+            return None
+        return self.cache.folder / f"timing-{self.library.version}-{gpu.target}.cache"
+
+
+def _number(target: str) -> int:
+    digits = target.removeprefix("sm")
+    if not digits.isdecimal():
+        raise UsageError(f"'{target}' is no target: they look like sm86, or 'current'")
+    return int(digits)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`640x360` -> (640, 360). Raises UsageError."""
+    width, cross, height = text.lower().partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise UsageError(f"'{text}' is no picture size: write it like 640x360")
+    return int(width), int(height)
+
+
+def parse_sizes(text: str) -> Sizes:
+    """What `str(Sizes)` wrote."""
+    sizes = [parse_size(part) for part in text.split("-")]
+    return Sizes(least=sizes[0], best=sizes[len(sizes) // 2], most=sizes[-1])
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """The cache for people, one engine a line."""
+    if not entries:
+        return "no engines are built"
+    lines = [f"{'engine':<44} {'size':<24} {'runtime':<24} {'GPUs':<22} {'MB':>6}"]
+    for entry in entries:
+        key = entry.key
+        sizes = f"{key.sizes} x{key.batch}" if key.batch > 1 else key.sizes
+        lines.append(
+            f"{key.label:<44} {sizes:<24} {key.runtime + ' ' + key.version:<24} "
+            f"{key.gpu or '+'.join(key.targets):<22} {entry.plan_bytes / 1e6:>6.1f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,282 @@
+"""An engine in its context on an NVIDIA GPU, fed from and emptied into pinned memory.
+
+Three streams (copy in, compute, copy out) are ordered by events, so that picture k+1 is uploaded
+and picture k-1 fetched while k is computed. A slot holds one batch on both sides of the bus; three
+slots make the ring. Decoded planes are copied once, into pinned memory; results are views of pinned
+memory that returns to its pool when the encoder has let go of the last of them.
+"""
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from vsr.errors import BackendError
+from vsr.inference.cuda import Cuda, DeviceBuffer, Event, Graph, PinnedBuffer, PinnedPool
+from vsr.inference.tensorrt.context import keep, new_context
+from vsr.inference.tensorrt.library import Library
+from vsr.media.frame import Plane, Planes, now
+
+log = logging.getLogger(__name__)
+
+RING: Final = 3
+"""Batches under way: one is uploaded, one computed, one fetched."""
+ALIGNMENT: Final = 256
+"""Bytes on which every tensor in device memory begins, which TensorRT asks for."""
+_NAMES: Final = ("y", "u", "v")
+_WARM_UPS: Final = 3
+"""Batches before the first frame: kernels are chosen, compiled and captured in them."""
+IN_ENCODER: Final = 65
+"""Results that an encoder may keep: one more than threads, where each has a picture of its own, of
+which FFmpeg allows 64 (MAX_THREADS in frame_thread_encoder.c). x264 and most others keep none."""
+IN_QUEUES: Final = 12
+"""Results between us and the encoder: `vsr.files.pipeline.DEPTH`, what stands before and behind
+that queue, and what a relay shows again and in its status page."""
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Block:
+    """Three planes of a batch in one piece of memory, each uint8 [batch, 1, height, width]."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """(height, width) of y, u and v."""
+    batch: int
+
+    def offset(self, plane: int, index: int = 0) -> int:
+        """Where a plane of picture `index` begins."""
+        before = sum(_aligned(self.batch * h * w) for h, w in self.shapes[:plane])
+        height, width = self.shapes[plane]
+        return before + index * height * width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole block."""
+        return sum(_aligned(self.batch * h * w) for h, w in self.shapes)
+
+
+@dataclass(eq=False)
+class _Slot:
+    """Buffers and events of one batch on its way to the GPU and back."""
+
+    pinned: PinnedBuffer
+    device_in: DeviceBuffer
+    device_out: DeviceBuffer
+    began: Event
+    uploaded: Event
+    computed: Event
+    fetched: Event
+    graph: Graph | None = None
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Pictures that go together. It outlives its slot: results are in memory of their own."""
+
+    slot: _Slot
+    taken: int = 0
+    """Pictures in it."""
+    launched: float = 0.0
+    """When it went off; 0 while it is being filled."""
+    finished: float = 0.0
+    """When the GPU had it ready; 0 while the slot is not free again."""
+    results: list[Planes] = field(default_factory=list)
+
+
+class TensorRtTicket:
+    """See `vsr.inference.backend.Ticket`; the planes are views of pinned memory."""
+
+    def __init__(self, engine: "TensorRtEngine", batch: _Batch, index: int) -> None:
+        self._engine, self._batch, self._index = engine, batch, index
+        self.started = now()
+        self.finished = 0.0
+
+    def result(self) -> Planes:
+        """See `vsr.inference.backend.Ticket.result`."""
+        planes, self.finished = self._engine.collect(self._batch, self._index)
+        return planes
+
+
+class TensorRtEngine:
+    """See `vsr.inference.backend.Engine`. One picture size, one context, its own streams."""
+
+    def __init__(
+        self, library: Library, cuda: Cuda, plan: bytes, size: tuple[int, int], kept: Path
+    ) -> None:
+        """`kept` is the file of RTX's runtime cache: kernels compiled for this GPU before."""
+        self._library, self._cuda = library, cuda
+        cuda.activate()
+        self._engine = library.deserialize(plan)
+        self._context, runtime_cache = new_context(library, self._engine, kept)
+        self._in, self._out = self._blocks(size)
+        self.slots = RING * self._in.batch
+        self._upload, self._compute, self._fetch = (cuda.stream() for _ in range(3))
+        most = self.slots + IN_QUEUES + IN_ENCODER  # a limit: only what is needed is allocated
+        self._pool = PinnedPool(cuda.pinned, most * self._picture_out)
+        self._free = deque(self._new_slot() for _ in range(RING))
+        self._filling: _Batch | None = None
+        self._under_way: deque[_Batch] = deque()
+        self._uncollected = 0
+        self._warm_up()
+        if runtime_cache is not None:
+            keep(runtime_cache, kept)
+
+    def submit(self, planes: Planes) -> TensorRtTicket:
+        """As `Engine.submit`; a batch starts when it is full or waited for."""
+        self._cuda.activate()
+        if self._uncollected == self.slots:
+            raise BackendError("more pictures submitted than the engine has slots")
+        if self._filling is None:
+            self._filling = _Batch(self._free_slot())
+        batch = self._filling
+        for k, plane in enumerate(planes):
+            if plane.shape != self._in.shapes[k]:
+                raise BackendError(
+                    f"a plane of {plane.shape} for an engine of {self._in.shapes[k]}"
+                )
+            offset = self._in.offset(k, batch.taken)
+            np.copyto(batch.slot.pinned.array(plane.shape, np.uint8, offset), plane)
+        ticket = TensorRtTicket(self, batch, batch.taken)
+        batch.taken += 1
+        self._uncollected += 1
+        if batch.taken == self._in.batch:
+            self._launch(batch)
+        return ticket
+
+    def collect(self, batch: _Batch, index: int) -> tuple[Planes, float]:
+        """Wait for one picture of a batch; returns it and when the GPU had it ready."""
+        self._cuda.activate()
+        if not batch.launched:  # nobody fills it up
+            self._launch(batch)
+        if not batch.finished:
+            self._finish(batch)
+        self._uncollected -= 1
+        return batch.results[index], batch.finished
+
+    def milliseconds(self, batches: int) -> float:
+        """Mean time the GPU computes a batch, copies not counted, by CUDA events."""
+        begin, end = self._cuda.event(timing=True), self._cuda.event(timing=True)
+        slot = self._free[0]
+        begin.record(self._compute)
+        for _ in range(batches):
+            self._execute(slot)
+        end.record(self._compute)
+        end.synchronize()
+        return end.elapsed_ms(begin) / batches
+
+    def _blocks(self, size: tuple[int, int]) -> tuple[Block, Block]:
+        """The context's tensors, after it was told the size."""
+        context = self._context
+        width, height = size
+        shapes = [(height, width), *[(-(-height // 2), -(-width // 2))] * 2]
+        for name, shape in zip(_NAMES, shapes, strict=True):
+            batch = int(self._engine.get_tensor_profile_shape(name, 0)[1][0])
+            if not context.set_input_shape(name, (batch, 1, *shape)):
+                raise self._library.failure(f"refuses pictures of {width}x{height}")
+        if list(context.infer_shapes()):
+            raise self._library.failure("does not know the size of its result")
+        out = [tuple(context.get_tensor_shape(f"{name}_out")) for name in _NAMES]
+        return (
+            Block(tuple(shapes), batch),
+            Block(tuple((int(h), int(w)) for _, _, h, w in out), batch),
+        )
+
+    @property
+    def _picture_out(self) -> int:
+        return sum(height * width for height, width in self._out.shapes)
+
+    def _new_slot(self) -> _Slot:
+        cuda = self._cuda
+        return _Slot(
+            cuda.pinned(self._in.nbytes), cuda.device(self._in.nbytes),
+            cuda.device(self._out.nbytes), cuda.event(timing=True), cuda.event(),
+            cuda.event(), cuda.event(timing=True),
+        )  # fmt: skip
+
+    def _free_slot(self) -> _Slot:
+        """A slot for the next batch, waited for when a batch that has it is not collected yet."""
+        if not self._free:
+            self._finish(self._under_way[0])
+        return self._free.popleft()
+
+    def _finish(self, batch: _Batch) -> None:
+        """Wait for a batch and free its slot."""
+        slot = batch.slot
+        slot.fetched.synchronize()
+        batch.finished = batch.launched + slot.fetched.elapsed_ms(slot.began) / 1000
+        self._under_way.remove(batch)
+        self._free.append(slot)
+
+    def _launch(self, batch: _Batch) -> None:
+        """Queue a batch's whole way: up, through the network, down."""
+        cuda, slot, began = self._cuda, batch.slot, now()
+        if batch is self._filling:
+            self._filling = None
+        slot.began.record(self._upload)
+        cuda.copy_in(slot.device_in.address, slot.pinned.address, self._in.nbytes, self._upload)
+        slot.uploaded.record(self._upload)
+        self._compute.wait(slot.uploaded)
+        self._execute(slot)
+        slot.computed.record(self._compute)
+        self._fetch.wait(slot.computed)
+        batch.results = [self._fetched(slot, index) for index in range(batch.taken)]
+        slot.fetched.record(self._fetch)
+        batch.launched = began
+        self._under_way.append(batch)
+
+    def _fetched(self, slot: _Slot, index: int) -> Planes:
+        """Views of pinned memory into which a picture is on its way."""
+        memory = self._pool.take(self._picture_out)
+        planes: list[Plane] = []
+        begin = 0
+        for k, (height, width) in enumerate(self._out.shapes):
+            part = memory[begin : begin + height * width]
+            source = slot.device_out.address + self._out.offset(k, index)
+            self._cuda.copy_out(part.ctypes.data, source, part.nbytes, self._fetch)
+            planes.append(part.reshape(height, width))
+            begin += height * width
+        return planes[0], planes[1], planes[2]
+
+    def _execute(self, slot: _Slot) -> None:
+        if slot.graph is not None:
+            slot.graph.launch(self._compute)
+            return
+        for suffix, block, memory in (
+            ("", self._in, slot.device_in),
+            ("_out", self._out, slot.device_out),
+        ):
+            for k, name in enumerate(_NAMES):
+                address = memory.address + block.offset(k)
+                self._context.set_tensor_address(f"{name}{suffix}", address)
+        if not self._context.execute_async_v3(self._compute.handle):
+            raise self._library.failure("failed while running")
+
+    def _warm_up(self) -> None:
+        """Run every slot, then capture TensorRT's launches as graphs; RTX does that itself."""
+        y, u, v = (np.full(shape, 128, np.uint8) for shape in self._in.shapes)
+        for _ in range(_WARM_UPS):
+            tickets = [self.submit((y, u, v)) for _ in range(self.slots)]
+            for ticket in tickets:
+                ticket.result()
+        if self._library.rtx or not self._cuda.can_capture:
+            return
+        for slot in self._free:
+            try:
+                slot.graph = self._captured(slot)
+            except BackendError as exc:  # runs as before, with more work for the CPU
+                log.debug("no CUDA graph: %s", exc)
+                return
+
+    def _captured(self, slot: _Slot) -> Graph:
+        self._compute.begin_capture()
+        try:
+            self._execute(slot)
+        finally:  # also after a failure, or the stream would record for ever
+            graph = self._compute.end_capture()
+        return graph

@@ -1,0 +1,286 @@
+"""TensorRT and TensorRT-RTX as one library: found, asked for engines, and made to say what failed.
+
+Their Python interfaces are nearly one (shared facts: RTX adds compute capabilities and a runtime
+cache, TensorRT timing caches and plugins). Both answer with None where Python would raise, and tell
+the reason to a logger of which the process has one; here that reason becomes the error.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from vsr.errors import BackendError, OutOfMemoryError, PlanError, UsageError, reason
+
+log = logging.getLogger(__name__)
+
+RUNTIMES: Final[dict[str, tuple[str, ...]]] = {
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+"""Runtime -> the modules that may hold it; RTX's wheels are a package and bare bindings."""
+_INSTALL: Final = {
+    "tensorrt": "pip install 'vsr-stream[tensorrt]' --extra-index-url https://pypi.nvidia.com",
+    "tensorrt-rtx": "pip install 'vsr-stream[tensorrt-rtx]'",
+}
+RTX_TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
+"""What TensorRT-RTX 1.7 builds for; checked against the library's own list."""
+_VALIDITY: Final = {
+    1: "it is of another version of TensorRT-RTX",
+    2: "it was built for other GPUs",
+    4: "the NVIDIA driver is too old for it",
+    8: "the CUDA runtime is too old for it",
+    16: "the GPU has too little memory for it",
+    32: "it is damaged",
+    64: "CUDA failed",
+}
+Step = Callable[[str, int, int], bool]
+"""Told of (phase, step, steps); False cancels the build."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Picture sizes (width, height) an engine takes: one, or a range with the size to tune for."""
+
+    least: tuple[int, int]
+    best: tuple[int, int]
+    most: tuple[int, int]
+
+    @classmethod
+    def only(cls, size: tuple[int, int]) -> "Sizes":
+        """One size and no other."""
+        return cls(least=size, best=size, most=size)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is one size."""
+        return self.least == self.most
+
+    def holds(self, size: tuple[int, int]) -> bool:
+        """Whether pictures of that size fit the range."""
+        bounds = zip(self.least, size, self.most, strict=True)
+        return all(low <= n <= high for low, n, high in bounds)
+
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Whether an engine for this range can have pictures of that size: free ones are even."""
+        whole = size[0] % 2 == size[1] % 2 == 0
+        return self.holds(size) and (self.fixed or whole)
+
+    def __str__(self) -> str:
+        sizes = (self.best,) if self.fixed else (self.least, self.best, self.most)
+        return "-".join(f"{w}x{h}" for w, h in sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How an engine is built, beside its graph."""
+
+    sizes: Sizes
+    batch: int = 1
+    targets: tuple[str, ...] = ()
+    """Compute capabilities such as `sm86`; none: the GPU in this machine."""
+    timing_cache: bytes = b""
+    fused: bool = False
+    """Whether the graph holds plugin nodes of `vsr.inference.kernels.plugin`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A serialized engine, and what the next build is quicker with."""
+
+    plan: bytes
+    timing_cache: bytes = b""
+
+
+class Library:
+    """One loaded runtime. Builds may run on any thread; one at a time shares the logger's lines."""
+
+    def __init__(self, name: str, trt: Any) -> None:
+        self.name, self.trt = name, trt
+        self.version = str(trt.__version__)
+        self.rtx = hasattr(trt, "ComputeCapability")
+        self.lines: list[str] = []
+        self.logger = _logger(trt, self.lines)
+
+    def build(self, graph: bytes, options: BuildOptions, on_step: Step | None = None) -> Built:
+        """The engine of a planes-to-planes graph. Raises BackendError with the builder's words."""
+        trt, self.lines[:] = self.trt, []
+        try:
+            builder = trt.Builder(self.logger)
+        except TypeError as exc:  # pybind11 when the library returns a null pointer
+            raise self.failure("cannot start") from exc
+        flags = trt.NetworkDefinitionCreationFlag
+        asked = 1 << int(flags.STRONGLY_TYPED)
+        if options.fused:
+            asked |= 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+        network = builder.create_network(asked)
+        parser = trt.OnnxParser(network, self.logger)
+        if not parser.parse(graph):
+            told = [_told(parser.get_error(k)) for k in range(parser.num_errors)]
+            raise self.failure("cannot read this network", told)
+        config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is asked for where fp16 is not enough
+        self._set_targets(config, options.targets)
+        if not options.sizes.fixed:
+            self._add_profile(builder, config, network, options)
+        timing = self._start_timing(config, options)
+        if on_step is not None:
+            config.progress_monitor = _monitor(trt, on_step)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise self.failure("cannot build this engine")
+        saved = bytes(timing.serialize()) if timing is not None else b""
+        return Built(plan=bytes(plan), timing_cache=saved)
+
+    def _set_targets(self, config: Any, targets: tuple[str, ...]) -> None:
+        if not targets:
+            return
+        if not self.rtx:
+            raise UsageError(
+                f"TensorRT builds for the GPU in this machine only, not for {', '.join(targets)}: "
+                "use --runtime tensorrt-rtx"
+            )
+        config.num_compute_capabilities = len(targets)
+        for k, target in enumerate(targets):
+            capability = getattr(self.trt.ComputeCapability, target.upper(), None)
+            try:
+                done = capability is not None and config.set_compute_capability(capability, k)
+            except (TypeError, ValueError, RuntimeError):
+                done = False
+            if not done:
+                raise UsageError(
+                    f"TensorRT-RTX {self.version} cannot build for {target}; "
+                    f"it can for {', '.join(RTX_TARGETS)}"
+                )
+
+    def _add_profile(self, builder: Any, config: Any, network: Any, options: BuildOptions) -> None:
+        profile = builder.create_optimization_profile()
+        for k in range(network.num_inputs):
+            name = network.get_input(k).name
+            step = 1 if name == "y" else 2  # 4:2:0
+            sizes = (options.sizes.least, options.sizes.best, options.sizes.most)
+            shapes = [(options.batch, 1, h // step, w // step) for w, h in sizes]
+            profile.set_shape(name, *shapes)
+        if config.add_optimization_profile(profile) < 0:
+            raise self.failure("refuses these sizes")
+
+    def _start_timing(self, config: Any, options: BuildOptions) -> Any:
+        """TensorRT measures kernels on the GPU and can remember them; RTX does not measure."""
+        if self.rtx:
+            return None
+        timing = config.create_timing_cache(options.timing_cache)
+        if timing is not None and config.set_timing_cache(timing, ignore_mismatch=False):
+            return timing
+        timing = config.create_timing_cache(b"")  # of another version or GPU: begin anew
+        config.set_timing_cache(timing, ignore_mismatch=False)
+        return timing
+
+    def why_invalid(self, plan: bytes) -> str | None:
+        """Why an engine cannot run on this machine, None when it can (or nobody can tell)."""
+        runtime = self.trt.Runtime(self.logger)
+        if not hasattr(runtime, "get_engine_validity"):
+            return None
+        validity, bits = runtime.get_engine_validity(plan)
+        if validity != self.trt.EngineValidity.INVALID:
+            return None
+        told = [words for bit, words in _VALIDITY.items() if int(bits) & bit]
+        return ", ".join(told) or "no NVIDIA driver or GPU answers"
+
+    def deserialize(self, plan: bytes) -> Any:
+        """The engine of a plan. Raises PlanError when it cannot be used here."""
+        self.lines[:] = []
+        runtime = self.trt.Runtime(self.logger)
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self.failure("cannot load this engine", kind=PlanError)
+        return engine
+
+    def failure(
+        self, what: str, told: list[str] | None = None, kind: type[BackendError] = BackendError
+    ) -> BackendError:
+        """The error for a None, with the library's own last words."""
+        lines = told or self.lines or ["it does not say why"]
+        words = " ".join(lines[-1].split())
+        # CUDA writes `out of memory`, TensorRT `OutOfMemory`; more words may follow
+        memory = any("outofmemory" in line.lower().replace(" ", "") for line in lines)
+        kind = OutOfMemoryError if memory else kind
+        return kind(f"{self.title} {what}: {words[:400]}")
+
+    @property
+    def title(self) -> str:
+        """Name and version for people."""
+        return f"{'TensorRT-RTX' if self.rtx else 'TensorRT'} {self.version}"
+
+
+def _told(error: Any) -> str:
+    """The parser's words; the operator is named where they do not."""
+    operator, words = str(error.node_operator()), str(error.desc())
+    return f"{operator}: {words}" if operator and operator not in words else words
+
+
+def _logger(trt: Any, lines: list[str]) -> Any:
+    """The process's one logger: errors are kept in `lines`, everything goes to `-v`."""
+    levels = {
+        trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
+        trt.ILogger.Severity.ERROR: logging.ERROR,
+    }
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # no stubs
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if levels.get(severity):
+                lines.append(message)
+            log.debug("%s", message)
+
+    return Logger()
+
+
+def _monitor(trt: Any, on_step: Step) -> Any:
+    """Passes the builder's phases on; called from several threads."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # no stubs
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self._steps[name] = steps
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return on_step(name, step + 1, self._steps.get(name, 0))
+
+        def phase_finish(self, name: str) -> None:
+            self._steps.pop(name, None)
+
+    return Monitor()
+
+
+@cache
+def load_library(name: str) -> Library:
+    """TensorRT or TensorRT-RTX, loaded once: the process has room for one logger of each.
+
+    Raises BackendError with the command that installs it.
+    """
+    found: BaseException | None = None
+    for module in RUNTIMES[name]:
+        try:
+            return Library(name, importlib.import_module(module))
+        except ModuleNotFoundError as exc:
+            found = found or exc
+        except (ImportError, OSError) as exc:  # installed, but its own libraries are not
+            raise BackendError(
+                f"{name} cannot be loaded ({reason(exc)}): {_INSTALL[name]}"
+            ) from exc
+    raise BackendError(f"{name} is not installed: {_INSTALL[name]}") from found
+
+
+def choose_precision(wanted: str) -> str:
+    """What `auto` means: half precision, for which Tensor Cores are made and which costs 0.01 dB.
+
+    int8 only when asked for: TensorRT-RTX has no convolution that quantises its own output.
+    """
+    return "fp16" if wanted == "auto" else wanted

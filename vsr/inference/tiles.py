@@ -1,0 +1,155 @@
+"""Cuts pictures that are too large for a network into tiles, and joins what is made of them."""
+
+from dataclasses import dataclass
+from math import isqrt
+from typing import Final
+
+import numpy as np
+
+from vsr.inference.models import Model
+from vsr.media.frame import Plane, Planes
+from vsr.network.graph import PlaneFormat
+
+MAX_TILE_PIXELS: Final = 1280 * 720
+"""Largest picture given to an x2 network at once: activations take gigabytes beyond that."""
+_LEAST_TILE_PIXELS: Final = 128 * 72
+"""Where a device without memory for that is given up."""
+_CHROMA_MARGIN: Final = 8
+"""What chroma resampling looks at around the network's own receptive field, in luma pixels."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis in LR luma pixels; only the picture's end may be odd."""
+
+    start: int
+    """Where the tile begins in the picture."""
+    keep: tuple[int, int]
+    """The part of the picture taken from this tile; the rest is overlap."""
+
+
+def spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """Cover 0..length with tiles of `tile` that overlap by at least 2 x `overlap`.
+
+    `overlap` is even, tile <= length, and both are even or both odd, so that every tile starts on
+    a chroma sample; every kept part is at least `overlap` away from the edges of its tile, except
+    at the edges of the picture.
+    """
+    if tile == length:
+        return [Span(0, (0, length))]
+    starts = [*range(0, length - tile, tile // 2 * 2 - 2 * overlap), length - tile]
+    cuts = [0, *(start + overlap for start in starts[1:]), length]
+    return [Span(s, (a, b)) for s, a, b in zip(starts, cuts[:-1], cuts[1:], strict=True)]
+
+
+def tile_length(length: int, limit: int, overlap: int) -> int:
+    """The smallest tile for `spans` that covers `length` with as few of at most `limit` as go."""
+    if length <= limit:
+        return length
+    odd = length % 2  # an odd picture is an even one and a column more, on its last tile
+    whole, limit = length - odd, (limit - odd) // 2 * 2
+    count = -(-(whole - 2 * overlap) // (limit - 2 * overlap))
+    return _even(-(-(whole + 2 * overlap * (count - 1)) // count)) + odd
+
+
+def _even(n: int) -> int:
+    return n + n % 2
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How pictures of one size are cut for an engine of one size."""
+
+    width: int
+    height: int
+    """The engine's picture size."""
+    columns: list[Span]
+    rows: list[Span]
+    pad: tuple[int, int]
+    """(columns, rows) repeated at the right and bottom of the picture before cutting."""
+
+
+def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -> TilePlan:
+    """One tile where the picture is small enough or the model is bicubic, else a grid.
+
+    `most` is the largest tile in LR pixels where memory is scarcer than usual.
+    """
+    overlap = _even(model.radius + _CHROMA_MARGIN)
+    tile_w, tile_h = width, height
+    # large factors have most of their activations enlarged
+    most = most or MAX_TILE_PIXELS * 4 // max(2, model.scale) ** 2
+    if model.fixed_size:
+        tile_w, tile_h = model.fixed_size
+        # a fixed network brings its own size: give up overlap rather than refuse it
+        overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
+    elif model.tiled and width * height > most:
+        tile_w = tile_length(width, isqrt(most * 16 // 9), overlap)
+        tile_h = tile_length(height, most // tile_w, overlap)
+    full_w, full_h = _full_length(width, tile_w), _full_length(height, tile_h)
+    return TilePlan(
+        tile_w, tile_h, spans(full_w, tile_w, overlap), spans(full_h, tile_h, overlap),
+        (full_w - width, full_h - height),
+    )  # fmt: skip
+
+
+def smaller(model: Model, size: tuple[int, int], plan: TilePlan) -> TilePlan | None:
+    """Tiles of a quarter of the pixels; None where they cannot be, or would be mostly overlap."""
+    pixels = plan.width * plan.height // 4
+    overlap = _even(model.radius + _CHROMA_MARGIN)
+    least = max(_LEAST_TILE_PIXELS, (3 * overlap) ** 2 * 16 // 9)
+    if model.fixed_size or not model.tiled or pixels <= least:
+        return None
+    return plan_tiles(model, *size, most=pixels)
+
+
+def _full_length(length: int, tile: int) -> int:
+    """The least length from `length` on that tiles of `tile` can cover."""
+    return max(length, tile) + (max(length, tile) - tile) % 2
+
+
+def padded(planes: Planes, right: int, bottom: int) -> Planes:
+    """Repeat the last column and row; chroma by half as much."""
+    if not right and not bottom:
+        return planes
+    y, u, v = planes
+    height, width = y.shape
+    chroma = (-(-(height + bottom) // 2), -(-(width + right) // 2))
+
+    def grown(plane: Plane, rows: int, columns: int) -> Plane:
+        pads = ((0, rows - plane.shape[0]), (0, columns - plane.shape[1]))
+        return np.pad(plane, pads, mode="edge")
+
+    return grown(y, height + bottom, width + right), grown(u, *chroma), grown(v, *chroma)
+
+
+def cut(planes: Planes, x: int, y: int, width: int, height: int) -> Planes:
+    """A tile as views of the picture, from luma column `x` and row `y` on, which are even."""
+    luma, u, v = planes
+    # the chroma of an odd tile is rounded up
+    right, bottom = x // 2 + -(-width // 2), y // 2 + -(-height // 2)
+    return (
+        luma[y : y + height, x : x + width],
+        u[y // 2 : bottom, x // 2 : right],
+        v[y // 2 : bottom, x // 2 : right],
+    )
+
+
+def empty(width: int, height: int, planes: PlaneFormat) -> Planes:
+    """A picture of that size with whatever was in memory."""
+    chroma = planes.chroma(width, height)[::-1]
+    return (
+        np.empty((height, width), np.uint8),
+        np.empty(chroma, np.uint8),
+        np.empty(chroma, np.uint8),
+    )
+
+
+def paste(target: Planes, tile: Planes, column: Span, row: Span, scale: int) -> None:
+    """Copy the kept part of an enlarged tile to its place; what lies outside is padding."""
+    for step, whole, part in zip((1, 2, 2), target, tile, strict=True):
+        top, left = row.keep[0] * scale // step, column.keep[0] * scale // step
+        bottom = min(_even(row.keep[1] * scale) // step, whole.shape[0])
+        right = min(_even(column.keep[1] * scale) // step, whole.shape[1])
+        y, x = row.start * scale // step, column.start * scale // step
+        if bottom > top and right > left:
+            whole[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]

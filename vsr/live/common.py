@@ -1,0 +1,60 @@
+"""What every part of a relay shares: backoff between attempts, and rate-limited log lines."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+_JITTER: Final = 0.2
+"""Share of a pause that is random, so that many relays do not retry in step."""
+_MOST_FAILURES: Final = 20
+"""Failures beyond which no pause grows, so that the power does not overflow."""
+
+_AGAIN_S: Final = 60.0
+"""Seconds after which the same trouble is worth another line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Exponential backoff with jitter; pauses in seconds."""
+
+    first: float
+    longest: float
+    """Never shorter than the first, whatever is given here."""
+    growth: float = 2.0
+    """Factor from one pause to the next."""
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row."""
+        grown = self.first * self.growth ** min(max(0, failures - 1), _MOST_FAILURES)
+        return min(grown, max(self.first, self.longest)) * random.uniform(1 - _JITTER, 1)
+
+
+class Words(logging.LoggerAdapter[logging.Logger]):
+    """Prefix log lines with a name and rate-limit repeated warnings. Thread-safe."""
+
+    def __init__(
+        self, logger: logging.Logger, name: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(logger, {})
+        self._name, self._clock = name, clock
+        self._lock = threading.Lock()
+        self._told: dict[str, float] = {}
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As any logger; the name may hold whatever its owner likes, a % too."""
+        if self._name and self.isEnabledFor(level):
+            msg, args = "%s: %s", (self._name, str(msg) % args if args else msg)
+        super().log(level, msg, *args, **kwargs)
+
+    def trouble(self, words: str, kind: str = "") -> None:
+        """Warn, but of one kind (these very words where none is given) not again and again."""
+        kind, at = kind or words, self._clock()
+        with self._lock:
+            self._told = {k: told for k, told in self._told.items() if at - told < _AGAIN_S}
+            again = kind in self._told
+            self._told.setdefault(kind, at)
+        self.log(logging.DEBUG if again else logging.WARNING, "%s", words)

@@ -1,0 +1,1 @@
+"""Receive a live stream: open, decode and hand over the newest frame."""

@@ -1,0 +1,209 @@
+"""The live source: connected, read, decoded, watched, and connected again when it is lost.
+
+Runs on its own thread and hands frames, sound and what happened over through a `Mailbox`, which
+never makes it wait: a relay that is behind loses its oldest pictures, not its connection.
+"""
+
+import gc
+import logging
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+import av
+
+from vsr.errors import InputError, reason
+from vsr.live.common import Backoff
+from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.input.rtmp.server import RtmpListener
+from vsr.live.input.source import LiveSource
+from vsr.media.frame import Frame, now
+from vsr.media.info import VideoInfo
+from vsr.media.location import Feed, is_url, masked, shown
+from vsr.media.timestamps import Packet
+
+log = logging.getLogger(__name__)
+
+_LONGEST_DELAY: Final = 2.5
+"""Seconds: whoever returns is found soon, however long he was gone."""
+_GROWTH: Final = 1.6
+"""Factor from one delay before reconnecting to the next."""
+_LONGEST_WAIT: Final = 10.0
+"""Seconds from one picture to the next beyond which a file's times leap."""
+_JOINING: Final = 2.0
+"""Seconds in which what was put by for a newcomer must have come."""
+_BEHIND: Final = 1.0
+"""Seconds by which a paced input may be late before its pace is taken up anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """How the source is read and found again; times in seconds."""
+
+    stream_timeout: float = 5.0
+    """Silence after which a connected source counts as lost."""
+    retry_delay: float = 0.5
+    retry_max: int = 0
+    """Failed attempts in a row after which it is given up; 0: never."""
+    realtime: bool = False
+    """Whether a URL is read at its own pace too; files and HLS always are."""
+    listen: bool = False
+    """Whether the URL is where a publisher is waited for, however long it takes."""
+    loop: bool = False
+    """Whether a file is read again from its start at its end."""
+
+    @property
+    def next(self) -> str:
+        """What is done about a source that is lost, in words."""
+        return "waiting for a publisher" if self.listen else "trying again"
+
+
+class Ingest:
+    """Reads a URL or file into a mailbox; see `IngestSettings`."""
+
+    def __init__(self, url: str, settings: IngestSettings, mailbox: Mailbox) -> None:
+        """Raises UsageError for a URL that cannot be listened at."""
+        self._listener = RtmpListener(url, settings.stream_timeout) if settings.listen else None
+        self.url, self.name = url, shown(url)
+        self.settings, self.mailbox = settings, mailbox
+        self.jumps = 0
+        """Leaps of the source's clock that were closed while it was read."""
+        self._live, self._stop = threading.Event(), threading.Event()
+        self._first: VideoInfo | None = None
+        self._began, self._missing = False, 0
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect. Raises InputError where it cannot be listened."""
+        if self._listener:
+            self._listener.open()
+        self._thread.start()
+
+    def go(self) -> None:
+        """Somebody sees the pictures from now on: an input that is paced begins."""
+        self._live.set()
+
+    def close(self) -> None:
+        """Stop, at once: a read that hangs is left to its timeout on a daemon thread."""
+        self._stop.set()
+        self._live.set()
+        if self._listener:
+            self._listener.close()
+
+    def _run(self) -> None:
+        failures, attempt = 0, 0
+        backoff = Backoff(first=self.settings.retry_delay, longest=_LONGEST_DELAY, growth=_GROWTH)
+        while not self._stop.is_set():
+            why = self._attempt(attempt)
+            if self._began:  # sources refer to themselves: decoders and their threads would wait
+                gc.collect()
+            attempt += 1
+            failures = 0 if self._began or self._listener else failures + 1
+            given_up = 0 < self.settings.retry_max <= failures
+            why += f"; given up at attempt {failures}" if given_up else ""
+            delay = backoff.pause(failures)
+            if not is_url(self.url):  # a file's end is its end, and what cannot be read never can
+                given_up = not (self._began and self.settings.loop)
+                delay = 0.0
+            elif self._listener:  # the next publisher decides when
+                delay = 0.0
+            if self._stop.is_set():
+                return
+            failed, missing = not self._began, self._missing
+            self.mailbox.put(Lost(why, delay, final=given_up, failed=failed, missing=missing))
+            if given_up or self._stop.wait(delay):
+                return
+
+    def _attempt(self, attempt: int) -> str:
+        """One connection, read to its end; why it ended, in words."""
+        self._began, self._missing = False, 0
+        try:
+            return self._session(attempt)
+        except InputError as exc:
+            why = str(exc)
+        except (av.error.FFmpegError, OSError) as exc:
+            why = f"{self.name} broke off: {masked(reason(exc), self.url)}"
+        except Exception as exc:  # a defect must not end a relay that runs for days
+            log.debug(masked(traceback.format_exc(), self.url))
+            why = f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
+        if not is_url(self.url):
+            self._missing = max(1, self._missing)  # nobody knows how much
+        return why
+
+    def _session(self, attempt: int) -> str:
+        with self._feed() as feed, closing(self._open(feed)) as source:
+            self._first = self._first or source.info
+            self._began = True
+            sound = source.audio
+            decoder = sound.codec_context if sound else None
+            name = source.video.codec_context.name
+            self.mailbox.put(Connected(source.info, name, decoder, attempt))
+            jumps = self.jumps
+            paced = self.settings.realtime or source.in_pieces or not is_url(self.url)
+            step = float(1 / source.info.rate)
+            try:
+                for item in self._paced(source) if paced else joined(source, step):
+                    if self._stop.is_set():
+                        break
+                    self.jumps = jumps + source.jumps
+                    if isinstance(item, Frame):
+                        self.mailbox.put(item)
+                    elif item.stream is sound and item.pts is not None and item.time_base:
+                        self.mailbox.put(Heard(item, float(item.pts * item.time_base)))
+            finally:
+                self._missing = source.losses.lost
+            return "; ".join([f"{self.name} ended", *source.losses.notes.values()])
+
+    def _feed(self) -> AbstractContextManager[Feed | None]:
+        """What a publisher sends, once there is one."""
+        return closing(self._listener.accept()) if self._listener else nullcontext()
+
+    def _open(self, feed: Feed | None) -> LiveSource:
+        first = self._first
+        size = (first.width, first.height) if first else None
+        return LiveSource(self.url, self.settings.stream_timeout, size, feed)
+
+    def _paced(self, source: LiveSource) -> Iterator[Frame | Packet]:
+        """The items, held back to their own times because they are not sent at them."""
+        self._live.wait()
+        begin: float | None = None
+        """The clock's time when the input's was 0 (s)."""
+        for item in source:
+            if isinstance(item, Frame):
+                wait = 0.0 if begin is None else begin + item.time - now()
+                if begin is None or not -_BEHIND < wait < _LONGEST_WAIT:
+                    begin, wait = now() - item.time, 0.0
+                if wait > 0 and self._stop.wait(wait):
+                    return
+                _arrives(item)
+            yield item
+
+
+def joined(items: Iterable[Frame | Packet], step: float) -> Iterator[Frame | Packet]:
+    """The items from the newest picture on that was ready when the stream was joined.
+
+    While it was looked at, and in some servers before, pictures were put by. They come at once,
+    and shown at their pace they would put off all after them. `step` is the time between two (s).
+    """
+    newest: Frame | None = None
+    until = now() + _JOINING
+    before, settled = now(), False
+    for item in items:
+        if settled:
+            yield item
+        elif isinstance(item, Frame):
+            settled = newest is not None and (now() - before > step / 2 or now() > until)
+            if settled and newest is not None:
+                yield newest
+                yield item
+            newest, before = item, now()
+
+
+def _arrives(frame: Frame) -> None:
+    """Let a picture arrive now, decoding included."""
+    took = frame.stamps.decoded - frame.stamps.read - frame.stamps.blocked
+    frame.stamps.decoded = now()
+    frame.stamps.read, frame.stamps.blocked = frame.stamps.decoded - took, 0.0

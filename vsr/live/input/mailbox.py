@@ -1,0 +1,104 @@
+"""What the thread that reads a live source has for the relay, bounded whatever happens.
+
+A relay that stands still for a while must neither hold up the source's connection nor fill the
+memory: the oldest pictures and the oldest sound make room.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import av
+
+from vsr.media.frame import Frame
+from vsr.media.info import VideoInfo
+from vsr.media.timestamps import Packet
+
+_TOLD: Final = 1000
+"""Pictures that had to make room which are named one by one."""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A session began: the source as it presents itself now."""
+
+    info: VideoInfo
+    """Its `stream` must not be asked: the connection may be closed by now."""
+    codec: str
+    sound: av.AudioCodecContext | None
+    """The decoder of its sound, which is the taker's; None: it has none."""
+    attempt: int
+    """Attempts to connect before this one."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The session ended, or could not begin; another attempt follows after `delay` seconds."""
+
+    reason: str
+    delay: float
+    final: bool = False
+    """Whether it is given up."""
+    failed: bool = False
+    """Whether it could not begin."""
+    missing: int = 0
+    """Pictures that were announced or sent, and could not be delivered."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A packet of sound. Its stream must not be asked: the connection may be closed by now."""
+
+    packet: Packet
+    time: float
+    """In the source (s)."""
+
+
+Item = Frame | Heard | Connected | Lost
+
+
+class Mailbox:
+    """At most so many pictures and packets of sound wait. Thread-safe."""
+
+    def __init__(self, frames: int, sounds: int = 1000) -> None:
+        self._items: deque[Item] = deque()
+        self._most = {Frame: frames, Heard: sounds}
+        self._waiting = {Frame: 0, Heard: 0}
+        self._arrived = threading.Condition()
+        self.dropped: deque[Frame] = deque(maxlen=_TOLD)
+        """Pictures that had to make room, without their planes; the caller takes them out."""
+
+    @property
+    def waiting(self) -> int:
+        """Pictures that wait."""
+        return self._waiting[Frame]
+
+    def put(self, item: Item) -> None:
+        """Add an item; the oldest of its kind makes room when there are too many."""
+        with self._arrived:
+            kind = type(item)
+            if isinstance(item, Frame | Heard):
+                if self._waiting[kind] == self._most[kind]:
+                    self._make_room(kind)
+                self._waiting[kind] += 1
+            self._items.append(item)
+            self._arrived.notify()
+
+    def _make_room(self, kind: type) -> None:
+        place = next(k for k, waiting in enumerate(self._items) if type(waiting) is kind)
+        oldest = self._items[place]
+        del self._items[place]
+        self._waiting[kind] -= 1
+        if isinstance(oldest, Frame):
+            self.dropped.append(oldest.bare())
+
+    def take(self, timeout: float) -> Item | None:
+        """The oldest item, None when none comes in time (s)."""
+        with self._arrived:
+            if not self._items and not self._arrived.wait_for(lambda: bool(self._items), timeout):
+                return None
+            item = self._items.popleft()
+            if isinstance(item, Frame | Heard):
+                self._waiting[type(item)] -= 1
+            return item

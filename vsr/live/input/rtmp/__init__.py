@@ -1,0 +1,1 @@
+"""An RTMP server that receives one publisher."""

@@ -1,0 +1,224 @@
+"""RTMP's messages and the chunks that carry them: reading those of a publisher, writing ours.
+
+Adobe, "RTMP specification 1.0" (2012), sections 5.3 and 5.4. It does no input or output. Bytes
+come from strangers: nothing but ProtocolError is raised, and the memory is bounded, whatever they
+are.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vsr.live.input.rtmp.amf import ProtocolError
+
+SET_CHUNK_SIZE, ABORT, ACKNOWLEDGEMENT, USER_CONTROL, WINDOW_SIZE, PEER_BANDWIDTH = range(1, 7)
+AUDIO, VIDEO, DATA_AMF3, COMMAND_AMF3, DATA, COMMAND, AGGREGATE = 8, 9, 15, 17, 18, 20, 22
+
+_FIRST_SIZE: Final = 128
+"""Bytes of a chunk until somebody sets another size."""
+_EXTENDED: Final = 0xFF_FFFF
+"""What stands where a time should for one that has its own four bytes."""
+_FIELDS: Final = (11, 7, 3, 0)
+"""Bytes of a chunk's header by its form."""
+_MOST_STREAMS: Final = 64
+"""Chunk streams; publishers use three to six."""
+_TAG: Final = 11
+"""Bytes in front of what a tag of FLV holds; four more follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. `time` is in ms, modulo 2**32."""
+
+    kind: int
+    time: int
+    body: bytes
+    stream: int = 0
+
+
+class _Incomplete(Exception):  # noqa: N818 - it never leaves this module
+    """More bytes are needed."""
+
+
+@dataclass(slots=True)
+class _Header:
+    """What a chunk stream goes on with: the fields of its last message."""
+
+    field: int
+    """Its time as it was sent: since the message before, or absolute for form 0."""
+    time: int
+    length: int
+    kind: int
+    stream: int
+    extended: bytes
+    """The four bytes of an extended time, else empty."""
+
+
+class ChunkReader:
+    """Chunks in, messages out. For one thread."""
+
+    def __init__(self, most: int) -> None:
+        """`most` bounds a message, and what all that have begun hold together (bytes)."""
+        self.most = most
+        self._buffer = bytearray()
+        self._headers: dict[int, _Header] = {}
+        self._bodies: dict[int, bytearray] = {}
+        """Of the messages that have begun and are not complete."""
+        self._size = _FIRST_SIZE
+        self._at = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take in what was received; call `take` until it has nothing more."""
+        self._buffer += data
+
+    def take(self) -> Message | None:
+        """The next complete message; None: more bytes are needed. Raises ProtocolError.
+
+        Messages that concern the chunks themselves take effect and do not come out.
+        """
+        while True:
+            try:
+                message = self._chunk()
+            except _Incomplete:
+                return None
+            if message is None:
+                continue
+            if message.kind == SET_CHUNK_SIZE:
+                self._size = _positive(message, "a chunk size")
+            elif message.kind == ABORT:
+                self._bodies.pop(_number(message), None)
+            else:
+                return message
+
+    def _chunk(self) -> Message | None:
+        """Take in one whole chunk; the message that it completes, if it does."""
+        self._at = 0
+        form, number = self._basic()
+        before = self._headers.get(number)
+        header = self._header(form, before)
+        body = self._bodies.get(number)
+        if body is None or form < 3:  # a header of its own: whatever had begun is given up
+            body = bytearray()
+            header.time = header.field
+            if form > 0 and before is not None:
+                header.time = (before.time + header.field) & 0xFFFF_FFFF
+        size = min(self._size, header.length - len(body))
+        if header.length > self.most:
+            raise ProtocolError(f"a message of {header.length} bytes")
+        if before is None and len(self._headers) == _MOST_STREAMS:
+            raise ProtocolError(f"more than {_MOST_STREAMS} chunk streams")
+        end = self._at + size
+        if len(self._buffer) < end:
+            raise _Incomplete
+        body += self._buffer[self._at : end]
+        del self._buffer[:end]
+        self._headers[number] = header
+        if len(body) == header.length:
+            self._bodies.pop(number, None)
+            return Message(header.kind, header.time, bytes(body), header.stream)
+        self._bodies[number] = body
+        if sum(map(len, self._bodies.values())) > self.most:
+            raise ProtocolError("more messages at a time than a publisher has reason to send")
+        return None
+
+    def _basic(self) -> tuple[int, int]:
+        """Form of a chunk and number of its stream."""
+        first = self._number(1)
+        form, number = first >> 6, first & 63
+        if number == 0:
+            number = 64 + self._number(1)
+        elif number == 1:
+            number = 64 + int.from_bytes(self._take(2), "little")
+        return form, number
+
+    def _header(self, form: int, before: _Header | None) -> _Header:
+        """The header of a chunk, completed by that of the chunk before."""
+        fields = self._take(_FIELDS[form])
+        if before is None:
+            if form > 1:
+                raise ProtocolError("a chunk that continues nothing")
+            before = _Header(0, 0, 0, 0, 0, b"")
+        if form == 3:
+            # all of a message's chunks repeat an extended time; some senders' only the first
+            extended = before.extended
+            if extended and self._peek(4) == extended:
+                self._at += 4
+            return _Header(
+                before.field, before.time, before.length, before.kind, before.stream, extended
+            )
+        field, extended = int.from_bytes(fields[:3]), b""
+        if field == _EXTENDED:
+            extended = self._take(4)
+            field = int.from_bytes(extended)
+        length, kind, stream = before.length, before.kind, before.stream
+        if form < 2:
+            length, kind = int.from_bytes(fields[3:6]), fields[6]
+        if form == 0:
+            stream = int.from_bytes(fields[7:], "little")
+        return _Header(field, before.time, length, kind, stream, extended)
+
+    def _number(self, size: int) -> int:
+        return int.from_bytes(self._take(size))
+
+    def _take(self, size: int) -> bytes:
+        part = self._peek(size)
+        self._at += size
+        return part
+
+    def _peek(self, size: int) -> bytes:
+        part = bytes(self._buffer[self._at : self._at + size])
+        if len(part) < size:
+            raise _Incomplete
+        return part
+
+
+def _number(message: Message) -> int:
+    if len(message.body) < 4:
+        raise ProtocolError("a control message that is cut off")
+    return int.from_bytes(message.body[:4])
+
+
+def _positive(message: Message, name: str) -> int:
+    number = _number(message)
+    if not 0 < number < 1 << 31:
+        raise ProtocolError(f"{name} of {number} bytes")
+    return number
+
+
+def window_of(message: Message) -> int:
+    """The bytes after which a peer wants an acknowledgement. Raises ProtocolError."""
+    return _positive(message, "a window")
+
+
+def chunks(message: Message, number: int, size: int) -> bytes:
+    """A message as chunks of at most `size` bytes on the chunk stream `number` (2 to 63).
+
+    Its time is less than 2**24 - 1 ms.
+    """
+    head = bytes([number]) + message.time.to_bytes(3) + len(message.body).to_bytes(3)
+    head += bytes([message.kind]) + message.stream.to_bytes(4, "little")
+    parts = [message.body[k : k + size] for k in range(0, len(message.body), size)]
+    return head + bytes([3 << 6 | number]).join(parts)
+
+
+def tag(message: Message) -> bytes:
+    """A message of sound, picture or data as a tag of FLV, with the size that follows it."""
+    low, high = message.time & 0xFF_FFFF, message.time >> 24
+    size = len(message.body)
+    head = bytes([message.kind]) + size.to_bytes(3) + low.to_bytes(3) + bytes([high, 0, 0, 0])
+    return head + message.body + struct.pack(">I", _TAG + size)
+
+
+def parts(aggregate: Message) -> Iterator[Message]:
+    """The messages in one of kind AGGREGATE, at their own times. Raises ProtocolError."""
+    data, at, offset = aggregate.body, 0, None
+    while at < len(data):
+        head = data[at : at + _TAG]
+        end = at + _TAG + int.from_bytes(head[1:4])
+        if len(head) < _TAG or end > len(data):
+            raise ProtocolError("an aggregate message that is cut off")
+        time = int.from_bytes(head[4:7]) | head[7] << 24
+        offset = aggregate.time - time if offset is None else offset
+        yield Message(head[0], (time + offset) & 0xFFFF_FFFF, data[at + _TAG : end])
+        at = end + 4

@@ -1,0 +1,185 @@
+"""Lets a publisher send straight into a relay, with no server between them: `vsr relay --listen`.
+
+One publisher at a time, of one application and key. Everybody else is told why not and let go, and
+can neither disturb the one who publishes nor use up the machine.
+"""
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from typing import Final
+
+from vsr.errors import InputError, reason
+from vsr.live.common import Words
+from vsr.live.input.rtmp.amf import MOST_BYTES, ProtocolError
+from vsr.live.input.rtmp.connection import Wire
+from vsr.live.input.rtmp.session import Place, PublishedStream, RefusedError, negotiate
+
+log = logging.getLogger(__name__)
+
+_MOST: Final = 8
+"""Connections that do not publish yet, or are being refused; the oldest makes room for one more."""
+_DEADLINE_S: Final = 10.0
+_POLL_S: Final = 0.5
+_PAUSE_S: Final = 0.1
+
+
+class RtmpListener:
+    """Listens between `open` and `close`. Thread-safe, but for `accept`, which one thread calls."""
+
+    def __init__(self, url: str, silence: float, deadline: float = _DEADLINE_S) -> None:
+        """A publisher is lost after `silence` seconds, and must begin within `deadline` seconds.
+
+        Raises UsageError for a URL that cannot be listened at.
+        """
+        self.place = Place.parse(url)
+        self._silence, self._patience = silence, deadline
+        self._changed = threading.Condition()
+        self._socket: socket.socket | None = None
+        self._taken = self._closed = False
+        self._waiting: PublishedStream | None = None
+        """Who publishes and was not handed out yet."""
+        self._stream: PublishedStream | None = None
+        """The last that was handed out."""
+        self._wires: dict[Wire, None] = {}
+        """Of those who do not publish, oldest first."""
+        self._log = Words(log, self.place.name)
+        self._thread = threading.Thread(target=self._run, name="rtmp", daemon=True)
+
+    def open(self) -> None:
+        """Begin to listen. Raises InputError where that cannot be."""
+        host, port = self.place.host, self.place.port
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            family, _, _, _, address = found[0]
+            self._socket = socket.create_server(address, family=family, backlog=_MOST)
+        except (OSError, UnicodeError) as exc:
+            at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            why = reason(exc).partition(" (while")[0]  # what follows says the address again
+            raise InputError(
+                f"cannot listen at {at}: {why}; choose another address or port"
+            ) from exc
+        self._socket.settimeout(_POLL_S)  # some systems do not wake a thread that accepts
+        log.info("waiting for a publisher at %s", self.place.name)
+        self._thread.start()
+
+    def accept(self) -> PublishedStream:
+        """Wait for a publisher; close the one before first, or there will be none.
+
+        Raises InputError once the listener is closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None or self._closed)
+            stream, self._waiting = self._waiting, None
+            self._stream = stream
+        if stream is None:
+            raise InputError(f"{self.place.name} is closed")
+        return stream
+
+    def close(self) -> None:
+        """Listen no more and cut every connection; takes half a second at most."""
+        with self._changed:
+            self._closed = True
+            stream, waiting = self._stream, self._waiting
+            wires, self._waiting = list(self._wires), None
+            self._changed.notify_all()
+        if stream is not None:
+            stream.cut()
+        if waiting is not None:
+            waiting.close()
+        for wire in wires:
+            wire.cut()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # wakes the thread where closing does not
+                self._socket.shutdown(socket.SHUT_RDWR)
+            if self._thread.is_alive():
+                self._thread.join(_POLL_S)
+            self._socket.close()
+
+    def _run(self) -> None:
+        assert self._socket is not None
+        while not self._closed:
+            try:
+                connection, peer = self._socket.accept()
+            except TimeoutError:
+                continue
+            except OSError as exc:
+                if not self._closed:  # no descriptor is left, or the peer has gone
+                    self._log.trouble(f"cannot take a connection: {reason(exc)}", "accept")
+                    time.sleep(_PAUSE_S)
+                continue
+            self._begin(Wire(connection, MOST_BYTES), str(peer[0]))
+
+    def _begin(self, wire: Wire, peer: str) -> None:
+        """Talk to a peer on a thread of its own, if there is room."""
+        with self._changed:
+            closed, oldest = self._closed, next(iter(self._wires), None)
+            crowded = len(self._wires) >= _MOST
+            if not closed:
+                self._wires[wire] = None
+        if closed:
+            wire.close()
+            return
+        if crowded and oldest is not None:  # whoever idles must not keep the publisher out
+            oldest.cut()
+            self._log.trouble("too many are connected that do not publish: the oldest is cut")
+        try:
+            threading.Thread(
+                target=self._talk, args=(wire, peer), name="rtmp-peer", daemon=True
+            ).start()
+        except RuntimeError:  # the system has no thread left
+            self._drop(wire, claimed=False)
+
+    def _talk(self, wire: Wire, peer: str) -> None:
+        """Until the peer publishes or is let go."""
+        claimed = False
+
+        def claim() -> bool:
+            nonlocal claimed
+            with self._changed:
+                if not self._taken and not self._closed:
+                    claimed = self._taken = True
+            return claimed
+
+        try:
+            negotiate(wire, self.place, claim, time.monotonic() + self._patience)
+            self._hand_over(wire, peer)
+            return
+        except RefusedError as exc:
+            self._log.trouble(f"{peer} refused: {exc}", str(exc))
+            wire.part()
+        except ProtocolError as exc:
+            self._log.trouble(f"{peer} refused: it does not speak RTMP ({exc})", "protocol")
+        except TimeoutError:
+            words = f"{peer} refused: did not publish within {self._patience:g} s"
+            self._log.trouble(words, "slow")
+        except OSError as exc:
+            self._log.debug("%s went away: %s", peer, reason(exc))
+        except Exception:  # a defect of ours must not keep a publisher's place
+            log.debug("talking to %s failed", peer, exc_info=True)
+        self._drop(wire, claimed)
+
+    def _hand_over(self, wire: Wire, peer: str) -> None:
+        stream = PublishedStream(wire, self.place.name, self._silence, self._free)
+        log.info("%s publishes to %s", peer, self.place.name)
+        with self._changed:
+            self._wires.pop(wire, None)
+            closed = self._closed
+            if not closed:
+                self._waiting = stream
+            self._changed.notify_all()
+        if closed:
+            stream.close()
+
+    def _free(self) -> None:
+        """Who published is over."""
+        with self._changed:
+            self._taken = False
+
+    def _drop(self, wire: Wire, claimed: bool) -> None:
+        wire.close()
+        with self._changed:
+            self._wires.pop(wire, None)
+            self._taken = self._taken and not claimed

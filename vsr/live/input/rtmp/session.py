@@ -1,0 +1,277 @@
+"""What is said before a publisher is taken, and the stream that it sends from then on."""
+
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from vsr.errors import InputError, UsageError, reason
+from vsr.live.input.rtmp.amf import ProtocolError, Value, decode
+from vsr.live.input.rtmp.chunks import (
+    AGGREGATE,
+    AUDIO,
+    COMMAND,
+    COMMAND_AMF3,
+    DATA,
+    DATA_AMF3,
+    VIDEO,
+    Message,
+    parts,
+    tag,
+)
+from vsr.live.input.rtmp.connection import Wire
+from vsr.media.location import OPEN_TIMEOUT, shown
+
+_LOOPBACK: Final = "127.0.0.1"
+_PORT: Final = 1935
+_EXAMPLE: Final = "rtmp://127.0.0.1:1935/live/KEY"
+_STREAM: Final = 1
+"""The number that `createStream` answers with."""
+_LARGEST: Final = 8 << 20
+"""Bytes of a message of a publisher: a picture of 4K is a tenth of that."""
+_GOODBYE_S: Final = 1.0
+_SET: Final = b"\x02\x00\x0d@setDataFrame"
+_METADATA: Final = b"\x02\x00\x0aonMetaData"
+"""How the data begin that are a stream's metadata, with and without the command to set them."""
+_HAS_AUDIO, _HAS_VIDEO, _BOTH = 4, 1, 5
+_TELLS_AUDIO: Final = frozenset({"audiocodecid", "audiodatarate", "audiosamplerate", "stereo"})
+_TELLS_VIDEO: Final = frozenset({"videocodecid", "videodatarate", "width", "framerate"})
+_COMMANDS: Final = frozenset({COMMAND, COMMAND_AMF3})
+
+
+class RefusedError(Exception):
+    """A publisher that is not taken; the words hold nothing that it sent."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to listen, and for what."""
+
+    host: str
+    port: int
+    path: str
+    """Application and key, as in the URL."""
+    name: str
+    """The URL without its key, for messages."""
+
+    @classmethod
+    def parse(cls, url: str) -> "Place":
+        """Raises UsageError."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or _LOOPBACK, parts.port or _PORT
+        except ValueError:
+            raise UsageError(f"{shown(url)} is no address to listen at, as {_EXAMPLE} is") from None
+        if parts.scheme == "rtmps":
+            raise UsageError(
+                "--listen has no TLS: listen at an rtmp:// address of loopback and put a TLS "
+                "proxy in front (nginx, stunnel)"
+            )
+        if parts.scheme != "rtmp":
+            raise UsageError(f"--listen is for rtmp:// only, such as {_EXAMPLE}")
+        path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
+        application, _, key = path.partition("?")[0].rpartition("/")
+        if not application or not key:
+            raise UsageError(f"--listen takes an address with an application and a key: {_EXAMPLE}")
+        if "@" in parts.netloc:
+            raise UsageError("--listen knows no user and password; the stream key is the secret")
+        return cls(host, port, path, shown(url))
+
+    def holds(self, application: str) -> bool:
+        """Whether an application may be the right one; the key may go on with its end."""
+        return self.path.startswith(application.strip("/") + "/")
+
+    def is_meant(self, application: str, key: str) -> bool:
+        """Whether application and key are the right ones; takes as long for any key."""
+        given = f"{application.strip('/')}/{key}"
+        here, there = (text.encode("utf-8", "surrogateescape") for text in (self.path, given))
+        return hmac.compare_digest(here, there)
+
+
+def negotiate(wire: Wire, place: Place, claim: Callable[[], bool], deadline: float) -> None:
+    """Bring a connection to where its publisher sends.
+
+    `claim` is asked when a right one would; it may say that there is another. Raises RefusedError,
+    ProtocolError, TimeoutError after `deadline`, OSError.
+    """
+    wire.handshake(deadline)
+    application: str | None = None
+    while True:
+        name, number, values = _command(wire.message(deadline))
+        if name == "connect":
+            application = _application(values)
+            if not place.holds(application):
+                words = "there is no such application"
+                wire.say(deadline, "_error", number, None, _status("Connect.Rejected", words))
+                raise RefusedError(words)
+            wire.accept_terms(deadline)
+            granted = _status("Connect.Success", "welcome") | {"objectEncoding": 0.0}
+            wire.say(deadline, "_result", number, {"fmsVer": "FMS/3,0,1,123"}, granted)
+        elif application is None:
+            raise ProtocolError("a command before it is connected")
+        elif name == "createStream":
+            wire.say(deadline, "_result", number, None, float(_STREAM))
+        elif name in ("releaseStream", "FCPublish"):
+            wire.say(deadline, "_result", number, None, None)
+        elif name in ("play", "play2"):
+            _refuse(wire, deadline, "Play.Failed", "this is for a publisher, nobody can watch it")
+        elif name == "publish":
+            key = values[1] if len(values) > 1 else None
+            if not isinstance(key, str) or not place.is_meant(application, key):
+                _refuse(wire, deadline, "Publish.BadName", "the stream key is not right")
+            if not claim():
+                _refuse(wire, deadline, "Publish.BadName", "somebody else is publishing")
+            begun = _status("Publish.Start", "publishing")
+            wire.say(deadline, "onStatus", 0.0, None, begun, stream=_STREAM)
+            return
+
+
+def _refuse(wire: Wire, deadline: float, code: str, words: str) -> None:
+    """Raises RefusedError."""
+    wire.say(deadline, "onStatus", 0.0, None, _status(code, words), stream=_STREAM)
+    raise RefusedError(words)
+
+
+def _status(code: str, words: str) -> dict[str, Value]:
+    good = code.endswith(("Success", "Start"))
+    kind = "NetConnection" if code.startswith("Connect") else "NetStream"
+    level = "status" if good else "error"
+    return {"level": level, "code": f"{kind}.{code}", "description": words}
+
+
+def _command(message: Message | None) -> tuple[str, float, list[Value]]:
+    """Name, number and values of a command; an empty name for every other message."""
+    if message is None:
+        raise ConnectionResetError("closed before it published")
+    if message.kind not in _COMMANDS:
+        return "", 0.0, []
+    values: list[Value] = [*_values(message), None, None]
+    name, number = values[:2]
+    if not isinstance(name, str):
+        raise ProtocolError("a command without a name")
+    return name, number if isinstance(number, float) else 0.0, values[2:]
+
+
+def _values(message: Message) -> list[Value]:
+    # those of AMF3 begin with a zero and then are AMF0
+    return decode(message.body[message.kind in (COMMAND_AMF3, DATA_AMF3) :])
+
+
+def _application(values: list[Value]) -> str:
+    given = values[0]
+    application = given.get("app") if isinstance(given, dict) else None
+    return application if isinstance(application, str) else ""
+
+
+class PublishedStream:
+    """What a publisher sends, as an FLV file that grows: `read` it from one thread.
+
+    It ends with one InputError that says how, and is at its end from then on: when the publisher
+    leaves, sends no sound and no picture for `silence` seconds (at the beginning for
+    `OPEN_TIMEOUT` at least), breaks the protocol, or when it is `cut`.
+    """
+
+    def __init__(self, wire: Wire, name: str, silence: float, ended: Callable[[], None]) -> None:
+        """`ended` is called once it is over and its connection closed."""
+        self._wire, self._name, self._silence = wire, name, silence
+        self._ended = ended
+        self._ready = bytearray()
+        self._begun = self._leaving = self._over = False
+        self._deadline = time.monotonic() + max(silence, OPEN_TIMEOUT)
+        self._renewed = False
+        wire.reader.most = _LARGEST
+
+    def read(self, size: int) -> bytes:
+        """At least one and at most `size` bytes, as soon as there are some; none at the end."""
+        if not self._ready and not self._over:
+            self._fill()
+        data = bytes(self._ready[:size])
+        del self._ready[:size]
+        return data
+
+    def cut(self) -> None:
+        """End it, a read that waits included; from any thread."""
+        self._wire.cut()
+
+    def close(self) -> None:
+        """Let the publisher go; from the thread that reads. Safe to call twice."""
+        if not self._over:
+            self._over = True
+            self._wire.close()
+            self._ended()
+
+    def _fill(self) -> None:
+        """Until there is something to read. Raises InputError."""
+        if self._renewed:  # only the time that we wait counts
+            self._deadline, self._renewed = time.monotonic() + self._silence, False
+        try:
+            while not self._ready:
+                message = self._wire.message(self._deadline)
+                if message is None or self._leaves(message):
+                    self._fail("left")
+                else:
+                    self._take(message)
+        except TimeoutError:
+            self._fail("left" if self._leaving else f"sent nothing for {self._silence:g} s")
+        except ProtocolError as exc:
+            self._fail(f"broke the protocol: {exc}")
+        except OSError as exc:
+            self._fail(f"broke off: {reason(exc)}")
+
+    def _fail(self, how: str) -> None:
+        self.close()
+        raise InputError(f"the publisher of {self._name} {how}") from None
+
+    def _leaves(self, message: Message) -> bool:
+        """Whether a message says so."""
+        if message.kind not in _COMMANDS:
+            return False
+        try:
+            name = _command(message)[0]
+        except ProtocolError:  # of a kind that we do not know
+            return False
+        if name == "FCUnpublish" and not self._leaving:  # it says more, or closes
+            self._leaving = True
+            self._deadline = min(self._deadline, time.monotonic() + _GOODBYE_S)
+        return name in ("deleteStream", "closeStream")
+
+    def _take(self, message: Message) -> None:
+        if message.kind == AGGREGATE:
+            for part in parts(message):
+                if part.kind in (AUDIO, VIDEO, DATA):
+                    self._take(part)
+        elif message.kind in (AUDIO, VIDEO) and message.body:
+            self._put(message, _BOTH)
+            self._renewed = not self._leaving
+        elif message.kind in (DATA, DATA_AMF3):
+            self._take_data(message)
+
+    def _take_data(self, message: Message) -> None:
+        """The stream's metadata goes on, as FLV has it; of other data FFmpeg makes streams."""
+        body = message.body[message.kind == DATA_AMF3 :]
+        body = body.removeprefix(_SET)
+        if not body.startswith(_METADATA):
+            return
+        try:
+            values = decode(body)
+            facts = values[1] if len(values) > 1 else None
+        except ProtocolError:  # it is not needed
+            return
+        self._put(Message(DATA, message.time, body), _kinds(facts))
+
+    def _put(self, message: Message, flags: int) -> None:
+        if not self._begun:  # FFmpeg looks for each kind of stream that the header announces
+            self._begun = True
+            self._ready += b"FLV\x01" + bytes([flags]) + (9).to_bytes(4) + bytes(4)
+        self._ready += tag(message)
+
+
+def _kinds(facts: Value) -> int:
+    """What metadata announces; where it announces nothing, there may be both."""
+    if not isinstance(facts, dict):
+        return _BOTH
+    audio = _HAS_AUDIO if facts.get("hasAudio", _TELLS_AUDIO & facts.keys()) else 0
+    video = _HAS_VIDEO if facts.get("hasVideo", _TELLS_VIDEO & facts.keys()) else 0
+    return audio | video or _BOTH

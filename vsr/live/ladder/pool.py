@@ -1,0 +1,74 @@
+"""The engines of a process: relays with the same networks and picture size share theirs."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from vsr.inference.backend import Backend, load_backend
+from vsr.inference.models import Model
+from vsr.live.ladder.rung_models import Stage, Wanted, find_models
+from vsr.live.ladder.rungs import Rungs
+
+
+class Pool:
+    """Makes backends, networks and rungs once each. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        """Held while engines are loaded, which may take long."""
+        self._backends: dict[tuple[str, str | None], Backend] = {}
+        self._found: dict[Wanted, list[Model]] = {}
+        self._rungs: dict[tuple[Wanted, Stage], Rungs] = {}
+        self._counting = threading.Lock()
+        """Held for a moment only."""
+        self._users: Counter[Rungs] = Counter()
+
+    def find(self, wanted: Wanted) -> list[Model]:
+        """The networks of the rungs. Raises UsageError, ModelError or BackendError."""
+        with self._lock:
+            if wanted not in self._found:
+                self._found[wanted] = find_models(wanted, self._backend(wanted))
+            return self._found[wanted]
+
+    def rungs(self, wanted: Wanted, stage: Stage, stopped: Callable[[], bool]) -> Rungs:
+        """The rungs for pictures of that stage, loaded and warm; see `Rungs` for what it raises.
+
+        One thread loads at a time: the others' engines would upset the times it measures. Whoever
+        is done with them says so by `leave`.
+        """
+        found = self.find(wanted)
+        with self._lock:
+            known = self._rungs.get((wanted, stage))
+            if known is None or known.broken:
+                self._tidy()
+                known = Rungs(found, self._backend(wanted), stage, stopped, wanted)
+                self._rungs[wanted, stage] = known
+            with self._counting:
+                self._users[known] += 1
+            return known
+
+    def leave(self, rungs: Rungs) -> None:
+        """One user less; whoever begins anew may find them still. Never waits for a load."""
+        with self._counting:
+            self._users[rungs] -= 1
+            if not self._users[rungs]:
+                del self._users[rungs]
+
+    def close(self) -> None:
+        """Build no more engines."""
+        for rungs in self._rungs.values():
+            rungs.close()
+
+    def _tidy(self) -> None:
+        """Before memory is taken for more engines, let go of what is broken or nobody uses."""
+        with self._counting:
+            used = {rungs for rungs in self._users if not rungs.broken}
+        for at, rungs in list(self._rungs.items()):
+            if rungs not in used:
+                self._rungs.pop(at).close()
+
+    def _backend(self, wanted: Wanted) -> Backend:
+        key = wanted.backend, wanted.device
+        if key not in self._backends:
+            self._backends[key] = load_backend(*key, live=True)
+        return self._backends[key]

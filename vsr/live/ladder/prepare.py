@@ -1,0 +1,133 @@
+"""Builds the engines that are missing while a relay is live already, in a process of its own.
+
+TensorRT takes minutes for a network it has not seen, holds the interpreter's lock for some of them,
+and needs memory that goes with the process. The engines go into the cache, from where the relay
+takes each as soon as it is told: this file is also the process, which reads a line of JSON (the
+order) and writes one for each network, `{"ready": 0}` or `{"failed": 0, "why": "..."}`.
+"""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+
+from vsr.errors import VsrError, reason
+from vsr.inference.backend import load_backend
+from vsr.inference.upscaler import Upscaler
+from vsr.live.ladder.rung_models import Stage, Wanted, find_models
+from vsr.live.output.process import end_with_parent
+from vsr.media.colour import Colour
+
+log = logging.getLogger(__name__)
+
+
+class Preparation:
+    """The process, and a thread that listens to it."""
+
+    def __init__(self, wanted: Wanted, stage: Stage, on_ready: Callable[[int], None]) -> None:
+        """`on_ready` is called on the thread, with the place of a rung whose engine is there."""
+        self._on_ready = on_ready
+        self._order = json.dumps({"wanted": asdict(wanted), "stage": asdict(stage)})
+        self._process: subprocess.Popen[str] | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop it; what is built by now stays in the cache."""
+        self._closed = True
+        if self._process is not None:
+            self._process.kill()
+
+    def _run(self) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                process_group=0,  # Ctrl+C is for the relay
+            )
+        except OSError as exc:
+            log.error("engines cannot be built beside the relay: %s", reason(exc))
+            return
+        if self._closed:
+            self._process.kill()
+        last = self._listen(self._process)
+        code = self._process.wait()
+        if code and not self._closed:
+            log.error("building the engines ended early (code %d): %s", code, last)
+
+    def _listen(self, process: "subprocess.Popen[str]") -> str:
+        """To its end; returns the last line that was not for us."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with process.stdin:
+            process.stdin.write(self._order)
+        last = ""
+        with process.stdout:
+            for line in process.stdout:
+                last = self._hear(line) or last
+        return last
+
+    def _hear(self, line: str) -> str:
+        """Act on a line of JSON; returns any other."""
+        try:
+            facts = dict(json.loads(line))
+        except (TypeError, ValueError):
+            log.debug("prepare: %s", line.strip())
+            return line.strip()
+        if self._closed:
+            return ""
+        if "ready" in facts:
+            self._on_ready(int(facts["ready"]))
+        else:
+            log.warning("%s; OpenVINO goes on in its place", facts["why"])
+        return ""
+
+
+def _read(text: str) -> tuple[Wanted, Stage]:
+    order = json.loads(text)
+    wanted, stage = order["wanted"], order["stage"]
+    return (
+        Wanted(**{**wanted, "names": tuple(wanted["names"])}),
+        Stage(size=tuple(stage["size"]), colour=Colour(**stage["colour"])),
+    )
+
+
+def main() -> None:
+    """Build what standard input names; every engine goes into the cache."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the relay decides
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    wanted, stage = _read(sys.stdin.read())
+    backend = load_backend(wanted.backend, wanted.device, live=True)
+    for place, model in enumerate(find_models(wanted, backend)):
+        try:
+            Upscaler(model, backend, stage.colour, stage.size)
+        except VsrError as exc:
+            _say(failed=place, why=str(exc))
+        else:
+            _say(ready=place)
+
+
+def _say(**facts: object) -> None:
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except VsrError as exc:
+        sys.exit(str(exc))

@@ -1,0 +1,231 @@
+"""The networks of a ladder, loaded and warm, and what becomes of one that fails."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from vsr.errors import BackendError, InterruptedRunError
+from vsr.inference import models
+from vsr.inference.backend import Backend, load_backend
+from vsr.inference.upscaler import Upscaler, is_built
+from vsr.live.ladder.prepare import Preparation
+from vsr.live.ladder.rung_models import Stage, Wanted
+from vsr.live.ladder.turns import Turns
+from vsr.media.frame import Frame, Planes, now
+from vsr.network.graph import PlaneFormat
+
+log = logging.getLogger(__name__)
+
+_WARM_UPS: Final = 4
+"""Pictures at least before a rung is timed: kernels are chosen and memory is touched in them."""
+_TIMED_S: Final = 0.4
+"""Seconds over which the quickest is looked for: other work comes and goes."""
+_FAILURES: Final = 3
+"""Failures of one rung after which it is not loaded again."""
+_FORGIVEN: Final = 1000
+"""Good pictures in a row after which failures of before count no more."""
+FALLBACK: Final = "fallback"
+"""The event of a picture that bicubic enlarged because its rung could not."""
+
+
+@dataclass
+class _Rung:
+    model: models.Model
+    backend: Backend
+    """Where it is computed now: on OpenVINO while its engine is being built."""
+    upscaler: Upscaler | None = None
+    """None: it is being loaded again, or is lost."""
+    cost: float = 0.0
+    """Seconds a picture took when it was warm."""
+    failures: int = 0
+    good: int = 0
+    """Pictures since the last failure."""
+    lost: bool = False
+
+
+class Rungs:
+    """The engines of a ladder, best first, bicubic last. Thread-safe: relays may share them."""
+
+    def __init__(
+        self,
+        found: Sequence[models.Model],
+        backend: Backend,
+        stage: Stage,
+        stopped: Callable[[], bool] = lambda: False,
+        wanted: Wanted | None = None,
+    ) -> None:
+        """Load and warm what `find_models` found. Raises BackendError for one that cannot be.
+
+        Where engines are missing, OpenVINO takes their place, and with `wanted` they are built
+        meanwhile. Raises InterruptedRunError when `stopped` says so in between.
+        """
+        self._backend, self._stage, self._stopped = backend, stage, stopped
+        self._preparation: Preparation | None = None
+        self._turns = Turns(self._enlarge)
+        self.broken = False
+        """Whether not even bicubic works: nobody should begin with these."""
+        self.renewed = 0
+        """How many times an engine took another's place: costs are others then."""
+        missing = wanted is not None and not all(
+            is_built(model, backend, stage.colour, stage.size) for model in found
+        )
+        now_on = load_backend("openvino", live=True) if missing else backend
+        self._rungs = [self._load(model, now_on) for model in found]
+        self.scale = found[0].scale
+        self.out_size = PlaneFormat().output(*stage.size, self.scale)
+        if missing and wanted is not None:
+            log.info("engines are being built; OpenVINO begins without them")
+            self._ready = [_Rung(model, backend) for model in found]
+            self._preparation = Preparation(wanted, stage, self._renew)
+            self._preparation.start()
+
+    @property
+    def names(self) -> list[str]:
+        """Best first."""
+        return [rung.model.name for rung in self._rungs]
+
+    @property
+    def costs(self) -> list[float]:
+        """Seconds a picture, measured when they were loaded."""
+        return [rung.cost for rung in self._rungs]
+
+    def is_lost(self, rung: int) -> bool:
+        """Whether it failed for good."""
+        return self._rungs[rung].lost
+
+    def close(self) -> None:
+        """Build no more."""
+        if self._preparation is not None:
+            self._preparation.close()
+
+    def enlarge(self, frame: Frame, rung: int) -> Frame:
+        """The frame by that rung; by bicubic, with the event `FALLBACK`, where that fails.
+
+        A failing engine is loaded again, on another thread, but not for ever. Raises BackendError
+        when bicubic fails on the CPU too.
+        """
+        return self._turns.enlarge(frame, rung)
+
+    def _enlarge(self, frames: Sequence[Frame], rung: int) -> list[Frame]:
+        at, lightest = self._rungs[rung], self._rungs[-1]
+        upscaler = at.upscaler
+        if at is not lightest and upscaler is not None:
+            try:
+                done = list(upscaler.process(frames))
+            except Exception as exc:  # whatever a driver does, the next picture must go out
+                self._failed(at, exc)
+            else:
+                at.good += len(done)
+                at.failures = at.failures if at.good < _FORGIVEN else 0
+                return done
+        for frame in frames:
+            frame.stamps.infer_start = 0.0
+            if at is not lightest:
+                frame.event = frame.event or FALLBACK
+        assert lightest.upscaler is not None
+        try:
+            return list(lightest.upscaler.process(frames))
+        except Exception as exc:
+            lightest.upscaler = self._last_resort(exc)
+            return list(lightest.upscaler.process(frames))
+
+    def _last_resort(self, exc: Exception) -> Upscaler:
+        """Bicubic on the CPU, for a GPU that is gone."""
+        lightest = self._rungs[-1]
+        lightest.failures += 1
+        if lightest.failures > 1 or lightest.backend.name == "openvino":
+            self.broken = True
+            raise BackendError(f"bicubic failed too: {exc}") from exc
+        log.error("bicubic failed and is computed by OpenVINO from now on: %s", exc)
+        cpu = load_backend("openvino", live=True)
+        return self._new_upscaler(_for_cpu(lightest.model, cpu), cpu)
+
+    def _failed(self, rung: _Rung, exc: Exception) -> None:
+        name = rung.model.name
+        rung.upscaler, rung.good = None, 0
+        rung.failures += 1
+        if rung.failures >= _FAILURES:
+            rung.lost = True
+            log.error("%s failed %d times and is given up: %s", name, rung.failures, exc)
+            return
+        log.warning("%s failed and is loaded again; bicubic stands in: %s", name, exc)
+        threading.Thread(target=self._reload, args=(rung,), name="reload", daemon=True).start()
+
+    def _reload(self, rung: _Rung) -> None:
+        try:
+            upscaler = self._new_upscaler(rung.model, rung.backend)
+            _enlarged(self._trial(), upscaler)
+            rung.upscaler = upscaler
+        except Exception as exc:
+            rung.lost = True
+            log.error("%s cannot be loaded again and is given up: %s", rung.model.name, exc)
+
+    def _renew(self, place: int) -> None:
+        """Take an engine that is built now in the place of OpenVINO's, between two pictures."""
+        ready = self._ready[place]
+        name = ready.model.name
+        if not is_built(ready.model, ready.backend, self._stage.colour, self._stage.size):
+            log.warning("%s is built in another form; OpenVINO goes on until the next start", name)
+            return
+        try:
+            self._warm_up(ready)
+        except InterruptedRunError:
+            return
+        except Exception as exc:  # the picture goes on as it is
+            log.error("%s does not run on %s: %s", name, ready.backend.name, exc)
+            return
+        self._rungs[place] = ready
+        self.renewed += 1
+        log.info("%s runs on %s now: %.1f ms", name, ready.backend.device, 1000 * ready.cost)
+
+    def _load(self, model: models.Model, backend: Backend) -> _Rung:
+        rung = _Rung(model if backend is self._backend else _for_cpu(model, backend), backend)
+        self._warm_up(rung)
+        log.debug("%s: %.1f ms a picture", model.name, 1000 * rung.cost)
+        return rung
+
+    def _warm_up(self, rung: _Rung) -> None:
+        rung.upscaler = self._new_upscaler(rung.model, rung.backend)
+        times: list[float] = []
+        while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
+            if self._stopped():
+                raise InterruptedRunError("stopped while the networks were loaded")
+            began = now()
+            _enlarged(self._trial(), rung.upscaler)
+            times.append(now() - began)
+        rung.cost = min(times)
+
+    def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
+        return Upscaler(model, backend, self._stage.colour, self._stage.size)
+
+    def _trial(self) -> Frame:
+        """A picture with something in it, so that an engine that makes none is found out now."""
+        y, u, v = grey(*self._stage.size)
+        y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
+        return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
+
+
+def _enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
+    return next(iter(upscaler.process([frame])))
+
+
+def grey(width: int, height: int) -> Planes:
+    """A picture of one colour."""
+    chroma = PlaneFormat().chroma(width, height)[::-1]
+    return (
+        np.full((height, width), 128, np.uint8),
+        np.full(chroma, 128, np.uint8),
+        np.full(chroma, 128, np.uint8),
+    )
+
+
+def _for_cpu(model: models.Model, cpu: Backend) -> models.Model:
+    """The same network in the form that OpenVINO computes fastest."""
+    if model.shipped or model.name == models.BICUBIC:
+        return models.find(model.name, model.scale, cpu)
+    return models.in_fp32(model) or model

@@ -1,0 +1,1 @@
+"""Encode a relay's frames and send them to its outputs."""

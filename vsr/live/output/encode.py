@@ -1,0 +1,238 @@
+"""Encodes a relay's pictures once, and offers every packet to every output."""
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import partial
+from typing import Any, Final, cast
+
+import av
+from av.codec.context import Flags
+from av.video.frame import PictureType
+
+from vsr.errors import OutputError, UsageError, reason
+from vsr.live.output.output import Output, close_outputs
+from vsr.live.output.plan import OutputStreams
+from vsr.live.status.board import StatusBoard
+from vsr.media.colour import Colour
+from vsr.media.encoder import EncoderSettings, configure, encoder_name, open_encoder
+from vsr.media.frame import Frame, now, picture_of
+from vsr.media.info import VideoInfo
+from vsr.media.timestamps import Packet
+from vsr.report.ledger import LatencyLedger
+
+log = logging.getLogger(__name__)
+
+TIME_BASE: Final = Fraction(1, 90_000)
+KEY_EVERY: Final = 2.0
+"""Seconds between key frames: what streaming services ask for."""
+_QUEUE: Final = 8
+_DRAIN_S: Final = 0.5
+"""For the encoder to do what waits, when a relay ends."""
+_CLOSE_S: Final = 0.8
+"""For the outputs to send what waits, when a relay ends."""
+_FAILURES: Final = 3
+_FAILURES_S: Final = 60.0
+"""So many failures of the encoder in so many seconds end a relay."""
+_TRIAL_SIZE: Final = (320, 180)
+_LIVE_OPTIONS: Final = {
+    # no picture waits for a later one; slices make all threads work on one picture
+    "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
+    "libx265": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
+    "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
+    "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
+}
+
+
+@dataclass(frozen=True)
+class _Shown:
+    frame: Frame
+    time: float
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """See `vsr.media.encoder.Pictures`: what the outputs' are like."""
+
+    rate: Fraction
+    colour: Colour
+    sample_aspect: Fraction | None = None
+    time_base: Fraction = TIME_BASE
+
+
+def check_encoder(settings: EncoderSettings) -> None:
+    """Raises UsageError or OutputError for an encoder that a live output cannot have."""
+    pictures = _Pictures(rate=Fraction(25), colour=Colour())
+    encoder = _live_encoder(settings, pictures, _TRIAL_SIZE)
+    if not encoder.extradata:
+        raise UsageError(
+            f"encoder {encoder.name} makes no header that live outputs can begin with: "
+            "use h264 or hevc"
+        )
+
+
+class Publisher:
+    """The encoder on its thread, and the outputs behind it. Methods are for one thread."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        settings: EncoderSettings,
+        info: VideoInfo,
+        size: tuple[int, int],
+        sound: av.AudioCodecContext | None,
+        ledger: LatencyLedger,
+        board: StatusBoard,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`info` is the source's; `sound` describes what `sound()` will be given.
+
+        Raises UsageError or OutputError for an encoder that cannot be.
+        """
+        pictures = _Pictures(info.rate, info.colour, info.sample_aspect)
+        self._new_encoder = partial(_live_encoder, settings, pictures, size)
+        self._encoder = self._new_encoder()
+        self._failures: deque[float] = deque(maxlen=_FAILURES)
+        self._step = float(1 / info.rate)
+        self._ledger, self._board, self._stopped = ledger, board, stopped
+        self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
+        self._encoding: deque[_Shown] = deque()
+        """Pictures whose packets have not come."""
+        self.shown = 0
+        """Pictures of the source whose packets were offered."""
+        self.tail: float | None = None
+        """What lay between the newest picture's enlargement and its packet (s)."""
+        self.failed: Exception | None = None
+        self._last_key = -KEY_EVERY
+        streams = OutputStreams(video=self._encoder, audio=sound)
+        self._outputs = [Output(url, streams) for url in urls]
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        for output in self._outputs:
+            output.start()
+        self._thread.start()
+
+    def show(self, frame: Frame, time: float) -> None:
+        """Publish a picture at that output time (s); waits where the encoder is behind."""
+        self._put(_Shown(frame, time))
+
+    def sound(self, packet: Packet) -> None:
+        """Publish a packet of sound whose times are the output's."""
+        self._put(packet)
+
+    def note(self, frame: Frame) -> None:
+        """Enter a picture that is not shown into the ledger, in its turn."""
+        self._put(frame.bare())
+
+    @property
+    def waiting(self) -> int:
+        """Pictures and packets of sound that wait for the encoder."""
+        return self._items.qsize()
+
+    @property
+    def was_open(self) -> bool:
+        """Whether any output ever could begin."""
+        return any(output.was_open for output in self._outputs)
+
+    def states(self) -> list[dict[str, Any]]:
+        """What every output is doing."""
+        return [output.facts() for output in self._outputs]
+
+    def close(self) -> None:
+        """Publish what waits, and end every output's session, all within about 1.4 s."""
+        try:
+            self._items.put(None, timeout=_DRAIN_S)
+        except queue.Full:
+            log.warning("the encoder hangs: what waits for it is left out")
+        self._thread.join(_DRAIN_S)
+        close_outputs(self._outputs, _CLOSE_S)
+
+    def _put(self, item: _Shown | Frame | Packet) -> None:
+        while self._thread.is_alive():
+            try:
+                self._items.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                if self._stopped():
+                    return
+        if self.failed is not None:
+            raise self.failed
+
+    def _run(self) -> None:
+        try:
+            while (item := self._items.get()) is not None:
+                if isinstance(item, _Shown):
+                    self._encode(item)
+                elif isinstance(item, Frame):
+                    self._ledger.add(item)
+                    self._board.frame(item)
+                else:
+                    for output in self._outputs:
+                        output.offer(item, "audio")
+            for packet in self._encoder.encode(None):
+                self._send(self._encoding.popleft(), packet)
+        except Exception as exc:  # raised again by the next call of the relay's thread
+            self.failed = exc
+
+    def _encode(self, item: _Shown) -> None:
+        frame = item.frame
+        picture = picture_of(frame)
+        picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
+        picture.duration = 0
+        # by time, not by number: pictures may come at another rate than the source declared
+        due = item.time - self._last_key >= KEY_EVERY - self._step / 2
+        if due or any(output.wants_key for output in self._outputs):
+            picture.pict_type = PictureType.I
+            self._last_key = item.time
+        frame.stamps.encode_start = now()
+        self._encoding.append(item)
+        try:
+            packets = self._encoder.encode(picture)
+        except (av.error.FFmpegError, ValueError) as exc:
+            self._reopen(exc)
+            return
+        for packet in packets:
+            self._send(self._encoding.popleft(), packet)
+
+    def _reopen(self, exc: Exception) -> None:
+        """Go on with a new encoder, whose first picture is a key frame; but not for ever."""
+        failed = OutputError(f"the encoder {self._encoder.name} failed: {reason(exc)}")
+        self._failures.append(now())
+        if len(self._failures) == _FAILURES and now() - self._failures[0] < _FAILURES_S:
+            raise failed from exc
+        log.error("%s; it is opened again, %d pictures are lost", failed, len(self._encoding))
+        self._encoding.clear()
+        self._encoder = self._new_encoder()
+
+    def _send(self, item: _Shown, packet: Packet) -> None:
+        """Without B-frames packets come in the order of the pictures, if not always at once."""
+        frame = item.frame
+        frame.stamps.encoded = now()
+        self._last_key = item.time if packet.is_keyframe else self._last_key
+        for output in self._outputs:
+            output.offer(packet, "video")
+        frame.stamps.muxed = now()
+        self._board.frame(frame)
+        if frame.event != "repeated":
+            self.shown += 1
+            self.tail = frame.stamps.muxed - frame.stamps.infer_end
+            self._ledger.add(frame.bare())
+
+
+def _live_encoder(
+    settings: EncoderSettings, pictures: _Pictures, size: tuple[int, int]
+) -> av.VideoCodecContext:
+    name = encoder_name(settings, "flv")
+    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
+    given = {**_LIVE_OPTIONS.get(name, {}), **settings.options}
+    configure(context, replace(settings, options=given), pictures, size)
+    # `_encode` asks for key frames in time
+    context.gop_size = max(1, round(2 * KEY_EVERY * pictures.rate))
+    context.max_b_frames = 0
+    context.thread_type = "SLICE"
+    context.flags |= Flags.global_header
+    open_encoder(context)
+    return context

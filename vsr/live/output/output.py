@@ -1,0 +1,286 @@
+"""Publishes encoded packets to one URL without ever holding up the caller or another output.
+
+Each output has a process of its own (`vsr.live.output.process`), one thread that feeds and watches
+it, and a bounded queue between the caller and that thread. Whatever goes wrong beyond (refused,
+cut, stalled, too slow), the process is killed, another is started after a while and goes on at a
+key frame; what was offered meanwhile is dropped and counted. Packets travel as they are
+(`pusher.RECORD`) rather than through a muxer, which would hold them back to interleave them, lose
+decoding times and keep the interpreter's lock. For systems with `poll` on pipes: Linux, macOS.
+"""
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal
+
+from vsr.errors import reason
+from vsr.live.common import Backoff
+from vsr.live.output import process as pusher
+from vsr.live.output.plan import OutputStreams, PushSettings, plan
+from vsr.live.output.session import Queue, Record, Session
+from vsr.media.location import local, masked, shown
+from vsr.media.timestamps import Packet
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["video", "audio"]
+Event = Literal["connected", "lost", "reconnected"]
+State = Literal["connecting", "open", "retrying", "closed"]
+
+_INDEX: Final[dict[Kind, int]] = {"video": pusher.VIDEO, "audio": pusher.AUDIO}
+_LOOK_MS: Final = 10
+"""How often the queue is looked at. To be woken by `offer` would be quicker, but would cost it the
+interpreter's lock, and milliseconds to get that back on a busy machine."""
+_KILL_S: Final = 0.2
+"""Longest wait for a killed process to be gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputState:
+    """How an output fares. Every packet offered is in one of packets, dropped and queued."""
+
+    state: State = "connecting"
+    since: float = field(default_factory=time.monotonic)
+    """When it came into this state (s, `time.monotonic`)."""
+    reconnects: int = 0
+    packets: int = 0
+    """Written to the network, as its process tells once a second."""
+    bytes: int = 0
+    dropped: int = 0
+    """Not sent; with those that a killed process may have sent since it last told."""
+    queued: int = 0
+    """Waiting or under way."""
+    queued_s: float = 0.0
+    """Stream time that waits."""
+    queued_bytes: int = 0
+    last_error: str = ""
+    """Why the last session ended, without secrets."""
+
+
+class Output:
+    """One URL that is published to.
+
+    `offer` is for one thread, everything else for any. `on_event` is called in the output's own
+    thread, once for each change, with the reason where one is lost; it must not wait.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        streams: OutputStreams,
+        settings: PushSettings | None = None,
+        on_event: Callable[[Event, str], None] | None = None,
+    ) -> None:
+        """Raises UsageError for a URL that cannot be published to."""
+        self.name = shown(url)
+        self._url, self._settings = url, settings or PushSettings()
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        waiting = self._settings
+        self._queue = Queue(waiting.queue_s, waiting.queue_bytes, waiting.fresh_s)
+        self._state = OutputState()
+        self._session = Session(plan(url, streams, waiting), waiting.stall_s)
+        self._was_open = self._is_lost = False
+        self._deadline: float | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"push {self.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread.start()
+
+    def offer(self, packet: Packet, kind: Kind) -> None:
+        """Queue a copy of a packet with its times; never waits, drops what cannot be sent."""
+        if packet.pts is None or packet.dts is None:  # an encoder's or demuxer's end
+            return
+        base = packet.time_base
+        head = pusher.RECORD.pack(
+            _INDEX[kind],
+            packet.is_keyframe,
+            packet.pts,
+            packet.dts,
+            packet.duration or 0,
+            base.numerator,
+            base.denominator,
+            packet.size,
+        )
+        begins = kind == "video" and packet.is_keyframe
+        record = Record(b"".join((head, memoryview(packet))), begins, float(packet.dts * base))
+        with self._lock:
+            if self._deadline is None:
+                self._queue.put(record)
+
+    @property
+    def wants_key(self) -> bool:
+        """Whether it drops all until a key frame comes: better not to make it wait for long."""
+        return self._state.state != "closed" and self._queue.wants_key
+
+    @property
+    def was_open(self) -> bool:
+        """Whether it ever could begin to publish."""
+        return self._was_open
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process that publishes now."""
+        return self._session.pid
+
+    @property
+    def state(self) -> OutputState:
+        """How it fares now."""
+        with self._lock:
+            queue, session, known = self._queue, self._session, self._state
+            return replace(
+                known,
+                dropped=known.dropped + queue.dropped,
+                packets=known.packets + session.packets,
+                bytes=known.bytes + session.bytes,
+                queued=len(queue) + session.under_way,
+                queued_s=queue.seconds,
+                queued_bytes=queue.bytes,
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Its name without secrets, and its state."""
+        return {"name": self.name, **asdict(self.state)}
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Send what waits within that time, and end; returns about then at the latest."""
+        close_outputs([self], timeout_s)
+
+    def begin_close(self, deadline: float) -> None:
+        """Take no more packets, and end by then (s, `time.monotonic`); returns at once."""
+        with self._lock:
+            if self._deadline is None:
+                self._deadline = deadline
+        self._closing.set()
+
+    def await_close(self) -> None:
+        """Wait for the end after `begin_close`."""
+        if self._deadline is not None and self._thread.ident is not None:
+            self._thread.join(max(0.0, self._deadline - time.monotonic()) + _KILL_S)
+
+    def _run(self) -> None:
+        backoff = Backoff(first=self._settings.retry_s, longest=self._settings.retry_max_s)
+        failures = 0
+        while self._deadline is None:
+            why = self._publish()
+            if self._deadline is not None:
+                break
+            failures = 1 if self._lasted() > backoff.longest else failures + 1
+            self._lost(masked(why, self._url))
+            self._closing.wait(backoff.pause(failures))
+        self._session.end()
+        with self._lock:
+            self._queue.clear()
+        self._change("closed")
+
+    def _publish(self) -> str:
+        """One session, from its start to the reason of its end, which may hold secrets."""
+        session = self._session
+        try:
+            session.begin()
+            while True:
+                self._turn(session)
+                if session.is_open and self._state.state != "open":
+                    self._opened()
+                why = session.fault() or self._lag()
+                if why or self._is_over(session):
+                    return why
+        except OSError as exc:
+            return f"cannot run a process: {reason(exc)}"
+        finally:
+            self._settle(session)
+
+    def _turn(self, session: Session) -> None:
+        """Wait a little for something to do, and do it."""
+        poll = select.poll()
+        poll.register(session.stdout, select.POLLIN)
+        if session.wants(len(self._queue)):
+            poll.register(session.stdin, select.POLLOUT)
+        poll.poll(_LOOK_MS)
+        session.listen()
+        session.feed(self._take)
+
+    def _take(self) -> bytes | None:
+        with self._lock:
+            return self._queue.take()
+
+    def _lag(self) -> str:
+        if not self._queue.overflown:
+            return ""
+        return f"the server takes less than is sent: more than {self._settings.queue_s:g} s waited"
+
+    def _is_over(self, session: Session) -> bool:
+        """Whether closing is done, or must be."""
+        if self._deadline is None:
+            return False
+        if session.is_open and not session.wants(len(self._queue)):
+            session.finish()
+        return time.monotonic() >= self._deadline or (self._is_lost and not session.is_open)
+
+    def _settle(self, session: Session) -> None:
+        """End it, and put its figures to those before it."""
+        session.stop()  # not under the lock, which `offer` takes
+        with self._lock:
+            self._queue.hold()
+            self._state = replace(
+                self._state,
+                packets=self._state.packets + session.packets,
+                bytes=self._state.bytes + session.bytes,
+                dropped=self._state.dropped + session.under_way,
+            )
+            session.forget()
+
+    def _lasted(self) -> float:
+        """How long the last session was open (s)."""
+        return time.monotonic() - self._state.since if self._state.state == "open" else 0.0
+
+    def _opened(self) -> None:
+        with self._lock:
+            self._queue.flow()
+            if self._was_open:
+                self._state = replace(self._state, reconnects=self._state.reconnects + 1)
+        self._change("open")
+        event: Event = "reconnected" if self._was_open else "connected"
+        self._was_open, self._is_lost = True, False
+        file = self._session.file
+        what = event if file in ("", local(self._url)) else f"{event}, writing {file}"
+        log.info("%s: %s", self.name, what)
+        self._tell(event, "")
+
+    def _lost(self, why: str) -> None:
+        self._change("retrying", why)
+        if self._is_lost:
+            log.debug("%s: %s", self.name, why)
+            return
+        self._is_lost = True
+        log.warning("%s: %s; trying again", self.name, why)
+        self._tell("lost", why)
+
+    def _tell(self, event: Event, words: str) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event, words)
+        except Exception:  # a listener's fault must not end the publishing
+            log.exception("%s: telling of '%s' failed", self.name, event)
+
+    def _change(self, state: State, error: str | None = None) -> None:
+        with self._lock:
+            last = self._state.last_error if error is None else error
+            now = self._state.since if state == self._state.state else time.monotonic()
+            self._state = replace(self._state, state=state, since=now, last_error=last)
+
+
+def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
+    """Close several at once, within the time that one may take."""
+    outputs = list(outputs)
+    deadline = time.monotonic() + timeout_s
+    for output in outputs:
+        output.begin_close(deadline)
+    for output in outputs:
+        output.await_close()

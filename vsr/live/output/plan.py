@@ -1,0 +1,114 @@
+"""Says what an output is (its place, container, streams and patience) and tells its process so.
+
+`vsr.live.output.process` imports nothing from here: what it must know is one line of JSON, the
+plan.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import av
+
+from vsr.errors import UsageError
+from vsr.media.location import is_url, local
+from vsr.media.sink import container_format
+
+FORMATS: Final = {
+    "rtmp": "flv",
+    "rtmps": "flv",
+    "rtsp": "rtsp",
+    "srt": "mpegts",
+    "udp": "mpegts",
+}
+"""Schemes that can be published to -> FFmpeg's muxers."""
+_OPTIONS: Final = {"flv": {"flvflags": "no_duration_filesize"}, "rtsp": {"rtsp_transport": "tcp"}}
+_LIVE: Final = {
+    "flush_packets": "1",
+    "max_interleave_delta": "1",  # us: packets go out as they come, not when their turn is sure
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushSettings:
+    """How long an output waits before it does something about it."""
+
+    queue_s: float = 4.0
+    """Stream time that may wait for a slow server."""
+    queue_bytes: int = 16 << 20
+    fresh_s: float = 1.0
+    """Stream time, from a key frame on, that a session may begin with; later ones see all later."""
+    stall_s: float = 5.0
+    """For an answer, or for a packet to be taken."""
+    retry_s: float = 0.5
+    """Before the first new try; doubled each time."""
+    retry_max_s: float = 3.0
+    """A server that returns is found within that and a connection's time."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """More options of FFmpeg's muxer, passed as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputStreams:
+    """The streams of an output, by what encodes them; read when an output is made."""
+
+    video: av.VideoCodecContext
+    """An open encoder with `Flags.global_header`."""
+    audio: av.AudioCodecContext | None
+    """An open encoder, or the decoder of a stream whose packets are copied."""
+
+    def facts(self) -> list[dict[str, object]]:
+        """What a muxer must know, as the plan for `pusher` has it."""
+        if not self.video.extradata:
+            raise ValueError("the video encoder must be open and have Flags.global_header set")
+        video = {
+            "size": {"width": self.video.width, "height": self.video.height},
+            "sample_rate": None,
+            "frame_rate": str(self.video.framerate or 0),
+            "aspect": str(self.video.sample_aspect_ratio or 0),
+        }
+        found = [_common(self.video) | video]
+        if self.audio is not None:
+            audio = {
+                "size": {},
+                "sample_rate": self.audio.sample_rate,
+                "layout": self.audio.layout.name,
+            }
+            found.append(_common(self.audio) | audio)
+        return found
+
+
+def _common(context: av.CodecContext) -> dict[str, object]:
+    return {
+        "codec": context.codec.canonical_name,
+        "extradata": (context.extradata or b"").hex(),
+        "bit_rate": context.bit_rate or 0,
+    }
+
+
+def muxer_for(url: str) -> str:
+    """FFmpeg's muxer for what is published to a URL or file. Raises UsageError."""
+    if not is_url(url):
+        return container_format(Path(url))
+    scheme = url.partition("://")[0].lower()
+    if scheme not in FORMATS:
+        known = ", ".join(f"{name}://" for name in FORMATS)
+        raise UsageError(f"cannot publish to {scheme}://; use one of {known} or a file")
+    return FORMATS[scheme]
+
+
+def plan(url: str, streams: OutputStreams, settings: PushSettings) -> bytes:
+    """The line that tells `pusher` what to do."""
+    muxer = muxer_for(url)
+    options = _OPTIONS.get(muxer, {}) if is_url(url) else {}
+    facts = {
+        "url": url if is_url(url) else local(url),
+        "file": not is_url(url),
+        "format": muxer,
+        "options": {**_LIVE, **options, **settings.options},
+        "streams": streams.facts(),
+        "stall": settings.stall_s,
+    }
+    return json.dumps(facts).encode() + b"\n"

@@ -1,0 +1,250 @@
+"""The process that publishes to one URL, so that a hung server can be killed and harms nobody else.
+
+FFmpeg's connecting, header and trailer may block for minutes, and PyAV holds the interpreter's lock
+in them. `vsr.live.output.output` starts this file as a script, not as a module: it needs PyAV
+alone, and importing `vsr` would take four times as long. Its standard input brings a line of JSON
+(the plan: the URL with its stream key is seen by no one else), then packets as `RECORD` and
+payload, until it ends; after a refusal it waits for the plan again. Its standard output takes lines
+of JSON: `{"connecting": true}`, then `{"refused": "..."}` or `{"open": true}`, `{"packets": N,
+"bytes": N}` again and again, and `{"error": "..."}`. The words are FFmpeg's own, which may hold the
+stream key: the parent masks them.
+"""
+
+import ctypes
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, BinaryIO, Final, NoReturn
+
+import av
+from av.rational import AVRational
+
+RECORD: Final = struct.Struct("<BBqqqIII")
+"""Before each payload: stream, key frame or not, pts, dts, duration, their time base, bytes."""
+VIDEO: Final = 0
+AUDIO: Final = 1
+"""Places of the streams in the plan, and their numbers in `RECORD`."""
+
+_REPORTS: Final = 1
+_CLOCK: Final = Fraction(1, 90_000)
+_PARENT_DIED: Final = 1
+"""PR_SET_PDEATHSIG in Linux's prctl.h."""
+_UNSENT: Final = 64 * 1024
+"""Bytes that the system may hold back unsent: what waits should wait where it is counted."""
+_HIGHEST_FD: Final = 64
+_FAULTS: Final = (av.error.FFmpegError, OSError, ValueError)
+
+
+class Copier:
+    """Packets from a stream of records -> an FFmpeg output. One thread copies, another may look."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.packets = self.bytes = 0
+        self.url = _unused(plan["url"]) if plan["file"] else plan["url"]
+        self._output = av.open(
+            self.url, "w", format=plan["format"], container_options=plan["options"]
+        )
+        self._streams = [_add_stream(self._output, stream) for stream in plan["streams"]]
+        self._last: dict[int, int] = {}
+
+    def open(self) -> None:
+        """Connect and write the header; blocks as long as the server likes."""
+        self._output.start_encoding()
+
+    def copy(self, records: BinaryIO) -> None:
+        """Until the records end, or one breaks off."""
+        while len(head := records.read(RECORD.size)) == RECORD.size:
+            index, key, pts, dts, duration, numerator, denominator, size = RECORD.unpack(head)
+            payload = records.read(size)
+            if len(payload) < size:
+                return
+            packet: av.Packet[Any] = av.Packet(payload)
+            packet.pts, packet.dts, packet.duration = pts, dts, duration
+            packet.time_base = Fraction(numerator, denominator)
+            packet.is_keyframe = bool(key)
+            self._put(packet, self._streams[index])
+
+    def close(self) -> None:
+        """Write the trailer."""
+        self._output.close()
+
+    def _put(self, packet: "av.Packet[Any]", stream: av.stream.Stream) -> None:
+        packet.stream = stream
+        base = stream.time_base
+        assert base is not None
+        packet.rescale_ts(AVRational(base.numerator, base.denominator))
+        dts, pts = packet.dts, packet.pts
+        assert dts is not None
+        assert pts is not None
+        # the muxer's clock may be coarser than the packet's: FLV counts milliseconds
+        packet.dts = max(dts, self._last.get(stream.index, dts - 1) + 1)
+        packet.pts = max(pts, packet.dts)
+        self._last[stream.index] = packet.dts
+        size = packet.size
+        self._output.mux_one(packet)
+        self.packets += 1
+        self.bytes += size
+
+
+def _unused(path: str) -> str:
+    """The path, numbered where a file is there already: a recording destroys no other."""
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122 - no more is imported than it takes
+    number = 1
+    while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to as it is
+        number += 1
+        path = f"{stem}-{number}{suffix}"
+    return path
+
+
+def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -> av.stream.Stream:
+    """A stream for packets encoded elsewhere; `facts` as `vsr.live.output.output` writes them.
+
+    PyAV takes parameters such as extradata only through a codec context, and makes one without an
+    encoder only from a demuxed stream: so a file with a packet of nothing is written and read.
+    """
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as bare:
+        bare.add_mux_stream(facts["codec"], facts["sample_rate"], time_base=_CLOCK, **facts["size"])
+        packet: av.Packet[Any] = av.Packet(b"\0")
+        packet.pts = packet.dts = 0
+        packet.stream = bare.streams[0]
+        bare.mux_one(packet)
+    memory.seek(0)
+    with av.open(memory, format="mp4") as bare_again:
+        stream = output.add_stream_from_template(bare_again.streams[0], opaque=True)
+    context = stream.codec_context
+    context.bit_rate = facts["bit_rate"]
+    if facts["extradata"]:
+        context.extradata = bytes.fromhex(facts["extradata"])
+    if isinstance(context, av.AudioCodecContext):
+        context.layout = facts["layout"]
+    elif isinstance(context, av.VideoCodecContext):
+        context.framerate = Fraction(facts["frame_rate"])
+        context.sample_aspect_ratio = Fraction(facts["aspect"])
+    return stream
+
+
+def main() -> NoReturn:
+    """Publish what standard input brings until it ends; never returns."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+    _listen_to_ffmpeg()
+    for line in sys.stdin.buffer:
+        plan = json.loads(line)
+        _say(connecting=True)
+        copier = _connected(plan)
+        if copier is not None:
+            _publish(copier, plan)
+    os._exit(0)
+
+
+def _connected(plan: dict[str, Any]) -> Copier | None:
+    """None: it was refused, which was said."""
+    try:
+        copier = Copier(plan)
+        copier.open()
+        return copier
+    except _FAULTS as exc:
+        if any(_connections()):  # PyAV leaves it open when the header fails
+            _fail(exc)
+        _say(refused=_words(exc))
+        return None
+
+
+def _publish(copier: Copier, plan: dict[str, Any]) -> NoReturn:
+    stall = plan["stall"]
+    for connection in _connections():
+        _bound(connection, stall)
+    _say(open=True, file=copier.url if plan["file"] else "")
+    threading.Thread(target=_report, args=(copier, stall), name="report", daemon=True).start()
+    try:
+        copier.copy(sys.stdin.buffer)
+        copier.close()
+    except _FAULTS as exc:
+        _say(packets=copier.packets, bytes=copier.bytes)
+        _fail(exc)
+    _say(packets=copier.packets, bytes=copier.bytes)
+    os._exit(0)
+
+
+def _fail(exc: Exception) -> NoReturn:
+    """End at once: tidying up would write to the dead connection."""
+    _say(error=_words(exc))
+    os._exit(1)
+
+
+def end_with_parent() -> None:
+    """End even while FFmpeg blocks; where there is no such call, `_say` finds out."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
+
+
+def _listen_to_ffmpeg() -> None:
+    """Let errors carry what FFmpeg logged, as a server's own words; print nothing."""
+    logger = logging.getLogger("libav")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    av.logging.set_level(av.logging.ERROR)
+
+
+def _connections() -> Iterator[socket.socket]:
+    """FFmpeg's TCP connections: it does not tell them, but they are the only ones here."""
+    for fd in range(_HIGHEST_FD):
+        try:
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                continue
+        except OSError:
+            continue
+        with socket.socket(fileno=os.dup(fd)) as connection:
+            inet = connection.family in (socket.AF_INET, socket.AF_INET6)
+            if inet and connection.type == socket.SOCK_STREAM:
+                yield connection
+
+
+def _bound(connection: socket.socket, stall: float) -> None:
+    """Have the system send at once, queue little, and end what takes nothing for `stall` seconds.
+
+    Otherwise a server that stopped reading is noticed only when megabytes of buffers are full.
+    """
+    wanted = {
+        "TCP_NODELAY": 1,
+        "TCP_NOTSENT_LOWAT": _UNSENT,
+        "TCP_USER_TIMEOUT": round(stall * 1000),
+    }
+    for name, value in wanted.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _report(copier: Copier, stall: float) -> None:
+    while True:
+        _say(packets=copier.packets, bytes=copier.bytes)
+        time.sleep(min(1.0, stall / 4))
+
+
+def _say(**facts: object) -> None:
+    try:
+        os.write(_REPORTS, json.dumps(facts).encode() + b"\n")
+    except BrokenPipeError:  # nobody is left to publish for
+        os._exit(1)
+
+
+def _words(exc: Exception) -> str:
+    logged = getattr(exc, "log", None)
+    words = getattr(exc, "strerror", None) or str(exc)
+    return f"{words} ({logged[2].strip()})" if logged else words
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""The parts of an output: packets that wait, and the process they go to."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Final
+
+from vsr.live.output import process as pusher
+
+_READ: Final = 65536
+_START_S: Final = 10.0
+"""For a process to start on a machine that has much else to do."""
+_NOTHING: Final = memoryview(b"")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A packet ready for the pipe."""
+
+    data: bytes
+    begins: bool
+    """A key frame of the video, which a session can begin with."""
+    time: float
+    """Decoding time in s."""
+
+
+class Queue:
+    """What waits to be sent. Not thread-safe: the output's lock guards it.
+
+    While nobody takes, it holds the newest that a session may begin with; one that takes may lag
+    behind by so much and no more: then all is dropped till the next key frame.
+    """
+
+    def __init__(self, seconds: float, size: int, fresh: float) -> None:
+        """At most that much stream time and that many bytes wait, and at most `fresh` seconds for
+        a session to begin with, since its viewers see all later by that."""
+        self._most_seconds, self._most_bytes, self._fresh = seconds, size, fresh
+        self._records: deque[Record] = deque()
+        self._flows = self._begun = False
+        self.overflown = False
+        self.dropped = self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def seconds(self) -> float:
+        """Stream time from the oldest to the newest."""
+        return self._records[-1].time - self._records[0].time if self._records else 0.0
+
+    @property
+    def wants_key(self) -> bool:
+        """Whether somebody would take, but all is dropped until the next key frame."""
+        return self._flows and not self._begun
+
+    def put(self, record: Record) -> None:
+        """Take a packet in, or drop it."""
+        self._begun = self._begun or record.begins
+        if not self._begun:
+            self.dropped += 1
+            return
+        self._records.append(record)
+        self.bytes += len(record.data)
+        if not self._flows:
+            self._trim()
+        elif self.seconds > self._most_seconds or self.bytes > self._most_bytes:
+            self.clear()
+            self._begun, self.overflown = False, True
+
+    def take(self) -> bytes | None:
+        """The oldest packet; None: there is none."""
+        if not self._records:
+            return None
+        data = self._records.popleft().data
+        self.bytes -= len(data)
+        return data
+
+    def flow(self) -> None:
+        """A session begins to take."""
+        self._flows = True
+
+    def hold(self) -> None:
+        """The session ended: keep what the next one may begin with."""
+        self._flows = self.overflown = False
+        while self._records and not self._records[0].begins:
+            self._drop(1)
+        self._begun = bool(self._records)
+        self._trim()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._drop(len(self._records))
+
+    def _trim(self) -> None:
+        """Drop from one key frame to the next while there is too much to begin with."""
+        while self._records and (self.seconds > self._fresh or self.bytes > self._most_bytes):
+            later = (k for k, record in enumerate(self._records) if k and record.begins)
+            self._drop(next(later, len(self._records)))
+            self._begun = bool(self._records)
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            self.take()
+        self.dropped += count
+
+
+class Session:
+    """The process that publishes, and what is known of it. For one thread; no call waits.
+
+    One that was refused waits for another try; one that was open, or hangs, is killed and replaced.
+    """
+
+    def __init__(self, plan: bytes, stall: float) -> None:
+        """`plan` is for `pusher`; `stall` seconds without an answer or progress are a fault."""
+        self._plan, self._stall = plan, stall
+        self._process: subprocess.Popen[bytes] | None = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Set everything back for another try."""
+        self._rest = _NOTHING
+        self._text = b""
+        self._error = ""
+        self.file = ""
+        """What is written where that is a file, whose name may be taken."""
+        self._moved = time.monotonic()
+        self._refused = self.is_open = self.ended = False
+        self.taken = self.packets = self.bytes = 0
+
+    def begin(self) -> None:
+        """Try to connect. Raises OSError where no process can be had."""
+        if self._process is None:
+            self._is_up = False
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", pusher.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                process_group=0,  # Ctrl+C is for the parent
+            )
+            for pipe in (self.stdin, self.stdout):
+                os.set_blocking(pipe.fileno(), False)
+        self._moved = time.monotonic()
+        self._rest = memoryview(self._plan)
+
+    def stop(self) -> None:
+        """End the try: kill the process unless it waits for another."""
+        if not self._refused:
+            self.end()
+
+    def end(self) -> None:
+        """Kill the process if there is one."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self.stdin.close()
+        self.stdout.close()
+        self._process.wait()
+        self._process = None
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        """Where the plan and the packets go."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """Where it tells how it fares."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number."""
+        process = self._process
+        return process.pid if process else None
+
+    @property
+    def under_way(self) -> int:
+        """Packets taken from the queue that are not known to be written."""
+        return self.taken - self.packets
+
+    def wants(self, waiting: int) -> bool:
+        """Whether there is something to write, with so many packets in the queue."""
+        return bool(self._rest) or (waiting > 0 and self.is_open and not self.stdin.closed)
+
+    def feed(self, take: Callable[[], bytes | None]) -> None:
+        """Write until the pipe is full or nothing is left; packets once it is open only."""
+        while self._rest or self._fetch(take):
+            try:
+                written = self.stdin.write(self._rest)
+            except BrokenPipeError:  # its reason is on its way
+                self._rest = _NOTHING
+                self.stdin.close()
+                return
+            if written is None:
+                return
+            self._rest = self._rest[written:]
+
+    def _fetch(self, take: Callable[[], bytes | None]) -> bool:
+        data = take() if self.is_open and not self.stdin.closed else None
+        if data is not None:
+            self._rest = memoryview(data)
+            self.taken += 1
+        return data is not None
+
+    def finish(self) -> None:
+        """Nothing more will come: it writes the trailer and ends."""
+        self.stdin.close()
+
+    def listen(self) -> None:
+        """Read what the process tells."""
+        data = self.stdout.read(_READ)
+        if data is None:
+            return
+        self.ended = not data
+        *lines, self._text = (self._text + data).split(b"\n")
+        for line in lines:
+            self._hear(line.decode(errors="replace"))
+
+    def _hear(self, line: str) -> None:
+        try:
+            facts = dict(json.loads(line))
+        except (TypeError, ValueError):  # Python's own words on a crash
+            self._error = line.strip() or self._error
+            return
+        if facts.get("packets") != self.packets:
+            self._moved = time.monotonic()
+        self._is_up = True
+        self._refused = "refused" in facts
+        self.is_open = self.is_open or "open" in facts
+        self.packets = facts.get("packets", self.packets)
+        self.bytes = facts.get("bytes", self.bytes)
+        self.file = str(facts.get("file", self.file))
+        self._error = str(facts.get("error", facts.get("refused", self._error)))
+
+    def fault(self) -> str:
+        """Why it should be given up, in words that may hold secrets; empty: it should not."""
+        if self.ended or self._refused:
+            return self._error or "the process that publishes died"
+        now, limit = time.monotonic(), self._stall if self._is_up else _START_S
+        if self.is_open and not self.under_way:
+            self._moved = now
+        if now - self._moved <= limit:
+            return ""
+        if not self._is_up:
+            return f"the process that publishes did not start within {limit:g} s"
+        return f"{'nothing taken' if self.is_open else 'no answer'} for {limit:g} s"

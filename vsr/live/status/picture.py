@@ -1,0 +1,78 @@
+"""The live picture as a JPEG: made when somebody asks, and at most once a second."""
+
+import threading
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Final, Literal
+
+import av
+import numpy as np
+
+from vsr.live.status.board import StatusBoard
+from vsr.media.colour import RANGE_FULL, Colour
+from vsr.media.frame import PIXEL_FORMAT, Planes, now
+
+Which = Literal["before", "after"]
+
+WIDEST: Final[dict[Which, int]] = {"before": 640, "after": 1280}
+"""Pixels: what a page shows; an UHD picture would cost the relay 0.4 s of a core each time."""
+AGE_S: Final = 1.0
+_FORMAT: Final = "yuvj420p"
+_BT601: Final = 5
+"""The only matrix of JFIF, in full range. swscale has one number for it, H.273 two."""
+_SMPTE170M: Final = 6
+_QUALITY: Final = 3
+"""FFmpeg's quantiser, 2 (best) to 31."""
+
+
+class Pictures:
+    """The newest two as JPEGs. Thread-safe; one is made at a time."""
+
+    def __init__(self, board: StatusBoard, clock: Callable[[], float] = now) -> None:
+        self._board, self._clock = board, clock
+        self._making = threading.Lock()
+        self._made: dict[Which, tuple[float, bytes]] = {}
+
+    def jpeg(self, which: Which) -> bytes | None:
+        """The newest, at most a second old; None: there is none yet."""
+        with self._making:
+            made = self._made.get(which)
+            if made and self._clock() - made[0] < AGE_S:
+                return made[1]
+            newest = self._board.picture(which)
+            if newest is None:
+                return None
+            data = jpeg(*newest, WIDEST[which])
+            self._made[which] = (self._clock(), data)
+            return data
+
+
+def jpeg(planes: Planes, colour: Colour, widest: int) -> bytes:
+    """A 4:2:0 picture as a JPEG of at most that width; an odd last row or column is left out."""
+    y, u, v = planes
+    height, width = y.shape[0] // 2 * 2, y.shape[1] // 2 * 2
+    even = (
+        y[:height, :width],
+        u[: height // 2, : width // 2],
+        v[: height // 2, : width // 2],
+    )
+    # copied: planes may be read-only views of padded rows
+    picture = av.VideoFrame.from_dlpack(tuple(map(np.array, even)), format=PIXEL_FORMAT)
+    out_width = min(widest, width) // 2 * 2
+    out = picture.reformat(
+        width=out_width,
+        height=max(2, round(height * out_width / width / 2) * 2),
+        format=_FORMAT,
+        src_colorspace=_BT601 if colour.matrix == _SMPTE170M else colour.matrix,
+        dst_colorspace=_BT601,
+        src_color_range=colour.range_code,
+        dst_color_range=RANGE_FULL,
+        interpolation="AREA",
+    )
+    context = av.CodecContext.create("mjpeg", "w")
+    context.width, context.height, context.pix_fmt = out.width, out.height, _FORMAT
+    context.time_base, context.color_range = Fraction(1), RANGE_FULL
+    context.qmin = context.qmax = _QUALITY
+    context.thread_count = 1
+    out.pts, out.time_base = 0, context.time_base
+    return b"".join(bytes(packet) for packet in (*context.encode(out), *context.encode(None)))

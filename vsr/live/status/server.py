@@ -1,0 +1,163 @@
+"""The little web server behind `vsr relay --status HOST:PORT`: a page, figures, health, pictures.
+
+It may not harm the relay: it only reads, computes what is asked for and no more, and `status_http`
+bounds who may ask.
+"""
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from vsr.errors import OutputError, UsageError, reason
+from vsr.live.status.board import StatusBoard
+from vsr.live.status.http import Answer, WebServer
+from vsr.live.status.metrics import Metrics
+from vsr.live.status.page import POLICY, page
+from vsr.live.status.picture import Pictures, Which
+from vsr.report.report import versions
+
+log = logging.getLogger(__name__)
+
+_LOOPBACK: Final = "127.0.0.1"
+_POLL_S: Final = 0.1
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """`HOST:PORT`, `[IPv6]:PORT`, or a port alone, which is loopback's. Raises UsageError."""
+        try:
+            parts = urlsplit(f"//{text}" if ":" in text else f"//:{text}")
+            host, port = parts.hostname or _LOOPBACK, parts.port
+        except ValueError:
+            port = None
+        if port is None or parts.netloc != parts.geturl()[2:] or "@" in text:
+            raise UsageError(f"--status is HOST:PORT, such as {_LOOPBACK}:8090, not '{text}'")
+        return cls(host, port)
+
+    def resolve(self) -> tuple[socket.AddressFamily, Any]:
+        """Family and address for a socket. Raises UsageError."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as exc:
+            raise UsageError(f"--status: no such host: {self.host} ({reason(exc)})") from exc
+        return found[0][0], found[0][4]
+
+
+class StatusServer:
+    """Listens from its making on, answers between `start` and `close`; a context manager is both.
+
+    Methods are for one thread.
+    """
+
+    def __init__(self, address: str, board: StatusBoard) -> None:
+        """Raises UsageError for an address that cannot be, OutputError for one that is taken."""
+        wanted = Address.parse(address)
+        family, place = wanted.resolve()
+        try:
+            self._server = WebServer(family, place, wanted.host, _Site(board).answer, _HEADERS)
+        except OSError as exc:
+            raise OutputError(
+                f"cannot show the status at {address}: {reason(exc)}; choose another --status"
+            ) from exc
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="status", daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host, port = self._server.server_address[:2]
+        return f"http://[{host!s}]:{port}/" if ":" in str(host) else f"http://{host!s}:{port}/"
+
+    def start(self) -> None:
+        """Begin to answer; returns at once."""
+        self._thread.start()
+        log.info("status page: %s", self.url)
+
+    def close(self) -> None:
+        """Answer no more, and free the port; takes a tenth of a second."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+        self._server.hang_up(0.0)
+
+    def __enter__(self) -> "StatusServer":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Site:
+    """What there is to see. Thread-safe."""
+
+    def __init__(self, board: StatusBoard) -> None:
+        self._board = board
+        self._metrics, self._pictures = Metrics(board), Pictures(board)
+        self._versions = versions()
+        self._routes: dict[str, Callable[[str], Answer]] = {
+            "/": self._page,
+            "/status.json": self._json,
+            "/metrics": self._prometheus,
+            "/healthz": self._health,
+            "/before.jpg": lambda _accept: self._picture("before"),
+            "/after.jpg": lambda _accept: self._picture("after"),
+        }
+
+    def answer(self, path: str, accept: str) -> Answer:
+        """What stands at a path (without its query) for a client that accepts those types."""
+        route = self._routes.get(path)
+        if route is None:
+            known = " ".join(self._routes)
+            return Answer(f"not here; there is {known}\n".encode(), status=HTTPStatus.NOT_FOUND)
+        return route(accept)
+
+    def _page(self, _accept: str) -> Answer:
+        text = page(self._board.snapshot(), self._versions)
+        return Answer(text.encode("utf-8", "replace"), "text/html; charset=utf-8")
+
+    def _json(self, _accept: str) -> Answer:
+        facts = self._board.snapshot().facts() | {"versions": self._versions}
+        return Answer(json.dumps(facts, allow_nan=False).encode() + b"\n", "application/json")
+
+    def _prometheus(self, accept: str) -> Answer:
+        return Answer(*self._metrics.text(accept))
+
+    def _health(self, _accept: str) -> Answer:
+        trouble = self._board.snapshot().trouble
+        if trouble:
+            return Answer(f"{trouble}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Answer(b"output flows\n")
+
+    def _picture(self, which: Which) -> Answer:
+        data = self._pictures.jpeg(which)
+        if data is None:
+            return Answer(b"no picture yet\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Answer(data, "image/jpeg")

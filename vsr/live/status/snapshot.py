@@ -1,0 +1,174 @@
+"""A relay at one moment, in plain numbers: what a status page, Prometheus and a watchdog are told.
+
+No clock, no lock, no thread; `status_board` makes them.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from vsr.media.colour import Colour
+from vsr.media.frame import Planes
+
+SCHEMA: Final = "vsr-status/1"
+FLOW_S: Final = 5.0
+"""Seconds without a packet after which nothing flows; frames per second are counted over them."""
+TIMELINE_S: Final = 120
+"""Seconds that the timeline goes back, in columns of a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputStatus:
+    """How one output fares, from `Output.facts()`."""
+
+    name: str
+    state: str
+    since_s: float
+    """Seconds in this state."""
+    reconnects: int
+    packets: int
+    bytes: int
+    dropped: int
+    queued: int
+    queued_s: float
+    queued_bytes: int
+    last_error: str
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "OutputStatus":
+        """From a mapping with `since` (s, `time.monotonic`); other entries are left out."""
+        given = {f.name: facts[f.name] for f in fields(cls) if f.name != "since_s"}
+        return cls(since_s=time.monotonic() - facts["since"], **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The last `TIMELINE_S` seconds, a column each, oldest first; None where nothing was shown."""
+
+    p50: tuple[float | None, ...]
+    """Milliseconds."""
+    max: tuple[float | None, ...]
+    rung: tuple[str | None, ...]
+    """What made the column's last picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What is known when the relay goes live."""
+
+    source: Mapping[str, Any]
+    """Of the input, such as size, rate, codec."""
+    output: Mapping[str, Any]
+    rungs: Sequence[str]
+    """Best first."""
+    colour: Colour
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """A relay at one moment. Latencies are milliseconds from a picture's arrival to its packet."""
+
+    name: str
+    """The source without its secrets."""
+    deadline_ms: float
+    uptime_s: float
+    stage: Stage | None
+    """None: not live yet."""
+    rung: str | None
+    """What made the newest picture."""
+    shown: Mapping[str, int]
+    """Pictures of the whole run by rung, without repeated ones."""
+    shown_minute: Mapping[str, int]
+    dropped: int
+    repeated: int
+    late: int
+    """Pictures shown later than the deadline."""
+    dropped_minute: int
+    repeated_minute: int
+    late_minute: int
+    events: Mapping[str, int]
+    """Other things that happened to pictures, such as `fallback`."""
+    fps_in: float
+    fps_out: float
+    """Repeated pictures included."""
+    run: Mapping[str, float]
+    """Mean, p50, p95, p99, max of the whole run; percentiles to 1 %. Empty without pictures."""
+    minute: Mapping[str, Mapping[str, float]]
+    """The same of the last minute, exact, for each of `STAGES`."""
+    timeline: Timeline
+    buckets: Sequence[tuple[float, int]]
+    """(upper bound, pictures not later than that), to infinity."""
+    total_ms: float
+    """The sum of all latencies."""
+    packet_age_s: float | None
+    """Since the newest packet; None: there was none."""
+    outputs: Sequence[OutputStatus]
+    sessions: int
+    jumps: int
+    nudged: int
+    waiting: int | None
+    """Decoded pictures that wait for an engine."""
+    encoding: int | None
+    """Larger pictures and packets of sound that wait for the encoder."""
+    av_offset_ms: float | None
+    before: Planes | None
+    after: Planes | None
+
+    @property
+    def frames_in(self) -> int:
+        """Pictures of the source that were shown or dropped."""
+        return sum(self.shown.values()) + self.dropped
+
+    @property
+    def frames_out(self) -> int:
+        """Pictures that went out, repeated ones included."""
+        return sum(self.shown.values()) + self.repeated
+
+    @property
+    def trouble(self) -> str:
+        """Why no output flows, in words; empty where one does."""
+        if self.stage is None:
+            return f"not live yet: waiting for {self.name}"
+        if not any(output.state == "open" for output in self.outputs):
+            states = "; ".join(f"{o.name} is {o.state}" for o in self.outputs)
+            return f"no output is open: {states}"
+        if self.packet_age_s is None:
+            return "no packet went out yet"
+        if self.packet_age_s > FLOW_S:
+            return f"no packet went out for {self.packet_age_s:.0f} s"
+        return ""
+
+    def facts(self) -> dict[str, Any]:
+        """Everything but the pictures, for JSON."""
+        stage = self.stage
+        return {
+            "schema": SCHEMA,
+            "flows": not self.trouble,
+            "trouble": self.trouble,
+            "name": self.name,
+            "uptime_s": round(self.uptime_s, 3),
+            "source": dict(stage.source) if stage else {},
+            "output": dict(stage.output) if stage else {},
+            "rungs": list(stage.rungs) if stage else [],
+            "rung": self.rung,
+            "frames": {
+                "in": self.frames_in, "out": self.frames_out, "dropped": self.dropped,
+                "repeated": self.repeated, "late": self.late,
+                "dropped_minute": self.dropped_minute, "repeated_minute": self.repeated_minute,
+                "late_minute": self.late_minute, "events": dict(self.events),
+                "by_rung": dict(self.shown), "by_rung_minute": dict(self.shown_minute),
+            },
+            "fps": {"in": round(self.fps_in, 2), "out": round(self.fps_out, 2)},
+            "latency_ms": {
+                "deadline": self.deadline_ms, "run": dict(self.run),
+                "minute": {name: dict(part) for name, part in self.minute.items()},
+                "timeline": asdict(self.timeline),
+            },
+            "queues": {"waiting": self.waiting, "encoding": self.encoding},
+            "av_offset_ms": self.av_offset_ms,
+            "packet_age_s": self.packet_age_s,
+            "sessions": self.sessions,
+            "clock": {"jumps": self.jumps, "nudged": self.nudged},
+            "outputs": [asdict(output) for output in self.outputs],
+        }  # fmt: skip

@@ -1,0 +1,199 @@
+"""Runs relays: one, whose error is the program's, or several, of which none may end the others.
+
+What becomes of one of several that fails depends on whose fault it is, as far as can be told:
+
+- What its user must put right ends it for good: a wrong option, an unknown codec or network, an
+  output that cannot be, a file that is no video. It is told once, with the relay's name, and the
+  exit code at the end is that error's, by whatever the others are ended.
+- Anything else starts it again, after a pause that grows from 1 s to a minute: the encoder or the
+  backend failed, the source was given up after `--retry-max` attempts, there is a defect of ours.
+  Each failure is told in a line. A relay that has been live once was asked for rightly, so from
+  then on nothing ends it for good.
+- A file that is not looped is relayed once, however that ends.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from vsr.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    InputError,
+    ModelError,
+    OutputError,
+    UsageError,
+    VsrError,
+    reason,
+)
+from vsr.live.common import Backoff
+from vsr.live.ladder.pool import Pool
+from vsr.live.relay import Relay
+from vsr.live.settings import RelaySettings
+from vsr.live.status.server import StatusServer
+from vsr.media.frame import now
+from vsr.media.location import is_url
+from vsr.report.ledger import check_report_path, write_report
+from vsr.report.report import Report
+from vsr.report.rolling import RollingSettings, set_aside
+
+log = logging.getLogger(__name__)
+
+PAUSES: Final = Backoff(first=1.0, longest=60.0)
+"""Before a relay of several is started again. Whoever lasted longer than the longest of them begins
+with the first again."""
+
+
+def attend(
+    relay: Relay, stop: threading.Event, report: Path | None = None, status: str | None = None
+) -> int:
+    """Run a relay to the end of its source, or until `stop`; returns its exit code.
+
+    Its ledger goes to `report` and its page to `status` (HOST:PORT). Raises VsrError.
+    """
+    try:
+        with StatusServer(status, relay.board) if status else nullcontext():
+            relay.run(stop)
+    except BaseException:
+        try:
+            _write(relay, report)
+        except OutputError as exc:
+            log.error("%s", exc)  # beside the one that ended it
+        raise
+    _write(relay, report)
+    return relay.report.exit_code
+
+
+def _write(relay: Relay, path: Path | None) -> None:
+    if path and relay.begun:  # or the last report would be lost for nothing
+        write_report(path, relay.report.facts(), relay.report.ledger)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One relay of several, which is made anew for every start."""
+
+    make: Callable[[], Relay]
+    """Raises VsrError for what can be seen to be wrong before anything is opened."""
+    name: str
+    input: str
+    loop: bool = False
+    """Whether a file is read again at its end."""
+    rolling: RollingSettings = field(default_factory=RollingSettings)
+    status: str | None = None
+    """HOST:PORT of its page."""
+
+
+def run_all(members: Sequence[Member], stop: threading.Event, pauses: Backoff = PAUSES) -> int:
+    """Run them side by side until all have ended for good, or until `stop`.
+
+    Returns the worst exit code of those that failed for good; else that of a run that was stopped,
+    or the worst of all.
+    """
+    lives = [_Life(member, stop, pauses) for member in members]
+    for life in lives:
+        life.thread.start()
+    for life in lives:
+        life.thread.join()
+    failed = max((life.code for life in lives if life.failed), default=EXIT_DONE)
+    stopped = EXIT_INTERRUPTED if stop.is_set() else EXIT_DONE
+    return failed or stopped or max(life.code for life in lives)
+
+
+class _Life:
+    """A member from its first start to its last end, on a thread of its own."""
+
+    def __init__(self, member: Member, stop: threading.Event, pauses: Backoff) -> None:
+        self._member, self._stop, self._pauses = member, stop, pauses
+        self._relay: Relay | None = None
+        """Of the present start, once it is made."""
+        self._was_live = False
+        self.code = EXIT_DONE
+        self.failed = False
+        """Whether it ended by an error."""
+        self.thread = threading.Thread(target=self._run, name=member.name, daemon=True)
+
+    def _run(self) -> None:
+        failures, name = 0, self._member.name
+        while True:
+            began = now()
+            try:
+                self.code = self._once()
+                return
+            except Exception as exc:
+                final, code, words = self._judged(exc)
+            if final or self._stop.is_set():
+                self.code, self.failed = code, True
+                log.error("%s: %s", name, words)
+                return
+            failures = 1 if now() - began > self._pauses.longest else failures + 1
+            pause = self._pauses.pause(failures)
+            log.error("%s: %s; it is started again in %.2g s", name, words, pause)
+            if self._stop.wait(pause):
+                self.code = EXIT_INTERRUPTED
+                return
+            self._keep_report()
+
+    def _once(self) -> int:
+        member, self._relay = self._member, None
+        self._relay = member.make()
+        return attend(self._relay, self._stop, member.rolling.report, member.status)
+
+    def _judged(self, exc: Exception) -> tuple[bool, int, str]:
+        """Whether an error ends it for good, with which code, and in which words."""
+        member, relay = self._member, self._relay
+        self._was_live = self._was_live or (relay is not None and relay.begun)
+        code, words = EXIT_FAILED, f"unexpected {type(exc).__name__}: {exc} (report it)"
+        users = False
+        if isinstance(exc, VsrError):
+            code, words = exc.exit_code, f"error: {exc}"
+            users = relay is None or isinstance(exc, UsageError | ModelError)
+            users = users or (isinstance(exc, InputError) and not is_url(member.input))
+        else:
+            log.debug("%s: %s", member.name, exc, exc_info=exc)
+        once = not (member.loop or is_url(member.input))
+        return once or (users and not self._was_live), code, " ".join(words.split())
+
+    def _keep_report(self) -> None:
+        """Or what the next run writes would take the place of the last one's."""
+        if self._relay is None or not self._relay.begun:
+            return
+        try:
+            set_aside(self._member.rolling)
+        except OSError as exc:
+            log.error("%s: cannot keep the last report: %s", self._member.name, reason(exc))
+
+
+def relay(
+    input: str,
+    outputs: str | Sequence[str],
+    *,
+    settings: RelaySettings | None = None,
+    report: str | os.PathLike[str] | None = None,
+    status: str | None = None,
+    stop: threading.Event | None = None,
+) -> Report:
+    """Relay a live stream: `vsr.relay("rtmp://host/live/in", "rtmp://host/live/out")`.
+
+    The options are those of `vsr relay`, as `RelaySettings` (times in seconds). Returns when the
+    source is given up or `stop` is set, which another thread must do; raises VsrError with a
+    one-line message.
+    """
+    settings, path = settings or RelaySettings(), None if report is None else Path(report)
+    if path is not None:
+        check_report_path(path)
+        settings = replace(settings, rolling=replace(settings.rolling, report=path))
+    pool = Pool()
+    urls = [outputs] if isinstance(outputs, str) else outputs
+    one = Relay(input, urls, settings, pool)
+    try:
+        attend(one, stop or threading.Event(), path, status)
+    finally:
+        pool.close()
+    return one.report

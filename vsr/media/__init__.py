@@ -1,0 +1,1 @@
+"""Read, describe and write media with FFmpeg (PyAV): frames, colour, time, sources, sinks."""

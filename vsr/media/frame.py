@@ -1,0 +1,124 @@
+"""What flows through the pipeline: a `Frame` of picture planes with its time and stamps.
+
+The only module that turns PyAV's pictures into planes and back.
+"""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from time import perf_counter
+from typing import Final, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from vsr.media.colour import Colour
+
+Plane = npt.NDArray[np.uint8]
+"""One picture plane, uint8 [height, width]."""
+Planes = tuple[Plane, Plane, Plane]
+"""Y, U and V; in 4:2:0 the chroma planes are ceil(height/2) x ceil(width/2)."""
+
+PIXEL_FORMAT: Final = "yuv420p"
+"""What the engine reads and writes; other formats are converted by `planes_of`."""
+_NO_PLANE: Final = np.empty((0, 0), np.uint8)
+_NATIVE: Final = frozenset({"yuv420p", "yuvj420p"})
+_SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal)."""
+
+
+@dataclass(slots=True)
+class Stamps:
+    """When things happened to one frame, in seconds of `time.perf_counter`."""
+
+    read: float = 0.0
+    """Its packet was read from the input."""
+    decoded: float = 0.0
+    """Its planes were ready."""
+    blocked: float = 0.0
+    """Seconds between the two in which the decoder stood still, because later stages were full."""
+    infer_start: float = 0.0
+    infer_end: float = 0.0
+    encode_start: float = 0.0
+    """It was handed to the encoder."""
+    encoded: float = 0.0
+    """Its own packet came out of the encoder (encoder delay included)."""
+    muxed: float = 0.0
+    """The muxer had taken that packet."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """One picture on its way from source to sink."""
+
+    planes: Planes
+    index: int
+    """Position in the input, from 0."""
+    pts: int
+    """Presentation time in units of `time_base`."""
+    time_base: Fraction
+    duration: int
+    """In units of `time_base`, 0 when the source does not say."""
+    stamps: Stamps = field(default_factory=Stamps)
+    rung: str = ""
+    """The model that made this frame; empty before the upscaler."""
+    event: str = ""
+    """What went wrong or was done on the way (`concealed`, `resized`), else empty."""
+
+    @property
+    def time(self) -> float:
+        """Presentation time in seconds."""
+        return float(self.pts * self.time_base)
+
+    def bare(self) -> "Frame":
+        """The same moment without its picture, for those who count."""
+        return replace(self, planes=(_NO_PLANE,) * 3)
+
+    def with_planes(self, planes: Planes, rung: str) -> "Frame":
+        """The same moment with another picture."""
+        return replace(self, planes=planes, rung=rung)
+
+
+def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:
+    """The Y, U, V planes of a decoded picture at `size` (width, height), as 8-bit 4:2:0.
+
+    A native picture of that size is not copied: the arrays are views of FFmpeg's buffers
+    (padded rows, read-only), which they keep alive. Anything else goes through swscale, which is
+    told matrix and range, or it would assume BT.601 and squeeze full range.
+    """
+    if picture.format.name == "gray" and (picture.width, picture.height) == size:
+        grey = cast(Plane, np.from_dlpack(picture.planes[0]))  # swscale would take it as full range
+        flat = np.full(((size[1] + 1) // 2, (size[0] + 1) // 2), 128, np.uint8)
+        return grey, flat, flat
+    if picture.format.name not in _NATIVE or (picture.width, picture.height) != size:
+        matrix = _SWSCALE_MATRIX[colour.matrix]
+        picture = picture.reformat(
+            width=size[0],
+            height=size[1],
+            format=PIXEL_FORMAT,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=colour.range_code,
+            dst_color_range=colour.range_code,
+            interpolation="BICUBIC",
+        )
+    y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in picture.planes)
+    return y, u, v
+
+
+def is_native(pixel_format: str) -> bool:
+    """Whether the engine reads this pixel format as it is."""
+    return pixel_format in _NATIVE
+
+
+def picture_of(frame: Frame) -> av.VideoFrame:
+    """An encoder's view of a frame; shares memory with its (writable, contiguous) planes."""
+    picture = av.VideoFrame.from_dlpack(frame.planes, format=PIXEL_FORMAT)
+    picture.pts, picture.time_base = frame.pts, frame.time_base
+    picture.duration = frame.duration
+    return picture
+
+
+def now() -> float:
+    """The clock of all stamps."""
+    return perf_counter()

@@ -1,0 +1,115 @@
+"""What is known of a video stream before its first frame is processed."""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, cast
+
+import av
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideType
+
+from vsr.media.colour import UNSPECIFIED, Colour
+from vsr.media.frame import is_native
+
+_PQ: Final = 16  # transfer of SMPTE ST 2084, H.273
+_UPRIGHT: Final = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What is known of the video stream before the first frame is processed."""
+
+    stream: av.VideoStream
+    width: int
+    height: int
+    pixel_format: str
+    colour: Colour
+    time_base: Fraction
+    rate: Fraction
+    """Average frame rate; only a hint, frames carry their own time."""
+    sample_aspect: Fraction | None
+    display_matrix: bytes | None
+    """FFmpeg's 3x3 rotation matrix (36 bytes), None when the picture is upright."""
+    frames: int
+    """Frames announced or estimated, 0 when unknown."""
+    duration: float | None
+    """Seconds, None when unknown."""
+    interlaced: bool
+
+    @classmethod
+    def of(
+        cls, stream: av.VideoStream, picture: av.VideoFrame, duration: float | None
+    ) -> "VideoInfo":
+        """What a stream says of itself and, where it says nothing, its first picture."""
+        context = stream.codec_context
+        # each can be absurd: the average where a container declares none (30000 seen for 25), the
+        # guess where frame times vary; never both too low
+        rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
+        rate = min(rates, default=Fraction(25))
+        assert stream.time_base is not None
+        matrix = _display_matrix(picture)
+        return cls(
+            stream=stream,
+            width=picture.width,
+            height=picture.height,
+            pixel_format=picture.format.name,
+            colour=Colour.from_tags(
+                matrix=_tag(picture.colorspace, context.colorspace),
+                range_=picture.color_range or context.color_range,
+                primaries=_tag(picture.color_primaries, context.color_primaries),
+                transfer=_tag(picture.color_trc, context.color_trc),
+                height=picture.height,
+                pix_fmt=picture.format.name,
+            ),
+            time_base=stream.time_base,
+            rate=Fraction(rate),
+            sample_aspect=stream.sample_aspect_ratio,
+            display_matrix=None if matrix == _UPRIGHT else matrix,
+            frames=stream.frames or round((duration or 0) * rate),
+            duration=duration,
+            interlaced=picture.interlaced_frame,
+        )
+
+    @property
+    def transparent(self) -> bool:
+        """Whether the pixel format has an alpha plane or component."""
+        return any(component.is_alpha for component in av.VideoFormat(self.pixel_format).components)
+
+    @property
+    def step(self) -> int:
+        """Units of `time_base` from one frame to the next at the average rate."""
+        return max(1, round(1 / (self.rate * self.time_base)))
+
+    def conversion(self) -> str | None:
+        """In words, what happens to a format the engine does not read as it is; else None."""
+        notes = []
+        if not is_native(self.pixel_format):
+            notes.append(f"{self.pixel_format} is converted to 8-bit 4:2:0 before upscaling")
+            if self.transparent:
+                notes.append("its transparency is lost")
+        if self.colour.transfer == _PQ:
+            notes.append("its HDR10 metadata is left out")
+        if self.interlaced:
+            notes.append(
+                "the video is interlaced and is upscaled as whole frames, without deinterlacing"
+            )
+        return "; ".join(notes) or None
+
+
+def _display_matrix(picture: av.VideoFrame) -> bytes | None:
+    try:
+        # the stub says it is a mapping; it iterates over its values
+        for data in cast(Iterable[SideData], picture.side_data):
+            if data.type is SideType.DISPLAYMATRIX:
+                return bytes(data)
+    except ValueError:  # a kind PyAV does not know yet, such as EXIF: make it from the angle
+        a, b = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}.get(picture.rotation % 360, (1, 0))
+        one = 1 << 16
+        return struct.pack("=9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
+    return None
+
+
+def _tag(of_frame: int, of_stream: int) -> int:
+    return of_stream if of_frame == UNSPECIFIED else of_frame

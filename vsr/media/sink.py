@@ -1,0 +1,288 @@
+"""Frames and packets -> a file: written beside its place, renamed when whole."""
+
+import errno
+import logging
+import math
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+
+from vsr.errors import OutputError, UsageError, reason
+from vsr.media import passthrough as carry
+from vsr.media.encoder import EncoderSettings, configure, encoder_name, open_encoder
+from vsr.media.frame import Frame, now, picture_of
+from vsr.media.location import local
+from vsr.media.source import Source
+from vsr.media.timestamps import Packet
+
+log = logging.getLogger(__name__)
+
+_TRY: Final = "use .mkv or .mp4, or --codec h264"
+_FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
+CONTAINERS: Final = {
+    "mp4": "mp4",
+    "mkv": "matroska",
+    "mov": "mov",
+    "webm": "webm",
+    "m4v": "mp4",
+    "ts": "mpegts",
+    "m2ts": "mpegts",
+    "mts": "mpegts",
+    "flv": "flv",
+    "3gp": "3gp",
+}
+"""Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI."""
+_MILLISECONDS: Final = 1000
+_LONGEST_STEM: Final = 200
+"""Bytes of a name kept in the unfinished file's, which must fit the system's 255."""
+_INT32_MAX: Final = 2**31 - 1
+_OTHERS_FAULT: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
+"""Errors at a video packet that can only be about a copied one, held back till then."""
+
+
+def container_format(path: Path) -> str:
+    """FFmpeg's name of the container for a file name. Raises UsageError."""
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in CONTAINERS:
+        known = ", ".join(f".{name}" for name in CONTAINERS)
+        raise UsageError(f"'{path.name}' names no container vsr can write; use one of {known}")
+    return CONTAINERS[suffix]
+
+
+def check_target(path: Path, source: str, overwrite: bool) -> None:
+    """Refuse an output that cannot or should not be written, before anything is opened."""
+    container_format(path)
+    try:
+        _check_place(path, source, overwrite)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
+
+
+def _check_place(path: Path, source: str, overwrite: bool) -> None:
+    if path.is_dir():
+        raise OutputError(f"the output {path} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise OutputError(f"the output folder does not exist: {path.parent} (create it first)")
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise UsageError(f"input and output are the same file: {path}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"the output exists: {path} (-y replaces it)")
+
+
+def _movie_timescale(source: Source) -> int:
+    """Ticks per second of an MP4's edit lists, fine enough for every stream's start.
+
+    They hold when each stream begins; FFmpeg's default of 1000 would shift sound against picture
+    by up to half a millisecond.
+    """
+    streams = source.container.streams
+    late = [s.time_base.denominator for s in streams if s.start_time and s.time_base]
+    exact = math.lcm(_MILLISECONDS, *late)
+    return exact if exact <= _INT32_MAX else max(late)
+
+
+def part_path(path: Path) -> Path:
+    """Where an output lies, beside its place, until it is whole."""
+    stem = path.stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
+
+
+class Sink:
+    """An output file. Use from one thread, in a `with` block around all writing.
+
+    Leaving the block without `close`, by an error or an interrupt, leaves nothing of the output.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        size: tuple[int, int],
+        settings: EncoderSettings,
+        offset: Fraction | None = Fraction(0),
+    ) -> None:
+        """`offset` is the input's time in seconds at which the output begins; None: with the
+        first frame, which then is the first thing to be written."""
+        self.path, self._size, self._offset = path, size, offset
+        self.frames_in = self.frames_out = self.packets_refused = 0
+        self.left_out: list[str] = []
+        self._format = container_format(path)
+        self._part = part_path(path)
+        self._under_way: dict[int, Frame] = {}
+        self._copies: dict[int, av.stream.Stream] = {}
+        try:
+            self._container = self._open(source)
+            try:
+                self._add_streams(source, settings)
+                self._start(source)
+            except BaseException:
+                self._abort()
+                raise
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._failed("create", exc) from exc
+
+    def __enter__(self) -> "Sink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._part.exists():  # neither closed nor renamed
+            self._abort()
+
+    @property
+    def encoder(self) -> str:
+        """FFmpeg's name of the encoder in use."""
+        return self._encoder.name
+
+    def write(self, item: Frame | Packet) -> list[Frame]:
+        """Encode a frame or copy a packet; returns the frames whose packets were muxed by that.
+
+        They come in coding order and without their planes. Raises OutputError.
+        """
+        try:
+            if isinstance(item, Frame):
+                return self._encode(item)
+            self._copy(item)
+            return []
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._failed("write", exc) from exc
+
+    def drain(self) -> list[Frame]:
+        """End the encoder; returns its last frames, see `write`."""
+        try:
+            return self._mux(self._encoder.encode(None)) if self.frames_in else []
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._failed("finish", exc) from exc
+
+    def close(self) -> None:
+        """Write the trailer and put the file in its place."""
+        try:
+            self._container.close()
+            self._part.replace(self.path)
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._failed("finish", exc) from exc
+
+    def _abort(self) -> None:
+        carry.close_quietly(self._container)
+        self._part.unlink(missing_ok=True)
+
+    def _open(self, source: Source) -> "av.container.OutputContainer":
+        options = {}
+        if self._format in carry.ISO:
+            options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(source))}
+        return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
+
+    def _add_streams(self, source: Source, settings: EncoderSettings) -> None:
+        """Output streams in the order of the input's."""
+        chapters = source.container.chapters()
+        for stream in source.container.streams:
+            if stream is source.video:
+                self._add_video(source, settings)
+            elif carry.is_chapter_track(stream, chapters):
+                continue  # the muxer writes it anew
+            elif carry.is_rewritten_timecode(stream, source.video, self._format):
+                continue
+            elif carry.can_carry(stream, self._format):
+                self._copies[stream.index] = carry.copy_stream(self._container, stream)
+            else:
+                self.left_out.append(carry.label(stream))
+
+    def _add_video(self, source: Source, settings: EncoderSettings) -> None:
+        info = source.info
+        name = encoder_name(settings, self._format)
+        if not carry.can_hold_video(av.Codec(name, "w").canonical_name, self._format):
+            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}")
+        turned = info.display_matrix is not None
+        if turned and not carry.can_rotate(name, self._format):
+            self.left_out.append("the rotation of the picture")
+            turned = False
+        try:
+            if turned:
+                self._video, self._encoder = carry.rotated_stream(
+                    self._container, name, settings, info, self._size
+                )
+            else:
+                stream = self._container.add_stream(name, rate=info.rate)
+                assert isinstance(stream, av.VideoStream)
+                self._video, self._encoder = stream, stream.codec_context
+                configure(self._encoder, settings, info, self._size)
+                open_encoder(self._encoder)
+        except ValueError as exc:
+            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}") from exc
+        canonical = self._encoder.codec.canonical_name
+        if info.sample_aspect not in (None, 1) and not carry.can_stretch(canonical, self._format):
+            self.left_out.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
+        if canonical == "hevc" and self._format in carry.ISO:
+            self._video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
+        self._video.time_base = info.time_base
+        self._video.metadata.update(carry.metadata(source.video.metadata, carry.STATISTICS))
+        self._video.disposition = source.video.disposition
+
+    def _start(self, source: Source) -> None:
+        self._container.metadata.update(carry.metadata(source.container.metadata))
+        chapters = source.container.chapters()
+        if chapters and self._format in carry.HOLD_EXTRAS:
+            self._container.set_chapters(chapters)
+        elif chapters:
+            self.left_out.append("chapters")
+        self._container.start_encoding()
+
+    def _encode(self, frame: Frame) -> list[Frame]:
+        if self._offset is None:
+            self._offset = frame.pts * frame.time_base
+        picture = picture_of(frame)
+        picture.pts = frame.pts - round(self._offset / frame.time_base)
+        frame.stamps.encode_start = now()
+        self._under_way[picture.pts] = frame.bare()
+        self.frames_in += 1
+        return self._mux(self._encoder.encode(picture))
+
+    def _mux(self, packets: list[Packet]) -> list[Frame]:
+        frames = []
+        for packet in packets:
+            frame = None if packet.pts is None else self._under_way.pop(packet.pts, None)
+            if frame is not None:
+                packet.duration = frame.duration  # not every encoder passes it on
+                frame.stamps.encoded = now()
+            packet.stream = self._video
+            self._put(packet, _OTHERS_FAULT)
+            self.frames_out += 1
+            if frame is not None:
+                frame.stamps.muxed = now()
+                frames.append(frame)
+        return frames
+
+    def _copy(self, packet: Packet) -> None:
+        copy = self._copies.get(packet.stream.index)
+        if copy is None:
+            return
+        if self._offset and packet.time_base:
+            ticks = round(self._offset / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - ticks
+            packet.dts = None if packet.dts is None else packet.dts - ticks
+        packet.stream = copy
+        self._put(packet, (av.error.FFmpegError, OSError))
+
+    def _put(self, packet: Packet, forgiven: tuple[type[Exception], ...]) -> None:
+        """Hand a packet to the muxer; count the `forgiven` errors, but never a full disk.
+
+        The muxer interleaves: its error may be about another stream's packet than this one.
+        """
+        try:
+            self._container.mux_one(packet)
+        except forgiven as exc:
+            if getattr(exc, "errno", None) in _FULL_DISK:
+                raise
+            self.packets_refused += 1
+            if self.packets_refused == 1:
+                log.warning("%s refuses a packet: %s", self.path.name, reason(exc))
+
+    def _failed(self, deed: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
+        if exc.errno in _FULL_DISK:
+            return OutputError(
+                f"the disk is full: {self.path} cannot be written "
+                f"({self.frames_out} frames were done; free some space and run again)"
+            )
+        return OutputError(f"cannot {deed} {self.path}: {reason(exc)}")

@@ -1,0 +1,249 @@
+"""A file or URL -> Frames in presentation order, with the other streams' packets in between."""
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Final, cast
+
+import av
+
+from vsr.errors import InputError, reason
+from vsr.media.frame import Frame, Stamps, now, planes_of
+from vsr.media.info import VideoInfo
+from vsr.media.location import local, open_input, shown
+from vsr.media.timestamps import Packet, Timeline
+
+log = logging.getLogger(__name__)
+
+_DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
+_MISSING: Final = 0.5
+"""Seconds by which a container may end before its declared duration."""
+_LATE: Final = 10
+"""Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
+
+
+@dataclass
+class Losses:
+    """What of the input could not be delivered."""
+
+    lost: int = 0
+    """Frames that are missing: cut off, or undecodable."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What happened, in words, by kind: each kind is told once."""
+
+
+class Source:
+    """An opened input. Iterate once, from one thread; `losses` is complete after the end.
+
+    Raises InputError when it cannot be opened or holds no decodable video frame.
+    """
+
+    _threads = "AUTO"
+    """How the decoder uses threads; several frames at once add as many of delay."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.name = shown(url)
+        self.losses = Losses()
+        self._container = self._open()
+        try:
+            self.video = self._pick_video()
+            self._index = 0
+            self._last_pts: int | None = None
+            self._began = 0.0
+            self._blocked = 0.0
+            self._clock = Timeline(self._note, self._container.format.name == "mpegts")
+            self._primed: deque[Frame | Packet] = deque()
+            self._info: VideoInfo | None = None
+            self._items = self._demuxed()
+            self._prime()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts of the video stream, from its first decoded frame."""
+        assert self._info is not None
+        return self._info
+
+    @property
+    def container(self) -> "av.container.InputContainer":
+        """For the sink: streams to copy, metadata, chapters."""
+        return self._container
+
+    @property
+    def frames_read(self) -> int:
+        """Frames delivered so far."""
+        return self._index
+
+    def offset(self) -> Fraction:
+        """The time at which an output should begin, in seconds; 0 for all but odd inputs.
+
+        Recordings from a running clock begin hours late, and players would show the emptiness
+        before; MP4 cannot show what lies before zero. Everything else keeps its own times.
+        """
+        frame = next(item for item in self._primed if isinstance(item, Frame))
+        begin = Fraction(self._container.start_time or 0, av.time_base)
+        return begin if begin > _LATE else min(frame.pts * frame.time_base, Fraction(0))
+
+    def close(self) -> None:
+        """Close the input; safe to call twice."""
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        """Frames with their planes, and other streams' packets, in the order they were read."""
+        self._began = now()  # what was read to look at the stream counts from here
+        for item in chain(self._primed, self._items):
+            if isinstance(item, Frame) and item.stamps.read < self._began:
+                item.stamps.read = item.stamps.decoded = self._began
+            ready = now()
+            yield item
+            self._blocked += now() - ready
+
+    def _open(self) -> "av.container.InputContainer":
+        return open_input(self.url, self.name)
+
+    def _reading_failed(self, exc: Exception) -> None:
+        """A file that cannot be read to its end is used as far as it goes."""
+        self._note("end", f"reading stopped early: {reason(exc)}")
+        self.losses.lost = max(self.losses.lost, 1)
+
+    def _pick_video(self) -> av.VideoStream:
+        """The first real video stream; cover art is a stream of one picture, not a film."""
+        art = av.stream.Disposition.attached_pic
+        for stream in self._container.streams.video:
+            if not stream.disposition & art and stream.codec_context is not None:
+                stream.thread_type = self._threads
+                stream.codec_context.flags |= av.codec.context.Flags.copy_opaque
+                return stream
+        kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "no streams"
+        raise InputError(f"{self.name} has no video that can be decoded (it holds {kinds})")
+
+    def _prime(self) -> None:
+        """Read up to the first frame: its picture tells colour, size and rotation."""
+        for item in self._items:
+            self._primed.append(item)
+            if isinstance(item, Frame):
+                return
+        raise InputError(f"{self.name} has a video stream but not one frame of it can be decoded")
+
+    def _demuxed(self) -> Iterator[Frame | Packet]:
+        packets = self._container.demux()
+        while True:
+            try:
+                packet = next(packets, None)
+            except IndexError:  # PyAV's end where a stream came up on the way: it does not know it
+                break
+            except (av.error.FFmpegError, OSError) as exc:
+                self._reading_failed(exc)
+                break
+            if packet is None:
+                break
+            self._clock.mend(packet)
+            if packet.stream is self.video:
+                yield from self._decoded(packet)
+            elif packet.size:
+                yield packet
+        self._count_missing()
+
+    def _decoded(self, packet: Packet) -> Iterator[Frame]:
+        packet.opaque = (now(), self._blocked)  # comes back with the picture made of it
+        try:
+            pictures = packet.decode()
+        except av.error.FFmpegError as exc:
+            self.losses.lost += 1
+            self._note("undecodable", f"some packets cannot be decoded: {reason(exc)}")
+            return
+        for picture in pictures:
+            yield self._frame(picture, packet.opaque)
+
+    def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
+        if self._info is None:
+            self._info = self._describe(picture)
+        info = self._info
+        event = "concealed" if picture.is_corrupt else ""
+        if (picture.width, picture.height) != (info.width, info.height):
+            event = event or "resized"
+            self._note(
+                "size",
+                f"{self.name} changes size to {picture.width}x{picture.height} on the way; "
+                f"the output keeps {info.width}x{info.height} times the scale",
+                warn=True,
+            )
+        frame = Frame(
+            planes=planes_of(picture, (info.width, info.height), info.colour),
+            index=self._index,
+            pts=self._monotonic(picture),
+            time_base=info.time_base,
+            # a last frame of no length would be cut off by MP4 readers
+            duration=picture.duration or info.step,
+            stamps=self._stamps(picture.opaque or latest),
+            event=event,
+        )
+        self._index += 1
+        return frame
+
+    def _stamps(self, opaque: object) -> Stamps:
+        """Stamps of a picture whose packet was read at `opaque` = (time, blocked until then)."""
+        read, blocked = cast(tuple[float, float], opaque)
+        if read < self._began:
+            read, blocked = self._began, 0.0
+        return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked)
+
+    def _note(self, kind: str, note: str, warn: bool = False) -> None:
+        """Keep the first note of each kind, and warn at once where it cannot wait."""
+        if kind not in self.losses.notes:
+            self.losses.notes[kind] = note
+            if warn:
+                log.warning(note)
+
+    def _monotonic(self, picture: av.VideoFrame) -> int:
+        """The picture's pts; made from the frame rate where the container has none."""
+        last, pts = self._last_pts, picture.pts
+        if pts is None:
+            pts = 0 if last is None else last + self.info.step
+        elif last is not None and pts <= last:
+            log.debug("%s: frame %d at %d after %d", self.name, self._index, pts, last)
+            pts = last + 1  # muxers refuse equal times
+        self._last_pts = pts
+        return pts
+
+    def _describe(self, picture: av.VideoFrame) -> VideoInfo:
+        return VideoInfo.of(self.video, picture, self._duration())
+
+    def _duration(self) -> float | None:
+        stream = self.video
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        return self._container.duration / av.time_base if self._container.duration else None
+
+    def _count_missing(self) -> None:
+        """Compare what came with what the container announced, where it announces exactly."""
+        missing = self._cut_off_samples() or self._cut_off_seconds()
+        if missing:
+            self.losses.lost = max(self.losses.lost, missing)
+            self._note("cut", f"the file is cut off: about {missing} frames are missing")
+
+    def _cut_off_samples(self) -> int:
+        """MP4 and MOV list every sample's place: count the frames not delivered if any is
+        beyond the end of the file."""
+        path = Path(local(self.url))
+        if path.is_file():  # a pipe has no size
+            size = path.stat().st_size
+            entries = self.video.index_entries
+            if any(e.pos + e.size > size for e in entries):
+                return max(self.video.frames - self._index, 1)
+        return 0
+
+    def _cut_off_seconds(self) -> int:
+        """Matroska and FLV declare their duration; others' is an estimate and proves nothing."""
+        declared = self._container.duration
+        if not declared or not _DECLARES_DURATION & set(self._container.format.name.split(",")):
+            return 0
+        gap = declared / av.time_base - float(self._clock.end)
+        return max(1, round(gap * self.info.rate)) if gap > _MISSING and self._info else 0

@@ -1,0 +1,1 @@
+"""Super-resolution networks as ONNX graphs that map picture planes to picture planes."""

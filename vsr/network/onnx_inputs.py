@@ -1,0 +1,52 @@
+"""Makes any network's ONNX fit to be wrapped: one input, flat, at an opset of ours."""
+
+from typing import Final
+
+import onnx
+from onnx import inliner, version_converter
+
+from vsr.errors import ModelError, reason
+
+OPSET: Final = 17
+"""What the nodes of `vsr.network.graph` are written for; a network may be at a newer one."""
+
+
+def _refuse_subgraphs(node: onnx.NodeProto) -> None:
+    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    if any(attribute.type in kinds for attribute in node.attribute):
+        raise ModelError(f"the network holds control flow ({node.op_type}), which is not supported")
+
+
+def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The network's one real input (old exporters list the weights as inputs too)."""
+    weights = {constant.name for constant in network.graph.initializer}
+    inputs = [tensor for tensor in network.graph.input if tensor.name not in weights]
+    if len(inputs) != 1 or len(network.graph.output) != 1:
+        found = f"{len(inputs)} and {len(network.graph.output)}"
+        raise ModelError(f"a super-resolution network has one input and one output, not {found}")
+    return inputs[0]
+
+
+def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
+    """The network as the wrapper can take it in: flat, and at an opset its own nodes share.
+
+    Functions of the model's own are expanded, an older opset is raised to `OPSET`; raises
+    ModelError for control flow.
+    """
+    if network.functions:
+        network = inliner.inline_local_functions(network)
+    for node in network.graph.node:
+        _refuse_subgraphs(node)
+    return _at_opset(network)
+
+
+def _at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
+    version = max(
+        (o.version for o in network.opset_import if o.domain in ("", "ai.onnx")), default=1
+    )
+    if version >= OPSET:
+        return network
+    try:
+        return version_converter.convert_version(network, OPSET)
+    except Exception as exc:  # the converter raises bare RuntimeError and C++ types
+        raise ModelError(f"cannot raise the network to ONNX opset {OPSET}: {reason(exc)}") from exc
