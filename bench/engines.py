@@ -34,7 +34,7 @@ from train.ship.export import channels
 from train.ship.imports import load_into, weights_from
 from vsr.errors import VsrError
 from vsr.inference import models
-from vsr.network.graph import PlaneFormat
+from vsr.media.frame import YUV420
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
 
@@ -59,7 +59,7 @@ class Setup:
 
     def bytes_moved(self, scale: int) -> int:
         """Of 8-bit 4:2:0 planes, in and out."""
-        planes = PlaneFormat()
+        planes = YUV420
         total = 0
         for w, h in ((self.width, self.height), planes.output(self.width, self.height, scale)):
             chroma_w, chroma_h = planes.chroma(w, h)

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from vsr.inference.models import Model
 from vsr.inference.tiles import Span, plan_tiles, spans, tile_length
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, Planes, now
+from vsr.media.frame import Frame, PlaneFormat, Planes, now
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 
 ROOT = Path(__file__).parents[2]
@@ -382,6 +382,15 @@ def test_frame_of_another_size_is_refused(backend: Backend) -> None:
         list(engine.process([frame(noise(64, 96))]))
 
 
+def test_a_frame_of_another_format_than_the_engines_is_refused(backend: Backend) -> None:
+    upscaler = Upscaler(cubic(2), backend, COLOUR, (96, 64))
+    deep = replace(frame(noise(96, 64)), format=PlaneFormat(bits=10))
+    with pytest.raises(BackendError, match="10 bits, chroma 1/2 x 1/2"):
+        list(upscaler.process([deep]))
+    (big,) = upscaler.process([frame(noise(96, 64))])
+    assert big.format == PlaneFormat()
+
+
 @dataclass
 class FakeTicket:
     """Enlarges by repeating; fails when the picture is the `bad` one."""
@@ -458,7 +467,7 @@ def test_upscaler_works_on_after_an_early_stop() -> None:
 
 GIVEN_UP = """
 import numpy as np
-from vsr import models
+from vsr.inference import models
 from vsr.inference.backend import load_backend
 from vsr.media.colour import Colour
 

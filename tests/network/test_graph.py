@@ -15,8 +15,8 @@ from train.data.resize import bicubic_matrix
 from vsr.errors import ModelError
 from vsr.inference.backend import Backend
 from vsr.media.colour import Colour
-from vsr.media.frame import Plane, Planes
-from vsr.network.graph import NetworkFacts, PlaneFormat, PlaneGraph, bicubic_network
+from vsr.media.frame import Plane, PlaneFormat, Planes
+from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 
 Exact = npt.NDArray[np.float64]
 

@@ -13,8 +13,7 @@ from vsr.inference.checked import CheckedEngine, Way
 from vsr.inference.models import Model, in_fp32
 from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, Planes
-from vsr.network.graph import PlaneFormat
+from vsr.media.frame import YUV420, Frame, Planes
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -58,7 +57,7 @@ class Upscaler:
         """
         self.model = model
         self.size = size
-        self.out_size = PlaneFormat().output(*size, model.scale)
+        self.out_size = YUV420.output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
         self._colour, self._batch, self._patient = colour, batch, patient
         self._forms = _forms(model, backend)
@@ -129,6 +128,8 @@ class Upscaler:
         if (width, height) != self.size:  # no engine's fault, and none could do it
             wanted = "x".join(map(str, self.size))
             raise BackendError(f"a luma plane of {width}x{height}, and not of {wanted}")
+        if frame.format != YUV420:
+            raise BackendError(f"a frame of {frame.format}; engines read 8-bit 4:2:0 only")
         return _Job(frame, self.tiles)
 
     def _ready(self, order: deque[_Job | T]) -> Iterator[Frame | T]:
@@ -205,7 +206,7 @@ class Upscaler:
             job.planes = planes
             return
         if job.planes is None:
-            job.planes = empty(*self.out_size, PlaneFormat())
+            job.planes = empty(*self.out_size, job.frame.format)
         paste(job.planes, planes, column, row, self.model.scale)
 
 

@@ -27,6 +27,38 @@ _SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlaneFormat:
+    """Sample depth and chroma subsampling of a picture's planes."""
+
+    bits: int = 8
+    """Bits per sample."""
+    chroma_x: int = 2
+    """Luma columns per chroma column."""
+    chroma_y: int = 2
+    """Luma rows per chroma row."""
+
+    def __str__(self) -> str:
+        return f"{self.bits} bits, chroma 1/{self.chroma_x} x 1/{self.chroma_y}"
+
+    def chroma(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of a chroma plane of a picture of that size, rounded up."""
+        return -(-width // self.chroma_x), -(-height // self.chroma_y)
+
+    def output(self, width: int, height: int, scale: int) -> tuple[int, int]:
+        """(width, height) of the enlarged luma plane, rounded up to whole chroma samples.
+
+        H.264 and HEVC cannot express an odd 4:2:0 size; the added column or row (odd input at
+        x3 only) repeats the edge.
+        """
+        w, h = self.chroma(width * scale, height * scale)
+        return w * self.chroma_x, h * self.chroma_y
+
+
+YUV420: Final = PlaneFormat()
+"""8-bit 4:2:0, the only format that engines read and write."""
+
+
 @dataclass(slots=True)
 class Stamps:
     """When things happened to one frame, in seconds of `time.perf_counter`."""
@@ -59,6 +91,7 @@ class Frame:
     time_base: Fraction
     duration: int
     """In units of `time_base`, 0 when the source does not say."""
+    format: PlaneFormat = YUV420
     stamps: Stamps = field(default_factory=Stamps)
     rung: str = ""
     """The model that made this frame; empty before the upscaler."""

@@ -16,32 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vsr.errors import ModelError
 from vsr.media.colour import Colour, code_from_rgb, code_scale
+from vsr.media.frame import YUV420, PlaneFormat
 from vsr.network.onnx_inputs import OPSET, inlinable, sole_input
 from vsr.network.resampling import REACH, Array, enlarging_kernel
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlaneFormat:
-    """Layout of the planes; the one place to extend for 10 bit, 4:2:2 and 4:4:4."""
-
-    bits: int = 8
-    chroma_x: int = 2
-    """Luma columns per chroma column."""
-    chroma_y: int = 2
-    """Luma rows per chroma row."""
-
-    def chroma(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of a chroma plane."""
-        return -(-width // self.chroma_x), -(-height // self.chroma_y)
-
-    def output(self, width: int, height: int, scale: int) -> tuple[int, int]:
-        """Size of the enlarged luma plane, rounded up to whole chroma samples.
-
-        H.264 and HEVC cannot express an odd 4:2:0 size; the added column or row (odd input at
-        x3 only) repeats the edge.
-        """
-        w, h = self.chroma(width * scale, height * scale)
-        return w * self.chroma_x, h * self.chroma_y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +150,7 @@ class PlaneGraph:
     network: onnx.ModelProto
     facts: NetworkFacts
     colour: Colour = field(default_factory=Colour)
-    planes: PlaneFormat = PlaneFormat()
+    planes: PlaneFormat = YUV420
     precision: str = "fp32"
     """What the network inside is to be computed in; realised by the backend."""
     label: str = "network"
@@ -186,7 +163,7 @@ class PlaneGraph:
         at `scale` times the size. None leaves the size (which must then be even) or the batch
         free. The network is inlined; its input and output keep their dtype.
         """
-        if self.planes != PlaneFormat():
+        if self.planes != YUV420:
             raise ModelError("only 8-bit 4:2:0 planes are supported yet")
         plan = _Plan(size=size, planes=self.planes, facts=self.facts, colour=self.colour)
         b = _Builder()

@@ -16,8 +16,7 @@ from vsr.inference.upscaler import Upscaler, is_built
 from vsr.live.ladder.prepare import Preparation
 from vsr.live.ladder.rung_models import Stage, Wanted
 from vsr.live.ladder.turns import Turns
-from vsr.media.frame import Frame, Planes, now
-from vsr.network.graph import PlaneFormat
+from vsr.media.frame import YUV420, Frame, Planes, now
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class Rungs:
         now_on = load_backend("openvino", live=True) if missing else backend
         self._rungs = [self._load(model, now_on) for model in found]
         self.scale = found[0].scale
-        self.out_size = PlaneFormat().output(*stage.size, self.scale)
+        self.out_size = YUV420.output(*stage.size, self.scale)
         if missing and wanted is not None:
             log.info("engines are being built; OpenVINO begins without them")
             self._ready = [_Rung(model, backend) for model in found]
@@ -216,7 +215,7 @@ def _enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
 
 def grey(width: int, height: int) -> Planes:
     """A picture of one colour."""
-    chroma = PlaneFormat().chroma(width, height)[::-1]
+    chroma = YUV420.chroma(width, height)[::-1]
     return (
         np.full((height, width), 128, np.uint8),
         np.full(chroma, 128, np.uint8),
