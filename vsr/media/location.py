@@ -3,9 +3,10 @@
 import errno
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import av
 
@@ -17,6 +18,12 @@ READ_TIMEOUT: Final = 30.0
 
 _BEGINNING: Final = 1.0
 """Seconds of a feed in which all of its streams begin: of FLV with one, FFmpeg waits for more."""
+
+
+_SHORTEST_PIECE: Final = 4
+"""Characters of a path's piece that are masked in foreign words: shorter ones are words too."""
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^:\s\[\]]*)(:\d*)?")
+_ANY_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://[^\s'\"<>|]+")
 
 
 class Feed(Protocol):
@@ -32,42 +39,83 @@ def is_url(text: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """`url` as it may appear in messages: user, password, query and stream key are masked."""
+    """`url` as it may appear in messages: scheme, host and port, and the application of RTMP.
+
+    Anything else may be a secret: user and password, stream keys and tokens in the path, the
+    query, the fragment. Each of them becomes `***`.
+    """
     if not is_url(url):
         return url
-    scheme = url.partition("://")[0]
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
-    except ValueError:  # no valid URL: what is secret in it cannot be told
-        return f"{scheme}://***"
-    folder, _, key = parts.path.rstrip("/").rpartition("/")
-    path = f"{folder}/***" if key and "rtmp" in scheme.lower() else parts.path
-    return f"{scheme}://{host}{port}{path}" + ("?***" if parts.query else "")
+    parts = _parts(url)
+    if parts is None:  # where the host ends cannot be told
+        return f"{url.partition('://')[0]}://***"
+    hidden = "/***" if parts.path.strip("/") else ""
+    if "rtmp" in parts.scheme.lower() and parts.application:
+        hidden = f"/{parts.application}/***"
+    return f"{parts.scheme}://{parts.host}{hidden}" + ("?***" if parts.query else "")
 
 
-def masked(text: str, url: str) -> str:
-    """Foreign words about a URL without what `shown` hides of it, quoted whole or in parts."""
-    if not is_url(url):
-        return text
-    text = text.replace(url, shown(url))
-    for secret in _secrets(url):
+def masked(text: str, url: str = "") -> str:
+    """Foreign words without what `shown` hides of `url`, whole or in parts, and of other URLs."""
+    if is_url(url):
+        text = text.replace(url, shown(url))
+    text = _ANY_URL.sub(lambda found: shown(found[0]), text)
+    for secret in _secrets(url) if is_url(url) else ():
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a URL that are told apart, each as it is written."""
+
+    scheme: str
+    user: str
+    host: str
+    """With the port."""
+    path: str
+    query: str
+    """With the fragment."""
+
+    @property
+    def application(self) -> str:
+        """What stands before the stream key in RTMP's path; empty where nothing does."""
+        return self.path.strip("/").rpartition("/")[0]
+
+
+def _parts(url: str) -> _Parts | None:
+    """None where host and secrets cannot be told apart."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, _, host = authority.rpartition("@")
+    path, *query = re.split(r"[?#]", rest[len(authority) :], maxsplit=1)
+    # a slash in a password ends the authority before its @
+    if not _HOST.fullmatch(host) or "@" in path:
+        return None
+    return _Parts(scheme, user, host, path, query[0] if query else "")
+
+
 def _secrets(url: str) -> list[str]:
-    """User, password, stream key and query of a URL, longest first."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return [url.partition("://")[2]]
-    found = {parts.username, parts.password, parts.query}
-    found |= {pair.partition("=")[2] for pair in parts.query.split("&")}
-    if "rtmp" in parts.scheme:
-        found.add(parts.path.rstrip("/").rpartition("/")[2])
+    """What `shown` hides of a URL, whole and in pieces, longest first."""
+    parts = _parts(url)
+    if parts is None:
+        rest = url.partition("://")[2]
+        found = {rest, *_pieces(rest)}
+    else:
+        path = parts.path.strip("/")
+        if "rtmp" in parts.scheme.lower():
+            path = path.removeprefix(parts.application).strip("/")
+        found = {path, *_pieces(path), *re.split("[:@]", parts.user), parts.query}
+        found |= {pair.rpartition("=")[2] for pair in re.split("[&#]", parts.query)}
+        found |= _pieces(parts.query)
     known = {text for text in found if text}
     return sorted(known | {unquote(text) for text in known}, key=len, reverse=True)
+
+
+def _pieces(text: str) -> set[str]:
+    """What may be a secret by itself within a path or a query."""
+    pieces = {*re.split(r"[/?#&=:@\s]", text), *re.split(r"[/?#&=:@;,._\s]", text)}
+    return {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
 
 
 def local(path: str) -> str:

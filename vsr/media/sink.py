@@ -4,6 +4,7 @@ import errno
 import logging
 import math
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from vsr.media import passthrough as carry
 from vsr.media.encoder import EncoderSettings, configure, encoder_name, open_encoder
 from vsr.media.frame import Frame, now, picture_of
 from vsr.media.location import local
+from vsr.media.references import is_part_of
 from vsr.media.source import Source
 from vsr.media.timestamps import Packet
 
@@ -35,6 +37,8 @@ CONTAINERS: Final = {
     "3gp": "3gp",
 }
 """Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI."""
+_URL: Final = re.compile(r"\w[\w+.-]+:/")
+"""A URL whose two slashes `Path` has made one."""
 _MILLISECONDS: Final = 1000
 _LONGEST_STEM: Final = 200
 """Bytes of a name kept in the unfinished file's, which must fit the system's 255."""
@@ -54,6 +58,8 @@ def container_format(path: Path) -> str:
 
 def check_target(path: Path, source: str, overwrite: bool) -> None:
     """Refuse an output that cannot or should not be written, before anything is opened."""
+    if _URL.match(path.as_posix()):  # not repeated: it may hold a stream key
+        raise UsageError("vsr run writes files, and the output is a URL: vsr relay publishes to it")
     container_format(path)
     try:
         _check_place(path, source, overwrite)
@@ -66,7 +72,7 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
         raise OutputError(f"the output {path} is a folder: name a file in it")
     if not path.parent.is_dir():
         raise OutputError(f"the output folder does not exist: {path.parent} (create it first)")
-    if path.exists() and Path(source).exists() and path.samefile(source):
+    if is_part_of(path, source):
         raise UsageError(f"input and output are the same file: {path}")
     if path.exists() and not overwrite:
         raise OutputError(f"the output exists: {path} (-y replaces it)")

@@ -1,0 +1,108 @@
+"""The local files that an input consists of: itself, and those that a playlist names.
+
+An output must not replace one of them: FFmpeg opens most of them only while the run goes on.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+from vsr.media.location import is_url, local
+
+_LONGEST: Final = 16 * 2**20
+"""Bytes of a playlist that are read; anything longer is a film."""
+_DEEPEST: Final = 3
+"""Playlists in playlists that are followed: HLS has two levels."""
+_HLS_URI: Final = re.compile(r'URI="([^"]*)"')
+_CONCAT_FILE: Final = re.compile(r"""^\s*file\s+(?:'((?:[^']|'\\'')*)'|(\S+))""", re.MULTILINE)
+_DASH_ATTRIBUTES: Final = ("media", "initialization", "sourceURL", "index")
+_DASH_NUMBER: Final = re.compile(r"\$[A-Za-z]+(?:%\d*d)?\$")
+
+
+def is_part_of(path: Path, url: str) -> bool:
+    """Whether `path` exists and is one of the files that the input `url` is read from.
+
+    Hard links, symbolic links, other spellings and names that differ in case on a file system
+    that ignores it are the same file.
+    """
+    if is_url(url) or not path.exists():
+        return False
+    return any(file.exists() and path.samefile(file) for file in files_of(Path(local(url))))
+
+
+def files_of(path: Path, depth: int = 0) -> Iterator[Path]:
+    """The file itself and, for HLS, DASH and FFmpeg's concat lists, the local files it names."""
+    yield path
+    if depth == _DEEPEST or not path.is_file():
+        return
+    text = _playlist(path)
+    if text.startswith("#EXTM3U"):
+        names = _hls(text)
+    elif text.startswith("ffconcat"):
+        names = _concat(text)
+    elif "<MPD" in text[:4096]:
+        names = _dash(text)
+    else:
+        return
+    for name in names:
+        if name and not is_url(name):
+            found = path.parent / local_name(name)
+            if "*" in found.name:
+                yield from sorted(found.parent.glob(found.name))
+            else:
+                yield from files_of(found, depth + 1)
+
+
+def local_name(reference: str) -> str:
+    """A reference without its query, percent signs decoded, as FFmpeg opens it from disk."""
+    return unquote(reference.removeprefix("file:").partition("?")[0])
+
+
+def _playlist(path: Path) -> str:
+    """The text of a small text file; empty for anything else."""
+    with path.open("rb") as file:
+        if (
+            not file.read(64)
+            .lstrip(b"\xef\xbb\xbf \r\n")
+            .startswith((b"#EXTM3U", b"ffconcat", b"<"))
+        ):
+            return ""
+        file.seek(0)
+        return file.read(_LONGEST).decode("utf-8-sig", "replace").lstrip()
+
+
+def _hls(text: str) -> Iterator[str]:
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("#"):
+            yield from _HLS_URI.findall(line)
+        else:
+            yield line
+
+
+def _concat(text: str) -> Iterator[str]:
+    for quoted, plain in _CONCAT_FILE.findall(text):
+        yield quoted.replace("'\\''", "'") or plain
+
+
+def _dash(text: str) -> Iterator[str]:
+    """Segments as FFmpeg's dash demuxer finds them: BaseURL elements, and names with numbers.
+
+    `$Number$` and the like become `*`, a pattern of file names.
+    """
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return
+    bases = [""]
+    for element in root.iter():
+        if element.tag.rpartition("}")[2] == "BaseURL" and element.text:
+            bases.append(element.text.strip())
+            yield element.text.strip()
+    for element in root.iter():
+        for key in _DASH_ATTRIBUTES:
+            if name := element.get(key):
+                pattern = _DASH_NUMBER.sub("*", name)
+                yield from (f"{base.rstrip('/')}/{pattern}" if base else pattern for base in bases)
