@@ -3,6 +3,7 @@
 The only module that turns PyAV's pictures into planes and back.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from time import perf_counter
@@ -23,6 +24,7 @@ PIXEL_FORMAT: Final = "yuv420p"
 """What the engine reads and writes; other formats are converted by `planes_of`."""
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _NATIVE: Final = frozenset({"yuv420p", "yuvj420p"})
+_GREY: Final = re.compile(r"gray|ya8|(gray|ya)(9|10|12|14|16)[lb]e")
 _SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal)."""
 
@@ -119,10 +121,10 @@ def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> 
     (padded rows, read-only), which they keep alive. Anything else goes through swscale, which is
     told matrix and range, or it would assume BT.601 and squeeze full range.
     """
-    if picture.format.name == "gray" and (picture.width, picture.height) == size:
-        grey = cast(Plane, np.from_dlpack(picture.planes[0]))  # swscale would take it as full range
-        flat = np.full(((size[1] + 1) // 2, (size[0] + 1) // 2), 128, np.uint8)
-        return grey, flat, flat
+    if _GREY.fullmatch(picture.format.name):
+        width, height = YUV420.chroma(*size)
+        flat = np.full((height, width), 128, np.uint8)
+        return _grey(picture, size, colour), flat, flat
     if picture.format.name not in _NATIVE or (picture.width, picture.height) != size:
         matrix = _SWSCALE_MATRIX[colour.matrix]
         picture = picture.reformat(
@@ -137,6 +139,24 @@ def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> 
         )
     y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in picture.planes)
     return y, u, v
+
+
+def _grey(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Plane:
+    """The luma plane of a grey picture in 8 bits, without its alpha.
+
+    swscale takes all grey as full range on the way to YUV; from grey to grey it keeps the codes.
+    """
+    bits = picture.format.components[0].bits
+    plain = "gray" if bits == 8 else f"gray{bits}le"
+    if picture.format.name != plain or (picture.width, picture.height) != size:
+        picture = picture.reformat(
+            width=size[0], height=size[1], format=plain, interpolation="BICUBIC"
+        )
+    codes = np.from_dlpack(picture.planes[0])
+    if bits == 8:
+        return cast(Plane, codes)
+    step = (2**bits - 1) / 255 if colour.full_range else 2 ** (bits - 8)
+    return np.clip(np.rint(codes / step), 0, 255).astype(np.uint8)
 
 
 def is_native(pixel_format: str) -> bool:
