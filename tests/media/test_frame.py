@@ -23,7 +23,7 @@ def grey(name: str, code: int, size: tuple[int, int] = (66, 34)) -> av.VideoFram
     return picture
 
 
-# H.273 8.3: limited-range codes of n bits are 2^(n-8) times those of 8; full range is 2^n - 1 to 255
+# H.273 8.3: limited-range codes of n bits are 2^(n-8) times those of 8; full range ends at 2^n - 1
 @pytest.mark.parametrize(
     ("name", "code", "colour", "luma"),
     [
