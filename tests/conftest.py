@@ -1,6 +1,5 @@
 """Fixtures shared by all tests: real data where it is at hand, and the GPU promise."""
 
-import ctypes
 import logging
 import os
 from collections.abc import Iterator
@@ -34,23 +33,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class _SignalStack(ctypes.Structure):
-    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-@pytest.fixture(autouse=True)
-def _own_signal_stack() -> Iterator[None]:
-    """Puts back the stack of signal handlers that OpenVINO 2026.4 takes away when it refuses a
-    network: it frees its own, and the next signal that Python handles ends the process."""
-    if not hasattr(os, "fork"):
-        yield
-        return
-    libc, before = ctypes.CDLL(None), _SignalStack()
-    libc.sigaltstack(None, ctypes.byref(before))
-    yield
-    libc.sigaltstack(ctypes.byref(before), None)
 
 
 @pytest.fixture(autouse=True)

@@ -21,12 +21,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import onnx
-import openvino as ov
 
 from vsr.errors import BackendError
 from vsr.inference.cuda import Cuda
 from vsr.inference.cuda.pinned import host_array
-from vsr.inference.openvino import OpenVinoBackend
+from vsr.inference.openvino import CORE, OpenVinoBackend
 from vsr.inference.tensorrt.engine import TensorRtEngine
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes
 from vsr.media.colour import Colour
@@ -237,10 +236,9 @@ Range = tuple[Shape, Shape, Shape]
 @cache
 def compiled(model: bytes, shapes: tuple[Shape, Shape, Shape]) -> Any:
     """A graph for one picture of these planes, as the OpenVINO backend computes it."""
-    core = ov.Core()
-    read = core.read_model(model)
+    read = CORE.read_model(model)
     read.reshape({name: [1, *shape[1:]] for name, shape in zip("yuv", shapes, strict=True)})
-    return core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return CORE.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 class HostContext:

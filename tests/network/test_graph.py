@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.parser
-import openvino as ov
 import pytest
 
 from train.data.resize import bicubic_matrix
 from vsr.errors import ModelError
 from vsr.inference.backend import Backend
+from vsr.inference.openvino import CORE
 from vsr.media.colour import Colour
 from vsr.media.frame import Plane, PlaneFormat, Planes
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
@@ -400,9 +400,8 @@ Run = Callable[[Sequence[Planes]], list[Planes]]
 
 def compiled(graph: bytes) -> Run:
     """A graph on OpenVINO, without `vsr.inference.backend`, whose engines know no batches."""
-    core = ov.Core()
     config = {"INFERENCE_PRECISION_HINT": "f32"}
-    model = core.compile_model(core.read_model(graph), "CPU", config)
+    model = CORE.compile_model(CORE.read_model(graph), "CPU", config)
 
     def run(planes: Sequence[Planes]) -> list[Planes]:
         result = model([np.stack(plane)[:, None] for plane in zip(*planes, strict=True)])

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import openvino as ov
 import pytest
 from onnx import numpy_helper
 
 from train.errors import TrainError
-from train.measure.shipped import openvino_enlarge
+from train.measure.shipped import openvino_core, openvino_enlarge
 from train.ship.calibrate import Spread, quantiser, spreads, stark, vivid
 from train.ship.qdq import (
     channel_classes,
@@ -245,7 +244,7 @@ def test_scales_are_as_backends_need_them(pair: Pair) -> None:
 
 def test_openvino_computes_all_but_the_float_layers_in_8_bits(pair: Pair) -> None:
     _, small, facts = pair
-    core = ov.Core()
+    core = openvino_core()
     if "INT8" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no instructions for 8 bits")
     config = {"INFERENCE_PRECISION_HINT": "f32"}

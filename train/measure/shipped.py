@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,17 @@ from train.measure.evaluate import Enlarge, Method
 Floats = npt.NDArray[np.float32]
 
 
-def openvino_enlarge(model: bytes) -> Enlarge:
-    """Run an ONNX network on OpenVINO in float32: what is shipped, as it will run."""
+@cache
+def openvino_core() -> Any:
+    """The process's only `ov.Core`: see CORE in vsr/inference/openvino.py for why."""
     import openvino as ov
 
-    core = ov.Core()
+    return ov.Core()
+
+
+def openvino_enlarge(model: bytes) -> Enlarge:
+    """Run an ONNX network on OpenVINO in float32: what is shipped, as it will run."""
+    core = openvino_core()
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(model), "CPU", config)
 

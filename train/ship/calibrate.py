@@ -13,6 +13,7 @@ from onnx import helper
 
 from train.data.images import Pixels, images, to_input
 from train.data.resize import crop_to_multiple, downscale
+from train.measure.shipped import openvino_core
 from train.ship.qdq import Floats, Quantiser
 
 Counts = npt.NDArray[np.int64]
@@ -123,14 +124,12 @@ def _batches(pictures: Floats) -> Iterator[Floats]:
 def _watched(
     model: onnx.ModelProto, tensors: Sequence[str]
 ) -> Callable[[Floats], Iterator[tuple[str, Floats]]]:
-    import openvino as ov
-
     open_model = onnx.ModelProto()
     open_model.CopyFrom(model)
     open_model.graph.output.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
     )
-    core = ov.Core()
+    core = openvino_core()
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     read = core.read_model(open_model.SerializeToString())
     request = core.compile_model(read, "CPU", config).create_infer_request()

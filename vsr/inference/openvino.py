@@ -19,6 +19,14 @@ try:
 except ImportError as exc:  # a broken install; it is a run-time dependency
     raise BackendError(f"OpenVINO cannot be loaded ({reason(exc)}): pip install openvino") from exc
 
+CORE: Final = ov.Core()
+"""The only `ov.Core` of the process, never freed.
+
+OpenVINO's CPU plugin replaces the signal stack of the thread that first uses a Core, and frees that
+stack with the Core (SigAltStackSetup in src/plugins/intel_cpu, there for AMX). Of two Cores freed
+in the order in which they were made, the second puts back the stack that the first has freed: the
+next signal that Python handles, such as Ctrl+C, then ends the process with SIGSEGV.
+"""
 MAX_REQUESTS: Final = 4
 """Enough to keep a CPU busy; each request holds the network's activations."""
 
@@ -81,21 +89,20 @@ class OpenVinoBackend:
         """`live`: all cores on one picture, for its latency; else on several, for their number."""
         self._hint = "LATENCY" if live else "THROUGHPUT"
         device = device.upper()
-        self._core = ov.Core()
-        known = self._core.available_devices
+        known = CORE.available_devices
         if device.split(".", maxsplit=1)[0].split(":", maxsplit=1)[0] not in {*known, "AUTO"}:
             names = ", ".join(["AUTO", *known])
             raise UsageError(f"OpenVINO has no device '{device}' here; it has: {names}")
         self._device = device
         self._asked = known[0] if device.startswith("AUTO") else device
         try:
-            self.device = str(self._core.get_property(self._asked, "FULL_DEVICE_NAME")).strip()
+            self.device = str(CORE.get_property(self._asked, "FULL_DEVICE_NAME")).strip()
         except RuntimeError as exc:
             raise UsageError(f"OpenVINO cannot use device '{device}': {_gist(exc)}") from exc
 
     def choose_precision(self, wanted: str, int8: bool) -> str:
         """See `vsr.inference.backend.Backend.choose_precision`."""
-        half = "FP16" in self._core.get_property(self._asked, "OPTIMIZATION_CAPABILITIES")
+        half = "FP16" in CORE.get_property(self._asked, "OPTIMIZATION_CAPABILITIES")
         if wanted == "fp16" and not half:
             raise UsageError(f"{self.device} does not compute in fp16: use fp32 or int8")
         if wanted != "auto":
@@ -130,7 +137,7 @@ class OpenVinoBackend:
 
     def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
         try:
-            return self._core.compile_model(self._core.read_model(model), self._device, config)
+            return CORE.compile_model(CORE.read_model(model), self._device, config)
         except RuntimeError as exc:
             raise BackendError(f"OpenVINO cannot compile this network: {_gist(exc)}") from exc
 
