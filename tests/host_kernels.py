@@ -1,21 +1,22 @@
 """Runs the fused CUDA kernels on the CPU, through tests/cuda_on_host.h, from torch tensors."""
 
-import ctypes
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from tests.kernels_process import Array, run_kernel
 from vsr.inference.kernels import (
     Launch,
     pack_residual_e,
@@ -26,38 +27,36 @@ from vsr.inference.kernels import (
 
 ROOT = Path(__file__).parents[1]
 CARN_M = ROOT / "engines" / "carn-m" / "x2.onnx"
-GUARD = 4096
-"""Halves before and after every array: NaNs, so that a read outside shows in the result."""
-Array = npt.NDArray[Any]
 Convolutions = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The kernels as a shared library."""
+    """The kernels as a shared library, run by a process of its own."""
 
-    library: ctypes.CDLL
+    library: Path
+    process: ProcessPoolExecutor
 
-    def run(self, name: str, how: Launch, *arguments: Array | int, backwards: bool = False) -> None:
-        run = self.library[f"run_{name}"]
-        run.restype = ctypes.c_bool
-        passed = [
-            ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else ctypes.c_int(a)
-            for a in arguments
-        ]
-        finished = run(*how.grid, how.threads, ctypes.c_bool(backwards), *passed)
-        assert finished, "the kernel's threads wait for each other for ever"
+    def run(
+        self,
+        name: str,
+        how: Launch,
+        *arguments: Array | int,
+        shape: tuple[int, ...],
+        backwards: bool = False,
+    ) -> Array:
+        """What the kernel writes: halves of that shape."""
+        call = (str(self.library), name, how.grid, how.threads, backwards, arguments, shape)
+        return self.process.submit(run_kernel, *call).result(timeout=120)
 
     def residual_e(self, x: Tensor, blocks: Convolutions, backwards: bool = False) -> Tensor:
         n, _, height, width = x.shape
         weights, bias = pack_residual_e(*blocks)
         nhwc = x.permute(0, 2, 3, 1).half().numpy()
-        whole, source = guarded(nhwc.shape)
-        source[:] = nhwc
-        border, y = guarded(nhwc.shape)
-        how = residual_e_launch(n, height, width)
-        self.run("residual_e", how, source, weights, bias, height, width, y, backwards=backwards)
-        assert_guards(whole, border)
+        how, sizes = residual_e_launch(n, height, width), (height, width)
+        y = self.run(
+            "residual_e", how, nhwc, weights, bias, *sizes, shape=nhwc.shape, backwards=backwards
+        )
         return torch.from_numpy(y.astype(np.float32)).permute(0, 3, 1, 2)
 
     def shuffle(
@@ -72,32 +71,15 @@ class Host:
         outputs = len(conv[0])
         weights, bias = pack_shuffle(*conv)
         nhwc = x.permute(0, 2, 3, 1).half().numpy()
-        whole, source = guarded(nhwc.shape)
-        source[:] = nhwc
         shape = (n, outputs // factor**2, height * factor, width * factor)
-        border, y = guarded(shape)
         how = shuffle_launch(n, height, width, outputs)
         sizes = (height, width, channels, outputs, factor, int(relu))
-        self.run("shuffle", how, source, weights, bias, *sizes, y, backwards=backwards)
-        assert_guards(whole, border)
+        y = self.run("shuffle", how, nhwc, weights, bias, *sizes, shape=shape, backwards=backwards)
         return torch.from_numpy(y.astype(np.float32))
 
 
-def guarded(shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """NaNs, and a view of that shape in their middle."""
-    size = int(np.prod(shape))
-    whole = np.full(size + 2 * GUARD, np.nan, np.float16)
-    return whole, whole[GUARD : GUARD + size].reshape(shape)
-
-
-def assert_guards(*arrays: Array) -> None:
-    """Nothing was written around them."""
-    for whole in arrays:
-        assert np.isnan(whole[:GUARD]).all()
-        assert np.isnan(whole[-GUARD:]).all()
-
-
-def build(folder: Path) -> Host:
+@contextmanager
+def built(folder: Path) -> Iterator[Host]:
     """The kernels compiled by g++ into a folder; the test skips aloud without it."""
     if not shutil.which("g++"):
         pytest.skip("no g++: the kernels cannot be run on the CPU")
@@ -107,7 +89,8 @@ def build(folder: Path) -> Host:
     command = ["g++", *options.split(), "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return Host(library=ctypes.CDLL(str(target)))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield Host(library=target, process=process)
 
 
 def rounded(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-// The fused kernels as a library for test_kernels.py: see cuda_on_host.h.
+// The fused kernels as a library for host_kernels.py: see cuda_on_host.h.
 #include "cuda_on_host.h"
 
-#include "../vsr/kernels/residual_e.cu"
-#include "../vsr/kernels/shuffle.cu"
+#include "../vsr/inference/kernels/residual_e.cu"
+#include "../vsr/inference/kernels/shuffle.cu"
 
 extern "C" bool run_residual_e(unsigned gx, unsigned gy, unsigned gz, int threads, bool backwards,
                                const uint4 *x, const uint4 *weights, const float *bias, int height,

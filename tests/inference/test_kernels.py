@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tests.host_kernels import Convolutions, Host, build, carn_m_block, rounded
+from tests.host_kernels import Convolutions, Host, built, carn_m_block, rounded
 from vsr.errors import BackendError
 from vsr.inference.kernels import (
     ARCHITECTURES,
@@ -33,9 +34,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The kernels as a library for the CPU."""
-    return build(tmp_path_factory.mktemp("kernels"))
+    with built(tmp_path_factory.mktemp("kernels")) as host:
+        yield host
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +174,14 @@ def test_shuffle_equals_torch(
     expected = F.pixel_shuffle(F.relu(flat) if relu else flat, factor)
     result = host.shuffle(x, conv, factor, relu)
     assert_equal_but_for_rounding(result, expected)
+
+
+def test_a_write_outside_an_array_shows(host: Host) -> None:
+    weights, bias = pack_residual_e(*random_block())
+    x, how = np.zeros((1, 10, 14, 64), np.float16), residual_e_launch(1, 10, 14)
+    for shape in ((1, 10, 13, 64), (1, 9, 14, 64)):
+        with pytest.raises(AssertionError, match="written after an array"):
+            host.run("residual_e", how, x, weights, bias, 10, 14, shape=shape)
 
 
 def test_weights_of_other_shapes_are_refused() -> None:

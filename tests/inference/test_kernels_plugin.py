@@ -4,6 +4,7 @@ The plugin itself needs TensorRT and a GPU; what its node computes is run on the
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from tests.host_kernels import CARN_M, Host, build, carn_m_block
+from tests.host_kernels import CARN_M, Host, built, carn_m_block
 from vsr.errors import BackendError
 from vsr.inference.kernels import pack_residual_e, residual_e_launch
 from vsr.inference.kernels.plugin import NAME, fuse_residual_e, register
@@ -23,9 +24,10 @@ Array = npt.NDArray[Any]
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The kernels as a library for the CPU."""
-    return build(tmp_path_factory.mktemp("kernels"))
+    with built(tmp_path_factory.mktemp("kernels")) as host:
+        yield host
 
 
 def test_the_plugin_needs_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +68,8 @@ def test_the_rewritten_network_computes_the_same(host: Host) -> None:
         def _run(self, x: Array, weights: Array, bias: Array, **_: object) -> tuple[Array]:
             n, _channels, height, width = x.shape
             nhwc = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-            y = np.empty_like(nhwc)
-            how = residual_e_launch(n, height, width)
-            host.run("residual_e", how, nhwc, weights, bias, height, width, y)
+            how, sizes = residual_e_launch(n, height, width), (height, width)
+            y = host.run("residual_e", how, nhwc, weights, bias, *sizes, shape=nhwc.shape)
             return (np.ascontiguousarray(y.transpose(0, 3, 1, 2)),)
 
     Plugin.__name__ = NAME
