@@ -1,6 +1,7 @@
 """The command line as its users meet it: words, numbers, signals, exit codes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -121,6 +122,22 @@ def test_the_first_signal_leaves_a_playable_file(tmp_path: Path, number: int) ->
     assert 1 <= found.frames < 4000
     assert f"--start-frame {found.frames}" in words
     assert {p.name for p in tmp_path.iterdir()} == {"in.ts", "small.ts", "out.mp4"}
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["doctor"], ["--help"]])
+def test_nobody_reads_what_is_printed(words: list[str]) -> None:
+    """As in `vsr models | true`: nothing is said, and no traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vsr", *words]
+    try:
+        done = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    finally:
+        os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == 1
 
 
 def test_a_listener_that_leaves_does_not_stop_the_run(tmp_path: Path) -> None:

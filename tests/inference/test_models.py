@@ -120,6 +120,8 @@ def test_bicubic_has_every_scale(backend: Backend, scale: int) -> None:
 
 
 def test_unknown_model_lists_the_known_ones(backend: Backend) -> None:
+    with pytest.raises(ModelError, match="cannot read the model"):  # an ending in capitals too
+        models.find("no/SUCH.ONNX", None, backend)
     with pytest.raises(UsageError, match="unknown model 'carnm'") as caught:
         models.find("carnm", 2, backend)
     assert all(name in str(caught.value) for name in models.names())

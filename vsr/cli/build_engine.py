@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
 
 
@@ -62,6 +63,13 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
 
     start_logging(verbose, quiet)
     with errors_shown(verbose):
+        _check_one_command(
+            {
+                "--list": list_,
+                "--clear": clear,
+                **{f"--{k}": options[k] for k in ("explain", "onnx")},
+            }
+        )
         cache = EngineCache()
         if list_:
             click.echo(table(list(cache.entries())))
@@ -70,6 +78,13 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
             click.echo(f"removed {engines} engines, {size / 1e6:.1f} MB, from {cache.folder}")
         else:
             _build(cache, quiet, **options)
+
+
+def _check_one_command(asked: dict[str, object]) -> None:
+    """Raises UsageError where more than one of the options that end in something else is given."""
+    given = [option for option, value in asked.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are different commands: give one")
 
 
 def _build(

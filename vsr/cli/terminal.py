@@ -91,6 +91,8 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
         yield
     except VsrError as exc:
         fail(str(exc), exc.exit_code, verbose)
+    except BrokenPipeError:  # whoever read stdout has left: click ends the program without a word
+        raise
     except Exception as exc:  # a defect of ours: still one line, and how to report it
         text = f"unexpected {type(exc).__name__}: {exc} (run with -v for details, and report it)"
         fail(" ".join(text.split()), EXIT_FAILED, verbose)

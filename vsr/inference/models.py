@@ -122,7 +122,7 @@ def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") 
     Without a scale: at 2, or the least the model has; for a file, at its own. Raises UsageError
     for an unknown name, scale or precision, ModelError for a damaged or foreign file.
     """
-    if name.endswith(".onnx"):
+    if name.lower().endswith(".onnx"):
         return _from_file(Path(name), scale, runner, precision)
     if name not in names():
         raise UsageError(
