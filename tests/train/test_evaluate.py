@@ -212,6 +212,26 @@ def test_niqe_is_scikit_videos_with_its_model(
     assert niqe(_luma_of(data, name)) == pytest.approx(theirs, rel=0.003)
 
 
+@pytest.mark.parametrize(
+    ("name", "matlab"), [("set14/img_001.png", 5.72957338)], ids=["baboon, MATLAB R2021a"]
+)
+def test_niqe_is_the_authors_with_their_model(
+    data: Path, weights: Path, name: str, matlab: float
+) -> None:
+    """The value of the authors' MATLAB code that basicsr/metrics/niqe.py states."""
+    model = weights / "niqe_pris_params.npz"
+    if not model.exists():
+        pytest.skip(f"{model} is missing: it is in `pip download --no-binary :all: basicsr`")
+    assert Niqe.load(model)(_luma_of(data, name)) == pytest.approx(matlab, abs=1e-6)
+
+
+def test_niqe_with_the_authors_model_sees_whole_codes(tmp_path: Path) -> None:
+    niqe = _own_model(tmp_path, [luma(_scene(288, 288, seed)) for seed in range(4)])
+    y = luma(_scene(288, 288, 9))
+    assert not np.array_equal(y, np.round(y))
+    assert niqe(y) == niqe(np.round(y))
+
+
 def test_niqe_of_photographs_grows_with_noise(data: Path, weights: Path) -> None:
     niqe, rng = Niqe.load(weights / "niqe_image_params.mat"), np.random.default_rng(5)
     clean = [_luma_of(data, f"bsd100/img_{k:03}.png") for k in (1, 4, 7, 12)]

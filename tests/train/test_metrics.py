@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from train.data.images import pairs, read_rgb
-from train.data.resize import crop_to_multiple, downscale
+from train.data.resize import bicubic_matrix, crop_to_multiple, downscale
 from train.measure.evaluate import enlarged_luma, evaluate
 from train.measure.metrics import luma, psnr, ssim
 from train.nets import bicubic
@@ -48,6 +48,13 @@ def test_bicubic_psnr_on_set5_is_the_published_one(
 
 def test_bicubic_of_a_flat_image_is_the_same_flat_image() -> None:
     assert np.array_equal(downscale(np.full((12, 9, 3), 77, np.uint8), 3), np.full((4, 3, 3), 77))
+
+
+def test_a_mirrored_line_is_resampled_as_one_with_its_mirror_image_around_it() -> None:
+    line = np.random.default_rng(3).uniform(0, 255, 12)
+    wide = np.concatenate([line[::-1], line, line[::-1]])
+    halved = bicubic_matrix(12, 6, mirror=True) @ line
+    assert halved == pytest.approx((bicubic_matrix(36, 18) @ wide)[6:12], abs=1e-9)
 
 
 def test_crop_to_multiple_cuts_bottom_and_right_only() -> None:
@@ -120,3 +127,33 @@ def test_ssim_of_one_bright_pixel_against_black_follows_the_gaussian_window() ->
 def test_ssim_of_an_image_with_itself_is_one() -> None:
     a = luma(_noise(20, 24))
     assert ssim(a, a, border=2) == pytest.approx(1.0, abs=1e-12)
+
+
+def _ssim_by_definition(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Wang et al. 2004, window by window (eq. 14 to 16 and 13, C1 and C2 from K1, K2 and L)."""
+    line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    w = np.outer(line, line) / line.sum() ** 2
+    c1, c2, found = (0.01 * 255) ** 2, (0.03 * 255) ** 2, []
+    for y in range(a.shape[0] - 10):
+        for x in range(a.shape[1] - 10):
+            p, q = a[y : y + 11, x : x + 11], b[y : y + 11, x : x + 11]
+            mp, mq = (w * p).sum(), (w * q).sum()
+            vp, vq = (w * (p - mp) ** 2).sum(), (w * (q - mq) ** 2).sum()
+            covariance = (w * (p - mp) * (q - mq)).sum()
+            top = (2 * mp * mq + c1) * (2 * covariance + c2)
+            found.append(top / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+    return float(np.mean(found))
+
+
+def test_ssim_is_its_definition_window_by_window() -> None:
+    a = luma(_noise(23, 31))
+    b = np.clip(a + np.random.default_rng(1).normal(0, 20, a.shape), 0, 255)
+    assert ssim(a, b, border=2) == pytest.approx(
+        _ssim_by_definition(a[2:-2, 2:-2], b[2:-2, 2:-2]), abs=1e-9
+    )
+
+
+def test_ssim_of_less_than_a_window_is_refused() -> None:
+    a = np.zeros((14, 20))
+    with pytest.raises(ValueError, match="11 x 11"):
+        ssim(a, a, border=2)

