@@ -54,10 +54,6 @@ def test_the_library_example_runs(
     assert capsys.readouterr().out.startswith("120 frames at")
 
 
-def test_readmes_table_of_networks_is_what_vsr_models_prints() -> None:
-    assert models.table() in (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-
-
 def test_readme_names_every_command() -> None:
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     assert [name for name in main.commands if f"vsr {name}" not in readme] == []
