@@ -45,6 +45,17 @@ def _fresh_logging() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.NOTSET)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests of live streams and pages skip aloud without their programs (tests/programs.py), and
+    fail where these are promised."""
+    for marker in item.iter_markers("needs"):
+        found, what = marker.args
+        if not found:
+            promised = os.environ.get("VSR_REQUIRE_LIVE") == "1"
+            (pytest.fail if promised else pytest.skip)(f"needs {what}")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """GPU tests skip aloud without a GPU, and fail where one is promised."""
     if os.environ.get("VSR_REQUIRE_GPU") == "1" or Path("/dev/nvidia0").exists():

@@ -1,7 +1,6 @@
 """A real RTMP server, a proxy with faults, a feed and a viewer: what tests of live streams need."""
 
 import contextlib
-import shutil
 import socket
 import subprocess
 import threading
@@ -14,21 +13,16 @@ from typing import Any, Literal
 
 import av
 import numpy as np
-import pytest
 from av.codec.context import Flags
 
+from tests.programs import NGINX, RTMP_MODULE
+
 Kind = Literal["audio", "video"]
-MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 FPS = 25
 RATE = 48_000
 SIZE = (320, 180)
 SAMPLES = 1024
 """Of an AAC frame."""
-
-needs_nginx = pytest.mark.skipif(
-    not (shutil.which("nginx") or Path("/usr/sbin/nginx").exists()) or not MODULE.exists(),
-    reason="needs nginx and its RTMP module (Debian: nginx, libnginx-mod-rtmp)",
-)
 
 
 def free_port() -> int:
@@ -55,7 +49,7 @@ class Server:
         self.port = free_port()
         self._folder = folder
         (folder / "nginx.conf").write_text(
-            f"""daemon off; master_process off; load_module {MODULE};
+            f"""daemon off; master_process off; load_module {RTMP_MODULE};
             pid {folder}/nginx.pid; error_log {folder}/error.log info;
             events {{ worker_connections 64; }}
             rtmp {{ server {{ listen 127.0.0.1:{self.port}; chunk_size 4096;
@@ -70,10 +64,9 @@ class Server:
 
     def start(self) -> "Server":
         """Start it, again if need be on the same port, and wait till it listens."""
-        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
         conf, log = self._folder / "nginx.conf", self._folder / "error.log"
         self._process = subprocess.Popen(
-            [nginx, "-p", str(self._folder), "-c", str(conf), "-e", str(log)],
+            [NGINX, "-p", str(self._folder), "-c", str(conf), "-e", str(log)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

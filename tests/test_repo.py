@@ -9,10 +9,13 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import vsr
+from tests.conftest import pytest_runtest_setup
+from tests.programs import find, needs
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = sorted([*(ROOT / "vsr").rglob("*.py"), *(ROOT / "train").rglob("*.py")])
@@ -125,3 +128,21 @@ def test_files_and_functions_are_short(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     assert {f.name: _length(f) for f in functions if _length(f) > 80} == {}
+
+
+@pytest.mark.parametrize(("promised", "outcome"), [("1", pytest.fail), ("", pytest.skip)])
+def test_a_promised_program_that_is_missing_fails_its_tests(
+    promised: str, outcome: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VSR_REQUIRE_LIVE", promised)
+    request.node.add_marker(needs(find("no-such-program"), "what is missing"))
+    with pytest.raises(outcome.Exception, match="needs what is missing"):
+        pytest_runtest_setup(request.node)
+
+
+def test_ci_promises_the_programs() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    promise = next(
+        i for i, line in enumerate(lines) if line.startswith("export VSR_REQUIRE_LIVE=1")
+    )
+    assert promise < lines.index("make")

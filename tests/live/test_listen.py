@@ -4,7 +4,6 @@ import ctypes
 import logging
 import os
 import random
-import shutil
 import socket
 import subprocess
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.programs import needs_ffmpeg
 from tests.rtmp import free_port, wait_for
 from tests.rtmp_peer import Peer, chunked, flv_of, messages_of, until
 from tests.streams import BITS, Marked, Publisher, make_marked
@@ -47,7 +47,6 @@ from vsr.media.frame import Frame
 KEY = "s3cret-stream-key"
 MOST = 1 << 16
 FUZZ = 300
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 
 
 class Ear:

@@ -17,6 +17,7 @@ from typing import Any
 import av
 import pytest
 
+from tests.programs import needs_nginx
 from tests.rtmp import (
     FPS,
     SIZE,
@@ -26,7 +27,6 @@ from tests.rtmp import (
     Server,
     Viewer,
     free_port,
-    needs_nginx,
     wait_for,
 )
 from vsr.errors import UsageError

@@ -8,7 +8,8 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.rtmp import FPS, Proxy, Server, free_port, needs_nginx, wait_for
+from tests.programs import needs_nginx
+from tests.rtmp import FPS, Proxy, Server, free_port, wait_for
 from tests.streams import (
     Marked,
     Publisher,

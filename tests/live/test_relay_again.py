@@ -17,7 +17,8 @@ from typing import Any
 import av
 import pytest
 
-from tests.rtmp import FPS, Server, free_port, needs_nginx, wait_for
+from tests.programs import needs_nginx
+from tests.rtmp import FPS, Server, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked, number_of
 from vsr.live import supervisor as fleet
 from vsr.live.common import Backoff

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.rtmp import FPS, MODULE, Viewer, free_port, needs_nginx, wait_for
+from tests.programs import NGINX, RTMP_MODULE, needs_nginx
+from tests.rtmp import FPS, Viewer, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, make_marked
 from vsr.cli.relay import relay
 from vsr.cli.relay_config import read_config
@@ -118,13 +119,12 @@ class _Nginx:
         user = f"user {getpass.getuser()};" if os.getuid() == 0 else ""
         conf, log = folder / "nginx.conf", folder / "error.log"
         conf.write_text(
-            f"daemon off; {user} load_module {MODULE}; pid {folder}/nginx.pid; events {{}} "
+            f"daemon off; {user} load_module {RTMP_MODULE}; pid {folder}/nginx.pid; events {{}} "
             f"error_log {log} info; include {folder}/nginx-rtmp.conf;"
         )
         log.touch()
-        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
         self._process = subprocess.Popen(
-            [nginx, "-p", str(folder), "-c", str(conf), "-e", str(log)],
+            [NGINX, "-p", str(folder), "-c", str(conf), "-e", str(log)],
             cwd=ROOT, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         wait_for(lambda: "start worker process" in log.read_text(), 10, "nginx does not start")

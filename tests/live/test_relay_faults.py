@@ -14,7 +14,8 @@ from pathlib import Path
 import av
 import pytest
 
-from tests.rtmp import FPS, Server, free_port, needs_nginx, wait_for
+from tests.programs import needs_nginx
+from tests.rtmp import FPS, Server, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked
 
 START = 40.0

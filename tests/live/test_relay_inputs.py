@@ -17,8 +17,9 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.programs import needs_nginx
 from tests.relay_fuzz import HEADER, LIMIT_S, Tag, mutants, tags
-from tests.rtmp import FPS, Server, free_port, needs_nginx
+from tests.rtmp import FPS, Server, free_port
 from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock

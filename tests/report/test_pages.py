@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,16 @@ import numpy as np
 import pytest
 
 from tests.live.test_status import BT709, Relay, figures, get, output, plain, shown
+from tests.programs import CHROMIUM, needs_chromium
 from tests.report.test_ledger_html import facts_of, ledger_of
 from vsr.live.status.server import StatusServer
 from vsr.report.html import page
 from vsr.report.html.text import duration
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: chromium)")
 
 
 @pytest.fixture
@@ -43,7 +41,6 @@ def server(relay: Relay) -> Iterator[StatusServer]:
 
 def _rendered(url: str, folder: Path, seconds: int = 3) -> str:
     """The document that stands after so long in a browser, with its script run."""
-    assert CHROMIUM is not None
     done = subprocess.run(
         [
             CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}",
