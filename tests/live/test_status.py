@@ -34,6 +34,7 @@ from vsr.live.status.snapshot import Stage
 from vsr.media.colour import Colour, code_from_rgb
 from vsr.media.frame import Frame, Planes, Stamps
 from vsr.report.html.text import count, duration
+from vsr.report.ledger import Row
 
 NO_PLANES = (np.empty((0, 0), np.uint8),) * 3
 RUNGS = ("carn-m", "c-dcscn", "bicubic")
@@ -66,7 +67,7 @@ class Relay:
     def frame(self, total: float, rung: str = "carn-m", event: str = "", after: float = 0) -> None:
         """A picture whose packet goes out `after` seconds from now, `total` ms after it came."""
         self.at += after
-        self.board.frame(made(self.at, total, rung, event))
+        self.board.frame(Row.of(made(self.at, total, rung, event)))
 
     def run(self, totals: list[float], rung: str = "carn-m", event: str = "") -> None:
         """Pictures at 25 a second."""
@@ -176,12 +177,10 @@ def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> Non
     minute, run = told["latency_ms"]["minute"], told["latency_ms"]["run"]
     for name in ("p50", "p95", "p99"):
         exact = float(np.percentile(totals, int(name[1:])))
-        assert minute["total"][name] == pytest.approx(exact, abs=0.002)
-        nearest = float(np.percentile(totals, int(name[1:]), method="inverted_cdf"))
-        assert run[name] == pytest.approx(nearest, rel=0.0101)
+        assert minute["total"][name] == run[name] == pytest.approx(exact, rel=0.01)
     assert minute["total"]["max"] == run["max"] == pytest.approx(totals.max(), abs=0.002)
     assert run["mean"] == pytest.approx(totals.mean(), abs=0.002)
-    assert minute["decode"]["p50"] == pytest.approx(minute["total"]["p50"] / 10, abs=0.002)
+    assert minute["decode"]["p50"] == pytest.approx(minute["total"]["p50"] / 10, rel=0.02)
     assert told["rung"] == "bicubic"
     assert told["queues"] == {"waiting": 6, "encoding": 7}
     assert (told["sessions"], told["clock"]) == (3, {"jumps": 4, "nudged": 5})
@@ -259,7 +258,7 @@ def test_a_long_run_stays_small_and_is_counted_whole(relay: Relay) -> None:
     assert relay.board._rows.nbytes == size
     assert s.frames_in == _ROWS + 500
     assert s.run["p50"] == pytest.approx(10, rel=0.0101)
-    assert s.run["p99"] == pytest.approx(10, rel=0.0101)
+    assert s.run["p99"] == pytest.approx(12.9, rel=0.0101)  # between 10 and 300, as numpy has it
     assert s.run["max"] == pytest.approx(300)
     assert sum(v is not None for v in s.timeline.max) in (119, 120)
     assert s.minute["total"]["mean"] == pytest.approx(12.9, abs=0.1)
@@ -269,7 +268,7 @@ def test_a_packet_still_in_the_encoder_has_no_latency(relay: Relay) -> None:
     relay.go_live()
     late = made(relay.at, 20)
     late.stamps.encoded = late.stamps.muxed = 0.0
-    relay.board.frame(late)
+    relay.board.frame(Row.of(late))
     relay.frame(20)
     s = relay.board.snapshot()
     assert s.shown == {"carn-m": 2}
@@ -561,7 +560,7 @@ def test_many_clients_do_not_slow_the_relay(relay: Relay, server: StatusServer) 
         for _ in range(number):
             frame = made(time.perf_counter(), 20)
             began = time.perf_counter()
-            relay.board.frame(frame)
+            relay.board.frame(Row.of(frame))
             times.append(time.perf_counter() - began)
             time.sleep(pause)
         return times

@@ -15,7 +15,8 @@ from vsr.errors import OutputError
 from vsr.media import source as source_module
 from vsr.media.frame import Frame, Stamps
 from vsr.media.source import Source
-from vsr.report.ledger import COLUMNS, STAGES, Ledger, stage_ms, summary, write_report
+from vsr.report.histogram import EXACT_MS, Histogram
+from vsr.report.ledger import COLUMNS, STAGES, Ledger, Row, stage_ms, write_report
 
 PLANE = np.zeros((2, 2), np.uint8)
 
@@ -37,15 +38,26 @@ def test_stages_add_up() -> None:
     assert total == pytest.approx(decode + wait + infer + encode)
 
 
-def test_percentiles_are_numpys_own() -> None:
-    values = [float(v) for v in range(1, 101)]
-    assert summary(values) == {"mean": 50.5, "p50": 50.5, "p95": 95.05, "p99": 99.01, "max": 100.0}
+def test_percentiles_are_numpys_to_1_percent_and_counts_are_exact() -> None:
+    values = np.array([*map(float, range(1, 101)), *EXACT_MS, np.nan])
+    one_by_one = Histogram()
+    for value in values:
+        one_by_one.add(float(value))
+    known = values[:-1]
+    for histogram in (Histogram.of(values), one_by_one, one_by_one.copy()):
+        told = histogram.summary()
+        for name, percent in (("p50", 50), ("p95", 95), ("p99", 99)):
+            assert told[name] == pytest.approx(np.percentile(known, percent), rel=0.01)
+        assert (told["mean"], told["max"]) == (round(float(known.mean()), 3), 5000.0)
+        for bound in EXACT_MS:
+            assert histogram.up_to(bound) == np.count_nonzero(known <= bound)
+    assert Histogram.of(np.array([np.nan])).summary() == {}
 
 
 def test_rows_are_in_input_order_whatever_the_coding_order() -> None:
     ledger = Ledger()
     for index in (0, 4, 2, 1, 3):
-        ledger.add(frame(index))
+        ledger.add(Row.of(frame(index)))
     rows = list(ledger.rows())
     assert [row["index"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["pts_s"] for row in rows] == [0.0, 0.04, 0.08, 0.12, 0.16]
@@ -94,7 +106,13 @@ def test_the_encoders_delay_is_in_the_total(
     """With a look-ahead of 20 the first packet comes out only after 20 frames went in."""
     clip = make_clip(tmp_path / "in.mp4", Clip(frames=40))
     seen: dict[int, Stamps] = {}
-    monkeypatch.setattr(Ledger, "add", lambda _, frame: seen.update({frame.index: frame.stamps}))
+    row_of = Row.of
+
+    def note(frame: Frame) -> Row:
+        seen[frame.index] = frame.stamps
+        return row_of(frame)
+
+    monkeypatch.setattr(Row, "of", note)
     vsr.upscale(
         clip, tmp_path / "out.mp4", model="bicubic",
         encoder_options={"x264-params": "rc-lookahead=20:sync-lookahead=0:threads=1"},

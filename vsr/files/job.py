@@ -17,7 +17,7 @@ from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame, now
 from vsr.media.sink import Sink, check_target
 from vsr.media.source import Source
-from vsr.report.ledger import check_report_path, write_report
+from vsr.report.ledger import Row, check_report_path, write_report
 from vsr.report.report import Report
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class Job:
         self._total = max(0, min(total, settings.window.count or total))
 
         def on_muxed(frame: Frame) -> None:
-            report.ledger.add(frame)
+            report.ledger.add(Row.of(frame))
             self._advance(frame, source, len(report.ledger))
 
         offset = None if settings.window.start else source.offset()

@@ -24,6 +24,7 @@ from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.media.frame import Frame, Planes, Stamps, now
+from vsr.report.ledger import Row
 from vsr.report.report import Report
 
 POLL: Final = 0.05
@@ -57,7 +58,7 @@ class Playout:
         context = self._sound.context if self._sound else None
         self._publisher = Publisher(
             outputs, settings.encoder, info, rungs.out_size, context,
-            report.ledger, board, stop.is_set,
+            self._record, stop.is_set,
         )  # fmt: skip
         self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs
         times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)
@@ -131,6 +132,13 @@ class Playout:
         self._publisher.show(self._numbered(done, time), time)
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._quieten(time)
+
+    def _record(self, frame: Frame) -> None:
+        """Tell ledger and status page of a picture that went out or was dropped."""
+        row = Row.of(frame)
+        self._board.frame(row)
+        if frame.event != "repeated":
+            self._report.ledger.add(row)
 
     def _learn_costs(self) -> None:
         """Engines that were built meanwhile have taken the place of slower ones."""

@@ -1,74 +1,84 @@
-"""Figures of a run of days in a few kilobytes: counts exact, percentiles to 1 %."""
+"""Durations of a run in bounded memory: counts and maxima exact, percentiles to 1 %."""
 
 import math
-from collections import Counter
+from array import array
+from bisect import bisect_left
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from vsr.media.frame import Frame
-from vsr.report.ledger import STAGES, stage_ms
-
+EXACT_MS: Final = (5, 10, 20, 40, 70, 100, 150, 200, 300, 400, 500, 700, 1000, 1500, 2000, 5000)
+"""Bounds up to which durations are counted exactly, as Prometheus wants it."""
+PERCENTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _STEP: Final = 1.01
-"""From one bound of the histogram to the next: a bin's middle is 0.5 % off at the most."""
+"""From one bound to the next: a bin's middle is 0.5 % off at the most."""
 _LOW_MS: Final = 1e-3
-"""What is less counts as 0: reports are rounded to this."""
+"""What is not more counts as 0: reports are rounded to this."""
 _HIGH_MS: Final = 1e6
-_BOUNDS: Final = _LOW_MS * _STEP ** np.arange(math.ceil(math.log(_HIGH_MS / _LOW_MS, _STEP)) + 1)
-_MIDDLES: Final = np.concatenate(([0.0], np.sqrt(_BOUNDS[:-1] * _BOUNDS[1:]), _BOUNDS[-1:]))
-_STAGE: Final = np.arange(len(STAGES))
-_PERCENTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+_STEPS: Final = math.ceil(math.log(_HIGH_MS / _LOW_MS, _STEP)) + 1
+_BOUNDS: Final = sorted({*map(float, EXACT_MS), *(_LOW_MS * _STEP**k for k in range(_STEPS))})
+_ARRAY: Final = np.array(_BOUNDS)
+_MIDDLES: Final = np.concatenate(([0.0], np.sqrt(_ARRAY[:-1] * _ARRAY[1:]), _ARRAY[-1:]))
 
 
-class Totals:
-    """What `Ledger` tells of its rows, without them. Not thread-safe."""
+class Histogram:
+    """Counts durations in milliseconds, from 1 µs to 1000 s in steps of 1 %. Not thread-safe."""
 
-    def __init__(self, deadline_ms: float) -> None:
-        self.late = 0
-        """Frames later than the deadline; dropped ones too."""
-        self.rungs: Counter[str] = Counter()
-        self.events: Counter[str] = Counter()
-        self._deadline_ms = deadline_ms
-        self._timed = 0
-        self._sum = np.zeros(len(STAGES))
-        self._max = np.zeros(len(STAGES))
-        self._bins = np.zeros((len(STAGES), len(_MIDDLES)), np.int64)
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        """Sum of all durations (ms)."""
+        self.highest = 0.0
+        self._bins = array("q", bytes(8 * len(_MIDDLES)))
+        """Durations in (bound k - 1, bound k]; the last bin holds what is beyond all bounds."""
 
-    def add(self, frame: Frame) -> None:
-        """Count a frame; takes some 10 microseconds."""
-        ms = np.array(stage_ms(frame), np.float32).astype(np.float64)  # as a ledger keeps them
-        self.late += not ms[-1] <= self._deadline_ms
-        self.rungs[frame.rung] += 1
-        self.events[frame.event] += 1
-        if math.isnan(ms[-1]):
+    @classmethod
+    def of(cls, ms: npt.NDArray[np.floating]) -> "Histogram":
+        """The histogram of an array of durations; those that are NaN are left out."""
+        known = ms[np.isfinite(ms)].astype(np.float64)
+        made = cls()
+        if known.size:
+            made.count, made.total = known.size, float(known.sum())
+            made.highest = float(known.max())
+            bins = np.searchsorted(_ARRAY, known, side="left")
+            made._bins = array("q", np.bincount(bins, minlength=len(_MIDDLES)).tolist())
+        return made
+
+    def add(self, ms: float) -> None:
+        """Count a duration; one that is NaN is left out."""
+        if math.isnan(ms):
             return
-        self._timed += 1
-        self._sum += ms
-        np.maximum(self._max, ms, out=self._max)
-        self._bins[_STAGE, np.searchsorted(_BOUNDS, ms, side="right")] += 1
+        self.count += 1
+        self.total += ms
+        self.highest = max(self.highest, ms)
+        self._bins[bisect_left(_BOUNDS, ms)] += 1
 
-    def stages(self) -> dict[str, dict[str, float]]:
-        """Mean, percentiles and maximum of every stage in milliseconds; empty without frames.
+    def copy(self) -> "Histogram":
+        """A histogram that does not follow what is counted later."""
+        other = Histogram()
+        other.count, other.total, other.highest = self.count, self.total, self.highest
+        other._bins = self._bins[:]
+        return other
 
-        Mean and maximum are exact. Percentiles are numpy's to 1 %, from 1 µs to 1000 s.
+    def up_to(self, bound: int) -> int:
+        """Durations not longer than one of `EXACT_MS`."""
+        return sum(self._bins[: bisect_left(_BOUNDS, bound) + 1])
+
+    def summary(self) -> dict[str, float]:
+        """`mean`, `p50`, `p95`, `p99` and `max` in milliseconds; empty without durations.
+
+        Mean and maximum are exact. Percentiles are numpy's (between the two nearest values) to 1 %.
         """
-        if not self._timed:
+        if not self.count:
             return {}
-        return {stage: self._summary(k) for k, stage in enumerate(STAGES)}
-
-    def _summary(self, stage: int) -> dict[str, float]:
-        mean, highest = self._sum[stage] / self._timed, self._max[stage]
-        found = {"mean": mean, **self._percentiles(self._bins[stage], highest), "max": highest}
-        return {name: round(float(value), 3) for name, value in found.items()}
-
-    def _percentiles(self, bins: npt.NDArray[np.int64], highest: float) -> dict[str, float]:
-        """Between the two nearest values, as numpy does it."""
-        upto = np.cumsum(bins)
-        found = {}
-        for name, share in _PERCENTILES.items():
-            rank = share * (self._timed - 1)
-            ends = [math.floor(rank), min(math.floor(rank) + 1, self._timed - 1)]
-            below, above = np.minimum(_MIDDLES[np.searchsorted(upto, ends, side="right")], highest)
+        upto = np.cumsum(np.frombuffer(self._bins, np.int64))
+        found = {"mean": self.total / self.count}
+        for name, share in PERCENTILES.items():
+            rank = share * (self.count - 1)
+            ends = [math.floor(rank), min(math.floor(rank) + 1, self.count - 1)]
+            nearest = _MIDDLES[np.searchsorted(upto, ends, side="right")]
+            below, above = np.minimum(nearest, self.highest)
             found[name] = below + (above - below) * (rank - ends[0])
-        return found
+        found["max"] = self.highest
+        return {name: round(float(value), 3) for name, value in found.items()}

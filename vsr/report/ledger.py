@@ -5,15 +5,16 @@ import json
 import math
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
 import numpy as np
-import numpy.typing as npt
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.frame import Frame
+from vsr.report.histogram import Histogram
 from vsr.report.html import Codes, Columns, page
 
 SCHEMA: Final = "vsr-report/1"
@@ -44,13 +45,31 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
     return tuple(1000 * t for t in seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a ledger keeps of a frame."""
+
+    index: int
+    pts_s: float
+    ms: tuple[float, ...]
+    """Milliseconds, in the order of `STAGES` and to the precision of a ledger (float32)."""
+    rung: str
+    event: str
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Row":
+        """The row of a frame whose packet has been muxed, or that was dropped."""
+        ms = tuple(array("f", stage_ms(frame)))
+        return cls(frame.index, frame.time, ms, frame.rung, frame.event)
+
+
 class LatencyLedger(Protocol):
     """What a report needs of a ledger: all rows, or the newest and figures of those before."""
 
     def __len__(self) -> int:
         """Rows held."""
 
-    def add(self, frame: Frame) -> None:
+    def add(self, row: Row) -> None:
         """Record a frame."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -93,14 +112,14 @@ class Ledger:
         other._rung, other._event = self._rung[:], self._event[:]
         return other
 
-    def add(self, frame: Frame) -> None:
-        """Record a frame whose packet has been muxed. Frames may come in coding order."""
-        self._index.append(frame.index)
-        self._pts.append(frame.time)
-        for column, value in zip(self._ms, stage_ms(frame), strict=True):
+    def add(self, row: Row) -> None:
+        """Record a frame. Rows may come in coding order."""
+        self._index.append(row.index)
+        self._pts.append(row.pts_s)
+        for column, value in zip(self._ms, row.ms, strict=True):
             column.append(value)
-        self._rung.append(frame.rung)
-        self._event.append(frame.event)
+        self._rung.append(row.rung)
+        self._event.append(row.event)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows in input order, keyed by `COLUMNS`."""
@@ -127,14 +146,8 @@ class Ledger:
         )
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """Mean, percentiles and maximum of every stage in milliseconds; empty without frames."""
-        found = {}
-        for stage, column in zip(STAGES, self._ms, strict=True):
-            times = np.array(column, np.float64)
-            times = times[np.isfinite(times)]  # dropped frames have none
-            if times.size:
-                found[stage] = summary(times)
-        return found
+        """`Histogram.summary` of every stage; empty without frames that have times."""
+        return summaries(Histogram.of(np.array(column, np.float32)) for column in self._ms)
 
     def count_later_than(self, ms: float) -> int:
         """Frames whose packets went out later than that after they came; dropped ones too."""
@@ -155,12 +168,10 @@ def _rounded(ms: float) -> float | None:
     return round(ms, 3) if math.isfinite(ms) else None
 
 
-def summary(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
-    """Mean, p50, p95, p99 and max, rounded to a microsecond."""
-    data = np.asarray(values, np.float64)
-    p50, p95, p99 = np.percentile(data, (50, 95, 99))
-    numbers = {"mean": data.mean(), "p50": p50, "p95": p95, "p99": p99, "max": data.max()}
-    return {name: round(float(value), 3) for name, value in numbers.items()}
+def summaries(stages: Iterable[Histogram]) -> dict[str, dict[str, float]]:
+    """Mean, percentiles and maximum (ms) of every stage, given in the order of `STAGES`."""
+    found = zip(STAGES, (stage.summary() for stage in stages), strict=True)
+    return {stage: figures for stage, figures in found if figures}
 
 
 def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:

@@ -9,7 +9,7 @@ import queue
 import re
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from vsr.errors import OutputError, reason
-from vsr.media.frame import Frame, now
-from vsr.report.histogram import Totals
+from vsr.media.frame import now
+from vsr.report.histogram import Histogram
 from vsr.report.html import Columns
-from vsr.report.ledger import Ledger, write_report
+from vsr.report.ledger import STAGES, Ledger, Row, summaries, write_report
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,30 @@ class Period:
     seconds: float
 
 
+class Totals:
+    """What `Ledger` tells of its rows, without them. Not thread-safe."""
+
+    def __init__(self, deadline_ms: float) -> None:
+        self.late = 0
+        """Frames later than the deadline; dropped ones too."""
+        self.rungs: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        self._deadline_ms = deadline_ms
+        self._stages = [Histogram() for _ in STAGES]
+
+    def add(self, row: Row) -> None:
+        """Count a frame; takes some 5 microseconds."""
+        self.late += not row.ms[-1] <= self._deadline_ms
+        self.rungs[row.rung] += 1
+        self.events[row.event] += 1
+        for stage, ms in zip(self._stages, row.ms, strict=True):
+            stage.add(ms)
+
+    def stages(self) -> dict[str, dict[str, float]]:
+        """`Histogram.summary` of every stage; empty without frames that have times."""
+        return summaries(self._stages)
+
+
 class RollingLedger:
     """A `LatencyLedger` that holds the rows of the last period only. Thread-safe.
 
@@ -85,8 +109,8 @@ class RollingLedger:
         """Rows held."""
         return len(self._rows)
 
-    def add(self, frame: Frame) -> None:
-        """Record a frame whose packet has been muxed; never waits for the disk."""
+    def add(self, row: Row) -> None:
+        """Record a frame; never waits for the disk."""
         at = self._clock()
         with self._lock:
             if self._ended(at):
@@ -94,9 +118,9 @@ class RollingLedger:
             if not len(self._rows):
                 if self._parts is not None:
                     self._parts.start()
-                self._began, self._first = (at, self._wall()), (frame.index, frame.time)
-            self._rows.add(frame)
-            self._totals.add(frame)
+                self._began, self._first = (at, self._wall()), (row.index, row.pts_s)
+            self._rows.add(row)
+            self._totals.add(row)
 
     def _ended(self, at: float) -> bool:
         rows, limits = len(self._rows), self._settings
@@ -128,9 +152,9 @@ class RollingLedger:
             return self._rows.columns()
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """As `Ledger`, of the whole run; percentiles to 1 % once a period has ended."""
+        """As `Ledger`, of the whole run."""
         with self._lock:
-            return self._totals.stages() if self._rolled else self._rows.stages()
+            return self._totals.stages()
 
     def count_later_than(self, ms: float) -> int:
         """As `Ledger`, of the whole run. Raises ValueError for another than the deadline."""

@@ -8,7 +8,6 @@ order) and writes one for each network, `{"ready": 0}` or `{"failed": 0, "why": 
 
 import json
 import logging
-import signal
 import subprocess
 import sys
 import threading
@@ -18,8 +17,8 @@ from dataclasses import asdict
 from vsr.errors import VsrError, reason
 from vsr.inference.backend import load_backend
 from vsr.inference.upscaler import Upscaler
+from vsr.live.child import start_child
 from vsr.live.ladder.rung_models import Stage, Wanted, find_models
-from vsr.live.output.process import end_with_parent
 from vsr.media.colour import Colour
 
 log = logging.getLogger(__name__)
@@ -48,15 +47,7 @@ class Preparation:
 
     def _run(self) -> None:
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                process_group=0,  # Ctrl+C is for the relay
-            )
+            self._process = start_child(__name__, text=True, errors="replace")
         except OSError as exc:
             log.error("engines cannot be built beside the relay: %s", reason(exc))
             return
@@ -106,9 +97,6 @@ def _read(text: str) -> tuple[Wanted, Stage]:
 
 def main() -> None:
     """Build what standard input names; every engine goes into the cache."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the relay decides
-        signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     wanted, stage = _read(sys.stdin.read())
     backend = load_backend(wanted.backend, wanted.device, live=True)

@@ -17,13 +17,11 @@ from av.video.frame import PictureType
 from vsr.errors import OutputError, UsageError, reason
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
-from vsr.live.status.board import StatusBoard
 from vsr.media.colour import Colour
 from vsr.media.encoder import EncoderSettings, configure, encoder_name, open_encoder
 from vsr.media.frame import Frame, now, picture_of
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
-from vsr.report.ledger import LatencyLedger
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +83,7 @@ class Publisher:
         info: VideoInfo,
         size: tuple[int, int],
         sound: av.AudioCodecContext | None,
-        ledger: LatencyLedger,
-        board: StatusBoard,
+        on_frame: Callable[[Frame], None],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """`info` is the source's; `sound` describes what `sound()` will be given.
@@ -98,7 +95,7 @@ class Publisher:
         self._encoder = self._new_encoder()
         self._failures: deque[float] = deque(maxlen=_FAILURES)
         self._step = float(1 / info.rate)
-        self._ledger, self._board, self._stopped = ledger, board, stopped
+        self._on_frame, self._stopped = on_frame, stopped
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
         self._encoding: deque[_Shown] = deque()
         """Pictures whose packets have not come."""
@@ -167,8 +164,7 @@ class Publisher:
                 if isinstance(item, _Shown):
                     self._encode(item)
                 elif isinstance(item, Frame):
-                    self._ledger.add(item)
-                    self._board.frame(item)
+                    self._on_frame(item)
                 else:
                     for output in self._outputs:
                         output.offer(item, "audio")
@@ -215,11 +211,10 @@ class Publisher:
         for output in self._outputs:
             output.offer(packet, "video")
         frame.stamps.muxed = now()
-        self._board.frame(frame)
         if frame.event != "repeated":
             self.shown += 1
             self.tail = frame.stamps.muxed - frame.stamps.infer_end
-            self._ledger.add(frame.bare())
+        self._on_frame(frame)
 
 
 def _live_encoder(

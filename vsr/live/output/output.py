@@ -4,7 +4,7 @@ Each output has a process of its own (`vsr.live.output.process`), one thread tha
 it, and a bounded queue between the caller and that thread. Whatever goes wrong beyond (refused,
 cut, stalled, too slow), the process is killed, another is started after a while and goes on at a
 key frame; what was offered meanwhile is dropped and counted. Packets travel as they are
-(`pusher.RECORD`) rather than through a muxer, which would hold them back to interleave them, lose
+(`process.RECORD`) rather than through a muxer, which would hold them back to interleave them, lose
 decoding times and keep the interpreter's lock. For systems with `poll` on pipes: Linux, macOS.
 """
 
@@ -18,8 +18,8 @@ from typing import Any, Final, Literal
 
 from vsr.errors import reason
 from vsr.live.common import Backoff
-from vsr.live.output import process as pusher
 from vsr.live.output.plan import OutputStreams, PushSettings, plan
+from vsr.live.output.process import AUDIO, RECORD, VIDEO
 from vsr.live.output.session import Queue, Record, Session
 from vsr.media.location import local, masked, shown
 from vsr.media.timestamps import Packet
@@ -30,7 +30,7 @@ Kind = Literal["video", "audio"]
 Event = Literal["connected", "lost", "reconnected"]
 State = Literal["connecting", "open", "retrying", "closed"]
 
-_INDEX: Final[dict[Kind, int]] = {"video": pusher.VIDEO, "audio": pusher.AUDIO}
+_INDEX: Final[dict[Kind, int]] = {"video": VIDEO, "audio": AUDIO}
 _LOOK_MS: Final = 10
 """How often the queue is looked at. To be woken by `offer` would be quicker, but would cost it the
 interpreter's lock, and milliseconds to get that back on a busy machine."""
@@ -97,7 +97,7 @@ class Output:
         if packet.pts is None or packet.dts is None:  # an encoder's or demuxer's end
             return
         base = packet.time_base
-        head = pusher.RECORD.pack(
+        head = RECORD.pack(
             _INDEX[kind],
             packet.is_keyframe,
             packet.pts,

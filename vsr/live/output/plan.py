@@ -60,7 +60,7 @@ class OutputStreams:
     """An open encoder, or the decoder of a stream whose packets are copied."""
 
     def facts(self) -> list[dict[str, object]]:
-        """What a muxer must know, as the plan for `pusher` has it."""
+        """What a muxer must know, as the process's plan has it."""
         if not self.video.extradata:
             raise ValueError("the video encoder must be open and have Flags.global_header set")
         video = {
@@ -100,7 +100,7 @@ def muxer_for(url: str) -> str:
 
 
 def plan(url: str, streams: OutputStreams, settings: PushSettings) -> bytes:
-    """The line that tells `pusher` what to do."""
+    """The line that tells the output's process what to do."""
     muxer = muxer_for(url)
     options = _OPTIONS.get(muxer, {}) if is_url(url) else {}
     facts = {

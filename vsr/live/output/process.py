@@ -1,8 +1,8 @@
 """The process that publishes to one URL, so that a hung server can be killed and harms nobody else.
 
 FFmpeg's connecting, header and trailer may block for minutes, and PyAV holds the interpreter's lock
-in them. `vsr.live.output.output` starts this file as a script, not as a module: it needs PyAV
-alone, and importing `vsr` would take four times as long. Its standard input brings a line of JSON
+in them. `vsr.live.child` runs this file as a script, not as a module: it needs PyAV alone, and
+importing `vsr` would take four times as long. Its standard input brings a line of JSON
 (the plan: the URL with its stream key is seen by no one else), then packets as `RECORD` and
 payload, until it ends; after a refusal it waits for the plan again. Its standard output takes lines
 of JSON: `{"connecting": true}`, then `{"refused": "..."}` or `{"open": true}`, `{"packets": N,
@@ -10,12 +10,10 @@ of JSON: `{"connecting": true}`, then `{"refused": "..."}` or `{"open": true}`, 
 stream key: the parent masks them.
 """
 
-import ctypes
 import io
 import json
 import logging
 import os
-import signal
 import socket
 import stat
 import struct
@@ -37,8 +35,6 @@ AUDIO: Final = 1
 
 _REPORTS: Final = 1
 _CLOCK: Final = Fraction(1, 90_000)
-_PARENT_DIED: Final = 1
-"""PR_SET_PDEATHSIG in Linux's prctl.h."""
 _UNSENT: Final = 64 * 1024
 """Bytes that the system may hold back unsent: what waits should wait where it is counted."""
 _HIGHEST_FD: Final = 64
@@ -136,9 +132,6 @@ def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -
 
 def main() -> NoReturn:
     """Publish what standard input brings until it ends; never returns."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
-        signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
     _listen_to_ffmpeg()
     for line in sys.stdin.buffer:
         plan = json.loads(line)
@@ -182,12 +175,6 @@ def _fail(exc: Exception) -> NoReturn:
     """End at once: tidying up would write to the dead connection."""
     _say(error=_words(exc))
     os._exit(1)
-
-
-def end_with_parent() -> None:
-    """End even while FFmpeg blocks; where there is no such call, `_say` finds out."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
 
 
 def _listen_to_ffmpeg() -> None:

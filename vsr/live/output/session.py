@@ -3,14 +3,14 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Final
 
-from vsr.live.output import process as pusher
+from vsr.live.child import start_child
+from vsr.live.output import process
 
 _READ: Final = 65536
 _START_S: Final = 10.0
@@ -116,7 +116,7 @@ class Session:
     """
 
     def __init__(self, plan: bytes, stall: float) -> None:
-        """`plan` is for `pusher`; `stall` seconds without an answer or progress are a fault."""
+        """`plan` is for the process; `stall` seconds without an answer or progress are a fault."""
         self._plan, self._stall = plan, stall
         self._process: subprocess.Popen[bytes] | None = None
         self.forget()
@@ -136,14 +136,7 @@ class Session:
         """Try to connect. Raises OSError where no process can be had."""
         if self._process is None:
             self._is_up = False
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", pusher.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                process_group=0,  # Ctrl+C is for the parent
-            )
+            self._process = start_child(process.__file__, bufsize=0)
             for pipe in (self.stdin, self.stdout):
                 os.set_blocking(pipe.fileno(), False)
         self._moved = time.monotonic()
@@ -181,8 +174,7 @@ class Session:
     @property
     def pid(self) -> int | None:
         """The process's number."""
-        process = self._process
-        return process.pid if process else None
+        return self._process.pid if self._process else None
 
     @property
     def under_way(self) -> int:

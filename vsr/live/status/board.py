@@ -6,10 +6,8 @@ a second, however many ask. Nothing grows with the length of a run.
 
 import math
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -24,21 +22,15 @@ from vsr.live.status.snapshot import (
     Timeline,
 )
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, Planes, now
+from vsr.media.frame import Planes, now
+from vsr.report.histogram import EXACT_MS, Histogram
 from vsr.report.html.columns import gather
-from vsr.report.ledger import STAGES, stage_ms, summary
+from vsr.report.ledger import STAGES, Row, summaries
 
 MINUTE_S: Final = 60.0
-BUCKETS_MS: Final = (5, 10, 20, 40, 70, 100, 150, 200, 300, 400, 500, 700, 1000, 1500, 2000, 5000)
-"""Upper bounds of the latencies that are counted for Prometheus."""
 _FRESH_S: Final = 0.25
 _ROWS: Final = TIMELINE_S * 60
 """Pictures remembered one by one; above 60 a second the timeline is shorter."""
-_STEP: Final = 1.01
-"""From one bound of the whole run's latencies to the next, from 0.1 ms to 600 s."""
-_BOUNDS: Final = sorted(
-    {*BUCKETS_MS, *(0.1 * _STEP**k for k in range(math.ceil(math.log(6e6, _STEP))))}
-)
 _SHOWN, _DROPPED, _REPEATED = 0, 1, 2
 _KINDS: Final = {"dropped": _DROPPED, "repeated": _REPEATED}
 _NO_TIMES: Final = (math.nan,) * len(STAGES)
@@ -55,14 +47,10 @@ class _Counts:
 
     shown: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
-    latencies: list[int] = field(default_factory=lambda: [0] * (len(_BOUNDS) + 1))
-    """Pictures up to each of `_BOUNDS`, and later."""
+    latencies: Histogram = field(default_factory=Histogram)
     dropped: int = 0
     repeated: int = 0
     late: int = 0
-    timed: int = 0
-    total_ms: float = 0.0
-    max_ms: float = 0.0
 
 
 class StatusBoard:
@@ -97,14 +85,14 @@ class StatusBoard:
         planes = self._pictures[which == "after"]
         return (planes, self._live[0].colour) if planes is not None and self._live else None
 
-    def frame(self, frame: Frame) -> None:
+    def frame(self, row: Row) -> None:
         """A picture's packet went out, or (by its `event`) it was dropped, or shown again."""
-        kind, at = _KINDS.get(frame.event, _SHOWN), self._clock()
-        ms = stage_ms(frame) if kind == _SHOWN else _NO_TIMES
+        kind, at = _KINDS.get(row.event, _SHOWN), self._clock()
+        ms = row.ms if kind == _SHOWN else _NO_TIMES
         if not ms[-1] >= 0:
             ms = _NO_TIMES  # an encoder with a delay has not given its packet yet
         with self._lock:
-            code = self._rungs.setdefault(frame.rung, len(self._rungs))
+            code = self._rungs.setdefault(row.rung, len(self._rungs))
             self._rows[self._written % _ROWS] = (at, kind, code, *ms)
             self._written += 1
             if kind == _DROPPED:
@@ -114,20 +102,15 @@ class StatusBoard:
             if kind == _REPEATED:
                 self._counts.repeated += 1
             else:
-                self._count(frame, ms[-1])
+                self._count(row, ms[-1])
 
-    def _count(self, frame: Frame, total: float) -> None:
-        counts, self._rung = self._counts, frame.rung
-        counts.shown[frame.rung] = counts.shown.get(frame.rung, 0) + 1
-        if frame.event:
-            counts.events[frame.event] = counts.events.get(frame.event, 0) + 1
-        if math.isnan(total):
-            return
-        counts.timed += 1
+    def _count(self, row: Row, total: float) -> None:
+        counts, self._rung = self._counts, row.rung
+        counts.shown[row.rung] = counts.shown.get(row.rung, 0) + 1
+        if row.event:
+            counts.events[row.event] = counts.events.get(row.event, 0) + 1
         counts.late += total > self._deadline_ms
-        counts.latencies[bisect_left(_BOUNDS, total)] += 1
-        counts.total_ms += total
-        counts.max_ms = max(counts.max_ms, total)
+        counts.latencies.add(total)
 
     def snapshot(self) -> Snapshot:
         """How it stands, at most a quarter of a second ago."""
@@ -145,12 +128,10 @@ class StatusBoard:
             first = self._written % _ROWS if self._written > _ROWS else 0
             counts, newest, rung = self._counts, self._newest, self._rung
             shown, events = dict(counts.shown), dict(counts.events)
-            latencies, timed, highest = list(counts.latencies), counts.timed, counts.max_ms
+            latencies, names = counts.latencies.copy(), list(self._rungs)
             dropped, repeated, late = counts.dropped, counts.repeated, counts.late
-            total_ms, names = counts.total_ms, list(self._rungs)
         recent = _Recent(np.concatenate((rows[first:], rows[:first])), names, at)
         span = max(1.0, min(FLOW_S, at - live[2])) if live else FLOW_S
-        sums = list(accumulate(latencies))
         return Snapshot(
             name=self._name, deadline_ms=self._deadline_ms, uptime_s=at - self._began,
             stage=live[0] if live else None, rung=rung, shown=shown,
@@ -160,9 +141,9 @@ class StatusBoard:
             late_minute=recent.later_than(self._deadline_ms),
             events=events, fps_in=recent.number(span, _SHOWN, _DROPPED) / span,
             fps_out=recent.number(span, _SHOWN, _REPEATED) / span,
-            run=_percentiles(sums, highest, total_ms / timed) if timed else {},
-            minute=recent.stages(), timeline=recent.timeline(), total_ms=total_ms,
-            buckets=[*((b, sums[bisect_left(_BOUNDS, b)]) for b in BUCKETS_MS), (math.inf, timed)],
+            run=latencies.summary(),
+            minute=recent.stages(), timeline=recent.timeline(), total_ms=latencies.total,
+            buckets=[*((b, latencies.up_to(b)) for b in EXACT_MS), (math.inf, latencies.count)],
             packet_age_s=at - newest if newest is not None else None,
             outputs=[OutputStatus.of(facts) for facts in figures["outputs"]],
             sessions=figures["sessions"], jumps=figures["jumps"],
@@ -198,7 +179,7 @@ class _Recent:
     def stages(self) -> dict[str, dict[str, float]]:
         """Mean, percentiles and maximum of every stage over the last minute."""
         timed = self._minute[np.isfinite(self._minute[:, -1]), 3:]
-        return {s: summary(timed[:, k]) for k, s in enumerate(STAGES)} if len(timed) else {}
+        return summaries(Histogram.of(timed[:, k]) for k in range(len(STAGES)))
 
     def timeline(self) -> Timeline:
         """The columns; the newest is the second that has begun."""
@@ -215,12 +196,3 @@ class _Recent:
             p50[k], high[k] = round(float(middle), 3), round(float(top), 3)
             rung[k] = self._names[int(shown[last[k], 2])]
         return Timeline(p50=tuple(p50), max=tuple(high), rung=tuple(rung))
-
-
-def _percentiles(sums: Sequence[int], highest: float, mean: float) -> dict[str, float]:
-    """The run's, from how many pictures took no longer than each of `_BOUNDS`."""
-    found = {"mean": mean}
-    for percent in (50, 95, 99):
-        k = bisect_left(sums, math.ceil(sums[-1] * percent / 100))
-        found[f"p{percent}"] = min(_BOUNDS[k] if k < len(_BOUNDS) else highest, highest)
-    return {name: round(value, 3) for name, value in (found | {"max": highest}).items()}

@@ -95,7 +95,7 @@ class Snapshot:
     run: Mapping[str, float]
     """Mean, p50, p95, p99, max of the whole run; percentiles to 1 %. Empty without pictures."""
     minute: Mapping[str, Mapping[str, float]]
-    """The same of the last minute, exact, for each of `STAGES`."""
+    """The same of the last minute, for each of `STAGES`."""
     timeline: Timeline
     buckets: Sequence[tuple[float, int]]
     """(upper bound, pictures not later than that), to infinity."""

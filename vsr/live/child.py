@@ -1,0 +1,54 @@
+"""Child processes of a relay: started the same way, and gone when their parent is.
+
+This file is also the script that a child begins with. It imports nothing of `vsr`, which would take
+longer than PyAV does: it prepares the process and then runs what it was started for.
+"""
+
+import ctypes
+import runpy
+import signal
+import subprocess
+import sys
+from typing import Any, Final
+
+_PARENT_DIED: Final = 1
+"""PR_SET_PDEATHSIG in Linux's prctl.h."""
+
+
+def start_child(target: str, **options: Any) -> "subprocess.Popen[Any]":
+    """Start Python on a file (`*.py`) or module, with pipes to and from it.
+
+    `options` are further ones of `subprocess.Popen`. Signals of the terminal do not reach the
+    child; on Linux it ends with its parent. Raises OSError.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-P", __file__, target],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,  # Ctrl+C is for the parent
+        **options,
+    )
+
+
+def _end_with_parent() -> None:
+    """Have the system kill this process when its parent ends, whatever it is doing then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
+
+
+def main() -> None:
+    """Prepare the process, then run the file or module named by the first argument."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    _end_with_parent()
+    target = sys.argv[1]
+    sys.argv = [target]
+    if target.endswith(".py"):
+        runpy.run_path(target, run_name="__main__")
+    else:
+        runpy.run_module(target, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
