@@ -41,6 +41,7 @@ class Stages:
         backend = load_backend()
         found = models.find(model, None, backend)
         self.upscaler = Upscaler(found, backend, info.colour, (info.width, info.height))
+        self.video = info.enlarged(self.upscaler.out_size)
         self.enlarged = [f for f in self.upscaler.process(self.decoded) if isinstance(f, Frame)]
         source.close()
 
@@ -60,15 +61,11 @@ class Stages:
 
     def encode(self) -> None:
         """Encode and mux frames that lie in memory."""
-        source = Source(str(self.clip))
-        target = self.folder / "encode.mp4"
-        settings = EncoderSettings()
-        with Sink(target, source, self.upscaler.out_size, settings) as sink:
+        with Sink(self.folder / "encode.mp4", self.video, EncoderSettings()) as sink:
             for frame in self.enlarged:
                 sink.write(frame)
             sink.drain()
             sink.close()
-        source.close()
 
     def whole(self) -> float:
         """`vsr run`: its own frames per second, from the first frame asked for to the trailer."""

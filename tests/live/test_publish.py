@@ -13,9 +13,12 @@ import vsr
 from tests.rtmp import free_port
 from tests.streams import Marked, make_marked, number_of
 from vsr.live.output.encode import Publisher
+from vsr.live.output.output import Output
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
+from vsr.live.status.board import StatusBoard
 from vsr.media.encoder import EncoderSettings
+from vsr.media.frame import Frame
 
 
 @pytest.mark.parametrize("options", [{}, {"tune": "film", "rc-lookahead": "8"}])
@@ -37,6 +40,34 @@ def test_an_encoder_that_holds_pictures_back_loses_none_and_no_time(
     assert [number_of(p) for p in pictures] == list(range(50))
     times = [p.time for p in pictures if p.time is not None]
     assert times == pytest.approx([k / 25 for k in range(50)], abs=0.0015)
+
+
+def test_rows_and_packets_go_together_where_b_frames_come_in_another_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By pts: by order, the packet of a P-frame would be entered for the B-frame before it."""
+    sent: list[tuple[float, int]] = []
+    offer, add = Output.offer, StatusBoard.frame
+
+    def offered(self: Output, packet: Any, kind: str) -> None:
+        sent.append((float(packet.pts * packet.time_base), -1))
+        offer(self, packet, kind)
+
+    def entered(self: StatusBoard, frame: Frame) -> None:
+        sent[-1] = (sent[-1][0], frame.index)
+        add(self, frame)
+
+    monkeypatch.setattr(Output, "offer", offered)
+    monkeypatch.setattr(StatusBoard, "frame", entered)
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))
+    options = {"preset": "ultrafast", "tune": "film", "bf": "2", "b_strategy": "0"}
+    encoder = EncoderSettings(options=options)
+    settings = RelaySettings(model="bicubic", scale=2, max_latency=5.0, encoder=encoder)
+    report = Relay(str(clip), [str(tmp_path / "out.flv")], settings).run(threading.Event())
+    assert report.frames_out == 50
+    order = [index for _, index in sent]
+    assert order != sorted(order), "there are no B-frames in this"
+    assert [time for time, _ in sent] == pytest.approx([k / 25 for k in order], abs=0.001)
 
 
 def test_a_relay_from_python(tmp_path: Path) -> None:

@@ -2,30 +2,44 @@
 
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
-from tests.clips import Clip, make_clip
 from vsr.errors import UsageError
-from vsr.media.encoder import EncoderSettings, configure, encoder_name
-from vsr.media.source import Source
+from vsr.media import encoder as encoder_module
+from vsr.media.colour import Colour
+from vsr.media.encoder import (
+    EncoderSettings,
+    PacketMatcher,
+    VideoFormat,
+    encoder_name,
+    open_encoder,
+)
+from vsr.media.timestamps import Packet
+
+VIDEO = VideoFormat(
+    size=(128, 96), rate=Fraction(30000, 1001), time_base=Fraction(1, 90000),
+    colour=Colour(matrix=6, full_range=True, primaries=5, transfer=8),
+    sample_aspect=Fraction(4, 3),
+)  # fmt: skip
 
 
-def options_of(encoder: str, clip: Path, settings: EncoderSettings) -> Mapping[str, str]:
-    """The private options an encoder is configured with."""
+def opened(encoder: str, key_interval: float | None = None, **settings: Any) -> Any:
     context = av.CodecContext.create(encoder, "w")
     assert isinstance(context, av.VideoCodecContext)
-    source = Source(str(clip))
-    configure(context, settings, source.info, (128, 96))
-    source.close()
-    return context.options
+    open_encoder(context, EncoderSettings(**settings), VIDEO, key_interval)
+    return context
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return make_clip(tmp_path / "in.mp4", Clip(rate=Fraction(30000, 1001), audio=()))
+def options_of(encoder: str, **settings: Any) -> Mapping[str, str]:
+    """The private options an encoder is configured with, whether or not it can start here."""
+    context: Any = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder_module, "_open", lambda configured: None)
+        context = opened(encoder, **settings)
+    return dict(context.options)
 
 
 def test_short_names_and_ffmpegs_own() -> None:
@@ -39,40 +53,87 @@ def test_without_a_codec_the_container_decides() -> None:
     assert encoder_name(EncoderSettings(), "webm") == "libvpx-vp9"
 
 
-def test_crf_and_preset_override_the_defaults(clip: Path) -> None:
-    assert options_of("libx264", clip, EncoderSettings())["crf"] == "18"
-    chosen = options_of("libx264", clip, EncoderSettings(crf=30, preset="slow"))
+def test_crf_and_preset_override_the_defaults() -> None:
+    assert options_of("libx264")["crf"] == "18"
+    chosen = options_of("libx264", crf=30, preset="slow")
     assert (chosen["crf"], chosen["preset"]) == ("30", "slow")
 
 
-def test_an_e_option_wins_over_all(clip: Path) -> None:
-    settings = EncoderSettings(crf=30, options={"crf": "7"})
-    assert options_of("libx264", clip, settings)["crf"] == "7"
+def test_an_e_option_wins_over_all() -> None:
+    assert options_of("libx264", crf=30, options={"crf": "7"})["crf"] == "7"
+    own = {"tune": "film", "bf": "2"}
+    live = options_of("libx264", key_interval=2.0, options=own)
+    assert live.items() >= (own | {"forced-idr": "1"}).items()
 
 
-def test_x265_is_quiet_unless_asked(clip: Path) -> None:
-    quiet = options_of("libx265", clip, EncoderSettings())
-    assert quiet["x265-params"] == "log-level=error"
-    settings = EncoderSettings(options={"x265-params": "keyint=9"})
-    assert options_of("libx265", clip, settings)["x265-params"] == "keyint=9:log-level=error"
-    settings = EncoderSettings(options={"x265-params": "log-level=info"})
-    assert options_of("libx265", clip, settings)["x265-params"] == "log-level=info"
+def test_x265_is_quiet_unless_asked() -> None:
+    assert options_of("libx265")["x265-params"] == "log-level=error"
+    for given, expected in (
+        ("keyint=9", "keyint=9:log-level=error"),
+        ("log-level=info", "log-level=info"),
+    ):
+        options = options_of("libx265", options={"x265-params": given})
+        assert options["x265-params"] == expected
 
 
-def test_crf_becomes_the_constant_quality_of_hardware_encoders(clip: Path) -> None:
-    assert options_of("h264_nvenc", clip, EncoderSettings(crf=25))["cq"] == "25"
+def test_crf_becomes_the_constant_quality_of_hardware_encoders() -> None:
+    assert options_of("h264_nvenc", crf=25)["cq"] == "25"
 
 
-def test_an_encoder_without_constant_quality_refuses_crf(clip: Path) -> None:
+def test_an_encoder_without_constant_quality_refuses_crf() -> None:
     with pytest.raises(UsageError, match="no constant-quality option"):
-        options_of("ffv1", clip, EncoderSettings(crf=25))
+        options_of("ffv1", crf=25)
 
 
-def test_the_encoder_keeps_the_sources_time_and_rate(clip: Path) -> None:
-    context = av.CodecContext.create("libx264", "w")
-    assert isinstance(context, av.VideoCodecContext)
-    source = Source(str(clip))
-    configure(context, EncoderSettings(), source.info, (128, 96))
-    assert context.time_base == source.video.time_base
-    assert context.framerate == Fraction(30000, 1001)
-    source.close()
+def test_the_encoder_keeps_time_rate_shape_and_colours() -> None:
+    context = opened("libx264")
+    assert (context.width, context.height) == (128, 96)
+    assert (context.time_base, context.framerate) == (Fraction(1, 90000), Fraction(30000, 1001))
+    assert context.sample_aspect_ratio == Fraction(4, 3)
+    tags = (context.colorspace, context.color_range, context.color_primaries, context.color_trc)
+    assert tags == (6, 2, 5, 8)
+
+
+def encoded(context: Any, count: int) -> list[tuple[int, int | None]]:
+    """(packets out after the frame, pts of the packet) of `count` frames, through the matcher."""
+    matcher, found = PacketMatcher[int](), []
+    for number in range(count):
+        picture = av.VideoFrame(128, 96, "yuv420p")
+        for plane in picture.planes:
+            plane.update(bytes([number * 7 % 256]) * plane.buffer_size)
+        picture.pts, picture.time_base = 3003 * number, VIDEO.time_base
+        matcher.add(picture.pts, number)
+        found += [(matcher.take(packet), packet.pts) for packet in context.encode(picture)]
+    found += [(matcher.take(packet), packet.pts) for packet in context.encode(None)]
+    assert len(matcher) == 0
+    return found
+
+
+def test_packets_are_matched_by_pts_whatever_their_order() -> None:
+    found = encoded(opened("libx264", options={"bf": "2", "b_strategy": "0"}), 12)
+    numbers = [number for number, _ in found]
+    assert numbers != sorted(numbers), "there are no B-frames in this"
+    assert sorted(numbers) == list(range(12))
+    assert all(pts == 3003 * number for number, pts in found)
+
+
+def test_a_packet_nobody_waits_for_matches_nothing() -> None:
+    packet: Packet = av.Packet(b"x")
+    matcher = PacketMatcher[str]()
+    matcher.add(5, "five")
+    assert matcher.take(packet) is None
+    packet.pts = 4
+    assert matcher.take(packet) is None
+    packet.pts = 5
+    assert (matcher.take(packet), matcher.take(packet)) == ("five", None)
+
+
+@pytest.mark.parametrize("encoder", ["libx264", "libx265"])
+def test_a_live_encoder_holds_nothing_back_and_has_its_header_apart(encoder: str) -> None:
+    context = opened(encoder, key_interval=2.0, preset="ultrafast")
+    assert context.extradata
+    assert (context.gop_size, context.max_b_frames) == (120, 0)
+    picture = av.VideoFrame(128, 96, "yuv420p")
+    picture.pts, picture.time_base = 0, VIDEO.time_base
+    assert len(context.encode(picture)) == 1
+    context.encode(None)

@@ -11,7 +11,7 @@ from vsr.inference import models
 from vsr.inference.backend import load_backend
 from vsr.inference.cuda import load_cuda
 from vsr.inference.tensorrt.library import RUNTIMES, load_library
-from vsr.media.encoder import CODECS, pixel_format
+from vsr.media.encoder import CODECS, EncoderSettings, VideoFormat, open_encoder
 from vsr.report.report import machine, versions
 
 HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv")
@@ -68,17 +68,13 @@ def _networks() -> Finding:
 
 def encoder_starts(name: str) -> str | None:
     """None when an encoder can be opened here, else why not."""
+    video = VideoFormat(size=(640, 360), rate=Fraction(25), time_base=Fraction(1, 25))
     try:
         context = av.CodecContext.create(name, "w")
         assert isinstance(context, av.VideoCodecContext)
-        context.width, context.height = 640, 360
-        context.pix_fmt = pixel_format(context)
-        context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
-        if name == "libx265":
-            context.options = {"x265-params": "log-level=error"}
-        context.open()
+        open_encoder(context, EncoderSettings(), video)
     except (av.error.FFmpegError, ValueError, VsrError) as exc:
-        return reason(exc)
+        return reason(exc.__cause__ or exc)
     return None
 
 

@@ -99,7 +99,6 @@ def run(
     """
     from vsr.cli.progress import shower
     from vsr.files.job import Job, Settings
-    from vsr.files.pipeline import Window
     from vsr.inference import models
     from vsr.media.encoder import EncoderSettings
     from vsr.media.sink import part_path
@@ -118,7 +117,8 @@ def run(
         device=device,
         batch=batch,
         encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
-        window=Window(start=start_frame, count=max_frames),
+        start_frame=start_frame,
+        max_frames=max_frames,
         overwrite=overwrite,
         report=report,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
-from vsr.files.pipeline import Passage, Window, run
+from vsr.files.pipeline import Slice, run
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler
@@ -69,7 +69,10 @@ class Settings:
     batch: int = 1
     """Pictures that a GPU takes at once: for small ones, in files."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
-    window: Window = field(default_factory=Window)
+    start_frame: int = 0
+    """Number of the input's first frame to process."""
+    max_frames: int | None = None
+    """None: to the end."""
     overwrite: bool = False
     report: Path | None = None
     """Where to write the latency ledger, .json or .csv."""
@@ -122,27 +125,29 @@ class Job:
 
     def _process(self, source: Source, upscaler: Upscaler, report: Report) -> None:
         settings = self._settings
-        total = source.info.frames - settings.window.start
-        self._total = max(0, min(total, settings.window.count or total))
+        total = source.info.frames - settings.start_frame
+        self._total = max(0, min(total, settings.max_frames or total))
 
         def on_muxed(frame: Frame) -> None:
             report.ledger.add(Row.of(frame))
             self._advance(frame, source, len(report.ledger))
 
-        offset = None if settings.window.start else source.offset()
-        with Sink(self._output, source, upscaler.out_size, settings.encoder, offset) as sink:
+        selected = Slice(source, settings.start_frame, settings.max_frames, self._stop)
+        video = source.info.enlarged(upscaler.out_size)
+        offset = None if settings.start_frame else source.offset()
+        with Sink(self._output, video, settings.encoder, source.passthrough(), offset) as sink:
             self._say(report, self._left_out(sink))
             report.output["encoder"] = sink.encoder
             self._began = now()
-            passage = run(source, upscaler, sink, settings.window, self._stop, on_muxed)
+            run(selected, upscaler, sink, on_muxed)
             if not sink.frames_in:
-                raise self._nothing_done(source, passage)
+                raise self._nothing_done(source, selected)
             check_target(self._output, self._input, settings.overwrite)  # others may be quicker
             sink.close()
-            self._conclude(source, sink, passage, report)
+            self._conclude(source, sink, selected, report)
 
-    def _nothing_done(self, source: Source, passage: Passage) -> VsrError:
-        if passage.interrupted:
+    def _nothing_done(self, source: Source, selected: Slice) -> VsrError:
+        if selected.interrupted:
             return InterruptedRunError("stopped before the first frame; nothing was written")
         return InputError(
             f"{source.name} has only {source.frames_read} frames; nothing was written"
@@ -153,10 +158,10 @@ class Job:
     ) -> Report:
         info = source.info
         report = Report(
-            start_frame=self._settings.window.start,
+            start_frame=self._settings.start_frame,
             input={
                 "name": source.name,
-                "codec": info.stream.codec_context.name,
+                "codec": info.codec,
                 "pixel_format": info.pixel_format,
                 "size": [info.width, info.height],
                 "rate": str(info.rate),
@@ -202,13 +207,13 @@ class Job:
             elapsed=now() - self._began, lost=lost, finished=finished,
         )  # fmt: skip
 
-    def _conclude(self, source: Source, sink: Sink, passage: Passage, report: Report) -> None:
+    def _conclude(self, source: Source, sink: Sink, selected: Slice, report: Report) -> None:
         losses = source.losses
         report.seconds = now() - self._began
-        report.frames_in, report.frames_out = passage.frames, sink.frames_out
+        report.frames_in, report.frames_out = selected.frames, sink.frames_out
         report.lost, report.concealed = losses.lost, report.ledger.count_events("concealed")
         report.packets_refused = sink.packets_refused
-        report.interrupted = passage.interrupted
+        report.interrupted = selected.interrupted
         report.losses = list(losses.notes.values())
         report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
@@ -253,7 +258,8 @@ def upscale(
         encoder=EncoderSettings(
             codec=codec, crf=crf, preset=preset, options=dict(encoder_options or {})
         ),
-        window=Window(start=start_frame, count=max_frames),
+        start_frame=start_frame,
+        max_frames=max_frames,
         overwrite=overwrite,
         report=Path(report) if report else None,
     )

@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import av
@@ -12,7 +11,6 @@ import av
 from vsr.inference.upscaler import Upscaler
 from vsr.media.frame import Frame
 from vsr.media.sink import Sink
-from vsr.media.source import Source
 from vsr.media.timestamps import Packet
 
 T = TypeVar("T")
@@ -86,44 +84,48 @@ def prefetch(
         worker.join()
 
 
-@dataclass
-class Passage:
-    """What went through a window; complete when its iterator has ended."""
+class Slice:
+    """Some frames of an input, by number, and the packets that play with them.
 
-    frames: int = 0
-    interrupted: bool = False
-    """Whether `stop` cut it short."""
+    Iterate once. `frames` and `interrupted` are complete when the iterator has ended.
+    """
 
+    def __init__(
+        self,
+        items: Iterable[Frame | Packet],
+        start: int = 0,
+        count: int | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """`count` frames from number `start` on, None: to the end; or until `stop` is set."""
+        self._items, self._stop = items, stop
+        self.start, self.count = start, count
+        self.frames = 0
+        """Frames delivered so far."""
+        self.interrupted = False
+        """Whether `stop` ended it early."""
 
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """Which part of the input to process, in frames."""
-
-    start: int = 0
-    count: int | None = None
-    """None: to the end."""
-
-    def cut(self, items: Iterable[Frame | Packet], passage: Passage) -> Iterator[Frame | Packet]:
-        """The frames of the window and the packets that play with them, counted in `passage`.
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        """The frames and packets in the order they were read.
 
         Decoding lags behind reading, and containers interleave loosely: packets are held back
         until the first frame's time is known, and read on a little after the last one.
         """
-        flow = iter(items)
+        flow = self._until_stopped()
         held, last = self._skip(flow)
         if last is None:
             return
         begin = last.time if self.start else -_EVER
-        passage.frames = 1
+        self.frames = 1
         yield last
         yield from (packet for packet in held if _plays(packet, after=begin))
         held.clear()
-        while passage.frames != self.count:
+        while self.frames != self.count:
             item = next(flow, None)
             if item is None:
                 return
             if isinstance(item, Frame):
-                passage.frames += 1
+                self.frames += 1
                 last = item
             yield item
         for item in flow:
@@ -133,8 +135,15 @@ class Window:
             elif item.time > last.time + _INTERLEAVE:
                 return
 
+    def _until_stopped(self) -> Iterator[Frame | Packet]:
+        for item in self._items:
+            if self._stop is not None and self._stop.is_set():
+                self.interrupted = True
+                return
+            yield item
+
     def _skip(self, flow: Iterator[Frame | Packet]) -> tuple[list[Packet], Frame | None]:
-        """Go to the first frame of the window; also the packets that may play with it."""
+        """Read up to the first frame; also returns the packets that may play with it."""
         held: list[Packet] = []
         for item in flow:
             if not isinstance(item, Frame):
@@ -146,15 +155,6 @@ class Window:
         return held, None
 
 
-def until(items: Iterable[T], stop: threading.Event, passage: Passage) -> Iterator[T]:
-    """The items until `stop` is set."""
-    for item in items:
-        if stop.is_set():
-            passage.interrupted = True
-            return
-        yield item
-
-
 def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
     """Whether a packet begins in that time; cover art and packets without a time always do."""
     art = packet.stream.disposition & av.stream.Disposition.attached_pic
@@ -163,23 +163,14 @@ def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool
     return after <= float(packet.pts * packet.time_base) <= before
 
 
-def run(
-    source: Source,
-    upscaler: Upscaler,
-    sink: Sink,
-    window: Window,
-    stop: threading.Event,
-    on_muxed: Callable[[Frame], None],
-) -> Passage:
-    """Process the window to the end or until `stop`; the caller closes the sink.
+def run(selected: Slice, upscaler: Upscaler, sink: Sink, on_muxed: Callable[[Frame], None]) -> None:
+    """Process frames and packets to the end of the slice; the caller closes the sink.
 
     Decoding, inference and encoding overlap: decode and inference each have a thread, encoding
     and `on_muxed`, called for every frame once its packet is written, have the caller's. Raises
     whatever a stage raised; no thread is left behind.
     """
-    passage = Passage()
-    cut = window.cut(until(source, stop, passage), passage)
-    with closing(prefetch(cut, name="decode")) as decoded:
+    with closing(prefetch(selected, name="decode")) as decoded:
         enlarged = prefetch(upscaler.process(decoded), name="infer")
         with closing(enlarged):
             for item in enlarged:
@@ -187,4 +178,3 @@ def run(
                     on_muxed(frame)
     for frame in sink.drain():
         on_muxed(frame)
-    return passage

@@ -1,9 +1,9 @@
-"""Encoder settings -> an opened video encoder; says what is wrong before any frame is spent."""
+"""Opens video encoders, the same way for files and live outputs, and matches packets to frames."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final, Protocol
+from typing import Final, Generic, TypeVar
 
 import av
 from av.codec.context import Flags
@@ -11,6 +11,9 @@ from av.codec.context import Flags
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
 from vsr.media.frame import PIXEL_FORMAT
+from vsr.media.timestamps import Packet
+
+T = TypeVar("T")
 
 CODECS: Final[dict[str, str]] = {
     "h264": "libx264",
@@ -31,6 +34,13 @@ _QUALITY_OPTIONS: Final = ("crf", "cq", "qp")
 """What encoders call constant quality: software, NVENC, VAAPI."""
 _GLOBAL_QUALITY: Final = ("_qsv", "_videotoolbox")
 """Encoders that take it as FFmpeg's generic `global_quality`, which others accept and ignore."""
+_LIVE_OPTIONS: Final = {
+    # no picture waits for a later one; slices make all threads work on one picture
+    "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
+    "libx265": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
+    "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
+    "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +56,21 @@ class EncoderSettings:
     """More private options of the encoder, passed as they are."""
 
 
-class Pictures(Protocol):
-    """What an encoder must know of its pictures besides their size; a `VideoInfo` does."""
+@dataclass(frozen=True, kw_only=True)
+class VideoFormat:
+    """What an encoded video is like, whatever it is encoded with."""
 
-    @property
-    def time_base(self) -> Fraction:
-        """Of their times."""
-        ...
-
-    @property
-    def rate(self) -> Fraction:
-        """Pictures per second, as a hint."""
-        ...
-
-    @property
-    def sample_aspect(self) -> Fraction | None:
-        """Width of a pixel by its height, None where nobody says."""
-        ...
-
-    @property
-    def colour(self) -> Colour:
-        """What their codes mean."""
-        ...
+    size: tuple[int, int]
+    """(width, height) in pixels."""
+    rate: Fraction
+    """Frames per second, as a hint: every frame has its own time."""
+    time_base: Fraction
+    """Unit of the frames' times, in seconds."""
+    colour: Colour = field(default_factory=Colour)
+    sample_aspect: Fraction | None = None
+    """Width of a pixel by its height, None where nobody says."""
+    display_matrix: tuple[int, ...] | None = None
+    """FFmpeg's 3x3 rotation matrix, None for an upright picture; only containers hold it."""
 
 
 def encoder_name(settings: EncoderSettings, container: str) -> str:
@@ -86,28 +89,41 @@ def encoder_name(settings: EncoderSettings, container: str) -> str:
     return found.name
 
 
-def configure(
+def open_encoder(
     context: av.VideoCodecContext,
     settings: EncoderSettings,
-    info: Pictures,
-    size: tuple[int, int],
+    video: VideoFormat,
+    key_interval: float | None = None,
 ) -> None:
-    """Give the encoder the source's time, shape and colours. Raises UsageError for options."""
-    context.width, context.height = size
+    """Configure a new video encoder and open it, so that what cannot work fails before the start.
+
+    With `key_interval` (s) it is for a live output: it holds no picture back, has its header in
+    `extradata`, and makes a key frame by itself only where none was asked for in twice that time.
+    Raises UsageError for unknown options, OutputError where it cannot start.
+    """
+    name = context.name
+    context.width, context.height = video.size
     context.pix_fmt = pixel_format(context)
     # 1/rate, FFmpeg's default, would round variable frame times
-    context.time_base = info.time_base
-    context.framerate = info.rate
-    if info.sample_aspect:
-        context.sample_aspect_ratio = info.sample_aspect
-    colour = info.colour
+    context.time_base, context.framerate = video.time_base, video.rate
+    if video.sample_aspect:
+        context.sample_aspect_ratio = video.sample_aspect
+    colour = video.colour
     context.color_range = colour.range_code
     context.colorspace = colour.matrix
     context.color_primaries = colour.primaries
     context.color_trc = colour.transfer
     context.thread_type = "AUTO"
     context.flags |= Flags.frame_duration
-    context.options = _options(context, settings)
+    given = dict(settings.options)
+    if key_interval is not None:
+        context.gop_size = max(1, round(2 * key_interval * video.rate))
+        context.max_b_frames = 0
+        context.thread_type = "SLICE"
+        context.flags |= Flags.global_header
+        given = {**_LIVE_OPTIONS.get(name, {}), **given}
+    context.options = _options(context, replace(settings, options=given))
+    _open(context)
 
 
 def pixel_format(context: av.VideoCodecContext) -> str:
@@ -158,8 +174,7 @@ def _quality_option(encoder: str, known: set[str]) -> str:
     )
 
 
-def open_encoder(context: av.VideoCodecContext) -> None:
-    """Open it now, so that a bad option or missing hardware stops the run before it starts."""
+def _open(context: av.VideoCodecContext) -> None:
     asked = ", ".join(f"{k}={v}" for k, v in context.options.items())
     try:
         context.open()
@@ -171,3 +186,25 @@ def open_encoder(context: av.VideoCodecContext) -> None:
             f"encoder {context.name} cannot start at {context.width}x{context.height} "
             f"({asked}): {reason(exc)}; {hint}"
         ) from exc
+
+
+class PacketMatcher(Generic[T]):
+    """Finds what was encoded into a packet, by pts: B-frames come out in another order."""
+
+    def __init__(self) -> None:
+        self._encoding: dict[int, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._encoding)
+
+    def add(self, pts: int, item: T) -> None:
+        """Remember what goes with the picture of that pts, in the encoder's time base."""
+        self._encoding[pts] = item
+
+    def take(self, packet: Packet) -> T | None:
+        """What goes with the picture in that packet; None for one that was not added."""
+        return None if packet.pts is None else self._encoding.pop(packet.pts, None)
+
+    def clear(self) -> None:
+        """Forget the pictures whose packets will not come."""
+        self._encoding.clear()

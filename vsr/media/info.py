@@ -11,17 +11,21 @@ from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideType
 
 from vsr.media.colour import UNSPECIFIED, Colour
+from vsr.media.encoder import VideoFormat
 from vsr.media.frame import is_native
 
 _PQ: Final = 16  # transfer of SMPTE ST 2084, H.273
-_UPRIGHT: Final = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+_UPRIGHT: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+_TRANSLATION: Final = (6, 7)
+"""Elements of a display matrix that move the picture, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
     """What is known of the video stream before the first frame is processed."""
 
-    stream: av.VideoStream
+    codec: str
+    """FFmpeg's name of the decoder."""
     width: int
     height: int
     pixel_format: str
@@ -30,8 +34,8 @@ class VideoInfo:
     rate: Fraction
     """Average frame rate; only a hint, frames carry their own time."""
     sample_aspect: Fraction | None
-    display_matrix: bytes | None
-    """FFmpeg's 3x3 rotation matrix (36 bytes), None when the picture is upright."""
+    display_matrix: tuple[int, ...] | None
+    """FFmpeg's 3x3 rotation matrix, None when the picture is upright."""
     frames: int
     """Frames announced or estimated, 0 when unknown."""
     duration: float | None
@@ -51,7 +55,7 @@ class VideoInfo:
         assert stream.time_base is not None
         matrix = _display_matrix(picture)
         return cls(
-            stream=stream,
+            codec=context.name,
             width=picture.width,
             height=picture.height,
             pixel_format=picture.format.name,
@@ -82,6 +86,20 @@ class VideoInfo:
         """Units of `time_base` from one frame to the next at the average rate."""
         return max(1, round(1 / (self.rate * self.time_base)))
 
+    def enlarged(self, size: tuple[int, int]) -> VideoFormat:
+        """The format of this video once its pictures have that size (width, height)."""
+        matrix = self.display_matrix
+        if matrix is not None:
+            share = size[0] / self.width
+            matrix = tuple(
+                round(value * share) if k in _TRANSLATION else value
+                for k, value in enumerate(matrix)
+            )
+        return VideoFormat(
+            size=size, rate=self.rate, time_base=self.time_base, colour=self.colour,
+            sample_aspect=self.sample_aspect, display_matrix=matrix,
+        )  # fmt: skip
+
     def conversion(self) -> str | None:
         """In words, what happens to a format the engine does not read as it is; else None."""
         notes = []
@@ -98,16 +116,16 @@ class VideoInfo:
         return "; ".join(notes) or None
 
 
-def _display_matrix(picture: av.VideoFrame) -> bytes | None:
+def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     try:
         # the stub says it is a mapping; it iterates over its values
         for data in cast(Iterable[SideData], picture.side_data):
             if data.type is SideType.DISPLAYMATRIX:
-                return bytes(data)
+                return struct.unpack("=9i", bytes(data))
     except ValueError:  # a kind PyAV does not know yet, such as EXIF: make it from the angle
         a, b = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}.get(picture.rotation % 360, (1, 0))
         one = 1 << 16
-        return struct.pack("=9i", a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
+        return a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30
     return None
 
 

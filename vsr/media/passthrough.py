@@ -3,14 +3,10 @@
 import io
 import logging
 import re
-import struct
+from dataclasses import dataclass
 from typing import Any, Final
 
 import av
-from av.codec.context import Flags
-
-from vsr.media.encoder import EncoderSettings, configure, open_encoder
-from vsr.media.info import VideoInfo
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +36,26 @@ _OTHERS_IN: Final = {
 _HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
 """Codecs whose own headers hold the pixel aspect."""
 _USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-_TRANSLATION: Final = (6, 7)
-"""Elements of a display matrix that move the picture."""
-_MATRIX_OFFSET: Final = {0: 40, 1: 52}
-"""Bytes from a tkhd box's version field to its matrix, by version (ISO 14496-12, 8.3.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passthrough:
+    """What an output takes over from an input unchanged."""
+
+    streams: tuple[av.stream.Stream, ...]
+    """All of the input's, in order: so they are in the output, if its container holds them."""
+    video: av.VideoStream
+    """The one of them that is encoded anew: its place, tags and disposition are kept."""
+    metadata: dict[str, str]
+    chapters: list[Any]
+
+    @classmethod
+    def of(cls, container: "av.container.InputContainer", video: av.VideoStream) -> "Passthrough":
+        """What an opened input has besides the pictures of `video`."""
+        return cls(
+            streams=tuple(container.streams), video=video, metadata=container.metadata,
+            chapters=container.chapters(),
+        )  # fmt: skip
 
 
 def metadata(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> dict[str, str]:
@@ -120,18 +132,6 @@ def can_stretch(codec: str, container: str) -> bool:
     return container not in _MATROSKA or codec in _HOLD_ASPECT
 
 
-def can_rotate(encoder: str, container: str) -> bool:
-    """Whether the output can carry a display matrix (see `rotated_stream`)."""
-    if container not in HOLD_EXTRAS:
-        return False
-    with av.open(io.BytesIO(), "w", format="mp4") as trial:
-        try:
-            trial.add_stream(encoder, rate=25)
-        except ValueError:
-            return False
-        return True
-
-
 def copy_stream(
     output: "av.container.OutputContainer", stream: av.stream.Stream
 ) -> av.stream.Stream:
@@ -153,51 +153,3 @@ def _name_layout(copy: av.stream.Stream) -> None:
         usual = _USUAL_LAYOUT.get(context.layout.nb_channels)
         if usual:
             context.layout = usual
-
-
-def rotated_stream(
-    output: "av.container.OutputContainer",
-    encoder: str,
-    settings: EncoderSettings,
-    info: VideoInfo,
-    size: tuple[int, int],
-) -> tuple[av.VideoStream, av.VideoCodecContext]:
-    """An output video stream that carries the source's display matrix, and its encoder.
-
-    PyAV offers no way to set a stream's side data, but copies it from a template. So a header
-    is written to memory by the same encoder, its matrix replaced, and read back as template.
-    """
-    memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4", container_options={"movflags": "empty_moov"}) as trial:
-        stream = trial.add_stream(encoder, rate=info.rate)
-        assert isinstance(stream, av.VideoStream)
-        configure(stream.codec_context, settings, info, size)
-        open_encoder(stream.codec_context)
-        trial.start_encoding()
-    assert info.display_matrix is not None
-    header = _with_matrix(memory.getvalue(), info.display_matrix, size[0] / info.width)
-    with av.open(io.BytesIO(header)) as template:
-        copy = output.add_stream_from_template(template.streams.video[0], opaque=True)
-    context = av.CodecContext.create(encoder, "w")
-    assert isinstance(context, av.VideoCodecContext)
-    configure(context, settings, info, size)
-    context.flags |= Flags.global_header
-    open_encoder(context)
-    # the template's own is in MP4's form, which would tell the muxer not to convert packets
-    copy.codec_context.extradata = context.extradata
-    # neither comes through the header, but muxers ask for both
-    copy.codec_context.pix_fmt = context.pix_fmt
-    if info.sample_aspect:
-        copy.codec_context.sample_aspect_ratio = info.sample_aspect
-    return copy, context
-
-
-def _with_matrix(header: bytes, matrix: bytes, enlargement: float) -> bytes:
-    """An MP4 header with the matrix of its only track replaced (big-endian in the file)."""
-    at = header.index(b"tkhd") + 4
-    start = at + _MATRIX_OFFSET[header[at]]
-    values = list(struct.unpack("=9i", matrix))
-    for k in _TRANSLATION:  # in pixels
-        values[k] = round(values[k] * enlargement)
-    data = struct.pack(">9i", *values)
-    return header[:start] + data + header[start + len(data) :]

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -13,11 +14,17 @@ import av
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media import passthrough as carry
-from vsr.media.encoder import EncoderSettings, configure, encoder_name, open_encoder
+from vsr.media.encoder import (
+    EncoderSettings,
+    PacketMatcher,
+    VideoFormat,
+    encoder_name,
+    open_encoder,
+)
 from vsr.media.frame import Frame, now, picture_of
 from vsr.media.location import local
+from vsr.media.passthrough import Passthrough
 from vsr.media.references import is_part_of
-from vsr.media.source import Source
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -78,13 +85,12 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
         raise OutputError(f"the output exists: {path} (-y replaces it)")
 
 
-def _movie_timescale(source: Source) -> int:
+def _movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
     """Ticks per second of an MP4's edit lists, fine enough for every stream's start.
 
     They hold when each stream begins; FFmpeg's default of 1000 would shift sound against picture
     by up to half a millisecond.
     """
-    streams = source.container.streams
     late = [s.time_base.denominator for s in streams if s.start_time and s.time_base]
     exact = math.lcm(_MILLISECONDS, *late)
     return exact if exact <= _INT32_MAX else max(late)
@@ -105,25 +111,30 @@ class Sink:
     def __init__(
         self,
         path: Path,
-        source: Source,
-        size: tuple[int, int],
+        video: VideoFormat,
         settings: EncoderSettings,
+        passthrough: Passthrough | None = None,
         offset: Fraction | None = Fraction(0),
     ) -> None:
         """`offset` is the input's time in seconds at which the output begins; None: with the
         first frame, which then is the first thing to be written."""
-        self.path, self._size, self._offset = path, size, offset
+        self.path, self._offset = path, offset
         self.frames_in = self.frames_out = self.packets_refused = 0
         self.left_out: list[str] = []
+        """Streams and properties that the container cannot hold, in words."""
         self._format = container_format(path)
         self._part = part_path(path)
-        self._under_way: dict[int, Frame] = {}
+        self._encoding = PacketMatcher[Frame]()
         self._copies: dict[int, av.stream.Stream] = {}
         try:
-            self._container = self._open(source)
+            self._container = self._open(passthrough.streams if passthrough else ())
             try:
-                self._add_streams(source, settings)
-                self._start(source)
+                if passthrough is None:
+                    self._add_video(video, settings)
+                else:
+                    self._add_streams(video, settings, passthrough)
+                    self._add_tags(passthrough)
+                self._container.start_encoding()
             except BaseException:
                 self._abort()
                 raise
@@ -174,66 +185,60 @@ class Sink:
         carry.close_quietly(self._container)
         self._part.unlink(missing_ok=True)
 
-    def _open(self, source: Source) -> "av.container.OutputContainer":
+    def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
         options = {}
         if self._format in carry.ISO:
-            options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(source))}
+            options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(copied))}
         return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
 
-    def _add_streams(self, source: Source, settings: EncoderSettings) -> None:
-        """Output streams in the order of the input's."""
-        chapters = source.container.chapters()
-        for stream in source.container.streams:
-            if stream is source.video:
-                self._add_video(source, settings)
-            elif carry.is_chapter_track(stream, chapters):
+    def _add_streams(
+        self, video: VideoFormat, settings: EncoderSettings, passthrough: Passthrough
+    ) -> None:
+        """Add output streams in the order of the input's."""
+        for stream in passthrough.streams:
+            if stream is passthrough.video:
+                added = self._add_video(video, settings)
+                added.metadata.update(carry.metadata(stream.metadata, carry.STATISTICS))
+                added.disposition = stream.disposition
+            elif carry.is_chapter_track(stream, passthrough.chapters):
                 continue  # the muxer writes it anew
-            elif carry.is_rewritten_timecode(stream, source.video, self._format):
+            elif carry.is_rewritten_timecode(stream, passthrough.video, self._format):
                 continue
             elif carry.can_carry(stream, self._format):
                 self._copies[stream.index] = carry.copy_stream(self._container, stream)
             else:
                 self.left_out.append(carry.label(stream))
 
-    def _add_video(self, source: Source, settings: EncoderSettings) -> None:
-        info = source.info
+    def _add_video(self, video: VideoFormat, settings: EncoderSettings) -> av.VideoStream:
         name = encoder_name(settings, self._format)
-        if not carry.can_hold_video(av.Codec(name, "w").canonical_name, self._format):
-            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}")
-        turned = info.display_matrix is not None
-        if turned and not carry.can_rotate(name, self._format):
-            self.left_out.append("the rotation of the picture")
-            turned = False
+        canonical = av.Codec(name, "w").canonical_name
+        refused = UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}")
+        if not carry.can_hold_video(canonical, self._format):
+            raise refused
         try:
-            if turned:
-                self._video, self._encoder = carry.rotated_stream(
-                    self._container, name, settings, info, self._size
-                )
-            else:
-                stream = self._container.add_stream(name, rate=info.rate)
-                assert isinstance(stream, av.VideoStream)
-                self._video, self._encoder = stream, stream.codec_context
-                configure(self._encoder, settings, info, self._size)
-                open_encoder(self._encoder)
+            stream = self._container.add_stream(name, rate=video.rate)
         except ValueError as exc:
-            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}") from exc
-        canonical = self._encoder.codec.canonical_name
-        if info.sample_aspect not in (None, 1) and not carry.can_stretch(canonical, self._format):
+            raise refused from exc
+        assert isinstance(stream, av.VideoStream)
+        self._video, self._encoder = stream, stream.codec_context
+        open_encoder(self._encoder, settings, video)
+        if video.display_matrix and self._format in carry.HOLD_EXTRAS:
+            stream.set_display_matrix(video.display_matrix)
+        elif video.display_matrix:
+            self.left_out.append("the rotation of the picture")
+        if video.sample_aspect not in (None, 1) and not carry.can_stretch(canonical, self._format):
             self.left_out.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
         if canonical == "hevc" and self._format in carry.ISO:
-            self._video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
-        self._video.time_base = info.time_base
-        self._video.metadata.update(carry.metadata(source.video.metadata, carry.STATISTICS))
-        self._video.disposition = source.video.disposition
+            self._encoder.codec_tag = "hvc1"  # Apple's players know no other
+        stream.time_base = video.time_base
+        return stream
 
-    def _start(self, source: Source) -> None:
-        self._container.metadata.update(carry.metadata(source.container.metadata))
-        chapters = source.container.chapters()
-        if chapters and self._format in carry.HOLD_EXTRAS:
-            self._container.set_chapters(chapters)
-        elif chapters:
+    def _add_tags(self, passthrough: Passthrough) -> None:
+        self._container.metadata.update(carry.metadata(passthrough.metadata))
+        if passthrough.chapters and self._format in carry.HOLD_EXTRAS:
+            self._container.set_chapters(passthrough.chapters)
+        elif passthrough.chapters:
             self.left_out.append("chapters")
-        self._container.start_encoding()
 
     def _encode(self, frame: Frame) -> list[Frame]:
         if self._offset is None:
@@ -241,14 +246,14 @@ class Sink:
         picture = picture_of(frame)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
-        self._under_way[picture.pts] = frame.bare()
+        self._encoding.add(picture.pts, frame.bare())
         self.frames_in += 1
         return self._mux(self._encoder.encode(picture))
 
     def _mux(self, packets: list[Packet]) -> list[Frame]:
         frames = []
         for packet in packets:
-            frame = None if packet.pts is None else self._under_way.pop(packet.pts, None)
+            frame = self._encoding.take(packet)
             if frame is not None:
                 packet.duration = frame.duration  # not every encoder passes it on
                 frame.stamps.encoded = now()

@@ -15,6 +15,7 @@ from vsr.errors import InputError, reason
 from vsr.media.frame import Frame, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.location import local, open_input, shown
+from vsr.media.passthrough import Passthrough
 from vsr.media.timestamps import Packet, Timeline
 
 log = logging.getLogger(__name__)
@@ -71,10 +72,9 @@ class Source:
         assert self._info is not None
         return self._info
 
-    @property
-    def container(self) -> "av.container.InputContainer":
-        """For the sink: streams to copy, metadata, chapters."""
-        return self._container
+    def passthrough(self) -> Passthrough:
+        """What an output may take over unchanged: streams to copy, metadata, chapters."""
+        return Passthrough.of(self._container, self.video)
 
     @property
     def frames_read(self) -> int:

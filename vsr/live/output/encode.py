@@ -11,14 +11,18 @@ from functools import partial
 from typing import Any, Final, cast
 
 import av
-from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
-from vsr.media.colour import Colour
-from vsr.media.encoder import EncoderSettings, configure, encoder_name, open_encoder
+from vsr.media.encoder import (
+    EncoderSettings,
+    PacketMatcher,
+    VideoFormat,
+    encoder_name,
+    open_encoder,
+)
 from vsr.media.frame import Frame, now, picture_of
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
@@ -37,13 +41,6 @@ _FAILURES: Final = 3
 _FAILURES_S: Final = 60.0
 """So many failures of the encoder in so many seconds end a relay."""
 _TRIAL_SIZE: Final = (320, 180)
-_LIVE_OPTIONS: Final = {
-    # no picture waits for a later one; slices make all threads work on one picture
-    "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
-    "libx265": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
-    "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
-    "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
-}
 
 
 @dataclass(frozen=True)
@@ -52,20 +49,10 @@ class _Shown:
     time: float
 
 
-@dataclass(frozen=True)
-class _Pictures:
-    """See `vsr.media.encoder.Pictures`: what the outputs' are like."""
-
-    rate: Fraction
-    colour: Colour
-    sample_aspect: Fraction | None = None
-    time_base: Fraction = TIME_BASE
-
-
 def check_encoder(settings: EncoderSettings) -> None:
     """Raises UsageError or OutputError for an encoder that a live output cannot have."""
-    pictures = _Pictures(rate=Fraction(25), colour=Colour())
-    encoder = _live_encoder(settings, pictures, _TRIAL_SIZE)
+    trial = VideoFormat(size=_TRIAL_SIZE, rate=Fraction(25), time_base=TIME_BASE)
+    encoder = _live_encoder(settings, trial)
     if not encoder.extradata:
         raise UsageError(
             f"encoder {encoder.name} makes no header that live outputs can begin with: "
@@ -90,15 +77,14 @@ class Publisher:
 
         Raises UsageError or OutputError for an encoder that cannot be.
         """
-        pictures = _Pictures(info.rate, info.colour, info.sample_aspect)
-        self._new_encoder = partial(_live_encoder, settings, pictures, size)
+        video = replace(info.enlarged(size), time_base=TIME_BASE)
+        self._new_encoder = partial(_live_encoder, settings, video)
         self._encoder = self._new_encoder()
         self._failures: deque[float] = deque(maxlen=_FAILURES)
         self._step = float(1 / info.rate)
         self._on_frame, self._stopped = on_frame, stopped
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
-        self._encoding: deque[_Shown] = deque()
-        """Pictures whose packets have not come."""
+        self._encoding = PacketMatcher[_Shown]()
         self.shown = 0
         """Pictures of the source whose packets were offered."""
         self.tail: float | None = None
@@ -169,7 +155,7 @@ class Publisher:
                     for output in self._outputs:
                         output.offer(item, "audio")
             for packet in self._encoder.encode(None):
-                self._send(self._encoding.popleft(), packet)
+                self._send(packet)
         except Exception as exc:  # raised again by the next call of the relay's thread
             self.failed = exc
 
@@ -184,14 +170,14 @@ class Publisher:
             picture.pict_type = PictureType.I
             self._last_key = item.time
         frame.stamps.encode_start = now()
-        self._encoding.append(item)
+        self._encoding.add(picture.pts, item)
         try:
             packets = self._encoder.encode(picture)
         except (av.error.FFmpegError, ValueError) as exc:
             self._reopen(exc)
             return
         for packet in packets:
-            self._send(self._encoding.popleft(), packet)
+            self._send(packet)
 
     def _reopen(self, exc: Exception) -> None:
         """Go on with a new encoder, whose first picture is a key frame; but not for ever."""
@@ -203,31 +189,25 @@ class Publisher:
         self._encoding.clear()
         self._encoder = self._new_encoder()
 
-    def _send(self, item: _Shown, packet: Packet) -> None:
-        """Without B-frames packets come in the order of the pictures, if not always at once."""
-        frame = item.frame
-        frame.stamps.encoded = now()
-        self._last_key = item.time if packet.is_keyframe else self._last_key
+    def _send(self, packet: Packet) -> None:
+        """Offer a packet to the outputs, and report its picture to `on_frame`."""
+        item, encoded = self._encoding.take(packet), now()
+        if item is not None and packet.is_keyframe:
+            self._last_key = item.time
         for output in self._outputs:
             output.offer(packet, "video")
-        frame.stamps.muxed = now()
+        if item is None:
+            return
+        frame = item.frame
+        frame.stamps.encoded, frame.stamps.muxed = encoded, now()
         if frame.event != "repeated":
             self.shown += 1
             self.tail = frame.stamps.muxed - frame.stamps.infer_end
         self._on_frame(frame)
 
 
-def _live_encoder(
-    settings: EncoderSettings, pictures: _Pictures, size: tuple[int, int]
-) -> av.VideoCodecContext:
+def _live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.VideoCodecContext:
     name = encoder_name(settings, "flv")
     context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
-    given = {**_LIVE_OPTIONS.get(name, {}), **settings.options}
-    configure(context, replace(settings, options=given), pictures, size)
-    # `_encode` asks for key frames in time
-    context.gop_size = max(1, round(2 * KEY_EVERY * pictures.rate))
-    context.max_b_frames = 0
-    context.thread_type = "SLICE"
-    context.flags |= Flags.global_header
-    open_encoder(context)
+    open_encoder(context, settings, video, KEY_EVERY)
     return context
