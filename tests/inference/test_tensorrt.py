@@ -38,7 +38,7 @@ from vsr.inference.tensorrt.cache import EngineCache
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, load_library
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, Planes, now
+from vsr.media.frame import Frame, PlaneFormat, Planes, now
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 
 without_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
@@ -83,6 +83,18 @@ def test_an_engine_is_built_once_and_then_found(
     assert host.trt.builds == 1
     assert caplog.text.count("building the engine of cubic-x2 for 48x32; it is kept") == 1
     assert entries() == ["cubic-x2-fp32-full-48x32-tensorrt-sm86-nvidia-geforce-rtx-3080.engine"]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_full_planes_of_any_depth_go_through(backend: TensorRtBackend, bits: int) -> None:
+    """R, G and B of 16 bits are pairs of bytes in the engine, and uint16 outside of it."""
+    form = PlaneFormat(bits=bits, chroma_x=1, chroma_y=1)
+    graph = replace(cubic(), planes=form, colour=Colour(matrix=0, full_range=True))
+    rng = np.random.default_rng(bits)
+    g, b, r = rng.integers(0, 2**bits, (3, *SIZE[::-1]), dtype=form.dtype)
+    result = backend.compile(graph, SIZE).submit((g, b, r)).result()
+    assert {plane.dtype for plane in result} == {form.dtype}
+    assert equal(result, right(graph, (g, b, r)))
 
 
 def test_an_engine_for_a_range_is_used_for_the_even_sizes_in_it(

@@ -14,7 +14,7 @@ from train.data.resize import bicubic_matrix
 from vsr.errors import ModelError
 from vsr.inference.backend import Backend
 from vsr.inference.openvino import CORE
-from vsr.media.colour import Colour
+from vsr.media.colour import RGB, Colour
 from vsr.media.frame import Plane, PlaneFormat, Planes
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 
@@ -388,10 +388,69 @@ def test_luma_network_sees_black_as_0_and_white_as_1(
     assert (y == inverse).all()
 
 
-def test_other_plane_formats_are_refused() -> None:
+def test_planes_of_uneven_chroma_are_refused() -> None:
     facts = NetworkFacts(scale=2, colour="y")
-    with pytest.raises(ModelError, match="8-bit 4:2:0"):
-        PlaneGraph(network=repeating(1), facts=facts, planes=PlaneFormat(bits=10)).onnx((16, 16))
+    planes = PlaneFormat(chroma_x=2, chroma_y=1)
+    with pytest.raises(ModelError, match="8 bits, chroma 1/2 x 1/1 are not supported yet"):
+        PlaneGraph(network=repeating(1), facts=facts, planes=planes).onnx((16, 16))
+
+
+def deep_noise(bits: int, width: int, height: int) -> Planes:
+    """Three full planes of random codes."""
+    random = np.random.default_rng(bits)
+    kind = np.uint8 if bits == 8 else np.uint16
+    g, b, r = random.integers(0, 2**bits, (3, height, width), dtype=kind)
+    return g, b, r
+
+
+def of_rgb(
+    backend: Backend, model: onnx.ModelProto, facts: NetworkFacts, planes: Planes, bits: int
+) -> Planes:
+    """Planes G, B, R through a network in RGB planes of that depth."""
+    form = PlaneFormat(bits=bits, chroma_x=1, chroma_y=1)
+    colour = Colour(matrix=RGB, full_range=True)
+    graph = PlaneGraph(network=model, facts=facts, colour=colour, planes=form)
+    height, width = planes[0].shape
+    return backend.compile(graph, (width, height)).submit(planes).result()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_an_rgb_network_gets_red_green_and_blue_and_returns_them(
+    backend: Backend, bits: int
+) -> None:
+    """H.273, matrix 0: the planes are G, B and R; codes of 0..2^n - 1 are 0..1."""
+    planes = deep_noise(bits, 22, 14)
+    facts = NetworkFacts(scale=2, colour="rgb")
+    body = (
+        'large = Resize <mode = "nearest"> (lr, , twice) '
+        "weights = Constant <value = float[1, 3, 1, 1] {1.0, 0.5, 0.25}> () "
+        "sr = Mul(large, weights)"
+    )
+    g, b, r = of_rgb(backend, network(3, body), facts, planes, bits)
+    for result, plane, weight in ((r, planes[2], 1), (g, planes[0], 0.5), (b, planes[1], 0.25)):
+        assert result.dtype == plane.dtype
+        exact = plane.repeat(2, 0).repeat(2, 1) * weight
+        assert np.abs(result - exact).max() <= 0.5 + 2.0**bits * 2.0**-20
+
+
+@pytest.mark.parametrize("bits", [8, 10, 16])
+def test_a_luma_network_on_rgb_gets_full_range_luma_of_bt601(backend: Backend, bits: int) -> None:
+    """BT.601: Y = 0.299 R + 0.587 G + 0.114 B; a grey that the network halves is halved grey."""
+    facts = NetworkFacts(scale=2, colour="y")
+    halving = (
+        "half = Constant <value = float {0.5}> () "
+        'large = Resize <mode = "nearest"> (lr, , twice) sr = Mul(large, half)'
+    )
+    top = 2**bits - 1
+    for g, b, r in ((0.6, 0.6, 0.6), (0.9, 0.5, 0.7)):
+        kind = np.uint8 if bits == 8 else np.uint16
+        codes = [round(value * top) for value in (g, b, r)]
+        flat = [np.full((12, 16), code, kind) for code in codes]
+        result = of_rgb(backend, network(1, halving), facts, (flat[0], flat[1], flat[2]), bits)
+        luma = 0.299 * codes[2] + 0.587 * codes[0] + 0.114 * codes[1]
+        for plane, code in zip(result, codes, strict=True):
+            # the colour differences stay, luma falls by half
+            assert np.abs(plane - (code - luma / 2)).max() <= 0.5 + top * 2.0**-18
 
 
 Run = Callable[[Sequence[Planes]], list[Planes]]

@@ -8,7 +8,7 @@ must resemble the input, and must not be rougher.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from vsr.media.frame import Plane, Planes, now
 
 log = logging.getLogger(__name__)
 
+_Codes = npt.NDArray[np.uint8]
 PICTURES: Final = 3
 """Pictures with something in them that are looked at."""
 _CONTRAST: Final = 2.0
@@ -46,9 +47,9 @@ class Way:
 class CheckedEngine:
     """See `vsr.inference.backend.Engine`; the first of several ways whose pictures are right."""
 
-    def __init__(self, ways: Sequence[Way], scale: int) -> None:
+    def __init__(self, ways: Sequence[Way], scale: int, bits: int = 8) -> None:
         self._way, *self._others = ways
-        self._scale = scale
+        self._scale, self._bits = scale, bits
         self._engine = self._way.make()
         self.given_up = 0
         """Ways that were found out not to do."""
@@ -87,9 +88,12 @@ class CheckedEngine:
         """The result, or that of the next way when it is wrong. Raises BackendError at the last."""
         if made_by is not self._engine:  # given up since, and so is what it was still working on
             return self._again(lr)
-        if not self._left or float(lr[0].std()) < _CONTRAST:
+        if not self._left:
             return sr
-        wrong = what_is_wrong(lr[0], sr[0], self._scale)
+        before, after = (_eight_bits(planes[0], self._bits) for planes in (lr, sr))
+        if float(before.std()) < _CONTRAST:
+            return sr
+        wrong = what_is_wrong(before, after, self._scale)
         if wrong is None:
             self._left -= 1
             return sr
@@ -139,8 +143,13 @@ class _CheckedTicket:
         return planes
 
 
-def what_is_wrong(lr: Plane, sr: Plane, scale: int) -> str | None:
-    """Why an enlarged luma plane cannot be that of `lr`; None when it can."""
+def _eight_bits(plane: Plane, bits: int) -> npt.NDArray[np.uint8]:
+    """A plane's codes in 8 bits, as the limits above are."""
+    return (plane >> (bits - 8)).astype(np.uint8) if bits > 8 else cast(_Codes, plane)
+
+
+def what_is_wrong(lr: _Codes, sr: _Codes, scale: int) -> str | None:
+    """Why an enlarged luma plane cannot be that of `lr`, both in 8 bits; None when it can."""
     if sr.min() == sr.max():
         return f"every pixel is {sr.min()}"
     height, width = lr.shape
@@ -155,14 +164,14 @@ def what_is_wrong(lr: Plane, sr: Plane, scale: int) -> str | None:
     return f"it is noise, {rougher:.0f} of 255 strong" if rougher > _MOST_ROUGHER else None
 
 
-def _roughness(plane: Plane) -> float:
+def _roughness(plane: _Codes) -> float:
     """Mean difference of neighbours in a row."""
     if plane.shape[1] < 2:
         return 0.0
     return float(np.abs(np.diff(plane.astype(np.int16), axis=1)).mean())
 
 
-def _averaged(plane: Plane, block: int) -> npt.NDArray[np.float32]:
+def _averaged(plane: _Codes, block: int) -> npt.NDArray[np.float32]:
     """Means of whole blocks: what denoising and sharpening leave alone."""
     rows, columns = plane.shape[0] // block, plane.shape[1] // block
     whole = plane[: rows * block, : columns * block]

@@ -14,6 +14,7 @@ from vsr.inference.backend import Runner
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.media.colour import Colour
+from vsr.media.frame import YUV420, PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.network.onnx_inputs import inlinable, sole_input
 from vsr.network.precision import PRECISIONS
@@ -54,11 +55,11 @@ class Model:
         """Enlargement of width and of height."""
         return self.facts.scale
 
-    def graph(self, colour: Colour) -> PlaneGraph:
-        """The network between planes of that colour."""
+    def graph(self, colour: Colour, planes: PlaneFormat = YUV420) -> PlaneGraph:
+        """The network between planes of that colour and format."""
         return PlaneGraph(
-            network=self.network, facts=self.facts, colour=colour, precision=self.precision,
-            label=f"{self.name}-x{self.scale}",
+            network=self.network, facts=self.facts, colour=colour, planes=planes,
+            precision=self.precision, label=f"{self.name}-x{self.scale}",
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vsr.errors import BackendError, UsageError, reason
 from vsr.inference.cpu import has_int8_instructions
-from vsr.media.frame import Plane, Planes, now
+from vsr.media.frame import Plane, Planes, as_bytes, now
 from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
@@ -49,7 +49,7 @@ class OpenVinoTicket:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
         finally:
             self._engine.free.append(self._request)
-        y, u, v = (np.array(t.data[0, 0]) for t in self._request.output_tensors)
+        y, u, v = (_plane(t.data[0, 0]) for t in self._request.output_tensors)
         return y, u, v
 
 
@@ -75,9 +75,17 @@ class OpenVinoEngine:
 
 
 def _copy(tensor: Any, plane: Plane) -> None:
-    if tuple(tensor.shape[2:]) != plane.shape:
+    height, width, *pair = tensor.shape[2:]
+    bytes_ = as_bytes(plane)
+    if bytes_.shape != (height, width * (2 if pair else 1)):
         raise BackendError(f"a plane of {plane.shape} for an engine of {tuple(tensor.shape[2:])}")
-    tensor.data[0, 0] = plane
+    tensor.data[0, 0].reshape(bytes_.shape)[:] = bytes_
+
+
+def _plane(data: Any) -> Plane:
+    """A copy of an output: uint8 [H, W], or byte pairs [H, W, 2] as uint16 [H, W]."""
+    copy = np.array(data)
+    return copy if copy.ndim == 2 else copy.view("<u2")[..., 0]
 
 
 class OpenVinoBackend:

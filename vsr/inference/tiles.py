@@ -51,6 +51,10 @@ def tile_length(length: int, limit: int, overlap: int) -> int:
     return _even(-(-(whole + 2 * overlap * (count - 1)) // count)) + odd
 
 
+def _whole(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
 def _even(n: int) -> int:
     return n + n % 2
 
@@ -106,13 +110,13 @@ def _full_length(length: int, tile: int) -> int:
     return max(length, tile) + (max(length, tile) - tile) % 2
 
 
-def padded(planes: Planes, right: int, bottom: int) -> Planes:
-    """Repeat the last column and row; chroma by half as much."""
+def padded(planes: Planes, right: int, bottom: int, form: PlaneFormat) -> Planes:
+    """Repeat the last column and row; chroma by its share."""
     if not right and not bottom:
         return planes
     y, u, v = planes
     height, width = y.shape
-    chroma = (-(-(height + bottom) // 2), -(-(width + right) // 2))
+    chroma = form.chroma(width + right, height + bottom)[::-1]
 
     def grown(plane: Plane, rows: int, columns: int) -> Plane:
         pads = ((0, rows - plane.shape[0]), (0, columns - plane.shape[1]))
@@ -121,34 +125,34 @@ def padded(planes: Planes, right: int, bottom: int) -> Planes:
     return grown(y, height + bottom, width + right), grown(u, *chroma), grown(v, *chroma)
 
 
-def cut(planes: Planes, x: int, y: int, width: int, height: int) -> Planes:
-    """A tile as views of the picture, from luma column `x` and row `y` on, which are even."""
+def cut(planes: Planes, at: tuple[int, int], size: tuple[int, int], form: PlaneFormat) -> Planes:
+    """A tile of `size` as views of the picture, from luma column and row `at` on, both even."""
+    (x, y), (width, height) = at, size
     luma, u, v = planes
     # the chroma of an odd tile is rounded up
-    right, bottom = x // 2 + -(-width // 2), y // 2 + -(-height // 2)
-    return (
-        luma[y : y + height, x : x + width],
-        u[y // 2 : bottom, x // 2 : right],
-        v[y // 2 : bottom, x // 2 : right],
-    )
+    chroma_w, chroma_h = form.chroma(width, height)
+    left, top = x // form.chroma_x, y // form.chroma_y
+    rows, columns = slice(top, top + chroma_h), slice(left, left + chroma_w)
+    return luma[y : y + height, x : x + width], u[rows, columns], v[rows, columns]
 
 
 def empty(width: int, height: int, planes: PlaneFormat) -> Planes:
     """A picture of that size with whatever was in memory."""
-    chroma = planes.chroma(width, height)[::-1]
-    return (
-        np.empty((height, width), np.uint8),
-        np.empty(chroma, np.uint8),
-        np.empty(chroma, np.uint8),
-    )
+    shapes = [(height, width), *[planes.chroma(width, height)[::-1]] * 2]
+    y, u, v = (np.empty(shape, planes.dtype) for shape in shapes)
+    return y, u, v
 
 
-def paste(target: Planes, tile: Planes, column: Span, row: Span, scale: int) -> None:
+def paste(
+    target: Planes, tile: Planes, column: Span, row: Span, scale: int, form: PlaneFormat
+) -> None:
     """Copy the kept part of an enlarged tile to its place; what lies outside is padding."""
-    for step, whole, part in zip((1, 2, 2), target, tile, strict=True):
-        top, left = row.keep[0] * scale // step, column.keep[0] * scale // step
-        bottom = min(_even(row.keep[1] * scale) // step, whole.shape[0])
-        right = min(_even(column.keep[1] * scale) // step, whole.shape[1])
-        y, x = row.start * scale // step, column.start * scale // step
+    steps = ((1, 1), (form.chroma_x, form.chroma_y), (form.chroma_x, form.chroma_y))
+    for (across, down), whole, part in zip(steps, target, tile, strict=True):
+        top, left = row.keep[0] * scale // down, column.keep[0] * scale // across
+        # the picture's end is rounded up to whole chroma samples
+        bottom = min(_whole(row.keep[1] * scale, form.chroma_y) // down, whole.shape[0])
+        right = min(_whole(column.keep[1] * scale, form.chroma_x) // across, whole.shape[1])
+        y, x = row.start * scale // down, column.start * scale // across
         if bottom > top and right > left:
             whole[top:bottom, left:right] = part[top - y : bottom - y, left - x : right - x]

@@ -13,7 +13,7 @@ from vsr.inference.checked import CheckedEngine, Way
 from vsr.inference.models import Model, in_fp32
 from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller
 from vsr.media.colour import Colour
-from vsr.media.frame import YUV420, Frame, Planes
+from vsr.media.frame import YUV420, Frame, PlaneFormat, Planes
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,6 +49,7 @@ class Upscaler:
         size: tuple[int, int],
         batch: int = 1,
         patient: bool = False,
+        planes: PlaneFormat = YUV420,
     ) -> None:
         """`patient`: an engine that fails while it runs is replaced, though that may take minutes.
 
@@ -57,9 +58,10 @@ class Upscaler:
         """
         self.model = model
         self.size = size
-        self.out_size = YUV420.output(*size, model.scale)
+        self.out_size = planes.output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
         self._colour, self._batch, self._patient = colour, batch, patient
+        self._planes = planes
         self._forms = _forms(model, backend)
         self._engine: CheckedEngine | None = self._fitting()
         self._tickets: deque[tuple[_Job, Span, Span, Ticket]] = deque()
@@ -68,11 +70,14 @@ class Upscaler:
         """An engine that fits the device's memory: of smaller batches, then of smaller tiles."""
         size = (self.plan.width, self.plan.height)
         ways = [
-            Way(_name(on, form), partial(on.compile, form.graph(self._colour), size, self._batch))
+            Way(
+                _name(on, form),
+                partial(on.compile, form.graph(self._colour, self._planes), size, self._batch),
+            )
             for on, form in self._forms
         ]
         try:
-            engine = CheckedEngine(ways, self.model.scale)
+            engine = CheckedEngine(ways, self.model.scale, self._planes.bits)
         except OutOfMemoryError as exc:
             if not self._shrink():
                 raise
@@ -128,8 +133,8 @@ class Upscaler:
         if (width, height) != self.size:  # no engine's fault, and none could do it
             wanted = "x".join(map(str, self.size))
             raise BackendError(f"a luma plane of {width}x{height}, and not of {wanted}")
-        if frame.format != YUV420:
-            raise BackendError(f"a frame of {frame.format}; engines read 8-bit 4:2:0 only")
+        if frame.format != self._planes:
+            raise BackendError(f"a frame of {frame.format} for an engine of {self._planes}")
         return _Job(frame, self.tiles)
 
     def _ready(self, order: deque[_Job | T]) -> Iterator[Frame | T]:
@@ -185,12 +190,13 @@ class Upscaler:
             self._engine = self._fitting()
         job.waiting, job.planes = self.tiles, None
         frame = job.frame
-        whole = padded(frame.planes, *self.plan.pad)
+        whole = padded(frame.planes, *self.plan.pad, self._planes)
+        tile_size = (self.plan.width, self.plan.height)
         for row in self.plan.rows:
             for column in self.plan.columns:
                 while len(self._tickets) >= self._engine.slots:
                     self._collect()
-                tile = cut(whole, column.start, row.start, self.plan.width, self.plan.height)
+                tile = cut(whole, (column.start, row.start), tile_size, self._planes)
                 ticket = self._engine.submit(tile)
                 if not frame.stamps.infer_start:
                     frame.stamps.infer_start = ticket.started
@@ -207,7 +213,7 @@ class Upscaler:
             return
         if job.planes is None:
             job.planes = empty(*self.out_size, job.frame.format)
-        paste(job.planes, planes, column, row, self.model.scale)
+        paste(job.planes, planes, column, row, self.model.scale, self._planes)
 
 
 def _forms(model: Model, backend: Backend) -> list[tuple[Backend, Model]]:

@@ -15,6 +15,8 @@ UNSPECIFIED: Final = 2
 _BT709: Final = 1
 _SMPTE170M: Final = 6
 
+RGB: Final = 0
+"""Matrix code of pictures that are R'G'B'; their planes are G, B and R (H.273 table 4)."""
 # matrix code -> (Kr, Kb); H.273 table 4
 LUMA_WEIGHTS: Final[dict[int, tuple[float, float]]] = {
     1: (0.2126, 0.0722),  # BT.709
@@ -57,7 +59,14 @@ class Colour:
 
 
 def code_from_rgb(colour: Colour, bits: int) -> tuple[Array, Array]:
-    """(matrix [3, 3], offset [3]): YUV code values of R'G'B' in 0..1 (H.273 section 8.3)."""
+    """(matrix [3, 3], offset [3]): code values of R'G'B' in 0..1 (H.273 section 8.3).
+
+    Rows are Y, U and V; with matrix 0, G, B and R.
+    """
+    if colour.matrix == RGB:
+        planes = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+        gain, offset = code_scale(colour, bits)
+        return gain[:, None] * planes, offset
     kr, kb = LUMA_WEIGHTS[colour.matrix]
     kg = 1 - kr - kb
     yuv = np.array(
@@ -72,8 +81,11 @@ def code_from_rgb(colour: Colour, bits: int) -> tuple[Array, Array]:
 
 
 def code_scale(colour: Colour, bits: int) -> tuple[Array, Array]:
-    """Gain and offset from Y in 0..1, U and V in -0.5..0.5 to code values."""
+    """Gain and offset from Y in 0..1, U and V in -0.5..0.5 (RGB: all in 0..1) to code values."""
     step, top, middle = 2.0 ** (bits - 8), 2.0**bits - 1, 2.0 ** (bits - 1)
+    if colour.matrix == RGB:
+        gain, low = (top, 0.0) if colour.full_range else (219.0 * step, 16.0 * step)
+        return np.full(3, gain), np.full(3, low)
     if colour.full_range:
         return np.array([top, top, top]), np.array([0.0, middle, middle])
     return step * np.array([219.0, 224.0, 224.0]), np.array([16 * step, middle, middle])

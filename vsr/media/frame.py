@@ -7,18 +7,22 @@ import re
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from time import perf_counter
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import av
 import numpy as np
 import numpy.typing as npt
 
-from vsr.media.colour import Colour
+from vsr.errors import UsageError
+from vsr.media.colour import RANGE_FULL, Colour
 
-Plane = npt.NDArray[np.uint8]
-"""One picture plane, uint8 [height, width]."""
+Plane = npt.NDArray[np.unsignedinteger[Any]]
+"""One picture plane, [height, width]: uint8, or uint16 above 8 bits."""
 Planes = tuple[Plane, Plane, Plane]
-"""Y, U and V; in 4:2:0 the chroma planes are ceil(height/2) x ceil(width/2)."""
+"""Y, U and V; in 4:2:0 the chroma planes are ceil(height/2) x ceil(width/2).
+
+In RGB (matrix 0), G, B and R.
+"""
 
 PIXEL_FORMAT: Final = "yuv420p"
 """What the engine reads and writes; other formats are converted by `planes_of`."""
@@ -43,6 +47,11 @@ class PlaneFormat:
     def __str__(self) -> str:
         return f"{self.bits} bits, chroma 1/{self.chroma_x} x 1/{self.chroma_y}"
 
+    @property
+    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
+        """Of a plane's samples."""
+        return np.dtype(np.uint8) if self.bits == 8 else np.dtype(np.uint16)
+
     def chroma(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of a chroma plane of a picture of that size, rounded up."""
         return -(-width // self.chroma_x), -(-height // self.chroma_y)
@@ -58,7 +67,7 @@ class PlaneFormat:
 
 
 YUV420: Final = PlaneFormat()
-"""8-bit 4:2:0, the only format that engines read and write."""
+"""8-bit 4:2:0: what files and streams are read and written in."""
 
 
 @dataclass(slots=True)
@@ -94,6 +103,8 @@ class Frame:
     duration: int
     """In units of `time_base`, 0 when the source does not say."""
     format: PlaneFormat = YUV420
+    colour: Colour = field(default_factory=Colour)
+    """What the planes' codes mean."""
     stamps: Stamps = field(default_factory=Stamps)
     rung: str = ""
     """The model that made this frame; empty before the upscaler."""
@@ -105,6 +116,21 @@ class Frame:
         """Presentation time in seconds."""
         return float(self.pts * self.time_base)
 
+    def to_rgb(self) -> npt.NDArray[np.uint8]:
+        """R'G'B' uint8 [height, width, 3] in full range, by swscale; a copy.
+
+        Raises UsageError for planes that are not 8-bit 4:2:0.
+        """
+        if self.format != YUV420:
+            raise UsageError(f"a frame of {self.format} cannot be converted to RGB yet")
+        matrix = _SWSCALE_MATRIX[self.colour.matrix]
+        picture = picture_of(self).reformat(
+            format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
+            src_color_range=self.colour.range_code, dst_color_range=RANGE_FULL,
+            interpolation="BICUBIC",
+        )  # fmt: skip
+        return cast(npt.NDArray[np.uint8], picture.to_ndarray())
+
     def bare(self) -> "Frame":
         """The same moment without its picture, for those who count."""
         return replace(self, planes=(_NO_PLANE,) * 3)
@@ -112,6 +138,11 @@ class Frame:
     def with_planes(self, planes: Planes, rung: str) -> "Frame":
         """The same moment with another picture."""
         return replace(self, planes=planes, rung=rung)
+
+
+def as_bytes(plane: Plane) -> npt.NDArray[np.uint8]:
+    """The same memory as bytes, [height, width * bytes per sample], without a copy."""
+    return plane.view(np.uint8)
 
 
 def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:

@@ -180,6 +180,7 @@ class Source:
             index=self._index,
             pts=self._monotonic(picture),
             time_base=info.time_base,
+            colour=info.colour,
             # a last frame of no length would be cut off by MP4 readers
             duration=picture.duration or info.step,
             stamps=self._stamps(picture.opaque or latest),

@@ -7,18 +7,22 @@ every backend. Shapes are fixed when the graph is built, or left free for an eng
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from vsr.errors import ModelError
-from vsr.media.colour import Colour, code_from_rgb, code_scale
+from vsr.media.colour import RGB, Colour, code_from_rgb, code_scale
 from vsr.media.frame import YUV420, PlaneFormat
+from vsr.network.nodes import NodeBuilder
 from vsr.network.onnx_inputs import OPSET, inlinable, sole_input
-from vsr.network.resampling import REACH, Array, enlarging_kernel
+
+_CHROMA: Final = frozenset({(1, 1), (2, 2)})
+"""Luma columns and rows per chroma sample that the graph can be built for."""
+_LUMA_OF_RGB: Final = Colour(matrix=6, full_range=True)
+"""The luma that networks on luma are trained on: BT.601's, in full range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,66 +34,6 @@ class NetworkFacts:
     """`y`: one channel of full-range luma; `rgb`: three."""
     value_max: float = 1.0
     """The network reads and writes 0..value_max."""
-
-
-class _Builder:
-    """Collects nodes and constants; every helper returns the name of its result."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
-        name = f"const_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def node(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        name = output or f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
-        return name
-
-    def split(self, x: str, parts: int, axis: int) -> list[str]:
-        names = [f"split_{len(self.nodes)}_{k}" for k in range(parts)]
-        sizes = self.constant([1] * parts, np.int64)
-        self.nodes.append(helper.make_node("Split", [x, sizes], names, axis=axis))
-        return names
-
-    def pad_edge(self, x: str, top: int, left: int, bottom: int, right: int) -> str:
-        if not any((top, left, bottom, right)):
-            return x
-        pads = self.constant([0, 0, top, left, 0, 0, bottom, right], np.int64)
-        return self.node("Pad", x, pads, mode="edge")
-
-    def crop(self, x: str, height: int, width: int) -> str:
-        ends = self.constant([height, width], np.int64)
-        starts, axes = self.constant([0, 0], np.int64), self.constant([2, 3], np.int64)
-        return self.node("Slice", x, starts, ends, axes)
-
-    def convolve(self, x: str, kernel: Array, bias: Array | None = None, **kw: Any) -> str:
-        inputs = [x, self.constant(kernel)] + ([] if bias is None else [self.constant(bias)])
-        return self.node("Conv", *inputs, **kw)
-
-    def enlarge(
-        self, x: str, factor: tuple[int, int], offset: tuple[float, float], planes: int = 1
-    ) -> str:
-        """Cubic enlargement of each of `planes` channels by (rows, columns), edges repeated."""
-        kernel = np.tile(enlarging_kernel(*factor, *offset), (planes, 1, 1, 1))
-        y = self.convolve(self.pad_edge(x, *[REACH] * 4), kernel, group=planes)
-        return self.interleave(y, *factor)
-
-    def interleave(self, x: str, rows: int, columns: int) -> str:
-        """[N, C*rows*columns, H, W] -> [N, C, rows*H, columns*W]."""
-        if rows == columns:
-            return self.node("DepthToSpace", x, blocksize=rows, mode="CRD") if rows > 1 else x
-        raise ModelError(f"chroma enlarged {rows}x{columns} is not supported yet")
-
-    def to_codes(self, x: str, output: str, bits: int) -> None:
-        """Round to the nearest code value and leave the graph (Cast alone truncates)."""
-        half = self.node("Add", x, self.constant(0.5))
-        low, high = self.constant(0.0), self.constant(2.0**bits - 1)
-        whole = self.node("Floor", self.node("Clip", half, low, high))
-        self.node("Cast", whole, output=output, to=TensorProto.UINT8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,11 +56,11 @@ class _Plan:
         p = self.planes
         return self.size is None or (self.size[0] % p.chroma_x, self.size[1] % p.chroma_y) == (0, 0)
 
-    def cut_to_luma(self, b: _Builder, x: str) -> str:
+    def cut_to_luma(self, b: NodeBuilder, x: str) -> str:
         """A plane made of whole chroma samples, cut to the LR luma's size."""
         return x if self.chroma_is_whole or not self.size else b.crop(x, *self.size[::-1])
 
-    def repeat_edge(self, b: _Builder, x: str) -> str:
+    def repeat_edge(self, b: NodeBuilder, x: str) -> str:
         """The enlarged picture, grown to whole chroma samples."""
         if self.chroma_is_whole or not self.size:
             return x
@@ -124,7 +68,7 @@ class _Plan:
         down, right = height - self.size[1] * self.scale, width - self.size[0] * self.scale
         return b.pad_edge(x, 0, 0, down, right)
 
-    def cut_to_chroma(self, b: _Builder, x: str) -> str:
+    def cut_to_chroma(self, b: NodeBuilder, x: str) -> str:
         """An enlarged chroma plane, cut to the size that goes with the output's luma."""
         if self.chroma_is_whole or not self.size:
             return x
@@ -160,23 +104,26 @@ class PlaneGraph:
         """The serialized planes-to-planes graph for pictures of `size` (width, height).
 
         Inputs y uint8 [N, 1, H, W], u and v uint8 [N, 1, H/2, W/2] (rounded up); outputs the same
-        at `scale` times the size. None leaves the size (which must then be even) or the batch
-        free. The network is inlined; its input and output keep their dtype.
+        at `scale` times the size. Above 8 bits every plane is byte pairs, uint8 [N, 1, H, W, 2].
+        None leaves the size (which must then be even) or the batch free. The network is inlined;
+        its input and output keep their dtype. RGB (matrix 0) is full planes G, B, R in y, u, v.
         """
-        if self.planes != YUV420:
-            raise ModelError("only 8-bit 4:2:0 planes are supported yet")
+        if (self.planes.chroma_x, self.planes.chroma_y) not in _CHROMA:
+            raise ModelError(f"planes of {self.planes} are not supported yet")
         plan = _Plan(size=size, planes=self.planes, facts=self.facts, colour=self.colour)
-        b = _Builder()
+        b = NodeBuilder()
         inputs = ("y", "u", "v")
-        y, u, v = (b.node("Cast", name, to=TensorProto.FLOAT) for name in inputs)
+        y, u, v = (b.from_codes(name, self.planes.bits) for name in inputs)
         uv = b.node("Concat", u, v, axis=1)
-        wrap = _wrap_luma if self.facts.colour == "y" else _wrap_rgb
+        wrap = _wrap_rgb
+        if self.facts.colour == "y":
+            wrap = _wrap_luma_of_rgb if self.colour.matrix == RGB else _wrap_luma
         plain = inlinable(self.network)
         wrap(b, plain, plan, y, uv)
         return _assemble(b, plain, plan, batch).SerializeToString()
 
 
-def _wrap_luma(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
+def _wrap_luma(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
     """The network on luma, cubic interpolation on chroma."""
     gain, offset = code_scale(plan.colour, plan.planes.bits)
     unit = gain[0] / plan.facts.value_max
@@ -192,7 +139,29 @@ def _wrap_luma(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: s
         b.to_codes(plane, name, plan.planes.bits)
 
 
-def _wrap_rgb(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
+def _wrap_luma_of_rgb(
+    b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str
+) -> None:
+    """RGB -> luma and colour differences, enlarged as in `_wrap_luma` -> RGB."""
+    matrix, offset = code_from_rgb(plan.colour, plan.planes.bits)
+    luma, _ = code_from_rgb(_LUMA_OF_RGB, 8)
+    to_luma = luma / 255 @ np.linalg.inv(matrix)  # Y in 0..1, U and V in -0.5..0.5
+    codes = b.node("Concat", y, uv, axis=1)
+    yuv = b.convolve(codes, to_luma[:, :, None, None], -to_luma @ offset)
+    only, *chroma = b.split(yuv, 3, 1)
+    top = plan.facts.value_max
+    large = _run_network(b, network, b.node("Mul", only, b.constant(top)))
+    large = b.node("Mul", large, b.constant(1 / top))
+    s = plan.scale
+    both = b.node("Concat", *chroma, axis=1)
+    fine = b.enlarge(both, (s, s), plan.chroma_offset(s), planes=2)
+    back = np.linalg.inv(to_luma)[:, :, None, None]
+    result = b.convolve(b.node("Concat", large, fine, axis=1), back, offset)
+    for plane, name in zip(b.split(result, 3, 1), ("y_out", "u_out", "v_out"), strict=True):
+        b.to_codes(plane, name, plan.planes.bits)
+
+
+def _wrap_rgb(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
     """Chroma to luma size, YUV -> RGB, the network, RGB -> YUV, chroma back to its size."""
     p = plan.planes
     matrix, offset = code_from_rgb(plan.colour, p.bits)
@@ -210,12 +179,14 @@ def _wrap_rgb(b: _Builder, network: onnx.ModelProto, plan: _Plan, y: str, uv: st
     # rows averaged in pairs, columns [1 2 1]/4 around every second one: same siting as above
     small = np.outer([0.5, 0.5], [0.25, 0.5, 0.25])[None, None]
     for plane, name in zip(chroma, ("u_out", "v_out"), strict=True):
-        padded = b.pad_edge(plane, 0, 1, 0, 0)
-        coarse = b.convolve(padded, small, strides=[p.chroma_y, p.chroma_x])
+        coarse = plane
+        if (p.chroma_x, p.chroma_y) != (1, 1):
+            padded = b.pad_edge(plane, 0, 1, 0, 0)
+            coarse = b.convolve(padded, small, strides=[p.chroma_y, p.chroma_x])
         b.to_codes(coarse, name, p.bits)
 
 
-def _run_network(b: _Builder, network: onnx.ModelProto, x: str) -> str:
+def _run_network(b: NodeBuilder, network: onnx.ModelProto, x: str) -> str:
     """Inline the network on tensor `x` and return its result, both float32 outside."""
     tensor = sole_input(network)
     wanted = tensor.type.tensor_type.elem_type
@@ -244,7 +215,7 @@ def _run_network(b: _Builder, network: onnx.ModelProto, x: str) -> str:
 
 
 def _assemble(
-    b: _Builder, network: onnx.ModelProto, plan: _Plan, batch: int | None
+    b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, batch: int | None
 ) -> onnx.ModelProto:
     sizes: list[tuple[str, int | str, int | str, int | str, int | str]]
     if plan.size is None:
@@ -253,9 +224,12 @@ def _assemble(
         out = plan.planes.output(*plan.size, plan.scale)
         both = (("", plan.size), ("_out", out))
         sizes = [(suffix, *size, *plan.planes.chroma(*size)) for suffix, size in both]
+    pair = [2] if plan.planes.bits > 8 else []
     tensors = {
         suffix: [
-            helper.make_tensor_value_info(name, TensorProto.UINT8, [batch or "N", 1, high, wide])
+            helper.make_tensor_value_info(
+                name, TensorProto.UINT8, [batch or "N", 1, high, wide, *pair]
+            )
             for name, wide, high in (
                 (f"y{suffix}", width, height),
                 (f"u{suffix}", chroma_w, chroma_h),
@@ -272,7 +246,7 @@ def _assemble(
 
 def bicubic_network(scale: int) -> onnx.ModelProto:
     """Bicubic enlargement (Keys, a = -0.5) as a network on luma: the comparison and fallback."""
-    b = _Builder()
+    b = NodeBuilder()
     offset = 0.5 / scale - 0.5
     result = b.enlarge("lr", (scale, scale), (offset, offset))
     b.node("Identity", result, output="sr")

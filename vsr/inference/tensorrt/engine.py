@@ -18,7 +18,7 @@ from vsr.errors import BackendError
 from vsr.inference.cuda import Cuda, DeviceBuffer, Event, Graph, PinnedBuffer, PinnedPool
 from vsr.inference.tensorrt.context import keep, new_context
 from vsr.inference.tensorrt.library import Library
-from vsr.media.frame import Plane, Planes, now
+from vsr.media.frame import Plane, Planes, as_bytes, now
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ def _aligned(n: int) -> int:
 
 @dataclass(frozen=True)
 class Block:
-    """Three planes of a batch in one piece of memory, each uint8 [batch, 1, height, width]."""
+    """Three planes of a batch in one piece of memory, each [batch, 1, height, width]."""
 
     shapes: tuple[tuple[int, int], ...]
-    """(height, width) of y, u and v."""
+    """(height, bytes of a row) of y, u and v."""
     batch: int
 
     def offset(self, plane: int, index: int = 0) -> int:
@@ -136,12 +136,13 @@ class TensorRtEngine:
             self._filling = _Batch(self._free_slot())
         batch = self._filling
         for k, plane in enumerate(planes):
-            if plane.shape != self._in.shapes[k]:
+            given = as_bytes(plane)
+            if given.shape != self._in.shapes[k]:
                 raise BackendError(
-                    f"a plane of {plane.shape} for an engine of {self._in.shapes[k]}"
+                    f"a plane of {given.shape} for an engine of {self._in.shapes[k]}"
                 )
             offset = self._in.offset(k, batch.taken)
-            np.copyto(batch.slot.pinned.array(plane.shape, np.uint8, offset), plane)
+            np.copyto(batch.slot.pinned.array(given.shape, np.uint8, offset), given)
         ticket = TensorRtTicket(self, batch, batch.taken)
         batch.taken += 1
         self._uncollected += 1
@@ -174,18 +175,22 @@ class TensorRtEngine:
         """The context's tensors, after it was told the size."""
         context = self._context
         width, height = size
-        shapes = [(height, width), *[(-(-height // 2), -(-width // 2))] * 2]
+        y, u, _ = (tuple(self._engine.get_tensor_profile_shape(n, 0)[1]) for n in _NAMES)
+        batch, pair = int(y[0]), y[4:]  # above 8 bits a sample is two bytes
+        chroma = (height, width) if u[2:4] == y[2:4] else (-(-height // 2), -(-width // 2))
+        shapes = [(batch, 1, *shape, *pair) for shape in ((height, width), chroma, chroma)]
         for name, shape in zip(_NAMES, shapes, strict=True):
-            batch = int(self._engine.get_tensor_profile_shape(name, 0)[1][0])
-            if not context.set_input_shape(name, (batch, 1, *shape)):
+            if not context.set_input_shape(name, shape):
                 raise self._library.failure(f"refuses pictures of {width}x{height}")
         if list(context.infer_shapes()):
             raise self._library.failure("does not know the size of its result")
         out = [tuple(context.get_tensor_shape(f"{name}_out")) for name in _NAMES]
-        return (
-            Block(tuple(shapes), batch),
-            Block(tuple((int(h), int(w)) for _, _, h, w in out), batch),
+        self._sample = np.dtype("<u2" if pair else np.uint8)
+        into, from_ = (
+            Block(tuple((int(h), int(w) * self._sample.itemsize) for _, _, h, w, *_ in s), batch)
+            for s in (shapes, out)
         )
+        return into, from_
 
     @property
     def _picture_out(self) -> int:
@@ -239,7 +244,7 @@ class TensorRtEngine:
             part = memory[begin : begin + height * width]
             source = slot.device_out.address + self._out.offset(k, index)
             self._cuda.copy_out(part.ctypes.data, source, part.nbytes, self._fetch)
-            planes.append(part.reshape(height, width))
+            planes.append(part.reshape(height, width).view(self._sample))
             begin += height * width
         return planes[0], planes[1], planes[2]
 
@@ -259,7 +264,7 @@ class TensorRtEngine:
 
     def _warm_up(self) -> None:
         """Run every slot, then capture TensorRT's launches as graphs; RTX does that itself."""
-        y, u, v = (np.full(shape, 128, np.uint8) for shape in self._in.shapes)
+        y, u, v = (np.full(s, 128, np.uint8).view(self._sample) for s in self._in.shapes)
         for _ in range(_WARM_UPS):
             tickets = [self.submit((y, u, v)) for _ in range(self.slots)]
             for ticket in tickets:

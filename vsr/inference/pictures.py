@@ -1,0 +1,182 @@
+"""An engine for single pictures: RGB arrays or Frames in, larger ones out."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, cast, overload, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from vsr.errors import UsageError
+from vsr.inference import models
+from vsr.inference.backend import Backend, load_backend
+from vsr.inference.models import Model
+from vsr.inference.upscaler import Upscaler
+from vsr.media.colour import RGB, Colour
+from vsr.media.frame import Frame, PlaneFormat
+
+RgbArray = npt.NDArray[np.unsignedinteger[Any]]
+"""R'G'B' [H, W, 3] or [N, H, W, 3]: uint8 in 0..255 or uint16 in 0..65535."""
+_RGB_COLOUR: Final = Colour(matrix=RGB, full_range=True)
+_ONCE: Final = Fraction(1)
+
+
+@runtime_checkable
+class DlpackArray(Protocol):
+    """Anything that lends its memory, such as a torch tensor."""
+
+    def __dlpack__(self, **_: Any) -> Any:
+        """See https://dmlc.github.io/dlpack/latest/python_spec.html."""
+        ...
+
+
+class PictureEngine:
+    """A network compiled for pictures of one size; made by `load_engine`.
+
+    Call it with a picture, from one thread at a time:
+
+    - R'G'B' as numpy uint8 or uint16 [H, W, 3], or [N, H, W, 3] for several: returns a new array of
+      the same dtype, `scale` times as high and wide.
+    - anything with `__dlpack__`, such as a torch tensor of that shape and dtype: returns a numpy
+      array (`torch.from_numpy` takes it without a copy). Memory of a GPU is copied to the host.
+    - a `Frame`: returns a `Frame` with the same time and colour.
+
+    Raises UsageError for another size, shape or dtype, BackendError when inference fails.
+    """
+
+    def __init__(self, model: Model, backend: Backend, size: tuple[int, int], batch: int) -> None:
+        self.model, self.backend, self.size = model, backend, size
+        self._batch = batch
+        self._upscalers: dict[tuple[Colour, PlaneFormat], Upscaler] = {}
+        self._open = True
+        self._upscaler(_RGB_COLOUR, _rgb_planes(np.dtype(np.uint8)))
+
+    @property
+    def scale(self) -> int:
+        """Enlargement of width and height."""
+        return self.model.scale
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        """(width, height) of an enlarged array."""
+        return self.size[0] * self.scale, self.size[1] * self.scale
+
+    @overload
+    def __call__(self, picture: Frame) -> Frame: ...
+
+    @overload
+    def __call__(self, picture: RgbArray | DlpackArray) -> RgbArray: ...
+
+    def __call__(self, picture: Frame | RgbArray | DlpackArray) -> Frame | RgbArray:
+        """The enlarged picture, see the class."""
+        if not self._open:
+            raise UsageError("this engine is closed: load it again")
+        if isinstance(picture, Frame):
+            self._check_size(picture.planes[0].shape)
+            (result,) = self._upscaler(picture.colour, picture.format).process([picture])
+            return result
+        array = _as_array(picture)
+        if array.ndim == 4:
+            return np.stack(list(self._rgb(array)))
+        (large,) = self._rgb(array[None])
+        return large
+
+    def close(self) -> None:
+        """Free the engine's memory; safe to call twice."""
+        self._upscalers.clear()
+        self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _rgb(self, pictures: RgbArray) -> Iterator[RgbArray]:
+        self._check_size(pictures.shape[1:3])
+        form = _rgb_planes(pictures.dtype)
+        frames = (_frame(picture, form, index) for index, picture in enumerate(pictures))
+        width, height = self.out_size
+        for large in self._upscaler(_RGB_COLOUR, form).process(frames):
+            green, blue, red = large.planes
+            yield np.stack([red, green, blue], axis=-1)[:height, :width]
+
+    def _upscaler(self, colour: Colour, form: PlaneFormat) -> Upscaler:
+        key = (colour, form)
+        if key not in self._upscalers:
+            self._upscalers[key] = Upscaler(
+                self.model, self.backend, colour, self.size, self._batch, patient=True, planes=form
+            )
+        return self._upscalers[key]
+
+    def _check_size(self, shape: Sequence[int]) -> None:
+        height, width = shape[0], shape[1]
+        if (width, height) != self.size:
+            wanted = "x".join(map(str, self.size))
+            raise UsageError(
+                f"a picture of {width}x{height} for an engine of {wanted}: load one of that size"
+            )
+
+
+def load_engine(
+    model: str = models.DEFAULT,
+    *,
+    scale: int | None = None,
+    size: tuple[int, int],
+    precision: str = "auto",
+    backend: str = "auto",
+    device: str | None = None,
+    batch: int = 1,
+) -> PictureEngine:
+    """Compile a network for pictures of `size` (width, height), as a context manager.
+
+    `with vsr.load_engine("dcscn", scale=2, size=(640, 360)) as engine: big = engine(rgb)`. `model`
+    is a name of `vsr models` or an .onnx file; the other options are those of `vsr run`. Loading
+    takes a second with OpenVINO and may take minutes with TensorRT, once for each size. Raises
+    UsageError, ModelError or BackendError.
+    """
+    if batch < 1:
+        raise UsageError(f"batch is {batch}: it must be 1 or more")
+    if min(size) < 1:
+        raise UsageError(f"size is {size[0]}x{size[1]}: both must be 1 or more")
+    runner = load_backend(backend, device)
+    return PictureEngine(models.find(model, scale, runner, precision), runner, size, batch)
+
+
+def _rgb_planes(dtype: np.dtype[Any]) -> PlaneFormat:
+    return PlaneFormat(bits=8 * dtype.itemsize, chroma_x=1, chroma_y=1)
+
+
+def _frame(picture: RgbArray, form: PlaneFormat, index: int) -> Frame:
+    red, green, blue = (np.ascontiguousarray(picture[..., k]) for k in range(3))
+    return Frame(
+        planes=(green, blue, red), index=index, pts=index, time_base=_ONCE, duration=1,
+        format=form, colour=_RGB_COLOUR,
+    )  # fmt: skip
+
+
+def _as_array(picture: object) -> RgbArray:
+    """The picture as an array of ours. Raises UsageError where it is none."""
+    array: npt.NDArray[Any]
+    if isinstance(picture, np.ndarray):
+        array = picture
+    elif isinstance(picture, DlpackArray):
+        try:
+            array = np.from_dlpack(picture, device="cpu")
+        except (BufferError, RuntimeError, TypeError, ValueError) as exc:
+            raise UsageError(f"this picture's memory cannot be read: {exc}") from exc
+    else:
+        raise UsageError(f"a {type(picture).__name__} is no picture: give an array or a Frame")
+    if array.ndim not in (3, 4) or array.shape[-1] != 3 or 0 in array.shape:
+        raise UsageError(f"an array of {array.shape} is no picture: [H, W, 3] or [N, H, W, 3] is")
+    if array.dtype not in (np.uint8, np.uint16):
+        raise UsageError(
+            f"an array of {array.dtype} is no picture: uint8 (0..255) or uint16 (0..65535) is"
+        )
+    return cast(RgbArray, array)

@@ -1,0 +1,91 @@
+"""Builds ONNX graphs node by node: the helpers that `vsr.network.graph` is written with."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from vsr.errors import ModelError
+from vsr.network.resampling import REACH, Array, enlarging_kernel
+
+
+class NodeBuilder:
+    """Collects nodes and constants; every helper returns the name of its result."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
+        name = f"const_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def node(self, op: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        name = output or f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def split(self, x: str, parts: int, axis: int) -> list[str]:
+        names = [f"split_{len(self.nodes)}_{k}" for k in range(parts)]
+        sizes = self.constant([1] * parts, np.int64)
+        self.nodes.append(helper.make_node("Split", [x, sizes], names, axis=axis))
+        return names
+
+    def pad_edge(self, x: str, top: int, left: int, bottom: int, right: int) -> str:
+        if not any((top, left, bottom, right)):
+            return x
+        pads = self.constant([0, 0, top, left, 0, 0, bottom, right], np.int64)
+        return self.node("Pad", x, pads, mode="edge")
+
+    def crop(self, x: str, height: int, width: int) -> str:
+        ends = self.constant([height, width], np.int64)
+        starts, axes = self.constant([0, 0], np.int64), self.constant([2, 3], np.int64)
+        return self.node("Slice", x, starts, ends, axes)
+
+    def convolve(self, x: str, kernel: Array, bias: Array | None = None, **kw: Any) -> str:
+        inputs = [x, self.constant(kernel)] + ([] if bias is None else [self.constant(bias)])
+        return self.node("Conv", *inputs, **kw)
+
+    def enlarge(
+        self, x: str, factor: tuple[int, int], offset: tuple[float, float], planes: int = 1
+    ) -> str:
+        """Cubic enlargement of each of `planes` channels by (rows, columns), edges repeated."""
+        if factor == (1, 1):
+            return x
+        kernel = np.tile(enlarging_kernel(*factor, *offset), (planes, 1, 1, 1))
+        y = self.convolve(self.pad_edge(x, *[REACH] * 4), kernel, group=planes)
+        return self.interleave(y, *factor)
+
+    def interleave(self, x: str, rows: int, columns: int) -> str:
+        """[N, C*rows*columns, H, W] -> [N, C, rows*H, columns*W]."""
+        if rows == columns:
+            return self.node("DepthToSpace", x, blocksize=rows, mode="CRD") if rows > 1 else x
+        raise ModelError(f"chroma enlarged {rows}x{columns} is not supported yet")
+
+    def from_codes(self, name: str, bits: int) -> str:
+        """An input's code values as float: bytes, or byte pairs [N, 1, H, W, 2] above 8 bits."""
+        codes = self.node("Cast", name, to=TensorProto.FLOAT)
+        if bits == 8:
+            return codes
+        last = self.constant([-1], np.int64)
+        low, high = (self.node("Squeeze", part, last) for part in self.split(codes, 2, -1))
+        return self.node("Add", low, self.node("Mul", high, self.constant(256.0)))
+
+    def to_codes(self, x: str, output: str, bits: int) -> None:
+        """Round to the nearest code value and leave the graph (Cast alone truncates).
+
+        Above 8 bits as little-endian byte pairs: no backend needs uint16.
+        """
+        half = self.node("Add", x, self.constant(0.5))
+        low, high = self.constant(0.0), self.constant(2.0**bits - 1)
+        whole = self.node("Floor", self.node("Clip", half, low, high))
+        if bits > 8:
+            upper = self.node("Floor", self.node("Mul", whole, self.constant(1 / 256)))
+            lower = self.node("Sub", whole, self.node("Mul", upper, self.constant(256.0)))
+            last = self.constant([-1], np.int64)
+            pair = [self.node("Unsqueeze", byte, last) for byte in (lower, upper)]
+            whole = self.node("Concat", *pair, axis=-1)
+        self.node("Cast", whole, output=output, to=TensorProto.UINT8)
