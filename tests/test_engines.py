@@ -21,17 +21,19 @@ from train.measure.evaluate import Enlarge, bicubic_method, enlarged_luma, evalu
 from train.measure.metrics import luma, psnr
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, DcscnConfig, Net, bicubic, build
-from train.ship.export import difference
+from train.ship.export import difference, summary
 from train.ship.imports import load_into, weights_from
+from train.ship.provenance import chains_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[1] / "engines"
 MANIFEST: dict[str, Any] = json.loads((ENGINES / "manifest.json").read_text(encoding="utf-8"))
+CHAINS = chains_of(ENGINES, MANIFEST["models"])
 KEYS = {
     "file", "sha256", "precision", "colour", "range", "receptive_field_radius", "parameters",
     "multadds_720p", "training", "psnr", "licence",
 }  # fmt: skip
-STAGE_KEYS = {"recipe", "step", "data", "precision", "command", "commit"}
+STAGE_KEYS = {"network", "scales", "recipe", "step", "data", "precision", "command", "commit"}
 TEST_SETS = {"set5", "set14", "bsd100", "urban100", "manga109"}
 
 BICUBIC = {2: 33.68, 3: 30.40, 4: 28.43}
@@ -83,7 +85,7 @@ def _nets(name: str, scale: int, entry: Entry) -> list[Net]:
 
 
 def test_manifest_names_its_schema_and_holds_networks() -> None:
-    assert MANIFEST["schema"] == "vsr-engines/2"
+    assert MANIFEST["schema"] == "vsr-engines/3"
     assert "c-dcscn" in MANIFEST["models"]
     assert {_network(name) for name in MANIFEST["models"]} <= set(NETS)
 
@@ -101,13 +103,9 @@ def test_engines_holds_no_code() -> None:
 
 def test_weights_of_others_are_never_shipped() -> None:
     """Not even to start from: the first stage of every training is one of this project."""
-    assert "imported" not in {
-        key
-        for entries in MANIFEST["models"].values()
-        for entry in entries.values()
-        for stage in entry["training"]
-        for key in stage
-    }
+    stages = [stage for chain in CHAINS.values() for _, stage in chain.stages]
+    assert stages
+    assert not [stage for stage in stages if "imported" in stage]
 
 
 @every_entry
@@ -129,8 +127,10 @@ def test_entry_is_complete_and_sensible(name: str, scale: int, entry: Entry) -> 
 
 @every_entry
 def test_entry_says_how_it_was_trained(name: str, scale: int, entry: Entry) -> None:
-    assert entry["training"]
-    for stage in entry["training"]:
+    chain = CHAINS[entry["file"]]  # there only where its SHA-256 is the manifest's
+    stages = [stage for _, stage in chain.stages]
+    assert entry["training"] == summary(ENGINES / entry["file"], stages)
+    for stage in stages:
         assert set(stage) >= STAGE_KEYS
         assert re.fullmatch(r"([0-9a-f]{12}\+?)?", stage["commit"])
         assert stage["recipe"]["name"]
@@ -138,7 +138,7 @@ def test_entry_says_how_it_was_trained(name: str, scale: int, entry: Entry) -> N
         folders = stage["data"]["folders"]
         assert folders and stage["data"]["images"] > 0
         assert not [f for f in folders if "/" in f or f.lower() in TEST_SETS]
-    last = entry["training"][-1]["recipe"].get("degradation", "bicubic")
+    last = stages[-1]["recipe"]["degradation"]
     assert last == ("stream" if name.endswith("-stream") else "bicubic")
 
 

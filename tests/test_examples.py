@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from tests.facts import contents
 from train.ship.cards import cards
+from train.ship.provenance import chains_of
 from vsr.cli.main import main
 from vsr.inference import models
 
@@ -61,4 +62,4 @@ def test_readme_names_every_command() -> None:
 
 def test_the_model_cards_are_the_manifests() -> None:
     page = (EXAMPLES.parent / "engines" / "README.md").read_text(encoding="utf-8")
-    assert page == cards(models.manifest())
+    assert page == cards(models.manifest(), chains_of(models.ENGINES, models.manifest()))

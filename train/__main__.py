@@ -94,6 +94,7 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 @click.option("--from", "start", type=File, help="Start from the weights of a checkpoint or ONNX.")
 @click.option("--vgg", type=File, help="VGG weights for the adversarial stage.")
 @click.option("--steps", type=_COUNT, help="Length; the recipe's phases scale along.")
+@click.option("--until", type=_COUNT, default=None, help="Stop at this step of the recipe's.")
 @click.option("--batch", type=_COUNT, help="Patches a step, over all processes.")
 @click.option("--patch", type=_COUNT, help="Side of a patch.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
@@ -118,6 +119,7 @@ def fit(
     start: Path | None,
     vgg: Path | None,
     steps: int | None,
+    until: int | None,
     changes: tuple[str, ...],
     validation: Path | None,
     every: int,
@@ -147,7 +149,7 @@ def fit(
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
-    trainer.command = _command_line()
+    trainer.command, trainer.until = _command_line(), until or 0
     if vgg is not None:
         trainer.features = VggFeatures.load(vgg, Adversary(**trainer.recipe.adversary))
     fabric, trainer.precision = _fabric(precision, trainer.net.scales), precision

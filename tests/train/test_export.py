@@ -30,6 +30,7 @@ from train.ship.export import (
     export_scale,
     to_onnx,
 )
+from train.ship.provenance import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]
@@ -141,10 +142,15 @@ def test_manifest_entry_states_what_was_exported(
 
 
 def test_manifest_entry_states_how_it_was_trained(exported: Callable[[str], Exported]) -> None:
-    [stage] = exported("carn-m").entry["training"]
+    made = exported("carn-m")
+    named = {"recipe": "ours", "steps": 5, "provenance": "carn-m/provenance.toml"}
+    assert made.entry["training"] == named
+    chain = read(made.path.parent)["x2.onnx"]
+    assert chain.sha256 == made.entry["sha256"]
+    [(name, stage)] = chain.stages
+    assert name == "carn-m-x2-ours"
     assert (stage["step"], stage["data"], stage["precision"]) == (5, DATA, "32-true")
     assert (stage["recipe"]["name"], stage["recipe"]["patch"]) == ("ours", TINY.patch)
-    assert set(stage) >= {"recipe", "step", "data", "precision", "commit"}
 
 
 def test_a_card_names_paper_training_and_figures(exported: Callable[[str], Exported]) -> None:
@@ -158,7 +164,8 @@ def test_a_card_names_paper_training_and_figures(exported: Callable[[str], Expor
 
 def test_weights_that_began_as_others_are_said_to_be(exported: Callable[[str], Exported]) -> None:
     made = exported("pcarn-m-l1")
-    assert [set(stage) >= {"imported"} for stage in made.entry["training"]] == [True, False]
+    stages = [stage for _, stage in read(made.path.parent)["x2.onnx"].stages]
+    assert [set(stage) >= {"imported"} for stage in stages] == [True, False]
     assert made.entry["licence"] != "Apache-2.0"
     assert "Weights of others; licence of the weights' authors." in made.card
     assert "x2: weights of others, from elsewhere.pth; then recipe `ours`" in made.card
@@ -182,11 +189,11 @@ def test_a_second_export_leaves_the_first_in_the_manifest(
     exported("c-dcscn-stream")
     engines = first.path.parents[1]
     manifest = json.loads((engines / "manifest.json").read_text("utf-8"))
-    assert manifest["schema"] == "vsr-engines/2"
+    assert manifest["schema"] == "vsr-engines/3"
     assert set(manifest["models"]) >= {"c-dcscn-stream", "carn-m"}
     assert manifest["models"]["carn-m"]["x2"] == first.entry
     files = {p.name for p in engines.rglob("*") if p.is_file()}  # and nothing half-written
-    assert files == {"manifest.json", "README.md", "x2.onnx", "x2.stream.onnx"}
+    assert files == {"manifest.json", "README.md", "x2.onnx", "x2.stream.onnx", "provenance.toml"}
 
 
 def test_weights_for_streams_stand_beside_those_of_the_same_network(

@@ -24,6 +24,7 @@ from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, Carn, CarnConfig, Net, build
 from train.ship.export import Target, difference, export_scale, to_onnx
 from train.ship.imports import import_public, load_into, start_from, weights_from
+from train.ship.provenance import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PCARNS = ["pcarn", "pcarn-l1", "pcarn-m", "pcarn-m-l1"]
@@ -63,7 +64,7 @@ def test_official_carn_m_is_exported_and_reaches_its_psnr_on_set5(
         score = evaluate(enlarge, data / "images/test/set5", scale, "rgb")
         assert score["psnr"] == pytest.approx(published, abs=0.02)
         assert str(file) in result.stdout
-    [stage] = _entries(tmp_path, "carn-m")["x4"]["training"]
+    [(_, stage)] = read(tmp_path / "carn-m")["x4.onnx"].stages
     assert stage["imported"] == "carn_m.pth"
     assert "Weights of others" in (tmp_path / "README.md").read_text("utf-8")
 
@@ -143,8 +144,9 @@ def test_import_writes_every_scale_of_pcarn_and_whose_weights_they_are(tmp_path:
     for file, scale in zip(files, (2, 3, 4), strict=True):
         twin = _direct("pcarn-m", public)
         assert difference(twin, scale, openvino_enlarge(file.read_bytes()), 9, 7) < 1e-5
+    for chain in read(tmp_path / "out/pcarn-m").values():
+        assert [stage["imported"] for _, stage in chain.stages] == ["PCARN-M.pth"]
     for entry in _entries(tmp_path / "out", "pcarn-m").values():
-        assert [stage["imported"] for stage in entry["training"]] == ["PCARN-M.pth"]
         assert entry["licence"] != "Apache-2.0"
     page = (tmp_path / "out/README.md").read_text("utf-8")
     assert "the mobile form. Weights of others" in page
@@ -174,7 +176,7 @@ def test_our_onnx_is_read_back_into_the_network_it_was_made_of(
         assert float((twin(x, scale) - net(x, scale)).abs().max()) < 1e-5
 
 
-def test_history_of_an_onnx_comes_from_its_manifest(
+def test_history_of_an_onnx_comes_from_the_provenance_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = [{"imported": "first.pth", "sha256": "0" * 64}]

@@ -1,12 +1,13 @@
 """Checkpoints: written whole or not at all, read without running code, able to rebuild themselves.
 
 A checkpoint is a dictionary: `schema`, `name` and `config` (the network), `recipe`, `data`,
-`history` (the trainings before this one), `precision`, `command`, `commit`, `step`, `net`,
-`average`, `optimiser`, `rule`.
+`history` (the trainings before this one), `precision`, `command`, `commit`, `step`, `moved`,
+`net`, `average`, `optimiser`, `rule`; older ones lack `moved`.
 """
 
+import json
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,13 @@ def as_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
 
 def stage(saved: dict[str, Any]) -> dict[str, Any]:
     """What the training of a checkpoint did, for the history of what follows it."""
-    return {key: saved[key] for key in ("recipe", "step", "data", "precision", "command", "commit")}
+    config = json.loads(json.dumps(saved["config"]))  # tuples as lists
+    scales = config.pop("scales")
+    usual = json.loads(json.dumps(asdict(NETS[saved["name"]]))) | saved["recipe"].get("network", {})
+    changes = {key: value for key, value in config.items() if value != usual.get(key)}
+    network = {"network": saved["name"], "scales": scales, "settings": changes}
+    done = {key: saved[key] for key in ("recipe", "step", "data", "precision", "command", "commit")}
+    return {**network, **done, "moved": saved.get("moved", [])}
 
 
 def rebuilt(saved: dict[str, Any]) -> Net:

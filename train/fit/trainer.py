@@ -55,6 +55,10 @@ class Trainer:
     """The command line that started it, paths cut to their last name."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """Earlier trainings that these weights went through, oldest first."""
+    moved: list[list[int]] = field(default_factory=list)
+    """[step, steps] of every resumption that moved the recipe's end: where, and what it was."""
+    until: int = 0
+    """A step before the recipe's end to stop at; 0 for none."""
     critic: Discriminators | None = None
     critic_optimiser: torch.optim.Optimizer | None = None
     features: VggFeatures | None = None
@@ -104,6 +108,9 @@ class Trainer:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.rule, self.step = Plateau(**saved["rule"]), saved["step"]
         self.data, self.history = saved["data"], saved["history"]
+        self.moved = saved.get("moved", [])
+        if recipe.steps != saved["recipe"]["steps"]:
+            self.moved = [*self.moved, [self.step, saved["recipe"]["steps"]]]
         if self.critic is not None and self.critic_optimiser is not None:
             self.critic.load_state_dict(saved["critic"])
             self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
@@ -118,6 +125,7 @@ class Trainer:
             "precision": self.precision,
             "command": self.command,
             "commit": commit(),
+            "moved": self.moved,
         }
 
     def save(self, path: Path) -> None:
@@ -143,9 +151,9 @@ class Trainer:
         return self.rule.rate if plateau else self.recipe.rate_at(self.step)
 
     def done(self) -> bool:
-        """Whether the recipe has come to its end."""
+        """Whether the recipe has come to its end, or to the step to stop at."""
         ended = self.recipe.schedule == "plateau" and self.rule.rate < self.recipe.stop_rate
-        return ended or self.step >= self.recipe.steps
+        return ended or self.step >= min(self.until or self.recipe.steps, self.recipe.steps)
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

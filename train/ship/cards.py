@@ -1,7 +1,11 @@
 """`engines/manifest.json` -> `engines/README.md`: a card per network, whose figures never drift."""
 
-from typing import Any
+from typing import Any, Final
 
+from train.ship.provenance import Chain
+
+LICENCE: Final = "Apache-2.0"
+"""Of weights that this project trained."""
 HEAD = """\
 # Engines
 
@@ -41,14 +45,19 @@ PAPERS = {
 }
 
 
-def cards(models: dict[str, Any]) -> str:
-    """The page for the `models` of a manifest."""
-    return "\n".join([HEAD, *(_card(name, entry) for name, entry in sorted(models.items()))])
+def cards(models: dict[str, Any], chains: dict[str, Chain]) -> str:
+    """The page for the `models` of a manifest and the trainings of their files."""
+    made = (_card(name, entry, chains) for name, entry in sorted(models.items()))
+    return "\n".join([HEAD, *made])
 
 
-def _card(name: str, scales: dict[str, Any]) -> str:
+def _card(name: str, scales: dict[str, Any], chains: dict[str, Chain]) -> str:
     rows = [_row(key, entry) for key, entry in sorted(scales.items())]
-    notes = [_training(key, entry) for key, entry in sorted(scales.items())]
+    notes = [
+        _training(key, chains[entry["file"]])
+        for key, entry in sorted(scales.items())
+        if entry["file"] in chains
+    ]
     table = "| scale | parameters | MultAdds (720p out) | Set5 | Set14 | BSD100 |\n"
     table += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
     notes += [
@@ -97,9 +106,8 @@ def _origin(name: str, scales: dict[str, Any]) -> str:
     found = [PAPERS[network]] if network in PAPERS else []
     if network != name:
         found.append("For compressed video")
-    of_others = any("imported" in stage for e in scales.values() for stage in e["training"])
-    who = "Weights of others" if of_others else "Trained by this project"
     licence = next(iter(scales.values()))["licence"]
+    who = "Trained by this project" if licence == LICENCE else "Weights of others"
     return ". ".join([*found, f"{who}; licence {licence}."])
 
 
@@ -113,8 +121,8 @@ def _score(score: dict[str, Any] | None) -> str:
     return f"{score['psnr']:.2f} / {score['ssim']:.4f}" if score else ""
 
 
-def _training(key: str, entry: dict[str, Any]) -> str:
-    stages = [_stage(stage) for stage in entry["training"]]
+def _training(key: str, chain: Chain) -> str:
+    stages = [_stage(stage) for _, stage in chain.stages]
     return f"{key}: " + "; then ".join(stages) + "."
 
 

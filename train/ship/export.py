@@ -27,7 +27,8 @@ from train.measure.counting import multadds, parameters, receptive_field_radius
 from train.measure.evaluate import Enlarge, Method, evaluate
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
-from train.ship.cards import cards
+from train.ship import provenance
+from train.ship.cards import LICENCE, cards
 from train.ship.deploy import deploy
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,8 @@ for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscr
 OPSET: Final = 18
 TOLERANCE: Final = 1e-5
 """Largest difference between torch and the exported file, for values in 0..1."""
-LICENCE: Final = "Apache-2.0"
 LICENCE_OF_OTHERS: Final = "of the weights' authors"
-SCHEMA: Final = "vsr-engines/2"
+SCHEMA: Final = "vsr-engines/3"
 
 
 def channels(net: Net) -> int:
@@ -142,7 +142,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         "parameters": parameters(at_scale(deployed, scale)),
         "multadds_720p": multadds(deployed, scale),
         **_narrower(deployed, target.model),
-        "training": training,
+        "training": summary(path, training),
         "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
         "video": video_scores(enlarge, scale, net.colour, target.clips),
         "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
@@ -150,11 +150,22 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, model)  # only now: until its entry is there, vsr would call it damaged
+        provenance.enter(path.parent, path.name, entry["sha256"], training)
         _enter(target.engines, target.model, f"x{scale}", entry)
     except OSError as exc:
         raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
     log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
     return path
+
+
+def summary(path: Path, training: list[dict[str, Any]]) -> dict[str, Any]:
+    """Recipe and steps of all trainings, and the file beside the ONNX that says everything."""
+    recipes = [stage["recipe"]["name"] for stage in training if "recipe" in stage]
+    return {
+        "recipe": recipes[-1] if recipes else "",
+        "steps": sum(stage.get("step", 0) for stage in training),
+        "provenance": f"{path.parent.name}/{provenance.NAME}",
+    }
 
 
 def _narrower(net: Net, model: str) -> dict[str, Any]:
@@ -207,7 +218,8 @@ def write_manifest(engines: Path, content: dict[str, Any]) -> None:
     """Write `manifest.json`, and the model cards that say the same to people."""
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     write_file(engines / "manifest.json", text.encode())
-    write_file(engines / "README.md", cards(content["models"]).encode())
+    chains = provenance.chains_of(engines, content["models"])
+    write_file(engines / "README.md", cards(content["models"], chains).encode())
 
 
 def write_file(path: Path, data: bytes) -> None:

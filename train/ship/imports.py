@@ -7,7 +7,6 @@ rewrites are undone here: exact up to float rounding, so that training can go on
 """
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from train.fit.checkpoint import as_checkpoint, stage
 from train.fit.prune import fits, narrowed, widened, widths
 from train.nets import Carn, Dcscn, Net, build
 from train.nets.common import bias_of
+from train.ship import provenance
 from train.ship.export import Target, export_scale
 
 Weights = dict[str, Tensor]
@@ -35,7 +35,7 @@ def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
     Raises TrainError for a file that is damaged, holds code, or is of another network.
     """
     if path.suffix == ".onnx":
-        return _from_onnx(path, net), _manifest_history(path) or [_origin(path)]
+        return _from_onnx(path, net), _shipped_history(path) or [_origin(path)]
     saved = _load(path)
     if "average" in saved:
         saved = as_checkpoint(saved, path)
@@ -51,19 +51,12 @@ def _origin(path: Path) -> dict[str, Any]:
     return {"imported": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _manifest_history(path: Path) -> list[dict[str, Any]]:
-    """How a file of `engines/` was trained, out of the manifest that lists it."""
-    try:
-        text = (path.absolute().parents[1] / "manifest.json").read_text(encoding="utf-8")
-    except (OSError, IndexError):
+def _shipped_history(path: Path) -> list[dict[str, Any]]:
+    """How a file of `engines/` was trained, out of the `provenance.toml` beside it."""
+    chain = provenance.read(path.absolute().parent).get(path.name)
+    if chain is None or chain.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
         return []
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    for scales in json.loads(text)["models"].values():
-        for entry in scales.values():
-            if entry["sha256"] == digest:
-                history: list[dict[str, Any]] = entry["training"]
-                return history
-    return []
+    return [stage for _, stage in chain.stages]
 
 
 def import_public(path: Path, target: Target) -> list[Path]:

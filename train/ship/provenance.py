@@ -1,0 +1,202 @@
+"""`engines/<network>/provenance.toml`: how each network file was trained, stage by stage.
+
+The file names every training once under `stages`; `files` says which of them, oldest first, led to
+which ONNX, and its SHA-256. A stage holds what `fit` was told: network, scales, settings that are
+not the network's own, the recipe where it differs from `Recipe()`, the step it ended at, `moved`
+([step, steps]: up to that step the recipe's end was another), pictures, precision, command, commit,
+and a `note` that a person may write into the file: it is kept when a file is exported again.
+Weights of others are a stage of their own: `imported` (file name) and `sha256`.
+"""
+
+import json
+import re
+import shlex
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from train.errors import TrainError
+from train.files import written_whole
+from train.fit.recipe import Recipe, recipe_from, recipe_record
+from train.nets import NETS
+
+NAME: Final = "provenance.toml"
+SCHEMA: Final = "vsr-provenance/1"
+HEAD: Final = """\
+# How the networks in this folder were trained. Written by `python -m train export`; a `note` of
+# yours is kept. `python -m train reproduce MODEL --dry-run` prints the commands that repeat it.
+"""
+Stage = dict[str, Any]
+_EMPTY: Final[Stage] = {
+    "network": "", "scales": [], "settings": {}, "step": 0, "moved": [], "data": {},
+    "precision": "32-true", "commit": "", "command": "", "note": "",
+}  # fmt: skip
+"""Every key of a stage but `recipe`, in the order in which they are written."""
+_ALWAYS: Final = ("name", "steps", "batch", "patch", "rate", "seed")
+"""Settings of a recipe that are written even where they are the default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """The trainings that led to one file, oldest first."""
+
+    sha256: str
+    """Of the ONNX file."""
+    stages: tuple[tuple[str, Stage], ...]
+    """Names, unique in their folder, and what was done."""
+
+
+def completed(record: Stage) -> Stage:
+    """A training's record with every key that this version writes.
+
+    Checkpoints of before this format say network, scales and settings in their command alone.
+    Raises TrainError for a record that says them nowhere.
+    """
+    if "imported" in record:
+        return record
+    told = _from_command(record.get("command", "")) if "network" not in record else {}
+    if not {**told, **record}.get("network"):
+        raise TrainError(f"a stage names no network: {record.get('command', '')!r}")
+    recipe = recipe_from(record["recipe"], record["recipe"].get("name", "ours"))
+    found = {**_EMPTY, **told, **record, "recipe": recipe_record(recipe)}
+    plain: Stage = json.loads(json.dumps(found))  # tuples as lists
+    return plain
+
+
+def _from_command(command: str) -> Stage:
+    """Network, scales and settings of a `python -m train fit NAME --scale N --set K=V ...`."""
+    words = shlex.split(command)
+    if words[3:4] != ["fit"] or words[4:5][0] not in NETS:
+        return {}
+    values: dict[str, list[str]] = {}
+    option = ""
+    for word in words[5:]:
+        if word.startswith("--"):
+            option = word
+        else:
+            values.setdefault(option, []).append(word)
+    changes = (change.partition("=") for change in values.get("--set", []))
+    return {
+        "network": words[4],
+        "scales": list(map(int, values.get("--scale", []))) or list(NETS[words[4]].scales),
+        "settings": {key: json.loads(value) for key, _, value in changes},
+    }
+
+
+def read(folder: Path) -> dict[str, Chain]:
+    """{file name: chain} of a folder of networks; empty where it has no such file.
+
+    Raises TrainError for a damaged or foreign file.
+    """
+    path = folder / NAME
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise TrainError(f"{path} is damaged: {exc}") from exc
+    if content.get("schema") != SCHEMA:
+        raise TrainError(f"{path} is not of this version ({SCHEMA})")
+    try:
+        known = {name: completed(stage) for name, stage in content.get("stages", {}).items()}
+        return {
+            file: Chain(
+                sha256=entry["sha256"],
+                stages=tuple((name, known[name]) for name in entry["stages"]),
+            )
+            for file, entry in content["files"].items()
+        }
+    except (KeyError, TypeError, AttributeError, IndexError) as exc:
+        raise TrainError(f"{path} is incomplete: {exc!r}") from exc
+
+
+def chains_of(engines: Path, models: dict[str, Any]) -> dict[str, Chain]:
+    """{file of a manifest's entry: chain}, for those that have one and are still the same file."""
+    files = [entry for scales in models.values() for entry in scales.values()]
+    folders = {Path(entry["file"]).parent.name for entry in files}
+    known = {f"{name}/{file}": c for name in folders for file, c in read(engines / name).items()}
+    return {
+        entry["file"]: known[entry["file"]]
+        for entry in files
+        if entry["file"] in known and known[entry["file"]].sha256 == entry["sha256"]
+    }
+
+
+def enter(folder: Path, file: str, sha256: str, training: list[Stage]) -> None:
+    """Say in a folder's `provenance.toml` how `file` was trained; what else it says stays."""
+    chains = read(folder)
+    noted = {_identity(stage): stage for chain in chains.values() for _, stage in chain.stages}
+    stages = [completed(stage) for stage in training]
+    stages = [noted.get(_identity(stage), stage) for stage in stages]
+    found = {name: (chain.sha256, [s for _, s in chain.stages]) for name, chain in chains.items()}
+    write(folder, {**found, file: (sha256, stages)})
+
+
+def _identity(stage: Stage) -> str:
+    """Equal for two records of one training, though one may have been completed by hand."""
+    if "imported" in stage:
+        return str(stage["sha256"])
+    return json.dumps([stage["command"], stage["step"], stage["recipe"]["seed"]])
+
+
+def write(folder: Path, files: dict[str, tuple[str, list[Stage]]]) -> None:
+    """Write {file: (SHA-256, stages)} as a folder's `provenance.toml`."""
+    names: dict[str, str] = {}
+    stages: dict[str, Stage] = {}
+    lines = [HEAD, f'schema = "{SCHEMA}"', ""]
+    for file, (sha256, chain) in sorted(files.items()):
+        path, used = "", []
+        for stage in chain:
+            path += json.dumps(stage, sort_keys=True)  # the same stage after others is another
+            if path not in names:
+                names[path] = _unused(_name_of(stage), stages)
+                stages[names[path]] = stage
+            used.append(names[path])
+        lines += [f"[files.{_toml(file)}]", f"sha256 = {_toml(sha256)}"]
+        lines += [f"stages = {_toml(used)}", ""]
+    for name, stage in stages.items():
+        lines += [f"[stages.{name}]", *_lines(stage), ""]
+    with written_whole(folder / NAME) as out:
+        out.write("\n".join(lines).encode())
+
+
+def _name_of(stage: Stage) -> str:
+    if "imported" in stage:
+        return "imported"
+    scales = "".join(map(str, stage["scales"]))
+    return re.sub(r"[^\w-]", "-", f"{stage['network']}-x{scales}-{stage['recipe']['name']}")
+
+
+def _unused(name: str, taken: dict[str, Stage]) -> str:
+    numbered = (f"{name}-{n}" for n in range(2, len(taken) + 3))
+    return next(n for n in (name, *numbered) if n not in taken)
+
+
+def _lines(stage: Stage) -> list[str]:
+    """A stage as TOML: what is empty or as in `Recipe()` is left out."""
+    lines = [
+        f"{key} = {_toml(value)}"
+        for key, value in stage.items()
+        if key != "recipe" and (value not in ("", [], {}) or key == "commit")
+    ]
+    if "recipe" in stage:
+        plain = json.loads(json.dumps(recipe_record(Recipe())))
+        lines += [
+            f"recipe.{key} = {_toml(value)}"
+            for key, value in stage["recipe"].items()
+            if key in _ALWAYS or value != plain.get(key)
+        ]
+    return lines
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML; JSON's strings, numbers and booleans are TOML's."""
+    if isinstance(value, dict):
+        inside = ", ".join(f"{key} = {_toml(v)}" for key, v in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
