@@ -196,8 +196,15 @@ def is_native(pixel_format: str) -> bool:
 
 
 def picture_of(frame: Frame) -> av.VideoFrame:
-    """An encoder's view of a frame; shares memory with its (writable, contiguous) planes."""
-    picture = av.VideoFrame.from_dlpack(frame.planes, format=PIXEL_FORMAT)
+    """An encoder's view of a frame; shares memory with planes that are writable and contiguous.
+
+    Others, such as a decoder's, are copied: DLPack lends no read-only memory.
+    """
+    planes = tuple(
+        plane if plane.flags.writeable and plane.flags.c_contiguous else np.array(plane)
+        for plane in frame.planes
+    )
+    picture = av.VideoFrame.from_dlpack(planes, format=PIXEL_FORMAT)
     picture.pts, picture.time_base = frame.pts, frame.time_base
     picture.duration = frame.duration
     return picture

@@ -53,6 +53,7 @@ class Source:
         self._container = self._open()
         try:
             self.video = self._pick_video()
+            self._decode = True
             self._index = 0
             self._last_pts: int | None = None
             self._began = 0.0
@@ -105,6 +106,12 @@ class Source:
             yield item
             self._blocked += now() - ready
 
+    def other_packets(self) -> Iterator[Packet]:
+        """The packets of all streams but the video, in the order they were read; in place of
+        iterating, and without decoding."""
+        self._decode = False
+        return (item for item in chain(self._primed, self._items) if not isinstance(item, Frame))
+
     def _open(self) -> "av.container.InputContainer":
         return open_input(self.url, self.name)
 
@@ -146,10 +153,12 @@ class Source:
                 break
             self._clock.mend(packet)
             if packet.stream is self.video:
-                yield from self._decoded(packet)
+                if self._decode:
+                    yield from self._decoded(packet)
             elif packet.size:
                 yield packet
-        self._count_missing()
+        if self._decode:
+            self._count_missing()
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
         packet.opaque = (now(), self._blocked)  # comes back with the picture made of it

@@ -1,0 +1,215 @@
+"""Files frame by frame, for Python: read frames, enlarge them, write them."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vsr.errors import UsageError
+from vsr.inference import models
+from vsr.inference.backend import Backend, load_backend
+from vsr.inference.upscaler import Upscaler
+from vsr.media.colour import Colour
+from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.frame import Frame, PlaneFormat
+from vsr.media.info import VideoInfo
+from vsr.media.sink import Sink, check_target
+from vsr.media.source import Source
+from vsr.media.timestamps import Packet
+
+
+class Reader:
+    """The frames of a video, in presentation order; made by `frames`.
+
+    Iterate once, from one thread. Closes itself at the end; as a context manager, or by `close`,
+    before that. `info` is known at once.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._source = Source(path)
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size, rate, colour and other facts of the video stream."""
+        return self._source.info
+
+    @property
+    def lost(self) -> int:
+        """Frames of the file that are missing or cannot be decoded; complete after the end."""
+        return self._source.losses.lost
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._source.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        with closing(self._source):
+            for item in self._source:
+                if isinstance(item, Frame):
+                    yield item
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def frames(path: str | os.PathLike[str]) -> Reader:
+    """Open a video to read its frames: `for frame in vsr.frames("in.mp4")`.
+
+    A path or a URL. The planes of a frame are views of the decoder's memory and stay valid as long
+    as the frame is kept. Raises InputError when there is no video that can be decoded.
+    """
+    return Reader(os.fspath(path))
+
+
+def upscale_frames(
+    frames: Iterable[Frame],
+    *,
+    model: str = models.DEFAULT,
+    scale: int | None = None,
+    precision: str = "auto",
+    backend: str = "auto",
+    device: str | None = None,
+    batch: int = 1,
+) -> Iterator[Frame]:
+    """Enlarge frames lazily and in order, with their times and colours as they are.
+
+    A handful of frames are under way at once, whatever the length. An engine is compiled for the
+    first frame, and another one where size, format or colour change. The options are those of
+    `vsr run`. Raises UsageError, ModelError or BackendError; BackendError also on the way.
+    """
+    if batch < 1:
+        raise UsageError(f"batch is {batch}: it must be 1 or more")
+    runner = load_backend(backend, device)
+    network = models.find(model, scale, runner, precision)
+    return _upscaled(iter(frames), network, runner, batch)
+
+
+def _upscaled(
+    flow: Iterator[Frame], network: models.Model, runner: Backend, batch: int
+) -> Iterator[Frame]:
+    ahead = next(flow, None)
+    while ahead is not None:
+        size, form, colour = _kind(ahead)
+        upscaler = Upscaler(network, runner, colour, size, batch, patient=True, planes=form)
+        alike = _Alike(ahead, flow)
+        yield from upscaler.process(alike)
+        ahead = alike.next
+
+
+def _kind(frame: Frame) -> tuple[tuple[int, int], PlaneFormat, Colour]:
+    height, width = frame.planes[0].shape
+    return (width, height), frame.format, frame.colour
+
+
+class _Alike:
+    """The frames of one size, format and colour; `next` is the first that differs, at the end."""
+
+    def __init__(self, first: Frame, flow: Iterator[Frame]) -> None:
+        self._first, self._flow = first, flow
+        self.next: Frame | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield self._first
+        for frame in self._flow:
+            if _kind(frame) != _kind(self._first):
+                self.next = frame
+                return
+            yield frame
+
+
+class Writer:
+    """Frames -> a video file, with sound and everything else of another one.
+
+    `with vsr.Writer("out.mp4", like="in.mp4") as out: out.write(frame)`. The file is opened with
+    the first frame, whose size it gets, written beside its place and renamed by `close`; after an
+    error in the `with` block nothing is left of it. Use from one thread.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        like: str | os.PathLike[str] | Reader,
+        encoder: EncoderSettings | None = None,
+        copy: bool = True,
+        overwrite: bool = False,
+    ) -> None:
+        """`like` is a file, or what `frames` opened: rate, time base, pixel aspect and rotation are
+        its own, and with `copy` so are sound, subtitles, chapters and tags.
+
+        Raises UsageError or OutputError where the file cannot be written, InputError for `like`.
+        """
+        self.path = Path(path)
+        origin = like.path if isinstance(like, Reader) else os.fspath(like)
+        check_target(self.path, origin, overwrite)
+        self._encoder, self._copy = encoder or EncoderSettings(), copy
+        self._source = Source(origin)
+        self._packets = self._source.other_packets() if copy else iter(())
+        self._waiting: Packet | None = None
+        self._sink: Sink | None = None
+
+    def write(self, frame: Frame) -> None:
+        """Encode a frame, after the packets that play before it. Raises OutputError."""
+        if self._sink is None:
+            self._sink = self._opened(frame)
+        self._write_packets(frame.time)
+        self._sink.write(frame)
+
+    def close(self) -> None:
+        """Finish the file and put it in its place; without a frame there is none."""
+        if self._sink is not None:
+            self._write_packets(float("inf"))
+            self._sink.drain()
+            self._sink.close()
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            if self._sink is not None:
+                self._sink.__exit__(kind, error, trace)
+            self._source.close()
+
+    def _opened(self, frame: Frame) -> Sink:
+        height, width = frame.planes[0].shape
+        like: VideoFormat = self._source.info.enlarged((width, height))
+        passthrough = self._source.passthrough() if self._copy else None
+        return Sink(self.path, like, self._encoder, passthrough, self._source.offset())
+
+    def _write_packets(self, until: float) -> None:
+        """Copy the packets that begin before a time, in seconds."""
+        assert self._sink is not None
+        while True:
+            packet = self._waiting or next(self._packets, None)
+            self._waiting = packet
+            if packet is None or _begins(packet) > until:
+                return
+            self._sink.write(packet)
+            self._waiting = None
+
+
+def _begins(packet: Packet) -> float:
+    if packet.pts is None or packet.time_base is None:
+        return float("-inf")
+    return float(packet.pts * packet.time_base)
