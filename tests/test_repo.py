@@ -81,11 +81,6 @@ def test_nothing_is_printed_past_click_and_logging() -> None:
     assert calls == []
 
 
-def test_public_names_are_sorted_and_there() -> None:
-    assert vsr.__all__ == sorted(vsr.__all__)
-    assert [name for name in vsr.__all__ if not hasattr(vsr, name)] == []
-
-
 def test_importing_the_command_line_loads_no_heavy_library() -> None:
     code = "import vsr.cli.main, sys; heavy = {'torch', 'openvino', 'train'}"
     code += "; print(*sorted(heavy & set(sys.modules)))"

@@ -1,35 +1,92 @@
-"""Real-time super-resolution for video: `upscale()` is `vsr run`, `relay()` `vsr relay`."""
+"""Real-time super-resolution for video.
 
-from vsr.errors import (
-    BackendError,
-    InputError,
-    ModelError,
-    OutputError,
-    UsageError,
-    VsrError,
-)
-from vsr.files.job import Progress, upscale
-from vsr.live.input.ingest import IngestSettings
-from vsr.live.settings import RelaySettings
-from vsr.live.supervisor import relay
-from vsr.media.colour import Colour
-from vsr.media.frame import Frame
-from vsr.report.report import Report
+`upscale` is `vsr run`, `relay` is `vsr relay`; `frames`, `upscale_frames`, `Writer` and
+`load_engine` are their parts. Names are loaded when they are first used.
+"""
+
+from typing import TYPE_CHECKING
+
 from vsr.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from vsr.errors import (
+        BackendError,
+        InputError,
+        ModelError,
+        OutputError,
+        UsageError,
+        VsrError,
+    )
+    from vsr.files.frames import Reader, Writer, frames, upscale_frames
+    from vsr.files.job import Progress
+    from vsr.files.settings import RunSettings
+    from vsr.files.upscale import upscale
+    from vsr.inference.pictures import PictureEngine, load_engine
+    from vsr.live.input.ingest import IngestSettings
+    from vsr.live.settings import RelaySettings
+    from vsr.live.supervisor import relay
+    from vsr.media.colour import Colour
+    from vsr.media.encoder import EncoderSettings
+    from vsr.media.frame import Frame, PlaneFormat
+    from vsr.report.report import Report
 
 __all__ = [
     "BackendError",
     "Colour",
+    "EncoderSettings",
     "Frame",
     "IngestSettings",
     "InputError",
     "ModelError",
     "OutputError",
+    "PictureEngine",
+    "PlaneFormat",
     "Progress",
+    "Reader",
     "RelaySettings",
     "Report",
+    "RunSettings",
     "UsageError",
     "VsrError",
+    "Writer",
+    "frames",
+    "load_engine",
     "relay",
     "upscale",
+    "upscale_frames",
 ]
+
+_HOME = {
+    "vsr.errors": (
+        "BackendError", "InputError", "ModelError", "OutputError", "UsageError", "VsrError",
+    ),
+    "vsr.files.frames": ("Reader", "Writer", "frames", "upscale_frames"),
+    "vsr.files.job": ("Progress",),
+    "vsr.files.settings": ("RunSettings",),
+    "vsr.files.upscale": ("upscale",),
+    "vsr.inference.pictures": ("PictureEngine", "load_engine"),
+    "vsr.live.input.ingest": ("IngestSettings",),
+    "vsr.live.settings": ("RelaySettings",),
+    "vsr.live.supervisor": ("relay",),
+    "vsr.media.colour": ("Colour",),
+    "vsr.media.encoder": ("EncoderSettings",),
+    "vsr.media.frame": ("Frame", "PlaneFormat"),
+    "vsr.report.report": ("Report",),
+}  # fmt: skip
+"""Module -> public names in it."""
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name's module when the name is first used."""
+    from importlib import import_module
+
+    for module, names in _HOME.items():
+        if name in names:
+            value: object = getattr(import_module(module), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'vsr' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -11,7 +11,7 @@ from tests.clips import Clip, make_clip
 from tests.facts import contents
 from vsr.errors import InputError, OutputError, UsageError
 from vsr.files.frames import Writer, frames, upscale_frames
-from vsr.files.job import upscale
+from vsr.files.upscale import upscale
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
 

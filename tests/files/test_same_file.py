@@ -7,7 +7,7 @@ import pytest
 
 from tests.clips import Clip, make_clip
 from vsr.errors import UsageError
-from vsr.files.job import upscale
+from vsr.files.upscale import upscale
 from vsr.media.references import files_of, is_part_of
 
 

@@ -98,7 +98,8 @@ def run(
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
     from vsr.cli.progress import shower
-    from vsr.files.job import Job, Settings
+    from vsr.files.job import Job
+    from vsr.files.settings import RunSettings
     from vsr.inference import models
     from vsr.media.encoder import EncoderSettings
     from vsr.media.sink import part_path
@@ -109,7 +110,7 @@ def run(
     if next(names, None) is not None:
         raise click.UsageError("more than one INPUT and one OUTPUT given")
     start_logging(verbose, quiet)
-    settings = Settings(
+    settings = RunSettings(
         model=model or models.DEFAULT,
         scale=scale,
         precision=precision,

@@ -1,19 +1,18 @@
 """One whole job: a file upscaled into another, with its progress and its report."""
 
 import logging
-import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
 from vsr.files.pipeline import Slice, run
+from vsr.files.settings import RunSettings
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler
-from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame, now
 from vsr.media.sink import Sink, check_target
 from vsr.media.source import Source
@@ -55,29 +54,6 @@ class Progress:
         return max(0.0, (self.total - self.frames) / self.fps)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What to do; every field is one option of `vsr run`."""
-
-    model: str = models.DEFAULT
-    scale: int | None = None
-    """None: 2, or the scale of the .onnx file."""
-    precision: str = "auto"
-    """A key of `vsr.network.precision.PRECISIONS`, or what is best on the device."""
-    backend: str = "auto"
-    device: str | None = None
-    batch: int = 1
-    """Pictures that a GPU takes at once: for small ones, in files."""
-    encoder: EncoderSettings = field(default_factory=EncoderSettings)
-    start_frame: int = 0
-    """Number of the input's first frame to process."""
-    max_frames: int | None = None
-    """None: to the end."""
-    overwrite: bool = False
-    report: Path | None = None
-    """Where to write the latency ledger, .json or .csv."""
-
-
 class Job:
     """One run, from checked settings to a finished file. Make one per run."""
 
@@ -85,7 +61,7 @@ class Job:
         self,
         input_: str,
         output: Path,
-        settings: Settings,
+        settings: RunSettings,
         on_progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
@@ -218,49 +194,3 @@ class Job:
         report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
             self._on_progress(self._progress(report.frames_out, losses.lost, finished=True))
-
-
-def upscale(
-    input: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    model: str = models.DEFAULT,
-    scale: int | None = None,
-    precision: str = "auto",
-    backend: str = "auto",
-    device: str | None = None,
-    batch: int = 1,
-    codec: str | None = None,
-    crf: int | None = None,
-    preset: str | None = None,
-    encoder_options: Mapping[str, str] | None = None,
-    start_frame: int = 0,
-    max_frames: int | None = None,
-    overwrite: bool = False,
-    report: str | os.PathLike[str] | None = None,
-    on_progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None,
-) -> Report:
-    """Upscale a video file: `vsr.upscale("in.mp4", "out.mp4", model="carn-m")`.
-
-    The options are those of `vsr run`. `on_progress` is called on the calling thread after every
-    frame; setting `stop` ends the run early with a playable file. Returns the report; raises
-    VsrError with a one-line message, after which nothing is left under the output's name (but for
-    a report that cannot be written: the video is finished then, and the message says so).
-    """
-    settings = Settings(
-        model=model,
-        scale=scale,
-        precision=precision,
-        backend=backend,
-        device=device,
-        batch=batch,
-        encoder=EncoderSettings(
-            codec=codec, crf=crf, preset=preset, options=dict(encoder_options or {})
-        ),
-        start_frame=start_frame,
-        max_frames=max_frames,
-        overwrite=overwrite,
-        report=Path(report) if report else None,
-    )
-    return Job(os.fspath(input), Path(output), settings, on_progress, stop).run()

@@ -1,0 +1,84 @@
+"""The public names: all there, loaded when used, and the examples of docs/python.md run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vsr
+from tests.clips import Clip, make_clip
+from tests.facts import contents
+
+ROOT = Path(__file__).parents[1]
+LIGHT = "import vsr, sys; print(*(m for m in {} if m in sys.modules))"
+HEAVY = ["av", "numpy", "onnx", "openvino", "http.server", "prometheus_client", "click", "torch"]
+
+
+def test_public_names_are_sorted_and_all_there() -> None:
+    assert vsr.__all__ == sorted(vsr.__all__)
+    assert [name for name in vsr.__all__ if not hasattr(vsr, name)] == []
+    assert set(vsr.__all__) < set(dir(vsr))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'upscal'"):
+        vsr.upscal  # noqa: B018
+
+
+def test_importing_vsr_loads_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT.format(HEAVY)], cwd=ROOT, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == ""
+
+
+def test_the_examples_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_clip(tmp_path / "in.mp4", Clip(size=(64, 48), frames=6))
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    runnable = [block for block in blocks if not block.startswith("# not run here")]
+    assert len(runnable) == len(blocks) - 1 == 4
+    names: dict[str, object] = {}
+    for block in runnable:
+        exec(block, names)
+    assert capsys.readouterr().out.startswith("6 ")
+    by_hand = contents(tmp_path / "by_hand.mp4")
+    assert by_hand.packets[1] == contents(tmp_path / "in.mp4").packets[1]
+    assert (by_hand.frames, by_hand.size) == (6, (128, 96))
+    assert contents(tmp_path / "hevc.mkv").frames == 5
+    assert [names[n].shape for n in ("big", "deep", "many")] == [  # type: ignore[attr-defined]
+        (96, 128, 3), (96, 128, 3), (2, 96, 128, 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"max_frames": 0}, "max_frames is 0: it must be 1 or more"),
+        ({"batch": 0}, "batch is 0: it must be 1 or more"),
+        ({"start_frame": -1}, "start_frame is -1: it must be 0 or more"),
+        ({"scale": 0}, "scale is 0: it must be 1 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_usage_errors(wrong: dict[str, int], words: str) -> None:
+    with pytest.raises(vsr.UsageError, match=words):
+        vsr.upscale("in.mp4", "out.mp4", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(vsr.UsageError, match=words):
+        vsr.RunSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_keywords_win_over_settings() -> None:
+    from vsr.files.settings import with_options
+
+    encoder = vsr.EncoderSettings(codec="hevc", crf=30)
+    settings = vsr.RunSettings(model="carn-m", encoder=encoder)
+    changed = with_options(settings, model="dcscn", crf=20, encoder_options={"tune": "film"})
+    assert (changed.model, changed.encoder.codec) == ("dcscn", "hevc")
+    assert (changed.encoder.crf, changed.encoder.options) == (20, {"tune": "film"})
+    assert with_options(settings) == settings

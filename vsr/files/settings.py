@@ -1,0 +1,76 @@
+"""The settings of `vsr run`: one frozen dataclass, from options or from Python."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Final, TypedDict, Unpack
+
+from vsr.errors import UsageError
+from vsr.inference import models
+from vsr.media.encoder import EncoderSettings
+
+_LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What to do with one file; every field is an option of `vsr run`.
+
+    Raises UsageError for numbers that are out of range.
+    """
+
+    model: str = models.DEFAULT
+    scale: int | None = None
+    """None: 2, or the scale of the .onnx file."""
+    precision: str = "auto"
+    """A key of `vsr.network.precision.PRECISIONS`, or what is best on the device."""
+    backend: str = "auto"
+    device: str | None = None
+    batch: int = 1
+    """Pictures that a GPU takes at once: for small ones, in files."""
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    start_frame: int = 0
+    """Number of the input's first frame to process."""
+    max_frames: int | None = None
+    """None: to the end."""
+    overwrite: bool = False
+    report: Path | None = None
+    """Where to write the latency ledger, .json or .csv."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} is {value}: it must be {least} or more")
+
+
+class RunOptions(TypedDict, total=False):
+    """The settings as flat keywords; those of the encoder among them."""
+
+    model: str
+    scale: int | None
+    precision: str
+    backend: str
+    device: str | None
+    batch: int
+    codec: str | None
+    crf: int | None
+    preset: str | None
+    encoder_options: Mapping[str, str]
+    start_frame: int
+    max_frames: int | None
+    overwrite: bool
+    report: str | PathLike[str] | None
+
+
+def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSettings:
+    """The settings with some options changed. Raises UsageError for numbers out of range."""
+    changes: dict[str, object] = dict(options)
+    own = {"codec": "codec", "crf": "crf", "preset": "preset", "encoder_options": "options"}
+    encoder = {field: changes.pop(name) for name, field in own.items() if name in changes}
+    if encoder:
+        changes["encoder"] = replace(settings.encoder, **encoder)  # type: ignore[arg-type]
+    if changes.get("report") is not None:
+        changes["report"] = Path(str(changes["report"]))
+    return replace(settings, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,32 @@
+"""`vsr.upscale`: `vsr run` for Python."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Unpack
+
+from vsr.files.job import Job, Progress
+from vsr.files.settings import RunOptions, RunSettings, with_options
+from vsr.report.report import Report
+
+
+def upscale(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    settings: RunSettings | None = None,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+    **options: Unpack[RunOptions],
+) -> Report:
+    """Upscale a video file: `vsr.upscale("in.mp4", "out.mp4", model="carn-m")`.
+
+    What to do is said by `settings`, by keywords as `vsr run` has them, or by both: keywords win.
+    `on_progress` is called on the calling thread after every frame; setting `stop` ends the run
+    early with a playable file. Returns the report; raises VsrError with a one-line message, after
+    which nothing is left under the output's name (but for a report that cannot be written: the
+    video is finished then, and the message says so).
+    """
+    chosen = with_options(settings or RunSettings(), **options)
+    return Job(os.fspath(input), Path(output), chosen, on_progress, stop).run()
