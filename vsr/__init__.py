@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from vsr.files.settings import RunSettings
     from vsr.files.upscale import upscale
     from vsr.inference.pictures import PictureEngine, load_engine
-    from vsr.live.input.ingest import IngestSettings
-    from vsr.live.settings import RelaySettings
+    from vsr.live.settings import IngestSettings, RelaySettings
     from vsr.live.supervisor import relay
     from vsr.media.colour import Colour
     from vsr.media.encoder import EncoderSettings
@@ -65,8 +64,7 @@ _HOME = {
     "vsr.files.settings": ("RunSettings",),
     "vsr.files.upscale": ("upscale",),
     "vsr.inference.pictures": ("PictureEngine", "load_engine"),
-    "vsr.live.input.ingest": ("IngestSettings",),
-    "vsr.live.settings": ("RelaySettings",),
+    "vsr.live.settings": ("IngestSettings", "RelaySettings"),
     "vsr.live.supervisor": ("relay",),
     "vsr.media.colour": ("Colour",),
     "vsr.media.encoder": ("EncoderSettings",),

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
 from tests.streams import Marked, make_marked
-from vsr.cli.relay_config import read_config
+from vsr.cli.relay import relay
+from vsr.cli.relay_config import option_values, read_config
 from vsr.errors import InputError, UsageError
 from vsr.live.slate import Slate, darkened
 from vsr.media.colour import Colour
@@ -24,7 +26,7 @@ def _config(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_table_becomes_the_arguments_of_a_command_line(tmp_path: Path) -> None:
+def test_a_table_becomes_the_values_of_the_options(tmp_path: Path) -> None:
     path = _config(
         tmp_path,
         """
@@ -36,16 +38,45 @@ def test_a_table_becomes_the_arguments_of_a_command_line(tmp_path: Path) -> None
         loop = true
         realtime = false
         e = ["refs=1", "g=50"]
+        report = "left.json"
         [[relay]]
         input = "in.mp4"
         outputs = "out.flv"
         """,
     )
-    left = ["--max-latency=300", "--loop", "-e", "refs=1", "-e", "g=50", "--"]
-    assert read_config(path) == [
-        ("left", [*left, "rtmp://host/live/in", "rtmp://a/live/k", "-b.flv"]),
-        ("relay 2", ["--", "in.mp4", "out.flv"]),
-    ]
+    left, right = read_config(path)
+    assert (left.name, right.name) == ("left", "relay 2")
+    assert left.urls == ("rtmp://host/live/in", "rtmp://a/live/k", "-b.flv")
+    assert right.urls == ("in.mp4", "out.flv")
+    values, others = (option_values(relay, table.options) for table in (left, right))
+    told = {
+        "max_latency": 300, "loop": True, "options": {"refs": "1", "g": "50"},
+        "report": Path("left.json"),
+    }  # fmt: skip
+    default = {"max_latency": 500, "loop": False, "options": {}, "report": None}
+    assert {name: values[name] for name in told} == told
+    assert {name: others[name] for name in told} == default
+    assert values | told == others | told  # what is not given is as ever, such as:
+    assert (values["backend"], values["stream_timeout"], values["realtime"]) == ("auto", 5.0, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"crf": "x"}, "'x' is not a valid integer"),
+        ({"crf": 1.5}, "'1.5' is not a valid integer"),
+        ({"crf": True}, "it is text or a number"),
+        ({"crf": [1, 2]}, "it is one value"),
+        ({"max-latency": 10}, "10 is not in the range"),
+        ({"loop": "yes"}, "it is true or false"),
+        ({"e": ["refs"]}, "not of the form KEY=VALUE"),
+        ({"max_latency": 300}, "No such option"),
+    ],
+)
+def test_a_value_that_an_option_does_not_take(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(click.ClickException) as told:
+        option_values(relay, options)
+    assert words in told.value.format_message()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.rtmp import free_port, wait_for
 from tests.rtmp_peer import Peer, chunked, flv_of, messages_of, until
 from tests.streams import BITS, Marked, Publisher, make_marked
 from vsr.errors import InputError, UsageError
-from vsr.live.input.ingest import Ingest, IngestSettings
+from vsr.live.input.ingest import Ingest
 from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.input.rtmp.amf import ProtocolError, decode, encode
 from vsr.live.input.rtmp.chunks import (
@@ -42,6 +42,7 @@ from vsr.live.input.rtmp.connection import Wire
 from vsr.live.input.rtmp.server import RtmpListener
 from vsr.live.input.rtmp.session import Place, PublishedStream, RefusedError, negotiate
 from vsr.live.input.source import LiveSource
+from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame
 
 KEY = "s3cret-stream-key"

@@ -20,19 +20,16 @@ from vsr.errors import InputError, UsageError
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.common import Words
-from vsr.live.input.ingest import Ingest, IngestSettings, joined
+from vsr.live.input.ingest import Ingest, check_input, joined
 from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.controller import Ladder, LadderSettings
-from vsr.live.ladder.rung_models import Stage, Wanted
 from vsr.live.ladder.rungs import grey
-from vsr.live.settings import check_ingest, check_urls
-from vsr.media.colour import Colour
+from vsr.live.output.plan import check_outputs
+from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, Stamps, now
 
 FRAME = 1024
-STAGE = Stage(size=(64, 48), colour=Colour())
-WANTED = Wanted(names=("c-dcscn",), precision="fp32")
 
 
 def _frame(number: int, at: float | None = None) -> Frame:
@@ -436,10 +433,10 @@ def test_a_protocol_that_ffmpeg_lacks_is_refused_and_nobody_is_called() -> None:
         server.settimeout(0.2)
         place = f"127.0.0.1:{server.getsockname()[1]}/live/k3y"
         for scheme in ("rtmp", "rtmps", "rtsp", "http", "https", "tcp", "udp", "rtp"):
-            check_ingest(f"{scheme}://{place}", settings)
-        check_urls("in.flv", [f"{scheme}://{place}" for scheme in ("rtmp", "rtmps", "rtsp", "udp")])
+            check_input(f"{scheme}://{place}", settings)
+        check_outputs([f"{scheme}://{place}" for scheme in ("rtmp", "rtmps", "rtsp", "udp")])
         with pytest.raises(UsageError, match="this FFmpeg has no carrierpigeon: use") as told:
-            check_ingest(f"carrierpigeon://{place}", settings)
+            check_input(f"carrierpigeon://{place}", settings)
         assert "k3y" not in str(told.value)
         with pytest.raises(TimeoutError):
             server.accept()

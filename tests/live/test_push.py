@@ -31,13 +31,14 @@ from tests.rtmp import (
 )
 from vsr.errors import UsageError
 from vsr.live.output.output import Output, close_outputs
-from vsr.live.output.plan import OutputStreams, PushSettings
+from vsr.live.output.plan import OutputStreams
 from vsr.live.output.session import Queue, Record, Session
+from vsr.live.settings import OutputSettings
 from vsr.media import location
 from vsr.media.location import masked
 
-QUICK = PushSettings(stall_s=1.5, retry_s=0.1, retry_max_s=0.4)
-ALL = PushSettings(fresh_s=60, queue_s=60)
+QUICK = OutputSettings(stall_s=1.5, retry_s=0.1, retry_max_s=0.4)
+ALL = OutputSettings(fresh_s=60, queue_s=60)
 """For what is offered at once instead of at its own pace."""
 SECRETS = ("k3y-of-stream", "pa55word", "t0ken")
 
@@ -55,7 +56,7 @@ class Events:
 
 
 def _output(
-    url: str, programme: Programme, settings: PushSettings = QUICK
+    url: str, programme: Programme, settings: OutputSettings = QUICK
 ) -> tuple[Output, Events]:
     events = Events()
     streams = OutputStreams(video=programme.video, audio=programme.audio)
@@ -197,7 +198,7 @@ def test_a_stalled_link_is_given_up_and_never_felt(tmp_path: Path) -> None:
 @needs_nginx
 def test_a_link_too_slow_for_the_stream_is_cut_and_little_waits(tmp_path: Path) -> None:
     programme = Programme(noise=True, bit_rate=3_000_000)
-    settings = PushSettings(stall_s=20, retry_s=0.1, retry_max_s=0.4, queue_s=1.5)
+    settings = OutputSettings(stall_s=20, retry_s=0.1, retry_max_s=0.4, queue_s=1.5)
     with Server(tmp_path) as server, Proxy(server.port) as proxy:
         output, events = _output(f"rtmp://127.0.0.1:{proxy.port}/live/a", programme, settings)
         output.start()
@@ -228,7 +229,7 @@ def test_closing_takes_its_time_in_no_state(tmp_path: Path) -> None:
             "unanswered": f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/c",
             "refused": f"rtmp://127.0.0.1:{free_port()}/live/d",
         }
-        settings = PushSettings(stall_s=30, retry_s=5, retry_max_s=5)
+        settings = OutputSettings(stall_s=30, retry_s=5, retry_max_s=5)
         outputs = {name: _output(url, programme, settings)[0] for name, url in urls.items()}
         for output in outputs.values():
             output.start()

@@ -22,13 +22,11 @@ from tests.rtmp import FPS, Server, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked, number_of
 from vsr.live import supervisor as fleet
 from vsr.live.common import Backoff
-from vsr.live.input.ingest import IngestSettings
 from vsr.live.ladder.pool import Pool
 from vsr.live.output.encode import Publisher as Encoding
 from vsr.live.playout import Playout
-from vsr.live.relay import Relay
-from vsr.live.settings import RelaySettings
-from vsr.live.supervisor import Member, run_all
+from vsr.live.settings import IngestSettings, RelaySettings
+from vsr.live.supervisor import RelayJob, run_all
 from vsr.media.encoder import EncoderSettings
 from vsr.report.rolling import RollingSettings, set_aside
 
@@ -47,14 +45,10 @@ def info(caplog: pytest.LogCaptureFixture) -> None:
 
 def _member(
     name: str, source: str | Path, target: Path, settings: RelaySettings = SETTINGS,
-    report: Path | None = None, pool: Pool | None = None,
-) -> Member:  # fmt: skip
-    rolling = RollingSettings(report=report)
-    named = replace(settings, name=name, rolling=rolling)
-    return Member(
-        make=lambda: Relay(str(source), [str(target)], named, pool),
-        name=name, input=str(source), loop=settings.ingest.loop, rolling=rolling,
-    )  # fmt: skip
+    report: Path | None = None,
+) -> RelayJob:  # fmt: skip
+    named = replace(settings, name=name, rolling=RollingSettings(report=report))
+    return RelayJob(input=str(source), outputs=(str(target),), settings=named)
 
 
 LOOPED = replace(SETTINGS, ingest=IngestSettings(loop=True))
@@ -63,7 +57,7 @@ LOOPED = replace(SETTINGS, ingest=IngestSettings(loop=True))
 class _Running:
     """Relays under way on a thread."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[RelayJob]) -> None:
         self.stop = threading.Event()
         self.code = -1
         self._members = members
@@ -71,7 +65,7 @@ class _Running:
         self._thread.start()
 
     def _run(self) -> None:
-        self.code = run_all(self._members, self.stop, QUICK)
+        self.code = run_all(self._members, self.stop, Pool(), QUICK)
 
     def end(self, seconds: float = 10.0) -> int:
         """Stop them; their exit code."""
@@ -82,7 +76,7 @@ class _Running:
 
 
 @contextmanager
-def _running(*members: Member) -> Iterator[_Running]:
+def _running(*members: RelayJob) -> Iterator[_Running]:
     running = _Running(members)
     try:
         yield running
@@ -161,7 +155,7 @@ def test_a_file_that_is_none_is_told_once(
 ) -> None:
     _file(tmp_path)
     member = _member("one", tmp_path / source, tmp_path / "out.flv", settings)
-    assert run_all([member], threading.Event(), QUICK) == 1
+    assert run_all([member], threading.Event(), Pool(), QUICK) == 1
     assert caplog.text.count("one: ") == 1
     assert "started again" not in caplog.text
 
@@ -257,10 +251,10 @@ def test_a_relay_that_breaks_is_started_again_and_no_other_notices(
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, size=(160, 90)))
     other = make_marked(tmp_path / "other.flv", Marked(seconds=3, size=(192, 96), sound=None))
     FAULTS[words](monkeypatch, lambda: caplog.text.count("started again") < 2)
-    told, pool = tmp_path / "report.json", Pool()
+    told = tmp_path / "report.json"
     members = [
-        _member("bad", clip, tmp_path / "bad.flv", LOOPED, told, pool),
-        _member("good", other, tmp_path / "good.flv", pool=pool),
+        _member("bad", clip, tmp_path / "bad.flv", LOOPED, told),
+        _member("good", other, tmp_path / "good.flv"),
     ]
     with _running(*members) as running:
         wait_for(lambda: caplog.text.count("bad: live: ") == 3, START, caplog.text)

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,14 +17,15 @@ from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.pool import Pool
-from vsr.live.ladder.rung_models import Stage, Wanted, find_models
+from vsr.live.ladder.rung_models import find_models
 from vsr.live.ladder.rungs import FALLBACK, Rungs, grey
 from vsr.live.ladder.turns import Turns
+from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
 
-STAGE = Stage(size=(64, 48), colour=Colour())
-WANTED = Wanted(names=("c-dcscn",), precision="fp32", backend="openvino")
+SIZE, WIDER, COLOUR = (64, 48), (96, 48), Colour()
+WANTED = RelaySettings(model="c-dcscn", ladder=("bicubic",), precision="fp32", backend="openvino")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ class _Device:
 
 
 def _rungs(device: _Device) -> Rungs:
-    return Rungs(find_models(WANTED, device), device, STAGE)
+    return Rungs(find_models(WANTED, device), device, SIZE, COLOUR)
 
 
 def _until(what: Callable[[], object]) -> None:
@@ -154,7 +156,7 @@ def test_loading_stops_when_asked(backend: Backend) -> None:
     found = find_models(WANTED, backend)
     assert [m.name for m in found] == ["c-dcscn", models.BICUBIC]
     with pytest.raises(InterruptedRunError):
-        Rungs(found, backend, STAGE, lambda: True)
+        Rungs(found, backend, SIZE, COLOUR, lambda: True)
 
 
 def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
@@ -163,7 +165,7 @@ def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
     caplog.set_level("INFO")
     device = _Device(backend, "tensorrt")
     device.built = False
-    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=WANTED)
     assert not device.engines  # all that runs now is OpenVINO's
     assert rungs.enlarge(frame(0), 0).rung == "c-dcscn"
     assert rungs.renewed == 0
@@ -181,8 +183,9 @@ def test_engines_that_cannot_be_built_leave_openvino(
 ) -> None:
     device = _Device(backend, "tensorrt")
     device.built = False
-    wanted = Wanted(names=("c-dcscn",), backend="tensorrt-rtx", device="99")  # nobody has so many
-    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=wanted)
+    nobody_has = {"backend": "tensorrt-rtx", "device": "99"}
+    wanted = replace(WANTED, precision="auto", **nobody_has)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=wanted)
     _until(lambda: "building the engines ended early" in caplog.text)
     assert "Error" not in caplog.text  # words, not a traceback
     assert (rungs.renewed, rungs.enlarge(frame(0), 0).event) == (0, "")
@@ -191,7 +194,7 @@ def test_engines_that_cannot_be_built_leave_openvino(
 def test_a_relay_that_ends_stops_the_building(backend: Backend) -> None:
     device = _Device(backend, "tensorrt")
     device.built = False
-    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=WANTED)
     preparation = rungs._preparation
     assert preparation is not None
     _until(lambda: preparation._process is not None)
@@ -216,7 +219,7 @@ def test_a_process_that_begins_after_the_end_is_ended_too(
     monkeypatch.setattr("vsr.live.ladder.prepare.subprocess.Popen", late)
     device = _Device(backend, "tensorrt")
     device.built = False
-    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=WANTED)
     rungs.close()
     go_on.set()
     _until(lambda: begun)
@@ -228,7 +231,7 @@ def test_an_engine_built_in_another_form_is_left_for_the_next_start(
 ) -> None:
     device = _Device(backend, "tensorrt")
     device.built = False
-    rungs = Rungs(find_models(WANTED, device), device, STAGE, wanted=WANTED)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=WANTED)
     _until(lambda: caplog.text.count("is built in another form") == 2)
     assert (rungs.renewed, device.engines) == (0, [])
 
@@ -247,10 +250,9 @@ def test_a_better_engine_is_taken_at_once_and_a_worse_one_not() -> None:
 
 def test_relays_of_one_size_and_ladder_share_engines() -> None:
     pool = Pool()
-    one = pool.rungs(WANTED, STAGE, lambda: False)
-    assert pool.rungs(WANTED, STAGE, lambda: False) is one
-    wider = Stage(size=(96, 48), colour=Colour())
-    assert pool.rungs(WANTED, wider, lambda: False) is not one
+    one = pool.rungs(WANTED, SIZE, COLOUR, lambda: False)
+    assert pool.rungs(WANTED, SIZE, COLOUR, lambda: False) is one
+    assert pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is not one
 
 
 def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
@@ -258,21 +260,23 @@ def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
 ) -> None:
     device = _Device(backend)
     monkeypatch.setattr("vsr.live.ladder.pool.load_backend", lambda *_, **__: device)
-    pool, wider = Pool(), Stage(size=(96, 48), colour=Colour())
-    used, idle = (pool.rungs(WANTED, stage, lambda: False) for stage in (STAGE, wider))
+    pool = Pool()
+    used, idle = (pool.rungs(WANTED, size, COLOUR, lambda: False) for size in (SIZE, WIDER))
     pool.leave(idle)
-    assert pool.rungs(WANTED, wider, lambda: False) is idle  # whoever begins again finds them
+    assert (
+        pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is idle
+    )  # whoever begins again finds them
     pool.leave(idle)
     for engine in device.engines:
         engine.fails = True
     with pytest.raises(BackendError, match="bicubic failed too"):
         used.enlarge(frame(0), 1)
-    anew = pool.rungs(WANTED, STAGE, lambda: False)
+    anew = pool.rungs(WANTED, SIZE, COLOUR, lambda: False)
     assert anew is not used
     assert anew.enlarge(frame(0), 0).rung == "c-dcscn"
     pool.leave(used)
-    assert pool.rungs(WANTED, STAGE, lambda: False) is anew
-    assert pool.rungs(WANTED, wider, lambda: False) is not idle  # their memory was wanted
+    assert pool.rungs(WANTED, SIZE, COLOUR, lambda: False) is anew
+    assert pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is not idle  # their memory was wanted
 
 
 def _groups(pause: float) -> list[list[int]]:
@@ -320,7 +324,7 @@ def test_pictures_of_all_who_wait_go_together_and_come_back_to_their_owners() ->
 
 
 def test_shared_engines_give_each_relay_its_own_picture(backend: Backend) -> None:
-    rungs = Rungs(find_models(WANTED, backend), backend, STAGE)
+    rungs = Rungs(find_models(WANTED, backend), backend, SIZE, COLOUR)
     alone = {}
     for level in range(0, 200, 20):
         one = frame(level)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, Final
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,9 @@ from vsr.cli.terminal import (
 )
 from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
+
+_SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
+"""Parameters that are for all relays of a process."""
 
 
 @click.command("relay")
@@ -91,96 +94,82 @@ def relay(
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
     from vsr.live.ladder.pool import Pool
-    from vsr.live.supervisor import attend, run_all
+    from vsr.live.supervisor import run_all, run_one
 
     start_logging(verbose, quiet, log_format)
     with errors_shown(verbose):
         pool = Pool()
         try:
             if config is None:
-                one = _member(pool, "", urls, **options)
-                code = stopping_on_signals(
-                    lambda stop: attend(one.make(), stop, one.rolling.report, one.status), None
-                )
+                one = _job("", urls, options).make(pool)
+                code = stopping_on_signals(lambda stop: run_one(one, stop), None)
             else:
-                members = _members(config, urls, pool)
-                code = stopping_on_signals(lambda stop: run_all(members, stop), None)
+                _refuse_options_beside(config)
+                jobs = _jobs(config)
+                code = stopping_on_signals(lambda stop: run_all(jobs, stop, pool), None)
         finally:
             pool.close()
         sys.exit(code)
 
 
-def _members(config: Path, urls: tuple[str, ...], pool: Any) -> list[Any]:
-    """The relays of a file, each with the options it would have on the command line."""
-    from vsr.cli.relay_config import read_config
-
+def _refuse_options_beside(config: Path) -> None:
+    """Raises UsageError for what was given on the command line and belongs to each relay."""
     context = click.get_current_context()
-    shared = {"config", "verbose", "quiet", "log_format"}
     for name in context.params:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in shared:
+        if given and name not in _SHARED:
             what = "URLs" if name == "urls" else f"--{name.replace('_', '-')}"
             raise UsageError(f"with --config, {what} belong into {config}, to each relay")
-    members, taken = [], set[str]()
-    for name, arguments in read_config(config):
+
+
+def _jobs(config: Path) -> list[Any]:
+    """The relays of a file, each with the options that the command line has."""
+    from vsr.cli.relay_config import option_values, read_config
+
+    jobs, taken = [], set[str]()
+    for table in read_config(config):
         try:
-            with relay.make_context(f"{config}, {name}", arguments) as own:
-                options = {key: own.params[key] for key in own.params if key not in shared}
+            options = option_values(relay, table.options)
         except click.ClickException as exc:
-            members.append(_refused(name, exc.format_message()))
+            jobs.append(_refused(table.name, exc.format_message()))
             continue
-        members.append(_member(pool, name, **options))
-        written = {*options["urls"][1:], str(options["report"] or ""), options["status"] or ""}
+        options = {key: options[key] for key in options if key not in {*_SHARED, "urls"}}
+        jobs.append(_job(table.name, table.urls, options))
+        written = {*table.urls[1:], str(options["report"] or ""), options["status"] or ""}
         if taken & written - {""}:
-            raise UsageError(f"{config}, {name}: another relay has this output, report or status")
+            raise UsageError(
+                f"{config}, {table.name}: another relay has this output, report or status"
+            )
         taken |= written
-    return members
+    return jobs
 
 
 def _refused(name: str, words: str) -> Any:
     """A relay whose options cannot be, which is its own affair and not the others'."""
-    from vsr.live.supervisor import Member
+    from vsr.live.settings import RelaySettings
+    from vsr.live.supervisor import RelayJob
 
-    def make() -> Never:
-        raise UsageError(words)
-
-    return Member(make=make, name=name, input="")
+    return RelayJob(input="", outputs=(), settings=RelaySettings(name=name), refused=words)
 
 
-def _member(
-    pool: Any, name: str, urls: tuple[str, ...], report: Path | None, report_every: float,
-    report_keep: int, status: str | None, **options: Any,
-) -> Any:  # fmt: skip
-    from vsr.live.relay import Relay
-    from vsr.live.supervisor import Member
-    from vsr.report.ledger import check_report_path
-    from vsr.report.rolling import RollingSettings
+def _job(name: str, urls: tuple[str, ...], options: dict[str, Any]) -> Any:
+    from vsr.live.supervisor import RelayJob
 
     if len(urls) < 2:
         raise UsageError("give INPUT_URL and at least one OUTPUT_URL, or --config FILE.toml")
-    rolling = RollingSettings(report=report, period=60 * report_every, keep=report_keep)
-    settings = _settings(name=name, rolling=rolling, **options)
-
-    def make() -> Relay:
-        if report:
-            check_report_path(report)
-        return Relay(urls[0], urls[1:], settings, pool)
-
-    return Member(
-        make=make, name=name, input=urls[0], loop=settings.ingest.loop, rolling=rolling,
-        status=status,
-    )  # fmt: skip
+    return RelayJob(input=urls[0], outputs=urls[1:], settings=_settings(name=name, **options))
 
 
 def _settings(
     *, model: str | None, ladder: str | None, max_latency: int, retry_delay: float,
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
-    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str], **others: Any,
+    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
+    report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
     from vsr.inference.models import DEFAULT
-    from vsr.live.input.ingest import IngestSettings
-    from vsr.live.settings import RelaySettings
+    from vsr.live.settings import IngestSettings, RelaySettings
     from vsr.media.encoder import EncoderSettings
+    from vsr.report.rolling import RollingSettings
 
     return RelaySettings(
         model=model or DEFAULT,
@@ -191,5 +180,6 @@ def _settings(
             listen=listen, realtime=realtime, loop=loop,
         ),
         encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
+        rolling=RollingSettings(report=report, period=60 * report_every, keep=report_keep),
         **others,
     )  # fmt: skip

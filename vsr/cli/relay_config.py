@@ -1,4 +1,4 @@
-"""Several relays in one file: TOML -> the arguments that each would have on the command line.
+"""Several relays in one file: TOML -> the values that options of the command line would have.
 
     [[relay]]
     name = "stage left"
@@ -6,12 +6,16 @@
     outputs = ["rtmp://a.example/live/KEY"]
     max-latency = 300
 
-So there is one place that knows the options, and stream keys need not stand where `ps` shows them.
+Types, ranges and defaults are those of the command's options, so there is one place that knows
+them; and stream keys need not stand where `ps` shows them.
 """
 
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import click
 
 from vsr.errors import UsageError, reason
 
@@ -20,8 +24,19 @@ _NOT_HERE: Final = frozenset({"config", "help", "log-format", "q", "quiet", "v",
 """What is one for all relays, and belongs on the command line."""
 
 
-def read_config(path: Path) -> list[tuple[str, list[str]]]:
-    """(name, arguments) of every relay in the file. Raises UsageError."""
+@dataclass(frozen=True, kw_only=True)
+class RelayTable:
+    """One relay as its file names it."""
+
+    name: str
+    urls: tuple[str, ...]
+    """The input, then the outputs."""
+    options: dict[str, Any]
+    """Values by the names of the command line's options, without dashes before them."""
+
+
+def read_config(path: Path) -> list[RelayTable]:
+    """Every relay in the file, in its order. Raises UsageError."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
@@ -35,38 +50,59 @@ def read_config(path: Path) -> list[tuple[str, list[str]]]:
         )
     if not isinstance(relays, list) or not relays or not all(isinstance(r, dict) for r in relays):
         raise UsageError(f"{path} names no relay: begin each with a line [[{TABLE}]]")
-    found = [_relay(f"{path}, relay {k}", table) for k, table in enumerate(relays, 1)]
-    names = [name for name, _ in found]
+    found = [_relay(f"{path}, relay {k}", k, table) for k, table in enumerate(relays, 1)]
+    names = [relay.name for relay in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"{path}: two relays have the name '{twice}'")
-    return [(name or f"relay {k}", arguments) for k, (name, arguments) in enumerate(found, 1)]
+    return found
 
 
-def _relay(where: str, table: dict[str, Any]) -> tuple[str, list[str]]:
+def _relay(where: str, number: int, table: dict[str, Any]) -> RelayTable:
     name = table.pop("name", "")
     urls = [table.pop("input", None), *_listed(table.pop("outputs", None))]
     if not isinstance(name, str) or not all(isinstance(url, str) and url for url in urls):
         raise UsageError(f"{where}: 'input' is a URL, 'outputs' are one or several")
-    arguments = []
     for key, value in table.items():
         if key in _NOT_HERE:
             raise UsageError(f"{where}: '{key}' is for all relays: give it on the command line")
-        option = f"--{key}" if len(key) > 1 else f"-{key}"
-        for one in _listed(value):
-            arguments += _argument(where, option, one)
-    return name, [*arguments, "--", *urls]
+        if not all(isinstance(one, str | int | float) for one in _listed(value)):
+            raise UsageError(f"{where}: '{key}' is text, a number, true or false")
+    return RelayTable(name=name or f"relay {number}", urls=tuple(urls), options=table)
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _argument(where: str, option: str, value: Any) -> list[str]:
-    if value is True:
-        return [option]
-    if value is False:
-        return []
-    if not isinstance(value, str | int | float):
-        raise UsageError(f"{where}: '{option.lstrip('-')}' is text, a number, true or false")
-    return [f"{option}={value}"] if option.startswith("--") else [option, str(value)]
+def option_values(command: click.Command, given: dict[str, Any]) -> dict[str, Any]:
+    """The values of all of a command's options, by parameter; defaults where nothing is given.
+
+    Raises click.ClickException for an option that is not there, or a value it does not take.
+    """
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    known = {name.lstrip("-"): option for option in options for name in option.opts}
+    told: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise click.NoSuchOption(f"--{key}" if len(key) > 1 else f"-{key}")
+        option = known[key]
+        assert option.name is not None
+        told[option.name] = _told(option, value)
+    with command.make_context(command.name, [], default_map=told) as context:
+        return context.params
+
+
+def _told(option: click.Option, value: Any) -> Any:
+    """A value of TOML as click's parser would hand it over: text, or a flag's truth."""
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise click.BadParameter("it is true or false", param=option)
+        return value
+    if any(isinstance(one, bool) for one in _listed(value)):
+        raise click.BadParameter("it is text or a number", param=option)
+    if option.multiple:
+        return tuple(map(str, _listed(value)))
+    if isinstance(value, list):
+        raise click.BadParameter("it is one value, not several", param=option)
+    return str(value)

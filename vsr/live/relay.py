@@ -10,20 +10,21 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from vsr.errors import InputError, InterruptedRunError
+from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.live.common import Words
-from vsr.live.input.ingest import Ingest
+from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
-from vsr.live.ladder.rung_models import Stage, Wanted, default_ladder
 from vsr.live.ladder.rungs import Rungs
 from vsr.live.output.encode import check_encoder
+from vsr.live.output.plan import check_outputs
 from vsr.live.playout import POLL, Playout
-from vsr.live.settings import RelaySettings, check_ingest, check_urls
+from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
-from vsr.live.status import snapshot as status_snapshot
 from vsr.live.status.board import StatusBoard
+from vsr.live.status.snapshot import Stage
 from vsr.media.location import shown
+from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
 
@@ -45,10 +46,8 @@ class Relay:
         Raises UsageError, InputError or OutputError for what can be seen to be wrong before
         anything is opened.
         """
-        check_urls(input_, outputs)
-        check_ingest(input_, settings.ingest)
-        check_encoder(settings.encoder)
-        self._outputs, self._settings = list(outputs), settings
+        _check(input_, outputs, settings)
+        self._outputs, self.settings = list(outputs), settings
         self._words = Words(log, settings.name)
         self._pool = pool or Pool()
         self._slate = Slate(settings.slate_after, settings.slate)
@@ -72,20 +71,14 @@ class Relay:
 
         `report` holds what was done however it ends.
         """
-        settings = self._settings
-        lighter = settings.ladder or tuple(default_ladder(settings.model, settings.scale)[1:])
-        wanted = Wanted(
-            names=(settings.model, *lighter), scale=settings.scale, precision=settings.precision,
-            backend=settings.backend, device=settings.device,
-        )  # fmt: skip
-        self._pool.find(wanted)  # what is wrong with it is said before anything is waited for
+        self._pool.find(self.settings)  # what is wrong is said before anything is waited for
         self._ingest.start()
         try:
             first = self._first_session(stop)
-            stage = Stage(size=(first.info.width, first.info.height), colour=first.info.colour)
-            rungs = self._pool.rungs(wanted, stage, stop.is_set)
+            size, colour = (first.info.width, first.info.height), first.info.colour
+            rungs = self._pool.rungs(self.settings, size, colour, stop.is_set)
             try:
-                self._slate.fit(rungs.out_size, stage.colour)
+                self._slate.fit(rungs.out_size, colour)
                 if stop.is_set():
                     raise InterruptedRunError("stopped before anything was published")
                 self._go_live(first, rungs, stop)
@@ -107,13 +100,13 @@ class Relay:
             if isinstance(item, Lost):
                 if item.final:
                     raise InputError(item.reason)
-                self._words.trouble(f"{item.reason}; {self._settings.ingest.next}")
+                self._words.trouble(f"{item.reason}; {self.settings.ingest.next}")
         raise InterruptedRunError("stopped before the source was there; nothing was published")
 
     def _go_live(self, first: Connected, rungs: Rungs, stop: threading.Event) -> None:
         """From the first picture to the last. Raises VsrError."""
         playout = Playout(
-            self._outputs, self._settings, first, rungs=rungs, mailbox=self._mailbox,
+            self._outputs, self.settings, first, rungs=rungs, mailbox=self._mailbox,
             slate=self._slate, report=self.report, board=self.board, words=self._words, stop=stop,
         )  # fmt: skip
         self._announce(first, rungs, playout)
@@ -140,7 +133,7 @@ class Relay:
             report.input["name"], *size, info.rate, playout.rung,
             ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs),
         )  # fmt: skip
-        stage = status_snapshot.Stage(
+        stage = Stage(
             source=report.input, output=report.output, rungs=rungs.names, colour=info.colour
         )
         self.board.go_live(stage, lambda: self._figures(playout))
@@ -161,3 +154,16 @@ class Relay:
                 max(report.lost, report.frames_in - report.frames_out), report.concealed,
             )  # fmt: skip
         self._ledger.close()
+
+
+def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None:
+    """Raises UsageError or OutputError for what can be seen to be wrong at once."""
+    if not outputs:
+        raise UsageError("give at least one OUTPUT_URL")
+    if len({input_, *outputs}) <= len(outputs):
+        raise UsageError("input and outputs must all differ: a relay would feed on itself")
+    check_outputs(outputs)
+    check_input(input_, settings.ingest)
+    check_encoder(settings.encoder)
+    if settings.rolling.report is not None:
+        check_report_path(settings.rolling.report)

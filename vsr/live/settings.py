@@ -1,18 +1,53 @@
-"""What a relay is asked to do, and what can be seen to be wrong with it at once."""
+"""What a relay is asked to do: one `RelaySettings`, whether TOML, options or Python gave it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import av
-
-from vsr.errors import OutputError, UsageError
 from vsr.inference.models import DEFAULT
-from vsr.live.input.ingest import IngestSettings
-from vsr.live.output.plan import muxer_for
 from vsr.media.encoder import EncoderSettings
-from vsr.media.location import is_url, local
 from vsr.report.rolling import RollingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """How the source is read and found again; times in seconds."""
+
+    stream_timeout: float = 5.0
+    """Silence after which a connected source counts as lost."""
+    retry_delay: float = 0.5
+    retry_max: int = 0
+    """Failed attempts in a row after which it is given up; 0: never."""
+    realtime: bool = False
+    """Whether a URL is read at its own pace too; files and HLS always are."""
+    listen: bool = False
+    """Whether the URL is where a publisher is waited for, however long it takes."""
+    loop: bool = False
+    """Whether a file is read again from its start at its end."""
+
+    @property
+    def next(self) -> str:
+        """What is done about a source that is lost, in words."""
+        return "waiting for a publisher" if self.listen else "trying again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputSettings:
+    """How long an output waits before it does something about it."""
+
+    queue_s: float = 4.0
+    """Stream time that may wait for a slow server."""
+    queue_bytes: int = 16 << 20
+    fresh_s: float = 1.0
+    """Stream time, from a key frame on, that a session may begin with; later ones see all later."""
+    stall_s: float = 5.0
+    """For an answer, or for a packet to be taken."""
+    retry_s: float = 0.5
+    """Before the first new try; doubled each time."""
+    retry_max_s: float = 3.0
+    """A server that returns is found within that and a connection's time."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """More options of FFmpeg's muxer, passed as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,51 +68,10 @@ class RelaySettings:
     slate: Path | None = None
     """A picture; None: the last one darkened."""
     name: str = ""
-    """What its lines in the log begin with; empty where there is one relay."""
+    """Prefix of its lines in the log; empty where there is one relay."""
+    status: str | None = None
+    """HOST:PORT of its status page; None: it has none."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     rolling: RollingSettings = field(default_factory=RollingSettings)
-
-
-def check_urls(input_: str, outputs: Sequence[str]) -> None:
-    """Raises UsageError or OutputError for what cannot be relayed or published to."""
-    if not outputs:
-        raise UsageError("give at least one OUTPUT_URL")
-    if len({input_, *outputs}) <= len(outputs):
-        raise UsageError("input and outputs must all differ: a relay would feed on itself")
-    for url in outputs:
-        muxer_for(url)
-        _check_protocol(url)
-        folder = Path(local(url)).parent
-        if not is_url(url) and not folder.is_dir():
-            raise OutputError(f"the output folder does not exist: {folder} (create it first)")
-
-
-def check_ingest(input_: str, settings: IngestSettings) -> None:
-    """Raises UsageError for what cannot be read, and for settings that would do nothing."""
-    if not settings.listen:
-        _check_protocol(input_)
-    if settings.loop and (is_url(input_) or settings.listen):
-        raise UsageError("--loop reads a file again; a stream is always taken up again")
-    if settings.listen and settings.retry_max:
-        raise UsageError("--listen waits for publishers without end: leave out --retry-max")
-
-
-def _check_protocol(url: str) -> None:
-    """Raises UsageError where FFmpeg was built without what a URL needs.
-
-    Otherwise it would be tried again for ever. FFmpeg looks for the protocol before it asks whether
-    it may use it; that it may not keeps the network out of this.
-    """
-    if not is_url(url):
-        return
-    try:
-        av.open(url, "r", options={"protocol_whitelist": "none"}).close()
-    except av.error.ProtocolNotFoundError:
-        scheme = url.partition("://")[0]
-        raise UsageError(
-            f"this FFmpeg has no {scheme}: use another protocol, or a PyAV built on an FFmpeg "
-            f"that has it"
-        ) from None  # FFmpeg's words hold the whole URL
-    except (av.error.FFmpegError, OSError, ValueError):
-        return
+    """`rolling.report` is where the ledger goes at the end."""

@@ -15,9 +15,9 @@ What becomes of one of several that fails depends on whose fault it is, as far a
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,9 +39,9 @@ from vsr.live.settings import RelaySettings
 from vsr.live.status.server import StatusServer
 from vsr.media.frame import now
 from vsr.media.location import is_url
-from vsr.report.ledger import check_report_path, write_report
+from vsr.report.ledger import write_report
 from vsr.report.report import Report
-from vsr.report.rolling import RollingSettings, set_aside
+from vsr.report.rolling import set_aside
 
 log = logging.getLogger(__name__)
 
@@ -50,53 +50,57 @@ PAUSES: Final = Backoff(first=1.0, longest=60.0)
 with the first again."""
 
 
-def attend(
-    relay: Relay, stop: threading.Event, report: Path | None = None, status: str | None = None
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class RelayJob:
+    """One relay: what it reads, where it publishes and how. A `Relay` is made for every start."""
+
+    input: str
+    outputs: tuple[str, ...]
+    settings: RelaySettings
+    refused: str = ""
+    """Why it cannot begin, where its options were wrong."""
+
+    def make(self, pool: Pool | None = None) -> Relay:
+        """Raises VsrError for what can be seen to be wrong before anything is opened."""
+        if self.refused:
+            raise UsageError(self.refused)
+        return Relay(self.input, self.outputs, self.settings, pool)
+
+
+def run_one(relay: Relay, stop: threading.Event) -> int:
     """Run a relay to the end of its source, or until `stop`; returns its exit code.
 
-    Its ledger goes to `report` and its page to `status` (HOST:PORT). Raises VsrError.
+    Writes its report and serves its status page as its settings say. Raises VsrError.
     """
+    status = relay.settings.status
     try:
         with StatusServer(status, relay.board) if status else nullcontext():
             relay.run(stop)
     except BaseException:
         try:
-            _write(relay, report)
+            _write(relay)
         except OutputError as exc:
             log.error("%s", exc)  # beside the one that ended it
         raise
-    _write(relay, report)
+    _write(relay)
     return relay.report.exit_code
 
 
-def _write(relay: Relay, path: Path | None) -> None:
+def _write(relay: Relay) -> None:
+    path = relay.settings.rolling.report
     if path and relay.begun:  # or the last report would be lost for nothing
         write_report(path, relay.report.facts(), relay.report.ledger)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One relay of several, which is made anew for every start."""
-
-    make: Callable[[], Relay]
-    """Raises VsrError for what can be seen to be wrong before anything is opened."""
-    name: str
-    input: str
-    loop: bool = False
-    """Whether a file is read again at its end."""
-    rolling: RollingSettings = field(default_factory=RollingSettings)
-    status: str | None = None
-    """HOST:PORT of its page."""
-
-
-def run_all(members: Sequence[Member], stop: threading.Event, pauses: Backoff = PAUSES) -> int:
+def run_all(
+    jobs: Sequence[RelayJob], stop: threading.Event, pool: Pool, pauses: Backoff = PAUSES
+) -> int:
     """Run them side by side until all have ended for good, or until `stop`.
 
     Returns the worst exit code of those that failed for good; else that of a run that was stopped,
     or the worst of all.
     """
-    lives = [_Life(member, stop, pauses) for member in members]
+    lives = [_Life(job, stop, pool, pauses) for job in jobs]
     for life in lives:
         life.thread.start()
     for life in lives:
@@ -107,20 +111,20 @@ def run_all(members: Sequence[Member], stop: threading.Event, pauses: Backoff = 
 
 
 class _Life:
-    """A member from its first start to its last end, on a thread of its own."""
+    """A relay from its first start to its last end, on a thread of its own."""
 
-    def __init__(self, member: Member, stop: threading.Event, pauses: Backoff) -> None:
-        self._member, self._stop, self._pauses = member, stop, pauses
+    def __init__(self, job: RelayJob, stop: threading.Event, pool: Pool, pauses: Backoff) -> None:
+        self._job, self._stop, self._pool, self._pauses = job, stop, pool, pauses
         self._relay: Relay | None = None
         """Of the present start, once it is made."""
         self._was_live = False
         self.code = EXIT_DONE
         self.failed = False
         """Whether it ended by an error."""
-        self.thread = threading.Thread(target=self._run, name=member.name, daemon=True)
+        self.thread = threading.Thread(target=self._run, name=job.settings.name, daemon=True)
 
     def _run(self) -> None:
-        failures, name = 0, self._member.name
+        failures, name = 0, self._job.settings.name
         while True:
             began = now()
             try:
@@ -141,23 +145,23 @@ class _Life:
             self._keep_report()
 
     def _once(self) -> int:
-        member, self._relay = self._member, None
-        self._relay = member.make()
-        return attend(self._relay, self._stop, member.rolling.report, member.status)
+        self._relay = None
+        self._relay = self._job.make(self._pool)
+        return run_one(self._relay, self._stop)
 
     def _judged(self, exc: Exception) -> tuple[bool, int, str]:
         """Whether an error ends it for good, with which code, and in which words."""
-        member, relay = self._member, self._relay
+        job, relay = self._job, self._relay
         self._was_live = self._was_live or (relay is not None and relay.begun)
         code, words = EXIT_FAILED, f"unexpected {type(exc).__name__}: {exc} (report it)"
         users = False
         if isinstance(exc, VsrError):
             code, words = exc.exit_code, f"error: {exc}"
             users = relay is None or isinstance(exc, UsageError | ModelError)
-            users = users or (isinstance(exc, InputError) and not is_url(member.input))
+            users = users or (isinstance(exc, InputError) and not is_url(job.input))
         else:
-            log.debug("%s: %s", member.name, exc, exc_info=exc)
-        once = not (member.loop or is_url(member.input))
+            log.debug("%s: %s", job.settings.name, exc, exc_info=exc)
+        once = not (job.settings.ingest.loop or is_url(job.input))
         return once or (users and not self._was_live), code, " ".join(words.split())
 
     def _keep_report(self) -> None:
@@ -165,9 +169,9 @@ class _Life:
         if self._relay is None or not self._relay.begun:
             return
         try:
-            set_aside(self._member.rolling)
+            set_aside(self._job.settings.rolling)
         except OSError as exc:
-            log.error("%s: cannot keep the last report: %s", self._member.name, reason(exc))
+            log.error("%s: cannot keep the last report: %s", self._job.settings.name, reason(exc))
 
 
 def relay(
@@ -185,15 +189,15 @@ def relay(
     source is given up or `stop` is set, which another thread must do; raises VsrError with a
     one-line message.
     """
-    settings, path = settings or RelaySettings(), None if report is None else Path(report)
-    if path is not None:
-        check_report_path(path)
-        settings = replace(settings, rolling=replace(settings.rolling, report=path))
+    settings = settings or RelaySettings()
+    if report is not None:
+        settings = replace(settings, rolling=replace(settings.rolling, report=Path(report)))
+    if status is not None:
+        settings = replace(settings, status=status)
     pool = Pool()
-    urls = [outputs] if isinstance(outputs, str) else outputs
-    one = Relay(input, urls, settings, pool)
+    one = Relay(input, [outputs] if isinstance(outputs, str) else outputs, settings, pool)
     try:
-        attend(one, stop or threading.Event(), path, status)
+        run_one(one, stop or threading.Event())
     finally:
         pool.close()
     return one.report

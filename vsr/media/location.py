@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import av
 
-from vsr.errors import InputError, reason
+from vsr.errors import InputError, UsageError, reason
 
 OPEN_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 30.0
@@ -116,6 +116,26 @@ def _pieces(text: str) -> set[str]:
     """What may be a secret by itself within a path or a query."""
     pieces = {*re.split(r"[/?#&=:@\s]", text), *re.split(r"[/?#&=:@;,._\s]", text)}
     return {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
+
+
+def check_protocol(url: str) -> None:
+    """Raises UsageError where FFmpeg was built without what a URL needs.
+
+    Otherwise it would be tried again for ever. FFmpeg looks for the protocol before it asks whether
+    it may use it; that it may not keeps the network out of this.
+    """
+    if not is_url(url):
+        return
+    try:
+        av.open(url, "r", options={"protocol_whitelist": "none"}).close()
+    except av.error.ProtocolNotFoundError:
+        scheme = url.partition("://")[0]
+        raise UsageError(
+            f"this FFmpeg has no {scheme}: use another protocol, or a PyAV built on an FFmpeg "
+            f"that has it"
+        ) from None  # FFmpeg's words hold the whole URL
+    except (av.error.FFmpegError, OSError, ValueError):
+        return
 
 
 def local(path: str) -> str:

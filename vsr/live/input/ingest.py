@@ -10,19 +10,19 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
 from typing import Final
 
 import av
 
-from vsr.errors import InputError, reason
+from vsr.errors import InputError, UsageError, reason
 from vsr.live.common import Backoff
 from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.input.rtmp.server import RtmpListener
 from vsr.live.input.source import LiveSource
+from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
-from vsr.media.location import Feed, is_url, masked, shown
+from vsr.media.location import Feed, check_protocol, is_url, masked, shown
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -39,26 +39,14 @@ _BEHIND: Final = 1.0
 """Seconds by which a paced input may be late before its pace is taken up anew."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class IngestSettings:
-    """How the source is read and found again; times in seconds."""
-
-    stream_timeout: float = 5.0
-    """Silence after which a connected source counts as lost."""
-    retry_delay: float = 0.5
-    retry_max: int = 0
-    """Failed attempts in a row after which it is given up; 0: never."""
-    realtime: bool = False
-    """Whether a URL is read at its own pace too; files and HLS always are."""
-    listen: bool = False
-    """Whether the URL is where a publisher is waited for, however long it takes."""
-    loop: bool = False
-    """Whether a file is read again from its start at its end."""
-
-    @property
-    def next(self) -> str:
-        """What is done about a source that is lost, in words."""
-        return "waiting for a publisher" if self.listen else "trying again"
+def check_input(url: str, settings: IngestSettings) -> None:
+    """Raises UsageError for what cannot be read, and for settings that would do nothing."""
+    if not settings.listen:
+        check_protocol(url)
+    if settings.loop and (is_url(url) or settings.listen):
+        raise UsageError("--loop reads a file again; a stream is always taken up again")
+    if settings.listen and settings.retry_max:
+        raise UsageError("--listen waits for publishers without end: leave out --retry-max")
 
 
 class Ingest:

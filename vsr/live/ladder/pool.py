@@ -6,8 +6,13 @@ from collections.abc import Callable
 
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.models import Model
-from vsr.live.ladder.rung_models import Stage, Wanted, find_models
+from vsr.live.ladder.rung_models import find_models, rung_names
 from vsr.live.ladder.rungs import Rungs
+from vsr.live.settings import RelaySettings
+from vsr.media.colour import Colour
+
+Networks = tuple[tuple[str, ...], int | None, str, str, str | None]
+"""Names, scale, precision, backend and device: relays that ask for the same share engines."""
 
 
 class Pool:
@@ -17,32 +22,40 @@ class Pool:
         self._lock = threading.Lock()
         """Held while engines are loaded, which may take long."""
         self._backends: dict[tuple[str, str | None], Backend] = {}
-        self._found: dict[Wanted, list[Model]] = {}
-        self._rungs: dict[tuple[Wanted, Stage], Rungs] = {}
+        self._found: dict[Networks, list[Model]] = {}
+        self._rungs: dict[tuple[Networks, tuple[int, int], Colour], Rungs] = {}
         self._counting = threading.Lock()
         """Held for a moment only."""
         self._users: Counter[Rungs] = Counter()
 
-    def find(self, wanted: Wanted) -> list[Model]:
+    def find(self, settings: RelaySettings) -> list[Model]:
         """The networks of the rungs. Raises UsageError, ModelError or BackendError."""
         with self._lock:
+            wanted = _networks(settings)
             if wanted not in self._found:
-                self._found[wanted] = find_models(wanted, self._backend(wanted))
+                self._found[wanted] = find_models(settings, self._backend(settings))
             return self._found[wanted]
 
-    def rungs(self, wanted: Wanted, stage: Stage, stopped: Callable[[], bool]) -> Rungs:
-        """The rungs for pictures of that stage, loaded and warm; see `Rungs` for what it raises.
+    def rungs(
+        self,
+        settings: RelaySettings,
+        size: tuple[int, int],
+        colour: Colour,
+        stopped: Callable[[], bool],
+    ) -> Rungs:
+        """The rungs for pictures of that size (width, height) and colour, loaded and warm.
 
-        One thread loads at a time: the others' engines would upset the times it measures. Whoever
-        is done with them says so by `leave`.
+        Raises what `Rungs` raises. One thread loads at a time: the others' engines would upset the
+        times it measures. Whoever is done with them says so by `leave`.
         """
-        found = self.find(wanted)
+        found, key = self.find(settings), (_networks(settings), size, colour)
         with self._lock:
-            known = self._rungs.get((wanted, stage))
+            known = self._rungs.get(key)
             if known is None or known.broken:
                 self._tidy()
-                known = Rungs(found, self._backend(wanted), stage, stopped, wanted)
-                self._rungs[wanted, stage] = known
+                backend = self._backend(settings)
+                known = Rungs(found, backend, size, colour, stopped, settings)
+                self._rungs[key] = known
             with self._counting:
                 self._users[known] += 1
             return known
@@ -67,8 +80,12 @@ class Pool:
             if rungs not in used:
                 self._rungs.pop(at).close()
 
-    def _backend(self, wanted: Wanted) -> Backend:
-        key = wanted.backend, wanted.device
+    def _backend(self, settings: RelaySettings) -> Backend:
+        key = settings.backend, settings.device
         if key not in self._backends:
             self._backends[key] = load_backend(*key, live=True)
         return self._backends[key]
+
+
+def _networks(s: RelaySettings) -> Networks:
+    return rung_names(s), s.scale, s.precision, s.backend, s.device

@@ -13,24 +13,40 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Final
 
 from vsr.errors import VsrError, reason
 from vsr.inference.backend import load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.live.child import start_child
-from vsr.live.ladder.rung_models import Stage, Wanted, find_models
+from vsr.live.ladder.rung_models import find_models, rung_names
+from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 
 log = logging.getLogger(__name__)
+
+_PLAIN: Final = ("scale", "precision", "backend", "device")
+"""Settings that an order tells as they are."""
 
 
 class Preparation:
     """The process, and a thread that listens to it."""
 
-    def __init__(self, wanted: Wanted, stage: Stage, on_ready: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        settings: RelaySettings,
+        size: tuple[int, int],
+        colour: Colour,
+        on_ready: Callable[[int], None],
+    ) -> None:
         """`on_ready` is called on the thread, with the place of a rung whose engine is there."""
         self._on_ready = on_ready
-        self._order = json.dumps({"wanted": asdict(wanted), "stage": asdict(stage)})
+        model, *ladder = rung_names(settings)
+        names = {"model": model, "ladder": ladder}
+        rest = {name: getattr(settings, name) for name in _PLAIN}
+        self._order = json.dumps(
+            {"settings": {**names, **rest}, "size": size, "colour": asdict(colour)}
+        )
         self._process: subprocess.Popen[str] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
@@ -86,23 +102,21 @@ class Preparation:
         return ""
 
 
-def _read(text: str) -> tuple[Wanted, Stage]:
+def _read(text: str) -> tuple[RelaySettings, tuple[int, int], Colour]:
     order = json.loads(text)
-    wanted, stage = order["wanted"], order["stage"]
-    return (
-        Wanted(**{**wanted, "names": tuple(wanted["names"])}),
-        Stage(size=tuple(stage["size"]), colour=Colour(**stage["colour"])),
-    )
+    told, (width, height) = order["settings"], order["size"]
+    settings = RelaySettings(**{**told, "ladder": tuple(told["ladder"])})
+    return settings, (width, height), Colour(**order["colour"])
 
 
 def main() -> None:
     """Build what standard input names; every engine goes into the cache."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-    wanted, stage = _read(sys.stdin.read())
-    backend = load_backend(wanted.backend, wanted.device, live=True)
-    for place, model in enumerate(find_models(wanted, backend)):
+    settings, size, colour = _read(sys.stdin.read())
+    backend = load_backend(settings.backend, settings.device, live=True)
+    for place, model in enumerate(find_models(settings, backend)):
         try:
-            Upscaler(model, backend, stage.colour, stage.size)
+            Upscaler(model, backend, colour, size)
         except VsrError as exc:
             _say(failed=place, why=str(exc))
         else:

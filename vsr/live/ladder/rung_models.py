@@ -1,46 +1,30 @@
 """Which networks are the rungs of a ladder: what was asked for, then lighter ones, then bicubic."""
 
-from dataclasses import dataclass
-
 from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.backend import Runner
-from vsr.media.colour import Colour
+from vsr.live.settings import RelaySettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """The rungs of a relay, as its settings name them."""
-
-    names: tuple[str, ...]
-    """Best first; `find_models` adds bicubic."""
-    scale: int | None = None
-    precision: str = "auto"
-    backend: str = "auto"
-    device: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What every rung has in common: the picture that goes in, and its colour."""
-
-    size: tuple[int, int]
-    colour: Colour
-
-
-def find_models(wanted: Wanted, runner: Runner) -> list[models.Model]:
-    """The models of a ladder's rungs, and bicubic behind them.
+def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
+    """The models of a ladder's rungs, best first, and bicubic behind them.
 
     Without a scale, the first model's least decides for all. Raises UsageError or ModelError.
     """
     found: list[models.Model] = []
-    scale = wanted.scale
-    for name in dict.fromkeys([*wanted.names, models.BICUBIC]):
-        is_plain = name == models.BICUBIC and wanted.precision == "int8"
-        precision = "fp32" if is_plain else wanted.precision
+    scale = settings.scale
+    for name in dict.fromkeys([*rung_names(settings), models.BICUBIC]):
+        is_plain = name == models.BICUBIC and settings.precision == "int8"
+        precision = "fp32" if is_plain else settings.precision
         found.append(models.find(name, scale, runner, precision))
         scale = found[0].scale
     return found
+
+
+def rung_names(settings: RelaySettings) -> tuple[str, ...]:
+    """The networks that settings name or leave to us, best first, without bicubic behind them."""
+    lighter = settings.ladder or default_ladder(settings.model, settings.scale)[1:]
+    return (settings.model, *lighter)
 
 
 def default_ladder(model: str, scale: int | None) -> list[str]:

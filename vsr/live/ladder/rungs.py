@@ -14,8 +14,9 @@ from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler, is_built
 from vsr.live.ladder.prepare import Preparation
-from vsr.live.ladder.rung_models import Stage, Wanted
 from vsr.live.ladder.turns import Turns
+from vsr.live.settings import RelaySettings
+from vsr.media.colour import Colour
 from vsr.media.frame import YUV420, Frame, Planes, now
 
 log = logging.getLogger(__name__)
@@ -54,33 +55,34 @@ class Rungs:
         self,
         found: Sequence[models.Model],
         backend: Backend,
-        stage: Stage,
+        size: tuple[int, int],
+        colour: Colour,
         stopped: Callable[[], bool] = lambda: False,
-        wanted: Wanted | None = None,
+        settings: RelaySettings | None = None,
     ) -> None:
         """Load and warm what `find_models` found. Raises BackendError for one that cannot be.
 
-        Where engines are missing, OpenVINO takes their place, and with `wanted` they are built
+        Where engines are missing, OpenVINO takes their place, and with `settings` they are built
         meanwhile. Raises InterruptedRunError when `stopped` says so in between.
         """
-        self._backend, self._stage, self._stopped = backend, stage, stopped
+        self._backend, self._size, self._colour, self._stopped = backend, size, colour, stopped
         self._preparation: Preparation | None = None
         self._turns = Turns(self._enlarge)
         self.broken = False
         """Whether not even bicubic works: nobody should begin with these."""
         self.renewed = 0
         """How many times an engine took another's place: costs are others then."""
-        missing = wanted is not None and not all(
-            is_built(model, backend, stage.colour, stage.size) for model in found
+        missing = settings is not None and not all(
+            is_built(model, backend, colour, size) for model in found
         )
         now_on = load_backend("openvino", live=True) if missing else backend
         self._rungs = [self._load(model, now_on) for model in found]
         self.scale = found[0].scale
-        self.out_size = YUV420.output(*stage.size, self.scale)
-        if missing and wanted is not None:
+        self.out_size = YUV420.output(*size, self.scale)
+        if missing and settings is not None:
             log.info("engines are being built; OpenVINO begins without them")
             self._ready = [_Rung(model, backend) for model in found]
-            self._preparation = Preparation(wanted, stage, self._renew)
+            self._preparation = Preparation(settings, size, colour, self._renew)
             self._preparation.start()
 
     @property
@@ -168,7 +170,7 @@ class Rungs:
         """Take an engine that is built now in the place of OpenVINO's, between two pictures."""
         ready = self._ready[place]
         name = ready.model.name
-        if not is_built(ready.model, ready.backend, self._stage.colour, self._stage.size):
+        if not is_built(ready.model, ready.backend, self._colour, self._size):
             log.warning("%s is built in another form; OpenVINO goes on until the next start", name)
             return
         try:
@@ -200,11 +202,11 @@ class Rungs:
         rung.cost = min(times)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
-        return Upscaler(model, backend, self._stage.colour, self._stage.size)
+        return Upscaler(model, backend, self._colour, self._size)
 
     def _trial(self) -> Frame:
         """A picture with something in it, so that an engine that makes none is found out now."""
-        y, u, v = grey(*self._stage.size)
+        y, u, v = grey(*self._size)
         y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
         return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
 

@@ -18,9 +18,10 @@ from typing import Any, Final, Literal
 
 from vsr.errors import reason
 from vsr.live.common import Backoff
-from vsr.live.output.plan import OutputStreams, PushSettings, plan
+from vsr.live.output.plan import OutputStreams, plan
 from vsr.live.output.process import AUDIO, RECORD, VIDEO
 from vsr.live.output.session import Queue, Record, Session
+from vsr.live.settings import OutputSettings
 from vsr.media.location import local, masked, shown
 from vsr.media.timestamps import Packet
 
@@ -71,12 +72,12 @@ class Output:
         self,
         url: str,
         streams: OutputStreams,
-        settings: PushSettings | None = None,
+        settings: OutputSettings | None = None,
         on_event: Callable[[Event, str], None] | None = None,
     ) -> None:
         """Raises UsageError for a URL that cannot be published to."""
         self.name = shown(url)
-        self._url, self._settings = url, settings or PushSettings()
+        self._url, self._settings = url, settings or OutputSettings()
         self._on_event = on_event
         self._lock = threading.Lock()
         waiting = self._settings

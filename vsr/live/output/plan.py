@@ -5,15 +5,16 @@ plan.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import av
 
-from vsr.errors import UsageError
-from vsr.media.location import is_url, local
+from vsr.errors import OutputError, UsageError
+from vsr.live.settings import OutputSettings
+from vsr.media.location import check_protocol, is_url, local
 from vsr.media.sink import container_format
 
 FORMATS: Final = {
@@ -29,25 +30,6 @@ _LIVE: Final = {
     "flush_packets": "1",
     "max_interleave_delta": "1",  # us: packets go out as they come, not when their turn is sure
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class PushSettings:
-    """How long an output waits before it does something about it."""
-
-    queue_s: float = 4.0
-    """Stream time that may wait for a slow server."""
-    queue_bytes: int = 16 << 20
-    fresh_s: float = 1.0
-    """Stream time, from a key frame on, that a session may begin with; later ones see all later."""
-    stall_s: float = 5.0
-    """For an answer, or for a packet to be taken."""
-    retry_s: float = 0.5
-    """Before the first new try; doubled each time."""
-    retry_max_s: float = 3.0
-    """A server that returns is found within that and a connection's time."""
-    options: Mapping[str, str] = field(default_factory=dict)
-    """More options of FFmpeg's muxer, passed as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +81,17 @@ def muxer_for(url: str) -> str:
     return FORMATS[scheme]
 
 
-def plan(url: str, streams: OutputStreams, settings: PushSettings) -> bytes:
+def check_outputs(urls: Iterable[str]) -> None:
+    """Raises UsageError or OutputError for what cannot be published to."""
+    for url in urls:
+        muxer_for(url)
+        check_protocol(url)
+        folder = Path(local(url)).parent
+        if not is_url(url) and not folder.is_dir():
+            raise OutputError(f"the output folder does not exist: {folder} (create it first)")
+
+
+def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
     """The line that tells the output's process what to do."""
     muxer = muxer_for(url)
     options = _OPTIONS.get(muxer, {}) if is_url(url) else {}
