@@ -10,9 +10,6 @@ from typing import Any
 
 import click
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision.amp import MixedPrecision
-from lightning_fabric.strategies.ddp import DDPStrategy
 
 from train.data.fetch import DATA_SETS
 from train.data.fetch import fetch as run_fetch
@@ -20,6 +17,7 @@ from train.data.patches import Patches, Pictures
 from train.errors import TrainError
 from train.fit.gan import Adversary
 from train.fit.loop import fit as run_fit
+from train.fit.machine import PRECISIONS, choose_precision, default_workers, open_fabric
 from train.fit.recipe import find_recipe
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggFeatures
@@ -33,7 +31,6 @@ from train.ship.imports import import_public, start_from, weights_from
 from train.ship.quantise_command import quantise
 
 log = logging.getLogger("train")
-PRECISIONS = ("32-true", "bf16-mixed")
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(1)
@@ -104,10 +101,9 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 @click.option("--validation", type=Folder, help="Benchmark folder, scored at each report.")
 @click.option("--every", type=_COUNT, default=500, show_default=True, help="Steps between reports.")
 @click.option("--board", type=click.Path(path_type=Path), help="Folder for TensorBoard.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="32-true", show_default=True)
-@click.option(
-    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes for patches."
-)
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Default: what is fast here.")
+@click.option("--workers", type=click.IntRange(0), help="Processes for patches; default by cores.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="Default: on CUDA.")
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for all.")
 def fit(
     name: str,
@@ -124,8 +120,9 @@ def fit(
     validation: Path | None,
     every: int,
     board: Path | None,
-    precision: str,
-    workers: int,
+    precision: str | None,
+    workers: int | None,
+    compiled: bool | None,
     threads: int,
     **scaled: Any,
 ) -> None:
@@ -152,7 +149,10 @@ def fit(
     trainer.command, trainer.until = _command_line(), until or 0
     if vgg is not None:
         trainer.features = VggFeatures.load(vgg, Adversary(**trainer.recipe.adversary))
-    fabric, trainer.precision = _fabric(precision, trainer.net.scales), precision
+    before = trainer.precision if checkpoint.exists() else None
+    trainer.precision, why = choose_precision(precision, before)
+    trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
+    fabric = open_fabric(trainer.precision, trainer.net.scales)
     if packed is not None:
         pictures = Pictures.unpack(packed)
     else:
@@ -160,7 +160,9 @@ def fit(
     trainer.data = pictures.record
     patches = Patches(pictures, trainer.recipe, trainer.net.colour, trainer.net.scales)
     log.info("%d images, from step %d", pictures.record["images"], trainer.step)
-    watch = Watch(every=every, validation=validation, board=board, workers=workers)
+    log.info("computing in %s (%s)", trainer.precision, why)
+    cutters = default_workers() if workers is None else workers
+    watch = Watch(every=every, validation=validation, board=board, workers=cutters)
     done = run_fit(trainer, patches, checkpoint, watch, fabric)
     watch.close()
     if not done:
@@ -182,35 +184,6 @@ def pack(
     """Prepare the pictures that `fit NAME --recipe ...` would, as one file for --packed."""
     scales = scale or NETS[name].scales
     Pictures.load(data, scales, find_recipe(name, recipe)).pack(output)
-
-
-class MixedInside(MixedPrecision):
-    """bfloat16 inside the network only: in bfloat16 a picture would have 8 bits less its sign."""
-
-    def convert_input(self, data: Any) -> Any:
-        """Leave the picture as it is; autocast does the rest."""
-        return data
-
-
-def _fabric(precision: str, scales: tuple[int, ...]) -> Fabric:
-    """One process, or those that torchrun started."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    # of a multi-scale network one up-sampling unit a step has gradients
-    several = DDPStrategy(find_unused_parameters=len(scales) > 1)
-    strategy: Any = several if world > 1 else "auto"
-    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    mixed = precision == "bf16-mixed"
-    fabric = Fabric(
-        accelerator=accelerator,
-        strategy=strategy,
-        devices=here,
-        num_nodes=world // here,
-        plugins=MixedInside("bf16-mixed", accelerator) if mixed else None,
-        precision=None if mixed else "32-true",
-    )
-    fabric.launch()
-    return fabric
 
 
 def _command_line() -> str:

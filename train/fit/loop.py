@@ -46,7 +46,13 @@ def fit(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch, fabr
         return True
     step = _Step(trainer, fabric)
     steps = Steps(trainer.step, recipe.steps, recipe.batch, rank, world)
-    loader = DataLoader(patches, batch_sampler=steps, num_workers=watch.workers, collate_fn=_stack)
+    loader = DataLoader(
+        patches,
+        batch_sampler=steps,
+        num_workers=watch.workers,
+        collate_fn=_stack,
+        pin_memory=fabric.device.type == "cuda",
+    )
     epoch = max(1, patches.epoch(min(patches.known)) // recipe.batch)
     with _stop_signals() as stopped:
         for lr, hr, scale in loader:
@@ -92,7 +98,8 @@ class _Step:
     def __init__(self, trainer: Trainer, fabric: Fabric) -> None:
         self.trainer, self.fabric = trainer, fabric
         trainer.average.to(fabric.device)
-        self.net, self.optimiser = fabric.setup(trainer.net, trainer.optimiser)
+        net: Any = torch.compile(trainer.net) if trainer.compiled else trainer.net
+        self.net, self.optimiser = fabric.setup(net, trainer.optimiser)
         self.adversary = Adversary(**trainer.recipe.adversary)
         if trainer.critic is None or trainer.critic_optimiser is None:
             return

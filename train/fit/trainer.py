@@ -51,6 +51,8 @@ class Trainer:
     data: dict[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
     """Of the computation, as Fabric names it; weights are kept in float32."""
+    compiled: bool = False
+    """Run the network through torch.compile; a matter of this run, not of the checkpoint."""
     command: str = ""
     """The command line that started it, paths cut to their last name."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -111,6 +113,7 @@ class Trainer:
         self.moved = saved.get("moved", [])
         if recipe.steps != saved["recipe"]["steps"]:
             self.moved = [*self.moved, [self.step, saved["recipe"]["steps"]]]
+        self.precision = saved["precision"]
         if self.critic is not None and self.critic_optimiser is not None:
             self.critic.load_state_dict(saved["critic"])
             self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
