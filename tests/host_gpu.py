@@ -10,7 +10,7 @@ import ctypes
 import random
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -23,8 +23,7 @@ import numpy.typing as npt
 import onnx
 
 from vsr.errors import BackendError
-from vsr.inference.cuda import Cuda
-from vsr.inference.cuda.pinned import host_array
+from vsr.inference.cuda import Cuda, PinnedBuffer
 from vsr.inference.openvino import CORE, OpenVinoBackend
 from vsr.inference.tensorrt.engine import TensorRtEngine
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes
@@ -49,10 +48,7 @@ class Memory:
         self.nbytes = nbytes
         cuda.alive[id(self)] = weakref.ref(self)
 
-    def array(
-        self, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8, offset: int = 0
-    ) -> npt.NDArray[Any]:
-        return host_array(self, shape, dtype, offset)
+    array = PinnedBuffer.array
 
     def close(self) -> None:
         raise AssertionError("nobody closes these")
@@ -174,9 +170,6 @@ class HostCuda:
             work.do()
             self.done.append((able[at].handle, work.name))
 
-    def free_memory(self) -> int:
-        return 4 << 30
-
     def activate(self) -> None:
         self.active = True
 
@@ -221,9 +214,6 @@ class HostCuda:
 
     def copy_out(self, to: int, source: int, nbytes: int, stream: HostStream) -> None:
         self._copy("out", to, source, nbytes, stream)
-
-    def copy_2d(self, *_: object) -> None:
-        raise AssertionError("planes are dense")
 
 
 # ---- TensorRT on OpenVINO

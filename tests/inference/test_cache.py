@@ -506,24 +506,3 @@ def test_two_threads_build_once(tmp_path: Path) -> None:
     assert len(calls) == 1
     assert {plan for plan, _, _ in results} == {PLAN}
     assert sorted(cached for _, _, cached in results) == [False, True, True, True]
-
-
-def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:
-    cache, path, faults = EngineCache(tmp_path), tmp_path / "timing.cache", []
-    pieces = [bytes([k]) * 300_000 for k in range(6)]
-
-    def work(data: bytes) -> None:
-        try:
-            for _ in range(5):
-                cache.write(path, data)
-                assert path.read_bytes() in pieces
-        except Exception as exc:
-            faults.append(exc)
-
-    threads = [Thread(target=work, args=(data,)) for data in pieces]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
-    assert [p.name for p in tmp_path.iterdir()] == ["timing.cache"]

@@ -49,7 +49,7 @@ def test_without_a_driver_the_line_names_openvino() -> None:
 
 def replace_modules(monkeypatch: pytest.MonkeyPatch, **modules: object) -> None:
     """Put modules (None: not installed) in the place of real ones, and forget who imported them."""
-    for name in ("vsr.inference.cuda.core", "vsr.inference.cuda.with_pycuda"):
+    for name in ("vsr.inference.cuda.bindings", "vsr.inference.cuda.pycuda"):
         monkeypatch.setitem(sys.modules, name, None)  # undone also if new
         del sys.modules[name]
     for name, module in modules.items():
@@ -274,7 +274,7 @@ def pycuda(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakePyCuda]:
         driver, package = FakePyCuda(**how), ModuleType("pycuda")
         package.__dict__.update(VERSION_TEXT="2026.1", driver=driver, __path__=[])
         replace_modules(monkeypatch, pycuda=package, pycuda__driver=driver)
-        with_pycuda = importlib.import_module("vsr.inference.cuda.with_pycuda")
+        with_pycuda = importlib.import_module("vsr.inference.cuda.pycuda")
         library = SimpleNamespace(
             cuDeviceGet=lambda *_: 0,
             cuDevicePrimaryCtxSetFlags_v2=lambda *_: 0,

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference.cuda import PinnedBuffer, PinnedPool
-from vsr.inference.cuda.pinned import host_array
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -36,10 +34,7 @@ class Plain:
         self._memory[:] = 0xEE  # whoever still looks at it sees that it is gone
         Plain.alive -= 1
 
-    def array(
-        self, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8, offset: int = 0
-    ) -> npt.NDArray[Any]:
-        return host_array(self, shape, dtype, offset)
+    array = PinnedBuffer.array
 
 
 @pytest.fixture(autouse=True)

@@ -110,10 +110,10 @@ def _build(
         output=output,
     )
     if explain:
-        click.echo("\n".join(ahead.explain(order, cache)))
+        click.echo("\n".join(ahead.explain(order)))
         return
     if onnx:
-        size_mb = ahead.write_graph(order, onnx, cache) / 1e6
+        size_mb = ahead.write_graph(order, onnx) / 1e6
         click.echo(f"{onnx}  {size_mb:.1f} MB")
         return
     show = sys.stderr.isatty() and not quiet

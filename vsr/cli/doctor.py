@@ -53,9 +53,8 @@ def _gpu() -> Finding:
         cuda = load_cuda()
     except VsrError as exc:
         return Finding("NVIDIA GPU", False, str(exc), needed=False)
-    major, minor = cuda.compute_capability
     memory = f"{cuda.total_memory / 2**30:.0f} GiB, CUDA {cuda.driver}"
-    return Finding("NVIDIA GPU", True, f"{cuda.name} (sm{major}{minor}), {memory}", needed=False)
+    return Finding("NVIDIA GPU", True, f"{cuda.name} ({cuda.target}), {memory}", needed=False)
 
 
 def _networks() -> Finding:

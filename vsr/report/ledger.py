@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.frame import Frame
+from vsr.media.whole_file import written_whole
 from vsr.report.histogram import Histogram
 from vsr.report.html import Codes, Columns, page
 
@@ -215,16 +215,16 @@ def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> No
     Replaces the file when whole. Raises OutputError.
     """
     check_report_path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with (
+            written_whole(path) as part,
+            part.open("w", encoding="utf-8", newline="") as file,
+        ):
             if path.suffix.lower() == ".csv":
                 _write_csv(file, ledger)
             elif path.suffix.lower() == ".html":
                 file.write(page(facts, ledger.columns()))
             else:
                 _write_json(file, facts, ledger)
-        temporary.replace(path)
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write the report {path}: {reason(exc)}") from exc

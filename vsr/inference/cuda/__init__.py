@@ -1,7 +1,4 @@
-"""The seam between the TensorRT backend and CUDA: `load_cuda` finds a library that drives a GPU.
-
-`vsr.inference.cuda.interface` has the operations; `CUDA_LIBRARIES` maps names to loaders.
-"""
+"""Finds a Python library that drives the GPU; `vsr.inference.cuda.interface` has its operations."""
 
 import os
 from collections.abc import Callable
@@ -26,13 +23,13 @@ __all__ = [
 
 
 def _cuda_bindings(device: int) -> Cuda:
-    from vsr.inference.cuda.core import CoreCuda
+    from vsr.inference.cuda.bindings import CoreCuda
 
     return CoreCuda(device)
 
 
 def _pycuda(device: int) -> Cuda:
-    from vsr.inference.cuda.with_pycuda import PyCuda
+    from vsr.inference.cuda.pycuda import PyCuda
 
     return PyCuda(device)
 

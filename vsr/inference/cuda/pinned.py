@@ -1,4 +1,4 @@
-"""numpy arrays on page-locked memory, and a pool that gets them back without being told.
+"""A pool of page-locked memory, lent as numpy arrays, to which it returns without being told.
 
 An encoder may keep a picture for as long as it likes: the memory returns to the pool when the
 last view of it is gone, so nobody copies a frame and nobody has to give one back.
@@ -6,44 +6,16 @@ last view of it is gone, so nobody copies a frame and nobody has to give one bac
 
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from math import prod
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Lock
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vsr.errors import BackendError
 from vsr.inference.cuda.interface import PinnedBuffer
-
-
-class _Window:
-    """What numpy reads: an address, and the owner that must live as long as the array."""
-
-    def __init__(
-        self, owner: PinnedBuffer, address: int, shape: Sequence[int], dtype: "np.dtype[Any]"
-    ) -> None:
-        self.owner = owner
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": tuple(shape),
-            "typestr": dtype.str,
-            "data": (address, False),  # False: writable
-        }
-
-
-def host_array(
-    buffer: PinnedBuffer, shape: Sequence[int], dtype: npt.DTypeLike, offset: int
-) -> npt.NDArray[Any]:
-    """See `vsr.inference.cuda.interface.PinnedBuffer.array`."""
-    kind = np.dtype(dtype)
-    end = offset + prod(shape) * kind.itemsize
-    if offset < 0 or end > buffer.nbytes:
-        raise ValueError(f"bytes {offset} to {end} of a buffer of {buffer.nbytes}")
-    return np.asarray(_Window(buffer, buffer.address + offset, shape, kind))
 
 
 class PinnedPool:

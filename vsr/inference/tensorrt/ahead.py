@@ -33,6 +33,7 @@ from vsr.inference.tensorrt.library import (
 )
 from vsr.inference.tensorrt.rtx_plan import read_plan
 from vsr.media.colour import UNSPECIFIED, Colour
+from vsr.media.whole_file import written_whole
 from vsr.network.graph import PlaneGraph
 
 MATRICES: Final = {"bt601": 6, "bt709": 1, "bt2020": 9}
@@ -99,7 +100,8 @@ def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> Done
     engine = Builder(library, cache).build(graph, options, gpu, on_step)
     if order.output:
         try:
-            cache.write(order.output, engine.plan)
+            with written_whole(order.output) as part:
+                part.write_bytes(engine.plan)
         except OSError as exc:
             raise OutputError(f"cannot write {order.output}: {reason(exc)}") from exc
     return Done(
@@ -108,7 +110,7 @@ def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> Done
     )  # fmt: skip
 
 
-def write_graph(order: Order, path: Path, cache: EngineCache) -> int:
+def write_graph(order: Order, path: Path) -> int:
     """Write the planes-to-planes ONNX that an engine is built from; returns its bytes.
 
     For `trtexec`, Netron, or a runtime of one's own: y, u, v in and y_out, u_out, v_out, uint8.
@@ -116,7 +118,8 @@ def write_graph(order: Order, path: Path, cache: EngineCache) -> int:
     ready, _ = rewritten(_graph(order))
     data = ready.onnx(order.sizes.best if order.sizes.fixed else None, order.batch)
     try:
-        cache.write(path, data)
+        with written_whole(path) as part:
+            part.write_bytes(data)
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
     return len(data)
@@ -157,21 +160,14 @@ def _targets(asked: tuple[str, ...], library: Library) -> tuple[tuple[str, ...],
     Unasked, TensorRT builds for this GPU and TensorRT-RTX for every GeForce it is made for.
     """
     if asked == ("current",) or (not asked and not library.rtx):
-        gpu = current_gpu(0)
+        gpu = Gpu.of(load_cuda())
         return ((gpu.target,) if library.rtx else ()), gpu
     if "current" in asked:
-        asked = tuple(current_gpu(0).target if t == "current" else t for t in asked)
+        asked = tuple(load_cuda().target if t == "current" else t for t in asked)
     return tuple(dict.fromkeys(asked)) or DEFAULT_TARGETS, None
 
 
-def current_gpu(device: int) -> Gpu:
-    """The GPU in this machine. Raises BackendError without one."""
-    cuda = load_cuda(device)
-    major, minor = cuda.compute_capability
-    return Gpu(name=cuda.name, target=f"sm{major}{minor}")
-
-
-def explain(order: Order, cache: EngineCache) -> list[str]:
+def explain(order: Order) -> list[str]:
     """What the rewrites change, and layers and activation memory before and after, as lines.
 
     Kernels and their memory are read from the plan, which is possible for TensorRT-RTX only.

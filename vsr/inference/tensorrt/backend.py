@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from vsr.errors import BackendError, PlanError, UsageError
-from vsr.inference.cuda import Cuda, load_cuda
+from vsr.inference.cuda import load_cuda
 from vsr.inference.openvino import OpenVinoBackend
 from vsr.inference.tensorrt.builder import Builder, Gpu
 from vsr.inference.tensorrt.engine import TensorRtEngine
@@ -39,7 +39,7 @@ class TensorRtBackend:
         self.name = name
         self._library = load_library(name)
         self._cuda = load_cuda(int(device or 0))
-        self._gpu = Gpu(name=self._cuda.name, target=_target(self._cuda))
+        self._gpu = Gpu.of(self._cuda)
         check_gpu(self._library, self._gpu, self._cuda.compute_capability)
         self.device = f"{self._gpu.name} ({self._gpu.target}, {self._library.title})"
         self._builder = Builder(self._library)
@@ -110,11 +110,6 @@ def _forms(graph: PlaneGraph) -> list[PlaneGraph]:
     if network is flat:
         return [graph]
     return [graph, replace(graph, network=network, label=f"{graph.label}-dense")]
-
-
-def _target(cuda: Cuda) -> str:
-    major, minor = cuda.compute_capability
-    return f"sm{major}{minor}"
 
 
 def check_gpu(library: Library, gpu: Gpu, capability: tuple[int, int]) -> None:

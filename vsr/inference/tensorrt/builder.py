@@ -11,9 +11,11 @@ from typing import Any, Final
 from onnx import load_model_from_string
 
 from vsr.errors import UsageError
+from vsr.inference.cuda import Cuda
 from vsr.inference.kernels import plugin
 from vsr.inference.tensorrt.cache import DamagedError, EngineCache, EngineKey, Entry
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, Step
+from vsr.media.whole_file import written_whole
 from vsr.network.graph import PlaneGraph
 from vsr.network.rewrite.gpu import for_tensorrt
 
@@ -31,6 +33,11 @@ class Gpu:
     name: str
     target: str
     """Its compute capability, such as `sm86`."""
+
+    @classmethod
+    def of(cls, cuda: Cuda) -> "Gpu":
+        """The GPU that `cuda` drives."""
+        return cls(name=cuda.name, target=cuda.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +107,8 @@ class Builder:
             known = timing.read_bytes() if timing and timing.exists() else b""
             built = self.library.build(onnx, replace(options, timing_cache=known), on_step)
             if timing and built.timing_cache:
-                self.cache.write(timing, built.timing_cache)
+                with written_whole(timing) as part:
+                    part.write_bytes(built.timing_cache)
             seconds = round(time.perf_counter() - began, 2)
             return built.plan, {"rewrites": list(notes), "seconds": seconds}
 

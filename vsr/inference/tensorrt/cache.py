@@ -8,24 +8,22 @@ the system frees when its holder dies, so a killed build leaves nothing and two 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import get_ident
 from typing import Any, Final
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from vsr.errors import BackendError, reason
+from vsr.media.whole_file import PART, written_whole
 
 log = logging.getLogger(__name__)
 
 MAGIC: Final = b"vsr-engine/1 "
 SUFFIX: Final = ".engine"
-_PART: Final = ".part"
 _SILENT_S: Final = 1.0
 """Seconds for which another builder is waited for without a word: most engines take longer."""
 _LONGEST_LINE: Final = 65536
@@ -50,10 +48,6 @@ class EngineKey:
     """Compute capabilities it runs on."""
     gpu: str = ""
     """Name of the GPU it was tuned on; empty when built without one, which fits all of a target."""
-
-    def is_of(self, label: str) -> bool:
-        """Whether it was built from the model and scale of that label, in whatever precision."""
-        return self.label.startswith(f"{label}-")
 
     @property
     def file(self) -> str:
@@ -148,7 +142,7 @@ class EngineCache:
                     plan = self._sound(key)  # another may have built it
                 if plan is not None:
                     return plan, path, True
-                for part in self.folder.glob(f".{path.name}.*{_PART}"):
+                for part in self.folder.glob(f".{path.name}.*{PART}"):
                     part.unlink(missing_ok=True)  # of a builder that was killed
                 plan, facts = build()
                 self._write(path, key, plan, facts)
@@ -166,16 +160,8 @@ class EngineCache:
             "plan_bytes": len(plan),
             "facts": facts,
         }
-        self.write(path, MAGIC + json.dumps(head).encode() + b"\n" + plan)
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a file whole or not at all."""
-        part = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}{_PART}")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with written_whole(path) as part:
+            part.write_bytes(MAGIC + json.dumps(head).encode() + b"\n" + plan)
 
     def clear(self) -> tuple[int, int]:
         """Remove everything here; returns (engines, bytes) that went."""

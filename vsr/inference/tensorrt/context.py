@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vsr.inference.tensorrt.library import Library
+from vsr.media.whole_file import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,8 @@ def _kept(path: Path) -> bytes:
 
 def keep(cache: Any, path: Path) -> None:
     """Write what RTX compiled for this GPU, for the next start; without it that is slower only."""
-    part = path.with_suffix(".part")
     try:
-        part.write_bytes(bytes(cache.serialize()))
-        part.replace(path)
+        with written_whole(path) as part:
+            part.write_bytes(bytes(cache.serialize()))
     except OSError as exc:
         log.debug("cannot keep %s: %s", path, exc)

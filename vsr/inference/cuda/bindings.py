@@ -1,22 +1,25 @@
-"""The GPU through cuda-bindings, NVIDIA's own Python wheels: what is used unless told otherwise.
+"""Drives the GPU through cuda-bindings, NVIDIA's own Python wheels.
 
-Straight on the driver API, which has been stable for a decade: cuda-core's memory resources free
-in whatever context the collecting thread has, and its graph classes changed names and places.
+It calls the driver API itself, which has been stable for a decade: cuda-core's memory resources
+free in whatever context the collecting thread has, and its graph classes changed names and places.
 """
 
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from vsr.errors import OutOfMemoryError
 from vsr.inference.cuda import faults
-from vsr.inference.cuda.interface import Event, Stream
-from vsr.inference.cuda.pinned import host_array
+from vsr.inference.cuda.interface import (
+    Cuda,
+    DeviceBuffer,
+    Event,
+    Graph,
+    Owner,
+    PinnedBuffer,
+    Stream,
+)
 
 driver: Final[Any] = import_module("cuda.bindings.driver")  # untyped; load_cuda tells of a miss
 
@@ -60,17 +63,21 @@ def _give_back(context: Any, function: Callable[..., Any], thing: Any) -> None:
     driver.cuCtxPopCurrent()
 
 
-class _Owner:
-    """Something of the driver's that is given back when this object is gone."""
+class _Held(Owner):
+    """An object of the driver's, destroyed inside its context."""
 
     def __init__(self, context: Any, destroy: Callable[..., Any], raw: Any) -> None:
-        self.raw, self._context = raw, context
-        self._giving_back = weakref.finalize(self, _give_back, context, destroy, raw)
-        self._giving_back.atexit = False  # the driver may be gone by then, and takes all back
+        self._raw, self._context = raw, context
+        super().__init__(_give_back, context, destroy, raw)
+
+    @property
+    def raw(self) -> Any:
+        """The driver's handle or address."""
+        return self._raw
 
 
-class CorePinned(_Owner):
-    """See `vsr.inference.cuda.interface.PinnedBuffer`."""
+class CorePinned(_Held, PinnedBuffer):
+    """See `PinnedBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
         with _inside(context):
@@ -81,15 +88,9 @@ class CorePinned(_Owner):
         super().__init__(context, driver.cuMemFreeHost, address)
         self.address, self.nbytes = address, nbytes
 
-    def array(
-        self, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8, offset: int = 0
-    ) -> npt.NDArray[Any]:
-        """See `vsr.inference.cuda.interface.PinnedBuffer.array`."""
-        return host_array(self, shape, dtype, offset)
 
-
-class CoreDevice(_Owner):
-    """See `vsr.inference.cuda.interface.DeviceBuffer`."""
+class CoreDevice(_Held, DeviceBuffer):
+    """See `DeviceBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
         with _inside(context):
@@ -101,13 +102,9 @@ class CoreDevice(_Owner):
         super().__init__(context, driver.cuMemFree, pointer)
         self.address, self.nbytes = int(pointer), nbytes
 
-    def close(self) -> None:
-        """See `vsr.inference.cuda.interface.DeviceBuffer.close`."""
-        self._giving_back()
 
-
-class CoreEvent(_Owner):
-    """See `vsr.inference.cuda.interface.Event`."""
+class CoreEvent(_Held, Event):
+    """See `Event`."""
 
     def __init__(self, context: Any, timing: bool) -> None:
         kinds = driver.CUevent_flags
@@ -118,27 +115,23 @@ class CoreEvent(_Owner):
         super().__init__(context, driver.cuEventDestroy, event)
 
     def record(self, stream: Stream) -> None:
-        """See `vsr.inference.cuda.interface.Event.record`."""
         _call(driver.cuEventRecord, self.raw, stream.raw)
 
     def synchronize(self) -> None:
-        """See `vsr.inference.cuda.interface.Event.synchronize`."""
         _call(driver.cuEventSynchronize, self.raw)
 
     def done(self) -> bool:
-        """See `vsr.inference.cuda.interface.Event.done`."""
         (code,) = driver.cuEventQuery(self.raw)
         if int(code) not in {0, _NOT_READY}:
             raise faults.failed("cuEventQuery", _words(code))
         return int(code) == 0
 
     def elapsed_ms(self, since: Event) -> float:
-        """See `vsr.inference.cuda.interface.Event.elapsed_ms`."""
         return float(_call(driver.cuEventElapsedTime, since.raw, self.raw))
 
 
-class CoreGraph(_Owner):
-    """See `vsr.inference.cuda.interface.Graph`."""
+class CoreGraph(_Held, Graph):
+    """See `Graph`."""
 
     def __init__(self, context: Any, graph: Any) -> None:
         with _inside(context):
@@ -146,12 +139,11 @@ class CoreGraph(_Owner):
         super().__init__(context, driver.cuGraphExecDestroy, executable)
 
     def launch(self, stream: Stream) -> None:
-        """See `vsr.inference.cuda.interface.Graph.launch`."""
         _call(driver.cuGraphLaunch, self.raw, stream.raw)
 
 
-class CoreStream(_Owner):
-    """See `vsr.inference.cuda.interface.Stream`."""
+class CoreStream(_Held, Stream):
+    """See `Stream`."""
 
     def __init__(self, context: Any) -> None:
         with _inside(context):
@@ -160,21 +152,17 @@ class CoreStream(_Owner):
         self.handle = int(stream)
 
     def wait(self, event: Event) -> None:
-        """See `vsr.inference.cuda.interface.Stream.wait`."""
         _call(driver.cuStreamWaitEvent, self.raw, event.raw, 0)
 
     def synchronize(self) -> None:
-        """See `vsr.inference.cuda.interface.Stream.synchronize`."""
         _call(driver.cuStreamSynchronize, self.raw)
 
     def begin_capture(self) -> None:
-        """See `vsr.inference.cuda.interface.Stream.begin_capture`."""
         # relaxed: in the stricter modes a buffer that is allocated or collected spoils the capture
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         _call(driver.cuStreamBeginCapture, self.raw, mode)
 
     def end_capture(self) -> CoreGraph:
-        """See `vsr.inference.cuda.interface.Stream.end_capture`."""
         graph = _call(driver.cuStreamEndCapture, self.raw)
         try:
             return CoreGraph(self._context, graph)
@@ -182,100 +170,65 @@ class CoreStream(_Owner):
             driver.cuGraphDestroy(graph)
 
 
-class CoreCuda:
-    """See `vsr.inference.cuda.interface.Cuda`."""
+class CoreCuda(Cuda):
+    """See `Cuda`."""
 
     can_capture = True
 
     def __init__(self, index: int) -> None:
-        """Raises UsageError when there are fewer GPUs, BackendError when there is no driver."""
-        self.library = f"cuda-bindings {import_module('cuda.bindings').__version__}"
-        self.driver = faults.version(_start(self.library))
-        self.index = index
+        super().__init__(f"cuda-bindings {import_module('cuda.bindings').__version__}", index)
+
+    def _start(self) -> int:
+        try:
+            (code,) = driver.cuInit(0)
+        except RuntimeError as exc:  # cuda-pathfinder found no libcuda
+            raise faults.no_driver() from exc
+        version = int(_call(driver.cuDriverGetVersion))
+        if version // 1000 < driver.CUDA_VERSION // 1000:  # an old driver may also fail to start
+            raise faults.old_driver(version, driver.CUDA_VERSION, self.library)
+        if int(code):
+            raise faults.not_started(_words(code))
+        return version
+
+    def _names(self) -> list[str]:
         count = _call(driver.cuDeviceGetCount)
-        if not 0 <= index < count:
-            names = [_name(_call(driver.cuDeviceGet, i)) for i in range(count)]
-            raise faults.unknown_gpu(index, names)
-        device = _call(driver.cuDeviceGet, index)
-        self.name, self.compute_capability = _name(device), _capability(device)
+        return [_name(_call(driver.cuDeviceGet, i)) for i in range(count)]
+
+    def _retain(self) -> Any:
+        device = _call(driver.cuDeviceGet, self.index)
+        self.compute_capability = _capability(device)
         self.total_memory = int(_call(driver.cuDeviceTotalMem, device))
         _let_threads_sleep(device)
-        self._context = _call(driver.cuDevicePrimaryCtxRetain, device)
-
-    def free_memory(self) -> int:
-        """See `vsr.inference.cuda.interface.Cuda.free_memory`."""
-        with _inside(self._context):
-            return int(_call(driver.cuMemGetInfo)[0])
+        return _call(driver.cuDevicePrimaryCtxRetain, device)
 
     def activate(self) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.activate`."""
         _call(driver.cuCtxSetCurrent, self._context)
 
     def synchronize(self) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.synchronize`."""
         with _inside(self._context):
             _call(driver.cuCtxSynchronize)
 
-    def pinned(self, nbytes: int) -> CorePinned:
-        """See `vsr.inference.cuda.interface.Cuda.pinned`."""
+    def pinned(self, nbytes: int) -> PinnedBuffer:
         return CorePinned(self._context, nbytes)
 
-    def device(self, nbytes: int) -> CoreDevice:
-        """See `vsr.inference.cuda.interface.Cuda.device`."""
+    def device(self, nbytes: int) -> DeviceBuffer:
         return CoreDevice(self._context, nbytes)
 
-    def stream(self) -> CoreStream:
-        """See `vsr.inference.cuda.interface.Cuda.stream`."""
+    def stream(self) -> Stream:
         return CoreStream(self._context)
 
-    def event(self, timing: bool = False) -> CoreEvent:
-        """See `vsr.inference.cuda.interface.Cuda.event`."""
+    def event(self, timing: bool = False) -> Event:
         return CoreEvent(self._context, timing)
 
     def copy_in(
         self, device_address: int, pinned_address: int, nbytes: int, stream: Stream
     ) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.copy_in`."""
         _call(driver.cuMemcpyHtoDAsync, device_address, pinned_address, nbytes, stream.raw)
 
     def copy_out(
         self, pinned_address: int, device_address: int, nbytes: int, stream: Stream
     ) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.copy_out`."""
         _call(driver.cuMemcpyDtoHAsync, pinned_address, device_address, nbytes, stream.raw)
-
-    def copy_2d(
-        self,
-        dst: int,
-        dst_pitch: int,
-        src: int,
-        src_pitch: int,
-        width_bytes: int,
-        height: int,
-        stream: Stream,
-    ) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.copy_2d`."""
-        copy = driver.CUDA_MEMCPY2D()
-        copy.dstMemoryType = copy.srcMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_UNIFIED
-        # `Device` also when the memory is the host's
-        copy.dstDevice, copy.dstPitch = dst, dst_pitch
-        copy.srcDevice, copy.srcPitch = src, src_pitch
-        copy.WidthInBytes, copy.Height = width_bytes, height
-        _call(driver.cuMemcpy2DAsync, copy, stream.raw)
-
-
-def _start(library: str) -> int:
-    """Start the driver; its CUDA version (1000 * major + 10 * minor), not older than needed."""
-    try:
-        (code,) = driver.cuInit(0)
-    except RuntimeError as exc:  # cuda-pathfinder found no libcuda
-        raise faults.no_driver() from exc
-    version = int(_call(driver.cuDriverGetVersion))
-    if version // 1000 < driver.CUDA_VERSION // 1000:  # an old driver may also fail to start
-        raise faults.old_driver(version, driver.CUDA_VERSION, library)
-    if int(code):
-        raise faults.not_started(_words(code))
-    return version
 
 
 def _name(device: Any) -> str:

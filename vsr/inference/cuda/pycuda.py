@@ -1,4 +1,4 @@
-"""The GPU through PyCUDA: for those who have it; it is compiled on the user's machine.
+"""Drives the GPU through PyCUDA, which is compiled on the user's machine.
 
 PyCUDA keeps a stack of contexts for each thread, ends the process when a thread ends with
 something on it, and makes and destroys its objects only inside it (its src/cpp/cuda.hpp). So our
@@ -8,19 +8,24 @@ context is on that stack just while an object comes or goes; `activate` asks the
 import atexit
 import ctypes
 import os
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from vsr.errors import OutOfMemoryError, reason
 from vsr.inference.cuda import faults
-from vsr.inference.cuda.interface import Event, Graph, Stream
-from vsr.inference.cuda.pinned import host_array
+from vsr.inference.cuda.interface import (
+    Cuda,
+    DeviceBuffer,
+    Event,
+    Graph,
+    Owner,
+    PinnedBuffer,
+    Stream,
+)
 
 try:
     cuda: Final[Any] = import_module("pycuda.driver")  # untyped
@@ -62,14 +67,13 @@ def _give_back(context: Any, held: list[Any]) -> None:
         held.clear()
 
 
-class _Owner:
+class _Held(Owner):
     """One of PyCUDA's objects, which dies inside its context when this object is gone."""
 
     def __init__(self, context: Any, make: Callable[[], Any]) -> None:
         with _told(), _inside(context):
             self._held = [make()]  # the only reference, or it would die too late, outside
-        self._giving_back = weakref.finalize(self, _give_back, context, self._held)
-        self._giving_back.atexit = False  # the driver may be gone by then, and takes all back
+        super().__init__(_give_back, context, self._held)
 
     @property
     def raw(self) -> Any:
@@ -77,8 +81,8 @@ class _Owner:
         return self._held[0]
 
 
-class PinnedMemory(_Owner):
-    """See `vsr.inference.cuda.interface.PinnedBuffer`."""
+class PyCudaPinned(_Held, PinnedBuffer):
+    """See `PinnedBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
         try:
@@ -87,15 +91,9 @@ class PinnedMemory(_Owner):
             raise faults.no_pinned_memory(nbytes) from exc
         self.address, self.nbytes = int(self.raw.ctypes.data), nbytes
 
-    def array(
-        self, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8, offset: int = 0
-    ) -> npt.NDArray[Any]:
-        """See `vsr.inference.cuda.interface.PinnedBuffer.array`."""
-        return host_array(self, shape, dtype, offset)
 
-
-class DeviceMemory(_Owner):
-    """See `vsr.inference.cuda.interface.DeviceBuffer`."""
+class PyCudaDevice(_Held, DeviceBuffer):
+    """See `DeviceBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
         try:
@@ -106,13 +104,9 @@ class DeviceMemory(_Owner):
             raise faults.no_device_memory(nbytes, left) from exc
         self.address, self.nbytes = int(self.raw), nbytes
 
-    def close(self) -> None:
-        """See `vsr.inference.cuda.interface.DeviceBuffer.close`."""
-        self._giving_back()
 
-
-class PyCudaEvent(_Owner):
-    """See `vsr.inference.cuda.interface.Event`."""
+class PyCudaEvent(_Held, Event):
+    """See `Event`."""
 
     def __init__(self, context: Any, timing: bool) -> None:
         kinds = cuda.event_flags
@@ -120,156 +114,111 @@ class PyCudaEvent(_Owner):
         super().__init__(context, lambda: cuda.Event(flags))
 
     def record(self, stream: Stream) -> None:
-        """See `vsr.inference.cuda.interface.Event.record`."""
         with _told():
             self.raw.record(stream.raw)
 
     def synchronize(self) -> None:
-        """See `vsr.inference.cuda.interface.Event.synchronize`."""
         with _told():
             self.raw.synchronize()
 
     def done(self) -> bool:
-        """See `vsr.inference.cuda.interface.Event.done`."""
         with _told():
             return bool(self.raw.query())
 
     def elapsed_ms(self, since: Event) -> float:
-        """See `vsr.inference.cuda.interface.Event.elapsed_ms`."""
         with _told():
             return float(self.raw.time_since(since.raw))
 
 
-class PyCudaStream(_Owner):
-    """See `vsr.inference.cuda.interface.Stream`."""
+class PyCudaStream(_Held, Stream):
+    """See `Stream`."""
 
     def __init__(self, context: Any) -> None:
         super().__init__(context, lambda: cuda.Stream(_STREAM_NON_BLOCKING))
         self.handle = int(self.raw.handle)
 
     def wait(self, event: Event) -> None:
-        """See `vsr.inference.cuda.interface.Stream.wait`."""
         with _told():
             self.raw.wait_for_event(event.raw)
 
     def synchronize(self) -> None:
-        """See `vsr.inference.cuda.interface.Stream.synchronize`."""
         with _told():
             self.raw.synchronize()
 
     def begin_capture(self) -> None:
-        """See `vsr.inference.cuda.interface.Stream.begin_capture`."""
         raise faults.no_graphs("PyCUDA")
 
     def end_capture(self) -> Graph:
-        """See `vsr.inference.cuda.interface.Stream.end_capture`."""
         raise faults.no_graphs("PyCUDA")
 
 
-class PyCuda:
-    """See `vsr.inference.cuda.interface.Cuda`."""
+class PyCuda(Cuda):
+    """See `Cuda`."""
 
     can_capture = False
 
     def __init__(self, index: int) -> None:
-        """Raises UsageError when there are fewer GPUs, BackendError when CUDA cannot start."""
-        self.library = f"PyCUDA {import_module('pycuda').VERSION_TEXT}"
-        self.index = index
         with _told():
-            self.driver = faults.version(_start(self.library))
-            count = cuda.Device.count()
-            if not 0 <= index < count:
-                raise faults.unknown_gpu(index, [cuda.Device(i).name() for i in range(count)])
-            device, kinds = cuda.Device(index), cuda.device_attribute
-            self.name, self.total_memory = str(device.name()), int(device.total_memory())
-            self.compute_capability = (
-                int(device.get_attribute(kinds.COMPUTE_CAPABILITY_MAJOR)),
-                int(device.get_attribute(kinds.COMPUTE_CAPABILITY_MINOR)),
-            )
-            self._libcuda = _libcuda()
-            _let_threads_sleep(self._libcuda, index)
-            self._context = device.retain_primary_context()
+            super().__init__(f"PyCUDA {import_module('pycuda').VERSION_TEXT}", index)
         # or PyCUDA 2026.1 would detach it as if it were not the primary one, and complain
         atexit.register(self._context.detach)
 
-    def free_memory(self) -> int:
-        """See `vsr.inference.cuda.interface.Cuda.free_memory`."""
-        with _told(), _inside(self._context):
-            return int(cuda.mem_get_info()[0])
+    def _start(self) -> int:
+        version, built_for = int(cuda.get_driver_version()), int(cuda.get_version()[0])
+        if version // 1000 < built_for:
+            raise faults.old_driver(version, 1000 * built_for, self.library)
+        try:
+            cuda.init()
+        except cuda.Error as exc:
+            raise faults.not_started(reason(exc).partition(" failed: ")[2]) from exc
+        return version
+
+    def _names(self) -> list[str]:
+        return [str(cuda.Device(i).name()) for i in range(cuda.Device.count())]
+
+    def _retain(self) -> Any:
+        device, kinds = cuda.Device(self.index), cuda.device_attribute
+        self.compute_capability = (
+            int(device.get_attribute(kinds.COMPUTE_CAPABILITY_MAJOR)),
+            int(device.get_attribute(kinds.COMPUTE_CAPABILITY_MINOR)),
+        )
+        self.total_memory = int(device.total_memory())
+        self._libcuda = _libcuda()
+        _let_threads_sleep(self._libcuda, self.index)
+        return device.retain_primary_context()
 
     def activate(self) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.activate`."""
         code = self._libcuda.cuCtxSetCurrent(ctypes.c_void_p(self._context.handle))
         if code:
             raise faults.failed("cuCtxSetCurrent", f"error {code}")
 
     def synchronize(self) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.synchronize`."""
         with _told(), _inside(self._context):
             self._context.synchronize()
 
-    def pinned(self, nbytes: int) -> PinnedMemory:
-        """See `vsr.inference.cuda.interface.Cuda.pinned`."""
-        return PinnedMemory(self._context, nbytes)
+    def pinned(self, nbytes: int) -> PinnedBuffer:
+        return PyCudaPinned(self._context, nbytes)
 
-    def device(self, nbytes: int) -> DeviceMemory:
-        """See `vsr.inference.cuda.interface.Cuda.device`."""
-        return DeviceMemory(self._context, nbytes)
+    def device(self, nbytes: int) -> DeviceBuffer:
+        return PyCudaDevice(self._context, nbytes)
 
-    def stream(self) -> PyCudaStream:
-        """See `vsr.inference.cuda.interface.Cuda.stream`."""
+    def stream(self) -> Stream:
         return PyCudaStream(self._context)
 
-    def event(self, timing: bool = False) -> PyCudaEvent:
-        """See `vsr.inference.cuda.interface.Cuda.event`."""
+    def event(self, timing: bool = False) -> Event:
         return PyCudaEvent(self._context, timing)
 
     def copy_in(
         self, device_address: int, pinned_address: int, nbytes: int, stream: Stream
     ) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.copy_in`."""
         with _told():
             cuda.memcpy_htod_async(device_address, _bytes_at(pinned_address, nbytes), stream.raw)
 
     def copy_out(
         self, pinned_address: int, device_address: int, nbytes: int, stream: Stream
     ) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.copy_out`."""
         with _told():
             cuda.memcpy_dtoh_async(_bytes_at(pinned_address, nbytes), device_address, stream.raw)
-
-    def copy_2d(
-        self,
-        dst: int,
-        dst_pitch: int,
-        src: int,
-        src_pitch: int,
-        width_bytes: int,
-        height: int,
-        stream: Stream,
-    ) -> None:
-        """See `vsr.inference.cuda.interface.Cuda.copy_2d`."""
-        copy = cuda.Memcpy2D()
-        copy.set_dst_device(dst)
-        copy.set_src_device(src)
-        # not set_src_unified: it fills in `srcHost`, and CUDA reads `srcDevice`
-        copy.dst_memory_type = copy.src_memory_type = cuda.memory_type.UNIFIED
-        copy.dst_pitch, copy.src_pitch = dst_pitch, src_pitch
-        copy.width_in_bytes, copy.height = width_bytes, height
-        with _told():
-            copy(stream.raw)
-
-
-def _start(library: str) -> int:
-    """Start the driver; its CUDA version (1000 * major + 10 * minor), not older than needed."""
-    version, built_for = int(cuda.get_driver_version()), int(cuda.get_version()[0])
-    if version // 1000 < built_for:
-        raise faults.old_driver(version, 1000 * built_for, library)
-    try:
-        cuda.init()
-    except cuda.Error as exc:
-        raise faults.not_started(reason(exc).partition(" failed: ")[2]) from exc
-    return version
 
 
 def _libcuda() -> ctypes.CDLL:

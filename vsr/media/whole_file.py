@@ -1,0 +1,27 @@
+"""Writes files whole or not at all: beside their place, renamed at the end."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import get_ident
+from typing import Final
+
+PART: Final = ".part"
+"""Ending of a file that is not whole yet."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path in the same folder to write to, whose file takes the place of `path` at the end.
+
+    What was there before is there until then. After any error nothing is left of the new file.
+    Raises OSError where it cannot be renamed. Threads and processes may write at the same time.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}{PART}")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
