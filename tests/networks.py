@@ -5,7 +5,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from train.nets import Carn, Dcscn, Net, bicubic
+from train.nets import Csrcnn, Dcscn, Net, bicubic
+from train.nets.csrcnn import Level
 
 N = TypeVar("N", bound=Net)
 
@@ -24,17 +25,20 @@ def roughened(net: N, seed: int = 3) -> N:
                 nn.init.kaiming_normal_(module.weight)
                 assert module.bias is not None
                 module.bias.normal_(0, 0.1)
-        x = torch.rand(1, channels(net), 12, 16)
-        for scale, last in zip(net.scales, _last(net), strict=False):
-            last.weight.mul_(0.15 / own_part(net.eval(), x, scale).std())
-            assert last.bias is not None
-            last.bias.normal_(0, 0.05)
+        for level in net.levels if isinstance(net, Csrcnn) else ():
+            assert isinstance(level, Level)  # else each would make its input 20 times larger
+            level.close.weight.mul_(0.2)
+            level.refined.weight.mul_(0.2)
+        x, last = torch.rand(1, channels(net), 12, 16), _last(net)
+        last.weight.mul_(0.15 / own_part(net.eval(), x, net.scales[0]).std())
+        assert last.bias is not None
+        last.bias.normal_(0, 0.05)
     return net
 
 
 def own_part(net: Net, x: Tensor, scale: int) -> Tensor:
     """The result without the bicubic skip, where there is one."""
-    return net(x, scale) if isinstance(net, Carn) else net(x, scale) - bicubic(x, scale)
+    return net(x, scale) - bicubic(x, scale) if isinstance(net, Dcscn) else net(x, scale)
 
 
 def channels(net: Net) -> int:
@@ -42,9 +46,5 @@ def channels(net: Net) -> int:
     return {"y": 1, "rgb": 3}[net.colour]
 
 
-def _last(net: Net) -> list[nn.Conv2d]:
-    if isinstance(net, Carn):
-        return [net.exit]
-    if isinstance(net, Dcscn):
-        return [net.last]
-    return [conv for conv in net.exits if isinstance(conv, nn.Conv2d)]
+def _last(net: Net) -> nn.Conv2d:
+    return net.last if isinstance(net, Dcscn) else net.exit

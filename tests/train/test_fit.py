@@ -19,11 +19,12 @@ from train.data.patches import Patches
 from train.errors import TrainError
 from train.fit.gan import Adversary
 from train.fit.loop import weight_norms
-from train.fit.recipe import Recipe
+from train.fit.recipe import Recipe, find_recipe
 from train.fit.trainer import Plateau, Trainer
 from train.fit.vgg import VggFeatures
 from train.fit.watch import Watch
 from train.measure.evaluate import evaluate, torch_enlarge
+from train.nets import Csrcnn, bicubic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dcscn": {"features": (16, 12, 8), "a1": 8, "b1": 8, "b2": 8},
     "carn-m": {"channels": 16},
     "pcarn": {"channels": 8},
-    "csrcnn": {"channels": 8, "blocks": (2, 1, 1), "residuals": 1},
+    "csrcnn": {"channels": 8, "blocks": (2, 1, 1), "residuals": 1, "convolutions": 1},
 }
 """Every family, made small where it is large."""
 
@@ -109,6 +110,43 @@ def test_each_step_takes_the_loss_of_its_phase(tmp_path: Path, folder: Path) -> 
             sr = trainer.average(torch.stack((lr, lr2)), scale)
         expected.append(float(kinds[kind](sr, torch.stack((hr, hr2)))))
     assert _losses(trainer, patches, tmp_path) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_step_of_a_level_that_joins_trains_the_blended_picture(
+    tmp_path: Path, folder: Path
+) -> None:
+    phases = ((0, (2,)), (1, (4,)))
+    recipe = replace(TINY, patch=4, scales=phases, blend=4, rate=1e-12, steps=6)
+    trainer = Trainer.new("csrcnn", recipe, **SMALL["csrcnn"])
+    patches = patches_for(trainer, folder)
+    expected = []
+    for step, share in enumerate((1.0, 0.25, 0.5, 0.75, 1.0, 1.0)):
+        (lr, hr, scale), (lr2, hr2, _) = patches[2 * step], patches[2 * step + 1]
+        low, high = torch.stack((lr, lr2)), torch.stack((hr, hr2))
+        with torch.no_grad():
+            sr = trainer.average(low, scale)
+            if step:
+                sr = share * sr + (1 - share) * bicubic(trainer.average(low, 2), 2)
+        expected.append(float((sr - high).abs().mean()))
+    assert _losses(trainer, patches, tmp_path) == pytest.approx(expected, rel=1e-4)
+
+
+def test_features_of_csrcnn_stay_alive_in_every_level(tmp_path: Path, folder: Path) -> None:
+    phases = ((0, (2,)), (15, (4,)), (30, (8,)))
+    ours = replace(find_recipe("csrcnn", "ours"), steps=60, batch=2, patch=32, warmup=0)
+    recipe = replace(ours, scales=phases, blend=5, rate=1e-3)
+    trainer = Trainer.new("csrcnn", recipe, **{**SMALL["csrcnn"], "convolutions": 4})
+    train(trainer, patches_for(trainer, folder), tmp_path / "net.pt")
+    net, x = trainer.net, torch.rand(1, 3, 12, 12)
+    assert isinstance(net, Csrcnn)
+    with torch.inference_mode():
+        y = net.entry(net.sub_mean(x))
+        for k in range(3):
+            up = net.level(k).enlarged(y)
+            own = net.level(k).refined(net.level(k).refine(up))  # the refined block adds something
+            assert float(own.std((2, 3)).median()) > 1e-4, k
+            y = up + own
+            assert float(y.std((2, 3)).min()) > 0.01, k  # and each channel has its features
 
 
 def test_the_last_step_has_the_rate_of_the_recipe(tmp_path: Path, folder: Path) -> None:
@@ -246,7 +284,7 @@ def _signalling(patches: Patches, *signals: signal.Signals) -> Patches:
 
 PLATEAU = replace(TINY, patch=16, hr_patch=True, grid=32, schedule="plateau", patience=0)
 CURRICULUM = replace(
-    TINY, patch=4, scales=((0, (2,)), (2, (2, 4)), (4, (8,))), optimiser="sgd", rate=1e-2,
+    TINY, patch=4, scales=((0, (2,)), (2, (2, 4)), (4, (8,))), blend=2, optimiser="sgd", rate=1e-2,
     weight_decay=1e-2, loss=((0, "l1"), (2, "alternate")),
 )  # fmt: skip
 

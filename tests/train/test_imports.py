@@ -257,7 +257,7 @@ def _own(name: str) -> Weights:
         ("carn-m", lambda w: w | {"extra.weight": torch.zeros(2)}, "also has extra.weight"),
         ("carn-m", lambda w: {n: w[n] for n in w if n != "exit.bias"}, "lacks exit.bias"),
         ("carn", lambda w: w, r"lacks b1.b2"),  # CARN-M's weights for CARN
-        ("csrcnn", lambda w: w, r"lacks exits.0.bias, .*, .* \.\.\."),
+        ("csrcnn", lambda w: w, r"lacks entry.0.bias, .*, .* \.\.\."),
         ("carn-m", lambda w: w | {"exit.bias": torch.zeros(4)}, "exit.bias has another shape"),
         ("carn-m", lambda w: w | {"exit.bias": "abc"}, "exit.bias has another shape"),
         ("carn-m", lambda w: w | {"exit.bias": w["exit.bias"] / 0}, "exit.bias is not made of"),

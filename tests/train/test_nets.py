@@ -7,11 +7,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, pixel_shuffle, prelu
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate, pixel_shuffle, prelu
 
 from tests.networks import channels, own_part, roughened
 from train.__main__ import main
-from train.measure.counting import Size, multadds, parameters, receptive_field_radius, sizes
+from train.fit.initialise import initialise
+from train.measure.counting import multadds, parameters, receptive_field_radius, sizes
 from train.nets import (
     NETS,
     Carn,
@@ -25,6 +26,7 @@ from train.nets import (
     from_config,
     settings,
 )
+from train.nets.common import bias_of
 from train.ship.deploy import deploy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,24 +104,29 @@ def test_dcscns_multadds_are_its_weights_for_every_lr_pixel(output: int) -> None
 
 
 def test_multadds_of_csrcnn_are_those_of_its_layers() -> None:
-    net = Csrcnn(CsrcnnConfig(channels=2, blocks=(1,), residuals=1, scales=(2,)))
-    # entry, dense, two down at a quarter, two up from a quarter, join; at x2: the level's up
-    # reads LR, residual block, one more, exit
-    lr = 9 * 3 * 2 + 2 * 2 + 2 * 9 * 4 / 4 + 2 * 9 * 4 / 4 + 9 * 4 * 2 / 4 + 9 * 4
-    hr = 2 * 9 * 4 + 9 * 4 + 9 * 2 * 3
-    assert multadds(net, 2, 4000) == 1000 * (lr + 4 * hr)
+    config = CsrcnnConfig(channels=2, blocks=(1,), residuals=1, convolutions=3, scales=(2,))
+    # F1 has a quarter of the pixels, F2 a sixteenth; a transposed convolution works where it reads
+    unit = 2 * 2 + 9 * 4 / 4 + 9 * 4 / 16 + 9 * 4 / 16 + 9 * 4 * 2 / 16 + 9 * 4 / 4
+    lr = 9 * 3 * 2 + 9 * 4 + unit + 9 * 4 + 16 * 4  # entry, unit, closing layer, enlargement
+    hr = 2 * 9 * 4 + 3 * 9 * 4 + 9 * 4 + 2 * 3  # residual block, three more, closing layer, exit
+    assert multadds(Csrcnn(config), 2, 4000) == 1000 * (lr + 4 * hr)
 
 
-def test_a_fourth_bp_u_block_has_the_238k_by_which_the_rows_of_table_iv_differ() -> None:
-    counts = [
-        parameters(Csrcnn(CsrcnnConfig(blocks=(n, n), scales=(2, 4)))) for n in (3, 4)
-    ]  # U3TR1 U3TR1 with 2583K, U4TR1 U4TR1 with 3059K
-    assert counts[1] - counts[0] == 2 * 237_952
-    assert round(237_952 / 1000) == (3059 - 2583) / 2
-
-
-def _figures() -> dict[tuple[str, str], Size]:
-    return {(size.name, size.scales): size for size in sizes()}
+@pytest.mark.parametrize(
+    ("blocks", "scales", "thousands"),
+    [
+        ((4,), (2,), 1549),  # Table VI
+        ((4, 4), (2, 4), 3059),  # Tables IV (U4TR1 U4TR1) and VI
+        ((4, 4, 4), (2, 4, 8), 4568),  # Table VI
+        ((3, 3), (2, 4), 2583),  # Table IV, U3TR1 U3TR1
+    ],
+)
+@pytest.mark.parametrize("back_projection", [True, False])
+def test_csrcnn_has_the_parameters_of_tables_iv_and_vi(
+    blocks: tuple[int, ...], scales: tuple[int, ...], thousands: int, back_projection: bool
+) -> None:
+    config = CsrcnnConfig(blocks=blocks, scales=scales, back_projection=back_projection)
+    assert round(parameters(Csrcnn(config)) / 1000) == thousands
 
 
 def test_info_lists_every_network_and_scale_once() -> None:
@@ -141,24 +148,28 @@ def test_info_prints_ours_beside_the_papers_figures() -> None:
         ["carn-m", "x4", "MultAdds,", "G", "32.5", "32.5"],
         ["carn-m", "x2,", "x3,", "x4", "parameters,", "K", "412.1", "412.0"],
         ["dcscn", "x2", "complexity,", "K", "244.2", "244.1"],
+        ["csrcnn", "x2", "parameters,", "K", "1,548.7", "1,549.0"],
+        ["csrcnn", "x4", "parameters,", "K", "3,058.6", "3,059.0"],
+        ["csrcnn", "x8", "parameters,", "K", "4,568.4", "4,568.0"],
         ["csrcnn", "BP-U", "parameters,", "K", "238.0", "238.0"],
     ):
         assert any(line[: len(row)] == row for line in words), row
 
 
 def test_figures_agree_with_the_papers_as_far_as_those_have_digits() -> None:
-    """CSRCNN's sums and PCARN's millions apart, which `info` explains in a note."""
+    """PCARN's millions apart, which `info` explains in a note."""
     compared = 0
-    for (name, _), size in _figures().items():
+    for size in sizes():
+        name = size.name
         if size.paper is None:
             continue
-        if name.startswith(("csrcnn U", "pcarn")) and "MultAdds" not in size.what:
+        if name.startswith("pcarn") and "MultAdds" not in size.what:
             assert size.note, name
         else:
-            digit = 1.0 if name.startswith("carn") and "K" in size.what else 0.1
+            digit = 1.0 if name.startswith(("carn", "csrcnn")) and "K" in size.what else 0.1
             assert abs(size.ours - size.paper) < digit, (name, size.scales)
             compared += 1
-    assert compared == 16
+    assert compared == 21
 
 
 # layers
@@ -233,52 +244,105 @@ def test_dcscn_computes_the_papers_layers(name: str) -> None:
         assert _differ(net(x, 3), y + bicubic(x, 3)) < 1e-5
 
 
-def test_csrcnn_computes_the_blocks_that_its_page_describes() -> None:
-    config = CsrcnnConfig(channels=8, blocks=(3,), residuals=2, scales=(2,))
-    net = roughened(Csrcnn(config))
-    weights, x = net.state_dict(), torch.rand(2, 3, 6, 8)
+def _bp_u(weights: Mapping[str, Tensor], name: str, before: list[Tensor], sign: int) -> Tensor:
+    """Equations 1 to 5 of CSRCNN's section III-A on named weights."""
 
-    def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
-        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    def conv(x: Tensor, part: str, stride: int = 1) -> Tensor:
+        weight, bias = weights[f"{name}.{part}.weight"], weights[f"{name}.{part}.bias"]
         return conv2d(x, weight, bias, stride, padding=weight.shape[-1] // 2)
 
-    def up(x: Tensor, name: str) -> Tensor:
-        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    def up(x: Tensor, part: str) -> Tensor:
+        weight, bias = weights[f"{name}.{part}.weight"], weights[f"{name}.{part}.bias"]
         return conv_transpose2d(x, weight, bias, 2, padding=1, output_padding=1)
 
-    def bp_u(before: list[Tensor], name: str) -> Tensor:
-        x = conv(torch.cat(before, 1), f"{name}.dense").relu()
-        down = conv(x, f"{name}.down1", 2).relu()
-        lost = conv(x - up(down, f"{name}.up1").relu(), f"{name}.down2", 2).relu()
-        joined = conv(torch.cat((down, lost), 1), f"{name}.join").relu()
-        return x + up(joined, f"{name}.up2")
+    f0 = conv(torch.cat(before, 1), "dense").relu()
+    f1 = conv(f0, "down1", 2).relu()
+    f2 = conv(f1, "down2", 2).relu()
+    assert [f.shape[-1] for f in (f0, f1, f2)] == [8, 4, 2]  # down to a quarter of the size
+    f3 = torch.cat((conv(f2, "low").relu(), f2), 1)
+    f4 = up(f3, "up1").relu() + sign * f1
+    return up(f4, "up2") + f0
+
+
+@pytest.mark.parametrize(("back_projection", "sign"), [(True, -1), (False, 1)])
+def test_csrcnn_computes_the_papers_blocks(back_projection: bool, sign: int) -> None:
+    config = CsrcnnConfig(
+        channels=8, blocks=(3,), residuals=2, convolutions=1, scales=(2,),
+        back_projection=back_projection,
+    )  # fmt: skip
+    net = roughened(Csrcnn(config))
+    weights, x = net.state_dict(), torch.rand(2, 3, 12, 8)
+
+    def conv(x: Tensor, name: str) -> Tensor:
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
     with torch.inference_mode():
         mean = torch.tensor([0.4488, 0.4371, 0.4040]).view(3, 1, 1)
-        outputs = [conv(x - mean, "entry").relu()]
+        outputs = [conv(conv(x - mean, "entry.0").relu(), "entry.2")]
         for k in range(3):
-            outputs.append(bp_u(outputs, f"levels.0.units.{k}"))
-        y = up(outputs[-1], "levels.0.up").relu()
+            outputs.append(_bp_u(weights, f"levels.0.units.{k}", outputs, sign))
+        y = outputs[0] + conv(outputs[-1], "levels.0.close")  # residual learning around the group
+        up = "levels.0.up"
+        z = y = conv_transpose2d(y, weights[f"{up}.weight"], weights[f"{up}.bias"], 2, padding=1)
         for k in range(2):
             block = f"levels.0.refine.{k}"
-            y = (y + conv(conv(y, f"{block}.conv1").relu(), f"{block}.conv2")).relu()
-        for k in (2, 4):
-            y = conv(y, f"levels.0.refine.{k}").relu()
-        assert _differ(net(x, 2), conv(y, "exits.0") + bicubic(x, 2)) < 1e-5
+            z = z + conv(conv(z, f"{block}.conv1").relu(), f"{block}.conv2")
+        z = conv(z, "levels.0.refine.2").relu()
+        y = y + conv(z, "levels.0.refined")  # and around the refined block, separately
+        assert _differ(net(x, 2), conv(y, "exit") + mean) < 1e-5
 
 
-@pytest.mark.parametrize("name", [*DCSCNS, "csrcnn"])
+def test_a_refined_block_is_four_residual_blocks_and_four_convolutions() -> None:
+    net = build("csrcnn")
+    assert isinstance(net, Csrcnn)
+    for k in range(3):
+        kinds = [type(module).__name__ for module in net.level(k).refine]
+        assert kinds == ["Residual"] * 4 + ["Conv2d", "ReLU"] * 4
+    assert net.config.blocks == (4, 4, 4)  # symmetric levels
+    uneven = build("csrcnn", blocks=[6, 4, 2], residuals=3, convolutions=1)
+    assert isinstance(uneven, Csrcnn)
+    assert [len(uneven.level(k).units) for k in range(3)] == [6, 4, 2]
+    kinds = [type(module).__name__ for module in uneven.level(0).refine]
+    assert kinds == ["Residual"] * 3 + ["Conv2d", "ReLU"]
+
+
+def test_a_new_level_is_blended_with_the_picture_of_the_level_before() -> None:
+    net = roughened(build("csrcnn", channels=8))
+    assert isinstance(net, Csrcnn)
+    x = torch.rand(1, 3, 5, 6)
+    with torch.inference_mode():
+        old, new = bicubic(net(x, 2), 2), net(x, 4)
+        assert _differ(net(x, 4, 0.25), 0.25 * new + 0.75 * old) < 1e-5
+        assert torch.equal(net(x, 4, 1.0), new)
+        assert torch.equal(net(x, 2, 0.5), net(x, 2))  # no level comes before the first
+
+
+@pytest.mark.parametrize("name", DCSCNS)
 def test_a_network_with_a_skip_starts_as_almost_bicubic(name: str) -> None:
     net = build(name)
-    assert not isinstance(net, Carn)
-    x = torch.rand(1, channels(net), 6, 5)
+    assert isinstance(net, Dcscn)
+    x = torch.rand(1, 1, 6, 5)
     with torch.inference_mode():
-        for last in [net.last] if isinstance(net, Dcscn) else net.exits:
-            assert last.bias is not None
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(bias_of(net.last))
         net.start_small()
-        for scale in net.scales:
-            assert 0 < float(own_part(net.eval(), x, scale).abs().max()) < 0.02
+        assert 0 < float(own_part(net.eval(), x, 2).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_csrcnn_starts_as_bilinear_enlargement_inside_the_picture(scale: int) -> None:
+    net = build("csrcnn", channels=8)
+    assert isinstance(net, Csrcnn)
+    initialise(net, "he")
+    net.start_small()
+    x, inside = torch.rand(1, 3, 9, 10), (..., slice(scale, -scale), slice(scale, -scale))
+    y = x
+    for _ in range({2: 1, 4: 2, 8: 3}[scale]):
+        y = interpolate(y, scale_factor=2, mode="bilinear")
+    with torch.inference_mode():
+        assert _differ(net(x, scale)[inside], y[inside]) < 1e-5
+    with pytest.raises(ValueError, match="at least 6 channels"):
+        Csrcnn(CsrcnnConfig(channels=4)).start_small()
 
 
 def test_dropout_falls_on_training_only() -> None:
@@ -293,23 +357,24 @@ def test_dropout_falls_on_training_only() -> None:
 @pytest.mark.parametrize(
     ("scale", "parts"),
     [
-        (2, {"levels.0", "exits.0"}),
-        (4, {"levels.0", "levels.1", "exits.1"}),
-        (8, {"levels.0", "levels.1", "levels.2", "exits.2"}),
+        (2, {"levels.0", "exit"}),
+        (4, {"levels.0", "levels.1", "exit"}),
+        (8, {"levels.0", "levels.1", "levels.2", "exit"}),
     ],
 )
 def test_a_scale_of_csrcnn_is_made_of_the_levels_up_to_its_own(scale: int, parts: set[str]) -> None:
     net = roughened(build("csrcnn", channels=8))
     net(torch.rand(1, 3, 5, 7), scale).sum().backward()
     felt = {n for n, p in net.named_parameters() if p.grad is not None and p.grad.any()}
-    assert {".".join(n.split(".")[:2]) for n in felt if not n.startswith("entry")} == parts
+    found = {".".join(n.split(".")[:2]) if "levels" in n else n.split(".")[0] for n in felt}
+    assert found - {"entry"} == parts
 
 
 def test_every_bp_u_block_reads_all_blocks_before_it() -> None:
     net = build("csrcnn", channels=8)
     assert isinstance(net, Csrcnn)
     inputs = [[unit.dense.in_channels for unit in level.units] for level in net.levels]  # type: ignore[union-attr]
-    assert inputs == [[8, 16, 24, 32, 40, 48], [8, 16, 24, 32], [8, 16]]
+    assert inputs == [[8, 16, 24, 32]] * 3
 
 
 def test_csrcnn_takes_pictures_of_any_size() -> None:
@@ -434,9 +499,7 @@ def test_deploy_form_of_a_net_in_training_drops_nothing_out() -> None:
         assert _differ(deploy(net.train(), 2)(x), expected) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("name", "scale"), [("carn", 2), ("carn", 4), ("dcscn", 2), ("csrcnn", 4), ("csrcnn", 8)]
-)
+@pytest.mark.parametrize(("name", "scale"), [("carn", 2), ("carn", 4), ("dcscn", 2)])
 def test_deploy_form_shuffles_three_channels_at_most(name: str, scale: int) -> None:
     """That is what makes it cheaper: the last layer runs before the pixel shuffle."""
     net, widths = build(name), []
@@ -446,6 +509,16 @@ def test_deploy_form_shuffles_three_channels_at_most(name: str, scale: int) -> N
     with torch.inference_mode():
         cheap(torch.rand(1, channels(net), 4, 4))
     assert widths == [channels(net)]
+
+
+def test_deploy_form_of_csrcnn_ends_in_three_filters() -> None:
+    net = build("csrcnn")
+    assert isinstance(net, Csrcnn)
+    full = [c.out_channels for c in net.modules() if isinstance(c, nn.Conv2d)]
+    cheap = [c.out_channels for c in deploy(net, 8).modules() if isinstance(c, nn.Conv2d)]
+    # the mean shifts: two, one; entry, three levels of 4 * 4 + 1 + 12 + 1 layers, exit
+    assert sorted(full) == [3] * 3 + [64] * (2 + 3 * 30)
+    assert sorted(cheap) == [3] * 3 + [64] * (2 + 3 * 30 - 1)
 
 
 # receptive field
@@ -488,12 +561,12 @@ def test_receptive_field_radius_is_how_far_a_pixel_is_felt(name: str, scale: int
 def test_receptive_field_radius_of_strided_layers_is_that_of_the_widest_pixel() -> None:
     net = _wide(build("csrcnn", channels=4))
     radius = receptive_field_radius(net, 2)
-    first = radius + 3  # a pixel of either place on the strided layers' grid, and its neighbour
-    x = torch.rand(1, 3, 6, 2 * first + 2, dtype=torch.float64)
+    first = radius + 5  # a pixel of each of the four places on the strided layers' grid
+    x = torch.rand(1, 3, 6, 2 * first + 4, dtype=torch.float64)
     distances = set()
     with torch.inference_mode():
         before = net(x, 2)
-        for pixel in (first, first + 1):
+        for pixel in range(first, first + 4):
             disturbed = x.clone()
             disturbed[..., pixel] += 10.0
             columns = (net(disturbed, 2) - before).abs().amax((0, 1, 2)).view(-1, 2).amax(1)

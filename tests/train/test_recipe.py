@@ -75,7 +75,8 @@ def test_csrcnn_is_trained_as_its_paper_says() -> None:
     paper = find_recipe("csrcnn", "paper")
     assert (paper.batch, paper.patch, paper.hr_patch, paper.init) == (32, 32, False, "he")
     assert (paper.optimiser, paper.momentum, paper.weight_decay) == ("sgd", 0.9, 1e-4)
-    assert paper.copies == (0.9, 0.8, 0.7, 0.6, 0.5)
+    assert paper.copies == (0.9, 0.8, 0.7, 0.5)
+    assert (paper.start_small, paper.degradation, paper.blend) == (False, "bicubic", 20_000)
     steps = range(0, paper.steps, 999)
     stages = list(dict.fromkeys(paper.scales_at(step, (2, 4, 8)) for step in steps))
     assert stages == [(2,), (2, 4), (2, 4, 8)]
@@ -131,10 +132,26 @@ def test_phases_begin_at_their_first_step() -> None:
     assert [recipe.scales_at(step, (2, 4)) for step in (14, 15)] == [(2,), (4,)]
 
 
+def test_a_level_that_joins_later_is_blended_in_linearly() -> None:
+    recipe = Recipe(scales=((0, (2,)), (100, (2, 4)), (200, (8,))), blend=20)
+    assert [recipe.share_at(step, 4) for step in (100, 109, 119, 150)] == [0.05, 0.5, 1.0, 1.0]
+    assert [recipe.share_at(step, 8) for step in (200, 219, 220)] == [0.05, 1.0, 1.0]
+    assert {recipe.share_at(step, 2) for step in range(0, 200, 7)} == {1.0}  # the first is there
+    assert Recipe(scales=((0, (2,)), (5, (4,)))).share_at(5, 4) == 1.0  # at once
+    paper = find_recipe("csrcnn", "paper")
+    assert [paper.share_at(step, 4) for step in (104_999, 119_999)] == [0.25, 1.0]
+    assert [paper.share_at(step, 8) for step in (204_999, 219_999)] == [0.25, 1.0]
+
+
+def test_a_network_without_levels_cannot_blend_them() -> None:
+    with pytest.raises(TrainError, match="recipe 'ours' blends levels in, and carn has none"):
+        Trainer.new("carn", Recipe(blend=5), channels=8)
+
+
 def test_another_length_moves_phases_and_halvings_along() -> None:
     paper = find_recipe("csrcnn", "paper")
     short = paper.resized(300)
-    assert (short.steps, short.halve_every) == (300, 60)
+    assert (short.steps, short.halve_every, short.blend) == (300, 60, 20)
     assert short.scales == ((0, (2,)), (100, (2, 4)), (200, (2, 4, 8)))
     assert short.loss == ((0, "l1"), (150, "alternate"))
     same = ("batch", "patch", "rate", "warmup", "copies")

@@ -118,7 +118,9 @@ class _Step:
             group["lr"] = trainer.rate()
         trainer.net.train()
         kind = recipe.loss_at(trainer.step)
-        sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale)
+        share = recipe.share_at(trainer.step, scale)
+        blended = (share,) if share < 1 else ()
+        sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
         loss = self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
         if recipe.weight_norm:
             loss = loss + recipe.weight_norm * weight_norms(trainer.net)

@@ -36,11 +36,14 @@ class Recipe:
     degradation: Literal["bicubic", "stream"] = "bicubic"
     scales: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Phases of scales to draw from, one a batch; empty: all that the network has."""
+    blend: int = 0
+    """Steps over which the level of a scale that joins later is blended in linearly (CSRCNN)."""
 
     init: str = "he"
     """A name of `train.fit.initialise.INITS`."""
     start_small: bool = False
-    """Start as bicubic enlargement, where the network has a bicubic skip."""
+    """Start as plain enlargement: bicubic where a network has a bicubic skip, bilinear in CSRCNN;
+    CARN has neither."""
     network: dict[str, Any] = field(default_factory=dict)
     """Settings of the network that only matter in training: `keep`, `slope`."""
 
@@ -98,6 +101,13 @@ class Recipe:
         """The scales that a step's batch is drawn from."""
         return _phase(self.scales, step) if self.scales else known
 
+    def share_at(self, step: int, scale: int) -> float:
+        """How much a scale's own level counts, from 0 to 1, while it is blended in."""
+        joins = next((first for first, found in self.scales if scale in found), 0)
+        if not self.blend or joins == 0:
+            return 1.0
+        return min(1.0, (step - joins + 1) / self.blend)
+
     def lr_patch(self, scale: int) -> int:
         """Side of a patch in LR pixels."""
         return max(1, self.patch // scale) if self.hr_patch else self.patch
@@ -113,8 +123,9 @@ class Recipe:
 
         halve = max(1, round(self.halve_every * share)) if self.halve_every else 0
         return replace(
-            self, steps=steps, halve_every=halve, loss=moved(self.loss), scales=moved(self.scales)
-        )
+            self, steps=steps, halve_every=halve, blend=round(self.blend * share),
+            loss=moved(self.loss), scales=moved(self.scales),
+        )  # fmt: skip
 
 
 def _phase(phases: tuple[tuple[int, Any], ...], step: int) -> Any:

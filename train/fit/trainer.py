@@ -16,7 +16,7 @@ from train.fit.gan import Adversary, Discriminators
 from train.fit.initialise import initialise
 from train.fit.recipe import Recipe, recipe_from, recipe_record
 from train.fit.vgg import VggFeatures
-from train.nets import Carn, Net, build, settings
+from train.nets import Carn, Csrcnn, Net, build, settings
 
 
 @dataclass
@@ -75,6 +75,8 @@ class Trainer:
             net = build(name, scales, **{**recipe.network, **changes})
         except (TypeError, ValueError) as exc:
             raise TrainError(f"{name} cannot be built so: {exc}") from exc
+        if recipe.blend and not isinstance(net, Csrcnn):
+            raise TrainError(f"recipe '{recipe.name}' blends levels in, and {name} has none")
         initialise(net, recipe.init)
         if recipe.start_small and not isinstance(net, Carn):
             net.start_small()

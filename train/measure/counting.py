@@ -2,7 +2,9 @@
 
 MultAdds (CARN, PCARN): multiplications of all trained convolutions for a 1280x720 output; at x3 for
 1280 * 720 / 9 LR pixels. Complexity (DCSCN, section 4.3): every weight, bias and slope is used once
-per LR pixel, so it equals the number of parameters. CSRCNN's Table IV gives parameters.
+per LR pixel, so it equals the number of parameters. CSRCNN's Tables IV and VI give the parameters
+of the levels up to a scale; layers that its text does not name are chosen so that they agree
+(train/nets/csrcnn.py).
 """
 
 import math
@@ -13,7 +15,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from train.nets import NETS, CarnConfig, Csrcnn, CsrcnnConfig, Dcscn, Net, build, from_config
+from train.nets import (
+    NETS,
+    CarnConfig,
+    Csrcnn,
+    CsrcnnConfig,
+    Dcscn,
+    Net,
+    at_scale,
+    build,
+    from_config,
+)
 
 OUTPUT: Final = 1280 * 720
 _SIDE: Final = 24  # LR pixels; a multiple of 4, so that strided layers come out even
@@ -58,7 +70,7 @@ def receptive_field_radius(net: Net, scale: int) -> int:
     for parameter in twin.parameters():
         nn.init.constant_(parameter, 1e-2 if parameter.dim() > 1 else 0.5)
     width = 65
-    while (radius := max(_felt(twin, scale, width, c) for c in (0, 1))) >= width // 2 - 4:
+    while (radius := max(_felt(twin, scale, width, c) for c in range(4))) >= width // 2 - 4:
         width = 2 * width - 1
     return radius
 
@@ -67,7 +79,7 @@ def _felt(twin: Net, scale: int, width: int, off: int) -> int:
     """In a strip: networks look as far down as across. `off`: place on a strided layer's grid."""
     channels, height = 1 if twin.colour == "y" else 3, 2
     x = torch.ones(1, channels, height, width, dtype=torch.float64, requires_grad=True)
-    centre = width // 2 // 2 * 2 + off
+    centre = width // 2 // 4 * 4 + off
     block = twin(x, scale)[..., centre * scale : (centre + 1) * scale]
     block.sum().backward()
     assert x.grad is not None
@@ -111,11 +123,12 @@ def sizes() -> Iterator[Size]:
         if isinstance(net := build(name), Dcscn):
             yield from (_complexity(name, scale, work.get(scale)) for scale in (2, 3, 4))
             continue
-        yield _parameter_line(name, net, count)
+        if not isinstance(net, Csrcnn):
+            yield _parameter_line(name, net, count)
         for scale in net.scales:
             ours = multadds(net, scale) / _G
             yield Size(name, f"x{scale}", "MultAdds, G", ours, work.get(scale))
-    yield from _table_iv()
+    yield from _csrcnn_tables()
 
 
 def _parameter_line(name: str, net: Net, paper: int | None) -> Size:
@@ -139,16 +152,19 @@ def _complexity(name: str, scale: int, paper: float | None) -> Size:
     return Size(name, f"x{scale}", "complexity, K", parameters(net) / _K, paper, note)
 
 
-def _table_iv() -> Iterator[Size]:
-    """CSRCNN's U4TR1 U4TR1 and U3TR1 U3TR1, and what the two tell of one block."""
+def _csrcnn_tables() -> Iterator[Size]:
+    """CSRCNN's Table VI, Table IV's symmetric rows, and what these tell of one block."""
+    for scale, paper in ((2, 1549), (4, 3059), (8, 4568)):
+        ours = parameters(at_scale(build("csrcnn"), scale)) / _K
+        yield Size("csrcnn", f"x{scale}", "parameters, K", ours, paper, "Table VI")
     found = []
     for blocks, paper in ((4, 3059), (3, 2583)):
         net = Csrcnn(CsrcnnConfig(blocks=(blocks, blocks), scales=(2, 4)))
         found.append(parameters(net) / _K)
-        rest = f"{paper - found[-1]:.0f}K more than the text: refined blocks are counted otherwise"
         code = f"U{blocks}TR1 U{blocks}TR1"
-        yield Size(f"csrcnn {code}", "x2, x4", "parameters, K", found[-1], paper, rest)
-    yield Size("csrcnn BP-U", "", "parameters, K", (found[0] - found[1]) / 2, 238, "fourth block")
+        yield Size(f"csrcnn {code}", "x2, x4", "parameters, K", found[-1], paper, "Table IV")
+    step = (found[0] - found[1]) / 2
+    yield Size("csrcnn BP-U", "", "parameters, K", step, 238, "fourth block, Table IV")
 
 
 def table() -> str:

@@ -27,7 +27,7 @@ def bicubic(x: Tensor, scale: int) -> Tensor:
     return down @ x @ across.T
 
 
-def bias_of(conv: nn.Conv2d) -> Tensor:
+def bias_of(conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     """The bias of a convolution that has one."""
     assert conv.bias is not None
     return conv.bias

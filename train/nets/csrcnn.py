@@ -1,19 +1,23 @@
 """CSRCNN: cascaded networks for large factors, x2 -> x4 -> x8.
 
 Zhang, Shao, Liang, Gao, Shen, "Large Factor Image Super-Resolution with Cascaded Convolutional
-Neural Networks", IEEE Transactions on Multimedia 2020. Level k enlarges by two: dense BP-U blocks,
-a transposed convolution, a refined block; its features feed the next level.
+Neural Networks", IEEE Transactions on Multimedia 2020. Level k enlarges by two: a group of densely
+connected BP-U blocks, a transposed convolution, a refined block; its features feed the next level
+and, through the exit, make the level's picture. The picture is made of features alone: no bicubic
+enlargement is added (section III-A).
 
-What the paper leaves open, and what was chosen here:
-- BP-U: "two stride-2 down, concatenation, two stride-2 up with subtraction and summation", five 3x3
-  layers: x -> down -> up, subtracted from x, -> down, concatenated with the first down (128
-  channels) -> 3x3 -> up, added to x. With the dense 1x1 in front, the fourth block of a level has
-  237,952 parameters: the 238K by which the rows of Table IV differ.
-- Dense: block i of a level reads the level's input and all earlier blocks' outputs (64 i channels).
-- Every 3x3 layer of a BP-U block is followed by a ReLU but the last; the transposed convolution
-  between levels is 3x3 with stride 2 and a ReLU; residual blocks are conv, ReLU, conv, sum, ReLU.
-- A level's picture is a 3x3 convolution of its refined features, added to the bicubic enlargement.
-- Refined block as the text has it, 12 convolutions; Table IV's sums leave room for fewer (`info`).
+The paper's sizes decide what its text leaves open. Table VI has 1,549K, 3,059K and 4,568K
+parameters for x2, x4 and x8, Table IV 2,583K for three BP-U blocks in each of two levels. Of 3x3
+layers in the entry and in the levels, kernels of the transposed convolution and of entry and exit,
+one RGB arrangement gives all four sums, the one here: two 3x3 layers in the entry, a transposed
+convolution of 4x4, two 3x3 layers a level besides the refined block's twelve, one exit of 1x1.
+
+Chosen here:
+- The two further layers close the two residual branches: x + close(group(x)), y + close(refine(y)).
+- ReLU after every layer of a BP-U block but the last, and between the entry's two layers; none
+  after the transposed convolution, the closing layers and the sums, which carry the picture.
+- A new level is blended in as pictures: share * its own + (1 - share) * the bicubic enlargement of
+  the level before.
 """
 
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.nets.common import MeanShift, bicubic
+from train.nets.common import MeanShift, bias_of, bicubic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,64 +33,92 @@ class CsrcnnConfig:
     """Levels of the cascade."""
 
     channels: int = 64
-    blocks: tuple[int, ...] = (6, 4, 2)
-    """BP-U blocks of the x2, x4 and x8 level."""
+    blocks: tuple[int, ...] = (4, 4, 4)
+    """BP-U blocks of the x2, x4 and x8 level; equal numbers make symmetric levels (Table IV)."""
+    back_projection: bool = True
+    """BP-U blocks; else T-U blocks: the same U-net, whose skips are added on the way up."""
     residuals: int = 4
-    """Residual blocks of a refined block, and as many convolutions after them."""
+    """Residual blocks of a refined block."""
+    convolutions: int = 4
+    """Convolutions with ReLU after a refined block's residual blocks."""
     scales: tuple[int, ...] = (2, 4, 8)
     """Every level's picture can be asked for."""
 
+    def __post_init__(self) -> None:
+        """Take lists too, as from JSON."""
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+
 
 class BackProjectionUnit(nn.Module):
-    """BP-U block: what down- and up-sampling loses is projected back. Any H, W."""
+    """BP-U block (eq. 1 to 5, Fig. 4), or T-U block. Any H, W; it works down to a quarter of each.
 
-    def __init__(self, source: int, n: int) -> None:
+    F0 = 1x1 of the dense input, F1 = down(F0), F2 = down(F1), F3 = [W3 * F2, F2],
+    F4 = up(W4 * F3) - F1, F5 = up(W5 * F4) + F0. The difference is what down- and up-sampling
+    lost; a T-U block adds F1 instead.
+    """
+
+    def __init__(self, source: int, n: int, back_projection: bool) -> None:
         super().__init__()
+        self.sign = -1.0 if back_projection else 1.0
         self.dense = nn.Conv2d(source, n, 1)
         self.down1, self.down2 = (nn.Conv2d(n, n, 3, stride=2, padding=1) for _ in range(2))
-        self.join = nn.Conv2d(2 * n, n, 3, padding=1)
-        self.up1, self.up2 = (_up(n) for _ in range(2))
+        self.low = nn.Conv2d(n, n, 3, padding=1)
+        self.up1, self.up2 = (
+            nn.ConvTranspose2d(c, n, 3, stride=2, padding=1, output_padding=1) for c in (2 * n, n)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.dense(x))
-        h, w = x.shape[-2:]
-        low = torch.relu(self.down1(x))  # [N, 64, ceil(H/2), ceil(W/2)]
-        lost = x - torch.relu(self.up1(low))[..., :h, :w]
-        low = torch.cat((low, torch.relu(self.down2(lost))), 1)
-        return x + self.up2(torch.relu(self.join(low)))[..., :h, :w]
+        f0 = torch.relu(self.dense(x))
+        f1 = torch.relu(self.down1(f0))  # [N, 64, ceil(H/2), ceil(W/2)]
+        f2 = torch.relu(self.down2(f1))  # [N, 64, ceil(H/4), ceil(W/4)]
+        f3 = torch.cat((torch.relu(self.low(f2)), f2), 1)
+        f4 = _cut(torch.relu(self.up1(f3)), f1) + self.sign * f1
+        return _cut(self.up2(f4), f0) + f0
 
 
-def _up(n: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(n, n, 3, stride=2, padding=1, output_padding=1)
+def _cut(x: Tensor, like: Tensor) -> Tensor:
+    """The part of an enlarged picture that a picture of odd sides has."""
+    return x[..., : like.shape[-2], : like.shape[-1]]
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """Residual block: convolution, ReLU, convolution."""
+
     def __init__(self, n: int) -> None:
         super().__init__()
         self.conv1, self.conv2 = (nn.Conv2d(n, n, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(x + self.conv2(torch.relu(self.conv1(x))))
+        return x + self.conv2(torch.relu(self.conv1(x)))
 
 
 class Level(nn.Module):
-    """Features -> features of twice the width and height."""
+    """Features [N, 64, H, W] -> features of twice the width and height."""
 
     def __init__(self, config: CsrcnnConfig, blocks: int) -> None:
         super().__init__()
-        n, m = config.channels, config.residuals
-        self.units = nn.ModuleList(BackProjectionUnit(n * (i + 1), n) for i in range(blocks))
-        self.up = _up(n)
-        layers: list[nn.Module] = [_Residual(n) for _ in range(m)]
-        for _ in range(m):
+        n = config.channels
+        self.units = nn.ModuleList(
+            BackProjectionUnit(n * (i + 1), n, config.back_projection) for i in range(blocks)
+        )
+        self.close = nn.Conv2d(n, n, 3, padding=1)
+        self.up = nn.ConvTranspose2d(n, n, 4, stride=2, padding=1)
+        layers: list[nn.Module] = [Residual(n) for _ in range(config.residuals)]
+        for _ in range(config.convolutions):
             layers += [nn.Conv2d(n, n, 3, padding=1), nn.ReLU()]
         self.refine = nn.Sequential(*layers)
+        self.refined = nn.Conv2d(n, n, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarged(self, x: Tensor) -> Tensor:
+        """What the refined block reads: the group of BP-U blocks and the transposed convolution."""
         outputs = [x]
         for unit in self.units:
             outputs.append(unit(torch.cat(outputs, 1)))
-        return self.refine(torch.relu(self.up(outputs[-1])))
+        return self.up(x + self.close(outputs[-1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.enlarged(x)
+        return y + self.refined(self.refine(y))
 
 
 class Csrcnn(nn.Module):
@@ -100,26 +132,58 @@ class Csrcnn(nn.Module):
             raise ValueError(f"levels {config.blocks} do not give the scales {config.scales}")
         self.config, self.scales = config, config.scales
         n = config.channels
-        self.sub_mean = MeanShift(-1)
-        self.entry = nn.Conv2d(3, n, 3, padding=1)
+        self.sub_mean, self.add_mean = MeanShift(-1), MeanShift(+1)
+        self.entry = nn.Sequential(
+            nn.Conv2d(3, n, 3, padding=1), nn.ReLU(), nn.Conv2d(n, n, 3, padding=1)
+        )
         self.levels = nn.ModuleList(Level(config, count) for count in config.blocks)
-        self.exits = nn.ModuleList(nn.Conv2d(n, 3, 3, padding=1) for _ in config.blocks)
+        self.exit = nn.Conv2d(n, 3, 1)
 
+    def level(self, index: int) -> Level:
+        """The level that enlarges to 2**(index + 1)."""
+        level = self.levels[index]
+        assert isinstance(level, Level)
+        return level
+
+    @torch.no_grad()
     def start_small(self) -> None:
-        """Make the exits tiny, so that training starts as bicubic enlargement."""
-        for conv in self.exits:
-            assert isinstance(conv, nn.Conv2d)
-            nn.init.normal_(conv.weight, std=1e-3)
+        """Let training start as bilinear enlargement, with residual branches that add nothing.
 
-    def residual(self, x: Tensor, scale: int) -> Tensor:
-        """What is added to the bicubic enlargement."""
+        Channels 0..2 carry the picture from entry to exit, the others keep their random weights.
+        Raises ValueError where there are under six channels, for the picture's two signs.
+        """
+        if self.config.channels < 6:
+            raise ValueError("a start as bilinear enlargement needs at least 6 channels")
+        first, second = self.entry[0], self.entry[2]
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(second, nn.Conv2d)
+        first.weight[:6] = second.weight[:3] = self.exit.weight[:] = 0
+        for c in range(3):
+            first.weight[c, c, 1, 1], first.weight[3 + c, c, 1, 1] = 1, -1
+            second.weight[c, c, 1, 1], second.weight[c, 3 + c, 1, 1] = 1, -1
+            self.exit.weight[c, c] = 1
+        for conv in (first, second, self.exit):
+            nn.init.zeros_(bias_of(conv))
+        half = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        for k in range(len(self.levels)):
+            level = self.level(k)
+            nn.init.zeros_(level.up.weight)
+            nn.init.zeros_(bias_of(level.up))
+            for c in range(self.config.channels):
+                level.up.weight[c, c] = torch.outer(half, half)
+            for conv in (level.close, level.refined):
+                nn.init.zeros_(conv.weight)
+                nn.init.zeros_(bias_of(conv))
+
+    def forward(self, x: Tensor, scale: int, share: float = 1.0) -> Tensor:
+        """The picture of a scale; its level counts for `share`, the level before for the rest."""
         depth = self.scales.index(scale) + 1
-        y = torch.relu(self.entry(self.sub_mean(x)))
+        before = y = self.entry(self.sub_mean(x))
         for level in self.levels[:depth]:
-            y = level(y)
-        return self.exits[depth - 1](y)
-
-    def forward(self, x: Tensor, scale: int) -> Tensor:
-        residual = self.residual(x, scale)
+            before, y = y, level(y)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would blur the picture
-            return residual.to(x.dtype) + bicubic(x, scale)
+            picture = self.exit(y.to(x.dtype))
+            if share < 1 and depth > 1:
+                coarse = bicubic(self.exit(before.to(x.dtype)), 2)
+                picture = share * picture + (1 - share) * coarse
+            return self.add_mean(picture)

@@ -5,8 +5,10 @@
   shift becomes its bias. The opening shift stays: `entry` pads with zeros *after* it.
 - DCSCN's A1 and B1 read the same input and become one 1x1 convolution; dropout goes, and so do
   dead filters (train/fit/prune.py).
-- A bicubic skip (DCSCN, CSRCNN) becomes a fixed 5x5 convolution on edge-repeated input, added
-  before the pixel shuffle where there is one.
+- DCSCN's bicubic skip becomes a fixed 5x5 convolution on edge-repeated input, added before the
+  pixel shuffle.
+- CSRCNN's exit is 1x1 and linear: exit(y + refined(z)) = exit(y) + refined'(z), so the last
+  level's last 3x3 layer has 3 filters, not 64, where pictures are largest.
 """
 
 from copy import deepcopy
@@ -140,21 +142,27 @@ class DeployedCarn(nn.Module):
 
 
 class DeployedCsrcnn(nn.Module):
-    """The levels up to one scale, with the skip as a convolution."""
+    """The levels up to one scale; the exit is part of the last one's closing convolution."""
 
     def __init__(self, net: Csrcnn, scale: int) -> None:
         super().__init__()
         depth = net.scales.index(scale) + 1
         self.sub_mean, self.entry = _copy(net.sub_mean), _copy(net.entry)
-        self.levels = nn.ModuleList(_copy(level) for level in net.levels[:depth])
-        self.exit = _copy(net.exits[depth - 1])
-        self.skip, self.shuffle = BicubicSkip(scale, 3), nn.PixelShuffle(scale)
+        self.levels = nn.ModuleList(_copy(net.level(k)) for k in range(depth - 1))
+        self.last, self.exit = _copy(net.level(depth - 1)), _copy(net.exit)
+        refined, rgb = self.last.refined, self.exit.weight[:, :, 0, 0]  # [3, 64]
+        fused = nn.Conv2d(refined.in_channels, 3, 3, padding=1)
+        fused.weight.data = torch.einsum("oc,cihw->oihw", rgb, refined.weight)
+        bias_of(fused).data = rgb @ bias_of(refined)
+        self.last.refined = fused.requires_grad_(False)
+        bias_of(self.exit).data += bias_of(net.add_mean.shifter).data
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.entry(self.sub_mean(x)))
+        y = self.entry(self.sub_mean(x))
         for level in self.levels:
             y = level(y)
-        return self.exit(y) + self.shuffle(self.skip(x))
+        y = self.last.enlarged(y)
+        return self.exit(y) + self.last.refined(self.last.refine(y))
 
 
 def _copy(module: M) -> M:
