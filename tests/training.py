@@ -10,7 +10,8 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from train.data.patches import Patches, Pictures
+from train.data.patches import Patches
+from train.data.pictures import Pictures
 from train.fit.loop import fit
 from train.fit.recipe import Recipe
 from train.fit.trainer import Trainer

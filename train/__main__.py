@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 import torch
+from platformdirs import user_cache_path
 
 from train.data.fetch import DATA_SETS
 from train.data.fetch import fetch as run_fetch
-from train.data.patches import Patches, Pictures
+from train.data.patches import Patches
+from train.data.pictures import Pictures, worth_caching
 from train.errors import TrainError
 from train.fit.gan import Adversary
 from train.fit.loop import fit as run_fit
@@ -86,6 +88,11 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 @click.option("--recipe", default="ours", show_default=True, help="paper, ours, ... or a .toml.")
 @click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
 @click.option("--data", type=Folder, multiple=True, help="Folder of HR images.")
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keeps the prepared pictures; default: the user's cache, for more than 16 MB of images.",
+)
 @click.option("--packed", type=File, help="What `pack` wrote, instead of --data.")
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--from", "start", type=File, help="Start from the weights of a checkpoint or ONNX.")
@@ -110,6 +117,7 @@ def fit(
     recipe: str,
     scale: tuple[int, ...],
     data: tuple[Path, ...],
+    cache: Path | None,
     packed: Path | None,
     checkpoint: Path,
     start: Path | None,
@@ -155,6 +163,9 @@ def fit(
     fabric = open_fabric(trainer.precision, trainer.net.scales)
     if packed is not None:
         pictures = Pictures.unpack(packed)
+    elif cache is not None or worth_caching(data):
+        cache = cache or user_cache_path("vsr", appauthor=False) / "pictures"
+        pictures = Pictures.cached(data, trainer.net.scales, trainer.recipe, cache)
     else:
         pictures = Pictures.load(data, trainer.net.scales, trainer.recipe)
     trainer.data = pictures.record

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from tests.training import TINY, Pixels, image_folder, noise, png, scene
-from train.data.patches import STREAM, Patches, Pictures, Steps
+from train.data.patches import Patches, Steps
+from train.data.pictures import STREAM, Pictures
 from train.data.resize import downscale
 from train.errors import TrainError
 from train.fit.recipe import Recipe

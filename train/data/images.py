@@ -37,7 +37,7 @@ def images(folders: Sequence[Path], smallest: int = 1) -> Iterator[tuple[Path, P
     Raises TrainError when a folder cannot be read or nothing in them can be used.
     """
     used, skipped = 0, 0
-    for path in _files(folders):
+    for path in image_files(folders):
         try:
             image = read_rgb(path)
         except _UNREADABLE as exc:
@@ -57,7 +57,8 @@ def images(folders: Sequence[Path], smallest: int = 1) -> Iterator[tuple[Path, P
         log.warning("%d of %d files in %s were skipped", skipped, used + skipped, where)
 
 
-def _files(folders: Sequence[Path]) -> list[Path]:
+def image_files(folders: Sequence[Path]) -> list[Path]:
+    """The files in the folders, hidden ones left out, in the order in which they are read."""
     try:
         found = [p for folder in folders for p in folder.iterdir()]
     except OSError as exc:

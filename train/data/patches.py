@@ -1,16 +1,12 @@
-"""Pictures in memory -> the training patches of any step: sample k is the same on every run.
+"""Prepared pictures -> the training patches of any step: sample k is the same on every run.
 
 A sample's place, turn and scale depend on the seed, the step and its place in the batch alone, so
 a resumed run, and any number of processes or workers, see the patches of an uninterrupted one.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,116 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from train.data.degrade import Stream, streamed
-from train.data.images import Pixels, images, to_input
-from train.data.resize import crop_to_multiple, downscale, resize_u8
+from train.data.images import Pixels, to_input
+from train.data.pictures import Pictures
 from train.errors import TrainError
-from train.files import written_whole
 from train.fit.recipe import Recipe
-
-STREAM: Final = Stream()
-CLIPS: Final = 2
-"""Clips of every window of a picture, each with its own path and quality."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Aligned (LR, HR) pictures of every scale, uint8 RGB, and where they came from."""
-
-    lr: dict[int, list[Pixels]]
-    hr: dict[int, list[Pixels]]
-    record: dict[str, Any]
-    """Folders, number of images and a digest of names and sizes, for the checkpoint."""
-
-    @classmethod
-    def load(cls, folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> "Pictures":
-        """Read every usable image and make its LR pictures as the recipe says."""
-        lr: dict[int, list[Pixels]] = {s: [] for s in scales}
-        hr: dict[int, list[Pixels]] = {s: [] for s in scales}
-        digest, count = hashlib.sha256(), 0
-        smallest = max(_window(recipe, s) * s for s in scales)
-        for path, image in images(folders, smallest):
-            digest.update(json.dumps([path.name, *image.shape]).encode())
-            rng = np.random.default_rng((recipe.seed, count))
-            count += 1
-            for picture in _with_copies(image, recipe.copies, smallest):
-                for scale in scales:
-                    for low, high in _degraded(picture, scale, recipe, rng):
-                        lr[scale].append(low)
-                        hr[scale].append(high)
-        names = [folder.name for folder in folders]
-        record = {"folders": names, "images": count, "sha256": digest.hexdigest()}
-        return cls(lr, hr, record)
-
-    def pack(self, path: Path) -> None:
-        """Write everything as one file, to carry to another machine or to load at once."""
-        arrays = {
-            f"{kind}/{scale}/{i}": picture
-            for kind, scales in (("lr", self.lr), ("hr", self.hr))
-            for scale, pictures in scales.items()
-            for i, picture in enumerate(pictures)
-        }
-        try:
-            with written_whole(path) as file:
-                np.savez(file, record=np.array(json.dumps(self.record)), **arrays)  # type: ignore[arg-type]
-        except OSError as exc:
-            raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
-
-    @classmethod
-    def unpack(cls, path: Path) -> "Pictures":
-        """Read what `pack` wrote. Raises TrainError for a damaged or foreign file."""
-        found: dict[str, dict[int, list[Pixels]]] = {"lr": {}, "hr": {}}
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                record: dict[str, Any] = json.loads(str(archive["record"]))
-                for name in archive.files[1:]:
-                    kind, scale, _ = name.split("/")
-                    found[kind].setdefault(int(scale), []).append(archive[name])
-            _check_aligned(found["lr"], found["hr"])
-        except OSError as exc:
-            raise TrainError(f"cannot read {path}: {exc.strerror or exc}") from exc
-        except Exception as exc:  # bytes that are no such file raise nearly anything in numpy
-            raise TrainError(f"{path} is damaged, or not a file of packed pictures") from exc
-        return cls(found["lr"], found["hr"], record)
-
-
-def _check_aligned(lr: dict[int, list[Pixels]], hr: dict[int, list[Pixels]]) -> None:
-    """Raises ValueError or KeyError where there is nothing, or half of a pair."""
-    if not lr:
-        raise ValueError("no pictures")
-    for scale in lr.keys() | hr.keys():
-        for low, high in zip(lr[scale], hr[scale], strict=True):
-            if high.shape != (low.shape[0] * scale, low.shape[1] * scale, 3):
-                raise ValueError(f"{high.shape} is not x{scale} of {low.shape}")
-
-
-def _window(recipe: Recipe, scale: int) -> int:
-    """LR pixels that a picture must be wide and high; a streamed one has even sides."""
-    patch = recipe.lr_patch(scale)
-    return patch + patch % 2 if recipe.degradation == "stream" else patch
-
-
-def _with_copies(image: Pixels, factors: tuple[float, ...], smallest: int) -> Iterator[Pixels]:
-    yield image
-    for factor in factors:
-        height, width = (round(n * factor) for n in image.shape[:2])
-        if min(height, width) >= smallest:
-            yield resize_u8(image, height, width)
-
-
-def _degraded(
-    picture: Pixels, scale: int, recipe: Recipe, rng: np.random.Generator
-) -> list[tuple[Pixels, Pixels]]:
-    if recipe.degradation == "stream":
-        least = _window(recipe, scale)
-        stream = replace(STREAM, window=max(STREAM.window, least), least=max(STREAM.least, least))
-        # as many short clips as windows would cover the picture
-        windows = round(picture.shape[0] * picture.shape[1] / (stream.window * scale) ** 2)
-        clips = [streamed(picture, scale, rng, stream) for _ in range(max(1, windows) * CLIPS)]
-        return [pair for clip in clips for pair in clip]
-    hr = crop_to_multiple(picture, scale)
-    # in one order of memory, on which the last bit of luma depends
-    return [(np.ascontiguousarray(downscale(hr, scale)), hr)]
 
 
 @dataclass(frozen=True)
