@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
@@ -110,8 +111,8 @@ class Job:
 
         selected = Slice(source, settings.start_frame, settings.max_frames, self._stop)
         video = source.info.enlarged(upscaler.out_size)
-        offset = None if settings.start_frame else source.offset()
-        with Sink(self._output, video, settings.encoder, source.passthrough(), offset) as sink:
+        offset, end = self._window(source)
+        with Sink(self._output, video, settings.encoder, source.passthrough(), offset, end) as sink:
             self._say(report, self._left_out(sink))
             report.output["encoder"] = sink.encoder
             self._began = now()
@@ -121,6 +122,16 @@ class Job:
             check_target(self._output, self._input, settings.overwrite)  # others may be quicker
             sink.close()
             self._conclude(source, sink, selected, report)
+
+    def _window(self, source: Source) -> tuple[Fraction | None, Fraction | None]:
+        """(`offset`, `end`) of the sink: where the output begins and ends, as far as is known."""
+        settings = self._settings
+        length = None
+        if settings.max_frames is not None:
+            length = settings.max_frames / source.info.rate
+        if settings.start_frame:  # its time is known when it has been read
+            return None, length
+        return source.offset(), None if length is None else source.first_time + length
 
     def _nothing_done(self, source: Source, selected: Slice) -> VsrError:
         if selected.interrupted:

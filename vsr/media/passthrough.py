@@ -4,6 +4,7 @@ import io
 import logging
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 import av
@@ -117,6 +118,19 @@ def is_chapter_track(stream: av.stream.Stream, chapters: list[Any]) -> bool:
     """MP4 keeps chapters as a text track too, one sample each; other data looks much the same."""
     text = stream.type == "data" and stream.name == "bin_data"
     return text and bool(chapters) and stream.frames == len(chapters)
+
+
+def cut_chapters(chapters: list[Any], begin: Fraction, end: Fraction | None) -> list[Any]:
+    """The chapters that play from `begin` to `end` (seconds; None: to the last), from 0 on."""
+    cut = []
+    for chapter in chapters:
+        base = chapter["time_base"]
+        first, last = (chapter[key] * base for key in ("start", "end"))
+        first, last = max(first, begin), last if end is None else min(last, end)
+        if first < last:
+            times = {"start": round((first - begin) / base), "end": round((last - begin) / base)}
+            cut.append({**chapter, **times})
+    return cut
 
 
 def is_rewritten_timecode(

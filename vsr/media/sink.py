@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 
@@ -115,10 +115,13 @@ class Sink:
         settings: EncoderSettings,
         passthrough: Passthrough | None = None,
         offset: Fraction | None = Fraction(0),
+        end: Fraction | None = None,
     ) -> None:
         """`offset` is the input's time in seconds at which the output begins; None: with the
-        first frame, which then is the first thing to be written."""
-        self.path, self._offset = path, offset
+        first frame, which then is the first thing to be written. `end`, where it is known, is the
+        input's time at which it ends (counted from the first frame if `offset` is None): chapters
+        are moved and cut to that."""
+        self.path, self._offset, self._end = path, offset, end
         self.frames_in = self.frames_out = self.packets_refused = 0
         self.left_out: list[str] = []
         """Streams and properties that the container cannot hold, in words."""
@@ -126,6 +129,7 @@ class Sink:
         self._part = part_path(path)
         self._encoding = PacketMatcher[Frame]()
         self._copies: dict[int, av.stream.Stream] = {}
+        self._chapters: list[Any] = []
         try:
             self._container = self._open(passthrough.streams if passthrough else ())
             try:
@@ -134,7 +138,8 @@ class Sink:
                 else:
                     self._add_streams(video, settings, passthrough)
                     self._add_tags(passthrough)
-                self._container.start_encoding()
+                if offset is not None:
+                    self._start(offset, end)
             except BaseException:
                 self._abort()
                 raise
@@ -236,13 +241,20 @@ class Sink:
     def _add_tags(self, passthrough: Passthrough) -> None:
         self._container.metadata.update(carry.metadata(passthrough.metadata))
         if passthrough.chapters and self._format in carry.HOLD_EXTRAS:
-            self._container.set_chapters(passthrough.chapters)
+            self._chapters = passthrough.chapters
         elif passthrough.chapters:
             self.left_out.append("chapters")
+
+    def _start(self, begin: Fraction, end: Fraction | None) -> None:
+        """Write the header, with the chapters that play between two times of the input."""
+        if chapters := carry.cut_chapters(self._chapters, begin, end):
+            self._container.set_chapters(chapters)
+        self._container.start_encoding()
 
     def _encode(self, frame: Frame) -> list[Frame]:
         if self._offset is None:
             self._offset = frame.pts * frame.time_base
+            self._start(self._offset, None if self._end is None else self._offset + self._end)
         picture = picture_of(frame)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()

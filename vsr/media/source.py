@@ -88,9 +88,14 @@ class Source:
         Recordings from a running clock begin hours late, and players would show the emptiness
         before; MP4 cannot show what lies before zero. Everything else keeps its own times.
         """
-        frame = next(item for item in self._primed if isinstance(item, Frame))
         begin = Fraction(self._container.start_time or 0, av.time_base)
-        return begin if begin > _LATE else min(frame.pts * frame.time_base, Fraction(0))
+        return begin if begin > _LATE else min(self.first_time, Fraction(0))
+
+    @property
+    def first_time(self) -> Fraction:
+        """Presentation time of the first frame, in seconds."""
+        frame = next(item for item in self._primed if isinstance(item, Frame))
+        return frame.pts * frame.time_base
 
     def close(self) -> None:
         """Close the input; safe to call twice."""
