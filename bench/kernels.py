@@ -29,12 +29,13 @@ TOLERANCE = 0.02
 class DeviceKernel:
     """One of our kernels, compiled for the current GPU and launched on a torch stream."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, source: bytes | None = None) -> None:
         from cuda.core import Device, ObjectCode
 
         Device(torch.cuda.current_device()).set_current()  # the primary context: torch's as well
         major, minor = torch.cuda.get_device_capability()
-        self._code = ObjectCode.from_cubin(compile_kernel(name, 10 * major + minor, "cubin"))
+        code = compile_kernel(name, 10 * major + minor, "cubin", source)
+        self._code = ObjectCode.from_cubin(code)
         self._kernel = self._code.get_kernel(name)
 
     def __call__(self, how: Launch, *arguments: Tensor | int) -> None:

@@ -16,14 +16,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from bench.shuffle import pack_shuffle, shuffle_launch
 from tests.kernels_process import Array, run_kernel
-from vsr.inference.kernels import (
-    Launch,
-    pack_residual_e,
-    pack_shuffle,
-    residual_e_launch,
-    shuffle_launch,
-)
+from vsr.inference.kernels import Launch, pack_residual_e, residual_e_launch
 
 ROOT = Path(__file__).parents[1]
 CARN_M = ROOT / "engines" / "carn-m" / "x2.onnx"
@@ -86,7 +81,8 @@ def built(folder: Path) -> Iterator[Host]:
     target = folder / "kernels.so"
     options = "-std=c++17 -O2 -fno-strict-aliasing -Wall -Wno-unknown-pragmas -Werror -shared -fPIC"
     source = ROOT / "tests" / "kernels_on_host.cpp"
-    command = ["g++", *options.split(), "-o", str(target), str(source)]
+    include = f"-I{ROOT / 'vsr' / 'inference' / 'kernels'}"
+    command = ["g++", *options.split(), include, "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:

@@ -2,7 +2,7 @@
 #include "cuda_on_host.h"
 
 #include "../vsr/inference/kernels/residual_e.cu"
-#include "../vsr/inference/kernels/shuffle.cu"
+#include "../bench/shuffle.cu"
 
 extern "C" bool run_residual_e(unsigned gx, unsigned gy, unsigned gz, int threads, bool backwards,
                                const uint4 *x, const uint4 *weights, const float *bias, int height,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from bench.shuffle import SOURCE, pack_shuffle, shuffle_launch
 from tests.host_kernels import Convolutions, Host, built, carn_m_block, rounded
 from vsr.errors import BackendError
 from vsr.inference.kernels import (
@@ -24,13 +25,13 @@ from vsr.inference.kernels import (
     KERNELS,
     compile_kernel,
     pack_residual_e,
-    pack_shuffle,
     residual_e_launch,
-    shuffle_launch,
 )
 from vsr.inference.kernels.compile import _for_older_drivers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+SOURCES = [*((name, None) for name in KERNELS), ("shuffle", SOURCE)]
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +195,9 @@ def test_weights_of_other_shapes_are_refused() -> None:
 
 @pytest.mark.usefixtures("nvrtc")
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("name", KERNELS)
-def test_every_kernel_compiles_for_every_gpu(name: str, arch: int) -> None:
-    cubin = compile_kernel(name, arch, "cubin")
+@pytest.mark.parametrize(("name", "source"), SOURCES)
+def test_every_kernel_compiles_for_every_gpu(name: str, source: bytes | None, arch: int) -> None:
+    cubin = compile_kernel(name, arch, "cubin", source)
     assert cubin.startswith(b"\x7fELF")
     assert f".text.{name}".encode() in cubin
     flags = int.from_bytes(cubin[48:52], "little")  # e_flags of a 64-bit ELF file
@@ -217,12 +218,12 @@ OLD_PTXAS = "/usr/local/cuda/bin/ptxas"
 
 @pytest.mark.usefixtures("nvrtc")
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("name", "source"), SOURCES)
 def test_ptx_is_for_the_oldest_drivers_that_know_the_gpu(
-    name: str, arch: int, tmp_path: Path
+    name: str, source: bytes | None, arch: int, tmp_path: Path
 ) -> None:
     """NVRTC 13.5 writes PTX 9.5, which a driver of CUDA 13.0 refuses; `ptxas` checks the rest."""
-    ptx = compile_kernel(name, arch, "ptx")
+    ptx = compile_kernel(name, arch, "ptx", source)
     found = re.search(rb"^\.version (\d+)\.(\d+)$", ptx, re.MULTILINE)
     assert found is not None
     assert (int(found[1]), int(found[2])) <= (9, 0)
@@ -246,24 +247,24 @@ def test_ptx_of_an_older_nvrtc_keeps_its_version() -> None:
 
 @pytest.mark.usefixtures("nvrtc")
 def test_a_refused_compilation_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match="'shuffle' does not compile for sm_52: nvrtc: error"):
-        compile_kernel("shuffle", 52, "cubin")
+    with pytest.raises(BackendError, match="'residual_e' does not compile for sm_52: nvrtc: error"):
+        compile_kernel("residual_e", 52, "cubin")
     monkeypatch.setattr(
         "vsr.inference.kernels.compile._source", lambda _: b"int x;\n#error broken\n"
     )
     compile_kernel.cache_clear()
     with pytest.raises(BackendError, match="sm_86") as caught:
-        compile_kernel("shuffle", 86, "cubin")
+        compile_kernel("residual_e", 86, "cubin")
     assert "\n" not in str(caught.value)
 
 
 def test_missing_nvrtc_and_unknown_kernels_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match="no kernel 'sharpen'; known: residual_e, shuffle"):
+    with pytest.raises(BackendError, match="no kernel 'sharpen'; known: residual_e"):
         compile_kernel("sharpen", 86, "cubin")
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     compile_kernel.cache_clear()
     with pytest.raises(BackendError, match="is missing: pip install cuda-bindings"):
-        compile_kernel("shuffle", 86, "cubin")
+        compile_kernel("residual_e", 86, "cubin")
 
 
 def test_the_bench_refuses_without_a_gpu() -> None:
@@ -306,6 +307,6 @@ def test_shuffle_on_the_gpu_equals_torch(channels: int, outputs: int, factor: in
     y = torch.full(expected.shape, torch.nan, dtype=torch.float16, device="cuda")
     how = shuffle_launch(n, height, width, outputs)
     sizes = (height, width, channels, outputs, factor, 0)
-    DeviceKernel("shuffle")(how, source, *packed, *sizes, y)
+    DeviceKernel("shuffle", SOURCE)(how, source, *packed, *sizes, y)
     torch.cuda.synchronize()
     assert_equal_but_for_rounding(y.cpu().float(), expected)

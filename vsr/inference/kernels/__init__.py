@@ -1,12 +1,12 @@
-"""Our own CUDA kernels, for what libraries run badly: CARN-M's residual-E block and the exit.
+"""Our own CUDA kernel for what libraries run badly: CARN-M's residual-E block.
 
 Grouped 3x3 convolutions of 16 channels per group leave most of a Tensor Core idle in cuDNN and
 TensorRT; `residual_e.cu` runs the whole block (two of them, 1x1, skip) in one launch, with what
-lies between in shared memory. `shuffle.cu` is a 3x3 convolution with bias, ReLU and pixel shuffle.
-Both read NHWC halves, sum in float, and compile for every GPU from compute capability 7.5 on.
+lies between in shared memory. It reads NHWC halves, sums in float, and compiles for every GPU from
+compute capability 7.5 on.
 
-They are **off by default**: a kernel stays only if it beats the library on a real GPU
-(`bench/kernels.py` says), and none has been timed yet. `vsr.inference.kernels.plugin` puts
+It is **off by default**: a kernel stays only if it beats the library on a real GPU
+(`bench/kernels.py` says), and it has not been timed yet. `vsr.inference.kernels.plugin` puts
 `residual_e` into a TensorRT engine.
 
     weights, bias = pack_residual_e((w1, b1), (w2, b2), (w3, b3))
@@ -18,9 +18,7 @@ from vsr.inference.kernels.compile import ARCHITECTURES, KERNELS, compile_kernel
 from vsr.inference.kernels.layout import (
     Launch,
     pack_residual_e,
-    pack_shuffle,
     residual_e_launch,
-    shuffle_launch,
 )
 
 __all__ = [
@@ -29,7 +27,5 @@ __all__ = [
     "Launch",
     "compile_kernel",
     "pack_residual_e",
-    "pack_shuffle",
     "residual_e_launch",
-    "shuffle_launch",
 ]

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from vsr.errors import BackendError
 
-KERNELS: Final = ("residual_e", "shuffle")
+KERNELS: Final = ("residual_e",)
 ARCHITECTURES: Final = (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121)
 """Compute capabilities, times ten, that the tests compile for; NVRTC may know others."""
 _PTX: Final = {
@@ -26,8 +26,10 @@ _INSTALL: Final = "pip install cuda-bindings 'nvidia-cuda-nvrtc==13.*'"
 
 
 @cache
-def compile_kernel(name: str, arch: int, to: Literal["cubin", "ptx"]) -> bytes:
-    """One of `KERNELS`, compiled for compute capability `arch` / 10, as `cubin` or as PTX.
+def compile_kernel(
+    name: str, arch: int, to: Literal["cubin", "ptx"], source: bytes | None = None
+) -> bytes:
+    """Compile one of `KERNELS`, or `source`, for compute capability `arch` / 10 to cubin or PTX.
 
     A cubin runs on that architecture (and later ones of its generation) and needs no compiler at
     run time: take it where you can. PTX, which TensorRT's plugins want, is compiled by the driver;
@@ -35,9 +37,9 @@ def compile_kernel(name: str, arch: int, to: Literal["cubin", "ptx"]) -> bytes:
     are, and NVRTC writes its own. The entry point is called as the kernel is. Raises BackendError
     when NVRTC is missing or refuses. Thread-safe; results are kept. See docs.nvidia.com/cuda/nvrtc.
     """
-    if name not in KERNELS:
+    if source is None and name not in KERNELS:
         raise BackendError(f"there is no kernel '{name}'; known: {', '.join(KERNELS)}")
-    return _compile(_source(f"{name}.cu"), name, arch, to)
+    return _compile(source or _source(f"{name}.cu"), name, arch, to)
 
 
 def _source(file: str) -> bytes:

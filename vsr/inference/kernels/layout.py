@@ -18,11 +18,9 @@ Floats = npt.NDArray[np.float32]
 CHANNELS: Final = 64
 GROUPS: Final = 4
 THREADS: Final = 128
-"""Of a block, in both kernels."""
+"""Of a block."""
 RESIDUAL_E_TILE: Final = (14, 10)
 """(width, height) in pixels that one block of `residual_e` makes."""
-SHUFFLE_TILE: Final = (16, 8)
-"""(width, height) in low-resolution pixels that one block of `shuffle` makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +33,7 @@ class Launch:
 
 def residual_e_launch(batch: int, height: int, width: int) -> Launch:
     """How to launch `residual_e`(x, weights, bias, int32 height, int32 width, y)."""
-    return Launch(grid=(*_tiles(height, width, RESIDUAL_E_TILE), batch))
-
-
-def shuffle_launch(batch: int, height: int, width: int, outputs: int) -> Launch:
-    """How to launch `shuffle`(x, weights, bias, int32 height, width, channels, outputs, factor,
-    relu, y) on low-resolution pictures of `height` and `width`."""
-    return Launch(grid=(*_tiles(height, width, SHUFFLE_TILE), batch * -(-outputs // 16)))
+    return Launch(grid=(*tiles(height, width, RESIDUAL_E_TILE), batch))
 
 
 def pack_residual_e(
@@ -61,23 +53,8 @@ def pack_residual_e(
     return np.concatenate([part.ravel() for part in parts]).astype(np.float16), np.concatenate(bias)
 
 
-def pack_shuffle(weight: npt.ArrayLike, bias: npt.ArrayLike) -> tuple[Halves, Floats]:
-    """(weights, bias) of `shuffle` from a convolution's [outputs, channels, 3, 3] and [outputs].
-
-    Outputs are padded with zeros to a multiple of 16. Raises ValueError when `channels` is no
-    multiple of 16.
-    """
-    w, b = np.asarray(weight, np.float32), np.asarray(bias, np.float32)
-    if w.ndim != 4 or w.shape[1] % 16 or w.shape[2:] != (3, 3) or b.shape != w.shape[:1]:
-        raise ValueError(f"no 3x3 convolution of 16, 32, ... channels: {w.shape} and {b.shape}")
-    missing = -len(w) % 16
-    w = np.pad(w, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    parts, blocks = len(w) // 16, w.shape[1] // 16
-    taps = w.reshape(parts, 16, blocks, 16, 9).transpose(0, 2, 4, 3, 1)  # part, block, tap, k, n
-    return _fragments(taps).astype(np.float16).ravel(), np.pad(b, (0, missing))
-
-
-def _tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
+def tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
+    """How many tiles of (width, height) cover a picture, along x and y."""
     return -(-width // tile[0]), -(-height // tile[1])
 
 
@@ -91,7 +68,7 @@ def _shaped(value: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
 def _grouped(weight: Floats) -> npt.NDArray[Any]:
     """[64, 16, 3, 3] -> [group, tap, lane, 8]."""
     taps = weight.reshape(GROUPS, 16, 16, 9).transpose(0, 3, 2, 1)  # group, tap, k, n
-    return _fragments(taps)
+    return fragments(taps)
 
 
 def _pointwise(weight: Floats) -> npt.NDArray[Any]:
@@ -103,10 +80,10 @@ def _pointwise(weight: Floats) -> npt.NDArray[Any]:
     column, piece = np.arange(16) % 8, np.arange(16) // 8
     order = 4 * (column // 2) + 2 * piece + column % 2
     blocks = weight.reshape(GROUPS, 16, GROUPS, 16)[:, order]  # slice, n, group, k
-    return _fragments(blocks.transpose(0, 2, 3, 1))
+    return fragments(blocks.transpose(0, 2, 3, 1))
 
 
-def _fragments(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def fragments(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """[..., k=16, n=16] -> [..., lane=32, 8]: of both pieces, rows 2t, 2t+1, 2t+8, 2t+9."""
     lane = np.arange(32)[:, None, None, None]
     piece = np.arange(2)[:, None, None]

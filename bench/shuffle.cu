@@ -10,7 +10,7 @@
 // its place, o = (c * factor + ry) * factor + rx: the order of torch.nn.PixelShuffle.
 //
 // x         NHWC halves [batch, height, width, channels], channels a multiple of 16; 16-byte aligned
-// weights   vsr.inference.kernels.pack_shuffle: halves, 16-byte aligned
+// weights   bench.shuffle.pack_shuffle: halves, 16-byte aligned
 // bias      floats, padded to a multiple of 16 outputs
 // relu      0 or 1: before the shuffle
 // y         NCHW halves [batch, outputs / factor^2, height * factor, width * factor], 4-byte aligned
