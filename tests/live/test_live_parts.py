@@ -391,15 +391,6 @@ def test_a_stream_without_a_picture_is_not_kept_for_ever(
         LiveSource(str(clip), -1.0)
 
 
-def test_later_sessions_have_the_size_of_the_first(tmp_path: Path) -> None:
-    clip = make_marked(tmp_path / "in.flv", Marked(seconds=0.4))
-    source = LiveSource(str(clip), 1.0, (64, 48))
-    shapes = {i.planes[0].shape for i in source if isinstance(i, Frame)}
-    source.close()
-    assert shapes == {(48, 64)}
-    assert (source.info.width, source.info.height) == (64, 48)
-
-
 def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vsr")
     at = [100.0]

@@ -215,7 +215,7 @@ def test_streams_without_picture_or_sound(tmp_path: Path) -> None:
 
 def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
     """HEVC over UDP, which ends without a word."""
-    after = Marked(seconds=2, size=(320, 240), first=200, start_s=4, codec="libx265")
+    after = Marked(seconds=2, size=(320, 180), first=200, start_s=4, codec="libx265")
     clips = [
         make_marked(tmp_path / "1.ts", Marked(seconds=4, codec="libx265")),
         make_marked(tmp_path / "2.ts", after),
@@ -230,7 +230,7 @@ def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
         time.sleep(1)
         assert r.stop() < 2
     assert r.process.returncode == 130
-    assert "changes size to 320x240 on the way; the output keeps 160x90" in r.said
+    assert "changes size to 320x180 on the way; the output keeps 160x90" in r.said
     report = r.report
     events = [row["event"] for row in report["ledger"]]
     assert events.count("resized") == 2 * FPS
@@ -300,12 +300,15 @@ from vsr.errors import InputError
 from vsr.media.frame import Frame
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
+from vsr.live.input.fit import Canvas
 from vsr.live.input.source import LiveSource
+from vsr.media.colour import Colour
 
+CANVAS = Canvas(size=(160, 90), colour=Colour(), sample_aspect=None)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     began, frames, clock, last = time.monotonic(), 0, OutputClock(0.04), -1.0
     try:
-        source = LiveSource(str(path), 1.0, (160, 90))
+        source = LiveSource(str(path), 1.0, CANVAS)
         sound = Sound(source.audio.codec_context) if source.audio else None
         for item in source:
             if isinstance(item, Frame):

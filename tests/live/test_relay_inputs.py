@@ -205,8 +205,8 @@ def _joined(path: Path, clips: Sequence[Path]) -> Path:
 def test_a_stream_over_rtmp_changes_its_size_on_the_way(tmp_path: Path) -> None:
     kinds = (
         Marked(seconds=6, first=0),
-        Marked(seconds=1, first=300, size=(320, 240)),
-        Marked(seconds=1, first=400, size=(96, 64)),
+        Marked(seconds=1, first=300, size=(320, 180)),
+        Marked(seconds=1, first=400, size=(96, 54)),
         Marked(seconds=2, first=500),
     )
     clips = [make_marked(tmp_path / f"{k}.flv", kind) for k, kind in enumerate(kinds)]
@@ -223,7 +223,7 @@ def test_a_stream_over_rtmp_changes_its_size_on_the_way(tmp_path: Path) -> None:
         relay.await_words("the last picture stays", START)
         assert relay.stop() < SOON
         viewer.stop()
-    assert "changes size to 320x240 on the way; the output keeps 160x90" in relay.said
+    assert "changes size to 320x180 on the way; the output keeps 160x90" in relay.said
     assert viewer.size == (320, 180)
     shown = [number for number, _ in viewer.shown()]
     wanted = [*range(shown[0], 150), *range(300, 325), *range(400, 425), *range(500, 550)]

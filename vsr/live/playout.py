@@ -69,6 +69,7 @@ class Playout:
         self._heard_at = 0.0
         self._sessions, self._repeated, self._dropped = 1, 0, 0
         self._shifts: list[float | None] = [None, None]
+        self._say(first.notes)
         self._began = now()
         self._due = self._began + _FILL_AFTER
 
@@ -189,6 +190,8 @@ class Playout:
     def _connected(self, item: Connected) -> None:
         self._shifts = [None, None]
         self._sessions += 1
+        self._take_rate(item.info.rate)
+        self._say(item.notes)
         level = logging.INFO if self._away else logging.DEBUG
         self._away = False
         self._clock.end_session()
@@ -197,6 +200,19 @@ class Playout:
         elif item.sound:
             self._log.trouble(f"{self._name} has sound now; the output began without and stays so")
         self._log.log(level, "%s is back", self._name)
+
+    def _take_rate(self, rate: Fraction) -> None:
+        """A session's pictures may come at another rate than those before."""
+        self._interval = self._clock.interval = float(1 / rate)
+        self._ladder.settings = replace(self._ladder.settings, interval=self._interval)
+
+    def _say(self, notes: Sequence[str]) -> None:
+        """Tell log and report, once, what is lost or changed of the source's pictures."""
+        for note in notes:
+            words = f"{self._name}: {note}"
+            if words not in self._report.notes:
+                self._report.notes.append(words)
+                self._log.warning("%s", words)
 
     def _lost(self, item: Lost) -> None:
         self._report.lost += item.missing

@@ -29,7 +29,7 @@ PIXEL_FORMAT: Final = "yuv420p"
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _NATIVE: Final = frozenset({"yuv420p", "yuvj420p"})
 _GREY: Final = re.compile(r"gray|ya8|(gray|ya)(9|10|12|14|16)[lb]e")
-_SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal)."""
 
 
@@ -123,7 +123,7 @@ class Frame:
         """
         if self.format != YUV420:
             raise UsageError(f"a frame of {self.format} cannot be converted to RGB yet")
-        matrix = _SWSCALE_MATRIX[self.colour.matrix]
+        matrix = SWSCALE_MATRIX[self.colour.matrix]
         picture = picture_of(self).reformat(
             format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
             src_color_range=self.colour.range_code, dst_color_range=RANGE_FULL,
@@ -157,7 +157,7 @@ def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> 
         flat = np.full((height, width), 128, np.uint8)
         return _grey(picture, size, colour), flat, flat
     if picture.format.name not in _NATIVE or (picture.width, picture.height) != size:
-        matrix = _SWSCALE_MATRIX[colour.matrix]
+        matrix = SWSCALE_MATRIX[colour.matrix]
         picture = picture.reformat(
             width=size[0],
             height=size[1],

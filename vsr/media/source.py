@@ -1,8 +1,9 @@
 """A file or URL -> Frames in presentation order, with the other streams' packets in between."""
 
 import logging
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
@@ -12,7 +13,7 @@ from typing import Final, cast
 import av
 
 from vsr.errors import InputError, reason
-from vsr.media.frame import Frame, Stamps, now, planes_of
+from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.location import local, open_input, shown
 from vsr.media.passthrough import Passthrough
@@ -25,6 +26,29 @@ _MISSING: Final = 0.5
 """Seconds by which a container may end before its declared duration."""
 _LATE: Final = 10
 """Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
+
+
+def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
+    """The planes of a picture at the size and in the colour of the stream's first."""
+    return planes_of(picture, (info.width, info.height), info.colour)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a source is opened and decoded, and what its faults mean; the defaults are for files."""
+
+    opener: Callable[[str, str], "av.container.InputContainer"] = open_input
+    """(url, name for messages) -> the opened input; raises InputError."""
+    threads: str = "AUTO"
+    """How the decoder uses threads; several frames at once add as many of delay."""
+    planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
+    """What becomes of a decoded picture."""
+    patience: float = math.inf
+    """Seconds in which there must be a picture."""
+    error_of: Callable[[Exception], InputError | None] = lambda _: None
+    """The error that ends reading when FFmpeg fails on the way; None: what was read will do."""
+    announced: bool = True
+    """Whether what the container announces must come."""
 
 
 @dataclass
@@ -43,14 +67,13 @@ class Source:
     Raises InputError when it cannot be opened or holds no decodable video frame.
     """
 
-    _threads = "AUTO"
-    """How the decoder uses threads; several frames at once add as many of delay."""
-
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, reading: Reading | None = None) -> None:
+        self._reading = reading or Reading()
         self.url = url
         self.name = shown(url)
         self.losses = Losses()
-        self._container = self._open()
+        self._give_up = now() + self._reading.patience
+        self._container = self._reading.opener(url, self.name)
         try:
             self.video = self._pick_video()
             self._decode = True
@@ -76,6 +99,22 @@ class Source:
     def passthrough(self) -> Passthrough:
         """What an output may take over unchanged: streams to copy, metadata, chapters."""
         return Passthrough.of(self._container, self.video)
+
+    @property
+    def jumps(self) -> int:
+        """Leaps of the input's clock that were closed so far."""
+        return self._clock.jumps
+
+    @property
+    def audio(self) -> av.AudioStream | None:
+        """The first sound that can be decoded, None without any."""
+        sounds = self._container.streams.audio
+        return next((s for s in sounds if s.codec_context is not None), None)
+
+    @property
+    def container_format(self) -> str:
+        """FFmpeg's names of the input's format, between commas."""
+        return self._container.format.name
 
     @property
     def frames_read(self) -> int:
@@ -117,11 +156,11 @@ class Source:
         self._decode = False
         return (item for item in chain(self._primed, self._items) if not isinstance(item, Frame))
 
-    def _open(self) -> "av.container.InputContainer":
-        return open_input(self.url, self.name)
-
     def _reading_failed(self, exc: Exception) -> None:
         """A file that cannot be read to its end is used as far as it goes."""
+        error = self._reading.error_of(exc)
+        if error is not None:
+            raise error from None  # FFmpeg's words may hold the whole URL
         self._note("end", f"reading stopped early: {reason(exc)}")
         self.losses.lost = max(self.losses.lost, 1)
 
@@ -130,7 +169,7 @@ class Source:
         art = av.stream.Disposition.attached_pic
         for stream in self._container.streams.video:
             if not stream.disposition & art and stream.codec_context is not None:
-                stream.thread_type = self._threads
+                stream.thread_type = self._reading.threads
                 stream.codec_context.flags |= av.codec.context.Flags.copy_opaque
                 return stream
         kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "no streams"
@@ -156,13 +195,15 @@ class Source:
                 break
             if packet is None:
                 break
+            if self._info is None and now() > self._give_up:  # nor keep it all in memory
+                raise InputError(f"{self.name} sends data, but no picture that can be decoded")
             self._clock.mend(packet)
             if packet.stream is self.video:
                 if self._decode:
                     yield from self._decoded(packet)
             elif packet.size:
                 yield packet
-        if self._decode:
+        if self._decode and self._reading.announced:
             self._count_missing()
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
@@ -190,7 +231,7 @@ class Source:
                 warn=True,
             )
         frame = Frame(
-            planes=planes_of(picture, (info.width, info.height), info.colour),
+            planes=self._reading.planes(picture, info),
             index=self._index,
             pts=self._monotonic(picture),
             time_base=info.time_base,

@@ -32,6 +32,8 @@ class Timeline:
         self._shift = Fraction(0)
         self.end = Fraction(0)
         """Seconds at which what was read so far has ended."""
+        self.jumps = 0
+        """Jumps that were closed."""
         self._last: dict[int, Fraction] = {}
 
     def mend(self, packet: Packet) -> None:
@@ -47,6 +49,7 @@ class Timeline:
         last = self._last.get(index)
         if last is not None and self._jumps(packet, dts * base + self._shift - last):
             self._shift = self.end - pts * base
+            self.jumps += 1
             self._note("times", f"times jump at {float(last):.2f} s; joined there", True)
         if self._shift:
             moved = round((dts * base + self._shift) / base)

@@ -16,12 +16,12 @@ import av
 
 from vsr.errors import InputError, UsageError, reason
 from vsr.live.common import Backoff
+from vsr.live.input.fit import Canvas
 from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
 from vsr.live.input.rtmp.server import RtmpListener
 from vsr.live.input.source import LiveSource
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
-from vsr.media.info import VideoInfo
 from vsr.media.location import Feed, check_protocol, is_url, masked, shown
 from vsr.media.timestamps import Packet
 
@@ -60,7 +60,7 @@ class Ingest:
         self.jumps = 0
         """Leaps of the source's clock that were closed while it was read."""
         self._live, self._stop = threading.Event(), threading.Event()
-        self._first: VideoInfo | None = None
+        self._canvas: Canvas | None = None
         self._began, self._missing = False, 0
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
@@ -123,12 +123,11 @@ class Ingest:
 
     def _session(self, attempt: int) -> str:
         with self._feed() as feed, closing(self._open(feed)) as source:
-            self._first = self._first or source.info
+            self._canvas = source.canvas
             self._began = True
             sound = source.audio
             decoder = sound.codec_context if sound else None
-            name = source.video.codec_context.name
-            self.mailbox.put(Connected(source.info, name, decoder, attempt))
+            self.mailbox.put(Connected(source.info, source.codec, decoder, attempt, source.notes))
             jumps = self.jumps
             paced = self.settings.realtime or source.in_pieces or not is_url(self.url)
             step = float(1 / source.info.rate)
@@ -150,9 +149,7 @@ class Ingest:
         return closing(self._listener.accept()) if self._listener else nullcontext()
 
     def _open(self, feed: Feed | None) -> LiveSource:
-        first = self._first
-        size = (first.width, first.height) if first else None
-        return LiveSource(self.url, self.settings.stream_timeout, size, feed)
+        return LiveSource(self.url, self.settings.stream_timeout, self._canvas, feed)
 
     def _paced(self, source: LiveSource) -> Iterator[Frame | Packet]:
         """The items, held back to their own times because they are not sent at them."""

@@ -6,6 +6,7 @@ memory: the oldest pictures and the oldest sound make room.
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,12 +25,14 @@ class Connected:
     """A session began: the source as it presents itself now."""
 
     info: VideoInfo
-    """Its `stream` must not be asked: the connection may be closed by now."""
+    """Of the pictures as they are delivered."""
     codec: str
     sound: av.AudioCodecContext | None
     """The decoder of its sound, which is the taker's; None: it has none."""
     attempt: int
     """Attempts to connect before this one."""
+    notes: Sequence[str] = ()
+    """In words, what is lost or changed of its pictures."""
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
 """A source that is joined as it happens: with little delay, and an error when it breaks off."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Final
 
 import av
 
 from vsr.errors import InputError, reason
-from vsr.media.frame import Frame, now
+from vsr.live.input.fit import Canvas, PictureFit
+from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
-from vsr.media.location import Feed, is_url, open_live
-from vsr.media.source import Source
+from vsr.media.location import Feed, is_url, open_live, shown
+from vsr.media.source import Losses, Reading, Source
 from vsr.media.timestamps import Packet
 
 _SLOWEST: Final = 1
@@ -23,78 +24,94 @@ _PATIENCE: Final = 30.0
 """Seconds in which a stream that is joined must reach a key frame."""
 
 
-class LiveSource(Source):
-    """A source that comes as it happens: little delay, and a failure ends it with an error.
+class LiveSource:
+    """A `Source` that comes as it happens: little delay, and a failure ends it with an error.
 
-    `silence` is the time in seconds after which it counts as lost. With `size` (width, height) its
-    pictures are scaled to that, so that an output goes on whatever the source comes back with. A
-    `feed` is read instead of `url`; it is the caller's to close.
+    Iterate once, from one thread: frames on the canvas, and packets of other streams.
     """
-
-    _threads = "SLICE"
 
     def __init__(
         self,
         url: str,
         silence: float,
-        size: tuple[int, int] | None = None,
+        canvas: Canvas | None = None,
         feed: Feed | None = None,
     ) -> None:
-        self._silence, self._size, self._feed = silence, size, feed
-        self._give_up = math.inf
-        self.jumps = 0
-        """Leaps of its clock that were closed."""
-        super().__init__(url)
+        """`silence` is the time in seconds after which it counts as lost.
+
+        Pictures are fitted onto the `canvas`; without one, the first picture settles it. A `feed`
+        is read instead of `url`; it is the caller's to close. Raises InputError.
+        """
+        self._fit = PictureFit(canvas)
+        reading = Reading(
+            opener=partial(open_live, silence=silence, feed=feed),
+            threads="SLICE",
+            planes=self._fit.planes,
+            patience=max(_PATIENCE, silence),
+            error_of=partial(_error_of, shown(url), silence),
+            announced=not is_url(url),  # a stream announces nothing that could be missing
+        )
+        self._source = Source(url, reading)
+
+    @property
+    def canvas(self) -> Canvas:
+        """What all pictures are converted to."""
+        return self._fit.canvas
+
+    @property
+    def info(self) -> VideoInfo:
+        """Facts of the video as its pictures are delivered."""
+        info = self._source.info
+        if not _SLOWEST <= info.rate <= _FASTEST:
+            info = replace(info, rate=_USUAL)
+        return self.canvas.presented(info)
+
+    @property
+    def notes(self) -> list[str]:
+        """In words, what is lost or changed of its pictures."""
+        return self.canvas.notes(self._source.info)
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the video's decoder."""
+        return self._source.info.codec
 
     @property
     def audio(self) -> av.AudioStream | None:
         """The first sound that can be decoded, None without any."""
-        sounds = self._container.streams.audio
-        return next((s for s in sounds if s.codec_context is not None), None)
+        return self._source.audio
 
     @property
     def in_pieces(self) -> bool:
         """Whether it comes as files of several seconds each, not as it happens."""
-        return bool({"hls", "dash"} & set(self._container.format.name.split(",")))
+        return bool({"hls", "dash"} & set(self._source.container_format.split(",")))
 
-    def _open(self) -> "av.container.InputContainer":
-        return open_live(self.url, self.name, self._silence, self._feed)
+    @property
+    def losses(self) -> Losses:
+        """What could not be delivered; complete after the end."""
+        return self._source.losses
 
-    def _prime(self) -> None:
-        self._give_up = now() + max(_PATIENCE, self._silence)
-        for item in self._items:
-            self._primed.append(item)
+    @property
+    def jumps(self) -> int:
+        """Leaps of its clock that were closed."""
+        return self._source.jumps
+
+    def __iter__(self) -> Iterator[Frame | Packet]:
+        own = self._source.info
+        fitted = (own.width, own.height) != self.canvas.size
+        for item in self._source:
             if isinstance(item, Frame):
-                self._give_up = math.inf
-                return
-            self._be_patient()
-        raise InputError(f"{self.name} ended before a frame of its video could be decoded")
+                item.colour = self.canvas.colour
+                item.event = item.event or ("resized" if fitted else "")
+            yield item
 
-    def _decoded(self, packet: Packet) -> Iterator[Frame]:
-        self._be_patient()
-        yield from super()._decoded(packet)
+    def close(self) -> None:
+        """Close the input; safe to call twice."""
+        self._source.close()
 
-    def _be_patient(self) -> None:
-        """What shows no picture must not be waited for, and kept in memory, for ever."""
-        if now() > self._give_up:
-            raise InputError(f"{self.name} sends data, but no picture that can be decoded")
 
-    def _reading_failed(self, exc: Exception) -> None:
-        if isinstance(exc, av.error.ExitError):
-            raise InputError(f"{self.name} sent nothing for {self._silence:g} s") from None
-        raise InputError(f"{self.name} broke off: {reason(exc)}") from None
-
-    def _describe(self, picture: av.VideoFrame) -> VideoInfo:
-        info = super()._describe(picture)
-        if not _SLOWEST <= info.rate <= _FASTEST:
-            info = replace(info, rate=_USUAL)
-        return replace(info, width=self._size[0], height=self._size[1]) if self._size else info
-
-    def _note(self, kind: str, note: str, warn: bool = False) -> None:
-        self.jumps += kind == "times"
-        super()._note(kind, note, warn)
-
-    def _count_missing(self) -> None:
-        """A stream announces nothing that could be missing; a file does."""
-        if not is_url(self.url):
-            super()._count_missing()
+def _error_of(name: str, silence: float, exc: Exception) -> InputError:
+    """A live source that fails on the way is lost."""
+    if isinstance(exc, av.error.ExitError):
+        return InputError(f"{name} sent nothing for {silence:g} s")
+    return InputError(f"{name} broke off: {reason(exc)}")
