@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
+from vsr.files.opening import opened
 from vsr.files.pipeline import Slice, run
 from vsr.files.settings import RunSettings
 from vsr.inference import models
@@ -84,7 +85,7 @@ class Job:
             check_report_path(settings.report)
         backend = load_backend(settings.backend, settings.device)
         model = models.find(settings.model, settings.scale, backend, settings.precision)
-        with closing(Source(self._input)) as source:
+        with closing(opened(self._input, self._stop)) as source:
             info = source.info
             size = (info.width, info.height)
             upscaler = Upscaler(model, backend, info.colour, size, settings.batch, patient=True)

@@ -1,0 +1,75 @@
+"""Opening an input that does not answer: a stop is heard at once, and said in the right words."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clips import Clip, make_clip
+from vsr.errors import InputError, InterruptedRunError
+from vsr.files.opening import opened
+
+
+@pytest.fixture
+def silent() -> Iterator[tuple[str, threading.Event]]:
+    """A server that takes a connection and says nothing; set once somebody has connected."""
+    connected = threading.Event()
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    kept.append(server.accept()[0])
+                except OSError:
+                    return
+                connected.set()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/k3y/film.mp4", connected
+    for connection in kept:
+        connection.close()
+
+
+def test_the_first_signal_ends_a_run_whose_input_does_not_answer(
+    tmp_path: Path, silent: tuple[str, threading.Event]
+) -> None:
+    url, connected = silent
+    command = [sys.executable, "-m", "vsr", "run", url, str(tmp_path / "out.mp4"), "-m", "bicubic"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert connected.wait(60)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    took = time.monotonic() - began
+    assert process.returncode == 130, words
+    assert took < 6, "FFmpeg's own time limit is 10 s"
+    assert "stopped while http://127.0.0.1" in words
+    assert "k3y" not in words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stop_is_heard_while_opening(silent: tuple[str, threading.Event]) -> None:
+    url, connected = silent
+    stop = threading.Event()
+    threading.Thread(target=lambda: (connected.wait(60), stop.set()), daemon=True).start()
+    with pytest.raises(InterruptedRunError, match="was being opened; nothing was written"):
+        opened(url, stop)
+
+
+def test_an_input_that_can_be_opened_is(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip(size=(64, 48), frames=3))
+    source = opened(str(clip), threading.Event())
+    assert (source.info.width, source.info.height) == (64, 48)
+    source.close()
+
+
+def test_an_input_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        opened(str(tmp_path / "none.mp4"), threading.Event())

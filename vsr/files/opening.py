@@ -1,0 +1,46 @@
+"""Opens an input so that a stop is heard meanwhile: a silent server may take seconds to fail."""
+
+import threading
+from concurrent.futures import Future
+from typing import Final
+
+from vsr.errors import InterruptedRunError
+from vsr.media.location import shown
+from vsr.media.source import Source
+
+_POLL: Final = 0.1
+"""Seconds after which a stop is looked for."""
+
+
+def opened(url: str, stop: threading.Event) -> Source:
+    """The opened input. Raises InputError, and InterruptedRunError as soon as `stop` is set.
+
+    FFmpeg cannot be interrupted while it opens: the thread that does it is left behind then, and
+    closes what it may still have opened.
+    """
+    result: Future[Source] = Future()
+
+    def work() -> None:
+        source, error = None, None
+        try:
+            source = Source(url)
+        except BaseException as exc:  # raised again by the caller, who waits
+            error = exc
+        wanted = result.set_running_or_notify_cancel()
+        if source is None:
+            if wanted:
+                result.set_exception(error)
+        elif wanted:
+            result.set_result(source)
+        else:
+            source.close()
+
+    threading.Thread(target=work, name="open", daemon=True).start()
+    while True:
+        try:
+            return result.result(_POLL)
+        except TimeoutError:
+            if stop.is_set() and result.cancel():
+                raise InterruptedRunError(
+                    f"stopped while {shown(url)} was being opened; nothing was written"
+                ) from None
