@@ -20,12 +20,14 @@ from train.errors import TrainError
 from train.fit.gan import Adversary
 from train.fit.loop import fit as run_fit
 from train.fit.machine import PRECISIONS, choose_precision, default_workers, open_fabric
-from train.fit.recipe import find_recipe
+from train.fit.recipe import Recipe, find_recipe
+from train.fit.sharp import Sharpness
 from train.fit.trainer import Trainer
-from train.fit.vgg import VggFeatures
+from train.fit.vgg import VggFeatures, VggLayers
 from train.fit.watch import Watch
 from train.measure.counting import table
 from train.measure.evaluate_command import ManyValues, evaluate
+from train.measure.perceptual import Lpips
 from train.nets import NETS
 from train.ship.export import Target
 from train.ship.export import export as run_export
@@ -96,7 +98,8 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 @click.option("--packed", type=File, help="What `pack` wrote, instead of --data.")
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option("--from", "start", type=File, help="Start from the weights of a checkpoint or ONNX.")
-@click.option("--vgg", type=File, help="VGG weights for the adversarial stage.")
+@click.option("--vgg", type=File, help="VGG weights for the losses `gan` and `sharp`.")
+@click.option("--lpips", type=File, help="LPIPS (AlexNet) weights for the loss `sharp`.")
 @click.option("--steps", type=_COUNT, help="Length; the recipe's phases scale along.")
 @click.option("--until", type=_COUNT, default=None, help="Stop at this step of the recipe's.")
 @click.option("--batch", type=_COUNT, help="Patches a step, over all processes.")
@@ -122,6 +125,7 @@ def fit(
     checkpoint: Path,
     start: Path | None,
     vgg: Path | None,
+    lpips: Path | None,
     steps: int | None,
     until: int | None,
     changes: tuple[str, ...],
@@ -156,13 +160,15 @@ def fit(
             raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
     trainer.command, trainer.until = _command_line(), until or 0
     if vgg is not None:
-        trainer.features = VggFeatures.load(vgg, Adversary(**trainer.recipe.adversary))
+        trainer.features = _features(vgg, trainer.recipe)
+    if lpips is not None:
+        trainer.lpips = Lpips.load(lpips)
     before = trainer.precision if checkpoint.exists() else None
     trainer.precision, why = choose_precision(precision, before)
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
     fabric = open_fabric(trainer.precision, trainer.net.scales)
     if packed is not None:
-        pictures = Pictures.unpack(packed)
+        pictures = Pictures.unpack(packed).large_enough(trainer.recipe)
     elif cache is not None or worth_caching(data):
         cache = cache or user_cache_path("vsr", appauthor=False) / "pictures"
         pictures = Pictures.cached(data, trainer.net.scales, trainer.recipe, cache)
@@ -195,6 +201,13 @@ def pack(
     """Prepare the pictures that `fit NAME --recipe ...` would, as one file for --packed."""
     scales = scale or NETS[name].scales
     Pictures.load(data, scales, find_recipe(name, recipe)).pack(output)
+
+
+def _features(path: Path, recipe: Recipe) -> VggFeatures | VggLayers:
+    """What the recipe's loss reads of a file of VGG weights."""
+    if recipe.sharpens():
+        return VggLayers.load(path, Sharpness.of(recipe.sharp).names)
+    return VggFeatures.load(path, Adversary(**recipe.adversary))
 
 
 def _command_line() -> str:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -114,6 +115,22 @@ def test_a_network_that_is_bicubic_scores_as_bicubic(tmp_path: Path) -> None:
     # float32 breaks ties of rounding another way
     assert rows["y"] == pytest.approx(rows["bicubic"], abs=0.005)
     assert rows["rgb"] == pytest.approx(rows["bicubic"], abs=0.005)  # Y comes back from RGB
+
+
+def test_lpips_gets_luma_as_a_grey_picture_of_full_range(tmp_path: Path) -> None:
+    seen = []
+
+    def distance(ours: Pixels, truth: Pixels) -> float:
+        seen.append((ours, truth))
+        return len(seen) / 10
+
+    clip = _clip(tmp_path / "clip.mp4", matrix=1)
+    settings = replace(SETTINGS, crfs=(20,), frames=2, lpips=distance)
+    (first, _) = score_clip(clip, [], settings)
+    assert first.method == "bicubic" and first.lpips == pytest.approx((0.1 + 0.2) / 2)
+    whole = read_clip(clip, settings).frames[0].y[2:-2, 2:-2].astype(float)
+    truth = np.clip(np.floor((whole - 16) * 255 / 219 + 0.5), 0, 255)
+    assert (seen[0][1] == truth[..., None]).all() and seen[0][0].shape == (*whole.shape, 3)
 
 
 @pytest.mark.parametrize("weights", [BT601, BT709])

@@ -210,6 +210,7 @@ def test_weights_for_streams_stand_beside_those_of_the_same_network(
     [
         ("carn-m", "carn-m/x3.onnx"),
         ("carn-m-stream", "carn-m/x3.stream.onnx"),
+        ("carn-m-sharp", "carn-m/x3.sharp.onnx"),
         ("my-streams", "my-streams/x3.onnx"),
         ("a-stream-b", "a-stream-b/x3.onnx"),
     ],

@@ -109,6 +109,18 @@ class Pictures:
         except OSError as exc:
             raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
 
+    def large_enough(self, recipe: Recipe) -> "Pictures":
+        """Those that the recipe's patches can be cut from; `pack` may have kept smaller ones."""
+        kept = {
+            scale: [i for i, p in enumerate(pictures) if min(p.shape[:2]) >= recipe.lr_patch(scale)]
+            for scale, pictures in self.lr.items()
+        }
+        lr, hr = (
+            {scale: [of[scale][i] for i in places] for scale, places in kept.items()}
+            for of in (self.lr, self.hr)
+        )
+        return Pictures(lr, hr, self.record)
+
     @classmethod
     def unpack(cls, path: Path) -> "Pictures":
         """Read what `pack` wrote. Raises TrainError for a damaged or foreign file."""

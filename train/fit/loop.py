@@ -21,11 +21,15 @@ from train.data.patches import Patches, Steps
 from train.errors import TrainError
 from train.fit.gan import (
     Adversary,
+    Discriminators,
     check_patch,
     discriminator_loss,
     generator_loss,
 )
+from train.fit.sharp import Critic, SharpLoss, Sharpness
+from train.fit.sharp import check_patch as check_sharp_patch
 from train.fit.trainer import Trainer
+from train.fit.vgg import VggLayers
 from train.fit.watch import Watch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -105,6 +109,15 @@ class _Step:
             return
         if trainer.features is None:
             raise TrainError("the adversarial stage needs VGG weights: --vgg FILE")
+        if isinstance(trainer.critic, Critic):
+            assert isinstance(trainer.features, VggLayers)
+            sharpness, scale = Sharpness.of(trainer.recipe.sharp), min(trainer.net.scales)
+            check_sharp_patch(sharpness, trainer.recipe.lr_patch(scale) * scale)
+            self.sharp = SharpLoss(
+                sharpness, trainer.features, trainer.lpips,
+                trainer.critic, trainer.critic_optimiser, fabric,
+            )  # fmt: skip
+            return
         recipe, scale = trainer.recipe, min(trainer.net.scales)
         share = recipe.batch // fabric.world_size
         check_patch(self.adversary, recipe.lr_patch(scale) * scale, share)
@@ -121,7 +134,7 @@ class _Step:
         share = recipe.share_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
-        loss = self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
+        loss = self._loss(kind, sr, hr)
         if recipe.weight_norm:
             loss = loss + recipe.weight_norm * weight_norms(trainer.net)
         self.optimiser.zero_grad(set_to_none=True)
@@ -133,10 +146,15 @@ class _Step:
         self._update_average()
         return float(loss.item())
 
+    def _loss(self, kind: str, sr: Tensor, hr: Tensor) -> Tensor:
+        if kind == "sharp":
+            return self.sharp(sr, hr, self.trainer.step, self.trainer.rate())
+        return self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
+
     def _adversarial(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Train the discriminators on this batch, then return the generator's loss."""
         trainer = self.trainer
-        assert trainer.critic is not None
+        assert isinstance(trainer.critic, Discriminators)
         for group in self.critic_optimiser.param_groups:
             group["lr"] = trainer.rate()
         self.critic_optimiser.zero_grad(set_to_none=True)

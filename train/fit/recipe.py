@@ -1,7 +1,8 @@
 """How a network is trained, as data: `train/recipes/*.toml` -> `Recipe`.
 
 A file covers a paper's networks; each of its tables is one recipe: `paper` as published, `ours`
-for small data and little time, `stream` for compressed video, `gan` for PCARN's second stage.
+for small data and little time, `stream` for compressed video, `gan` for PCARN's second stage,
+`sharp` for compressed video that should look sharp.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 from train.errors import TrainError
 
 FOLDER: Final = Path(__file__).parents[1] / "recipes"
-LOSSES: Final = frozenset({"l1", "l2", "alternate", "gan"})
+LOSSES: Final = frozenset({"l1", "l2", "alternate", "gan", "sharp"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,12 @@ class Recipe:
     """Weight of the sum of all convolutions' L2 norms in the loss (DCSCN)."""
     rate: float = 2e-3
     """Highest learning rate."""
-    schedule: Literal["cosine", "halve", "plateau"] = "cosine"
+    schedule: Literal["cosine", "halve", "plateau", "shares"] = "cosine"
     """A half cosine to 1 %; halved every `halve_every` steps; halved after `patience` epochs
-    whose training loss was no new low, and ended under `stop_rate`."""
+    whose training loss was no new low, and ended under `stop_rate`; halved at the shares
+    `halve_at` of all steps."""
     halve_every: int = 0
+    halve_at: tuple[float, ...] = ()
     patience: int = 5
     stop_rate: float = 0.0
     warmup: int = 0
@@ -68,9 +71,11 @@ class Recipe:
     ema: float = 0.999
     """Decay of the averaged weights, which are evaluated and exported; 0: the last weights."""
     loss: tuple[tuple[int, str], ...] = ((0, "l1"),)
-    """Phases of `l1`, `l2`, `alternate` (L2 on even steps, L1 on odd ones) or `gan`."""
+    """Phases of `l1`, `l2`, `alternate` (L2 on even steps, L1 on odd ones), `gan` or `sharp`."""
     adversary: dict[str, Any] = field(default_factory=dict)
     """Fields of `train.fit.gan.Adversary` that differ from the public code's."""
+    sharp: dict[str, Any] = field(default_factory=dict)
+    """Fields of `train.fit.sharp.Sharpness` that differ from its defaults."""
     seed: int = 1
 
     def rate_at(self, step: int) -> float:
@@ -83,11 +88,13 @@ class Recipe:
                 return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
             case "halve":
                 return self.rate * 0.5 ** (step // self.halve_every)
+            case "shares":
+                return self.rate * 0.5 ** sum(step >= at * self.steps for at in self.halve_at)
             case "plateau":
                 return self.rate
 
     def loss_at(self, step: int) -> str:
-        """`l1`, `l2` or `gan`."""
+        """`l1`, `l2`, `gan` or `sharp`."""
         kind = _phase(self.loss, step)
         if kind == "alternate":
             return "l1" if step % 2 else "l2"
@@ -96,6 +103,10 @@ class Recipe:
     def adversarial(self) -> bool:
         """Whether a phase needs discriminators."""
         return any(kind == "gan" for _, kind in self.loss)
+
+    def sharpens(self) -> bool:
+        """Whether a phase is the loss of `train.fit.sharp`."""
+        return any(kind == "sharp" for _, kind in self.loss)
 
     def scales_at(self, step: int, known: tuple[int, ...]) -> tuple[int, ...]:
         """The scales that a step's batch is drawn from."""
@@ -170,6 +181,8 @@ def _wrong_phase(recipe: Recipe) -> str:
             return f"{key} has no phase for step 0"
     if unknown := {kind for _, kind in recipe.loss} - LOSSES:
         return f"loss {unknown.pop()!r} is none of {', '.join(sorted(LOSSES))}"
+    if recipe.adversarial() and recipe.sharpens():
+        return "losses `gan` and `sharp` need different critics: name one of them"
     return ""
 
 

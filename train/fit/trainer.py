@@ -15,7 +15,9 @@ from train.fit.checkpoint import commit, load_checkpoint, rebuilt, save_checkpoi
 from train.fit.gan import Adversary, Discriminators
 from train.fit.initialise import initialise
 from train.fit.recipe import Recipe, recipe_from, recipe_record
-from train.fit.vgg import VggFeatures
+from train.fit.sharp import Critic, Sharpness
+from train.fit.vgg import VggFeatures, VggLayers
+from train.measure.perceptual import Lpips
 from train.nets import Carn, Csrcnn, Net, build, settings
 
 
@@ -61,9 +63,10 @@ class Trainer:
     """[step, steps] of every resumption that moved the recipe's end: where, and what it was."""
     until: int = 0
     """A step before the recipe's end to stop at; 0 for none."""
-    critic: Discriminators | None = None
+    critic: Discriminators | Critic | None = None
     critic_optimiser: torch.optim.Optimizer | None = None
-    features: VggFeatures | None = None
+    features: VggFeatures | VggLayers | None = None
+    lpips: Lpips | None = None
 
     @classmethod
     def new(
@@ -92,6 +95,9 @@ class Trainer:
         self = cls(name, recipe, net, average.eval(), optimiser, Plateau(recipe.rate))
         if recipe.adversarial():
             self.critic = Discriminators(Adversary(**recipe.adversary))
+        elif recipe.sharpens():
+            self.critic = Critic(1 if net.colour == "y" else 3, Sharpness.of(recipe.sharp).slope)
+        if self.critic is not None:
             self.critic_optimiser = _optimiser(recipe, list(self.critic.parameters()))
         return self
 

@@ -1,4 +1,4 @@
-"""Features of a VGG, for PCARN's loss on what a picture shows (train/fit/gan.py).
+"""Features of a VGG, for losses on what a picture shows (train/fit/gan.py, train/fit/sharp.py).
 
 They come from a file of VGG weights that the user names; torchvision's are meant (for RGB that is
 normalised by ImageNet's mean and deviation, though the public code does not do so).
@@ -51,26 +51,39 @@ _DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float
                   "BF16": torch.bfloat16}  # fmt: skip
 
 
-class VggFeatures(nn.Module):
-    """One layer of a frozen VGG: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w]; h = H // 8 for "4_3"."""
+class _Normalised(nn.Module):
+    """ImageNet's mean and deviation of RGB in 0..1, as torchvision's weights were trained with."""
 
     mean: Tensor
     deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, rgb in (("mean", (0.485, 0.456, 0.406)), ("deviation", (0.229, 0.224, 0.225))):
+            self.register_buffer(name, torch.tensor(rgb).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation
+
+
+def _modules(layer: _Layer, weights: tuple[Tensor, Tensor]) -> list[nn.Module]:
+    """The pooling before a layer, where it has one, the convolution and its ReLU."""
+    with torch.device("meta"):  # draws no random weights, which would shift the training's
+        conv = nn.Conv2d(layer.source, layer.target, 3, padding=1)
+    weight, bias = weights
+    conv.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
+    return [*([nn.MaxPool2d(2)] if layer.pooled else []), conv, nn.ReLU()]
+
+
+class VggFeatures(nn.Module):
+    """One layer of a frozen VGG: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w]; h = H // 8 for "4_3"."""
 
     def __init__(
         self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], settings: Adversary
     ) -> None:
         super().__init__()
-        self.normalise = settings.normalise
-        for name, rgb in (("mean", (0.485, 0.456, 0.406)), ("deviation", (0.229, 0.224, 0.225))):
-            self.register_buffer(name, torch.tensor(rgb).view(3, 1, 1), persistent=False)
-        body: list[nn.Module] = []
-        for layer, (weight, bias) in zip(layers, weights, strict=True):
-            with torch.device("meta"):  # draws no random weights, which would shift the training's
-                conv = nn.Conv2d(layer.source, layer.target, 3, padding=1)
-            conv.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
-            body += [nn.MaxPool2d(2)] if layer.pooled else []
-            body += [conv, nn.ReLU()]
+        self.normalise = _Normalised() if settings.normalise else nn.Identity()
+        body = [m for pair in zip(layers, weights, strict=True) for m in _modules(*pair)]
         self.body = nn.Sequential(*(body[:-1] if settings.before_relu else body))
         self.layer = layers[-1].name
         self.requires_grad_(False).eval()
@@ -93,9 +106,50 @@ class VggFeatures(nn.Module):
         return cls(layers[:depth], weights[:depth], settings)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.normalise:
-            x = (x - self.mean) / self.deviation
-        return self.body(x)
+        return self.body(self.normalise(x))
+
+
+class VggLayers(nn.Module):
+    """Several layers of a frozen VGG16 before their ReLU, its input normalised as ImageNet's.
+
+    RGB [N, 3, H, W] in 0..1 -> one [N, C, h, w] a layer, in order; h = H // 4 for "3_3".
+    """
+
+    def __init__(
+        self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], names: tuple[str, ...]
+    ) -> None:
+        super().__init__()
+        self.normalise, self.parts = _Normalised(), nn.ModuleList()
+        part: list[nn.Module] = []
+        for layer, values in zip(layers, weights, strict=True):
+            *before, relu = _modules(layer, values)
+            part += before
+            if layer.name in names:
+                self.parts.append(nn.Sequential(*part))
+                part = []
+            part.append(relu)
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def load(cls, path: Path, names: tuple[str, ...]) -> "VggLayers":
+        """The layers `names` ("3_3": third of the third block) of a file of VGG16's weights.
+
+        Files as `VggFeatures.load` reads them. Raises TrainError for a file that cannot be read, is
+        damaged, is of another network, or ends before one of the layers.
+        """
+        vgg, layers, weights = _matched(path, _read(path))
+        have = [layer.name for layer in layers]
+        if missing := [name for name in names if name not in have]:
+            raise TrainError(f"{path} has no conv{missing[0]}: it is {vgg} up to conv{have[-1]}")
+        depth = max(have.index(name) for name in names) + 1
+        return cls(layers[:depth], weights[:depth], names)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        found, x = [], self.normalise(x)
+        for part in self.parts:
+            x = part(x)
+            found.append(x)
+        return found
 
 
 def _read(path: Path) -> dict[str, Tensor]:

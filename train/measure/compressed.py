@@ -7,6 +7,7 @@ matrix, chroma sited left, nothing rounded between decoder and result.
 """
 
 import io
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -53,6 +54,8 @@ class VideoSettings:
     window: int = 48
     """Frames encoded, from the clip's start: a key frame alone would be better than most."""
     ssim: bool = True
+    lpips: Callable[[Pixels, Pixels], float] | None = None
+    """Distance of two uint8 RGB pictures; given Y as grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,7 @@ class Row:
     method: str
     psnr: float
     ssim: float
+    lpips: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,11 @@ def enlarged_codes(planes: Planes, method: Method, weights: tuple[float, float])
     return _codes(out[0] * 219 + 16)
 
 
+def bicubic_codes(planes: Planes, scale: int) -> Pixels:
+    """Y of the picture enlarged by bicubic, as 8-bit code values."""
+    return _interpolated(planes, scale, keys_cubic)
+
+
 def _interpolated(planes: Planes, scale: int, kernel: Kernel) -> Pixels:
     return _codes(_resample(planes.y, scale, 0.5 / scale - 0.5, kernel))
 
@@ -265,7 +274,7 @@ def score_clip(
             scores = [
                 _score(enlarge(decoded[i]), clip.frames[i].y, settings) for i in map(int, scored)
             ]
-            db, similarity = (float(x) for x in np.mean(scores, axis=0))
+            db, similarity, distance = (float(x) for x in np.mean(scores, axis=0))
             yield Row(
                 clip=path.stem,
                 scale=settings.scale,
@@ -274,19 +283,20 @@ def score_clip(
                 method=label,
                 psnr=db,
                 ssim=similarity,
+                lpips=distance,
             )
 
 
 def _all_methods(
     methods: Sequence[Method], clip: Clip, scale: int
 ) -> Iterator[tuple[str, Callable[[Planes], Pixels]]]:
-    yield "bicubic", partial(_interpolated, scale=scale, kernel=keys_cubic)
+    yield "bicubic", partial(bicubic_codes, scale=scale)
     yield "lanczos", partial(_interpolated, scale=scale, kernel=lanczos3)
     for method in methods:
         yield method.label, partial(enlarged_codes, method=method, weights=clip.weights)
 
 
-def _score(ours: Pixels, truth: Pixels, settings: VideoSettings) -> tuple[float, float]:
+def _score(ours: Pixels, truth: Pixels, settings: VideoSettings) -> tuple[float, float, float]:
     if ours.shape != truth.shape:
         raise TrainError(
             f"a network made {ours.shape[1]}x{ours.shape[0]} where "
@@ -294,4 +304,14 @@ def _score(ours: Pixels, truth: Pixels, settings: VideoSettings) -> tuple[float,
         )
     a, b = ours.astype(np.float64), truth.astype(np.float64)
     similarity = ssim(a, b, settings.scale) if settings.ssim else float("nan")
-    return psnr(a, b, settings.scale), similarity
+    distance = math.nan
+    if settings.lpips is not None:
+        inside = (slice(settings.scale, -settings.scale),) * 2
+        distance = settings.lpips(_grey(ours[inside]), _grey(truth[inside]))
+    return psnr(a, b, settings.scale), similarity, distance
+
+
+def _grey(y: Pixels) -> Pixels:
+    """Y codes (16..235) as a grey RGB picture in 0..255 [H, W, 3]."""
+    full = _codes((y.astype(np.float64) - 16) / 219 * 255)
+    return np.repeat(full[..., None], 3, axis=2)

@@ -100,9 +100,10 @@ def evaluate(
         raise click.UsageError("name what to measure on: --data set5, or --video CLIP")
     if not model and not onnx:
         raise click.UsageError("name a network: --model CHECKPOINT or --onnx FILE")
-    settings = VideoSettings(crfs=crf, preset=preset, frames=frames)
     folders = [find_folder(name) for name in data]
-    perceptual = load_perceptual(weights) if data else Perceptual()
+    perceptual = load_perceptual(weights) if data or weights else Perceptual()
+    lpips = perceptual.lpips if weights else None
+    settings = VideoSettings(crfs=crf, preset=preset, frames=frames, lpips=lpips)
     scoring = Scoring(perceptual=perceptual, grey_as_y=grey_as_y)
     methods = find_methods(model, onnx, backend, scale)
     if output:

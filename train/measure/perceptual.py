@@ -89,17 +89,26 @@ class Lpips:
         if min(ours.shape[:2]) < self.SMALLEST:
             return math.nan
         with torch.inference_mode():
-            pairs = zip(self._features(ours), self._features(truth), strict=True)
-            parts = [
-                functional.conv2d((a - b) ** 2, self._weights[f"lin{k}.weight"]).mean()
-                for k, (a, b) in enumerate(pairs)
-            ]
-        return float(sum(parts))
+            return float(self.distance(_tensor(ours), _tensor(truth)))
 
-    def _features(self, image: Pixels) -> list[Tensor]:
+    def to(self, device: torch.device) -> "Lpips":
+        """The same on another device."""
+        moved = Lpips({})
+        moved._weights = {name: value.to(device) for name, value in self._weights.items()}
+        return moved
+
+    def distance(self, ours: Tensor, truth: Tensor) -> Tensor:
+        """Mean distance of two batches [N, 3, H, W] in 0..1, a scalar that has gradients."""
+        pairs = zip(self._features(ours), self._features(truth), strict=True)
+        parts = [
+            functional.conv2d((a - b) ** 2, self._weights[f"lin{k}.weight"]).mean()
+            for k, (a, b) in enumerate(pairs)
+        ]
+        return torch.stack(parts).sum()
+
+    def _features(self, x: Tensor) -> list[Tensor]:
         """The five activations, each pixel's vector of length 1."""
-        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float()
-        x = (x / 127.5 - 1 - self._SHIFT) / self._SCALE
+        x = (x * 2 - 1 - self._SHIFT.to(x.device)) / self._SCALE.to(x.device)
         found = []
         for k, (stride, padding) in enumerate(self._LAYERS):
             if k in {1, 2}:

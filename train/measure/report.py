@@ -167,17 +167,21 @@ def video_table(rows: Sequence[VideoRow]) -> str:
         for clip, crf in dict.fromkeys((row.clip, row.crf) for row in ours):
             line = [found[clip, crf, name] for name in names]
             body.append([clip, str(crf), f"{line[0].kbps:.0f}", *map(_video_cell, line)])
-        means = [
-            f"{np.mean([row.psnr for row in ours if row.method == name]):.3f}" for name in names
-        ]
+        means = [_mean_cell([row for row in ours if row.method == name]) for name in names]
         head = [f"clip, x{scale}", "crf", "kbit/s", *names]
         parts.append(_lines(head, [*body, ["mean", "", "", *means]]))
     return "\n".join(parts)
 
 
 def _video_cell(row: VideoRow) -> str:
-    similarity = _number(row.ssim, 4)
-    return f"{row.psnr:.3f} / {similarity}" if similarity else f"{row.psnr:.3f}"
+    known = [_number(row.psnr, 3), _number(row.ssim, 4), _number(row.lpips, 4)]
+    return " / ".join(filter(None, known))
+
+
+def _mean_cell(rows: Sequence[VideoRow]) -> str:
+    lpips = _number(float(np.mean([row.lpips for row in rows])), 4)
+    db = f"{np.mean([row.psnr for row in rows]):.3f}"
+    return f"{db} / {lpips}" if lpips else db
 
 
 def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -> list[str]:
@@ -196,7 +200,7 @@ def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -
             f"Clips: reduced by bicubic, x264 {settings.preset} at each crf, "
             f"{settings.frames} frames of the first {settings.window}; PSNR / SSIM on Y code "
             "values rounded to 8 bit, `scale` pixels shaved; bicubic is Keys -0.5, Lanczos has "
-            "three lobes."
+            "three lobes." + (" Then LPIPS, of Y as grey." if settings.lpips else "")
         )
     return lines
 

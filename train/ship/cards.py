@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from train.ship.naming import PURPOSES, network_and_purpose
 from train.ship.provenance import Chain
 
 LICENCE: Final = "Apache-2.0"
@@ -102,10 +103,10 @@ def _video(key: str, clips: dict[str, dict[str, float]]) -> str:
 
 def _origin(name: str, scales: dict[str, Any]) -> str:
     """Whose network it is, whose weights, and under what licence."""
-    network = name.removesuffix("-stream")
+    network, purpose = network_and_purpose(name)
     found = [PAPERS[network]] if network in PAPERS else []
-    if network != name:
-        found.append("For compressed video")
+    if purpose:
+        found.append(PURPOSES[purpose])
     licence = next(iter(scales.values()))["licence"]
     who = "Trained by this project" if licence == LICENCE else "Weights of others"
     return ". ".join([*found, f"{who}; licence {licence}."])

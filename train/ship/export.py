@@ -30,6 +30,7 @@ from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
 from train.ship import provenance
 from train.ship.cards import LICENCE, cards
 from train.ship.deploy import deploy
+from train.ship.naming import network_and_purpose
 
 log = logging.getLogger(__name__)
 for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscript", "WARNING")):
@@ -97,16 +98,16 @@ class Target:
 
     engines: Path
     model: str = ""
-    """The name it is used by; `<network>-stream` goes to `<network>/x<scale>.stream.onnx`."""
+    """The name it is used by; `<network>-stream` goes to `<network>/x<scale>.stream.onnx`, and
+    `<network>-sharp` likewise."""
     benchmarks: Sequence[Path] = ()
     clips: Sequence[Path] = ()
     """Clips to state PSNR on after compression; few frames of each."""
 
     def file(self, scale: int) -> Path:
         """Path of the ONNX of a scale."""
-        name = self.model.removesuffix("-stream")
-        variant = "" if name == self.model else ".stream"
-        return self.engines / name / f"x{scale}{variant}.onnx"
+        name, purpose = network_and_purpose(self.model)
+        return self.engines / name / f"x{scale}{'.' if purpose else ''}{purpose}.onnx"
 
 
 def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list[Path]:
@@ -170,7 +171,7 @@ def summary(path: Path, training: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _narrower(net: Net, model: str) -> dict[str, Any]:
     """The filters of each feature layer, where they are not the paper's (train/fit/prune.py)."""
-    paper = NETS.get(model.removesuffix("-stream"))
+    paper = NETS.get(network_and_purpose(model)[0])
     if isinstance(net, Dcscn) and isinstance(paper, DcscnConfig):
         features = net.config.features
         return {} if features == paper.features else {"features": list(features)}

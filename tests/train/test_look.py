@@ -1,0 +1,55 @@
+"""What PSNR cannot see: flicker, noise on flat areas and grid patterns, of pictures made up."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from train.measure.compressed import Planes
+from train.measure.evaluate import Method, bicubic_planes
+from train.measure.look import flat_noise, flicker, grid_pattern, still_flicker
+
+Floats = npt.NDArray[np.float32]
+
+
+def _bicubic(x: Floats) -> Floats:
+    return bicubic_planes(x, 2).astype(np.float32)
+
+
+def _method(extra: Floats | float) -> Method:
+    """Bicubic on luma with something added to every pixel, of full range 0..1."""
+    return Method(label="m", enlarge=lambda x: _bicubic(x) + extra, colour="y", scale=2)
+
+
+def test_flicker_is_the_mean_absolute_difference_of_neighbours_in_time() -> None:
+    a, b, c = (np.full((4, 4), v, np.uint8) for v in (10, 14, 8))
+    assert flicker([a, b, c]) == pytest.approx((4 + 6) / 2)
+
+
+def test_a_still_picture_flickers_as_much_as_the_encoder_makes_it() -> None:
+    rng = np.random.default_rng(1)
+    y = (rng.integers(60, 180, (16, 24)).repeat(8, 0).repeat(8, 1)).astype(np.uint8)
+    still = Planes(y, *(np.full((64, 96), 128, np.uint8) for _ in "uv"))
+    ours, bicubic = still_flicker(_method(0.0), still)
+    assert 0 < bicubic < 5
+    assert ours == pytest.approx(bicubic, abs=0.02)  # but for rounding
+    contrast = Method(label="m", enlarge=lambda x: 2 * _bicubic(x) - 0.5, colour="y", scale=2)
+    ours, _ = still_flicker(contrast, still)
+    assert ours == pytest.approx(2 * bicubic, rel=0.2)
+
+
+def test_noise_on_a_flat_area_is_told_in_codes() -> None:
+    assert flat_noise(_method(0.0)) == pytest.approx(0, abs=1e-3)
+    grain = np.where(np.random.default_rng(1).random((64, 64)) < 0.5, -0.01, 0.01)
+    assert flat_noise(_method(grain.astype("f4"))) == pytest.approx(2.19, rel=0.01)
+
+
+@pytest.mark.parametrize("way", [(0, 1), (1, 0), (1, 1)])
+def test_a_pattern_of_the_shuffles_period_is_found_whatever_its_sign(way: tuple[int, int]) -> None:
+    rows, columns = np.indices((66, 98))
+    sign = (-1.0) ** (way[0] * rows + way[1] * columns)
+    turned = np.where(columns < 33, sign, -sign)  # a mean over all would hide part of it
+    picture = (100 + 3 * turned).astype(np.uint8)
+    assert grid_pattern(picture) == pytest.approx(3, abs=0.2)  # but for where it turns
+    assert grid_pattern(np.full((66, 98), 100, np.uint8)) == 0
+    smooth = (100 + 50 * np.sin(columns / 9)).astype(np.uint8)
+    assert grid_pattern(smooth) < 0.1

@@ -1,0 +1,91 @@
+"""What PSNR cannot see of an enlarged video: flicker, noise on flat areas, patterns on a grid.
+
+Pictures are Y in code values (16..235), as `train.measure.compressed` makes them.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+
+from train.data.images import Pixels
+from train.measure.compressed import (
+    Array,
+    Clip,
+    Planes,
+    bicubic_codes,
+    compress,
+    enlarged_codes,
+    shrink,
+)
+from train.measure.evaluate import Method
+
+_STILL_FRAMES = 12
+_GRAIN = 4.0
+"""Standard deviation of the camera's noise on it, in codes: with less, x264 repeats one frame."""
+_BLOCK = 32
+"""Pixels of a side; a pattern is looked for in every block, for it may turn from place to place."""
+_BT601 = 6
+"""The matrix' tag (H.273)."""
+
+
+def flicker(frames: Sequence[Pixels]) -> float:
+    """Mean absolute difference of consecutive pictures, in codes."""
+    pairs = pairwise(frames)
+    return float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs]))
+
+
+def still_flicker(method: Method, still: Planes, crf: int = 28) -> tuple[float, float]:
+    """(flicker of the method, of bicubic) on a still picture, filmed and encoded as a video.
+
+    What moves there is the camera's noise and what the encoder leaves of it.
+    """
+    clip = Clip([still], Fraction(25), _BT601)
+    small, rng = shrink(still, method.scale), np.random.default_rng(1)
+    frames = [small._replace(y=_grainy(small.y, rng)) for _ in range(_STILL_FRAMES)]
+    decoded, _ = compress(frames, clip, crf, "medium")
+    ours = [enlarged_codes(planes, method, clip.weights) for planes in decoded]
+    return flicker(ours), flicker([bicubic_codes(planes, method.scale) for planes in decoded])
+
+
+def _grainy(y: Pixels, rng: np.random.Generator) -> Pixels:
+    return np.clip(np.rint(y + rng.normal(0, _GRAIN, y.shape)), 16, 235).astype(np.uint8)
+
+
+def flat_noise(method: Method, side: int = 32) -> float:
+    """Standard deviation, in codes, that the method adds to a flat grey patch: of the worst grey.
+
+    Borders of 8 LR pixels are left out: zero padding shows there, in every network.
+    """
+    inside, worst = slice(8 * method.scale, -8 * method.scale), 0.0
+    channels = 1 if method.colour == "y" else 3
+    for level in np.linspace(0, 1, 17):
+        x = np.full((1, channels, side, side), level, np.float32)
+        worst = max(worst, float(method.enlarge(x)[0, :, inside, inside].std(axis=(1, 2)).max()))
+    return worst * 219
+
+
+def grid_pattern(picture: Pixels) -> float:
+    """Amplitude, in codes, of what alternates from pixel to pixel: a x2 pixel shuffle's period.
+
+    Of the three patterns (-1)^x, (-1)^y and (-1)^(x+y), the largest root mean square over blocks of
+    32x32. Detail has such parts too: compare with the truth.
+    """
+    y = picture.astype(np.float64)
+    across, down = _alternating(y), _alternating(y.T).T
+    both = _alternating(down)
+    return max(_amplitude(across, (0, 1)), _amplitude(down, (1, 0)), _amplitude(both, (1, 1)))
+
+
+def _alternating(y: Array) -> Array:
+    """What alternates along rows at its amplitude, without even slopes; two columns fewer."""
+    return (2 * y[:, 1:-1] - y[:, :-2] - y[:, 2:]) / 4
+
+
+def _amplitude(y: Array, way: tuple[int, int]) -> float:
+    height, width = (n - n % _BLOCK for n in y.shape)
+    rows, columns = np.indices((height, width))
+    signed = y[:height, :width] * (1 - 2 * ((way[0] * rows + way[1] * columns) % 2))
+    blocks = signed.reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).mean((1, 3))
+    return float(np.sqrt(np.mean(blocks**2)))
