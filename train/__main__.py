@@ -159,10 +159,8 @@ def fit(
         except OSError as exc:
             raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
     trainer.command, trainer.until = _command_line(), until or 0
-    if vgg is not None:
-        trainer.features = _features(vgg, trainer.recipe)
-    if lpips is not None:
-        trainer.lpips = Lpips.load(lpips)
+    trainer.features = _features(vgg, trainer.recipe) if vgg else None
+    trainer.lpips = Lpips.load(lpips) if lpips else None
     before = trainer.precision if checkpoint.exists() else None
     trainer.precision, why = choose_precision(precision, before)
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
