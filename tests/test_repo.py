@@ -141,3 +141,17 @@ def test_ci_promises_the_programs() -> None:
         i for i, line in enumerate(lines) if line.startswith("export VSR_REQUIRE_LIVE=1")
     )
     assert promise < lines.index("make")
+
+
+def test_a_wheel_holds_every_file_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages and package data are lists in pyproject.toml."""
+    from setuptools import Distribution
+
+    monkeypatch.chdir(ROOT)
+    distribution = Distribution({"script_name": "setup.py"})
+    distribution.parse_config_files()
+    build = distribution.get_command_obj("build_py")
+    build.ensure_finalized()
+    packed = {Path(f).relative_to(build.build_lib) for f in build.get_outputs(False)}
+    files = (p for p in (ROOT / "vsr").rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    assert {p.relative_to(ROOT) for p in files} - packed == set()

@@ -13,7 +13,7 @@ from tests.live.test_status import BT709, Relay, figures, get, output, plain, sh
 from tests.programs import CHROMIUM, needs_chromium
 from tests.report.test_ledger_html import facts_of, ledger_of
 from vsr.live.status.server import StatusServer
-from vsr.report.html import page
+from vsr.report.html.page import page
 from vsr.report.html.text import duration
 
 FLAGS = (

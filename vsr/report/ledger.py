@@ -15,7 +15,7 @@ from vsr.errors import OutputError, UsageError, reason
 from vsr.media.frame import Frame
 from vsr.media.whole_file import written_whole
 from vsr.report.histogram import Histogram
-from vsr.report.html import Codes, Columns, page
+from vsr.report.html.columns import Codes, Columns
 
 SCHEMA: Final = "vsr-report/1"
 STAGES: Final = ("decode", "wait", "infer", "encode", "mux", "total")
@@ -223,6 +223,8 @@ def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> No
             if path.suffix.lower() == ".csv":
                 _write_csv(file, ledger)
             elif path.suffix.lower() == ".html":
+                from vsr.report.html.page import page  # Jinja2 is loaded when a page is written
+
                 file.write(page(facts, ledger.columns()))
             else:
                 _write_json(file, facts, ledger)

@@ -19,7 +19,7 @@ from typing import Any, Final
 from vsr.errors import OutputError, reason
 from vsr.media.frame import now
 from vsr.report.histogram import Histogram
-from vsr.report.html import Columns
+from vsr.report.html.columns import Columns
 from vsr.report.ledger import STAGES, Ledger, Row, summaries, write_report
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,1 @@
-"""The latency report that people read (`--report out.html`): `page` draws facts and `Columns`."""
-
-from vsr.report.html.columns import Codes, Columns
-from vsr.report.html.page import page
-
-__all__ = ["Codes", "Columns", "page"]
+"""The latency report that people read, as a page (`--report out.html`): see `page.page`."""

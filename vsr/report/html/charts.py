@@ -1,10 +1,11 @@
-"""Scales and axes, and the histogram: inline SVG without a script.
+"""Scales and axes, and the numbers of the histogram; templates/charts.html draws them as SVG.
 
 Shapes are stretched to the page's width (`preserveAspectRatio`), text and lines keep their size, so
 that one drawing is right for a desk and for a phone.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,61 +75,104 @@ def round_step(value: float, down: bool = False) -> float:
     return max(fitting) if down else min(fitting)
 
 
-def level_line(scale: Scale, value: float, kind: str, label: str, side: str = "") -> str:
+@dataclass(frozen=True)
+class Level:
     """A horizontal line with its label at the left edge, or above its end."""
-    y = f"{100 - 100 * float(scale.at(value)):.2f}%"
-    place = 'x="100%" dy="-5" class="end label"' if side else 'x="0" dx="-8" dy="4" class="end"'
-    return (
-        f'<line class="{kind}" x1="0" x2="100%" y1="{y}" y2="{y}"/><text {place} y="{y}">'
-        f"{label}</text>"
-    )
+
+    kind: str
+    y: str
+    label: str
+    above: bool = False
 
 
-def below_axis(place: str, label: str, minor: bool) -> str:
+@dataclass(frozen=True)
+class Tick:
     """A label under the horizontal axis; minor ones are left out on a narrow page."""
-    share_of_width = float(place.rstrip("%"))
-    anchor = "begin" if share_of_width < 2 else "end" if share_of_width > 98 else "mid"
-    kind = f"{anchor} minor" if minor else anchor
-    return f'<text class="{kind}" x="{place}" y="100%" dy="18">{label}</text>'
+
+    x: str
+    label: str
+    minor: bool
+
+    @property
+    def anchor(self) -> str:
+        """So that it stays within the drawing."""
+        percent = float(self.x.rstrip("%"))
+        return "begin" if percent < 2 else "end" if percent > 98 else "mid"
 
 
-def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -> str:
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the histogram, which is 1 wide with its gap and stands on `HEIGHT`."""
+
+    x: str
+    height: int
+    late: bool
+    title: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line with its label to the right or left of it, on a height of its own (px)."""
+
+    kind: str
+    x: str
+    y: int
+    label: str
+    left: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """How often which total latency came."""
+
+    log: bool
+    levels: Sequence[Level]
+    bars: Sequence[Bar]
+    marks: Sequence[Mark]
+    below: Sequence[Tick]
+    bars_wide: int = _BARS
+    height: int = HEIGHT
+
+
+def level(scale: Scale, value: float, kind: str, label: str, above: bool = False) -> Level:
+    """The line at a value of the vertical axis."""
+    return Level(kind, f"{100 - 100 * float(scale.at(value)):.2f}%", label, above)
+
+
+def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -> Histogram:
     """How often which total latency (ms, not empty) came, with `marks` such as percentiles."""
     scale = latency_scale(total, deadline)
-    share_of_axis = np.linspace(0, 1, _BARS + 1)
-    edges = (
-        np.geomspace(scale.low, scale.high, _BARS + 1)
-        if scale.log
-        else scale.low + share_of_axis * (scale.high - scale.low)
-    )
+    if scale.log:
+        edges = np.geomspace(scale.low, scale.high, _BARS + 1)
+    else:
+        edges = np.linspace(scale.low, scale.high, _BARS + 1)
     counts, _ = np.histogram(np.clip(total, edges[0], edges[-1]), edges)
     top = round_step(max(int(counts.max()), 1) / 4) * 4
     high = Scale(0, top if top > counts.max() else top * 1.25)
     bars = []
     for k in np.flatnonzero(counts):
         height = max(float(high.at(counts[k])) * HEIGHT, 6)  # a single frame is seen as well
-        late = ' class="late"' if deadline is not None and edges[k] >= deadline else ""
+        late = deadline is not None and bool(edges[k] >= deadline)
         bounds = f"{edges[k]:.4g} to {edges[k + 1]:.4g} ms"
-        bars.append(
-            f'<rect{late} x="{k + 0.06:.2f}" width=".88" y="{HEIGHT - height:.0f}" '
-            f'height="{height:.0f}"><title>{bounds}: {count(int(counts[k]))} frames, '
-            f"{share(int(counts[k]), len(total))}</title></rect>"
-        )
-    levels = [level_line(high, v, "grid", _short(v)) for v in high.ticks() if v == int(v)]
+        title = f"{bounds}: {count(int(counts[k]))} frames, {share(int(counts[k]), len(total))}"
+        bars.append(Bar(f"{k + 0.06:.2f}", round(height), late, title))
+    return Histogram(
+        log=scale.log,
+        levels=[level(high, v, "grid", _short(v)) for v in high.ticks() if v == int(v)],
+        bars=bars,
+        marks=_marks(scale, marks, deadline),
+        below=_ticks(scale),
+    )
+
+
+def _ticks(scale: Scale) -> list[Tick]:
+    """The last label may stand left of its end: on a narrow page it needs the room before it."""
     ticks = scale.ticks()
-    # the last label may stand left of its end: on a narrow page it needs the room before it
     crowded = float(scale.at(ticks[-1])) - _CROWDED
-    below = [
-        below_axis(scale.percent(v), f"{v:,g}", crowded < float(scale.at(v)) and v != ticks[-1])
+    return [
+        Tick(scale.percent(v), f"{v:,g}", crowded < float(scale.at(v)) and v != ticks[-1])
         for v in ticks
     ]
-    return (
-        f'<p class="unit">frames</p><div class="plot"><svg class="chart tall" role="img" '
-        f'aria-label="Histogram of total latency">{"".join(levels)}<svg viewBox="0 0 {_BARS} '
-        f'{HEIGHT}" preserveAspectRatio="none">{"".join(bars)}</svg>'
-        f"{_marks(scale, marks, deadline)}{''.join(below)}</svg></div>"
-        f'<p class="unit under">total latency in ms{", logarithmic" if scale.log else ""}</p>'
-    )
 
 
 def _short(number: float) -> str:
@@ -139,16 +183,14 @@ def _short(number: float) -> str:
     return f"{number:g}"
 
 
-def _marks(scale: Scale, marks: dict[str, float], deadline: float | None) -> str:
-    """Vertical lines, each with its label on a height of its own."""
+def _marks(scale: Scale, marks: dict[str, float], deadline: float | None) -> list[Mark]:
     lines = [("mark", name, value) for name, value in marks.items()]
     if deadline is not None:
         lines.append(("limit", "deadline", deadline))
-    drawn, labels = [], []
-    for k, (kind, name, value) in enumerate(lines):
-        x, y = scale.percent(value), 16 * (k - len(lines))
-        near_end = float(scale.at(value)) > 0.6
-        place = 'dx="-5" class="end label"' if near_end else 'dx="5" class="begin label"'
-        drawn.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{y}" y2="100%"/>')
-        labels.append(f'<text {place} x="{x}" y="{y + 11}">{name} {duration(value)}</text>')
-    return "".join(drawn + labels)  # no line across a label
+    return [
+        Mark(
+            kind, scale.percent(value), 16 * (k - len(lines)), f"{name} {duration(value)}",
+            left=float(scale.at(value)) > 0.6,
+        )
+        for k, (kind, name, value) in enumerate(lines)
+    ]  # fmt: skip

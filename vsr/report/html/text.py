@@ -1,6 +1,5 @@
-"""Words and numbers as people read them in a report, safe to stand in HTML."""
+"""Words and numbers as people read them on a page."""
 
-import html
 from collections.abc import Sequence
 
 
@@ -9,12 +8,10 @@ def printable(value: object) -> str:
 
     File names may hold anything: half characters, or marks that turn the direction of writing.
     """
-    return "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in str(value))
-
-
-def escaped(value: object) -> str:
-    """Printable text for HTML, also within an attribute's quotes."""
-    return html.escape(printable(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)
 
 
 def clock(seconds: float, ticks: Sequence[float] = ()) -> str:

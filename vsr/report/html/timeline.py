@@ -1,18 +1,20 @@
-"""Total latency over the input's time, and what made every frame or befell it.
+"""Total latency over the input's time, and the rung and event of every frame, as SVG paths.
 
-However many rows there are, at most `SLOTS` columns are drawn, each from its least to its greatest
-value: a peak is never hidden.
+templates/charts.html puts them into the page. However many rows there are, at most `SLOTS` columns
+are drawn, each from its least to its greatest value: a peak is never hidden.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
-from vsr.report.html.charts import HEIGHT, Scale, below_axis, latency_scale, level_line, round_step
+from vsr.report.html.charts import HEIGHT, Level, Scale, Tick, latency_scale, level, round_step
 from vsr.report.html.columns import Columns, Mask, Numbers, gather
-from vsr.report.html.text import clock, count, duration, escaped, printable, share, span
+from vsr.report.html.text import clock, count, duration, printable, share
 
 SLOTS: Final = 2000
 """Columns of the timeline at most."""
@@ -35,7 +37,7 @@ def _time_ticks(scale: Scale) -> list[float]:
     return [step * k for k in range(first, math.floor(scale.high / step + 1e-9) + 1)]
 
 
-class Timeline:
+class TimeAxis:
     """Where every row of a ledger stands on the time axis: its column, and that one's place."""
 
     def __init__(self, columns: Columns) -> None:
@@ -59,16 +61,15 @@ class Timeline:
         self.edges = np.clip(edges, 0, SLOTS)
 
     def lane(self, rows: Mask) -> str:
-        """A strip with a mark wherever `rows` (bool [n]) are, as high as they are many."""
+        """The path of a strip with marks where `rows` (bool [n]) are, as high as they are many."""
         part = np.bincount(self.slot[rows], minlength=len(self.x)) / self.held
         height = np.select([part >= 0.5, part >= 0.1, part > 0], [10, 6, 3])
         changes = np.flatnonzero(np.diff(height, prepend=-1, append=-1))
-        path = "".join(
+        return "".join(
             f"M{self.edges[a]:.1f} 10H{self.edges[b]:.1f}V{10 - height[a]}H{self.edges[a]:.1f}Z"
             for a, b in pairwise(changes)
             if height[a]
         )
-        return f'<svg viewBox="0 0 {SLOTS} 10" preserveAspectRatio="none"><path d="{path}"/></svg>'
 
     def curve(self, rows: Mask, scale: Scale) -> tuple[str, str, str]:
         """Paths of `rows` (bool [n]): every column's minimum to maximum, medians, lone medians."""
@@ -105,78 +106,94 @@ class Timeline:
         return [round(float(x), 1) for x in self.x[slots.slot]], texts
 
 
-def timeline(columns: Columns, deadline: float | None) -> str:
+@dataclass(frozen=True)
+class Curve:
+    """The paths of one rung: each column's lowest to highest, the medians, lone medians."""
+
+    kind: str
+    spread: str
+    medians: str
+    dots: str
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A strip that shows when frames had a rung or an event."""
+
+    kind: str
+    name: str
+    label: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """How much a column holds where columns hold more than a frame."""
+
+    seconds: float
+    most: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """The drawing; without a curve where no row has a latency."""
+
+    log: bool = False
+    levels: Sequence[Level] = ()
+    curves: Sequence[Curve] = ()
+    limit: Level | None = None
+    below: Sequence[Tick] = ()
+    lanes: Sequence[Lane]
+    gathered: Gathered | None
+    width: int = SLOTS
+    height: int = HEIGHT
+
+
+def timeline(columns: Columns, deadline: float | None) -> Timeline:
     """Total latency over the input's time, with a lane for every rung and event below it."""
-    line, timed = Timeline(columns), columns.timed
-    drawn = ""
-    if timed.any():
-        scale = latency_scale(columns.total[timed], deadline)
-        levels = [level_line(scale, v, "grid", f"{v:,g}") for v in scale.ticks()]
-        curves = [
-            _curve(line, timed & (columns.rung == k), scale, k) for k in range(len(columns.rungs))
-        ]
-        limit = (
-            [level_line(scale, deadline, "limit", f"deadline {duration(deadline)}", "above")]
-            if deadline else []
-        )  # fmt: skip
-        ticks = _time_ticks(line.scale)
-        below = [
-            below_axis(line.scale.percent(t), clock(t, ticks), bool(k % 2))
-            for k, t in enumerate(ticks)
-        ]
-        drawn = (
-            f'<p class="unit">ms{", logarithmic" if scale.log else ""}</p>'
-            f'<div class="plot" id="timeline"><svg class="chart" role="img" '
-            f'aria-label="Total latency over time">{"".join(levels)}'
-            f'<svg viewBox="0 0 {SLOTS} {HEIGHT}" preserveAspectRatio="none">{"".join(curves)}'
-            f"</svg>{''.join(limit)}{''.join(below)}</svg></div>"
-        )
-    return drawn + _lanes(line, deadline) + _about_columns(line)
-
-
-def _about_columns(line: Timeline) -> str:
-    """How to read a drawing whose columns hold more than a frame."""
-    most = int(line.held.max())
-    if most == 1 or len(line.columns.index) <= SLOTS:
-        return ""
-    width = span((line.scale.high - line.scale.low) / SLOTS)
-    return (
-        f'<p class="dim under">A column is {width} with up to {count(most)} frames: the light band '
-        "runs from the lowest to the highest of them, the line is their median. In the strips a "
-        "low mark stands for fewer than a tenth of a column's frames, a middle one for fewer than "
-        "half.</p>"
+    axis, timed = TimeAxis(columns), columns.timed
+    lanes, gathered = _lanes(axis, deadline), _gathered(axis)
+    if not timed.any():
+        return Timeline(lanes=lanes, gathered=gathered)
+    scale, ticks = latency_scale(columns.total[timed], deadline), _time_ticks(axis.scale)
+    limit = None
+    if deadline is not None:
+        limit = level(scale, deadline, "limit", f"deadline {duration(deadline)}", above=True)
+    rows = ((k, timed & (columns.rung == k)) for k in range(len(columns.rungs)))
+    return Timeline(
+        log=scale.log,
+        levels=[level(scale, v, "grid", f"{v:,g}") for v in scale.ticks()],
+        curves=[
+            Curve(f"c{k % _COLOURS}", *axis.curve(of_rung, scale))
+            for k, of_rung in rows
+            if of_rung.any()
+        ],
+        limit=limit,
+        below=[
+            Tick(axis.scale.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)
+        ],
+        lanes=lanes,
+        gathered=gathered,
     )
 
 
-def _curve(line: Timeline, rows: Mask, scale: Scale, rung: int) -> str:
-    if not rows.any():
-        return ""
-    spread, medians, dots = line.curve(rows, scale)
-    return (
-        f'<g class="c{rung % _COLOURS}"><path class="spread" d="{spread}"/>'
-        f'<path d="{medians}"/><path class="dot" d="{dots}"/></g>'
-    )
+def _gathered(axis: TimeAxis) -> Gathered | None:
+    most = int(axis.held.max())
+    if most == 1 or len(axis.columns.index) <= SLOTS:
+        return None
+    return Gathered((axis.scale.high - axis.scale.low) / SLOTS, most)
 
 
-def _lanes(line: Timeline, deadline: float | None) -> str:
-    columns, rows = line.columns, len(line.columns.index)
+def _lanes(axis: TimeAxis, deadline: float | None) -> list[Lane]:
+    columns, rows = axis.columns, len(axis.columns.index)
     lanes = []
     for k, name in enumerate(columns.rungs):
         made = columns.rung == k
         label = share(int(made.sum()), rows)
-        lanes.append(_lane(line, made, f"c{k % _COLOURS}", name or "no rung", label))
-    for k, name in enumerate(columns.events):
-        if name:
-            marked = columns.event == k
-            lanes.append(_lane(line, marked, "event", name, count(int(marked.sum()))))
+        lanes.append(Lane(f"c{k % _COLOURS}", name or "no rung", label, axis.lane(made)))
+    marked = {name: columns.event == k for k, name in enumerate(columns.events) if name}
+    lanes += [Lane("event", n, count(int(m.sum())), axis.lane(m)) for n, m in marked.items()]
     if deadline is not None:
         late = columns.timed & (columns.total > deadline)
-        lanes.append(_lane(line, late, "late", "late", count(int(late.sum()))))
-    return f'<div class="lanes">{"".join(lanes)}</div>'
-
-
-def _lane(line: Timeline, rows: Mask, kind: str, name: str, label: str) -> str:
-    return (
-        f'<div class="lane {kind}"><span><i></i><bdi>{escaped(name)}</bdi></span>'
-        f"<b>{label}</b>{line.lane(rows)}</div>"
-    )
+        lanes.append(Lane("late", "late", count(int(late.sum())), axis.lane(late)))
+    return lanes

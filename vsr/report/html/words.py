@@ -5,9 +5,10 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from vsr.report.html.columns import Codes, Columns, worst
-from vsr.report.html.text import clock, count, duration, escaped, share, span
+from vsr.report.html.text import clock, count, duration, printable, share, span
 
 
 def deadline_of(facts: Mapping[str, Any]) -> float | None:
@@ -29,8 +30,8 @@ def seconds_of(facts: Mapping[str, Any]) -> float:
     return facts["frames"]["out"] / facts["fps"] if facts.get("fps") else 0.0
 
 
-def sentences(facts: Mapping[str, Any], columns: Columns) -> str:
-    """What the numbers mean, in plain sentences."""
+def sentences(facts: Mapping[str, Any], columns: Columns) -> list[str]:
+    """What the numbers mean, in plain sentences; Markup where one has names of rungs or files."""
     rows = len(columns.index)
     said = [_about_speed(facts)]
     if facts.get("stages", {}).get("total"):
@@ -41,9 +42,8 @@ def sentences(facts: Mapping[str, Any], columns: Columns) -> str:
     said.append(_about_extent(facts, rows))
     if facts.get("interrupted"):
         said.append("The run was stopped before the end of the input.")
-    said += [f"Note: {escaped(note)}" for note in facts.get("notes", ())]
-    items = "\n".join(f"<li>{sentence}</li>" for sentence in said if sentence)
-    return f'<ul class="words">\n{items}\n</ul>'
+    said += [f"Note: {note}" for note in facts.get("notes", ())]
+    return [sentence for sentence in said if sentence]
 
 
 def _about_speed(facts: Mapping[str, Any]) -> str:
@@ -81,10 +81,10 @@ def _about_stages(stages: Mapping[str, Mapping[str, float]]) -> str:
     cost = f"{duration(parts[first])} on average, {100 * parts[first] / whole:.0f} % of the total"
     if first != "wait" or not others:
         delay = ", the encoder's look-ahead included" if first == "encode" else ""
-        return f"The slowest stage is {escaped(first)}: {cost}{delay}."
+        return f"The slowest stage is {first}: {cost}{delay}."
     return (
         f"Frames spend the most time waiting for a stage that is not free: {cost}. Of the stages "
-        f"that work, the slowest is {escaped(others[0])} ({duration(parts[others[0]])})."
+        f"that work, the slowest is {others[0]} ({duration(parts[others[0]])})."
     )
 
 
@@ -106,22 +106,22 @@ def _about_rungs(facts: Mapping[str, Any], columns: Columns) -> str:
         return ""
     whole = sum(made.values())
     parts = [
-        f"<bdi>{escaped(name or 'no rung')}</bdi> {share(made[name], whole)}"
+        Markup("{} {}").format(_name(name or "no rung"), share(made[name], whole))
         for name in sorted(made, key=lambda name: -made[name])
     ]
-    text = f"Made by {', '.join(parts)} of the frames"
+    text = Markup("Made by {} of the frames").format(Markup(", ").join(parts))
     if facts.get("ledger_from"):
-        return f"{text}."
+        return text + "."
     rows = int(np.count_nonzero(np.diff(columns.rung)))
     changes = facts.get("live", {}).get("rung_changes", rows)  # rows have single tries as well
     often = "once" if changes == 1 else f"{count(changes)} times"
-    return f"{text}; the rung changed {often}."
+    return text + f"; the rung changed {often}."
 
 
 def _about_events(facts: Mapping[str, Any], columns: Columns) -> str:
     """By the facts' own counts where rows are missing, else by the rows."""
     befell = facts["events"] if "events" in facts else _counted(columns.events, columns.event)
-    parts = [f"{count(number)} {escaped(name)}" for name, number in befell.items() if name]
+    parts = [f"{count(number)} {name}" for name, number in befell.items() if name]
     return f"Events: {', '.join(parts)}." if parts else ""
 
 
@@ -133,17 +133,24 @@ def _counted(names: Sequence[str], codes: Codes) -> dict[str, int]:
 def _about_extent(facts: Mapping[str, Any], rows: int) -> str:
     """What part of the run the drawings show, and where the rest is."""
     if facts.get("period"):
-        begin, end = (escaped(facts["period"][key]) for key in ("from", "to"))
+        begin, end = (facts["period"][key] for key in ("from", "to"))
         return f"This is a part of a longer run, from {begin} to {end}."
     frames = facts.get("frames", {}).get("in", rows)
     shown = f"{count(rows)} of {count(frames)} frames"
     if not facts.get("ledger_from"):
         return f"The pictures below show {shown}." if rows and frames > rows else ""
-    parts = [f"<bdi>{escaped(name)}</bdi>" for name in facts.get("parts", ())]
-    ends = " to ".join(parts if len(parts) < 2 else (parts[0], parts[-1]))
-    files = "a file" if len(parts) == 1 else f"{count(len(parts))} files"
-    return (
+    parts = [_name(name) for name in facts.get("parts", ())]
+    text = Markup(
         "The numbers are those of the whole run; the timeline, the histogram and the slowest "
-        f"frames show its last period only, from {clock(facts['ledger_from']['pts_s'])} on: {shown}"
-        + (f". Earlier ones are in {files} beside this one: {ends}." if parts else ".")
-    )
+        "frames show its last period only, from {} on: {}."
+    ).format(clock(facts["ledger_from"]["pts_s"]), shown)
+    if not parts:
+        return text
+    files = "a file" if len(parts) == 1 else f"{count(len(parts))} files"
+    ends = Markup(" to ").join(parts if len(parts) < 2 else (parts[0], parts[-1]))
+    return text + Markup(" Earlier ones are in {} beside this one: {}.").format(files, ends)
+
+
+def _name(text: object) -> Markup:
+    """A name that others chose, whose direction of writing stays its own."""
+    return Markup("<bdi>{}</bdi>").format(printable(text))

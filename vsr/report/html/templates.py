@@ -1,0 +1,51 @@
+"""Renders the HTML pages from Jinja2 templates: every value is printable and escaped.
+
+Names and URLs on a page are hostile input. Autoescape is on for all templates, and what cannot be
+printed is replaced before (`printable`); only `Markup`, which templates and `static` make, is taken
+as it is. Templates, style sheet and scripts are package data, in the folder `templates` of the
+package that shows them; `vsr.report.html` has the ones that all pages share.
+"""
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from vsr.report.html.text import count, duration, printable, share, size, span
+
+_SHARED: Final = "vsr.report.html"
+
+
+def render(package: str, template: str, **values: Any) -> str:
+    """The text that a template of `package` makes of `values`; Markup in them stays as it is."""
+    return _environment(package).get_template(template).render(values)
+
+
+@cache
+def static(package: str, name: str) -> Markup:
+    """A style sheet or script of `package`, for a template to put in unchanged."""
+    return Markup(files(package).joinpath("templates", name).read_text(encoding="utf-8"))
+
+
+def digest(script: str) -> str:
+    """The source of an inline script for a Content-Security-Policy (CSP level 2, 4.2.5)."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+@cache
+def _environment(package: str) -> Environment:
+    found = Environment(
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _SHARED))]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+    )
+    found.filters |= {f.__name__: f for f in (count, duration, share, size, span)}
+    found.globals["style"] = static(_SHARED, "style.css")
+    return found
