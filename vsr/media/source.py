@@ -73,16 +73,18 @@ class Source:
         self.name = shown(url)
         self.losses = Losses()
         self._give_up = now() + self._reading.patience
+        self._items: Iterator[Frame | Packet] = iter(())
+        self._primed: deque[Frame | Packet] = deque()
         self._container = self._reading.opener(url, self.name)
         try:
             self.video = self._pick_video()
+            """Gone once the source is closed."""
             self._decode = True
             self._index = 0
             self._last_pts: int | None = None
             self._began = 0.0
             self._blocked = 0.0
             self._clock = Timeline(self._note, self._container.format.name == "mpegts")
-            self._primed: deque[Frame | Packet] = deque()
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -137,8 +139,14 @@ class Source:
         return frame.pts * frame.time_base
 
     def close(self) -> None:
-        """Close the input; safe to call twice."""
+        """Close the input and end its decoder's threads; safe to call twice.
+
+        They go with the decoder's last reference: in the stream, in packets, and in the generator
+        that reads them, which refers to this source as the source does to it.
+        """
+        self._items, self._primed = iter(()), deque()
         self._container.close()
+        vars(self).pop("video", None)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         """Frames with their planes, and other streams' packets, in the order they were read."""

@@ -4,7 +4,6 @@ Runs on its own thread and hands frames, sound and what happened over through a 
 never makes it wait: a relay that is behind loses its oldest pictures, not its connection.
 """
 
-import gc
 import logging
 import threading
 import traceback
@@ -86,8 +85,6 @@ class Ingest:
         backoff = Backoff(first=self.settings.retry_delay, longest=_LONGEST_DELAY, growth=_GROWTH)
         while not self._stop.is_set():
             why = self._attempt(attempt)
-            if self._began:  # sources refer to themselves: decoders and their threads would wait
-                gc.collect()
             attempt += 1
             failures = 0 if self._began or self._listener else failures + 1
             given_up = 0 < self.settings.retry_max <= failures

@@ -1,0 +1,59 @@
+"""Sources: what they let go when they are closed."""
+
+import gc
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.clips import Clip, make_clip
+from vsr.errors import InputError
+from vsr.live.input.source import LiveSource
+from vsr.media.frame import Frame
+from vsr.media.source import Source
+
+
+def threads() -> int:
+    """Threads of this process, FFmpeg's included."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("count", [0, 5, 50])
+@pytest.mark.parametrize("kind", [Source, partial(LiveSource, silence=1.0)])
+def test_a_closed_source_lets_its_decoders_threads_go_at_once(
+    tmp_path: Path, kind: Callable[[str], Source | LiveSource], count: int
+) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip(frames=20))
+    before = threads()
+    source = kind(str(clip))
+    info = source.info
+    assert threads() > before, "the decoder has no threads of its own"
+    frames = list(islice((item for item in source if isinstance(item, Frame)), count))
+    source.close()
+    assert threads() == before
+    source.close()
+    assert [frame.planes[0].shape for frame in frames] == [(info.height, info.width)] * len(frames)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
+@pytest.mark.usefixtures("_no_collector")
+def test_a_source_that_cannot_be_read_leaves_no_threads(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.ts", Clip(frames=20, audio=("mp2",)))
+    before = threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "_decoded", lambda self, packet: iter(packet.decode()[:0]))
+        with pytest.raises(InputError, match="not one frame of it can be decoded"):
+            Source(str(clip))
+    assert threads() == before
