@@ -12,8 +12,9 @@ from tests.clips import Clip, make_clip
 from tests.facts import contents
 
 ROOT = Path(__file__).parents[1]
-LIGHT = "import vsr, sys; print(*(m for m in {} if m in sys.modules))"
-HEAVY = ["av", "numpy", "onnx", "openvino", "http.server", "prometheus_client", "click", "torch"]
+LIGHT = "import vsr, sys; {}; print(*(m for m in {} if m in sys.modules))"
+LATE = ["openvino", "http.server", "prometheus_client", "jinja2", "cuda", "torch"]
+HEAVY = ["av", "numpy", "onnx", *LATE, "filelock", "click"]
 
 
 def test_public_names_are_sorted_and_all_there() -> None:
@@ -27,10 +28,18 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         vsr.upscal  # noqa: B018
 
 
-def test_importing_vsr_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("used", "absent"),
+    [
+        ("vsr.__version__", HEAVY),
+        ("import vsr.cli.main", HEAVY[:-1]),
+        ("vsr.upscale, vsr.relay, vsr.frames, vsr.load_engine", LATE),
+    ],
+)
+def test_libraries_are_loaded_when_they_are_used(used: str, absent: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LIGHT.format(HEAVY)], cwd=ROOT, capture_output=True, text=True,
-        check=True,
+        [sys.executable, "-c", LIGHT.format(used, absent)], cwd=ROOT, capture_output=True,
+        text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == ""
 

@@ -16,7 +16,7 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,6 @@ from vsr.live.common import Backoff
 from vsr.live.ladder.pool import Pool
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
-from vsr.live.status.server import StatusServer
 from vsr.media.frame import now
 from vsr.media.location import is_url
 from vsr.report.ledger import write_report
@@ -72,9 +71,8 @@ def run_one(relay: Relay, stop: threading.Event) -> int:
 
     Writes its report and serves its status page as its settings say. Raises VsrError.
     """
-    status = relay.settings.status
     try:
-        with StatusServer(status, relay.board) if status else nullcontext():
+        with _status_page(relay):
             relay.run(stop)
     except BaseException:
         try:
@@ -84,6 +82,16 @@ def run_one(relay: Relay, stop: threading.Event) -> int:
         raise
     _write(relay)
     return relay.report.exit_code
+
+
+def _status_page(relay: Relay) -> AbstractContextManager[object]:
+    """The relay's status page, served while the context lasts, if one is asked for."""
+    status = relay.settings.status
+    if not status:
+        return nullcontext()
+    from vsr.live.status.server import StatusServer  # http.server, Prometheus, Jinja2
+
+    return StatusServer(status, relay.board)
 
 
 def _write(relay: Relay) -> None:
