@@ -381,7 +381,7 @@ def test_reports_score_the_averaged_weights_and_fill_a_tensorboard(
     with caplog.at_level(logging.INFO, "train"):
         train(trainer, patches_for(trainer, folder), tmp_path / "net.pt", watch)
     watch.close()
-    last = caplog.records[-1].getMessage()
+    last = [r.getMessage() for r in caplog.records if r.name == "train.fit.watch"][-1]
     told = {f"x{s}": float(psnr) for s, psnr in re.findall(r"  x(\d) (\d+\.\d\d) dB", last)}
     assert set(told) == {"x2", "x4"}
     score = evaluate(torch_enlarge(trainer.average, 4), folder, 4, "rgb")["psnr"]

@@ -50,6 +50,11 @@ def as_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
     return saved
 
 
+def best_file(checkpoint: Path) -> Path:
+    """Where a run keeps the weights that scored best: `net.pt` -> `net.best.pt`."""
+    return checkpoint.with_name(f"{checkpoint.stem}.best{checkpoint.suffix}")
+
+
 def stage(saved: dict[str, Any]) -> dict[str, Any]:
     """What the training of a checkpoint did, for the history of what follows it."""
     config = json.loads(json.dumps(saved["config"]))  # tuples as lists

@@ -5,6 +5,7 @@ mixed precision; the loop stays plain. One process and several take the same ste
 and batch norm (the discriminators'), which see each process's share of a batch.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from train.fit.sharp import check_patch as check_sharp_patch
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggLayers
 from train.fit.watch import Watch
+
+log = logging.getLogger(__name__)
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": nn.functional.l1_loss,
@@ -69,11 +72,18 @@ def fit(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch, fabr
             if trainer.step % watch.every == 0 or over:
                 if rank == 0:
                     trainer.save(checkpoint)
-                    watch.report(trainer)
+                    psnr = watch.report(trainer)
+                    if psnr is not None and watch.validation is not None:
+                        _keep_best(trainer, psnr, watch.validation, checkpoint)
                 fabric.barrier()
             if over:
                 break
     return trainer.done()
+
+
+def _keep_best(trainer: Trainer, psnr: float, validation: Path, checkpoint: Path) -> None:
+    if path := trainer.keep_best(psnr, validation, checkpoint):
+        log.info("%.3f dB on %s is the best so far: kept as %s", psnr, validation.name, path.name)
 
 
 def _anywhere(here: bool, fabric: Fabric) -> bool:

@@ -5,13 +5,13 @@ It is what a checkpoint holds; train/fit/loop.py moves it on.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 
 from train.errors import TrainError
-from train.fit.checkpoint import commit, load_checkpoint, rebuilt, save_checkpoint
+from train.fit.checkpoint import best_file, commit, load_checkpoint, rebuilt, save_checkpoint
 from train.fit.gan import Adversary, Discriminators
 from train.fit.initialise import initialise
 from train.fit.recipe import Recipe, recipe_from, recipe_record
@@ -19,6 +19,8 @@ from train.fit.sharp import Critic, Sharpness
 from train.fit.vgg import VggFeatures, VggLayers
 from train.measure.perceptual import Lpips
 from train.nets import Carn, Csrcnn, Net, build, settings
+
+PIXEL_LOSSES: Final = frozenset({"l1", "l2", "alternate"})
 
 
 @dataclass
@@ -61,6 +63,8 @@ class Trainer:
     """Earlier trainings that these weights went through, oldest first."""
     moved: list[list[int]] = field(default_factory=list)
     """[step, steps] of every resumption that moved the recipe's end: where, and what it was."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Highest validation `psnr` (mean over scales, dB), its `step`, and the folder it is `on`."""
     until: int = 0
     """A step before the recipe's end to stop at; 0 for none."""
     critic: Discriminators | Critic | None = None
@@ -121,7 +125,7 @@ class Trainer:
         self.moved = saved.get("moved", [])
         if recipe.steps != saved["recipe"]["steps"]:
             self.moved = [*self.moved, [self.step, saved["recipe"]["steps"]]]
-        self.precision = saved["precision"]
+        self.precision, self.best = saved["precision"], saved.get("best", {})
         if self.critic is not None and self.critic_optimiser is not None:
             self.critic.load_state_dict(saved["critic"])
             self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
@@ -146,6 +150,7 @@ class Trainer:
             "name": self.name,
             "config": settings(self.net),
             "history": self.history,
+            "best": self.best,
             "rule": vars(self.rule),
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
@@ -155,6 +160,23 @@ class Trainer:
             saved["critic"] = self.critic.state_dict()
             saved["critic_optimiser"] = self.critic_optimiser.state_dict()
         save_checkpoint(path, saved)
+
+    def keep_best(self, psnr: float, validation: Path, checkpoint: Path) -> Path | None:
+        """Save as `<name>.best.pt` beside the checkpoint if no earlier score was as high.
+
+        Returns that file, or None where the score is no better, or where PSNR does not tell which
+        weights are better: adversarial training lowers it.
+        """
+        if not all(kind in PIXEL_LOSSES for _, kind in self.recipe.loss):
+            return None
+        known = self.best.get("psnr") if self.best.get("on") == validation.name else None
+        if known is not None and psnr <= known:
+            return None
+        self.best = {"psnr": psnr, "step": self.step, "on": validation.name}
+        path = best_file(checkpoint)
+        self.save(path)
+        self.save(checkpoint)  # which knows it only now
+        return path
 
     def rate(self) -> float:
         """Learning rate of the coming step."""

@@ -37,8 +37,11 @@ class Watch:
         """Take one step's loss."""
         self._losses.append(loss)
 
-    def report(self, trainer: Trainer) -> None:
-        """Log, score and draw the trainer's present state."""
+    def report(self, trainer: Trainer) -> float | None:
+        """Log, score and draw the trainer's present state; the mean PSNR over its scales, in dB.
+
+        None without a validation folder.
+        """
         step, recipe = trainer.step, trainer.recipe
         pace = (time.monotonic() - self._since) / len(self._losses)
         loss = float(np.mean(self._losses))
@@ -53,6 +56,7 @@ class Watch:
             scalars = {"loss": loss, "rate": trainer.rate(), "seconds per step": pace}
             self._draw(trainer, scalars | {f"psnr/x{s}": psnr for s, psnr in scores.items()})
         self._losses, self._since = [], time.monotonic()
+        return float(np.mean([*scores.values()])) if scores else None
 
     def _scores(self, net: Net) -> dict[int, float]:
         if self.validation is None:

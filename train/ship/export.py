@@ -20,7 +20,7 @@ import torch
 
 from train.errors import TrainError
 from train.files import written_whole
-from train.fit.checkpoint import averaged_net, stage
+from train.fit.checkpoint import averaged_net, best_file, stage
 from train.fit.prune import living
 from train.measure.compressed import VideoSettings, score_clip
 from train.measure.counting import multadds, parameters, receptive_field_radius
@@ -113,12 +113,28 @@ class Target:
 def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list[Path]:
     """Write the ONNX of all (or these) scales and their manifest entries with measured figures.
 
-    A target without a name takes the network's.
+    A target without a name takes the network's. Which step the weights are of is logged, and the
+    better file of the same run where there is one.
     """
     saved, net = averaged_net(checkpoint)
+    _say_which(checkpoint, saved)
     target = replace(target, model=target.model or saved["name"])
     training = [*saved["history"], stage(saved)]
     return [export_scale(net, scale, target, training) for scale in scales or net.scales]
+
+
+def _say_which(checkpoint: Path, saved: dict[str, Any]) -> None:
+    best, path = saved.get("best") or {}, best_file(checkpoint)
+    log.info("%s: the weights of step %d", checkpoint.name, saved["step"])
+    if not best:
+        return
+    if best["step"] == saved["step"]:
+        log.info("the best of its run: %.3f dB on %s", best["psnr"], best["on"])
+    elif path.exists():
+        log.warning(
+            "step %d scored higher, %.3f dB on %s: export %s to ship that",
+            best["step"], best["psnr"], best["on"], path,
+        )  # fmt: skip
 
 
 def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, Any]]) -> Path:
