@@ -1,4 +1,4 @@
-"""`python -m train info|fetch|fit|import|evaluate|export|quantise`: parse, call, log; no logic."""
+"""`python -m train info|fetch|fit|...|export|reproduce`: parse, call, log; no logic."""
 
 import json
 import logging
@@ -33,6 +33,7 @@ from train.ship.export import Target
 from train.ship.export import export as run_export
 from train.ship.imports import import_public, start_from, weights_from
 from train.ship.quantise_command import quantise
+from train.ship.reproduce_command import reproduce
 
 log = logging.getLogger("train")
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -61,6 +62,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(quantise)
+main.add_command(reproduce)
 
 
 @main.command()
@@ -237,7 +239,12 @@ def import_(file: Path, model: str, output: Path, data_set: tuple[Path, ...]) ->
 
 @main.command(cls=ManyValues)
 @click.argument("checkpoint", type=File)
-@click.option("--engines", type=Folder, default=Path("engines"), show_default=True)
+@click.option(
+    "--engines",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("engines"),
+    show_default=True,
+)
 @click.option("--model", default="", help="Name it ships under; default: the network's.")
 @click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
 @click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")

@@ -202,12 +202,13 @@ def recipes_of(network: str) -> dict[str, Recipe]:
 
 
 def find_recipe(network: str, name: str) -> Recipe:
-    """A recipe by name, or the one table of the user's own `.toml` file.
+    """A recipe by name, that of the user's own `.toml` file, or FILE#STAGE of a provenance.toml.
 
     Raises TrainError for an unknown name, or a file that cannot be read as a recipe.
     """
-    if name.endswith(".toml"):
-        return _from_file(Path(name))
+    file, _, stage = name.partition("#")
+    if file.endswith(".toml"):
+        return _from_file(Path(file), stage)
     known = recipes_of(network)
     if name not in known:
         have = ", ".join(sorted(known))
@@ -215,10 +216,17 @@ def find_recipe(network: str, name: str) -> Recipe:
     return known[name]
 
 
-def _from_file(path: Path) -> Recipe:
+def _from_file(path: Path, stage: str = "") -> Recipe:
+    """A file's recipe; of a stage of a `provenance.toml`, what it was before its end was moved."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        return recipe_from(table, path.stem)
+        if not stage:
+            return recipe_from(table, path.stem)
+        told = table["stages"][stage]
+        first = [steps for _, steps in told.get("moved", [])][:1] or [told["recipe"]["steps"]]
+        return recipe_from({**told["recipe"], "steps": first[0]}, told["recipe"]["name"])
+    except KeyError as exc:
+        raise TrainError(f"{path} has no recipe of a stage '{stage}'") from exc
     except OSError as exc:
         raise TrainError(f"cannot read the recipe {path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, TypeError, UnicodeDecodeError) as exc:

@@ -155,8 +155,8 @@ def write(folder: Path, files: dict[str, tuple[str, list[Stage]]]) -> None:
                 names[path] = _unused(_name_of(stage), stages)
                 stages[names[path]] = stage
             used.append(names[path])
-        lines += [f"[files.{_toml(file)}]", f"sha256 = {_toml(sha256)}"]
-        lines += [f"stages = {_toml(used)}", ""]
+        lines += [f"[files.{to_toml(file)}]", f"sha256 = {to_toml(sha256)}"]
+        lines += [f"stages = {to_toml(used)}", ""]
     for name, stage in stages.items():
         lines += [f"[stages.{name}]", *_lines(stage), ""]
     with written_whole(folder / NAME) as out:
@@ -178,25 +178,31 @@ def _unused(name: str, taken: dict[str, Stage]) -> str:
 def _lines(stage: Stage) -> list[str]:
     """A stage as TOML: what is empty or as in `Recipe()` is left out."""
     lines = [
-        f"{key} = {_toml(value)}"
+        f"{key} = {to_toml(value)}"
         for key, value in stage.items()
         if key != "recipe" and (value not in ("", [], {}) or key == "commit")
     ]
     if "recipe" in stage:
-        plain = json.loads(json.dumps(recipe_record(Recipe())))
+        plain = plain_recipe(Recipe())
         lines += [
-            f"recipe.{key} = {_toml(value)}"
+            f"recipe.{key} = {to_toml(value)}"
             for key, value in stage["recipe"].items()
             if key in _ALWAYS or value != plain.get(key)
         ]
     return lines
 
 
-def _toml(value: Any) -> str:
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as TOML and JSON have it: lists instead of tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(recipe_record(recipe)))
+    return plain
+
+
+def to_toml(value: Any) -> str:
     """A value as TOML; JSON's strings, numbers and booleans are TOML's."""
     if isinstance(value, dict):
-        inside = ", ".join(f"{key} = {_toml(v)}" for key, v in value.items())
+        inside = ", ".join(f"{key} = {to_toml(v)}" for key, v in value.items())
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(to_toml, value))}]"
     return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,201 @@
+"""`reproduce`: what it prints is what was done, and every command of it runs."""
+
+import json
+import logging
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.training import image_folder
+from train.__main__ import main
+from train.errors import TrainError
+from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.recipe import Recipe, find_recipe, recipe_record
+from train.ship.export import SCHEMA, read_manifest, write_manifest
+from train.ship.provenance import chains_of, completed, enter, read
+from train.ship.reproduce import TRIAL_STEPS, Places, commands
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ENGINES = Path(__file__).parents[2] / "engines"
+MODELS: dict[str, Any] = json.loads((ENGINES / "manifest.json").read_text("utf-8"))["models"]
+PLACES = Places(data=Path("d"), weights=Path("w"), work=Path("o"), engines=ENGINES)
+
+
+def _run(*words: object) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+# what is shipped
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders that the shipped networks were trained on, of two small pictures each."""
+    folder = tmp_path_factory.mktemp("data")
+    chains = chains_of(ENGINES, MODELS).values()
+    stages = [stage for chain in chains for _, stage in chain.stages]
+    for name in {name for made in stages for name in made["data"]["folders"]}:
+        image_folder(folder / name, (136, 160))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_command_of_a_shipped_network_takes_its_first_steps(
+    model: str, pictures: Path, work: Path, request: pytest.FixtureRequest
+) -> None:
+    places = Places(data=pictures, weights=work, work=work, engines=ENGINES, trial=True)
+    if any("--vgg" in command.words for command in commands(model, (), places)):
+        weights = request.getfixturevalue("data").parent / "reference/weights"
+        places = replace(places, weights=weights)
+    for command in commands(model, (), places):
+        if command.words[0] == "export" or command.is_done():
+            continue  # exports take long, and are tested with networks of their own
+        result = _run(*shlex.split(str(command))[3:])
+        assert result.exit_code == 0, (str(command), result.output)
+        assert command.is_done(), str(command)
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_a_trial_differs_from_the_real_commands_in_length_and_size_alone(model: str) -> None:
+    def gist(words: tuple[str, ...]) -> list[str]:
+        found, own = [], iter(words)
+        for word in own:
+            if word in {"--batch", "--patch", "--threads", "--until", "--steps"}:
+                next(own)
+            else:
+                found.append(word)
+        return found
+
+    real, trial = (commands(model, (), replace(PLACES, trial=t)) for t in (False, True))
+    assert [gist(c.words) for c in real] == [gist(c.words) for c in trial]
+    fits = [c for c in trial if c.words[0] == "fit"]
+    assert fits
+    assert {c.step for c in fits} <= {TRIAL_STEPS, TRIAL_STEPS // 2}
+    assert [c.words[0] for c in real].count("export") == len(MODELS[model])
+
+
+# one network with a history of its own
+
+
+def _engines(folder: Path, stages: list[dict[str, Any]]) -> Path:
+    """A folder of one network that was trained so."""
+    entry = {"file": "c-dcscn/x2.onnx", "sha256": "a", "psnr": {}, "video": {}, "licence": "",
+             "parameters": 1, "multadds_720p": 1, "training": {}}  # fmt: skip
+    (folder / "c-dcscn").mkdir(parents=True)
+    enter(folder / "c-dcscn", "x2.onnx", "a", stages)
+    write_manifest(folder, {"schema": SCHEMA, "models": {"c-dcscn": {"x2": entry}}})
+    return folder
+
+
+def _record(recipe: Recipe, **changes: Any) -> dict[str, Any]:
+    made = {
+        "network": "c-dcscn", "scales": [2], "recipe": recipe_record(recipe), "step": recipe.steps,
+        "data": {"folders": ["a", "b"], "images": 2}, "precision": "32-true", "command": "",
+    }  # fmt: skip
+    return completed({**made, **changes})
+
+
+def test_a_recipe_of_today_is_called_by_its_name(tmp_path: Path) -> None:
+    recipe = replace(find_recipe("c-dcscn", "ours").resized(50), rate=5e-4, seed=3)
+    engines = _engines(tmp_path / "e", [_record(recipe, settings={"features": [4] * 7})])
+    command, export = map(str, commands("c-dcscn", (2,), replace(PLACES, engines=engines)))
+    assert command == (
+        "python -m train fit c-dcscn --recipe ours --scale 2 --set 'features=[4,4,4,4,4,4,4]' "
+        "--data d/a d/b --checkpoint o/c-dcscn/c-dcscn-x2-ours.pt --rate 0.0005 --seed 3 "
+        "--precision 32-true --steps 50"
+    )
+    assert export == (
+        "python -m train export o/c-dcscn/c-dcscn-x2-ours.pt --engines o/engines "
+        "--model c-dcscn --scale 2"
+    )
+
+
+def test_a_recipe_that_has_changed_since_is_read_from_the_provenance(tmp_path: Path) -> None:
+    recipe = replace(find_recipe("c-dcscn", "ours").resized(9), ema=0.5, loss=((0, "l2"),))
+    engines = _engines(tmp_path / "e", [_record(recipe)])
+    words = commands("c-dcscn", (), replace(PLACES, engines=engines))[0].words
+    source = f"{engines}/c-dcscn/provenance.toml#c-dcscn-x2-ours"
+    assert words[:4] == ("fit", "c-dcscn", "--recipe", source)
+    assert find_recipe("c-dcscn", source) == recipe
+    with pytest.raises(TrainError, match=r"provenance.toml has no recipe of a stage 'other'"):
+        find_recipe("c-dcscn", source.replace("#c-dcscn-x2-ours", "#other"))
+
+
+def test_files_of_weights_that_a_stage_read_are_given_again(tmp_path: Path) -> None:
+    command = "python -m train fit c-dcscn --vgg vgg16.npz --teacher carn_m.pth --steps 9"
+    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command)
+    engines = _engines(tmp_path / "e", [record])
+    words = shlex.join(commands("c-dcscn", (), replace(PLACES, engines=engines))[0].words)
+    assert "--vgg w/vgg16.npz --teacher w/carn_m.pth" in words
+
+
+def test_a_training_whose_end_was_moved_is_repeated_and_exported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two stages; the second was planned for 9 steps, stopped at 2, and ended at 3 of 4."""
+    recipe = replace(find_recipe("c-dcscn", "ours"), batch=2, patch=8)
+    first = _record(recipe.resized(2))
+    second = _record(replace(recipe, steps=4, seed=2), step=3, moved=[[2, 9]])
+    engines = _engines(tmp_path / "e", [first, second])
+    (tmp_path / "d").mkdir()
+    for name in ("a", "b"):
+        image_folder(tmp_path / "d" / name)
+    options = ["--data", tmp_path / "d", "--work", tmp_path / "o", "--engines", engines]
+    planned = _run("reproduce", "c-dcscn", *options, "--dry-run").output.splitlines()
+    ends = [line.split("--steps ")[1] for line in planned if " fit " in line]
+    assert ends == ["2", "9 --until 2", "4 --until 3"]
+    assert not (tmp_path / "o").exists()
+    result = _run("reproduce", "c-dcscn", *options)
+    assert result.exit_code == 0, result.output
+    made = tmp_path / "o/engines"
+    assert (made / read_manifest(made)["models"]["c-dcscn"]["x2"]["file"]).exists()
+    again = [stage for _, stage in read(made / "c-dcscn")["x2.onnx"].stages]
+    for ours, theirs in zip(again, (first, second), strict=True):
+        for key in ("network", "scales", "settings", "recipe", "step", "moved", "precision"):
+            assert ours[key] == theirs[key], key
+    caplog.set_level(logging.INFO)
+    assert _run("reproduce", "c-dcscn", *options).exit_code == 0
+    said = [r.message.split(":")[0] for r in caplog.records if "reproduce" in r.name]
+    assert said == ["there already"] * 4
+
+
+def test_a_stage_that_fails_ends_it_with_its_status(tmp_path: Path) -> None:
+    engines = _engines(tmp_path / "e", [_record(find_recipe("c-dcscn", "ours"))])
+    options = ["--data", tmp_path / "none", "--work", tmp_path / "o", "--engines", engines]
+    result = _run("reproduce", "c-dcscn", *options)
+    assert result.exit_code == 2  # click's, for a folder that is not there
+    assert "stopped: `python -m train fit c-dcscn" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["carn-x"], "no model 'carn-x' in .*; it has: c-dcscn,"),
+        (["c-dcscn-stream", "--scale", "8"], "is not shipped at scale 8; it is at: 2"),
+    ],
+)
+def test_what_is_not_shipped_is_refused_in_one_line(words: list[str], why: str) -> None:
+    result = _run("reproduce", *words, "--engines", ENGINES, "--dry-run")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert re.search(why, result.stderr)
+
+
+def test_until_stops_early_and_keeps_the_recipes_end(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "hr")
+    words = ["fit", "c-dcscn", "--data", folder, "--checkpoint", tmp_path / "net.pt",
+             "--batch", 2, "--patch", 8, "--threads", 1, "--steps", 6]  # fmt: skip
+    assert _run(*words, "--until", 3).exit_code == 0
+    saved = load_checkpoint(tmp_path / "net.pt")
+    assert (saved["step"], saved["recipe"]["steps"]) == (3, 6)
+    assert _run(*words).exit_code == 0
+    assert stage(load_checkpoint(tmp_path / "net.pt"))["step"] == 6

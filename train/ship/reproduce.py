@@ -1,0 +1,191 @@
+"""`provenance.toml` -> the commands that train a shipped network again, stage by stage."""
+
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from train.errors import TrainError
+from train.fit.checkpoint import load_checkpoint
+from train.fit.recipe import Recipe, find_recipe, recipe_from
+from train.ship import provenance
+from train.ship.export import read_manifest
+from train.ship.provenance import Stage
+
+log = logging.getLogger(__name__)
+TRIAL_STEPS: Final = 20
+_TRIAL_PATCH: Final = 24
+_OPTIONS: Final = ("rate", "batch", "patch", "init", "seed")
+"""Settings of a recipe that are options of `fit`."""
+_FILES: Final = ("--vgg", "--lpips", "--teacher")
+"""Options of `fit` that name a file of weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where pictures and weights are, and where checkpoints and networks go."""
+
+    data: Path
+    """Folder of the folders of pictures that the stages name."""
+    weights: Path
+    """Folder of the weights of others that a stage reads: VGG's, LPIPS', a teacher's."""
+    work: Path
+    engines: Path
+    """The shipped networks, with their provenance."""
+    trial: bool = False
+    """Only the first steps of every stage, on few small patches, to see that it runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One `python -m train ...`: its words, what it writes, and the step of a checkpoint."""
+
+    words: tuple[str, ...]
+    output: Path
+    step: int = 0
+
+    def __str__(self) -> str:
+        return shlex.join(["python", "-m", "train", *self.words])
+
+    def is_done(self) -> bool:
+        """Whether its output is there, at the step that it would reach."""
+        if not self.output.exists():
+            return False
+        return not self.step or load_checkpoint(self.output)["step"] >= self.step
+
+
+def commands(model: str, scales: Sequence[int], places: Places) -> list[Command]:
+    """What makes all (or these) scales of a shipped model again, in order, without repetition.
+
+    Raises TrainError for an unknown model or scale, and a file whose training is not known.
+    """
+    found: dict[tuple[str, ...], Command] = {}
+    for scale, entry in _entries(model, scales, places.engines).items():
+        folder = (places.engines / entry["file"]).parent
+        chain = provenance.chains_of(places.engines, {model: {"": entry}}).get(entry["file"])
+        if chain is None:
+            raise TrainError(
+                f"{folder / provenance.NAME} does not say how {entry['file']} was made"
+            )
+        start: Path | None = None
+        for name, stage in chain.stages:
+            if "imported" in stage:
+                start = places.weights / stage["imported"]
+                continue
+            checkpoint = places.work / folder.name / f"{name}.pt"
+            for command in _stage(name, stage, folder, checkpoint, start, places):
+                found.setdefault(command.words, command)
+            start = checkpoint
+        command = _export(start, places.work / "engines" / entry["file"], model, scale)
+        found.setdefault(command.words, command)
+    return list(found.values())
+
+
+def _entries(model: str, scales: Sequence[int], engines: Path) -> dict[int, dict[str, Any]]:
+    models = read_manifest(engines)["models"]
+    if model not in models:
+        raise TrainError(f"no model '{model}' in {engines}; it has: {', '.join(models)}")
+    known = {int(key.removeprefix("x")): entry for key, entry in sorted(models[model].items())}
+    if missing := [scale for scale in scales if scale not in known]:
+        have = ", ".join(map(str, known))
+        raise TrainError(f"{model} is not shipped at scale {missing[0]}; it is at: {have}")
+    return {scale: known[scale] for scale in scales or known}
+
+
+def _export(checkpoint: Path | None, output: Path, model: str, scale: int) -> Command:
+    engines = output.parents[1]
+    words = ["export", str(checkpoint), "--engines", str(engines), "--model", model]
+    return Command(words=(*words, "--scale", str(scale)), output=output)
+
+
+def _stage(
+    name: str, stage: Stage, folder: Path, checkpoint: Path, start: Path | None, places: Places
+) -> Iterator[Command]:
+    """A `fit` for the stage, more where its end was moved; before it, what packs its pictures."""
+    recipe = recipe_from(stage["recipe"], stage["recipe"]["name"])
+    ends = [*stage["moved"], [stage["step"], recipe.steps]]
+    named, changes = _named(stage["network"], replace(recipe, steps=ends[0][1]))
+    source = named or f"{folder / provenance.NAME}#{name}"
+    of = [word for scale in stage["scales"] for word in ("--scale", str(scale))]
+    told = [word for key, v in stage["settings"].items() for word in ("--set", _change(key, v))]
+    pictures = ["--data", *(str(places.data / f) for f in stage["data"]["folders"])]
+    if "--packed" in shlex.split(stage["command"]):
+        scales = "".join(map(str, stage["scales"]))
+        packed = checkpoint.parent / f"{recipe.name}-x{scales}.npz"
+        words = ["pack", stage["network"], "--recipe", source, *of]
+        yield Command(words=(*words, *pictures, "--output", str(packed)), output=packed)
+        pictures = ["--packed", str(packed)]
+    words = ["fit", stage["network"], "--recipe", source, *of, *told, *pictures]
+    words += ["--checkpoint", str(checkpoint), *changes, *_files(stage, places.weights)]
+    words += ["--precision", stage["precision"], *(["--from", str(start)] if start else [])]
+    if places.trial:
+        words += ["--batch", "2", *_trial_patch(recipe), "--threads", "1"]
+        share = TRIAL_STEPS // len(ends)
+        ends = [[share * (n + 1), steps] for n, (_, steps) in enumerate(ends)]
+    for until, steps in ends:
+        stop = ["--until", str(until)] if until < steps else []
+        words_now = (*words, "--steps", str(steps), *stop)
+        yield Command(words=words_now, output=checkpoint, step=until)
+
+
+def _named(network: str, recipe: Recipe) -> tuple[str, list[str]]:
+    """The recipe's name and what `fit` is told besides, where today's recipe gives the same.
+
+    Else an empty name: the recipe has changed since, and provenance has what it was.
+    """
+    try:
+        today = find_recipe(network, recipe.name).resized(recipe.steps)
+    except TrainError:
+        return "", []
+    changes = {key: getattr(recipe, key) for key in _OPTIONS}
+    if _in_tuples(replace(today, **changes)) != _in_tuples(recipe):
+        return "", []
+    return recipe.name, [
+        word
+        for key, value in changes.items()
+        if value != getattr(today, key)
+        for word in (f"--{key}", f"{value:g}" if isinstance(value, float) else str(value))
+    ]
+
+
+def _in_tuples(recipe: Recipe) -> Recipe:
+    """The recipe with all its sequences as tuples, so that two can be compared."""
+    return recipe_from(provenance.plain_recipe(recipe), recipe.name)
+
+
+def _change(key: str, value: Any) -> str:
+    return f"{key}={provenance.to_toml(value).replace(' ', '')}"
+
+
+def _files(stage: Stage, weights: Path) -> list[str]:
+    words = shlex.split(stage["command"])
+    return [
+        word
+        for option, value in pairwise(words)
+        if option in _FILES
+        for word in (option, str(weights / value))
+    ]
+
+
+def _trial_patch(recipe: Recipe) -> list[str]:
+    """A discriminator needs the patch that it was made for."""
+    plain = {kind for _, kind in recipe.loss} <= {"l1", "l2", "alternate"}
+    return ["--patch", str(min(recipe.patch, _TRIAL_PATCH))] if plain else []
+
+
+def run(command: Command) -> int:
+    """Do one command in a process of its own, if its output is not there; its exit status."""
+    if command.is_done():
+        log.info("there already: %s", command.output)
+        return 0
+    log.info("%s", command)
+    try:
+        command.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
+    return subprocess.run([sys.executable, "-m", "train", *command.words], check=False).returncode
