@@ -33,6 +33,7 @@ from train.ship.export import Target
 from train.ship.export import export as run_export
 from train.ship.imports import import_public, start_from, weights_from
 from train.ship.quantise_command import quantise
+from train.ship.renew import cards
 from train.ship.reproduce_command import reproduce
 
 log = logging.getLogger("train")
@@ -62,6 +63,7 @@ def main() -> None:
 
 main.add_command(evaluate)
 main.add_command(quantise)
+main.add_command(cards)
 main.add_command(reproduce)
 
 

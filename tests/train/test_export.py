@@ -158,8 +158,11 @@ def test_a_card_names_paper_training_and_figures(exported: Callable[[str], Expor
     assert "Cascading Residual Network*, ECCV 2018; the mobile form. Trained by this" in card
     assert "licence Apache-2.0." in card
     assert "| x2 | 257,027 | 91.2G |" in card
-    assert "x2: recipe `ours` for 5 steps of 2 patches of 8x8 at a rate of 0.002 on 2 im" in card
-    assert "(synthetic), 32-true" in card
+    assert "Trained for 5 steps of 2 patches (its authors: 600,000 of 64): x2." in card
+    row = "| carn-m-x2-ours | - | ours | 5 of 6 | 2 of 8x8 | 0.002 | 2 of synthetic | x2 |"
+    assert row in card.splitlines()
+    assert "![carn-m x2 beside bicubic](carn-m/x2.jpg)" in card
+    assert "`python -m train reproduce carn-m` trains it again" in card
 
 
 def test_weights_that_began_as_others_are_said_to_be(exported: Callable[[str], Exported]) -> None:
@@ -168,7 +171,8 @@ def test_weights_that_began_as_others_are_said_to_be(exported: Callable[[str], E
     assert [set(stage) >= {"imported"} for stage in stages] == [True, False]
     assert made.entry["licence"] != "Apache-2.0"
     assert "Weights of others; licence of the weights' authors." in made.card
-    assert "x2: weights of others, from elsewhere.pth; then recipe `ours`" in made.card
+    assert "| imported | - | weights of others: elsewhere.pth |" in made.card
+    assert "| pcarn-m-l1-x2-ours | imported | ours |" in made.card
     assert "Trained by this project" not in made.card
 
 
@@ -193,7 +197,15 @@ def test_a_second_export_leaves_the_first_in_the_manifest(
     assert set(manifest["models"]) >= {"c-dcscn-stream", "carn-m"}
     assert manifest["models"]["carn-m"]["x2"] == first.entry
     files = {p.name for p in engines.rglob("*") if p.is_file()}  # and nothing half-written
-    assert files == {"manifest.json", "README.md", "x2.onnx", "x2.stream.onnx", "provenance.toml"}
+    assert files == {
+        "manifest.json",
+        "README.md",
+        "x2.onnx",
+        "x2.stream.onnx",
+        "provenance.toml",
+        "x2.jpg",
+        "x2.stream.jpg",
+    }
 
 
 def test_weights_for_streams_stand_beside_those_of_the_same_network(

@@ -150,7 +150,7 @@ def test_import_writes_every_scale_of_pcarn_and_whose_weights_they_are(tmp_path:
         assert entry["licence"] != "Apache-2.0"
     page = (tmp_path / "out/README.md").read_text("utf-8")
     assert "the mobile form. Weights of others" in page
-    assert "weights of others, from PCARN-M.pth." in page
+    assert "| imported | - | weights of others: PCARN-M.pth |" in page
 
 
 # our own ONNX

@@ -163,6 +163,7 @@ def test_a_training_whose_end_was_moved_is_repeated_and_exported(
     for ours, theirs in zip(again, (first, second), strict=True):
         for key in ("network", "scales", "settings", "recipe", "step", "moved", "precision"):
             assert ours[key] == theirs[key], key
+    caplog.clear()
     caplog.set_level(logging.INFO)
     assert _run("reproduce", "c-dcscn", *options).exit_code == 0
     said = [r.message.split(":")[0] for r in caplog.records if "reproduce" in r.name]

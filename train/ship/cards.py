@@ -1,76 +1,151 @@
-"""`engines/manifest.json` -> `engines/README.md`: a card per network, whose figures never drift."""
+"""`manifest.json` and `provenance.toml` -> `engines/README.md`: a table, then a card a network.
 
-from typing import Any, Final
+Nothing on the page is written by hand, so that its figures never drift from the files.
+"""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from train.ship.about import (
+    LICENCE,
+    PAPERS,
+    USES,
+    differences,
+    good_for,
+    moved,
+    notes,
+    steps,
+    teachers,
+)
+from train.ship.crops import CREDIT
 from train.ship.naming import PURPOSES, network_and_purpose
-from train.ship.provenance import Chain
+from train.ship.provenance import Chain, Stage
 
-LICENCE: Final = "Apache-2.0"
-"""Of weights that this project trained."""
 HEAD = """\
 # Engines
 
 Networks in deploy form, written by `python -m train export`; so is this page. Each file has one
 input `lr` [N, C, H, W] and one output `sr` [N, C, scale*H, scale*W], float32 in 0..1, with C = 3
-(RGB) or 1 (luma, black to white); N, H and W are free. PSNR (dB) and SSIM are measured on the file
-as shipped, run by OpenVINO in float32, as the papers do: on Y, borders of `scale` pixels shaved
-(the one grey image of Set14 expanded to RGB).
+(RGB) or 1 (luma, black to white); N, H and W are free.
 """
-
-_DCSCN = (
-    "Yamanaka, Kuwashima, Kurita, *Fast and Accurate Image Super Resolution by Deep CNN with Skip "
-    "Connection and Network in Network*, 2017"
-)
-_CARN = (
-    "Ahn, Kang, Sohn, *Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual "
-    "Network*, ECCV 2018"
-)
-_PCARN = (
-    "Ahn, Kang, Sohn, *Efficient Deep Neural Network for Photo-realistic Image Super-Resolution*, "
-    "2019 (arXiv:1903.02240)"
-)
-PAPERS = {
-    "carn": _CARN,
-    "carn-nl": f"{_CARN}; without local cascading",
-    "carn-ng": f"{_CARN}; without global cascading",
-    "carn-baseline": f"{_CARN}; without cascading",
-    "carn-m": f"{_CARN}; the mobile form",
-    "pcarn": _PCARN,
-    "pcarn-l1": f"{_PCARN}; before its adversarial training",
-    "pcarn-m": f"{_PCARN}; the mobile form",
-    "pcarn-m-l1": f"{_PCARN}; the mobile form before its adversarial training",
-    "dcscn": _DCSCN,
-    "c-dcscn": f"{_DCSCN}; the compact form of its Table 1",
-    "csrcnn": "Zhang, Shao, Liang, Gao, Shen, *Large Factor Image Super-Resolution with Cascaded "
-    "Convolutional Neural Networks*, IEEE Transactions on Multimedia 2020",
-}
+MEASURED = """\
+Set5, Set14, BSD100: PSNR in dB of the file as shipped, run by OpenVINO in float32, measured as the
+papers do: on Y, borders of `scale` pixels shaved, the one grey image of Set14 expanded to RGB.
+`-stream` and `-sharp` networks are for compressed video: these clean sets say little of them, the
+tables of clips in their cards say more.
+"""
+MADE = f"""\
+Pictures in the cards show two halved frames of {CREDIT}; the figure under each is its own PSNR.
+Trained on: `yang91` and `bsds400`, which `python -m train fetch` gets, and `photos`, 84 openly
+licensed desktop photographs of up to 1024x1024 (elementary, Budgie, Pop!_OS, Deepin, Lomiri, MATE
+and Plasma wallpapers), which it does not: another folder of sharp photographs does as well.
+int8 forms are written by `python -m train quantise`.
+"""
+_SETS = ("set5", "set14", "bsd100")
+Entry = dict[str, Any]
+Models = dict[str, dict[str, Entry]]
 
 
-def cards(models: dict[str, Any], chains: dict[str, Chain]) -> str:
+def cards(models: Models, chains: dict[str, Chain]) -> str:
     """The page for the `models` of a manifest and the trainings of their files."""
-    made = (_card(name, entry, chains) for name, entry in sorted(models.items()))
-    return "\n".join([HEAD, *made])
+    names = sorted(models, key=lambda name: (USES.index(good_for(name)), _work(models[name]), name))
+    made = (_card(name, models[name], chains) for name in names)
+    return "\n".join([HEAD, _overview(names, models), MEASURED, *_timed(models), MADE, *made])
 
 
-def _card(name: str, scales: dict[str, Any], chains: dict[str, Chain]) -> str:
-    rows = [_row(key, entry) for key, entry in sorted(scales.items())]
-    notes = [
-        _training(key, chains[entry["file"]])
-        for key, entry in sorted(scales.items())
-        if entry["file"] in chains
+def _work(scales: dict[str, Entry]) -> int:
+    return min(entry["multadds_720p"] for entry in scales.values())
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(columns)
+    lines = [head, ["---"] * len(head), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _overview(names: list[str], models: Models) -> str:
+    rows = [
+        [
+            f"[{name}](#{name})", key, _ms(entry),
+            *(_psnr(entry["psnr"].get(data_set)) for data_set in _SETS), good_for(name),
+        ]
+        for name in names
+        for key, entry in sorted(models[name].items())
+    ]  # fmt: skip
+    columns = ("network", "scale", "ms here", "Set5", "Set14", "BSD100", "good for")
+    return _table(columns, rows) + "\n"
+
+
+def _ms(entry: Entry) -> str:
+    """Time of the float network, and of the int8 one."""
+    float_, int8 = (form.get("ms") for form in (entry, entry.get("int8", {})))
+    words = f"{float_['ms']:g}" if float_ else ""
+    return f"{words} (int8 {int8['ms']:g})" if int8 else words
+
+
+def _timed(models: Models) -> list[str]:
+    """What the times were measured on; nothing where there are none."""
+    forms = [entry for scales in models.values() for entry in scales.values()]
+    forms += [entry["int8"] for entry in forms if "int8" in entry]
+    where = sorted({(form["ms"]["size"], form["ms"]["machine"]) for form in forms if "ms" in form})
+    return [
+        f"ms here: one {size} picture on {machine}; the shortest of several runs "
+        "(`python -m bench.times`).\n"
+        for size, machine in where
     ]
-    table = "| scale | parameters | MultAdds (720p out) | Set5 | Set14 | BSD100 |\n"
-    table += "| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
-    notes += [
-        _video(key, entry["video"]) for key, entry in sorted(scales.items()) if entry["video"]
+
+
+def _psnr(score: dict[str, Any] | None) -> str:
+    return f"{score['psnr']:.2f}" if score else ""
+
+
+def _card(name: str, scales: dict[str, Entry], chains: dict[str, Chain]) -> str:
+    items = sorted(scales.items())
+    known = {key: chains[entry["file"]] for key, entry in items if entry["file"] in chains}
+    parts = [f"## {name}", _origin(name, scales, known), *_differences(name, known)]
+    parts += _narrow(scales)
+    parts.append(_figures(items))
+    parts += [_crops(name, key, entry) for key, entry in items if "crops" in entry]
+    parts += [_video(key, entry["video"]) for key, entry in items if entry.get("video")]
+    if known:
+        parts += _training(name, known)
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(name: str, scales: dict[str, Entry], known: dict[str, Chain]) -> str:
+    """Whose network it is, whose weights, and under what licence."""
+    network, purpose = network_and_purpose(name)
+    found = [PAPERS[network]] if network in PAPERS else []
+    if purpose:
+        found.append(PURPOSES[purpose])
+    licence = next(iter(scales.values()))["licence"]
+    who = "Trained by this project" if licence == LICENCE else "Weights of others"
+    taught = dict.fromkeys(words for chain in known.values() for words in teachers(chain))
+    return ". ".join([*found, f"{who}; licence {licence}", *taught]) + "."
+
+
+def _differences(name: str, known: dict[str, Chain]) -> list[str]:
+    """How long it was trained, and what else is not as in its paper; equal scales together."""
+    lines = [f"- Trained for {words}: {keys}." for words, keys in _alike(name, known, steps)]
+    lines += [
+        f"- Not as its paper says, at {keys}: {words}."
+        for words, keys in _alike(name, known, differences)
+        if words
     ]
-    notes += _narrow(scales)
-    if small := [_int8(key, entry) for key, entry in sorted(scales.items()) if "int8" in entry]:
-        notes.append("In int8 (PSNR / SSIM, and the change in dB): " + "; ".join(small) + ".")
-    return f"## {name}\n\n{_origin(name, scales)}\n\n{table}\n\n" + "\n\n".join(notes) + "\n"
+    return ["\n".join(lines)] if lines else []
 
 
-def _narrow(scales: dict[str, Any]) -> list[str]:
+def _alike(
+    name: str, known: dict[str, Chain], say: Callable[[str, Chain], str]
+) -> list[tuple[str, str]]:
+    """(words, scales that they are said of)."""
+    found: dict[str, list[str]] = {}
+    for key, chain in known.items():
+        found.setdefault(say(name, chain), []).append(key)
+    return [(words, ", ".join(keys)) for words, keys in found.items()]
+
+
+def _narrow(scales: dict[str, Entry]) -> list[str]:
     """Networks with fewer filters than the paper's; a line for all that have the same."""
     alike: dict[str, list[str]] = {}
     for key, entry in sorted(scales.items()):
@@ -83,58 +158,81 @@ def _narrow(scales: dict[str, Any]) -> list[str]:
     ]
 
 
-def _int8(key: str, entry: dict[str, Any]) -> str:
-    form, known = entry["int8"], entry["psnr"]
-    scores = []
-    for name, score in sorted(form["psnr"].items(), key=lambda item: (len(item[0]), item[0])):
-        change = f" ({score['psnr'] - known[name]['psnr']:+.3f})" if name in known else ""
-        scores.append(f"{name} {_score(score)}{change}")
-    return f"{key} {', '.join(scores)}"
+def _crops(name: str, key: str, entry: Entry) -> str:
+    file, how = entry["crops"]["file"], entry["crops"]["from"]
+    return f"{key}: bicubic, {name}, truth; {how}.\n\n![{name} {key} beside bicubic]({file})"
 
 
-def _video(key: str, clips: dict[str, dict[str, float]]) -> str:
-    head = f"{key} on clips reduced and compressed by x264 (dB on Y, mean of crf 23, 28 and 33):"
+def _figures(items: list[tuple[str, Entry]]) -> str:
     rows = [
-        f"| {clip} | {db['bicubic']:.2f} | {db['lanczos']:.2f} | {db['ours']:.2f} |"
-        for clip, db in clips.items()
-    ]
-    return "\n".join([head, "", "| clip | bicubic | lanczos | ours |", "| --- " * 4 + "|", *rows])
-
-
-def _origin(name: str, scales: dict[str, Any]) -> str:
-    """Whose network it is, whose weights, and under what licence."""
-    network, purpose = network_and_purpose(name)
-    found = [PAPERS[network]] if network in PAPERS else []
-    if purpose:
-        found.append(PURPOSES[purpose])
-    licence = next(iter(scales.values()))["licence"]
-    who = "Trained by this project" if licence == LICENCE else "Weights of others"
-    return ". ".join([*found, f"{who}; licence {licence}."])
-
-
-def _row(key: str, entry: dict[str, Any]) -> str:
-    scores = [_score(entry["psnr"].get(name)) for name in ("set5", "set14", "bsd100")]
-    size = f"{entry['parameters']:,} | {entry['multadds_720p'] / 1e9:.1f}G"
-    return f"| {key} | {size} | {' | '.join(scores)} |"
+        [
+            key, f"{entry['parameters']:,}", f"{entry['multadds_720p'] / 1e9:.1f}G",
+            *(_score(entry["psnr"].get(data_set)) for data_set in _SETS), _int8(entry),
+        ]
+        for key, entry in items
+    ]  # fmt: skip
+    columns = ("scale", "parameters", "MultAdds (720p out)", "Set5 (PSNR / SSIM)",
+               "Set14", "BSD100", "int8 changes PSNR by")  # fmt: skip
+    return _table(columns, rows)
 
 
 def _score(score: dict[str, Any] | None) -> str:
     return f"{score['psnr']:.2f} / {score['ssim']:.4f}" if score else ""
 
 
-def _training(key: str, chain: Chain) -> str:
-    stages = [_stage(stage) for _, stage in chain.stages]
-    return f"{key}: " + "; then ".join(stages) + "."
-
-
-def _stage(stage: dict[str, Any]) -> str:
-    """One training in words; what is not said is as in the recipe's file."""
-    if "imported" in stage:
-        return f"weights of others, from {stage['imported']}"
-    r, data = stage["recipe"], stage["data"]
-    batch = f"{r['batch']} patches of {r['patch']}x{r['patch']}"
-    words = f", by `{stage['command']}`" if stage["command"] else ""
-    return (
-        f"recipe `{r['name']}` for {stage['step']:,} steps of {batch} at a rate of {r['rate']:g} "
-        f"on {data['images']} images ({', '.join(data['folders'])}), {stage['precision']}{words}"
+def _int8(entry: Entry) -> str:
+    known = entry["psnr"]
+    scores = entry.get("int8", {}).get("psnr", {})
+    return ", ".join(
+        f"{name} {score['psnr'] - known[name]['psnr']:+.3f}"
+        for name, score in sorted(scores.items(), key=lambda item: (len(item[0]), item[0]))
+        if name in known
     )
+
+
+def _video(key: str, clips: dict[str, dict[str, float]]) -> str:
+    head = f"{key} on clips reduced and compressed by x264 (dB on Y, mean of crf 23, 28 and 33):"
+    rows = [[clip, *(f"{db[m]:.2f}" for m in ("bicubic", "lanczos", "ours"))]
+            for clip, db in clips.items()]  # fmt: skip
+    return f"{head}\n\n{_table(('clip', 'bicubic', 'lanczos', 'ours'), rows)}"
+
+
+def _training(name: str, known: dict[str, Chain]) -> list[str]:
+    """The table of all trainings, what must be known of it, and how to repeat it."""
+    stages: dict[str, Stage] = {}
+    before: dict[str, str] = {}
+    leads: dict[str, list[str]] = {}
+    for key, chain in known.items():
+        last = ""
+        for stage_name, stage in chain.stages:
+            stages[stage_name] = stage
+            before[stage_name] = last
+            leads.setdefault(stage_name, []).append(key)
+            last = stage_name
+    rows = [
+        [stage_name, before[stage_name] or "-", *_stage(stage), ", ".join(leads[stage_name])]
+        for stage_name, stage in stages.items()
+    ]
+    columns = ("stage", "starts from", "recipe", "steps", "patches", "rate", "pictures", "for")
+    told = [f"- {note}" for note in notes(stages)]
+    again = (
+        f"`python -m train reproduce {name}` trains it again, stage by stage, and exports it; "
+        "`--dry-run` prints the commands."
+    )
+    return [_table(columns, rows), *(["\n".join(told)] if told else []), again]
+
+
+def _stage(stage: Stage) -> list[str]:
+    """Recipe, steps, patches, rate, pictures."""
+    if "imported" in stage:
+        return [f"weights of others: {stage['imported']}", "", "", "", ""]
+    recipe, data = stage["recipe"], stage["data"]
+    taught = f", taught by {stage['teacher']['file']}" if stage.get("teacher") else ""
+    coded = ", as compressed video" if recipe["degradation"] == "stream" else ""
+    return [
+        f"{recipe['name']}{taught}",
+        moved(stage),
+        f"{recipe['batch']} of {recipe['patch']}x{recipe['patch']}",
+        f"{recipe['rate']:g}",
+        f"{data['images']} of {', '.join(data['folders'])}{coded}",
+    ]

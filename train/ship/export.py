@@ -28,7 +28,9 @@ from train.measure.evaluate import Enlarge, Method, evaluate
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
 from train.ship import provenance
-from train.ship.cards import LICENCE, cards
+from train.ship.about import LICENCE, good_for
+from train.ship.cards import cards
+from train.ship.crops import draw
 from train.ship.deploy import deploy
 from train.ship.naming import network_and_purpose
 
@@ -160,12 +162,14 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         "multadds_720p": multadds(deployed, scale),
         **_narrower(deployed, target.model),
         "training": summary(path, training),
+        "good_for": good_for(target.model),
         "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
         "video": video_scores(enlarge, scale, net.colour, target.clips),
         "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        entry["crops"] = write_crops(path, enlarge, target.model, scale, net.colour)
         write_file(path, model)  # only now: until its entry is there, vsr would call it damaged
         provenance.enter(path.parent, path.name, entry["sha256"], training)
         _enter(target.engines, target.model, f"x{scale}", entry)
@@ -209,12 +213,36 @@ def video_scores(
     return found
 
 
+def write_crops(
+    path: Path, enlarge: Enlarge, model: str, scale: int, colour: str
+) -> dict[str, Any]:
+    """Draw what the model card shows beside the network's file; its place, for the manifest."""
+    compressed = bool(network_and_purpose(model)[1])
+    file = path.with_suffix(".jpg")
+    write_file(file, draw(enlarge, model, scale, colour, compressed))
+    how = "film through x264 at crf 28" if compressed else "frames of film"
+    return {"file": f"{path.parent.name}/{file.name}", "from": how}
+
+
 def _enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
     content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
     if (engines / "manifest.json").exists():
         content = read_manifest(engines)
+    if known := _known_time(content["models"], entry):
+        entry["ms"] = known
     content["models"].setdefault(name, {})[key] = entry
     write_manifest(engines, content)
+
+
+def _known_time(models: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """What a network of the same layers takes: weights change no time."""
+    same = ("colour", "parameters", "multadds_720p", "receptive_field_radius")
+    for scales in models.values():
+        for other in scales.values():
+            if "ms" in other and all(other[key] == entry[key] for key in same):
+                known: dict[str, Any] = other["ms"]
+                return known
+    return {}
 
 
 def read_manifest(engines: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from train.ship.provenance import Stage
 
 log = logging.getLogger(__name__)
 TRIAL_STEPS: Final = 20
-_TRIAL_PATCH: Final = 24
+_TRIAL_PATCH: Final = 16
 _OPTIONS: Final = ("rate", "batch", "patch", "init", "seed")
 """Settings of a recipe that are options of `fit`."""
 _FILES: Final = ("--vgg", "--lpips", "--teacher")

@@ -1,0 +1,116 @@
+"""The page of the model cards: a table of all, and cards that say what readers must know."""
+
+from typing import Any
+
+from train.fit.recipe import Recipe, find_recipe, recipe_record
+from train.ship.about import USES, differences, good_for, notes, steps, teachers
+from train.ship.cards import cards
+from train.ship.provenance import Chain, completed
+
+CARN_M = "d48a759a84509351facb6b7c6d5bd6edec98b98519b8c464ee4ab44d2ba964ff"
+
+
+def _stage(recipe: Recipe, **changes: Any) -> dict[str, Any]:
+    made = {
+        "network": "dcscn", "scales": [2], "recipe": recipe_record(recipe), "step": recipe.steps,
+        "data": {"folders": ["yang91"], "images": 91}, "precision": "32-true", "command": "",
+        "commit": "0123456789ab",
+    }  # fmt: skip
+    return completed({**made, **changes})
+
+
+def _chain(*stages: dict[str, Any], sha256: str = "a") -> Chain:
+    return Chain(sha256=sha256, stages=tuple((f"s{n}", stage) for n, stage in enumerate(stages)))
+
+
+def _entry(**changes: Any) -> dict[str, Any]:
+    score = {"psnr": 37.5, "ssim": 0.95, "n": 5}
+    return {
+        "file": "dcscn/x2.onnx", "sha256": "a", "licence": "Apache-2.0", "parameters": 1_234_567,
+        "multadds_720p": 36_500_000_000, "psnr": {"set5": score}, "video": {}, **changes,
+    }  # fmt: skip
+
+
+def test_every_model_is_for_something() -> None:
+    models = ("carn-m", "pcarn-m-l1", "dcscn-stream", "dcscn-sharp", "pcarn-m", "csrcnn")
+    found = [good_for(model) for model in models]
+    assert found == [
+        "film, clean", "film, clean", "compressed stream", "compressed stream, sharp",
+        "clean, sharp", "large factor",
+    ]  # fmt: skip
+    assert set(found) == set(USES)
+
+
+def test_the_table_comes_first_by_purpose_then_by_work() -> None:
+    light = {**_entry(file="c-dcscn/x2.onnx"), "multadds_720p": 6_000_000_000}
+    models = {
+        "dcscn-stream": {"x2": _entry(file="dcscn/x2.stream.onnx")},
+        "dcscn": {"x2": _entry(ms={"ms": 41.2, "size": "320x180", "machine": "a CPU"})},
+        "c-dcscn": {"x2": light},
+    }
+    page = cards(models, {})
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| [")]
+    assert rows == [f" [{n}](#{n}) " for n in ("c-dcscn", "dcscn", "dcscn-stream")]
+    assert "| [dcscn](#dcscn) | x2 | 41.2 | 37.50 |  |  | film, clean |" in page
+    assert "ms here: one 320x180 picture on a CPU" in page
+    assert page.index("| [c-dcscn]") < page.index("## c-dcscn")
+
+
+def test_a_training_is_held_against_its_paper() -> None:
+    """DCSCN, section 4.1: batches of 20, L2, dropout that keeps 0.8."""
+    chain = _chain(_stage(find_recipe("dcscn", "ours").resized(900)))
+    assert steps("dcscn", chain) == (
+        "900 steps of 32 patches (its authors: at most 1,000,000 of "
+        f"{find_recipe('dcscn', 'paper').batch})"
+    )
+    said = differences("dcscn", chain)
+    for words in ("loss L1, not L2", "no dropout", "weights averaged over steps"):
+        assert words in said
+    assert differences("dcscn", _chain(_stage(find_recipe("dcscn", "paper")))) == ""
+    assert differences("mine", chain) == ""
+
+
+def test_what_a_command_does_not_repeat_is_said_in_words() -> None:
+    plain = _stage(Recipe(steps=9))
+    stages = {
+        "first": {**plain, "note": "On a laptop.", "commit": ""},
+        "second": {**plain, "commit": "0123456789ab+"},
+        "third": plain,
+    }
+    assert notes(stages) == [
+        "`first`: On a laptop.",
+        "The code's commit is not recorded for `first`: it ran from a copy of the code without a "
+        "history.",
+        "`second` ran with changes that were not committed (`+` after the commit).",
+    ]
+
+
+def test_the_training_table_says_what_was_stopped_and_moved() -> None:
+    first = _stage(Recipe(steps=3000), step=1446)
+    second = _stage(Recipe(steps=11000, degradation="stream"), moved=[[6425, 15000]])
+    page = cards({"dcscn": {"x2": _entry()}}, {"dcscn/x2.onnx": _chain(first, second)})
+    assert "| s0 | - | ours | 1,446 of 3,000 | 32 of 32x32 | 0.002 | 91 of yang91 | x2 |" in page
+    assert "| s1 | s0 | ours | 11,000 (15,000 planned until step 6,425) |" in page
+    assert "| 91 of yang91, as compressed video | x2 |" in page
+
+
+def test_a_teacher_is_named_with_its_licence() -> None:
+    teacher = {"file": "carn_m.pth", "network": "carn-m", "sha256": CARN_M}
+    chain = _chain({**_stage(Recipe(steps=9)), "teacher": teacher})
+    words = "Taught by the public CARN-M weights (nmhkahn/CARN-pytorch, MIT), `carn_m.pth`"
+    assert teachers(chain) == [words]
+    page = cards({"dcscn": {"x2": _entry()}}, {"dcscn/x2.onnx": chain})
+    assert f"licence Apache-2.0. {words}." in page
+    assert "| ours, taught by carn_m.pth | 9 |" in page
+    other = {**teacher, "sha256": "0" * 64, "file": "x4.onnx"}
+    assert teachers(_chain({**_stage(Recipe(steps=9)), "teacher": other})) == [
+        "Taught by `x4.onnx`"
+    ]
+
+
+def test_int8_says_its_time_and_its_change() -> None:
+    ms = {"ms": 9.5, "size": "320x180", "machine": "a CPU"}
+    int8 = {"psnr": {"set5": {"psnr": 37.46, "ssim": 0.95}}, "ms": ms}
+    page = cards({"dcscn": {"x2": _entry(int8=int8, ms={**ms, "ms": 20.0})}}, {})
+    assert "| 20 (int8 9.5) |" in page
+    assert "| set5 -0.040 |" in page

@@ -1,0 +1,142 @@
+"""What the model cards say of a network that no measurement tells: paper, form, purpose."""
+
+from typing import Any, Final
+
+from train.errors import TrainError
+from train.fit.recipe import Recipe, find_recipe, recipe_from
+from train.ship.naming import network_and_purpose
+from train.ship.provenance import Chain, Stage
+
+LICENCE: Final = "Apache-2.0"
+"""Of weights that this project trained."""
+
+_DCSCN = (
+    "Yamanaka, Kuwashima, Kurita, *Fast and Accurate Image Super Resolution by Deep CNN with Skip "
+    "Connection and Network in Network*, 2017"
+)
+_CARN = (
+    "Ahn, Kang, Sohn, *Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual "
+    "Network*, ECCV 2018"
+)
+_PCARN = (
+    "Ahn, Kang, Sohn, *Efficient Deep Neural Network for Photo-realistic Image Super-Resolution*, "
+    "2019 (arXiv:1903.02240)"
+)
+PAPERS: Final = {
+    "carn": _CARN,
+    "carn-nl": f"{_CARN}; without local cascading",
+    "carn-ng": f"{_CARN}; without global cascading",
+    "carn-baseline": f"{_CARN}; without cascading",
+    "carn-m": f"{_CARN}; the mobile form",
+    "pcarn": f"{_PCARN}; after its adversarial training",
+    "pcarn-l1": f"{_PCARN}; before its adversarial training",
+    "pcarn-m": f"{_PCARN}; the mobile form after its adversarial training",
+    "pcarn-m-l1": f"{_PCARN}; the mobile form before its adversarial training",
+    "dcscn": _DCSCN,
+    "c-dcscn": f"{_DCSCN}; the compact form of its Table 1",
+    "csrcnn": "Zhang, Shao, Liang, Gao, Shen, *Large Factor Image Super-Resolution with Cascaded "
+    "Convolutional Neural Networks*, IEEE Transactions on Multimedia 2020",
+}
+_WEIGHTS: Final = {
+    "d48a759a84509351facb6b7c6d5bd6edec98b98519b8c464ee4ab44d2ba964ff": "the public CARN-M weights "
+    "(nmhkahn/CARN-pytorch, MIT)",
+}
+"""Known files of others, by SHA-256."""
+
+USES: Final = ("film, clean", "compressed stream", "compressed stream, sharp", "clean, sharp",
+               "large factor")  # fmt: skip
+"""What networks are for, in the order of the page."""
+
+
+def good_for(model: str) -> str:
+    """What a model is for, one of USES."""
+    network, purpose = network_and_purpose(model)
+    if purpose:
+        return "compressed stream" if purpose == "stream" else f"compressed stream, {purpose}"
+    if network == "csrcnn":
+        return "large factor"
+    return "clean, sharp" if network in {"pcarn", "pcarn-m"} else "film, clean"
+
+
+def teachers(chain: Chain) -> list[str]:
+    """Whose pictures the network learned to make, a sentence each."""
+    found: dict[str, None] = {}
+    for _, stage in chain.stages:
+        if teacher := stage.get("teacher"):
+            file = f"`{teacher['file']}`"
+            whose = _WEIGHTS.get(teacher["sha256"])
+            found[f"Taught by {f'{whose}, {file}' if whose else file}"] = None
+    return list(found)
+
+
+def steps(model: str, chain: Chain) -> str:
+    """How long the network was trained, and how long its authors trained theirs."""
+    ours = [stage for _, stage in chain.stages if "recipe" in stage]
+    batches = sorted({stage["recipe"]["batch"] for stage in ours})
+    size = " to ".join(map(str, (batches[0], batches[-1])[: len(batches)])) if batches else ""
+    words = f"{sum(stage['step'] for stage in ours):,} steps of {size} patches"
+    if (paper := _paper(model)) is None:
+        return words
+    most = "at most " if paper.schedule == "plateau" else ""
+    return f"{words} (its authors: {most}{paper.steps:,} of {paper.batch})"
+
+
+def differences(model: str, chain: Chain) -> str:
+    """What else of the training is not as in the paper, a list in words; empty for nothing."""
+    ours = [stage for _, stage in chain.stages if "recipe" in stage]
+    paper = _paper(model)
+    return "; ".join(_settings(paper, ours)) if paper and ours else ""
+
+
+def _paper(model: str) -> Recipe | None:
+    try:
+        return find_recipe(network_and_purpose(model)[0], "paper")
+    except TrainError:
+        return None
+
+
+def _settings(paper: Recipe, stages: list[Stage]) -> list[str]:
+    recipes = [recipe_from(stage["recipe"], "") for stage in stages]
+    losses = list(dict.fromkeys(kind for recipe in recipes for _, kind in recipe.loss))
+    theirs = list(dict.fromkeys(kind for _, kind in paper.loss))
+    found = []
+    if losses != theirs:
+        found.append(f"loss {_losses(losses)}, not {_losses(theirs)}")
+    last = recipes[-1]
+    if last.schedule != paper.schedule and last.schedule == "cosine":
+        found.append("rate on a half cosine, not halved in steps")
+    if last.ema and not paper.ema:
+        found.append("weights averaged over steps")
+    if paper.network.get("keep", 1.0) < 1 and last.network.get("keep", 1.0) == 1:
+        found.append("no dropout")
+    return found
+
+
+def _losses(kinds: list[str]) -> str:
+    return ", then ".join(kind.upper() if kind in {"l1", "l2"} else f"`{kind}`" for kind in kinds)
+
+
+def notes(stages: dict[str, Stage]) -> list[str]:
+    """What a reader of the table of trainings must know besides, a sentence each."""
+    found = [f"`{name}`: {stage['note']}" for name, stage in stages.items() if stage.get("note")]
+    without = [f"`{name}`" for name, stage in stages.items() if stage.get("commit") == ""]
+    if without:
+        ran = "it" if len(without) == 1 else "they"
+        found.append(
+            f"The code's commit is not recorded for {', '.join(without)}: "
+            f"{ran} ran from a copy of the code without a history."
+        )
+    changed = [f"`{name}`" for name, s in stages.items() if s.get("commit", "").endswith("+")]
+    if changed:
+        found.append(
+            f"{', '.join(changed)} ran with changes that were not committed (`+` after the commit)."
+        )
+    return found
+
+
+def moved(stage: dict[str, Any]) -> str:
+    """Steps of a stage as the table says them."""
+    steps, planned = stage["step"], stage["recipe"]["steps"]
+    words = f"{steps:,}" + (f" of {planned:,}" if steps < planned else "")
+    ends = [f"{end:,} planned until step {at:,}" for at, end in stage["moved"]]
+    return words + (f" ({'; '.join(ends)})" if ends else "")

@@ -1,0 +1,100 @@
+"""The pictures of the model cards: the same crops by bicubic, by a network, and the truth.
+
+The scenes are frames of openly licensed film, halved so that the coding noise of the clip is gone,
+and lie beside this file; benchmark images may be measured on, but not shipped.
+"""
+
+import io
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import av
+import numpy as np
+from PIL import Image
+
+from train.data.degrade import Stream, streamed
+from train.data.images import Pixels, to_input
+from train.data.resize import downscale
+from train.errors import TrainError
+from train.measure.evaluate import Enlarge, bicubic_method, picture
+from train.measure.sheet import SheetRow, draw_sheet
+
+FOLDER: Final = Path(__file__).parent / "scenes"
+SIDE: Final = 264
+"""Pixels of a scene's side: a multiple of all scales."""
+CREDIT: Final = "Big Buck Bunny, (c) Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
+_SHOWN: Final = 96
+"""Pixels of the side of a crop, of which every one is shown as 2x2."""
+_QUALITY: Final = 85
+_CRF: Final = 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A square of SIDE pixels out of a halved frame."""
+
+    name: str
+    second: float
+    left: int
+    top: int
+
+
+SCENES: Final = (
+    Scene(name="leaves", second=12.0, left=250, top=96),
+    Scene(name="bird", second=20.0, left=160, top=30),
+)
+
+
+def cut(clip: Path, scene: Scene) -> Pixels:
+    """The scene out of the film's clip, uint8 RGB [SIDE, SIDE, 3]."""
+    with av.open(str(clip)) as container:
+        for frame in container.decode(video=0):
+            if frame.time is not None and frame.time >= scene.second:
+                small = downscale(frame.to_ndarray(format="rgb24").astype(np.uint8), 2)
+                return small[scene.top :, scene.left :][:SIDE, :SIDE]
+    raise TrainError(f"{clip} ends before second {scene.second:g}")
+
+
+@cache
+def truth(scene: Scene) -> Pixels:
+    """The scene as it lies beside this file."""
+    with Image.open(FOLDER / f"{scene.name}.png") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def pair(scene: Scene, scale: int, compressed: bool) -> tuple[Pixels, Pixels]:
+    """(LR, HR) of a scene; compressed, a frame of it as film that moves, from x264 at crf 28."""
+    hr = truth(scene)
+    if not compressed:
+        return downscale(hr, scale), hr
+    side = SIDE // scale - 6  # room to move
+    settings = Stream(
+        window=side - side % 2, least=16, kept=1, still=0, speed=2, soft=0, blurred=0, noisy=0,
+        hevc=0, live=0, crf=(_CRF, _CRF), presets=(("veryfast", 1.0),),
+    )  # fmt: skip
+    return streamed(hr, scale, np.random.default_rng(1), settings)[0]
+
+
+def draw(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool) -> bytes:
+    """The sheet of a network as JPEG: a line a scene, columns bicubic, network, truth."""
+    rows = []
+    for scene in SCENES:
+        lr, hr = pair(scene, scale, compressed)
+        bicubic = bicubic_method(scale)
+        made = {
+            "bicubic": _enlarged(bicubic.enlarge, lr, bicubic.colour),
+            f"{model} x{scale}": _enlarged(enlarge, lr, colour),
+        }
+        rows.append(SheetRow(name=scene.name, truth=hr, made=made))
+    buffer = io.BytesIO()
+    sheet = draw_sheet(rows, crop=_SHOWN)
+    # every pixel is 2x2: chroma at half the size loses nothing
+    sheet.save(buffer, "JPEG", quality=_QUALITY, subsampling=2, optimize=True)
+    return buffer.getvalue()
+
+
+def _enlarged(enlarge: Enlarge, lr: Pixels, colour: str) -> Pixels:
+    out = enlarge(np.moveaxis(to_input(lr, colour), -1, 0)[None])
+    return picture(out[0], lr, colour)

@@ -1,0 +1,44 @@
+"""`python -m train cards`: the model cards and their pictures, again from the files there are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from train.errors import TrainError
+from train.measure.shipped import openvino_enlarge
+from train.ship.about import good_for
+from train.ship.export import read_manifest, write_crops, write_manifest
+
+
+def renew(engines: Path) -> Iterator[Path]:
+    """Draw every network's crops, say what each is for, and write manifest and page again.
+
+    Raises TrainError for a network's file that cannot be read, a damaged or foreign manifest.
+    """
+    content = read_manifest(engines)
+    for model, scales in content["models"].items():
+        for key, entry in scales.items():
+            path, scale = engines / entry["file"], int(key.removeprefix("x"))
+            try:
+                enlarge = openvino_enlarge(path.read_bytes())
+                entry["crops"] = write_crops(path, enlarge, model, scale, entry["colour"])
+            except OSError as exc:
+                raise TrainError(f"cannot draw crops of {path}: {exc.strerror}") from exc
+            entry["good_for"] = good_for(model)
+            yield engines / entry["crops"]["file"]
+    write_manifest(engines, content)
+    yield engines / "README.md"
+
+
+@click.command()
+@click.option(
+    "--engines",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("engines"),
+    show_default=True,
+)
+def cards(engines: Path) -> None:
+    """Write the model cards of ENGINES and their pictures again."""
+    for path in renew(engines):
+        click.echo(path)
