@@ -216,6 +216,16 @@ def test_the_oldest_picture_and_the_oldest_sound_make_room() -> None:
     assert box.waiting == 0
 
 
+def test_every_picture_and_sound_that_makes_room_is_counted() -> None:
+    box = Mailbox(frames=3, sounds=2)
+    for k in range(1500):
+        box.put(_frame(k))
+        box.put(_heard(k))
+    assert len(box.dropped) + box.unnamed == 1500 - 3
+    assert len(box.dropped) == 1000  # named one by one
+    assert box.sounds_dropped == 1500 - 2
+
+
 def test_an_empty_mailbox_is_waited_at_no_longer_than_asked() -> None:
     box = Mailbox(frames=3)
     began = time.monotonic()

@@ -12,13 +12,12 @@ import pytest
 import vsr
 from tests.rtmp import free_port
 from tests.streams import Marked, make_marked, number_of
+from vsr.live.output.delivery import Delivery
 from vsr.live.output.encode import Publisher
 from vsr.live.output.output import Output
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
-from vsr.live.status.board import StatusBoard
 from vsr.media.encoder import EncoderSettings
-from vsr.media.frame import Frame
 
 
 @pytest.mark.parametrize("options", [{}, {"tune": "film", "rc-lookahead": "8"}])
@@ -47,18 +46,13 @@ def test_rows_and_packets_go_together_where_b_frames_come_in_another_order(
 ) -> None:
     """By pts: by order, the packet of a P-frame would be entered for the B-frame before it."""
     sent: list[tuple[float, int]] = []
-    offer, add = Output.offer, StatusBoard.frame
+    offer = Output.offer
 
-    def offered(self: Output, packet: Any, kind: str) -> None:
-        sent.append((float(packet.pts * packet.time_base), -1))
-        offer(self, packet, kind)
-
-    def entered(self: StatusBoard, frame: Frame) -> None:
-        sent[-1] = (sent[-1][0], frame.index)
-        add(self, frame)
+    def offered(self: Output, packet: Any, kind: Any, delivery: Delivery) -> None:
+        sent.append((float(packet.pts * packet.time_base), delivery._frame.index))
+        offer(self, packet, kind, delivery)
 
     monkeypatch.setattr(Output, "offer", offered)
-    monkeypatch.setattr(StatusBoard, "frame", entered)
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))
     options = {"preset": "ultrafast", "tune": "film", "bf": "2", "b_strategy": "0"}
     encoder = EncoderSettings(options=options)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import operator
 import os
 import signal
@@ -10,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from tests.programs import needs_nginx
@@ -30,12 +32,15 @@ from tests.rtmp import (
     wait_for,
 )
 from vsr.errors import UsageError
+from vsr.live.output.delivery import Delivery
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
 from vsr.live.output.session import Queue, Record, Session
 from vsr.live.settings import OutputSettings
 from vsr.media import location
+from vsr.media.frame import Frame, Stamps, now
 from vsr.media.location import masked
+from vsr.report.ledger import STAGES, stage_ms
 
 QUICK = OutputSettings(stall_s=1.5, retry_s=0.1, retry_max_s=0.4)
 ALL = OutputSettings(fresh_s=60, queue_s=60)
@@ -44,15 +49,30 @@ SECRETS = ("k3y-of-stream", "pa55word", "t0ken")
 
 
 class Events:
-    """What an output told."""
+    """What became of an output's sessions."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
         self.words: list[str] = []
 
-    def __call__(self, kind: str, words: str) -> None:
-        self.kinds.append(kind)
-        self.words.append(words)
+
+class Watched(Output):
+    """An output that tells of the beginning and end of each session."""
+
+    events: Events
+
+    def _opened(self) -> None:
+        kind = "reconnected" if self.was_open else "connected"
+        super()._opened()
+        self.events.kinds.append(kind)
+        self.events.words.append("")
+
+    def _lost(self, why: str) -> None:
+        again = self._is_lost
+        super()._lost(why)
+        if not again:
+            self.events.kinds.append("lost")
+            self.events.words.append(why)
 
 
 def _output(
@@ -60,7 +80,9 @@ def _output(
 ) -> tuple[Output, Events]:
     events = Events()
     streams = OutputStreams(video=programme.video, audio=programme.audio)
-    return Output(url, streams, settings, events), events
+    output = Watched(url, streams, settings)
+    output.events = events
+    return output, events
 
 
 def _opened(output: Output, seconds: float = 10) -> None:
@@ -488,21 +510,83 @@ def test_a_key_in_foreign_words_is_told_to_nobody(
     assert SECRETS[0] not in f"{events.words} {output.facts()} {caplog.text}"
 
 
-def test_a_listener_that_fails_stops_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    programme = Programme()
+def _frame(index: int, event: str = "") -> Frame:
+    at = now()
+    stamps = Stamps(read=at, decoded=at, infer_start=at, infer_end=at, encode_start=at, encoded=at)
+    empty = np.empty((0, 0), np.uint8)
+    return Frame(
+        planes=(empty, empty, empty), index=index, pts=index, time_base=Fraction(1, FPS),
+        duration=1, stamps=stamps, event=event,
+    )  # fmt: skip
 
-    def fail(*_: Any) -> None:
-        raise RuntimeError("no matter")
 
-    streams = OutputStreams(video=programme.video, audio=None)
-    output = Output(str(tmp_path / "out.ts"), streams, QUICK, fail)
+def test_a_picture_is_done_when_its_slowest_output_has_sent_it() -> None:
+    done: list[Frame] = []
+    for first, second, sent in ((3.0, 5.0, 5.0), (None, 4.0, 4.0), (4.0, None, 4.0)):
+        frame = _frame(0)
+        delivery = Delivery(frame, 2, done.append)
+        for at in (first, second):
+            assert frame not in done
+            delivery.dropped() if at is None else delivery.sent(at)
+        assert done.pop() is frame
+        assert frame.stamps.sent == sent
+    nobody = Delivery(frame := _frame(1), 1, done.append)
+    nobody.dropped()
+    assert math.isnan(frame.stamps.sent)
+    row = dict(zip(STAGES, stage_ms(frame), strict=True))
+    assert math.isnan(row["mux"])
+    assert math.isnan(row["total"])
+    assert row["decode"] == 0
+
+
+def test_what_waits_for_a_slow_output_is_in_its_times_and_in_the_total(tmp_path: Path) -> None:
+    """A pipe whose reader comes late: viewers wait for it, whatever the encoder did meanwhile."""
+    programme, late = Programme(), 0.7
+    pipe, done = tmp_path / "out.ts", list[Frame]()
+    os.mkfifo(pipe)
+    output, _ = _output(str(pipe), programme, ALL)
     output.start()
-    _opened(output)
-    output.close()
-    assert "telling of 'connected' failed" in caplog.text
-    assert output.state.last_error == ""
+    wait_for(lambda: output.pid, 10, "no process")
+    for k in range(10):
+        for packet, kind in programme.next():
+            if kind == "audio":
+                output.offer(packet, kind)
+            else:
+                frame = _frame(k, "repeated" if k == 9 else "")
+                output.offer(packet, kind, Delivery(frame, 1, done.append))
+    offered = now()
+    time.sleep(late)
+    with pipe.open("rb") as reader:
+        wait_for(lambda: len(done) == 10, 10, "not sent")
+        output.close()
+        assert len(reader.read()) > 1000
+    assert [frame.index for frame in done] == list(range(10))
+    assert all(frame.stamps.sent > offered + late for frame in done)
+    assert all(stage_ms(frame)[-1] > 1000 * late for frame in done)
+    facts = output.facts()
+    assert facts["queue_ms"]["max"] > 1000 * late
+    assert facts["send_ms"]["max"] < 1000 * late
+    assert (facts["pictures"], facts["pictures_dropped"]) == (9, 0)  # one was shown again
+
+
+def test_pictures_that_an_output_never_sends_are_its_own(tmp_path: Path) -> None:
+    programme, done = Programme(), list[Frame]()
+    urls = (f"rtmp://127.0.0.1:{free_port()}/live/a", str(tmp_path / "out.ts"))
+    outputs = [_output(url, programme, ALL)[0] for url in urls]
+    for output in outputs:
+        output.start()
+    _opened(outputs[1])
+    for k in range(FPS):
+        for packet, kind in programme.next():
+            delivery = Delivery(_frame(k), 2, done.append) if kind == "video" else None
+            for output in outputs:
+                output.offer(packet, kind, delivery)
+    close_outputs(outputs, 3)
+    assert len(done) == FPS
+    assert not any(math.isnan(frame.stamps.sent) for frame in done)  # one had them
+    counts = [(o.state.pictures, o.state.pictures_dropped) for o in outputs]
+    assert counts == [(0, FPS), (FPS, 0)]
+    assert outputs[0].facts()["queue_ms"] == {}
 
 
 def test_what_cannot_be_published_to_is_refused() -> None:

@@ -217,6 +217,8 @@ def test_a_stalled_source_is_noticed_and_a_jam_leaves_no_delay_behind(tmp_path: 
     _assert_forward(viewer)
     live = relay.report["live"]
     assert live["skipped"] > FPS / 2
+    assert "pictures came in a burst after a pause" in relay.said
+    assert "even bicubic is late" not in relay.said
     assert live["sessions"] == 2
     shown = viewer.shown()
     delays = [s.arrived - at for s, (_, at) in zip(viewer.of("video"), shown, strict=True)]

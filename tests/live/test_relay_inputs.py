@@ -137,9 +137,13 @@ def test_an_output_that_answers_noise_holds_no_other_back(tmp_path: Path) -> Non
         urls = [f"rtmp://127.0.0.1:{p.port}/live/k3y" for p in (noise, silent)]
         with RelayProcess(tmp_path, str(clip), *urls, str(target)) as relay:
             relay.process.wait(START)
-    assert relay.process.returncode == 0, relay.said
+    assert relay.process.returncode == 3, relay.said  # the worst output decides
     assert "k3y" not in relay.said
+    assert relay.said.count(f"{2 * FPS} pictures were not sent, 0 were") == 2
     noisy, quiet, good = relay.report["live"]["outputs"]
+    assert (noisy["pictures_dropped"], quiet["pictures_dropped"]) == (2 * FPS, 2 * FPS)
+    assert (good["pictures"], good["pictures_dropped"]) == (2 * FPS, 0)
+    assert relay.report["frames"]["out"] == 2 * FPS
     assert noisy["last_error"]
     assert noisy["packets"] == quiet["packets"] == 0
     assert good["dropped"] == 0

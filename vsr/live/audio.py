@@ -41,6 +41,8 @@ class Sound:
         """Describes the output's sound."""
         self.until = 0.0
         """Time at which what was sent so far ends."""
+        self.dropped = 0
+        """Packets that were not sent because their time had passed, or that cannot be decoded."""
         self._silence = _silent_packet(self.context)
         self._step = Fraction(1, self.context.rate)
         self._frame_s = self.context.frame_size / self.context.rate
@@ -69,6 +71,7 @@ class Sound:
             assert ready.time_base is not None
             at = float(ready.pts * ready.time_base)
             if at + self._frame_s / 2 <= self.until or at < 0:
+                self.dropped += 1
                 continue  # a step back: what was said already is not said again
             self.until = at + self._frame_s
             yield ready
@@ -99,7 +102,10 @@ class Sound:
                 late = 0 if frame.pts is None else frame.pts - packet.pts
                 if self._fits(round((time + late * packet.time_base) * self.context.rate)):
                     yield from self._resampled(frame)
+                else:
+                    self.dropped += 1
         except (av.error.FFmpegError, ValueError) as exc:
+            self.dropped += 1
             log.debug("a packet of sound is skipped: %s", reason(exc))
 
     def _fits(self, place: int) -> bool:

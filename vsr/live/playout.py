@@ -68,6 +68,8 @@ class Playout:
         self._away = False
         self._heard_at = 0.0
         self._sessions, self._repeated, self._dropped = 1, 0, 0
+        self._unheard = 0
+        """Packets of sound whose time cannot be."""
         self._shifts: list[float | None] = [None, None]
         self._say(first.notes)
         self._began = now()
@@ -98,7 +100,7 @@ class Playout:
                     return
                 self._lost(item)
             while self._mailbox.dropped:
-                self._drop(self._mailbox.dropped.popleft())
+                self._drop(self._mailbox.dropped.popleft(), "more pictures come than can wait")
             if now() >= self._due:
                 self._fill()
 
@@ -107,7 +109,7 @@ class Playout:
         if self._last is None and arrived < self._began:
             return  # it waited for the engines: live begins with what comes now
         if self._clock.skips(arrived):
-            self._drop(frame)
+            self._drop(frame, "pictures came in a burst after a pause: what is too old is left out")
             self._due = now() + _FILL_AFTER  # there is a picture: it is only too old
             return
         if self._publisher.tail is not None:
@@ -116,7 +118,7 @@ class Playout:
             self._learn_costs()
         rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
         if rung == DROP:
-            self._drop(frame)
+            self._drop(frame, "even bicubic is late: pictures are dropped")
             return
         self._change_to(self._ladder.rung)
         began = now()
@@ -163,18 +165,19 @@ class Playout:
             )
             self._rung = rung
 
-    def _drop(self, frame: Frame) -> None:
-        """Even bicubic would have been late, or what stood in for it has had its time."""
+    def _drop(self, frame: Frame, why: str) -> None:
+        """Leave a picture out, and say why."""
         if self._last is None and frame.stamps.read < self._began:
             return
         self._dropped += 1
-        self._log.trouble("even bicubic is late: pictures are dropped")
+        self._log.trouble(why)
         frame.event = "dropped"
         self._publisher.note(self._numbered(frame, self._clock.last))
 
     def _hear(self, heard: Heard) -> None:
         time = self._clock.sound(heard.time)
         if self._sound is None or time is None:
+            self._unheard += self._sound is not None and self._last is not None
             return
         self._shifts[1] = time - heard.time
         for packet in self._sound.send(heard.packet, time):
@@ -256,8 +259,11 @@ class Playout:
         self._publisher.close()
         report = self._report
         report.seconds = now() - self._began
-        report.frames_out = self._publisher.shown
-        report.lost += self._dropped
+        report.frames_in += self._mailbox.unnamed
+        report.frames_out = self._publisher.sent
+        report.lost += self._dropped + self._mailbox.unnamed
+        report.packets_refused = self._mailbox.sounds_dropped
+        report.unsent = max(state["pictures_dropped"] for state in self._publisher.states())
 
     def check_published(self) -> None:
         """Raises OutputError when everything was in vain."""
@@ -274,7 +280,10 @@ class Playout:
             "rung_changes": self._ladder.changes,
             "sessions": self._sessions,
             "repeated": self._repeated,
-            "dropped": self._dropped,
+            "dropped": self._dropped + self._mailbox.unnamed,
+            "sound_dropped": self._mailbox.sounds_dropped
+            + self._unheard
+            + (self._sound.dropped if self._sound else 0),
             "skipped": repairs.skipped,
             "jumps": repairs.jumps,
             "nudged": repairs.nudged,

@@ -153,6 +153,12 @@ class Relay:
                 "%d pictures did not go out, %d were damaged",
                 max(report.lost, report.frames_in - report.frames_out), report.concealed,
             )  # fmt: skip
+            for output in report.live["outputs"]:
+                if output["pictures_dropped"]:
+                    self._words.warning(
+                        "%s: %d pictures were not sent, %d were", output["name"],
+                        output["pictures_dropped"], output["pictures"],
+                    )  # fmt: skip
         self._ledger.close()
 
 

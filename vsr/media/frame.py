@@ -88,6 +88,8 @@ class Stamps:
     """Its own packet came out of the encoder (encoder delay included)."""
     muxed: float = 0.0
     """The muxer had taken that packet."""
+    sent: float = 0.0
+    """Live: the slowest output had written that packet; NaN: none did. 0 for files."""
 
 
 @dataclass(slots=True)

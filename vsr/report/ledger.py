@@ -28,7 +28,8 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
 
     `wait` is the time in the two hand-overs, with what the decoder stood still because they were
     full; `encode` includes the encoder's delay; `total` runs from the packet's reading to its own
-    encoded packet's arrival at the muxer. A dropped frame has no times (NaN).
+    encoded packet's arrival at the muxer. Of a relay, `mux` and `total` run until the slowest
+    output has written the packet. A dropped frame has no times (NaN).
     """
     s = frame.stamps
     if frame.event == "dropped":
@@ -39,8 +40,8 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
         wait,
         s.infer_end - s.infer_start,
         s.encoded - s.encode_start,
-        s.muxed - s.encoded,
-        s.encoded - s.read,
+        (s.sent or s.muxed) - s.encoded,
+        (s.sent or s.encoded) - s.read,
     )
     return tuple(1000 * t for t in seconds)
 

@@ -28,6 +28,8 @@ class Report:
     lost: int = 0
     concealed: int = 0
     packets_refused: int = 0
+    unsent: int = 0
+    """Pictures that the worst of a relay's outputs did not send."""
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
@@ -44,7 +46,7 @@ class Report:
     def degraded(self) -> bool:
         """Whether anything of the input is missing or damaged in the output."""
         missing = self.frames_in - self.frames_out
-        return bool(self.lost or self.concealed or self.packets_refused or missing)
+        return any((self.lost, self.concealed, self.packets_refused, self.unsent, missing))
 
     @property
     def exit_code(self) -> int:

@@ -16,8 +16,8 @@ from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
 
-_TOLD: Final = 1000
-"""Pictures that had to make room which are named one by one."""
+_NAMED: Final = 1000
+"""Pictures that had to make room which are named one by one; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,12 @@ class Mailbox:
         self._most = {Frame: frames, Heard: sounds}
         self._waiting = {Frame: 0, Heard: 0}
         self._arrived = threading.Condition()
-        self.dropped: deque[Frame] = deque(maxlen=_TOLD)
+        self.dropped: deque[Frame] = deque()
         """Pictures that had to make room, without their planes; the caller takes them out."""
+        self.unnamed = 0
+        """Pictures that had to make room and are not among them, for there were too many."""
+        self.sounds_dropped = 0
+        """Packets of sound that had to make room."""
 
     @property
     def waiting(self) -> int:
@@ -93,8 +97,12 @@ class Mailbox:
         oldest = self._items[place]
         del self._items[place]
         self._waiting[kind] -= 1
-        if isinstance(oldest, Frame):
+        if not isinstance(oldest, Frame):
+            self.sounds_dropped += 1
+        elif len(self.dropped) < _NAMED:
             self.dropped.append(oldest.bare())
+        else:
+            self.unnamed += 1
 
     def take(self, timeout: float) -> Item | None:
         """The oldest item, None when none comes in time (s)."""

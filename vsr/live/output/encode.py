@@ -1,6 +1,7 @@
 """Encodes a relay's pictures once, and offers every packet to every output."""
 
 import logging
+import math
 import queue
 import threading
 from collections import deque
@@ -14,6 +15,7 @@ import av
 from av.video.frame import PictureType
 
 from vsr.errors import OutputError, UsageError, reason
+from vsr.live.output.delivery import Delivery
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
 from vsr.media.encoder import (
@@ -85,8 +87,10 @@ class Publisher:
         self._on_frame, self._stopped = on_frame, stopped
         self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
         self._encoding = PacketMatcher[_Shown]()
-        self.shown = 0
-        """Pictures of the source whose packets were offered."""
+        self._settled: deque[Frame] = deque()
+        """Frames whose packets every output has sent or dropped."""
+        self.sent = 0
+        """Pictures of the source that at least one output has sent."""
         self.tail: float | None = None
         """What lay between the newest picture's enlargement and its packet (s)."""
         self.failed: Exception | None = None
@@ -132,6 +136,7 @@ class Publisher:
             log.warning("the encoder hangs: what waits for it is left out")
         self._thread.join(_DRAIN_S)
         close_outputs(self._outputs, _CLOSE_S)
+        self._report_settled()
 
     def _put(self, item: _Shown | Frame | Packet) -> None:
         while self._thread.is_alive():
@@ -147,6 +152,7 @@ class Publisher:
     def _run(self) -> None:
         try:
             while (item := self._items.get()) is not None:
+                self._report_settled()
                 if isinstance(item, _Shown):
                     self._encode(item)
                 elif isinstance(item, Frame):
@@ -190,20 +196,27 @@ class Publisher:
         self._encoder = self._new_encoder()
 
     def _send(self, packet: Packet) -> None:
-        """Offer a packet to the outputs, and report its picture to `on_frame`."""
+        """Offer a packet to the outputs, which tell what becomes of it."""
         item, encoded = self._encoding.take(packet), now()
-        if item is not None and packet.is_keyframe:
-            self._last_key = item.time
-        for output in self._outputs:
-            output.offer(packet, "video")
         if item is None:
+            for output in self._outputs:
+                output.offer(packet, "video")
             return
+        self._last_key = item.time if packet.is_keyframe else self._last_key
         frame = item.frame
-        frame.stamps.encoded, frame.stamps.muxed = encoded, now()
+        frame.stamps.encoded = frame.stamps.muxed = encoded
+        delivery = Delivery(frame.bare(), len(self._outputs), self._settled.append)
+        for output in self._outputs:
+            output.offer(packet, "video", delivery)
         if frame.event != "repeated":
-            self.shown += 1
-            self.tail = frame.stamps.muxed - frame.stamps.infer_end
-        self._on_frame(frame)
+            self.tail = now() - frame.stamps.infer_end
+
+    def _report_settled(self) -> None:
+        """Report frames to `on_frame` of which it is known when they were sent."""
+        while self._settled:
+            frame = self._settled.popleft()
+            self.sent += frame.event != "repeated" and not math.isnan(frame.stamps.sent)
+            self._on_frame(frame)
 
 
 def _live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.VideoCodecContext:

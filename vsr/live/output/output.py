@@ -12,23 +12,25 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from vsr.errors import reason
 from vsr.live.common import Backoff
+from vsr.live.output.delivery import Delivery
 from vsr.live.output.plan import OutputStreams, plan
 from vsr.live.output.process import AUDIO, RECORD, VIDEO
 from vsr.live.output.session import Queue, Record, Session
 from vsr.live.settings import OutputSettings
+from vsr.media.frame import now
 from vsr.media.location import local, masked, shown
 from vsr.media.timestamps import Packet
+from vsr.report.histogram import Histogram
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["video", "audio"]
-Event = Literal["connected", "lost", "reconnected"]
 State = Literal["connecting", "open", "retrying", "closed"]
 
 _INDEX: Final[dict[Kind, int]] = {"video": VIDEO, "audio": AUDIO}
@@ -52,6 +54,9 @@ class OutputState:
     bytes: int = 0
     dropped: int = 0
     """Not sent; with those that a killed process may have sent since it last told."""
+    pictures: int = 0
+    """Pictures of the source that were sent."""
+    pictures_dropped: int = 0
     queued: int = 0
     """Waiting or under way."""
     queued_s: float = 0.0
@@ -64,8 +69,7 @@ class OutputState:
 class Output:
     """One URL that is published to.
 
-    `offer` is for one thread, everything else for any. `on_event` is called in the output's own
-    thread, once for each change, with the reason where one is lost; it must not wait.
+    `offer` is for one thread, everything else for any.
     """
 
     def __init__(
@@ -73,15 +77,17 @@ class Output:
         url: str,
         streams: OutputStreams,
         settings: OutputSettings | None = None,
-        on_event: Callable[[Event, str], None] | None = None,
     ) -> None:
         """Raises UsageError for a URL that cannot be published to."""
         self.name = shown(url)
         self._url, self._settings = url, settings or OutputSettings()
-        self._on_event = on_event
         self._lock = threading.Lock()
         waiting = self._settings
-        self._queue = Queue(waiting.queue_s, waiting.queue_bytes, waiting.fresh_s)
+        self._queue = Queue(waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._dropped)
+        self._pictures = [0, 0]
+        """Of the source, sent and dropped."""
+        self._times = {"queue_ms": Histogram(), "send_ms": Histogram()}
+        """What a picture's packet waited for the muxer, and how long writing it took."""
         self._state = OutputState()
         self._session = Session(plan(url, streams, waiting), waiting.stall_s)
         self._was_open = self._is_lost = False
@@ -93,8 +99,11 @@ class Output:
         """Begin to connect; returns at once."""
         self._thread.start()
 
-    def offer(self, packet: Packet, kind: Kind) -> None:
-        """Queue a copy of a packet with its times; never waits, drops what cannot be sent."""
+    def offer(self, packet: Packet, kind: Kind, delivery: Delivery | None = None) -> None:
+        """Queue a copy of a packet with its times; never waits, drops what cannot be sent.
+
+        `delivery` is told what became of it.
+        """
         if packet.pts is None or packet.dts is None:  # an encoder's or demuxer's end
             return
         base = packet.time_base
@@ -109,10 +118,29 @@ class Output:
             packet.size,
         )
         begins = kind == "video" and packet.is_keyframe
-        record = Record(b"".join((head, memoryview(packet))), begins, float(packet.dts * base))
+        data, time_s = b"".join((head, memoryview(packet))), float(packet.dts * base)
+        record = Record(data, begins, time_s, now(), delivery)
         with self._lock:
             if self._deadline is None:
                 self._queue.put(record)
+            else:
+                self._dropped(record)
+
+    def _dropped(self, record: Record) -> None:
+        """Count a packet that is not sent; under the lock."""
+        if record.delivery is not None:
+            self._pictures[1] += record.delivery.counts
+            record.delivery.dropped()
+
+    def _sent(self, record: Record, begin: float, end: float) -> None:
+        """Count a packet that was written, with the times (s, `now`) of its writing."""
+        if record.delivery is None:
+            return
+        with self._lock:
+            self._pictures[0] += record.delivery.counts
+            self._times["queue_ms"].add(1000 * (begin - record.offered))
+            self._times["send_ms"].add(1000 * (end - begin))
+        record.delivery.sent(end)
 
     @property
     def wants_key(self) -> bool:
@@ -142,11 +170,15 @@ class Output:
                 queued=len(queue) + session.under_way,
                 queued_s=queue.seconds,
                 queued_bytes=queue.bytes,
+                pictures=self._pictures[0],
+                pictures_dropped=self._pictures[1],
             )
 
     def facts(self) -> dict[str, Any]:
-        """Its name without secrets, and its state."""
-        return {"name": self.name, **asdict(self.state)}
+        """Its name without secrets, its state, and how long packets of pictures took (ms)."""
+        facts = {"name": self.name, **asdict(self.state)}
+        with self._lock:
+            return facts | {name: times.summary() for name, times in self._times.items()}
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Send what waits within that time, and end; returns about then at the latest."""
@@ -203,10 +235,10 @@ class Output:
         if session.wants(len(self._queue)):
             poll.register(session.stdin, select.POLLOUT)
         poll.poll(_LOOK_MS)
-        session.listen()
+        session.listen(self._sent)
         session.feed(self._take)
 
-    def _take(self) -> bytes | None:
+    def _take(self) -> Record | None:
         with self._lock:
             return self._queue.take()
 
@@ -228,6 +260,8 @@ class Output:
         session.stop()  # not under the lock, which `offer` takes
         with self._lock:
             self._queue.hold()
+            for record in session.lost():
+                self._dropped(record)
             self._state = replace(
                 self._state,
                 packets=self._state.packets + session.packets,
@@ -246,12 +280,11 @@ class Output:
             if self._was_open:
                 self._state = replace(self._state, reconnects=self._state.reconnects + 1)
         self._change("open")
-        event: Event = "reconnected" if self._was_open else "connected"
+        event = "reconnected" if self._was_open else "connected"
         self._was_open, self._is_lost = True, False
         file = self._session.file
         what = event if file in ("", local(self._url)) else f"{event}, writing {file}"
         log.info("%s: %s", self.name, what)
-        self._tell(event, "")
 
     def _lost(self, why: str) -> None:
         self._change("retrying", why)
@@ -260,21 +293,13 @@ class Output:
             return
         self._is_lost = True
         log.warning("%s: %s; trying again", self.name, why)
-        self._tell("lost", why)
-
-    def _tell(self, event: Event, words: str) -> None:
-        if self._on_event is None:
-            return
-        try:
-            self._on_event(event, words)
-        except Exception:  # a listener's fault must not end the publishing
-            log.exception("%s: telling of '%s' failed", self.name, event)
 
     def _change(self, state: State, error: str | None = None) -> None:
         with self._lock:
             last = self._state.last_error if error is None else error
-            now = self._state.since if state == self._state.state else time.monotonic()
-            self._state = replace(self._state, state=state, since=now, last_error=last)
+            same = state == self._state.state
+            since = self._state.since if same else time.monotonic()
+            self._state = replace(self._state, state=state, since=since, last_error=last)
 
 
 def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:

@@ -2,12 +2,13 @@
 
 FFmpeg's connecting, header and trailer may block for minutes, and PyAV holds the interpreter's lock
 in them. `vsr.live.child` runs this file as a script, not as a module: it needs PyAV alone, and
-importing `vsr` would take four times as long. Its standard input brings a line of JSON
-(the plan: the URL with its stream key is seen by no one else), then packets as `RECORD` and
-payload, until it ends; after a refusal it waits for the plan again. Its standard output takes lines
-of JSON: `{"connecting": true}`, then `{"refused": "..."}` or `{"open": true}`, `{"packets": N,
-"bytes": N}` again and again, and `{"error": "..."}`. The words are FFmpeg's own, which may hold the
-stream key: the parent masks them.
+importing `vsr` would take longer. Its standard input brings a line of JSON (the plan: the URL with
+its stream key is seen by no one else), then packets as `RECORD` and payload, until it ends; after a
+refusal it waits for the plan again. Its standard output takes JSON lines: `{"connecting": true}`,
+then `{"refused": "..."}` or `{"open": true}`, `{"packets": N, "bytes": N, "sent": [[BEGIN, END]]}`
+again and again, and `{"error": "..."}`. `sent` holds, for every packet since the last line, when
+the muxer got it and when it was written (s, `time.perf_counter`, which all processes share). The
+words are FFmpeg's own, which may hold the stream key: the parent masks them.
 """
 
 import io
@@ -20,7 +21,9 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, BinaryIO, Final, NoReturn
 
@@ -34,6 +37,7 @@ AUDIO: Final = 1
 """Places of the streams in the plan, and their numbers in `RECORD`."""
 
 _REPORTS: Final = 1
+_REPORT_S: Final = 0.2
 _CLOCK: Final = Fraction(1, 90_000)
 _UNSENT: Final = 64 * 1024
 """Bytes that the system may hold back unsent: what waits should wait where it is counted."""
@@ -46,6 +50,7 @@ class Copier:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.packets = self.bytes = 0
+        self._sent: deque[tuple[float, float]] = deque()
         self.url = _unused(plan["url"]) if plan["file"] else plan["url"]
         self._output = av.open(
             self.url, "w", format=plan["format"], container_options=plan["options"]
@@ -86,10 +91,19 @@ class Copier:
         packet.dts = max(dts, self._last.get(stream.index, dts - 1) + 1)
         packet.pts = max(pts, packet.dts)
         self._last[stream.index] = packet.dts
-        size = packet.size
+        size, begin = packet.size, time.perf_counter()
         self._output.mux_one(packet)
+        self._sent.append((round(begin, 6), round(time.perf_counter(), 6)))
         self.packets += 1
         self.bytes += size
+
+    def facts(self) -> dict[str, Any]:
+        """What was written so far, and the times of the packets since the last call."""
+        packets, sent = self.packets, []
+        with suppress(IndexError):
+            while True:
+                sent.append(self._sent.popleft())
+        return {"packets": packets, "bytes": self.bytes, "sent": sent}
 
 
 def _unused(path: str) -> str:
@@ -165,9 +179,9 @@ def _publish(copier: Copier, plan: dict[str, Any]) -> NoReturn:
         copier.copy(sys.stdin.buffer)
         copier.close()
     except _FAULTS as exc:
-        _say(packets=copier.packets, bytes=copier.bytes)
+        _say(**copier.facts())
         _fail(exc)
-    _say(packets=copier.packets, bytes=copier.bytes)
+    _say(**copier.facts())
     os._exit(0)
 
 
@@ -216,8 +230,8 @@ def _bound(connection: socket.socket, stall: float) -> None:
 
 def _report(copier: Copier, stall: float) -> None:
     while True:
-        _say(packets=copier.packets, bytes=copier.bytes)
-        time.sleep(min(1.0, stall / 4))
+        _say(**copier.facts())
+        time.sleep(min(_REPORT_S, stall / 4))
 
 
 def _say(**facts: object) -> None:

@@ -5,12 +5,13 @@ import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import IO, Final
 
 from vsr.live.child import start_child
 from vsr.live.output import process
+from vsr.live.output.delivery import Delivery
 
 _READ: Final = 65536
 _START_S: Final = 10.0
@@ -18,7 +19,7 @@ _START_S: Final = 10.0
 _NOTHING: Final = memoryview(b"")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """A packet ready for the pipe."""
 
@@ -27,6 +28,10 @@ class Record:
     """A key frame of the video, which a session can begin with."""
     time: float
     """Decoding time in s."""
+    offered: float = 0.0
+    """When it was queued (s, `now`)."""
+    delivery: Delivery | None = None
+    """Of a packet of video: who is told what becomes of it."""
 
 
 class Queue:
@@ -36,9 +41,17 @@ class Queue:
     behind by so much and no more: then all is dropped till the next key frame.
     """
 
-    def __init__(self, seconds: float, size: int, fresh: float) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        size: int,
+        fresh: float,
+        on_drop: Callable[[Record], None] = lambda _: None,
+    ) -> None:
         """At most that much stream time and that many bytes wait, and at most `fresh` seconds for
-        a session to begin with, since its viewers see all later by that."""
+        a session to begin with, since its viewers see all later by that. `on_drop` is called with
+        every packet that is dropped."""
+        self._on_drop = on_drop
         self._most_seconds, self._most_bytes, self._fresh = seconds, size, fresh
         self._records: deque[Record] = deque()
         self._flows = self._begun = False
@@ -63,6 +76,7 @@ class Queue:
         self._begun = self._begun or record.begins
         if not self._begun:
             self.dropped += 1
+            self._on_drop(record)
             return
         self._records.append(record)
         self.bytes += len(record.data)
@@ -72,13 +86,13 @@ class Queue:
             self.clear()
             self._begun, self.overflown = False, True
 
-    def take(self) -> bytes | None:
+    def take(self) -> Record | None:
         """The oldest packet; None: there is none."""
         if not self._records:
             return None
-        data = self._records.popleft().data
-        self.bytes -= len(data)
-        return data
+        record = self._records.popleft()
+        self.bytes -= len(record.data)
+        return record
 
     def flow(self) -> None:
         """A session begins to take."""
@@ -105,7 +119,9 @@ class Queue:
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
-            self.take()
+            record = self.take()
+            assert record is not None
+            self._on_drop(record)
         self.dropped += count
 
 
@@ -131,6 +147,7 @@ class Session:
         self._moved = time.monotonic()
         self._refused = self.is_open = self.ended = False
         self.taken = self.packets = self.bytes = 0
+        self._records: deque[Record] = deque()
 
     def begin(self) -> None:
         """Try to connect. Raises OSError where no process can be had."""
@@ -185,7 +202,7 @@ class Session:
         """Whether there is something to write, with so many packets in the queue."""
         return bool(self._rest) or (waiting > 0 and self.is_open and not self.stdin.closed)
 
-    def feed(self, take: Callable[[], bytes | None]) -> None:
+    def feed(self, take: Callable[[], Record | None]) -> None:
         """Write until the pipe is full or nothing is left; packets once it is open only."""
         while self._rest or self._fetch(take):
             try:
@@ -198,28 +215,34 @@ class Session:
                 return
             self._rest = self._rest[written:]
 
-    def _fetch(self, take: Callable[[], bytes | None]) -> bool:
-        data = take() if self.is_open and not self.stdin.closed else None
-        if data is not None:
-            self._rest = memoryview(data)
+    def _fetch(self, take: Callable[[], Record | None]) -> bool:
+        record = take() if self.is_open and not self.stdin.closed else None
+        if record is not None:
+            self._rest = memoryview(record.data)
+            self._records.append(replace(record, data=b""))
             self.taken += 1
-        return data is not None
+        return record is not None
 
     def finish(self) -> None:
         """Nothing more will come: it writes the trailer and ends."""
         self.stdin.close()
 
-    def listen(self) -> None:
-        """Read what the process tells."""
+    def lost(self) -> Iterable[Record]:
+        """Packets that it was given and has not told of."""
+        return self._records
+
+    def listen(self, on_sent: Callable[[Record, float, float], None]) -> None:
+        """Read what the process tells; `on_sent` is called with every packet that was written, and
+        the times (s, `now`) at which the muxer got it and had written it."""
         data = self.stdout.read(_READ)
         if data is None:
             return
         self.ended = not data
         *lines, self._text = (self._text + data).split(b"\n")
         for line in lines:
-            self._hear(line.decode(errors="replace"))
+            self._hear(line.decode(errors="replace"), on_sent)
 
-    def _hear(self, line: str) -> None:
+    def _hear(self, line: str, on_sent: Callable[[Record, float, float], None]) -> None:
         try:
             facts = dict(json.loads(line))
         except (TypeError, ValueError):  # Python's own words on a crash
@@ -227,6 +250,8 @@ class Session:
             return
         if facts.get("packets") != self.packets:
             self._moved = time.monotonic()
+        for begin, end in facts.get("sent", ()):
+            on_sent(self._records.popleft(), begin, end)
         self._is_up = True
         self._refused = "refused" in facts
         self.is_open = self.is_open or "open" in facts

@@ -98,7 +98,7 @@ class StatusBoard:
             if kind == _DROPPED:
                 self._counts.dropped += 1
                 return
-            self._newest = at
+            self._newest = self._newest if math.isnan(row.ms[-1]) else at
             if kind == _REPEATED:
                 self._counts.repeated += 1
             else:

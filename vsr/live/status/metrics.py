@@ -118,6 +118,11 @@ def _outputs(s: Snapshot) -> Iterator[Metric]:
         "packets": ("Packets written to the network.", [o.packets for o in s.outputs]),
         "bytes": ("Bytes written to the network.", [o.bytes for o in s.outputs]),
         "dropped_packets": ("Packets not sent.", [o.dropped for o in s.outputs]),
+        "pictures": ("Pictures of the source sent.", [o.pictures for o in s.outputs]),
+        "dropped_pictures": (
+            "Pictures of the source not sent.",
+            [o.pictures_dropped for o in s.outputs],
+        ),
     }
     for name, (words, numbers) in gauges.items():
         gauge = GaugeMetricFamily(f"vsr_relay_output_{name}", words, labels=_OUTPUT)

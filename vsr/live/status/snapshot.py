@@ -5,7 +5,7 @@ No clock, no lock, no thread; `status_board` makes them.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from vsr.media.colour import Colour
@@ -34,11 +34,18 @@ class OutputStatus:
     queued_s: float
     queued_bytes: int
     last_error: str
+    pictures: int = 0
+    """Pictures of the source that were sent."""
+    pictures_dropped: int = 0
+    queue_ms: Mapping[str, float] = field(default_factory=dict)
+    """Mean, p50, p95, p99, max of what pictures' packets waited for the muxer."""
+    send_ms: Mapping[str, float] = field(default_factory=dict)
+    """The same of how long writing them took."""
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "OutputStatus":
         """From a mapping with `since` (s, `time.monotonic`); other entries are left out."""
-        given = {f.name: facts[f.name] for f in fields(cls) if f.name != "since_s"}
+        given = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
         return cls(since_s=time.monotonic() - facts["since"], **given)
 
 

@@ -1,0 +1,38 @@
+"""What became of a picture's packet at every output."""
+
+import math
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from vsr.media.frame import Frame
+
+
+class Delivery:
+    """Waits until every output has sent or dropped a picture's packet. Thread-safe."""
+
+    def __init__(self, frame: Frame, outputs: int, on_done: Callable[[Frame], None]) -> None:
+        """`on_done` is called once, in the thread of the last output, and must not wait."""
+        self._frame, self._left, self._on_done = frame, outputs, on_done
+        self._lock = threading.Lock()
+        self.counts = frame.event != "repeated"
+        """Whether it is a picture of the source, and not one shown again."""
+        frame.stamps.sent = math.nan
+
+    def sent(self, at: float) -> None:
+        """An output has written the packet to the network or file at that time (s, `now`)."""
+        self._settle(at)
+
+    def dropped(self) -> None:
+        """An output will never send the packet."""
+        self._settle(math.nan)
+
+    def _settle(self, at: float) -> None:
+        stamps = self._frame.stamps
+        with self._lock:
+            stamps.sent = float(np.fmax(stamps.sent, at))  # a number where there is one
+            self._left -= 1
+            done = self._left == 0
+        if done:
+            self._on_done(self._frame)
