@@ -34,7 +34,7 @@ from vsr.inference.cuda import load_cuda
 from vsr.inference.models import Model
 from vsr.inference.tensorrt import backend as tensorrt
 from vsr.inference.tensorrt.backend import TensorRtBackend, check_gpu
-from vsr.inference.tensorrt.builder import Builder, Gpu
+from vsr.inference.tensorrt.builder import Builder, Gpu, forms_of
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, load_library
 from vsr.inference.upscaler import Upscaler
@@ -194,22 +194,34 @@ a (float[N,3,H,W] lr) => (float[N,3,sH,sW] sr)
 """Each pixel as 2x2, colour by colour."""
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("faster", ["grouped", "dense"])
-def test_grouped_convolutions_are_kept_in_the_faster_form(
-    faster: str, backend: TensorRtBackend, host: Machine, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_grouped_convolutions_are_run_in_the_faster_form(
+    faster: str, ahead: bool, backend: TensorRtBackend, host: Machine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Also where both were built ahead of time: they are timed once, by the first that runs."""
+    caplog.set_level(logging.DEBUG)
     facts = NetworkFacts(scale=2, colour="rgb")
     network = onnx.parser.parse_model(GROUPED)
     graph = PlaneGraph(network=network, facts=facts, colour=COLOUR, label="grouped-x2")
     host.trt.slow = lambda model: 0.01 if (b"dense" in model) == (faster == "grouped") else 0.0
+    if ahead:
+        gpu, options = Gpu(name=host.cuda.name, target="sm86"), BuildOptions(sizes=Sizes.only(SIZE))
+        for form in forms_of(graph):
+            Builder(host.library).build(form, options, gpu)
     result = backend.compile(graph, SIZE).submit(noise(3)).result()
     assert max(int(np.abs(a.astype(int) - b).max()) for a, b in
                zip(result, right(graph, noise(3)), strict=True)) <= 1  # fmt: skip
-    (name,) = entries()
-    assert name.startswith("grouped-x2-dense-" if faster == "dense" else "grouped-x2-fp32-")
-    assert host.trt.builds == 2
+    slower = {e.path.name for e in EngineCache().entries() if e.facts.get("slower_on")}
+    (kept,) = set(entries()) - slower
+    assert kept.startswith("grouped-x2-dense-" if faster == "dense" else "grouped-x2-fp32-")
+    assert [e.facts["slower_on"] for e in EngineCache().entries() if e.path.name in slower] == [
+        [host.cuda.name]
+    ]
     backend.compile(graph, SIZE)
     assert host.trt.builds == 2
+    assert caplog.text.count(" ms") == 1, "timed once"
 
 
 def test_a_timing_cache_makes_the_next_build_quicker(

@@ -126,5 +126,6 @@ def _build(
     done = ahead.build(order, cache, on_step)
     if show:
         click.echo("\r\x1b[K", nl=False, err=True)
-    how = "cached" if done.cached else f"built in {done.seconds:.1f} s"
-    click.echo(f"{done.path}  {done.bytes / 1e6:.1f} MB, {how}")
+    for engine in done:
+        how = "cached" if engine.cached else f"built in {engine.seconds:.1f} s"
+        click.echo(f"{engine.path}  {engine.bytes / 1e6:.1f} MB, {how}")

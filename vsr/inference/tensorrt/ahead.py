@@ -18,6 +18,7 @@ from vsr.inference.tensorrt.builder import (
     Builder,
     Gpu,
     check_sizes,
+    forms_of,
     parse_size,
     rewritten,
 )
@@ -90,24 +91,37 @@ def sizes(only: str | None, bounds: tuple[str | None, str | None, str | None]) -
     return Sizes(least=least, best=best, most=most)
 
 
-def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> Done:
-    """Build, or find built. Raises VsrError."""
+def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> list[Done]:
+    """Build, or find built, every form of the network: `vsr run` takes the faster one.
+
+    With an `output`, the network as it is and nothing else. Raises VsrError.
+    """
     library = _library(order.runtime)
     graph = _graph(order)
     targets, gpu = _targets(order.targets, library)
     options = BuildOptions(sizes=order.sizes, batch=order.batch, targets=targets, fused=order.fused)
-    began = time.perf_counter()
-    engine = Builder(library, cache).build(graph, options, gpu, on_step)
+    forms = [graph] if order.fused or order.output else forms_of(graph)
+    done = []
+    for form in forms:
+        began = time.perf_counter()
+        engine = Builder(library, cache).build(form, options, gpu, on_step)
+        done.append(
+            Done(
+                path=order.output or engine.path, bytes=len(engine.plan), cached=engine.cached,
+                seconds=time.perf_counter() - began,
+            )
+        )  # fmt: skip
     if order.output:
-        try:
-            with written_whole(order.output) as part:
-                part.write_bytes(engine.plan)
-        except OSError as exc:
-            raise OutputError(f"cannot write {order.output}: {reason(exc)}") from exc
-    return Done(
-        path=order.output or engine.path, bytes=len(engine.plan), cached=engine.cached,
-        seconds=time.perf_counter() - began,
-    )  # fmt: skip
+        _write(order.output, engine.plan)
+    return done
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        with written_whole(path) as part:
+            part.write_bytes(data)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
 
 
 def write_graph(order: Order, path: Path) -> int:
@@ -117,11 +131,7 @@ def write_graph(order: Order, path: Path) -> int:
     """
     ready, _ = rewritten(_graph(order))
     data = ready.onnx(order.sizes.best if order.sizes.fixed else None, order.batch)
-    try:
-        with written_whole(path) as part:
-            part.write_bytes(data)
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
+    _write(path, data)
     return len(data)
 
 

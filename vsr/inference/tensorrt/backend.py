@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from vsr.errors import BackendError, PlanError, UsageError
 from vsr.inference.cuda import load_cuda
 from vsr.inference.openvino import OpenVinoBackend
-from vsr.inference.tensorrt.builder import Builder, Gpu
+from vsr.inference.tensorrt.builder import Builder, Engine, Gpu, forms_of
 from vsr.inference.tensorrt.engine import TensorRtEngine
 from vsr.inference.tensorrt.library import (
     RTX_TARGETS,
@@ -19,8 +18,6 @@ from vsr.inference.tensorrt.library import (
     load_library,
 )
 from vsr.network.graph import PlaneGraph
-from vsr.network.onnx_inputs import inlinable
-from vsr.network.rewrite.gpu import dense
 
 log = logging.getLogger(__name__)
 
@@ -58,19 +55,35 @@ class TensorRtBackend:
         # after a fault every call fails until the process ends: no engine is to be blamed for it,
         # nor minutes to be spent on one
         self._cuda.synchronize()
-        forms = _forms(graph)
+        forms = forms_of(graph)
         found = self._builder.find(forms, size, batch, self._gpu)
-        if found is not None:
-            try:
-                return self._start(found.plan, size)
-            except PlanError as exc:  # what else fails is the device's, and no engine's fault
-                log.warning("the cached engine does not load (%s): rebuilding it", exc)
-                found.path.unlink(missing_ok=True)  # or it would be found again
-        return self._start(self._build_fastest(forms, size, batch), size)
+        started = [(e, s) for e in found if (s := self._started(e, size)) is not None]
+        return self._fastest(started) if started else self._build_fastest(forms, size, batch)
 
     def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
         """See `vsr.inference.backend.Backend.is_built`."""
-        return self._builder.find(_forms(graph), size, batch, self._gpu) is not None
+        return bool(self._builder.find(forms_of(graph), size, batch, self._gpu))
+
+    def _started(self, engine: Engine, size: tuple[int, int]) -> TensorRtEngine | None:
+        """A cached engine, ready to run; None where it does not load, which removes it."""
+        try:
+            return self._start(engine.plan, size)
+        except PlanError as exc:  # what else fails is the device's, and no engine's fault
+            log.warning("the cached engine does not load (%s): rebuilding it", exc)
+            engine.path.unlink(missing_ok=True)  # or it would be found again
+            return None
+
+    def _fastest(self, started: Sequence[tuple[Engine, TensorRtEngine]]) -> TensorRtEngine:
+        """Time equal engines on this GPU, once: the slower ones are not looked at again."""
+        if len(started) == 1:
+            return started[0][1]
+        times = [running.milliseconds(_TIMED) for _, running in started]
+        log.debug("%s: %s ms", [engine.key.label for engine, _ in started], times)
+        best = times.index(min(times))
+        for index, (engine, _) in enumerate(started):
+            if index != best:
+                self._builder.mark_slower(engine, self._gpu)
+        return started[best][1]
 
     def _start(self, plan: bytes, size: tuple[int, int]) -> TensorRtEngine:
         wrong = self._library.why_invalid(plan)
@@ -82,34 +95,13 @@ class TensorRtBackend:
 
     def _build_fastest(
         self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int
-    ) -> bytes:
-        """Build every form, keep the one that this GPU computes fastest.
-
-        Grouped convolutions are a quarter of the work of dense ones and yet slower on some devices
-        (PCARN paper, section 5.3), so it is measured where the engine will run.
-        """
+    ) -> TensorRtEngine:
+        """Build every form, and take the one that this GPU computes fastest."""
         log.info("building the engine of %s for %dx%d; it is kept", forms[0].label, *size)
         targets = (self._gpu.target,) if self._library.rtx else ()
         options = BuildOptions(sizes=Sizes.only(size), batch=batch, targets=targets)
         built = [self._builder.build(form, options, self._gpu) for form in forms]
-        if len(built) == 1:
-            return built[0].plan
-        times = [self._start(engine.plan, size).milliseconds(_TIMED) for engine in built]
-        log.debug("%s: %s ms", [engine.key.label for engine in built], times)
-        best = built[times.index(min(times))]
-        for engine in built:
-            if engine is not best:
-                engine.path.unlink(missing_ok=True)  # so that the next start finds one only
-        return best.plan
-
-
-def _forms(graph: PlaneGraph) -> list[PlaneGraph]:
-    """The graph as it is and, with grouped convolutions, as dense ones: equal, one is faster."""
-    flat = inlinable(graph.network)
-    network = dense(flat)
-    if network is flat:
-        return [graph]
-    return [graph, replace(graph, network=network, label=f"{graph.label}-dense")]
+        return self._fastest([(engine, self._start(engine.plan, size)) for engine in built])
 
 
 def check_gpu(library: Library, gpu: Gpu, capability: tuple[int, int]) -> None:

@@ -17,13 +17,16 @@ from vsr.inference.tensorrt.cache import DamagedError, EngineCache, EngineKey, E
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, Step
 from vsr.media.whole_file import written_whole
 from vsr.network.graph import PlaneGraph
-from vsr.network.rewrite.gpu import for_tensorrt
+from vsr.network.onnx_inputs import inlinable
+from vsr.network.rewrite.gpu import dense, for_tensorrt
 
 log = logging.getLogger(__name__)
 
 DEFAULT_TARGETS: Final = ("sm75", "sm86", "sm89", "sm120")
 """GeForce RTX 20 to 50: what `vsr build-engine --runtime tensorrt-rtx` builds for unasked."""
 _BOUNDS: Final = (16, 16384)
+_SLOWER_ON: Final = "slower_on"
+"""Fact of an engine: names of the GPUs on which another form of its network is faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,19 @@ def rewritten(graph: PlaneGraph) -> tuple[PlaneGraph, tuple[str, ...]]:
     """The graph as TensorRT gets it, and what was changed, in words."""
     result = for_tensorrt(graph.network, graph.precision)
     return replace(graph, network=result.network), result.notes
+
+
+def forms_of(graph: PlaneGraph) -> list[PlaneGraph]:
+    """The graph as it is and, with grouped convolutions, as dense ones: equal, one is faster.
+
+    Grouped convolutions are a quarter of the work of dense ones and yet slower on some devices
+    (PCARN paper, section 5.3), so both are built, and timed where they run.
+    """
+    flat = inlinable(graph.network)
+    network = dense(flat)
+    if network is flat:
+        return [graph]
+    return [graph, replace(graph, network=network, label=f"{graph.label}-dense")]
 
 
 def label(graph: PlaneGraph) -> str:
@@ -127,33 +143,45 @@ class Builder:
 
     def find(
         self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int, gpu: Gpu
-    ) -> Engine | None:
-        """A cached engine that serves pictures of `size` on `gpu`: of that size, or of a range.
+    ) -> list[Engine]:
+        """Cached engines that serve pictures of `size` on `gpu`: at most one for each form.
 
-        So an engine built elsewhere for several GPUs, or for a range of sizes, is used. `forms` are
-        equal graphs, any of which will do.
+        An engine built elsewhere for several GPUs, or for a range of sizes, is used too. `forms`
+        are equal graphs; those whose engine is known to be the slower one on this GPU have none.
         """
         ready = [rewritten(form)[0] for form in forms]
-        hashes: dict[bool, set[str]] = {}
+        hashes: dict[bool, list[str]] = {}
+        found: dict[int, Engine] = {}
         # those of one size first, which are faster
         for entry in sorted(self.cache.entries(), key=lambda entry: entry.key.sizes.count("-")):
-            if not self._may_serve(entry.key, batch, gpu):
-                continue
-            try:
-                sizes = parse_sizes(entry.key.sizes)
-            except UsageError as exc:  # nobody but us writes it
-                log.warning("the cached engine %s is damaged (%s)", entry.path.name, exc)
-                continue
-            if not sizes.takes(size):
+            sizes = self._served(entry, batch, gpu)
+            if sizes is None or not sizes.takes(size):
                 continue
             if sizes.fixed not in hashes:
                 shape = size if sizes.fixed else None
-                hashes[sizes.fixed] = {_sha256(form.onnx(shape, batch)) for form in ready}
-            if entry.key.graph in hashes[sizes.fixed]:
-                plan = self._loaded(entry)
-                if plan is not None:
-                    return Engine(plan=plan, path=entry.path, cached=True, key=entry.key)
-        return None
+                hashes[sizes.fixed] = [_sha256(form.onnx(shape, batch)) for form in ready]
+            if entry.key.graph not in hashes[sizes.fixed]:
+                continue
+            form = hashes[sizes.fixed].index(entry.key.graph)
+            if form not in found and (plan := self._loaded(entry)) is not None:
+                found[form] = Engine(plan=plan, path=entry.path, cached=True, key=entry.key)
+        return [found[form] for form in sorted(found)]
+
+    def mark_slower(self, engine: Engine, gpu: Gpu) -> None:
+        """Remember that another form of the same network is faster on this GPU."""
+        self.cache.add_fact(engine.path, _SLOWER_ON, gpu.name)
+
+    def _served(self, entry: Entry, batch: int, gpu: Gpu) -> Sizes | None:
+        """The sizes of an engine that may serve this GPU; None for others."""
+        if not self._may_serve(entry.key, batch, gpu) or gpu.name in entry.facts.get(
+            _SLOWER_ON, ()
+        ):
+            return None
+        try:
+            return parse_sizes(entry.key.sizes)
+        except UsageError as exc:  # nobody but us writes it
+            log.warning("the cached engine %s is damaged (%s)", entry.path.name, exc)
+            return None
 
     def _loaded(self, entry: Entry) -> bytes | None:
         try:

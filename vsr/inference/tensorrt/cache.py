@@ -163,6 +163,16 @@ class EngineCache:
         with written_whole(path) as part:
             part.write_bytes(MAGIC + json.dumps(head).encode() + b"\n" + plan)
 
+    def add_fact(self, path: Path, name: str, value: str) -> None:
+        """Append a value to a list among an engine's facts; a damaged engine stays as it is."""
+        try:
+            with _alone(path):
+                entry = read_entry(path)
+                facts = {**entry.facts, name: [*entry.facts.get(name, ()), value]}
+                self._write(path, entry.key, self.load(entry), facts)
+        except (DamagedError, OSError) as exc:
+            log.debug("%s: %s", path.name, exc)
+
     def clear(self) -> tuple[int, int]:
         """Remove everything here; returns (engines, bytes) that went."""
         engines = size = 0
