@@ -157,6 +157,11 @@ class HostCuda:
         self.done: list[tuple[int, str]] = []
         """(stream, what) in the order in which it was done."""
 
+    @property
+    def target(self) -> str:
+        """As `vsr.inference.cuda.interface.Cuda` names it."""
+        return "sm{}{}".format(*self.compute_capability)
+
     def clock(self) -> float:
         """Seconds, with those that kernels are said to take."""
         return now() + self.later
