@@ -17,6 +17,8 @@ from vsr import __version__
 from vsr.cli.main import main
 from vsr.cli.progress import progress_json, progress_line, shower
 from vsr.files.job import Progress
+from vsr.files.settings import RunSettings
+from vsr.inference.models import WHY_DEFAULT
 
 FFMPEG_KEYS = ["frame", "fps", "out_time_us", "drop_frames", "dup_frames", "speed", "progress"]
 
@@ -79,6 +81,31 @@ def test_models_lists_every_network_and_scale() -> None:
     entries = {(e["model"], e["scale"]) for e in json.loads(data.output)}
     assert {("c-dcscn", 2), ("bicubic", 8)} <= entries
     assert all(model in text.output for model, _ in entries)
+
+
+def test_models_says_what_each_is_good_for_and_which_is_taken_and_why() -> None:
+    text = CliRunner().invoke(main, ["models"]).output
+    entries = json.loads(CliRunner().invoke(main, ["models", "--json"]).output)
+    uses = {e["model"]: e["good_for"] for e in entries}
+    assert uses["c-dcscn"] == "film, clean"
+    assert uses["c-dcscn-stream"] == "compressed stream"
+    for line in text.splitlines():
+        if words := line.split():
+            assert line.endswith(uses.get(words[0], ""))
+    [default] = {e["model"] for e in entries if e["default"]}
+    assert text.splitlines()[1].split()[0] == default == RunSettings().model
+    assert f"`vsr run` takes {default} by default:\n{WHY_DEFAULT}.\n" in text
+
+
+def test_models_come_as_it_is_said_the_default_first_then_by_work() -> None:
+    entries = json.loads(CliRunner().invoke(main, ["models", "--json"]).output)
+    least: dict[str, int] = {}
+    for e in entries:
+        work = e["multadds_720p"] or 10**15  # bicubic comes last
+        least[e["model"]] = min(work, least.get(e["model"], work))
+    default, *others = least
+    assert default == RunSettings().model
+    assert others == sorted(others, key=lambda name: (least[name], name))
 
 
 def test_doctor_finds_what_run_needs() -> None:

@@ -24,8 +24,10 @@ _HERE = Path(__file__).parents[1]
 ENGINES: Final = next(d for d in (_HERE / "engines", _HERE.parent / "engines") if d.is_dir())
 BICUBIC: Final = "bicubic"
 DEFAULT: Final = "c-dcscn-stream"
-"""The fastest network, so that a laptop's CPU holds real time on small video, with the weights that
-were trained on compressed video, which is what people have."""
+WHY_DEFAULT: Final = (
+    "the least work, so that a laptop holds real time on small video, and trained on compressed "
+    "video, which is what people have"
+)
 _BICUBIC_SCALES: Final = (2, 3, 4, 8)
 _UNKNOWN_RADIUS: Final = 32
 """Overlap of tiles for a network whose receptive field nobody declared."""
@@ -75,8 +77,10 @@ def manifest() -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """Every built-in model, best known first."""
-    return [*sorted(manifest()), BICUBIC]
+    """Every built-in model: the default, then from the least work to the most, then bicubic."""
+    known = manifest()
+    work = {name: min(e["multadds_720p"] for e in known[name].values()) for name in known}
+    return [*sorted(known, key=lambda name: (name != DEFAULT, work[name], name)), BICUBIC]
 
 
 def scales(name: str) -> list[int]:
@@ -88,12 +92,14 @@ def scales(name: str) -> list[int]:
 
 def catalogue() -> list[dict[str, Any]]:
     """Every built-in model and scale with its figures and its engines, for `vsr models`."""
-    plain = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y"}
+    plain = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y",
+             "good_for": "comparison"}  # fmt: skip
     engines = list(EngineCache().entries())
     return [
         {
             "model": name,
             "scale": scale,
+            "default": name == DEFAULT,
             **(plain if name == BICUBIC else manifest()[name][f"x{scale}"]),
             "engines": [
                 e.path.name for e in engines if e.key.label.startswith(f"{name}-x{scale}-")
@@ -105,16 +111,20 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def table() -> str:
-    """The catalogue for people."""
-    lines = [f"{'model':<14} {'scale':>5} {'params':>9} {'MultAdds':>9} {'Set5 dB':>8}  works on"]
+    """The catalogue for people, with what `vsr run` takes by itself and why."""
+    head = f"{'model':<14} {'scale':>5} {'params':>9} {'MultAdds':>9} {'Set5 dB':>8}  works on"
+    lines = [f"{head}  good for"]
     for e in catalogue():
         psnr = e["psnr"].get("set5", {}).get("psnr")
         lines.append(
             f"{e['model']:<14} {'x' + str(e['scale']):>5} {e['parameters']:>9,} "
             f"{e['multadds_720p'] / 1e9:>8.1f}G {'' if psnr is None else format(psnr, '.2f'):>8}  "
-            f"{'luma' if e['colour'] == 'y' else 'RGB'}"
+            f"{'luma' if e['colour'] == 'y' else 'RGB':<8}  {e.get('good_for', '')}"
         )
-    return "\n".join(lines)
+    order = "The default comes first, then from the least work to the most."
+    return "\n".join(
+        [*lines, "", f"`vsr run` takes {DEFAULT} by default:", f"{WHY_DEFAULT}.", order]
+    )
 
 
 def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") -> Model:
