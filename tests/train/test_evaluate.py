@@ -40,7 +40,7 @@ from train.measure.evaluate import (
 )
 from train.measure.metrics import luma
 from train.measure.niqe import Niqe, read_arrays
-from train.measure.papers import FIGURES, published
+from train.measure.papers import DATA_SETS, Figure, figures, published
 from train.measure.perceptual import Lpips, Perceptual, load_perceptual
 from train.measure.sheet import GAP, LINE, SheetRow, detailed_window, draw_sheet
 from train.measure.shipped import load_onnx
@@ -436,17 +436,37 @@ def test_a_torch_network_is_run_at_the_scale_asked_for() -> None:
 
 
 def test_papers_figures_are_in_a_sane_order() -> None:
-    for network, table in FIGURES.items():
-        for scale, sets in table.items():
-            for data_set, figure in sets.items():
-                floor = published("bicubic", data_set, scale)
-                if network != "bicubic" and figure.psnr and floor.psnr:
-                    assert floor.psnr + 1 < figure.psnr < floor.psnr + 5, (network, scale)
-                assert figure.ssim is None or 0.5 < figure.ssim < 1
+    for network, (data_set, scale), figure in figures():
+        floor = published("bicubic", data_set, scale)
+        # adversarial training gives PSNR away for looks: PCARN-M is 2.5 dB below its L1 form
+        gain = 0.5 if network in {"pcarn", "pcarn-m"} else 1
+        if network != "bicubic" and figure.psnr and floor.psnr:
+            assert floor.psnr + gain < figure.psnr < floor.psnr + 5, (network, scale)
+        assert figure.ssim is None or 0.5 < figure.ssim < 1
+        assert figure.lpips is None or 0 < figure.lpips < 1
+        assert figure.source
+
+
+def test_figures_fall_with_the_scale_and_the_size_of_the_network() -> None:
+    found = {(network, *where): figure for network, where, figure in figures()}
+    for (network, data_set, scale), figure in found.items():
+        next_scale = found.get((network, data_set, scale + 1), figure)
+        assert next_scale is figure or (next_scale.psnr or 0) < (figure.psnr or 99)
+        for small, large in (("carn-m", "carn"), ("c-dcscn", "dcscn"), ("pcarn-m", "pcarn-m-l1")):
+            larger = found.get((large, data_set, scale))
+            if network == small and larger and figure.psnr and larger.psnr:
+                assert figure.psnr < larger.psnr
+
+
+def test_carns_table_1_stands_beside_four_benchmarks() -> None:
+    rows = [published("carn", name, 2)[:2] for name in DATA_SETS]
+    assert rows == [(37.76, 0.9590), (33.52, 0.9166), (32.09, 0.8978), (31.92, 0.9256)]
+    assert published("carn-m", "urban100", 2).psnr == 31.23
+    assert published("carn-m", "set5", 3) == (33.99, None, None, "CARN, Table 1, CARN-M")
 
 
 def test_an_unknown_network_has_no_figure() -> None:
-    assert published("mine", "set5", 2) == published("carn", "holiday", 2) == (None, None, None)
+    assert published("mine", "set5", 2) == published("carn", "holiday", 2) == Figure()
     assert published("carn", "SET5", 2).psnr == 37.76
 
 
@@ -590,8 +610,37 @@ def test_a_set_is_found_by_name_and_stands_beside_its_paper(
     result = _run("--onnx", path, "--data", "set5")
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("| set5")]
-    assert rows[0].endswith("| 33.66 | 0.9299 |")
-    assert rows[1].endswith("| 37.53 |  |")
+    assert rows[0].endswith("| 33.66 | 0.9299 | bicubic, as VDSR and DRRN print it |")
+    assert rows[1].endswith("| 37.53 | 0.9583 | CARN, Table 1, CARN-M |")
+
+
+def test_a_benchmark_that_nobody_has_is_left_out_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "images/test").mkdir(parents=True)
+    _folder(tmp_path / "images/test/set5", 1)
+    monkeypatch.setenv("VSR_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = _saved(tmp_path / "carn-m/x2.onnx", _repeating())
+    result = _run("--onnx", path, "--data", "set5", "urban100")
+    assert result.exit_code == 0, result.output
+    assert "urban100" not in result.stdout
+    assert "left out: urban100" in caplog.text
+    assert "python -m train fetch urban100" in caplog.text
+    _assert_one_line(_run("--onnx", path, "--data", "urban100"), "urban100", "train fetch urban100")
+
+
+def test_a_set_that_fetch_got_is_found_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VSR_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    _folder(tmp_path / "data/urban100", 1)
+    path = _saved(tmp_path / "carn/x2.onnx", _repeating())
+    result = _run("--onnx", path, "--data", "urban100")
+    assert result.exit_code == 0, result.output
+    assert "| 31.92 | 0.9256 | CARN, Table 1, CARN |" in result.stdout
 
 
 def test_weights_add_their_columns_and_are_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from train.measure.evaluate import Method, Scoring, torch_enlarge
 from train.measure.perceptual import Perceptual, load_perceptual
 from train.measure.report import (
     feet,
-    find_folder,
+    find_folders,
     image_table,
     make_folder,
     score_images,
@@ -56,7 +56,7 @@ class ManyValues(click.Command):
     help="What runs the ONNX files.",
 )
 @click.option("--scale", type=int, multiple=True, help="Of the network's scales; default: all.")
-@click.option("--data", multiple=True, help="set5, set14, bsd100 (in $VSR_DATA) or a folder.")
+@click.option("--data", multiple=True, help="set5, set14, bsd100, urban100 or a folder.")
 @click.option("--grey-as-y", is_flag=True, help="Score grey files' values as Y, not as RGB.")
 @click.option(
     "--weights",
@@ -100,7 +100,7 @@ def evaluate(
         raise click.UsageError("name what to measure on: --data set5, or --video CLIP")
     if not model and not onnx:
         raise click.UsageError("name a network: --model CHECKPOINT or --onnx FILE")
-    folders = [find_folder(name) for name in data]
+    folders = find_folders(data)
     perceptual = load_perceptual(weights) if data or weights else Perceptual()
     lpips = perceptual.lpips if weights else None
     settings = VideoSettings(crfs=crf, preset=preset, frames=frames, lpips=lpips)

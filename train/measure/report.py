@@ -26,13 +26,15 @@ from train.measure.evaluate import (
     picture,
     score_pair,
 )
-from train.measure.papers import Figure, published
+from train.measure.papers import DATA_SETS, Figure, published
 from train.measure.sheet import SheetRow, write_sheet
 
 log = logging.getLogger(__name__)
 
 SHEET_ROWS = 6
 """Images shown of every data set."""
+FETCHED = Path("data")
+"""Where `train fetch` puts data sets unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +49,48 @@ class ImageRow:
     paper: Figure
 
 
+def find_folders(names: Sequence[str]) -> list[Path]:
+    """The folders of the data sets named; a benchmark that is not here is left out, with a word.
+
+    Raises TrainError for a name that is neither, and where nothing is left to measure on.
+    """
+    found: list[Path] = []
+    missing: list[_MissingSetError] = []
+    for name in names:
+        try:
+            found.append(find_folder(name))
+        except _MissingSetError as exc:
+            missing.append(exc)
+    if missing and not found:
+        raise missing[0]
+    for reason in missing:
+        log.warning("left out: %s", reason)
+    return found
+
+
+class _MissingSetError(TrainError):
+    """A benchmark of the papers that is not among the data here."""
+
+
 def find_folder(name: str) -> Path:
-    """A folder by its path, or a benchmark (set5, set14, bsd100) by its name under $VSR_DATA."""
+    """A folder by its path, or a benchmark by its name under $VSR_DATA or where `fetch` puts it."""
     if Path(name).is_dir():
         return Path(name)
     if Path(name).exists():
         raise TrainError(f"{name} is a file: --data takes a folder of images or a set's name")
     base = os.environ.get("VSR_DATA")
-    if not base:
-        raise TrainError(f"no folder {name}; for sets by name, set VSR_DATA to the data folder")
-    tests = Path(base) / "images/test"
-    if (tests / name).is_dir():
-        return tests / name
-    known = ", ".join(sorted(p.name for p in tests.glob("*") if p.is_dir())) or "none"
-    raise TrainError(f"no data set '{name}': in {tests} there are {known}; or give a folder")
+    places = [FETCHED, *([Path(base) / "images/test"] if base else [])]
+    for place in places:
+        if (place / name).is_dir():
+            return place / name
+    if name in DATA_SETS:
+        raise _MissingSetError(
+            f"{name} is neither in $VSR_DATA/images/test nor in {FETCHED}/: set VSR_DATA, or run "
+            f"`python -m train fetch {name}`"
+        )
+    known = sorted({p.name for place in places for p in place.glob("*") if p.is_dir()})
+    there = ", ".join(known) or "none"
+    raise TrainError(f"no data set or folder '{name}': there are {there}; or give a folder")
 
 
 def by_scale(methods: Iterable[Method]) -> list[tuple[int, list[Method]]]:
@@ -144,14 +174,14 @@ def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 def image_table(rows: Sequence[ImageRow]) -> str:
     """Markdown; columns that nothing was measured or published for are left out."""
     head = ["data", "scale", "method", "PSNR", "SSIM", "LPIPS", "NIQE"]
-    head += ["paper PSNR", "paper SSIM", "paper LPIPS"]
+    head += ["paper PSNR", "paper SSIM", "paper LPIPS", "published in"]
     body = []
     for row in rows:
         score, paper = row.score, row.paper
         numbers = [(score.psnr, 3), (score.ssim, 4), (score.lpips, 4), (score.niqe, 2)]
         numbers += [(paper.psnr, 2), (paper.ssim, 4), (paper.lpips, 4)]
         cells = [row.data, f"x{row.scale}", row.method]
-        body.append(cells + [_number(value, digits) for value, digits in numbers])
+        body.append([*cells, *(_number(*number) for number in numbers), paper.source])
     kept = [k for k in range(len(head)) if any(line[k] for line in body)]
     return _lines([head[k] for k in kept], [[line[k] for k in kept] for line in body])
 
