@@ -37,6 +37,7 @@ while kept:
 INTERRUPT = """
 import os, signal, time
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 try:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(10)
