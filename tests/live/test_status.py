@@ -525,6 +525,47 @@ def test_a_client_that_drips_is_cut(
     assert time.monotonic() - began < 2
 
 
+def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_http, "_LONGEST_S", 0.4)
+    much = status_http.Answer(bytes(32 << 20))  # more than the system's buffers of both ends
+    place = ("127.0.0.1", 0)
+    server = status_http.WebServer(socket.AF_INET, place, "localhost", lambda *_: much, {})
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        with closing(socket.create_connection(server.server_address[:2], 5)) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            wait_for(lambda: server._open, 5, "the request did not arrive")
+            wait_for(lambda: not server._open, 5, "the connection was kept")
+            received = 0
+            with suppress(ConnectionResetError):
+                while data := connection.recv(1 << 20):
+                    received += len(data)
+            assert received < len(much.body)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /" + b"a" * (1 << 16) + b" HTTP/1.0\r\n\r\n", 414),
+        (b"GET / HTTP/1.0\r\nA: " + b"a" * (1 << 16) + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.0\r\n" + b"A: a\r\n" * 101 + b"\r\n", 431),
+    ],
+    ids=["line", "header", "headers"],
+)
+def test_a_request_that_is_too_large_is_refused(
+    server: StatusServer, request_: bytes, status: int
+) -> None:
+    place = ("127.0.0.1", int(server.url.split(":")[2].strip("/")))
+    with closing(socket.create_connection(place, 5)) as connection:
+        connection.sendall(request_)
+        assert connection.recv(64).split(b" ")[1] == str(status).encode()
+
+
 def test_a_defect_is_told_to_the_client_and_harms_nobody(
     relay: Relay, server: StatusServer, capfd: pytest.CaptureFixture[str]
 ) -> None:

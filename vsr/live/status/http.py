@@ -1,8 +1,13 @@
-"""A web server that cannot harm the process it runs in, nor be used by strangers.
+"""An HTTP server with limits on hosts, clients, sizes and time, for use inside another program.
 
-It answers on daemon threads, few at a time and each for a short time, to GET and HEAD alone. On
-loopback it answers only to names of loopback, so that no web site reaches it through a browser
-(DNS rebinding). It writes nothing to stderr.
+Answers GET and HEAD on daemon threads. On loopback it answers only requests for a name of loopback,
+so that no web site reaches it through a browser (DNS rebinding). It writes nothing to stderr.
+
+http.server parses the requests: lines above 64 KiB and more than 100 headers are refused. waitress
+(3.0.2) in its place was tried and keeps no limit on time: its `channel_timeout` starts again with
+every byte. With a limit of 1 s, a client that sent a header byte by byte was still connected after
+12 s, one that did not read its answer after 6 s; and clients above `connection_limit` wait (3.8 s)
+where ours are told 503 at once. Both would have to be built on its internals.
 """
 
 import logging

@@ -1,7 +1,6 @@
-"""The little web server behind `vsr relay --status HOST:PORT`: a page, figures, health, pictures.
+"""The pages of `vsr relay --status HOST:PORT`: status, JSON, metrics, health, pictures.
 
-It may not harm the relay: it only reads, computes what is asked for and no more, and `status_http`
-bounds who may ask.
+It only reads from the relay and computes what a request asks for; `http` limits requests.
 """
 
 import json
