@@ -1,5 +1,6 @@
 """Opening an input that does not answer: a stop is heard at once, and said in the right words."""
 
+import http.server
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.clips import Clip, make_clip
+from tests.facts import contents
 from vsr.errors import InputError, InterruptedRunError
 from vsr.files.opening import opened
 
@@ -73,3 +75,49 @@ def test_an_input_that_can_be_opened_is(tmp_path: Path) -> None:
 def test_an_input_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         opened(str(tmp_path / "none.mp4"), threading.Event())
+
+
+class HalfFilm(http.server.BaseHTTPRequestHandler):
+    """Sends half of the file, tells so, and then nothing more."""
+
+    film = b""
+    sent = threading.Event()
+    over = threading.Event()
+
+    def do_GET(self) -> None:
+        """Headers of the whole, half of the body."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.film)))
+        self.end_headers()
+        self.wfile.write(self.film[: len(self.film) // 2])
+        self.sent.set()
+        self.over.wait(60)
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+def test_the_first_signal_ends_a_run_whose_input_stalls(tmp_path: Path) -> None:
+    """What has come so far is finished and playable, without waiting for FFmpeg's 30 s."""
+    clip = make_clip(tmp_path / "in.ts", Clip(size=(160, 120), frames=400, audio=()))
+    HalfFilm.film = clip.read_bytes()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HalfFilm) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/film.ts"
+        target = tmp_path / "out.mp4"
+        command = [sys.executable, "-m", "vsr", "run", url, str(target), "-m", "bicubic"]
+        command += ["--progress", "json"]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()  # frames come
+        assert HalfFilm.sent.wait(60)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, words = process.communicate(timeout=60)
+        took = time.monotonic() - began
+        HalfFilm.over.set()
+        server.shutdown()
+    assert process.returncode == 130, words
+    assert took < 15, "FFmpeg's own time limit is 30 s"
+    assert 1 <= contents(target).frames < 400

@@ -16,6 +16,7 @@ from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.media.frame import Frame, now
+from vsr.media.location import is_url
 from vsr.media.sink import Sink, check_target
 from vsr.media.source import Source
 from vsr.report.ledger import Row, check_report_path, write_report
@@ -110,7 +111,10 @@ class Job:
             report.ledger.add(Row.of(frame))
             self._advance(frame, source, len(report.ledger))
 
-        selected = Slice(source, settings.start_frame, settings.max_frames, self._stop)
+        selected = Slice(
+            source, settings.start_frame, settings.max_frames, self._stop,
+            may_hang=is_url(self._input),
+        )  # fmt: skip
         video = source.info.enlarged(upscaler.out_size)
         offset, end = self._window(source)
         with Sink(self._output, video, settings.encoder, source.passthrough(), offset, end) as sink:

@@ -24,6 +24,10 @@ _INTERLEAVE: Final = 1.0
 _EVER: Final = float("inf")
 
 
+class _HaltedError(Exception):
+    """A stop came while the next item was waited for."""
+
+
 class _End:
     """Marks the end of a hand-over, with the error that caused it, if any."""
 
@@ -32,12 +36,16 @@ class _End:
 
 
 def prefetch(
-    upstream: Iterable[T], depth: int = DEPTH, name: str = "prefetch"
+    upstream: Iterable[T],
+    depth: int = DEPTH,
+    name: str = "prefetch",
+    halt: threading.Event | None = None,
 ) -> Generator[T, None, None]:
     """Run `upstream` on its own thread, at most `depth` items ahead.
 
     An error in `upstream` is raised here, after the items before it. Closing this iterator early
-    stops the worker and closes `upstream`. Order is kept.
+    stops the worker and closes `upstream`. Order is kept. With `halt`, an upstream that hangs is
+    left to itself when that is set: raises _HaltedError.
     """
     ready: queue.Queue[T | _End] = queue.Queue(maxsize=depth)
     stop = threading.Event()
@@ -71,9 +79,16 @@ def prefetch(
 
     worker = threading.Thread(target=work, name=name, daemon=True)
     worker.start()
+    patience = None
     try:
         while True:
-            item = ready.get()
+            try:
+                item = ready.get(timeout=_POLL if halt else None)
+            except queue.Empty:
+                if halt and halt.is_set():
+                    patience = 0.0
+                    raise _HaltedError from None
+                continue
             if isinstance(item, _End):
                 if item.error is not None:
                     raise item.error
@@ -81,7 +96,7 @@ def prefetch(
             yield item
     finally:
         stop.set()
-        worker.join()
+        worker.join(patience)
 
 
 class Slice:
@@ -96,9 +111,15 @@ class Slice:
         start: int = 0,
         count: int | None = None,
         stop: threading.Event | None = None,
+        may_hang: bool = False,
     ) -> None:
-        """`count` frames from number `start` on, None: to the end; or until `stop` is set."""
+        """`count` frames from number `start` on, None: to the end; or until `stop` is set.
+
+        `may_hang`: reading an item may take long, as from a network; `stop` is heard meanwhile.
+        """
         self._items, self._stop = items, stop
+        if may_hang and stop is not None:
+            self._items = prefetch(items, name="read", halt=stop)
         self.start, self.count = start, count
         self.frames = 0
         """Frames delivered so far."""
@@ -136,11 +157,14 @@ class Slice:
                 return
 
     def _until_stopped(self) -> Iterator[Frame | Packet]:
-        for item in self._items:
-            if self._stop is not None and self._stop.is_set():
-                self.interrupted = True
-                return
-            yield item
+        try:
+            for item in self._items:
+                if self._stop is not None and self._stop.is_set():
+                    self.interrupted = True
+                    return
+                yield item
+        except _HaltedError:
+            self.interrupted = True
 
     def _skip(self, flow: Iterator[Frame | Packet]) -> tuple[list[Packet], Frame | None]:
         """Read up to the first frame; also returns the packets that may play with it."""

@@ -2,12 +2,12 @@
 
 import logging
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Final, cast
 
 import av
@@ -15,15 +15,13 @@ import av
 from vsr.errors import InputError, reason
 from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
-from vsr.media.location import local, open_input, shown
+from vsr.media.location import open_input, shown
+from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
 from vsr.media.timestamps import Packet, Timeline
 
 log = logging.getLogger(__name__)
 
-_DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
-_MISSING: Final = 0.5
-"""Seconds by which a container may end before its declared duration."""
 _LATE: Final = 10
 """Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
 
@@ -51,16 +49,6 @@ class Reading:
     """Whether what the container announces must come."""
 
 
-@dataclass
-class Losses:
-    """What of the input could not be delivered."""
-
-    lost: int = 0
-    """Frames that are missing: cut off, or undecodable."""
-    notes: dict[str, str] = field(default_factory=dict)
-    """What happened, in words, by kind: each kind is told once."""
-
-
 class Source:
     """An opened input. Iterate once, from one thread; `losses` is complete after the end.
 
@@ -75,6 +63,8 @@ class Source:
         self._give_up = now() + self._reading.patience
         self._items: Iterator[Frame | Packet] = iter(())
         self._primed: deque[Frame | Packet] = deque()
+        self._lock = threading.Lock()
+        self._abandoned = False
         self._container = self._reading.opener(url, self.name)
         try:
             self.video = self._pick_video()
@@ -142,8 +132,13 @@ class Source:
         """Close the input and end its decoder's threads; safe to call twice.
 
         They go with the decoder's last reference: in the stream, in packets, and in the generator
-        that reads them, which refers to this source as the source does to it.
+        that reads them, which refers to this source as the source does to it. While another thread
+        reads, which FFmpeg does not survive, the reader closes it instead when the read returns.
         """
+        if not self._lock.acquire(blocking=False):
+            self._abandoned = True
+            return
+        self._lock.release()
         self._items, self._primed = iter(()), deque()
         self._container.close()
         vars(self).pop("video", None)
@@ -193,15 +188,16 @@ class Source:
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
         packets = self._container.demux()
-        while True:
+        while not self._abandoned:
             try:
-                packet = next(packets, None)
+                with self._lock:
+                    packet = next(packets, None)
             except IndexError:  # PyAV's end where a stream came up on the way: it does not know it
                 break
             except (av.error.FFmpegError, OSError) as exc:
                 self._reading_failed(exc)
                 break
-            if packet is None:
+            if packet is None or self._abandoned:
                 break
             if self._info is None and now() > self._give_up:  # nor keep it all in memory
                 raise InputError(f"{self.name} sends data, but no picture that can be decoded")
@@ -211,7 +207,9 @@ class Source:
                     yield from self._decoded(packet)
             elif packet.size:
                 yield packet
-        if self._decode and self._reading.announced:
+        if self._abandoned:
+            self.close()
+        elif self._decode and self._reading.announced:
             self._count_missing()
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
@@ -288,26 +286,9 @@ class Source:
 
     def _count_missing(self) -> None:
         """Compare what came with what the container announced, where it announces exactly."""
-        missing = self._cut_off_samples() or self._cut_off_seconds()
+        missing = cut_off_samples(self.url, self.video, self._index)
+        if not missing and self._info is not None:
+            missing = cut_off_frames(self._container, self._clock.end, self._info.rate)
         if missing:
             self.losses.lost = max(self.losses.lost, missing)
             self._note("cut", f"the file is cut off: about {missing} frames are missing")
-
-    def _cut_off_samples(self) -> int:
-        """MP4 and MOV list every sample's place: count the frames not delivered if any is
-        beyond the end of the file."""
-        path = Path(local(self.url))
-        if path.is_file():  # a pipe has no size
-            size = path.stat().st_size
-            entries = self.video.index_entries
-            if any(e.pos + e.size > size for e in entries):
-                return max(self.video.frames - self._index, 1)
-        return 0
-
-    def _cut_off_seconds(self) -> int:
-        """Matroska and FLV declare their duration; others' is an estimate and proves nothing."""
-        declared = self._container.duration
-        if not declared or not _DECLARES_DURATION & set(self._container.format.name.split(",")):
-            return 0
-        gap = declared / av.time_base - float(self._clock.end)
-        return max(1, round(gap * self.info.rate)) if gap > _MISSING and self._info else 0

@@ -13,7 +13,8 @@ from vsr.live.input.fit import Canvas, PictureFit
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
 from vsr.media.location import Feed, is_url, open_live, shown
-from vsr.media.source import Losses, Reading, Source
+from vsr.media.losses import Losses
+from vsr.media.source import Reading, Source
 from vsr.media.timestamps import Packet
 
 _SLOWEST: Final = 1

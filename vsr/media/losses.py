@@ -1,0 +1,49 @@
+"""What of an input could not be delivered, and how many frames a file lacks at its end."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+
+from vsr.media.location import local
+
+_DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
+_MISSING: Final = 0.5
+"""Seconds by which a container may end before its declared duration."""
+
+
+@dataclass
+class Losses:
+    """What of the input could not be delivered."""
+
+    lost: int = 0
+    """Frames that are missing: cut off, or undecodable."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What happened, in words, by kind: each kind is told once."""
+
+
+def cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
+    """Frames not delivered of an MP4 or MOV, if any of its samples lies beyond the end of the file.
+
+    These containers list every sample's place.
+    """
+    path = Path(local(url))
+    if path.is_file():  # a pipe has no size
+        size = path.stat().st_size
+        if any(entry.pos + entry.size > size for entry in video.index_entries):
+            return max(video.frames - delivered, 1)
+    return 0
+
+
+def cut_off_frames(container: "av.container.InputContainer", end: Fraction, rate: Fraction) -> int:
+    """Frames between the time at which reading ended and the duration of a Matroska or FLV file.
+
+    Other containers' duration is an estimate and proves nothing.
+    """
+    declared = container.duration
+    if not declared or not _DECLARES_DURATION & set(container.format.name.split(",")):
+        return 0
+    gap = declared / av.time_base - float(end)
+    return max(1, round(gap * rate)) if gap > _MISSING else 0
