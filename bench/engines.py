@@ -109,13 +109,15 @@ class OpenVino:
         request.infer([picture])
         return Form(name=name, precision=precision, operations=operations, request=request)
 
-    def machine(self) -> str:
-        """Machine, library and threads in one line; after the first form."""
+    def machine(self, load: bool = True) -> str:
+        """Machine, its load, library and threads in one line; after the first form."""
         cpu = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        version = ov.__version__.split("-")[0]
+        told = f" (load {busy:.1f})" if load else ""
         return (
-            f"{cpu}, {os.cpu_count()} CPUs (load {load:.1f}), OpenVINO {ov.__version__}, "
+            f"{cpu}, {os.cpu_count()} CPUs{told}, OpenVINO {version}, "
             f"{threads} thread{'s' * (threads != 1)}"
         )
 

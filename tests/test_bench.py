@@ -1,13 +1,17 @@
 """`bench/` runs and says what it is asked to say; how fast is nobody's promise here."""
 
+import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 import numpy as np
 
-from bench import engines, gpu
+from bench import engines, gpu, times
+from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.network.graph import NetworkFacts, PlaneGraph
 
@@ -87,3 +91,20 @@ def test_the_peak_on_a_gpu_is_a_network_that_runs(backend: Backend) -> None:
     u = v = np.full((6, 8), 128, np.uint8)
     assert backend.compile(graph, (16, 12)).submit((y, u, v)).result()[0].shape == (12, 16)
     assert operations == 2 * 16 * 12 * 9 * 64 * 64 * gpu.DEPTH
+
+
+def test_times_are_entered_for_every_form_and_shown_on_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads((models.ENGINES / "manifest.json").read_text("utf-8"))
+    few = {"c-dcscn": {"x2": whole["models"]["c-dcscn"]["x2"]}}
+    (tmp_path / "manifest.json").write_text(json.dumps({**whole, "models": few}), "utf-8")
+    shutil.copytree(models.ENGINES / "c-dcscn", tmp_path / "c-dcscn")
+    times.main(["--engines", str(tmp_path), "--size", "32x24", "--rounds", "2"])
+    entry = json.loads((tmp_path / "manifest.json").read_text("utf-8"))["models"]["c-dcscn"]["x2"]
+    shortest = [form["ms"]["ms"] for form in (entry, entry["int8"])]
+    assert min(shortest) > 0
+    assert f"c-dcscn x2: {shortest[0]:g} ms, int8 {shortest[1]:g}" in capsys.readouterr().out
+    page = (tmp_path / "README.md").read_text("utf-8")
+    assert f"| x2 | {shortest[0]:g} (int8 {shortest[1]:g}) | 37." in page
+    assert re.search(r"one 32x24 picture on .+ CPUs, OpenVINO \S+, \d+ thread", page)
