@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vsr.live.status.snapshot import TIMELINE_S, Snapshot
 from vsr.report.html.charts import round_step
-from vsr.report.html.templates import digest, render, static
+from vsr.report.html.templates import Tile, digest, render, static
 from vsr.report.html.text import count, duration, share, span
 from vsr.report.ledger import STAGES
 
@@ -31,16 +31,6 @@ _COLOURS: Final = 6
 _OFFSET_MS: Final = 40.0
 """From here on people see that lips and words are apart."""
 _UNKNOWN: Final = "\u2013"
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One of the numbers to look at first."""
-
-    name: str
-    text: str
-    bad: bool = False
-    wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Histogram:
+class HistogramChart:
     """How often which total latency came."""
 
     log: bool
@@ -139,7 +139,7 @@ def level(scale: Scale, value: float, kind: str, label: str, above: bool = False
     return Level(kind, f"{100 - 100 * float(scale.at(value)):.2f}%", label, above)
 
 
-def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -> Histogram:
+def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -> HistogramChart:
     """How often which total latency (ms, not empty) came, with `marks` such as percentiles."""
     scale = latency_scale(total, deadline)
     if scale.log:
@@ -156,7 +156,7 @@ def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -
         bounds = f"{edges[k]:.4g} to {edges[k + 1]:.4g} ms"
         title = f"{bounds}: {count(int(counts[k]))} frames, {share(int(counts[k]), len(total))}"
         bars.append(Bar(f"{k + 0.06:.2f}", round(height), late, title))
-    return Histogram(
+    return HistogramChart(
         log=scale.log,
         levels=[level(high, v, "grid", _short(v)) for v in high.ticks() if v == int(v)],
         bars=bars,

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from vsr.report.html.charts import histogram
 from vsr.report.html.columns import Columns, worst
-from vsr.report.html.templates import digest, render, static
+from vsr.report.html.templates import Tile, digest, render, static
 from vsr.report.html.text import clock, count, duration, printable, size, span
 from vsr.report.html.timeline import SLOTS, TimeAxis, timeline
 from vsr.report.html.words import deadline_of, rate_of, seconds_of, sentences
@@ -33,15 +33,6 @@ _MEANING: Final = {
     "encode": "until its own packet comes out, the encoder's delay included",
     "mux": "writing that packet; not part of the total",
 }
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One of the numbers to look at first."""
-
-    name: str
-    text: str
-    bad: bool = False
 
 
 @dataclass(frozen=True)

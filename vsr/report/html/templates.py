@@ -8,6 +8,7 @@ package that shows them; `vsr.report.html` has the ones that all pages share.
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -18,6 +19,16 @@ from markupsafe import Markup
 from vsr.report.html.text import count, duration, printable, share, size, span
 
 _SHARED: Final = "vsr.report.html"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the numbers to look at first; see templates/tiles.html."""
+
+    name: str
+    text: str
+    bad: bool = False
+    wide: bool = False
 
 
 def render(package: str, template: str, **values: Any) -> str:

@@ -135,7 +135,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timeline:
+class TimelineChart:
     """The drawing; without a curve where no row has a latency."""
 
     log: bool = False
@@ -149,18 +149,18 @@ class Timeline:
     height: int = HEIGHT
 
 
-def timeline(columns: Columns, deadline: float | None) -> Timeline:
+def timeline(columns: Columns, deadline: float | None) -> TimelineChart:
     """Total latency over the input's time, with a lane for every rung and event below it."""
     axis, timed = TimeAxis(columns), columns.timed
     lanes, gathered = _lanes(axis, deadline), _gathered(axis)
     if not timed.any():
-        return Timeline(lanes=lanes, gathered=gathered)
+        return TimelineChart(lanes=lanes, gathered=gathered)
     scale, ticks = latency_scale(columns.total[timed], deadline), _time_ticks(axis.scale)
     limit = None
     if deadline is not None:
         limit = level(scale, deadline, "limit", f"deadline {duration(deadline)}", above=True)
     rows = ((k, timed & (columns.rung == k)) for k in range(len(columns.rungs)))
-    return Timeline(
+    return TimelineChart(
         log=scale.log,
         levels=[level(scale, v, "grid", f"{v:,g}") for v in scale.ticks()],
         curves=[
