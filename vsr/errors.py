@@ -65,7 +65,7 @@ class InterruptedRunError(VsrError):
 
 
 def reason(exc: BaseException) -> str:
-    """The gist of a foreign exception on one line, without the paths FFmpeg repeats."""
+    """Summarise a foreign exception on one line, without the paths that FFmpeg repeats."""
     strerror = getattr(exc, "strerror", None)
     text = strerror or str(exc).strip() or type(exc).__name__
     return text.splitlines()[0].rstrip(".")

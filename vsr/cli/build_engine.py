@@ -1,4 +1,4 @@
-"""`vsr build-engine`: engines made ahead of time, listed, cleared and explained."""
+"""`vsr build-engine`: build engines ahead of time; list, clear and explain them."""
 
 import sys
 from pathlib import Path
@@ -21,40 +21,49 @@ from vsr.network.precision import PRECISIONS
     show_default=True,
     help="auto: fp16.",
 )
-@click.option("--size", metavar="WxH", help="The only picture size it takes: the fastest.")
-@click.option("--min", "least", metavar="WxH", help="Smallest size, with --opt and --max.")
-@click.option("--opt", "best", metavar="WxH", help="The size it is tuned for.")
-@click.option("--max", "most", metavar="WxH", help="Largest size; memory follows it.")
-@click.option("--batch", type=click.IntRange(1), default=1, help="Pictures at once.")
+@click.option("--size", metavar="WxH", help="Fixed frame size: the fastest engine.")
+@click.option("--min", "least", metavar="WxH", help="Smallest frame size of a range.")
+@click.option("--opt", "best", metavar="WxH", help="Frame size that the range is tuned for.")
+@click.option("--max", "most", metavar="WxH", help="Largest frame size; it decides the memory.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="Frames per inference.")
 @click.option(
     "--colour",
     type=click.Choice(["auto", "bt601", "bt709", "bt2020"]),
     default="auto",
-    help="Matrix of the video. auto: as untagged video of this size is taken.",
+    help="Matrix of the video. auto: BT.601 under 720 lines, else BT.709.",
 )
-@click.option("--full-range", is_flag=True, help="For video with codes 0 to 255, not 16 to 235.")
+@click.option("--full-range", is_flag=True, help="For full-range video (codes 0 to 255).")
 @click.option(
-    "--runtime", type=click.Choice(["tensorrt", "tensorrt-rtx"]), help="Default: what is installed."
+    "--runtime",
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    help="Default: the one that is installed.",
 )
 @click.option(
     "--target", "targets", multiple=True, help="current, sm75, sm86, sm89, sm120 ... Repeatable."
 )
 @click.option(
-    "--fused", is_flag=True, help="CARN-M's blocks in our own kernel. Not yet timed on a GPU."
+    "--fused",
+    is_flag=True,
+    help="Compute CARN-M's blocks with our own kernel. Not yet timed on a GPU.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it here."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the engine to this file.",
 )
 @click.option(
     "--onnx", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="Write the graph that would be built, and stop.",
+    help="Write the ONNX graph that would be built, and stop.",
 )  # fmt: skip
-@click.option("--explain", is_flag=True, help="Say what is rewritten and what it gains.")
-@click.option("--list", "list_", is_flag=True, help="List the engines built here, and stop.")
-@click.option("--clear", is_flag=True, help="Remove them all, and stop.")
+@click.option(
+    "--explain", is_flag=True, help="Show the graph rewrites and what they save, and stop."
+)
+@click.option("--list", "list_", is_flag=True, help="List the engines in the cache, and stop.")
+@click.option("--clear", is_flag=True, help="Remove all engines from the cache, and stop.")
 @verbosity
 def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options: Any) -> None:
-    """Build the engine of a network for NVIDIA GPUs, which `vsr run` would build when it starts.
+    """Build a network's engine for NVIDIA GPUs, so that `vsr run` finds it in the cache.
 
     Example: vsr build-engine --model carn-m --size 640x360 --target sm86 --target sm89
     """
@@ -81,7 +90,7 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
 
 
 def _check_one_command(asked: dict[str, object]) -> None:
-    """Raises UsageError where more than one of the options that end in something else is given."""
+    """Raises UsageError for more than one of the options that replace building."""
     given = [option for option, value in asked.items() if value]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different commands: give one")

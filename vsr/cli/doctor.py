@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and the command that installs it (`vsr doctor`)."""
+"""`vsr doctor`: report devices, libraries and encoders, and how to install what is missing."""
 
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -19,13 +19,13 @@ HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv",
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     what: str
     works: bool
     detail: str
     remedy: str = ""
-    """The command or step that mends it; empty when it works or is only an extra."""
+    """The command or step that repairs it; empty when it works or is optional."""
     needed: bool = True
     """Whether `vsr run` needs it on this machine."""
 
@@ -39,7 +39,7 @@ def _inference() -> Finding:
 
 
 def _library(name: str) -> Finding:
-    """One of the two libraries that build and run engines on NVIDIA GPUs."""
+    """Check one of the two libraries that build and run engines on NVIDIA GPUs."""
     try:
         library = load_library(name)
     except BackendError as exc:
@@ -66,7 +66,7 @@ def _networks() -> Finding:
 
 
 def encoder_starts(name: str) -> str | None:
-    """None when an encoder can be opened here, else why not."""
+    """Why an encoder cannot be opened here; None when it can."""
     video = VideoFormat(size=(640, 360), rate=Fraction(25), time_base=Fraction(1, 25))
     try:
         context = av.CodecContext.create(name, "w")
@@ -85,7 +85,7 @@ def _encoder(name: str, label: str, needed: bool) -> Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes a second or two."""
+    """Run every check; takes a second or two."""
     software = [_encoder(name, label, needed=True) for label, name in CODECS.items()]
     hardware = [_encoder(name, name, needed=False) for name in HARDWARE_ENCODERS]
     nvidia = [_gpu(), *(_library(name) for name in RUNTIMES)]
@@ -102,7 +102,7 @@ def as_json(findings: list[Finding]) -> dict[str, Any]:
 
 
 def as_text(findings: list[Finding]) -> str:
-    """The findings for people, one line each."""
+    """The findings as text, one line each."""
     facts = {**machine(), **versions()}
     lines = [", ".join(f"{key} {value}" for key, value in facts.items())]
     for f in findings:

@@ -56,13 +56,13 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     show_default=True,
-    help="auto: int8 on CPUs made for it, fp16 on GPUs.",
+    help="auto: int8 on CPUs with 8-bit instructions, fp16 on GPUs.",
 )
 @click.option(
     "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
 )
 @click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
-@click.option("--batch", type=click.IntRange(1), default=1, help="Pictures at once, on a GPU.")
+@click.option("--batch", type=click.IntRange(1), default=1, help="Frames per inference, on a GPU.")
 @click.option("-c", "--codec", help="h264 (default), hevc, av1, vp9 or an FFmpeg encoder.")
 @click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
 @click.option("--preset", help="The encoder's speed preset.")
@@ -70,19 +70,21 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
     help="An encoder option. Repeatable.",
 )  # fmt: skip
-@click.option("--start-frame", type=click.IntRange(0), default=0, help="Skip frames before this.")
-@click.option("--max-frames", type=click.IntRange(1), help="Stop after so many frames.")
+@click.option(
+    "--start-frame", type=click.IntRange(0), default=0, help="Number of the first frame to process."
+)
+@click.option("--max-frames", type=click.IntRange(1), help="Number of frames to process.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
-    help="Write the latency of every frame: .html to read, .json or .csv.",
+    help="Write the latency of every frame as .html, .json or .csv.",
 )
 @click.option("-y", "overwrite", is_flag=True, help="Replace an existing output.")
 @click.option(
     "--progress",
     type=click.Choice(["auto", "none", "json"]),
     default="auto",
-    help="json: one object a line on stdout.",
+    help="json: one object per line on stdout.",
 )
 @verbosity
 def run(
@@ -148,7 +150,7 @@ def list_models(as_json: bool) -> None:
 @main.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def examine(as_json: bool) -> None:
-    """Say what this machine has, and what is missing."""
+    """Report devices, libraries and encoders, and how to install what is missing."""
     from vsr.cli import doctor
 
     start_logging()
@@ -165,7 +167,7 @@ main.add_command(relay)
 
 
 def run_program() -> None:
-    """`main`, as a process of its own."""
+    """Run `main` as a program, and end the process with its exit code."""
     try:
         main()
     except SystemExit as exc:

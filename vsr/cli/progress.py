@@ -1,4 +1,4 @@
-"""How a run shows its progress: one line on a terminal, or one JSON object a line."""
+"""Show the progress of a run: one line on a terminal, or one JSON object per line."""
 
 import json
 import sys

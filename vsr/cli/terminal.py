@@ -1,4 +1,4 @@
-"""What every command does alike: words on stderr, errors in one line, signals heard."""
+"""Shared by every command: logging to stderr, one-line errors, signal handling."""
 
 import json
 import logging
@@ -28,22 +28,22 @@ _SIGNALS = [
 
 def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--verbose` and `--quiet`."""
-    command = click.option("-v", "--verbose", is_flag=True, help="More words, and tracebacks.")(
+    command = click.option("-v", "--verbose", is_flag=True, help="Debug messages and tracebacks.")(
         command
     )
-    return click.option("-q", "--quiet", is_flag=True, help="Only errors.")(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Errors only.")(command)
 
 
 def log_format(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--log-format`."""
     return click.option(
         "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
-        help="json: one object a line on stderr.",
+        help="json: one object per line on stderr.",
     )(command)  # fmt: skip
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time (UTC), level, logger, message, and a traceback where there is one."""
+    """Format a record as one JSON object: time (UTC), level, logger, message, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end; ASCII, so that no message can break it."""
@@ -62,7 +62,7 @@ class JsonLines(logging.Formatter):
 def key_value(
     _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
 ) -> dict[str, str]:
-    """Options of the form KEY=VALUE as a dict."""
+    """Parse options of the form KEY=VALUE into a dict."""
     found = {}
     for text in given:
         key, equals, value = text.partition("=")
@@ -73,7 +73,7 @@ def key_value(
 
 
 def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text") -> None:
-    """Send the words of `vsr` to stderr, clear of a progress line; `form` is of `log_format`."""
+    """Log to stderr without mixing with a progress line; `form` is `text` or `json`."""
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress line stands there
@@ -99,7 +99,7 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
 
 
 def leave(ending: SystemExit) -> NoReturn:
-    """End the process as `ending` says, and at once where a thread is still at work.
+    """End the process with the exit code of `ending`, without waiting for running threads.
 
     A read that hangs or an engine that is being compiled cannot be stopped, and Python would take
     the libraries' memory from under it: the process would end by SIGSEGV now and then.
@@ -120,14 +120,14 @@ def fail(message: str, code: int, verbose: bool) -> None:
 
 
 def _line(level: int, message: str) -> bytes:
-    """A line as the log's handler would write it, for a time when nothing may wait for a lock."""
+    """Format a log line now, for a signal handler that must not wait for a lock."""
     record = log.makeRecord(log.name, level, "", 0, message, (), None)
     lines = [handler.format(record) for handler in log.handlers] or [f"vsr: {message}"]
     return f"{lines[0]}\n".encode("utf-8", "replace")
 
 
 def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None) -> T:
-    """Do `work` on a thread, so that signals are heard even while an encoder drains.
+    """Run `work` on a thread, so that signals are handled even while an encoder drains.
 
     The first SIGINT, SIGTERM or SIGHUP sets the event; the second removes `part` and ends the
     process.

@@ -1,4 +1,4 @@
-"""One whole job: a file upscaled into another, with its progress and its report."""
+"""Upscale one file into another, with progress and report."""
 
 import logging
 import threading
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a run is."""
+    """The progress of a run."""
 
     frames: int
     total: int
     """Frames expected, 0 when unknown."""
     position: float
-    """Seconds of the input's time that are done."""
+    """Seconds of the input that are done."""
     elapsed: float
     """Seconds since the first frame was asked for."""
     lost: int = 0
@@ -76,7 +76,7 @@ class Job:
         self._first_time: float | None = None
 
     def run(self) -> Report:
-        """Do it. Raises VsrError; then nothing is left under the output's name.
+        """Upscale the file. Raises VsrError; then nothing is left under the output's name.
 
         Only a report that cannot be written is told after the output is finished.
         """

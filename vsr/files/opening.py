@@ -1,4 +1,4 @@
-"""Opens an input so that a stop is heard meanwhile: a silent server may take seconds to fail."""
+"""Open an input in a way that a stop can interrupt: a silent server may take seconds to fail."""
 
 import threading
 from concurrent.futures import Future
@@ -9,7 +9,7 @@ from vsr.media.location import shown
 from vsr.media.source import Source
 
 _POLL: Final = 0.1
-"""Seconds after which a stop is looked for."""
+"""Seconds between two checks for a stop."""
 
 
 def opened(url: str, stop: threading.Event) -> Source:

@@ -1,4 +1,4 @@
-"""Source -> upscaler -> sink with a thread for each, bounded hand-overs, and a clean end."""
+"""Run source -> upscaler -> sink with a thread for each and bounded queues between them."""
 
 import queue
 import threading
@@ -16,9 +16,9 @@ from vsr.media.timestamps import Packet
 T = TypeVar("T")
 
 DEPTH: Final = 8
-"""Items (frames and packets) ahead at each hand-over: enough to ride out uneven frames."""
+"""Items (frames and packets) in each queue: enough to absorb frames that take longer."""
 _POLL: Final = 0.1
-"""Seconds after which a blocked worker looks whether it should stop."""
+"""Seconds after which a blocked worker checks whether it should stop."""
 _INTERLEAVE: Final = 1.0
 """Seconds by which sound may come after its picture in a file."""
 _EVER: Final = float("inf")

@@ -15,7 +15,7 @@ _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What to do with one file; every field is an option of `vsr run`.
+    """Settings of one run; every field is an option of `vsr run`.
 
     Raises UsageError for numbers that are out of range.
     """
@@ -28,7 +28,7 @@ class RunSettings:
     backend: str = "auto"
     device: str | None = None
     batch: int = 1
-    """Pictures that a GPU takes at once: for small ones, in files."""
+    """Frames per inference on a GPU; more than one pays for small frames."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     start_frame: int = 0
     """Number of the input's first frame to process."""
