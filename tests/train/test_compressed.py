@@ -18,17 +18,9 @@ from tests.clips import Clip, make_clip
 from train.__main__ import main
 from train.data.resize import downscale, keys_cubic
 from train.errors import TrainError
-from train.measure.compressed import (
-    Planes,
-    VideoSettings,
-    enlarged_codes,
-    lanczos3,
-    read_clip,
-    rgb_from_yuv,
-    score_clip,
-    shrink,
-)
+from train.measure.compressed import VideoSettings, enlarged_codes, read_clip, score_clip
 from train.measure.evaluate import Enlarge, Method
+from train.measure.planes import Planes, lanczos3, rgb_from_yuv, shrink
 from train.nets import bicubic
 
 Pixels = npt.NDArray[np.uint8]

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from train.measure.compressed import Planes
 from train.measure.evaluate import Method, bicubic_planes
 from train.measure.look import flat_noise, flicker, grid_pattern, still_flicker
+from train.measure.planes import Planes
 
 Floats = npt.NDArray[np.float32]
 

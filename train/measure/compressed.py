@@ -11,35 +11,35 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import av
 import numpy as np
-import numpy.typing as npt
 
 from train.data.images import Pixels
-from train.data.resize import downscale, keys_cubic
+from train.data.resize import keys_cubic
 from train.errors import TrainError
 from train.measure.evaluate import Method
 from train.measure.metrics import psnr, ssim
-
-Array = npt.NDArray[np.float64]
-Kernel = Callable[[Array], Array]
+from train.measure.planes import (
+    Kernel,
+    Planes,
+    codes,
+    cropped,
+    lanczos3,
+    limited,
+    planes_of,
+    resample,
+    rgb_from_yuv,
+    shrink,
+    stacked,
+)
 
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 """Matrix tag (H.273) -> (Kr, Kb); what is not listed here is BT.601."""
 _BT601 = (0.299, 0.114)
 _LIMITED, _UNSPECIFIED = 1, 2
-
-
-class Planes(NamedTuple):
-    """One 4:2:0 picture in limited range; width and height are even."""
-
-    y: Pixels
-    u: Pixels
-    v: Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def read_clip(path: Path, settings: VideoSettings) -> Clip:
             frames, matrix = [], _UNSPECIFIED
             for picture in container.decode(stream):
                 matrix = int(picture.colorspace)
-                frames.append(_cropped(_planes(_limited(picture)), 2 * settings.scale))
+                frames.append(cropped(planes_of(limited(picture)), 2 * settings.scale))
                 if len(frames) == settings.window:
                     break
     except av.FFmpegError as exc:
@@ -111,77 +111,6 @@ def read_clip(path: Path, settings: VideoSettings) -> Clip:
     if matrix == _UNSPECIFIED and height >= 720:  # the usual rule for untagged video
         matrix = 1
     return Clip(frames, Fraction(rate), matrix)
-
-
-def _limited(picture: av.VideoFrame) -> av.VideoFrame:
-    full = picture.color_range == 2 or picture.format.name.startswith("yuvj")
-    if picture.format.name == "yuv420p" and not full:
-        return picture
-    return picture.reformat(
-        format="yuv420p", src_color_range=2 if full else _LIMITED, dst_color_range=_LIMITED
-    )
-
-
-def _planes(picture: av.VideoFrame) -> Planes:
-    def array(plane: Any) -> Pixels:
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        return rows[: plane.height, : plane.width].copy()
-
-    y, u, v = map(array, picture.planes)
-    return Planes(y, u, v)
-
-
-def _cropped(planes: Planes, multiple: int) -> Planes:
-    height, width = (n - n % multiple for n in planes.y.shape)
-    y, u, v = planes
-    return Planes(
-        y[:height, :width], u[: height // 2, : width // 2], v[: height // 2, : width // 2]
-    )
-
-
-# resampling
-
-
-def lanczos3(x: Array) -> Array:
-    """Lanczos' kernel with three lobes at distances `x`."""
-    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
-
-
-@cache
-def _matrix(source: int, target: int, first: float, kernel: Kernel) -> Array:
-    """[target, source]: output i reads around `first` + i * source / target, edges repeated."""
-    step = source / target
-    widen = max(step, 1.0)  # the antialias of a reduction
-    centre = first + step * np.arange(target)
-    reach = int(np.ceil(3 * widen)) + 1
-    taps = np.floor(centre).astype(int)[:, None] + np.arange(-reach, reach + 1)
-    weights = kernel((centre[:, None] - taps) / widen)
-    weights /= weights.sum(axis=1, keepdims=True)
-    matrix = np.zeros((target, source))
-    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
-    np.add.at(matrix, (rows, np.clip(taps, 0, source - 1)), weights)
-    return matrix
-
-
-def _resample(plane: npt.NDArray[Any], factor: float, column: float, kernel: Kernel) -> Array:
-    """The plane `factor` times as large; its first new column lies at `column` of the old."""
-    height, width = plane.shape
-    row = 0.5 / factor - 0.5  # rows are centred in luma and chroma alike
-    down = _matrix(height, round(height * factor), row, kernel)
-    across = _matrix(width, round(width * factor), column, kernel)
-    return down @ plane.astype(np.float64) @ across.T
-
-
-def _codes(x: Array) -> Pixels:
-    return np.floor(np.clip(x, 0, 255) + 0.5).astype(np.uint8)
-
-
-def shrink(planes: Planes, scale: int) -> Planes:
-    """The picture `scale` times smaller (bicubic), its chroma sited left as before."""
-    # chroma column i lies at luma column 2i, in the small picture as in the large one
-    column = (scale - 1) / 4
-    u, v = (_codes(_resample(p, 1 / scale, column, keys_cubic)) for p in (planes.u, planes.v))
-    return Planes(downscale(planes.y, scale), u, v)
 
 
 # compression
@@ -201,7 +130,7 @@ def compress(
         video.codec_context.colorspace, video.codec_context.color_range = clip.matrix, _LIMITED
         size = 0
         for index, planes in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(_stacked(planes), format="yuv420p")
+            picture = av.VideoFrame.from_ndarray(stacked(planes), format="yuv420p")
             picture.pts, picture.time_base = index, 1 / clip.rate
             for packet in video.encode(picture):
                 size += packet.size
@@ -211,28 +140,13 @@ def compress(
             out.mux(packet)
     file.seek(0)
     with av.open(file, "r") as made:
-        decoded = [_planes(picture) for picture in made.decode(video=0)]
+        decoded = [planes_of(picture) for picture in made.decode(video=0)]
     if len(decoded) != len(frames):
         raise RuntimeError(f"x264 returned {len(decoded)} frames for {len(frames)}")
     return decoded, float(size * 8 * clip.rate / len(frames) / 1000)
 
 
-def _stacked(planes: Planes) -> Pixels:
-    height, width = planes.y.shape
-    return np.concatenate([plane.ravel() for plane in planes]).reshape(height * 3 // 2, width)
-
-
 # methods
-
-
-def rgb_from_yuv(planes: Planes, weights: tuple[float, float]) -> Array:
-    """R'G'B' [3, H, W] in 0..1 (a little beyond where the codes are) of a decoded picture."""
-    y = (planes.y.astype(np.float64) - 16) / 219
-    u, v = ((_resample(p, 2, 0.0, keys_cubic) - 128) / 224 for p in (planes.u, planes.v))
-    kr, kb = weights
-    red, blue = y + 2 * (1 - kr) * v, y + 2 * (1 - kb) * u
-    green = (y - kr * red - kb * blue) / (1 - kr - kb)
-    return np.stack((red, green, blue))
 
 
 def enlarged_codes(planes: Planes, method: Method, weights: tuple[float, float]) -> Pixels:
@@ -245,7 +159,7 @@ def enlarged_codes(planes: Planes, method: Method, weights: tuple[float, float])
     if method.colour == "rgb":
         kr, kb = weights
         out = np.tensordot((kr, 1 - kr - kb, kb), out, 1)[None]
-    return _codes(out[0] * 219 + 16)
+    return codes(out[0] * 219 + 16)
 
 
 def bicubic_codes(planes: Planes, scale: int) -> Pixels:
@@ -254,7 +168,7 @@ def bicubic_codes(planes: Planes, scale: int) -> Pixels:
 
 
 def _interpolated(planes: Planes, scale: int, kernel: Kernel) -> Pixels:
-    return _codes(_resample(planes.y, scale, 0.5 / scale - 0.5, kernel))
+    return codes(resample(planes.y, scale, 0.5 / scale - 0.5, kernel))
 
 
 # scores
@@ -313,5 +227,5 @@ def _score(ours: Pixels, truth: Pixels, settings: VideoSettings) -> tuple[float,
 
 def _grey(y: Pixels) -> Pixels:
     """Y codes (16..235) as a grey RGB picture in 0..255 [H, W, 3]."""
-    full = _codes((y.astype(np.float64) - 16) / 219 * 255)
+    full = codes((y.astype(np.float64) - 16) / 219 * 255)
     return np.repeat(full[..., None], 3, axis=2)

@@ -10,16 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from train.data.images import Pixels
-from train.measure.compressed import (
-    Array,
-    Clip,
-    Planes,
-    bicubic_codes,
-    compress,
-    enlarged_codes,
-    shrink,
-)
+from train.measure.compressed import Clip, bicubic_codes, compress, enlarged_codes
 from train.measure.evaluate import Method
+from train.measure.planes import Array, Planes, shrink
 
 _STILL_FRAMES = 12
 _GRAIN = 4.0

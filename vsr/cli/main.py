@@ -104,7 +104,7 @@ def run(
     from vsr.files.settings import RunSettings
     from vsr.inference import models
     from vsr.media.encoder import EncoderSettings
-    from vsr.media.sink import part_path
+    from vsr.media.target import part_path
 
     names = iter(paths)
     source = _named_or_flagged(input_, None if input_ else next(names, None), "INPUT")

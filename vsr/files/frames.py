@@ -15,8 +15,9 @@ from vsr.media.colour import Colour
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, PlaneFormat
 from vsr.media.info import VideoInfo
-from vsr.media.sink import Sink, check_target
+from vsr.media.sink import Sink
 from vsr.media.source import Source
+from vsr.media.target import check_target
 from vsr.media.timestamps import Packet
 
 

@@ -17,8 +17,9 @@ from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.media.frame import Frame, now
 from vsr.media.location import is_url
-from vsr.media.sink import Sink, check_target
+from vsr.media.sink import Sink
 from vsr.media.source import Source
+from vsr.media.target import check_target
 from vsr.report.ledger import Row, check_report_path, write_report
 from vsr.report.report import Report
 

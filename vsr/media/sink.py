@@ -3,8 +3,6 @@
 import errno
 import logging
 import math
-import os
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -24,65 +22,17 @@ from vsr.media.encoder import (
 from vsr.media.frame import Frame, now, picture_of
 from vsr.media.location import local
 from vsr.media.passthrough import Passthrough
-from vsr.media.references import is_part_of
+from vsr.media.target import container_format, part_path
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
 _TRY: Final = "use .mkv or .mp4, or --codec h264"
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
-CONTAINERS: Final = {
-    "mp4": "mp4",
-    "mkv": "matroska",
-    "mov": "mov",
-    "webm": "webm",
-    "m4v": "mp4",
-    "ts": "mpegts",
-    "m2ts": "mpegts",
-    "mts": "mpegts",
-    "flv": "flv",
-    "3gp": "3gp",
-}
-"""Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI."""
-_URL: Final = re.compile(r"\w[\w+.-]+:/")
-"""A URL whose two slashes `Path` has made one."""
 _MILLISECONDS: Final = 1000
-_LONGEST_STEM: Final = 200
-"""Bytes of a name kept in the unfinished file's, which must fit the system's 255."""
 _INT32_MAX: Final = 2**31 - 1
 _OTHERS_FAULT: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
 """Errors at a video packet that can only be about a copied one, held back till then."""
-
-
-def container_format(path: Path) -> str:
-    """FFmpeg's name of the container for a file name. Raises UsageError."""
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in CONTAINERS:
-        known = ", ".join(f".{name}" for name in CONTAINERS)
-        raise UsageError(f"'{path.name}' names no container vsr can write; use one of {known}")
-    return CONTAINERS[suffix]
-
-
-def check_target(path: Path, source: str, overwrite: bool) -> None:
-    """Refuse an output that cannot or should not be written, before anything is opened."""
-    if _URL.match(path.as_posix()):  # not repeated: it may hold a stream key
-        raise UsageError("vsr run writes files, and the output is a URL: vsr relay publishes to it")
-    container_format(path)
-    try:
-        _check_place(path, source, overwrite)
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
-
-
-def _check_place(path: Path, source: str, overwrite: bool) -> None:
-    if path.is_dir():
-        raise OutputError(f"the output {path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise OutputError(f"the output folder does not exist: {path.parent} (create it first)")
-    if is_part_of(path, source):
-        raise UsageError(f"input and output are the same file: {path}")
-    if path.exists() and not overwrite:
-        raise OutputError(f"the output exists: {path} (-y replaces it)")
 
 
 def _movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
@@ -94,12 +44,6 @@ def _movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
     late = [s.time_base.denominator for s in streams if s.start_time and s.time_base]
     exact = math.lcm(_MILLISECONDS, *late)
     return exact if exact <= _INT32_MAX else max(late)
-
-
-def part_path(path: Path) -> Path:
-    """Where an output lies, beside its place, until it is whole."""
-    stem = path.stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
-    return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")
 
 
 class Sink:

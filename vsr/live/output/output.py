@@ -13,7 +13,7 @@ import select
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any, Final, Literal
 
 from vsr.errors import reason
@@ -22,6 +22,7 @@ from vsr.live.output.delivery import Delivery
 from vsr.live.output.plan import OutputStreams, plan
 from vsr.live.output.process import AUDIO, RECORD, VIDEO
 from vsr.live.output.session import Queue, Record, Session
+from vsr.live.output.state import OutputState, State
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
 from vsr.media.location import local, masked, shown
@@ -31,7 +32,6 @@ from vsr.report.histogram import Histogram
 log = logging.getLogger(__name__)
 
 Kind = Literal["video", "audio"]
-State = Literal["connecting", "open", "retrying", "closed"]
 
 _INDEX: Final[dict[Kind, int]] = {"video": VIDEO, "audio": AUDIO}
 _LOOK_MS: Final = 10
@@ -39,31 +39,6 @@ _LOOK_MS: Final = 10
 interpreter's lock, and milliseconds to get that back on a busy machine."""
 _KILL_S: Final = 0.2
 """Longest wait for a killed process to be gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputState:
-    """How an output fares. Every packet offered is in one of packets, dropped and queued."""
-
-    state: State = "connecting"
-    since: float = field(default_factory=time.monotonic)
-    """When it came into this state (s, `time.monotonic`)."""
-    reconnects: int = 0
-    packets: int = 0
-    """Written to the network, as its process tells once a second."""
-    bytes: int = 0
-    dropped: int = 0
-    """Not sent; with those that a killed process may have sent since it last told."""
-    pictures: int = 0
-    """Pictures of the source that were sent."""
-    pictures_dropped: int = 0
-    queued: int = 0
-    """Waiting or under way."""
-    queued_s: float = 0.0
-    """Stream time that waits."""
-    queued_bytes: int = 0
-    last_error: str = ""
-    """Why the last session ended, without secrets."""
 
 
 class Output:

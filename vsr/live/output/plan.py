@@ -15,7 +15,7 @@ import av
 from vsr.errors import OutputError, UsageError
 from vsr.live.settings import OutputSettings
 from vsr.media.location import check_protocol, is_url, local
-from vsr.media.sink import container_format
+from vsr.media.target import container_format
 
 FORMATS: Final = {
     "rtmp": "flv",

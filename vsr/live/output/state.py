@@ -1,0 +1,32 @@
+"""How an output fares, as its status and report show it."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+State = Literal["connecting", "open", "retrying", "closed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputState:
+    """How an output fares. Every packet offered is in one of packets, dropped and queued."""
+
+    state: State = "connecting"
+    since: float = field(default_factory=time.monotonic)
+    """When it came into this state (s, `time.monotonic`)."""
+    reconnects: int = 0
+    packets: int = 0
+    """Written to the network, as its process tells once a second."""
+    bytes: int = 0
+    dropped: int = 0
+    """Not sent; with those that a killed process may have sent since it last told."""
+    pictures: int = 0
+    """Pictures of the source that were sent."""
+    pictures_dropped: int = 0
+    queued: int = 0
+    """Waiting or under way."""
+    queued_s: float = 0.0
+    """Stream time that waits."""
+    queued_bytes: int = 0
+    last_error: str = ""
+    """Why the last session ended, without secrets."""
