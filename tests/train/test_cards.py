@@ -114,3 +114,18 @@ def test_int8_says_its_time_and_its_change() -> None:
     page = cards({"dcscn": {"x2": _entry(int8=int8, ms={**ms, "ms": 20.0})}}, {})
     assert "| 20 (int8 9.5) |" in page
     assert "| set5 -0.040 |" in page
+
+
+def test_how_a_sharp_network_looks_is_said_beside_bicubic_and_its_stream_form() -> None:
+    lpips = {"web": {"ours": 0.0914, "stream": 0.1031, "bicubic": 0.1456, "lanczos": 0.14}}
+    flicker = {"web": {"ours": 0.771, "bicubic": 0.709, "truth": 1.26}}
+    look = {"lpips": lpips, "flicker": flicker, "flat_noise": 0.1234}
+    models = {"dcscn-sharp": {"x2": _entry(file="dcscn/x2.sharp.onnx", look=look)}}
+    page = cards(models, {}).splitlines()
+    assert page[page.index("| clip | bicubic | stream | lanczos | ours |") + 2] == (
+        "| web | 0.146 | 0.103 | 0.140 | 0.091 |"
+    )
+    assert page[page.index("| clip | bicubic | truth | ours |") + 2] == (
+        "| web | 0.71 | 1.26 | 0.77 |"
+    )
+    assert "x2: noise that it adds to a flat grey patch: 0.12 codes at most." in page

@@ -45,6 +45,8 @@ int8 forms are written by `python -m train quantise`.
 _SETS = ("set5", "set14", "bsd100")
 Entry = dict[str, Any]
 Models = dict[str, dict[str, Entry]]
+Clips = dict[str, dict[str, float]]
+"""{clip: {method: figure}}."""
 
 
 def cards(models: Models, chains: dict[str, Chain]) -> str:
@@ -108,6 +110,7 @@ def _card(name: str, scales: dict[str, Entry], chains: dict[str, Chain]) -> str:
     parts.append(_figures(items))
     parts += [_crops(name, key, entry) for key, entry in items if "crops" in entry]
     parts += [_video(key, entry["video"]) for key, entry in items if entry.get("video")]
+    parts += [part for key, entry in items if "look" in entry for part in _look(key, entry["look"])]
     if known:
         parts += _training(name, known)
     return "\n\n".join(parts) + "\n"
@@ -191,11 +194,37 @@ def _int8(entry: Entry) -> str:
     )
 
 
-def _video(key: str, clips: dict[str, dict[str, float]]) -> str:
+def _video(key: str, clips: Clips) -> str:
     head = f"{key} on clips reduced and compressed by x264 (dB on Y, mean of crf 23, 28 and 33):"
-    rows = [[clip, *(f"{db[m]:.2f}" for m in ("bicubic", "lanczos", "ours"))]
-            for clip, db in clips.items()]  # fmt: skip
-    return f"{head}\n\n{_table(('clip', 'bicubic', 'lanczos', 'ours'), rows)}"
+    return f"{head}\n\n{_by_clip(clips, 2)}"
+
+
+def _look(key: str, look: dict[str, Any]) -> list[str]:
+    """What PSNR does not see: likeness as LPIPS has it, flicker, noise on flat areas."""
+    found = []
+    if look["lpips"]:
+        found.append(
+            f"{key}: LPIPS (AlexNet, on Y) of the same clips, mean of crf 23, 28 and 33; less is "
+            f"more alike:\n\n{_by_clip(look['lpips'], 3)}"
+        )
+    if look["flicker"]:
+        found.append(
+            f"{key}: flicker, the mean difference of consecutive enlarged pictures in codes:\n\n"
+            f"{_by_clip(look['flicker'], 2)}"
+        )
+    noise = f"{look['flat_noise']:.2f}"
+    return [*found, f"{key}: noise that it adds to a flat grey patch: {noise} codes at most."]
+
+
+def _by_clip(clips: Clips, digits: int) -> str:
+    """A row a clip, a column a method; bicubic comes first, ours last."""
+    methods = list(dict.fromkeys(method for of in clips.values() for method in of))
+    methods.sort(key=lambda method: (method == "ours", method != "bicubic"))
+    rows = [
+        [clip, *(f"{of[m]:.{digits}f}" if m in of else "" for m in methods)]
+        for clip, of in clips.items()
+    ]
+    return _table(("clip", *methods), rows)
 
 
 def _training(name: str, known: dict[str, Chain]) -> list[str]:
