@@ -56,6 +56,8 @@ class Score:
     ssim: float
     lpips: float | None = None
     niqe: float | None = None
+    others: dict[str, float] = field(default_factory=dict)
+    """Ma, PI and NIMA, as far as they were measured."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,14 @@ def score_pair(method: Method, pair: Pair, scoring: Scoring) -> tuple[Score, Arr
     else:
         ours, truth = _luma(out, method.colour), luma(pair.high)
     inside = (slice(scale, -scale), slice(scale, -scale))
-    lpips, niqe = scoring.perceptual.lpips, scoring.perceptual.niqe
+    look = scoring.perceptual
+    shown = picture(out, pair.low, method.colour)[inside] if look.lpips or look.others else None
     score = Score(
         psnr=psnr(ours, truth, scale),
         ssim=ssim(ours, truth, scale),
-        lpips=lpips and lpips(picture(out, pair.low, method.colour)[inside], pair.high[inside]),
-        niqe=niqe and niqe(ours[inside]),
+        lpips=look.lpips(shown, pair.high[inside]) if look.lpips and shown is not None else None,
+        niqe=look.niqe(ours[inside]) if look.niqe else None,
+        others=look.others(shown) if look.others and shown is not None else {},
     )
     return score, out
 
@@ -186,6 +190,11 @@ def mean_score(scores: list[Score]) -> Score:
         ssim=float(np.mean([s.ssim for s in scores])),
         lpips=mean([s.lpips for s in scores]),
         niqe=mean([s.niqe for s in scores]),
+        others={
+            name: value
+            for name in scores[0].others
+            if (value := mean([s.others.get(name) for s in scores])) is not None
+        },
     )
 
 

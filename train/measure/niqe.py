@@ -33,8 +33,9 @@ from train.errors import TrainError
 
 Array = npt.NDArray[np.float64]
 
-FILES = ("niqe_pris_params.npz", "niqe_image_params.mat")
-"""Models by name, best first: only the first one's figures are the papers'."""
+FILES = ("niqe_pris_params.npz", "niqe_modelparameters.mat", "niqe_image_params.mat")
+"""Models by name, best first: the third's figures are not the papers'. The second is the first
+as pyiqa publishes it."""
 
 _BLOCK = 96
 

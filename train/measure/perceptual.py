@@ -1,7 +1,8 @@
-"""LPIPS and NIQE, for networks that are trained to look right and not for PSNR.
+"""LPIPS, NIQE, Ma, PI and NIMA, for networks that are trained to look right and not for PSNR.
 
 LPIPS (Zhang et al. 2018) is version 0.1 on AlexNet: a distance of two pictures, 0 for equal ones.
-Weights come from files that the user names, or from pyiqa or lpips where they are installed.
+Weights come from files that the user names; without files LPIPS and NIQE are those of pyiqa or
+lpips where they are installed.
 """
 
 import importlib
@@ -22,6 +23,8 @@ from train.data.images import Pixels
 from train.errors import TrainError
 from train.measure.niqe import FILES as NIQE_FILES
 from train.measure.niqe import Niqe, read_arrays
+from train.measure.pyiqa_metrics import FILES as PYIQA_FILES
+from train.measure.pyiqa_metrics import PyiqaMetrics
 
 log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float64]
@@ -37,6 +40,8 @@ class Perceptual:
     """Of two uint8 RGB [H, W, 3]."""
     niqe: Callable[[Array], float] | None = None
     """Of a Y [H, W] in 16..235."""
+    others: PyiqaMetrics | None = None
+    """Ma, PI and NIMA of a uint8 RGB [H, W, 3]."""
     note: str = ""
     """Where the figures come from, for the table's foot."""
 
@@ -49,13 +54,16 @@ def load_perceptual(folder: Path | None) -> Perceptual:
         raise TrainError(f"no folder {folder}: --weights takes the folder of the weights' files")
     lpips_file = folder / LPIPS_FILE
     niqe_file = next((folder / name for name in NIQE_FILES if (folder / name).exists()), None)
-    if niqe_file is None and not lpips_file.exists():
-        names = ", ".join((LPIPS_FILE, *NIQE_FILES))
+    known = (LPIPS_FILE, *NIQE_FILES, *PYIQA_FILES)
+    if not any((folder / name).exists() for name in known):
+        names = ", ".join(known)
         raise TrainError(f"no weights in {folder}: expected one of {names}")
     lpips = Lpips.load(lpips_file) if lpips_file.exists() else None
     niqe = Niqe.load(niqe_file) if niqe_file else None
+    others = PyiqaMetrics.load(folder, None if niqe is None or niqe.one_sided else niqe)
     used = ([LPIPS_FILE] if lpips else []) + ([niqe.note] if niqe else [])
-    return Perceptual(lpips=lpips, niqe=niqe, note=", ".join(used))
+    used += [others.note] if others else []
+    return Perceptual(lpips=lpips, niqe=niqe, others=others, note=", ".join(used))
 
 
 # LPIPS

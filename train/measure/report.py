@@ -27,6 +27,7 @@ from train.measure.evaluate import (
     score_pair,
 )
 from train.measure.papers import DATA_SETS, Figure, published
+from train.measure.pyiqa_metrics import NAMES
 from train.measure.sheet import SheetRow, write_sheet
 
 log = logging.getLogger(__name__)
@@ -173,12 +174,13 @@ def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 def image_table(rows: Sequence[ImageRow]) -> str:
     """Markdown; columns that nothing was measured or published for are left out."""
-    head = ["data", "scale", "method", "PSNR", "SSIM", "LPIPS", "NIQE"]
+    head = ["data", "scale", "method", "PSNR", "SSIM", "LPIPS", "NIQE", *NAMES]
     head += ["paper PSNR", "paper SSIM", "paper LPIPS", "published in"]
     body = []
     for row in rows:
         score, paper = row.score, row.paper
         numbers = [(score.psnr, 3), (score.ssim, 4), (score.lpips, 4), (score.niqe, 2)]
+        numbers += [(score.others.get(name), 2) for name in NAMES]
         numbers += [(paper.psnr, 2), (paper.ssim, 4), (paper.lpips, 4)]
         cells = [row.data, f"x{row.scale}", row.method]
         body.append([*cells, *(_number(*number) for number in numbers), paper.source])
@@ -224,7 +226,9 @@ def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -
             f"grey files are {grey}."
         )
         if scoring.perceptual.note:
-            lines.append(f"LPIPS (RGB) and NIQE (Y), shaved alike, by {scoring.perceptual.note}.")
+            lines.append(
+                f"LPIPS (RGB), NIQE (Y) and others, shaved alike, by {scoring.perceptual.note}."
+            )
     if video:
         lines.append(
             f"Clips: reduced by bicubic, x264 {settings.preset} at each crf, "
