@@ -2,15 +2,13 @@
 
 What flows: a recipe and folders of images -> patches -> steps -> a checkpoint -> ONNX.
 
-    recipe.py, recipes/   settings of a training, as data       fetch.py, download.py  data sets
-    images.py, resize.py  files -> RGB, MATLAB's bicubic        degrade.py   real video encodes
-    data.py               pictures -> the patches of a step     nets/        the papers' networks
-    initialise.py, gan.py starting weights; PCARN's critics     loop.py      the training loop
-    checkpoint.py         the loop's files                      imports.py   weights of others
-    watch.py              log, time left, TensorBoard           counting.py  parameters, MultAdds
-    deploy.py, export.py  cheaper forms, ONNX, the manifest     cards.py     engines/README.md
-    evaluate.py, metrics.py, perceptual.py, niqe.py             scores on pictures
-    compressed.py, report.py, sheet.py, shipped.py, papers.py   on video; tables; beside the papers
+    data/     files -> RGB, MATLAB's bicubic, real video encodes, patches; downloads of data sets
+    nets/     the papers' networks in training form
+    recipes/  settings of trainings, as data: `paper`, `ours`, `stream`, `sharp`, `gan`
+    fit/      recipe, start weights, losses and critics, the loop, its checkpoints
+    measure/  PSNR, SSIM, LPIPS, NIQE on pictures and compressed clips, beside the papers' figures
+    ship/     deploy form, ONNX, int8, the manifest; `provenance.toml` (what was done),
+              `reproduce` (doing it again), model cards and their crops; weights of others
 
 Repo-only: nothing in `vsr/` imports this package, and this package imports nothing from
 `vsr/`; they meet in the files of `engines/`. It needs torch and Lightning Fabric (extra `dev`).
