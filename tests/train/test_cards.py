@@ -61,7 +61,7 @@ def test_a_training_is_held_against_its_paper() -> None:
     chain = _chain(_stage(find_recipe("dcscn", "ours").resized(900)))
     assert steps("dcscn", chain) == (
         "900 steps of 32 patches (its authors: at most 1,000,000 of "
-        f"{find_recipe('dcscn', 'paper').batch})"
+        f"{find_recipe('dcscn', 'paper').batch}, on yang91 and BSD200)"
     )
     said = differences("dcscn", chain)
     for words in ("loss L1, not L2", "no dropout", "weights averaged over steps"):

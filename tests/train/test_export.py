@@ -158,7 +158,8 @@ def test_a_card_names_paper_training_and_figures(exported: Callable[[str], Expor
     assert "Cascading Residual Network*, ECCV 2018; the mobile form. Trained by this" in card
     assert "licence Apache-2.0." in card
     assert "| x2 | 257,027 | 91.2G |" in card
-    assert "Trained for 5 steps of 2 patches (its authors: 600,000 of 64): x2." in card
+    authors = "its authors: 600,000 of 64, on the 800 pictures of DIV2K"
+    assert f"Trained for 5 steps of 2 patches ({authors}): x2." in card
     row = "| carn-m-x2-ours | - | ours | 5 of 6 | 2 of 8x8 | 0.002 | 2 of synthetic | x2 |"
     assert row in card.splitlines()
     assert "![carn-m x2 beside bicubic](carn-m/x2.jpg)" in card
@@ -298,5 +299,5 @@ def test_a_network_of_another_name_gets_a_card_without_a_paper_and_no_other_word
     page = (tmp_path / "engines/README.md").read_text("utf-8")
     assert "## mine\n\nTrained by this project; licence Apache-2.0.\n\n" in page
     said = [r.name for r in caplog.records if r.levelno >= logging.INFO]
-    assert said == ["train.ship.export"]  # and nothing by the exporter
+    assert set(said) == {"train.ship.export"}  # and nothing by the exporter
     assert capfd.readouterr() == ("", "")

@@ -37,6 +37,12 @@ PAPERS: Final = {
     "csrcnn": "Zhang, Shao, Liang, Gao, Shen, *Large Factor Image Super-Resolution with Cascaded "
     "Convolutional Neural Networks*, IEEE Transactions on Multimedia 2020",
 }
+_DATA: Final = {
+    "carn": "the 800 pictures of DIV2K",
+    "pcarn": "the 800 pictures of DIV2K",
+    "dcscn": "yang91 and BSD200",
+}
+"""What the papers train on, by a word of the network's name."""
 _WEIGHTS: Final = {
     "d48a759a84509351facb6b7c6d5bd6edec98b98519b8c464ee4ab44d2ba964ff": "the public CARN-M weights "
     "(nmhkahn/CARN-pytorch, MIT)",
@@ -78,7 +84,9 @@ def steps(model: str, chain: Chain) -> str:
     if (paper := _paper(model)) is None:
         return words
     most = "at most " if paper.schedule == "plateau" else ""
-    return f"{words} (its authors: {most}{paper.steps:,} of {paper.batch})"
+    known = [word for word in model.split("-") if word in _DATA]
+    data = f", on {_DATA[known[0]]}" if known else ""
+    return f"{words} (its authors: {most}{paper.steps:,} of {paper.batch}{data})"
 
 
 def differences(model: str, chain: Chain) -> str:
