@@ -14,7 +14,7 @@ from train.data.images import pairs, to_input
 from train.measure.shipped import openvino_enlarge
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference.backend import Ticket
-from vsr.inference.checked import PICTURES, CheckedEngine, Way, what_is_wrong
+from vsr.inference.checked import PICTURES, Candidate, CheckedEngine, fault_of
 from vsr.media.frame import Plane, Planes, now
 
 WIDTH, HEIGHT, SCALE = 64, 48, 2
@@ -114,7 +114,9 @@ class FakeTicket:
 
 def checked(*engines: FakeEngine) -> CheckedEngine:
     made = iter(engines)
-    return CheckedEngine([Way(f"way {k}", lambda: next(made)) for k in range(len(engines))], SCALE)
+    return CheckedEngine(
+        [Candidate(f"way {k}", lambda: next(made)) for k in range(len(engines))], SCALE
+    )
 
 
 def through(engine: CheckedEngine, pictures: Iterable[Planes]) -> list[Planes]:
@@ -147,23 +149,23 @@ def test_shipped_networks_yield_pictures_and_garbage_is_none(data: Path, file: s
     for name, rgb, _ in pairs(data / "images/test/set5", scale):
         lr = to_input(rgb, "y")[None, None, ..., 0]
         sr = codes(enlarge(lr)[0, 0])
-        assert what_is_wrong(codes(lr[0, 0]), sr, scale) is None, name
+        assert fault_of(codes(lr[0, 0]), sr, scale) is None, name
         for paint in [*GARBAGE, with_hole]:
-            assert what_is_wrong(codes(lr[0, 0]), paint(sr), scale), f"{name} {paint.__name__}"
+            assert fault_of(codes(lr[0, 0]), paint(sr), scale), f"{name} {paint.__name__}"
 
 
 def test_noise_around_the_mean_of_a_grey_picture_is_no_picture() -> None:
     y = np.random.default_rng(2).normal(127, 6, (HEIGHT, WIDTH)).astype(np.uint8)
-    assert what_is_wrong(y, enlarged(y), SCALE) is None
-    assert "noise" in str(what_is_wrong(y, noise(enlarged(y)), SCALE))
+    assert fault_of(y, enlarged(y), SCALE) is None
+    assert "noise" in str(fault_of(y, noise(enlarged(y)), SCALE))
 
 
 @pytest.mark.parametrize("size", [(2, 1), (1, 2), (7, 9), (17, 33)], ids=str)
 def test_pictures_of_any_size_can_be_judged(size: tuple[int, int]) -> None:
     y = np.random.default_rng(3).integers(20, 90, size, np.uint8)
     large = np.pad(y.repeat(3, axis=0).repeat(3, axis=1), ((0, 1), (0, 1)), mode="edge")
-    assert what_is_wrong(y, large, 3) is None
-    assert what_is_wrong(y, white(large), 3)
+    assert fault_of(y, large, 3) is None
+    assert fault_of(y, white(large), 3)
 
 
 # ---- the next way
@@ -218,12 +220,12 @@ def test_black_pictures_tell_nothing() -> None:
 def test_all_ways_are_tried_and_made_only_then() -> None:
     made: list[str] = []
 
-    def way(name: str, paint: Paint) -> Way:
+    def way(name: str, paint: Paint) -> Candidate:
         def make() -> FakeEngine:
             made.append(name)
             return FakeEngine(paint)
 
-        return Way(name, make)
+        return Candidate(name, make)
 
     ways = [way("a", black), way("b", noise), way("c", inverted), way("d", right), way("e", right)]
     subject = CheckedEngine(ways, SCALE)
@@ -314,20 +316,24 @@ def test_pictures_that_fail_do_not_take_slots_away() -> None:
     assert subject.slots == 4
 
 
-def failing(kind: type[BackendError]) -> Way:
+def failing(kind: type[BackendError]) -> Candidate:
     def make() -> FakeEngine:
         raise kind("out of memory")
 
-    return Way("failing", make)
+    return Candidate("failing", make)
 
 
 def test_ways_that_cannot_be_made_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    ways = [Way("bad", lambda: FakeEngine(black)), failing(OutOfMemoryError), failing(BackendError)]
+    ways = [
+        Candidate("bad", lambda: FakeEngine(black)),
+        failing(OutOfMemoryError),
+        failing(BackendError),
+    ]
     pictures = [picture(k) for k in range(9)]
     with pytest.raises(BackendError, match="failing yields no picture: out of memory"):
         through(CheckedEngine(ways, SCALE), pictures)
     caplog.clear()
-    subject = CheckedEngine([*ways, Way("good", FakeEngine)], SCALE)
+    subject = CheckedEngine([*ways, Candidate("good", FakeEngine)], SCALE)
     assert_right(through(subject, pictures), pictures)
     assert [message.split(": using ")[1] for message in caplog.messages] == [
         "failing", "failing", "good",
@@ -336,4 +342,4 @@ def test_ways_that_cannot_be_made_are_passed_over(caplog: pytest.LogCaptureFixtu
 
 def test_the_first_way_s_own_failure_is_for_the_caller() -> None:
     with pytest.raises(OutOfMemoryError):
-        CheckedEngine([failing(OutOfMemoryError), Way("good", FakeEngine)], SCALE)
+        CheckedEngine([failing(OutOfMemoryError), Candidate("good", FakeEngine)], SCALE)

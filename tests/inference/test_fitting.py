@@ -25,7 +25,7 @@ from tests.inference.test_upscaler import COLOUR, frame, repeating
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference import models, tiles, upscaler
 from vsr.inference.backend import Backend
-from vsr.inference.upscaler import Upscaler, _forms, _name
+from vsr.inference.upscaler import Upscaler, _candidates, _name
 from vsr.media.frame import Frame, Plane, Planes
 from vsr.network.graph import PlaneGraph
 
@@ -67,7 +67,7 @@ class FakeBackend:
 
 def names(precision: str, backend: Backend | FakeBackend) -> list[str]:
     model = replace(repeating(), precision=precision)
-    return [_name(*form) for form in _forms(model, backend)]
+    return [_name(*form) for form in _candidates(model, backend)]
 
 
 def test_ways_go_from_what_was_asked_for_to_the_surest(backend: Backend) -> None:
@@ -157,7 +157,7 @@ def test_networks_that_cannot_be_cut_end_in_the_error(fixed: bool) -> None:
 
 
 def test_a_fallback_gets_the_tiles_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Way by way on the same tiles, which the new engine is made for when it is needed."""
+    """Candidate by way on the same tiles, which the new engine is made for when it is needed."""
     first, last = FakeBackend(memory=24_000, paint=black), FakeBackend(name="openvino")
     monkeypatch.setattr(upscaler, "load_backend", lambda name: last)
     scaler = Upscaler(repeating(radius=2), first, COLOUR, (640, 360))
@@ -211,7 +211,7 @@ def test_pictures_under_way_are_done_by_the_next_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     first = FakeBackend(failing=failing, at_once=at_once)
-    scaler = Upscaler(repeating(), first, COLOUR, (WIDTH, HEIGHT), patient=True)
+    scaler = Upscaler(repeating(), first, COLOUR, (WIDTH, HEIGHT), fall_back=True)
     compile_, pace = last.compile, iter([slots])
     first.engines[0].slots = 3
 
@@ -243,7 +243,7 @@ def test_pictures_of_which_some_tiles_are_done_are_done_again(
             raise BackendError("enough")
         return y
 
-    scaler = Upscaler(repeating(radius=2), FakeBackend(paint=dying), COLOUR, size, patient=True)
+    scaler = Upscaler(repeating(radius=2), FakeBackend(paint=dying), COLOUR, size, fall_back=True)
     assert scaler.tiles == 4
     assert_all_there(scaler, 5, size)
     assert len(last.tried) == 1
@@ -254,7 +254,7 @@ def test_memory_that_runs_out_later_costs_the_batch_and_then_tiles(
 ) -> None:
     size = (640, 360)
     short = FakeBackend(failing=4, error=OutOfMemoryError, enough=24_000)
-    scaler = Upscaler(repeating(radius=2), short, COLOUR, size, batch=2, patient=True)
+    scaler = Upscaler(repeating(radius=2), short, COLOUR, size, batch=2, fall_back=True)
     assert_all_there(scaler, 9, size)
     assert short.tried[:2] == [(*size, 2), (*size, 1)]
     areas = [width * height for width, height, _ in short.tried]
@@ -264,13 +264,13 @@ def test_memory_that_runs_out_later_costs_the_batch_and_then_tiles(
         "repeating on fake in fp32 failed (this picture is too much): "
         "going on with 1 tile of 640x360, batch 1"
     )
-    assert caplog.messages[-1].endswith(f"): going on with {scaler._cut}")
+    assert caplog.messages[-1].endswith(f"): going on with {scaler._layout}")
 
 
 def test_memory_that_never_suffices_leads_to_openvino(last: FakeBackend) -> None:
     size = (640, 360)
     short = FakeBackend(failing=1, error=OutOfMemoryError)
-    scaler = Upscaler(repeating(radius=2), short, COLOUR, size, patient=True)
+    scaler = Upscaler(repeating(radius=2), short, COLOUR, size, fall_back=True)
     assert_all_there(scaler, 5, size)
     assert len(short.tried) > 1
     assert last.tried == [(scaler.plan.width, scaler.plan.height, 1)]
@@ -282,7 +282,7 @@ def test_every_way_is_tried_and_the_last_failure_is_told(
     last.failing = 5
     first = FakeBackend(failing=2)
     model = replace(repeating(), precision="fp16")
-    scaler = Upscaler(model, first, COLOUR, (WIDTH, HEIGHT), patient=True)
+    scaler = Upscaler(model, first, COLOUR, (WIDTH, HEIGHT), fall_back=True)
     results: list[int] = []
     with pytest.raises(BackendError, match="this picture is too much"):
         results.extend(f.index for f in scaler.process(stream(9)) if isinstance(f, Frame))
@@ -297,7 +297,7 @@ def test_an_engine_that_cannot_be_made_is_passed_over(last: FakeBackend) -> None
     """As on a GPU that has failed: nothing works on it until the process ends."""
     first = FakeBackend(failing=2)
     model = replace(repeating(), precision="fp16")
-    scaler = Upscaler(model, first, COLOUR, (WIDTH, HEIGHT), patient=True)
+    scaler = Upscaler(model, first, COLOUR, (WIDTH, HEIGHT), fall_back=True)
     first.memory = 0
     assert_all_there(scaler, 9)
     assert len(last.tried) == 1
@@ -308,7 +308,7 @@ def test_ways_that_made_no_pictures_are_not_tried_again(
 ) -> None:
     first = FakeBackend(failing=6)
     model = replace(repeating(), precision="fp16")
-    scaler = Upscaler(model, first, COLOUR, (WIDTH, HEIGHT), patient=True)
+    scaler = Upscaler(model, first, COLOUR, (WIDTH, HEIGHT), fall_back=True)
     first.engines[0].paint = black
     assert_all_there(scaler, 12)
     assert len(first.tried) == 2
@@ -322,7 +322,7 @@ def test_a_failed_engine_is_gone_before_the_next_one_is_made(
 ) -> None:
     """Or there would be no memory for it."""
     first = FakeBackend(failing=4)
-    scaler = Upscaler(repeating(), first, COLOUR, (WIDTH, HEIGHT), patient=True)
+    scaler = Upscaler(repeating(), first, COLOUR, (WIDTH, HEIGHT), fall_back=True)
     gone = weakref.ref(first.engines.pop())
     compile_ = last.compile
 
@@ -336,7 +336,7 @@ def test_a_failed_engine_is_gone_before_the_next_one_is_made(
 
 
 def test_pictures_of_another_size_are_no_fault_of_the_engine(last: FakeBackend) -> None:
-    scaler = Upscaler(repeating(), FakeBackend(), COLOUR, (WIDTH, HEIGHT), patient=True)
+    scaler = Upscaler(repeating(), FakeBackend(), COLOUR, (WIDTH, HEIGHT), fall_back=True)
     with pytest.raises(BackendError, match="a luma plane of 32x24, and not of 64x48"):
         list(scaler.process(stream(1, (32, 24))))
     assert last.tried == []

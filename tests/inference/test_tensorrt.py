@@ -326,7 +326,7 @@ def test_openvino_goes_on_where_the_gpu_fails_for_good(
     """As after an illegal access: no picture is lost, and no engine is thrown away or built."""
     backend.compile(replace(model(), precision="fp32").graph(COLOUR), SIZE, batch)  # one is there
     found = Upscaler(
-        replace(model(), precision=precision), backend, COLOUR, SIZE, batch, patient=True
+        replace(model(), precision=precision), backend, COLOUR, SIZE, batch, fall_back=True
     )
     builds, copies, copy = host.trt.builds, iter(range(1000)), host.cuda.copy_in
 

@@ -105,7 +105,7 @@ def _build(
     from vsr.inference.models import DEFAULT
     from vsr.inference.tensorrt import ahead
 
-    order = ahead.Order(
+    order = ahead.BuildRequest(
         model=model or DEFAULT,
         scale=scale,
         precision=precision,

@@ -102,7 +102,7 @@ def _upscaled(
     ahead = next(flow, None)
     while ahead is not None:
         size, form, colour = _kind(ahead)
-        upscaler = Upscaler(network, runner, colour, size, batch, patient=True, planes=form)
+        upscaler = Upscaler(network, runner, colour, size, batch, fall_back=True, planes=form)
         alike = _Alike(ahead, flow)
         yield from upscaler.process(alike)
         ahead = alike.next

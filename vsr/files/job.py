@@ -90,7 +90,7 @@ class Job:
         with closing(opened(self._input, self._stop)) as source:
             info = source.info
             size = (info.width, info.height)
-            upscaler = Upscaler(model, backend, info.colour, size, settings.batch, patient=True)
+            upscaler = Upscaler(model, backend, info.colour, size, settings.batch, fall_back=True)
             report = self._new_report(source, upscaler, model, backend)
             self._process(source, upscaler, report)
         if settings.report:

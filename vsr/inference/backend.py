@@ -1,6 +1,6 @@
-"""The seam between the pipeline and inference: an `Engine` turns planes into planes.
+"""Protocols of a backend and its engines, which turn planes into planes; `load_backend`.
 
-`BACKENDS` maps names to loaders; the libraries behind them are imported when asked for.
+`BACKENDS` maps names to loaders; their libraries are imported when they are used.
 """
 
 import logging
@@ -16,11 +16,11 @@ log = logging.getLogger(__name__)
 
 
 class Ticket(Protocol):
-    """One picture on its way through an engine."""
+    """The pending result of one submitted picture."""
 
     @property
     def started(self) -> float:
-        """When the engine took it, in seconds of `time.perf_counter`."""
+        """When the engine accepted it, in seconds of `time.perf_counter`."""
         ...
 
     @property
@@ -41,19 +41,19 @@ class Engine(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many pictures may be under way at once."""
+        """How many pictures may be computed at once."""
         ...
 
     def submit(self, planes: Planes) -> Ticket:
-        """Copy the planes in and start; at most `slots` tickets may be uncollected."""
+        """Copy the planes and start to compute; at most `slots` tickets may be uncollected."""
         ...
 
 
 class Runner(Protocol):
-    """What is needed to choose and to look at a network before there is an engine."""
+    """Chooses a precision and runs a network once, before an engine is compiled."""
 
     def choose_precision(self, wanted: str, int8: bool) -> str:
-        """`wanted`, or for `auto` the best here: one of `PRECISIONS`.
+        """Return `wanted`, or for `auto` the best here: one of `PRECISIONS`.
 
         `int8` says whether the network has such a form. Raises UsageError for what the device
         cannot do.
@@ -61,7 +61,7 @@ class Runner(Protocol):
         ...
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
-        """The output of a one-input ONNX model for each numpy array: to look at a network."""
+        """Run a one-input ONNX model on each numpy array, to probe a network."""
         ...
 
 
@@ -70,17 +70,17 @@ class Backend(Runner, Protocol):
 
     name: str
     device: str
-    """What it runs on, in the library's own words."""
+    """The device's name, as the library gives it."""
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> Engine:
-        """An engine for pictures of `size` (width, height), `batch` of them at a time.
+        """Compile an engine for pictures of `size` (width, height), `batch` at a time.
 
-        Raises BackendError; OutOfMemoryError where smaller pictures or batches may go.
+        Raises BackendError; OutOfMemoryError where smaller pictures or batches may fit.
         """
         ...
 
     def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
-        """Whether `compile` would find an engine and need not build one for long."""
+        """Whether `compile` finds an engine and need not build one for minutes."""
         ...
 
 
@@ -110,11 +110,11 @@ BACKENDS: Final[dict[str, Callable[[str | None, bool], Backend]]] = {
 
 
 _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
-"""Where a driver shows itself on Linux, under WSL and on Windows, before any library is loaded."""
+"""Files of an installed driver on Linux, under WSL and on Windows."""
 
 
 def load_backend(name: str = "auto", device: str | None = None, live: bool = False) -> Backend:
-    """The backend of that name on `device` (the library's own default when None).
+    """Load the backend of that name on `device` (None: the library's default).
 
     `auto` takes TensorRT where an NVIDIA GPU and one of its libraries are, else OpenVINO. `live`
     prefers the latency of one picture to the number of pictures.

@@ -1,4 +1,4 @@
-"""Looks at an engine's first pictures, and takes another engine where they are not pictures.
+"""Checks the first pictures of an engine, and replaces an engine whose output is garbage.
 
 Half precision overflows on some networks, a driver can miscompile a kernel, and neither says so:
 the result is NaN, which becomes black or white, or noise. The enlarged luma, averaged over blocks,
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 _Codes = npt.NDArray[np.uint8]
 PICTURES: Final = 3
-"""Pictures with something in them that are looked at."""
+"""Pictures with visible content that are checked."""
 _CONTRAST: Final = 2.0
-"""Standard deviation of luma codes under which a picture shows nothing."""
+"""Standard deviation of luma codes under which a picture counts as empty."""
 _BLOCK: Final = 8
 """LR pixels over which both pictures are averaged before they are compared."""
 _MOST: Final = 24.0
@@ -36,8 +36,8 @@ which averages to the input's grey 50 and more."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to compute the same."""
+class Candidate:
+    """One of several engines that compute the same network."""
 
     name: str
     """In words, such as `tensorrt in fp16`."""
@@ -45,28 +45,28 @@ class Way:
 
 
 class CheckedEngine:
-    """See `vsr.inference.backend.Engine`; the first of several ways whose pictures are right."""
+    """The first of several engines whose output passes the check; an `Engine` itself."""
 
-    def __init__(self, ways: Sequence[Way], scale: int, bits: int = 8) -> None:
-        self._way, *self._others = ways
+    def __init__(self, candidates: Sequence[Candidate], scale: int, bits: int = 8) -> None:
+        self._used, *self._remaining = candidates
         self._scale, self._bits = scale, bits
-        self._engine = self._way.make()
-        self.given_up = 0
-        """Ways that were found out not to do."""
+        self._engine = self._used.make()
+        self.rejected = 0
+        """Candidates rejected so far."""
         self._left = PICTURES
         self._under_way = 0
-        self._to_redo = 0
-        """Pictures that an engine given up still works on."""
+        self._discarded = 0
+        """Pictures that a rejected engine still computes."""
 
     @property
-    def way(self) -> str:
-        """The name of the way in use."""
-        return self._way.name
+    def name(self) -> str:
+        """The name of the candidate in use."""
+        return self._used.name
 
     @property
     def slots(self) -> int:
-        """As `Engine.slots`; one is kept free while frames may have to be done again."""
-        return max(1, self._engine.slots - (1 if self._to_redo else 0))
+        """As `Engine.slots`; one is kept free while pictures may have to be computed again."""
+        return max(1, self._engine.slots - (1 if self._discarded else 0))
 
     def submit(self, planes: Planes) -> Ticket:
         """See `vsr.inference.backend.Engine.submit`."""
@@ -78,49 +78,50 @@ class CheckedEngine:
         return _CheckedTicket(self, (y, u, v), ticket, self._engine)
 
     def collected(self, made_by: Engine) -> None:
-        """Note that a picture has left its engine, which is that of now or one given up."""
+        """Count a picture that has left its engine: the one in use, or a rejected one."""
         if made_by is self._engine:
             self._under_way -= 1
         else:
-            self._to_redo -= 1
+            self._discarded -= 1
 
-    def judge(self, lr: Planes, sr: Planes, made_by: Engine) -> Planes:
-        """The result, or that of the next way when it is wrong. Raises BackendError at the last."""
-        if made_by is not self._engine:  # given up since, and so is what it was still working on
-            return self._again(lr)
+    def verified(self, lr: Planes, sr: Planes, made_by: Engine) -> Planes:
+        """Return the result, or the next candidate's if it is garbage. Raises BackendError."""
+        if made_by is not self._engine:  # rejected since, and so are its results
+            return self._recompute(lr)
         if not self._left:
             return sr
         before, after = (_eight_bits(planes[0], self._bits) for planes in (lr, sr))
         if float(before.std()) < _CONTRAST:
             return sr
-        wrong = what_is_wrong(before, after, self._scale)
+        wrong = fault_of(before, after, self._scale)
         if wrong is None:
             self._left -= 1
             return sr
-        self._take_next(wrong)
-        return self._again(lr)
+        self._use_next(wrong)
+        return self._recompute(lr)
 
-    def _again(self, lr: Planes) -> Planes:
-        return self.judge(lr, self._engine.submit(lr).result(), self._engine)
+    def _recompute(self, lr: Planes) -> Planes:
+        return self.verified(lr, self._engine.submit(lr).result(), self._engine)
 
-    def _take_next(self, wrong: str) -> None:
-        """The next way that can be made. Raises BackendError when there is none."""
+    def _use_next(self, wrong: str) -> None:
+        """Use the next candidate that can be made. Raises BackendError when none is left."""
         engine = None
         while engine is None:
-            if not self._others:
+            if not self._remaining:
                 raise BackendError(
-                    f"{self._way.name} yields no picture: {wrong}; try another --model or --backend"
+                    f"{self._used.name} yields no picture: {wrong}; "
+                    "try another --model or --backend"
                 )
-            before, self._way = self._way, self._others.pop(0)
-            self.given_up += 1
-            log.warning("%s yields no picture (%s): using %s", before.name, wrong, self._way.name)
+            before, self._used = self._used, self._remaining.pop(0)
+            self.rejected += 1
+            log.warning("%s yields no picture (%s): using %s", before.name, wrong, self._used.name)
             try:
-                engine = self._way.make()
+                engine = self._used.make()
             except BackendError as exc:
                 wrong = str(exc)
         self._engine = engine
         self._left = PICTURES
-        self._to_redo += self._under_way
+        self._discarded += self._under_way
         self._under_way = 0
 
 
@@ -138,24 +139,24 @@ class _CheckedTicket:
             first = self._ticket.result()
         finally:
             self._owner.collected(self._engine)
-        planes = self._owner.judge(self._lr, first, self._engine)
+        planes = self._owner.verified(self._lr, first, self._engine)
         self.finished = self._ticket.finished if planes is first else now()
         return planes
 
 
 def _eight_bits(plane: Plane, bits: int) -> npt.NDArray[np.uint8]:
-    """A plane's codes in 8 bits, as the limits above are."""
+    """Reduce a plane's codes to 8 bits, the unit of the limits above."""
     return (plane >> (bits - 8)).astype(np.uint8) if bits > 8 else cast(_Codes, plane)
 
 
-def what_is_wrong(lr: _Codes, sr: _Codes, scale: int) -> str | None:
-    """Why an enlarged luma plane cannot be that of `lr`, both in 8 bits; None when it can."""
+def fault_of(lr: _Codes, sr: _Codes, scale: int) -> str | None:
+    """Say why an enlarged luma plane cannot be that of `lr`, both in 8 bits; None when it can."""
     if sr.min() == sr.max():
         return f"every pixel is {sr.min()}"
     height, width = lr.shape
     block = min(_BLOCK, height, width)
-    large = _averaged(sr[: height * scale, : width * scale], block * scale)
-    off = np.abs(large - _averaged(lr, block))
+    large = _block_means(sr[: height * scale, : width * scale], block * scale)
+    off = np.abs(large - _block_means(lr, block))
     if off.mean() > _MOST:
         return f"it differs by {off.mean():.0f} of 255 from its input"
     if off.max() > _MOST_IN_A_BLOCK:
@@ -165,14 +166,14 @@ def what_is_wrong(lr: _Codes, sr: _Codes, scale: int) -> str | None:
 
 
 def _roughness(plane: _Codes) -> float:
-    """Mean difference of neighbours in a row."""
+    """Return the mean difference of horizontal neighbours."""
     if plane.shape[1] < 2:
         return 0.0
     return float(np.abs(np.diff(plane.astype(np.int16), axis=1)).mean())
 
 
-def _averaged(plane: _Codes, block: int) -> npt.NDArray[np.float32]:
-    """Means of whole blocks: what denoising and sharpening leave alone."""
+def _block_means(plane: _Codes, block: int) -> npt.NDArray[np.float32]:
+    """Return the means of whole blocks, which denoising and sharpening hardly change."""
     rows, columns = plane.shape[0] // block, plane.shape[1] // block
     whole = plane[: rows * block, : columns * block]
     return whole.reshape(rows, block, columns, block).mean((1, 3), dtype=np.float32)

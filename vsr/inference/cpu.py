@@ -1,4 +1,4 @@
-"""What this computer's processor can do, for choices that no library makes for us."""
+"""Detects what this computer's processor can do."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which networks there are: `engines/manifest.json` -> `Model`; any ONNX file -> `Model`."""
+"""Finds networks: in `engines/manifest.json` by name, or in any ONNX file."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ _UNKNOWN_RADIUS: Final = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network ready to be wrapped: what it needs to know about itself, and its ONNX."""
+    """A network's ONNX and the facts that wrapping and tiling it need."""
 
     name: str
     facts: NetworkFacts
@@ -67,7 +67,7 @@ class Model:
 
 @cache
 def manifest() -> dict[str, Any]:
-    """`engines/manifest.json`: model name -> {"x2": {file, sha256, colour, ...}, ...}."""
+    """Load `engines/manifest.json`: model name -> {"x2": {file, sha256, colour, ...}, ...}."""
     path = ENGINES / "manifest.json"
     try:
         models: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["models"]
@@ -170,7 +170,7 @@ def _built_in(name: str, scale: int, runner: Runner, precision: str) -> Model:
 def _from_entry(
     name: str, scale: int, entry: dict[str, Any], form: dict[str, Any], precision: str
 ) -> Model:
-    """The network of a manifest's entry, in the form (itself or `int8`) that is given."""
+    """Load the network of a manifest's entry in one form: the entry itself, or its `int8`."""
     path = ENGINES / form["file"]
     data, digest = _read(path)
     if digest != form["sha256"]:
@@ -225,7 +225,7 @@ def _from_file(path: Path, scale: int | None, runner: Runner, precision: str) ->
 
 
 def _precision_of(network: onnx.ModelProto, path: Path, runner: Runner, asked: str) -> str:
-    """A quantised or half-precision file is what it is; a float one is run as asked."""
+    """Return the precision of a quantised or half-precision file; else the one asked for."""
     own = ""
     if any(node.op_type == "QuantizeLinear" for node in network.graph.node):
         own = "int8"

@@ -1,4 +1,4 @@
-"""OpenVINO: the default where there is no NVIDIA GPU; CPUs of every make, Intel GPUs and NPUs."""
+"""Runs engines with OpenVINO: on any CPU, on Intel GPUs and NPUs; the default without NVIDIA."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -151,7 +151,7 @@ class OpenVinoBackend:
 
 
 def _gist(exc: RuntimeError) -> str:
-    """OpenVINO's reason: its first paragraph says where in its source, then why, then advice."""
+    """Extract the reason from OpenVINO's message: where in its source, then why, then advice."""
     lines = [line.strip() for line in str(exc).strip().split("\n\n")[0].splitlines()]
     told = [line for line in lines if not line.startswith("To facilitate")]
     return told[-1].removeprefix("-- ") if told else "no reason given"

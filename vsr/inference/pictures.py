@@ -111,7 +111,13 @@ class PictureEngine:
         key = (colour, form)
         if key not in self._upscalers:
             self._upscalers[key] = Upscaler(
-                self.model, self.backend, colour, self.size, self._batch, patient=True, planes=form
+                self.model,
+                self.backend,
+                colour,
+                self.size,
+                self._batch,
+                fall_back=True,
+                planes=form,
             )
         return self._upscalers[key]
 

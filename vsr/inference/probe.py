@@ -1,4 +1,4 @@
-"""Finds out what an unknown network does by running it: scale, channels, range of values."""
+"""Finds scale, channels and value range of an unknown network by running it."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Cuts pictures that are too large for a network into tiles, and joins what is made of them."""
+"""Cuts pictures that are too large for a network into tiles, and joins the enlarged tiles."""
 
 from dataclasses import dataclass
 from math import isqrt
@@ -19,7 +19,7 @@ _CHROMA_MARGIN: Final = 8
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one axis in LR luma pixels; only the picture's end may be odd."""
+    """One tile along one axis, in LR luma pixels; only the picture's end may be odd."""
 
     start: int
     """Where the tile begins in the picture."""
@@ -42,7 +42,7 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
 
 
 def tile_length(length: int, limit: int, overlap: int) -> int:
-    """The smallest tile for `spans` that covers `length` with as few of at most `limit` as go."""
+    """The smallest tile length that covers `length` with the fewest tiles of at most `limit`."""
     if length <= limit:
         return length
     odd = length % 2  # an odd picture is an even one and a column more, on its last tile
@@ -61,7 +61,7 @@ def _even(n: int) -> int:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How pictures of one size are cut for an engine of one size."""
+    """How pictures of one size are cut into tiles for an engine of one size."""
 
     width: int
     height: int
@@ -73,7 +73,7 @@ class TilePlan:
 
 
 def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -> TilePlan:
-    """One tile where the picture is small enough or the model is bicubic, else a grid.
+    """Plan one tile if the picture is small enough or the model is bicubic, else a grid.
 
     `most` is the largest tile in LR pixels where memory is scarcer than usual.
     """
@@ -95,8 +95,8 @@ def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -
     )  # fmt: skip
 
 
-def smaller(model: Model, size: tuple[int, int], plan: TilePlan) -> TilePlan | None:
-    """Tiles of a quarter of the pixels; None where they cannot be, or would be mostly overlap."""
+def smaller_plan(model: Model, size: tuple[int, int], plan: TilePlan) -> TilePlan | None:
+    """Plan tiles of a quarter of the pixels; None if they would be mostly overlap."""
     pixels = plan.width * plan.height // 4
     overlap = _even(model.radius + _CHROMA_MARGIN)
     least = max(_LEAST_TILE_PIXELS, (3 * overlap) ** 2 * 16 // 9)
@@ -106,7 +106,7 @@ def smaller(model: Model, size: tuple[int, int], plan: TilePlan) -> TilePlan | N
 
 
 def _full_length(length: int, tile: int) -> int:
-    """The least length from `length` on that tiles of `tile` can cover."""
+    """The smallest length, at least `length`, that tiles of `tile` can cover."""
     return max(length, tile) + (max(length, tile) - tile) % 2
 
 
@@ -137,7 +137,7 @@ def cut(planes: Planes, at: tuple[int, int], size: tuple[int, int], form: PlaneF
 
 
 def empty(width: int, height: int, planes: PlaneFormat) -> Planes:
-    """A picture of that size with whatever was in memory."""
+    """Allocate the planes of a picture of that size, not initialised."""
     shapes = [(height, width), *[planes.chroma(width, height)[::-1]] * 2]
     y, u, v = (np.empty(shape, planes.dtype) for shape in shapes)
     return y, u, v
@@ -146,7 +146,7 @@ def empty(width: int, height: int, planes: PlaneFormat) -> Planes:
 def paste(
     target: Planes, tile: Planes, column: Span, row: Span, scale: int, form: PlaneFormat
 ) -> None:
-    """Copy the kept part of an enlarged tile to its place; what lies outside is padding."""
+    """Copy the kept part of an enlarged tile into the picture; what lies outside is padding."""
     steps = ((1, 1), (form.chroma_x, form.chroma_y), (form.chroma_x, form.chroma_y))
     for (across, down), whole, part in zip(steps, target, tile, strict=True):
         top, left = row.keep[0] * scale // down, column.keep[0] * scale // across

@@ -1,4 +1,4 @@
-"""Frame -> Frame on a backend: keeps several pictures under way, and loses none of them."""
+"""Enlarges frames on a backend, several at a time and in order."""
 
 import logging
 from collections import deque
@@ -9,9 +9,9 @@ from typing import Final, TypeVar
 
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference.backend import Backend, Ticket, load_backend
-from vsr.inference.checked import CheckedEngine, Way
+from vsr.inference.checked import Candidate, CheckedEngine
 from vsr.inference.models import Model, in_fp32
-from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller
+from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller_plan
 from vsr.media.colour import Colour
 from vsr.media.frame import YUV420, Frame, PlaneFormat, Planes
 
@@ -19,27 +19,27 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _MAX_HELD: Final = 64
-"""Packets that may wait behind a frame under way before the upscaler waits for the frame."""
+"""Packets that may wait behind a frame before the upscaler waits for that frame."""
 
 
 @dataclass
 class _Job:
-    """A frame whose tiles are under way."""
+    """A frame whose tiles are being computed."""
 
     frame: Frame
     waiting: int
-    """Tiles that are not done; all of them when it is begun again."""
+    """Tiles that are not done; all of them when it is submitted again."""
     planes: Planes | None = None
 
 
 def is_built(model: Model, backend: Backend, colour: Colour, size: tuple[int, int]) -> bool:
-    """Whether an `Upscaler` of these would be there at once, and not after minutes of building."""
+    """Whether an `Upscaler` of these can start without building an engine for minutes."""
     plan = plan_tiles(model, *size)
     return backend.is_built(model.graph(colour), (plan.width, plan.height))
 
 
 class Upscaler:
-    """A model compiled for one picture size and colour. Not thread-safe."""
+    """Enlarges frames of one size and colour with one model. Not thread-safe."""
 
     def __init__(
         self,
@@ -48,58 +48,58 @@ class Upscaler:
         colour: Colour,
         size: tuple[int, int],
         batch: int = 1,
-        patient: bool = False,
+        fall_back: bool = False,
         planes: PlaneFormat = YUV420,
     ) -> None:
-        """`patient`: an engine that fails while it runs is replaced, though that may take minutes.
+        """`fall_back`: replace an engine that fails while it runs, though that may take minutes.
 
-        What it had under way is computed by the other one: in smaller batches, then smaller tiles
+        The other engine computes what was not done: in smaller batches, then smaller tiles
         where memory ran out, else in fp32, then by OpenVINO. Otherwise the error is raised.
         """
         self.model = model
         self.size = size
         self.out_size = planes.output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
-        self._colour, self._batch, self._patient = colour, batch, patient
+        self._colour, self._batch, self._fall_back = colour, batch, fall_back
         self._planes = planes
-        self._forms = _forms(model, backend)
-        self._engine: CheckedEngine | None = self._fitting()
+        self._candidates = _candidates(model, backend)
+        self._engine: CheckedEngine | None = self._compile_within_memory()
         self._tickets: deque[tuple[_Job, Span, Span, Ticket]] = deque()
 
-    def _fitting(self) -> CheckedEngine:
-        """An engine that fits the device's memory: of smaller batches, then of smaller tiles."""
+    def _compile_within_memory(self) -> CheckedEngine:
+        """Compile an engine; where memory runs out, of smaller batches, then of smaller tiles."""
         size = (self.plan.width, self.plan.height)
-        ways = [
-            Way(
+        candidates = [
+            Candidate(
                 _name(on, form),
                 partial(on.compile, form.graph(self._colour, self._planes), size, self._batch),
             )
-            for on, form in self._forms
+            for on, form in self._candidates
         ]
         try:
-            engine = CheckedEngine(ways, self.model.scale, self._planes.bits)
+            engine = CheckedEngine(candidates, self.model.scale, self._planes.bits)
         except OutOfMemoryError as exc:
             if not self._shrink():
                 raise
-            log.debug("%s: trying %s", exc, self._cut)
+            log.debug("%s: trying %s", exc, self._layout)
         else:
             if self.tiles > 1 or self._batch > 1:
-                log.debug("%s", self._cut)
+                log.debug("%s", self._layout)
             return engine
-        return self._fitting()
+        return self._compile_within_memory()
 
     def _shrink(self) -> bool:
-        """Take batches of one, or else smaller tiles; False where there are none."""
+        """Use batches of one, else smaller tiles; False where neither is possible."""
         if self._batch > 1:
             self._batch = 1
             return True
-        plan = smaller(self.model, self.size, self.plan)
+        plan = smaller_plan(self.model, self.size, self.plan)
         self.plan = plan or self.plan
         return plan is not None
 
     @property
-    def _cut(self) -> str:
-        """How pictures are given to the engine, in words."""
+    def _layout(self) -> str:
+        """Tiles, their size and the batch, in words."""
         tiles = "1 tile" if self.tiles == 1 else f"{self.tiles} tiles"
         return f"{tiles} of {self.plan.width}x{self.plan.height}, batch {self._batch}"
 
@@ -118,14 +118,14 @@ class Upscaler:
             if isinstance(item, Frame):
                 job = self._job(item)
                 order.append(job)
-                self._surely(partial(self._submit, job), order)
+                self._with_fallback(partial(self._submit, job), order)
             else:
                 order.append(item)
             if len(order) > _MAX_HELD and self._tickets:
-                self._surely(self._collect, order)
+                self._with_fallback(self._collect, order)
             yield from self._ready(order)
         while self._tickets:
-            self._surely(self._collect, order)
+            self._with_fallback(self._collect, order)
             yield from self._ready(order)
 
     def _job(self, frame: Frame) -> _Job:
@@ -148,46 +148,46 @@ class Upscaler:
                 yield head.frame.with_planes(head.planes, self.model.name)
             order.popleft()
 
-    def _surely(self, step: Callable[[], None], order: deque[_Job | T]) -> None:
-        """Do a step; where the engine fails, what is under way is begun again on another one."""
+    def _with_fallback(self, step: Callable[[], None], order: deque[_Job | T]) -> None:
+        """Do a step; if the engine fails, compute all unfinished frames again on another one."""
         while True:
             try:
                 step()
                 return
             except BackendError as exc:
-                if not self._patient:
+                if not self._fall_back:
                     raise
                 log.debug("the engine failed", exc_info=True)
                 # without its traceback, which would keep the engine and its memory
                 failure = type(exc)(str(exc))
-            self._give_up_engine(failure)
-            step = partial(self._begin_again, order)
+            self._choose_fallback(failure)
+            step = partial(self._resubmit, order)
 
-    def _give_up_engine(self, failure: BackendError) -> None:
-        """Decide for another engine: of less memory or computed otherwise. Raises `failure`."""
-        failed = _name(*self._forms[0])
+    def _choose_fallback(self, failure: BackendError) -> None:
+        """Choose an engine of less memory, or the next candidate; raise `failure` without one."""
+        failed = _name(*self._candidates[0])
         self._tickets.clear()
         if self._engine is not None:
-            failed = self._engine.way
-            del self._forms[: self._engine.given_up]
+            failed = self._engine.name
+            del self._candidates[: self._engine.rejected]
             self._engine = None
         if isinstance(failure, OutOfMemoryError) and self._shrink():
-            log.warning("%s failed (%s): going on with %s", failed, failure, self._cut)
+            log.warning("%s failed (%s): going on with %s", failed, failure, self._layout)
             return
-        if len(self._forms) == 1:
+        if len(self._candidates) == 1:
             raise failure
-        del self._forms[0]
-        log.warning("%s failed (%s): using %s", failed, failure, _name(*self._forms[0]))
+        del self._candidates[0]
+        log.warning("%s failed (%s): using %s", failed, failure, _name(*self._candidates[0]))
 
-    def _begin_again(self, order: deque[_Job | T]) -> None:
-        """Submit whatever is not done; the planes are in the frames still."""
+    def _resubmit(self, order: deque[_Job | T]) -> None:
+        """Submit all unfinished frames again; they still hold their planes."""
         for job in order:
             if isinstance(job, _Job) and job.waiting:
                 self._submit(job)
 
     def _submit(self, job: _Job) -> None:
         if self._engine is None:
-            self._engine = self._fitting()
+            self._engine = self._compile_within_memory()
         job.waiting, job.planes = self.tiles, None
         frame = job.frame
         whole = padded(frame.planes, *self.plan.pad, self._planes)
@@ -203,7 +203,7 @@ class Upscaler:
                 self._tickets.append((job, column, row, ticket))
 
     def _collect(self) -> None:
-        """Take the oldest ticket's result into its frame."""
+        """Put the oldest ticket's result into its frame."""
         job, column, row, ticket = self._tickets.popleft()
         planes = ticket.result()
         job.frame.stamps.infer_end = max(job.frame.stamps.infer_end, ticket.finished)
@@ -216,8 +216,8 @@ class Upscaler:
         paste(job.planes, planes, column, row, self.model.scale, self._planes)
 
 
-def _forms(model: Model, backend: Backend) -> list[tuple[Backend, Model]]:
-    """The model on the backend; should that yield no picture, in fp32, then on OpenVINO."""
+def _candidates(model: Model, backend: Backend) -> list[tuple[Backend, Model]]:
+    """List what to try in order: the model on the backend, in fp32, and on OpenVINO."""
     forms = [(backend, model)]
     plain = in_fp32(model)
     if plain:

@@ -21,14 +21,16 @@ from vsr.inference.cuda.interface import (
     Stream,
 )
 
-driver: Final[Any] = import_module("cuda.bindings.driver")  # untyped; load_cuda tells of a miss
+driver: Final[Any] = import_module(
+    "cuda.bindings.driver"
+)  # untyped; load_cuda reports if it is missing
 
 _OUT_OF_MEMORY: Final = 2
 _NOT_READY: Final = 600
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the driver; its result without the code, or one of our errors."""
+    """Call the driver; return its result without the code, or raise one of our errors."""
     name = function.__name__
     try:
         code, *values = function(*arguments)
@@ -48,7 +50,7 @@ def _words(code: Any) -> str:
 
 @contextmanager
 def _inside(context: Any) -> Iterator[None]:
-    """In our context, whatever the thread's own one is and stays."""
+    """Push our context for the thread, and pop it afterwards."""
     _call(driver.cuCtxPushCurrent, context)
     try:
         yield
@@ -56,8 +58,8 @@ def _inside(context: Any) -> Iterator[None]:
         driver.cuCtxPopCurrent()
 
 
-def _give_back(context: Any, function: Callable[..., Any], thing: Any) -> None:
-    """Free or destroy. Codes are not looked at: after a fault the call that met it has told."""
+def _release(context: Any, function: Callable[..., Any], thing: Any) -> None:
+    """Free or destroy. Error codes are ignored: the call that failed first has reported it."""
     driver.cuCtxPushCurrent(context)  # the garbage collector runs on any thread
     function(thing)
     driver.cuCtxPopCurrent()
@@ -68,7 +70,7 @@ class _Held(Owner):
 
     def __init__(self, context: Any, destroy: Callable[..., Any], raw: Any) -> None:
         self._raw, self._context = raw, context
-        super().__init__(_give_back, context, destroy, raw)
+        super().__init__(_release, context, destroy, raw)
 
     @property
     def raw(self) -> Any:
@@ -245,7 +247,7 @@ def _capability(device: Any) -> tuple[int, int]:
 
 
 def _let_threads_sleep(device: Any) -> None:
-    """Call before the first retain: FFmpeg refuses a primary context with other flags.
+    """Make waiting threads sleep. Call before the first retain: FFmpeg insists on these flags.
 
     Where torch was earlier the driver changes them afterwards; if it does not, only FFmpeg minds.
     """

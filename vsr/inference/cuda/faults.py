@@ -1,4 +1,4 @@
-"""What can go wrong with a GPU, one line each: what is wrong and what to do about it."""
+"""Makes the errors of the CUDA layer: one line that says what is wrong and what to do."""
 
 from typing import Final
 

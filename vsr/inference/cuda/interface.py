@@ -20,8 +20,8 @@ class Owner(ABC):
     """Holds an object of the driver's and gives it back when it is collected itself."""
 
     def __init__(self, give_back: Callable[..., None], *arguments: Any) -> None:
-        self._giving_back = weakref.finalize(self, give_back, *arguments)
-        self._giving_back.atexit = False  # the driver may be gone by then, and takes all back
+        self._finalizer = weakref.finalize(self, give_back, *arguments)
+        self._finalizer.atexit = False  # the driver may be gone by then, and takes all back
 
     @property
     @abstractmethod
@@ -76,7 +76,7 @@ class DeviceBuffer(Owner):
 
     def close(self) -> None:
         """Free it now. Closing again does nothing."""
-        self._giving_back()
+        self._finalizer()
 
 
 class Event(Owner):

@@ -1,4 +1,4 @@
-"""A pool of page-locked memory, lent as numpy arrays, to which it returns without being told.
+"""Pools page-locked memory and lends it as numpy arrays; it returns when they are collected.
 
 An encoder may keep a picture for as long as it likes: the memory returns to the pool when the
 last view of it is gone, so nobody copies a frame and nobody has to give one back.
@@ -19,7 +19,7 @@ from vsr.inference.cuda.interface import PinnedBuffer
 
 
 class PinnedPool:
-    """Lends page-locked memory as numpy arrays and reuses it. Thread-safe.
+    """A pool of page-locked memory, lent as numpy arrays. Thread-safe.
 
     Memory is allocated only when no returned buffer of that size is at hand, and never more than
     `limit` bytes at a time: when that is reached, free buffers of other sizes go first, then `take`
@@ -41,7 +41,7 @@ class PinnedPool:
         """Bytes of page-locked memory that this pool has allocated, lent or free."""
 
     def take(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """A flat, writable uint8 array of `nbytes` with whatever was in it; slice and reshape it.
+        """Lend a flat, writable uint8 array of `nbytes`, not cleared; slice and reshape it.
 
         Its address is `array.ctypes.data`. While the GPU works on it, the caller keeps it. Raises
         OutOfMemoryError, and BackendError when all of `limit` stays in use.
@@ -84,7 +84,7 @@ class PinnedPool:
         self._free[buffer.nbytes].append(buffer)
 
     def _make_room(self, nbytes: int) -> bool:
-        """Let go of free buffers, which are of other sizes, until `nbytes` more are allowed."""
+        """Free unused buffers of other sizes until `nbytes` more are allowed."""
         while self.held + nbytes > self._limit:
             size = next((size for size, free in self._free.items() if free), 0)
             if not size:

@@ -30,7 +30,7 @@ from vsr.inference.cuda.interface import (
 try:
     cuda: Final[Any] = import_module("pycuda.driver")  # untyped
 except ModuleNotFoundError:
-    raise  # load_cuda tells of it
+    raise  # load_cuda reports it
 except ImportError as exc:
     missing = "libcuda" in str(exc) or "nvcuda" in str(exc)
     raise faults.no_driver() if missing else faults.broken_library("PyCUDA", reason(exc)) from exc
@@ -40,8 +40,8 @@ _STREAM_NON_BLOCKING: Final = 1
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """PyCUDA's errors as ours; they read `cuMemAlloc failed: out of memory`."""
+def _errors_translated() -> Iterator[None]:
+    """Raise PyCUDA's errors, such as `cuMemAlloc failed: out of memory`, as ours."""
     try:
         yield
     except cuda.Error as exc:
@@ -53,7 +53,7 @@ def _told() -> Iterator[None]:
 
 @contextmanager
 def _inside(context: Any) -> Iterator[None]:
-    """With our context on top of PyCUDA's stack and the driver's, which are left as they were."""
+    """Push our context on PyCUDA's stack and the driver's, and pop it afterwards."""
     context.push()
     try:
         yield
@@ -61,8 +61,8 @@ def _inside(context: Any) -> Iterator[None]:
         context.pop()
 
 
-def _give_back(context: Any, held: list[Any]) -> None:
-    """Destroy. Faults are not looked at: the call that met them has told."""
+def _release(context: Any, held: list[Any]) -> None:
+    """Destroy an object. Errors are ignored: the call that met them has reported them."""
     with suppress(cuda.Error), _inside(context):  # the garbage collector runs on any thread
         held.clear()
 
@@ -71,9 +71,9 @@ class _Held(Owner):
     """One of PyCUDA's objects, which dies inside its context when this object is gone."""
 
     def __init__(self, context: Any, make: Callable[[], Any]) -> None:
-        with _told(), _inside(context):
+        with _errors_translated(), _inside(context):
             self._held = [make()]  # the only reference, or it would die too late, outside
-        super().__init__(_give_back, context, self._held)
+        super().__init__(_release, context, self._held)
 
     @property
     def raw(self) -> Any:
@@ -99,7 +99,7 @@ class PyCudaDevice(_Held, DeviceBuffer):
         try:
             super().__init__(context, lambda: cuda.mem_alloc(nbytes))
         except OutOfMemoryError as exc:
-            with _told(), _inside(context):
+            with _errors_translated(), _inside(context):
                 left, _ = cuda.mem_get_info()
             raise faults.no_device_memory(nbytes, left) from exc
         self.address, self.nbytes = int(self.raw), nbytes
@@ -114,19 +114,19 @@ class PyCudaEvent(_Held, Event):
         super().__init__(context, lambda: cuda.Event(flags))
 
     def record(self, stream: Stream) -> None:
-        with _told():
+        with _errors_translated():
             self.raw.record(stream.raw)
 
     def synchronize(self) -> None:
-        with _told():
+        with _errors_translated():
             self.raw.synchronize()
 
     def done(self) -> bool:
-        with _told():
+        with _errors_translated():
             return bool(self.raw.query())
 
     def elapsed_ms(self, since: Event) -> float:
-        with _told():
+        with _errors_translated():
             return float(self.raw.time_since(since.raw))
 
 
@@ -138,11 +138,11 @@ class PyCudaStream(_Held, Stream):
         self.handle = int(self.raw.handle)
 
     def wait(self, event: Event) -> None:
-        with _told():
+        with _errors_translated():
             self.raw.wait_for_event(event.raw)
 
     def synchronize(self) -> None:
-        with _told():
+        with _errors_translated():
             self.raw.synchronize()
 
     def begin_capture(self) -> None:
@@ -158,7 +158,7 @@ class PyCuda(Cuda):
     can_capture = False
 
     def __init__(self, index: int) -> None:
-        with _told():
+        with _errors_translated():
             super().__init__(f"PyCUDA {import_module('pycuda').VERSION_TEXT}", index)
         # or PyCUDA 2026.1 would detach it as if it were not the primary one, and complain
         atexit.register(self._context.detach)
@@ -193,7 +193,7 @@ class PyCuda(Cuda):
             raise faults.failed("cuCtxSetCurrent", f"error {code}")
 
     def synchronize(self) -> None:
-        with _told(), _inside(self._context):
+        with _errors_translated(), _inside(self._context):
             self._context.synchronize()
 
     def pinned(self, nbytes: int) -> PinnedBuffer:
@@ -211,23 +211,23 @@ class PyCuda(Cuda):
     def copy_in(
         self, device_address: int, pinned_address: int, nbytes: int, stream: Stream
     ) -> None:
-        with _told():
+        with _errors_translated():
             cuda.memcpy_htod_async(device_address, _bytes_at(pinned_address, nbytes), stream.raw)
 
     def copy_out(
         self, pinned_address: int, device_address: int, nbytes: int, stream: Stream
     ) -> None:
-        with _told():
+        with _errors_translated():
             cuda.memcpy_dtoh_async(_bytes_at(pinned_address, nbytes), device_address, stream.raw)
 
 
 def _libcuda() -> ctypes.CDLL:
-    """The driver itself, which `pycuda.driver` has loaded, for what PyCUDA does not offer."""
+    """Load the driver's library, for calls that PyCUDA does not offer."""
     return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
 
 
 def _let_threads_sleep(libcuda: ctypes.CDLL, index: int) -> None:
-    """Call before the first retain: FFmpeg refuses a primary context with other flags.
+    """Make waiting threads sleep. Call before the first retain: FFmpeg insists on these flags.
 
     Where torch was earlier the driver changes them afterwards; if it does not, only FFmpeg minds.
     """
@@ -237,5 +237,5 @@ def _let_threads_sleep(libcuda: ctypes.CDLL, index: int) -> None:
 
 
 def _bytes_at(address: int, nbytes: int) -> Any:
-    """That memory as an object that PyCUDA can copy from and to."""
+    """Wrap memory as an object that PyCUDA can copy from and to."""
     return (ctypes.c_char * nbytes).from_address(address)

@@ -41,8 +41,8 @@ MATRICES: Final = {"bt601": 6, "bt709": 1, "bt2020": 9}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """What is to be built; every field is an option of `vsr build-engine`."""
+class BuildRequest:
+    """What to build; every field is an option of `vsr build-engine`."""
 
     model: str
     scale: int | None = None
@@ -61,8 +61,8 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
-    """What came of an order."""
+class BuildResult:
+    """One engine that was built or found."""
 
     path: Path
     bytes: int
@@ -71,7 +71,7 @@ class Done:
 
 
 class _Runner:
-    """Stands in for a backend where engines are built for other machines."""
+    """A `Runner` for engines that other machines will run."""
 
     def choose_precision(self, wanted: str, int8: bool) -> str:
         return choose_precision(wanted)
@@ -81,7 +81,7 @@ class _Runner:
 
 
 def sizes(only: str | None, bounds: tuple[str | None, str | None, str | None]) -> Sizes:
-    """The sizes of `--size`, or of `--min`, `--opt` and `--max`. Raises UsageError."""
+    """Parse `--size`, or `--min`, `--opt` and `--max`. Raises UsageError."""
     given = [text for text in bounds if text]
     if only and not given:
         return Sizes.only(parse_size(only))
@@ -91,8 +91,10 @@ def sizes(only: str | None, bounds: tuple[str | None, str | None, str | None]) -
     return Sizes(least=least, best=best, most=most)
 
 
-def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> list[Done]:
-    """Build, or find built, every form of the network: `vsr run` takes the faster one.
+def build(
+    order: BuildRequest, cache: EngineCache, on_step: Step | None = None
+) -> list[BuildResult]:
+    """Build every form of the network that is not in the cache; `vsr run` takes the faster one.
 
     With an `output`, the network as it is and nothing else. Raises VsrError.
     """
@@ -106,7 +108,7 @@ def build(order: Order, cache: EngineCache, on_step: Step | None = None) -> list
         began = time.perf_counter()
         engine = Builder(library, cache).build(form, options, gpu, on_step)
         done.append(
-            Done(
+            BuildResult(
                 path=order.output or engine.path, bytes=len(engine.plan), cached=engine.cached,
                 seconds=time.perf_counter() - began,
             )
@@ -124,10 +126,10 @@ def _write(path: Path, data: bytes) -> None:
         raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
 
 
-def write_graph(order: Order, path: Path) -> int:
+def write_graph(order: BuildRequest, path: Path) -> int:
     """Write the planes-to-planes ONNX that an engine is built from; returns its bytes.
 
-    For `trtexec`, Netron, or a runtime of one's own: y, u, v in and y_out, u_out, v_out, uint8.
+    For `trtexec`, Netron or another runtime: y, u, v in and y_out, u_out, v_out, uint8.
     """
     ready, _ = rewritten(_graph(order))
     data = ready.onnx(order.sizes.best if order.sizes.fixed else None, order.batch)
@@ -135,7 +137,7 @@ def write_graph(order: Order, path: Path) -> int:
     return len(data)
 
 
-def _graph(order: Order) -> PlaneGraph:
+def _graph(order: BuildRequest) -> PlaneGraph:
     check_sizes(order.sizes)
     model = models.find(order.model, order.scale, _Runner(), order.precision)
     if model.fixed_size and not (order.sizes.fixed and order.sizes.holds(model.fixed_size)):
@@ -144,7 +146,7 @@ def _graph(order: Order) -> PlaneGraph:
     return model.graph(_colour(order))
 
 
-def _colour(order: Order) -> Colour:
+def _colour(order: BuildRequest) -> Colour:
     return Colour.from_tags(
         matrix=MATRICES.get(order.matrix, UNSPECIFIED), range_=2 if order.full_range else 1,
         primaries=UNSPECIFIED, transfer=UNSPECIFIED, height=order.sizes.best[1], pix_fmt="",
@@ -152,7 +154,7 @@ def _colour(order: Order) -> Colour:
 
 
 def _library(runtime: str | None) -> Library:
-    """The runtime asked for, or the first that is installed."""
+    """Load the runtime that was asked for, or the first that is installed."""
     if runtime:
         return load_library(runtime)
     errors = []
@@ -165,9 +167,9 @@ def _library(runtime: str | None) -> Library:
 
 
 def _targets(asked: tuple[str, ...], library: Library) -> tuple[tuple[str, ...], Gpu | None]:
-    """The targets to name to the library, and the GPU in this machine where it is meant.
+    """Return the targets for the library, and this machine's GPU if it is one of them.
 
-    Unasked, TensorRT builds for this GPU and TensorRT-RTX for every GeForce it is made for.
+    By default, TensorRT builds for this GPU and TensorRT-RTX for every GeForce it is made for.
     """
     if asked == ("current",) or (not asked and not library.rtx):
         gpu = Gpu.of(load_cuda())
@@ -177,8 +179,8 @@ def _targets(asked: tuple[str, ...], library: Library) -> tuple[tuple[str, ...],
     return tuple(dict.fromkeys(asked)) or DEFAULT_TARGETS, None
 
 
-def explain(order: Order) -> list[str]:
-    """What the rewrites change, and layers and activation memory before and after, as lines.
+def explain(order: BuildRequest) -> list[str]:
+    """Describe the rewrites, and layers and activation memory before and after, in lines.
 
     Kernels and their memory are read from the plan, which is possible for TensorRT-RTX only.
     """
@@ -214,9 +216,9 @@ def _layers(graph: PlaneGraph) -> int:
 
 
 def _plan_facts(
-    library: Library, graph: PlaneGraph, order: Order, targets: tuple[str, ...]
+    library: Library, graph: PlaneGraph, order: BuildRequest, targets: tuple[str, ...]
 ) -> tuple[str, str]:
-    """(kernels, MB of activations) of a graph as the library builds it for the first target."""
+    """Build a graph for the first target; return its kernels and MB of activations."""
     sizes = Sizes.only(order.sizes.most)
     options = BuildOptions(sizes=sizes, batch=order.batch, targets=targets[:1])
     facts: Any = read_plan(library.build(graph.onnx(sizes.best, order.batch), options).plan)

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: engines on NVIDIA GPUs, built when they are missing."""
+"""Runs engines of TensorRT and TensorRT-RTX on NVIDIA GPUs; builds missing ones."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Final
 from vsr.errors import BackendError, PlanError, UsageError
 from vsr.inference.cuda import load_cuda
 from vsr.inference.openvino import OpenVinoBackend
-from vsr.inference.tensorrt.builder import Builder, Engine, Gpu, forms_of
+from vsr.inference.tensorrt.builder import Builder, CachedEngine, Gpu, forms_of
 from vsr.inference.tensorrt.engine import TensorRtEngine
 from vsr.inference.tensorrt.library import (
     RTX_TARGETS,
@@ -64,8 +64,8 @@ class TensorRtBackend:
         """See `vsr.inference.backend.Backend.is_built`."""
         return bool(self._builder.find(forms_of(graph), size, batch, self._gpu))
 
-    def _started(self, engine: Engine, size: tuple[int, int]) -> TensorRtEngine | None:
-        """A cached engine, ready to run; None where it does not load, which removes it."""
+    def _started(self, engine: CachedEngine, size: tuple[int, int]) -> TensorRtEngine | None:
+        """Load a cached engine; remove it and return None if it does not load."""
         try:
             return self._start(engine.plan, size)
         except PlanError as exc:  # what else fails is the device's, and no engine's fault
@@ -73,8 +73,8 @@ class TensorRtBackend:
             engine.path.unlink(missing_ok=True)  # or it would be found again
             return None
 
-    def _fastest(self, started: Sequence[tuple[Engine, TensorRtEngine]]) -> TensorRtEngine:
-        """Time equal engines on this GPU, once: the slower ones are not looked at again."""
+    def _fastest(self, started: Sequence[tuple[CachedEngine, TensorRtEngine]]) -> TensorRtEngine:
+        """Measure equal engines on this GPU once; mark the slower ones."""
         if len(started) == 1:
             return started[0][1]
         times = [running.milliseconds(_TIMED) for _, running in started]
@@ -96,7 +96,7 @@ class TensorRtBackend:
     def _build_fastest(
         self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int
     ) -> TensorRtEngine:
-        """Build every form, and take the one that this GPU computes fastest."""
+        """Build every form; return the one that this GPU computes fastest."""
         log.info("building the engine of %s for %dx%d; it is kept", forms[0].label, *size)
         targets = (self._gpu.target,) if self._library.rtx else ()
         options = BuildOptions(sizes=Sizes.only(size), batch=batch, targets=targets)
@@ -105,7 +105,7 @@ class TensorRtBackend:
 
 
 def check_gpu(library: Library, gpu: Gpu, capability: tuple[int, int]) -> None:
-    """Raises BackendError, naming the GPU and what would do, where the library has no kernels."""
+    """Raise BackendError, with alternatives, if the library has no kernels for this GPU."""
     if capability < OLDEST:
         raise BackendError(
             f"{gpu.name} ({gpu.target}) is too old for {library.title}, which begins with sm75 "

@@ -1,4 +1,4 @@
-"""ONNX -> engine in the user's cache: for the GPU in this machine, or with RTX for others."""
+"""Builds engines from ONNX into the user's cache, and finds cached ones that fit."""
 
 import hashlib
 import logging
@@ -44,8 +44,8 @@ class Gpu:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
-    """A plan and where it is kept."""
+class CachedEngine:
+    """An engine's plan and its file in the cache."""
 
     plan: bytes
     path: Path
@@ -54,7 +54,7 @@ class Engine:
 
 
 def check_sizes(sizes: Sizes) -> None:
-    """Raises UsageError for a range that no engine can have."""
+    """Raise UsageError for a range that no engine can have."""
     low, high = _BOUNDS
     for width, height in (sizes.least, sizes.best, sizes.most):
         if not (low <= width <= high and low <= height <= high):
@@ -66,7 +66,7 @@ def check_sizes(sizes: Sizes) -> None:
 
 
 def rewritten(graph: PlaneGraph) -> tuple[PlaneGraph, tuple[str, ...]]:
-    """The graph as TensorRT gets it, and what was changed, in words."""
+    """Rewrite a graph for TensorRT; also return the changes, in words."""
     result = for_tensorrt(graph.network, graph.precision)
     return replace(graph, network=result.network), result.notes
 
@@ -85,7 +85,7 @@ def forms_of(graph: PlaneGraph) -> list[PlaneGraph]:
 
 
 def label(graph: PlaneGraph) -> str:
-    """Model, scale, precision and colour for a file name; luma networks know no matrix."""
+    """Name model, scale, precision and colour for a file; luma networks have no matrix."""
     matrix = f"-matrix{graph.colour.matrix}" if graph.facts.colour == "rgb" else ""
     full = "-full" if graph.colour.full_range else ""
     return f"{graph.label}-{graph.precision}{matrix}{full}"
@@ -104,8 +104,8 @@ class Builder:
         options: BuildOptions,
         gpu: Gpu | None = None,
         on_step: Step | None = None,
-    ) -> Engine:
-        """The engine of a graph (not yet rewritten), from the cache where it is there.
+    ) -> CachedEngine:
+        """Return the engine of a graph (not yet rewritten), from the cache or newly built.
 
         `gpu` is the one in this machine and None when building for others. Raises BackendError.
         """
@@ -129,10 +129,10 @@ class Builder:
             return built.plan, {"rewrites": list(notes), "seconds": seconds}
 
         plan, path, cached = self.cache.get(key, make)
-        return Engine(plan=plan, path=path, cached=cached, key=key)
+        return CachedEngine(plan=plan, path=path, cached=cached, key=key)
 
     def _fused(self, onnx: bytes, gpu: Gpu | None) -> tuple[bytes, int]:
-        """The graph with our kernel as a plugin, and in how many places."""
+        """Put our kernel into a graph as a plugin; also return in how many places."""
         if self.library.rtx or gpu is None:
             raise UsageError("--fused needs TensorRT and its GPU: TensorRT-RTX takes no plugins")
         plugin.register(int(gpu.target.removeprefix("sm")))
@@ -143,15 +143,15 @@ class Builder:
 
     def find(
         self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int, gpu: Gpu
-    ) -> list[Engine]:
-        """Cached engines that serve pictures of `size` on `gpu`: at most one for each form.
+    ) -> list[CachedEngine]:
+        """Find cached engines for pictures of `size` on `gpu`: at most one for each form.
 
         An engine built elsewhere for several GPUs, or for a range of sizes, is used too. `forms`
         are equal graphs; those whose engine is known to be the slower one on this GPU have none.
         """
         ready = [rewritten(form)[0] for form in forms]
         hashes: dict[bool, list[str]] = {}
-        found: dict[int, Engine] = {}
+        found: dict[int, CachedEngine] = {}
         # those of one size first, which are faster
         for entry in sorted(self.cache.entries(), key=lambda entry: entry.key.sizes.count("-")):
             sizes = self._served(entry, batch, gpu)
@@ -164,10 +164,10 @@ class Builder:
                 continue
             form = hashes[sizes.fixed].index(entry.key.graph)
             if form not in found and (plan := self._loaded(entry)) is not None:
-                found[form] = Engine(plan=plan, path=entry.path, cached=True, key=entry.key)
+                found[form] = CachedEngine(plan=plan, path=entry.path, cached=True, key=entry.key)
         return [found[form] for form in sorted(found)]
 
-    def mark_slower(self, engine: Engine, gpu: Gpu) -> None:
+    def mark_slower(self, engine: CachedEngine, gpu: Gpu) -> None:
         """Remember that another form of the same network is faster on this GPU."""
         self.cache.add_fact(engine.path, _SLOWER_ON, gpu.name)
 
@@ -233,13 +233,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_sizes(text: str) -> Sizes:
-    """What `str(Sizes)` wrote."""
+    """Parse what `str(Sizes)` returned."""
     sizes = [parse_size(part) for part in text.split("-")]
     return Sizes(least=sizes[0], best=sizes[len(sizes) // 2], most=sizes[-1])
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """The cache for people, one engine a line."""
+    """Format the cache as a table, one engine a line."""
     if not entries:
         return "no engines are built"
     lines = [f"{'engine':<44} {'size':<24} {'runtime':<24} {'GPUs':<22} {'MB':>6}"]

@@ -1,4 +1,4 @@
-"""Keeps built engines in the user's cache folder, and never hands out one that does not fit.
+"""Caches built engines in the user's cache folder, under keys that say when they fit.
 
 One file an engine: a line of JSON with everything that can make it wrong, then the plan. Names are
 for people; the line decides. Files are written beside their place and renamed, under a lock that
@@ -33,7 +33,7 @@ _LONGEST_LABEL: Final = 80
 
 @dataclass(frozen=True, kw_only=True)
 class EngineKey:
-    """Everything that decides whether an engine fits: of one wanted, or of one that is there."""
+    """Everything that decides whether an engine fits."""
 
     label: str
     """Model, scale, precision and colour, in words fit for a file name."""
@@ -71,7 +71,7 @@ class Entry:
 
 
 class DamagedError(Exception):
-    """A file in the cache that is not, or no longer, an engine of ours; says why."""
+    """A file in the cache is damaged or no engine; the message says why."""
 
 
 def _slug(text: str) -> str:
@@ -79,7 +79,7 @@ def _slug(text: str) -> str:
 
 
 def default_folder() -> Path:
-    """The user's cache folder for engines (XDG_CACHE_HOME is heard on Linux)."""
+    """The user's cache folder for engines; on Linux it follows XDG_CACHE_HOME."""
     return user_cache_path("vsr", appauthor=False) / "engines"
 
 
@@ -90,7 +90,7 @@ class EngineCache:
         self.folder = folder or default_folder()
 
     def entries(self) -> Iterator[Entry]:
-        """Every sound engine, by name; the damaged are passed over with a word."""
+        """Yield every intact engine, by name; log a warning for a damaged one."""
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 yield read_entry(path)
@@ -98,7 +98,7 @@ class EngineCache:
                 log.warning("%s %s: it will be rebuilt when it is needed", path, exc)
 
     def load(self, entry: Entry) -> bytes:
-        """The plan of an entry. Raises DamagedError."""
+        """Read and verify the plan of an entry. Raises DamagedError."""
         try:
             data = entry.path.read_bytes()
         except OSError as exc:
@@ -111,14 +111,14 @@ class EngineCache:
         return plan
 
     def find(self, key: EngineKey) -> bytes | None:
-        """The plan that was put under exactly this key; says why one of its name does not do."""
+        """Return the plan under exactly this key; log why one of its name does not fit."""
         try:
-            return self._sound(key)
+            return self._load_exact(key)
         except DamagedError as exc:
             log.warning("the cached engine %s %s: rebuilding it", key.file, exc)
             return None
 
-    def _sound(self, key: EngineKey) -> bytes | None:
+    def _load_exact(self, key: EngineKey) -> bytes | None:
         path = self.folder / key.file
         if not path.exists():
             return None
@@ -130,16 +130,16 @@ class EngineCache:
     def get(
         self, key: EngineKey, build: Callable[[], tuple[bytes, dict[str, Any]]]
     ) -> tuple[bytes, Path, bool]:
-        """(plan, its file, whether it was there already); built under a lock when it was not."""
+        """Return (plan, its file, whether it was cached); build it under a lock when it was not."""
         path = self.folder / key.file
         try:
             plan = self.find(key)
             if plan is not None:
                 return plan, path, True
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # plans are programs
-            with _alone(path):
+            with _locked(path):
                 with suppress(DamagedError):  # which was said
-                    plan = self._sound(key)  # another may have built it
+                    plan = self._load_exact(key)  # another may have built it
                 if plan is not None:
                     return plan, path, True
                 for part in self.folder.glob(f".{path.name}.*{PART}"):
@@ -166,7 +166,7 @@ class EngineCache:
     def add_fact(self, path: Path, name: str, value: str) -> None:
         """Append a value to a list among an engine's facts; a damaged engine stays as it is."""
         try:
-            with _alone(path):
+            with _locked(path):
                 entry = read_entry(path)
                 facts = {**entry.facts, name: [*entry.facts.get(name, ()), value]}
                 self._write(path, entry.key, self.load(entry), facts)
@@ -174,7 +174,7 @@ class EngineCache:
             log.debug("%s: %s", path.name, exc)
 
     def clear(self) -> tuple[int, int]:
-        """Remove everything here; returns (engines, bytes) that went."""
+        """Remove all files of the cache; return the number of engines and bytes."""
         engines = size = 0
         for path in sorted(self.folder.glob("*")):  # the hidden ones too
             if path.is_dir():
@@ -192,8 +192,8 @@ class EngineCache:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else builds this engine meanwhile; waits, with a word, until that is so."""
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of one engine's file; log a line when another process holds it."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=_SILENT_S)
@@ -207,7 +207,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def read_entry(path: Path) -> Entry:
-    """The first line of an engine's file. Raises DamagedError."""
+    """Parse the first line of an engine's file. Raises DamagedError."""
     try:
         with path.open("rb") as file:
             line = file.readline(_LONGEST_LINE)
@@ -230,7 +230,7 @@ def read_entry(path: Path) -> Entry:
 
 
 def _difference(found: EngineKey, wanted: EngineKey) -> str:
-    """Which field is another, in words."""
+    """Say which field of the keys differs."""
     for name, words in (
         ("label", "it is an engine of {0}"),
         ("runtime", "it was built by {0}"),

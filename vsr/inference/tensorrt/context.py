@@ -1,4 +1,4 @@
-"""Makes an engine ready to run; keeps what TensorRT-RTX compiles for the GPU for the next start."""
+"""Creates execution contexts, and caches the kernels that TensorRT-RTX compiles for the GPU."""
 
 import logging
 from pathlib import Path
@@ -10,8 +10,11 @@ from vsr.media.whole_file import written_whole
 log = logging.getLogger(__name__)
 
 
-def new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:
-    """(execution context, RTX's runtime cache or None). Raises BackendError, OutOfMemoryError."""
+def new_context(library: Library, engine: Any, cache_file: Path) -> tuple[Any, Any]:
+    """Create an execution context; also return RTX's runtime cache, or None.
+
+    `cache_file` holds the kernels compiled before. Raises BackendError, OutOfMemoryError.
+    """
     cache = None
     if library.rtx:
         trt = library.trt
@@ -20,9 +23,9 @@ def new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         cache = config.create_runtime_cache()
-        compiled = _kept(kept)
+        compiled = _saved(cache_file)
         if compiled and not cache.deserialize(compiled):
-            log.debug("%s is of another driver or GPU: kernels are compiled anew", kept)
+            log.debug("%s is of another driver or GPU: kernels are compiled anew", cache_file)
         config.set_runtime_cache(cache)
         context = engine.create_execution_context(config)
     else:
@@ -32,7 +35,7 @@ def new_context(library: Library, engine: Any, kept: Path) -> tuple[Any, Any]:
     return context, cache
 
 
-def _kept(path: Path) -> bytes:
+def _saved(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:  # the first start; else it is slower only
@@ -40,8 +43,8 @@ def _kept(path: Path) -> bytes:
         return b""
 
 
-def keep(cache: Any, path: Path) -> None:
-    """Write what RTX compiled for this GPU, for the next start; without it that is slower only."""
+def save_runtime_cache(cache: Any, path: Path) -> None:
+    """Write RTX's compiled kernels for the next start, which is slower without them."""
     try:
         with written_whole(path) as part:
             part.write_bytes(bytes(cache.serialize()))

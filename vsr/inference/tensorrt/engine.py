@@ -1,4 +1,4 @@
-"""An engine in its context on an NVIDIA GPU, fed from and emptied into pinned memory.
+"""Runs an engine on an NVIDIA GPU, with copies from and to pinned memory that overlap.
 
 Three streams (copy in, compute, copy out) are ordered by events, so that picture k+1 is uploaded
 and picture k-1 fetched while k is computed. A slot holds one batch on both sides of the bus; three
@@ -16,7 +16,7 @@ import numpy as np
 
 from vsr.errors import BackendError
 from vsr.inference.cuda import Cuda, DeviceBuffer, Event, Graph, PinnedBuffer, PinnedPool
-from vsr.inference.tensorrt.context import keep, new_context
+from vsr.inference.tensorrt.context import new_context, save_runtime_cache
 from vsr.inference.tensorrt.library import Library
 from vsr.media.frame import Plane, Planes, as_bytes, now
 
@@ -63,7 +63,7 @@ class Block:
 
 @dataclass(eq=False)
 class _Slot:
-    """Buffers and events of one batch on its way to the GPU and back."""
+    """Buffers and events of one batch."""
 
     pinned: PinnedBuffer
     device_in: DeviceBuffer
@@ -77,13 +77,13 @@ class _Slot:
 
 @dataclass(eq=False)
 class _Batch:
-    """Pictures that go together. It outlives its slot: results are in memory of their own."""
+    """Pictures computed together. Outlives its slot: results are in memory of their own."""
 
     slot: _Slot
     taken: int = 0
     """Pictures in it."""
     launched: float = 0.0
-    """When it went off; 0 while it is being filled."""
+    """When it was launched; 0 while it is being filled."""
     finished: float = 0.0
     """When the GPU had it ready; 0 while the slot is not free again."""
     results: list[Planes] = field(default_factory=list)
@@ -104,16 +104,16 @@ class TensorRtTicket:
 
 
 class TensorRtEngine:
-    """See `vsr.inference.backend.Engine`. One picture size, one context, its own streams."""
+    """A TensorRT engine for one picture size, with its own context and streams."""
 
     def __init__(
-        self, library: Library, cuda: Cuda, plan: bytes, size: tuple[int, int], kept: Path
+        self, library: Library, cuda: Cuda, plan: bytes, size: tuple[int, int], cache_file: Path
     ) -> None:
-        """`kept` is the file of RTX's runtime cache: kernels compiled for this GPU before."""
+        """`cache_file` is the file of RTX's runtime cache: kernels compiled for this GPU before."""
         self._library, self._cuda = library, cuda
         cuda.activate()
         self._engine = library.deserialize(plan)
-        self._context, runtime_cache = new_context(library, self._engine, kept)
+        self._context, runtime_cache = new_context(library, self._engine, cache_file)
         self._in, self._out = self._blocks(size)
         self.slots = RING * self._in.batch
         self._upload, self._compute, self._fetch = (cuda.stream() for _ in range(3))
@@ -125,7 +125,7 @@ class TensorRtEngine:
         self._uncollected = 0
         self._warm_up()
         if runtime_cache is not None:
-            keep(runtime_cache, kept)
+            save_runtime_cache(runtime_cache, cache_file)
 
     def submit(self, planes: Planes) -> TensorRtTicket:
         """As `Engine.submit`; a batch starts when it is full or waited for."""
@@ -151,7 +151,7 @@ class TensorRtEngine:
         return ticket
 
     def collect(self, batch: _Batch, index: int) -> tuple[Planes, float]:
-        """Wait for one picture of a batch; returns it and when the GPU had it ready."""
+        """Wait for one picture of a batch; return it and the time at which it was ready."""
         self._cuda.activate()
         if not batch.launched:  # nobody fills it up
             self._launch(batch)
@@ -161,7 +161,7 @@ class TensorRtEngine:
         return batch.results[index], batch.finished
 
     def milliseconds(self, batches: int) -> float:
-        """Mean time the GPU computes a batch, copies not counted, by CUDA events."""
+        """Measure the mean time to compute a batch, without copies, by CUDA events."""
         begin, end = self._cuda.event(timing=True), self._cuda.event(timing=True)
         slot = self._free[0]
         begin.record(self._compute)
@@ -172,7 +172,7 @@ class TensorRtEngine:
         return end.elapsed_ms(begin) / batches
 
     def _blocks(self, size: tuple[int, int]) -> tuple[Block, Block]:
-        """The context's tensors, after it was told the size."""
+        """Set the input size; return the layout of inputs and outputs."""
         context = self._context
         width, height = size
         y, u, _ = (tuple(self._engine.get_tensor_profile_shape(n, 0)[1]) for n in _NAMES)
@@ -205,7 +205,7 @@ class TensorRtEngine:
         )  # fmt: skip
 
     def _free_slot(self) -> _Slot:
-        """A slot for the next batch, waited for when a batch that has it is not collected yet."""
+        """Return a slot for the next batch; finish the oldest batch if none is free."""
         if not self._free:
             self._finish(self._under_way[0])
         return self._free.popleft()
@@ -219,7 +219,7 @@ class TensorRtEngine:
         self._free.append(slot)
 
     def _launch(self, batch: _Batch) -> None:
-        """Queue a batch's whole way: up, through the network, down."""
+        """Queue a batch: copy in, compute, copy out."""
         cuda, slot, began = self._cuda, batch.slot, now()
         if batch is self._filling:
             self._filling = None
@@ -236,7 +236,7 @@ class TensorRtEngine:
         self._under_way.append(batch)
 
     def _fetched(self, slot: _Slot, index: int) -> Planes:
-        """Views of pinned memory into which a picture is on its way."""
+        """Queue the copy of a picture; return the views of pinned memory that it goes to."""
         memory = self._pool.take(self._picture_out)
         planes: list[Plane] = []
         begin = 0

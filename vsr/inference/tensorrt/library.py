@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX as one library: found, asked for engines, and made to say what failed.
+"""Wraps TensorRT and TensorRT-RTX as one library that builds and loads engines.
 
 Their Python interfaces are nearly one (shared facts: RTX adds compute capabilities and a runtime
 cache, TensorRT timing caches and plugins). Both answer with None where Python would raise, and tell
@@ -42,7 +42,7 @@ Step = Callable[[str, int, int], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Picture sizes (width, height) an engine takes: one, or a range with the size to tune for."""
+    """Picture sizes (width, height) of an engine: one, or a range with the size to tune for."""
 
     least: tuple[int, int]
     best: tuple[int, int]
@@ -64,7 +64,7 @@ class Sizes:
         return all(low <= n <= high for low, n, high in bounds)
 
     def takes(self, size: tuple[int, int]) -> bool:
-        """Whether an engine for this range can have pictures of that size: free ones are even."""
+        """Whether an engine for this range accepts that size; ranges accept even sizes only."""
         whole = size[0] % 2 == size[1] % 2 == 0
         return self.holds(size) and (self.fixed or whole)
 
@@ -88,7 +88,7 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A serialized engine, and what the next build is quicker with."""
+    """A serialized engine, and the timing cache that makes the next build faster."""
 
     plan: bytes
     timing_cache: bytes = b""
@@ -105,7 +105,7 @@ class Library:
         self.logger = _logger(trt, self.lines)
 
     def build(self, graph: bytes, options: BuildOptions, on_step: Step | None = None) -> Built:
-        """The engine of a planes-to-planes graph. Raises BackendError with the builder's words."""
+        """Build the engine of a planes-to-planes graph. Raises BackendError."""
         trt, self.lines[:] = self.trt, []
         try:
             builder = trt.Builder(self.logger)
@@ -118,8 +118,8 @@ class Library:
         network = builder.create_network(asked)
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse(graph):
-            told = [_told(parser.get_error(k)) for k in range(parser.num_errors)]
-            raise self.failure("cannot read this network", told)
+            messages = [_message(parser.get_error(k)) for k in range(parser.num_errors)]
+            raise self.failure("cannot read this network", messages)
         config = builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is asked for where fp16 is not enough
         self._set_targets(config, options.targets)
@@ -167,7 +167,7 @@ class Library:
             raise self.failure("refuses these sizes")
 
     def _start_timing(self, config: Any, options: BuildOptions) -> Any:
-        """TensorRT measures kernels on the GPU and can remember them; RTX does not measure."""
+        """Load TensorRT's cache of kernel timings; RTX does not measure and has none."""
         if self.rtx:
             return None
         timing = config.create_timing_cache(options.timing_cache)
@@ -178,18 +178,18 @@ class Library:
         return timing
 
     def why_invalid(self, plan: bytes) -> str | None:
-        """Why an engine cannot run on this machine, None when it can (or nobody can tell)."""
+        """Say why an engine cannot run on this machine; None when it can or that is unknown."""
         runtime = self.trt.Runtime(self.logger)
         if not hasattr(runtime, "get_engine_validity"):
             return None
         validity, bits = runtime.get_engine_validity(plan)
         if validity != self.trt.EngineValidity.INVALID:
             return None
-        told = [words for bit, words in _VALIDITY.items() if int(bits) & bit]
-        return ", ".join(told) or "no NVIDIA driver or GPU answers"
+        messages = [words for bit, words in _VALIDITY.items() if int(bits) & bit]
+        return ", ".join(messages) or "no NVIDIA driver or GPU answers"
 
     def deserialize(self, plan: bytes) -> Any:
-        """The engine of a plan. Raises PlanError when it cannot be used here."""
+        """Load the engine of a plan. Raises PlanError when it cannot be used here."""
         self.lines[:] = []
         runtime = self.trt.Runtime(self.logger)
         engine = runtime.deserialize_cuda_engine(plan)
@@ -198,10 +198,10 @@ class Library:
         return engine
 
     def failure(
-        self, what: str, told: list[str] | None = None, kind: type[BackendError] = BackendError
+        self, what: str, messages: list[str] | None = None, kind: type[BackendError] = BackendError
     ) -> BackendError:
-        """The error for a None, with the library's own last words."""
-        lines = told or self.lines or ["it does not say why"]
+        """Make the error for a failed call, with the library's last message."""
+        lines = messages or self.lines or ["it does not say why"]
         words = " ".join(lines[-1].split())
         # CUDA writes `out of memory`, TensorRT `OutOfMemory`; more words may follow
         memory = any("outofmemory" in line.lower().replace(" ", "") for line in lines)
@@ -214,14 +214,14 @@ class Library:
         return f"{'TensorRT-RTX' if self.rtx else 'TensorRT'} {self.version}"
 
 
-def _told(error: Any) -> str:
-    """The parser's words; the operator is named where they do not."""
+def _message(error: Any) -> str:
+    """Return the parser's message, with the operator if it lacks it."""
     operator, words = str(error.node_operator()), str(error.desc())
     return f"{operator}: {words}" if operator and operator not in words else words
 
 
 def _logger(trt: Any, lines: list[str]) -> Any:
-    """The process's one logger: errors are kept in `lines`, everything goes to `-v`."""
+    """Make the process's only logger: it collects errors in `lines` and logs everything."""
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.Severity.ERROR: logging.ERROR,
@@ -240,7 +240,7 @@ def _logger(trt: Any, lines: list[str]) -> Any:
 
 
 def _monitor(trt: Any, on_step: Step) -> Any:
-    """Passes the builder's phases on; called from several threads."""
+    """Make a monitor that reports the builder's phases; several threads call it."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # no stubs
         def __init__(self) -> None:
@@ -261,7 +261,7 @@ def _monitor(trt: Any, on_step: Step) -> Any:
 
 @cache
 def load_library(name: str) -> Library:
-    """TensorRT or TensorRT-RTX, loaded once: the process has room for one logger of each.
+    """Load TensorRT or TensorRT-RTX, once: a process can have one logger of each.
 
     Raises BackendError with the command that installs it.
     """
@@ -279,7 +279,7 @@ def load_library(name: str) -> Library:
 
 
 def choose_precision(wanted: str) -> str:
-    """What `auto` means: half precision, for which Tensor Cores are made and which costs 0.01 dB.
+    """Resolve `auto` to half precision, which Tensor Cores compute and which costs 0.01 dB.
 
     int8 only when asked for: TensorRT-RTX has no convolution that quantises its own output.
     """
