@@ -22,7 +22,7 @@ from tests.rtmp_peer import Peer, chunked, flv_of, messages_of, until
 from tests.streams import BITS, Marked, Publisher, make_marked
 from vsr.errors import InputError, UsageError
 from vsr.live.input.ingest import Ingest
-from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.rtmp.amf import ProtocolError, decode, encode
 from vsr.live.input.rtmp.chunks import (
     ABORT,
@@ -38,9 +38,9 @@ from vsr.live.input.rtmp.chunks import (
     Message,
     tag,
 )
-from vsr.live.input.rtmp.connection import Wire
+from vsr.live.input.rtmp.connection import Connection
 from vsr.live.input.rtmp.server import RtmpListener
-from vsr.live.input.rtmp.session import Place, PublishedStream, RefusedError, negotiate
+from vsr.live.input.rtmp.session import ListenAddress, PublishedStream, RefusedError, negotiate
 from vsr.live.input.source import LiveSource
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame
@@ -93,7 +93,7 @@ class Watch:
                 closing(ear.listener.accept()) as feed,
                 closing(LiveSource(ear.url, ear.silence, None, feed)) as source,
             ):
-                self.codec = source.video.codec_context.name
+                self.codec = source.codec
                 for item in source:
                     if isinstance(item, Frame):
                         self.frames.append(item)
@@ -269,7 +269,7 @@ def test_a_publisher_is_killed_and_comes_back(clip: Path) -> None:
     url = f"rtmp://127.0.0.1:{port}/live/{KEY}"
     ingest = Ingest(url, IngestSettings(listen=True, retry_max=1), box)
     ingest.start()
-    items: list[Frame | Heard | Connected | Lost] = []
+    items: list[Frame | SoundPacket | Connected | Lost] = []
 
     def seen(kind: type, count: int) -> Callable[[], bool]:
         def look() -> bool:
@@ -347,7 +347,7 @@ def test_a_player_is_refused(ear: Ear) -> None:
 def test_publishers_split_an_address_in_more_than_one_way(
     application: str, key: str, url: str
 ) -> None:
-    place = Place.parse(url)
+    place = ListenAddress.parse(url)
     assert place.port == 1935
     assert place.holds(application)
     assert place.is_meant(application, key)
@@ -424,7 +424,7 @@ def test_slow_ones_are_let_go_and_keep_no_publisher_out(caplog: pytest.LogCaptur
         slow = [Peer(ear.port) for _ in range(8)]
         slow[0].send(b"\x03")
         slow[1].send(b"\x03" + bytes(1536))
-        wait_for(lambda: len(ear.listener._wires) == 8, 5, "not all are in")
+        wait_for(lambda: len(ear.listener._connections) == 8, 5, "not all are in")
         began = time.monotonic()
         with Peer(ear.port) as ninth:
             assert slow[0].is_closed()  # the oldest makes room
@@ -435,7 +435,7 @@ def test_slow_ones_are_let_go_and_keep_no_publisher_out(caplog: pytest.LogCaptur
             assert peer.is_closed()
         for peer in slow:
             peer.socket.close()
-        wait_for(lambda: not ear.listener._wires, 5, "places are not free again")
+        wait_for(lambda: not ear.listener._connections, 5, "places are not free again")
     assert caplog.text.count("too many are connected") == 1
     assert caplog.text.count("did not publish within 3 s") == 1
 
@@ -450,7 +450,7 @@ def test_those_who_come_and_go_leave_nothing_behind(ear: Ear) -> None:
         if k % 2:
             peer.publish("wrong")
         peer.socket.close()
-        wait_for(lambda: not ear.listener._wires, 5, "it is still talked to")
+        wait_for(lambda: not ear.listener._connections, 5, "it is still talked to")
     wait_for(lambda: held() <= before, 5, "descriptors are left")
     wait_for(lambda: threading.active_count() <= threads, 5, "threads are left")
 
@@ -679,8 +679,8 @@ def _session(flv: bytes) -> bytes:
 def _take_in(data: bytes) -> int:
     """A whole session of those bytes; how many bytes came out of it."""
     near, far = socket.socketpair()
-    place = Place.parse(f"rtmp://127.0.0.1/live/{KEY}")
-    wire = Wire(near, MOST)
+    place = ListenAddress.parse(f"rtmp://127.0.0.1/live/{KEY}")
+    wire = Connection(near, MOST)
     sender = threading.Thread(target=_send, args=(far, data))
     sender.start()
     length = 0

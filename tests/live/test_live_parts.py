@@ -19,9 +19,9 @@ from tests.streams import Marked, make_marked
 from vsr.errors import InputError, UsageError
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
-from vsr.live.common import Words
-from vsr.live.input.ingest import Ingest, check_input, joined
-from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.common import RelayLog
+from vsr.live.input.ingest import Ingest, check_input, from_newest
+from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.rungs import grey
@@ -195,9 +195,9 @@ def test_damaged_sound_is_skipped() -> None:
     assert out > 10
 
 
-def _heard(at: float) -> Heard:
+def _heard(at: float) -> SoundPacket:
     packet: av.Packet[Any] = av.Packet(b"x")
-    return Heard(packet, at)
+    return SoundPacket(packet, at)
 
 
 def test_the_oldest_picture_and_the_oldest_sound_make_room() -> None:
@@ -210,7 +210,7 @@ def test_the_oldest_picture_and_the_oldest_sound_make_room() -> None:
     items = list(iter(lambda: box.take(0), None))
     assert isinstance(items[0], Lost)
     assert [i.index for i in items if isinstance(i, Frame)] == [2, 3, 4]
-    assert [i.time for i in items if isinstance(i, Heard)] == [3, 4]
+    assert [i.time for i in items if isinstance(i, SoundPacket)] == [3, 4]
     assert [f.index for f in box.dropped] == [0, 1]
     assert all(f.planes[0].size == 0 for f in box.dropped)  # thousands may be told of at once
     assert box.waiting == 0
@@ -232,7 +232,7 @@ def test_an_empty_mailbox_is_waited_at_no_longer_than_asked() -> None:
     assert box.take(0.05) is None
     assert 0.04 < time.monotonic() - began < 2
     threading.Timer(0.05, box.put, [_heard(1)]).start()
-    assert isinstance(box.take(10), Heard)
+    assert isinstance(box.take(10), SoundPacket)
 
 
 def test_slow_encoding_leaves_the_network_less_time_but_never_none() -> None:
@@ -323,7 +323,7 @@ def _as_it_comes(frames: int, put_by: int) -> Iterator[Frame]:
 
 @pytest.mark.parametrize(("put_by", "first"), [(12, 11), (1, 0), (0, 0)])
 def test_a_stream_that_is_joined_begins_with_its_newest_picture(put_by: int, first: int) -> None:
-    got = [f.index for f in joined(_as_it_comes(20, put_by), 0.04) if isinstance(f, Frame)]
+    got = [f.index for f in from_newest(_as_it_comes(20, put_by), 0.04) if isinstance(f, Frame)]
     assert got == list(range(first, 20))
 
 
@@ -404,12 +404,12 @@ def test_a_stream_without_a_picture_is_not_kept_for_ever(
 def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vsr")
     at = [100.0]
-    words = Words(logging.getLogger("vsr.test"), "50 % of it", lambda: at[0])
+    words = RelayLog(logging.getLogger("vsr.test"), "50 % of it", lambda: at[0])
     for passed in (0, 30, 29.9, 0.1, 1):
         at[0] += passed
-        words.trouble("gone")
-        words.trouble("1.2.3.4 refused: 100%", "refused")
-    words.trouble("9.9.9.9 refused: 100%", "refused")
+        words.warn_rarely("gone")
+        words.warn_rarely("1.2.3.4 refused: 100%", "refused")
+    words.warn_rarely("9.9.9.9 refused: 100%", "refused")
     words.info("done")
     words.info("%d pictures", 3)
     words.debug("not asked for")
@@ -417,13 +417,13 @@ def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixt
     assert caplog.messages == [*both, *both, "50 % of it: done", "50 % of it: 3 pictures"]
     assert len(words._told) == 2
     at[0] += 61
-    words.trouble("gone")
+    words.warn_rarely("gone")
     assert len(words._told) == 1  # strangers must not fill the memory either
 
 
 def test_a_line_of_the_only_relay_begins_with_no_name(caplog: pytest.LogCaptureFixture) -> None:
-    words = Words(logging.getLogger("vsr.test"))
-    words.trouble("100% gone")
+    words = RelayLog(logging.getLogger("vsr.test"))
+    words.warn_rarely("100% gone")
     words.warning("%s: %d", "a", 1)
     assert caplog.messages == ["100% gone", "a: 1"]
 

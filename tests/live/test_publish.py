@@ -13,7 +13,7 @@ import vsr
 from tests.rtmp import free_port
 from tests.streams import Marked, make_marked, number_of
 from vsr.live.output.delivery import Delivery
-from vsr.live.output.encode import Publisher
+from vsr.live.output.encode import LiveEncoder
 from vsr.live.output.output import Output
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
@@ -94,15 +94,15 @@ class _Encoder:
 def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Of the encoders of relays, the pictures at which they fail, one after the other."""
     fails_at: list[int] = []
-    begin = Publisher.__init__
+    begin = LiveEncoder.__init__
 
-    def init(self: Publisher, *args: Any) -> None:
+    def init(self: LiveEncoder, *args: Any) -> None:
         begin(self, *args)
         make = self._new_encoder
         self._new_encoder = lambda: _Encoder(make(), fails_at.pop(0))  # type: ignore
         self._encoder = self._new_encoder()
 
-    monkeypatch.setattr(Publisher, "__init__", init)
+    monkeypatch.setattr(LiveEncoder, "__init__", init)
     yield fails_at
 
 

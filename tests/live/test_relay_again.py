@@ -23,7 +23,7 @@ from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_
 from vsr.live import supervisor as fleet
 from vsr.live.common import Backoff
 from vsr.live.ladder.pool import Pool
-from vsr.live.output.encode import Publisher as Encoding
+from vsr.live.output.encode import LiveEncoder
 from vsr.live.playout import Playout
 from vsr.live.settings import IngestSettings, RelaySettings
 from vsr.live.supervisor import RelayJob, run_all
@@ -200,27 +200,27 @@ class _Broken:
 
 
 def _encoder_dies(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
-    begin = Encoding.__init__
+    begin = LiveEncoder.__init__
 
-    def init(self: Encoding, *args: Any) -> None:
+    def init(self: LiveEncoder, *args: Any) -> None:
         begin(self, *args)
         if is_bad() and "bad" in args[0][0]:
             make = self._new_encoder
             self._new_encoder = lambda: _Broken(make())  # type: ignore[assignment,return-value]
             threading.Timer(0.5, lambda: setattr(self, "_encoder", self._new_encoder())).start()
 
-    monkeypatch.setattr(Encoding, "__init__", init)
+    monkeypatch.setattr(LiveEncoder, "__init__", init)
 
 
 def _playout_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
-    quieten = Playout._quieten
+    quieten = Playout._fill_silence
 
     def fail(self: Playout, end: float) -> None:
         if is_bad() and self._log._name == "bad" and end > 0.4:
             raise RuntimeError("a defect\nof ours")
         quieten(self, end)
 
-    monkeypatch.setattr(Playout, "_quieten", fail)
+    monkeypatch.setattr(Playout, "_fill_silence", fail)
 
 
 def _backend_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:

@@ -16,10 +16,10 @@ from vsr.errors import BackendError, InterruptedRunError
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.live.ladder.controller import Ladder, LadderSettings
+from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.pool import Pool
 from vsr.live.ladder.rung_models import find_models
 from vsr.live.ladder.rungs import FALLBACK, Rungs, grey
-from vsr.live.ladder.turns import Turns
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
@@ -290,7 +290,7 @@ def _groups(pause: float) -> list[list[int]]:
         assert free.wait(20)
         return [f.with_planes(f.planes, str(rung)) for f in frames]
 
-    turns = Turns(work)
+    turns = EngineQueue(work)
     got: dict[int, Frame] = {}
 
     def ask(number: int, rung: int) -> None:
@@ -355,7 +355,7 @@ def test_what_fails_for_several_is_told_to_each() -> None:
         groups.append([f.index for f in frames])
         raise BackendError("gone")
 
-    turns = Turns(work)
+    turns = EngineQueue(work)
     for number in range(2):
         with pytest.raises(BackendError, match="gone"):
             turns.enlarge(frame(number), 0)

@@ -30,7 +30,7 @@ from vsr.live.status.board import _ROWS, StatusBoard
 from vsr.live.status.page import POLICY
 from vsr.live.status.picture import WIDEST, Pictures, Which, jpeg
 from vsr.live.status.server import Address, StatusServer
-from vsr.live.status.snapshot import Stage
+from vsr.live.status.snapshot import StreamFacts
 from vsr.media.colour import Colour, code_from_rgb
 from vsr.media.frame import Frame, Planes, Stamps
 from vsr.report.html.text import count, duration
@@ -58,7 +58,7 @@ class Relay:
 
     def go_live(self, rungs: tuple[str, ...] = RUNGS) -> None:
         """From now on frames may come."""
-        stage = Stage(
+        stage = StreamFacts(
             source={"size": [320, 180], "rate": "25", "codec": "h264"},
             output={"size": [640, 360], "encoder": "libx264"}, rungs=rungs, colour=BT709,
         )  # fmt: skip

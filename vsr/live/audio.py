@@ -1,4 +1,4 @@
-"""The sound of a relay: copied where it is what the output carries, else encoded anew, as AAC.
+"""Audio of a relay: copies AAC packets where it can, else encodes to AAC.
 
 AAC is what every server and player takes. The first session settles rate and channels; what later
 ones bring is converted to them, and where nothing comes there is silence: many players stop with
@@ -33,7 +33,7 @@ _LONGEST: Final = 2.0
 
 
 class Sound:
-    """What an output's sound is made of. Not thread-safe."""
+    """Produces an output's audio packets. Not thread-safe."""
 
     def __init__(self, source: av.AudioCodecContext) -> None:
         """`source` decodes the first session's sound. Raises OutputError."""
@@ -53,13 +53,13 @@ class Sound:
         self.begin(source)
 
     def begin(self, source: av.AudioCodecContext | None) -> None:
-        """A session begins, whose sound that decodes; None: it has none."""
+        """Begin a session whose audio `source` decodes; None if it has none."""
         self._decoder = source
         self.copied = source is not None and _config(source) == _config(self.context)
         self._restart(round(self.until * self.context.rate))
 
     def send(self, packet: Packet, time: float) -> Iterator[Packet]:
-        """The packets of the output for one of the source that plays at that time."""
+        """Yield the output's packets for a packet of the source, played at `time` (s)."""
         if self._decoder is None:
             return
         if packet.has_sidedata("new_extradata"):  # it changes on the way, or begins again
@@ -77,7 +77,7 @@ class Sound:
             yield ready
 
     def silence(self, end: float) -> Iterator[Packet]:
-        """Whole frames of silence from where the sound ended to that time."""
+        """Yield whole frames of silence from the end of the audio to that time."""
         place = round(max(self.until, end - _LONGEST) * self.context.rate)
         while (place + self.context.frame_size) * self._step <= end:
             packet: Packet = av.Packet(self._silence)
@@ -109,7 +109,7 @@ class Sound:
             log.debug("a packet of sound is skipped: %s", reason(exc))
 
     def _fits(self, place: int) -> bool:
-        """Make sound from there on go on where the last ended; False: it was said already."""
+        """Whether audio at that sample continues what was sent; False if it lies before its end."""
         held = self._place + self._rest.shape[1]
         slack = _SLACK * self.context.rate
         if place > held + slack:
@@ -135,7 +135,7 @@ class Sound:
             self._place += size
 
     def _restart(self, place: int) -> None:
-        """Put what comes next there."""
+        """Place the next samples there."""
         self._place = place
         self._rest = _samples(self.context)
         self._kind = None
@@ -145,14 +145,14 @@ class Sound:
 
 
 def _config(context: av.AudioCodecContext) -> bytes | None:
-    """What must be equal for packets of AAC to be copied; None for everything else."""
+    """Return the AAC configuration that must match for packets to be copied; else None."""
     extradata = context.extradata or b""
     aac = context.codec.canonical_name == "aac" and len(extradata) >= _CONFIG
     return extradata[:_CONFIG] if aac else None
 
 
 def _encoder(source: av.AudioCodecContext) -> av.AudioCodecContext:
-    """An encoder of AAC as the source's is, else in mono or stereo at one of `_RATES`."""
+    """Open an AAC encoder like the source, else mono or stereo at one of `_RATES`."""
     told = source.rate and source.layout.nb_channels  # a damaged stream may not say
     if told and source.codec.canonical_name == "aac":
         try:
@@ -180,7 +180,7 @@ def _opened(rate: int, layout: str) -> av.AudioCodecContext:
 
 
 def _silent_packet(like: av.AudioCodecContext) -> bytes:
-    """A frame of nothing, as an encoder like that one makes it."""
+    """Encode a frame of silence with an encoder like that one."""
     context = _opened(like.rate, like.layout.name)
     nothing = _samples(like, like.frame_size)
     packets: list[av.Packet[Any]] = []

@@ -1,4 +1,4 @@
-"""The output's own time: even and forward, whatever the source's clock does.
+"""Maps the times of a source to an output clock that only goes forward.
 
 A source that is lost and comes back begins anew at any time, clocks wrap, jump and stand still. The
 output's times only ever go on. Sound and picture of one session are moved by the same amount, so
@@ -22,7 +22,7 @@ _TICK: Final = 0.001
 
 @dataclass
 class Repairs:
-    """What had to be put right, counted."""
+    """Counts of corrections to a source's times."""
 
     jumps: int = 0
     """Times at which the source's clock leapt."""
@@ -34,7 +34,7 @@ class Repairs:
 
 @dataclass
 class OutputClock:
-    """Maps the times of one session after the other to the output's. Not thread-safe."""
+    """Maps the times of consecutive sessions to the output's. Not thread-safe."""
 
     interval: float
     """Between two pictures, where nobody says (s)."""
@@ -52,11 +52,11 @@ class OutputClock:
     _skipping: bool = False
 
     def end_session(self) -> None:
-        """The source is gone: its next time says nothing about this one."""
+        """End a session: the next time of the source is unrelated to the last."""
         self._offset = None
 
     def skips(self, wall: float) -> bool:
-        """Whether a picture that comes now is to be left out, to be asked once for each.
+        """Whether a picture that comes now must be skipped; call once per picture.
 
         After a jam all that was held up comes at once. What stood in for it has had its time, so it
         would put everything after it off; of that, viewers would never get rid again.
@@ -69,7 +69,7 @@ class OutputClock:
         return self._skipping
 
     def picture(self, time: float, wall: float) -> float:
-        """The output's time of a picture with that source time, come at that wall time."""
+        """Return the output's time of a picture with a source time, arrived at a wall time."""
         if self._offset is None:
             self._begin(time, wall)
         elif self._leaps(time, wall):
@@ -82,12 +82,12 @@ class OutputClock:
         return self._forward(time + (self._offset or 0.0), wall)
 
     def filler(self, wall: float) -> float:
-        """The time of a picture shown again because none came."""
+        """Return the time of a picture that is repeated because none came."""
         self._filled = True
         return self._forward(max(self.last + self.interval, wall - self._start(wall)), wall)
 
     def sound(self, time: float) -> float | None:
-        """The output's time of sound; None before the session's first picture.
+        """Return the output's time of sound; None before the session's first picture.
 
         None too where it leaps ahead of the pictures: they will tell by how much, and sound that
         was heard at such a time would leave nothing to be heard until then.

@@ -1,4 +1,4 @@
-"""What every part of a relay shares: backoff between attempts, and rate-limited log lines."""
+"""Exponential backoff and rate-limited logging, shared by all parts of a relay."""
 
 import logging
 import random
@@ -28,12 +28,12 @@ class Backoff:
     """Factor from one pause to the next."""
 
     def pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row."""
+        """Return the seconds to wait after so many failures in a row."""
         grown = self.first * self.growth ** min(max(0, failures - 1), _MOST_FAILURES)
         return min(grown, max(self.first, self.longest)) * random.uniform(1 - _JITTER, 1)
 
 
-class Words(logging.LoggerAdapter[logging.Logger]):
+class RelayLog(logging.LoggerAdapter[logging.Logger]):
     """Prefix log lines with a name and rate-limit repeated warnings. Thread-safe."""
 
     def __init__(
@@ -45,13 +45,13 @@ class Words(logging.LoggerAdapter[logging.Logger]):
         self._told: dict[str, float] = {}
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """As any logger; the name may hold whatever its owner likes, a % too."""
+        """Log with the name in front, which may contain %."""
         if self._name and self.isEnabledFor(level):
             msg, args = "%s: %s", (self._name, str(msg) % args if args else msg)
         super().log(level, msg, *args, **kwargs)
 
-    def trouble(self, words: str, kind: str = "") -> None:
-        """Warn, but of one kind (these very words where none is given) not again and again."""
+    def warn_rarely(self, words: str, kind: str = "") -> None:
+        """Warn at most once a minute per kind; the words are the kind if none is given."""
         kind, at = kind or words, self._clock()
         with self._lock:
             self._told = {k: told for k, told in self._told.items() if at - told < _AGAIN_S}

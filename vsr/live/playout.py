@@ -1,4 +1,4 @@
-"""Keeps an output going from its first picture to its last, whatever comes in and whatever not.
+"""Feeds the outputs without a break, whether or not the source delivers.
 
 Every picture is enlarged by the rung that is in time for it and published at the output's own time.
 When no picture comes, the last one goes out again, with silence, so that the output's session, its
@@ -15,11 +15,11 @@ from typing import Any, Final
 from vsr.errors import InputError, OutputError
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
-from vsr.live.common import Words
-from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.common import RelayLog
+from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
-from vsr.live.output.encode import TIME_BASE, Publisher
+from vsr.live.output.encode import TIME_BASE, LiveEncoder
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
@@ -36,14 +36,14 @@ _QUIET: Final = 0.6
 
 
 class Playout:
-    """What is live: the clock, the ladder, the sound and the outputs. For one thread."""
+    """Joins clock, ladder, audio, encoder and outputs of a live relay. For one thread."""
 
     def __init__(
         self, outputs: Sequence[str], settings: RelaySettings, first: Connected, *, rungs: Rungs,
-        mailbox: Mailbox, slate: Slate, report: Report, board: StatusBoard, words: Words,
+        mailbox: Mailbox, slate: Slate, report: Report, board: StatusBoard, words: RelayLog,
         stop: threading.Event,
     ) -> None:  # fmt: skip
-        """Connect to the outputs, for a source like its `first` session.
+        """Connect to the outputs, for a source whose first session is `first`.
 
         `report` is told of what comes in, its ledger and `board` of every picture, `words` of
         changes. Raises UsageError or OutputError.
@@ -56,7 +56,7 @@ class Playout:
         self._clock = OutputClock(self._interval)
         self._sound = Sound(first.sound) if first.sound else None
         context = self._sound.context if self._sound else None
-        self._publisher = Publisher(
+        self._encoder = LiveEncoder(
             outputs, settings.encoder, info, rungs.out_size, context,
             self._record, stop.is_set,
         )  # fmt: skip
@@ -77,11 +77,11 @@ class Playout:
 
     @property
     def rung(self) -> str:
-        """What enlarges now."""
+        """Name of the network in use."""
         return self._rungs.names[self._rung]
 
     def run(self) -> None:
-        """Until the source is given up or `stop` is set.
+        """Play out until the source is given up or `stop` is set.
 
         Raises InputError for a source that could not be read, and what publishing or enlarging
         raises.
@@ -90,7 +90,7 @@ class Playout:
             item = self._mailbox.take(min(POLL, max(0.0, self._due - now())))
             if isinstance(item, Frame):
                 self._picture(item)
-            elif isinstance(item, Heard):
+            elif isinstance(item, SoundPacket):
                 self._hear(item)
             elif isinstance(item, Connected):
                 self._connected(item)
@@ -112,8 +112,8 @@ class Playout:
             self._drop(frame, "pictures came in a burst after a pause: what is too old is left out")
             self._due = now() + _FILL_AFTER  # there is a picture: it is only too old
             return
-        if self._publisher.tail is not None:
-            self._ladder.followed(self._publisher.tail)
+        if self._encoder.tail is not None:
+            self._ladder.followed(self._encoder.tail)
         if self._renewed != self._rungs.renewed:
             self._learn_costs()
         rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
@@ -132,19 +132,19 @@ class Playout:
         time = self._clock.picture(frame.time, arrived)
         self._shifts[0] = time - frame.time
         self._board.pictures(frame.planes, done.planes)
-        self._publisher.show(self._numbered(done, time), time)
+        self._encoder.show(self._numbered(done, time), time)
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
-        self._quieten(time)
+        self._fill_silence(time)
 
     def _record(self, frame: Frame) -> None:
-        """Tell ledger and status page of a picture that went out or was dropped."""
+        """Enter a picture that was sent or dropped into ledger and status board."""
         row = Row.of(frame)
         self._board.frame(row)
         if frame.event != "repeated":
             self._report.ledger.add(row)
 
     def _learn_costs(self) -> None:
-        """Engines that were built meanwhile have taken the place of slower ones."""
+        """Update the ladder's costs after engines were replaced."""
         self._renewed = self._rungs.renewed
         costs = self._rungs.costs
         for rung in reversed(range(len(costs))):
@@ -153,7 +153,7 @@ class Playout:
         self._costs = costs
 
     def _numbered(self, frame: Frame, time: float) -> Frame:
-        """The frame as a row of the ledger: counted through all sessions, at the output's time."""
+        """Number a frame through all sessions and give it the output's time."""
         index, self._report.frames_in = self._report.frames_in, self._report.frames_in + 1
         pts = round(max(0.0, time) * TIME_BASE.denominator)
         return replace(frame, index=index, pts=pts, time_base=TIME_BASE)
@@ -166,15 +166,15 @@ class Playout:
             self._rung = rung
 
     def _drop(self, frame: Frame, why: str) -> None:
-        """Leave a picture out, and say why."""
+        """Drop a picture and warn of the reason."""
         if self._last is None and frame.stamps.read < self._began:
             return
         self._dropped += 1
-        self._log.trouble(why)
+        self._log.warn_rarely(why)
         frame.event = "dropped"
-        self._publisher.note(self._numbered(frame, self._clock.last))
+        self._encoder.note(self._numbered(frame, self._clock.last))
 
-    def _hear(self, heard: Heard) -> None:
+    def _hear(self, heard: SoundPacket) -> None:
         time = self._clock.sound(heard.time)
         if self._sound is None or time is None:
             self._unheard += self._sound is not None and self._last is not None
@@ -182,13 +182,13 @@ class Playout:
         self._shifts[1] = time - heard.time
         for packet in self._sound.send(heard.packet, time):
             self._heard_at = now()  # not before: what gives no sound leaves silence
-            self._publisher.sound(packet)
+            self._encoder.sound(packet)
 
-    def _quieten(self, end: float) -> None:
-        """Silence where sound should be."""
+    def _fill_silence(self, end: float) -> None:
+        """Send silence up to that time if no sound came lately."""
         if self._sound and now() - self._heard_at > _QUIET:
             for packet in self._sound.silence(end):
-                self._publisher.sound(packet)
+                self._encoder.sound(packet)
 
     def _connected(self, item: Connected) -> None:
         self._shifts = [None, None]
@@ -201,16 +201,18 @@ class Playout:
         if self._sound:
             self._sound.begin(item.sound)
         elif item.sound:
-            self._log.trouble(f"{self._name} has sound now; the output began without and stays so")
+            self._log.warn_rarely(
+                f"{self._name} has sound now; the output began without and stays so"
+            )
         self._log.log(level, "%s is back", self._name)
 
     def _take_rate(self, rate: Fraction) -> None:
-        """A session's pictures may come at another rate than those before."""
+        """Adopt a session's frame rate for repeated pictures and the ladder."""
         self._interval = self._clock.interval = float(1 / rate)
         self._ladder.settings = replace(self._ladder.settings, interval=self._interval)
 
     def _say(self, notes: Sequence[str]) -> None:
-        """Tell log and report, once, what is lost or changed of the source's pictures."""
+        """Log and report, once, what is lost or changed of the source's pictures."""
         for note in notes:
             words = f"{self._name}: {note}"
             if words not in self._report.notes:
@@ -238,7 +240,7 @@ class Playout:
             self._report.lost += item.missing
 
     def _fill(self) -> None:
-        """The last picture again, or the slate, with silence."""
+        """Send the last picture again, or the slate, with silence."""
         wall = now()
         self._due = max(self._due + self._interval, wall - self._interval)
         if self._last is None:
@@ -251,29 +253,29 @@ class Playout:
             event="repeated",
         )  # fmt: skip
         self._repeated += 1
-        self._publisher.show(frame, time)
-        self._quieten(time)
+        self._encoder.show(frame, time)
+        self._fill_silence(time)
 
     def close(self) -> None:
         """End every output's session and complete the report, within about 1.4 s."""
-        self._publisher.close()
+        self._encoder.close()
         report = self._report
         report.seconds = now() - self._began
         report.frames_in += self._mailbox.unnamed
-        report.frames_out = self._publisher.sent
+        report.frames_out = self._encoder.sent
         report.lost += self._dropped + self._mailbox.unnamed
         report.packets_refused = self._mailbox.sounds_dropped
-        report.unsent = max(state["pictures_dropped"] for state in self._publisher.states())
+        report.unsent = max(state["pictures_dropped"] for state in self._encoder.states())
 
     def check_published(self) -> None:
-        """Raises OutputError when everything was in vain."""
-        if not self._publisher.was_open:
-            reasons = [state["last_error"] for state in self._publisher.states()]
+        """Raise OutputError if no output was ever open."""
+        if not self._encoder.was_open:
+            reasons = [state["last_error"] for state in self._encoder.states()]
             why = next(filter(None, reasons), "no output was open in time")
             raise OutputError(f"nothing was published: {why}")
 
     def figures(self) -> dict[str, Any]:
-        """What a report ends with; of a relay that has gone live."""
+        """Return the figures of the report's `live` entry."""
         repairs = self._clock.repairs
         return {
             "rung": self.rung,
@@ -287,13 +289,13 @@ class Playout:
             "skipped": repairs.skipped,
             "jumps": repairs.jumps,
             "nudged": repairs.nudged,
-            "outputs": self._publisher.states(),
+            "outputs": self._encoder.states(),
             "waiting": self._mailbox.waiting,
-            "encoding": self._publisher.waiting,
+            "encoding": self._encoder.waiting,
             "av_offset_ms": self._offset_ms(),
         }
 
     def _offset_ms(self) -> float | None:
-        """By how much pictures were moved further than their sound."""
+        """Return by how much pictures were shifted more than their sound (ms)."""
         picture, sound = self._shifts
         return None if picture is None or sound is None else round(1000 * (picture - sound), 3)

@@ -1,4 +1,4 @@
-"""One live stream, upscaled and published: in time, and without ever going dark.
+"""Relays one live stream: waits for the source, runs the playout, completes the report.
 
 Three threads: ingest reads and decodes, this one's caller chooses a rung and enlarges (`Playout`),
 `publish` encodes once and offers every packet to every output. Here is what comes before and after:
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
-from vsr.live.common import Words
+from vsr.live.common import RelayLog
 from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
@@ -22,7 +22,7 @@ from vsr.live.playout import POLL, Playout
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
-from vsr.live.status.snapshot import Stage
+from vsr.live.status.snapshot import StreamFacts
 from vsr.media.location import shown
 from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Relay:
-    """One relay, from checked settings to the end of its source. Make one per run."""
+    """One run of a relay, from checked settings to the end of its source."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Relay:
         """
         _check(input_, outputs, settings)
         self._outputs, self.settings = list(outputs), settings
-        self._words = Words(log, settings.name)
+        self._log = RelayLog(log, settings.name)
         self._pool = pool or Pool()
         self._slate = Slate(settings.slate_after, settings.slate)
         self._mailbox = Mailbox(frames=64)
@@ -85,14 +85,14 @@ class Relay:
             finally:
                 self._pool.leave(rungs)
         except InterruptedRunError as exc:
-            self._words.info("%s", exc)
+            self._log.info("%s", exc)
             self.report.interrupted = self.begun = True
         finally:
             self._ingest.close()
         return self.report
 
     def _first_session(self, stop: threading.Event) -> Connected:
-        """Wait for the source, which says what everything else must be like."""
+        """Wait for the source, whose size and colour the engines and outputs depend on."""
         while not stop.is_set():
             item = self._mailbox.take(POLL)
             if isinstance(item, Connected):
@@ -100,14 +100,14 @@ class Relay:
             if isinstance(item, Lost):
                 if item.final:
                     raise InputError(item.reason)
-                self._words.trouble(f"{item.reason}; {self.settings.ingest.next}")
+                self._log.warn_rarely(f"{item.reason}; {self.settings.ingest.next}")
         raise InterruptedRunError("stopped before the source was there; nothing was published")
 
     def _go_live(self, first: Connected, rungs: Rungs, stop: threading.Event) -> None:
-        """From the first picture to the last. Raises VsrError."""
+        """Play out from the first picture to the last. Raises VsrError."""
         playout = Playout(
             self._outputs, self.settings, first, rungs=rungs, mailbox=self._mailbox,
-            slate=self._slate, report=self.report, board=self.board, words=self._words, stop=stop,
+            slate=self._slate, report=self.report, board=self.board, words=self._log, stop=stop,
         )  # fmt: skip
         self._announce(first, rungs, playout)
         self.begun = True
@@ -122,24 +122,24 @@ class Relay:
             playout.check_published()
 
     def _announce(self, first: Connected, rungs: Rungs, playout: Playout) -> None:
-        """Say what goes live, in the log, to the report and on the status page."""
+        """Describe the stream in the log, the report and the status page."""
         info, report = first.info, self.report
         size = [info.width, info.height]
         report.input |= {"size": size, "rate": str(info.rate), "codec": first.codec}
         report.output |= {"size": list(rungs.out_size), "rungs": rungs.names}
         costs = zip(rungs.names, rungs.costs, strict=True)
-        self._words.info(
+        self._log.info(
             "live: %s, %dx%d at %.5g fps, by %s; rungs: %s",
             report.input["name"], *size, info.rate, playout.rung,
             ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs),
         )  # fmt: skip
-        stage = Stage(
+        stage = StreamFacts(
             source=report.input, output=report.output, rungs=rungs.names, colour=info.colour
         )
         self.board.go_live(stage, lambda: self._figures(playout))
 
     def _figures(self, playout: Playout) -> dict[str, Any]:
-        """What a report ends with."""
+        """Return the figures of the report's `live` entry."""
         found = playout.figures()
         return found | {"jumps": found["jumps"] + self._ingest.jumps}
 
@@ -149,13 +149,13 @@ class Relay:
         report.interrupted = stop.is_set()
         report.live = self._figures(playout)
         if report.degraded:
-            self._words.warning(
+            self._log.warning(
                 "%d pictures did not go out, %d were damaged",
                 max(report.lost, report.frames_in - report.frames_out), report.concealed,
             )  # fmt: skip
             for output in report.live["outputs"]:
                 if output["pictures_dropped"]:
-                    self._words.warning(
+                    self._log.warning(
                         "%s: %d pictures were not sent, %d were", output["name"],
                         output["pictures_dropped"], output["pictures"],
                     )  # fmt: skip

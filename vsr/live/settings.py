@@ -1,4 +1,4 @@
-"""What a relay is asked to do: one `RelaySettings`, whether TOML, options or Python gave it."""
+"""Settings of a relay: one `RelaySettings`, from options, TOML or Python."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from vsr.report.rolling import RollingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """How the source is read and found again; times in seconds."""
+    """How the source is read and reconnected; times in seconds."""
 
     stream_timeout: float = 5.0
     """Silence after which a connected source counts as lost."""
@@ -27,13 +27,13 @@ class IngestSettings:
 
     @property
     def next(self) -> str:
-        """What is done about a source that is lost, in words."""
+        """Describes what happens after a source is lost."""
         return "waiting for a publisher" if self.listen else "trying again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:
-    """How long an output waits before it does something about it."""
+    """Limits of an output's queue, and its timeouts."""
 
     queue_s: float = 4.0
     """Stream time that may wait for a slow server."""
@@ -52,7 +52,7 @@ class OutputSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings:
-    """What to do; every field is an option of `vsr relay`. Times are seconds."""
+    """Settings of `vsr relay`; every field is one of its options. Times are seconds."""
 
     model: str = DEFAULT
     scale: int | None = None

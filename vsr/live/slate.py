@@ -1,4 +1,4 @@
-"""What viewers see while there is no source: its last picture, later a picture that says so."""
+"""The picture shown while there is no source: the last one, later a slate."""
 
 from pathlib import Path
 from typing import Final
@@ -17,10 +17,10 @@ _GREY: Final = 128
 
 
 class Slate:
-    """Stands in from `after` seconds without a source on. For one thread."""
+    """Chooses the picture to show without a source; the slate after `after` s. For one thread."""
 
     def __init__(self, after: float, image: Path | None = None) -> None:
-        """No image: the last picture is darkened. Raises InputError for a file that is none."""
+        """Without an image, the slate is the last picture, darkened. Raises InputError."""
         self._after = after
         self._image = None if image is None else _read(image)
         self._planes: Planes | None = None
@@ -28,18 +28,18 @@ class Slate:
         self._made = False
 
     def fit(self, size: tuple[int, int], colour: Colour) -> None:
-        """What the output is like: width and height, and its colour."""
+        """Scale the image to the output's size (width, height) and colour."""
         if self._image is not None:
             self._planes = _fitted(self._image, size, colour)
 
     def end(self) -> None:
-        """There is a picture again."""
+        """Reset, since the source has a picture again."""
         self._since = None
         if self._image is None:
             self._planes = None
 
     def show(self, last: Planes, wall: float) -> Planes:
-        """The picture to show now (`wall`, s) for want of one newer than `last`."""
+        """Return the picture to show at `wall` (s) when none is newer than `last`."""
         self._since = wall if self._since is None else self._since
         if wall - self._since <= self._after:
             return last
@@ -49,7 +49,7 @@ class Slate:
 
 
 def darkened(planes: Planes) -> Planes:
-    """The picture at a quarter of its light and colour; limited or full range."""
+    """Darken a picture to a quarter of its luma and chroma, in limited or full range."""
     y, u, v = planes
     rest = _GREY - _GREY // _DIM
     return _BLACK + (y - _BLACK) // _DIM * (y > _BLACK), u // _DIM + rest, v // _DIM + rest
@@ -64,7 +64,7 @@ def _read(path: Path) -> av.VideoFrame:
 
 
 def _fitted(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:
-    """The picture as large as it fits, in the middle, black around it."""
+    """Scale a picture to fit a size and centre it on black."""
     share = min(size[0] / picture.width, size[1] / picture.height)
     width, height = (max(2, int(n * share) // 2 * 2) for n in (picture.width, picture.height))
     small = picture.reformat(format="rgb24", width=width, height=height, interpolation="BICUBIC")

@@ -1,4 +1,4 @@
-"""Runs relays: one, whose error is the program's, or several, of which none may end the others.
+"""Runs one relay, or several of which none may end the others.
 
 What becomes of one of several that fails depends on whose fault it is, as far as can be told:
 
@@ -51,7 +51,7 @@ with the first again."""
 
 @dataclass(frozen=True, kw_only=True)
 class RelayJob:
-    """One relay: what it reads, where it publishes and how. A `Relay` is made for every start."""
+    """Input, outputs and settings of a relay; a `Relay` is made for every start."""
 
     input: str
     outputs: tuple[str, ...]
@@ -60,7 +60,7 @@ class RelayJob:
     """Why it cannot begin, where its options were wrong."""
 
     def make(self, pool: Pool | None = None) -> Relay:
-        """Raises VsrError for what can be seen to be wrong before anything is opened."""
+        """Create the relay. Raises VsrError for errors that show before anything is opened."""
         if self.refused:
             raise UsageError(self.refused)
         return Relay(self.input, self.outputs, self.settings, pool)
@@ -103,12 +103,12 @@ def _write(relay: Relay) -> None:
 def run_all(
     jobs: Sequence[RelayJob], stop: threading.Event, pool: Pool, pauses: Backoff = PAUSES
 ) -> int:
-    """Run them side by side until all have ended for good, or until `stop`.
+    """Run relays side by side until all have ended for good, or until `stop`.
 
     Returns the worst exit code of those that failed for good; else that of a run that was stopped,
     or the worst of all.
     """
-    lives = [_Life(job, stop, pool, pauses) for job in jobs]
+    lives = [_Supervised(job, stop, pool, pauses) for job in jobs]
     for life in lives:
         life.thread.start()
     for life in lives:
@@ -118,8 +118,8 @@ def run_all(
     return failed or stopped or max(life.code for life in lives)
 
 
-class _Life:
-    """A relay from its first start to its last end, on a thread of its own."""
+class _Supervised:
+    """Starts a relay again after failures, on a thread of its own."""
 
     def __init__(self, job: RelayJob, stop: threading.Event, pool: Pool, pauses: Backoff) -> None:
         self._job, self._stop, self._pool, self._pauses = job, stop, pool, pauses
@@ -139,7 +139,7 @@ class _Life:
                 self.code = self._once()
                 return
             except Exception as exc:
-                final, code, words = self._judged(exc)
+                final, code, words = self._classified(exc)
             if final or self._stop.is_set():
                 self.code, self.failed = code, True
                 log.error("%s: %s", name, words)
@@ -157,8 +157,8 @@ class _Life:
         self._relay = self._job.make(self._pool)
         return run_one(self._relay, self._stop)
 
-    def _judged(self, exc: Exception) -> tuple[bool, int, str]:
-        """Whether an error ends it for good, with which code, and in which words."""
+    def _classified(self, exc: Exception) -> tuple[bool, int, str]:
+        """Return whether an error ends the relay for good, the exit code and the message."""
         job, relay = self._job, self._relay
         self._was_live = self._was_live or (relay is not None and relay.begun)
         code, words = EXIT_FAILED, f"unexpected {type(exc).__name__}: {exc} (report it)"
@@ -173,7 +173,7 @@ class _Life:
         return once or (users and not self._was_live), code, " ".join(words.split())
 
     def _keep_report(self) -> None:
-        """Or what the next run writes would take the place of the last one's."""
+        """Rename the report, so that the next run does not overwrite it."""
         if self._relay is None or not self._relay.begun:
             return
         try:

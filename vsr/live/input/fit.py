@@ -1,4 +1,4 @@
-"""Converts the pictures of every session to what the first one settled: size, shape and colour.
+"""Converts every session's pictures to the size, shape and colour of the first session.
 
 An output goes on whatever its source comes back with. So a later picture is scaled into the first
 one's frame with its own shape, black beside or above it, and its codes are converted to the first
@@ -35,7 +35,7 @@ def is_hdr(colour: Colour) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """What all pictures of a relay are converted to."""
+    """Size, colour and pixel aspect that all pictures of a relay are converted to."""
 
     size: tuple[int, int]
     """Width and height."""
@@ -44,19 +44,19 @@ class Canvas:
 
     @classmethod
     def of(cls, info: VideoInfo) -> "Canvas":
-        """The canvas that a first session settles."""
+        """The canvas for a first session with these facts."""
         colour = SDR if is_hdr(info.colour) else info.colour
         return cls(size=(info.width, info.height), colour=colour, sample_aspect=info.sample_aspect)
 
     def presented(self, info: VideoInfo) -> VideoInfo:
-        """A session's facts once its pictures are converted."""
+        """A session's facts after its pictures are converted."""
         return replace(
             info, width=self.size[0], height=self.size[1], colour=self.colour,
             sample_aspect=self.sample_aspect,
         )  # fmt: skip
 
     def notes(self, info: VideoInfo) -> list[str]:
-        """In words, what is lost or changed of a session's pictures."""
+        """Describe what is lost or changed of a session's pictures."""
         found = []
         if is_hdr(info.colour):
             name = _TRANSFERS[info.colour.transfer]
@@ -72,7 +72,7 @@ class Canvas:
         return found
 
     def box(self, size: tuple[int, int], sample_aspect: Fraction | None) -> tuple[int, int]:
-        """(width, height) that a picture of another size and pixel aspect takes on the canvas."""
+        """Return (width, height) of a picture of another size and pixel aspect on the canvas."""
         width, height = self.size
         ours = width * (self.sample_aspect or 1) / Fraction(height)
         share = size[0] * (sample_aspect or 1) / Fraction(size[1]) / ours
@@ -84,7 +84,7 @@ class Canvas:
 
 
 class PictureFit:
-    """Turns decoded pictures into planes on a canvas. For one thread."""
+    """EngineQueue decoded pictures into planes on a canvas. For one thread."""
 
     def __init__(self, canvas: Canvas | None = None) -> None:
         """Without a canvas, the first picture settles it."""
@@ -94,12 +94,12 @@ class PictureFit:
 
     @property
     def canvas(self) -> Canvas:
-        """What pictures are converted to; not before there is one."""
+        """What pictures are converted to; known after the first."""
         assert self._canvas is not None
         return self._canvas
 
     def planes(self, picture: av.VideoFrame, info: VideoInfo) -> Planes:
-        """8-bit 4:2:0 planes of the canvas's size and colour; `info` is the session's."""
+        """Convert a picture to 8-bit 4:2:0 planes of the canvas; `info` is the session's."""
         self._canvas = canvas = self._canvas or Canvas.of(info)
         size, colour = (picture.width, picture.height), _colour_of(picture, info)
         box = canvas.box(size, info.sample_aspect)
@@ -128,7 +128,7 @@ class PictureFit:
 
 
 def _colour_of(picture: av.VideoFrame, info: VideoInfo) -> Colour:
-    """A picture's own colour, which may differ from the session's where its size does."""
+    """A picture's own colour, which may differ from the session's if its size does."""
     if (picture.width, picture.height) == (info.width, info.height):
         return info.colour
     return Colour.from_tags(
@@ -139,7 +139,7 @@ def _colour_of(picture: av.VideoFrame, info: VideoInfo) -> Colour:
 
 
 def _padded(planes: Planes, canvas: Canvas) -> Planes:
-    """Planes in the middle of a black canvas; as they are where they fill it."""
+    """Centre planes on a black canvas; planes that fill it are returned unchanged."""
     width, height = canvas.size
     if planes[0].shape == (height, width):
         return planes

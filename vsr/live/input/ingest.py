@@ -1,4 +1,4 @@
-"""The live source: connected, read, decoded, watched, and connected again when it is lost.
+"""Reads and decodes a live source on a thread, and reconnects when it is lost.
 
 Runs on its own thread and hands frames, sound and what happened over through a `Mailbox`, which
 never makes it wait: a relay that is behind loses its oldest pictures, not its connection.
@@ -16,7 +16,7 @@ import av
 from vsr.errors import InputError, UsageError, reason
 from vsr.live.common import Backoff
 from vsr.live.input.fit import Canvas
-from vsr.live.input.mailbox import Connected, Heard, Lost, Mailbox
+from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.rtmp.server import RtmpListener
 from vsr.live.input.source import LiveSource
 from vsr.live.settings import IngestSettings
@@ -52,7 +52,7 @@ class Ingest:
     """Reads a URL or file into a mailbox; see `IngestSettings`."""
 
     def __init__(self, url: str, settings: IngestSettings, mailbox: Mailbox) -> None:
-        """Raises UsageError for a URL that cannot be listened at."""
+        """Raises UsageError for a URL at which nothing can listen."""
         self._listener = RtmpListener(url, settings.stream_timeout) if settings.listen else None
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox = settings, mailbox
@@ -64,17 +64,17 @@ class Ingest:
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect. Raises InputError where it cannot be listened."""
+        """Begin to connect. Raises InputError if the address to listen at cannot be used."""
         if self._listener:
             self._listener.open()
         self._thread.start()
 
     def go(self) -> None:
-        """Somebody sees the pictures from now on: an input that is paced begins."""
+        """Let a paced input begin, since its pictures are shown from now on."""
         self._live.set()
 
     def close(self) -> None:
-        """Stop, at once: a read that hangs is left to its timeout on a daemon thread."""
+        """Stop at once; a read that hangs is left to its timeout on a daemon thread."""
         self._stop.set()
         self._live.set()
         if self._listener:
@@ -103,7 +103,7 @@ class Ingest:
                 return
 
     def _attempt(self, attempt: int) -> str:
-        """One connection, read to its end; why it ended, in words."""
+        """Read one connection to its end and return the reason why it ended."""
         self._began, self._missing = False, 0
         try:
             return self._session(attempt)
@@ -129,27 +129,27 @@ class Ingest:
             paced = self.settings.realtime or source.in_pieces or not is_url(self.url)
             step = float(1 / source.info.rate)
             try:
-                for item in self._paced(source) if paced else joined(source, step):
+                for item in self._paced(source) if paced else from_newest(source, step):
                     if self._stop.is_set():
                         break
                     self.jumps = jumps + source.jumps
                     if isinstance(item, Frame):
                         self.mailbox.put(item)
                     elif item.stream is sound and item.pts is not None and item.time_base:
-                        self.mailbox.put(Heard(item, float(item.pts * item.time_base)))
+                        self.mailbox.put(SoundPacket(item, float(item.pts * item.time_base)))
             finally:
                 self._missing = source.losses.lost
             return "; ".join([f"{self.name} ended", *source.losses.notes.values()])
 
     def _feed(self) -> AbstractContextManager[Feed | None]:
-        """What a publisher sends, once there is one."""
+        """Wait for a publisher when listening; else None."""
         return closing(self._listener.accept()) if self._listener else nullcontext()
 
     def _open(self, feed: Feed | None) -> LiveSource:
         return LiveSource(self.url, self.settings.stream_timeout, self._canvas, feed)
 
     def _paced(self, source: LiveSource) -> Iterator[Frame | Packet]:
-        """The items, held back to their own times because they are not sent at them."""
+        """Yield items at their own times, for inputs that deliver faster."""
         self._live.wait()
         begin: float | None = None
         """The clock's time when the input's was 0 (s)."""
@@ -164,8 +164,8 @@ class Ingest:
             yield item
 
 
-def joined(items: Iterable[Frame | Packet], step: float) -> Iterator[Frame | Packet]:
-    """The items from the newest picture on that was ready when the stream was joined.
+def from_newest(items: Iterable[Frame | Packet], step: float) -> Iterator[Frame | Packet]:
+    """Yield items from the newest picture that was ready when the stream was joined.
 
     While it was looked at, and in some servers before, pictures were put by. They come at once,
     and shown at their pace they would put off all after them. `step` is the time between two (s).
@@ -185,7 +185,7 @@ def joined(items: Iterable[Frame | Packet], step: float) -> Iterator[Frame | Pac
 
 
 def _arrives(frame: Frame) -> None:
-    """Let a picture arrive now, decoding included."""
+    """Stamp a picture as if it arrived now."""
     took = frame.stamps.decoded - frame.stamps.read - frame.stamps.blocked
     frame.stamps.decoded = now()
     frame.stamps.read, frame.stamps.blocked = frame.stamps.decoded - took, 0.0

@@ -1,4 +1,4 @@
-"""What the thread that reads a live source has for the relay, bounded whatever happens.
+"""A bounded queue from the thread that reads a live source to the relay.
 
 A relay that stands still for a while must neither hold up the source's connection nor fill the
 memory: the oldest pictures and the oldest sound make room.
@@ -22,7 +22,7 @@ _NAMED: Final = 1000
 
 @dataclass(frozen=True)
 class Connected:
-    """A session began: the source as it presents itself now."""
+    """A session of the source began."""
 
     info: VideoInfo
     """Of the pictures as they are delivered."""
@@ -37,7 +37,7 @@ class Connected:
 
 @dataclass(frozen=True)
 class Lost:
-    """The session ended, or could not begin; another attempt follows after `delay` seconds."""
+    """A session ended or could not begin; another attempt follows after `delay` seconds."""
 
     reason: str
     delay: float
@@ -50,24 +50,24 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A packet of sound. Its stream must not be asked: the connection may be closed by now."""
+class SoundPacket:
+    """A packet of sound. Its stream must not be used: the connection may be closed."""
 
     packet: Packet
     time: float
     """In the source (s)."""
 
 
-Item = Frame | Heard | Connected | Lost
+Item = Frame | SoundPacket | Connected | Lost
 
 
 class Mailbox:
-    """At most so many pictures and packets of sound wait. Thread-safe."""
+    """Holds a limited number of pictures and packets of sound. Thread-safe."""
 
     def __init__(self, frames: int, sounds: int = 1000) -> None:
         self._items: deque[Item] = deque()
-        self._most = {Frame: frames, Heard: sounds}
-        self._waiting = {Frame: 0, Heard: 0}
+        self._most = {Frame: frames, SoundPacket: sounds}
+        self._waiting = {Frame: 0, SoundPacket: 0}
         self._arrived = threading.Condition()
         self.dropped: deque[Frame] = deque()
         """Pictures that had to make room, without their planes; the caller takes them out."""
@@ -85,7 +85,7 @@ class Mailbox:
         """Add an item; the oldest of its kind makes room when there are too many."""
         with self._arrived:
             kind = type(item)
-            if isinstance(item, Frame | Heard):
+            if isinstance(item, Frame | SoundPacket):
                 if self._waiting[kind] == self._most[kind]:
                     self._make_room(kind)
                 self._waiting[kind] += 1
@@ -105,11 +105,11 @@ class Mailbox:
             self.unnamed += 1
 
     def take(self, timeout: float) -> Item | None:
-        """The oldest item, None when none comes in time (s)."""
+        """Return the oldest item; None if none comes within `timeout` seconds."""
         with self._arrived:
             if not self._items and not self._arrived.wait_for(lambda: bool(self._items), timeout):
                 return None
             item = self._items.popleft()
-            if isinstance(item, Frame | Heard):
+            if isinstance(item, Frame | SoundPacket):
                 self._waiting[type(item)] -= 1
             return item

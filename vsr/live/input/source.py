@@ -1,4 +1,4 @@
-"""A source that is joined as it happens: with little delay, and an error when it breaks off."""
+"""A live source: opened with little delay, and ended by an error when it breaks off."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +26,7 @@ _PATIENCE: Final = 30.0
 
 
 class LiveSource:
-    """A `Source` that comes as it happens: little delay, and a failure ends it with an error.
+    """Reads a stream or file with little delay; a failure ends it with an error.
 
     Iterate once, from one thread: frames on the canvas, and packets of other streams.
     """
@@ -84,7 +84,7 @@ class LiveSource:
 
     @property
     def in_pieces(self) -> bool:
-        """Whether it comes as files of several seconds each, not as it happens."""
+        """Whether it arrives as files of several seconds each (HLS, DASH)."""
         return bool({"hls", "dash"} & set(self._source.container_format.split(",")))
 
     @property
@@ -112,7 +112,7 @@ class LiveSource:
 
 
 def _error_of(name: str, silence: float, exc: Exception) -> InputError:
-    """A live source that fails on the way is lost."""
+    """The error that ends a live source when reading it fails."""
     if isinstance(exc, av.error.ExitError):
         return InputError(f"{name} sent nothing for {silence:g} s")
     return InputError(f"{name} broke off: {reason(exc)}")

@@ -1,4 +1,4 @@
-"""Which network computes the next picture of a live stream, so that it goes out in time.
+"""Chooses the network for each picture of a live stream so that it is sent in time.
 
 A relay holds its deadline by lowering quality, never by lagging. The rungs go from the network
 asked for down to bicubic. Going down happens at once, when the next picture or those that wait
@@ -22,7 +22,7 @@ _WORTH_A_TRY: Final = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class LadderSettings:
-    """What a ladder is steered by; times in seconds."""
+    """Limits that a ladder keeps; times in seconds."""
 
     interval: float
     """Between two pictures of the source."""
@@ -39,7 +39,7 @@ class LadderSettings:
 
 @dataclass
 class _Cost:
-    """What one rung takes a picture: mean, spread, and its best mean so far (s)."""
+    """Time of one rung per picture: mean, spread and best mean so far (s)."""
 
     mean: float
     spread: float = 0.0
@@ -56,13 +56,13 @@ class _Cost:
         self.best = min(self.best, self.mean)
 
     def relearn(self, seconds: float) -> None:
-        """Take in a single time after a long while, or against what was told at first."""
+        """Average in a single time that is newer than the known mean."""
         self.mean = (self.mean + seconds) / 2
         self.spread /= 2
         self.best = min(self.best, self.mean)
 
     def forgive(self, seconds: float) -> None:
-        """Come back towards the best after that long without a measurement."""
+        """Decay towards the best mean after `seconds` without a measurement."""
         kept = _FORGIVING**seconds
         best = min(self.best, self.mean)
         self.mean = best + (self.mean - best) * kept
@@ -70,7 +70,7 @@ class _Cost:
 
 
 class Ladder:
-    """The controller. Not thread-safe: one thread asks and reports."""
+    """Controller that picks rungs from measured times. Not thread-safe."""
 
     def __init__(self, costs: Sequence[float], settings: LadderSettings, now: float) -> None:
         """`costs` are measured seconds a picture, best rung first; starts at the best that fits."""
@@ -90,7 +90,7 @@ class Ladder:
         )
 
     def choose(self, now: float, arrived: float, waiting: int) -> int:
-        """The rung for a picture that arrived then, with `waiting` more behind it; or `DROP`.
+        """Return the rung for a picture, with `waiting` more behind it; or `DROP`.
 
         Now and then a single picture is given to the rung above, whose cost may have been measured
         at a bad moment; `rung` tells where the ladder stands.
@@ -110,7 +110,7 @@ class Ladder:
         return self.rung
 
     def done(self, rung: int, seconds: float) -> None:
-        """A picture of that rung took so long, from its turn to its result."""
+        """Record the seconds that a picture of a rung took."""
         if rung == self.rung:
             self._costs[rung].add(seconds)
             return
@@ -120,21 +120,21 @@ class Ladder:
         self._try_pause = settings.patience if good else longer
 
     def followed(self, seconds: float) -> None:
-        """Encoding and writing took so long; however long, half of the time is the network's."""
+        """Record the seconds of encoding and writing; at most half the latency counts."""
         self.tail += _SMOOTHING * (min(seconds, self.settings.max_latency / 2) - self.tail)
 
     def learn(self, rung: int, seconds: float, now: float) -> None:
-        """Another engine stands on a rung and takes so long; a better rung is taken at once."""
+        """Set the cost of a rung's new engine; a better rung is taken at once."""
         self._costs[rung] = _Cost(mean=seconds, best=seconds)
         if rung < self.rung and self._lasting(self._costs[rung]):
             self._move(rung, now)
 
     def give_up(self, rung: int) -> None:
-        """A rung whose engine fails for good is never taken again."""
+        """Exclude a rung whose engine failed for good."""
         self._costs[rung] = _Cost(mean=float("inf"))
 
     def cost(self, rung: int) -> float:
-        """What a picture of that rung likely takes (s)."""
+        """Return an upper estimate of a rung's time per picture (s)."""
         return self._costs[rung].likely
 
     def _lasting(self, cost: _Cost) -> bool:
@@ -142,7 +142,7 @@ class Ladder:
         return cost.likely <= self.settings.room * self.settings.interval
 
     def _holds(self, rung: int, left: float, waiting: int) -> bool:
-        """Whether this picture is in time on a rung, and the queue behind it as well."""
+        """Whether a rung is in time for this picture and the queue behind it."""
         cost = self._costs[rung]
         # picture k behind has k intervals more time, and k + 1 pictures to be computed till then
         behind = waiting * (cost.mean - self.settings.interval)

@@ -1,4 +1,4 @@
-"""The engines of a process: relays with the same networks and picture size share theirs."""
+"""Engines of a process, shared by relays with the same networks and picture size."""
 
 import threading
 from collections import Counter
@@ -16,7 +16,7 @@ Networks = tuple[tuple[str, ...], int | None, str, str, str | None]
 
 
 class Pool:
-    """Makes backends, networks and rungs once each. Thread-safe."""
+    """Creates backends, networks and rungs once each. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +29,7 @@ class Pool:
         self._users: Counter[Rungs] = Counter()
 
     def find(self, settings: RelaySettings) -> list[Model]:
-        """The networks of the rungs. Raises UsageError, ModelError or BackendError."""
+        """Return the networks of the rungs. Raises UsageError, ModelError or BackendError."""
         with self._lock:
             wanted = _networks(settings)
             if wanted not in self._found:
@@ -43,7 +43,7 @@ class Pool:
         colour: Colour,
         stopped: Callable[[], bool],
     ) -> Rungs:
-        """The rungs for pictures of that size (width, height) and colour, loaded and warm.
+        """Return rungs for pictures of a size (width, height) and colour, loaded and warm.
 
         Raises what `Rungs` raises. One thread loads at a time: the others' engines would upset the
         times it measures. Whoever is done with them says so by `leave`.
@@ -61,19 +61,19 @@ class Pool:
             return known
 
     def leave(self, rungs: Rungs) -> None:
-        """One user less; whoever begins anew may find them still. Never waits for a load."""
+        """Release rungs, which stay loaded until memory is wanted. Never waits for a load."""
         with self._counting:
             self._users[rungs] -= 1
             if not self._users[rungs]:
                 del self._users[rungs]
 
     def close(self) -> None:
-        """Build no more engines."""
+        """Stop building engines."""
         for rungs in self._rungs.values():
             rungs.close()
 
     def _tidy(self) -> None:
-        """Before memory is taken for more engines, let go of what is broken or nobody uses."""
+        """Free broken and unused rungs before more engines are loaded."""
         with self._counting:
             used = {rungs for rungs in self._users if not rungs.broken}
         for at, rungs in list(self._rungs.items()):

@@ -1,4 +1,4 @@
-"""Builds the engines that are missing while a relay is live already, in a process of its own.
+"""Builds missing engines in a separate process while the relay is live.
 
 TensorRT takes minutes for a network it has not seen, holds the interpreter's lock for some of them,
 and needs memory that goes with the process. The engines go into the cache, from where the relay
@@ -30,7 +30,7 @@ _PLAIN: Final = ("scale", "precision", "backend", "device")
 
 
 class Preparation:
-    """The process, and a thread that listens to it."""
+    """Runs the building process, and a thread that reads its results."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class Preparation:
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the process; returns at once."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop it; what is built by now stays in the cache."""
+        """Kill the process; engines that are built stay in the cache."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
@@ -75,7 +75,7 @@ class Preparation:
             log.error("building the engines ended early (code %d): %s", code, last)
 
     def _listen(self, process: "subprocess.Popen[str]") -> str:
-        """To its end; returns the last line that was not for us."""
+        """Read the process's output to its end; return the last line that is not JSON."""
         assert process.stdin is not None
         assert process.stdout is not None
         with process.stdin:
@@ -87,7 +87,7 @@ class Preparation:
         return last
 
     def _hear(self, line: str) -> str:
-        """Act on a line of JSON; returns any other."""
+        """Handle a line of JSON; return any other line."""
         try:
             facts = dict(json.loads(line))
         except (TypeError, ValueError):
@@ -110,7 +110,7 @@ def _read(text: str) -> tuple[RelaySettings, tuple[int, int], Colour]:
 
 
 def main() -> None:
-    """Build what standard input names; every engine goes into the cache."""
+    """Build the engines that standard input names into the cache."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     settings, size, colour = _read(sys.stdin.read())
     backend = load_backend(settings.backend, settings.device, live=True)

@@ -1,4 +1,4 @@
-"""Which networks are the rungs of a ladder: what was asked for, then lighter ones, then bicubic."""
+"""Selects the networks of a ladder: the one asked for, lighter ones, then bicubic."""
 
 from vsr.errors import UsageError
 from vsr.inference import models
@@ -7,7 +7,7 @@ from vsr.live.settings import RelaySettings
 
 
 def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
-    """The models of a ladder's rungs, best first, and bicubic behind them.
+    """Return the models of a ladder's rungs, best first, bicubic last.
 
     Without a scale, the first model's least decides for all. Raises UsageError or ModelError.
     """
@@ -22,13 +22,13 @@ def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
 
 
 def rung_names(settings: RelaySettings) -> tuple[str, ...]:
-    """The networks that settings name or leave to us, best first, without bicubic behind them."""
+    """Return the names of the networks, best first; bicubic need not be among them."""
     lighter = settings.ladder or default_ladder(settings.model, settings.scale)[1:]
     return (settings.model, *lighter)
 
 
 def default_ladder(model: str, scale: int | None) -> list[str]:
-    """The model asked for, then every lighter built-in one of its scale, by MultAdds.
+    """Return the model asked for, then every lighter built-in one of its scale, by MultAdds.
 
     Weights for compressed video stand in for those for clean pictures where both are there.
     """

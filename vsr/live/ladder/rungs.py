@@ -1,4 +1,4 @@
-"""The networks of a ladder, loaded and warm, and what becomes of one that fails."""
+"""Loads and runs the networks of a ladder, and replaces those that fail."""
 
 import logging
 import threading
@@ -13,8 +13,8 @@ from vsr.errors import BackendError, InterruptedRunError
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler, is_built
+from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.prepare import Preparation
-from vsr.live.ladder.turns import Turns
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import YUV420, Frame, Planes, now
@@ -60,14 +60,14 @@ class Rungs:
         stopped: Callable[[], bool] = lambda: False,
         settings: RelaySettings | None = None,
     ) -> None:
-        """Load and warm what `find_models` found. Raises BackendError for one that cannot be.
+        """Load and warm up the models that `find_models` found. Raises BackendError.
 
         Where engines are missing, OpenVINO takes their place, and with `settings` they are built
         meanwhile. Raises InterruptedRunError when `stopped` says so in between.
         """
         self._backend, self._size, self._colour, self._stopped = backend, size, colour, stopped
         self._preparation: Preparation | None = None
-        self._turns = Turns(self._enlarge)
+        self._queue = EngineQueue(self._enlarge)
         self.broken = False
         """Whether not even bicubic works: nobody should begin with these."""
         self.renewed = 0
@@ -87,30 +87,30 @@ class Rungs:
 
     @property
     def names(self) -> list[str]:
-        """Best first."""
+        """Names of the networks, best first."""
         return [rung.model.name for rung in self._rungs]
 
     @property
     def costs(self) -> list[float]:
-        """Seconds a picture, measured when they were loaded."""
+        """Seconds per picture of each rung, measured when it was loaded."""
         return [rung.cost for rung in self._rungs]
 
     def is_lost(self, rung: int) -> bool:
-        """Whether it failed for good."""
+        """Whether a rung failed for good."""
         return self._rungs[rung].lost
 
     def close(self) -> None:
-        """Build no more."""
+        """Stop building engines."""
         if self._preparation is not None:
             self._preparation.close()
 
     def enlarge(self, frame: Frame, rung: int) -> Frame:
-        """The frame by that rung; by bicubic, with the event `FALLBACK`, where that fails.
+        """Enlarge a frame by a rung; by bicubic, with the event `FALLBACK`, if that fails.
 
         A failing engine is loaded again, on another thread, but not for ever. Raises BackendError
         when bicubic fails on the CPU too.
         """
-        return self._turns.enlarge(frame, rung)
+        return self._queue.enlarge(frame, rung)
 
     def _enlarge(self, frames: Sequence[Frame], rung: int) -> list[Frame]:
         at, lightest = self._rungs[rung], self._rungs[-1]
@@ -136,7 +136,7 @@ class Rungs:
             return list(lightest.upscaler.process(frames))
 
     def _last_resort(self, exc: Exception) -> Upscaler:
-        """Bicubic on the CPU, for a GPU that is gone."""
+        """Load bicubic on the CPU in place of a failed GPU."""
         lightest = self._rungs[-1]
         lightest.failures += 1
         if lightest.failures > 1 or lightest.backend.name == "openvino":
@@ -167,7 +167,7 @@ class Rungs:
             log.error("%s cannot be loaded again and is given up: %s", rung.model.name, exc)
 
     def _renew(self, place: int) -> None:
-        """Take an engine that is built now in the place of OpenVINO's, between two pictures."""
+        """Replace OpenVINO's engine of a rung by the one that was built."""
         ready = self._ready[place]
         name = ready.model.name
         if not is_built(ready.model, ready.backend, self._colour, self._size):
@@ -205,7 +205,7 @@ class Rungs:
         return Upscaler(model, backend, self._colour, self._size)
 
     def _trial(self) -> Frame:
-        """A picture with something in it, so that an engine that makes none is found out now."""
+        """Create a picture with content, which shows an engine that outputs nothing."""
         y, u, v = grey(*self._size)
         y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
         return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
@@ -216,7 +216,7 @@ def _enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
 
 
 def grey(width: int, height: int) -> Planes:
-    """A picture of one colour."""
+    """Create a grey picture."""
     chroma = YUV420.chroma(width, height)[::-1]
     return (
         np.full((height, width), 128, np.uint8),
@@ -226,7 +226,7 @@ def grey(width: int, height: int) -> Planes:
 
 
 def _for_cpu(model: models.Model, cpu: Backend) -> models.Model:
-    """The same network in the form that OpenVINO computes fastest."""
+    """Return the same network in the form that OpenVINO computes fastest."""
     if model.shipped or model.name == models.BICUBIC:
         return models.find(model.name, model.scale, cpu)
     return models.in_fp32(model) or model

@@ -1,4 +1,4 @@
-"""What became of a picture's packet at every output."""
+"""Tracks a picture's packet until every output has sent or dropped it."""
 
 import math
 import threading
@@ -10,7 +10,7 @@ from vsr.media.frame import Frame
 
 
 class Delivery:
-    """Waits until every output has sent or dropped a picture's packet. Thread-safe."""
+    """Collects the results of all outputs for one picture. Thread-safe."""
 
     def __init__(self, frame: Frame, outputs: int, on_done: Callable[[Frame], None]) -> None:
         """`on_done` is called once, in the thread of the last output, and must not wait."""
@@ -21,11 +21,11 @@ class Delivery:
         frame.stamps.sent = math.nan
 
     def sent(self, at: float) -> None:
-        """An output has written the packet to the network or file at that time (s, `now`)."""
+        """Record that an output wrote the packet at that time (s, `now`)."""
         self._settle(at)
 
     def dropped(self) -> None:
-        """An output will never send the packet."""
+        """Record that an output dropped the packet."""
         self._settle(math.nan)
 
     def _settle(self, at: float) -> None:

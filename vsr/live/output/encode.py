@@ -1,4 +1,4 @@
-"""Encodes a relay's pictures once, and offers every packet to every output."""
+"""Encodes a relay's pictures once and queues every packet for every output."""
 
 import logging
 import math
@@ -52,7 +52,7 @@ class _Shown:
 
 
 def check_encoder(settings: EncoderSettings) -> None:
-    """Raises UsageError or OutputError for an encoder that a live output cannot have."""
+    """Raise UsageError or OutputError for an encoder that live outputs cannot use."""
     trial = VideoFormat(size=_TRIAL_SIZE, rate=Fraction(25), time_base=TIME_BASE)
     encoder = _live_encoder(settings, trial)
     if not encoder.extradata:
@@ -62,8 +62,8 @@ def check_encoder(settings: EncoderSettings) -> None:
         )
 
 
-class Publisher:
-    """The encoder on its thread, and the outputs behind it. Methods are for one thread."""
+class LiveEncoder:
+    """Runs the encoder on a thread and feeds the outputs. Methods are for one thread."""
 
     def __init__(
         self,
@@ -103,33 +103,33 @@ class Publisher:
         self._thread.start()
 
     def show(self, frame: Frame, time: float) -> None:
-        """Publish a picture at that output time (s); waits where the encoder is behind."""
+        """Encode and send a picture at an output time (s); waits if the encoder is behind."""
         self._put(_Shown(frame, time))
 
     def sound(self, packet: Packet) -> None:
-        """Publish a packet of sound whose times are the output's."""
+        """Send a packet of sound whose times are the output's."""
         self._put(packet)
 
     def note(self, frame: Frame) -> None:
-        """Enter a picture that is not shown into the ledger, in its turn."""
+        """Report a picture that is not shown to `on_frame`, in its turn."""
         self._put(frame.bare())
 
     @property
     def waiting(self) -> int:
-        """Pictures and packets of sound that wait for the encoder."""
+        """Number of pictures and packets of sound that wait for the encoder."""
         return self._items.qsize()
 
     @property
     def was_open(self) -> bool:
-        """Whether any output ever could begin."""
+        """Whether any output was ever open."""
         return any(output.was_open for output in self._outputs)
 
     def states(self) -> list[dict[str, Any]]:
-        """What every output is doing."""
+        """State and figures of every output."""
         return [output.facts() for output in self._outputs]
 
     def close(self) -> None:
-        """Publish what waits, and end every output's session, all within about 1.4 s."""
+        """Send what waits and end every output's session, within about 1.4 s."""
         try:
             self._items.put(None, timeout=_DRAIN_S)
         except queue.Full:
@@ -186,7 +186,7 @@ class Publisher:
             self._send(packet)
 
     def _reopen(self, exc: Exception) -> None:
-        """Go on with a new encoder, whose first picture is a key frame; but not for ever."""
+        """Replace a failed encoder; raise OutputError if too many failed lately."""
         failed = OutputError(f"the encoder {self._encoder.name} failed: {reason(exc)}")
         self._failures.append(now())
         if len(self._failures) == _FAILURES and now() - self._failures[0] < _FAILURES_S:
@@ -196,7 +196,7 @@ class Publisher:
         self._encoder = self._new_encoder()
 
     def _send(self, packet: Packet) -> None:
-        """Offer a packet to the outputs, which tell what becomes of it."""
+        """Queue a video packet for every output and track its delivery."""
         item, encoded = self._encoding.take(packet), now()
         if item is None:
             for output in self._outputs:
@@ -212,7 +212,7 @@ class Publisher:
             self.tail = now() - frame.stamps.infer_end
 
     def _report_settled(self) -> None:
-        """Report frames to `on_frame` of which it is known when they were sent."""
+        """Report frames to `on_frame` whose packets every output has sent or dropped."""
         while self._settled:
             frame = self._settled.popleft()
             self.sent += frame.event != "repeated" and not math.isnan(frame.stamps.sent)

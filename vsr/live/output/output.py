@@ -1,4 +1,4 @@
-"""Publishes encoded packets to one URL without ever holding up the caller or another output.
+"""Sends encoded packets to one URL without blocking the caller or another output.
 
 Each output has a process of its own (`vsr.live.output.process`), one thread that feeds and watches
 it, and a bounded queue between the caller and that thread. Whatever goes wrong beyond (refused,
@@ -42,7 +42,7 @@ _KILL_S: Final = 0.2
 
 
 class Output:
-    """One URL that is published to.
+    """Sends packets to one URL through a process, which it restarts after failures.
 
     `offer` is for one thread, everything else for any.
     """
@@ -119,22 +119,22 @@ class Output:
 
     @property
     def wants_key(self) -> bool:
-        """Whether it drops all until a key frame comes: better not to make it wait for long."""
+        """Whether it drops packets until the next key frame."""
         return self._state.state != "closed" and self._queue.wants_key
 
     @property
     def was_open(self) -> bool:
-        """Whether it ever could begin to publish."""
+        """Whether it was ever open."""
         return self._was_open
 
     @property
     def pid(self) -> int | None:
-        """The number of the process that publishes now."""
+        """PID of the current process; None if there is none."""
         return self._session.pid
 
     @property
     def state(self) -> OutputState:
-        """How it fares now."""
+        """Current state and counters."""
         with self._lock:
             queue, session, known = self._queue, self._session, self._state
             return replace(
@@ -150,24 +150,24 @@ class Output:
             )
 
     def facts(self) -> dict[str, Any]:
-        """Its name without secrets, its state, and how long packets of pictures took (ms)."""
+        """Return name, state and histograms of queueing and sending (ms), without secrets."""
         facts = {"name": self.name, **asdict(self.state)}
         with self._lock:
             return facts | {name: times.summary() for name, times in self._times.items()}
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Send what waits within that time, and end; returns about then at the latest."""
+        """Send what waits and end, within about that time."""
         close_outputs([self], timeout_s)
 
     def begin_close(self, deadline: float) -> None:
-        """Take no more packets, and end by then (s, `time.monotonic`); returns at once."""
+        """Refuse further packets and end by the deadline (s, `time.monotonic`); returns at once."""
         with self._lock:
             if self._deadline is None:
                 self._deadline = deadline
         self._closing.set()
 
     def await_close(self) -> None:
-        """Wait for the end after `begin_close`."""
+        """Wait until it has ended after `begin_close`."""
         if self._deadline is not None and self._thread.ident is not None:
             self._thread.join(max(0.0, self._deadline - time.monotonic()) + _KILL_S)
 
@@ -187,7 +187,7 @@ class Output:
         self._change("closed")
 
     def _publish(self) -> str:
-        """One session, from its start to the reason of its end, which may hold secrets."""
+        """Run one session and return the reason of its end, which may contain secrets."""
         session = self._session
         try:
             session.begin()
@@ -204,7 +204,7 @@ class Output:
             self._settle(session)
 
     def _turn(self, session: Session) -> None:
-        """Wait a little for something to do, and do it."""
+        """Poll the process's pipes once; read its reports and feed it packets."""
         poll = select.poll()
         poll.register(session.stdout, select.POLLIN)
         if session.wants(len(self._queue)):
@@ -223,7 +223,7 @@ class Output:
         return f"the server takes less than is sent: more than {self._settings.queue_s:g} s waited"
 
     def _is_over(self, session: Session) -> bool:
-        """Whether closing is done, or must be."""
+        """Whether the session has finished closing, or its deadline has passed."""
         if self._deadline is None:
             return False
         if session.is_open and not session.wants(len(self._queue)):
@@ -231,7 +231,7 @@ class Output:
         return time.monotonic() >= self._deadline or (self._is_lost and not session.is_open)
 
     def _settle(self, session: Session) -> None:
-        """End it, and put its figures to those before it."""
+        """End a session and add its counts to the totals."""
         session.stop()  # not under the lock, which `offer` takes
         with self._lock:
             self._queue.hold()
@@ -246,7 +246,7 @@ class Output:
             session.forget()
 
     def _lasted(self) -> float:
-        """How long the last session was open (s)."""
+        """Return how long the last session was open (s)."""
         return time.monotonic() - self._state.since if self._state.state == "open" else 0.0
 
     def _opened(self) -> None:
@@ -278,7 +278,7 @@ class Output:
 
 
 def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
-    """Close several at once, within the time that one may take."""
+    """Close several outputs at once, within the time for one."""
     outputs = list(outputs)
     deadline = time.monotonic() + timeout_s
     for output in outputs:

@@ -1,4 +1,4 @@
-"""Says what an output is (its place, container, streams and patience) and tells its process so.
+"""Describes an output (URL, container, streams, timeouts) for its process.
 
 `vsr.live.output.process` imports nothing from here: what it must know is one line of JSON, the
 plan.
@@ -34,7 +34,7 @@ _LIVE: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class OutputStreams:
-    """The streams of an output, by what encodes them; read when an output is made."""
+    """Codec contexts of an output's streams; read when an output is created."""
 
     video: av.VideoCodecContext
     """An open encoder with `Flags.global_header`."""
@@ -42,7 +42,7 @@ class OutputStreams:
     """An open encoder, or the decoder of a stream whose packets are copied."""
 
     def facts(self) -> list[dict[str, object]]:
-        """What a muxer must know, as the process's plan has it."""
+        """Return the parameters of each stream, for the process's plan."""
         if not self.video.extradata:
             raise ValueError("the video encoder must be open and have Flags.global_header set")
         video = {
@@ -71,7 +71,7 @@ def _common(context: av.CodecContext) -> dict[str, object]:
 
 
 def muxer_for(url: str) -> str:
-    """FFmpeg's muxer for what is published to a URL or file. Raises UsageError."""
+    """Return FFmpeg's muxer for a URL or file. Raises UsageError."""
     if not is_url(url):
         return container_format(Path(url))
     scheme = url.partition("://")[0].lower()
@@ -82,7 +82,7 @@ def muxer_for(url: str) -> str:
 
 
 def check_outputs(urls: Iterable[str]) -> None:
-    """Raises UsageError or OutputError for what cannot be published to."""
+    """Raise UsageError or OutputError for a URL or file that cannot be written to."""
     for url in urls:
         muxer_for(url)
         check_protocol(url)
@@ -92,7 +92,7 @@ def check_outputs(urls: Iterable[str]) -> None:
 
 
 def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
-    """The line that tells the output's process what to do."""
+    """Encode the plan for the output's process as a line of JSON."""
     muxer = muxer_for(url)
     options = _OPTIONS.get(muxer, {}) if is_url(url) else {}
     facts = {

@@ -1,4 +1,4 @@
-"""The process that publishes to one URL, so that a hung server can be killed and harms nobody else.
+"""A process that sends packets to one URL; the parent can kill it when the server hangs.
 
 FFmpeg's connecting, header and trailer may block for minutes, and PyAV holds the interpreter's lock
 in them. `vsr.live.child` runs this file as a script, not as a module: it needs PyAV alone, and
@@ -46,7 +46,7 @@ _FAULTS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 
 class Copier:
-    """Packets from a stream of records -> an FFmpeg output. One thread copies, another may look."""
+    """Writes a stream of records to an FFmpeg output; another thread may read the counts."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.packets = self.bytes = 0
@@ -63,7 +63,7 @@ class Copier:
         self._output.start_encoding()
 
     def copy(self, records: BinaryIO) -> None:
-        """Until the records end, or one breaks off."""
+        """Copy records until they end or one breaks off."""
         while len(head := records.read(RECORD.size)) == RECORD.size:
             index, key, pts, dts, duration, numerator, denominator, size = RECORD.unpack(head)
             payload = records.read(size)
@@ -98,7 +98,7 @@ class Copier:
         self.bytes += size
 
     def facts(self) -> dict[str, Any]:
-        """What was written so far, and the times of the packets since the last call."""
+        """Return the counts so far, and the times of packets since the last call."""
         packets, sent = self.packets, []
         with suppress(IndexError):
             while True:
@@ -107,7 +107,7 @@ class Copier:
 
 
 def _unused(path: str) -> str:
-    """The path, numbered where a file is there already: a recording destroys no other."""
+    """Return the path, numbered if a file exists: a recording overwrites no other."""
     stem, suffix = os.path.splitext(path)  # noqa: PTH122 - no more is imported than it takes
     number = 1
     while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to as it is
@@ -117,7 +117,7 @@ def _unused(path: str) -> str:
 
 
 def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -> av.stream.Stream:
-    """A stream for packets encoded elsewhere; `facts` as `vsr.live.output.output` writes them.
+    """Add a stream for packets encoded elsewhere; `facts` are those of the plan.
 
     PyAV takes parameters such as extradata only through a codec context, and makes one without an
     encoder only from a demuxed stream: so a file with a packet of nothing is written and read.
@@ -145,7 +145,7 @@ def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -
 
 
 def main() -> NoReturn:
-    """Publish what standard input brings until it ends; never returns."""
+    """Send the packets from standard input until it ends; never returns."""
     _listen_to_ffmpeg()
     for line in sys.stdin.buffer:
         plan = json.loads(line)
@@ -157,7 +157,7 @@ def main() -> NoReturn:
 
 
 def _connected(plan: dict[str, Any]) -> Copier | None:
-    """None: it was refused, which was said."""
+    """Open the output; None if it was refused, which is reported."""
     try:
         copier = Copier(plan)
         copier.open()
@@ -186,13 +186,13 @@ def _publish(copier: Copier, plan: dict[str, Any]) -> NoReturn:
 
 
 def _fail(exc: Exception) -> NoReturn:
-    """End at once: tidying up would write to the dead connection."""
+    """Report an error and exit without cleanup, which would write to the dead connection."""
     _say(error=_words(exc))
     os._exit(1)
 
 
 def _listen_to_ffmpeg() -> None:
-    """Let errors carry what FFmpeg logged, as a server's own words; print nothing."""
+    """Let exceptions carry FFmpeg's log lines; print nothing."""
     logger = logging.getLogger("libav")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
@@ -200,7 +200,7 @@ def _listen_to_ffmpeg() -> None:
 
 
 def _connections() -> Iterator[socket.socket]:
-    """FFmpeg's TCP connections: it does not tell them, but they are the only ones here."""
+    """Yield FFmpeg's TCP sockets, the only ones of this process."""
     for fd in range(_HIGHEST_FD):
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -214,7 +214,7 @@ def _connections() -> Iterator[socket.socket]:
 
 
 def _bound(connection: socket.socket, stall: float) -> None:
-    """Have the system send at once, queue little, and end what takes nothing for `stall` seconds.
+    """Set socket options: no delay, little queued, timeout after `stall` seconds.
 
     Otherwise a server that stopped reading is noticed only when megabytes of buffers are full.
     """

@@ -1,4 +1,4 @@
-"""The parts of an output: packets that wait, and the process they go to."""
+"""An output's packet queue and the process that sends the packets."""
 
 import json
 import os
@@ -21,7 +21,7 @@ _NOTHING: Final = memoryview(b"")
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A packet ready for the pipe."""
+    """A packet serialised for the pipe to the process."""
 
     data: bytes
     begins: bool
@@ -35,7 +35,7 @@ class Record:
 
 
 class Queue:
-    """What waits to be sent. Not thread-safe: the output's lock guards it.
+    """Packets that wait to be sent. Not thread-safe: the output's lock guards it.
 
     While nobody takes, it holds the newest that a session may begin with; one that takes may lag
     behind by so much and no more: then all is dropped till the next key frame.
@@ -63,16 +63,16 @@ class Queue:
 
     @property
     def seconds(self) -> float:
-        """Stream time from the oldest to the newest."""
+        """Stream time from the oldest packet to the newest."""
         return self._records[-1].time - self._records[0].time if self._records else 0.0
 
     @property
     def wants_key(self) -> bool:
-        """Whether somebody would take, but all is dropped until the next key frame."""
+        """Whether a session is open but packets are dropped until the next key frame."""
         return self._flows and not self._begun
 
     def put(self, record: Record) -> None:
-        """Take a packet in, or drop it."""
+        """Queue a packet, or drop it."""
         self._begun = self._begun or record.begins
         if not self._begun:
             self.dropped += 1
@@ -87,7 +87,7 @@ class Queue:
             self._begun, self.overflown = False, True
 
     def take(self) -> Record | None:
-        """The oldest packet; None: there is none."""
+        """Remove and return the oldest packet; None if there is none."""
         if not self._records:
             return None
         record = self._records.popleft()
@@ -95,11 +95,11 @@ class Queue:
         return record
 
     def flow(self) -> None:
-        """A session begins to take."""
+        """Begin a session that takes packets."""
         self._flows = True
 
     def hold(self) -> None:
-        """The session ended: keep what the next one may begin with."""
+        """End a session: keep the packets that the next one may begin with."""
         self._flows = self.overflown = False
         while self._records and not self._records[0].begins:
             self._drop(1)
@@ -107,11 +107,11 @@ class Queue:
         self._trim()
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all packets."""
         self._drop(len(self._records))
 
     def _trim(self) -> None:
-        """Drop from one key frame to the next while there is too much to begin with."""
+        """Drop from one key frame to the next while more waits than a session may begin with."""
         while self._records and (self.seconds > self._fresh or self.bytes > self._most_bytes):
             later = (k for k, record in enumerate(self._records) if k and record.begins)
             self._drop(next(later, len(self._records)))
@@ -126,7 +126,7 @@ class Queue:
 
 
 class Session:
-    """The process that publishes, and what is known of it. For one thread; no call waits.
+    """Runs an output's process and tracks its reports. For one thread; no call waits.
 
     One that was refused waits for another try; one that was open, or hangs, is killed and replaced.
     """
@@ -138,7 +138,7 @@ class Session:
         self.forget()
 
     def forget(self) -> None:
-        """Set everything back for another try."""
+        """Reset the state for another attempt."""
         self._rest = _NOTHING
         self._text = b""
         self._error = ""
@@ -150,7 +150,7 @@ class Session:
         self._records: deque[Record] = deque()
 
     def begin(self) -> None:
-        """Try to connect. Raises OSError where no process can be had."""
+        """Begin an attempt to connect. Raises OSError if no process can be started."""
         if self._process is None:
             self._is_up = False
             self._process = start_child(process.__file__, bufsize=0)
@@ -160,12 +160,12 @@ class Session:
         self._rest = memoryview(self._plan)
 
     def stop(self) -> None:
-        """End the try: kill the process unless it waits for another."""
+        """End the attempt; kill the process unless it waits for another."""
         if not self._refused:
             self.end()
 
     def end(self) -> None:
-        """Kill the process if there is one."""
+        """Kill the process, if any."""
         if self._process is None:
             return
         self._process.kill()
@@ -176,34 +176,34 @@ class Session:
 
     @property
     def stdin(self) -> IO[bytes]:
-        """Where the plan and the packets go."""
+        """Pipe for the plan and the packets."""
         assert self._process is not None
         assert self._process.stdin is not None
         return self._process.stdin
 
     @property
     def stdout(self) -> IO[bytes]:
-        """Where it tells how it fares."""
+        """Pipe with the process's reports."""
         assert self._process is not None
         assert self._process.stdout is not None
         return self._process.stdout
 
     @property
     def pid(self) -> int | None:
-        """The process's number."""
+        """PID of the process."""
         return self._process.pid if self._process else None
 
     @property
     def under_way(self) -> int:
-        """Packets taken from the queue that are not known to be written."""
+        """Number of packets taken from the queue and not reported as written."""
         return self.taken - self.packets
 
     def wants(self, waiting: int) -> bool:
-        """Whether there is something to write, with so many packets in the queue."""
+        """Whether there are bytes to write, given the number of queued packets."""
         return bool(self._rest) or (waiting > 0 and self.is_open and not self.stdin.closed)
 
     def feed(self, take: Callable[[], Record | None]) -> None:
-        """Write until the pipe is full or nothing is left; packets once it is open only."""
+        """Write until the pipe is full or nothing is left; packets only once it is open."""
         while self._rest or self._fetch(take):
             try:
                 written = self.stdin.write(self._rest)
@@ -224,11 +224,11 @@ class Session:
         return record is not None
 
     def finish(self) -> None:
-        """Nothing more will come: it writes the trailer and ends."""
+        """Close the pipe; the process then writes the trailer and ends."""
         self.stdin.close()
 
     def lost(self) -> Iterable[Record]:
-        """Packets that it was given and has not told of."""
+        """Packets given to the process and not reported as written."""
         return self._records
 
     def listen(self, on_sent: Callable[[Record, float, float], None]) -> None:
@@ -261,7 +261,7 @@ class Session:
         self._error = str(facts.get("error", facts.get("refused", self._error)))
 
     def fault(self) -> str:
-        """Why it should be given up, in words that may hold secrets; empty: it should not."""
+        """Return why the session must end, perhaps with secrets; empty if it need not."""
         if self.ended or self._refused:
             return self._error or "the process that publishes died"
         now, limit = time.monotonic(), self._stall if self._is_up else _START_S

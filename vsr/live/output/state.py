@@ -9,7 +9,7 @@ State = Literal["connecting", "open", "retrying", "closed"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputState:
-    """How an output fares. Every packet offered is in one of packets, dropped and queued."""
+    """State and counters of an output; a packet is counted as sent, dropped or queued."""
 
     state: State = "connecting"
     since: float = field(default_factory=time.monotonic)

@@ -1,4 +1,4 @@
-"""What a status page knows: the relay's threads tell it of every picture, any thread may ask.
+"""Collects figures of a relay for its status page.
 
 Telling costs microseconds. What costs more is computed when somebody asks, and at most four times
 a second, however many ask. Nothing grows with the length of a run.
@@ -16,10 +16,10 @@ import numpy.typing as npt
 from vsr.live.status.snapshot import (
     FLOW_S,
     TIMELINE_S,
+    LatencyTimeline,
     OutputStatus,
     Snapshot,
-    Stage,
-    Timeline,
+    StreamFacts,
 )
 from vsr.media.colour import Colour
 from vsr.media.frame import Planes, now
@@ -43,7 +43,7 @@ Figures = Callable[[], Mapping[str, Any]]
 
 @dataclass
 class _Counts:
-    """What is counted over the whole run; guarded by the board's lock."""
+    """Counts over the whole run; guarded by the board's lock."""
 
     shown: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class _Counts:
 
 
 class StatusBoard:
-    """Gathers what happens, for `snapshot`. Thread-safe."""
+    """Collects rows and counts, and computes snapshots of them. Thread-safe."""
 
     def __init__(self, name: str, deadline: float, clock: Callable[[], float] = now) -> None:
         """`name` of the source without secrets, `deadline` in s; `clock` is for tests."""
@@ -69,24 +69,24 @@ class StatusBoard:
         self._newest: float | None = None
         self._rung: str | None = None
         self._pictures: tuple[Planes | None, Planes | None] = (None, None)
-        self._live: tuple[Stage, Figures, float] | None = None
+        self._live: tuple[StreamFacts, Figures, float] | None = None
         self._known: tuple[float, Snapshot] | None = None
 
-    def go_live(self, stage: Stage, figures: Figures) -> None:
-        """From now on there are pictures, and `figures` may be asked."""
+    def go_live(self, stage: StreamFacts, figures: Figures) -> None:
+        """Begin the live phase: pictures follow, and `figures` may be called."""
         self._live = (stage, figures, self._clock())
 
     def pictures(self, before: Planes, after: Planes) -> None:
-        """The newest picture and what became of it; kept as they are, so they must not change."""
+        """Keep the newest picture before and after upscaling, without a copy."""
         self._pictures = (before, after)
 
     def picture(self, which: Literal["before", "after"]) -> tuple[Planes, Colour] | None:
-        """The newest of them; None: there is none yet."""
+        """Return the newest picture and its colour; None if there is none yet."""
         planes = self._pictures[which == "after"]
         return (planes, self._live[0].colour) if planes is not None and self._live else None
 
     def frame(self, row: Row) -> None:
-        """A picture's packet went out, or (by its `event`) it was dropped, or shown again."""
+        """Count a picture that was sent, dropped or repeated, by its `event`."""
         kind, at = _KINDS.get(row.event, _SHOWN), self._clock()
         ms = row.ms if kind == _SHOWN else _NO_TIMES
         if not ms[-1] >= 0:
@@ -113,7 +113,7 @@ class StatusBoard:
         counts.latencies.add(total)
 
     def snapshot(self) -> Snapshot:
-        """How it stands, at most a quarter of a second ago."""
+        """Return figures that are at most a quarter of a second old."""
         with self._asking:
             at = self._clock()
             if self._known is None or not 0 <= at - self._known[0] < _FRESH_S:
@@ -154,7 +154,7 @@ class StatusBoard:
 
 
 class _Recent:
-    """The pictures remembered one by one, in the order of their coming."""
+    """Rows of recent pictures, in the order of their arrival."""
 
     def __init__(self, rows: npt.NDArray[np.float64], names: Sequence[str], at: float) -> None:
         self._names, self._at = names, at
@@ -163,36 +163,36 @@ class _Recent:
         self._minute = self._minute[self._minute[:, 1] == _SHOWN]
 
     def number(self, seconds: float, *kinds: int) -> int:
-        """How many of these kinds there were lately."""
+        """Count recent pictures of these kinds."""
         newest = self._rows[self._rows[:, 0] > self._at - seconds]
         return int(np.count_nonzero(np.isin(newest[:, 1], kinds)))
 
     def by_rung(self) -> dict[str, int]:
-        """Pictures shown in the last minute."""
+        """Count the pictures of the last minute by rung."""
         made = np.bincount(self._minute[:, 2].astype(np.int64), minlength=len(self._names))
         return {name: int(n) for name, n in zip(self._names, made, strict=True) if n}
 
     def later_than(self, ms: float) -> int:
-        """Pictures shown that late in the last minute."""
+        """Count the pictures of the last minute that were later than `ms`."""
         return int(np.count_nonzero(self._minute[:, -1] > ms))
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """Mean, percentiles and maximum of every stage over the last minute."""
+        """Return mean, percentiles and maximum of every stage over the last minute."""
         timed = self._minute[np.isfinite(self._minute[:, -1]), 3:]
         return summaries(Histogram.of(timed[:, k]) for k in range(len(STAGES)))
 
-    def timeline(self) -> Timeline:
-        """The columns; the newest is the second that has begun."""
+    def timeline(self) -> LatencyTimeline:
+        """Return a column per second; the newest is the current second."""
         shown = self._rows[np.isfinite(self._rows[:, -1])]
         p50: list[float | None] = [None] * TIMELINE_S
         high: list[float | None] = [None] * TIMELINE_S
         rung: list[str | None] = [None] * TIMELINE_S
         if not len(shown):
-            return Timeline(p50=tuple(p50), max=tuple(high), rung=tuple(rung))
+            return LatencyTimeline(p50=tuple(p50), max=tuple(high), rung=tuple(rung))
         slot = (np.floor(shown[:, 0]) - math.floor(self._at)).astype(np.int64) + TIMELINE_S - 1
         last = np.searchsorted(slot, np.arange(TIMELINE_S), "right") - 1
         columns = gather(slot, shown[:, -1])
         for k, middle, top in zip(columns.slot, columns.middle, columns.high, strict=True):
             p50[k], high[k] = round(float(middle), 3), round(float(top), 3)
             rung[k] = self._names[int(shown[last[k], 2])]
-        return Timeline(p50=tuple(p50), max=tuple(high), rung=tuple(rung))
+        return LatencyTimeline(p50=tuple(p50), max=tuple(high), rung=tuple(rung))

@@ -1,4 +1,4 @@
-"""A snapshot in the words of Prometheus, for `/metrics`."""
+"""Exports a snapshot as Prometheus metrics, for `/metrics`."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -24,7 +24,7 @@ _OUTPUT: Final[Sequence[str]] = ("output", "name")
 
 
 class Metrics:
-    """Figures of one relay, and of its process, in a registry of their own."""
+    """Metrics of one relay and its process, in a registry of their own."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -99,7 +99,7 @@ def _counters(s: Snapshot) -> Iterator[Metric]:
     for name, number in s.shown.items():
         shown.add_metric([printable(name)], number)
     yield shown
-    events = CounterMetricFamily("vsr_relay_events", "What befell pictures.", labels=["event"])
+    events = CounterMetricFamily("vsr_relay_events", "Frames affected, by event.", labels=["event"])
     for name, number in s.events.items():
         events.add_metric([printable(name)], number)
     yield events

@@ -1,4 +1,4 @@
-"""A relay at one moment, in plain numbers: what a status page, Prometheus and a watchdog are told.
+"""Figures of a relay at one moment, for status page, Prometheus and health check.
 
 No clock, no lock, no thread; `status_board` makes them.
 """
@@ -20,7 +20,7 @@ TIMELINE_S: Final = 120
 
 @dataclass(frozen=True, kw_only=True)
 class OutputStatus:
-    """How one output fares, from `Output.facts()`."""
+    """State and counters of one output, from `Output.facts()`."""
 
     name: str
     state: str
@@ -44,13 +44,13 @@ class OutputStatus:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "OutputStatus":
-        """From a mapping with `since` (s, `time.monotonic`); other entries are left out."""
+        """Create it from a mapping with `since` (s, `time.monotonic`); ignores other entries."""
         given = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
         return cls(since_s=time.monotonic() - facts["since"], **given)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timeline:
+class LatencyTimeline:
     """The last `TIMELINE_S` seconds, a column each, oldest first; None where nothing was shown."""
 
     p50: tuple[float | None, ...]
@@ -61,8 +61,8 @@ class Timeline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """What is known when the relay goes live."""
+class StreamFacts:
+    """Facts of source and output, known when the relay goes live."""
 
     source: Mapping[str, Any]
     """Of the input, such as size, rate, codec."""
@@ -74,13 +74,13 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Snapshot:
-    """A relay at one moment. Latencies are milliseconds from a picture's arrival to its packet."""
+    """Figures of a relay. Latencies are milliseconds from a picture's arrival to its packet."""
 
     name: str
     """The source without its secrets."""
     deadline_ms: float
     uptime_s: float
-    stage: Stage | None
+    stage: StreamFacts | None
     """None: not live yet."""
     rung: str | None
     """What made the newest picture."""
@@ -103,7 +103,7 @@ class Snapshot:
     """Mean, p50, p95, p99, max of the whole run; percentiles to 1 %. Empty without pictures."""
     minute: Mapping[str, Mapping[str, float]]
     """The same of the last minute, for each of `STAGES`."""
-    timeline: Timeline
+    timeline: LatencyTimeline
     buckets: Sequence[tuple[float, int]]
     """(upper bound, pictures not later than that), to infinity."""
     total_ms: float
@@ -124,17 +124,17 @@ class Snapshot:
 
     @property
     def frames_in(self) -> int:
-        """Pictures of the source that were shown or dropped."""
+        """Number of pictures of the source that were shown or dropped."""
         return sum(self.shown.values()) + self.dropped
 
     @property
     def frames_out(self) -> int:
-        """Pictures that went out, repeated ones included."""
+        """Number of pictures that were sent, repeated ones included."""
         return sum(self.shown.values()) + self.repeated
 
     @property
     def trouble(self) -> str:
-        """Why no output flows, in words; empty where one does."""
+        """Reason why no output sends packets; empty if one does."""
         if self.stage is None:
             return f"not live yet: waiting for {self.name}"
         if not any(output.state == "open" for output in self.outputs):
@@ -147,7 +147,7 @@ class Snapshot:
         return ""
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the pictures, for JSON."""
+        """Return everything but the pictures, for JSON."""
         stage = self.stage
         return {
             "schema": SCHEMA,

@@ -1,4 +1,4 @@
-"""AMF0, the encoding of RTMP's commands and metadata: what a publisher says, and our answers.
+"""AMF0, the encoding of RTMP's commands and metadata.
 
 Adobe, "Action Message Format -- AMF 0" (2007). Bytes come from strangers: nothing but
 ProtocolError is raised, whatever they are.
@@ -19,11 +19,11 @@ MOST_BYTES: Final = 65_536
 
 
 class ProtocolError(ValueError):
-    """What a peer sent is not RTMP, or more than a publisher has reason to send."""
+    """A peer sent something that is not RTMP, or exceeds a limit."""
 
 
 def decode(data: bytes) -> list[Value]:
-    """All the values that stand one after the other in `data`. Raises ProtocolError."""
+    """Decode all values in `data`. Raises ProtocolError."""
     if len(data) > MOST_BYTES:
         raise ProtocolError(f"a command of {len(data)} bytes")
     reader, values = _Reader(data), []
@@ -33,7 +33,7 @@ def decode(data: bytes) -> list[Value]:
 
 
 def encode(*values: Value | Mapping[str, Value]) -> bytes:
-    """The values one after the other. Strings hold less than 64 KiB."""
+    """Encode the values one after the other. Strings hold less than 64 KiB."""
     return b"".join(map(_encoded, values))
 
 
@@ -58,13 +58,13 @@ def _text(text: str) -> bytes:
 
 
 class _Reader:
-    """Reads values from the start of `data`; `at` is where it is."""
+    """Reads values from the start of `data`; `at` is the position."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self.at = data, 0
 
     def value(self, depth: int) -> Value:
-        """One value, of at most `depth` levels."""
+        """Read one value of at most `depth` levels."""
         if depth == 0:
             raise ProtocolError("a command nested too deep")
         kind = self._number(1)
@@ -95,7 +95,7 @@ class _Reader:
             found[name] = self.value(depth - 1)
 
     def _count(self) -> int:
-        """How many values an array says it has; each takes a byte at least."""
+        """Read an array's length; each value takes at least a byte."""
         count = self._number(4)
         if count > len(self._data) - self.at:
             raise ProtocolError("a command that is cut off")

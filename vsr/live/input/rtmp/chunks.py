@@ -1,4 +1,4 @@
-"""RTMP's messages and the chunks that carry them: reading those of a publisher, writing ours.
+"""RTMP's messages and the chunks that carry them: a reader and writers.
 
 Adobe, "RTMP specification 1.0" (2012), sections 5.3 and 5.4. It does no input or output. Bytes
 come from strangers: nothing but ProtocolError is raised, and the memory is bounded, whatever they
@@ -43,7 +43,7 @@ class _Incomplete(Exception):  # noqa: N818 - it never leaves this module
 
 @dataclass(slots=True)
 class _Header:
-    """What a chunk stream goes on with: the fields of its last message."""
+    """Fields of a chunk stream's last message, which later chunks inherit."""
 
     field: int
     """Its time as it was sent: since the message before, or absolute for form 0."""
@@ -56,7 +56,7 @@ class _Header:
 
 
 class ChunkReader:
-    """Chunks in, messages out. For one thread."""
+    """Assembles messages from chunks. For one thread."""
 
     def __init__(self, most: int) -> None:
         """`most` bounds a message, and what all that have begun hold together (bytes)."""
@@ -69,11 +69,11 @@ class ChunkReader:
         self._at = 0
 
     def feed(self, data: bytes) -> None:
-        """Take in what was received; call `take` until it has nothing more."""
+        """Add received bytes; call `take` until it returns None."""
         self._buffer += data
 
     def take(self) -> Message | None:
-        """The next complete message; None: more bytes are needed. Raises ProtocolError.
+        """Return the next complete message; None if more bytes are needed. Raises ProtocolError.
 
         Messages that concern the chunks themselves take effect and do not come out.
         """
@@ -92,7 +92,7 @@ class ChunkReader:
                 return message
 
     def _chunk(self) -> Message | None:
-        """Take in one whole chunk; the message that it completes, if it does."""
+        """Read one whole chunk and return the message that it completes, if any."""
         self._at = 0
         form, number = self._basic()
         before = self._headers.get(number)
@@ -123,7 +123,7 @@ class ChunkReader:
         return None
 
     def _basic(self) -> tuple[int, int]:
-        """Form of a chunk and number of its stream."""
+        """Read a chunk's format and the number of its stream."""
         first = self._number(1)
         form, number = first >> 6, first & 63
         if number == 0:
@@ -133,7 +133,7 @@ class ChunkReader:
         return form, number
 
     def _header(self, form: int, before: _Header | None) -> _Header:
-        """The header of a chunk, completed by that of the chunk before."""
+        """Read a chunk's header, completed by that of the chunk before."""
         fields = self._take(_FIELDS[form])
         if before is None:
             if form > 1:
@@ -187,12 +187,12 @@ def _positive(message: Message, name: str) -> int:
 
 
 def window_of(message: Message) -> int:
-    """The bytes after which a peer wants an acknowledgement. Raises ProtocolError."""
+    """Return the bytes after which a peer wants an acknowledgement. Raises ProtocolError."""
     return _positive(message, "a window")
 
 
 def chunks(message: Message, number: int, size: int) -> bytes:
-    """A message as chunks of at most `size` bytes on the chunk stream `number` (2 to 63).
+    """Split a message into chunks of at most `size` bytes on chunk stream `number` (2 to 63).
 
     Its time is less than 2**24 - 1 ms.
     """
@@ -203,7 +203,7 @@ def chunks(message: Message, number: int, size: int) -> bytes:
 
 
 def tag(message: Message) -> bytes:
-    """A message of sound, picture or data as a tag of FLV, with the size that follows it."""
+    """Convert an audio, video or data message to an FLV tag with its trailing size."""
     low, high = message.time & 0xFF_FFFF, message.time >> 24
     size = len(message.body)
     head = bytes([message.kind]) + size.to_bytes(3) + low.to_bytes(3) + bytes([high, 0, 0, 0])
@@ -211,7 +211,7 @@ def tag(message: Message) -> bytes:
 
 
 def parts(aggregate: Message) -> Iterator[Message]:
-    """The messages in one of kind AGGREGATE, at their own times. Raises ProtocolError."""
+    """Split an AGGREGATE message into its messages. Raises ProtocolError."""
     data, at, offset = aggregate.body, 0, None
     while at < len(data):
         head = data[at : at + _TAG]

@@ -1,4 +1,4 @@
-"""One connection of a publisher: bytes and messages in both directions, each with its deadline."""
+"""An RTMP connection: sends and receives bytes and messages, each with a deadline."""
 
 import contextlib
 import os
@@ -34,8 +34,8 @@ _FAREWELL_S: Final = 1.0
 _FAREWELL_BYTES: Final = 1 << 20
 
 
-class Wire:
-    """Reads and writes one connection. For one thread at a time, but for `cut`."""
+class Connection:
+    """Reads and writes one socket. For one thread at a time, except `cut`."""
 
     def __init__(self, connection: socket.socket, most: int) -> None:
         """`most` bounds a message that is read (bytes)."""
@@ -56,7 +56,7 @@ class Wire:
         self._exactly(_RANDOM, deadline)
 
     def accept_terms(self, deadline: float) -> None:
-        """What comes before the answer to a publisher's first command."""
+        """Send the messages that precede the answer to a publisher's first command."""
         window = _WINDOW.to_bytes(4)
         for kind, body in (
             (WINDOW_SIZE, window),
@@ -71,7 +71,7 @@ class Wire:
         self.send(chunks(message, _REPLY, _OUR_CHUNKS), deadline)
 
     def message(self, deadline: float) -> Message | None:
-        """The next message; None: the peer has closed.
+        """Return the next message; None when the peer has closed.
 
         Raises ProtocolError, TimeoutError after `deadline` (of `time.monotonic`), OSError.
         """
@@ -89,12 +89,12 @@ class Wire:
                 return message
 
     def send(self, data: bytes, deadline: float) -> None:
-        """Send all of it. Raises TimeoutError after `deadline`, OSError."""
+        """Send all bytes. Raises TimeoutError after `deadline`, OSError."""
         self._socket.settimeout(max(0.001, deadline - time.monotonic()))
         self._socket.sendall(data)
 
     def cut(self) -> None:
-        """End reads and writes that wait, and all later ones; from any thread."""
+        """End all reads and writes, waiting and later ones; from any thread."""
         with contextlib.suppress(OSError):  # it has ended by itself
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -104,7 +104,7 @@ class Wire:
         self._socket.close()
 
     def part(self) -> None:
-        """Close, once the peer has read what it was sent last; takes a second at most."""
+        """Close after the peer has read what was sent last; takes at most a second."""
         deadline, left = time.monotonic() + _FAREWELL_S, _FAREWELL_BYTES
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
@@ -131,7 +131,7 @@ class Wire:
         return data
 
     def _acknowledge(self) -> None:
-        """Tell how much has come; a publisher that does not read must not hold us up."""
+        """Acknowledge received bytes without waiting for a publisher that does not read."""
         if self._received - self._acknowledged >= self._window and not self._unsent:
             count = (self._received & 0xFFFF_FFFF).to_bytes(4)
             self._unsent = chunks(Message(ACKNOWLEDGEMENT, 0, count), _CONTROL, 128)

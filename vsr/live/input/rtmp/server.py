@@ -1,4 +1,4 @@
-"""Lets a publisher send straight into a relay, with no server between them: `vsr relay --listen`.
+"""An RTMP listener that accepts one publisher at a time, for `vsr relay --listen`.
 
 One publisher at a time, of one application and key. Everybody else is told why not and let go, and
 can neither disturb the one who publishes nor use up the machine.
@@ -12,10 +12,10 @@ import time
 from typing import Final
 
 from vsr.errors import InputError, reason
-from vsr.live.common import Words
+from vsr.live.common import RelayLog
 from vsr.live.input.rtmp.amf import MOST_BYTES, ProtocolError
-from vsr.live.input.rtmp.connection import Wire
-from vsr.live.input.rtmp.session import Place, PublishedStream, RefusedError, negotiate
+from vsr.live.input.rtmp.connection import Connection
+from vsr.live.input.rtmp.session import ListenAddress, PublishedStream, RefusedError, negotiate
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +27,14 @@ _PAUSE_S: Final = 0.1
 
 
 class RtmpListener:
-    """Listens between `open` and `close`. Thread-safe, but for `accept`, which one thread calls."""
+    """Accepts publishers between `open` and `close`. Thread-safe; one thread calls `accept`."""
 
     def __init__(self, url: str, silence: float, deadline: float = _DEADLINE_S) -> None:
         """A publisher is lost after `silence` seconds, and must begin within `deadline` seconds.
 
         Raises UsageError for a URL that cannot be listened at.
         """
-        self.place = Place.parse(url)
+        self.place = ListenAddress.parse(url)
         self._silence, self._patience = silence, deadline
         self._changed = threading.Condition()
         self._socket: socket.socket | None = None
@@ -43,13 +43,13 @@ class RtmpListener:
         """Who publishes and was not handed out yet."""
         self._stream: PublishedStream | None = None
         """The last that was handed out."""
-        self._wires: dict[Wire, None] = {}
+        self._connections: dict[Connection, None] = {}
         """Of those who do not publish, oldest first."""
-        self._log = Words(log, self.place.name)
+        self._log = RelayLog(log, self.place.name)
         self._thread = threading.Thread(target=self._run, name="rtmp", daemon=True)
 
     def open(self) -> None:
-        """Begin to listen. Raises InputError where that cannot be."""
+        """Begin to listen. Raises InputError if the address cannot be used."""
         host, port = self.place.host, self.place.port
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -79,18 +79,18 @@ class RtmpListener:
         return stream
 
     def close(self) -> None:
-        """Listen no more and cut every connection; takes half a second at most."""
+        """Stop listening and cut every connection; takes at most half a second."""
         with self._changed:
             self._closed = True
             stream, waiting = self._stream, self._waiting
-            wires, self._waiting = list(self._wires), None
+            connections, self._waiting = list(self._connections), None
             self._changed.notify_all()
         if stream is not None:
             stream.cut()
         if waiting is not None:
             waiting.close()
-        for wire in wires:
-            wire.cut()
+        for connection in connections:
+            connection.cut()
         if self._socket is not None:
             with contextlib.suppress(OSError):  # wakes the thread where closing does not
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -102,38 +102,38 @@ class RtmpListener:
         assert self._socket is not None
         while not self._closed:
             try:
-                connection, peer = self._socket.accept()
+                accepted, peer = self._socket.accept()
             except TimeoutError:
                 continue
             except OSError as exc:
                 if not self._closed:  # no descriptor is left, or the peer has gone
-                    self._log.trouble(f"cannot take a connection: {reason(exc)}", "accept")
+                    self._log.warn_rarely(f"cannot take a connection: {reason(exc)}", "accept")
                     time.sleep(_PAUSE_S)
                 continue
-            self._begin(Wire(connection, MOST_BYTES), str(peer[0]))
+            self._begin(Connection(accepted, MOST_BYTES), str(peer[0]))
 
-    def _begin(self, wire: Wire, peer: str) -> None:
-        """Talk to a peer on a thread of its own, if there is room."""
+    def _begin(self, connection: Connection, peer: str) -> None:
+        """Negotiate with a peer on a new thread, unless too many do."""
         with self._changed:
-            closed, oldest = self._closed, next(iter(self._wires), None)
-            crowded = len(self._wires) >= _MOST
+            closed, oldest = self._closed, next(iter(self._connections), None)
+            crowded = len(self._connections) >= _MOST
             if not closed:
-                self._wires[wire] = None
+                self._connections[connection] = None
         if closed:
-            wire.close()
+            connection.close()
             return
         if crowded and oldest is not None:  # whoever idles must not keep the publisher out
             oldest.cut()
-            self._log.trouble("too many are connected that do not publish: the oldest is cut")
+            self._log.warn_rarely("too many are connected that do not publish: the oldest is cut")
         try:
             threading.Thread(
-                target=self._talk, args=(wire, peer), name="rtmp-peer", daemon=True
+                target=self._talk, args=(connection, peer), name="rtmp-peer", daemon=True
             ).start()
         except RuntimeError:  # the system has no thread left
-            self._drop(wire, claimed=False)
+            self._drop(connection, claimed=False)
 
-    def _talk(self, wire: Wire, peer: str) -> None:
-        """Until the peer publishes or is let go."""
+    def _talk(self, connection: Connection, peer: str) -> None:
+        """Negotiate with a peer until it publishes or is refused."""
         claimed = False
 
         def claim() -> bool:
@@ -144,28 +144,28 @@ class RtmpListener:
             return claimed
 
         try:
-            negotiate(wire, self.place, claim, time.monotonic() + self._patience)
-            self._hand_over(wire, peer)
+            negotiate(connection, self.place, claim, time.monotonic() + self._patience)
+            self._hand_over(connection, peer)
             return
         except RefusedError as exc:
-            self._log.trouble(f"{peer} refused: {exc}", str(exc))
-            wire.part()
+            self._log.warn_rarely(f"{peer} refused: {exc}", str(exc))
+            connection.part()
         except ProtocolError as exc:
-            self._log.trouble(f"{peer} refused: it does not speak RTMP ({exc})", "protocol")
+            self._log.warn_rarely(f"{peer} refused: it does not speak RTMP ({exc})", "protocol")
         except TimeoutError:
             words = f"{peer} refused: did not publish within {self._patience:g} s"
-            self._log.trouble(words, "slow")
+            self._log.warn_rarely(words, "slow")
         except OSError as exc:
             self._log.debug("%s went away: %s", peer, reason(exc))
         except Exception:  # a defect of ours must not keep a publisher's place
             log.debug("talking to %s failed", peer, exc_info=True)
-        self._drop(wire, claimed)
+        self._drop(connection, claimed)
 
-    def _hand_over(self, wire: Wire, peer: str) -> None:
-        stream = PublishedStream(wire, self.place.name, self._silence, self._free)
+    def _hand_over(self, connection: Connection, peer: str) -> None:
+        stream = PublishedStream(connection, self.place.name, self._silence, self._free)
         log.info("%s publishes to %s", peer, self.place.name)
         with self._changed:
-            self._wires.pop(wire, None)
+            self._connections.pop(connection, None)
             closed = self._closed
             if not closed:
                 self._waiting = stream
@@ -174,12 +174,12 @@ class RtmpListener:
             stream.close()
 
     def _free(self) -> None:
-        """Who published is over."""
+        """Allow the next publisher, since the last one's stream has ended."""
         with self._changed:
             self._taken = False
 
-    def _drop(self, wire: Wire, claimed: bool) -> None:
-        wire.close()
+    def _drop(self, connection: Connection, claimed: bool) -> None:
+        connection.close()
         with self._changed:
-            self._wires.pop(wire, None)
+            self._connections.pop(connection, None)
             self._taken = self._taken and not claimed

@@ -1,4 +1,4 @@
-"""What is said before a publisher is taken, and the stream that it sends from then on."""
+"""RTMP's negotiation with a publisher, and the stream that it sends afterwards."""
 
 import hmac
 import time
@@ -21,7 +21,7 @@ from vsr.live.input.rtmp.chunks import (
     parts,
     tag,
 )
-from vsr.live.input.rtmp.connection import Wire
+from vsr.live.input.rtmp.connection import Connection
 from vsr.media.location import OPEN_TIMEOUT, shown
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -42,12 +42,12 @@ _COMMANDS: Final = frozenset({COMMAND, COMMAND_AMF3})
 
 
 class RefusedError(Exception):
-    """A publisher that is not taken; the words hold nothing that it sent."""
+    """A publisher was refused; the message quotes nothing that it sent."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where to listen, and for what."""
+class ListenAddress:
+    """Address to listen at, with the application and key to expect."""
 
     host: str
     port: int
@@ -57,7 +57,7 @@ class Place:
     """The URL without its key, for messages."""
 
     @classmethod
-    def parse(cls, url: str) -> "Place":
+    def parse(cls, url: str) -> "ListenAddress":
         """Raises UsageError."""
         try:
             parts = urlsplit(url)
@@ -80,57 +80,61 @@ class Place:
         return cls(host, port, path, shown(url))
 
     def holds(self, application: str) -> bool:
-        """Whether an application may be the right one; the key may go on with its end."""
+        """Whether an application name may be right; part of it may belong to the key."""
         return self.path.startswith(application.strip("/") + "/")
 
     def is_meant(self, application: str, key: str) -> bool:
-        """Whether application and key are the right ones; takes as long for any key."""
+        """Whether application and key match, compared in constant time."""
         given = f"{application.strip('/')}/{key}"
         here, there = (text.encode("utf-8", "surrogateescape") for text in (self.path, given))
         return hmac.compare_digest(here, there)
 
 
-def negotiate(wire: Wire, place: Place, claim: Callable[[], bool], deadline: float) -> None:
-    """Bring a connection to where its publisher sends.
+def negotiate(
+    connection: Connection, place: ListenAddress, claim: Callable[[], bool], deadline: float
+) -> None:
+    """Answer a peer's commands until it publishes.
 
     `claim` is asked when a right one would; it may say that there is another. Raises RefusedError,
     ProtocolError, TimeoutError after `deadline`, OSError.
     """
-    wire.handshake(deadline)
+    connection.handshake(deadline)
     application: str | None = None
     while True:
-        name, number, values = _command(wire.message(deadline))
+        name, number, values = _command(connection.message(deadline))
         if name == "connect":
             application = _application(values)
             if not place.holds(application):
                 words = "there is no such application"
-                wire.say(deadline, "_error", number, None, _status("Connect.Rejected", words))
+                connection.say(deadline, "_error", number, None, _status("Connect.Rejected", words))
                 raise RefusedError(words)
-            wire.accept_terms(deadline)
+            connection.accept_terms(deadline)
             granted = _status("Connect.Success", "welcome") | {"objectEncoding": 0.0}
-            wire.say(deadline, "_result", number, {"fmsVer": "FMS/3,0,1,123"}, granted)
+            connection.say(deadline, "_result", number, {"fmsVer": "FMS/3,0,1,123"}, granted)
         elif application is None:
             raise ProtocolError("a command before it is connected")
         elif name == "createStream":
-            wire.say(deadline, "_result", number, None, float(_STREAM))
+            connection.say(deadline, "_result", number, None, float(_STREAM))
         elif name in ("releaseStream", "FCPublish"):
-            wire.say(deadline, "_result", number, None, None)
+            connection.say(deadline, "_result", number, None, None)
         elif name in ("play", "play2"):
-            _refuse(wire, deadline, "Play.Failed", "this is for a publisher, nobody can watch it")
+            _refuse(
+                connection, deadline, "Play.Failed", "this is for a publisher, nobody can watch it"
+            )
         elif name == "publish":
             key = values[1] if len(values) > 1 else None
             if not isinstance(key, str) or not place.is_meant(application, key):
-                _refuse(wire, deadline, "Publish.BadName", "the stream key is not right")
+                _refuse(connection, deadline, "Publish.BadName", "the stream key is not right")
             if not claim():
-                _refuse(wire, deadline, "Publish.BadName", "somebody else is publishing")
+                _refuse(connection, deadline, "Publish.BadName", "somebody else is publishing")
             begun = _status("Publish.Start", "publishing")
-            wire.say(deadline, "onStatus", 0.0, None, begun, stream=_STREAM)
+            connection.say(deadline, "onStatus", 0.0, None, begun, stream=_STREAM)
             return
 
 
-def _refuse(wire: Wire, deadline: float, code: str, words: str) -> None:
+def _refuse(connection: Connection, deadline: float, code: str, words: str) -> None:
     """Raises RefusedError."""
-    wire.say(deadline, "onStatus", 0.0, None, _status(code, words), stream=_STREAM)
+    connection.say(deadline, "onStatus", 0.0, None, _status(code, words), stream=_STREAM)
     raise RefusedError(words)
 
 
@@ -142,7 +146,7 @@ def _status(code: str, words: str) -> dict[str, Value]:
 
 
 def _command(message: Message | None) -> tuple[str, float, list[Value]]:
-    """Name, number and values of a command; an empty name for every other message."""
+    """Return name, number and values of a command; the name of other messages is empty."""
     if message is None:
         raise ConnectionResetError("closed before it published")
     if message.kind not in _COMMANDS:
@@ -166,25 +170,27 @@ def _application(values: list[Value]) -> str:
 
 
 class PublishedStream:
-    """What a publisher sends, as an FLV file that grows: `read` it from one thread.
+    """A publisher's stream as a growing FLV file; `read` is for one thread.
 
     It ends with one InputError that says how, and is at its end from then on: when the publisher
     leaves, sends no sound and no picture for `silence` seconds (at the beginning for
     `OPEN_TIMEOUT` at least), breaks the protocol, or when it is `cut`.
     """
 
-    def __init__(self, wire: Wire, name: str, silence: float, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, name: str, silence: float, ended: Callable[[], None]
+    ) -> None:
         """`ended` is called once it is over and its connection closed."""
-        self._wire, self._name, self._silence = wire, name, silence
+        self._connection, self._name, self._silence = connection, name, silence
         self._ended = ended
         self._ready = bytearray()
         self._begun = self._leaving = self._over = False
         self._deadline = time.monotonic() + max(silence, OPEN_TIMEOUT)
         self._renewed = False
-        wire.reader.most = _LARGEST
+        connection.reader.most = _LARGEST
 
     def read(self, size: int) -> bytes:
-        """At least one and at most `size` bytes, as soon as there are some; none at the end."""
+        """Return 1 to `size` bytes as soon as there are some; none at the end."""
         if not self._ready and not self._over:
             self._fill()
         data = bytes(self._ready[:size])
@@ -192,23 +198,23 @@ class PublishedStream:
         return data
 
     def cut(self) -> None:
-        """End it, a read that waits included; from any thread."""
-        self._wire.cut()
+        """End the stream and any read that waits; from any thread."""
+        self._connection.cut()
 
     def close(self) -> None:
-        """Let the publisher go; from the thread that reads. Safe to call twice."""
+        """Disconnect the publisher; from the thread that reads. Safe to call twice."""
         if not self._over:
             self._over = True
-            self._wire.close()
+            self._connection.close()
             self._ended()
 
     def _fill(self) -> None:
-        """Until there is something to read. Raises InputError."""
+        """Receive messages until there are bytes to read. Raises InputError."""
         if self._renewed:  # only the time that we wait counts
             self._deadline, self._renewed = time.monotonic() + self._silence, False
         try:
             while not self._ready:
-                message = self._wire.message(self._deadline)
+                message = self._connection.message(self._deadline)
                 if message is None or self._leaves(message):
                     self._fail("left")
                 else:
@@ -225,7 +231,7 @@ class PublishedStream:
         raise InputError(f"the publisher of {self._name} {how}") from None
 
     def _leaves(self, message: Message) -> bool:
-        """Whether a message says so."""
+        """Whether a message ends the publishing."""
         if message.kind not in _COMMANDS:
             return False
         try:
@@ -249,7 +255,7 @@ class PublishedStream:
             self._take_data(message)
 
     def _take_data(self, message: Message) -> None:
-        """The stream's metadata goes on, as FLV has it; of other data FFmpeg makes streams."""
+        """Pass on the stream's metadata as FLV; FFmpeg would make streams of other data."""
         body = message.body[message.kind == DATA_AMF3 :]
         body = body.removeprefix(_SET)
         if not body.startswith(_METADATA):
@@ -269,7 +275,7 @@ class PublishedStream:
 
 
 def _kinds(facts: Value) -> int:
-    """What metadata announces; where it announces nothing, there may be both."""
+    """Kinds of stream that metadata announces; both if it announces none."""
     if not isinstance(facts, dict):
         return _BOTH
     audio = _HAS_AUDIO if facts.get("hasAudio", _TELLS_AUDIO & facts.keys()) else 0

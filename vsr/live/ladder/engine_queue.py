@@ -1,0 +1,64 @@
+"""Shares one engine between relays: its holder runs all queued frames of that rung.
+
+So pictures of several streams go through an engine one behind the other without a pause, on a GPU
+the upload of one beside the computing of another, and nobody waits longer than for the pictures
+before his. They are not made one batch: nothing has shown yet that this would gain.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vsr.media.frame import Frame
+
+Work = Callable[[Sequence[Frame], int], list[Frame]]
+"""(frames, rung) -> the frames enlarged, in their order."""
+
+
+@dataclass(eq=False)
+class _Request:
+    frame: Frame
+    rung: int
+    result: Frame | None = None
+    error: Exception | None = None
+    done: bool = False
+
+
+class EngineQueue:
+    """Whichever thread holds the engine lock runs all queued frames of that rung. Thread-safe."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._waiting: list[_Request] = []
+        self._engine = threading.Lock()
+
+    def enlarge(self, frame: Frame, rung: int) -> Frame:
+        """Enlarge a frame by a rung; an error of `work` is raised for every frame of the call."""
+        request = _Request(frame, rung)
+        with self._lock:
+            self._waiting.append(request)
+        with self._engine:
+            if not request.done:
+                self._run(self._take(rung))
+        if request.error is not None:
+            raise request.error
+        assert request.result is not None
+        return request.result
+
+    def _take(self, rung: int) -> list[_Request]:
+        with self._lock:
+            taken = [request for request in self._waiting if request.rung == rung]
+            self._waiting = [request for request in self._waiting if request.rung != rung]
+        return taken
+
+    def _run(self, requests: Sequence[_Request]) -> None:
+        try:
+            frames = self._work([request.frame for request in requests], requests[0].rung)
+            for request, frame in zip(requests, frames, strict=True):
+                request.result = frame
+        except Exception as exc:
+            for request in requests:
+                request.error = exc
+        for request in requests:
+            request.done = True
