@@ -17,8 +17,8 @@ lint: .venv/ready
 types: .venv/ready
 	$(PYTHON) -m mypy
 
-test: .venv/ready # plain `pytest` does the same in one process, in about twice the time
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+test: .venv/ready # plain `pytest` does the same in one process; live tests wait more than they compute
+	$(PYTHON) -m pytest -n 3 --dist loadfile
 
 bench: .venv/ready
 	$(PYTHON) bench/run.py
