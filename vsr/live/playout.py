@@ -1,8 +1,7 @@
 """Feeds the outputs without a break, whether or not the source delivers.
 
-Every picture is enlarged by the rung that is in time for it and published at the output's own time.
-When no picture comes, the last one goes out again, with silence, so that the output's session, its
-viewers and its clock go on.
+Each frame is enlarged by the rung that is in time for it and sent at the output's own time. When no
+frame comes, the last one is sent again, with silence, so that the output's session goes on.
 """
 
 import logging
