@@ -28,6 +28,7 @@ from vsr.live.playout import Playout
 from vsr.live.settings import IngestSettings, RelaySettings
 from vsr.live.supervisor import RelayJob, run_all
 from vsr.media.encoder import EncoderSettings
+from vsr.media.frame import Frame
 from vsr.report.rolling import RollingSettings, set_aside
 
 START = 40.0
@@ -213,14 +214,14 @@ def _encoder_dies(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -
 
 
 def _playout_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
-    quieten = Playout._fill_silence
+    picture = Playout._picture
 
-    def fail(self: Playout, end: float) -> None:
-        if is_bad() and self._log._name == "bad" and end > 0.4:
+    def fail(self: Playout, frame: Frame) -> None:
+        if is_bad() and self._log._name == "bad" and self._clock.last > 0.4:
             raise RuntimeError("a defect\nof ours")
-        quieten(self, end)
+        picture(self, frame)
 
-    monkeypatch.setattr(Playout, "_fill_silence", fail)
+    monkeypatch.setattr(Playout, "_picture", fail)
 
 
 def _backend_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:

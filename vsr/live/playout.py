@@ -6,32 +6,33 @@ frame comes, the last one is sent again, with silence, so that the output's sess
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Final
 
 from vsr.errors import InputError, OutputError
-from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.common import RelayLog
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
 from vsr.live.output.encode import TIME_BASE, LiveEncoder
+from vsr.live.playout_audio import PlayoutAudio
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.media.frame import Frame, Planes, Stamps, now
+from vsr.media.timestamps import Packet
 from vsr.report.ledger import Row
 from vsr.report.report import Report
 
 POLL: Final = 0.05
 """Seconds between two looks at whether it is to stop."""
+_CONNECT_S: Final = 5.0
+"""Seconds in which outputs may connect before an input that is paced begins."""
 _FILL_AFTER: Final = 0.5
 """Seconds without a picture after which the last one is shown again."""
-_QUIET: Final = 0.6
-"""Seconds without sound after which there is silence."""
 
 
 class Playout:
@@ -53,10 +54,9 @@ class Playout:
         info = first.info
         self._interval = float(1 / info.rate)
         self._clock = OutputClock(self._interval)
-        self._sound = Sound(first.sound) if first.sound else None
-        context = self._sound.context if self._sound else None
+        self._audio = PlayoutAudio(self._clock, first.sound)
         self._encoder = LiveEncoder(
-            outputs, settings.encoder, info, rungs.out_size, context,
+            outputs, settings.encoder, info, rungs.out_size, self._audio.context,
             self._record, stop.is_set,
         )  # fmt: skip
         self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs
@@ -65,11 +65,9 @@ class Playout:
         self._rung = self._ladder.rung
         self._last: Planes | None = None
         self._away = False
-        self._heard_at = 0.0
         self._sessions, self._repeated, self._dropped = 1, 0, 0
-        self._unheard = 0
-        """Packets of sound whose time cannot be."""
-        self._shifts: list[float | None] = [None, None]
+        self._shift: float | None = None
+        """Seconds by which the session's pictures are moved; None before its first."""
         self._say(first.notes)
         self._began = now()
         self._due = self._began + _FILL_AFTER
@@ -79,18 +77,24 @@ class Playout:
         """Name of the network in use."""
         return self._rungs.names[self._rung]
 
-    def run(self) -> None:
+    def run(self, on_ready: Callable[[], None]) -> None:
         """Play out until the source is given up or `stop` is set.
+
+        `on_ready` is called once, when the outputs have connected or failed to.
 
         Raises InputError for a source that could not be read, and what publishing or enlarging
         raises.
         """
+        ready = False
         while not self._stop.is_set():
+            if not ready and (self._encoder.is_ready or now() > self._began + _CONNECT_S):
+                ready = True
+                on_ready()
             item = self._mailbox.take(min(POLL, max(0.0, self._due - now())))
             if isinstance(item, Frame):
                 self._picture(item)
             elif isinstance(item, SoundPacket):
-                self._hear(item)
+                self._send_sound(self._audio.take(item))
             elif isinstance(item, Connected):
                 self._connected(item)
             elif isinstance(item, Lost):
@@ -126,14 +130,16 @@ class Playout:
             self._ladder.done(rung, now() - began)
         elif self._rungs.is_lost(rung):
             self._ladder.give_up(rung)
+        if self._last is None:
+            self._began = now()
         self._last = done.planes
         self._slate.end()
         time = self._clock.picture(frame.time, arrived)
-        self._shifts[0] = time - frame.time
+        self._shift = time - frame.time
         self._board.pictures(frame.planes, done.planes)
         self._encoder.show(self._numbered(done, time), time)
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
-        self._fill_silence(time)
+        self._send_sound(self._audio.fill(time))
 
     def _record(self, frame: Frame) -> None:
         """Enter a picture that was sent or dropped into ledger and status board."""
@@ -173,33 +179,20 @@ class Playout:
         frame.event = "dropped"
         self._encoder.note(self._numbered(frame, self._clock.last))
 
-    def _hear(self, heard: SoundPacket) -> None:
-        time = self._clock.sound(heard.time)
-        if self._sound is None or time is None:
-            self._unheard += self._sound is not None and self._last is not None
-            return
-        self._shifts[1] = time - heard.time
-        for packet in self._sound.send(heard.packet, time):
-            self._heard_at = now()  # not before: what gives no sound leaves silence
+    def _send_sound(self, packets: Iterable[Packet]) -> None:
+        for packet in packets:
             self._encoder.sound(packet)
 
-    def _fill_silence(self, end: float) -> None:
-        """Send silence up to that time if no sound came lately."""
-        if self._sound and now() - self._heard_at > _QUIET:
-            for packet in self._sound.silence(end):
-                self._encoder.sound(packet)
-
     def _connected(self, item: Connected) -> None:
-        self._shifts = [None, None]
+        self._shift = None
         self._sessions += 1
         self._take_rate(item.info.rate)
         self._say(item.notes)
         level = logging.INFO if self._away else logging.DEBUG
         self._away = False
         self._clock.end_session()
-        if self._sound:
-            self._sound.begin(item.sound)
-        elif item.sound:
+        self._audio.begin(item.sound)
+        if item.sound and self._audio.context is None:
             self._log.warn_rarely(
                 f"{self._name} has sound now; the output began without and stays so"
             )
@@ -253,7 +246,7 @@ class Playout:
         )  # fmt: skip
         self._repeated += 1
         self._encoder.show(frame, time)
-        self._fill_silence(time)
+        self._send_sound(self._audio.fill(time))
 
     def close(self) -> None:
         """End every output's session and complete the report, within about 1.4 s."""
@@ -282,9 +275,7 @@ class Playout:
             "sessions": self._sessions,
             "repeated": self._repeated,
             "dropped": self._dropped + self._mailbox.unnamed,
-            "sound_dropped": self._mailbox.sounds_dropped
-            + self._unheard
-            + (self._sound.dropped if self._sound else 0),
+            "sound_dropped": self._mailbox.sounds_dropped + self._audio.dropped,
             "skipped": repairs.skipped,
             "jumps": repairs.jumps,
             "nudged": repairs.nudged,
@@ -296,5 +287,5 @@ class Playout:
 
     def _offset_ms(self) -> float | None:
         """Return by how much pictures were shifted more than their sound (ms)."""
-        picture, sound = self._shifts
+        picture, sound = self._shift, self._audio.shift
         return None if picture is None or sound is None else round(1000 * (picture - sound), 3)

@@ -111,9 +111,8 @@ class Relay:
         )  # fmt: skip
         self._announce(first, rungs, playout)
         self.begun = True
-        self._ingest.go()
         try:
-            playout.run()
+            playout.run(self._ingest.go)
         finally:
             self._ingest.close()
             playout.close()

@@ -124,6 +124,11 @@ class LiveEncoder:
         """Whether any output was ever open."""
         return any(output.was_open for output in self._outputs)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether no output is still in its first attempt to connect."""
+        return all(output.state.state != "connecting" for output in self._outputs)
+
     def states(self) -> list[dict[str, Any]]:
         """State and figures of every output."""
         return [output.facts() for output in self._outputs]
