@@ -11,7 +11,7 @@ import pytest
 import vsr
 from tests.clips import Clip, make_clip, make_resizing_clip, picture
 from tests.facts import Contents, contents, pictures
-from vsr.media.timestamps import Timeline
+from vsr.media.timestamps import TimestampCorrector
 
 
 def upscaled(source: Path, name: str = "out.mp4", **options: object) -> tuple[Contents, vsr.Report]:
@@ -334,10 +334,10 @@ def test_pictures_before_zero_are_shown(tmp_path: Path, monkeypatch: pytest.Monk
     """
     source = make_clip(tmp_path / "in.mkv", Clip(audio=(), options={"bf": "0"}))
 
-    def earlier(_: Timeline, packet: av.Packet) -> None:  # type: ignore[type-arg]
+    def earlier(_: TimestampCorrector, packet: av.Packet) -> None:  # type: ignore[type-arg]
         packet.pts = None if packet.pts is None else packet.pts - 200
 
-    monkeypatch.setattr(Timeline, "mend", earlier)
+    monkeypatch.setattr(TimestampCorrector, "correct", earlier)
     result, _ = upscaled(source)
     assert result.pts == [Fraction(k, 25) for k in range(12)]
 

@@ -1,4 +1,4 @@
-"""Files frame by frame, for Python: read frames, enlarge them, write them."""
+"""Reads, enlarges and writes video frame by frame, for Python."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from vsr.media.timestamps import Packet
 
 
 class Reader:
-    """The frames of a video, in presentation order; made by `frames`.
+    """Reads the frames of a video in presentation order; made by `frames`.
 
     Iterate once, from one thread. Closes itself at the end; as a context manager, or by `close`,
     before that. `info` is known at once.
@@ -114,7 +114,7 @@ def _kind(frame: Frame) -> tuple[tuple[int, int], PlaneFormat, Colour]:
 
 
 class _Alike:
-    """The frames of one size, format and colour; `next` is the first that differs, at the end."""
+    """Yields frames while size, format and colour are equal; then `next` is the first other one."""
 
     def __init__(self, first: Frame, flow: Iterator[Frame]) -> None:
         self._first, self._flow = first, flow
@@ -130,7 +130,7 @@ class _Alike:
 
 
 class Writer:
-    """Frames -> a video file, with sound and everything else of another one.
+    """Writes frames to a video file, with sound and everything else of another file.
 
     `with vsr.Writer("out.mp4", like="in.mp4") as out: out.write(frame)`. The file is opened with
     the first frame, whose size it gets, written beside its place and renamed by `close`; after an

@@ -25,11 +25,11 @@ _EVER: Final = float("inf")
 
 
 class _HaltedError(Exception):
-    """A stop came while the next item was waited for."""
+    """The run was stopped while it waited for the next item."""
 
 
 class _End:
-    """Marks the end of a hand-over, with the error that caused it, if any."""
+    """The last item of a queue, with the error that ended it, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""How code values mean colours: a stream's tags -> `Colour` -> the matrices that convert it."""
+"""Maps a stream's colour tags to `Colour`, and `Colour` to conversion matrices."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -30,7 +30,7 @@ LUMA_WEIGHTS: Final[dict[int, tuple[float, float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """How code values mean colours; the fields are H.273 code points as FFmpeg numbers them."""
+    """Colour of code values; the fields are H.273 code points as FFmpeg numbers them."""
 
     matrix: int = _BT709
     full_range: bool = False
@@ -41,7 +41,7 @@ class Colour:
     def from_tags(
         cls, *, matrix: int, range_: int, primaries: int, transfer: int, height: int, pix_fmt: str
     ) -> "Colour":
-        """Colour of a stream from its tags; what is untagged follows the usual rule.
+        """Read a stream's colour from its tags; the usual rule replaces missing ones.
 
         Untagged range is limited (full for `yuvj` formats), untagged matrix is BT.601 under
         720 lines and BT.709 from there on. A matrix outside `LUMA_WEIGHTS` (RGB, YCgCo,
@@ -81,7 +81,7 @@ def code_from_rgb(colour: Colour, bits: int) -> tuple[Array, Array]:
 
 
 def code_scale(colour: Colour, bits: int) -> tuple[Array, Array]:
-    """Gain and offset from Y in 0..1, U and V in -0.5..0.5 (RGB: all in 0..1) to code values."""
+    """Return gain and offset from Y in 0..1, U and V in -0.5..0.5 (RGB: 0..1) to code values."""
     step, top, middle = 2.0 ** (bits - 8), 2.0**bits - 1, 2.0 ** (bits - 1)
     if colour.matrix == RGB:
         gain, low = (top, 0.0) if colour.full_range else (219.0 * step, 16.0 * step)

@@ -1,4 +1,4 @@
-"""Opens video encoders, the same way for files and live outputs, and matches packets to frames."""
+"""Opens video encoders for files and live outputs, and matches packets to frames."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,7 +45,7 @@ _LIVE_OPTIONS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """How the enlarged frames are encoded."""
+    """How frames are encoded: codec, quality, speed and private options."""
 
     codec: str | None = None
     """A key of `CODECS` or an FFmpeg encoder; None: h264, or what the container wants."""
@@ -58,7 +58,7 @@ class EncoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFormat:
-    """What an encoded video is like, whatever it is encoded with."""
+    """Size, rate, time base, colour and shape of an encoded video."""
 
     size: tuple[int, int]
     """(width, height) in pixels."""
@@ -95,7 +95,7 @@ def open_encoder(
     video: VideoFormat,
     key_interval: float | None = None,
 ) -> None:
-    """Configure a new video encoder and open it, so that what cannot work fails before the start.
+    """Configure and open a new video encoder, so that wrong options fail before the start.
 
     With `key_interval` (s) it is for a live output: it holds no picture back, has its header in
     `extradata`, and makes a key frame by itself only where none was asked for in twice that time.
@@ -127,7 +127,7 @@ def open_encoder(
 
 
 def pixel_format(context: av.VideoCodecContext) -> str:
-    """What the encoder is given: 8-bit 4:2:0 as planes where it can. Raises UsageError."""
+    """Choose the encoder's pixel format: 8-bit 4:2:0 planes if possible. Raises UsageError."""
     formats = [f.name for f in context.codec.video_formats or ()]
     if not formats or PIXEL_FORMAT in formats:
         return PIXEL_FORMAT
@@ -189,7 +189,7 @@ def _open(context: av.VideoCodecContext) -> None:
 
 
 class PacketMatcher(Generic[T]):
-    """Finds what was encoded into a packet, by pts: B-frames come out in another order."""
+    """Matches encoded packets to frames by pts: B-frames come out in another order."""
 
     def __init__(self) -> None:
         self._encoding: dict[int, T] = {}
@@ -198,11 +198,11 @@ class PacketMatcher(Generic[T]):
         return len(self._encoding)
 
     def add(self, pts: int, item: T) -> None:
-        """Remember what goes with the picture of that pts, in the encoder's time base."""
+        """Remember the item of the picture with that pts, in the encoder's time base."""
         self._encoding[pts] = item
 
     def take(self, packet: Packet) -> T | None:
-        """What goes with the picture in that packet; None for one that was not added."""
+        """Return and forget the item of the picture in that packet; None if it was not added."""
         return None if packet.pts is None else self._encoding.pop(packet.pts, None)
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""What flows through the pipeline: a `Frame` of picture planes with its time and stamps.
+"""Defines `Frame`: picture planes with format, time and timestamps of every stage.
 
 The only module that turns PyAV's pictures into planes and back.
 """
@@ -72,20 +72,20 @@ YUV420: Final = PlaneFormat()
 
 @dataclass(slots=True)
 class Stamps:
-    """When things happened to one frame, in seconds of `time.perf_counter`."""
+    """Times of one frame at every stage, in seconds of `time.perf_counter`."""
 
     read: float = 0.0
-    """Its packet was read from the input."""
+    """When its packet was read from the input."""
     decoded: float = 0.0
-    """Its planes were ready."""
+    """When its planes were ready."""
     blocked: float = 0.0
-    """Seconds between the two in which the decoder stood still, because later stages were full."""
+    """Seconds between the two in which the decoder waited for later stages."""
     infer_start: float = 0.0
     infer_end: float = 0.0
     encode_start: float = 0.0
-    """It was handed to the encoder."""
+    """When it was passed to the encoder."""
     encoded: float = 0.0
-    """Its own packet came out of the encoder (encoder delay included)."""
+    """When its own packet came out of the encoder, encoder delay included."""
     muxed: float = 0.0
     """The muxer had taken that packet."""
     sent: float = 0.0
@@ -94,7 +94,7 @@ class Stamps:
 
 @dataclass(slots=True)
 class Frame:
-    """One picture on its way from source to sink."""
+    """One picture between source and sink."""
 
     planes: Planes
     index: int
@@ -134,11 +134,11 @@ class Frame:
         return cast(npt.NDArray[np.uint8], picture.to_ndarray())
 
     def bare(self) -> "Frame":
-        """The same moment without its picture, for those who count."""
+        """Copy the frame without its planes, to keep its times only."""
         return replace(self, planes=(_NO_PLANE,) * 3)
 
     def with_planes(self, planes: Planes, rung: str) -> "Frame":
-        """The same moment with another picture."""
+        """Copy the frame with the planes of another picture, made by `rung`."""
         return replace(self, planes=planes, rung=rung)
 
 
@@ -148,7 +148,7 @@ def as_bytes(plane: Plane) -> npt.NDArray[np.uint8]:
 
 
 def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:
-    """The Y, U, V planes of a decoded picture at `size` (width, height), as 8-bit 4:2:0.
+    """Convert a decoded picture to Y, U, V planes of `size` (width, height), 8-bit 4:2:0.
 
     A native picture of that size is not copied: the arrays are views of FFmpeg's buffers
     (padded rows, read-only), which they keep alive. Anything else goes through swscale, which is
@@ -193,12 +193,12 @@ def _grey(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Plan
 
 
 def is_native(pixel_format: str) -> bool:
-    """Whether the engine reads this pixel format as it is."""
+    """Whether engines read this pixel format without conversion."""
     return pixel_format in _NATIVE
 
 
 def picture_of(frame: Frame) -> av.VideoFrame:
-    """An encoder's view of a frame; shares memory with planes that are writable and contiguous.
+    """Make an encoder's picture of a frame; it shares memory with writable, contiguous planes.
 
     Others, such as a decoder's, are copied: DLPack lends no read-only memory.
     """
@@ -213,5 +213,5 @@ def picture_of(frame: Frame) -> av.VideoFrame:
 
 
 def now() -> float:
-    """The clock of all stamps."""
+    """Read the clock of all `Stamps`."""
     return perf_counter()

@@ -1,4 +1,4 @@
-"""What is known of a video stream before its first frame is processed."""
+"""Describes a video stream before its first frame is processed."""
 
 import struct
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _TRANSLATION: Final = (6, 7)
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """What is known of the video stream before the first frame is processed."""
+    """Facts of a video stream, from its tags and its first picture."""
 
     codec: str
     """FFmpeg's name of the decoder."""
@@ -46,7 +46,7 @@ class VideoInfo:
     def of(
         cls, stream: av.VideoStream, picture: av.VideoFrame, duration: float | None
     ) -> "VideoInfo":
-        """What a stream says of itself and, where it says nothing, its first picture."""
+        """Describe a stream by its own tags and, where they are missing, by its first picture."""
         context = stream.codec_context
         # each can be absurd: the average where a container declares none (30000 seen for 25), the
         # guess where frame times vary; never both too low
@@ -87,7 +87,7 @@ class VideoInfo:
         return max(1, round(1 / (self.rate * self.time_base)))
 
     def enlarged(self, size: tuple[int, int]) -> VideoFormat:
-        """The format of this video once its pictures have that size (width, height)."""
+        """Describe this video with pictures of that size (width, height)."""
         matrix = self.display_matrix
         if matrix is not None:
             share = size[0] / self.width
@@ -101,7 +101,7 @@ class VideoInfo:
         )  # fmt: skip
 
     def conversion(self) -> str | None:
-        """In words, what happens to a format the engine does not read as it is; else None."""
+        """Say what is converted or lost before upscaling; None if nothing is."""
         notes = []
         if not is_native(self.pixel_format):
             notes.append(f"{self.pixel_format} is converted to 8-bit 4:2:0 before upscaling")

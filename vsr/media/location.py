@@ -1,4 +1,4 @@
-"""Paths and URLs: opening them with clear errors, and showing them without their secrets."""
+"""Opens paths and URLs with clear errors, and masks their secrets in messages."""
 
 import errno
 import os
@@ -27,10 +27,10 @@ _ANY_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://[^\s'\"<>|]+")
 
 
 class Feed(Protocol):
-    """An FLV stream that is read here rather than by FFmpeg; `read` ends on silence by itself."""
+    """An FLV stream that Python reads instead of FFmpeg; `read` times out by itself."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes; none: it is over. May raise InputError."""
+        """Read at most `size` bytes; none at the end. May raise InputError."""
 
 
 def is_url(text: str) -> bool:
@@ -39,7 +39,7 @@ def is_url(text: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """`url` as it may appear in messages: scheme, host and port, and the application of RTMP.
+    """Format `url` for messages: scheme, host and port, and the application of RTMP.
 
     Anything else may be a secret: user and password, stream keys and tokens in the path, the
     query, the fragment. Each of them becomes `***`.
@@ -56,7 +56,7 @@ def shown(url: str) -> str:
 
 
 def masked(text: str, url: str = "") -> str:
-    """Foreign words without what `shown` hides of `url`, whole or in parts, and of other URLs."""
+    """Mask in a foreign message what `shown` hides of `url`, whole or in parts, and other URLs."""
     if is_url(url):
         text = text.replace(url, shown(url))
     text = _ANY_URL.sub(lambda found: shown(found[0]), text)
@@ -67,7 +67,7 @@ def masked(text: str, url: str = "") -> str:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a URL that are told apart, each as it is written."""
+    """The parts of a URL, each as it is written."""
 
     scheme: str
     user: str
@@ -96,7 +96,7 @@ def _parts(url: str) -> _Parts | None:
 
 
 def _secrets(url: str) -> list[str]:
-    """What `shown` hides of a URL, whole and in pieces, longest first."""
+    """List what `shown` hides of a URL, whole and in pieces, longest first."""
     parts = _parts(url)
     if parts is None:
         rest = url.partition("://")[2]
@@ -119,7 +119,7 @@ def _pieces(text: str) -> set[str]:
 
 
 def check_protocol(url: str) -> None:
-    """Raises UsageError where FFmpeg was built without what a URL needs.
+    """Raise UsageError where FFmpeg was built without what a URL needs.
 
     Otherwise it would be tried again for ever. FFmpeg looks for the protocol before it asks whether
     it may use it; that it may not keeps the network out of this.
@@ -139,7 +139,7 @@ def check_protocol(url: str) -> None:
 
 
 def local(path: str) -> str:
-    """A file's absolute path: FFmpeg would take the colon of `12:30.mp4` for a protocol's."""
+    """Make a file's path absolute: FFmpeg takes `12:30.mp4` for a protocol otherwise."""
     return os.path.abspath(path.removeprefix("file:"))  # noqa: PTH100 - must not resolve links
 
 

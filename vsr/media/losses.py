@@ -1,4 +1,4 @@
-"""What of an input could not be delivered, and how many frames a file lacks at its end."""
+"""Counts the frames of an input that are missing."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,7 +16,7 @@ _MISSING: Final = 0.5
 
 @dataclass
 class Losses:
-    """What of the input could not be delivered."""
+    """Frames of an input that could not be delivered, and why."""
 
     lost: int = 0
     """Frames that are missing: cut off, or undecodable."""
@@ -25,7 +25,7 @@ class Losses:
 
 
 def cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
-    """Frames not delivered of an MP4 or MOV, if any of its samples lies beyond the end of the file.
+    """Count the frames missing of an MP4 or MOV that ends before its last sample.
 
     These containers list every sample's place.
     """
@@ -38,7 +38,7 @@ def cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
 
 
 def cut_off_frames(container: "av.container.InputContainer", end: Fraction, rate: Fraction) -> int:
-    """Frames between the time at which reading ended and the duration of a Matroska or FLV file.
+    """Count the frames between `end` (s) and the duration that Matroska or FLV declares.
 
     Other containers' duration is an estimate and proves nothing.
     """

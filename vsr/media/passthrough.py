@@ -1,4 +1,4 @@
-"""What goes from input to output untouched: other streams, metadata, chapters, rotation."""
+"""Copies what is not encoded from input to output: other streams, metadata, chapters."""
 
 import io
 import logging
@@ -21,7 +21,7 @@ ISO: Final = frozenset({"mp4", "mov", "3gp"})
 """The MP4 family, of the containers that `vsr.media.sink` writes."""
 _MATROSKA: Final = frozenset({"matroska", "webm"})
 HOLD_EXTRAS: Final = ISO | _MATROSKA
-"""Containers with a place for rotation and chapters; the others drop both without a word."""
+"""Containers that hold rotation and chapters; the others drop both silently."""
 _VIDEO_IN: Final = {
     "mpegts": frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
     "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
@@ -33,7 +33,7 @@ _OTHERS_IN: Final = {
     ),
     "flv": frozenset({"aac", "mp3", "mp3float", "speex", "ac3", "opus"}),
 }
-"""What these containers can really hold: FFmpeg writes anything into them, unreadably."""
+"""What players find in these containers; FFmpeg also writes what they do not."""
 _HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
 """Codecs whose own headers hold the pixel aspect."""
 _USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
@@ -52,15 +52,15 @@ class Passthrough:
 
     @classmethod
     def of(cls, container: "av.container.InputContainer", video: av.VideoStream) -> "Passthrough":
-        """What an opened input has besides the pictures of `video`."""
+        """Describe what an opened input has besides the pictures of `video`."""
         return cls(
             streams=tuple(container.streams), video=video, metadata=container.metadata,
             chapters=container.chapters(),
         )  # fmt: skip
 
 
-def metadata(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> dict[str, str]:
-    """The tags that still hold for another container, without the `outdated` ones."""
+def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Select the tags that hold for another container, without the `outdated` ones."""
     dropped = _CONTAINERS_OWN | outdated
     return {
         key: value
@@ -69,15 +69,15 @@ def metadata(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> di
     }
 
 
-def label(stream: av.stream.Stream) -> str:
-    """How a stream is named in a message: `subtitle #3 (subrip, eng)`."""
+def stream_label(stream: av.stream.Stream) -> str:
+    """Name a stream in a message, as in `subtitle #3 (subrip, eng)`."""
     context = stream.codec_context
     facts = [context.name if context else (stream.name or "unknown codec"), stream.language]
     return f"{stream.type} #{stream.index} ({', '.join(f for f in facts if f and f != 'und')})"
 
 
-def can_carry(stream: av.stream.Stream, container: str) -> bool:
-    """Whether a container format can hold a copy of this stream, found by writing a header."""
+def can_copy(stream: av.stream.Stream, container: str) -> bool:
+    """Whether a container can hold a copy of this stream, tested by writing a header."""
     if not _readable_in(stream, container):
         return False
     trial = av.open(io.BytesIO(), "w", format=container)
@@ -107,7 +107,7 @@ def can_hold_video(codec: str, container: str) -> bool:
 
 
 def close_quietly(container: "av.container.OutputContainer") -> None:
-    """Close a container whose content does not matter: a trial, or an abandoned output."""
+    """Close a container and ignore errors: its content does not matter."""
     try:
         container.close()
     except (av.error.FFmpegError, OSError, ValueError) as exc:
@@ -115,13 +115,13 @@ def close_quietly(container: "av.container.OutputContainer") -> None:
 
 
 def is_chapter_track(stream: av.stream.Stream, chapters: list[Any]) -> bool:
-    """MP4 keeps chapters as a text track too, one sample each; other data looks much the same."""
+    """Whether it is MP4's text track of the chapters: one sample for each of them."""
     text = stream.type == "data" and stream.name == "bin_data"
     return text and bool(chapters) and stream.frames == len(chapters)
 
 
 def cut_chapters(chapters: list[Any], begin: Fraction, end: Fraction | None) -> list[Any]:
-    """The chapters that play from `begin` to `end` (seconds; None: to the last), from 0 on."""
+    """Select the chapters from `begin` to `end` (s; None: to the last), moved to start at 0."""
     cut = []
     for chapter in chapters:
         base = chapter["time_base"]
@@ -136,13 +136,13 @@ def cut_chapters(chapters: list[Any], begin: Fraction, end: Fraction | None) -> 
 def is_rewritten_timecode(
     stream: av.stream.Stream, video: av.stream.Stream, container: str
 ) -> bool:
-    """QuickTime's timecode track, which the muxer makes anew from the video's tag."""
+    """Whether it is QuickTime's timecode track, which the muxer makes from the video's tag."""
     both = "timecode" in stream.metadata and "timecode" in video.metadata
     return stream.type == "data" and both and container in ISO
 
 
-def can_stretch(codec: str, container: str) -> bool:
-    """Whether pixels that are not square survive: PyAV cannot tell Matroska's own field."""
+def can_hold_aspect(codec: str, container: str) -> bool:
+    """Whether the pixel aspect survives; in Matroska only codecs that store it themselves."""
     return container not in _MATROSKA or codec in _HOLD_ASPECT
 
 
@@ -154,13 +154,13 @@ def copy_stream(
     if stream.type == "audio":
         _name_layout(copy)
     copy.time_base = stream.time_base
-    copy.metadata.update(metadata(stream.metadata))
+    copy.metadata.update(kept_tags(stream.metadata))
     copy.disposition = stream.disposition
     return copy
 
 
 def _name_layout(copy: av.stream.Stream) -> None:
-    """Give sound that tells only its number of channels the usual layout: MP4 asks for one."""
+    """Set the usual layout for sound that has only a number of channels: MP4 needs one."""
     context = copy.codec_context
     assert isinstance(context, av.AudioCodecContext)
     if re.fullmatch(r"\d+ channels", context.layout.name):

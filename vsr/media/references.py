@@ -1,4 +1,4 @@
-"""The local files that an input consists of: itself, and those that a playlist names.
+"""Lists the local files of an input: itself, and those that a playlist names.
 
 An output must not replace one of them: FFmpeg opens most of them only while the run goes on.
 """
@@ -34,7 +34,7 @@ def is_part_of(path: Path, url: str) -> bool:
 
 
 def files_of(path: Path, depth: int = 0) -> Iterator[Path]:
-    """The file itself and, for HLS, DASH and FFmpeg's concat lists, the local files it names."""
+    """List the file itself and, for HLS, DASH and concat lists, the local files it names."""
     yield path
     if depth == _DEEPEST or not path.is_file():
         return
@@ -57,12 +57,12 @@ def files_of(path: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def local_name(reference: str) -> str:
-    """A reference without its query, percent signs decoded, as FFmpeg opens it from disk."""
+    """Convert a reference to the file name that FFmpeg opens: no query, percent decoded."""
     return unquote(reference.removeprefix("file:").partition("?")[0])
 
 
 def _playlist(path: Path) -> str:
-    """The text of a small text file; empty for anything else."""
+    """Read a small text file; empty for anything else."""
     with path.open("rb") as file:
         if (
             not file.read(64)

@@ -1,4 +1,4 @@
-"""Frames and packets -> a file: written beside its place, renamed when whole."""
+"""Encodes frames and copies packets into a file, which is renamed into place when whole."""
 
 import errno
 import logging
@@ -11,7 +11,6 @@ from typing import Any, Final
 import av
 
 from vsr.errors import OutputError, UsageError, reason
-from vsr.media import passthrough as carry
 from vsr.media.encoder import (
     EncoderSettings,
     PacketMatcher,
@@ -21,7 +20,22 @@ from vsr.media.encoder import (
 )
 from vsr.media.frame import Frame, now, picture_of
 from vsr.media.location import local
-from vsr.media.passthrough import Passthrough
+from vsr.media.passthrough import (
+    HOLD_EXTRAS,
+    ISO,
+    STATISTICS,
+    Passthrough,
+    can_copy,
+    can_hold_aspect,
+    can_hold_video,
+    close_quietly,
+    copy_stream,
+    cut_chapters,
+    is_chapter_track,
+    is_rewritten_timecode,
+    kept_tags,
+    stream_label,
+)
 from vsr.media.target import container_format, part_path
 from vsr.media.timestamps import Packet
 
@@ -31,12 +45,12 @@ _TRY: Final = "use .mkv or .mp4, or --codec h264"
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 _MILLISECONDS: Final = 1000
 _INT32_MAX: Final = 2**31 - 1
-_OTHERS_FAULT: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
-"""Errors at a video packet that can only be about a copied one, held back till then."""
+_COPY_ERRORS: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
+"""Errors at a video packet that can only be about a copied packet interleaved before it."""
 
 
 def _movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
-    """Ticks per second of an MP4's edit lists, fine enough for every stream's start.
+    """Ticks per second of an MP4's edit lists, so fine that every stream's start is exact.
 
     They hold when each stream begins; FFmpeg's default of 1000 would shift sound against picture
     by up to half a millisecond.
@@ -88,7 +102,7 @@ class Sink:
                 self._abort()
                 raise
         except (av.error.FFmpegError, OSError) as exc:
-            raise self._failed("create", exc) from exc
+            raise self._error("create", exc) from exc
 
     def __enter__(self) -> "Sink":
         return self
@@ -103,7 +117,7 @@ class Sink:
         return self._encoder.name
 
     def write(self, item: Frame | Packet) -> list[Frame]:
-        """Encode a frame or copy a packet; returns the frames whose packets were muxed by that.
+        """Encode a frame or copy a packet; return the frames whose packets were muxed by that.
 
         They come in coding order and without their planes. Raises OutputError.
         """
@@ -113,30 +127,30 @@ class Sink:
             self._copy(item)
             return []
         except (av.error.FFmpegError, OSError) as exc:
-            raise self._failed("write", exc) from exc
+            raise self._error("write", exc) from exc
 
     def drain(self) -> list[Frame]:
-        """End the encoder; returns its last frames, see `write`."""
+        """Flush the encoder; return its last frames, as `write` does."""
         try:
             return self._mux(self._encoder.encode(None)) if self.frames_in else []
         except (av.error.FFmpegError, OSError) as exc:
-            raise self._failed("finish", exc) from exc
+            raise self._error("finish", exc) from exc
 
     def close(self) -> None:
-        """Write the trailer and put the file in its place."""
+        """Write the trailer and rename the file into place."""
         try:
             self._container.close()
             self._part.replace(self.path)
         except (av.error.FFmpegError, OSError) as exc:
-            raise self._failed("finish", exc) from exc
+            raise self._error("finish", exc) from exc
 
     def _abort(self) -> None:
-        carry.close_quietly(self._container)
+        close_quietly(self._container)
         self._part.unlink(missing_ok=True)
 
     def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
         options = {}
-        if self._format in carry.ISO:
+        if self._format in ISO:
             options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(copied))}
         return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
 
@@ -147,22 +161,22 @@ class Sink:
         for stream in passthrough.streams:
             if stream is passthrough.video:
                 added = self._add_video(video, settings)
-                added.metadata.update(carry.metadata(stream.metadata, carry.STATISTICS))
+                added.metadata.update(kept_tags(stream.metadata, STATISTICS))
                 added.disposition = stream.disposition
-            elif carry.is_chapter_track(stream, passthrough.chapters):
+            elif is_chapter_track(stream, passthrough.chapters):
                 continue  # the muxer writes it anew
-            elif carry.is_rewritten_timecode(stream, passthrough.video, self._format):
+            elif is_rewritten_timecode(stream, passthrough.video, self._format):
                 continue
-            elif carry.can_carry(stream, self._format):
-                self._copies[stream.index] = carry.copy_stream(self._container, stream)
+            elif can_copy(stream, self._format):
+                self._copies[stream.index] = copy_stream(self._container, stream)
             else:
-                self.left_out.append(carry.label(stream))
+                self.left_out.append(stream_label(stream))
 
     def _add_video(self, video: VideoFormat, settings: EncoderSettings) -> av.VideoStream:
         name = encoder_name(settings, self._format)
         canonical = av.Codec(name, "w").canonical_name
         refused = UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}")
-        if not carry.can_hold_video(canonical, self._format):
+        if not can_hold_video(canonical, self._format):
             raise refused
         try:
             stream = self._container.add_stream(name, rate=video.rate)
@@ -171,27 +185,27 @@ class Sink:
         assert isinstance(stream, av.VideoStream)
         self._video, self._encoder = stream, stream.codec_context
         open_encoder(self._encoder, settings, video)
-        if video.display_matrix and self._format in carry.HOLD_EXTRAS:
+        if video.display_matrix and self._format in HOLD_EXTRAS:
             stream.set_display_matrix(video.display_matrix)
         elif video.display_matrix:
             self.left_out.append("the rotation of the picture")
-        if video.sample_aspect not in (None, 1) and not carry.can_stretch(canonical, self._format):
+        if video.sample_aspect not in (None, 1) and not can_hold_aspect(canonical, self._format):
             self.left_out.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
-        if canonical == "hevc" and self._format in carry.ISO:
+        if canonical == "hevc" and self._format in ISO:
             self._encoder.codec_tag = "hvc1"  # Apple's players know no other
         stream.time_base = video.time_base
         return stream
 
     def _add_tags(self, passthrough: Passthrough) -> None:
-        self._container.metadata.update(carry.metadata(passthrough.metadata))
-        if passthrough.chapters and self._format in carry.HOLD_EXTRAS:
+        self._container.metadata.update(kept_tags(passthrough.metadata))
+        if passthrough.chapters and self._format in HOLD_EXTRAS:
             self._chapters = passthrough.chapters
         elif passthrough.chapters:
             self.left_out.append("chapters")
 
     def _start(self, begin: Fraction, end: Fraction | None) -> None:
         """Write the header, with the chapters that play between two times of the input."""
-        if chapters := carry.cut_chapters(self._chapters, begin, end):
+        if chapters := cut_chapters(self._chapters, begin, end):
             self._container.set_chapters(chapters)
         self._container.start_encoding()
 
@@ -214,7 +228,7 @@ class Sink:
                 packet.duration = frame.duration  # not every encoder passes it on
                 frame.stamps.encoded = now()
             packet.stream = self._video
-            self._put(packet, _OTHERS_FAULT)
+            self._mux_packet(packet, _COPY_ERRORS)
             self.frames_out += 1
             if frame is not None:
                 frame.stamps.muxed = now()
@@ -230,26 +244,26 @@ class Sink:
             packet.pts = None if packet.pts is None else packet.pts - ticks
             packet.dts = None if packet.dts is None else packet.dts - ticks
         packet.stream = copy
-        self._put(packet, (av.error.FFmpegError, OSError))
+        self._mux_packet(packet, (av.error.FFmpegError, OSError))
 
-    def _put(self, packet: Packet, forgiven: tuple[type[Exception], ...]) -> None:
-        """Hand a packet to the muxer; count the `forgiven` errors, but never a full disk.
+    def _mux_packet(self, packet: Packet, tolerated: tuple[type[Exception], ...]) -> None:
+        """Mux a packet; count `tolerated` errors, but raise them for a full disk.
 
         The muxer interleaves: its error may be about another stream's packet than this one.
         """
         try:
             self._container.mux_one(packet)
-        except forgiven as exc:
+        except tolerated as exc:
             if getattr(exc, "errno", None) in _FULL_DISK:
                 raise
             self.packets_refused += 1
             if self.packets_refused == 1:
                 log.warning("%s refuses a packet: %s", self.path.name, reason(exc))
 
-    def _failed(self, deed: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
+    def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         if exc.errno in _FULL_DISK:
             return OutputError(
                 f"the disk is full: {self.path} cannot be written "
                 f"({self.frames_out} frames were done; free some space and run again)"
             )
-        return OutputError(f"cannot {deed} {self.path}: {reason(exc)}")
+        return OutputError(f"cannot {action} {self.path}: {reason(exc)}")

@@ -1,4 +1,4 @@
-"""A file or URL -> Frames in presentation order, with the other streams' packets in between."""
+"""Reads a file or URL: frames in presentation order, and the packets of other streams."""
 
 import logging
 import math
@@ -18,7 +18,7 @@ from vsr.media.info import VideoInfo
 from vsr.media.location import open_input, shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
-from vsr.media.timestamps import Packet, Timeline
+from vsr.media.timestamps import Packet, TimestampCorrector
 
 log = logging.getLogger(__name__)
 
@@ -27,30 +27,30 @@ _LATE: Final = 10
 
 
 def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
-    """The planes of a picture at the size and in the colour of the stream's first."""
+    """Convert a picture to planes of the size and colour of the stream's first."""
     return planes_of(picture, (info.width, info.height), info.colour)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a source is opened and decoded, and what its faults mean; the defaults are for files."""
+    """How a source is opened and decoded, and what errors mean; the defaults are for files."""
 
     opener: Callable[[str, str], "av.container.InputContainer"] = open_input
     """(url, name for messages) -> the opened input; raises InputError."""
     threads: str = "AUTO"
     """How the decoder uses threads; several frames at once add as many of delay."""
     planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
-    """What becomes of a decoded picture."""
+    """Converts a decoded picture to planes."""
     patience: float = math.inf
-    """Seconds in which there must be a picture."""
+    """Seconds within which there must be a picture."""
     error_of: Callable[[Exception], InputError | None] = lambda _: None
     """The error that ends reading when FFmpeg fails on the way; None: what was read will do."""
     announced: bool = True
-    """Whether what the container announces must come."""
+    """Whether frames that the container announces and that do not come are lost."""
 
 
 class Source:
-    """An opened input. Iterate once, from one thread; `losses` is complete after the end.
+    """Opens an input. Iterate once, from one thread; `losses` is complete after the end.
 
     Raises InputError when it cannot be opened or holds no decodable video frame.
     """
@@ -74,7 +74,9 @@ class Source:
             self._last_pts: int | None = None
             self._began = 0.0
             self._blocked = 0.0
-            self._clock = Timeline(self._note, self._container.format.name == "mpegts")
+            self._timestamps = TimestampCorrector(
+                self._note, self._container.format.name == "mpegts"
+            )
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -89,13 +91,13 @@ class Source:
         return self._info
 
     def passthrough(self) -> Passthrough:
-        """What an output may take over unchanged: streams to copy, metadata, chapters."""
+        """Describe what an output may copy: other streams, metadata, chapters."""
         return Passthrough.of(self._container, self.video)
 
     @property
     def jumps(self) -> int:
-        """Leaps of the input's clock that were closed so far."""
-        return self._clock.jumps
+        """Clock jumps that were corrected so far."""
+        return self._timestamps.jumps
 
     @property
     def audio(self) -> av.AudioStream | None:
@@ -114,7 +116,7 @@ class Source:
         return self._index
 
     def offset(self) -> Fraction:
-        """The time at which an output should begin, in seconds; 0 for all but odd inputs.
+        """Return the input's time (s) at which the output should begin; 0 for most inputs.
 
         Recordings from a running clock begin hours late, and players would show the emptiness
         before; MP4 cannot show what lies before zero. Everything else keeps its own times.
@@ -144,7 +146,7 @@ class Source:
         vars(self).pop("video", None)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
-        """Frames with their planes, and other streams' packets, in the order they were read."""
+        """Yield frames, and other streams' packets, in the order they were read."""
         self._began = now()  # what was read to look at the stream counts from here
         for item in chain(self._primed, self._items):
             if isinstance(item, Frame) and item.stamps.read < self._began:
@@ -160,7 +162,7 @@ class Source:
         return (item for item in chain(self._primed, self._items) if not isinstance(item, Frame))
 
     def _reading_failed(self, exc: Exception) -> None:
-        """A file that cannot be read to its end is used as far as it goes."""
+        """Record that reading failed; a file is used up to there."""
         error = self._reading.error_of(exc)
         if error is not None:
             raise error from None  # FFmpeg's words may hold the whole URL
@@ -168,7 +170,7 @@ class Source:
         self.losses.lost = max(self.losses.lost, 1)
 
     def _pick_video(self) -> av.VideoStream:
-        """The first real video stream; cover art is a stream of one picture, not a film."""
+        """Select the first video stream that is not cover art."""
         art = av.stream.Disposition.attached_pic
         for stream in self._container.streams.video:
             if not stream.disposition & art and stream.codec_context is not None:
@@ -179,7 +181,7 @@ class Source:
         raise InputError(f"{self.name} has no video that can be decoded (it holds {kinds})")
 
     def _prime(self) -> None:
-        """Read up to the first frame: its picture tells colour, size and rotation."""
+        """Read up to the first frame, whose picture has colour, size and rotation."""
         for item in self._items:
             self._primed.append(item)
             if isinstance(item, Frame):
@@ -201,7 +203,7 @@ class Source:
                 break
             if self._info is None and now() > self._give_up:  # nor keep it all in memory
                 raise InputError(f"{self.name} sends data, but no picture that can be decoded")
-            self._clock.mend(packet)
+            self._timestamps.correct(packet)
             if packet.stream is self.video:
                 if self._decode:
                     yield from self._decoded(packet)
@@ -251,21 +253,21 @@ class Source:
         return frame
 
     def _stamps(self, opaque: object) -> Stamps:
-        """Stamps of a picture whose packet was read at `opaque` = (time, blocked until then)."""
+        """Make a picture's stamps; `opaque` = (time its packet was read, blocked until then)."""
         read, blocked = cast(tuple[float, float], opaque)
         if read < self._began:
             read, blocked = self._began, 0.0
         return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked)
 
     def _note(self, kind: str, note: str, warn: bool = False) -> None:
-        """Keep the first note of each kind, and warn at once where it cannot wait."""
+        """Keep the first note of each kind; log a warning at once if asked."""
         if kind not in self.losses.notes:
             self.losses.notes[kind] = note
             if warn:
                 log.warning(note)
 
     def _monotonic(self, picture: av.VideoFrame) -> int:
-        """The picture's pts; made from the frame rate where the container has none."""
+        """Return the picture's pts, made from the frame rate where the container has none."""
         last, pts = self._last_pts, picture.pts
         if pts is None:
             pts = 0 if last is None else last + self.info.step
@@ -288,7 +290,7 @@ class Source:
         """Compare what came with what the container announced, where it announces exactly."""
         missing = cut_off_samples(self.url, self.video, self._index)
         if not missing and self._info is not None:
-            missing = cut_off_frames(self._container, self._clock.end, self._info.rate)
+            missing = cut_off_frames(self._container, self._timestamps.end, self._info.rate)
         if missing:
             self.losses.lost = max(self.losses.lost, missing)
             self._note("cut", f"the file is cut off: about {missing} frames are missing")

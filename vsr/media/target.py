@@ -37,7 +37,7 @@ def container_format(path: Path) -> str:
 
 
 def check_target(path: Path, source: str, overwrite: bool) -> None:
-    """Refuse an output that cannot or should not be written, before anything is opened."""
+    """Raise an error for an output that cannot or must not be written."""
     if _URL.match(path.as_posix()):  # not repeated: it may hold a stream key
         raise UsageError("vsr run writes files, and the output is a URL: vsr relay publishes to it")
     container_format(path)
@@ -59,6 +59,6 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
 
 
 def part_path(path: Path) -> Path:
-    """Where an output lies, beside its place, until it is whole."""
+    """Return the temporary path of an output, in the same folder, until it is whole."""
     stem = path.stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
     return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")

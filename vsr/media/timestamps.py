@@ -1,4 +1,4 @@
-"""Puts right the times of inputs whose clock jumps, before anything else sees them."""
+"""Corrects the timestamps of inputs whose clock jumps, before anything else reads them."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,16 +12,16 @@ else:
     Packet = av.Packet  # subscriptable in its stub only
 
 _JUMP: Final = Fraction(1, 2)
-"""Seconds by which a stream's decoding times may run backwards before it counts as a jump."""
+"""Seconds by which a stream's dts may step back before that counts as a jump."""
 _GAP: Final = 10
-"""Seconds by which they may run ahead in a broadcast."""
+"""Seconds by which it may step forward in a broadcast."""
 
 
-class Timeline:
-    """Mends times that jump, as recordings joined end to end have them.
+class TimestampCorrector:
+    """Corrects timestamps that jump, as in recordings that were joined end to end.
 
-    Backwards by more than half a second anywhere; forwards by more than ten in a broadcast, where
-    FFmpeg takes a step back for its clock's wrap. In other files a long gap is a long gap.
+    A jump is a step back by more than half a second anywhere, or forward by more than ten in a
+    broadcast, where FFmpeg takes a step back for a wrap of the clock. Other files keep long gaps.
 
     What follows a jump is moved behind everything before it, all streams alike, so that sound and
     picture stay together; FFmpeg's own tools do the same for discontinuities.
@@ -31,13 +31,13 @@ class Timeline:
         self._note, self._broadcast = note, broadcast
         self._shift = Fraction(0)
         self.end = Fraction(0)
-        """Seconds at which what was read so far has ended."""
+        """Time in seconds at which the packets read so far end."""
         self.jumps = 0
         """Jumps that were closed."""
         self._last: dict[int, Fraction] = {}
 
-    def mend(self, packet: Packet) -> None:
-        """Move the packet's times in place if its stream, or an earlier one, jumped."""
+    def correct(self, packet: Packet) -> None:
+        """Shift the packet's times in place if its stream, or another one before, jumped."""
         if packet.pts is None or not packet.time_base:
             return
         if packet.dts is not None:

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all: beside their place, renamed at the end."""
+"""Writes files atomically: to a temporary file, renamed at the end."""
 
 import os
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ PART: Final = ".part"
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path in the same folder to write to, whose file takes the place of `path` at the end.
+    """Yield a temporary path in the same folder, and rename it to `path` at the end.
 
-    What was there before is there until then. After any error nothing is left of the new file.
+    The old file stays until then. After any error nothing is left of the new one.
     Raises OSError where it cannot be renamed. Threads and processes may write at the same time.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}{PART}")

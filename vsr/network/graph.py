@@ -27,7 +27,7 @@ _LUMA_OF_RGB: Final = Colour(matrix=6, full_range=True)
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFacts:
-    """What the wrapper must know of the network inside."""
+    """Facts about a network that wrapping it needs."""
 
     scale: int
     colour: str
@@ -38,7 +38,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What every part of one graph agrees on."""
+    """Size, formats and network facts of one graph."""
 
     size: tuple[int, int] | None
     """(width, height) in LR luma pixels; None: free, both even."""
@@ -57,11 +57,11 @@ class _Plan:
         return self.size is None or (self.size[0] % p.chroma_x, self.size[1] % p.chroma_y) == (0, 0)
 
     def cut_to_luma(self, b: NodeBuilder, x: str) -> str:
-        """A plane made of whole chroma samples, cut to the LR luma's size."""
+        """Crop a plane made of whole chroma samples to the LR luma's size."""
         return x if self.chroma_is_whole or not self.size else b.crop(x, *self.size[::-1])
 
     def repeat_edge(self, b: NodeBuilder, x: str) -> str:
-        """The enlarged picture, grown to whole chroma samples."""
+        """Repeat the edges of the enlarged picture up to whole chroma samples."""
         if self.chroma_is_whole or not self.size:
             return x
         width, height = self.planes.output(*self.size, self.scale)
@@ -69,14 +69,14 @@ class _Plan:
         return b.pad_edge(x, 0, 0, down, right)
 
     def cut_to_chroma(self, b: NodeBuilder, x: str) -> str:
-        """An enlarged chroma plane, cut to the size that goes with the output's luma."""
+        """Crop an enlarged chroma plane to the size that matches the output's luma."""
         if self.chroma_is_whole or not self.size:
             return x
         width, height = self.planes.chroma(*self.planes.output(*self.size, self.scale))
         return b.crop(x, height, width)
 
     def chroma_offset(self, factor: int) -> tuple[float, float]:
-        """(rows, columns) where the first chroma sample of a `factor` times finer grid lies.
+        """Return (rows, columns) of the first chroma sample of a `factor` times finer grid.
 
         4:2:0 chroma is centred between rows and on every second column (H.264 default,
         `chroma_sample_loc_type` 0); both grids share the luma's pixel edges.
@@ -89,7 +89,7 @@ class _Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneGraph:
-    """A network wrapped for one colour and precision: makes the graph of any picture size."""
+    """Makes a network's planes-to-planes graph for any picture size."""
 
     network: onnx.ModelProto
     facts: NetworkFacts
@@ -101,7 +101,7 @@ class PlaneGraph:
     """Name for people and for files, such as `carn-m-x2`."""
 
     def onnx(self, size: tuple[int, int] | None, batch: int | None = 1) -> bytes:
-        """The serialized planes-to-planes graph for pictures of `size` (width, height).
+        """Serialize the planes-to-planes graph for pictures of `size` (width, height).
 
         Inputs y uint8 [N, 1, H, W], u and v uint8 [N, 1, H/2, W/2] (rounded up); outputs the same
         at `scale` times the size. Above 8 bits every plane is byte pairs, uint8 [N, 1, H, W, 2].
@@ -124,7 +124,7 @@ class PlaneGraph:
 
 
 def _wrap_luma(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
-    """The network on luma, cubic interpolation on chroma."""
+    """Wrap a luma network: the network on Y, cubic interpolation on U and V."""
     gain, offset = code_scale(plan.colour, plan.planes.bits)
     unit = gain[0] / plan.facts.value_max
     centred = b.node("Sub", y, b.constant(offset[0]))
@@ -142,7 +142,7 @@ def _wrap_luma(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv
 def _wrap_luma_of_rgb(
     b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str
 ) -> None:
-    """RGB -> luma and colour differences, enlarged as in `_wrap_luma` -> RGB."""
+    """Wrap a luma network for RGB planes: RGB -> YUV, enlarged as in `_wrap_luma` -> RGB."""
     matrix, offset = code_from_rgb(plan.colour, plan.planes.bits)
     luma, _ = code_from_rgb(_LUMA_OF_RGB, 8)
     to_luma = luma / 255 @ np.linalg.inv(matrix)  # Y in 0..1, U and V in -0.5..0.5
@@ -162,7 +162,7 @@ def _wrap_luma_of_rgb(
 
 
 def _wrap_rgb(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
-    """Chroma to luma size, YUV -> RGB, the network, RGB -> YUV, chroma back to its size."""
+    """Wrap an RGB network: chroma to luma size, YUV -> RGB, network, RGB -> YUV, chroma down."""
     p = plan.planes
     matrix, offset = code_from_rgb(plan.colour, p.bits)
     inverse = np.linalg.inv(matrix) * plan.facts.value_max
@@ -245,7 +245,7 @@ def _assemble(
 
 
 def bicubic_network(scale: int) -> onnx.ModelProto:
-    """Bicubic enlargement (Keys, a = -0.5) as a network on luma: the comparison and fallback."""
+    """Make bicubic enlargement (Keys, a = -0.5) as a network on luma."""
     b = NodeBuilder()
     offset = 0.5 / scale - 0.5
     result = b.enlarge("lr", (scale, scale), (offset, offset))

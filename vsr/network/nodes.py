@@ -1,4 +1,4 @@
-"""Builds ONNX graphs node by node: the helpers that `vsr.network.graph` is written with."""
+"""Builds ONNX graphs node by node."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ class NodeBuilder:
     def enlarge(
         self, x: str, factor: tuple[int, int], offset: tuple[float, float], planes: int = 1
     ) -> str:
-        """Cubic enlargement of each of `planes` channels by (rows, columns), edges repeated."""
+        """Enlarge each of `planes` channels by (rows, columns), cubic, with repeated edges."""
         if factor == (1, 1):
             return x
         kernel = np.tile(enlarging_kernel(*factor, *offset), (planes, 1, 1, 1))
@@ -60,13 +60,13 @@ class NodeBuilder:
         return self.interleave(y, *factor)
 
     def interleave(self, x: str, rows: int, columns: int) -> str:
-        """[N, C*rows*columns, H, W] -> [N, C, rows*H, columns*W]."""
+        """Rearrange [N, C*rows*columns, H, W] to [N, C, rows*H, columns*W]."""
         if rows == columns:
             return self.node("DepthToSpace", x, blocksize=rows, mode="CRD") if rows > 1 else x
         raise ModelError(f"chroma enlarged {rows}x{columns} is not supported yet")
 
     def from_codes(self, name: str, bits: int) -> str:
-        """An input's code values as float: bytes, or byte pairs [N, 1, H, W, 2] above 8 bits."""
+        """Convert an input's codes, bytes or above 8 bits byte pairs [N, 1, H, W, 2], to float."""
         codes = self.node("Cast", name, to=TensorProto.FLOAT)
         if bits == 8:
             return codes

@@ -1,4 +1,4 @@
-"""Makes any network's ONNX fit to be wrapped: one input, flat, at an opset of ours."""
+"""Normalises a network's ONNX for wrapping: one input, no functions, at least our opset."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ def _refuse_subgraphs(node: onnx.NodeProto) -> None:
 
 
 def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The network's one real input (old exporters list the weights as inputs too)."""
+    """Return the network's only input; weights that old exporters list as inputs do not count."""
     weights = {constant.name for constant in network.graph.initializer}
     inputs = [tensor for tensor in network.graph.input if tensor.name not in weights]
     if len(inputs) != 1 or len(network.graph.output) != 1:
@@ -28,7 +28,7 @@ def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The network as the wrapper can take it in: flat, and at an opset its own nodes share.
+    """Return the network without functions, at an opset that the wrapper's nodes share.
 
     Functions of the model's own are expanded, an older opset is raised to `OPSET`; raises
     ModelError for control flow.

@@ -1,4 +1,4 @@
-"""What every rewrite of an ONNX network needs: its constants, attributes, and a copy to change."""
+"""Reads and changes constants and attributes of ONNX networks, for the rewrites."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ Array = npt.NDArray[Any]
 
 
 def copied(network: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy to change, without what is said twice and would be wrong afterwards."""
+    """Copy a network without the value types that would be wrong after a change."""
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     del copy.graph.value_info[:]  # shapes and types change
@@ -23,7 +23,7 @@ def copied(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def constants_of(network: onnx.ModelProto) -> dict[str, Array]:
-    """Initializers, and what exporters write as nodes instead."""
+    """Collect initializers, and Constant nodes that exporters write instead."""
     found = {c.name: numpy_helper.to_array(c) for c in network.graph.initializer}
     for node in network.graph.node:
         value = attribute(node, "value") if node.op_type == "Constant" else None
@@ -41,7 +41,7 @@ def set_constants(network: onnx.ModelProto, values: dict[str, Array]) -> None:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute."""
+    """Return the value of a node's attribute."""
     for found in node.attribute:
         if found.name == name:
             return helper.get_attribute_value(found)
@@ -49,7 +49,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 
 def without_unused(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The network itself, less the constants that nothing reads any more."""
+    """Remove the constants that nothing reads; return the same network."""
     graph = network.graph
     used = {name for node in graph.node for name in node.input}
     for constant in [c for c in graph.initializer if c.name not in used]:

@@ -1,4 +1,4 @@
-"""The number formats a network can be computed in."""
+"""Lists the number formats that a network can be computed in."""
 
 from typing import Final
 

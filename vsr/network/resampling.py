@@ -1,4 +1,4 @@
-"""Cubic enlargement as small convolution kernels, one per output phase."""
+"""Makes convolution kernels for cubic enlargement, one per output phase."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ Array = npt.NDArray[np.floating]
 
 
 def keys_cubic(x: Array) -> Array:
-    """Keys' cubic convolution kernel, a = -0.5 (Keys 1981, eq. 15)."""
+    """Evaluate Keys' cubic convolution kernel, a = -0.5 (Keys 1981, eq. 15)."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
@@ -19,7 +19,7 @@ def keys_cubic(x: Array) -> Array:
 
 
 def phase_filters(factor: int, offset: float) -> Array:
-    """[factor, 5] cubic weights: output k*factor + p reads inputs k-2 .. k+2.
+    """Return [factor, 5] cubic weights: output k*factor + p reads inputs k-2 .. k+2.
 
     `offset` is where output 0 lies on the input's grid: 0.5/factor - 0.5 when both grids are
     centred in their pixels.

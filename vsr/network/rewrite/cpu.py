@@ -31,12 +31,12 @@ _NARROW: Final = 32
 
 
 def for_cpu(network: onnx.ModelProto) -> onnx.ModelProto:
-    """All of the above."""
+    """Apply all of these rewrites to a copy of the network."""
     return _Rewriter(network).result()
 
 
 class _Rewriter:
-    """Goes through the nodes once, in order, and writes the new ones."""
+    """Reads the nodes once, in order, and writes new ones."""
 
     def __init__(self, network: onnx.ModelProto) -> None:
         self._network = network
@@ -78,7 +78,7 @@ class _Rewriter:
         self._whole.update(node.output)
 
     def _need(self, name: str) -> None:
-        """Join a tensor that so far exists in streams only."""
+        """Concatenate a tensor that exists in parts only."""
         if name in self._streams and name not in self._whole:
             self._put(helper.make_node("Concat", self._streams[name], [name], name=name, axis=1))
 
@@ -132,7 +132,7 @@ class _Rewriter:
             self._nodes.append(helper.make_node("Relu", [source], [target], name=target))
 
     def _concat_needed(self, node: onnx.NodeProto) -> bool:
-        """Whether anything reads it that cannot read its parts."""
+        """Whether a reader of a tensor cannot read its parts instead."""
         if attribute(node, "axis") != 1 or self._width(node.output[0]) is None:
             return True
         readers = [n for n in self._network.graph.node if node.output[0] in n.input]
@@ -144,7 +144,7 @@ class _Rewriter:
         return node.output[0] in self._outputs
 
     def _parts(self, node: onnx.NodeProto) -> list[str]:
-        """What a convolution can read one after the other, empty if it is one tensor."""
+        """Return the parts that a convolution can read one by one; empty for one tensor."""
         x, weight = node.input[0], self._constants[node.input[1]]
         if attribute(node, "group", 1) > 1 or not self._known(node):
             return []
@@ -162,7 +162,7 @@ class _Rewriter:
         return [part for name in source.input for part in self._flat(name)]
 
     def _width(self, x: str) -> int | None:
-        """Channels of a tensor, where they follow from weights."""
+        """Return the channels of a tensor, if they follow from weights."""
         source = self._made.get(x)
         op = source.op_type if source is not None else ""
         found: int | None = None

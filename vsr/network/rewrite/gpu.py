@@ -33,14 +33,14 @@ _THROUGH: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "Tanh"})
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A network after its rewrites, and what they were in words."""
+    """A rewritten network, and the rewrites in words."""
 
     network: onnx.ModelProto
     notes: tuple[str, ...]
 
 
 def for_tensorrt(network: onnx.ModelProto, precision: str) -> Rewritten:
-    """Everything that suits TensorRT and TensorRT-RTX, in the order in which it must be done."""
+    """Apply all rewrites for TensorRT and TensorRT-RTX, in the order they need."""
     result, notes = inlinable(network), []
     steps: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = [
         (f"channels padded to a multiple of {ALIGNMENT}", padded),
@@ -60,7 +60,7 @@ def for_tensorrt(network: onnx.ModelProto, precision: str) -> Rewritten:
 
 
 def relu_pairs(network: onnx.ModelProto) -> onnx.ModelProto:
-    """PReLU(x) as ReLU(x) - a ReLU(-x): TensorRT-RTX fuses that into the convolution before it."""
+    """Rewrite PReLU(x) as ReLU(x) - a ReLU(-x), which TensorRT-RTX fuses into a convolution."""
     if not any(node.op_type == "PRelu" for node in network.graph.node):
         return network
     copy = copied(network)
@@ -85,7 +85,7 @@ def relu_pairs(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def dense(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Grouped convolutions as dense ones with block-diagonal weights: more work, faster on some."""
+    """Make grouped convolutions dense, with block-diagonal weights: faster on some GPUs."""
     weights = constants_of(network)
     grouped = [
         node
@@ -152,7 +152,7 @@ Places = dict[str, tuple[Array, int]]
 def _padded_conv(
     node: onnx.NodeProto, weights: dict[str, Array], places: Places
 ) -> dict[str, Array]:
-    """Point a convolution at grown weights, which are returned by name."""
+    """Give a convolution padded weights; return them by name."""
     source, out = places.get(node.input[0]), places.get(node.output[0])
     if source is None and out is None:
         return {}
@@ -172,7 +172,7 @@ def _padded_conv(
 
 
 class _Padding:
-    """Finds which tensors may carry padding channels, and where their own channels then lie."""
+    """Finds the tensors that may have padding channels, and where their own channels lie."""
 
     def __init__(self, network: onnx.ModelProto, weights: dict[str, Array], multiple: int) -> None:
         self._nodes, self._weights, self._multiple = network.graph.node, weights, multiple
@@ -203,7 +203,7 @@ class _Padding:
         return found
 
     def _grown(self) -> set[str]:
-        """Outputs that may grow: all that could, less, until nothing changes, what hinders it."""
+        """Find the outputs that may be padded, by removing those that a reader prevents."""
         grown = {node.output[0] for node in self._nodes if self._can_make(node)} - self._outputs
         while True:
             makers = (node for node in self._nodes if node.output[0] in grown)
@@ -231,7 +231,7 @@ class _Padding:
         return all(self._takes(reader, grown) for reader in self._readers.get(node.output[0], []))
 
     def _takes(self, reader: onnx.NodeProto, grown: set[str]) -> bool:
-        """Whether a reader can be given more channels: a convolution ends them, others pass on."""
+        """Whether a reader accepts more channels: a convolution ends them, others pass them on."""
         if reader.op_type == "Conv":
             return self._is_dense_conv(reader)
         return reader.output[0] in grown

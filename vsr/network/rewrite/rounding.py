@@ -1,4 +1,4 @@
-"""Rewrites that round: a network's ONNX in half precision, or with the 8-bit codes of TensorRT."""
+"""Converts a network's ONNX to half precision, or to the 8-bit codes of TensorRT."""
 
 from typing import Final
 
@@ -21,7 +21,7 @@ _HALF_MAX: Final = 65504.0
 
 
 def float_biases(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Biases that are kept in 32-bit codes, as quantisers write them, as the numbers they are."""
+    """Convert biases from the 32-bit codes that quantisers write to float."""
     values = constants_of(network)
     biases = {
         node.output[0]: _dequantised(node, values)
@@ -39,7 +39,7 @@ def float_biases(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _given(node: onnx.NodeProto) -> list[str]:
-    """A node's inputs, less those left out."""
+    """Return a node's inputs without empty ones."""
     return [name for name in node.input if name]
 
 
@@ -52,7 +52,7 @@ def _dequantised(node: onnx.NodeProto, values: dict[str, Array]) -> Array:
 
 
 def _along_axis(node: onnx.NodeProto, codes: Array, scale: Array) -> list[int]:
-    """The shape with which a scale or zero point of this node is multiplied with its codes."""
+    """Return the shape in which this node's scale and zero point broadcast to its codes."""
     shape = [1] * codes.ndim
     if scale.size > 1:
         shape[attribute(node, "axis", 1) if codes.ndim > 1 else 0] = scale.size
@@ -60,7 +60,7 @@ def _along_axis(node: onnx.NodeProto, codes: Array, scale: Array) -> list[int]:
 
 
 def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantised activations as int8 with zero point 0, the only kind that TensorRT takes.
+    """Convert quantised activations to int8 with zero point 0, the only kind TensorRT reads.
 
     The new range -128..127 holds the old one, so a unit that used 0..255 for 0..top has 0..127 for
     it, and one whose zero point was 128 is as exact as before. Where a zero point is left out, ONNX
@@ -91,14 +91,14 @@ def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Codes:
-    """Finds which quantisers of a network are uint8, by their zero points or what they quantise."""
+    """Finds the uint8 quantisers of a network, by zero points or by what they quantise."""
 
     def __init__(self, network: onnx.ModelProto, values: dict[str, Array]) -> None:
         self._values = values
         self._made = {name: node for node in network.graph.node for name in node.output}
 
     def are_uint8(self, node: onnx.NodeProto) -> bool:
-        """Whether a node quantises to uint8, or back from it, with a scale that is known."""
+        """Whether a node quantises to uint8, or back, with a known scale."""
         quantises = node.op_type == "QuantizeLinear"
         if not (quantises or node.op_type == "DequantizeLinear"):
             return False
@@ -123,18 +123,18 @@ class _Codes:
 
 
 def _coarser(zero: Array) -> Array:
-    """How many times larger the step of int8 must be to reach as far as uint8 with `zero`."""
+    """Return how much larger int8's step must be to cover the range of uint8 with `zero`."""
     below = zero.astype(np.float64)
     return np.maximum(below / 128, (255 - below) / 127)
 
 
 def _signed(codes: Array, zero: Array) -> Array:
-    """Quantised weights in the step of `_coarser`."""
+    """Quantise weights with the step of `_coarser`."""
     return np.rint((codes.astype(np.float64) - zero) / _coarser(zero)).astype(np.int8)
 
 
 def half(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Everything float32 in float16, input and output too. Raises ModelError for an overflow."""
+    """Convert all float32 to float16, input and output too. Raises ModelError for overflow."""
     if sole_input(network).type.tensor_type.elem_type == TensorProto.FLOAT16:
         return network
     # half-precision scales of quantisers came with opset 19
@@ -163,7 +163,7 @@ def _is_quantised(network: onnx.ModelProto) -> bool:
 
 
 def _at_least_opset(network: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """At that opset by conversion: Split and the reductions are written anew from 18 on."""
+    """Convert to that opset, which rewrites Split and the reductions from 18 on."""
     if all(o.version >= version for o in network.opset_import if o.domain in ("", "ai.onnx")):
         return network
     try:
