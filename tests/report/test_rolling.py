@@ -429,3 +429,12 @@ def test_both_ledgers_are_what_a_report_takes() -> None:
         assert (len(ledger), ledger.stages(), ledger.extent(), list(ledger.rows())) == (
             0, {}, {}, [],
         )  # fmt: skip
+
+
+def test_a_period_begins_with_its_first_row_in_whichever_order_rows_come() -> None:
+    ledger = RollingLedger(RollingSettings(rows=2), 60.0, lambda _rows, _seconds: {})
+    for index in (0, 1, 4, 2, 3):  # frame 4 was dropped while 2 and 3 were under way
+        ledger.add(Row.of(frame_of(index, 0.02, "dropped" if index == 4 else "")))
+        if index == 2:
+            assert ledger.extent()["ledger_from"]["index"] == 2
+    assert [row["index"] for row in ledger.rows()] == [3]

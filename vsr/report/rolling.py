@@ -119,6 +119,8 @@ class RollingLedger:
                 if self._parts is not None:
                     self._parts.start()
                 self._began, self._first = (at, self._wall()), (row.index, row.pts_s)
+            if row.index < self._first[0]:  # a dropped frame is known before those under way
+                self._first = (row.index, row.pts_s)
             self._rows.add(row)
             self._totals.add(row)
 

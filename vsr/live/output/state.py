@@ -16,7 +16,7 @@ class OutputState:
     """When it came into this state (s, `time.monotonic`)."""
     reconnects: int = 0
     packets: int = 0
-    """Written to the network, as its process tells once a second."""
+    """Written to the network, as its process reports five times a second."""
     bytes: int = 0
     dropped: int = 0
     """Not sent; with those that a killed process may have sent since it last told."""
