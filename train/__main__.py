@@ -158,17 +158,21 @@ def fit(
             left = start_from(trainer.net, weights, start)
             trainer.average.load_state_dict(trainer.net.state_dict())
             log.info("%d weights are new: %s", len(left), ", ".join(left[:4]))
+        elif plan.adversarial():
+            log.warning(
+                "recipe %s is meant to go on from weights of an L1 training: --from", recipe
+            )
         try:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
     trainer.command, trainer.until = _command_line(), until or 0
-    trainer.features = _features(vgg, trainer.recipe) if vgg else None
+    trainer.use_features(_features(vgg, trainer.recipe) if vgg else None)
     trainer.lpips = Lpips.load(lpips) if lpips else None
     before = trainer.precision if checkpoint.exists() else None
-    trainer.precision, why = choose_precision(precision, before)
+    chosen, why = choose_precision(precision, before)
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
-    fabric = open_fabric(trainer.precision, trainer.net.scales)
+    fabric = open_fabric(chosen, trainer.net.scales)
     if packed is not None:
         pictures = Pictures.unpack(packed).large_enough(trainer.recipe)
     elif cache is not None or worth_caching(data):
@@ -176,7 +180,7 @@ def fit(
         pictures = Pictures.cached(data, trainer.net.scales, trainer.recipe, cache)
     else:
         pictures = Pictures.load(data, trainer.net.scales, trainer.recipe)
-    trainer.data = pictures.record
+    trainer.go_on_with(pictures.record, chosen)
     patches = Patches(pictures, trainer.recipe, trainer.net.colour, trainer.net.scales)
     log.info("%d images, from step %d", pictures.record["images"], trainer.step)
     log.info("computing in %s (%s)", trainer.precision, why)

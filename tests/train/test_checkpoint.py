@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, exact, refused where they should not be trusted."""
 
+import logging
 import os
 import pickle
 import subprocess
@@ -15,7 +16,7 @@ from torch import nn
 
 from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.errors import TrainError
-from train.fit.checkpoint import load_checkpoint
+from train.fit.checkpoint import load_checkpoint, stage
 from train.fit.recipe import Recipe
 from train.fit.trainer import Trainer
 from train.nets import build
@@ -84,6 +85,62 @@ def test_a_checkpoint_keeps_discriminators_and_their_optimiser(tmp_path: Path) -
     assert_same(twin.critic.state_dict(), critic.state_dict())
     assert_same(twin.critic_optimiser.state_dict(), optimiser.state_dict())
     assert optimiser.state_dict()["state"]
+
+
+@pytest.mark.parametrize("name", ["carn-m", "pcarn-m"])
+def test_a_checkpoint_of_when_pcarn_was_one_setting_still_loads(tmp_path: Path, name: str) -> None:
+    trainer = Trainer.new(name, TINY, (2,), channels=8)
+    trainer.save(tmp_path / "net.pt")
+    saved = torch.load(tmp_path / "net.pt")
+    for key in ("point_relu", "long_skip"):
+        del saved["config"][key]
+    torch.save({**saved, "config": saved["config"] | {"pcarn": name == "pcarn-m"}}, tmp_path / "a")
+    assert Trainer.resume(tmp_path / "a").net.config == trainer.net.config
+    _, history = weights_from(tmp_path / "a", build(name))
+    assert history[0]["settings"] == {"channels": 8}
+
+
+class _Features(nn.Module):
+    told = "VGG19 relu5_4, values of 0..1"
+
+
+def test_a_checkpoint_says_which_features_its_loss_took(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer.new("pcarn-m", replace(TINY, loss=((0, "gan"),)), (4,), channels=8)
+    features, others = _Features(), _Features()
+    others.told = "VGG16 conv4_3, before its ReLU, values of 0..1"
+    with caplog.at_level(logging.INFO, "train"):
+        trainer.use_features(features)  # type: ignore[arg-type]
+        trainer.save(tmp_path / "net.pt")
+        twin = Trainer.resume(tmp_path / "net.pt")
+        assert load_checkpoint(tmp_path / "net.pt")["vgg"] == twin.vgg == features.told
+        assert stage(load_checkpoint(tmp_path / "net.pt"))["vgg"] == features.told
+        twin.use_features(features)  # type: ignore[arg-type]
+        assert "so far" not in caplog.text
+        twin.use_features(others)  # type: ignore[arg-type]
+    assert caplog.messages[0] == f"the loss takes features of {features.told}"
+    assert f"so far the loss took features of {features.told}" in caplog.messages
+    assert caplog.messages[-1] == f"the loss takes features of {others.told}"
+
+
+def test_other_data_or_precision_than_before_is_said_aloud(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer = Trainer.new("c-dcscn", TINY, **MINUTE)
+    first = {"folders": ["yang91"], "images": 91, "sha256": "0123456789"}
+    second = {"folders": ["yang91", "photos"], "images": 175, "sha256": "abcdef0123"}
+    trainer.go_on_with(first, "32-true")  # a new one: nothing to say
+    trainer.step = 5
+    trainer.go_on_with(first, "32-true")
+    assert caplog.messages == []
+    trainer.go_on_with(second, "bf16-mixed")
+    assert caplog.messages == [
+        "the steps so far saw other data: 91 images of yang91 (01234567) there, "
+        "175 images of yang91, photos (abcdef01) now",
+        "the steps so far were computed in 32-true, not bf16-mixed",
+    ]
+    assert (trainer.data, trainer.precision) == (second, "bf16-mixed")
 
 
 def test_resuming_with_steps_moves_the_end_of_the_recipe_only(tmp_path: Path) -> None:

@@ -247,6 +247,36 @@ def test_a_finished_run_stays_as_it_is_and_steps_make_it_longer(
     assert (saved["step"], saved["recipe"]["steps"], saved["recipe"]["batch"]) == (5, 5, 2)
 
 
+def test_going_on_with_other_pictures_or_precision_is_said_aloud(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, other = tmp_path / "net.pt", image_folder(tmp_path / "other", (50, 64))
+    assert _fit(*_typed(folder, path, "--steps", "1", "--precision", "32-true")).exit_code == 0
+    assert _fit(*_typed(folder, path, "--steps", "2")).exit_code == 0
+    assert not [message for message in caplog.messages if "so far" in message]
+    words = ("--steps", "3", "--precision", "bf16-mixed")
+    assert _fit(*_typed(other, path, *words)).exit_code == 0
+    said = [message for message in caplog.messages if "so far" in message]
+    assert len(said) == 2
+    assert re.match(r"the steps so far saw other data: 2 images of hr \(\w{8}\) there", said[0])
+    assert said[1] == "the steps so far were computed in 32-true, not bf16-mixed"
+
+
+def test_an_adversarial_stage_without_weights_to_start_from_warns(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("--data", folder, "--checkpoint", tmp_path / "net.pt", "--set", "channels=8")
+    assert _fit("pcarn-m-l1", *words, "--steps", "1", *SMALL[:4]).exit_code == 0
+    assert "L1 training" not in caplog.text
+    for name, start in (("a", ()), ("b", ("--from", tmp_path / "net.pt"))):
+        caplog.clear()
+        words = ("--data", folder, "--checkpoint", tmp_path / name, "--set", "channels=8")
+        words = (*words, "--recipe", "gan", "--scale", "4", *SMALL[:4], *start)
+        result = _fit("pcarn-m", *words)
+        assert result.stderr == "Error: the adversarial stage needs VGG weights: --vgg FILE\n"
+        assert ("go on from weights of an L1 training: --from" in caplog.text) == (name == "a")
+
+
 def test_settings_of_the_network_are_trained_and_saved(tmp_path: Path, folder: Path) -> None:
     path, changes = tmp_path / "net.pt", ["efficient=true", "groups=2", "channels=8"]
     words = [word for change in changes for word in ("--set", change)]

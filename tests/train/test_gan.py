@@ -355,9 +355,12 @@ def test_a_complete_vgg_is_cut_after_the_layer_asked_for(
 def test_vgg19_gives_the_papers_layer_and_the_public_codes(tmp_path: Path) -> None:
     vgg, x = _vgg(VGG19), torch.rand(1, 3, 32, 32)
     path = _saved(tmp_path, "torch", _state(vgg))
-    assert torch.equal(VggFeatures.load(path, Adversary(relu="5_4"))(x), vgg[:36](x))
+    paper = VggFeatures.load(path, Adversary(relu="5_4"))
+    assert torch.equal(paper(x), vgg[:36](x))
+    assert paper.told == "VGG19 relu5_4, values of 0..1"
     public = VggFeatures.load(path, Adversary(before_relu=True))
     assert torch.equal(public(x), vgg[:35](x))  # features[:34 + 1]
+    assert public.told == "VGG19 conv5_4, before its ReLU, values of 0..1"
     assert public(x).shape == (1, 512, 2, 2)
 
 

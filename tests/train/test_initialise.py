@@ -34,6 +34,7 @@ UNIFORM = {
     "default-0.1": 0.1 * math.sqrt(1 / FAN_IN),
     "msra-uniform": math.sqrt(6 / FAN_IN),
     "msra-uniform-0.1": 0.1 * math.sqrt(6 / FAN_IN),
+    "torch": math.sqrt(1 / FAN_IN),
 }
 NORMAL = {
     "he": math.sqrt(2 / FAN_IN),
@@ -68,14 +69,22 @@ def test_normal_weights_have_hes_deviation(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", INITS)
-def test_biases_are_zero_but_carns(kind: str) -> None:
+def test_biases_are_zero_but_carns_and_torchs(kind: str) -> None:
     conv = _conv()
     _initialised(conv, kind)
-    if kind == "carn":
-        biases = _bias(conv).abs() * math.sqrt(SOURCE)
+    if kind in ("carn", "torch"):
+        biases = _bias(conv).abs() / UNIFORM[kind]
         assert float(biases.max()) == pytest.approx(1, abs=0.1) and float(biases.max()) <= 1
     else:
         assert not _bias(conv).any()
+
+
+def test_torch_is_torchs_own_start_to_the_bit() -> None:
+    torch.manual_seed(7)
+    own = _conv()
+    conv = _conv()
+    _initialised(conv, "torch")
+    assert torch.equal(conv.weight, own.weight) and torch.equal(_bias(conv), _bias(own))
 
 
 def test_carn_counts_the_input_channels_of_a_transposed_convolution_too() -> None:

@@ -80,6 +80,20 @@ def test_pcarn_has_not_a_parameter_more_than_carn(name: str, twin: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("thousands", "local", "everywhere"),
+    [(963, False, False), (1000, False, True), (1074, True, False), (1111, True, True)],
+)
+def test_an_ablation_has_the_size_of_pcarns_table_1(
+    thousands: int, local: bool, everywhere: bool
+) -> None:
+    """Of x4 alone, thousands cut off; ReLUs and the long skip have no parameters."""
+    cascades = {"local_cascade": local, "global_cascade": everywhere}
+    for point_relu, long_skip in product((True, False), repeat=2):
+        net = build("carn", (4,), **cascades, point_relu=point_relu, long_skip=long_skip)
+        assert parameters(net) // 1000 == thousands
+
+
+@pytest.mark.parametrize(
     ("name", "scale", "published"),
     [
         ("carn", 2, 222.8),
@@ -148,6 +162,10 @@ def test_info_prints_ours_beside_the_papers_figures() -> None:
         ["carn-m", "x4", "MultAdds,", "G", "32.5", "32.5"],
         ["carn-m", "x2,", "x3,", "x4", "parameters,", "K", "412.1", "412.0"],
         ["dcscn", "x2", "complexity,", "K", "244.2", "244.1"],
+        ["table", "1", "baseline", "x4", "parameters,", "K", "963.7", "963.0"],
+        ["table", "1", "global", "x4", "parameters,", "K", "1,000.7", "1,000.0"],
+        ["table", "1", "local", "x4", "parameters,", "K", "1,074.8", "1,074.0"],
+        ["table", "1", "both", "x4", "parameters,", "K", "1,111.9", "1,111.0"],
         ["csrcnn", "x2", "parameters,", "K", "1,548.7", "1,549.0"],
         ["csrcnn", "x4", "parameters,", "K", "3,058.6", "3,059.0"],
         ["csrcnn", "x8", "parameters,", "K", "4,568.4", "4,568.0"],
@@ -163,7 +181,7 @@ def test_figures_agree_with_the_papers_as_far_as_those_have_digits() -> None:
         name = size.name
         if size.paper is None:
             continue
-        if name.startswith("pcarn") and "MultAdds" not in size.what:
+        if name.startswith(("pcarn", "table 1")) and "MultAdds" not in size.what:
             assert size.note, name
         else:
             digit = 1.0 if name.startswith(("carn", "csrcnn")) and "K" in size.what else 0.1
@@ -184,7 +202,7 @@ def _carn_by_hand(weights: Mapping[str, Tensor], x: Tensor, scale: int, c: CarnC
 
     def point(x: list[Tensor], name: str) -> Tensor:
         y = conv(torch.cat(x, 1), f"{name}.body.0")
-        return y if c.pcarn else y.relu()
+        return y.relu() if c.point_relu else y
 
     def residual(x: Tensor, name: str) -> Tensor:
         if c.efficient:
@@ -206,7 +224,7 @@ def _carn_by_hand(weights: Mapping[str, Tensor], x: Tensor, scale: int, c: CarnC
     for k in (1, 2, 3):
         kept.append(block(o, f"b{k}"))
         o = point(kept, f"c{k}") if c.global_cascade else kept[-1]
-    o = o + h0 if c.pcarn else o
+    o = o + h0 if c.long_skip else o
     for layer in range({2: 1, 3: 1, 4: 2}[scale]):
         o = conv(o, f"upsample.up{scale}.body.{3 * layer}", c.groups).relu()
         o = pixel_shuffle(o, 3 if scale == 3 else 2)
@@ -222,6 +240,26 @@ def test_carn_computes_the_papers_equations(name: str) -> None:
         for scale in net.scales:
             by_hand = _carn_by_hand(net.state_dict(), x, scale, net.config)
             assert _differ(net(x, scale), by_hand) < 1e-5
+
+
+@pytest.mark.parametrize(("point_relu", "long_skip"), [(True, True), (False, False)])
+def test_pcarns_two_changes_can_be_made_apart(point_relu: bool, long_skip: bool) -> None:
+    changes = {"channels": 16, "point_relu": point_relu, "long_skip": long_skip}
+    net = roughened(build("carn", (2,), **changes))
+    assert isinstance(net, Carn)
+    assert not net.config.pcarn
+    x = torch.rand(1, 3, 7, 9)
+    with torch.inference_mode():
+        by_hand = _carn_by_hand(net.state_dict(), x, 2, net.config)
+        assert _differ(net(x, 2), by_hand) < 1e-5
+        assert _differ(deploy(net, 2)(x), by_hand) < 1e-5
+
+
+def test_pcarn_has_no_relu_after_1x1_convolutions_and_the_long_skip() -> None:
+    for name, config in NETS.items():
+        if isinstance(config, CarnConfig):
+            changed = name.startswith("pcarn")
+            assert (config.point_relu, config.long_skip) == (not changed, changed), name
 
 
 @pytest.mark.parametrize("name", DCSCNS)

@@ -2,7 +2,8 @@
 
 A checkpoint is a dictionary: `schema`, `name` and `config` (the network), `recipe`, `data`,
 `history` (the trainings before this one), `precision`, `command`, `commit`, `step`, `moved`,
-`net`, `average`, `optimiser`, `rule`; older ones lack `moved`.
+`vgg` (features of an adversarial loss), `net`, `average`, `optimiser`, `rule`; older ones lack
+`moved` and `vgg`.
 """
 
 import json
@@ -47,6 +48,9 @@ def as_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
     """What was read from `path`, if it is a checkpoint of ours; else raises TrainError."""
     if not isinstance(saved, dict) or not set(saved) >= _KEYS or saved["schema"] != SCHEMA:
         raise TrainError(f"{path} is not a checkpoint of this program (`import` reads others)")
+    if "pcarn" in saved["config"]:  # of an earlier version, where this was one setting
+        pcarn = saved["config"].pop("pcarn")
+        saved["config"] |= {"point_relu": not pcarn, "long_skip": pcarn}
     return saved
 
 
@@ -63,7 +67,7 @@ def stage(saved: dict[str, Any]) -> dict[str, Any]:
     changes = {key: value for key, value in config.items() if value != usual.get(key)}
     network = {"network": saved["name"], "scales": scales, "settings": changes}
     done = {key: saved[key] for key in ("recipe", "step", "data", "precision", "command", "commit")}
-    return {**network, **done, "moved": saved.get("moved", [])}
+    return {**network, **done, "moved": saved.get("moved", []), "vgg": saved.get("vgg", "")}
 
 
 def rebuilt(saved: dict[str, Any]) -> Net:

@@ -7,8 +7,10 @@ group times kernel height times kernel width (of a transposed convolution, as to
 
 - `carn`: Ahn, Kang, Sohn, ECCV 2018 (arXiv:1803.08664), section 4.2: weights and biases
   U(-k, k), k = 1 / sqrt(c_in). By its words c_in is the number of input channels alone, without the
-  kernel's area and before grouping, and is taken so here. The public code leaves PyTorch 0.4's own
-  start, k = 1 / sqrt(c_in * kernel area), which is `default` with random biases.
+  kernel's area and before grouping, and is taken so here: three times the spread of `torch`, of
+  which the first steps of a training suffer.
+- `torch`: PyTorch's own start, weights and biases U(-k, k), k = 1 / sqrt(fan-in). The public code
+  of CARN (nmhkahn/CARN-pytorch) leaves it so.
 - `he`: He et al., ICCV 2015 (arXiv:1502.01852), equation 10: N(0, 2 / fan-in), biases 0; DCSCN and
   CSRCNN ask for it. (DCSCN's public code cuts the normal at two deviations: 12 % less spread.)
 - The six of the comparison in PCARN (arXiv:1903.02240, Table 3), as nmhkahn/PCARN-pytorch,
@@ -32,6 +34,15 @@ def _carn(conv: Convolution) -> None:
     bound = 1 / math.sqrt(conv.in_channels)
     for values in _trained(conv):
         nn.init.uniform_(values, -bound, bound)
+
+
+def _torch(conv: Convolution) -> None:
+    bound = 1 / math.sqrt(conv.weight[0].numel())
+    for values in _trained(conv):
+        if values is conv.weight:
+            _DEFAULT(values)
+        else:
+            nn.init.uniform_(values, -bound, bound)
 
 
 def _scaled(draw: Callable[[Tensor], Tensor], factor: float) -> Callable[[Convolution], None]:
@@ -64,6 +75,7 @@ INITS: dict[str, Callable[[Convolution], None]] = {
     "msra-normal-0.1": _scaled(nn.init.kaiming_normal_, 0.1),
     "msra-uniform": _scaled(nn.init.kaiming_uniform_, 1.0),
     "msra-uniform-0.1": _scaled(nn.init.kaiming_uniform_, 0.1),
+    "torch": _torch,
 }
 
 

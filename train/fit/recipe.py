@@ -1,8 +1,9 @@
 """How a network is trained, as data: `train/recipes/*.toml` -> `Recipe`.
 
 A file covers a paper's networks; each of its tables is one recipe: `paper` as published, `ours`
-for small data and little time, `stream` for compressed video, `gan` for PCARN's second stage,
-`sharp` for compressed video that should look sharp.
+for small data and little time, `stream` for compressed video, `sharp` for compressed video that
+should look sharp, `gan` PCARN's adversarial stage as published (`pcarn` and `pcarn-m`; their L1
+stage is `paper` of `pcarn-l1` and `pcarn-m-l1`).
 """
 
 import math
@@ -53,7 +54,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     weight_norm: float = 0.0
-    """Weight of the sum of all convolutions' L2 norms in the loss (DCSCN)."""
+    """Weight of the sum of all convolutions' L2 norms in the loss (DCSCN), for values of 0..1."""
     rate: float = 2e-3
     """Highest learning rate."""
     schedule: Literal["cosine", "halve", "plateau", "shares"] = "cosine"

@@ -3,6 +3,7 @@
 It is what a checkpoint holds; train/fit/loop.py moves it on.
 """
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from train.fit.vgg import VggFeatures, VggLayers
 from train.measure.perceptual import Lpips
 from train.nets import Carn, Csrcnn, Net, build, settings
 
+log = logging.getLogger(__name__)
 PIXEL_LOSSES: Final = frozenset({"l1", "l2", "alternate"})
 
 
@@ -70,6 +72,8 @@ class Trainer:
     critic: Discriminators | Critic | None = None
     critic_optimiser: torch.optim.Optimizer | None = None
     features: VggFeatures | VggLayers | None = None
+    vgg: str = ""
+    """Which features the loss took so far, in words; empty without any."""
     lpips: Lpips | None = None
 
     @classmethod
@@ -122,7 +126,7 @@ class Trainer:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.rule, self.step = Plateau(**saved["rule"]), saved["step"]
         self.data, self.history = saved["data"], saved["history"]
-        self.moved = saved.get("moved", [])
+        self.moved, self.vgg = saved.get("moved", []), saved.get("vgg", "")
         if recipe.steps != saved["recipe"]["steps"]:
             self.moved = [*self.moved, [self.step, saved["recipe"]["steps"]]]
         self.precision, self.best = saved["precision"], saved.get("best", {})
@@ -130,6 +134,25 @@ class Trainer:
             self.critic.load_state_dict(saved["critic"])
             self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
         return self
+
+    def use_features(self, features: VggFeatures | VggLayers | None) -> None:
+        """Take the features of the loss, if there are; say which, and where they were others."""
+        if features is None:
+            return
+        if self.vgg and self.vgg != features.told:
+            log.warning("so far the loss took features of %s", self.vgg)
+        log.info("the loss takes features of %s", features.told)
+        self.features, self.vgg = features, features.told
+
+    def go_on_with(self, data: dict[str, Any], precision: str) -> None:
+        """Take data and precision of the coming steps; warn where a resumed run had others."""
+        if self.step and self.data != data:
+            log.warning(
+                "the steps so far saw other data: %s there, %s now", _of(self.data), _of(data)
+            )
+        if self.step and self.precision != precision:
+            log.warning("the steps so far were computed in %s, not %s", self.precision, precision)
+        self.data, self.precision = data, precision
 
     def record(self) -> dict[str, Any]:
         """What was done, for this checkpoint, later ones and the model cards."""
@@ -140,6 +163,7 @@ class Trainer:
             "precision": self.precision,
             "command": self.command,
             "commit": commit(),
+            "vgg": self.vgg,
             "moved": self.moved,
         }
 
@@ -187,6 +211,12 @@ class Trainer:
         """Whether the recipe has come to its end, or to the step to stop at."""
         ended = self.recipe.schedule == "plateau" and self.rule.rate < self.recipe.stop_rate
         return ended or self.step >= min(self.until or self.recipe.steps, self.recipe.steps)
+
+
+def _of(data: dict[str, Any]) -> str:
+    """Data in a few words; the digest tells apart folders of the same names."""
+    folders = ", ".join(data.get("folders", ())) or "no folder"
+    return f"{data.get('images', 0)} images of {folders} ({data.get('sha256', '')[:8]})"
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

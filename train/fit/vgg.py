@@ -78,6 +78,9 @@ def _modules(layer: _Layer, weights: tuple[Tensor, Tensor]) -> list[nn.Module]:
 class VggFeatures(nn.Module):
     """One layer of a frozen VGG: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w]; h = H // 8 for "4_3"."""
 
+    told: str = ""
+    """Which layer of which VGG, for people."""
+
     def __init__(
         self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], settings: Adversary
     ) -> None:
@@ -103,7 +106,11 @@ class VggFeatures(nn.Module):
         if wanted not in names:
             raise TrainError(f"{path} has no relu{wanted}: it is {vgg} up to relu{names[-1]}")
         depth = names.index(wanted) + 1
-        return cls(layers[:depth], weights[:depth], settings)
+        found = cls(layers[:depth], weights[:depth], settings)
+        layer = f"conv{wanted}, before its ReLU" if settings.before_relu else f"relu{wanted}"
+        range_ = "ImageNet's normalisation" if settings.normalise else "values of 0..1"
+        found.told = f"{vgg} {layer}, {range_}"
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(self.normalise(x))
@@ -114,6 +121,9 @@ class VggLayers(nn.Module):
 
     RGB [N, 3, H, W] in 0..1 -> one [N, C, h, w] a layer, in order; h = H // 4 for "3_3".
     """
+
+    told: str = ""
+    """Which layers of which VGG, for people."""
 
     def __init__(
         self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], names: tuple[str, ...]
@@ -142,7 +152,10 @@ class VggLayers(nn.Module):
         if missing := [name for name in names if name not in have]:
             raise TrainError(f"{path} has no conv{missing[0]}: it is {vgg} up to conv{have[-1]}")
         depth = max(have.index(name) for name in names) + 1
-        return cls(layers[:depth], weights[:depth], names)
+        found = cls(layers[:depth], weights[:depth], names)
+        convolutions = ", ".join(f"conv{name}" for name in names)
+        found.told = f"{vgg} {convolutions}, before their ReLUs, ImageNet's normalisation"
+        return found
 
     def forward(self, x: Tensor) -> list[Tensor]:
         found, x = [], self.normalise(x)

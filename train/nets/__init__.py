@@ -16,6 +16,7 @@ Net = Carn | Dcscn | Csrcnn
 Config = CarnConfig | DcscnConfig | CsrcnnConfig
 
 _MOBILE = CarnConfig(groups=4, efficient=True, recursive=True)
+_PCARN: dict[str, Any] = {"point_relu": False, "long_skip": True}
 
 NETS: dict[str, Config] = {
     "carn": CarnConfig(),
@@ -23,15 +24,15 @@ NETS: dict[str, Config] = {
     "carn-ng": CarnConfig(global_cascade=False),
     "carn-baseline": CarnConfig(local_cascade=False, global_cascade=False),
     "carn-m": _MOBILE,
-    "pcarn": CarnConfig(pcarn=True),
-    "pcarn-l1": CarnConfig(pcarn=True),
-    "pcarn-m": replace(_MOBILE, pcarn=True),
-    "pcarn-m-l1": replace(_MOBILE, pcarn=True),
+    "pcarn": CarnConfig(**_PCARN),
+    "pcarn-l1": CarnConfig(**_PCARN),
+    "pcarn-m": replace(_MOBILE, **_PCARN),
+    "pcarn-m-l1": replace(_MOBILE, **_PCARN),
     "dcscn": DcscnConfig(),
     "c-dcscn": DcscnConfig(features=(32, 26, 22, 18, 14, 11, 8), a1=24, b1=8, b2=8),
     "csrcnn": CsrcnnConfig(),
 }
-"""PCARN's L1 form is the same network before its adversarial training."""
+"""`pcarn-l1` and `pcarn-m-l1` are PCARN and PCARN-M before their adversarial training."""
 
 
 def build(name: str, scales: tuple[int, ...] | None = None, **changes: Any) -> Net:

@@ -1,4 +1,4 @@
-"""CARN, CARN-M, their ablations, and PCARN: one class whose settings are the papers' choices.
+"""CARN, CARN-M, PCARN and their ablations: one class whose settings are the papers' choices.
 
 Module names follow the public code (nmhkahn/CARN-pytorch), so that its checkpoints load; the
 names of PCARN's checkpoints are translated by `train.ship.imports`.
@@ -17,30 +17,37 @@ _STEPS = {2: (2,), 3: (3,), 4: (2, 2)}
 
 @dataclass(frozen=True, kw_only=True)
 class CarnConfig:
-    """CARN of Ahn, Kang, Sohn, ECCV 2018 (arXiv:1803.08664)."""
+    """CARN of Ahn, Kang, Sohn, ECCV 2018 (arXiv:1803.08664), and PCARN (arXiv:1903.02240)."""
 
     channels: int = 64
     groups: int = 1
     """Groups of the 3x3 convolutions in residual-E blocks and up-sampling units (Fig. 5)."""
     efficient: bool = False
-    """Residual-E blocks: two 3x3 group convolutions and a 1x1 (Fig. 4b)."""
+    """Residual-E blocks: two 3x3 group convolutions and a 1x1 (Fig. 3b)."""
     recursive: bool = False
-    """The blocks of a cascading block share one set of weights (section 3.3)."""
+    """The blocks of a cascading block share one set of weights (section 3.2)."""
     local_cascade: bool = True
     global_cascade: bool = True
-    pcarn: bool = False
-    """PCARN (arXiv:1903.02240): no ReLU after the 1x1 convolutions, and O = H^b + H^0."""
+    point_relu: bool = True
+    """A ReLU after the 1x1 convolutions; PCARN has none."""
+    long_skip: bool = False
+    """PCARN's O = H^b + H^0: the entry's features are added to the last block's."""
     scales: tuple[int, ...] = (2, 3, 4)
-    """Every scale has its own up-sampling unit; the body is shared (section 4.1)."""
+    """Every scale has its own up-sampling unit; the body is shared."""
+
+    @property
+    def pcarn(self) -> bool:
+        """Whether both of PCARN's changes are made."""
+        return self.long_skip and not self.point_relu
 
 
 class Point(nn.Module):
-    """1x1 convolution that follows every concatenation; ReLU unless PCARN."""
+    """1x1 convolution that follows every concatenation, with a ReLU or without."""
 
     def __init__(self, source: int, config: CarnConfig) -> None:
         super().__init__()
         conv = nn.Conv2d(source, config.channels, 1)
-        self.body = nn.Sequential(conv) if config.pcarn else nn.Sequential(conv, nn.ReLU())
+        self.body = nn.Sequential(conv, nn.ReLU()) if config.point_relu else nn.Sequential(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -66,7 +73,7 @@ class Residual(nn.Module):
 
 
 class CascadingBlock(nn.Module):
-    """Three residual blocks; every 1x1 convolution reads all that came before it (Fig. 2)."""
+    """Three residual blocks; every 1x1 convolution reads all that came before it (Fig. 3c)."""
 
     def __init__(self, config: CarnConfig) -> None:
         super().__init__()
@@ -86,7 +93,7 @@ class CascadingBlock(nn.Module):
 
 
 def cascade(x: Tensor, blocks: tuple[nn.Module, ...], points: tuple[nn.Module, ...]) -> Tensor:
-    """Blocks and 1x1 convolutions in turn: H^i = point([H^0, B^1, ..., B^i]) (eq. 3 to 7)."""
+    """Blocks and 1x1 convolutions in turn: H^i = point([H^0, B^1, ..., B^i]) (eq. 3 and 4)."""
     everything = o = x
     for block, point in zip(blocks, points, strict=True):
         everything = torch.cat((everything, block(o)), 1)  # 128, 192, 256 channels
@@ -143,7 +150,7 @@ class Carn(nn.Module):
             o = cascade(h0, blocks, (self.c1, self.c2, self.c3))
         else:
             o = self.b3(self.b2(self.b1(h0)))
-        return o + h0 if self.config.pcarn else o
+        return o + h0 if self.config.long_skip else o
 
     def forward(self, x: Tensor, scale: int) -> Tensor:
         o = self.upsampling(scale)(self.body(x))  # [N, 64, s*H, s*W]

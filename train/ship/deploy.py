@@ -117,7 +117,7 @@ class DeployedCarn(nn.Module):
 
     def __init__(self, net: Carn, scale: int) -> None:
         super().__init__()
-        self.long_skip = net.config.pcarn
+        self.long_skip = net.config.long_skip
         self.sub_mean, self.entry = _copy(net.sub_mean), _copy(net.entry)
         self.blocks = nn.ModuleList(_copy(b) for b in (net.b1, net.b2, net.b3))
         points = (net.c1, net.c2, net.c3) if net.config.global_cascade else ()

@@ -30,7 +30,7 @@ HEAD: Final = """\
 Stage = dict[str, Any]
 _EMPTY: Final[Stage] = {
     "network": "", "scales": [], "settings": {}, "step": 0, "moved": [], "data": {},
-    "precision": "32-true", "commit": "", "command": "", "note": "",
+    "precision": "32-true", "vgg": "", "commit": "", "command": "", "note": "",
 }  # fmt: skip
 """Every key of a stage but `recipe`, in the order in which they are written."""
 _ALWAYS: Final = ("name", "steps", "batch", "patch", "rate", "seed")
