@@ -56,6 +56,17 @@ def test_the_table_comes_first_by_purpose_then_by_work() -> None:
     assert page.index("| [c-dcscn]") < page.index("## c-dcscn")
 
 
+def test_urban100_has_a_column_where_somebody_measured_it() -> None:
+    without, measured = _entry(), _entry()
+    measured["psnr"] = {**measured["psnr"], "urban100": {"psnr": 31.2, "ssim": 0.919, "n": 100}}
+    assert "Urban100" not in cards({"dcscn": {"x2": without}}, {})
+    page = cards({"dcscn": {"x2": measured}, "c-dcscn": {"x2": without}}, {})
+    assert "| Set5 | Set14 | BSD100 | Urban100 | good for |" in page
+    assert "| 37.50 |  |  | 31.20 | film, clean |" in page
+    assert "| 37.50 |  |  |  | film, clean |" in page
+    assert page.count("BSD100 | Urban100 | int8") == 1  # in the card of that network alone
+
+
 def test_a_training_is_held_against_its_paper() -> None:
     """DCSCN, section 4.1: batches of 20, L2, dropout that keeps 0.8."""
     chain = _chain(_stage(find_recipe("dcscn", "ours").resized(900)))

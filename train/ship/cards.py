@@ -42,7 +42,8 @@ up to 1024x1024 (elementary, Budgie, Pop!_OS, Deepin, Lomiri, MATE and Plasma wa
 not fetched: another folder of sharp photographs does as well, but not to the bit.
 int8 forms are written by `python -m train quantise`.
 """
-_SETS = ("set5", "set14", "bsd100")
+_SETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100"}
+"""Benchmarks and their columns' names; nobody may have the last one, which then has no column."""
 Entry = dict[str, Any]
 Models = dict[str, dict[str, Entry]]
 Clips = dict[str, dict[str, float]]
@@ -67,16 +68,23 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _overview(names: list[str], models: Models) -> str:
+    sets = _measured(entry for scales in models.values() for entry in scales.values())
     rows = [
         [
             f"[{name}](#{name})", key, _ms(entry),
-            *(_psnr(entry["psnr"].get(data_set)) for data_set in _SETS), good_for(name),
+            *(_psnr(entry["psnr"].get(data_set)) for data_set in sets), good_for(name),
         ]
         for name in names
         for key, entry in sorted(models[name].items())
     ]  # fmt: skip
-    columns = ("network", "scale", "ms here", "Set5", "Set14", "BSD100", "good for")
+    columns = ("network", "scale", "ms here", *sets.values(), "good for")
     return _table(columns, rows) + "\n"
+
+
+def _measured(entries: Iterable[Entry]) -> dict[str, str]:
+    """The benchmarks that have a column: Urban100 only where it was measured."""
+    known = {data_set for entry in entries for data_set in entry["psnr"]}
+    return {key: name for key, name in _SETS.items() if key != "urban100" or key in known}
 
 
 def _ms(entry: Entry) -> str:
@@ -168,15 +176,17 @@ def _crops(name: str, key: str, entry: Entry) -> str:
 
 
 def _figures(items: list[tuple[str, Entry]]) -> str:
+    sets = _measured(entry for _, entry in items)
     rows = [
         [
             key, f"{entry['parameters']:,}", f"{entry['multadds_720p'] / 1e9:.1f}G",
-            *(_score(entry["psnr"].get(data_set)) for data_set in _SETS), _int8(entry),
+            *(_score(entry["psnr"].get(data_set)) for data_set in sets), _int8(entry),
         ]
         for key, entry in items
     ]  # fmt: skip
-    columns = ("scale", "parameters", "MultAdds (720p out)", "Set5 (PSNR / SSIM)",
-               "Set14", "BSD100", "int8 changes PSNR by")  # fmt: skip
+    first, *others = sets.values()
+    columns = ("scale", "parameters", "MultAdds (720p out)", f"{first} (PSNR / SSIM)",
+               *others, "int8 changes PSNR by")  # fmt: skip
     return _table(columns, rows)
 
 
