@@ -111,9 +111,9 @@ def test_a_source_that_was_given_up_is_taken_up_again_and_again(
         assert running.end() == 130
         assert time.monotonic() - began < 2  # in a pause, or in an attempt
     pauses = _pauses(caplog.text, "cam")
-    assert all(a < b or b >= 0.8 * QUICK.longest for a, b in itertools.pairwise(pauses))
+    assert all(a < b or b >= 0.79 * QUICK.longest for a, b in itertools.pairwise(pauses))
     assert pauses[0] <= QUICK.first
-    assert 0.8 * QUICK.longest <= pauses[-1] <= QUICK.longest
+    assert 0.79 * QUICK.longest <= pauses[-1] <= QUICK.longest
     assert "cam: error: cannot open rtmp://127.0.0.1" in caplog.text
     assert "k3y" not in caplog.text
 

@@ -17,7 +17,7 @@ from tests.programs import NGINX, RTMP_MODULE, needs_nginx
 from tests.rtmp import FPS, Viewer, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, make_marked
 from vsr.cli.relay import relay
-from vsr.cli.relay_config import read_config
+from vsr.cli.relay_config import option_values, read_config
 
 EXAMPLES = ROOT / "examples"
 VSR = "/usr/local/bin/vsr"
@@ -42,10 +42,10 @@ def test_the_relays_of_the_configuration_are_relays() -> None:
     text = (EXAMPLES / "relay.toml").read_text(encoding="utf-8")
     tables = tomllib.loads(text)["relay"]
     relays = read_config(EXAMPLES / "relay.toml")
-    assert [name for name, _ in relays] == [table["name"] for table in tables]
-    for (_, words), table in zip(relays, tables, strict=True):
-        options = _taken(words)
-        assert options["urls"] == (table["input"], *table["outputs"])
+    assert [one.name for one in relays] == [table["name"] for table in tables]
+    for one, table in zip(relays, tables, strict=True):
+        assert one.urls == (table["input"], *table["outputs"])
+        options = option_values(relay, one.options)
         assert options["model"] == table["model"]
 
 

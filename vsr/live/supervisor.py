@@ -45,8 +45,8 @@ from vsr.report.rolling import set_aside
 log = logging.getLogger(__name__)
 
 PAUSES: Final = Backoff(first=1.0, longest=60.0)
-"""Before a relay of several is started again. Whoever lasted longer than the longest of them begins
-with the first again."""
+"""Before a relay of several is started again. One that was live for longer than the longest pause
+begins with the first again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,9 @@ class _Supervised:
                 self.code, self.failed = code, True
                 log.error("%s: %s", name, words)
                 return
-            failures = 1 if now() - began > self._pauses.longest else failures + 1
+            was_live = self._relay is not None and self._relay.begun
+            lasted = was_live and now() - began > self._pauses.longest
+            failures = 1 if lasted else failures + 1
             pause = self._pauses.pause(failures)
             log.error("%s: %s; it is started again in %.2g s", name, words, pause)
             if self._stop.wait(pause):
