@@ -17,6 +17,7 @@ from train.data.fetch import fetch as run_fetch
 from train.data.patches import Patches
 from train.data.pictures import Pictures, worth_caching
 from train.errors import TrainError
+from train.fit.begin import begin_from, find_teacher
 from train.fit.gan import Adversary
 from train.fit.loop import fit as run_fit
 from train.fit.machine import PRECISIONS, choose_precision, default_workers, open_fabric
@@ -31,7 +32,7 @@ from train.measure.perceptual import Lpips
 from train.nets import NETS
 from train.ship.export import Target
 from train.ship.export import export as run_export
-from train.ship.imports import import_public, start_from, weights_from
+from train.ship.imports import import_public
 from train.ship.quantise_command import quantise
 from train.ship.renew import cards
 from train.ship.reproduce_command import reproduce
@@ -101,14 +102,24 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 )
 @click.option("--packed", type=File, help="What `pack` wrote, instead of --data.")
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), required=True)
-@click.option("--from", "start", type=File, help="Start from the weights of a checkpoint or ONNX.")
+@click.option(
+    "--from",
+    "start",
+    type=File,
+    multiple=True,
+    help="Start from the weights of a checkpoint or ONNX; further files give what the first lacks.",
+)
 @click.option("--vgg", type=File, help="VGG weights for the losses `gan` and `sharp`.")
 @click.option("--lpips", type=File, help="LPIPS (AlexNet) weights for the loss `sharp`.")
+@click.option("--teacher", type=File, help="Network to learn from: checkpoint, .pth or ONNX.")
+@click.option("--teacher-weight", type=click.FloatRange(0, 1), help="Its share of the loss.")
 @click.option("--steps", type=_COUNT, help="Length; the recipe's phases scale along.")
 @click.option("--until", type=_COUNT, default=None, help="Stop at this step of the recipe's.")
 @click.option("--batch", type=_COUNT, help="Patches a step, over all processes.")
 @click.option("--patch", type=_COUNT, help="Side of a patch.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
+@click.option("--optimiser", type=click.Choice(["adam", "sgd", "muon"]))
+@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Of averaged weights.")
 @click.option("--init", help="Initialisation (see train/fit/initialise.py).")
 @click.option("--seed", type=int)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Network setting.")
@@ -127,9 +138,10 @@ def fit(
     cache: Path | None,
     packed: Path | None,
     checkpoint: Path,
-    start: Path | None,
+    start: tuple[Path, ...],
     vgg: Path | None,
     lpips: Path | None,
+    teacher: Path | None,
     steps: int | None,
     until: int | None,
     changes: tuple[str, ...],
@@ -152,12 +164,10 @@ def fit(
     else:
         plan = find_recipe(name, recipe).resized(steps)
         plan = replace(plan, **{key: value for key, value in scaled.items() if value is not None})
+        plan = replace(plan, teacher=str(teacher or plan.teacher))
         trainer = Trainer.new(name, plan, scale or None, **_settings(changes))
-        if start is not None:
-            weights, trainer.history = weights_from(start, trainer.net)
-            left = start_from(trainer.net, weights, start)
-            trainer.average.load_state_dict(trainer.net.state_dict())
-            log.info("%d weights are new: %s", len(left), ", ".join(left[:4]))
+        if start:
+            begin_from(trainer, start)
         elif plan.adversarial():
             log.warning(
                 "recipe %s is meant to go on from weights of an L1 training: --from", recipe
@@ -173,6 +183,7 @@ def fit(
     chosen, why = choose_precision(precision, before)
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
     fabric = open_fabric(chosen, trainer.net.scales)
+    find_teacher(trainer, teacher, validation)
     if packed is not None:
         pictures = Pictures.unpack(packed).large_enough(trainer.recipe)
     elif cache is not None or worth_caching(data):

@@ -24,7 +24,8 @@ from train.fit.trainer import Plateau, Trainer
 from train.fit.vgg import VggFeatures
 from train.fit.watch import Watch
 from train.measure.evaluate import evaluate, torch_enlarge
-from train.nets import Csrcnn, bicubic
+from train.nets import Carn, Csrcnn, bicubic, build
+from train.nets.carn import set_slope
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -406,3 +407,32 @@ def test_a_board_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, fold
     ) as caught:
         train(trainer, patches_for(trainer, folder), tmp_path / "net.pt", watch)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pcarn_that_starts_from_carn_has_its_relus_at_first_and_none_in_the_end(
+    folder: Path, tmp_path: Path
+) -> None:
+    carn = build("carn-m", (2,), channels=16)
+    assert isinstance(carn, Carn)
+    recipe = replace(TINY, relu_fade=4)
+    pcarn = Trainer.new("pcarn-m-l1", recipe, (2,), channels=16)
+    pcarn.net.load_state_dict(carn.state_dict())
+    pcarn.begin_as_started()
+    x = torch.rand(1, 3, 9, 11)
+    assert isinstance(pcarn.net, Carn)
+    set_slope(pcarn.net, 0.0)
+    pcarn.net.c3.slope = 1.0  # a ReLU before the long skip cannot be CARN's
+    carn.c3.body = carn.c3.body[:1]
+    with torch.no_grad():
+        assert (pcarn.net(x, 2) - carn(x, 2)).abs().max() < 1e-5
+    train(pcarn, patches_for(pcarn, folder), tmp_path / "pcarn.pt")
+    plain = build("pcarn-m-l1", (2,), channels=16)
+    plain.load_state_dict(pcarn.net.state_dict())
+    with torch.no_grad():
+        assert (pcarn.net(x, 2) - plain(x, 2)).abs().max() < 1e-6
+
+
+def test_relus_fade_in_a_pcarn_alone() -> None:
+    carn = Trainer.new("carn-m", replace(TINY, relu_fade=4), (2,), channels=16)
+    with pytest.raises(TrainError, match="relu_fade is for PCARN"):
+        carn.begin_as_started()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from torch import Tensor
 
 from tests.networks import channels, roughened
+from tests.training import TINY
 from train.__main__ import main
 from train.errors import TrainError
 from train.fit.recipe import Recipe
@@ -23,7 +25,7 @@ from train.measure.evaluate import evaluate
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, Carn, CarnConfig, Net, build
 from train.ship.export import Target, difference, export_scale, to_onnx
-from train.ship.imports import import_public, load_into, start_from, weights_from
+from train.ship.imports import add_from, import_public, load_into, start_from, weights_from
 from train.ship.provenance import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -364,3 +366,22 @@ def test_a_file_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     result = _run(tmp_path / "gone.pth", "--model", "carn-m", "--output", tmp_path)
     assert result.exit_code == 2
     assert "gone.pth' does not exist" in result.stderr
+
+
+def test_further_files_give_what_the_first_lacks(tmp_path: Path) -> None:
+    """CARN's scales share a body; each has an up-sampling unit of its own."""
+    sources = {}
+    for scale in (2, 3):
+        trainer = Trainer.new("carn-m", replace(TINY, seed=scale), (scale,), channels=16)
+        sources[scale] = trainer.average.state_dict()
+        trainer.save(tmp_path / f"x{scale}.pt")
+    net = build("carn-m", (2, 3, 4), channels=16)
+    first = tmp_path / "x2.pt"
+    left = start_from(net, weights_from(first, net)[0], first)
+    left = add_from(net, left, tmp_path / "x3.pt")
+    for name, value in net.state_dict().items():
+        if name not in left:
+            assert torch.equal(value, sources[3 if ".up3." in name else 2][name])
+    assert left and all(".up4." in name for name in left)
+    with pytest.raises(TrainError, match="has no weights that"):
+        add_from(net, left, first)

@@ -67,7 +67,8 @@ def stage(saved: dict[str, Any]) -> dict[str, Any]:
     changes = {key: value for key, value in config.items() if value != usual.get(key)}
     network = {"network": saved["name"], "scales": scales, "settings": changes}
     done = {key: saved[key] for key in ("recipe", "step", "data", "precision", "command", "commit")}
-    return {**network, **done, "moved": saved.get("moved", []), "vgg": saved.get("vgg", "")}
+    later: dict[str, Any] = {"moved": [], "teacher": {}, "joined": [], "vgg": ""}
+    return {**network, **done, **{key: saved.get(key, value) for key, value in later.items()}}
 
 
 def rebuilt(saved: dict[str, Any]) -> Net:

@@ -32,6 +32,7 @@ from train.fit.sharp import check_patch as check_sharp_patch
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggLayers
 from train.fit.watch import Watch
+from train.nets.carn import set_slope
 
 log = logging.getLogger(__name__)
 
@@ -140,11 +141,15 @@ class _Step:
         for group in self.optimiser.param_groups:
             group["lr"] = trainer.rate()
         trainer.net.train()
+        if recipe.relu_fade:
+            set_slope(trainer.net, min(1.0, trainer.step / recipe.relu_fade))
         kind = recipe.loss_at(trainer.step)
         share = recipe.share_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
         loss = self._loss(kind, sr, hr)
+        if trainer.teacher is not None:
+            loss = self._taught(loss, LOSSES.get(kind, LOSSES["l1"]), sr, lr, scale)
         if recipe.weight_norm:
             loss = loss + recipe.weight_norm * weight_norms(trainer.net)
         self.optimiser.zero_grad(set_to_none=True)
@@ -160,6 +165,22 @@ class _Step:
         if kind == "sharp":
             return self.sharp(sr, hr, self.trainer.step, self.trainer.rate())
         return self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
+
+    def _taught(
+        self,
+        loss: Tensor,
+        distance: Callable[[Tensor, Tensor], Tensor],
+        sr: Tensor,
+        lr: Tensor,
+        scale: int,
+    ) -> Tensor:
+        """The loss, and the distance to the teacher's picture, by their shares."""
+        trainer = self.trainer
+        assert trainer.teacher is not None
+        with self.fabric.autocast():
+            target = trainer.teacher.enlarge(lr, scale)
+        share = trainer.recipe.teacher_weight
+        return share * distance(sr, target) + (1 - share) * loss
 
     def _adversarial(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Train the discriminators on this batch, then return the generator's loss."""

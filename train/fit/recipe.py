@@ -46,10 +46,12 @@ class Recipe:
     start_small: bool = False
     """Start as plain enlargement: bicubic where a network has a bicubic skip, bilinear in CSRCNN;
     CARN has neither."""
+    relu_fade: int = 0
+    """Steps over which a PCARN that starts from CARN's weights gives up CARN's ReLUs."""
     network: dict[str, Any] = field(default_factory=dict)
     """Settings of the network that only matter in training: `keep`, `slope`."""
 
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Literal["adam", "sgd", "muon"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -73,6 +75,10 @@ class Recipe:
     """Decay of the averaged weights, which are evaluated and exported; 0: the last weights."""
     loss: tuple[tuple[int, str], ...] = ((0, "l1"),)
     """Phases of `l1`, `l2`, `alternate` (L2 on even steps, L1 on odd ones), `gan` or `sharp`."""
+    teacher: str = ""
+    """File of a network whose pictures the student learns to make; empty for none."""
+    teacher_weight: float = 1.0
+    """Share of the loss against the teacher's picture, 0..1; the rest is against HR."""
     adversary: dict[str, Any] = field(default_factory=dict)
     """Fields of `train.fit.gan.Adversary` that differ from the public code's."""
     sharp: dict[str, Any] = field(default_factory=dict)
@@ -170,6 +176,8 @@ def _wrong_value(recipe: Recipe) -> str:
             return f"{key} = {value!r} is of another type"
     if recipe.schedule == "halve" and recipe.halve_every < 1:
         return "schedule = 'halve' needs halve_every"
+    if not 0 <= recipe.teacher_weight <= 1:
+        return f"teacher_weight = {recipe.teacher_weight} is not in 0..1"
     return ""
 
 
@@ -188,8 +196,8 @@ def _wrong_phase(recipe: Recipe) -> str:
 
 
 def recipe_record(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain data, for checkpoints and manifests."""
-    return asdict(recipe)
+    """The recipe as plain data, for checkpoints and manifests; of a teacher, the file's name."""
+    return asdict(replace(recipe, teacher=Path(recipe.teacher).name))
 
 
 def recipes_of(network: str) -> dict[str, Recipe]:

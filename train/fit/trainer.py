@@ -15,11 +15,14 @@ from train.errors import TrainError
 from train.fit.checkpoint import best_file, commit, load_checkpoint, rebuilt, save_checkpoint
 from train.fit.gan import Adversary, Discriminators
 from train.fit.initialise import initialise
+from train.fit.muon import Muon
 from train.fit.recipe import Recipe, recipe_from, recipe_record
 from train.fit.sharp import Critic, Sharpness
+from train.fit.teacher import Teacher
 from train.fit.vgg import VggFeatures, VggLayers
 from train.measure.perceptual import Lpips
 from train.nets import Carn, Csrcnn, Net, build, settings
+from train.nets.carn import cancel_long_skip
 
 log = logging.getLogger(__name__)
 PIXEL_LOSSES: Final = frozenset({"l1", "l2", "alternate"})
@@ -75,6 +78,11 @@ class Trainer:
     vgg: str = ""
     """Which features the loss took so far, in words; empty without any."""
     lpips: Lpips | None = None
+    teacher: Teacher | None = None
+    taught: dict[str, Any] = field(default_factory=dict)
+    """What the checkpoint says of the teacher; empty without one."""
+    joined: list[dict[str, str]] = field(default_factory=list)
+    """`file` and `sha256` of files that gave weights which the start lacked."""
 
     @classmethod
     def new(
@@ -98,15 +106,14 @@ class Trainer:
         average = build(name, **settings(net))
         average.load_state_dict(net.state_dict())
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPU as NCHW
-        trained = [p for p in net.parameters() if p.requires_grad]
-        optimiser = _optimiser(recipe, trained)
+        optimiser = _optimiser(recipe, net)
         self = cls(name, recipe, net, average.eval(), optimiser, Plateau(recipe.rate))
         if recipe.adversarial():
             self.critic = Discriminators(Adversary(**recipe.adversary))
         elif recipe.sharpens():
             self.critic = Critic(1 if net.colour == "y" else 3, Sharpness.of(recipe.sharp).slope)
         if self.critic is not None:
-            self.critic_optimiser = _optimiser(recipe, list(self.critic.parameters()))
+            self.critic_optimiser = _optimiser(recipe, self.critic)
         return self
 
     @classmethod
@@ -130,6 +137,7 @@ class Trainer:
         if recipe.steps != saved["recipe"]["steps"]:
             self.moved = [*self.moved, [self.step, saved["recipe"]["steps"]]]
         self.precision, self.best = saved["precision"], saved.get("best", {})
+        self.taught, self.joined = saved.get("teacher", {}), saved.get("joined", [])
         if self.critic is not None and self.critic_optimiser is not None:
             self.critic.load_state_dict(saved["critic"])
             self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
@@ -154,6 +162,30 @@ class Trainer:
             log.warning("the steps so far were computed in %s, not %s", self.precision, precision)
         self.data, self.precision = data, precision
 
+    def begin_as_started(self) -> None:
+        """Take the weights that were put into `net` as the start; `relu_fade` says they are CARN's.
+
+        Raises TrainError where the recipe has `relu_fade` and the network is no PCARN.
+        """
+        if self.recipe.relu_fade:
+            if not (isinstance(self.net, Carn) and self.net.config.pcarn):
+                raise TrainError("relu_fade is for PCARN that starts from CARN's weights")
+            cancel_long_skip(self.net)
+        self.average.load_state_dict(self.net.state_dict())
+
+    def learn_from(self, teacher: Teacher) -> None:
+        """Take a teacher; raises TrainError where it does not fit, or is not the one so far."""
+        teacher.check(self.net)
+        if self.step and not self.taught:
+            raise TrainError("the checkpoint's training has no teacher: start a new checkpoint")
+        if self.taught and self.taught["sha256"] != teacher.record["sha256"]:
+            file, former = teacher.record["file"], self.taught["file"]
+            raise TrainError(
+                f"the teacher {file} is not the {former} that the checkpoint's training began with:"
+                " give that file, or start a new checkpoint"
+            )
+        self.teacher, self.taught = teacher, self.taught or teacher.record
+
     def record(self) -> dict[str, Any]:
         """What was done, for this checkpoint, later ones and the model cards."""
         return {
@@ -165,6 +197,8 @@ class Trainer:
             "commit": commit(),
             "vgg": self.vgg,
             "moved": self.moved,
+            "teacher": self.taught,
+            "joined": self.joined,
         }
 
     def save(self, path: Path) -> None:
@@ -219,7 +253,10 @@ def _of(data: dict[str, Any]) -> str:
     return f"{data.get('images', 0)} images of {folders} ({data.get('sha256', '')[:8]})"
 
 
-def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimiser(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    if recipe.optimiser == "muon":
+        return Muon(net, recipe.rate, recipe.betas)
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(
             parameters, recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay

@@ -48,9 +48,12 @@ class Point(nn.Module):
         super().__init__()
         conv = nn.Conv2d(source, config.channels, 1)
         self.body = nn.Sequential(conv, nn.ReLU()) if config.point_relu else nn.Sequential(conv)
+        self.slope = 1.0
+        """Of negative values; under 1 while PCARN learns to do without CARN's ReLUs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)
+        x = self.body(x)
+        return x if self.slope == 1 else nn.functional.leaky_relu(x, self.slope)
 
 
 class Residual(nn.Module):
@@ -99,6 +102,21 @@ def cascade(x: Tensor, blocks: tuple[nn.Module, ...], points: tuple[nn.Module, .
         everything = torch.cat((everything, block(o)), 1)  # 128, 192, 256 channels
         o = point(everything)
     return o
+
+
+def set_slope(net: nn.Module, slope: float) -> None:
+    """Give every 1x1 convolution that follows a concatenation a leaky ReLU; 1: none."""
+    for module in net.modules():
+        if isinstance(module, Point):
+            module.slope = slope
+
+
+@torch.no_grad()
+def cancel_long_skip(net: "Carn") -> None:
+    """Take H^0 out of the last 1x1 convolution: H^b + H^0 is CARN's H^b but for a ReLU."""
+    weight = net.c3.body[0].weight
+    assert isinstance(weight, Tensor)
+    weight[:, : len(weight), 0, 0] -= torch.eye(len(weight))
 
 
 class Upsample(nn.Module):

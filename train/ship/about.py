@@ -127,6 +127,13 @@ def _losses(kinds: list[str]) -> str:
 def notes(stages: dict[str, Stage]) -> list[str]:
     """What a reader of the table of trainings must know besides, a sentence each."""
     found = [f"`{name}`: {stage['note']}" for name, stage in stages.items() if stage.get("note")]
+    found += [_taught(name, stage) for name, stage in stages.items() if stage.get("teacher")]
+    found += [
+        f"`{name}` took weights that its start lacked from {other['file']} "
+        f"(sha256 {other['sha256'][:12]})."
+        for name, stage in stages.items()
+        for other in stage.get("joined", [])
+    ]
     without = [f"`{name}`" for name, stage in stages.items() if stage.get("commit") == ""]
     if without:
         ran = "it" if len(without) == 1 else "they"
@@ -140,6 +147,22 @@ def notes(stages: dict[str, Stage]) -> list[str]:
             f"{', '.join(changed)} ran with changes that were not committed (`+` after the commit)."
         )
     return found
+
+
+def _taught(name: str, stage: Stage) -> str:
+    """Whose pictures a training learned to make, and that nothing else of the teacher went in."""
+    teacher, share = stage["teacher"], stage["recipe"]["teacher_weight"]
+    scores = [
+        f"{scale} {db:.2f} dB on {folder}"
+        for folder, scales in teacher.get("psnr", {}).items()
+        for scale, db in scales.items()
+    ]
+    known = ", ".join([teacher["network"], *scores, f"sha256 {teacher['sha256'][:12]}"])
+    part = "" if share == 1 else f" at {share:.0%} of the loss"
+    return (
+        f"`{name}` is distilled from the outputs of {teacher['file']} ({known}){part}; "
+        "no weight of it is in the network."
+    )
 
 
 def moved(stage: dict[str, Any]) -> str:

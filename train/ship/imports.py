@@ -140,6 +140,19 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     return sorted(set(own) - set(fitting))
 
 
+def add_from(net: Net, left: list[str], path: Path) -> list[str]:
+    """Load those of the weights `left` that a further file has; returns what is left then.
+
+    Raises TrainError for a file that is damaged, of another network, or has none of them.
+    """
+    weights, _ = weights_from(path, net)
+    given = {name: value for name, value in weights.items() if name in left}
+    if not given:
+        raise TrainError(f"--from {path} has no weights that the files before it lack")
+    net.load_state_dict(given, strict=False)
+    return [name for name in left if name not in given]
+
+
 def _of_width(net: Dcscn, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
     """Weights of another number of feature filters, as far as they can be brought to the net's.
 

@@ -3,9 +3,10 @@
 The file names every training once under `stages`; `files` says which of them, oldest first, led to
 which ONNX, and its SHA-256. A stage holds what `fit` was told: network, scales, settings that are
 not the network's own, the recipe where it differs from `Recipe()`, the step it ended at, `moved`
-([step, steps]: up to that step the recipe's end was another), pictures, precision, command, commit,
-and a `note` that a person may write into the file: it is kept when a file is exported again.
-Weights of others are a stage of their own: `imported` (file name) and `sha256`.
+([step, steps]: up to that step the recipe's end was another), pictures, teacher, `joined`
+(files of weights that the start lacked), precision, command, commit, and a `note` that a person may
+write into the file: it is kept when a file is exported again. Weights of others are a stage of
+their own: `imported` (file name) and `sha256`.
 """
 
 import json
@@ -30,6 +31,7 @@ HEAD: Final = """\
 Stage = dict[str, Any]
 _EMPTY: Final[Stage] = {
     "network": "", "scales": [], "settings": {}, "step": 0, "moved": [], "data": {},
+    "teacher": {}, "joined": [],
     "precision": "32-true", "vgg": "", "commit": "", "command": "", "note": "",
 }  # fmt: skip
 """Every key of a stage but `recipe`, in the order in which they are written."""

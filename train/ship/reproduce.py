@@ -123,6 +123,8 @@ def _stage(
     words = ["fit", stage["network"], "--recipe", source, *of, *told, *pictures]
     words += ["--checkpoint", str(checkpoint), *changes, *_files(stage, places.weights)]
     words += ["--precision", stage["precision"], *(["--from", str(start)] if start else [])]
+    joined = [places.weights / other["file"] for other in stage["joined"]]
+    words += [word for path in joined for word in ("--from", str(path))]
     if places.trial:
         words += ["--batch", "2", *_trial_patch(recipe), "--threads", "1"]
         share = TRIAL_STEPS // len(ends)

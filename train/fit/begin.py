@@ -1,0 +1,34 @@
+"""What a training begins with: weights of other files, and a teacher."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from train.fit.teacher import load_teacher
+from train.fit.trainer import Trainer
+from train.ship.imports import add_from, start_from, weights_from
+
+log = logging.getLogger(__name__)
+
+
+def begin_from(trainer: Trainer, files: tuple[Path, ...]) -> None:
+    """Start from the first file's weights; the others give what it lacks."""
+    weights, trainer.history = weights_from(files[0], trainer.net)
+    left = start_from(trainer.net, weights, files[0])
+    for path in files[1:]:
+        left = add_from(trainer.net, left, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        trainer.joined.append({"file": path.name, "sha256": digest})
+    trainer.begin_as_started()
+    log.info("%d weights are new: %s", len(left), ", ".join(left[:4]))
+
+
+def find_teacher(trainer: Trainer, given: Path | None, validation: Path | None) -> None:
+    """Load the teacher that the command or the recipe names, if one does."""
+    if given is None and not trainer.recipe.teacher:
+        return
+    teacher = load_teacher(given or Path(trainer.recipe.teacher))
+    trainer.learn_from(teacher)
+    if validation is not None and "psnr" not in trainer.taught:
+        teacher.measure(validation, trainer.net.scales)
+    log.info("taught by %s: %s", teacher.record["file"], trainer.taught.get("psnr", ""))

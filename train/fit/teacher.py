@@ -1,0 +1,121 @@
+"""A trained network as the teacher of another, which learns to make the same enlarged pictures.
+
+Only outputs are compared (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network",
+arXiv:1503.02531): no feature and no weight of the teacher goes into the student. The HR picture
+holds detail that no network can guess from LR; the teacher's picture does not, so that gradients
+have less noise.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.errors import TrainError
+from train.files import load_torch
+from train.fit.checkpoint import averaged_net
+from train.measure.evaluate import evaluate
+from train.measure.shipped import load_onnx
+from train.nets import NETS, Net, build
+from train.ship.imports import load_into, weights_from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A frozen network, and what a checkpoint says of it."""
+
+    run: Callable[[Tensor, int], Tensor]
+    """LR [N, C, H, W] in 0..1 and a scale -> [N, C, scale*H, scale*W]."""
+    colour: str
+    scales: tuple[int, ...]
+    record: dict[str, Any]
+    """`file` (its name), `sha256`, `network` and `psnr`, {folder: {"x2": dB}}."""
+
+    def enlarge(self, lr: Tensor, scale: int) -> Tensor:
+        """The picture that the student should make of `lr`, without gradients."""
+        with torch.no_grad():
+            return self.run(lr, scale)
+
+    def check(self, student: Net) -> None:
+        """Raises TrainError where the student has another colour or a scale that this has not."""
+        file = self.record["file"]
+        if self.colour != student.colour:
+            kinds = {"rgb": "RGB", "y": "luma"}
+            told = f"works on {kinds[self.colour]}, the network on {kinds[student.colour]}"
+            raise TrainError(f"the teacher {file} {told}: name another --teacher")
+        if lacks := sorted(set(student.scales) - set(self.scales)):
+            has = ", ".join(f"x{scale}" for scale in self.scales)
+            raise TrainError(f"the teacher {file} has no x{lacks[0]}, but {has}: see --scale")
+
+    def measure(self, folder: Path, scales: tuple[int, ...]) -> None:
+        """Note the teacher's PSNR on a benchmark folder."""
+
+        def run(x: Any, scale: int) -> Any:
+            return self.enlarge(torch.from_numpy(x), scale).numpy()
+
+        self.record["psnr"] = {
+            folder.name: {
+                f"x{s}": evaluate(lambda x, s=s: run(x, s), folder, s, self.colour)["psnr"]  # type: ignore[misc]
+                for s in scales
+            }
+        }
+
+
+def load_teacher(path: Path) -> Teacher:
+    """The network of a checkpoint of ours, a public one (`.pth`) or an ONNX file.
+
+    Raises TrainError for a file that is missing, damaged, holds code or holds no network.
+    """
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as exc:
+        raise TrainError(f"cannot read the teacher {path}: {exc.strerror} (see --teacher)") from exc
+    record = {"file": path.name, "sha256": digest}
+    if path.suffix == ".onnx":
+        return _of_onnx(path, record)
+    name, net = _of_weights(path)
+    net.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    record["network"] = name
+    return Teacher(run=_on_its_device(net), colour=net.colour, scales=net.scales, record=record)
+
+
+def _on_its_device(net: Net) -> Callable[[Tensor, int], Tensor]:
+    def run(lr: Tensor, scale: int) -> Tensor:
+        net.to(lr.device)
+        result: Tensor = net(lr.contiguous(memory_format=torch.channels_last), scale)
+        return result
+
+    return run
+
+
+def _of_onnx(path: Path, record: dict[str, Any]) -> Teacher:
+    method = load_onnx(path, "openvino")
+    record["network"] = method.network or path.stem
+
+    def run(lr: Tensor, scale: int) -> Tensor:
+        x = np.ascontiguousarray(lr.float().cpu().numpy())
+        return torch.from_numpy(method.enlarge(x)).to(lr.device)
+
+    return Teacher(run=run, colour=method.colour, scales=(method.scale,), record=record)
+
+
+def _of_weights(path: Path) -> tuple[str, Net]:
+    """Name and network of a checkpoint; a public one does not say whose weights it holds."""
+    saved = load_torch(path)
+    if isinstance(saved, dict) and "average" in saved:
+        known, net = averaged_net(path)
+        return known["name"], net
+    for name in NETS:
+        net = build(name)
+        try:
+            weights, _ = weights_from(path, net)
+            load_into(net, weights, path)
+        except TrainError:
+            continue
+        return name, net
+    raise TrainError(f"the teacher {path} holds the weights of no network that is known here")
