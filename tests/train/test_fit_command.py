@@ -29,7 +29,18 @@ ROOT = Path(__file__).parents[2]
 STEPS = 200
 PYTHON = [sys.executable, "-W", "error", "-m"]
 TORCHRUN = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-SMALL = ["--batch", "2", "--patch", "8", "--threads", "1", "--precision", "32-true"]
+SMALL = [
+    "--batch",
+    "2",
+    "--patch",
+    "8",
+    "--threads",
+    "1",
+    "--precision",
+    "32-true",
+    "--workers",
+    "0",
+]
 NOWHERE = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
