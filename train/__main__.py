@@ -266,6 +266,7 @@ def import_(file: Path, model: str, output: Path, data_set: tuple[Path, ...]) ->
 @click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
 @click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
 @click.option("--video", type=File, multiple=True, help="Clip to state PSNR on, compressed.")
+@click.option("--lpips", type=File, help="LPIPS (AlexNet) weights, to state it on the clips, too.")
 def export(
     checkpoint: Path,
     engines: Path,
@@ -273,9 +274,10 @@ def export(
     scale: tuple[int, ...],
     data_set: tuple[Path, ...],
     video: tuple[Path, ...],
+    lpips: Path | None,
 ) -> None:
     """Write CHECKPOINT's deploy form as ONNX into engines/, with its measured figures."""
-    target = Target(engines=engines, model=model, benchmarks=data_set, clips=video)
+    target = Target(engines=engines, model=model, benchmarks=data_set, clips=video, lpips=lpips)
     for path in run_export(checkpoint, target, scale):
         click.echo(path)
 

@@ -1,12 +1,19 @@
 """What PSNR cannot see: flicker, noise on flat areas and grid patterns, of pictures made up."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tests.clips import Clip, make_clip
+from tests.training import TINY
+from train.fit.trainer import Trainer
 from train.measure.evaluate import Method, bicubic_planes
 from train.measure.look import flat_noise, flicker, grid_pattern, still_flicker
 from train.measure.planes import Planes
+from train.ship.export import Target, export, read_manifest
 
 Floats = npt.NDArray[np.float32]
 
@@ -53,3 +60,38 @@ def test_a_pattern_of_the_shuffles_period_is_found_whatever_its_sign(way: tuple[
     assert grid_pattern(np.full((66, 98), 100, np.uint8)) == 0
     smooth = (100 + 50 * np.sin(columns / 9)).astype(np.uint8)
     assert grid_pattern(smooth) < 0.1
+
+
+def _lpips_file(path: Path) -> Path:
+    """LPIPS with random weights and few filters, as a file."""
+    rng, weights, source = np.random.default_rng(2), {}, 3
+    for k, side in enumerate((11, 5, 3, 3, 3)):
+        weights[f"conv{k}.weight"] = rng.normal(0, 0.2, (4, source, side, side)).astype("f4")
+        weights[f"conv{k}.bias"] = np.zeros(4, "f4")
+        weights[f"lin{k}.weight"] = np.ones((1, 4, 1, 1), "f4")
+        source = 4
+    np.savez(path, **weights)  # type: ignore[arg-type]
+    return path
+
+
+def test_an_export_states_how_it_looks_beside_the_stream_form(tmp_path: Path) -> None:
+    lossless = {"qp": "0", "preset": "ultrafast"}
+    shape = Clip(size=(128, 96), frames=3, audio=(), options=lossless)
+    clip = make_clip(tmp_path / "clip.mp4", shape)
+    checkpoint = tmp_path / "net.pt"
+    trainer = Trainer.new("c-dcscn", replace(TINY, start_small=True), (2,))
+    trainer.data, trainer.command = {"folders": ["made"], "images": 1}, ""
+    trainer.save(checkpoint)
+    lpips = _lpips_file(tmp_path / "lpips.npz")
+    for model in ("c-dcscn-stream", "c-dcscn-sharp"):
+        target = Target(engines=tmp_path, model=model, clips=(clip,), lpips=lpips)
+        export(checkpoint, target)
+    entry = read_manifest(tmp_path)["models"]["c-dcscn-sharp"]["x2"]
+    assert entry["file"] == "c-dcscn/x2.sharp.onnx"
+    of = entry["look"]["lpips"]["clip"]
+    assert set(of) == {"bicubic", "lanczos", "ours", "stream"}
+    assert of["ours"] == of["stream"] > 0  # the same weights
+    flicker_ = entry["look"]["flicker"]["clip"]
+    assert set(flicker_) == {"truth", "bicubic", "ours"} and min(flicker_.values()) > 0
+    assert 0 <= entry["look"]["flat_noise"] < 1
+    assert entry["video"]["clip"]["bicubic"] > 20

@@ -29,6 +29,20 @@ def flicker(frames: Sequence[Pixels]) -> float:
     return float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs]))
 
 
+def moving_flicker(clip: Clip, method: Method, crf: int = 28, frames: int = 6) -> dict[str, float]:
+    """Flicker of a clip's first frames: of the truth, of bicubic and of the method (`ours`).
+
+    A picture that moves differs from the last one anyhow: more than the truth's is flicker.
+    """
+    whole = clip.frames[:frames]
+    decoded, _ = compress([shrink(f, method.scale) for f in whole], clip, crf, "medium")
+    return {
+        "truth": flicker([planes.y for planes in whole]),
+        "bicubic": flicker([bicubic_codes(planes, method.scale) for planes in decoded]),
+        "ours": flicker([enlarged_codes(planes, method, clip.weights) for planes in decoded]),
+    }
+
+
 def still_flicker(method: Method, still: Planes, crf: int = 28) -> tuple[float, float]:
     """(flicker of the method, of bicubic) on a still picture, filmed and encoded as a video.
 

@@ -22,10 +22,12 @@ from train.errors import TrainError
 from train.files import written_whole
 from train.fit.checkpoint import averaged_net, best_file, stage
 from train.fit.prune import living
-from train.measure.compressed import VideoSettings, score_clip
+from train.measure.compressed import Row, VideoSettings, read_clip, score_clip
 from train.measure.counting import multadds, parameters, receptive_field_radius
 from train.measure.evaluate import Enlarge, Method, evaluate
-from train.measure.shipped import openvino_enlarge
+from train.measure.look import flat_noise, moving_flicker
+from train.measure.perceptual import Lpips
+from train.measure.shipped import load_onnx, openvino_enlarge
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
 from train.ship import provenance
 from train.ship.about import LICENCE, good_for
@@ -105,6 +107,8 @@ class Target:
     benchmarks: Sequence[Path] = ()
     clips: Sequence[Path] = ()
     """Clips to state PSNR on after compression; few frames of each."""
+    lpips: Path | None = None
+    """Weights of LPIPS (AlexNet), to state on the clips how the enlarged pictures look."""
 
     def file(self, scale: int) -> Path:
         """Path of the ONNX of a scale."""
@@ -164,7 +168,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         "training": summary(path, training),
         "good_for": good_for(target.model),
         "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
-        "video": video_scores(enlarge, scale, net.colour, target.clips),
+        **_on_clips(Method(label="ours", enlarge=enlarge, colour=net.colour, scale=scale), target),
         "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
     }
     try:
@@ -198,19 +202,46 @@ def _narrower(net: Net, model: str) -> dict[str, Any]:
     return {}
 
 
-def video_scores(
-    enlarge: Enlarge, scale: int, colour: str, clips: Sequence[Path]
-) -> dict[str, dict[str, float]]:
-    """{clip: {method: Y-PSNR}} of compressed clips, the mean over crf 23, 28 and 33."""
-    method = Method(label="ours", enlarge=enlarge, colour=colour, scale=scale)
-    settings = VideoSettings(scale=scale, ssim=False)
-    found: dict[str, dict[str, float]] = {}
-    for clip in clips:
-        scores: dict[str, list[float]] = {}
-        for row in score_clip(clip, [method], settings):
-            scores.setdefault(row.method, []).append(row.psnr)
-        found[clip.stem] = {name: round(float(np.mean(db)), 3) for name, db in scores.items()}
-    return found
+def _on_clips(method: Method, target: Target) -> dict[str, Any]:
+    """`video`: Y-PSNR of every clip and method, means over crf 23, 28 and 33; `look` where asked.
+
+    `look` holds LPIPS likewise, beside the network's `-stream` form, and `train.measure.look`'s.
+    """
+    if target.lpips is None:
+        settings = VideoSettings(scale=method.scale, ssim=False)
+        rows = [row for clip in target.clips for row in score_clip(clip, [method], settings)]
+        return {"video": _by_clip(rows, "psnr", 3)}
+    lpips = Lpips.load(target.lpips)
+    settings = VideoSettings(scale=method.scale, ssim=False, lpips=lpips)
+    compared = [method, *_stream_form(target, method.scale)]
+    rows = [row for clip in target.clips for row in score_clip(clip, compared, settings)]
+    flicker = {c.stem: moving_flicker(read_clip(c, settings), method) for c in target.clips}
+    look = {
+        "lpips": _by_clip(rows, "lpips", 4),
+        "flicker": {c: {m: round(v, 3) for m, v in of.items()} for c, of in flicker.items()},
+        "flat_noise": round(flat_noise(method), 4),
+    }
+    return {"video": _by_clip(rows, "psnr", 3), "look": look}
+
+
+def _stream_form(target: Target, scale: int) -> list[Method]:
+    """The network's weights for compressed video, to compare others with."""
+    network, purpose = network_and_purpose(target.model)
+    form = replace(target, model=f"{network}-stream").file(scale)
+    if purpose != "sharp" or not form.exists():
+        return []
+    return [replace(load_onnx(form, "openvino"), label="stream")]
+
+
+def _by_clip(rows: Sequence[Row], figure: str, digits: int) -> dict[str, dict[str, float]]:
+    """{clip: {method: the mean of a figure over all crf}}."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        found.setdefault(row.clip, {}).setdefault(row.method, []).append(getattr(row, figure))
+    return {
+        clip: {method: round(float(np.mean(values)), digits) for method, values in of.items()}
+        for clip, of in found.items()
+    }
 
 
 def write_crops(
