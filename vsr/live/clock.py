@@ -37,7 +37,7 @@ class OutputClock:
     """Maps the times of consecutive sessions to the output's. Not thread-safe."""
 
     interval: float
-    """Between two pictures, where nobody says (s)."""
+    """Seconds between two pictures at the source's rate."""
     repairs: Repairs = field(default_factory=Repairs)
     last: float = -1.0
     """The newest picture's time in the output."""

@@ -217,7 +217,7 @@ class Playout:
         self._due = min(self._due, now() + self._interval)
         if self._settings.ingest.loop and not item.failed:
             return  # it begins again as it was asked to
-        if not self._away:  # of all the attempts that fail, nobody wants to read
+        if not self._away:  # one warning for a series of failed attempts
             self._log.warning(
                 "%s; the last picture stays, %s", item.reason, self._settings.ingest.next
             )

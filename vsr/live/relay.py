@@ -1,8 +1,9 @@
 """Relays one live stream: waits for the source, runs the playout, completes the report.
 
-Three threads: ingest reads and decodes, this one's caller chooses a rung and enlarges (`Playout`),
-`publish` encodes once and offers every packet to every output. Here is what comes before and after:
-the source is waited for, which says what all else must be like, and what was done is reported.
+Three threads do the work: `Ingest` reads and decodes, the caller's thread chooses a rung and
+upscales (`Playout`), `LiveEncoder` encodes once and queues every packet for every output. This file
+has what comes before and after: it waits for the source, whose size and colour decide everything
+else, and writes the report.
 """
 
 import logging

@@ -27,7 +27,7 @@ from vsr.media.timestamps import Packet
 log = logging.getLogger(__name__)
 
 _LONGEST_DELAY: Final = 2.5
-"""Seconds: whoever returns is found soon, however long he was gone."""
+"""Seconds: a source that returns is found soon, however long it was away."""
 _GROWTH: Final = 1.6
 """Factor from one delay before reconnecting to the next."""
 _LONGEST_WAIT: Final = 10.0

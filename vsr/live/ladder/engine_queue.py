@@ -1,8 +1,8 @@
 """Shares one engine between relays: its holder runs all queued frames of that rung.
 
-So pictures of several streams go through an engine one behind the other without a pause, on a GPU
-the upload of one beside the computing of another, and nobody waits longer than for the pictures
-before his. They are not made one batch: nothing has shown yet that this would gain.
+Pictures of several streams pass through an engine one after the other without a pause (on a GPU
+one is uploaded while another is computed), and each waits only for those queued before it. They are
+not combined into a batch: no measurement has shown a gain yet.
 """
 
 import threading

@@ -46,7 +46,7 @@ class Pool:
         """Return rungs for pictures of a size (width, height) and colour, loaded and warm.
 
         Raises what `Rungs` raises. One thread loads at a time: the others' engines would upset the
-        times it measures. Whoever is done with them says so by `leave`.
+        times it measures. A user that is done with them calls `leave`.
         """
         found, key = self.find(settings), (_networks(settings), size, colour)
         with self._lock:

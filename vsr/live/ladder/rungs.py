@@ -69,7 +69,7 @@ class Rungs:
         self._preparation: Preparation | None = None
         self._queue = EngineQueue(self._enlarge)
         self.broken = False
-        """Whether not even bicubic works: nobody should begin with these."""
+        """Whether not even bicubic works: new relays must not use these rungs."""
         self.renewed = 0
         """How many times an engine took another's place: costs are others then."""
         missing = settings is not None and not all(

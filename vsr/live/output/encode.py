@@ -97,7 +97,7 @@ class LiveEncoder:
         self._last_key = -KEY_EVERY
         streams = OutputStreams(video=self._encoder, audio=sound)
         self._outputs = [Output(url, streams) for url in urls]
-        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
         for output in self._outputs:
             output.start()
         self._thread.start()

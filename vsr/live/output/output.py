@@ -68,7 +68,7 @@ class Output:
         self._was_open = self._is_lost = False
         self._deadline: float | None = None
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"push {self.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"output {self.name}", daemon=True)
 
     def start(self) -> None:
         """Begin to connect; returns at once."""
@@ -175,7 +175,7 @@ class Output:
         backoff = Backoff(first=self._settings.retry_s, longest=self._settings.retry_max_s)
         failures = 0
         while self._deadline is None:
-            why = self._publish()
+            why = self._run_session()
             if self._deadline is not None:
                 break
             failures = 1 if self._lasted() > backoff.longest else failures + 1
@@ -186,7 +186,7 @@ class Output:
             self._queue.clear()
         self._change("closed")
 
-    def _publish(self) -> str:
+    def _run_session(self) -> str:
         """Run one session and return the reason of its end, which may contain secrets."""
         session = self._session
         try:

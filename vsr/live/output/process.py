@@ -152,7 +152,7 @@ def main() -> NoReturn:
         _say(connecting=True)
         copier = _connected(plan)
         if copier is not None:
-            _publish(copier, plan)
+            _send_packets(copier, plan)
     os._exit(0)
 
 
@@ -169,7 +169,7 @@ def _connected(plan: dict[str, Any]) -> Copier | None:
         return None
 
 
-def _publish(copier: Copier, plan: dict[str, Any]) -> NoReturn:
+def _send_packets(copier: Copier, plan: dict[str, Any]) -> NoReturn:
     stall = plan["stall"]
     for connection in _connections():
         _bound(connection, stall)
@@ -237,7 +237,7 @@ def _report(copier: Copier, stall: float) -> None:
 def _say(**facts: object) -> None:
     try:
         os.write(_REPORTS, json.dumps(facts).encode() + b"\n")
-    except BrokenPipeError:  # nobody is left to publish for
+    except BrokenPipeError:  # the parent is gone
         os._exit(1)
 
 

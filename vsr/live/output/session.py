@@ -37,8 +37,8 @@ class Record:
 class Queue:
     """Packets that wait to be sent. Not thread-safe: the output's lock guards it.
 
-    While nobody takes, it holds the newest that a session may begin with; one that takes may lag
-    behind by so much and no more: then all is dropped till the next key frame.
+    Without a session it holds the newest packets that one may begin with. A session may lag behind
+    by a limited time and number of bytes; beyond, packets are dropped until the next key frame.
     """
 
     def __init__(

@@ -74,7 +74,7 @@ def _gauges(s: Snapshot) -> Iterator[Metric]:
         ),
     }
     for name, (words, value) in known.items():
-        if value is not None:  # what nobody knows is absent, not 0
+        if value is not None:  # an unknown value is absent, not 0
             yield GaugeMetricFamily(f"vsr_relay_{name}", words, value)
     rung = GaugeMetricFamily("vsr_relay_rung", "1 for what makes the pictures.", labels=["rung"])
     for name in s.stage.rungs if s.stage else ():
