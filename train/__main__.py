@@ -186,11 +186,8 @@ def fit(
     find_teacher(trainer, teacher, validation)
     if packed is not None:
         pictures = Pictures.unpack(packed).large_enough(trainer.recipe)
-    elif cache is not None or worth_caching(data):
-        cache = cache or user_cache_path("vsr", appauthor=False) / "pictures"
-        pictures = Pictures.cached(data, trainer.net.scales, trainer.recipe, cache)
     else:
-        pictures = Pictures.load(data, trainer.net.scales, trainer.recipe)
+        pictures = _pictures(data, trainer.net.scales, trainer.recipe, cache)
     trainer.go_on_with(pictures.record, chosen)
     patches = Patches(pictures, trainer.recipe, trainer.net.colour, trainer.net.scales)
     log.info("%d images, from step %d", pictures.record["images"], trainer.step)
@@ -217,7 +214,17 @@ def pack(
 ) -> None:
     """Prepare the pictures that `fit NAME --recipe ...` would, as one file for --packed."""
     scales = scale or NETS[name].scales
-    Pictures.load(data, scales, find_recipe(name, recipe)).pack(output)
+    _pictures(data, scales, find_recipe(name, recipe)).pack(output)
+
+
+def _pictures(
+    data: tuple[Path, ...], scales: tuple[int, ...], recipe: Recipe, cache: Path | None = None
+) -> Pictures:
+    """The folders' pictures as the recipe wants them: mapped from a cache, or few and in memory."""
+    if cache is None and not worth_caching(data):
+        return Pictures.load(data, scales, recipe)
+    where = cache or user_cache_path("vsr", appauthor=False) / "pictures"
+    return Pictures.cached(data, scales, recipe, where)
 
 
 def _features(path: Path, recipe: Recipe) -> VggFeatures | VggLayers:

@@ -245,6 +245,21 @@ def test_packed_pictures_train_to_the_same_weights(tmp_path: Path, folder: Path)
     assert a["data"]["images"] == 2
 
 
+def test_cached_pictures_train_to_the_same_weights_and_are_made_once(
+    tmp_path: Path, folder: Path
+) -> None:
+    cache, made = tmp_path / "cache", []
+    for name, options in (("a", []), ("b", ["--cache", cache]), ("c", ["--cache", cache])):
+        words = _typed(folder, tmp_path / f"{name}.pt", "--steps", "4", "--workers", "0", *options)
+        assert _fit(*words).exit_code == 0
+        made.append([path.stat().st_mtime_ns for path in cache.glob("*.pictures")])
+    assert made[0] == [] and len(made[1]) == 1 and made[1] == made[2]
+    a, *others = (load_checkpoint(tmp_path / f"{name}.pt") for name in "abc")
+    for other in others:
+        assert_same(other["net"], a["net"])
+        assert other["data"] == a["data"]
+
+
 def test_a_finished_run_stays_as_it_is_and_steps_make_it_longer(
     tmp_path: Path, folder: Path
 ) -> None:
