@@ -180,7 +180,11 @@ def _typed(folder: Path, checkpoint: Path, *words: str | Path) -> tuple[str | Pa
 @pytest.mark.parametrize(
     ("words", "code", "complaint"),
     [
-        (["--recipe", "best"], 1, "no recipe 'best' for c-dcscn; there are: ours, paper, stream"),
+        (
+            ["--recipe", "best"],
+            1,
+            "no recipe 'best' for c-dcscn; there are: ours, paper, sharp, stream",
+        ),
         (["--recipe", "gone.toml"], 1, "cannot read the recipe gone.toml: No such file"),
         (["--init", "zero"], 1, "no initialisation 'zero'; there are: carn"),
         (["--set", "depth=3"], 1, "c-dcscn cannot be built so: .*'depth'"),

@@ -151,7 +151,7 @@ def test_import_writes_every_scale_of_pcarn_and_whose_weights_they_are(tmp_path:
     for entry in _entries(tmp_path / "out", "pcarn-m").values():
         assert entry["licence"] != "Apache-2.0"
     page = (tmp_path / "out/README.md").read_text("utf-8")
-    assert "the mobile form. Weights of others" in page
+    assert "the mobile form after its adversarial training. Weights of others" in page
     assert "| imported | - | weights of others: PCARN-M.pth |" in page
 
 

@@ -70,7 +70,8 @@ class Row:
     method: str
     psnr: float
     ssim: float
-    lpips: float = math.nan
+    lpips: float | None = None
+    """On luma; None where it was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def score_clip(
                 method=label,
                 psnr=db,
                 ssim=similarity,
-                lpips=distance,
+                lpips=distance if settings.lpips else None,
             )
 
 

@@ -211,7 +211,8 @@ def _video_cell(row: VideoRow) -> str:
 
 
 def _mean_cell(rows: Sequence[VideoRow]) -> str:
-    lpips = _number(float(np.mean([row.lpips for row in rows])), 4)
+    distances = [row.lpips for row in rows if row.lpips is not None]
+    lpips = _number(float(np.mean(distances)) if distances else None, 4)
     db = f"{np.mean([row.psnr for row in rows]):.3f}"
     return f"{db} / {lpips}" if lpips else db
 
