@@ -1,5 +1,6 @@
 """`reproduce`: what it prints is what was done, and every command of it runs."""
 
+import hashlib
 import json
 import logging
 import re
@@ -154,6 +155,19 @@ def test_files_of_weights_that_a_stage_read_are_given_again(tmp_path: Path) -> N
     engines = _engines(tmp_path / "e", [record])
     words = shlex.join(commands("c-dcscn", (), replace(PLACES, engines=engines))[0].words)
     assert "--vgg w/vgg16.npz --teacher w/carn_m.pth" in words
+
+
+def test_weights_that_are_shipped_are_taken_from_there(tmp_path: Path) -> None:
+    recipe = find_recipe("c-dcscn", "ours").resized(9)
+    digest = hashlib.sha256(b"network").hexdigest()
+    files = [{"file": "x3.onnx", "sha256": digest}, {"file": "x2.onnx", "sha256": "0" * 64}]
+    engines = _engines(tmp_path / "e", [_record(recipe), _record(recipe, step=8, joined=files)])
+    (engines / "carn-m").mkdir()
+    for name in ("x2.onnx", "x3.onnx"):
+        (engines / "carn-m" / name).write_bytes(b"network")
+    words = shlex.join(commands("c-dcscn", (), replace(PLACES, engines=engines))[1].words)
+    start = "--from o/c-dcscn/c-dcscn-x2-ours.pt"
+    assert f"{start} --from {engines}/carn-m/x3.onnx --from w/x2.onnx" in words
 
 
 def test_a_training_whose_end_was_moved_is_repeated_and_exported(

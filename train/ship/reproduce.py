@@ -1,5 +1,6 @@
 """`provenance.toml` -> the commands that train a shipped network again, stage by stage."""
 
+import hashlib
 import logging
 import shlex
 import subprocess
@@ -121,9 +122,9 @@ def _stage(
         yield Command(words=(*words, *pictures, "--output", str(packed)), output=packed)
         pictures = ["--packed", str(packed)]
     words = ["fit", stage["network"], "--recipe", source, *of, *told, *pictures]
-    words += ["--checkpoint", str(checkpoint), *changes, *_files(stage, places.weights)]
+    words += ["--checkpoint", str(checkpoint), *changes, *_files(stage, places)]
     words += ["--precision", stage["precision"], *(["--from", str(start)] if start else [])]
-    joined = [places.weights / other["file"] for other in stage["joined"]]
+    joined = [_weights(other["file"], other["sha256"], places) for other in stage["joined"]]
     words += [word for path in joined for word in ("--from", str(path))]
     if places.trial:
         words += ["--batch", "2", *_trial_patch(recipe), "--threads", "1"]
@@ -164,14 +165,26 @@ def _change(key: str, value: Any) -> str:
     return f"{key}={provenance.to_toml(value).replace(' ', '')}"
 
 
-def _files(stage: Stage, weights: Path) -> list[str]:
+def _files(stage: Stage, places: Places) -> list[str]:
     words = shlex.split(stage["command"])
+    digest = stage["teacher"].get("sha256", "")
     return [
         word
         for option, value in pairwise(words)
         if option in _FILES
-        for word in (option, str(weights / value))
+        for word in (
+            option,
+            str(_weights(value, digest if option == "--teacher" else "", places)),
+        )
     ]
+
+
+def _weights(file: str, sha256: str, places: Places) -> Path:
+    """Where a file of weights is: a shipped network of that content, or the folder of others'."""
+    for path in sorted(places.engines.glob(f"*/{file}")):
+        if hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+            return path
+    return places.weights / file
 
 
 def _trial_patch(recipe: Recipe) -> list[str]:
