@@ -330,3 +330,12 @@ def test_the_command_line_writes_the_page(tmp_path: Path) -> None:
     assert totals == sorted(totals, reverse=True)
     assert float(stages[-1][-1].replace(",", "")) == totals[0]
     assert {row[8] for row in frames[1:]} == {"bicubic"}
+
+
+def test_writing_is_part_of_the_total_where_it_is_a_relays() -> None:
+    ledger = ledger_of(50)
+    ledger._ms[4][:] = array("f", [800.0] * 50)
+    ledger._ms[-1][:] = array("f", [1000.0] * 50)
+    relay, file = ("\n".join(drawn(ledger, ms).text["li"]) for ms in (5000.0, None))
+    assert "The slowest stage is mux: 800 ms on average, 80 % of the total." in relay
+    assert "stage is mux" not in file

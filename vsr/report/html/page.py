@@ -6,7 +6,7 @@ policy admits no other script and no connection.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from vsr.report.html.columns import Columns, worst
 from vsr.report.html.templates import Tile, digest, render, static
 from vsr.report.html.text import clock, count, duration, printable, size, span
 from vsr.report.html.timeline import SLOTS, TimeAxis, timeline
-from vsr.report.html.words import deadline_of, rate_of, seconds_of, sentences
+from vsr.report.html.words import deadline_of, outside_of, rate_of, seconds_of, sentences
 
 WORST: Final = 10
 STATISTICS: Final = ("mean", "p50", "p95", "p99", "max")
@@ -32,6 +32,10 @@ _MEANING: Final = {
     "infer": "making the larger picture",
     "encode": "until its own packet comes out, the encoder's delay included",
     "mux": "writing that packet; not part of the total",
+}
+_MEANING_LIVE: Final = {
+    **_MEANING,
+    "mux": "in the queue of the slowest output, and writing to it",
 }
 
 
@@ -61,10 +65,10 @@ def page(facts: Mapping[str, Any], columns: Columns) -> str:
         whole=", whole run" if begins else "",
         since=f" since {clock(begins['pts_s'])}" if begins else "",
         deadline=deadline,
-        stages=_stages(stages, columns.stages) if stages and rows else None,
+        stages=_stages(facts, columns.stages) if stages and rows else None,
         curve=timeline(columns, deadline) if rows else None,
         spread=_spread(facts, columns) if timed else None,
-        slowest=_slowest(columns, deadline) if timed else None,
+        slowest=_slowest(facts, columns) if timed else None,
         facts=list(_all_facts(facts)),
         slots=_slots(columns) if timed else "",
         script=script,
@@ -103,24 +107,26 @@ def _tiles(facts: Mapping[str, Any]) -> Iterator[Tile]:
         yield Tile("late", count(missed), missed > 0)
 
 
-def _stages(stages: Mapping[str, Mapping[str, float]], names: tuple[str, ...]) -> dict[str, Any]:
+def _stages(facts: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """The table of percentiles, and how the mean frame's time is shared out."""
+    stages, outside = facts["stages"], outside_of(facts)
     means = {name: stages[name]["mean"] for name in names[:-1]}
-    whole = sum(ms for name, ms in means.items() if name != "mux")
+    whole = sum(ms for name, ms in means.items() if name not in outside)
+    meaning = _MEANING if outside else _MEANING_LIVE
     return {
         "statistics": STATISTICS,
         "rows": [{"name": n, "ms": [stages[n][s] for s in STATISTICS]} for n in names],
-        "mean": _pieces(means, whole),
-        "meanings": [(name, _MEANING.get(name, "")) for name in means],
+        "mean": _pieces(means, whole, outside),
+        "meanings": [(name, meaning.get(name, "")) for name in means],
     }
 
 
-def _pieces(stages: Mapping[str, float], whole: float) -> list[Piece]:
-    """Stages (ms) of a stacked bar `whole` ms wide; writing the packet is not part of it."""
+def _pieces(stages: Mapping[str, float], whole: float, outside: Collection[str]) -> list[Piece]:
+    """Stages (ms) of a stacked bar `whole` ms wide, without those outside of the total."""
     return [
         Piece(name, colour, ms, 100 * ms / whole if whole > 0 else 0.0)
         for colour, (name, ms) in enumerate(stages.items())
-        if ms > 0 and name != "mux"
+        if ms > 0 and name not in outside
     ]
 
 
@@ -134,9 +140,10 @@ def _spread(facts: Mapping[str, Any], columns: Columns) -> object:
     return histogram(total, marks, deadline_of(facts))
 
 
-def _slowest(columns: Columns, deadline: float | None) -> dict[str, Any]:
+def _slowest(facts: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """The worst frames as bars of their stages, and the same as numbers."""
     slowest, names = worst(columns, WORST), columns.stages
+    deadline, outside = deadline_of(facts), outside_of(facts)
     whole = float(columns.total[slowest[0]])
     frames = []
     for row in slowest:
@@ -145,13 +152,15 @@ def _slowest(columns: Columns, deadline: float | None) -> dict[str, Any]:
             "index": int(columns.index[row]), "pts": float(columns.pts[row]),
             "clock": clock(columns.pts[row]), "ms": ms,
             "rung": columns.rungs[columns.rung[row]], "event": columns.events[columns.event[row]],
-            "pieces": _pieces(dict(zip(names[:-1], ms, strict=False)), whole),
+            "pieces": _pieces(dict(zip(names[:-1], ms, strict=False)), whole, outside),
         })  # fmt: skip
     within = deadline is not None and deadline < whole
     return {
         "frames": frames,
         "limit": 100 * deadline / whole if deadline is not None and within else None,
-        "key": [{"name": name, "colour": k} for k, name in enumerate(names[:-1]) if name != "mux"],
+        "key": [
+            {"name": name, "colour": k} for k, name in enumerate(names[:-1]) if name not in outside
+        ],
         "titles": ["frame", "time s", *(f"{name} ms" for name in names), "rung", "event"],
     }
 

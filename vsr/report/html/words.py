@@ -35,7 +35,7 @@ def sentences(facts: Mapping[str, Any], columns: Columns) -> list[str]:
     rows = len(columns.index)
     said = [_about_speed(facts)]
     if facts.get("stages", {}).get("total"):
-        said += [_about_latency(facts, columns), _about_stages(facts["stages"])]
+        said += [_about_latency(facts, columns), _about_stages(facts)]
     else:
         said.append("No frame was finished, so there is no latency to show.")
     said += [_about_deadline(facts), _about_rungs(facts, columns), _about_events(facts, columns)]
@@ -71,10 +71,16 @@ def _about_latency(facts: Mapping[str, Any], columns: Columns) -> str:
     return f"{text}; the slowest, {where}, took {duration(float(columns.total[rows[0]]))}."
 
 
-def _about_stages(stages: Mapping[str, Mapping[str, float]]) -> str:
+def outside_of(facts: Mapping[str, Any]) -> frozenset[str]:
+    """Stages outside of the total: writing a packet, except to the outputs of a relay."""
+    return frozenset({"mux"}) if deadline_of(facts) is None else frozenset()
+
+
+def _about_stages(facts: Mapping[str, Any]) -> str:
     """Which stage costs the most of the mean frame, and which after waiting."""
+    stages, outside = facts["stages"], {"total", *outside_of(facts)}
     whole = stages["total"]["mean"]
-    parts = {name: s["mean"] for name, s in stages.items() if name not in ("total", "mux")}
+    parts = {name: s["mean"] for name, s in stages.items() if name not in outside}
     if whole <= 0 or not parts:
         return ""
     first, *others = sorted(parts, key=lambda name: -parts[name])
