@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.engines import Form, OpenVino, Setup, alternate, deployed_onnx, parse_size
-from train.ship.export import read_manifest, write_manifest
+from train.ship.manifest import read_manifest, write_manifest
 from train.ship.naming import network_and_purpose
 from vsr.inference.models import ENGINES
 

@@ -13,7 +13,8 @@ from train.fit.trainer import Trainer
 from train.measure.evaluate import Method, bicubic_planes
 from train.measure.look import flat_noise, flicker, grid_pattern, still_flicker
 from train.measure.planes import Planes
-from train.ship.export import Target, export, read_manifest
+from train.ship.export import Target, export
+from train.ship.manifest import read_manifest
 
 Floats = npt.NDArray[np.float32]
 

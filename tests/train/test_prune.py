@@ -13,8 +13,9 @@ from train.fit.prune import narrowed, usefulness, widened, widths, without_dead
 from train.measure.counting import multadds, parameters
 from train.nets import Dcscn, build
 from train.ship.deploy import deploy
-from train.ship.export import Target, export_scale, read_manifest
+from train.ship.export import Target, export_scale
 from train.ship.imports import load_into, start_from, weights_from
+from train.ship.manifest import read_manifest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = (9, 8, 8, 7, 5, 4, 3)

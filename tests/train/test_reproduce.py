@@ -17,7 +17,7 @@ from train.__main__ import main
 from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint, stage
 from train.fit.recipe import Recipe, find_recipe, recipe_record
-from train.ship.export import SCHEMA, read_manifest, write_manifest
+from train.ship.manifest import SCHEMA, read_manifest, write_manifest
 from train.ship.provenance import chains_of, completed, enter, read
 from train.ship.reproduce import TRIAL_STEPS, Places, commands
 

@@ -6,7 +6,6 @@ A file is written only after OpenVINO has run it and agreed with torch.
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ import onnx
 import torch
 
 from train.errors import TrainError
-from train.files import written_whole
 from train.fit.checkpoint import averaged_net, best_file, stage
 from train.fit.prune import living
 from train.measure.compressed import Row, VideoSettings, read_clip, score_clip
@@ -31,9 +29,9 @@ from train.measure.shipped import load_onnx, openvino_enlarge
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
 from train.ship import provenance
 from train.ship.about import LICENCE, good_for
-from train.ship.cards import cards
 from train.ship.crops import draw
 from train.ship.deploy import deploy
+from train.ship.manifest import enter, write_file
 from train.ship.naming import network_and_purpose
 
 log = logging.getLogger(__name__)
@@ -44,7 +42,6 @@ OPSET: Final = 18
 TOLERANCE: Final = 1e-5
 """Largest difference between torch and the exported file, for values in 0..1."""
 LICENCE_OF_OTHERS: Final = "of the weights' authors"
-SCHEMA: Final = "vsr-engines/3"
 
 
 def channels(net: Net) -> int:
@@ -176,7 +173,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         entry["crops"] = write_crops(path, enlarge, target.model, scale, net.colour)
         write_file(path, model)  # only now: until its entry is there, vsr would call it damaged
         provenance.enter(path.parent, path.name, entry["sha256"], training)
-        _enter(target.engines, target.model, f"x{scale}", entry)
+        enter(target.engines, target.model, f"x{scale}", entry)
     except OSError as exc:
         raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
     log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
@@ -253,52 +250,3 @@ def write_crops(
     write_file(file, draw(enlarge, model, scale, colour, compressed))
     how = "film through x264 at crf 28" if compressed else "frames of film"
     return {"file": f"{path.parent.name}/{file.name}", "from": how}
-
-
-def _enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
-    content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
-    if (engines / "manifest.json").exists():
-        content = read_manifest(engines)
-    if known := _known_time(content["models"], entry):
-        entry["ms"] = known
-    content["models"].setdefault(name, {})[key] = entry
-    write_manifest(engines, content)
-
-
-def _known_time(models: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    """What a network of the same layers takes: weights change no time."""
-    same = ("colour", "parameters", "multadds_720p", "receptive_field_radius")
-    for scales in models.values():
-        for other in scales.values():
-            if "ms" in other and all(other[key] == entry[key] for key in same):
-                known: dict[str, Any] = other["ms"]
-                return known
-    return {}
-
-
-def read_manifest(engines: Path) -> dict[str, Any]:
-    """`manifest.json` of a folder; raises TrainError for a missing, damaged or foreign one."""
-    path = engines / "manifest.json"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise TrainError(f"the manifest in {engines} is damaged: {exc}") from exc
-    if content.get("schema") != SCHEMA:
-        raise TrainError(f"{path} is not of this version ({SCHEMA}): export into a new folder")
-    return content
-
-
-def write_manifest(engines: Path, content: dict[str, Any]) -> None:
-    """Write `manifest.json`, and the model cards that say the same to people."""
-    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
-    write_file(engines / "manifest.json", text.encode())
-    chains = provenance.chains_of(engines, content["models"])
-    write_file(engines / "README.md", cards(content["models"], chains).encode())
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file at once: nobody ever sees half of it."""
-    with written_whole(path) as file:
-        file.write(data)

@@ -21,7 +21,7 @@ from train.errors import TrainError
 from train.measure.evaluate import evaluate
 from train.measure.shipped import openvino_enlarge
 from train.ship.calibrate import Spread, patches, quantiser, random_crops, spreads, stark, vivid
-from train.ship.export import read_manifest, write_file, write_manifest
+from train.ship.manifest import read_manifest, write_file, write_manifest
 from train.ship.qdq import (
     Floats,
     Graph,

@@ -8,7 +8,8 @@ import click
 from train.errors import TrainError
 from train.measure.shipped import openvino_enlarge
 from train.ship.about import good_for
-from train.ship.export import read_manifest, write_crops, write_manifest
+from train.ship.export import write_crops
+from train.ship.manifest import read_manifest, write_manifest
 
 
 def renew(engines: Path) -> Iterator[Path]:

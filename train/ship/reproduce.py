@@ -15,7 +15,7 @@ from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint
 from train.fit.recipe import Recipe, find_recipe, recipe_from
 from train.ship import provenance
-from train.ship.export import read_manifest
+from train.ship.manifest import read_manifest
 from train.ship.provenance import Stage
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,62 @@
+"""`engines/manifest.json`: what `vsr` reads of every network, and the page of cards beside it."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from train.errors import TrainError
+from train.files import written_whole
+from train.ship import provenance
+from train.ship.cards import cards
+
+SCHEMA: Final = "vsr-engines/3"
+
+
+def enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
+    """Put a network's entry into the manifest, and write the cards anew."""
+    content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
+    if (engines / "manifest.json").exists():
+        content = read_manifest(engines)
+    if known := _known_time(content["models"], entry):
+        entry["ms"] = known
+    content["models"].setdefault(name, {})[key] = entry
+    write_manifest(engines, content)
+
+
+def _known_time(models: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """What a network of the same layers takes: weights change no time."""
+    same = ("colour", "parameters", "multadds_720p", "receptive_field_radius")
+    for scales in models.values():
+        for other in scales.values():
+            if "ms" in other and all(other[key] == entry[key] for key in same):
+                known: dict[str, Any] = other["ms"]
+                return known
+    return {}
+
+
+def read_manifest(engines: Path) -> dict[str, Any]:
+    """`manifest.json` of a folder; raises TrainError for a missing, damaged or foreign one."""
+    path = engines / "manifest.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise TrainError(f"the manifest in {engines} is damaged: {exc}") from exc
+    if content.get("schema") != SCHEMA:
+        raise TrainError(f"{path} is not of this version ({SCHEMA}): export into a new folder")
+    return content
+
+
+def write_manifest(engines: Path, content: dict[str, Any]) -> None:
+    """Write `manifest.json`, and the model cards that say the same to people."""
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_file(engines / "manifest.json", text.encode())
+    chains = provenance.chains_of(engines, content["models"])
+    write_file(engines / "README.md", cards(content["models"], chains).encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file at once: nobody ever sees half of it."""
+    with written_whole(path) as file:
+        file.write(data)
