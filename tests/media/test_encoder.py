@@ -94,8 +94,8 @@ def test_the_encoder_keeps_time_rate_shape_and_colours() -> None:
     assert tags == (6, 2, 5, 8)
 
 
-def encoded(context: Any, count: int) -> list[tuple[int, int | None]]:
-    """(packets out after the frame, pts of the packet) of `count` frames, through the matcher."""
+def encoded(context: Any, count: int) -> list[tuple[int | None, Any]]:
+    """(number that the matcher finds, pts) of every packet of `count` frames."""
     matcher, found = PacketMatcher[int](), []
     for number in range(count):
         picture = av.VideoFrame(128, 96, "yuv420p")
