@@ -1,5 +1,6 @@
 """Networks on which a wrong layer shows: random, with no part trivial and a strong result."""
 
+import os
 from typing import TypeVar
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from train.nets import Csrcnn, Dcscn, Net, bicubic
 from train.nets.csrcnn import Level
 
+ALL_NETWORKS = bool(os.environ.get("VSR_ALL_NETWORKS"))
+"""Whether slow tests run for every network, or for those that cover the code."""
 N = TypeVar("N", bound=Net)
 
 

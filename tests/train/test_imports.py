@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor
 
-from tests.networks import channels, roughened
+from tests.networks import ALL_NETWORKS, channels, roughened
 from tests.training import TINY
 from train.__main__ import main
 from train.errors import TrainError
@@ -60,7 +60,7 @@ def test_official_carn_m_is_exported_and_reaches_its_psnr_on_set5(
         pytest.skip(f"{path} is missing: no official weights to test on")
     result = _run(path, "--model", "carn-m", "--output", tmp_path)
     assert result.exit_code == 0, result.output
-    for scale, published in ((2, 37.69), (3, 34.07), (4, 31.88)):
+    for scale, published in ((4, 31.88), (3, 34.07), (2, 37.69))[: 3 if ALL_NETWORKS else 1]:
         file = tmp_path / f"carn-m/x{scale}.onnx"
         enlarge = openvino_enlarge(file.read_bytes())
         score = evaluate(enlarge, data / "images/test/set5", scale, "rgb")
@@ -160,7 +160,8 @@ def test_import_writes_every_scale_of_pcarn_and_whose_weights_they_are(tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "scale"),
-    [("c-dcscn", 2), ("dcscn", 3), ("carn-m", 2), ("carn-m", 3), ("carn-m", 4), ("pcarn-m", 4)],
+    [("c-dcscn", 2), ("dcscn", 3), ("carn-m", 4)]
+    + ([("carn-m", 2), ("carn-m", 3), ("pcarn-m", 4)] if ALL_NETWORKS else []),
 )
 def test_our_onnx_is_read_back_into_the_network_it_was_made_of(
     tmp_path: Path, name: str, scale: int
