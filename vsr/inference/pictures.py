@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from types import TracebackType
 from typing import Any, Final, Protocol, Self, cast, overload, runtime_checkable
 
 import numpy as np
@@ -90,12 +89,7 @@ class PictureEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _rgb(self, pictures: RgbArray) -> Iterator[RgbArray]:
