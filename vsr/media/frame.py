@@ -177,19 +177,35 @@ def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> 
 def _grey(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Plane:
     """The luma plane of a grey picture in 8 bits, without its alpha.
 
-    swscale takes all grey as full range on the way to YUV; from grey to grey it keeps the codes.
+    swscale takes all grey as full range on the way to YUV; it only changes the size here.
     """
     bits = picture.format.components[0].bits
-    plain = "gray" if bits == 8 else f"gray{bits}le"
-    if picture.format.name != plain or (picture.width, picture.height) != size:
-        picture = picture.reformat(
-            width=size[0], height=size[1], format=plain, interpolation="BICUBIC"
+    codes = _grey_codes(picture)
+    if (picture.width, picture.height) != size:
+        plain = "gray" if bits == 8 else "gray16le"
+        scaled = av.VideoFrame.from_ndarray(codes, format=plain).reformat(
+            width=size[0], height=size[1], interpolation="BICUBIC"
         )
-    codes = np.from_dlpack(picture.planes[0])
+        codes = np.from_dlpack(scaled.planes[0])
     if bits == 8:
         return cast(Plane, codes)
     step = (2**bits - 1) / 255 if colour.full_range else 2 ** (bits - 8)
     return np.clip(np.rint(codes / step), 0, 255).astype(np.uint8)
+
+
+def _grey_codes(picture: av.VideoFrame) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """The luma codes of a grey picture [height, width], uint8 or uint16, without its alpha.
+
+    Read from memory as they lie, for swscale's way from `ya16le` to grey was seen to differ from
+    run to run.
+    """
+    parts = picture.format.components
+    if parts[0].bits == 8:
+        stored, native = np.dtype(np.uint8), np.uint8
+    else:
+        stored, native = np.dtype(">u2" if picture.format.is_big_endian else "<u2"), np.uint16
+    rows = np.frombuffer(picture.planes[0], stored).reshape(picture.height, -1)
+    return np.ascontiguousarray(rows[:, : picture.width * len(parts) : len(parts)], native)
 
 
 def is_native(pixel_format: str) -> bool:
