@@ -11,6 +11,7 @@ from av.codec.context import Flags
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
 from vsr.media.frame import PIXEL_FORMAT
+from vsr.media.scheduling import scheduling_kept
 from vsr.media.timestamps import Packet
 
 T = TypeVar("T")
@@ -177,7 +178,8 @@ def _quality_option(encoder: str, known: set[str]) -> str:
 def _open(context: av.VideoCodecContext) -> None:
     asked = ", ".join(f"{k}={v}" for k, v in context.options.items())
     try:
-        context.open()
+        with scheduling_kept():
+            context.open()
     except (av.error.FFmpegError, ValueError) as exc:
         hint = "check its options" if asked else "it cannot use this size or these time steps"
         if "_" in context.name:
