@@ -186,26 +186,24 @@ def _grey(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Plan
         scaled = av.VideoFrame.from_ndarray(codes, format=plain).reformat(
             width=size[0], height=size[1], interpolation="BICUBIC"
         )
-        codes = np.from_dlpack(scaled.planes[0])
+        codes = cast(Plane, np.from_dlpack(scaled.planes[0]))
     if bits == 8:
-        return cast(Plane, codes)
+        return codes
     step = (2**bits - 1) / 255 if colour.full_range else 2 ** (bits - 8)
     return np.clip(np.rint(codes / step), 0, 255).astype(np.uint8)
 
 
-def _grey_codes(picture: av.VideoFrame) -> npt.NDArray[np.unsignedinteger[Any]]:
+def _grey_codes(picture: av.VideoFrame) -> Plane:
     """The luma codes of a grey picture [height, width], uint8 or uint16, without its alpha.
 
     Read from memory as they lie, for swscale's way from `ya16le` to grey was seen to differ from
     run to run.
     """
-    parts = picture.format.components
-    if parts[0].bits == 8:
-        stored, native = np.dtype(np.uint8), np.uint8
-    else:
-        stored, native = np.dtype(">u2" if picture.format.is_big_endian else "<u2"), np.uint16
-    rows = np.frombuffer(picture.planes[0], stored).reshape(picture.height, -1)
-    return np.ascontiguousarray(rows[:, : picture.width * len(parts) : len(parts)], native)
+    parts, order = picture.format.components, ">" if picture.format.is_big_endian else "<"
+    stored = np.dtype(np.uint8 if parts[0].bits == 8 else f"{order}u2")
+    memory = np.frombuffer(memoryview(picture.planes[0]), stored)
+    codes = memory.reshape(picture.height, -1)[:, : picture.width * len(parts) : len(parts)]
+    return codes.astype(stored.newbyteorder("="))
 
 
 def is_native(pixel_format: str) -> bool:
