@@ -48,9 +48,9 @@ def test_rows_and_packets_go_together_where_b_frames_come_in_another_order(
     sent: list[tuple[float, int]] = []
     offer = Output.offer
 
-    def offered(self: Output, packet: Any, kind: Any, delivery: Delivery) -> None:
+    def offered(self: Output, packet: Any, kind: Any, delivery: Delivery, origin: float) -> None:
         sent.append((float(packet.pts * packet.time_base), delivery._frame.index))
-        offer(self, packet, kind, delivery)
+        offer(self, packet, kind, delivery, origin)
 
     monkeypatch.setattr(Output, "offer", offered)
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))

@@ -17,13 +17,12 @@ from vsr.live.common import RelayLog
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
-from vsr.live.output.encode import TIME_BASE, LiveEncoder
+from vsr.live.output.encode import TIME_BASE, Heard, LiveEncoder
 from vsr.live.playout_audio import PlayoutAudio
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.media.frame import Frame, Planes, Stamps, now
-from vsr.media.timestamps import Packet
 from vsr.report.ledger import Row
 from vsr.report.report import Report
 
@@ -66,8 +65,6 @@ class Playout:
         self._last: Planes | None = None
         self._away = False
         self._sessions, self._repeated, self._dropped = 1, 0, 0
-        self._shift: float | None = None
-        """Seconds by which the session's pictures are moved; None before its first."""
         self._say(first.notes)
         self._began = now()
         self._due = self._began + _FILL_AFTER
@@ -135,9 +132,8 @@ class Playout:
         self._last = done.planes
         self._slate.end()
         time = self._clock.picture(frame.time, arrived)
-        self._shift = time - frame.time
         self._board.pictures(frame.planes, done.planes)
-        self._encoder.show(self._numbered(done, time), time)
+        self._encoder.show(self._numbered(done, time), time, frame.time)
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._send_sound(self._audio.fill(time))
 
@@ -179,12 +175,11 @@ class Playout:
         frame.event = "dropped"
         self._encoder.note(self._numbered(frame, self._clock.last))
 
-    def _send_sound(self, packets: Iterable[Packet]) -> None:
-        for packet in packets:
-            self._encoder.sound(packet)
+    def _send_sound(self, packets: Iterable[Heard]) -> None:
+        for heard in packets:
+            self._encoder.sound(heard)
 
     def _connected(self, item: Connected) -> None:
-        self._shift = None
         self._sessions += 1
         self._take_rate(item.info.rate)
         self._say(item.notes)
@@ -268,7 +263,8 @@ class Playout:
 
     def figures(self) -> dict[str, Any]:
         """Return the figures of the report's `live` entry."""
-        repairs = self._clock.repairs
+        repairs, outputs = self._clock.repairs, self._encoder.states()
+        measured = (output["av_offset_ms"] for output in outputs)
         return {
             "rung": self.rung,
             "rung_changes": self._ladder.changes,
@@ -279,13 +275,8 @@ class Playout:
             "skipped": repairs.skipped,
             "jumps": repairs.jumps,
             "nudged": repairs.nudged,
-            "outputs": self._encoder.states(),
+            "outputs": outputs,
             "waiting": self._mailbox.waiting,
             "encoding": self._encoder.waiting,
-            "av_offset_ms": self._offset_ms(),
+            "av_offset_ms": next((ms for ms in measured if ms is not None), None),
         }
-
-    def _offset_ms(self) -> float | None:
-        """Return by how much pictures were shifted more than their sound (ms)."""
-        picture, sound = self._shift, self._audio.shift
-        return None if picture is None or sound is None else round(1000 * (picture - sound), 3)

@@ -8,8 +8,8 @@ import av
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.input.mailbox import SoundPacket
+from vsr.live.output.encode import Heard
 from vsr.media.frame import now
-from vsr.media.timestamps import Packet
 
 _QUIET: Final = 0.6
 """Seconds without sound after which there is silence."""
@@ -25,8 +25,6 @@ class PlayoutAudio:
         """
         self._clock = clock
         self._sound = Sound(decoder) if decoder else None
-        self.shift: float | None = None
-        """Seconds by which the session's sound is moved; None before its first."""
         self._misplaced = 0
         """Packets whose time in the output is unknown or absurd."""
         self._sent_at = 0.0
@@ -43,11 +41,10 @@ class PlayoutAudio:
 
     def begin(self, decoder: av.AudioCodecContext | None) -> None:
         """Begin a session whose audio `decoder` decodes; None if it has none."""
-        self.shift = None
         if self._sound:
             self._sound.begin(decoder)
 
-    def take(self, packet: SoundPacket) -> Iterator[Packet]:
+    def take(self, packet: SoundPacket) -> Iterator[Heard]:
         """Yield the output's packets for one of the source."""
         time = self._clock.sound(packet.time)
         if self._sound is None:
@@ -55,12 +52,14 @@ class PlayoutAudio:
         if time is None:
             self._misplaced += self._clock.last >= 0
             return
-        self.shift = time - packet.time
         for made in self._sound.send(packet.packet, time):
             self._sent_at = now()  # not before: what gives no sound leaves silence
-            yield made
+            assert made.pts is not None
+            assert made.time_base is not None
+            yield Heard(made, packet.time + float(made.pts * made.time_base) - time)
 
-    def fill(self, end: float) -> Iterator[Packet]:
+    def fill(self, end: float) -> Iterator[Heard]:
         """Yield silence up to that time (s) if no sound came lately."""
         if self._sound and now() - self._sent_at > _QUIET:
-            yield from self._sound.silence(end)
+            for made in self._sound.silence(end):
+                yield Heard(made, None)

@@ -49,6 +49,17 @@ _TRIAL_SIZE: Final = (320, 180)
 class _Shown:
     frame: Frame
     time: float
+    origin: float | None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A packet of sound for the outputs."""
+
+    packet: Packet
+    """Its times are the output's."""
+    origin: float | None
+    """Time in the source (s) of what it lets hear; None: it is silence made here."""
 
 
 def check_encoder(settings: EncoderSettings) -> None:
@@ -85,7 +96,7 @@ class LiveEncoder:
         self._failures: deque[float] = deque(maxlen=_FAILURES)
         self._step = float(1 / info.rate)
         self._on_frame, self._stopped = on_frame, stopped
-        self._items: queue.Queue[_Shown | Frame | Packet | None] = queue.Queue(_QUEUE)
+        self._items: queue.Queue[_Shown | Frame | Heard | None] = queue.Queue(_QUEUE)
         self._encoding = PacketMatcher[_Shown]()
         self._settled: deque[Frame] = deque()
         """Frames whose packets every output has sent or dropped."""
@@ -102,13 +113,16 @@ class LiveEncoder:
             output.start()
         self._thread.start()
 
-    def show(self, frame: Frame, time: float) -> None:
-        """Encode and send a picture at an output time (s); waits if the encoder is behind."""
-        self._put(_Shown(frame, time))
+    def show(self, frame: Frame, time: float, origin: float | None = None) -> None:
+        """Encode and send a picture at an output time (s); waits if the encoder is behind.
 
-    def sound(self, packet: Packet) -> None:
-        """Send a packet of sound whose times are the output's."""
-        self._put(packet)
+        `origin` is its time in the source (s); None for a picture that is shown again.
+        """
+        self._put(_Shown(frame, time, origin))
+
+    def sound(self, heard: Heard) -> None:
+        """Send a packet of sound."""
+        self._put(heard)
 
     def note(self, frame: Frame) -> None:
         """Report a picture that is not shown to `on_frame`, in its turn."""
@@ -143,7 +157,7 @@ class LiveEncoder:
         close_outputs(self._outputs, _CLOSE_S)
         self._report_settled()
 
-    def _put(self, item: _Shown | Frame | Packet) -> None:
+    def _put(self, item: _Shown | Frame | Heard) -> None:
         while self._thread.is_alive():
             try:
                 self._items.put(item, timeout=0.1)
@@ -164,7 +178,7 @@ class LiveEncoder:
                     self._on_frame(item)
                 else:
                     for output in self._outputs:
-                        output.offer(item, "audio")
+                        output.offer(item.packet, "audio", origin=item.origin)
             for packet in self._encoder.encode(None):
                 self._send(packet)
         except Exception as exc:  # raised again by the next call of the relay's thread
@@ -212,7 +226,7 @@ class LiveEncoder:
         frame.stamps.encoded = frame.stamps.muxed = encoded
         delivery = Delivery(frame.bare(), len(self._outputs), self._settled.append)
         for output in self._outputs:
-            output.offer(packet, "video", delivery)
+            output.offer(packet, "video", delivery, item.origin)
         if frame.event != "repeated":
             self.tail = now() - frame.stamps.infer_end
 

@@ -4,7 +4,7 @@ Each output has a process of its own (`vsr.live.output.process`), one thread tha
 it, and a bounded queue between the caller and that thread. Whatever goes wrong beyond (refused,
 cut, stalled, too slow), the process is killed, another is started after a while and goes on at a
 key frame; what was offered meanwhile is dropped and counted. Packets travel as they are
-(`process.RECORD`) rather than through a muxer, which would hold them back to interleave them, lose
+(`record.Record`) rather than through a muxer, which would hold them back to interleave them, lose
 decoding times and keep the interpreter's lock. For systems with `poll` on pipes: Linux, macOS.
 """
 
@@ -14,15 +14,16 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from vsr.errors import reason
 from vsr.live.common import Backoff
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.plan import OutputStreams, plan
-from vsr.live.output.process import AUDIO, RECORD, VIDEO
-from vsr.live.output.session import Queue, Record, Session
+from vsr.live.output.record import Kind, Record
+from vsr.live.output.session import Queue, Session
 from vsr.live.output.state import OutputState, State
+from vsr.live.output.sync import SyncMeter
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
 from vsr.media.location import local, masked, shown
@@ -31,9 +32,6 @@ from vsr.report.histogram import Histogram
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["video", "audio"]
-
-_INDEX: Final[dict[Kind, int]] = {"video": VIDEO, "audio": AUDIO}
 _LOOK_MS: Final = 10
 """How often the queue is looked at. To be woken by `offer` would be quicker, but would cost it the
 interpreter's lock, and milliseconds to get that back on a busy machine."""
@@ -63,6 +61,7 @@ class Output:
         """Of the source, sent and dropped."""
         self._times = {"queue_ms": Histogram(), "send_ms": Histogram()}
         """What a picture's packet waited for the muxer, and how long writing it took."""
+        self._sync = SyncMeter()
         self._state = OutputState()
         self._session = Session(plan(url, streams, waiting), waiting.stall_s)
         self._was_open = self._is_lost = False
@@ -74,27 +73,20 @@ class Output:
         """Begin to connect; returns at once."""
         self._thread.start()
 
-    def offer(self, packet: Packet, kind: Kind, delivery: Delivery | None = None) -> None:
+    def offer(
+        self,
+        packet: Packet,
+        kind: Kind,
+        delivery: Delivery | None = None,
+        origin: float | None = None,
+    ) -> None:
         """Queue a copy of a packet with its times; never waits, drops what cannot be sent.
 
-        `delivery` is told what became of it.
+        `delivery` is told what became of it; `origin` is the source's time (s) of what it holds.
         """
-        if packet.pts is None or packet.dts is None:  # an encoder's or demuxer's end
+        record = Record.of(packet, kind, delivery, origin)
+        if record is None:
             return
-        base = packet.time_base
-        head = RECORD.pack(
-            _INDEX[kind],
-            packet.is_keyframe,
-            packet.pts,
-            packet.dts,
-            packet.duration or 0,
-            base.numerator,
-            base.denominator,
-            packet.size,
-        )
-        begins = kind == "video" and packet.is_keyframe
-        data, time_s = b"".join((head, memoryview(packet))), float(packet.dts * base)
-        record = Record(data, begins, time_s, now(), delivery)
         with self._lock:
             if self._deadline is None:
                 self._queue.put(record)
@@ -107,15 +99,18 @@ class Output:
             self._pictures[1] += record.delivery.counts
             record.delivery.dropped()
 
-    def _sent(self, record: Record, begin: float, end: float) -> None:
-        """Count a packet that was written, with the times (s, `now`) of its writing."""
-        if record.delivery is None:
-            return
+    def _sent(self, record: Record, begin: float, end: float, shown: float) -> None:
+        """Count a packet that was written, with the times (s, `now`) of its writing and the time
+        that it has in the output (s)."""
         with self._lock:
-            self._pictures[0] += record.delivery.counts
-            self._times["queue_ms"].add(1000 * (begin - record.offered))
-            self._times["send_ms"].add(1000 * (end - begin))
-        record.delivery.sent(end)
+            if record.origin is not None:
+                self._sync.add(record.kind, record.origin, shown, end)
+            if record.delivery is not None:
+                self._pictures[0] += record.delivery.counts
+                self._times["queue_ms"].add(1000 * (begin - record.offered))
+                self._times["send_ms"].add(1000 * (end - begin))
+        if record.delivery is not None:
+            record.delivery.sent(end)
 
     @property
     def wants_key(self) -> bool:
@@ -150,9 +145,12 @@ class Output:
             )
 
     def facts(self) -> dict[str, Any]:
-        """Return name, state and histograms of queueing and sending (ms), without secrets."""
+        """Return name, state, A/V offset and histograms of queueing and sending (ms), without
+        secrets."""
         facts = {"name": self.name, **asdict(self.state)}
         with self._lock:
+            facts["av_offset_ms"] = self._sync.offset_ms(now())
+            facts["av_offset_worst_ms"] = self._sync.worst_ms
             return facts | {name: times.summary() for name, times in self._times.items()}
 
     def close(self, timeout_s: float = 1.0) -> None:

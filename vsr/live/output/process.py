@@ -5,10 +5,11 @@ in them. `vsr.live.child` runs this file as a script, not as a module: it needs 
 importing `vsr` would take longer. Its standard input brings a line of JSON (the plan: the URL with
 its stream key is seen by no one else), then packets as `RECORD` and payload, until it ends; after a
 refusal it waits for the plan again. Its standard output takes JSON lines: `{"connecting": true}`,
-then `{"refused": "..."}` or `{"open": true}`, `{"packets": N, "bytes": N, "sent": [[BEGIN, END]]}`
-again and again, and `{"error": "..."}`. `sent` holds, for every packet since the last line, when
-the muxer got it and when it was written (s, `time.perf_counter`, which all processes share). The
-words are FFmpeg's own, which may hold the stream key: the parent masks them.
+then `{"refused": "..."}` or `{"open": true}`, `{"packets": N, "bytes": N, "sent": [[BEGIN, END,
+TIME]]}` again and again, and `{"error": "..."}`. `sent` holds, for every packet since the last
+line, when the muxer got it, when it was written (s, `time.perf_counter`, which all processes share)
+and the presentation time that was written (s). The words are FFmpeg's own, which may hold the
+stream key: the parent masks them.
 """
 
 import io
@@ -50,7 +51,7 @@ class Copier:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.packets = self.bytes = 0
-        self._sent: deque[tuple[float, float]] = deque()
+        self._sent: deque[tuple[float, float, float]] = deque()
         self.url = _unused(plan["url"]) if plan["file"] else plan["url"]
         self._output = av.open(
             self.url, "w", format=plan["format"], container_options=plan["options"]
@@ -91,9 +92,9 @@ class Copier:
         packet.dts = max(dts, self._last.get(stream.index, dts - 1) + 1)
         packet.pts = max(pts, packet.dts)
         self._last[stream.index] = packet.dts
-        size, begin = packet.size, time.perf_counter()
+        size, begin, shown = packet.size, time.perf_counter(), float(packet.pts * base)
         self._output.mux_one(packet)
-        self._sent.append((round(begin, 6), round(time.perf_counter(), 6)))
+        self._sent.append((round(begin, 6), round(time.perf_counter(), 6), round(shown, 6)))
         self.packets += 1
         self.bytes += size
 

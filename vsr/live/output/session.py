@@ -6,32 +6,17 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import IO, Final
 
 from vsr.live.child import start_child
 from vsr.live.output import process
-from vsr.live.output.delivery import Delivery
+from vsr.live.output.record import Record
 
 _READ: Final = 65536
 _START_S: Final = 10.0
 """For a process to start on a machine that has much else to do."""
 _NOTHING: Final = memoryview(b"")
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """A packet serialised for the pipe to the process."""
-
-    data: bytes
-    begins: bool
-    """A key frame of the video, which a session can begin with."""
-    time: float
-    """Decoding time in s."""
-    offered: float = 0.0
-    """When it was queued (s, `now`)."""
-    delivery: Delivery | None = None
-    """Of a packet of video: who is told what becomes of it."""
 
 
 class Queue:
@@ -231,9 +216,9 @@ class Session:
         """Packets given to the process and not reported as written."""
         return self._records
 
-    def listen(self, on_sent: Callable[[Record, float, float], None]) -> None:
-        """Read what the process tells; `on_sent` is called with every packet that was written, and
-        the times (s, `now`) at which the muxer got it and had written it."""
+    def listen(self, on_sent: Callable[[Record, float, float, float], None]) -> None:
+        """Read what the process tells; `on_sent` is called with every packet that was written, when
+        the muxer got it and had written it (s, `now`), and its time in the output (s)."""
         data = self.stdout.read(_READ)
         if data is None:
             return
@@ -242,7 +227,7 @@ class Session:
         for line in lines:
             self._hear(line.decode(errors="replace"), on_sent)
 
-    def _hear(self, line: str, on_sent: Callable[[Record, float, float], None]) -> None:
+    def _hear(self, line: str, on_sent: Callable[[Record, float, float, float], None]) -> None:
         try:
             facts = dict(json.loads(line))
         except (TypeError, ValueError):  # Python's own words on a crash
@@ -250,8 +235,8 @@ class Session:
             return
         if facts.get("packets") != self.packets:
             self._moved = time.monotonic()
-        for begin, end in facts.get("sent", ()):
-            on_sent(self._records.popleft(), begin, end)
+        for begin, end, shown in facts.get("sent", ()):
+            on_sent(self._records.popleft(), begin, end, shown)
         self._is_up = True
         self._refused = "refused" in facts
         self.is_open = self.is_open or "open" in facts
