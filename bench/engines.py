@@ -22,7 +22,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-import openvino as ov
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -34,6 +33,7 @@ from train.ship.export import channels
 from train.ship.imports import load_into, weights_from
 from vsr.errors import VsrError
 from vsr.inference import models
+from vsr.inference.openvino import ov
 from vsr.media.frame import YUV420
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu

@@ -1,6 +1,7 @@
 """Runs ONNX files, so that what is shipped can be measured and not only what was trained."""
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,8 +21,15 @@ Floats = npt.NDArray[np.float32]
 @cache
 def openvino_core() -> Any:
     """The process's only `ov.Core`: see CORE in vsr/inference/openvino.py for why."""
-    import openvino as ov
-
+    telemetry = "openvino_telemetry"
+    loaded = sys.modules.get(telemetry)
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # see vsr/inference/openvino.py
+    try:
+        import openvino as ov
+    finally:
+        del sys.modules[telemetry]
+        if loaded is not None:
+            sys.modules[telemetry] = loaded
     return ov.Core()
 
 

@@ -1,7 +1,9 @@
 """Runs engines with OpenVINO: on any CPU, on Intel GPUs and NPUs; the default without NVIDIA."""
 
+import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,8 +16,29 @@ from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
 
+_TELEMETRY: Final = "openvino_telemetry"
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Let OpenVINO be imported as where its telemetry package is not installed.
+
+    The import would otherwise report to a statistics host, leave a lasting id in the home folder,
+    and fork a child that holds this process's stdout open.
+    """
+    before = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # what an ImportError is made of
+    try:
+        yield
+    finally:
+        del sys.modules[_TELEMETRY]
+        if before is not None:  # another program's, which imported OpenVINO before us
+            sys.modules[_TELEMETRY] = before
+
+
 try:
-    import openvino as ov
+    with _no_telemetry():
+        import openvino as ov
 except ImportError as exc:  # a broken install; it is a run-time dependency
     raise BackendError(f"OpenVINO cannot be loaded ({reason(exc)}): pip install openvino") from exc
 
