@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vsr.cli.build_engine import build_engine
+from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
 from vsr.cli.terminal import (
     errors_shown,
@@ -65,6 +66,11 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @click.option("--batch", type=click.IntRange(1), default=1, help="Frames per inference, on a GPU.")
 @click.option("-c", "--codec", help="h264 (default), hevc, av1, vp9 or an FFmpeg encoder.")
 @click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
+@rate_options
+@click.option(
+    "--passes", type=click.IntRange(1, 2), default=1,
+    help="2: enlarge everything twice, so that --bitrate is spent where it is needed.",
+)  # fmt: skip
 @click.option("--preset", help="The encoder's speed preset.")
 @click.option(
     "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
@@ -92,6 +98,7 @@ def run(
     model: str | None, scale: int | None, precision: str,
     backend: str, device: str | None, batch: int,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
+    bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
     start_frame: int, max_frames: int | None, report: Path | None,
     overwrite: bool, progress: str, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
@@ -119,7 +126,16 @@ def run(
         backend=backend,
         device=device,
         batch=batch,
-        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
+        encoder=EncoderSettings(
+            codec=codec,
+            crf=crf,
+            preset=preset,
+            options=options,
+            bitrate=bitrate,
+            maxrate=maxrate,
+            bufsize=bufsize,
+            passes=passes,
+        ),
         start_frame=start_frame,
         max_frames=max_frames,
         overwrite=overwrite,

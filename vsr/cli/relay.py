@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from vsr.cli.rates import rate_options
 from vsr.cli.terminal import (
     errors_shown,
     key_value,
@@ -68,6 +69,11 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @click.option("--loop", is_flag=True, help="Read a file again from its start, for ever.")
 @click.option("-c", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
 @click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
+@rate_options
+@click.option(
+    "--stream-preset", type=click.Choice(["twitch", "youtube"]),
+    help="The service's published bitrate for the size and rate, and its limit.",
+)  # fmt: skip
 @click.option("--preset", help="The encoder's speed preset.")
 @click.option("-e", "options", callback=key_value, multiple=True, help="An encoder option.")
 @click.option(
@@ -164,6 +170,7 @@ def _settings(
     *, model: str | None, ladder: str | None, max_latency: int, retry_delay: float,
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
+    bitrate: int | None, maxrate: int | None, bufsize: int | None,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
     from vsr.inference.models import DEFAULT
@@ -179,7 +186,10 @@ def _settings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
             listen=listen, realtime=realtime, loop=loop,
         ),
-        encoder=EncoderSettings(codec=codec, crf=crf, preset=preset, options=options),
+        encoder=EncoderSettings(
+            codec=codec, crf=crf, preset=preset, options=options,
+            bitrate=bitrate, maxrate=maxrate, bufsize=bufsize,
+        ),
         rolling=RollingSettings(report=report, period=60 * report_every, keep=report_keep),
         **others,
     )  # fmt: skip

@@ -3,10 +3,11 @@
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
 from vsr.files.opening import opened
@@ -87,7 +88,9 @@ class Job:
             check_report_path(settings.report)
         backend = load_backend(settings.backend, settings.device)
         model = models.find(settings.model, settings.scale, backend, settings.precision)
-        with closing(opened(self._input, self._stop)) as source:
+        with ExitStack() as stack:
+            settings = self._settings = self._analysed(stack, settings, model, backend)
+            source = stack.enter_context(closing(opened(self._input, self._stop)))
             info = source.info
             size = (info.width, info.height)
             upscaler = Upscaler(model, backend, info.colour, size, settings.batch, fall_back=True)
@@ -96,6 +99,44 @@ class Job:
         if settings.report:
             self._write_report(settings.report, report)
         return report
+
+    def _analysed(
+        self, stack: ExitStack, settings: RunSettings, model: models.Model, backend: Backend
+    ) -> RunSettings:
+        """Return the settings of the last pass, after the first of two if two are asked for.
+
+        What the first one finds is deleted with `stack`.
+        """
+        settings.encoder.check()
+        if settings.encoder.passes == 1:
+            return settings
+        folder = stack.enter_context(TemporaryDirectory(prefix="vsr-"))
+        stats = str(Path(folder, "analysis"))
+        first = replace(settings.encoder, analysis=(1, stats))
+        log.info("pass 1 of 2: looking at all pictures")
+        with closing(opened(self._input, self._stop)) as source:
+            info = source.info
+            upscaler = Upscaler(
+                model, backend, info.colour, (info.width, info.height), settings.batch,
+                fall_back=True,
+            )  # fmt: skip
+            selected = self._selected(source)
+            video = info.enlarged(upscaler.out_size)
+            with Sink(self._output, video, first, source.passthrough()) as sink:
+                run(selected, upscaler, sink, lambda frame: None)
+                if selected.interrupted:
+                    raise InterruptedRunError("stopped in the first pass; nothing was written")
+                if not sink.frames_in:
+                    raise self._nothing_done(source, selected)
+        log.info("pass 2 of 2")
+        return replace(settings, encoder=replace(settings.encoder, analysis=(2, stats)))
+
+    def _selected(self, source: Source) -> Slice:
+        settings = self._settings
+        return Slice(
+            source, settings.start_frame, settings.max_frames, self._stop,
+            may_hang=is_url(self._input),
+        )  # fmt: skip
 
     def _write_report(self, path: Path, report: Report) -> None:
         try:
@@ -112,10 +153,7 @@ class Job:
             report.ledger.add(Row.of(frame))
             self._advance(frame, source, len(report.ledger))
 
-        selected = Slice(
-            source, settings.start_frame, settings.max_frames, self._stop,
-            may_hang=is_url(self._input),
-        )  # fmt: skip
+        selected = self._selected(source)
         video = source.info.enlarged(upscaler.out_size)
         offset, end = self._window(source)
         with Sink(self._output, video, settings.encoder, source.passthrough(), offset, end) as sink:

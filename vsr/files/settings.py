@@ -57,6 +57,10 @@ class RunOptions(TypedDict, total=False):
     codec: str | None
     crf: int | None
     preset: str | None
+    bitrate: int | None
+    maxrate: int | None
+    bufsize: int | None
+    passes: int
     encoder_options: Mapping[str, str]
     start_frame: int
     max_frames: int | None
@@ -67,7 +71,8 @@ class RunOptions(TypedDict, total=False):
 def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSettings:
     """The settings with some options changed. Raises UsageError for numbers out of range."""
     changes: dict[str, object] = dict(options)
-    own = {"codec": "codec", "crf": "crf", "preset": "preset", "encoder_options": "options"}
+    same = ("codec", "crf", "preset", "bitrate", "maxrate", "bufsize", "passes")
+    own = {name: name for name in same} | {"encoder_options": "options"}
     encoder = {field: changes.pop(name) for name, field in own.items() if name in changes}
     if encoder:
         changes["encoder"] = replace(settings.encoder, **encoder)  # type: ignore[arg-type]

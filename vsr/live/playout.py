@@ -18,6 +18,7 @@ from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
 from vsr.live.output.encode import TIME_BASE, Heard, LiveEncoder
+from vsr.live.output.rates import live_settings
 from vsr.live.playout_audio import PlayoutAudio
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
@@ -55,7 +56,11 @@ class Playout:
         self._clock = OutputClock(self._interval)
         self._audio = PlayoutAudio(self._clock, first.sound)
         self._encoder = LiveEncoder(
-            outputs, settings.encoder, info, rungs.out_size, self._audio.context,
+            outputs,
+            live_settings(
+                settings.encoder, outputs, rungs.out_size, info.rate, settings.stream_preset
+            ),
+            info, rungs.out_size, self._audio.context,
             self._record, stop.is_set,
         )  # fmt: skip
         self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs

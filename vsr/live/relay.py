@@ -19,6 +19,7 @@ from vsr.live.ladder.pool import Pool
 from vsr.live.ladder.rungs import Rungs
 from vsr.live.output.encode import check_encoder
 from vsr.live.output.plan import check_outputs
+from vsr.live.output.rates import service_of
 from vsr.live.playout import POLL, Playout
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
@@ -171,5 +172,6 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
     check_outputs(outputs)
     check_input(input_, settings.ingest)
     check_encoder(settings.encoder)
+    service_of(settings.stream_preset)
     if settings.rolling.report is not None:
         check_report_path(settings.rolling.report)

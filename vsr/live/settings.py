@@ -73,5 +73,7 @@ class RelaySettings:
     """HOST:PORT of its status page; None: it has none."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    stream_preset: str | None = None
+    """A key of `vsr.media.bitrate.SERVICES`; None: a bitrate that all of them take."""
     rolling: RollingSettings = field(default_factory=RollingSettings)
     """`rolling.report` is where the ledger goes at the end."""

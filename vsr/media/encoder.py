@@ -1,5 +1,6 @@
 """Opens video encoders for files and live outputs, and matches packets to frames."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -35,6 +36,12 @@ _QUALITY_OPTIONS: Final = ("crf", "cq", "qp")
 """What encoders call constant quality: software, NVENC, VAAPI."""
 _GLOBAL_QUALITY: Final = ("_qsv", "_videotoolbox")
 """Encoders that take it as FFmpeg's generic `global_quality`, which others accept and ignore."""
+_BITRATE_OPTION: Final = "b"
+_RATE_OPTIONS: Final = frozenset({_BITRATE_OPTION, *_QUALITY_OPTIONS, "cqp", "global_quality"})
+"""Options that decide how many bits are spent, so that no default may be beside them."""
+_RATE_PARAMETER: Final = re.compile(r"(^|:)(bitrate|tbr|qp|crf)=")
+"""The same within x264-params, x265-params or svtav1-params."""
+_TWO_PASSES: Final = ("libx264", "libx265")
 _LIVE_OPTIONS: Final = {
     # no picture waits for a later one; slices make all threads work on one picture
     "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
@@ -53,8 +60,42 @@ class EncoderSettings:
     crf: int | None = None
     """Constant quality on the encoder's own scale; None: the encoder's transparent value."""
     preset: str | None = None
+    bitrate: int | None = None
+    """Bits a second on average, instead of constant quality."""
+    maxrate: int | None = None
+    """Bits a second that are not exceeded for longer than `bufsize` allows; None: no limit."""
+    bufsize: int | None = None
+    """Bits that the receiver buffers; None: those of two seconds at `maxrate`."""
+    passes: int = 1
+    """2: look at everything first, so that a bitrate is spent where it is needed; files only."""
+    analysis: tuple[int, str] | None = None
+    """Number of the pass and the file of what the first one found, where there are two."""
     options: Mapping[str, str] = field(default_factory=dict)
     """More private options of the encoder, passed as they are."""
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether a bitrate or another quality than `crf` was asked for."""
+        if self.bitrate is not None or _RATE_OPTIONS & self.options.keys():
+            return True
+        return any(_RATE_PARAMETER.search(v) for k, v in self.options.items() if "params" in k)
+
+    def check(self) -> None:
+        """Raise UsageError for settings that contradict one another."""
+        given = "--bitrate" if self.bitrate is not None else "-e b="
+        has_bitrate = self.bitrate is not None or _BITRATE_OPTION in self.options
+        if self.bitrate is not None and _BITRATE_OPTION in self.options:
+            raise UsageError("--bitrate and -e b= are the same: give one")
+        if self.crf is not None and has_bitrate:
+            raise UsageError(
+                f"--crf and {given} contradict each other: give one (--maxrate limits --crf too)"
+            )
+        if self.bufsize is not None and self.maxrate is None and not has_bitrate:
+            raise UsageError("--bufsize needs --maxrate or --bitrate")
+        if None not in (self.maxrate, self.bitrate) and (self.maxrate or 0) < (self.bitrate or 0):
+            raise UsageError("--maxrate is less than --bitrate")
+        if self.passes > 1 and not has_bitrate:
+            raise UsageError("--passes 2 needs --bitrate: constant quality takes one pass")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +157,7 @@ def open_encoder(
     context.color_trc = colour.transfer
     context.thread_type = "AUTO"
     context.flags |= Flags.frame_duration
+    settings.check()
     given = dict(settings.options)
     if key_interval is not None:
         context.gop_size = max(1, round(2 * key_interval * video.rate))
@@ -139,29 +181,62 @@ def pixel_format(context: av.VideoCodecContext) -> str:
 
 
 def _options(context: av.VideoCodecContext, settings: EncoderSettings) -> dict[str, str]:
+    name = context.name
     known = {option.name for option in context.supported_options.private}
     generic = {option.name for option in context.supported_options.generic}
-    crf, preset = _QUALITY.get(context.name, ("", ""))
-    options: dict[str, str] = {}
-    if settings.preset or preset:
-        options["preset"] = settings.preset or preset
-    if settings.crf is not None or crf:
-        wanted = str(settings.crf) if settings.crf is not None else crf
-        options[_quality_option(context.name, known)] = wanted
-    if context.name == "libvpx-vp9":
-        options |= {"b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"}
+    preset = settings.preset or _QUALITY.get(name, ("", ""))[1]
+    options = {"preset": preset} if preset else {}
+    options |= _quality(name, settings, known)
+    if name == "libvpx-vp9":
+        options = {"b": "0", "row-mt": "1", "cpu-used": "4", "deadline": "good"} | options
         if settings.preset:
             options["cpu-used"] = options.pop("preset")
         options.pop("preset", None)
+    options |= _rates(name, settings)
     options |= settings.options
-    if context.name == "libx265":
-        given = options.get("x265-params", "")
-        quiet = [] if "log-level" in given else ["log-level=error"]  # it talks on stderr
-        options["x265-params"] = ":".join([given, *quiet] if given else quiet)
+    _add_analysis(name, settings, options)
+    if name == "libx265":  # it talks on stderr
+        _add_parameters(options, "x265-params", "log-level=error")
     unknown = sorted(set(options) - known - generic)
     if unknown:
-        raise UsageError(f"encoder {context.name} has no option '{unknown[0]}'")
+        raise UsageError(f"encoder {name} has no option '{unknown[0]}'")
     return options
+
+
+def _quality(encoder: str, settings: EncoderSettings, known: set[str]) -> dict[str, str]:
+    """The constant quality: the one asked for, or the default where nothing else decides."""
+    wanted = None if settings.crf is None else str(settings.crf)
+    if wanted is None and not settings.has_rate:
+        wanted = _QUALITY.get(encoder, ("", ""))[0]
+    return {_quality_option(encoder, known): wanted} if wanted else {}
+
+
+def _rates(encoder: str, settings: EncoderSettings) -> dict[str, str]:
+    """The bitrate and its limits as FFmpeg's options."""
+    found = {"b": settings.bitrate, "maxrate": settings.maxrate, "bufsize": settings.bufsize}
+    if settings.maxrate and not settings.bufsize:
+        found["bufsize"] = 2 * settings.maxrate
+    if encoder == "libsvtav1" and settings.bitrate:
+        found = {"b": settings.bitrate}  # it takes a limit beside a constant quality only
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def _add_analysis(encoder: str, settings: EncoderSettings, options: dict[str, str]) -> None:
+    """Have the encoder write or read what the first of two passes finds. Raises UsageError."""
+    if settings.passes > 1 and encoder not in _TWO_PASSES:
+        raise UsageError(f"two passes are for h264 and hevc, not for {encoder}")
+    if settings.analysis is None:
+        return
+    number, file = settings.analysis
+    name = "x264-params" if encoder == "libx264" else "x265-params"
+    _add_parameters(options, name, f"pass={number}", f"stats={file}")
+
+
+def _add_parameters(options: dict[str, str], name: str, *wanted: str) -> None:
+    """Add `key=value` pairs to an option that holds several, unless it has the key already."""
+    given = options.get(name, "")
+    new = [pair for pair in wanted if pair.partition("=")[0] not in given]
+    options[name] = ":".join([given, *new] if given else new)
 
 
 def _quality_option(encoder: str, known: set[str]) -> str:
@@ -171,7 +246,7 @@ def _quality_option(encoder: str, known: set[str]) -> str:
     if encoder.endswith(_GLOBAL_QUALITY):
         return "global_quality"
     raise UsageError(
-        f"encoder {encoder} has no constant-quality option: use -e b=4M instead of crf"
+        f"encoder {encoder} has no constant-quality option: use --bitrate 4M instead of crf"
     )
 
 

@@ -64,6 +64,8 @@ class Heard:
 
 def check_encoder(settings: EncoderSettings) -> None:
     """Raise UsageError or OutputError for an encoder that live outputs cannot use."""
+    if settings.passes > 1:
+        raise UsageError("two passes are for files: a live stream is encoded once")
     trial = VideoFormat(size=_TRIAL_SIZE, rate=Fraction(25), time_base=TIME_BASE)
     encoder = _live_encoder(settings, trial)
     if not encoder.extradata:

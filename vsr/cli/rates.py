@@ -1,0 +1,38 @@
+"""Options of the encoder's bitrate, which `vsr run` and `vsr relay` share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from vsr.errors import UsageError
+
+
+def _bits(_ctx: click.Context, _param: click.Parameter, given: str | None) -> int | None:
+    """Bits a second from text such as 2500k or 2.5M; raises click.BadParameter."""
+    from vsr.media.bitrate import parse_bits
+
+    try:
+        return None if given is None else parse_bits(given)
+    except UsageError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--bitrate`, `--maxrate` and `--bufsize`."""
+    for option in (
+        click.option(
+            "--bufsize", callback=_bits, metavar="SIZE",
+            help="Bits that may come at once beyond --maxrate.",
+        ),
+        click.option(
+            "--maxrate", callback=_bits, metavar="RATE",
+            help="Most bits a second; beside --crf too."
+        ),
+        click.option(
+            "--bitrate", "-b:v", "bitrate", callback=_bits, metavar="RATE",
+            help="Bits a second on average (2500k, 2.5M), instead of --crf.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command

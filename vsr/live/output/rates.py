@@ -1,0 +1,51 @@
+"""The bitrate of a live stream: the one asked for, or the default for its size and rate."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Final
+
+from vsr.errors import UsageError
+from vsr.media.bitrate import SERVICES, Service, in_words, live_bitrate
+from vsr.media.encoder import EncoderSettings
+from vsr.media.location import is_url
+
+log = logging.getLogger(__name__)
+
+_BUFFER_S: Final = 1.0
+"""Seconds of bits that a live encoder may be ahead: more would be delay on a narrow line."""
+
+
+def service_of(preset: str | None) -> Service | None:
+    """Return what a streaming service publishes. Raises UsageError for an unknown name."""
+    if preset is None:
+        return None
+    if preset not in SERVICES:
+        raise UsageError(f"unknown --stream-preset '{preset}'; known: {', '.join(SERVICES)}")
+    return SERVICES[preset]
+
+
+def live_settings(
+    settings: EncoderSettings,
+    outputs: Iterable[str],
+    size: tuple[int, int],
+    rate: Fraction,
+    preset: str | None = None,
+) -> EncoderSettings:
+    """Return the settings with the bitrate and limits of a live stream.
+
+    Quality stays constant where it was asked for, and for recordings alone. Raises UsageError.
+    """
+    service = service_of(preset)
+    sent = service is not None or any(map(is_url, outputs))
+    if sent and settings.crf is None and not settings.has_rate:
+        settings = replace(settings, bitrate=live_bitrate(size, rate, service))
+    if settings.bitrate is not None and settings.maxrate is None:
+        settings = replace(settings, maxrate=settings.bitrate)
+        if settings.bufsize is None:
+            settings = replace(settings, bufsize=round(_BUFFER_S * (settings.bitrate or 0)))
+    most = max(settings.bitrate or 0, settings.maxrate or 0)
+    if service is not None and most > service.most:
+        log.warning("%s is more than %s takes (%s)", in_words(most), preset, in_words(service.most))
+    return settings

@@ -1,0 +1,91 @@
+"""Bitrates as streamers write them, and which one a live stream gets by its size and rate."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from vsr.errors import UsageError
+
+_BITS: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([kKmMgG]?)(?:bit/?s|bps|b/s|b)?")
+_UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+_LEAST: Final = 10_000
+"""Bits a second below which a number without a unit was meant in thousands."""
+_FAST: Final = 45
+"""Frames per second from which on the services' column for 60 applies."""
+_AS_LARGE: Final = 0.9
+"""Share of a row's pixels from which on a picture counts as that large."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What a streaming service publishes about the bitrate of H.264 video."""
+
+    rates: tuple[tuple[int, int, int], ...]
+    """(pixels, bits a second up to 30 fps, bits a second at 60 fps), smallest first."""
+    most: int
+    """Bits a second that it takes at most."""
+
+
+LIVE_RATES: Final = (
+    (320 * 180, 500_000, 750_000),
+    (426 * 240, 700_000, 1_050_000),
+    (640 * 360, 1_200_000, 1_800_000),
+    (854 * 480, 1_900_000, 2_850_000),
+    (1280 * 720, 3_000_000, 4_500_000),
+    (1920 * 1080, 4_500_000, 6_000_000),
+    (2560 * 1440, 15_000_000, 24_000_000),
+    (3840 * 2160, 30_000_000, 35_000_000),
+)
+"""The default of a relay; docs/live.md has the sources."""
+SERVICES: Final = {
+    "twitch": Service(
+        rates=(
+            (854 * 480, 2_000_000, 3_000_000),
+            (1280 * 720, 3_000_000, 4_500_000),
+            (1920 * 1080, 4_500_000, 6_000_000),
+        ),
+        most=6_000_000,
+    ),
+    "youtube": Service(
+        rates=(
+            (1280 * 720, 4_000_000, 6_000_000),
+            (1920 * 1080, 10_000_000, 12_000_000),
+            (2560 * 1440, 15_000_000, 24_000_000),
+            (3840 * 2160, 30_000_000, 35_000_000),
+        ),
+        most=51_000_000,
+    ),
+}
+"""Names of `--stream-preset`; docs/live.md has the sources."""
+
+
+def parse_bits(text: str) -> int:
+    """Bits a second (or bits) from `2500k`, `2.5M`, `2.5Mbit/s` or `2500000`. Raises UsageError."""
+    found = _BITS.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"'{text}' is no bitrate: write 2500k or 2.5M")
+    bits = round(float(found[1]) * _UNITS[found[2].lower()])
+    if bits < _LEAST and not found[2]:
+        raise UsageError(f"'{text}' is {bits} bit/s: write {text.strip()}k for kilobits")
+    if bits < 1:
+        raise UsageError(f"'{text}' is no bitrate: it must be more than 0")
+    return bits
+
+
+def in_words(bits: float) -> str:
+    """Format bits a second, such as `2.5 Mbit/s` or `625 kbit/s`."""
+    if bits >= 1_000_000:
+        return f"{bits / 1_000_000:.3g} Mbit/s"
+    return f"{bits / 1000:.3g} kbit/s"
+
+
+def live_bitrate(size: tuple[int, int], rate: Fraction, service: Service | None = None) -> int:
+    """Bits a second for live video of a size at a rate (frames a second).
+
+    It is the first row of the service's table, or of `LIVE_RATES`, that is as large.
+    """
+    table = LIVE_RATES if service is None else service.rates
+    pixels = size[0] * size[1]
+    row = next((row for row in table if pixels <= row[0] / _AS_LARGE), table[-1])
+    return row[2] if rate > _FAST else row[1]
