@@ -98,9 +98,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     def init(self: LiveEncoder, *args: Any) -> None:
         begin(self, *args)
-        make = self._new_encoder
-        self._new_encoder = lambda: _Encoder(make(), fails_at.pop(0))  # type: ignore
-        self._encoder = self._new_encoder()
+        first = self._encodings[1.0]
+        make = first._opener
+        first._opener = lambda: _Encoder(make(), fails_at.pop(0))  # type: ignore
+        first.context = first._opener()
 
     monkeypatch.setattr(LiveEncoder, "__init__", init)
     yield fails_at

@@ -17,7 +17,8 @@ from vsr.live.common import RelayLog
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
-from vsr.live.output.encode import TIME_BASE, Heard, LiveEncoder
+from vsr.live.output.encode import Heard, LiveEncoder
+from vsr.live.output.encoding import TIME_BASE
 from vsr.live.output.rates import live_settings
 from vsr.live.playout_audio import PlayoutAudio
 from vsr.live.settings import RelaySettings

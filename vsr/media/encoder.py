@@ -282,6 +282,8 @@ class PacketMatcher(Generic[T]):
         """Return and forget the item of the picture in that packet; None if it was not added."""
         return None if packet.pts is None else self._encoding.pop(packet.pts, None)
 
-    def clear(self) -> None:
-        """Forget the pictures whose packets will not come."""
+    def clear(self) -> list[T]:
+        """Forget the pictures whose packets will not come; return their items."""
+        items = list(self._encoding.values())
         self._encoding.clear()
+        return items

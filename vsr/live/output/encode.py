@@ -1,55 +1,49 @@
-"""Encodes a relay's pictures once and queues every packet for every output."""
+"""Encodes a relay's pictures and queues every packet for every output.
+
+They are encoded once for all outputs, and once more at a lower bitrate for those whose line takes
+less (`vsr.live.output.adapt`).
+"""
 
 import logging
 import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import av
-from av.video.frame import PictureType
 
-from vsr.errors import OutputError, UsageError, reason
+from vsr.errors import UsageError
 from vsr.live.output.delivery import Delivery
+from vsr.live.output.encoding import (
+    TIME_BASE,
+    Encoded,
+    Encoding,
+    Shown,
+    bitrate_of,
+    open_live_encoder,
+    reduced,
+)
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
-from vsr.media.encoder import (
-    EncoderSettings,
-    PacketMatcher,
-    VideoFormat,
-    encoder_name,
-    open_encoder,
-)
+from vsr.media.bitrate import live_bitrate
+from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now, picture_of
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
-TIME_BASE: Final = Fraction(1, 90_000)
-KEY_EVERY: Final = 2.0
-"""Seconds between key frames: what streaming services ask for."""
 _QUEUE: Final = 8
 _DRAIN_S: Final = 0.5
 """For the encoder to do what waits, when a relay ends."""
 _CLOSE_S: Final = 0.8
 """For the outputs to send what waits, when a relay ends."""
-_FAILURES: Final = 3
-_FAILURES_S: Final = 60.0
-"""So many failures of the encoder in so many seconds end a relay."""
 _TRIAL_SIZE: Final = (320, 180)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    frame: Frame
-    time: float
-    origin: float | None
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,7 @@ def check_encoder(settings: EncoderSettings) -> None:
     if settings.passes > 1:
         raise UsageError("two passes are for files: a live stream is encoded once")
     trial = VideoFormat(size=_TRIAL_SIZE, rate=Fraction(25), time_base=TIME_BASE)
-    encoder = _live_encoder(settings, trial)
+    encoder = open_live_encoder(settings, trial)
     if not encoder.extradata:
         raise UsageError(
             f"encoder {encoder.name} makes no header that live outputs can begin with: "
@@ -93,13 +87,16 @@ class LiveEncoder:
         Raises UsageError or OutputError for an encoder that cannot be.
         """
         video = replace(info.enlarged(size), time_base=TIME_BASE)
-        self._new_encoder = partial(_live_encoder, settings, video)
-        self._encoder = self._new_encoder()
-        self._failures: deque[float] = deque(maxlen=_FAILURES)
-        self._step = float(1 / info.rate)
+        self._settings, self._video, self._step = settings, video, float(1 / info.rate)
+        full = bitrate_of(settings) or live_bitrate(size, info.rate)
+        self._full = full
+        """Bits a second of the pictures at the share of 1, or what is usual for them."""
+        first = Encoding(self._open, self._step)
+        self._first = first.context
+        self._encodings = {1.0: first}
+        """By their share of the full bitrate."""
         self._on_frame, self._stopped = on_frame, stopped
-        self._items: queue.Queue[_Shown | Frame | Heard | None] = queue.Queue(_QUEUE)
-        self._encoding = PacketMatcher[_Shown]()
+        self._items: queue.Queue[Shown | Frame | Heard | None] = queue.Queue(_QUEUE)
         self._settled: deque[Frame] = deque()
         """Frames whose packets every output has sent or dropped."""
         self.sent = 0
@@ -107,9 +104,11 @@ class LiveEncoder:
         self.tail: float | None = None
         """What lay between the newest picture's enlargement and its packet (s)."""
         self.failed: Exception | None = None
-        self._last_key = -KEY_EVERY
-        streams = OutputStreams(video=self._encoder, audio=sound)
-        self._outputs = [Output(url, streams) for url in urls]
+        streams = OutputStreams(video=self._first, audio=sound)
+        self._outputs = [
+            Output(url, streams, number=number if len(urls) > 1 else None, bitrate=full)
+            for number, url in enumerate(urls, 1)
+        ]
         self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
         for output in self._outputs:
             output.start()
@@ -120,7 +119,7 @@ class LiveEncoder:
 
         `origin` is its time in the source (s); None for a picture that is shown again.
         """
-        self._put(_Shown(frame, time, origin))
+        self._put(Shown(frame, time, origin))
 
     def sound(self, heard: Heard) -> None:
         """Send a packet of sound."""
@@ -159,7 +158,7 @@ class LiveEncoder:
         close_outputs(self._outputs, _CLOSE_S)
         self._report_settled()
 
-    def _put(self, item: _Shown | Frame | Heard) -> None:
+    def _put(self, item: Shown | Frame | Heard) -> None:
         while self._thread.is_alive():
             try:
                 self._items.put(item, timeout=0.1)
@@ -174,63 +173,53 @@ class LiveEncoder:
         try:
             while (item := self._items.get()) is not None:
                 self._report_settled()
-                if isinstance(item, _Shown):
+                if isinstance(item, Shown):
                     self._encode(item)
                 elif isinstance(item, Frame):
                     self._on_frame(item)
                 else:
                     for output in self._outputs:
                         output.offer(item.packet, "audio", origin=item.origin)
-            for packet in self._encoder.encode(None):
-                self._send(packet)
+            for encoding in self._encodings.values():
+                self._send_all(encoding.drain())
         except Exception as exc:  # raised again by the next call of the relay's thread
             self.failed = exc
 
-    def _encode(self, item: _Shown) -> None:
+    def _encode(self, item: Shown) -> None:
         frame = item.frame
         picture = picture_of(frame)
         picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
         picture.duration = 0
-        # by time, not by number: pictures may come at another rate than the source declared
-        due = item.time - self._last_key >= KEY_EVERY - self._step / 2
-        if due or any(output.wants_key for output in self._outputs):
-            picture.pict_type = PictureType.I
-            self._last_key = item.time
-        frame.stamps.encode_start = now()
-        self._encoding.add(picture.pts, item)
-        try:
-            packets = self._encoder.encode(picture)
-        except (av.error.FFmpegError, ValueError) as exc:
-            self._reopen(exc)
-            return
-        for packet in packets:
-            self._send(packet)
-
-    def _reopen(self, exc: Exception) -> None:
-        """Replace a failed encoder; raise OutputError if too many failed lately."""
-        failed = OutputError(f"the encoder {self._encoder.name} failed: {reason(exc)}")
-        self._failures.append(now())
-        if len(self._failures) == _FAILURES and now() - self._failures[0] < _FAILURES_S:
-            raise failed from exc
-        log.error("%s; it is opened again, %d pictures are lost", failed, len(self._encoding))
-        self._encoding.clear()
-        self._encoder = self._new_encoder()
-
-    def _send(self, packet: Packet) -> None:
-        """Queue a video packet for every output and track its delivery."""
-        item, encoded = self._encoding.take(packet), now()
-        if item is None:
-            for output in self._outputs:
-                output.offer(packet, "video")
-            return
-        self._last_key = item.time if packet.is_keyframe else self._last_key
-        frame = item.frame
-        frame.stamps.encoded = frame.stamps.muxed = encoded
-        delivery = Delivery(frame.bare(), len(self._outputs), self._settled.append)
+        groups: dict[float, list[Output]] = {}
         for output in self._outputs:
-            output.offer(packet, "video", delivery, item.origin)
-        if frame.event != "repeated":
-            self.tail = now() - frame.stamps.infer_end
+            groups.setdefault(output.share, []).append(output)
+        for share in self._encodings.keys() - groups.keys():
+            self._send_all(self._encodings.pop(share).drain())
+        frame.stamps.encode_start = now()
+        delivery = Delivery(frame.bare(), len(self._outputs), self._settled.append)
+        for share, outputs in groups.items():
+            if share not in self._encodings:
+                self._encodings[share] = Encoding(partial(self._open, share), self._step)
+            self._send_all(self._encodings[share].encode(picture, item, delivery, outputs))
+
+    def _open(self, share: float = 1.0) -> av.VideoCodecContext:
+        settings = self._settings
+        if share < 1.0:
+            settings = reduced(settings, round(share * self._full), self._first)
+        return open_live_encoder(settings, self._video)
+
+    def _send_all(self, packets: Iterable[Encoded]) -> None:
+        """Queue video packets for their outputs and track their delivery."""
+        for one in packets:
+            if one.item is not None:
+                frame = one.item.frame
+                frame.stamps.encoded = frame.stamps.encoded or now()
+                frame.stamps.muxed = frame.stamps.encoded
+                if frame.event != "repeated":
+                    self.tail = now() - frame.stamps.infer_end
+            origin = one.item.origin if one.item else None
+            for output in one.outputs:
+                output.offer(one.packet, "video", one.delivery, origin)
 
     def _report_settled(self) -> None:
         """Report frames to `on_frame` whose packets every output has sent or dropped."""
@@ -238,10 +227,3 @@ class LiveEncoder:
             frame = self._settled.popleft()
             self.sent += frame.event != "repeated" and not math.isnan(frame.stamps.sent)
             self._on_frame(frame)
-
-
-def _live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.VideoCodecContext:
-    name = encoder_name(settings, "flv")
-    context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
-    open_encoder(context, settings, video, KEY_EVERY)
-    return context

@@ -19,16 +19,17 @@ from typing import Any, Final
 from vsr.errors import reason
 from vsr.live.common import Backoff
 from vsr.live.output.delivery import Delivery
+from vsr.live.output.line import Line
 from vsr.live.output.plan import OutputStreams, plan
+from vsr.live.output.reasons import Reasons, with_hint
 from vsr.live.output.record import Kind, Record
 from vsr.live.output.session import Queue, Session
 from vsr.live.output.state import OutputState, State
-from vsr.live.output.sync import SyncMeter
+from vsr.live.output.tally import Tally
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
 from vsr.media.location import local, masked, shown
 from vsr.media.timestamps import Packet
-from vsr.report.histogram import Histogram
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +51,27 @@ class Output:
         url: str,
         streams: OutputStreams,
         settings: OutputSettings | None = None,
+        number: int | None = None,
+        bitrate: float | None = None,
     ) -> None:
-        """Raises UsageError for a URL that cannot be published to."""
-        self.name = shown(url)
+        """`number` tells it from others, whose masked names may be the same; `bitrate` is the full
+        one of the pictures (bit/s). Raises UsageError for a URL that cannot be published to."""
+        self.name = shown(url) if number is None else f"output {number}, {shown(url)}"
+        self._number = number or 1
         self._url, self._settings = url, settings or OutputSettings()
         self._lock = threading.Lock()
         waiting = self._settings
-        self._queue = Queue(waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._dropped)
-        self._pictures = [0, 0]
-        """Of the source, sent and dropped."""
-        self._times = {"queue_ms": Histogram(), "send_ms": Histogram()}
-        """What a picture's packet waited for the muxer, and how long writing it took."""
-        self._sync = SyncMeter()
+        self._tally = Tally()
+        self._queue = Queue(
+            waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._tally.dropped
+        )
         self._state = OutputState()
         self._session = Session(plan(url, streams, waiting), waiting.stall_s)
-        self._was_open = self._is_lost = False
+        self._was_open = False
+        self._reasons = Reasons()
+        self._line = Line(url, bitrate, log, self.name)
+        self._sound = self._skips = 0
+        """Bytes of sound that were offered, and skips of the queue that were told."""
         self._deadline: float | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"output {self.name}", daemon=True)
@@ -87,35 +94,27 @@ class Output:
         record = Record.of(packet, kind, delivery, origin)
         if record is None:
             return
+        if kind == "audio":
+            self._sound += len(record.data)
         with self._lock:
             if self._deadline is None:
                 self._queue.put(record)
             else:
-                self._dropped(record)
+                self._tally.dropped(record)
 
-    def _dropped(self, record: Record) -> None:
-        """Count a packet that is not sent; under the lock."""
-        if record.delivery is not None:
-            self._pictures[1] += record.delivery.counts
-            record.delivery.dropped()
-
-    def _sent(self, record: Record, begin: float, end: float, shown: float) -> None:
-        """Count a packet that was written, with the times (s, `now`) of its writing and the time
-        that it has in the output (s)."""
-        with self._lock:
-            if record.origin is not None:
-                self._sync.add(record.kind, record.origin, shown, end)
-            if record.delivery is not None:
-                self._pictures[0] += record.delivery.counts
-                self._times["queue_ms"].add(1000 * (begin - record.offered))
-                self._times["send_ms"].add(1000 * (end - begin))
-        if record.delivery is not None:
-            record.delivery.sent(end)
+    def missed(self, delivery: Delivery) -> None:
+        """Count a picture that no packet came of."""
+        self._tally.missed(delivery)
 
     @property
     def wants_key(self) -> bool:
         """Whether it drops packets until the next key frame."""
         return self._state.state != "closed" and self._queue.wants_key
+
+    @property
+    def share(self) -> float:
+        """Share of the full bitrate that its line takes."""
+        return self._line.share
 
     @property
     def was_open(self) -> bool:
@@ -140,18 +139,18 @@ class Output:
                 queued=len(queue) + session.under_way,
                 queued_s=queue.seconds,
                 queued_bytes=queue.bytes,
-                pictures=self._pictures[0],
-                pictures_dropped=self._pictures[1],
+                pictures=self._tally.pictures,
+                pictures_dropped=self._tally.pictures_dropped,
+                skips=queue.skips,
             )
 
     def facts(self) -> dict[str, Any]:
         """Return name, state, A/V offset and histograms of queueing and sending (ms), without
         secrets."""
-        facts = {"name": self.name, **asdict(self.state)}
-        with self._lock:
-            facts["av_offset_ms"] = self._sync.offset_ms(now())
-            facts["av_offset_worst_ms"] = self._sync.worst_ms
-            return facts | {name: times.summary() for name, times in self._times.items()}
+        return {
+            "name": shown(self._url), "number": self._number, **asdict(self.state),
+            **self._line.facts(), **self._tally.facts(),
+        }  # fmt: skip
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Send what waits and end, within about that time."""
@@ -193,7 +192,8 @@ class Output:
                 self._turn(session)
                 if session.is_open and self._state.state != "open":
                     self._opened()
-                why = session.fault() or self._lag()
+                self._look(session)
+                why = session.fault()
                 if why or self._is_over(session):
                     return why
         except OSError as exc:
@@ -208,17 +208,25 @@ class Output:
         if session.wants(len(self._queue)):
             poll.register(session.stdin, select.POLLOUT)
         poll.poll(_LOOK_MS)
-        session.listen(self._sent)
+        session.listen(self._tally.sent)
         session.feed(self._take)
 
     def _take(self) -> Record | None:
         with self._lock:
             return self._queue.take()
 
-    def _lag(self) -> str:
-        if not self._queue.overflown:
-            return ""
-        return f"the server takes less than is sent: more than {self._settings.queue_s:g} s waited"
+    def _look(self, session: Session) -> None:
+        """Follow the line: adapt the bitrate, and say what is left out."""
+        with self._lock:
+            oldest = session.oldest or self._queue.oldest
+            sent, skips = self._state.bytes + session.bytes, self._queue.skips
+            backlog = self._queue.bytes + session.bytes_under_way
+        at = now()
+        waits = at - oldest.offered if oldest is not None and session.is_open else 0.0
+        self._line.look(at, waits, backlog, sent, self._sound)
+        if skips > self._skips:
+            self._skips = skips
+            self._line.skipped()
 
     def _is_over(self, session: Session) -> bool:
         """Whether the session has finished closing, or its deadline has passed."""
@@ -226,7 +234,7 @@ class Output:
             return False
         if session.is_open and not session.wants(len(self._queue)):
             session.finish()
-        return time.monotonic() >= self._deadline or (self._is_lost and not session.is_open)
+        return time.monotonic() >= self._deadline or (self._reasons.any and not session.is_open)
 
     def _settle(self, session: Session) -> None:
         """End a session and add its counts to the totals."""
@@ -234,7 +242,7 @@ class Output:
         with self._lock:
             self._queue.hold()
             for record in session.lost():
-                self._dropped(record)
+                self._tally.dropped(record)
             self._state = replace(
                 self._state,
                 packets=self._state.packets + session.packets,
@@ -254,18 +262,19 @@ class Output:
                 self._state = replace(self._state, reconnects=self._state.reconnects + 1)
         self._change("open")
         event = "reconnected" if self._was_open else "connected"
-        self._was_open, self._is_lost = True, False
+        self._was_open = True
+        self._reasons.end()
+        self._line.restart(now())
         file = self._session.file
         what = event if file in ("", local(self._url)) else f"{event}, writing {file}"
         log.info("%s: %s", self.name, what)
 
     def _lost(self, why: str) -> None:
+        why = with_hint(why)
         self._change("retrying", why)
-        if self._is_lost:
-            log.debug("%s: %s", self.name, why)
-            return
-        self._is_lost = True
-        log.warning("%s: %s; trying again", self.name, why)
+        known, new = self._reasons.any, self._reasons.is_new(why)
+        level = logging.WARNING if new else logging.DEBUG
+        log.log(level, "%s: %s; %s", self.name, why, "still trying" if known else "trying again")
 
     def _change(self, state: State, error: str | None = None) -> None:
         with self._lock:

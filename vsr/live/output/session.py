@@ -23,7 +23,8 @@ class Queue:
     """Packets that wait to be sent. Not thread-safe: the output's lock guards it.
 
     Without a session it holds the newest packets that one may begin with. A session may lag behind
-    by a limited time and number of bytes; beyond, packets are dropped until the next key frame.
+    by a limited time and number of bytes; beyond, pictures are dropped until the next key frame,
+    and sound goes on.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Queue:
         self._on_drop = on_drop
         self._most_seconds, self._most_bytes, self._fresh = seconds, size, fresh
         self._records: deque[Record] = deque()
-        self._flows = self._begun = False
-        self.overflown = False
+        self._flows = self._begun = self._skips = False
+        self.skips = 0
+        """How often pictures were dropped up to a key frame because too much waited."""
         self.dropped = self.bytes = 0
 
     def __len__(self) -> int:
@@ -54,12 +56,18 @@ class Queue:
     @property
     def wants_key(self) -> bool:
         """Whether a session is open but packets are dropped until the next key frame."""
-        return self._flows and not self._begun
+        return self._flows and (self._skips or not self._begun)
+
+    @property
+    def oldest(self) -> Record | None:
+        """The packet that is taken next."""
+        return self._records[0] if self._records else None
 
     def put(self, record: Record) -> None:
         """Queue a packet, or drop it."""
         self._begun = self._begun or record.begins
-        if not self._begun:
+        self._skips = self._skips and not record.begins
+        if not self._begun or (self._skips and record.kind == "video"):
             self.dropped += 1
             self._on_drop(record)
             return
@@ -67,9 +75,8 @@ class Queue:
         self.bytes += len(record.data)
         if not self._flows:
             self._trim()
-        elif self.seconds > self._most_seconds or self.bytes > self._most_bytes:
-            self.clear()
-            self._begun, self.overflown = False, True
+        elif self._overflows():
+            self._skip()
 
     def take(self) -> Record | None:
         """Remove and return the oldest packet; None if there is none."""
@@ -85,7 +92,7 @@ class Queue:
 
     def hold(self) -> None:
         """End a session: keep the packets that the next one may begin with."""
-        self._flows = self.overflown = False
+        self._flows = self._skips = False
         while self._records and not self._records[0].begins:
             self._drop(1)
         self._begun = bool(self._records)
@@ -101,6 +108,23 @@ class Queue:
             later = (k for k, record in enumerate(self._records) if k and record.begins)
             self._drop(next(later, len(self._records)))
             self._begun = bool(self._records)
+
+    def _overflows(self) -> bool:
+        return self.seconds > self._most_seconds or self.bytes > self._most_bytes
+
+    def _skip(self) -> None:
+        """Drop all pictures, and sound beyond half of what may wait."""
+        records = list(self._records)
+        self._records = deque(record for record in records if record.kind == "audio")
+        self.bytes = sum(len(record.data) for record in self._records)
+        for record in records:
+            if record.kind == "video":
+                self.dropped += 1
+                self._on_drop(record)
+        while self.seconds > self._most_seconds / 2 or self.bytes > self._most_bytes / 2:
+            self._drop(1)
+        self._skips = True
+        self.skips += 1
 
     def _drop(self, count: int) -> None:
         for _ in range(count):
@@ -131,7 +155,7 @@ class Session:
         """What is written where that is a file, whose name may be taken."""
         self._moved = time.monotonic()
         self._refused = self.is_open = self.ended = False
-        self.taken = self.packets = self.bytes = 0
+        self.taken = self.packets = self.bytes = self._given = 0
         self._records: deque[Record] = deque()
 
     def begin(self) -> None:
@@ -183,6 +207,11 @@ class Session:
         """Number of packets taken from the queue and not reported as written."""
         return self.taken - self.packets
 
+    @property
+    def bytes_under_way(self) -> int:
+        """Bytes of packets taken from the queue and not reported as written."""
+        return self._given - self.bytes
+
     def wants(self, waiting: int) -> bool:
         """Whether there are bytes to write, given the number of queued packets."""
         return bool(self._rest) or (waiting > 0 and self.is_open and not self.stdin.closed)
@@ -206,11 +235,17 @@ class Session:
             self._rest = memoryview(record.data)
             self._records.append(replace(record, data=b""))
             self.taken += 1
+            self._given += len(record.data) - process.RECORD.size
         return record is not None
 
     def finish(self) -> None:
         """Close the pipe; the process then writes the trailer and ends."""
         self.stdin.close()
+
+    @property
+    def oldest(self) -> Record | None:
+        """The packet that was given to the process and is the next to be written."""
+        return self._records[0] if self._records else None
 
     def lost(self) -> Iterable[Record]:
         """Packets given to the process and not reported as written."""

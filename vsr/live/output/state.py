@@ -23,6 +23,8 @@ class OutputState:
     pictures: int = 0
     """Pictures of the source that were sent."""
     pictures_dropped: int = 0
+    skips: int = 0
+    """How often pictures were left out up to a key frame because too much waited."""
     queued: int = 0
     """Waiting or under way."""
     queued_s: float = 0.0

@@ -1,0 +1,55 @@
+"""Counts what one output has sent and dropped, and how long sending took."""
+
+import threading
+from typing import Any
+
+from vsr.live.output.delivery import Delivery
+from vsr.live.output.record import Record
+from vsr.live.output.sync import SyncMeter
+from vsr.media.frame import now
+from vsr.report.histogram import Histogram
+
+
+class Tally:
+    """Counts and times of an output's packets over all its sessions. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.pictures = self.pictures_dropped = 0
+        """Of the source; pictures that are shown again do not count."""
+        self._times = {"queue_ms": Histogram(), "send_ms": Histogram()}
+        """What a picture's packet waited for the muxer, and how long writing it took."""
+        self._sync = SyncMeter()
+
+    def sent(self, record: Record, begin: float, end: float, shown: float) -> None:
+        """Count a packet that was written, with the times (s, `now`) of its writing and the time
+        that it has in the output (s)."""
+        with self._lock:
+            if record.origin is not None:
+                self._sync.add(record.kind, record.origin, shown, end)
+            if record.delivery is not None:
+                self.pictures += record.delivery.counts
+                self._times["queue_ms"].add(1000 * (begin - record.offered))
+                self._times["send_ms"].add(1000 * (end - begin))
+        if record.delivery is not None:
+            record.delivery.sent(end)
+
+    def dropped(self, record: Record) -> None:
+        """Count a packet that is not sent."""
+        if record.delivery is not None:
+            self.missed(record.delivery)
+
+    def missed(self, delivery: Delivery) -> None:
+        """Count a picture that no packet came of, or whose packet is not sent."""
+        with self._lock:
+            self.pictures_dropped += delivery.counts
+        delivery.dropped()
+
+    def facts(self) -> dict[str, Any]:
+        """A/V offset, and summaries of the histograms (ms)."""
+        with self._lock:
+            return {
+                "av_offset_ms": self._sync.offset_ms(now()),
+                "av_offset_worst_ms": self._sync.worst_ms,
+                **{name: times.summary() for name, times in self._times.items()},
+            }
