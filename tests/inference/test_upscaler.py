@@ -183,11 +183,6 @@ def test_tiles_of_large_factors_are_smaller(scale: int, share: float) -> None:
     assert plan.width * plan.height <= tiles.MAX_TILE_PIXELS * share
 
 
-def test_bicubic_is_never_cut(backend: Backend) -> None:
-    plan = plan_tiles(models.find("bicubic", 2, backend), 7680, 4320)
-    assert (plan.width, plan.height) == (7680, 4320)
-
-
 @pytest.mark.parametrize("fixed", [(32, 32), (48, 20), (45, 33)], ids=str)
 @pytest.mark.parametrize("size", [(16, 16), (31, 33), (45, 33), (100, 71), (48, 20)], ids=str)
 def test_fixed_networks_get_padded_pictures(fixed: tuple[int, int], size: tuple[int, int]) -> None:

@@ -50,7 +50,7 @@ class Model:
     shipped: bool = False
     """Whether it is one of `engines/`, and not a file of the user's."""
     tiled: bool = True
-    """Whether large pictures are cut up, because the activations would take too much memory."""
+    """Whether pictures above 720p are cut up, because of the activations' memory; or above UHD."""
 
     @property
     def scale(self) -> int:

@@ -11,6 +11,8 @@ from vsr.media.frame import Plane, PlaneFormat, Planes
 
 MAX_TILE_PIXELS: Final = 1280 * 720
 """Largest picture given to an x2 network at once: activations take gigabytes beyond that."""
+_MAX_LIGHT_PIXELS: Final = 2560 * 1440
+"""Likewise for an interpolation, which has no activations to speak of."""
 _LEAST_TILE_PIXELS: Final = 128 * 72
 """Where a device without memory for that is given up."""
 _CHROMA_MARGIN: Final = 8
@@ -73,19 +75,20 @@ class TilePlan:
 
 
 def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -> TilePlan:
-    """Plan one tile if the picture is small enough or the model is bicubic, else a grid.
+    """Plan one tile if the picture is small enough for the model, else a grid.
 
     `most` is the largest tile in LR pixels where memory is scarcer than usual.
     """
     overlap = _even(model.radius + _CHROMA_MARGIN)
     tile_w, tile_h = width, height
     # large factors have most of their activations enlarged
-    most = most or MAX_TILE_PIXELS * 4 // max(2, model.scale) ** 2
+    usual = MAX_TILE_PIXELS if model.tiled else _MAX_LIGHT_PIXELS
+    most = most or usual * 4 // max(2, model.scale) ** 2
     if model.fixed_size:
         tile_w, tile_h = model.fixed_size
         # a fixed network brings its own size: give up overlap rather than refuse it
         overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
-    elif model.tiled and width * height > most:
+    elif width * height > most:
         tile_w = tile_length(width, isqrt(most * 16 // 9), overlap)
         tile_h = tile_length(height, most // tile_w, overlap)
     full_w, full_h = _full_length(width, tile_w), _full_length(height, tile_h)

@@ -18,6 +18,8 @@ _PQ: Final = 16  # transfer of SMPTE ST 2084, H.273
 _UPRIGHT: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _TRANSLATION: Final = (6, 7)
 """Elements of a display matrix that move the picture, in pixels."""
+_INT32: Final = 2**31 - 1
+"""The largest of a matrix' elements; a damaged file may hold any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ class VideoInfo:
         if matrix is not None:
             share = size[0] / self.width
             matrix = tuple(
-                round(value * share) if k in _TRANSLATION else value
+                max(-_INT32, min(round(value * share), _INT32)) if k in _TRANSLATION else value
                 for k, value in enumerate(matrix)
             )
         return VideoFormat(

@@ -1,0 +1,1 @@
+"""Mutated files and readers fed with nonsense."""

@@ -1,0 +1,47 @@
+"""What the fuzzer found, each as a kind."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+import vsr
+from tests.clips import Clip, make_clip
+from vsr.inference import models
+from vsr.inference.backend import Backend
+from vsr.inference.tiles import plan_tiles
+
+
+def _with_matrix(path: Path, values: tuple[int, ...]) -> Path:
+    """The MP4 with another matrix in its video track's header."""
+    data = bytearray(make_clip(path, Clip(frames=3)).read_bytes())
+    at = data.index(b"tkhd") + 4 + 40
+    data[at : at + 36] = struct.pack(">9i", *values)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+@pytest.mark.parametrize("shift", [2**31 - 1, -(2**31), 3 << 29])
+def test_a_picture_moved_beyond_what_a_matrix_holds(
+    tmp_path: Path, container: str, shift: int
+) -> None:
+    """Enlarging multiplies the shift by the scale, which 32 bits did not hold."""
+    one = 1 << 16
+    source = _with_matrix(tmp_path / "in.mp4", (0, one, 0, -one, 0, 0, shift, 0, 1 << 30))
+    report = vsr.upscale(source, tmp_path / f"out.{container}", model="bicubic")
+    assert report.frames_out == 3
+
+
+@pytest.mark.parametrize("size", [(6008, 2679), (3840, 2160), (2679, 6009)])
+def test_large_pictures_are_interpolated_in_parts(backend: Backend, size: tuple[int, int]) -> None:
+    """A picture of 16 million pixels took more than a GiB, in a file of 138 bytes."""
+    plan = plan_tiles(models.find("bicubic", 2, backend), *size)
+    assert plan.width * plan.height <= 2560 * 1440
+    assert len(plan.columns) * len(plan.rows) > 1
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (2560, 1440)])
+def test_usual_pictures_are_interpolated_at_once(backend: Backend, size: tuple[int, int]) -> None:
+    plan = plan_tiles(models.find("bicubic", 2, backend), *size)
+    assert (plan.width, plan.height) == size

@@ -1,0 +1,91 @@
+"""Damaged files end in a video or in one line, and the watchdog sees what does not."""
+
+import ctypes
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import pytest
+
+from bench.fuzz import Campaign, Outcome, Watchdog, main, prepared, run_all
+from tests.fuzz.corpus import CORPUS
+from tests.fuzz.mutate import MUTATIONS, mutated
+
+SEED = 1
+
+
+@pytest.fixture(scope="module")
+def campaign() -> Iterator[Campaign]:
+    with prepared(SEED) as made:
+        yield made
+
+
+def test_the_corpus_is_whole(campaign: Campaign) -> None:
+    """What is damaged can be decoded before: at least twenty containers and as many codecs."""
+    containers, codecs = set(), set()
+    for path in campaign.corpus:
+        with av.open(str(path)) as file:
+            assert any(True for _ in file.decode(video=0)), path.name
+            containers.add(file.format.name)
+            codecs |= {s.codec_context.name for s in file.streams if s.codec_context}
+    assert len(campaign.corpus) == len(CORPUS)
+    assert len(containers) >= 20
+    assert len(codecs) >= 20
+
+
+def test_200_damaged_files(campaign: Campaign) -> None:
+    outcomes = list(run_all(campaign, range(200)))
+    assert [outcome for outcome in outcomes if outcome.is_finding] == []
+    ends = {outcome.end for outcome in outcomes}
+    assert ends == {"done", "degraded", "refused"}  # not all of them are beyond reading
+
+
+def test_mutations_follow_from_seed_and_number(campaign: Campaign) -> None:
+    data = campaign.corpus[0].read_bytes()
+    made = [mutated(data, SEED, index) for index in range(50)]
+    assert made == [mutated(data, SEED, index) for index in range(50)]
+    assert len(set(made)) > 45
+    assert made[0] != mutated(data, SEED + 1, 0)
+    for size in (0, 1, 2, 7):
+        for index in range(20 * len(MUTATIONS)):
+            mutated(data[:size], SEED, index)  # none of them needs more
+
+
+def _dies(_: Campaign, __: int) -> Outcome:
+    return Outcome(index=ctypes.string_at(0)[0], name="", end="done")
+
+
+def _sleeps(_: Campaign, __: int) -> Outcome:
+    time.sleep(60)
+    raise AssertionError
+
+
+def _takes_memory(_: Campaign, __: int) -> Outcome:
+    taken = b"x" * (2**30 + 2**20)
+    time.sleep(60)
+    return Outcome(index=len(taken), name="", end="done")
+
+
+@pytest.mark.parametrize(
+    ("job", "end", "words"),
+    [(_dies, "crash", "exit code -11"), (_sleeps, "hang", ""), (_takes_memory, "memory", "MiB")],
+)
+def test_the_watchdog_sees(campaign: Campaign, job: object, end: str, words: str) -> None:
+    watchdog = Watchdog(campaign, job, patience=8)  # type: ignore[arg-type]
+    outcome = watchdog.run(0)
+    assert (outcome.end, outcome.is_finding) == (end, True)
+    assert words in outcome.words
+    assert not watchdog.alive
+
+
+def test_a_call_goes_on_where_another_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    words = ["--log", str(log), "--seed", "7", "--keep", str(tmp_path / "keep")]
+    assert main([*words, "--count", "3"]) == 0
+    assert main([*words, "--count", "5"]) == 0
+    assert len(log.read_text().splitlines()) == 5
+    assert "seed 7: 5 files, 0 findings" in capsys.readouterr().out
+    assert not (tmp_path / "keep").exists()
