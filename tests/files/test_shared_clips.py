@@ -13,7 +13,9 @@ FRAMES = 24
 LONG = {
     "bbb_720p24_vp8_vorbis.webm", "crystal_480p30_h264_aac.mp4", "dog_720p30_h264_aac.mp4",
     "marathon_400p30_h264.mp4", "person_432p10_h264_long.mp4", "screen_720p30_h264_aac.mp4",
-    "roof_portrait_av1_10bit_hdr10_aac.mp4",
+    "roof_portrait_av1_10bit_hdr10_aac.mp4", "station_240p60_h264_fullrange_aac.mp4",
+    "bbb_800x640_sar64_45.mp4", "roof_768p_hevc_fullrange_vfr_rot.mp4",
+    "cat_720p_h264_vfr_rot180_aac.mp4",
 }  # fmt: skip
 SAYS = {
     "roof_portrait_av1_10bit_hdr10_aac.mp4": "yuv420p10le is converted to 8-bit",

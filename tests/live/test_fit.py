@@ -6,7 +6,7 @@ BT.601 (equations 36 to 46 with the weights of table 4).
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -32,9 +32,12 @@ def _clip(
     path: Path, codes: tuple[int, int, int], *, size: tuple[int, int] = (160, 90),
     matrix: int = 1, range_: int = 1, transfer: int = 1, primaries: int = 1,
     aspect: Fraction = Fraction(1), rate: int = 25, pix_fmt: str = "yuv420p", frames: int = 5,
-    interlaced: bool = False,
+    interlaced: bool = False, luma: Sequence[int] = (),
 ) -> Path:  # fmt: skip
-    """A clip of one colour, given as codes of its own depth, with all its tags."""
+    """A clip of one colour, given as codes of its own depth, with all its tags.
+
+    With `luma`, a frame for each of these Y codes.
+    """
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264" if interlaced or aspect != 1 else "ffv1", rate=rate)
         assert isinstance(stream, av.VideoStream)
@@ -46,11 +49,11 @@ def _clip(
         context.color_trc, context.color_primaries = transfer, primaries
         if interlaced:
             context.flags |= av.codec.context.Flags.interlaced_dct
-        for k in range(frames):
+        for k, y in enumerate(luma or [codes[0]] * frames):
             picture = av.VideoFrame(*size, pix_fmt)
             picture.color_trc, picture.color_primaries = transfer, primaries
             picture.colorspace, picture.color_range = matrix, range_
-            for plane, code in zip(picture.planes, codes, strict=True):
+            for plane, code in zip(picture.planes, (y, *codes[1:]), strict=True):
                 deep = "10" in pix_fmt
                 count = plane.line_size * plane.height // (2 if deep else 1)
                 plane.update(np.full(count, code, np.uint16 if deep else np.uint8).tobytes())
@@ -158,17 +161,15 @@ PQ = {0.0: 64, 100.0: 509, 203.0: 573, 1000.0: 723}
 
 def test_hdr_becomes_sdr_with_its_tags(tmp_path: Path) -> None:
     hdr = {"matrix": 9, "transfer": 16, "primaries": 9, "pix_fmt": "yuv420p10le"}
-    shown = {}
-    for light, code in PQ.items():
-        clip = _clip(tmp_path / f"{light}.mkv", (code, 512, 512), **hdr)  # type: ignore[arg-type]
-        with closing(LiveSource(str(clip), 5.0)) as source:
-            assert source.canvas.colour == SDR
-            words = "; ".join(source.notes)
-            assert "its HDR (PQ) is converted to SDR (BT.709)" in words
-            assert "yuv420p10le is converted to 8-bit" in words
-            shown[light] = _at(_first(source), 0.5, 0.5)
-    assert all(u == v == 128 for _, u, v in shown.values())
-    luma = [shown[light][0] for light in PQ]
+    clip = _clip(tmp_path / "in.mkv", (0, 512, 512), luma=[*PQ.values()], **hdr)  # type: ignore[arg-type]
+    with closing(LiveSource(str(clip), 5.0)) as source:
+        assert source.canvas.colour == SDR
+        words = "; ".join(source.notes)
+        assert "its HDR (PQ) is converted to SDR (BT.709)" in words
+        assert "yuv420p10le is converted to 8-bit" in words
+        shown = [_at(item, 0.5, 0.5) for item in source if isinstance(item, Frame)]
+    assert all(u == v == 128 for _, u, v in shown)
+    luma = [y for y, _, _ in shown]
     assert luma == sorted(set(luma))
     assert luma[0] == pytest.approx(16, abs=1)
     assert luma[2] > 200  # HDR's reference white is white; PQ's own code in 8 bits would be 143
