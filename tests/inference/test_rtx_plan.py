@@ -273,5 +273,5 @@ def test_six_megabytes_are_read_at_once(filler: bytes) -> None:
     plan = plan[:16] + len(plan).to_bytes(8, "little") + plan[24:]
     began = time.perf_counter()
     found = read_plan(plan)
-    assert time.perf_counter() - began < 1  # a busy machine; 0.01 alone, minutes if quadratic
+    assert time.perf_counter() - began < 10  # a busy machine; 0.01 alone, minutes if quadratic
     assert len(found.programs) == 1

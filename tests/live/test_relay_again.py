@@ -335,7 +335,7 @@ def test_one_of_several_is_wrong_one_comes_late_and_one_never_pauses(tmp_path: P
             with Publisher(other.url("in"), late):
                 relays.await_words("late: live: ", START)
                 wait_for(lambda: len(viewer.of("video")) > FPS, START, relays.said)
-                assert relays.stop() < 2
+                assert relays.stop() < 15
             steady.stop()
     said = relays.said
     assert relays.process.returncode == 2, said
@@ -350,6 +350,6 @@ def test_one_of_several_is_wrong_one_comes_late_and_one_never_pauses(tmp_path: P
     assert "Traceback" not in said
     numbers = [number for number, _ in steady.shown()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    assert steady.pause() < 2
+    assert steady.pause() < 15
     assert viewer.shown()[0][0] >= 300
     assert (tmp_path / "late.json").exists()

@@ -348,7 +348,7 @@ def test_a_redirection_is_resumed_too(site: Site, tmp_path: Path) -> None:
 def test_a_silent_server_is_left_and_tried_again(site: Site, tmp_path: Path) -> None:
     offer, site.stalls, site.hang, began = _offer(site, _zip(IMAGES)), 1, 5000, time.monotonic()
     fetch(offer, tmp_path, settings=replace(QUICK, timeout=0.05))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 9  # the server would answer after 10
     assert [asked.get("Range") for asked in site.asked] == [None, None, "bytes=5000-"]
     assert _files(tmp_path) == WHOLE
 
