@@ -36,7 +36,9 @@ from vsr.errors import UsageError
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
-from vsr.live.output.session import Queue, Record, Session
+from vsr.live.output.record import Record
+from vsr.live.output.session import Session
+from vsr.live.output.waiting import Queue
 from vsr.live.settings import OutputSettings
 from vsr.media import location
 from vsr.media.frame import Frame, Stamps, now

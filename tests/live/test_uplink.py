@@ -14,7 +14,7 @@ from tests.streams import RelayProcess
 from vsr.live.output.adapt import SHARES, Adapter
 from vsr.live.output.encoding import TIME_BASE, open_live_encoder, reduced
 from vsr.live.output.record import Record
-from vsr.live.output.session import Queue
+from vsr.live.output.waiting import Queue
 from vsr.media.encoder import EncoderSettings, VideoFormat
 
 FULL = 2_500_000.0

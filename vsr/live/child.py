@@ -1,7 +1,7 @@
 """Child processes of a relay: started the same way, and gone when their parent is.
 
-This file is also the script that a child begins with. It imports nothing of `vsr`, which would take
-longer than PyAV does: it prepares the process and then runs what it was started for.
+This file is also the script that a child begins with: it prepares the process and then runs what it
+was started for.
 """
 
 import ctypes
@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 _PARENT_DIED: Final = 1
@@ -37,11 +38,18 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
 
 
+def outlive_parent() -> None:
+    """Have the system leave this process alone when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DIED, 0)
+
+
 def main() -> None:
     """Prepare the process, then run the file or module named by the first argument."""
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
+    sys.path.append(str(Path(__file__).parents[2]))  # where `vsr` is, installed or not
     target = sys.argv[1]
     sys.argv = [target]
     if target.endswith(".py"):

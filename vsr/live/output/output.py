@@ -9,7 +9,6 @@ decoding times and keep the interpreter's lock. For systems with `poll` on pipes
 """
 
 import logging
-import select
 import threading
 import time
 from collections.abc import Iterable
@@ -23,19 +22,21 @@ from vsr.live.output.line import Line
 from vsr.live.output.plan import OutputStreams, plan
 from vsr.live.output.reasons import Reasons, with_hint
 from vsr.live.output.record import Kind, Record
-from vsr.live.output.session import Queue, Session
-from vsr.live.output.state import OutputState, State
+from vsr.live.output.session import Session
+from vsr.live.output.state import FULL, OutputState, State
 from vsr.live.output.tally import Tally
+from vsr.live.output.waiting import Queue
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
-from vsr.media.location import local, masked, shown
+from vsr.media.location import is_url, local, masked, shown
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
 _LOOK_MS: Final = 10
-"""How often the queue is looked at. To be woken by `offer` would be quicker, but would cost it the
-interpreter's lock, and milliseconds to get that back on a busy machine."""
+"""How often the queue is looked at: to be woken by `offer` would cost it the interpreter's lock."""
+_FILE_RETRY_S: Final = 0.1
+"""Before another process goes on with a recording."""
 _KILL_S: Final = 0.2
 """Longest wait for a killed process to be gone."""
 
@@ -58,7 +59,11 @@ class Output:
         one of the pictures (bit/s). Raises UsageError for a URL that cannot be published to."""
         self.name = shown(url) if number is None else f"output {number}, {shown(url)}"
         self._number = number or 1
-        self._url, self._settings = url, settings or OutputSettings()
+        self._url, self._is_file = url, not is_url(url)
+        self._settings = settings or OutputSettings()
+        if self._is_file:  # nobody watches: nothing is too old to be kept
+            wait = self._settings.queue_s
+            self._settings = replace(self._settings, fresh_s=wait, retry_s=_FILE_RETRY_S)
         self._lock = threading.Lock()
         waiting = self._settings
         self._tally = Tally()
@@ -67,7 +72,7 @@ class Output:
         )
         self._state = OutputState()
         self._session = Session(plan(url, streams, waiting), waiting.stall_s)
-        self._was_open = False
+        self._was_open = self._is_full = False
         self._reasons = Reasons()
         self._line = Line(url, bitrate, log, self.name)
         self._sound = self._skips = 0
@@ -109,7 +114,8 @@ class Output:
     @property
     def wants_key(self) -> bool:
         """Whether it drops packets until the next key frame."""
-        return self._state.state != "closed" and self._queue.wants_key
+        waits = self._queue.wants_key or (self._is_file and not self._queue.begun)
+        return self._state.state != "closed" and waits
 
     @property
     def share(self) -> float:
@@ -189,7 +195,7 @@ class Output:
         try:
             session.begin()
             while True:
-                self._turn(session)
+                session.turn(_LOOK_MS, len(self._queue), self._take, self._tally.sent)
                 if session.is_open and self._state.state != "open":
                     self._opened()
                 self._look(session)
@@ -200,16 +206,6 @@ class Output:
             return f"cannot run a process: {reason(exc)}"
         finally:
             self._settle(session)
-
-    def _turn(self, session: Session) -> None:
-        """Poll the process's pipes once; read its reports and feed it packets."""
-        poll = select.poll()
-        poll.register(session.stdout, select.POLLIN)
-        if session.wants(len(self._queue)):
-            poll.register(session.stdin, select.POLLOUT)
-        poll.poll(_LOOK_MS)
-        session.listen(self._tally.sent)
-        session.feed(self._take)
 
     def _take(self) -> Record | None:
         with self._lock:
@@ -224,9 +220,19 @@ class Output:
         at = now()
         waits = at - oldest.offered if oldest is not None and session.is_open else 0.0
         self._line.look(at, waits, backlog, sent, self._sound)
-        if skips > self._skips:
-            self._skips = skips
+        if skips > self._skips and not session.is_full:
             self._line.skipped()
+        self._skips = skips
+        if session.is_full != self._is_full:
+            self._fill(session.is_full)
+
+    def _fill(self, full: bool) -> None:
+        """Say that the disk is full, or is so no more."""
+        self._is_full = full
+        with self._lock:
+            self._state = replace(self._state, trouble=FULL if full else "")
+        words = f"{FULL}; it goes on when there is room" if full else "there is room again"
+        log.log(logging.ERROR if full else logging.INFO, "%s: %s", self.name, words)
 
     def _is_over(self, session: Session) -> bool:
         """Whether the session has finished closing, or its deadline has passed."""

@@ -26,6 +26,17 @@ FORMATS: Final = {
 }
 """Schemes that can be published to -> FFmpeg's muxers."""
 _OPTIONS: Final = {"flv": {"flvflags": "no_duration_filesize"}, "rtsp": {"rtsp_transport": "tcp"}}
+_FRAGMENTS: Final = {"movflags": "+hybrid_fragmented+frag_keyframe", "frag_duration": "1000000"}
+"""us: a file that is cut off plays to its last second, a finished one is an ordinary MP4."""
+_CLUSTERS: Final = {"cluster_time_limit": "1000"}
+"""ms: the same for Matroska."""
+_FILE_OPTIONS: Final = {
+    "mp4": _FRAGMENTS,
+    "mov": _FRAGMENTS,
+    "3gp": _FRAGMENTS,
+    "matroska": _CLUSTERS,
+    "webm": _CLUSTERS,
+}
 _LIVE: Final = {
     "flush_packets": "1",
     "max_interleave_delta": "1",  # us: packets go out as they come, not when their turn is sure
@@ -94,7 +105,7 @@ def check_outputs(urls: Iterable[str]) -> None:
 def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
     """Encode the plan for the output's process as a line of JSON."""
     muxer = muxer_for(url)
-    options = _OPTIONS.get(muxer, {}) if is_url(url) else {}
+    options = (_OPTIONS if is_url(url) else _FILE_OPTIONS).get(muxer, {})
     facts = {
         "url": url if is_url(url) else local(url),
         "file": not is_url(url),

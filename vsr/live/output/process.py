@@ -31,6 +31,9 @@ from typing import Any, BinaryIO, Final, NoReturn
 import av
 from av.rational import AVRational
 
+from vsr.live.child import outlive_parent
+from vsr.live.output.recording import Recording, unused
+
 RECORD: Final = struct.Struct("<BBqqqIII")
 """Before each payload: stream, key frame or not, pts, dts, duration, their time base, bytes."""
 VIDEO: Final = 0
@@ -42,6 +45,9 @@ _REPORT_S: Final = 0.2
 _CLOCK: Final = Fraction(1, 90_000)
 _UNSENT: Final = 64 * 1024
 """Bytes that the system may hold back unsent: what waits should wait where it is counted."""
+_SAYING: Final = threading.Lock()
+_OUTLIVES: Final = threading.Event()
+"""Set where what was given is still to be written when the parent is gone."""
 _HIGHEST_FD: Final = 64
 _FAULTS: Final = (av.error.FFmpegError, OSError, ValueError)
 
@@ -52,10 +58,14 @@ class Copier:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.packets = self.bytes = 0
         self._sent: deque[tuple[float, float, float]] = deque()
-        self.url = _unused(plan["url"]) if plan["file"] else plan["url"]
+        self.url = unused(plan["url"]) if plan["file"] else plan["url"]
+        # a pipe or a device is there already, and is written to as it is
+        taken = not plan["file"] or os.path.exists(self.url)  # noqa: PTH110
+        self.recording = None if taken else Recording(self.url, lambda: _say(full=True))
         self._output = av.open(
-            self.url, "w", format=plan["format"], container_options=plan["options"]
-        )
+            self.recording or self.url, "w",
+            format=plan["format"], container_options=plan["options"],
+        )  # fmt: skip
         self._streams = [_add_stream(self._output, stream) for stream in plan["streams"]]
         self._last: dict[int, int] = {}
 
@@ -79,6 +89,13 @@ class Copier:
     def close(self) -> None:
         """Write the trailer."""
         self._output.close()
+        if self.recording is not None:
+            self.recording.close()
+
+    def discard(self) -> None:
+        """Delete a file into which no packet was written."""
+        if self.recording is not None and not self.packets:
+            self.recording.discard()
 
     def _put(self, packet: "av.Packet[Any]", stream: av.stream.Stream) -> None:
         packet.stream = stream
@@ -105,16 +122,6 @@ class Copier:
             while True:
                 sent.append(self._sent.popleft())
         return {"packets": packets, "bytes": self.bytes, "sent": sent}
-
-
-def _unused(path: str) -> str:
-    """Return the path, numbered if a file exists: a recording overwrites no other."""
-    stem, suffix = os.path.splitext(path)  # noqa: PTH122 - no more is imported than it takes
-    number = 1
-    while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to as it is
-        number += 1
-        path = f"{stem}-{number}{suffix}"
-    return path
 
 
 def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -> av.stream.Stream:
@@ -159,11 +166,17 @@ def main() -> NoReturn:
 
 def _connected(plan: dict[str, Any]) -> Copier | None:
     """Open the output; None if it was refused, which is reported."""
+    if plan["file"]:
+        outlive_parent()
+        _OUTLIVES.set()
+    copier = None
     try:
         copier = Copier(plan)
         copier.open()
         return copier
     except _FAULTS as exc:
+        if copier is not None:
+            copier.discard()
         if any(_connections()):  # PyAV leaves it open when the header fails
             _fail(exc)
         _say(refused=_words(exc))
@@ -180,6 +193,7 @@ def _send_packets(copier: Copier, plan: dict[str, Any]) -> NoReturn:
         copier.copy(sys.stdin.buffer)
         copier.close()
     except _FAULTS as exc:
+        copier.discard()
         _say(**copier.facts())
         _fail(exc)
     _say(**copier.facts())
@@ -236,10 +250,13 @@ def _report(copier: Copier, stall: float) -> None:
 
 
 def _say(**facts: object) -> None:
+    line = json.dumps(facts).encode() + b"\n"
     try:
-        os.write(_REPORTS, json.dumps(facts).encode() + b"\n")
-    except BrokenPipeError:  # the parent is gone
-        os._exit(1)
+        with _SAYING:
+            os.write(_REPORTS, line)
+    except BrokenPipeError:  # the parent is gone: what it gave is still written into a file
+        if not _OUTLIVES.is_set():
+            os._exit(1)
 
 
 def _words(exc: Exception) -> str:

@@ -1,7 +1,8 @@
-"""An output's packet queue and the process that sends the packets."""
+"""The process that sends an output's packets, as its thread sees it."""
 
 import json
 import os
+import select
 import subprocess
 import time
 from collections import deque
@@ -16,122 +17,10 @@ from vsr.live.output.record import Record
 _READ: Final = 65536
 _START_S: Final = 10.0
 """For a process to start on a machine that has much else to do."""
+OnSent = Callable[[Record, float, float, float], None]
+"""Is called with a packet, when the muxer got it and had written it (s, `now`), and the time that
+it has in the output (s)."""
 _NOTHING: Final = memoryview(b"")
-
-
-class Queue:
-    """Packets that wait to be sent. Not thread-safe: the output's lock guards it.
-
-    Without a session it holds the newest packets that one may begin with. A session may lag behind
-    by a limited time and number of bytes; beyond, pictures are dropped until the next key frame,
-    and sound goes on.
-    """
-
-    def __init__(
-        self,
-        seconds: float,
-        size: int,
-        fresh: float,
-        on_drop: Callable[[Record], None] = lambda _: None,
-    ) -> None:
-        """At most that much stream time and that many bytes wait, and at most `fresh` seconds for
-        a session to begin with, since its viewers see all later by that. `on_drop` is called with
-        every packet that is dropped."""
-        self._on_drop = on_drop
-        self._most_seconds, self._most_bytes, self._fresh = seconds, size, fresh
-        self._records: deque[Record] = deque()
-        self._flows = self._begun = self._skips = False
-        self.skips = 0
-        """How often pictures were dropped up to a key frame because too much waited."""
-        self.dropped = self.bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @property
-    def seconds(self) -> float:
-        """Stream time from the oldest packet to the newest."""
-        return self._records[-1].time - self._records[0].time if self._records else 0.0
-
-    @property
-    def wants_key(self) -> bool:
-        """Whether a session is open but packets are dropped until the next key frame."""
-        return self._flows and (self._skips or not self._begun)
-
-    @property
-    def oldest(self) -> Record | None:
-        """The packet that is taken next."""
-        return self._records[0] if self._records else None
-
-    def put(self, record: Record) -> None:
-        """Queue a packet, or drop it."""
-        self._begun = self._begun or record.begins
-        self._skips = self._skips and not record.begins
-        if not self._begun or (self._skips and record.kind == "video"):
-            self.dropped += 1
-            self._on_drop(record)
-            return
-        self._records.append(record)
-        self.bytes += len(record.data)
-        if not self._flows:
-            self._trim()
-        elif self._overflows():
-            self._skip()
-
-    def take(self) -> Record | None:
-        """Remove and return the oldest packet; None if there is none."""
-        if not self._records:
-            return None
-        record = self._records.popleft()
-        self.bytes -= len(record.data)
-        return record
-
-    def flow(self) -> None:
-        """Begin a session that takes packets."""
-        self._flows = True
-
-    def hold(self) -> None:
-        """End a session: keep the packets that the next one may begin with."""
-        self._flows = self._skips = False
-        while self._records and not self._records[0].begins:
-            self._drop(1)
-        self._begun = bool(self._records)
-        self._trim()
-
-    def clear(self) -> None:
-        """Drop all packets."""
-        self._drop(len(self._records))
-
-    def _trim(self) -> None:
-        """Drop from one key frame to the next while more waits than a session may begin with."""
-        while self._records and (self.seconds > self._fresh or self.bytes > self._most_bytes):
-            later = (k for k, record in enumerate(self._records) if k and record.begins)
-            self._drop(next(later, len(self._records)))
-            self._begun = bool(self._records)
-
-    def _overflows(self) -> bool:
-        return self.seconds > self._most_seconds or self.bytes > self._most_bytes
-
-    def _skip(self) -> None:
-        """Drop all pictures, and sound beyond half of what may wait."""
-        records = list(self._records)
-        self._records = deque(record for record in records if record.kind == "audio")
-        self.bytes = sum(len(record.data) for record in self._records)
-        for record in records:
-            if record.kind == "video":
-                self.dropped += 1
-                self._on_drop(record)
-        while self.seconds > self._most_seconds / 2 or self.bytes > self._most_bytes / 2:
-            self._drop(1)
-        self._skips = True
-        self.skips += 1
-
-    def _drop(self, count: int) -> None:
-        for _ in range(count):
-            record = self.take()
-            assert record is not None
-            self._on_drop(record)
-        self.dropped += count
 
 
 class Session:
@@ -154,7 +43,7 @@ class Session:
         self.file = ""
         """What is written where that is a file, whose name may be taken."""
         self._moved = time.monotonic()
-        self._refused = self.is_open = self.ended = False
+        self._refused = self.is_open = self.ended = self.is_full = False
         self.taken = self.packets = self.bytes = self._given = 0
         self._records: deque[Record] = deque()
 
@@ -212,6 +101,21 @@ class Session:
         """Bytes of packets taken from the queue and not reported as written."""
         return self._given - self.bytes
 
+    def turn(
+        self, milliseconds: int, waiting: int, take: Callable[[], Record | None], on_sent: OnSent
+    ) -> None:
+        """Wait so long at most for the process's pipes; read its reports and feed it packets.
+
+        `waiting` packets are there for `take`.
+        """
+        poll = select.poll()
+        poll.register(self.stdout, select.POLLIN)
+        if self.wants(waiting):
+            poll.register(self.stdin, select.POLLOUT)
+        poll.poll(milliseconds)
+        self.listen(on_sent)
+        self.feed(take)
+
     def wants(self, waiting: int) -> bool:
         """Whether there are bytes to write, given the number of queued packets."""
         return bool(self._rest) or (waiting > 0 and self.is_open and not self.stdin.closed)
@@ -251,7 +155,7 @@ class Session:
         """Packets given to the process and not reported as written."""
         return self._records
 
-    def listen(self, on_sent: Callable[[Record, float, float, float], None]) -> None:
+    def listen(self, on_sent: OnSent) -> None:
         """Read what the process tells; `on_sent` is called with every packet that was written, when
         the muxer got it and had written it (s, `now`), and its time in the output (s)."""
         data = self.stdout.read(_READ)
@@ -262,13 +166,15 @@ class Session:
         for line in lines:
             self._hear(line.decode(errors="replace"), on_sent)
 
-    def _hear(self, line: str, on_sent: Callable[[Record, float, float, float], None]) -> None:
+    def _hear(self, line: str, on_sent: OnSent) -> None:
         try:
             facts = dict(json.loads(line))
         except (TypeError, ValueError):  # Python's own words on a crash
             self._error = line.strip() or self._error
             return
-        if facts.get("packets") != self.packets:
+        moved = facts.get("packets") != self.packets
+        self.is_full = "full" in facts or (self.is_full and not moved)
+        if moved or self.is_full:  # a full disk is waited for
             self._moved = time.monotonic()
         for begin, end, shown in facts.get("sent", ()):
             on_sent(self._records.popleft(), begin, end, shown)

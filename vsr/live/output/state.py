@@ -2,8 +2,9 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
+FULL: Final = "the disk is full"
 State = Literal["connecting", "open", "retrying", "closed"]
 
 
@@ -30,5 +31,7 @@ class OutputState:
     queued_s: float = 0.0
     """Stream time that waits."""
     queued_bytes: int = 0
+    trouble: str = ""
+    """Why nothing is sent although it is open; empty where that is not so."""
     last_error: str = ""
     """Why the last session ended, without secrets."""

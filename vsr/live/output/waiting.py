@@ -1,0 +1,122 @@
+"""The packets that wait for an output's process."""
+
+from collections import deque
+from collections.abc import Callable
+
+from vsr.live.output.record import Record
+
+
+class Queue:
+    """Packets that wait to be sent. Not thread-safe: the output's lock guards it.
+
+    Without a session it holds the newest packets that one may begin with. A session may lag behind
+    by a limited time and number of bytes; beyond, pictures are dropped until the next key frame,
+    and sound goes on.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        size: int,
+        fresh: float,
+        on_drop: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        """At most that much stream time and that many bytes wait, and at most `fresh` seconds for
+        a session to begin with, since its viewers see all later by that. `on_drop` is called with
+        every packet that is dropped."""
+        self._on_drop = on_drop
+        self._most_seconds, self._most_bytes, self._fresh = seconds, size, fresh
+        self._records: deque[Record] = deque()
+        self._flows = self.begun = self._skips = False
+        """`begun`: whether a key frame has come that a session may begin with."""
+        self.skips = 0
+        """How often pictures were dropped up to a key frame because too much waited."""
+        self.dropped = self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def seconds(self) -> float:
+        """Stream time from the oldest packet to the newest."""
+        return self._records[-1].time - self._records[0].time if self._records else 0.0
+
+    @property
+    def wants_key(self) -> bool:
+        """Whether a session is open but packets are dropped until the next key frame."""
+        return self._flows and (self._skips or not self.begun)
+
+    @property
+    def oldest(self) -> Record | None:
+        """The packet that is taken next."""
+        return self._records[0] if self._records else None
+
+    def put(self, record: Record) -> None:
+        """Queue a packet, or drop it."""
+        self.begun = self.begun or record.begins
+        self._skips = self._skips and not record.begins
+        if not self.begun or (self._skips and record.kind == "video"):
+            self.dropped += 1
+            self._on_drop(record)
+            return
+        self._records.append(record)
+        self.bytes += len(record.data)
+        if not self._flows:
+            self._trim()
+        elif self._overflows():
+            self._skip()
+
+    def take(self) -> Record | None:
+        """Remove and return the oldest packet; None if there is none."""
+        if not self._records:
+            return None
+        record = self._records.popleft()
+        self.bytes -= len(record.data)
+        return record
+
+    def flow(self) -> None:
+        """Begin a session that takes packets."""
+        self._flows = True
+
+    def hold(self) -> None:
+        """End a session: keep the packets that the next one may begin with."""
+        self._flows = self._skips = False
+        while self._records and not self._records[0].begins:
+            self._drop(1)
+        self.begun = bool(self._records)
+        self._trim()
+
+    def clear(self) -> None:
+        """Drop all packets."""
+        self._drop(len(self._records))
+
+    def _trim(self) -> None:
+        """Drop from one key frame to the next while more waits than a session may begin with."""
+        while self._records and (self.seconds > self._fresh or self.bytes > self._most_bytes):
+            later = (k for k, record in enumerate(self._records) if k and record.begins)
+            self._drop(next(later, len(self._records)))
+            self.begun = bool(self._records)
+
+    def _overflows(self) -> bool:
+        return self.seconds > self._most_seconds or self.bytes > self._most_bytes
+
+    def _skip(self) -> None:
+        """Drop all pictures, and sound beyond half of what may wait."""
+        records = list(self._records)
+        self._records = deque(record for record in records if record.kind == "audio")
+        self.bytes = sum(len(record.data) for record in self._records)
+        for record in records:
+            if record.kind == "video":
+                self.dropped += 1
+                self._on_drop(record)
+        while self.seconds > self._most_seconds / 2 or self.bytes > self._most_bytes / 2:
+            self._drop(1)
+        self._skips = True
+        self.skips += 1
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            record = self.take()
+            assert record is not None
+            self._on_drop(record)
+        self.dropped += count
