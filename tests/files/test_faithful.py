@@ -101,9 +101,9 @@ def test_cover_art_and_metadata_survive(tmp_path: Path, suffix: str) -> None:
 def test_what_the_container_cannot_carry_is_named_in_one_warning(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(subtitles="subrip", attachment=b"font"))
     result, report = upscaled(source)
-    assert result.kinds == ["video", "audio"]
+    assert result.kinds == ["video", "audio", "subtitle"]
     assert len(report.notes) == 1
-    assert "subtitle #2 (srt, eng)" in report.notes[0]
+    assert "subtitle #2 (srt, eng) becomes mov_text" in report.notes[0]
     assert "attachment #3" in report.notes[0]
 
 
@@ -351,11 +351,11 @@ def test_pcm_of_a_nameless_layout_fits_an_mp4(tmp_path: Path) -> None:
     assert report.notes == []
 
 
-def test_sound_a_transport_stream_cannot_hold_is_named(tmp_path: Path) -> None:
+def test_sound_a_transport_stream_cannot_hold_is_encoded_and_named(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", Clip(audio=("flac",)))
     result, report = upscaled(source, "out.ts")
-    assert result.kinds == ["video"]
-    assert "audio #1 (flac, eng)" in report.notes[0]
+    assert result.kinds == ["video", "audio"]
+    assert report.notes == ["audio #1 (flac, eng) becomes aac"]
 
 
 def test_lost_transparency_is_named(tmp_path: Path) -> None:

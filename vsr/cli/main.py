@@ -77,6 +77,13 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     help="An encoder option. Repeatable.",
 )  # fmt: skip
 @click.option(
+    "--audio",
+    type=click.Choice(["copy", "encode", "none"]),
+    default="copy",
+    show_default=True,
+    help="copy: as it is, or encoded anew where the output cannot hold that.",
+)
+@click.option(
     "--start-frame", type=click.IntRange(0), default=0, help="Number of the first frame to process."
 )
 @click.option("--max-frames", type=click.IntRange(1), help="Number of frames to process.")
@@ -99,7 +106,7 @@ def run(
     backend: str, device: str | None, batch: int,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
-    start_frame: int, max_frames: int | None, report: Path | None,
+    audio: str, start_frame: int, max_frames: int | None, report: Path | None,
     overwrite: bool, progress: str, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, with its sound and everything else it holds.
@@ -136,6 +143,7 @@ def run(
             bufsize=bufsize,
             passes=passes,
         ),
+        audio=audio,
         start_frame=start_frame,
         max_frames=max_frames,
         overwrite=overwrite,

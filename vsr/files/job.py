@@ -156,8 +156,10 @@ class Job:
         selected = self._selected(source)
         video = source.info.enlarged(upscaler.out_size)
         offset, end = self._window(source)
-        with Sink(self._output, video, settings.encoder, source.passthrough(), offset, end) as sink:
-            self._say(report, self._left_out(sink))
+        with Sink(
+            self._output, video, settings.encoder, source.passthrough(), offset, end, settings.audio
+        ) as sink:
+            self._say(report, self._changes(sink))
             report.output["encoder"] = sink.encoder
             self._began = now()
             run(selected, upscaler, sink, on_muxed)
@@ -215,10 +217,11 @@ class Job:
         self._say(report, info.conversion())
         return report
 
-    def _left_out(self, sink: Sink) -> str | None:
-        if not sink.left_out:
-            return None
-        return f"{self._output.name} cannot carry {', '.join(sink.left_out)}: left out"
+    def _changes(self, sink: Sink) -> str | None:
+        notes = list(sink.converted)
+        if sink.left_out:
+            notes.append(f"{self._output.name} cannot carry {', '.join(sink.left_out)}: left out")
+        return "; ".join(notes) or None
 
     def _say(self, report: Report, note: str | None) -> None:
         if note:

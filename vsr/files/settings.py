@@ -8,6 +8,7 @@ from typing import Final, TypedDict, Unpack
 
 from vsr.errors import UsageError
 from vsr.inference import models
+from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 
 _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1}
@@ -30,6 +31,8 @@ class RunSettings:
     batch: int = 1
     """Frames per inference on a GPU; more than one pays for small frames."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    audio: str = "copy"
+    """`copy`: sound as it is, encoded only where the output cannot hold that; `encode`; `none`."""
     start_frame: int = 0
     """Number of the input's first frame to process."""
     max_frames: int | None = None
@@ -43,6 +46,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: it must be {least} or more")
+        if self.audio not in AUDIO:
+            raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO)}")
 
 
 class RunOptions(TypedDict, total=False):
@@ -62,6 +67,7 @@ class RunOptions(TypedDict, total=False):
     bufsize: int | None
     passes: int
     encoder_options: Mapping[str, str]
+    audio: str
     start_frame: int
     max_frames: int | None
     overwrite: bool

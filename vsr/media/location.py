@@ -20,6 +20,8 @@ _BEGINNING: Final = 1.0
 """Seconds of a feed in which all of its streams begin: of FLV with one, FFmpeg waits for more."""
 
 
+_HEAD: Final = 4096
+"""Bytes in which an XML file says what it is."""
 _SHORTEST_PIECE: Final = 4
 """Characters of a path's piece that are masked in foreign words: shorter ones are words too."""
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^:\s\[\]]*)(:\d*)?")
@@ -153,7 +155,7 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
         return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         # FFmpeg's own words hold the whole URL, which even a traceback must not show
-        raise InputError(_why(exc, name)) from (None if remote else exc)
+        raise InputError(_why(exc, name, url)) from (None if remote else exc)
 
 
 def open_live(
@@ -183,17 +185,37 @@ def open_live(
     except av.error.ExitError:
         raise InputError(f"{name} sends nothing that can be shown") from None
     except av.error.InvalidDataError:
-        raise InputError(f"{name} sends something that is no video") from None
+        why = _unreadable(url, name) or f"{name} sends something that is no video"
+        raise InputError(why) from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        why = _why(exc, name)
+        why = _why(exc, name, url)
         if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's word for an answer it cannot read
             why = f"cannot open {name}: nothing answers there, or it is no stream"
         raise InputError(why) from None  # FFmpeg's words hold the whole URL
 
 
-def _why(exc: Exception, name: str) -> str:
+def _unreadable(url: str, name: str) -> str:
+    """Why this FFmpeg cannot read a sound DASH manifest; empty for anything else."""
+    try:
+        if is_url(url):
+            dash = re.split(r"[?#]", url, maxsplit=1)[0].lower().endswith(".mpd")
+        elif not Path(url).is_file():  # reading a pipe would wait, or take from it
+            return ""
+        else:
+            with Path(url).open("rb") as file:
+                dash = b"<MPD" in file.read(_HEAD)
+    except OSError:
+        return ""
+    if not dash:
+        return ""
+    return (
+        f"{name} is a DASH manifest, which this FFmpeg cannot read: use the stream's HLS playlist"
+    )
+
+
+def _why(exc: Exception, name: str, url: str) -> str:
     if isinstance(exc, av.error.InvalidDataError):
-        return (
+        return _unreadable(url, name) or (
             f"{name} is not a video, or it is damaged at its start (an MP4 cut off before "
             f"its index cannot be read)"
         )

@@ -1,8 +1,6 @@
 """Copies what is not encoded from input to output: other streams, metadata, chapters."""
 
-import io
 import logging
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -26,17 +24,8 @@ _VIDEO_IN: Final = {
     "mpegts": frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
     "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
 }
-_OTHERS_IN: Final = {
-    "mpegts": frozenset(
-        {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "dca", "opus", "s302m"}
-        | {"mp3float", "dvb_subtitle", "dvbsub", "dvb_teletext", "klv", "timed_id3", "scte_35"}
-    ),
-    "flv": frozenset({"aac", "mp3", "mp3float", "speex", "ac3", "opus"}),
-}
-"""What players find in these containers; FFmpeg also writes what they do not."""
 _HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
 """Codecs whose own headers hold the pixel aspect."""
-_USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +33,22 @@ class Passthrough:
     """What an output takes over from an input unchanged."""
 
     streams: tuple[av.stream.Stream, ...]
-    """All of the input's, in order: so they are in the output, if its container holds them."""
+    """Those of the input, in order: so they are in the output, if its container holds them."""
     video: av.VideoStream
     """The one of them that is encoded anew: its place, tags and disposition are kept."""
     metadata: dict[str, str]
     chapters: list[Any]
 
     @classmethod
-    def of(cls, container: "av.container.InputContainer", video: av.VideoStream) -> "Passthrough":
+    def of(
+        cls,
+        container: "av.container.InputContainer",
+        video: av.VideoStream,
+        streams: tuple[av.stream.Stream, ...],
+    ) -> "Passthrough":
         """Describe what an opened input has besides the pictures of `video`."""
         return cls(
-            streams=tuple(container.streams), video=video, metadata=container.metadata,
+            streams=streams, video=video, metadata=container.metadata,
             chapters=container.chapters(),
         )  # fmt: skip
 
@@ -67,38 +61,6 @@ def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> d
         for key, value in tags.items()
         if key.lower() not in dropped and not (outdated and key.lower().startswith("_statistics"))
     }
-
-
-def stream_label(stream: av.stream.Stream) -> str:
-    """Name a stream in a message, as in `subtitle #3 (subrip, eng)`."""
-    context = stream.codec_context
-    facts = [context.name if context else (stream.name or "unknown codec"), stream.language]
-    return f"{stream.type} #{stream.index} ({', '.join(f for f in facts if f and f != 'und')})"
-
-
-def can_copy(stream: av.stream.Stream, container: str) -> bool:
-    """Whether a container can hold a copy of this stream, tested by writing a header."""
-    if not _readable_in(stream, container):
-        return False
-    trial = av.open(io.BytesIO(), "w", format=container)
-    try:
-        copy_stream(trial, stream)
-        trial.start_encoding()
-    except (av.error.FFmpegError, ValueError):
-        return False
-    finally:
-        close_quietly(trial)
-    return True
-
-
-def _readable_in(stream: av.stream.Stream, container: str) -> bool:
-    art = bool(stream.disposition & av.stream.Disposition.attached_pic)
-    if art and container in ("mov", "mpegts", "flv"):
-        return False
-    name = stream.codec_context.name if stream.codec_context else stream.name
-    if stream.type == "video" and not art:
-        return can_hold_video(str(name), container)
-    return container not in _OTHERS_IN or name in _OTHERS_IN[container]
 
 
 def can_hold_video(codec: str, container: str) -> bool:
@@ -144,26 +106,3 @@ def is_rewritten_timecode(
 def can_hold_aspect(codec: str, container: str) -> bool:
     """Whether the pixel aspect survives; in Matroska only codecs that store it themselves."""
     return container not in _MATROSKA or codec in _HOLD_ASPECT
-
-
-def copy_stream(
-    output: "av.container.OutputContainer", stream: av.stream.Stream
-) -> av.stream.Stream:
-    """Add a stream to `output` that takes the packets of `stream` as they are."""
-    copy = output.add_stream_from_template(stream, opaque=True)
-    if stream.type == "audio":
-        _name_layout(copy)
-    copy.time_base = stream.time_base
-    copy.metadata.update(kept_tags(stream.metadata))
-    copy.disposition = stream.disposition
-    return copy
-
-
-def _name_layout(copy: av.stream.Stream) -> None:
-    """Set the usual layout for sound that has only a number of channels: MP4 needs one."""
-    context = copy.codec_context
-    assert isinstance(context, av.AudioCodecContext)
-    if re.fullmatch(r"\d+ channels", context.layout.name):
-        usual = _USUAL_LAYOUT.get(context.layout.nb_channels)
-        if usual:
-            context.layout = usual

@@ -3,7 +3,7 @@
 import errno
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import OutputError, UsageError, reason
+from vsr.media.carriage import Carriage
 from vsr.media.encoder import (
     EncoderSettings,
     PacketMatcher,
@@ -25,19 +26,16 @@ from vsr.media.passthrough import (
     ISO,
     STATISTICS,
     Passthrough,
-    can_copy,
     can_hold_aspect,
     can_hold_video,
     close_quietly,
-    copy_stream,
     cut_chapters,
     is_chapter_track,
     is_rewritten_timecode,
     kept_tags,
-    stream_label,
 )
 from vsr.media.target import container_format, part_path
-from vsr.media.timestamps import Packet
+from vsr.media.timestamps import CodingTimes, Packet
 
 log = logging.getLogger(__name__)
 
@@ -74,22 +72,23 @@ class Sink:
         passthrough: Passthrough | None = None,
         offset: Fraction | None = Fraction(0),
         end: Fraction | None = None,
+        audio: str = "copy",
     ) -> None:
         """`offset` is the input's time in seconds at which the output begins; None: with the
         first frame, which then is the first thing to be written. `end`, where it is known, is the
         input's time at which it ends (counted from the first frame if `offset` is None): chapters
-        are moved and cut to that."""
+        are moved and cut to that. `audio` is one of `vsr.media.carriage.AUDIO`."""
         self.path, self._offset, self._end = path, offset, end
         self.frames_in = self.frames_out = self.packets_refused = 0
-        self.left_out: list[str] = []
-        """Streams and properties that the container cannot hold, in words."""
+        self._lost: list[str] = []
         self._format = container_format(path)
         self._part = part_path(path)
         self._encoding = PacketMatcher[Frame]()
-        self._copies: dict[int, av.stream.Stream] = {}
+        self._coding = CodingTimes()
         self._chapters: list[Any] = []
         try:
             self._container = self._open(passthrough.streams if passthrough else ())
+            self._others = Carriage(self._container, audio)
             try:
                 if passthrough is None:
                     self._add_video(video, settings)
@@ -116,6 +115,16 @@ class Sink:
         """FFmpeg's name of the encoder in use."""
         return self._encoder.name
 
+    @property
+    def left_out(self) -> list[str]:
+        """Streams and properties that the container cannot hold, in words."""
+        return self._others.left_out + self._lost
+
+    @property
+    def converted(self) -> list[str]:
+        """Streams that get another codec, in words."""
+        return self._others.converted
+
     def write(self, item: Frame | Packet) -> list[Frame]:
         """Encode a frame or copy a packet; return the frames whose packets were muxed by that.
 
@@ -132,7 +141,10 @@ class Sink:
     def drain(self) -> list[Frame]:
         """Flush the encoder; return its last frames, as `write` does."""
         try:
-            return self._mux(self._encoder.encode(None)) if self.frames_in else []
+            if not self.frames_in:
+                return []
+            self._mux_others(self._others.rest())
+            return self._mux(self._encoder.encode(None))
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("finish", exc) from exc
 
@@ -167,10 +179,8 @@ class Sink:
                 continue  # the muxer writes it anew
             elif is_rewritten_timecode(stream, passthrough.video, self._format):
                 continue
-            elif can_copy(stream, self._format):
-                self._copies[stream.index] = copy_stream(self._container, stream)
             else:
-                self.left_out.append(stream_label(stream))
+                self._others.add(stream)
 
     def _add_video(self, video: VideoFormat, settings: EncoderSettings) -> av.VideoStream:
         name = encoder_name(settings, self._format)
@@ -188,9 +198,9 @@ class Sink:
         if video.display_matrix and self._format in HOLD_EXTRAS:
             stream.set_display_matrix(video.display_matrix)
         elif video.display_matrix:
-            self.left_out.append("the rotation of the picture")
+            self._lost.append("the rotation of the picture")
         if video.sample_aspect not in (None, 1) and not can_hold_aspect(canonical, self._format):
-            self.left_out.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
+            self._lost.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
         if canonical == "hevc" and self._format in ISO:
             self._encoder.codec_tag = "hvc1"  # Apple's players know no other
         stream.time_base = video.time_base
@@ -201,7 +211,7 @@ class Sink:
         if passthrough.chapters and self._format in HOLD_EXTRAS:
             self._chapters = passthrough.chapters
         elif passthrough.chapters:
-            self.left_out.append("chapters")
+            self._lost.append("chapters")
 
     def _start(self, begin: Fraction, end: Fraction | None) -> None:
         """Write the header, with the chapters that play between two times of the input."""
@@ -217,6 +227,7 @@ class Sink:
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
         self._encoding.add(picture.pts, frame.bare())
+        self._coding.feed(picture.pts)
         self.frames_in += 1
         return self._mux(self._encoder.encode(picture))
 
@@ -227,6 +238,7 @@ class Sink:
             if frame is not None:
                 packet.duration = frame.duration  # not every encoder passes it on
                 frame.stamps.encoded = now()
+            self._coding.correct(packet)
             packet.stream = self._video
             self._mux_packet(packet, _COPY_ERRORS)
             self.frames_out += 1
@@ -236,15 +248,17 @@ class Sink:
         return frames
 
     def _copy(self, packet: Packet) -> None:
-        copy = self._copies.get(packet.stream.index)
-        if copy is None:
-            return
         if self._offset and packet.time_base:
             ticks = round(self._offset / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts - ticks
             packet.dts = None if packet.dts is None else packet.dts - ticks
-        packet.stream = copy
-        self._mux_packet(packet, (av.error.FFmpegError, OSError))
+        if packet.stream.type not in ("audio", "video") and packet.pts is not None:
+            packet.pts = packet.dts = max(packet.pts, 0)  # or muxers move everything else
+        self._mux_others(self._others.packets(packet))
+
+    def _mux_others(self, packets: Iterable[Packet]) -> None:
+        for packet in packets:
+            self._mux_packet(packet, (av.error.FFmpegError, OSError))
 
     def _mux_packet(self, packet: Packet, tolerated: tuple[type[Exception], ...]) -> None:
         """Mux a packet; count `tolerated` errors, but raise them for a full disk.

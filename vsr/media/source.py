@@ -13,15 +13,18 @@ from typing import Final, cast
 import av
 
 from vsr.errors import InputError, reason
+from vsr.media.choice import choose
 from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.location import open_input, shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
-from vsr.media.timestamps import Packet, TimestampCorrector
+from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
 log = logging.getLogger(__name__)
 
+_LOOK_AHEAD: Final = 8
+"""Pictures of a file's beginning that may be held back until it is clear what their times mean."""
 _LATE: Final = 10
 """Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
 
@@ -67,8 +70,10 @@ class Source:
         self._abandoned = False
         self._container = self._reading.opener(url, self.name)
         try:
-            self.video = self._pick_video()
+            self.video, self._streams = choose(self._container, url, self.name)
             """Gone once the source is closed."""
+            self.video.thread_type = self._reading.threads
+            self.video.codec_context.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
             self._index = 0
             self._last_pts: int | None = None
@@ -77,6 +82,7 @@ class Source:
             self._timestamps = TimestampCorrector(
                 self._note, self._container.format.name == "mpegts"
             )
+            self._times = PictureTimes(_LOOK_AHEAD if self._reading.announced else 0)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -92,7 +98,7 @@ class Source:
 
     def passthrough(self) -> Passthrough:
         """Describe what an output may copy: other streams, metadata, chapters."""
-        return Passthrough.of(self._container, self.video)
+        return Passthrough.of(self._container, self.video, self._streams)
 
     @property
     def jumps(self) -> int:
@@ -102,7 +108,7 @@ class Source:
     @property
     def audio(self) -> av.AudioStream | None:
         """The first sound that can be decoded, None without any."""
-        sounds = self._container.streams.audio
+        sounds = (s for s in self._streams if isinstance(s, av.AudioStream))
         return next((s for s in sounds if s.codec_context is not None), None)
 
     @property
@@ -144,6 +150,7 @@ class Source:
         self._items, self._primed = iter(()), deque()
         self._container.close()
         vars(self).pop("video", None)
+        vars(self).pop("_streams", None)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         """Yield frames, and other streams' packets, in the order they were read."""
@@ -168,17 +175,6 @@ class Source:
             raise error from None  # FFmpeg's words may hold the whole URL
         self._note("end", f"reading stopped early: {reason(exc)}")
         self.losses.lost = max(self.losses.lost, 1)
-
-    def _pick_video(self) -> av.VideoStream:
-        """Select the first video stream that is not cover art."""
-        art = av.stream.Disposition.attached_pic
-        for stream in self._container.streams.video:
-            if not stream.disposition & art and stream.codec_context is not None:
-                stream.thread_type = self._reading.threads
-                stream.codec_context.flags |= av.codec.context.Flags.copy_opaque
-                return stream
-        kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "no streams"
-        raise InputError(f"{self.name} has no video that can be decoded (it holds {kinds})")
 
     def _prime(self) -> None:
         """Read up to the first frame, whose picture has colour, size and rotation."""
@@ -209,6 +205,7 @@ class Source:
                     yield from self._decoded(packet)
             elif packet.size:
                 yield packet
+        yield from self._timed(self._times.rest(), (now(), self._blocked))
         if self._abandoned:
             self.close()
         elif self._decode and self._reading.announced:
@@ -222,10 +219,16 @@ class Source:
             self.losses.lost += 1
             self._note("undecodable", f"some packets cannot be decoded: {reason(exc)}")
             return
-        for picture in pictures:
-            yield self._frame(picture, packet.opaque)
+        reorders = bool(self.video.codec_context.has_b_frames)
+        yield from self._timed(self._times.add(pictures, reorders), packet.opaque)
 
-    def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
+    def _timed(
+        self, pictures: Iterator[tuple[av.VideoFrame, int | None]], latest: object
+    ) -> Iterator[Frame]:
+        for picture, pts in pictures:
+            yield self._frame(picture, pts, latest)
+
+    def _frame(self, picture: av.VideoFrame, pts: int | None, latest: object) -> Frame:
         if self._info is None:
             self._info = self._describe(picture)
         info = self._info
@@ -241,7 +244,7 @@ class Source:
         frame = Frame(
             planes=self._reading.planes(picture, info),
             index=self._index,
-            pts=self._monotonic(picture),
+            pts=self._monotonic(pts),
             time_base=info.time_base,
             colour=info.colour,
             # a last frame of no length would be cut off by MP4 readers
@@ -266,9 +269,9 @@ class Source:
             if warn:
                 log.warning(note)
 
-    def _monotonic(self, picture: av.VideoFrame) -> int:
-        """Return the picture's pts, made from the frame rate where the container has none."""
-        last, pts = self._last_pts, picture.pts
+    def _monotonic(self, pts: int | None) -> int:
+        """Return a picture's pts, made from the frame rate where the container has none."""
+        last = self._last_pts
         if pts is None:
             pts = 0 if last is None else last + self.info.step
         elif last is not None and pts <= last:

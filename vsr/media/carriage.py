@@ -1,0 +1,115 @@
+"""Decides how each further stream of an input gets into an output: copied, encoded or named."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import av
+
+from vsr.media.copying import can_copy, codec_name, copy_stream, stream_label
+from vsr.media.passthrough import kept_tags
+from vsr.media.timestamps import Packet, Rising
+from vsr.media.transcode import SoundEncoder, TextConverter, sound_encoder, text_encoder
+
+AUDIO: Final = ("copy", "encode", "none")
+"""What can be done with sound: as it is and encoded only where the container cannot hold that;
+encoded always; left out."""
+_ERRORS: Final = (av.error.FFmpegError, ValueError)
+
+
+class _Maker(Protocol):
+    """Makes an output's packets of an input's."""
+
+    @property
+    def stream(self) -> av.stream.Stream: ...
+
+    def packets(self, packet: Packet) -> Iterator[Packet]: ...
+
+    def rest(self) -> Iterator[Packet]: ...
+
+
+class _Copier:
+    """Passes packets on as they are."""
+
+    def __init__(self, stream: av.stream.Stream) -> None:
+        self.stream = stream
+
+    def packets(self, packet: Packet) -> Iterator[Packet]:
+        yield packet
+
+    def rest(self) -> Iterator[Packet]:
+        return iter(())
+
+
+@dataclass
+class Carriage:
+    """How the further streams of one input get into one output. Use from one thread."""
+
+    output: "av.container.OutputContainer"
+    audio: str = "copy"
+    """One of `AUDIO`."""
+    left_out: list[str] = field(default_factory=list)
+    """Streams that the container cannot hold in any form, in words."""
+    converted: list[str] = field(default_factory=list)
+    """Streams that get another codec, in words."""
+    _makers: dict[int, _Maker] = field(default_factory=dict)
+    _rising: dict[int, Rising] = field(default_factory=dict)
+
+    def add(self, stream: av.stream.Stream) -> None:
+        """Add a stream of the input to the output, or note that it is left out."""
+        sound = stream.type == "audio"
+        if sound and self.audio == "none":
+            return
+        form = self.output.format.name
+        maker: _Maker | None = None
+        if not (sound and self.audio == "encode") and can_copy(stream, form):
+            maker = _Copier(copy_stream(self.output, stream))
+        elif isinstance(stream, av.AudioStream) and stream.codec_context is not None:
+            maker = self._encoded(stream, sound_encoder(stream, form))
+        elif encoder := text_encoder(stream, form):
+            maker = self._encoded(stream, encoder)
+        if maker is None:
+            self.left_out.append(stream_label(stream))
+        else:
+            self._makers[stream.index] = maker
+
+    def _encoded(self, stream: av.stream.Stream, encoder: str | None) -> _Maker | None:
+        if encoder is None:
+            return None
+        made: SoundEncoder | TextConverter
+        try:
+            if isinstance(stream, av.AudioStream):
+                made = SoundEncoder(self.output, stream, encoder)
+            else:
+                made = TextConverter(self.output, stream, encoder)
+        except _ERRORS:
+            return None
+        made.stream.metadata.update(kept_tags(stream.metadata))
+        made.stream.disposition = stream.disposition
+        self.converted.append(f"{stream_label(stream)} becomes {codec_name(made.stream)}")
+        return made
+
+    def packets(self, packet: Packet) -> Iterator[Packet]:
+        """Yield the output's packets for a packet of the input, ready to be muxed."""
+        index = packet.stream.index
+        maker = self._makers.get(index)
+        if maker is not None:
+            yield from self._placed(index, maker, maker.packets(packet))
+
+    def rest(self) -> Iterator[Packet]:
+        """Yield the packets that encoders still hold."""
+        for index, maker in self._makers.items():
+            yield from self._placed(index, maker, maker.rest())
+
+    def _placed(self, index: int, maker: _Maker, made: Iterator[Packet]) -> Iterator[Packet]:
+        """Give packets their stream, and times that rise in its time base."""
+        rising = self._rising.get(index)
+        if rising is None:
+            base = maker.stream.time_base
+            assert base is not None
+            equal = bool(self.output.format.flags & int(av.format.Flags.ts_nonstrict))
+            rising = self._rising[index] = Rising(base, equal)
+        for packet in made:
+            packet.stream = maker.stream
+            rising.correct(packet)
+            yield packet

@@ -1,0 +1,121 @@
+"""Chooses the streams of an input that are used: its video, and what belongs to it."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import av
+
+from vsr.errors import InputError
+from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, is_url, local
+from vsr.media.timestamps import Packet
+
+_VARIANT: Final = "variant_bitrate"
+"""FFmpeg's tag of a stream that only one variant of a playlist uses."""
+_ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^",]*)')
+_ART: Final = av.stream.Disposition.attached_pic
+
+
+def choose(
+    container: "av.container.InputContainer", url: str, name: str
+) -> tuple[av.VideoStream, tuple[av.stream.Stream, ...]]:
+    """Return the video to use, and all streams that go with it, it among them.
+
+    That is the first video which is no cover art and can be decoded, with all other streams. A
+    playlist with variants (HLS) holds one film several times: there it is the largest video, with
+    the sound that belongs to it; the others are not read. Raises InputError without a video.
+    """
+    videos = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & _ART and stream.codec_context is not None
+    ]
+    if not videos:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams"
+        raise InputError(f"{name} has no video that can be decoded (it holds {kinds})")
+    if not container.format.name.startswith("hls"):
+        return videos[0], tuple(container.streams)
+    best = max(videos, key=_rank)
+    kept = _belonging(container, best, url)
+    for stream in container.streams:
+        if stream not in kept:
+            stream.discard = av.stream.Discard.all
+    return best, kept
+
+
+def _rank(video: av.VideoStream) -> tuple[int, int]:
+    """Pixels, then bits per second."""
+    context = video.codec_context
+    return context.width * context.height, int(video.metadata.get(_VARIANT, 0))
+
+
+def _belonging(
+    container: "av.container.InputContainer", best: av.VideoStream, url: str
+) -> tuple[av.stream.Stream, ...]:
+    """List the streams of a playlist's variant; a stream's `id` is the number of its playlist."""
+    others = {video.id for video in container.streams.video} - {best.id}
+    shared = [
+        stream
+        for stream in container.streams
+        if stream.type != "video" and stream.id not in others | {best.id}
+        if stream.metadata.get(_VARIANT) in (None, best.metadata.get(_VARIANT))
+    ]
+    sounds = [stream for stream in shared if stream.type == "audio"]
+    if len(sounds) > 1 and _VARIANT in best.metadata:
+        chosen = _in_group(sounds, playlist_text(url), best.metadata[_VARIANT])
+        shared = [stream for stream in shared if stream.type != "audio" or stream in chosen]
+    kept = [best, *shared]
+    kept += [s for s in container.streams if s.id == best.id and s.type != "video"]
+    return tuple(sorted(kept, key=lambda stream: stream.index))
+
+
+def _in_group(sounds: list[av.stream.Stream], master: str, bitrate: str) -> list[av.stream.Stream]:
+    """Select the sounds of the group that the variant with that bitrate names; all, if none is.
+
+    Groups usually hold the same names and languages: sounds that share both are in FFmpeg in the
+    order of the playlist.
+    """
+    lines = [line.strip() for line in master.splitlines()]
+    group = next(
+        (
+            attributes.get("AUDIO")
+            for attributes in _tagged(lines, "#EXT-X-STREAM-INF:")
+            if attributes.get("BANDWIDTH") == bitrate
+        ),
+        None,
+    )
+    if group is None:
+        return sounds
+    chosen, seen = [], Counter[tuple[str | None, str | None]]()
+    for attributes in _tagged(lines, "#EXT-X-MEDIA:"):
+        if attributes.get("TYPE") != "AUDIO" or "URI" not in attributes:
+            continue
+        key = (attributes.get("NAME"), attributes.get("LANGUAGE"))
+        alike = [s for s in sounds if (s.metadata.get("comment"), s.language) == key]
+        if attributes.get("GROUP-ID") == group and seen[key] < len(alike):
+            chosen.append(alike[seen[key]])
+        seen[key] += 1
+    return chosen or sounds
+
+
+def _tagged(lines: list[str], tag: str) -> list[dict[str, str]]:
+    """The attributes of a playlist's lines that begin with a tag (RFC 8216, section 4.2)."""
+    return [
+        {key: value.strip('"') for key, value in _ATTRIBUTE.findall(line[len(tag) :])}
+        for line in lines
+        if line.startswith(tag)
+    ]
+
+
+def playlist_text(url: str) -> str:
+    """Read a playlist once more, as FFmpeg reads it; empty where that fails."""
+    try:
+        if not is_url(url):
+            return Path(local(url)).read_text(encoding="utf-8", errors="replace")
+        timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
+        with av.open(url, "r", format="data", timeout=timeout) as container:
+            packets: list[Packet] = list(container.demux())
+            return b"".join(bytes(packet) for packet in packets).decode("utf-8", "replace")
+    except (av.error.FFmpegError, OSError):
+        return ""

@@ -1,0 +1,167 @@
+"""Adds streams to an output that take an input's packets as they are, if its container can."""
+
+import io
+import logging
+import re
+from typing import Final
+
+import av
+from av.bitstream import BitStreamFilterContext
+
+from vsr.media.passthrough import ISO, can_hold_video, close_quietly, kept_tags
+from vsr.media.timestamps import Packet
+
+log = logging.getLogger(__name__)
+
+_OTHERS_IN: Final = {
+    "mpegts": frozenset(
+        {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "opus", "s302m"}
+        | {"dvb_subtitle", "dvb_teletext", "arib_caption", "klv", "timed_id3", "scte_35"}
+        | {"hdmv_pgs_subtitle", "truehd"}
+    ),
+    "flv": frozenset({"aac", "mp3", "speex", "ac3", "eac3", "opus", "flac"}),
+}
+"""What players find in these containers; FFmpeg also writes what they do not."""
+_USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
+_SEED: Final = {
+    "audio": ("aac", "vorbis", "opus", "amr_nb"),
+    "subtitle": ("subrip", "mov_text", "webvtt", "text", "dvb_subtitle"),
+    "video": ("h264", "vp9"),
+}
+"""Codecs as which a stream may begin that becomes another; each container takes one of them."""
+_SCRATCH: Final = "framecrc"
+"""A container that takes every codec, and says its name in its header."""
+_FILLER: Final = bytes(1024)
+_ERRORS: Final = (av.error.FFmpegError, ValueError)
+
+
+def codec_name(stream: av.stream.Stream) -> str:
+    """FFmpeg's name of a stream's codec, also where this FFmpeg has no decoder for it.
+
+    `none` where FFmpeg does not know the codec.
+    """
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    header = io.BytesIO()
+    try:
+        with av.open(header, "w", format=_SCRATCH) as scratch:
+            _take_parameters(stream, _blank(scratch, stream.type))
+            scratch.start_encoding()
+    except _ERRORS as exc:
+        log.debug("stream #%d: %s", stream.index, exc)
+    found = re.search(rb"#codec_id 0: (\S+)", header.getvalue())
+    return found[1].decode() if found else "none"
+
+
+def stream_label(stream: av.stream.Stream) -> str:
+    """Name a stream in a message, as in `subtitle #3 (subrip, eng)`."""
+    context = stream.codec_context
+    codec = context.name if context is not None else codec_name(stream)
+    codec = "unknown codec" if codec == "none" else codec
+    kind = stream.type if stream.type != "unknown" else "stream"
+    facts = [codec, stream.language]
+    return f"{kind} #{stream.index} ({', '.join(f for f in facts if f and f != 'und')})"
+
+
+def copy_stream(
+    output: "av.container.OutputContainer", stream: av.stream.Stream
+) -> av.stream.Stream:
+    """Add a stream to `output` that takes the packets of `stream` as they are.
+
+    Raises ValueError or FFmpegError where that cannot be; some containers refuse only with the
+    header.
+    """
+    try:
+        copy = _from_template(output, stream)
+    except ValueError:  # PyAV asks a table that lacks what Matroska stores as in AVI, and others
+        copy = _blank(output, stream.type)
+        _take_parameters(stream, copy)
+    copy.time_base = stream.time_base
+    copy.metadata.update(kept_tags(stream.metadata))
+    copy.disposition = stream.disposition
+    return copy
+
+
+def _from_template(
+    output: "av.container.OutputContainer", stream: av.stream.Stream
+) -> av.stream.Stream:
+    copy = output.add_stream_from_template(stream, opaque=True)
+    if stream.type == "audio":
+        _name_layout(copy)
+    return copy
+
+
+def _blank(output: "av.container.OutputContainer", kind: str) -> av.stream.Stream:
+    """Add a stream of no particular codec."""
+    for codec in _SEED.get(kind, ()):
+        try:
+            return output.add_mux_stream(codec)
+        except ValueError:
+            continue
+    return output.add_data_stream()
+
+
+def _take_parameters(stream: av.stream.Stream, copy: av.stream.Stream) -> None:
+    """Give a blank stream all codec parameters of another; a filter that does nothing does it."""
+    if stream.codec_context is None:
+        BitStreamFilterContext("null", stream, copy)
+        return
+    with av.open(io.BytesIO(), "w", format=_SCRATCH) as scratch:  # the input's codec tag goes
+        plain = _from_template(scratch, stream)
+        scratch.start_encoding()
+        BitStreamFilterContext("null", plain, copy)
+
+
+def _name_layout(copy: av.stream.Stream) -> None:
+    """Set the usual layout for sound that has only a number of channels: MP4 needs one."""
+    context = copy.codec_context
+    assert isinstance(context, av.AudioCodecContext)
+    if re.fullmatch(r"\d+ channels", context.layout.name):
+        usual = _USUAL_LAYOUT.get(context.layout.nb_channels)
+        if usual:
+            context.layout = usual
+
+
+def can_copy(stream: av.stream.Stream, container: str) -> bool:
+    """Whether a container can hold a copy of this stream, so that it is found there again.
+
+    Tested by writing one: a header where FFmpeg's tables know the pair, else a file that is read.
+    """
+    try:
+        return _known_in(stream, container) and _written(stream, container)
+    except _ERRORS as exc:
+        log.debug("%s in %s: %s", stream_label(stream), container, exc)
+        return False
+
+
+def _written(stream: av.stream.Stream, container: str) -> bool:
+    content = io.BytesIO()
+    trial = av.open(content, "w", format=container)
+    try:
+        copy = copy_stream(trial, stream)
+        trial.start_encoding()
+        named = codec_name(stream) != "none" and stream.type != "attachment"
+        if copy.codec_context is not None or not named:
+            return True
+        packet: Packet = av.Packet(_FILLER)
+        packet.stream, packet.time_base = copy, copy.time_base
+        packet.pts = packet.dts = 0
+        packet.duration, packet.is_keyframe = 1, True
+        trial.mux_one(packet)
+    finally:
+        close_quietly(trial)
+    content.seek(0)
+    with av.open(content, "r", format=None) as written:
+        return codec_name(stream) in [codec_name(s) for s in written.streams]
+
+
+def _known_in(stream: av.stream.Stream, container: str) -> bool:
+    art = bool(stream.disposition & av.stream.Disposition.attached_pic)
+    if art and container in ("mov", "mpegts", "flv"):
+        return False
+    name = codec_name(stream)
+    if name == "none" and stream.type != "attachment":
+        return stream.type == "data" and container in ISO  # known by its tag alone
+    if stream.type == "video" and not art:
+        return can_hold_video(name, container)
+    return container not in _OTHERS_IN or name in _OTHERS_IN[container]

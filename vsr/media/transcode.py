@@ -1,0 +1,229 @@
+"""Encodes sound, and converts text subtitles, that a container cannot hold as they are."""
+
+import io
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Final
+
+import av
+from av.audio.frame import AudioFrame
+from av.filter import Graph
+from av.subtitles.codeccontext import SubtitleCodecContext
+from av.subtitles.stream import SubtitleStream
+
+from vsr.errors import reason
+from vsr.media.passthrough import close_quietly
+from vsr.media.timestamps import Packet
+
+log = logging.getLogger(__name__)
+
+LOSSY: Final = ("aac", "libopus", "ac3")
+"""Encoders to try for sound, the best first: MP4 and most others, WebM, the rest."""
+LOSSLESS: Final = ("flac", "alac", *LOSSY)
+"""The same for sound without loss; MOV holds ALAC, not FLAC."""
+TEXT: Final = ("subrip", "mov_text", "webvtt")
+"""Encoders to try for text subtitles: Matroska, the MP4 family, WebM."""
+_PLAYED: Final = {"mpegts": ("aac", "ac3"), "flv": ("aac",)}
+"""Where FFmpeg writes more than players find."""
+_BITS_PER_CHANNEL: Final = 96_000
+_GAP: Final = 0.02
+"""Seconds without sound from which silence is put in their place; less is a clock's jitter."""
+_EMPTY_SCRIPT: Final = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
+"""The least ASS header with which encoders of subtitles start."""
+_ERRORS: Final = (av.error.FFmpegError, ValueError)
+
+
+def sound_encoder(stream: av.AudioStream, container: str) -> str | None:
+    """FFmpeg's encoder for a sound that a container shall hold: None where there is none."""
+    codec = stream.codec_context.codec
+    lossless = codec.lossless and not codec.lossy
+    return _first_held(LOSSLESS if lossless else LOSSY, container)
+
+
+def text_encoder(stream: av.stream.Stream, container: str) -> str | None:
+    """FFmpeg's encoder for a text subtitle that a container shall hold: None where there is none.
+
+    Subtitles that are pictures are not text.
+    """
+    context = stream.codec_context
+    if stream.type != "subtitle" or context is None or not context.codec.text_sub:
+        return None
+    return _first_held(TEXT, container)
+
+
+def _first_held(encoders: tuple[str, ...], container: str) -> str | None:
+    played = _PLAYED.get(container, encoders)
+    return next((name for name in encoders if name in played and _held(name, container)), None)
+
+
+def _held(encoder: str, container: str) -> bool:
+    trial = av.open(io.BytesIO(), "w", format=container)
+    try:
+        stream = trial.add_stream(encoder)
+        stream.time_base = Fraction(1, 1000)
+        if isinstance(stream, SubtitleStream):
+            stream.codec_context.subtitle_header = _EMPTY_SCRIPT
+        trial.start_encoding()
+    except _ERRORS:
+        return False
+    finally:
+        close_quietly(trial)
+    return True
+
+
+class SoundEncoder:
+    """Decodes the packets of a sound and encodes them anew; times and gaps stay where they are.
+
+    Sound that changes its rate, format or layout on the way keeps those of its beginning.
+    """
+
+    def __init__(
+        self, output: "av.container.OutputContainer", stream: av.AudioStream, encoder: str
+    ) -> None:
+        """Add a stream like `stream` to `output`. Raises FFmpegError or ValueError."""
+        source = stream.codec_context
+        added = output.add_stream(encoder, rate=_rate(encoder, source.sample_rate))
+        assert isinstance(added, av.AudioStream)
+        self.stream, self._decoder = added, source
+        self._context = context = added.codec_context
+        context.layout = _layout(source.layout)
+        context.format = _format(context.codec, source.format.name)
+        if not context.codec.lossless:
+            context.bit_rate = _BITS_PER_CHANNEL * context.layout.nb_channels
+        context.time_base = Fraction(1, context.sample_rate)
+        context.open()
+        added.time_base = context.time_base
+        self._graph: Graph | None = None
+        self._kind: object = None
+        self._time_base = stream.time_base
+        self.undecodable = 0
+        """Packets that could not be decoded."""
+
+    def packets(self, packet: Packet) -> Iterator[Packet]:
+        """Encode what can be decoded after this packet of the input."""
+        try:
+            frames = self._decoder.decode(packet)
+        except _ERRORS as exc:
+            self.undecodable += 1
+            log.debug("a packet of sound is skipped: %s", reason(exc))
+            return
+        for frame in frames:
+            yield from self._encoded(frame)
+
+    def rest(self) -> Iterator[Packet]:
+        """Encode what decoder, filters and encoder still hold."""
+        try:
+            for frame in self._decoder.decode(None):
+                yield from self._encoded(frame)
+        except _ERRORS as exc:
+            log.debug("the end of a sound is skipped: %s", reason(exc))
+        yield from self._drained()
+        yield from self._context.encode(None)
+
+    def _encoded(self, frame: AudioFrame) -> Iterator[Packet]:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._kind:
+            yield from self._drained()
+            self._graph, self._kind = self._new_graph(frame), kind
+        assert self._graph is not None
+        if frame.pts is not None and frame.time_base is None:
+            frame.time_base = self._time_base
+        self._graph.push(frame)
+        yield from self._pulled(self._graph)
+
+    def _drained(self) -> Iterator[Packet]:
+        """Encode what the filters still hold, and give them up."""
+        graph, self._graph, self._kind = self._graph, None, None
+        if graph is not None:
+            graph.push(None)
+            yield from self._pulled(graph)
+
+    def _pulled(self, graph: Graph) -> Iterator[Packet]:
+        while True:
+            try:
+                frame = graph.pull()
+            except (BlockingIOError, EOFError):
+                return
+            assert isinstance(frame, AudioFrame)
+            yield from self._context.encode(frame)
+
+    def _new_graph(self, frame: AudioFrame) -> Graph:
+        """Filters that put silence into gaps and convert to the encoder's format."""
+        context = self._context
+        graph = Graph()
+        wanted = f"sample_fmts={context.format.name}:channel_layouts={context.layout.name}"
+        graph.link_nodes(
+            graph.add_abuffer(
+                format=frame.format.name, layout=frame.layout.name, sample_rate=frame.sample_rate,
+                time_base=frame.time_base or self._time_base,
+            ),
+            graph.add("aresample", f"{context.sample_rate}:async=1:min_hard_comp={_GAP}"),
+            graph.add("aformat", f"{wanted}:sample_rates={context.sample_rate}"),
+            graph.add("abuffersink"),
+        ).configure()  # fmt: skip
+        return graph
+
+
+def _rate(encoder: str, rate: int) -> int:
+    """The lowest rate that an encoder takes and that loses nothing, else its highest."""
+    rates = av.Codec(encoder, "w").audio_rates
+    if not rates or rate in rates:
+        return rate
+    return min((r for r in rates if r > rate), default=max(rates))
+
+
+def _layout(layout: av.AudioLayout) -> str:
+    """A layout that encoders take: the usual one for channels that nobody has named."""
+    if "channels" not in layout.name:
+        return layout.name
+    return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(layout.nb_channels, "stereo")
+
+
+def _format(codec: av.Codec, wanted: str) -> str:
+    """The encoder's sample format that is most like the decoder's."""
+    names = [f.name for f in codec.audio_formats or ()]
+    plain = wanted.removesuffix("p")
+    for name in (wanted, f"{plain}p", plain):
+        if name in names:
+            return name
+    deep = next((name for name in names if name.startswith("s32")), "")
+    return deep if deep and plain not in ("u8", "s16") else names[0]
+
+
+class TextConverter:
+    """Decodes a text subtitle and encodes it in another format; times stay as they are."""
+
+    def __init__(
+        self, output: "av.container.OutputContainer", stream: av.stream.Stream, encoder: str
+    ) -> None:
+        """Add a stream like `stream` to `output`. Raises FFmpegError or ValueError."""
+        decoder = stream.codec_context
+        assert isinstance(decoder, SubtitleCodecContext)
+        decoder.open(strict=False)  # its header is made then
+        added = output.add_stream(encoder)
+        self.stream, self._decoder = added, decoder
+        context = added.codec_context
+        assert isinstance(context, SubtitleCodecContext)
+        self._context = context
+        context.subtitle_header = decoder.subtitle_header or _EMPTY_SCRIPT
+        context.time_base = added.time_base = stream.time_base or Fraction(1, 1000)
+        context.open()
+
+    def packets(self, packet: Packet) -> Iterator[Packet]:
+        """Convert a packet; an empty one, which ends the text before it in MP4, gives nothing."""
+        try:
+            text = self._decoder.decode2(packet)
+            if text is None or not len(text):
+                return
+            made = self._context.encode_subtitle(text)
+        except _ERRORS as exc:
+            log.debug("a subtitle is skipped: %s", reason(exc))
+            return
+        made.time_base, made.pts, made.dts = packet.time_base, packet.pts, packet.dts
+        made.duration = packet.duration
+        yield made
+
+    def rest(self) -> Iterator[Packet]:
+        """Nothing is held back."""
+        return iter(())
