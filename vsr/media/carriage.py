@@ -14,6 +14,8 @@ from vsr.media.transcode import SoundEncoder, TextConverter, sound_encoder, text
 AUDIO: Final = ("copy", "encode", "none")
 """What can be done with sound: as it is and encoded only where the container cannot hold that;
 encoded always; left out."""
+_TS_NONSTRICT: Final = 0x20000
+"""FFmpeg's flag AVFMT_TS_NONSTRICT: the muxer takes equal times."""
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
@@ -107,7 +109,7 @@ class Carriage:
         if rising is None:
             base = maker.stream.time_base
             assert base is not None
-            equal = bool(self.output.format.flags & int(av.format.Flags.ts_nonstrict))
+            equal = bool(self.output.format.flags & _TS_NONSTRICT)
             rising = self._rising[index] = Rising(base, equal)
         for packet in made:
             packet.stream = maker.stream
