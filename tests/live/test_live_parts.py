@@ -1,6 +1,5 @@
-"""The parts of a relay one by one: its sound, its mailbox, its rungs and what it reads from."""
+"""The parts of a relay one by one: its mailbox, its rungs and what it reads from."""
 
-import io
 import itertools
 import logging
 import socket
@@ -12,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 import pytest
 
 from tests.streams import Marked, make_marked
 from vsr.errors import InputError, UsageError
-from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.common import RelayLog
 from vsr.live.input.ingest import Ingest, check_input, from_newest
@@ -29,8 +26,6 @@ from vsr.live.output.plan import check_outputs
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, Stamps, now
 
-FRAME = 1024
-
 
 def _frame(number: int, at: float | None = None) -> Frame:
     stamps = Stamps(read=now() if at is None else at, decoded=now() if at is None else at)
@@ -38,161 +33,6 @@ def _frame(number: int, at: float | None = None) -> Frame:
         planes=grey(64, 48), index=number, pts=number, time_base=Fraction(1, 25), duration=1,
         stamps=stamps,
     )  # fmt: skip
-
-
-def _tone(
-    codec: str, rate: int, layout: str, seconds: float, begins: float = 0
-) -> tuple[Any, list[Any]]:
-    """A decoder and the packets of a tone of 440 Hz, read from a file that is closed by now."""
-    memory = io.BytesIO()
-    with av.open(memory, "w", format="nut") as out:
-        stream = out.add_stream(codec, rate=rate, layout=layout)
-        assert isinstance(stream, av.AudioStream)
-        stream.codec_context.open()
-        size = stream.codec_context.frame_size or FRAME
-        for place in range(0, round(seconds * rate), size):
-            at = np.arange(place, place + size) / rate
-            wave = 0.25 * np.sin(2 * np.pi * 440 * at) * (at >= begins)
-            whole = np.repeat(wave[None].astype(np.float32), stream.layout.nb_channels, axis=0)
-            frame = av.AudioFrame.from_ndarray(whole, format="fltp", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = rate, place, Fraction(1, rate)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
-    memory.seek(0)
-    with av.open(memory) as source:
-        packets = [p for p in source.demux() if p.pts is not None]
-        return source.streams.audio[0].codec_context, packets
-
-
-def _time(packet: Any) -> float:
-    return float(packet.pts * packet.time_base)
-
-
-def _loudness(sound: Sound, packets: list[Any]) -> np.ndarray:
-    """Root mean square of the loudest channel for each frame that packets decode to."""
-    decoder = av.CodecContext.create("aac", "r")
-    assert isinstance(decoder, av.AudioCodecContext)
-    decoder.extradata = sound.context.extradata
-    frames = [f for p in packets for f in decoder.decode(p)]
-    return np.array([np.sqrt((f.to_ndarray() ** 2).mean(axis=1)).max() for f in frames])
-
-
-def test_aac_is_copied_with_new_times() -> None:
-    decoder, packets = _tone("aac", 48_000, "stereo", 1)
-    sound = Sound(decoder)
-    payloads = [bytes(p) for p in packets]
-    out = [o for p in packets for o in sound.send(p, 5 + _time(p))]
-    assert sound.copied
-    assert [bytes(o) for o in out] == payloads
-    begin = _time(out[0])
-    assert begin == pytest.approx(5, abs=0.03)
-    due = [begin + k * FRAME / 48_000 for k in range(len(out))]
-    assert [_time(o) for o in out] == pytest.approx(due, abs=0.002)
-    assert sound.until == pytest.approx(_time(out[-1]) + FRAME / 48_000)
-
-
-@pytest.mark.parametrize(
-    ("codec", "rate", "layout", "becomes"),
-    [
-        ("libopus", 48_000, "stereo", (48_000, "stereo")),
-        ("libmp3lame", 44_100, "mono", (44_100, "mono")),
-        ("pcm_alaw", 8_000, "mono", (48_000, "mono")),
-        ("pcm_s16le", 96_000, "5.1", (48_000, "stereo")),
-    ],
-)
-def test_other_sound_becomes_aac_in_its_own_time(
-    codec: str, rate: int, layout: str, becomes: tuple[int, str]
-) -> None:
-    decoder, packets = _tone(codec, rate, layout, 2)
-    sound = Sound(decoder)
-    out = [o for p in packets for o in sound.send(p, 3 + _time(p))]
-    assert not sound.copied
-    assert (sound.context.rate, sound.context.layout.name) == becomes
-    times = [_time(o) for o in out]
-    assert times[0] == pytest.approx(3, abs=0.05)
-    steps = [b - a for a, b in itertools.pairwise(times)]
-    assert steps == pytest.approx([FRAME / becomes[0]] * len(steps), abs=0.002)
-    assert times[-1] == pytest.approx(5, abs=0.25)  # what the codecs hold back
-    loud = _loudness(sound, out)
-    assert loud[8:-2].min() > 0.1
-
-
-@pytest.mark.parametrize("codec", ["libopus", "libmp3lame", "pcm_s16le"])
-def test_sound_is_heard_when_it_was(codec: str) -> None:
-    """Whatever delay the codecs add: a tone that begins a second in begins there again."""
-    decoder, packets = _tone(codec, 48_000, "mono", 2, begins=1)
-    sound = Sound(decoder)
-    out = [o for p in packets for o in sound.send(p, 3 + _time(p))]
-    loud = _loudness(sound, out)
-    first = next(k for k, level in enumerate(loud) if level > 0.05)
-    assert _time(out[first]) == pytest.approx(4, abs=0.035)
-
-
-def test_a_gap_stays_a_gap_and_what_was_said_is_not_said_again() -> None:
-    decoder, packets = _tone("libmp3lame", 48_000, "stereo", 3)
-    sound, third = Sound(decoder), len(packets) // 3
-    parts = [packets[:third], packets[third : 2 * third], packets[2 * third :]]
-    shifts = [0.0, 2.0, -0.7]
-    out = [
-        o for part, shift in zip(parts, shifts, strict=True)
-        for p in part for o in sound.send(p, 1 + _time(p) + shift)
-    ]  # fmt: skip
-    times = [_time(o) for o in out]
-    assert all(a < b for a, b in itertools.pairwise(times))
-    steps = [b - a for a, b in itertools.pairwise(times)]
-    assert max(steps) == pytest.approx(2, abs=0.15)
-    assert times[-1] < 1 + _time(packets[2 * third]) + 2.2
-
-
-def test_silence_goes_on_where_the_sound_ended_and_is_silent() -> None:
-    decoder, packets = _tone("aac", 44_100, "stereo", 1)
-    sound = Sound(decoder)
-    said = [o for p in packets for o in sound.send(p, 1 + _time(p))]
-    quiet = [q for end in np.arange(2.0, 3.0, 0.04) for q in sound.silence(float(end))]
-    times = [_time(p) for p in said + quiet]
-    steps = [b - a for a, b in itertools.pairwise(times)]
-    assert steps == pytest.approx([FRAME / 44_100] * len(steps), abs=0.002)
-    assert times[-1] + 2 * FRAME / 44_100 > 2.96 - 1e-9
-    assert {bytes(q) for q in quiet} == {bytes(quiet[0])}
-    assert _loudness(sound, [*said[:20], *quiet])[22:].max() < 1e-3
-    assert len(list(sound.silence(100.0))) < 2 * 44_100 / FRAME + 1  # not 97 s at once
-    late = list(sound.send(packets[3], 50.0))
-    assert late == []
-
-
-def test_later_sessions_are_made_like_the_first() -> None:
-    """Or the decoders of viewers would be given what they were not told of."""
-    first, packets = _tone("aac", 48_000, "stereo", 1)
-    sound = Sound(first)
-    list(itertools.chain(*(sound.send(p, 1 + _time(p)) for p in packets)))
-    other, packets = _tone("aac", 44_100, "mono", 1)
-    sound.begin(other)
-    out = [o for p in packets for o in sound.send(p, 5 + _time(p))]
-    assert not sound.copied
-    assert _time(out[0]) == pytest.approx(5, abs=0.05)
-    assert _loudness(sound, out)[4:-1].min() > 0.1
-    sound.begin(None)
-    assert list(sound.send(packets[0], 9.0)) == []
-    assert len(list(sound.silence(sound.until + 0.1))) == 4
-    again, packets = _tone("aac", 48_000, "stereo", 1)
-    sound.begin(again)
-    assert sound.copied
-    assert len([o for p in packets for o in sound.send(p, 12 + _time(p))]) == len(packets)
-
-
-def test_damaged_sound_is_skipped() -> None:
-    decoder, packets = _tone("libmp3lame", 48_000, "stereo", 1)
-    sound = Sound(decoder)
-    out = 0
-    for k, packet in enumerate(packets):
-        if k % 3 == 0:
-            bad: av.Packet[Any] = av.Packet(bytes(range(50)))
-            bad.pts = bad.dts = packet.pts
-            bad.time_base = packet.time_base
-        else:
-            bad = packet
-        out += len(list(sound.send(bad, 1 + k * 1152 / 48_000)))
-    assert out > 10
 
 
 def _heard(at: float) -> SoundPacket:

@@ -5,6 +5,7 @@ output's times only ever go on. Sound and picture of one session are moved by th
 that they stay together. Times are seconds; the caller hands in the wall clock.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,10 @@ _BACK: Final = 0.5
 """Seconds by which a source's time may run backwards before it is a jump and not jitter."""
 _AHEAD: Final = 5.0
 """Seconds by which it may run ahead of the wall clock's, and sound ahead of the pictures."""
+_BEHIND: Final = 15.0
+"""Seconds by which sound may be behind the pictures before its time is one of another session."""
+_EPOCHS: Final = 16
+"""Changes of the offset that are remembered for sound that comes late."""
 _LEAD: Final = 0.5
 """Seconds by which the output may run ahead of the wall clock: what viewers see later by."""
 _DRIFT: Final = 0.0005
@@ -42,6 +47,8 @@ class OutputClock:
     last: float = -1.0
     """The newest picture's time in the output."""
     _offset: float | None = None
+    _epochs: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_EPOCHS))
+    """Source times from which an offset holds, and these offsets; of one stretch without leaps."""
     _source: float = 0.0
     """The newest picture's time in the source, and the wall clock's then."""
     _wall: float = 0.0
@@ -53,7 +60,7 @@ class OutputClock:
 
     def end_session(self) -> None:
         """End a session: the next time of the source is unrelated to the last."""
-        self._offset = None
+        self._forget()
 
     def skips(self, wall: float) -> bool:
         """Whether a picture that comes now must be skipped; call once per picture.
@@ -65,7 +72,7 @@ class OutputClock:
         self._skipping = ahead > (0.0 if self._skipping else _LEAD)
         if self._skipping:
             self.repairs.skipped += 1
-            self._offset = None
+            self._forget()
         return self._skipping
 
     def picture(self, time: float, wall: float) -> float:
@@ -74,6 +81,7 @@ class OutputClock:
             self._begin(time, wall)
         elif self._leaps(time, wall):
             self.repairs.jumps += 1
+            self._forget()
             self._begin(time, wall)
         elif self._filled and time + self._offset < self.last + self.interval / 2:
             self._begin(time, wall)  # others stood in for it meanwhile
@@ -86,15 +94,28 @@ class OutputClock:
         self._filled = True
         return self._forward(max(self.last + self.interval, wall - self._start(wall)), wall)
 
+    @property
+    def since(self) -> float:
+        """The source's time of the first picture since its clock leapt or pictures were skipped."""
+        return self._epochs[0][0] if self._epochs else 0.0
+
     def sound(self, time: float) -> float | None:
         """Return the output's time of sound; None before the session's first picture.
 
-        None too where it leaps ahead of the pictures: they will tell by how much, and sound that
-        was heard at such a time would leave nothing to be heard until then.
+        None too where it leaps away from the pictures: they will tell by how much, and sound that
+        was heard at such a time would leave nothing to be heard until then. Sound that is late is
+        moved as the pictures of its time were.
         """
-        if self._offset is None or time + self._offset > self.last + _AHEAD:
+        if self._offset is None:
             return None
-        return time + self._offset
+        slack = self.interval / 2
+        offset = next((by for begin, by in reversed(self._epochs) if time >= begin - slack), None)
+        placed = time + (self._epochs[0][1] if offset is None else offset)
+        return placed if -_BEHIND <= placed - self.last <= _AHEAD else None
+
+    def _forget(self) -> None:
+        self._offset = None
+        self._epochs.clear()
 
     def _start(self, wall: float) -> float:
         self._origin = wall if self._origin is None else self._origin
@@ -104,6 +125,7 @@ class OutputClock:
         elapsed = wall - self._start(wall)
         start = max(self.last + self.interval, elapsed) if self.last >= 0 else 0.0
         self._offset = start - time
+        self._epochs.append((time, self._offset))
 
     def _leaps(self, time: float, wall: float) -> bool:
         step = time - self._source

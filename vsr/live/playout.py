@@ -55,7 +55,7 @@ class Playout:
         info = first.info
         self._interval = float(1 / info.rate)
         self._clock = OutputClock(self._interval)
-        self._audio = PlayoutAudio(self._clock, first.sound)
+        self._audio = PlayoutAudio(self._clock, first.sound, self._warn)
         self._encoder = LiveEncoder(
             outputs,
             live_settings(
@@ -70,7 +70,7 @@ class Playout:
         self._rung = self._ladder.rung
         self._last: Planes | None = None
         self._away = False
-        self._sessions, self._repeated, self._dropped = 1, 0, 0
+        self._sessions, self._repeated, self._dropped, self._sounds_dropped = 1, 0, 0, 0
         self._say(first.notes)
         self._began = now()
         self._due = self._began + _FILL_AFTER
@@ -105,6 +105,9 @@ class Playout:
                     self._end(item)
                     return
                 self._lost(item)
+            if self._mailbox.sounds_dropped > self._sounds_dropped:
+                self._sounds_dropped = self._mailbox.sounds_dropped
+                self._warn("sound is left out: more comes than can wait", "sound waits")
             while self._mailbox.dropped:
                 self._drop(self._mailbox.dropped.popleft(), "more pictures come than can wait")
             if now() >= self._due:
@@ -193,16 +196,16 @@ class Playout:
         self._away = False
         self._clock.end_session()
         self._audio.begin(item.sound)
-        if item.sound and self._audio.context is None:
-            self._log.warn_rarely(
-                f"{self._name} has sound now; the output began without and stays so"
-            )
         self._log.log(level, "%s is back", self._name)
 
     def _take_rate(self, rate: Fraction) -> None:
         """Adopt a session's frame rate for repeated pictures and the ladder."""
         self._interval = self._clock.interval = float(1 / rate)
         self._ladder.settings = replace(self._ladder.settings, interval=self._interval)
+
+    def _warn(self, words: str, kind: str) -> None:
+        """Warn, at most once a minute per kind, of what happens to the source's sound."""
+        self._log.warn_rarely(f"{self._name}: {words}", kind)
 
     def _say(self, notes: Sequence[str]) -> None:
         """Log and report, once, what is lost or changed of the source's pictures."""
@@ -215,6 +218,7 @@ class Playout:
     def _lost(self, item: Lost) -> None:
         self._report.lost += item.missing
         self._clock.end_session()
+        self._audio.lose()
         self._due = min(self._due, now() + self._interval)
         if self._settings.ingest.loop and not item.failed:
             return  # it begins again as it was asked to
@@ -271,13 +275,14 @@ class Playout:
         """Return the figures of the report's `live` entry."""
         repairs, outputs = self._clock.repairs, self._encoder.states()
         measured = (output["av_offset_ms"] for output in outputs)
-        return {
+        sound = self._audio.figures()
+        sound["sound_dropped"] += self._mailbox.sounds_dropped
+        return sound | {
             "rung": self.rung,
             "rung_changes": self._ladder.changes,
             "sessions": self._sessions,
             "repeated": self._repeated,
             "dropped": self._dropped + self._mailbox.unnamed,
-            "sound_dropped": self._mailbox.sounds_dropped + self._audio.dropped,
             "skipped": repairs.skipped,
             "jumps": repairs.jumps,
             "nudged": repairs.nudged,

@@ -1,0 +1,295 @@
+"""The sound of an output: where it is heard, what is copied, and what is silent."""
+
+import io
+import itertools
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from vsr.live.audio import Sound
+from vsr.live.clock import OutputClock
+from vsr.live.input.mailbox import SoundPacket
+from vsr.live.playout_audio import PlayoutAudio
+
+FRAME = 1024
+BEEP = 0.06
+"""Seconds that a beep lasts."""
+EXACT = 0.002
+"""Seconds by which a beep may be off where sound is encoded anew."""
+
+
+def _beeps(
+    codec: str, rate: int, layout: str, seconds: float, form: str = "nut"
+) -> tuple[Any, list[Any]]:
+    """A decoder and the packets of sound that beeps at 1 kHz each second, read from a file."""
+    memory, begins = io.BytesIO(), list[float]()
+    with av.open(memory, "w", format=form) as out:
+        stream = out.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
+        stream.codec_context.open()
+        size = stream.codec_context.frame_size or FRAME
+        for place in range(0, round(seconds * rate), size):
+            at = np.arange(place, place + size) / rate
+            wave = 0.5 * np.sin(2 * np.pi * 1000 * at) * (at % 1 < BEEP)
+            whole = np.repeat(wave[None].astype(np.float32), stream.layout.nb_channels, axis=0)
+            frame = av.AudioFrame.from_ndarray(whole, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts, frame.time_base = rate, place, Fraction(1, rate)
+            made = stream.encode(frame)
+            begins += [_time(p) for p in made]
+            out.mux(made)
+        out.mux(stream.encode(None))
+    memory.seek(0)
+    with av.open(memory) as source:
+        packets = [p for p in source.demux() if p.pts is not None and p.size]
+        for packet in packets[::-1]:  # files begin at 0 or later, whatever comes before the sound
+            packet.pts += round(begins[0] / packet.time_base) - packets[0].pts
+        return source.streams.audio[0].codec_context, packets
+
+
+def _time(packet: Any) -> float:
+    return float(packet.pts * packet.time_base)
+
+
+def _sent(sound: Sound, packets: Iterable[Any], shift: float = 0.0) -> list[Any]:
+    return [
+        heard.packet for p in packets for heard in sound.send(p, _time(p) + shift, _time(p))
+    ]  # fmt: skip
+
+
+def _silence(sound: Sound, end: float) -> list[Any]:
+    return [heard.packet for heard in sound.silence(end)]
+
+
+def _heard(sound: Sound, packets: list[Any]) -> tuple[np.ndarray, float]:
+    """What viewers hear: samples of a channel, and the time of the first (s)."""
+    decoder = av.CodecContext.create("aac", "r")
+    assert isinstance(decoder, av.AudioCodecContext)
+    decoder.extradata = sound.context.extradata
+    rate = sound.context.rate
+    first = round(_time(packets[0]) * rate)
+    whole = np.zeros(round(_time(packets[-1]) * rate) + 2 * FRAME - first, np.float32)
+    for packet in packets:
+        place = round(_time(packet) * rate) - first
+        for frame in decoder.decode(packet):
+            whole[place : place + FRAME] = frame.to_ndarray()[0][:FRAME]
+    return whole, first / rate
+
+
+def _onsets(sound: Sound, packets: list[Any]) -> list[float]:
+    """When beeps begin (s)."""
+    samples, first = _heard(sound, packets)
+    loud = np.flatnonzero(np.abs(samples) > 0.1)
+    begins = loud[np.diff(loud, prepend=-1e9) > sound.context.rate / 4]
+    return [float(first + at / sound.context.rate) for at in begins]
+
+
+def _assert_even(packets: list[Any], step: float) -> None:
+    times = [_time(p) for p in packets]
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    assert steps == pytest.approx([step] * len(steps), abs=0.002)
+
+
+@pytest.mark.parametrize("form", ["nut", "mpegts"])
+def test_aac_is_copied_with_new_times(form: str) -> None:
+    """From MPEG-TS without its ADTS headers, which FLV and MP4 do not take."""
+    decoder, packets = _beeps("aac", 48_000, "stereo", 3, form)
+    sound = Sound(decoder)
+    payloads = [bytes(p)[7 if form == "mpegts" else 0 :] for p in packets]
+    out = _sent(sound, packets, 5)
+    assert sound.copied
+    assert [bytes(o) for o in out[-len(payloads) :]] == payloads
+    _assert_even(out[-len(payloads) :], FRAME / 48_000)
+    assert max(b - a for a, b in itertools.pairwise(map(_time, out))) < 2 * FRAME / 48_000
+    assert sound.until == pytest.approx(_time(out[-1]) + FRAME / 48_000)
+    assert _onsets(sound, out)[:3] == pytest.approx([5, 6, 7], abs=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate", "layout", "becomes"),
+    [
+        ("libopus", 48_000, "stereo", (48_000, "stereo")),
+        ("libmp3lame", 44_100, "mono", (44_100, "mono")),
+        ("pcm_alaw", 8_000, "mono", (48_000, "mono")),
+        ("pcm_s16le", 96_000, "5.1", (48_000, "stereo")),
+    ],
+)
+def test_other_sound_becomes_aac_and_is_heard_when_it_was(
+    codec: str, rate: int, layout: str, becomes: tuple[int, str]
+) -> None:
+    """Whatever delay the codecs add; before it there is silence from the output's beginning."""
+    decoder, packets = _beeps(codec, rate, layout, 4)
+    sound = Sound(decoder)
+    out = _sent(sound, packets, 3)
+    assert not sound.copied
+    assert (sound.context.rate, sound.context.layout.name) == becomes
+    assert _time(out[0]) < FRAME / becomes[0]
+    _assert_even(out, FRAME / becomes[0])
+    assert _onsets(sound, out)[:4] == pytest.approx([3, 4, 5, 6], abs=EXACT)
+
+
+@pytest.mark.parametrize("gap", [0.03, 0.5, 2.0])
+def test_what_was_lost_is_silent_and_all_after_it_in_time(gap: float) -> None:
+    """Also a gap too short for a row of frames to be sure of it at once."""
+    decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 6)
+    sound, half = Sound(decoder), len(packets) // 2
+    out = _sent(sound, packets[:half]) + _sent(sound, packets[half:], gap)
+    _assert_even(out, FRAME / 48_000)
+    begin = _onsets(sound, out)
+    assert begin[1:3] == pytest.approx([1, 2], abs=EXACT)
+    assert begin[-2:] == pytest.approx([4 + gap, 5 + gap], abs=EXACT)
+
+
+def test_what_was_said_is_not_said_again() -> None:
+    decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 4)
+    sound, half = Sound(decoder), len(packets) // 2
+    out = _sent(sound, packets[:half]) + _sent(sound, packets[half:], -0.7)
+    times = [_time(o) for o in out]
+    assert all(a < b for a, b in itertools.pairwise(times))
+    assert sound.counts.late == pytest.approx(0.7 * 48_000 / 1152, abs=2)
+    assert _onsets(sound, out)[-1] == pytest.approx(2.3, abs=EXACT)
+
+
+@pytest.mark.parametrize("drift", [1.0003, 0.9995])
+def test_a_clock_that_drifts_is_followed_without_a_seam(drift: float) -> None:
+    """30 s in which a sound card's clock and the times part by 9 and 15 ms."""
+    decoder, packets = _beeps("pcm_s16le", 48_000, "mono", 30)
+    sound = Sound(decoder)
+    out = [h.packet for p in packets for h in sound.send(p, _time(p) * drift, 0.0)]
+    due = [k * drift for k in range(30)]
+    assert _onsets(sound, out)[1:] == pytest.approx(due[1:], abs=0.003)
+    samples, _ = _heard(sound, out)
+    assert np.abs(np.diff(samples[4 * FRAME :])).max() < 0.1  # 1 kHz steps by 0.07 at most
+
+
+def test_times_that_jitter_leave_no_gaps() -> None:
+    decoder, packets = _beeps("pcm_s16le", 48_000, "mono", 10)
+    sound, random = Sound(decoder), np.random.default_rng(0)
+    off = [0.0, *random.uniform(-0.02, 0.02, len(packets) - 1)]
+    out = [
+        h.packet for p, by in zip(packets, off, strict=True) for h in sound.send(p, _time(p) + by)
+    ]  # fmt: skip
+    assert _onsets(sound, out)[1:] == pytest.approx(range(1, 10), abs=0.01)
+    assert sound.counts.late == 0
+
+
+def test_silence_goes_on_where_the_sound_ended_and_is_silent() -> None:
+    decoder, packets = _beeps("aac", 44_100, "stereo", 1)
+    sound = Sound(decoder)
+    said = _sent(sound, packets, 1)
+    quiet = [q for end in np.arange(2.0, 3.0, 0.04) for q in _silence(sound, float(end))]
+    _assert_even(said + quiet, FRAME / 44_100)
+    assert _time(quiet[-1]) + 2 * FRAME / 44_100 > 2.96 - 1e-9
+    assert {bytes(q) for q in quiet} == {bytes(quiet[0])}
+    samples, _ = _heard(sound, said + quiet)
+    assert np.abs(samples[-20 * FRAME : -2 * FRAME]).max() < 1e-3
+    assert len(_silence(sound, 100.0)) < 2 * 44_100 / FRAME + 1  # not 97 s at once
+    assert _sent(sound, packets[3:4], 50.0) == []
+
+
+def test_later_sessions_are_made_like_the_first() -> None:
+    """Or the decoders of viewers would be given what they were not told of."""
+    first, packets = _beeps("aac", 48_000, "stereo", 1)
+    sound = Sound(first)
+    out = _sent(sound, packets, 1)
+    other, packets = _beeps("aac", 44_100, "mono", 2)
+    sound.begin(other)
+    out += _sent(sound, packets, 5)
+    assert not sound.copied
+    assert _onsets(sound, out)[-2:] == pytest.approx([5, 6], abs=EXACT)
+    sound.begin(None)
+    assert _sent(sound, packets[:1], 9.0) == []
+    assert len(_silence(sound, sound.until + 0.1)) == 4
+    again, packets = _beeps("aac", 48_000, "stereo", 1)
+    sound.begin(again)
+    end = sound.until
+    more = _sent(sound, packets, 12)
+    assert sound.copied
+    assert [bytes(o) for o in more[-len(packets) :]] == [bytes(p) for p in packets]
+    assert _time(more[0]) == pytest.approx(end, abs=1e-6)
+
+
+def test_damaged_sound_is_skipped_and_counted() -> None:
+    decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 1)
+    sound = Sound(decoder)
+    out = 0
+    for k, packet in enumerate(packets):
+        if k % 3 == 0:
+            bad: av.Packet[Any] = av.Packet(bytes(range(50)))
+            bad.pts = bad.dts = packet.pts
+            bad.time_base = packet.time_base
+        else:
+            bad = packet
+        out += len(_sent(sound, [bad], 1))
+    assert out > 10
+    assert sound.counts.undecodable > 5
+
+
+class _Played:
+    """Pictures of 25 a second and sound that comes late, through clock and audio of a relay."""
+
+    def __init__(self, codec: str, late: float, seconds: float = 8, since: float = 0.0) -> None:
+        self.decoder, packets = _beeps(codec, 48_000, "stereo", seconds)
+        self.clock, self.warnings = OutputClock(0.04), [""][:0]
+        self.audio = PlayoutAudio(self.clock, self.decoder, lambda w, _: self.warnings.append(w))
+        self.heard: list[Any] = []
+        sounds = [(_time(p) + late, p) for p in packets if _time(p) >= since]
+        for k in range(round(25 * seconds)):
+            while sounds and sounds[0][0] <= k / 25:
+                packet = sounds.pop(0)[1]
+                self.heard += self.audio.take(SoundPacket(packet, _time(packet)))
+            self.heard += self.audio.fill(self.clock.picture(k / 25, k / 25))
+
+    @property
+    def onsets(self) -> list[float]:
+        return _onsets(self.audio._sound, [h.packet for h in self.heard])
+
+
+@pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
+@pytest.mark.parametrize("late", [0.0, 0.15, 0.9])
+def test_sound_that_comes_late_replaces_silence(codec: str, late: float) -> None:
+    played = _Played(codec, late)
+    assert played.onsets[1:] == pytest.approx(range(1, len(played.onsets)), abs=0.025)
+    assert len(played.onsets) >= 7
+    assert played.audio.figures()["sound_dropped"] == 0
+    assert not [words for words in played.warnings if "left out" in words]
+
+
+def test_sound_that_comes_very_late_is_told_and_waited_for() -> None:
+    played = _Played("libmp3lame", 3.0, seconds=14)
+    assert played.onsets[-5:] == pytest.approx([6, 7, 8, 9, 10], abs=EXACT)
+    assert played.audio.figures()["sound_dropped"] > 0
+    assert any("3.0 s after its pictures" in words for words in played.warnings)
+
+
+def test_sound_that_begins_later_is_heard_at_once() -> None:
+    """And until then silence is, said to be sent in its place."""
+    played = _Played("libmp3lame", 0.1, since=3.5)
+    assert played.onsets == pytest.approx([4, 5, 6, 7], abs=EXACT)
+    assert any("silence is sent" in words for words in played.warnings)
+    figures = played.audio.figures()
+    assert figures["silence_s"] == pytest.approx(2.5, abs=0.2)
+    assert figures["sound_dropped"] == 0
+
+
+def test_an_output_without_sound_is_silent_and_takes_up_sound_that_comes() -> None:
+    clock = OutputClock(0.04)
+    audio = PlayoutAudio(clock, None, lambda *_: None)
+    quiet = [h for k in range(100) for h in audio.fill(clock.picture(k / 25, k / 25))]
+    assert len(quiet) > 3.5 * 48_000 / FRAME
+    decoder, packets = _beeps("pcm_alaw", 8_000, "mono", 2)
+    audio.begin(decoder)
+    heard = [h for p in packets for h in audio.take(SoundPacket(p, 4.0 + _time(p)))]
+    assert _onsets(audio._sound, [h.packet for h in quiet + heard]) == pytest.approx(
+        [4, 5], abs=EXACT
+    )
+
+
+def test_packets_tell_the_source_time_of_what_they_hold() -> None:
+    played = _Played("libmp3lame", 0.3)
+    told = [(h.origin, _time(h.packet)) for h in played.heard if h.origin is not None]
+    assert len(told) > 100
+    assert max(abs(origin - time) for origin, time in told) < EXACT

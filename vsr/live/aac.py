@@ -1,0 +1,129 @@
+"""AAC of a relay's outputs: its encoder, its silence, and what packets say of their form."""
+
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from vsr.errors import OutputError, reason
+from vsr.media.timestamps import Packet
+
+log = logging.getLogger(__name__)
+
+FORMAT: Final = "fltp"
+"""Sample format of FFmpeg's AAC encoder."""
+_RATES: Final = (44_100, 48_000)
+"""What everything that is not AAC becomes."""
+_BITS: Final = 160_000
+_CONFIG: Final = 2
+"""Leading bytes of AAC's extradata, which tell kind, rate, channels (ISO 14496-3, 1.6.2.1)."""
+_ADTS: Final = 7
+"""Bytes of the header before each packet where there is no extradata (ISO 13818-7, 6.2)."""
+
+Samples = npt.NDArray[np.float32]
+"""Of every channel, -1 to 1, (channels, samples)."""
+
+
+def config_of(context: av.AudioCodecContext) -> bytes | None:
+    """Return the AAC configuration that must match for packets to be copied; else None."""
+    aac = context.codec.canonical_name == "aac"
+    return short_config(context.extradata or b"") if aac else None
+
+
+def short_config(extradata: bytes) -> bytes | None:
+    """Return the part of AAC's extradata that two streams must share; None if it is too short."""
+    return extradata[:_CONFIG] if len(extradata) >= _CONFIG else None
+
+
+def adts_config(packet: Packet) -> bytes | None:
+    """Return the configuration in a packet's ADTS header; None if it has none."""
+    head = bytes(memoryview(packet)[:_ADTS])
+    if len(head) < _ADTS or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
+        return None
+    kind, rate = (head[2] >> 6) + 1, head[2] >> 2 & 15
+    channels = (head[2] & 1) << 2 | head[3] >> 6
+    return bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3))
+
+
+def encoder_like(source: av.AudioCodecContext | None) -> av.AudioCodecContext:
+    """Open an AAC encoder like the source, else mono or stereo at 44.1 or 48 kHz.
+
+    Raises OutputError.
+    """
+    if source is None:
+        return opened(max(_RATES), "stereo")
+    told = source.rate and source.layout.nb_channels  # a damaged stream may not say
+    if told and source.codec.canonical_name == "aac":
+        try:
+            like = opened(source.rate, source.layout.name)
+            if config_of(source) in (config_of(like), None):
+                return like
+        except OutputError:
+            log.debug("no AAC of %s at %d Hz", source.layout.name, source.rate)
+    rate = source.rate if source.rate in _RATES else max(_RATES)
+    return opened(rate, "mono" if source.layout.nb_channels == 1 else "stereo")
+
+
+def opened(rate: int, layout: str) -> av.AudioCodecContext:
+    """Open an AAC encoder. Raises OutputError."""
+    context = av.CodecContext.create("aac", "w")
+    assert isinstance(context, av.AudioCodecContext)
+    context.sample_rate, context.layout, context.format = rate, layout, FORMAT
+    context.bit_rate = _BITS
+    context.time_base = Fraction(1, rate)
+    context.flags |= av.codec.context.Flags.global_header
+    try:
+        context.open()
+    except (av.error.FFmpegError, ValueError) as exc:
+        raise OutputError(f"the AAC encoder cannot start: {reason(exc)}") from exc
+    return context
+
+
+class FrameEncoder:
+    """Encodes samples in whole frames with an AAC encoder. Not thread-safe."""
+
+    def __init__(self, context: av.AudioCodecContext) -> None:
+        self.context = context
+        self.end = 0
+        """Place (in samples) at which what it was given ends."""
+        self._rest = no_samples(context)
+
+    def move(self, place: int) -> None:
+        """Go on at another place; what makes no whole frame yet is left out."""
+        self.end, self._rest = place, no_samples(self.context)
+
+    def encode(self, samples: Samples) -> Iterator[Packet]:
+        """Yield the packets that are complete with these samples; pts are in samples."""
+        size = self.context.frame_size
+        whole = np.concatenate([self._rest, samples], axis=1)
+        place = self.end - self._rest.shape[1]
+        self.end += samples.shape[1]
+        count = whole.shape[1] // size
+        self._rest = whole[:, count * size :]
+        for k in range(count):
+            part = whole[:, k * size : (k + 1) * size]
+            yield from self.context.encode(_frame(part, self.context, place + k * size))
+
+
+def silent_packet(like: av.AudioCodecContext) -> bytes:
+    """Encode a frame of silence with an encoder like that one."""
+    encoder = FrameEncoder(opened(like.rate, like.layout.name))
+    packets: list[av.Packet[Any]] = list(encoder.encode(no_samples(like, 4 * like.frame_size)))
+    return bytes(packets[-1])  # past its start-up
+
+
+def no_samples(like: av.AudioCodecContext, count: int = 0) -> Samples:
+    """Make silence of so many samples."""
+    return np.zeros((like.layout.nb_channels, count), np.float32)
+
+
+def _frame(samples: Samples, like: av.AudioCodecContext, place: int) -> av.AudioFrame:
+    whole = np.ascontiguousarray(samples)
+    frame = av.AudioFrame.from_ndarray(whole, format=FORMAT, layout=like.layout.name)
+    frame.sample_rate, frame.pts = like.rate, place
+    frame.time_base = Fraction(1, like.rate)
+    return frame
