@@ -246,13 +246,16 @@ def publish(url: str, clip: str, late: float, seconds: float) -> None:
         streams = {s.index: out.add_stream_from_template(s, opaque=True) for s in source.streams}
         due = []
         for packet in source.demux():
-            if packet.dts is not None and packet.pts >= 0:  # FLV refuses times before the first
+            if packet.dts is not None and packet.pts >= 0:
                 at = float(packet.dts * packet.time_base)
                 due.append((at + late * (packet.stream.type == "audio"), len(due), packet))
-        began = time.monotonic()
-        for at, _, packet in sorted(due, key=lambda item: item[:2]):
+        due.sort(key=lambda item: item[:2])
+        began, first = time.monotonic(), float(due[0][2].dts * due[0][2].time_base)
+        for at, _, packet in due:
             if at > seconds:
                 break
+            if float(packet.dts * packet.time_base) < first:
+                continue  # FLV takes none whose time is before the first one's
             time.sleep(max(0.0, began + at - time.monotonic()))
             packet.pts += round(Fraction(1, 5) / packet.time_base)  # no time is before 0
             packet.dts += round(Fraction(1, 5) / packet.time_base)
@@ -272,7 +275,7 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
     def view(self, timeout: float = 90) -> View:
         """What the viewer found, when it has ended."""

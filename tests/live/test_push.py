@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -43,6 +44,7 @@ from vsr.live.settings import OutputSettings
 from vsr.media import location
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.location import masked
+from vsr.media.timestamps import Packet
 from vsr.report.ledger import STAGES, stage_ms
 
 QUICK = OutputSettings(stall_s=1.5, retry_s=0.1, retry_max_s=0.4)
@@ -386,6 +388,27 @@ def test_packets_come_out_as_they_went_in_and_stay_as_they_were(tmp_path: Path) 
             shift = [g[1] - s[1] for g, s in zip(came, sent, strict=True)]
             assert max(shift) - min(shift) <= 0.001  # FLV and Matroska count milliseconds
         assert pictures == sum(kind == "video" for kind, *_ in offered)
+
+
+def test_late_sound_of_before_a_session_does_not_end_it(tmp_path: Path) -> None:
+    """FLV takes nothing whose time is before its first packet's."""
+    programme, path = Programme(), tmp_path / "out.flv"
+    output, events = _output(str(path), programme, ALL)
+    late, shown = deque[Packet](), 0
+    for k in range(2 * FPS):
+        for packet, kind in programme.next():
+            if kind == "video":
+                output.offer(packet, kind)
+                shown += 1
+            else:
+                late.append(packet)
+        if k > FPS // 2 and late:
+            output.offer(late.popleft(), "audio")
+    output.start()
+    _opened(output)
+    output.close(5)
+    assert events.kinds == ["connected"]
+    assert sum(kind == "video" for kind, *_ in _file(path)) == shown
 
 
 def test_times_that_stand_still_or_run_back_do_not_end_a_session(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ refusal it waits for the plan again. Its standard output takes JSON lines: `{"co
 then `{"refused": "..."}` or `{"open": true}`, `{"packets": N, "bytes": N, "sent": [[BEGIN, END,
 TIME]]}` again and again, and `{"error": "..."}`. `sent` holds, for every packet since the last
 line, when the muxer got it, when it was written (s, `time.perf_counter`, which all processes share)
-and the presentation time that was written (s). The words are FFmpeg's own, which may hold the
-stream key: the parent masks them.
+and the presentation time that was written (s; null: the packet was left out). The words are
+FFmpeg's own, which may hold the stream key: the parent masks them.
 """
 
 import io
@@ -57,7 +57,10 @@ class Copier:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.packets = self.bytes = 0
-        self._sent: deque[tuple[float, float, float]] = deque()
+        self._sent: deque[tuple[float, float, float | None]] = deque()
+        self._first: float | None = None
+        self._early = 0
+        """Packets whose time is before the first one's, and that were not refused for it."""
         self.url = unused(plan["url"]) if plan["file"] else plan["url"]
         # a pipe or a device is there already, and is written to as it is
         taken = not plan["file"] or os.path.exists(self.url)  # noqa: PTH110
@@ -110,10 +113,25 @@ class Copier:
         packet.pts = max(pts, packet.dts)
         self._last[stream.index] = packet.dts
         size, begin, shown = packet.size, time.perf_counter(), float(packet.pts * base)
-        self._output.mux_one(packet)
-        self._sent.append((round(begin, 6), round(time.perf_counter(), 6), round(shown, 6)))
+        begins = float(packet.dts * base)
+        self._first = begins if self._first is None else self._first
+        self._early += begins < self._first
+        written = self._written(packet)
+        end = round(time.perf_counter(), 6)
+        self._sent.append((round(begin, 6), end, round(shown, 6) if written else None))
         self.packets += 1
         self.bytes += size
+
+    def _written(self, packet: "av.Packet[Any]") -> bool:
+        """Write a packet; False for late sound of before the session, of which FLV takes none."""
+        try:
+            self._output.mux_one(packet)
+        except av.error.ArgumentError:
+            if not self._early:
+                raise
+            self._early -= 1
+            return False
+        return True
 
     def facts(self) -> dict[str, Any]:
         """Return the counts so far, and the times of packets since the last call."""

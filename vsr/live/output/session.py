@@ -17,7 +17,7 @@ from vsr.live.output.record import Record
 _READ: Final = 65536
 _START_S: Final = 10.0
 """For a process to start on a machine that has much else to do."""
-OnSent = Callable[[Record, float, float, float], None]
+OnSent = Callable[[Record, float, float, float | None], None]
 """Is called with a packet, when the muxer got it and had written it (s, `now`), and the time that
 it has in the output (s)."""
 _NOTHING: Final = memoryview(b"")

@@ -21,9 +21,12 @@ class Tally:
         """What a picture's packet waited for the muxer, and how long writing it took."""
         self._sync = SyncMeter()
 
-    def sent(self, record: Record, begin: float, end: float, shown: float) -> None:
+    def sent(self, record: Record, begin: float, end: float, shown: float | None) -> None:
         """Count a packet that was written, with the times (s, `now`) of its writing and the time
-        that it has in the output (s)."""
+        that it has in the output (s); None: it was left out."""
+        if shown is None:
+            self.dropped(record)
+            return
         with self._lock:
             if record.origin is not None:
                 self._sync.add(record.kind, record.origin, shown, end)
