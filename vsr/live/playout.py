@@ -103,7 +103,7 @@ class Playout:
             elif isinstance(item, Lost):
                 if item.final:
                     self._end(item)
-                    return
+                    break
                 self._lost(item)
             if self._mailbox.sounds_dropped > self._sounds_dropped:
                 self._sounds_dropped = self._mailbox.sounds_dropped
@@ -112,6 +112,7 @@ class Playout:
                 self._drop(self._mailbox.dropped.popleft(), "more pictures come than can wait")
             if now() >= self._due:
                 self._fill()
+        self._send_sound(self._audio.finish())
 
     def _picture(self, frame: Frame) -> None:
         arrived = frame.stamps.read

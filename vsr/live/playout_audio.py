@@ -92,6 +92,11 @@ class PlayoutAudio:
         if self._sound.counts.silence_s > before and self._has_sound and not self._away:
             self._warn("no sound comes from the source: silence is sent in its place", "no sound")
 
+    def finish(self) -> Iterator[Heard]:
+        """Yield silence up to the last picture."""
+        self.lose()
+        yield from self._sound.silence(self._clock.last)
+
     def _patience(self) -> float:
         if self._away or not self._has_sound:
             return _WITHOUT
