@@ -12,6 +12,7 @@ from vsr.cli.build_engine import build_engine
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
 from vsr.cli.terminal import (
+    claimed_stdout,
     errors_shown,
     key_value,
     leave,
@@ -94,10 +95,16 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 )
 @click.option("-y", "overwrite", is_flag=True, help="Replace an existing output.")
 @click.option(
+    "-f",
+    "--format",
+    "container",
+    help="Container of OUTPUT -: mkv (default), nut, y4m, ts, webm, flv.",
+)
+@click.option(
     "--progress",
     type=click.Choice(["auto", "none", "json"]),
     default="auto",
-    help="json: one object per line on stdout.",
+    help="json: one object per line on stdout (stderr where OUTPUT is -).",
 )
 @verbosity
 def run(
@@ -107,9 +114,11 @@ def run(
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
     audio: str, start_frame: int, max_frames: int | None, report: Path | None,
-    overwrite: bool, progress: str, verbose: bool, quiet: bool,
+    overwrite: bool, container: str | None, progress: str, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, with its sound and everything else it holds.
+
+    INPUT may be a URL, or - for stdin; OUTPUT may be - for stdout.
 
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
@@ -118,7 +127,7 @@ def run(
     from vsr.files.settings import RunSettings
     from vsr.inference import models
     from vsr.media.encoder import EncoderSettings
-    from vsr.media.target import part_path
+    from vsr.media.target import STDOUT, part_path, pipe_of
 
     names = iter(paths)
     source = _named_or_flagged(input_, None if input_ else next(names, None), "INPUT")
@@ -147,13 +156,16 @@ def run(
         start_frame=start_frame,
         max_frames=max_frames,
         overwrite=overwrite,
+        container=container,
         report=report,
     )
+    with errors_shown(verbose):
+        target = claimed_stdout() if target == STDOUT else target
     show = shower("none" if quiet and progress == "auto" else progress)
     with errors_shown(verbose):
         result = stopping_on_signals(
             lambda stop: Job(source, Path(target), settings, show, stop).run(),
-            part_path(Path(target)),
+            None if pipe_of(Path(target)) else part_path(Path(target)),
         )
         for line in result.closing_words():
             log.warning(line)

@@ -16,7 +16,14 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from vsr.errors import EXIT_FAILED, EXIT_INTERRUPTED, VsrError
+from vsr.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    OutputError,
+    UsageError,
+    VsrError,
+    reason,
+)
 
 log = logging.getLogger("vsr")
 T = TypeVar("T")
@@ -117,6 +124,22 @@ def fail(message: str, code: int, verbose: bool) -> None:
     """End the program with one line on stderr."""
     log.error("error: %s", message, exc_info=verbose)
     sys.exit(code)
+
+
+def claimed_stdout() -> str:
+    """Take stdout for a video: return `pipe:N`, and let everything else said there go to stderr.
+
+    Libraries that print, and `--progress json`, would otherwise write into the video. Raises
+    UsageError where stdout is a terminal, OutputError where it is closed.
+    """
+    try:
+        if os.isatty(1):
+            raise UsageError("the output is stdout, and that is a terminal: pipe it into a program")
+        own = os.dup(1)
+        os.dup2(2, 1)
+    except OSError as exc:
+        raise OutputError(f"stdout cannot be written: {reason(exc)}") from exc
+    return f"pipe:{own}"
 
 
 def _line(level: int, message: str) -> bytes:

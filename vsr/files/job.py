@@ -9,7 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vsr.errors import InputError, InterruptedRunError, OutputError, VsrError
+from vsr.errors import InputError, InterruptedRunError, OutputError, UsageError, VsrError
+from vsr.files.ends import check_container, sink_for
 from vsr.files.opening import opened
 from vsr.files.pipeline import Slice, run
 from vsr.files.settings import RunSettings
@@ -17,10 +18,10 @@ from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.media.frame import Frame, now
-from vsr.media.location import is_url
+from vsr.media.location import is_stdin, is_url
 from vsr.media.sink import Sink
 from vsr.media.source import Source
-from vsr.media.target import check_target
+from vsr.media.target import check_target, pipe_of
 from vsr.report.ledger import Row, check_report_path, write_report
 from vsr.report.report import Report
 
@@ -84,6 +85,7 @@ class Job:
         """
         settings = self._settings
         check_target(self._output, self._input, settings.overwrite)
+        check_container(self._output, settings)
         if settings.report:
             check_report_path(settings.report)
         backend = load_backend(settings.backend, settings.device)
@@ -110,6 +112,8 @@ class Job:
         settings.encoder.check()
         if settings.encoder.passes == 1:
             return settings
+        if is_stdin(self._input):
+            raise UsageError("two passes read the input twice, and stdin can be read once")
         folder = stack.enter_context(TemporaryDirectory(prefix="vsr-"))
         stats = str(Path(folder, "analysis"))
         first = replace(settings.encoder, analysis=(1, stats))
@@ -122,7 +126,10 @@ class Job:
             )  # fmt: skip
             selected = self._selected(source)
             video = info.enlarged(upscaler.out_size)
-            with Sink(self._output, video, first, source.passthrough()) as sink:
+            trial = self._output
+            if pipe_of(trial) is not None:
+                trial = Path(folder, f"first.{settings.container or 'mkv'}")
+            with Sink(trial, video, first, source.passthrough()) as sink:
                 run(selected, upscaler, sink, lambda frame: None)
                 if selected.interrupted:
                     raise InterruptedRunError("stopped in the first pass; nothing was written")
@@ -135,7 +142,7 @@ class Job:
         settings = self._settings
         return Slice(
             source, settings.start_frame, settings.max_frames, self._stop,
-            may_hang=is_url(self._input),
+            may_hang=is_url(self._input) or is_stdin(self._input),
         )  # fmt: skip
 
     def _write_report(self, path: Path, report: Report) -> None:
@@ -156,9 +163,7 @@ class Job:
         selected = self._selected(source)
         video = source.info.enlarged(upscaler.out_size)
         offset, end = self._window(source)
-        with Sink(
-            self._output, video, settings.encoder, source.passthrough(), offset, end, settings.audio
-        ) as sink:
+        with sink_for(self._output, video, settings, source.passthrough(), offset, end) as sink:
             self._say(report, self._changes(sink))
             report.output["encoder"] = sink.encoder
             self._began = now()
@@ -201,7 +206,7 @@ class Job:
                 "frames_announced": info.frames,
             },
             output={
-                "name": str(self._output),
+                "name": str(self._output) if pipe_of(self._output) is None else "stdout",
                 "model": model.name,
                 "scale": model.scale,
                 "precision": model.precision,
@@ -220,7 +225,7 @@ class Job:
     def _changes(self, sink: Sink) -> str | None:
         notes = list(sink.converted)
         if sink.left_out:
-            notes.append(f"{self._output.name} cannot carry {', '.join(sink.left_out)}: left out")
+            notes.append(f"{sink.path.name} cannot carry {', '.join(sink.left_out)}: left out")
         return "; ".join(notes) or None
 
     def _say(self, report: Report, note: str | None) -> None:
@@ -249,6 +254,7 @@ class Job:
         report.packets_refused = sink.packets_refused
         report.interrupted = selected.interrupted
         report.losses = list(losses.notes.values())
-        report.output["bytes"] = self._output.stat().st_size
+        if pipe_of(self._output) is None:
+            report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
             self._on_progress(self._progress(report.frames_out, losses.lost, finished=True))

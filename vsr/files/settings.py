@@ -38,6 +38,8 @@ class RunSettings:
     max_frames: int | None = None
     """None: to the end."""
     overwrite: bool = False
+    container: str | None = None
+    """Of an output that is a pipe: mkv (None), nut, y4m, ts, webm or flv."""
     report: Path | None = None
     """Where to write the latency ledger, .json or .csv."""
 
@@ -71,6 +73,7 @@ class RunOptions(TypedDict, total=False):
     start_frame: int
     max_frames: int | None
     overwrite: bool
+    container: str | None
     report: str | PathLike[str] | None
 
 

@@ -24,7 +24,7 @@ CODECS: Final[dict[str, str]] = {
     "vp9": "libvpx-vp9",
 }
 """Short names; any other `--codec` is taken as an FFmpeg encoder's own name."""
-_DEFAULT_CODEC: Final = {"webm": "vp9"}
+_DEFAULT_CODEC: Final = {"webm": "vp9", "yuv4mpegpipe": "rawvideo"}
 _QUALITY: Final[dict[str, tuple[str, str]]] = {
     # encoder -> (crf that looks transparent, preset); a softer crf would undo the enlargement
     "libx264": ("18", "veryfast"),

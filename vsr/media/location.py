@@ -16,6 +16,7 @@ OPEN_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 30.0
 """Seconds of silence after which a URL counts as dead."""
 
+STDIN: Final = "-"
 _BEGINNING: Final = 1.0
 """Seconds of a feed in which all of its streams begin: of FLV with one, FFmpeg waits for more."""
 
@@ -35,6 +36,11 @@ class Feed(Protocol):
         """Read at most `size` bytes; none at the end. May raise InputError."""
 
 
+def is_stdin(text: str) -> bool:
+    """Whether an input is what is piped into this process."""
+    return text == STDIN
+
+
 def is_url(text: str) -> bool:
     """Whether `text` names a network stream rather than a file."""
     return "://" in text and not text.startswith("file:")
@@ -47,7 +53,7 @@ def shown(url: str) -> str:
     query, the fragment. Each of them becomes `***`.
     """
     if not is_url(url):
-        return url
+        return "stdin" if is_stdin(url) else url
     parts = _parts(url)
     if parts is None:  # where the host ends cannot be told
         return f"{url.partition('://')[0]}://***"
@@ -149,7 +155,10 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
     """Open a file or URL for reading. Raises InputError."""
     remote = is_url(url)
     try:
-        if not remote:
+        if is_stdin(url):
+            _check_stdin()
+            url = "pipe:0"
+        elif not remote:
             url = local(url)
             _check_file(Path(url), name)
         return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
@@ -220,6 +229,11 @@ def _why(exc: Exception, name: str, url: str) -> str:
             f"its index cannot be read)"
         )
     return f"cannot open {name}: {reason(exc)}"
+
+
+def _check_stdin() -> None:
+    if os.isatty(0):
+        raise InputError("the input is stdin, and that is a terminal: pipe a video into it")
 
 
 def _check_file(path: Path, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from vsr.media.location import is_url, local
+from vsr.media.location import is_stdin, is_url, local
 
 _LONGEST: Final = 16 * 2**20
 """Bytes of a playlist that are read; anything longer is a film."""
@@ -28,7 +28,7 @@ def is_part_of(path: Path, url: str) -> bool:
     Hard links, symbolic links, other spellings and names that differ in case on a file system
     that ignores it are the same file.
     """
-    if is_url(url) or not path.exists():
+    if is_url(url) or is_stdin(url) or not path.exists():
         return False
     return any(file.exists() and path.samefile(file) for file in files_of(Path(local(url))))
 

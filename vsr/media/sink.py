@@ -73,15 +73,17 @@ class Sink:
         offset: Fraction | None = Fraction(0),
         end: Fraction | None = None,
         audio: str = "copy",
+        container: str | None = None,
     ) -> None:
         """`offset` is the input's time in seconds at which the output begins; None: with the
         first frame, which then is the first thing to be written. `end`, where it is known, is the
         input's time at which it ends (counted from the first frame if `offset` is None): chapters
-        are moved and cut to that. `audio` is one of `vsr.media.carriage.AUDIO`."""
+        are moved and cut to that. `audio` is one of `vsr.media.carriage.AUDIO`; `container` is
+        FFmpeg's name of it, None: by the path's."""
         self.path, self._offset, self._end = path, offset, end
         self.frames_in = self.frames_out = self.packets_refused = 0
         self._lost: list[str] = []
-        self._format = container_format(path)
+        self._format = container or container_format(path)
         self._part = part_path(path)
         self._encoding = PacketMatcher[Frame]()
         self._coding = CodingTimes()

@@ -19,8 +19,15 @@ CONTAINERS: Final = {
     "mts": "mpegts",
     "flv": "flv",
     "3gp": "3gp",
+    "nut": "nut",
+    "y4m": "yuv4mpegpipe",
 }
-"""Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI."""
+"""Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI, but
+for Y4M, which is raw pictures at one rate for other programs."""
+_PIPED: Final = ("mkv", "nut", "y4m", "ts", "webm", "flv")
+"""Those that can be written without going back in them."""
+STDOUT: Final = "-"
+_PIPE: Final = re.compile(r"-|pipe:(\d+)")
 _URL: Final = re.compile(r"\w[\w+.-]+:/")
 """A URL whose two slashes `Path` has made one."""
 _LONGEST_STEM: Final = 200
@@ -36,8 +43,25 @@ def container_format(path: Path) -> str:
     return CONTAINERS[suffix]
 
 
+def pipe_of(path: Path) -> int | None:
+    """Return the open file descriptor that an output names (`-`: stdout, `pipe:5`); else None."""
+    found = _PIPE.fullmatch(str(path))
+    return int(found[1] or 1) if found else None
+
+
+def pipe_format(name: str | None) -> str:
+    """FFmpeg's name of the container for a pipe, by its usual ending. Raises UsageError."""
+    if name is None:
+        return CONTAINERS[_PIPED[0]]
+    if name not in _PIPED:
+        raise UsageError(f"'{name}' cannot be written to a pipe; use one of {', '.join(_PIPED)}")
+    return CONTAINERS[name]
+
+
 def check_target(path: Path, source: str, overwrite: bool) -> None:
     """Raise an error for an output that cannot or must not be written."""
+    if pipe_of(path) is not None:
+        return
     if _URL.match(path.as_posix()):  # not repeated: it may hold a stream key
         raise UsageError("vsr run writes files, and the output is a URL: vsr relay publishes to it")
     container_format(path)

@@ -1,0 +1,60 @@
+"""Writes an output into a pipe, for another program to read while it is made."""
+
+import errno
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from vsr.errors import OutputError
+from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.passthrough import Passthrough, close_quietly
+from vsr.media.sink import Sink
+
+
+class PipeSink(Sink):
+    """An open file descriptor. What was written cannot be taken back, whatever comes after."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        container: str,
+        video: VideoFormat,
+        settings: EncoderSettings,
+        passthrough: Passthrough | None = None,
+        offset: Fraction | None = Fraction(0),
+        end: Fraction | None = None,
+        audio: str = "copy",
+    ) -> None:
+        """`container` is FFmpeg's name of one that needs no seeking; the rest as in `Sink`."""
+        self._descriptor = descriptor
+        self._closed = False
+        path = Path("stdout")
+        super().__init__(path, video, settings, passthrough, offset, end, audio, container)
+
+    def __exit__(self, *_: object) -> None:
+        if not self._closed:
+            self._abort()
+
+    def close(self) -> None:
+        """Write what ends the container; the descriptor stays open."""
+        try:
+            self._container.close()
+            self._closed = True
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._error("finish", exc) from exc
+
+    def _abort(self) -> None:
+        self._closed = True
+        close_quietly(self._container)
+
+    def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
+        return av.open(f"pipe:{self._descriptor}", "w", format=self._format)
+
+    def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
+        if exc.errno == errno.EPIPE:
+            return OutputError(
+                f"whoever read stdout has left ({self.frames_out} frames were written)"
+            )
+        return super()._error(action, exc)
