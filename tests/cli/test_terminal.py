@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,10 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = [process.stderr.readline()]
-        for _ in range(2):
-            os.kill(process.pid, signal.SIGTERM)
-            if len(said) == 1:
-                said.append(process.stderr.readline())
+        os.kill(process.pid, signal.SIGTERM)
+        said.append(process.stderr.readline())
+        time.sleep(0.6)
+        os.kill(process.pid, signal.SIGTERM)
         said += process.stderr.readlines()
         assert process.wait(5) == 130
     texts = [line["message"] for line in lines("".join(said))] if form == "json" else said
@@ -99,6 +100,26 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
             "error: stopped at once",
         )
     ]
+
+
+def test_a_second_signal_at_once_is_the_same_as_the_first() -> None:
+    """As `timeout` sends it to a process and to its group."""
+    code = (
+        "import time; from vsr.cli.terminal import *\n"
+        "start_logging()\n"
+        "def work(stop): log.info('ready'); stop.wait(9); time.sleep(1); log.info('finished')\n"
+        "stopping_on_signals(work, None)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "vsr: ready\n"
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(process.pid, number)
+            time.sleep(0.05)
+        assert process.stderr.readlines()[-1] == "vsr: finished\n"
+        assert process.wait(5) == 0
 
 
 LEAVER = """

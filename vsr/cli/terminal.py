@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from vsr.errors import (
 
 log = logging.getLogger("vsr")
 T = TypeVar("T")
+_SAME_S = 0.5
+"""Seconds in which a second signal is the same as the first."""
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -153,18 +156,20 @@ def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None)
     """Run `work` on a thread, so that signals are handled even while an encoder drains.
 
     The first SIGINT, SIGTERM or SIGHUP sets the event; the second removes `part` and ends the
-    process.
+    process. One within half a second of the first is the same: `timeout` and others signal a
+    process and its group.
     """
     stop = threading.Event()
-    heard: list[int] = []
+    heard: list[float] = []
+    """When the signals came (s, `time.monotonic`)."""
     outcome: Future[T] = Future()
     lost = "; nothing was written" if part is not None else ""
     last_words = _line(logging.ERROR, f"error: stopped at once{lost}")
 
-    def handle(number: int, _frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         # no lock may be taken here: this thread may hold it where the signal found it
-        heard.append(number)
-        if len(heard) > 1:
+        heard.append(time.monotonic())
+        if heard[-1] - heard[0] > _SAME_S:
             if part is not None:
                 part.unlink(missing_ok=True)
             os.write(2, last_words)
