@@ -31,3 +31,4 @@ needs_nginx = needs(
 )
 needs_chromium = needs(CHROMIUM, "Chromium (Debian: chromium)")
 needs_ffmpeg = needs(FFMPEG, "ffmpeg (Debian: ffmpeg)")
+needs_openssl = needs(find("openssl"), "openssl (Debian: openssl)")

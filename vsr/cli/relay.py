@@ -88,6 +88,10 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     "--report-keep", type=click.IntRange(1), default=24, show_default=True,
     help="Parts of the report that are kept; older ones are deleted.",
 )  # fmt: skip
+@click.option(
+    "--tls-no-verify", is_flag=True,
+    help="Send to rtmps:// servers whatever their certificate says.",
+)  # fmt: skip
 @click.option("--status", metavar="HOST:PORT", help="Show how it fares on a web page.")
 @log_format
 @verbosity
@@ -170,11 +174,11 @@ def _settings(
     *, model: str | None, ladder: str | None, max_latency: int, retry_delay: float,
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
-    bitrate: int | None, maxrate: int | None, bufsize: int | None,
+    bitrate: int | None, maxrate: int | None, bufsize: int | None, tls_no_verify: bool,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
     from vsr.inference.models import DEFAULT
-    from vsr.live.settings import IngestSettings, RelaySettings
+    from vsr.live.settings import IngestSettings, OutputSettings, RelaySettings
     from vsr.media.encoder import EncoderSettings
     from vsr.report.rolling import RollingSettings
 
@@ -186,6 +190,7 @@ def _settings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
             listen=listen, realtime=realtime, loop=loop,
         ),
+        output=OutputSettings(tls_verify=not tls_no_verify),
         encoder=EncoderSettings(
             codec=codec, crf=crf, preset=preset, options=options,
             bitrate=bitrate, maxrate=maxrate, bufsize=bufsize,

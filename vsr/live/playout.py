@@ -62,7 +62,7 @@ class Playout:
                 settings.encoder, outputs, rungs.out_size, info.rate, settings.stream_preset
             ),
             info, rungs.out_size, self._audio.context,
-            self._record, stop.is_set,
+            self._record, stop.is_set, settings.output,
         )  # fmt: skip
         self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs
         times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)

@@ -46,6 +46,8 @@ class OutputSettings:
     """Before the first new try; doubled each time."""
     retry_max_s: float = 3.0
     """A server that returns is found within that and a connection's time."""
+    tls_verify: bool = True
+    """Whether a server's certificate and name must be right before anything is sent to it."""
     options: Mapping[str, str] = field(default_factory=dict)
     """More options of FFmpeg's muxer, passed as they are."""
 
@@ -72,6 +74,7 @@ class RelaySettings:
     status: str | None = None
     """HOST:PORT of its status page; None: it has none."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     stream_preset: str | None = None
     """A key of `vsr.media.bitrate.SERVICES`; None: a bitrate that all of them take."""

@@ -30,6 +30,7 @@ from vsr.live.output.encoding import (
 )
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
+from vsr.live.settings import OutputSettings
 from vsr.media.bitrate import live_bitrate
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now, picture_of
@@ -81,6 +82,7 @@ class LiveEncoder:
         sound: av.AudioCodecContext | None,
         on_frame: Callable[[Frame], None],
         stopped: Callable[[], bool] = lambda: False,
+        output_settings: OutputSettings | None = None,
     ) -> None:
         """`info` is the source's; `sound` describes what `sound()` will be given.
 
@@ -106,7 +108,13 @@ class LiveEncoder:
         self.failed: Exception | None = None
         streams = OutputStreams(video=self._first, audio=sound)
         self._outputs = [
-            Output(url, streams, number=number if len(urls) > 1 else None, bitrate=full)
+            Output(
+                url,
+                streams,
+                output_settings,
+                number=number if len(urls) > 1 else None,
+                bitrate=full,
+            )
             for number, url in enumerate(urls, 1)
         ]
         self._thread = threading.Thread(target=self._run, name="encode", daemon=True)

@@ -16,6 +16,7 @@ from vsr.errors import OutputError, UsageError
 from vsr.live.settings import OutputSettings
 from vsr.media.location import check_protocol, is_url, local
 from vsr.media.target import container_format
+from vsr.media.tls import ca_file
 
 FORMATS: Final = {
     "rtmp": "flv",
@@ -111,7 +112,15 @@ def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
         "file": not is_url(url),
         "format": muxer,
         "options": {**_LIVE, **options, **settings.options},
+        "protocol": _protocol_options(url, settings),
         "streams": streams.facts(),
         "stall": settings.stall_s,
     }
     return json.dumps(facts).encode() + b"\n"
+
+
+def _protocol_options(url: str, settings: OutputSettings) -> dict[str, str]:
+    """Options of the connection rather than of the muxer."""
+    if url.partition("://")[0].lower() != "rtmps" or not settings.tls_verify:
+        return {}
+    return {"tls_verify": "1", "ca_file": ca_file()}

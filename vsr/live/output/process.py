@@ -32,6 +32,7 @@ import av
 from av.rational import AVRational
 
 from vsr.live.child import outlive_parent
+from vsr.live.output.opening import opened, words_of
 from vsr.live.output.recording import Recording, unused
 
 RECORD: Final = struct.Struct("<BBqqqIII")
@@ -65,10 +66,7 @@ class Copier:
         # a pipe or a device is there already, and is written to as it is
         taken = not plan["file"] or os.path.exists(self.url)  # noqa: PTH110
         self.recording = None if taken else Recording(self.url, lambda: _say(full=True))
-        self._output = av.open(
-            self.recording or self.url, "w",
-            format=plan["format"], container_options=plan["options"],
-        )  # fmt: skip
+        self._output = opened(self.recording or self.url, plan)
         self._streams = [_add_stream(self._output, stream) for stream in plan["streams"]]
         self._last: dict[int, int] = {}
 
@@ -188,17 +186,20 @@ def _connected(plan: dict[str, Any]) -> Copier | None:
         outlive_parent()
         _OUTLIVES.set()
     copier = None
-    try:
-        copier = Copier(plan)
-        copier.open()
-        return copier
-    except _FAULTS as exc:
-        if copier is not None:
-            copier.discard()
-        if any(_connections()):  # PyAV leaves it open when the header fails
-            _fail(exc)
-        _say(refused=_words(exc))
-        return None
+    with av.logging.Capture(local=False) as said:
+        try:
+            copier = Copier(plan)
+            copier.open()
+            return copier
+        except _FAULTS as exc:
+            if copier is not None:
+                copier.discard()
+            words = words_of(exc, said)
+    if any(_connections()):  # PyAV leaves it open when the header fails
+        _say(error=words)
+        os._exit(1)
+    _say(refused=words)
+    return None
 
 
 def _send_packets(copier: Copier, plan: dict[str, Any]) -> NoReturn:
@@ -220,7 +221,7 @@ def _send_packets(copier: Copier, plan: dict[str, Any]) -> NoReturn:
 
 def _fail(exc: Exception) -> NoReturn:
     """Report an error and exit without cleanup, which would write to the dead connection."""
-    _say(error=_words(exc))
+    _say(error=words_of(exc))
     os._exit(1)
 
 
@@ -275,12 +276,6 @@ def _say(**facts: object) -> None:
     except BrokenPipeError:  # the parent is gone: what it gave is still written into a file
         if not _OUTLIVES.is_set():
             os._exit(1)
-
-
-def _words(exc: Exception) -> str:
-    logged = getattr(exc, "log", None)
-    words = getattr(exc, "strerror", None) or str(exc)
-    return f"{words} ({logged[2].strip()})" if logged else words
 
 
 if __name__ == "__main__":

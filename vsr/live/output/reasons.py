@@ -33,5 +33,7 @@ class Reasons:
 
 
 def with_hint(why: str) -> str:
-    """Add advice to a reason that says the server refuses the publisher."""
+    """Add advice to a reason: the server refuses the publisher, or is not who it should be."""
+    if "certificate" in why.lower():
+        return f"{why} (nothing was sent; --tls-no-verify accepts any certificate)"
     return f"{why} (is the stream key right?)" if _REFUSED.search(why) else why
