@@ -17,8 +17,9 @@ from tests.streams import Marked, make_marked
 from vsr.errors import InputError, UsageError
 from vsr.live.clock import OutputClock
 from vsr.live.common import RelayLog
-from vsr.live.input.ingest import Ingest, check_input, from_newest
+from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
+from vsr.live.input.pace import from_newest
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.rungs import grey

@@ -14,7 +14,7 @@ from typing import Any, Final
 from vsr.errors import InputError, OutputError
 from vsr.live.clock import OutputClock
 from vsr.live.common import RelayLog
-from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
+from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
 from vsr.live.output.encode import Heard, LiveEncoder
@@ -100,6 +100,10 @@ class Playout:
                 self._send_sound(self._audio.take(item))
             elif isinstance(item, Connected):
                 self._connected(item)
+            elif isinstance(item, Measured):
+                self._take_rate(item.rate)
+            elif isinstance(item, Said):
+                self._log.warn_rarely(f"{self._name} {item.words}", item.kind)
             elif isinstance(item, Lost):
                 if item.final:
                     self._end(item)

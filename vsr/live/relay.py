@@ -9,6 +9,7 @@ else, and writes the report.
 import logging
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
@@ -107,6 +108,8 @@ class Relay:
 
     def _go_live(self, first: Connected, rungs: Rungs, stop: threading.Event) -> None:
         """Play out from the first picture to the last. Raises VsrError."""
+        rate = self._ingest.rate or first.info.rate  # measured while the engines were prepared
+        first = replace(first, info=replace(first.info, rate=rate))
         playout = Playout(
             self._outputs, self.settings, first, rungs=rungs, mailbox=self._mailbox,
             slate=self._slate, report=self.report, board=self.board, words=self._log, stop=stop,

@@ -7,8 +7,9 @@ never makes it wait: a relay that is behind loses its oldest pictures, not its c
 import logging
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from fractions import Fraction
 from typing import Final
 
 import av
@@ -16,7 +17,9 @@ import av
 from vsr.errors import InputError, UsageError, reason
 from vsr.live.common import Backoff
 from vsr.live.input.fit import Canvas
-from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
+from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
+from vsr.live.input.pace import Evened, from_newest, paced
+from vsr.live.input.rate import RateMeter, Restamper
 from vsr.live.input.rtmp.server import RtmpListener
 from vsr.live.input.source import LiveSource
 from vsr.live.settings import IngestSettings
@@ -30,12 +33,8 @@ _LONGEST_DELAY: Final = 2.5
 """Seconds: a source that returns is found soon, however long it was away."""
 _GROWTH: Final = 1.6
 """Factor from one delay before reconnecting to the next."""
-_LONGEST_WAIT: Final = 10.0
-"""Seconds from one picture to the next beyond which a file's times leap."""
-_JOINING: Final = 2.0
-"""Seconds in which what was put by for a newcomer must have come."""
-_BEHIND: Final = 1.0
-"""Seconds by which a paced input may be late before its pace is taken up anew."""
+_STALL_S: Final = 1.0
+"""Seconds without a picture, in a source that stays connected, that are worth a word."""
 
 
 def check_input(url: str, settings: IngestSettings) -> None:
@@ -56,6 +55,8 @@ class Ingest:
         self._listener = RtmpListener(url, settings.stream_timeout) if settings.listen else None
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox = settings, mailbox
+        self.rate: Fraction | None = None
+        """Pictures per second of the present session, as far as is known."""
         self.jumps = 0
         """Leaps of the source's clock that were closed while it was read."""
         self._live, self._stop = threading.Event(), threading.Event()
@@ -124,12 +125,11 @@ class Ingest:
             self._began = True
             sound = source.audio
             decoder = sound.codec_context if sound else None
+            self.rate = source.info.rate
             self.mailbox.put(Connected(source.info, source.codec, decoder, attempt, source.notes))
             jumps = self.jumps
-            paced = self.settings.realtime or source.in_pieces or not is_url(self.url)
-            step = float(1 / source.info.rate)
             try:
-                for item in self._paced(source) if paced else from_newest(source, step):
+                for item in self._in_time(source):
                     if self._stop.is_set():
                         break
                     self.jumps = jumps + source.jumps
@@ -141,51 +141,37 @@ class Ingest:
                 self._missing = source.losses.lost
             return "; ".join([f"{self.name} ended", *source.losses.notes.values()])
 
+    def _in_time(self, source: LiveSource) -> Iterator[Frame | Packet]:
+        """Yield the source's items when they are due."""
+        items = self._measured(source)
+        if self.settings.realtime or source.in_pieces or not is_url(self.url):
+            return paced(items, self._live, self._stop)
+        newest = from_newest(items, float(1 / source.info.rate))
+        return Evened(self._stop, lambda words: self._say(words, "bursts"))(newest)
+
+    def _measured(self, source: LiveSource) -> Iterator[Frame | Packet]:
+        """Yield the source's items as they are read, with times that tell something."""
+        url = is_url(self.url)
+        stamps = Restamper(source.has_clock or not url, url and not source.in_pieces)
+        meter, before = RateMeter(source.info.rate), now()
+        for item in source:
+            if isinstance(item, Frame):
+                stall, before = item.stamps.read - item.stamps.blocked - before, now()
+                if stall > _STALL_S and url and not source.in_pieces:
+                    self._say(f"stood still for {stall:.1f} s", "stall")
+                if stamps.stamp(item):
+                    self._say("has no usable clock: its pictures are shown as they come", "clock")
+                if meter.add(item.time):
+                    self.rate = meter.rate
+                    self.mailbox.put(Measured(meter.rate))
+            yield item
+
+    def _say(self, words: str, kind: str) -> None:
+        self.mailbox.put(Said(words, kind))
+
     def _feed(self) -> AbstractContextManager[Feed | None]:
         """Wait for a publisher when listening; else None."""
         return closing(self._listener.accept()) if self._listener else nullcontext()
 
     def _open(self, feed: Feed | None) -> LiveSource:
         return LiveSource(self.url, self.settings.stream_timeout, self._canvas, feed)
-
-    def _paced(self, source: LiveSource) -> Iterator[Frame | Packet]:
-        """Yield items at their own times, for inputs that deliver faster."""
-        self._live.wait()
-        begin: float | None = None
-        """The clock's time when the input's was 0 (s)."""
-        for item in source:
-            if isinstance(item, Frame):
-                wait = 0.0 if begin is None else begin + item.time - now()
-                if begin is None or not -_BEHIND < wait < _LONGEST_WAIT:
-                    begin, wait = now() - item.time, 0.0
-                if wait > 0 and self._stop.wait(wait):
-                    return
-                _arrives(item)
-            yield item
-
-
-def from_newest(items: Iterable[Frame | Packet], step: float) -> Iterator[Frame | Packet]:
-    """Yield items from the newest picture that was ready when the stream was joined.
-
-    While it was looked at, and in some servers before, pictures were put by. They come at once,
-    and shown at their pace they would put off all after them. `step` is the time between two (s).
-    """
-    newest: Frame | None = None
-    until = now() + _JOINING
-    before, settled = now(), False
-    for item in items:
-        if settled:
-            yield item
-        elif isinstance(item, Frame):
-            settled = newest is not None and (now() - before > step / 2 or now() > until)
-            if settled and newest is not None:
-                yield newest
-                yield item
-            newest, before = item, now()
-
-
-def _arrives(frame: Frame) -> None:
-    """Stamp a picture as if it arrived now."""
-    took = frame.stamps.decoded - frame.stamps.read - frame.stamps.blocked
-    frame.stamps.decoded = now()
-    frame.stamps.read, frame.stamps.blocked = frame.stamps.decoded - took, 0.0

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 import av
@@ -58,7 +59,23 @@ class SoundPacket:
     """In the source (s)."""
 
 
-Item = Frame | SoundPacket | Connected | Lost
+@dataclass(frozen=True)
+class Measured:
+    """The source shows so many pictures a second, whatever it declares."""
+
+    rate: Fraction
+
+
+@dataclass(frozen=True)
+class Said:
+    """Something about the source that its user should know."""
+
+    words: str
+    """What it does, with the source for a subject."""
+    kind: str
+
+
+Item = Frame | SoundPacket | Connected | Lost | Measured | Said
 
 
 class Mailbox:

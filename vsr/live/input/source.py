@@ -88,6 +88,12 @@ class LiveSource:
         return bool({"hls", "dash"} & set(self._source.container_format.split(",")))
 
     @property
+    def has_clock(self) -> bool:
+        """Whether its format has timestamps; else FFmpeg counts pictures at a rate of its own."""
+        name = self._source.container_format.partition(",")[0]
+        return not av.ContainerFormat(name, "r").flags & int(av.format.Flags.no_timestamps)
+
+    @property
     def losses(self) -> Losses:
         """What could not be delivered; complete after the end."""
         return self._source.losses
