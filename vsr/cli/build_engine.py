@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vsr.cli.streams import say, write_if_possible
 from vsr.cli.terminal import errors_shown, start_logging, verbosity
 from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
@@ -81,10 +82,12 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
         )
         cache = EngineCache()
         if list_:
-            click.echo(table(list(cache.entries())))
+            say(table(list(cache.entries())))
         elif clear:
             engines, size = cache.clear()
-            click.echo(f"removed {engines} engines, {size / 1e6:.1f} MB, from {cache.folder}")
+            write_if_possible(
+                sys.stdout, f"removed {engines} engines, {size / 1e6:.1f} MB, from {cache.folder}\n"
+            )
         else:
             _build(cache, quiet, **options)
 
@@ -119,22 +122,22 @@ def _build(
         output=output,
     )
     if explain:
-        click.echo("\n".join(ahead.explain(order)))
+        say("\n".join(ahead.explain(order)))
         return
     if onnx:
         size_mb = ahead.write_graph(order, onnx) / 1e6
-        click.echo(f"{onnx}  {size_mb:.1f} MB")
+        write_if_possible(sys.stdout, f"{onnx}  {size_mb:.1f} MB\n")
         return
     show = sys.stderr.isatty() and not quiet
 
     def on_step(phase: str, step: int, steps: int) -> bool:
         if show:
-            click.echo(f"\r\x1b[Kbuilding: {phase} {step}/{steps}", nl=False, err=True)
+            write_if_possible(sys.stderr, f"\r\x1b[Kbuilding: {phase} {step}/{steps}")
         return True
 
     done = ahead.build(order, cache, on_step)
     if show:
-        click.echo("\r\x1b[K", nl=False, err=True)
+        write_if_possible(sys.stderr, "\r\x1b[K")
     for engine in done:
         how = "cached" if engine.cached else f"built in {engine.seconds:.1f} s"
-        click.echo(f"{engine.path}  {engine.bytes / 1e6:.1f} MB, {how}")
+        write_if_possible(sys.stdout, f"{engine.path}  {engine.bytes / 1e6:.1f} MB, {how}\n")

@@ -11,6 +11,7 @@ import click
 from vsr.cli.build_engine import build_engine
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
+from vsr.cli.streams import open_missing, say
 from vsr.cli.terminal import (
     claimed_stdout,
     errors_shown,
@@ -180,7 +181,7 @@ def list_models(as_json: bool) -> None:
 
     start_logging()
     with errors_shown():
-        click.echo(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
+        say(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
 
 
 @main.command("doctor")
@@ -192,9 +193,7 @@ def examine(as_json: bool) -> None:
     start_logging()
     with errors_shown():
         findings = doctor.examine()
-    click.echo(
-        json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings)
-    )
+        say(json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings))
     sys.exit(0 if all(f.works for f in findings if f.needed) else EXIT_FAILED)
 
 
@@ -204,6 +203,7 @@ main.add_command(relay)
 
 def run_program() -> None:
     """Run `main` as a program, and end the process with its exit code."""
+    open_missing()
     try:
         main()
     except SystemExit as exc:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, TextIO
 
+from vsr.cli.streams import write_if_possible
 from vsr.files.job import Progress
 from vsr.media.frame import now
 
@@ -62,14 +63,12 @@ def shower(kind: str, line_to: TextIO | None = None, json_to: TextIO | None = No
         if kind == "none" or not (p.finished or now() - last >= _EVERY[kind]):
             return
         last = now()
-        try:
-            if kind == "json":
-                (json_to or sys.stdout).write(progress_json(p) + "\n")
-                (json_to or sys.stdout).flush()
-            else:
-                terminal.write("\r\x1b[K" + progress_line(p) + ("\n" if p.finished else ""))
-                terminal.flush()
-        except BrokenPipeError:  # whoever listened has left; the video is still wanted
+        if kind == "json":
+            heard = write_if_possible(json_to or sys.stdout, progress_json(p) + "\n")
+        else:
+            end = "\n" if p.finished else ""
+            heard = write_if_possible(terminal, f"\r\x1b[K{progress_line(p)}{end}")
+        if not heard:  # whoever listened has left; the video is still wanted
             kind = "none"
 
     return show

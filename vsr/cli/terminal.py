@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from vsr.cli.streams import flush_all
 from vsr.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -89,6 +90,7 @@ def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text"
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress line stands there
     text = logging.Formatter(f"{clear}vsr: %(message)s")
     handler.setFormatter(JsonLines() if form == "json" else text)
+    logging.raiseExceptions = False  # a full disk behind stderr is no reason for a traceback
     root = logging.getLogger("vsr")
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -114,11 +116,9 @@ def leave(ending: SystemExit) -> NoReturn:
     A read that hangs or an engine that is being compiled cannot be stopped, and Python would take
     the libraries' memory from under it: the process would end by SIGSEGV now and then.
     """
+    flush_all()
     if threading.active_count() > 1 and isinstance(ending.code, int):
         logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # closed, or nobody reads it
-                stream.flush()
         os._exit(ending.code)
     raise ending
 
@@ -138,6 +138,7 @@ def claimed_stdout() -> str:
     try:
         if os.isatty(1):
             raise UsageError("the output is stdout, and that is a terminal: pipe it into a program")
+        os.write(1, b"")  # fails where it was closed: see `vsr.cli.streams`
         own = os.dup(1)
         os.dup2(2, 1)
     except OSError as exc:

@@ -1,5 +1,6 @@
 """Copies what is not encoded from input to output: other streams, metadata, chapters."""
 
+import io
 import logging
 from dataclasses import dataclass
 from fractions import Fraction
@@ -66,6 +67,18 @@ def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> d
 def can_hold_video(codec: str, container: str) -> bool:
     """Whether players find a video of this codec in this container."""
     return container not in _VIDEO_IN or codec in _VIDEO_IN[container]
+
+
+def can_hold_encoder(encoder: str, container: str) -> bool:
+    """Whether a container holds what FFmpeg's video encoder of that name makes."""
+    trial = av.open(io.BytesIO(), "w", format=container)
+    try:
+        trial.add_stream(encoder)
+    except ValueError:
+        return False
+    finally:
+        close_quietly(trial)
+    return can_hold_video(av.Codec(encoder, "w").canonical_name, container)
 
 
 def close_quietly(container: "av.container.OutputContainer") -> None:

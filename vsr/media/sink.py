@@ -27,19 +27,19 @@ from vsr.media.passthrough import (
     STATISTICS,
     Passthrough,
     can_hold_aspect,
-    can_hold_video,
+    can_hold_encoder,
     close_quietly,
     cut_chapters,
     is_chapter_track,
     is_rewritten_timecode,
     kept_tags,
 )
-from vsr.media.target import container_format, part_path
+from vsr.media.target import CONTAINERS, container_format, part_path
 from vsr.media.timestamps import CodingTimes, Packet
+from vsr.media.whole_file import real_path
 
 log = logging.getLogger(__name__)
 
-_TRY: Final = "use .mkv or .mp4, or --codec h264"
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 _MILLISECONDS: Final = 1000
 _INT32_MAX: Final = 2**31 - 1
@@ -154,7 +154,7 @@ class Sink:
         """Write the trailer and rename the file into place."""
         try:
             self._container.close()
-            self._part.replace(self.path)
+            self._part.replace(real_path(self.path))
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("finish", exc) from exc
 
@@ -187,13 +187,17 @@ class Sink:
     def _add_video(self, video: VideoFormat, settings: EncoderSettings) -> av.VideoStream:
         name = encoder_name(settings, self._format)
         canonical = av.Codec(name, "w").canonical_name
-        refused = UsageError(f"{self.path.suffix} cannot hold {name}'s video; {_TRY}")
-        if not can_hold_video(canonical, self._format):
-            raise refused
-        try:
-            stream = self._container.add_stream(name, rate=video.rate)
-        except ValueError as exc:
-            raise refused from exc
+        if not can_hold_encoder(name, self._format):
+            endings = [
+                f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)
+            ]
+            use = (
+                f"use {' or '.join(endings[:2])}, or --codec h264"
+                if endings
+                else "use --codec h264"
+            )
+            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {use}")
+        stream = self._container.add_stream(name, rate=video.rate)
         assert isinstance(stream, av.VideoStream)
         self._video, self._encoder = stream, stream.codec_context
         open_encoder(self._encoder, settings, video)

@@ -7,6 +7,7 @@ from typing import Final
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.references import is_part_of
+from vsr.media.whole_file import real_path
 
 CONTAINERS: Final = {
     "mp4": "mp4",
@@ -74,8 +75,8 @@ def check_target(path: Path, source: str, overwrite: bool) -> None:
 def _check_place(path: Path, source: str, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputError(f"the output {path} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise OutputError(f"the output folder does not exist: {path.parent} (create it first)")
+    if not (folder := real_path(path).parent).is_dir():
+        raise OutputError(f"the output folder does not exist: {folder} (create it first)")
     if is_part_of(path, source):
         raise UsageError(f"input and output are the same file: {path}")
     if path.exists() and not overwrite:
@@ -83,6 +84,10 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
 
 
 def part_path(path: Path) -> Path:
-    """Return the temporary path of an output, in the same folder, until it is whole."""
-    stem = path.stem.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    """Return the temporary path of an output, beside its `real_path`, until it is whole.
+
+    It is valid UTF-8 whatever the output's name is.
+    """
+    path = real_path(path)
+    stem = os.fsencode(path.stem)[:_LONGEST_STEM].decode(errors="ignore")
     return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")

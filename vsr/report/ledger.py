@@ -219,7 +219,7 @@ def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> No
     try:
         with (
             written_whole(path) as part,
-            part.open("w", encoding="utf-8", newline="") as file,
+            part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
             if path.suffix.lower() == ".csv":
                 _write_csv(file, ledger)
