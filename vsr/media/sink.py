@@ -188,15 +188,9 @@ class Sink:
         name = encoder_name(settings, self._format)
         canonical = av.Codec(name, "w").canonical_name
         if not can_hold_encoder(name, self._format):
-            endings = [
-                f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)
-            ]
-            use = (
-                f"use {' or '.join(endings[:2])}, or --codec h264"
-                if endings
-                else "use --codec h264"
-            )
-            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; {use}")
+            held = [f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)]
+            use = " or ".join([*held[:2], "--codec h264"])
+            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; use {use}")
         stream = self._container.add_stream(name, rate=video.rate)
         assert isinstance(stream, av.VideoStream)
         self._video, self._encoder = stream, stream.codec_context
