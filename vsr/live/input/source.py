@@ -91,7 +91,8 @@ class LiveSource:
     def has_clock(self) -> bool:
         """Whether its format has timestamps; else FFmpeg counts pictures at a rate of its own."""
         name = self._source.container_format.partition(",")[0]
-        return not av.ContainerFormat(name, "r").flags & int(av.format.Flags.no_timestamps)
+        flags = av.format.Flags(av.ContainerFormat(name, "r").flags)
+        return av.format.Flags.no_timestamps not in flags
 
     @property
     def losses(self) -> Losses:
