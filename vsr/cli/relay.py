@@ -25,6 +25,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 
 @click.command("relay")
 @click.argument("urls", nargs=-1, metavar="INPUT_URL OUTPUT_URL...")
+@click.option("-i", "--input", "input_", metavar="URL", help="The same as the first argument.")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
     help="Several relays in one process: [[relay]] tables of input, outputs and these options. "
@@ -89,6 +90,13 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     help="Parts of the report that are kept; older ones are deleted.",
 )  # fmt: skip
 @click.option(
+    "-f", "--format", "container", help="Container of OUTPUT -: ts (default), flv, mkv, nut."
+)
+@click.option(
+    "--enhanced-rtmp", is_flag=True,
+    help="The RTMP servers take HEVC, AV1 and VP9 (YouTube does, nginx-rtmp does not).",
+)  # fmt: skip
+@click.option(
     "--tls-no-verify", is_flag=True,
     help="Send to rtmps:// servers whatever their certificate says.",
 )  # fmt: skip
@@ -96,8 +104,8 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @log_format
 @verbosity
 def relay(
-    urls: tuple[str, ...], config: Path | None, verbose: bool, quiet: bool, log_format: str,
-    **options: Any,
+    urls: tuple[str, ...], input_: str | None, config: Path | None, verbose: bool, quiet: bool,
+    log_format: str, **options: Any,
 ) -> None:  # fmt: skip
     """Take a live stream, upscale it and publish it, in time and without going dark.
 
@@ -107,6 +115,7 @@ def relay(
     from vsr.live.supervisor import run_all, run_one
 
     start_logging(verbose, quiet, log_format)
+    urls = (input_, *urls) if input_ else urls
     with errors_shown(verbose):
         pool = Pool()
         try:
@@ -143,7 +152,7 @@ def _jobs(config: Path) -> list[Any]:
         except click.ClickException as exc:
             jobs.append(_refused(table.name, exc.format_message()))
             continue
-        options = {key: options[key] for key in options if key not in {*_SHARED, "urls"}}
+        options = {key: options[key] for key in options if key not in {*_SHARED, "urls", "input_"}}
         jobs.append(_job(table.name, table.urls, options))
         written = {*table.urls[1:], str(options["report"] or ""), options["status"] or ""}
         if taken & written - {""}:
@@ -174,7 +183,8 @@ def _settings(
     *, model: str | None, ladder: str | None, max_latency: int, retry_delay: float,
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
-    bitrate: int | None, maxrate: int | None, bufsize: int | None, tls_no_verify: bool,
+    bitrate: int | None, maxrate: int | None, bufsize: int | None,
+    tls_no_verify: bool, container: str | None, enhanced_rtmp: bool,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
     from vsr.inference.models import DEFAULT
@@ -190,7 +200,9 @@ def _settings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
             listen=listen, realtime=realtime, loop=loop,
         ),
-        output=OutputSettings(tls_verify=not tls_no_verify),
+        output=OutputSettings(
+            tls_verify=not tls_no_verify, container=container, enhanced_rtmp=enhanced_rtmp
+        ),
         encoder=EncoderSettings(
             codec=codec, crf=crf, preset=preset, options=options,
             bitrate=bitrate, maxrate=maxrate, bufsize=bufsize,

@@ -20,7 +20,9 @@ import click
 from vsr.errors import UsageError, reason
 
 TABLE: Final = "relay"
-_NOT_HERE: Final = frozenset({"config", "help", "log-format", "q", "quiet", "v", "verbose"})
+_NOT_HERE: Final = frozenset(
+    {"config", "help", "i", "input", "log-format", "q", "quiet", "v", "verbose"}
+)
 """What is one for all relays, and belongs on the command line."""
 
 

@@ -89,7 +89,7 @@ class Playout:
         raises.
         """
         ready = False
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._encoder.is_over:
             if not ready and (self._encoder.is_ready or now() > self._began + _CONNECT_S):
                 ready = True
                 on_ready()

@@ -19,14 +19,14 @@ from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
 from vsr.live.ladder.rungs import Rungs
 from vsr.live.output.encode import check_encoder
-from vsr.live.output.plan import check_outputs
+from vsr.live.output.plan import check_outputs, output_name
 from vsr.live.output.rates import service_of
 from vsr.live.playout import POLL, Playout
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.live.status.snapshot import StreamFacts
-from vsr.media.location import shown
+from vsr.media.location import is_stdin, shown
 from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
@@ -58,7 +58,7 @@ class Relay:
         self._ingest = Ingest(input_, settings.ingest, self._mailbox)
         self.report = Report(
             input={"name": shown(input_)},
-            output={"name": ", ".join(map(shown, outputs))},
+            output={"name": ", ".join(map(output_name, outputs))},
             deadline=settings.max_latency,
         )
         self._ledger = RollingLedger(
@@ -170,9 +170,10 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
     """Raises UsageError or OutputError for what can be seen to be wrong at once."""
     if not outputs:
         raise UsageError("give at least one OUTPUT_URL")
-    if len({input_, *outputs}) <= len(outputs):
+    source = "stdin" if is_stdin(input_) else input_
+    if len({source, *outputs}) <= len(outputs):
         raise UsageError("input and outputs must all differ: a relay would feed on itself")
-    check_outputs(outputs)
+    check_outputs(outputs, settings.output, settings.encoder)
     check_input(input_, settings.ingest)
     check_encoder(settings.encoder)
     service_of(settings.stream_preset)

@@ -46,6 +46,10 @@ class OutputSettings:
     """Before the first new try; doubled each time."""
     retry_max_s: float = 3.0
     """A server that returns is found within that and a connection's time."""
+    container: str | None = None
+    """Of stdout, by its usual ending; None: MPEG-TS."""
+    enhanced_rtmp: bool = False
+    """Whether RTMP servers are known to take HEVC, AV1 or VP9."""
     tls_verify: bool = True
     """Whether a server's certificate and name must be right before anything is sent to it."""
     options: Mapping[str, str] = field(default_factory=dict)

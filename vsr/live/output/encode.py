@@ -148,6 +148,11 @@ class LiveEncoder:
         return any(output.was_open for output in self._outputs)
 
     @property
+    def is_over(self) -> bool:
+        """Whether no output can be open again: whoever read stdout has left."""
+        return all(output.state.state == "closed" for output in self._outputs)
+
+    @property
     def is_ready(self) -> bool:
         """Whether no output is still in its first attempt to connect."""
         return all(output.state.state != "connecting" for output in self._outputs)

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import av
 
-_NO_REASON: Final = ("Slave ", "All tee outputs failed", "Cannot open connection")
-"""Log lines that only repeat that it failed."""
+_NO_REASON: Final = (
+    "Slave ", "All tee outputs failed", "Cannot open connection", "missing picture", "no frame!",
+)  # fmt: skip
+"""Beginnings of log lines that only repeat that it failed, or are about the streams' making."""
 
 
 def opened(target: Any, plan: dict[str, Any]) -> "av.container.OutputContainer":

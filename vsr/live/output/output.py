@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Final
 
 from vsr.errors import reason
 from vsr.live.common import Backoff
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.line import Line
-from vsr.live.output.plan import OutputStreams, plan
+from vsr.live.output.plan import OutputStreams, kind_of, output_name, plan, settings_for
 from vsr.live.output.reasons import Reasons, with_hint
 from vsr.live.output.record import Kind, Record
 from vsr.live.output.session import Session
@@ -28,15 +29,14 @@ from vsr.live.output.tally import Tally
 from vsr.live.output.waiting import Queue
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
-from vsr.media.location import is_url, local, masked, shown
+from vsr.media.location import local, masked
+from vsr.media.target import pipe_of
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
 _LOOK_MS: Final = 10
 """How often the queue is looked at: to be woken by `offer` would cost it the interpreter's lock."""
-_FILE_RETRY_S: Final = 0.1
-"""Before another process goes on with a recording."""
 _KILL_S: Final = 0.2
 """Longest wait for a killed process to be gone."""
 
@@ -57,13 +57,10 @@ class Output:
     ) -> None:
         """`number` tells it from others, whose masked names may be the same; `bitrate` is the full
         one of the pictures (bit/s). Raises UsageError for a URL that cannot be published to."""
-        self.name = shown(url) if number is None else f"output {number}, {shown(url)}"
         self._number = number or 1
-        self._url, self._is_file = url, not is_url(url)
-        self._settings = settings or OutputSettings()
-        if self._is_file:  # nobody watches: nothing is too old to be kept
-            wait = self._settings.queue_s
-            self._settings = replace(self._settings, fresh_s=wait, retry_s=_FILE_RETRY_S)
+        self.name = f"output {number}, " * (number is not None) + output_name(url)
+        self._url, self._kind = url, kind_of(url)
+        self._settings = settings_for(url, settings)
         self._lock = threading.Lock()
         waiting = self._settings
         self._tally = Tally()
@@ -71,8 +68,9 @@ class Output:
             waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._tally.dropped
         )
         self._state = OutputState()
-        self._session = Session(plan(url, streams, waiting), waiting.stall_s)
-        self._was_open = self._is_full = False
+        self._session = Session(plan(url, streams, waiting), waiting.stall_s, pipe_of(Path(url)))
+        self.was_open = self._is_full = False
+        """`was_open`: whether it was ever open."""
         self._reasons = Reasons()
         self._line = Line(url, bitrate, log, self.name)
         self._sound = self._skips = 0
@@ -114,7 +112,7 @@ class Output:
     @property
     def wants_key(self) -> bool:
         """Whether it drops packets until the next key frame."""
-        waits = self._queue.wants_key or (self._is_file and not self._queue.begun)
+        waits = self._queue.wants_key or (self._kind == "file" and not self._queue.begun)
         return self._state.state != "closed" and waits
 
     @property
@@ -123,13 +121,8 @@ class Output:
         return self._line.share
 
     @property
-    def was_open(self) -> bool:
-        """Whether it was ever open."""
-        return self._was_open
-
-    @property
     def pid(self) -> int | None:
-        """PID of the current process; None if there is none."""
+        """PID of the current process."""
         return self._session.pid
 
     @property
@@ -154,7 +147,7 @@ class Output:
         """Return name, state, A/V offset and histograms of queueing and sending (ms), without
         secrets."""
         return {
-            "name": shown(self._url), "number": self._number, **asdict(self.state),
+            "name": output_name(self._url), "number": self._number, **asdict(self.state),
             **self._line.facts(), **self._tally.facts(),
         }  # fmt: skip
 
@@ -179,7 +172,7 @@ class Output:
         failures = 0
         while self._deadline is None:
             why = self._run_session()
-            if self._deadline is not None:
+            if self._deadline is not None or self._has_left():
                 break
             failures = 1 if self._lasted() > backoff.longest else failures + 1
             self._lost(masked(why, self._url))
@@ -187,7 +180,8 @@ class Output:
         self._session.end()
         with self._lock:
             self._queue.clear()
-        self._change("closed")
+            self._deadline = self._deadline or 0.0  # what is offered from now on is refused
+        self._change("closed", "whoever read it has left" if self._has_left() else None)
 
     def _run_session(self) -> str:
         """Run one session and return the reason of its end, which may contain secrets."""
@@ -257,6 +251,10 @@ class Output:
             )
             session.forget()
 
+    def _has_left(self) -> bool:
+        """Whether it is a pipe that nobody reads any more: there is no other session to come."""
+        return self.was_open and self._kind == "pipe"
+
     def _lasted(self) -> float:
         """Return how long the last session was open (s)."""
         return time.monotonic() - self._state.since if self._state.state == "open" else 0.0
@@ -264,11 +262,11 @@ class Output:
     def _opened(self) -> None:
         with self._lock:
             self._queue.flow()
-            if self._was_open:
+            if self.was_open:
                 self._state = replace(self._state, reconnects=self._state.reconnects + 1)
         self._change("open")
-        event = "reconnected" if self._was_open else "connected"
-        self._was_open = True
+        event = "reconnected" if self.was_open else "connected"
+        self.was_open = True
         self._reasons.end()
         self._line.restart(now())
         file = self._session.file

@@ -5,17 +5,20 @@ plan.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import av
 
 from vsr.errors import OutputError, UsageError
 from vsr.live.settings import OutputSettings
-from vsr.media.location import check_protocol, is_url, local
-from vsr.media.target import container_format
+from vsr.media.encoder import EncoderSettings, encoder_name
+from vsr.media.location import check_protocol, is_url, local, shown
+from vsr.media.passthrough import can_hold_video
+from vsr.media.target import STDOUT, container_format, pipe_format, pipe_of
 from vsr.media.tls import ca_file
 
 FORMATS: Final = {
@@ -26,7 +29,6 @@ FORMATS: Final = {
     "udp": "mpegts",
 }
 """Schemes that can be published to -> FFmpeg's muxers."""
-_OPTIONS: Final = {"flv": {"flvflags": "no_duration_filesize"}, "rtsp": {"rtsp_transport": "tcp"}}
 _FRAGMENTS: Final = {"movflags": "+hybrid_fragmented+frag_keyframe", "frag_duration": "1000000"}
 """us: a file that is cut off plays to its last second, a finished one is an ordinary MP4."""
 _CLUSTERS: Final = {"cluster_time_limit": "1000"}
@@ -38,6 +40,24 @@ _FILE_OPTIONS: Final = {
     "matroska": _CLUSTERS,
     "webm": _CLUSTERS,
 }
+_PLAYLIST: Final = {
+    "hls_time": "2",
+    "hls_list_size": "6",
+    # segments that have left the list are deleted; after a restart the list goes on
+    "hls_flags": "delete_segments+append_list+independent_segments+temp_file",
+}
+_OPTIONS: Final = {
+    "flv": {"flvflags": "no_duration_filesize"},
+    "rtsp": {"rtsp_transport": "tcp"},
+    "hls": _PLAYLIST,
+}
+_PIPED: Final = ("ts", "flv", "mkv", "nut")
+"""Containers for stdout that live streams can be written in."""
+_ENHANCED: Final = ("hevc", "av1", "vp9")
+"""Codecs that RTMP carries by its enhancement of 2023 only."""
+_VIDEO_IN: Final = {"webm": ("vp8", "vp9", "av1")}
+_FILE_RETRY_S: Final = 0.1
+"""Before another process goes on with a recording."""
 _LIVE: Final = {
     "flush_packets": "1",
     "max_interleave_delta": "1",  # us: packets go out as they come, not when their turn is sure
@@ -82,10 +102,38 @@ def _common(context: av.CodecContext) -> dict[str, object]:
     }
 
 
-def muxer_for(url: str) -> str:
-    """Return FFmpeg's muxer for a URL or file. Raises UsageError."""
-    if not is_url(url):
-        return container_format(Path(url))
+def kind_of(url: str) -> Literal["url", "file", "playlist", "pipe"]:
+    """Return what an output's name stands for."""
+    if pipe_of(Path(url)) is not None:
+        return "pipe"
+    if is_url(url):
+        return "url"
+    return "playlist" if url.lower().endswith(".m3u8") else "file"
+
+
+def output_name(url: str) -> str:
+    """Format an output's name for messages, without secrets."""
+    return "stdout" if url == STDOUT else shown(url)
+
+
+def settings_for(url: str, settings: OutputSettings | None) -> OutputSettings:
+    """Return the settings, for recordings such that nothing is left out: nobody watches them."""
+    settings = settings or OutputSettings()
+    if kind_of(url) != "file":
+        return settings
+    return replace(settings, fresh_s=settings.queue_s, retry_s=_FILE_RETRY_S)
+
+
+def muxer_for(url: str, container: str | None = None) -> str:
+    """Return FFmpeg's muxer for a URL, a file, or a pipe's `container`. Raises UsageError."""
+    kind = kind_of(url)
+    if kind == "pipe":
+        name = container or _PIPED[0]
+        if name not in _PIPED:
+            raise UsageError(f"a live stream to stdout is {', '.join(_PIPED)}, not '{name}'")
+        return pipe_format(name)
+    if kind != "url":
+        return "hls" if kind == "playlist" else container_format(Path(url))
     scheme = url.partition("://")[0].lower()
     if scheme not in FORMATS:
         known = ", ".join(f"{name}://" for name in FORMATS)
@@ -93,23 +141,48 @@ def muxer_for(url: str) -> str:
     return FORMATS[scheme]
 
 
-def check_outputs(urls: Iterable[str]) -> None:
-    """Raise UsageError or OutputError for a URL or file that cannot be written to."""
+def check_outputs(
+    urls: Sequence[str],
+    settings: OutputSettings | None = None,
+    encoder: EncoderSettings | None = None,
+) -> None:
+    """Raise UsageError or OutputError for outputs that cannot be written to."""
+    settings = settings or OutputSettings()
+    name = encoder_name(encoder or EncoderSettings(), "flv")
+    codec = av.Codec(name, "w").canonical_name
     for url in urls:
-        muxer_for(url)
+        kind = kind_of(url)
+        muxer = muxer_for(url, settings.container)
         check_protocol(url)
+        if kind == "url":
+            _check_rtmp(url, codec, settings)
+        elif kind == "pipe" and os.isatty(pipe_of(Path(url)) or 0):
+            raise UsageError("stdout is a terminal: pipe it into a program that reads video")
+        elif not can_hold_video(codec, muxer) or codec not in _VIDEO_IN.get(muxer, (codec,)):
+            raise UsageError(f"{Path(url).name} cannot hold live {codec}: use .mkv, .mp4 or .ts")
         folder = Path(local(url)).parent
-        if not is_url(url) and not folder.is_dir():
+        if kind in ("file", "playlist") and not folder.is_dir():
             raise OutputError(f"the output folder does not exist: {folder} (create it first)")
+    if settings.container is not None and all(kind_of(url) != "pipe" for url in urls):
+        raise UsageError("--format is for OUTPUT -: elsewhere the output's name says what it is")
+
+
+def _check_rtmp(url: str, codec: str, settings: OutputSettings) -> None:
+    rtmp = url.lower().startswith(("rtmp://", "rtmps://"))
+    if rtmp and codec in _ENHANCED and not settings.enhanced_rtmp:
+        raise UsageError(
+            f"RTMP carries {codec} only to servers that take Enhanced RTMP (YouTube does, "
+            "nginx-rtmp does not): use h264, or say --enhanced-rtmp"
+        )
 
 
 def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
     """Encode the plan for the output's process as a line of JSON."""
-    muxer = muxer_for(url)
-    options = (_OPTIONS if is_url(url) else _FILE_OPTIONS).get(muxer, {})
+    muxer, kind = muxer_for(url, settings.container), kind_of(url)
+    options = (_FILE_OPTIONS if kind == "file" else _OPTIONS).get(muxer, {})
     facts = {
-        "url": url if is_url(url) else local(url),
-        "file": not is_url(url),
+        "url": local(url) if kind in ("file", "playlist") else url,
+        "file": kind == "file",
         "format": muxer,
         "options": {**_LIVE, **options, **settings.options},
         "protocol": _protocol_options(url, settings),
@@ -121,6 +194,9 @@ def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
 
 def _protocol_options(url: str, settings: OutputSettings) -> dict[str, str]:
     """Options of the connection rather than of the muxer."""
-    if url.partition("://")[0].lower() != "rtmps" or not settings.tls_verify:
-        return {}
-    return {"tls_verify": "1", "ca_file": ca_file()}
+    scheme, options = url.partition("://")[0].lower(), {}
+    if scheme == "rtmps" and settings.tls_verify:
+        options = {"tls_verify": "1", "ca_file": ca_file()}
+    if scheme in ("rtmp", "rtmps") and settings.enhanced_rtmp:
+        options["rtmp_enhanced_codecs"] = "hvc1,av01,vp09"
+    return options

@@ -29,9 +29,12 @@ class Session:
     One that was refused waits for another try; one that was open, or hangs, is killed and replaced.
     """
 
-    def __init__(self, plan: bytes, stall: float) -> None:
-        """`plan` is for the process; `stall` seconds without an answer or progress are a fault."""
-        self._plan, self._stall = plan, stall
+    def __init__(self, plan: bytes, stall: float, descriptor: int | None = None) -> None:
+        """`plan` is for the process; `stall` seconds without an answer or progress are a fault.
+
+        `descriptor` is what is written to, where that is open already.
+        """
+        self._plan, self._stall, self._descriptor = plan, stall, descriptor
         self._process: subprocess.Popen[bytes] | None = None
         self.forget()
 
@@ -51,11 +54,22 @@ class Session:
         """Begin an attempt to connect. Raises OSError if no process can be started."""
         if self._process is None:
             self._is_up = False
-            self._process = start_child(process.__file__, bufsize=0)
+            self._process = self._started()
             for pipe in (self.stdin, self.stdout):
                 os.set_blocking(pipe.fileno(), False)
         self._moved = time.monotonic()
         self._rest = memoryview(self._plan)
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._descriptor is None:
+            return start_child(process.__file__, bufsize=0)
+        inherited = os.dup(self._descriptor)  # the process's own stdout has its reports
+        try:
+            plan = json.loads(self._plan) | {"url": f"pipe:{inherited}"}
+            self._plan = json.dumps(plan).encode() + b"\n"
+            return start_child(process.__file__, bufsize=0, pass_fds=(inherited,))
+        finally:
+            os.close(inherited)
 
     def stop(self) -> None:
         """End the attempt; kill the process unless it waits for another."""

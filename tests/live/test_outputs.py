@@ -1,0 +1,125 @@
+"""Outputs by their names: HLS, stdout, codecs that a container or server does not take."""
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import av
+import pytest
+
+import vsr
+from tests.streams import ROOT, Marked, make_marked, number_of
+from vsr.live.output.output import Output
+from vsr.live.output.plan import check_outputs, kind_of, muxer_for, output_name
+from vsr.live.output.reasons import Reasons, with_hint
+from vsr.live.relay import Relay
+from vsr.live.settings import OutputSettings, RelaySettings
+from vsr.media.encoder import EncoderSettings
+
+CLIP = Marked(seconds=5.0, size=(64, 36))
+LAST = {"model": "bicubic", "max_latency": 5.0}
+
+
+def test_hls_is_a_playlist_of_segments(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", CLIP)
+    target = tmp_path / "live.m3u8"
+    Relay(str(clip), [str(target)], RelaySettings(**LAST)).run(threading.Event())  # type: ignore[arg-type]
+    text = target.read_text()
+    assert text.startswith("#EXTM3U")
+    assert text.count("#EXTINF") == len(list(tmp_path.glob("live*.ts"))) == 3
+    with av.open(str(target)) as played:
+        assert [number_of(p) for p in played.decode(video=0)] == list(range(125))
+
+
+@pytest.mark.parametrize(("words", "container"), [([], "mpegts"), (["--format", "flv"], "flv")])
+def test_a_relay_between_two_pipes(tmp_path: Path, words: list[str], container: str) -> None:
+    clip = make_marked(tmp_path / "in.ts", CLIP)
+    command = [sys.executable, "-m", "vsr", "relay", "-i", "-", "-", "--model", "bicubic"]
+    command += ["--max-latency", "10000", *words]
+    with clip.open("rb") as piped:
+        done = subprocess.run(
+            command, stdin=piped, capture_output=True, cwd=ROOT, check=False, timeout=90
+        )
+    assert done.returncode in (0, 3), done.stderr
+    assert b"stdin" in done.stderr
+    out = tmp_path / "out"
+    out.write_bytes(done.stdout)
+    with av.open(str(out)) as played:
+        assert played.format.name == container
+        assert {s.type for s in played.streams} == {"video", "audio"}
+        assert sum(1 for _ in played.decode(video=0)) > 50
+
+
+def test_a_reader_that_leaves_ends_the_relay(tmp_path: Path) -> None:
+    clip = make_marked(tmp_path / "in.flv", CLIP)
+    command = [sys.executable, "-m", "vsr", "relay", str(clip), "-", "--loop", "--model", "bicubic"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert len(process.stdout.read(4000)) == 4000
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        assert process.wait(30) in (0, 3)
+    assert "stdout" in said
+
+
+def test_what_an_output_is_by_its_name() -> None:
+    names = ["rtmp://h/a/k", "rec.mp4", "live/x.M3U8", "-", "pipe:5"]
+    assert [kind_of(name) for name in names] == ["url", "file", "playlist", "pipe", "pipe"]
+    assert muxer_for("-") == "mpegts"
+    assert muxer_for("-", "mkv") == "matroska"
+    assert (output_name("-"), output_name("rtmp://h/a/k")) == ("stdout", "rtmp://h/a/***")
+
+
+@pytest.mark.parametrize(
+    ("url", "codec", "container", "words"),
+    [
+        ("out.webm", None, None, "cannot hold live h264"),
+        ("rtmp://host/live/k", "hevc", None, "--enhanced-rtmp"),
+        ("rtmps://host/live/k", "av1", None, "--enhanced-rtmp"),
+        ("out.ts", None, "flv", "--format is for OUTPUT -"),
+        ("-", None, "mp4", "ts, flv, mkv, nut"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error_at_once(
+    tmp_path: Path, url: str, codec: str | None, container: str | None, words: str
+) -> None:
+    place = url if "://" in url or url == "-" else str(tmp_path / url)
+    with pytest.raises(vsr.UsageError, match=words):
+        check_outputs([place], OutputSettings(container=container), EncoderSettings(codec=codec))
+
+
+def test_enhanced_rtmp_where_it_is_said() -> None:
+    settings = OutputSettings(enhanced_rtmp=True)
+    check_outputs(["rtmp://host/live/k"], settings, EncoderSettings(codec="hevc"))
+
+
+def test_a_reason_is_told_once_in_an_outage_and_refusals_hint_at_the_key() -> None:
+    reasons = Reasons()
+    assert [reasons.is_new(why) for why in ("a", "b", "a")] == [True, True, False]
+    reasons.end()
+    assert not reasons.any
+    assert reasons.is_new("a")
+    for why in ("Server returned 401 Unauthorized", "403 Forbidden", "NetStream.Publish.BadName"):
+        assert "stream key" in with_hint(why)
+    for why in ("Connection refused", "Broken pipe", "the process that publishes died"):
+        assert with_hint(why) == why
+
+
+def test_later_reasons_are_logged_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG, "vsr")
+    monkeypatch.setattr("vsr.live.output.output.plan", lambda *_: b"")
+    output = Output("rtmp://host/live/k3y", None, number=2)  # type: ignore[arg-type]
+    for why in ("Connection refused", "Connection refused", "401 Unauthorized"):
+        output._lost(why)
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert warned == [
+        "output 2, rtmp://host/live/***: Connection refused; trying again",
+        "output 2, rtmp://host/live/***: 401 Unauthorized (is the stream key right?); still trying",
+    ]
