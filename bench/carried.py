@@ -1,0 +1,177 @@
+"""What becomes of sound, subtitles and data in each container, found by writing files.
+
+`python -m bench.carried` prints the table of docs/carried.md. A source of one stream is made for
+every codec (by FFmpeg's encoder; without one, a stream that has only a header); it is written by
+what `vsr run` uses, and read again: a codec that is not found there ends this with an error.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import av
+import numpy as np
+
+from tests import transport
+from tests.clips import Clip, make_clip
+from vsr.media.carriage import Carriage
+from vsr.media.copying import codec_name
+from vsr.media.passthrough import close_quietly
+from vsr.media.timestamps import Packet
+
+CONTAINERS: Final = {
+    ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts",
+    ".flv": "flv", ".3gp": "3gp",
+}  # fmt: skip
+SOUND: Final = (
+    "aac", "mp3", "mp2", "ac3", "eac3", "opus", "vorbis", "flac", "alac",
+    "pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav",
+    "wmav2",
+)  # fmt: skip
+ENCODERS: Final = {"opus": "libopus", "mp3": "libmp3lame"}
+_SAME: Final = {"mp3": ("mp2",), "mp2": ("mp3",)}
+"""One name for both where the container does not tell layers apart; decoders do."""
+TEXT: Final = ("subrip", "ass", "webvtt")
+HEADERS: Final = ("dvb_subtitle", "hdmv_pgs_subtitle", "dvd_subtitle")
+"""Subtitles that are pictures: Matroska describes them, and that is enough to copy them."""
+BROADCAST: Final = (transport.TELETEXT, transport.ARIB, transport.KLV, transport.TIMED_ID3)
+VIDEO: Final = ("libx264", "libx265", "libsvtav1", "libvpx-vp9")
+SCRIPT: Final = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
+
+
+def table(folder: Path) -> Iterator[str]:
+    """Yield the lines of a Markdown table; `folder` is for files on the way."""
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
+    yield f"| stream | {' | '.join(CONTAINERS)} |"
+    yield f"| --- |{' --- |' * len(CONTAINERS)}"
+    for kind, path, index in _sources(folder):
+        with av.open(str(path)) as source:
+            name = f"{kind}: {codec_name(source.streams[index])}".replace("none", "of unknown type")
+        cells = [_fate(path, index, form) for form in CONTAINERS.values()]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _sources(folder: Path) -> Iterator[tuple[str, Path, int]]:
+    """(kind, file, index of the stream in it) of everything that is tried."""
+    for codec in SOUND:
+        yield "sound", _sound(folder / f"{codec}.mkv", codec), 0
+    for codec in TEXT:
+        yield "subtitle", _text(folder / f"{codec}.mkv", codec), 0
+    yield "subtitle", _text(folder / "mov_text.mp4", "mov_text"), 0
+    yield "subtitle", _header(folder / "ttml.mp4", "ttml"), 0
+    for codec in HEADERS:
+        yield "subtitle", _header(folder / f"{codec}.mkv", codec), 0
+    plain = make_clip(folder / "plain.ts", Clip(audio=("mp2",), frames=50))
+    broadcast = transport.with_extra(plain, folder / "all.ts", *BROADCAST, transport.UNKNOWN)
+    kinds = ("subtitle", "subtitle", "data", "data", "stream")
+    for index, kind in enumerate(kinds, 2):
+        yield kind, broadcast, index
+    extras = Clip(audio=(), attachment=b"font")
+    yield "cover art", make_clip(folder / "cover.mp4", Clip(audio=(), cover=True)), 1
+    yield "attachment", make_clip(folder / "extras.mkv", extras), 1
+    for codec in VIDEO:
+        options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        clip = Clip(audio=(), codec=codec, options=options)
+        yield "further video", make_clip(folder / f"{codec}.mkv", clip), 0
+
+
+def _fate(path: Path, index: int, form: str) -> str:
+    """Write a stream into a container, and read it again: what it has become there."""
+    with av.open(str(path)) as source:
+        stream = source.streams[index]
+        before, content = codec_name(stream), io.BytesIO()
+        output = av.open(content, "w", format=form)
+        carriage = Carriage(output)
+        carriage.add(stream)
+        if carriage.left_out:
+            close_quietly(output)
+            return "named"
+        output.start_encoding()
+        for packet in source.demux(stream):
+            if packet.size:
+                for made in carriage.packets(packet):
+                    output.mux(made)
+        for made in carriage.rest():
+            output.mux(made)
+        after = codec_name(output.streams[0])
+        output.close()
+    content.seek(0)
+    if path.stem not in (*HEADERS, "extras", "cover"):  # those have no packets to be found again
+        with av.open(content) as written:
+            found = [codec_name(s) for s in written.streams]
+            found += _SAME.get(found[0] if found else "", ())
+        assert after in found, f"{before} in {form}: {after} is not found again, but {found}"
+    return "copied" if after == before else after
+
+
+def _sound(path: Path, codec: str) -> Path:
+    """Half a second of a tone; through AVI where PyAV does not write the codec into Matroska."""
+    with av.open(str(path), "w", format="matroska") as probe:
+        held = _holds(probe, ENCODERS.get(codec, codec))
+    path = path if held else path.with_suffix(".avi")
+    with av.open(str(path), "w") as out:
+        sound: Any = out.add_stream(ENCODERS.get(codec, codec), rate=48_000, layout="stereo")
+        context = sound.codec_context
+        context.bit_rate = 192_000
+        context.options = {"strict": "experimental"}
+        wave = 0.1 * np.sin(2 * np.pi * 440 * np.arange(24_000) / 48_000)
+        frame = av.AudioFrame.from_ndarray(
+            np.stack([wave, wave]).astype(np.float32), format="fltp", layout="stereo"
+        )
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        size = context.frame_size or 960
+        resampler = av.AudioResampler(context.format.name, "stereo", 48_000, frame_size=size)
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            out.mux(sound.encode(piece))
+        out.mux(sound.encode(None))
+    return path
+
+
+def _holds(output: "av.container.OutputContainer", encoder: str) -> bool:
+    try:
+        output.add_stream(encoder, rate=48_000)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(path: Path, codec: str) -> Path:
+    """Two lines of text."""
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream(codec)
+        context = stream.codec_context
+        stream.time_base = context.time_base = Fraction(1, 1000)
+        context.subtitle_header = SCRIPT
+        for k in range(2):
+            words = av.subtitles.subtitle.SubtitleSet.create(b"0,0,Default,,0,0,0,,words", 0, 150)
+            packet = context.encode_subtitle(words)
+            packet.stream, packet.time_base = stream, Fraction(1, 1000)
+            packet.pts = packet.dts = 100 + 200 * k
+            packet.duration = 150
+            out.mux(packet)
+    return path
+
+
+def _header(path: Path, codec: str) -> Path:
+    """A stream of one packet that nobody decodes."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_mux_stream(codec, time_base=Fraction(1, 1000))
+        packet: Packet = av.Packet(bytes(64))
+        packet.stream, packet.time_base = stream, Fraction(1, 1000)
+        packet.pts = packet.dts = 0
+        packet.duration, packet.is_keyframe = 40, True
+        out.mux(packet)
+    return path
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    import click
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for line in table(Path(scratch)):
+            click.echo(line)
