@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from vsr.cli.terminal import (
     errors_shown,
     key_value,
     leave,
+    ratio,
     start_logging,
     stopping_on_signals,
     verbosity,
@@ -90,6 +92,10 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 )
 @click.option("--max-frames", type=click.IntRange(1), help="Number of frames to process.")
 @click.option(
+    "--fps", callback=ratio, metavar="N|N/D",
+    help="Pictures a second of numbered pictures or a folder; default 25.",
+)  # fmt: skip
+@click.option(
     "--report",
     type=click.Path(path_type=Path),
     help="Write the latency of every frame as .html, .json or .csv.",
@@ -114,12 +120,13 @@ def run(
     backend: str, device: str | None, batch: int,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
-    audio: str, start_frame: int, max_frames: int | None, report: Path | None,
+    audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None, report: Path | None,
     overwrite: bool, container: str | None, progress: str, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, with its sound and everything else it holds.
 
-    INPUT may be a URL, or - for stdin; OUTPUT may be - for stdout.
+    INPUT may be a URL, - for stdin, a picture, numbered pictures (frame_%05d.png) or a folder of
+    pictures; OUTPUT may be - for stdout, a picture, numbered pictures, a .gif or an .apng.
 
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
@@ -156,6 +163,7 @@ def run(
         audio=audio,
         start_frame=start_frame,
         max_frames=max_frames,
+        fps=fps,
         overwrite=overwrite,
         container=container,
         report=report,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -81,6 +82,19 @@ def key_value(
             raise click.BadParameter(f"'{text}' is not of the form KEY=VALUE")
         found[key] = value
     return found
+
+
+def ratio(_ctx: click.Context, _param: click.Parameter, given: str | None) -> Fraction | None:
+    """Parse a positive number such as 25, 29.97 or 30000/1001."""
+    if given is None:
+        return None
+    try:
+        value = Fraction(given)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value <= 0:
+        raise click.BadParameter(f"'{given}' is no positive number such as 25 or 30000/1001")
+    return value
 
 
 def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text") -> None:

@@ -1,44 +1,111 @@
-"""Opens what a run reads and writes: files, URLs and pipes."""
+"""Opens what a run reads and writes: files, URLs, pipes and pictures."""
 
+import threading
 from fractions import Fraction
 from pathlib import Path
 
-from vsr.errors import UsageError
+from vsr.errors import OutputError, UsageError
+from vsr.files.opening import opened
 from vsr.files.settings import RunSettings
 from vsr.media.encoder import VideoFormat
-from vsr.media.passthrough import Passthrough
+from vsr.media.pictures.animation import AnimationSink
+from vsr.media.pictures.names import (
+    find_pictures,
+    is_animation,
+    is_folder,
+    is_pattern,
+    is_picture,
+)
+from vsr.media.pictures.source import PictureSource
+from vsr.media.pictures.stills import StillSink, folder_file, picture_options
 from vsr.media.pipe import PipeSink
 from vsr.media.sink import Sink
-from vsr.media.target import pipe_format, pipe_of
+from vsr.media.source import Source
+from vsr.media.target import check_target, pipe_format, pipe_of
+
+AnySource = Source | PictureSource
+AnySink = Sink | StillSink | AnimationSink
 
 
-def check_container(path: Path, settings: RunSettings) -> None:
-    """Raise UsageError for a container that is wrong, or named where the output's name says it."""
+def check_output(path: Path, input_: str, settings: RunSettings) -> None:
+    """Raise an error for an output that cannot or must not be written; see `check_target`."""
     if pipe_of(path) is not None:
         pipe_format(settings.container)
-    elif settings.container is not None:
+        return
+    if settings.container is not None:
         raise UsageError("--format is for OUTPUT -: elsewhere the output's name says what it is")
+    if is_folder(path) and (pictures := find_pictures(input_)) is not None:
+        picture_options(path, settings.encoder)
+        _check_folder(path, pictures.files, settings.overwrite)
+        return
+    check_target(path, input_, settings.overwrite)
+    if is_picture(path) and not is_animation(path):
+        picture_options(path, settings.encoder)
+
+
+def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> None:
+    for source in sources:
+        target = folder_file(folder, source)
+        if target.exists() and any(target.samefile(one) for one in sources):
+            raise UsageError(f"input and output are the same file: {target}")
+        if target.exists() and not overwrite:
+            raise OutputError(f"the output exists: {target} (-y replaces it)")
+
+
+def source_for(
+    input_: str, output: Path, settings: RunSettings, stop: threading.Event
+) -> AnySource:
+    """Open an input. Pictures go into pictures as they are, into a video as frames of 4:2:0.
+
+    Raises InputError, and InterruptedRunError as soon as `stop` is set.
+    """
+    pictures = find_pictures(input_)
+    to_pictures = is_picture(output) or is_folder(output)
+    if pictures is None or (pictures.single and not to_pictures):
+        if settings.fps is not None:
+            raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
+        return opened(input_, stop)
+    fits = not to_pictures or is_animation(output)
+    return PictureSource(pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps)
 
 
 def sink_for(
     path: Path,
     video: VideoFormat,
     settings: RunSettings,
-    passthrough: Passthrough | None,
-    offset: Fraction | None = Fraction(0),
-    end: Fraction | None = None,
-) -> Sink:
-    """Open an output: a file, or a pipe. Raises UsageError and OutputError; see `Sink`."""
+    source: AnySource,
+    scale: int,
+    window: tuple[Fraction | None, Fraction | None] = (Fraction(0), None),
+) -> AnySink:
+    """Open an output for what is made of a source; `window` is `Sink`'s `offset` and `end`.
+
+    Raises UsageError and OutputError.
+    """
+    if is_picture(path) or is_folder(path):
+        return _picture_sink(path, video, settings, source, scale)
+    others, encoder = source.passthrough(), settings.encoder
     pipe = pipe_of(path)
     if pipe is None:
-        return Sink(path, video, settings.encoder, passthrough, offset, end, settings.audio)
-    return PipeSink(
-        pipe,
-        pipe_format(settings.container),
-        video,
-        settings.encoder,
-        passthrough,
-        offset,
-        end,
-        settings.audio,
-    )
+        return Sink(path, video, encoder, others, *window, settings.audio)
+    container = pipe_format(settings.container)
+    return PipeSink(pipe, container, video, encoder, others, *window, settings.audio)
+
+
+def _picture_sink(
+    path: Path, video: VideoFormat, settings: RunSettings, source: AnySource, scale: int
+) -> StillSink | AnimationSink:
+    pictures = source if isinstance(source, PictureSource) else None
+    extras = {} if pictures is None else pictures.extras
+    moves = pictures is not None and pictures.animated
+    if is_animation(path) or (moves and path.suffix.lower() == ".png" and not is_pattern(path)):
+        delay = pictures.last_delay if pictures and settings.max_frames is None else None
+        loop = pictures.loop if pictures and moves else 0
+        return AnimationSink(path, video, settings.encoder, extras, delay, loop)
+    single = not is_pattern(path) and not is_folder(path)
+    if single and source.info.frames > 1 and settings.max_frames != 1:
+        raise UsageError(
+            f"{path.name} holds one picture: name a pattern such as "
+            f"{path.stem}_%05d{path.suffix}, or take --max-frames 1"
+        )
+    transparent = pictures is not None and pictures.info.transparent
+    return StillSink(path, video, settings.encoder, extras, scale, settings.overwrite, transparent)

@@ -9,11 +9,10 @@ from typing import Self
 
 from vsr.errors import UsageError
 from vsr.inference import models
-from vsr.inference.backend import Backend, load_backend
-from vsr.inference.upscaler import Upscaler
-from vsr.media.colour import Colour
+from vsr.inference.any_size import AnySize
+from vsr.inference.backend import load_backend
 from vsr.media.encoder import EncoderSettings, VideoFormat
-from vsr.media.frame import Frame, PlaneFormat
+from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
 from vsr.media.sink import Sink
 from vsr.media.source import Source
@@ -88,40 +87,7 @@ def upscale_frames(
         raise UsageError(f"batch is {batch}: it must be 1 or more")
     runner = load_backend(backend, device)
     network = models.find(model, scale, runner, precision)
-    return _upscaled(iter(frames), network, runner, batch)
-
-
-def _upscaled(
-    flow: Iterator[Frame], network: models.Model, runner: Backend, batch: int
-) -> Iterator[Frame]:
-    ahead = next(flow, None)
-    while ahead is not None:
-        size, form, colour = _kind(ahead)
-        upscaler = Upscaler(network, runner, colour, size, batch, fall_back=True, planes=form)
-        alike = _Alike(ahead, flow)
-        yield from upscaler.process(alike)
-        ahead = alike.next
-
-
-def _kind(frame: Frame) -> tuple[tuple[int, int], PlaneFormat, Colour]:
-    height, width = frame.planes[0].shape
-    return (width, height), frame.format, frame.colour
-
-
-class _Alike:
-    """Yields frames while size, format and colour are equal; then `next` is the first other one."""
-
-    def __init__(self, first: Frame, flow: Iterator[Frame]) -> None:
-        self._first, self._flow = first, flow
-        self.next: Frame | None = None
-
-    def __iter__(self) -> Iterator[Frame]:
-        yield self._first
-        for frame in self._flow:
-            if _kind(frame) != _kind(self._first):
-                self.next = frame
-                return
-            yield frame
+    return AnySize(network, runner, batch).process(frames)
 
 
 class Writer:

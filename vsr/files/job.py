@@ -10,18 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, UsageError, VsrError
-from vsr.files.ends import check_container, sink_for
-from vsr.files.opening import opened
-from vsr.files.pipeline import Slice, run
+from vsr.files.ends import AnySink, AnySource, check_output, sink_for, source_for
+from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.settings import RunSettings
 from vsr.inference import models
+from vsr.inference.any_size import AnySize
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url
+from vsr.media.pictures.source import PictureSource
+from vsr.media.pictures.stills import StillSink
 from vsr.media.sink import Sink
-from vsr.media.source import Source
-from vsr.media.target import check_target, pipe_of
+from vsr.media.target import pipe_of
 from vsr.report.ledger import Row, check_report_path, write_report
 from vsr.report.report import Report
 
@@ -84,20 +85,20 @@ class Job:
         Only a report that cannot be written is told after the output is finished.
         """
         settings = self._settings
-        check_target(self._output, self._input, settings.overwrite)
-        check_container(self._output, settings)
+        check_output(self._output, self._input, settings)
         if settings.report:
             check_report_path(settings.report)
         backend = load_backend(settings.backend, settings.device)
         model = models.find(settings.model, settings.scale, backend, settings.precision)
         with ExitStack() as stack:
             settings = self._settings = self._analysed(stack, settings, model, backend)
-            source = stack.enter_context(closing(opened(self._input, self._stop)))
-            info = source.info
-            size = (info.width, info.height)
-            upscaler = Upscaler(model, backend, info.colour, size, settings.batch, fall_back=True)
+            source = stack.enter_context(closing(self._opened()))
+            upscaler = self._upscaler(source, model, backend)
             report = self._new_report(source, upscaler, model, backend)
-            self._process(source, upscaler, report)
+            enlarge: Enlarge = upscaler.process
+            if isinstance(source, PictureSource) and source.any_size:
+                enlarge = AnySize(model, backend, settings.batch).process
+            self._process(source, upscaler, enlarge, report)
         if settings.report:
             self._write_report(settings.report, report)
         return report
@@ -118,19 +119,15 @@ class Job:
         stats = str(Path(folder, "analysis"))
         first = replace(settings.encoder, analysis=(1, stats))
         log.info("pass 1 of 2: looking at all pictures")
-        with closing(opened(self._input, self._stop)) as source:
-            info = source.info
-            upscaler = Upscaler(
-                model, backend, info.colour, (info.width, info.height), settings.batch,
-                fall_back=True,
-            )  # fmt: skip
+        with closing(self._opened()) as source:
+            upscaler = self._upscaler(source, model, backend)
             selected = self._selected(source)
-            video = info.enlarged(upscaler.out_size)
+            video = source.info.enlarged(upscaler.out_size)
             trial = self._output
             if pipe_of(trial) is not None:
                 trial = Path(folder, f"first.{settings.container or 'mkv'}")
             with Sink(trial, video, first, source.passthrough()) as sink:
-                run(selected, upscaler, sink, lambda frame: None)
+                run(selected, upscaler.process, sink, lambda frame: None)
                 if selected.interrupted:
                     raise InterruptedRunError("stopped in the first pass; nothing was written")
                 if not sink.frames_in:
@@ -138,7 +135,21 @@ class Job:
         log.info("pass 2 of 2")
         return replace(settings, encoder=replace(settings.encoder, analysis=(2, stats)))
 
-    def _selected(self, source: Source) -> Slice:
+    def _opened(self) -> AnySource:
+        return source_for(self._input, self._output, self._settings, self._stop)
+
+    def _upscaler(self, source: AnySource, model: models.Model, backend: Backend) -> Upscaler:
+        info, batch = source.info, self._settings.batch
+        size = (info.width, info.height)
+        form = source.plane_format
+        return Upscaler(model, backend, info.colour, size, batch, fall_back=True, planes=form)
+
+    def _check_again(self, sink: AnySink) -> None:
+        """Raise OutputError where another program has made the output meanwhile."""
+        if not isinstance(sink, StillSink):  # which has written them
+            check_output(self._output, self._input, self._settings)
+
+    def _selected(self, source: AnySource) -> Slice:
         settings = self._settings
         return Slice(
             source, settings.start_frame, settings.max_frames, self._stop,
@@ -151,7 +162,9 @@ class Job:
         except VsrError as exc:
             raise OutputError(f"{self._output} is finished, but {exc}") from exc
 
-    def _process(self, source: Source, upscaler: Upscaler, report: Report) -> None:
+    def _process(
+        self, source: AnySource, upscaler: Upscaler, enlarge: Enlarge, report: Report
+    ) -> None:
         settings = self._settings
         total = source.info.frames - settings.start_frame
         self._total = max(0, min(total, settings.max_frames or total))
@@ -162,19 +175,20 @@ class Job:
 
         selected = self._selected(source)
         video = source.info.enlarged(upscaler.out_size)
-        offset, end = self._window(source)
-        with sink_for(self._output, video, settings, source.passthrough(), offset, end) as sink:
+        window = self._window(source)
+        scale = upscaler.model.scale
+        with sink_for(self._output, video, settings, source, scale, window) as sink:
             self._say(report, self._changes(sink))
             report.output["encoder"] = sink.encoder
             self._began = now()
-            run(selected, upscaler, sink, on_muxed)
+            run(selected, enlarge, sink, on_muxed)
             if not sink.frames_in:
                 raise self._nothing_done(source, selected)
-            check_target(self._output, self._input, settings.overwrite)  # others may be quicker
+            self._check_again(sink)
             sink.close()
             self._conclude(source, sink, selected, report)
 
-    def _window(self, source: Source) -> tuple[Fraction | None, Fraction | None]:
+    def _window(self, source: AnySource) -> tuple[Fraction | None, Fraction | None]:
         """(`offset`, `end`) of the sink: where the output begins and ends, as far as is known."""
         settings = self._settings
         length = None
@@ -184,7 +198,7 @@ class Job:
             return None, length
         return source.offset(), None if length is None else source.first_time + length
 
-    def _nothing_done(self, source: Source, selected: Slice) -> VsrError:
+    def _nothing_done(self, source: AnySource, selected: Slice) -> VsrError:
         if selected.interrupted:
             return InterruptedRunError("stopped before the first frame; nothing was written")
         return InputError(
@@ -192,7 +206,7 @@ class Job:
         )
 
     def _new_report(
-        self, source: Source, upscaler: Upscaler, model: models.Model, backend: Backend
+        self, source: AnySource, upscaler: Upscaler, model: models.Model, backend: Backend
     ) -> Report:
         info = source.info
         report = Report(
@@ -222,7 +236,7 @@ class Job:
         self._say(report, info.conversion())
         return report
 
-    def _changes(self, sink: Sink) -> str | None:
+    def _changes(self, sink: AnySink) -> str | None:
         notes = list(sink.converted)
         if sink.left_out:
             notes.append(f"{sink.path.name} cannot carry {', '.join(sink.left_out)}: left out")
@@ -233,7 +247,7 @@ class Job:
             report.notes.append(note)
             log.warning(note)
 
-    def _advance(self, frame: Frame, source: Source, done: int) -> None:
+    def _advance(self, frame: Frame, source: AnySource, done: int) -> None:
         if self._first_time is None:
             self._first_time = frame.time
         self._position = max(self._position, frame.time - self._first_time)
@@ -246,7 +260,7 @@ class Job:
             elapsed=now() - self._began, lost=lost, finished=finished,
         )  # fmt: skip
 
-    def _conclude(self, source: Source, sink: Sink, selected: Slice, report: Report) -> None:
+    def _conclude(self, source: AnySource, sink: AnySink, selected: Slice, report: Report) -> None:
         losses = source.losses
         report.seconds = now() - self._began
         report.frames_in, report.frames_out = selected.frames, sink.frames_out
@@ -254,7 +268,7 @@ class Job:
         report.packets_refused = sink.packets_refused
         report.interrupted = selected.interrupted
         report.losses = list(losses.notes.values())
-        if pipe_of(self._output) is None:
+        if self._output.is_file():
             report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
             self._on_progress(self._progress(report.frames_out, losses.lost, finished=True))

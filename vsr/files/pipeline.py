@@ -4,13 +4,11 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from typing import Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import av
 
-from vsr.inference.upscaler import Upscaler
 from vsr.media.frame import Frame
-from vsr.media.sink import Sink
 from vsr.media.timestamps import Packet
 
 T = TypeVar("T")
@@ -187,7 +185,23 @@ def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool
     return after <= float(packet.pts * packet.time_base) <= before
 
 
-def run(selected: Slice, upscaler: Upscaler, sink: Sink, on_muxed: Callable[[Frame], None]) -> None:
+class Writer(Protocol):
+    """What `run` asks of an output: see `vsr.media.sink.Sink`."""
+
+    def write(self, item: Frame | Packet) -> list[Frame]:
+        """Take an item; return the frames that are written by that."""
+        ...
+
+    def drain(self) -> list[Frame]:
+        """Return the frames that were held back."""
+        ...
+
+
+Enlarge = Callable[[Iterable[Any]], Iterator[Any]]
+"""`Upscaler.process`, or one that takes pictures of any size."""
+
+
+def run(selected: Slice, enlarge: Enlarge, sink: Writer, on_muxed: Callable[[Frame], None]) -> None:
     """Process frames and packets to the end of the slice; the caller closes the sink.
 
     Decoding, inference and encoding overlap: decode and inference each have a thread, encoding
@@ -195,7 +209,7 @@ def run(selected: Slice, upscaler: Upscaler, sink: Sink, on_muxed: Callable[[Fra
     whatever a stage raised; no thread is left behind.
     """
     with closing(prefetch(selected, name="decode")) as decoded:
-        enlarged = prefetch(upscaler.process(decoded), name="infer")
+        enlarged = prefetch(enlarge(decoded), name="infer")
         with closing(enlarged):
             for item in enlarged:
                 for frame in sink.write(item):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import Final, TypedDict, Unpack
@@ -38,6 +39,8 @@ class RunSettings:
     max_frames: int | None = None
     """None: to the end."""
     overwrite: bool = False
+    fps: Fraction | None = None
+    """Pictures a second of numbered pictures or a folder that become a video; None: 25."""
     container: str | None = None
     """Of an output that is a pipe: mkv (None), nut, y4m, ts, webm or flv."""
     report: Path | None = None
@@ -73,6 +76,7 @@ class RunOptions(TypedDict, total=False):
     start_frame: int
     max_frames: int | None
     overwrite: bool
+    fps: Fraction | None
     container: str | None
     report: str | PathLike[str] | None
 

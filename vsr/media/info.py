@@ -10,7 +10,7 @@ import av
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideType
 
-from vsr.media.colour import UNSPECIFIED, Colour
+from vsr.media.colour import RGB, UNSPECIFIED, Colour
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import is_native
 
@@ -105,7 +105,7 @@ class VideoInfo:
     def conversion(self) -> str | None:
         """Say what is converted or lost before upscaling; None if nothing is."""
         notes = []
-        if not is_native(self.pixel_format):
+        if not is_native(self.pixel_format) and self.colour.matrix != RGB:
             notes.append(f"{self.pixel_format} is converted to 8-bit 4:2:0 before upscaling")
             if self.transparent:
                 notes.append("its transparency is lost")

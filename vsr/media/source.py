@@ -14,7 +14,7 @@ import av
 
 from vsr.errors import InputError, reason
 from vsr.media.choice import choose
-from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
+from vsr.media.frame import YUV420, Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.location import open_input, shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
@@ -61,6 +61,7 @@ class Source:
     def __init__(self, url: str, reading: Reading | None = None) -> None:
         self._reading = reading or Reading()
         self.url = url
+        self.plane_format = YUV420
         self.name = shown(url)
         self.losses = Losses()
         self._give_up = now() + self._reading.patience

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from vsr.errors import OutputError, UsageError, reason
+from vsr.media.pictures.names import is_picture
 from vsr.media.references import is_part_of
 from vsr.media.whole_file import real_path
 
@@ -65,7 +66,8 @@ def check_target(path: Path, source: str, overwrite: bool) -> None:
         return
     if _URL.match(path.as_posix()):  # not repeated: it may hold a stream key
         raise UsageError("vsr run writes files, and the output is a URL: vsr relay publishes to it")
-    container_format(path)
+    if not is_picture(path):
+        container_format(path)
     try:
         _check_place(path, source, overwrite)
     except OSError as exc:

@@ -1,0 +1,1 @@
+"""Reads and writes single pictures, numbered pictures, folders of pictures, GIF and APNG."""

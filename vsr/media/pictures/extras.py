@@ -1,0 +1,145 @@
+"""What a picture has besides colours: transparency, EXIF, ICC profile, name."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+_EXIF_IFD: Final = 0x8769
+_WIDTH, _HEIGHT = 0xA002, 0xA003  # PixelXDimension, PixelYDimension
+_STRUCTURE: Final = frozenset(
+    {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325}
+    | {330, 338, 339, 347, 513, 514, 529, 530, 531, 532, 700, 34675}
+)
+"""Tags of TIFF that say how the old pixels lie in the old file, and what is carried beside them."""
+_GREY: Final = ("1", "L", "LA")
+_OPAQUE: Final = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is carried around the network, from the picture that was read to the one written."""
+
+    alpha: npt.NDArray[np.uint8] | None = None
+    """[H, W] of the picture as read, None where it is opaque."""
+    grey: bool = False
+    file: Path | None = None
+    """Where it was read."""
+    number: int | None = None
+    """The one in the file's name."""
+    exif: Image.Exif | None = None
+    save: dict[str, Any] = field(default_factory=dict)
+    """Pillow's arguments: icc_profile, dpi, xmp."""
+    text: dict[str, str] = field(default_factory=dict)
+    """PNG's own."""
+
+    def arguments(self, kind: str, scale: int) -> dict[str, Any]:
+        """Pillow's arguments to write a picture of a format, enlarged by `scale`."""
+        given = dict(self.save)
+        if kind in ("BMP", "GIF"):
+            given.pop("icc_profile", None)
+        if kind not in ("JPEG", "WEBP"):
+            given.pop("xmp", None)
+        if kind in ("WEBP", "GIF"):
+            given.pop("dpi", None)
+        if self.exif is not None and kind not in ("BMP", "GIF"):
+            exif = _enlarged(self.exif, scale)
+            if len(exif):
+                given["exif"] = exif.tobytes()
+        if kind == "TIFF" and "exif" not in given:
+            given["compression"] = "tiff_deflate"  # with EXIF, libtiff loses its place
+        if kind == "PNG" and self.text:
+            given["pnginfo"] = info = PngInfo()
+            for key, value in self.text.items():
+                info.add_text(key, value)
+        return given
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as it is to be seen: turned as EXIF says, which says so no more."""
+    if image.getexif().get(0x0112, 1) == 1:  # Orientation
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def rgb_and_extras(
+    image: Image.Image, file: Path, number: int | None
+) -> tuple[npt.NDArray[np.uint8], Extras]:
+    """R'G'B' uint8 [H, W, 3] of an upright picture, and what it has besides."""
+    alpha = None
+    if image.has_transparency_data:
+        image_a = image.convert("RGBA")
+        alpha = np.asarray(image_a)[..., 3]
+        rgb = np.asarray(image_a)[..., :3]
+        if (alpha == _OPAQUE).all():
+            alpha = None
+        else:
+            rgb = _filled(image_a)
+    else:
+        rgb = np.asarray(_plain(image).convert("RGB"))
+    info = image.info
+    kept = {key: info[key] for key in ("icc_profile", "dpi", "xmp") if info.get(key)}
+    if image.mode not in ("RGB", "RGBA", "P", "PA"):
+        kept.pop("icc_profile", None)  # of grey or CMYK: not what the colours are now
+        if image.mode in _GREY and info.get("icc_profile"):
+            kept["icc_profile"] = info["icc_profile"]
+    text = getattr(image, "text", {})
+    extras = Extras(
+        alpha=alpha, grey=image.mode in _GREY or image.mode.startswith("I"), file=file,
+        number=number, exif=image.getexif(), save=kept,
+        text={str(k): str(v) for k, v in text.items() if k != "XML:com.adobe.xmp"},
+    )  # fmt: skip
+    return rgb, extras
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Scale grey of 16 bits to 8; Pillow would cut it off."""
+    if not image.mode.startswith("I"):
+        return image
+    codes = np.asarray(image).astype(np.int64)
+    return Image.fromarray(np.clip(np.rint(codes / 257), 0, 255).astype(np.uint8))
+
+
+def _filled(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The colours of a picture, and where nothing of them shows those around.
+
+    They would show at the edges once enlarged, and encoders leave anything there.
+    """
+    pixels = np.array(image)
+    hidden = pixels[..., 3] == 0
+    if hidden.all():
+        return pixels[..., :3]
+    shown = (~hidden).astype(np.float32)
+    layers = [shown, *(pixels[..., k] * shown for k in range(3))]
+    size = image.size
+    while hidden.any() and max(size) > 1:
+        size = (max(1, size[0] // 2), max(1, size[1] // 2))
+        share, *colours = (_averaged(layer, size) for layer in layers)
+        found = hidden & (share > 0)
+        for k, colour in enumerate(colours):
+            pixels[found, k] = np.rint(colour[found] / share[found])
+        hidden &= ~found
+    return pixels[..., :3]
+
+
+def _averaged(layer: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Means over as many fields as `size` (width, height) has, in the layer's own size."""
+    small = Image.fromarray(layer).resize(size, Image.Resampling.BOX)
+    return np.asarray(small.resize(layer.shape[::-1], Image.Resampling.NEAREST))
+
+
+def _enlarged(exif: Image.Exif, scale: int) -> Image.Exif:
+    """The same EXIF for the enlarged picture, without the thumbnail of the small one."""
+    for tag in _STRUCTURE & set(exif):
+        del exif[tag]
+    if _EXIF_IFD not in exif:
+        return exif
+    sizes = exif.get_ifd(_EXIF_IFD)
+    for key in (_WIDTH, _HEIGHT):
+        if isinstance(sizes.get(key), int):
+            sizes[key] *= scale
+    return exif

@@ -1,0 +1,191 @@
+"""Writes frames as pictures: one file, or one for each frame."""
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vsr.errors import OutputError, UsageError, reason
+from vsr.media.colour import RGB
+from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.frame import Frame, now
+from vsr.media.pictures.extras import Extras
+from vsr.media.pictures.names import FORMATS, is_pattern, numbered
+from vsr.media.timestamps import Packet
+from vsr.media.whole_file import written_whole
+
+_DEFAULTS: Final[dict[str, dict[str, Any]]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+}
+_OPTIONS: Final = {
+    "JPEG": ("quality", "subsampling", "progressive", "optimize"),
+    "WEBP": ("quality", "lossless", "method", "exact"),
+    "PNG": ("compress_level", "optimize"),
+    "TIFF": ("compression", "quality"),
+}
+"""What `-e` may say, by Pillow's names."""
+_WHITE: Final = 255
+_NO_ALPHA: Final = ("JPEG", "BMP")
+
+Rgb = npt.NDArray[np.uint8]
+
+
+def rgb_of(frame: Frame) -> Rgb:
+    """R'G'B' uint8 [H, W, 3] of an enlarged frame."""
+    if frame.colour.matrix == RGB:
+        green, blue, red = frame.planes
+        return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    return frame.to_rgb()
+
+
+def turned(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
+    """A picture turned as a display matrix says, which pictures do not hold.
+
+    The matrix (a b u, c d v, x y w) moves column p and row q to (a p + c q, b p + d q).
+    """
+    if matrix is None:
+        return rgb
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    if abs(b) > abs(a):  # columns become rows
+        rgb, a, d = rgb.swapaxes(0, 1), c, b
+    if a < 0:
+        rgb = rgb[:, ::-1]
+    if d < 0:
+        rgb = rgb[::-1]
+    return np.ascontiguousarray(rgb)
+
+
+class StillSink:
+    """Pictures as files. Use from one thread, in a `with` block around all writing.
+
+    Every file is whole once it has its name. Leaving the block by an error removes those that were
+    written; leaving it after `close` keeps them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        video: VideoFormat,
+        settings: EncoderSettings,
+        extras: MutableMapping[int, Extras],
+        scale: int,
+        overwrite: bool,
+        transparent: bool = False,
+    ) -> None:
+        """`path` is a file, a pattern or a folder; names in a folder are the input's. `extras` are
+        taken out as their frames come. Raises UsageError for options of videos."""
+        self.path = path
+        self.frames_in = self.frames_out = self.packets_refused = 0
+        self.left_out: list[str] = []
+        self.converted: list[str] = []
+        self._matrix, self._extras, self._scale = video.display_matrix, extras, scale
+        self._overwrite = overwrite
+        self._options = picture_options(path, settings)
+        self._written: list[Path] = []
+        self._closed = False
+        if transparent and FORMATS.get(path.suffix.lower()) in _NO_ALPHA:
+            self.left_out.append("transparency (its place is white)")
+        if video.sample_aspect not in (None, 1):
+            self.left_out.append("the pixel aspect")
+
+    def __enter__(self) -> "StillSink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._closed:
+            for file in self._written:
+                file.unlink(missing_ok=True)
+
+    @property
+    def encoder(self) -> str:
+        """The library that writes the pictures."""
+        return "Pillow"
+
+    def write(self, item: Frame | Packet) -> list[Frame]:
+        """Write a frame's file; returns the frame, without its planes. Raises OutputError."""
+        if not isinstance(item, Frame):
+            return []
+        extras = self._extras.pop(item.index, Extras())
+        item.stamps.encode_start = now()
+        file = self._place(extras)
+        self.frames_in += 1
+        self._save(file, item, extras)
+        self.frames_out += 1
+        item.stamps.encoded = item.stamps.muxed = now()
+        return [item.bare()]
+
+    def drain(self) -> list[Frame]:
+        """Nothing is held back."""
+        return []
+
+    def close(self) -> None:
+        """Keep the files."""
+        self._closed = True
+
+    def _place(self, extras: Extras) -> Path:
+        """The next frame's file."""
+        if is_pattern(self.path):
+            number = self.frames_in + 1 if extras.number is None else extras.number
+            file = numbered(self.path, number)
+        elif self.path.is_dir():
+            file = folder_file(self.path, extras.file)
+        else:
+            file = self.path
+            if self.frames_in:
+                raise OutputError(
+                    f"{self.path.name} holds one picture: name a pattern such as "
+                    f"{self.path.stem}_%05d{self.path.suffix}, or take --max-frames 1"
+                )
+        if file.exists() and not self._overwrite:
+            raise OutputError(f"the output exists: {file} (-y replaces it)")
+        return file
+
+    def _save(self, file: Path, frame: Frame, extras: Extras) -> None:
+        kind = FORMATS[file.suffix.lower()]
+        image = picture(turned(rgb_of(frame), self._matrix), extras, kind not in _NO_ALPHA)
+        given = {**_DEFAULTS.get(kind, {}), **extras.arguments(kind, self._scale), **self._options}
+        try:
+            with written_whole(file) as part:
+                image.save(part, kind, **given)
+        except (OSError, ValueError, RuntimeError, SystemError) as exc:  # as Pillow's writers do
+            raise OutputError(f"cannot write {file}: {reason(exc)}") from exc
+        self._written.append(file)
+
+
+def picture(rgb: Rgb, extras: Extras, with_alpha: bool) -> Image.Image:
+    """An image of colours and what else belongs to them; without alpha, on white."""
+    image = Image.fromarray(rgb)
+    if extras.alpha is not None:
+        alpha = Image.fromarray(extras.alpha).resize(image.size, Image.Resampling.BICUBIC)
+        if with_alpha:
+            image.putalpha(alpha)
+            return image.convert("LA") if extras.grey else image
+        image = Image.composite(image, Image.new("RGB", image.size, (_WHITE,) * 3), alpha)
+    return image.convert("L") if extras.grey else image
+
+
+def folder_file(folder: Path, source: Path | None) -> Path:
+    """The file in a folder that a picture is written to: of its own name."""
+    assert source is not None
+    suffix = source.suffix if source.suffix.lower() in FORMATS else ".png"
+    return folder / (source.stem + (".png" if suffix.lower() == ".gif" else suffix))
+
+
+def picture_options(path: Path, settings: EncoderSettings) -> dict[str, Any]:
+    """Pillow's arguments that `-e` gives. Raises UsageError for what pictures do not have."""
+    if settings != EncoderSettings(options=settings.options):
+        raise UsageError("pictures have no codec, crf, preset or bitrate: use -e quality=90")
+    kind = FORMATS.get(path.suffix.lower(), "PNG")
+    known = _OPTIONS.get(kind, ())
+    for name in settings.options:
+        if name not in known:
+            raise UsageError(f"{kind} has no option '{name}'; it has: {', '.join(known) or 'none'}")
+    return {key: _number(value) for key, value in settings.options.items()}
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text
