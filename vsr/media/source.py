@@ -40,6 +40,8 @@ class Reading:
 
     opener: Callable[[str, str], "av.container.InputContainer"] = open_input
     """(url, name for messages) -> the opened input; raises InputError."""
+    demuxed: Callable[["av.container.InputContainer"], Iterator[Packet]] = lambda c: c.demux()
+    """Yields an input's packets in the order in which they are wanted."""
     threads: str = "AUTO"
     """How the decoder uses threads; several frames at once add as many of delay."""
     planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
@@ -186,7 +188,7 @@ class Source:
         raise InputError(f"{self.name} has a video stream but not one frame of it can be decoded")
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
-        packets = self._container.demux()
+        packets = self._reading.demuxed(self._container)
         while not self._abandoned:
             try:
                 with self._lock:
@@ -202,8 +204,7 @@ class Source:
                 raise InputError(f"{self.name} sends data, but no picture that can be decoded")
             self._timestamps.correct(packet)
             if packet.stream is self.video:
-                if self._decode:
-                    yield from self._decoded(packet)
+                yield from self._decoded(packet) if self._decode else ()
             elif packet.size:
                 yield packet
         yield from self._timed(self._times.rest(), (now(), self._blocked))

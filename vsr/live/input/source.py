@@ -12,6 +12,7 @@ from vsr.errors import InputError, reason
 from vsr.live.input.fit import Canvas, PictureFit
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
+from vsr.media.interleave import interleaved
 from vsr.media.location import Feed, is_url, open_live, shown
 from vsr.media.losses import Losses
 from vsr.media.source import Reading, Source
@@ -21,6 +22,8 @@ _SLOWEST: Final = 1
 _FASTEST: Final = 240
 _USUAL: Final = Fraction(25)
 """Frame rates of a stream: what is measured beyond these bounds is an error, and this is meant."""
+_IN_PIECES: Final = frozenset(("hls", "dash"))
+"""FFmpeg's formats that arrive as files of several seconds each."""
 _PATIENCE: Final = 30.0
 """Seconds in which a stream that is joined must reach a key frame."""
 
@@ -45,6 +48,7 @@ class LiveSource:
         """
         self._fit = PictureFit(canvas)
         reading = Reading(
+            demuxed=_in_order,
             opener=partial(open_live, silence=silence, feed=feed),
             threads="SLICE",
             planes=self._fit.planes,
@@ -85,7 +89,7 @@ class LiveSource:
     @property
     def in_pieces(self) -> bool:
         """Whether it arrives as files of several seconds each (HLS, DASH)."""
-        return bool({"hls", "dash"} & set(self._source.container_format.split(",")))
+        return bool(_IN_PIECES & set(self._source.container_format.split(",")))
 
     @property
     def has_clock(self) -> bool:
@@ -116,6 +120,14 @@ class LiveSource:
     def close(self) -> None:
         """Close the input; safe to call twice."""
         self._source.close()
+
+
+def _in_order(container: "av.container.InputContainer") -> Iterator[Packet]:
+    """Yield the packets of what arrives in pieces by their times, of the rest as they arrive."""
+    packets = container.demux()
+    if not _IN_PIECES & set(container.format.name.split(",")):
+        return packets
+    return interleaved(packets, [*container.streams.video[:1], *container.streams.audio[:1]])
 
 
 def _error_of(name: str, silence: float, exc: Exception) -> InputError:

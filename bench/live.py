@@ -1,0 +1,278 @@
+"""What a viewer of a relay sees and hears, by the way the stream comes in: a table.
+
+`python -m bench.live [CASE...] [--starts N] [--seconds S]`, from the repository's root. Each case
+publishes a clip that flashes and beeps each second, relays it, and watches the output with a viewer
+that knows nothing of `vsr`. Needs nginx with its RTMP module and ffmpeg; RTSP and GStreamer's
+publisher need Debian's gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-bad.
+"""
+
+import argparse
+import functools
+import http.server
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.flash_beep import Clip, Process, View, make_clip
+from tests.programs import FFMPEG
+from tests.rtmp import Server, free_port
+from tests.streams import RelayProcess
+
+_PATIENCE_S: Final = 60.0
+_RUN_S: Final = 60
+"""Length of a clip: what is left of it ends with the case."""
+_SYSTEM_PYTHON: Final = "/usr/bin/python3"
+"""Debian's, which has GStreamer's bindings."""
+COLUMNS: Final = (
+    "case", "start", "flashes", "no beep", "offset ms (median, least, most)", "report ms",
+    "fps", "repeated", "latency ms (p50, p99)", "first picture s", "RSS MiB",
+)  # fmt: skip
+
+_RTSP_SERVER: Final = """
+import sys, gi
+gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst, GstRtspServer, GLib
+Gst.init(None)
+clip, port, sound = sys.argv[1:]
+audio = {"aac": "d. ! queue ! aacparse ! rtpmp4gpay name=pay1 pt=97",
+         "pcmu": "d. ! queue ! aacparse ! avdec_aac ! audioconvert ! audioresample "
+                 "! audio/x-raw,rate=8000,channels=1 ! mulawenc ! rtppcmupay name=pay1 pt=0"}[sound]
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch(f"( filesrc location={clip} ! qtdemux name=d d. ! queue ! h264parse "
+                   f"! rtph264pay config-interval=1 name=pay0 pt=96 {audio} )")
+server = GstRtspServer.RTSPServer()
+server.set_service(port)
+server.get_mount_points().add_factory("/live", factory)
+server.attach(None)
+GLib.MainLoop().run()
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every case has at hand."""
+
+    folder: Path
+    server: Server
+    stack: ExitStack
+
+    def clip(self, name: str, **facts: Any) -> Path:
+        """A clip, made once."""
+        path = self.folder / name
+        return path if path.exists() else make_clip(path, Clip(seconds=_RUN_S, **facts))
+
+    def run(self, *command: object) -> None:
+        """Start a program that is ended with the case."""
+        process = subprocess.Popen(
+            [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
+
+
+Case = Callable[[Bench], tuple[str, list[str]]]
+"""Starts the source; returns its URL and further options of the relay."""
+
+
+def _rtmp(late: float, sound: str = "aac") -> Case:
+    def start(bench: Bench) -> tuple[str, list[str]]:
+        clip = bench.clip(f"{sound}.flv", sound=sound)
+        bench.stack.enter_context(Process("publish", bench.server.url("in"), clip, late, _RUN_S))
+        return bench.server.url("in"), []
+
+    return start
+
+
+def _udp(bench: Bench) -> tuple[str, list[str]]:
+    port = free_port()
+    url = f"udp://127.0.0.1:{port}"
+    bench.run(*_ffmpeg(bench.clip("aac.mp4")), "-f", "mpegts", f"{url}?pkt_size=1316")
+    return url, []
+
+
+def _hls(kind: str) -> Case:
+    def start(bench: Bench) -> tuple[str, list[str]]:
+        folder = Path(tempfile.mkdtemp(dir=bench.folder))
+        bench.run(
+            *_ffmpeg(bench.clip("aac.mp4")), "-f", "hls", "-hls_time", 2, "-hls_list_size", 5,
+            "-hls_segment_type", kind, "-hls_flags", "delete_segments", folder / "live.m3u8",
+        )  # fmt: skip
+        _await((folder / "live.m3u8").exists)
+        port = bench.stack.enter_context(_served(folder))
+        return f"http://127.0.0.1:{port}/live.m3u8", []
+
+    return start
+
+
+def _http_flv(bench: Bench) -> tuple[str, list[str]]:
+    url = f"http://127.0.0.1:{free_port()}/live.flv"
+    bench.run(*_ffmpeg(bench.clip("aac.flv")), "-f", "flv", "-listen", 1, url)
+    time.sleep(1)
+    return url, []
+
+
+def _rtsp(sound: str) -> Case:
+    def start(bench: Bench) -> tuple[str, list[str]]:
+        port = free_port()
+        bench.run(_SYSTEM_PYTHON, "-c", _RTSP_SERVER, bench.clip("aac.mp4"), port, sound)
+        time.sleep(2)
+        return f"rtsp://127.0.0.1:{port}/live", []
+
+    return start
+
+
+def _listen_ffmpeg(bench: Bench) -> tuple[str, list[str]]:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/key"
+    clip = bench.clip("aac.flv")
+    _later(bench, *_ffmpeg(clip), "-f", "flv", url)
+    return url, ["--listen"]
+
+
+def _listen_gstreamer(bench: Bench) -> tuple[str, list[str]]:
+    url = f"rtmp://127.0.0.1:{free_port()}/live/key"
+    _later(
+        bench, "gst-launch-1.0", "filesrc", f"location={bench.clip('aac.mp4')}", "!", "qtdemux",
+        "name=d", "d.", "!", "queue", "!", "h264parse", "!", "flvmux", "name=m", "streamable=true",
+        "!", "rtmp2sink", f"location={url}", "d.", "!", "queue", "!", "aacparse", "!", "m.",
+    )  # fmt: skip
+    return url, ["--listen"]
+
+
+CASES: Final[dict[str, Case]] = {
+    **{f"RTMP, sound {late} ms late": _rtmp(late / 1000) for late in (0, 40, 150, 300, 900)},
+    "RTMP, MP3 300 ms late": _rtmp(0.3, "libmp3lame"),
+    "UDP, MPEG-TS": _udp,
+    "HLS, MPEG-TS": _hls("mpegts"),
+    "HLS, fMP4": _hls("fmp4"),
+    "HTTP-FLV": _http_flv,
+    "RTSP, AAC": _rtsp("aac"),
+    "RTSP, PCMU": _rtsp("pcmu"),
+    "--listen, ffmpeg": _listen_ffmpeg,
+    "--listen, GStreamer": _listen_gstreamer,
+}
+
+
+def _ffmpeg(clip: Path) -> list[object]:
+    return [FFMPEG, "-v", "error", "-re", "-i", clip, "-c", "copy"]
+
+
+def _later(bench: Bench, *command: object) -> None:
+    """Start a publisher again and again until a relay listens."""
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            while process.poll() is None and not stop.wait(0.2):
+                pass
+            process.kill()
+            process.wait()
+            stop.wait(0.5)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    bench.stack.callback(thread.join)
+    bench.stack.callback(stop.set)
+
+
+def _await(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while not what() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[int]:
+    """Serve a folder by HTTP; yields the port."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def _rss(pid: int) -> float:
+    """Memory of a process in MiB; Linux."""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return int(fields["VmRSS"].split()[0]) / 1024
+
+
+def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> dict[str, str]:
+    """Run a case once; returns a row of the table."""
+    with ExitStack() as stack:
+        url, options = CASES[name](Bench(folder, server, stack))
+        began = time.monotonic()
+        relay = stack.enter_context(
+            RelayProcess(folder / f"{time.time_ns()}", url, server.url("out"), *options)
+        )
+        viewer = stack.enter_context(Process("view", server.url("out"), seconds))
+        view = viewer.view(_PATIENCE_S + seconds)
+        rss = _rss(relay.process.pid)
+        relay.stop()
+    row = _row(view, relay.report, began)
+    return {"case": name, "start": str(start), **row, "RSS MiB": f"{rss:.0f}"}
+
+
+def _row(view: View, report: dict[str, Any], began: float) -> dict[str, str]:
+    offsets, total = view.offsets, report["stages"].get("total", {})
+    middle = f"{statistics.median(offsets):.1f}, {min(offsets)}, {max(offsets)}" if offsets else "-"
+    first = f"{view.walls[0] - began:.1f}" if view.walls else "-"
+    return {
+        "flashes": str(len(view.flashes)),
+        "no beep": str(view.missing),
+        "offset ms (median, least, most)": middle,
+        "report ms": str(report["live"]["av_offset_ms"]),
+        "fps": f"{view.fps:.2f}",
+        "repeated": str(view.repeated),
+        "latency ms (p50, p99)": f"{total.get('p50', 0):.0f}, {total.get('p99', 0):.0f}",
+        "first picture s": first,
+    }
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run the cases that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", nargs="*", help=f"parts of the names of: {', '.join(CASES)}")
+    parser.add_argument("--starts", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=8.0, help="that a viewer watches")
+    given = parser.parse_args(words)
+    chosen = [name for name in CASES if not given.case or any(c in name for c in given.case)]
+    if not shutil.which("gst-launch-1.0"):
+        chosen = [name for name in chosen if "RTSP" not in name and "GStreamer" not in name]
+        sys.stderr.write("RTSP and GStreamer are left out: gst-launch-1.0 is not installed\n")
+    say(COLUMNS)
+    say(["---"] * len(COLUMNS))
+    with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "nginx") as server:
+        for name in chosen:
+            for start in range(1, given.starts + 1):
+                row = run(name, start, Path(folder), server, given.seconds)
+                say([row[column] for column in COLUMNS])
+
+
+def say(cells: Any) -> None:
+    """Print a row of the table."""
+    sys.stdout.write(f"| {' | '.join(cells)} |\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
