@@ -27,6 +27,7 @@ from tests.rtmp import free_port, wait_for
 from vsr.errors import OutputError, UsageError
 from vsr.live.status import http as status_http
 from vsr.live.status.board import _ROWS, StatusBoard
+from vsr.live.status.health import health
 from vsr.live.status.page import POLICY
 from vsr.live.status.picture import WIDEST, Pictures, Which, jpeg
 from vsr.live.status.server import Address, StatusServer
@@ -53,7 +54,7 @@ class Relay:
         self.board = StatusBoard(self.name, 0.5, lambda: self.at)
         self.figures = {
             "sessions": 3, "jumps": 4, "nudged": 5, "waiting": 6, "encoding": 7,
-            "av_offset_ms": -12.5, "outputs": [output("a"), output("b", reconnects=8)],
+            "av_offset_ms": -12.5, "outputs": [output("a"), output("b", number=2, reconnects=8)],
         }  # fmt: skip
 
     def go_live(self, rungs: tuple[str, ...] = RUNGS) -> None:
@@ -204,8 +205,8 @@ def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> Non
         ("frames_repeated_total", 4), ("frames_late_total", late), ("deadline_seconds", 0.5),
         ("frames_total rung=c-dcscn", 150), ("rung rung=bicubic", 1), ("rung rung=carn-m", 0),
         ("events_total event=fallback", 1), ("waiting_frames", 6), ("av_offset_seconds", -0.0125),
-        ("output_open name=rtmp://a.example/live/*** output=0", 1),
-        ("output_reconnects_total name=rtmp://b.example/live/*** output=1", 8),
+        ("output_open name=rtmp://a.example/live/*** output=1", 1),
+        ("output_reconnects_total name=rtmp://b.example/live/*** output=2", 8),
         ("latency_seconds_bucket le=0.5", 251 - late), ("latency_seconds_bucket le=+Inf", 251),
         ("latency_seconds_bucket le=0.04", int((totals <= 40).sum())),
         ("latency_seconds_count", 251),
@@ -276,34 +277,91 @@ def test_a_packet_still_in_the_encoder_has_no_latency(relay: Relay) -> None:
 
 
 def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
-    def health() -> tuple[int, str]:
+    def answer() -> tuple[int, str]:
         relay.at += 0.3  # figures are a quarter of a second old at most
         status, body, _ = get(server, "healthz")
         return status, body.decode()
 
-    assert health() == (503, f"not live yet: waiting for {relay.name}\n")
+    assert answer() == (503, f"not live yet: waiting for {relay.name}\n")
     relay.go_live()
-    assert health() == (503, "no packet went out yet\n")
+    assert answer() == (503, "no packet went out yet\n")
     relay.frame(20)
-    assert health() == (200, "output flows\n")
+    assert answer() == (200, "output flows\n")
     assert facts(server)["flows"] is True
     relay.figures["outputs"][0]["state"] = "retrying"
-    assert health()[0] == 200  # the other one is open
+    assert answer()[0] == 200  # the other one is open
     relay.figures["outputs"][1]["state"] = "connecting"
-    status, words = health()
+    status, words = answer()
     assert status == 503
     assert "rtmp://a.example/live/*** is retrying; rtmp://b.example/live/*** is connecting" in words
     assert "no output is open" in get(server)[1].decode()
     relay.figures["outputs"][0]["state"] = "open"
     relay.at += 6
-    assert health() == (503, "no packet went out for 7 s\n")
-    relay.frame(1, event="repeated")  # the last picture again is better than nothing
-    assert health()[0] == 200
+    assert answer() == (503, "no packet went out for 7 s\n")
+    relay.figures["showing"] = "the slate"
+    relay.frame(
+        1, event="repeated"
+    )  # which a viewer takes for a picture of the source, as we may not
+    assert answer() == (503, "source away for 7 s, showing the slate\n")
+    relay.frame(20)
+    assert answer()[0] == 200
+    relay.figures["has_sound"] = True
+    relay.figures["outputs"][0]["sound_age_s"] = 5.5
+    relay.frame(20)
+    assert answer() == (503, "no sound for 6 s, sending silence\n")
+    relay.figures["outputs"][1]["sound_age_s"] = 0.1
+    assert answer()[0] == 200
+
+
+def test_what_a_viewer_may_notice_is_said_before_it_is_a_fault(relay: Relay) -> None:
+    def now() -> tuple[str, str]:
+        relay.at += 0.3
+        found = health(relay.board.snapshot())
+        return found.level, found.words
+
+    assert now()[0] == "warn"
+    relay.go_live()
+    relay.frame(20)
+    assert now() == ("good", "output flows")
+    relay.figures["showing"] = "the last picture"
+    relay.at += 2
+    relay.frame(1, event="repeated")
+    assert now() == ("warn", "source away for 3 s, showing the last picture")
+    relay.at += 3
+    relay.frame(1, event="repeated")
+    assert now()[0] == "bad"
+    relay.frame(20, "bicubic")
+    assert now() == ("warn", "by bicubic instead of carn-m")
+    relay.frame(20)
+    relay.figures["has_sound"], relay.figures["outputs"][0]["sound_age_s"] = True, 2.0
+    assert now() == ("warn", "no sound for 2 s, sending silence")
+    slow = {"bitrate": 625_000, "bitrate_full": 2_500_000, "sent_bps": [600_000, 650_000]}
+    relay.figures["outputs"] = [output("a", **slow), output("b", number=2, state="retrying")]
+    relay.figures["has_sound"] = False
+    level, words = now()
+    assert level == "warn"
+    assert "output flows to 1 of 2: output 2, rtmp://b.example/live/*** is away" in words
+    assert "output 1, rtmp://a.example/live/*** has a slow line: 625 kbit/s of 2.5 Mbit/s" in words
+
+
+def test_an_output_shows_what_it_sends(relay: Relay, server: StatusServer) -> None:
+    slow = {"bitrate": 625_000, "bitrate_full": 2_500_000, "sent_bps": [0, 650_000]}
+    relay.figures["outputs"] = [output("a", **slow, trouble="the disk is full")]
+    relay.go_live()
+    relay.frame(20)
+    text = get(server)[1].decode()
+    assert "pictures at 625 kbit/s of 2.5 Mbit/s" in text
+    assert '<polyline points="0,20.0 1,0.0"/>' in text
+    assert "the disk is full" in text
+    assert (
+        figures(server)["vsr_relay_output_bitrate name=rtmp://a.example/live/*** output=1"]
+        == 625_000
+    )
 
 
 def test_names_cannot_break_out(server: StatusServer, relay: Relay) -> None:
     hostile = dict.fromkeys(("name", "last_error", "state"), HOSTILE)
-    relay.figures["outputs"] = [output("a") | hostile] * 2
+    relay.figures["outputs"] = [output("a", number=k) | hostile for k in (1, 2)]
     relay.board._name = HOSTILE
     relay.go_live(rungs=(HOSTILE,))
     relay.frame(20, HOSTILE, HOSTILE)

@@ -13,6 +13,7 @@ from tests.live.test_status import BT709, Relay, figures, get, output, plain, sh
 from tests.programs import CHROMIUM, needs_chromium
 from tests.report.test_ledger_html import facts_of, ledger_of
 from vsr.live.status.server import StatusServer
+from vsr.report.html.live import about_live
 from vsr.report.html.page import page
 from vsr.report.html.text import duration
 
@@ -106,9 +107,11 @@ def test_a_browser_is_told_when_the_relay_answers_no_more(
 def test_the_head_says_that_an_output_is_not_reached(relay: Relay, server: StatusServer) -> None:
     relay.frame(20)
     assert '<p class="state good"><i></i>output flows</p>' in get(server)[1].decode()
-    relay.figures["outputs"] = [output("a"), output("b", state="retrying")]
+    relay.figures["outputs"] = [output("a"), output("b", number=2, state="retrying")]
     relay.at += 0.3  # figures are a quarter of a second old at most
-    assert '<p class="state bad"><i></i>output flows to 1 of 2</p>' in get(server)[1].decode()
+    assert (
+        '<p class="state warn"><i></i>output flows to 1 of 2: output 2' in get(server)[1].decode()
+    )
     relay.figures["av_offset_ms"] = -0.3
     relay.at += 0.3
     assert shown(get(server)[1].decode())["A/V offset"] == "0 ms"
@@ -147,3 +150,26 @@ def test_labels_of_a_histogram_leave_each_other_room() -> None:
     assert min(b - a for a, b in itertools.pairwise(places)) > 5
     assert places[-1] - places[-2] > 12
     assert spread.rindex("<line") < spread.index("deadline 500")  # no line across a label
+
+
+def test_in_short_names_what_viewers_noticed() -> None:
+    slow = {"bitrate_changes": 3, "bitrate_lowest": 625_000, "bitrate_full": 2_500_000, "skips": 2}
+    live = {
+        "outputs": [
+            output("a", **slow), output("b", number=2, packets=0, last_error="401 Unauthorized"),
+        ],
+        "silence_s": 75.0, "sound_dropped": 12, "slate_s": 150.0,
+    }  # fmt: skip
+    said = list(about_live({"live": live}))
+    assert said == [
+        "Output 1 (rtmp://a.example/live/***) had a slow line: its pictures went down to "
+        "625 kbit/s of 2.5 Mbit/s.",
+        "Output 1 (rtmp://a.example/live/***) left out pictures up to a key frame 2 times.",
+        "Output 2 (rtmp://b.example/live/***) never opened: 401 Unauthorized.",
+        "Sound was replaced by silence for 1 min 15 s.",
+        "12 packets of sound did not go out.",
+        "The slate was shown in place of the source for 2 min 30 s.",
+    ]
+    ledger = ledger_of(30)
+    assert "never opened: 401" in page(facts_of(ledger, 500.0, live=live), ledger.columns())
+    assert not list(about_live({"live": {}}))

@@ -101,6 +101,10 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     help="Send to rtmps:// servers whatever their certificate says.",
 )  # fmt: skip
 @click.option("--status", metavar="HOST:PORT", help="Show how it fares on a web page.")
+@click.option(
+    "--health-after", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="S",
+    help="Seconds without a picture or sound of the source after which /healthz fails.",
+)  # fmt: skip
 @log_format
 @verbosity
 def relay(

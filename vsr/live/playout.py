@@ -288,6 +288,8 @@ class Playout:
             "sessions": self._sessions,
             "repeated": self._repeated,
             "dropped": self._dropped + self._mailbox.unnamed,
+            "showing": self._slate.showing,
+            "slate_s": round(self._slate.seconds, 3),
             "skipped": repairs.skipped,
             "jumps": repairs.jumps,
             "nudged": repairs.nudged,

@@ -62,6 +62,7 @@ class PlayoutAudio:
         return {
             "sound_dropped": self._misplaced + counts.late + counts.undecodable,
             "silence_s": round(counts.silence_s, 3),
+            "has_sound": self._has_sound,
             "sound_late_ms": round(1000 * self._late),
         }
 

@@ -65,7 +65,9 @@ class Relay:
             settings.rolling, 1000 * settings.max_latency, self.report.facts_of
         )
         self.report.ledger = self._ledger
-        self.board = StatusBoard(shown(input_), settings.max_latency)
+        self.board = StatusBoard(
+            shown(input_), settings.max_latency, health_after=settings.health_after
+        )
         self.begun = False
         """Whether there is anything to report."""
 

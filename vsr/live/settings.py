@@ -77,6 +77,8 @@ class RelaySettings:
     """Prefix of its lines in the log; empty where there is one relay."""
     status: str | None = None
     """HOST:PORT of its status page; None: it has none."""
+    health_after: float = 5.0
+    """Seconds without a picture or sound of the source after which its health check fails."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)

@@ -25,7 +25,11 @@ class Slate:
         self._image = None if image is None else _read(image)
         self._planes: Planes | None = None
         self._since: float | None = None
-        self._made = False
+        self._until = 0.0
+        self.showing = ""
+        """What is shown in place of the source's pictures."""
+        self.seconds = 0.0
+        """How long the slate was shown in all."""
 
     def fit(self, size: tuple[int, int], colour: Colour) -> None:
         """Scale the image to the output's size (width, height) and colour."""
@@ -34,7 +38,7 @@ class Slate:
 
     def end(self) -> None:
         """Reset, since the source has a picture again."""
-        self._since = None
+        self._since, self.showing = None, ""
         if self._image is None:
             self._planes = None
 
@@ -42,7 +46,10 @@ class Slate:
         """Return the picture to show at `wall` (s) when none is newer than `last`."""
         self._since = wall if self._since is None else self._since
         if wall - self._since <= self._after:
+            self.showing, self._until = "the last picture", wall
             return last
+        self.seconds += max(0.0, wall - self._until)
+        self.showing, self._until = "the slate", wall
         if self._planes is None:
             self._planes = darkened(last)
         return self._planes

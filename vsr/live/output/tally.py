@@ -20,6 +20,8 @@ class Tally:
         self._times = {"queue_ms": Histogram(), "send_ms": Histogram()}
         """What a picture's packet waited for the muxer, and how long writing it took."""
         self._sync = SyncMeter()
+        self._heard: float | None = None
+        """When sound of the source was written last (s, `now`)."""
 
     def sent(self, record: Record, begin: float, end: float, shown: float | None) -> None:
         """Count a packet that was written, with the times (s, `now`) of its writing and the time
@@ -30,6 +32,7 @@ class Tally:
         with self._lock:
             if record.origin is not None:
                 self._sync.add(record.kind, record.origin, shown, end)
+                self._heard = end if record.kind == "audio" else self._heard
             if record.delivery is not None:
                 self.pictures += record.delivery.counts
                 self._times["queue_ms"].add(1000 * (begin - record.offered))
@@ -51,7 +54,9 @@ class Tally:
     def facts(self) -> dict[str, Any]:
         """A/V offset, and summaries of the histograms (ms)."""
         with self._lock:
+            heard = self._heard
             return {
+                "sound_age_s": None if heard is None else round(now() - heard, 3),
                 "av_offset_ms": self._sync.offset_ms(now()),
                 "av_offset_worst_ms": self._sync.worst_ms,
                 **{name: times.summary() for name, times in self._times.items()},

@@ -56,8 +56,18 @@ class _Counts:
 class StatusBoard:
     """Collects rows and counts, and computes snapshots of them. Thread-safe."""
 
-    def __init__(self, name: str, deadline: float, clock: Callable[[], float] = now) -> None:
-        """`name` of the source without secrets, `deadline` in s; `clock` is for tests."""
+    def __init__(
+        self,
+        name: str,
+        deadline: float,
+        clock: Callable[[], float] = now,
+        health_after: float = FLOW_S,
+    ) -> None:
+        """`name` of the source without secrets, `deadline` in s; `clock` is for tests.
+
+        `health_after` is how long the source's pictures or sound may be missing (s).
+        """
+        self._health_after = health_after
         self._name, self._deadline_ms, self._clock = name, 1000 * deadline, clock
         self._lock = threading.Lock()  # held for microseconds
         self._asking = threading.Lock()  # one thread computes, the others wait for what it finds
@@ -67,6 +77,7 @@ class StatusBoard:
         self._counts = _Counts()
         self._began = clock()
         self._newest: float | None = None
+        self._newest_real: float | None = None
         self._rung: str | None = None
         self._pictures: tuple[Planes | None, Planes | None] = (None, None)
         self._live: tuple[StreamFacts, Figures, float] | None = None
@@ -98,7 +109,9 @@ class StatusBoard:
             if kind == _DROPPED:
                 self._counts.dropped += 1
                 return
-            self._newest = self._newest if math.isnan(row.ms[-1]) else at
+            if not math.isnan(row.ms[-1]):
+                self._newest = at
+                self._newest_real = self._newest_real if kind == _REPEATED else at
             if kind == _REPEATED:
                 self._counts.repeated += 1
             else:
@@ -127,6 +140,7 @@ class StatusBoard:
             rows = self._rows[: self._written].copy()
             first = self._written % _ROWS if self._written > _ROWS else 0
             counts, newest, rung = self._counts, self._newest, self._rung
+            real = self._newest_real
             shown, events = dict(counts.shown), dict(counts.events)
             latencies, names = counts.latencies.copy(), list(self._rungs)
             dropped, repeated, late = counts.dropped, counts.repeated, counts.late
@@ -149,8 +163,19 @@ class StatusBoard:
             sessions=figures["sessions"], jumps=figures["jumps"],
             nudged=figures["nudged"], waiting=figures.get("waiting"),
             encoding=figures.get("encoding"), av_offset_ms=figures.get("av_offset_ms"),
+            real_age_s=None if real is None else at - real,
+            sound_age_s=_sound_age(figures, at - live[2]) if live else None,
+            has_sound=figures.get("has_sound", False), showing=figures.get("showing", ""),
+            sound_dropped=figures.get("sound_dropped", 0),
+            silence_s=figures.get("silence_s", 0.0), health_after=self._health_after,
             before=self._pictures[0], after=self._pictures[1],
         )  # fmt: skip
+
+
+def _sound_age(figures: Mapping[str, Any], live_s: float) -> float:
+    """Seconds since any output sent sound of the source, at most since the relay is live."""
+    ages = [output.get("sound_age_s") for output in figures["outputs"]]
+    return min([live_s, *(age for age in ages if age is not None)])
 
 
 class _Recent:

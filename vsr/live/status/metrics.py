@@ -66,6 +66,11 @@ def _gauges(s: Snapshot) -> Iterator[Metric]:
         "deadline_seconds": ("What --max-latency allows a picture.", s.deadline_ms / 1000),
         "fps_in": ("Pictures of the source a second.", s.fps_in),
         "fps_out": ("Pictures that go out a second, repeated ones included.", s.fps_out),
+        "picture_age_seconds": ("Since a picture of the source went out.", s.real_age_s),
+        "sound_age_seconds": (
+            "Since sound of the source went out.",
+            s.sound_age_s if s.has_sound else None,
+        ),
         "waiting_frames": ("Decoded pictures that wait for an engine.", s.waiting),
         "encoding_items": ("Pictures and sound that wait for the encoder.", s.encoding),
         "av_offset_seconds": (
@@ -90,6 +95,8 @@ def _counters(s: Snapshot) -> Iterator[Metric]:
         "frames_repeated": ("Pictures shown again because none came.", s.repeated),
         "frames_late": ("Pictures shown later than the deadline.", s.late),
         "source_sessions": ("Connections to the source.", s.sessions),
+        "silence_seconds": ("Silence sent in place of sound.", s.silence_s),
+        "sound_dropped": ("Packets of sound that did not go out.", s.sound_dropped),
         "clock_jumps": ("Leaps of the source's clock that were mended.", s.jumps),
         "clock_nudges": ("Pictures whose time did not go forward.", s.nudged),
     }
@@ -106,12 +113,18 @@ def _counters(s: Snapshot) -> Iterator[Metric]:
 
 
 def _outputs(s: Snapshot) -> Iterator[Metric]:
-    labels = [(str(k), printable(output.name)) for k, output in enumerate(s.outputs)]
+    labels = [(str(output.number), printable(output.name)) for output in s.outputs]
     gauges: dict[str, tuple[str, Sequence[float]]] = {
         "open": ("1 while its session is open.", [o.state == "open" for o in s.outputs]),
         "queued_packets": ("Packets that wait.", [o.queued for o in s.outputs]),
         "queued_seconds": ("Stream time that waits.", [o.queued_s for o in s.outputs]),
         "queued_bytes": ("Bytes that wait.", [o.queued_bytes for o in s.outputs]),
+        "bitrate": ("Bits a second of its pictures.", [o.bitrate for o in s.outputs]),
+        "bitrate_full": ("The same where the line takes it.", [o.bitrate_full for o in s.outputs]),
+        "sent_bits_per_second": (
+            "Bits sent in the last second.",
+            [o.sent_bps[-1] if o.sent_bps else 0 for o in s.outputs],
+        ),
     }
     counters: dict[str, tuple[str, Sequence[float]]] = {
         "reconnects": ("Sessions after the first.", [o.reconnects for o in s.outputs]),
@@ -119,6 +132,8 @@ def _outputs(s: Snapshot) -> Iterator[Metric]:
         "bytes": ("Bytes written to the network.", [o.bytes for o in s.outputs]),
         "dropped_packets": ("Packets not sent.", [o.dropped for o in s.outputs]),
         "pictures": ("Pictures of the source sent.", [o.pictures for o in s.outputs]),
+        "bitrate_changes": ("Steps of its bitrate.", [o.bitrate_changes for o in s.outputs]),
+        "skips": ("Times that too much waited.", [o.skips for o in s.outputs]),
         "dropped_pictures": (
             "Pictures of the source not sent.",
             [o.pictures_dropped for o in s.outputs],

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vsr.live.status.snapshot import TIMELINE_S, Snapshot
+from vsr.live.status.health import health
+from vsr.live.status.snapshot import TIMELINE_S, OutputStatus, Snapshot
+from vsr.media.bitrate import in_words
 from vsr.report.html.charts import round_step
 from vsr.report.html.templates import Tile, digest, render, static
 from vsr.report.html.text import count, duration, share, span
@@ -30,6 +32,12 @@ _STATISTICS: Final = ("p50", "p95", "p99", "max")
 _COLOURS: Final = 6
 _OFFSET_MS: Final = 40.0
 """From here on people see that lips and words are apart."""
+_NEWEST: Final = 3
+"""Seconds over which an output's rate is shown."""
+HISTORY: Final = 60
+"""Seconds that the line of an output's rate goes back."""
+_SPARK: Final = 20
+"""Height of that line, in its own units."""
 _UNKNOWN: Final = "\u2013"
 
 
@@ -45,20 +53,18 @@ class Piece:
 
 def page(snapshot: Snapshot, versions: Mapping[str, str]) -> str:
     """The page as it is now."""
-    s, open_ones = snapshot, sum(o.state == "open" for o in snapshot.outputs)
-    everywhere = open_ones == len(s.outputs)
-    flows = "output flows" if everywhere else f"output flows to {open_ones} of {len(s.outputs)}"
+    s = snapshot
     return render(
         _PACKAGE,
         "status.html",
         s=s,
-        good=everywhere and not s.trouble,
-        state=s.trouble or flows,
+        health=health(s),
         pictures=list(_pictures(s)),
         tiles=list(_tiles(s)),
         latency=_latency(s),
         stages={"statistics": _STATISTICS, "rows": list(_percentiles(s))},
         rungs=list(_rungs(s)),
+        outputs=[(output, _rates(output)) for output in s.outputs],
         flow=list(_flow(s)),
         versions=versions,
         unknown=_UNKNOWN,
@@ -94,8 +100,8 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
         p99 is not None and p99 > s.deadline_ms,
         wide=True,
     )
-    yield Tile("fps in", f"{s.fps_in:.1f}")
-    yield Tile("fps out", f"{s.fps_out:.1f}")
+    yield Tile("fps in", f"{s.fps_in:.1f}", s.stage is not None and not s.fps_in)
+    yield Tile("fps out", f"{s.fps_out:.1f}", s.stage is not None and not s.fps_out)
     yield Tile("dropped", count(s.dropped), s.dropped_minute > 0)
     yield Tile("late", count(s.late), s.late_minute > 0)
     yield Tile("repeated", count(s.repeated), s.repeated_minute > 0)
@@ -104,7 +110,23 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
     signed = _UNKNOWN
     if offset is not None:
         signed = f"{round(offset):+d} ms" if round(offset) else "0 ms"
+    silent = s.has_sound and (s.sound_age_s or 0.0) > s.health_after
+    yield Tile("silence sent for sound", span(s.silence_s), silent)
+    yield Tile("sound dropped", count(s.sound_dropped), s.sound_dropped > 0)
     yield Tile("A/V offset", signed, abs(offset or 0.0) > _OFFSET_MS)
+
+
+def _rates(output: OutputStatus) -> dict[str, str]:
+    """What an output sends: its newest rate, its pictures' rate, and the last minute as a line."""
+    rates = output.sent_bps
+    words = in_words(sum(rates[-_NEWEST:]) / len(rates[-_NEWEST:])) if rates else _UNKNOWN
+    of = ""
+    if output.bitrate < output.bitrate_full:
+        now, full = in_words(output.bitrate), in_words(output.bitrate_full)
+        of = f"pictures at {now} of {full}, for a slow line"
+    top = max(rates, default=0) or 1
+    points = " ".join(f"{k},{round(_SPARK * (1 - rate / top), 1)}" for k, rate in enumerate(rates))
+    return {"now": words, "of": of, "points": points, "top": in_words(top), "width": str(HISTORY)}
 
 
 def _percentiles(s: Snapshot) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ No clock, no lock, no thread; `status_board` makes them.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
@@ -41,6 +41,25 @@ class OutputStatus:
     """Mean, p50, p95, p99, max of what pictures' packets waited for the muxer."""
     send_ms: Mapping[str, float] = field(default_factory=dict)
     """The same of how long writing them took."""
+
+    number: int = 1
+    """Tells it from others, whose masked names may be the same."""
+    trouble: str = ""
+    """Why nothing is sent although it is open."""
+    skips: int = 0
+    """How often pictures were left out up to a key frame."""
+    bitrate: int = 0
+    """Of the pictures, now and at best (bit/s)."""
+    bitrate_full: int = 0
+    bitrate_changes: int = 0
+    sent_bps: Sequence[int] = ()
+    """Bits sent in each of the last seconds, the newest last."""
+    av_offset_ms: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Number and name."""
+        return f"output {self.number}, {self.name}"
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "OutputStatus":
@@ -119,6 +138,19 @@ class Snapshot:
     encoding: int | None
     """Larger pictures and packets of sound that wait for the encoder."""
     av_offset_ms: float | None
+    real_age_s: float | None = None
+    """Since the newest picture of the source went out; None: there was none."""
+    sound_age_s: float | None = None
+    """The same of sound of the source, from when it was live."""
+    has_sound: bool = False
+    """Whether the source has sound."""
+    showing: str = ""
+    """What is shown in place of the source."""
+    sound_dropped: int = 0
+    silence_s: float = 0.0
+    """Silence that was sent in place of sound."""
+    health_after: float = FLOW_S
+    """Seconds without a picture or sound of the source after which that is a fault."""
     before: Planes | None
     after: Planes | None
 
@@ -134,17 +166,35 @@ class Snapshot:
 
     @property
     def trouble(self) -> str:
-        """Reason why no output sends packets; empty if one does."""
+        """Reason why no output sends pictures and sound of the source; empty if one does."""
+        return next(self._troubles(), "")
+
+    def _troubles(self) -> Iterator[str]:
+        """Yield the reasons, the one that explains the others first."""
         if self.stage is None:
-            return f"not live yet: waiting for {self.name}"
+            yield f"not live yet: waiting for {self.name}"
         if not any(output.state == "open" for output in self.outputs):
             states = "; ".join(f"{o.name} is {o.state}" for o in self.outputs)
-            return f"no output is open: {states}"
+            yield f"no output is open: {states}"
         if self.packet_age_s is None:
-            return "no packet went out yet"
-        if self.packet_age_s > FLOW_S:
-            return f"no packet went out for {self.packet_age_s:.0f} s"
-        return ""
+            yield "no packet went out yet"
+        elif self.packet_age_s > self.health_after:
+            yield f"no packet went out for {self.packet_age_s:.0f} s"
+        if self.real_age_s is None or self.real_age_s > self.health_after:
+            yield self.source_away
+        if self.has_sound and (self.sound_age_s or 0.0) > self.health_after:
+            yield self.sound_missing
+
+    @property
+    def source_away(self) -> str:
+        """For how long no picture of the source went out, in words."""
+        age = "yet" if self.real_age_s is None else f"for {self.real_age_s:.0f} s"
+        return f"source away {age}, showing {self.showing or 'the last picture'}"
+
+    @property
+    def sound_missing(self) -> str:
+        """For how long no sound of the source went out, in words."""
+        return f"no sound for {self.sound_age_s or 0.0:.0f} s, sending silence"
 
     def facts(self) -> dict[str, Any]:
         """Return everything but the pictures, for JSON."""
@@ -174,7 +224,11 @@ class Snapshot:
             },
             "queues": {"waiting": self.waiting, "encoding": self.encoding},
             "av_offset_ms": self.av_offset_ms,
-            "packet_age_s": self.packet_age_s,
+            "packet_age_s": self.packet_age_s, "real_age_s": self.real_age_s,
+            "sound": {
+                "there": self.has_sound, "age_s": self.sound_age_s,
+                "dropped": self.sound_dropped, "silence_s": self.silence_s,
+            },
             "sessions": self.sessions,
             "clock": {"jumps": self.jumps, "nudged": self.nudged},
             "outputs": [asdict(output) for output in self.outputs],

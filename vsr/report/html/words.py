@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vsr.report.html.columns import Codes, Columns, worst
+from vsr.report.html.live import about_live
 from vsr.report.html.text import clock, count, duration, printable, share, span
 
 
@@ -39,6 +40,7 @@ def sentences(facts: Mapping[str, Any], columns: Columns) -> list[str]:
     else:
         said.append("No frame was finished, so there is no latency to show.")
     said += [_about_deadline(facts), _about_rungs(facts, columns), _about_events(facts, columns)]
+    said += about_live(facts)
     said.append(_about_extent(facts, rows))
     if facts.get("interrupted"):
         said.append("The run was stopped before the end of the input.")

@@ -1,0 +1,64 @@
+"""Whether a relay does well, as its status page and health check say it: in words and a level."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Literal
+
+from vsr.live.status.snapshot import Snapshot
+from vsr.media.bitrate import in_words
+
+_SOON_S: Final = 1.5
+"""Seconds without a picture or sound of the source after which it is said."""
+
+Level = Literal["good", "warn", "bad"]
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a relay does."""
+
+    level: Level
+    words: str
+
+
+def health(s: Snapshot) -> Health:
+    """Judge a snapshot: bad is what the health check refuses, warn what a viewer may notice."""
+    if s.trouble:
+        waits = s.stage is None and s.uptime_s < s.health_after
+        return Health("warn" if waits else "bad", s.trouble)
+    warnings = list(_warnings(s))
+    return Health("warn", "; ".join(warnings)) if warnings else Health("good", "output flows")
+
+
+def _warnings(s: Snapshot) -> Iterator[str]:
+    if s.real_age_s is not None and s.real_age_s > max(_SOON_S, 3 * _interval(s)):
+        yield s.source_away
+    elif s.has_sound and (s.sound_age_s or 0.0) > _SOON_S:
+        yield s.sound_missing
+    opened = sum(output.state == "open" for output in s.outputs)
+    if opened < len(s.outputs):
+        away = ", ".join(o.title for o in s.outputs if o.state != "open")
+        yield f"output flows to {opened} of {len(s.outputs)}: {away} is away"
+    for output in s.outputs:
+        if output.trouble:
+            yield f"{output.title}: {output.trouble}"
+        elif 0 < output.bitrate < output.bitrate_full:
+            yield (
+                f"{output.title} has a slow line: {in_words(output.bitrate)} of "
+                f"{in_words(output.bitrate_full)}"
+            )
+    best = s.stage.rungs[0] if s.stage and s.stage.rungs else None
+    if s.rung is not None and best is not None and s.rung != best:
+        yield f"by {s.rung} instead of {best}"
+    if s.dropped_minute or s.late_minute:
+        number = s.dropped_minute + s.late_minute
+        yield f"{number} pictures late or dropped in the last minute"
+
+
+def _interval(s: Snapshot) -> float:
+    """Seconds between two pictures of the source, as far as it says."""
+    try:
+        return float(1 / Fraction(str(s.stage.source["rate"]))) if s.stage else 0.0
+    except (KeyError, ValueError, ZeroDivisionError):
+        return 0.0
