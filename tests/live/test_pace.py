@@ -6,13 +6,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.live.test_live_parts import _frame
+from tests.streams import Marked, make_marked
 from vsr.live.input.pace import Evened
 from vsr.live.input.rate import RateMeter, Restamper
+from vsr.live.input.source import LiveSource
 from vsr.media.frame import Frame, now
+from vsr.report.ledger import stage_ms
 
 
 def _at(number: int, time_s: float, arrived: float = 0.0) -> Frame:
@@ -117,3 +122,34 @@ def test_a_steady_stream_with_a_stall_is_passed_on_as_it_comes() -> None:
     assert len(frames) == 50
     assert now() - began < 5
     assert told == []
+
+
+def test_the_decoder_is_not_blamed_for_the_order_of_b_frames(tmp_path: Path) -> None:
+    """A picture that is shown after others comes out with a later packet than its own."""
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, b_frames=2))
+    source = LiveSource(str(clip), 5.0)
+    began = time.monotonic()
+
+    def slow(packets: Iterator[Any]) -> Iterator[Any]:
+        for packet in packets:
+            time.sleep(0.02)
+            yield packet
+
+    source._source._items = source._source._demuxed()
+    demux = source._source._container.demux
+    reading = replace(source._source._reading, demuxed=lambda _: slow(demux()))
+    source._source._reading = reading
+    frames = [item for item in source if isinstance(item, Frame)]
+    source.close()
+    waits = sorted(stage_ms(_at_once(frame))[:2] for frame in frames[5:])
+    assert time.monotonic() - began > 0.5
+    decode, wait = zip(*waits, strict=True)
+    assert sorted(wait)[len(wait) // 2] > 15
+    assert sorted(decode)[len(decode) // 2] < 15
+
+
+def _at_once(frame: Frame) -> Frame:
+    """A picture that goes on at once."""
+    stamps = frame.stamps
+    stamps.infer_start = stamps.infer_end = stamps.encode_start = stamps.encoded = stamps.decoded
+    return frame

@@ -79,7 +79,8 @@ class Stamps:
     decoded: float = 0.0
     """When its planes were ready."""
     blocked: float = 0.0
-    """Seconds between the two in which the decoder waited for later stages."""
+    """Seconds between the two in which the decoder waited: for later stages, and, decoding one
+    frame at a time, for the packets that B-frames need first."""
     infer_start: float = 0.0
     infer_end: float = 0.0
     encode_start: float = 0.0

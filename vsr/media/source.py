@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import Final, cast
+from typing import Any, Final
 
 import av
 
@@ -227,8 +227,7 @@ class Source:
     def _timed(
         self, pictures: Iterator[tuple[av.VideoFrame, int | None]], latest: object
     ) -> Iterator[Frame]:
-        for picture, pts in pictures:
-            yield self._frame(picture, pts, latest)
+        return (self._frame(picture, pts, latest) for picture, pts in pictures)
 
     def _frame(self, picture: av.VideoFrame, pts: int | None, latest: object) -> Frame:
         if self._info is None:
@@ -251,18 +250,18 @@ class Source:
             colour=info.colour,
             # a last frame of no length would be cut off by MP4 readers
             duration=picture.duration or info.step,
-            stamps=self._stamps(picture.opaque or latest),
+            stamps=self._stamps(picture.opaque or latest, latest),
             event=event,
         )
         self._index += 1
         return frame
 
-    def _stamps(self, opaque: object) -> Stamps:
-        """Make a picture's stamps; `opaque` = (time its packet was read, blocked until then)."""
-        read, blocked = cast(tuple[float, float], opaque)
-        if read < self._began:
-            read, blocked = self._began, 0.0
-        return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked)
+    def _stamps(self, own: Any, latest: Any) -> Stamps:
+        """Make stamps from (when it was read, blocked until then) of its packet and the latest."""
+        (read, blocked), (ready, until) = max(own, (self._began, 0.0)), latest
+        # one thread has only been waiting for later packets (B-frames); several decode meanwhile
+        held = 0.0 if self._reading.threads == "AUTO" else max(0.0, ready - read - until + blocked)
+        return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked + held)
 
     def _note(self, kind: str, note: str, warn: bool = False) -> None:
         """Keep the first note of each kind; log a warning at once if asked."""

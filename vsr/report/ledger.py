@@ -27,8 +27,9 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
     """Milliseconds per stage, in the order of `STAGES`.
 
     `wait` is the time in the two hand-overs, with what the decoder stood still because they were
-    full; `encode` includes the encoder's delay; `total` runs from the packet's reading to its own
-    encoded packet's arrival at the muxer. Of a relay, `mux` and `total` run until the slowest
+    full or, live, because a picture is shown after others that come later; `encode` includes the
+    encoder's delay; `total` runs from the packet's reading to its own encoded packet's arrival at
+    the muxer. Of a relay, `mux` and `total` run until the slowest
     output has written the packet. A dropped frame has no times (NaN).
     """
     s = frame.stamps

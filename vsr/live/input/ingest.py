@@ -156,7 +156,7 @@ class Ingest:
         meter, before = RateMeter(source.info.rate), now()
         for item in source:
             if isinstance(item, Frame):
-                stall, before = item.stamps.read - item.stamps.blocked - before, now()
+                stall = item.stamps.read - before
                 if stall > _STALL_S and url and not source.in_pieces:
                     self._say(f"stood still for {stall:.1f} s", "stall")
                 if stamps.stamp(item):
@@ -165,6 +165,7 @@ class Ingest:
                     self.rate = meter.rate
                     self.mailbox.put(Measured(meter.rate))
             yield item
+            before = now() if isinstance(item, Frame) else before
 
     def _say(self, words: str, kind: str) -> None:
         self.mailbox.put(Said(words, kind))

@@ -35,6 +35,7 @@ _MEANING: Final = {
 }
 _MEANING_LIVE: Final = {
     **_MEANING,
+    "wait": "in the queues between the stages, and for pictures that are shown before",
     "mux": "in the queue of the slowest output, and writing to it",
 }
 

@@ -91,7 +91,8 @@ def _about_stages(facts: Mapping[str, Any]) -> str:
         delay = ", the encoder's look-ahead included" if first == "encode" else ""
         return f"The slowest stage is {first}: {cost}{delay}."
     return (
-        f"Frames spend the most time waiting for a stage that is not free: {cost}. Of the stages "
+        f"Frames spend the most time waiting, for a stage that is not free or for their turn among "
+        f"B-frames: {cost}. Of the stages "
         f"that work, the slowest is {others[0]} ({duration(parts[others[0]])})."
     )
 
