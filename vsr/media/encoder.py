@@ -13,6 +13,7 @@ from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
 from vsr.media.frame import PIXEL_FORMAT
 from vsr.media.scheduling import scheduling_kept
+from vsr.media.stereo import StereoPacking
 from vsr.media.timestamps import Packet
 
 T = TypeVar("T")
@@ -113,6 +114,8 @@ class VideoFormat:
     """Width of a pixel by its height, None where nobody says."""
     display_matrix: tuple[int, ...] | None = None
     """FFmpeg's 3x3 rotation matrix, None for an upright picture; only containers hold it."""
+    stereo: StereoPacking | None = None
+    """How two views are packed into a picture; None for one view."""
 
 
 def encoder_name(settings: EncoderSettings, container: str) -> str:

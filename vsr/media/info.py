@@ -13,6 +13,7 @@ from av.sidedata.sidedata import Type as SideType
 from vsr.media.colour import RGB, UNSPECIFIED, Colour
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import is_native
+from vsr.media.stereo import StereoPacking
 
 _PQ: Final = 16  # transfer of SMPTE ST 2084, H.273
 _UPRIGHT: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -20,6 +21,16 @@ _TRANSLATION: Final = (6, 7)
 """Elements of a display matrix that move the picture, in pixels."""
 _INT32: Final = 2**31 - 1
 """The largest of a matrix' elements; a damaged file may hold any."""
+
+
+_UNKNOWN: Final = "unknown"
+_NOT_KEPT: Final = {
+    "SPHERICAL": "360-degree marking is",
+    "A53_CC": "closed captions are",
+    "DOVI_METADATA": "Dolby Vision metadata is",
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata is",
+}
+"""Kinds of side data that are named, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +54,12 @@ class VideoInfo:
     duration: float | None
     """Seconds, None when unknown."""
     interlaced: bool
+    markings: frozenset[str] = frozenset()
+    """Side data of the first picture, by PyAV's names of its kinds."""
+    stereo: StereoPacking | None = None
+    """How two views are packed into a picture, None where one is."""
+    separate_alpha: bool = False
+    """Whether the container holds transparency that the decoder leaves out (VP8 and VP9)."""
 
     @classmethod
     def of(
@@ -55,7 +72,8 @@ class VideoInfo:
         rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
         rate = min(rates, default=Fraction(25))
         assert stream.time_base is not None
-        matrix = _display_matrix(picture)
+        side_data = _side_data(picture)
+        matrix = _display_matrix(side_data, picture)
         return cls(
             codec=context.name,
             width=picture.width,
@@ -76,6 +94,9 @@ class VideoInfo:
             frames=stream.frames or round((duration or 0) * rate),
             duration=duration,
             interlaced=picture.interlaced_frame,
+            markings=frozenset(side_data),
+            stereo=StereoPacking.of(side_data.get(SideType.STEREO3D.name, b"")),
+            separate_alpha=stream.metadata.get("alpha_mode") == "1",
         )
 
     @property
@@ -99,7 +120,7 @@ class VideoInfo:
             )
         return VideoFormat(
             size=size, rate=self.rate, time_base=self.time_base, colour=self.colour,
-            sample_aspect=self.sample_aspect, display_matrix=matrix,
+            sample_aspect=self.sample_aspect, display_matrix=matrix, stereo=self.stereo,
         )  # fmt: skip
 
     def conversion(self) -> str | None:
@@ -107,8 +128,11 @@ class VideoInfo:
         notes = []
         if not is_native(self.pixel_format) and self.colour.matrix != RGB:
             notes.append(f"{self.pixel_format} is converted to 8-bit 4:2:0 before upscaling")
-            if self.transparent:
-                notes.append("its transparency is lost")
+        if self.transparent or self.separate_alpha:
+            notes.append("its transparency is lost")
+        notes += [
+            f"its {words} left out" for kind, words in _NOT_KEPT.items() if kind in self.markings
+        ]
         if self.colour.transfer == _PQ:
             notes.append("its HDR10 metadata is left out")
         if self.interlaced:
@@ -118,13 +142,20 @@ class VideoInfo:
         return "; ".join(notes) or None
 
 
-def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+def _side_data(picture: av.VideoFrame) -> dict[str, bytes]:
+    """A picture's side data by PyAV's names of the kinds; None of it where PyAV knows not all."""
     try:
         # the stub says it is a mapping; it iterates over its values
-        for data in cast(Iterable[SideData], picture.side_data):
-            if data.type is SideType.DISPLAYMATRIX:
-                return struct.unpack("=9i", bytes(data))
-    except ValueError:  # a kind PyAV does not know yet, such as EXIF: make it from the angle
+        found = list(cast(Iterable[SideData], picture.side_data))
+    except ValueError:  # such as EXIF
+        return {_UNKNOWN: b""}
+    return {data.type.name: bytes(data) for data in found}
+
+
+def _display_matrix(side_data: dict[str, bytes], picture: av.VideoFrame) -> tuple[int, ...] | None:
+    if SideType.DISPLAYMATRIX.name in side_data:
+        return struct.unpack("=9i", side_data[SideType.DISPLAYMATRIX.name])
+    if _UNKNOWN in side_data:  # make it from the angle
         a, b = {90: (0, -1), 180: (-1, 0), 270: (0, 1)}.get(picture.rotation % 360, (1, 0))
         one = 1 << 16
         return a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -27,6 +29,30 @@ _VIDEO_IN: Final = {
 }
 _HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
 """Codecs whose own headers hold the pixel aspect."""
+
+
+_ITUNES: Final = frozenset(
+    {"title", "artist", "album_artist", "composer", "album", "date", "comment", "genre"}
+    | {"copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"}
+    | {"network", "keywords", "season_number", "episode_sort", "media_type", "hd_video"}
+    | {"gapless_playback", "compilation", "track", "disc", "creation_time", "location", "timecode"}
+)
+_TAGS_IN: Final = {
+    "mp4": _ITUNES,
+    "mov": frozenset(
+        {"title", "artist", "album", "date", "comment", "genre", "copyright", "make", "model"}
+        | {"creation_time", "location", "timecode"}
+    ),
+    "3gp": frozenset(
+        {"title", "artist", "author", "album", "date", "comment", "genre", "copyright"}
+        | {"creation_time", "location"}
+    ),
+    "mpegts": frozenset({"title", "service_name", "service_provider"}),
+}
+"""The tags of a film that FFmpeg writes into these containers; into others, all."""
+_MILLISECONDS: Final = 1000
+_INT32_MAX: Final = 2**31 - 1
+_PHONES: Final = ("com.apple.", "com.android.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +88,37 @@ def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> d
         for key, value in tags.items()
         if key.lower() not in dropped and not (outdated and key.lower().startswith("_statistics"))
     }
+
+
+def movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
+    """Ticks per second of an MP4's edit lists, so fine that every stream's start is exact.
+
+    They hold when each stream begins; FFmpeg's default of 1000 would shift sound against picture
+    by up to half a millisecond.
+    """
+    late = [s.time_base.denominator for s in streams if s.start_time and s.time_base]
+    exact = math.lcm(_MILLISECONDS, *late)
+    return exact if exact <= _INT32_MAX else max(late)
+
+
+def lost_tags(tags: dict[str, str], container: str) -> list[str]:
+    """List the keys of a film's tags that a container cannot hold."""
+    held = _TAGS_IN.get(container)
+    if held is None or keeps_any_tag(tags, container):
+        return []
+    return [key for key in tags if key.lower().partition("-")[0] not in held]
+
+
+def keeps_any_tag(tags: dict[str, str], container: str) -> bool:
+    """Whether an MP4 or MOV is to store tags by their own names (FFmpeg's `use_metadata_tags`).
+
+    MOV does that beside the usual way. MP4 does it instead, and some players then find no title:
+    only for tags of phones, which are stored so in what they record.
+    """
+    lowered = [key.lower() for key in tags]
+    if container == "mov":
+        return any(key.partition("-")[0] not in _TAGS_IN["mov"] for key in lowered)
+    return container == "mp4" and any(key.startswith(_PHONES) for key in lowered)
 
 
 def can_hold_video(codec: str, container: str) -> bool:

@@ -2,8 +2,8 @@
 
 import errno
 import logging
-import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -32,8 +32,12 @@ from vsr.media.passthrough import (
     cut_chapters,
     is_chapter_track,
     is_rewritten_timecode,
+    keeps_any_tag,
     kept_tags,
+    lost_tags,
+    movie_timescale,
 )
+from vsr.media.stereo import StereoPacking
 from vsr.media.target import CONTAINERS, container_format, part_path
 from vsr.media.timestamps import CodingTimes, Packet
 from vsr.media.whole_file import real_path
@@ -41,21 +45,8 @@ from vsr.media.whole_file import real_path
 log = logging.getLogger(__name__)
 
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
-_MILLISECONDS: Final = 1000
-_INT32_MAX: Final = 2**31 - 1
 _COPY_ERRORS: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
 """Errors at a video packet that can only be about a copied packet interleaved before it."""
-
-
-def _movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
-    """Ticks per second of an MP4's edit lists, so fine that every stream's start is exact.
-
-    They hold when each stream begins; FFmpeg's default of 1000 would shift sound against picture
-    by up to half a millisecond.
-    """
-    late = [s.time_base.denominator for s in streams if s.start_time and s.time_base]
-    exact = math.lcm(_MILLISECONDS, *late)
-    return exact if exact <= _INT32_MAX else max(late)
 
 
 class Sink:
@@ -87,6 +78,7 @@ class Sink:
         self._part = part_path(path)
         self._encoding = PacketMatcher[Frame]()
         self._coding = CodingTimes()
+        self._tags = kept_tags(passthrough.metadata) if passthrough else {}
         self._chapters: list[Any] = []
         try:
             self._container = self._open(passthrough.streams if passthrough else ())
@@ -165,7 +157,11 @@ class Sink:
     def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
         options = {}
         if self._format in ISO:
-            options = {"movflags": "+faststart", "movie_timescale": str(_movie_timescale(copied))}
+            flags = "+use_metadata_tags" if keeps_any_tag(self._tags, self._format) else ""
+            options = {
+                "movflags": f"+faststart{flags}",
+                "movie_timescale": str(movie_timescale(copied)),
+            }
         return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
 
     def _add_streams(
@@ -194,6 +190,8 @@ class Sink:
         stream = self._container.add_stream(name, rate=video.rate)
         assert isinstance(stream, av.VideoStream)
         self._video, self._encoder = stream, stream.codec_context
+        if video.stereo is not None:
+            settings = self._mark_stereo(stream, settings, video.stereo)
         open_encoder(self._encoder, settings, video)
         if video.display_matrix and self._format in HOLD_EXTRAS:
             stream.set_display_matrix(video.display_matrix)
@@ -206,8 +204,24 @@ class Sink:
         stream.time_base = video.time_base
         return stream
 
+    def _mark_stereo(
+        self, stream: av.VideoStream, settings: EncoderSettings, stereo: StereoPacking
+    ) -> EncoderSettings:
+        """Say that two views are packed into a picture, in the container, the stream, or both."""
+        matroska, options = self._format in ("matroska", "webm"), settings.options
+        if matroska:
+            stream.metadata["stereo_mode"] = stereo.matroska
+        if stereo.said_by(self.encoder):
+            params = stereo.x264_params(options.get("x264-params"))
+            return replace(settings, options={**options, "x264-params": params})
+        if not matroska:
+            self._lost.append("the marking of two views in a picture (3D)")
+        return settings
+
     def _add_tags(self, passthrough: Passthrough) -> None:
-        self._container.metadata.update(kept_tags(passthrough.metadata))
+        self._container.metadata.update(self._tags)
+        if lost := lost_tags(self._tags, self._format):
+            self._lost.append(f"the tags {', '.join(lost)}")
         if passthrough.chapters and self._format in HOLD_EXTRAS:
             self._chapters = passthrough.chapters
         elif passthrough.chapters:

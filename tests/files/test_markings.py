@@ -1,0 +1,180 @@
+"""Tags and markings are kept, or named in the run's one warning."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from tests.clips import Clip, make_clip, picture
+from tests.facts import contents
+from tests.files.test_faithful import upscaled
+from vsr.media.timestamps import Packet
+
+PHONE = {
+    "com.apple.quicktime.make": "Apple",
+    "com.apple.quicktime.location.ISO6709": "+48.1000+011.5000/",
+    "com.android.version": "14",
+    "title": "a film",
+}
+SPHERICAL_ID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
+SPHERICAL = (
+    b'<?xml version="1.0"?><rdf:SphericalVideo '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" '
+    b'xmlns:GSpherical="http://ns.google.com/videos/1.0/spherical/"><GSpherical:Spherical>true'
+    b"</GSpherical:Spherical><GSpherical:Stitched>true</GSpherical:Stitched>"
+    b"<GSpherical:StitchingSoftware>x</GSpherical:StitchingSoftware>"
+    b"<GSpherical:ProjectionType>equirectangular</GSpherical:ProjectionType></rdf:SphericalVideo>"
+)
+
+
+def _tagged(path: Path, tags: dict[str, str], form: str = "mov") -> Path:
+    """A clip with tags under their own names."""
+    options = {"movflags": "use_metadata_tags"} if form == "mov" else {}
+    plain = make_clip(path.with_name("plain.mkv"), Clip(audio=(), metadata={}))
+    with (
+        av.open(str(plain)) as read,
+        av.open(str(path), "w", format=form, container_options=options) as out,
+    ):
+        out.metadata.update(tags)
+        stream = out.add_stream_from_template(read.streams[0], opaque=True)
+        for packet in read.demux():
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.mkv"])
+def test_tags_of_phones_are_kept(tmp_path: Path, name: str) -> None:
+    source = _tagged(tmp_path / "in.mov", PHONE)
+    result, report = upscaled(source, name)
+    found = {key.lower(): value for key, value in result.metadata.items()}
+    assert {key: found.get(key.lower()) for key in PHONE} == PHONE
+    assert report.notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("out.mp4", ["publisher", "director"]), ("out.mov", []), ("out.mkv", []), ("out.flv", []),
+        ("out.3gp", ["publisher", "director"]), ("out.ts", ["publisher", "director"]),
+    ],
+)  # fmt: skip
+def test_tags_a_container_cannot_hold_are_named(tmp_path: Path, name: str, lost: list[str]) -> None:
+    tags = {"title": "a film", "publisher": "someone", "director": "someone else"}
+    source = _tagged(tmp_path / "in.mkv", tags, "matroska")
+    result, report = upscaled(source, name)
+    found = {key.lower(): value for key, value in result.metadata.items()}
+    assert [key for key in ("publisher", "director") if key not in found] == lost
+    said = " ".join(report.notes).lower()
+    assert all(key in said for key in lost)
+    assert "title" not in said
+    assert len(report.notes) == bool(lost)
+
+
+def _spherical(path: Path) -> Path:
+    """An MP4 with Google's first marking of 360-degree pictures in its track."""
+    plain = path.with_name("plain.mp4")
+    with av.open(str(plain), "w") as out:
+        _encode(out, {})
+    data = bytearray(plain.read_bytes())
+    box = SPHERICAL_ID + SPHERICAL
+    box = (len(box) + 8).to_bytes(4, "big") + b"uuid" + box
+    movie = data.index(b"moov") - 4
+    track = data.index(b"trak", movie) - 4
+    end = track + int.from_bytes(data[track : track + 4], "big")
+    for at in (movie, track):
+        size = int.from_bytes(data[at : at + 4], "big") + len(box)
+        data[at : at + 4] = size.to_bytes(4, "big")
+    data[end:end] = box
+    path.write_bytes(bytes(data))
+    return path
+
+
+def _encode(out: Any, options: dict[str, str], tags: dict[str, str] | None = None) -> None:
+    video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", **options})
+    video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+    video.metadata.update(tags or {})
+    for k in range(6):
+        frame = av.VideoFrame.from_ndarray(picture((64, 48), k), format="rgb24")
+        frame = frame.reformat(format="yuv420p")
+        frame.pts, frame.time_base = k, Fraction(1, 25)
+        out.mux(video.encode(frame))
+    out.mux(video.encode(None))
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_a_360_degree_marking_is_named(tmp_path: Path, name: str) -> None:
+    _, report = upscaled(_spherical(tmp_path / "in.mp4"), name)
+    assert report.notes == ["its 360-degree marking is left out"]
+
+
+def _stereo(path: Path) -> list[tuple[str, int]]:
+    """(kind of side data, type of packing) of a file's first picture."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        data: Any = frame.side_data
+        return [(d.type.name, bytes(d)[0]) for d in data if d.type.name == "STEREO3D"]
+
+
+@pytest.mark.parametrize(("packing", "kind"), [(3, 1), (4, 2), (1, 7)])
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.ts"])
+def test_two_views_in_a_picture_stay_marked(
+    tmp_path: Path, packing: int, kind: int, name: str
+) -> None:
+    source = tmp_path / "in.ts"
+    with av.open(str(source), "w") as out:
+        _encode(out, {"x264-params": f"frame-packing={packing}"})
+    assert _stereo(source) == [("STEREO3D", kind)]
+    _, report = upscaled(source, name)
+    assert set(_stereo(tmp_path / name)) == {("STEREO3D", kind)}
+    assert report.notes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kept"),
+    [("out.mkv", "hevc", True), ("out.mp4", "hevc", False), ("out.mp4", "h264", False)],
+)
+def test_a_marking_that_cannot_be_kept_is_named(
+    tmp_path: Path, name: str, codec: str, kept: bool
+) -> None:
+    """The right view comes first, which Matroska can say and x264 cannot."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        _encode(out, {}, {"stereo_mode": "right_left"})
+    _, report = upscaled(source, name, codec=codec)
+    if kept:
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams[0].metadata["stereo_mode"] == "right_left"
+    assert ("two views" in " ".join(report.notes)) is not kept
+
+
+def test_transparency_beside_the_picture_is_named(tmp_path: Path) -> None:
+    """VP9 has it in blocks of their own, which the decoder does not see."""
+    clip = Clip(codec="libvpx-vp9", pixel_format="yuva420p", audio=())
+    _, report = upscaled(make_clip(tmp_path / "in.webm", clip))
+    assert report.notes == ["its transparency is lost"]
+    assert contents(tmp_path / "out.mp4").frames == 12
+
+
+def test_closed_captions_are_named(tmp_path: Path) -> None:
+    """A/53 captions in SEI, which a filter puts before every picture."""
+    plain = make_clip(tmp_path / "plain.ts", Clip(audio=(), options={"bf": "0"}))
+    captions = b"\xb5\0\x31GA94\x03\xc1\xff\xfc\x94\x2c\xff"
+    unit = b"\0\0\1\x06\x04" + bytes([len(captions)]) + captions + b"\x80"
+    source = tmp_path / "in.ts"
+    with av.open(str(plain)) as read, av.open(str(source), "w") as out:
+        stream = out.add_stream_from_template(read.streams[0], opaque=True)
+        for packet in read.demux():
+            if packet.size:
+                made: Packet = av.Packet(unit + bytes(packet))
+                made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+                made.is_keyframe, made.stream = packet.is_keyframe, stream
+                out.mux(made)
+    with av.open(str(source)) as container:
+        data: Any = next(container.decode(video=0)).side_data
+        assert "A53_CC" in [d.type.name for d in data]
+    _, report = upscaled(source)
+    assert report.notes == ["its closed captions are left out"]

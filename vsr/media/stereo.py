@@ -1,0 +1,50 @@
+"""Two views in one picture (3D): how they are packed, and how encoders and containers say so."""
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Self
+
+_INVERTED: Final = 1
+_IN_H264: Final = {1: 3, 2: 4, 3: 5, 4: 0, 6: 2, 7: 1}
+"""FFmpeg's AVStereo3DType -> frame_packing_arrangement_type of H.264, table D-8."""
+_IN_MATROSKA: Final = {
+    1: ("left_right", "right_left"),
+    2: ("top_bottom", "bottom_top"),
+    3: ("block_lr", "block_rl"),
+    4: ("checkerboard_lr", "checkerboard_rl"),
+    6: ("row_interleaved_lr", "row_interleaved_rl"),
+    7: ("col_interleaved_lr", "col_interleaved_rl"),
+}
+"""The same -> Matroska's StereoMode by FFmpeg's names, left and right view first."""
+
+
+@dataclass(frozen=True)
+class StereoPacking:
+    """How two views are packed into one picture."""
+
+    kind: int
+    """FFmpeg's AVStereo3DType: 1 side by side, 2 top and bottom, ..."""
+    inverted: bool
+    """Whether the right view comes first."""
+
+    @classmethod
+    def of(cls, side_data: bytes) -> Self | None:
+        """Read FFmpeg's AVStereo3D; None where it tells of one view, or nothing."""
+        if len(side_data) < struct.calcsize("=2i"):
+            return None
+        kind, flags = struct.unpack_from("=2i", side_data)
+        return cls(kind, bool(flags & _INVERTED)) if kind in _IN_MATROSKA else None
+
+    @property
+    def matroska(self) -> str:
+        """The value of the tag `stereo_mode`, from which FFmpeg writes Matroska's StereoMode."""
+        return _IN_MATROSKA[self.kind][self.inverted]
+
+    def said_by(self, encoder: str) -> bool:
+        """Whether that encoder can say it in its stream: x264 does, with the left view first."""
+        return encoder == "libx264" and not self.inverted
+
+    def x264_params(self, given: str | None) -> str:
+        """The value of `x264-params` with which x264 says it in every key frame."""
+        told = f"frame-packing={_IN_H264[self.kind]}"
+        return f"{given}:{told}" if given else told
