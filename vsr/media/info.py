@@ -63,10 +63,13 @@ class VideoInfo:
 
     @classmethod
     def of(
-        cls, stream: av.VideoStream, picture: av.VideoFrame, duration: float | None
+        cls,
+        stream: av.VideoStream,
+        picture: av.VideoFrame,
+        container: "av.container.InputContainer",
     ) -> "VideoInfo":
         """Describe a stream by its own tags and, where they are missing, by its first picture."""
-        context = stream.codec_context
+        context, duration = stream.codec_context, _duration(stream, container)
         # each can be absurd: the average where a container declares none (30000 seen for 25), the
         # guess where frame times vary; never both too low
         rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
@@ -140,6 +143,13 @@ class VideoInfo:
                 "the video is interlaced and is upscaled as whole frames, without deinterlacing"
             )
         return "; ".join(notes) or None
+
+
+def _duration(stream: av.VideoStream, container: "av.container.InputContainer") -> float | None:
+    """Seconds that the stream lasts, or the container says it does."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
 
 
 def _side_data(picture: av.VideoFrame) -> dict[str, bytes]:

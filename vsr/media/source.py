@@ -231,7 +231,7 @@ class Source:
 
     def _frame(self, picture: av.VideoFrame, pts: int | None, latest: object) -> Frame:
         if self._info is None:
-            self._info = self._describe(picture)
+            self._info = VideoInfo.of(self.video, picture, self._container)
         info = self._info
         event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
@@ -280,15 +280,6 @@ class Source:
             pts = last + 1  # muxers refuse equal times
         self._last_pts = pts
         return pts
-
-    def _describe(self, picture: av.VideoFrame) -> VideoInfo:
-        return VideoInfo.of(self.video, picture, self._duration())
-
-    def _duration(self) -> float | None:
-        stream = self.video
-        if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        return self._container.duration / av.time_base if self._container.duration else None
 
     def _count_missing(self) -> None:
         """Compare what came with what the container announced, where it announces exactly."""
