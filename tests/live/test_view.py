@@ -1,12 +1,17 @@
 """A relay as a viewer sees and hears it: flashes, beeps and numbers of what arrives."""
 
+import contextlib
+import socket
+import threading
+import time
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.flash_beep import Clip, Process, View, make_clip
 from tests.programs import needs_nginx
-from tests.rtmp import Server
+from tests.rtmp import Server, free_port
 from tests.streams import RelayProcess
 
 SECONDS = 8
@@ -42,3 +47,53 @@ def test_sound_that_comes_late_is_heard_with_its_picture(
     assert abs(live["av_offset_ms"]) < 15
     assert live["sound_dropped"] == 0
     assert "left out" not in relay.said
+
+
+def test_sound_of_a_transport_stream_is_heard_with_its_picture(tmp_path: Path) -> None:
+    """Its AAC is copied, and what it is off by is measured where it goes out."""
+    clip = make_clip(tmp_path / "in.mp4", Clip(seconds=40))
+    into, out = (f"udp://127.0.0.1:{free_port()}" for _ in range(2))
+    with (
+        Process("publish", into, clip, 0.0, 40),
+        RelayProcess(tmp_path, into, out) as relay,
+        Process("view", out, SECONDS) as viewer,
+    ):
+        view = viewer.view(PATIENCE)
+        relay.stop()
+    _assert_together(view)
+    assert abs(relay.report["live"]["av_offset_ms"]) < 15
+
+
+def _camera(server: socket.socket, pictures: list[bytes]) -> None:
+    """Serve pictures to one client, five a second, as HTTP cameras do."""
+    peer, _ = server.accept()
+    with peer, contextlib.suppress(OSError):
+        peer.recv(2000)
+        peer.sendall(
+            b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n"
+        )
+        for k in range(150):
+            data = pictures[k % len(pictures)]
+            head = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data)
+            peer.sendall(head + data + b"\r\n")
+            time.sleep(0.2)
+
+
+def test_a_camera_without_a_clock_is_shown_at_its_own_pace(tmp_path: Path) -> None:
+    """FFmpeg takes its MJPEG for 25 pictures a second; viewers would starve."""
+    clip = make_clip(tmp_path / "in.avi", Clip(seconds=2, codec="mjpeg", sound=None))
+    with av.open(str(clip)) as source:
+        pictures = [bytes(p) for p in source.demux(video=0) if p.size]
+    target = tmp_path / "out.flv"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_camera, args=(server, pictures), daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with RelayProcess(tmp_path, url, str(target)) as relay:
+            relay.await_words("connected")
+            time.sleep(6)
+            relay.stop()
+    with av.open(str(target)) as made:
+        times = [float(p.pts * p.time_base) for p in made.demux(video=0) if p.size]
+    assert len(times) > 10
+    assert (times[-1] - times[0]) / (len(times) - 1) == pytest.approx(0.2, abs=0.03)
+    assert relay.report["input"]["rate"] != "25"
