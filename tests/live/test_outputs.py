@@ -1,6 +1,7 @@
 """Outputs by their names: HLS, stdout, codecs that a container or server does not take."""
 
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -10,10 +11,11 @@ import av
 import pytest
 
 import vsr
-from tests.streams import ROOT, Marked, make_marked, number_of
+from tests.streams import ROOT, Marked, RelayProcess, make_marked, number_of
 from vsr.live.output.output import Output
 from vsr.live.output.plan import check_outputs, kind_of, muxer_for, output_name
 from vsr.live.output.reasons import Reasons, with_hint
+from vsr.live.output.spares import Spares
 from vsr.live.relay import Relay
 from vsr.live.settings import OutputSettings, RelaySettings
 from vsr.media.encoder import EncoderSettings
@@ -123,3 +125,27 @@ def test_later_reasons_are_logged_too(
         "output 2, rtmp://host/live/***: Connection refused; trying again",
         "output 2, rtmp://host/live/***: 401 Unauthorized (is the stream key right?); still trying",
     ]
+
+
+def test_spare_processes_are_taken_once_and_leave_nothing() -> None:
+    spares = Spares(2)
+    one = spares.take()
+    assert one is not None
+    (left,) = spares._processes
+    spares.close()
+    assert left.returncode is not None
+    assert spares.take() is None
+    assert one.poll() is None
+    one.kill()
+    one.communicate()
+
+
+def test_a_source_that_sends_nothing_is_named(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        RelayProcess(
+            tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}/k3y", str(tmp_path / "a.ts")
+        ) as relay,
+    ):
+        relay.await_words("waiting for http://127.0.0.1", 30)
+        assert "k3y" not in relay.said

@@ -19,7 +19,7 @@ from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
 from vsr.live.output.encode import Heard, LiveEncoder
 from vsr.live.output.encoding import TIME_BASE
-from vsr.live.output.rates import live_settings
+from vsr.live.output.spares import Spares
 from vsr.live.playout_audio import PlayoutAudio
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
@@ -42,7 +42,7 @@ class Playout:
     def __init__(
         self, outputs: Sequence[str], settings: RelaySettings, first: Connected, *, rungs: Rungs,
         mailbox: Mailbox, slate: Slate, report: Report, board: StatusBoard, words: RelayLog,
-        stop: threading.Event,
+        stop: threading.Event, spares: Spares | None = None,
     ) -> None:  # fmt: skip
         """Connect to the outputs, for a source whose first session is `first`.
 
@@ -57,12 +57,8 @@ class Playout:
         self._clock = OutputClock(self._interval)
         self._audio = PlayoutAudio(self._clock, first.sound, self._warn)
         self._encoder = LiveEncoder(
-            outputs,
-            live_settings(
-                settings.encoder, outputs, rungs.out_size, info.rate, settings.stream_preset
-            ),
-            info, rungs.out_size, self._audio.context,
-            self._record, stop.is_set, settings.output,
+            outputs, settings.encoder, info, rungs.out_size, self._audio.context,
+            self._record, stop.is_set, settings.output, spares,
         )  # fmt: skip
         self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs
         times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)

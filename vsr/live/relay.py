@@ -7,10 +7,11 @@ else, and writes the report.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.live.common import RelayLog
@@ -20,18 +21,23 @@ from vsr.live.ladder.pool import Pool
 from vsr.live.ladder.rungs import Rungs
 from vsr.live.output.encode import check_encoder
 from vsr.live.output.plan import check_outputs, output_name
-from vsr.live.output.rates import service_of
+from vsr.live.output.rates import live_settings, service_of
+from vsr.live.output.spares import Spares
 from vsr.live.playout import POLL, Playout
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.live.status.snapshot import StreamFacts
+from vsr.media.frame import now
 from vsr.media.location import is_stdin, shown
 from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
 
 log = logging.getLogger(__name__)
+
+_SAY_AFTER: Final = 2.0
+"""Seconds without a source after which it is said that it is waited for."""
 
 
 class Relay:
@@ -68,6 +74,7 @@ class Relay:
         self.board = StatusBoard(
             shown(input_), settings.max_latency, health_after=settings.health_after
         )
+        self._spares = Spares()
         self.begun = False
         """Whether there is anything to report."""
 
@@ -78,6 +85,7 @@ class Relay:
         """
         self._pool.find(self.settings)  # what is wrong is said before anything is waited for
         self._ingest.start()
+        self._spares = Spares(len(self._outputs))
         try:
             first = self._first_session(stop)
             size, colour = (first.info.width, first.info.height), first.info.colour
@@ -94,11 +102,16 @@ class Relay:
             self.report.interrupted = self.begun = True
         finally:
             self._ingest.close()
+            self._spares.close()
         return self.report
 
     def _first_session(self, stop: threading.Event) -> Connected:
         """Wait for the source, whose size and colour the engines and outputs depend on."""
+        waits_until = math.inf if self.settings.ingest.listen else now() + _SAY_AFTER
         while not stop.is_set():
+            if now() > waits_until:
+                waits_until = math.inf
+                self._log.info("waiting for %s: nothing came yet", self.report.input["name"])
             item = self._mailbox.take(POLL)
             if isinstance(item, Connected):
                 return item
@@ -112,9 +125,14 @@ class Relay:
         """Play out from the first picture to the last. Raises VsrError."""
         rate = self._ingest.rate or first.info.rate  # measured while the engines were prepared
         first = replace(first, info=replace(first.info, rate=rate))
+        settings = self.settings
+        encoder = live_settings(
+            settings.encoder, self._outputs, rungs.out_size, first.info.rate, settings.stream_preset
+        )
         playout = Playout(
-            self._outputs, self.settings, first, rungs=rungs, mailbox=self._mailbox,
-            slate=self._slate, report=self.report, board=self.board, words=self._log, stop=stop,
+            self._outputs, replace(settings, encoder=encoder), first, rungs=rungs,
+            mailbox=self._mailbox, slate=self._slate, report=self.report, board=self.board,
+            words=self._log, stop=stop, spares=self._spares,
         )  # fmt: skip
         self._announce(first, rungs, playout)
         self.begun = True

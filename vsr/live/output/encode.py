@@ -30,6 +30,7 @@ from vsr.live.output.encoding import (
 )
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
+from vsr.live.output.spares import Spares
 from vsr.live.settings import OutputSettings
 from vsr.media.bitrate import live_bitrate
 from vsr.media.encoder import EncoderSettings, VideoFormat
@@ -83,6 +84,7 @@ class LiveEncoder:
         on_frame: Callable[[Frame], None],
         stopped: Callable[[], bool] = lambda: False,
         output_settings: OutputSettings | None = None,
+        spares: Spares | None = None,
     ) -> None:
         """`info` is the source's; `sound` describes what `sound()` will be given.
 
@@ -109,14 +111,11 @@ class LiveEncoder:
         streams = OutputStreams(video=self._first, audio=sound)
         self._outputs = [
             Output(
-                url,
-                streams,
-                output_settings,
-                number=number if len(urls) > 1 else None,
-                bitrate=full,
+                url, streams, output_settings, number=number if len(urls) > 1 else None,
+                bitrate=full, spares=spares,
             )
             for number, url in enumerate(urls, 1)
-        ]
+        ]  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="encode", daemon=True)
         for output in self._outputs:
             output.start()

@@ -24,6 +24,7 @@ from vsr.live.output.plan import OutputStreams, kind_of, output_name, plan, sett
 from vsr.live.output.reasons import Reasons, with_hint
 from vsr.live.output.record import Kind, Record
 from vsr.live.output.session import Session
+from vsr.live.output.spares import Spares
 from vsr.live.output.state import FULL, OutputState, State
 from vsr.live.output.tally import Tally
 from vsr.live.output.waiting import Queue
@@ -54,12 +55,12 @@ class Output:
         settings: OutputSettings | None = None,
         number: int | None = None,
         bitrate: float | None = None,
+        spares: Spares | None = None,
     ) -> None:
         """`number` tells it from others, whose masked names may be the same; `bitrate` is the full
         one of the pictures (bit/s). Raises UsageError for a URL that cannot be published to."""
-        self._number = number or 1
         self.name = f"output {number}, " * (number is not None) + output_name(url)
-        self._url, self._kind = url, kind_of(url)
+        self._url, self._kind, self._number = url, kind_of(url), number or 1
         self._settings = settings_for(url, settings)
         self._lock = threading.Lock()
         waiting = self._settings
@@ -68,7 +69,9 @@ class Output:
             waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._tally.dropped
         )
         self._state = OutputState()
-        self._session = Session(plan(url, streams, waiting), waiting.stall_s, pipe_of(Path(url)))
+        self._session = Session(
+            plan(url, streams, waiting), waiting.stall_s, pipe_of(Path(url)), spares
+        )
         self.was_open = self._is_full = False
         """`was_open`: whether it was ever open."""
         self._reasons = Reasons()
@@ -276,9 +279,9 @@ class Output:
     def _lost(self, why: str) -> None:
         why = with_hint(why)
         self._change("retrying", why)
-        known, new = self._reasons.any, self._reasons.is_new(why)
-        level = logging.WARNING if new else logging.DEBUG
-        log.log(level, "%s: %s; %s", self.name, why, "still trying" if known else "trying again")
+        tries = "still trying" if self._reasons.any else "trying again"
+        level = logging.WARNING if self._reasons.is_new(why) else logging.DEBUG
+        log.log(level, "%s: %s; %s", self.name, why, tries)
 
     def _change(self, state: State, error: str | None = None) -> None:
         with self._lock:
@@ -290,8 +293,7 @@ class Output:
 
 def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
     """Close several outputs at once, within the time for one."""
-    outputs = list(outputs)
-    deadline = time.monotonic() + timeout_s
+    outputs, deadline = list(outputs), time.monotonic() + timeout_s
     for output in outputs:
         output.begin_close(deadline)
     for output in outputs:

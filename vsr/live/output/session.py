@@ -13,6 +13,7 @@ from typing import IO, Final
 from vsr.live.child import start_child
 from vsr.live.output import process
 from vsr.live.output.record import Record
+from vsr.live.output.spares import Spares
 
 _READ: Final = 65536
 _START_S: Final = 10.0
@@ -29,11 +30,19 @@ class Session:
     One that was refused waits for another try; one that was open, or hangs, is killed and replaced.
     """
 
-    def __init__(self, plan: bytes, stall: float, descriptor: int | None = None) -> None:
+    def __init__(
+        self,
+        plan: bytes,
+        stall: float,
+        descriptor: int | None = None,
+        spares: Spares | None = None,
+    ) -> None:
         """`plan` is for the process; `stall` seconds without an answer or progress are a fault.
 
-        `descriptor` is what is written to, where that is open already.
+        `descriptor` is what is written to, where that is open already; the first process may be one
+        of `spares`.
         """
+        self._spares = spares
         self._plan, self._stall, self._descriptor = plan, stall, descriptor
         self._process: subprocess.Popen[bytes] | None = None
         self.forget()
@@ -62,7 +71,9 @@ class Session:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._descriptor is None:
-            return start_child(process.__file__, bufsize=0)
+            spare = self._spares.take() if self._spares else None
+            self._spares = None
+            return spare or start_child(process.__file__, bufsize=0)
         inherited = os.dup(self._descriptor)  # the process's own stdout has its reports
         try:
             plan = json.loads(self._plan) | {"url": f"pipe:{inherited}"}
