@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import av
 
+from vsr.media.adts import SteadyAac
 from vsr.media.copying import can_copy, codec_name, copy_stream, stream_label
 from vsr.media.passthrough import kept_tags
 from vsr.media.timestamps import Packet, Rising
@@ -65,7 +66,7 @@ class Carriage:
         form = self.output.format.name
         maker: _Maker | None = None
         if not (sound and self.audio == "encode") and can_copy(stream, form):
-            maker = _Copier(copy_stream(self.output, stream))
+            maker = self._copier(stream)
         elif isinstance(stream, av.AudioStream) and stream.codec_context is not None:
             maker = self._encoded(stream, sound_encoder(stream, form))
         elif encoder := text_encoder(stream, form):
@@ -74,6 +75,13 @@ class Carriage:
             self.left_out.append(stream_label(stream))
         else:
             self._makers[stream.index] = maker
+
+    def _copier(self, stream: av.stream.Stream) -> _Maker:
+        copy = copy_stream(self.output, stream)
+        adts = isinstance(stream, av.AudioStream) and codec_name(stream) == "aac"
+        if not adts or stream.codec_context.extradata or self.output.format.name == "mpegts":
+            return _Copier(copy)
+        return SteadyAac(copy, stream)
 
     def _encoded(self, stream: av.stream.Stream, encoder: str | None) -> _Maker | None:
         if encoder is None:

@@ -27,7 +27,7 @@ _UNKNOWN: Final = "unknown"
 _NOT_KEPT: Final = {
     "SPHERICAL": "360-degree marking is",
     "A53_CC": "closed captions are",
-    "DOVI_METADATA": "Dolby Vision metadata is",
+    "DOVI_RPU_BUFFER": "Dolby Vision metadata is",
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata is",
 }
 """Kinds of side data that are named, in words."""

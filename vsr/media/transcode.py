@@ -72,31 +72,22 @@ def _held(encoder: str, container: str) -> bool:
     return True
 
 
-class SoundEncoder:
+class Reencoding:
     """Decodes the packets of a sound and encodes them anew; times and gaps stay where they are.
 
-    Sound that changes its rate, format or layout on the way keeps those of its beginning.
+    Sound that changes its rate, format or layout on the way is converted to what the encoder has.
     """
 
     def __init__(
-        self, output: "av.container.OutputContainer", stream: av.AudioStream, encoder: str
+        self,
+        decoder: av.AudioCodecContext,
+        encoder: av.AudioCodecContext,
+        time_base: Fraction | None,
     ) -> None:
-        """Add a stream like `stream` to `output`. Raises FFmpegError or ValueError."""
-        source = stream.codec_context
-        added = output.add_stream(encoder, rate=_rate(encoder, source.sample_rate))
-        assert isinstance(added, av.AudioStream)
-        self.stream, self._decoder = added, source
-        self._context = context = added.codec_context
-        context.layout = _layout(source.layout)
-        context.format = _format(context.codec, source.format.name)
-        if not context.codec.lossless:
-            context.bit_rate = _BITS_PER_CHANNEL * context.layout.nb_channels
-        context.time_base = Fraction(1, context.sample_rate)
-        context.open()
-        added.time_base = context.time_base
+        """`time_base` is the unit of the input's times, in seconds; `encoder` is open."""
+        self._decoder, self._context, self._time_base = decoder, encoder, time_base
         self._graph: Graph | None = None
         self._kind: object = None
-        self._time_base = stream.time_base
         self.undecodable = 0
         """Packets that could not be decoded."""
 
@@ -163,6 +154,28 @@ class SoundEncoder:
             graph.add("abuffersink"),
         ).configure()  # fmt: skip
         return graph
+
+
+class SoundEncoder(Reencoding):
+    """A sound of the input that is another codec's in the output."""
+
+    def __init__(
+        self, output: "av.container.OutputContainer", stream: av.AudioStream, encoder: str
+    ) -> None:
+        """Add a stream like `stream` to `output`. Raises FFmpegError or ValueError."""
+        source = stream.codec_context
+        added = output.add_stream(encoder, rate=_rate(encoder, source.sample_rate))
+        assert isinstance(added, av.AudioStream)
+        context = added.codec_context
+        context.layout = _layout(source.layout)
+        context.format = _format(context.codec, source.format.name)
+        if not context.codec.lossless:
+            context.bit_rate = _BITS_PER_CHANNEL * context.layout.nb_channels
+        context.time_base = Fraction(1, context.sample_rate)
+        context.open()
+        added.time_base = context.time_base
+        super().__init__(source, context, stream.time_base)
+        self.stream = added
 
 
 def _rate(encoder: str, rate: int) -> int:

@@ -1,0 +1,117 @@
+"""AAC in ADTS frames, as broadcasts hold it (ISO 14496-3, 1.A.2.2), that changes on the way."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Self
+
+import av
+
+from vsr.media.timestamps import Packet
+from vsr.media.transcode import Reencoding
+
+log = logging.getLogger(__name__)
+
+_HEADER: Final = 7
+_RATES: Final = (
+    96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000,
+    7_350,
+)  # fmt: skip
+_LAYOUTS: Final = {
+    1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0(side)", 6: "5.1(side)", 7: "7.1",
+}  # fmt: skip
+_LOW_COMPLEXITY: Final = 1
+_BITS_PER_CHANNEL: Final = 96_000
+
+
+@dataclass(frozen=True)
+class AdtsConfig:
+    """What the header of an ADTS frame says of its sound."""
+
+    profile: int
+    rate_index: int
+    channels: int
+
+    @classmethod
+    def read(cls, data: bytes) -> Self | None:
+        """Read the first bytes of a packet; None where no ADTS frame begins."""
+        if len(data) < _HEADER or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+            return None
+        channels = (data[2] & 1) << 2 | data[3] >> 6
+        found = cls(data[2] >> 6, data[2] >> 2 & 0xF, channels)
+        return found if found.rate_index < len(_RATES) and channels in _LAYOUTS else None
+
+    def __str__(self) -> str:
+        return f"{_RATES[self.rate_index]} Hz {_LAYOUTS[self.channels].removesuffix('(side)')}"
+
+    def encoder(self) -> av.AudioCodecContext:
+        """Open an encoder whose packets fit this configuration. Raises FFmpegError, ValueError."""
+        context = av.CodecContext.create("aac", "w")
+        assert isinstance(context, av.AudioCodecContext)
+        context.sample_rate, context.layout = _RATES[self.rate_index], _LAYOUTS[self.channels]
+        context.format = "fltp"
+        context.bit_rate = _BITS_PER_CHANNEL * context.layout.nb_channels
+        context.time_base = Fraction(1, context.sample_rate)
+        context.open()
+        return context
+
+    def frame(self, packet: Packet) -> Packet:
+        """Copy a packet of raw AAC with an ADTS header before it."""
+        size = packet.size + _HEADER
+        header = bytes([
+            0xFF, 0xF1, _LOW_COMPLEXITY << 6 | self.rate_index << 2 | self.channels >> 2,
+            (self.channels & 3) << 6 | size >> 11, size >> 3 & 0xFF, (size & 7) << 5 | 0x1F, 0xFC,
+        ])  # fmt: skip
+        made: Packet = av.Packet(header + bytes(packet))
+        made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+        made.duration, made.is_keyframe = packet.duration, True
+        return made
+
+
+class SteadyAac:
+    """Copies AAC as long as it stays as it began; after that encodes it to be like that again.
+
+    MP4, Matroska and FLV say once for a whole track what its packets are; a broadcast may change
+    from stereo to 5.1 for a film, and what follows would be played wrongly. Use from one thread.
+    """
+
+    def __init__(self, copy: av.stream.Stream, source: av.AudioStream) -> None:
+        self.stream, self._source = copy, source
+        self._first: AdtsConfig | None = None
+        self._encoding: Reencoding | None = None
+        self._begin = Fraction(0)
+
+    def packets(self, packet: Packet) -> Iterator[Packet]:
+        """Yield the output's packets for one of the input."""
+        config = AdtsConfig.read(bytes(memoryview(packet)[:_HEADER]))
+        self._first = self._first or config
+        if self._encoding is None and config is not None and config != self._first:
+            self._change(packet, config)
+        if self._encoding is None:
+            yield packet
+        else:
+            yield from self._framed(self._encoding.packets(packet))
+
+    def rest(self) -> Iterator[Packet]:
+        """Yield what the encoder still holds, if there is one."""
+        if self._encoding is not None:
+            yield from self._framed(self._encoding.rest())
+
+    def _change(self, packet: Packet, config: AdtsConfig) -> None:
+        assert self._first is not None
+        self._begin = Fraction(packet.pts or 0) * (packet.time_base or 1)
+        log.warning(
+            "audio #%d changes from %s to %s at %.2f s: encoded anew from there, as it began",
+            self._source.index, self._first, config, float(self._begin),
+        )  # fmt: skip
+        context = self._first.encoder()
+        self._encoding = Reencoding(self._source.codec_context, context, self._source.time_base)
+
+    def _framed(self, made: Iterator[Packet]) -> Iterator[Packet]:
+        assert self._first is not None
+        for packet in made:
+            assert packet.pts is not None
+            assert packet.time_base is not None
+            if packet.pts * packet.time_base >= self._begin:  # before it, the encoder's start-up
+                yield self._first.frame(packet)
