@@ -78,10 +78,10 @@ class Carriage:
 
     def _copier(self, stream: av.stream.Stream) -> _Maker:
         copy = copy_stream(self.output, stream)
-        adts = isinstance(stream, av.AudioStream) and codec_name(stream) == "aac"
-        if not adts or stream.codec_context.extradata or self.output.format.name == "mpegts":
+        if not isinstance(stream, av.AudioStream) or self.output.format.name == "mpegts":
             return _Copier(copy)
-        return SteadyAac(copy, stream)
+        adts = codec_name(stream) == "aac" and not stream.codec_context.extradata
+        return SteadyAac(copy, stream) if adts else _Copier(copy)
 
     def _encoded(self, stream: av.stream.Stream, encoder: str | None) -> _Maker | None:
         if encoder is None:
