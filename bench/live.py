@@ -10,6 +10,7 @@ import argparse
 import functools
 import http.server
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,14 +18,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tests.flash_beep import Clip, Process, View, make_clip
 from tests.programs import FFMPEG
-from tests.rtmp import Server, free_port
+from tests.rtmp import Server, free_port, wait_for
 from tests.streams import RelayProcess
 
 _PATIENCE_S: Final = 60.0
@@ -34,7 +35,7 @@ _SYSTEM_PYTHON: Final = "/usr/bin/python3"
 """Debian's, which has GStreamer's bindings."""
 COLUMNS: Final = (
     "case", "start", "flashes", "no beep", "offset ms (median, least, most)", "report ms",
-    "fps", "repeated", "latency ms (p50, p99)", "first picture s", "RSS MiB",
+    "fps", "repeated", "skipped", "latency ms (p50, p99)", "first picture s", "RSS MiB",
 )  # fmt: skip
 
 _RTSP_SERVER: Final = """
@@ -106,7 +107,7 @@ def _hls(kind: str) -> Case:
             *_ffmpeg(bench.clip("aac.mp4")), "-f", "hls", "-hls_time", 2, "-hls_list_size", 5,
             "-hls_segment_type", kind, "-hls_flags", "delete_segments", folder / "live.m3u8",
         )  # fmt: skip
-        _await((folder / "live.m3u8").exists)
+        wait_for((folder / "live.m3u8").exists, _PATIENCE_S, "there is no playlist")
         port = bench.stack.enter_context(_served(folder))
         return f"http://127.0.0.1:{port}/live.m3u8", []
 
@@ -118,6 +119,29 @@ def _http_flv(bench: Bench) -> tuple[str, list[str]]:
     bench.run(*_ffmpeg(bench.clip("aac.flv")), "-f", "flv", "-listen", 1, url)
     time.sleep(1)
     return url, []
+
+
+def _http_ts(burst_s: float) -> Case:
+    """MPEG-TS by HTTP as fast as it is taken (0), or a burst of so many seconds at a time."""
+
+    def start(bench: Bench) -> tuple[str, list[str]]:
+        data = bench.clip("aac.ts").read_bytes()
+        size = round(len(data) * burst_s / _RUN_S) or len(data)
+        server = bench.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+        def serve() -> None:
+            with suppress(OSError):
+                peer, _ = server.accept()
+                peer.recv(2000)
+                peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
+                for place in range(0, len(data), size):
+                    peer.sendall(data[place : place + size])
+                    time.sleep(burst_s)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{server.getsockname()[1]}/live.ts", []
+
+    return start
 
 
 def _rtsp(sound: str) -> Case:
@@ -154,6 +178,8 @@ CASES: Final[dict[str, Case]] = {
     "HLS, MPEG-TS": _hls("mpegts"),
     "HLS, fMP4": _hls("fmp4"),
     "HTTP-FLV": _http_flv,
+    "HTTP, as fast as it goes": _http_ts(0.0),
+    "HTTP, bursts of 2 s": _http_ts(2.0),
     "RTSP, AAC": _rtsp("aac"),
     "RTSP, PCMU": _rtsp("pcmu"),
     "--listen, ffmpeg": _listen_ffmpeg,
@@ -187,12 +213,6 @@ def _later(bench: Bench, *command: object) -> None:
     bench.stack.callback(stop.set)
 
 
-def _await(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + _PATIENCE_S
-    while not what() and time.monotonic() < end:
-        time.sleep(0.1)
-
-
 @contextmanager
 def _served(folder: Path) -> Iterator[int]:
     """Serve a folder by HTTP; yields the port."""
@@ -210,10 +230,8 @@ def _served(folder: Path) -> Iterator[int]:
 
 def _rss(pid: int) -> float:
     """Memory of a process in MiB; Linux."""
-    fields = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return int(fields["VmRSS"].split()[0]) / 1024
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> dict[str, str]:
@@ -243,6 +261,7 @@ def _row(view: View, report: dict[str, Any], began: float) -> dict[str, str]:
         "report ms": str(report["live"]["av_offset_ms"]),
         "fps": f"{view.fps:.2f}",
         "repeated": str(view.repeated),
+        "skipped": str(view.skipped),
         "latency ms (p50, p99)": f"{total.get('p50', 0):.0f}, {total.get('p99', 0):.0f}",
         "first picture s": first,
     }

@@ -29,6 +29,9 @@ _LATE: Final = 10
 """Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
 
 
+Streams = tuple[av.stream.Stream, ...]
+
+
 def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
     """Convert a picture to planes of the size and colour of the stream's first."""
     return planes_of(picture, (info.width, info.height), info.colour)
@@ -40,8 +43,10 @@ class Reading:
 
     opener: Callable[[str, str], "av.container.InputContainer"] = open_input
     """(url, name for messages) -> the opened input; raises InputError."""
-    demuxed: Callable[["av.container.InputContainer"], Iterator[Packet]] = lambda c: c.demux()
-    """Yields an input's packets in the order in which they are wanted."""
+    demuxed: Callable[["av.container.InputContainer", Streams], Iterator[Packet]] = (
+        lambda container, _: container.demux()
+    )
+    """Yields an input's packets in the order in which they are wanted, given the streams in use."""
     threads: str = "AUTO"
     """How the decoder uses threads; several frames at once add as many of delay."""
     planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
@@ -188,7 +193,7 @@ class Source:
         raise InputError(f"{self.name} has a video stream but not one frame of it can be decoded")
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
-        packets = self._reading.demuxed(self._container)
+        packets = self._reading.demuxed(self._container, self._streams)
         while not self._abandoned:
             try:
                 with self._lock:

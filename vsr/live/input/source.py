@@ -122,12 +122,16 @@ class LiveSource:
         self._source.close()
 
 
-def _in_order(container: "av.container.InputContainer") -> Iterator[Packet]:
+def _in_order(
+    container: "av.container.InputContainer", streams: tuple[av.stream.Stream, ...]
+) -> Iterator[Packet]:
     """Yield the packets of what arrives in pieces by their times, of the rest as they arrive."""
     packets = container.demux()
     if not _IN_PIECES & set(container.format.name.split(",")):
         return packets
-    return interleaved(packets, [*container.streams.video[:1], *container.streams.audio[:1]])
+    kinds = ("video", "audio")
+    first = (next((s for s in streams if s.type == kind), None) for kind in kinds)
+    return interleaved(packets, [stream for stream in first if stream])
 
 
 def _error_of(name: str, silence: float, exc: Exception) -> InputError:
