@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from vsr.errors import BackendError, UsageError, reason
-from vsr.inference.cpu import has_int8_instructions
+from vsr.inference.cpu import cpu_limit, has_int8_instructions
 from vsr.media.frame import Plane, Planes, as_bytes, now
 from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
@@ -167,6 +167,8 @@ class OpenVinoBackend:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
 
     def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
+        if self._device.startswith("CPU") and (limit := cpu_limit()):
+            config = {**config, "INFERENCE_NUM_THREADS": limit}
         try:
             return CORE.compile_model(CORE.read_model(model), self._device, config)
         except RuntimeError as exc:
