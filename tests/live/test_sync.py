@@ -24,6 +24,7 @@ def test_the_offset_of_sound_that_no_longer_goes_out_is_unknown() -> None:
     meter.add("audio", 7.1, 1.1, at=1.1)
     assert meter.offset_ms(2.0) == 0
     assert meter.offset_ms(7.0) is None
+    assert meter.last_ms == 0  # for the report
 
 
 def test_a_source_that_begins_again_is_not_compared_with_what_was_before() -> None:

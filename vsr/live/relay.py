@@ -172,6 +172,8 @@ class Relay:
         report.concealed = self._ledger.count_events("concealed")
         report.interrupted = stop.is_set()
         report.live = self._figures(playout)
+        measured = [output["av_offset_last_ms"] for output in report.live["outputs"]]
+        report.live["av_offset_ms"] = next((ms for ms in measured if ms is not None), None)
         if report.degraded:
             self._log.warning(
                 "%d pictures did not go out, %d were damaged",

@@ -47,7 +47,7 @@ class SyncMeter:
         nearest = min(reversed(self._pictures), key=lambda p: abs(p.origin - origin), default=None)
         if nearest is None or abs(nearest.origin - origin) > _NEAR:
             return
-        offset = 1000 * (nearest.shift - shift)
+        offset = round(1000 * (nearest.shift - shift), 3)
         self._offsets.append(offset)
         self._at = at
         if self.worst_ms is None or abs(offset) > abs(self.worst_ms):
@@ -58,6 +58,9 @@ class SyncMeter:
 
         None if no sound of the source was written in the seconds before `at`.
         """
-        if at - self._at > _RECENT:
-            return None
-        return round(float(np.median(self._offsets)), 1)
+        return None if at - self._at > _RECENT else self.last_ms
+
+    @property
+    def last_ms(self) -> float | None:
+        """The offset when it was measured last; None if it never was."""
+        return round(float(np.median(self._offsets)), 1) if self._offsets else None

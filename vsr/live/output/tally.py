@@ -58,6 +58,7 @@ class Tally:
             return {
                 "sound_age_s": None if heard is None else round(now() - heard, 3),
                 "av_offset_ms": self._sync.offset_ms(now()),
+                "av_offset_last_ms": self._sync.last_ms,
                 "av_offset_worst_ms": self._sync.worst_ms,
                 **{name: times.summary() for name, times in self._times.items()},
             }
