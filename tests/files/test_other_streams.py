@@ -174,6 +174,33 @@ def test_a_gap_in_encoded_sound_stays_a_gap(tmp_path: Path) -> None:
     assert abs(late - 1.5) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("source", "kind", "target"),
+    [
+        ("in.mkv", "pcm_s16le", "out.ts"),
+        ("in.mp4", "aac", "out.webm"),
+        ("in.mov", "aac", "out.flv"),
+    ],
+)
+def test_encoded_sound_is_heard_when_it_was(
+    tmp_path: Path, source: str, kind: str, target: str
+) -> None:
+    """A beep begins within a millisecond of where it did, by the picture's time."""
+    made = _with_sound(tmp_path / source, kind, chirp=True)
+    options = {"codec": "vp9", "preset": "8"} if target == "out.webm" else {}
+    upscaled(made, target, audio="encode", **options)
+    assert abs(_beep(tmp_path / target) - _beep(made)) < 0.001
+
+
+def _beep(path: Path) -> float:
+    """When the last beep begins, in seconds after the first picture."""
+    samples, begin = _samples(path), _start(path)
+    with av.open(str(path)) as container:
+        picture = next(container.decode(video=0)).time or 0.0
+    loud = np.flatnonzero(np.abs(samples) > 0.5 * np.abs(samples).max())
+    return float(loud[loud > 48_000][0]) / 48_000 + begin - picture
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "flv"])
 def test_packets_with_the_time_of_the_one_before_all_arrive(tmp_path: Path, suffix: str) -> None:
     """Every tenth packet of sound has the time of one before it."""

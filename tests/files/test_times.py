@@ -1,6 +1,7 @@
 """Times of pictures that a container or an encoder tells wrongly."""
 
 import itertools
+import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,19 @@ def test_an_avi_with_gaps_keeps_them(tmp_path: Path, b_frames: int) -> None:
     result, _ = upscaled(source)
     assert [float(t) for t in result.pts] == pytest.approx(before)
     assert max(b - a for a, b in itertools.pairwise(before)) > 0.4
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The computer's clock steps back an hour at every look; measurements use another one."""
+    source = make_clip(tmp_path / "in.mp4", Clip(audio=("aac",)))
+    looks = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 - 3600.0 * next(looks))
+    result, report = upscaled(source)
+    assert result.pts == contents(source).pts
+    assert report.exit_code == 0
+    assert 0 < report.seconds < 600
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5])
