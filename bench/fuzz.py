@@ -17,7 +17,6 @@ With `--log`, a later call goes on where an earlier one ended. The exit code is 
 import argparse
 import contextlib
 import json
-import logging
 import multiprocessing
 import os
 import shutil
@@ -34,6 +33,12 @@ from typing import Final
 
 from tests.fuzz.corpus import make_corpus
 from tests.fuzz.mutate import mutated
+from vsr.cli.terminal import start_logging
+from vsr.errors import EXIT_DONE, VsrError
+from vsr.files.settings import RunSettings
+from vsr.files.upscale import upscale
+from vsr.media.encoder import EncoderSettings
+from vsr.media.pictures.names import FORMATS
 
 PATIENCE: Final = 20.0
 """Seconds for one file."""
@@ -42,6 +47,7 @@ MEMORY: Final = 2**30
 BATCH: Final = 400
 """Files that one process runs, so that its memory is not that of thousands."""
 POLL: Final = 0.1
+_QUICK: Final = EncoderSettings(preset="ultrafast", options={"threads": "1"})
 FINE: Final = ("done", "degraded", "refused")
 """Ends that are no findings: with all frames, with some, or with an error in one line."""
 
@@ -78,6 +84,12 @@ class Campaign:
         """The corpus' file that a number is made of."""
         return self.corpus[index % len(self.corpus)]
 
+    def output(self, index: int) -> Path:
+        """Where the result goes: of pictures every other time into a picture."""
+        kind = self.origin(index).suffix
+        into_picture = kind in FORMATS and (index // len(self.corpus)) % 2
+        return self.folder / f"out{kind if into_picture else self.ending}"
+
     def write(self, index: int, folder: Path) -> Path:
         """Write the damaged file of that number into a folder."""
         origin = self.origin(index)
@@ -88,16 +100,12 @@ class Campaign:
 
 def outcome_of(campaign: Campaign, index: int) -> Outcome:
     """Run one damaged file, in this process."""
-    from vsr.errors import EXIT_DONE, VsrError
-    from vsr.files.upscale import upscale
-
     began = time.monotonic()
     source = campaign.write(index, campaign.folder)
-    output = campaign.folder / f"out{campaign.ending}"
+    output = campaign.output(index)
+    encoder = EncoderSettings() if output.suffix in FORMATS else _QUICK
     try:
-        report = upscale(
-            source, output, model="bicubic", preset="ultrafast", encoder_options={"threads": "1"}
-        )
+        report = upscale(source, output, RunSettings(model="bicubic", encoder=encoder))
         end = "done" if report.exit_code == EXIT_DONE else "degraded"
         words = _unreadable(output)
         end = "unreadable" if words else end
@@ -137,7 +145,7 @@ Job = Callable[[Campaign, int], Outcome]
 def _work(job: Job, campaign: Campaign, pipe: Connection) -> None:
     """Run the numbers that come through a pipe, and answer with their outcomes."""
     os.environ["SVT_LOG"] = "1"
-    logging.getLogger("vsr").addHandler(logging.NullHandler())
+    start_logging(quiet=True)  # as the command does
     with contextlib.suppress(EOFError):  # who asks has ended
         while True:
             pipe.send(job(campaign, pipe.recv()))

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -105,6 +106,9 @@ def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text"
     text = logging.Formatter(f"{clear}vsr: %(message)s")
     handler.setFormatter(JsonLines() if form == "json" else text)
     logging.raiseExceptions = False  # a full disk behind stderr is no reason for a traceback
+    warnings.filterwarnings(
+        "ignore", module=r"PIL\."
+    )  # of damaged or large pictures: two lines each
     root = logging.getLogger("vsr")
     root.handlers[:] = [handler]
     root.setLevel(level)

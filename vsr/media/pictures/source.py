@@ -1,7 +1,6 @@
 """Reads pictures as frames: one file, an animation, or the files of a sequence."""
 
 import logging
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -21,7 +20,6 @@ from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
 from vsr.media.pictures.names import Pictures
 
 log = logging.getLogger(__name__)
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # large is no fault
 
 RGB_COLOUR: Final = Colour(matrix=RGB, full_range=True)
 _RGB_PLANES: Final = PlaneFormat(chroma_x=1, chroma_y=1)
