@@ -110,7 +110,7 @@ def test_the_head_says_that_an_output_is_not_reached(relay: Relay, server: Statu
     relay.figures["outputs"] = [output("a"), output("b", number=2, state="retrying")]
     relay.at += 0.3  # figures are a quarter of a second old at most
     assert (
-        '<p class="state warn"><i></i>output flows to 1 of 2: output 2' in get(server)[1].decode()
+        '<p class="state warn"><i></i>output flows to 1 of 2, not to 2' in get(server)[1].decode()
     )
     relay.figures["av_offset_ms"] = -0.3
     relay.at += 0.3

@@ -38,14 +38,14 @@ def _warnings(s: Snapshot) -> Iterator[str]:
         yield s.sound_missing
     opened = sum(output.state == "open" for output in s.outputs)
     if opened < len(s.outputs):
-        away = ", ".join(o.title for o in s.outputs if o.state != "open")
-        yield f"output flows to {opened} of {len(s.outputs)}: {away} is away"
+        away = ", ".join(str(o.number) for o in s.outputs if o.state != "open")
+        yield f"output flows to {opened} of {len(s.outputs)}, not to {away}"
     for output in s.outputs:
         if output.trouble:
-            yield f"{output.title}: {output.trouble}"
+            yield f"output {output.number}: {output.trouble}"
         elif 0 < output.bitrate < output.bitrate_full:
             yield (
-                f"{output.title} has a slow line: {in_words(output.bitrate)} of "
+                f"output {output.number} has a slow line: {in_words(output.bitrate)} of "
                 f"{in_words(output.bitrate_full)}"
             )
     best = s.stage.rungs[0] if s.stage and s.stage.rungs else None

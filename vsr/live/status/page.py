@@ -105,13 +105,11 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
     yield Tile("dropped", count(s.dropped), s.dropped_minute > 0)
     yield Tile("late", count(s.late), s.late_minute > 0)
     yield Tile("repeated", count(s.repeated), s.repeated_minute > 0)
-    yield Tile("sessions of the source", count(s.sessions))
-    yield Tile("reconnects of outputs", count(sum(o.reconnects for o in s.outputs)))
     signed = _UNKNOWN
     if offset is not None:
         signed = f"{round(offset):+d} ms" if round(offset) else "0 ms"
     silent = s.has_sound and (s.sound_age_s or 0.0) > s.health_after
-    yield Tile("silence sent for sound", span(s.silence_s), silent)
+    yield Tile("silence sent for sound", span(s.silence_s) if s.silence_s else "0 s", silent)
     yield Tile("sound dropped", count(s.sound_dropped), s.sound_dropped > 0)
     yield Tile("A/V offset", signed, abs(offset or 0.0) > _OFFSET_MS)
 
@@ -200,6 +198,8 @@ def _flow(s: Snapshot) -> Iterator[tuple[str, str]]:
     for event, n in s.events.items():
         yield f"of these {event}", count(n)
     yield "newest packet", _UNKNOWN if s.packet_age_s is None else f"{span(s.packet_age_s)} ago"
+    yield "sessions of the source", count(s.sessions)
+    yield "reconnects of outputs", count(sum(o.reconnects for o in s.outputs))
     yield "wait for an engine", number(s.waiting)
     yield "wait for the encoder", number(s.encoding)
     yield "leaps of the source's clock", count(s.jumps)

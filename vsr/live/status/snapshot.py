@@ -56,11 +56,6 @@ class OutputStatus:
     """Bits sent in each of the last seconds, the newest last."""
     av_offset_ms: float | None = None
 
-    @property
-    def title(self) -> str:
-        """Number and name."""
-        return f"output {self.number}, {self.name}"
-
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "OutputStatus":
         """Create it from a mapping with `since` (s, `time.monotonic`); ignores other entries."""
