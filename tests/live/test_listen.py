@@ -10,7 +10,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from tests.streams import BITS, Marked, Publisher, make_marked
 from vsr.errors import InputError, UsageError
 from vsr.live.input.ingest import Ingest
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
+from vsr.live.input.rtmp import server as rtmp_server
 from vsr.live.input.rtmp.amf import ProtocolError, decode, encode
 from vsr.live.input.rtmp.chunks import (
     ABORT,
@@ -421,23 +422,49 @@ def test_garbage_ends_its_own_connection_and_is_told_once(
 
 def test_slow_ones_are_let_go_and_keep_no_publisher_out(caplog: pytest.LogCaptureFixture) -> None:
     with Ear(deadline=3.0) as ear:
-        slow = [Peer(ear.port) for _ in range(8)]
+        slow = [Peer(ear.port) for _ in range(rtmp_server._MOST)]
         slow[0].send(b"\x03")
         slow[1].send(b"\x03" + bytes(1536))
-        wait_for(lambda: len(ear.listener._connections) == 8, 5, "not all are in")
+        listener = ear.listener
+        wait_for(lambda: len(listener._connections) == len(slow), 5, "not all are in")
+        wait_for(lambda: sum(one.progress > 0 for one in listener._connections) == 2, 5, "deaf")
         began = time.monotonic()
-        with Peer(ear.port) as ninth:
-            assert slow[0].is_closed()  # the oldest makes room
-            assert ninth.publish(KEY).code == "NetStream.Publish.Start"
+        with Peer(ear.port) as another:
+            assert slow[2].is_closed()  # the oldest of those who say nothing makes room
+            assert another.publish(KEY).code == "NetStream.Publish.Start"
         assert time.monotonic() - began < 2.0
-        slow[2].handshake()
-        for peer in slow[1:]:
+        slow[3].handshake()
+        for peer in slow:
             assert peer.is_closed()
         for peer in slow:
             peer.socket.close()
         wait_for(lambda: not ear.listener._connections, 5, "places are not free again")
     assert caplog.text.count("too many are connected") == 1
     assert caplog.text.count("did not publish within 3 s") == 1
+
+
+def test_a_flood_of_half_open_connections_keeps_no_publisher_out() -> None:
+    """A hundred a second from one address, while a publisher on a slow line takes its time."""
+    with Ear(deadline=10.0) as ear, ExitStack() as flood:
+        ended = threading.Event()
+
+        def connect() -> None:
+            while not ended.wait(0.01):
+                with suppress(OSError):
+                    flood.callback(socket.create_connection(("127.0.0.1", ear.port), 5).close)
+
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        try:
+            wait_for(lambda: len(ear.listener._connections) >= rtmp_server._MOST, 20, "no flood")
+            with Peer(ear.port) as publisher:
+                publisher.send(b"\x03" + bytes(1536))
+                time.sleep(1.0)  # an answer is that long on its way
+                publisher.socket.settimeout(10)
+                assert publisher.socket.recv(1) == b"\x03"
+        finally:
+            ended.set()
+            thread.join()
 
 
 def test_those_who_come_and_go_leave_nothing_behind(ear: Ear) -> None:

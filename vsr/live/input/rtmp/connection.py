@@ -45,6 +45,11 @@ class Connection:
         self._window = _WINDOW
         self._unsent = b""
 
+    @property
+    def progress(self) -> int:
+        """Bytes of the handshake's opening that have come; may be read by any thread."""
+        return min(self._received, 1 + _RANDOM)
+
     def handshake(self, deadline: float) -> None:
         """Raises ProtocolError, TimeoutError after `deadline`, OSError."""
         version = self._exactly(1, deadline)

@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 import time
+from collections import Counter
 from typing import Final
 
 from vsr.errors import InputError, reason
@@ -19,8 +20,8 @@ from vsr.live.input.rtmp.session import ListenAddress, PublishedStream, RefusedE
 
 log = logging.getLogger(__name__)
 
-_MOST: Final = 8
-"""Connections that do not publish yet, or are being refused; the oldest makes room for one more."""
+_MOST: Final = 32
+"""Connections that do not publish yet, or are being refused; beyond, one makes room for another."""
 _DEADLINE_S: Final = 10.0
 _POLL_S: Final = 0.5
 _PAUSE_S: Final = 0.1
@@ -43,8 +44,8 @@ class RtmpListener:
         """Who publishes and was not handed out yet."""
         self._stream: PublishedStream | None = None
         """The last that was handed out."""
-        self._connections: dict[Connection, None] = {}
-        """Of those who do not publish, oldest first."""
+        self._connections: dict[Connection, str] = {}
+        """Of those who do not publish, oldest first, with their addresses."""
         self._log = RelayLog(log, self.place.name)
         self._thread = threading.Thread(target=self._run, name="rtmp", daemon=True)
 
@@ -115,22 +116,36 @@ class RtmpListener:
     def _begin(self, connection: Connection, peer: str) -> None:
         """Negotiate with a peer on a new thread, unless too many do."""
         with self._changed:
-            closed, oldest = self._closed, next(iter(self._connections), None)
-            crowded = len(self._connections) >= _MOST
+            closed = self._closed
+            idle = self._idlest() if len(self._connections) >= _MOST else None
             if not closed:
-                self._connections[connection] = None
+                self._connections[connection] = peer
         if closed:
             connection.close()
             return
-        if crowded and oldest is not None:  # whoever idles must not keep the publisher out
-            oldest.cut()
-            self._log.warn_rarely("too many are connected that do not publish: the oldest is cut")
+        if idle is not None:  # whoever idles must not keep the publisher out
+            idle.cut()
+            self._drop_place(idle)
+            self._log.warn_rarely("too many are connected that do not publish: the idlest is cut")
         try:
             threading.Thread(
                 target=self._talk, args=(connection, peer), name="rtmp-peer", daemon=True
             ).start()
         except RuntimeError:  # the system has no thread left
             self._drop(connection, claimed=False)
+
+    def _idlest(self) -> Connection:
+        """Whoever makes room: of the address with most connections the one that has said least,
+        and of these the oldest."""
+        share = Counter(self._connections.values())
+        return min(
+            self._connections, key=lambda one: (-share[self._connections[one]], one.progress)
+        )
+
+    def _drop_place(self, connection: Connection) -> None:
+        """Take the place from a connection that was cut."""
+        with self._changed:
+            self._connections.pop(connection, None)
 
     def _talk(self, connection: Connection, peer: str) -> None:
         """Negotiate with a peer until it publishes or is refused."""
