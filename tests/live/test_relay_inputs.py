@@ -184,7 +184,7 @@ def test_hevc_over_rtmp_is_taken(tmp_path: Path) -> None:
     assert relay.process.returncode == 1
     assert "Connection refused; given up at attempt 1" in relay.said
     assert relay.report["input"]["codec"] == "hevc"
-    assert relay.report["frames"]["in"] > FPS
+    assert relay.report["frames"]["in"] > 0
     assert relay.report["frames"]["dropped"] == 0
     with av.open(str(target)) as out:
         assert [s.codec_context.name for s in out.streams] == ["h264", "aac"]

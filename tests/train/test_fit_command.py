@@ -66,7 +66,7 @@ def _start(
 
 def _finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
     try:
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     except subprocess.TimeoutExpired:
         process.terminate()  # torchrun then ends its processes
         raise

@@ -24,7 +24,8 @@ from train.fit.trainer import Trainer
 from train.measure.evaluate import evaluate
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, Carn, CarnConfig, Net, build
-from train.ship.export import Target, difference, export_scale, to_onnx
+from train.ship import export
+from train.ship.export import Target, difference, export_scale
 from train.ship.imports import add_from, import_public, load_into, start_from, weights_from
 from train.ship.provenance import read
 
@@ -37,7 +38,7 @@ Weights = dict[str, Tensor]
 def _onnx(name: str, scale: int) -> tuple[Net, bytes]:
     """A random network and its ONNX."""
     net = roughened(build(name, (scale,)))
-    return net, to_onnx(net, scale).SerializeToString()
+    return net, export.to_onnx(net, scale).SerializeToString()
 
 
 def _run(*words: object) -> Result:

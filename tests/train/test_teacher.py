@@ -18,8 +18,8 @@ from train.fit.teacher import load_teacher
 from train.fit.trainer import Trainer
 from train.fit.watch import Watch
 from train.nets import build
+from train.ship import export
 from train.ship.about import notes
-from train.ship.export import to_onnx
 from train.ship.provenance import completed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -165,7 +165,7 @@ def test_an_onnx_file_teaches_what_its_network_makes(tmp_path: Path) -> None:
     net = build("carn-m", (2,), **WIDTH).eval()
     path = tmp_path / "carn-m" / "x2.onnx"
     path.parent.mkdir()
-    path.write_bytes(to_onnx(net, 2).SerializeToString())
+    path.write_bytes(export.to_onnx(net, 2).SerializeToString())
     teacher = load_teacher(path)
     assert (teacher.colour, teacher.scales) == ("rgb", (2,))
     assert teacher.record["network"] == "carn-m"
