@@ -50,7 +50,7 @@ def test_files_go_to_their_ends_at_their_own_pace(tmp_path: Path) -> None:
         }
         for relay in relays.values():
             _await_end(relay)
-    for name, (clip, size) in CLIPS.items():
+    for name, (_, size) in CLIPS.items():
         relay = relays[name]
         assert relay.process.returncode == 0, relay.said
         assert relay.said.strip().endswith(f"{name}.flv ended")
@@ -61,7 +61,7 @@ def test_files_go_to_their_ends_at_their_own_pace(tmp_path: Path) -> None:
         with av.open(str(targets[name])) as out:
             context = out.streams.video[0].codec_context
             assert (context.width, context.height) == size
-            assert [s.codec_context.name for s in out.streams.audio] == ["aac"] * bool(clip.sound)
+            assert [s.codec_context.name for s in out.streams.audio] == ["aac"]  # silent or not
 
 
 def test_a_picture_of_odd_size_is_doubled(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_streams_without_picture_or_sound(tmp_path: Path) -> None:
                 thing.__exit__()
     assert [relay.process.returncode for relay in relays.values()] == [130] * 3
     assert [relay.report["frames"]["in"] > 0 for relay in relays.values()] == [False, True, False]
-    assert viewer.audio is None
+    assert viewer.audio in (None, ("aac", 48_000))  # silence, if the viewer looked for it
     numbers = [number for number, _ in viewer.shown()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 

@@ -19,8 +19,8 @@ _MORE: Final = 1.25
 """Share of the lateness that sound showed for which it is waited."""
 _FORGETS: Final = 0.9995
 """By which that lateness shrinks with each packet: by half in half a minute."""
-_WITHOUT: Final = 0.3
-"""Seconds by which silence stays behind where there is no sound that it could come before."""
+_MARGIN: Final = 0.3
+"""Seconds for which it is waited beyond that."""
 _HELD: Final = 1000
 """Packets that wait for the picture which tells their time."""
 _HELD_S: Final = 5.0
@@ -100,8 +100,8 @@ class PlayoutAudio:
 
     def _patience(self) -> float:
         if self._away or not self._has_sound:
-            return _WITHOUT
-        return min(_LONGEST_PATIENCE, max(_PATIENCE, _MORE * self._late + _WITHOUT))
+            return 0.0
+        return min(_LONGEST_PATIENCE, max(_PATIENCE, _MORE * self._late + _MARGIN))
 
     def _release(self) -> Iterator[Heard]:
         """Yield packets for the held ones whose time is known; drop what waits in vain."""
