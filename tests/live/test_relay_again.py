@@ -206,9 +206,10 @@ def _encoder_dies(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -
     def init(self: LiveEncoder, *args: Any) -> None:
         begin(self, *args)
         if is_bad() and "bad" in args[0][0]:
-            make = self._new_encoder
-            self._new_encoder = lambda: _Broken(make())  # type: ignore[assignment,return-value]
-            threading.Timer(0.5, lambda: setattr(self, "_encoder", self._new_encoder())).start()
+            encoding: Any = self._encodings[1.0]
+            make = encoding._opener
+            encoding._opener = lambda: _Broken(make())
+            threading.Timer(0.5, lambda: setattr(encoding, "context", encoding._opener())).start()
 
     monkeypatch.setattr(LiveEncoder, "__init__", init)
 
