@@ -12,6 +12,7 @@ import vsr
 from tests.programs import needs_openssl
 from tests.streams import Marked, make_marked
 from vsr.live.settings import OutputSettings
+from vsr.media.location import open_live, shown
 
 SERVER = """
 import socket, ssl, sys
@@ -85,3 +86,19 @@ def test_a_stream_goes_only_to_a_server_that_is_who_it_says(
     if not sent:
         assert "certificate" in caplog.text
         assert "--tls-no-verify accepts any" in caplog.text
+
+
+@needs_openssl
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_stream_is_taken_only_from_a_server_that_is_who_it_says(
+    tmp_path: Path, verify: bool
+) -> None:
+    with _server(*_certificate(tmp_path, "localhost")) as (port, server):
+        url = f"rtmps://localhost:{port}/live/{KEY}"
+        with pytest.raises(vsr.InputError, match=r"rtmps://localhost") as caught:
+            open_live(url, shown(url), 5.0, verify=verify).close()
+        assert server.stdout is not None
+        got = server.stdout.readline().strip()
+    assert got == str(b"" if verify else b"\x03")
+    assert ("certificate" in str(caught.value)) == verify
+    assert KEY not in str(caught.value)

@@ -98,7 +98,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option(
     "--tls-no-verify", is_flag=True,
-    help="Send to rtmps:// servers whatever their certificate says.",
+    help="Take rtmps:// servers whatever their certificate says.",
 )  # fmt: skip
 @click.option("--status", metavar="HOST:PORT", help="Show how it fares on a web page.")
 @click.option(
@@ -202,7 +202,7 @@ def _settings(
         max_latency=max_latency / 1000,
         ingest=IngestSettings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
-            listen=listen, realtime=realtime, loop=loop,
+            listen=listen, realtime=realtime, loop=loop, tls_verify=not tls_no_verify,
         ),
         output=OutputSettings(
             tls_verify=not tls_no_verify, container=container, enhanced_rtmp=enhanced_rtmp

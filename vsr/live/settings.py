@@ -20,6 +20,8 @@ class IngestSettings:
     """Failed attempts in a row after which it is given up; 0: never."""
     realtime: bool = False
     """Whether a URL is read at its own pace too; files and HLS always are."""
+    tls_verify: bool = True
+    """Whether an rtmps:// server's certificate and name must be right."""
     listen: bool = False
     """Whether the URL is where a publisher is waited for, however long it takes."""
     loop: bool = False

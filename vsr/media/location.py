@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import av
 
 from vsr.errors import InputError, UsageError, reason
+from vsr.media.tls import ca_file
 
 OPEN_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 30.0
@@ -168,11 +169,12 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
 
 
 def open_live(
-    url: str, name: str, silence: float, feed: Feed | None = None
+    url: str, name: str, silence: float, feed: Feed | None = None, verify: bool = True
 ) -> "av.container.InputContainer":
     """Open a stream for reading with little delay; reads fail after `silence` seconds of it.
 
-    With a `feed`, that is what is read; `url` says only where it comes from. Raises InputError.
+    With a `feed`, that is what is read; `url` says only where it comes from. `verify` is whether an
+    rtmps:// server's certificate and name must be right. Raises InputError.
     """
     if not is_url(url):
         return open_input(url, name)
@@ -185,6 +187,9 @@ def open_live(
     }
     if url.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
+    checked = verify and url.lower().startswith("rtmps")
+    if checked:
+        options |= {"tls_verify": "1", "ca_file": ca_file()}
     timeout = (wait, silence)
     try:
         return av.open(
@@ -200,6 +205,7 @@ def open_live(
         why = _why(exc, name, url)
         if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's word for an answer it cannot read
             why = f"cannot open {name}: nothing answers there, or it is no stream"
+            why += ", or its certificate is wrong (--tls-no-verify accepts any)" * checked
         raise InputError(why) from None  # FFmpeg's words hold the whole URL
 
 

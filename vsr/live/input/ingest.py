@@ -175,4 +175,7 @@ class Ingest:
         return closing(self._listener.accept()) if self._listener else nullcontext()
 
     def _open(self, feed: Feed | None) -> LiveSource:
-        return LiveSource(self.url, self.settings.stream_timeout, self._canvas, feed)
+        settings = self.settings
+        return LiveSource(
+            self.url, settings.stream_timeout, self._canvas, feed, settings.tls_verify
+        )

@@ -40,6 +40,7 @@ class LiveSource:
         silence: float,
         canvas: Canvas | None = None,
         feed: Feed | None = None,
+        tls_verify: bool = True,
     ) -> None:
         """`silence` is the time in seconds after which it counts as lost.
 
@@ -49,7 +50,7 @@ class LiveSource:
         self._fit = PictureFit(canvas)
         reading = Reading(
             demuxed=_in_order,
-            opener=partial(open_live, silence=silence, feed=feed),
+            opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fit.planes,
             patience=max(_PATIENCE, silence),
