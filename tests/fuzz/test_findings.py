@@ -3,6 +3,8 @@
 import struct
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 import vsr
@@ -10,6 +12,7 @@ from tests.clips import Clip, make_clip
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.inference.tiles import plan_tiles
+from vsr.media.transcode import limit_samples
 
 
 def _with_matrix(path: Path, values: tuple[int, ...]) -> Path:
@@ -45,3 +48,20 @@ def test_large_pictures_are_interpolated_in_parts(backend: Backend, size: tuple[
 def test_usual_pictures_are_interpolated_at_once(backend: Backend, size: tuple[int, int]) -> None:
     plan = plan_tiles(models.find("bicubic", 2, backend), *size)
     assert (plan.width, plan.height) == size
+
+
+@pytest.mark.parametrize("wrong", [4e6, -1e30, float("inf"), float("nan")])
+def test_sound_far_beyond_full_scale(wrong: float) -> None:
+    """FFmpeg's AAC encoder never came back from it: a damaged file hung for ever."""
+    good = np.sin(np.arange(1024) / 20).astype(np.float32)
+    for samples, kept in ((good, good), (good * np.float32(1.5), good * np.float32(1.5))):
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        limit_samples(frame)
+        assert np.array_equal(frame.to_ndarray()[0], kept)
+    bad = good.copy()
+    bad[100:200] = wrong
+    frame = av.AudioFrame.from_ndarray(bad[None], format="fltp", layout="mono")
+    limit_samples(frame)
+    left = frame.to_ndarray()[0]
+    assert np.isfinite(left).all() and abs(left).max() <= 32
+    assert np.array_equal(left[:100], good[:100])

@@ -4,9 +4,10 @@ import io
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final, cast
 
 import av
+import numpy as np
 from av.audio.frame import AudioFrame
 from av.filter import Graph
 from av.subtitles.codeccontext import SubtitleCodecContext
@@ -26,12 +27,28 @@ TEXT: Final = ("subrip", "mov_text", "webvtt")
 """Encoders to try for text subtitles: Matroska, the MP4 family, WebM."""
 _PLAYED: Final = {"mpegts": ("aac", "ac3"), "flv": ("aac",)}
 """Where FFmpeg writes more than players find."""
+_LOUDEST: Final = 32.0
+"""Largest sample that is taken for sound; full scale is 1."""
 _BITS_PER_CHANNEL: Final = 96_000
 _GAP: Final = 0.02
 """Seconds without sound from which silence is put in their place; less is a clock's jitter."""
 _EMPTY_SCRIPT: Final = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
 """The least ASS header with which encoders of subtitles start."""
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
+
+
+def limit_samples(frame: AudioFrame) -> None:
+    """Bound samples far beyond full scale, as damaged sound decodes to, in place.
+
+    FFmpeg's AAC encoder searches for ever for a way to write them, and refuses those that are no
+    number.
+    """
+    if frame.format.name not in ("flt", "fltp"):
+        return
+    for plane in frame.planes:
+        samples = np.frombuffer(cast(Any, plane), np.float32)  # the stub has no buffer
+        if not np.abs(samples).max(initial=0) <= _LOUDEST:  # nor where one of them is no number
+            samples[:] = np.clip(np.nan_to_num(samples), -_LOUDEST, _LOUDEST)
 
 
 def sound_encoder(stream: av.AudioStream, container: str) -> str | None:
@@ -137,6 +154,7 @@ class Reencoding:
             except (BlockingIOError, EOFError):
                 return
             assert isinstance(frame, AudioFrame)
+            limit_samples(frame)
             yield from self._context.encode(frame)
 
     def _new_graph(self, frame: AudioFrame) -> Graph:
