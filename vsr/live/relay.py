@@ -172,7 +172,9 @@ class Relay:
         report.concealed = self._ledger.count_events("concealed")
         report.interrupted = stop.is_set()
         report.live = self._figures(playout)
-        measured = [output["av_offset_last_ms"] for output in report.live["outputs"]]
+        for output in report.live["outputs"]:
+            output["av_offset_ms"] = output["av_offset_last_ms"]
+        measured = [output["av_offset_ms"] for output in report.live["outputs"]]
         report.live["av_offset_ms"] = next((ms for ms in measured if ms is not None), None)
         if report.degraded:
             self._log.warning(
