@@ -88,7 +88,7 @@ def _fate(path: Path, index: int, form: str) -> str:
         carriage.add(stream)
         if carriage.left_out:
             close_quietly(output)
-            return "named"
+            return "left out"
         output.start_encoding()
         for packet in source.demux(stream):
             if packet.size:

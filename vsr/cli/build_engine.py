@@ -25,7 +25,9 @@ from vsr.network.precision import PRECISIONS
 @click.option("--size", metavar="WxH", help="Fixed frame size: the fastest engine.")
 @click.option("--min", "least", metavar="WxH", help="Smallest frame size of a range.")
 @click.option("--opt", "best", metavar="WxH", help="Frame size that the range is tuned for.")
-@click.option("--max", "most", metavar="WxH", help="Largest frame size; it decides the memory.")
+@click.option(
+    "--max", "most", metavar="WxH", help="Largest frame size; it determines the memory use."
+)
 @click.option("--batch", type=click.IntRange(1), default=1, help="Frames per inference.")
 @click.option(
     "--colour",

@@ -85,7 +85,7 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     type=click.Choice(["copy", "encode", "none"]),
     default="copy",
     show_default=True,
-    help="copy: as it is, or encoded anew where the output cannot hold that.",
+    help="copy: encode only what the output cannot hold.",
 )
 @click.option(
     "--start-frame", type=click.IntRange(0), default=0, help="Number of the first frame to process."
@@ -93,7 +93,7 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @click.option("--max-frames", type=click.IntRange(1), help="Number of frames to process.")
 @click.option(
     "--fps", callback=ratio, metavar="N|N/D",
-    help="Pictures a second of numbered pictures or a folder; default 25.",
+    help="Frames per second of numbered pictures or a folder; default 25.",
 )  # fmt: skip
 @click.option(
     "--report",
@@ -123,7 +123,7 @@ def run(
     audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None, report: Path | None,
     overwrite: bool, container: str | None, progress: str, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Upscale the video INPUT into OUTPUT, with its sound and everything else it holds.
+    """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
 
     INPUT may be a URL, - for stdin, a picture, numbered pictures (frame_%05d.png) or a folder of
     pictures; OUTPUT may be - for stdout, a picture, numbered pictures, a .gif or an .apng.

@@ -23,15 +23,15 @@ def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--bufsize", callback=_bits, metavar="SIZE",
-            help="Bits that may come at once beyond --maxrate.",
+            help="Bits that may exceed --maxrate for a moment.",
         ),
         click.option(
             "--maxrate", callback=_bits, metavar="RATE",
-            help="Most bits a second; beside --crf too."
+            help="Maximum bits per second; also with --crf."
         ),
         click.option(
             "--bitrate", "-b:v", "bitrate", callback=_bits, metavar="RATE",
-            help="Bits a second on average (2500k, 2.5M), instead of --crf.",
+            help="Average bits per second (2500k, 2.5M), instead of --crf.",
         ),
     ):  # fmt: skip
         command = option(command)

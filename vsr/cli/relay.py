@@ -40,20 +40,26 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
 )
 @click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
-@click.option("--ladder", metavar="NAME,NAME...", help="Lighter networks to go down to in need.")
+@click.option("--ladder", metavar="NAME,NAME...", help="Lighter networks to fall back to.")
 @click.option(
     "--max-latency", type=click.IntRange(50), default=500, show_default=True, metavar="MS",
-    help="From a picture's arrival to its packet; quality gives way before this does.",
+    help="From a picture's arrival to its packet; a lighter network is used to keep it.",
 )  # fmt: skip
 @click.option(
     "--listen", is_flag=True,
     help="INPUT_URL is where to wait for a publisher (OBS, ffmpeg): rtmp://HOST:PORT/APP/KEY.",
 )  # fmt: skip
-@click.option("--retry-delay", type=click.FloatRange(0.1), default=0.5, help="Seconds; it grows.")
-@click.option("--retry-max", type=click.IntRange(0), default=0, help="0: for ever.")
+@click.option(
+    "--retry-delay", type=click.FloatRange(0.1), default=0.5,
+    help="Seconds before a retry; it grows.",
+)  # fmt: skip
+@click.option(
+    "--retry-max", type=click.IntRange(0), default=0,
+    help="Failed attempts in a row before it gives up; 0: no limit.",
+)  # fmt: skip
 @click.option(
     "--stream-timeout", type=click.FloatRange(0.5), default=5.0, show_default=True,
-    help="Seconds of silence after which the source counts as lost.",
+    help="Seconds without data after which the source counts as lost.",
 )  # fmt: skip
 @click.option(
     "--slate-after", type=click.FloatRange(0), default=5.0, show_default=True,
@@ -79,7 +85,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @click.option("-e", "options", callback=key_value, multiple=True, help="An encoder option.")
 @click.option(
     "--report", type=click.Path(path_type=Path),
-    help="Write the ledger when it ends (.json, .csv, .html), and parts of it meanwhile.",
+    help="Write latencies at the end (.json, .csv, .html), and parts of the report meanwhile.",
 )  # fmt: skip
 @click.option(
     "--report-every", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="MIN",
@@ -98,9 +104,9 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option(
     "--tls-no-verify", is_flag=True,
-    help="Take rtmps:// servers whatever their certificate says.",
+    help="Accept any certificate of rtmps:// servers.",
 )  # fmt: skip
-@click.option("--status", metavar="HOST:PORT", help="Show how it fares on a web page.")
+@click.option("--status", metavar="HOST:PORT", help="Serve a status page.")
 @click.option(
     "--health-after", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="S",
     help="Seconds without a picture or sound of the source after which /healthz fails.",
@@ -111,7 +117,7 @@ def relay(
     urls: tuple[str, ...], input_: str | None, config: Path | None, verbose: bool, quiet: bool,
     log_format: str, **options: Any,
 ) -> None:  # fmt: skip
-    """Take a live stream, upscale it and publish it, in time and without going dark.
+    """Upscale a live stream, publish it in time and keep the output running.
 
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
