@@ -14,4 +14,9 @@ def main(source: str, target: str, model: str = "c-dcscn") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (3, 4):
+        sys.exit("usage: python examples/upscale_file.py IN OUT [MODEL]")
+    try:
+        main(*sys.argv[1:])
+    except vsr.VsrError as exc:
+        sys.exit(f"error: {exc}")

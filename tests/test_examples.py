@@ -63,3 +63,15 @@ def test_readme_names_every_command() -> None:
 def test_the_model_cards_are_the_manifests() -> None:
     page = (EXAMPLES.parent / "engines" / "README.md").read_text(encoding="utf-8")
     assert page == cards(models.manifest(), chains_of(models.ENGINES, models.manifest()))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "usage: python examples/upscale_file.py IN OUT"), (["none.mp4", "o.mp4"], "error: ")],
+)
+def test_the_library_example_says_in_a_line_what_is_wrong(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["upscale_file.py", *words])
+    with pytest.raises(SystemExit, match=said):
+        runpy.run_path(str(EXAMPLES / "upscale_file.py"), run_name="__main__")

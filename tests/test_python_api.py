@@ -91,3 +91,28 @@ def test_keywords_win_over_settings() -> None:
     assert (changed.model, changed.encoder.codec) == ("dcscn", "hevc")
     assert (changed.encoder.crf, changed.encoder.options) == (20, {"tune": "film"})
     assert with_options(settings) == settings
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"overwrit": True}, "unknown option 'overwrit'; did you mean overwrite"),
+        ({"max_frame": 3}, "unknown option 'max_frame'; did you mean max_frames"),
+        ({"xyzzy": 3}, "unknown option 'xyzzy'; known: audio, backend, .*start_frame"),
+    ],
+)
+def test_unknown_keywords_are_usage_errors_with_those_that_look_like_them(
+    wrong: dict[str, int], words: str
+) -> None:
+    with pytest.raises(vsr.UsageError, match=words):
+        vsr.upscale("in.mp4", "out.mp4", **wrong)  # type: ignore[arg-type]
+
+
+def test_a_batch_that_has_no_effect_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(vsr.upscale_frames([], model="bicubic", backend="openvino", batch=4)) == []
+    with vsr.load_engine("bicubic", backend="openvino", size=(8, 8), batch=1):
+        pass
+    assert [r.message for r in caplog.records if "batch 4 has no effect" in r.message] == [
+        r.message for r in caplog.records
+    ]
+    assert len(caplog.records) == 1

@@ -117,6 +117,7 @@ def test_doctor_finds_what_run_needs() -> None:
     assert "pip install" in findings["tensorrt"]["remedy"]
     assert findings["encoder h264"]["works"]
     assert "c-dcscn x2" in findings["networks"]["detail"]
+    assert "Unknown error" not in text.output
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -194,3 +195,26 @@ def test_the_second_signal_stops_at_once_and_leaves_nothing(tmp_path: Path) -> N
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130, words
     assert {p.name for p in tmp_path.iterdir()} == {"in.ts", "small.ts"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "a.mp4", "b.mp4", "--crf", "abc"], "'--crf': 'abc' is not a whole number"),
+        (["relay", "a", "b", "--retry-delay", "abc"], "'--retry-delay': 'abc' is not a number"),
+        (["run", "a.mp4", "b.mp4", "--batch", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_what_is_no_number_is_called_so(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, said in result.output) == (2, True), result.output
+
+
+def test_a_wrong_preset_is_one_line_and_a_usage_error(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "in.mp4", Clip(frames=1))
+    words = ["--preset", "warp", "--model", "bicubic", "--progress", "none"]
+    process = start(clip, tmp_path / "out.mp4", *words)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    (line,) = err.splitlines()
+    assert "no preset 'warp'; it has: ultrafast," in line

@@ -63,8 +63,8 @@ def test_a_table_becomes_the_values_of_the_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"crf": "x"}, "'x' is not a valid integer"),
-        ({"crf": 1.5}, "'1.5' is not a valid integer"),
+        ({"crf": "x"}, "'x' is not a whole number"),
+        ({"crf": 1.5}, "'1.5' is not a whole number"),
         ({"crf": True}, "it is text or a number"),
         ({"crf": [1, 2]}, "it is one value"),
         ({"max-latency": 10}, "10 is not in the range"),

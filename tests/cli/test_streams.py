@@ -89,7 +89,7 @@ def test_an_output_that_is_a_symbolic_link_stays_one(tmp_path: Path, kind: str) 
         aim = Path("between.mp4")
     link.symlink_to(aim)
     if kind != "dangling":
-        with pytest.raises(OutputError, match="-y replaces it"):
+        with pytest.raises(OutputError, match="give -y, or overwrite=True"):
             upscaled(source)
     upscaled(source, overwrite=True)
     assert link.is_symlink()

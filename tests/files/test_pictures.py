@@ -187,7 +187,7 @@ def test_pictures_become_a_video(tmp_path: Path, name: str) -> None:
     shown = _frames_of(tmp_path / "out.mkv")
     assert [time for time, _ in shown] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert {size for _, size in shown} == {(120, 80)}
-    assert report.notes == ["gbrp is converted to 8-bit 4:2:0 before upscaling"]
+    assert report.notes == ["RGB pictures are converted to 8-bit 4:2:0 before upscaling"]
     with av.open(str(tmp_path / "out.mkv")) as file:
         seen = [f.to_ndarray(format="rgb24").astype(float) for f in file.decode(video=0)]
     for number, rgb in zip(numbers, seen, strict=True):
@@ -204,7 +204,7 @@ def test_a_video_becomes_numbered_pictures(tmp_path: Path) -> None:
     with av.open(str(source)) as file:
         small = [f.to_image() for f in file.decode(video=0)]
     assert _likeness(_pixels(tmp_path / "out_005.png"), _cubic(small[4])) > 33
-    with pytest.raises(OutputError, match=r"the output exists: .*out_001\.png \(-y"):
+    with pytest.raises(OutputError, match=r"the output exists: .*out_001\.png \(give -y"):
         _run(source, tmp_path / "out_%03d.png")
     assert len(list(tmp_path.glob("out_*"))) == 12
 
@@ -389,3 +389,28 @@ def test_fps_as_it_is_typed(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--fps", "0"], capture_output=True, check=False)
     assert done.returncode == 2
     assert b"'0' is no positive number such as 25 or 30000/1001" in done.stderr
+
+
+@pytest.mark.parametrize("source", ["in/", "in/frame_%d.png", "in/frame_1.png"])
+def test_a_folder_named_with_a_slash_is_created(tmp_path: Path, source: str) -> None:
+    (tmp_path / "in").mkdir()
+    _sequence(tmp_path / "in", [1, 2])
+    vsr.upscale(f"{tmp_path}/{source}", f"{tmp_path}/large/", model="bicubic")
+    made = ["frame_1.png", "frame_2.png"][: 1 if source.endswith("1.png") else 2]
+    assert sorted(file.name for file in (tmp_path / "large").iterdir()) == made
+    with pytest.raises(OutputError, match=r"exists: .*overwrite=True"):
+        vsr.upscale(f"{tmp_path}/{source}", f"{tmp_path}/large/", model="bicubic")
+
+
+def test_a_folder_that_gets_no_picture_is_not_left(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(InputError, match="no picture in the folder"):
+        vsr.upscale(f"{tmp_path}/in/", f"{tmp_path}/large/", model="bicubic")
+    _sequence(tmp_path / "in", [1])
+    with pytest.raises(UsageError, match="unknown model"):
+        vsr.upscale(f"{tmp_path}/in/", f"{tmp_path}/large/", model="none")
+    with pytest.raises(UsageError, match="is to be a folder"):
+        vsr.upscale(make_clip(tmp_path / "a.mp4"), f"{tmp_path}/large/", model="bicubic")
+    with pytest.raises(OutputError, match="cannot create the folder"):
+        vsr.upscale(f"{tmp_path}/in/", f"{tmp_path}/no/large/", model="bicubic")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "in"]

@@ -196,7 +196,7 @@ def test_what_never_came_out_is_an_error_and_a_start_that_fails_keeps_the_last_r
     ("encoder", "words"),
     [
         (EncoderSettings(codec="vp9"), "libvpx-vp9 makes no header"),
-        (EncoderSettings(preset="nonsense"), "encoder libx264 cannot start"),
+        (EncoderSettings(preset="nonsense"), "encoder libx264 has no preset 'nonsense'"),
         (EncoderSettings(options={"wings": "2"}), "has no option 'wings'"),
     ],
 )

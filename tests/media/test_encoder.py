@@ -137,3 +137,42 @@ def test_a_live_encoder_holds_nothing_back_and_has_its_header_apart(encoder: str
     picture.pts, picture.time_base = 0, VIDEO.time_base
     assert len(context.encode(picture)) == 1
     context.encode(None)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "settings", "words"),
+    [
+        ("libx264", {"crf": 99}, "libx264 takes crf from 0 to 51, not '99'"),
+        ("libx265", {"crf": 52}, "libx265 takes crf from 0 to 51, not '52'"),
+        ("libsvtav1", {"crf": 64}, "libsvtav1 takes crf from 0 to 63, not '64'"),
+        ("libvpx-vp9", {"crf": 99}, "libvpx-vp9 takes crf from 0 to 63, not '99'"),
+        ("libx264", {"options": {"crf": "-3"}}, "libx264 takes crf from 0 to 51, not '-3'"),
+        ("libx264", {"options": {"qp": "good"}}, "libx264 takes qp from 0 to 51, not 'good'"),
+        ("libx264", {"preset": "warp"}, "libx264 has no preset 'warp'; .*ultrafast, .*placebo"),
+        ("libx265", {"preset": "10"}, "libx265 has no preset '10'; .*ultrafast, .*placebo"),
+        ("libsvtav1", {"preset": "warp"}, "takes preset from -2 to 13, not 'warp'"),
+        ("libvpx-vp9", {"preset": "9"}, r"takes preset \(cpu-used\) from -8 to 8, not '9'"),
+        ("h264_nvenc", {"preset": "warp"}, "h264_nvenc has no preset 'warp'; .*p1, "),
+    ],
+)
+def test_values_the_encoder_does_not_have_are_refused_with_those_it_has(
+    encoder: str, settings: dict[str, Any], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        opened(encoder, **settings)
+    assert capfd.readouterr() == ("", "")  # nor does the encoder say a word
+
+
+@pytest.mark.parametrize(
+    ("encoder", "settings"),
+    [
+        ("libx264", {"crf": 0, "preset": "placebo"}),
+        ("libx264", {"crf": 51, "preset": "0"}),
+        ("libx264", {"options": {"crf": "18.5"}}),
+        ("libx265", {"crf": 51, "preset": "9"}),
+        ("libsvtav1", {"crf": 63, "preset": "13"}),
+        ("libvpx-vp9", {"crf": 63, "preset": "8"}),
+    ],
+)
+def test_the_ends_of_the_ranges_are_taken(encoder: str, settings: dict[str, Any]) -> None:
+    assert opened(encoder, **settings).is_open

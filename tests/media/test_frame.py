@@ -1,11 +1,13 @@
 """Grey pictures of every depth keep their luma: a code of 10 bits is four codes of 8."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
 
 from vsr.media.colour import Colour
-from vsr.media.frame import planes_of
+from vsr.media.frame import Frame, planes_of
 
 LIMITED, FULL = Colour(), Colour(full_range=True)
 
@@ -58,3 +60,14 @@ def test_grey_of_another_size_keeps_its_luma(name: str) -> None:
     y, _, _ = planes_of(grey(name, code, (40, 20)), (66, 34), LIMITED)
     assert y.shape == (34, 66)
     assert np.all(y == 170)
+
+
+def test_a_frame_is_shown_in_one_line_without_its_samples() -> None:
+    luma, chroma = np.zeros((36, 64), np.uint8), np.zeros((18, 32), np.uint8)
+    frame = Frame(
+        planes=(luma, chroma, chroma), index=3, pts=9000, time_base=Fraction(1, 90000), duration=0
+    )
+    assert repr(frame) == (
+        "<Frame 3: 64x36, 8 bits, chroma 1/2 x 1/2, pts 9000 x 1/90000 s = 0.100 s>"
+    )
+    assert "0x0" in repr(frame.bare())

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from vsr.cli.numbers import WholeNumber
 from vsr.cli.streams import say, write_if_possible
 from vsr.cli.terminal import errors_shown, start_logging, verbosity
 from vsr.errors import UsageError
@@ -14,7 +15,7 @@ from vsr.network.precision import PRECISIONS
 
 @click.command("build-engine")
 @click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
-@click.option("-s", "--scale", type=click.IntRange(1), help="Enlargement. Default: 2.")
+@click.option("-s", "--scale", type=WholeNumber(1), help="Enlargement. Default: 2.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
@@ -28,7 +29,7 @@ from vsr.network.precision import PRECISIONS
 @click.option(
     "--max", "most", metavar="WxH", help="Largest frame size; it determines the memory use."
 )
-@click.option("--batch", type=click.IntRange(1), default=1, help="Frames per inference.")
+@click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference.")
 @click.option(
     "--colour",
     type=click.Choice(["auto", "bt601", "bt709", "bt2020"]),

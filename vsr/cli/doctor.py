@@ -15,6 +15,8 @@ from vsr.media.encoder import CODECS, EncoderSettings, VideoFormat, open_encoder
 from vsr.report.report import machine, versions
 
 HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv")
+_SAYS_NOTHING: Final = ("Unknown error", "Generic error")
+"""How FFmpeg's texts of errors begin that name no cause."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def encoder_starts(name: str) -> str | None:
 def _encoder(name: str, label: str, needed: bool) -> Finding:
     problem = encoder_starts(name)
     if problem and not needed:
-        problem = f"no such hardware or driver here ({problem})"
+        said = "" if problem.startswith(_SAYS_NOTHING) else f" ({problem})"
+        problem = f"no such hardware or driver here{said}"
     return Finding(f"encoder {label}", problem is None, problem or name, needed=needed)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from vsr.cli.build_engine import build_engine
+from vsr.cli.numbers import WholeNumber
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
 from vsr.cli.streams import open_missing, say
@@ -53,7 +54,7 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @click.option(
     "-s",
     "--scale",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     help="Enlargement. Default: 2, or the .onnx file's own.",
 )
 @click.option(
@@ -67,12 +68,12 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
 )
 @click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
-@click.option("--batch", type=click.IntRange(1), default=1, help="Frames per inference, on a GPU.")
+@click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference, on a GPU.")
 @click.option("-c", "--codec", help="h264 (default), hevc, av1, vp9 or an FFmpeg encoder.")
-@click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
+@click.option("--crf", type=WholeNumber(0), help="Constant quality; lower is better.")
 @rate_options
 @click.option(
-    "--passes", type=click.IntRange(1, 2), default=1,
+    "--passes", type=WholeNumber(1, 2), default=1,
     help="2: enlarge everything twice, so that --bitrate is spent where it is needed.",
 )  # fmt: skip
 @click.option("--preset", help="The encoder's speed preset.")
@@ -88,9 +89,9 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     help="copy: encode only what the output cannot hold.",
 )
 @click.option(
-    "--start-frame", type=click.IntRange(0), default=0, help="Number of the first frame to process."
+    "--start-frame", type=WholeNumber(0), default=0, help="Number of the first frame to process."
 )
-@click.option("--max-frames", type=click.IntRange(1), help="Number of frames to process.")
+@click.option("--max-frames", type=WholeNumber(1), help="Number of frames to process.")
 @click.option(
     "--fps", callback=ratio, metavar="N|N/D",
     help="Frames per second of numbered pictures or a folder; default 25.",
@@ -173,7 +174,7 @@ def run(
     show = shower("none" if quiet and progress == "auto" else progress)
     with errors_shown(verbose):
         result = stopping_on_signals(
-            lambda stop: Job(source, Path(target), settings, show, stop).run(),
+            lambda stop: Job(source, target, settings, show, stop).run(),
             None if pipe_of(Path(target)) else part_path(Path(target)),
         )
         for line in result.closing_words():

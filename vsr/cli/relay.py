@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.rates import rate_options
 from vsr.cli.terminal import (
     errors_shown,
@@ -32,7 +33,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     "One that fails is started again, unless it is its options that are wrong.",
 )  # fmt: skip
 @click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
-@click.option("-s", "--scale", type=click.IntRange(2), help="Enlargement. Default: 2.")
+@click.option("-s", "--scale", type=WholeNumber(2), help="Enlargement. Default: 2.")
 @click.option(
     "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
 )
@@ -42,7 +43,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
 @click.option("--ladder", metavar="NAME,NAME...", help="Lighter networks to fall back to.")
 @click.option(
-    "--max-latency", type=click.IntRange(50), default=500, show_default=True, metavar="MS",
+    "--max-latency", type=WholeNumber(50), default=500, show_default=True, metavar="MS",
     help="From a picture's arrival to its packet; a lighter network is used to keep it.",
 )  # fmt: skip
 @click.option(
@@ -50,19 +51,19 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     help="INPUT_URL is where to wait for a publisher (OBS, ffmpeg): rtmp://HOST:PORT/APP/KEY.",
 )  # fmt: skip
 @click.option(
-    "--retry-delay", type=click.FloatRange(0.1), default=0.5,
+    "--retry-delay", type=Number(0.1), default=0.5,
     help="Seconds before a retry; it grows.",
 )  # fmt: skip
 @click.option(
-    "--retry-max", type=click.IntRange(0), default=0,
+    "--retry-max", type=WholeNumber(0), default=0,
     help="Failed attempts in a row before it gives up; 0: no limit.",
 )  # fmt: skip
 @click.option(
-    "--stream-timeout", type=click.FloatRange(0.5), default=5.0, show_default=True,
+    "--stream-timeout", type=Number(0.5), default=5.0, show_default=True,
     help="Seconds without data after which the source counts as lost.",
 )  # fmt: skip
 @click.option(
-    "--slate-after", type=click.FloatRange(0), default=5.0, show_default=True,
+    "--slate-after", type=Number(0), default=5.0, show_default=True,
     help="Seconds without a source after which the slate is shown.",
 )  # fmt: skip
 @click.option(
@@ -75,7 +76,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option("--loop", is_flag=True, help="Read a file again from its start, for ever.")
 @click.option("-c", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
-@click.option("--crf", type=click.IntRange(0), help="Constant quality; lower is better.")
+@click.option("--crf", type=WholeNumber(0), help="Constant quality; lower is better.")
 @rate_options
 @click.option(
     "--stream-preset", type=click.Choice(["twitch", "youtube"]),
@@ -88,11 +89,11 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     help="Write latencies at the end (.json, .csv, .html), and parts of the report meanwhile.",
 )  # fmt: skip
 @click.option(
-    "--report-every", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="MIN",
+    "--report-every", type=Number(0.1), default=10.0, show_default=True, metavar="MIN",
     help="Minutes of pictures in each part of the report.",
 )  # fmt: skip
 @click.option(
-    "--report-keep", type=click.IntRange(1), default=24, show_default=True,
+    "--report-keep", type=WholeNumber(1), default=24, show_default=True,
     help="Parts of the report that are kept; older ones are deleted.",
 )  # fmt: skip
 @click.option(
@@ -108,7 +109,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option("--status", metavar="HOST:PORT", help="Serve a status page.")
 @click.option(
-    "--health-after", type=click.FloatRange(0.5), default=5.0, show_default=True, metavar="S",
+    "--health-after", type=Number(0.5), default=5.0, show_default=True, metavar="S",
     help="Seconds without a picture or sound of the source after which /healthz fails.",
 )  # fmt: skip
 @log_format

@@ -1,13 +1,17 @@
 """Opens what a run reads and writes: files, URLs, pipes and pictures."""
 
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
-from vsr.errors import OutputError, UsageError
+from vsr.errors import InputError, OutputError, UsageError, reason
 from vsr.files.opening import opened
 from vsr.files.settings import RunSettings
 from vsr.media.encoder import VideoFormat
+from vsr.media.location import is_stdin, is_url, local
 from vsr.media.pictures.animation import AnimationSink
 from vsr.media.pictures.names import (
     find_pictures,
@@ -21,7 +25,7 @@ from vsr.media.pictures.stills import StillSink, folder_file, picture_options
 from vsr.media.pipe import PipeSink
 from vsr.media.sink import Sink
 from vsr.media.source import Source
-from vsr.media.target import check_target, pipe_format, pipe_of
+from vsr.media.target import already_there, check_target, pipe_format, pipe_of
 
 AnySource = Source | PictureSource
 AnySink = Sink | StillSink | AnimationSink
@@ -43,13 +47,43 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
         picture_options(path, settings.encoder)
 
 
+def names_folder(output: str | os.PathLike[str]) -> bool:
+    """Whether an output is written with a separator at its end, which `Path` drops."""
+    return os.fspath(output).endswith(("/", os.sep))
+
+
+@contextmanager
+def folder_made(path: Path, input_: str) -> Iterator[None]:
+    """Create the folder that a run's pictures go into; remove it again if it stays empty.
+
+    Raises UsageError for an input that is no picture, InputError for a folder without one, and
+    OutputError where the folder cannot be made.
+    """
+    if is_folder(path):
+        yield
+        return
+    if find_pictures(input_) is None:
+        if not (is_url(input_) or is_stdin(input_)) and is_folder(Path(local(input_))):
+            raise InputError(f"no picture in the folder {input_}")
+        raise UsageError(f"the output {path} is to be a folder, for pictures: name a file in it")
+    try:
+        path.mkdir()
+    except OSError as exc:
+        raise OutputError(f"cannot create the folder {path}: {reason(exc)}") from exc
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds pictures
+            path.rmdir()
+
+
 def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> None:
     for source in sources:
         target = folder_file(folder, source)
         if target.exists() and any(target.samefile(one) for one in sources):
             raise UsageError(f"input and output are the same file: {target}")
         if target.exists() and not overwrite:
-            raise OutputError(f"the output exists: {target} (-y replaces it)")
+            raise already_there(target)
 
 
 def source_for(

@@ -7,10 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
-from vsr.inference.backend import load_backend
+from vsr.inference.backend import check_batch, load_backend
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
@@ -83,9 +82,8 @@ def upscale_frames(
     first frame, and another one where size, format or colour change. The options are those of
     `vsr run`. Raises UsageError, ModelError or BackendError; BackendError also on the way.
     """
-    if batch < 1:
-        raise UsageError(f"batch is {batch}: it must be 1 or more")
     runner = load_backend(backend, device)
+    check_batch(batch, runner)
     network = models.find(model, scale, runner, precision)
     return AnySize(network, runner, batch).process(frames)
 

@@ -1,6 +1,7 @@
 """Upscale one file into another, with progress and report."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -10,12 +11,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, UsageError, VsrError
-from vsr.files.ends import AnySink, AnySource, check_output, sink_for, source_for
+from vsr.files.ends import (
+    AnySink,
+    AnySource,
+    check_output,
+    folder_made,
+    names_folder,
+    sink_for,
+    source_for,
+)
 from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.settings import RunSettings
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
-from vsr.inference.backend import Backend, load_backend
+from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url
@@ -67,12 +76,13 @@ class Job:
     def __init__(
         self,
         input_: str,
-        output: Path,
+        output: str | os.PathLike[str],
         settings: RunSettings,
         on_progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        self._input, self._output, self._settings = input_, output, settings
+        self._input, self._output, self._settings = input_, Path(output), settings
+        self._into_folder = names_folder(output)
         self._on_progress = on_progress
         self._stop = stop or threading.Event()
         self._began = 0.0
@@ -84,11 +94,18 @@ class Job:
 
         Only a report that cannot be written is told after the output is finished.
         """
+        if not self._into_folder:
+            return self._run()
+        with folder_made(self._output, self._input):
+            return self._run()
+
+    def _run(self) -> Report:
         settings = self._settings
         check_output(self._output, self._input, settings)
         if settings.report:
             check_report_path(settings.report)
         backend = load_backend(settings.backend, settings.device)
+        check_batch(settings.batch, backend)
         model = models.find(settings.model, settings.scale, backend, settings.precision)
         with ExitStack() as stack:
             settings = self._settings = self._analysed(stack, settings, model, backend)

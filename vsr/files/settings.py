@@ -1,7 +1,8 @@
 """The settings of `vsr run`: one frozen dataclass, from options or from Python."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -82,8 +83,12 @@ class RunOptions(TypedDict, total=False):
 
 
 def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSettings:
-    """The settings with some options changed. Raises UsageError for numbers out of range."""
+    """The settings with some options changed.
+
+    Raises UsageError for unknown options and for numbers out of range.
+    """
     changes: dict[str, object] = dict(options)
+    _check_names(changes)
     same = ("codec", "crf", "preset", "bitrate", "maxrate", "bufsize", "passes")
     own = {name: name for name in same} | {"encoder_options": "options"}
     encoder = {field: changes.pop(name) for name, field in own.items() if name in changes}
@@ -92,3 +97,13 @@ def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSet
     if changes.get("report") is not None:
         changes["report"] = Path(str(changes["report"]))
     return replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def _check_names(options: Mapping[str, object]) -> None:
+    """Raise UsageError for the first option that is none, with those that look like it."""
+    known = sorted({*RunOptions.__annotations__, *(f.name for f in fields(RunSettings))})
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known)
+            words = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"unknown option '{name}'; {words}")

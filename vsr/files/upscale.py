@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Unpack
 
 from vsr.files.job import Job, Progress
@@ -29,4 +28,4 @@ def upscale(
     video is finished then, and the message says so).
     """
     chosen = with_options(settings or RunSettings(), **options)
-    return Job(os.fspath(input), Path(output), chosen, on_progress, stop).run()
+    return Job(os.fspath(input), output, chosen, on_progress, stop).run()

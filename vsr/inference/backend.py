@@ -113,6 +113,17 @@ _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll"
 """Files of an installed driver on Linux, under WSL and on Windows."""
 
 
+def check_batch(batch: int, backend: Backend) -> None:
+    """Raise UsageError for a batch below 1; say where a larger one has no effect."""
+    if batch < 1:
+        raise UsageError(f"batch is {batch}: it must be 1 or more")
+    if batch > 1 and backend.name == "openvino":
+        log.warning(
+            "batch %d has no effect: it is for NVIDIA GPUs, and this runs on OpenVINO (%s)",
+            batch, backend.device,
+        )  # fmt: skip
+
+
 def load_backend(name: str = "auto", device: str | None = None, live: bool = False) -> Backend:
     """Load the backend of that name on `device` (None: the library's default).
 

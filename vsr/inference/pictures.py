@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from vsr.errors import UsageError
 from vsr.inference import models
-from vsr.inference.backend import Backend, load_backend
+from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import RGB, Colour
@@ -141,11 +141,10 @@ def load_engine(
     takes a second with OpenVINO and may take minutes with TensorRT, once for each size. Raises
     UsageError, ModelError or BackendError.
     """
-    if batch < 1:
-        raise UsageError(f"batch is {batch}: it must be 1 or more")
     if min(size) < 1:
         raise UsageError(f"size is {size[0]}x{size[1]}: both must be 1 or more")
     runner = load_backend(backend, device)
+    check_batch(batch, runner)
     return PictureEngine(models.find(model, scale, runner, precision), runner, size, batch)
 
 

@@ -12,6 +12,7 @@ from av.codec.context import Flags
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
 from vsr.media.frame import PIXEL_FORMAT
+from vsr.media.ranges import check_values
 from vsr.media.scheduling import scheduling_kept
 from vsr.media.stereo import StereoPacking
 from vsr.media.timestamps import Packet
@@ -203,6 +204,7 @@ def _options(context: av.VideoCodecContext, settings: EncoderSettings) -> dict[s
     unknown = sorted(set(options) - known - generic)
     if unknown:
         raise UsageError(f"encoder {name} has no option '{unknown[0]}'")
+    check_values(context, options)
     return options
 
 

@@ -114,6 +114,14 @@ class Frame:
     event: str = ""
     """What went wrong or was done on the way (`concealed`, `resized`), else empty."""
 
+    def __repr__(self) -> str:
+        """Format, size and times in one line, without the samples."""
+        height, width = self.planes[0].shape
+        return (
+            f"<Frame {self.index}: {width}x{height}, {self.format}, pts {self.pts} x "
+            f"{self.time_base} s = {self.time:.3f} s>"
+        )
+
     @property
     def time(self) -> float:
         """Presentation time in seconds."""

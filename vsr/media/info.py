@@ -108,6 +108,12 @@ class VideoInfo:
         return any(component.is_alpha for component in av.VideoFormat(self.pixel_format).components)
 
     @property
+    def _is_rgb(self) -> bool:
+        """Whether pixels are R, G and B, or numbers of such colours in a palette."""
+        pixels = av.VideoFormat(self.pixel_format)
+        return pixels.is_rgb or pixels.has_palette
+
+    @property
     def step(self) -> int:
         """Units of `time_base` from one frame to the next at the average rate."""
         return max(1, round(1 / (self.rate * self.time_base)))
@@ -130,7 +136,8 @@ class VideoInfo:
         """Say what is converted or lost before upscaling; None if nothing is."""
         notes = []
         if not is_native(self.pixel_format) and self.colour.matrix != RGB:
-            notes.append(f"{self.pixel_format} is converted to 8-bit 4:2:0 before upscaling")
+            what = "RGB pictures are" if self._is_rgb else f"{self.pixel_format} is"
+            notes.append(f"{what} converted to 8-bit 4:2:0 before upscaling")
         if self.transparent or self.separate_alpha:
             notes.append("its transparency is lost")
         notes += [

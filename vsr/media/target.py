@@ -82,7 +82,13 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
     if is_part_of(path, source):
         raise UsageError(f"input and output are the same file: {path}")
     if path.exists() and not overwrite:
-        raise OutputError(f"the output exists: {path} (-y replaces it)")
+        raise already_there(path)
+
+
+def already_there(path: Path) -> OutputError:
+    """Make the error for an output that exists, where replacing it was not asked for."""
+    how = "give -y, or overwrite=True in Python, to replace it"
+    return OutputError(f"the output exists: {path} ({how})")
 
 
 def part_path(path: Path) -> Path:

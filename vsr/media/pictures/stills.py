@@ -14,6 +14,7 @@ from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
 from vsr.media.pictures.extras import Extras
 from vsr.media.pictures.names import FORMATS, is_pattern, numbered
+from vsr.media.target import already_there
 from vsr.media.timestamps import Packet
 from vsr.media.whole_file import written_whole
 
@@ -141,7 +142,7 @@ class StillSink:
                     f"{self.path.stem}_%05d{self.path.suffix}, or take --max-frames 1"
                 )
         if file.exists() and not self._overwrite:
-            raise OutputError(f"the output exists: {file} (-y replaces it)")
+            raise already_there(file)
         return file
 
     def _save(self, file: Path, frame: Frame, extras: Extras) -> None:
