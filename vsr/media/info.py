@@ -138,7 +138,8 @@ class VideoInfo:
         if not is_native(self.pixel_format) and self.colour.matrix != RGB:
             what = "RGB pictures are" if self._is_rgb else f"{self.pixel_format} is"
             notes.append(f"{what} converted to 8-bit 4:2:0 before upscaling")
-        if self.transparent or self.separate_alpha:
+        # pictures (RGB) keep theirs, or their sink says that it cannot
+        if self.separate_alpha or (self.transparent and self.colour.matrix != RGB):
             notes.append("its transparency is lost")
         notes += [
             f"its {words} left out" for kind, words in _NOT_KEPT.items() if kind in self.markings
