@@ -130,7 +130,7 @@ def _file(folder: Path) -> Path:
         ({"model": "x"}, 2, "unknown model 'x'"),
         ({"backend": "x"}, 2, "unknown backend 'x'"),
         ({"encoder": EncoderSettings(codec="x")}, 2, "unknown codec 'x'"),
-        ({"encoder": EncoderSettings(preset="x")}, 1, "encoder libx264 cannot start"),
+        ({"encoder": EncoderSettings(preset="x")}, 2, "encoder libx264 has no preset 'x'"),
         ({"slate": Path("none.png")}, 1, "cannot read the slate"),
     ],
 )
