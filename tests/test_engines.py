@@ -16,13 +16,23 @@ import torch
 
 from train.data.degrade import Stream, streamed
 from train.data.images import images
+from train.measure.compressed import (
+    VideoSettings,
+    enlarged_codes,
+    read_clip,
+    score_clip,
+    shrink,
+)
 from train.measure.counting import multadds, parameters, receptive_field_radius
-from train.measure.evaluate import Enlarge, bicubic_method, enlarged_luma, evaluate
+from train.measure.evaluate import Enlarge, Method, bicubic_method, enlarged_luma, evaluate
+from train.measure.look import flat_noise, grid_pattern, moving_flicker, still_flicker
 from train.measure.metrics import luma, psnr
+from train.measure.perceptual import Lpips
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, DcscnConfig, Net, bicubic, build
 from train.ship.export import difference, summary
 from train.ship.imports import load_into, weights_from
+from train.ship.naming import network_and_purpose
 from train.ship.provenance import chains_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,6 +68,11 @@ ENTRIES = [
 every_entry = pytest.mark.parametrize(("name", "scale", "entry"), ENTRIES)
 QUANTISED = [param for param in ENTRIES if "int8" in param.values[2]]  # type: ignore[operator]
 STREAMS = [param for param in ENTRIES if str(param.values[0]).endswith("-stream")]
+SHARP = [param for param in ENTRIES if str(param.values[0]).endswith("-sharp")]
+CLIPS = {
+    "bottle_1080p24_gt", "park_joy_480x270_50p_raw", "webcam_540p30_gt", "marathon_400p30_h264",
+    "crystal_480p30_h264_aac",
+}  # fmt: skip
 
 
 @cache
@@ -66,8 +81,8 @@ def _enlarge(file: str) -> Enlarge:
 
 
 def _network(name: str) -> str:
-    """`<network>-stream` is the same network with weights for compressed video."""
-    return name.removesuffix("-stream")
+    """`<network>-stream` and `-sharp` are the same network with weights for compressed video."""
+    return network_and_purpose(name)[0]
 
 
 def _nets(name: str, scale: int, entry: Entry) -> list[Net]:
@@ -110,7 +125,8 @@ def test_weights_of_others_are_never_shipped() -> None:
 
 @every_entry
 def test_file_is_the_one_the_manifest_means(name: str, scale: int, entry: Entry) -> None:
-    variant = ".stream" if name.endswith("-stream") else ""
+    purpose = network_and_purpose(name)[1]
+    variant = f".{purpose}" if purpose else ""
     assert entry["file"] == f"{_network(name)}/x{scale}{variant}.onnx"
     content = (ENGINES / entry["file"]).read_bytes()
     assert hashlib.sha256(content).hexdigest() == entry["sha256"]
@@ -139,7 +155,7 @@ def test_entry_says_how_it_was_trained(name: str, scale: int, entry: Entry) -> N
         assert folders and stage["data"]["images"] > 0
         assert not [f for f in folders if "/" in f or f.lower() in TEST_SETS]
     last = stages[-1]["recipe"]["degradation"]
-    assert last == ("stream" if name.endswith("-stream") else "bicubic")
+    assert last == ("stream" if network_and_purpose(name)[1] else "bicubic")
 
 
 @every_entry
@@ -222,6 +238,8 @@ def test_network_beats_bicubic_on_set5(
 ) -> None:
     if name.endswith("-stream"):
         gain = STREAM_GAIN[scale]
+    elif name.endswith("-sharp"):
+        gain = 0.0
     else:
         gain = OTHER_GAINS.get((name, scale), GAIN[scale])
     assert entry["psnr"]["set5"]["psnr"] >= _bicubic_on_set5(scale, request) + gain
@@ -257,12 +275,67 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
     assert mean["stream"] > mean.get("clean", 0.0), mean
 
 
+def _clip_means(figures: dict[str, dict[str, float]]) -> dict[str, float]:
+    """{method: mean over the clips}."""
+    return {m: float(np.mean([of[m] for of in figures.values()])) for m in ("bicubic", "ours")}
+
+
+@pytest.mark.parametrize(("name", "scale", "entry"), SHARP)
+def test_sharp_network_looks_better_without_losing_to_bicubic(
+    name: str, scale: int, entry: Entry
+) -> None:
+    look = entry["look"]
+    assert set(look["lpips"]) == set(entry["video"]) == set(look["flicker"]) == CLIPS
+    lpips, psnr_ = _clip_means(look["lpips"]), _clip_means(entry["video"])
+    stream = float(np.mean([of["stream"] for of in look["lpips"].values()]))
+    assert lpips["ours"] <= 0.70 * lpips["bicubic"]
+    assert lpips["ours"] <= 0.80 * stream
+    assert psnr_["ours"] >= psnr_["bicubic"]
+    assert look["flat_noise"] < 0.5
+
+
+@pytest.mark.parametrize(("name", "scale", "entry"), SHARP)
+def test_sharp_network_is_steady_and_flat_where_its_source_is(
+    data: Path, name: str, scale: int, entry: Entry
+) -> None:
+    method = Method(
+        label=name, enlarge=_enlarge(entry["file"]), colour=entry["colour"], scale=scale
+    )
+    clip = read_clip(data / "video/gt/webcam_540p30_gt.mp4", VideoSettings(window=4))
+    still, bicubic = still_flicker(method, clip.frames[0])
+    assert still <= 1.3 * bicubic
+    moving = moving_flicker(clip, method, frames=4)
+    assert moving["ours"] <= moving["truth"]
+    assert flat_noise(method) < 0.5
+    ours = enlarged_codes(shrink(clip.frames[0], scale), method, clip.weights)
+    assert grid_pattern(ours) <= grid_pattern(clip.frames[0].y)
+
+
+@pytest.mark.parametrize(("name", "scale", "entry"), SHARP)
+def test_sharp_network_looks_as_the_manifest_says_and_so_does_its_int8_form(
+    data: Path, name: str, scale: int, entry: Entry
+) -> None:
+    weights = data.parent / "reference/weights/lpips_alex_v0.1.npz"
+    if not weights.exists():
+        pytest.skip(f"{weights} is missing: nothing to measure LPIPS with")
+    forms = {"ours": entry, **({"int8": entry["int8"]} if "int8" in entry else {})}
+    methods = [
+        Method(label=form, enlarge=_enlarge(of["file"]), colour=entry["colour"], scale=scale)
+        for form, of in forms.items()
+    ]
+    settings = VideoSettings(crfs=(28,), frames=3, ssim=False, lpips=Lpips.load(weights))
+    rows = score_clip(data / "video/gt/webcam_540p30_gt.mp4", methods, settings)
+    found = {row.method: row.lpips for row in rows}
+    assert found["ours"] <= 0.70 * found["bicubic"]
+    assert found.get("int8", 0.0) <= 1.03 * found["ours"]
+
+
 def test_every_network_but_the_giants_has_an_int8_form() -> None:
     without = {
         (name, key)
         for name, entries in MANIFEST["models"].items()
         for key, entry in entries.items()
-        if "int8" not in entry and _network(name) != "csrcnn"
+        if "int8" not in entry and _network(name) != "csrcnn" and not name.endswith("-sharp")
     }
     assert without == set()
 

@@ -579,3 +579,45 @@ def test_networks_of_ours_have_a_float_form(backend: Backend) -> None:
     plain = models.in_fp32(replace(found, precision="int8", network=onnx.ModelProto()))
     assert plain is not None
     assert plain.network == found.network
+
+
+# looks
+
+
+WITH_LOOKS = {
+    name: {"x2": {"multadds_720p": work}}
+    for name, work in (
+        ("c-dcscn", 1), ("c-dcscn-stream", 1), ("c-dcscn-sharp", 1), ("dcscn-sharp", 2),
+        ("carn-m-stream", 3),
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["c-dcscn", "c-dcscn-stream", "c-dcscn-sharp"])
+def test_a_look_chooses_among_the_weights_of_one_network(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(models, "manifest", lambda: WITH_LOOKS)
+    assert models.chosen(name, "faithful") == "c-dcscn-stream"
+    assert models.chosen(name, "sharp") == "c-dcscn-sharp"
+    assert models.chosen(name, None) == name
+
+
+def test_a_look_alone_takes_the_network_of_the_least_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "manifest", lambda: WITH_LOOKS)
+    assert models.chosen(None, "sharp") == "c-dcscn-sharp"
+    assert models.chosen(None, "faithful") == "c-dcscn-stream"
+    assert models.chosen(None, None) == models.DEFAULT
+
+
+@pytest.mark.parametrize("name", ["carn-m-stream", "mine.onnx", "bicubic"])
+def test_a_look_that_a_model_lacks_is_refused_with_those_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(models, "manifest", lambda: WITH_LOOKS)
+    with pytest.raises(
+        UsageError, match=r"has no sharp look; use one of: c-dcscn-sharp, dcscn-sharp$"
+    ):
+        models.chosen(name, "sharp")
+    with pytest.raises(UsageError, match="unknown look 'vivid'; known: faithful, sharp"):
+        models.chosen(name, "vivid")

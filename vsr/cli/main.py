@@ -52,6 +52,12 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @click.option("-o", "--output", metavar="OUTPUT", help="The same as the second argument.")
 @click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
 @click.option(
+    "--look",
+    type=click.Choice(["faithful", "sharp"]),
+    help="Weights that stay closest to the original, or weights that look sharpest "
+    "(for compressed video).",
+)
+@click.option(
     "-s",
     "--scale",
     type=WholeNumber(1),
@@ -117,7 +123,7 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @verbosity
 def run(
     paths: tuple[str, ...], input_: str | None, output: str | None,
-    model: str | None, scale: int | None, precision: str,
+    model: str | None, look: str | None, scale: int | None, precision: str,
     backend: str, device: str | None, batch: int,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
@@ -134,7 +140,6 @@ def run(
     from vsr.cli.progress import shower
     from vsr.files.job import Job
     from vsr.files.settings import RunSettings
-    from vsr.inference import models
     from vsr.media.encoder import EncoderSettings
     from vsr.media.target import STDOUT, part_path, pipe_of
 
@@ -145,7 +150,8 @@ def run(
         raise click.UsageError("more than one INPUT and one OUTPUT given")
     start_logging(verbose, quiet)
     settings = RunSettings(
-        model=model or models.DEFAULT,
+        model=model,
+        look=look,
         scale=scale,
         precision=precision,
         backend=backend,

@@ -106,7 +106,8 @@ class Job:
             check_report_path(settings.report)
         backend = load_backend(settings.backend, settings.device)
         check_batch(settings.batch, backend)
-        model = models.find(settings.model, settings.scale, backend, settings.precision)
+        name = models.chosen(settings.model, settings.look)
+        model = models.find(name, settings.scale, backend, settings.precision)
         with ExitStack() as stack:
             settings = self._settings = self._analysed(stack, settings, model, backend)
             source = stack.enter_context(closing(self._opened()))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final, TypedDict, Unpack
 
 from vsr.errors import UsageError
-from vsr.inference import models
 from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 
@@ -23,7 +22,10 @@ class RunSettings:
     Raises UsageError for numbers that are out of range.
     """
 
-    model: str = models.DEFAULT
+    model: str | None = None
+    """None: the default, or the network of the least work that has `look`."""
+    look: str | None = None
+    """A key of `vsr.inference.models.LOOKS`: takes the model's weights for that look."""
     scale: int | None = None
     """None: 2, or the scale of the .onnx file."""
     precision: str = "auto"
@@ -59,7 +61,8 @@ class RunSettings:
 class RunOptions(TypedDict, total=False):
     """The settings as flat keywords; those of the encoder among them."""
 
-    model: str
+    model: str | None
+    look: str | None
     scale: int | None
     precision: str
     backend: str

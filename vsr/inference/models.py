@@ -28,6 +28,9 @@ WHY_DEFAULT: Final = (
     "the least work, so that a laptop holds real time on small video, and trained on compressed "
     "video, which is what people have"
 )
+LOOKS: Final = {"faithful": "stream", "sharp": "sharp"}
+"""How a compressed source may look when enlarged -> what follows the network's name: `-stream`
+weights keep closest to the original, `-sharp` ones look most like it."""
 _BICUBIC_SCALES: Final = (2, 3, 4, 8)
 _UNKNOWN_RADIUS: Final = 32
 """Overlap of tiles for a network whose receptive field nobody declared."""
@@ -81,6 +84,32 @@ def names() -> list[str]:
     known = manifest()
     work = {name: min(e["multadds_720p"] for e in known[name].values()) for name in known}
     return [*sorted(known, key=lambda name: (name != DEFAULT, work[name], name)), BICUBIC]
+
+
+def network_and_purpose(name: str) -> tuple[str, str]:
+    """("dcscn", "stream") of `dcscn-stream`; the purpose of weights for clean pictures is empty."""
+    network, _, purpose = name.rpartition("-")
+    return (network, purpose) if purpose in LOOKS.values() else (name, "")
+
+
+def chosen(name: str | None, look: str | None) -> str:
+    """The name of the model for what was asked: a model, a look, both or neither.
+
+    With a look, the same network with the weights of that look; without a name, the network of the
+    least work that has such weights. Raises UsageError for an unknown look, and for a model that
+    has no such weights.
+    """
+    if look is None:
+        return name or DEFAULT
+    if look not in LOOKS:
+        raise UsageError(f"unknown look '{look}'; known: {', '.join(LOOKS)}")
+    have = [n for n in names() if network_and_purpose(n)[1] == LOOKS[look]]
+    if name is None and have:
+        return have[0]
+    wanted = f"{network_and_purpose(name or DEFAULT)[0]}-{LOOKS[look]}"
+    if wanted not in have:
+        raise UsageError(f"model '{name}' has no {look} look; use one of: {', '.join(have)}")
+    return wanted
 
 
 def scales(name: str) -> list[int]:

@@ -1,5 +1,7 @@
 """Selects the networks of a ladder: the one asked for, lighter ones, then bicubic."""
 
+from collections.abc import Collection
+
 from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.backend import Runner
@@ -30,7 +32,8 @@ def rung_names(settings: RelaySettings) -> tuple[str, ...]:
 def default_ladder(model: str, scale: int | None) -> list[str]:
     """Return the model asked for, then every lighter built-in one of its scale, by MultAdds.
 
-    Weights for compressed video stand in for those for clean pictures where both are there.
+    Of each network one: with the weights of the same look as the model's, else those of
+    `-stream`, else those for clean pictures.
     """
     entries = models.manifest()
     if model not in entries:
@@ -39,10 +42,18 @@ def default_ladder(model: str, scale: int | None) -> list[str]:
     own = entries[model].get(wanted)
     if own is None:
         raise UsageError(f"model '{model}' has no scale {wanted.removeprefix('x')}")
-    lighter = {
+    work = {
         name: entry[wanted]["multadds_720p"]
         for name, entry in entries.items()
         if wanted in entry and entry[wanted]["multadds_720p"] < own["multadds_720p"]
-        if f"{name}-stream" not in entries or wanted not in entries[f"{name}-stream"]
     }
-    return [model, *sorted(lighter, key=lighter.__getitem__, reverse=True)]
+    lighter = [name for name in work if name == _for_ladder(name, model, work)]
+    return [model, *sorted(lighter, key=work.__getitem__, reverse=True)]
+
+
+def _for_ladder(name: str, model: str, known: Collection[str]) -> str:
+    """Which of a network's weights stand below `model`."""
+    network = models.network_and_purpose(name)[0]
+    purposes = (models.network_and_purpose(model)[1] or "stream", "stream", "")
+    names = [f"{network}-{purpose}" if purpose else network for purpose in purposes]
+    return next((candidate for candidate in names if candidate in known), name)
