@@ -105,6 +105,7 @@ LIMITS = {
     "carn-m-x2": [(80, 44.0), (81, 30.5), (81, 44.0), (80, 88.1)],
     "carn-m-x3": [(80, 59.8), (81, 36.5), (81, 59.8)],
     "carn-m-x4": [(83, 122.7), (84, 66.1), (84, 122.7)],
+    "dcscn-sharp-x2": [(19, 38.3), (20, 24.9), (20, 38.5)],
     "dcscn-stream-x2": [(19, 38.3), (20, 24.9), (20, 38.5)],
     "dcscn-x2": [(19, 38.3), (20, 24.9), (20, 38.5), (19, 68.4)],
     "dcscn-x3": [(21, 38.3), (21, 24.9), (21, 38.5)],
@@ -120,7 +121,7 @@ NETWORKS = [(name, scale) for name in models.names() for scale in models.scales(
 @pytest.mark.parametrize(("name", "scale"), NETWORKS, ids=[f"{n}-x{s}" for n, s in NETWORKS])
 def test_every_network_builds_for_every_geforce(name: str, scale: int, rtx: Library) -> None:
     """Fixed and free sizes, fp32 and fp16; kernels and memory stay under what was recorded."""
-    twin = name.endswith("-stream")  # other weights in the same network
+    twin = name.endswith(("-stream", "-sharp"))  # other weights in the same network
     found = []
     for sizes, precision in list(FORMS.values())[: 4 if scale == 2 and not twin else 3]:
         graph, _ = rewritten(graph_of(name, scale, precision))
