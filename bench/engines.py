@@ -31,6 +31,7 @@ from train.measure.counting import OUTPUT, multadds
 from train.nets import Net, build
 from train.ship.export import channels
 from train.ship.imports import load_into, weights_from
+from train.ship.naming import network_and_purpose
 from vsr.errors import VsrError
 from vsr.inference import models
 from vsr.inference.openvino import ov
@@ -171,7 +172,7 @@ def training_onnx(net: Net, scale: int, width: int, height: int) -> bytes:
 
 def trained(name: str, scale: int, path: Path) -> Net:
     """The training form of a shipped model with its weights."""
-    net = build(name.removesuffix("-stream"), (scale,))
+    net = build(network_and_purpose(name)[0], (scale,))
     weights, _ = weights_from(path, net)
     load_into(net, weights, path)
     return net.eval()

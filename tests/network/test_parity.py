@@ -13,6 +13,7 @@ from train.measure.shipped import openvino_enlarge
 from train.nets import Net, build
 from train.ship.export import difference
 from train.ship.imports import load_into, weights_from
+from train.ship.naming import network_and_purpose
 from vsr.inference import models
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
@@ -25,7 +26,7 @@ SHIPPED = [(name, scale) for name in models.manifest() for scale in models.scale
 def trained(name: str, scale: int) -> tuple[Net, onnx.ModelProto]:
     """The training form with the shipped weights, and the shipped file."""
     path = models.ENGINES / models.manifest()[name][f"x{scale}"]["file"]
-    net = build(name.removesuffix("-stream"), (scale,))
+    net = build(network_and_purpose(name)[0], (scale,))
     weights, _ = weights_from(path, net)
     load_into(net, weights, path)
     return net.eval(), onnx.load_model(str(path))
