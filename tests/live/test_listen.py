@@ -42,6 +42,7 @@ from vsr.live.input.rtmp.chunks import (
 from vsr.live.input.rtmp.connection import Connection
 from vsr.live.input.rtmp.server import RtmpListener
 from vsr.live.input.rtmp.session import ListenAddress, PublishedStream, RefusedError, negotiate
+from vsr.live.input.rtmp.tls import Certificate
 from vsr.live.input.source import LiveSource
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame
@@ -54,15 +55,18 @@ FUZZ = 300
 class Ear:
     """A listener on a port of its own, which takes one publisher after the other."""
 
-    def __init__(self, silence: float = 5.0, deadline: float = 10.0) -> None:
+    def __init__(
+        self, silence: float = 5.0, deadline: float = 10.0, certificate: Certificate | None = None
+    ) -> None:
         self.port = free_port()
+        self._scheme = "rtmps" if certificate else "rtmp"
         self.url = self.url_of(KEY)
-        self.listener = RtmpListener(self.url, silence, deadline)
+        self.listener = RtmpListener(self.url, silence, deadline, certificate)
         self.listener.open()
         self.silence = silence
 
     def url_of(self, key: str, application: str = "live") -> str:
-        return f"rtmp://127.0.0.1:{self.port}/{application}/{key}"
+        return f"{self._scheme}://127.0.0.1:{self.port}/{application}/{key}"
 
     def __enter__(self) -> "Ear":
         return self
@@ -359,9 +363,9 @@ def test_publishers_split_an_address_in_more_than_one_way(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        (f"rtmps://127.0.0.1/live/{KEY}", "TLS proxy in front"),
-        (f"srt://127.0.0.1/live/{KEY}", "rtmp:// only"),
-        ("live.mp4", "rtmp:// only"),
+        (f"rtmps://127.0.0.1/live/{KEY}", "give --tls-cert"),
+        (f"srt://127.0.0.1/live/{KEY}", "rtmps:// only"),
+        ("live.mp4", "rtmps:// only"),
         ("rtmp://127.0.0.1:1935/live", "an application and a key"),
         (f"rtmp://127.0.0.1:99999/live/{KEY}", "no address"),
         (f"rtmp://me:pw@127.0.0.1/live/{KEY}", "no user and password"),

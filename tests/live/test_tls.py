@@ -32,7 +32,8 @@ print(got, flush=True)
 KEY = "s3cretk3y"
 
 
-def _certificate(folder: Path, host: str) -> tuple[Path, Path]:
+def certificate_for(folder: Path, host: str) -> tuple[Path, Path]:
+    """Make a certificate for a host and its key."""
     certificate, key = folder / f"{host}.pem", folder / f"{host}.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout",
@@ -69,7 +70,7 @@ def test_a_stream_goes_only_to_a_server_that_is_who_it_says(
 ) -> None:  # fmt: skip
     folder = tmp_path / "it's [a:place]"
     folder.mkdir()
-    certificate, key = _certificate(folder, host)
+    certificate, key = certificate_for(folder, host)
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=1, size=(64, 36), sound=None))
@@ -93,7 +94,7 @@ def test_a_stream_goes_only_to_a_server_that_is_who_it_says(
 def test_a_stream_is_taken_only_from_a_server_that_is_who_it_says(
     tmp_path: Path, verify: bool
 ) -> None:
-    with _server(*_certificate(tmp_path, "localhost")) as (port, server):
+    with _server(*certificate_for(tmp_path, "localhost")) as (port, server):
         url = f"rtmps://localhost:{port}/live/{KEY}"
         with pytest.raises(vsr.InputError, match=r"rtmps://localhost") as caught:
             open_live(url, shown(url), 5.0, verify=verify).close()

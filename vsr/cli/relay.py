@@ -51,6 +51,14 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     help="INPUT_URL is where to wait for a publisher (OBS, ffmpeg): rtmp://HOST:PORT/APP/KEY.",
 )  # fmt: skip
 @click.option(
+    "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.pem",
+    help="Certificate with which --listen answers at rtmps://.",
+)  # fmt: skip
+@click.option(
+    "--tls-key", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.pem",
+    help="Its key, unless it is in the same file.",
+)  # fmt: skip
+@click.option(
     "--retry-delay", type=Number(0.1), default=0.5,
     help="Seconds before a retry; it grows.",
 )  # fmt: skip
@@ -195,7 +203,8 @@ def _settings(
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None,
-    tls_no_verify: bool, container: str | None, enhanced_rtmp: bool,
+    tls_no_verify: bool, tls_cert: Path | None, tls_key: Path | None,
+    container: str | None, enhanced_rtmp: bool,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
     from vsr.inference.models import DEFAULT
@@ -210,6 +219,7 @@ def _settings(
         ingest=IngestSettings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
             listen=listen, realtime=realtime, loop=loop, tls_verify=not tls_no_verify,
+            tls_cert=tls_cert, tls_key=tls_key,
         ),
         output=OutputSettings(
             tls_verify=not tls_no_verify, container=container, enhanced_rtmp=enhanced_rtmp

@@ -24,6 +24,10 @@ class IngestSettings:
     """Whether an rtmps:// server's certificate and name must be right."""
     listen: bool = False
     """Whether the URL is where a publisher is waited for, however long it takes."""
+    tls_cert: Path | None = None
+    """Certificate (PEM) for publishers of rtmps://."""
+    tls_key: Path | None = None
+    """Its key (PEM); None: it is in the same file."""
     loop: bool = False
     """Whether a file is read again from its start at its end."""
 

@@ -21,6 +21,7 @@ from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, Sou
 from vsr.live.input.pace import Evened, from_newest, paced
 from vsr.live.input.rate import RateMeter, Restamper
 from vsr.live.input.rtmp.server import RtmpListener
+from vsr.live.input.rtmp.tls import Certificate
 from vsr.live.input.source import LiveSource
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
@@ -45,6 +46,17 @@ def check_input(url: str, settings: IngestSettings) -> None:
         raise UsageError("--loop reads a file again; a stream is always taken up again")
     if settings.listen and settings.retry_max:
         raise UsageError("--listen waits for publishers without end: leave out --retry-max")
+    if settings.tls_cert is None and settings.tls_key is not None:
+        raise UsageError("--tls-key belongs to a --tls-cert")
+    if settings.tls_cert is not None and not settings.listen:
+        raise UsageError("--tls-cert is for --listen: servers that vsr connects to have their own")
+
+
+def _listener(url: str, settings: IngestSettings) -> RtmpListener:
+    """Raises UsageError."""
+    cert = settings.tls_cert
+    certificate = None if cert is None else Certificate(cert, settings.tls_key)
+    return RtmpListener(url, settings.stream_timeout, certificate=certificate)
 
 
 class Ingest:
@@ -52,7 +64,7 @@ class Ingest:
 
     def __init__(self, url: str, settings: IngestSettings, mailbox: Mailbox) -> None:
         """Raises UsageError for a URL at which nothing can listen."""
-        self._listener = RtmpListener(url, settings.stream_timeout) if settings.listen else None
+        self._listener = _listener(url, settings) if settings.listen else None
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox = settings, mailbox
         self.rate: Fraction | None = None

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import ssl
 import time
 from typing import Final
 
@@ -32,13 +33,23 @@ _CONTROL, _REPLY = 2, 3
 _FAREWELL_S: Final = 1.0
 """For a peer that is refused to read why; closing at once would take the words back."""
 _FAREWELL_BYTES: Final = 1 << 20
+_TLS: Final = 22
+"""The first byte of a TLS session, where RTMP's version would be."""
+_NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Connection:
     """Reads and writes one socket. For one thread at a time, except `cut`."""
 
-    def __init__(self, connection: socket.socket, most: int) -> None:
-        """`most` bounds a message that is read (bytes)."""
+    def __init__(
+        self, connection: socket.socket, most: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`most` bounds a message that is read (bytes); `tls` is for rtmps://. Raises OSError."""
+        self._tls: ssl.SSLSocket | None = None
+        if tls is not None:  # now, for wrapping takes the socket's descriptor from it
+            connection = self._tls = tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         self._socket = connection
         self.reader = ChunkReader(most)
         self._received = self._acknowledged = 0
@@ -52,7 +63,12 @@ class Connection:
 
     def handshake(self, deadline: float) -> None:
         """Raises ProtocolError, TimeoutError after `deadline`, OSError."""
+        if self._tls is not None:
+            self._tls.settimeout(max(0.001, deadline - time.monotonic()))
+            self._tls.do_handshake()
         version = self._exactly(1, deadline)
+        if version[0] == _TLS and self._tls is None:
+            raise ProtocolError("it speaks TLS: listen at rtmps:// with --tls-cert for that")
         if version[0] != VERSION:
             raise ProtocolError(f"a first byte of {version[0]} where {VERSION} must be")
         theirs = self._exactly(_RANDOM, deadline)
@@ -101,7 +117,8 @@ class Connection:
     def cut(self) -> None:
         """End all reads and writes, waiting and later ones; from any thread."""
         with contextlib.suppress(OSError):  # it has ended by itself
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # not TLS's own, which would have the reading thread go on without TLS
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close at once."""
@@ -112,7 +129,7 @@ class Connection:
         """Close after the peer has read what was sent last; takes at most a second."""
         deadline, left = time.monotonic() + _FAREWELL_S, _FAREWELL_BYTES
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
             while left > 0 and (data := self._receive(_READ, deadline)):
                 left -= len(data)
         self.close()
@@ -143,5 +160,5 @@ class Connection:
             self._acknowledged = self._received
         if self._unsent:
             self._socket.settimeout(0)
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(*_NOT_NOW):
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]

@@ -7,16 +7,18 @@ can neither disturb the one who publishes nor use up the machine.
 import contextlib
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
 from typing import Final
 
-from vsr.errors import InputError, reason
+from vsr.errors import InputError, UsageError, reason
 from vsr.live.common import RelayLog
 from vsr.live.input.rtmp.amf import MOST_BYTES, ProtocolError
 from vsr.live.input.rtmp.connection import Connection
 from vsr.live.input.rtmp.session import ListenAddress, PublishedStream, RefusedError, negotiate
+from vsr.live.input.rtmp.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +32,26 @@ _PAUSE_S: Final = 0.1
 class RtmpListener:
     """Accepts publishers between `open` and `close`. Thread-safe; one thread calls `accept`."""
 
-    def __init__(self, url: str, silence: float, deadline: float = _DEADLINE_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        silence: float,
+        deadline: float = _DEADLINE_S,
+        certificate: Certificate | None = None,
+    ) -> None:
         """A publisher is lost after `silence` seconds, and must begin within `deadline` seconds.
 
-        Raises UsageError for a URL that cannot be listened at.
+        `certificate` is for rtmps://. Raises UsageError for a URL that cannot be listened at.
         """
         self.place = ListenAddress.parse(url)
+        if self.place.secure and certificate is None:
+            raise UsageError(
+                "to listen at rtmps://, give --tls-cert FILE.pem and --tls-key FILE.pem, or "
+                "listen at an rtmp:// address of loopback behind a TLS proxy"
+            )
+        if certificate is not None and not self.place.secure:
+            raise UsageError("--tls-cert is for --listen at an rtmps:// address")
+        self._certificate = certificate
         self._silence, self._patience = silence, deadline
         self._changed = threading.Condition()
         self._socket: socket.socket | None = None
@@ -111,7 +127,12 @@ class RtmpListener:
                     self._log.warn_rarely(f"cannot take a connection: {reason(exc)}", "accept")
                     time.sleep(_PAUSE_S)
                 continue
-            self._begin(Connection(accepted, MOST_BYTES), str(peer[0]))
+            tls = self._certificate.context() if self._certificate else None
+            try:
+                connection = Connection(accepted, MOST_BYTES, tls)
+            except OSError:  # the peer has gone already
+                continue
+            self._begin(connection, str(peer[0]))
 
     def _begin(self, connection: Connection, peer: str) -> None:
         """Negotiate with a peer on a new thread, unless too many do."""
@@ -167,6 +188,9 @@ class RtmpListener:
             connection.part()
         except ProtocolError as exc:
             self._log.warn_rarely(f"{peer} refused: it does not speak RTMP ({exc})", "protocol")
+        except ssl.SSLError as exc:
+            why = _tls_words(exc)
+            self._log.warn_rarely(f"{peer} refused: no TLS session ({why})", why)
         except TimeoutError:
             words = f"{peer} refused: did not publish within {self._patience:g} s"
             self._log.warn_rarely(words, "slow")
@@ -198,3 +222,13 @@ class RtmpListener:
         with self._changed:
             self._connections.pop(connection, None)
             self._taken = self._taken and not claimed
+
+
+def _tls_words(exc: ssl.SSLError) -> str:
+    """Why a peer and we do not agree on TLS."""
+    why = (exc.reason or "it closed").lower().replace("_", " ")
+    if exc.reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER"):
+        return "it does not speak TLS: its server must begin with rtmps://"
+    if "alert" in why and ("certificate" in why or "unknown ca" in why):
+        return f"it does not trust the certificate: {why}"
+    return why

@@ -25,7 +25,7 @@ from vsr.live.input.rtmp.connection import Connection
 from vsr.media.location import OPEN_TIMEOUT, shown
 
 _LOOPBACK: Final = "127.0.0.1"
-_PORT: Final = 1935
+_PORTS: Final = {"rtmp": 1935, "rtmps": 443}
 _EXAMPLE: Final = "rtmp://127.0.0.1:1935/live/KEY"
 _STREAM: Final = 1
 """The number that `createStream` answers with."""
@@ -55,29 +55,26 @@ class ListenAddress:
     """Application and key, as in the URL."""
     name: str
     """The URL without its key, for messages."""
+    secure: bool
+    """Whether publishers speak TLS (rtmps://)."""
 
     @classmethod
     def parse(cls, url: str) -> "ListenAddress":
         """Raises UsageError."""
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname or _LOOPBACK, parts.port or _PORT
+            host, port = parts.hostname or _LOOPBACK, parts.port or _PORTS.get(parts.scheme, 0)
         except ValueError:
             raise UsageError(f"{shown(url)} is no address to listen at, as {_EXAMPLE} is") from None
-        if parts.scheme == "rtmps":
-            raise UsageError(
-                "--listen has no TLS: listen at an rtmp:// address of loopback and put a TLS "
-                "proxy in front (nginx, stunnel)"
-            )
-        if parts.scheme != "rtmp":
-            raise UsageError(f"--listen is for rtmp:// only, such as {_EXAMPLE}")
+        if parts.scheme not in _PORTS:
+            raise UsageError(f"--listen is for rtmp:// and rtmps:// only, such as {_EXAMPLE}")
         path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
         application, _, key = path.partition("?")[0].rpartition("/")
         if not application or not key:
             raise UsageError(f"--listen takes an address with an application and a key: {_EXAMPLE}")
         if "@" in parts.netloc:
             raise UsageError("--listen knows no user and password; the stream key is the secret")
-        return cls(host, port, path, shown(url))
+        return cls(host, port, path, shown(url), parts.scheme == "rtmps")
 
     def holds(self, application: str) -> bool:
         """Whether an application name may be right; part of it may belong to the key."""

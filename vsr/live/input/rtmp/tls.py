@@ -1,0 +1,73 @@
+"""The certificate that `--listen` shows to publishers of rtmps://."""
+
+import logging
+import ssl
+from pathlib import Path
+from typing import Final
+
+from vsr.errors import UsageError, reason
+
+log = logging.getLogger(__name__)
+
+_PROTECTED: Final = "the key is protected by a password: give one without (openssl pkey -in ...)"
+
+
+class Certificate:
+    """A certificate and its key (PEM), read again when the files change: certificates are renewed.
+
+    For one thread.
+    """
+
+    def __init__(self, certificate: Path, key: Path | None = None) -> None:
+        """Without `key`, it is in the certificate's file. Raises UsageError."""
+        self._files = [path for path in (certificate, key) if path is not None]
+        self._changed: list[int] = []
+        self._changed = self._times()
+        try:
+            self._context = self._read()
+        except (OSError, ValueError) as exc:
+            names = " and ".join(map(str, self._files))
+            raise UsageError(f"cannot use {names} for TLS: {_words(exc)}") from exc
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for the next connection."""
+        times = self._times()
+        if times != self._changed:
+            self._changed = times
+            try:
+                self._context = self._read()
+                log.info("the certificate %s was renewed", self._files[0])
+            except (OSError, ValueError) as exc:
+                log.warning(
+                    "%s has changed and cannot be used (%s): the certificate of before is kept",
+                    self._files[0], _words(exc),
+                )  # fmt: skip
+        return self._context
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        key = self._files[1] if len(self._files) > 1 else None
+        context.load_cert_chain(self._files[0], key, _no_password)
+        return context
+
+    def _times(self) -> list[int]:
+        try:
+            return [path.stat().st_mtime_ns for path in self._files]
+        except OSError:  # being replaced, or gone: the one in use stays
+            return self._changed
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for it on the terminal."""
+    raise ValueError(_PROTECTED)
+
+
+def _words(exc: Exception) -> str:
+    if isinstance(exc, ssl.SSLError):
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            return "the key belongs to another certificate"
+        if exc.reason in (None, "NO_START_LINE", "PEM_LIB", "BAD_BASE64_DECODE"):
+            return "one is no PEM file with a certificate and a key (--tls-key names the key)"
+        return exc.reason.lower().replace("_", " ")
+    return str(exc) if isinstance(exc, ValueError) else reason(exc)
