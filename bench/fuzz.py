@@ -9,7 +9,7 @@ of its own runs them one after the other; a finding is
 - traceback: an error that is not one of `vsr.errors`;
 - left: a file under the output's name, or an unfinished one, after an error;
 - unreadable: an output that was called finished and that cannot be decoded;
-- memory: more than 1 GiB in use.
+- memory: more than 1 GiB in use, where the pictures may take half of that.
 
 With `--log`, a later call goes on where an earlier one ended. The exit code is 1 with findings.
 """
@@ -44,6 +44,8 @@ PATIENCE: Final = 20.0
 """Seconds for one file."""
 MEMORY: Final = 2**30
 """Bytes of the whole process."""
+FOR_PICTURES: Final = 2**29
+"""Bytes of it that a run's pictures may take: more is refused."""
 BATCH: Final = 400
 """Files that one process runs, so that its memory is not that of thousands."""
 POLL: Final = 0.1
@@ -104,8 +106,9 @@ def outcome_of(campaign: Campaign, index: int) -> Outcome:
     source = campaign.write(index, campaign.folder)
     output = campaign.output(index)
     encoder = EncoderSettings() if output.suffix in FORMATS else _QUICK
+    settings = RunSettings(model="bicubic", encoder=encoder, memory=FOR_PICTURES)
     try:
-        report = upscale(source, output, RunSettings(model="bicubic", encoder=encoder))
+        report = upscale(source, output, settings)
         end = "done" if report.exit_code == EXIT_DONE else "degraded"
         words = _unreadable(output)
         end = "unreadable" if words else end

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         VsrError,
     )
     from vsr.files.frames import Reader, Writer, frames, upscale_frames
-    from vsr.files.job import Progress
+    from vsr.files.progress import Progress
     from vsr.files.settings import RunSettings
     from vsr.files.upscale import upscale
     from vsr.inference.pictures import PictureEngine, load_engine
@@ -60,7 +60,7 @@ _HOME = {
         "BackendError", "InputError", "ModelError", "OutputError", "UsageError", "VsrError",
     ),
     "vsr.files.frames": ("Reader", "Writer", "frames", "upscale_frames"),
-    "vsr.files.job": ("Progress",),
+    "vsr.files.progress": ("Progress",),
     "vsr.files.settings": ("RunSettings",),
     "vsr.files.upscale": ("upscale",),
     "vsr.inference.pictures": ("PictureEngine", "load_engine"),

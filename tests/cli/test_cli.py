@@ -16,7 +16,7 @@ from tests.facts import contents
 from vsr import __version__
 from vsr.cli.main import main
 from vsr.cli.progress import progress_json, progress_line, shower
-from vsr.files.job import Progress
+from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.inference.models import WHY_DEFAULT, chosen
 

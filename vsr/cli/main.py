@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from vsr.cli.build_engine import build_engine
-from vsr.cli.numbers import WholeNumber
+from vsr.cli.numbers import WholeNumber, size
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
 from vsr.cli.streams import open_missing, say
@@ -103,6 +103,10 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     help="Frames per second of numbered pictures or a folder; default 25.",
 )  # fmt: skip
 @click.option(
+    "--max-memory", "memory", callback=size, metavar="SIZE",
+    help="Memory for pictures, such as 2G. Default: what is free.",
+)  # fmt: skip
+@click.option(
     "--report",
     type=click.Path(path_type=Path),
     help="Write the latency of every frame as .html, .json or .csv.",
@@ -127,8 +131,9 @@ def run(
     backend: str, device: str | None, batch: int,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
-    audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None, report: Path | None,
-    overwrite: bool, container: str | None, progress: str, verbose: bool, quiet: bool,
+    audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
+    memory: int | None, report: Path | None, overwrite: bool, container: str | None, progress: str,
+    verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
 
@@ -173,6 +178,7 @@ def run(
         fps=fps,
         overwrite=overwrite,
         container=container,
+        memory=memory,
         report=report,
     )
     with errors_shown(verbose):

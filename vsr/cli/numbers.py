@@ -1,8 +1,11 @@
 """Types of options that are numbers, with errors in plain words."""
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import click
+
+_BYTES: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
 class WholeNumber(click.IntRange):
@@ -31,3 +34,14 @@ def _check(
         kind(value)
     except ValueError:
         option.fail(f"'{value}' is not {words}", param, ctx)
+
+
+def size(_ctx: click.Context, _param: click.Parameter, given: str | None) -> int | None:
+    """Parse a number of bytes such as 2G, 1.5GiB or 500M. Raises click.BadParameter."""
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", given.strip(), re.IGNORECASE)
+    value = round(float(found[1]) * 2 ** _BYTES[found[2].lower()]) if found else 0
+    if value < 1:
+        raise click.BadParameter(f"'{given}' is no size such as 2G or 500M")
+    return value

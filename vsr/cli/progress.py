@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 from vsr.cli.streams import write_if_possible
-from vsr.files.job import Progress
+from vsr.files.progress import Progress
 from vsr.media.frame import now
 
 Show = Callable[[Progress], None]

@@ -10,10 +10,11 @@ from pathlib import Path
 from vsr.errors import InputError, OutputError, UsageError, reason
 from vsr.files.opening import opened
 from vsr.files.settings import RunSettings
-from vsr.media.encoder import VideoFormat
+from vsr.media.encoder import VideoFormat, encoder_name
 from vsr.media.location import is_stdin, is_url, local
 from vsr.media.pictures.animation import AnimationSink
 from vsr.media.pictures.names import (
+    ANIMATIONS,
     find_pictures,
     is_animation,
     is_folder,
@@ -21,11 +22,18 @@ from vsr.media.pictures.names import (
     is_picture,
 )
 from vsr.media.pictures.source import PictureSource
-from vsr.media.pictures.stills import StillSink, folder_file, picture_options
+from vsr.media.pictures.stills import PILLOW, StillSink, folder_file, picture_options
 from vsr.media.pipe import PipeSink
+from vsr.media.reading import Reading
 from vsr.media.sink import Sink
 from vsr.media.source import Source
-from vsr.media.target import already_there, check_target, pipe_format, pipe_of
+from vsr.media.target import (
+    already_there,
+    check_target,
+    container_format,
+    pipe_format,
+    pipe_of,
+)
 
 AnySource = Source | PictureSource
 AnySink = Sink | StillSink | AnimationSink
@@ -98,9 +106,25 @@ def source_for(
     if pictures is None or (pictures.single and not to_pictures):
         if settings.fps is not None:
             raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
-        return opened(input_, stop)
+        return opened(input_, stop, Reading(memory=settings.memory))
     fits = not to_pictures or is_animation(output)
-    return PictureSource(pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps)
+    return PictureSource(
+        pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps, memory=settings.memory
+    )
+
+
+def encoder_for(path: Path, settings: RunSettings) -> str:
+    """FFmpeg's name of the encoder that `sink_for` uses, or `Pillow` for single pictures.
+
+    Raises UsageError.
+    """
+    if is_animation(path):
+        return ANIMATIONS[path.suffix.lower()]
+    if is_picture(path) or is_folder(path):
+        return PILLOW
+    pipe = pipe_of(path)
+    container = container_format(path) if pipe is None else pipe_format(settings.container)
+    return encoder_name(settings.encoder, container)
 
 
 def sink_for(

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,17 +15,21 @@ from vsr.files.ends import (
     AnySink,
     AnySource,
     check_output,
+    encoder_for,
     folder_made,
     names_folder,
     sink_for,
     source_for,
 )
 from vsr.files.pipeline import Enlarge, Slice, run
+from vsr.files.progress import Progress
+from vsr.files.room import Room, room_for
 from vsr.files.settings import RunSettings
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.upscaler import Upscaler
+from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.source import PictureSource
@@ -36,38 +40,6 @@ from vsr.report.ledger import Row, check_report_path, write_report
 from vsr.report.report import Report
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The progress of a run."""
-
-    frames: int
-    total: int
-    """Frames expected, 0 when unknown."""
-    position: float
-    """Seconds of the input that are done."""
-    elapsed: float
-    """Seconds since the first frame was asked for."""
-    lost: int = 0
-    finished: bool = False
-
-    @property
-    def fps(self) -> float:
-        """Frames per second so far."""
-        return self.frames / self.elapsed if self.elapsed > 0 else 0.0
-
-    @property
-    def speed(self) -> float:
-        """Input seconds per second: 1.0 is real time."""
-        return self.position / self.elapsed if self.elapsed > 0 else 0.0
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds left, None when unknown."""
-        if not self.total or not self.frames:
-            return None
-        return max(0.0, (self.total - self.frames) / self.fps)
 
 
 class Job:
@@ -144,8 +116,9 @@ class Job:
             trial = self._output
             if pipe_of(trial) is not None:
                 trial = Path(folder, f"first.{settings.container or 'mkv'}")
-            with Sink(trial, video, first, source.passthrough()) as sink:
-                run(selected, upscaler.process, sink, lambda frame: None)
+            room = self._room(source, upscaler, first)
+            with Sink(trial, video, room.encoder, source.passthrough()) as sink:
+                run(selected, upscaler.process, sink, lambda frame: None, room.waiting)
                 if selected.interrupted:
                     raise InterruptedRunError("stopped in the first pass; nothing was written")
                 if not sink.frames_in:
@@ -166,6 +139,11 @@ class Job:
         """Raise OutputError where another program has made the output meanwhile."""
         if not isinstance(sink, StillSink):  # which has written them
             check_output(self._output, self._input, self._settings)
+
+    def _room(self, source: AnySource, upscaler: Upscaler, encoder: EncoderSettings) -> Room:
+        """Fit the run into the memory there is. Raises InputError where that cannot be."""
+        name = encoder_for(self._output, self._settings)
+        return room_for(source, upscaler, name, encoder, self._settings.memory)
 
     def _selected(self, source: AnySource) -> Slice:
         settings = self._settings
@@ -195,11 +173,14 @@ class Job:
         video = source.info.enlarged(upscaler.out_size)
         window = self._window(source)
         scale = upscaler.model.scale
+        room = self._room(source, upscaler, settings.encoder)
+        self._say(report, room.note)
+        settings = replace(settings, encoder=room.encoder)
         with sink_for(self._output, video, settings, source, scale, window) as sink:
             self._say(report, self._changes(sink))
             report.output["encoder"] = sink.encoder
             self._began = now()
-            run(selected, enlarge, sink, on_muxed)
+            run(selected, enlarge, sink, on_muxed, room.waiting)
             if not sink.frames_in:
                 raise self._nothing_done(source, selected)
             self._check_again(sink)

@@ -6,13 +6,14 @@ from typing import Final
 
 from vsr.errors import InterruptedRunError
 from vsr.media.location import shown
+from vsr.media.reading import Reading
 from vsr.media.source import Source
 
 _POLL: Final = 0.1
 """Seconds between two checks for a stop."""
 
 
-def opened(url: str, stop: threading.Event) -> Source:
+def opened(url: str, stop: threading.Event, reading: Reading | None = None) -> Source:
     """The opened input. Raises InputError, and InterruptedRunError as soon as `stop` is set.
 
     FFmpeg cannot be interrupted while it opens: the thread that does it is left behind then, and
@@ -23,7 +24,7 @@ def opened(url: str, stop: threading.Event) -> Source:
     def work() -> None:
         source, error = None, None
         try:
-            source = Source(url)
+            source = Source(url, reading)
         except BaseException as exc:  # raised again by the caller, who waits
             error = exc
         wanted = result.set_running_or_notify_cancel()

@@ -12,7 +12,7 @@ from vsr.errors import UsageError
 from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 
-_LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1}
+_LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,8 @@ class RunSettings:
     """Pictures a second of numbered pictures or a folder that become a video; None: 25."""
     container: str | None = None
     """Of an output that is a pipe: mkv (None), nut, y4m, ts, webm or flv."""
+    memory: int | None = None
+    """Bytes that pictures may take; None: all memory that is free."""
     report: Path | None = None
     """Where to write the latency ledger, .json or .csv."""
 
@@ -82,6 +84,7 @@ class RunOptions(TypedDict, total=False):
     overwrite: bool
     fps: Fraction | None
     container: str | None
+    memory: int | None
     report: str | PathLike[str] | None
 
 

@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Unpack
 
-from vsr.files.job import Job, Progress
+from vsr.files.job import Job
+from vsr.files.progress import Progress
 from vsr.files.settings import RunOptions, RunSettings, with_options
 from vsr.report.report import Report
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from vsr.errors import BackendError, UsageError, reason
-from vsr.inference.cpu import cpu_limit, has_int8_instructions
+from vsr.inference.cpu import has_int8_instructions
 from vsr.media.frame import Plane, Planes, as_bytes, now
+from vsr.media.limits import cpu_limit
 from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu

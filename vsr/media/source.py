@@ -1,11 +1,9 @@
 """Reads a file or URL: frames in presentation order, and the packets of other streams."""
 
 import logging
-import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from typing import Any, Final
@@ -14,11 +12,13 @@ import av
 
 from vsr.errors import InputError, reason
 from vsr.media.choice import choose
-from vsr.media.frame import YUV420, Frame, Planes, Stamps, now, planes_of
+from vsr.media.decoder import prepare_decoder
+from vsr.media.frame import YUV420, Frame, Stamps, now
 from vsr.media.info import VideoInfo
-from vsr.media.location import open_input, shown
+from vsr.media.location import shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
+from vsr.media.reading import Reading
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
 log = logging.getLogger(__name__)
@@ -27,36 +27,6 @@ _LOOK_AHEAD: Final = 8
 """Pictures of a file's beginning that may be held back until it is clear what their times mean."""
 _LATE: Final = 10
 """Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
-
-
-Streams = tuple[av.stream.Stream, ...]
-
-
-def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
-    """Convert a picture to planes of the size and colour of the stream's first."""
-    return planes_of(picture, (info.width, info.height), info.colour)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How a source is opened and decoded, and what errors mean; the defaults are for files."""
-
-    opener: Callable[[str, str], "av.container.InputContainer"] = open_input
-    """(url, name for messages) -> the opened input; raises InputError."""
-    demuxed: Callable[["av.container.InputContainer", Streams], Iterator[Packet]] = (
-        lambda container, _: container.demux()
-    )
-    """Yields an input's packets in the order in which they are wanted, given the streams in use."""
-    threads: str = "AUTO"
-    """How the decoder uses threads; several frames at once add as many of delay."""
-    planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
-    """Converts a decoded picture to planes."""
-    patience: float = math.inf
-    """Seconds within which there must be a picture."""
-    error_of: Callable[[Exception], InputError | None] = lambda _: None
-    """The error that ends reading when FFmpeg fails on the way; None: what was read will do."""
-    announced: bool = True
-    """Whether frames that the container announces and that do not come are lost."""
 
 
 class Source:
@@ -80,7 +50,11 @@ class Source:
         try:
             self.video, self._streams = choose(self._container, url, self.name)
             """Gone once the source is closed."""
-            self.video.thread_type = self._reading.threads
+            look_ahead = _LOOK_AHEAD if self._reading.announced else 0
+            self.pictures_held = look_ahead + prepare_decoder(
+                self.video, self.name, self._reading.threads, self._reading.memory
+            )
+            """Decoded pictures that may be in memory at once, before they are frames."""
             self.video.codec_context.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
             self._index = 0
@@ -90,7 +64,11 @@ class Source:
             self._timestamps = TimestampCorrector(
                 self._note, self._container.format.name == "mpegts"
             )
-            self._times = PictureTimes(_LOOK_AHEAD if self._reading.announced else 0)
+            look_ahead = _LOOK_AHEAD if self._reading.announced else 0
+            self._times, self.pictures_held = (
+                PictureTimes(look_ahead),
+                self.pictures_held + look_ahead,
+            )
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()

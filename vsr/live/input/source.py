@@ -15,7 +15,8 @@ from vsr.media.info import VideoInfo
 from vsr.media.interleave import interleaved
 from vsr.media.location import Feed, is_url, open_live, shown
 from vsr.media.losses import Losses
-from vsr.media.source import Reading, Source
+from vsr.media.reading import Reading
+from vsr.media.source import Source
 from vsr.media.timestamps import Packet
 
 _SLOWEST: Final = 1

@@ -15,6 +15,7 @@ from vsr.errors import InputError, reason
 from vsr.media.colour import RGB, UNSPECIFIED, Colour
 from vsr.media.frame import YUV420, Frame, PlaneFormat, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
+from vsr.media.limits import free_memory, in_words
 from vsr.media.losses import Losses
 from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
 from vsr.media.pictures.names import Pictures
@@ -28,6 +29,11 @@ _CLOCK: Final = Fraction(1, 90000)
 _UNSAID: Final = Fraction(1, 10)
 """Seconds for which browsers and FFmpeg show a picture whose delay is 0."""
 _DEEP: Final = frozenset({"RGB;16B", "RGBA;16B", "LA;16B", "I;16B", "RGB;16L", "RGB;16N"})
+_CHANNELS: Final = 3
+_COPIES: Final = 4
+"""As stored, with its colours in a row, by planes, and one more on the way."""
+_COPIES_ALPHA: Final = 14
+"""The same, and what colours are found with where nothing shows."""
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -41,8 +47,15 @@ class PictureSource:
     """
 
     def __init__(
-        self, pictures: Pictures, *, rgb: bool, any_size: bool, rate: Fraction | None = None
+        self,
+        pictures: Pictures,
+        *,
+        rgb: bool,
+        any_size: bool,
+        rate: Fraction | None = None,
+        memory: int | None = None,
     ) -> None:
+        """`memory`: bytes that pictures may take; None: all that is free."""
         self.url = self.name = pictures.name
         self.losses = Losses()
         self.extras: dict[int, Extras] = {}
@@ -54,12 +67,17 @@ class PictureSource:
         first = pictures.files[0]
         try:
             with Image.open(first) as image:
+                _check_size(image, self.name, memory)
+                self.pictures_held = _COPIES_ALPHA if image.has_transparency_data else _COPIES
+                """Copies of a picture that are made while it is read."""
                 self.animated = len(pictures.files) == 1 and getattr(image, "n_frames", 1) > 1
                 frames = getattr(image, "n_frames", 1) if self.animated else len(pictures.files)
                 self.loop = image.info.get("loop") if self.animated else None
                 """How often an animation is shown, 0 for ever, None where it does not say."""
                 self.info = self._describe(upright(image), image.format or "", frames)
                 self._note_depth(image)
+        except InputError:
+            raise
         except Exception as exc:  # Pillow's readers raise whatever their format leads them to
             raise InputError(f"{first} is not a picture, or it is damaged: {reason(exc)}") from exc
 
@@ -177,6 +195,16 @@ class PictureSource:
         if mode in _DEEP or image.mode.startswith("I"):
             self.losses.notes["depth"] = "16 bits per sample are read as 8"
             log.warning("%s: 16 bits per sample are read as 8", self.name)
+
+
+def _check_size(image: Image.Image, name: str, allowed: int | None) -> None:
+    """Raise InputError for a picture that cannot be held, before it is decoded."""
+    limit = free_memory() if allowed is None else allowed
+    if limit is not None and image.width * image.height * _CHANNELS * _COPIES > limit:
+        raise InputError(
+            f"{name}: a picture of {image.width}x{image.height} takes more memory than the "
+            f"{in_words(limit)} that may be used"
+        )
 
 
 def _fitted(rgb: Rgb, extras: Extras, size: tuple[int, int]) -> tuple[Rgb, Extras]:

@@ -29,6 +29,8 @@ _OPTIONS: Final = {
     "TIFF": ("compression", "quality"),
 }
 """What `-e` may say, by Pillow's names."""
+PILLOW: Final = "Pillow"
+"""Stands for an encoder's name."""
 _WHITE: Final = 255
 _NO_ALPHA: Final = ("JPEG", "BMP")
 
@@ -39,7 +41,7 @@ def rgb_of(frame: Frame) -> Rgb:
     """R'G'B' uint8 [H, W, 3] of an enlarged frame."""
     if frame.colour.matrix == RGB:
         green, blue, red = frame.planes
-        return np.stack([red, green, blue], axis=-1).astype(np.uint8)
+        return np.stack([red, green, blue], axis=-1).astype(np.uint8, copy=False)
     return frame.to_rgb()
 
 
@@ -104,7 +106,7 @@ class StillSink:
     @property
     def encoder(self) -> str:
         """The library that writes the pictures."""
-        return "Pillow"
+        return PILLOW
 
     def write(self, item: Frame | Packet) -> list[Frame]:
         """Write a frame's file; returns the frame, without its planes. Raises OutputError."""

@@ -1,4 +1,4 @@
-"""How many processors a container's limit grants."""
+"""What control groups and the system leave to a process: processors and memory."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vsr.inference import models, openvino
-from vsr.inference.cpu import cpu_limit
 from vsr.media.colour import Colour
+from vsr.media.limits import cpu_limit, free_memory
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +57,32 @@ def test_openvino_takes_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None
     network = models.find("bicubic", 2, backend, "fp32").graph(Colour()).onnx((32, 24))
     compiled = backend._compiled(network, {"PERFORMANCE_HINT": "THROUGHPUT"})
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+_MEMINFO = "MemTotal: 16000 kB\nMemFree: 100 kB\nMemAvailable: 8000 kB\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "free"),
+    [
+        ("0::/\n", {}, 8000 * 1024),
+        ("0::/\n", {"memory.max": "max\n", "memory.current": "5\n"}, 8000 * 1024),
+        ("0::/a\n", {"memory.max": "900000\n", "memory.current": "500000\n"}, 400_000),
+        ("0::/a\n", {"unified/a/memory.max": "9000\n", "unified/a/memory.current": "5000\n"}, 4000),
+        ("0::/\n", {"memory.max": "9000\n", "memory.current": "8000\n",
+                    "memory.stat": "anon 1\ninactive_file 700\n"}, 1700),
+        ("0::/\n", {"memory.max": "9000\n", "memory.current": "9500\n"}, 0),
+        ("4:memory:/x/y\n0::/\n", {"memory/x/memory.limit_in_bytes": "9000\n",
+                                   "memory/x/memory.usage_in_bytes": "2000\n"}, 7000),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n",
+                          "memory/memory.usage_in_bytes": "2000\n"}, 8000 * 1024),
+        ("0::/\n", {"memory.max": "rubbish"}, 8000 * 1024),
+    ],
+)  # fmt: skip
+def test_memory_that_is_left(tmp_path: Path, own: str, files: dict[str, str], free: int) -> None:
+    (tmp_path / "meminfo").write_text(_MEMINFO)
+    assert free_memory(*_files(tmp_path, own, files), tmp_path / "meminfo") == free
+
+
+def test_memory_of_systems_that_do_not_say(tmp_path: Path) -> None:
+    assert free_memory(tmp_path, tmp_path / "own", tmp_path / "meminfo") is None

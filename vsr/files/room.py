@@ -1,0 +1,104 @@
+"""Fits a run into the memory there is, or says that its pictures are too large for it."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from vsr.errors import InputError
+from vsr.files.ends import AnySource
+from vsr.files.pipeline import WAITING
+from vsr.inference.upscaler import Upscaler
+from vsr.media.encoder import EncoderSettings
+from vsr.media.frame import PlaneFormat
+from vsr.media.limits import free_memory, in_words
+from vsr.media.pictures.stills import PILLOW
+
+_SHARE: Final = 8
+"""Part of the memory that pictures between two stages may take, as a divisor."""
+_STAGES: Final = 2
+"""A picture that a stage works on, and one that waits for the next stage."""
+_HELD: Final = {
+    "libx264": 60, "libx265": 125, "libsvtav1": 105, "libvpx-vp9": 100, PILLOW: 2, "gif": 8,
+    "apng": 8,
+}  # fmt: skip
+"""Pictures' worth of memory that encoders take at our default presets, measured at 1080p.
+
+Pillow: colours pixel by pixel, and a copy in its own memory; GIF and APNG have alpha, and filters.
+"""
+_HELD_FRUGALLY: Final = {"libx264": 23, "libx265": 46}
+_HELD_OTHERS: Final = 16
+_FRUGAL: Final = {
+    "libx264": ("x264-params", {"rc-lookahead": "0", "sync-lookahead": "0", "bframes": "0"}),
+    "libx265": ("x265-params", {"rc-lookahead": "0", "frame-threads": "1", "bframes": "0"}),
+}
+"""Encoders' parameters that hold fewer pictures back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How a run keeps to the memory that its pictures may take."""
+
+    encoder: EncoderSettings
+    waiting: int
+    """Bytes of items that may wait between two stages."""
+    note: str | None = None
+    """What was changed to fit, in words."""
+
+
+def room_for(
+    source: AnySource,
+    upscaler: Upscaler,
+    encoder: str,
+    settings: EncoderSettings,
+    allowed: int | None,
+) -> Room:
+    """Plan a run's memory, for pictures of a source that an FFmpeg encoder (or Pillow) takes.
+
+    `allowed` is a number of bytes; None: all that is free. Raises InputError where not even one
+    picture at a time fits.
+    """
+    limit = free_memory() if allowed is None else allowed
+    if limit is None:
+        return Room(encoder=settings, waiting=WAITING)
+    small = _bytes(source.plane_format, upscaler.size)
+    large = _bytes(source.plane_format, upscaler.out_size)
+    waiting = min(WAITING, limit // _SHARE)
+    held = source.pictures_held * small + _STAGES * (small + large)
+    held += sum(max(size, min(waiting, 8 * size)) for size in (small, large))
+
+    def needed(encoder_held: int) -> int:
+        return held + encoder_held * large
+
+    usual = _HELD.get(encoder, _HELD_OTHERS)
+    if needed(usual) <= limit:
+        return Room(encoder=settings, waiting=waiting)
+    if encoder in _FRUGAL and needed(_HELD_FRUGALLY[encoder]) <= limit:
+        note = (
+            f"{in_words(needed(usual))} of memory would be used and {in_words(limit)} may be: "
+            f"{encoder} encodes without looking ahead"
+        )
+        return Room(encoder=_frugal(encoder, settings), waiting=waiting, note=note)
+    least = needed(_HELD_FRUGALLY.get(encoder, usual))
+    raise InputError(
+        f"{source.name}: pictures of {_size(upscaler.size)}, enlarged to "
+        f"{_size(upscaler.out_size)}, take about {in_words(least)} of memory, "
+        f"and {in_words(limit)} may be used: take a smaller --scale, or more memory"
+    )
+
+
+def _frugal(encoder: str, settings: EncoderSettings) -> EncoderSettings:
+    """The settings with what holds fewer pictures, unless they say otherwise themselves."""
+    name, wanted = _FRUGAL[encoder]
+    given = settings.options.get(name, "")
+    parts = [given] if given else []
+    parts += [f"{key}={value}" for key, value in wanted.items() if f"{key}=" not in given]
+    return replace(settings, options={**settings.options, name: ":".join(parts)})
+
+
+def _bytes(form: PlaneFormat, size: tuple[int, int]) -> int:
+    """Bytes of a picture's planes."""
+    width, height = form.chroma(*size)
+    return (size[0] * size[1] + 2 * width * height) * form.dtype.itemsize
+
+
+def _size(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))

@@ -1,0 +1,134 @@
+"""Finds what this computer and its control groups leave to a process: processors and memory."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+GROUPS: Final = Path("/sys/fs/cgroup")
+OWN_GROUPS: Final = Path("/proc/self/cgroup")
+_MEMINFO: Final = Path("/proc/meminfo")
+
+
+def free_memory(
+    groups: Path = GROUPS, own: Path = OWN_GROUPS, meminfo: Path = _MEMINFO
+) -> int | None:
+    """Bytes that this process may still take before the system or a control group runs out.
+
+    None where nothing says so, as on other systems than Linux. What files are cached in counts as
+    free: the system gives it up.
+    """
+    found = [_available(meminfo)]
+    found += [_group_v2(folder) for folder in _folders("", groups, own)]
+    found += [_group_v1(folder) for folder in _folders("memory", groups, own)]
+    least = min(found)
+    return None if math.isinf(least) else max(0, int(least))
+
+
+def cpu_limit(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> int | None:
+    """Processors' worth of time that control groups grant this process, rounded up.
+
+    None where that is no less than the processors it may run on, or where nothing says so. A
+    container with a limit (`docker --cpus 2`) still sees all processors of its host: a thread for
+    each would use the grant up early in every period, and then all of them stand still.
+    """
+    grants = [_grant(folder) for folder in _folders("", groups, own)]
+    grants += [_grant_v1(folder) for folder in _folders("cpu", groups, own)]
+    least = min(grants, default=math.inf)
+    return None if math.isinf(least) or math.ceil(least) >= processors() else math.ceil(least)
+
+
+def in_words(size: int) -> str:
+    """Format a number of bytes, such as `1.5 GiB` or `61 MiB`."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def processors() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _folders(controller: str, groups: Path, own: Path) -> Iterator[Path]:
+    """This process' groups of a controller and those above; "" for version 2, which has one tree.
+
+    In a container the path may be the host's, so that only the top exists here: it is the
+    container's own group then.
+    """
+    try:
+        lines = own.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controller in controllers.split(","):
+            for top in (groups / controller,) if controller else (groups, groups / "unified"):
+                folder = top / path.strip("/")
+                yield from (each for each in (folder, *folder.parents) if each.is_relative_to(top))
+
+
+def _numbers(read: Callable[[], float]) -> float:
+    """What is read from a group's files; without limit where that is none or cannot be."""
+    try:
+        return read()
+    except (OSError, ValueError, ZeroDivisionError):  # "max": no limit
+        return math.inf
+
+
+def _number(file: Path) -> int:
+    return int(file.read_text(encoding="ascii").split()[0])
+
+
+def _available(meminfo: Path) -> float:
+    def read() -> float:
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return int(value.split()[0]) * 1024
+        return math.inf
+
+    return _numbers(read)
+
+
+def _group_v2(folder: Path) -> float:
+    cached = _cached(folder / "memory.stat", "inactive_file")
+    return _numbers(
+        lambda: _number(folder / "memory.max") - _number(folder / "memory.current") + cached
+    )
+
+
+def _group_v1(folder: Path) -> float:
+    cached = _cached(folder / "memory.stat", "total_inactive_file")
+    used = folder / "memory.usage_in_bytes"
+    return _numbers(lambda: _number(folder / "memory.limit_in_bytes") - _number(used) + cached)
+
+
+def _cached(stat: Path, key: str) -> int:
+    """Bytes of files in a group's memory that it gives up when it needs them."""
+    try:
+        lines = (line.split() for line in stat.read_text(encoding="ascii").splitlines())
+        return next((int(value) for name, value in lines if name == key), 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def _grant(folder: Path) -> float:
+    """Processors granted by a group of version 2: `cpu.max` holds microseconds and their period."""
+
+    def read() -> float:
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        return max(1.0, int(quota) / int(period))
+
+    return _numbers(read)
+
+
+def _grant_v1(folder: Path) -> float:
+    """Processors granted by a group of version 1, where -1 is no limit."""
+
+    def read() -> float:
+        quota = _number(folder / "cpu.cfs_quota_us")
+        return max(1.0, quota / _number(folder / "cpu.cfs_period_us")) if quota > 0 else math.inf
+
+    return _numbers(read)

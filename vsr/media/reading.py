@@ -1,0 +1,44 @@
+"""Says how a source is opened and decoded."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import av
+
+from vsr.errors import InputError
+from vsr.media.frame import Planes, planes_of
+from vsr.media.info import VideoInfo
+from vsr.media.location import open_input
+from vsr.media.timestamps import Packet
+
+Streams = tuple[av.stream.Stream, ...]
+
+
+def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
+    """Convert a picture to planes of the size and colour of the stream's first."""
+    return planes_of(picture, (info.width, info.height), info.colour)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a source is opened and decoded, and what errors mean; the defaults are for files."""
+
+    opener: Callable[[str, str], "av.container.InputContainer"] = open_input
+    """(url, name for messages) -> the opened input; raises InputError."""
+    demuxed: Callable[["av.container.InputContainer", Streams], Iterator[Packet]] = (
+        lambda container, _: container.demux()
+    )
+    """Yields an input's packets in the order in which they are wanted, given the streams in use."""
+    threads: str = "AUTO"
+    """How the decoder uses threads; several frames at once add as many of delay."""
+    planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
+    """Converts a decoded picture to planes."""
+    patience: float = math.inf
+    """Seconds within which there must be a picture."""
+    error_of: Callable[[Exception], InputError | None] = lambda _: None
+    """The error that ends reading when FFmpeg fails on the way; None: what was read will do."""
+    announced: bool = True
+    """Whether frames that the container announces and that do not come are lost."""
+    memory: int | None = None
+    """Bytes that pictures may take; None: all that is free."""
