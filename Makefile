@@ -1,6 +1,9 @@
 # `make` sets up .venv and runs what CI runs; `make bench` measures; `make wheel` builds.
 PYTHON := .venv/bin/python
 
+# Tests start hundreds of processes: each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: all lint types test bench wheel clean
 all: lint types test
 

@@ -264,7 +264,7 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
         methods["clean"] = _enlarge(clean["file"])
     plain = Stream(crf=(30, 30), presets=(("veryfast", 1.0),), soft=0, blurred=0, noisy=0, hevc=0)
     scores: dict[str, list[float]] = {method: [] for method in methods}
-    for _, image in islice(images([data / "images/test/set14"]), 6):
+    for _, image in islice(images([data / "images/test/set14"]), 3):
         for lr, hr in streamed(image, scale, np.random.default_rng(1), plain):
             for method, enlarge in methods.items():
                 colour = "rgb" if method == "bicubic" else entry["colour"]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ class Plain:
         Plain.alive -= 1
 
     array = PinnedBuffer.array
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects() -> Iterator[None]:
+    """The collector does not look through what other tests left: that takes a second each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

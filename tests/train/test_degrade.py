@@ -110,15 +110,15 @@ def test_brightness_stays() -> None:
         assert np.abs(low.mean((0, 1)) - downscale(high, 2).mean((0, 1))).max() < 0.6
 
 
-SEEDS = range(12 if os.environ.get("VSR_ALL_FRAMES") else 3)
+SEEDS, TIMES = (range(12), 4) if os.environ.get("VSR_ALL_FRAMES") else (range(3), 2)
 """Twelve have every preset, and B frames; the first three a part of them."""
 
 
-@pytest.mark.parametrize(("window", "hevc"), [(66, 0), (66, 1), (64, 1)])
+@pytest.mark.parametrize(("window", "hevc"), [(66, 0), (64, 1)])
 def test_the_same_seed_gives_the_same_pairs(window: int, hevc: int) -> None:
     settings = Stream(window=window, least=64, blurred=1, noisy=1, hevc=hevc)
     for seed in SEEDS:
-        first, *others = (pairs_of(settings, seed) for _ in range(4))
+        first, *others = (pairs_of(settings, seed) for _ in range(TIMES))
         for a, b in [pair for other in others for pair in zip(first, other, strict=True)]:
             assert np.array_equal(a[0], b[0])
             assert np.array_equal(a[1], b[1])

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.networks import ALL_NETWORKS, channels, roughened
+from tests.train.conftest import Traces
 from train.__main__ import main
 from train.errors import TrainError
 from train.fit.recipe import Recipe
@@ -61,10 +62,10 @@ FEWER = {"csrcnn": {"blocks": (2, 2, 2), "residuals": 1, "convolutions": 1}}
     ("name", "scale"),
     [*COVERING, *(OTHERS if ALL_NETWORKS else [])],
 )
-def test_onnx_on_openvino_equals_torch_at_odd_sizes(name: str, scale: int) -> None:
+def test_onnx_on_openvino_equals_torch_at_odd_sizes(name: str, scale: int, traces: Traces) -> None:
     only = (scale,) if "dcscn" in name else None
     net = roughened(build(name, only, **FEWER.get(name, {})))
-    enlarge = openvino_enlarge(to_onnx(net, scale).SerializeToString())
+    enlarge = openvino_enlarge(traces.anew(net, scale).SerializeToString())
     for height, width in ((21, 27), (8, 31), (1, 3)):
         assert difference(net, scale, enlarge, height, width) < 1e-5, (height, width)
     batch = np.random.default_rng(1).random((3, channels(net), 5, 9), np.float32)

@@ -90,33 +90,10 @@ def straight(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return load_checkpoint(path)
 
 
-def _assert_same_end(path: Path, straight: dict[str, Any]) -> None:
-    saved = load_checkpoint(path)
-    assert saved["step"] == straight["step"] == STEPS
-    for key in ("net", "average", "optimiser"):
-        assert_same(saved[key], straight[key])
-
-
 # interruptions
 
 
-def test_a_killed_run_that_is_resumed_ends_with_the_weights_of_one_that_was_not(
-    tmp_path: Path, folder: Path, straight: dict[str, Any]
-) -> None:
-    path = tmp_path / "net.pt"
-    run = _start(folder, path, "--steps", str(STEPS))
-    _wait_for(run, f"step 100/{STEPS}")
-    run.kill()
-    run.communicate()
-    assert run.returncode == -signal.SIGKILL
-    reached = load_checkpoint(path)["step"]
-    assert 100 <= reached < STEPS
-    said = _finish(_start(folder, path, "--steps", str(STEPS)))
-    assert f"from step {reached}" in said
-    _assert_same_end(path, straight)
-
-
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(
+def test_a_run_that_is_stopped_and_killed_ends_with_the_weights_of_one_that_was_not(
     tmp_path: Path, folder: Path, straight: dict[str, Any]
 ) -> None:
     path = tmp_path / "net.pt"
@@ -124,12 +101,25 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_130(
     _wait_for(run, f"step 60/{STEPS}")
     run.send_signal(signal.SIGINT)
     said = _finish(run, 130)
-    saved = load_checkpoint(path)["step"]
-    assert 60 < saved < STEPS
-    assert f"stopped at step {saved}; the same command goes on from there" in said
+    stopped = load_checkpoint(path)["step"]
+    assert 60 < stopped < STEPS
+    assert f"stopped at step {stopped}; the same command goes on from there" in said
     assert "Traceback" not in said
-    _finish(_start(folder, path, "--steps", str(STEPS)))
-    _assert_same_end(path, straight)
+
+    run = _start(folder, path, "--steps", str(STEPS))
+    _wait_for(run, f"from step {stopped}")
+    _wait_for(run, f"/{STEPS}")  # a report: the checkpoint is another one
+    run.kill()
+    run.communicate()
+    assert run.returncode == -signal.SIGKILL
+    killed = load_checkpoint(path)["step"]
+    assert stopped < killed < STEPS
+
+    assert f"from step {killed}" in _finish(_start(folder, path, "--steps", str(STEPS)))
+    saved = load_checkpoint(path)
+    assert saved["step"] == straight["step"] == STEPS
+    for key in ("net", "average", "optimiser"):
+        assert_same(saved[key], straight[key])
 
 
 # several processes
