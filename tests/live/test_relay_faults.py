@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import random
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_
 
 START = 40.0
 """Longest wait for a process that starts on a machine that has much else to do (s)."""
-MUTANTS = 200
+MUTANTS = 200 if os.environ.get("VSR_ALL_FUZZ") == "1" else 100
 
 
 def _await_end(relay: RelayProcess) -> None:
