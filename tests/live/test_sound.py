@@ -293,3 +293,23 @@ def test_packets_tell_the_source_time_of_what_they_hold() -> None:
     told = [(h.origin, _time(h.packet)) for h in played.heard if h.origin is not None]
     assert len(told) > 100
     assert max(abs(origin - time) for origin, time in told) < EXACT
+
+
+def test_sound_that_waited_for_slow_engines_holds_up_nothing() -> None:
+    """Sound of longer before the first picture than any that is merely late: 17 s."""
+    decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 21)
+    clock, warnings = OutputClock(0.04), [""][:0]
+    audio = PlayoutAudio(clock, decoder, lambda words, _: warnings.append(words))
+    sounds, heard = [SoundPacket(p, _time(p)) for p in packets], list[Any]()
+    while sounds[0].time < 17:
+        heard += audio.take(sounds.pop(0))
+    audio.forget_before(17.0)
+    for k in range(4 * 25):
+        while sounds and sounds[0].time <= 17 + k / 25:
+            heard += audio.take(sounds.pop(0))
+        heard += audio.fill(clock.picture(17 + k / 25, k / 25))
+    found = _onsets(audio._sound, [h.packet for h in heard])
+    assert found[-3:] == pytest.approx([1, 2, 3], abs=EXACT)
+    assert not warnings
+    figures = audio.figures()
+    assert (figures["sound_dropped"], figures["silence_s"]) == (0, 0)

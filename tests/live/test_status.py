@@ -447,6 +447,20 @@ def test_pictures_are_served(relay: Relay, server: StatusServer) -> None:
         assert np.array(picture)[50, 50].argmax() == channel
 
 
+def test_what_stands_in_for_the_source_is_what_the_page_shows(
+    relay: Relay, server: StatusServer
+) -> None:
+    relay.go_live()
+    red, green = plain((1, 0, 0), BT709, (64, 64)), plain((0, 1, 0), BT709, (64, 64))
+    relay.board.pictures(red, red)
+    relay.board.pictures(None, green)
+    relay.figures["showing"] = "the slate"
+    for which, channel in (("before", 0), ("after", 1)):
+        picture = Image.open(io.BytesIO(get(server, f"{which}.jpg")[1]))
+        assert np.array(picture)[9, 9].argmax() == channel
+    assert "<bdi>the slate · " in get(server)[1].decode()
+
+
 def test_a_picture_is_made_once_a_second_at_most(relay: Relay) -> None:
     relay.go_live()
     pictures = Pictures(relay.board, lambda: relay.at)

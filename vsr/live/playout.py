@@ -139,6 +139,7 @@ class Playout:
             self._ladder.give_up(rung)
         if self._last is None:
             self._began = now()
+            self._audio.forget_before(frame.time)
         self._last = done.planes
         self._slate.end()
         time = self._clock.picture(frame.time, arrived)
@@ -244,8 +245,10 @@ class Playout:
         if self._last is None:
             return
         time = self._clock.filler(wall)
+        planes = self._slate.show(self._last, wall)
+        self._board.pictures(None, planes)
         frame = Frame(
-            planes=self._slate.show(self._last, wall), index=-1, pts=0, time_base=Fraction(1),
+            planes=planes, index=-1, pts=0, time_base=Fraction(1),
             duration=0,
             stamps=Stamps(read=wall, decoded=wall, infer_start=wall, infer_end=wall),
             event="repeated",

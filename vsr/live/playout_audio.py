@@ -77,6 +77,14 @@ class PlayoutAudio:
         """Wait for no sound: the session is over."""
         self._away = True
 
+    def forget_before(self, time: float) -> None:
+        """Forget sound of long before the output's first picture: it waited for the engines.
+
+        `time` is the picture's in the source (s).
+        """
+        while self._held and self._held[0][0].time < time - _PATIENCE:
+            self._held.popleft()
+
     def take(self, packet: SoundPacket) -> Iterator[Heard]:
         """Yield the output's packets for one of the source."""
         self._held.append((packet, now()))

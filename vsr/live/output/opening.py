@@ -13,6 +13,8 @@ _NO_REASON: Final = (
     "Slave ", "All tee outputs failed", "Cannot open connection", "missing picture", "no frame!",
 )  # fmt: skip
 """Beginnings of log lines that only repeat that it failed, or are about the streams' making."""
+_CODEC: Final = re.compile(r"[\w.-]+ \(\d+\)")
+"""A line of the list of codecs that FFmpeg logs beside some errors."""
 
 
 def opened(target: Any, plan: dict[str, Any]) -> "av.container.OutputContainer":
@@ -36,4 +38,5 @@ def words_of(exc: Exception, said: Sequence[tuple[int, str, str]] = ()) -> str:
     words = getattr(exc, "strerror", None) or str(exc)
     lines = [line[2].strip() for line in said] or ([logged[2].strip()] if logged else [])
     lines = [line for line in dict.fromkeys(lines) if line and not line.startswith(_NO_REASON)]
+    lines = [line for line in lines if not _CODEC.fullmatch(line)]
     return f"{words} ({'; '.join(lines[-3:])})" if lines else words

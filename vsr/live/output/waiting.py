@@ -39,7 +39,9 @@ class Queue:
     @property
     def seconds(self) -> float:
         """Stream time from the oldest packet to the newest."""
-        return self._records[-1].time - self._records[0].time if self._records else 0.0
+        if not self._records:
+            return 0.0
+        return max(0.0, self._records[-1].time - self._records[0].time)  # streams differ a little
 
     @property
     def wants_key(self) -> bool:

@@ -87,9 +87,12 @@ class StatusBoard:
         """Begin the live phase: pictures follow, and `figures` may be called."""
         self._live = (stage, figures, self._clock())
 
-    def pictures(self, before: Planes, after: Planes) -> None:
-        """Keep the newest picture before and after upscaling, without a copy."""
-        self._pictures = (before, after)
+    def pictures(self, before: Planes | None, after: Planes) -> None:
+        """Keep the newest picture before and after upscaling, without a copy.
+
+        Without `before`, the one of before stays: `after` is shown in place of a newer one.
+        """
+        self._pictures = (before or self._pictures[0], after)
 
     def picture(self, which: Literal["before", "after"]) -> tuple[Planes, Colour] | None:
         """Return the newest picture and its colour; None if there is none yet."""
@@ -158,7 +161,7 @@ class StatusBoard:
             run=latencies.summary(),
             minute=recent.stages(), timeline=recent.timeline(), total_ms=latencies.total,
             buckets=[*((b, latencies.up_to(b)) for b in EXACT_MS), (math.inf, latencies.count)],
-            packet_age_s=at - newest if newest is not None else None,
+            packet_age_s=max(0.0, at - newest) if newest is not None else None,
             outputs=[OutputStatus.of(facts) for facts in figures["outputs"]],
             sessions=figures["sessions"], jumps=figures["jumps"],
             nudged=figures["nudged"], waiting=figures.get("waiting"),

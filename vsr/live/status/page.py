@@ -75,7 +75,8 @@ def page(snapshot: Snapshot, versions: Mapping[str, str]) -> str:
 def _pictures(s: Snapshot) -> Iterator[dict[str, Any]]:
     """Outside of what is exchanged: the script loads each anew without a flicker."""
     before = _stream(s.stage.source) if s.stage else ""
-    after = " · ".join(filter(None, (s.rung, _stream(s.stage.output)))) if s.stage else ""
+    made = _stream(s.stage.output) if s.stage else ""
+    after = " · ".join(filter(None, (s.showing or s.rung, made)))
     for name, words, planes in (("before", before, s.before), ("after", after, s.after)):
         height, width = planes[0].shape if planes else (9, 16)
         yield {
