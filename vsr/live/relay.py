@@ -83,10 +83,10 @@ class Relay:
 
         `report` holds what was done however it ends.
         """
-        self._pool.find(self.settings)  # what is wrong is said before anything is waited for
-        self._ingest.start()
-        self._spares = Spares(len(self._outputs))
+        self._ingest.start()  # first of all: connecting takes as long as loading libraries
         try:
+            self._spares = Spares(len(self._outputs))
+            self._pool.find(self.settings)
             first = self._first_session(stop)
             size, colour = (first.info.width, first.info.height), first.info.colour
             rungs = self._pool.rungs(self.settings, size, colour, stop.is_set)

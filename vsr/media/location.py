@@ -19,7 +19,7 @@ READ_TIMEOUT: Final = 30.0
 
 STDIN: Final = "-"
 _BEGINNING: Final = 1.0
-"""Seconds of a feed in which all of its streams begin: of FLV with one, FFmpeg waits for more."""
+"""Seconds of a stream in which its streams begin: of FLV with one, FFmpeg waits for more."""
 
 
 _HEAD: Final = 4096
@@ -178,9 +178,19 @@ def open_live(
     """
     if not is_url(url):
         return open_input(url, name)
-    # many a server sends a newcomer sound until the next key frame; its video is found no sooner
     wait = max(silence, OPEN_TIMEOUT)
-    look = wait if feed is None else _BEGINNING
+    found = _looked_at(url, name, _BEGINNING, (wait, silence), feed, verify)
+    if feed is None and not any(v.codec_context.width for v in found.streams.video):
+        # many a server sends a newcomer sound until the next key frame; its video comes no sooner
+        found.close()
+        found = _looked_at(url, name, wait, (wait, silence), feed, verify)
+    return found
+
+
+def _looked_at(
+    url: str, name: str, look: float, timeout: tuple[float, float], feed: Feed | None, verify: bool
+) -> "av.container.InputContainer":
+    """Open a stream and look for so long (s) which streams it has. Raises InputError."""
     options = {
         "fpsprobesize": "0",  # pictures that are looked at for their rate before it begins
         "analyzeduration": str(round(look * 1e6)),
@@ -190,7 +200,6 @@ def open_live(
     checked = verify and url.lower().startswith("rtmps")
     if checked:
         options |= {"tls_verify": "1", "ca_file": ca_file()}
-    timeout = (wait, silence)
     try:
         return av.open(
             feed or url, "r", format="flv" if feed else None, timeout=timeout, options=options,

@@ -21,11 +21,13 @@ from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, Sou
 from vsr.live.input.pace import Evened, from_newest, paced
 from vsr.live.input.rate import RateMeter, Restamper
 from vsr.live.input.rtmp.server import RtmpListener
+from vsr.live.input.rtmp.session import PublishedStream
 from vsr.live.input.rtmp.tls import Certificate
 from vsr.live.input.source import LiveSource
+from vsr.live.input.successor import Opener, Successor
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
-from vsr.media.location import Feed, check_protocol, is_url, masked, shown
+from vsr.media.location import check_protocol, is_url, masked, shown
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ _GROWTH: Final = 1.6
 """Factor from one delay before reconnecting to the next."""
 _STALL_S: Final = 1.0
 """Seconds without a picture, in a source that stays connected, that are worth a word."""
+_SERVERS: Final = ("rtmp", "rtmps", "rtmpt", "http", "https")
+"""Protocols whose servers can be connected to a second time while the first connection lasts."""
 
 
 def check_input(url: str, settings: IngestSettings) -> None:
@@ -132,15 +136,31 @@ class Ingest:
         return why
 
     def _session(self, attempt: int) -> str:
-        with self._feed() as feed, closing(self._open(feed)) as source:
-            self._canvas = source.canvas
-            self._began = True
-            sound = source.audio
-            decoder = sound.codec_context if sound else None
-            self.rate = source.info.rate
-            self.mailbox.put(Connected(source.info, source.codec, decoder, attempt, source.notes))
-            jumps = self.jumps
-            try:
+        with self._feed() as feed:
+            source = self._open(feed)
+            while True:
+                with closing(source):
+                    following = self._deliver(source, feed, attempt)
+                    notes = source.losses.notes.values()
+                if following is None:
+                    return "; ".join([f"{self.name} ended", *notes])
+                source = following()
+                self._say("has further streams now: they are taken up", "streams")
+
+    def _deliver(
+        self, source: LiveSource, feed: PublishedStream | None, attempt: int
+    ) -> Opener | None:
+        """Hand a source's items over until its end, or until another can be taken in its place."""
+        self._canvas = source.canvas
+        self._began = True
+        sound, jumps = source.audio, self.jumps
+        decoder = sound.codec_context if sound else None
+        self.rate = source.info.rate
+        self.mailbox.put(Connected(source.info, source.codec, decoder, attempt, source.notes))
+        scheme = self.url.partition("://")[0].lower()
+        beside = feed is None and scheme in _SERVERS
+        try:
+            with closing(Successor(source, lambda: self._again(feed), beside)) as successor:
                 for item in self._in_time(source):
                     if self._stop.is_set():
                         break
@@ -149,9 +169,18 @@ class Ingest:
                         self.mailbox.put(item)
                     elif item.stream is sound and item.pts is not None and item.time_base:
                         self.mailbox.put(SoundPacket(item, float(item.pts * item.time_base)))
-            finally:
-                self._missing = source.losses.lost
-            return "; ".join([f"{self.name} ended", *source.losses.notes.values()])
+                    following = successor.look() if is_url(self.url) else None
+                    if following is not None:
+                        return following
+        finally:
+            self._missing += source.losses.lost
+        return None
+
+    def _again(self, feed: PublishedStream | None) -> LiveSource:
+        """Open a source that is open, or was until now, with all the streams that it has by now."""
+        if feed is not None:
+            feed.rewind()
+        return self._open(feed)
 
     def _in_time(self, source: LiveSource) -> Iterator[Frame | Packet]:
         """Yield the source's items when they are due."""
@@ -182,12 +211,16 @@ class Ingest:
     def _say(self, words: str, kind: str) -> None:
         self.mailbox.put(Said(words, kind))
 
-    def _feed(self) -> AbstractContextManager[Feed | None]:
+    def _feed(self) -> AbstractContextManager[PublishedStream | None]:
         """Wait for a publisher when listening; else None."""
         return closing(self._listener.accept()) if self._listener else nullcontext()
 
-    def _open(self, feed: Feed | None) -> LiveSource:
+    def _open(self, feed: PublishedStream | None) -> LiveSource:
         settings = self.settings
         return LiveSource(
-            self.url, settings.stream_timeout, self._canvas, feed, settings.tls_verify
+            self.url,
+            settings.stream_timeout,
+            self._canvas,
+            feed,
+            settings.tls_verify,
         )

@@ -10,7 +10,8 @@ import av
 
 from vsr.errors import InputError, reason
 from vsr.live.input.fit import Canvas, PictureFit
-from vsr.media.frame import Frame
+from vsr.live.input.unseen import unseen
+from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
 from vsr.media.interleave import interleaved
 from vsr.media.location import Feed, is_url, open_live, shown
@@ -25,6 +26,10 @@ _USUAL: Final = Fraction(25)
 """Frame rates of a stream: what is measured beyond these bounds is an error, and this is meant."""
 _IN_PIECES: Final = frozenset(("hls", "dash"))
 """FFmpeg's formats that arrive as files of several seconds each."""
+_GROWING: Final = frozenset(("flv", "live_flv", "mpegts", "hls"))
+"""FFmpeg's formats in which streams may come up on the way."""
+_LOOK_S: Final = 0.5
+"""Between two looks whether there are further streams."""
 _PATIENCE: Final = 30.0
 """Seconds in which a stream that is joined must reach a key frame."""
 
@@ -49,8 +54,10 @@ class LiveSource:
         is read instead of `url`; it is the caller's to close. Raises InputError.
         """
         self._fit = PictureFit(canvas)
+        self.unseen = 0
+        """Streams that came up since it was opened, and that it therefore leaves out."""
         reading = Reading(
-            demuxed=_in_order,
+            demuxed=self._in_order,
             opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fit.planes,
@@ -89,6 +96,12 @@ class LiveSource:
         return self._source.audio
 
     @property
+    def sound_kind(self) -> tuple[str, int] | None:
+        """Codec and place of the sound among the streams; None without any."""
+        sound = self.audio
+        return None if sound is None else (sound.codec_context.name, sound.index)
+
+    @property
     def in_pieces(self) -> bool:
         """Whether it arrives as files of several seconds each (HLS, DASH)."""
         return bool(_IN_PIECES & set(self._source.container_format.split(",")))
@@ -123,17 +136,27 @@ class LiveSource:
         """Close the input; safe to call twice."""
         self._source.close()
 
+    def _in_order(
+        self, container: "av.container.InputContainer", streams: tuple[av.stream.Stream, ...]
+    ) -> Iterator[Packet]:
+        """Yield packets of what arrives in pieces by their times, of the rest as they arrive."""
+        packets = self._watched(container)
+        if not _IN_PIECES & set(container.format.name.split(",")):
+            return packets
+        kinds = ("video", "audio")
+        first = (next((s for s in streams if s.type == kind), None) for kind in kinds)
+        return interleaved(packets, [stream for stream in first if stream])
 
-def _in_order(
-    container: "av.container.InputContainer", streams: tuple[av.stream.Stream, ...]
-) -> Iterator[Packet]:
-    """Yield the packets of what arrives in pieces by their times, of the rest as they arrive."""
-    packets = container.demux()
-    if not _IN_PIECES & set(container.format.name.split(",")):
-        return packets
-    kinds = ("video", "audio")
-    first = (next((s for s in streams if s.type == kind), None) for kind in kinds)
-    return interleaved(packets, [stream for stream in first if stream])
+    def _watched(self, container: "av.container.InputContainer") -> Iterator[Packet]:
+        """Yield all packets, and look now and then whether further streams came up."""
+        grows = bool(_GROWING & set(container.format.name.split(",")))
+        packets, looked = container.demux(), now()
+        while (packet := next(packets, None)) is not None:
+            ends = not packet.size
+            yield packet
+            if grows and not ends and now() - looked > _LOOK_S:
+                self.unseen = unseen(container)
+                packets, looked = container.demux(), now()  # see `unseen`
 
 
 def _error_of(name: str, silence: float, exc: Exception) -> InputError:

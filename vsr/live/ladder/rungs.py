@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 _WARM_UPS: Final = 4
 """Pictures at least before a rung is timed: kernels are chosen and memory is touched in them."""
-_TIMED_S: Final = 0.4
-"""Seconds over which the quickest is looked for: other work comes and goes."""
+_TIMED_S: Final = 0.12
+"""Seconds over which the quickest is looked for: other work comes and goes, viewers wait."""
 _FAILURES: Final = 3
 """Failures of one rung after which it is not loaded again."""
 _FORGIVEN: Final = 1000

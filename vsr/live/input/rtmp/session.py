@@ -22,6 +22,7 @@ from vsr.live.input.rtmp.chunks import (
     tag,
 )
 from vsr.live.input.rtmp.connection import Connection
+from vsr.live.input.rtmp.replay import Replay
 from vsr.media.location import OPEN_TIMEOUT, shown
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -181,6 +182,7 @@ class PublishedStream:
         self._connection, self._name, self._silence = connection, name, silence
         self._ended = ended
         self._ready = bytearray()
+        self._replay = Replay()
         self._begun = self._leaving = self._over = False
         self._deadline = time.monotonic() + max(silence, OPEN_TIMEOUT)
         self._renewed = False
@@ -193,6 +195,13 @@ class PublishedStream:
         data = bytes(self._ready[:size])
         del self._ready[:size]
         return data
+
+    def rewind(self) -> None:
+        """Begin the FLV file anew, with headers and from the last key frame on; for its reader."""
+        self._ready.clear()
+        self._begun = False
+        for message in self._replay:
+            self._put(message, _BOTH)
 
     def cut(self) -> None:
         """End the stream and any read that waits; from any thread."""
@@ -246,6 +255,7 @@ class PublishedStream:
                 if part.kind in (AUDIO, VIDEO, DATA):
                     self._take(part)
         elif message.kind in (AUDIO, VIDEO) and message.body:
+            self._replay.add(message)
             self._put(message, _BOTH)
             self._renewed = not self._leaving
         elif message.kind in (DATA, DATA_AMF3):
@@ -262,7 +272,9 @@ class PublishedStream:
             facts = values[1] if len(values) > 1 else None
         except ProtocolError:  # it is not needed
             return
-        self._put(Message(DATA, message.time, body), _kinds(facts))
+        metadata = Message(DATA, message.time, body)
+        self._replay.add(metadata)
+        self._put(metadata, _kinds(facts))
 
     def _put(self, message: Message, flags: int) -> None:
         if not self._begun:  # FFmpeg looks for each kind of stream that the header announces

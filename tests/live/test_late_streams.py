@@ -1,0 +1,180 @@
+"""Sound that first comes when a connection has been running for a while, with no session lost."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.test_listen import _number
+from tests.rtmp import free_port, wait_for
+from tests.rtmp_peer import Peer, flv_of, messages_of
+from tests.streams import Marked, make_marked
+from vsr.live.input.ingest import Ingest
+from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
+from vsr.live.input.rtmp.chunks import AUDIO, VIDEO, Message, tag
+from vsr.live.input.rtmp.replay import Replay
+from vsr.live.settings import IngestSettings
+from vsr.media.frame import Frame
+
+LATE_S = 2.0
+KEY = "k3y"
+
+
+def _clip(folder: Path, gop_s: float) -> list[Message]:
+    """A clip's messages, those of sound from `LATE_S` on; no metadata announces the sound."""
+    path = make_marked(folder / "clip.mp4", Marked(seconds=7, gop_s=gop_s))
+    held: Message | None = None
+    found = []
+    for message in messages_of(flv_of(path)):
+        if message.kind == AUDIO and message.body[1] == 0:
+            held = message
+        elif message.kind == VIDEO or (message.kind == AUDIO and message.time >= 1000 * LATE_S):
+            if message.kind == AUDIO and held is not None:
+                found.append(Message(AUDIO, message.time, held.body, 1))
+                held = None
+            found.append(message)
+    return found
+
+
+class Taken:
+    """What an `Ingest` hands over, on a thread."""
+
+    def __init__(self, url: str, listen: bool) -> None:
+        self.connected: list[Connected] = []
+        self.numbers: list[int] = []
+        self.sounds: list[float] = []
+        self.lost: list[Lost] = []
+        self.heard: float | None = None
+        """When the first sound came."""
+        self._mailbox = Mailbox(frames=1000)
+        self.ingest = Ingest(url, IngestSettings(listen=listen), self._mailbox)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Taken":
+        self.ingest.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.ingest.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            item: Any = self._mailbox.take(0.05)
+            if isinstance(item, Frame):
+                self.numbers.append(_number(item))
+            elif isinstance(item, SoundPacket):
+                self.heard = self.heard or time.monotonic()
+                self.sounds.append(item.time)
+            elif isinstance(item, Connected):
+                self.connected.append(item)
+            elif isinstance(item, Lost):
+                self.lost.append(item)
+
+
+def _paced(messages: list[Message], began: float) -> Iterator[Message]:
+    for message in messages:
+        time.sleep(max(0.0, began + message.time / 1000 - time.monotonic()))
+        yield message
+
+
+def test_sound_that_a_publisher_sends_late_is_taken_up_and_no_picture_waits_for_a_key_frame(
+    tmp_path: Path,
+) -> None:
+    messages = _clip(tmp_path, gop_s=7)
+    port = free_port()
+    with Taken(f"rtmp://127.0.0.1:{port}/live/{KEY}", listen=True) as taken, Peer(port) as peer:
+        assert peer.publish(KEY).code == "NetStream.Publish.Start"
+        for message in _paced(messages, time.monotonic()):
+            peer.put(message)
+        wait_for(lambda: taken.numbers and taken.numbers[-1] >= 160, 20, "pictures stopped")
+    assert [one.sound is not None for one in taken.connected] == [False, True]
+    assert not [one for one in taken.lost if not one.reason.endswith("left")]
+    assert taken.sounds
+    assert taken.sounds[0] < LATE_S + 3.0  # one of them is patience for a slow machine
+    # the only key frame is the first: what was shown before is not shown again
+    assert taken.numbers == sorted(set(taken.numbers))
+
+
+@contextmanager
+def _server(messages: list[Message]) -> Iterator[tuple[str, list[int]]]:
+    """HTTP-FLV as live servers have it: headers, the newest key frame, and what follows."""
+    began, served, stop = time.monotonic(), list[int](), threading.Event()
+
+    def serve(peer: socket.socket) -> None:
+        peer.recv(4000)
+        served.append(len(served))
+        peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/x-flv\r\n\r\n")
+        peer.sendall(b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00")
+        place, replay = 0, Replay()
+        while place < len(messages) and began + messages[place].time / 1000 < time.monotonic():
+            replay.add(messages[place])
+            place += 1
+        with peer, suppress(OSError):
+            for message in replay:
+                peer.sendall(tag(message))
+            for message in _paced(messages[place:], began):
+                if stop.is_set():
+                    return
+                peer.sendall(tag(message))
+            stop.wait(20)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],)).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/live.flv", served
+        stop.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_sound_that_a_server_sends_late_is_taken_from_a_second_connection(tmp_path: Path) -> None:
+    messages = _clip(tmp_path, gop_s=1)
+    with _server(messages) as (url, served), Taken(url, listen=False) as taken:
+        wait_for(lambda: taken.numbers and taken.numbers[-1] >= 160, 30, "pictures stopped")
+    assert [one.sound is not None for one in taken.connected] == [False, True]
+    assert len(served) == 2
+    assert not taken.lost
+    assert taken.sounds
+    assert taken.sounds[0] < LATE_S + 4.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "bodies", "kept"),
+    [
+        (VIDEO, ["1700", "1701", "2701", "1701", "2701"], ["1700", "1701", "2701"]),
+        (VIDEO, ["9068766331", "9168766331", "a168766331"], None),
+        (AUDIO, ["af00", "af01"], ["af00"]),
+        (AUDIO, ["904d703461", "914d703461"], ["904d703461"]),
+    ],
+    ids=["AVC", "enhanced HEVC", "AAC", "enhanced AAC"],
+)
+def test_headers_and_what_follows_a_key_frame_are_kept(
+    kind: int, bodies: list[str], kept: list[str] | None
+) -> None:
+    replay = Replay()
+    for k, body in enumerate(bodies):
+        replay.add(Message(kind, k, bytes.fromhex(body)))
+    assert [message.body.hex() for message in replay] == (bodies if kept is None else kept)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    replay = Replay()
+    replay.add(Message(VIDEO, 0, b"\x17\x01" + bytes(1 << 20)))
+    for k in range(40):
+        replay.add(Message(VIDEO, k, b"\x27\x01" + bytes(1 << 20)))
+        assert sum(len(message.body) for message in replay) <= (16 << 20) + 4
+    assert not list(replay)

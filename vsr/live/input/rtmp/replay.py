@@ -1,0 +1,74 @@
+"""What a demuxer that joins a publisher's stream on the way must be given first.
+
+Byte layouts: Adobe, "Video File Format Specification" 10.1, E.4.2 and E.4.3; Veovera, "Enhanced
+RTMP" v2, for bodies that begin with the extended header.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from vsr.live.input.rtmp.chunks import AUDIO, DATA, VIDEO, Message
+
+_MOST: Final = 16 << 20
+"""Bytes since a key frame that are kept: over 20 s at 6 Mbit/s."""
+_AAC, _AVC, _HEVC = 10, 7, 12
+"""Codec numbers of FLV whose bodies tell headers from frames in their second byte."""
+_EX_AUDIO: Final = 9
+"""The sound format of extended bodies."""
+_EX_VIDEO: Final = 0x80
+_KEY: Final = 1
+_FRAMES: Final = (1, 3)
+"""Packet types of extended bodies that hold a frame; 0 is a header."""
+
+
+class Replay:
+    """Keeps metadata, headers, and everything since the last key frame. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._heads: dict[int, Message] = {}
+        """The newest metadata, and header of picture and sound, by kind of message."""
+        self._since: list[Message] = []
+        self._size = 0
+        self._whole = False
+        """Whether what is kept begins with a key frame."""
+
+    def add(self, message: Message) -> None:
+        """Take note of a message that was passed on."""
+        if message.kind == DATA or _is_header(message):
+            self._heads[message.kind] = message
+            return
+        if _is_key(message):
+            self._since, self._size, self._whole = [], 0, True
+        self._since.append(message)
+        self._size += len(message.body)
+        if not self._whole or self._size > _MOST:
+            self._since, self._size, self._whole = [], 0, False
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield the messages that come before those to come."""
+        time = self._since[0].time if self._since else None
+        for kind in (DATA, VIDEO, AUDIO):
+            if kind in self._heads:
+                head = self._heads[kind]
+                yield head if time is None else replace(head, time=time)
+        yield from self._since
+
+
+def _is_header(message: Message) -> bool:
+    first, second = message.body[0], message.body[1:2]
+    if message.kind == AUDIO:
+        form = first >> 4
+        return (form == _AAC and second == b"\0") or (form == _EX_AUDIO and not first & 15)
+    if first & _EX_VIDEO:
+        return not first & 15
+    return first & 15 in (_AVC, _HEVC) and second == b"\0"
+
+
+def _is_key(message: Message) -> bool:
+    first = message.body[0]
+    if message.kind != VIDEO:
+        return False
+    if first & _EX_VIDEO:
+        return first >> 4 & 7 == _KEY and first & 15 in _FRAMES
+    return first >> 4 == _KEY
