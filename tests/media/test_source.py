@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.clips import Clip, make_clip
 from vsr.errors import InputError
 from vsr.live.input.source import LiveSource
 from vsr.media.frame import Frame
+from vsr.media.reading import Reading
 from vsr.media.source import Source
 
 
@@ -57,3 +59,11 @@ def test_a_source_that_cannot_be_read_leaves_no_threads(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="not one frame of it can be decoded"):
             Source(str(clip))
     assert threads() == before
+
+
+def test_a_machine_of_any_memory_decodes(tmp_path: Path) -> None:
+    """FFmpeg refuses a limit on pictures above 2^31 pixels."""
+    clip = make_clip(tmp_path / "in.mkv")
+    for memory in (None, 2**28, 2**34, 2**44):
+        with closing(Source(str(clip), Reading(memory=memory))) as source:
+            assert sum(isinstance(item, Frame) for item in source) == 12

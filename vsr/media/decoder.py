@@ -15,6 +15,8 @@ _SHARE: Final = 8
 """Part of the memory that pictures being decoded at once may take, as a divisor."""
 _LEAST: Final = 3
 """Pictures without which nothing is decoded: one, one to decode from, one to convert."""
+_MOST_PIXELS: Final = 2**31 - 1
+"""FFmpeg takes no larger number."""
 _BYTES: Final = 1.5
 """Of a pixel in 8-bit 4:2:0."""
 
@@ -39,7 +41,8 @@ def prepare_decoder(video: av.VideoStream, name: str, threads: str, allowed: int
             f"{in_words(limit)} that may be used"
         )
     # pictures may grow on the way; damaged headers make them grow beyond all bounds
-    context.options = {**context.options, "max_pixels": str(int(limit * pixels / size / _LEAST))}
+    most = min(_MOST_PIXELS, int(limit * pixels / size / _LEAST))
+    context.options = {**context.options, "max_pixels": str(most)}
     fitting = max(1, int(limit / _SHARE / size))
     if fitting < working:
         working = context.thread_count = fitting
