@@ -22,6 +22,7 @@ from vsr.cli.terminal import (
     ratio,
     start_logging,
     stopping_on_signals,
+    variant_named,
     verbosity,
 )
 from vsr.errors import EXIT_FAILED
@@ -97,6 +98,10 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 @click.option(
     "--start-frame", type=WholeNumber(0), default=0, help="Number of the first frame to process."
 )
+@click.option(
+    "--variant", callback=variant_named, default="best", show_default=True, metavar="best|WxH|N",
+    help="Which variant of an HLS playlist to read; best: the largest.",
+)  # fmt: skip
 @click.option("--max-frames", type=WholeNumber(1), help="Number of frames to process.")
 @click.option(
     "--fps", callback=ratio, metavar="N|N/D",
@@ -132,8 +137,8 @@ def run(
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
     audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
-    memory: int | None, report: Path | None, overwrite: bool, container: str | None, progress: str,
-    verbose: bool, quiet: bool,
+    memory: int | None, variant: str, report: Path | None, overwrite: bool,
+    container: str | None, progress: str, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
 
@@ -179,6 +184,7 @@ def run(
         overwrite=overwrite,
         container=container,
         memory=memory,
+        variant=variant,
         report=report,
     )
     with errors_shown(verbose):

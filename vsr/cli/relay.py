@@ -15,6 +15,7 @@ from vsr.cli.terminal import (
     log_format,
     start_logging,
     stopping_on_signals,
+    variant_named,
     verbosity,
 )
 from vsr.errors import UsageError
@@ -31,6 +32,10 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
     help="Several relays in one process: [[relay]] tables of input, outputs and these options. "
     "One that fails is started again, unless it is its options that are wrong.",
+)  # fmt: skip
+@click.option(
+    "--variant", callback=variant_named, default="best", show_default=True, metavar="best|WxH|N",
+    help="Which variant of an HLS playlist to read; best: the largest that is enlarged in time.",
 )  # fmt: skip
 @click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
 @click.option("-s", "--scale", type=WholeNumber(2), help="Enlargement. Default: 2.")
@@ -203,7 +208,7 @@ def _settings(
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None,
-    tls_no_verify: bool, tls_cert: Path | None, tls_key: Path | None,
+    variant: str, tls_no_verify: bool, tls_cert: Path | None, tls_key: Path | None,
     container: str | None, enhanced_rtmp: bool,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
@@ -219,7 +224,7 @@ def _settings(
         ingest=IngestSettings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
             listen=listen, realtime=realtime, loop=loop, tls_verify=not tls_no_verify,
-            tls_cert=tls_cert, tls_key=tls_key,
+            tls_cert=tls_cert, tls_key=tls_key, variant=variant,
         ),
         output=OutputSettings(
             tls_verify=not tls_no_verify, container=container, enhanced_rtmp=enhanced_rtmp

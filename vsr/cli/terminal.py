@@ -85,6 +85,17 @@ def key_value(
     return found
 
 
+def variant_named(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
+    """Check `best`, a size or a number."""
+    from vsr.media.variants import Wanted
+
+    try:
+        Wanted.parse(given)
+    except UsageError as exc:
+        raise click.BadParameter(str(exc)) from exc
+    return given
+
+
 def ratio(_ctx: click.Context, _param: click.Parameter, given: str | None) -> Fraction | None:
     """Parse a positive number such as 25, 29.97 or 30000/1001."""
     if given is None:

@@ -34,6 +34,7 @@ from vsr.media.target import (
     pipe_format,
     pipe_of,
 )
+from vsr.media.variants import Wanted
 
 AnySource = Source | PictureSource
 AnySink = Sink | StillSink | AnimationSink
@@ -106,7 +107,10 @@ def source_for(
     if pictures is None or (pictures.single and not to_pictures):
         if settings.fps is not None:
             raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
-        return opened(input_, stop, Reading(memory=settings.memory))
+        return opened(
+            input_, stop,
+            Reading(memory=settings.memory, variant=Wanted.parse(settings.variant)),
+        )  # fmt: skip
     fits = not to_pictures or is_animation(output)
     return PictureSource(
         pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps, memory=settings.memory

@@ -11,6 +11,7 @@ from typing import Final, TypedDict, Unpack
 from vsr.errors import UsageError
 from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
+from vsr.media.variants import BEST, Wanted
 
 _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1}
 
@@ -48,6 +49,8 @@ class RunSettings:
     """Of an output that is a pipe: mkv (None), nut, y4m, ts, webm or flv."""
     memory: int | None = None
     """Bytes that pictures may take; None: all memory that is free."""
+    variant: str = BEST
+    """Which variant of an HLS playlist is read: `best` (the largest), `WxH`, or a number from 1."""
     report: Path | None = None
     """Where to write the latency ledger, .json or .csv."""
 
@@ -58,6 +61,7 @@ class RunSettings:
                 raise UsageError(f"{name} is {value}: it must be {least} or more")
         if self.audio not in AUDIO:
             raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO)}")
+        Wanted.parse(self.variant)
 
 
 class RunOptions(TypedDict, total=False):
@@ -85,6 +89,7 @@ class RunOptions(TypedDict, total=False):
     fps: Fraction | None
     container: str | None
     memory: int | None
+    variant: str
     report: str | PathLike[str] | None
 
 

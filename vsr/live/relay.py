@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, Final
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
@@ -38,6 +39,11 @@ log = logging.getLogger(__name__)
 
 _SAY_AFTER: Final = 2.0
 """Seconds without a source after which it is said that it is waited for."""
+_SHARE: Final = 0.7
+"""Of the time from a picture to the next, what enlarging may take: the rest needs time too."""
+_USUAL_S: Final = 1 / 30
+_SLOWEST, _FASTEST = 5, 120
+"""Rates that a playlist may mean; else pictures are taken to come as often as usual."""
 
 
 class Relay:
@@ -61,7 +67,7 @@ class Relay:
         self._pool = pool or Pool()
         self._slate = Slate(settings.slate_after, settings.slate)
         self._mailbox = Mailbox(frames=64)
-        self._ingest = Ingest(input_, settings.ingest, self._mailbox)
+        self._ingest = Ingest(input_, settings.ingest, self._mailbox, self._fits)
         self.report = Report(
             input={"name": shown(input_)},
             output={"name": ", ".join(map(output_name, outputs))},
@@ -120,6 +126,12 @@ class Relay:
                     raise InputError(item.reason)
                 self._log.warn_rarely(f"{item.reason}; {self.settings.ingest.next}")
         raise InterruptedRunError("stopped before the source was there; nothing was published")
+
+    def _fits(self, size: tuple[int, int], rate: Fraction | None) -> bool:
+        """Whether the first network is likely to enlarge a variant's pictures in time."""
+        cost = self._pool.estimate(self.settings, size)
+        interval = float(1 / rate) if rate and _SLOWEST <= rate <= _FASTEST else _USUAL_S
+        return cost <= _SHARE * interval
 
     def _go_live(self, first: Connected, rungs: Rungs, stop: threading.Event) -> None:
         """Play out from the first picture to the last. Raises VsrError."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vsr.inference.models import DEFAULT
 from vsr.media.encoder import EncoderSettings
+from vsr.media.variants import BEST
 from vsr.report.rolling import RollingSettings
 
 
@@ -28,6 +29,8 @@ class IngestSettings:
     """Certificate (PEM) for publishers of rtmps://."""
     tls_key: Path | None = None
     """Its key (PEM); None: it is in the same file."""
+    variant: str = BEST
+    """Which variant of a playlist is read: `best`, `WxH`, or a number from 1."""
     loop: bool = False
     """Whether a file is read again from its start at its end."""
 

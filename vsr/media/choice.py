@@ -10,21 +10,21 @@ import av
 from vsr.errors import InputError
 from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, is_url, local
 from vsr.media.timestamps import Packet
+from vsr.media.variants import BEST_FIT, BITRATE, Wanted
 
-_VARIANT: Final = "variant_bitrate"
-"""FFmpeg's tag of a stream that only one variant of a playlist uses."""
 _ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^",]*)')
 _ART: Final = av.stream.Disposition.attached_pic
 
 
 def choose(
-    container: "av.container.InputContainer", url: str, name: str
+    container: "av.container.InputContainer", url: str, name: str, variant: Wanted = BEST_FIT
 ) -> tuple[av.VideoStream, tuple[av.stream.Stream, ...]]:
     """Return the video to use, and all streams that go with it, it among them.
 
     That is the first video which is no cover art and can be decoded, with all other streams. A
-    playlist with variants (HLS) holds one film several times: there it is the largest video, with
-    the sound that belongs to it; the others are not read. Raises InputError without a video.
+    playlist with variants (HLS) holds one film several times: there it is the `variant`, with the
+    sound that belongs to it; the others are not read, nor downloaded any further. Raises InputError
+    without a video.
     """
     videos = [
         stream
@@ -35,19 +35,14 @@ def choose(
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams"
         raise InputError(f"{name} has no video that can be decoded (it holds {kinds})")
     if not container.format.name.startswith("hls"):
+        variant.check_none(name)
         return videos[0], tuple(container.streams)
-    best = max(videos, key=_rank)
+    best = variant.of(videos, name)
     kept = _belonging(container, best, url)
     for stream in container.streams:
         if stream not in kept:
             stream.discard = av.stream.Discard.all
     return best, kept
-
-
-def _rank(video: av.VideoStream) -> tuple[int, int]:
-    """Pixels, then bits per second."""
-    context = video.codec_context
-    return context.width * context.height, int(video.metadata.get(_VARIANT, 0))
 
 
 def _belonging(
@@ -59,11 +54,11 @@ def _belonging(
         stream
         for stream in container.streams
         if stream.type != "video" and stream.id not in others | {best.id}
-        if stream.metadata.get(_VARIANT) in (None, best.metadata.get(_VARIANT))
+        if stream.metadata.get(BITRATE) in (None, best.metadata.get(BITRATE))
     ]
     sounds = [stream for stream in shared if stream.type == "audio"]
-    if len(sounds) > 1 and _VARIANT in best.metadata:
-        chosen = _in_group(sounds, playlist_text(url), best.metadata[_VARIANT])
+    if len(sounds) > 1 and BITRATE in best.metadata:
+        chosen = _in_group(sounds, playlist_text(url), best.metadata[BITRATE])
         shared = [stream for stream in shared if stream.type != "audio" or stream in chosen]
     kept = [best, *shared]
     kept += [s for s in container.streams if s.id == best.id and s.type != "video"]

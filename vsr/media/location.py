@@ -180,11 +180,17 @@ def open_live(
         return open_input(url, name)
     wait = max(silence, OPEN_TIMEOUT)
     found = _looked_at(url, name, _BEGINNING, (wait, silence), feed, verify)
-    if feed is None and not any(v.codec_context.width for v in found.streams.video):
+    if feed is None and not (found.streams.video and all(map(_is_known, found.streams.video))):
         # many a server sends a newcomer sound until the next key frame; its video comes no sooner
         found.close()
         found = _looked_at(url, name, wait, (wait, silence), feed, verify)
     return found
+
+
+def _is_known(video: av.VideoStream) -> bool:
+    """Whether a video can be shown; what this FFmpeg cannot decode never can."""
+    context = video.codec_context
+    return context is None or context.width > 0
 
 
 def _looked_at(

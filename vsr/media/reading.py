@@ -11,6 +11,7 @@ from vsr.media.frame import Planes, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.location import open_input
 from vsr.media.timestamps import Packet
+from vsr.media.variants import BEST_FIT, Wanted
 
 Streams = tuple[av.stream.Stream, ...]
 
@@ -40,5 +41,7 @@ class Reading:
     """The error that ends reading when FFmpeg fails on the way; None: what was read will do."""
     announced: bool = True
     """Whether frames that the container announces and that do not come are lost."""
+    variant: Wanted = BEST_FIT
+    """Which variant of a playlist is read."""
     memory: int | None = None
     """Bytes that pictures may take; None: all that is free."""

@@ -48,7 +48,9 @@ class Source:
         self._abandoned = False
         self._container = self._reading.opener(url, self.name)
         try:
-            self.video, self._streams = choose(self._container, url, self.name)
+            self.video, self._streams = choose(
+                self._container, url, self.name, self._reading.variant
+            )
             """Gone once the source is closed."""
             look_ahead = _LOOK_AHEAD if self._reading.announced else 0
             self.pictures_held = look_ahead + prepare_decoder(

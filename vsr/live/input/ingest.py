@@ -29,6 +29,7 @@ from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
 from vsr.media.location import check_protocol, is_url, masked, shown
 from vsr.media.timestamps import Packet
+from vsr.media.variants import Fits, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,18 @@ def _listener(url: str, settings: IngestSettings) -> RtmpListener:
 class Ingest:
     """Reads a URL or file into a mailbox; see `IngestSettings`."""
 
-    def __init__(self, url: str, settings: IngestSettings, mailbox: Mailbox) -> None:
-        """Raises UsageError for a URL at which nothing can listen."""
+    def __init__(
+        self,
+        url: str,
+        settings: IngestSettings,
+        mailbox: Mailbox,
+        fits: Fits = lambda *_: True,
+    ) -> None:
+        """`fits` tells what can be enlarged in time, to choose a variant; it may take a second.
+
+        Raises UsageError for a URL at which nothing can listen, and for a wrong variant.
+        """
+        self._variant = Wanted.parse(settings.variant, fits)
         self._listener = _listener(url, settings) if settings.listen else None
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox = settings, mailbox
@@ -223,4 +234,5 @@ class Ingest:
             self._canvas,
             feed,
             settings.tls_verify,
+            self._variant,
         )

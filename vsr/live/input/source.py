@@ -19,6 +19,7 @@ from vsr.media.losses import Losses
 from vsr.media.reading import Reading
 from vsr.media.source import Source
 from vsr.media.timestamps import Packet
+from vsr.media.variants import BEST_FIT, Wanted
 
 _SLOWEST: Final = 1
 _FASTEST: Final = 240
@@ -47,11 +48,13 @@ class LiveSource:
         canvas: Canvas | None = None,
         feed: Feed | None = None,
         tls_verify: bool = True,
+        variant: Wanted = BEST_FIT,
     ) -> None:
         """`silence` is the time in seconds after which it counts as lost.
 
         Pictures are fitted onto the `canvas`; without one, the first picture settles it. A `feed`
-        is read instead of `url`; it is the caller's to close. Raises InputError.
+        is read instead of `url`; it is the caller's to close. `variant` is that of a playlist.
+        Raises InputError.
         """
         self._fit = PictureFit(canvas)
         self.unseen = 0
@@ -63,6 +66,7 @@ class LiveSource:
             planes=self._fit.planes,
             patience=max(_PATIENCE, silence),
             error_of=partial(_error_of, shown(url), silence),
+            variant=variant,
             announced=not is_url(url),  # a stream announces nothing that could be missing
         )
         self._source = Source(url, reading)

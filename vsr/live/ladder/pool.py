@@ -3,16 +3,20 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.models import Model
 from vsr.live.ladder.rung_models import find_models, rung_names
-from vsr.live.ladder.rungs import Rungs
+from vsr.live.ladder.rungs import Rungs, cost_of
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 
 Networks = tuple[tuple[str, ...], int | None, str, str, str | None]
 """Names, scale, precision, backend and device: relays that ask for the same share engines."""
+
+_TRIAL: Final = (320, 180)
+_BT601: Final = Colour(matrix=6)
 
 
 class Pool:
@@ -24,6 +28,8 @@ class Pool:
         self._backends: dict[tuple[str, str | None], Backend] = {}
         self._found: dict[Networks, list[Model]] = {}
         self._rungs: dict[tuple[Networks, tuple[int, int], Colour], Rungs] = {}
+        self._costs: dict[Networks, float] = {}
+        """Seconds that the first network takes for a picture of the size `_TRIAL`."""
         self._counting = threading.Lock()
         """Held for a moment only."""
         self._users: Counter[Rungs] = Counter()
@@ -59,6 +65,21 @@ class Pool:
             with self._counting:
                 self._users[known] += 1
             return known
+
+    def estimate(self, settings: RelaySettings, size: tuple[int, int]) -> float:
+        """Return about how long the first network takes for a picture of a size (s).
+
+        It is measured on a small picture: work grows with the number of pixels. 0 on a GPU, where
+        that is not so and an engine may take minutes to build. Raises what `find` raises.
+        """
+        model = self.find(settings)[0]
+        with self._lock:
+            backend, wanted = self._backend(settings), _networks(settings)
+            if backend.name != "openvino":
+                return 0.0
+            if wanted not in self._costs:
+                self._costs[wanted] = cost_of(model, backend, _TRIAL, _BT601)
+            return self._costs[wanted] * size[0] * size[1] / (_TRIAL[0] * _TRIAL[1])
 
     def leave(self, rungs: Rungs) -> None:
         """Release rungs, which stay loaded until memory is wanted. Never waits for a load."""

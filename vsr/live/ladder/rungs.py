@@ -160,7 +160,7 @@ class Rungs:
     def _reload(self, rung: _Rung) -> None:
         try:
             upscaler = self._new_upscaler(rung.model, rung.backend)
-            _enlarged(self._trial(), upscaler)
+            _enlarged(trial(self._size), upscaler)
             rung.upscaler = upscaler
         except Exception as exc:
             rung.lost = True
@@ -192,23 +192,34 @@ class Rungs:
 
     def _warm_up(self, rung: _Rung) -> None:
         rung.upscaler = self._new_upscaler(rung.model, rung.backend)
-        times: list[float] = []
-        while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
-            if self._stopped():
-                raise InterruptedRunError("stopped while the networks were loaded")
-            began = now()
-            _enlarged(self._trial(), rung.upscaler)
-            times.append(now() - began)
-        rung.cost = min(times)
+        rung.cost = _timed(rung.upscaler, self._size, self._stopped)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
         return Upscaler(model, backend, self._colour, self._size)
 
-    def _trial(self) -> Frame:
-        """Create a picture with content, which shows an engine that outputs nothing."""
-        y, u, v = grey(*self._size)
-        y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
-        return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
+
+def cost_of(model: models.Model, backend: Backend, size: tuple[int, int], colour: Colour) -> float:
+    """Load a network for pictures of a size (width, height); return how long one takes (s)."""
+    return _timed(Upscaler(model, backend, colour, size), size, lambda: False)
+
+
+def _timed(upscaler: Upscaler, size: tuple[int, int], stopped: Callable[[], bool]) -> float:
+    """Warm an engine up; return the time of the quickest picture (s)."""
+    times: list[float] = []
+    while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
+        if stopped():
+            raise InterruptedRunError("stopped while the networks were loaded")
+        began = now()
+        _enlarged(trial(size), upscaler)
+        times.append(now() - began)
+    return min(times)
+
+
+def trial(size: tuple[int, int]) -> Frame:
+    """Create a picture with content, which shows an engine that outputs nothing."""
+    y, u, v = grey(*size)
+    y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
+    return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
 
 
 def _enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
