@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import vsr
 from tests.clips import Clip, make_clip
@@ -65,3 +66,15 @@ def test_sound_far_beyond_full_scale(wrong: float) -> None:
     left = frame.to_ndarray()[0]
     assert np.isfinite(left).all() and abs(left).max() <= 32
     assert np.array_equal(left[:100], good[:100])
+
+
+def test_meaningless_tags_of_a_picture_are_left_behind(tmp_path: Path) -> None:
+    """One that a damaged TIFF had, and its copy, made the output unreadable for FFmpeg."""
+    exif = Image.Exif()
+    exif[0], exif[11], exif[0x010F] = 32773, "a program", "Maker"
+    source, output = tmp_path / "in.tiff", tmp_path / "out.tiff"
+    Image.new("RGB", (32, 24), "red").save(source, exif=exif)
+    vsr.upscale(source, output, model="bicubic")
+    with Image.open(output) as large, av.open(str(output)) as file:
+        assert {0, 11, 0x010F} & set(large.getexif()) == {11, 0x010F}
+        assert next(file.decode(video=0)).width == 64

@@ -164,7 +164,7 @@ class OpenVinoBackend:
         compiled = self._compiled(model, {"INFERENCE_PRECISION_HINT": "f32"})
         try:
             return [np.array(compiled([x])[0]) for x in inputs]
-        except RuntimeError as exc:
+        except (RuntimeError, ValueError) as exc:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
 
     def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
@@ -172,11 +172,11 @@ class OpenVinoBackend:
             config = {**config, "INFERENCE_NUM_THREADS": limit}
         try:
             return CORE.compile_model(CORE.read_model(model), self._device, config)
-        except RuntimeError as exc:
+        except (RuntimeError, ValueError) as exc:  # the latter for words that are not UTF-8
             raise BackendError(f"OpenVINO cannot compile this network: {_gist(exc)}") from exc
 
 
-def _gist(exc: RuntimeError) -> str:
+def _gist(exc: Exception) -> str:
     """Extract the reason from OpenVINO's message: where in its source, then why, then advice."""
     lines = [line.strip() for line in str(exc).strip().split("\n\n")[0].splitlines()]
     told = [line for line in lines if not line.startswith("To facilitate")]

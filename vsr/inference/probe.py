@@ -1,5 +1,7 @@
 """Finds scale, channels and value range of an unknown network by running it."""
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -8,6 +10,11 @@ from vsr.errors import BackendError, ModelError
 from vsr.inference.backend import Runner
 from vsr.network.graph import NetworkFacts
 from vsr.network.onnx_inputs import sole_input
+from vsr.network.sizes import check_sizes
+
+_LEAST_SIDE: Final = 8
+_MOST_PIXELS: Final = 1920 * 1080
+"""Of a network whose input size is fixed."""
 
 
 def probe(
@@ -25,6 +32,8 @@ def probe(
     if channels not in (None, 1, 3):
         raise ModelError(f"it reads {channels} channels, not 1 (luma) or 3 (RGB)")
     size = (width or side, height or side)
+    if min(size) < _LEAST_SIDE or size[0] * size[1] > _MOST_PIXELS:
+        raise ModelError(f"it reads pictures of {size[0]}x{size[1]} only, which cannot be tiles")
     if channels is None:
         facts = _probe_free_channels(network, runner, size)
     else:
@@ -46,6 +55,7 @@ def _probe_at(
     network: onnx.ModelProto, runner: Runner, channels: int, size: tuple[int, int]
 ) -> NetworkFacts:
     w, h = size
+    check_sizes(network, (1, channels, h, w))
     tops = (1, 255)
     scenes = [_picture(channels, h, w) * top for top in tops]
     pictures = dict(zip(tops, _run(network, runner, scenes), strict=True))

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from PIL.ExifTags import TAGS
 from PIL.PngImagePlugin import PngInfo
 
 _EXIF_IFD: Final = 0x8769
@@ -16,6 +17,8 @@ _STRUCTURE: Final = frozenset(
     | {330, 338, 339, 347, 513, 514, 529, 530, 531, 532, 700, 34675}
 )
 """Tags of TIFF that say how the old pixels lie in the old file, and what is carried beside them."""
+_FIRST_TAG: Final = 254
+"""Of TIFF; EXIF adds one below."""
 _GREY: Final = ("1", "L", "LA")
 _OPAQUE: Final = 255
 
@@ -133,9 +136,13 @@ def _averaged(layer: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDAr
 
 
 def _enlarged(exif: Image.Exif, scale: int) -> Image.Exif:
-    """The same EXIF for the enlarged picture, without the thumbnail of the small one."""
-    for tag in _STRUCTURE & set(exif):
-        del exif[tag]
+    """The same EXIF for the enlarged picture, without the thumbnail of the small one.
+
+    Numbers that TIFF gives no meaning come from damaged files, and FFmpeg reads no such TIFF.
+    """
+    for tag in list(exif):
+        if tag in _STRUCTURE or (tag < _FIRST_TAG and tag not in TAGS):
+            del exif[tag]
     if _EXIF_IFD not in exif:
         return exif
     sizes = exif.get_ifd(_EXIF_IFD)
