@@ -12,8 +12,8 @@ from typing import Any
 
 import av
 
-from vsr.live.input.rtmp.amf import Value, decode, encode
-from vsr.live.input.rtmp.chunks import AUDIO, COMMAND, DATA, VIDEO, ChunkReader, Message
+from vsr.live.rtmp.amf import Value, decode, encode
+from vsr.live.rtmp.chunks import AUDIO, COMMAND, DATA, VIDEO, ChunkReader, Message
 
 PATIENCE_S = 10.0
 HANDSHAKE = 1536

@@ -16,8 +16,8 @@ from tests.rtmp_peer import Peer, flv_of, messages_of
 from tests.streams import Marked, make_marked
 from vsr.live.input.ingest import Ingest
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
-from vsr.live.input.rtmp.chunks import AUDIO, VIDEO, Message, tag
 from vsr.live.input.rtmp.replay import Replay
+from vsr.live.rtmp.chunks import AUDIO, VIDEO, Message, tag
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame
 

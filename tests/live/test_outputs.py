@@ -81,8 +81,6 @@ def test_what_an_output_is_by_its_name() -> None:
     ("url", "codec", "container", "words"),
     [
         ("out.webm", None, None, "cannot hold live h264"),
-        ("rtmp://host/live/k", "hevc", None, "--enhanced-rtmp"),
-        ("rtmps://host/live/k", "av1", None, "--enhanced-rtmp"),
         ("out.ts", None, "flv", "--format is for OUTPUT -"),
         ("-", None, "mp4", "ts, flv, mkv, nut"),
     ],
@@ -93,11 +91,6 @@ def test_what_cannot_be_is_a_usage_error_at_once(
     place = url if "://" in url or url == "-" else str(tmp_path / url)
     with pytest.raises(vsr.UsageError, match=words):
         check_outputs([place], OutputSettings(container=container), EncoderSettings(codec=codec))
-
-
-def test_enhanced_rtmp_where_it_is_said() -> None:
-    settings = OutputSettings(enhanced_rtmp=True)
-    check_outputs(["rtmp://host/live/k"], settings, EncoderSettings(codec="hevc"))
 
 
 def test_a_reason_is_told_once_in_an_outage_and_refusals_hint_at_the_key() -> None:

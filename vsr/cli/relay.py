@@ -114,7 +114,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )
 @click.option(
     "--enhanced-rtmp", is_flag=True,
-    help="The RTMP servers take HEVC, AV1 and VP9 (YouTube does, nginx-rtmp does not).",
+    help="Send HEVC, AV1 and VP9 even to RTMP servers that do not say that they take it.",
 )  # fmt: skip
 @click.option(
     "--tls-no-verify", is_flag=True,

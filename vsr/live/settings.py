@@ -58,7 +58,7 @@ class OutputSettings:
     container: str | None = None
     """Of stdout, by its usual ending; None: MPEG-TS."""
     enhanced_rtmp: bool = False
-    """Whether RTMP servers are known to take HEVC, AV1 or VP9."""
+    """Whether RTMP servers are sent HEVC, AV1 or VP9 without being asked if they take it."""
     tls_verify: bool = True
     """Whether a server's certificate and name must be right before anything is sent to it."""
     options: Mapping[str, str] = field(default_factory=dict)

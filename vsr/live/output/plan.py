@@ -14,6 +14,7 @@ from typing import Final, Literal
 import av
 
 from vsr.errors import OutputError, UsageError
+from vsr.live.output.asking import FOURCC
 from vsr.live.settings import OutputSettings
 from vsr.media.encoder import EncoderSettings, encoder_name
 from vsr.media.location import check_protocol, is_url, local, shown
@@ -53,8 +54,6 @@ _OPTIONS: Final = {
 }
 _PIPED: Final = ("ts", "flv", "mkv", "nut")
 """Containers for stdout that live streams can be written in."""
-_ENHANCED: Final = ("hevc", "av1", "vp9")
-"""Codecs that RTMP carries by its enhancement of 2023 only."""
 _VIDEO_IN: Final = {"webm": ("vp8", "vp9", "av1")}
 _FILE_RETRY_S: Final = 0.1
 """Before another process goes on with a recording."""
@@ -154,11 +153,10 @@ def check_outputs(
         kind = kind_of(url)
         muxer = muxer_for(url, settings.container)
         check_protocol(url)
-        if kind == "url":
-            _check_rtmp(url, codec, settings)
-        elif kind == "pipe" and os.isatty(pipe_of(Path(url)) or 0):
+        if kind == "pipe" and os.isatty(pipe_of(Path(url)) or 0):
             raise UsageError("stdout is a terminal: pipe it into a program that reads video")
-        elif not can_hold_video(codec, muxer) or codec not in _VIDEO_IN.get(muxer, (codec,)):
+        held = can_hold_video(codec, muxer) and codec in _VIDEO_IN.get(muxer, (codec,))
+        if kind in ("file", "playlist") and not held:
             raise UsageError(f"{Path(url).name} cannot hold live {codec}: use .mkv, .mp4 or .ts")
         folder = Path(local(url)).parent
         if kind in ("file", "playlist") and not folder.is_dir():
@@ -167,36 +165,30 @@ def check_outputs(
         raise UsageError("--format is for OUTPUT -: elsewhere the output's name says what it is")
 
 
-def _check_rtmp(url: str, codec: str, settings: OutputSettings) -> None:
-    rtmp = url.lower().startswith(("rtmp://", "rtmps://"))
-    if rtmp and codec in _ENHANCED and not settings.enhanced_rtmp:
-        raise UsageError(
-            f"RTMP carries {codec} only to servers that take Enhanced RTMP (YouTube does, "
-            "nginx-rtmp does not): use h264, or say --enhanced-rtmp"
-        )
-
-
 def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
     """Encode the plan for the output's process as a line of JSON."""
     muxer, kind = muxer_for(url, settings.container), kind_of(url)
     options = (_FILE_OPTIONS if kind == "file" else _OPTIONS).get(muxer, {})
+    codec = streams.video.codec.canonical_name
+    enhanced = url.lower().startswith(("rtmp://", "rtmps://")) and codec in FOURCC
     facts = {
         "url": local(url) if kind in ("file", "playlist") else url,
         "file": kind == "file",
         "format": muxer,
         "options": {**_LIVE, **options, **settings.options},
-        "protocol": _protocol_options(url, settings),
+        "protocol": _protocol_options(url, settings, enhanced),
+        "ask": codec if enhanced and not settings.enhanced_rtmp else "",
         "streams": streams.facts(),
         "stall": settings.stall_s,
     }
     return json.dumps(facts).encode() + b"\n"
 
 
-def _protocol_options(url: str, settings: OutputSettings) -> dict[str, str]:
+def _protocol_options(url: str, settings: OutputSettings, enhanced: bool) -> dict[str, str]:
     """Options of the connection rather than of the muxer."""
     scheme, options = url.partition("://")[0].lower(), {}
     if scheme == "rtmps" and settings.tls_verify:
         options = {"tls_verify": "1", "ca_file": ca_file()}
-    if scheme in ("rtmp", "rtmps") and settings.enhanced_rtmp:
-        options["rtmp_enhanced_codecs"] = "hvc1,av01,vp09"
+    if enhanced:
+        options["rtmp_enhanced_codecs"] = ",".join(FOURCC.values())
     return options

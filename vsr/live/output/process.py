@@ -32,6 +32,7 @@ import av
 from av.rational import AVRational
 
 from vsr.live.child import outlive_parent
+from vsr.live.output.asking import check_taken
 from vsr.live.output.opening import opened, words_of
 from vsr.live.output.recording import Recording, unused
 
@@ -188,6 +189,8 @@ def _connected(plan: dict[str, Any]) -> Copier | None:
     copier = None
     with av.logging.Capture(local=False) as said:
         try:
+            if plan["ask"]:
+                check_taken(plan["url"], plan["ask"], plan["protocol"], plan["stall"])
             copier = Copier(plan)
             copier.open()
             return copier

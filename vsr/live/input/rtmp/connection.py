@@ -7,8 +7,8 @@ import ssl
 import time
 from typing import Final
 
-from vsr.live.input.rtmp.amf import ProtocolError, Value, encode
-from vsr.live.input.rtmp.chunks import (
+from vsr.live.rtmp.amf import ProtocolError, Value, encode
+from vsr.live.rtmp.chunks import (
     ACKNOWLEDGEMENT,
     COMMAND,
     PEER_BANDWIDTH,

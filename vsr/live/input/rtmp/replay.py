@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from vsr.live.input.rtmp.chunks import AUDIO, DATA, VIDEO, Message
+from vsr.live.rtmp.chunks import AUDIO, DATA, VIDEO, Message
 
 _MOST: Final = 16 << 20
 """Bytes since a key frame that are kept: over 20 s at 6 Mbit/s."""

@@ -8,8 +8,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vsr.errors import InputError, UsageError, reason
-from vsr.live.input.rtmp.amf import ProtocolError, Value, decode
-from vsr.live.input.rtmp.chunks import (
+from vsr.live.input.rtmp.connection import Connection
+from vsr.live.input.rtmp.replay import Replay
+from vsr.live.rtmp.amf import ProtocolError, Value, decode
+from vsr.live.rtmp.chunks import (
     AGGREGATE,
     AUDIO,
     COMMAND,
@@ -21,8 +23,6 @@ from vsr.live.input.rtmp.chunks import (
     parts,
     tag,
 )
-from vsr.live.input.rtmp.connection import Connection
-from vsr.live.input.rtmp.replay import Replay
 from vsr.media.location import OPEN_TIMEOUT, shown
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -39,6 +39,8 @@ _METADATA: Final = b"\x02\x00\x0aonMetaData"
 _HAS_AUDIO, _HAS_VIDEO, _BOTH = 4, 1, 5
 _TELLS_AUDIO: Final = frozenset({"audiocodecid", "audiodatarate", "audiosamplerate", "stereo"})
 _TELLS_VIDEO: Final = frozenset({"videocodecid", "videodatarate", "width", "framerate"})
+_CODECS: Final = ("avc1", "hvc1", "av01", "vp09")
+"""Codecs of Enhanced RTMP that are decoded."""
 _COMMANDS: Final = frozenset({COMMAND, COMMAND_AMF3})
 
 
@@ -108,6 +110,8 @@ def negotiate(
                 raise RefusedError(words)
             connection.accept_terms(deadline)
             granted = _status("Connect.Success", "welcome") | {"objectEncoding": 0.0}
+            if isinstance(values[0], dict) and "fourCcList" in values[0]:
+                granted |= {"fourCcList": list(_CODECS)}
             connection.say(deadline, "_result", number, {"fmsVer": "FMS/3,0,1,123"}, granted)
         elif application is None:
             raise ProtocolError("a command before it is connected")

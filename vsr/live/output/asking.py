@@ -1,0 +1,117 @@
+"""Asks an RTMP server whether it takes a codec that came with Enhanced RTMP.
+
+Veovera, "Enhanced RTMP" v2: the client's `connect` lists codecs by their four characters, and a
+server that knows them says so in its answer, as `fourCcList` or `videoFourCcInfoMap`. Others would
+take the stream and break it, or cut it without a word.
+"""
+
+import os
+import socket
+import ssl
+import time
+from contextlib import closing
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from vsr.live.rtmp.amf import ProtocolError, Value, decode, encode
+from vsr.live.rtmp.chunks import COMMAND, ChunkReader, Message, chunks
+
+FOURCC: Final = {"hevc": "hvc1", "av1": "av01", "vp9": "vp09"}
+"""Codecs that RTMP carries since Enhanced RTMP only, by FFmpeg's names."""
+_PORTS: Final = {"rtmp": 1935, "rtmps": 443}
+_RANDOM: Final = 1536
+"""Bytes of each part of the handshake but the first."""
+_CHUNK: Final = 128
+_COMMANDS: Final = 3
+"""The chunk stream of commands."""
+_MOST: Final = 65_536
+"""Bytes of an answer."""
+
+
+class NotTakenError(ValueError):
+    """A server does not say that it takes a codec."""
+
+
+def check_taken(url: str, codec: str, protocol: dict[str, str], patience: float) -> None:
+    """Raise NotTakenError unless a server says that it takes a codec.
+
+    `protocol` is FFmpeg's options of the connection: `tls_verify` and `ca_file` are looked at.
+    Raises OSError, and ProtocolError for what is no RTMP, within about `patience` seconds.
+    """
+    with closing(_connected(url, protocol, patience)) as peer:
+        taken = _codecs(_answer(peer, url, time.monotonic() + patience))
+    if not taken & {FOURCC[codec], "*"}:
+        raise NotTakenError(
+            f"the server does not say that it takes {codec} (Enhanced RTMP): use -c h264, or "
+            "--enhanced-rtmp if you know that it does"
+        )
+
+
+def _connected(url: str, protocol: dict[str, str], patience: float) -> socket.socket:
+    parts = urlsplit(url)
+    host, secure = parts.hostname or "", parts.scheme.lower() == "rtmps"
+    port = parts.port or _PORTS[parts.scheme.lower()]
+    peer = socket.create_connection((host, port), patience)
+    if not secure:
+        return peer
+    context = ssl.create_default_context(cafile=protocol.get("ca_file"))
+    if "tls_verify" not in protocol:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        return context.wrap_socket(peer, server_hostname=host)
+    except OSError:
+        peer.close()
+        raise
+
+
+def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
+    """Connect to the server's application; return the values of its answer."""
+    parts = urlsplit(url)
+    application = parts.path.strip("/").rpartition("/")[0]
+    peer.sendall(b"\3" + bytes(8) + os.urandom(_RANDOM - 8))
+    theirs = _exactly(peer, 1 + 2 * _RANDOM, deadline)
+    peer.sendall(theirs[1 : 1 + _RANDOM])
+    host = parts.netloc.rpartition("@")[2]
+    codecs: list[Value] = list(FOURCC.values())
+    facts: dict[str, Value] = {
+        "app": application, "type": "nonprivate", "flashVer": "FMLE/3.0 (compatible; vsr)",
+        "tcUrl": f"{parts.scheme}://{host}/{application}", "fourCcList": codecs,
+    }  # fmt: skip
+    body = encode("connect", 1.0, facts)
+    peer.sendall(chunks(Message(COMMAND, 0, body), _COMMANDS, _CHUNK))
+    reader = ChunkReader(_MOST)
+    while True:
+        message = reader.take()
+        if message is None:
+            reader.feed(_some(peer, _MOST, deadline))
+        elif message.kind == COMMAND and (values := decode(message.body)):
+            if values[0] == "_result":
+                return values
+            if values[0] == "_error":
+                raise ProtocolError("the server refused the application")
+
+
+def _codecs(answer: list[Value]) -> set[str]:
+    """The codes of codecs in an answer's objects; `*` stands for all."""
+    found: set[str] = set()
+    for facts in answer[2:]:
+        if isinstance(facts, dict):
+            for name in ("fourCcList", "videoFourCcInfoMap"):
+                listed: Any = facts.get(name)
+                found |= {code for code in listed or () if isinstance(code, str)}
+    return found
+
+
+def _exactly(peer: socket.socket, size: int, deadline: float) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += _some(peer, size - len(data), deadline)
+    return data
+
+
+def _some(peer: socket.socket, most: int, deadline: float) -> bytes:
+    peer.settimeout(max(0.001, deadline - time.monotonic()))
+    data = peer.recv(most)
+    if not data:
+        raise ConnectionResetError("the server closed the connection")
+    return data

@@ -1,0 +1,1 @@
+"""RTMP's encodings, for both of its ends."""
