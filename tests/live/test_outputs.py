@@ -12,6 +12,7 @@ import pytest
 
 import vsr
 from tests.streams import ROOT, Marked, RelayProcess, make_marked, number_of
+from vsr.live.output.opening import words_of
 from vsr.live.output.output import Output
 from vsr.live.output.plan import check_outputs, kind_of, muxer_for, output_name
 from vsr.live.output.reasons import Reasons, with_hint
@@ -142,3 +143,16 @@ def test_a_source_that_sends_nothing_is_named(tmp_path: Path) -> None:
     ):
         relay.await_words("waiting for http://127.0.0.1", 30)
         assert "k3y" not in relay.said
+
+
+def test_only_what_explains_a_failure_is_kept_of_ffmpegs_log() -> None:
+    said = [
+        (16, "extract_extradata", "Codec 'aac' (86018) is not supported by the bitstream filter\n"),
+        (16, "extract_extradata", "vc1 (70)\n"),
+        (16, "tcp", "Connection to tcp://127.0.0.1:9 failed: Connection refused\n"),
+        (16, "rtmp", "Cannot open connection tcp://127.0.0.1:9\n"),
+    ]
+    words = words_of(ConnectionRefusedError(111, "Connection refused"), said)
+    assert words == (
+        "Connection refused (Connection to tcp://127.0.0.1:9 failed: Connection refused)"
+    )

@@ -11,6 +11,7 @@ import av
 
 _NO_REASON: Final = (
     "Slave ", "All tee outputs failed", "Cannot open connection", "missing picture", "no frame!",
+    "Codec '",
 )  # fmt: skip
 """Beginnings of log lines that only repeat that it failed, or are about the streams' making."""
 _CODEC: Final = re.compile(r"[\w.-]+ \(\d+\)")
