@@ -35,7 +35,7 @@ from train.ship.naming import network_and_purpose
 from vsr.errors import VsrError
 from vsr.inference import models
 from vsr.inference.openvino import ov
-from vsr.media.frame import YUV420
+from vsr.media.plane_format import YUV420
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
 

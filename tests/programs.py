@@ -24,6 +24,7 @@ NGINX: Final = find("nginx", "/usr/sbin/nginx")
 RTMP_MODULE: Final = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
 CHROMIUM: Final = find("chromium", "chromium-browser")
 FFMPEG: Final = find("ffmpeg")
+FFPROBE: Final = find("ffprobe")
 
 needs_nginx = needs(
     NGINX and RTMP_MODULE.exists(),
@@ -31,4 +32,5 @@ needs_nginx = needs(
 )
 needs_chromium = needs(CHROMIUM, "Chromium (Debian: chromium)")
 needs_ffmpeg = needs(FFMPEG, "ffmpeg (Debian: ffmpeg)")
+needs_ffprobe = needs(FFPROBE, "ffprobe (Debian: ffmpeg)")
 needs_openssl = needs(find("openssl"), "openssl (Debian: openssl)")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from vsr.live.supervisor import relay
     from vsr.media.colour import Colour
     from vsr.media.encoder import EncoderSettings
-    from vsr.media.frame import Frame, PlaneFormat
+    from vsr.media.frame import Frame
+    from vsr.media.plane_format import PlaneFormat
     from vsr.report.report import Report
 
 __all__ = [
@@ -68,7 +69,8 @@ _HOME = {
     "vsr.live.supervisor": ("relay",),
     "vsr.media.colour": ("Colour",),
     "vsr.media.encoder": ("EncoderSettings",),
-    "vsr.media.frame": ("Frame", "PlaneFormat"),
+    "vsr.media.frame": ("Frame",),
+    "vsr.media.plane_format": ("PlaneFormat",),
     "vsr.report.report": ("Report",),
 }  # fmt: skip
 """Module -> public names in it."""

@@ -39,7 +39,8 @@ from vsr.inference.tensorrt.cache import EngineCache
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, load_library
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, PlaneFormat, Planes, now
+from vsr.media.frame import Frame, Planes, now
+from vsr.media.plane_format import PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 
 without_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")

@@ -21,7 +21,8 @@ from vsr.inference.models import Model
 from vsr.inference.tiles import Span, plan_tiles, spans, tile_length
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, PlaneFormat, Planes, now
+from vsr.media.frame import Frame, Planes, now
+from vsr.media.plane_format import PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 
 ROOT = Path(__file__).parents[2]

@@ -12,11 +12,11 @@ from vsr.media import encoder as encoder_module
 from vsr.media.colour import Colour
 from vsr.media.encoder import (
     EncoderSettings,
-    PacketMatcher,
     VideoFormat,
     encoder_name,
     open_encoder,
 )
+from vsr.media.matcher import PacketMatcher
 from vsr.media.timestamps import Packet
 
 VIDEO = VideoFormat(

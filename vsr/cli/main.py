@@ -76,7 +76,16 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
 )
 @click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
 @click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference, on a GPU.")
-@click.option("-c", "--codec", help="h264 (default), hevc, av1, vp9 or an FFmpeg encoder.")
+@click.option(
+    "-c", "--codec",
+    help="h264 (default; hevc for HDR and more than 8 bits), hevc, av1, vp9, prores, ffv1 or "
+    "another FFmpeg encoder.",
+)  # fmt: skip
+@click.option(
+    "--pix-fmt", "pixel_format", metavar="NAME",
+    help="Pixel format of the output, such as yuv420p10le. Default: the input's, or the nearest.",
+)  # fmt: skip
+@click.option("--sdr", is_flag=True, help="Convert HDR (PQ, HLG) to 8-bit SDR.")
 @click.option("--crf", type=WholeNumber(0), help="Constant quality; lower is better.")
 @rate_options
 @click.option(
@@ -134,7 +143,8 @@ def run(
     paths: tuple[str, ...], input_: str | None, output: str | None,
     model: str | None, look: str | None, scale: int | None, precision: str,
     backend: str, device: str | None, batch: int,
-    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
+    codec: str | None, pixel_format: str | None, sdr: bool,
+    crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
     audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
     memory: int | None, variant: str, report: Path | None, overwrite: bool,
@@ -169,6 +179,7 @@ def run(
         batch=batch,
         encoder=EncoderSettings(
             codec=codec,
+            pixel_format=pixel_format,
             crf=crf,
             preset=preset,
             options=options,
@@ -177,6 +188,7 @@ def run(
             bufsize=bufsize,
             passes=passes,
         ),
+        sdr=sdr,
         audio=audio,
         start_frame=start_frame,
         max_frames=max_frames,

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from vsr.media.target import (
     pipe_format,
     pipe_of,
 )
+from vsr.media.tone import SdrPictures
 from vsr.media.variants import Wanted
 
 AnySource = Source | PictureSource
@@ -107,17 +109,18 @@ def source_for(
     if pictures is None or (pictures.single and not to_pictures):
         if settings.fps is not None:
             raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
-        return opened(
-            input_, stop,
-            Reading(memory=settings.memory, variant=Wanted.parse(settings.variant)),
-        )  # fmt: skip
+        reading = Reading(memory=settings.memory, variant=Wanted.parse(settings.variant))
+        if settings.sdr:
+            sdr = SdrPictures()
+            reading = replace(reading, planes=sdr.planes, seen_as=sdr.seen_as)
+        return opened(input_, stop, reading)
     fits = not to_pictures or is_animation(output)
     return PictureSource(
         pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps, memory=settings.memory
     )
 
 
-def encoder_for(path: Path, settings: RunSettings) -> str:
+def encoder_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
     """FFmpeg's name of the encoder that `sink_for` uses, or `Pillow` for single pictures.
 
     Raises UsageError.
@@ -128,7 +131,7 @@ def encoder_for(path: Path, settings: RunSettings) -> str:
         return PILLOW
     pipe = pipe_of(path)
     container = container_format(path) if pipe is None else pipe_format(settings.container)
-    return encoder_name(settings.encoder, container)
+    return encoder_name(settings.encoder, container, video)
 
 
 def sink_for(

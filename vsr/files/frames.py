@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,7 +11,7 @@ from typing import Self
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import check_batch, load_backend
-from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
 from vsr.media.sink import Sink
@@ -153,7 +154,8 @@ class Writer:
 
     def _opened(self, frame: Frame) -> Sink:
         height, width = frame.planes[0].shape
-        like: VideoFormat = self._source.info.enlarged((width, height))
+        own = self._source.info.enlarged((width, height))
+        like = replace(own, colour=frame.colour, planes=frame.format)
         passthrough = self._source.passthrough() if self._copy else None
         return Sink(self.path, like, self._encoder, passthrough, self._source.offset())
 

@@ -142,7 +142,8 @@ class Job:
 
     def _room(self, source: AnySource, upscaler: Upscaler, encoder: EncoderSettings) -> Room:
         """Fit the run into the memory there is. Raises InputError where that cannot be."""
-        name = encoder_for(self._output, self._settings)
+        video = source.info.enlarged(upscaler.out_size)
+        name = encoder_for(self._output, self._settings, video)
         return room_for(source, upscaler, name, encoder, self._settings.memory)
 
     def _selected(self, source: AnySource) -> Slice:

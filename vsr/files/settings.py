@@ -36,6 +36,8 @@ class RunSettings:
     batch: int = 1
     """Frames per inference on a GPU; more than one pays for small frames."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    sdr: bool = False
+    """Convert HDR (PQ, HLG) to 8-bit SDR before it is enlarged."""
     audio: str = "copy"
     """`copy`: sound as it is, encoded only where the output cannot hold that; `encode`; `none`."""
     start_frame: int = 0
@@ -77,11 +79,13 @@ class RunOptions(TypedDict, total=False):
     codec: str | None
     crf: int | None
     preset: str | None
+    pixel_format: str | None
     bitrate: int | None
     maxrate: int | None
     bufsize: int | None
     passes: int
     encoder_options: Mapping[str, str]
+    sdr: bool
     audio: str
     start_frame: int
     max_frames: int | None
@@ -100,7 +104,9 @@ def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSet
     """
     changes: dict[str, object] = dict(options)
     _check_names(changes)
-    same = ("codec", "crf", "preset", "bitrate", "maxrate", "bufsize", "passes")
+    same = (
+        "codec", "crf", "preset", "pixel_format", "bitrate", "maxrate", "bufsize", "passes",
+    )  # fmt: skip
     own = {name: name for name in same} | {"encoder_options": "options"}
     encoder = {field: changes.pop(name) for name, field in own.items() if name in changes}
     if encoder:

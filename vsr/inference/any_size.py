@@ -8,7 +8,8 @@ from vsr.inference.backend import Backend
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, PlaneFormat
+from vsr.media.frame import Frame
+from vsr.media.plane_format import PlaneFormat
 
 _KEPT: Final = 4
 """Upscalers that are kept for frames of their kind to come, such as upright and lying pictures."""

@@ -14,7 +14,7 @@ from vsr.inference.backend import Runner
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.media.colour import Colour
-from vsr.media.frame import YUV420, PlaneFormat
+from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.network.onnx_inputs import inlinable, sole_input
 from vsr.network.precision import PRECISIONS

@@ -13,7 +13,8 @@ from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import RGB, Colour
-from vsr.media.frame import Frame, PlaneFormat
+from vsr.media.frame import Frame
+from vsr.media.plane_format import PlaneFormat
 
 RgbArray = npt.NDArray[np.unsignedinteger[Any]]
 """R'G'B' [H, W, 3] or [N, H, W, 3]: uint8 in 0..255 or uint16 in 0..65535."""

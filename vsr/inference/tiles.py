@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 
 from vsr.inference.models import Model
-from vsr.media.frame import Plane, PlaneFormat, Planes
+from vsr.media.frame import Plane, Planes
+from vsr.media.plane_format import PlaneFormat
 
 MAX_TILE_PIXELS: Final = 1280 * 720
 """Largest picture given to an x2 network at once: activations take gigabytes beyond that."""

@@ -13,7 +13,8 @@ from vsr.inference.checked import Candidate, CheckedEngine
 from vsr.inference.models import Model, in_fp32
 from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller_plan
 from vsr.media.colour import Colour
-from vsr.media.frame import YUV420, Frame, PlaneFormat, Planes
+from vsr.media.frame import Frame, Planes
+from vsr.media.plane_format import YUV420, PlaneFormat
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """Maps a stream's colour tags to `Colour`, and `Colour` to conversion matrices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,10 @@ RANGE_FULL: Final = 2
 UNSPECIFIED: Final = 2
 _BT709: Final = 1
 _SMPTE170M: Final = 6
+_BT2020: Final = 9
+PQ: Final = 16
+HDR_TRANSFERS: Final = {PQ: "PQ", 18: "HLG"}
+"""Transfers of HDR in words (H.273 table 3: SMPTE ST 2084 and ARIB STD-B67)."""
 
 RGB: Final = 0
 """Matrix code of pictures that are R'G'B'; their planes are G, B and R (H.273 table 4)."""
@@ -38,6 +42,12 @@ class Colour:
     transfer: int = UNSPECIFIED
 
     @classmethod
+    def of_rgb(cls, *, range_: int, primaries: int, transfer: int) -> "Colour":
+        """Read the colour of R'G'B' from a stream's tags: full range where they say nothing."""
+        full = range_ != RANGE_LIMITED
+        return cls(matrix=RGB, full_range=full, primaries=primaries, transfer=transfer)
+
+    @classmethod
     def from_tags(
         cls, *, matrix: int, range_: int, primaries: int, transfer: int, height: int, pix_fmt: str
     ) -> "Colour":
@@ -53,9 +63,31 @@ class Colour:
         return cls(matrix=matrix, full_range=full, primaries=primaries, transfer=transfer)
 
     @property
+    def is_hdr(self) -> bool:
+        """Whether its transfer is PQ or HLG."""
+        return self.transfer in HDR_TRANSFERS
+
+    def encoded(self, rgb: bool) -> "Colour":
+        """The colour of pictures of this one in an encoder's RGB or YUV pixel format.
+
+        R'G'B' becomes limited-range YUV with the matrix of its primaries; any YUV becomes full
+        R'G'B'.
+        """
+        if rgb:
+            return self if self.matrix == RGB else replace(self, matrix=RGB, full_range=True)
+        if self.matrix != RGB:
+            return self
+        matrix = _BT2020 if self.primaries == _BT2020 else _BT709
+        return replace(self, matrix=matrix, full_range=False)
+
+    @property
     def range_code(self) -> int:
         """The range tag to write: never unspecified."""
         return RANGE_FULL if self.full_range else RANGE_LIMITED
+
+
+SDR: Final = Colour(matrix=_BT709, primaries=_BT709, transfer=_BT709)
+"""What HDR is converted to where the output cannot hold it, or where that is asked for."""
 
 
 def code_from_rgb(colour: Colour, bits: int) -> tuple[Array, Array]:

@@ -1,32 +1,34 @@
-"""Opens video encoders for files and live outputs, and matches packets to frames."""
+"""Opens video encoders for files and live outputs."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import av
 from av.codec.context import Flags
 
 from vsr.errors import OutputError, UsageError, reason
-from vsr.media.colour import Colour
-from vsr.media.frame import PIXEL_FORMAT
+from vsr.media.colour import PQ, Colour
+from vsr.media.hdr import HDR_ENCODERS, Hdr10
+from vsr.media.pixel_choice import pixel_format, planes_options
+from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
 from vsr.media.ranges import check_values
 from vsr.media.scheduling import scheduling_kept
 from vsr.media.stereo import StereoPacking
-from vsr.media.timestamps import Packet
-
-T = TypeVar("T")
 
 CODECS: Final[dict[str, str]] = {
     "h264": "libx264",
     "hevc": "libx265",
     "av1": "libsvtav1",
     "vp9": "libvpx-vp9",
+    "prores": "prores_ks",
 }
 """Short names; any other `--codec` is taken as an FFmpeg encoder's own name."""
 _DEFAULT_CODEC: Final = {"webm": "vp9", "yuv4mpegpipe": "rawvideo"}
+_DEEP_CODEC: Final = {"webm": "av1", "yuv4mpegpipe": "rawvideo", "3gp": "h264"}
+"""By container, for more than 8 bits and HDR; elsewhere hevc, whose 10 bits most players know."""
 _QUALITY: Final[dict[str, tuple[str, str]]] = {
     # encoder -> (crf that looks transparent, preset); a softer crf would undo the enlargement
     "libx264": ("18", "veryfast"),
@@ -62,6 +64,8 @@ class EncoderSettings:
     crf: int | None = None
     """Constant quality on the encoder's own scale; None: the encoder's transparent value."""
     preset: str | None = None
+    pixel_format: str | None = None
+    """FFmpeg's name; None: the encoder's nearest to the planes that there are."""
     bitrate: int | None = None
     """Bits a second on average, instead of constant quality."""
     maxrate: int | None = None
@@ -111,6 +115,11 @@ class VideoFormat:
     time_base: Fraction
     """Unit of the frames' times, in seconds."""
     colour: Colour = field(default_factory=Colour)
+    planes: PlaneFormat = YUV420
+    """What the frames hold; the encoder's pixel format follows it."""
+    grey: bool = False
+    """Whether chroma is flat."""
+    hdr: Hdr10 | None = None
     sample_aspect: Fraction | None = None
     """Width of a pixel by its height, None where nobody says."""
     display_matrix: tuple[int, ...] | None = None
@@ -119,9 +128,14 @@ class VideoFormat:
     """How two views are packed into a picture; None for one view."""
 
 
-def encoder_name(settings: EncoderSettings, container: str) -> str:
-    """The FFmpeg encoder to use for a container format."""
-    codec = settings.codec or _DEFAULT_CODEC.get(container, "h264")
+def encoder_name(
+    settings: EncoderSettings, container: str, video: VideoFormat | None = None
+) -> str:
+    """The FFmpeg encoder to use for a container format, by default one for the `video`."""
+    usual = _DEFAULT_CODEC.get(container, "h264")
+    if video is not None and _is_deep(settings, video):
+        usual = _DEEP_CODEC.get(container, "hevc")
+    codec = settings.codec or usual
     name = CODECS.get(codec, codec)
     try:
         found = av.Codec(name, "w")
@@ -133,6 +147,13 @@ def encoder_name(settings: EncoderSettings, container: str) -> str:
     if found.type != "video":
         raise UsageError(f"'{codec}' is no video codec")
     return found.name
+
+
+def _is_deep(settings: EncoderSettings, video: VideoFormat) -> bool:
+    """Whether the output needs more than 8 bits."""
+    if settings.pixel_format is not None:
+        return planes_for(settings.pixel_format).bits > 8
+    return video.planes.bits > 8 or video.colour.is_hdr
 
 
 def open_encoder(
@@ -149,12 +170,14 @@ def open_encoder(
     """
     name = context.name
     context.width, context.height = video.size
-    context.pix_fmt = pixel_format(context)
+    context.pix_fmt = pixel_format(
+        context, video.planes, video.colour, settings.pixel_format, video.grey
+    )
     # 1/rate, FFmpeg's default, would round variable frame times
     context.time_base, context.framerate = video.time_base, video.rate
     if video.sample_aspect:
         context.sample_aspect_ratio = video.sample_aspect
-    colour = video.colour
+    colour = video.colour.encoded(is_rgb(context.pix_fmt))
     context.color_range = colour.range_code
     context.colorspace = colour.matrix
     context.color_primaries = colour.primaries
@@ -169,22 +192,13 @@ def open_encoder(
         context.thread_type = "SLICE"
         context.flags |= Flags.global_header
         given = {**_LIVE_OPTIONS.get(name, {}), **given}
-    context.options = _options(context, replace(settings, options=given))
+    context.options = _options(context, replace(settings, options=given), video)
     _open(context)
 
 
-def pixel_format(context: av.VideoCodecContext) -> str:
-    """Choose the encoder's pixel format: 8-bit 4:2:0 planes if possible. Raises UsageError."""
-    formats = [f.name for f in context.codec.video_formats or ()]
-    if not formats or PIXEL_FORMAT in formats:
-        return PIXEL_FORMAT
-    for name in ("nv12", "yuv420p10le"):
-        if name in formats:
-            return name  # PyAV converts on the way in
-    raise UsageError(f"encoder {context.name} takes none of the formats vsr can give it")
-
-
-def _options(context: av.VideoCodecContext, settings: EncoderSettings) -> dict[str, str]:
+def _options(
+    context: av.VideoCodecContext, settings: EncoderSettings, video: VideoFormat
+) -> dict[str, str]:
     name = context.name
     known = {option.name for option in context.supported_options.private}
     generic = {option.name for option in context.supported_options.generic}
@@ -196,8 +210,10 @@ def _options(context: av.VideoCodecContext, settings: EncoderSettings) -> dict[s
         if settings.preset:
             options["cpu-used"] = options.pop("preset")
         options.pop("preset", None)
+    options |= planes_options(context, video.planes)
     options |= _rates(name, settings)
     options |= settings.options
+    _add_hdr(name, video, options)
     _add_analysis(name, settings, options)
     if name == "libx265":  # it talks on stderr
         _add_parameters(options, "x265-params", "log-level=error")
@@ -237,6 +253,16 @@ def _add_analysis(encoder: str, settings: EncoderSettings, options: dict[str, st
     _add_parameters(options, name, f"pass={number}", f"stats={file}")
 
 
+def _add_hdr(encoder: str, video: VideoFormat, options: dict[str, str]) -> None:
+    """Have the encoder write HDR10 metadata into the stream."""
+    if video.hdr is None or encoder not in HDR_ENCODERS:
+        return
+    name, found = video.hdr.parameters(encoder)
+    if encoder == "libx265" and video.colour.transfer == PQ:
+        found.append("hdr10-opt=1")
+    _add_parameters(options, name, *found)
+
+
 def _add_parameters(options: dict[str, str], name: str, *wanted: str) -> None:
     """Add `key=value` pairs to an option that holds several, unless it has the key already."""
     given = options.get(name, "")
@@ -268,27 +294,3 @@ def _open(context: av.VideoCodecContext) -> None:
             f"encoder {context.name} cannot start at {context.width}x{context.height} "
             f"({asked}): {reason(exc)}; {hint}"
         ) from exc
-
-
-class PacketMatcher(Generic[T]):
-    """Matches encoded packets to frames by pts: B-frames come out in another order."""
-
-    def __init__(self) -> None:
-        self._encoding: dict[int, T] = {}
-
-    def __len__(self) -> int:
-        return len(self._encoding)
-
-    def add(self, pts: int, item: T) -> None:
-        """Remember the item of the picture with that pts, in the encoder's time base."""
-        self._encoding[pts] = item
-
-    def take(self, packet: Packet) -> T | None:
-        """Return and forget the item of the picture in that packet; None if it was not added."""
-        return None if packet.pts is None else self._encoding.pop(packet.pts, None)
-
-    def clear(self) -> list[T]:
-        """Forget the pictures whose packets will not come; return their items."""
-        items = list(self._encoding.values())
-        self._encoding.clear()
-        return items

@@ -13,8 +13,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vsr.errors import UsageError
-from vsr.media.colour import RANGE_FULL, Colour
+from vsr.media.colour import RGB, Colour
+from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for, same_planes
 
 Plane = npt.NDArray[np.unsignedinteger[Any]]
 """One picture plane, [height, width]: uint8, or uint16 above 8 bits."""
@@ -24,50 +24,15 @@ Planes = tuple[Plane, Plane, Plane]
 In RGB (matrix 0), G, B and R.
 """
 
-PIXEL_FORMAT: Final = "yuv420p"
-"""What the engine reads and writes; other formats are converted by `planes_of`."""
+PIXEL_FORMAT: Final = YUV420.pixel_format()
+"""What live streams are read and written in."""
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
-_NATIVE: Final = frozenset({"yuv420p", "yuvj420p"})
 _GREY: Final = re.compile(r"gray|ya8|(gray|ya)(9|10|12|14|16)[lb]e")
-SWSCALE_MATRIX: Final = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlaneFormat:
-    """Sample depth and chroma subsampling of a picture's planes."""
-
-    bits: int = 8
-    """Bits per sample."""
-    chroma_x: int = 2
-    """Luma columns per chroma column."""
-    chroma_y: int = 2
-    """Luma rows per chroma row."""
-
-    def __str__(self) -> str:
-        return f"{self.bits} bits, chroma 1/{self.chroma_x} x 1/{self.chroma_y}"
-
-    @property
-    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
-        """Of a plane's samples."""
-        return np.dtype(np.uint8) if self.bits == 8 else np.dtype(np.uint16)
-
-    def chroma(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of a chroma plane of a picture of that size, rounded up."""
-        return -(-width // self.chroma_x), -(-height // self.chroma_y)
-
-    def output(self, width: int, height: int, scale: int) -> tuple[int, int]:
-        """(width, height) of the enlarged luma plane, rounded up to whole chroma samples.
-
-        H.264 and HEVC cannot express an odd 4:2:0 size; the added column or row (odd input at
-        x3 only) repeats the edge.
-        """
-        w, h = self.chroma(width * scale, height * scale)
-        return w * self.chroma_x, h * self.chroma_y
-
-
-YUV420: Final = PlaneFormat()
-"""8-bit 4:2:0: what files and streams are read and written in."""
+_WHOLE_ROW: Final = 64
+"""Samples that swscale's instructions may work on at once."""
+SWSCALE_MATRIX: Final = {RGB: 1, 1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal); where both
+sides are RGB it asks for none."""
 
 
 @dataclass(slots=True)
@@ -128,19 +93,10 @@ class Frame:
         return float(self.pts * self.time_base)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """R'G'B' uint8 [height, width, 3] in full range, by swscale; a copy.
-
-        Raises UsageError for planes that are not 8-bit 4:2:0.
-        """
-        if self.format != YUV420:
-            raise UsageError(f"a frame of {self.format} cannot be converted to RGB yet")
-        matrix = SWSCALE_MATRIX[self.colour.matrix]
-        picture = picture_of(self).reformat(
-            format="rgb24", src_colorspace=matrix, dst_colorspace=matrix,
-            src_color_range=self.colour.range_code, dst_color_range=RANGE_FULL,
-            interpolation="BICUBIC",
-        )  # fmt: skip
-        return cast(npt.NDArray[np.uint8], picture.to_ndarray())
+        """R'G'B' uint8 [height, width, 3] in full range, by swscale; a copy."""
+        return cast(
+            npt.NDArray[np.uint8], converted(picture_of(self), "rgb24", self.colour).to_ndarray()
+        )
 
     def bare(self) -> "Frame":
         """Copy the frame without its planes, to keep its times only."""
@@ -152,39 +108,36 @@ class Frame:
 
 
 def as_bytes(plane: Plane) -> npt.NDArray[np.uint8]:
-    """The same memory as bytes, [height, width * bytes per sample], without a copy."""
-    return plane.view(np.uint8)
+    """The same memory as bytes, [height, width * bytes per sample]; copied only if a row's samples
+    do not lie side by side."""
+    side_by_side = plane.strides[-1] == plane.itemsize
+    return (plane if side_by_side else np.ascontiguousarray(plane)).view(np.uint8)
 
 
-def planes_of(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:
-    """Convert a decoded picture to Y, U, V planes of `size` (width, height), 8-bit 4:2:0.
+def planes_of(
+    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat = YUV420
+) -> Planes:
+    """Convert a decoded picture to planes of `size` (width, height), `form` and `colour`.
 
-    A native picture of that size is not copied: the arrays are views of FFmpeg's buffers
-    (padded rows, read-only), which they keep alive. Anything else goes through swscale, which is
-    told matrix and range, or it would assume BT.601 and squeeze full range.
+    Planes that are so already are not copied: the arrays are views of FFmpeg's buffers (padded
+    rows, read-only), which they keep alive. Anything else goes through swscale, which is told
+    matrix and range, or it would assume BT.601 and squeeze full range.
     """
-    if _GREY.fullmatch(picture.format.name):
-        width, height = YUV420.chroma(*size)
-        flat = np.full((height, width), 128, np.uint8)
-        return _grey(picture, size, colour), flat, flat
-    if picture.format.name not in _NATIVE or (picture.width, picture.height) != size:
-        matrix = SWSCALE_MATRIX[colour.matrix]
-        picture = picture.reformat(
-            width=size[0],
-            height=size[1],
-            format=PIXEL_FORMAT,
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            src_color_range=colour.range_code,
-            dst_color_range=colour.range_code,
-            interpolation="BICUBIC",
-        )
-    y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in picture.planes)
+    if _GREY.fullmatch(picture.format.name) and colour.matrix != RGB:
+        chroma = np.full(form.chroma(*size)[::-1], 2 ** (form.bits - 1), form.dtype)
+        return _grey(picture, size, colour, form), chroma, chroma
+    wanted = form.pixel_format(colour.matrix == RGB)
+    same_size = (picture.width, picture.height) == size
+    if not same_size or not same_planes(picture.format.name, wanted):
+        picture = _reformatted(picture, size, wanted, (colour, colour))
+    y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in picture.planes[:3])
     return y, u, v
 
 
-def _grey(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Plane:
-    """The luma plane of a grey picture in 8 bits, without its alpha.
+def _grey(
+    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat
+) -> Plane:
+    """The luma plane of a grey picture in the bits of `form`, without its alpha.
 
     swscale takes all grey as full range on the way to YUV; it only changes the size here.
     """
@@ -196,10 +149,11 @@ def _grey(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Plan
             width=size[0], height=size[1], interpolation="BICUBIC"
         )
         codes = cast(Plane, np.from_dlpack(scaled.planes[0]))
-    if bits == 8:
+    if bits == form.bits:
         return codes
-    step = (2**bits - 1) / 255 if colour.full_range else 2 ** (bits - 8)
-    return np.clip(np.rint(codes / step), 0, 255).astype(np.uint8)
+    top = 2**form.bits - 1
+    step = (2**bits - 1) / top if colour.full_range else 2.0 ** (bits - form.bits)
+    return np.clip(np.rint(codes / step), 0, top).astype(form.dtype)
 
 
 def _grey_codes(picture: av.VideoFrame) -> Plane:
@@ -215,13 +169,8 @@ def _grey_codes(picture: av.VideoFrame) -> Plane:
     return codes.astype(stored.newbyteorder("="))
 
 
-def is_native(pixel_format: str) -> bool:
-    """Whether engines read this pixel format without conversion."""
-    return pixel_format in _NATIVE
-
-
 def picture_of(frame: Frame) -> av.VideoFrame:
-    """Make an encoder's picture of a frame; it shares memory with writable, contiguous planes.
+    """Make a picture of a frame's planes; it shares memory with writable, contiguous ones.
 
     Others, such as a decoder's, are copied: DLPack lends no read-only memory.
     """
@@ -229,7 +178,66 @@ def picture_of(frame: Frame) -> av.VideoFrame:
         plane if plane.flags.writeable and plane.flags.c_contiguous else np.array(plane)
         for plane in frame.planes
     )
-    picture = av.VideoFrame.from_dlpack(planes, format=PIXEL_FORMAT)
+    name = frame.format.pixel_format(frame.colour.matrix == RGB)
+    picture = av.VideoFrame.from_dlpack(planes, format=name)
+    return _timed(picture, frame)
+
+
+def encodable(frame: Frame, pixel_format: str) -> av.VideoFrame:
+    """Make an encoder's picture of a frame: its planes, or converted where the encoder takes
+    another format."""
+    picture = _timed(_in_format(frame, pixel_format), frame)
+    colour = frame.colour.encoded(is_rgb(pixel_format))
+    picture.colorspace, picture.color_range = colour.matrix, colour.range_code
+    # some encoders, such as ProRes, read these of the first picture
+    picture.color_primaries, picture.color_trc = colour.primaries, colour.transfer
+    return picture
+
+
+def _in_format(frame: Frame, pixel_format: str) -> av.VideoFrame:
+    picture = picture_of(frame)
+    if picture.format.name == pixel_format:
+        return picture
+    if not is_grey(pixel_format):
+        return converted(picture, pixel_format, frame.colour)
+    # swscale takes all grey as full range
+    bits = planes_for(pixel_format).bits
+    if bits != frame.format.bits or frame.colour.matrix == RGB:
+        plain = replace(frame.format, bits=bits).pixel_format()
+        picture = converted(picture, plain, frame.colour)
+    luma = np.array(np.from_dlpack(picture.planes[0]))
+    return av.VideoFrame.from_dlpack((luma,), format=pixel_format)
+
+
+def converted(picture: av.VideoFrame, pixel_format: str, colour: Colour) -> av.VideoFrame:
+    """Convert a picture of that colour to another pixel format, by swscale.
+
+    YUV keeps matrix and range, RGB becomes what `Colour.encoded` says.
+    """
+    to = colour.encoded(is_rgb(pixel_format))
+    return _reformatted(picture, (picture.width, picture.height), pixel_format, (colour, to))
+
+
+def _reformatted(
+    picture: av.VideoFrame, size: tuple[int, int], pixel_format: str, colours: tuple[Colour, Colour]
+) -> av.VideoFrame:
+    """Convert a picture by swscale to a size, pixel format and (from, to) colour."""
+    before, after = colours
+    return picture.reformat(
+        width=size[0],
+        height=size[1],
+        format=pixel_format,
+        src_colorspace=SWSCALE_MATRIX[before.matrix],
+        dst_colorspace=SWSCALE_MATRIX[after.matrix],
+        src_color_range=before.range_code,
+        dst_color_range=after.range_code,
+        interpolation="BICUBIC",
+        # it writes past the end of uneven rows: over what another thread has done, if several work
+        threads=1 if size[0] % _WHOLE_ROW else None,
+    )
+
+
+def _timed(picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:
     picture.pts, picture.time_base = frame.pts, frame.time_base
     picture.duration = frame.duration
     return picture

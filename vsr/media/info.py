@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, cast
 
@@ -10,12 +10,14 @@ import av
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideType
 
-from vsr.media.colour import RGB, UNSPECIFIED, Colour
+from vsr.media.colour import RANGE_LIMITED, RGB, UNSPECIFIED, Colour
 from vsr.media.encoder import VideoFormat
-from vsr.media.frame import is_native
+from vsr.media.frame import Planes, planes_of
+from vsr.media.hdr import Hdr10
+from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for
+from vsr.media.siting import siting_of
 from vsr.media.stereo import StereoPacking
 
-_PQ: Final = 16  # transfer of SMPTE ST 2084, H.273
 _UPRIGHT: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _TRANSLATION: Final = (6, 7)
 """Elements of a display matrix that move the picture, in pixels."""
@@ -54,6 +56,9 @@ class VideoInfo:
     duration: float | None
     """Seconds, None when unknown."""
     interlaced: bool
+    planes: PlaneFormat = YUV420
+    """What its frames hold."""
+    hdr: Hdr10 | None = None
     markings: frozenset[str] = frozenset()
     """Side data of the first picture, by PyAV's names of its kinds."""
     stereo: StereoPacking | None = None
@@ -76,20 +81,16 @@ class VideoInfo:
         rate = min(rates, default=Fraction(25))
         assert stream.time_base is not None
         side_data = _side_data(picture)
-        matrix = _display_matrix(side_data, picture)
+        matrix, pixels = _display_matrix(side_data, picture), picture.format.name
+        colour = _colour(context, picture)
         return cls(
             codec=context.name,
             width=picture.width,
             height=picture.height,
-            pixel_format=picture.format.name,
-            colour=Colour.from_tags(
-                matrix=_tag(picture.colorspace, context.colorspace),
-                range_=picture.color_range or context.color_range,
-                primaries=_tag(picture.color_primaries, context.color_primaries),
-                transfer=_tag(picture.color_trc, context.color_trc),
-                height=picture.height,
-                pix_fmt=picture.format.name,
-            ),
+            pixel_format=pixels,
+            colour=colour,
+            planes=replace(planes_for(pixels), siting=siting_of(stream, colour.matrix)),
+            hdr=Hdr10.of(side_data),
             time_base=stream.time_base,
             rate=Fraction(rate),
             sample_aspect=stream.sample_aspect_ratio,
@@ -108,12 +109,6 @@ class VideoInfo:
         return any(component.is_alpha for component in av.VideoFormat(self.pixel_format).components)
 
     @property
-    def _is_rgb(self) -> bool:
-        """Whether pixels are R, G and B, or numbers of such colours in a palette."""
-        pixels = av.VideoFormat(self.pixel_format)
-        return pixels.is_rgb or pixels.has_palette
-
-    @property
     def step(self) -> int:
         """Units of `time_base` from one frame to the next at the average rate."""
         return max(1, round(1 / (self.rate * self.time_base)))
@@ -129,14 +124,27 @@ class VideoInfo:
             )
         return VideoFormat(
             size=size, rate=self.rate, time_base=self.time_base, colour=self.colour,
+            planes=self.planes, grey=is_grey(self.pixel_format), hdr=self.hdr,
             sample_aspect=self.sample_aspect, display_matrix=matrix, stereo=self.stereo,
         )  # fmt: skip
 
+    def in_yuv420(self) -> "VideoInfo":
+        """The facts of its pictures as 8-bit 4:2:0, RGB among them."""
+        colour = self.colour
+        if colour.matrix == RGB:
+            colour = Colour.from_tags(
+                matrix=UNSPECIFIED, range_=RANGE_LIMITED, primaries=colour.primaries,
+                transfer=colour.transfer, height=self.height, pix_fmt="",
+            )  # fmt: skip
+        return replace(self, colour=colour, planes=YUV420, hdr=None)
+
     def conversion(self) -> str | None:
         """Say what is converted or lost before upscaling; None if nothing is."""
-        notes = []
-        if not is_native(self.pixel_format) and self.colour.matrix != RGB:
-            what = "RGB pictures are" if self._is_rgb else f"{self.pixel_format} is"
+        notes, own = [], planes_for(self.pixel_format)
+        finer = (own.bits, -own.chroma_x, -own.chroma_y)
+        kept = (self.planes.bits, -self.planes.chroma_x, -self.planes.chroma_y)
+        if any(have > keep for have, keep in zip(finer, kept, strict=True)):
+            what = "RGB pictures are" if is_rgb(self.pixel_format) else f"{self.pixel_format} is"
             notes.append(f"{what} converted to 8-bit 4:2:0 before upscaling")
         # pictures (RGB) keep theirs, or their sink says that it cannot
         if self.separate_alpha or (self.transparent and self.colour.matrix != RGB):
@@ -144,13 +152,29 @@ class VideoInfo:
         notes += [
             f"its {words} left out" for kind, words in _NOT_KEPT.items() if kind in self.markings
         ]
-        if self.colour.transfer == _PQ:
-            notes.append("its HDR10 metadata is left out")
         if self.interlaced:
             notes.append(
                 "the video is interlaced and is upscaled as whole frames, without deinterlacing"
             )
         return "; ".join(notes) or None
+
+
+def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
+    """Convert a picture to planes of the size, format and colour of the stream's first."""
+    return planes_of(picture, (info.width, info.height), info.colour, info.planes)
+
+
+def _colour(context: av.VideoCodecContext, picture: av.VideoFrame) -> Colour:
+    """A stream's colour: R'G'B' of RGB formats, else YUV of its tags."""
+    primaries = _tag(picture.color_primaries, context.color_primaries)
+    transfer = _tag(picture.color_trc, context.color_trc)
+    range_ = picture.color_range or context.color_range
+    if is_rgb(picture.format.name):
+        return Colour.of_rgb(range_=range_, primaries=primaries, transfer=transfer)
+    return Colour.from_tags(
+        matrix=_tag(picture.colorspace, context.colorspace), range_=range_, primaries=primaries,
+        transfer=transfer, height=picture.height, pix_fmt=picture.format.name,
+    )  # fmt: skip
 
 
 def _duration(stream: av.VideoStream, container: "av.container.InputContainer") -> float | None:

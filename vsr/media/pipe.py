@@ -11,6 +11,7 @@ from vsr.errors import OutputError
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.passthrough import Passthrough, close_quietly
 from vsr.media.sink import Sink
+from vsr.media.target import MUXER_OPTIONS
 
 
 class PipeSink(Sink):
@@ -50,7 +51,10 @@ class PipeSink(Sink):
         close_quietly(self._container)
 
     def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
-        return av.open(f"pipe:{self._descriptor}", "w", format=self._format)
+        options = MUXER_OPTIONS.get(self._format, {})
+        return av.open(
+            f"pipe:{self._descriptor}", "w", format=self._format, container_options=options
+        )
 
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         if exc.errno == errno.EPIPE:

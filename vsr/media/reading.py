@@ -7,18 +7,13 @@ from dataclasses import dataclass
 import av
 
 from vsr.errors import InputError
-from vsr.media.frame import Planes, planes_of
-from vsr.media.info import VideoInfo
+from vsr.media.frame import Planes
+from vsr.media.info import VideoInfo, native_planes
 from vsr.media.location import open_input
 from vsr.media.timestamps import Packet
 from vsr.media.variants import BEST_FIT, Wanted
 
 Streams = tuple[av.stream.Stream, ...]
-
-
-def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
-    """Convert a picture to planes of the size and colour of the stream's first."""
-    return planes_of(picture, (info.width, info.height), info.colour)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +29,9 @@ class Reading:
     threads: str = "AUTO"
     """How the decoder uses threads; several frames at once add as many of delay."""
     planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
-    """Converts a decoded picture to planes."""
+    """Converts a decoded picture to planes, given the facts that `seen_as` returns."""
+    seen_as: Callable[[VideoInfo], VideoInfo] = lambda info: info
+    """The facts of the stream's pictures once they are planes."""
     patience: float = math.inf
     """Seconds within which there must be a picture."""
     error_of: Callable[[Exception], InputError | None] = lambda _: None

@@ -12,15 +12,11 @@ import av
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.carriage import Carriage
-from vsr.media.encoder import (
-    EncoderSettings,
-    PacketMatcher,
-    VideoFormat,
-    encoder_name,
-    open_encoder,
-)
-from vsr.media.frame import Frame, now, picture_of
+from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
+from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
+from vsr.media.hdr import HDR_ENCODERS
 from vsr.media.location import local
+from vsr.media.matcher import PacketMatcher
 from vsr.media.passthrough import (
     HOLD_EXTRAS,
     ISO,
@@ -38,7 +34,7 @@ from vsr.media.passthrough import (
     movie_timescale,
 )
 from vsr.media.stereo import StereoPacking
-from vsr.media.target import CONTAINERS, container_format, part_path
+from vsr.media.target import CONTAINERS, MUXER_OPTIONS, container_format, part_path
 from vsr.media.timestamps import CodingTimes, Packet
 from vsr.media.whole_file import real_path
 
@@ -155,7 +151,7 @@ class Sink:
         self._part.unlink(missing_ok=True)
 
     def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
-        options = {}
+        options = MUXER_OPTIONS.get(self._format, {})
         if self._format in ISO:
             flags = "+use_metadata_tags" if keeps_any_tag(self._tags, self._format) else ""
             options = {
@@ -181,7 +177,7 @@ class Sink:
                 self._others.add(stream)
 
     def _add_video(self, video: VideoFormat, settings: EncoderSettings) -> av.VideoStream:
-        name = encoder_name(settings, self._format)
+        name = encoder_name(settings, self._format, video)
         canonical = av.Codec(name, "w").canonical_name
         if not can_hold_encoder(name, self._format):
             held = [f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)]
@@ -192,7 +188,11 @@ class Sink:
         self._video, self._encoder = stream, stream.codec_context
         if video.stereo is not None:
             settings = self._mark_stereo(stream, settings, video.stereo)
+        if self._format == "yuv4mpegpipe" and settings.pixel_format is None:
+            settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
         open_encoder(self._encoder, settings, video)
+        if video.hdr and name not in HDR_ENCODERS:
+            self._lost.append(f"HDR10 metadata in {canonical} (it can in hevc or av1)")
         if video.display_matrix and self._format in HOLD_EXTRAS:
             stream.set_display_matrix(video.display_matrix)
         elif video.display_matrix:
@@ -237,7 +237,7 @@ class Sink:
         if self._offset is None:
             self._offset = frame.pts * frame.time_base
             self._start(self._offset, None if self._end is None else self._offset + self._end)
-        picture = picture_of(frame)
+        picture = encodable(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
         self._encoding.add(picture.pts, frame.bare())

@@ -13,11 +13,12 @@ import av
 from vsr.errors import InputError, reason
 from vsr.media.choice import choose
 from vsr.media.decoder import prepare_decoder
-from vsr.media.frame import YUV420, Frame, Stamps, now
+from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo
 from vsr.media.location import shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
+from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
@@ -38,7 +39,6 @@ class Source:
     def __init__(self, url: str, reading: Reading | None = None) -> None:
         self._reading = reading or Reading()
         self.url = url
-        self.plane_format = YUV420
         self.name = shown(url)
         self.losses = Losses()
         self._give_up = now() + self._reading.patience
@@ -83,6 +83,11 @@ class Source:
         """Facts of the video stream, from its first decoded frame."""
         assert self._info is not None
         return self._info
+
+    @property
+    def plane_format(self) -> PlaneFormat:
+        """What the frames hold."""
+        return self.info.planes
 
     def passthrough(self) -> Passthrough:
         """Describe what an output may copy: other streams, metadata, chapters."""
@@ -216,7 +221,8 @@ class Source:
 
     def _frame(self, picture: av.VideoFrame, pts: int | None, latest: object) -> Frame:
         if self._info is None:
-            self._info = VideoInfo.of(self.video, picture, self._container)
+            own = VideoInfo.of(self.video, picture, self._container)
+            self._info = self._reading.seen_as(own)
         info = self._info
         event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
@@ -232,6 +238,7 @@ class Source:
             index=self._index,
             pts=self._monotonic(pts),
             time_base=info.time_base,
+            format=info.planes,
             colour=info.colour,
             # a last frame of no length would be cut off by MP4 readers
             duration=picture.duration or info.step,

@@ -26,6 +26,8 @@ CONTAINERS: Final = {
 }
 """Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI, but
 for Y4M, which is raw pictures at one rate for other programs."""
+MUXER_OPTIONS: Final = {"yuv4mpegpipe": {"strict": "-1"}}
+"""FFmpeg's options of containers; more than 8 bits are an extension of Y4M."""
 _PIPED: Final = ("mkv", "nut", "y4m", "ts", "webm", "flv")
 """Those that can be written without going back in them."""
 STDOUT: Final = "-"

@@ -15,12 +15,17 @@ from onnx import TensorProto, helper
 
 from vsr.errors import ModelError
 from vsr.media.colour import RGB, Colour, code_from_rgb, code_scale
-from vsr.media.frame import YUV420, PlaneFormat
+from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.network.nodes import NodeBuilder
 from vsr.network.onnx_inputs import OPSET, inlinable, sole_input
 
-_CHROMA: Final = frozenset({(1, 1), (2, 2)})
+_CHROMA: Final = frozenset({(1, 1), (2, 1), (2, 2)})
 """Luma columns and rows per chroma sample that the graph can be built for."""
+_COARSER: Final = {
+    0.0: (-1, (0.25, 0.5, 0.25)), 0.5: (0, (0.5, 0.5)), 1.0: (0, (0.25, 0.5, 0.25)),
+}  # fmt: skip
+"""Place of the first chroma sample along an axis, in luma samples -> the first luma sample that it
+is made of, and the weights from there on, for two luma samples per chroma sample."""
 _LUMA_OF_RGB: Final = Colour(matrix=6, full_range=True)
 """The luma that networks on luma are trained on: BT.601's, in full range."""
 
@@ -78,13 +83,39 @@ class _Plan:
     def chroma_offset(self, factor: int) -> tuple[float, float]:
         """Return (rows, columns) of the first chroma sample of a `factor` times finer grid.
 
-        4:2:0 chroma is centred between rows and on every second column (H.264 default,
-        `chroma_sample_loc_type` 0); both grids share the luma's pixel edges.
+        Both grids have the same siting within their own luma and share the luma's pixel edges.
         """
         p = self.planes
-        centred = 0.5 / factor - 0.5
-        cosited = (0.5 / factor - 0.5) / p.chroma_x
-        return (centred, cosited if p.chroma_x > 1 else centred)
+        x, y = p.chroma_place
+        # 4:2:0 as in H.264 by default: centred between rows, on every second column
+        rows, columns = (
+            ((place + 0.5) / factor - 0.5 - place) / step
+            for place, step in ((y, p.chroma_y), (x, p.chroma_x))
+        )
+        return rows, columns
+
+    def chroma_to_luma(self, b: NodeBuilder, uv: str) -> str:
+        """Enlarge chroma to the luma's size: luma column x lies at (x - place) / step of it."""
+        p = self.planes
+        x, y = p.chroma_place
+        factor = (p.chroma_y, p.chroma_x)
+        fine = b.enlarge(uv, factor, (-y / p.chroma_y, -x / p.chroma_x), planes=2)
+        return self.cut_to_luma(b, fine)
+
+    def luma_to_chroma(self, b: NodeBuilder, plane: str) -> str:
+        """Average a full plane to chroma samples at their places, edges repeated."""
+        p = self.planes
+        if (p.chroma_x, p.chroma_y) == (1, 1):
+            return plane
+        x, y = p.chroma_place
+        (left, columns), (top, rows) = (
+            _COARSER[place] if step == 2 else (0, (1.0,))
+            for place, step in ((x, p.chroma_x), (y, p.chroma_y))
+        )
+        right, bottom = (max(0, len(w) - 2 + at) for at, w in ((left, columns), (top, rows)))
+        padded = b.pad_edge(plane, -top, -left, bottom, right)
+        kernel = np.outer(rows, columns)[None, None]
+        return b.convolve(padded, kernel, strides=[p.chroma_y, p.chroma_x])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +134,14 @@ class PlaneGraph:
     def onnx(self, size: tuple[int, int] | None, batch: int | None = 1) -> bytes:
         """Serialize the planes-to-planes graph for pictures of `size` (width, height).
 
-        Inputs y uint8 [N, 1, H, W], u and v uint8 [N, 1, H/2, W/2] (rounded up); outputs the same
-        at `scale` times the size. Above 8 bits every plane is byte pairs, uint8 [N, 1, H, W, 2].
-        None leaves the size (which must then be even) or the batch free. The network is inlined;
-        its input and output keep their dtype. RGB (matrix 0) is full planes G, B, R in y, u, v.
+        Inputs y uint8 [N, 1, H, W], u and v uint8 [N, 1, H/2, W/2] in 4:2:0 (rounded up); outputs
+        the same at `scale` times the size. Above 8 bits a plane is byte pairs, uint8
+        [N, 1, H, W, 2]. None leaves the size (which must then be even) or the batch free. The
+        network is inlined; its input and output keep their dtype. RGB (matrix 0) is full planes G,
+        B and R in y, u and v.
         """
         if (self.planes.chroma_x, self.planes.chroma_y) not in _CHROMA:
-            raise ModelError(f"planes of {self.planes} are not supported yet")
+            raise ModelError(f"planes of {self.planes} are not supported")
         plan = _Plan(size=size, planes=self.planes, facts=self.facts, colour=self.colour)
         b = NodeBuilder()
         inputs = ("y", "u", "v")
@@ -163,27 +195,19 @@ def _wrap_luma_of_rgb(
 
 def _wrap_rgb(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
     """Wrap an RGB network: chroma to luma size, YUV -> RGB, network, RGB -> YUV, chroma down."""
-    p = plan.planes
-    matrix, offset = code_from_rgb(plan.colour, p.bits)
+    bits = plan.planes.bits
+    matrix, offset = code_from_rgb(plan.colour, bits)
     inverse = np.linalg.inv(matrix) * plan.facts.value_max
-    # a luma column x lies at chroma column x / 2: on the first of every two
-    fine = b.enlarge(uv, (p.chroma_y, p.chroma_x), (0.5 / p.chroma_y - 0.5, 0.0), planes=2)
-    yuv = b.node("Concat", y, plan.cut_to_luma(b, fine), axis=1)
+    yuv = b.node("Concat", y, plan.chroma_to_luma(b, uv), axis=1)
     rgb = b.convolve(yuv, inverse[:, :, None, None], -inverse @ offset)
 
     result = _run_network(b, network, rgb)
     kernel = (matrix / plan.facts.value_max)[:, :, None, None]
     codes = b.convolve(result, kernel, offset)
     y_out, *chroma = b.split(plan.repeat_edge(b, codes), 3, 1)
-    b.to_codes(y_out, "y_out", p.bits)
-    # rows averaged in pairs, columns [1 2 1]/4 around every second one: same siting as above
-    small = np.outer([0.5, 0.5], [0.25, 0.5, 0.25])[None, None]
+    b.to_codes(y_out, "y_out", bits)
     for plane, name in zip(chroma, ("u_out", "v_out"), strict=True):
-        coarse = plane
-        if (p.chroma_x, p.chroma_y) != (1, 1):
-            padded = b.pad_edge(plane, 0, 1, 0, 0)
-            coarse = b.convolve(padded, small, strides=[p.chroma_y, p.chroma_x])
-        b.to_codes(coarse, name, p.bits)
+        b.to_codes(plan.luma_to_chroma(b, plane), name, bits)
 
 
 def _run_network(b: NodeBuilder, network: onnx.ModelProto, x: str) -> str:
@@ -219,7 +243,12 @@ def _assemble(
 ) -> onnx.ModelProto:
     sizes: list[tuple[str, int | str, int | str, int | str, int | str]]
     if plan.size is None:
-        sizes = [("", "W", "H", "W/2", "H/2"), ("_out", "sW", "sH", "sW/2", "sH/2")]
+        wide, high = (
+            f"/{step}" if step > 1 else "" for step in (plan.planes.chroma_x, plan.planes.chroma_y)
+        )
+        sizes = [
+            ("", "W", "H", f"W{wide}", f"H{high}"), ("_out", "sW", "sH", f"sW{wide}", f"sH{high}"),
+        ]  # fmt: skip
     else:
         out = plan.planes.output(*plan.size, plan.scale)
         both = (("", plan.size), ("_out", out))

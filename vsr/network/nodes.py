@@ -53,17 +53,24 @@ class NodeBuilder:
         self, x: str, factor: tuple[int, int], offset: tuple[float, float], planes: int = 1
     ) -> str:
         """Enlarge each of `planes` channels by (rows, columns), cubic, with repeated edges."""
+        rows, columns = factor
         if factor == (1, 1):
             return x
-        kernel = np.tile(enlarging_kernel(*factor, *offset), (planes, 1, 1, 1))
-        y = self.convolve(self.pad_edge(x, *[REACH] * 4), kernel, group=planes)
-        return self.interleave(y, *factor)
-
-    def interleave(self, x: str, rows: int, columns: int) -> str:
-        """Rearrange [N, C*rows*columns, H, W] to [N, C, rows*H, columns*W]."""
+        kernel = enlarging_kernel(*factor, *offset)
+        padded = self.pad_edge(x, *[REACH] * 4)
         if rows == columns:
-            return self.node("DepthToSpace", x, blocksize=rows, mode="CRD") if rows > 1 else x
-        raise ModelError(f"chroma enlarged {rows}x{columns} is not supported yet")
+            y = self.convolve(padded, np.tile(kernel, (planes, 1, 1, 1)), group=planes)
+            return self.node("DepthToSpace", y, blocksize=rows, mode="CRD")
+        if rows != 1:
+            raise ModelError(f"a plane cannot be enlarged by {rows} rows and {columns} columns")
+        # the columns of every phase become a last axis, which joins the width
+        last = self.constant([-1], np.int64)
+        phases = [
+            self.convolve(padded, np.tile(phase[None], (planes, 1, 1, 1)), group=planes)
+            for phase in kernel
+        ]
+        stacked = self.node("Concat", *(self.node("Unsqueeze", p, last) for p in phases), axis=-1)
+        return self.node("Reshape", stacked, self.constant([0, 0, 0, -1], np.int64))
 
     def from_codes(self, name: str, bits: int) -> str:
         """Convert an input's codes, bytes or above 8 bits byte pairs [N, 1, H, W, 2], to float."""

@@ -8,29 +8,19 @@ most players of live streams show them pale.
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Final, cast
+from typing import Final
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from vsr.media.colour import Colour
-from vsr.media.frame import PIXEL_FORMAT, SWSCALE_MATRIX, Plane, Planes, planes_of
+from vsr.media.colour import HDR_TRANSFERS, SDR, Colour
+from vsr.media.frame import PIXEL_FORMAT, Planes, planes_of
 from vsr.media.info import VideoInfo
+from vsr.media.tone import Converter
 
-_BT709: Final = 1
-_TRANSFERS: Final = {16: "PQ", 18: "HLG"}
-"""Transfers of HDR (H.273 table 3: SMPTE ST 2084 and ARIB STD-B67)."""
-SDR: Final = Colour(matrix=_BT709, primaries=_BT709, transfer=_BT709)
-"""What HDR is converted to."""
 _SAME_SHAPE: Final = 0.01
 """Shapes that differ by less are taken as one: sizes are whole, often even, numbers of pixels."""
 _NEUTRAL: Final = 128
-
-
-def is_hdr(colour: Colour) -> bool:
-    """Whether a colour's transfer is that of HDR."""
-    return colour.transfer in _TRANSFERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +35,7 @@ class Canvas:
     @classmethod
     def of(cls, info: VideoInfo) -> "Canvas":
         """The canvas for a first session with these facts."""
-        colour = SDR if is_hdr(info.colour) else info.colour
+        colour = SDR if info.colour.is_hdr else info.colour
         return cls(size=(info.width, info.height), colour=colour, sample_aspect=info.sample_aspect)
 
     def presented(self, info: VideoInfo) -> VideoInfo:
@@ -58,8 +48,8 @@ class Canvas:
     def notes(self, info: VideoInfo) -> list[str]:
         """Describe what is lost or changed of a session's pictures."""
         found = []
-        if is_hdr(info.colour):
-            name = _TRANSFERS[info.colour.transfer]
+        if info.colour.is_hdr:
+            name = HDR_TRANSFERS[info.colour.transfer]
             found.append(f"its HDR ({name}) is converted to SDR (BT.709): outputs carry 8 bits")
         said = replace(info, colour=SDR).conversion()
         found += [said] if said else []
@@ -89,8 +79,7 @@ class PictureFit:
     def __init__(self, canvas: Canvas | None = None) -> None:
         """Without a canvas, the first picture settles it."""
         self._canvas = canvas
-        self._reformatter = VideoReformatter()
-        """One for all pictures: swscale's tables for HDR take longer to make than a picture."""
+        self._converter = Converter()
 
     @property
     def canvas(self) -> Canvas:
@@ -108,23 +97,10 @@ class PictureFit:
         return _padded(self._converted(picture, colour, box), canvas)
 
     def _converted(self, picture: av.VideoFrame, colour: Colour, box: tuple[int, int]) -> Planes:
-        to = self.canvas.colour
         if picture.format.name.startswith("gray"):  # swscale would take it as full range
             own = planes_of(picture, (picture.width, picture.height), colour)
             picture = av.VideoFrame.from_dlpack(tuple(map(np.array, own)), format=PIXEL_FORMAT)
-        tone_mapped: dict[str, Any] = {}
-        if is_hdr(colour):
-            picture.color_trc, picture.color_primaries = colour.transfer, colour.primaries
-            tone_mapped = {"dst_color_trc": to.transfer, "dst_color_primaries": to.primaries}
-        made = self._reformatter.reformat(
-            picture, width=box[0], height=box[1], format=PIXEL_FORMAT,
-            src_colorspace=SWSCALE_MATRIX[colour.matrix],
-            dst_colorspace=SWSCALE_MATRIX[to.matrix],
-            src_color_range=colour.range_code, dst_color_range=to.range_code,
-            interpolation="BICUBIC", **tone_mapped,
-        )  # fmt: skip
-        y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in made.planes)
-        return y, u, v
+        return self._converter.planes(picture, colour, self.canvas.colour, box)
 
 
 def _colour_of(picture: av.VideoFrame, info: VideoInfo) -> Colour:

@@ -64,6 +64,7 @@ class LiveSource:
             opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fit.planes,
+            seen_as=VideoInfo.in_yuv420,
             patience=max(_PATIENCE, silence),
             error_of=partial(_error_of, shown(url), silence),
             variant=variant,

@@ -17,7 +17,8 @@ from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.prepare import Preparation
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
-from vsr.media.frame import YUV420, Frame, Planes, now
+from vsr.media.frame import Frame, Planes, now
+from vsr.media.plane_format import YUV420
 
 log = logging.getLogger(__name__)
 

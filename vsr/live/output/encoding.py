@@ -16,12 +16,12 @@ from vsr.live.output.output import Output
 from vsr.media.bitrate import parse_bits
 from vsr.media.encoder import (
     EncoderSettings,
-    PacketMatcher,
     VideoFormat,
     encoder_name,
     open_encoder,
 )
 from vsr.media.frame import Frame, now
+from vsr.media.matcher import PacketMatcher
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ import av
 import numpy as np
 
 from vsr.errors import OutputError, UsageError, reason
-from vsr.media.encoder import EncoderSettings, PacketMatcher, VideoFormat
+from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
 from vsr.media.location import local
+from vsr.media.matcher import PacketMatcher
 from vsr.media.passthrough import close_quietly
 from vsr.media.pictures.extras import Extras
 from vsr.media.pictures.names import ANIMATIONS

@@ -13,12 +13,13 @@ from PIL import Image
 
 from vsr.errors import InputError, reason
 from vsr.media.colour import RGB, UNSPECIFIED, Colour
-from vsr.media.frame import YUV420, Frame, PlaneFormat, Planes, Stamps, now, planes_of
+from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.limits import free_memory, in_words
 from vsr.media.losses import Losses
 from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
 from vsr.media.pictures.names import Pictures
+from vsr.media.plane_format import YUV420, PlaneFormat
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,7 @@ class PictureSource:
             colour=RGB_COLOUR if self._rgb else untagged,
             time_base=_CLOCK if self.animated else 1 / self._rate, rate=self._rate,
             sample_aspect=None, display_matrix=None, frames=frames, duration=None,
-            interlaced=False,
+            interlaced=False, planes=self.plane_format,
         )  # fmt: skip
 
     def _note_depth(self, image: Image.Image) -> None:

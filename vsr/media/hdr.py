@@ -1,0 +1,108 @@
+"""HDR10 metadata: the display a film was mastered on, and how light its content is."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from av.sidedata.sidedata import Type as SideType
+
+_MASTERING: Final = struct.Struct("=20i2i")
+"""FFmpeg's AVMasteringDisplayMetadata: ten fractions, then two flags."""
+_LIGHT: Final = struct.Struct("=2I")
+"""FFmpeg's AVContentLightMetadata: MaxCLL and MaxFALL."""
+_SEI_CHROMA: Final = 50000
+_SEI_LUMA: Final = 10000
+"""Units per 1 of chromaticity and per cd/m2 in the SEI message (H.265 D.3.28)."""
+
+HDR_ENCODERS: Final = ("libx264", "libx265", "libsvtav1")
+"""Encoders that can be told to write it."""
+
+Place = tuple[Fraction, Fraction]
+"""CIE 1931 chromaticity x and y."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasteringDisplay:
+    """Colour volume of the mastering display (SMPTE ST 2086)."""
+
+    red: Place
+    green: Place
+    blue: Place
+    white: Place
+    least: Fraction
+    """Luminance in cd/m2."""
+    most: Fraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hdr10:
+    """Static HDR metadata of a stream; a missing part is None."""
+
+    display: MasteringDisplay | None = None
+    light: tuple[int, int] | None = None
+    """MaxCLL and MaxFALL in cd/m2 (CTA-861.3)."""
+
+    @classmethod
+    def of(cls, side_data: Mapping[str, bytes]) -> "Hdr10 | None":
+        """Read it from a picture's side data, by PyAV's names of the kinds; None without any."""
+        display = _display(side_data.get(SideType.MASTERING_DISPLAY_METADATA.name, b""))
+        found = side_data.get(SideType.CONTENT_LIGHT_LEVEL.name, b"")
+        light = _LIGHT.unpack_from(found) if len(found) >= _LIGHT.size else None
+        return cls(display=display, light=light) if display or light else None
+
+    def parameters(self, encoder: str) -> tuple[str, list[str]]:
+        """The option of one of `HDR_ENCODERS` that holds several, and what goes into it."""
+        if encoder == "libsvtav1":
+            return "svtav1-params", self._svtav1()
+        if encoder == "libx265":
+            return "x265-params", self._x26x("master-display", "max-cll")
+        return "x264-params", self._x26x("mastering-display", "cll")
+
+    def _x26x(self, display: str, light: str) -> list[str]:
+        found = []
+        if self.display is not None:
+            places, (most, least) = _places(self.display), (self.display.most, self.display.least)
+            text = "".join(
+                f"{name}({round(x * _SEI_CHROMA)},{round(y * _SEI_CHROMA)})"
+                for name, (x, y) in places.items()
+            )
+            range_ = f"L({round(most * _SEI_LUMA)},{round(least * _SEI_LUMA)})"
+            found.append(f"{display}={text}{range_}")
+        if self.light is not None:
+            found.append(f"{light}={self.light[0]},{self.light[1]}")
+        return found
+
+    def _svtav1(self) -> list[str]:
+        found = []
+        if self.display is not None:
+            text = "".join(
+                f"{name}({float(x):.5f},{float(y):.5f})"
+                for name, (x, y) in _places(self.display).items()
+            )
+            light = f"L({float(self.display.most):.4f},{float(self.display.least):.4f})"
+            found.append(f"mastering-display={text}{light}")
+        if self.light is not None:
+            found.append(f"content-light={self.light[0]},{self.light[1]}")
+        return found
+
+
+def _places(display: MasteringDisplay) -> dict[str, Place]:
+    """The chromaticities in the order in which both encoders want them."""
+    return {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
+
+
+def _display(data: bytes) -> MasteringDisplay | None:
+    """Read FFmpeg's struct; None where a part of it is missing, for encoders take all or none."""
+    if len(data) < _MASTERING.size:
+        return None
+    *numbers, has_primaries, has_luminance = _MASTERING.unpack_from(data)
+    if not (has_primaries and has_luminance) or 0 in numbers[1::2]:
+        return None
+    values = [Fraction(n, d) for n, d in zip(numbers[::2], numbers[1::2], strict=True)]
+    pairs = list(zip(values[:8:2], values[1:8:2], strict=True))
+    red, green, blue, white = pairs
+    return MasteringDisplay(
+        red=red, green=green, blue=blue, white=white, least=values[8], most=values[9]
+    )

@@ -1,0 +1,103 @@
+"""Chooses the pixel format that an encoder gets."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import av
+
+from vsr.errors import UsageError
+from vsr.media.colour import HDR_TRANSFERS, RGB, Colour
+from vsr.media.plane_format import PlaneFormat, is_grey, is_rgb, planes_for
+
+_DEEP: Final = 10
+"""Bits in which PQ and HLG show no bands."""
+_PLAYED: Final = ("libx264", "libx265")
+
+
+def pixel_format(
+    context: av.VideoCodecContext, planes: PlaneFormat, colour: Colour, asked: str | None = None,
+    grey: bool = False,
+) -> str:  # fmt: skip
+    """Choose an encoder's pixel format for frames of `planes`: `asked`, or the nearest it takes.
+
+    `grey` frames have flat chroma; they stay grey in codecs for editing and keeping, while many
+    players of H.264 and HEVC know no grey.
+
+    Raises UsageError for a format that it does not take, and for HDR in 8 bits.
+    """
+    formats = [f.name for f in context.codec.video_formats or ()]
+    bits = max(planes.bits, _DEEP) if colour.is_hdr else planes.bits
+    rgb = colour.matrix == RGB
+    if asked is not None:
+        found = _checked(context.name, formats, asked)
+    elif grey and _grey_name(bits) in formats and context.name not in _PLAYED:
+        found = _grey_name(bits)
+    elif formats:
+        found = nearest(formats, planes, bits, rgb)
+    else:
+        found = planes.pixel_format(rgb)
+    if colour.is_hdr and planes_for(found).bits < _DEEP:
+        raise UsageError(
+            f"HDR ({HDR_TRANSFERS[colour.transfer]}) needs 10 bits, and {context.name} gets "
+            f"{found}: use --codec hevc or av1, or --sdr to convert it to SDR"
+        )
+    return found
+
+
+def nearest(formats: Sequence[str], planes: PlaneFormat, bits: int, rgb: bool) -> str:
+    """The format of several that loses least of planes with `bits`, then the one that adds least.
+
+    RGB stays RGB and YUV stays YUV where that is possible; alpha and palettes are not used.
+    """
+
+    def cost(name: str) -> tuple[int, ...]:
+        other = planes_for(name)
+        samples, wanted = other.chroma_x * other.chroma_y, planes.chroma_x * planes.chroma_y
+        return (
+            is_rgb(name) != rgb,
+            max(0, bits - _depth(name)), max(0, samples - wanted),
+            max(0, _depth(name) - bits), max(0, wanted - samples),
+            name != planes.pixel_format(rgb),
+        )  # fmt: skip
+
+    usable = [name for name in formats if _usable(name)]
+    return min(usable or formats, key=cost)
+
+
+def _grey_name(bits: int) -> str:
+    return "gray" if bits == 8 else f"gray{bits}le"
+
+
+def _depth(name: str) -> int:
+    return max((part.bits for part in av.VideoFormat(name).components), default=0)
+
+
+def _usable(name: str) -> bool:
+    pixels = av.VideoFormat(name)
+    plain = not (pixels.has_palette or is_grey(name) or "f16" in name or "f32" in name)
+    return plain and bool(pixels.components) and not any(p.is_alpha for p in pixels.components)
+
+
+def _checked(encoder: str, formats: Sequence[str], asked: str) -> str:
+    try:
+        av.VideoFormat(asked)
+    except ValueError as exc:
+        raise UsageError(
+            f"unknown pixel format '{asked}': names are FFmpeg's, as yuv420p10le"
+        ) from exc
+    if formats and asked not in formats:
+        raise UsageError(f"encoder {encoder} does not take {asked}; it takes {', '.join(formats)}")
+    return asked
+
+
+def planes_options(context: av.VideoCodecContext, planes: PlaneFormat) -> dict[str, str]:
+    """Options that follow from the pixel format: the siting tag, and DNxHR's profile."""
+    assert context.pix_fmt is not None
+    taken, rgb = planes_for(context.pix_fmt), is_rgb(context.pix_fmt)
+    options = {}
+    if taken.chroma_y > 1:
+        options["chroma_sample_location"] = planes.siting
+    if context.name == "dnxhd":
+        deep = "hqx" if taken.bits > 8 else "hq"
+        options["profile"] = "dnxhr_444" if rgb or taken.chroma_x == 1 else f"dnxhr_{deep}"
+    return options

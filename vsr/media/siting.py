@@ -1,0 +1,45 @@
+"""Finds where a stream's chroma samples lie."""
+
+import io
+import logging
+from typing import Final
+
+import av
+
+from vsr.errors import reason
+
+log = logging.getLogger(__name__)
+
+_HORIZONTAL: Final = b"\x55\xb7\x81"
+_VERTICAL: Final = b"\x55\xb8\x81"
+"""Matroska's elements ChromaSitingHorz and ChromaSitingVert, each one byte long (RFC 9559)."""
+_BY_ELEMENTS: Final = {(1, 1): "topleft", (1, 2): "left", (2, 2): "center", (2, 1): "top"}
+_USUAL: Final = "left"
+_BT2020: Final = 9
+
+
+def siting_of(stream: av.VideoStream, matrix: int) -> str:
+    """The chroma siting of a stream, a key of `vsr.media.plane_format.SITINGS`.
+
+    FFmpeg's own where it knows one, else the format's usual one: BT.2020 says top-left, MPEG-2,
+    H.264 and HEVC left.
+    """
+    return _tagged(stream) or ("topleft" if matrix == _BT2020 else _USUAL)
+
+
+def _tagged(stream: av.VideoStream) -> str | None:
+    """What FFmpeg knows about it. PyAV has no name for it; the header of a Matroska file has."""
+    memory = io.BytesIO()
+    try:
+        with av.open(memory, "w", format="matroska") as trial:
+            trial.add_stream_from_template(stream, opaque=True)
+            trial.start_encoding()
+            header = memory.getvalue()
+    except (av.error.FFmpegError, ValueError, OSError) as exc:  # a codec that Matroska cannot hold
+        log.debug("chroma siting is unknown: %s", reason(exc))
+        return None
+    found = (header.find(_HORIZONTAL), header.find(_VERTICAL))
+    if min(found) < 0:
+        return None
+    across, down = (header[at + len(_HORIZONTAL)] for at in found)
+    return _BY_ELEMENTS.get((across, down))

@@ -1,0 +1,66 @@
+"""Converts HDR pictures to SDR."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from vsr.media.colour import SDR, Colour
+from vsr.media.frame import PIXEL_FORMAT, SWSCALE_MATRIX, Plane, Planes
+from vsr.media.info import VideoInfo, native_planes
+from vsr.media.plane_format import YUV420
+
+
+class Converter:
+    """Converts pictures to 8-bit 4:2:0 of another size and colour, by swscale. For one thread.
+
+    HDR becomes SDR: swscale maps its tones.
+    """
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        """One for all pictures: swscale's tables for HDR take longer to make than a picture."""
+
+    def planes(
+        self, picture: av.VideoFrame, colour: Colour, to: Colour, size: tuple[int, int]
+    ) -> Planes:
+        """Convert a picture of `colour` to planes of the colour `to` and `size`."""
+        tone_mapped: dict[str, Any] = {}
+        if colour.is_hdr:
+            picture.color_trc, picture.color_primaries = colour.transfer, colour.primaries
+            tone_mapped = {"dst_color_trc": to.transfer, "dst_color_primaries": to.primaries}
+        made = self._reformatter.reformat(
+            picture, width=size[0], height=size[1], format=PIXEL_FORMAT,
+            src_colorspace=SWSCALE_MATRIX[colour.matrix],
+            dst_colorspace=SWSCALE_MATRIX[to.matrix],
+            src_color_range=colour.range_code, dst_color_range=to.range_code,
+            interpolation="BICUBIC", **tone_mapped,
+        )  # fmt: skip
+        y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in made.planes)
+        return y, u, v
+
+
+class SdrPictures:
+    """How a source is read whose HDR is to become SDR; pictures of other sources stay as they are.
+
+    For one source; its methods are what `Reading` asks for.
+    """
+
+    def __init__(self) -> None:
+        self._own: VideoInfo | None = None
+        self._converter = Converter()
+
+    def seen_as(self, info: VideoInfo) -> VideoInfo:
+        """The facts of the pictures that `planes` makes."""
+        if not info.colour.is_hdr:
+            return info
+        self._own = info
+        return replace(info, colour=SDR, planes=YUV420, hdr=None)
+
+    def planes(self, picture: av.VideoFrame, info: VideoInfo) -> Planes:
+        """Convert a decoded picture to planes."""
+        if self._own is None:
+            return native_planes(picture, info)
+        return self._converter.planes(picture, self._own.colour, SDR, (info.width, info.height))
