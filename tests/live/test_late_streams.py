@@ -80,6 +80,12 @@ class Taken:
                 self.lost.append(item)
 
 
+def _assert_going_on(taken: Taken) -> None:
+    """The only key frame is the first: what was shown is not shown again, but for the newest."""
+    assert taken.numbers == sorted(taken.numbers)
+    assert len(taken.numbers) <= len(set(taken.numbers)) + 1
+
+
 def _paced(messages: list[Message], began: float) -> Iterator[Message]:
     for message in messages:
         time.sleep(max(0.0, began + message.time / 1000 - time.monotonic()))
@@ -100,8 +106,29 @@ def test_sound_that_a_publisher_sends_late_is_taken_up_and_no_picture_waits_for_
     assert not [one for one in taken.lost if not one.reason.endswith("left")]
     assert taken.sounds
     assert taken.sounds[0] < LATE_S + 3.0  # one of them is patience for a slow machine
-    # the only key frame is the first: what was shown before is not shown again
-    assert taken.numbers == sorted(set(taken.numbers))
+    _assert_going_on(taken)
+
+
+def test_sound_that_changes_its_codec_is_taken_up(tmp_path: Path) -> None:
+    aac, mp3 = (
+        list(messages_of(flv_of(make_marked(tmp_path / f"{sound}.mp4", clip))))
+        for sound in ("aac", "libmp3lame")
+        if (clip := Marked(seconds=6, gop_s=6, sound=sound))
+    )
+    border = 1000 * LATE_S
+    messages = [m for m in aac if m.kind == VIDEO or (m.kind == AUDIO and m.time < border)]
+    messages += [m for m in mp3 if m.kind == AUDIO and m.time >= border]
+    messages.sort(key=lambda m: m.time)
+    port = free_port()
+    with Taken(f"rtmp://127.0.0.1:{port}/live/{KEY}", listen=True) as taken, Peer(port) as peer:
+        assert peer.publish(KEY).code == "NetStream.Publish.Start"
+        for message in _paced(messages, time.monotonic()):
+            peer.put(message)
+        wait_for(lambda: taken.numbers and taken.numbers[-1] >= 140, 20, "pictures stopped")
+    decoders = [one.sound.name for one in taken.connected if one.sound is not None]
+    assert [name[:3] for name in decoders] == ["aac", "mp3"]
+    assert max(taken.sounds) > LATE_S + 2.0
+    _assert_going_on(taken)
 
 
 @contextmanager
@@ -159,8 +186,9 @@ def test_sound_that_a_server_sends_late_is_taken_from_a_second_connection(tmp_pa
         (VIDEO, ["9068766331", "9168766331", "a168766331"], None),
         (AUDIO, ["af00", "af01"], ["af00"]),
         (AUDIO, ["904d703461", "914d703461"], ["904d703461"]),
+        (AUDIO, ["af00", "af01", "2f01"], []),
     ],
-    ids=["AVC", "enhanced HEVC", "AAC", "enhanced AAC"],
+    ids=["AVC", "enhanced HEVC", "AAC", "enhanced AAC", "AAC, then MP3"],
 )
 def test_headers_and_what_follows_a_key_frame_are_kept(
     kind: int, bodies: list[str], kept: list[str] | None

@@ -24,9 +24,10 @@ from vsr.errors import InputError, UsageError
 from vsr.live.input.ingest import Ingest
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.rtmp import server as rtmp_server
+from vsr.live.input.rtmp.address import ListenAddress
 from vsr.live.input.rtmp.connection import Connection
 from vsr.live.input.rtmp.server import RtmpListener
-from vsr.live.input.rtmp.session import ListenAddress, PublishedStream, RefusedError, negotiate
+from vsr.live.input.rtmp.session import PublishedStream, RefusedError, negotiate
 from vsr.live.input.rtmp.tls import Certificate
 from vsr.live.input.source import LiveSource
 from vsr.live.rtmp.amf import ProtocolError, decode, encode

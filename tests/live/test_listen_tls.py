@@ -20,7 +20,7 @@ from tests.streams import Marked, Publisher, make_marked
 from vsr.errors import InputError, UsageError
 from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Mailbox
-from vsr.live.input.rtmp.server import RtmpListener
+from vsr.live.input.rtmp.address import ListenAddress
 from vsr.live.input.rtmp.tls import Certificate
 from vsr.live.settings import IngestSettings
 
@@ -187,7 +187,5 @@ def test_options_that_would_do_nothing(
 
 
 def test_the_usual_ports_are_those_of_obs_and_ffmpeg() -> None:
-    assert RtmpListener("rtmp://127.0.0.1/live/k", 5.0).place.port == 1935
-    from vsr.live.input.rtmp.session import ListenAddress
-
+    assert ListenAddress.parse("rtmp://127.0.0.1/live/k").port == 1935
     assert ListenAddress.parse("rtmps://127.0.0.1/live/k").port == 443

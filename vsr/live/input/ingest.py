@@ -170,8 +170,13 @@ class Ingest:
         self.mailbox.put(Connected(source.info, source.codec, decoder, attempt, source.notes))
         scheme = self.url.partition("://")[0].lower()
         beside = feed is None and scheme in _SERVERS
+
+        def grown() -> int:
+            return source.unseen + (feed.changes if feed else 0)
+
         try:
-            with closing(Successor(source, lambda: self._again(feed), beside)) as successor:
+            again = Successor(source, lambda: self._again(feed), beside, grown)
+            with closing(again) as successor:
                 for item in self._in_time(source):
                     if self._stop.is_set():
                         break

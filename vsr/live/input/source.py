@@ -101,10 +101,10 @@ class LiveSource:
         return self._source.audio
 
     @property
-    def sound_kind(self) -> tuple[str, int] | None:
-        """Codec and place of the sound among the streams; None without any."""
+    def codecs(self) -> tuple[str, str | None]:
+        """Codecs of picture and sound; None without sound."""
         sound = self.audio
-        return None if sound is None else (sound.codec_context.name, sound.index)
+        return self.codec, None if sound is None else sound.codec_context.name
 
     @property
     def in_pieces(self) -> bool:

@@ -19,11 +19,16 @@ Opener = Callable[[], LiveSource]
 class Successor:
     """Watches a source; `look` and `close` are for the thread that plays it."""
 
-    def __init__(self, source: LiveSource, opener: Opener, beside: bool) -> None:
-        """`opener` opens the source again: `beside` it, or else once it is closed."""
-        self._source, self._opener, self._beside = source, opener, beside
-        self._sound = source.sound_kind
-        self._seen = 0
+    def __init__(
+        self, source: LiveSource, opener: Opener, beside: bool, grown: Callable[[], int]
+    ) -> None:
+        """`opener` opens the source again: `beside` it, or else once it is closed.
+
+        `grown` tells how many streams it got; it is asked for every item.
+        """
+        self._opener, self._beside, self._grown = opener, beside, grown
+        self._codecs = source.codecs
+        self._seen = grown()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._made: LiveSource | None = None
@@ -32,9 +37,9 @@ class Successor:
     def look(self) -> Opener | None:
         """Return what gives the source to go on with once the present one is closed, if any."""
         if self._thread is None:
-            if self._source.unseen <= self._seen:
+            if (grown := self._grown()) <= self._seen:
                 return None
-            self._seen = self._source.unseen
+            self._seen = grown
             if not self._beside:
                 return self._opener
             self._thread = threading.Thread(target=self._run, name="successor", daemon=True)
@@ -55,7 +60,7 @@ class Successor:
     def _found(self) -> Opener | None:
         with self._lock:
             made, self._made = self._made, None
-        if made is None or made.sound_kind == self._sound:  # what came up is no sound
+        if made is None or made.codecs == self._codecs:  # what came up is neither
             if made is not None:
                 made.close()
             return None

@@ -30,11 +30,20 @@ class Replay:
         """The newest metadata, and header of picture and sound, by kind of message."""
         self._since: list[Message] = []
         self._size = 0
+        self._sound: int | None = None
+        """FLV's number of the sound's codec."""
+        self.changes = 0
+        """How often the sound's codec was another than before."""
         self._whole = False
         """Whether what is kept begins with a key frame."""
 
     def add(self, message: Message) -> None:
         """Take note of a message that was passed on."""
+        if message.kind == AUDIO and message.body[0] >> 4 != self._sound:
+            self.changes += self._sound is not None
+            self._sound = message.body[0] >> 4
+            self._heads.pop(AUDIO, None)  # what joins now is not to wait for the old codec
+            self._since = [kept for kept in self._since if kept.kind != AUDIO]
         if message.kind == DATA or _is_header(message):
             self._heads[message.kind] = message
             return
@@ -46,11 +55,15 @@ class Replay:
             self._since, self._size, self._whole = [], 0, False
 
     def __iter__(self) -> Iterator[Message]:
-        """Yield the messages that come before those to come."""
+        """Yield the messages that come before those to come.
+
+        Sound without a header shows itself at the beginning: FFmpeg looks for it a second long.
+        """
         time = self._since[0].time if self._since else None
+        sounds = [message for message in self._since if message.kind == AUDIO]
         for kind in (DATA, VIDEO, AUDIO):
-            if kind in self._heads:
-                head = self._heads[kind]
+            head = self._heads.get(kind) or (sounds[0] if kind == AUDIO and sounds else None)
+            if head is not None:
                 yield head if time is None else replace(head, time=time)
         yield from self._since
 

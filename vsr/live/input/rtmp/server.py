@@ -15,8 +15,9 @@ from typing import Final
 
 from vsr.errors import InputError, UsageError, reason
 from vsr.live.common import RelayLog
+from vsr.live.input.rtmp.address import ListenAddress
 from vsr.live.input.rtmp.connection import Connection
-from vsr.live.input.rtmp.session import ListenAddress, PublishedStream, RefusedError, negotiate
+from vsr.live.input.rtmp.session import PublishedStream, RefusedError, negotiate
 from vsr.live.input.rtmp.tls import Certificate
 from vsr.live.rtmp.amf import MOST_BYTES, ProtocolError
 

@@ -1,13 +1,11 @@
 """RTMP's negotiation with a publisher, and the stream that it sends afterwards."""
 
-import hmac
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
-from vsr.errors import InputError, UsageError, reason
+from vsr.errors import InputError, reason
+from vsr.live.input.rtmp.address import ListenAddress
 from vsr.live.input.rtmp.connection import Connection
 from vsr.live.input.rtmp.replay import Replay
 from vsr.live.rtmp.amf import ProtocolError, Value, decode
@@ -23,11 +21,8 @@ from vsr.live.rtmp.chunks import (
     parts,
     tag,
 )
-from vsr.media.location import OPEN_TIMEOUT, shown
+from vsr.media.location import OPEN_TIMEOUT
 
-_LOOPBACK: Final = "127.0.0.1"
-_PORTS: Final = {"rtmp": 1935, "rtmps": 443}
-_EXAMPLE: Final = "rtmp://127.0.0.1:1935/live/KEY"
 _STREAM: Final = 1
 """The number that `createStream` answers with."""
 _LARGEST: Final = 8 << 20
@@ -46,48 +41,6 @@ _COMMANDS: Final = frozenset({COMMAND, COMMAND_AMF3})
 
 class RefusedError(Exception):
     """A publisher was refused; the message quotes nothing that it sent."""
-
-
-@dataclass(frozen=True)
-class ListenAddress:
-    """Address to listen at, with the application and key to expect."""
-
-    host: str
-    port: int
-    path: str
-    """Application and key, as in the URL."""
-    name: str
-    """The URL without its key, for messages."""
-    secure: bool
-    """Whether publishers speak TLS (rtmps://)."""
-
-    @classmethod
-    def parse(cls, url: str) -> "ListenAddress":
-        """Raises UsageError."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname or _LOOPBACK, parts.port or _PORTS.get(parts.scheme, 0)
-        except ValueError:
-            raise UsageError(f"{shown(url)} is no address to listen at, as {_EXAMPLE} is") from None
-        if parts.scheme not in _PORTS:
-            raise UsageError(f"--listen is for rtmp:// and rtmps:// only, such as {_EXAMPLE}")
-        path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
-        application, _, key = path.partition("?")[0].rpartition("/")
-        if not application or not key:
-            raise UsageError(f"--listen takes an address with an application and a key: {_EXAMPLE}")
-        if "@" in parts.netloc:
-            raise UsageError("--listen knows no user and password; the stream key is the secret")
-        return cls(host, port, path, shown(url), parts.scheme == "rtmps")
-
-    def holds(self, application: str) -> bool:
-        """Whether an application name may be right; part of it may belong to the key."""
-        return self.path.startswith(application.strip("/") + "/")
-
-    def is_meant(self, application: str, key: str) -> bool:
-        """Whether application and key match, compared in constant time."""
-        given = f"{application.strip('/')}/{key}"
-        here, there = (text.encode("utf-8", "surrogateescape") for text in (self.path, given))
-        return hmac.compare_digest(here, there)
 
 
 def negotiate(
@@ -199,6 +152,11 @@ class PublishedStream:
         data = bytes(self._ready[:size])
         del self._ready[:size]
         return data
+
+    @property
+    def changes(self) -> int:
+        """How often its sound changed its codec, which FFmpeg does not say."""
+        return self._replay.changes
 
     def rewind(self) -> None:
         """Begin the FLV file anew, with headers and from the last key frame on; for its reader."""

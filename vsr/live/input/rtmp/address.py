@@ -1,0 +1,55 @@
+"""Where `--listen` waits for a publisher, and whom it takes."""
+
+import hmac
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from vsr.errors import UsageError
+from vsr.media.location import shown
+
+_LOOPBACK: Final = "127.0.0.1"
+_PORTS: Final = {"rtmp": 1935, "rtmps": 443}
+_EXAMPLE: Final = "rtmp://127.0.0.1:1935/live/KEY"
+
+
+@dataclass(frozen=True)
+class ListenAddress:
+    """Address to listen at, with the application and key to expect."""
+
+    host: str
+    port: int
+    path: str
+    """Application and key, as in the URL."""
+    name: str
+    """The URL without its key, for messages."""
+    secure: bool
+    """Whether publishers speak TLS (rtmps://)."""
+
+    @classmethod
+    def parse(cls, url: str) -> "ListenAddress":
+        """Raises UsageError."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or _LOOPBACK, parts.port or _PORTS.get(parts.scheme, 0)
+        except ValueError:
+            raise UsageError(f"{shown(url)} is no address to listen at, as {_EXAMPLE} is") from None
+        if parts.scheme not in _PORTS:
+            raise UsageError(f"--listen is for rtmp:// and rtmps:// only, such as {_EXAMPLE}")
+        path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
+        application, _, key = path.partition("?")[0].rpartition("/")
+        if not application or not key:
+            raise UsageError(f"--listen takes an address with an application and a key: {_EXAMPLE}")
+        if "@" in parts.netloc:
+            raise UsageError("--listen knows no user and password; the stream key is the secret")
+        return cls(host, port, path, shown(url), parts.scheme == "rtmps")
+
+    def holds(self, application: str) -> bool:
+        """Whether an application name may be right; part of it may belong to the key."""
+        return self.path.startswith(application.strip("/") + "/")
+
+    def is_meant(self, application: str, key: str) -> bool:
+        """Whether application and key match, compared in constant time."""
+        given = f"{application.strip('/')}/{key}"
+        here, there = (text.encode("utf-8", "surrogateescape") for text in (self.path, given))
+        return hmac.compare_digest(here, there)
