@@ -121,6 +121,12 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     help="Memory for pictures, such as 2G. Default: what is free.",
 )  # fmt: skip
 @click.option(
+    "--segment", type=click.FloatRange(0), metavar="SECONDS",
+    help="Keep what is done every so often, so that the same command goes on after a crash. "
+    "Default: 20, for a minute and more; 0: never.",
+)  # fmt: skip
+@click.option("--restart", is_flag=True, help="Forget what an earlier run has done.")
+@click.option(
     "--report",
     type=click.Path(path_type=Path),
     help="Write the latency of every frame as .html, .json or .csv.",
@@ -147,8 +153,9 @@ def run(
     crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
     audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
-    memory: int | None, variant: str, report: Path | None, overwrite: bool,
-    container: str | None, progress: str, verbose: bool, quiet: bool,
+    memory: int | None, variant: str, segment: float | None, restart: bool,
+    report: Path | None, overwrite: bool, container: str | None, progress: str,
+    verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
 
@@ -197,6 +204,8 @@ def run(
         container=container,
         memory=memory,
         variant=variant,
+        segment=segment,
+        restart=restart,
         report=report,
     )
     with errors_shown(verbose):

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsr.errors import InputError, InterruptedRunError, OutputError, UsageError, VsrError
+from vsr.files.beginning import changes_of, new_report
 from vsr.files.ends import (
     AnySink,
     AnySource,
@@ -21,9 +22,11 @@ from vsr.files.ends import (
     sink_for,
     source_for,
 )
+from vsr.files.journal import Journal, left_by_an_interrupted_run
 from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.progress import Progress
 from vsr.files.room import Room, room_for
+from vsr.files.segments import Output, SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
@@ -35,6 +38,7 @@ from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import StillSink
 from vsr.media.sink import Sink
+from vsr.media.source import Source
 from vsr.media.target import pipe_of
 from vsr.report.ledger import Row, check_report_path, write_report
 from vsr.report.report import Report
@@ -73,6 +77,8 @@ class Job:
 
     def _run(self) -> Report:
         settings = self._settings
+        if left_by_an_interrupted_run(self._output):
+            settings = self._settings = replace(settings, overwrite=True)
         check_output(self._output, self._input, settings)
         if settings.report:
             check_report_path(settings.report)
@@ -84,7 +90,8 @@ class Job:
             settings = self._settings = self._analysed(stack, settings, model, backend)
             source = stack.enter_context(closing(self._opened()))
             upscaler = self._upscaler(source, model, backend)
-            report = self._new_report(source, upscaler, model, backend)
+            report = new_report(self._settings, self._output, source, upscaler, backend)
+            self._say(report, source.info.conversion())
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
                 enlarge = AnySize(model, backend, settings.batch).process
@@ -135,7 +142,7 @@ class Job:
         form = source.plane_format
         return Upscaler(model, backend, info.colour, size, batch, fall_back=True, planes=form)
 
-    def _check_again(self, sink: AnySink) -> None:
+    def _check_again(self, sink: AnySink | SegmentedSink) -> None:
         """Raise OutputError where another program has made the output meanwhile."""
         if not isinstance(sink, StillSink):  # which has written them
             check_output(self._output, self._input, self._settings)
@@ -170,16 +177,15 @@ class Job:
             report.ledger.add(Row.of(frame))
             self._advance(frame, source, len(report.ledger))
 
-        selected = self._selected(source)
-        video = source.info.enlarged(upscaler.out_size)
-        window = self._window(source)
-        scale = upscaler.model.scale
         room = self._room(source, upscaler, settings.encoder)
         self._say(report, room.note)
         settings = replace(settings, encoder=room.encoder)
-        with sink_for(self._output, video, settings, source, scale, window) as sink:
-            self._say(report, self._changes(sink))
+        with self._sink(source, upscaler, settings) as sink:
+            self._say(report, changes_of(sink))
             report.output["encoder"] = sink.encoder
+            selected = self._selected(source)
+            if isinstance(sink, SegmentedSink):
+                selected = self._go_on(source, sink, report)
             self._began = now()
             run(selected, enlarge, sink, on_muxed, room.waiting)
             if not sink.frames_in:
@@ -187,6 +193,38 @@ class Job:
             self._check_again(sink)
             sink.close()
             self._conclude(source, sink, selected, report)
+
+    def _sink(
+        self, source: AnySource, upscaler: Upscaler, settings: RunSettings
+    ) -> AnySink | SegmentedSink:
+        """Open the output, in segments where that is worth it."""
+        video, window = source.info.enlarged(upscaler.out_size), self._window(source)
+        frames = frames_per_segment(self._input, self._output, settings, source)
+        if not frames:
+            return sink_for(self._output, video, settings, source, upscaler.model.scale, window)
+        facts = facts_of(self._input, settings, upscaler, frames)
+        journal = Journal(self._output, facts, settings.restart)
+        output = Output(
+            path=self._output, video=video, settings=settings, offset=window[0], end=window[1]
+        )
+        return SegmentedSink(output, source, journal, frames, self._opened_file)
+
+    def _go_on(self, source: AnySource, sink: SegmentedSink, report: Report) -> Slice:
+        """Select what an earlier run has not done."""
+        settings, done = self._settings, sink.taken_over
+        left = None if settings.max_frames is None else settings.max_frames - done
+        selected = Slice(source, settings.start_frame + done, left, self._stop)
+        sink.interrupted = lambda: selected.interrupted
+        report.taken_over, report.resumable = done, True
+        self._total = max(0, self._total - done)
+        if done:
+            log.info("going on after %d frames that are done", done)
+        return selected
+
+    def _opened_file(self) -> Source:
+        source = self._opened()
+        assert isinstance(source, Source)
+        return source
 
     def _window(self, source: AnySource) -> tuple[Fraction | None, Fraction | None]:
         """(`offset`, `end`) of the sink: where the output begins and ends, as far as is known."""
@@ -204,43 +242,6 @@ class Job:
         return InputError(
             f"{source.name} has only {source.frames_read} frames; nothing was written"
         )
-
-    def _new_report(
-        self, source: AnySource, upscaler: Upscaler, model: models.Model, backend: Backend
-    ) -> Report:
-        info = source.info
-        report = Report(
-            start_frame=self._settings.start_frame,
-            input={
-                "name": source.name,
-                "codec": info.codec,
-                "pixel_format": info.pixel_format,
-                "size": [info.width, info.height],
-                "rate": str(info.rate),
-                "frames_announced": info.frames,
-            },
-            output={
-                "name": str(self._output) if pipe_of(self._output) is None else "stdout",
-                "model": model.name,
-                "scale": model.scale,
-                "precision": model.precision,
-                "model_sha256": model.sha256,
-                "backend": backend.name,
-                "device": backend.device,
-                "size": list(upscaler.out_size),
-                "tiles": upscaler.tiles,
-                "matrix": info.colour.matrix,
-                "range": "full" if info.colour.full_range else "limited",
-            },
-        )
-        self._say(report, info.conversion())
-        return report
-
-    def _changes(self, sink: AnySink) -> str | None:
-        notes = list(sink.converted)
-        if sink.left_out:
-            notes.append(f"{sink.path.name} cannot carry {', '.join(sink.left_out)}: left out")
-        return "; ".join(notes) or None
 
     def _say(self, report: Report, note: str | None) -> None:
         if note:
@@ -260,10 +261,17 @@ class Job:
             elapsed=now() - self._began, lost=lost, finished=finished,
         )  # fmt: skip
 
-    def _conclude(self, source: AnySource, sink: AnySink, selected: Slice, report: Report) -> None:
+    def _conclude(
+        self,
+        source: AnySource,
+        sink: AnySink | SegmentedSink,
+        selected: Slice,
+        report: Report,
+    ) -> None:
         losses = source.losses
         report.seconds = now() - self._began
         report.frames_in, report.frames_out = selected.frames, sink.frames_out
+        report.frames_in += report.taken_over
         report.lost, report.concealed = losses.lost, report.ledger.count_events("concealed")
         report.packets_refused = sink.packets_refused
         report.interrupted = selected.interrupted
@@ -271,4 +279,5 @@ class Job:
         if self._output.is_file():
             report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
-            self._on_progress(self._progress(report.frames_out, losses.lost, finished=True))
+            done = report.frames_out - report.taken_over
+            self._on_progress(self._progress(done, losses.lost, finished=True))

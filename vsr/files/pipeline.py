@@ -171,6 +171,8 @@ class Slice:
         Decoding lags behind reading, and containers interleave loosely: packets are held back
         until the first frame's time is known, and read on a little after the last one.
         """
+        if self.count == 0:
+            return
         flow = self._until_stopped()
         held, last = self._skip(flow)
         if last is None:
@@ -178,7 +180,7 @@ class Slice:
         begin = last.time if self.start else -_EVER
         self.frames = 1
         yield last
-        yield from (packet for packet in held if _plays(packet, after=begin))
+        yield from (packet for packet in held if plays(packet, after=begin))
         held.clear()
         while self.frames != self.count:
             item = next(flow, None)
@@ -190,7 +192,7 @@ class Slice:
             yield item
         for item in flow:
             if not isinstance(item, Frame):
-                if _plays(item, before=last.time):
+                if plays(item, before=last.time):
                     yield item
             elif item.time > last.time + _INTERLEAVE:
                 return
@@ -214,12 +216,12 @@ class Slice:
             elif item.index >= self.start:
                 return held, item
             else:
-                held = [packet for packet in held if _plays(packet, after=item.time)]
+                held = [packet for packet in held if plays(packet, after=item.time)]
         return held, None
 
 
-def _plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
-    """Whether a packet begins in that time; cover art and packets without a time always do."""
+def plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
+    """Whether a packet begins in that time (s); cover art and packets without a time always do."""
     art = packet.stream.disposition & av.stream.Disposition.attached_pic
     if art or packet.pts is None or packet.time_base is None:
         return True

@@ -1,5 +1,6 @@
 """The settings of `vsr run`: one frozen dataclass, from options or from Python."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -53,6 +54,11 @@ class RunSettings:
     """Bytes that pictures may take; None: all memory that is free."""
     variant: str = BEST
     """Which variant of an HLS playlist is read: `best` (the largest), `WxH`, or a number from 1."""
+    segment: float | None = None
+    """Seconds of video after which what is done is kept for a run that goes on; 0: never; None: 20,
+    for a minute and more."""
+    restart: bool = False
+    """Forget what an earlier run has done."""
     report: Path | None = None
     """Where to write the latency ledger, .json or .csv."""
 
@@ -61,6 +67,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: it must be {least} or more")
+        if self.segment is not None and not 0 <= self.segment < math.inf:
+            raise UsageError(f"segment is {self.segment}: it must be 0 (none) or some seconds")
         if self.audio not in AUDIO:
             raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO)}")
         Wanted.parse(self.variant)
@@ -94,6 +102,8 @@ class RunOptions(TypedDict, total=False):
     container: str | None
     memory: int | None
     variant: str
+    segment: float | None
+    restart: bool
     report: str | PathLike[str] | None
 
 

@@ -101,6 +101,13 @@ def movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
     return exact if exact <= _INT32_MAX else max(late)
 
 
+def lost_facts(tags: dict[str, str], chapters: Sequence[Any], container: str) -> list[str]:
+    """List in words what a container cannot hold of a film's tags and chapters."""
+    lost = lost_tags(tags, container)
+    words = [f"the tags {', '.join(lost)}"] if lost else []
+    return [*words, "chapters"] if chapters and container not in HOLD_EXTRAS else words
+
+
 def lost_tags(tags: dict[str, str], container: str) -> list[str]:
     """List the keys of a film's tags that a container cannot hold."""
     held = _TAGS_IN.get(container)

@@ -1,6 +1,5 @@
 """Encodes frames and copies packets into a file, which is renamed into place when whole."""
 
-import errno
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,17 +29,16 @@ from vsr.media.passthrough import (
     is_rewritten_timecode,
     keeps_any_tag,
     kept_tags,
-    lost_tags,
+    lost_facts,
     movie_timescale,
 )
-from vsr.media.stereo import StereoPacking
+from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS, container_format, part_path
 from vsr.media.timestamps import CodingTimes, Packet
-from vsr.media.whole_file import real_path
+from vsr.media.whole_file import is_full_disk, real_path, writing_failed
 
 log = logging.getLogger(__name__)
 
-_FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 _COPY_ERRORS: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
 """Errors at a video packet that can only be about a copied packet interleaved before it."""
 
@@ -61,16 +59,19 @@ class Sink:
         end: Fraction | None = None,
         audio: str = "copy",
         container: str | None = None,
+        headers_in_band: bool = False,
     ) -> None:
         """`offset` is the input's time in seconds at which the output begins; None: with the
         first frame, which then is the first thing to be written. `end`, where it is known, is the
         input's time at which it ends (counted from the first frame if `offset` is None): chapters
         are moved and cut to that. `audio` is one of `vsr.media.carriage.AUDIO`; `container` is
-        FFmpeg's name of it, None: by the path's."""
+        FFmpeg's name of it, None: by the path's. `headers_in_band`: the video's headers are before
+        its key frames, also where the container has a place of its own for them."""
         self.path, self._offset, self._end = path, offset, end
         self.frames_in = self.frames_out = self.packets_refused = 0
         self._lost: list[str] = []
         self._format = container or container_format(path)
+        self._in_band = headers_in_band
         self._part = part_path(path)
         self._encoding = PacketMatcher[Frame]()
         self._coding = CodingTimes()
@@ -84,7 +85,10 @@ class Sink:
                     self._add_video(video, settings)
                 else:
                     self._add_streams(video, settings, passthrough)
-                    self._add_tags(passthrough)
+                    self._container.metadata.update(self._tags)
+                    self._lost += lost_facts(self._tags, passthrough.chapters, self._format)
+                    if self._format in HOLD_EXTRAS:
+                        self._chapters = passthrough.chapters
                 if offset is not None:
                     self._start(offset, end)
             except BaseException:
@@ -104,6 +108,11 @@ class Sink:
     def encoder(self) -> str:
         """FFmpeg's name of the encoder in use."""
         return self._encoder.name
+
+    @property
+    def headers_in_band(self) -> bool:
+        """Whether the video's headers are before its key frames."""
+        return not self._encoder.flags & av.codec.context.Flags.global_header
 
     @property
     def left_out(self) -> list[str]:
@@ -128,13 +137,25 @@ class Sink:
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("write", exc) from exc
 
+    def write_encoded(self, packet: Packet) -> None:
+        """Write a packet of video that is encoded as the settings say, in place of frames.
+
+        Its times are the output's. Raises OutputError.
+        """
+        try:
+            packet.stream = self._video
+            self._mux_packet(packet, _COPY_ERRORS)
+            self.frames_out += 1
+        except (av.error.FFmpegError, OSError) as exc:
+            raise self._error("write", exc) from exc
+
     def drain(self) -> list[Frame]:
         """Flush the encoder; return its last frames, as `write` does."""
         try:
-            if not self.frames_in:
+            if not (self.frames_in or self.frames_out):
                 return []
             self._mux_others(self._others.rest())
-            return self._mux(self._encoder.encode(None))
+            return self._mux(self._encoder.encode(None)) if self.frames_in else []
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("finish", exc) from exc
 
@@ -158,6 +179,8 @@ class Sink:
                 "movflags": f"+faststart{flags}",
                 "movie_timescale": str(movie_timescale(copied)),
             }
+        elif self._format == "nut" and not copied:  # which has no decoding times to shift others by
+            options = {"avoid_negative_ts": "disabled"}
         return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
 
     def _add_streams(
@@ -187,9 +210,14 @@ class Sink:
         assert isinstance(stream, av.VideoStream)
         self._video, self._encoder = stream, stream.codec_context
         if video.stereo is not None:
-            settings = self._mark_stereo(stream, settings, video.stereo)
+            options, marked = mark_stereo(video.stereo, stream, settings.options, self._format)
+            settings = replace(settings, options=options)
+            if not marked:
+                self._lost.append("the marking of two views in a picture (3D)")
         if self._format == "yuv4mpegpipe" and settings.pixel_format is None:
             settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
+        if self._in_band:
+            self._encoder.flags &= ~av.codec.context.Flags.global_header
         open_encoder(self._encoder, settings, video)
         if video.hdr and name not in HDR_ENCODERS:
             self._lost.append(f"HDR10 metadata in {canonical} (it can in hevc or av1)")
@@ -203,29 +231,6 @@ class Sink:
             self._encoder.codec_tag = "hvc1"  # Apple's players know no other
         stream.time_base = video.time_base
         return stream
-
-    def _mark_stereo(
-        self, stream: av.VideoStream, settings: EncoderSettings, stereo: StereoPacking
-    ) -> EncoderSettings:
-        """Say that two views are packed into a picture, in the container, the stream, or both."""
-        matroska, options = self._format in ("matroska", "webm"), settings.options
-        if matroska:
-            stream.metadata["stereo_mode"] = stereo.matroska
-        if stereo.said_by(self.encoder):
-            params = stereo.x264_params(options.get("x264-params"))
-            return replace(settings, options={**options, "x264-params": params})
-        if not matroska:
-            self._lost.append("the marking of two views in a picture (3D)")
-        return settings
-
-    def _add_tags(self, passthrough: Passthrough) -> None:
-        self._container.metadata.update(self._tags)
-        if lost := lost_tags(self._tags, self._format):
-            self._lost.append(f"the tags {', '.join(lost)}")
-        if passthrough.chapters and self._format in HOLD_EXTRAS:
-            self._chapters = passthrough.chapters
-        elif passthrough.chapters:
-            self._lost.append("chapters")
 
     def _start(self, begin: Fraction, end: Fraction | None) -> None:
         """Write the header, with the chapters that play between two times of the input."""
@@ -282,16 +287,11 @@ class Sink:
         try:
             self._container.mux_one(packet)
         except tolerated as exc:
-            if getattr(exc, "errno", None) in _FULL_DISK:
+            if is_full_disk(exc):
                 raise
             self.packets_refused += 1
             if self.packets_refused == 1:
                 log.warning("%s refuses a packet: %s", self.path.name, reason(exc))
 
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
-        if exc.errno in _FULL_DISK:
-            return OutputError(
-                f"the disk is full: {self.path} cannot be written "
-                f"({self.frames_out} frames were done; free some space and run again)"
-            )
-        return OutputError(f"cannot {action} {self.path}: {reason(exc)}")
+        return writing_failed(action, self.path, self.frames_out, exc)

@@ -1,8 +1,11 @@
 """Two views in one picture (3D): how they are packed, and how encoders and containers say so."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
+
+import av
 
 _INVERTED: Final = 1
 _IN_H264: Final = {1: 3, 2: 4, 3: 5, 4: 0, 6: 2, 7: 1}
@@ -48,3 +51,19 @@ class StereoPacking:
         """The value of `x264-params` with which x264 says it in every key frame."""
         told = f"frame-packing={_IN_H264[self.kind]}"
         return f"{given}:{told}" if given else told
+
+
+def mark_stereo(
+    stereo: StereoPacking, stream: av.VideoStream, options: Mapping[str, str], container: str
+) -> tuple[Mapping[str, str], bool]:
+    """Mark two views in a picture, in the container, in what the encoder writes, or in both.
+
+    Returns the encoder's options, and whether anything says it.
+    """
+    matroska = container in ("matroska", "webm")
+    if matroska:
+        stream.metadata["stereo_mode"] = stereo.matroska
+    if stereo.said_by(stream.codec_context.name):
+        params = stereo.x264_params(options.get("x264-params"))
+        return {**options, "x264-params": params}, True
+    return options, matroska

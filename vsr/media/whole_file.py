@@ -1,5 +1,6 @@
 """Writes files atomically: to a temporary file, renamed at the end."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,9 @@ from pathlib import Path
 from threading import get_ident
 from typing import Final
 
+from vsr.errors import OutputError, reason
+
+_FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 PART: Final = ".part"
 """Ending of a file that is not whole yet."""
 
@@ -35,3 +39,18 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def is_full_disk(exc: Exception) -> bool:
+    """Whether writing failed because there is no room."""
+    return getattr(exc, "errno", None) in _FULL_DISK
+
+
+def writing_failed(action: str, path: Path, frames: int, exc: Exception) -> OutputError:
+    """Make the error for an output of which so many frames were written."""
+    if is_full_disk(exc):
+        return OutputError(
+            f"the disk is full: {path} cannot be written "
+            f"({frames} frames were done; free some space and run again)"
+        )
+    return OutputError(f"cannot {action} {path}: {reason(exc)}")

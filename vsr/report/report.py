@@ -30,6 +30,10 @@ class Report:
     packets_refused: int = 0
     unsent: int = 0
     """Pictures that the worst of a relay's outputs did not send."""
+    taken_over: int = 0
+    """Frames that an earlier run of the same command has done; `frames_in` counts them too."""
+    resumable: bool = False
+    """Whether the same command goes on from where this run was stopped."""
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
@@ -58,16 +62,19 @@ class Report:
     @property
     def fps(self) -> float:
         """Frames per second over the whole run, draining included."""
-        return self.frames_out / self.seconds if self.seconds else 0.0
+        done = self.frames_out - self.taken_over
+        return done / self.seconds if self.seconds else 0.0
 
     def closing_words(self) -> list[str]:
         """What a person should know after the run and has not been told yet."""
         lines = []
         if self.interrupted:
             next_frame = self.start_frame + self.frames_in
+            how = f"Go on with --start-frame {next_frame} into another file"
+            if self.resumable:
+                how = "The same command goes on from there"
             lines.append(
-                f"stopped after {self.frames_out} frames; {self.output['name']} holds them. "
-                f"Go on with --start-frame {next_frame} into another file"
+                f"stopped after {self.frames_out} frames; {self.output['name']} holds them. {how}"
             )
         if self.degraded and not self.interrupted:
             lines.append(

@@ -1,0 +1,234 @@
+"""Keeps what a run has done beside its output, so that the same command goes on after any end.
+
+The folder `.<output>.vsr` holds one video file per segment and `journal.jsonl`: a line of facts
+about input and settings, then a line per segment. A line is written after its file is on the disk.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+
+from vsr.errors import OutputError, UsageError, reason
+from vsr.media.whole_file import real_path
+
+log = logging.getLogger(__name__)
+
+SCHEMA: Final = "vsr-journal/1"
+_JOURNAL: Final = "journal.jsonl"
+_LOCK: Final = ".lock"
+_PIECE: Final = 2**20
+"""Bytes of an input's beginning and end that tell it from another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Encoded frames that follow one another, in a file of their own."""
+
+    file: str
+    frames: int
+    first_pts: int
+    last_pts: int
+    """Presentation times of the first and the last frame, in the input's time base."""
+    last_duration: int
+    reorder: int
+    """Time by which decoding must run ahead of presentation, in the input's time base."""
+    bytes: int
+    sha256: str
+    ms: float
+    """Milliseconds from the first frame's arrival to the file on the disk."""
+
+
+def folder_of(output: Path) -> Path:
+    """Return the folder in which an output's segments are kept."""
+    path = real_path(output)
+    return path.with_name(f".{path.name}.vsr")
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Facts that tell an input from another: size, time of change, hash of both ends.
+
+    Raises OSError.
+    """
+    status = path.stat()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        digest.update(file.read(_PIECE))
+        file.seek(max(0, status.st_size - _PIECE))
+        digest.update(file.read(_PIECE))
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns, "ends": digest.hexdigest()}
+
+
+def left_by_an_interrupted_run(output: Path) -> bool:
+    """Whether an output is what an interrupted run made of its segments, untouched since."""
+    try:
+        lines = _lines(folder_of(output) / _JOURNAL)
+        status = output.stat()
+    except OSError:
+        return False
+    made = [line["interrupted"] for line in lines if "interrupted" in line][-1:]
+    return made == [_state(status)]
+
+
+class Journal:
+    """The segments of one output. One process at a time; use `close` or `remove` at the end."""
+
+    def __init__(self, output: Path, facts: Mapping[str, Any], restart: bool = False) -> None:
+        """Open or begin a journal for a run of these facts; `restart` forgets what is there.
+
+        Raises UsageError where the segments there are another run's or another process is at it,
+        OutputError where the folder cannot be written.
+        """
+        self.folder = folder_of(output)
+        self.segments: list[Segment] = []
+        self._output = output
+        self._facts = json.loads(json.dumps(facts, default=str))
+        self._lock = FileLock(self.folder / _LOCK)
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._acquire()
+            try:
+                self._begin(restart)
+            except BaseException:
+                self.close()
+                raise
+        except OSError as exc:
+            raise self.error(exc) from exc
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that are done."""
+        return sum(segment.frames for segment in self.segments)
+
+    def new_file(self) -> Path:
+        """Return the path of the next segment's file."""
+        return self.folder / f"{len(self.segments):06d}.nut"
+
+    def path(self, segment: Segment) -> Path:
+        """Return the path of a segment's file."""
+        return self.folder / segment.file
+
+    def add(self, segment: Segment) -> None:
+        """Record a segment, whose file is whole. Raises OutputError."""
+        try:
+            _on_disk(self.path(segment))
+            _on_disk(self.folder)
+            self._append(asdict(segment))
+        except OSError as exc:
+            raise self.error(exc) from exc
+        self.segments.append(segment)
+
+    def keep_for_later(self) -> None:
+        """Record that the output holds what is done so far and may be replaced by the same run."""
+        try:
+            self._append({"interrupted": _state(self._output.stat())})
+        except OSError as exc:
+            raise self.error(exc) from exc
+        self.close()
+
+    def remove(self) -> None:
+        """Delete the folder: the output is whole."""
+        self._lock.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let others have the folder, which is deleted if nothing is done."""
+        if not self.segments and self._lock.is_locked:
+            self.remove()
+        self._lock.release()
+
+    def error(self, exc: OSError) -> OutputError:
+        """Make the error for a folder that cannot be written."""
+        return OutputError(f"cannot keep what is done in {self.folder}: {reason(exc)}")
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as exc:
+            raise UsageError(f"another process is making {self._output}") from exc
+
+    def _begin(self, restart: bool) -> None:
+        path = self.folder / _JOURNAL
+        lines = [] if restart or not path.exists() else _lines(path)
+        if lines and (differs := self._difference(lines[0])):
+            raise UsageError(
+                f"{self.folder} holds what another run has done: {differs}; take the same "
+                "settings to go on, or --restart to begin anew"
+            )
+        for line in lines[1:]:
+            if "file" in line:
+                segment = Segment(**line)
+                if not self._is_whole(segment):
+                    log.warning("%s is damaged: made anew from there", self.path(segment))
+                    break
+                self.segments.append(segment)
+        self._write_anew()
+
+    def _difference(self, then: Mapping[str, Any]) -> str | None:
+        """Say in words what is not as it was; None if all is."""
+        now = {"schema": SCHEMA, **self._facts}
+        for name in [*now, *then]:
+            if now.get(name) != then.get(name):
+                if name == "input":
+                    return "the input has changed since"
+                return f"{name.replace('_', ' ')} was {then.get(name)} and is {now.get(name)}"
+        return None
+
+    def _is_whole(self, segment: Segment) -> bool:
+        path = self.path(segment)
+        if not path.exists() or path.stat().st_size != segment.bytes:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == segment.sha256
+
+    def _write_anew(self) -> None:
+        """Write the journal of what is whole, and delete everything else."""
+        path, beside = self.folder / _JOURNAL, self.folder / f"{_JOURNAL}.part"
+        lines = [{"schema": SCHEMA, **self._facts}, *map(asdict, self.segments)]
+        beside.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+        _on_disk(beside)
+        beside.replace(path)
+        kept = {_JOURNAL, _LOCK, *(segment.file for segment in self.segments)}
+        for file in self.folder.iterdir():
+            if file.name not in kept:
+                file.unlink()
+        _on_disk(self.folder)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(line)}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines up to one that is cut off."""
+    found = []
+    for line in path.read_text("utf-8", errors="replace").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return [line for line in found if isinstance(line, dict)]
+
+
+def _on_disk(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    with suppress(PermissionError):  # Windows opens no folders
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _state(status: os.stat_result) -> dict[str, int]:
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns}
