@@ -36,6 +36,14 @@ from vsr.network.precision import PRECISIONS
     default="auto",
     help="Matrix of the video. auto: BT.601 under 720 lines, else BT.709.",
 )
+@click.option(
+    "--pix-fmt", "pixel_format", default="yuv420p", show_default=True, metavar="NAME",
+    help="Pixel format of the video, such as yuv420p10le.",
+)  # fmt: skip
+@click.option(
+    "--siting", type=click.Choice(["left", "center", "topleft"]), default="left",
+    show_default=True, help="Where the video's chroma samples lie.",
+)  # fmt: skip
 @click.option("--full-range", is_flag=True, help="For full-range video (codes 0 to 255).")
 @click.option(
     "--runtime",
@@ -105,8 +113,9 @@ def _check_one_command(asked: dict[str, object]) -> None:
 def _build(
     cache: Any, quiet: bool, *, model: str | None, scale: int | None, precision: str,
     size: str | None, least: str | None, best: str | None, most: str | None, batch: int,
-    colour: str, full_range: bool, runtime: str | None, targets: tuple[str, ...],
-    fused: bool, output: Path | None, onnx: Path | None, explain: bool,
+    colour: str, pixel_format: str, siting: str, full_range: bool,
+    runtime: str | None, targets: tuple[str, ...], fused: bool,
+    output: Path | None, onnx: Path | None, explain: bool,
 ) -> None:  # fmt: skip
     from vsr.inference.models import DEFAULT
     from vsr.inference.tensorrt import ahead
@@ -118,6 +127,8 @@ def _build(
         sizes=ahead.sizes(size, (least, best, most)),
         batch=batch,
         matrix=colour,
+        pixel_format=pixel_format,
+        siting=siting,
         full_range=full_range,
         runtime=runtime,
         targets=targets,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,8 @@ from vsr.inference.tensorrt.library import (
     load_library,
 )
 from vsr.inference.tensorrt.rtx_plan import read_plan
-from vsr.media.colour import UNSPECIFIED, Colour
+from vsr.media.colour import RGB, UNSPECIFIED, Colour
+from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
 from vsr.media.whole_file import written_whole
 from vsr.network.graph import PlaneGraph
 
@@ -52,6 +53,10 @@ class BuildRequest:
     matrix: str = "auto"
     """A key of `MATRICES`, or what untagged video of the size is taken for."""
     full_range: bool = False
+    pixel_format: str = "yuv420p"
+    """FFmpeg's name of the video's pixel format."""
+    siting: str = YUV420.siting
+    """A key of `vsr.media.plane_format.SITINGS`."""
     runtime: str | None = None
     targets: tuple[str, ...] = ()
     fused: bool = False
@@ -143,10 +148,23 @@ def _graph(order: BuildRequest) -> PlaneGraph:
     if model.fixed_size and not (order.sizes.fixed and order.sizes.holds(model.fixed_size)):
         width, height = model.fixed_size
         raise UsageError(f"'{order.model}' takes pictures of {width}x{height} only")
-    return model.graph(_colour(order))
+    planes = replace(_planes(order), siting=order.siting)
+    return model.graph(_colour(order), planes)
+
+
+def _planes(order: BuildRequest) -> PlaneFormat:
+    """Raises UsageError for an unknown pixel format."""
+    try:
+        return planes_for(order.pixel_format)
+    except ValueError as exc:
+        raise UsageError(
+            f"unknown pixel format '{order.pixel_format}': names are FFmpeg's, as yuv420p10le"
+        ) from exc
 
 
 def _colour(order: BuildRequest) -> Colour:
+    if is_rgb(order.pixel_format):
+        return Colour(matrix=RGB, full_range=True)
     return Colour.from_tags(
         matrix=MATRICES.get(order.matrix, UNSPECIFIED), range_=2 if order.full_range else 1,
         primaries=UNSPECIFIED, transfer=UNSPECIFIED, height=order.sizes.best[1], pix_fmt="",

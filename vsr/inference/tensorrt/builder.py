@@ -15,6 +15,8 @@ from vsr.inference.cuda import Cuda
 from vsr.inference.kernels import plugin
 from vsr.inference.tensorrt.cache import DamagedError, EngineCache, EngineKey, Entry
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, Step
+from vsr.media.colour import RGB
+from vsr.media.plane_format import YUV420
 from vsr.media.whole_file import written_whole
 from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
@@ -85,10 +87,13 @@ def forms_of(graph: PlaneGraph) -> list[PlaneGraph]:
 
 
 def label(graph: PlaneGraph) -> str:
-    """Name model, scale, precision and colour for a file; luma networks have no matrix."""
-    matrix = f"-matrix{graph.colour.matrix}" if graph.facts.colour == "rgb" else ""
-    full = "-full" if graph.colour.full_range else ""
-    return f"{graph.label}-{graph.precision}{matrix}{full}"
+    """Name model, scale, precision, colour and planes for a file; luma networks have no matrix."""
+    rgb = graph.colour.matrix == RGB
+    matrix = f"-matrix{graph.colour.matrix}" if graph.facts.colour == "rgb" and not rgb else ""
+    full = "-full" if graph.colour.full_range and not rgb else ""
+    planes = "" if graph.planes == YUV420 and not rgb else f"-{graph.planes.pixel_format(rgb)}"
+    siting = f"-{graph.planes.siting}" if graph.planes.siting != YUV420.siting else ""
+    return f"{graph.label}-{graph.precision}{matrix}{full}{planes}{siting}"
 
 
 class Builder:
@@ -121,7 +126,8 @@ class Builder:
             began = time.perf_counter()
             timing = self._timing_cache(gpu)
             known = timing.read_bytes() if timing and timing.exists() else b""
-            built = self.library.build(onnx, replace(options, timing_cache=known), on_step)
+            wanted = replace(options, timing_cache=known, planes=graph.planes)
+            built = self.library.build(onnx, wanted, on_step)
             if timing and built.timing_cache:
                 with written_whole(timing) as part:
                     part.write_bytes(built.timing_cache)

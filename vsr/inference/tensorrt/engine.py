@@ -177,7 +177,9 @@ class TensorRtEngine:
         width, height = size
         y, u, _ = (tuple(self._engine.get_tensor_profile_shape(n, 0)[1]) for n in _NAMES)
         batch, pair = int(y[0]), y[4:]  # above 8 bits a sample is two bytes
-        chroma = (height, width) if u[2:4] == y[2:4] else (-(-height // 2), -(-width // 2))
+        # luma samples per chroma sample, of sizes that are rounded up
+        down, across = (round(luma / part) for luma, part in zip(y[2:4], u[2:4], strict=True))
+        chroma = (-(-height // down), -(-width // across))
         shapes = [(batch, 1, *shape, *pair) for shape in ((height, width), chroma, chroma)]
         for name, shape in zip(_NAMES, shapes, strict=True):
             if not context.set_input_shape(name, shape):

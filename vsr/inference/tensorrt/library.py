@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Final
 
 from vsr.errors import BackendError, OutOfMemoryError, PlanError, UsageError, reason
+from vsr.media.plane_format import YUV420, PlaneFormat
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ class BuildOptions:
     timing_cache: bytes = b""
     fused: bool = False
     """Whether the graph holds plugin nodes of `vsr.inference.kernels.plugin`."""
+    planes: PlaneFormat = YUV420
+    """What the graph reads; a range of sizes has to say it for every input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +162,11 @@ class Library:
         profile = builder.create_optimization_profile()
         for k in range(network.num_inputs):
             name = network.get_input(k).name
-            step = 1 if name == "y" else 2  # 4:2:0
-            sizes = (options.sizes.least, options.sizes.best, options.sizes.most)
-            shapes = [(options.batch, 1, h // step, w // step) for w, h in sizes]
+            sizes = [options.sizes.least, options.sizes.best, options.sizes.most]
+            if name != "y":
+                sizes = [options.planes.chroma(*size) for size in sizes]
+            pair = [2] if options.planes.bits > 8 else []
+            shapes = [(options.batch, 1, h, w, *pair) for w, h in sizes]
             profile.set_shape(name, *shapes)
         if config.add_optimization_profile(profile) < 0:
             raise self.failure("refuses these sizes")
