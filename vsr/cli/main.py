@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from vsr.cli.build_engine import build_engine
+from vsr.cli.many import run_many, selection_options
 from vsr.cli.numbers import WholeNumber, size
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
@@ -39,12 +40,16 @@ def main() -> None:
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
 
 
-def _named_or_flagged(flagged: str | None, positional: str | None, what: str) -> str:
-    if bool(flagged) == bool(positional):
-        raise click.UsageError(
-            f"give one {what} (a name that begins with '-' needs './' before it)"
-        )
-    return flagged or positional or ""
+def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[list[str], str]:
+    """(inputs, output) of names with and without a flag before them."""
+    inputs = [input_, *paths] if input_ else paths
+    target = output or (inputs.pop() if len(inputs) > 1 else "")
+    for found, what in ((inputs and all(inputs), "INPUT"), (target, "OUTPUT")):
+        if not found:
+            raise click.UsageError(
+                f"give one {what} (a name that begins with '-' needs './' before it)"
+            )
+    return inputs, target
 
 
 @main.command("run")
@@ -144,6 +149,7 @@ def _named_or_flagged(flagged: str | None, positional: str | None, what: str) ->
     default="auto",
     help="json: one object per line on stdout (stderr where OUTPUT is -).",
 )
+@selection_options
 @verbosity
 def run(
     paths: tuple[str, ...], input_: str | None, output: str | None,
@@ -155,6 +161,7 @@ def run(
     audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
     memory: int | None, variant: str, segment: float | None, restart: bool,
     report: Path | None, overwrite: bool, container: str | None, progress: str,
+    recursive: bool, pattern: str | None, skip_existing: bool, watch: bool,
     verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
@@ -162,19 +169,22 @@ def run(
     INPUT may be a URL, - for stdin, a picture, numbered pictures (frame_%05d.png) or a folder of
     pictures; OUTPUT may be - for stdout, a picture, numbered pictures, a .gif or an .apng.
 
+    Several files, or a folder of videos, go into the folder OUTPUT, one after the other.
+
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
     from vsr.cli.progress import shower
+    from vsr.files.batch import Selection, is_batch
     from vsr.files.job import Job
     from vsr.files.settings import RunSettings
     from vsr.media.encoder import EncoderSettings
     from vsr.media.target import STDOUT, part_path, pipe_of
 
-    names = iter(paths)
-    source = _named_or_flagged(input_, None if input_ else next(names, None), "INPUT")
-    target = _named_or_flagged(output, None if output else next(names, None), "OUTPUT")
-    if next(names, None) is not None:
-        raise click.UsageError("more than one INPUT and one OUTPUT given")
+    inputs, target = _ends(list(paths), input_, output)
+    source = inputs[0]
+    selection = Selection(
+        recursive=recursive, pattern=pattern, skip_existing=skip_existing, watch=watch
+    )
     start_logging(verbose, quiet)
     settings = RunSettings(
         model=model,
@@ -208,10 +218,11 @@ def run(
         restart=restart,
         report=report,
     )
-    with errors_shown(verbose):
-        target = claimed_stdout() if target == STDOUT else target
     show = shower("none" if quiet and progress == "auto" else progress)
     with errors_shown(verbose):
+        if is_batch(inputs, selection):
+            run_many(inputs, target, settings, selection, show)
+        target = claimed_stdout() if target == STDOUT else target
         result = stopping_on_signals(
             lambda stop: Job(source, target, settings, show, stop).run(),
             None if pipe_of(Path(target)) else part_path(Path(target)),

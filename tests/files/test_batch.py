@@ -1,0 +1,141 @@
+"""Many files into a folder: a bad one does not end the others, and the exit code tells."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import vsr
+from tests.clips import Clip, make_clip
+from tests.facts import contents
+from vsr.cli.main import main
+from vsr.errors import ModelError, UsageError
+from vsr.files import batch
+from vsr.files.batch import Batch, Selection
+from vsr.files.settings import RunSettings, with_options
+
+SETTINGS = with_options(RunSettings(), model="bicubic", preset="ultrafast", max_frames=4)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """A folder of three videos, a broken one, a text, a hidden file, and a folder with a video."""
+    folder = tmp_path / "films"
+    (folder / "more").mkdir(parents=True)
+    clip = make_clip(folder / "a.mp4", Clip(size=(32, 32), frames=6))
+    for name in ("b.avi", "b.mkv", "more/c.mp4", ".hidden.mp4"):
+        shutil.copy(clip, folder / name)
+    (folder / "broken.mp4").write_bytes(clip.read_bytes()[:400])
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def _run(*words: object) -> Result:
+    options = ["--model", "bicubic", "--preset", "ultrafast", "--max-frames", "4"]
+    return CliRunner().invoke(main, ["run", *map(str, words), *options])
+
+
+def _names(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_bad_file_is_named_and_the_others_are_made(tmp_path: Path, films: Path) -> None:
+    target = tmp_path / "large"
+    result = _run(films, target)
+    assert result.exit_code == 3, result.output
+    assert _names(target) == {"a.mp4", "b.mkv", "b.mkv.mkv"}
+    for name in _names(target):
+        assert (contents(target / name).frames, contents(target / name).size) == (4, (64, 64))
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["result", *3 * ["done"], *2 * ["failed"]]
+    assert [line.split()[1] for line in lines[1:4]] == ["4", "4", "4"]
+    for name, line in zip(("broken.mp4", "notes.txt"), lines[4:], strict=True):
+        assert f"{name} is not a video" in line
+
+
+def test_all_that_went_well_ends_with_0(tmp_path: Path, films: Path) -> None:
+    result = _run(films / "a.mp4", films / "more" / "c.mp4", tmp_path / "large")
+    assert result.exit_code == 0, result.output
+    assert _names(tmp_path / "large") == {"a.mp4", "c.mp4"}
+
+
+def test_folders_within_and_patterns(tmp_path: Path, films: Path) -> None:
+    target = films / "large"  # within what is read
+    for _ in range(2):
+        result = _run(films, target, "--recursive", "--pattern", "[ac].mp4", "--skip-existing")
+        assert result.exit_code == 0, result.output
+        assert _names(target) == {"a.mp4", "more/c.mp4"}
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["skipped", "skipped"]
+
+
+def test_an_output_that_is_there_is_kept(tmp_path: Path, films: Path) -> None:
+    target = tmp_path / "large"
+    target.mkdir()
+    (target / "a.mp4").write_text("mine")
+    result = _run(films, target, "--pattern", "a.mp4")
+    assert result.exit_code == 3
+    assert "the output exists" in result.stdout
+    assert (target / "a.mp4").read_text() == "mine"
+
+
+def test_wrong_settings_end_it_at_once_and_leave_nothing(tmp_path: Path, films: Path) -> None:
+    target = tmp_path / "large"
+    for changes, error in (({"model": "nonsense"}, UsageError), ({"report": "r.json"}, UsageError)):
+        job = Batch([films], target, with_options(SETTINGS, **changes))  # type: ignore[arg-type]
+        with pytest.raises((error, ModelError)):
+            job.run()
+        assert not target.exists()
+    result = _run(films, films / "a.mp4", "--pattern", "*.mkv")
+    assert result.exit_code == 2
+    assert "is a file" in result.output
+    result = _run(films, target, "--pattern", "*.none")
+    assert result.exit_code == 1
+    assert "no file to upscale" in result.output
+
+
+def test_a_stop_ends_it_after_the_file_under_way(tmp_path: Path, films: Path) -> None:
+    stop = threading.Event()
+    job = Batch([films], tmp_path / "large", SETTINGS, on_progress=lambda _: stop.set(), stop=stop)
+    assert [outcome.source.name for outcome in job.run()] == ["a.mp4"]
+    assert job.exit_code() == 130
+
+
+def test_a_folder_that_is_watched_gives_whole_files_only(
+    tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox, target, stop = tmp_path / "inbox", tmp_path / "large", threading.Event()
+    inbox.mkdir()
+    shutil.copy(films / "a.mp4", inbox / "early.mp4")
+    content = (films / "a.mp4").read_bytes()
+    steps: list[Callable[[], object]] = [
+        lambda: (inbox / "late.mp4").write_bytes(content[:500]),  # seen growing at the next look
+        lambda: (inbox / "late.mp4").write_bytes(content),
+        lambda: None,
+        lambda: None,
+        stop.set,
+    ]
+
+    def wait(_seconds: float) -> bool:
+        steps.pop(0)()
+        return stop.is_set()
+
+    monkeypatch.setattr(stop, "wait", wait)
+    monkeypatch.setattr(batch, "_LOOK_S", 0)
+    job = Batch([inbox], target, SETTINGS, Selection(watch=True), stop=stop)
+    assert [(o.source.name, o.result) for o in job.run()] == [
+        ("early.mp4", "done"),
+        ("late.mp4", "done"),
+    ]
+    assert job.exit_code() == 0
+
+
+def test_a_folder_of_pictures_is_one_sequence(tmp_path: Path, films: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    vsr.upscale(films / "a.mp4", frames / "%03d.png", model="bicubic", max_frames=4)
+    result = _run(frames, tmp_path / "out.mp4")
+    assert result.exit_code == 0, result.output
+    assert contents(tmp_path / "out.mp4").frames == 4

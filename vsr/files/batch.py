@@ -1,0 +1,200 @@
+"""Runs many files into a folder, one after the other: a bad one does not end the others."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Final
+
+from vsr.errors import (
+    EXIT_DEGRADED,
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    InputError,
+    InterruptedRunError,
+    OutputError,
+    UsageError,
+    reason,
+)
+from vsr.files.job import Job
+from vsr.files.journal import left_by_an_interrupted_run
+from vsr.files.progress import Progress
+from vsr.files.settings import RunSettings
+from vsr.media.pictures.names import find_pictures, is_folder
+from vsr.media.target import CONTAINERS
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 2.0
+"""Seconds between two looks at a folder that is watched; a file is whole if it is the same then."""
+_OTHERWISE: Final = ".mkv"
+"""Holds what comes in containers that vsr does not write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which files of the folders are taken."""
+
+    recursive: bool = False
+    """Also those of folders within, which the output folder gets too."""
+    pattern: str | None = None
+    """Such as `*.mkv`; None: every file."""
+    skip_existing: bool = False
+    """Leave files alone whose output is there."""
+    watch: bool = False
+    """Go on with files that come later, once they are whole, until the run is stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one file."""
+
+    source: Path
+    target: Path
+    result: str
+    """`done`, `degraded`, `failed`, `skipped` or `stopped`."""
+    frames: int = 0
+    fps: float = 0.0
+    words: str = ""
+    """Why it failed, or what was lost."""
+
+
+def is_batch(inputs: Sequence[str], selection: Selection) -> bool:
+    """Whether inputs are files one by one, unlike a video or a folder of pictures."""
+    if len(inputs) > 1 or selection != Selection():
+        return True
+    return is_folder(Path(inputs[0])) and find_pictures(inputs[0]) is None
+
+
+@dataclass
+class Batch:
+    """Many files into one folder. Use `run` once."""
+
+    inputs: Sequence[Path]
+    """Files and folders."""
+    folder: Path
+    settings: RunSettings
+    selection: Selection = field(default_factory=Selection)
+    on_progress: Callable[[Progress], None] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def run(self) -> list[Outcome]:
+        """Upscale all files. Raises VsrError for what would fail with every file.
+
+        That is wrong settings, a missing backend, or a folder that cannot be made or read.
+        """
+        if self.settings.report is not None:
+            raise UsageError("--report is for one file: run it for that file alone")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"several files need a folder as OUTPUT, and {self.folder} is a file")
+        try:
+            for source, target in self._pairs():
+                if self.stop.is_set():
+                    break
+                log.info("%s -> %s", source, target)
+                self.outcomes.append(self._one(source, target))
+        finally:
+            with suppress(OSError):  # it holds something, or was never made
+                self.folder.rmdir()
+        if not (self.outcomes or self.stop.is_set()):
+            raise InputError(f"no file to upscale in {', '.join(map(str, self.inputs))}")
+        return self.outcomes
+
+    def exit_code(self) -> int:
+        """The exit code of `vsr run`: 3 where a file failed or lost something."""
+        results = {outcome.result for outcome in self.outcomes}
+        if results & {"failed", "degraded"}:
+            return EXIT_DEGRADED
+        stopped = self.stop.is_set() and not self.selection.watch
+        return EXIT_INTERRUPTED if stopped or "stopped" in results else EXIT_DONE
+
+    def table(self) -> str:
+        """One line per file: result, frames, frames per second, name, words."""
+        rows = [
+            f"{o.result:<9}{o.frames:>8}{o.fps:>9.1f}  {o.source}{': ' if o.words else ''}{o.words}"
+            for o in self.outcomes
+        ]
+        return "\n".join([f"{'result':<9}{'frames':>8}{'fps':>9}  file", *rows])
+
+    def _one(self, source: Path, target: Path) -> Outcome:
+        there = target.exists() and not left_by_an_interrupted_run(target)
+        if there and self.selection.skip_existing:
+            return Outcome(source=source, target=target, result="skipped")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            job = Job(str(source), target, self.settings, self.on_progress, self.stop)
+            report = job.run()
+        except (InputError, OutputError) as exc:
+            log.error("%s", exc)
+            return Outcome(source=source, target=target, result="failed", words=str(exc))
+        except InterruptedRunError as exc:
+            return Outcome(source=source, target=target, result="stopped", words=str(exc))
+        except OSError as exc:
+            words = f"cannot make the folder {target.parent}: {reason(exc)}"
+            return Outcome(source=source, target=target, result="failed", words=words)
+        result = "degraded" if report.degraded else "done"
+        return Outcome(
+            source=source, target=target, result="stopped" if report.interrupted else result,
+            frames=report.frames_out, fps=report.fps, words="; ".join(report.closing_words()),
+        )  # fmt: skip
+
+    def _pairs(self) -> Iterator[tuple[Path, Path]]:
+        """Each file and its output, once; of a folder that is watched, as soon as it is whole."""
+        taken: set[Path] = set()
+        seen: dict[Path, tuple[int, int]] = {}
+        first = True
+        while first or (self.selection.watch and not self.stop.wait(_LOOK_S)):
+            for source, target in self._found():
+                state = _state(source) if self.selection.watch else (0, 0)
+                whole = not self.selection.watch or seen.get(source) == state
+                seen[source] = state
+                if whole and source not in taken:
+                    taken.add(source)
+                    yield source, target
+            first = False
+
+    def _found(self) -> list[tuple[Path, Path]]:
+        pairs, used = [], set()
+        for source, name in self._sources():
+            ending = name.suffix if name.suffix[1:].lower() in CONTAINERS else _OTHERWISE
+            target = self.folder / name.with_suffix(ending)
+            if target in used:  # a.avi beside a.mkv
+                target = self.folder / name.with_name(f"{name.name}{_OTHERWISE}")
+            used.add(target)
+            pairs.append((source, target))
+        return pairs
+
+    def _sources(self) -> Iterator[tuple[Path, Path]]:
+        """(file, name in the output folder) of all that are selected, in order of their names."""
+        for given in self.inputs:
+            if not is_folder(given):
+                yield given, Path(given.name)
+                continue
+            try:
+                within = sorted(given.rglob("*") if self.selection.recursive else given.iterdir())
+            except OSError as exc:
+                raise InputError(f"cannot read the folder {given}: {reason(exc)}") from exc
+            for path in within:
+                if self._takes(path, given):
+                    yield path, path.relative_to(given)
+
+    def _takes(self, path: Path, given: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(given).parts)
+        if hidden or not path.is_file() or self._is_output(path):
+            return False
+        return self.selection.pattern is None or fnmatch(path.name, self.selection.pattern)
+
+    def _is_output(self, path: Path) -> bool:
+        return self.folder.resolve() in path.resolve().parents
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (-1, -1)
+    return status.st_size, status.st_mtime_ns
