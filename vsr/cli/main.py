@@ -122,6 +122,18 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
     help="Frames per second of numbered pictures or a folder; default 25.",
 )  # fmt: skip
 @click.option(
+    "--deinterlace",
+    type=click.Choice(["auto", "off", "frame", "bob"]),
+    default="auto",
+    show_default=True,
+    help="auto: pictures with combs; frame: all; bob: all, into two frames each.",
+)
+@click.option("--detelecine", is_flag=True, help="Take film (24p) out of 30i (hard telecine).")
+@click.option(
+    "--vf", "filters", metavar="FILTERS",
+    help="FFmpeg filters before the network, such as crop=640:360,eq=gamma=1.1.",
+)  # fmt: skip
+@click.option(
     "--max-memory", "memory", callback=size, metavar="SIZE",
     help="Memory for pictures, such as 2G. Default: what is free.",
 )  # fmt: skip
@@ -159,7 +171,8 @@ def run(
     crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
     audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
-    memory: int | None, variant: str, segment: float | None, restart: bool,
+    deinterlace: str, detelecine: bool, filters: str | None, memory: int | None, variant: str,
+    segment: float | None, restart: bool,
     report: Path | None, overwrite: bool, container: str | None, progress: str,
     recursive: bool, pattern: str | None, skip_existing: bool, watch: bool,
     verbose: bool, quiet: bool,
@@ -186,38 +199,42 @@ def run(
         recursive=recursive, pattern=pattern, skip_existing=skip_existing, watch=watch
     )
     start_logging(verbose, quiet)
-    settings = RunSettings(
-        model=model,
-        look=look,
-        scale=scale,
-        precision=precision,
-        backend=backend,
-        device=device,
-        batch=batch,
-        encoder=EncoderSettings(
-            codec=codec,
-            pixel_format=pixel_format,
-            crf=crf,
-            preset=preset,
-            options=options,
-            bitrate=bitrate,
-            maxrate=maxrate,
-            bufsize=bufsize,
-            passes=passes,
-        ),
-        sdr=sdr,
-        audio=audio,
-        start_frame=start_frame,
-        max_frames=max_frames,
-        fps=fps,
-        overwrite=overwrite,
-        container=container,
-        memory=memory,
-        variant=variant,
-        segment=segment,
-        restart=restart,
-        report=report,
-    )
+    with errors_shown(verbose):
+        settings = RunSettings(
+            model=model,
+            look=look,
+            scale=scale,
+            precision=precision,
+            backend=backend,
+            device=device,
+            batch=batch,
+            encoder=EncoderSettings(
+                codec=codec,
+                pixel_format=pixel_format,
+                crf=crf,
+                preset=preset,
+                options=options,
+                bitrate=bitrate,
+                maxrate=maxrate,
+                bufsize=bufsize,
+                passes=passes,
+            ),
+            sdr=sdr,
+            audio=audio,
+            start_frame=start_frame,
+            max_frames=max_frames,
+            fps=fps,
+            overwrite=overwrite,
+            container=container,
+            deinterlace=deinterlace,
+            detelecine=detelecine,
+            filters=filters,
+            memory=memory,
+            variant=variant,
+            segment=segment,
+            restart=restart,
+            report=report,
+        )
     show = shower("none" if quiet and progress == "auto" else progress)
     with errors_shown(verbose):
         if is_batch(inputs, selection):
@@ -245,11 +262,16 @@ def list_models(as_json: bool) -> None:
 
 @main.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def examine(as_json: bool) -> None:
+@click.option("--filters", is_flag=True, help="List the filters that `vsr run --vf` takes.")
+def examine(as_json: bool, filters: bool) -> None:
     """Report devices, libraries and encoders, and how to install what is missing."""
     from vsr.cli import doctor
+    from vsr.media.filters import table
 
     start_logging()
+    if filters:
+        say(table())
+        return
     with errors_shown():
         findings = doctor.examine()
         say(json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings))

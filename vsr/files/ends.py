@@ -109,11 +109,16 @@ def source_for(
     if pictures is None or (pictures.single and not to_pictures):
         if settings.fps is not None:
             raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
-        reading = Reading(memory=settings.memory, variant=Wanted.parse(settings.variant))
+        reading = Reading(
+            memory=settings.memory, filtering=settings.filtering,
+            variant=Wanted.parse(settings.variant),
+        )  # fmt: skip
         if settings.sdr:
             sdr = SdrPictures()
             reading = replace(reading, planes=sdr.planes, seen_as=sdr.seen_as)
         return opened(input_, stop, reading)
+    if settings.filters or settings.detelecine or settings.deinterlace in ("frame", "bob"):
+        raise UsageError("--vf, --detelecine and --deinterlace are for videos, not for pictures")
     fits = not to_pictures or is_animation(output)
     return PictureSource(
         pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps, memory=settings.memory

@@ -12,6 +12,7 @@ from typing import Final, TypedDict, Unpack
 from vsr.errors import UsageError
 from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
+from vsr.media.filters import Filtering
 from vsr.media.variants import BEST, Wanted
 
 _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1}
@@ -50,6 +51,12 @@ class RunSettings:
     """Pictures a second of numbered pictures or a folder that become a video; None: 25."""
     container: str | None = None
     """Of an output that is a pipe: mkv (None), nut, y4m, ts, webm or flv."""
+    deinterlace: str = "auto"
+    """One of `vsr.media.filters.DEINTERLACE`."""
+    detelecine: bool = False
+    """Whether film of 24 pictures a second is taken out of 30."""
+    filters: str | None = None
+    """Filters of FFmpeg before the network, as in `ffmpeg -vf`."""
     memory: int | None = None
     """Bytes that pictures may take; None: all memory that is free."""
     variant: str = BEST
@@ -72,6 +79,14 @@ class RunSettings:
         if self.audio not in AUDIO:
             raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO)}")
         Wanted.parse(self.variant)
+        _ = self.filtering  # raises UsageError
+
+    @property
+    def filtering(self) -> Filtering:
+        """What is done with pictures before the network."""
+        return Filtering(
+            deinterlace=self.deinterlace, detelecine=self.detelecine, filters=self.filters
+        )
 
 
 class RunOptions(TypedDict, total=False):
@@ -100,6 +115,9 @@ class RunOptions(TypedDict, total=False):
     overwrite: bool
     fps: Fraction | None
     container: str | None
+    deinterlace: str
+    detelecine: bool
+    filters: str | None
     memory: int | None
     variant: str
     segment: float | None

@@ -154,7 +154,7 @@ class VideoInfo:
         ]
         if self.interlaced:
             notes.append(
-                "the video is interlaced and is upscaled as whole frames, without deinterlacing"
+                "the video is interlaced and is upscaled as whole frames (--deinterlace off)"
             )
         return "; ".join(notes) or None
 

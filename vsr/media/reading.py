@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import av
 
 from vsr.errors import InputError
+from vsr.media.filters import NO_FILTERS, Filtering
 from vsr.media.frame import Planes
 from vsr.media.info import VideoInfo, native_planes
 from vsr.media.location import open_input
@@ -40,5 +41,7 @@ class Reading:
     """Whether frames that the container announces and that do not come are lost."""
     variant: Wanted = BEST_FIT
     """Which variant of a playlist is read."""
+    filtering: Filtering = NO_FILTERS
+    """What is done with pictures before they are frames."""
     memory: int | None = None
     """Bytes that pictures may take; None: all that is free."""

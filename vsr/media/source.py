@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -13,13 +14,15 @@ import av
 from vsr.errors import InputError, reason
 from vsr.media.choice import choose
 from vsr.media.decoder import prepare_decoder
+from vsr.media.fields import UNKNOWN, Fields, look
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo
-from vsr.media.location import shown
+from vsr.media.location import local, shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
+from vsr.media.timeline import Timeline
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
 log = logging.getLogger(__name__)
@@ -60,17 +63,13 @@ class Source:
             self.video.codec_context.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
             self._index = 0
-            self._last_pts: int | None = None
             self._began = 0.0
             self._blocked = 0.0
             self._timestamps = TimestampCorrector(
                 self._note, self._container.format.name == "mpegts"
             )
-            look_ahead = _LOOK_AHEAD if self._reading.announced else 0
-            self._times, self.pictures_held = (
-                PictureTimes(look_ahead),
-                self.pictures_held + look_ahead,
-            )
+            self._times = PictureTimes(look_ahead)
+            self._timeline = Timeline(self._reading.filtering, self._fields(), self._described)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -197,14 +196,16 @@ class Source:
                 yield from self._decoded(packet) if self._decode else ()
             elif packet.size:
                 yield packet
-        yield from self._timed(self._times.rest(), (now(), self._blocked))
+        latest = (now(), self._blocked)
+        yield from self._timed(self._times.rest(), latest)
+        yield from (self._frame(each, latest) for each in self._timeline.rest())
         if self._abandoned:
             self.close()
         elif self._decode and self._reading.announced:
             self._count_missing()
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
-        packet.opaque = (now(), self._blocked)  # comes back with the picture made of it
+        latest = packet.opaque = (now(), self._blocked)  # comes back with the picture made of it
         try:
             pictures = packet.decode()
         except av.error.FFmpegError as exc:
@@ -212,17 +213,28 @@ class Source:
             self._note("undecodable", f"some packets cannot be decoded: {reason(exc)}")
             return
         reorders = bool(self.video.codec_context.has_b_frames)
-        yield from self._timed(self._times.add(pictures, reorders), packet.opaque)
+        yield from self._timed(self._times.add(pictures, reorders), latest)
 
     def _timed(
         self, pictures: Iterator[tuple[av.VideoFrame, int | None]], latest: object
     ) -> Iterator[Frame]:
-        return (self._frame(picture, pts, latest) for picture, pts in pictures)
+        for picture, pts in pictures:
+            for each in self._timeline.add(picture, pts):
+                yield self._frame(each, latest)
 
-    def _frame(self, picture: av.VideoFrame, pts: int | None, latest: object) -> Frame:
+    def _described(self, picture: av.VideoFrame) -> VideoInfo:
+        return VideoInfo.of(self.video, picture, self._container)
+
+    def _fields(self) -> Fields:
+        """Look at the beginning of a file for fields; what can be read once is not looked at."""
+        if not self._reading.filtering.looks_at_fields or not Path(local(self.url)).is_file():
+            return UNKNOWN
+        with self._reading.opener(self.url, self.name) as again:
+            return look(again, choose(again, self.url, self.name, self._reading.variant)[0])
+
+    def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
         if self._info is None:
-            own = VideoInfo.of(self.video, picture, self._container)
-            self._info = self._reading.seen_as(own)
+            self._info = self._reading.seen_as(self._timeline.info(picture))
         info = self._info
         event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
@@ -236,12 +248,12 @@ class Source:
         frame = Frame(
             planes=self._reading.planes(picture, info),
             index=self._index,
-            pts=self._monotonic(pts),
+            pts=self._timeline.pts(picture),
             time_base=info.time_base,
             format=info.planes,
             colour=info.colour,
             # a last frame of no length would be cut off by MP4 readers
-            duration=picture.duration or info.step,
+            duration=self._timeline.duration(picture) or info.step,
             stamps=self._stamps(picture.opaque or latest, latest),
             event=event,
         )
@@ -262,20 +274,9 @@ class Source:
             if warn:
                 log.warning(note)
 
-    def _monotonic(self, pts: int | None) -> int:
-        """Return a picture's pts, made from the frame rate where the container has none."""
-        last = self._last_pts
-        if pts is None:
-            pts = 0 if last is None else last + self.info.step
-        elif last is not None and pts <= last:
-            log.debug("%s: frame %d at %d after %d", self.name, self._index, pts, last)
-            pts = last + 1  # muxers refuse equal times
-        self._last_pts = pts
-        return pts
-
     def _count_missing(self) -> None:
         """Compare what came with what the container announced, where it announces exactly."""
-        missing = cut_off_samples(self.url, self.video, self._index)
+        missing = cut_off_samples(self.url, self.video, self._timeline.decoded)
         if not missing and self._info is not None:
             missing = cut_off_frames(self._container, self._timestamps.end, self._info.rate)
         if missing:

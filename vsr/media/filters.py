@@ -1,0 +1,242 @@
+"""Applies FFmpeg's filters to decoded pictures: deinterlacing, and those that the user asks for."""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+
+from vsr.errors import UsageError, reason
+from vsr.media.fields import DETECTOR, UNKNOWN, Fields
+
+log = logging.getLogger(__name__)
+
+DEINTERLACE: Final = ("auto", "off", "frame", "bob")
+_KEPT: Final = 64
+"""Pictures whose `opaque` is remembered, as filters lose it."""
+_NO_MORE: Final = (av.error.BlockingIOError, av.error.EOFError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filtering:
+    """What is done with pictures between decoder and network.
+
+    Raises UsageError for filters that FFmpeg does not have or that do not take one video.
+    """
+
+    deinterlace: str = "off"
+    """`auto`: pictures that have combs; `frame`, `bob`: all, into a frame or two of each."""
+    detelecine: bool = False
+    """Whether film of 24 pictures a second is taken out of 30 (hard telecine)."""
+    filters: str | None = None
+    """Filters of FFmpeg as in `ffmpeg -vf`, one after the other."""
+
+    def __post_init__(self) -> None:
+        if self.deinterlace not in DEINTERLACE:
+            known = ", ".join(DEINTERLACE)
+            raise UsageError(f"deinterlace is '{self.deinterlace}': it must be one of {known}")
+        for name, _ in split_chain(self.filters or ""):
+            if not takes_one_video(name):
+                raise UsageError(f"no filter '{name}' for one video; see vsr doctor --filters")
+
+    @property
+    def looks_at_fields(self) -> bool:
+        """Whether it depends on how the beginning of the video looks."""
+        return self.deinterlace != "off" and not self.detelecine
+
+    @property
+    def factor(self) -> Fraction:
+        """Frames that are made of one picture, before `filters`."""
+        return Fraction(4, 5) if self.detelecine else Fraction(1 + (self.deinterlace == "bob"))
+
+    def chain(self, fields: Fields, flagged: bool) -> list[tuple[str, str]]:
+        """Filters for pictures with or without the flag of interlacing; none for plain ones."""
+        own = split_chain(self.filters or "")
+        if self.detelecine:
+            film = [("fieldmatch", ""), ("bwdif", "mode=send_frame:deint=interlaced")]
+            return [*film, ("decimate", ""), *own]
+        if self.deinterlace == "off":
+            return own
+        order = [("setfield", fields.order)] if fields.order else []
+        if self.deinterlace != "auto":
+            mode = "send_field" if self.deinterlace == "bob" else "send_frame"
+            return [*order, ("bwdif", f"mode={mode}:deint=all"), *own]
+        if not fields.order and not flagged:
+            return own
+        # idet sets and clears each picture's flag by how it looks
+        return [*order, DETECTOR, ("bwdif", "mode=send_frame:deint=interlaced"), *own]
+
+    def time_base(self, stream: Fraction, filtered: Fraction) -> Fraction:
+        """The unit of the frames' times: the stream's where filters change none."""
+        if self.detelecine or self.filters:
+            return Fraction(1, math.lcm(stream.denominator, filtered.denominator))
+        return stream / 2 if self.deinterlace == "bob" else stream
+
+
+class PictureFilters:
+    """A chain of filters for the pictures of one stream, in order. Use from one thread.
+
+    It is made anew where size, format or what is to be done change.
+    """
+
+    def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN) -> None:
+        self.rate: Fraction | None = None
+        """Frames a second that come out, None where nothing is filtered."""
+        self._filtering, self._fields = filtering, fields
+        self._graph: av.filter.Graph | None = None
+        self._kind: tuple[object, ...] = ()
+        self._combed = False
+        self._shift: Fraction | None = None
+        self._stream_rate = Fraction(25)
+        self._first = Fraction(0)
+        self._opaque: deque[tuple[Fraction, Any]] = deque(maxlen=_KEPT)
+
+    def feed(self, picture: av.VideoFrame, rate: Fraction) -> Iterator[av.VideoFrame]:
+        """Yield what comes out for a picture with its time set. Raises UsageError."""
+        self._combed = self._combed or picture.interlaced_frame
+        chain = self._filtering.chain(self._fields, self._combed)
+        kind = (picture.width, picture.height, picture.format.name, tuple(chain))
+        if kind != self._kind:
+            yield from self.rest()
+            self._kind = kind
+            self._start(picture, chain, rate)
+        if self._graph is None:
+            yield picture
+            return
+        assert picture.pts is not None and picture.time_base is not None
+        self._opaque.append((picture.pts * picture.time_base, picture.opaque))
+        self._graph.vpush(picture)
+        yield from self._ready()
+
+    def rest(self) -> Iterator[av.VideoFrame]:
+        """Yield what the filters hold back, and end them."""
+        if self._graph is not None:
+            self._graph.vpush(None)
+            yield from self._ready()
+        self._graph, self._kind = None, ()
+
+    def _start(self, picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction) -> None:
+        self._graph, self._shift, self._stream_rate = None, None, rate
+        if not chain:
+            return
+        if "bwdif" in dict(chain):
+            log.info("deinterlacing (%s)", self._filtering.deinterlace)
+        assert picture.pts is not None and picture.time_base is not None
+        self._first = picture.pts * picture.time_base
+        words = ",".join(f"{name}={options}" if options else name for name, options in chain)
+        try:
+            self._graph = _graph(picture, chain, rate)
+        except (av.error.FFmpegError, ValueError) as exc:
+            raise UsageError(f"FFmpeg's filters {words} cannot be used: {reason(exc)}") from exc
+
+    def _ready(self) -> Iterator[av.VideoFrame]:
+        assert self._graph is not None
+        while True:
+            try:
+                picture = self._graph.vpull()
+            except _NO_MORE:
+                return
+            assert picture.pts is not None and picture.time_base is not None
+            if self.rate is None:
+                self.rate = self._rate_of(picture)
+            if self._shift is None:  # decimate counts in its own frames, and rounds the first
+                moved = self._first - picture.pts * picture.time_base
+                self._shift = moved if self._filtering.detelecine else Fraction(0)
+            time = picture.pts * picture.time_base + self._shift
+            base = Fraction(1, math.lcm(picture.time_base.denominator, time.denominator))
+            picture.duration = round((picture.duration or 0) * picture.time_base / base)
+            picture.time_base, picture.pts = base, int(time / base)
+            while len(self._opaque) > 1 and self._opaque[1][0] <= time:
+                self._opaque.popleft()
+            picture.opaque = self._opaque[0][1] if self._opaque else None
+            yield picture
+
+    def _rate_of(self, picture: av.VideoFrame) -> Fraction:
+        if self._filtering.filters and picture.duration and picture.time_base:
+            return 1 / (picture.duration * picture.time_base)
+        return self._stream_rate * self._filtering.factor
+
+
+def _graph(picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction) -> av.filter.Graph:
+    """Join filters for pictures like this one. Raises FFmpegError and ValueError."""
+    graph = av.filter.Graph()
+    assert picture.time_base is not None
+    facts = {
+        "video_size": f"{picture.width}x{picture.height}", "pix_fmt": picture.format.name,
+        "time_base": f"{picture.time_base.numerator}/{picture.time_base.denominator}",
+        "frame_rate": f"{rate.numerator}/{rate.denominator}",
+        "colorspace": picture.colorspace, "range": picture.color_range,
+    }  # fmt: skip
+    last = graph.add("buffer", ":".join(f"{key}={value}" for key, value in facts.items()))
+    for name, options in chain:
+        each = graph.add(name, options or None)
+        last.link_to(each)
+        last = each
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def split_chain(text: str) -> list[tuple[str, str]]:
+    """Split `crop=8:8,negate` into names and options, as FFmpeg does. Raises UsageError.
+
+    A backslash protects the next character, and single quotes what is between them.
+    """
+    parts, at, quoted = [""], 0, False
+    while at < len(text):
+        char = text[at]
+        if char == "\\" and not quoted:
+            parts[-1] += text[at : at + 2]
+            at += 2
+            continue
+        quoted ^= char == "'"
+        if not quoted and char in ";[]":
+            raise UsageError(f"'{text}' is no plain chain of filters: there is one video in it")
+        if char == "," and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += char
+        at += 1
+    found = [part.strip().partition("=") for part in parts]
+    if text.strip() and not all(name for name, _, _ in found):
+        raise UsageError(f"'{text}' holds an empty filter")
+    return [(name, options) for name, _, options in found if name]
+
+
+def takes_one_video(name: str) -> bool:
+    """Whether FFmpeg has a filter of that name, from one video to one."""
+    try:
+        graph = av.filter.Graph()
+        buffer = graph.add("buffer", "video_size=16x16:pix_fmt=yuv420p:time_base=1/25")
+        found: Any = av.filter.Filter(name)  # its stub lacks the pads
+        if len(found.inputs) != 1 or len(found.outputs) != 1:
+            return False
+        each = graph.add(found.name)
+        buffer.link_to(each)
+        each.link_to(graph.add("buffersink"))
+    except av.error.FFmpegError:  # it wants options, or takes sound
+        return name in _WITH_OPTIONS
+    except ValueError:
+        return False
+    return True
+
+
+_WITH_OPTIONS: Final = frozenset(
+    "lut3d lut1d haldclut ass subtitles drawtext frei0r libvmaf zscale".split()  # noqa: SIM905
+)
+"""Filters of one video that cannot be made without options."""
+
+
+def table() -> str:
+    """A line for each filter that `--vf` takes: its name and what it does."""
+    names = sorted(n for n in av.filter.filters_available if takes_one_video(n))
+    widest = max(map(len, names))
+    lines = ((n, av.filter.Filter(n).description or "") for n in names)
+    return "\n".join(f"{name:<{widest}}  {words}".rstrip() for name, words in lines)
+
+
+NO_FILTERS: Final = Filtering()

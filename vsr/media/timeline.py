@@ -1,0 +1,85 @@
+"""Gives decoded pictures their times, and filters them."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import av
+
+from vsr.media.fields import Fields
+from vsr.media.filters import Filtering, PictureFilters
+from vsr.media.info import VideoInfo
+
+log = logging.getLogger(__name__)
+
+
+class Timeline:
+    """The pictures of one stream on their way from the decoder. Use from one thread."""
+
+    def __init__(
+        self, filtering: Filtering, fields: Fields, described: Callable[[av.VideoFrame], VideoInfo]
+    ) -> None:
+        """`described` tells the facts of the stream as one of its pictures has them."""
+        self.decoded = 0
+        """Pictures that the decoder gave."""
+        self._filtering, self._described = filtering, described
+        self._filters = PictureFilters(filtering, fields)
+        self._info: VideoInfo | None = None
+        self._frames: VideoInfo | None = None
+        self._last_pts: int | None = None
+        self._last_frame: int | None = None
+
+    def add(self, picture: av.VideoFrame, pts: int | None) -> Iterator[av.VideoFrame]:
+        """Yield what becomes of a picture; `pts` is None where the container has none.
+
+        Raises UsageError for filters that cannot be used.
+        """
+        self.decoded += 1
+        if self._info is None:
+            self._info = self._described(picture)
+        info = self._info
+        picture.pts, picture.time_base = self._monotonic(pts, info.step), info.time_base
+        return self._filters.feed(picture, info.rate)
+
+    def rest(self) -> Iterator[av.VideoFrame]:
+        """Yield the pictures that filters hold back."""
+        return self._filters.rest()
+
+    def info(self, first: av.VideoFrame) -> VideoInfo:
+        """Facts of the video as filters make it, by the first picture that comes out."""
+        decoded, rate = self._info, self._filters.rate
+        assert decoded is not None and first.time_base is not None
+        self._frames = decoded
+        if rate is not None:
+            self._frames = replace(
+                self._described(first),
+                rate=rate,
+                frames=round(decoded.frames * rate / decoded.rate),
+                time_base=self._filtering.time_base(decoded.time_base, first.time_base),
+            )
+        return self._frames
+
+    def pts(self, picture: av.VideoFrame) -> int:
+        """A picture's time in the frames' unit, after that of the picture before."""
+        assert picture.pts is not None and picture.time_base is not None and self._frames
+        pts = round(picture.pts * picture.time_base / self._frames.time_base)
+        if self._last_frame is not None:
+            pts = max(pts, self._last_frame + 1)
+        self._last_frame = pts
+        return pts
+
+    def duration(self, picture: av.VideoFrame) -> int:
+        """How long a picture is shown in the frames' unit, 0 where nobody says."""
+        assert picture.time_base is not None and self._frames
+        return round((picture.duration or 0) * picture.time_base / self._frames.time_base)
+
+    def _monotonic(self, pts: int | None, step: int) -> int:
+        """Return a picture's pts, made from the frame rate where the container has none."""
+        last = self._last_pts
+        if pts is None:
+            pts = 0 if last is None else last + step
+        elif last is not None and pts <= last:
+            log.debug("picture %d at %d after %d", self.decoded, pts, last)
+            pts = last + 1  # muxers refuse equal times
+        self._last_pts = pts
+        return pts
