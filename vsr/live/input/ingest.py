@@ -89,6 +89,10 @@ class Ingest:
         self._live, self._stop = threading.Event(), threading.Event()
         self._canvas: Canvas | None = None
         self._began, self._missing = False, 0
+        self._newest = 0.0
+        """Time of the newest picture that was handed over (s)."""
+        self._again_s, self._again_most = 0.0, 0
+        """Up to which time pictures come again (s), and how many at most still do."""
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
@@ -132,7 +136,7 @@ class Ingest:
 
     def _attempt(self, attempt: int) -> str:
         """Read one connection to its end and return the reason why it ended."""
-        self._began, self._missing = False, 0
+        self._began, self._missing, self._again_most = False, 0, 0
         try:
             return self._session(attempt)
         except InputError as exc:
@@ -182,6 +186,7 @@ class Ingest:
                         break
                     self.jumps = jumps + source.jumps
                     if isinstance(item, Frame):
+                        self._newest = item.time
                         self.mailbox.put(item)
                     elif item.stream is sound and item.pts is not None and item.time_base:
                         self.mailbox.put(SoundPacket(item, float(item.pts * item.time_base)))
@@ -195,16 +200,25 @@ class Ingest:
     def _again(self, feed: PublishedStream | None) -> LiveSource:
         """Open a source that is open, or was until now, with all the streams that it has by now."""
         if feed is not None:
-            feed.rewind()
+            self._again_s, self._again_most = self._newest, feed.rewind()
         return self._open(feed)
 
     def _in_time(self, source: LiveSource) -> Iterator[Frame | Packet]:
         """Yield the source's items when they are due."""
-        items = self._measured(source)
+        items = self._fresh(self._measured(source))
         if self.settings.realtime or source.in_pieces or not is_url(self.url):
             return paced(items, self._live, self._stop)
         newest = from_newest(items, float(1 / source.info.rate))
         return Evened(self._stop, lambda words: self._say(words, "bursts"))(newest)
+
+    def _fresh(self, items: Iterator[Frame | Packet]) -> Iterator[Frame | Packet]:
+        """Leave out the pictures that were handed over before a publisher's stream was rewound."""
+        for item in items:
+            if isinstance(item, Frame) and self._again_most:
+                self._again_most -= 1
+                if item.time <= self._again_s:
+                    continue
+            yield item
 
     def _measured(self, source: LiveSource) -> Iterator[Frame | Packet]:
         """Yield the source's items as they are read, with times that tell something."""

@@ -158,12 +158,17 @@ class PublishedStream:
         """How often its sound changed its codec, which FFmpeg does not say."""
         return self._replay.changes
 
-    def rewind(self) -> None:
-        """Begin the FLV file anew, with headers and from the last key frame on; for its reader."""
+    def rewind(self) -> int:
+        """Begin the FLV file anew, with headers and from the last key frame on; for its reader.
+
+        Returns how many pictures at most come again.
+        """
         self._ready.clear()
         self._begun = False
-        for message in self._replay:
+        messages = list(self._replay)
+        for message in messages:
             self._put(message, _BOTH)
+        return sum(message.kind == VIDEO for message in messages)
 
     def cut(self) -> None:
         """End the stream and any read that waits; from any thread."""
