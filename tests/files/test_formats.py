@@ -172,3 +172,17 @@ def test_frames_of_python_have_their_depth(tmp_path: Path) -> None:
     with vsr.Writer(tmp_path / "copy.mkv", like=source, encoder=vsr.EncoderSettings()) as out:
         out.write(first)
     assert contents(tmp_path / "copy.mkv").pixel_format == "yuv420p10le"
+
+
+def test_what_the_encoder_cannot_hold_is_said(tmp_path: Path) -> None:
+    clip = Clip(codec="ffv1", pixel_format="yuv444p12le", audio=(), frames=2)
+    source = make_clip(tmp_path / "in.mkv", clip)
+    report = vsr.upscale(source, tmp_path / "out.mp4", model="bicubic", codec="av1", preset="12")
+    assert report.notes == [
+        "out.mp4 cannot carry 12 bits per sample (it has 10), chroma of 4:4:4 (it has 4:2:0): "
+        "left out"
+    ]
+    asked = vsr.upscale(
+        source, tmp_path / "asked.mp4", model="bicubic", codec="h264", pixel_format="yuv420p"
+    )
+    assert asked.notes == []

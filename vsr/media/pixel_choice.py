@@ -44,6 +44,17 @@ def pixel_format(
     return found
 
 
+def losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
+    """What a pixel format cannot hold of planes, in words."""
+    taken = planes_for(pixel_format)
+    found = []
+    if taken.bits < planes.bits:
+        found.append(f"{planes.bits} bits per sample (it has {taken.bits})")
+    if taken.chroma_x > planes.chroma_x or taken.chroma_y > planes.chroma_y:
+        found.append(f"chroma of {planes.subsampling} (it has {taken.subsampling})")
+    return found
+
+
 def nearest(formats: Sequence[str], planes: PlaneFormat, bits: int, rgb: bool) -> str:
     """The format of several that loses least of planes with `bits`, then the one that adds least.
 

@@ -35,6 +35,12 @@ class PlaneFormat:
         return f"{self.bits} bits, chroma 1/{self.chroma_x} x 1/{self.chroma_y}"
 
     @property
+    def subsampling(self) -> str:
+        """As `4:2:0`."""
+        across, down = 4 // self.chroma_x, 2 // self.chroma_y
+        return f"4:{across}:{across if down == 2 else 0}"
+
+    @property
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
         """Of a plane's samples."""
         return np.dtype(np.uint8) if self.bits == 8 else np.dtype(np.uint16)

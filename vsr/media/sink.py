@@ -32,6 +32,7 @@ from vsr.media.passthrough import (
     lost_facts,
     movie_timescale,
 )
+from vsr.media.pixel_choice import losses
 from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS, container_format, part_path
 from vsr.media.timestamps import CodingTimes, Packet
@@ -219,6 +220,8 @@ class Sink:
         if self._in_band:
             self._encoder.flags &= ~av.codec.context.Flags.global_header
         open_encoder(self._encoder, settings, video)
+        if settings.pixel_format is None:
+            self._lost += losses(video.planes, self._encoder.pix_fmt or PIXEL_FORMAT)
         if video.hdr and name not in HDR_ENCODERS:
             self._lost.append(f"HDR10 metadata in {canonical} (it can in hevc or av1)")
         if video.display_matrix and self._format in HOLD_EXTRAS:
