@@ -10,7 +10,6 @@ import pytest
 from tests.clips import Clip, make_clip, picture
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
-from vsr.media.timestamps import Packet
 
 PHONE = {
     "com.apple.quicktime.make": "Apple",
@@ -157,24 +156,3 @@ def test_transparency_beside_the_picture_is_named(tmp_path: Path) -> None:
     _, report = upscaled(make_clip(tmp_path / "in.webm", clip))
     assert report.notes == ["its transparency is lost"]
     assert contents(tmp_path / "out.mp4").frames == 12
-
-
-def test_closed_captions_are_named(tmp_path: Path) -> None:
-    """A/53 captions in SEI, which a filter puts before every picture."""
-    plain = make_clip(tmp_path / "plain.ts", Clip(audio=(), options={"bf": "0"}))
-    captions = b"\xb5\0\x31GA94\x03\xc1\xff\xfc\x94\x2c\xff"
-    unit = b"\0\0\1\x06\x04" + bytes([len(captions)]) + captions + b"\x80"
-    source = tmp_path / "in.ts"
-    with av.open(str(plain)) as read, av.open(str(source), "w") as out:
-        stream = out.add_stream_from_template(read.streams[0], opaque=True)
-        for packet in read.demux():
-            if packet.size:
-                made: Packet = av.Packet(unit + bytes(packet))
-                made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
-                made.is_keyframe, made.stream = packet.is_keyframe, stream
-                out.mux(made)
-    with av.open(str(source)) as container:
-        data: Any = next(container.decode(video=0)).side_data
-        assert "A53_CC" in [d.type.name for d in data]
-    _, report = upscaled(source)
-    assert report.notes == ["its closed captions are left out"]

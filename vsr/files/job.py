@@ -32,6 +32,7 @@ from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.upscaler import Upscaler
+from vsr.media.captions import side_data_of
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url
@@ -91,7 +92,9 @@ class Job:
             source = stack.enter_context(closing(self._opened()))
             upscaler = self._upscaler(source, model, backend)
             report = new_report(self._settings, self._output, source, upscaler, backend)
-            self._say(report, source.info.conversion())
+            video = source.info.enlarged(upscaler.out_size)
+            carried = side_data_of(encoder_for(self._output, self._settings, video))
+            self._say(report, source.info.conversion(carried))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
                 enlarge = AnySize(model, backend, settings.batch).process

@@ -215,7 +215,8 @@ def _options(
     options |= settings.options
     _add_hdr(name, video, options)
     _add_analysis(name, settings, options)
-    if name == "libx265":  # it talks on stderr
+    if name == "libx265":  # it drops captions, and talks on stderr
+        options.setdefault("a53cc", "1")
         _add_parameters(options, "x265-params", "log-level=error")
     unknown = sorted(set(options) - known - generic)
     if unknown:

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from vsr.media.captions import with_captions
 from vsr.media.colour import RGB, Colour
 from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for, same_planes
 
@@ -79,6 +80,9 @@ class Frame:
     event: str = ""
     """What went wrong or was done on the way (`concealed`, `resized`), else empty."""
 
+    captions: av.VideoFrame | None = None
+    """A picture that has nothing but the captions of this one; see `vsr.media.captions`."""
+
     def __repr__(self) -> str:
         """Format, size and times in one line, without the samples."""
         height, width = self.planes[0].shape
@@ -100,7 +104,7 @@ class Frame:
 
     def bare(self) -> "Frame":
         """Copy the frame without its planes, to keep its times only."""
-        return replace(self, planes=(_NO_PLANE,) * 3)
+        return replace(self, planes=(_NO_PLANE,) * 3, captions=None)
 
     def with_planes(self, planes: Planes, rung: str) -> "Frame":
         """Copy the frame with the planes of another picture, made by `rung`."""
@@ -186,7 +190,7 @@ def picture_of(frame: Frame) -> av.VideoFrame:
 def encodable(frame: Frame, pixel_format: str) -> av.VideoFrame:
     """Make an encoder's picture of a frame: its planes, or converted where the encoder takes
     another format."""
-    picture = _timed(_in_format(frame, pixel_format), frame)
+    picture = with_captions(_timed(_in_format(frame, pixel_format), frame), frame.captions)
     colour = frame.colour.encoded(is_rgb(pixel_format))
     picture.colorspace, picture.color_range = colour.matrix, colour.range_code
     # some encoders, such as ProRes, read these of the first picture

@@ -1,7 +1,7 @@
 """Describes a video stream before its first frame is processed."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, cast
@@ -138,8 +138,11 @@ class VideoInfo:
             )  # fmt: skip
         return replace(self, colour=colour, planes=YUV420, hdr=None)
 
-    def conversion(self) -> str | None:
-        """Say what is converted or lost before upscaling; None if nothing is."""
+    def conversion(self, carried: Container[str] = ()) -> str | None:
+        """Say what is converted or lost before upscaling; None if nothing is.
+
+        `carried` are kinds of side data that the encoder writes.
+        """
         notes, own = [], planes_for(self.pixel_format)
         finer = (own.bits, -own.chroma_x, -own.chroma_y)
         kept = (self.planes.bits, -self.planes.chroma_x, -self.planes.chroma_y)
@@ -150,7 +153,9 @@ class VideoInfo:
         if self.separate_alpha or (self.transparent and self.colour.matrix != RGB):
             notes.append("its transparency is lost")
         notes += [
-            f"its {words} left out" for kind, words in _NOT_KEPT.items() if kind in self.markings
+            f"its {words} left out"
+            for kind, words in _NOT_KEPT.items()
+            if kind in self.markings and kind not in carried
         ]
         if self.interlaced:
             notes.append(

@@ -12,6 +12,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import InputError, reason
+from vsr.media.captions import captions_of
 from vsr.media.choice import choose
 from vsr.media.decoder import prepare_decoder
 from vsr.media.fields import UNKNOWN, Fields, look
@@ -256,6 +257,7 @@ class Source:
             duration=self._timeline.duration(picture) or info.step,
             stamps=self._stamps(picture.opaque or latest, latest),
             event=event,
+            captions=captions_of(picture),
         )
         self._index += 1
         return frame
