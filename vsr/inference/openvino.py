@@ -51,6 +51,8 @@ stack with the Core (SigAltStackSetup in src/plugins/intel_cpu, there for AMX). 
 in the order in which they were made, the second puts back the stack that the first has freed: the
 next signal that Python handles, such as Ctrl+C, then ends the process with SIGSEGV.
 """
+_LONGEST: Final = 400
+"""Characters of its message that are told; it may quote the network."""
 MAX_REQUESTS: Final = 4
 """Enough to keep a CPU busy; each request holds the network's activations."""
 
@@ -180,4 +182,4 @@ def _gist(exc: Exception) -> str:
     """Extract the reason from OpenVINO's message: where in its source, then why, then advice."""
     lines = [line.strip() for line in str(exc).strip().split("\n\n")[0].splitlines()]
     told = [line for line in lines if not line.startswith("To facilitate")]
-    return told[-1].removeprefix("-- ") if told else "no reason given"
+    return told[-1].removeprefix("-- ")[:_LONGEST] if told else "no reason given"
