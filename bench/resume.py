@@ -1,0 +1,131 @@
+"""What a long run loses when it is killed, and what cutting it into segments costs.
+
+`python -m bench.resume [--minutes 10] [--kills 5] [--pairs 3]`, from the repository's root: a made
+clip is upscaled by bicubic, once undisturbed and once killed by SIGKILL again and again. Prints
+the frames that each kill loses, whether the videos are bit-equal, and the ratios of time and size
+of runs in segments and in one go, which take turns.
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import av
+
+from tests.clips import Clip, make_clip
+from vsr.files.journal import folder_of
+
+_RATE: Final = 25
+_SIZE: Final = (176, 144)
+_ONCE: Final = 250
+"""Frames of the clip that is looped."""
+
+
+def looped(folder: Path, minutes: float) -> Path:
+    """A clip of so many minutes, with sound: one that is made by code, again and again."""
+    once = make_clip(folder / "once.mkv", Clip(size=_SIZE, frames=_ONCE))
+    target = folder / "in.mkv"
+    times = round(minutes * 60 * _RATE / _ONCE)
+    command = ["ffmpeg", "-v", "error", "-stream_loop", str(times - 1), "-i", str(once)]
+    subprocess.run([*command, "-map", "0", "-c", "copy", str(target)], check=True)
+    return target
+
+
+def command(source: Path, target: Path, *words: str) -> list[str]:
+    """The command line of a run."""
+    start = [sys.executable, "-m", "vsr", "run", str(source), str(target), "-m", "bicubic"]
+    return [*start, "--progress", "none", *words]
+
+
+def packets(path: Path) -> str:
+    """A hash of all packets of the video."""
+    digest = sha256()
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.video[0]):
+            digest.update(bytes(packet))
+    return digest.hexdigest()
+
+
+def frames_kept(target: Path) -> int:
+    """Frames that the journal of an unfinished output has."""
+    journal = folder_of(target) / "journal.jsonl"
+    if not journal.exists():
+        return 0
+    return sum(json.loads(line).get("frames", 0) for line in journal.open() if '"file"' in line)
+
+
+def kill_at(source: Path, target: Path, seconds: float) -> tuple[int, int]:
+    """Kill a run after so many seconds; return the frames it had read, and those that are kept."""
+    words = [*command(source, target)[:-1], "json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        end, done = time.monotonic() + seconds, 0
+        for line in run.stdout:
+            done = json.loads(line)["frame"]
+            if time.monotonic() > end:
+                break
+        run.kill()
+    return done, frames_kept(target)
+
+
+def cost(source: Path, folder: Path, pairs: int) -> None:
+    """Print the ratios of CPU time, elapsed time and size of runs with and without segments."""
+    found: dict[str, list[tuple[float, float, int]]] = {"20": [], "0": []}
+    for _ in range(pairs):
+        for segment, rows in found.items():
+            target = folder / f"cost-{segment}.mkv"
+            began, before = time.perf_counter(), os.times()
+            subprocess.run(command(source, target, "--segment", segment, "-y"), check=True)
+            after, size = os.times(), target.stat().st_size
+            used = sum(after[2:4]) - sum(before[2:4])
+            rows.append((time.perf_counter() - began, used, size))
+    ratios = [
+        statistics.median(cut[k] / whole[k] for cut, whole in zip(*found.values(), strict=True))
+        for k in range(3)
+    ]
+    line = "segments of 20 s against one go: time {:.3f}, CPU time {:.3f}, size {:.4f}"
+    sys.stdout.write(line.format(*ratios) + "\n")
+
+
+def main() -> None:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vsr-resume-") as name:
+        folder = Path(name)
+        source = looped(folder, args.minutes)
+        began = time.monotonic()
+        subprocess.run(command(source, folder / "once.mkv", "-y"), check=True)
+        whole = time.monotonic() - began
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+        sys.stdout.write(f"undisturbed: {whole:.1f} s, at most {peak} MiB\n")
+        target, rng, kept = folder / "out.mkv", random.Random(args.seed), 0
+        for _ in range(args.kills):
+            done, now = kill_at(source, target, rng.uniform(0.1, 0.4) * whole)
+            lost = kept + done - now
+            sys.stdout.write(f"killed: {kept} taken over, {done} more done, {lost} of them lost\n")
+            kept = now
+            if target.exists():
+                break
+        subprocess.run(command(source, target), check=not target.exists())
+        same = packets(target) == packets(folder / "once.mkv")
+        sys.stdout.write(f"bit-equal video packets: {same}\n")
+        cost(source, folder, args.pairs)
+
+
+if __name__ == "__main__":
+    main()
