@@ -15,6 +15,7 @@ import vsr
 from vsr.cli.main import main
 from vsr.errors import UsageError
 from vsr.files.settings import RunSettings
+from vsr.live.input.source import LiveSource
 from vsr.media import fields
 from vsr.media.filters import NO_FILTERS, Filtering, split_chain
 from vsr.media.frame import Frame
@@ -170,6 +171,20 @@ def test_film_is_taken_out_of_30_frames_a_second(tmp_path: Path) -> None:
     assert np.abs(steps - 1 / 24).max() < 1e-6
     for frame, truth in zip(after, film, strict=True):
         assert np.abs(frame.planes[0].astype(float) - truth).mean() < 4
+
+
+def test_live_pictures_with_combs_are_deinterlaced(tmp_path: Path) -> None:
+    """By their flags, with a delay of two pictures, and at their own times."""
+    path = write(tmp_path / "in.ts", [woven(k) for k in range(COUNT)], FLAGS)
+    found = {}
+    for mode in ("off", "auto", "bob"):
+        source = LiveSource(path.as_uri(), 5.0, deinterlace=mode)
+        found[mode] = [item for item in source if isinstance(item, Frame)]
+        source.close()
+    assert combs(found["off"]) > 0.9
+    assert combs(found["auto"]) < 0.01
+    assert [frame.time for frame in found["auto"]] == [frame.time for frame in found["off"]]
+    assert len(found["bob"]) == 2 * COUNT
 
 
 def test_off_leaves_combs_and_says_so(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     "One that fails is started again, unless it is its options that are wrong.",
 )  # fmt: skip
 @click.option(
+    "--deinterlace", type=click.Choice(["auto", "off", "frame", "bob"]), default="auto",
+    show_default=True, help="auto: pictures with combs; frame: all; bob: two frames of each.",
+)  # fmt: skip
+@click.option(
     "--variant", callback=variant_named, default="best", show_default=True, metavar="best|WxH|N",
     help="Which variant of an HLS playlist to read; best: the largest that is enlarged in time.",
 )  # fmt: skip
@@ -208,7 +212,8 @@ def _settings(
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
     codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None,
-    variant: str, tls_no_verify: bool, tls_cert: Path | None, tls_key: Path | None,
+    deinterlace: str, variant: str, tls_no_verify: bool,
+    tls_cert: Path | None, tls_key: Path | None,
     container: str | None, enhanced_rtmp: bool,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
@@ -225,6 +230,7 @@ def _settings(
             stream_timeout=stream_timeout, retry_delay=retry_delay, retry_max=retry_max,
             listen=listen, realtime=realtime, loop=loop, tls_verify=not tls_no_verify,
             tls_cert=tls_cert, tls_key=tls_key, variant=variant,
+            deinterlace=deinterlace,
         ),
         output=OutputSettings(
             tls_verify=not tls_no_verify, container=container, enhanced_rtmp=enhanced_rtmp

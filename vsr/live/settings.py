@@ -29,6 +29,8 @@ class IngestSettings:
     """Certificate (PEM) for publishers of rtmps://."""
     tls_key: Path | None = None
     """Its key (PEM); None: it is in the same file."""
+    deinterlace: str = "auto"
+    """One of `vsr.media.filters.DEINTERLACE`; `auto` treats pictures that have combs."""
     variant: str = BEST
     """Which variant of a playlist is read: `best`, `WxH`, or a number from 1."""
     loop: bool = False

@@ -254,4 +254,5 @@ class Ingest:
             feed,
             settings.tls_verify,
             self._variant,
+            settings.deinterlace,
         )

@@ -11,6 +11,7 @@ import av
 from vsr.errors import InputError, reason
 from vsr.live.input.fit import Canvas, PictureFit
 from vsr.live.input.unseen import unseen
+from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
 from vsr.media.interleave import interleaved
@@ -49,12 +50,13 @@ class LiveSource:
         feed: Feed | None = None,
         tls_verify: bool = True,
         variant: Wanted = BEST_FIT,
+        deinterlace: str = "auto",
     ) -> None:
         """`silence` is the time in seconds after which it counts as lost.
 
         Pictures are fitted onto the `canvas`; without one, the first picture settles it. A `feed`
         is read instead of `url`; it is the caller's to close. `variant` is that of a playlist.
-        Raises InputError.
+        `deinterlace` is one of `vsr.media.filters.DEINTERLACE`. Raises InputError.
         """
         self._fit = PictureFit(canvas)
         self.unseen = 0
@@ -68,6 +70,7 @@ class LiveSource:
             patience=max(_PATIENCE, silence),
             error_of=partial(_error_of, shown(url), silence),
             variant=variant,
+            filtering=Filtering(deinterlace=deinterlace),
             announced=not is_url(url),  # a stream announces nothing that could be missing
         )
         self._source = Source(url, reading)
