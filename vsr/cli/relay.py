@@ -139,6 +139,9 @@ def relay(
 
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
+    from vsr.live.memory import share_heaps
+
+    share_heaps()  # before there are threads
     from vsr.live.ladder.pool import Pool
     from vsr.live.supervisor import run_all, run_one
 
