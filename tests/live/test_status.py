@@ -216,6 +216,23 @@ def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> Non
     assert metrics["process_resident_memory_bytes"] > 1e6
 
 
+def test_a_picture_that_comes_while_figures_are_taken_belongs_to_them(relay: Relay) -> None:
+    """Also where a second ends in between."""
+    relay.go_live()
+    relay.at = 1000.99
+    relay.frame(20)
+    stage, figures, since = relay.board._live  # type: ignore[misc]
+
+    def taken() -> Any:
+        relay.frame(30, after=0.02)
+        return figures()
+
+    relay.board._live = (stage, taken, since)
+    snapshot = relay.board.snapshot()
+    assert snapshot.timeline.max[-2:] == (20.0, 30.0)
+    assert snapshot.packet_age_s == 0.0
+
+
 def test_frames_per_second_follow_what_comes_and_goes(relay: Relay) -> None:
     relay.go_live()
     relay.run([20] * 250)

@@ -140,6 +140,7 @@ class StatusBoard:
         live = self._live
         figures = live[1]() if live else _NOTHING_YET
         with self._lock:
+            at = max(at, self._clock())  # pictures may have come meanwhile
             rows = self._rows[: self._written].copy()
             first = self._written % _ROWS if self._written > _ROWS else 0
             counts, newest, rung = self._counts, self._newest, self._rung
