@@ -11,6 +11,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import UsageError, reason
+from vsr.media.crop import Crop
 from vsr.media.fields import DETECTOR, UNKNOWN, Fields
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,9 @@ class Filtering:
     filters: str | None = None
     """Filters of FFmpeg as in `ffmpeg -vf`, one after the other."""
 
+    crop: Crop | None = None
+    """What the container says is not to be shown."""
+
     def __post_init__(self) -> None:
         if self.deinterlace not in DEINTERLACE:
             known = ", ".join(DEINTERLACE)
@@ -55,7 +59,7 @@ class Filtering:
 
     def chain(self, fields: Fields, flagged: bool) -> list[tuple[str, str]]:
         """Filters for pictures with or without the flag of interlacing; none for plain ones."""
-        own = split_chain(self.filters or "")
+        own = [*self._crop(), *split_chain(self.filters or "")]
         if self.detelecine:
             film = [("fieldmatch", ""), ("bwdif", "mode=send_frame:deint=interlaced")]
             return [*film, ("decimate", ""), *own]
@@ -69,6 +73,12 @@ class Filtering:
             return own
         # idet sets and clears each picture's flag by how it looks
         return [*order, DETECTOR, ("bwdif", "mode=send_frame:deint=interlaced"), *own]
+
+    def _crop(self) -> list[tuple[str, str]]:
+        if self.crop is None:
+            return []
+        left, right, top, bottom = self.crop
+        return [("crop", f"iw-{left + right}:ih-{top + bottom}:{left}:{top}")]
 
     def time_base(self, stream: Fraction, filtered: Fraction) -> Fraction:
         """The unit of the frames' times: the stream's where filters change none."""

@@ -43,5 +43,7 @@ class Reading:
     """Which variant of a playlist is read."""
     filtering: Filtering = NO_FILTERS
     """What is done with pictures before they are frames."""
+    cropped: bool = True
+    """Whether what a file's container says is not to be shown is cut off."""
     memory: int | None = None
     """Bytes that pictures may take; None: all that is free."""

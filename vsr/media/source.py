@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,8 +15,10 @@ import av
 from vsr.errors import InputError, reason
 from vsr.media.captions import captions_of
 from vsr.media.choice import choose
+from vsr.media.crop import crop_of
 from vsr.media.decoder import prepare_decoder
 from vsr.media.fields import UNKNOWN, Fields, look
+from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo
 from vsr.media.location import local, shown
@@ -70,7 +73,7 @@ class Source:
                 self._note, self._container.format.name == "mpegts"
             )
             self._times = PictureTimes(look_ahead)
-            self._timeline = Timeline(self._reading.filtering, self._fields(), self._described)
+            self._timeline = Timeline(self._filtering(), self._fields(), self._described)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -225,6 +228,12 @@ class Source:
 
     def _described(self, picture: av.VideoFrame) -> VideoInfo:
         return VideoInfo.of(self.video, picture, self._container)
+
+    def _filtering(self) -> Filtering:
+        """What is done with pictures; those of files are cropped as their container says."""
+        path, asked = Path(local(self.url)), self._reading.filtering
+        crop = crop_of(path) if self._reading.cropped and path.is_file() else None
+        return replace(asked, crop=crop) if crop else asked
 
     def _fields(self) -> Fields:
         """Look at the beginning of a file for fields; what can be read once is not looked at."""
