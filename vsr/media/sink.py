@@ -35,7 +35,7 @@ from vsr.media.passthrough import (
 from vsr.media.pixel_choice import losses
 from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS, container_format, part_path
-from vsr.media.timestamps import CodingTimes, Packet
+from vsr.media.timestamps import CodingTimes, Packet, earlier
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
 
 log = logging.getLogger(__name__)
@@ -272,8 +272,7 @@ class Sink:
     def _copy(self, packet: Packet) -> None:
         if self._offset and packet.time_base:
             ticks = round(self._offset / packet.time_base)
-            packet.pts = None if packet.pts is None else packet.pts - ticks
-            packet.dts = None if packet.dts is None else packet.dts - ticks
+            packet.pts, packet.dts = earlier(packet.pts, ticks), earlier(packet.dts, ticks)
         if packet.stream.type not in ("audio", "video") and packet.pts is not None:
             packet.pts = packet.dts = max(packet.pts, 0)  # or muxers move everything else
         self._mux_others(self._others.packets(packet))

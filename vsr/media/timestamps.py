@@ -20,6 +20,7 @@ _GAP: Final = 10
 """Seconds by which it may step forward in a broadcast."""
 _STEADY: Final = ("audio", "video")
 """Streams without pauses; subtitles may pause for minutes."""
+_FARTHEST: Final = 2**62
 _NEVER: Final = -(2**63)
 _SURELY: Final = 2**31
 """Wrong times that no later ones outweigh."""
@@ -136,6 +137,11 @@ def _rise(times: Iterable[int | None]) -> bool:
     known = list(times)
     pairs = itertools.pairwise(known)
     return None not in known and all(a < b for a, b in pairs if a is not None and b is not None)
+
+
+def earlier(time: int | None, ticks: int) -> int | None:
+    """A time that many ticks earlier, within what a packet holds; a damaged file has any."""
+    return None if time is None else max(-_FARTHEST, min(time - ticks, _FARTHEST))
 
 
 class Rising:
