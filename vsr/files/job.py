@@ -3,8 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -156,10 +156,11 @@ class Job:
         name = encoder_for(self._output, self._settings, video)
         return room_for(source, upscaler, name, encoder, self._settings.memory)
 
-    def _selected(self, source: AnySource) -> Slice:
+    def _selected(self, source: AnySource, done: int = 0) -> Slice:
         settings = self._settings
+        left = None if settings.max_frames is None else settings.max_frames - done
         return Slice(
-            source, settings.start_frame, settings.max_frames, self._stop,
+            source, settings.start_frame + done, left, self._stop,
             may_hang=is_url(self._input) or is_stdin(self._input),
         )  # fmt: skip
 
@@ -183,12 +184,17 @@ class Job:
         room = self._room(source, upscaler, settings.encoder)
         self._say(report, room.note)
         settings = replace(settings, encoder=room.encoder)
-        with self._sink(source, upscaler, settings) as sink:
+        with ExitStack() as stack:
+            sink = self._sink(source, upscaler, settings)
+            stack.enter_context(sink)
             self._say(report, changes_of(sink))
             report.output["encoder"] = sink.encoder
-            selected = self._selected(source)
             if isinstance(sink, SegmentedSink):
-                selected = self._go_on(source, sink, report)
+                source = stack.enter_context(self._going_on(source, sink, report))
+            selected = self._selected(source, report.taken_over)
+            if isinstance(sink, SegmentedSink):
+                sink.interrupted = lambda: selected.interrupted
+                sink.lost = lambda: source.losses.lost
             self._began = now()
             run(selected, enlarge, sink, on_muxed, room.waiting)
             if not sink.frames_in:
@@ -210,24 +216,28 @@ class Job:
         output = Output(
             path=self._output, video=video, settings=settings, offset=window[0], end=window[1]
         )
-        return SegmentedSink(output, source, journal, frames, self._opened_file)
+        return SegmentedSink(output, source, journal, frames, self._opened)
 
-    def _go_on(self, source: AnySource, sink: SegmentedSink, report: Report) -> Slice:
-        """Select what an earlier run has not done."""
-        settings, done = self._settings, sink.taken_over
-        left = None if settings.max_frames is None else settings.max_frames - done
-        selected = Slice(source, settings.start_frame + done, left, self._stop)
-        sink.interrupted = lambda: selected.interrupted
+    @contextmanager
+    def _going_on(
+        self, source: AnySource, sink: SegmentedSink, report: Report
+    ) -> Iterator[AnySource]:
+        """Yield the source, behind what an earlier run has done where that is found, or anew."""
+        done, journal = sink.taken_over, sink.journal
         report.taken_over, report.resumable = done, True
+        report.concealed = journal.concealed
         self._total = max(0, self._total - done)
-        if done:
-            log.info("going on after %d frames that are done", done)
-        return selected
-
-    def _opened_file(self) -> Source:
-        source = self._opened()
-        assert isinstance(source, Source)
-        return source
+        if not done:
+            yield source
+            return
+        log.info("going on after %d frames that are done", done)
+        last = self._settings.start_frame + done - 1
+        if isinstance(source, Source) and source.skip_to(last, journal.segments[-1].last_pts):
+            source.losses.lost += journal.lost
+            yield source
+            return
+        with closing(self._opened()) as again:
+            yield again
 
     def _window(self, source: AnySource) -> tuple[Fraction | None, Fraction | None]:
         """(`offset`, `end`) of the sink: where the output begins and ends, as far as is known."""
@@ -275,7 +285,8 @@ class Job:
         report.seconds = now() - self._began
         report.frames_in, report.frames_out = selected.frames, sink.frames_out
         report.frames_in += report.taken_over
-        report.lost, report.concealed = losses.lost, report.ledger.count_events("concealed")
+        report.lost = losses.lost
+        report.concealed += report.ledger.count_events("concealed")
         report.packets_refused = sink.packets_refused
         report.interrupted = selected.interrupted
         report.losses = list(losses.notes.values())

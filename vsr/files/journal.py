@@ -43,6 +43,10 @@ class Segment:
     """Time by which decoding must run ahead of presentation, in the input's time base."""
     bytes: int
     sha256: str
+    concealed: int
+    """Frames that the decoder had to make up in part."""
+    lost: int
+    """Frames of the input, up to here, that could not be decoded."""
     ms: float
     """Milliseconds from the first frame's arrival to the file on the disk."""
 
@@ -107,6 +111,16 @@ class Journal:
     def frames(self) -> int:
         """Number of frames that are done."""
         return sum(segment.frames for segment in self.segments)
+
+    @property
+    def concealed(self) -> int:
+        """Number of frames that the decoder had to make up in part."""
+        return sum(segment.concealed for segment in self.segments)
+
+    @property
+    def lost(self) -> int:
+        """Number of the input's frames, up to the last that is done, that are lost."""
+        return self.segments[-1].lost if self.segments else 0
 
     def new_file(self) -> Path:
         """Return the path of the next segment's file."""

@@ -140,21 +140,25 @@ class SegmentedSink:
         source: AnySource,
         journal: Journal,
         frames: int,
-        reopened: Callable[[], Source],
+        reopened: Callable[[], AnySource],
     ) -> None:
         """`frames`: of a segment; `reopened` opens the source anew, to copy its other streams."""
         self.path = output.path
-        self._output, self._journal, self._reopened = output, journal, reopened
+        self.journal = journal
+        self._output, self._reopened = output, reopened
         self._per_segment = frames
         self.taken_over = self.frames_in = self.frames_out = journal.frames
         """Frames that an earlier run has done; and those with the ones of this run."""
         self.packets_refused = 0
         self.interrupted: Callable[[], bool] = lambda: False
         """Whether the run ended before the last frame."""
+        self.lost: Callable[[], int] = lambda: 0
+        """Frames of the input that are lost so far."""
         self._sink: Sink | None = None
         self._shown: list[int] = []
         self._duration, self._began = 0, 0.0
         self._tail: Segment | None = None
+        self._concealed = 0
         try:
             with output.opened(source) as trial:  # what cannot be is told before the work
                 self.left_out, self.converted = trial.left_out, trial.converted
@@ -169,12 +173,12 @@ class SegmentedSink:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._sink is not None:
             self._sink.__exit__()
-        if kind is not None and self._journal.segments:
+        if kind is not None and self.journal.segments:
             log.warning(
                 "%d frames are done and kept: the same command goes on from there",
-                self._journal.frames,
+                self.journal.frames,
             )
-        self._journal.close()
+        self.journal.close()
 
     def write(self, item: Frame | Packet) -> list[Frame]:
         """Encode a frame; return frames as `Sink.write` does. Packets are read again at the end."""
@@ -182,13 +186,15 @@ class SegmentedSink:
             return []
         if self._sink is None:
             self._sink, self._began, self._shown = self._new_segment(item), now(), []
+            self._concealed = 0
         self._shown.append(item.pts)
+        self._concealed += item.event == "concealed"
         self._duration = item.duration
         self.frames_in += 1
         written = self._sink.write(item)
         if len(self._shown) == self._per_segment:
             more, segment = self._finished(self._sink)
-            self._journal.add(segment)
+            self.journal.add(segment)
             written += more
         self.frames_out += len(written)
         return written
@@ -201,13 +207,13 @@ class SegmentedSink:
         if self.interrupted():
             self._tail = segment  # a run that goes on makes the whole segment
         else:
-            self._journal.add(segment)
+            self.journal.add(segment)
         self.frames_out += len(written)
         return written
 
     def close(self) -> None:
         """Join what is done, rename it into place, and delete the segments of a whole output."""
-        journal, tail = self._journal, [self._tail] if self._tail else []
+        journal, tail = self.journal, [self._tail] if self._tail else []
         stopped = self.interrupted()
         joined = Joined(
             segments=[(segment, journal.path(segment)) for segment in [*journal.segments, *tail]],
@@ -218,6 +224,7 @@ class SegmentedSink:
         ends = stopped or settings.max_frames is not None
         before = float(joined.last_time) if ends else math.inf
         with closing(self._reopened()) as source, output.opened(source) as sink:
+            assert isinstance(source, Source)
             others = (p for p in source.other_packets() if plays(p, after, before))
             assemble(sink, joined, others, output.offset or Fraction(0))
             self.packets_refused = sink.packets_refused
@@ -234,7 +241,7 @@ class SegmentedSink:
         output, begin = self._output, first.pts * first.time_base
         encoder = replace(output.settings.encoder, codec=self.encoder)  # not NUT's own choice
         return Sink(
-            self._journal.new_file(), output.video, encoder,
+            self.journal.new_file(), output.video, encoder,
             offset=begin, headers_in_band=self._in_band,
         )  # fmt: skip
 
@@ -253,7 +260,8 @@ class SegmentedSink:
             return written, Segment(
                 file=path.name, frames=frames, first_pts=self._shown[0], last_pts=self._shown[-1],
                 last_duration=self._duration, reorder=reorder, bytes=path.stat().st_size,
-                sha256=digest, ms=round(1000 * (now() - self._began), 1),
+                sha256=digest, concealed=self._concealed, lost=self.lost(),
+                ms=round(1000 * (now() - self._began), 1),
             )  # fmt: skip
         except (av.error.FFmpegError, OSError) as exc:
             raise OutputError(f"cannot read {path}: {reason(exc)}") from exc

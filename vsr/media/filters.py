@@ -53,6 +53,11 @@ class Filtering:
         return self.deinterlace != "off" and not self.detelecine
 
     @property
+    def begins_anywhere(self) -> bool:
+        """Whether the frames are the same, soon after a key frame, wherever reading begins."""
+        return not self.detelecine and self.filters is None
+
+    @property
     def factor(self) -> Fraction:
         """Frames that are made of one picture, before `filters`."""
         return Fraction(4, 5) if self.detelecine else Fraction(1 + (self.deinterlace == "bob"))

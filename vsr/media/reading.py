@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import av
 
 from vsr.errors import InputError
+from vsr.media.choice import choose
+from vsr.media.crop import crop_of
+from vsr.media.fields import UNKNOWN, Fields, look
 from vsr.media.filters import NO_FILTERS, Filtering
 from vsr.media.frame import Planes
 from vsr.media.info import VideoInfo, native_planes
-from vsr.media.location import open_input
+from vsr.media.location import local, open_input
 from vsr.media.timestamps import Packet
 from vsr.media.variants import BEST_FIT, Wanted
 
@@ -47,3 +51,18 @@ class Reading:
     """Whether what a file's container says is not to be shown is cut off."""
     memory: int | None = None
     """Bytes that pictures may take; None: all that is free."""
+
+
+def fields_of(reading: Reading, url: str, name: str) -> Fields:
+    """Look at the beginning of a file for fields; what can be read once is not looked at."""
+    if not reading.filtering.looks_at_fields or not Path(local(url)).is_file():
+        return UNKNOWN
+    with reading.opener(url, name) as again:
+        return look(again, choose(again, url, name, reading.variant)[0])
+
+
+def filtering_of(reading: Reading, url: str) -> Filtering:
+    """What is done with pictures; those of files are cropped as their container says."""
+    path = Path(local(url))
+    crop = crop_of(path) if reading.cropped and path.is_file() else None
+    return replace(reading.filtering, crop=crop) if crop else reading.filtering

@@ -4,10 +4,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
-from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -15,17 +13,15 @@ import av
 from vsr.errors import InputError, reason
 from vsr.media.captions import captions_of
 from vsr.media.choice import choose
-from vsr.media.crop import crop_of
 from vsr.media.decoder import prepare_decoder
-from vsr.media.fields import UNKNOWN, Fields, look
-from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo
-from vsr.media.location import local, shown
+from vsr.media.location import shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
-from vsr.media.reading import Reading
+from vsr.media.reading import Reading, fields_of, filtering_of
+from vsr.media.seeking import seek_before
 from vsr.media.timeline import Timeline
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
@@ -73,7 +69,11 @@ class Source:
                 self._note, self._container.format.name == "mpegts"
             )
             self._times = PictureTimes(look_ahead)
-            self._timeline = Timeline(self._filtering(), self._fields(), self._described)
+            filtering, fields = (
+                filtering_of(self._reading, url),
+                fields_of(self._reading, url, self.name),
+            )
+            self._timeline = Timeline(filtering, fields, self._described)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -131,6 +131,26 @@ class Source:
         """Presentation time of the first frame, in seconds."""
         frame = next(item for item in self._primed if isinstance(item, Frame))
         return frame.pts * frame.time_base
+
+    def skip_to(self, index: int, pts: int) -> bool:
+        """Go on behind frame `index` with that pts, of an earlier reading; before iterating.
+
+        False where it is not found, or frames depend on all before: open the input anew then.
+        """
+        filtering, time = self._reading.filtering, pts * self.info.time_base
+        if not (filtering.begins_anywhere and seek_before(self._container, time)):
+            return False
+        self._primed.clear()
+        self._times, self._timestamps = PictureTimes(_LOOK_AHEAD), TimestampCorrector(self._note)
+        decoded = round((index + 1) / filtering.factor)
+        self._timeline.restart(decoded)
+        self._items = self._demuxed()
+        for item in self._items:
+            if isinstance(item, Frame) and item.pts >= pts:
+                self._index = index + 1
+                self._timeline.decoded = decoded
+                return item.pts == pts
+        return False
 
     def close(self) -> None:
         """Close the input and end its decoder's threads; safe to call twice.
@@ -228,19 +248,6 @@ class Source:
 
     def _described(self, picture: av.VideoFrame) -> VideoInfo:
         return VideoInfo.of(self.video, picture, self._container)
-
-    def _filtering(self) -> Filtering:
-        """What is done with pictures; those of files are cropped as their container says."""
-        path, asked = Path(local(self.url)), self._reading.filtering
-        crop = crop_of(path) if self._reading.cropped and path.is_file() else None
-        return replace(asked, crop=crop) if crop else asked
-
-    def _fields(self) -> Fields:
-        """Look at the beginning of a file for fields; what can be read once is not looked at."""
-        if not self._reading.filtering.looks_at_fields or not Path(local(self.url)).is_file():
-            return UNKNOWN
-        with self._reading.opener(self.url, self.name) as again:
-            return look(again, choose(again, self.url, self.name, self._reading.variant)[0])
 
     def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
         if self._info is None:

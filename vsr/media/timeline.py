@@ -22,7 +22,7 @@ class Timeline:
         """`described` tells the facts of the stream as one of its pictures has them."""
         self.decoded = 0
         """Pictures that the decoder gave."""
-        self._filtering, self._described = filtering, described
+        self._filtering, self._described, self._fields = filtering, described, fields
         self._filters = PictureFilters(filtering, fields)
         self._info: VideoInfo | None = None
         self._frames: VideoInfo | None = None
@@ -40,6 +40,12 @@ class Timeline:
         info = self._info
         picture.pts, picture.time_base = self._monotonic(pts, info.step), info.time_base
         return self._filters.feed(picture, info.rate)
+
+    def restart(self, decoded: int) -> None:
+        """Go on elsewhere in the stream, of which so many pictures are before."""
+        self.decoded = decoded
+        self._filters = PictureFilters(self._filtering, self._fields)
+        self._last_pts = self._last_frame = None
 
     def rest(self) -> Iterator[av.VideoFrame]:
         """Yield the pictures that filters hold back."""

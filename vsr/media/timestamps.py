@@ -37,7 +37,7 @@ class TimestampCorrector:
     picture move the clock: a subtitle or data packet with a wrong time is wrong by itself.
     """
 
-    def __init__(self, note: Callable[[str, str, bool], None], broadcast: bool) -> None:
+    def __init__(self, note: Callable[[str, str, bool], None], broadcast: bool = False) -> None:
         self._note, self._broadcast = note, broadcast
         self._shift = Fraction(0)
         self.end = Fraction(0)

@@ -1,0 +1,21 @@
+"""Finds key frames by time, in inputs that have an index of them."""
+
+from fractions import Fraction
+from typing import Final
+
+import av
+
+_INDEXED: Final = frozenset({"mp4", "matroska"})
+_RUN_UP: Final = 2
+"""Seconds before a picture where reading begins, so that nothing refers to what is before."""
+
+
+def seek_before(container: "av.container.InputContainer", time: Fraction) -> bool:
+    """Go on reading at a key frame well before a time (s); False where an input has no index."""
+    if _INDEXED.isdisjoint(container.format.name.split(",")):
+        return False
+    try:
+        container.seek(max(0, round((time - _RUN_UP) * av.time_base)), backward=True)
+    except (av.error.FFmpegError, OSError):
+        return False
+    return True
