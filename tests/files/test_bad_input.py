@@ -379,7 +379,12 @@ def test_verbose_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_is_two(tmp_path: Path) -> None:
-    for arguments in ([], [tmp_path / "a.mp4"], ["a", "b", "c"], ["a", "b", "-e", "novalue"]):
+    for arguments in (
+        [],
+        [tmp_path / "a.mp4"],
+        ["a", "b", "c", "--report", "r.json"],
+        ["a", "b", "-e", "novalue"],
+    ):
         assert run(*arguments).exit_code == 2, arguments
 
 

@@ -383,10 +383,10 @@ def _encoded_jpeg(size: tuple[int, int]) -> bytes:
     return b"".join(bytes(packet) for packet in packets)
 
 
-def test_interlaced_video_is_named(tmp_path: Path) -> None:
+def test_interlaced_video_that_is_left_so_is_named(tmp_path: Path) -> None:
     options = {"x264-params": "tff=1"}
     source = make_clip(tmp_path / "in.mkv", Clip(options=options))
-    _, report = upscaled(source)
+    _, report = upscaled(source, deinterlace="off")
     assert len(report.notes) == 1
     assert "interlaced" in report.notes[0]
 

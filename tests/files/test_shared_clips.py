@@ -18,7 +18,6 @@ LONG = {
     "cat_720p_h264_vfr_rot180_aac.mp4",
 }  # fmt: skip
 SAYS = {
-    "station_240i30_tff_mpeg2_mp2.ts": "interlaced",
     "roof_768p_hevc_fullrange_vfr_rot.mp4": "cannot carry data #2",
 }
 

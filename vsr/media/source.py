@@ -20,9 +20,9 @@ from vsr.media.location import shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
-from vsr.media.reading import Reading, fields_of, filtering_of
+from vsr.media.reading import Reading
 from vsr.media.seeking import seek_before
-from vsr.media.timeline import Timeline
+from vsr.media.timeline import timeline_of
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
 log = logging.getLogger(__name__)
@@ -69,11 +69,7 @@ class Source:
                 self._note, self._container.format.name == "mpegts"
             )
             self._times = PictureTimes(look_ahead)
-            filtering, fields = (
-                filtering_of(self._reading, url),
-                fields_of(self._reading, url, self.name),
-            )
-            self._timeline = Timeline(filtering, fields, self._described)
+            self._timeline = timeline_of(self._reading, url, self.name, self._described)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()

@@ -9,6 +9,7 @@ import av
 from vsr.media.fields import Fields
 from vsr.media.filters import Filtering, PictureFilters
 from vsr.media.info import VideoInfo
+from vsr.media.reading import Reading, fields_of, filtering_of
 
 log = logging.getLogger(__name__)
 
@@ -89,3 +90,10 @@ class Timeline:
             pts = last + 1  # muxers refuse equal times
         self._last_pts = pts
         return pts
+
+
+def timeline_of(
+    reading: Reading, url: str, name: str, described: Callable[[av.VideoFrame], VideoInfo]
+) -> Timeline:
+    """Make the timeline of an input, with what its beginning and its container say of it."""
+    return Timeline(filtering_of(reading, url), fields_of(reading, url, name), described)
