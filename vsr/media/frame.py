@@ -150,7 +150,7 @@ def _grey(
     if (picture.width, picture.height) != size:
         plain = "gray" if bits == 8 else "gray16le"
         scaled = av.VideoFrame.from_ndarray(codes, format=plain).reformat(
-            width=size[0], height=size[1], interpolation="BICUBIC"
+            width=size[0], height=size[1], interpolation="BICUBIC", threads=swscale_threads(size[0])
         )
         codes = cast(Plane, np.from_dlpack(scaled.planes[0]))
     if bits == form.bits:
@@ -236,9 +236,16 @@ def _reformatted(
         src_color_range=before.range_code,
         dst_color_range=after.range_code,
         interpolation="BICUBIC",
-        # it writes past the end of uneven rows: over what another thread has done, if several work
-        threads=1 if size[0] % _WHOLE_ROW else None,
+        threads=swscale_threads(size[0]),
     )
+
+
+def swscale_threads(width: int) -> int | None:
+    """How many threads may convert to that width (None: as many as swscale likes).
+
+    It writes past the end of uneven rows: over what another thread has done, if several work.
+    """
+    return 1 if width % _WHOLE_ROW else None
 
 
 def _timed(picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:

@@ -8,7 +8,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vsr.media.colour import SDR, Colour
-from vsr.media.frame import PIXEL_FORMAT, SWSCALE_MATRIX, Plane, Planes
+from vsr.media.frame import PIXEL_FORMAT, SWSCALE_MATRIX, Plane, Planes, swscale_threads
 from vsr.media.info import VideoInfo, native_planes
 from vsr.media.plane_format import YUV420
 
@@ -36,7 +36,7 @@ class Converter:
             src_colorspace=SWSCALE_MATRIX[colour.matrix],
             dst_colorspace=SWSCALE_MATRIX[to.matrix],
             src_color_range=colour.range_code, dst_color_range=to.range_code,
-            interpolation="BICUBIC", **tone_mapped,
+            interpolation="BICUBIC", threads=swscale_threads(size[0]), **tone_mapped,
         )  # fmt: skip
         y, u, v = (cast(Plane, np.from_dlpack(plane)) for plane in made.planes)
         return y, u, v
