@@ -21,7 +21,7 @@ types: .venv/ready
 	$(PYTHON) -m mypy
 
 test: .venv/ready # plain `pytest` does the same in one process; live tests wait more than they compute
-	$(PYTHON) -m pytest -n 3 --dist loadfile
+	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/ready
 	$(PYTHON) bench/run.py

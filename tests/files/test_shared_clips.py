@@ -8,7 +8,7 @@ import pytest
 import vsr
 from tests.facts import UNSPECIFIED, contents
 
-FRAMES = 24
+FRAMES = 12
 """Of a long clip; VSR_ALL_FRAMES=1 has all of them."""
 LONG = {
     "bbb_720p24_vp8_vorbis.webm", "crystal_480p30_h264_aac.mp4", "dog_720p30_h264_aac.mp4",

@@ -17,7 +17,7 @@ from vsr.cli.relay import relay
 from vsr.cli.relay_config import option_values, read_config
 from vsr.errors import InputError, UsageError
 from vsr.inference.tensorrt.cache import MAGIC, DamagedError, read_entry
-from vsr.live.input.rtmp import amf, chunks
+from vsr.live.rtmp import amf, chunks
 from vsr.live.rtmp.amf import ProtocolError
 from vsr.media.location import masked, shown
 from vsr.media.pictures.names import find_pictures
