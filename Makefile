@@ -9,7 +9,7 @@ all: lint types test
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --editable '.[dev]'
+	$(PYTHON) -m pip install --quiet --no-compile --editable '.[dev]' # compiled where it is imported
 	touch $@
 
 lint: .venv/ready

@@ -26,7 +26,7 @@ from train.ship.imports import weights_from
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
-STEPS = 200
+STEPS = 150
 PYTHON = [sys.executable, "-W", "error", "-m"]
 TORCHRUN = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 SMALL = [

@@ -78,7 +78,7 @@ def _lpips_file(path: Path) -> Path:
 
 def test_an_export_states_how_it_looks_beside_the_stream_form(tmp_path: Path) -> None:
     lossless = {"qp": "0", "preset": "ultrafast"}
-    shape = Clip(size=(128, 96), frames=3, audio=(), options=lossless)
+    shape = Clip(size=(96, 64), frames=2, audio=(), options=lossless)
     clip = make_clip(tmp_path / "clip.mp4", shape)
     checkpoint = tmp_path / "net.pt"
     trainer = Trainer.new("c-dcscn", replace(TINY, start_small=True), (2,))
