@@ -324,11 +324,18 @@ def test_a_minute_of_video_is_cut(tmp_path: Path) -> None:
     assert contents(target).frames == 61
 
 
+def test_a_minute_of_what_no_segment_holds_is_written_in_one_go(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", Clip(size=(32, 32), frames=61, rate=Fraction(1)))
+    _run(source, tmp_path / "out.mov", segment=None, codec="prores", preset=None)
+    assert contents(tmp_path / "out.mov").frames == 61
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
         ("out.gif", {}, "only a video file"),
         ("out.y4m", {"preset": None}, "one go"),
+        ("out.mov", {"preset": None, "codec": "prores"}, "prores_ks's video"),
         ("out.mkv", {"passes": 2, "bitrate": 100_000}, "two passes"),
     ],
 )

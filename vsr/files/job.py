@@ -208,7 +208,7 @@ class Job:
     ) -> AnySink | SegmentedSink:
         """Open the output, in segments where that is worth it."""
         video, window = source.info.enlarged(upscaler.out_size), self._window(source)
-        frames = frames_per_segment(self._input, self._output, settings, source)
+        frames = frames_per_segment(self._input, self._output, settings, source, video)
         if not frames:
             return sink_for(self._output, video, settings, source, upscaler.model.scale, window)
         facts = facts_of(self._input, settings, upscaler, frames)

@@ -14,7 +14,7 @@ import av
 
 from vsr.errors import InputError, OutputError, UsageError, reason
 from vsr.files.assemble import Joined, assemble, reorder_of
-from vsr.files.ends import AnySource
+from vsr.files.ends import AnySource, encoder_for
 from vsr.files.journal import Journal, Segment, fingerprint
 from vsr.files.pipeline import plays
 from vsr.files.settings import RunSettings
@@ -22,6 +22,7 @@ from vsr.inference.upscaler import Upscaler
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url, local
+from vsr.media.passthrough import can_hold_encoder
 from vsr.media.pictures.names import find_pictures, is_folder, is_picture
 from vsr.media.references import files_of
 from vsr.media.sink import Sink
@@ -43,7 +44,9 @@ _SAME_VIDEO: Final = {
 """Settings with which the video is the same, or whose outcome the journal has."""
 
 
-def frames_per_segment(input_: str, output: Path, settings: RunSettings, source: AnySource) -> int:
+def frames_per_segment(
+    input_: str, output: Path, settings: RunSettings, source: AnySource, video: VideoFormat
+) -> int:
     """How many frames a segment has; 0: the output is written in one go.
 
     Only what can be read again and is one video file is cut. Raises UsageError where cutting was
@@ -51,7 +54,7 @@ def frames_per_segment(input_: str, output: Path, settings: RunSettings, source:
     """
     if settings.segment == 0:
         return 0
-    why = _cannot_be_cut(input_, output, settings, source)
+    why = _cannot_be_cut(input_, output, settings, source, video)
     if why is not None:
         if settings.segment is not None:
             raise UsageError(f"--segment: {why}")
@@ -65,7 +68,7 @@ def frames_per_segment(input_: str, output: Path, settings: RunSettings, source:
 
 
 def _cannot_be_cut(
-    input_: str, output: Path, settings: RunSettings, source: AnySource
+    input_: str, output: Path, settings: RunSettings, source: AnySource, video: VideoFormat
 ) -> str | None:
     """Say why a run cannot be cut into segments; None if it can."""
     if not isinstance(source, Source) or find_pictures(input_) is not None:
@@ -76,8 +79,9 @@ def _cannot_be_cut(
         return "only a video file is put together from segments"
     if settings.encoder.passes > 1:
         return "two passes look at the whole video"
-    if container_format(output) == "yuv4mpegpipe":
-        return "a .y4m is written in one go"
+    encoder = encoder_for(output, settings, video)
+    if container_format(output) == "yuv4mpegpipe" or not can_hold_encoder(encoder, "nut"):
+        return f"{encoder}'s video is written in one go"
     return None
 
 

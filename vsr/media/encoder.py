@@ -283,7 +283,8 @@ def _quality_option(encoder: str, known: set[str]) -> str:
 
 
 def _open(context: av.VideoCodecContext) -> None:
-    asked = ", ".join(f"{k}={v}" for k, v in context.options.items())
+    ours = "chroma_sample_location"  # which every encoder takes
+    asked = ", ".join(f"{k}={v}" for k, v in context.options.items() if k != ours)
     try:
         with scheduling_kept():
             context.open()
