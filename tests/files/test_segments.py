@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -17,6 +18,7 @@ import vsr
 from tests.clips import Clip, make_clip
 from tests.facts import Contents, contents
 from vsr.errors import OutputError, UsageError, VsrError
+from vsr.media.source import Source
 
 ROOT = Path(__file__).parents[2]
 FRAMES, RATE = 60, 25
@@ -172,9 +174,16 @@ def _stopped_at(frames: int) -> dict[str, object]:
 
 
 def test_a_stopped_run_leaves_a_playable_file_and_goes_on(
-    tmp_path: Path, source: Path, undisturbed: Path
+    tmp_path: Path, source: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out.mkv"
+    slow = Source.__init__
+
+    def opened_slowly(self: Source, *arguments: Any) -> None:
+        time.sleep(0.3)  # a stop is looked for every 0.1 s
+        slow(self, *arguments)
+
+    monkeypatch.setattr(Source, "__init__", opened_slowly)
     report = _run(source, target, **_stopped_at(13))
     assert report.exit_code == 130
     assert 13 <= report.frames_out < FRAMES

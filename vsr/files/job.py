@@ -139,6 +139,11 @@ class Job:
     def _opened(self) -> AnySource:
         return source_for(self._input, self._output, self._settings, self._stop)
 
+    def _for_copying(self) -> AnySource:
+        """Open the source for its other streams, also after a stop."""
+        settings = replace(self._settings, deinterlace="off")
+        return source_for(self._input, self._output, settings, threading.Event())
+
     def _upscaler(self, source: AnySource, model: models.Model, backend: Backend) -> Upscaler:
         info, batch = source.info, self._settings.batch
         size = (info.width, info.height)
@@ -216,7 +221,7 @@ class Job:
         output = Output(
             path=self._output, video=video, settings=settings, offset=window[0], end=window[1]
         )
-        return SegmentedSink(output, source, journal, frames, self._opened)
+        return SegmentedSink(output, source, journal, frames, self._for_copying)
 
     @contextmanager
     def _going_on(
@@ -275,11 +280,7 @@ class Job:
         )  # fmt: skip
 
     def _conclude(
-        self,
-        source: AnySource,
-        sink: AnySink | SegmentedSink,
-        selected: Slice,
-        report: Report,
+        self, source: AnySource, sink: AnySink | SegmentedSink, selected: Slice, report: Report
     ) -> None:
         losses = source.losses
         report.seconds = now() - self._began
