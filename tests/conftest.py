@@ -36,6 +36,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _ordinary_priority() -> Iterator[None]:
+    """A test that leaves a real-time process, as SVT-AV1 makes it for root, starves all others."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+@pytest.fixture(autouse=True)
 def _fresh_logging() -> Iterator[None]:
     """Commands install a handler on the current stderr, which is closed after the test, and a level
     that would hide what the next test listens for."""

@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from tests.clips import Clip, make_clip, picture
+from vsr.media.scheduling import scheduling_kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Plain:
     container_options: Mapping[str, str] = field(default_factory=dict)
 
 
+@scheduling_kept()
 def make_plain(path: Path, clip: Plain) -> None:
     """Write the clip; one thread encodes it, so that its bytes are the same every time."""
     options = {"fflags": "+bitexact", **clip.container_options}

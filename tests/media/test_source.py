@@ -58,7 +58,7 @@ def test_a_source_that_cannot_be_read_leaves_no_threads(tmp_path: Path) -> None:
         patch.setattr(Source, "_decoded", lambda self, packet: iter(packet.decode()[:0]))
         with pytest.raises(InputError, match="not one frame of it can be decoded"):
             Source(str(clip))
-    assert threads() == before
+    assert threads() <= before  # those of earlier tests may end
 
 
 def test_a_machine_of_any_memory_decodes(tmp_path: Path) -> None:
