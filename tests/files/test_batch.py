@@ -56,6 +56,15 @@ def test_a_bad_file_is_named_and_the_others_are_made(tmp_path: Path, films: Path
         assert f"{name} is not a video" in line
 
 
+def test_an_encoder_that_takes_no_such_option_fails_for_its_files_alone(
+    tmp_path: Path, films: Path
+) -> None:
+    make_clip(films / "more" / "d.webm", Clip(codec="libvpx-vp9", audio=(), frames=4))
+    result = _run(films / "more", tmp_path / "large")  # VP9 has no preset ultrafast
+    assert result.exit_code == 3, result.output
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["done", "failed"]
+
+
 def test_all_that_went_well_ends_with_0(tmp_path: Path, films: Path) -> None:
     result = _run(films / "a.mp4", films / "more" / "c.mp4", tmp_path / "large")
     assert result.exit_code == 0, result.output

@@ -23,6 +23,8 @@ from vsr.files.job import Job
 from vsr.files.journal import left_by_an_interrupted_run
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
+from vsr.inference import models
+from vsr.inference.backend import load_backend
 from vsr.media.pictures.names import find_pictures, is_folder
 from vsr.media.target import CONTAINERS
 
@@ -91,6 +93,9 @@ class Batch:
             raise UsageError("--report is for one file: run it for that file alone")
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"several files need a folder as OUTPUT, and {self.folder} is a file")
+        backend = load_backend(self.settings.backend, self.settings.device)
+        model = models.chosen(self.settings.model, self.settings.look)
+        models.find(model, self.settings.scale, backend, self.settings.precision)
         try:
             for source, target in self._pairs():
                 if self.stop.is_set():
@@ -128,7 +133,7 @@ class Batch:
             target.parent.mkdir(parents=True, exist_ok=True)
             job = Job(str(source), target, self.settings, self.on_progress, self.stop)
             report = job.run()
-        except (InputError, OutputError) as exc:
+        except (InputError, OutputError, UsageError) as exc:
             log.error("%s", exc)
             return Outcome(source=source, target=target, result="failed", words=str(exc))
         except InterruptedRunError as exc:
