@@ -1,6 +1,5 @@
 """What a run did, in numbers and in words: the head of `--report` and the exit code."""
 
-import os
 import platform
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -9,6 +8,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import EXIT_DEGRADED, EXIT_DONE, EXIT_INTERRUPTED
+from vsr.media.limits import processors
 from vsr.report.ledger import LatencyLedger, Ledger
 from vsr.version import __version__
 
@@ -140,7 +140,5 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": processors(),
     }

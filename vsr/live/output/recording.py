@@ -3,16 +3,16 @@
 Imports nothing that takes time, for `vsr.live.output.process`.
 """
 
-import errno
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from vsr.media.whole_file import is_full_disk
+
 _ROOM_S: Final = 0.5
 """Seconds between two looks for room on a full disk."""
-_FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Recording:
@@ -35,7 +35,7 @@ class Recording:
             try:
                 left = left[os.write(self._fd, left) :]
             except OSError as exc:
-                if exc.errno not in _FULL_DISK or os.getppid() != self._parent:
+                if not is_full_disk(exc) or os.getppid() != self._parent:
                     raise
                 self._on_full()
                 time.sleep(_ROOM_S)
