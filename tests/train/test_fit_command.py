@@ -4,10 +4,15 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 STEPS = 150
-PYTHON = [sys.executable, "-W", "error", "-m"]
-TORCHRUN = [*PYTHON, "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+TORCHRUN = [sys.executable, "-W", "error", "-m", "torch.distributed.run", "--standalone"]
+TORCHRUN += ["--nproc-per-node", "2", "-m"]
 SMALL = [
     "--batch",
     "2",
@@ -49,44 +54,58 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("data") / "hr")
 
 
-def _start(
-    folder: Path,
-    checkpoint: Path,
-    *words: str,
-    name: str = "c-dcscn",
-    launcher: list[str] = PYTHON,
-    every: int = 20,
-) -> "subprocess.Popen[str]":
-    """The command in a process of its own; what it says comes on stderr."""
-    command = [*launcher, "train", "fit", name, "--data", str(folder)]
-    command += ["--checkpoint", str(checkpoint), "--every", str(every), *SMALL, *words]
-    environment = os.environ | NOWHERE
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+FORKS = get_context("forkserver")
+"""Libraries of trainings take five seconds to import: a process that has them is forked."""
+FORKS.set_forkserver_preload(["train.commands"])
 
 
-def _finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
-    try:
-        _, said = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # torchrun then ends its processes
-        raise
-    assert process.returncode == code, said
-    return said
+class Fit:
+    """The command in a process of its own; its stderr goes to a file."""
+
+    def __init__(
+        self, folder: Path, checkpoint: Path, *words: str, name: str = "c-dcscn", **ranks: str
+    ) -> None:
+        typed = ["fit", name, "--data", str(folder), "--checkpoint", str(checkpoint)]
+        typed += ["--every", "20"]
+        said = checkpoint.with_suffix(f".{time.monotonic_ns()}.txt")
+        said.touch()
+        self._said = said.open("r", encoding="utf-8")
+        self._process: ForkServerProcess = FORKS.Process(
+            target=_command, args=([*typed, *SMALL, *words], said, NOWHERE | ranks)
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def wait_for(self, words: str) -> None:
+        """Return after the line of stderr with these words."""
+        while words not in (line := self._said.readline()):
+            if not line:
+                assert self._process.is_alive(), f"never said {words!r}"
+                time.sleep(0.01)
+
+    def finish(self, code: int = 0) -> str:
+        """What was not read of stderr, after the end of the process with this exit code."""
+        self._process.join(300)
+        with self._said:
+            said = self._said.read()
+        assert self._process.exitcode == code, said
+        return said
 
 
-def _wait_for(process: "subprocess.Popen[str]", words: str) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if words in line:
-            return
-    pytest.fail(f"never said {words!r}")
+def _command(words: list[str], said: Path, environment: dict[str, str]) -> None:
+    """What `python -m train` does with these words."""
+    os.environ.update(environment)
+    os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
+    warnings.simplefilter("error")
+    main(words, prog_name="python -m train")
 
 
 @pytest.fixture(scope="module")
 def straight(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The checkpoint of a run that nothing disturbed."""
     path = tmp_path_factory.mktemp("straight") / "net.pt"
-    _finish(_start(folder, path, "--steps", str(STEPS)))
+    Fit(folder, path, "--steps", str(STEPS)).finish()
     return load_checkpoint(path)
 
 
@@ -97,25 +116,24 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_weights_of_one_that_was_
     tmp_path: Path, folder: Path, straight: dict[str, Any]
 ) -> None:
     path = tmp_path / "net.pt"
-    run = _start(folder, path, "--steps", str(STEPS))
-    _wait_for(run, f"step 60/{STEPS}")
-    run.send_signal(signal.SIGINT)
-    said = _finish(run, 130)
+    run = Fit(folder, path, "--steps", str(STEPS))
+    run.wait_for(f"step 60/{STEPS}")
+    os.kill(run.pid, signal.SIGINT)
+    said = run.finish(130)
     stopped = load_checkpoint(path)["step"]
     assert 60 < stopped < STEPS
     assert f"stopped at step {stopped}; the same command goes on from there" in said
     assert "Traceback" not in said
 
-    run = _start(folder, path, "--steps", str(STEPS))
-    _wait_for(run, f"from step {stopped}")
-    _wait_for(run, f"/{STEPS}")  # a report: the checkpoint is another one
-    run.kill()
-    run.communicate()
-    assert run.returncode == -signal.SIGKILL
+    run = Fit(folder, path, "--steps", str(STEPS))
+    run.wait_for(f"from step {stopped}")
+    run.wait_for(f"/{STEPS}")  # a report: the checkpoint is another one
+    os.kill(run.pid, signal.SIGKILL)
+    run.finish(-signal.SIGKILL)
     killed = load_checkpoint(path)["step"]
     assert stopped < killed < STEPS
 
-    assert f"from step {killed}" in _finish(_start(folder, path, "--steps", str(STEPS)))
+    assert f"from step {killed}" in Fit(folder, path, "--steps", str(STEPS)).finish()
     saved = load_checkpoint(path)
     assert saved["step"] == straight["step"] == STEPS
     for key in ("net", "average", "optimiser"):
@@ -127,12 +145,21 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_weights_of_one_that_was_
 
 def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, folder: Path) -> None:
     words = ["--set", "channels=8", "--rate", "1e-2", "--steps", "12"]
-    run = _start(folder, tmp_path / "two.pt", *words, name="carn-m", launcher=TORCHRUN)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    runs = [
+        Fit(
+            folder, tmp_path / "two.pt", *words, name="carn-m",
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
     recipe = replace(find_recipe("carn-m", "ours").resized(12), batch=2, patch=8, rate=1e-2)
     one = Trainer.new("carn-m", recipe, channels=8)
     start = {name: value.clone() for name, value in one.net.state_dict().items()}
     train(one, patches_for(one, folder), tmp_path / "one.pt")
-    said = _finish(run)
+    said = "".join(run.finish() for run in runs)
     assert "Starting with 2 processes" in said
     assert said.count("step 12/12") == 1  # one of them talks
     two = load_checkpoint(tmp_path / "two.pt")
@@ -146,13 +173,20 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, folder: Path)
 def test_a_signal_to_one_process_stops_both_after_the_same_step(
     tmp_path: Path, folder: Path
 ) -> None:
-    run = _start(folder, tmp_path / "net.pt", "--steps", "100000", launcher=TORCHRUN)
-    _wait_for(run, "step 20/100000")
+    checkpoint = tmp_path / "net.pt"
+    command = [*TORCHRUN, "train", "fit", "c-dcscn", "--data", str(folder), *SMALL]
+    command += ["--checkpoint", str(checkpoint), "--every", "20", "--steps", "100000"]
+    run = subprocess.Popen(
+        command, env=os.environ | NOWHERE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert run.stderr is not None
+    assert any("step 20/100000" in line for line in run.stderr)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text("ascii").split()
     assert len(children) == 2
     os.kill(int(children[-1]), signal.SIGINT)
-    said = _finish(run, 1)  # torchrun's code for workers that end in 130
-    step = load_checkpoint(tmp_path / "net.pt")["step"]
+    _, said = run.communicate(timeout=300)
+    assert run.returncode == 1  # torchrun's code for workers that end in 130
+    step = load_checkpoint(checkpoint)["step"]
     assert said.count(f"stopped at step {step}; the same command goes on from there") == 1
 
 
