@@ -5,7 +5,8 @@ PYTHON := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all lint types test bench wheel clean
-all: lint types test
+all: .venv/ready
+	$(MAKE) --jobs 2 lint types test
 
 .venv/ready: pyproject.toml
 	python3 -m venv .venv
@@ -21,7 +22,7 @@ types: .venv/ready
 	$(PYTHON) -m mypy
 
 test: .venv/ready # plain `pytest` does the same in one process; live tests wait more than they compute
-	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/ready
 	$(PYTHON) bench/run.py

@@ -1,5 +1,6 @@
 """Saves tests of training the time that torch takes to trace the same network again."""
 
+import copy
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from onnx import numpy_helper
+import torch
+from onnx import helper, numpy_helper
 
 from train.nets import Net
 from train.ship import export
@@ -26,10 +28,14 @@ class Traces:
     def anew(self, net: Net, scale: int) -> onnx.ModelProto:
         """`to_onnx` as it is; the graph is kept for others."""
         made, weights = self._trace(net, scale), _weights(net, scale)
-        if weights.keys() <= {tensor.name for tensor in made.graph.initializer}:
+        names = _names(made, weights)
+        if set(names.values()) == weights.keys():
             path = self._path(net, scale)  # else equal weights were made one, as new networks have
+            kept = onnx.ModelProto()
+            kept.CopyFrom(made)
+            helper.set_model_props(kept, names)
             beside = path.with_suffix(f".{os.getpid()}")
-            beside.write_bytes(made.SerializeToString())
+            beside.write_bytes(kept.SerializeToString())
             beside.replace(path)
         return made
 
@@ -37,12 +43,16 @@ class Traces:
         """The graph of an equal network with the weights of this one, else `anew`."""
         path = self._path(net, scale)
         if not path.exists():
+            self.anew(_apart(net), scale)
+        if not path.exists():  # noise brings filters back that pruning took
             return self.anew(net, scale)
         model, weights = onnx.load(path), _weights(net, scale)
+        names = {prop.key: prop.value for prop in model.metadata_props}
+        del model.metadata_props[:]
         for tensor in model.graph.initializer:
-            if tensor.name in weights:
-                values = np.ascontiguousarray(weights[tensor.name])
-                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+            if tensor.name in names:
+                values = weights[names[tensor.name]].reshape(tuple(tensor.dims))
+                tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), tensor.name))
         return model
 
     def _path(self, net: Net, scale: int) -> Path:
@@ -50,6 +60,26 @@ class Traces:
         config = asdict(net.config) | {"scales": (scale,)}  # its other scales are not in the graph
         key = repr((type(net), config, shapes))
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.onnx"
+
+
+def _apart(net: Net) -> Net:
+    """The network with noise for weights: none is equal to another, as they are when new."""
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        for weights in other.parameters():
+            weights.copy_(torch.rand_like(weights))
+    return other
+
+
+def _names(model: onnx.ModelProto, weights: dict[str, npt.NDArray[np.float32]]) -> dict[str, str]:
+    """The weights in the graph's tensors, by name or, where they were reshaped, by their values."""
+    names = {}
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).ravel()
+        same = [k for k, v in weights.items() if np.array_equal(v.ravel(), values)]
+        if tensor.name in weights or len(same) == 1:
+            names[tensor.name] = tensor.name if tensor.name in weights else same[0]
+    return names
 
 
 def _weights(net: Net, scale: int) -> dict[str, npt.NDArray[np.float32]]:

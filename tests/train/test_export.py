@@ -29,7 +29,6 @@ from train.ship.export import (
     difference,
     export,
     export_scale,
-    to_onnx,
 )
 from train.ship.provenance import read
 
@@ -43,15 +42,15 @@ DATA = {"folders": ["synthetic"], "images": 2}
 # part of its x8) or in name alone (-l1).
 COVERING = [
     ("carn-m", 2),
-    ("carn-m", 3),
     ("carn-m", 4),
     ("dcscn", 2),
     ("csrcnn", 2),
     ("pcarn-m", 3),
 ]
 OTHERS = [
-    ("dcscn", 3), ("dcscn", 4), ("csrcnn", 8), ("carn", 4), ("carn-nl", 3), ("carn-ng", 4),
-    ("carn-baseline", 2), ("pcarn", 3), ("pcarn-l1", 2), ("pcarn-m-l1", 4), ("c-dcscn", 2),
+    ("carn-m", 3), ("dcscn", 3), ("dcscn", 4), ("csrcnn", 8), ("carn", 4), ("carn-nl", 3),
+    ("carn-ng", 4), ("carn-baseline", 2), ("pcarn", 3), ("pcarn-l1", 2), ("pcarn-m-l1", 4),
+    ("c-dcscn", 2),
 ]  # fmt: skip
 
 FEWER = {"csrcnn": {"blocks": (2, 2, 2), "residuals": 1, "convolutions": 1}}
@@ -272,10 +271,10 @@ def test_exporting_a_scale_that_the_network_lacks_is_refused_in_one_line(tmp_pat
 
 
 def test_an_onnx_that_computes_something_else_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traces: Traces
 ) -> None:
     def faulty(net: Net, scale: int) -> onnx.ModelProto:
-        model = to_onnx(net, scale)
+        model = traces.to_onnx(net, scale)
         [bias] = [v for v in model.graph.initializer if v.name == "last.bias"]
         values = onnx.numpy_helper.to_array(bias) + np.float32(2e-5)
         bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
