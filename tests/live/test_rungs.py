@@ -42,8 +42,8 @@ def frame(number: int) -> Frame:
 class _Faulty:
     """Fails when it is told to, else does what the real one does."""
 
-    def __init__(self, real: Any) -> None:
-        self._real, self.slots = real, real.slots
+    def __init__(self, real: Any, network: str) -> None:
+        self._real, self.slots, self.network = real, real.slots, network
         self.fails = False
 
     def submit(self, planes: Any) -> Any:
@@ -71,11 +71,16 @@ class _Device:
     def is_built(self, *_: Any) -> bool:
         return self.built
 
-    def compile(self, *args: Any) -> Any:
+    def of(self, network: str) -> list[_Faulty]:
+        """The engines of a network, oldest first; those of several are compiled side by side."""
+        return [engine for engine in self.engines if engine.network == network]
+
+    def compile(self, graph: Any, *args: Any) -> Any:
         if self.broken:
             raise BackendError("no memory is left")
-        self.engines.append(_Faulty(self._backend.compile(*args)))
-        return self.engines[-1]
+        engine = _Faulty(self._backend.compile(graph, *args), graph.label.removesuffix("-x2"))
+        self.engines.append(engine)
+        return engine
 
 
 def _rungs(device: _Device) -> Rungs:
@@ -97,7 +102,7 @@ def test_a_failing_engine_is_stood_in_for_and_loaded_again(
     assert rungs.names == ["c-dcscn", "bicubic"]
     assert rungs.out_size == (128, 96)
     assert rungs.enlarge(frame(0), 0).rung == "c-dcscn"
-    device.engines[0].fails = True
+    device.of("c-dcscn")[0].fails = True
     done = rungs.enlarge(frame(1), 0)
     assert (done.rung, done.event, done.index) == ("bicubic", FALLBACK, 1)
     assert done.planes[0].shape == (96, 128)
@@ -114,7 +119,7 @@ def test_an_engine_that_fails_again_and_again_is_given_up(
     device = _Device(backend)
     rungs = _rungs(device)
     for count in range(1, 4):
-        device.engines[-1 if count > 1 else 0].fails = True
+        device.of("c-dcscn")[-1].fails = True
         assert rungs.enlarge(frame(0), 0).event == FALLBACK
         assert rungs.is_lost(0) == (count == 3)
         if count < 3:
@@ -128,11 +133,11 @@ def test_an_engine_that_fails_again_and_again_is_given_up(
 def test_an_engine_that_cannot_be_loaded_again_is_given_up(backend: Backend) -> None:
     device = _Device(backend)
     rungs = _rungs(device)
-    device.engines[0].fails = device.broken = True
+    device.of("c-dcscn")[0].fails = device.broken = True
     assert rungs.enlarge(frame(0), 0).event == FALLBACK
     _until(lambda: rungs.is_lost(0))
     assert rungs.enlarge(frame(0), 0).rung == "bicubic"
-    device.engines[1].fails = True
+    device.of("bicubic")[0].fails = True
     with pytest.raises(BackendError, match="bicubic failed too: the device is gone"):
         rungs.enlarge(frame(0), 0)
 
@@ -172,7 +177,7 @@ def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
     device.built = True  # as it will be when the process says so
     _until(lambda: rungs.renewed == 2)
     assert len(device.engines) == 2
-    device.engines[0].fails = True  # which shows that it is used
+    device.of("c-dcscn")[0].fails = True  # which shows that it is used
     assert rungs.enlarge(frame(1), 0).event == FALLBACK
     assert caplog.text.count("OpenVINO begins without them") == 1
     assert caplog.text.count("c-dcscn runs on none now") == 1
@@ -259,7 +264,7 @@ def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = _Device(backend)
-    monkeypatch.setattr("vsr.live.ladder.pool.load_backend", lambda *_, **__: device)
+    monkeypatch.setattr("vsr.inference.backend.load_backend", lambda *_, **__: device)
     pool = Pool()
     used, idle = (pool.rungs(WANTED, size, COLOUR, lambda: False) for size in (SIZE, WIDER))
     pool.leave(idle)

@@ -117,7 +117,7 @@ def _build(
     runtime: str | None, targets: tuple[str, ...], fused: bool,
     output: Path | None, onnx: Path | None, explain: bool,
 ) -> None:  # fmt: skip
-    from vsr.inference.models import DEFAULT
+    from vsr.inference.default import DEFAULT
     from vsr.inference.tensorrt import ahead
 
     order = ahead.BuildRequest(

@@ -139,9 +139,9 @@ def relay(
 
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
-    from vsr.live.memory import share_heaps
+    from vsr.live.memory import settle_heaps
 
-    share_heaps()  # before there are threads
+    settle_heaps()  # before there are threads
     from vsr.live.ladder.pool import Pool
     from vsr.live.supervisor import run_all, run_one
 
@@ -220,7 +220,7 @@ def _settings(
     container: str | None, enhanced_rtmp: bool,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
-    from vsr.inference.models import DEFAULT
+    from vsr.inference.default import DEFAULT
     from vsr.live.settings import IngestSettings, OutputSettings, RelaySettings
     from vsr.media.encoder import EncoderSettings
     from vsr.report.rolling import RollingSettings

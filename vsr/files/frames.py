@@ -11,6 +11,7 @@ from typing import Self
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import check_batch, load_backend
+from vsr.inference.default import DEFAULT
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
@@ -70,7 +71,7 @@ def frames(path: str | os.PathLike[str]) -> Reader:
 def upscale_frames(
     frames: Iterable[Frame],
     *,
-    model: str = models.DEFAULT,
+    model: str = DEFAULT,
     scale: int | None = None,
     precision: str = "auto",
     backend: str = "auto",

@@ -11,6 +11,7 @@ import onnx
 
 from vsr.errors import BackendError, ModelError, UsageError, reason
 from vsr.inference.backend import Runner
+from vsr.inference.default import DEFAULT
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.media.colour import Colour
@@ -23,7 +24,6 @@ _HERE = Path(__file__).parents[1]
 # a wheel carries engines/ inside the package, a checkout has it beside the package
 ENGINES: Final = next(d for d in (_HERE / "engines", _HERE.parent / "engines") if d.is_dir())
 BICUBIC: Final = "bicubic"
-DEFAULT: Final = "c-dcscn-stream"
 WHY_DEFAULT: Final = (
     "the least work, so that a laptop holds real time on small video, and trained on compressed "
     "video, which is what people have"

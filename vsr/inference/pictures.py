@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.backend import Backend, check_batch, load_backend
+from vsr.inference.default import DEFAULT
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import RGB, Colour
@@ -126,7 +127,7 @@ class PictureEngine:
 
 
 def load_engine(
-    model: str = models.DEFAULT,
+    model: str = DEFAULT,
     *,
     scale: int | None = None,
     size: tuple[int, int],

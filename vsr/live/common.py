@@ -13,6 +13,8 @@ _JITTER: Final = 0.2
 _MOST_FAILURES: Final = 20
 """Failures beyond which no pause grows, so that the power does not overflow."""
 
+POLL: Final = 0.05
+"""Seconds between two looks at whether a relay is to stop."""
 _AGAIN_S: Final = 60.0
 """Seconds after which the same trouble is worth another line."""
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vsr.errors import InputError, OutputError
 from vsr.live.clock import OutputClock
-from vsr.live.common import RelayLog
+from vsr.live.common import POLL, RelayLog
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
@@ -28,8 +28,6 @@ from vsr.media.frame import Frame, Planes, Stamps, now
 from vsr.report.ledger import Row
 from vsr.report.report import Report
 
-POLL: Final = 0.05
-"""Seconds between two looks at whether it is to stop."""
 _CONNECT_S: Final = 5.0
 """Seconds in which outputs may connect before an input that is paced begins."""
 _FILL_AFTER: Final = 0.5

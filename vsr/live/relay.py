@@ -12,19 +12,17 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
-from vsr.live.common import RelayLog
+from vsr.live.common import POLL, RelayLog
 from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
-from vsr.live.ladder.rungs import Rungs
 from vsr.live.output.encode import check_encoder
 from vsr.live.output.plan import check_outputs, output_name
 from vsr.live.output.rates import live_settings, service_of
 from vsr.live.output.spares import Spares
-from vsr.live.playout import POLL, Playout
 from vsr.live.settings import RelaySettings
 from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
@@ -34,6 +32,10 @@ from vsr.media.location import is_stdin, shown
 from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
+
+if TYPE_CHECKING:  # they load networks' libraries, while the source is being opened
+    from vsr.live.ladder.rungs import Rungs
+    from vsr.live.playout import Playout
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,8 @@ class Relay:
         try:
             self._spares = Spares(len(self._outputs))
             self._pool.find(self.settings)
+            import vsr.live.playout  # noqa: F401 - at hand when the source is there
+
             first = self._first_session(stop)
             size, colour = (first.info.width, first.info.height), first.info.colour
             rungs = self._pool.rungs(self.settings, size, colour, stop.is_set)
@@ -133,8 +137,10 @@ class Relay:
         interval = float(1 / rate) if rate and _SLOWEST <= rate <= _FASTEST else _USUAL_S
         return cost <= _SHARE * interval
 
-    def _go_live(self, first: Connected, rungs: Rungs, stop: threading.Event) -> None:
+    def _go_live(self, first: Connected, rungs: "Rungs", stop: threading.Event) -> None:
         """Play out from the first picture to the last. Raises VsrError."""
+        from vsr.live.playout import Playout
+
         rate = self._ingest.rate or first.info.rate  # measured while the engines were prepared
         first = replace(first, info=replace(first.info, rate=rate))
         settings = self.settings
@@ -157,7 +163,7 @@ class Relay:
         if not stop.is_set():
             playout.check_published()
 
-    def _announce(self, first: Connected, rungs: Rungs, playout: Playout) -> None:
+    def _announce(self, first: Connected, rungs: "Rungs", playout: "Playout") -> None:
         """Describe the stream in the log, the report and the status page."""
         info, report = first.info, self.report
         size = [info.width, info.height]
@@ -174,12 +180,12 @@ class Relay:
         )
         self.board.go_live(stage, lambda: self._figures(playout))
 
-    def _figures(self, playout: Playout) -> dict[str, Any]:
+    def _figures(self, playout: "Playout") -> dict[str, Any]:
         """Return the figures of the report's `live` entry."""
         found = playout.figures()
         return found | {"jumps": found["jumps"] + self._ingest.jumps}
 
-    def _conclude(self, playout: Playout, stop: threading.Event) -> None:
+    def _conclude(self, playout: "Playout", stop: threading.Event) -> None:
         report = self.report
         report.concealed = self._ledger.count_events("concealed")
         report.interrupted = stop.is_set()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsr.inference.models import DEFAULT
+from vsr.inference.default import DEFAULT
 from vsr.media.encoder import EncoderSettings
 from vsr.media.variants import BEST
 from vsr.report.rolling import RollingSettings

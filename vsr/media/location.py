@@ -203,6 +203,8 @@ def _looked_at(
     }
     if url.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
+    if url.lower().startswith("rtmp"):
+        options["tcp_nodelay"] = "1"  # or each step of the handshake waits 40 ms for the last's ACK
     checked = verify and url.lower().startswith("rtmps")
     if checked:
         options |= {"tls_verify": "1", "ca_file": ca_file()}

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from fractions import Fraction
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import av
 
@@ -20,9 +20,6 @@ from vsr.live.input.fit import Canvas
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
 from vsr.live.input.pace import Evened, from_newest, paced
 from vsr.live.input.rate import RateMeter, Restamper
-from vsr.live.input.rtmp.server import RtmpListener
-from vsr.live.input.rtmp.session import PublishedStream
-from vsr.live.input.rtmp.tls import Certificate
 from vsr.live.input.source import LiveSource
 from vsr.live.input.successor import Opener, Successor
 from vsr.live.settings import IngestSettings
@@ -30,6 +27,10 @@ from vsr.media.frame import Frame, now
 from vsr.media.location import check_protocol, is_url, masked, shown
 from vsr.media.timestamps import Packet
 from vsr.media.variants import Fits, Wanted
+
+if TYPE_CHECKING:  # the server is for --listen only: ssl and all that belongs to it
+    from vsr.live.input.rtmp.server import RtmpListener
+    from vsr.live.input.rtmp.session import PublishedStream
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,11 @@ def check_input(url: str, settings: IngestSettings) -> None:
         raise UsageError("--tls-cert is for --listen: servers that vsr connects to have their own")
 
 
-def _listener(url: str, settings: IngestSettings) -> RtmpListener:
+def _listener(url: str, settings: IngestSettings) -> "RtmpListener":
     """Raises UsageError."""
+    from vsr.live.input.rtmp.server import RtmpListener
+    from vsr.live.input.rtmp.tls import Certificate
+
     cert = settings.tls_cert
     certificate = None if cert is None else Certificate(cert, settings.tls_key)
     return RtmpListener(url, settings.stream_timeout, certificate=certificate)
@@ -163,7 +167,7 @@ class Ingest:
                 self._say("has further streams now: they are taken up", "streams")
 
     def _deliver(
-        self, source: LiveSource, feed: PublishedStream | None, attempt: int
+        self, source: LiveSource, feed: "PublishedStream | None", attempt: int
     ) -> Opener | None:
         """Hand a source's items over until its end, or until another can be taken in its place."""
         self._canvas = source.canvas
@@ -197,7 +201,7 @@ class Ingest:
             self._missing += source.losses.lost
         return None
 
-    def _again(self, feed: PublishedStream | None) -> LiveSource:
+    def _again(self, feed: "PublishedStream | None") -> LiveSource:
         """Open a source that is open, or was until now, with all the streams that it has by now."""
         if feed is not None:
             self._again_s, self._again_most = self._newest, feed.rewind()
@@ -241,11 +245,11 @@ class Ingest:
     def _say(self, words: str, kind: str) -> None:
         self.mailbox.put(Said(words, kind))
 
-    def _feed(self) -> AbstractContextManager[PublishedStream | None]:
+    def _feed(self) -> "AbstractContextManager[PublishedStream | None]":
         """Wait for a publisher when listening; else None."""
         return closing(self._listener.accept()) if self._listener else nullcontext()
 
-    def _open(self, feed: PublishedStream | None) -> LiveSource:
+    def _open(self, feed: "PublishedStream | None") -> LiveSource:
         settings = self.settings
         return LiveSource(
             self.url,

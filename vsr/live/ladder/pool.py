@@ -3,14 +3,15 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from vsr.inference.backend import Backend, load_backend
-from vsr.inference.models import Model
-from vsr.live.ladder.rung_models import find_models, rung_names
-from vsr.live.ladder.rungs import Rungs, cost_of
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
+
+if TYPE_CHECKING:  # imported where needed: networks' libraries load while a source is opened
+    from vsr.inference.backend import Backend
+    from vsr.inference.models import Model
+    from vsr.live.ladder.rungs import Rungs
 
 Networks = tuple[tuple[str, ...], int | None, str, str, str | None]
 """Names, scale, precision, backend and device: relays that ask for the same share engines."""
@@ -34,8 +35,10 @@ class Pool:
         """Held for a moment only."""
         self._users: Counter[Rungs] = Counter()
 
-    def find(self, settings: RelaySettings) -> list[Model]:
+    def find(self, settings: RelaySettings) -> list["Model"]:
         """Return the networks of the rungs. Raises UsageError, ModelError or BackendError."""
+        from vsr.live.ladder.rung_models import find_models
+
         with self._lock:
             wanted = _networks(settings)
             if wanted not in self._found:
@@ -48,12 +51,14 @@ class Pool:
         size: tuple[int, int],
         colour: Colour,
         stopped: Callable[[], bool],
-    ) -> Rungs:
+    ) -> "Rungs":
         """Return rungs for pictures of a size (width, height) and colour, loaded and warm.
 
         Raises what `Rungs` raises. One thread loads at a time: the others' engines would upset the
         times it measures. A user that is done with them calls `leave`.
         """
+        from vsr.live.ladder.rungs import Rungs
+
         found, key = self.find(settings), (_networks(settings), size, colour)
         with self._lock:
             known = self._rungs.get(key)
@@ -72,6 +77,8 @@ class Pool:
         It is measured on a small picture: work grows with the number of pixels. 0 on a GPU, where
         that is not so and an engine may take minutes to build. Raises what `find` raises.
         """
+        from vsr.live.ladder.rungs import cost_of
+
         model = self.find(settings)[0]
         with self._lock:
             backend, wanted = self._backend(settings), _networks(settings)
@@ -81,7 +88,7 @@ class Pool:
                 self._costs[wanted] = cost_of(model, backend, _TRIAL, _BT601)
             return self._costs[wanted] * size[0] * size[1] / (_TRIAL[0] * _TRIAL[1])
 
-    def leave(self, rungs: Rungs) -> None:
+    def leave(self, rungs: "Rungs") -> None:
         """Release rungs, which stay loaded until memory is wanted. Never waits for a load."""
         with self._counting:
             self._users[rungs] -= 1
@@ -101,7 +108,9 @@ class Pool:
             if rungs not in used:
                 self._rungs.pop(at).close()
 
-    def _backend(self, settings: RelaySettings) -> Backend:
+    def _backend(self, settings: RelaySettings) -> "Backend":
+        from vsr.inference.backend import load_backend
+
         key = settings.backend, settings.device
         if key not in self._backends:
             self._backends[key] = load_backend(*key, live=True)
@@ -109,4 +118,6 @@ class Pool:
 
 
 def _networks(s: RelaySettings) -> Networks:
+    from vsr.live.ladder.rung_models import rung_names
+
     return rung_names(s), s.scale, s.precision, s.backend, s.device
