@@ -5,7 +5,7 @@ root. The files are those of `tests/fuzz/corpus.py`, damaged by `tests/fuzz/muta
 of its own runs them one after the other; a finding is
 
 - crash: the process died;
-- hang: nothing came back within 20 s;
+- hang: nothing came back within 20 s of processor time, or 120 s by the clock;
 - traceback: an error that is not one of `vsr.errors`;
 - left: a file under the output's name, or an unfinished one, after an error;
 - unreadable: an output that was called finished and that cannot be decoded;

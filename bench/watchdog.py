@@ -16,7 +16,9 @@ from vsr.cli.terminal import start_logging
 from vsr.media.pictures.names import FORMATS
 
 PATIENCE: Final = 20.0
-"""Seconds for one file."""
+"""Seconds of processor time for one file, which a loaded machine does not make longer."""
+STANDSTILL: Final = 120.0
+"""Seconds by the clock, after which a process that computes little is stuck as well."""
 MEMORY: Final = 2**30
 """Bytes of the whole process."""
 BATCH: Final = 400
@@ -87,8 +89,11 @@ def _work(job: Job, campaign: Campaign, pipe: Connection) -> None:
 class Watchdog:
     """A process that runs files, and who looks after it."""
 
-    def __init__(self, campaign: Campaign, job: Job, patience: float = PATIENCE) -> None:
-        self._campaign, self._patience = campaign, patience
+    def __init__(
+        self, campaign: Campaign, job: Job,
+        patience: float = PATIENCE, standstill: float = STANDSTILL,
+    ) -> None:  # fmt: skip
+        self._campaign, self._patience, self._standstill = campaign, patience, standstill
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(job, campaign, theirs), daemon=True)
@@ -97,7 +102,7 @@ class Watchdog:
 
     def run(self, index: int) -> Outcome:
         """Run a file; after a crash, a hang or too much memory the process is gone."""
-        began = time.monotonic()
+        began, used_before = time.monotonic(), _processor_time(self._process.pid)
         self._pipe.send(index)
         end, words = "", ""
         while not end:
@@ -110,10 +115,13 @@ class Watchdog:
                 end, words = "crash", f"exit code {self._process.exitcode}"
                 continue
             used = _resident(self._process.pid)
+            computed = _processor_time(self._process.pid) - used_before
             if used > MEMORY:
                 end, words = "memory", f"{used / 2**20:.0f} MiB"
-            elif time.monotonic() - began > self._patience:
-                end = "hang"
+            elif computed > self._patience:
+                end, words = "hang", f"{computed:.0f} s of processor time"
+            elif time.monotonic() - began > self._standstill:
+                end, words = "hang", f"stands still: {computed:.1f} s of processor time"
         self.close()
         return Outcome(
             index=index, name=self._campaign.origin(index).name, end=end, words=words,
@@ -141,6 +149,15 @@ def _resident(pid: int | None) -> int:
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _processor_time(pid: int | None) -> float:
+    """Seconds that all threads of a process have computed; 0 where that cannot be told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def run_all(campaign: Campaign, numbers: Iterable[int], job: Job) -> Iterator[Outcome]:

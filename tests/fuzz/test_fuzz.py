@@ -62,6 +62,11 @@ def _sleeps(_: Campaign, __: int) -> Outcome:
     raise AssertionError
 
 
+def _computes(_: Campaign, __: int) -> Outcome:
+    while True:
+        pass
+
+
 def _takes_memory(_: Campaign, __: int) -> Outcome:
     taken = b"x" * (2**30 + 2**20)
     time.sleep(60)
@@ -70,10 +75,13 @@ def _takes_memory(_: Campaign, __: int) -> Outcome:
 
 @pytest.mark.parametrize(
     ("job", "end", "words"),
-    [(_dies, "crash", "exit code -11"), (_sleeps, "hang", ""), (_takes_memory, "memory", "MiB")],
-)
+    [
+        (_dies, "crash", "exit code -11"), (_sleeps, "hang", "stands still"),
+        (_computes, "hang", "s of processor time"), (_takes_memory, "memory", "MiB"),
+    ],
+)  # fmt: skip
 def test_the_watchdog_sees(campaign: Campaign, job: object, end: str, words: str) -> None:
-    watchdog = Watchdog(campaign, job, patience=8)  # type: ignore[arg-type]
+    watchdog = Watchdog(campaign, job, patience=4, standstill=8)  # type: ignore[arg-type]
     outcome = watchdog.run(0)
     assert (outcome.end, outcome.is_finding) == (end, True)
     assert words in outcome.words
