@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from vsr.media.boxes import VIDEO_ENTRY, boxes, video_entries
+
 Crop = tuple[int, int, int, int]
 """Columns at the left and right, rows at the top and bottom, that are not shown."""
 
@@ -16,9 +18,6 @@ _MATROSKA: Final = b"\x1a\x45\xdf\xa3"
 _SEGMENT, _TRACKS, _ENTRY, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
 _CLUSTER: Final = 0x1F43B675
 _CROPS: Final = (0x54CC, 0x54DD, 0x54BB, 0x54AA)  # left, right, top, bottom (RFC 9559, 5.1.4.1.28)
-_BOXES: Final = (b"mdia", b"minf", b"stbl", b"stsd")
-_SAMPLE_ENTRY: Final = 78
-"""Bytes of a video's sample entry before its boxes (ISO/IEC 14496-12, 12.1.3)."""
 _MOST: Final = 2**20
 """Bytes of a header that are read."""
 
@@ -84,17 +83,6 @@ def _pixel_crop(file: BinaryIO, start: int, end: int) -> Crop:
     return left, right, top, bottom
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (type, content) of the boxes in a row."""
-    at = 0
-    while at + 8 <= len(data):
-        size = struct.unpack_from(">I", data, at)[0]
-        if size < 8:
-            return
-        yield data[at + 4 : at + 8], data[at + 8 : at + size]
-        at += size
-
-
 def _mp4(file: BinaryIO) -> Crop | None:
     length, at = file.seek(0, 2), 0
     while at + 8 <= length:
@@ -112,15 +100,11 @@ def _mp4(file: BinaryIO) -> Crop | None:
 
 def _clean_aperture(movie: bytes) -> Crop | None:
     """Of the first track with pictures."""
-    for kind, track in _boxes(movie):
-        content = {b"trak": track}.get(kind, b"")
-        for step in _BOXES:
-            content = next((inner for name, inner in _boxes(content) if name == step), b"")
-        for _, entry in _boxes(content[8:]):
-            boxes = dict(_boxes(entry[_SAMPLE_ENTRY:]))
-            if b"clap" in boxes:
-                size = struct.unpack_from(">2H", entry, 24)
-                return _around(size, struct.unpack(">8i", boxes[b"clap"][:32]))
+    for entry in video_entries(movie):
+        held = dict(boxes(entry[VIDEO_ENTRY:]))
+        if b"clap" in held:
+            size = struct.unpack_from(">2H", entry, 24)
+            return _around(size, struct.unpack(">8i", held[b"clap"][:32]))
     return None
 
 

@@ -80,7 +80,7 @@ class VideoInfo:
         rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
         rate = min(rates, default=Fraction(25))
         assert stream.time_base is not None
-        side_data = _side_data(picture)
+        side_data = side_data_of(picture)
         matrix, pixels = _display_matrix(side_data, picture), picture.format.name
         colour = _colour(context, picture)
         return cls(
@@ -189,7 +189,7 @@ def _duration(stream: av.VideoStream, container: "av.container.InputContainer") 
     return container.duration / av.time_base if container.duration else None
 
 
-def _side_data(picture: av.VideoFrame) -> dict[str, bytes]:
+def side_data_of(picture: av.VideoFrame) -> dict[str, bytes]:
     """A picture's side data by PyAV's names of the kinds; None of it where PyAV knows not all."""
     try:
         # the stub says it is a mapping; it iterates over its values

@@ -14,8 +14,9 @@ from vsr.errors import InputError, reason
 from vsr.media.captions import captions_of
 from vsr.media.choice import choose
 from vsr.media.decoder import prepare_decoder
+from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
-from vsr.media.info import VideoInfo
+from vsr.media.info import VideoInfo, side_data_of
 from vsr.media.location import shown
 from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
 from vsr.media.passthrough import Passthrough
@@ -243,6 +244,7 @@ class Source:
                 yield self._frame(each, latest)
 
     def _described(self, picture: av.VideoFrame) -> VideoInfo:
+        check_base_layer(self.video, side_data_of(picture), self.name)
         return VideoInfo.of(self.video, picture, self._container)
 
     def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
