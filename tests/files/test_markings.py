@@ -1,5 +1,6 @@
 """Tags and markings are kept, or named in the run's one warning."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from tests.clips import Clip, make_clip, picture
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
+from vsr.media.boxes import box
+from vsr.media.spatial import scaled
 
 PHONE = {
     "com.apple.quicktime.make": "Apple",
@@ -95,6 +98,7 @@ def _spherical(path: Path) -> Path:
 def _encode(out: Any, options: dict[str, str], tags: dict[str, str] | None = None) -> None:
     video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", **options})
     video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+    video.codec_context.colorspace = 1
     video.metadata.update(tags or {})
     for k in range(6):
         frame = av.VideoFrame.from_ndarray(picture((64, 48), k), format="rgb24")
@@ -104,10 +108,53 @@ def _encode(out: Any, options: dict[str, str], tags: dict[str, str] | None = Non
     out.mux(video.encode(None))
 
 
-@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
-def test_a_360_degree_marking_is_named(tmp_path: Path, name: str) -> None:
-    _, report = upscaled(_spherical(tmp_path / "in.mp4"), name)
-    assert report.notes == ["its 360-degree marking is left out"]
+def _sides(path: Path) -> dict[str, bytes]:
+    """Side data of a file's first picture."""
+    with av.open(str(path)) as container:
+        data: Any = next(container.decode(video=0)).side_data
+        return {d.type.name: bytes(d) for d in data}
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("out.mp4", "h264"), ("out.mov", "h264"), ("out.mkv", "h264"), ("out.mp4", "hevc"),
+        ("out.mkv", "hevc"), ("out.mp4", "av1"), ("out.webm", "vp9"),
+    ],
+)  # fmt: skip
+def test_a_360_degree_marking_is_kept(tmp_path: Path, name: str, codec: str) -> None:
+    source = _spherical(tmp_path / "in.mp4")
+    preset = {"av1": "12", "vp9": "8"}.get(codec, "ultrafast")
+    result, report = upscaled(source, name, codec=codec, preset=preset)
+    assert _sides(tmp_path / name)["SPHERICAL"] == _sides(source)["SPHERICAL"]
+    assert (report.notes, result.pts) == ([], contents(source).pts)
+    assert (result.size, result.matrix) == ((128, 96), contents(source).matrix)
+    if name == "out.mp4" and codec == "hevc":
+        assert b"hvc1" in (tmp_path / name).read_bytes()
+
+
+def test_a_marking_survives_the_way_through_matroska_and_segments(tmp_path: Path) -> None:
+    source = _spherical(tmp_path / "in.mp4")
+    upscaled(source, "a.mkv", segment=0.1)
+    _, report = upscaled(tmp_path / "a.mkv", "b.mp4", segment=0.1)
+    assert report.notes == []
+    assert _sides(tmp_path / "b.mp4")["SPHERICAL"] == _sides(source)["SPHERICAL"]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("out.ts", "h264"), ("out.flv", "h264"), ("out.mkv", "ffv1")]
+)
+def test_a_360_degree_marking_is_named(tmp_path: Path, name: str, codec: str) -> None:
+    preset = None if codec == "ffv1" else "ultrafast"
+    _, report = upscaled(_spherical(tmp_path / "in.mp4"), name, codec=codec, preset=preset)
+    assert report.notes == [f"{name} cannot carry the 360-degree marking: left out"]
+
+
+def test_the_padding_of_a_cube_is_enlarged() -> None:
+    cube = box(b"cbmp", struct.pack(">III", 0, 0, 5))
+    marking = box(b"sv3d", box(b"proj", cube))
+    assert scaled(marking, Fraction(2)) == marking[:-1] + b"\x0a"
+    assert scaled(b"", Fraction(2)) == b""
 
 
 def _stereo(path: Path) -> list[tuple[str, int]]:

@@ -21,7 +21,7 @@ VIDEO_ENTRY: Final = 78
 _PATH: Final = (b"mdia", b"minf", b"stbl", b"stsd")
 _DESCRIPTIONS: Final = 8
 """Bytes before the first sample entry in `stsd`."""
-_WHOLE: Final = {"strict": "unofficial", "movflags": "+empty_moov+frag_keyframe"}
+MP4_AT_ONCE: Final = {"strict": "unofficial", "movflags": "+empty_moov+frag_keyframe"}
 """FFmpeg's options for a header that is complete at once, with markings that are no standard."""
 
 
@@ -43,9 +43,8 @@ def box(kind: bytes, content: bytes) -> bytes:
 
 def video_entries(movie: bytes) -> Iterator[bytes]:
     """Yield the content of the first sample entry of each track; `movie` is that of `moov`."""
-    for kind, content in boxes(movie):
-        if kind != b"trak":
-            continue
+    for kind, track in boxes(movie):
+        content = {b"trak": track}.get(kind, b"")
         for step in _PATH:
             content = next((inner for name, inner in boxes(content) if name == step), b"")
         yield from (entry for _, entry in list(boxes(content[_DESCRIPTIONS:]))[:1])
@@ -55,7 +54,7 @@ def whole_header(stream: av.VideoStream) -> bytes:
     """The header of an MP4 with a copy of the stream; empty where MP4 cannot hold its codec."""
     content = io.BytesIO()
     try:
-        scratch = av.open(content, "w", format="mp4", container_options=_WHOLE)
+        scratch = av.open(content, "w", format="mp4", container_options=dict(MP4_AT_ONCE))
         try:
             scratch.add_stream_from_template(stream, opaque=True)
             scratch.start_encoding()
@@ -81,10 +80,11 @@ def _grown(data: bytes, path: tuple[bytes, ...], more: bytes) -> bytes:
     """Copy boxes in a row, of which one, and its content in turn, is that of the path."""
     made = b""
     for kind, content in boxes(data):
+        grown = content
         if not path:  # the sample entry
-            content += more
+            grown += more
         elif kind == path[0]:
             head = _DESCRIPTIONS if kind == b"stsd" else 0
-            content = content[:head] + _grown(content[head:], path[1:], more)
-        made += box(kind, content)
+            grown = content[:head] + _grown(content[head:], path[1:], more)
+        made += box(kind, grown)
     return made

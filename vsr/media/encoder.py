@@ -10,8 +10,9 @@ import av
 from av.codec.context import Flags
 
 from vsr.errors import OutputError, UsageError, reason
-from vsr.media.colour import PQ, Colour
-from vsr.media.hdr import HDR_ENCODERS, Hdr10
+from vsr.media.colour import Colour
+from vsr.media.hdr import Hdr10
+from vsr.media.parameters import add_analysis, add_hdr, add_parameters
 from vsr.media.pixel_choice import pixel_format, planes_options
 from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
 from vsr.media.ranges import check_values
@@ -45,7 +46,6 @@ _RATE_OPTIONS: Final = frozenset({_BITRATE_OPTION, *_QUALITY_OPTIONS, "cqp", "gl
 """Options that decide how many bits are spent, so that no default may be beside them."""
 _RATE_PARAMETER: Final = re.compile(r"(^|:)(bitrate|tbr|qp|crf)=")
 """The same within x264-params, x265-params or svtav1-params."""
-_TWO_PASSES: Final = ("libx264", "libx265")
 _LIVE_OPTIONS: Final = {
     # no picture waits for a later one; slices make all threads work on one picture
     "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
@@ -126,6 +126,10 @@ class VideoFormat:
     """FFmpeg's 3x3 rotation matrix, None for an upright picture; only containers hold it."""
     stereo: StereoPacking | None = None
     """How two views are packed into a picture; None for one view."""
+    spatial: bytes = b""
+    """Boxes of MP4 that mark the pictures; see `vsr.media.spatial`."""
+    spherical: bool = False
+    """Whether a picture shows 360 degrees."""
 
 
 def encoder_name(
@@ -213,11 +217,11 @@ def _options(
     options |= planes_options(context, video.planes)
     options |= _rates(name, settings)
     options |= settings.options
-    _add_hdr(name, video, options)
-    _add_analysis(name, settings, options)
+    add_hdr(name, video.hdr, video.colour, options)
+    add_analysis(name, settings.passes, settings.analysis, options)
     if name == "libx265":  # it drops captions, and talks on stderr
         options.setdefault("a53cc", "1")
-        _add_parameters(options, "x265-params", "log-level=error")
+        add_parameters(options, "x265-params", "log-level=error")
     unknown = sorted(set(options) - known - generic)
     if unknown:
         raise UsageError(f"encoder {name} has no option '{unknown[0]}'")
@@ -241,34 +245,6 @@ def _rates(encoder: str, settings: EncoderSettings) -> dict[str, str]:
     if encoder == "libsvtav1" and settings.bitrate:
         found = {"b": settings.bitrate}  # it takes a limit beside a constant quality only
     return {name: str(value) for name, value in found.items() if value}
-
-
-def _add_analysis(encoder: str, settings: EncoderSettings, options: dict[str, str]) -> None:
-    """Have the encoder write or read what the first of two passes finds. Raises UsageError."""
-    if settings.passes > 1 and encoder not in _TWO_PASSES:
-        raise UsageError(f"two passes are for h264 and hevc, not for {encoder}")
-    if settings.analysis is None:
-        return
-    number, file = settings.analysis
-    name = "x264-params" if encoder == "libx264" else "x265-params"
-    _add_parameters(options, name, f"pass={number}", f"stats={file}")
-
-
-def _add_hdr(encoder: str, video: VideoFormat, options: dict[str, str]) -> None:
-    """Have the encoder write HDR10 metadata into the stream."""
-    if video.hdr is None or encoder not in HDR_ENCODERS:
-        return
-    name, found = video.hdr.parameters(encoder)
-    if encoder == "libx265" and video.colour.transfer == PQ:
-        found.append("hdr10-opt=1")
-    _add_parameters(options, name, *found)
-
-
-def _add_parameters(options: dict[str, str], name: str, *wanted: str) -> None:
-    """Add `key=value` pairs to an option that holds several, unless it has the key already."""
-    given = options.get(name, "")
-    new = [pair for pair in wanted if pair.partition("=")[0] not in given]
-    options[name] = ":".join([given, *new] if given else new)
 
 
 def _quality_option(encoder: str, known: set[str]) -> str:

@@ -16,6 +16,7 @@ from vsr.media.frame import Planes, planes_of
 from vsr.media.hdr import Hdr10
 from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for
 from vsr.media.siting import siting_of
+from vsr.media.spatial import markings_of, scaled
 from vsr.media.stereo import StereoPacking
 
 _UPRIGHT: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -27,7 +28,6 @@ _INT32: Final = 2**31 - 1
 
 _UNKNOWN: Final = "unknown"
 _NOT_KEPT: Final = {
-    "SPHERICAL": "360-degree marking is",
     "A53_CC": "closed captions are",
     "DOVI_RPU_BUFFER": "Dolby Vision metadata is",
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata is",
@@ -63,6 +63,8 @@ class VideoInfo:
     """Side data of the first picture, by PyAV's names of its kinds."""
     stereo: StereoPacking | None = None
     """How two views are packed into a picture, None where one is."""
+    spatial: bytes = b""
+    """Boxes of MP4 that mark the pictures for headsets; see `vsr.media.spatial`."""
     separate_alpha: bool = False
     """Whether the container holds transparency that the decoder leaves out (VP8 and VP9)."""
 
@@ -100,6 +102,7 @@ class VideoInfo:
             interlaced=picture.interlaced_frame,
             markings=frozenset(side_data),
             stereo=StereoPacking.of(side_data.get(SideType.STEREO3D.name, b"")),
+            spatial=markings_of(stream) if SideType.SPHERICAL.name in side_data else b"",
             separate_alpha=stream.metadata.get("alpha_mode") == "1",
         )
 
@@ -126,6 +129,8 @@ class VideoInfo:
             size=size, rate=self.rate, time_base=self.time_base, colour=self.colour,
             planes=self.planes, grey=is_grey(self.pixel_format), hdr=self.hdr,
             sample_aspect=self.sample_aspect, display_matrix=matrix, stereo=self.stereo,
+            spatial=scaled(self.spatial, Fraction(size[0], self.width)),
+            spherical=SideType.SPHERICAL.name in self.markings,
         )  # fmt: skip
 
     def in_yuv420(self) -> "VideoInfo":

@@ -11,7 +11,7 @@ from vsr.errors import OutputError
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.passthrough import Passthrough, close_quietly
 from vsr.media.sink import Sink
-from vsr.media.target import MUXER_OPTIONS
+from vsr.media.track import muxer_options
 
 
 class PipeSink(Sink):
@@ -50,8 +50,10 @@ class PipeSink(Sink):
         self._closed = True
         close_quietly(self._container)
 
-    def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
-        options = MUXER_OPTIONS.get(self._format, {})
+    def _open(
+        self, copied: Sequence[av.stream.Stream], video: VideoFormat
+    ) -> "av.container.OutputContainer":
+        options = muxer_options(self._format, video)
         return av.open(
             f"pipe:{self._descriptor}", "w", format=self._format, container_options=options
         )

@@ -2,18 +2,16 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import av
 
-from vsr.errors import OutputError, UsageError, reason
+from vsr.errors import OutputError, reason
 from vsr.media.carriage import Carriage
-from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
+from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
-from vsr.media.hdr import HDR_ENCODERS
 from vsr.media.location import local
 from vsr.media.matcher import PacketMatcher
 from vsr.media.passthrough import (
@@ -21,8 +19,6 @@ from vsr.media.passthrough import (
     ISO,
     STATISTICS,
     Passthrough,
-    can_hold_aspect,
-    can_hold_encoder,
     close_quietly,
     cut_chapters,
     is_chapter_track,
@@ -32,10 +28,9 @@ from vsr.media.passthrough import (
     lost_facts,
     movie_timescale,
 )
-from vsr.media.pixel_choice import losses
-from vsr.media.stereo import mark_stereo
-from vsr.media.target import CONTAINERS, MUXER_OPTIONS, container_format, part_path
+from vsr.media.target import container_format, part_path
 from vsr.media.timestamps import CodingTimes, Packet, earlier
+from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
 
 log = logging.getLogger(__name__)
@@ -79,7 +74,7 @@ class Sink:
         self._tags = kept_tags(passthrough.metadata) if passthrough else {}
         self._chapters: list[Any] = []
         try:
-            self._container = self._open(passthrough.streams if passthrough else ())
+            self._container = self._open(passthrough.streams if passthrough else (), video)
             self._others = Carriage(self._container, audio)
             try:
                 if passthrough is None:
@@ -172,14 +167,14 @@ class Sink:
         close_quietly(self._container)
         self._part.unlink(missing_ok=True)
 
-    def _open(self, copied: Sequence[av.stream.Stream]) -> "av.container.OutputContainer":
-        options = MUXER_OPTIONS.get(self._format, {})
+    def _open(
+        self, copied: Sequence[av.stream.Stream], video: VideoFormat
+    ) -> "av.container.OutputContainer":
+        options = muxer_options(self._format, video)
         if self._format in ISO:
             flags = "+use_metadata_tags" if keeps_any_tag(self._tags, self._format) else ""
-            options = {
-                "movflags": f"+faststart{flags}",
-                "movie_timescale": str(movie_timescale(copied)),
-            }
+            options["movflags"] = f"+faststart{flags}"
+            options["movie_timescale"] = str(movie_timescale(copied))
         elif self._format == "nut" and not copied:  # which has no decoding times to shift others by
             options = {"avoid_negative_ts": "disabled"}
         return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
@@ -200,40 +195,11 @@ class Sink:
             else:
                 self._others.add(stream)
 
-    def _add_video(self, video: VideoFormat, settings: EncoderSettings) -> av.VideoStream:
-        name = encoder_name(settings, self._format, video)
-        canonical = av.Codec(name, "w").canonical_name
-        if not can_hold_encoder(name, self._format):
-            held = [f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)]
-            use = " or ".join([*held[:2], "--codec h264"])
-            raise UsageError(f"{self.path.suffix} cannot hold {name}'s video; use {use}")
-        stream = self._container.add_stream(name, rate=video.rate)
-        assert isinstance(stream, av.VideoStream)
-        self._video, self._encoder = stream, stream.codec_context
-        if video.stereo is not None:
-            options, marked = mark_stereo(video.stereo, stream, settings.options, self._format)
-            settings = replace(settings, options=options)
-            if not marked:
-                self._lost.append("the marking of two views in a picture (3D)")
-        if self._format == "yuv4mpegpipe" and settings.pixel_format is None:
-            settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
-        if self._in_band:
-            self._encoder.flags &= ~av.codec.context.Flags.global_header
-        open_encoder(self._encoder, settings, video)
-        if settings.pixel_format is None:
-            self._lost += losses(video.planes, self._encoder.pix_fmt or PIXEL_FORMAT)
-        if video.hdr and name not in HDR_ENCODERS:
-            self._lost.append(f"HDR10 metadata in {canonical} (it can in hevc or av1)")
-        if video.display_matrix and self._format in HOLD_EXTRAS:
-            stream.set_display_matrix(video.display_matrix)
-        elif video.display_matrix:
-            self._lost.append("the rotation of the picture")
-        if video.sample_aspect not in (None, 1) and not can_hold_aspect(canonical, self._format):
-            self._lost.append(f"the pixel aspect in {canonical} (it can in h264 or in an .mp4)")
-        if canonical == "hevc" and self._format in ISO:
-            self._encoder.codec_tag = "hvc1"  # Apple's players know no other
-        stream.time_base = video.time_base
-        return stream
+    def _add_video(self, video: VideoFormat, settings: EncoderSettings) -> av.stream.Stream:
+        track = add_video(self._container, self.path.suffix, video, settings, self._in_band)
+        self._track, self._video, self._encoder = track, track.stream, track.encoder
+        self._lost += track.lost
+        return track.stream
 
     def _start(self, begin: Fraction, end: Fraction | None) -> None:
         """Write the header, with the chapters that play between two times of the input."""

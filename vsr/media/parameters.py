@@ -1,0 +1,38 @@
+"""Fills the options of x264, x265 and SVT-AV1 that hold several parameters."""
+
+from typing import Final
+
+from vsr.errors import UsageError
+from vsr.media.colour import PQ, Colour
+from vsr.media.hdr import HDR_ENCODERS, Hdr10
+
+_TWO_PASSES: Final = {"libx264": "x264-params", "libx265": "x265-params"}
+"""Encoders that can look at everything first -> their option."""
+
+
+def add_parameters(options: dict[str, str], name: str, *wanted: str) -> None:
+    """Add `key=value` pairs to an option that holds several, unless it has the key already."""
+    given = options.get(name, "")
+    new = [pair for pair in wanted if pair.partition("=")[0] not in given]
+    options[name] = ":".join([given, *new] if given else new)
+
+
+def add_hdr(encoder: str, hdr: Hdr10 | None, colour: Colour, options: dict[str, str]) -> None:
+    """Have the encoder write HDR10 metadata into the stream."""
+    if hdr is None or encoder not in HDR_ENCODERS:
+        return
+    name, found = hdr.parameters(encoder)
+    if encoder == "libx265" and colour.transfer == PQ:
+        found.append("hdr10-opt=1")
+    add_parameters(options, name, *found)
+
+
+def add_analysis(
+    encoder: str, passes: int, analysis: tuple[int, str] | None, options: dict[str, str]
+) -> None:
+    """Have the encoder write or read what the first of two passes finds. Raises UsageError."""
+    if passes > 1 and encoder not in _TWO_PASSES:
+        raise UsageError(f"two passes are for h264 and hevc, not for {encoder}")
+    if analysis is not None:
+        number, file = analysis
+        add_parameters(options, _TWO_PASSES[encoder], f"pass={number}", f"stats={file}")

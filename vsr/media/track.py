@@ -1,0 +1,96 @@
+"""Adds the video track to an output: its encoder, and what encoder and container say of it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import av
+
+from vsr.errors import UsageError
+from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
+from vsr.media.frame import PIXEL_FORMAT
+from vsr.media.hdr import HDR_ENCODERS
+from vsr.media.passthrough import HOLD_EXTRAS, ISO, can_hold_aspect, can_hold_encoder
+from vsr.media.pixel_choice import losses
+from vsr.media.spatial import MarkedStream, can_mark
+from vsr.media.stereo import mark_stereo
+from vsr.media.target import CONTAINERS, MUXER_OPTIONS
+
+_MARKINGS: Final = {"strict": "unofficial"}
+"""FFmpeg's option with which containers are marked as no standard of theirs says."""
+
+
+@dataclass(kw_only=True)
+class Track:
+    """The video of an output, ready for frames."""
+
+    stream: av.stream.Stream
+    """Takes the encoder's packets."""
+    encoder: av.VideoCodecContext
+    lost: list[str] = field(default_factory=list)
+    """Properties that neither encoder nor container can hold, in words."""
+    marked: MarkedStream | None = None
+    """What holds the encoder of a marked stream."""
+
+
+def muxer_options(container: str, video: VideoFormat) -> dict[str, str]:
+    """FFmpeg's options of an output's container."""
+    return {
+        **MUXER_OPTIONS.get(container, {}),
+        **(_MARKINGS if video.spatial else {}),
+    }
+
+
+def add_video(
+    output: "av.container.OutputContainer", ending: str, video: VideoFormat,
+    settings: EncoderSettings, in_band: bool,
+) -> Track:  # fmt: skip
+    """Add the video to an output whose name has that ending. `in_band` is as in `Sink`.
+
+    Raises UsageError and OutputError.
+    """
+    container = output.format.name
+    name = encoder_name(settings, container, video)
+    canonical = av.Codec(name, "w").canonical_name
+    if not can_hold_encoder(name, container):
+        held = [f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)]
+        use = " or ".join([*held[:2], "--codec h264"])
+        raise UsageError(f"{ending} cannot hold {name}'s video; use {use}")
+    spatial = video.spatial
+    marked = MarkedStream(name, video.rate) if can_mark(spatial, canonical, container) else None
+    stream = marked.stream if marked else output.add_stream(name, rate=video.rate)
+    assert isinstance(stream, av.VideoStream)
+    track = Track(stream=stream, encoder=stream.codec_context, marked=marked)
+    if video.stereo is not None:
+        options, said = mark_stereo(video.stereo, stream, settings.options, container)
+        settings = replace(settings, options=options)
+        if not (said or (marked and b"st3d" in spatial)):
+            track.lost.append("the marking of two views in a picture (3D)")
+    if container == "yuv4mpegpipe" and settings.pixel_format is None:
+        settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
+    if in_band:
+        track.encoder.flags &= ~av.codec.context.Flags.global_header
+    open_encoder(track.encoder, settings, video)
+    if settings.pixel_format is None:
+        track.lost += losses(video.planes, track.encoder.pix_fmt or PIXEL_FORMAT)
+    if canonical == "hevc" and container in ISO:
+        track.encoder.codec_tag = "hvc1"  # Apple's players know no other
+    if marked:
+        track.stream = marked.added_to(output, spatial)
+    elif video.spherical:
+        track.lost.append("the 360-degree marking")
+    _finish(track, canonical, container, video)
+    return track
+
+
+def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> None:
+    """Set what the container says of the video, and note what it cannot."""
+    if video.hdr and track.encoder.name not in HDR_ENCODERS:
+        track.lost.append(f"HDR10 metadata in {codec} (it can in hevc or av1)")
+    if video.display_matrix and container in HOLD_EXTRAS:
+        assert isinstance(track.stream, av.VideoStream)
+        track.stream.set_display_matrix(video.display_matrix)
+    elif video.display_matrix:
+        track.lost.append("the rotation of the picture")
+    if video.sample_aspect not in (None, 1) and not can_hold_aspect(codec, container):
+        track.lost.append(f"the pixel aspect in {codec} (it can in h264 or in an .mp4)")
+    track.stream.time_base = video.time_base
