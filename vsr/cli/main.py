@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from vsr.cli.build_engine import build_engine
+from vsr.cli.compare import compare
 from vsr.cli.many import run_many, selection_options
 from vsr.cli.numbers import WholeNumber, size
 from vsr.cli.rates import rate_options
@@ -279,6 +280,7 @@ def examine(as_json: bool, filters: bool) -> None:
 
 
 main.add_command(build_engine)
+main.add_command(compare)
 main.add_command(relay)
 
 

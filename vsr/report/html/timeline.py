@@ -21,12 +21,12 @@ SLOTS: Final = 2000
 _COLOURS: Final = 6
 
 
-def _time_scale(pts: Numbers) -> Scale:
+def time_scale(pts: Numbers) -> Scale:
     first, last = float(pts.min()), float(pts.max())
     return Scale(first, last) if last > first else Scale(first, first + 1)
 
 
-def _time_ticks(scale: Scale) -> list[float]:
+def time_ticks(scale: Scale) -> list[float]:
     """At most ten round times in seconds."""
     span = scale.high - scale.low
     steps = [round_step(span / 9)] if span < 45 else []
@@ -43,7 +43,7 @@ class TimeAxis:
     def __init__(self, columns: Columns) -> None:
         """`columns` has at least one row."""
         self.columns = columns
-        self.scale = _time_scale(columns.pts)
+        self.scale = time_scale(columns.pts)
         place = self.scale.at(columns.pts) * SLOTS
         if len(place) > SLOTS:
             slot = np.minimum(place.astype(np.int64), SLOTS - 1)
@@ -155,7 +155,7 @@ def timeline(columns: Columns, deadline: float | None) -> TimelineChart:
     lanes, gathered = _lanes(axis, deadline), _gathered(axis)
     if not timed.any():
         return TimelineChart(lanes=lanes, gathered=gathered)
-    scale, ticks = latency_scale(columns.total[timed], deadline), _time_ticks(axis.scale)
+    scale, ticks = latency_scale(columns.total[timed], deadline), time_ticks(axis.scale)
     limit = None
     if deadline is not None:
         limit = level(scale, deadline, "limit", f"deadline {duration(deadline)}", above=True)

@@ -1,0 +1,100 @@
+"""Enlarges a piece of one's own video by several networks, to choose by eye."""
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from threading import Event
+
+from vsr.compare.compare import compare
+from vsr.compare.result import Comparison
+from vsr.errors import InputError, InterruptedRunError, UsageError
+from vsr.files.settings import RunSettings
+from vsr.files.upscale import upscale
+from vsr.inference.models import BICUBIC
+from vsr.media.choice import choose
+from vsr.media.location import open_input
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateSettings:
+    """Which piece of a video is enlarged, by which networks."""
+
+    models: Sequence[str]
+    at: float = 0.0
+    """Seconds from the video's first frame."""
+    seconds: float = 1.0
+    run: RunSettings = field(default_factory=RunSettings)
+    """What else is done, as `vsr run` would; model and frames are set for each candidate."""
+
+    def __post_init__(self) -> None:
+        if not set(self.models) - {BICUBIC}:
+            raise UsageError(f"give a model other than {BICUBIC}, which all are compared with")
+        if not 0 <= self.at < math.inf or not 0 < self.seconds < math.inf:
+            raise UsageError(f"a piece from {self.at} s of {self.seconds} s is none")
+
+
+def compare_models(
+    source: str | os.PathLike[str],
+    settings: CandidateSettings,
+    *,
+    on_model: Told | None = None,
+    stop: Event | None = None,
+) -> Comparison:
+    """Compare what networks make of a piece of `source`, with bicubic enlargement as reference.
+
+    The pieces are encoded as `vsr run` would, into a temporary folder. `on_model` gets each name
+    before its work begins. Raises what `vsr.upscale` and `compare` raise.
+    """
+    path = os.fspath(source)
+    names = list(dict.fromkeys((BICUBIC, *settings.models)))
+    start, frames = _piece(path, settings.at, settings.seconds)
+    with tempfile.TemporaryDirectory(prefix="vsr-compare-") as folder:
+        made: list[Path] = []
+        times: list[float] = []
+        for name in names:
+            if on_model:
+                on_model(name)
+            # a model may be a file, whose name may hold anything
+            target = Path(folder) / f"{len(made)}.mkv"
+            run = replace(
+                settings.run, model=name, start_frame=start, max_frames=frames, segment=0,
+                audio="none", report=None, container=None,
+            )  # fmt: skip
+            report = upscale(path, target, run, stop=stop)
+            if report.interrupted:
+                raise InterruptedRunError("stopped: nothing was written")
+            made.append(target)
+            times.append(report.ledger.stages()["infer"]["mean"])
+        found = compare(made, stop=stop)
+    labels = [Path(name).name for name in names]
+    videos = [
+        replace(video, name=label, ms_per_frame=round(ms, 1))
+        for video, label, ms in zip((found.reference, *found.videos), labels, times, strict=True)
+    ]
+    found.reference, found.videos = videos[0], videos[1:]
+    found.notes = [note for note in found.notes if not note.startswith("VMAF")]
+    found.notes.append("there is no original here: figures tell how far each is from bicubic")
+    return found
+
+
+def _piece(path: str, at: float, seconds: float) -> tuple[int, int]:
+    """(number of the first frame, number of frames) of a piece, by the times of packets."""
+    with closing(open_input(path, path)) as container:
+        stream, _ = choose(container, path, path)
+        base = stream.time_base or Fraction(1, 1000)
+        times = sorted(p.pts * base for p in container.demux(stream) if p.pts is not None)
+    if not times:
+        raise InputError(f"{path} has no times by which a piece could be found")
+    times = [time - times[0] for time in times]
+    first = sum(time < Fraction(at) for time in times)
+    number = sum(Fraction(at) <= time < Fraction(at) + Fraction(seconds) for time in times)
+    if not number:
+        raise UsageError(f"{path} has no frames at {at:g} s: it is {float(times[-1]):.3f} s long")
+    return first, number

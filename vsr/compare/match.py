@@ -1,0 +1,54 @@
+"""Matches the frames of several videos by their times."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from vsr.files.frames import Reader
+from vsr.media.frame import Frame
+
+_TOLERANCE = Fraction(2, 5)
+"""Of the shortest frame: containers round times, and a neighbour must stay one."""
+
+
+@dataclass
+class Matches:
+    """Yields the frames that all videos have at the same time, in order; iterate once.
+
+    With `align`, times count from each video's own first frame. After the end of the shortest video
+    nothing more is read. Use from one thread.
+    """
+
+    readers: Sequence[Reader]
+    align: bool = False
+    starts: list[Fraction] = field(init=False)
+    """Seconds at which each video's first frame is shown."""
+    alone: list[int] = field(init=False)
+    """Frames of each video that another one lacks, up to the end of the shortest."""
+
+    def __post_init__(self) -> None:
+        self.alone = [0] * len(self.readers)
+        self.starts = []
+
+    def __iter__(self) -> Iterator[tuple[Frame, ...]]:
+        tolerance = _TOLERANCE / max(reader.info.rate for reader in self.readers)
+        videos = [iter(reader) for reader in self.readers]
+        heads = [next(video, None) for video in videos]
+        while True:
+            frames = [frame for frame in heads if frame is not None]
+            if len(frames) < len(heads):
+                return
+            self.starts = self.starts or [_time(frame) for frame in frames]
+            shifts = self.starts if self.align else [Fraction(0)] * len(frames)
+            times = [_time(frame) - shift for frame, shift in zip(frames, shifts, strict=True)]
+            behind = [max(times) - time > tolerance for time in times]
+            if not any(behind):
+                yield tuple(frames)
+            for k, video in enumerate(videos):
+                if behind[k] or not any(behind):
+                    self.alone[k] += behind[k]
+                    heads[k] = next(video, None)
+
+
+def _time(frame: Frame) -> Fraction:
+    return frame.pts * frame.time_base

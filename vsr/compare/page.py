@@ -1,0 +1,204 @@
+"""The page of a comparison: one file with pictures, figures and plots; it loads nothing."""
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from vsr.compare.keep import Moment
+from vsr.compare.picture import webp
+from vsr.compare.result import MEASURES, Comparison, VideoFacts
+from vsr.compare.words import sentences
+from vsr.media.bitrate import in_words
+from vsr.report.html.charts import HEIGHT, Level, Scale, Tick, level, round_step
+from vsr.report.html.templates import digest, render, static
+from vsr.report.html.text import clock, count
+from vsr.report.html.timeline import time_scale, time_ticks
+
+_PACKAGE: Final = "vsr.compare"
+_SCRIPT: Final = static(_PACKAGE, "compare.js")
+_POLICY: Final = (
+    f"default-src 'none'; script-src {digest(_SCRIPT)}; style-src 'unsafe-inline'; "
+    "img-src data:; base-uri 'none'; form-action 'none'"
+)
+_COLOURS: Final = 6
+_SLOTS: Final = 700
+"""Points of a curve at most: of each slot of time, the worst frame."""
+_TITLES: Final = {
+    "psnr": ("PSNR over time", "dB, higher is nearer to the reference"),
+    "ssim": ("SSIM over time", "1 is equal"),
+    "vmaf": ("VMAF over time", "100 is best"),
+    "flicker": ("Change from frame to frame", "mean difference of luma, in codes of 8 bits"),
+}
+_EQUAL: Final = 100.0
+"""dB at which equal pictures are drawn."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot."""
+
+    name: str
+    colour: str
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """A measure over time, for every video."""
+
+    title: str
+    unit: str
+    levels: Sequence[Level]
+    curves: Sequence[Curve]
+    below: Sequence[Tick]
+    width: int = _SLOTS
+    height: int = HEIGHT
+
+
+def page(found: Comparison) -> str:
+    """The page as HTML text."""
+    videos = [found.reference, *found.videos]
+    names = [video.name for video in videos]
+    what = "against the original" if found.original else f"against {names[0]}"
+    width, height = found.size
+    return render(
+        _PACKAGE,
+        "compare.html",
+        policy=_POLICY,
+        script=_SCRIPT,
+        title=", ".join(names),
+        subtitle=f"{count(len(found.rows))} frames at {width}x{height}, measured {what}",
+        sentences=[*sentences(found), *found.notes],
+        columns=_columns(found),
+        rows=[_row(found, k) for k in range(len(videos))],
+        charts=[_plot(found, name) for name in _TITLES if name in found.measures()],
+        moments=_moments(found, names),
+    )
+
+
+def _columns(found: Comparison) -> list[str]:
+    figures = [f"{name.replace('_', ' ').upper()}" for name in found.measures()]
+    return ["size", "codec", "bitrate", "ms/frame", *figures, "worst 5 %", "worst"]
+
+
+def _row(found: Comparison, k: int) -> dict[str, Any]:
+    video = found.reference if k == 0 else found.videos[k - 1]
+    texts = ["x".join(map(str, video.size)), video.codec, _rate(video), _ms(video)]
+    if k == 0:
+        flicker = found.reference_flicker()
+        texts += [
+            f"{flicker:.3f}" if name == "flicker" and flicker is not None else "\u2013"
+            for name in found.measures()
+        ]
+        texts += ["\u2013", "\u2013"]
+    else:
+        totals = found.totals(k - 1)
+        texts += [_figure(totals[name]["mean"], name) for name in found.measures()]
+        texts += [_figure(totals["psnr"][key], "psnr") for key in ("p5", "min")]
+    return {"name": video.name, "colour": _colour(k), "texts": texts}
+
+
+def _colour(k: int) -> str:
+    return f"c{(k - 1) % _COLOURS}" if k else "cx"
+
+
+def _rate(video: VideoFacts) -> str:
+    if video.bytes is None or not video.seconds:
+        return "\u2013"
+    return in_words(round(8 * video.bytes / video.seconds))
+
+
+def _ms(video: VideoFacts) -> str:
+    return "\u2013" if video.ms_per_frame is None else f"{video.ms_per_frame:.1f}"
+
+
+def _figure(value: float | None, name: str) -> str:
+    return "equal" if value is None else f"{value:.{MEASURES[name]}f}"
+
+
+def _plot(found: Comparison, name: str) -> Plot:
+    times = np.array([row.time for row in found.rows])
+    axis = time_scale(times)
+    place = np.minimum((axis.at(times) * _SLOTS).astype(np.int64), _SLOTS - 1)
+    series = {k + 1: found.series(k, name) for k in range(len(found.videos))}
+    if name == "flicker":
+        moved = [row.reference_flicker for row in found.rows]
+        series[0] = np.array([math.nan if value is None else value for value in moved])
+    series = {k: np.minimum(values, _EQUAL) for k, values in series.items()}
+    scale = _value_scale(np.concatenate(list(series.values())))
+    title, unit = _TITLES[name]
+    ticks = time_ticks(axis)
+    names = [found.reference.name, *(video.name for video in found.videos)]
+    return Plot(
+        title=title,
+        unit=unit,
+        levels=[level(scale, value, "grid", f"{value:,g}") for value in scale.ticks()],
+        curves=[
+            Curve(names[k], _colour(k), _path(place, values, scale, high=name == "flicker"))
+            for k, values in sorted(series.items())
+        ],
+        below=[Tick(axis.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)],
+    )
+
+
+def _value_scale(values: npt.NDArray[np.float64]) -> Scale:
+    """A scale with a little room; it need not begin at 0, as differences are what counts."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Scale(0.0, 1.0)
+    low, high = float(values.min()), float(values.max())
+    step = round_step(max(high - low, 0.02 * abs(high), 1e-4) / 4)
+    return Scale(step * math.floor(low / step), step * math.ceil(high / step + 1e-9))
+
+
+def _path(
+    place: npt.NDArray[np.int64], values: npt.NDArray[np.float64], scale: Scale, high: bool
+) -> str:
+    """Through the lowest value of each slot of time (the highest, with `high`)."""
+    points = []
+    for slot in np.unique(place):
+        inside = values[place == slot]
+        inside = inside[np.isfinite(inside)]
+        if len(inside):
+            value = float(inside.max() if high else inside.min())
+            points.append(f"{slot + 0.5:.1f} {(1 - float(scale.at(value))) * HEIGHT:.0f}")
+    return "M" + "L".join(points) if points else ""
+
+
+def _moments(found: Comparison, names: Sequence[str]) -> Markup:
+    """The pictures, for the script: `<` cannot end the element they stand in."""
+    width, height = found.size
+    moments = [
+        {
+            "label": f"{_kind(found, moment)} · {clock(moment.time)}",
+            "told": f"frame {moment.index}, "
+            + ", ".join(
+                f"{name} {_figure(_finite(scored.values['psnr']), 'psnr')} dB"
+                for name, scored in zip(names[1:], moment.scored[1:], strict=True)
+            ),
+            "pictures": [
+                "data:image/webp;base64,"
+                + base64.b64encode(webp(scored.picture, colour)).decode("ascii")
+                for scored, colour in zip(moment.scored, found.colours, strict=True)
+            ],
+        }
+        for moment in found.moments
+    ]
+    shape = {"names": names, "moments": moments, "width": width, "height": height}
+    return Markup(json.dumps(shape).replace("<", "\\u003c"))
+
+
+def _kind(found: Comparison, moment: Moment) -> str:
+    """Among equals, what is far from the first is not worse."""
+    return moment.kind if found.original or moment.kind == "median" else "most different"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,37 @@
+"""Writes a picture as lossless WebP, or several side by side as PNG."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from vsr.media.colour import Colour
+from vsr.media.frame import converted
+
+
+def rgb(picture: av.VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
+    """R'G'B' uint8 [height, width, 3] in full range."""
+    return np.asarray(converted(picture, "rgb24", colour).to_ndarray(), np.uint8)
+
+
+def webp(picture: av.VideoFrame, colour: Colour) -> bytes:
+    """The picture as a lossless WebP."""
+    return _coded("libwebp", converted(picture, "bgra", colour), {"lossless": "1"})
+
+
+def png(pictures: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+    """Pictures of one height, uint8 [height, width, 3], side by side as a PNG."""
+    beside = np.ascontiguousarray(np.concatenate(pictures, axis=1))
+    return _coded("png", av.VideoFrame.from_ndarray(beside, format="rgb24"), {})
+
+
+def _coded(codec: str, picture: av.VideoFrame, options: dict[str, str]) -> bytes:
+    context = av.CodecContext.create(codec, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.width, context.height = picture.width, picture.height
+    context.pix_fmt, context.time_base = picture.format.name, Fraction(1, 25)
+    context.options = options
+    picture.pts, picture.time_base = 0, context.time_base
+    return b"".join(bytes(packet) for packet in (*context.encode(picture), *context.encode(None)))

@@ -1,0 +1,172 @@
+"""Measures frames against a reference with FFmpeg's psnr, ssim and xpsnr filters."""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from vsr.media.colour import RGB
+from vsr.media.frame import Frame, picture_of
+
+_NO_MORE: Final = (av.error.BlockingIOError, av.error.EOFError)
+_FILTERS: Final = ("psnr", "ssim", "xpsnr")
+VMAF: Final = "libvmaf"
+"""The filter of VMAF, which few builds of FFmpeg have."""
+_MEASURES: Final = {
+    "psnr": "lavfi.psnr.psnr_avg",
+    "psnr_y": "lavfi.psnr.psnr.y",
+    "ssim": "lavfi.ssim.All",
+    "xpsnr": "lavfi.xpsnr.xpsnr.y",
+    "vmaf": "lavfi.vmaf.score",
+}
+_MSE: Final = "lavfi.psnr.mse_avg"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A picture at the common size, and what it measures against the reference of its time."""
+
+    picture: av.VideoFrame
+    values: dict[str, float]
+    """dB (psnr, psnr_y, xpsnr: infinity where equal), 0..1 (ssim), 0..100 (vmaf), and `mse`."""
+    flicker: float | None
+    """Mean absolute difference of luma from the frame before, in codes of 8 bits; None for the
+    first frame."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a filter graph is made for: another one is needed where this changes."""
+
+    sizes: tuple[tuple[int, int], ...]
+    formats: tuple[str, ...]
+
+    @property
+    def common(self) -> tuple[int, int]:
+        """The largest of the sizes: smaller pictures are enlarged to it."""
+        return max(self.sizes, key=math.prod)
+
+
+class Scorer:
+    """Measures matched frames, the reference first. Use from one thread.
+
+    Smaller pictures are enlarged by bicubic interpolation, as players do, and all are brought to
+    the reference's pixel format. Frames that the filters hold back come with later ones or `rest`.
+    """
+
+    def __init__(self) -> None:
+        self._graph: av.filter.Graph | None = None
+        self._kind: _Kind | None = None
+        self._inputs: list[av.filter.context.FilterContext] = []
+        self._sinks: list[av.filter.context.FilterContext] = []
+        self._ready: list[deque[av.VideoFrame]] = []
+        self._before: list[npt.NDArray[np.float32]] = []
+        self._pushed = 0
+
+    def feed(self, frames: Sequence[Frame]) -> Iterator[tuple[Scored, ...]]:
+        """Yield what is measured once these frames, of one time, are there."""
+        pictures = [picture_of(frame) for frame in frames]
+        kind = _Kind(
+            tuple((p.width, p.height) for p in pictures),
+            tuple(f.format.pixel_format(f.colour.matrix == RGB) for f in frames),
+        )
+        if kind != self._kind:
+            yield from self.rest()
+            self._kind = kind
+            self._open(kind)
+        for context, picture in zip(self._inputs, pictures, strict=True):
+            picture.pts, picture.time_base = self._pushed, Fraction(1, 25)
+            context.push(picture)
+        self._pushed += 1
+        yield from self._rows()
+
+    def rest(self) -> Iterator[tuple[Scored, ...]]:
+        """Yield what the filters hold back, and end them."""
+        for context in self._inputs:
+            context.push(None)
+        yield from self._rows()
+        self._graph, self._kind, self._inputs, self._sinks, self._before = None, None, [], [], []
+
+    def _rows(self) -> Iterator[tuple[Scored, ...]]:
+        for sink, ready in zip(self._sinks, self._ready, strict=True):
+            while (picture := _pulled(sink)) is not None:
+                ready.append(picture)
+        while self._ready and all(self._ready):
+            yield self._row([ready.popleft() for ready in self._ready])
+
+    def _row(self, pictures: Sequence[av.VideoFrame]) -> tuple[Scored, ...]:
+        luma = [_luma(picture) for picture in pictures]
+        flicker: list[float | None] = [None] * len(luma)
+        if self._before:
+            flicker = [
+                float(np.abs(now - before).mean())
+                for now, before in zip(luma, self._before, strict=True)
+            ]
+        self._before = luma
+        return tuple(
+            Scored(picture, _values(picture), moved)
+            for picture, moved in zip(pictures, flicker, strict=True)
+        )
+
+    def _open(self, kind: _Kind) -> None:
+        """Join the filters: every picture is scaled, and all but the first are measured."""
+        graph = self._graph = av.filter.Graph()
+        width, height = kind.common
+        self._inputs, self._sinks = [], []
+        measures = [*_FILTERS, *((VMAF,) if has_vmaf() else ())]
+        copies = 1 + len(measures) * (len(kind.sizes) - 1)
+        for k, ((w, h), form) in enumerate(zip(kind.sizes, kind.formats, strict=True)):
+            facts = f"video_size={w}x{h}:pix_fmt={form}:time_base=1/25:frame_rate=25"
+            source = graph.add("buffer", facts)
+            scaled = graph.add("scale", f"{width}:{height}:flags=bicubic+accurate_rnd")
+            same = graph.add("format", f"pix_fmts={kind.formats[0]}")
+            source.link_to(scaled)
+            scaled.link_to(same)
+            self._inputs.append(source)
+            last = same
+            if k == 0:
+                reference = graph.add("split", f"outputs={copies}")
+                same.link_to(reference)
+                last = reference
+            for n, name in enumerate(measures if k else ()):
+                each = graph.add(name)
+                last.link_to(each, 0, 0)
+                reference.link_to(each, 1 + (k - 1) * len(measures) + n, 1)
+                last = each
+            sink = graph.add("buffersink")
+            last.link_to(sink, 0, 0)
+            self._sinks.append(sink)
+        graph.configure()
+        self._ready = [deque() for _ in kind.sizes]
+
+
+def has_vmaf() -> bool:
+    """Whether this FFmpeg has the filter of VMAF."""
+    return VMAF in av.filter.filters_available
+
+
+def _pulled(sink: av.filter.context.FilterContext) -> av.VideoFrame | None:
+    try:
+        picture = sink.pull()
+    except _NO_MORE:
+        return None
+    assert isinstance(picture, av.VideoFrame)
+    return picture
+
+
+def _luma(picture: av.VideoFrame) -> npt.NDArray[np.float32]:
+    """The first plane in codes of 8 bits, float32 [height, width]; green of RGB."""
+    plane = np.from_dlpack(picture.planes[0])
+    return plane.astype(np.float32) / np.float32(2 ** (picture.format.components[0].bits - 8))
+
+
+def _values(picture: av.VideoFrame) -> dict[str, float]:
+    told = picture.metadata
+    values = {name: float(told[key]) for name, key in _MEASURES.items() if key in told}
+    return values | ({"mse": float(told[_MSE])} if _MSE in told else {})

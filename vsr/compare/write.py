@@ -1,0 +1,92 @@
+"""Writes a comparison as .html, .json or .png, or as a table of text."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vsr.compare.page import page
+from vsr.compare.picture import png, rgb
+from vsr.compare.result import MEASURES, Comparison
+from vsr.errors import OutputError, UsageError, reason
+from vsr.media.whole_file import written_whole
+
+ENDINGS: Final = (".html", ".json", ".png")
+_PART: Final = 320
+"""Side of the part of a picture in the .png, in pixels."""
+
+
+def check_name(path: Path, overwrite: bool) -> None:
+    """Raise UsageError for a name that cannot or must not be written."""
+    if path.suffix.lower() not in ENDINGS:
+        raise UsageError(f"'{path.name}' names no output; use one of {', '.join(ENDINGS)}")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; give -y to replace it")
+
+
+def write(found: Comparison, path: Path) -> None:
+    """Write the form that the file's name asks for. Raises OutputError."""
+    made = {
+        ".html": lambda: page(found).encode("utf-8"),
+        ".json": lambda: (json.dumps(found.as_json(), indent=1) + "\n").encode("utf-8"),
+        ".png": lambda: png(_sheet(found)),
+    }[path.suffix.lower()]()
+    try:
+        with written_whole(path) as part:
+            part.write_bytes(made)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
+
+
+def _sheet(found: Comparison) -> list[npt.NDArray[np.uint8]]:
+    """The part of the worst frame where videos differ most from the reference, side by side."""
+    moment = found.moments[0]
+    pictures = [
+        rgb(scored.picture, colour)
+        for scored, colour in zip(moment.scored, found.colours, strict=True)
+    ]
+    row, column = _most_different(pictures)
+    return [picture[row : row + _PART, column : column + _PART] for picture in pictures]
+
+
+def _most_different(pictures: list[npt.NDArray[np.uint8]]) -> tuple[int, int]:
+    """(row, column) of the part with the largest sum of absolute differences."""
+    first = pictures[0].astype(np.int16)
+    off = np.sum([np.abs(other - first).sum(-1) for other in pictures[1:]], 0, dtype=np.int64)
+    height, width = off.shape
+    sums = np.pad(off.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    tall, wide = min(_PART, height), min(_PART, width)
+    parts = sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]
+    row, column = np.unravel_index(int(parts.argmax()), parts.shape)
+    return int(row), int(column)
+
+
+def as_text(found: Comparison) -> str:
+    """A line for each video: the mean of each measure, the worst twentieth and the worst frame."""
+    names = found.measures()
+    titles = ["video", *names, "psnr p5", "psnr min"]
+    rows = []
+    for k, video in enumerate(found.videos):
+        totals = found.totals(k)
+        cells = [_cell(totals[name]["mean"], name) for name in names]
+        cells += [_cell(totals["psnr"][key], "psnr") for key in ("p5", "min")]
+        rows.append([video.name, *cells])
+    widths = [max(len(row[k]) for row in (titles, *rows)) for k in range(len(titles))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if k == 0 else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (titles, *rows)
+    ]
+    width, height = found.size
+    head = f"{len(found.rows)} frames at {width}x{height} against {found.reference.name}"
+    return "\n".join([head, *lines])
+
+
+def _cell(value: float | None, name: str) -> str:
+    return "equal" if value is None else f"{value:.{MEASURES[name]}f}"
