@@ -1,17 +1,20 @@
 """Times of pictures that a container or an encoder tells wrongly."""
 
 import itertools
+import subprocess
 import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from tests.clips import Clip, make_clip, picture
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
+from tests.programs import FFPROBE, needs_ffprobe
 from vsr.media.timestamps import CodingTimes, Packet, Rising
 
 STEP = Fraction(1, 25)
@@ -153,3 +156,54 @@ def test_decoding_times_rise(equal: bool, expected: list[int]) -> None:
         rising.correct(packet)
     assert [p.dts for p in packets] == expected
     assert [p.pts for p in packets] == expected
+
+
+def _ffprobed(path: Path) -> list[tuple[Fraction, int]]:
+    """(time, brightness at the middle) of each picture, as the ffprobe program sees the times."""
+    words = [FFPROBE, "-v", "error", "-select_streams", "v:0", "-show_entries"]
+    words += ["frame=best_effort_timestamp_time", "-of", "csv=p=0", str(path)]
+    shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    times = [Fraction(line.strip(",")) for line in shown.split()]
+    with av.open(str(path)) as container:
+        lights = [
+            int(np.from_dlpack(frame.planes[0])[frame.height // 2, frame.width // 2])
+            for frame in container.decode(video=0)
+        ]
+    return list(zip(times, lights, strict=True))
+
+
+@needs_ffprobe
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "size", "rate"),
+    [
+        ("dvvideo", "yuv420p", (720, 576), Fraction(25)),
+        ("dvvideo", "yuv411p", (720, 480), Fraction(30_000, 1001)),
+        ("mjpeg", "yuvj420p", (64, 48), Fraction(25)),
+    ],
+)
+def test_an_avi_with_gaps_is_shown_as_ffmpeg_shows_it(
+    tmp_path: Path, codec: str, pixel_format: str, size: tuple[int, int], rate: Fraction
+) -> None:
+    """Frame by frame: a recording whose camera left out pictures 3, 4 and 9."""
+    source, kept = tmp_path / "in.avi", [0, 1, 2, 5, 6, 7, 8, 10, 11]
+    with av.open(str(source), "w") as out:
+        stream: Any = out.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+        for k in kept:
+            grey = np.full(size[::-1], 40 + 16 * k, np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="gray").reformat(format=pixel_format)
+            frame.pts, frame.time_base, frame.color_range = k, 1 / rate, 0
+            for packet in stream.encode(frame):
+                packet.pts = packet.dts = k
+                packet.time_base = 1 / rate
+                out.mux(packet)
+    before = _ffprobed(source)
+    result, report = upscaled(source, "out.mkv", deinterlace="off", codec="ffv1", preset=None)
+    after = _ffprobed(tmp_path / "out.mkv")
+    assert len(before) == len(after) == report.frames_in == len(kept)
+    for (moment, light), (own_moment, own_light) in zip(before, after, strict=True):
+        assert abs(moment - own_moment) <= Fraction(1, 1000)  # of Matroska's clock
+        assert abs(light - own_light) <= 1
+    steps = [b - a for (a, _), (b, _) in itertools.pairwise(after)]
+    assert [round(step * rate) for step in steps] == [1, 1, 3, 1, 1, 1, 2, 1]
+    assert result.size == (2 * size[0], 2 * size[1])

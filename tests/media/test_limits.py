@@ -1,13 +1,24 @@
 """What control groups and the system leave to a process: processors and memory."""
 
 import os
+import subprocess
+import sys
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 
+from tests.clips import make_clip
 from vsr.inference import models, openvino
+from vsr.media import decoder
+from vsr.media import encoder as encoders
 from vsr.media.colour import Colour
+from vsr.media.encoder import EncoderSettings, VideoFormat, open_encoder
 from vsr.media.limits import cpu_limit, free_memory
+from vsr.media.parameters import add_threads
+from vsr.media.scheduling import scheduling_kept
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +68,52 @@ def test_openvino_takes_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None
     network = models.find("bicubic", 2, backend, "fp32").graph(Colour()).onnx((32, 24))
     compiled = backend._compiled(network, {"PERFORMANCE_HINT": "THROUGHPUT"})
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "parameters"),
+    [("libx264", ""), ("libx265", "pools=2"), ("libsvtav1", "lp=2")],
+)
+def test_encoders_and_decoders_take_no_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str, parameters: str
+) -> None:
+    for module in (decoder, encoders):
+        monkeypatch.setattr(module, "cpu_limit", lambda: 2)
+    context: Any = av.CodecContext.create(encoder, "w")
+    video = VideoFormat(size=(128, 96), rate=Fraction(25), time_base=Fraction(1, 25))
+    with scheduling_kept():
+        open_encoder(context, EncoderSettings(), video)
+    assert context.thread_count == 2
+    options: dict[str, str] = {}
+    add_threads(encoder, 2, options)
+    assert options == ({} if not parameters else {f"{encoder[3:]}-params": parameters})
+    with av.open(str(make_clip(tmp_path / "in.mkv"))) as source:
+        stream = source.streams.video[0]
+        assert decoder.prepare_decoder(stream, "in.mkv", "AUTO", None) == 3 + 4
+        assert stream.codec_context.thread_count == 3
+
+
+CPU_GROUPS = Path("/sys/fs/cgroup/cpu")
+
+
+@pytest.mark.skipif(
+    not os.access(CPU_GROUPS / "cgroup.procs", os.W_OK), reason="no group can be made here"
+)
+def test_a_real_group_of_half_a_processor_means_one_thread() -> None:
+    group = CPU_GROUPS / f"vsr-test-{os.getpid()}"
+    group.mkdir()
+    code = (
+        f"open({str(group / 'cgroup.procs')!r}, 'w').write('0')\n"
+        "from vsr.media.limits import cpu_limit, processors\n"
+        "print(cpu_limit() or processors())"
+    )
+    try:
+        (group / "cpu.cfs_period_us").write_text("100000")
+        (group / "cpu.cfs_quota_us").write_text("50000")
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert int(found.stdout) == 1
+    finally:
+        group.rmdir()
 
 
 _MEMINFO = "MemTotal: 16000 kB\nMemFree: 100 kB\nMemAvailable: 8000 kB\n"

@@ -15,6 +15,8 @@ from vsr.media.transcode import SoundEncoder, TextConverter, sound_encoder, text
 AUDIO: Final = ("copy", "encode", "none")
 """What can be done with sound: as it is and encoded only where the container cannot hold that;
 encoded always; left out."""
+_DISC: Final = ".m2ts"
+"""The ending of names by which FFmpeg's muxer writes a Blu-ray's kind of transport stream."""
 _TS_NONSTRICT: Final = 0x20000
 """FFmpeg's flag AVFMT_TS_NONSTRICT: the muxer takes equal times."""
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
@@ -64,8 +66,9 @@ class Carriage:
         if sound and self.audio == "none":
             return
         form = self.output.format.name
+        disc = form == "mpegts" and self.output.name.lower().endswith(_DISC)
         maker: _Maker | None = None
-        if not (sound and self.audio == "encode") and can_copy(stream, form):
+        if not (sound and self.audio == "encode") and can_copy(stream, form, disc):
             maker = self._copier(stream)
         elif isinstance(stream, av.AudioStream) and stream.codec_context is not None:
             maker = self._encoded(stream, sound_encoder(stream, form))

@@ -17,11 +17,13 @@ _OTHERS_IN: Final = {
     "mpegts": frozenset(
         {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "opus", "s302m"}
         | {"dvb_subtitle", "dvb_teletext", "arib_caption", "klv", "timed_id3", "scte_35"}
-        | {"hdmv_pgs_subtitle", "truehd"}
+        | {"truehd"}
     ),
+    "m2ts": frozenset({"hdmv_pgs_subtitle"}),
     "flv": frozenset({"aac", "mp3", "speex", "ac3", "eac3", "opus", "flac"}),
 }
-"""What players find in these containers; FFmpeg also writes what they do not."""
+"""What players find in these containers; FFmpeg also writes what they do not. `m2ts`: what a
+Blu-ray's transport stream holds besides."""
 _USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _SEED: Final = {
     "audio": ("aac", "vorbis", "opus", "amr_nb"),
@@ -122,12 +124,15 @@ def _name_layout(copy: av.stream.Stream) -> None:
             context.layout = usual
 
 
-def can_copy(stream: av.stream.Stream, container: str) -> bool:
+def can_copy(stream: av.stream.Stream, container: str, disc: bool = False) -> bool:
     """Whether a container can hold a copy of this stream, so that it is found there again.
 
     Tested by writing one: a header where FFmpeg's tables know the pair, else a file that is read.
+    `disc`: the transport stream is a Blu-ray's, which has stream types of its own.
     """
     try:
+        if disc and codec_name(stream) in _OTHERS_IN["m2ts"]:
+            return True
         return _known_in(stream, container) and _written(stream, container)
     except _ERRORS as exc:
         log.debug("%s in %s: %s", stream_label(stream), container, exc)

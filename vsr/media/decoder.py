@@ -5,7 +5,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.limits import free_memory, in_words, processors
+from vsr.media.limits import cpu_limit, free_memory, in_words, processors
 
 _MOST_THREADS: Final = 16
 """Of FFmpeg's own choice; each holds a picture where several are decoded at once."""
@@ -29,7 +29,9 @@ def prepare_decoder(video: av.VideoStream, name: str, threads: str, allowed: int
     """
     context = video.codec_context
     context.thread_type = threads
-    working = min(_MOST_THREADS, processors() + 1) if threads == "AUTO" else 1
+    working = min(_MOST_THREADS, (cpu_limit() or processors()) + 1) if threads == "AUTO" else 1
+    if cpu_limit():  # FFmpeg counts the processors of the whole machine
+        context.thread_count = working
     limit = free_memory() if allowed is None else allowed
     pixels = context.width * context.height
     if limit is None or not pixels:

@@ -12,7 +12,8 @@ from av.codec.context import Flags
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
 from vsr.media.hdr import Hdr10
-from vsr.media.parameters import add_analysis, add_hdr, add_parameters
+from vsr.media.limits import cpu_limit
+from vsr.media.parameters import add_analysis, add_hdr, add_parameters, add_threads
 from vsr.media.pixel_choice import pixel_format, planes_options
 from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
 from vsr.media.ranges import check_values
@@ -187,6 +188,7 @@ def open_encoder(
     context.color_primaries = colour.primaries
     context.color_trc = colour.transfer
     context.thread_type = "AUTO"
+    context.thread_count = cpu_limit() or 0
     context.flags |= Flags.frame_duration
     settings.check()
     given = dict(settings.options)
@@ -222,6 +224,7 @@ def _options(
     if name == "libx265":  # it drops captions, and talks on stderr
         options.setdefault("a53cc", "1")
         add_parameters(options, "x265-params", "log-level=error")
+    add_threads(name, cpu_limit(), options)
     unknown = sorted(set(options) - known - generic)
     if unknown:
         raise UsageError(f"encoder {name} has no option '{unknown[0]}'")

@@ -9,6 +9,9 @@ from vsr.media.hdr import HDR_ENCODERS, Hdr10
 _TWO_PASSES: Final = {"libx264": "x264-params", "libx265": "x265-params"}
 """Encoders that can look at everything first -> their option."""
 
+_THREADS: Final = {"libx265": ("x265-params", "pools"), "libsvtav1": ("svtav1-params", "lp")}
+"""Encoder -> its option and the parameter in it."""
+
 
 def add_parameters(options: dict[str, str], name: str, *wanted: str) -> None:
     """Add `key=value` pairs to an option that holds several, unless it has the key already."""
@@ -36,3 +39,10 @@ def add_analysis(
     if analysis is not None:
         number, file = analysis
         add_parameters(options, _TWO_PASSES[encoder], f"pass={number}", f"stats={file}")
+
+
+def add_threads(encoder: str, limit: int | None, options: dict[str, str]) -> None:
+    """Have encoders that do not heed FFmpeg's number of threads use no more than `limit`."""
+    if limit is not None and encoder in _THREADS:
+        name, key = _THREADS[encoder]
+        add_parameters(options, name, f"{key}={limit}")
