@@ -6,6 +6,7 @@ import os
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,6 +16,7 @@ from vsr.cli.many import run_many, selection_options
 from vsr.cli.numbers import WholeNumber, size
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
+from vsr.cli.sharing import sharing_options
 from vsr.cli.streams import open_missing, say
 from vsr.cli.terminal import (
     claimed_stdout,
@@ -80,7 +82,11 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
 @click.option(
     "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
 )
-@click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
+@click.option(
+    "-d",
+    "--device",
+    help="OpenVINO's name (CPU, GPU ...), or the number of the GPU; or several, as 0,1,2.",
+)
 @click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference, on a GPU.")
 @click.option(
     "-c", "--codec",
@@ -139,12 +145,6 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
     help="Memory for pictures, such as 2G. Default: what is free.",
 )  # fmt: skip
 @click.option(
-    "--segment", type=click.FloatRange(0), metavar="SECONDS",
-    help="Keep what is done every so often, so that the same command goes on after a crash. "
-    "Default: 20, for a minute and more; 0: never.",
-)  # fmt: skip
-@click.option("--restart", is_flag=True, help="Forget what an earlier run has done.")
-@click.option(
     "--report",
     type=click.Path(path_type=Path),
     help="Write the latency of every frame as .html, .json or .csv.",
@@ -162,6 +162,7 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
     default="auto",
     help="json: one object per line on stdout (stderr where OUTPUT is -).",
 )
+@sharing_options
 @selection_options
 @verbosity
 def run(
@@ -173,10 +174,9 @@ def run(
     bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
     audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
     deinterlace: str, detelecine: bool, filters: str | None, memory: int | None, variant: str,
-    segment: float | None, restart: bool,
     report: Path | None, overwrite: bool, container: str | None, progress: str,
     recursive: bool, pattern: str | None, skip_existing: bool, watch: bool,
-    verbose: bool, quiet: bool,
+    verbose: bool, quiet: bool, **sharing: Any,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
 
@@ -232,9 +232,8 @@ def run(
             filters=filters,
             memory=memory,
             variant=variant,
-            segment=segment,
-            restart=restart,
             report=report,
+            **sharing,
         )
     show = shower("none" if quiet and progress == "auto" else progress)
     with errors_shown(verbose):

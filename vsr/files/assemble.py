@@ -1,15 +1,21 @@
 """Joins encoded segments and an input's other streams into one file, without encoding again."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from vsr.errors import OutputError, reason
-from vsr.files.journal import Segment
+from vsr.files.ends import AnySource
+from vsr.files.journal import Journal, Segment
+from vsr.files.pipeline import plays
+from vsr.files.settings import RunSettings
+from vsr.media.encoder import VideoFormat
 from vsr.media.sink import Sink
+from vsr.media.source import Source
 from vsr.media.timestamps import Packet
 
 
@@ -29,6 +35,62 @@ class Joined:
     def last_time(self) -> Fraction:
         """Presentation time of the last frame, in seconds of the input."""
         return self.segments[-1][0].last_pts * self.time_base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is needed to open the output; see `vsr.media.sink.Sink`."""
+
+    path: Path
+    video: VideoFormat
+    settings: RunSettings
+    offset: Fraction | None
+    end: Fraction | None
+
+    def starting(self, first_time: Fraction) -> "Output":
+        """With the times that follow from the first frame's, in seconds."""
+        if self.offset is not None:
+            return self
+        end = None if self.end is None else first_time + self.end
+        return replace(self, offset=first_time, end=end)
+
+    def opened(self, source: AnySource) -> Sink:
+        """Open it, for the streams of a source. Raises UsageError and OutputError."""
+        settings, others = self.settings, source.passthrough()
+        return Sink(
+            self.path, self.video, settings.encoder, others, self.offset, self.end, settings.audio
+        )
+
+
+def join(
+    output: Output, source: AnySource, journal: Journal, segments: Sequence[Segment], stopped: bool
+) -> Sink:
+    """Join segments, which follow one another, with a source's other streams; return the output.
+
+    It is renamed into place, and the journal's folder is deleted unless the run was `stopped`.
+    Raises OutputError, also where not all frames are in the output.
+    """
+    joined = Joined(
+        segments=[(segment, journal.path(segment)) for segment in segments if segment.frames],
+        time_base=output.video.time_base,
+    )
+    settings, output = output.settings, output.starting(joined.first_time)
+    after = float(joined.first_time) if settings.start_frame else -math.inf
+    ends = stopped or settings.max_frames is not None
+    before = float(joined.last_time) if ends else math.inf
+    assert isinstance(source, Source)
+    with output.opened(source) as sink:
+        others = (p for p in source.other_packets() if plays(p, after, before))
+        assemble(sink, joined, others, output.offset or Fraction(0))
+        frames = sum(segment.frames for segment in segments)
+        if sink.frames_out != frames:
+            raise OutputError(f"{sink.frames_out} of {frames} frames were joined")
+        sink.close()
+    if stopped:
+        journal.keep_for_later()
+    else:
+        journal.remove()
+    return sink
 
 
 def assemble(sink: Sink, joined: Joined, others: Iterable[Packet], offset: Fraction) -> None:

@@ -1,21 +1,30 @@
 """Begins the report of a run, with what is known before the first frame."""
 
+from fractions import Fraction
 from pathlib import Path
 
+from vsr.errors import InputError, InterruptedRunError, VsrError
 from vsr.files.ends import AnySink, AnySource
+from vsr.files.pipeline import Slice
 from vsr.files.segments import SegmentedSink
 from vsr.files.settings import RunSettings
-from vsr.inference.backend import Backend
-from vsr.inference.upscaler import Upscaler
+from vsr.inference.upscaler import Outline
 from vsr.media.target import pipe_of
 from vsr.report.report import Report
 
 
 def new_report(
-    settings: RunSettings, output: Path, source: AnySource, upscaler: Upscaler, backend: Backend
+    settings: RunSettings,
+    output: Path,
+    source: AnySource,
+    upscaler: Outline,
+    device: tuple[str, str],
 ) -> Report:
-    """Make the report of a run that has not begun: what goes in, what comes out, and how."""
-    info, model = source.info, upscaler.model
+    """Make the report of a run that has not begun: what goes in, what comes out, and how.
+
+    `device`: names of the backend and of its device.
+    """
+    info = source.info
     return Report(
         start_frame=settings.start_frame,
         input={
@@ -28,12 +37,12 @@ def new_report(
         },
         output={
             "name": str(output) if pipe_of(output) is None else "stdout",
-            "model": model.name,
-            "scale": model.scale,
-            "precision": model.precision,
-            "model_sha256": model.sha256,
-            "backend": backend.name,
-            "device": backend.device,
+            "model": upscaler.name,
+            "scale": upscaler.scale,
+            "precision": upscaler.precision,
+            "model_sha256": upscaler.sha256,
+            "backend": device[0],
+            "device": device[1],
             "size": list(upscaler.out_size),
             "tiles": upscaler.tiles,
             "matrix": info.colour.matrix,
@@ -48,3 +57,20 @@ def changes_of(sink: AnySink | SegmentedSink) -> str | None:
     if sink.left_out:
         notes.append(f"{sink.path.name} cannot carry {', '.join(sink.left_out)}: left out")
     return "; ".join(notes) or None
+
+
+def window_of(settings: RunSettings, source: AnySource) -> tuple[Fraction | None, Fraction | None]:
+    """(`offset`, `end`) of the sink: where the output begins and ends, as far as is known."""
+    length = None
+    if settings.max_frames is not None:
+        length = settings.max_frames / source.info.rate
+    if settings.start_frame:  # its time is known when it has been read
+        return None, length
+    return source.offset(), None if length is None else source.first_time + length
+
+
+def nothing_done(source: AnySource, selected: Slice) -> VsrError:
+    """Make the error of a run that ended without a frame."""
+    if selected.interrupted:
+        return InterruptedRunError("stopped before the first frame; nothing was written")
+    return InputError(f"{source.name} has only {source.frames_read} frames; nothing was written")

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vsr.errors import InputError, InterruptedRunError, OutputError, UsageError, VsrError
-from vsr.files.beginning import changes_of, new_report
+from vsr.errors import InterruptedRunError, OutputError, UsageError, VsrError
+from vsr.files.assemble import Output
+from vsr.files.beginning import changes_of, new_report, nothing_done, window_of
 from vsr.files.ends import (
     AnySink,
     AnySource,
@@ -23,11 +23,13 @@ from vsr.files.ends import (
     source_for,
 )
 from vsr.files.journal import Journal, left_by_an_interrupted_run
+from vsr.files.piece import encoder_threads
 from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.progress import Progress
 from vsr.files.room import Room, room_for
-from vsr.files.segments import Output, SegmentedSink, facts_of, frames_per_segment
+from vsr.files.segments import SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
+from vsr.files.sharing import SharedJob, is_shared
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import Backend, check_batch, load_backend
@@ -83,6 +85,13 @@ class Job:
         check_output(self._output, self._input, settings)
         if settings.report:
             check_report_path(settings.report)
+        if is_shared(settings, self._output):
+            shared = SharedJob(
+                self._input, self._output, settings, self._on_progress, self._stop
+            ).run()
+            if settings.report:
+                self._write_report(settings.report, shared)
+            return shared
         backend = load_backend(settings.backend, settings.device)
         check_batch(settings.batch, backend)
         name = models.chosen(settings.model, settings.look)
@@ -91,7 +100,10 @@ class Job:
             settings = self._settings = self._analysed(stack, settings, model, backend)
             source = stack.enter_context(closing(self._opened()))
             upscaler = self._upscaler(source, model, backend)
-            report = new_report(self._settings, self._output, source, upscaler, backend)
+            report = new_report(
+                self._settings, self._output, source, upscaler.outline,
+                (backend.name, backend.device),
+            )  # fmt: skip
             video = source.info.enlarged(upscaler.out_size)
             carried = side_data_of(encoder_for(self._output, self._settings, video))
             self._say(report, source.info.conversion(carried))
@@ -132,7 +144,7 @@ class Job:
                 if selected.interrupted:
                     raise InterruptedRunError("stopped in the first pass; nothing was written")
                 if not sink.frames_in:
-                    raise self._nothing_done(source, selected)
+                    raise nothing_done(source, selected)
         log.info("pass 2 of 2")
         return replace(settings, encoder=replace(settings.encoder, analysis=(2, stats)))
 
@@ -203,7 +215,7 @@ class Job:
             self._began = now()
             run(selected, enlarge, sink, on_muxed, room.waiting)
             if not sink.frames_in:
-                raise self._nothing_done(source, selected)
+                raise nothing_done(source, selected)
             self._check_again(sink)
             sink.close()
             self._conclude(source, sink, selected, report)
@@ -212,12 +224,13 @@ class Job:
         self, source: AnySource, upscaler: Upscaler, settings: RunSettings
     ) -> AnySink | SegmentedSink:
         """Open the output, in segments where that is worth it."""
-        video, window = source.info.enlarged(upscaler.out_size), self._window(source)
+        video, window = source.info.enlarged(upscaler.out_size), window_of(self._settings, source)
         frames = frames_per_segment(self._input, self._output, settings, source, video)
         if not frames:
             return sink_for(self._output, video, settings, source, upscaler.model.scale, window)
-        facts = facts_of(self._input, settings, upscaler, frames)
-        journal = Journal(self._output, facts, settings.restart)
+        facts = facts_of(self._input, settings, upscaler.outline, frames)
+        threads = encoder_threads(encoder_for(self._output, settings, video))
+        journal = Journal(self._output, facts, settings.restart, threads)
         output = Output(
             path=self._output, video=video, settings=settings, offset=window[0], end=window[1]
         )
@@ -238,28 +251,11 @@ class Job:
         log.info("going on after %d frames that are done", done)
         last = self._settings.start_frame + done - 1
         if isinstance(source, Source) and source.skip_to(last, journal.segments[-1].last_pts):
-            source.losses.lost += journal.lost
+            source.losses.lost = journal.lost  # not what was read to get there
             yield source
             return
         with closing(self._opened()) as again:
             yield again
-
-    def _window(self, source: AnySource) -> tuple[Fraction | None, Fraction | None]:
-        """(`offset`, `end`) of the sink: where the output begins and ends, as far as is known."""
-        settings = self._settings
-        length = None
-        if settings.max_frames is not None:
-            length = settings.max_frames / source.info.rate
-        if settings.start_frame:  # its time is known when it has been read
-            return None, length
-        return source.offset(), None if length is None else source.first_time + length
-
-    def _nothing_done(self, source: AnySource, selected: Slice) -> VsrError:
-        if selected.interrupted:
-            return InterruptedRunError("stopped before the first frame; nothing was written")
-        return InputError(
-            f"{source.name} has only {source.frames_read} frames; nothing was written"
-        )
 
     def _say(self, report: Report, note: str | None) -> None:
         if note:

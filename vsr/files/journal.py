@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from bisect import insort
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,17 +23,20 @@ from vsr.media.whole_file import real_path
 
 log = logging.getLogger(__name__)
 
-SCHEMA: Final = "vsr-journal/1"
+SCHEMA: Final = "vsr-journal/2"
 _JOURNAL: Final = "journal.jsonl"
 _LOCK: Final = ".lock"
-_PIECE: Final = 2**20
-"""Bytes of an input's beginning and end that tell it from another."""
+_THREADS: Final = "encoder_threads"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
     """Encoded frames that follow one another, in a file of their own."""
 
+    number: int
+    """Its place by its time: see `vsr.media.clips.Cuts`. Numbers without a frame are left out."""
+    follows: int | None
+    """Number of the segment before it; None for the first."""
     file: str
     frames: int
     first_pts: int
@@ -46,7 +50,7 @@ class Segment:
     concealed: int
     """Frames that the decoder had to make up in part."""
     lost: int
-    """Frames of the input, up to here, that could not be decoded."""
+    """Frames of the input, in its time, that could not be decoded."""
     ms: float
     """Milliseconds from the first frame's arrival to the file on the disk."""
 
@@ -57,18 +61,14 @@ def folder_of(output: Path) -> Path:
     return path.with_name(f".{path.name}.vsr")
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Facts that tell an input from another: size, time of change, hash of both ends.
-
-    Raises OSError.
-    """
-    status = path.stat()
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        digest.update(file.read(_PIECE))
-        file.seek(max(0, status.st_size - _PIECE))
-        digest.update(file.read(_PIECE))
-    return {"bytes": status.st_size, "modified": status.st_mtime_ns, "ends": digest.hexdigest()}
+def has_gaps(output: Path) -> bool:
+    """Whether an earlier run of several jobs has left segments behind one that is not done."""
+    try:
+        lines = _lines(folder_of(output) / _JOURNAL)
+        done = [Segment(**line) for line in lines[1:] if "file" in line]
+    except (OSError, TypeError):
+        return False
+    return len(_chain(done)) < len(done)
 
 
 def left_by_an_interrupted_run(output: Path) -> bool:
@@ -85,14 +85,25 @@ def left_by_an_interrupted_run(output: Path) -> bool:
 class Journal:
     """The segments of one output. One process at a time; use `close` or `remove` at the end."""
 
-    def __init__(self, output: Path, facts: Mapping[str, Any], restart: bool = False) -> None:
+    def __init__(
+        self,
+        output: Path,
+        facts: Mapping[str, Any],
+        restart: bool = False,
+        threads: int | None = None,
+        gaps: bool = False,
+    ) -> None:
         """Open or begin a journal for a run of these facts; `restart` forgets what is there.
 
-        Raises UsageError where the segments there are another run's or another process is at it,
-        OutputError where the folder cannot be written.
+        `threads`: of the encoder, where the journal is new. `gaps`: whether segments behind one
+        that is missing are kept. Raises UsageError where the segments there are another run's or
+        another process is at it, OutputError where the folder cannot be written.
         """
         self.folder = folder_of(output)
         self.segments: list[Segment] = []
+        """What is done, in order."""
+        self.threads = threads
+        """Threads of the encoder, with which its output varies: those of the run's beginning."""
         self._output = output
         self._facts = json.loads(json.dumps(facts, default=str))
         self._lock = FileLock(self.folder / _LOCK)
@@ -100,7 +111,7 @@ class Journal:
             self.folder.mkdir(exist_ok=True)
             self._acquire()
             try:
-                self._begin(restart)
+                self._begin(restart, gaps)
             except BaseException:
                 self.close()
                 raise
@@ -119,12 +130,17 @@ class Journal:
 
     @property
     def lost(self) -> int:
-        """Number of the input's frames, up to the last that is done, that are lost."""
-        return self.segments[-1].lost if self.segments else 0
+        """Number of the input's frames that are lost in what is done."""
+        return sum(segment.lost for segment in self.segments)
 
-    def new_file(self) -> Path:
-        """Return the path of the next segment's file."""
-        return self.folder / f"{len(self.segments):06d}.nut"
+    @property
+    def beginning(self) -> list[Segment]:
+        """The segments up to the first that is missing."""
+        return _chain(self.segments)
+
+    def new_file(self, number: int, attempt: str = "") -> Path:
+        """Return the path of a segment's file; attempts that run at a time have different ones."""
+        return self.folder / f"{number:06d}{attempt}.nut"
 
     def path(self, segment: Segment) -> Path:
         """Return the path of a segment's file."""
@@ -138,7 +154,7 @@ class Journal:
             self._append(asdict(segment))
         except OSError as exc:
             raise self.error(exc) from exc
-        self.segments.append(segment)
+        insort(self.segments, segment, key=lambda each: each.number)
 
     def keep_for_later(self) -> None:
         """Record that the output holds what is done so far and may be replaced by the same run."""
@@ -159,6 +175,14 @@ class Journal:
             self.remove()
         self._lock.release()
 
+    def leave(self, failed: bool) -> None:
+        """End using it after a run, and say what is kept if that failed."""
+        if failed and self.segments:
+            log.warning(
+                "%d frames are done and kept: the same command goes on from there", self.frames
+            )
+        self.close()
+
     def error(self, exc: OSError) -> OutputError:
         """Make the error for a folder that cannot be written."""
         return OutputError(f"cannot keep what is done in {self.folder}: {reason(exc)}")
@@ -169,7 +193,7 @@ class Journal:
         except Timeout as exc:
             raise UsageError(f"another process is making {self._output}") from exc
 
-    def _begin(self, restart: bool) -> None:
+    def _begin(self, restart: bool, gaps: bool) -> None:
         path = self.folder / _JOURNAL
         lines = [] if restart or not path.exists() else _lines(path)
         if lines and (differs := self._difference(lines[0])):
@@ -177,20 +201,24 @@ class Journal:
                 f"{self.folder} holds what another run has done: {differs}; take the same "
                 "settings to go on, or --restart to begin anew"
             )
+        if lines:
+            self.threads = lines[0].get(_THREADS)
         for line in lines[1:]:
             if "file" in line:
                 segment = Segment(**line)
-                if not self._is_whole(segment):
-                    log.warning("%s is damaged: made anew from there", self.path(segment))
-                    break
-                self.segments.append(segment)
+                if self._is_whole(segment):
+                    insort(self.segments, segment, key=lambda each: each.number)
+                else:
+                    log.warning("%s is damaged: made anew", self.path(segment))
+        if not gaps:
+            self.segments = _chain(self.segments)
         self._write_anew()
 
     def _difference(self, then: Mapping[str, Any]) -> str | None:
         """Say in words what is not as it was; None if all is."""
         now = {"schema": SCHEMA, **self._facts}
         for name in [*now, *then]:
-            if now.get(name) != then.get(name):
+            if name != _THREADS and now.get(name) != then.get(name):
                 if name == "input":
                     return "the input has changed since"
                 return f"{name.replace('_', ' ')} was {then.get(name)} and is {now.get(name)}"
@@ -206,7 +234,8 @@ class Journal:
     def _write_anew(self) -> None:
         """Write the journal of what is whole, and delete everything else."""
         path, beside = self.folder / _JOURNAL, self.folder / f"{_JOURNAL}.part"
-        lines = [{"schema": SCHEMA, **self._facts}, *map(asdict, self.segments)]
+        head = {"schema": SCHEMA, **self._facts, _THREADS: self.threads}
+        lines = [head, *map(asdict, self.segments)]
         beside.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
         _on_disk(beside)
         beside.replace(path)
@@ -221,6 +250,16 @@ class Journal:
             file.write(f"{json.dumps(line)}\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _chain(segments: Iterable[Segment]) -> list[Segment]:
+    """The segments, given in any order, that follow one another from the first on."""
+    by_place = {segment.follows: segment for segment in segments}
+    found, last = [], None
+    while (segment := by_place.get(last)) is not None:
+        found.append(segment)
+        last = segment.number
+    return found
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

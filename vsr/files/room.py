@@ -6,7 +6,7 @@ from typing import Final
 from vsr.errors import InputError
 from vsr.files.ends import AnySource
 from vsr.files.pipeline import WAITING
-from vsr.inference.upscaler import Upscaler
+from vsr.inference.upscaler import Outline, Upscaler
 from vsr.media.encoder import EncoderSettings
 from vsr.media.limits import free_memory, in_words
 from vsr.media.pictures.stills import PILLOW
@@ -46,7 +46,7 @@ class Room:
 
 def room_for(
     source: AnySource,
-    upscaler: Upscaler,
+    upscaler: Upscaler | Outline,
     encoder: str,
     settings: EncoderSettings,
     allowed: int | None,

@@ -15,7 +15,7 @@ from vsr.media.encoder import EncoderSettings
 from vsr.media.filters import Filtering
 from vsr.media.variants import BEST, Wanted
 
-_LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1}
+_LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1, "jobs": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class RunSettings:
     """A key of `vsr.network.precision.PRECISIONS`, or what is best on the device."""
     backend: str = "auto"
     device: str | None = None
+    """The backend's name or number of it; several with commas between them."""
     batch: int = 1
     """Frames per inference on a GPU; more than one pays for small frames."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
@@ -64,6 +65,10 @@ class RunSettings:
     segment: float | None = None
     """Seconds of video after which what is done is kept for a run that goes on; 0: never; None: 20,
     for a minute and more."""
+    jobs: int | None = 1
+    """Processes that make segments at a time, on each device; None: as many as are quickest."""
+    cluster: str | None = None
+    """`auto` or `ray://HOST:PORT`: a Ray cluster whose computers make the segments."""
     restart: bool = False
     """Forget what an earlier run has done."""
     report: Path | None = None
@@ -121,6 +126,8 @@ class RunOptions(TypedDict, total=False):
     memory: int | None
     variant: str
     segment: float | None
+    jobs: int | None
+    cluster: str | None
     restart: bool
     report: str | PathLike[str] | None
 

@@ -171,7 +171,8 @@ class OpenVinoBackend:
 
     def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
         if self._device.startswith("CPU") and (limit := cpu_limit()):
-            config = {**config, "INFERENCE_NUM_THREADS": limit}
+            # not bound to the first processors, which others with a limit would be bound to as well
+            config = {**config, "INFERENCE_NUM_THREADS": limit, "ENABLE_CPU_PINNING": False}
         try:
             return CORE.compile_model(CORE.read_model(model), self._device, config)
         except (RuntimeError, ValueError) as exc:  # the latter for words that are not UTF-8

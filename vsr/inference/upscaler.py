@@ -33,6 +33,22 @@ class _Job:
     planes: Planes | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What is known of an upscaler without its engine."""
+
+    name: str
+    """Of the model."""
+    sha256: str
+    precision: str
+    scale: int
+    size: tuple[int, int]
+    """(width, height) of the pictures that it takes."""
+    out_size: tuple[int, int]
+    tiles: int
+    """Per picture."""
+
+
 def is_built(model: Model, backend: Backend, colour: Colour, size: tuple[int, int]) -> bool:
     """Whether an `Upscaler` of these can start without building an engine for minutes."""
     plan = plan_tiles(model, *size)
@@ -66,6 +82,15 @@ class Upscaler:
         self._candidates = _candidates(model, backend)
         self._engine: CheckedEngine | None = self._compile_within_memory()
         self._tickets: deque[tuple[_Job, Span, Span, Ticket]] = deque()
+
+    @property
+    def outline(self) -> Outline:
+        """What others need to know of it."""
+        model = self.model
+        return Outline(
+            name=model.name, sha256=model.sha256, precision=model.precision, scale=model.scale,
+            size=self.size, out_size=self.out_size, tiles=self.tiles,
+        )  # fmt: skip
 
     def _compile_within_memory(self) -> CheckedEngine:
         """Compile an engine; where memory runs out, of smaller batches, then of smaller tiles."""

@@ -9,6 +9,8 @@ from typing import Final
 GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_GROUPS: Final = Path("/proc/self/cgroup")
 _MEMINFO: Final = Path("/proc/meminfo")
+SHARE: Final = "VSR_PROCESSORS"
+"""Variable of the environment: how many processors a process may use."""
 
 
 def free_memory(
@@ -29,12 +31,16 @@ def free_memory(
 def cpu_limit(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> int | None:
     """Processors' worth of time that control groups grant this process, rounded up.
 
+    Or what `SHARE` of the environment says, for a process that shares them with others like it.
+
     None where that is no less than the processors it may run on, or where nothing says so. A
     container with a limit (`docker --cpus 2`) still sees all processors of its host: a thread for
     each would use the grant up early in every period, and then all of them stand still.
     """
     grants = [_grant(folder) for folder in _folders("", groups, own)]
     grants += [_grant_v1(folder) for folder in _folders("cpu", groups, own)]
+    if os.environ.get(SHARE, "").isdigit():
+        grants.append(max(1, int(os.environ[SHARE])))
     least = min(grants, default=math.inf)
     return None if math.isinf(least) or math.ceil(least) >= processors() else math.ceil(least)
 

@@ -47,6 +47,8 @@ class Reading:
     """Which variant of a playlist is read."""
     filtering: Filtering = NO_FILTERS
     """What is done with pictures before they are frames."""
+    fields: Fields | None = None
+    """What is known of its fields; None: the beginning of a file is looked at."""
     cropped: bool = True
     """Whether what a file's container says is not to be shown is cut off."""
     memory: int | None = None
@@ -55,6 +57,8 @@ class Reading:
 
 def fields_of(reading: Reading, url: str, name: str) -> Fields:
     """Look at the beginning of a file for fields; what can be read once is not looked at."""
+    if reading.fields is not None:
+        return reading.fields
     if not reading.filtering.looks_at_fields or not Path(local(url)).is_file():
         return UNKNOWN
     with reading.opener(url, name) as again:

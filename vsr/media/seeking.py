@@ -5,9 +5,9 @@ from typing import Final
 
 import av
 
+from vsr.media.clips import RUN_UP
+
 _INDEXED: Final = frozenset({"mp4", "matroska"})
-_RUN_UP: Final = 2
-"""Seconds before a picture where reading begins, so that nothing refers to what is before."""
 
 
 def seek_before(container: "av.container.InputContainer", time: Fraction) -> bool:
@@ -15,7 +15,7 @@ def seek_before(container: "av.container.InputContainer", time: Fraction) -> boo
     if _INDEXED.isdisjoint(container.format.name.split(",")):
         return False
     try:
-        container.seek(max(0, round((time - _RUN_UP) * av.time_base)), backward=True)
+        container.seek(max(0, round((time - RUN_UP) * av.time_base)), backward=True)
     except (av.error.FFmpegError, OSError):
         return False
     return True

@@ -70,7 +70,7 @@ class Source:
                 self._note, self._container.format.name == "mpegts"
             )
             self._times = PictureTimes(look_ahead)
-            self._timeline = timeline_of(self._reading, url, self.name, self._described)
+            self.timeline = timeline_of(self._reading, url, self.name, self._described)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -140,12 +140,12 @@ class Source:
         self._primed.clear()
         self._times, self._timestamps = PictureTimes(_LOOK_AHEAD), TimestampCorrector(self._note)
         decoded = round((index + 1) / filtering.factor)
-        self._timeline.restart(decoded)
+        self.timeline.restart(decoded)
         self._items = self._demuxed()
         for item in self._items:
             if isinstance(item, Frame) and item.pts >= pts:
                 self._index = index + 1
-                self._timeline.decoded = decoded
+                self.timeline.decoded = decoded
                 return item.pts == pts
         return False
 
@@ -219,7 +219,7 @@ class Source:
                 yield packet
         latest = (now(), self._blocked)
         yield from self._timed(self._times.rest(), latest)
-        yield from (self._frame(each, latest) for each in self._timeline.rest())
+        yield from (self._frame(each, latest) for each in self.timeline.rest())
         if self._abandoned:
             self.close()
         elif self._decode and self._reading.announced:
@@ -240,7 +240,7 @@ class Source:
         self, pictures: Iterator[tuple[av.VideoFrame, int | None]], latest: object
     ) -> Iterator[Frame]:
         for picture, pts in pictures:
-            for each in self._timeline.add(picture, pts):
+            for each in self.timeline.add(picture, pts):
                 yield self._frame(each, latest)
 
     def _described(self, picture: av.VideoFrame) -> VideoInfo:
@@ -249,7 +249,7 @@ class Source:
 
     def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
         if self._info is None:
-            self._info = self._reading.seen_as(self._timeline.info(picture))
+            self._info = self._reading.seen_as(self.timeline.info(picture))
         info = self._info
         event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
@@ -263,12 +263,12 @@ class Source:
         frame = Frame(
             planes=self._reading.planes(picture, info),
             index=self._index,
-            pts=self._timeline.pts(picture),
+            pts=self.timeline.pts(picture),
             time_base=info.time_base,
             format=info.planes,
             colour=info.colour,
             # a last frame of no length would be cut off by MP4 readers
-            duration=self._timeline.duration(picture) or info.step,
+            duration=self.timeline.duration(picture) or info.step,
             stamps=self._stamps(picture.opaque or latest, latest),
             event=event,
             captions=captions_of(picture),
@@ -292,7 +292,7 @@ class Source:
 
     def _count_missing(self) -> None:
         """Compare what came with what the container announced, where it announces exactly."""
-        missing = cut_off_samples(self.url, self.video, self._timeline.decoded)
+        missing = cut_off_samples(self.url, self.video, self.timeline.decoded)
         if not missing and self._info is not None:
             missing = cut_off_frames(self._container, self._timestamps.end, self._info.rate)
         if missing:

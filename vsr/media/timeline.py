@@ -23,7 +23,7 @@ class Timeline:
         """`described` tells the facts of the stream as one of its pictures has them."""
         self.decoded = 0
         """Pictures that the decoder gave."""
-        self._filtering, self._described, self._fields = filtering, described, fields
+        self.filtering, self.fields, self._described = filtering, fields, described
         self._filters = PictureFilters(filtering, fields)
         self._info: VideoInfo | None = None
         self._frames: VideoInfo | None = None
@@ -45,8 +45,14 @@ class Timeline:
     def restart(self, decoded: int) -> None:
         """Go on elsewhere in the stream, of which so many pictures are before."""
         self.decoded = decoded
-        self._filters = PictureFilters(self._filtering, self._fields)
+        self._filters = PictureFilters(self.filtering, self.fields)
         self._last_pts = self._last_frame = None
+
+    @property
+    def frames(self) -> VideoInfo:
+        """What `info` has told."""
+        assert self._frames is not None
+        return self._frames
 
     def rest(self) -> Iterator[av.VideoFrame]:
         """Yield the pictures that filters hold back."""
@@ -62,7 +68,7 @@ class Timeline:
                 self._described(first),
                 rate=rate,
                 frames=round(decoded.frames * rate / decoded.rate),
-                time_base=self._filtering.time_base(decoded.time_base, first.time_base),
+                time_base=self.filtering.time_base(decoded.time_base, first.time_base),
             )
         return self._frames
 

@@ -20,6 +20,8 @@ from vsr.report.html.columns import Codes, Columns
 SCHEMA: Final = "vsr-report/1"
 STAGES: Final = ("decode", "wait", "infer", "encode", "mux", "total")
 FORMATS: Final = (".html", ".json", ".csv")
+PLACES: Final = ("host", "device")
+"""Columns of a run on several devices or computers, behind the others."""
 COLUMNS: Final = ("index", "pts_s", *(f"{stage}_ms" for stage in STAGES), "rung", "event")
 
 
@@ -68,6 +70,9 @@ class Row:
 class LatencyLedger(Protocol):
     """What a report needs of a ledger: all rows, or the newest and figures of those before."""
 
+    names: tuple[str, ...]
+    """Keys of the rows, in order."""
+
     def __len__(self) -> int:
         """Rows held."""
 
@@ -75,7 +80,7 @@ class LatencyLedger(Protocol):
         """Record a frame."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows held, keyed by `COLUMNS`."""
+        """The rows held, keyed by `names`."""
 
     def columns(self) -> Columns:
         """The rows held, as arrays."""
@@ -96,7 +101,10 @@ class LatencyLedger(Protocol):
 class Ledger:
     """One row per input frame; compact columns, so that a long film stays small in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: bool = False) -> None:
+        """`places`: whether rows say on which computer and device their frame was made."""
+        self.names: tuple[str, ...] = (*COLUMNS, *PLACES) if places else COLUMNS
+        self._place: list[tuple[str, ...]] = []
         self._index = array("q")
         self._pts = array("d")
         self._ms = tuple(array("f") for _ in STAGES)
@@ -112,6 +120,7 @@ class Ledger:
         other._index, other._pts = self._index[:], self._pts[:]
         other._ms = tuple(column[:] for column in self._ms)
         other._rung, other._event = self._rung[:], self._event[:]
+        other.names, other._place = self.names, self._place[:]
         return other
 
     def add(self, row: Row) -> None:
@@ -123,12 +132,24 @@ class Ledger:
         self._rung.append(row.rung)
         self._event.append(row.event)
 
+    def extend(self, other: "Ledger", shift: int, host: str, device: str) -> None:
+        """Add the rows of frames that were made there, counted from `shift` on."""
+        self._index.extend(index + shift for index in other._index)
+        self._pts.extend(other._pts)
+        for column, more in zip(self._ms, other._ms, strict=True):
+            column.extend(more)
+        self._rung += other._rung
+        self._event += other._event
+        if len(self.names) > len(COLUMNS):
+            self._place += [(host, device)] * len(other)
+
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows in input order, keyed by `COLUMNS`."""
+        """The rows in input order, keyed by `names`."""
         for i in np.argsort(np.frombuffer(self._index, np.int64), kind="stable"):
             ms = (_rounded(column[i]) for column in self._ms)
             values = (self._index[i], round(self._pts[i], 6), *ms, self._rung[i], self._event[i])
-            yield dict(zip(COLUMNS, values, strict=True))
+            place = self._place[i] if self._place else ()
+            yield dict(zip(self.names, (*values, *place), strict=True))
 
     def columns(self) -> Columns:
         """The rows in input order, as arrays that do not follow later rows."""
@@ -194,7 +215,7 @@ def check_report_path(path: Path) -> None:
 
 def _write_csv(file: TextIO, ledger: LatencyLedger) -> None:
     """The rows with a header line."""
-    writer = csv.DictWriter(file, COLUMNS)
+    writer = csv.DictWriter(file, ledger.names)
     writer.writeheader()
     writer.writerows(ledger.rows())
 

@@ -20,7 +20,7 @@ from vsr.errors import OutputError, reason
 from vsr.media.frame import now
 from vsr.report.histogram import Histogram
 from vsr.report.html.columns import Columns
-from vsr.report.ledger import STAGES, Ledger, Row, summaries, write_report
+from vsr.report.ledger import COLUMNS, STAGES, Ledger, Row, summaries, write_report
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,8 @@ class RollingLedger:
 
     Until the first period has ended it tells exactly what a `Ledger` tells.
     """
+
+    names: tuple[str, ...] = COLUMNS
 
     def __init__(
         self,

@@ -18,9 +18,9 @@ from typing import Final
 from vsr.errors import VsrError, reason
 from vsr.inference.backend import load_backend
 from vsr.inference.upscaler import Upscaler
-from vsr.live.child import start_child
 from vsr.live.ladder.rung_models import find_models, rung_names
 from vsr.live.settings import RelaySettings
+from vsr.media.child import start_child
 from vsr.media.colour import Colour
 
 log = logging.getLogger(__name__)

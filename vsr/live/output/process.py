@@ -1,7 +1,7 @@
 """A process that sends packets to one URL; the parent can kill it when the server hangs.
 
 FFmpeg's connecting, header and trailer may block for minutes, and PyAV holds the interpreter's lock
-in them. `vsr.live.child` runs this file as a script, not as a module: it needs PyAV alone, and
+in them. `vsr.media.child` runs this file as a script, not as a module: it needs PyAV alone, and
 importing `vsr` would take longer. Its standard input brings a line of JSON (the plan: the URL with
 its stream key is seen by no one else), then packets as `RECORD` and payload, until it ends; after a
 refusal it waits for the plan again. Its standard output takes JSON lines: `{"connecting": true}`,
@@ -31,10 +31,10 @@ from typing import Any, BinaryIO, Final, NoReturn
 import av
 from av.rational import AVRational
 
-from vsr.live.child import outlive_parent
 from vsr.live.output.asking import check_taken
 from vsr.live.output.opening import opened, words_of
 from vsr.live.output.recording import Recording, unused
+from vsr.media.child import outlive_parent
 
 RECORD: Final = struct.Struct("<BBqqqIII")
 """Before each payload: stream, key frame or not, pts, dts, duration, their time base, bytes."""

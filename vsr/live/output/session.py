@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import IO, Final
 
-from vsr.live.child import start_child
 from vsr.live.output import process
 from vsr.live.output.record import Record
 from vsr.live.output.spares import Spares
+from vsr.media.child import start_child
 
 _READ: Final = 65536
 _START_S: Final = 10.0

@@ -8,8 +8,8 @@ import subprocess
 import threading
 from contextlib import suppress
 
-from vsr.live.child import start_child
 from vsr.live.output import process
+from vsr.media.child import start_child
 
 
 class Spares:

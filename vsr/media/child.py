@@ -1,4 +1,4 @@
-"""Child processes of a relay: started the same way, and gone when their parent is.
+"""Child processes: started the same way, and gone when their parent is.
 
 This file is also the script that a child begins with: it prepares the process and then runs what it
 was started for.
@@ -16,17 +16,20 @@ _PARENT_DIED: Final = 1
 """PR_SET_PDEATHSIG in Linux's prctl.h."""
 
 
-def start_child(target: str, **options: Any) -> "subprocess.Popen[Any]":
+def start_child(
+    target: str, stderr: int | None = subprocess.STDOUT, **options: Any
+) -> "subprocess.Popen[Any]":
     """Start Python on a file (`*.py`) or module, with pipes to and from it.
 
-    `options` are further ones of `subprocess.Popen`. Signals of the terminal do not reach the
-    child; on Linux it ends with its parent. Raises OSError.
+    Its errors go to its standard output unless `stderr` says otherwise; None: where those of this
+    process go. `options` are further ones of `subprocess.Popen`. Signals of the terminal do not
+    reach the child; on Linux it ends with its parent. Raises OSError.
     """
     return subprocess.Popen(
         [sys.executable, "-P", __file__, target],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         process_group=0,  # Ctrl+C is for the parent
         **options,
     )

@@ -1,0 +1,34 @@
+"""Options of `vsr run` that say how a run is cut, and who makes its segments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def _number_or_auto(_ctx: click.Context, _param: click.Parameter, given: str) -> int | None:
+    """Parse a number from 1 on, or `auto` (None)."""
+    if given == "auto":
+        return None
+    if not given.isascii() or not given.isdigit() or int(given) < 1:
+        raise click.BadParameter(f"'{given}' is neither auto nor a number from 1 on")
+    return int(given)
+
+
+def sharing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say how it is cut and who makes the segments."""
+    options = [
+        click.option(
+            "--segment", type=click.FloatRange(0), metavar="SECONDS",
+            help="Keep what is done every so often, so that the same command goes on after a "
+            "crash. Default: 20, for a minute and more; 0: never.",
+        ),
+        click.option("--restart", is_flag=True, help="Forget what an earlier run has done."),
+        click.option(
+            "--jobs", callback=_number_or_auto, default="1", show_default=True, metavar="N|auto",
+            help="Segments to make at a time, on each device; auto: tries what is quickest.",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,233 @@
+"""Upscales one file with several workers: processes, devices or computers."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+
+from vsr.errors import InputError, InterruptedRunError, UsageError
+from vsr.files.assemble import Output, join
+from vsr.files.beginning import changes_of, new_report, window_of
+from vsr.files.dispatch import Dispatch
+from vsr.files.ends import AnySource, encoder_for, source_for
+from vsr.files.journal import Journal, Segment, has_gaps
+from vsr.files.piece import encoder_threads, with_threads
+from vsr.files.progress import Progress
+from vsr.files.room import room_for
+from vsr.files.segments import facts_of, frames_per_segment
+from vsr.files.settings import RunSettings
+from vsr.files.worker import Order, Place, Wanted, place_of
+from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit
+from vsr.inference import models
+from vsr.inference.upscaler import Outline
+from vsr.media.captions import side_data_of
+from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
+from vsr.media.frame import Frame, now
+from vsr.media.reading import Reading
+from vsr.media.source import Source
+from vsr.report.ledger import Ledger
+from vsr.report.report import Report
+
+log = logging.getLogger(__name__)
+
+
+def is_shared(settings: RunSettings, output: Path) -> bool:
+    """Whether a run has several workers, or goes on where one with several has left gaps."""
+    several = settings.jobs != 1 or settings.cluster or len(devices_of(settings.device)) > 1
+    return bool(several) or (not settings.restart and has_gaps(output))
+
+
+@dataclass
+class SharedJob:
+    """One run with several workers. Use `run` once."""
+
+    input_: str
+    output: Path
+    settings: RunSettings
+    on_progress: Callable[[Progress], None] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    _began: float = 0.0
+    _total: int = 0
+    _step: Fraction = Fraction(0)
+
+    def run(self) -> Report:
+        """Upscale the file. Raises VsrError; then nothing is left under the output's name."""
+        settings, devices = self.settings, devices_of(self.settings.device)
+        if settings.jobs is None and len(devices) > 1:
+            raise UsageError("--jobs auto is for one device: name a number")
+        settings.encoder.check()
+        with ExitStack() as stack:
+            source = stack.enter_context(closing(self._opened()))
+            if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
+                raise UsageError(f"{self._asked}: {why}")
+            wanted = Wanted(
+                model=models.chosen(settings.model, settings.look), scale=settings.scale,
+                precision=settings.precision, backend=settings.backend,
+            )  # fmt: skip
+            place = agreed([place_of(wanted, source.info, each) for each in devices])
+            return self._run(source, wanted, place, devices)
+
+    def _run(
+        self, source: AnySource, wanted: Wanted, place: Place, devices: Sequence[str | None]
+    ) -> Report:
+        settings, info = self.settings, source.info
+        outline = Outline(
+            name=place.model, sha256=place.model_sha256, precision=place.precision,
+            scale=place.scale, size=(info.width, info.height), out_size=place.out_size,
+            tiles=place.tiles,
+        )  # fmt: skip
+        report = new_report(settings, self.output, source, outline, (place.backend, place.device))
+        if len(devices) > 1:
+            report.ledger = Ledger(places=True)
+        video = info.enlarged(place.out_size)
+        encoder = encoder_for(self.output, settings, video)
+        self._say(report, info.conversion(side_data_of(encoder)))
+        frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
+        assert isinstance(source, Source)
+        facts = facts_of(self.input_, settings, outline, frames)
+        threads = encoder_threads(encoder)
+        journal = Journal(self.output, facts, settings.restart, threads, gaps=True)
+        try:
+            begin, end = window_of(settings, source)
+            found = Output(path=self.output, video=video, settings=settings, offset=begin, end=end)
+            order, jobs = self._order(source, found, wanted, outline, journal, report)
+            cuts = Cuts.of(self._first_time(source), frames, info.rate)
+            done = {segment.number for segment in journal.segments}
+            report.taken_over, report.resumable = journal.frames, True
+            if report.taken_over:
+                log.info("going on after %d frames that are done", report.taken_over)
+            cutter = ClipCutter(source.url, Reading(), cuts, settings.max_frames)
+            clips = cutter.clips(journal.folder, lambda number: number not in done)
+            self._began, self._step = now(), 1 / info.rate
+            total = info.frames - settings.start_frame
+            self._total = max(0, min(total, settings.max_frames or total) - report.taken_over)
+            crew, auto = hired(settings, order, devices, jobs)
+            dispatch = Dispatch(crew, clips, journal, self.stop, self._tell, auto)
+            with closing(clips):
+                dispatch.run()
+            self._conclude(dispatch, found, report)
+        except BaseException:
+            journal.leave(True)
+            raise
+        journal.close()
+        return report
+
+    def _order(
+        self,
+        source: Source,
+        output: Output,
+        wanted: Wanted,
+        outline: Outline,
+        journal: Journal,
+        report: Report,
+    ) -> tuple[Order, int]:
+        """What all workers are told, and how many there may be on each device."""
+        with output.opened(source) as trial:  # what cannot be is told before the work
+            self._say(report, changes_of(trial))
+            report.output["encoder"] = trial.encoder
+            codec, in_band = trial.encoder, trial.headers_in_band
+        jobs, memory = jobs_that_fit(self.settings, source, outline, codec)
+        room = room_for(source, outline, codec, self.settings.encoder, memory)
+        self._say(report, room.note)
+        timeline = source.timeline
+        order = Order(
+            model=replace(wanted, scale=outline.scale, precision=outline.precision),
+            model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frames,
+            filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
+            memory=memory, waiting=room.waiting, video=output.video, in_band=in_band,
+            encoder=with_threads(replace(room.encoder, codec=codec), journal.threads),
+        )  # fmt: skip
+        return order, jobs
+
+    def _conclude(self, dispatch: Dispatch, output: Output, report: Report) -> None:
+        """Join what is done, and fill the report."""
+        journal = dispatch.journal
+        segments: list[Segment] = list(journal.beginning)
+        last = segments[-1].number if segments else None
+        segments += [each for each in dispatch.tails.values() if each.follows == last]
+        report.interrupted = dispatch.stopped
+        if not any(segment.frames for segment in segments):
+            if report.interrupted:
+                kept = f"; {journal.frames} frames are kept for a run that goes on"
+                raise InterruptedRunError(
+                    f"stopped before the beginning was done; nothing was written"
+                    f"{kept if journal.frames else ''}"
+                )
+            raise InputError(f"{self.input_} has no frame there; nothing was written")
+        with closing(self._for_copying()) as source:
+            sink = join(output, source, journal, segments, report.interrupted)
+        report.packets_refused = sink.packets_refused
+        report.seconds = now() - self._began
+        report.frames_in = report.frames_out = sum(segment.frames for segment in segments)
+        report.lost = sum(segment.lost for segment in segments)
+        report.concealed = sum(segment.concealed for segment in segments)
+        report.output["bytes"] = self.output.stat().st_size
+        self._list_rows(dispatch, segments, report)
+        if self.on_progress:
+            done = report.frames_out - report.taken_over
+            self.on_progress(self._progress(max(0, done), finished=True))
+
+    def _list_rows(self, dispatch: Dispatch, segments: Sequence[Segment], report: Report) -> None:
+        """Put the rows of all frames that were made now into the report's ledger."""
+        assert isinstance(report.ledger, Ledger)
+        index = self.settings.start_frame
+        for segment in segments:
+            if segment.number in dispatch.made:
+                ledger, place = dispatch.made[segment.number]
+                report.ledger.extend(ledger, index, place.host, place.device)
+            index += segment.frames
+
+    @property
+    def _asked(self) -> str:
+        """The option by which several workers were asked for."""
+        if self.settings.cluster:
+            return "--cluster"
+        return "--jobs" if self.settings.jobs != 1 else "--device"
+
+    def _cannot_be_shared(self, source: Source) -> str | None:
+        filtering = source.timeline.filtering
+        if not filtering.begins_anywhere:
+            return "filters (--vf, --detelecine) need all pictures before"
+        if self.settings.max_frames is not None and filtering.factor != 1:
+            return "--max-frames cannot be counted before --deinterlace bob"
+        if cannot_be_cut(source.video):
+            return f"{source.info.codec}'s packets cannot be decoded one by one"
+        return None
+
+    def _first_time(self, source: Source) -> Fraction:
+        """Time (s) of the first frame that is wanted."""
+        start = self.settings.start_frame
+        if not start:
+            return source.first_time
+        for item in source:
+            if self.stop.is_set():
+                raise InterruptedRunError("stopped before the first frame; nothing was written")
+            if isinstance(item, Frame) and item.index == start:
+                return item.pts * item.time_base
+        raise InputError(f"{source.name} has only {source.frames_read} frames; nothing was written")
+
+    def _opened(self) -> AnySource:
+        return source_for(self.input_, self.output, self.settings, self.stop)
+
+    def _for_copying(self) -> AnySource:
+        """Open the source for its other streams, also after a stop."""
+        settings = replace(self.settings, deinterlace="off")
+        return source_for(self.input_, self.output, settings, threading.Event())
+
+    def _say(self, report: Report, note: str | None) -> None:
+        if note:
+            report.notes.append(note)
+            log.warning(note)
+
+    def _tell(self, done: int) -> None:
+        if self.on_progress:
+            self.on_progress(self._progress(done))
+
+    def _progress(self, done: int, finished: bool = False) -> Progress:
+        return Progress(
+            frames=done, total=self._total, position=float(done * self._step),
+            elapsed=now() - self._began, finished=finished,
+        )  # fmt: skip

@@ -1,0 +1,73 @@
+"""Which workers a run has: how many, on which devices, and whether they would make the same."""
+
+import logging
+from collections.abc import Sequence
+
+from vsr.errors import InputError, UsageError
+from vsr.files.auto_jobs import AutoJobs
+from vsr.files.crew import Crew, LocalCrew
+from vsr.files.ends import AnySource
+from vsr.files.room import room_for
+from vsr.files.settings import RunSettings
+from vsr.files.worker import Order, Place
+from vsr.inference.upscaler import Outline
+from vsr.media.limits import cpu_limit, free_memory, processors
+
+log = logging.getLogger(__name__)
+
+
+def devices_of(device: str | None) -> list[str | None]:
+    """The devices that are named, with commas between them; OpenVINO's AUTO:A,B is one."""
+    if device is None or ":" in device:
+        return [device]
+    return [name.strip() for name in device.split(",")]
+
+
+def agreed(places: Sequence[Place]) -> Place:
+    """The first of several; raises UsageError where they would not make the same."""
+    first = places[0]
+    for place in places[1:]:
+        ours, theirs = ((p.model_sha256, p.precision, p.backend) for p in (first, place))
+        if ours != theirs:
+            raise UsageError(
+                f"{first.device} would compute in {first.precision} ({first.backend}) and "
+                f"{place.device} in {place.precision} ({place.backend}): name --precision and "
+                "--backend"
+            )
+    return first
+
+
+def jobs_that_fit(
+    settings: RunSettings, source: AnySource, outline: Outline, encoder: str
+) -> tuple[int, int | None]:
+    """How many workers the memory holds on each device, and what each of them may take."""
+    limit = free_memory() if settings.memory is None else settings.memory
+    asked = settings.jobs or processors()
+    if limit is None:
+        return asked, None
+    share = len(devices_of(settings.device))
+    alone = room_for(source, outline, encoder, settings.encoder, limit // share)
+    for jobs in range(asked, 1, -1):
+        try:
+            room = room_for(source, outline, encoder, settings.encoder, limit // share // jobs)
+        except InputError:
+            continue
+        if room.encoder == alone.encoder:
+            break
+    else:
+        jobs = 1
+    if settings.jobs is not None and jobs < settings.jobs:
+        log.warning("the memory holds %d of the %d jobs", jobs, settings.jobs)
+    return jobs, limit // share // jobs
+
+
+def hired(
+    settings: RunSettings, order: Order, devices: Sequence[str | None], jobs: int
+) -> tuple[Crew, AutoJobs | None]:
+    """Start the workers, `jobs` on each device; also who decides on more. Raises BackendError."""
+    if settings.jobs is None:
+        return LocalCrew(order, devices, None), AutoJobs(most=jobs)
+    share = None
+    if jobs > 1:
+        share = max(1, (cpu_limit() or processors()) // jobs)
+    return LocalCrew(order, [each for each in devices for _ in range(jobs)], share), None

@@ -1,0 +1,262 @@
+"""Cuts a video into clips of some seconds that can be decoded one by one, without decoding it."""
+
+import math
+from bisect import insort
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import av
+
+from vsr.errors import InputError
+from vsr.media.choice import choose
+from vsr.media.location import local, shown
+from vsr.media.reading import Reading, Streams
+from vsr.media.timestamps import Packet, TimestampCorrector
+from vsr.media.whole_file import writing_failed
+
+RUN_UP: Final = 2
+"""Seconds before a picture where decoding begins, so that nothing refers to what is before."""
+_BEHIND: Final = 16
+"""Packets behind a clip's last picture that it has too, for decoders and filters that look ahead.
+"""
+_NOT_ALL_PICTURES: Final = frozenset({"vp8", "libvpx"})
+"""Decoders of packets that need not be pictures."""
+_IN_MOV: Final = frozenset({"prores", "dnxhd", "qtrle"})
+"""Decoders of what NUT has no name for."""
+_BOUND_TO_FILE: Final = frozenset({"rawvideo", "utvideo"})
+"""Decoders that need facts of the container which are not copied."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Where a video is cut: after so many seconds again and again, by the times of its frames."""
+
+    first: Fraction
+    """Time of the first frame, in seconds of the input."""
+    every: Fraction
+    """Seconds."""
+    step: Fraction
+    """Seconds from frame to frame on average."""
+
+    @classmethod
+    def of(cls, first: Fraction, frames: int, rate: Fraction) -> "Cuts":
+        """After `frames` frames, where their rate is steady."""
+        return cls(first=first, every=frames / rate, step=1 / rate)
+
+    def number(self, time: Fraction) -> int:
+        """Which piece a frame of that time is in, from 0."""
+        return max(0, math.floor((time - self.first + self.step / 2) / self.every))
+
+    def begin(self, number: int) -> Fraction:
+        """Time (s) from which on frames are in that piece; half a frame early, as times vary."""
+        return self.first + number * self.every - self.step / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A file of packets, and which of the pictures in them are wanted; times are the input's."""
+
+    number: int
+    follows: int | None
+    """Number of the clip before; None for the first."""
+    path: Path
+    begin: Fraction
+    end: Fraction
+    """Pictures from `begin` (s) on and before `end` (s)."""
+    shift: Fraction
+    """The input's time (s) of the file's 0."""
+    hidden: tuple[Fraction, ...]
+    """Times of pictures between them that are not shown."""
+    pictures: int
+    """How many are there if none is damaged; 0 where nobody knows."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """Packets in coding order, from the key frame before a piece on."""
+
+    base: Fraction
+    begin: Fraction
+    held: list[Packet] = field(default_factory=list)
+
+    def add(self, packet: Packet) -> None:
+        self.held.append(packet)
+        if packet.is_keyframe and self.time(packet) <= self.begin - RUN_UP:
+            del self.held[:-1]
+
+    def move_to(self, begin: Fraction) -> None:
+        """Drop what a piece that begins there does not need."""
+        self.begin = begin
+        keys = [
+            k
+            for k, packet in enumerate(self.held)
+            if packet.is_keyframe and self.time(packet) <= begin - RUN_UP
+        ]
+        if keys:
+            del self.held[: keys[-1]]
+
+    def is_past(self, end: Fraction) -> bool:
+        """Whether all pictures before `end` have come, and some more packets."""
+        if len(self.held) <= _BEHIND:
+            return False
+        dts = self.held[-1 - _BEHIND].dts
+        return dts is not None and dts * self.base >= end
+
+    def time(self, packet: Packet) -> Fraction:
+        assert packet.pts is not None
+        return packet.pts * self.base
+
+    def between(self, begin: Fraction, end: Fraction | float) -> list[Packet]:
+        return [packet for packet in self.held if begin <= self.time(packet) < end]
+
+
+class ClipCutter:
+    """Reads the packets of a file's video and writes clips of them. Iterate `clips` once."""
+
+    def __init__(self, url: str, reading: Reading, cuts: Cuts, frames: int | None = None) -> None:
+        """Of `frames` pictures from `cuts.first` on; None: to the end. Raises InputError."""
+        self._url, self._reading, self._cuts = url, reading, cuts
+        self._name = shown(url)
+        self._end: Fraction | float = math.inf if frames is None else self._behind(frames)
+
+    def clips(self, folder: Path, wanted: Callable[[int], bool]) -> Generator[Clip, None, None]:
+        """Yield the clips in order; those of numbers that are not wanted are not written.
+
+        Raises InputError for packets that cannot be cut, OutputError where clips cannot be written.
+        """
+        number, follows = 0, None
+        with self._opened() as container:
+            video, packets = self._packets(container)
+            assert video.time_base is not None
+            window = _Window(video.time_base, self._cuts.begin(0))
+            for packet in chain(packets, (None,)):
+                if packet is not None:
+                    window.add(packet)
+                while packet is None or window.is_past(self._cuts.begin(number + 1)):
+                    begin, end = self._cuts.begin(number), self._cuts.begin(number + 1)
+                    if window.between(begin, min(end, self._end)):
+                        if wanted(number):
+                            yield self._written(folder, video, window, number, follows)
+                        follows = number
+                    later = window.between(end, self._end)
+                    if (packet is None and not later) or end > self._end:
+                        return
+                    times = (self._cuts.number(window.time(each)) for each in later)
+                    number = min(times, default=number + 1)
+                    window.move_to(self._cuts.begin(number))
+
+    def _written(
+        self, folder: Path, video: av.VideoStream, window: _Window, number: int, follows: int | None
+    ) -> Clip:
+        begin, end = self._cuts.begin(number), min(self._cuts.begin(number + 1), self._end)
+        assert isinstance(end, Fraction)
+        inside = window.between(begin, end)
+        hidden = tuple(window.time(packet) for packet in inside if packet.is_discard)
+        path = folder / f"{number:06d}.clip"
+        shift = _write(path, video, window.held)
+        unknown = video.codec_context.name in _NOT_ALL_PICTURES
+        return Clip(
+            number=number, follows=follows, path=path, begin=begin, end=end, shift=shift,
+            hidden=hidden, pictures=0 if unknown else len(inside) - len(hidden),
+        )  # fmt: skip
+
+    def _behind(self, frames: int) -> Fraction:
+        """Time (s) just behind so many pictures."""
+        with self._opened() as container:
+            video, packets = self._packets(container)
+            base = video.time_base
+            assert base is not None
+            begin, times = self._cuts.begin(0), list[int]()
+            for packet in packets:
+                assert packet.pts is not None
+                if packet.pts * base >= begin and not packet.is_discard:
+                    insort(times, packet.pts)
+                last = times[frames - 1] if len(times) >= frames else None
+                if last is not None and packet.dts is not None and packet.dts > last:
+                    break
+        end = times[min(frames, len(times)) - 1] if times else 0
+        return (end + 1) * base
+
+    def _opened(self) -> "av.container.InputContainer":
+        return self._reading.opener(self._url, self._name)
+
+    def _packets(
+        self, container: "av.container.InputContainer"
+    ) -> tuple[av.VideoStream, Iterator[Packet]]:
+        video, streams = choose(container, self._url, self._name, self._reading.variant)
+        return video, self._of_video(container, video, streams)
+
+    def _of_video(
+        self, container: "av.container.InputContainer", video: av.VideoStream, streams: Streams
+    ) -> Iterator[Packet]:
+        times = TimestampCorrector(lambda *_: None, container.format.name == "mpegts")
+        packets = self._reading.demuxed(container, streams)
+        while True:
+            try:
+                packet = next(packets, None)
+            except (av.error.FFmpegError, OSError, IndexError):  # as `Source` ends there
+                packet = None
+            if packet is None:
+                return
+            times.correct(packet)
+            if packet.stream is not video or not packet.size:
+                continue
+            if packet.pts is None or packet.has_sidedata("new_extradata"):
+                what = "does not say when its pictures are shown"
+                if packet.pts is not None:
+                    what = "changes its headers on the way"
+                raise InputError(f"{self._name} {what}: it takes --jobs 1")
+            yield packet
+
+
+def _write(path: Path, video: av.VideoStream, packets: Sequence[Packet]) -> Fraction:
+    """Write packets into a file whose times begin at 0; return the time (s) that became 0.
+
+    Decoding times, which the file need not hold, are those of the presentation in order.
+    """
+    base = video.time_base
+    assert base is not None
+    shown_at = [packet.pts for packet in packets if packet.pts is not None]
+    in_order = sorted(shown_at)
+    delay = max(a - b for a, b in zip(in_order, shown_at, strict=True))
+    zero = in_order[0] - delay
+    try:
+        with _opened_for(path, video) as output:
+            stream = output.add_stream_from_template(video, opaque=True)
+            stream.time_base = base
+            last = -1
+            for packet, due in zip(packets, in_order, strict=True):
+                assert packet.pts is not None
+                copy: Packet = av.Packet(bytes(packet))
+                last = max(due - delay - zero, last + 1)
+                copy.dts, copy.pts = last, max(packet.pts - zero, last)
+                copy.time_base, copy.duration = base, packet.duration
+                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+                output.mux_one(copy)
+    except (av.error.FFmpegError, OSError) as exc:
+        path.unlink(missing_ok=True)
+        raise writing_failed("write", path, 0, exc) from exc
+    return zero * base
+
+
+def _opened_for(path: Path, video: av.VideoStream) -> "av.container.OutputContainer":
+    """Open a file that holds packets of that kind: NUT, whose times are exact, or MOV."""
+    name, base = video.codec_context.name, video.time_base
+    assert base is not None
+    if name in _IN_MOV:
+        options = {"video_track_timescale": str(base.denominator)}
+        return av.open(local(str(path)), "w", format="mov", container_options=options)
+    options = {"avoid_negative_ts": "disabled"}
+    return av.open(local(str(path)), "w", format="nut", container_options=options)
+
+
+def cannot_be_cut(video: av.VideoStream) -> bool:
+    """Whether a video's packets cannot be decoded from another file."""
+    base = video.time_base
+    rough = base is None or base.numerator != 1
+    name = video.codec_context.name
+    return name in _BOUND_TO_FILE or (name in _IN_MOV and rough)
