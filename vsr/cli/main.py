@@ -1,6 +1,5 @@
 """The command line: parse, call, print, exit code; no logic of its own."""
 
-import json
 import logging
 import os
 import sys
@@ -14,10 +13,12 @@ from vsr.cli.build_engine import build_engine
 from vsr.cli.compare import compare
 from vsr.cli.many import run_many, selection_options
 from vsr.cli.numbers import WholeNumber, size
+from vsr.cli.plan import plan
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
 from vsr.cli.sharing import sharing_options
-from vsr.cli.streams import open_missing, say
+from vsr.cli.streams import open_missing
+from vsr.cli.tables import examine, list_models
 from vsr.cli.terminal import (
     claimed_stdout,
     errors_shown,
@@ -29,7 +30,6 @@ from vsr.cli.terminal import (
     variant_named,
     verbosity,
 )
-from vsr.errors import EXIT_FAILED
 from vsr.network.precision import PRECISIONS
 from vsr.version import __version__
 
@@ -66,6 +66,12 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
     help="Weights that stay closest to the original, or weights that look sharpest "
     "(for compressed video).",
 )
+@click.option(
+    "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",
+    show_default=True,
+    help="Without --model: the best network that reaches 1.5 (fast) or 0.5 (balanced) times real "
+    "time here, or the best at any speed.",
+)  # fmt: skip
 @click.option(
     "-s",
     "--scale",
@@ -167,7 +173,7 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
 @verbosity
 def run(
     paths: tuple[str, ...], input_: str | None, output: str | None,
-    model: str | None, look: str | None, scale: int | None, precision: str,
+    model: str | None, look: str | None, speed: str, scale: int | None, precision: str,
     backend: str, device: str | None, batch: int,
     codec: str | None, pixel_format: str | None, sdr: bool,
     crf: int | None, preset: str | None, options: dict[str, str],
@@ -204,6 +210,7 @@ def run(
         settings = RunSettings(
             model=model,
             look=look,
+            speed=speed,
             scale=scale,
             precision=precision,
             backend=backend,
@@ -249,37 +256,11 @@ def run(
         sys.exit(result.exit_code)
 
 
-@main.command("models")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def list_models(as_json: bool) -> None:
-    """List the networks that --model knows."""
-    from vsr.inference import models
-
-    start_logging()
-    with errors_shown():
-        say(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
-
-
-@main.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-@click.option("--filters", is_flag=True, help="List the filters that `vsr run --vf` takes.")
-def examine(as_json: bool, filters: bool) -> None:
-    """Report devices, libraries and encoders, and how to install what is missing."""
-    from vsr.cli import doctor
-    from vsr.media.filters import table
-
-    start_logging()
-    if filters:
-        say(table())
-        return
-    with errors_shown():
-        findings = doctor.examine()
-        say(json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings))
-    sys.exit(0 if all(f.works for f in findings if f.needed) else EXIT_FAILED)
-
-
 main.add_command(build_engine)
 main.add_command(compare)
+main.add_command(plan)
+main.add_command(examine)
+main.add_command(list_models)
 main.add_command(relay)
 
 

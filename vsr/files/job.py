@@ -23,6 +23,7 @@ from vsr.files.ends import (
     source_for,
 )
 from vsr.files.journal import Journal, left_by_an_interrupted_run
+from vsr.files.model_choice import model_name
 from vsr.files.piece import encoder_threads
 from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.progress import Progress
@@ -85,6 +86,8 @@ class Job:
         check_output(self._output, self._input, settings)
         if settings.report:
             check_report_path(settings.report)
+        name = model_name(self._input, self._output, settings)
+        settings = self._settings = replace(settings, model=name)
         if is_shared(settings, self._output):
             shared = SharedJob(
                 self._input, self._output, settings, self._on_progress, self._stop
@@ -94,7 +97,6 @@ class Job:
             return shared
         backend = load_backend(settings.backend, settings.device)
         check_batch(settings.batch, backend)
-        name = models.chosen(settings.model, settings.look)
         model = models.find(name, settings.scale, backend, settings.precision)
         with ExitStack() as stack:
             settings = self._settings = self._analysed(stack, settings, model, backend)

@@ -14,6 +14,7 @@ from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 from vsr.media.filters import Filtering
 from vsr.media.variants import BEST, Wanted
+from vsr.plan.choice import SPEEDS
 
 _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1, "jobs": 1}
 
@@ -27,6 +28,9 @@ class RunSettings:
 
     model: str | None = None
     """None: the default, or the network of the least work that has `look`."""
+    speed: str = "balanced"
+    """A key of `vsr.plan.choice.SPEEDS`: how fast the network is to be that is taken without
+    `model` and `look`."""
     look: str | None = None
     """A key of `vsr.inference.models.LOOKS`: takes the model's weights for that look."""
     scale: int | None = None
@@ -83,6 +87,8 @@ class RunSettings:
             raise UsageError(f"segment is {self.segment}: it must be 0 (none) or some seconds")
         if self.audio not in AUDIO:
             raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO)}")
+        if self.speed not in SPEEDS:
+            raise UsageError(f"speed is '{self.speed}': it must be one of {', '.join(SPEEDS)}")
         Wanted.parse(self.variant)
         _ = self.filtering  # raises UsageError
 
@@ -99,6 +105,7 @@ class RunOptions(TypedDict, total=False):
 
     model: str | None
     look: str | None
+    speed: str
     scale: int | None
     precision: str
     backend: str

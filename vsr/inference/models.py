@@ -151,8 +151,11 @@ def table() -> str:
             f"{'luma' if e['colour'] == 'y' else 'RGB':<8}  {e.get('good_for', '')}"
         )
     order = "The default comes first, then from the least work to the most."
+    choice = (
+        "`vsr run` takes the best that is fast enough here for its file (`vsr plan` says which)."
+    )
     return "\n".join(
-        [*lines, "", f"`vsr run` takes {DEFAULT} by default:", f"{WHY_DEFAULT}.", order]
+        [*lines, "", choice, f"`vsr relay` takes {DEFAULT} by default:", f"{WHY_DEFAULT}.", order]
     )
 
 

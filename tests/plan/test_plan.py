@@ -1,0 +1,241 @@
+"""`vsr plan` and the network that `vsr run` takes by itself."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import vsr
+from tests.clips import Clip, make_clip
+from vsr.cli.main import main
+from vsr.inference.backend import load_backend
+from vsr.inference.default import DEFAULT
+from vsr.inference.models import manifest
+from vsr.plan import figures as figures_module
+from vsr.plan.choice import SPEEDS, candidates, choose, quality
+from vsr.plan.content import is_clean
+from vsr.plan.cost import Cost, Forecast
+from vsr.plan.figures import Figures
+from vsr.plan.plan import Planner, blank, task_of
+from vsr.plan.words import answer, clock, table
+
+TINY = Clip(size=(64, 48), audio=(), options={"crf": "45"})
+
+
+# what stages cost together
+
+
+def test_a_stage_is_no_shorter_than_its_work_on_all_cores_and_no_longer_than_on_one() -> None:
+    assert Cost(10.0, 16.0).alone_ms(2) == 10.0
+    assert Cost(6.0, 16.0).alone_ms(2) == 8.0
+    assert Cost(90.0, 16.0).alone_ms(2) == 16.0  # a busy machine: the clock says nothing
+    assert Cost(9.0, 0.5, elsewhere=True).alone_ms(2) == 9.0  # a GPU
+
+
+def test_a_frame_takes_what_the_slowest_stage_takes_or_what_all_cores_can_do() -> None:
+    alone = Forecast({"decode": Cost(1, 1), "network": Cost(20, 21), "encode": Cost(2, 2)}, 8)
+    assert alone.frame_ms == 20
+    shared = Forecast({"decode": Cost(2, 2), "network": Cost(10, 20), "encode": Cost(5, 8)}, 2)
+    assert shared.frame_ms == pytest.approx(1.05 * 15)
+    assert (shared.limit, alone.limit) == ("network", "network")
+    assert shared.fps == pytest.approx(1000 / 15.75)
+
+
+def test_figures_are_measured_once_per_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures_module, "_busy", lambda: False)
+    path = tmp_path / "plan.json"
+    asked: list[int] = []
+
+    def measure() -> Cost:
+        asked.append(1)
+        return Cost(float(len(asked)), 2.0)
+
+    assert Figures(path).get("a", measure) == Figures(path).get("a", measure) == Cost(1.0, 2.0)
+    assert Figures(path).get("b", measure) == Cost(2.0, 2.0)
+    told = json.loads(path.read_text("utf-8"))
+    told["machine"]["cores"] += 1  # the file was copied to another machine
+    path.write_text(json.dumps(told), "utf-8")
+    assert Figures(path).get("a", measure) == Cost(3.0, 2.0)
+    for damage in ("", "{}", '{"costs": 3}', "\udcff"):
+        path.write_text(damage, "utf-8", "surrogateescape")
+        assert Figures(path).get("a", measure) == Cost(float(len(asked)), 2.0)
+    monkeypatch.setattr(figures_module, "_busy", lambda: True)
+    for _ in range(2):
+        Figures(path).get("busy", measure)
+    assert "busy" not in path.read_text("utf-8")
+
+
+# content
+
+
+def _moving_texture(path: Path, crf: int, codec: str = "libx264") -> Path:
+    """Noise with the spectrum of photographs that moves: detail everywhere."""
+    rng = np.random.default_rng(4)
+    fx, fy = np.fft.rfftfreq(192), np.fft.fftfreq(112)
+    size = np.hypot(fx[None], fy[:, None])
+    size[0, 0] = 1
+    noise = np.fft.irfft2(np.exp(2j * np.pi * rng.random(size.shape)) / size, (112, 192))
+    luma = np.clip(128 + 40 * noise / noise.std(), 16, 235).astype(np.uint8)
+    flat = np.full((48, 80), 128, np.uint8)
+    like = make_clip(path.with_name("like.mkv"), Clip(size=(160, 96), audio=(), frames=24))
+    encoder = vsr.EncoderSettings(codec=codec, crf=None if codec == "ffv1" else crf)
+    with vsr.Writer(path, like=like, encoder=encoder, overwrite=True) as out:
+        for k, frame in enumerate(vsr.frames(like)):
+            y = luma[k // 2 : k // 2 + 96, k : k + 160] + rng.normal(0, 2, (96, 160))  # with grain
+            y = np.clip(np.rint(y), 0, 255).astype(np.uint8)
+            out.write(frame.with_planes((y, flat, flat), ""))
+    return path
+
+
+@pytest.mark.parametrize(("crf", "clean"), [(1, True), (26, False), (32, False)])
+def test_few_bits_for_much_detail_are_compressed_video(
+    tmp_path: Path, crf: int, clean: bool
+) -> None:
+    made = _moving_texture(tmp_path / "in.mkv", crf)
+    assert task_of(str(made), blank(), 0.1).clean == clean
+
+
+def test_the_table_of_measured_clips_is_kept_to(data: Path, tmp_path: Path) -> None:
+    """Below crf 15 weights for clean pictures win on all five clips, above 21 those for streams."""
+    truth = data / "video/gt/webcam_540p30_gt.mp4"
+    for crf, clean in ((12, True), (24, False)):
+        made = tmp_path / f"{crf}.mkv"
+        with vsr.Writer(made, like=truth, copy=False, encoder=vsr.EncoderSettings(crf=crf)) as out:
+            for frame, _ in zip(vsr.frames(truth), range(24), strict=False):
+                out.write(frame.with_planes(tuple(np.array(p) for p in frame.planes), ""))  # type: ignore[arg-type]
+        assert task_of(str(made), blank(), 0.1).clean == clean
+
+
+def test_lossless_codecs_are_clean_and_what_is_unknown_is_not(tmp_path: Path) -> None:
+    made = _moving_texture(tmp_path / "in.mkv", 0, "ffv1")
+    assert task_of(str(made), blank(), 0.1).clean
+    frames = list(vsr.frames(made))
+    assert not is_clean("h264", None, frames)
+    assert not is_clean("h264", 10.0, frames[:1])
+
+
+# choice
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_candidates_are_the_best_for_their_work(clean: bool, scale: int) -> None:
+    found = candidates(clean, scale)
+    purposes = {name.endswith("-stream") for name in (c.name for c in found)}
+    assert purposes == ({False} if clean or scale > 2 else {True})
+    assert not any(c.name.endswith("-sharp") for c in found)
+    assert [c.quality for c in found] == sorted((c.quality for c in found), reverse=True)
+    assert [c.work for c in found] == sorted((c.work for c in found), reverse=True)
+    alike = [
+        name
+        for name, entries in manifest().items()
+        if name.endswith("-stream") in purposes and not name.endswith("-sharp")
+        and f"x{scale}" in entries
+    ]  # fmt: skip
+    reached = [quality(name, scale) for name in alike]
+    assert found[0].quality >= max(q for q in reached if q is not None) - 0.05
+
+
+def test_the_best_that_is_fast_enough_is_taken_and_no_more_is_measured() -> None:
+    found, asked = candidates(False), []
+
+    def speed(name: str) -> float:
+        asked.append(name)
+        return {"dcscn-stream": 0.4, "c-dcscn-stream": 2.0}[name]
+
+    assert choose(found, speed, SPEEDS["balanced"]) == ("c-dcscn-stream", 2.0)
+    assert choose(found, speed, SPEEDS["best"]) == ("dcscn-stream", 0.4)
+    assert asked == ["dcscn-stream", "c-dcscn-stream", "dcscn-stream"]
+    assert choose(found, lambda _: 0.1, SPEEDS["fast"]) == ("c-dcscn-stream", 0.1)
+
+
+def _model_of(source: Path, **options: object) -> str:
+    target = source.with_name("out.mkv")
+    report = vsr.upscale(source, target, overwrite=True, segment=0, **options)  # type: ignore[arg-type]
+    return str(report.output["model"])
+
+
+def test_a_run_that_names_no_model_gets_what_suits_its_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = make_clip(tmp_path / "in.mkv", TINY)
+    with caplog.at_level(logging.INFO):
+        compressed = Clip(size=(320, 180), frames=24, audio=(), options={"crf": "40"})
+        assert _model_of(make_clip(tmp_path / "lossy.mkv", compressed)) == candidates(False)[0].name
+    assert "the best for compressed video" in caplog.text
+    clean = make_clip(tmp_path / "clean.mkv", Clip(size=(64, 48), audio=(), codec="ffv1"))
+    assert _model_of(clean) == candidates(True)[0].name
+    assert _model_of(source, scale=4) == candidates(True, 4)[0].name
+    assert _model_of(source, model="bicubic") == "bicubic"
+    assert _model_of(source, look="faithful") == DEFAULT
+    with pytest.raises(vsr.UsageError, match="speed is 'quick': it must be one of fast, balanced"):
+        vsr.RunSettings(speed="quick")
+
+
+# the command
+
+
+def _plan(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, ["plan", *map(str, words)])
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_plan_of_a_file(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", TINY)
+    done = _plan(source, "--model", "bicubic", "--json")
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["size"], told["rate"], told["frames"]) == ([64, 48], "25", 12)
+    [line] = told["models"]
+    assert set(line["stages"]) == {"decode", "network", "encode"}
+    assert line["times_real_time"] == pytest.approx(line["fps"] / 25, rel=0.01)
+    assert told["chosen"] in [c.name for c in candidates(told["clean"])]
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
+    done = _plan("--size", "64x48", "--fps", "30000/1001", "--model", "bicubic")
+    assert done.exit_code == 0, done.output
+    head = done.stdout.splitlines()[0].split()
+    assert head == ["model", "network", "ms", "encode", "ms", "fps", "real", "time", "limit"]
+    assert "vsr run takes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ((), "give an input, or --size"),
+        (("--size", "640"), "no size such as 640x360"),
+        (("none.mp4",), "no such file"),
+        (("--size", "64x48", "--model", "x"), "unknown model 'x'"),
+    ],
+)
+def test_what_cannot_be_planned(words: tuple[str, ...], complaint: str) -> None:
+    done = _plan(*words)
+    assert done.exit_code in (1, 2)
+    assert complaint in done.stderr
+
+
+def test_the_answer_says_what_limits_and_how_long_it_takes(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", TINY)
+    task = task_of(str(source), blank(), 0.1)
+    planner = Planner(task, load_backend(), Figures(tmp_path / "plan.json"), seconds=0.05)
+    line = planner.line("bicubic")
+    assert table(task, [line]).splitlines()[1].startswith("bicubic")
+    slow = Forecast({"network": Cost(100, 100), "encode": Cost(900, 1000)}, 2)
+    said = answer(task, type(line)("dcscn-stream", "int8", slow), "balanced")
+    assert said[0] == (
+        "vsr run takes dcscn-stream, the lightest: 0.04 times real time and take 0:11"
+    )
+    assert "a faster --preset helps" in said[1]
+    assert clock(15_000) == "4 h 10 min"

@@ -1,0 +1,93 @@
+"""`vsr plan`: what this machine holds, with head-room, and what limits it."""
+
+import json
+import logging
+from fractions import Fraction
+
+import click
+
+from vsr.cli.numbers import WholeNumber
+from vsr.cli.streams import say
+from vsr.cli.terminal import errors_shown, key_value, ratio, start_logging, verbosity
+from vsr.errors import UsageError
+from vsr.network.precision import PRECISIONS
+
+log = logging.getLogger("vsr")
+
+
+def _size(
+    _ctx: click.Context, _param: click.Parameter, given: str | None
+) -> tuple[int, int] | None:
+    """Parse a size such as 640x360."""
+    if given is None:
+        return None
+    width, cross, height = given.lower().partition("x")
+    if not (cross and width.isdigit() and height.isdigit() and int(width) * int(height)):
+        raise click.BadParameter(f"'{given}' is no size such as 640x360")
+    return int(width), int(height)
+
+
+@click.command("plan")
+@click.argument("source", required=False, metavar="[INPUT]")
+@click.option("--size", callback=_size, metavar="WxH", help="Without an input: its size.")
+@click.option("--fps", callback=ratio, default="30", metavar="N|N/D", help="And its rate.")
+@click.option("-m", "--model", "names", multiple=True, help="Plan these only. Repeatable.")
+@click.option("-s", "--scale", type=WholeNumber(1), default=2, show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
+)
+@click.option("--backend", default="auto", show_default=True)
+@click.option("-d", "--device", help="OpenVINO's name, or the number of the GPU.")
+@click.option("-c", "--codec", help="The output's, as in vsr run.")
+@click.option("--preset", help="The encoder's speed preset.")
+@click.option("-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE")
+@click.option(
+    "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",
+    show_default=True, help="As in vsr run.",
+)  # fmt: skip
+@click.option("--again", is_flag=True, help="Measure anew what was measured before.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@verbosity
+def plan(
+    source: str | None, size: tuple[int, int] | None, fps: Fraction, names: tuple[str, ...],
+    scale: int, precision: str, backend: str, device: str | None, codec: str | None,
+    preset: str | None, options: dict[str, str], speed: str, again: bool, as_json: bool,
+    verbose: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Forecast how fast each network enlarges INPUT, or video of a size and rate, on this machine.
+
+    Decoder, networks and encoder are measured for about a second each, and remembered.
+
+    Example: vsr plan in.mp4
+
+    Example: vsr plan --size 1280x720 --fps 50 --codec hevc
+    """
+    from vsr.inference.backend import load_backend
+    from vsr.media.encoder import EncoderSettings
+    from vsr.plan import words
+    from vsr.plan.figures import Figures
+    from vsr.plan.plan import Planner, blank, every_model, task_of
+
+    start_logging(verbose, quiet)
+    with errors_shown(verbose):
+        if (source is None) == (size is None):
+            raise UsageError("give an input, or --size")
+        encoder = EncoderSettings(codec=codec, preset=preset, options=options)
+        task = blank(size or (2, 2), fps, scale=scale, precision=precision, encoder=encoder)
+        if source is not None:
+            task = task_of(source, task)
+        figures = Figures()
+        if again:
+            figures.clear()
+        planner = Planner(task, load_backend(backend, device), figures)
+        lines = []
+        for name in names or every_model(task):
+            log.debug("measuring %s", name)
+            lines.append(planner.line(name))
+        chosen, _ = planner.chosen(speed)
+        if as_json:
+            say(json.dumps(words.as_json(task, lines, chosen), indent=1))
+            return
+        taken = planner.line(chosen)
+        said = [words.table(task, lines), "", *words.answer(task, taken, speed)]
+        say("\n".join([*said, words.live(task, planner.by_quality())]))

@@ -1,0 +1,39 @@
+"""`vsr models` and `vsr doctor`: what there is, as a table or as JSON."""
+
+import json
+import sys
+
+import click
+
+from vsr.cli.streams import say
+from vsr.cli.terminal import errors_shown, start_logging
+from vsr.errors import EXIT_FAILED
+
+
+@click.command("models")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def list_models(as_json: bool) -> None:
+    """List the networks that --model knows."""
+    from vsr.inference import models
+
+    start_logging()
+    with errors_shown():
+        say(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--filters", is_flag=True, help="List the filters that `vsr run --vf` takes.")
+def examine(as_json: bool, filters: bool) -> None:
+    """Report devices, libraries and encoders, and how to install what is missing."""
+    from vsr.cli import doctor
+    from vsr.media.filters import table
+
+    start_logging()
+    if filters:
+        say(table())
+        return
+    with errors_shown():
+        findings = doctor.examine()
+        say(json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings))
+    sys.exit(0 if all(f.works for f in findings if f.needed) else EXIT_FAILED)

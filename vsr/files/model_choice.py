@@ -1,0 +1,71 @@
+"""Chooses the network of a run that names none: the best that is fast enough for its file here."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from vsr.errors import VsrError
+from vsr.files.settings import RunSettings
+from vsr.files.workers import devices_of
+from vsr.inference import models
+from vsr.inference.backend import Backend, load_backend
+from vsr.inference.default import DEFAULT
+from vsr.media.location import is_stdin, is_url
+from vsr.media.pictures.names import is_picture
+from vsr.media.target import CONTAINERS
+from vsr.plan.choice import SPEEDS, candidates
+from vsr.plan.plan import Planner, blank, task_of
+
+log = logging.getLogger(__name__)
+_SECONDS: Final = 0.3
+"""For which decoder, network and encoder are measured: a run should begin soon."""
+_SCALE: Final = 2
+_SOON: Final = 2e12
+"""Multiplications of a run that is not worth measuring: seconds, on any machine."""
+_HD: Final = 1280 * 720
+"""Pixels of the output for which `Candidate.work` counts."""
+
+
+def model_name(input_: str, output: Path, settings: RunSettings) -> str:
+    """The model of a run: the one that was asked for, else what suits file, machine and `speed`.
+
+    What cannot be looked at before (URLs, pipes, pictures), and scales for which nothing was
+    trained, get the default. Raises UsageError for an unknown look.
+    """
+    scale = settings.scale or _SCALE
+    if settings.model or settings.look or not candidates(False, scale):
+        return models.chosen(settings.model, settings.look)
+    if is_url(input_) or is_stdin(input_) or not Path(input_).is_file() or is_picture(Path(input_)):
+        return DEFAULT
+    try:
+        backend = load_backend(settings.backend, devices_of(settings.device)[0])
+        return _fitting(input_, output, settings, backend, scale)
+    except VsrError as exc:  # the run itself meets it again, and tells it better
+        log.debug("no network could be chosen: %s", exc)
+        return DEFAULT
+
+
+def _fitting(input_: str, output: Path, settings: RunSettings, backend: Backend, scale: int) -> str:
+    task = task_of(
+        input_,
+        blank(
+            scale=scale, precision=settings.precision, encoder=settings.encoder,
+            container=CONTAINERS.get(output.suffix.lower().removeprefix("."), "matroska"),
+        ),
+        _SECONDS,
+    )  # fmt: skip
+    kind = "clean" if task.clean else "compressed"
+    best, width, height = candidates(task.clean, scale)[0], *task.out.size
+    work = best.work * width * height / _HD * min(task.frames, settings.max_frames or task.frames)
+    # on a GPU engines take minutes to build, and it has the speed
+    if backend.name != "openvino" or 0 < work < _SOON:
+        log.info("model %s: the best for %s video (--model names another)", best.name, kind)
+        return best.name
+    name, speed = Planner(task, backend, seconds=_SECONDS).chosen(settings.speed)
+    why = f"the best for {kind} video at {SPEEDS[settings.speed]:g} times real time or more"
+    if speed < SPEEDS[settings.speed]:
+        why = f"the lightest for {kind} video"
+    log.info(
+        "model %s: %s; about %.2g times here (--speed or --model take another)", name, why, speed
+    )
+    return name

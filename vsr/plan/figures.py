@@ -1,0 +1,92 @@
+"""Keeps measured costs per machine, so that each is measured once."""
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from platformdirs import user_cache_path
+
+from vsr.media.limits import processors
+from vsr.media.whole_file import written_whole
+from vsr.plan.cost import Cost
+from vsr.report.report import versions
+
+log = logging.getLogger(__name__)
+_SCHEMA: Final = "vsr-plan/1"
+_MOST: Final = 500
+"""Costs that are kept; the oldest go first."""
+
+
+class Figures:
+    """Costs in a file of the user's cache folder. Several processes may use it at once.
+
+    What was measured by other versions of the libraries, or on another processor, is not used; what
+    was measured while the machine was busy is not kept. A
+    file that cannot be read or written is as good as none.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or user_cache_path("vsr", appauthor=False) / "plan.json"
+        self._machine = _machine()
+
+    def get(self, key: str, measure: Callable[[], Cost]) -> Cost:
+        """The cost under that key, measured now if it is not known."""
+        known = self._read().get(key, ())
+        with suppress(TypeError, ValueError):
+            wall, cpu, elsewhere = known
+            return Cost(float(wall), float(cpu), bool(elsewhere))
+        cost = measure()
+        if not _busy():  # what was measured then holds for that moment only
+            self._add(key, cost)
+        return cost
+
+    def clear(self) -> None:
+        """Forget all costs."""
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            told = json.loads(self._path.read_text("utf-8"))
+            fits = (told["schema"], told["machine"]) == (_SCHEMA, self._machine)
+            return dict(told["costs"]) if fits else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _add(self, key: str, cost: Cost) -> None:
+        costs = self._read() | {
+            key: [round(cost.wall_ms, 3), round(cost.cpu_ms, 3), cost.elsewhere]
+        }
+        kept = dict(list(costs.items())[-_MOST:])
+        told = {"schema": _SCHEMA, "machine": self._machine, "costs": kept}
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with written_whole(self._path) as part:
+                part.write_text(json.dumps(told, indent=1), "utf-8")
+        except OSError as exc:
+            log.debug("measured costs cannot be kept: %s", exc)
+
+
+def _busy() -> bool:
+    """Whether other programs have had the processors for the last minute."""
+    with suppress(AttributeError, OSError):  # Windows has no such figure
+        return os.getloadavg()[0] > 1.5 * processors()
+    return False
+
+
+def _machine() -> dict[str, Any]:
+    """What a cost depends on besides its key."""
+    return {"processor": _processor(), "cores": processors(), "versions": versions()}
+
+
+def _processor() -> str:
+    """The processor's name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

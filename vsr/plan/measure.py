@@ -1,0 +1,200 @@
+"""Measures what decoder, network and encoder cost for a frame, each for a second or two."""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Final
+
+import av
+import numpy as np
+
+from vsr.inference.backend import Backend
+from vsr.inference.models import Model
+from vsr.inference.upscaler import Upscaler
+from vsr.media.colour import Colour
+from vsr.media.encoder import EncoderSettings, VideoFormat, open_encoder
+from vsr.media.frame import Frame, encodable, picture_of
+from vsr.media.plane_format import YUV420, PlaneFormat
+from vsr.media.source import Source
+from vsr.plan.cost import Cost
+
+SECONDS: Final = 1.0
+"""For which a stage is measured, about."""
+_LEAST: Final = 3
+"""Frames that are measured at least."""
+_SMALL: Final = (320, 180)
+"""Size at which a network is tried first."""
+_PICTURES: Final = 24
+"""Frames of an input that are kept for the encoder."""
+_HELD: Final = 64 * 2**20
+"""Bytes of those frames at most, unless one alone has more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """What is to be enlarged: size, rate, colour and planes, and some of its frames."""
+
+    size: tuple[int, int]
+    rate: Fraction
+    colour: Colour = field(default_factory=Colour)
+    planes: PlaneFormat = YUV420
+    frames: Sequence[Frame] = ()
+
+
+class Clock:
+    """Measures frames of a stage after its first, by the clock and by processor time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._marks = [(time.perf_counter(), time.process_time())]
+
+    def enough(self) -> bool:
+        """Count a frame, and tell whether these are enough."""
+        self._marks.append((time.perf_counter(), time.process_time()))
+        return len(self._marks) > _LEAST and self._marks[-1][0] - self._marks[0][0] > self._seconds
+
+    def mean(self) -> Cost:
+        """The mean frame so far."""
+        return _between(self._marks[0], self._marks[-1], max(1, len(self._marks) - 1))
+
+    def best(self) -> Cost:
+        """The mean of the fastest few frames in a row: other programs disturb bursts of frames."""
+        ends = zip(self._marks, self._marks[_LEAST:], strict=False)
+        costs = [_between(*marks, _LEAST) for marks in ends]
+        return min(costs, key=lambda cost: cost.cpu_ms, default=self.mean())
+
+
+def _between(start: tuple[float, float], end: tuple[float, float], frames: int) -> Cost:
+    wall, cpu = ((b - a) * 1000 / frames for a, b in zip(start, end, strict=True))
+    return Cost(wall, cpu)
+
+
+def decoding(url: str, seconds: float = SECONDS) -> tuple[Source, Cost, list[Frame]]:
+    """Decode the beginning of an input: what a frame costs, and the first frames.
+
+    The source is closed; its `info` stays. Raises InputError.
+    """
+    kept: list[Frame] = []
+    with closing(Source(url)) as source:
+        frames = (item for item in source if isinstance(item, Frame))
+        first = next(frames, None)
+        clock = Clock(seconds)
+        for frame in itertools.chain([] if first is None else [first], frames):
+            if len(kept) < _PICTURES and _bytes(kept) < _HELD:
+                y, u, v = (np.array(plane) for plane in frame.planes)
+                kept.append(replace(frame, planes=(y, u, v)))
+            if clock.enough():
+                break
+        cost = clock.mean()
+    return source, cost, kept
+
+
+def _bytes(frames: Sequence[Frame]) -> int:
+    return sum(plane.nbytes for frame in frames for plane in frame.planes)
+
+
+def network(model: Model, backend: Backend, video: Video, seconds: float = SECONDS) -> Cost:
+    """What a network costs for a frame of the video's size. Raises BackendError.
+
+    A network that would take long at that size is measured on a small picture, as its work grows
+    with the pixels.
+    """
+    width, height = video.size
+    small = (min(_SMALL[0], width), min(_SMALL[1], height))
+    factor = width * height / (small[0] * small[1])
+    found = _enlarging(model, backend, replace(video, size=small), seconds)
+    if factor == 1 or found.wall_ms * factor * _LEAST > 2000 * seconds:
+        return found.times(factor)
+    return _enlarging(model, backend, video, seconds)
+
+
+def _enlarging(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
+    upscaler = Upscaler(model, backend, video.colour, video.size, planes=video.planes)
+    frames = upscaler.process(_blank(video))
+    for _ in range(2):  # the first ones warm up
+        next(frames)
+    clock = Clock(seconds)
+    for _ in frames:
+        if clock.enough():
+            break
+    found = clock.best()
+    # OpenVINO has GPUs and NPUs too, which leave the processors idle
+    idle = found.cpu_ms < found.wall_ms / 8
+    return replace(found, elsewhere=backend.name != "openvino" or idle)
+
+
+def _blank(video: Video) -> Iterator[Frame]:
+    """Frames without end; what they show makes no difference to a network's speed."""
+    width, height = video.size
+    across, down = video.planes.chroma(width, height)
+    shapes = ((height, width), (down, across), (down, across))
+    planes = tuple(
+        np.full(shape, 2 ** (video.planes.bits - 1), video.planes.dtype) for shape in shapes
+    )
+    for k in itertools.count():
+        yield Frame(
+            planes=planes, index=k, pts=k, time_base=1 / video.rate, duration=1,  # type: ignore[arg-type]
+            format=video.planes, colour=video.colour,
+        )  # fmt: skip
+
+
+def encoding(
+    name: str, settings: EncoderSettings, out: VideoFormat, frames: Sequence[Frame],
+    seconds: float = SECONDS,
+) -> Cost:  # fmt: skip
+    """What an encoder costs for a frame of `out.size`, fed with `frames` at that size.
+
+    Without frames it gets a texture that moves. Raises UsageError and OutputError.
+    """
+    context = av.CodecContext.create(name, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    open_encoder(context, settings, out)
+    pixels = context.pix_fmt or "yuv420p"
+    pictures = [encodable(frame, pixels) for frame in _at_size(frames, out) or _moving(out)]
+    clock = Clock(seconds)
+    for k in itertools.count():
+        picture = pictures[k % len(pictures)]
+        picture.pts, picture.time_base = k, 1 / out.rate
+        context.encode(picture)
+        if clock.enough() and k + 1 >= len(pictures):
+            break
+    context.encode(None)
+    return clock.mean()
+
+
+def _at_size(frames: Sequence[Frame], out: VideoFormat) -> list[Frame]:
+    """Frames as a player would enlarge them, then backwards, so that they can be repeated."""
+    width, height = out.size
+    made = []
+    for frame in frames:
+        picture = picture_of(frame).reformat(width=width, height=height, interpolation="BICUBIC")
+        y, u, v = (np.array(np.from_dlpack(plane)) for plane in picture.planes[:3])
+        made.append(replace(frame, planes=(y, u, v), captions=None))
+    return made + made[-2:0:-1]
+
+
+def _moving(out: VideoFormat) -> list[Frame]:
+    """A texture with the spectrum of photographs (amplitude 1/f) that moves by 3 pixels a frame."""
+    width, height = out.size
+    rng = np.random.default_rng(1)
+    fx, fy = np.fft.rfftfreq(width), np.fft.fftfreq(height)
+    size = np.hypot(fx[None], fy[:, None])
+    size[0, 0] = 1
+    spectrum = np.exp(2j * np.pi * rng.random(size.shape)) / size
+    texture = np.fft.irfft2(spectrum, (height, width))
+    spread = 40 * 2 ** (out.planes.bits - 8)
+    luma = 2 ** (out.planes.bits - 1) + spread * texture / texture.std()
+    top = 2**out.planes.bits - 1
+    y = np.clip(np.rint(luma), 0, top).astype(out.planes.dtype)
+    across, down = out.planes.chroma(width, height)
+    flat = np.full((down, across), 2 ** (out.planes.bits - 1), out.planes.dtype)
+    return [
+        Frame(
+            planes=(np.roll(y, 3 * k, 1), flat, flat), index=k, pts=k, time_base=1 / out.rate,
+            duration=1, format=out.planes, colour=out.colour,
+        )
+        for k in range(_PICTURES)
+    ]  # fmt: skip

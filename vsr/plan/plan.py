@@ -1,0 +1,170 @@
+"""Plans a run: what decoding, each network and encoding cost here, and which network to take."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+from vsr.inference import models
+from vsr.inference.backend import Backend
+from vsr.inference.default import DEFAULT
+from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name
+from vsr.media.info import VideoInfo
+from vsr.media.limits import processors
+from vsr.plan import choice, measure
+from vsr.plan.content import is_clean
+from vsr.plan.cost import Cost, Forecast
+from vsr.plan.figures import Figures
+
+log = logging.getLogger(__name__)
+_CONTAINER: Final = "mp4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be enlarged, and how."""
+
+    video: measure.Video
+    scale: int = 2
+    precision: str = "auto"
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    container: str = _CONTAINER
+    decode: Cost | None = None
+    """None where there is no input."""
+    info: VideoInfo | None = None
+    frames: int = 0
+    """Of the input; 0 where unknown."""
+    clean: bool = False
+    """Whether compression has left no traces; see `vsr.plan.content`."""
+
+    @property
+    def out(self) -> VideoFormat:
+        """The enlarged video."""
+        size = self.video.planes.output(*self.video.size, self.scale)
+        if self.info is not None:
+            return self.info.enlarged(size)
+        rate = self.video.rate
+        return VideoFormat(
+            size=size, rate=rate, time_base=1 / rate, colour=self.video.colour,
+            planes=self.video.planes,
+        )  # fmt: skip
+
+
+def task_of(url: str, task: Task, seconds: float = measure.SECONDS) -> Task:
+    """Fill in what a file holds: size, rate, frames, what decoding costs, whether it is clean.
+
+    Raises InputError.
+    """
+    source, cost, frames = measure.decoding(url, seconds)
+    info = source.info
+    video = measure.Video(
+        size=(info.width, info.height), rate=info.rate, colour=info.colour, planes=info.planes,
+        frames=frames,
+    )  # fmt: skip
+    clean = is_clean(info.codec, bits_per_pixel(url, info), frames)
+    return replace(task, video=video, decode=cost, info=info, frames=info.frames, clean=clean)
+
+
+def bits_per_pixel(url: str, info: VideoInfo) -> float | None:
+    """Of a whole file, its sound included; None where its length is unknown."""
+    path = Path(url)
+    if not path.is_file() or not info.frames:
+        return None
+    return 8 * path.stat().st_size / (info.frames * info.width * info.height)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One network of a plan."""
+
+    model: str
+    precision: str
+    forecast: Forecast
+
+
+class Planner:
+    """Forecasts the speed of networks for one task. Not thread-safe."""
+
+    def __init__(
+        self, task: Task, backend: Backend, figures: Figures | None = None,
+        seconds: float = measure.SECONDS,
+    ) -> None:  # fmt: skip
+        """`seconds`: how long a stage is measured, about."""
+        self.task, self._backend, self._seconds = task, backend, seconds
+        self._figures = figures or Figures()
+        self._encode: Cost | None = None
+
+    @property
+    def encoder(self) -> str:
+        """FFmpeg's name of the encoder."""
+        return encoder_name(self.task.encoder, self.task.container, self.task.out)
+
+    def line(self, name: str) -> Line:
+        """Measure what is not known yet, and forecast. Raises VsrError."""
+        task = self.task
+        model = models.find(name, task.scale, self._backend, task.precision)
+        stages = {"network": self._network(model), "encode": self._encoding()}
+        if task.decode is not None:
+            stages["decode"] = task.decode
+        return Line(name, model.precision, Forecast(stages, processors()))
+
+    def times_real_time(self, name: str) -> float:
+        """How fast a run with that network would be, in times of real time."""
+        return self.line(name).forecast.fps / float(self.task.video.rate)
+
+    def chosen(self, speed: str) -> tuple[str, float]:
+        """The network that `vsr run` takes, a key of `choice.SPEEDS`, and its speed."""
+        found = choice.candidates(self.task.clean, self.task.scale)
+        return choice.choose(found, self.times_real_time, choice.SPEEDS[speed])
+
+    def by_quality(self) -> list[Line]:
+        """The networks worth their time on this video, best first."""
+        found = choice.candidates(self.task.clean, self.task.scale)
+        return [self.line(candidate.name) for candidate in found]
+
+    def _network(self, model: models.Model) -> Cost:
+        video = self.task.video
+        key = (
+            f"network {model.sha256 or model.name} x{model.scale} {model.precision} "
+            f"{self._backend.name} {self._backend.device} {video.size} {video.planes}"
+        )
+        return self._figures.get(
+            key, lambda: measure.network(model, self._backend, video, self._seconds)
+        )
+
+    def _encoding(self) -> Cost:
+        if self._encode is None:
+            task, settings = self.task, self.task.encoder
+            frames, out = task.video.frames, task.out
+            # what pictures show decides how long they take: without an input it is a texture
+            what = f"{hash_of(frames)}" if frames else "texture"
+            key = f"encode {self.encoder} {settings} {out.size} {out.planes} {what}"
+            name = self.encoder
+            self._encode = self._figures.get(
+                key, lambda: measure.encoding(name, settings, out, frames, self._seconds)
+            )
+        return self._encode
+
+
+def hash_of(frames: Sequence[Any]) -> str:
+    """A short name of what frames show, for a key."""
+    digest = hashlib.sha256()
+    for frame in frames[:: max(1, len(frames) // 4)]:
+        digest.update(frame.planes[0].tobytes())
+    return digest.hexdigest()[:12]
+
+
+def every_model(task: Task) -> list[str]:
+    """Bicubic, and the networks that have the task's scale, from the least work to the most."""
+    known = [name for name in models.names() if task.scale in models.scales(name)]
+    others = [name for name in known if name not in (models.BICUBIC, DEFAULT)]
+    ours = [DEFAULT] if DEFAULT in known else []
+    return [models.BICUBIC, *ours, *others]
+
+
+def blank(size: tuple[int, int] = (2, 2), rate: Fraction = Fraction(30), **others: Any) -> Task:
+    """A task without an input: 8-bit 4:2:0 of that size and rate; `others` are fields of `Task`."""
+    return Task(video=measure.Video(size=size, rate=rate), **others)

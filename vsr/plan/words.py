@@ -1,0 +1,105 @@
+"""Says a plan in words: a table of networks, and what they mean for this video."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from vsr.plan.choice import HEADROOM, SPEEDS
+from vsr.plan.cost import STAGES
+from vsr.plan.plan import Line, Task
+
+_WHAT_HELPS: Final = {
+    "decode": "decoding is the limit",
+    "network": "the network is the limit",
+    "encode": "the encoder is the limit: a faster --preset helps, or h264_nvenc on an NVIDIA GPU",
+}
+
+
+def table(task: Task, lines: Sequence[Line]) -> str:
+    """A line per network: milliseconds of each stage, frames per second, times real time."""
+    stages = [name for name in STAGES if name in lines[0].forecast.stages]
+    titles = ["model", *(f"{name} ms" for name in stages), "fps", "real time", "limit"]
+    if task.frames:
+        titles.append("takes")
+    rows = [titles]
+    for line in lines:
+        forecast = line.forecast
+        costs = [forecast.stages[name].alone_ms(forecast.cores) for name in stages]
+        row = [line.model, *(f"{ms:.1f}" for ms in costs), f"{forecast.fps:.1f}"]
+        row += [f"{times_real_time(task, line):.2f}x", forecast.limit]
+        if task.frames:
+            row.append(clock(task.frames * forecast.frame_ms / 1000))
+        rows.append(row)
+    widths = [max(len(row[k]) for row in rows) for k in range(len(titles))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if k == 0 else text.rjust(width)
+            for k, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def times_real_time(task: Task, line: Line) -> float:
+    """Expected frames per second over the video's."""
+    return line.forecast.fps / float(task.video.rate)
+
+
+def answer(task: Task, line: Line, speed: str) -> list[str]:
+    """What `vsr run` would take and why, what limits it, and what a live stream could hold."""
+    kind = "clean" if task.clean else "compressed"
+    times = times_real_time(task, line)
+    least = SPEEDS[speed]
+    said = [
+        f"vsr run takes {line.model}: the best network for {kind} video that reaches {least:g} "
+        f"times real time (--speed {speed}); it would reach {times:.2f}"
+    ]
+    if times < least:
+        said = [f"vsr run takes {line.model}, the lightest: {times:.2f} times real time"]
+    if task.frames:
+        took = clock(task.frames * line.forecast.frame_ms / 1000)
+        said[0] += f" and take {took}"
+    said.append(_WHAT_HELPS[line.forecast.limit])
+    return said
+
+
+def live(task: Task, lines: Sequence[Line]) -> str:
+    """The best network that holds a live stream of this size and rate with room to spare."""
+    holding = [x for x in lines if times_real_time(task, x) >= HEADROOM]
+    if not holding:
+        return "no network holds a live stream of this size and rate here: a relay uses bicubic"
+    best = holding[0]
+    return f"a live stream of this size and rate can have {best.model} (a third to spare)"
+
+
+def as_json(task: Task, lines: Sequence[Line], chosen: str) -> dict[str, Any]:
+    """The plan as data; times in ms."""
+    width, height = task.video.size
+    return {
+        "schema": "vsr-plan/1",
+        "size": [width, height],
+        "rate": str(task.video.rate),
+        "frames": task.frames or None,
+        "clean": task.clean,
+        "chosen": chosen,
+        "models": [
+            {
+                "model": line.model,
+                "precision": line.precision,
+                "stages": {
+                    name: {"wall_ms": round(cost.wall_ms, 2), "cpu_ms": round(cost.cpu_ms, 2)}
+                    for name, cost in line.forecast.stages.items()
+                },
+                "fps": round(line.forecast.fps, 2),
+                "times_real_time": round(times_real_time(task, line), 3),
+                "limit": line.forecast.limit,
+            }
+            for line in lines
+        ],
+    }
+
+
+def clock(seconds: float) -> str:
+    """A length of time as `0:53` or `4 h 10 min`."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
