@@ -1,17 +1,22 @@
 """Time from `vsr relay` to the first picture that a viewer sees, and the processor time of it.
 
 `python -m bench.start [MODEL...] [--starts N] [--gop S]`, from the repository's root. Needs nginx
-with its RTMP module. nginx sends a viewer nothing before the source's next key frame, on average
-half of `--gop` seconds, which are part of the time.
+with its RTMP module. nginx sends a newcomer nothing before the source's next key frame, and a
+viewer looks at a stream for a moment before it shows anything: a second viewer, of the source
+itself, begins with every relay and tells how long that took. Starts fall anywhere between two key
+frames.
 """
 
 import argparse
+import random
 import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -30,10 +35,10 @@ _PATIENCE_S: Final = 60.0
 def first_picture(url: str) -> float:
     """Watch a URL with little probing; return when its first picture was decoded."""
     until = time.monotonic() + _PATIENCE_S
-    options = {"rtmp_live": "live", "analyzeduration": "100000"}
+    options = {"rtmp_live": "live", "analyzeduration": "100000", "tcp_nodelay": "1"}
     while time.monotonic() < until:
         with (
-            suppress(av.error.FFmpegError, OSError),
+            suppress(av.error.FFmpegError, OSError, IndexError),  # the latter: sound alone as yet
             av.open(url, options=options, timeout=(_PATIENCE_S, _PATIENCE_S)) as source,
         ):
             for _ in source.decode(video=0):
@@ -41,15 +46,30 @@ def first_picture(url: str) -> float:
     raise SystemExit(f"no picture within {_PATIENCE_S:g} s")
 
 
-def start(model: str, server: Server, folder: Path) -> tuple[float, float]:
-    """Start a relay once; return seconds to the first picture, and its processor time till its end,
-    which comes at once."""
+@dataclass(frozen=True)
+class Start:
+    """Seconds of one start."""
+
+    first: float
+    """To a viewer's first picture of the relay."""
+    source: float
+    """To the first picture of who looks at the source itself since then."""
+    cpu: float
+    """Processor time of the relay till its end, which comes at once."""
+
+
+def start(model: str, server: Server, folder: Path) -> Start:
+    """Start a relay once."""
     out, before = server.url(f"out{time.monotonic_ns()}"), _children_s()
+    seen: list[float] = []
+    beside = threading.Thread(target=lambda: seen.append(first_picture(server.url("in"))))
     began = time.monotonic()
+    beside.start()
     with RelayProcess(folder / model, server.url("in"), out, model=model) as relay:
-        took = first_picture(out) - began
+        first = first_picture(out) - began
         relay.stop()
-    return took, _children_s() - before
+    beside.join()
+    return Start(first, seen[0] - began, _children_s() - before)
 
 
 def _children_s() -> float:
@@ -65,20 +85,25 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--gop", type=float, default=1.0, help="Seconds between key frames.")
     given = parser.parse_args(words)
-    say("| model | first picture s (median, least, most) | processor s |\n| --- | --- | --- |")
+    say("| model | first picture s (median, least, most) | of the source itself | processor s |")
+    say("| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name, Server(Path(name) / "nginx") as server:
         folder = Path(name)
         clip = Marked(seconds=_CLIP_S, size=_SIZE, gop_s=given.gop)
         with Publisher(server.url("in"), make_marked(folder / "in.flv", clip)):
             time.sleep(_SETTLES_S)
             for model in given.models:
-                found = [start(model, server, folder) for _ in range(given.starts)]
-                took = [seconds for seconds, _ in found]
-                cpu = statistics.median(seconds for _, seconds in found)
-                say(
-                    f"| {model} | {statistics.median(took):.2f}, {min(took):.2f}, {max(took):.2f} "
-                    f"| {cpu:.2f} |"
-                )
+                found = []
+                for _ in range(given.starts):
+                    time.sleep(random.uniform(0.0, given.gop))
+                    found.append(start(model, server, folder))
+                first, source = ([getattr(s, name) for s in found] for name in ("first", "source"))
+                cpu = statistics.median(s.cpu for s in found)
+                say(f"| {model} | {_spread(first)} | {_spread(source)} | {cpu:.2f} |")
+
+
+def _spread(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.2f}, {min(seconds):.2f}, {max(seconds):.2f}"
 
 
 def say(line: str) -> None:

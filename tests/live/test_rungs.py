@@ -1,5 +1,6 @@
 """The engines of a ladder: what fails, what is shared, and what is built while all goes on."""
 
+import math
 import signal
 import subprocess
 import threading
@@ -162,6 +163,45 @@ def test_loading_stops_when_asked(backend: Backend) -> None:
     assert [m.name for m in found] == ["c-dcscn", models.BICUBIC]
     with pytest.raises(InterruptedRunError):
         Rungs(found, backend, SIZE, COLOUR, lambda: True)
+
+
+class _Slow(_Device):
+    """A backend that takes its time for anything but bicubic."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self.go = threading.Event()
+
+    def compile(self, graph: Any, *args: Any) -> Any:
+        assert graph.label.startswith("bicubic") or self.go.wait(20)
+        return super().compile(graph, *args)
+
+
+def test_bicubic_goes_first_and_the_others_follow(backend: Backend) -> None:
+    device = _Slow(backend)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, early=True)
+    assert [math.isfinite(cost) for cost in rungs.costs] == [False, True]
+    assert Ladder(rungs.costs, LadderSettings(interval=0.04, max_latency=0.5), 0.0).rung == 1
+    assert rungs.enlarge(frame(0), 1).rung == "bicubic"
+    device.go.set()
+    _until(lambda: rungs.renewed == 1)
+    assert all(map(math.isfinite, rungs.costs))
+    assert (rungs.enlarge(frame(1), 0).rung, rungs.failure) == ("c-dcscn", None)
+
+
+def test_what_cannot_be_loaded_later_is_told_and_an_end_is_heard(backend: Backend) -> None:
+    device = _Slow(backend)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, early=True)
+    device.broken = True
+    device.go.set()
+    _until(lambda: rungs.renewed == 1)
+    assert "no memory is left" in str(rungs.failure)
+    device = _Slow(backend)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, early=True)
+    rungs.close()
+    device.go.set()
+    _until(lambda: "load" not in [thread.name for thread in threading.enumerate()])
+    assert (rungs.renewed, rungs.failure) == (0, None)
 
 
 def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(

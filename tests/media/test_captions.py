@@ -1,6 +1,7 @@
 """Closed captions (A/53) come through, text by text and picture by picture."""
 
 import re
+import sys
 from pathlib import Path
 
 import av
@@ -8,6 +9,7 @@ import pytest
 
 import vsr
 from tests.clips import Clip, make_clip
+from vsr.media.captions import captions_of, side_data_in
 
 WORDS = b"HELLO WORLD "
 
@@ -63,3 +65,12 @@ def test_captions_are_kept_or_named(tmp_path: Path, codec: str, ending: str, kep
     assert (_captions(output) == before) is kept
     assert ("captions" in " ".join(report.notes)) is not kept
     assert report.frames_out == 12
+
+
+def test_a_picture_that_was_looked_at_is_free_at_once() -> None:
+    """`picture.side_data` would make a circle, and keep it until Python's collector comes."""
+    picture = av.VideoFrame(64, 64, "yuv420p")
+    held = sys.getrefcount(picture)
+    assert captions_of(picture) is None
+    assert list(side_data_in(picture)) == []
+    assert sys.getrefcount(picture) == held

@@ -114,8 +114,8 @@ class Playout:
 
     def _picture(self, frame: Frame) -> None:
         arrived = frame.stamps.read
-        if self._last is None and arrived < self._began:
-            return  # it waited for the engines: live begins with what comes now
+        if self._last is None and self._mailbox.waiting:
+            return  # it waited for the engines: live begins with the newest
         if self._clock.skips(arrived):
             self._drop(frame, "pictures came in a burst after a pause: what is too old is left out")
             self._due = now() + _FILL_AFTER  # there is a picture: it is only too old
@@ -154,8 +154,10 @@ class Playout:
             self._report.ledger.add(row)
 
     def _learn_costs(self) -> None:
-        """Update the ladder's costs after engines were replaced."""
+        """Update the ladder's costs after engines were loaded or replaced. Raises BackendError."""
         self._renewed = self._rungs.renewed
+        if self._rungs.failure is not None:
+            raise self._rungs.failure
         costs = self._rungs.costs
         for rung in reversed(range(len(costs))):
             if costs[rung] != self._costs[rung]:

@@ -28,7 +28,7 @@ from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.live.status.snapshot import StreamFacts
 from vsr.media.frame import now
-from vsr.media.location import is_stdin, shown
+from vsr.media.location import is_stdin, is_url, shown
 from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
@@ -99,7 +99,8 @@ class Relay:
 
             first = self._first_session(stop)
             size, colour = (first.info.width, first.info.height), first.info.colour
-            rungs = self._pool.rungs(self.settings, size, colour, stop.is_set)
+            early = is_url(self._ingest.url)  # nobody waits for a file, and quality may not differ
+            rungs = self._pool.rungs(self.settings, size, colour, stop.is_set, early)
             try:
                 self._slate.fit(rungs.out_size, colour)
                 if stop.is_set():
@@ -173,7 +174,10 @@ class Relay:
         self._log.info(
             "live: %s, %dx%d at %.5g fps, by %s; rungs: %s",
             report.input["name"], *size, info.rate, playout.rung,
-            ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs),
+            ", ".join(
+                f"{name} {1000 * cost:.1f} ms" if math.isfinite(cost) else f"{name} is being loaded"
+                for name, cost in costs
+            ),
         )  # fmt: skip
         stage = StreamFacts(
             source=report.input, output=report.output, rungs=rungs.names, colour=info.colour

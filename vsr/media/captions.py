@@ -6,7 +6,7 @@ from typing import Final, cast
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import SideData, SideDataContainer
 
 KIND: Final = "A53_CC"
 """PyAV's name of their side data."""
@@ -20,13 +20,22 @@ def captions_of(picture: av.VideoFrame) -> av.VideoFrame | None:
     PyAV makes no side data, but converting a picture keeps it.
     """
     try:
-        # the stub says it is a mapping; it iterates over its values
-        found = [data.type.name for data in cast(Iterable[SideData], picture.side_data)]
+        found = [data.type.name for data in side_data_in(picture)]
     except ValueError:  # kinds that PyAV does not know
         return None
     if KIND not in found:
         return None
     return picture.reformat(width=_SIDE, height=_SIDE, format="gray")
+
+
+def side_data_in(picture: av.VideoFrame) -> Iterable[SideData]:
+    """The side data of a picture. Raises ValueError for kinds that PyAV does not know.
+
+    `picture.side_data` would keep what refers to the picture in the picture: its memory would not
+    be free before Python's collector looks for such circles, hundreds of pictures later.
+    """
+    # the stub says that it is a mapping, made of nothing; it iterates over its values
+    return cast(Iterable[SideData], SideDataContainer(picture))  # type: ignore[call-arg]
 
 
 def with_captions(picture: av.VideoFrame, captions: av.VideoFrame | None) -> av.VideoFrame:

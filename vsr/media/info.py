@@ -1,15 +1,15 @@
 """Describes a video stream before its first frame is processed."""
 
 import struct
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Final, cast
+from typing import Final
 
 import av
-from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideType
 
+from vsr.media.captions import side_data_in
 from vsr.media.colour import RANGE_LIMITED, RGB, UNSPECIFIED, Colour
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import Planes, planes_of
@@ -197,8 +197,7 @@ def _duration(stream: av.VideoStream, container: "av.container.InputContainer") 
 def side_data_of(picture: av.VideoFrame) -> dict[str, bytes]:
     """A picture's side data by PyAV's names of the kinds; None of it where PyAV knows not all."""
     try:
-        # the stub says it is a mapping; it iterates over its values
-        found = list(cast(Iterable[SideData], picture.side_data))
+        found = list(side_data_in(picture))
     except ValueError:  # such as EXIF
         return {_UNKNOWN: b""}
     return {data.type.name: bytes(data) for data in found}

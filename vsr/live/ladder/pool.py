@@ -51,8 +51,11 @@ class Pool:
         size: tuple[int, int],
         colour: Colour,
         stopped: Callable[[], bool],
+        early: bool = False,
     ) -> "Rungs":
         """Return rungs for pictures of a size (width, height) and colour, loaded and warm.
+
+        `early`: only bicubic is, and the others are loaded meanwhile; see `Rungs`.
 
         Raises what `Rungs` raises. One thread loads at a time: the others' engines would upset the
         times it measures. A user that is done with them calls `leave`.
@@ -65,7 +68,7 @@ class Pool:
             if known is None or known.broken:
                 self._tidy()
                 backend = self._backend(settings)
-                known = Rungs(found, backend, size, colour, stopped, settings)
+                known = Rungs(found, backend, size, colour, stopped, settings, early)
                 self._rungs[key] = known
             with self._counting:
                 self._users[known] += 1

@@ -1,6 +1,7 @@
 """Loads and runs the networks of a ladder, and replaces those that fail."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,8 +46,8 @@ class _Rung:
     """Where it is computed now: on OpenVINO while its engine is being built."""
     upscaler: Upscaler | None = None
     """None: it is being loaded again, or is lost."""
-    cost: float = 0.0
-    """Seconds a picture took when it was warm."""
+    cost: float = math.inf
+    """Seconds a picture took when it was warm; infinite until that is known."""
     failures: int = 0
     good: int = 0
     """Pictures since the last failure."""
@@ -64,24 +65,31 @@ class Rungs:
         colour: Colour,
         stopped: Callable[[], bool] = lambda: False,
         settings: RelaySettings | None = None,
+        early: bool = False,
     ) -> None:
         """Load and warm up the models that `find_models` found. Raises BackendError.
 
         Where engines are missing, OpenVINO takes their place, and with `settings` they are built
-        meanwhile. Raises InterruptedRunError when `stopped` says so in between.
+        meanwhile. `early`: load bicubic, and the others on a thread; their costs are infinite until
+        they are there. Raises InterruptedRunError when `stopped` says so in between.
         """
         self._backend, self._size, self._colour, self._stopped = backend, size, colour, stopped
         self._preparation: Preparation | None = None
         self._queue = EngineQueue(self._enlarge)
+        self._closed = False
         self.broken = False
         """Whether not even bicubic works: new relays must not use these rungs."""
         self.renewed = 0
-        """How many times an engine took another's place: costs are others then."""
+        """How many times an engine was loaded, or took another's place: costs are others then."""
+        self.failure: Exception | None = None
+        """Why a network could not be loaded that was left for later."""
         missing = settings is not None and not all(
             is_built(model, backend, colour, size) for model in found
         )
         now_on = load_backend("openvino", live=True) if missing else backend
-        self._rungs = self._loaded(found, now_on)
+        known = now_on is backend
+        self._rungs = [_Rung(m if known else _for_cpu(m, now_on), now_on) for m in found]
+        self._load_all(self._rungs[-1:] if early else self._rungs)
         self.scale = found[0].scale
         self.out_size = YUV420.output(*size, self.scale)
         if missing and settings is not None:
@@ -89,6 +97,8 @@ class Rungs:
             self._ready = [_Rung(model, backend) for model in found]
             self._preparation = Preparation(settings, size, colour, self._renew)
             self._preparation.start()
+        if early and len(found) > 1:  # not a daemon: Python must not end beside a compiler
+            threading.Thread(target=self._load_rest, name="load").start()
 
     @property
     def names(self) -> list[str]:
@@ -105,7 +115,8 @@ class Rungs:
         return self._rungs[rung].lost
 
     def close(self) -> None:
-        """Stop building engines."""
+        """Stop loading and building engines."""
+        self._closed = True
         if self._preparation is not None:
             self._preparation.close()
 
@@ -190,26 +201,45 @@ class Rungs:
         self.renewed += 1
         log.info("%s runs on %s now: %.1f ms", name, ready.backend.device, 1000 * ready.cost)
 
-    def _loaded(self, found: Sequence[models.Model], backend: Backend) -> list[_Rung]:
-        """Load the engines, side by side where that is quicker; then time one after the other."""
-        known = backend is self._backend
-        rungs = [_Rung(m if known else _for_cpu(m, backend), backend) for m in found]
-        with ThreadPoolExecutor(_LOADERS if backend.name == "openvino" else 1) as loaders:
+    def _load_all(self, rungs: Sequence[_Rung]) -> None:
+        """Load engines, side by side where that is quicker; then time one after the other."""
+        workers = _LOADERS if rungs[0].backend.name == "openvino" else 1
+        with ThreadPoolExecutor(workers) as loaders:
             for _ in loaders.map(self._load, rungs):
                 pass
         for rung in rungs:
             self._warm_up(rung)
             log.debug("%s: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
-        return rungs
+
+    def _load_rest(self) -> None:
+        """Load all but bicubic, best first, while pictures go out."""
+        for place, waiting in enumerate(self._rungs[:-1]):
+            rung = _Rung(waiting.model, waiting.backend)
+            try:
+                self._load(rung)
+                self._warm_up(rung)
+            except InterruptedRunError:
+                return
+            except Exception as exc:  # raised by whoever runs the relay
+                self.failure = exc
+                self.renewed += 1
+                return
+            if self._rungs[place] is waiting:  # else what was built is better
+                self._rungs[place] = rung
+                self.renewed += 1
+                log.info("%s is loaded: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
 
     def _load(self, rung: _Rung) -> None:
-        if self._stopped():
+        if self._ends():
             raise InterruptedRunError(_STOPPED)
         rung.upscaler = self._new_upscaler(rung.model, rung.backend)
 
+    def _ends(self) -> bool:
+        return self._closed or self._stopped()
+
     def _warm_up(self, rung: _Rung) -> None:
         assert rung.upscaler is not None
-        rung.cost = _timed(rung.upscaler, self._size, self._stopped)
+        rung.cost = _timed(rung.upscaler, self._size, self._ends)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
         return Upscaler(model, backend, self._colour, self._size)
