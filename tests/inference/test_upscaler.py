@@ -321,6 +321,35 @@ def test_frames_say_which_model_made_them(backend: Backend) -> None:
     assert engine.out_size == (192, 128)
 
 
+def test_equal_frames_are_computed_once_and_bit_equal(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [noise(48, 40, seed) for seed in (1, 1, 1, 2, 1, 2, 2)]
+    pictures[2] = tuple(plane.copy() for plane in pictures[2])  # type: ignore[assignment]
+    other = pictures[1]
+    pictures[6] = (pictures[6][0], pictures[6][1], pictures[6][2].copy())
+    pictures[6][2][-1, -1] ^= 1  # one sample of the last row differs
+    submitted: list[int] = []
+    submit = Upscaler._submit
+    monkeypatch.setattr(
+        Upscaler,
+        "_submit",
+        lambda self, job: (submitted.append(job.frame.index), submit(self, job)),
+    )
+    made = []
+    for reuse in (False, True):
+        submitted.clear()
+        upscaler = Upscaler(cubic(2), backend, COLOUR, (48, 40), reuse=reuse)
+        made.append(list(upscaler.process(frame(p, k) for k, p in enumerate(pictures))))
+    assert submitted == [0, 3, 4, 5, 6]
+    assert [f.event for f in made[1]] == ["", "reused", "reused", "", "", "", ""]
+    assert [f.pts for f in made[0]] == [f.pts for f in made[1]]
+    for plain, reused in zip(*made, strict=True):
+        assert all(map(np.array_equal, plain.planes, reused.planes))
+        assert reused.stamps.infer_end >= reused.stamps.infer_start > 0
+    assert other[0].sum() == noise(48, 40, 1)[0].sum()
+
+
 def test_results_do_not_share_memory(backend: Backend) -> None:
     engine = Upscaler(cubic(2), backend, COLOUR, (96, 64))
     results = list(engine.process(frame(flat(value), value) for value in range(8)))

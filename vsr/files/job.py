@@ -162,7 +162,9 @@ class Job:
         info, batch = source.info, self._settings.batch
         size = (info.width, info.height)
         form = source.plane_format
-        return Upscaler(model, backend, info.colour, size, batch, fall_back=True, planes=form)
+        return Upscaler(
+            model, backend, info.colour, size, batch, fall_back=True, planes=form, reuse=True
+        )
 
     def _check_again(self, sink: AnySink | SegmentedSink) -> None:
         """Raise OutputError where another program has made the output meanwhile."""

@@ -139,7 +139,7 @@ class Worker:
             raise UsageError(f"{self.place.host} has another version of the model {model.name}")
         self._upscaler = Upscaler(
             model, backend, info.colour, (info.width, info.height), order.batch, fall_back=True,
-            planes=info.planes,
+            planes=info.planes, reuse=True,
         )  # fmt: skip
 
     def work(self, clip: Clip, target: Path, stop: Event, told: Callable[[int], None]) -> Done:

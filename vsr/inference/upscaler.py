@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
+import numpy as np
+
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference.backend import Backend, Ticket, load_backend
 from vsr.inference.checked import Candidate, CheckedEngine
 from vsr.inference.models import Model, in_fp32
 from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller_plan
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, Planes
+from vsr.media.frame import Frame, Planes, now
 from vsr.media.plane_format import YUV420, PlaneFormat
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+REUSED: Final = "reused"
+"""The event of a frame that has the result of an equal one before it."""
+_SAMPLED: Final = 16
+"""Every so many rows are compared first: most frames differ there."""
 _MAX_HELD: Final = 64
 """Packets that may wait behind a frame before the upscaler waits for that frame."""
 
@@ -31,6 +37,8 @@ class _Job:
     waiting: int
     """Tiles that are not done; all of them when it is submitted again."""
     planes: Planes | None = None
+    twin: "_Job | None" = None
+    """An earlier frame with the same samples, whose result is this one's too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,18 +75,22 @@ class Upscaler:
         batch: int = 1,
         fall_back: bool = False,
         planes: PlaneFormat = YUV420,
+        reuse: bool = False,
     ) -> None:
-        """`fall_back`: replace an engine that fails while it runs, though that may take minutes.
-
-        The other engine computes what was not done: in smaller batches, then smaller tiles
+        """With `fall_back`, an engine that fails while it runs is replaced, though that may take
+        minutes. The other engine computes what was not done: in smaller batches, then smaller tiles
         where memory ran out, else in fp32, then by OpenVINO. Otherwise the error is raised.
+
+        With `reuse`, a frame whose samples are those of the one before is not computed again; both
+        then have the same planes, which nobody may write to.
         """
         self.model = model
         self.size = size
         self.out_size = planes.output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
         self._colour, self._batch, self._fall_back = colour, batch, fall_back
-        self._planes = planes
+        self._planes, self._reuse = planes, reuse
+        self._last: _Job | None = None
         self._candidates = _candidates(model, backend)
         self._engine: CheckedEngine | None = self._compile_within_memory()
         self._tickets: deque[tuple[_Job, Span, Span, Ticket]] = deque()
@@ -144,7 +156,8 @@ class Upscaler:
             if isinstance(item, Frame):
                 job = self._job(item)
                 order.append(job)
-                self._with_fallback(partial(self._submit, job), order)
+                if job.twin is None:
+                    self._with_fallback(partial(self._submit, job), order)
             else:
                 order.append(item)
             if len(order) > _MAX_HELD and self._tickets:
@@ -161,13 +174,25 @@ class Upscaler:
             raise BackendError(f"a luma plane of {width}x{height}, and not of {wanted}")
         if frame.format != self._planes:
             raise BackendError(f"a frame of {frame.format} for an engine of {self._planes}")
-        return _Job(frame, self.tiles)
+        job = _Job(frame, self.tiles)
+        if not self._reuse:
+            return job
+        if self._last is not None and _equal(frame.planes, self._last.frame.planes):
+            job.twin, job.waiting = self._last, 0
+            frame.event = frame.event or REUSED
+        else:
+            self._last = job
+        return job
 
     def _ready(self, order: deque[_Job | T]) -> Iterator[Frame | T]:
         while order:
             head = order[0]
             if not isinstance(head, _Job):
                 yield head
+            elif head.twin is not None:  # which came out before
+                assert head.twin.planes is not None
+                head.frame.stamps.infer_start = head.frame.stamps.infer_end = now()
+                yield head.frame.with_planes(head.twin.planes, self.model.name)
             elif head.waiting or head.planes is None:
                 return
             else:
@@ -255,3 +280,10 @@ def _candidates(model: Model, backend: Backend) -> list[tuple[Backend, Model]]:
 
 def _name(backend: Backend, model: Model) -> str:
     return f"{model.name} on {backend.name} in {model.precision}"
+
+
+def _equal(ours: Planes, theirs: Planes) -> bool:
+    """Whether all samples are equal."""
+    pairs = tuple(zip(ours, theirs, strict=True))
+    some = all(np.array_equal(a[::_SAMPLED], b[::_SAMPLED]) for a, b in pairs)
+    return some and all(np.array_equal(a, b) for a, b in pairs)
