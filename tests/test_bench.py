@@ -1,8 +1,12 @@
 """`bench/` runs and says what it is asked to say; how fast is nobody's promise here."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,13 +14,14 @@ import pytest
 pytest.importorskip("torch")
 import numpy as np
 
-from bench import engines, gpu, times
+from bench import engines, gpu, gpu_report, gpu_session, times
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.network.graph import NetworkFacts, PlaneGraph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+ROOT = Path(__file__).parents[1]
 TINY = ["--size", "16x12", "--rounds", "3", "--threads", "1"]
 
 
@@ -108,3 +113,30 @@ def test_times_are_entered_for_every_form_and_shown_on_the_page(
     page = (tmp_path / "README.md").read_text("utf-8")
     assert f"| x2 | {shortest[0]:g} (int8 {shortest[1]:g}) | 37." in page
     assert re.search(r"one 32x24 picture on .+ CPUs, OpenVINO \S+, \d+ thread", page)
+
+
+def test_a_gpu_session_walks_every_step_without_a_gpu(tmp_path: Path) -> None:
+    words = ["bench/gpu_session.sh", str(tmp_path / "out"), "--dry-run"]
+    environment = os.environ | {"PYTHON": sys.executable}
+    environment.pop("WHEELS", None)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "out/session.json").read_text("utf-8"))
+    names = [step.name for step in gpu_session.steps(())]
+    assert [step["name"] for step in told["steps"]] == names
+    assert {step["code"] for step in told["steps"]} == {0}
+    text = gpu_report.report(told)
+    assert text.startswith("**A dry run on a machine without a GPU")
+    assert "| c-dcscn |" in text.split("## Engines")[1]
+
+
+def test_a_step_that_takes_too_long_is_stopped_and_named() -> None:
+    sleeps = (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)")
+    step = gpu_session.Step(name="engines", command=sleeps, dry=sleeps, most_s=1.0)
+    outcome = gpu_session.run(step, False, time.monotonic() + 60)
+    assert outcome.code is None or outcome.code < 0
+    assert (outcome.output.startswith("begun"), outcome.seconds < 30) == (True, True)
+    told = {"schema": "vsr-gpu-session/1", "dry": False, "steps": [vars(outcome)]}
+    assert "stopped for its time after" in gpu_report.report(told)
+    with pytest.raises(ValueError, match="no session"):
+        gpu_report.report({"schema": "vsr-report/1"})

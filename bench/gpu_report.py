@@ -1,0 +1,55 @@
+"""Turns the session.json of bench/gpu_session.sh into markdown tables for docs/gpus.md.
+
+`python -m bench.gpu_report FOLDER/session.json`. The tables are those that the steps printed; a
+step that failed or was stopped is named, so that its absence does not read as a result.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_TITLES: Final = {
+    "tests": "Tests marked `gpu`",
+    "engines": "Engines",
+    "kernels": "Fused residual-E kernel against cuDNN",
+    "copies": "Copies",
+}
+
+
+def report(told: Mapping[str, Any]) -> str:
+    """The markdown of a session. Raises ValueError for a file of something else."""
+    if told.get("schema") != "vsr-gpu-session/1":
+        raise ValueError("this is no session of bench/gpu_session.sh")
+    lines = []
+    if told["dry"]:
+        lines += ["**A dry run on a machine without a GPU: none of this is a measurement.**", ""]
+    for step in told["steps"]:
+        title = _TITLES.get(step["name"])
+        if title is None:
+            continue
+        lines += [f"## {title}", ""]
+        if step["code"] != 0:
+            how = "stopped for its time" if step["code"] is None else f"failed ({step['code']})"
+            lines += [f"{how} after {step['seconds']} s: {_last(step['output'])}", ""]
+        table = [line for line in step["output"].splitlines() if line.startswith("|")]
+        lines += [*(table or [_last(step["output"])]), ""]
+    return "\n".join(lines)
+
+
+def _last(output: str) -> str:
+    return next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
+
+
+def main(arguments: Any = None) -> None:
+    """Parse and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("session", type=Path)
+    options = parser.parse_args(arguments)
+    sys.stdout.write(report(json.loads(options.session.read_text("utf-8"))) + "\n")
+
+
+if __name__ == "__main__":
+    main()
