@@ -119,7 +119,9 @@ def test_a_gpu_session_walks_every_step_without_a_gpu(tmp_path: Path) -> None:
     words = ["bench/gpu_session.sh", str(tmp_path / "out"), "--dry-run"]
     environment = os.environ | {"PYTHON": sys.executable}
     environment.pop("WHEELS", None)
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "out/session.json").read_text("utf-8"))
     names = [step.name for step in gpu_session.steps(())]
