@@ -192,7 +192,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_own_cache")
 def test_plan_of_a_file(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", TINY)
-    done = _plan(source, "--model", "bicubic", "--json")
+    done = _plan(source, "--model", "bicubic", "--json", "--seconds", "0.05")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert (told["size"], told["rate"], told["frames"]) == ([64, 48], "25", 12)
@@ -204,7 +204,9 @@ def test_plan_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_own_cache")
 def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
-    done = _plan("--size", "64x48", "--fps", "30000/1001", "--model", "bicubic")
+    done = _plan(
+        "--size", "64x48", "--fps", "30000/1001", "--model", "bicubic", "--seconds", "0.05"
+    )
     assert done.exit_code == 0, done.output
     head = done.stdout.splitlines()[0].split()
     assert head == ["model", "network", "ms", "encode", "ms", "fps", "real", "time", "limit"]

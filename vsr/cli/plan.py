@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import click
 
-from vsr.cli.numbers import WholeNumber
+from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.streams import say
 from vsr.cli.terminal import errors_shown, key_value, ratio, start_logging, verbosity
 from vsr.errors import UsageError
@@ -45,13 +45,17 @@ def _size(
     "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",
     show_default=True, help="As in vsr run.",
 )  # fmt: skip
+@click.option(
+    "--seconds", type=Number(0.01), default=1.0, show_default=True,
+    help="How long each stage is measured.",
+)  # fmt: skip
 @click.option("--again", is_flag=True, help="Measure anew what was measured before.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @verbosity
 def plan(
     source: str | None, size: tuple[int, int] | None, fps: Fraction, names: tuple[str, ...],
     scale: int, precision: str, backend: str, device: str | None, codec: str | None,
-    preset: str | None, options: dict[str, str], speed: str, again: bool, as_json: bool,
+    preset: str | None, options: dict[str, str], speed: str, seconds: float, again: bool, as_json: bool,
     verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Forecast how fast each network enlarges INPUT, or video of a size and rate, on this machine.
@@ -75,11 +79,11 @@ def plan(
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
         task = blank(size or (2, 2), fps, scale=scale, precision=precision, encoder=encoder)
         if source is not None:
-            task = task_of(source, task)
+            task = task_of(source, task, seconds)
         figures = Figures()
         if again:
             figures.clear()
-        planner = Planner(task, load_backend(backend, device), figures)
+        planner = Planner(task, load_backend(backend, device), figures, seconds)
         lines = []
         for name in names or every_model(task):
             log.debug("measuring %s", name)
