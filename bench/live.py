@@ -2,8 +2,10 @@
 
 `python -m bench.live [CASE...] [--starts N] [--seconds S]`, from the repository's root. Each case
 publishes a clip that flashes and beeps each second, relays it, and watches the output with a viewer
-that knows nothing of `vsr`. Needs nginx with its RTMP module and ffmpeg; RTSP and GStreamer's
-publisher need Debian's gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-bad.
+that knows nothing of `vsr`; where nginx serves the source, another one watches that. Needs nginx
+with its RTMP module and ffmpeg; RTSP and GStreamer's publisher need Debian's
+gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-bad. `bench.start` and `bench.recovery` measure
+starts and faults.
 """
 
 import argparse
@@ -11,7 +13,6 @@ import functools
 import http.server
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench.live_figures import COLUMNS, cpu_s, row, rss_mib
 from tests.flash_beep import Clip, Process, View, make_clip
 from tests.programs import FFMPEG
 from tests.rtmp import Server, free_port, wait_for
@@ -31,12 +33,10 @@ from tests.streams import RelayProcess
 _PATIENCE_S: Final = 60.0
 _RUN_S: Final = 60
 """Length of a clip: what is left of it ends with the case."""
+_BEFORE_S: Final = 4.0
+"""From a relay's start to the first look at its processor time."""
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
 """Debian's, which has GStreamer's bindings."""
-COLUMNS: Final = (
-    "case", "start", "flashes", "no beep", "offset ms (median, least, most)", "report ms",
-    "fps", "repeated", "skipped", "latency ms (p50, p99)", "first picture s", "RSS MiB",
-)  # fmt: skip
 
 _RTSP_SERVER: Final = """
 import sys, gi
@@ -228,14 +228,9 @@ def _served(folder: Path) -> Iterator[int]:
         server.shutdown()
 
 
-def _rss(pid: int) -> float:
-    """Memory of a process in MiB; Linux."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
 def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> dict[str, str]:
     """Run a case once; returns a row of the table."""
+    source: View | None = None
     with ExitStack() as stack:
         url, options = CASES[name](Bench(folder, server, stack))
         began = time.monotonic()
@@ -243,28 +238,22 @@ def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> 
             RelayProcess(folder / f"{time.time_ns()}", url, server.url("out"), *options)
         )
         viewer = stack.enter_context(Process("view", server.url("out"), seconds))
+        if url == server.url("in"):
+            beside = stack.enter_context(Process("view", url, seconds + _BEFORE_S))
+        time.sleep(_BEFORE_S)
+        cpu, at = cpu_s(relay.process.pid), time.monotonic()
         view = viewer.view(_PATIENCE_S + seconds)
-        rss = _rss(relay.process.pid)
+        cpu = (cpu_s(relay.process.pid) - cpu) / (time.monotonic() - at)
+        if url == server.url("in"):
+            source = beside.view(_PATIENCE_S + seconds)
+        rss = rss_mib(relay.process.pid)
         relay.stop()
-    row = _row(view, relay.report, began)
-    return {"case": name, "start": str(start), **row, "RSS MiB": f"{rss:.0f}"}
-
-
-def _row(view: View, report: dict[str, Any], began: float) -> dict[str, str]:
-    offsets, total = view.offsets, report["stages"].get("total", {})
-    middle = f"{statistics.median(offsets):.1f}, {min(offsets)}, {max(offsets)}" if offsets else "-"
-    first = f"{view.walls[0] - began:.1f}" if view.walls else "-"
+    if not relay.report["live"]:
+        raise SystemExit(f"{name}: the relay never went live; it said: {relay.said}")
     return {
-        "flashes": str(len(view.flashes)),
-        "no beep": str(view.missing),
-        "offset ms (median, least, most)": middle,
-        "report ms": str(report["live"]["av_offset_ms"]),
-        "fps": f"{view.fps:.2f}",
-        "repeated": str(view.repeated),
-        "skipped": str(view.skipped),
-        "latency ms (p50, p99)": f"{total.get('p50', 0):.0f}, {total.get('p99', 0):.0f}",
-        "first picture s": first,
-    }
+        "case": name, "start": str(start), **row(view, relay.report, began, source),
+        "CPU": f"{cpu:.0%}", "RSS MiB": f"{rss:.0f}",
+    }  # fmt: skip
 
 
 def main(words: list[str] | None = None) -> None:

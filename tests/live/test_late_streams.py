@@ -1,5 +1,6 @@
 """Sound that first comes when a connection has been running for a while, with no session lost."""
 
+import io
 import socket
 import threading
 import time
@@ -8,15 +9,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from tests.live.test_listen import _number
 from tests.rtmp import free_port, wait_for
 from tests.rtmp_peer import Peer, flv_of, messages_of
 from tests.streams import Marked, make_marked
+from vsr.live.audio import Sound
 from vsr.live.input.ingest import Ingest
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.rtmp.replay import Replay
+from vsr.live.output.encode import Heard
 from vsr.live.rtmp.chunks import AUDIO, VIDEO, Message, tag
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame
@@ -108,16 +112,21 @@ def test_sound_that_a_publisher_sends_late_is_taken_up_and_no_picture_waits_for_
     _assert_going_on(taken)
 
 
-def test_sound_that_changes_its_codec_is_taken_up(tmp_path: Path) -> None:
+def _changing(folder: Path, gop_s: float) -> list[Message]:
+    """A clip's messages, whose sound is AAC until `LATE_S` and MP3 from then on."""
     aac, mp3 = (
-        list(messages_of(flv_of(make_marked(tmp_path / f"{sound}.mp4", clip))))
+        list(messages_of(flv_of(make_marked(folder / f"{sound}.mp4", clip))))
         for sound in ("aac", "libmp3lame")
-        if (clip := Marked(seconds=6, gop_s=6, sound=sound))
+        if (clip := Marked(seconds=6, gop_s=gop_s, sound=sound))
     )
     border = 1000 * LATE_S
     messages = [m for m in aac if m.kind == VIDEO or (m.kind == AUDIO and m.time < border)]
     messages += [m for m in mp3 if m.kind == AUDIO and m.time >= border]
-    messages.sort(key=lambda m: m.time)
+    return sorted(messages, key=lambda m: m.time)
+
+
+def test_sound_that_changes_its_codec_is_taken_up(tmp_path: Path) -> None:
+    messages = _changing(tmp_path, gop_s=6)
     port = free_port()
     with Taken(f"rtmp://127.0.0.1:{port}/live/{KEY}", listen=True) as taken, Peer(port) as peer:
         assert peer.publish(KEY).code == "NetStream.Publish.Start"
@@ -176,6 +185,42 @@ def test_sound_that_a_server_sends_late_is_taken_from_a_second_connection(tmp_pa
     assert not taken.lost
     assert taken.sounds
     assert taken.sounds[0] < LATE_S + 4.0
+
+
+def test_sound_that_changes_its_codec_in_a_pulled_stream_is_taken_up(tmp_path: Path) -> None:
+    messages = _changing(tmp_path, gop_s=1)
+    with _server(messages) as (url, served), Taken(url, listen=False) as taken:
+        wait_for(lambda: taken.numbers and taken.numbers[-1] >= 140, 30, "pictures stopped")
+    decoders = [one.sound.name for one in taken.connected if one.sound is not None]
+    assert [name[:3] for name in decoders] == ["aac", "mp3"]
+    assert len(served) == 2
+    assert not taken.lost
+    assert max(taken.sounds) > LATE_S + 2.0
+
+
+def test_sound_that_changes_its_rate_within_its_codec_is_decoded_right(tmp_path: Path) -> None:
+    before, after = (
+        [m for m in messages_of(flv_of(make_marked(tmp_path / f"{rate}.mp4", clip)))
+         if m.kind == AUDIO]
+        for rate in (48_000, 44_100)
+        if (clip := Marked(seconds=1, rate=rate))
+    )  # fmt: skip
+    messages = before + [Message(AUDIO, m.time + 1000, m.body, 1) for m in after]
+    flv = io.BytesIO(b"FLV\x01\x04\0\0\0\x09\0\0\0\0" + b"".join(map(tag, messages)))
+    packets: list[Heard] = []
+    with av.open(flv, options={"analyzeduration": "100000"}) as source:
+        stream = source.streams.audio[0]
+        sound = Sound(stream.codec_context)
+        for packet in source.demux(stream):
+            if packet.pts is not None and packet.time_base is not None:
+                at = float(packet.pts * packet.time_base)
+                packets += sound.send(packet, at, at)
+    assert sound._line._kind is not None
+    assert sound._line._kind[2] == 44_100
+    times = [float(one.packet.pts * one.packet.time_base) for one in packets]
+    assert times == sorted(times)
+    assert times[-1] > 1.9
+    assert sound.counts.undecodable == 0
 
 
 @pytest.mark.parametrize(

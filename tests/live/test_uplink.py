@@ -96,7 +96,7 @@ def test_a_reduced_encoder_makes_a_stream_that_the_first_header_describes() -> N
     assert "crf" not in lower.options
 
 
-def _noise(path: Path, seconds: float) -> Path:
+def noise(path: Path, seconds: float) -> Path:
     """A clip that needs all of any bitrate."""
     random = np.random.default_rng(1)
     with av.open(str(path), "w") as out:
@@ -114,7 +114,7 @@ def _noise(path: Path, seconds: float) -> Path:
 
 @needs_nginx
 def test_a_relay_on_a_slow_uplink_adapts_and_keeps_its_session(tmp_path: Path) -> None:
-    clip = _noise(tmp_path / "noise.mp4", 4.0)
+    clip = noise(tmp_path / "noise.mp4", 4.0)
     recording = tmp_path / "rec.mkv"
     with Server(tmp_path / "server") as server, Proxy(server.port, buffer=8192) as proxy:
         url = f"rtmp://127.0.0.1:{proxy.port}/live/key"

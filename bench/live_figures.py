@@ -1,0 +1,59 @@
+"""What `bench/live.py` makes of what a viewer saw and of the relay's report."""
+
+import os
+import statistics
+from pathlib import Path
+from typing import Any, Final
+
+from tests.flash_beep import View
+
+COLUMNS: Final = (
+    "case", "start", "flashes", "no beep", "offset ms (median, least, most)", "report ms",
+    "fps", "repeated", "skipped", "latency ms (p50, p99)", "behind the source ms (p50, p99)",
+    "first picture s", "CPU", "RSS MiB",
+)  # fmt: skip
+_LEAST: Final = 20
+"""Pictures that both viewers must have seen."""
+
+
+def row(view: View, report: dict[str, Any], began: float, source: View | None) -> dict[str, str]:
+    """The cells of a run that began then (s, `time.monotonic`); `source` is who watched that."""
+    offsets, total = view.offsets, report["stages"].get("total", {})
+    middle = f"{statistics.median(offsets):.1f}, {min(offsets)}, {max(offsets)}" if offsets else "-"
+    first = f"{view.walls[0] - began:.1f}" if view.walls else "-"
+    return {
+        "flashes": str(len(view.flashes)),
+        "no beep": str(view.missing),
+        "offset ms (median, least, most)": middle,
+        "report ms": str(report["live"]["av_offset_ms"]),
+        "fps": f"{view.fps:.2f}",
+        "repeated": str(view.repeated),
+        "skipped": str(view.skipped),
+        "latency ms (p50, p99)": f"{total.get('p50', 0):.0f}, {total.get('p99', 0):.0f}",
+        "behind the source ms (p50, p99)": "-" if source is None else _behind(view, source),
+        "first picture s": first,
+    }
+
+
+def _behind(view: View, source: View) -> str:
+    """By how much later a viewer saw the pictures that another one saw of the source."""
+    seen = dict(zip(source.numbers, source.walls, strict=True))
+    pairs = zip(view.numbers, view.walls, strict=True)
+    later = sorted(1000 * (at - seen[number]) for number, at in pairs if number in seen)
+    if len(later) < _LEAST:
+        return "-"
+    return f"{statistics.median(later):.0f}, {later[round(0.99 * (len(later) - 1))]:.0f}"
+
+
+def rss_mib(pid: int) -> float:
+    """Memory of a process in MiB; Linux."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process and those that it started; Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    return own + sum(cpu_s(int(child)) for one in children for child in one.read_text().split())

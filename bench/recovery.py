@@ -1,0 +1,124 @@
+"""How soon a relay's viewers see the source again after a fault: a table.
+
+`python -m bench.recovery [--times N]`, from the repository's root. Needs nginx with its RTMP
+module. What is killed stays away for three seconds; the time runs from when it is there again to
+the first picture of the source that a viewer sees.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from bench.start import first_picture
+from tests.flash_beep import Clip, Process, make_clip
+from tests.rtmp import Server
+from tests.streams import RelayProcess
+
+_CLIP: Final = Clip(seconds=60)
+_BEFORE_S: Final = 3.0
+_OPENS_S: Final = 8.0
+"""For a viewer that looks at a stream as long as players do."""
+_AWAY_S: Final = 3.0
+_WATCHED_S: Final = 16.0
+_PATIENCE_S: Final = 60.0
+
+
+class Bench:
+    """A publisher, the source's server, a relay and the output's server."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._stack = stack
+        self._clip = make_clip(folder / "clip.flv", _CLIP)
+        self.source = stack.enter_context(Server(folder / "source"))
+        self.output = stack.enter_context(Server(folder / "output"))
+        self.publish()
+        relay = RelayProcess(folder / "relay", self.source.url("in"), self.output.url("out"))
+        self._relay = stack.enter_context(relay)
+        self._relay.await_words("connected")
+
+    def publish(self) -> None:
+        """Publish the clip from its beginning."""
+        words = ("publish", self.source.url("in"), self._clip, 0.0, _CLIP.seconds)
+        self.publisher = self._stack.enter_context(Process(*words))
+
+    def view(self) -> Process:
+        """Watch the output."""
+        return self._stack.enter_context(Process("view", self.output.url("out"), _WATCHED_S))
+
+
+def publisher(bench: Bench) -> float:
+    """Kill the publisher; return the seconds until its next pictures are seen."""
+    viewer = bench.view()
+    time.sleep(_OPENS_S)
+    bench.publisher.process.kill()
+    time.sleep(_AWAY_S)
+    bench.publish()
+    return _again(viewer, time.monotonic())
+
+
+def source_server(bench: Bench) -> float:
+    """Kill the server that the relay reads from, and so the publisher."""
+    viewer = bench.view()
+    time.sleep(_OPENS_S)
+    bench.source.kill()
+    bench.publisher.process.kill()
+    time.sleep(_AWAY_S)
+    bench.source.start()
+    bench.publish()
+    return _again(viewer, time.monotonic())
+
+
+def output_server(bench: Bench) -> float:
+    """Kill the server that the relay publishes to, and its viewers."""
+    bench.output.kill()
+    time.sleep(_AWAY_S)
+    bench.output.start()
+    back = time.monotonic()
+    return first_picture(bench.output.url("out")) - back
+
+
+FAULTS: Final[dict[str, Callable[[Bench], float]]] = {
+    "publisher killed": publisher,
+    "the source's server killed": source_server,
+    "the output's server killed": output_server,
+}
+
+
+def _again(viewer: Process, back: float) -> float:
+    """Seconds from then on until the clip is seen that began anew; its numbers are lower."""
+    view = viewer.view(_PATIENCE_S)
+    before = max(n for n, wall in zip(view.numbers, view.walls, strict=True) if wall < back)
+    seen = zip(view.numbers, view.walls, strict=True)
+    return next(wall for number, wall in seen if wall >= back and number < before) - back
+
+
+def main(words: list[str] | None = None) -> None:
+    """Print a row for each fault."""
+    parser = argparse.ArgumentParser(prog="python -m bench.recovery", description=__doc__)
+    parser.add_argument("--times", type=int, default=3)
+    given = parser.parse_args(words)
+    say("| for 3 s | seen again after s (median, least, most) |\n| --- | --- |")
+    for name, fault in FAULTS.items():
+        took = []
+        for _ in range(given.times):
+            with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+                bench = Bench(Path(folder), stack)
+                time.sleep(_BEFORE_S)
+                took.append(fault(bench))
+        say(f"| {name} | {statistics.median(took):.2f}, {min(took):.2f}, {max(took):.2f} |")
+
+
+def say(line: str) -> None:
+    """To stdout at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
