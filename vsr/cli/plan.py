@@ -55,8 +55,8 @@ def _size(
 def plan(
     source: str | None, size: tuple[int, int] | None, fps: Fraction, names: tuple[str, ...],
     scale: int, precision: str, backend: str, device: str | None, codec: str | None,
-    preset: str | None, options: dict[str, str], speed: str, seconds: float, again: bool, as_json: bool,
-    verbose: bool, quiet: bool,
+    preset: str | None, options: dict[str, str], speed: str, seconds: float, again: bool,
+    as_json: bool, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Forecast how fast each network enlarges INPUT, or video of a size and rate, on this machine.
 
