@@ -170,11 +170,21 @@ def test_int8_instructions_are_read_from_the_systems_list(
     cpu.has_int8_instructions.cache_clear()
     try:
         assert cpu.has_int8_instructions() is known
-        monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")
-        cpu.has_int8_instructions.cache_clear()
-        assert not cpu.has_int8_instructions()
+        monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")  # Windows, macOS
+        for features, there in (({"AVX512VNNI", "AVX2"}, True), ({"AVX2"}, False)):
+            monkeypatch.setattr(cpu, "_numpys_features", lambda features=features: features)
+            cpu.has_int8_instructions.cache_clear()
+            assert cpu.has_int8_instructions() is there
     finally:
         cpu.has_int8_instructions.cache_clear()
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux has the other list")
+def test_numpy_names_the_features_that_linux_lists() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text("ascii", "replace").split())
+    found = cpu._numpys_features()
+    assert ("AVX512VNNI" in found) == ("avx512_vnni" in flags)
+    assert ("ASIMDDP" in found) == ("asimddp" in flags)
 
 
 def test_precisions_that_cannot_be_are_refused(backend: Backend) -> None:
