@@ -14,6 +14,10 @@ from tests.clips import Clip, make_clip
 from tests.facts import contents
 from tests.programs import FFPROBE, needs_ffprobe
 from vsr.errors import UsageError
+from vsr.media import parameters, track
+from vsr.media.boxes import described
+from vsr.media.hdr import Hdr10
+from vsr.media.info import side_data_of
 
 BT2020_PQ = {"matrix": 9, "primaries": 9, "transfer": 16}
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
@@ -106,6 +110,47 @@ def test_hdr10_metadata_and_siting_come_through(tmp_path: Path, codec: str, suff
         number, by = map(int, display[name].split("/"))
         assert number / by == pytest.approx(value, abs=2e-5)  # AV1 counts in 1/65536
     assert (light["max_content"], light["max_average"]) == (1000, 400)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_containers_tell_hdr10_for_encoders_that_cannot(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for NVENC, whose HDR10 PyAV cannot set: x265 is not told of it here."""
+    params = f"log-level=error:master-display={DISPLAY}:max-cll=1000,400"
+    source = deep_ramp(
+        tmp_path / "in.mp4", "libx265", preset="ultrafast", **{"x265-params": params}
+    )
+    for module in (parameters, track):
+        monkeypatch.setattr(module, "HDR_ENCODERS", ())
+    target = tmp_path / f"out{suffix}"
+    report = vsr.upscale(source, target, model="bicubic", preset="ultrafast")
+    assert report.notes == []
+    (before, _), (after, told) = (_hdr10(path) for path in (source, target))
+    assert after == before and after is not None and after.light == (1000, 400)
+    assert told.keys() == {b"mdcv", b"clli"}
+    assert contents(target).pixel_format == "yuv420p10le"
+
+
+def _hdr10(path: Path) -> tuple[Hdr10 | None, dict[bytes, bytes]]:
+    """HDR10 metadata of the first picture, and what the container says of it."""
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        told = {k: v for k, v in described(stream).items() if k in (b"mdcv", b"clli")}
+        return Hdr10.of(side_data_of(next(file.decode(stream)))), told
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_nvenc_keeps_hdr10(tmp_path: Path, suffix: str) -> None:
+    params = f"log-level=error:master-display={DISPLAY}:max-cll=1000,400"
+    source = deep_ramp(
+        tmp_path / "in.mp4", "libx265", preset="ultrafast", **{"x265-params": params}
+    )
+    target = tmp_path / f"out{suffix}"
+    report = vsr.upscale(source, target, model="bicubic", codec="hevc_nvenc")
+    assert report.notes == []
+    assert _hdr10(target)[0] == _hdr10(source)[0] is not None
 
 
 def test_hdr_is_10_bit_hevc_by_default_and_never_8_bit(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import PILLOW, StillSink, folder_file, picture_options
 from vsr.media.pipe import PipeSink
 from vsr.media.reading import Reading
+from vsr.media.side_data import wanted
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.target import (
@@ -111,7 +112,7 @@ def source_for(
             raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
         reading = Reading(
             memory=settings.memory, filtering=settings.filtering,
-            variant=Wanted.parse(settings.variant),
+            variant=Wanted.parse(settings.variant), side_data=wanted(settings.encoder.options),
         )  # fmt: skip
         if settings.sdr:
             sdr = SdrPictures()

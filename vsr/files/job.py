@@ -35,12 +35,12 @@ from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.upscaler import Upscaler
-from vsr.media.captions import side_data_of
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import StillSink
+from vsr.media.side_data import written_by
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.target import pipe_of
@@ -107,7 +107,8 @@ class Job:
                 (backend.name, backend.device),
             )  # fmt: skip
             video = source.info.enlarged(upscaler.out_size)
-            carried = side_data_of(encoder_for(self._output, self._settings, video))
+            encoder = encoder_for(self._output, self._settings, video)
+            carried = written_by(encoder, self._settings.encoder.options)
             self._say(report, source.info.conversion(carried))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:

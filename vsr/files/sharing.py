@@ -23,10 +23,10 @@ from vsr.files.worker import Order, Place, Wanted, place_of
 from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit
 from vsr.inference import models
 from vsr.inference.upscaler import Outline
-from vsr.media.captions import side_data_of
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
 from vsr.media.frame import Frame, now
 from vsr.media.reading import Reading
+from vsr.media.side_data import written_by
 from vsr.media.source import Source
 from vsr.report.ledger import Ledger
 from vsr.report.report import Report
@@ -84,7 +84,7 @@ class SharedJob:
             report.ledger = Ledger(places=True)
         video = info.enlarged(place.out_size)
         encoder = encoder_for(self.output, settings, video)
-        self._say(report, info.conversion(side_data_of(encoder)))
+        self._say(report, info.conversion(written_by(encoder, settings.encoder.options)))
         frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
         assert isinstance(source, Source)
         facts = facts_of(self.input_, settings, outline, frames)

@@ -120,6 +120,8 @@ class VideoFormat:
     """What the frames hold; the encoder's pixel format follows it."""
     grey: bool = False
     """Whether chroma is flat."""
+    alpha: bool = False
+    """Whether frames are transparent in places."""
     hdr: Hdr10 | None = None
     sample_aspect: Fraction | None = None
     """Width of a pixel by its height, None where nobody says."""
@@ -176,7 +178,7 @@ def open_encoder(
     name = context.name
     context.width, context.height = video.size
     context.pix_fmt = pixel_format(
-        context, video.planes, video.colour, settings.pixel_format, video.grey
+        context, video.planes, video.colour, settings.pixel_format, video.grey, video.alpha
     )
     # 1/rate, FFmpeg's default, would round variable frame times
     context.time_base, context.framerate = video.time_base, video.rate

@@ -13,9 +13,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vsr.media.captions import with_captions
+from vsr.media.alpha import enlarged, has_alpha, opaque_format, packed
 from vsr.media.colour import RGB, Colour
 from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for, same_planes
+from vsr.media.side_data import with_side_data
 
 Plane = npt.NDArray[np.unsignedinteger[Any]]
 """One picture plane, [height, width]: uint8, or uint16 above 8 bits."""
@@ -80,8 +81,10 @@ class Frame:
     event: str = ""
     """What went wrong or was done on the way (`concealed`, `resized`), else empty."""
 
-    captions: av.VideoFrame | None = None
-    """A picture that has nothing but the captions of this one; see `vsr.media.captions`."""
+    side_data: av.VideoFrame | None = None
+    """A picture that has nothing but the captions of this one; see `vsr.media.side_data`."""
+    alpha: Plane | None = None
+    """How opaque it is, in the source's size and the bits of `format`; None: everywhere."""
 
     def __repr__(self) -> str:
         """Format, size and times in one line, without the samples."""
@@ -104,7 +107,7 @@ class Frame:
 
     def bare(self) -> "Frame":
         """Copy the frame without its planes, to keep its times only."""
-        return replace(self, planes=(_NO_PLANE,) * 3, captions=None)
+        return replace(self, planes=(_NO_PLANE,) * 3, side_data=None, alpha=None)
 
     def with_planes(self, planes: Planes, rung: str) -> "Frame":
         """Copy the frame with the planes of another picture, made by `rung`."""
@@ -190,7 +193,8 @@ def picture_of(frame: Frame) -> av.VideoFrame:
 def encodable(frame: Frame, pixel_format: str) -> av.VideoFrame:
     """Make an encoder's picture of a frame: its planes, or converted where the encoder takes
     another format."""
-    picture = with_captions(_timed(_in_format(frame, pixel_format), frame), frame.captions)
+    made = _with_alpha if has_alpha(pixel_format) else _in_format
+    picture = with_side_data(_timed(made(frame, pixel_format), frame), frame.side_data)
     colour = frame.colour.encoded(is_rgb(pixel_format))
     picture.colorspace, picture.color_range = colour.matrix, colour.range_code
     # some encoders, such as ProRes, read these of the first picture
@@ -211,6 +215,15 @@ def _in_format(frame: Frame, pixel_format: str) -> av.VideoFrame:
         picture = converted(picture, plain, frame.colour)
     luma = np.array(np.from_dlpack(picture.planes[0]))
     return av.VideoFrame.from_dlpack((luma,), format=pixel_format)
+
+
+def _with_alpha(frame: Frame, pixel_format: str) -> av.VideoFrame:
+    """The frame in a format with alpha; opaque where it says nothing."""
+    bits = planes_for(pixel_format).bits
+    plain = opaque_format(pixel_format)
+    colours = [np.array(np.from_dlpack(p)) for p in _in_format(frame, plain).planes]
+    alpha = enlarged(frame.alpha, frame.planes[0].shape, frame.format.bits, bits)
+    return packed(colours, alpha, pixel_format)
 
 
 def converted(picture: av.VideoFrame, pixel_format: str, colour: Colour) -> av.VideoFrame:

@@ -8,16 +8,20 @@ from typing import Final
 
 from av.sidedata.sidedata import Type as SideType
 
+from vsr.media.boxes import box
+
 _MASTERING: Final = struct.Struct("=20i2i")
 """FFmpeg's AVMasteringDisplayMetadata: ten fractions, then two flags."""
 _LIGHT: Final = struct.Struct("=2I")
 """FFmpeg's AVContentLightMetadata: MaxCLL and MaxFALL."""
+_MDCV: Final = struct.Struct(">8H2I")
+_MOST: Final = 2**16 - 1
 _SEI_CHROMA: Final = 50000
 _SEI_LUMA: Final = 10000
 """Units per 1 of chromaticity and per cd/m2 in the SEI message (H.265 D.3.28)."""
 
 HDR_ENCODERS: Final = ("libx264", "libx265", "libsvtav1")
-"""Encoders that can be told to write it."""
+"""Encoders that can be told to write it; for others it is in the container, if that has it."""
 
 Place = tuple[Fraction, Fraction]
 """CIE 1931 chromaticity x and y."""
@@ -51,6 +55,18 @@ class Hdr10:
         found = side_data.get(SideType.CONTENT_LIGHT_LEVEL.name, b"")
         light = _LIGHT.unpack_from(found) if len(found) >= _LIGHT.size else None
         return cls(display=display, light=light) if display or light else None
+
+    @property
+    def boxes(self) -> bytes:
+        """The boxes `mdcv` and `clli` with which MP4 says it (ISO/IEC 14496-12, 12.1.5)."""
+        made = b""
+        if self.display is not None:
+            places = [round(v * _SEI_CHROMA) for p in _places(self.display).values() for v in p]
+            levels = [round(v * _SEI_LUMA) for v in (self.display.most, self.display.least)]
+            made += box(b"mdcv", _MDCV.pack(*places, *levels))
+        if self.light is not None:
+            made += box(b"clli", struct.pack(">2H", *(min(level, _MOST) for level in self.light)))
+        return made
 
     def parameters(self, encoder: str) -> tuple[str, list[str]]:
         """The option of one of `HDR_ENCODERS` that holds several, and what goes into it."""

@@ -9,12 +9,13 @@ from typing import Final
 import av
 from av.sidedata.sidedata import Type as SideType
 
-from vsr.media.captions import side_data_in
+from vsr.media.alpha import has_alpha
 from vsr.media.colour import RANGE_LIMITED, RGB, UNSPECIFIED, Colour
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import Planes, planes_of
 from vsr.media.hdr import Hdr10
 from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for
+from vsr.media.side_data import side_data_in
 from vsr.media.siting import siting_of
 from vsr.media.spatial import markings_of, scaled
 from vsr.media.stereo import StereoPacking
@@ -29,6 +30,8 @@ _INT32: Final = 2**31 - 1
 _UNKNOWN: Final = "unknown"
 _NOT_KEPT: Final = {
     "A53_CC": "closed captions are",
+    "AFD": "active format description is",
+    "S12M_TIMECODE": "timecode of each picture is",
     "DOVI_RPU_BUFFER": "Dolby Vision metadata is",
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata is",
 }
@@ -103,13 +106,13 @@ class VideoInfo:
             markings=frozenset(side_data),
             stereo=StereoPacking.of(side_data.get(SideType.STEREO3D.name, b"")),
             spatial=markings_of(stream) if SideType.SPHERICAL.name in side_data else b"",
-            separate_alpha=stream.metadata.get("alpha_mode") == "1",
+            separate_alpha=stream.metadata.get("alpha_mode") == "1" and not has_alpha(pixels),
         )
 
     @property
     def transparent(self) -> bool:
         """Whether the pixel format has an alpha plane or component."""
-        return any(component.is_alpha for component in av.VideoFormat(self.pixel_format).components)
+        return has_alpha(self.pixel_format)
 
     @property
     def step(self) -> int:
@@ -130,7 +133,7 @@ class VideoInfo:
             planes=self.planes, grey=is_grey(self.pixel_format), hdr=self.hdr,
             sample_aspect=self.sample_aspect, display_matrix=matrix, stereo=self.stereo,
             spatial=scaled(self.spatial, Fraction(size[0], self.width)),
-            spherical=SideType.SPHERICAL.name in self.markings,
+            alpha=self.transparent, spherical=SideType.SPHERICAL.name in self.markings,
         )  # fmt: skip
 
     def in_yuv420(self) -> "VideoInfo":
@@ -154,8 +157,7 @@ class VideoInfo:
         if any(have > keep for have, keep in zip(finer, kept, strict=True)):
             what = "RGB pictures are" if is_rgb(self.pixel_format) else f"{self.pixel_format} is"
             notes.append(f"{what} converted to 8-bit 4:2:0 before upscaling")
-        # pictures (RGB) keep theirs, or their sink says that it cannot
-        if self.separate_alpha or (self.transparent and self.colour.matrix != RGB):
+        if self.separate_alpha:  # other transparency is kept, or the sink says that it cannot
             notes.append("its transparency is lost")
         notes += [
             f"its {words} left out"

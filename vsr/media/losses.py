@@ -47,3 +47,15 @@ def cut_off_frames(container: "av.container.InputContainer", end: Fraction, rate
         return 0
     gap = declared / av.time_base - float(end)
     return max(1, round(gap * rate)) if gap > _MISSING else 0
+
+
+def missing_frames(
+    url: str, container: "av.container.InputContainer", video: av.VideoStream,
+    decoded: int, end: Fraction, rate: Fraction | None,
+) -> int:  # fmt: skip
+    """Count the frames that a file announces and that did not come.
+
+    `decoded` pictures came, the last one ended at `end` (s), `rate` is frames a second.
+    """
+    missing = cut_off_samples(url, video, decoded)
+    return missing if missing or rate is None else cut_off_frames(container, end, rate)

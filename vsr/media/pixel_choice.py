@@ -6,22 +6,25 @@ from typing import Final
 import av
 
 from vsr.errors import UsageError
+from vsr.media.alpha import has_alpha
 from vsr.media.colour import HDR_TRANSFERS, RGB, Colour
 from vsr.media.plane_format import PlaneFormat, is_grey, is_rgb, planes_for
 
 _DEEP: Final = 10
 """Bits in which PQ and HLG show no bands."""
+_ALPHA: Final = {"libvpx-vp9": ("yuva420p",)}
+"""Encoders that do not start with all formats with alpha that they list."""
 _PLAYED: Final = ("libx264", "libx265")
 
 
 def pixel_format(
     context: av.VideoCodecContext, planes: PlaneFormat, colour: Colour, asked: str | None = None,
-    grey: bool = False,
+    grey: bool = False, alpha: bool = False,
 ) -> str:  # fmt: skip
     """Choose an encoder's pixel format for frames of `planes`: `asked`, or the nearest it takes.
 
     `grey` frames have flat chroma; they stay grey in codecs for editing and keeping, while many
-    players of H.264 and HEVC know no grey.
+    players of H.264 and HEVC know no grey. With `alpha` the format is one that has it.
 
     Raises UsageError for a format that it does not take, and for HDR in 8 bits.
     """
@@ -30,6 +33,8 @@ def pixel_format(
     rgb = colour.matrix == RGB
     if asked is not None:
         found = _checked(context.name, formats, asked)
+    elif alpha:
+        found = nearest(_ALPHA.get(context.name, formats), planes, bits, rgb, alpha)
     elif grey and _grey_name(bits) in formats and context.name not in _PLAYED:
         found = _grey_name(bits)
     elif formats:
@@ -55,10 +60,13 @@ def losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
     return found
 
 
-def nearest(formats: Sequence[str], planes: PlaneFormat, bits: int, rgb: bool) -> str:
+def nearest(
+    formats: Sequence[str], planes: PlaneFormat, bits: int, rgb: bool, alpha: bool = False
+) -> str:
     """The format of several that loses least of planes with `bits`, then the one that adds least.
 
-    RGB stays RGB and YUV stays YUV where that is possible; alpha and palettes are not used.
+    RGB stays RGB and YUV stays YUV where that is possible; palettes are not used, nor is alpha
+    without being asked for.
     """
 
     def cost(name: str) -> tuple[int, ...]:
@@ -71,7 +79,7 @@ def nearest(formats: Sequence[str], planes: PlaneFormat, bits: int, rgb: bool) -
             name != planes.pixel_format(rgb),
         )  # fmt: skip
 
-    usable = [name for name in formats if _usable(name)]
+    usable = [name for name in formats if _usable(name, alpha)]
     return min(usable or formats, key=cost)
 
 
@@ -83,10 +91,11 @@ def _depth(name: str) -> int:
     return max((part.bits for part in av.VideoFormat(name).components), default=0)
 
 
-def _usable(name: str) -> bool:
+def _usable(name: str, alpha: bool) -> bool:
     pixels = av.VideoFormat(name)
-    plain = not (pixels.has_palette or is_grey(name) or "f16" in name or "f32" in name)
-    return plain and bool(pixels.components) and not any(p.is_alpha for p in pixels.components)
+    odd = ("f16", "f32", "440")  # floats; chroma halved from top to bottom alone
+    plain = not (pixels.has_palette or is_grey(name) or any(part in name for part in odd))
+    return plain and bool(pixels.components) and has_alpha(name) == alpha
 
 
 def _checked(encoder: str, formats: Sequence[str], asked: str) -> str:

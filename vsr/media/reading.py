@@ -15,6 +15,7 @@ from vsr.media.filters import NO_FILTERS, Filtering
 from vsr.media.frame import Planes
 from vsr.media.info import VideoInfo, native_planes
 from vsr.media.location import local, open_input
+from vsr.media.side_data import USUAL
 from vsr.media.timestamps import Packet
 from vsr.media.variants import BEST_FIT, Wanted
 
@@ -51,6 +52,8 @@ class Reading:
     """What is known of its fields; None: the beginning of a file is looked at."""
     cropped: bool = True
     """Whether what a file's container says is not to be shown is cut off."""
+    side_data: frozenset[str] = USUAL
+    """Kinds that frames carry; see `vsr.media.side_data`."""
     memory: int | None = None
     """Bytes that pictures may take; None: all that is free."""
 

@@ -11,18 +11,19 @@ from typing import Any, Final
 import av
 
 from vsr.errors import InputError, reason
-from vsr.media.captions import captions_of
+from vsr.media.alpha import alpha_of, decoder_for
 from vsr.media.choice import choose
 from vsr.media.decoder import prepare_decoder
 from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
 from vsr.media.location import shown
-from vsr.media.losses import Losses, cut_off_frames, cut_off_samples
+from vsr.media.losses import Losses, missing_frames
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
 from vsr.media.seeking import seek_before
+from vsr.media.side_data import carrier_of
 from vsr.media.timeline import timeline_of
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
@@ -61,7 +62,8 @@ class Source:
                 self.video, self.name, self._reading.threads, self._reading.memory
             )
             """Decoded pictures that may be in memory at once, before they are frames."""
-            self.video.codec_context.flags |= av.codec.context.Flags.copy_opaque
+            self._decoder = decoder_for(self.video) or self.video.codec_context
+            self._decoder.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
             self._index = 0
             self._began = 0.0
@@ -162,8 +164,8 @@ class Source:
         self._lock.release()
         self._items, self._primed = iter(()), deque()
         self._container.close()
-        vars(self).pop("video", None)
-        vars(self).pop("_streams", None)
+        for name in ("video", "_streams", "_decoder"):
+            vars(self).pop(name, None)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         """Yield frames, and other streams' packets, in the order they were read."""
@@ -222,13 +224,17 @@ class Source:
         yield from (self._frame(each, latest) for each in self.timeline.rest())
         if self._abandoned:
             self.close()
-        elif self._decode and self._reading.announced:
-            self._count_missing()
+        elif self._decode and self._reading.announced:  # exactly, where it announces anything
+            rate = None if self._info is None else self._info.rate
+            ends = (self.timeline.decoded, self._timestamps.end, rate)
+            if missing := missing_frames(self.url, self._container, self.video, *ends):
+                self.losses.lost = max(self.losses.lost, missing)
+                self._note("cut", f"the file is cut off: about {missing} frames are missing")
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
         latest = packet.opaque = (now(), self._blocked)  # comes back with the picture made of it
         try:
-            pictures = packet.decode()
+            pictures = self._decoder.decode(packet)
         except av.error.FFmpegError as exc:
             self.losses.lost += 1
             self._note("undecodable", f"some packets cannot be decoded: {reason(exc)}")
@@ -271,7 +277,8 @@ class Source:
             duration=self.timeline.duration(picture) or info.step,
             stamps=self._stamps(picture.opaque or latest, latest),
             event=event,
-            captions=captions_of(picture),
+            side_data=carrier_of(picture, self._reading.side_data),
+            alpha=alpha_of(picture, (info.width, info.height), info.planes.bits),
         )
         self._index += 1
         return frame
@@ -289,12 +296,3 @@ class Source:
             self.losses.notes[kind] = note
             if warn:
                 log.warning(note)
-
-    def _count_missing(self) -> None:
-        """Compare what came with what the container announced, where it announces exactly."""
-        missing = cut_off_samples(self.url, self.video, self.timeline.decoded)
-        if not missing and self._info is not None:
-            missing = cut_off_frames(self._container, self._timestamps.end, self._info.rate)
-        if missing:
-            self.losses.lost = max(self.losses.lost, missing)
-            self._note("cut", f"the file is cut off: about {missing} frames are missing")

@@ -6,6 +6,7 @@ from typing import Final
 import av
 
 from vsr.errors import UsageError
+from vsr.media.alpha import can_hold, has_alpha
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
 from vsr.media.frame import PIXEL_FORMAT
 from vsr.media.hdr import HDR_ENCODERS
@@ -55,27 +56,33 @@ def add_video(
         held = [f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)]
         use = " or ".join([*held[:2], "--codec h264"])
         raise UsageError(f"{ending} cannot hold {name}'s video; use {use}")
-    spatial = video.spatial
-    marked = MarkedStream(name, video.rate) if can_mark(spatial, canonical, container) else None
+    markings = video.spatial
+    if video.hdr and name not in HDR_ENCODERS:
+        markings += video.hdr.boxes
+    marked = MarkedStream(name, video.rate) if can_mark(markings, canonical, container) else None
     stream = marked.stream if marked else output.add_stream(name, rate=video.rate)
     assert isinstance(stream, av.VideoStream)
     track = Track(stream=stream, encoder=stream.codec_context, marked=marked)
     if video.stereo is not None:
         options, said = mark_stereo(video.stereo, stream, settings.options, container)
         settings = replace(settings, options=options)
-        if not (said or (marked and b"st3d" in spatial)):
+        if not (said or (marked and b"st3d" in markings)):
             track.lost.append("the marking of two views in a picture (3D)")
     if container == "yuv4mpegpipe" and settings.pixel_format is None:
         settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
     if in_band:
         track.encoder.flags &= ~av.codec.context.Flags.global_header
-    open_encoder(track.encoder, settings, video)
+    kept = can_hold(name, container)
+    open_encoder(track.encoder, settings, video if kept else replace(video, alpha=False))
+    pixels = track.encoder.pix_fmt or PIXEL_FORMAT
     if settings.pixel_format is None:
-        track.lost += losses(video.planes, track.encoder.pix_fmt or PIXEL_FORMAT)
+        track.lost += losses(video.planes, pixels)
+    if video.alpha and not (kept and has_alpha(pixels)):
+        track.lost.append("transparency (it can with --codec prores, ffv1, or vp9 in .webm)")
     if canonical == "hevc" and container in ISO:
         track.encoder.codec_tag = "hvc1"  # Apple's players know no other
     if marked:
-        track.stream = marked.added_to(output, spatial)
+        track.stream = marked.added_to(output, markings)
     elif video.spherical:
         track.lost.append("the 360-degree marking")
     _finish(track, canonical, container, video)
@@ -84,7 +91,7 @@ def add_video(
 
 def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> None:
     """Set what the container says of the video, and note what it cannot."""
-    if video.hdr and track.encoder.name not in HDR_ENCODERS:
+    if video.hdr and track.encoder.name not in HDR_ENCODERS and not track.marked:
         track.lost.append(f"HDR10 metadata in {codec} (it can in hevc or av1)")
     if video.display_matrix and container in HOLD_EXTRAS:
         assert isinstance(track.stream, av.VideoStream)

@@ -1,0 +1,135 @@
+"""Captions (A/53) come through, text by text; what encoders do not write is named."""
+
+import re
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+import vsr
+from tests.clips import Clip, make_clip
+from tests.dolby import hevc, muxed
+from vsr.media.side_data import carrier_of, side_data_in, written_by
+
+WORDS = b"HELLO WORLD "
+MESSAGE = b"0123456789abcdef" + b"a mark"
+"""An unregistered message: who it is of, and what it says."""
+
+
+def _odd_parity(code: int) -> int:
+    return code | (0x80 if bin(code).count("1") % 2 == 0 else 0)
+
+
+def _captioned(path: Path) -> Path:
+    """H.264 with a pair of CEA-608 characters in a SEI message before every picture."""
+    raw = make_clip(
+        path.with_suffix(".h264"), Clip(frames=12, audio=(), options={"x264-params": "aud=1"})
+    )
+    made, number, fresh = b"", 0, False
+    for unit in re.split(b"(?=\0\0\1)", raw.read_bytes()):
+        kind = unit[3] & 31 if unit.startswith(b"\0\0\1") else 0
+        fresh = fresh or kind == 9
+        if kind in (1, 5) and fresh:
+            pair = [_odd_parity(WORDS[(2 * number + k) % len(WORDS)]) for k in (0, 1)]
+            body = b"\xb5\0\x31GA94\x03\xc1\xff\xfc" + bytes(pair) + b"\xff"
+            made += b"\0\0\1\x06\x04" + bytes([len(body)]) + body + b"\x80"
+            number, fresh = number + 1, False
+        made += unit
+    raw.write_bytes(made)
+    with av.open(str(raw)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for count, packet in enumerate(p for p in source.demux() if p.size):
+            packet.pts = packet.dts = None
+            packet.time_base, packet.stream = stream.time_base or packet.time_base, stream
+            packet.dts = packet.pts = round(count / 25 / packet.time_base)
+            out.mux(packet)
+    return path
+
+
+def _captions(path: Path) -> list[bytes]:
+    with av.open(str(path)) as file:
+        return [
+            b"".join(bytes(d) for d in frame.side_data if d.type.name == "A53_CC")
+            for frame in file.decode(video=0)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("codec", "ending", "kept"),
+    [("h264", "mp4", True), ("hevc", "mkv", True), ("h264", "ts", True), ("ffv1", "mkv", False)],
+)
+def test_captions_are_kept_or_named(tmp_path: Path, codec: str, ending: str, kept: bool) -> None:
+    source = _captioned(tmp_path / "in.ts")
+    output = tmp_path / f"out.{ending}"
+    before = _captions(source)
+    assert all(before) and len(before) == 12
+    report = vsr.upscale(source, output, model="bicubic", codec=codec)
+    assert (_captions(output) == before) is kept
+    assert ("captions" in " ".join(report.notes)) is not kept
+    assert report.frames_out == 12
+
+
+def _kinds(path: Path) -> list[set[str]]:
+    with av.open(str(path)) as file:
+        return [{d.type.name for d in frame.side_data} for frame in file.decode(video=0)]
+
+
+def _messages(path: Path) -> list[bytes]:
+    """The unregistered messages, but for what encoders say of themselves."""
+    with av.open(str(path)) as file:
+        found = [d for frame in file.decode(video=0) for d in frame.side_data]
+        texts = [bytes(d) for d in found if d.type.name == "SEI_UNREGISTERED"]
+        # x265 puts its own identifier before every one of them
+        return [text[-len(MESSAGE) :] for text in texts if text.endswith(MESSAGE)]
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_unregistered_messages_come_through_when_asked(
+    tmp_path: Path, codec: str, asked: bool
+) -> None:
+    """They are of anybody's making: sync marks, encoders' settings, GPS."""
+    unit = b"\x4e\x01\x05" + bytes([len(MESSAGE)]) + MESSAGE + b"\x80"
+    source = muxed(hevc(unit=unit, before=True), tmp_path / "in.mkv")
+    assert _messages(source) == [MESSAGE] * 6
+    options = {"udu_sei": "1"} if asked else {}
+    report = vsr.upscale(
+        source, tmp_path / "out.mkv", model="bicubic", codec=codec, preset="ultrafast",
+        sdr=True, encoder_options=options,
+    )  # fmt: skip
+    assert _messages(tmp_path / "out.mkv") == ([MESSAGE] * 6 if asked else [])
+    assert report.frames_out == 6
+
+
+def test_a_timecode_in_every_picture_is_named(tmp_path: Path) -> None:
+    """HEVC's time code message (H.265 D.2.27), which FFmpeg's software encoders do not write."""
+    bits = "01" + "1" + "0" + "00000" + "1" + "0" + "0" + format(7, "09b")
+    bits += format(12, "06b") + format(34, "06b") + format(10, "05b") + "00000"
+    bits += "0" * (-len(bits) % 8)
+    body = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    unit = b"\x4e\x01" + bytes([136, len(body)]) + body + b"\x80"
+    source = muxed(hevc(unit=unit, before=True), tmp_path / "in.mkv")
+    assert all("S12M_TIMECODE" in kinds for kinds in _kinds(source))
+    report = vsr.upscale(source, tmp_path / "out.mkv", model="bicubic", preset="ultrafast")
+    assert report.notes == ["its timecode of each picture is left out"]
+    assert "S12M_TIMECODE" in written_by("hevc_nvenc")
+
+
+def test_the_active_format_is_named(tmp_path: Path) -> None:
+    """AFD (ETSI TS 101 154 B.3), which no encoder of FFmpeg writes."""
+    body = b"\xb5\x00\x31DTG1\x41\xfa"
+    unit = b"\x4e\x01\x04" + bytes([len(body)]) + body + b"\x80"
+    source = muxed(hevc(unit=unit, before=True), tmp_path / "in.mkv")
+    assert all("AFD" in kinds for kinds in _kinds(source))
+    report = vsr.upscale(source, tmp_path / "out.mkv", model="bicubic", preset="ultrafast")
+    assert report.notes == ["its active format description is left out"]
+
+
+def test_a_picture_that_was_looked_at_is_free_at_once() -> None:
+    """`picture.side_data` would make a circle, and keep it until Python's collector comes."""
+    picture = av.VideoFrame(64, 64, "yuv420p")
+    held = sys.getrefcount(picture)
+    assert carrier_of(picture) is None
+    assert list(side_data_in(picture)) == []
+    assert sys.getrefcount(picture) == held
