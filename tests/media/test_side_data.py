@@ -50,7 +50,7 @@ def _captioned(path: Path) -> Path:
 def _captions(path: Path) -> list[bytes]:
     with av.open(str(path)) as file:
         return [
-            b"".join(bytes(d) for d in frame.side_data if d.type.name == "A53_CC")
+            b"".join(bytes(d) for d in side_data_in(frame) if d.type.name == "A53_CC")
             for frame in file.decode(video=0)
         ]
 
@@ -72,13 +72,13 @@ def test_captions_are_kept_or_named(tmp_path: Path, codec: str, ending: str, kep
 
 def _kinds(path: Path) -> list[set[str]]:
     with av.open(str(path)) as file:
-        return [{d.type.name for d in frame.side_data} for frame in file.decode(video=0)]
+        return [{d.type.name for d in side_data_in(frame)} for frame in file.decode(video=0)]
 
 
 def _messages(path: Path) -> list[bytes]:
     """The unregistered messages, but for what encoders say of themselves."""
     with av.open(str(path)) as file:
-        found = [d for frame in file.decode(video=0) for d in frame.side_data]
+        found = [d for frame in file.decode(video=0) for d in side_data_in(frame)]
         texts = [bytes(d) for d in found if d.type.name == "SEI_UNREGISTERED"]
         # x265 puts its own identifier before every one of them
         return [text[-len(MESSAGE) :] for text in texts if text.endswith(MESSAGE)]

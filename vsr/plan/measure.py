@@ -172,7 +172,7 @@ def _at_size(frames: Sequence[Frame], out: VideoFormat) -> list[Frame]:
     for frame in frames:
         picture = picture_of(frame).reformat(width=width, height=height, interpolation="BICUBIC")
         y, u, v = (np.array(np.from_dlpack(plane)) for plane in picture.planes[:3])
-        made.append(replace(frame, planes=(y, u, v), captions=None))
+        made.append(replace(frame, planes=(y, u, v), side_data=None, alpha=None))
     return made + made[-2:0:-1]
 
 
