@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from train.nets import Csrcnn, Dcscn, Net, bicubic
+from train.nets import Csrcnn, Dcscn, Net, Rt, bicubic
 from train.nets.csrcnn import Level
 
 ALL_NETWORKS = bool(os.environ.get("VSR_ALL_NETWORKS"))
@@ -41,7 +41,7 @@ def roughened(net: N, seed: int = 3) -> N:
 
 def own_part(net: Net, x: Tensor, scale: int) -> Tensor:
     """The result without the bicubic skip, where there is one."""
-    return net(x, scale) - bicubic(x, scale) if isinstance(net, Dcscn) else net(x, scale)
+    return net(x, scale) - bicubic(x, scale) if isinstance(net, Dcscn | Rt) else net(x, scale)
 
 
 def channels(net: Net) -> int:
@@ -50,4 +50,4 @@ def channels(net: Net) -> int:
 
 
 def _last(net: Net) -> nn.Conv2d:
-    return net.last if isinstance(net, Dcscn) else net.exit
+    return net.last if isinstance(net, Dcscn | Rt) else net.exit

@@ -46,6 +46,7 @@ COVERING = [
     ("dcscn", 2),
     ("csrcnn", 2),
     ("pcarn-m", 3),
+    ("rt", 2),
 ]
 OTHERS = [
     ("carn-m", 3), ("dcscn", 3), ("dcscn", 4), ("csrcnn", 8), ("carn", 4), ("carn-nl", 3),

@@ -295,7 +295,7 @@ def test_an_onnx_of_another_network_or_scales_is_refused_in_one_line(
 def test_an_onnx_of_csrcnn_is_not_read_back(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(_onnx("c-dcscn", 2)[1])
-    assert "only DCSCN's and CARN's" in _refused(path, "csrcnn", tmp_path)
+    assert "only DCSCN's, CARN's and rt's" in _refused(path, "csrcnn", tmp_path)
 
 
 def test_recursive_blocks_that_are_not_shared_are_refused(tmp_path: Path) -> None:

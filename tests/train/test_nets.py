@@ -434,6 +434,7 @@ def test_scales_and_colours_are_the_papers() -> None:
         **dict.fromkeys(CARNS, ((2, 3, 4), "rgb")),
         **dict.fromkeys(DCSCNS, ((2,), "y")),
         "csrcnn": ((2, 4, 8), "rgb"),
+        "rt": ((2,), "y"),
     }
 
 

@@ -133,7 +133,7 @@ def test_a_network_is_trained_as_its_paper_says(name: str, recipe: str, paper: s
 
 
 def test_every_network_has_its_papers_recipe_and_ours() -> None:
-    assert set(NETS) == {name for name, _, _ in TRAINED}
+    assert set(NETS) - {"rt"} == {name for name, _, _ in TRAINED}  # which is of no paper
     for name, recipe, _ in TRAINED:
         assert set(recipes_of(name)) >= {recipe, "ours"}, name
 

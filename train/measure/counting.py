@@ -22,6 +22,8 @@ from train.nets import (
     CsrcnnConfig,
     Dcscn,
     Net,
+    Rt,
+    RtConfig,
     at_scale,
     build,
     from_config,
@@ -66,6 +68,8 @@ def receptive_field_radius(net: Net, scale: int) -> int:
         config = replace(config, channels=1, groups=1)
     elif isinstance(config, CsrcnnConfig):
         config = replace(config, channels=1)
+    elif isinstance(config, RtConfig):
+        config = replace(config, width=1, expand=0, identity=False)
     twin = from_config(config).double().eval()
     for parameter in twin.parameters():
         nn.init.constant_(parameter, 1e-2 if parameter.dim() > 1 else 0.5)
@@ -120,7 +124,10 @@ def sizes() -> Iterator[Size]:
         if name.endswith("-l1"):
             continue  # the same network as without
         count, work = _PAPERS.get(name, (None, {}))
-        if isinstance(net := build(name), Dcscn):
+        if isinstance(net := build(name), Rt):
+            yield from (_ours(name, scale) for scale in (2, 3, 4))
+            continue
+        if isinstance(net, Dcscn):
             yield from (_complexity(name, scale, work.get(scale)) for scale in (2, 3, 4))
             continue
         if not isinstance(net, Csrcnn):
@@ -145,6 +152,12 @@ def _parameter_line(name: str, net: Net, paper: int | None) -> Size:
 
 def _weights(net: nn.Module) -> int:
     return sum(m.weight.numel() for m in net.modules() if isinstance(m, nn.Conv2d))
+
+
+def _ours(name: str, scale: int) -> Size:
+    net = at_scale(build(name, (scale,)), scale)
+    note = f"{multadds(net, scale) / _G:.1f}G MultAdds; ours, of no paper"
+    return Size(name, f"x{scale}", "parameters, K", parameters(net) / _K, None, note)
 
 
 def _complexity(name: str, scale: int, paper: float | None) -> Size:

@@ -1,4 +1,4 @@
-"""The papers' networks in training form, by name: `NETS` has their settings, `build` makes one.
+"""Networks in training form, the papers' and one of ours: `NETS` has their settings by name.
 
 A network is called as `net(lr, scale)`: float [N, C, H, W] in 0..1 -> [N, C, scale*H, scale*W],
 C = 3 (RGB) or 1 (full-range luma) as `net.colour` says, for any scale of `net.scales`.
@@ -11,9 +11,10 @@ from train.nets.carn import Carn, CarnConfig
 from train.nets.common import bicubic
 from train.nets.csrcnn import Csrcnn, CsrcnnConfig
 from train.nets.dcscn import Dcscn, DcscnConfig
+from train.nets.rt import Rt, RtConfig
 
-Net = Carn | Dcscn | Csrcnn
-Config = CarnConfig | DcscnConfig | CsrcnnConfig
+Net = Carn | Dcscn | Csrcnn | Rt
+Config = CarnConfig | DcscnConfig | CsrcnnConfig | RtConfig
 
 _MOBILE = CarnConfig(groups=4, efficient=True, recursive=True)
 _PCARN: dict[str, Any] = {"point_relu": False, "long_skip": True}
@@ -31,6 +32,7 @@ NETS: dict[str, Config] = {
     "dcscn": DcscnConfig(),
     "c-dcscn": DcscnConfig(features=(32, 26, 22, 18, 14, 11, 8), a1=24, b1=8, b2=8),
     "csrcnn": CsrcnnConfig(),
+    "rt": RtConfig(),
 }
 """`pcarn-l1` and `pcarn-m-l1` are PCARN and PCARN-M before their adversarial training."""
 
@@ -55,6 +57,8 @@ def from_config(config: Config) -> Net:
             return Dcscn(config)
         case CsrcnnConfig():
             return Csrcnn(config)
+        case RtConfig():
+            return Rt(config)
 
 
 def at_scale(net: Net, scale: int) -> Net:
@@ -63,6 +67,8 @@ def at_scale(net: Net, scale: int) -> Net:
     if isinstance(config, CsrcnnConfig):
         depth = config.scales.index(scale) + 1
         return Csrcnn(replace(config, blocks=config.blocks[:depth], scales=config.scales[:depth]))
+    if isinstance(config, RtConfig):  # its other branches are gone when it is deployed
+        config = replace(config, expand=0, identity=False)
     return from_config(replace(config, scales=(scale,)))
 
 
@@ -72,4 +78,5 @@ def settings(net: Net) -> dict[str, Any]:
 
 
 __all__ = ["NETS", "Carn", "CarnConfig", "Config", "Csrcnn", "CsrcnnConfig", "Dcscn", "DcscnConfig",
-           "Net", "at_scale", "bicubic", "build", "from_config", "settings"]  # fmt: skip
+           "Net", "Rt", "RtConfig", "at_scale", "bicubic", "build", "from_config",
+           "settings"]  # fmt: skip

@@ -34,6 +34,7 @@ PAPERS: Final = {
     "pcarn-m-l1": f"{_PCARN}; the mobile form before its adversarial training",
     "dcscn": _DCSCN,
     "c-dcscn": f"{_DCSCN}; the compact form of its Table 1",
+    "rt": "No paper: a plain stack of 3x3 convolutions of this project, for 8-bit arithmetic",
     "csrcnn": "Zhang, Shao, Liang, Gao, Shen, *Large Factor Image Super-Resolution with Cascaded "
     "Convolutional Neural Networks*, IEEE Transactions on Multimedia 2020",
 }

@@ -7,6 +7,7 @@
   dead filters (train/fit/prune.py).
 - DCSCN's bicubic skip becomes a fixed 5x5 convolution on edge-repeated input, added before the
   pixel shuffle.
+- The branches of a layer of rt become one 3x3 convolution.
 - CSRCNN's exit is 1x1 and linear: exit(y + refined(z)) = exit(y) + refined'(z), so the last
   level's last 3x3 layer has 3 filters, not 64, where pictures are largest.
 """
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from train.data.resize import keys_cubic
 from train.fit.prune import without_dead
-from train.nets import Carn, Csrcnn, Dcscn, Net
+from train.nets import Carn, Csrcnn, Dcscn, Net, Rt
 from train.nets.carn import cascade
 from train.nets.common import bias_of
 
@@ -36,6 +37,8 @@ def deploy(net: Net, scale: int) -> nn.Module:
             return DeployedDcscn(net).eval()
         case Csrcnn():
             return DeployedCsrcnn(net, scale).eval()
+        case Rt():
+            return DeployedRt(net).eval()
 
 
 def bicubic_kernel(scale: int) -> Tensor:
@@ -92,6 +95,23 @@ class DeployedDcscn(nn.Module):
         a1, b1 = self.a1b1(torch.cat(outputs, 1)).split(self.widths, 1)
         residual = self.last(torch.cat((a1, self.b2(b1)), 1))
         return self.shuffle(residual + self.skip(x))
+
+
+class DeployedRt(nn.Module):
+    """rt with one convolution for the branches of each layer, and the skip as a convolution."""
+
+    def __init__(self, net: Rt) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        *inner, last = net.stack
+        for layer in inner:
+            layers += [layer.merged(), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, last.merged())
+        self.skip = BicubicSkip(net.scales[0], 1)
+        self.shuffle = nn.PixelShuffle(net.scales[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shuffle(self.layers(x) + self.skip(x))
 
 
 def conv_under_shuffle(conv: nn.Conv2d, r: int) -> nn.Conv2d:

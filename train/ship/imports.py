@@ -20,7 +20,7 @@ from train.errors import TrainError
 from train.files import load_torch
 from train.fit.checkpoint import as_checkpoint, stage
 from train.fit.prune import fits, narrowed, widened, widths
-from train.nets import Carn, Dcscn, Net, build
+from train.nets import Carn, Dcscn, Net, Rt, build
 from train.nets.common import bias_of
 from train.ship import provenance
 from train.ship.export import Target, export_scale
@@ -185,9 +185,13 @@ def _from_onnx(path: Path, net: Net) -> Weights:
             return _undeployed_carn(values, net)
         if isinstance(net, Dcscn):
             return _undeployed_dcscn(values, slopes, net)
+        if isinstance(net, Rt):
+            return _undeployed_rt(values, net)
     except (KeyError, IndexError, RuntimeError) as exc:
         raise TrainError(f"{path} is of another network: {exc}") from exc
-    raise TrainError(f"{path}: only DCSCN's and CARN's ONNX can be read back, give a checkpoint")
+    raise TrainError(
+        f"{path}: only DCSCN's, CARN's and rt's ONNX can be read back, give a checkpoint"
+    )
 
 
 def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weights:
@@ -208,6 +212,19 @@ def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weig
     take("b1", weight[n:], bias[n:], slope[n:])
     take("b2", values["b2.0.weight"], values["b2.0.bias"], slopes[count + 1])
     return found | {f"last.{part}": values[f"last.{part}"] for part in ("weight", "bias")}
+
+
+def _undeployed_rt(values: Weights, net: Rt) -> Weights:
+    """Undo `DeployedRt`: a layer's one kernel becomes its 3x3 branch, and the others nothing."""
+    found: Weights = {}
+    names = [*(f"layers.{k}" for k in range(len(net.layers))), "last"]
+    for k, (name, layer) in enumerate(zip(names, net.stack, strict=True)):
+        weight, bias = values[f"layers.{2 * k}.weight"], values[f"layers.{2 * k}.bias"]
+        found |= {f"{name}.weight": weight, f"{name}.bias": bias}
+        found |= {f"{name}.squeeze": layer.squeeze.detach().clone()}
+        found |= {f"{name}.spread": torch.zeros_like(layer.spread)}
+        found |= {f"{name}.same": torch.zeros_like(layer.same)}
+    return found
 
 
 def _undeployed_carn(values: Weights, net: Carn) -> Weights:

@@ -1,0 +1,104 @@
+"""rt: a plain stack of 3x3 convolutions with ReLU, for 8-bit arithmetic on CPUs and GPUs; ours.
+
+The papers' networks join many narrow layers; 8-bit kernels want few wide ones, no concatenation and
+a rectifier without parameters. A layer is trained as a sum of branches and deployed as their one
+3x3 convolution (Ding et al., RepVGG, arXiv:2101.03697, section 3.3; the expanding branch as in
+Zhang et al., ECBSR, ACM MM 2021, section 3.2). The sum is formed on the weights before each use, so
+that a step of training costs what the plain stack does.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.nets.common import bias_of, bicubic
+
+
+@dataclass(frozen=True, kw_only=True)
+class RtConfig:
+    """Widths are multiples of 16, which 8-bit kernels fill."""
+
+    width: int = 32
+    depth: int = 8
+    """Layers between the first and the last."""
+    expand: int = 2
+    """Times the input channels of a layer that its expanding branch has inside; 0: no branch."""
+    identity: bool = True
+    """Whether layers from as many channels to as many have an identity branch."""
+    scales: tuple[int, ...] = (2,)
+    """The one scale it enlarges by; the last layer has scale**2 filters."""
+
+    def __post_init__(self) -> None:
+        """Take lists too, as from JSON."""
+        object.__setattr__(self, "scales", tuple(self.scales))
+
+
+class Layer(nn.Conv2d):
+    """A 3x3 convolution with zero padding, trained as 3x3 + 1x1 then 3x3 + identity."""
+
+    def __init__(self, source: int, target: int, config: RtConfig) -> None:
+        super().__init__(source, target, 3, padding=1)
+        inner = config.expand * source
+        self.squeeze = nn.Parameter(torch.empty(inner, source))
+        self.spread = nn.Parameter(torch.zeros(target, inner, 3, 3))  # begins as nothing
+        if inner:
+            nn.init.kaiming_uniform_(self.squeeze, a=5**0.5)
+        same = target if config.identity and source == target else 0
+        self.same = nn.Parameter(torch.ones(same))
+
+    def whole(self) -> Tensor:
+        """The one 3x3 kernel of all branches, [target, source, 3, 3]: exact, as no branch has a
+        bias before its 3x3 kernel, so that zeros around the picture stay zeros."""
+        weight: Tensor = self.weight
+        if len(self.squeeze):
+            weight = weight + torch.einsum("tiyx,is->tsyx", self.spread, self.squeeze)
+        if len(self.same):
+            weight = weight + functional.pad(torch.diag(self.same)[:, :, None, None], (1, 1, 1, 1))
+        return weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.whole(), self.bias, padding=1)
+
+    def merged(self) -> nn.Conv2d:
+        """The same as one convolution; shares nothing with this one."""
+        conv = nn.Conv2d(self.in_channels, self.out_channels, 3, padding=1)
+        with torch.no_grad():
+            conv.weight.copy_(self.whole())
+            bias_of(conv).copy_(bias_of(self))
+        return conv.requires_grad_(False)
+
+
+class Rt(nn.Module):
+    """A stack of `Layer`s on full-range luma [N, 1, H, W], added to bicubic enlargement."""
+
+    colour = "y"
+
+    def __init__(self, config: RtConfig) -> None:
+        super().__init__()
+        if len(config.scales) != 1:
+            raise ValueError(f"rt has one scale a network, not {config.scales}")
+        self.config, self.scales = config, config.scales
+        widths = (1, *(config.width,) * (config.depth + 1))
+        self.layers = nn.ModuleList(Layer(a, b, config) for a, b in pairwise(widths))
+        self.last = Layer(config.width, config.scales[0] ** 2, config)
+        self.shuffle = nn.PixelShuffle(config.scales[0])
+
+    @property
+    def stack(self) -> list[Layer]:
+        """The layers in order, the last one too."""
+        return [layer for layer in (*self.layers, self.last) if isinstance(layer, Layer)]
+
+    def start_small(self) -> None:
+        """Make the last layer tiny, so that training starts as bicubic enlargement."""
+        nn.init.normal_(self.last.weight, std=1e-3)
+
+    def forward(self, x: Tensor, scale: int) -> Tensor:
+        y = x
+        for layer in self.layers:
+            y = functional.relu(layer(y))
+        residual = self.shuffle(self.last(y))
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would blur the picture
+            return residual.to(x.dtype) + bicubic(x, scale)
