@@ -133,7 +133,7 @@ class _Work:
             rate=info.rate,
             codec=info.codec,
             pixel_format=info.pixel_format,
-            seconds=round(len(self._rows) / float(self._readers[0].info.rate), 3),
+            seconds=round((info.frames or len(self._rows)) / float(info.rate), 3),
             bytes=path.stat().st_size if path.is_file() else None,
         )
 

@@ -29,7 +29,7 @@ class VideoFacts:
     codec: str
     pixel_format: str
     seconds: float
-    """Of its frames that were compared."""
+    """Of the whole file, or of what was compared where its length is unknown."""
     bytes: int | None = None
     """Of the file; None where there is none (a URL)."""
     ms_per_frame: float | None = None
