@@ -148,3 +148,72 @@ def test_a_folder_of_pictures_is_one_sequence(tmp_path: Path, films: Path) -> No
     result = _run(frames, tmp_path / "out.mp4")
     assert result.exit_code == 0, result.output
     assert contents(tmp_path / "out.mp4").frames == 4
+
+
+# lists of jobs
+
+
+def _list(tmp_path: Path, text: str, *words: object) -> Result:
+    path = tmp_path / "jobs.toml"
+    path.write_text(text, "utf-8")
+    return CliRunner().invoke(main, ["run", "--list", str(path), *map(str, words)])
+
+
+def test_a_list_of_jobs_with_their_own_settings(tmp_path: Path, films: Path) -> None:
+    text = f"""
+        model = "bicubic"
+        preset = "ultrafast"
+        [[job]]
+        input = "{films / "a.mp4"}"
+        output = "{tmp_path / "large" / "a.mkv"}"
+        scale = 3
+        max-frames = 4
+        e = ["g=2", "bf=0"]
+        [[job]]
+        input = "{films / "notes.txt"}"
+        output = "{tmp_path / "large" / "notes.mkv"}"
+        [[job]]
+        input = "{films / "b.mkv"}"
+        output = "{tmp_path / "large" / "b.mp4"}"
+        model = "no-such-model"
+        [[job]]
+        input = "{films / "b.mkv"}"
+        output = "{tmp_path / "b.mp4"}"
+    """
+    result = _list(tmp_path, text)
+    assert result.exit_code == 3, result.output
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["result", "done", "failed", "failed", "done"]
+    assert [line[1] for line in lines[1:]] == ["4", "0", "0", "6"]
+    assert contents(tmp_path / "large" / "a.mkv").size == (96, 96)
+    assert contents(tmp_path / "b.mp4").size == (64, 64)
+    again = _list(tmp_path, text, "--skip-existing")
+    assert [line.split()[0] for line in again.stdout.splitlines()[1::3]] == ["skipped", "skipped"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "names no job"),
+        ("job", "no TOML file"),
+        ("[[job]]\ninput = 'a.mp4'", "job 1: 'input' and 'output' are names"),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nsize = 4", "job 1: No such option '--size'"),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nscale = 'x'", "job 1: "),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nwatch = true", "'watch' is no setting"),
+        (2 * "[[job]]\ninput = 'a'\noutput = 'b.mp4'\n", "two jobs have the output b.mp4"),
+    ],
+)
+def test_a_wrong_list_is_refused_before_the_first_job(
+    tmp_path: Path, text: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = _list(tmp_path, text)
+    assert result.exit_code == 2
+    assert words in result.output + caplog.text
+
+
+def test_settings_beside_a_list_are_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = _list(tmp_path, "[[job]]\ninput = 'a'\noutput = 'b.mp4'", "--scale", "3")
+    assert result.exit_code == 2
+    assert "not 'scale' on the command line" in result.output + caplog.text

@@ -3,20 +3,20 @@
 import logging
 import os
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vsr.cli.build_engine import build_engine
+from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare
-from vsr.cli.many import run_many, selection_options
+from vsr.cli.many import run_list, run_many, selection_options
 from vsr.cli.numbers import WholeNumber, size
 from vsr.cli.plan import plan
 from vsr.cli.rates import rate_options
 from vsr.cli.relay import relay
-from vsr.cli.sharing import sharing_options
+from vsr.cli.sharing import own_stdout, sharing_options
 from vsr.cli.streams import open_missing
 from vsr.cli.tables import examine, list_models
 from vsr.cli.terminal import (
@@ -30,6 +30,7 @@ from vsr.cli.terminal import (
     variant_named,
     verbosity,
 )
+from vsr.cli.verify import verify
 from vsr.network.precision import PRECISIONS
 from vsr.version import __version__
 
@@ -73,10 +74,7 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
     "time here, or the best at any speed.",
 )  # fmt: skip
 @click.option(
-    "-s",
-    "--scale",
-    type=WholeNumber(1),
-    help="Enlargement. Default: 2, or the .onnx file's own.",
+    "-s", "--scale", type=WholeNumber(1), help="Enlargement. Default: 2, or the .onnx file's own."
 )
 @click.option(
     "--precision",
@@ -171,79 +169,38 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
 @sharing_options
 @selection_options
 @verbosity
+@click.pass_context
 def run(
-    paths: tuple[str, ...], input_: str | None, output: str | None,
-    model: str | None, look: str | None, speed: str, scale: int | None, precision: str,
-    backend: str, device: str | None, batch: int,
-    codec: str | None, pixel_format: str | None, sdr: bool,
-    crf: int | None, preset: str | None, options: dict[str, str],
-    bitrate: int | None, maxrate: int | None, bufsize: int | None, passes: int,
-    audio: str, start_frame: int, max_frames: int | None, fps: Fraction | None,
-    deinterlace: str, detelecine: bool, filters: str | None, memory: int | None, variant: str,
-    report: Path | None, overwrite: bool, container: str | None, progress: str,
-    recursive: bool, pattern: str | None, skip_existing: bool, watch: bool,
-    verbose: bool, quiet: bool, **sharing: Any,
+    context: click.Context, /, paths: tuple[str, ...], input_: str | None, output: str | None,
+    listed: Path | None, progress: str, verbose: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
 
     INPUT may be a URL, - for stdin, a picture, numbered pictures (frame_%05d.png) or a folder of
     pictures; OUTPUT may be - for stdout, a picture, numbered pictures, a .gif or an .apng.
 
-    Several files, or a folder of videos, go into the folder OUTPUT, one after the other.
+    Several files, or a folder of videos, go into the folder OUTPUT, one after the other. --list
+    runs the jobs of a TOML file, each with settings of its own.
 
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
     from vsr.cli.progress import shower
-    from vsr.files.batch import Selection, is_batch
+    from vsr.cli.run_settings import selection_of, settings_of
+    from vsr.files.batch import is_batch
     from vsr.files.job import Job
-    from vsr.files.settings import RunSettings
-    from vsr.media.encoder import EncoderSettings
     from vsr.media.target import STDOUT, part_path, pipe_of
 
+    start_logging(verbose, quiet)
+    own = own_stdout(options["cluster"])
+    show = shower("none" if quiet and progress == "auto" else progress, json_to=own)
+    if listed is not None:
+        with errors_shown(verbose):
+            run_list(context, listed, options["skip_existing"], show)
     inputs, target = _ends(list(paths), input_, output)
     source = inputs[0]
-    selection = Selection(
-        recursive=recursive, pattern=pattern, skip_existing=skip_existing, watch=watch
-    )
-    start_logging(verbose, quiet)
     with errors_shown(verbose):
-        settings = RunSettings(
-            model=model,
-            look=look,
-            speed=speed,
-            scale=scale,
-            precision=precision,
-            backend=backend,
-            device=device,
-            batch=batch,
-            encoder=EncoderSettings(
-                codec=codec,
-                pixel_format=pixel_format,
-                crf=crf,
-                preset=preset,
-                options=options,
-                bitrate=bitrate,
-                maxrate=maxrate,
-                bufsize=bufsize,
-                passes=passes,
-            ),
-            sdr=sdr,
-            audio=audio,
-            start_frame=start_frame,
-            max_frames=max_frames,
-            fps=fps,
-            overwrite=overwrite,
-            container=container,
-            deinterlace=deinterlace,
-            detelecine=detelecine,
-            filters=filters,
-            memory=memory,
-            variant=variant,
-            report=report,
-            **sharing,
-        )
-    show = shower("none" if quiet and progress == "auto" else progress)
-    with errors_shown(verbose):
+        selection = selection_of(options)
+        settings = settings_of(options)
         if is_batch(inputs, selection):
             run_many(inputs, target, settings, selection, show)
         target = claimed_stdout() if target == STDOUT else target
@@ -257,11 +214,13 @@ def run(
 
 
 main.add_command(build_engine)
+main.add_command(cluster)
 main.add_command(compare)
 main.add_command(plan)
 main.add_command(examine)
 main.add_command(list_models)
 main.add_command(relay)
+main.add_command(verify)
 
 
 def run_program() -> None:

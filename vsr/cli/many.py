@@ -1,19 +1,25 @@
-"""`vsr run` for several files and folders: its options, and how the outcome is shown."""
+"""`vsr run` for several files, folders and lists: its options, and how the outcome is shown."""
 
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from vsr.cli.streams import say
 from vsr.cli.terminal import stopping_on_signals
+from vsr.errors import UsageError
 
 if TYPE_CHECKING:
     from vsr.cli.progress import Show
-    from vsr.files.batch import Selection
+    from vsr.files.batch import Batch, Selection
+    from vsr.files.job_list import JobList
     from vsr.files.settings import RunSettings
+
+_WITH_A_LIST: Final = ("listed", "skip_existing", "progress", "verbose", "quiet")
+"""Parameters that may be given beside a list."""
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,8 +28,12 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--recursive", is_flag=True, help="Take files of folders within, too."),
         click.option("--pattern", metavar="GLOB", help="Take files such as '*.mkv' only."),
         click.option("--skip-existing", is_flag=True, help="Leave files whose output is there."),
+        click.option(
+            "--list", "listed", type=click.Path(path_type=Path), metavar="FILE.toml",
+            help="Run the jobs of a file, each with its settings, instead of INPUT and OUTPUT.",
+        ),
         click.option("--watch", is_flag=True, help="Wait for more files, until Ctrl+C."),
-    ]
+    ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
@@ -39,12 +49,30 @@ def run_many(
     """Upscale all files into a folder, print the table, and exit with its code."""
     from vsr.files.batch import Batch
 
-    batch = Batch([Path(i) for i in inputs], Path(folder), settings, selection, show)
+    _run_all(Batch([Path(i) for i in inputs], Path(folder), settings, selection, show))
 
+
+def run_list(context: click.Context, path: Path, skip_existing: bool, show: "Show") -> None:
+    """Run the jobs of a TOML file, print the table, and exit with its code. Raises UsageError."""
+    from vsr.cli.job_list import read_list
+    from vsr.files.job_list import JobList
+
+    given = [name for name in context.params if _is_given(context, name)]
+    if given:
+        raise UsageError(f"--list has its settings in {path}: not '{given[0]}' on the command line")
+    _run_all(JobList(read_list(path, context.command), skip_existing, show))
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source == ParameterSource.COMMANDLINE and name not in _WITH_A_LIST
+
+
+def _run_all(jobs: "Batch | JobList") -> None:
     def work(stop: Any) -> None:
-        batch.stop = stop
-        batch.run()
+        jobs.stop = stop
+        jobs.run()
 
     stopping_on_signals(work, None)
-    say(batch.table())
-    sys.exit(batch.exit_code())
+    say(jobs.table())
+    sys.exit(jobs.exit_code())

@@ -1,7 +1,9 @@
-"""Options of `vsr run` that say how a run is cut, and who makes its segments."""
+"""Options of `vsr run` that say how a run is cut, who makes its segments, and what proves it."""
 
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
@@ -13,6 +15,14 @@ def _number_or_auto(_ctx: click.Context, _param: click.Parameter, given: str) ->
     if not given.isascii() or not given.isdigit() or int(given) < 1:
         raise click.BadParameter(f"'{given}' is neither auto nor a number from 1 on")
     return int(given)
+
+
+def own_stdout(cluster: str | None) -> TextIO | None:
+    """Keep stdout for ourselves where Ray would write into it; None where nobody else does."""
+    if cluster is None:
+        return None
+    own, sys.stdout = sys.stdout, sys.stderr
+    return own
 
 
 def sharing_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,6 +37,14 @@ def sharing_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--jobs", callback=_number_or_auto, default="1", show_default=True, metavar="N|auto",
             help="Segments to make at a time, on each device; auto: tries what is quickest.",
+        ),
+        click.option(
+            "--cluster", metavar="auto|ray://HOST:PORT",
+            help="Have the computers of a Ray cluster make the segments.",
+        ),
+        click.option(
+            "--receipt", type=click.Path(path_type=Path), metavar="FILE",
+            help="Write hashes and facts that `vsr verify` checks. Default: beside --report.",
         ),
     ]  # fmt: skip
     for option in reversed(options):

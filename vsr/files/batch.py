@@ -54,7 +54,7 @@ class Selection:
 class Outcome:
     """What became of one file."""
 
-    source: Path
+    source: Path | str
     target: Path
     result: str
     """`done`, `degraded`, `failed`, `skipped` or `stopped`."""
@@ -69,6 +69,48 @@ def is_batch(inputs: Sequence[str], selection: Selection) -> bool:
     if len(inputs) > 1 or selection != Selection():
         return True
     return is_folder(Path(inputs[0])) and find_pictures(inputs[0]) is None
+
+
+def is_done(target: Path) -> bool:
+    """Whether an output is there, and whole."""
+    return target.exists() and not left_by_an_interrupted_run(target)
+
+
+def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
+    """Run a job, whose output's folder is made; what would end others too is raised."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        report = job.run()
+    except (InputError, OutputError, UsageError) as exc:
+        log.error("%s", exc)
+        return Outcome(source=source, target=target, result="failed", words=str(exc))
+    except InterruptedRunError as exc:
+        return Outcome(source=source, target=target, result="stopped", words=str(exc))
+    except OSError as exc:
+        words = f"cannot make the folder {target.parent}: {reason(exc)}"
+        return Outcome(source=source, target=target, result="failed", words=words)
+    result = "degraded" if report.degraded else "done"
+    return Outcome(
+        source=source, target=target, result="stopped" if report.interrupted else result,
+        frames=report.frames_out, fps=report.fps, words="; ".join(report.closing_words()),
+    )  # fmt: skip
+
+
+def exit_code_of(outcomes: Sequence[Outcome], stopped: bool) -> int:
+    """The exit code of several jobs: 3 where one failed or lost something."""
+    results = {outcome.result for outcome in outcomes}
+    if results & {"failed", "degraded"}:
+        return EXIT_DEGRADED
+    return EXIT_INTERRUPTED if stopped or "stopped" in results else EXIT_DONE
+
+
+def table_of(outcomes: Sequence[Outcome]) -> str:
+    """One line per job: result, frames, frames per second, name of the input, words."""
+    rows = [
+        f"{o.result:<9}{o.frames:>8}{o.fps:>9.1f}  {o.source}{': ' if o.words else ''}{o.words}"
+        for o in outcomes
+    ]
+    return "\n".join([f"{'result':<9}{'frames':>8}{'fps':>9}  file", *rows])
 
 
 @dataclass
@@ -89,8 +131,8 @@ class Batch:
 
         That is wrong settings, a missing backend, or a folder that cannot be made or read.
         """
-        if self.settings.report is not None:
-            raise UsageError("--report is for one file: run it for that file alone")
+        if self.settings.report is not None or self.settings.receipt is not None:
+            raise UsageError("--report and --receipt are for one file: run it for that file alone")
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"several files need a folder as OUTPUT, and {self.folder} is a file")
         backend = load_backend(self.settings.backend, self.settings.device)
@@ -111,41 +153,17 @@ class Batch:
 
     def exit_code(self) -> int:
         """The exit code of `vsr run`: 3 where a file failed or lost something."""
-        results = {outcome.result for outcome in self.outcomes}
-        if results & {"failed", "degraded"}:
-            return EXIT_DEGRADED
-        stopped = self.stop.is_set() and not self.selection.watch
-        return EXIT_INTERRUPTED if stopped or "stopped" in results else EXIT_DONE
+        return exit_code_of(self.outcomes, self.stop.is_set() and not self.selection.watch)
 
     def table(self) -> str:
         """One line per file: result, frames, frames per second, name, words."""
-        rows = [
-            f"{o.result:<9}{o.frames:>8}{o.fps:>9.1f}  {o.source}{': ' if o.words else ''}{o.words}"
-            for o in self.outcomes
-        ]
-        return "\n".join([f"{'result':<9}{'frames':>8}{'fps':>9}  file", *rows])
+        return table_of(self.outcomes)
 
     def _one(self, source: Path, target: Path) -> Outcome:
-        there = target.exists() and not left_by_an_interrupted_run(target)
-        if there and self.selection.skip_existing:
+        if self.selection.skip_existing and is_done(target):
             return Outcome(source=source, target=target, result="skipped")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            job = Job(str(source), target, self.settings, self.on_progress, self.stop)
-            report = job.run()
-        except (InputError, OutputError, UsageError) as exc:
-            log.error("%s", exc)
-            return Outcome(source=source, target=target, result="failed", words=str(exc))
-        except InterruptedRunError as exc:
-            return Outcome(source=source, target=target, result="stopped", words=str(exc))
-        except OSError as exc:
-            words = f"cannot make the folder {target.parent}: {reason(exc)}"
-            return Outcome(source=source, target=target, result="failed", words=words)
-        result = "degraded" if report.degraded else "done"
-        return Outcome(
-            source=source, target=target, result="stopped" if report.interrupted else result,
-            frames=report.frames_out, fps=report.fps, words="; ".join(report.closing_words()),
-        )  # fmt: skip
+        job = Job(str(source), target, self.settings, self.on_progress, self.stop)
+        return outcome_of(job, source, target)
 
     def _pairs(self) -> Iterator[tuple[Path, Path]]:
         """Each file and its output, once; of a folder that is watched, as soon as it is whole."""

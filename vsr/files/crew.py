@@ -8,7 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -31,7 +31,7 @@ class Said:
     worker: int
     kind: str
     """`ready`, `frames`, `done` or `failed`, as in `vsr.files.worker_process`; `lost`: it is gone,
-    and the text says how."""
+    and the text says where or how; `unready`: it is gone before it was ready."""
     what: Any
 
 
@@ -180,6 +180,7 @@ class LocalCrew:
             del self._workers[said.worker]
             _end(worker.process)
             self._start(worker.device)
+            return said if worker.place else replace(said, kind="unready")
         return said
 
     def _release(self, number: int) -> None:

@@ -125,7 +125,7 @@ class Dispatch:
         elif said.kind == "done":
             self._keep(said.worker, said.what)
             self._tell()
-        elif said.kind == "lost":
+        elif said.kind in ("lost", "unready"):
             self._lose(said)
 
     def _keep(self, worker: int, done: Done) -> None:
@@ -147,6 +147,8 @@ class Dispatch:
 
     def _lose(self, said: Said) -> None:
         running = self._running.pop(said.worker, None)
+        if running is None and said.kind == "lost":
+            return  # it had nothing to do
         number = -1 if running is None else running.clip.number
         self._lost[number] += 1
         if self._lost[number] >= _TRIES:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from vsr.errors import InterruptedRunError, OutputError, UsageError, VsrError
+from vsr.errors import InterruptedRunError, UsageError
 from vsr.files.assemble import Output
 from vsr.files.beginning import changes_of, new_report, nothing_done, window_of
 from vsr.files.ends import (
@@ -27,6 +27,7 @@ from vsr.files.model_choice import model_name
 from vsr.files.piece import encoder_threads
 from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.progress import Progress
+from vsr.files.receipt import receipt_path, write_papers
 from vsr.files.room import Room, room_for
 from vsr.files.segments import SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
@@ -44,7 +45,7 @@ from vsr.media.side_data import written_by
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.target import pipe_of
-from vsr.report.ledger import Row, check_report_path, write_report
+from vsr.report.ledger import Row, check_report_path
 from vsr.report.report import Report
 
 log = logging.getLogger(__name__)
@@ -88,16 +89,21 @@ class Job:
             check_report_path(settings.report)
         name = model_name(self._input, self._output, settings)
         settings = self._settings = replace(settings, model=name)
+        receipt = receipt_path(settings, self._output)
         if is_shared(settings, self._output):
-            shared = SharedJob(
+            report = SharedJob(
                 self._input, self._output, settings, self._on_progress, self._stop
             ).run()
-            if settings.report:
-                self._write_report(settings.report, shared)
-            return shared
+        else:
+            report = self._alone(settings)
+        write_papers(receipt, self._input, self._output, settings, report)
+        return report
+
+    def _alone(self, settings: RunSettings) -> Report:
         backend = load_backend(settings.backend, settings.device)
         check_batch(settings.batch, backend)
-        model = models.find(name, settings.scale, backend, settings.precision)
+        assert settings.model is not None
+        model = models.find(settings.model, settings.scale, backend, settings.precision)
         with ExitStack() as stack:
             settings = self._settings = self._analysed(stack, settings, model, backend)
             source = stack.enter_context(closing(self._opened()))
@@ -114,8 +120,6 @@ class Job:
             if isinstance(source, PictureSource) and source.any_size:
                 enlarge = AnySize(model, backend, settings.batch).process
             self._process(source, upscaler, enlarge, report)
-        if settings.report:
-            self._write_report(settings.report, report)
         return report
 
     def _analysed(
@@ -185,12 +189,6 @@ class Job:
             source, settings.start_frame + done, left, self._stop,
             may_hang=is_url(self._input) or is_stdin(self._input),
         )  # fmt: skip
-
-    def _write_report(self, path: Path, report: Report) -> None:
-        try:
-            write_report(path, report.facts(), report.ledger)
-        except VsrError as exc:
-            raise OutputError(f"{self._output} is finished, but {exc}") from exc
 
     def _process(
         self, source: AnySource, upscaler: Upscaler, enlarge: Enlarge, report: Report

@@ -71,6 +71,15 @@ def has_gaps(output: Path) -> bool:
     return len(_chain(done)) < len(done)
 
 
+def model_begun_with(output: Path) -> str | None:
+    """The model of a run that an earlier one has begun; None where there is none."""
+    try:
+        head = _lines(folder_of(output) / _JOURNAL)[:1]
+    except OSError:
+        return None
+    return next((line["model"] for line in head if isinstance(line.get("model"), str)), None)
+
+
 def left_by_an_interrupted_run(output: Path) -> bool:
     """Whether an output is what an interrupted run made of its segments, untouched since."""
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from vsr.errors import VsrError
+from vsr.files.journal import model_begun_with
 from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
 from vsr.inference import models
@@ -37,6 +38,9 @@ def model_name(input_: str, output: Path, settings: RunSettings) -> str:
         return models.chosen(settings.model, settings.look)
     if is_url(input_) or is_stdin(input_) or not Path(input_).is_file() or is_picture(Path(input_)):
         return DEFAULT
+    begun = None if settings.restart else model_begun_with(output)
+    if begun is not None and begun in models.names():
+        return begun  # measured again, another one might be chosen
     try:
         backend = load_backend(settings.backend, devices_of(settings.device)[0])
         return _fitting(input_, output, settings, backend, scale)

@@ -34,7 +34,7 @@ _WORTH: Final = 60.0
 """Seconds of video from which on a run is cut unless something else is asked for."""
 _SAME_VIDEO: Final = {
     "model", "look", "scale", "precision", "backend", "device", "batch", "overwrite", "container",
-    "memory", "segment", "restart", "report", "fps", "jobs", "cluster",
+    "memory", "segment", "restart", "report", "receipt", "fps", "jobs", "cluster",
 }  # fmt: skip
 """Settings with which the video is the same, or whose outcome the journal has."""
 

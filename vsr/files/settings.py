@@ -77,6 +77,9 @@ class RunSettings:
     """Forget what an earlier run has done."""
     report: Path | None = None
     """Where to write the latency ledger, .json or .csv."""
+    receipt: Path | None = None
+    """Where to write what the output can be checked by; None: beside the report, if there is one.
+    """
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -137,6 +140,7 @@ class RunOptions(TypedDict, total=False):
     cluster: str | None
     restart: bool
     report: str | PathLike[str] | None
+    receipt: str | PathLike[str] | None
 
 
 def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSettings:
@@ -153,8 +157,9 @@ def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSet
     encoder = {field: changes.pop(name) for name, field in own.items() if name in changes}
     if encoder:
         changes["encoder"] = replace(settings.encoder, **encoder)  # type: ignore[arg-type]
-    if changes.get("report") is not None:
-        changes["report"] = Path(str(changes["report"]))
+    for name in ("report", "receipt"):
+        if changes.get(name) is not None:
+            changes[name] = Path(str(changes[name]))
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.files.assemble import Output, join
 from vsr.files.beginning import changes_of, new_report, window_of
+from vsr.files.cluster import Cluster
 from vsr.files.dispatch import Dispatch
 from vsr.files.ends import AnySource, encoder_for, source_for
 from vsr.files.journal import Journal, Segment, has_gaps
@@ -19,8 +20,8 @@ from vsr.files.progress import Progress
 from vsr.files.room import room_for
 from vsr.files.segments import facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, Wanted, place_of
-from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit
+from vsr.files.worker import Order, Place, Wanted
+from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit, places_of
 from vsr.inference import models
 from vsr.inference.upscaler import Outline
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
@@ -55,8 +56,11 @@ class SharedJob:
 
     def run(self) -> Report:
         """Upscale the file. Raises VsrError; then nothing is left under the output's name."""
-        settings, devices = self.settings, devices_of(self.settings.device)
-        if settings.jobs is None and len(devices) > 1:
+        settings = self.settings
+        several = len(devices_of(settings.device)) > 1
+        if settings.cluster and settings.device is not None:
+            raise UsageError("--device is for this computer: --cluster takes what each one has")
+        if settings.jobs is None and several:
             raise UsageError("--jobs auto is for one device: name a number")
         settings.encoder.check()
         with ExitStack() as stack:
@@ -64,14 +68,17 @@ class SharedJob:
             if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
                 raise UsageError(f"{self._asked}: {why}")
             wanted = Wanted(
-                model=models.chosen(settings.model, settings.look), scale=settings.scale,
+                model=settings.model or models.chosen(None, settings.look), scale=settings.scale,
                 precision=settings.precision, backend=settings.backend,
             )  # fmt: skip
-            place = agreed([place_of(wanted, source.info, each) for each in devices])
-            return self._run(source, wanted, place, devices)
+            cluster = None
+            if settings.cluster:
+                cluster = stack.enter_context(closing(Cluster(settings.cluster)))
+            place = agreed(places_of(settings, wanted, source, cluster))
+            return self._run(source, wanted, place, cluster)
 
     def _run(
-        self, source: AnySource, wanted: Wanted, place: Place, devices: Sequence[str | None]
+        self, source: AnySource, wanted: Wanted, place: Place, cluster: Cluster | None
     ) -> Report:
         settings, info = self.settings, source.info
         outline = Outline(
@@ -80,7 +87,7 @@ class SharedJob:
             tiles=place.tiles,
         )  # fmt: skip
         report = new_report(settings, self.output, source, outline, (place.backend, place.device))
-        if len(devices) > 1:
+        if cluster is not None or len(devices_of(settings.device)) > 1:
             report.ledger = Ledger(places=True)
         video = info.enlarged(place.out_size)
         encoder = encoder_for(self.output, settings, video)
@@ -104,7 +111,7 @@ class SharedJob:
             self._began, self._step = now(), 1 / info.rate
             total = info.frames - settings.start_frame
             self._total = max(0, min(total, settings.max_frames or total) - report.taken_over)
-            crew, auto = hired(settings, order, devices, jobs)
+            crew, auto = hired(settings, order, jobs, cluster)
             dispatch = Dispatch(crew, clips, journal, self.stop, self._tell, auto)
             with closing(clips):
                 dispatch.run()

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 
 from vsr.errors import InputError, UsageError
 from vsr.files.auto_jobs import AutoJobs
+from vsr.files.cluster import SAME, Cluster
 from vsr.files.crew import Crew, LocalCrew
 from vsr.files.ends import AnySource
+from vsr.files.ray_crew import RayCrew
 from vsr.files.room import room_for
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place
+from vsr.files.worker import Order, Place, Wanted, place_of
 from vsr.inference.upscaler import Outline
 from vsr.media.limits import cpu_limit, free_memory, processors
+from vsr.report.report import versions
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +26,32 @@ def devices_of(device: str | None) -> list[str | None]:
     return [name.strip() for name in device.split(",")]
 
 
+def places_of(
+    settings: RunSettings, wanted: Wanted, source: AnySource, cluster: Cluster | None
+) -> list[Place]:
+    """Where the workers would work, and with what. Raises VsrError."""
+    if cluster is not None:
+        return cluster.places(wanted, source.info)
+    return [place_of(wanted, source.info, each) for each in devices_of(settings.device)]
+
+
 def agreed(places: Sequence[Place]) -> Place:
     """The first of several; raises UsageError where they would not make the same."""
-    first = places[0]
-    for place in places[1:]:
+    first, here = places[0], versions()
+    for place in places:
         ours, theirs = ((p.model_sha256, p.precision, p.backend) for p in (first, place))
         if ours != theirs:
             raise UsageError(
-                f"{first.device} would compute in {first.precision} ({first.backend}) and "
-                f"{place.device} in {place.precision} ({place.backend}): name --precision and "
-                "--backend"
+                f"{first.device} ({first.host}) would compute in {first.precision} "
+                f"({first.backend}) and {place.device} ({place.host}) in {place.precision} "
+                f"({place.backend}): name --precision and --backend, or take the same vsr on both"
             )
+        for name in SAME:
+            if place.versions[name] != here[name]:
+                raise UsageError(
+                    f"{place.host} has {name} {place.versions[name]} and this computer "
+                    f"{here[name]}: what they encode would differ"
+                )
     return first
 
 
@@ -41,6 +59,8 @@ def jobs_that_fit(
     settings: RunSettings, source: AnySource, outline: Outline, encoder: str
 ) -> tuple[int, int | None]:
     """How many workers the memory holds on each device, and what each of them may take."""
+    if settings.cluster:
+        return settings.jobs or 1, settings.memory  # each computer has its own
     limit = free_memory() if settings.memory is None else settings.memory
     asked = settings.jobs or processors()
     if limit is None:
@@ -62,9 +82,12 @@ def jobs_that_fit(
 
 
 def hired(
-    settings: RunSettings, order: Order, devices: Sequence[str | None], jobs: int
+    settings: RunSettings, order: Order, jobs: int, cluster: Cluster | None
 ) -> tuple[Crew, AutoJobs | None]:
     """Start the workers, `jobs` on each device; also who decides on more. Raises BackendError."""
+    if cluster is not None:
+        return RayCrew(cluster, order, jobs), None
+    devices = devices_of(settings.device)
     if settings.jobs is None:
         return LocalCrew(order, devices, None), AutoJobs(most=jobs)
     share = None

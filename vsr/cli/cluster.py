@@ -1,0 +1,35 @@
+"""`vsr cluster check`: what the computers of a Ray cluster have."""
+
+import platform
+import sys
+from contextlib import closing
+
+import click
+
+from vsr.cli.streams import say
+from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.errors import EXIT_FAILED
+
+
+@click.group("cluster")
+def cluster() -> None:
+    """Look at a Ray cluster, for `vsr run --cluster`."""
+
+
+@cluster.command("check")
+@click.option(
+    "--cluster", "address", default="auto", show_default=True, metavar="auto|ray://HOST:PORT"
+)
+@verbosity
+def check(address: str, verbose: bool, quiet: bool) -> None:
+    """Show the versions and devices of each computer; exit code 1 where vsr runs would differ."""
+    from vsr.files.cluster import Cluster, equipment
+
+    start_logging(verbose, quiet)
+    with errors_shown(verbose), closing(Cluster(address)) as found:
+        rows = {f"{platform.node()} (here)": equipment(), **found.ask(equipment)}
+        same = {row.versions for row in rows.values()}
+        say("\n".join(f"{name}: {row}" for name, row in rows.items()))
+        if len(same) > 1:
+            say("the versions of vsr, av and ffmpeg differ: install the same on all")
+        sys.exit(0 if len(same) == 1 else EXIT_FAILED)

@@ -1,0 +1,61 @@
+"""Reads the list of jobs of `vsr run --list`."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from vsr.cli.relay_config import option_values
+from vsr.cli.run_settings import SELECTION, settings_of
+from vsr.errors import UsageError, reason
+from vsr.files.job_list import Listed
+
+_TABLE: Final = "job"
+_NOT_HERE: Final = (
+    *SELECTION, "list", "listed", "input_", "output", "progress", "verbose", "quiet", "paths",
+)  # fmt: skip
+"""Parameters of the command that are no settings of a job."""
+
+
+def read_list(path: Path, command: click.Command) -> list[Listed]:
+    """Every [[job]] of the file, in order; what stands before them holds for all.
+
+    Raises UsageError, which names the job.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {reason(exc)}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path} is no TOML file: {exc}") from exc
+    jobs = tables.pop(_TABLE, None)
+    if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
+        raise UsageError(f"{path} names no job: begin each with a line [[{_TABLE}]]")
+    found = [
+        _job(f"{path}, job {number}", {**tables, **job}, command)
+        for number, job in enumerate(jobs, 1)
+    ]
+    outputs = [job.output for job in found]
+    twice = next((name for name in outputs if outputs.count(name) > 1), None)
+    if twice:
+        raise UsageError(f"{path}: two jobs have the output {twice}")
+    return found
+
+
+def _job(where: str, table: dict[str, Any], command: click.Command) -> Listed:
+    ends = [table.pop(name, None) for name in ("input", "output")]
+    if not all(isinstance(end, str) and end not in ("", "-") for end in ends):
+        raise UsageError(f"{where}: 'input' and 'output' are names of files")
+    try:
+        values = option_values(command, table)
+    except click.ClickException as exc:
+        raise UsageError(f"{where}: {exc.format_message()}") from exc
+    for name in table:
+        if name.replace("-", "_") in _NOT_HERE:
+            raise UsageError(f"{where}: '{name}' is no setting of one job")
+    try:
+        settings = settings_of({k: v for k, v in values.items() if k not in _NOT_HERE})
+    except UsageError as exc:
+        raise UsageError(f"{where}: {exc}") from exc
+    return Listed(input=str(ends[0]), output=str(ends[1]), settings=settings)

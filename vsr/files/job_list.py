@@ -1,0 +1,65 @@
+"""Runs a list of jobs with settings of their own, one after the other."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsr.errors import VsrError
+from vsr.files.batch import Outcome, exit_code_of, is_done, outcome_of, table_of
+from vsr.files.job import Job
+from vsr.files.progress import Progress
+from vsr.files.settings import RunSettings
+from vsr.media.location import shown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """One job of a list."""
+
+    input: str
+    output: str
+    settings: RunSettings
+
+
+@dataclass
+class JobList:
+    """Jobs that run one after the other; a bad one does not end the others. Use `run` once."""
+
+    jobs: Sequence[Listed]
+    skip_existing: bool = False
+    """Leave jobs alone whose output is there."""
+    on_progress: Callable[[Progress], None] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def run(self) -> list[Outcome]:
+        """Run all jobs."""
+        for job in self.jobs:
+            if self.stop.is_set():
+                break
+            log.info("%s -> %s", shown(job.input), job.output)
+            self.outcomes.append(self._one(job))
+        return self.outcomes
+
+    def exit_code(self) -> int:
+        """The exit code of `vsr run`: 3 where a job failed or lost something."""
+        return exit_code_of(self.outcomes, self.stop.is_set())
+
+    def table(self) -> str:
+        """One line per job: result, frames, frames per second, name, words."""
+        return table_of(self.outcomes)
+
+    def _one(self, job: Listed) -> Outcome:
+        name, target = shown(job.input), Path(job.output)
+        if self.skip_existing and is_done(target):
+            return Outcome(source=name, target=target, result="skipped")
+        run = Job(job.input, job.output, job.settings, self.on_progress, self.stop)
+        try:
+            return outcome_of(run, name, target)
+        except VsrError as exc:  # a model or device that this job alone asks for
+            log.error("%s", exc)
+            return Outcome(source=name, target=target, result="failed", words=str(exc))

@@ -1,0 +1,172 @@
+"""Receipts: what a run has made of what, in a file by which the output can be checked later."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import av
+
+from vsr.errors import InputError, OutputError, UsageError, VsrError, reason
+from vsr.files.settings import RunSettings
+from vsr.media.location import is_stdin, is_url, local, shown
+from vsr.media.pictures.names import find_pictures, is_folder, is_picture
+from vsr.media.target import pipe_of
+from vsr.media.whole_file import written_whole
+from vsr.report.ledger import write_report
+from vsr.report.report import Report, machine, versions
+
+SCHEMA: Final = "vsr-receipt/1"
+_ART: Final = av.stream.Disposition.attached_pic
+_CHECKED: Final = {
+    "frames": "frames",
+    "first_pts_s": "as the time of the first frame (s)",
+    "last_pts_s": "as the time of the last frame (s)",
+    "audio_start_s": "as the time at which the sound begins (s)",
+    "bytes": "bytes",
+}
+"""Facts of an output that are compared, in this order, and how they are called."""
+
+
+def receipt_path(settings: RunSettings, output: Path) -> Path | None:
+    """Where a run's receipt goes: beside the report unless it is named; None: nowhere.
+
+    Raises UsageError where one is asked for an output that is no video file.
+    """
+    one_file = pipe_of(output) is None and not is_picture(output) and not is_folder(output)
+    if settings.receipt is not None:
+        if not one_file:
+            raise UsageError("--receipt is for one video file as OUTPUT")
+        if settings.receipt.is_dir() or not settings.receipt.parent.is_dir():
+            raise OutputError(f"the receipt {settings.receipt} cannot be written: no such folder")
+        return settings.receipt
+    if settings.report is None or not one_file:
+        return None
+    return settings.report.with_suffix(".receipt.json")
+
+
+def write_papers(
+    receipt: Path | None, input_: str, output: Path, settings: RunSettings, report: Report
+) -> None:
+    """Write the report and the receipt of a run that is done, as far as they are asked for.
+
+    Raises OutputError, which says that the output is finished.
+    """
+    try:
+        if settings.report:
+            write_report(settings.report, report.facts(), report.ledger)
+        if receipt and output.is_file():
+            write_receipt(receipt, input_, output, settings, report)
+    except VsrError as exc:
+        raise OutputError(f"{output} is finished, but {exc}") from exc
+
+
+def write_receipt(
+    path: Path, input_: str, output: Path, settings: RunSettings, report: Report
+) -> None:
+    """Write the receipt of a run that is done. Raises OutputError."""
+    source: dict[str, Any] = {"name": shown(input_)}
+    if not (is_url(input_) or is_stdin(input_) or find_pictures(input_) is not None):
+        source |= file_facts(Path(local(input_)))
+    made = {"name": output.name, **file_facts(output)}
+    facts = {
+        "schema": SCHEMA,
+        "input": source,
+        "output": made,
+        "frames": {
+            "in": report.frames_in, "out": report.frames_out, "lost": report.lost,
+            "concealed": report.concealed,
+        },
+        "audio_shift_ms": audio_shift_ms(source, made),
+        "interrupted": report.interrupted,
+        **{
+            key: report.output.get(key)
+            for key in ("model", "model_sha256", "scale", "precision", "backend", "device")
+        },
+        "encoder": {"name": report.output.get("encoder"), **asdict(settings.encoder)},
+        "versions": versions(),
+        "machine": machine(),
+    }  # fmt: skip
+    try:
+        with written_whole(path) as part:
+            part.write_text(json.dumps(facts, indent=1, default=str) + "\n", "utf-8")
+    except OSError as exc:
+        raise OutputError(f"cannot write the receipt {path}: {reason(exc)}") from exc
+
+
+def audio_shift_ms(source: Mapping[str, Any], made: Mapping[str, Any]) -> float | None:
+    """By how much sound has moved against picture at the beginning; None where one has none."""
+    starts = [
+        facts["audio_start_s"] - facts["first_pts_s"]
+        for facts in (source, made)
+        if facts.get("audio_start_s") is not None and facts.get("first_pts_s") is not None
+    ]
+    return round(1000 * (starts[1] - starts[0]), 3) if len(starts) == 2 else None
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """A video file's bytes and hash, and its frames and times. Raises InputError."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": path.stat().st_size, "sha256": digest, **_video_facts(path)}
+    except (av.error.FFmpegError, OSError) as exc:
+        raise InputError(f"cannot read {path}: {reason(exc)}") from exc
+
+
+def _video_facts(path: Path) -> dict[str, Any]:
+    """Frames, times (s) and a hash of the packets of the first video, and when sound begins."""
+    digest, frames = hashlib.sha256(), 0
+    times: list[Fraction] = []
+    audio: Fraction | None = None
+    with av.open(local(str(path)), metadata_errors="replace") as container:
+        videos = [s for s in container.streams.video if not s.disposition & _ART]
+        if not videos:
+            raise InputError(f"{path} has no video")
+        sounds = container.streams.audio[:1]
+        for packet in container.demux(videos[0], *sounds):
+            if not packet.size:
+                continue
+            time = None if packet.pts is None else packet.pts * packet.time_base
+            if packet.stream is videos[0]:
+                frames += 1
+                digest.update(bytes(packet))
+                if time is not None and not packet.is_discard:
+                    times = [min(time, *times), max(time, *times)] if times else [time, time]
+            elif audio is None:
+                audio = time
+    return {
+        "frames": frames,
+        "video_sha256": digest.hexdigest(),
+        "first_pts_s": round(float(times[0]), 6) if times else None,
+        "last_pts_s": round(float(times[1]), 6) if times else None,
+        "audio_start_s": None if audio is None else round(float(audio), 6),
+    }
+
+
+def difference(output: Path, receipt: Path) -> str | None:
+    """Say in one line what an output has other than its receipt says; None: nothing.
+
+    Raises InputError where one of them cannot be read.
+    """
+    try:
+        facts = json.loads(receipt.read_text("utf-8"))
+    except (OSError, ValueError) as exc:
+        raise InputError(f"cannot read the receipt {receipt}: {reason(exc)}") from exc
+    then: Any = facts.get("output") if isinstance(facts, dict) else None
+    known = isinstance(then, dict) and facts.get("schema") == SCHEMA
+    if not known or not {*_CHECKED, "sha256", "video_sha256"} <= then.keys():
+        raise InputError(f"{receipt} is no receipt of this version ({SCHEMA})")
+    now = file_facts(output)
+    if then["sha256"] == now["sha256"]:
+        return None
+    for name, words in _CHECKED.items():
+        if then[name] != now[name]:
+            same = then["video_sha256"] == now["video_sha256"]
+            tail = "; the pictures' packets are the same" if same else ""
+            return f"{output} has {now[name]} {words}, and the receipt says {then[name]}{tail}"
+    what = "other pictures" if then["video_sha256"] != now["video_sha256"] else "other bytes"
+    return f"{output} has {what} than the receipt says (SHA-256 {now['sha256']})"
