@@ -264,6 +264,21 @@ def test_an_error_of_a_worker_is_the_error_of_the_run(
         _run(source, tmp_path / "out.mkv", jobs=2)
 
 
+def test_a_segment_that_a_stop_leaves_empty_is_not_kept_as_lost(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = LocalCrew.send
+
+    def stopped_before(self: LocalCrew, worker: int, clip: object, target: Path) -> None:
+        self.stop()
+        send(self, worker, clip, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LocalCrew, "send", stopped_before)
+    with pytest.raises(VsrError):
+        _run(source, tmp_path / "out.mkv", jobs=2)
+    assert list(tmp_path.iterdir()) == []
+
+
 # what is refused, and the number that auto finds
 
 

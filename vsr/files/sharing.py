@@ -200,6 +200,8 @@ class SharedJob:
             return "filters (--vf, --detelecine) need all pictures before"
         if self.settings.max_frames is not None and filtering.factor != 1:
             return "--max-frames cannot be counted before --deinterlace bob"
+        if source.video.metadata.get("alpha_mode") == "1":
+            return "transparency beside the pictures is not cut"
         if cannot_be_cut(source.video):
             return f"{source.info.codec}'s packets cannot be decoded one by one"
         return None

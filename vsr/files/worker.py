@@ -25,6 +25,7 @@ from vsr.media.filters import Filtering
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
 from vsr.media.reading import Reading
+from vsr.media.side_data import wanted
 from vsr.media.source import Source
 from vsr.media.tone import SdrPictures
 from vsr.report.ledger import Ledger, Row
@@ -73,7 +74,7 @@ class Order:
 
         reading = Reading(
             memory=self.memory, filtering=self.filtering, fields=self.fields, cropped=False,
-            seen_as=seen_as,
+            seen_as=seen_as, side_data=wanted(self.encoder.options),
         )  # fmt: skip
         return replace(reading, planes=sdr.planes) if sdr else reading
 
@@ -163,7 +164,7 @@ class Worker:
             with sink:
                 run(selected, self._upscaler.process, sink, on_muxed, self._order.waiting)
                 if sink.piece is None:
-                    return self._lost(clip, target)
+                    return replace(self._lost(clip, target), stopped=selected.interrupted)
                 whole = not selected.interrupted
                 missing = self._missing(clip, sink.piece.frames) if whole else 0
                 segment = sink.piece.finish(clip.number, clip.follows, lambda: missing)
