@@ -12,6 +12,8 @@ COLUMNS: Final = (
     "fps", "repeated", "skipped", "latency ms (p50, p99)", "behind the source ms (p50, p99)",
     "first picture s", "CPU", "RSS MiB",
 )  # fmt: skip
+_SETTLES_S: Final = 2.0
+"""In which a viewer shows what it read while it looked at the stream."""
 _LEAST: Final = 20
 """Pictures that both viewers must have seen."""
 
@@ -38,8 +40,11 @@ def row(view: View, report: dict[str, Any], began: float, source: View | None) -
 def _behind(view: View, source: View) -> str:
     """By how much later a viewer saw the pictures that another one saw of the source."""
     seen = dict(zip(source.numbers, source.walls, strict=True))
-    pairs = zip(view.numbers, view.walls, strict=True)
-    later = sorted(1000 * (at - seen[number]) for number, at in pairs if number in seen)
+    if not view.walls or not source.walls:
+        return "-"
+    since = max(view.walls[0], source.walls[0]) + _SETTLES_S
+    pairs = [(n, at) for n, at in zip(view.numbers, view.walls, strict=True) if n in seen]
+    later = sorted(1000 * (at - seen[n]) for n, at in pairs if min(at, seen[n]) > since)
     if len(later) < _LEAST:
         return "-"
     return f"{statistics.median(later):.0f}, {later[round(0.99 * (len(later) - 1))]:.0f}"

@@ -14,6 +14,8 @@ _NO_REASON: Final = (
     "Codec '",
 )  # fmt: skip
 """Beginnings of log lines that only repeat that it failed, or are about the streams' making."""
+_ANY_MUXER: Final = ("flush_packets", "max_interleave_delta")
+"""Options that `tee` needs too: it would hold pictures back until sound of their time is there."""
 _CODEC: Final = re.compile(r"[\w.-]+ \(\d+\)")
 """A line of the list of codecs that FFmpeg logs beside some errors."""
 
@@ -25,7 +27,8 @@ def opened(target: Any, plan: dict[str, Any]) -> "av.container.OutputContainer":
         return av.open(target, "w", format=plan["format"], container_options=options)
     options = {"f": plan["format"], "onfail": "abort", **options, **plan["protocol"]}
     given = ":".join(f"{name}={_escaped(_escaped(value))}" for name, value in options.items())
-    return av.open(f"[{given}]{_escaped(target)}", "w", format="tee")
+    own = {name: value for name, value in options.items() if name in _ANY_MUXER}
+    return av.open(f"[{given}]{_escaped(target)}", "w", format="tee", container_options=own)
 
 
 def _escaped(text: str) -> str:

@@ -187,10 +187,8 @@ def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
 def _protocol_options(url: str, settings: OutputSettings, enhanced: bool) -> dict[str, str]:
     """Options of the connection rather than of the muxer."""
     scheme, options = url.partition("://")[0].lower(), {}
-    if scheme in ("rtmp", "rtmps"):
-        options["tcp_nodelay"] = "1"  # or each step of the handshake waits 40 ms for the last's ACK
     if scheme == "rtmps" and settings.tls_verify:
-        options |= {"tls_verify": "1", "ca_file": ca_file()}
+        options = {"tls_verify": "1", "ca_file": ca_file()}
     if enhanced:
         options["rtmp_enhanced_codecs"] = ",".join(FOURCC.values())
     return options
