@@ -53,6 +53,17 @@ _CONTAINERS: Final = {
     "huffyuv": ".avi", "utvideo": ".avi", "rawvideo": ".nut",
 }  # fmt: skip
 """Where it is not Matroska."""
+_HDR10: Final = {
+    "libx265": {
+        "x265-params": "log-level=error:max-cll=1000,400:master-display="
+        "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    },
+    "libsvtav1": {
+        "svtav1-params": "content-light=1000,400:mastering-display="
+        "G(0.265,0.69)B(0.15,0.06)R(0.68,0.32)WP(0.3127,0.329)L(1000,0.005)"
+    },
+}
+"""Encoder -> its options for HDR10 metadata."""
 FRAMES: Final = 5
 HEAD: Final = ("input", "format", "output", "format", "frames and pts", "tags", "siting", "said")
 
@@ -87,8 +98,8 @@ class Seen:
         )  # fmt: skip
 
 
-def make(path: Path, codec: str, pixel_format: str) -> None:
-    """Encode a fifth of a second of testsrc2, 256x128, in BT.709."""
+def make(path: Path, codec: str, pixel_format: str, hdr: bool = False) -> None:
+    """Encode a fifth of a second of testsrc2, 256x128, in BT.709; or in BT.2020 and PQ as HDR10."""
     graph = av.filter.Graph()
     pixels = graph.add("format", pixel_format)
     graph.add("testsrc2", f"size=256x128:rate=25:duration={FRAMES / 25}").link_to(pixels)
@@ -110,6 +121,9 @@ def make(path: Path, codec: str, pixel_format: str) -> None:
         stream.options = {"profile": profile} if codec == "dnxhd" else {}
         if codec == "libx265":
             stream.options = {"x265-params": "log-level=error"}
+        if hdr:
+            context.colorspace, context.color_primaries, context.color_trc = 9, 9, 16
+            stream.options = _HDR10[codec]
         for index in range(FRAMES):
             frame = graph.vpull()
             frame.pts, frame.time_base = index, Fraction(1, 25)
@@ -151,6 +165,11 @@ def rows(folder: Path) -> Iterator[list[str]]:
                 click.echo(f"{codec} {name} cannot be made here: {exc}", err=True)
                 continue
             yield row(source, codec, folder / "out.mp4")
+    for codec in _HDR10:
+        for container in (".mkv", ".mp4"):
+            source = folder / f"hdr10-{codec}{container}"
+            make(source, codec, "yuv420p10le", hdr=True)
+            yield row(source, f"{codec} HDR10 {container}", folder / "out.mp4")
     clips = Path(os.environ.get("VSR_DATA", "/nowhere"), "video")
     for kind in ("clips", "format", "gt"):
         for clip in sorted(clips.glob(f"{kind}/*.*")):
