@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from vsr.errors import BackendError, UsageError
 from vsr.media.frame import Planes
@@ -62,6 +62,19 @@ class Runner(Protocol):
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
         """Run a one-input ONNX model on each numpy array, to probe a network."""
+        ...
+
+
+@runtime_checkable
+class Timing(Protocol):
+    """A `Runner` that can measure in which precision a network is fastest."""
+
+    def fastest(self, model: bytes, picture: object, digest: str, top: float) -> str:
+        """Return the float precision in which a one-input ONNX model is fastest here.
+
+        `picture` is a numpy array of its input, `top` the range of its values; results are within
+        50 dB of full precision. Measured once for each machine and `digest`, and remembered.
+        """
         ...
 
 

@@ -7,18 +7,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 
 from vsr.errors import BackendError, ModelError, UsageError, reason
-from vsr.inference.backend import Runner
+from vsr.inference.backend import Runner, Timing
 from vsr.inference.default import DEFAULT
+from vsr.inference.fastest import TEXTURE, textured
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.media.colour import Colour
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.network.onnx_inputs import inlinable, sole_input
-from vsr.network.precision import PRECISIONS
+from vsr.network.precision import FLOATS, PRECISIONS
 
 _HERE = Path(__file__).parents[1]
 # a wheel carries engines/ inside the package, a checkout has it beside the package
@@ -220,7 +222,7 @@ def _from_entry(
 
 def in_fp32(model: Model) -> Model | None:
     """The same network in full precision; None where it is that already, or has no such form."""
-    if model.precision == "fp16":
+    if model.precision in ("fp16", "bf16"):
         return replace(model, precision="fp32")
     if model.precision == "fp32" or not model.shipped:
         return None
@@ -250,10 +252,29 @@ def _from_file(path: Path, scale: int | None, runner: Runner, precision: str) ->
         raise ModelError(f"{path} is no super-resolution network vsr can run: {exc}") from exc
     if scale not in (None, facts.scale):
         raise UsageError(f"model '{path}' has no scale {scale}; it has: {facts.scale}")
+    chosen = _precision_of(network, path, runner, precision)
+    if precision == "auto" and chosen in FLOATS and isinstance(runner, Timing):
+        chosen = _fastest(inlinable(network), facts, size, digest, runner) or chosen
     return Model(
         name=path.stem, facts=facts, radius=_UNKNOWN_RADIUS, fixed_size=size,
-        network=network, precision=_precision_of(network, path, runner, precision), sha256=digest,
+        network=network, precision=chosen, sha256=digest,
     )  # fmt: skip
+
+
+def _fastest(
+    network: onnx.ModelProto, facts: NetworkFacts, size: tuple[int, int] | None, digest: str,
+    runner: Timing,
+) -> str | None:  # fmt: skip
+    """The float precision in which a network is fastest; None where it has another input."""
+    if sole_input(network).type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        return None
+    channels = 1 if facts.colour == "y" else 3
+    picture = textured(channels, size or TEXTURE) * facts.value_max
+    model = network.SerializeToString()
+    try:
+        return runner.fastest(model, picture.astype(np.float32), digest, facts.value_max)
+    except BackendError:
+        return None
 
 
 def _precision_of(network: onnx.ModelProto, path: Path, runner: Runner, asked: str) -> str:

@@ -286,6 +286,9 @@ def load_library(name: str) -> Library:
 def choose_precision(wanted: str) -> str:
     """Resolve `auto` to half precision, which Tensor Cores compute and which costs 0.01 dB.
 
-    int8 only when asked for: TensorRT-RTX has no convolution that quantises its own output.
+    int8 only when asked for: TensorRT-RTX has no convolution that quantises its own output. Raises
+    UsageError for bfloat16, which has no advantage over it there.
     """
+    if wanted == "bf16":
+        raise UsageError("bf16 is for CPUs: use fp16 on this GPU")
     return "fp16" if wanted == "auto" else wanted

@@ -1,0 +1,114 @@
+"""The precision of foreign networks: measured once, near to fp32, remembered."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vsr.errors import BackendError, UsageError
+from vsr.inference import fastest, models, openvino
+from vsr.inference.fastest import fastest_of, textured
+from vsr.inference.tensorrt.library import choose_precision
+from vsr.media.colour import Colour
+from vsr.network.graph import bicubic_network
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+MEASURED = models._fastest
+"""Without what tests/conftest.py puts in its place."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(fastest, "default_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def _runs(
+    seconds: dict[str, float], errors: dict[str, float]
+) -> Callable[[str], Callable[[], object]]:
+    def run_in(precision: str) -> Callable[[], object]:
+        if precision not in seconds:
+            raise BackendError("cannot be compiled")
+
+        def run() -> object:
+            time.sleep(seconds[precision])
+            return np.full((1, 1, 8, 8), 0.5 + errors.get(precision, 0.0))
+
+        return run
+
+    return run_in
+
+
+@pytest.mark.parametrize(
+    ("seconds", "errors", "best"),
+    [
+        ({"fp32": 0.06, "bf16": 0.02, "fp16": 0.04}, {"bf16": 0.002, "fp16": 0.0001}, "bf16"),
+        ({"fp32": 0.06, "bf16": 0.02, "fp16": 0.04}, {"bf16": 0.01, "fp16": 0.0001}, "fp16"),
+        ({"fp32": 0.02, "bf16": 0.06, "fp16": 0.06}, {}, "fp32"),
+        ({"fp32": 0.06, "fp16": 0.02}, {"fp16": float("nan")}, "fp32"),
+        ({"fp32": 0.04}, {}, "fp32"),
+    ],
+)  # fmt: skip
+def test_the_fastest_within_50_db_is_chosen(
+    seconds: dict[str, float], errors: dict[str, float], best: str
+) -> None:
+    assert fastest_of(PRECISIONS, _runs(seconds, errors), "a network here", 1.0) == best
+
+
+def test_what_was_measured_is_remembered_and_logged_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_in = _runs({"fp32": 0.03, "bf16": 0.01}, {})
+    with caplog.at_level("INFO"):
+        assert fastest_of(PRECISIONS, run_in, "one", 1.0) == "bf16"
+        assert fastest_of(PRECISIONS, _runs({}, {}), "one", 1.0) == "bf16"
+    assert caplog.text.count("precision: bf16") == 1
+    with pytest.raises(BackendError):
+        fastest_of(PRECISIONS, _runs({}, {}), "two", 1.0)
+    (folder / "precisions.json").write_text('["damaged"')
+    assert fastest_of(PRECISIONS, run_in, "one", 1.0) == "bf16"
+    assert json.loads((folder / "precisions.json").read_text()) == {"one": "bf16"}
+
+
+def test_a_foreign_network_is_measured_on_this_machine(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_fastest", MEASURED)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(bicubic_network(2).SerializeToString())
+    backend = openvino.OpenVinoBackend("CPU")
+    model = models.find(str(path), None, backend)
+    assert model.precision in backend.floats()
+    [(key, precision)] = json.loads((folder / "precisions.json").read_text()).items()
+    assert precision == model.precision
+    assert model.sha256 in key and backend.device in key
+    assert models.find(str(path), None, backend, "fp32").precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_other_floats_are_near_full_precision_or_refused(precision: str) -> None:
+    backend = openvino.OpenVinoBackend("CPU")
+    if precision not in backend.floats():
+        with pytest.raises(UsageError, match=f"does not compute in {precision}"):
+            models.find("c-dcscn", 2, backend, precision)
+        return
+    luma = np.rint(16 + 219 * textured(1, (64, 48))[0, 0]).astype(np.uint8)
+    chroma = np.full((24, 32), 128, np.uint8)
+    made = []
+    for each in ("fp32", precision):
+        model = models.find("c-dcscn", 2, backend, each)
+        assert model.precision == each
+        engine = backend.compile(model.graph(Colour()), (64, 48))
+        made.append(engine.submit((luma, chroma, chroma)).result()[0].astype(float))
+    error = np.square(made[0] - made[1]).mean()
+    assert 10 * np.log10(255**2 / error) > 50
+    plain = models.in_fp32(model)
+    assert plain is not None and plain.precision == "fp32"
+
+
+def test_gpus_have_no_bf16() -> None:
+    with pytest.raises(UsageError, match="fp16"):
+        choose_precision("bf16")
