@@ -115,13 +115,15 @@ def main() -> None:
         sys.stdout.write(f"undisturbed: {whole:.1f} s, at most {peak} MiB\n")
         target, rng, kept = folder / "out.mkv", random.Random(args.seed), 0
         for _ in range(args.kills):
-            done, now = kill_at(source, target, rng.uniform(0.1, 0.4) * whole)
+            done, now = kill_at(source, target, rng.uniform(0.05, 0.25) * whole)
+            if target.exists():
+                sys.stdout.write("done before it could be killed\n")
+                break
             lost = kept + done - now
             sys.stdout.write(f"killed: {kept} taken over, {done} more done, {lost} of them lost\n")
             kept = now
-            if target.exists():
-                break
-        subprocess.run(command(source, target), check=not target.exists())
+        if not target.exists():
+            subprocess.run(command(source, target), check=True)
         same = packets(target) == packets(folder / "once.mkv")
         sys.stdout.write(f"bit-equal video packets: {same}\n")
         cost(source, folder, args.pairs)

@@ -23,6 +23,7 @@ from vsr.files.job import Job
 from vsr.files.journal import left_by_an_interrupted_run
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
+from vsr.files.workers import devices_of
 from vsr.inference import models
 from vsr.inference.backend import load_backend
 from vsr.media.pictures.names import find_pictures, is_folder
@@ -135,9 +136,7 @@ class Batch:
             raise UsageError("--report and --receipt are for one file: run it for that file alone")
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"several files need a folder as OUTPUT, and {self.folder} is a file")
-        backend = load_backend(self.settings.backend, self.settings.device)
-        model = models.chosen(self.settings.model, self.settings.look)
-        models.find(model, self.settings.scale, backend, self.settings.precision)
+        self._check_model()
         try:
             for source, target in self._pairs():
                 if self.stop.is_set():
@@ -150,6 +149,14 @@ class Batch:
         if not (self.outcomes or self.stop.is_set()):
             raise InputError(f"no file to upscale in {', '.join(map(str, self.inputs))}")
         return self.outcomes
+
+    def _check_model(self) -> None:
+        """Raise what every file would meet; a cluster's computers say what they have themselves."""
+        settings = self.settings
+        if settings.cluster is None:
+            backend = load_backend(settings.backend, devices_of(settings.device)[0])
+            model = models.chosen(settings.model, settings.look)
+            models.find(model, settings.scale, backend, settings.precision)
 
     def exit_code(self) -> int:
         """The exit code of `vsr run`: 3 where a file failed or lost something."""
