@@ -8,6 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
@@ -111,6 +112,18 @@ def test_webm_keeps_transparency_by_default(tmp_path: Path) -> None:
     assert report.notes == []
     assert len(_alphas(tmp_path / "out.webm")) == FRAMES
     assert contents(tmp_path / "out.webm").pts == contents(path).pts
+
+
+@pytest.mark.parametrize(("name", "codec"), [("out.webm", "vp9"), ("out.mov", "prores")])
+def test_numbered_pictures_keep_theirs_in_a_video(tmp_path: Path, name: str, codec: str) -> None:
+    for k in range(FRAMES):
+        rgba = np.full((*SIZE[::-1], 4), 90, np.uint8)
+        rgba[..., 3] = np.rint(255 * _disc(SIZE, k))
+        Image.fromarray(rgba).save(tmp_path / f"in_{k}.png")
+    _, report = upscaled(tmp_path / "in_%d.png", name, codec=codec, preset=None)
+    assert "transparency" not in " ".join(report.notes)
+    for k, alpha in enumerate(_alphas(tmp_path / name)):
+        assert np.abs(alpha - _disc((2 * SIZE[0], 2 * SIZE[1]), k)).mean() < 0.02
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])

@@ -162,6 +162,7 @@ class PictureSource:
             planes=self._planes(rgb), index=self.frames_read, pts=pts,
             time_base=self.info.time_base, duration=duration, format=self.plane_format,
             colour=self.info.colour, stamps=Stamps(read=read, decoded=now()), event=event,
+            alpha=None if self._rgb else extras.alpha,
         )  # fmt: skip
         if self._rgb:
             self.extras[frame.index] = extras
