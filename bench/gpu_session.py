@@ -91,7 +91,8 @@ def steps(training: Sequence[str]) -> list[Step]:
 def run(step: Step, dry: bool, until: float) -> Outcome:
     """Run a step until its time or that of the session is over; SIGINT first, then SIGKILL."""
     command = list(step.dry if dry else step.command)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if step.required and not dry:
         environment["VSR_REQUIRE_GPU"] = "1"
     began = time.monotonic()

@@ -154,7 +154,7 @@ def test_nothing_is_reached_for_nor_left(cell: Cell, command: tuple[str, ...]) -
     cell.run(*(url if word == "URL" else word for word in command))
     assert cell.attempts == 0
     assert cell.strays() == []
-    made = {RUN: {"out.mp4", "report.html"}, TRAIN: {"hr", "net.pt"}}
+    made = {RUN: {"out.mp4", "report.html", "report.receipt.json"}, TRAIN: {"hr", "net.pt"}}
     wanted = {"in.mp4"} | made.get(command, made.get(command[-1], set()))
     assert {path.name for path in cell.work.iterdir()} == wanted
 

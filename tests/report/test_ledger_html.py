@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import time
-from array import array
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -72,19 +71,20 @@ def ledger_of(rows: int, seed: int = 0) -> Ledger:
     """A run at 30 fps, two rungs, some events; total = the first four stages."""
     rng = np.random.default_rng(seed)
     parts = rng.lognormal(2, 0.5, (5, rows)).astype(np.float32)
-    ledger = Ledger()
-    ledger._index = array("q", range(rows))
-    ledger._pts = array("d", (np.arange(rows) / 30).tobytes())
-    columns = [*parts, parts[:4].sum(0)]
-    ledger._ms = tuple(array("f", column.astype(np.float32).tobytes()) for column in columns)
-    ledger._rung = ["carn-m" if (i // 50) % 3 else "bicubic" for i in range(rows)]
-    ledger._event = ["concealed" if i % 97 == 5 else "" for i in range(rows)]
+    ledger, at = Ledger(room=rows), np.arange(rows)
+    ledger._rows = rows
+    held = ledger._held
+    held["index"], held["pts"] = at, at / 30
+    held["ms"] = np.stack([*parts, parts[:4].sum(0)], axis=1)
+    heavy, light = ledger._code("carn-m"), ledger._code("bicubic")
+    held["rung"] = np.where((at // 50) % 3, heavy, light)
+    held["event"] = np.where(at % 97 == 5, ledger._code("concealed"), ledger._code(""))
     return ledger
 
 
 def facts_of(ledger: Ledger, deadline: float | None = None, **changes: Any) -> dict[str, Any]:
     rows = len(ledger)
-    total = np.array(ledger._ms[-1])
+    total = ledger._held["ms"][:, -1]
     misses = 0 if deadline is None else int((total > deadline).sum())
     facts: dict[str, Any] = {
         "versions": {"vsr": "0"}, "machine": {"cores": 2},
@@ -126,8 +126,8 @@ def test_the_only_script_is_the_one_that_the_policy_names() -> None:
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     ledger = ledger_of(60)
-    ledger._rung = [HOSTILE] * 60
-    ledger._event = [HOSTILE] * 60
+    ledger._codes = {HOSTILE: 0}
+    ledger._held["rung"] = ledger._held["event"] = 0
     facts = facts_of(ledger, 20.0, notes=[HOSTILE], live={HOSTILE: [{HOSTILE: HOSTILE}]})
     facts["input"] = dict.fromkeys(("name", "codec", "rate", HOSTILE), HOSTILE)
     facts["output"] = dict.fromkeys(("name", "model", "backend", "device", "encoder"), HOSTILE)
@@ -162,8 +162,8 @@ def test_the_tables_hold_the_ledgers_numbers() -> None:
 
 def test_the_sentences_say_what_happened() -> None:
     ledger = ledger_of(400)
-    ledger._ms[2][:] = array("f", [500.0] * 400)
-    ledger._ms[-1][:] = array("f", [530.0] * 399 + [20_000.0])
+    ledger._held["ms"][:, 2] = 500.0
+    ledger._held["ms"][:, -1] = [530.0] * 399 + [20_000.0]
     said = "\n".join(drawn(ledger, 600.0, interrupted=True, notes=["a note"]).text["li"])
     assert "400 of 400 frames went out in 16.7 s: 24.0 frames a second, 0.80 times" in said
     assert "the slowest, frame 399 at 0:13.30, took 20.0 s" in said
@@ -177,8 +177,8 @@ def test_the_sentences_say_what_happened() -> None:
 
 def test_waiting_is_not_called_a_slow_stage() -> None:
     ledger = ledger_of(50)
-    ledger._ms[1][:] = array("f", [900.0] * 50)
-    ledger._ms[3][:] = array("f", [90.0] * 50)
+    ledger._held["ms"][:, 1] = 900.0
+    ledger._held["ms"][:, 3] = 90.0
     said = "\n".join(drawn(ledger).text["li"])
     assert "Frames spend the most time waiting" in said
     assert "the slowest is encode (90.0 ms)" in said
@@ -193,13 +193,8 @@ def test_no_frame_is_said_in_words() -> None:
 
 def test_columns_are_the_ledger_in_input_order() -> None:
     ledger = ledger_of(200)
-    turned = Ledger()
-    order = np.random.default_rng(1).permutation(200)
-    turned._index = array("q", order.tolist())
-    turned._pts = array("d", [ledger._pts[i] for i in order])
-    turned._ms = tuple(array("f", [c[i] for i in order]) for c in ledger._ms)
-    turned._rung = [ledger._rung[i] for i in order]
-    turned._event = [ledger._event[i] for i in order]
+    turned = ledger.copy()
+    turned._held[:] = ledger._held[np.random.default_rng(1).permutation(200)]
     columns = turned.columns()
     for k, row in enumerate(ledger.rows()):
         assert columns.index[k] == row["index"]
@@ -334,8 +329,8 @@ def test_the_command_line_writes_the_page(tmp_path: Path) -> None:
 
 def test_writing_is_part_of_the_total_where_it_is_a_relays() -> None:
     ledger = ledger_of(50)
-    ledger._ms[4][:] = array("f", [800.0] * 50)
-    ledger._ms[-1][:] = array("f", [1000.0] * 50)
+    ledger._held["ms"][:, 4] = 800.0
+    ledger._held["ms"][:, -1] = 1000.0
     relay, file = ("\n".join(drawn(ledger, ms).text["li"]) for ms in (5000.0, None))
     assert "The slowest stage is mux: 800 ms on average, 80 % of the total." in relay
     assert "stage is mux" not in file

@@ -140,7 +140,7 @@ def test_a_report_of_a_relay_reads_well() -> None:
 def test_labels_of_a_histogram_leave_each_other_room() -> None:
     """On a phone the last one needs the place of the one before."""
     ledger = ledger_of(300)
-    ledger._ms[-1][7] = 390.0
+    ledger._held["ms"][7, -1] = 390.0
     text = page(facts_of(ledger, 500.0), ledger.columns())
     spread = text.partition("Histogram of total latency")[2].partition("</div>")[0]
     labels = re.findall(r'<text class="(\w+(?: minor)?)" x="([\d.]+)%" y="100%"', spread)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TextIO
 
 import numpy as np
+import numpy.typing as npt
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.frame import Frame
@@ -23,6 +24,16 @@ FORMATS: Final = (".html", ".json", ".csv")
 PLACES: Final = ("host", "device")
 """Columns of a run on several devices or computers, behind the others."""
 COLUMNS: Final = ("index", "pts_s", *(f"{stage}_ms" for stage in STAGES), "rung", "event")
+
+
+_ROW: Final = np.dtype(
+    [
+        ("index", np.int64), ("pts", np.float64), ("ms", np.float32, (len(STAGES),)),
+        ("rung", np.uint32), ("event", np.uint32),
+    ]
+)  # fmt: skip
+_FIRST: Final = 256
+"""Rows for which there is room at first."""
 
 
 def stage_ms(frame: Frame) -> tuple[float, ...]:
@@ -99,69 +110,90 @@ class LatencyLedger(Protocol):
 
 
 class Ledger:
-    """One row per input frame; compact columns, so that a long film stays small in memory."""
+    """One row per input frame; one compact array, so that a long film stays small in memory."""
 
-    def __init__(self, places: bool = False) -> None:
-        """`places`: whether rows say on which computer and device their frame was made."""
+    def __init__(self, places: bool = False, room: int = 0) -> None:
+        """`places`: whether rows say on which computer and device their frame was made. `room`:
+        rows for which memory is taken now, so that it does not grow until there are more."""
         self.names: tuple[str, ...] = (*COLUMNS, *PLACES) if places else COLUMNS
         self._place: list[tuple[str, ...]] = []
-        self._index = array("q")
-        self._pts = array("d")
-        self._ms = tuple(array("f") for _ in STAGES)
-        self._rung: list[str] = []
-        self._event: list[str] = []
+        self._codes: dict[str, int] = {}
+        """Names of rungs and events -> what stands for them in the array."""
+        self._array = np.empty(max(room, _FIRST), _ROW)
+        if room:
+            self._array.view(np.uint8).fill(0)  # the system gives memory when it is written to
+        self._rows = 0
 
     def __len__(self) -> int:
-        return len(self._index)
+        return self._rows
+
+    @property
+    def _held(self) -> npt.NDArray[np.void]:
+        return self._array[: self._rows]
 
     def copy(self) -> "Ledger":
         """The rows so far, which do not follow later ones."""
         other = Ledger()
-        other._index, other._pts = self._index[:], self._pts[:]
-        other._ms = tuple(column[:] for column in self._ms)
-        other._rung, other._event = self._rung[:], self._event[:]
+        other._array, other._rows = self._held.copy(), self._rows
+        other._codes = dict(self._codes)
         other.names, other._place = self.names, self._place[:]
         return other
 
     def add(self, row: Row) -> None:
         """Record a frame. Rows may come in coding order."""
-        self._index.append(row.index)
-        self._pts.append(row.pts_s)
-        for column, value in zip(self._ms, row.ms, strict=True):
-            column.append(value)
-        self._rung.append(row.rung)
-        self._event.append(row.event)
+        self._make_room(1)
+        codes = self._code(row.rung), self._code(row.event)
+        self._array[self._rows] = (row.index, row.pts_s, row.ms, *codes)
+        self._rows += 1
+
+    def _make_room(self, more: int) -> None:
+        needed = self._rows + more
+        if needed > len(self._array):
+            larger = np.empty(max(needed, 2 * len(self._array)), _ROW)
+            larger[: self._rows] = self._held
+            self._array = larger
+
+    def _code(self, name: str) -> int:
+        return self._codes.setdefault(name, len(self._codes))
+
+    def _names_of(self, field: str) -> list[str]:
+        """The names in a column, row by row."""
+        known = list(self._codes)
+        return [known[code] for code in self._held[field].tolist()]
 
     def extend(self, other: "Ledger", shift: int, host: str, device: str) -> None:
         """Add the rows of frames that were made there, counted from `shift` on."""
-        self._index.extend(index + shift for index in other._index)
-        self._pts.extend(other._pts)
-        for column, more in zip(self._ms, other._ms, strict=True):
-            column.extend(more)
-        self._rung += other._rung
-        self._event += other._event
+        self._make_room(len(other))
+        added = self._array[self._rows : self._rows + len(other)]
+        added[:] = other._held
+        added["index"] += shift
+        for field in ("rung", "event"):
+            added[field] = [self._code(name) for name in other._names_of(field)]
+        self._rows += len(other)
         if len(self.names) > len(COLUMNS):
             self._place += [(host, device)] * len(other)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows in input order, keyed by `names`."""
-        for i in np.argsort(np.frombuffer(self._index, np.int64), kind="stable"):
-            ms = (_rounded(column[i]) for column in self._ms)
-            values = (self._index[i], round(self._pts[i], 6), *ms, self._rung[i], self._event[i])
+        held, known = self._held, list(self._codes)
+        for i in np.argsort(held["index"], kind="stable").tolist():
+            index, pts, stages, rung, event = held[i].item()
+            ms = (_rounded(value) for value in stages.tolist())
+            values = (index, round(pts, 6), *ms, known[rung], known[event])
             place = self._place[i] if self._place else ()
             yield dict(zip(self.names, (*values, *place), strict=True))
 
     def columns(self) -> Columns:
         """The rows in input order, as arrays that do not follow later rows."""
-        index = np.array(self._index, np.int64)
-        order = np.argsort(index, kind="stable")
-        rungs, rung = _coded(self._rung)
-        events, event = _coded(self._event)
+        order = np.argsort(self._held["index"], kind="stable")
+        held = self._held[order]
+        rungs, rung = _coded(self._names_of("rung"))
+        events, event = _coded(self._names_of("event"))
         return Columns(
             stages=STAGES,
-            index=index[order],
-            pts=np.array(self._pts, np.float64)[order],
-            ms=np.stack([np.array(column, np.float32)[order] for column in self._ms]),
+            index=held["index"].copy(),
+            pts=held["pts"].copy(),
+            ms=held["ms"].T.copy(),
             rungs=rungs,
             rung=rung[order],
             events=events,
@@ -170,16 +202,16 @@ class Ledger:
 
     def stages(self) -> dict[str, dict[str, float]]:
         """`Histogram.summary` of every stage; empty without frames that have times."""
-        return summaries(Histogram.of(np.array(column, np.float32)) for column in self._ms)
+        return summaries(Histogram.of(column) for column in self._held["ms"].T.copy())
 
     def count_later_than(self, ms: float) -> int:
         """Frames whose packets went out later than that after they came; dropped ones too."""
-        total = np.array(self._ms[-1], np.float64)
+        total = self._held["ms"][:, -1].astype(np.float64)
         return int(np.count_nonzero(~(total <= ms)))
 
     def count_events(self, event: str) -> int:
         """Rows marked with this event."""
-        return self._event.count(event)
+        return int(np.count_nonzero(self._held["event"] == self._codes.get(event, -1)))
 
     def extent(self) -> dict[str, Any]:
         """All rows are here."""

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +25,10 @@ from vsr.report.ledger import COLUMNS, STAGES, Ledger, Row, summaries, write_rep
 
 log = logging.getLogger(__name__)
 
+_ROOM: Final = 18_000
+"""Rows whose memory is taken when a period begins: ten minutes at 30 frames a second."""
 _HELD: Final = 2
-"""Periods that wait for a disk that is slow, full or away; older ones are given up."""
+"""Periods that wait for a disk that is slow or away; older ones are given up."""
 _CLOSE_S: Final = 0.3
 """For what is being written when a relay ends."""
 
@@ -99,12 +102,12 @@ class RollingLedger:
     ) -> None:
         """`clock` measures periods (s) and never goes back, `wall` (s since 1970) names them."""
         self._settings, self._deadline_ms = settings, deadline_ms
-        self._clock, self._wall = clock, wall
+        self._clock, self._wall, self._lock = clock, wall, threading.Lock()
         self._parts = Parts(settings.report, settings.keep, head) if settings.report else None
-        self._lock = threading.Lock()  # never held while anything is written
-        self._rows, self._totals = Ledger(), Totals(deadline_ms)
-        self._began = (0.0, 0.0)
-        self._first = (0, 0.0)
+        # the lock is never held while anything is written
+        self._empty = partial(Ledger, room=min(settings.rows, _ROOM))
+        self._rows, self._totals = self._empty(), Totals(deadline_ms)
+        self._began, self._first = (0.0, 0.0), (0, 0.0)
         self._rolled = self._closed = False
 
     def __len__(self) -> int:
@@ -135,7 +138,7 @@ class RollingLedger:
         began, wall = self._began
         if self._parts is not None:  # the source may have been away long after the period's end
             self._parts.put(Period(self._rows, wall, min(at - began, self._settings.period)))
-        self._rows, self._rolled = Ledger(), True
+        self._rows, self._rolled = self._empty(), True
 
     def close(self, seconds: float = _CLOSE_S) -> None:
         """Begin no further period, and wait for what is being written; to be called at the end."""
@@ -221,7 +224,7 @@ class Parts:
 
     def close(self, seconds: float) -> None:
         """Write what waits, for so long at the most."""
-        if self._thread.ident is not None:
+        if self._thread.ident:
             self._queue.put(None)
             self._thread.join(seconds)
 
