@@ -1,8 +1,11 @@
 """Damaged files end in a video or in one line, and the watchdog sees what does not."""
 
 import ctypes
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -13,6 +16,7 @@ from bench.watchdog import Campaign, Outcome, Watchdog, run_all
 from tests.fuzz.corpus import CORPUS
 from tests.fuzz.mutate import MUTATIONS, mutated
 
+ROOT = Path(__file__).parents[2]
 SEED = 1
 
 
@@ -98,3 +102,20 @@ def test_a_call_goes_on_where_another_ended(
     assert len(log.read_text().splitlines()) == 5
     assert "seed 7: 5 files, 0 findings" in capsys.readouterr().out
     assert not (tmp_path / "keep").exists()
+
+
+def test_a_decoder_ends_while_its_threads_find_damage(campaign: Campaign, tmp_path: Path) -> None:
+    """A thread of the decoder and who closed it waited for each other: found by seed 8."""
+    damaged = replace(campaign, seed=8).write(260, tmp_path)
+    code = """
+import sys
+from vsr.errors import VsrError
+from vsr.media.source import Source
+for _ in range(20):
+    try:
+        Source(sys.argv[1]).close()
+    except VsrError:
+        pass
+"""
+    words = [sys.executable, "-c", code, str(damaged)]
+    subprocess.run(words, cwd=ROOT, check=True, timeout=120, stderr=subprocess.DEVNULL)

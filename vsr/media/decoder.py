@@ -51,6 +51,16 @@ def prepare_decoder(video: av.VideoStream, name: str, threads: str, allowed: int
     return working + _REFERENCES
 
 
+def settle(decoder: av.VideoCodecContext | None) -> None:
+    """Wait until a decoder's threads have done what they were given, before it is freed.
+
+    PyAV 18.1 frees a decoder, and waits for its threads, without letting go of Python's lock; a
+    thread that drops a packet with an `opaque` waits for that lock, and both would for ever.
+    """
+    if decoder is not None:
+        decoder.flush_buffers()
+
+
 def picture_bytes(context: av.VideoCodecContext) -> int:
     """Bytes of a decoded picture, as far as the stream says how it is stored."""
     pixels = context.width * context.height

@@ -13,7 +13,7 @@ import av
 from vsr.errors import InputError, reason
 from vsr.media.alpha import alpha_of, decoder_for
 from vsr.media.choice import choose
-from vsr.media.decoder import prepare_decoder
+from vsr.media.decoder import prepare_decoder, settle
 from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
@@ -163,6 +163,7 @@ class Source:
             return
         self._lock.release()
         self._items, self._primed = iter(()), deque()
+        settle(vars(self).get("_decoder"))
         self._container.close()
         for name in ("video", "_streams", "_decoder"):
             vars(self).pop(name, None)
