@@ -218,6 +218,8 @@ def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
     [
         ((), "give an input, or --size"),
         (("--size", "640"), "no size such as 640x360"),
+        (("--size", "0x360"), "no size such as 640x360"),
+        (("--size", "²x360"), "no size such as 640x360"),
         (("none.mp4",), "no such file"),
         (("--size", "64x48", "--model", "x"), "unknown model 'x'"),
     ],

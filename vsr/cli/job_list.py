@@ -1,14 +1,13 @@
 """Reads the list of jobs of `vsr run --list`."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from vsr.cli.relay_config import option_values
+from vsr.cli.relay_config import option_values, read_tables
 from vsr.cli.run_settings import SELECTION, settings_of
-from vsr.errors import UsageError, reason
+from vsr.errors import UsageError
 from vsr.files.job_list import Listed
 
 _TABLE: Final = "job"
@@ -23,12 +22,7 @@ def read_list(path: Path, command: click.Command) -> list[Listed]:
 
     Raises UsageError, which names the job.
     """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise UsageError(f"cannot read {path}: {reason(exc)}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} is no TOML file: {exc}") from exc
+    tables = read_tables(path)
     jobs = tables.pop(_TABLE, None)
     if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
         raise UsageError(f"{path} names no job: begin each with a line [[{_TABLE}]]")

@@ -21,10 +21,15 @@ def _size(
     """Parse a size such as 640x360."""
     if given is None:
         return None
-    width, cross, height = given.lower().partition("x")
-    if not (cross and width.isdigit() and height.isdigit() and int(width) * int(height)):
+    from vsr.inference.tensorrt.builder import parse_size
+
+    try:
+        width, height = parse_size(given)
+    except UsageError:
+        width = height = 0
+    if not width * height:
         raise click.BadParameter(f"'{given}' is no size such as 640x360")
-    return int(width), int(height)
+    return width, height
 
 
 @click.command("plan")

@@ -37,14 +37,19 @@ class RelayTable:
     """Values by the names of the command line's options, without dashes before them."""
 
 
-def read_config(path: Path) -> list[RelayTable]:
-    """Every relay in the file, in its order. Raises UsageError."""
+def read_tables(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises UsageError."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {reason(exc)}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise UsageError(f"{path} is no TOML file: {exc}") from exc
+
+
+def read_config(path: Path) -> list[RelayTable]:
+    """Every relay in the file, in its order. Raises UsageError."""
+    tables = read_tables(path)
     relays = tables.pop(TABLE, None)
     if tables:
         raise UsageError(
