@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch")
 import numpy as np
 
-from bench import engines, gpu, gpu_report, gpu_session, times
+from bench import engines, gpu, gpu_report, gpu_session, plan, times
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.network.graph import NetworkFacts, PlaneGraph
@@ -142,3 +142,14 @@ def test_a_step_that_takes_too_long_is_stopped_and_named() -> None:
     assert "stopped for its time after" in gpu_report.report(told)
     with pytest.raises(ValueError, match="no session"):
         gpu_report.report({"schema": "vsr-report/1"})
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg program: it scales the clip")
+def test_plan_compares_a_forecast_with_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--sizes", "32x24", "--models", "bicubic", "--frames", "30", "--pairs", "1"]
+    plan.main([*words, "--seconds", "0.05"])
+    head, _, row = capsys.readouterr().out.splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert len(cells) == len(head.strip("|").split("|"))
+    assert cells[:2] == ["32x24", "bicubic"]
+    assert all(float(cell.split()[0]) > 0 for cell in cells[2:])

@@ -11,14 +11,14 @@ import pytest
 import vsr
 from tests.clips import Clip, make_clip
 from tests.facts import contents
-from vsr.files import pipeline
-from vsr.files.pipeline import prefetch
 from vsr.inference import models, upscaler
 from vsr.inference.backend import load_backend
+from vsr.media import prefetch as queues
 from vsr.media import sink
 from vsr.media import source as source_module
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
+from vsr.media.prefetch import prefetch
 
 TIMEOUT = 20
 
@@ -273,4 +273,4 @@ def test_more_packets_than_the_hand_over_holds_do_not_block(tmp_path: Path) -> N
         lambda: vsr.upscale(clip, tmp_path / "out.mkv", model="bicubic", preset="ultrafast")
     )
     assert contents(tmp_path / "out.mkv").packets == contents(clip).packets
-    assert pipeline.DEPTH < 50
+    assert queues.DEPTH < 50

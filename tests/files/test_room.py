@@ -12,8 +12,8 @@ from PIL import Image
 import vsr
 from tests.clips import Clip, make_clip, make_resizing_clip
 from vsr.errors import InputError
-from vsr.files.pipeline import prefetch
 from vsr.media.frame import Frame
+from vsr.media.prefetch import prefetch
 from vsr.media.reading import Reading
 from vsr.media.source import Source
 

@@ -20,10 +20,10 @@ from tests.host_gpu import (
     stream,
 )
 from vsr.errors import BackendError, OutOfMemoryError
-from vsr.files import pipeline
 from vsr.inference.tensorrt.engine import IN_ENCODER, IN_QUEUES, RING, Block, TensorRtTicket
 from vsr.inference.tensorrt.library import BuildOptions, Sizes
 from vsr.live.output import encode
+from vsr.media import prefetch as queues
 from vsr.media.frame import Planes, now
 
 
@@ -111,7 +111,7 @@ def test_as_many_results_may_be_kept_as_queues_and_encoders_hold(batch: int, hos
 
 
 def test_what_queues_hold_is_counted() -> None:
-    assert IN_QUEUES >= pipeline.DEPTH + 2  # the picture that is put, the one that is encoded
+    assert IN_QUEUES >= queues.DEPTH + 2  # the picture that is put, the one that is encoded
     assert IN_QUEUES >= encode._QUEUE + 4  # and the last one, and the status page's
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from fractions import Fraction
 
 import click
@@ -36,7 +37,9 @@ def _size(
 @click.argument("source", required=False, metavar="[INPUT]")
 @click.option("--size", callback=_size, metavar="WxH", help="Without an input: its size.")
 @click.option("--fps", callback=ratio, default="30", metavar="N|N/D", help="And its rate.")
-@click.option("-m", "--model", "names", multiple=True, help="Plan these only. Repeatable.")
+@click.option(
+    "-m", "--model", "names", multiple=True, help="Plan these only, and choose none. Repeatable."
+)
 @click.option("-s", "--scale", type=WholeNumber(1), default=2, show_default=True)
 @click.option(
     "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
@@ -65,12 +68,15 @@ def plan(
 ) -> None:  # fmt: skip
     """Forecast how fast each network enlarges INPUT, or video of a size and rate, on this machine.
 
-    Decoder, networks and encoder are measured for about a second each, and remembered.
+    Decoder, networks and encoder are measured for about a second each, then all at once in a short
+    trial of the whole, and remembered. A network that is too slow for a trial is forecast by these
+    parts.
 
     Example: vsr plan in.mp4
 
     Example: vsr plan --size 1280x720 --fps 50 --codec hevc
     """
+    began = time.perf_counter()
     from vsr.inference.backend import load_backend
     from vsr.media.encoder import EncoderSettings
     from vsr.plan import words
@@ -83,20 +89,24 @@ def plan(
             raise UsageError("give an input, or --size")
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
         task = blank(size or (2, 2), fps, scale=scale, precision=precision, encoder=encoder)
-        if source is not None:
-            task = task_of(source, task, seconds)
         figures = Figures()
         if again:
             figures.clear()
-        planner = Planner(task, load_backend(backend, device), figures, seconds)
+        on = load_backend(backend, device)
+        loaded = time.perf_counter() - began  # a run takes about that long to get there, too
+        if source is not None:
+            task = task_of(source, task, seconds)
+        planner = Planner(task, on, figures, seconds, loaded)
         lines = []
         for name in names or every_model(task):
             log.debug("measuring %s", name)
             lines.append(planner.line(name))
-        chosen, _ = planner.chosen(speed)
+        chosen = None if names else planner.chosen(speed)[0]
         if as_json:
             say(json.dumps(words.as_json(task, lines, chosen), indent=1))
             return
-        taken = planner.line(chosen)
-        said = [words.table(task, lines), "", *words.answer(task, taken, speed)]
-        say("\n".join([*said, words.live(task, planner.by_quality())]))
+        said = [words.table(task, lines)]
+        if chosen is not None:
+            said += ["", *words.answer(task, planner.line(chosen), speed)]
+            said.append(words.live(task, planner.by_quality()))
+        say("\n".join(said))

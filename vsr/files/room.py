@@ -5,12 +5,12 @@ from typing import Final
 
 from vsr.errors import InputError
 from vsr.files.ends import AnySource
-from vsr.files.pipeline import WAITING
 from vsr.inference.upscaler import Outline, Upscaler
 from vsr.media.encoder import EncoderSettings
 from vsr.media.limits import free_memory, in_words
 from vsr.media.pictures.stills import PILLOW
 from vsr.media.plane_format import PlaneFormat
+from vsr.media.prefetch import WAITING
 
 _SHARE: Final = 8
 """Part of the memory that pictures between two stages may take, as a divisor."""

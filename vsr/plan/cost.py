@@ -38,18 +38,29 @@ class Forecast:
 
     stages: Mapping[str, Cost]
     cores: int
+    together: Cost | None = None
+    """What a frame took in a trial of all stages; None where that would take too long."""
+    start_ms: float = 0.0
+    """Until the first frame is made."""
 
     @property
     def frame_ms(self) -> float:
-        """The slowest stage, or the sum of processor time on all cores if that is more."""
+        """What the trial took; without one the slowest stage, or the sum of processor time on all
+        cores if that is more."""
+        if self.together is not None:
+            return self.together.wall_ms
         slowest = max(cost.alone_ms(self.cores) for cost in self.stages.values())
         shared = sum(cost.cpu_ms for cost in self.stages.values()) / self.cores
         return max(slowest, _SHARED * shared)
 
     @property
     def fps(self) -> float:
-        """Frames per second."""
+        """Frames per second, once it runs."""
         return 1000 / self.frame_ms
+
+    def seconds(self, frames: int) -> float:
+        """How long a run of so many frames takes."""
+        return (self.start_ms + frames * self.frame_ms) / 1000
 
     @property
     def limit(self) -> str:

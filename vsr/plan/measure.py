@@ -58,18 +58,12 @@ class Clock:
 
     def mean(self) -> Cost:
         """The mean frame so far."""
-        return _between(self._marks[0], self._marks[-1], max(1, len(self._marks) - 1))
-
-    def best(self) -> Cost:
-        """The mean of the fastest few frames in a row: other programs disturb bursts of frames."""
-        ends = zip(self._marks, self._marks[_LEAST:], strict=False)
-        costs = [_between(*marks, _LEAST) for marks in ends]
-        return min(costs, key=lambda cost: cost.cpu_ms, default=self.mean())
-
-
-def _between(start: tuple[float, float], end: tuple[float, float], frames: int) -> Cost:
-    wall, cpu = ((b - a) * 1000 / frames for a, b in zip(start, end, strict=True))
-    return Cost(wall, cpu)
+        frames = max(1, len(self._marks) - 1)
+        wall, cpu = (
+            (end - start) * 1000 / frames
+            for start, end in zip(self._marks[0], self._marks[-1], strict=True)
+        )
+        return Cost(wall, cpu)
 
 
 def decoding(url: str, seconds: float = SECONDS) -> tuple[Source, Cost, list[Frame]]:
@@ -113,20 +107,20 @@ def network(model: Model, backend: Backend, video: Video, seconds: float = SECON
 
 def _enlarging(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
     upscaler = Upscaler(model, backend, video.colour, video.size, planes=video.planes)
-    frames = upscaler.process(_blank(video))
+    frames = upscaler.process(blank(video))
     for _ in range(2):  # the first ones warm up
         next(frames)
     clock = Clock(seconds)
     for _ in frames:
         if clock.enough():
             break
-    found = clock.best()
+    found = clock.mean()
     # OpenVINO has GPUs and NPUs too, which leave the processors idle
     idle = found.cpu_ms < found.wall_ms / 8
     return replace(found, elsewhere=backend.name != "openvino" or idle)
 
 
-def _blank(video: Video) -> Iterator[Frame]:
+def blank(video: Video) -> Iterator[Frame]:
     """Frames without end; what they show makes no difference to a network's speed."""
     width, height = video.size
     across, down = video.planes.chroma(width, height)
@@ -153,7 +147,8 @@ def encoding(
     assert isinstance(context, av.VideoCodecContext)
     open_encoder(context, settings, out)
     pixels = context.pix_fmt or "yuv420p"
-    pictures = [encodable(frame, pixels) for frame in _at_size(frames, out) or _moving(out)]
+    video = Video(size=out.size, rate=out.rate, colour=out.colour, planes=out.planes)
+    pictures = [encodable(frame, pixels) for frame in _at_size(frames, out) or moving(video)]
     clock = Clock(seconds)
     for k in itertools.count():
         picture = pictures[k % len(pictures)]
@@ -176,25 +171,23 @@ def _at_size(frames: Sequence[Frame], out: VideoFormat) -> list[Frame]:
     return made + made[-2:0:-1]
 
 
-def _moving(out: VideoFormat) -> list[Frame]:
+def moving(video: Video) -> list[Frame]:
     """A texture with the spectrum of photographs (amplitude 1/f) that moves by 3 pixels a frame."""
-    width, height = out.size
+    (width, height), planes = video.size, video.planes
     rng = np.random.default_rng(1)
     fx, fy = np.fft.rfftfreq(width), np.fft.fftfreq(height)
     size = np.hypot(fx[None], fy[:, None])
     size[0, 0] = 1
     spectrum = np.exp(2j * np.pi * rng.random(size.shape)) / size
     texture = np.fft.irfft2(spectrum, (height, width))
-    spread = 40 * 2 ** (out.planes.bits - 8)
-    luma = 2 ** (out.planes.bits - 1) + spread * texture / texture.std()
-    top = 2**out.planes.bits - 1
-    y = np.clip(np.rint(luma), 0, top).astype(out.planes.dtype)
-    across, down = out.planes.chroma(width, height)
-    flat = np.full((down, across), 2 ** (out.planes.bits - 1), out.planes.dtype)
+    luma = 2 ** (planes.bits - 1) + 40 * 2 ** (planes.bits - 8) * texture / texture.std()
+    y = np.clip(np.rint(luma), 0, 2**planes.bits - 1).astype(planes.dtype)
+    across, down = planes.chroma(width, height)
+    flat = np.full((down, across), 2 ** (planes.bits - 1), planes.dtype)
     return [
         Frame(
-            planes=(np.roll(y, 3 * k, 1), flat, flat), index=k, pts=k, time_base=1 / out.rate,
-            duration=1, format=out.planes, colour=out.colour,
+            planes=(np.roll(y, 3 * k, 1), flat, flat), index=k, pts=k, time_base=1 / video.rate,
+            duration=1, format=planes, colour=video.colour,
         )
         for k in range(_PICTURES)
     ]  # fmt: skip

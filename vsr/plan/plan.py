@@ -18,9 +18,13 @@ from vsr.plan import choice, measure
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
 from vsr.plan.figures import Figures
+from vsr.plan.trial import LEAST, MOST, Trial, trial
 
 log = logging.getLogger(__name__)
 _CONTAINER: Final = "mp4"
+_TRIAL: Final = 1.5
+"""Times as long as a stage alone, a trial of the whole is meant to take: encoders hold back the
+first frames and make the last ones at once, which should matter little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class Task:
     precision: str = "auto"
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     container: str = _CONTAINER
+    url: str | None = None
+    """The input, if there is one."""
     decode: Cost | None = None
     """None where there is no input."""
     info: VideoInfo | None = None
@@ -65,7 +71,9 @@ def task_of(url: str, task: Task, seconds: float = measure.SECONDS) -> Task:
         frames=frames,
     )  # fmt: skip
     clean = is_clean(info.codec, bits_per_pixel(url, info), frames)
-    return replace(task, video=video, decode=cost, info=info, frames=info.frames, clean=clean)
+    return replace(
+        task, url=url, video=video, decode=cost, info=info, frames=info.frames, clean=clean,
+    )  # fmt: skip
 
 
 def bits_per_pixel(url: str, info: VideoInfo) -> float | None:
@@ -90,12 +98,15 @@ class Planner:
 
     def __init__(
         self, task: Task, backend: Backend, figures: Figures | None = None,
-        seconds: float = measure.SECONDS,
+        seconds: float = measure.SECONDS, loaded_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """`seconds`: how long a stage is measured, about."""
+        """`seconds`: how long a stage is measured, about; `loaded_s`: what a program takes before
+        it can load a network."""
         self.task, self._backend, self._seconds = task, backend, seconds
+        self._loaded_ms = 1000 * loaded_s
         self._figures = figures or Figures()
         self._encode: Cost | None = None
+        self._lines: dict[str, Line] = {}
 
     @property
     def encoder(self) -> str:
@@ -104,12 +115,18 @@ class Planner:
 
     def line(self, name: str) -> Line:
         """Measure what is not known yet, and forecast. Raises VsrError."""
+        if name not in self._lines:
+            self._lines[name] = self._measured(name)
+        return self._lines[name]
+
+    def _measured(self, name: str) -> Line:
         task = self.task
         model = models.find(name, task.scale, self._backend, task.precision)
         stages = {"network": self._network(model), "encode": self._encoding()}
         if task.decode is not None:
             stages["decode"] = task.decode
-        return Line(name, model.precision, Forecast(stages, processors()))
+        parts = Forecast(stages, processors())
+        return Line(name, model.precision, self._tried(model, parts))
 
     def times_real_time(self, name: str) -> float:
         """How fast a run with that network would be, in times of real time."""
@@ -126,27 +143,56 @@ class Planner:
         return [self.line(candidate.name) for candidate in found]
 
     def _network(self, model: models.Model) -> Cost:
+        return self._figures.get(
+            f"network {self._network_key(model)}",
+            lambda: measure.network(model, self._backend, self.task.video, self._seconds),
+        )
+
+    def _network_key(self, model: models.Model) -> str:
         video = self.task.video
-        key = (
-            f"network {model.sha256 or model.name} x{model.scale} {model.precision} "
+        return (
+            f"{model.sha256 or model.name} x{model.scale} {model.precision} "
             f"{self._backend.name} {self._backend.device} {video.size} {video.planes}"
         )
-        return self._figures.get(
-            key, lambda: measure.network(model, self._backend, video, self._seconds)
-        )
+
+    def _tried(self, model: models.Model, parts: Forecast) -> Forecast:
+        """What a trial of the whole adds, where enough frames fit into its time."""
+        count = round(_TRIAL * 1000 * self._seconds / parts.frame_ms)
+        if count < LEAST:
+            return parts
+        task, found = self.task, list[Trial]()
+
+        def run() -> Trial:
+            if not found:
+                found.append(
+                    trial(
+                        model, self._backend, task.video, task.url, task.encoder, task.out,
+                        task.container, min(count, MOST),
+                    )
+                )  # fmt: skip
+            return found[0]
+
+        key = f"{self._network_key(model)} {self._encoding_key()}"
+        together = self._figures.get(f"run {key}", lambda: run().frame)
+        start = self._figures.get(f"start {key}", lambda: run().start)
+        return replace(parts, together=together, start_ms=self._loaded_ms + start.wall_ms)
 
     def _encoding(self) -> Cost:
         if self._encode is None:
-            task, settings = self.task, self.task.encoder
-            frames, out = task.video.frames, task.out
-            # what pictures show decides how long they take: without an input it is a texture
-            what = f"{hash_of(frames)}" if frames else "texture"
-            key = f"encode {self.encoder} {settings} {out.size} {out.planes} {what}"
-            name = self.encoder
+            task = self.task
             self._encode = self._figures.get(
-                key, lambda: measure.encoding(name, settings, out, frames, self._seconds)
+                f"encode {self._encoding_key()}",
+                lambda: measure.encoding(
+                    self.encoder, task.encoder, task.out, task.video.frames, self._seconds
+                ),
             )
         return self._encode
+
+    def _encoding_key(self) -> str:
+        frames, out = self.task.video.frames, self.task.out
+        # what pictures show decides how long they take: without an input it is a texture
+        what = hash_of(frames) if frames else "texture"
+        return f"{self.encoder} {self.task.encoder} {out.size} {out.planes} {what}"
 
 
 def hash_of(frames: Sequence[Any]) -> str:

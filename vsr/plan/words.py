@@ -27,7 +27,7 @@ def table(task: Task, lines: Sequence[Line]) -> str:
         row = [line.model, *(f"{ms:.1f}" for ms in costs), f"{forecast.fps:.1f}"]
         row += [f"{times_real_time(task, line):.2f}x", forecast.limit]
         if task.frames:
-            row.append(clock(task.frames * forecast.frame_ms / 1000))
+            row.append(clock(forecast.seconds(task.frames)))
         rows.append(row)
     widths = [max(len(row[k]) for row in rows) for k in range(len(titles))]
     return "\n".join(
@@ -56,7 +56,7 @@ def answer(task: Task, line: Line, speed: str) -> list[str]:
     if times < least:
         said = [f"vsr run takes {line.model}, the lightest: {times:.2f} times real time"]
     if task.frames:
-        took = clock(task.frames * line.forecast.frame_ms / 1000)
+        took = clock(line.forecast.seconds(task.frames))
         said[0] += f" and take {took}"
     said.append(_WHAT_HELPS[line.forecast.limit])
     return said
@@ -71,7 +71,7 @@ def live(task: Task, lines: Sequence[Line]) -> str:
     return f"a live stream of this size and rate can have {best.model} (a third to spare)"
 
 
-def as_json(task: Task, lines: Sequence[Line], chosen: str) -> dict[str, Any]:
+def as_json(task: Task, lines: Sequence[Line], chosen: str | None) -> dict[str, Any]:
     """The plan as data; times in ms."""
     width, height = task.video.size
     return {
@@ -89,9 +89,12 @@ def as_json(task: Task, lines: Sequence[Line], chosen: str) -> dict[str, Any]:
                     name: {"wall_ms": round(cost.wall_ms, 2), "cpu_ms": round(cost.cpu_ms, 2)}
                     for name, cost in line.forecast.stages.items()
                 },
+                "start_ms": round(line.forecast.start_ms, 1),
                 "fps": round(line.forecast.fps, 2),
                 "times_real_time": round(times_real_time(task, line), 3),
                 "limit": line.forecast.limit,
+                "measured": line.forecast.together is not None,
+                "seconds": round(line.forecast.seconds(task.frames), 2) if task.frames else None,
             }
             for line in lines
         ],

@@ -33,7 +33,7 @@ IN_ENCODER: Final = 65
 """Results that an encoder may keep: one more than threads, where each has a picture of its own, of
 which FFmpeg allows 64 (MAX_THREADS in frame_thread_encoder.c). x264 and most others keep none."""
 IN_QUEUES: Final = 12
-"""Results between us and the encoder: `vsr.files.pipeline.DEPTH`, what stands before and behind
+"""Results between us and the encoder: `vsr.media.prefetch.DEPTH`, what stands before and behind
 that queue, and what a relay shows again and in its status page."""
 
 

@@ -1,0 +1,90 @@
+"""Runs decoder, network and encoder together for a moment, as a run does.
+
+What they take together is more than their sum: they wait for one another, and share processors,
+caches and memory.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from vsr.inference.backend import Backend
+from vsr.inference.models import Model
+from vsr.inference.upscaler import Upscaler
+from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.frame import Frame, Stamps
+from vsr.media.prefetch import prefetch
+from vsr.media.sink import Sink
+from vsr.media.source import Source
+from vsr.plan.cost import Cost
+from vsr.plan.measure import Video, blank, moving
+
+LEAST: Final = 8
+"""Frames of a trial at least."""
+MOST: Final = 1000
+"""And at most."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a run of a network took."""
+
+    start: Cost
+    """Until the network was loaded and had made its first frames; this is no cost of a frame."""
+    frame: Cost
+    """The mean frame, from the first one read to the last one written."""
+
+
+def trial(
+    model: Model, backend: Backend, video: Video, url: str | None,
+    encoder: EncoderSettings, out: VideoFormat, container: str, count: int,
+) -> Trial:  # fmt: skip
+    """Enlarge `count` frames, from the beginning of a file or (without `url`) of a texture.
+
+    A shorter file is enlarged whole. Raises InputError, BackendError, UsageError and OutputError.
+    """
+    began = _now()
+    upscaler = Upscaler(
+        model, backend, video.colour, video.size, planes=video.planes, reuse=True
+    )  # fmt: skip
+    for _ in upscaler.process(itertools.islice(blank(video), 2)):
+        pass
+    start = _since(began, 1)
+    frames = _read(url, count) if url is not None else _texture(video, count)
+    with (
+        TemporaryDirectory(prefix="vsr-") as folder,
+        Sink(Path(folder, "trial"), out, encoder, container=container) as sink,
+        closing(prefetch(frames)) as decoded,
+    ):
+        began = _now()
+        with closing(prefetch(upscaler.process(decoded))) as enlarged:
+            for frame in enlarged:
+                sink.write(frame)
+        sink.drain()
+        return Trial(start, _since(began, max(1, sink.frames_in)))
+
+
+def _read(url: str, count: int) -> Iterator[Frame]:
+    with closing(Source(url)) as source:
+        frames = (item for item in source if isinstance(item, Frame))
+        yield from itertools.islice(frames, count)
+
+
+def _texture(video: Video, count: int) -> Iterator[Frame]:
+    pictures = moving(video)
+    for k in range(count):
+        yield replace(pictures[k % len(pictures)], index=k, pts=k, stamps=Stamps())
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(began: tuple[float, float], frames: int) -> Cost:
+    wall, cpu = ((now - then) * 1000 / frames for then, now in zip(began, _now(), strict=True))
+    return Cost(wall, cpu)
