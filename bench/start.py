@@ -30,6 +30,8 @@ _SIZE: Final = (320, 180)
 _SETTLES_S: Final = 3.0
 """For the publisher to begin."""
 _PATIENCE_S: Final = 60.0
+_UNASKED: Final = "unasked"
+"""Instead of a model: the relay chooses."""
 
 
 def first_picture(url: str) -> float:
@@ -60,12 +62,13 @@ class Start:
 
 def start(model: str, server: Server, folder: Path) -> Start:
     """Start a relay once."""
+    asked = None if model == _UNASKED else model
     out, before = server.url(f"out{time.monotonic_ns()}"), _children_s()
     seen: list[float] = []
     beside = threading.Thread(target=lambda: seen.append(first_picture(server.url("in"))))
     began = time.monotonic()
     beside.start()
-    with RelayProcess(folder / model, server.url("in"), out, model=model) as relay:
+    with RelayProcess(folder / model, server.url("in"), out, model=asked) as relay:
         first = first_picture(out) - began
         relay.stop()
     beside.join()
@@ -81,7 +84,7 @@ def _children_s() -> float:
 def main(words: list[str] | None = None) -> None:
     """Print a row for each model."""
     parser = argparse.ArgumentParser(prog="python -m bench.start", description=__doc__)
-    parser.add_argument("models", nargs="*", default=["bicubic", "c-dcscn"])
+    parser.add_argument("models", nargs="*", default=["bicubic", "c-dcscn", _UNASKED])
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--gop", type=float, default=1.0, help="Seconds between key frames.")
     given = parser.parse_args(words)

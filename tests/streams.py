@@ -144,11 +144,12 @@ def publish(url: str, clips: Sequence[str]) -> None:
 class RelayProcess:
     """`vsr relay` as its users start it, and patient: others may have the processor for a while."""
 
-    def __init__(self, folder: Path, *words: str, model: str = "bicubic") -> None:
+    def __init__(self, folder: Path, *words: str, model: str | None = "bicubic") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.report_path = folder / "report.json"
         self._log = folder / "relay.log"
-        command = [sys.executable, "-m", "vsr", "relay", "--model", model]
+        command = [sys.executable, "-m", "vsr", "relay"]
+        command += [] if model is None else ["--model", model]
         command += ["--preset", "ultrafast", "--report", str(self.report_path)]
         command += ["--max-latency", "3000", *words]
         with self._log.open("wb") as log:

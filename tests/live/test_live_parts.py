@@ -22,7 +22,7 @@ from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.pace import from_newest
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.controller import Ladder, LadderSettings
-from vsr.live.ladder.rungs import grey
+from vsr.live.ladder.warm_up import grey
 from vsr.live.output.plan import check_outputs
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, Stamps, now

@@ -20,7 +20,8 @@ from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.pool import Pool
 from vsr.live.ladder.rung_models import find_models
-from vsr.live.ladder.rungs import FALLBACK, Rungs, grey
+from vsr.live.ladder.rungs import FALLBACK, Rungs
+from vsr.live.ladder.warm_up import grey
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame

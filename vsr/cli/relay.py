@@ -220,13 +220,12 @@ def _settings(
     container: str | None, enhanced_rtmp: bool,
     report: Path | None, report_every: float, report_keep: int, **others: Any,
 ) -> Any:  # fmt: skip
-    from vsr.inference.default import DEFAULT
     from vsr.live.settings import IngestSettings, OutputSettings, RelaySettings
     from vsr.media.encoder import EncoderSettings
     from vsr.report.rolling import RollingSettings
 
     return RelaySettings(
-        model=model or DEFAULT,
+        model=model,
         ladder=tuple(name.strip() for name in ladder.split(",")) if ladder else (),
         max_latency=max_latency / 1000,
         ingest=IngestSettings(

@@ -100,7 +100,8 @@ class Relay:
             first = self._first_session(stop)
             size, colour = (first.info.width, first.info.height), first.info.colour
             early = is_url(self._ingest.url)  # nobody waits for a file, and quality may not differ
-            rungs = self._pool.rungs(self.settings, size, colour, stop.is_set, early)
+            interval = _interval(self._ingest.rate or first.info.rate)
+            rungs = self._pool.rungs(self.settings, size, colour, stop.is_set, early, interval)
             try:
                 self._slate.fit(rungs.out_size, colour)
                 if stop.is_set():
@@ -135,8 +136,7 @@ class Relay:
     def _fits(self, size: tuple[int, int], rate: Fraction | None) -> bool:
         """Whether the first network is likely to enlarge a variant's pictures in time."""
         cost = self._pool.estimate(self.settings, size)
-        interval = float(1 / rate) if rate and _SLOWEST <= rate <= _FASTEST else _USUAL_S
-        return cost <= _SHARE * interval
+        return cost <= _SHARE * _interval(rate)
 
     def _go_live(self, first: Connected, rungs: "Rungs", stop: threading.Event) -> None:
         """Play out from the first picture to the last. Raises VsrError."""
@@ -170,7 +170,11 @@ class Relay:
         size = [info.width, info.height]
         report.input |= {"size": size, "rate": str(info.rate), "codec": first.codec}
         report.output |= {"size": list(rungs.out_size), "rungs": rungs.names}
-        costs = zip(rungs.names, rungs.costs, strict=True)
+        costs = [
+            (name, cost)
+            for k, (name, cost) in enumerate(zip(rungs.names, rungs.costs, strict=True))
+            if not rungs.is_lost(k)
+        ]
         self._log.info(
             "live: %s, %dx%d at %.5g fps, by %s; rungs: %s",
             report.input["name"], *size, info.rate, playout.rung,
@@ -225,3 +229,8 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
     service_of(settings.stream_preset)
     if settings.rolling.report is not None:
         check_report_path(settings.rolling.report)
+
+
+def _interval(rate: Fraction | None) -> float:
+    """Seconds between two pictures; the usual where the rate is unknown or unlikely."""
+    return float(1 / rate) if rate and _SLOWEST <= rate <= _FASTEST else _USUAL_S

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsr.inference.default import DEFAULT
 from vsr.media.encoder import EncoderSettings
 from vsr.media.variants import BEST
 from vsr.report.rolling import RollingSettings
@@ -71,7 +70,8 @@ class OutputSettings:
 class RelaySettings:
     """Settings of `vsr relay`; every field is one of its options. Times are seconds."""
 
-    model: str = DEFAULT
+    model: str | None = None
+    """None: the best shipped network that is fast enough here."""
     scale: int | None = None
     precision: str = "auto"
     backend: str = "auto"

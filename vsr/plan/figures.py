@@ -11,7 +11,10 @@ from typing import Any, Final
 
 from platformdirs import user_cache_path
 
+from vsr.inference.backend import Backend
+from vsr.inference.models import Model
 from vsr.media.limits import processors
+from vsr.media.plane_format import PlaneFormat
 from vsr.media.whole_file import written_whole
 from vsr.plan.cost import Cost
 from vsr.report.report import versions
@@ -36,14 +39,19 @@ class Figures:
 
     def get(self, key: str, measure: Callable[[], Cost]) -> Cost:
         """The cost under that key, measured now if it is not known."""
-        known = self._read().get(key, ())
-        with suppress(TypeError, ValueError):
-            wall, cpu, elsewhere = known
-            return Cost(float(wall), float(cpu), bool(elsewhere))
+        if (known := self.known(key)) is not None:
+            return known
         cost = measure()
         if not _busy():  # what was measured then holds for that moment only
             self._add(key, cost)
         return cost
+
+    def known(self, key: str) -> Cost | None:
+        """The cost under that key; None where it was not measured yet."""
+        with suppress(TypeError, ValueError):
+            wall, cpu, elsewhere = self._read().get(key, ())
+            return Cost(float(wall), float(cpu), bool(elsewhere))
+        return None
 
     def clear(self) -> None:
         """Forget all costs."""
@@ -69,6 +77,14 @@ class Figures:
                 part.write_text(json.dumps(told, indent=1), "utf-8")
         except OSError as exc:
             log.debug("measured costs cannot be kept: %s", exc)
+
+
+def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: PlaneFormat) -> str:
+    """The key of what a network takes for a picture of a size."""
+    return (
+        f"network {model.sha256 or model.name} x{model.scale} {model.precision} "
+        f"{backend.name} {backend.device} {size} {planes}"
+    )
 
 
 def _busy() -> bool:

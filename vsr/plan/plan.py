@@ -17,7 +17,7 @@ from vsr.media.limits import processors
 from vsr.plan import choice, measure
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
-from vsr.plan.figures import Figures
+from vsr.plan.figures import Figures, network_key
 from vsr.plan.trial import LEAST, MOST, Trial, trial
 
 log = logging.getLogger(__name__)
@@ -144,16 +144,12 @@ class Planner:
 
     def _network(self, model: models.Model) -> Cost:
         return self._figures.get(
-            f"network {self._network_key(model)}",
+            self._network_key(model),
             lambda: measure.network(model, self._backend, self.task.video, self._seconds),
         )
 
     def _network_key(self, model: models.Model) -> str:
-        video = self.task.video
-        return (
-            f"{model.sha256 or model.name} x{model.scale} {model.precision} "
-            f"{self._backend.name} {self._backend.device} {video.size} {video.planes}"
-        )
+        return network_key(model, self._backend, self.task.video.size, self.task.video.planes)
 
     def _tried(self, model: models.Model, parts: Forecast) -> Forecast:
         """What a trial of the whole adds, where enough frames fit into its time."""

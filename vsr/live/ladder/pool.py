@@ -1,5 +1,6 @@
 """Engines of a process, shared by relays with the same networks and picture size."""
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Pool:
         """Held while engines are loaded, which may take long."""
         self._backends: dict[tuple[str, str | None], Backend] = {}
         self._found: dict[Networks, list[Model]] = {}
-        self._rungs: dict[tuple[Networks, tuple[int, int], Colour], Rungs] = {}
+        self._rungs: dict[tuple[Networks, tuple[int, int], Colour, int], Rungs] = {}
         self._costs: dict[Networks, float] = {}
         """Seconds that the first network takes for a picture of the size `_TRIAL`."""
         self._counting = threading.Lock()
@@ -52,37 +53,45 @@ class Pool:
         colour: Colour,
         stopped: Callable[[], bool],
         early: bool = False,
+        interval: float = math.inf,
     ) -> "Rungs":
         """Return rungs for pictures of a size (width, height) and colour, loaded and warm.
 
-        `early`: only bicubic is, and the others are loaded meanwhile; see `Rungs`.
+        `early`: only bicubic is, and the others are loaded meanwhile; see `Rungs`. `interval`:
+        seconds between two pictures, which decide on networks that nobody asked for.
 
         Raises what `Rungs` raises. One thread loads at a time: the others' engines would upset the
         times it measures. A user that is done with them calls `leave`.
         """
+        from vsr.live.ladder.best import Best
+        from vsr.live.ladder.rung_models import better_ones
         from vsr.live.ladder.rungs import Rungs
 
-        found, key = self.find(settings), (_networks(settings), size, colour)
+        found, better = self.find(settings), better_ones(settings)
+        key = (_networks(settings), size, colour, round(1000 * interval) if better else 0)
         with self._lock:
             known = self._rungs.get(key)
             if known is None or known.broken:
                 self._tidy()
                 backend = self._backend(settings)
-                known = Rungs(found, backend, size, colour, stopped, settings, early)
+                best = Best(found=found, better=better, interval=interval, size=size)
+                known = Rungs(found, backend, size, colour, stopped, settings, early, best)
                 self._rungs[key] = known
             with self._counting:
                 self._users[known] += 1
             return known
 
     def estimate(self, settings: RelaySettings, size: tuple[int, int]) -> float:
-        """Return about how long the first network takes for a picture of a size (s).
+        """Return about how long the first network takes for a picture of a size (s); the usual one
+        where none was asked for.
 
         It is measured on a small picture: work grows with the number of pixels. 0 on a GPU, where
         that is not so and an engine may take minutes to build. Raises what `find` raises.
         """
-        from vsr.live.ladder.rungs import cost_of
+        from vsr.live.ladder.rung_models import better_ones
+        from vsr.live.ladder.warm_up import cost_of
 
-        model = self.find(settings)[0]
+        model = self.find(settings)[better_ones(settings)]
         with self._lock:
             backend, wanted = self._backend(settings), _networks(settings)
             if backend.name != "openvino":

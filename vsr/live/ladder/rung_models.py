@@ -1,11 +1,16 @@
 """Selects the networks of a ladder: the one asked for, lighter ones, then bicubic."""
 
 from collections.abc import Collection
+from typing import Final
 
 from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.backend import Runner
+from vsr.inference.default import DEFAULT
 from vsr.live.settings import RelaySettings
+from vsr.plan.choice import candidates
+
+_SCALE: Final = 2
 
 
 def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
@@ -25,8 +30,20 @@ def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
 
 def rung_names(settings: RelaySettings) -> tuple[str, ...]:
     """Return the names of the networks, best first; bicubic need not be among them."""
-    lighter = settings.ladder or default_ladder(settings.model, settings.scale)[1:]
-    return (settings.model, *lighter)
+    first = _unasked(settings) if settings.model is None else [settings.model]
+    lighter = settings.ladder or default_ladder(first[-1], settings.scale)[1:]
+    return (*first, *lighter)
+
+
+def better_ones(settings: RelaySettings) -> int:
+    """How many networks, the first ones, are used only if they prove to be fast enough."""
+    return len(_unasked(settings)) - 1 if settings.model is None else 0
+
+
+def _unasked(settings: RelaySettings) -> list[str]:
+    """The networks that are worth their time on compressed video, best first."""
+    worth = [found.name for found in candidates(False, settings.scale or _SCALE)]
+    return worth if worth and not settings.ladder else [DEFAULT]
 
 
 def default_ladder(model: str, scale: int | None) -> list[str]:

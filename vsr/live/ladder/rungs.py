@@ -6,31 +6,25 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Final
-
-import numpy as np
 
 from vsr.errors import BackendError, InterruptedRunError
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler, is_built
+from vsr.live.ladder.best import Best
 from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.prepare import Preparation
+from vsr.live.ladder.warm_up import STOPPED, enlarged, timed, trial
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, Planes, now
+from vsr.media.frame import Frame
 from vsr.media.plane_format import YUV420
 
 log = logging.getLogger(__name__)
 
-_WARM_UPS: Final = 4
-"""Pictures at least before a rung is timed: kernels are chosen and memory is touched in them."""
-_TIMED_S: Final = 0.05
-"""Seconds over which the quickest is looked for: other work comes and goes, viewers wait."""
 _LOADERS: Final = 2
 """Engines that OpenVINO compiles at a time: it uses one processor for most of it."""
-_STOPPED: Final = "stopped while the networks were loaded"
 _FAILURES: Final = 3
 """Failures of one rung after which it is not loaded again."""
 _FORGIVEN: Final = 1000
@@ -66,8 +60,10 @@ class Rungs:
         stopped: Callable[[], bool] = lambda: False,
         settings: RelaySettings | None = None,
         early: bool = False,
+        best: Best | None = None,
     ) -> None:
-        """Load and warm up the models that `find_models` found. Raises BackendError.
+        """Load and warm up the models that `find_models` found, the first of them only where
+        `best` finds them fast enough. Raises BackendError.
 
         Where engines are missing, OpenVINO takes their place, and with `settings` they are built
         meanwhile. `early`: load bicubic, and the others on a thread; their costs are infinite until
@@ -89,7 +85,8 @@ class Rungs:
         now_on = load_backend("openvino", live=True) if missing else backend
         known = now_on is backend
         self._rungs = [_Rung(m if known else _for_cpu(m, now_on), now_on) for m in found]
-        self._load_all(self._rungs[-1:] if early else self._rungs)
+        self._best = best or Best(found=found, better=0, interval=math.inf, size=size)
+        self._load_all(self._rungs[-1 if early else self._best.better :])
         self.scale = found[0].scale
         self.out_size = YUV420.output(*size, self.scale)
         if missing and settings is not None:
@@ -99,6 +96,8 @@ class Rungs:
             self._preparation.start()
         if early and len(found) > 1:  # not a daemon: Python must not end beside a compiler
             threading.Thread(target=self._load_rest, name="load").start()
+        elif not early:
+            self._load_better()
 
     @property
     def names(self) -> list[str]:
@@ -176,7 +175,7 @@ class Rungs:
     def _reload(self, rung: _Rung) -> None:
         try:
             upscaler = self._new_upscaler(rung.model, rung.backend)
-            _enlarged(trial(self._size), upscaler)
+            enlarged(trial(self._size), upscaler)
             rung.upscaler = upscaler
         except Exception as exc:
             rung.lost = True
@@ -212,26 +211,48 @@ class Rungs:
             log.debug("%s: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
 
     def _load_rest(self) -> None:
-        """Load all but bicubic, best first, while pictures go out."""
-        for place, waiting in enumerate(self._rungs[:-1]):
-            rung = _Rung(waiting.model, waiting.backend)
+        """Load all but bicubic, best first, while pictures go out; then what may be better."""
+        try:
+            for place in range(self._best.better, len(self._rungs) - 1):
+                self._load_at(place)
+            self._load_better()
+        except InterruptedRunError:
+            return
+        except Exception as exc:  # raised by whoever runs the relay
+            self.failure = exc
+            self.renewed += 1
+
+    def _load_better(self) -> None:
+        """Load networks that nobody asked for, from the lightest on, while they hold."""
+        usual = self._rungs[self._best.better].cost
+        for place in reversed(range(self._best.better)):
+            at = self._rungs[place]
             try:
-                self._load(rung)
-                self._warm_up(rung)
-            except InterruptedRunError:
-                return
-            except Exception as exc:  # raised by whoever runs the relay
-                self.failure = exc
-                self.renewed += 1
-                return
-            if self._rungs[place] is waiting:  # else what was built is better
-                self._rungs[place] = rung
-                self.renewed += 1
-                log.info("%s is loaded: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
+                if self._best.may_hold(place, usual, at.backend) and self._load_at(place):
+                    continue
+            except BackendError as exc:
+                log.warning("%s cannot be used: %s", at.model.name, exc)
+            for refused in self._rungs[: place + 1]:
+                refused.lost = True
+            return
+
+    def _load_at(self, place: int) -> bool:
+        """Load a rung and put it in its place; False where it is too slow for that."""
+        waiting = self._rungs[place]
+        rung = _Rung(waiting.model, waiting.backend)
+        self._load(rung)
+        self._warm_up(rung)
+        if place < self._best.better and not self._best.holds(place, rung.cost):
+            return False
+        if self._rungs[place] is waiting:  # else what was built is better
+            self._rungs[place] = rung
+            self.renewed += 1
+            log.info("%s is loaded: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
+        return True
 
     def _load(self, rung: _Rung) -> None:
         if self._ends():
-            raise InterruptedRunError(_STOPPED)
+            raise InterruptedRunError(STOPPED)
         rung.upscaler = self._new_upscaler(rung.model, rung.backend)
 
     def _ends(self) -> bool:
@@ -239,48 +260,10 @@ class Rungs:
 
     def _warm_up(self, rung: _Rung) -> None:
         assert rung.upscaler is not None
-        rung.cost = _timed(rung.upscaler, self._size, self._ends)
+        rung.cost = timed(rung.upscaler, self._size, self._ends)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
         return Upscaler(model, backend, self._colour, self._size)
-
-
-def cost_of(model: models.Model, backend: Backend, size: tuple[int, int], colour: Colour) -> float:
-    """Load a network for pictures of a size (width, height); return how long one takes (s)."""
-    return _timed(Upscaler(model, backend, colour, size), size, lambda: False)
-
-
-def _timed(upscaler: Upscaler, size: tuple[int, int], stopped: Callable[[], bool]) -> float:
-    """Warm an engine up; return the time of the quickest picture (s)."""
-    times: list[float] = []
-    while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
-        if stopped():
-            raise InterruptedRunError(_STOPPED)
-        began = now()
-        _enlarged(trial(size), upscaler)
-        times.append(now() - began)
-    return min(times)
-
-
-def trial(size: tuple[int, int]) -> Frame:
-    """Create a picture with content, which shows an engine that outputs nothing."""
-    y, u, v = grey(*size)
-    y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
-    return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
-
-
-def _enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
-    return next(iter(upscaler.process([frame])))
-
-
-def grey(width: int, height: int) -> Planes:
-    """Create a grey picture."""
-    chroma = YUV420.chroma(width, height)[::-1]
-    return (
-        np.full((height, width), 128, np.uint8),
-        np.full(chroma, 128, np.uint8),
-        np.full(chroma, 128, np.uint8),
-    )
 
 
 def _for_cpu(model: models.Model, cpu: Backend) -> models.Model:

@@ -1,0 +1,128 @@
+"""The network of a relay that names none: the best that leaves room to spare, else the usual."""
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vsr.errors import BackendError
+from vsr.inference.backend import Backend, load_backend
+from vsr.inference.default import DEFAULT
+from vsr.live.ladder.best import Best
+from vsr.live.ladder.controller import Ladder, LadderSettings
+from vsr.live.ladder.pool import Pool
+from vsr.live.ladder.rung_models import better_ones, find_models, rung_names
+from vsr.live.ladder.rungs import Rungs
+from vsr.live.ladder.warm_up import grey
+from vsr.live.settings import RelaySettings
+from vsr.media.colour import Colour
+from vsr.media.frame import Frame
+from vsr.media.plane_format import YUV420
+from vsr.plan import figures as figures_module
+from vsr.plan.choice import candidates
+from vsr.plan.cost import Cost
+from vsr.plan.figures import Figures, network_key
+
+SIZE, COLOUR = (64, 48), Colour()
+
+
+@pytest.fixture(scope="module")
+def backend() -> Backend:
+    return load_backend("openvino", live=True)
+
+
+class _WithoutBest:
+    """A backend that has no room for dcscn-stream."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def compile(self, graph: Any, *args: Any) -> Any:
+        if graph.label.startswith("dcscn"):
+            raise BackendError("no memory is left")
+        return self._real.compile(graph, *args)
+
+
+def _enlarged(rungs: Rungs, rung: int) -> str:
+    picture = Frame(
+        planes=grey(*SIZE), index=0, pts=0, time_base=Fraction(1, 25), duration=1
+    )  # fmt: skip
+    return rungs.enlarge(picture, rung).rung
+
+
+@pytest.fixture
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def _unasked(interval: float, **settings: Any) -> Rungs:
+    chosen = RelaySettings(backend="openvino", **settings)
+    return Pool().rungs(chosen, SIZE, COLOUR, lambda: False, interval=interval)
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_the_best_network_is_taken_where_it_leaves_room(caplog: pytest.LogCaptureFixture) -> None:
+    best, usual = (candidate.name for candidate in candidates(clean=False))
+    with caplog.at_level("INFO"):
+        rungs = _unasked(interval=100.0)
+    assert rungs.names == [best, usual, "bicubic"]
+    assert max(rungs.costs) < 100
+    assert f"model {best}: the best network; it takes" in caplog.text
+    ladder = Ladder(rungs.costs, LadderSettings(interval=100, max_latency=100), now=0.0)
+    assert ladder.rung == 0
+    assert _enlarged(rungs, 0) == best
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_a_network_that_is_too_slow_is_not_even_loaded(caplog: pytest.LogCaptureFixture) -> None:
+    best, usual = (candidate.name for candidate in candidates(clean=False))
+    with caplog.at_level("INFO"):
+        rungs = _unasked(interval=1e-6)
+    assert rungs.costs[0] == math.inf
+    assert rungs.is_lost(0)
+    assert not any(map(rungs.is_lost, (1, 2)))
+    assert max(rungs.costs[1:]) < math.inf
+    assert f"model {usual}: {best} would take about" in caplog.text
+
+
+@pytest.mark.usefixtures("_own_cache")
+def test_what_was_measured_before_decides(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures_module, "_busy", lambda: False)
+    found = find_models(RelaySettings(), backend)
+    best = Best(found=found, better=1, interval=0.04, size=SIZE)
+    assert best.may_hold(0, usual_cost=0.009, backend=backend)  # 0.055 by its work
+    assert not best.may_hold(0, usual_cost=0.02, backend=backend)
+    key = network_key(found[0], backend, SIZE, YUV420)
+    Figures().get(key, lambda: Cost(29.0, 29.0))
+    assert best.may_hold(0, usual_cost=0.02, backend=backend)
+    assert not replace(best, interval=0.03).may_hold(0, usual_cost=0.001, backend=backend)
+    assert best.holds(0, 0.03)
+    assert not best.holds(0, 0.032)
+
+
+def test_a_better_network_that_cannot_be_loaded_stops_nothing(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    device: Any = _WithoutBest(backend)
+    found = find_models(RelaySettings(), device)
+    best = Best(found=found, better=1, interval=100.0, size=SIZE)
+    rungs = Rungs(found, device, SIZE, COLOUR, best=best)
+    assert rungs.is_lost(0)
+    assert rungs.failure is None
+    assert _enlarged(rungs, 1) == found[1].name
+    assert "cannot be used: no memory is left" in caplog.text
+
+
+def test_a_relay_that_names_a_ladder_gets_it() -> None:
+    assert rung_names(RelaySettings(ladder=("bicubic",))) == (DEFAULT, "bicubic")
+    assert better_ones(RelaySettings(ladder=("bicubic",))) == 0
+    assert better_ones(RelaySettings(model="dcscn")) == 0
+    assert better_ones(RelaySettings(scale=3)) == 1

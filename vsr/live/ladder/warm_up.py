@@ -1,0 +1,63 @@
+"""Warms engines up and measures what a picture costs."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+
+from vsr.errors import InterruptedRunError
+from vsr.inference.backend import Backend
+from vsr.inference.models import Model
+from vsr.inference.upscaler import Upscaler
+from vsr.media.colour import Colour
+from vsr.media.frame import Frame, Planes, now
+from vsr.media.plane_format import YUV420
+
+_WARM_UPS: Final = 4
+"""Pictures at least before a rung is timed: kernels are chosen and memory is touched in them."""
+_TIMED_S: Final = 0.05
+"""Seconds over which the quickest is looked for: other work comes and goes, viewers wait."""
+STOPPED: Final = "stopped while the networks were loaded"
+
+
+def cost_of(model: Model, backend: Backend, size: tuple[int, int], colour: Colour) -> float:
+    """Load a network for pictures of a size (width, height); return how long one takes (s)."""
+    return timed(Upscaler(model, backend, colour, size), size, lambda: False)
+
+
+def timed(upscaler: Upscaler, size: tuple[int, int], stopped: Callable[[], bool]) -> float:
+    """Warm an engine up; return the time of the quickest picture (s).
+
+    Raises InterruptedRunError when `stopped` says so in between.
+    """
+    times: list[float] = []
+    while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
+        if stopped():
+            raise InterruptedRunError(STOPPED)
+        began = now()
+        enlarged(trial(size), upscaler)
+        times.append(now() - began)
+    return min(times)
+
+
+def trial(size: tuple[int, int]) -> Frame:
+    """Create a picture with content, which shows an engine that outputs nothing."""
+    y, u, v = grey(*size)
+    y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
+    return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
+
+
+def enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
+    """Enlarge a single frame."""
+    return next(iter(upscaler.process([frame])))
+
+
+def grey(width: int, height: int) -> Planes:
+    """Create a grey picture."""
+    chroma = YUV420.chroma(width, height)[::-1]
+    return (
+        np.full((height, width), 128, np.uint8),
+        np.full(chroma, 128, np.uint8),
+        np.full(chroma, 128, np.uint8),
+    )
