@@ -2,25 +2,25 @@
 
 `python -m bench.resume [--minutes 10] [--kills 5] [--pairs 3]`, from the repository's root: a made
 clip is upscaled by bicubic, once undisturbed and once killed by SIGKILL again and again. Prints
-the frames that each kill loses, whether the videos are bit-equal, and the ratios of time and size
-of runs in segments and in one go, which take turns.
+the frames that each kill loses, whether the videos are bit-equal, and the ratios of time,
+memory and size of runs in segments and in one go, which take turns.
 """
 
 import argparse
 import json
 import os
 import random
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import astuple, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import av
+import numpy as np
 
 from tests.clips import Clip, make_clip
 from vsr.files.journal import folder_of
@@ -78,55 +78,81 @@ def kill_at(source: Path, target: Path, seconds: float) -> tuple[int, int]:
     return done, frames_kept(target)
 
 
-def cost(source: Path, folder: Path, pairs: int) -> None:
-    """Print the ratios of CPU time, elapsed time and size of runs with and without segments."""
-    found: dict[str, list[tuple[float, float, int]]] = {"20": [], "0": []}
+@dataclass(frozen=True)
+class Cost:
+    """What one run took."""
+
+    seconds: float
+    cpu_s: float
+    peak_kib: int
+    """Largest resident memory of the process or of one that it started."""
+    size: int
+    """Bytes of the output."""
+
+
+def measured(source: Path, target: Path, *words: str) -> Cost:
+    """Run once to the end."""
+    began = time.perf_counter()
+    run = subprocess.Popen(command(source, target, "-y", *words))
+    _, status, used = os.wait4(run.pid, 0)
+    run.returncode = os.waitstatus_to_exitcode(status)
+    if run.returncode:
+        raise SystemExit(f"the run failed with {run.returncode}")
+    seconds, cpu = time.perf_counter() - began, used.ru_utime + used.ru_stime
+    return Cost(seconds, cpu, used.ru_maxrss, target.stat().st_size)
+
+
+def compare(source: Path, folder: Path, pairs: int) -> None:
+    """Print the ratios of runs with and without segments, which take turns."""
+    found: dict[str, list[Cost]] = {"20": [], "0": []}
     for _ in range(pairs):
         for segment, rows in found.items():
-            target = folder / f"cost-{segment}.mkv"
-            began, before = time.perf_counter(), os.times()
-            subprocess.run(command(source, target, "--segment", segment, "-y"), check=True)
-            after, size = os.times(), target.stat().st_size
-            used = sum(after[2:4]) - sum(before[2:4])
-            rows.append((time.perf_counter() - began, used, size))
-    ratios = [
-        statistics.median(cut[k] / whole[k] for cut, whole in zip(*found.values(), strict=True))
-        for k in range(3)
-    ]
-    line = "segments of 20 s against one go: time {:.3f}, CPU time {:.3f}, size {:.4f}"
-    sys.stdout.write(line.format(*ratios) + "\n")
+            rows.append(measured(source, folder / f"cost-{segment}.mkv", "--segment", segment))
+    cut, whole = (np.array([astuple(row) for row in rows]) for rows in found.values())
+    ratio, one = np.median(cut / whole, axis=0), np.median(whole, axis=0)
+    sys.stdout.write(
+        f"segments of 20 s against one go: time {ratio[0]:.3f}, CPU time {ratio[1]:.3f}, "
+        f"peak RSS {ratio[2]:.3f}, size {ratio[3]:.4f} "
+        f"(one go: {one[0]:.1f} s, {one[1]:.1f} CPU s, {one[2] / 1024:.0f} MiB)\n"
+    )
+
+
+def killed(source: Path, folder: Path, kills: int, seed: int) -> None:
+    """Print what every kill of a run loses, and whether the end is that of one undisturbed run."""
+    began = time.monotonic()
+    subprocess.run(command(source, folder / "once.mkv", "-y"), check=True)
+    whole = time.monotonic() - began
+    sys.stdout.write(f"undisturbed: {whole:.1f} s\n")
+    target, rng, kept = folder / "out.mkv", random.Random(seed), 0
+    for _ in range(kills):
+        done, now = kill_at(source, target, rng.uniform(0.05, 0.25) * whole)
+        if target.exists():
+            sys.stdout.write("done before it could be killed\n")
+            break
+        lost = kept + done - now
+        sys.stdout.write(f"killed: {kept} taken over, {done} more done, {lost} of them lost\n")
+        kept = now
+    if not target.exists():
+        subprocess.run(command(source, target), check=True)
+    same = packets(target) == packets(folder / "once.mkv")
+    sys.stdout.write(f"bit-equal video packets: {same}\n")
 
 
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=5, help="0 measures the cost alone")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vsr-resume-") as name:
         folder = Path(name)
         source = looped(folder, args.minutes)
-        began = time.monotonic()
-        subprocess.run(command(source, folder / "once.mkv", "-y"), check=True)
-        whole = time.monotonic() - began
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-        sys.stdout.write(f"undisturbed: {whole:.1f} s, at most {peak} MiB\n")
-        target, rng, kept = folder / "out.mkv", random.Random(args.seed), 0
-        for _ in range(args.kills):
-            done, now = kill_at(source, target, rng.uniform(0.05, 0.25) * whole)
-            if target.exists():
-                sys.stdout.write("done before it could be killed\n")
-                break
-            lost = kept + done - now
-            sys.stdout.write(f"killed: {kept} taken over, {done} more done, {lost} of them lost\n")
-            kept = now
-        if not target.exists():
-            subprocess.run(command(source, target), check=True)
-        same = packets(target) == packets(folder / "once.mkv")
-        sys.stdout.write(f"bit-equal video packets: {same}\n")
-        cost(source, folder, args.pairs)
+        if args.kills:
+            killed(source, folder, args.kills, args.seed)
+        if args.pairs:
+            compare(source, folder, args.pairs)
 
 
 if __name__ == "__main__":
