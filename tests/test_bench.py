@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch")
 import numpy as np
 
-from bench import engines, gpu, gpu_report, gpu_session, plan, times
+from bench import engines, gpu, gpu_report, gpu_session, peers, plan, times
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.network.graph import NetworkFacts, PlaneGraph
@@ -153,3 +153,14 @@ def test_plan_compares_a_forecast_with_a_run(capsys: pytest.CaptureFixture[str])
     assert len(cells) == len(head.strip("|").split("|"))
     assert cells[:2] == ["32x24", "bicubic"]
     assert all(float(cell.split()[0]) > 0 for cell in cells[2:])
+
+
+def test_peers_says_what_it_skips(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "python")
+    peers.main(["--python", nowhere])
+    assert re.match(
+        rf"SKIPPED: {nowhere} has no VapourSynth .*No such file", capsys.readouterr().out
+    )
+    script = peers.script_of("dcscn", Path("in.mp4"), tmp_path).read_text("utf-8")
+    assert f"network_path='{models.ENGINES / 'dcscn/x2.int8.onnx'}'" in script
+    compile(script, "dcscn.vpy", "exec")
