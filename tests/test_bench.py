@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch")
 import numpy as np
 
-from bench import engines, gpu, gpu_report, gpu_session, peers, plan, times
+from bench import engines, gpu, gpu_report, gpu_session, isa, peers, plan, times
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.network.graph import NetworkFacts, PlaneGraph
@@ -164,3 +164,12 @@ def test_peers_says_what_it_skips(capsys: pytest.CaptureFixture[str], tmp_path: 
     script = peers.script_of("dcscn", Path("in.mp4"), tmp_path).read_text("utf-8")
     assert f"network_path='{models.ENGINES / 'dcscn/x2.int8.onnx'}'" in script
     compile(script, "dcscn.vpy", "exec")
+
+
+def test_isa_prints_times_and_shares(capsys: pytest.CaptureFixture[str]) -> None:
+    isa.main(["c-dcscn", "--size", "16x12", "--rounds", "1", "--isas", "AVX2"])
+    [row] = _table(capsys.readouterr().out)
+    assert (row["network"], row["instructions"], row["by the first"]) == ("c-dcscn", "AVX2", "1.00")
+    shares = [int(share) for share in re.findall(r" (\d+)%", row["where the time goes"])]
+    assert shares == sorted(shares, reverse=True)
+    assert 50 <= sum(shares) <= 101
