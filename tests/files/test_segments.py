@@ -249,7 +249,8 @@ def test_a_journal_whose_last_line_is_cut_off_counts_up_to_there(
     ("options", "words"),
     [
         ({"scale": 3}, "scale was 2 and is 3"),
-        ({"crf": 30}, "encoder was .* and is "),
+        ({"crf": 30}, "crf was not set and is 30"),
+        ({"encoder_options": {"g": "9"}}, "g was not set and is 9"),
         ({"segment": 0.8}, "frames per segment was 10 and is 20"),
         ({"audio": "none"}, "audio was copy and is none"),
     ],
@@ -257,8 +258,11 @@ def test_a_journal_whose_last_line_is_cut_off_counts_up_to_there(
 def test_other_settings_are_refused_in_words_until_told_to_begin_anew(
     source: Path, stopped: Path, options: dict[str, object], words: str
 ) -> None:
+    done = {file.name: file.read_bytes() for file in _folder(stopped).glob("*.*")}
     with pytest.raises(UsageError, match=f"{words}.*--restart"):
         _run(source, stopped, **options)
+    assert "000000.nut" in done
+    assert {file.name: file.read_bytes() for file in _folder(stopped).glob("*.*")} == done
     report = _run(source, stopped, restart=True, overwrite=True, **options)
     assert (report.taken_over, report.frames_out) == (0, FRAMES)
 
@@ -268,9 +272,12 @@ def test_an_input_that_has_changed_is_refused(tmp_path: Path, source: Path) -> N
     mine.write_bytes(source.read_bytes())
     target = tmp_path / "out.mkv"
     _run(mine, target, **_stopped_at(13))
+    then = mine.stat()
     os.utime(mine, ns=(1, 1))
     with pytest.raises(UsageError, match="the input has changed since"):
         _run(mine, target)
+    os.utime(mine, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert _run(mine, target).taken_over >= 10  # refusing it has deleted nothing
 
 
 def test_a_second_run_into_the_same_output_is_refused(tmp_path: Path, source: Path) -> None:

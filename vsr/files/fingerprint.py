@@ -1,4 +1,4 @@
-"""Tells one version of an input from another."""
+"""Tells one version of an input, or of settings, from another."""
 
 import hashlib
 from pathlib import Path
@@ -20,3 +20,12 @@ def fingerprint(path: Path) -> dict[str, Any]:
         file.seek(max(0, status.st_size - _PIECE))
         digest.update(file.read(_PIECE))
     return {"bytes": status.st_size, "modified": status.st_mtime_ns, "ends": digest.hexdigest()}
+
+
+def change(name: str, then: Any, now: Any) -> str:
+    """Say what a setting was and is; of a group of settings, the first that differs."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        inner = next(key for key in [*now, *then] if now.get(key) != then.get(key))
+        return change(inner, then.get(inner), now.get(inner))
+    was, is_ = ("not set" if value is None else value for value in (then, now))
+    return f"{name.replace('_', ' ')} was {was} and is {is_}"

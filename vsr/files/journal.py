@@ -19,6 +19,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from vsr.errors import OutputError, UsageError, reason
+from vsr.files.fingerprint import change
 from vsr.media.whole_file import real_path
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,9 @@ class Journal:
             try:
                 self._begin(restart, gaps)
             except BaseException:
-                self.close()
+                if not (self.folder / _JOURNAL).exists():
+                    self.remove()
+                self._lock.release()  # what another run has done stays
                 raise
         except OSError as exc:
             raise self.error(exc) from exc
@@ -230,7 +233,7 @@ class Journal:
             if name != _THREADS and now.get(name) != then.get(name):
                 if name == "input":
                     return "the input has changed since"
-                return f"{name.replace('_', ' ')} was {then.get(name)} and is {now.get(name)}"
+                return change(name, then.get(name), now.get(name))
         return None
 
     def _is_whole(self, segment: Segment) -> bool:
