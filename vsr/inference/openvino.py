@@ -1,5 +1,7 @@
 """Runs engines with OpenVINO: on any CPU, on Intel GPUs and NPUs; the default without NVIDIA."""
 
+import json
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from vsr.errors import BackendError, UsageError, reason
+from vsr.inference.compiled import CompiledCache
 from vsr.inference.cpu import has_int8_instructions
 from vsr.inference.fastest import fastest_of
 from vsr.media.frame import Plane, Planes, as_bytes, now
@@ -18,31 +21,45 @@ from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
 
+log = logging.getLogger(__name__)
 _TELEMETRY: Final = "openvino_telemetry"
+_CONVERTER: Final = "openvino.tools.ovc"
 
 
 @contextmanager
-def _no_telemetry() -> Iterator[None]:
-    """Let OpenVINO be imported as where its telemetry package is not installed.
+def _absent(*names: str) -> Iterator[None]:
+    """Let OpenVINO be imported as where some packages are not installed.
 
-    The import would otherwise report to a statistics host, leave a lasting id in the home folder,
-    and fork a child that holds this process's stdout open.
+    With its telemetry the import would report to a statistics host, leave a lasting id in the home
+    folder, and fork a child that holds this process's stdout open. Its converter takes long to load
+    and is used by nobody here.
     """
-    before = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # what an ImportError is made of
+    before = {name: sys.modules[name] for name in names if name in sys.modules}
+    for name in names:
+        sys.modules[name] = None  # type: ignore[assignment]  # what an ImportError is made of
     try:
         yield
     finally:
-        del sys.modules[_TELEMETRY]
-        if before is not None:  # another program's, which imported OpenVINO before us
-            sys.modules[_TELEMETRY] = before
+        for name in names:
+            del sys.modules[name]
+        sys.modules.update(before)  # another program's, which imported OpenVINO before us
+
+
+def _convert_model(*given: Any, **settings: Any) -> Any:
+    """OpenVINO's `convert_model`, for other code in this process: loaded when it is called."""
+    from openvino.tools import ovc
+
+    return ovc.convert_model(*given, **settings)
 
 
 try:
-    with _no_telemetry():
+    with _absent(_TELEMETRY, _CONVERTER):
         import openvino as ov
 except ImportError as exc:  # a broken install; it is a run-time dependency
     raise BackendError(f"OpenVINO cannot be loaded ({reason(exc)}): pip install openvino") from exc
+
+if not hasattr(ov, "convert_model"):
+    ov.convert_model = _convert_model
 
 CORE: Final = ov.Core()
 """The only `ov.Core` of the process, never freed.
@@ -176,7 +193,7 @@ class OpenVinoBackend:
         }
         if self._asked.startswith("CPU") and graph.precision in ("fp32", "bf16"):
             graph = replace(graph, network=for_cpu(inlinable(graph.network)))
-        return OpenVinoEngine(self._compiled(graph.onnx(size), config))
+        return OpenVinoEngine(self._loaded(graph.onnx(size), config))
 
     def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
         """See `vsr.inference.backend.Backend.is_built`: compiling takes no longer than loading."""
@@ -190,10 +207,34 @@ class OpenVinoBackend:
         except (RuntimeError, ValueError) as exc:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
 
-    def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
+    def _loaded(self, model: bytes, config: dict[str, Any]) -> Any:
+        """Load a network that an earlier program compiled; else compile and keep it."""
+        if self._device != "CPU":
+            return self._compiled(model, config)
+        config, cache = self._limited(config), CompiledCache()
+        can = CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        facts = (model, json.dumps([self.device, can, ov.__version__, config], sort_keys=True))
+        if (known := cache.get(facts)) is not None:
+            try:
+                return CORE.import_model(known, self._device, config)
+            except (RuntimeError, ValueError) as exc:
+                log.debug("a kept network cannot be loaded: %s", _gist(exc))
+                cache.drop(facts)
+        compiled = self._compiled(model, config)
+        try:
+            cache.keep(facts, compiled.export_model().getvalue())
+        except RuntimeError as exc:
+            log.debug("a network cannot be kept: %s", _gist(exc))
+        return compiled
+
+    def _limited(self, config: dict[str, Any]) -> dict[str, Any]:
         if self._device.startswith("CPU") and (limit := cpu_limit()):
             # not bound to the first processors, which others with a limit would be bound to as well
-            config = {**config, "INFERENCE_NUM_THREADS": limit, "ENABLE_CPU_PINNING": False}
+            return {**config, "INFERENCE_NUM_THREADS": limit, "ENABLE_CPU_PINNING": False}
+        return config
+
+    def _compiled(self, model: bytes, config: dict[str, Any]) -> Any:
+        config = self._limited(config)
         try:
             return CORE.compile_model(CORE.read_model(model), self._device, config)
         except (RuntimeError, ValueError) as exc:  # the latter for words that are not UTF-8

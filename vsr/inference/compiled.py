@@ -1,0 +1,85 @@
+"""Keeps what OpenVINO made of a network, so that the next program only has to load it.
+
+Compiling takes two to four times as long as loading. OpenVINO has a cache of its own, but would run
+whatever stands in its files; here each file carries the hash of its content.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_cache_path
+
+from vsr.errors import reason
+from vsr.media.whole_file import written_whole
+
+log = logging.getLogger(__name__)
+_DIGEST: Final = hashlib.sha256().digest_size
+_LARGEST: Final = 64 * 2**20
+"""Bytes of a network from which on it is not kept."""
+_MOST: Final = 256 * 2**20
+"""Bytes of all files; those that were not used for longest go first."""
+
+
+class CompiledCache:
+    """A folder of compiled networks. Safe to use from several threads and processes.
+
+    What cannot be read or written is as good as not there.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or user_cache_path("vsr", appauthor=False) / "compiled"
+
+    def get(self, facts: Sequence[str | bytes]) -> bytes | None:
+        """What was kept under these facts; None where there is nothing, or it is damaged."""
+        path = self._path(facts)
+        try:
+            content = path.read_bytes()
+            if _digest(content[_DIGEST:]) != content[:_DIGEST]:
+                log.debug("%s is damaged", path)
+                path.unlink(missing_ok=True)
+                return None
+            os.utime(path)
+        except OSError:
+            return None
+        return content[_DIGEST:]
+
+    def keep(self, facts: Sequence[str | bytes], data: bytes) -> None:
+        """Keep a network that all these facts decide: model, settings, machine and version."""
+        if len(data) > _LARGEST:
+            return
+        path = self._path(facts)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with written_whole(path) as part:
+                part.write_bytes(_digest(data) + data)
+            self._tidy()
+        except OSError as exc:
+            log.debug("a compiled network cannot be kept: %s", reason(exc))
+
+    def drop(self, facts: Sequence[str | bytes]) -> None:
+        """Forget what does not work."""
+        self._path(facts).unlink(missing_ok=True)
+
+    def _path(self, facts: Sequence[str | bytes]) -> Path:
+        whole = hashlib.sha256()
+        for fact in facts:
+            whole.update(_digest(fact.encode() if isinstance(fact, str) else fact))
+        return self.folder / f"{whole.hexdigest()[:32]}.bin"
+
+    def _tidy(self) -> None:
+        """Delete the files that were not used for longest, until the others are few enough."""
+        found = [(path, path.stat()) for path in self.folder.glob("*.bin")]
+        found.sort(key=lambda each: each[1].st_mtime, reverse=True)
+        total = 0
+        for path, facts in found:
+            total += facts.st_size
+            if total > _MOST:
+                path.unlink(missing_ok=True)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
