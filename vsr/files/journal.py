@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
-
 from vsr.errors import OutputError, UsageError, reason
 from vsr.files.fingerprint import change
 from vsr.media.whole_file import real_path
@@ -116,6 +114,8 @@ class Journal:
         """Threads of the encoder, with which its output varies: those of the run's beginning."""
         self._output = output
         self._facts = json.loads(json.dumps(facts, default=str))
+        from filelock import FileLock  # takes 12 ms to load, and short runs have no journal
+
         self._lock = FileLock(self.folder / _LOCK)
         try:
             self.folder.mkdir(exist_ok=True)
@@ -202,7 +202,7 @@ class Journal:
     def _acquire(self) -> None:
         try:
             self._lock.acquire(timeout=0)
-        except Timeout as exc:
+        except TimeoutError as exc:  # of filelock, whose Timeout is one
             raise UsageError(f"another process is making {self._output}") from exc
 
     def _begin(self, restart: bool, gaps: bool) -> None:

@@ -1,7 +1,6 @@
 """Which authorities a server's certificate is checked against."""
 
 import os
-import ssl
 from typing import Final
 
 _USUAL: Final = (
@@ -17,6 +16,8 @@ def ca_file() -> str:
 
     `SSL_CERT_FILE` in the environment goes before both, as for OpenSSL.
     """
+    import ssl  # takes 10 ms to load, and files need none
+
     paths = ssl.get_default_verify_paths()
     for path in (os.environ.get(paths.openssl_cafile_env), paths.cafile, *_USUAL):
         if path and os.path.isfile(path):  # noqa: PTH113 - it may be anything

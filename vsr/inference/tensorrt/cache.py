@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from vsr.errors import BackendError, reason
@@ -194,6 +193,8 @@ class EngineCache:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of one engine's file; log a line when another process holds it."""
+    from filelock import FileLock, Timeout  # takes 12 ms to load, and few build engines
+
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=_SILENT_S)
