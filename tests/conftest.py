@@ -1,14 +1,18 @@
 """Fixtures shared by all tests: real data where it is at hand, and the GPU promise."""
 
+import contextlib
+import importlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vsr.inference import models
+from vsr.inference import models, openvino
 from vsr.inference.backend import Backend, load_backend
+from vsr.inference.openvino import OpenVinoBackend
 
 
 @pytest.fixture
@@ -24,6 +28,39 @@ def data() -> Path:
 def backend() -> Backend:
     """OpenVINO on the CPU."""
     return load_backend("openvino")
+
+
+KEPT = 24
+"""Compiled networks; most tests enlarge small pictures by one of few."""
+Compile = Callable[[OpenVinoBackend, bytes, dict[str, Any]], Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[dict[str, Compile]]:
+    """What OpenVINO compiled for a test serves those that want the same: it takes longer than the
+    pictures of most tests."""
+    ways: dict[str, Compile] = {n: getattr(OpenVinoBackend, n) for n in ("_loaded", "_compiled")}
+    kept: dict[object, Any] = {}
+
+    def once(way: str, backend: OpenVinoBackend, model: bytes, config: dict[str, Any]) -> Any:
+        key = (way, backend._device, model, openvino.cpu_limit(), *sorted(config.items()))
+        found = kept.pop(key, None) or ways[way](backend, model, config)
+        kept[key] = found  # the last one used is the last to go
+        if len(kept) > KEPT:
+            del kept[next(iter(kept))]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        for way in ways:
+            patch.setattr(OpenVinoBackend, way, lambda *given, way=way: once(way, *given))
+        yield ways
+
+
+@pytest.fixture
+def compiled_anew(_compiled_once: dict[str, Compile], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of compiling itself."""
+    for way, compile_ in _compiled_once.items():
+        monkeypatch.setattr(OpenVinoBackend, way, compile_)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +96,23 @@ def _fresh_logging() -> Iterator[None]:
     logging.getLogger("vsr").handlers.clear()
     for name in ("vsr", "train"):
         logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Workers of pytest-xdist start at once, and in a fresh clone each would rewrite the asserts of
+    all files: each begins with files of its own, and finds those of the others done.
+
+    What cannot be imported is told when it is collected.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    for path in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        name = ".".join(path.relative_to(session.config.rootpath).with_suffix("").parts)
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)
 
 
 @pytest.hookimpl(tryfirst=True)

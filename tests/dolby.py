@@ -123,7 +123,9 @@ def _crc(data: bytes) -> bytes:
     return value.to_bytes(4, "big")
 
 
-def hevc(frames: int = 6, unit: bytes | None = None, before: bool = False) -> bytes:
+def hevc(
+    frames: int = 6, unit: bytes | None = None, before: bool = False, transfer: int = 16
+) -> bytes:
     """HEVC of 10 bits in PQ, as bytes; with a NAL unit at the end (or before) every picture."""
     out = io.BytesIO()
     with av.open(out, "w", format="hevc") as film:
@@ -132,7 +134,7 @@ def hevc(frames: int = 6, unit: bytes | None = None, before: bool = False) -> by
         video: Any = film.add_stream("libx265", rate=25, options=options)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p10le"
         context = video.codec_context
-        context.colorspace, context.color_primaries, context.color_trc = 9, 9, 16
+        context.colorspace, context.color_primaries, context.color_trc = 9, 9, transfer
         context.color_range = 1
         for k in range(frames):
             frame = av.VideoFrame.from_ndarray(picture((64, 48), k), format="rgb24")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.streams import Marked, make_marked
 from vsr.cli.relay import relay
@@ -122,11 +123,16 @@ def _relay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     ],
 )
 def test_wrong_options_are_told_in_a_line(
-    tmp_path: Path, line: str, words: str, more: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    words: str,
+    more: tuple[str, ...],
 ) -> None:
     path = _config(tmp_path, f"[[relay]]\ninput = 'a'\noutputs = 'b.flv'\n{line}\n")
-    done = _relay(tmp_path, "--config", str(path), *more)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(relay, ["--config", str(path), *more])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert words in done.stderr
 
 

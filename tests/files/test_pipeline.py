@@ -220,7 +220,7 @@ def test_a_stop_before_the_first_frame_is_an_interruption(tmp_path: Path) -> Non
     clip = make_clip(tmp_path / "in.mp4", Clip())
     stop = threading.Event()
     stop.set()
-    with pytest.raises(vsr.VsrError, match="before the first frame") as caught:
+    with pytest.raises(vsr.VsrError, match=r"before the first frame|was being opened") as caught:
         vsr.upscale(clip, tmp_path / "out.mp4", model="bicubic", stop=stop)
     assert caught.value.exit_code == 130
     assert {p.name for p in tmp_path.iterdir()} == {"in.mp4"}

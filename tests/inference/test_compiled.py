@@ -14,6 +14,7 @@ from vsr.inference.compiled import CompiledCache
 from vsr.media.colour import Colour
 from vsr.media.frame import Planes
 
+pytestmark = pytest.mark.usefixtures("compiled_anew")
 SIZE = (32, 24)
 
 

@@ -180,7 +180,7 @@ def test_what_a_relay_converts_is_said_and_tagged_right(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hdr = {"matrix": 9, "transfer": 18, "primaries": 9, "pix_fmt": "yuv420p10le"}
-    clip = _clip(tmp_path / "in.mkv", (500, 512, 512), frames=100, **hdr)  # type: ignore[arg-type]
+    clip = _clip(tmp_path / "in.mkv", (500, 512, 512), frames=20, **hdr)  # type: ignore[arg-type]
     target = tmp_path / "out.mkv"
     settings = vsr.RelaySettings(model="bicubic", max_latency=5.0)
     report = vsr.relay(str(clip), str(target), settings=settings)

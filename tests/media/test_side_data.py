@@ -15,6 +15,7 @@ from vsr.media.side_data import carrier_of, side_data_in, written_by
 WORDS = b"HELLO WORLD "
 MESSAGE = b"0123456789abcdef" + b"a mark"
 """An unregistered message: who it is of, and what it says."""
+PQ, BT709 = 16, 1
 
 
 def _odd_parity(code: int) -> int:
@@ -84,14 +85,16 @@ def _messages(path: Path) -> list[bytes]:
         return [text[-len(MESSAGE) :] for text in texts if text.endswith(MESSAGE)]
 
 
-@pytest.mark.parametrize("codec", ["h264", "hevc"])
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(
+    ("codec", "asked", "transfer"),
+    [("h264", True, PQ), ("h264", False, BT709), ("hevc", True, BT709), ("hevc", False, BT709)],
+)
 def test_unregistered_messages_come_through_when_asked(
-    tmp_path: Path, codec: str, asked: bool
+    tmp_path: Path, codec: str, asked: bool, transfer: int
 ) -> None:
     """They are of anybody's making: sync marks, encoders' settings, GPS."""
     unit = b"\x4e\x01\x05" + bytes([len(MESSAGE)]) + MESSAGE + b"\x80"
-    source = muxed(hevc(unit=unit, before=True), tmp_path / "in.mkv")
+    source = muxed(hevc(unit=unit, before=True, transfer=transfer), tmp_path / "in.mkv")
     assert _messages(source) == [MESSAGE] * 6
     options = {"udu_sei": "1"} if asked else {}
     report = vsr.upscale(

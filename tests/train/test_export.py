@@ -54,6 +54,9 @@ OTHERS = [
     ("c-dcscn", 2),
 ]  # fmt: skip
 
+IMPORTED = "dcscn"
+"""What of the exported began with weights of others; its network is traced above."""
+
 FEWER = {"csrcnn": {"blocks": (2, 2, 2), "residuals": 1, "convolutions": 1}}
 """Repeated parts take the exporter's time and run the same code."""
 
@@ -100,11 +103,13 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _checkpoint(path: Path, name: str, scales: tuple[int, ...] = (2,)) -> Path:
+def _checkpoint(
+    path: Path, name: str, scales: tuple[int, ...] = (2,), imported: bool = False
+) -> Path:
     """What training would write, of a random network; only the averaged weights are rough."""
     trainer = Trainer.new(name, TINY, scales)
     trainer.step, trainer.data = 5, DATA
-    trainer.history = [{"imported": "elsewhere.pth", "sha256": "0" * 64}] if "-l1" in name else []
+    trainer.history = [{"imported": "elsewhere.pth", "sha256": "0" * 64}] if imported else []
     roughened(trainer.average)
     trainer.save(path)
     return path
@@ -120,7 +125,9 @@ def exported(
 
     def make(name: str) -> Exported:
         if name not in made:
-            checkpoint = _checkpoint(folder / f"{name}.pt", name.removesuffix("-stream"))
+            checkpoint = _checkpoint(
+                folder / f"{name}.pt", name.removesuffix("-stream"), imported=name == IMPORTED
+            )
             [path] = export(
                 checkpoint, Target(engines=folder / "engines", model=name, benchmarks=[benchmark])
             )
@@ -179,13 +186,13 @@ def test_a_card_names_paper_training_and_figures(exported: Callable[[str], Expor
 
 
 def test_weights_that_began_as_others_are_said_to_be(exported: Callable[[str], Exported]) -> None:
-    made = exported("pcarn-m-l1")
+    made = exported(IMPORTED)
     stages = [stage for _, stage in read(made.path.parent)["x2.onnx"].stages]
     assert [set(stage) >= {"imported"} for stage in stages] == [True, False]
     assert made.entry["licence"] != "Apache-2.0"
     assert "Weights of others; licence of the weights' authors." in made.card
     assert "| imported | - | weights of others: elsewhere.pth |" in made.card
-    assert "| pcarn-m-l1-x2-ours | imported | ours |" in made.card
+    assert "| dcscn-x2-ours | imported | ours |" in made.card
     assert "Trained by this project" not in made.card
 
 
@@ -245,17 +252,17 @@ def test_where_a_model_goes_follows_from_its_name(model: str, file: str) -> None
 
 
 def test_the_command_exports_every_scale_and_says_where(tmp_path: Path, benchmark: Path) -> None:
-    checkpoint = _checkpoint(tmp_path / "net.pt", "pcarn-m", (2, 4))
+    checkpoint = _checkpoint(tmp_path / "net.pt", "carn-m", (2, 4))
     (tmp_path / "engines").mkdir()
     words = ["export", str(checkpoint), "--engines", str(tmp_path / "engines")]
     result = CliRunner().invoke(main, [*words, "--data-set", str(benchmark)])
     assert result.exit_code == 0, result.output
-    paths = [tmp_path / f"engines/pcarn-m/x{scale}.onnx" for scale in (2, 4)]
+    paths = [tmp_path / f"engines/carn-m/x{scale}.onnx" for scale in (2, 4)]
     assert result.stdout.split() == [str(path) for path in paths]
     entries = json.loads((tmp_path / "engines/manifest.json").read_text("utf-8"))["models"]
-    assert {key: e["file"] for key, e in entries["pcarn-m"].items()} == {
-        "x2": "pcarn-m/x2.onnx",
-        "x4": "pcarn-m/x4.onnx",
+    assert {key: e["file"] for key, e in entries["carn-m"].items()} == {
+        "x2": "carn-m/x2.onnx",
+        "x4": "carn-m/x4.onnx",
     }
     for path, scale in zip(paths, (2, 4), strict=True):
         assert openvino_enlarge(path.read_bytes())(np.zeros((1, 3, 5, 6), np.float32)).shape == (

@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate, pixel_shu
 from tests.networks import channels, own_part, roughened
 from train.__main__ import main
 from train.fit.initialise import initialise
-from train.measure.counting import multadds, parameters, receptive_field_radius, sizes
+from train.measure.counting import Size, multadds, parameters, receptive_field_radius, sizes
 from train.nets import (
     NETS,
     Carn,
@@ -144,8 +144,13 @@ def test_csrcnn_has_the_parameters_of_tables_iv_and_vi(
     assert round(parameters(Csrcnn(config)) / 1000) == thousands
 
 
-def test_info_lists_every_network_and_scale_once() -> None:
-    listed = [(size.name, size.scales, size.what) for size in sizes()]
+@pytest.fixture(scope="module")
+def counted() -> list[Size]:
+    return list(sizes())
+
+
+def test_info_lists_every_network_and_scale_once(counted: list[Size]) -> None:
+    listed = [(size.name, size.scales, size.what) for size in counted]
     assert len(set(listed)) == len(listed)
     by_scale = {(name, scale) for name, scale, _ in listed}
     for name, config in NETS.items():
@@ -175,10 +180,10 @@ def test_info_prints_ours_beside_the_papers_figures() -> None:
         assert any(line[: len(row)] == row for line in words), row
 
 
-def test_figures_agree_with_the_papers_as_far_as_those_have_digits() -> None:
+def test_figures_agree_with_the_papers_as_far_as_those_have_digits(counted: list[Size]) -> None:
     """PCARN's millions apart, which `info` explains in a note."""
     compared = 0
-    for size in sizes():
+    for size in counted:
         name = size.name
         if size.paper is None:
             continue
