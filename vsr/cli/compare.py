@@ -47,6 +47,10 @@ def moment(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
 @click.option(
     "--align", is_flag=True, help="Compare from each video's first frame, not by their times."
 )
+@click.option(
+    "--lpips", type=click.Path(path_type=Path), metavar="FILE.npz",
+    help="Weights of LPIPS (AlexNet), which is measured then, too.",
+)  # fmt: skip
 @click.option("--max-frames", type=WholeNumber(1), help="Number of frames to compare.")
 @click.option(
     "-o", "--output", "outputs", type=click.Path(path_type=Path), multiple=True,
@@ -56,8 +60,8 @@ def moment(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
 @verbosity
 def compare(
     videos: tuple[str, ...], reference: str | None, models: str | None, at: float, seconds: float,
-    scale: int | None, align: bool, max_frames: int | None, outputs: tuple[Path, ...],
-    overwrite: bool, verbose: bool, quiet: bool,
+    scale: int | None, align: bool, lpips: Path | None, max_frames: int | None,
+    outputs: tuple[Path, ...], overwrite: bool, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Measure videos against the original, or against the first: PSNR, SSIM, XPSNR, flicker.
 
@@ -80,10 +84,12 @@ def compare(
             check_name(path, overwrite)
         if models and (len(videos) > 1 or reference):
             raise UsageError("--models enlarges one video: give neither others nor --reference")
+        if models and lpips:
+            raise UsageError("--lpips measures videos: it cannot be with --models, which shows")
 
         def work(stop: threading.Event) -> "Comparison":
             if not models:
-                settings = CompareSettings(max_frames=max_frames, align=align)
+                settings = CompareSettings(max_frames=max_frames, align=align, lpips=lpips)
                 return measure(videos, reference, settings, stop=stop)
             chosen = CandidateSettings(
                 models=[name.strip() for name in models.split(",") if name.strip()],

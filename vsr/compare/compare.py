@@ -1,20 +1,26 @@
 """Reads videos side by side and measures each against a reference."""
 
 import contextlib
+import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from vsr.compare.keep import Keeper
 from vsr.compare.match import Matches
+from vsr.compare.picture import rgb
 from vsr.compare.result import Comparison, Row, VideoFacts
-from vsr.compare.scores import VMAF, Scored, Scorer, has_vmaf
+from vsr.compare.scores import VMAF, Scored, Scorer, filters_for, has_vmaf
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.files.frames import Reader, frames
 from vsr.media.frame import Frame
 from vsr.media.location import is_url, shown
+
+if TYPE_CHECKING:
+    from vsr.compare.lpips import Lpips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +29,8 @@ class CompareSettings:
 
     max_frames: int | None = None
     """Frames that are compared; None: all."""
+    lpips: Path | None = None
+    """Weights of LPIPS, an .npz; None: it is not measured."""
     align: bool = False
     """Compare every video from its own first frame, not by its times as they are."""
 
@@ -42,7 +50,8 @@ def compare(
     """Measure videos against `reference`; without one, the others against the first.
 
     `on_progress` gets the number of frames done, on the calling thread. Raises UsageError for
-    fewer than two videos, InputError where one cannot be read or no frame has a partner, and
+    fewer than two videos, InputError where one or the weights of LPIPS cannot be read or no frame
+    has a partner, and
     InterruptedRunError once `stop` is set.
     """
     settings = settings or CompareSettings()
@@ -67,6 +76,7 @@ class _Work:
         self._readers, self._settings = readers, settings
         self._matches = Matches(readers, settings.align)
         self._scorer, self._keeper = Scorer(), Keeper()
+        self._lpips = _lpips(settings.lpips) if settings.lpips else None
         self._times: list[float] = []
         self._rows: list[Row] = []
         self._first: Sequence[Frame] = ()
@@ -97,9 +107,20 @@ class _Work:
             each.values | ({} if each.flicker is None else {"flicker": each.flicker})
             for each in scored[1:]
         )
+        values = tuple(map(operator.or_, values, self._looks(scored)))
         self._rows.append(Row(time, values, scored[0].flicker))
         self._common = (scored[0].picture.width, scored[0].picture.height)
         self._keeper.see(index, time, scored)
+
+    def _looks(self, scored: tuple[Scored, ...]) -> list[dict[str, float]]:
+        """What LPIPS says of each video, where it is measured."""
+        if self._lpips is None:
+            return [{} for _ in scored[1:]]
+        pictures = [
+            rgb(each.picture, frame.colour) for each, frame in zip(scored, self._first, strict=True)
+        ]
+        found = [self._lpips(pictures[0], other) for other in pictures[1:]]
+        return [{} if value is None else {"lpips": value} for value in found]
 
     def result(self, original: bool) -> Comparison:
         """All that was found. Raises InputError where nothing matched."""
@@ -152,9 +173,19 @@ class _Work:
                 notes.append(f"{fact.name} was measured in the reference's {facts[0].pixel_format}")
             if frame.colour != first.colour:
                 notes.append(f"{fact.name} is tagged with another colour than the reference")
+        for name in sorted({"ssim", "xpsnr"} - set(filters_for(self._common))):
+            notes.append(f"{name.upper()} was not measured: the pictures are too small for it")
+        if self._lpips is not None and min(self._common) < (least := self._lpips.smallest):
+            notes.append(f"LPIPS was not measured: it takes pictures of {least} pixels a side")
         if not has_vmaf():
             notes.append(f"VMAF was not measured: the FFmpeg inside PyAV has no {VMAF}")
         return notes
+
+
+def _lpips(weights: Path) -> "Lpips":
+    from vsr.compare.lpips import Lpips  # loads OpenVINO, which nothing else here needs
+
+    return Lpips(weights)
 
 
 def _short(path: str) -> str:

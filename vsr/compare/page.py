@@ -34,8 +34,11 @@ _TITLES: Final = {
     "psnr": ("PSNR over time", "dB, higher is nearer to the reference"),
     "ssim": ("SSIM over time", "1 is equal"),
     "vmaf": ("VMAF over time", "100 is best"),
+    "lpips": ("LPIPS over time", "0 is equal, lower looks nearer to the reference"),
     "flicker": ("Change from frame to frame", "mean difference of luma, in codes of 8 bits"),
 }
+_BAD_ABOVE: Final = ("flicker", "lpips")
+"""Of which the worst frame is the one with the highest value."""
 _EQUAL: Final = 100.0
 """dB at which equal pictures are drawn."""
 
@@ -141,7 +144,7 @@ def _plot(found: Comparison, name: str) -> Plot:
         unit=unit,
         levels=[level(scale, value, "grid", f"{value:,g}") for value in scale.ticks()],
         curves=[
-            Curve(names[k], _colour(k), _path(place, values, scale, high=name == "flicker"))
+            Curve(names[k], _colour(k), _path(place, values, scale, high=name in _BAD_ABOVE))
             for k, values in sorted(series.items())
         ],
         below=[Tick(axis.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)],

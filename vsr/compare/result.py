@@ -13,10 +13,21 @@ from vsr.compare.keep import Moment
 from vsr.media.colour import Colour
 
 SCHEMA: Final = "vsr-compare/1"
-MEASURES: Final = {"psnr": 2, "psnr_y": 2, "ssim": 4, "xpsnr": 2, "vmaf": 2, "flicker": 3}
+MEASURES: Final = {
+    "psnr": 2,
+    "psnr_y": 2,
+    "ssim": 4,
+    "xpsnr": 2,
+    "vmaf": 2,
+    "lpips": 4,
+    "flicker": 3,
+}
 """Name -> digits after the point."""
+_BAD_ABOVE: Final = ("lpips",)
+"""Measures whose high values are bad: they have `max`, `p99` and `p95` instead."""
 PERCENTILES: Final = (1, 5, 50)
-"""Lower is worse: half of all frames, and the worst twentieth and hundredth, begin there."""
+"""Of measures whose low values are bad: half of all frames, and the worst twentieth and hundredth,
+begin there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +95,9 @@ class Comparison:
             values = values[~np.isnan(values)]
             if not len(values):
                 continue
-            low = np.percentile(values, PERCENTILES, method="lower")
             found[name] = {
                 "mean": _number(self._mean(video, name, values), name),
-                "min": _number(float(values.min()), name),
-                **{f"p{p}": _number(float(v), name) for p, v in zip(PERCENTILES, low, strict=True)},
+                **{key: _number(value, name) for key, value in _worst_of(values, name).items()},
             }
         return found
 
@@ -140,6 +149,16 @@ class Comparison:
             }
             for k in order
         ]
+
+
+def _worst_of(values: npt.NDArray[np.float64], name: str) -> dict[str, float]:
+    """The worst value, and where the worst hundredth, twentieth and half begin."""
+    above = name in _BAD_ABOVE
+    ranks = [100 - p for p in PERCENTILES] if above else PERCENTILES
+    found = np.percentile(values, ranks, method="higher" if above else "lower")
+    worst = {"max": values.max()} if above else {"min": values.min()}
+    named = worst | {f"p{rank}": value for rank, value in zip(ranks, found, strict=True)}
+    return {key: float(value) for key, value in named.items()}
 
 
 def _facts(video: VideoFacts) -> dict[str, Any]:

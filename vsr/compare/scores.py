@@ -15,7 +15,11 @@ from vsr.media.colour import RGB
 from vsr.media.frame import Frame, picture_of
 
 _NO_MORE: Final = (av.error.BlockingIOError, av.error.EOFError)
-_FILTERS: Final = ("psnr", "ssim", "xpsnr")
+_SSIM_SIDE: Final = 16
+"""Pixels of a side from which on FFmpeg's ssim has a window in subsampled chroma, too."""
+_XPSNR_AREA: Final = 2025
+"""Pixels of a picture from which on the blocks of FFmpeg's xpsnr have a size: below, the filter
+divides by 0, which ends the process."""
 VMAF: Final = "libvmaf"
 """The filter of VMAF, which few builds of FFmpeg have."""
 _MEASURES: Final = {
@@ -119,7 +123,7 @@ class Scorer:
         graph = self._graph = av.filter.Graph()
         width, height = kind.common
         self._inputs, self._sinks = [], []
-        measures = [*_FILTERS, *((VMAF,) if has_vmaf() else ())]
+        measures = filters_for(kind.common)
         copies = 1 + len(measures) * (len(kind.sizes) - 1)
         for k, ((w, h), form) in enumerate(zip(kind.sizes, kind.formats, strict=True)):
             facts = f"video_size={w}x{h}:pix_fmt={form}:time_base=1/25:frame_rate=25"
@@ -144,6 +148,16 @@ class Scorer:
             self._sinks.append(sink)
         graph.configure()
         self._ready = [deque() for _ in kind.sizes]
+
+
+def filters_for(size: tuple[int, int]) -> list[str]:
+    """FFmpeg's filters that measure pictures of a size (width, height)."""
+    found = ["psnr"]
+    if min(size) >= _SSIM_SIDE:
+        found.append("ssim")
+    if math.prod(size) >= _XPSNR_AREA:
+        found.append("xpsnr")
+    return [*found, *((VMAF,) if has_vmaf() else ())]
 
 
 def has_vmaf() -> bool:
