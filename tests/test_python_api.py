@@ -4,7 +4,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import vsr
@@ -80,6 +82,41 @@ def test_numbers_out_of_range_are_usage_errors(wrong: dict[str, int], words: str
         vsr.upscale("in.mp4", "out.mp4", **wrong)  # type: ignore[arg-type]
     with pytest.raises(vsr.UsageError, match=words):
         vsr.RunSettings(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("RunSettings", {"scale": "2"}, "scale is '2': it must be a whole number or None"),
+        ("RunSettings", {"scale": True}, "scale is True: it must be a whole number or None"),
+        ("RunSettings", {"overwrite": "no"}, "overwrite is 'no': it must be True or False"),
+        ("RunSettings", {"fps": 0}, "fps is 0: it must be more than 0"),
+        ("RunSettings", {"report": "r.json"}, "report is 'r.json': it must be a Path or None"),
+        ("RunSettings", {"encoder": {}}, "encoder is {}: it must be vsr.EncoderSettings"),
+        ("EncoderSettings", {"options": {"bf": 2}}, "it must be a mapping of text to text"),
+        ("EncoderSettings", {"bitrate": -5}, "bitrate is -5: it must be 1 or more"),
+        ("EncoderSettings", {"analysis": (1,)}, "must be a tuple of .a whole number, text. or"),
+        ("RelaySettings", {"ladder": "bicubic"}, "ladder is 'bicubic': it must be a tuple of"),
+        ("RelaySettings", {"max_latency": float("nan")}, "max_latency is nan: it must be"),
+        ("RelaySettings", {"stream_preset": "x"}, "stream_preset is 'x': it must be one of"),
+        ("IngestSettings", {"retry_max": -1}, "retry_max is -1: it must be 0 or more"),
+        ("upscale", {"input": "a", "output": "b", "settings": {}}, "it must be vsr.RunSettings"),
+        ("relay", {"input": "a", "outputs": "b", "settings": {}}, "it must be vsr.RelaySettings"),
+        ("load_engine", {"model": 3, "size": (8, 8)}, "model is 3: it must be text"),
+        ("load_engine", {"model": "bicubic", "size": 8}, "size is 8: it must be a tuple of"),
+        ("load_engine", {"size": (8, 8), "device": 0}, "device is 0: it must be text or None"),
+    ],
+)
+def test_values_of_another_type_are_usage_errors(name: str, given: Any, words: str) -> None:
+    with pytest.raises(vsr.UsageError, match=words):
+        getattr(vsr, name)(**given)
+
+
+def test_what_stands_for_a_type_is_taken() -> None:
+    given: Any = {"max_frames": np.int64(3), "fps": 25, "segment": 2, "report": Path("r.json")}
+    assert vsr.RunSettings(**given).max_frames == 3
+    vsr.EncoderSettings(analysis=(1, "stats"), options={"bf": "2"})
+    vsr.RelaySettings(ladder=("a", "b"), slate_after=0, slate=Path("s.png"))
 
 
 def test_keywords_win_over_settings() -> None:

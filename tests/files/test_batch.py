@@ -46,7 +46,7 @@ def test_a_bad_file_is_named_and_the_others_are_made(tmp_path: Path, films: Path
     target = tmp_path / "large"
     result = _run(films, target)
     assert result.exit_code == 3, result.output
-    assert _names(target) == {"a.mp4", "b.mkv", "b.mkv.mkv"}
+    assert _names(target) == {"a.mp4", "b.avi.mkv", "b.mkv"}
     for name in _names(target):
         assert (contents(target / name).frames, contents(target / name).size) == (4, (64, 64))
     lines = result.stdout.splitlines()
@@ -80,6 +80,23 @@ def test_folders_within_and_patterns(tmp_path: Path, films: Path) -> None:
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["skipped", "skipped"]
 
 
+def test_a_folder_within_the_output_folder_is_read(tmp_path: Path, films: Path) -> None:
+    result = _run(films, tmp_path, "--pattern", "a.mp4")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a.mp4").exists()
+
+
+def test_files_of_the_same_name_keep_their_containers(tmp_path: Path, films: Path) -> None:
+    given = [films / "a.mp4", films / "b.avi", films / "b.mkv"]
+    for k in (1, 2):
+        (films / str(k)).mkdir()
+        given.append(Path(shutil.copy(films / "a.mp4", films / str(k))))
+    pairs = Batch(given, tmp_path, SETTINGS)._found()
+    assert [target.name for _, target in pairs] == [
+        "a.mp4", "b.avi.mkv", "b.mkv", "a-2.mp4", "a-3.mp4",
+    ]  # fmt: skip
+
+
 def test_an_output_that_is_there_is_kept(tmp_path: Path, films: Path) -> None:
     target = tmp_path / "large"
     target.mkdir()
@@ -102,7 +119,14 @@ def test_wrong_settings_end_it_at_once_and_leave_nothing(tmp_path: Path, films: 
     assert "is a file" in result.output
     result = _run(films, target, "--pattern", "*.none")
     assert result.exit_code == 1
-    assert "no file to upscale" in result.output
+    assert f"no file to upscale in {films} that matches *.none" in result.output
+    result = _run(films, films)
+    assert result.exit_code == 2
+    assert "cannot go into it: name another folder" in result.output
+    result = _run(films / "a.mp4", films / "b.mkv", tmp_path / "large.mp4")
+    assert result.exit_code == 2
+    assert "large.mp4 looks like a file" in result.output
+    assert not (tmp_path / "large.mp4").exists()
 
 
 def test_a_stop_ends_it_after_the_file_under_way(tmp_path: Path, films: Path) -> None:
@@ -214,6 +238,7 @@ def test_a_wrong_list_is_refused_before_the_first_job(
 def test_settings_beside_a_list_are_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = _list(tmp_path, "[[job]]\ninput = 'a'\noutput = 'b.mp4'", "--scale", "3")
-    assert result.exit_code == 2
-    assert "not 'scale' on the command line" in result.output + caplog.text
+    for given, name in ((("--max-frames", "3"), "--max-frames"), (("in.mp4",), "INPUT, OUTPUT")):
+        result = _list(tmp_path, "[[job]]\ninput = 'a'\noutput = 'b.mp4'", *given)
+        assert result.exit_code == 2
+        assert f"with --list, {name} belongs into" in result.output + caplog.text

@@ -105,11 +105,28 @@ def test_planes_outlive_the_reader(clip: Path) -> None:
     assert np.std(means) >= 0
 
 
+def test_a_writer_takes_frames_in_order_until_it_is_closed(tmp_path: Path, clip: Path) -> None:
+    first, second, *_ = frames(clip)
+    with Writer(tmp_path / "a.mp4", like=clip) as out:
+        out.write(first)
+        with pytest.raises(UsageError, match=r"a frame at 0 s does not come after the one at 0 s"):
+            out.write(first)
+        with pytest.raises(UsageError, match="ndarray is no frame"):
+            out.write(first.to_rgb())  # type: ignore[arg-type]
+        out.write(second)
+        out.close()
+        with pytest.raises(UsageError, match="is closed"):
+            out.write(second)
+    assert contents(tmp_path / "a.mp4").frames == 2
+
+
 def test_wrong_requests_are_told(tmp_path: Path, clip: Path) -> None:
     with pytest.raises(UsageError, match="batch is 0"):
         upscale_frames([], model="bicubic", batch=0)
     with pytest.raises(UsageError, match="unknown model"):
         upscale_frames([], model="none")
+    with pytest.raises(UsageError, match="is a path: give frames"):
+        next(upscale_frames("in.mp4", model="bicubic"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no such file"):
         frames(tmp_path / "none.mp4")
     with pytest.raises(UsageError, match="same file"):

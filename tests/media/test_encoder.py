@@ -176,3 +176,8 @@ def test_values_the_encoder_does_not_have_are_refused_with_those_it_has(
 )
 def test_the_ends_of_the_ranges_are_taken(encoder: str, settings: dict[str, Any]) -> None:
     assert opened(encoder, **settings).is_open
+
+
+def test_a_pixel_format_that_ffmpeg_does_not_know_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="unknown pixel format 'x': names are FFmpeg's"):
+        encoder_name(EncoderSettings(pixel_format="x"), "mp4", VIDEO)

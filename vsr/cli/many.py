@@ -1,5 +1,6 @@
 """`vsr run` for several files, folders and lists: its options, and how the outcome is shown."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +49,14 @@ def run_many(
 ) -> None:
     """Upscale all files into a folder, print the table, and exit with its code."""
     from vsr.files.batch import Batch
+    from vsr.media.target import CONTAINERS
 
+    ending = Path(folder).suffix[1:].lower()
+    if ending in CONTAINERS and not folder.endswith(("/", os.sep)) and not Path(folder).exists():
+        raise UsageError(
+            f"several files need a folder as OUTPUT, and {folder} looks like a file: name a "
+            f"folder, or {folder}/ if it is one"
+        )
     _run_all(Batch([Path(i) for i in inputs], Path(folder), settings, selection, show))
 
 
@@ -57,9 +65,10 @@ def run_list(context: click.Context, path: Path, skip_existing: bool, show: "Sho
     from vsr.cli.job_list import read_list
     from vsr.files.job_list import JobList
 
-    given = [name for name in context.params if _is_given(context, name)]
+    given = [p for p in context.command.params if p.name and _is_given(context, p.name)]
     if given:
-        raise UsageError(f"--list has its settings in {path}: not '{given[0]}' on the command line")
+        name = max(given[0].opts, key=len) if given[0].opts[0].startswith("-") else "INPUT, OUTPUT"
+        raise UsageError(f"with --list, {name} belongs into {path}, not on the command line")
     _run_all(JobList(read_list(path, context.command), skip_existing, show))
 
 

@@ -7,6 +7,8 @@ from typing import Any, TextIO
 
 import click
 
+from vsr.cli.numbers import Number
+
 
 def _number_or_auto(_ctx: click.Context, _param: click.Parameter, given: str) -> int | None:
     """Parse a number from 1 on, or `auto` (None)."""
@@ -29,7 +31,7 @@ def sharing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say how it is cut and who makes the segments."""
     options = [
         click.option(
-            "--segment", type=click.FloatRange(0), metavar="SECONDS",
+            "--segment", type=Number(0), metavar="SECONDS",
             help="Keep what is done every so often, so that the same command goes on after a "
             "crash. Default: 20, for a minute and more; 0: never.",
         ),

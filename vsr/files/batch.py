@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
@@ -136,6 +137,10 @@ class Batch:
             raise UsageError("--report and --receipt are for one file: run it for that file alone")
         if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"several files need a folder as OUTPUT, and {self.folder} is a file")
+        if self.folder.exists() and any(
+            is_folder(given) and given.samefile(self.folder) for given in self.inputs
+        ):
+            raise UsageError(f"the files of {self.folder} cannot go into it: name another folder")
         self._check_model()
         try:
             for source, target in self._pairs():
@@ -147,7 +152,8 @@ class Batch:
             with suppress(OSError):  # it holds something, or was never made
                 self.folder.rmdir()
         if not (self.outcomes or self.stop.is_set()):
-            raise InputError(f"no file to upscale in {', '.join(map(str, self.inputs))}")
+            matching = f" that matches {self.selection.pattern}" if self.selection.pattern else ""
+            raise InputError(f"no file to upscale in {', '.join(map(str, self.inputs))}{matching}")
         return self.outcomes
 
     def _check_model(self) -> None:
@@ -188,14 +194,16 @@ class Batch:
             first = False
 
     def _found(self) -> list[tuple[Path, Path]]:
-        pairs, used = [], set()
-        for source, name in self._sources():
-            ending = name.suffix if name.suffix[1:].lower() in CONTAINERS else _OTHERWISE
-            target = self.folder / name.with_suffix(ending)
-            if target in used:  # a.avi beside a.mkv
-                target = self.folder / name.with_name(f"{name.name}{_OTHERWISE}")
+        sources = list(self._sources())
+        kept = {name for _, name in sources if _keeps_its_name(name)}
+        pairs, used = list[tuple[Path, Path]](), set[Path]()
+        for source, name in sources:
+            target = name if _keeps_its_name(name) else name.with_suffix(_OTHERWISE)
+            if target is not name and target in kept:  # a.avi beside a.mkv
+                target = name.with_name(f"{name.name}{_OTHERWISE}")
+            target = _free(target, used)
             used.add(target)
-            pairs.append((source, target))
+            pairs.append((source, self.folder / target))
         return pairs
 
     def _sources(self) -> Iterator[tuple[Path, Path]]:
@@ -214,12 +222,25 @@ class Batch:
 
     def _takes(self, path: Path, given: Path) -> bool:
         hidden = any(part.startswith(".") for part in path.relative_to(given).parts)
-        if hidden or not path.is_file() or self._is_output(path):
+        if hidden or not path.is_file() or self._is_output(path, given):
             return False
         return self.selection.pattern is None or fnmatch(path.name, self.selection.pattern)
 
-    def _is_output(self, path: Path) -> bool:
-        return self.folder.resolve() in path.resolve().parents
+    def _is_output(self, path: Path, given: Path) -> bool:
+        """Whether a file within a given folder lies in the output folder, which is within too."""
+        folder = self.folder.resolve()
+        return given.resolve() in folder.parents and folder in path.resolve().parents
+
+
+def _keeps_its_name(name: Path) -> bool:
+    """Whether vsr writes the container that a file comes in."""
+    return name.suffix[1:].lower() in CONTAINERS
+
+
+def _free(name: Path, used: set[Path]) -> Path:
+    """The name, or the first of `name-2`, `name-3` ... that no other file has."""
+    others = (name.with_stem(f"{name.stem}-{k}") for k in count(2))
+    return next(each for each in chain([name], others) if each not in used)
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import check_batch, load_backend
@@ -87,7 +88,7 @@ def upscale_frames(
     runner = load_backend(backend, device)
     check_batch(batch, runner)
     network = models.find(model, scale, runner, precision)
-    return AnySize(network, runner, batch).process(frames)
+    return AnySize(network, runner, batch).process(_checked(frames))
 
 
 class Writer:
@@ -120,20 +121,40 @@ class Writer:
         self._packets = self._source.other_packets() if copy else iter(())
         self._waiting: Packet | None = None
         self._sink: Sink | None = None
+        self._last: float | None = None
+        """Time of the frame written last, in seconds."""
+        self._closed = False
 
     def write(self, frame: Frame) -> None:
-        """Encode a frame, after the packets that play before it. Raises OutputError."""
+        """Encode a frame, after the packets that play before it.
+
+        Raises UsageError for what is no frame, for one that does not come after the last one, and
+        after `close`; OutputError where the file cannot be written.
+        """
+        _check_frame(frame)
+        if self._closed:
+            raise UsageError(f"the writer of {self.path} is closed: open a new one")
+        if self._last is not None and frame.time <= self._last:
+            raise UsageError(
+                f"a frame at {frame.time:g} s does not come after the one at {self._last:g} s: "
+                "write frames in the order of their times"
+            )
+        self._last = frame.time
         if self._sink is None:
             self._sink = self._opened(frame)
         self._write_packets(frame.time)
         self._sink.write(frame)
 
     def close(self) -> None:
-        """Finish the file and put it in its place; without a frame there is none."""
-        if self._sink is not None:
+        """Finish the file and put it in its place; without a frame there is none.
+
+        Safe to call twice.
+        """
+        if self._sink is not None and not self._closed:
             self._write_packets(float("inf"))
             self._sink.drain()
             self._sink.close()
+        self._closed = True
         self._source.close()
 
     def __enter__(self) -> Self:
@@ -170,6 +191,23 @@ class Writer:
                 return
             self._sink.write(packet)
             self._waiting = None
+
+
+def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield the frames. Raises UsageError at the first item that is none."""
+    if isinstance(frames, str | os.PathLike):
+        raise UsageError(f"{frames} is a path: give frames, such as vsr.frames({str(frames)!r})")
+    for frame in frames:
+        _check_frame(frame)
+        yield frame
+
+
+def _check_frame(frame: object) -> None:
+    if not isinstance(frame, Frame):
+        raise UsageError(
+            f"{type(frame).__name__} is no frame: give a vsr.Frame, as vsr.frames yields them "
+            "(vsr.load_engine takes arrays)"
+        )
 
 
 def _begins(packet: Packet) -> float:

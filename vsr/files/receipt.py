@@ -154,8 +154,12 @@ def difference(output: Path, receipt: Path) -> str | None:
     """
     try:
         facts = json.loads(receipt.read_text("utf-8"))
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
         raise InputError(f"cannot read the receipt {receipt}: {reason(exc)}") from exc
+    except (ValueError, RecursionError) as exc:  # no UTF-8, or no JSON
+        raise InputError(
+            f"{receipt} is no receipt: give the file that `vsr run --receipt` has written"
+        ) from exc
     then: Any = facts.get("output") if isinstance(facts, dict) else None
     known = isinstance(then, dict) and facts.get("schema") == SCHEMA
     if not known or not {*_CHECKED, "sha256", "video_sha256"} <= then.keys():

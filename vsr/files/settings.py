@@ -13,6 +13,7 @@ from vsr.errors import UsageError
 from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 from vsr.media.filters import Filtering
+from vsr.media.given import check_given, check_settings
 from vsr.media.variants import BEST, Wanted
 from vsr.plan.choice import SPEEDS
 
@@ -23,7 +24,7 @@ _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "mem
 class RunSettings:
     """Settings of one run; every field is an option of `vsr run`.
 
-    Raises UsageError for numbers that are out of range.
+    Raises UsageError for values of another type and numbers that are out of range.
     """
 
     model: str | None = None
@@ -82,12 +83,11 @@ class RunSettings:
     """
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} is {value}: it must be {least} or more")
+        check_settings(self, _LEAST)
         if self.segment is not None and not 0 <= self.segment < math.inf:
             raise UsageError(f"segment is {self.segment}: it must be 0 (none) or some seconds")
+        if self.fps is not None and self.fps <= 0:
+            raise UsageError(f"fps is {self.fps}: it must be more than 0")
         if self.audio not in AUDIO:
             raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO)}")
         if self.speed not in SPEEDS:
@@ -146,8 +146,9 @@ class RunOptions(TypedDict, total=False):
 def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSettings:
     """The settings with some options changed.
 
-    Raises UsageError for unknown options and for numbers out of range.
+    Raises UsageError for unknown options, values of another type and numbers out of range.
     """
+    check_given("settings", settings, RunSettings)
     changes: dict[str, object] = dict(options)
     _check_names(changes)
     same = (
@@ -158,7 +159,7 @@ def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSet
     if encoder:
         changes["encoder"] = replace(settings.encoder, **encoder)  # type: ignore[arg-type]
     for name in ("report", "receipt"):
-        if changes.get(name) is not None:
+        if isinstance(changes.get(name), str | PathLike):
             changes[name] = Path(str(changes[name]))
     return replace(settings, **changes)  # type: ignore[arg-type]
 

@@ -28,5 +28,5 @@ def upscale(
     which nothing is left under the output's name (but for a report that cannot be written: the
     video is finished then, and the message says so).
     """
-    chosen = with_options(settings or RunSettings(), **options)
+    chosen = with_options(RunSettings() if settings is None else settings, **options)
     return Job(os.fspath(input), output, chosen, on_progress, stop).run()

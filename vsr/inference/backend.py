@@ -10,6 +10,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from vsr.errors import BackendError, UsageError
 from vsr.media.frame import Planes
+from vsr.media.given import check_given
 from vsr.network.graph import PlaneGraph
 
 log = logging.getLogger(__name__)
@@ -128,8 +129,7 @@ _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll"
 
 def check_batch(batch: int, backend: Backend) -> None:
     """Raise UsageError for a batch below 1; say where a larger one has no effect."""
-    if batch < 1:
-        raise UsageError(f"batch is {batch}: it must be 1 or more")
+    check_given("batch", batch, int, 1)
     if batch > 1 and backend.name == "openvino":
         log.warning(
             "batch %d has no effect: it is for NVIDIA GPUs, and this runs on OpenVINO (%s)",
@@ -143,6 +143,7 @@ def load_backend(name: str = "auto", device: str | None = None, live: bool = Fal
     `auto` takes TensorRT where an NVIDIA GPU and one of its libraries are, else OpenVINO. `live`
     prefers the latency of one picture to the number of pictures.
     """
+    check_given("device", device, str | None)
     if name == "auto":
         return _best(device, live)
     if name not in BACKENDS:

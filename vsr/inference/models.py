@@ -17,6 +17,7 @@ from vsr.inference.fastest import TEXTURE, textured
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.media.colour import Colour
+from vsr.media.given import check_given
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.network.onnx_inputs import inlinable, sole_input
@@ -168,6 +169,8 @@ def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") 
     Without a scale: at 2, or the least the model has; for a file, at its own. Raises UsageError
     for an unknown name, scale or precision, ModelError for a damaged or foreign file.
     """
+    check_given("model", name, str)
+    check_given("scale", scale, int | None)
     if name.lower().endswith(".onnx"):
         return _from_file(Path(name), scale, runner, precision)
     if name not in names():

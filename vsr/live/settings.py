@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vsr.errors import UsageError
+from vsr.media.bitrate import SERVICES
 from vsr.media.encoder import EncoderSettings
+from vsr.media.given import check_settings
 from vsr.media.variants import BEST
 from vsr.report.rolling import RollingSettings
 
@@ -34,6 +37,9 @@ class IngestSettings:
     """Which variant of a playlist is read: `best`, `WxH`, or a number from 1."""
     loop: bool = False
     """Whether a file is read again from its start at its end."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, {"stream_timeout": 0.1, "retry_delay": 0.01, "retry_max": 0})
 
     @property
     def next(self) -> str:
@@ -68,7 +74,10 @@ class OutputSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings:
-    """Settings of `vsr relay`; every field is one of its options. Times are seconds."""
+    """Settings of `vsr relay`; every field is one of its options. Times are seconds.
+
+    Raises UsageError for values of another type and numbers that are out of range.
+    """
 
     model: str | None = None
     """None: the best shipped network that is fast enough here."""
@@ -97,3 +106,11 @@ class RelaySettings:
     """A key of `vsr.media.bitrate.SERVICES`; None: a bitrate that all of them take."""
     rolling: RollingSettings = field(default_factory=RollingSettings)
     """`rolling.report` is where the ledger goes at the end."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            self, {"scale": 2, "max_latency": 0.05, "slate_after": 0, "health_after": 0.5}
+        )
+        if self.stream_preset not in (None, *SERVICES):
+            known = ", ".join(SERVICES)
+            raise UsageError(f"stream_preset is '{self.stream_preset}': it must be one of {known}")

@@ -37,6 +37,7 @@ from vsr.live.ladder.pool import Pool
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
 from vsr.media.frame import now
+from vsr.media.given import check_given
 from vsr.media.location import is_url
 from vsr.report.ledger import write_report
 from vsr.report.report import Report
@@ -199,7 +200,8 @@ def relay(
     source is given up or `stop` is set, which another thread must do; raises VsrError with a
     one-line message.
     """
-    settings = settings or RelaySettings()
+    settings = RelaySettings() if settings is None else settings
+    check_given("settings", settings, RelaySettings)
     if report is not None:
         settings = replace(settings, rolling=replace(settings.rolling, report=Path(report)))
     if status is not None:

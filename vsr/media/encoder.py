@@ -11,10 +11,11 @@ from av.codec.context import Flags
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
+from vsr.media.given import check_settings
 from vsr.media.hdr import Hdr10
 from vsr.media.limits import cpu_limit
 from vsr.media.parameters import add_analysis, add_hdr, add_parameters, add_threads
-from vsr.media.pixel_choice import pixel_format, planes_options
+from vsr.media.pixel_choice import check_known, pixel_format, planes_options
 from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
 from vsr.media.ranges import check_values
 from vsr.media.scheduling import scheduling_kept
@@ -54,11 +55,15 @@ _LIVE_OPTIONS: Final = {
     "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
     "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
 }
+_LEAST: Final = {"crf": 0, "bitrate": 1, "maxrate": 1, "bufsize": 1, "passes": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """How frames are encoded: codec, quality, speed and private options."""
+    """How frames are encoded: codec, quality, speed and private options.
+
+    Raises UsageError for values of another type and numbers that are out of range.
+    """
 
     codec: str | None = None
     """A key of `CODECS` or an FFmpeg encoder; None: h264, or what the container wants."""
@@ -79,6 +84,9 @@ class EncoderSettings:
     """Number of the pass and the file of what the first one found, where there are two."""
     options: Mapping[str, str] = field(default_factory=dict)
     """More private options of the encoder, passed as they are."""
+
+    def __post_init__(self) -> None:
+        check_settings(self, _LEAST)
 
     @property
     def has_rate(self) -> bool:
@@ -101,6 +109,8 @@ class EncoderSettings:
             raise UsageError("--bufsize needs --maxrate or --bitrate")
         if None not in (self.maxrate, self.bitrate) and (self.maxrate or 0) < (self.bitrate or 0):
             raise UsageError("--maxrate is less than --bitrate")
+        if self.passes > 2:
+            raise UsageError(f"passes is {self.passes}: it must be 1 or 2")
         if self.passes > 1 and not has_bitrate:
             raise UsageError("--passes 2 needs --bitrate: constant quality takes one pass")
 
@@ -159,6 +169,7 @@ def encoder_name(
 def _is_deep(settings: EncoderSettings, video: VideoFormat) -> bool:
     """Whether the output needs more than 8 bits."""
     if settings.pixel_format is not None:
+        check_known(settings.pixel_format)
         return planes_for(settings.pixel_format).bits > 8
     return video.planes.bits > 8 or video.colour.is_hdr
 

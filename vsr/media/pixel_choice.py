@@ -32,7 +32,12 @@ def pixel_format(
     bits = max(planes.bits, _DEEP) if colour.is_hdr else planes.bits
     rgb = colour.matrix == RGB
     if asked is not None:
-        found = _checked(context.name, formats, asked)
+        check_known(asked)
+        if formats and asked not in formats:
+            raise UsageError(
+                f"encoder {context.name} does not take {asked}; it takes {', '.join(formats)}"
+            )
+        found = asked
     elif alpha:
         found = nearest(_ALPHA.get(context.name, formats), planes, bits, rgb, alpha)
     elif grey and _grey_name(bits) in formats and context.name not in _PLAYED:
@@ -98,16 +103,14 @@ def _usable(name: str, alpha: bool) -> bool:
     return plain and bool(pixels.components) and has_alpha(name) == alpha
 
 
-def _checked(encoder: str, formats: Sequence[str], asked: str) -> str:
+def check_known(asked: str) -> None:
+    """Raise UsageError where FFmpeg has no pixel format of that name."""
     try:
         av.VideoFormat(asked)
     except ValueError as exc:
         raise UsageError(
             f"unknown pixel format '{asked}': names are FFmpeg's, as yuv420p10le"
         ) from exc
-    if formats and asked not in formats:
-        raise UsageError(f"encoder {encoder} does not take {asked}; it takes {', '.join(formats)}")
-    return asked
 
 
 def planes_options(context: av.VideoCodecContext, planes: PlaneFormat) -> dict[str, str]:

@@ -1,0 +1,74 @@
+"""Checks what Python users give as settings and arguments: its type and its least value."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from fractions import Fraction
+from numbers import Integral, Rational, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
+
+from vsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_NUMBERS: Final[dict[object, type]] = {int: Integral, float: Real, Fraction: Rational}
+"""Types -> what is taken for them: also numpy's numbers, but no booleans."""
+_WORDS: Final[dict[object, str]] = {
+    int: "a whole number",
+    float: "a number",
+    Fraction: "a whole number or a Fraction",
+    str: "text",
+    bool: "True or False",
+    Path: "a Path",
+    NoneType: "None",
+}
+
+
+def check_settings(settings: "DataclassInstance", least: Mapping[str, float] | None = None) -> None:
+    """Raise UsageError for a field that has not the type it declares, or is under its `least`."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        check_given(field.name, value, field.type, (least or {}).get(field.name))
+
+
+def check_given(name: str, value: object, wanted: Any, least: float | None = None) -> None:
+    """Raise UsageError where a value is not of a type, such as `int | None`, or under `least`."""
+    if not _is(value, wanted):
+        raise UsageError(f"{name} is {value!r}: it must be {_words(wanted)}")
+    if least is not None and isinstance(value, Real) and not float(value) >= least:
+        raise UsageError(f"{name} is {value}: it must be {least} or more")
+
+
+def _is(value: object, wanted: Any) -> bool:
+    inner = get_args(wanted)
+    if isinstance(wanted, UnionType):
+        return any(_is(value, each) for each in inner)
+    if get_origin(wanted) is tuple:
+        kinds = (inner[0],) * len(value) if isinstance(value, tuple) and ... in inner else inner
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(kinds)
+            and all(_is(one, kind) for one, kind in zip(value, kinds, strict=True))
+        )
+    if inner:  # a mapping
+        if not isinstance(value, Mapping):
+            return False
+        return all(_is(k, inner[0]) and _is(v, inner[1]) for k, v in value.items())
+    if wanted in _NUMBERS:
+        return isinstance(value, _NUMBERS[wanted]) and not isinstance(value, bool)
+    return isinstance(value, wanted)
+
+
+def _words(wanted: Any) -> str:
+    """What a type is called in a message."""
+    inner = get_args(wanted)
+    if isinstance(wanted, UnionType):
+        return " or ".join(map(_words, inner))
+    if get_origin(wanted) is tuple:
+        many = f"a tuple of {_words(inner[0])}" if ... in inner else ", ".join(map(_words, inner))
+        return many if ... in inner else f"a tuple of ({many})"
+    if inner:
+        return f"a mapping of {_words(inner[0])} to {_words(inner[1])}"
+    return _WORDS.get(wanted, f"vsr.{getattr(wanted, '__name__', wanted)}")
