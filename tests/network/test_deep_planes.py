@@ -1,5 +1,8 @@
 """More than 8 bits, 4:2:2, 4:4:4 and other sitings, against float references written here."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -9,7 +12,8 @@ from tests.network.test_graph import network
 from tests.networks import ALL_NETWORKS
 from vsr.inference import models
 from vsr.inference.backend import Backend
-from vsr.inference.models import Model
+from vsr.inference.depth import for_planes
+from vsr.inference.models import Model, in_fp32
 from vsr.media.colour import RGB, Colour
 from vsr.media.frame import Plane, Planes
 from vsr.media.plane_format import SITINGS, PlaneFormat
@@ -19,6 +23,16 @@ Exact = npt.NDArray[np.float64]
 BITS = (8, 10, 12)
 LEVELS = 1024
 SUBSAMPLED = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
+
+
+class IntegerRunner:
+    """A machine with 8-bit instructions, of which nothing is run."""
+
+    def choose_precision(self, wanted: str, int8: bool) -> str:
+        return ("int8" if int8 else "fp32") if wanted == "auto" else wanted
+
+    def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
+        raise NotImplementedError
 
 
 def planes_of_kind(bits: int, kind: str, siting: str = "left") -> PlaneFormat:
@@ -46,7 +60,8 @@ def networks() -> list[tuple[str, str, int]]:
     named = models.manifest() if ALL_NETWORKS else ["c-dcscn-stream"]
     for name in named:
         scale = models.scales(name)[0]
-        found += [(name, "fp32", bits) for bits in (BITS if ALL_NETWORKS else (10,))]
+        found += [(name, "fp32", 8)] * ALL_NETWORKS
+        found += [(name, "auto", bits) for bits in ((10, 12) if ALL_NETWORKS else (10,))]
         found += [(name, "int8", 10)] * ("int8" in models.manifest()[name][f"x{scale}"])
     return found
 
@@ -65,12 +80,17 @@ def run_in_float(backend: Backend, model: Model, luma: Exact) -> Exact:
 def test_a_grey_ramp_has_all_its_levels(
     backend: Backend, name: str, precision: str, bits: int
 ) -> None:
-    """Within one code of the network in float, and with more levels than 8 bits can hold."""
-    model = models.find(name, models.scales(name)[0], backend, precision)
+    """Within one code of the network in float, and with more levels than 8 bits can hold.
+
+    int8 is left by itself above 8 bits, and was asked for here.
+    """
     form, top = planes_of_kind(bits, "420"), 2**bits - 1
+    model = for_planes(models.find(name, models.scales(name)[0], backend, precision), form)
+    assert precision in (model.precision, "auto")
     planes = ramp(bits, form)
     y, u, v = enlarged(backend, model.graph(Colour(full_range=True), form), planes)
-    exact = np.clip(run_in_float(backend, model, planes[0] / top) * top, 0, top)
+    plain = (in_fp32(model) or model) if precision == "auto" else model
+    exact = np.clip(run_in_float(backend, plain, planes[0] / top) * top, 0, top)
     off = np.abs(y - exact)
     if precision == "int8":  # a value that lies between two steps may take the other one
         assert np.quantile(off, 0.95) <= 1
@@ -79,6 +99,25 @@ def test_a_grey_ramp_has_all_its_levels(
     assert len(np.unique(y)) > (200 if bits == 8 else 800)
     if model.facts.colour == "y":
         assert np.all(u == 2 ** (bits - 1)) and np.all(v == 2 ** (bits - 1))
+
+
+@pytest.mark.parametrize("asked", ["auto", "int8"])
+def test_int8_that_nobody_asked_for_is_for_8_bits(asked: str) -> None:
+    """Its activations have 8 bits: 10-bit pictures would be some codes off."""
+    name = "c-dcscn-stream"
+    found = models.find(name, 2, IntegerRunner(), asked)
+    assert found.precision == "int8"
+    assert for_planes(found, planes_of_kind(8, "444")) is found
+    deep = for_planes(found, planes_of_kind(10, "420"))
+    assert deep.precision == ("fp32" if asked == "auto" else "int8")
+    assert (deep.sha256 == models.manifest()[name]["x2"]["sha256"]) == (asked == "auto")
+
+
+def test_bf16_that_nobody_asked_for_is_for_8_bits() -> None:
+    found = replace(models.find("bicubic", 2, IntegerRunner()), precision="bf16", automatic=True)
+    assert for_planes(found, planes_of_kind(12, "422")).precision == "fp32"
+    half = replace(found, precision="fp16")
+    assert for_planes(half, planes_of_kind(10, "420")) is half
 
 
 def keys(x: Exact) -> Exact:

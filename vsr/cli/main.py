@@ -81,8 +81,8 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
     type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     show_default=True,
-    help="auto: int8 on CPUs with 8-bit instructions, fp16 on GPUs; of an .onnx file what is "
-    "fastest here within 50 dB of fp32.",
+    help="auto: int8 on CPUs with 8-bit instructions (fp32 above 8 bits), fp16 on GPUs; of an "
+    ".onnx file what is fastest here within 50 dB of fp32.",
 )
 @click.option(
     "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."

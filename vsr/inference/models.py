@@ -52,6 +52,8 @@ class Model:
     network: onnx.ModelProto
     precision: str = "fp32"
     """What it is computed in: `fp16` says how to run a float network, `int8` is another file."""
+    automatic: bool = False
+    """Whether nobody asked for that precision; see `vsr.inference.depth`."""
     sha256: str = ""
     shipped: bool = False
     """Whether it is one of `engines/`, and not a file of the user's."""
@@ -171,6 +173,11 @@ def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") 
     """
     check_given("model", name, str)
     check_given("scale", scale, int | None)
+    found = _found(name, scale, runner, precision)
+    return replace(found, automatic=precision == "auto")
+
+
+def _found(name: str, scale: int | None, runner: Runner, precision: str) -> Model:
     if name.lower().endswith(".onnx"):
         return _from_file(Path(name), scale, runner, precision)
     if name not in names():

@@ -12,6 +12,7 @@ import numpy as np
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference.backend import Backend, Ticket, load_backend
 from vsr.inference.checked import Candidate, CheckedEngine
+from vsr.inference.depth import for_planes
 from vsr.inference.models import Model, in_fp32
 from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller_plan
 from vsr.media.colour import Colour
@@ -57,10 +58,14 @@ class Outline:
     """Per picture."""
 
 
-def is_built(model: Model, backend: Backend, colour: Colour, size: tuple[int, int]) -> bool:
+def is_built(
+    model: Model, backend: Backend, colour: Colour, size: tuple[int, int],
+    planes: PlaneFormat = YUV420,
+) -> bool:  # fmt: skip
     """Whether an `Upscaler` of these can start without building an engine for minutes."""
     plan = plan_tiles(model, *size)
-    return backend.is_built(model.graph(colour), (plan.width, plan.height))
+    graph = for_planes(model, planes).graph(colour, planes)
+    return backend.is_built(graph, (plan.width, plan.height))
 
 
 class Upscaler:
@@ -84,7 +89,7 @@ class Upscaler:
         With `reuse`, a frame whose samples are those of the one before is not computed again; both
         then have the same planes, which nobody may write to.
         """
-        self.model = model
+        self.model = model = for_planes(model, planes)
         self.size = size
         self.out_size = planes.output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
