@@ -22,7 +22,7 @@ def _odd_parity(code: int) -> int:
     return code | (0x80 if bin(code).count("1") % 2 == 0 else 0)
 
 
-def _captioned(path: Path) -> Path:
+def captioned(path: Path) -> Path:
     """H.264 with a pair of CEA-608 characters in a SEI message before every picture."""
     raw = make_clip(
         path.with_suffix(".h264"), Clip(frames=12, audio=(), options={"x264-params": "aud=1"})
@@ -48,7 +48,7 @@ def _captioned(path: Path) -> Path:
     return path
 
 
-def _captions(path: Path) -> list[bytes]:
+def captions(path: Path) -> list[bytes]:
     with av.open(str(path)) as file:
         return [
             b"".join(bytes(d) for d in side_data_in(frame) if d.type.name == "A53_CC")
@@ -61,12 +61,12 @@ def _captions(path: Path) -> list[bytes]:
     [("h264", "mp4", True), ("hevc", "mkv", True), ("h264", "ts", True), ("ffv1", "mkv", False)],
 )
 def test_captions_are_kept_or_named(tmp_path: Path, codec: str, ending: str, kept: bool) -> None:
-    source = _captioned(tmp_path / "in.ts")
+    source = captioned(tmp_path / "in.ts")
     output = tmp_path / f"out.{ending}"
-    before = _captions(source)
+    before = captions(source)
     assert all(before) and len(before) == 12
     report = vsr.upscale(source, output, model="bicubic", codec=codec)
-    assert (_captions(output) == before) is kept
+    assert (captions(output) == before) is kept
     assert ("captions" in " ".join(report.notes)) is not kept
     assert report.frames_out == 12
 

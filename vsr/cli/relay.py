@@ -93,6 +93,11 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option("--loop", is_flag=True, help="Read a file again from its start, for ever.")
 @click.option("-c", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
+@click.option(
+    "--pix-fmt", "pixel_format", metavar="NAME",
+    help="Pixel format of the output. Default: yuv420p; yuv420p10le in hevc, av1 and vp9 if the "
+    "source has more than 8 bits.",
+)  # fmt: skip
 @click.option("--crf", type=WholeNumber(0), help="Constant quality; lower is better.")
 @rate_options
 @click.option(
@@ -213,7 +218,8 @@ def _job(name: str, urls: tuple[str, ...], options: dict[str, Any]) -> Any:
 def _settings(
     *, model: str | None, ladder: str | None, max_latency: int, retry_delay: float,
     retry_max: int, stream_timeout: float, listen: bool, realtime: bool, loop: bool,
-    codec: str | None, crf: int | None, preset: str | None, options: dict[str, str],
+    codec: str | None, pixel_format: str | None, crf: int | None, preset: str | None,
+    options: dict[str, str],
     bitrate: int | None, maxrate: int | None, bufsize: int | None,
     deinterlace: str, variant: str, tls_no_verify: bool,
     tls_cert: Path | None, tls_key: Path | None,
@@ -238,7 +244,7 @@ def _settings(
             tls_verify=not tls_no_verify, container=container, enhanced_rtmp=enhanced_rtmp
         ),
         encoder=EncoderSettings(
-            codec=codec, crf=crf, preset=preset, options=options,
+            codec=codec, pixel_format=pixel_format, crf=crf, preset=preset, options=options,
             bitrate=bitrate, maxrate=maxrate, bufsize=bufsize,
         ),
         rolling=RollingSettings(report=report, period=60 * report_every, keep=report_keep),

@@ -50,7 +50,7 @@ class Playout:
         self._settings, self._mailbox, self._slate = settings, mailbox, slate
         self._report, self._board, self._log, self._stop = report, board, words, stop
         self._name = report.input["name"]
-        info = first.info
+        self._info = info = first.info
         self._interval = float(1 / info.rate)
         self._clock = OutputClock(self._interval)
         self._audio = PlayoutAudio(self._clock, first.sound, self._warn)
@@ -249,7 +249,7 @@ class Playout:
         self._board.pictures(None, planes)
         frame = Frame(
             planes=planes, index=-1, pts=0, time_base=Fraction(1),
-            duration=0,
+            duration=0, format=self._info.planes, colour=self._info.colour,
             stamps=Stamps(read=wall, decoded=wall, infer_start=wall, infer_end=wall),
             event="repeated",
         )  # fmt: skip

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.live.common import POLL, RelayLog
+from vsr.live.input.fit import Carried
 from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
 from vsr.live.output.encode import check_encoder
+from vsr.live.output.encoding import live_bits, live_side_data
 from vsr.live.output.plan import check_outputs, output_name
 from vsr.live.output.rates import live_settings, service_of
 from vsr.live.output.spares import Spares
@@ -69,7 +71,10 @@ class Relay:
         self._pool = pool or Pool()
         self._slate = Slate(settings.slate_after, settings.slate)
         self._mailbox = Mailbox(frames=64)
-        self._ingest = Ingest(input_, settings.ingest, self._mailbox, self._fits)
+        carried = Carried(
+            bits=live_bits(settings.encoder), side_data=live_side_data(settings.encoder)
+        )
+        self._ingest = Ingest(input_, settings.ingest, self._mailbox, self._fits, carried)
         self.report = Report(
             input={"name": shown(input_)},
             output={"name": ", ".join(map(output_name, outputs))},
@@ -101,9 +106,12 @@ class Relay:
             size, colour = (first.info.width, first.info.height), first.info.colour
             early = is_url(self._ingest.url)  # nobody waits for a file, and quality may not differ
             interval = _interval(self._ingest.rate or first.info.rate)
-            rungs = self._pool.rungs(self.settings, size, colour, stop.is_set, early, interval)
+            form = first.info.planes
+            rungs = self._pool.rungs(
+                self.settings, size, colour, stop.is_set, early, interval, form
+            )
             try:
-                self._slate.fit(rungs.out_size, colour)
+                self._slate.fit(rungs.out_size, colour, form)
                 if stop.is_set():
                     raise InterruptedRunError("stopped before anything was published")
                 self._go_live(first, rungs, stop)

@@ -1,5 +1,6 @@
 """The picture shown while there is no source: the last one, later a slate."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -7,13 +8,17 @@ import av
 import numpy as np
 
 from vsr.errors import InputError, reason
-from vsr.media.colour import Colour
-from vsr.media.frame import Planes, planes_of
+from vsr.media.colour import RGB, SDR, Colour
+from vsr.media.frame import Planes
+from vsr.media.plane_format import YUV420, PlaneFormat
+from vsr.media.tone import Converter
 
 _DIM: Final = 4
 """By how much the last picture is darkened where there is no other."""
 _BLACK: Final = 16
 _GREY: Final = 128
+_DEEP: Final = 10
+"""Bits of pictures that have more than 8."""
 
 
 class Slate:
@@ -31,10 +36,10 @@ class Slate:
         self.seconds = 0.0
         """How long the slate was shown in all."""
 
-    def fit(self, size: tuple[int, int], colour: Colour) -> None:
-        """Scale the image to the output's size (width, height) and colour."""
+    def fit(self, size: tuple[int, int], colour: Colour, form: PlaneFormat = YUV420) -> None:
+        """Convert the image to the output's size (width, height), colour and format."""
         if self._image is not None:
-            self._planes = _fitted(self._image, size, colour)
+            self._planes = _fitted(self._image, size, colour, form)
 
     def end(self) -> None:
         """Reset, since the source has a picture again."""
@@ -56,10 +61,12 @@ class Slate:
 
 
 def darkened(planes: Planes) -> Planes:
-    """Darken a picture to a quarter of its luma and chroma, in limited or full range."""
+    """Darken a picture of 8 or 10 bits to a quarter of its luma and chroma, in either range."""
     y, u, v = planes
-    rest = _GREY - _GREY // _DIM
-    return _BLACK + (y - _BLACK) // _DIM * (y > _BLACK), u // _DIM + rest, v // _DIM + rest
+    unit = 1 if y.dtype == np.uint8 else 2 ** (_DEEP - 8)
+    black, grey = _BLACK * unit, _GREY * unit
+    rest = grey - grey // _DIM
+    return black + (y - black) // _DIM * (y > black), u // _DIM + rest, v // _DIM + rest
 
 
 def _read(path: Path) -> av.VideoFrame:
@@ -70,7 +77,9 @@ def _read(path: Path) -> av.VideoFrame:
         raise InputError(f"cannot read the slate {path} as a picture: {reason(exc)}") from exc
 
 
-def _fitted(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Planes:
+def _fitted(
+    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat
+) -> Planes:
     """Scale a picture to fit a size and centre it on black."""
     share = min(size[0] / picture.width, size[1] / picture.height)
     width, height = (max(2, int(n * share) // 2 * 2) for n in (picture.width, picture.height))
@@ -78,5 +87,7 @@ def _fitted(picture: av.VideoFrame, size: tuple[int, int], colour: Colour) -> Pl
     rgb = np.zeros((size[1], size[0], 3), np.uint8)
     top, left = (size[1] - height) // 2, (size[0] - width) // 2
     rgb[top : top + height, left : left + width] = small.to_ndarray()
-    y, u, v = planes_of(av.VideoFrame.from_ndarray(rgb, format="rgb24"), size, colour)
+    whole = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+    plain = replace(SDR, matrix=RGB, full_range=True)
+    y, u, v = Converter().planes(whole, plain, colour, size, form)
     return np.array(y), np.array(u), np.array(v)

@@ -137,7 +137,7 @@ class VideoInfo:
         )  # fmt: skip
 
     def in_yuv420(self) -> "VideoInfo":
-        """The facts of its pictures as 8-bit 4:2:0, RGB among them."""
+        """The facts of its pictures as 8-bit 4:2:0 in YUV, RGB among them."""
         colour = self.colour
         if colour.matrix == RGB:
             colour = Colour.from_tags(
@@ -156,7 +156,8 @@ class VideoInfo:
         kept = (self.planes.bits, -self.planes.chroma_x, -self.planes.chroma_y)
         if any(have > keep for have, keep in zip(finer, kept, strict=True)):
             what = "RGB pictures are" if is_rgb(self.pixel_format) else f"{self.pixel_format} is"
-            notes.append(f"{what} converted to 8-bit 4:2:0 before upscaling")
+            kept_as = f"{self.planes.bits}-bit {self.planes.subsampling}"
+            notes.append(f"{what} converted to {kept_as} before upscaling")
         if self.separate_alpha:  # other transparency is kept, or the sink says that it cannot
             notes.append("its transparency is lost")
         notes += [

@@ -1,4 +1,4 @@
-"""Converts HDR pictures to SDR."""
+"""Converts pictures between HDR and SDR."""
 
 from dataclasses import replace
 from typing import Any, cast
@@ -8,15 +8,15 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from vsr.media.colour import SDR, Colour
-from vsr.media.frame import PIXEL_FORMAT, SWSCALE_MATRIX, Plane, Planes, swscale_threads
+from vsr.media.frame import SWSCALE_MATRIX, Plane, Planes, swscale_threads
 from vsr.media.info import VideoInfo, native_planes
-from vsr.media.plane_format import YUV420
+from vsr.media.plane_format import YUV420, PlaneFormat
 
 
 class Converter:
-    """Converts pictures to 8-bit 4:2:0 of another size and colour, by swscale. For one thread.
+    """Converts pictures to 4:2:0 of another size and colour, by swscale. For one thread.
 
-    HDR becomes SDR: swscale maps its tones.
+    Between HDR and SDR, and PQ and HLG, swscale maps the tones.
     """
 
     def __init__(self) -> None:
@@ -24,15 +24,16 @@ class Converter:
         """One for all pictures: swscale's tables for HDR take longer to make than a picture."""
 
     def planes(
-        self, picture: av.VideoFrame, colour: Colour, to: Colour, size: tuple[int, int]
-    ) -> Planes:
-        """Convert a picture of `colour` to planes of the colour `to` and `size`."""
+        self, picture: av.VideoFrame, colour: Colour, to: Colour, size: tuple[int, int],
+        form: PlaneFormat = YUV420,
+    ) -> Planes:  # fmt: skip
+        """Convert a picture of `colour` to planes of `form`, `size` and the colour `to`."""
         tone_mapped: dict[str, Any] = {}
-        if colour.is_hdr:
+        if (colour.is_hdr or to.is_hdr) and colour.transfer != to.transfer:
             picture.color_trc, picture.color_primaries = colour.transfer, colour.primaries
             tone_mapped = {"dst_color_trc": to.transfer, "dst_color_primaries": to.primaries}
         made = self._reformatter.reformat(
-            picture, width=size[0], height=size[1], format=PIXEL_FORMAT,
+            picture, width=size[0], height=size[1], format=form.pixel_format(),
             src_colorspace=SWSCALE_MATRIX[colour.matrix],
             dst_colorspace=SWSCALE_MATRIX[to.matrix],
             src_color_range=colour.range_code, dst_color_range=to.range_code,

@@ -16,7 +16,7 @@ import av
 
 from vsr.errors import InputError, UsageError, reason
 from vsr.live.common import Backoff
-from vsr.live.input.fit import Canvas
+from vsr.live.input.fit import Canvas, Carried
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
 from vsr.live.input.pace import Evened, from_newest, paced
 from vsr.live.input.rate import RateMeter, Restamper
@@ -77,15 +77,17 @@ class Ingest:
         settings: IngestSettings,
         mailbox: Mailbox,
         fits: Fits = lambda *_: True,
+        carried: Carried | None = None,
     ) -> None:
         """`fits` tells what can be enlarged in time, to choose a variant; it may take a second.
+        `carried` is what outputs carry.
 
         Raises UsageError for a URL at which nothing can listen, and for a wrong variant.
         """
         self._variant = Wanted.parse(settings.variant, fits)
         self._listener = _listener(url, settings) if settings.listen else None
         self.url, self.name = url, shown(url)
-        self.settings, self.mailbox = settings, mailbox
+        self.settings, self.mailbox, self._carried = settings, mailbox, carried
         self.rate: Fraction | None = None
         """Pictures per second of the present session, as far as is known."""
         self.jumps = 0
@@ -259,4 +261,5 @@ class Ingest:
             settings.tls_verify,
             self._variant,
             settings.deinterlace,
+            self._carried,
         )

@@ -9,7 +9,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError, reason
-from vsr.live.input.fit import Canvas, PictureFit
+from vsr.live.input.fit import Canvas, Carried, PictureFit
 from vsr.live.input.unseen import unseen
 from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, now
@@ -51,14 +51,17 @@ class LiveSource:
         tls_verify: bool = True,
         variant: Wanted = BEST_FIT,
         deinterlace: str = "auto",
+        carried: Carried | None = None,
     ) -> None:
         """`silence` is the time in seconds after which it counts as lost.
 
-        Pictures are fitted onto the `canvas`; without one, the first picture settles it. A `feed`
+        Pictures are fitted onto the `canvas`; without one, the first picture settles it, by what
+        is `carried` (None: 8 bits and nothing else). A `feed`
         is read instead of `url`; it is the caller's to close. `variant` is that of a playlist.
         `deinterlace` is one of `vsr.media.filters.DEINTERLACE`. Raises InputError.
         """
-        self._fit = PictureFit(canvas)
+        self._carried = carried or Carried()
+        self._fit = PictureFit(canvas, self._carried.bits)
         self.unseen = 0
         """Streams that came up since it was opened, and that it therefore leaves out."""
         reading = Reading(
@@ -66,7 +69,7 @@ class LiveSource:
             opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fit.planes,
-            seen_as=VideoInfo.in_yuv420,
+            seen_as=self._fit.seen_as,
             patience=max(_PATIENCE, silence),
             error_of=partial(_error_of, shown(url), silence),
             variant=variant,
@@ -91,7 +94,7 @@ class LiveSource:
     @property
     def notes(self) -> list[str]:
         """In words, what is lost or changed of its pictures."""
-        return self.canvas.notes(self._source.info)
+        return self.canvas.notes(self._source.info, self._carried)
 
     @property
     def codec(self) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsr.inference.backend import Backend
+from vsr.inference.depth import for_planes
 from vsr.inference.models import Model, manifest
 from vsr.media.limits import processors
-from vsr.media.plane_format import YUV420
+from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.plan.choice import HEADROOM
 from vsr.plan.figures import Figures, network_key
 
@@ -32,6 +33,7 @@ class Best:
     interval: float
     """Seconds between two pictures."""
     size: tuple[int, int]
+    planes: PlaneFormat = YUV420
 
     @property
     def allowed(self) -> float:
@@ -42,7 +44,7 @@ class Best:
         """Whether a network is worth loading: by what `vsr plan` or `vsr run` measured, else by its
         work, where the usual network's picture takes `usual_cost` seconds."""
         model = self.found[place]
-        key = network_key(model, backend, self.size, YUV420)
+        key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
         if (known := Figures().known(key)) is not None:
             likely, doubt = known.alone_ms(processors()) / 1000, 1.0
         else:

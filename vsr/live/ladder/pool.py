@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
+from vsr.media.plane_format import YUV420, PlaneFormat
 
 if TYPE_CHECKING:  # imported where needed: networks' libraries load while a source is opened
     from vsr.inference.backend import Backend
@@ -29,7 +30,7 @@ class Pool:
         """Held while engines are loaded, which may take long."""
         self._backends: dict[tuple[str, str | None], Backend] = {}
         self._found: dict[Networks, list[Model]] = {}
-        self._rungs: dict[tuple[Networks, tuple[int, int], Colour, int], Rungs] = {}
+        self._rungs: dict[tuple[Networks, tuple[int, int], Colour, PlaneFormat, int], Rungs] = {}
         self._costs: dict[Networks, float] = {}
         """Seconds that the first network takes for a picture of the size `_TRIAL`."""
         self._counting = threading.Lock()
@@ -54,8 +55,9 @@ class Pool:
         stopped: Callable[[], bool],
         early: bool = False,
         interval: float = math.inf,
+        planes: PlaneFormat = YUV420,
     ) -> "Rungs":
-        """Return rungs for pictures of a size (width, height) and colour, loaded and warm.
+        """Return rungs for pictures of a size (width, height), colour and format, warm.
 
         `early`: only bicubic is, and the others are loaded meanwhile; see `Rungs`. `interval`:
         seconds between two pictures, which decide on networks that nobody asked for.
@@ -68,14 +70,15 @@ class Pool:
         from vsr.live.ladder.rungs import Rungs
 
         found, better = self.find(settings), better_ones(settings)
-        key = (_networks(settings), size, colour, round(1000 * interval) if better else 0)
+        every = round(1000 * interval) if better else 0
+        key = (_networks(settings), size, colour, planes, every)
         with self._lock:
             known = self._rungs.get(key)
             if known is None or known.broken:
                 self._tidy()
                 backend = self._backend(settings)
-                best = Best(found=found, better=better, interval=interval, size=size)
-                known = Rungs(found, backend, size, colour, stopped, settings, early, best)
+                best = Best(found=found, better=better, interval=interval, size=size, planes=planes)
+                known = Rungs(found, backend, size, colour, stopped, settings, early, best, planes)
                 self._rungs[key] = known
             with self._counting:
                 self._users[known] += 1

@@ -22,6 +22,7 @@ from vsr.live.ladder.rung_models import find_models, rung_names
 from vsr.live.settings import RelaySettings
 from vsr.media.child import start_child
 from vsr.media.colour import Colour
+from vsr.media.plane_format import PlaneFormat
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Preparation:
         settings: RelaySettings,
         size: tuple[int, int],
         colour: Colour,
+        planes: PlaneFormat,
         on_ready: Callable[[int], None],
     ) -> None:
         """`on_ready` is called on the thread, with the place of a rung whose engine is there."""
@@ -45,7 +47,12 @@ class Preparation:
         names = {"model": model, "ladder": ladder}
         rest = {name: getattr(settings, name) for name in _PLAIN}
         self._order = json.dumps(
-            {"settings": {**names, **rest}, "size": size, "colour": asdict(colour)}
+            {
+                "settings": {**names, **rest},
+                "size": size,
+                "colour": asdict(colour),
+                "planes": asdict(planes),
+            }
         )
         self._process: subprocess.Popen[str] | None = None
         self._closed = False
@@ -102,21 +109,22 @@ class Preparation:
         return ""
 
 
-def _read(text: str) -> tuple[RelaySettings, tuple[int, int], Colour]:
+def _read(text: str) -> tuple[RelaySettings, tuple[int, int], Colour, PlaneFormat]:
     order = json.loads(text)
     told, (width, height) = order["settings"], order["size"]
     settings = RelaySettings(**{**told, "ladder": tuple(told["ladder"])})
-    return settings, (width, height), Colour(**order["colour"])
+    colour, planes = Colour(**order["colour"]), PlaneFormat(**order["planes"])
+    return settings, (width, height), colour, planes
 
 
 def main() -> None:
     """Build the engines that standard input names into the cache."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-    settings, size, colour = _read(sys.stdin.read())
+    settings, size, colour, planes = _read(sys.stdin.read())
     backend = load_backend(settings.backend, settings.device, live=True)
     for place, model in enumerate(find_models(settings, backend)):
         try:
-            Upscaler(model, backend, colour, size)
+            Upscaler(model, backend, colour, size, planes=planes)
         except VsrError as exc:
             _say(failed=place, why=str(exc))
         else:

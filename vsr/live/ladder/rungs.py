@@ -19,7 +19,7 @@ from vsr.live.ladder.warm_up import STOPPED, enlarged, timed, trial
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
-from vsr.media.plane_format import YUV420
+from vsr.media.plane_format import YUV420, PlaneFormat
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Rungs:
         settings: RelaySettings | None = None,
         early: bool = False,
         best: Best | None = None,
+        planes: PlaneFormat = YUV420,
     ) -> None:
         """Load and warm up the models that `find_models` found, the first of them only where
         `best` finds them fast enough. Raises BackendError.
@@ -70,6 +71,7 @@ class Rungs:
         they are there. Raises InterruptedRunError when `stopped` says so in between.
         """
         self._backend, self._size, self._colour, self._stopped = backend, size, colour, stopped
+        self._planes = planes
         self._preparation: Preparation | None = None
         self._queue = EngineQueue(self._enlarge)
         self._closed = False
@@ -80,7 +82,7 @@ class Rungs:
         self.failure: Exception | None = None
         """Why a network could not be loaded that was left for later."""
         missing = settings is not None and not all(
-            is_built(model, backend, colour, size) for model in found
+            is_built(model, backend, colour, size, planes) for model in found
         )
         now_on = load_backend("openvino", live=True) if missing else backend
         known = now_on is backend
@@ -88,11 +90,11 @@ class Rungs:
         self._best = best or Best(found=found, better=0, interval=math.inf, size=size)
         self._load_all(self._rungs[-1 if early else self._best.better :])
         self.scale = found[0].scale
-        self.out_size = YUV420.output(*size, self.scale)
+        self.out_size = planes.output(*size, self.scale)
         if missing and settings is not None:
             log.info("engines are being built; OpenVINO begins without them")
             self._ready = [_Rung(model, backend) for model in found]
-            self._preparation = Preparation(settings, size, colour, self._renew)
+            self._preparation = Preparation(settings, size, colour, planes, self._renew)
             self._preparation.start()
         if early and len(found) > 1:  # not a daemon: Python must not end beside a compiler
             threading.Thread(target=self._load_rest, name="load").start()
@@ -175,7 +177,7 @@ class Rungs:
     def _reload(self, rung: _Rung) -> None:
         try:
             upscaler = self._new_upscaler(rung.model, rung.backend)
-            enlarged(trial(self._size), upscaler)
+            enlarged(trial(self._size, self._planes), upscaler)
             rung.upscaler = upscaler
         except Exception as exc:
             rung.lost = True
@@ -185,7 +187,8 @@ class Rungs:
         """Replace OpenVINO's engine of a rung by the one that was built."""
         ready = self._ready[place]
         name = ready.model.name
-        if not is_built(ready.model, ready.backend, self._colour, self._size):
+        form = (self._colour, self._size, self._planes)
+        if not is_built(ready.model, ready.backend, *form):
             log.warning("%s is built in another form; OpenVINO goes on until the next start", name)
             return
         try:
@@ -260,10 +263,10 @@ class Rungs:
 
     def _warm_up(self, rung: _Rung) -> None:
         assert rung.upscaler is not None
-        rung.cost = timed(rung.upscaler, self._size, self._ends)
+        rung.cost = timed(rung.upscaler, trial(self._size, self._planes), self._ends)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
-        return Upscaler(model, backend, self._colour, self._size)
+        return Upscaler(model, backend, self._colour, self._size, planes=self._planes)
 
 
 def _for_cpu(model: models.Model, cpu: Backend) -> models.Model:

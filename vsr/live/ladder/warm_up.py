@@ -1,6 +1,7 @@
 """Warms engines up and measures what a picture costs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
@@ -11,8 +12,8 @@ from vsr.inference.backend import Backend
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import Colour
-from vsr.media.frame import Frame, Planes, now
-from vsr.media.plane_format import YUV420
+from vsr.media.frame import Frame, Planes, Stamps, now
+from vsr.media.plane_format import YUV420, PlaneFormat
 
 _WARM_UPS: Final = 4
 """Pictures at least before a rung is timed: kernels are chosen and memory is touched in them."""
@@ -23,11 +24,11 @@ STOPPED: Final = "stopped while the networks were loaded"
 
 def cost_of(model: Model, backend: Backend, size: tuple[int, int], colour: Colour) -> float:
     """Load a network for pictures of a size (width, height); return how long one takes (s)."""
-    return timed(Upscaler(model, backend, colour, size), size, lambda: False)
+    return timed(Upscaler(model, backend, colour, size), trial(size), lambda: False)
 
 
-def timed(upscaler: Upscaler, size: tuple[int, int], stopped: Callable[[], bool]) -> float:
-    """Warm an engine up; return the time of the quickest picture (s).
+def timed(upscaler: Upscaler, picture: Frame, stopped: Callable[[], bool]) -> float:
+    """Warm an engine up on a picture; return the time of the quickest run (s).
 
     Raises InterruptedRunError when `stopped` says so in between.
     """
@@ -36,16 +37,17 @@ def timed(upscaler: Upscaler, size: tuple[int, int], stopped: Callable[[], bool]
         if stopped():
             raise InterruptedRunError(STOPPED)
         began = now()
-        enlarged(trial(size), upscaler)
+        enlarged(replace(picture, stamps=Stamps()), upscaler)
         times.append(now() - began)
     return min(times)
 
 
-def trial(size: tuple[int, int]) -> Frame:
+def trial(size: tuple[int, int], form: PlaneFormat = YUV420) -> Frame:
     """Create a picture with content, which shows an engine that outputs nothing."""
-    y, u, v = grey(*size)
-    y[:] = 32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192
-    return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0)
+    y, u, v = grey(*size, form)
+    unit = 2 ** (form.bits - 8)
+    y[:] = unit * (32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192)
+    return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0, format=form)
 
 
 def enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
@@ -53,11 +55,8 @@ def enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
     return next(iter(upscaler.process([frame])))
 
 
-def grey(width: int, height: int) -> Planes:
+def grey(width: int, height: int, form: PlaneFormat = YUV420) -> Planes:
     """Create a grey picture."""
-    chroma = YUV420.chroma(width, height)[::-1]
-    return (
-        np.full((height, width), 128, np.uint8),
-        np.full(chroma, 128, np.uint8),
-        np.full(chroma, 128, np.uint8),
-    )
+    chroma, middle = form.chroma(width, height)[::-1], 2 ** (form.bits - 1)
+    y, u, v = (np.full(shape, middle, form.dtype) for shape in ((height, width), chroma, chroma))
+    return y, u, v

@@ -34,7 +34,7 @@ from vsr.live.output.spares import Spares
 from vsr.live.settings import OutputSettings
 from vsr.media.bitrate import live_bitrate
 from vsr.media.encoder import EncoderSettings, VideoFormat
-from vsr.media.frame import Frame, now, picture_of
+from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
 
@@ -97,6 +97,7 @@ class LiveEncoder:
         """Bits a second of the pictures at the share of 1, or what is usual for them."""
         first = Encoding(self._open, self._step)
         self._first = first.context
+        self._pixels = self._first.pix_fmt or PIXEL_FORMAT
         self._encodings = {1.0: first}
         """By their share of the full bitrate."""
         self._on_frame, self._stopped = on_frame, stopped
@@ -199,7 +200,7 @@ class LiveEncoder:
 
     def _encode(self, item: Shown) -> None:
         frame = item.frame
-        picture = picture_of(frame)
+        picture = encodable(frame, self._pixels)
         picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
         picture.duration = 0
         groups: dict[float, list[Output]] = {}

@@ -22,6 +22,8 @@ from vsr.media.encoder import (
 )
 from vsr.media.frame import Frame, now
 from vsr.media.matcher import PacketMatcher
+from vsr.media.plane_format import planes_for
+from vsr.media.side_data import written_by
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ _FAILURES_S: Final = 60.0
 """So many failures of an encoder in so many seconds end a relay."""
 _LEVEL_AT: Final = 7
 """Byte of H.264's header (start code, NAL type, profile, constraints) that holds the level."""
+_DEEP: Final = 10
 _BUFFER_S: Final = 0.5
 """Seconds of bits that an encoder for a slow line may be ahead."""
 
@@ -131,6 +134,24 @@ def open_live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.Video
     context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
     open_encoder(context, settings, video, KEY_EVERY)
     return context
+
+
+def live_bits(settings: EncoderSettings) -> int:
+    """Bits per sample of deep sources' pictures that live outputs carry: 10, or 8 in H.264.
+
+    10-bit H.264, which few players know, is for those who ask for it by its pixel format. Raises
+    UsageError.
+    """
+    if settings.pixel_format is not None:
+        return _DEEP if planes_for(settings.pixel_format).bits > 8 else 8
+    codec = av.Codec(encoder_name(settings, "flv"), "w")
+    formats = [] if codec.canonical_name == "h264" else codec.video_formats or []
+    return _DEEP if any(planes_for(form.name).bits > 8 for form in formats) else 8
+
+
+def live_side_data(settings: EncoderSettings) -> frozenset[str]:
+    """Kinds of side data of a source's pictures that live outputs carry."""
+    return written_by(encoder_name(settings, "flv"), settings.options)
 
 
 def bitrate_of(settings: EncoderSettings) -> int | None:

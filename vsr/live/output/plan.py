@@ -30,6 +30,8 @@ FORMATS: Final = {
     "udp": "mpegts",
 }
 """Schemes that can be published to -> FFmpeg's muxers."""
+_COLOUR: Final = ("color_range", "colorspace", "color_primaries", "color_trc")
+"""What an encoder's codes mean, by PyAV's names: containers say it beside the codec."""
 _FRAGMENTS: Final = {"movflags": "+hybrid_fragmented+frag_keyframe", "frag_duration": "1000000"}
 """us: a file that is cut off plays to its last second, a finished one is an ordinary MP4."""
 _CLUSTERS: Final = {"cluster_time_limit": "1000"}
@@ -81,6 +83,7 @@ class OutputStreams:
             "sample_rate": None,
             "frame_rate": str(self.video.framerate or 0),
             "aspect": str(self.video.sample_aspect_ratio or 0),
+            "colour": {name: int(getattr(self.video, name)) for name in _COLOUR},
         }
         found = [_common(self.video) | video]
         if self.audio is not None:

@@ -166,6 +166,8 @@ def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -
     elif isinstance(context, av.VideoCodecContext):
         context.framerate = Fraction(facts["frame_rate"])
         context.sample_aspect_ratio = Fraction(facts["aspect"])
+        for name, code in facts["colour"].items():
+            setattr(context, name, code)
     return stream
 
 

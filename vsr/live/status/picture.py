@@ -48,7 +48,10 @@ class Pictures:
 
 
 def jpeg(planes: Planes, colour: Colour, widest: int) -> bytes:
-    """A 4:2:0 picture as a JPEG of at most that width; an odd last row or column is left out."""
+    """A 4:2:0 picture of 8 or 10 bits as a JPEG of at most that width.
+
+    An odd last row or column is left out.
+    """
     y, u, v = planes
     height, width = y.shape[0] // 2 * 2, y.shape[1] // 2 * 2
     even = (
@@ -57,7 +60,8 @@ def jpeg(planes: Planes, colour: Colour, widest: int) -> bytes:
         v[: height // 2, : width // 2],
     )
     # copied: planes may be read-only views of padded rows
-    picture = av.VideoFrame.from_dlpack(tuple(map(np.array, even)), format=PIXEL_FORMAT)
+    name = PIXEL_FORMAT if y.dtype == np.uint8 else f"{PIXEL_FORMAT}10le"
+    picture = av.VideoFrame.from_dlpack(tuple(map(np.array, even)), format=name)
     out_width = min(widest, width) // 2 * 2
     out = picture.reformat(
         width=out_width,
