@@ -33,6 +33,15 @@ def test_run_with_positions_and_with_flags(tmp_path: Path) -> None:
     assert {contents(tmp_path / f"{n}.mp4").frames for n in "abc"} == {12}
 
 
+@pytest.mark.parametrize("command", ["run", "relay"])
+def test_the_codec_may_be_named_as_for_ffmpeg(tmp_path: Path, command: str) -> None:
+    clip = str(make_clip(tmp_path / "in.mp4", Clip(frames=2)))
+    words = [command, clip, str(tmp_path / "out.mkv"), "--model", "bicubic", "-c:v", "nonsense"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert "unknown codec 'nonsense'" in result.output
+
+
 def test_the_default_network_runs(tmp_path: Path) -> None:
     clip = str(make_clip(tmp_path / "in.mp4", Clip()))
     result = CliRunner().invoke(main, ["run", clip, str(tmp_path / "out.mp4")])

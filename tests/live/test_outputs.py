@@ -84,14 +84,17 @@ def test_what_an_output_is_by_its_name() -> None:
         ("out.webm", None, None, "cannot hold live h264"),
         ("out.ts", None, "flv", "--format is for OUTPUT -"),
         ("-", None, "mp4", "ts, flv, mkv, nut"),
+        ("rtmp://h", None, None, "names no stream"),
+        ("h/app/s3cret", None, None, "neither a URL, such as rtmp://HOST/APPLICATION/KEY, nor"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error_at_once(
     tmp_path: Path, url: str, codec: str | None, container: str | None, words: str
 ) -> None:
     place = url if "://" in url or url == "-" else str(tmp_path / url)
-    with pytest.raises(vsr.UsageError, match=words):
+    with pytest.raises(vsr.UsageError, match=words) as told:
         check_outputs([place], OutputSettings(container=container), EncoderSettings(codec=codec))
+    assert "s3cret" not in str(told.value)
 
 
 def test_a_reason_is_told_once_in_an_outage_and_refusals_hint_at_the_key() -> None:

@@ -106,7 +106,7 @@ def test_what_cannot_be_is_told_in_a_line(tmp_path: Path) -> None:
             "Connection refused; given up at attempt 2": (1, refused, target, "--retry-max", "2"),
             "cannot open rtmp://": (1, garbage, target, "--retry-max", "1"),
             "cannot publish to gopher://; use one of rtmp://": (2, nowhere, "gopher://host/k3y"),
-            "names no container vsr can write": (2, nowhere, str(tmp_path / "out.txt")),
+            "nor a file whose name ends in one of .mp4": (2, nowhere, str(tmp_path / "out.txt")),
             "unknown model 'x'": (2, nowhere, target, "--model", "x"),
             "unknown codec 'x'": (2, nowhere, target, "--codec", "x"),
         }

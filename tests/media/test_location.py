@@ -2,7 +2,8 @@
 
 import pytest
 
-from vsr.media.location import masked, shown
+from vsr.errors import UsageError
+from vsr.media.location import check_address, masked, shown
 
 SECRET = "k3y-5ecret"
 
@@ -57,3 +58,29 @@ def test_other_urls_in_foreign_words_are_masked_too() -> None:
 def test_paths_of_files_are_shown_whole(path: str) -> None:
     assert shown(path) == path
     assert masked(f"no such file: {path}", path) == f"no such file: {path}"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("rtmp://h:99999/live/s3cret", "rtmp://h:99999/live/.*: the port is no number from 1 to"),
+        ("rtmp://h:x/live/s3cret", "the port is no number"),
+        ("srt://h:?streamid=s3cret", "the port is no number"),
+        ("rtsp://me:s3c/ret@h/1", "write / as %2F"),
+        ("rtmp://h", "rtmp://h names no stream: write rtmp://HOST/APPLICATION/KEY"),
+        ("rtmps://h:443/", "names no stream"),
+        ("rtmp:///live/s3cret", "names no stream"),
+    ],
+)
+def test_addresses_that_no_server_has_are_usage_errors(url: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as told:
+        check_address(url)
+    assert "s3c" not in str(told.value)
+
+
+def test_addresses_that_servers_have() -> None:
+    for url in (
+        "rtmp://h/a", "rtmp://h:1935/a/k", "rtmp://[::1]/a/k", "rtmp://[::1]:1935/a/k?t=1:2",
+        "udp://@:5000", "srt://:9000?mode=listener", "rtsp://me:p%2Fw@h:554/1", "in:put.mp4",
+    ):  # fmt: skip
+        check_address(url)

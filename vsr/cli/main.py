@@ -94,7 +94,7 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
 )
 @click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference, on a GPU.")
 @click.option(
-    "-c", "--codec",
+    "-c", "-c:v", "--codec",
     help="h264 (default; hevc for HDR and more than 8 bits), hevc, av1, vp9, prores, ffv1 or "
     "another FFmpeg encoder.",
 )  # fmt: skip

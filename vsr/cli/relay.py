@@ -92,7 +92,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     help="Read a recording behind a URL at its own pace, as files always are.",
 )  # fmt: skip
 @click.option("--loop", is_flag=True, help="Read a file again from its start, for ever.")
-@click.option("-c", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
+@click.option("-c", "-c:v", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
 @click.option(
     "--pix-fmt", "pixel_format", metavar="NAME",
     help="Pixel format of the output. Default: yuv420p; yuv420p10le in hevc, av1 and vp9 if the "

@@ -27,6 +27,7 @@ _HEAD: Final = 4096
 _SHORTEST_PIECE: Final = 4
 """Characters of a path's piece that are masked in foreign words: shorter ones are words too."""
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^:\s\[\]]*)(:\d*)?")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _ANY_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://[^\s'\"<>|]+")
 
 
@@ -125,6 +126,26 @@ def _pieces(text: str) -> set[str]:
     """What may be a secret by itself within a path or a query."""
     pieces = {*re.split(r"[/?#&=:@\s]", text), *re.split(r"[/?#&=:@;,._\s]", text)}
     return {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
+
+
+def check_address(url: str) -> None:
+    """Raise UsageError for a URL that no server can have; it would be tried again for ever."""
+    if not is_url(url):
+        return
+    scheme, _, rest = url.partition("://")
+    authority, *others = re.split(r"[/?#]", rest, maxsplit=1)
+    host = authority.rpartition("@")[2]
+    _, colon, port = host.rpartition(":")
+    if colon and "]" not in port and not (_PORT.fullmatch(port) and 0 < int(port) < 2**16):
+        raise UsageError(
+            f"{shown(url)}: the port is no number from 1 to 65535 "
+            "(in a user name or password, write / as %2F, : as %3A and @ as %40)"
+        )
+    if scheme.lower() in ("rtmp", "rtmps") and not (host and others and others[0].strip("/")):
+        raise UsageError(
+            f"{shown(url)} names no stream: write {scheme}://HOST/APPLICATION/KEY, as the server "
+            "and the stream key are shown by the service"
+        )
 
 
 def check_protocol(url: str) -> None:

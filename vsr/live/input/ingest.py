@@ -24,7 +24,7 @@ from vsr.live.input.source import LiveSource
 from vsr.live.input.successor import Opener, Successor
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
-from vsr.media.location import check_protocol, is_url, masked, shown
+from vsr.media.location import check_address, check_protocol, is_url, masked, shown
 from vsr.media.timestamps import Packet
 from vsr.media.variants import Fits, Wanted
 
@@ -47,6 +47,7 @@ _SERVERS: Final = ("rtmp", "rtmps", "rtmpt", "http", "https")
 def check_input(url: str, settings: IngestSettings) -> None:
     """Raises UsageError for what cannot be read, and for settings that would do nothing."""
     if not settings.listen:
+        check_address(url)
         check_protocol(url)
     if settings.loop and (is_url(url) or settings.listen):
         raise UsageError("--loop reads a file again; a stream is always taken up again")

@@ -17,9 +17,9 @@ from vsr.errors import OutputError, UsageError
 from vsr.live.output.asking import FOURCC
 from vsr.live.settings import OutputSettings
 from vsr.media.encoder import EncoderSettings, encoder_name
-from vsr.media.location import check_protocol, is_url, local, shown
+from vsr.media.location import check_address, check_protocol, is_url, local, shown
 from vsr.media.passthrough import can_hold_video
-from vsr.media.target import STDOUT, container_format, pipe_format, pipe_of
+from vsr.media.target import CONTAINERS, STDOUT, container_format, pipe_format, pipe_of
 from vsr.media.tls import ca_file
 
 FORMATS: Final = {
@@ -135,12 +135,24 @@ def muxer_for(url: str, container: str | None = None) -> str:
             raise UsageError(f"a live stream to stdout is {', '.join(_PIPED)}, not '{name}'")
         return pipe_format(name)
     if kind != "url":
-        return "hls" if kind == "playlist" else container_format(Path(url))
+        return "hls" if kind == "playlist" else _file_format(Path(url))
     scheme = url.partition("://")[0].lower()
     if scheme not in FORMATS:
         known = ", ".join(f"{name}://" for name in FORMATS)
         raise UsageError(f"cannot publish to {scheme}://; use one of {known} or a file")
     return FORMATS[scheme]
+
+
+def _file_format(path: Path) -> str:
+    """FFmpeg's muxer for a file name. Raises UsageError."""
+    if path.suffix.lower().removeprefix(".") not in CONTAINERS:
+        # not repeated: what lacks only its rtmp:// ends with a stream key
+        known = ", ".join(f".{name}" for name in CONTAINERS)
+        raise UsageError(
+            "an output is neither a URL, such as rtmp://HOST/APPLICATION/KEY, nor a file whose "
+            f"name ends in one of {known}"
+        )
+    return container_format(path)
 
 
 def check_outputs(
@@ -155,6 +167,7 @@ def check_outputs(
     for url in urls:
         kind = kind_of(url)
         muxer = muxer_for(url, settings.container)
+        check_address(url)
         check_protocol(url)
         if kind == "pipe" and os.isatty(pipe_of(Path(url)) or 0):
             raise UsageError("stdout is a terminal: pipe it into a program that reads video")
