@@ -126,10 +126,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             (pytest.fail if promised else pytest.skip)(f"needs {what}")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """GPU tests skip aloud without a GPU, and fail where one is promised."""
+    if hasattr(config, "workerinput"):
+        _spread(items)
     if os.environ.get("VSR_REQUIRE_GPU") == "1" or Path("/dev/nvidia0").exists():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+def _spread(items: list[pytest.Item]) -> None:
+    """Put the files of live tests, which wait more than they compute, evenly among the others, so
+    that workers wait by turns; not among the last, or the end would be waiting."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    live = [path for path in files if path.parent.name == "live"]
+    others = [path for path in files if path.parent.name != "live"]
+    places = {path: 0.8 * k / len(live) for k, path in enumerate(live)}
+    places |= {path: k / len(others) for k, path in enumerate(others)}
+    items[:] = [item for path in sorted(files, key=places.__getitem__) for item in files[path]]

@@ -37,8 +37,10 @@ class Contents:
     chapters: list[tuple[Fraction, Fraction, str]] = field(default_factory=list)
 
 
-def contents(path: Path | str, keep_payload: bool = True) -> Contents:
-    """Decode the first video stream and read all packets of the others."""
+def contents(
+    path: Path | str, keep_payload: bool = True, most_frames: int | None = None
+) -> Contents:
+    """Decode the first video stream, or its first frames, and read all packets of the others."""
     found = Contents()
     with av.open(str(path)) as container:
         video = container.streams.video[0]
@@ -55,11 +57,13 @@ def contents(path: Path | str, keep_payload: bool = True) -> Contents:
             )
         for packet in container.demux():
             if packet.stream is video:
+                if found.frames == most_frames:
+                    continue
                 try:
                     pictures = packet.decode()
                 except av.error.InvalidDataError:
                     continue
-                for picture in pictures:
+                for picture in pictures[: most_frames and most_frames - found.frames]:
                     _look(found, picture, video)
             elif packet.size:
                 index = packet.stream.index

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from itertools import islice, product
 from pathlib import Path
@@ -29,6 +30,7 @@ from train.measure.evaluate import Enlarge, Method, bicubic_method, enlarged_lum
 from train.measure.look import flat_noise, grid_pattern, moving_flicker, still_flicker
 from train.measure.metrics import luma, psnr
 from train.measure.perceptual import Lpips
+from train.measure.planes import Planes, cropped
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, DcscnConfig, Net, bicubic, build
 from train.ship.export import difference, summary
@@ -291,6 +293,17 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
     assert mean["stream"] > mean.get("clean", 0.0), mean
 
 
+def _middle_of(planes: Planes) -> Planes:
+    """A part of half the width and height."""
+    y, u, v = (
+        plane[plane.shape[0] // 4 :, plane.shape[1] // 4 :][
+            : plane.shape[0] // 4 * 2, : plane.shape[1] // 4 * 2
+        ]
+        for plane in planes
+    )
+    return cropped(Planes(y, u, v), 4)
+
+
 def _clip_means(figures: dict[str, dict[str, float]]) -> dict[str, float]:
     """{method: mean over the clips}."""
     return {m: float(np.mean([of[m] for of in figures.values()])) for m in ("bicubic", "ours")}
@@ -317,7 +330,8 @@ def test_sharp_network_is_steady_and_flat_where_its_source_is(
     method = Method(
         label=name, enlarge=_enlarge(entry["file"]), colour=entry["colour"], scale=scale
     )
-    clip = read_clip(data / "video/gt/webcam_540p30_gt.mp4", VideoSettings(window=4))
+    whole = read_clip(data / "video/gt/webcam_540p30_gt.mp4", VideoSettings(window=3))
+    clip = replace(whole, frames=[_middle_of(planes) for planes in whole.frames])
     still, bicubic = still_flicker(method, clip.frames[0])
     assert still <= 1.45 * bicubic  # of 0.04 codes; the aim is 1.3
     moving = moving_flicker(clip, method, frames=3)
@@ -339,7 +353,7 @@ def test_sharp_network_looks_as_the_manifest_says_and_so_does_its_int8_form(
         Method(label=form, enlarge=_enlarge(of["file"]), colour=entry["colour"], scale=scale)
         for form, of in forms.items()
     ]
-    settings = VideoSettings(crfs=(28,), frames=2, ssim=False, lpips=Lpips.load(weights))
+    settings = VideoSettings(crfs=(28,), frames=1, window=12, ssim=False, lpips=Lpips.load(weights))
     rows = score_clip(data / "video/gt/webcam_540p30_gt.mp4", methods, settings)
     found = {row.method: row.lpips for row in rows}
     assert found["ours"] <= 0.70 * found["bicubic"]

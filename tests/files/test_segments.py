@@ -149,7 +149,7 @@ def _lines(journal: Path) -> int:
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", Clip(size=(320, 240), frames=200))
+    source = make_clip(tmp_path / "in.mkv", Clip(size=(160, 120), frames=200))
     once, target = tmp_path / "once.mkv", tmp_path / "out.mkv"
     _run(source, once)
     done = [_killed_after(source, target, segments) for segments in (2, 8)]
@@ -332,7 +332,9 @@ def test_short_videos_are_written_in_one_go(tmp_path: Path, source: Path) -> Non
 
 
 def test_a_minute_of_video_is_cut(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", Clip(size=(32, 32), frames=61, rate=Fraction(1)))
+    source = make_clip(
+        tmp_path / "in.mkv", Clip(size=(32, 32), frames=61, rate=Fraction(1), audio=())
+    )
     seen: list[bool] = []
     target = tmp_path / "out.mkv"
     _run(source, target, segment=None, on_progress=lambda _: seen.append(_folder(target).exists()))
@@ -341,7 +343,9 @@ def test_a_minute_of_video_is_cut(tmp_path: Path) -> None:
 
 
 def test_a_minute_of_what_no_segment_holds_is_written_in_one_go(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", Clip(size=(32, 32), frames=61, rate=Fraction(1)))
+    source = make_clip(
+        tmp_path / "in.mkv", Clip(size=(32, 32), frames=61, rate=Fraction(1), audio=())
+    )
     _run(source, tmp_path / "out.mov", segment=None, codec="prores", preset=None)
     assert contents(tmp_path / "out.mov").frames == 61
 

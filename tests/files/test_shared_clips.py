@@ -8,14 +8,15 @@ import pytest
 import vsr
 from tests.facts import UNSPECIFIED, contents
 
-FRAMES = 12
+FRAMES = 8
 """Of a long clip; VSR_ALL_FRAMES=1 has all of them."""
 LONG = {
     "bbb_720p24_vp8_vorbis.webm", "crystal_480p30_h264_aac.mp4", "dog_720p30_h264_aac.mp4",
     "marathon_400p30_h264.mp4", "person_432p10_h264_long.mp4", "screen_720p30_h264_aac.mp4",
     "roof_portrait_av1_10bit_hdr10_aac.mp4", "station_240p60_h264_fullrange_aac.mp4",
     "bbb_800x640_sar64_45.mp4", "roof_768p_hevc_fullrange_vfr_rot.mp4",
-    "cat_720p_h264_vfr_rot180_aac.mp4",
+    "cat_720p_h264_vfr_rot180_aac.mp4", "testsrc_bt709_full_range.mp4", "testsrc_bt2020_10bit.mp4",
+    "testsrc_321x241_444_10bit_hevc.mp4",
 }  # fmt: skip
 SAYS = {
     "roof_768p_hevc_fullrange_vfr_rot.mp4": "cannot carry data #2",
@@ -34,10 +35,10 @@ def test_a_real_clip_keeps_frames_times_sound_shape_and_colours(clip: Path, tmp_
     limit = None if whole else FRAMES
     target = tmp_path / "out.mp4"
     report = vsr.upscale(clip, target, model="bicubic", preset="ultrafast", max_frames=limit)
-    before, after = contents(clip), contents(target)
+    before, after = contents(clip, most_frames=limit), contents(target)
 
     assert report.exit_code == 0
-    assert after.pts == before.pts[:limit]
+    assert after.pts == before.pts
     assert after.size == (2 * before.size[0], 2 * before.size[1])
     assert (after.sar, after.rotation) == (before.sar, before.rotation)
     assert after.range == (before.range or 1)
