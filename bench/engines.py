@@ -7,40 +7,26 @@ every ratio is the median of the rounds' own.
 """
 
 import argparse
-import contextlib
-import io
-import logging
 import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx
-import torch
-from onnx import TensorProto, helper, numpy_helper
 
+from bench.forms import deployed_onnx, peak_network, trained, training_onnx
 from bench.gpu import PRECISIONS, measure
 from train.fit.prune import living
 from train.measure.counting import OUTPUT, multadds
-from train.nets import Net, build
-from train.ship.export import channels
-from train.ship.imports import load_into, weights_from
-from train.ship.naming import network_and_purpose
 from vsr.errors import VsrError
 from vsr.inference import models
 from vsr.inference.openvino import ov
 from vsr.media.plane_format import YUV420
-from vsr.network.onnx_inputs import inlinable
-from vsr.network.rewrite.cpu import for_cpu
 
 DEFAULT: Final = ("c-dcscn", "dcscn", "carn-m")
-PEAK_CHANNELS: Final = 64
 COLUMNS: Final = (
     "model", "scale", "precision", "form", "backend", "p50 ms", "p99 ms", "frames/s", "MB moved",
     "GFLOP/s", "of peak", "times faster",
@@ -121,67 +107,6 @@ class OpenVino:
             f"{cpu}, {os.cpu_count()} CPUs{told}, OpenVINO {version}, "
             f"{threads} thread{'s' * (threads != 1)}"
         )
-
-
-def peak_network(width: int, height: int) -> tuple[bytes, float]:
-    """A dense 3x3 convolution of 64 channels and its operations."""
-    n = PEAK_CHANNELS
-    weight = np.random.default_rng(2).standard_normal((n, n, 3, 3)).astype(np.float32)
-    ends = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n, height, width])
-        for name in ("x", "y")
-    ]
-    node = helper.make_node("Conv", ["x", "weight"], ["y"], pads=[1] * 4)
-    constants = [numpy_helper.from_array(weight, "weight")]
-    graph = helper.make_graph([node], "peak", ends[:1], ends[1:], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    return model.SerializeToString(), 2.0 * n * n * 9 * width * height
-
-
-class _TrainingForm(torch.nn.Module):
-    """The paper's network, layer for layer, at one scale."""
-
-    def __init__(self, net: Net, scale: int) -> None:
-        super().__init__()
-        self.net, self.scale = net, scale
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.net(x, self.scale)
-        return result
-
-
-def training_onnx(net: Net, scale: int, width: int, height: int) -> bytes:
-    """The training form as ONNX; its size is fixed, for bicubic is a matrix of the size."""
-    example = torch.rand(1, channels(net), height, width)
-    buffer = io.BytesIO()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _TrainingForm(net, scale).eval(),
-            (example,),
-            buffer,  # type: ignore[arg-type]  # its stub knows paths only
-            input_names=["lr"],
-            output_names=["sr"],
-            opset_version=18,
-            dynamo=True,
-        )
-    return buffer.getvalue()
-
-
-def trained(name: str, scale: int, path: Path) -> Net:
-    """The training form of a shipped model with its weights."""
-    net = build(network_and_purpose(name)[0], (scale,))
-    weights, _ = weights_from(path, net)
-    load_into(net, weights, path)
-    return net.eval()
-
-
-def deployed_onnx(path: Path) -> bytes:
-    """A shipped network as the product runs it on a CPU."""
-    network = inlinable(onnx.load_model(str(path)))
-    return bytes(for_cpu(network).SerializeToString())
 
 
 def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form]:

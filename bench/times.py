@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from bench.engines import Form, OpenVino, Setup, alternate, deployed_onnx, parse_size
+from bench.engines import Form, OpenVino, Setup, alternate, parse_size
+from bench.forms import deployed_onnx
 from train.ship.manifest import read_manifest, write_manifest
 from train.ship.naming import network_and_purpose
 from vsr.inference.models import ENGINES

@@ -45,7 +45,6 @@ class VideoFacts:
     """Of the file; None where there is none (a URL)."""
     ms_per_frame: float | None = None
     """What a network took for a frame; of candidates only."""
-    note: str = ""
 
 
 @dataclass(frozen=True)
