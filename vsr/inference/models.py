@@ -156,7 +156,7 @@ def table() -> str:
             f"{'luma' if e['colour'] == 'y' else 'RGB':<8}  {e.get('good_for', '')}"
         )
     order = "The default comes first, then from the least work to the most."
-    relay = "`vsr relay` takes the best that leaves 30 % of the time between two pictures to spare."
+    relay = "`vsr relay` takes the best that could do 1.3 times the frame rate of its stream."
     choice = (
         "`vsr run` takes the best that is fast enough here for its file (`vsr plan` says which)."
     )
