@@ -159,38 +159,26 @@ def fit(
         torch.set_num_threads(threads)
     if bool(data) == (packed is not None):
         raise click.UsageError("give either --data or --packed")
-    if checkpoint.exists():
+    resumed = checkpoint.exists()
+    if resumed:
         trainer = Trainer.resume(checkpoint, name, steps)
     else:
         plan = find_recipe(name, recipe).resized(steps)
         plan = replace(plan, **{key: value for key, value in scaled.items() if value is not None})
         plan = replace(plan, teacher=str(teacher or plan.teacher))
         trainer = Trainer.new(name, plan, scale or None, **_settings(changes))
-        if start:
-            begin_from(trainer, start)
-        elif plan.adversarial():
-            log.warning(
-                "recipe %s is meant to go on from weights of an L1 training: --from", recipe
-            )
-        try:
-            checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
+        _begin(trainer, recipe, start, checkpoint.parent)
     trainer.command, trainer.until = _command_line(), until or 0
     trainer.use_features(_features(vgg, trainer.recipe) if vgg else None)
     trainer.lpips = Lpips.load(lpips) if lpips else None
-    before = trainer.precision if checkpoint.exists() else None
-    chosen, why = choose_precision(precision, before)
+    chosen, why = choose_precision(precision, trainer.precision if resumed else None)
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
     fabric = open_fabric(chosen, trainer.net.scales)
     find_teacher(trainer, teacher, validation)
-    if packed is not None:
-        pictures = Pictures.unpack(packed).large_enough(trainer.recipe)
-    else:
-        pictures = _pictures(data, trainer.net.scales, trainer.recipe, cache)
-    trainer.go_on_with(pictures.record, chosen)
-    patches = Patches(pictures, trainer.recipe, trainer.net.colour, trainer.net.scales)
-    log.info("%d images, from step %d", pictures.record["images"], trainer.step)
+    patches = _patches(trainer, packed, data, cache)
+    record = patches.pictures.record
+    trainer.go_on_with(record, chosen)
+    log.info("%d images, from step %d", record["images"], trainer.step)
     log.info("computing in %s (%s)", trainer.precision, why)
     cutters = default_workers() if workers is None else workers
     watch = Watch(every=every, validation=validation, board=board, workers=cutters)
@@ -201,6 +189,18 @@ def fit(
             told = f"stopped at step {trainer.step}; the same command goes on from there"
             click.echo(told, err=True)
         sys.exit(130)
+
+
+def _begin(trainer: Trainer, recipe: str, start: tuple[Path, ...], folder: Path) -> None:
+    """Take the weights that a new training starts from, and make the folder of its checkpoint."""
+    if start:
+        begin_from(trainer, start)
+    elif trainer.recipe.adversarial():
+        log.warning("recipe %s is meant to go on from weights of an L1 training: --from", recipe)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
 
 
 @main.command(cls=ManyValues)
@@ -215,6 +215,18 @@ def pack(
     """Prepare the pictures that `fit NAME --recipe ...` would, as one file for --packed."""
     scales = scale or NETS[name].scales
     _pictures(data, scales, find_recipe(name, recipe)).pack(output)
+
+
+def _patches(
+    trainer: Trainer, packed: Path | None, data: tuple[Path, ...], cache: Path | None
+) -> Patches:
+    """What the trainer's recipe cuts from packed pictures or from those of folders."""
+    recipe, net = trainer.recipe, trainer.net
+    if packed is not None:
+        pictures = Pictures.unpack(packed).large_enough(recipe)
+    else:
+        pictures = _pictures(data, net.scales, recipe, cache)
+    return Patches(pictures, recipe, net.colour, net.scales)
 
 
 def _pictures(
