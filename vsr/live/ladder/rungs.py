@@ -233,7 +233,9 @@ class Rungs:
             try:
                 if self._best.may_hold(place, usual, at.backend) and self._load_at(place):
                     continue
-            except BackendError as exc:
+            except InterruptedRunError:
+                raise
+            except Exception as exc:  # the usual network goes on, whatever a driver does
                 log.warning("%s cannot be used: %s", at.model.name, exc)
             for refused in self._rungs[: place + 1]:
                 refused.lost = True
