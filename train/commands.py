@@ -62,10 +62,8 @@ def main() -> None:
     log.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-main.add_command(evaluate)
-main.add_command(quantise)
-main.add_command(cards)
-main.add_command(reproduce)
+for command in (evaluate, quantise, cards, reproduce):
+    main.add_command(command)
 
 
 @main.command()
