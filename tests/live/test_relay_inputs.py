@@ -16,11 +16,13 @@ from pathlib import Path
 
 import av
 import pytest
+from click.testing import CliRunner
 
 from tests.programs import needs_nginx
 from tests.relay_fuzz import HEADER, LIMIT_S, Tag, mutants, tags
-from tests.rtmp import FPS, Server, free_port
+from tests.rtmp import FPS, Server, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked
+from vsr.cli.main import main
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.input.source import LiveSource
@@ -40,7 +42,7 @@ class Port:
     """A port of loopback where every visitor is treated by a function, on a thread of its own."""
 
     def __init__(self, treat: Callable[[socket.socket], None]) -> None:
-        self._treat = treat
+        self._treat, self.visits = treat, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
@@ -57,6 +59,7 @@ class Port:
         with contextlib.suppress(OSError):
             while True:
                 visitor, _ = self._listener.accept()
+                self.visits += 1
                 threading.Thread(target=self._one, args=(visitor,), daemon=True).start()
 
     def _one(self, visitor: socket.socket) -> None:
@@ -109,25 +112,27 @@ def test_noise_on_the_port_is_told_in_a_line_and_holds_nothing_up(tmp_path: Path
     }
     waits = [("rtmp", _silence), ("http", _drip)]
     with contextlib.ExitStack() as stack:
+        ports: list[Port] = []
 
-        def relay(scheme: str, treat: Callable[[socket.socket], None]) -> RelayProcess:
-            port = stack.enter_context(Port(treat)).port
-            url, folder = f"{scheme}://127.0.0.1:{port}/live/in", tmp_path / str(port)
-            words = (url, str(folder / "out.mkv"), "--retry-max", "1")
-            return stack.enter_context(RelayProcess(folder, *words))
+        def typed(scheme: str, treat: Callable[[socket.socket], None]) -> list[str]:
+            ports.append(stack.enter_context(Port(treat)))
+            port = ports[-1].port
+            url, target = f"{scheme}://127.0.0.1:{port}/live/in", tmp_path / f"{port}.mkv"
+            return [url, str(target), "--retry-max", "1"]
 
-        stuck = [relay(*case) for case in waits]
-        relays = [relay(*case) for case in told]
-        for one in relays:
-            one.process.wait(START)
+        stuck = [
+            stack.enter_context(RelayProcess(tmp_path / case[0], *typed(*case))) for case in waits
+        ]
+        wait_for(lambda: all(port.visits for port in ports), START, "nobody came")
+        usual = ("relay", "--model", "bicubic")
+        ends = [CliRunner().invoke(main, [*usual, *typed(*case)]) for case in told]
         assert [one.stop() < SOON for one in stuck] == [True, True]
-    for one, words in zip(relays, told.values(), strict=True):
-        assert one.process.returncode == 1
-        assert one.said.startswith("vsr: error: ")
-        assert one.said.count("\n") == 1
-        assert words in one.said
-    for one in (*relays, *stuck):
-        assert "Traceback" not in one.said
+    for end, words in zip(ends, told.values(), strict=True):
+        assert end.exit_code == 1
+        assert end.stderr.startswith("vsr: error: ")
+        assert end.stderr.count("\n") == 1
+        assert words in end.stderr
+    assert "Traceback" not in "".join(one.said for one in stuck)
     assert [one.process.returncode for one in stuck] == [130, 130]
 
 
