@@ -14,6 +14,7 @@ from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.inference.depth import for_planes
 from vsr.inference.models import Model, in_fp32
+from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import RGB, Colour
 from vsr.media.frame import Plane, Planes
 from vsr.media.plane_format import SITINGS, PlaneFormat
@@ -113,9 +114,13 @@ def test_int8_that_nobody_asked_for_is_for_8_bits(asked: str) -> None:
     assert (deep.sha256 == models.manifest()[name]["x2"]["sha256"]) == (asked == "auto")
 
 
-def test_bf16_that_nobody_asked_for_is_for_8_bits() -> None:
+def test_bf16_that_nobody_asked_for_is_for_8_bits(backend: Backend) -> None:
     found = replace(models.find("bicubic", 2, IntegerRunner()), precision="bf16", automatic=True)
-    assert for_planes(found, planes_of_kind(12, "422")).precision == "fp32"
+    for bits, precision in ((8, "bf16"), (10, "fp32"), (12, "fp32")):
+        form = planes_of_kind(bits, "420")
+        assert for_planes(found, form).precision == precision
+        scaler = Upscaler(found, backend, Colour(), (32, 16), planes=form)
+        assert scaler.outline.precision == precision
     half = replace(found, precision="fp16")
     assert for_planes(half, planes_of_kind(10, "420")) is half
 
