@@ -18,7 +18,6 @@ import click
 
 import vsr
 from vsr.errors import VsrError
-from vsr.media.hdr import Hdr10
 from vsr.media.info import VideoInfo
 from vsr.media.plane_format import is_grey, is_rgb, planes_for
 from vsr.media.source import Source
@@ -90,11 +89,15 @@ class Seen:
         return seen
 
     @property
-    def tags(self) -> tuple[int, bool, int, int, Hdr10 | None]:
-        """Matrix (BT.709's for RGB), range (limited for RGB), primaries, transfer and HDR10."""
-        colour = self.info.colour.encoded(rgb=False)
+    def tags(self) -> tuple[int, bool, int, int, str]:
+        """Matrix (BT.709's for RGB), range (limited for RGB), primaries, transfer and HDR10.
+
+        The latter in the units of HEVC, which are coarser than those of AV1.
+        """
+        colour, hdr = self.info.colour.encoded(rgb=False), self.info.hdr
         return (
-            colour.matrix, colour.full_range, colour.primaries, colour.transfer, self.info.hdr,
+            colour.matrix, colour.full_range, colour.primaries, colour.transfer,
+            hdr.boxes.hex() if hdr else "",
         )  # fmt: skip
 
 
