@@ -23,7 +23,8 @@ from tests.clips import Clip as Made
 from tests.clips import make_clip
 from vsr.files.crew import Said
 from vsr.files.dispatch import Dispatch
-from vsr.files.journal import Journal, Segment
+from vsr.files.journal import Journal
+from vsr.files.journal_lines import Segment
 from vsr.files.worker import Done, Place
 from vsr.media.clips import Clip, ClipCutter, Cuts
 from vsr.media.reading import Reading

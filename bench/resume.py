@@ -23,7 +23,7 @@ import av
 import numpy as np
 
 from tests.clips import Clip, make_clip
-from vsr.files.journal import folder_of
+from vsr.files.journal_lines import folder_of
 
 _RATE: Final = 25
 _SIZE: Final = (176, 144)

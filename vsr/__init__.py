@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from vsr.files.settings import RunSettings
     from vsr.files.upscale import upscale
     from vsr.inference.pictures import PictureEngine, load_engine
+    from vsr.live.python import relay
     from vsr.live.settings import IngestSettings, RelaySettings
-    from vsr.live.supervisor import relay
+    from vsr.live.status.snapshot import Snapshot
     from vsr.media.colour import Colour
     from vsr.media.encoder import EncoderSettings
     from vsr.media.frame import Frame
@@ -46,6 +47,7 @@ __all__ = [
     "RelaySettings",
     "Report",
     "RunSettings",
+    "Snapshot",
     "UsageError",
     "VsrError",
     "Writer",
@@ -65,8 +67,9 @@ _HOME = {
     "vsr.files.settings": ("RunSettings",),
     "vsr.files.upscale": ("upscale",),
     "vsr.inference.pictures": ("PictureEngine", "load_engine"),
+    "vsr.live.python": ("relay",),
     "vsr.live.settings": ("IngestSettings", "RelaySettings"),
-    "vsr.live.supervisor": ("relay",),
+    "vsr.live.status.snapshot": ("Snapshot",),
     "vsr.media.colour": ("Colour",),
     "vsr.media.encoder": ("EncoderSettings",),
     "vsr.media.frame": ("Frame",),

@@ -10,7 +10,8 @@ import av
 
 from vsr.errors import OutputError, reason
 from vsr.files.ends import AnySource
-from vsr.files.journal import Journal, Segment
+from vsr.files.journal import Journal
+from vsr.files.journal_lines import Segment
 from vsr.files.pipeline import plays
 from vsr.files.settings import RunSettings
 from vsr.media.encoder import VideoFormat
@@ -32,9 +33,10 @@ class Joined:
         return self.segments[0][0].first_pts * self.time_base
 
     @property
-    def last_time(self) -> Fraction:
-        """Presentation time of the last frame, in seconds of the input."""
-        return self.segments[-1][0].last_pts * self.time_base
+    def end_time(self) -> Fraction:
+        """When the last frame ceases to be shown, in seconds of the input."""
+        last, _ = self.segments[-1]
+        return (last.last_pts + last.last_duration) * self.time_base
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def join(
     settings, output = output.settings, output.starting(joined.first_time)
     after = float(joined.first_time) if settings.start_frame else -math.inf
     ends = stopped or settings.max_frames is not None
-    before = float(joined.last_time) if ends else math.inf
+    before = float(joined.end_time) if ends else math.inf
     assert isinstance(source, Source)
     with output.opened(source) as sink:
         others = (p for p in source.other_packets() if plays(p, after, before))

@@ -21,7 +21,7 @@ from vsr.errors import (
     reason,
 )
 from vsr.files.job import Job
-from vsr.files.journal import left_by_an_interrupted_run
+from vsr.files.journal_lines import left_by_an_interrupted_run
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of

@@ -12,7 +12,8 @@ from typing import Final
 from vsr.errors import BackendError
 from vsr.files.auto_jobs import AutoJobs
 from vsr.files.crew import Crew, Said
-from vsr.files.journal import Journal, Segment
+from vsr.files.journal import Journal
+from vsr.files.journal_lines import Segment
 from vsr.files.worker import Done, Place
 from vsr.media.clips import Clip
 from vsr.media.frame import now

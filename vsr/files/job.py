@@ -22,7 +22,8 @@ from vsr.files.ends import (
     sink_for,
     source_for,
 )
-from vsr.files.journal import Journal, left_by_an_interrupted_run
+from vsr.files.journal import Journal
+from vsr.files.journal_lines import forget, left_by_an_interrupted_run
 from vsr.files.model_choice import model_name
 from vsr.files.piece import encoder_threads
 from vsr.files.pipeline import Enlarge, Slice, run
@@ -221,6 +222,8 @@ class Job:
                 raise nothing_done(source, selected)
             self._check_again(sink)
             sink.close()
+            if not isinstance(sink, SegmentedSink):
+                forget(self._output)
             self._conclude(source, sink, selected, report)
 
     def _sink(

@@ -10,84 +10,27 @@ import logging
 import os
 import shutil
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.files.fingerprint import change
-from vsr.media.whole_file import real_path
+from vsr.files.journal_lines import (
+    JOURNAL,
+    LOCK,
+    SCHEMA,
+    THREADS,
+    Segment,
+    chain,
+    folder_of,
+    lines_of,
+    state_of,
+)
 
 log = logging.getLogger(__name__)
-
-SCHEMA: Final = "vsr-journal/2"
-_JOURNAL: Final = "journal.jsonl"
-_LOCK: Final = ".lock"
-_THREADS: Final = "encoder_threads"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segment:
-    """Encoded frames that follow one another, in a file of their own."""
-
-    number: int
-    """Its place by its time: see `vsr.media.clips.Cuts`. Numbers without a frame are left out."""
-    follows: int | None
-    """Number of the segment before it; None for the first."""
-    file: str
-    frames: int
-    first_pts: int
-    last_pts: int
-    """Presentation times of the first and the last frame, in the input's time base."""
-    last_duration: int
-    reorder: int
-    """Time by which decoding must run ahead of presentation, in the input's time base."""
-    bytes: int
-    sha256: str
-    concealed: int
-    """Frames that the decoder had to make up in part."""
-    lost: int
-    """Frames of the input, in its time, that could not be decoded."""
-    ms: float
-    """Milliseconds from the first frame's arrival to the file on the disk."""
-
-
-def folder_of(output: Path) -> Path:
-    """Return the folder in which an output's segments are kept."""
-    path = real_path(output)
-    return path.with_name(f".{path.name}.vsr")
-
-
-def has_gaps(output: Path) -> bool:
-    """Whether an earlier run of several jobs has left segments behind one that is not done."""
-    try:
-        lines = _lines(folder_of(output) / _JOURNAL)
-        done = [Segment(**line) for line in lines[1:] if "file" in line]
-    except (OSError, TypeError):
-        return False
-    return len(_chain(done)) < len(done)
-
-
-def model_begun_with(output: Path) -> str | None:
-    """The model of a run that an earlier one has begun; None where there is none."""
-    try:
-        head = _lines(folder_of(output) / _JOURNAL)[:1]
-    except OSError:
-        return None
-    return next((line["model"] for line in head if isinstance(line.get("model"), str)), None)
-
-
-def left_by_an_interrupted_run(output: Path) -> bool:
-    """Whether an output is what an interrupted run made of its segments, untouched since."""
-    try:
-        lines = _lines(folder_of(output) / _JOURNAL)
-        status = output.stat()
-    except OSError:
-        return False
-    made = [line["interrupted"] for line in lines if "interrupted" in line][-1:]
-    return made == [_state(status)]
 
 
 class Journal:
@@ -116,14 +59,14 @@ class Journal:
         self._facts = json.loads(json.dumps(facts, default=str))
         from filelock import FileLock  # takes 12 ms to load, and short runs have no journal
 
-        self._lock = FileLock(self.folder / _LOCK)
+        self._lock = FileLock(self.folder / LOCK)
         try:
             self.folder.mkdir(exist_ok=True)
             self._acquire()
             try:
                 self._begin(restart, gaps)
             except BaseException:
-                if not (self.folder / _JOURNAL).exists():
+                if not (self.folder / JOURNAL).exists():
                     self.remove()
                 self._lock.release()  # what another run has done stays
                 raise
@@ -148,7 +91,7 @@ class Journal:
     @property
     def beginning(self) -> list[Segment]:
         """The segments up to the first that is missing."""
-        return _chain(self.segments)
+        return chain(self.segments)
 
     def new_file(self, number: int, attempt: str = "") -> Path:
         """Return the path of a segment's file; attempts that run at a time have different ones."""
@@ -171,7 +114,7 @@ class Journal:
     def keep_for_later(self) -> None:
         """Record that the output holds what is done so far and may be replaced by the same run."""
         try:
-            self._append({"interrupted": _state(self._output.stat())})
+            self._append({"interrupted": state_of(self._output.stat())})
         except OSError as exc:
             raise self.error(exc) from exc
         self.close()
@@ -206,15 +149,15 @@ class Journal:
             raise UsageError(f"another process is making {self._output}") from exc
 
     def _begin(self, restart: bool, gaps: bool) -> None:
-        path = self.folder / _JOURNAL
-        lines = [] if restart or not path.exists() else _lines(path)
+        path = self.folder / JOURNAL
+        lines = [] if restart or not path.exists() else lines_of(path)
         if lines and (differs := self._difference(lines[0])):
             raise UsageError(
                 f"{self.folder} holds what another run has done: {differs}; take the same "
                 "settings to go on, or --restart to begin anew"
             )
         if lines:
-            self.threads = lines[0].get(_THREADS)
+            self.threads = lines[0].get(THREADS)
         for line in lines[1:]:
             if "file" in line:
                 segment = Segment(**line)
@@ -223,14 +166,14 @@ class Journal:
                 else:
                     log.warning("%s is damaged: made anew", self.path(segment))
         if not gaps:
-            self.segments = _chain(self.segments)
+            self.segments = chain(self.segments)
         self._write_anew()
 
     def _difference(self, then: Mapping[str, Any]) -> str | None:
         """Say in words what is not as it was; None if all is."""
         now = {"schema": SCHEMA, **self._facts}
         for name in [*now, *then]:
-            if name != _THREADS and now.get(name) != then.get(name):
+            if name != THREADS and now.get(name) != then.get(name):
                 if name == "input":
                     return "the input has changed since"
                 return change(name, then.get(name), now.get(name))
@@ -245,44 +188,23 @@ class Journal:
 
     def _write_anew(self) -> None:
         """Write the journal of what is whole, and delete everything else."""
-        path, beside = self.folder / _JOURNAL, self.folder / f"{_JOURNAL}.part"
-        head = {"schema": SCHEMA, **self._facts, _THREADS: self.threads}
+        path, beside = self.folder / JOURNAL, self.folder / f"{JOURNAL}.part"
+        head = {"schema": SCHEMA, **self._facts, THREADS: self.threads}
         lines = [head, *map(asdict, self.segments)]
         beside.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
         _on_disk(beside)
         beside.replace(path)
-        kept = {_JOURNAL, _LOCK, *(segment.file for segment in self.segments)}
+        kept = {JOURNAL, LOCK, *(segment.file for segment in self.segments)}
         for file in self.folder.iterdir():
             if file.name not in kept:
                 file.unlink()
         _on_disk(self.folder)
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with (self.folder / _JOURNAL).open("a", encoding="utf-8") as file:
+        with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
             file.flush()
             os.fsync(file.fileno())
-
-
-def _chain(segments: Iterable[Segment]) -> list[Segment]:
-    """The segments, given in any order, that follow one another from the first on."""
-    by_place = {segment.follows: segment for segment in segments}
-    found, last = [], None
-    while (segment := by_place.get(last)) is not None:
-        found.append(segment)
-        last = segment.number
-    return found
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines up to one that is cut off."""
-    found = []
-    for line in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return [line for line in found if isinstance(line, dict)]
 
 
 def _on_disk(path: Path) -> None:
@@ -293,7 +215,3 @@ def _on_disk(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _state(status: os.stat_result) -> dict[str, int]:
-    return {"bytes": status.st_size, "modified": status.st_mtime_ns}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from vsr.errors import VsrError
-from vsr.files.journal import model_begun_with
+from vsr.files.journal_lines import model_begun_with
 from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
 from vsr.inference import models

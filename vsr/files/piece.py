@@ -10,7 +10,7 @@ import av
 
 from vsr.errors import OutputError, reason
 from vsr.files.assemble import reorder_of
-from vsr.files.journal import Segment
+from vsr.files.journal_lines import Segment
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
 from vsr.media.limits import cpu_limit, processors

@@ -47,7 +47,8 @@ class Slice:
         """The frames and packets in the order they were read.
 
         Decoding lags behind reading, and containers interleave loosely: packets are held back
-        until the first frame's time is known, and read on a little after the last one.
+        until the first frame's time is known, and read on a little after the last one. With a
+        `count`, those that begin after a frame's end wait for the next one.
         """
         if self.count == 0:
             return
@@ -56,21 +57,29 @@ class Slice:
         if last is None:
             return
         begin = last.time if self.start else -_EVER
+        ahead = [packet for packet in held if plays(packet, after=begin)]
+        held.clear()
         self.frames = 1
         yield last
-        yield from (packet for packet in held if plays(packet, after=begin))
-        held.clear()
-        while self.frames != self.count:
+        while True:
+            until = _EVER if self.count is None else _end(last)
+            yield from (packet for packet in ahead if plays(packet, before=until))
+            ahead = [packet for packet in ahead if not plays(packet, before=until)]
+            if self.frames == self.count:
+                break
             item = next(flow, None)
             if item is None:
+                yield from ahead
                 return
             if isinstance(item, Frame):
                 self.frames += 1
                 last = item
-            yield item
+                yield item
+            else:
+                ahead.append(item)
         for item in flow:
             if not isinstance(item, Frame):
-                if plays(item, before=last.time):
+                if plays(item, before=_end(last)):
                     yield item
             elif item.time > last.time + _INTERLEAVE:
                 return
@@ -98,12 +107,17 @@ class Slice:
         return held, None
 
 
+def _end(frame: Frame) -> float:
+    """When a frame ceases to be shown (s)."""
+    return float((frame.pts + frame.duration) * frame.time_base)
+
+
 def plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
     """Whether a packet begins in that time (s); cover art and packets without a time always do."""
     art = packet.stream.disposition & av.stream.Disposition.attached_pic
     if art or packet.pts is None or packet.time_base is None:
         return True
-    return after <= float(packet.pts * packet.time_base) <= before
+    return after <= float(packet.pts * packet.time_base) < before
 
 
 class Writer(Protocol):

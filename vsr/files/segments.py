@@ -11,7 +11,8 @@ from vsr.errors import InputError, UsageError, reason
 from vsr.files.assemble import Output, join
 from vsr.files.ends import AnySource, encoder_for
 from vsr.files.fingerprint import fingerprint
-from vsr.files.journal import Journal, Segment
+from vsr.files.journal import Journal
+from vsr.files.journal_lines import Segment
 from vsr.files.piece import Piece, with_threads
 from vsr.files.settings import RunSettings
 from vsr.inference.upscaler import Outline

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -14,6 +13,7 @@ from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 from vsr.media.filters import Filtering
 from vsr.media.given import check_given, check_settings
+from vsr.media.keywords import ENCODER, with_keywords
 from vsr.media.variants import BEST, Wanted
 from vsr.plan.choice import SPEEDS
 
@@ -149,26 +149,4 @@ def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSet
     Raises UsageError for unknown options, values of another type and numbers out of range.
     """
     check_given("settings", settings, RunSettings)
-    changes: dict[str, object] = dict(options)
-    _check_names(changes)
-    same = (
-        "codec", "crf", "preset", "pixel_format", "bitrate", "maxrate", "bufsize", "passes",
-    )  # fmt: skip
-    own = {name: name for name in same} | {"encoder_options": "options"}
-    encoder = {field: changes.pop(name) for name, field in own.items() if name in changes}
-    if encoder:
-        changes["encoder"] = replace(settings.encoder, **encoder)  # type: ignore[arg-type]
-    for name in ("report", "receipt"):
-        if isinstance(changes.get(name), str | PathLike):
-            changes[name] = Path(str(changes[name]))
-    return replace(settings, **changes)  # type: ignore[arg-type]
-
-
-def _check_names(options: Mapping[str, object]) -> None:
-    """Raise UsageError for the first option that is none, with those that look like it."""
-    known = sorted({*RunOptions.__annotations__, *(f.name for f in fields(RunSettings))})
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known)
-            words = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-            raise UsageError(f"unknown option '{name}'; {words}")
+    return with_keywords(settings, options, {"encoder": {**ENCODER, "passes": "passes"}})

@@ -14,7 +14,8 @@ from vsr.files.beginning import changes_of, new_report, window_of
 from vsr.files.cluster import Cluster
 from vsr.files.dispatch import Dispatch
 from vsr.files.ends import AnySource, encoder_for, source_for
-from vsr.files.journal import Journal, Segment, has_gaps
+from vsr.files.journal import Journal
+from vsr.files.journal_lines import Segment, has_gaps
 from vsr.files.piece import encoder_threads, with_threads
 from vsr.files.progress import Progress
 from vsr.files.room import room_for

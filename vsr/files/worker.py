@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any, Final
 
 from vsr.errors import InputError, UsageError
-from vsr.files.journal import Segment
+from vsr.files.journal_lines import Segment
 from vsr.files.piece import Piece
 from vsr.files.pipeline import Slice, run
 from vsr.inference import models

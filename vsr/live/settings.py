@@ -1,13 +1,16 @@
 """Settings of a relay: one `RelaySettings`, from options, TOML or Python."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from os import PathLike
 from pathlib import Path
+from typing import Final, TypedDict, Unpack
 
 from vsr.errors import UsageError
 from vsr.media.bitrate import SERVICES
 from vsr.media.encoder import EncoderSettings
-from vsr.media.given import check_settings
+from vsr.media.given import check_given, check_settings
+from vsr.media.keywords import ENCODER, with_keywords
 from vsr.media.variants import BEST
 from vsr.report.rolling import RollingSettings
 
@@ -114,3 +117,60 @@ class RelaySettings:
         if self.stream_preset not in (None, *SERVICES):
             known = ", ".join(SERVICES)
             raise UsageError(f"stream_preset is '{self.stream_preset}': it must be one of {known}")
+
+
+class RelayOptions(TypedDict, total=False):
+    """The settings as flat keywords; those of source, encoder and outputs among them."""
+
+    model: str | None
+    scale: int | None
+    precision: str
+    backend: str
+    device: str | None
+    ladder: tuple[str, ...]
+    max_latency: float
+    slate_after: float
+    slate: str | PathLike[str] | None
+    status: str | None
+    health_after: float
+    stream_timeout: float
+    retry_delay: float
+    retry_max: int
+    realtime: bool
+    listen: bool
+    loop: bool
+    deinterlace: str
+    variant: str
+    tls_verify: bool
+    tls_cert: str | PathLike[str] | None
+    tls_key: str | PathLike[str] | None
+    codec: str | None
+    crf: int | None
+    preset: str | None
+    pixel_format: str | None
+    bitrate: int | None
+    maxrate: int | None
+    bufsize: int | None
+    encoder_options: Mapping[str, str]
+    stream_preset: str | None
+    container: str | None
+    enhanced_rtmp: bool
+    report: str | PathLike[str] | None
+
+
+_INNER: Final[Mapping[str, Mapping[str, str]]] = {
+    "ingest": {one.name: one.name for one in fields(IngestSettings)},
+    "output": {name: name for name in ("container", "enhanced_rtmp", "tls_verify")},
+    "encoder": ENCODER,
+    "rolling": {"report": "report"},
+}
+"""Field of `RelaySettings` -> keyword -> field there."""
+
+
+def with_options(settings: RelaySettings, **options: Unpack[RelayOptions]) -> RelaySettings:
+    """The settings with some options changed.
+
+    Raises UsageError for unknown options, values of another type and numbers out of range.
+    """
+    check_given("settings", settings, RelaySettings)
+    return with_keywords(settings, options, _INNER)

@@ -13,12 +13,10 @@ What becomes of one of several that fails depends on whose fault it is, as far a
 """
 
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 from vsr.errors import (
@@ -37,10 +35,8 @@ from vsr.live.ladder.pool import Pool
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
 from vsr.media.frame import now
-from vsr.media.given import check_given
 from vsr.media.location import is_url
 from vsr.report.ledger import write_report
-from vsr.report.report import Report
 from vsr.report.rolling import set_aside
 
 log = logging.getLogger(__name__)
@@ -183,33 +179,3 @@ class _Supervised:
             set_aside(self._job.settings.rolling)
         except OSError as exc:
             log.error("%s: cannot keep the last report: %s", self._job.settings.name, reason(exc))
-
-
-def relay(
-    input: str,
-    outputs: str | Sequence[str],
-    *,
-    settings: RelaySettings | None = None,
-    report: str | os.PathLike[str] | None = None,
-    status: str | None = None,
-    stop: threading.Event | None = None,
-) -> Report:
-    """Relay a live stream: `vsr.relay("rtmp://host/live/in", "rtmp://host/live/out")`.
-
-    The options are those of `vsr relay`, as `RelaySettings` (times in seconds). Returns when the
-    source is given up or `stop` is set, which another thread must do; raises VsrError with a
-    one-line message.
-    """
-    settings = RelaySettings() if settings is None else settings
-    check_given("settings", settings, RelaySettings)
-    if report is not None:
-        settings = replace(settings, rolling=replace(settings.rolling, report=Path(report)))
-    if status is not None:
-        settings = replace(settings, status=status)
-    pool = Pool()
-    one = Relay(input, [outputs] if isinstance(outputs, str) else outputs, settings, pool)
-    try:
-        run_one(one, stop or threading.Event())
-    finally:
-        pool.close()
-    return one.report

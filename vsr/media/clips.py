@@ -239,7 +239,7 @@ def _write(path: Path, video: av.VideoStream, packets: Sequence[Packet]) -> Frac
                 output.mux_one(copy)
     except (av.error.FFmpegError, OSError) as exc:
         path.unlink(missing_ok=True)
-        raise writing_failed("write", path, 0, exc) from exc
+        raise writing_failed("write", path, exc) from exc
     return zero * base
 
 

@@ -262,4 +262,4 @@ class Sink:
                 log.warning("%s refuses a packet: %s", self.path.name, reason(exc))
 
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
-        return writing_failed(action, self.path, self.frames_out, exc)
+        return writing_failed(action, self.path, exc)

@@ -46,11 +46,10 @@ def is_full_disk(exc: Exception) -> bool:
     return getattr(exc, "errno", None) in _FULL_DISK
 
 
-def writing_failed(action: str, path: Path, frames: int, exc: Exception) -> OutputError:
-    """Make the error for an output of which so many frames were written."""
+def writing_failed(action: str, path: Path, exc: Exception) -> OutputError:
+    """Make the error for an output that cannot be written."""
     if is_full_disk(exc):
         return OutputError(
-            f"the disk is full: {path} cannot be written "
-            f"({frames} frames were done; free some space and run again)"
+            f"the disk is full: {path} cannot be written; free some space and run again"
         )
     return OutputError(f"cannot {action} {path}: {reason(exc)}")

@@ -1,0 +1,74 @@
+"""`vsr.relay`: `vsr relay` for Python."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Final, Unpack
+
+from vsr.live.ladder.pool import Pool
+from vsr.live.relay import Relay
+from vsr.live.settings import RelayOptions, RelaySettings, with_options
+from vsr.live.status.board import StatusBoard
+from vsr.live.status.snapshot import Snapshot
+from vsr.live.supervisor import run_one
+from vsr.report.report import Report
+
+_EVERY: Final = 1.0
+"""Seconds between two calls of `on_progress`."""
+
+
+def relay(
+    input: str,
+    outputs: str | Sequence[str],
+    settings: RelaySettings | None = None,
+    *,
+    on_progress: Callable[[Snapshot], None] | None = None,
+    stop: threading.Event | None = None,
+    **options: Unpack[RelayOptions],
+) -> Report:
+    """Relay a live stream: `vsr.relay("rtmp://host/live/in", "rtmp://host/live/out")`.
+
+    What to do is said by `settings`, by keywords as `vsr relay` has them (times in seconds), or by
+    both: keywords win. `on_progress` is called every second and once at the end, on a thread of its
+    own, with the figures of the status page; an error that it raises ends the relay (`stop` is set
+    then), and is raised here. Returns the report when the source is given up or `stop` is set,
+    which another thread must do; raises VsrError with a one-line message.
+    """
+    chosen = with_options(RelaySettings() if settings is None else settings, **options)
+    urls = [outputs] if isinstance(outputs, str) else outputs
+    stop = stop or threading.Event()
+    with closing(Pool()) as pool:
+        one = Relay(input, urls, chosen, pool)
+        with _told(one.board, on_progress, stop):
+            run_one(one, stop)
+    return one.report
+
+
+@contextmanager
+def _told(
+    board: StatusBoard, on_progress: Callable[[Snapshot], None] | None, stop: threading.Event
+) -> Iterator[None]:
+    """Call `on_progress` while the context lasts; its error sets `stop` and is raised after it."""
+    if on_progress is None:
+        yield
+        return
+    ended, errors = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            while not ended.wait(_EVERY):
+                on_progress(board.snapshot())
+            on_progress(board.snapshot())
+        except BaseException as exc:  # raised to the caller
+            errors.append(exc)
+            stop.set()
+
+    thread = threading.Thread(target=work, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,65 @@
+"""Changes settings by flat keywords, those of the settings inside them among them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+
+from vsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+ENCODER: Final[Mapping[str, str]] = {
+    **{
+        name: name
+        for name in ("codec", "crf", "preset", "pixel_format", "bitrate", "maxrate", "bufsize")
+    },
+    "encoder_options": "options",
+}
+"""Keyword -> field of `EncoderSettings`."""
+
+
+def with_keywords(
+    settings: T, options: Mapping[str, object], inner: Mapping[str, Mapping[str, str]]
+) -> T:
+    """Return the settings with some fields changed; a path may be given as a string.
+
+    `inner`: for each field that holds settings itself, keyword -> its field there. Raises
+    UsageError for an unknown keyword, and what the settings raise for their values.
+    """
+    flat = {name for names in inner.values() for name in names}
+    _check_names(options, {*flat, *(field.name for field in fields(settings))})
+    changes = {name: value for name, value in options.items() if name not in flat}
+    for field, names in inner.items():
+        own = {there: options[name] for name, there in names.items() if name in options}
+        if own:
+            before = changes.get(field, getattr(settings, field))
+            changes[field] = _changed(before, own)
+    return _changed(settings, changes)
+
+
+def _changed(settings: Any, changes: Mapping[str, object]) -> Any:
+    kinds = {field.name: field.type for field in fields(settings)}
+    return replace(
+        settings, **{name: _as_path(value, kinds.get(name)) for name, value in changes.items()}
+    )
+
+
+def _as_path(value: object, wanted: object) -> object:
+    """A string as a path, where a field takes one."""
+    return Path(value) if Path in get_args(wanted) and isinstance(value, str | PathLike) else value
+
+
+def _check_names(options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UsageError for the first option that is none, with those that look like it."""
+    known = sorted(known)
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known)
+            words = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"unknown option '{name}'; {words}")
