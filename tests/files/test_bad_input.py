@@ -99,7 +99,7 @@ def test_no_decodable_frame(tmp_path: Path, clip: Path) -> None:
 def test_a_folder_as_input(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     result = run(tmp_path / "in", tmp_path / "out.mp4")
-    assert_refused(result, 1, "folder", folder=tmp_path, left={"in"})
+    assert_refused(result, 2, "folder", folder=tmp_path, left={"in"})
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
