@@ -7,7 +7,7 @@ caches and memory.
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +17,10 @@ from vsr.inference.backend import Backend
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, Stamps
 from vsr.media.prefetch import prefetch
+from vsr.media.reading import Reading
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.plan.cost import Cost
@@ -35,7 +37,7 @@ class Trial:
     """What a run of a network took."""
 
     start: Cost
-    """Until the network was loaded and had made its first frames; this is no cost of a frame."""
+    """Until network, input and output were open, and the first frames made: no cost of a frame."""
     frame: Cost
     """The mean frame, from the first one read to the last one written."""
 
@@ -48,19 +50,18 @@ def trial(
 
     A shorter file is enlarged whole. Raises InputError, BackendError, UsageError and OutputError.
     """
-    began = _now()
-    upscaler = Upscaler(
-        model, backend, video.colour, video.size, planes=video.planes, reuse=True
-    )  # fmt: skip
-    for _ in upscaler.process(itertools.islice(blank(video), 2)):
-        pass
-    start = _since(began, 1)
-    frames = _read(url, count) if url is not None else _texture(video, count)
-    with (
-        TemporaryDirectory(prefix="vsr-") as folder,
-        Sink(Path(folder, "trial"), out, encoder, container=container) as sink,
-        closing(prefetch(frames)) as decoded,
-    ):
+    with ExitStack() as stack:
+        began = _now()
+        upscaler = Upscaler(
+            model, backend, video.colour, video.size, planes=video.planes, reuse=True
+        )  # fmt: skip
+        for _ in upscaler.process(itertools.islice(blank(video), 2)):
+            pass
+        frames = _texture(video) if url is None else _read(url, stack)
+        target = Path(stack.enter_context(TemporaryDirectory(prefix="vsr-")), "trial")
+        sink = stack.enter_context(Sink(target, out, encoder, container=container))
+        start = _since(began, 1)
+        decoded = stack.enter_context(closing(prefetch(itertools.islice(frames, count))))
         began = _now()
         with closing(prefetch(upscaler.process(decoded))) as enlarged:
             for frame in enlarged:
@@ -69,15 +70,16 @@ def trial(
         return Trial(start, _since(began, max(1, sink.frames_in)))
 
 
-def _read(url: str, count: int) -> Iterator[Frame]:
-    with closing(Source(url)) as source:
-        frames = (item for item in source if isinstance(item, Frame))
-        yield from itertools.islice(frames, count)
+def _read(url: str, stack: ExitStack) -> Iterator[Frame]:
+    """The frames of a file, opened as for a run, which looks for interlaced pictures."""
+    reading = Reading(filtering=Filtering(deinterlace="auto"))
+    source = stack.enter_context(closing(Source(url, reading)))
+    return (item for item in source if isinstance(item, Frame))
 
 
-def _texture(video: Video, count: int) -> Iterator[Frame]:
+def _texture(video: Video) -> Iterator[Frame]:
     pictures = moving(video)
-    for k in range(count):
+    for k in itertools.count():
         yield replace(pictures[k % len(pictures)], index=k, pts=k, stamps=Stamps())
 
 
