@@ -499,7 +499,7 @@ from vsr.media.colour import Colour
 backend = load_backend("openvino")
 graph = models.find("c-dcscn", 2, backend).graph(Colour())
 planes = [np.zeros(shape, np.uint8) for shape in ((48, 64), (24, 32), (24, 32))]
-for _ in range(30):
+for _ in range(12):
     engine = backend.compile(graph, (64, 48))
     for _ in range(engine.slots):
         engine.submit(planes)

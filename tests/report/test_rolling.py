@@ -233,7 +233,7 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
     marks = []
     tracemalloc.start()
     try:
-        for k in range(20 * limit):
+        for k in range(10 * limit):
             frame.index = k
             ledger.add(Row.of(frame))
             assert len(ledger) <= limit
@@ -242,7 +242,7 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert marks[-1] < marks[1] + 4096  # of 48,000 bytes a period
-    assert ledger.extent()["rungs"] == {"c-dcscn": 20 * limit}
+    assert ledger.extent()["rungs"] == {"c-dcscn": 10 * limit}
     assert ledger.extent()["parts"] == []
     assert list(tmp_path.iterdir()) == []
 
