@@ -175,9 +175,12 @@ def test_a_dead_output_comes_back_and_the_other_never_pauses(tmp_path: Path) -> 
     assert resumed < SOON
     assert kept.pause(since) < SOON
     _assert_forward(kept)
-    numbers = [number for number, _ in kept.shown()]
-    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    one, two = relay.report["live"]["outputs"]
+    report = relay.report
+    steps = [b - a for (a, _), (b, _) in itertools.pairwise(kept.shown())]
+    assert min(steps) >= 0  # a machine that is too slow repeats pictures or leaves some out
+    assert steps.count(0) <= report["live"]["repeated"]
+    assert sum(step - 1 for step in steps if step) <= report["frames"]["dropped"]
+    one, two = report["live"]["outputs"]
     assert (one["dropped"], one["reconnects"], two["reconnects"]) == (0, 0, 1)
     assert relay.said.count("lost") + relay.said.count("trying again") <= 4
     assert "s3cret" not in relay.said + relay.report_path.read_text()
