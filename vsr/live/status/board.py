@@ -128,11 +128,11 @@ class StatusBoard:
         counts.late += total > self._deadline_ms
         counts.latencies.add(total)
 
-    def snapshot(self) -> Snapshot:
-        """Return figures that are at most a quarter of a second old."""
+    def snapshot(self, oldest: float = _FRESH_S) -> Snapshot:
+        """Return figures that are at most so old (s), a quarter of a second by default."""
         with self._asking:
             at = self._clock()
-            if self._known is None or not 0 <= at - self._known[0] < _FRESH_S:
+            if self._known is None or not 0 <= at - self._known[0] < oldest:
                 self._known = (at, self._look(at))
             return self._known[1]
 
