@@ -636,7 +636,7 @@ def test_what_cannot_be_published_to_is_refused() -> None:
     ) as info:
         _output(f"gopher://host/{SECRETS[0]}", programme)
     assert SECRETS[0] not in str(info.value)
-    with pytest.raises(UsageError, match="neither a URL.*nor a file"):
+    with pytest.raises(UsageError, match=r"neither a URL.*nor a file"):
         _output("out.txt", programme)
 
 
