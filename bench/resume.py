@@ -1,9 +1,9 @@
 """What a long run loses when it is killed, and what cutting it into segments costs.
 
-`python -m bench.resume [--minutes 10] [--kills 5] [--pairs 3]`, from the repository's root: a made
-clip is upscaled by bicubic, once undisturbed and once killed by SIGKILL again and again. Prints
-the frames that each kill loses, whether the videos are bit-equal, and the ratios of time,
-memory and size of runs in segments and in one go, which take turns.
+`python -m bench.resume [--minutes 10] [--kills 5] [--pairs 3] [--model bicubic]`, from the
+repository's root: a made clip is upscaled, once undisturbed and once killed by SIGKILL again and
+again. Prints the frames that each kill loses, whether the videos are bit-equal, and the ratios of
+time, memory and size of runs in segments and in one go, which take turns.
 """
 
 import argparse
@@ -43,8 +43,8 @@ def looped(folder: Path, minutes: float) -> Path:
 
 def command(source: Path, target: Path, *words: str) -> list[str]:
     """The command line of a run."""
-    start = [sys.executable, "-m", "vsr", "run", str(source), str(target), "-m", "bicubic"]
-    return [*start, "--progress", "none", *words]
+    start = [sys.executable, "-m", "vsr", "run", str(source), str(target), *words]
+    return [*start, "--progress", "none"]
 
 
 def packets(path: Path) -> str:
@@ -64,9 +64,9 @@ def frames_kept(target: Path) -> int:
     return sum(json.loads(line).get("frames", 0) for line in journal.open() if '"file"' in line)
 
 
-def kill_at(source: Path, target: Path, seconds: float) -> tuple[int, int]:
+def kill_at(source: Path, target: Path, model: str, seconds: float) -> tuple[int, int]:
     """Kill a run after so many seconds; return the frames it had read, and those that are kept."""
-    words = [*command(source, target)[:-1], "json"]
+    words = [*command(source, target, "-m", model)[:-1], "json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         end, done = time.monotonic() + seconds, 0
@@ -102,12 +102,13 @@ def measured(source: Path, target: Path, *words: str) -> Cost:
     return Cost(seconds, cpu, used.ru_maxrss, target.stat().st_size)
 
 
-def compare(source: Path, folder: Path, pairs: int) -> None:
+def compare(source: Path, folder: Path, model: str, pairs: int) -> None:
     """Print the ratios of runs with and without segments, which take turns."""
     found: dict[str, list[Cost]] = {"20": [], "0": []}
     for _ in range(pairs):
         for segment, rows in found.items():
-            rows.append(measured(source, folder / f"cost-{segment}.mkv", "--segment", segment))
+            words = ("-m", model, "--segment", segment)
+            rows.append(measured(source, folder / f"cost-{segment}.mkv", *words))
     cut, whole = (np.array([astuple(row) for row in rows]) for rows in found.values())
     ratio, one = np.median(cut / whole, axis=0), np.median(whole, axis=0)
     sys.stdout.write(
@@ -117,15 +118,15 @@ def compare(source: Path, folder: Path, pairs: int) -> None:
     )
 
 
-def killed(source: Path, folder: Path, kills: int, seed: int) -> None:
+def killed(source: Path, folder: Path, model: str, kills: int, seed: int) -> None:
     """Print what every kill of a run loses, and whether the end is that of one undisturbed run."""
     began = time.monotonic()
-    subprocess.run(command(source, folder / "once.mkv", "-y"), check=True)
+    subprocess.run(command(source, folder / "once.mkv", "-m", model, "-y"), check=True)
     whole = time.monotonic() - began
     sys.stdout.write(f"undisturbed: {whole:.1f} s\n")
     target, rng, kept = folder / "out.mkv", random.Random(seed), 0
     for _ in range(kills):
-        done, now = kill_at(source, target, rng.uniform(0.05, 0.25) * whole)
+        done, now = kill_at(source, target, model, rng.uniform(0.05, 0.25) * whole)
         if target.exists():
             sys.stdout.write("done before it could be killed\n")
             break
@@ -133,7 +134,7 @@ def killed(source: Path, folder: Path, kills: int, seed: int) -> None:
         sys.stdout.write(f"killed: {kept} taken over, {done} more done, {lost} of them lost\n")
         kept = now
     if not target.exists():
-        subprocess.run(command(source, target), check=True)
+        subprocess.run(command(source, target, "-m", model), check=True)
     same = packets(target) == packets(folder / "once.mkv")
     sys.stdout.write(f"bit-equal video packets: {same}\n")
 
@@ -142,6 +143,7 @@ def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--model", default="bicubic")
     parser.add_argument("--kills", type=int, default=5, help="0 measures the cost alone")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
@@ -150,9 +152,9 @@ def main() -> None:
         folder = Path(name)
         source = looped(folder, args.minutes)
         if args.kills:
-            killed(source, folder, args.kills, args.seed)
+            killed(source, folder, args.model, args.kills, args.seed)
         if args.pairs:
-            compare(source, folder, args.pairs)
+            compare(source, folder, args.model, args.pairs)
 
 
 if __name__ == "__main__":

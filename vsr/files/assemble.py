@@ -101,12 +101,12 @@ def assemble(sink: Sink, joined: Joined, others: Iterable[Packet], offset: Fract
     `offset` is the input's time (s) at which the output begins. Raises OutputError, also where a
     segment holds another number of frames than was recorded.
     """
-    video = _video(joined, offset)
+    video, begin = _video(joined, offset), float(offset)
     waiting = next(video, None)
     for packet in others:
         time = packet.dts if packet.dts is not None else packet.pts
         while waiting is not None and time is not None and packet.time_base is not None:
-            if _seconds(waiting) > time * packet.time_base - offset:
+            if _seconds(waiting) > time * float(packet.time_base) - begin:
                 break
             sink.write_encoded(waiting)
             waiting = next(video, None)
@@ -124,18 +124,24 @@ def reorder_of(path: Path, time_base: Fraction) -> tuple[int, int]:
     coded after later ones would then be shown before it is decoded, but for that delay.
     """
     with av.open(str(path)) as container:
-        times = [round(t / time_base) for t in _times(container)]
+        times = _times(container, time_base)
     late = [shown - own for own, shown in zip(times, sorted(times), strict=True)]
     return len(times), max(late, default=0)
 
 
-def _times(container: "av.container.InputContainer") -> list[Fraction]:
+def _times(container: "av.container.InputContainer", unit: Fraction) -> list[int]:
+    """The presentation times of a segment's packets in coding order, in that unit."""
     [stream] = container.streams.video
-    found = []
-    for packet in container.demux(stream):
-        if packet.size and packet.pts is not None and packet.time_base is not None:
-            found.append(packet.pts * packet.time_base)
-    return found
+    step = _step(stream, unit)
+    packets = container.demux(stream)
+    return [round(p.pts * step) for p in packets if p.size and p.pts is not None]
+
+
+def _step(stream: "av.VideoStream", unit: Fraction) -> int | Fraction:
+    """How many units the stream's own has; a whole number, if it is one, as integers are fast."""
+    assert stream.time_base is not None
+    step = stream.time_base / unit
+    return step.numerator if step.denominator == 1 else step
 
 
 def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
@@ -152,7 +158,7 @@ def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
         first = segment.first_pts
         try:
             with av.open(str(path)) as container:
-                shown = sorted(first + round(time / unit) for time in _times(container))
+                shown = sorted(first + time for time in _times(container, unit))
             end = following[k] if k < len(following) else segment.last_pts + segment.last_duration
             if (len(shown), shown[:1]) != (segment.frames, [first]):
                 raise OutputError(f"{path} does not hold what was written into it: run it again")
@@ -160,11 +166,12 @@ def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
                 own: after - own for own, after in zip(shown, [*shown[1:], end], strict=True)
             }
             with av.open(str(path)) as container:
-                decoded = iter(shown)
-                for packet in container.demux(container.streams.video[0]):
+                [stream] = container.streams.video
+                decoded, step = iter(shown), _step(stream, unit)
+                for packet in container.demux(stream):
                     if packet.size:
-                        assert packet.pts is not None and packet.time_base is not None
-                        own = first + round(packet.pts * packet.time_base / unit)
+                        assert packet.pts is not None
+                        own = first + round(packet.pts * step)
                         packet.time_base = unit
                         packet.pts, packet.dts = own - begin, next(decoded) - delay - begin
                         packet.duration = lengths[own]
@@ -173,6 +180,6 @@ def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
             raise OutputError(f"cannot read {path}: {reason(exc)}; run it again") from exc
 
 
-def _seconds(packet: Packet) -> Fraction:
+def _seconds(packet: Packet) -> float:
     assert packet.dts is not None and packet.time_base is not None
-    return packet.dts * packet.time_base
+    return packet.dts * float(packet.time_base)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 else:
     Packet = av.Packet  # subscriptable in its stub only
 
-_JUMP: Final = Fraction(1, 2)
+_JUMP: Final = 0.5
 """Seconds by which a stream's dts may step back before that counts as a jump."""
 _GAP: Final = 10
 """Seconds by which it may step forward in a broadcast."""
@@ -40,38 +40,50 @@ class TimestampCorrector:
     def __init__(self, note: Callable[[str, str, bool], None], broadcast: bool = False) -> None:
         self._note, self._broadcast = note, broadcast
         self._shift = Fraction(0)
-        self.end = Fraction(0)
-        """Time in seconds at which the packets read so far end."""
+        self._end = (0, Fraction(1))
+        self._end_s = 0.0
         self.jumps = 0
         """Jumps that were closed."""
-        self._last: dict[int, Fraction] = {}
+        self._last: dict[int, int] = {}
+        """Stream -> decoding time of its last packet, in the stream's time base."""
+
+    @property
+    def end(self) -> Fraction:
+        """Time in seconds at which the packets read so far end."""
+        ticks, base = self._end
+        return ticks * base
 
     def correct(self, packet: Packet) -> None:
         """Shift the packet's times in place if its stream, or another one before, jumped."""
-        if packet.pts is None or not packet.time_base:
+        base = packet.time_base
+        if packet.pts is None or not base:
             return
         if packet.dts is not None:
-            self._shift_times(packet, packet.dts, packet.pts)
+            self._shift_times(packet, packet.dts, packet.pts, base)
         if packet.stream.type in _STEADY:
-            self.end = max(self.end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            ticks = packet.pts + (packet.duration or 0)
+            seconds = ticks * float(base)  # Fractions are slow, and this is done for every packet
+            if seconds > self._end_s:
+                self._end, self._end_s = (ticks, base), seconds
 
-    def _shift_times(self, packet: Packet, dts: int, pts: int) -> None:
-        base, index = packet.time_base, packet.stream.index
+    def _shift_times(self, packet: Packet, dts: int, pts: int, base: Fraction) -> None:
+        index = packet.stream.index
         last = self._last.get(index)
-        steady = packet.stream.type in _STEADY
-        if steady and last is not None and self._jumps(dts * base + self._shift - last):
-            self._shift = self.end - pts * base
-            self.jumps += 1
-            self._note("times", f"times jump at {float(last):.2f} s; joined there", True)
+        if last is not None and packet.stream.type in _STEADY:
+            step = (dts - last) * float(base)
+            if self._jumps(step + float(self._shift) if self._shift else step):
+                self._shift = self.end - pts * base
+                self.jumps += 1
+                self._note("times", f"times jump at {last * float(base):.2f} s; joined there", True)
         if self._shift:
             moved = round((dts * base + self._shift) / base)
-            if last is not None and moved * base <= last:
-                moved = int(last // base) + 1  # the streams of a part need not end together
+            if last is not None and moved <= last:
+                moved = last + 1  # the streams of a part need not end together
             packet.pts, packet.dts = pts + moved - dts, moved
             dts = moved
-        self._last[index] = dts * base
+        self._last[index] = dts
 
-    def _jumps(self, step: Fraction) -> bool:
+    def _jumps(self, step: float) -> bool:
         return step < -_JUMP or (self._broadcast and step > _GAP)
 
 
