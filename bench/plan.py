@@ -83,7 +83,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.plan", description=__doc__)
     parser.add_argument("clip", type=Path, nargs="?", default=SAMPLE)
     parser.add_argument("--sizes", default=SIZES)
-    parser.add_argument("--models", default=f"bicubic,{DEFAULT}-stream,dcscn-stream")
+    parser.add_argument("--models", default=f"bicubic,{DEFAULT},dcscn-stream")
     parser.add_argument("--frames", type=int, default=240)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="As in vsr plan.")
