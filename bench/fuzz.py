@@ -27,6 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from bench.say import say
 from bench.watchdog import FINE, Campaign, Job, Outcome, run_all
 from tests.fuzz.corpus import make_corpus
 from vsr.errors import EXIT_DONE, VsrError
@@ -149,12 +150,6 @@ def campaigned(
     say(f"seed {given.seed}: {sum(ends.values())} files, {findings} findings ({table})")
     say(f"{time.monotonic() - began:.0f} s in this call")
     return 1 if findings else 0
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

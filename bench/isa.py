@@ -17,6 +17,7 @@ from collections import Counter
 from typing import Any, Final
 
 from bench.engines import parse_size
+from bench.say import say
 
 ISAS: Final = "AVX2,AVX512_CORE_VNNI,AVX512_CORE_AMX"
 _SHOWN: Final = 0.03
@@ -135,12 +136,6 @@ def row(process: Process, first: Process) -> str:
     ratio = f"{least / min(first.ms):.2f}"
     cells = [process.model, process.isa, f"{least:.1f}, {median:.1f}", ratio, ", ".join(shown)]
     return f"| {' | '.join(cells)} |"
-
-
-def say(line: str) -> None:
-    """To stdout at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

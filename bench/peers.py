@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.plan import SAMPLE, clip_of
+from bench.say import say
 from vsr.inference.models import ENGINES, manifest
 
 MODELS: Final = {"c-dcscn": 1.0, "dcscn": 1.0, "carn-m": 1 / 3}
@@ -124,12 +125,6 @@ def row(model: str, frames: int, pairs: list[tuple[float, float]]) -> str:
     ratios = sorted(own / other for other, own in pairs)
     spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
     return f"| {model} | {frames} | {theirs:.1f} | {own:.1f} | {spread} |"
-
-
-def say(line: str) -> None:
-    """To stdout at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.say import say
 from vsr.inference.default import DEFAULT
 
 SAMPLE: Final = Path(__file__).parent.parent / "examples" / "sample.mp4"
@@ -97,12 +98,6 @@ def main(words: list[str] | None = None) -> None:
             for model in given.models.split(","):
                 pairs = [pair_of(source, model, given.seconds, folder) for _ in range(given.pairs)]
                 say(row(size, model, pairs))
-
-
-def say(line: str) -> None:
-    """To stdout at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the first picture of the source that a viewer sees.
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from bench.say import say
 from bench.start import first_picture
 from tests.flash_beep import Clip, Process, make_clip
 from tests.rtmp import Server
@@ -112,12 +112,6 @@ def main(words: list[str] | None = None) -> None:
                 time.sleep(_BEFORE_S)
                 took.append(fault(bench))
         say(f"| {name} | {statistics.median(took):.2f}, {min(took):.2f}, {max(took):.2f} |")
-
-
-def say(line: str) -> None:
-    """To stdout at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

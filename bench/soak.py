@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench.say import say
 from bench.soak_figures import (
     COLUMNS,
     MINUTE_S,
@@ -192,12 +193,6 @@ def soak(setup: Setup) -> list[str]:
     say(f"{setup.model}, {setup.size[0]}x{setup.size[1]} at {setup.fps} fps, {setup.minutes:g} min")
     say(f"\n{table(samples, totals)}\n")
     return faults_of(samples)
-
-
-def say(line: str) -> None:
-    """To stdout at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -11,7 +11,6 @@ import argparse
 import random
 import resource
 import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Final
 
 import av
 
+from bench.say import say
 from tests.rtmp import Server
 from tests.streams import Marked, Publisher, RelayProcess, make_marked
 
@@ -107,12 +107,6 @@ def main(words: list[str] | None = None) -> None:
 
 def _spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.2f}, {min(seconds):.2f}, {max(seconds):.2f}"
-
-
-def say(line: str) -> None:
-    """To stdout at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -51,8 +51,7 @@ def compare(
 
     `on_progress` gets the number of frames done, on the calling thread. Raises UsageError for
     fewer than two videos, InputError where one or the weights of LPIPS cannot be read or no frame
-    has a partner, and
-    InterruptedRunError once `stop` is set.
+    has a partner, and InterruptedRunError once `stop` is set.
     """
     settings = settings or CompareSettings()
     names = [os.fspath(name) for name in ((reference,) if reference else ()) + tuple(videos)]

@@ -1,19 +1,18 @@
 """The settings of `vsr run`: one frozen dataclass, from options or from Python."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Final, TypedDict, Unpack
+from typing import Final, Unpack
 
 from vsr.errors import UsageError
 from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 from vsr.media.filters import Filtering
 from vsr.media.given import check_given, check_settings
-from vsr.media.keywords import ENCODER, with_keywords
+from vsr.media.keywords import ENCODER, EncoderOptions, with_keywords
 from vsr.media.variants import BEST, Wanted
 from vsr.plan.choice import SPEEDS
 
@@ -103,7 +102,7 @@ class RunSettings:
         )
 
 
-class RunOptions(TypedDict, total=False):
+class RunOptions(EncoderOptions, total=False):
     """The settings as flat keywords; those of the encoder among them."""
 
     model: str | None
@@ -114,15 +113,7 @@ class RunOptions(TypedDict, total=False):
     backend: str
     device: str | None
     batch: int
-    codec: str | None
-    crf: int | None
-    preset: str | None
-    pixel_format: str | None
-    bitrate: int | None
-    maxrate: int | None
-    bufsize: int | None
     passes: int
-    encoder_options: Mapping[str, str]
     sdr: bool
     audio: str
     start_frame: int

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Final, TypedDict, Unpack
+from typing import Final, Unpack
 
 from vsr.errors import UsageError
 from vsr.media.bitrate import SERVICES
 from vsr.media.encoder import EncoderSettings
 from vsr.media.given import check_given, check_settings
-from vsr.media.keywords import ENCODER, with_keywords
+from vsr.media.keywords import ENCODER, EncoderOptions, with_keywords
 from vsr.media.variants import BEST
 from vsr.report.rolling import RollingSettings
 
@@ -119,7 +119,7 @@ class RelaySettings:
             raise UsageError(f"stream_preset is '{self.stream_preset}': it must be one of {known}")
 
 
-class RelayOptions(TypedDict, total=False):
+class RelayOptions(EncoderOptions, total=False):
     """The settings as flat keywords; those of source, encoder and outputs among them."""
 
     model: str | None
@@ -144,14 +144,6 @@ class RelayOptions(TypedDict, total=False):
     tls_verify: bool
     tls_cert: str | PathLike[str] | None
     tls_key: str | PathLike[str] | None
-    codec: str | None
-    crf: int | None
-    preset: str | None
-    pixel_format: str | None
-    bitrate: int | None
-    maxrate: int | None
-    bufsize: int | None
-    encoder_options: Mapping[str, str]
     stream_preset: str | None
     container: str | None
     enhanced_rtmp: bool

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar, get_args
 
 from vsr.errors import UsageError
 
@@ -14,11 +14,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
+
+class EncoderOptions(TypedDict, total=False):
+    """Fields of `EncoderSettings` as flat keywords."""
+
+    codec: str | None
+    crf: int | None
+    preset: str | None
+    pixel_format: str | None
+    bitrate: int | None
+    maxrate: int | None
+    bufsize: int | None
+    encoder_options: Mapping[str, str]
+
+
 ENCODER: Final[Mapping[str, str]] = {
-    **{
-        name: name
-        for name in ("codec", "crf", "preset", "pixel_format", "bitrate", "maxrate", "bufsize")
-    },
+    **{name: name for name in EncoderOptions.__annotations__},
     "encoder_options": "options",
 }
 """Keyword -> field of `EncoderSettings`."""
