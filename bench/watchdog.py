@@ -81,6 +81,7 @@ def _work(job: Job, campaign: Campaign, pipe: Connection) -> None:
     """Run the numbers that come through a pipe, and answer with their outcomes."""
     os.environ["SVT_LOG"] = "1"
     start_logging(quiet=True)  # as the command does
+    pipe.send(None)
     with contextlib.suppress(EOFError):  # who asks has ended
         while True:
             pipe.send(job(campaign, pipe.recv()))
@@ -99,6 +100,7 @@ class Watchdog:
         self._process = context.Process(target=_work, args=(job, campaign, theirs), daemon=True)
         self._process.start()
         theirs.close()
+        self._pipe.recv()  # it is ready: what its start takes counts for no file
 
     def run(self, index: int) -> Outcome:
         """Run a file; after a crash, a hang or too much memory the process is gone."""
