@@ -32,7 +32,7 @@ from train.measure.metrics import luma, psnr
 from train.measure.perceptual import Lpips
 from train.measure.planes import Planes, cropped
 from train.measure.shipped import openvino_enlarge
-from train.nets import NETS, DcscnConfig, Net, bicubic, build
+from train.nets import NETS, DcscnConfig, Net, RtConfig, bicubic, build
 from train.ship.export import difference, summary
 from train.ship.imports import load_into, weights_from
 from train.ship.naming import network_and_purpose
@@ -72,7 +72,7 @@ every_entry = pytest.mark.parametrize(("name", "scale", "entry"), ENTRIES)
 QUANTISED = [param for param in ENTRIES if "int8" in param.values[2]]  # type: ignore[operator]
 STREAMS = [param for param in ENTRIES if str(param.values[0]).endswith("-stream")]
 SHARP = [param for param in ENTRIES if str(param.values[0]).endswith("-sharp")]
-MEASURED = {"c-dcscn-x3", "c-dcscn-stream-x2", "carn-m-x4", "dcscn-x4", "pcarn-m-l1-x4"}
+MEASURED = {"c-dcscn-x3", "c-dcscn-stream-x2", "carn-m-x4", "dcscn-x4", "pcarn-m-l1-x4", "rt-x3"}
 """Whose quality is measured again unless VSR_ALL_NETWORKS=1: every network and scale, the quickest
 of each. The others' files are those that `export` measured, by their hashes."""
 
@@ -103,6 +103,8 @@ def _nets(name: str, scale: int, entry: Entry) -> list[Net]:
     if isinstance(config, DcscnConfig):
         features = entry.get("features", config.features)
         return [build(_network(name), (scale,), features=features)]
+    if isinstance(config, RtConfig):  # what is deployed of a layer is one convolution
+        return [build(_network(name), (scale,), expand=0, identity=False)]
     everything = build(_network(name))
     return (
         [everything]

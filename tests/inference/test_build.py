@@ -123,6 +123,8 @@ LIMITS = {
     "pcarn-m-l1-x2": [(80, 47.2), (81, 32.1), (81, 47.2), (80, 94.4)],
     "pcarn-m-l1-x3": [(80, 62.9), (81, 38.1), (81, 62.9)],
     "pcarn-m-l1-x4": [(83, 125.8), (84, 67.6), (84, 125.8)],
+    "rt-x2": [(16, 11.5), (17, 10.0), (17, 11.8), (16, 14.9)],
+    "rt-x3": [(18, 11.5), (18, 10.0)],
 }
 """Kernels and MB of activations of each form, as measured; a failure prints the line to add."""
 NETWORKS = [

@@ -102,6 +102,32 @@ def test_a_grey_ramp_has_all_its_levels(
         assert np.all(u == 2 ** (bits - 1)) and np.all(v == 2 ** (bits - 1))
 
 
+INT8 = [
+    (name, scale)
+    for name in (models.manifest() if ALL_NETWORKS else ["c-dcscn-stream"])
+    for scale in models.scales(name)
+    if "int8" in models.manifest()[name][f"x{scale}"]
+]
+
+
+@pytest.mark.parametrize(("name", "scale"), INT8)
+def test_a_smooth_ramp_stays_smooth_in_int8(backend: Backend, name: str, scale: int) -> None:
+    """In 8 bits nearly all pixels are within one code of the network in float: a sky has no bands.
+
+    Four columns have one code here; the last rounding alone is half a code.
+    """
+    form, top = planes_of_kind(8, "420"), 255
+    luma = np.rint(np.arange(LEVELS) * top / (LEVELS - 1)).astype(np.uint8)[None].repeat(32, 0)
+    grey = np.full((16, LEVELS // 2), 128, np.uint8)
+    whole, rounded = (models.find(name, scale, backend, p) for p in ("fp32", "int8"))
+    graph = rounded.graph(Colour(full_range=True), form)
+    y, _, _ = enlarged(backend, graph, (luma, grey, grey))
+    exact = np.clip(run_in_float(backend, whole, luma / top) * top, 0, top)
+    off = np.abs(y - exact)
+    assert (off <= 1).mean() >= 0.93
+    assert np.quantile(off, 0.99) <= 1.3
+
+
 @pytest.mark.parametrize("asked", ["auto", "int8"])
 def test_int8_that_nobody_asked_for_is_for_8_bits(asked: str) -> None:
     """Its activations have 8 bits: 10-bit pictures would be some codes off."""
