@@ -283,7 +283,7 @@ def import_(file: Path, model: str, output: Path, data_set: tuple[Path, ...]) ->
 @click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
 @click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
 @click.option("--video", type=File, multiple=True, help="Clip to state PSNR on, compressed.")
-@click.option("--lpips", type=File, help="LPIPS (AlexNet) weights, to state it on the clips, too.")
+@click.option("--lpips", type=File, help="LPIPS (AlexNet) weights, to state it, too.")
 def export(
     checkpoint: Path,
     engines: Path,

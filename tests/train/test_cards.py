@@ -127,6 +127,12 @@ def test_int8_says_its_time_and_its_change() -> None:
     assert "| set5 -0.040 |" in page
 
 
+def test_likeness_on_benchmarks_is_said_beside_bicubic() -> None:
+    lpips = {"set5": {"bicubic": 0.3443, "ours": 0.0996}}
+    page = cards({"pcarn-m": {"x4": _entry(file="pcarn-m/x4.onnx", lpips=lpips)}}, {}).splitlines()
+    assert "| set5 | 0.3443 | 0.0996 |" in page
+
+
 def test_how_a_sharp_network_looks_is_said_beside_bicubic_and_its_stream_form() -> None:
     lpips = {"web": {"ours": 0.0914, "stream": 0.1031, "bicubic": 0.1456, "lanczos": 0.14}}
     flicker = {"web": {"ours": 0.771, "bicubic": 0.709, "truth": 1.26}}

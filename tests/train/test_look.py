@@ -7,12 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from tests.clips import Clip, make_clip
 from tests.training import TINY
+from train.data.resize import downscale
 from train.fit.trainer import Trainer
 from train.measure.evaluate import Method, bicubic_planes
 from train.measure.look import flat_noise, flicker, grid_pattern, still_flicker
+from train.measure.perceptual import Lpips
 from train.measure.planes import Planes
 from train.ship.export import Target, export
 from train.ship.manifest import read_manifest
@@ -76,6 +79,15 @@ def _lpips_file(path: Path) -> Path:
     return path
 
 
+def _lpips_of_bicubic(picture: Path, weights: Path) -> float:
+    """Halved and enlarged as MATLAB does, each of three channels; two pixels shaved."""
+    with Image.open(picture) as file:
+        truth = np.asarray(file)
+    low = downscale(truth, 2).transpose(2, 0, 1) / 255
+    large = np.rint(np.clip(bicubic_planes(low, 2), 0, 1) * 255).astype(np.uint8)
+    return Lpips.load(weights)(large.transpose(1, 2, 0)[2:-2, 2:-2], truth[2:-2, 2:-2])
+
+
 def test_an_export_states_how_it_looks_beside_the_stream_form(tmp_path: Path) -> None:
     lossless = {"qp": "0", "preset": "ultrafast"}
     shape = Clip(size=(96, 64), frames=2, audio=(), options=lossless)
@@ -88,14 +100,22 @@ def test_an_export_states_how_it_looks_beside_the_stream_form(tmp_path: Path) ->
     trainer.data, trainer.command = {"folders": ["made"], "images": 1}, ""
     trainer.save(checkpoint)
     lpips = _lpips_file(tmp_path / "lpips.npz")
+    (folder := tmp_path / "pictures").mkdir()
+    noise = np.random.default_rng(3).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise.repeat(2, 0).repeat(2, 1)).save(folder / "noise.png")
     for model in ("c-dcscn-stream", "c-dcscn-sharp"):
-        target = Target(engines=tmp_path, model=model, clips=(clip,), lpips=lpips)
+        target = Target(
+            engines=tmp_path, model=model, benchmarks=(folder,), clips=(clip,), lpips=lpips
+        )
         export(checkpoint, target)
     entry = read_manifest(tmp_path)["models"]["c-dcscn-sharp"]["x2"]
     assert entry["file"] == "c-dcscn/x2.sharp.onnx"
     of = entry["look"]["lpips"]["clip"]
     assert set(of) == {"bicubic", "lanczos", "ours", "stream"}
     assert of["ours"] == of["stream"] > 0  # the same weights
+    on_set = entry["lpips"]["pictures"]
+    assert on_set["bicubic"] == pytest.approx(_lpips_of_bicubic(folder / "noise.png", lpips), 1e-3)
+    assert 0 < on_set["ours"] != on_set["bicubic"]
     flicker_ = entry["look"]["flicker"]["clip"]
     assert set(flicker_) == {"truth", "bicubic", "ours"} and min(flicker_.values()) > 0
     assert 0 <= entry["look"]["flat_noise"] < 1

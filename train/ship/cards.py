@@ -117,6 +117,7 @@ def _card(name: str, scales: dict[str, Entry], chains: dict[str, Chain]) -> str:
     parts += _narrow(scales)
     parts.append(_figures(items))
     parts += [_crops(name, key, entry) for key, entry in items if "crops" in entry]
+    parts += [_lpips(key, entry["lpips"]) for key, entry in items if entry.get("lpips")]
     parts += [_video(key, entry["video"]) for key, entry in items if entry.get("video")]
     parts += [part for key, entry in items if "look" in entry for part in _look(key, entry["look"])]
     if known:
@@ -204,6 +205,12 @@ def _int8(entry: Entry) -> str:
     )
 
 
+def _lpips(key: str, sets: Clips) -> str:
+    head = f"{key}: LPIPS (AlexNet, on RGB) of the benchmarks; less is more alike:"
+    table = _by_clip(sets, 4, "set")
+    return f"{head}\n\n{table}"
+
+
 def _video(key: str, clips: Clips) -> str:
     head = f"{key} on clips reduced and compressed by x264 (dB on Y, mean of crf 23, 28 and 33):"
     return f"{head}\n\n{_by_clip(clips, 2)}"
@@ -226,7 +233,7 @@ def _look(key: str, look: dict[str, Any]) -> list[str]:
     return [*found, f"{key}: noise that it adds to a flat grey patch: {noise} codes at most."]
 
 
-def _by_clip(clips: Clips, digits: int) -> str:
+def _by_clip(clips: Clips, digits: int, what: str = "clip") -> str:
     """A row a clip, a column a method; bicubic comes first, ours last."""
     methods = list(dict.fromkeys(method for of in clips.values() for method in of))
     methods.sort(key=lambda method: (method == "ours", method != "bicubic"))
@@ -234,7 +241,7 @@ def _by_clip(clips: Clips, digits: int) -> str:
         [clip, *(f"{of[m]:.{digits}f}" if m in of else "" for m in methods)]
         for clip, of in clips.items()
     ]
-    return _table(("clip", *methods), rows)
+    return _table((what, *methods), rows)
 
 
 def _training(name: str, known: dict[str, Chain]) -> list[str]:

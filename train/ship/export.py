@@ -22,9 +22,18 @@ from train.fit.checkpoint import averaged_net, best_file, stage
 from train.fit.prune import living
 from train.measure.compressed import Row, VideoSettings, read_clip, score_clip
 from train.measure.counting import multadds, parameters, receptive_field_radius
-from train.measure.evaluate import Enlarge, Method, evaluate
+from train.measure.evaluate import (
+    Enlarge,
+    Method,
+    Scoring,
+    benchmark_pairs,
+    bicubic_method,
+    evaluate,
+    mean_score,
+    score_pair,
+)
 from train.measure.look import flat_noise, moving_flicker
-from train.measure.perceptual import Lpips
+from train.measure.perceptual import Lpips, Perceptual
 from train.measure.shipped import load_onnx, openvino_enlarge
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
 from train.ship import provenance
@@ -105,7 +114,7 @@ class Target:
     clips: Sequence[Path] = ()
     """Clips to state PSNR on after compression; few frames of each."""
     lpips: Path | None = None
-    """Weights of LPIPS (AlexNet), to state on the clips how the enlarged pictures look."""
+    """Weights of LPIPS (AlexNet), to state how enlarged pictures and clips look."""
 
     def file(self, scale: int) -> Path:
         """Path of the ONNX of a scale."""
@@ -150,6 +159,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
     if not worst <= TOLERANCE:  # nor when it is not a number
         raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
     path = target.file(scale)
+    method = Method(label="ours", enlarge=enlarge, colour=net.colour, scale=scale)
     deployed = living(net)
     of_others = any("imported" in stage for stage in training)
     entry = {
@@ -165,7 +175,8 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         "training": summary(path, training),
         "good_for": good_for(target.model),
         "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
-        **_on_clips(Method(label="ours", enlarge=enlarge, colour=net.colour, scale=scale), target),
+        **_look_on_sets(method, target),
+        **_on_clips(method, target),
         "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
     }
     try:
@@ -197,6 +208,21 @@ def _narrower(net: Net, model: str) -> dict[str, Any]:
         features = net.config.features
         return {} if features == paper.features else {"features": list(features)}
     return {}
+
+
+def _look_on_sets(method: Method, target: Target) -> dict[str, Any]:
+    """`lpips` of every benchmark where asked: {set: {"bicubic": distance, "ours": distance}}."""
+    if target.lpips is None:
+        return {}
+    scoring = Scoring(perceptual=Perceptual(lpips=Lpips.load(target.lpips)))
+
+    def distance(of: Method, folder: Path) -> float:
+        pairs = benchmark_pairs(folder, of.scale)
+        mean = mean_score([score_pair(of, pair, scoring)[0] for pair in pairs])
+        return round(mean.lpips or 0.0, 4)
+
+    both = (bicubic_method(method.scale), method)
+    return {"lpips": {d.name: {m.label: distance(m, d) for m in both} for d in target.benchmarks}}
 
 
 def _on_clips(method: Method, target: Target) -> dict[str, Any]:
