@@ -94,11 +94,11 @@ FORMS = {
 """All are built for scale 2, of the others the first two: free sizes differ in nothing."""
 ALL_NETWORKS = bool(os.environ.get("VSR_ALL_NETWORKS"))
 """Without it what differs from another in its weights alone is not built: `-stream` and `-sharp`,
-and pcarn-m-l1 at scales whose layers are those of carn-m."""
+and pcarn-m at scales whose layers are those of carn-m."""
 
 
 def _differs(name: str, scale: int) -> bool:
-    weights_alone = name.endswith(("-stream", "-sharp")) or (name == "pcarn-m-l1" and scale > 2)
+    weights_alone = name.endswith(("-stream", "-sharp")) or (name == "pcarn-m" and scale > 2)
     return ALL_NETWORKS or not weights_alone
 
 
@@ -120,9 +120,8 @@ LIMITS = {
     "dcscn-x2": [(19, 38.3), (20, 24.9), (20, 38.5), (19, 68.4)],
     "dcscn-x3": [(21, 38.3), (21, 24.9), (21, 38.5)],
     "dcscn-x4": [(19, 38.3), (19, 24.9), (19, 38.5)],
-    "pcarn-m-l1-x2": [(80, 47.2), (81, 32.1), (81, 47.2), (80, 94.4)],
-    "pcarn-m-l1-x3": [(80, 62.9), (81, 38.1), (81, 62.9)],
-    "pcarn-m-l1-x4": [(83, 125.8), (84, 67.6), (84, 125.8)],
+    "pcarn-m-x2": [(80, 47.2), (81, 32.1), (81, 47.2), (80, 94.4)],
+    "pcarn-m-x4": [(83, 125.8), (84, 67.6), (84, 125.8)],
     "rt-x2": [(16, 11.5), (17, 10.0), (17, 11.8), (16, 14.9)],
     "rt-x3": [(18, 11.5), (18, 10.0)],
 }
@@ -159,7 +158,7 @@ LIMITS_AT_360P = {
     "c-dcscn": (28, 94.8),
     "dcscn": (28, 201.7),
     "carn-m": (72, 333.5),
-    "pcarn-m-l1": (72, 362.1),
+    "pcarn-m": (72, 362.1),
 }
 """x2 in fp16 for sm86 at 640x360: kernels, MB of activations."""
 

@@ -20,7 +20,7 @@ from vsr.network.rewrite.rounding import half
 Array = npt.NDArray[Any]
 Rewrite = Callable[[onnx.ModelProto], onnx.ModelProto]
 ENGINES = Path(__file__).parents[2] / "engines"
-NAMES = ("c-dcscn", "dcscn", "carn-m", "pcarn-m-l1")
+NAMES = ("c-dcscn", "dcscn", "carn-m", "pcarn-m")
 FILES = [
     f"{path.parent.name}/{path.stem}"
     for name in NAMES
