@@ -219,7 +219,9 @@ def _look_on_sets(method: Method, target: Target) -> dict[str, Any]:
     def distance(of: Method, folder: Path) -> float:
         pairs = benchmark_pairs(folder, of.scale)
         mean = mean_score([score_pair(of, pair, scoring)[0] for pair in pairs])
-        return round(mean.lpips or 0.0, 4)
+        if mean.lpips is None:  # 0 would say: equal
+            raise TrainError(f"{folder}: LPIPS cannot be measured on any of its pictures")
+        return round(mean.lpips, 4)
 
     both = (bicubic_method(method.scale), method)
     return {"lpips": {d.name: {m.label: distance(m, d) for m in both} for d in target.benchmarks}}
