@@ -116,6 +116,8 @@ def test_a_viewer_gets_what_is_offered(tmp_path: Path) -> None:
         with Feed([output.offer], programme) as feed:
             time.sleep(3)
         output.close()
+        # what the server has taken may still be on its way to the viewer
+        wait_for(lambda: len(viewer.seen) >= feed.offered, 5, "not all packets came")
     state, video, audio = output.state, viewer.of("video"), viewer.of("audio")
     assert (state.state, state.packets, state.dropped, state.queued) == (
         "closed",
