@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import helper, numpy_helper
 from PIL import Image
 
 from train.errors import TrainError
-from train.measure.evaluate import evaluate
+from train.measure.evaluate import Enlarge, evaluate
+from train.measure.ramp import ramp
 from train.measure.shipped import openvino_enlarge
 from train.ship.quantise import Settings, Task, quantise
 from train.ship.quantise_command import quantise as command
@@ -118,6 +121,47 @@ def test_one_that_loses_too_much_is_not_written(engines: Path, photos: Path, wav
     with pytest.raises(TrainError, match=r"^c-dcscn-stream x2 loses .* dB on waves in int8, and"):
         list(quantise(_task(engines, photos, waves, 0.1)))
     assert _files(engines) == before
+
+
+def _with_bands(model: onnx.ModelProto, levels: int) -> bytes:
+    """The network with its result in steps of 1/levels."""
+    graph = model.graph
+    made, result = graph.node[-1], graph.output[0].name
+    assert list(made.output) == [result]
+    made.output[0] = "smooth"
+    graph.initializer.append(numpy_helper.from_array(np.float32(levels), "levels"))
+    for op, inputs, output in (
+        ("Mul", ["smooth", "levels"], "scaled"),
+        ("Round", ["scaled"], "rounded"),
+        ("Div", ["rounded", "levels"], result),
+    ):
+        graph.node.append(helper.make_node(op, inputs, [output]))
+    return model.SerializeToString()
+
+
+def test_one_with_bands_is_not_written(
+    engines: Path, photos: Path, waves: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search's result is replaced by steps of three codes, two thirds of which are within one."""
+    before = _files(engines)
+    monkeypatch.setattr(
+        "train.ship.quantise.best_form", lambda model, *_: (_with_bands(model, 85), {})
+    )
+    with pytest.raises(TrainError, match=r"^c-dcscn-stream x2 has bands in int8: 6\d\.\d% of a"):
+        list(quantise(_task(engines, photos, waves)))
+    assert _files(engines) == before
+
+
+def test_a_ramp_that_is_rounded_once_is_smooth() -> None:
+    def steps(levels: int) -> Enlarge:
+        return lambda x: np.rint(x * levels) / levels
+
+    once, thrice = (ramp(steps(n), lambda x: x, 1) for n in (255, 85))
+    assert once.smooth
+    assert (once.within_one, once.p99 <= 0.5) == (1.0, True)
+    # steps of three codes: a whole code is 0 or 1 from the nearest
+    assert thrice.p99 == pytest.approx(1.0, abs=1e-4)
+    assert not ramp(steps(63), lambda x: x, 3).smooth
 
 
 def test_the_float_network_is_measured_where_the_manifest_has_no_figure(

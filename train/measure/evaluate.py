@@ -198,9 +198,19 @@ def mean_score(scores: list[Score]) -> Score:
     )
 
 
+def score_folder(method: Method, folder: Path, scoring: Scoring) -> tuple[Score, int]:
+    """The mean over the images of `folder`, and how many there are."""
+    pairs = benchmark_pairs(folder, method.scale)
+    scores = [score_pair(method, pair, scoring)[0] for pair in pairs]
+    return mean_score(scores), len(scores)
+
+
 def evaluate(enlarge: Enlarge, folder: Path, scale: int, colour: str) -> dict[str, float | int]:
     """Mean Y-PSNR (dB) and SSIM over the images of `folder`, `scale` pixels shaved."""
     method = Method(label="the network", enlarge=enlarge, colour=colour, scale=scale)
-    scores = [score_pair(method, pair, Scoring())[0] for pair in benchmark_pairs(folder, scale)]
-    mean = mean_score(scores)
-    return {"psnr": round(mean.psnr, 3), "ssim": round(mean.ssim, 4), "n": len(scores)}
+    return figures(*score_folder(method, folder, Scoring()))
+
+
+def figures(mean: Score, n: int) -> dict[str, float | int]:
+    """PSNR, SSIM and the number of images, as a manifest has them."""
+    return {"psnr": round(mean.psnr, 3), "ssim": round(mean.ssim, 4), "n": n}

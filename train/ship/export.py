@@ -25,12 +25,11 @@ from train.measure.counting import multadds, parameters, receptive_field_radius
 from train.measure.evaluate import (
     Enlarge,
     Method,
+    Score,
     Scoring,
-    benchmark_pairs,
     bicubic_method,
-    evaluate,
-    mean_score,
-    score_pair,
+    figures,
+    score_folder,
 )
 from train.measure.look import flat_noise, moving_flicker
 from train.measure.perceptual import Lpips, Perceptual
@@ -174,8 +173,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         **_narrower(deployed, target.model),
         "training": summary(path, training),
         "good_for": good_for(target.model),
-        "psnr": {d.name: evaluate(enlarge, d, scale, net.colour) for d in target.benchmarks},
-        **_look_on_sets(method, target),
+        **_on_sets(method, target),
         **_on_clips(method, target),
         "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
     }
@@ -210,21 +208,24 @@ def _narrower(net: Net, model: str) -> dict[str, Any]:
     return {}
 
 
-def _look_on_sets(method: Method, target: Target) -> dict[str, Any]:
-    """`lpips` of every benchmark where asked: {set: {"bicubic": distance, "ours": distance}}."""
-    if target.lpips is None:
-        return {}
-    scoring = Scoring(perceptual=Perceptual(lpips=Lpips.load(target.lpips)))
+def _on_sets(method: Method, target: Target) -> dict[str, Any]:
+    """`psnr` of every benchmark; `lpips` where asked: {set: {"bicubic": .., "ours": ..}}."""
+    lpips = Lpips.load(target.lpips) if target.lpips else None
+    scoring = Scoring(perceptual=Perceptual(lpips=lpips))
+    ours = {d: score_folder(method, d, scoring) for d in target.benchmarks}
+    psnr = {"psnr": {d.name: figures(*scores) for d, scores in ours.items()}}
+    if lpips is None:
+        return psnr
+    bicubic = {d: score_folder(bicubic_method(method.scale), d, scoring) for d in ours}
+    both = {"bicubic": bicubic, method.label: ours}
+    look = {d.name: {m: _distance(both[m][d][0], d) for m in both} for d in ours}
+    return {**psnr, "lpips": look}
 
-    def distance(of: Method, folder: Path) -> float:
-        pairs = benchmark_pairs(folder, of.scale)
-        mean = mean_score([score_pair(of, pair, scoring)[0] for pair in pairs])
-        if mean.lpips is None:  # 0 would say: equal
-            raise TrainError(f"{folder}: LPIPS cannot be measured on any of its pictures")
-        return round(mean.lpips, 4)
 
-    both = (bicubic_method(method.scale), method)
-    return {"lpips": {d.name: {m.label: distance(m, d) for m in both} for d in target.benchmarks}}
+def _distance(mean: Score, folder: Path) -> float:
+    if mean.lpips is None:  # 0 would say: equal
+        raise TrainError(f"{folder}: LPIPS cannot be measured on any of its pictures")
+    return round(mean.lpips, 4)
 
 
 def _on_clips(method: Method, target: Target) -> dict[str, Any]:

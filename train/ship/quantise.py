@@ -1,7 +1,7 @@
 """`engines/<model>/x<scale>.onnx` -> `x<scale>.int8.onnx` and its place in the manifest.
 
 Scales are chosen by what the int8 network, run by OpenVINO, makes of training images; it is
-written only where it loses little on the benchmarks.
+written only where it loses little on the benchmarks and a smooth ramp stays smooth.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import onnx
 from train.data.images import Pixels
 from train.errors import TrainError
 from train.measure.evaluate import evaluate
+from train.measure.ramp import ramp
 from train.measure.shipped import openvino_enlarge
 from train.ship.calibrate import Spread, patches, quantiser, random_crops, spreads, stark, vivid
 from train.ship.manifest import read_manifest, write_file, write_manifest
@@ -79,7 +80,8 @@ class Task:
 def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ()) -> Iterator[Path]:
     """Write the int8 form of these (default: all) models and scales of a manifest, one by one.
 
-    Raises TrainError where one loses more than `task.most_loss`; those before it are written.
+    Raises TrainError where one loses more than `task.most_loss` or has bands; those before it are
+    written.
     """
     known = read_manifest(task.engines)["models"]
     if unknown := sorted(set(models) - set(known)):
@@ -103,13 +105,14 @@ def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ())
 
 
 def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> Path:
-    """Write one; raises TrainError where it loses too much, and leaves all as it was."""
+    """Write one; raises TrainError where it loses too much or has bands, and leaves all as it was."""
     entry = read_manifest(task.engines)["models"][name][key]
     source, scale = task.engines / entry["file"], int(key.removeprefix("x"))
     data = _read(source, entry["sha256"])
     began = time.process_time()
     found, facts = _form_of(data, entry["colour"], scale, crops, task.settings)
     seconds = time.process_time() - began
+    _check_ramp(f"{name} {key}", found, data, entry["colour"])
     psnr = _scores(task.benchmarks, found, entry, scale)
     losses = _losses(task.benchmarks, psnr, data, entry, scale)
     for benchmark, loss in losses.items():
@@ -130,6 +133,16 @@ def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> 
     _ship(task.engines, (name, key), path, found, form)
     log.info("%s: loses %s dB, %.0f s of CPU", path, losses, seconds)
     return path
+
+
+def _check_ramp(label: str, found: bytes, data: bytes, colour: str) -> None:
+    channels = 3 if colour == "rgb" else 1
+    seen = ramp(openvino_enlarge(found), openvino_enlarge(data), channels)
+    if not seen.smooth:
+        raise TrainError(
+            f"{label} has bands in int8: {seen.within_one:.1%} of a smooth ramp within one code "
+            f"(0.99 within {seen.p99:.2f}), 93 % (within 1.3) are asked: not written"
+        )
 
 
 def _form_of(
