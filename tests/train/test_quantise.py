@@ -142,7 +142,7 @@ def _with_bands(model: onnx.ModelProto, levels: int) -> bytes:
 def test_one_with_bands_is_not_written(
     engines: Path, photos: Path, waves: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search's result is replaced by steps of three codes, two thirds of which are within one."""
+    """The search finds steps of three codes here; two thirds of the ramp are within one."""
     before = _files(engines)
     monkeypatch.setattr(
         "train.ship.quantise.best_form", lambda model, *_: (_with_bands(model, 85), {})

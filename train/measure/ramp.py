@@ -13,7 +13,7 @@ _ROWS = 32
 
 @dataclass(frozen=True)
 class Ramp:
-    """An int8 network's enlarged ramp, rounded to 8 bits, beside the float network's, which is not."""
+    """An int8 network's ramp, rounded to 8 bits, beside the float network's, which is not."""
 
     within_one: float
     """Share of the samples at most one code away; the rounding alone is half a code."""
