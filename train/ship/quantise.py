@@ -105,7 +105,7 @@ def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ())
 
 
 def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> Path:
-    """Write one; raises TrainError where it loses too much or has bands, and leaves all as it was."""
+    """Write one; TrainError where it loses too much or has bands, and all stays as it was."""
     entry = read_manifest(task.engines)["models"][name][key]
     source, scale = task.engines / entry["file"], int(key.removeprefix("x"))
     data = _read(source, entry["sha256"])
