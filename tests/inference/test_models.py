@@ -472,7 +472,8 @@ BAD: dict[str, tuple[str, str]] = {
             f"""size = Constant <value = int64[4] {{1, 1, 20, 20}}> () cut = Reshape(lr, size)
                 {REPEAT.replace("(lr", "(cut")}"""
         ),
-        "OpenVINO failed while running: .*[Rr]eshape",
+        # which of them depends on the number of processors
+        "OpenVINO failed while running: .*[Rr]eshape|turns 48x48 into 40x40: no whole enlargement",
     ),
     "scale-1": (text("sr = Identity(lr)"), "turns 48x48 into 48x48: no whole enlargement"),
     "one-and-a-half": (

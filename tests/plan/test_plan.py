@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import vsr
 from tests.clips import Clip, make_clip
 from vsr.cli.main import main
 from vsr.inference.backend import load_backend
-from vsr.inference.default import DEFAULT
 from vsr.inference.models import manifest
 from vsr.plan import figures as figures_module
 from vsr.plan.choice import SPEEDS, candidates, choose, quality
@@ -146,6 +146,17 @@ def test_candidates_are_the_best_for_their_work(clean: bool, scale: int) -> None
     assert found[0].quality >= max(q for q in reached if q is not None) - 0.05
 
 
+def test_a_look_has_candidates_of_its_own_by_lpips() -> None:
+    sharp = candidates(False, 2, "sharp")
+    assert sharp == candidates(True, 2, "sharp")
+    assert {c.name for c in sharp} <= {n for n in manifest() if n.endswith("-sharp")}
+    clips = manifest()[sharp[0].name]["x2"]["look"]["lpips"].values()
+    share = sum(c["ours"] for c in clips) / sum(c["bicubic"] for c in clips)
+    assert sharp[0].quality == pytest.approx(-10 * math.log10(share))
+    assert candidates(True, 2, "faithful") == candidates(False)
+    assert candidates(False, 4, "sharp") == []
+
+
 def test_the_best_that_is_fast_enough_is_taken_and_no_more_is_measured() -> None:
     found, asked = candidates(False), []
 
@@ -177,7 +188,11 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
     assert _model_of(clean) == candidates(True)[0].name
     assert _model_of(source, scale=4) == candidates(True, 4)[0].name
     assert _model_of(source, model="bicubic") == "bicubic"
-    assert _model_of(source, look="faithful") == DEFAULT
+    assert _model_of(source, look="faithful") == candidates(False)[0].name
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert _model_of(source, look="sharp") == candidates(False, 2, "sharp")[0].name
+    assert "the best for a sharp look" in caplog.text
     with pytest.raises(vsr.UsageError, match="speed is 'quick': it must be one of fast, balanced"):
         vsr.RunSettings(speed="quick")
 

@@ -10,7 +10,6 @@ from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
-from vsr.inference.default import DEFAULT
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.names import is_picture
 from vsr.media.target import CONTAINERS
@@ -31,22 +30,29 @@ def model_name(input_: str, output: Path, settings: RunSettings) -> str:
     """The model of a run: the one that was asked for, else what suits file, machine and `speed`.
 
     What cannot be looked at before (URLs, pipes, pictures), and scales for which nothing was
-    trained, get the default. Raises UsageError for an unknown look.
+    trained, get the default, or the lightest network that has the look. Raises UsageError for an
+    unknown look.
     """
-    scale = settings.scale or _SCALE
-    if settings.model or settings.look or not candidates(False, scale):
-        return models.chosen(settings.model, settings.look)
+    scale, look = settings.scale or _SCALE, settings.look
+    usual = models.chosen(settings.model, look)
+    if settings.model or not candidates(False, scale, look):
+        return usual
     if is_url(input_) or is_stdin(input_) or not Path(input_).is_file() or is_picture(Path(input_)):
-        return DEFAULT
+        return usual
     begun = None if settings.restart else model_begun_with(output)
-    if begun is not None and begun in models.names():
+    if begun is not None and _may_go_on(begun, look):
         return begun  # measured again, another one might be chosen
     try:
         backend = load_backend(settings.backend, devices_of(settings.device)[0])
         return _fitting(input_, output, settings, backend, scale)
     except VsrError as exc:  # the run itself meets it again, and tells it better
         log.debug("no network could be chosen: %s", exc)
-        return DEFAULT
+        return usual
+
+
+def _may_go_on(begun: str, look: str | None) -> bool:
+    purpose = models.network_and_purpose(begun)[1]
+    return begun in models.names() and (look is None or purpose == models.LOOKS[look])
 
 
 def _fitting(input_: str, output: Path, settings: RunSettings, backend: Backend, scale: int) -> str:
@@ -54,21 +60,23 @@ def _fitting(input_: str, output: Path, settings: RunSettings, backend: Backend,
         input_,
         blank(
             scale=scale, precision=settings.precision, encoder=settings.encoder,
+            look=settings.look,
             container=CONTAINERS.get(output.suffix.lower().removeprefix("."), "matroska"),
         ),
         _SECONDS,
     )  # fmt: skip
-    kind = "clean" if task.clean else "compressed"
-    best, width, height = candidates(task.clean, scale)[0], *task.out.size
+    what = "clean video" if task.clean else "compressed video"
+    kind = what if settings.look is None else f"a {settings.look} look"
+    best, width, height = candidates(task.clean, scale, settings.look)[0], *task.out.size
     work = best.work * width * height / _HD * min(task.frames, settings.max_frames or task.frames)
     # on a GPU engines take minutes to build, and it has the speed
     if backend.name != "openvino" or 0 < work < _SOON:
         log.info("model %s: the best for %s video (--model names another)", best.name, kind)
         return best.name
     name, speed = Planner(task, backend, seconds=_SECONDS).chosen(settings.speed)
-    why = f"the best for {kind} video at {SPEEDS[settings.speed]:g} times real time or more"
+    why = f"the best for {kind} at {SPEEDS[settings.speed]:g} times real time or more"
     if speed < SPEEDS[settings.speed]:
-        why = f"the lightest for {kind} video"
+        why = f"the lightest for {kind}"
     log.info(
         "model %s: %s; about %.2g times here (--speed or --model take another)", name, why, speed
     )

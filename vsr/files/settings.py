@@ -27,12 +27,12 @@ class RunSettings:
     """
 
     model: str | None = None
-    """None: the default, or the network of the least work that has `look`."""
+    """None: the best for the file that is fast enough here; see `speed`."""
     speed: str = "balanced"
     """A key of `vsr.plan.choice.SPEEDS`: how fast the network is to be that is taken without
-    `model` and `look`."""
+    `model`."""
     look: str | None = None
-    """A key of `vsr.inference.models.LOOKS`: takes the model's weights for that look."""
+    """A key of `vsr.inference.models.LOOKS`: weights for that look, of `model` if it is named."""
     scale: int | None = None
     """None: 2, or the scale of the .onnx file."""
     precision: str = "auto"

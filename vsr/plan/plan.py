@@ -46,6 +46,8 @@ class Task:
     """Of the input; 0 where unknown."""
     clean: bool = False
     """Whether compression has left no traces; see `vsr.plan.content`."""
+    look: str | None = None
+    """A key of `vsr.inference.models.LOOKS`: only networks with its weights."""
 
     @property
     def out(self) -> VideoFormat:
@@ -136,13 +138,14 @@ class Planner:
 
     def chosen(self, speed: str) -> tuple[str, float]:
         """The network that `vsr run` takes, a key of `choice.SPEEDS`, and its speed."""
-        found = choice.candidates(self.task.clean, self.task.scale)
-        return choice.choose(found, self.times_real_time, choice.SPEEDS[speed])
+        return choice.choose(self._candidates(), self.times_real_time, choice.SPEEDS[speed])
 
     def by_quality(self) -> list[Line]:
         """The networks worth their time on this video, best first."""
-        found = choice.candidates(self.task.clean, self.task.scale)
-        return [self.line(candidate.name) for candidate in found]
+        return [self.line(candidate.name) for candidate in self._candidates()]
+
+    def _candidates(self) -> list[choice.Candidate]:
+        return choice.candidates(self.task.clean, self.task.scale, self.task.look)
 
     def _network(self, model: models.Model) -> Cost:
         return self._figures.get(
