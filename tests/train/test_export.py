@@ -26,6 +26,7 @@ from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, Net, build
 from train.ship.export import (
     Target,
+    _stream_form,
     difference,
     export,
     export_scale,
@@ -249,6 +250,22 @@ def test_weights_for_streams_stand_beside_those_of_the_same_network(
 )
 def test_where_a_model_goes_follows_from_its_name(model: str, file: str) -> None:
     assert Target(engines=Path("e"), model=model).file(3) == Path("e") / file
+
+
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [
+        ("c-dcscn-sharp", "stream"),
+        ("rt-sharp", "c-dcscn-stream"),
+        ("c-dcscn-stream", None),
+        ("rt", None),
+    ],
+)
+def test_sharp_weights_are_compared_with_those_for_streams(model: str, label: str | None) -> None:
+    engines = Path(__file__).parents[2] / "engines"
+    found = _stream_form(Target(engines=engines, model=model), 2)
+    assert [method.label for method in found] == ([label] if label else [])
+    assert all(method.scale == 2 and method.colour == "y" for method in found)
 
 
 def test_the_command_exports_every_scale_and_says_where(tmp_path: Path, benchmark: Path) -> None:

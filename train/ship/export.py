@@ -49,6 +49,8 @@ for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscr
 OPSET: Final = 18
 TOLERANCE: Final = 1e-5
 """Largest difference between torch and the exported file, for values in 0..1."""
+_STREAM: Final = "c-dcscn-stream"
+"""What sharp weights are compared with where their network has none for compressed video."""
 LICENCE_OF_OTHERS: Final = "of the weights' authors"
 
 
@@ -231,7 +233,7 @@ def _distance(mean: Score, folder: Path) -> float:
 def _on_clips(method: Method, target: Target) -> dict[str, Any]:
     """`video`: Y-PSNR of every clip and method, means over crf 23, 28 and 33; `look` where asked.
 
-    `look` holds LPIPS likewise, beside the network's `-stream` form, and `train.measure.look`'s.
+    `look` holds LPIPS likewise, beside a `-stream` form, and `train.measure.look`'s.
     """
     if target.lpips is None:
         settings = VideoSettings(scale=method.scale, ssim=False)
@@ -251,12 +253,15 @@ def _on_clips(method: Method, target: Target) -> dict[str, Any]:
 
 
 def _stream_form(target: Target, scale: int) -> list[Method]:
-    """The network's weights for compressed video, to compare others with."""
+    """The network's weights for compressed video, to compare sharp ones with, or else another's."""
     network, purpose = network_and_purpose(target.model)
-    form = replace(target, model=f"{network}-stream").file(scale)
-    if purpose != "sharp" or not form.exists():
+    if purpose != "sharp":
         return []
-    return [replace(load_onnx(form, "openvino"), label="stream")]
+    for model, label in ((f"{network}-stream", "stream"), (_STREAM, _STREAM)):
+        form = replace(target, model=model).file(scale)
+        if form.exists():
+            return [replace(load_onnx(form, "openvino"), label=label)]
+    return []
 
 
 def _by_clip(rows: Sequence[Row], figure: str, digits: int) -> dict[str, dict[str, float]]:
