@@ -1,5 +1,6 @@
 """The ladder, stepped through simulated streams: in time, settled, and back up when it can."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,6 +108,17 @@ def test_only_what_even_the_lightest_cannot_do_is_dropped() -> None:
     assert max(run.latency) < LATENCY + 0.1
     done = len(run.rungs) - run.rungs.count(DROP)
     assert done > 0.9 * 60 / 0.05 * 1.0 * 0.9
+
+
+@pytest.mark.parametrize("between", [math.inf, 1.5 * INTERVAL])
+def test_a_rung_that_is_lost_or_slower_than_a_better_one_is_climbed_past(between: float) -> None:
+    costs = [0.4 * INTERVAL, between, 0.05 * INTERVAL]
+    ladder = Ladder(costs, LadderSettings(interval=INTERVAL, max_latency=LATENCY), 0.0)
+    assert ladder.choose(0.0, 0.02 - LATENCY, 0) == 2  # a picture that came late
+    for k in range(FPS * 60):
+        rung = ladder.choose(k / FPS, k / FPS, 0)
+        ladder.done(rung, costs[rung])
+    assert ladder.rung == 0
 
 
 def test_a_rung_given_up_is_never_taken_again() -> None:

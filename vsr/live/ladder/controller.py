@@ -3,10 +3,11 @@
 A relay holds its deadline by lowering quality, never by lagging. The rungs go from the network
 asked for down to bicubic. Going down happens at once, when the next picture or those that wait
 behind it would be late; going up needs room to spare and patience, which doubles each time that a
-climb had to be taken back. Plain arithmetic on times that the caller hands in: no clock, no thread.
+climb had to be taken back. A rung that is lost, or slower here than a better one, is passed over.
+Plain arithmetic on times that the caller hands in: no clock, no thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,19 +93,19 @@ class Ladder:
     def choose(self, now: float, arrived: float, waiting: int) -> int:
         """Return the rung for a picture, with `waiting` more behind it; or `DROP`.
 
-        Now and then a single picture is given to the rung above, whose cost may have been measured
+        Now and then a single picture is given to a rung above, whose cost may have been measured
         at a bad moment; `rung` tells where the ladder stands.
         """
         self._forgive(now)
         left = arrived + self.settings.max_latency - self.tail - now
         if not self._holds(self.rung, left, waiting):
             self._go_down(now, left, waiting)
-        elif self._may_climb(now, left, waiting):
-            self._move(self.rung - 1, now)
+        elif (above := self._climb(now, left, waiting)) is not None:
+            self._move(above, now)
             self._climbed_at = now
-        elif self._may_try(now, left, waiting):
+        elif (above := self._try(now, left, waiting)) is not None:
             self._tried_at = now
-            return self.rung - 1
+            return above
         if waiting and self._costs[-1].mean > left and self.rung == len(self._costs) - 1:
             return DROP
         return self.rung
@@ -161,18 +162,24 @@ class Ladder:
     def _keeps_up(self, rung: int) -> bool:
         return self._costs[rung].mean <= self.settings.interval
 
-    def _may_climb(self, now: float, left: float, waiting: int) -> bool:
-        if self.rung == 0 or waiting or now - self._since < self._patience:
-            return False
-        above = self._costs[self.rung - 1]
-        return self._lasting(above) and above.likely <= left
+    def _climb(self, now: float, left: float, waiting: int) -> int | None:
+        """Return the rung to go up to: the nearest that keeps up; None if it is not time."""
+        if waiting or now - self._since < self._patience:
+            return None
+        above = self._above(self._lasting)
+        return above if above is not None and self._costs[above].likely <= left else None
 
-    def _may_try(self, now: float, left: float, waiting: int) -> bool:
+    def _try(self, now: float, left: float, waiting: int) -> int | None:
+        """Return the rung above that a single picture is given to; None if it is not time."""
         pause = now - max(self._since, self._tried_at)
-        if self.rung == 0 or waiting or pause < self._try_pause:
-            return False
-        above = self._costs[self.rung - 1]
-        return above.mean <= _WORTH_A_TRY * self.settings.interval and above.likely <= left / 2
+        if waiting or pause < self._try_pause:
+            return None
+        most = _WORTH_A_TRY * self.settings.interval
+        above = self._above(lambda cost: cost.mean <= most)
+        return above if above is not None and self._costs[above].likely <= left / 2 else None
+
+    def _above(self, suits: Callable[[_Cost], bool]) -> int | None:
+        return next((k for k in reversed(range(self.rung)) if suits(self._costs[k])), None)
 
     def _move(self, rung: int, now: float) -> None:
         self.rung, self._since = rung, now
