@@ -1,8 +1,15 @@
 """The A/V offset as it is measured from what an output wrote."""
 
+import threading
+import time
+from pathlib import Path
+
 import pytest
 
+from tests.clips import Clip, make_clip
 from vsr.live.output.sync import SyncMeter
+from vsr.live.relay import Relay
+from vsr.live.settings import IngestSettings, RelaySettings
 
 
 def test_the_offset_is_that_of_sound_and_picture_of_one_source_time() -> None:
@@ -35,3 +42,20 @@ def test_a_source_that_begins_again_is_not_compared_with_what_was_before() -> No
         meter.add("video", k / 25, 9 + k / 25, at=9.0)
         meter.add("audio", k / 25, 9 + k / 25, at=9.0)
     assert meter.worst_ms == 0
+
+
+def test_sound_ahead_of_its_picture_is_not_compared_with_that_of_an_earlier_session(
+    tmp_path: Path,
+) -> None:
+    """Each turn of a file has the same times; its sound is read before its pictures."""
+    clip = make_clip(tmp_path / "in.mp4", Clip(size=(64, 36), frames=20))
+    settings = RelaySettings(model="bicubic", max_latency=5, ingest=IngestSettings(loop=True))
+    relay, stop = Relay(str(clip), [str(tmp_path / "out.ts")], settings), threading.Event()
+    thread = threading.Thread(target=relay.run, args=(stop,))
+    thread.start()
+    until = time.monotonic() + 60
+    while relay.board.snapshot().sessions < 4 and time.monotonic() < until:
+        time.sleep(0.1)
+    stop.set()
+    thread.join()
+    assert abs(relay.report.live["outputs"][0]["av_offset_worst_ms"]) < 100

@@ -21,6 +21,10 @@ _LEAD: Final = 0.5
 """Seconds by which the output may run ahead of the wall clock: what viewers see later by."""
 _DRIFT: Final = 0.0005
 """Share of its lead by which the origin follows at each picture: no two clocks run alike."""
+_APART: Final = 1e7
+"""Seconds between the source times of two sessions: more than a source counts (RTMP: 4.3e6)."""
+_SESSIONS: Final = 1000
+"""After so many, the same source times come again."""
 _TICK: Final = 0.001
 """The least step between two pictures: RTMP counts milliseconds."""
 
@@ -57,10 +61,19 @@ class OutputClock:
     _filled: bool = False
     """Whether the newest picture was shown again."""
     _skipping: bool = False
+    _session: int = 0
 
     def end_session(self) -> None:
         """End a session: the next time of the source is unrelated to the last."""
+        self._session += 1
         self._forget()
+
+    def origin(self, time: float) -> float:
+        """Return a source time of this session as one that no other session has (s).
+
+        A source that begins again has the times of before once more.
+        """
+        return time + self._session % _SESSIONS * _APART
 
     def skips(self, wall: float) -> bool:
         """Whether a picture that comes now must be skipped; call once per picture.

@@ -142,7 +142,7 @@ class Playout:
         self._slate.end()
         time = self._clock.picture(frame.time, arrived)
         self._board.pictures(frame.planes, done.planes)
-        self._encoder.show(self._numbered(done, time), time, frame.time)
+        self._encoder.show(self._numbered(done, time), time, self._clock.origin(frame.time))
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._send_sound(self._audio.fill(time))
 

@@ -130,7 +130,7 @@ class PlayoutAudio:
         self._late = max(late, self._late * _FORGETS)
         counts = self._sound.counts
         before = counts.late, counts.undecodable
-        yield from self._sound.send(packet.packet, time, packet.time)
+        yield from self._sound.send(packet.packet, time, self._clock.origin(packet.time))
         missed = counts.late > before[0] and packet.time >= self._clock.since
         if missed and late > _PATIENCE:
             self._warn(

@@ -27,7 +27,8 @@ class Record:
     delivery: Delivery | None = None
     """Of a packet of video: who is told what becomes of it."""
     origin: float | None = None
-    """Time in the source (s) of what it shows or lets hear; None: it was made here."""
+    """Time in the source (s) of what it shows or lets hear, each session's apart from the others'
+    (`OutputClock.origin`); None: it was made here."""
     kind: Kind = "video"
 
     @classmethod
