@@ -1,6 +1,7 @@
 """Outputs are published by processes of their own, which may be cut, stalled and killed."""
 
 import itertools
+import json
 import logging
 import math
 import operator
@@ -34,6 +35,7 @@ from tests.rtmp import (
     wait_for,
 )
 from vsr.errors import UsageError
+from vsr.live.output import process
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
@@ -528,6 +530,37 @@ def test_a_dead_or_hung_process_is_replaced(tmp_path: Path, number: int, why: st
         wait_for(lambda: events.kinds == ["connected", "lost", "reconnected"], 10, "not replaced")
     output.close()
     assert why in events.words[1]
+
+
+def test_no_packet_is_forgotten_by_a_process_that_ends_while_it_reports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What one thread has taken to tell it is written before the other's last words."""
+    taken, sent = threading.Event(), deque([(0.0, 0.1, 0.0)] * 3)
+
+    class Slow(process.Copier):
+        def __init__(self) -> None:
+            self.packets, self.bytes, self._sent = 3, 30, sent
+
+        def facts(self) -> dict[str, object]:
+            found = super().facts()
+            if threading.current_thread() is other:
+                taken.set()
+                time.sleep(0.2)
+            return found
+
+    reader, writer = os.pipe()
+    monkeypatch.setattr(process, "_REPORTS", writer)
+    copier = Slow()
+    other = threading.Thread(target=process._tell, args=(copier,))
+    other.start()
+    assert taken.wait(10)
+    process._tell(copier)  # and then it would end
+    told = os.read(reader, 4096).splitlines()
+    other.join()
+    os.close(reader)
+    os.close(writer)
+    assert [len(json.loads(line)["sent"]) for line in told] == [3, 0]
 
 
 def test_a_key_in_foreign_words_is_told_to_nobody(

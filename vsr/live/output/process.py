@@ -48,6 +48,7 @@ _CLOCK: Final = Fraction(1, 90_000)
 _UNSENT: Final = 64 * 1024
 """Bytes that the system may hold back unsent: what waits should wait where it is counted."""
 _SAYING: Final = threading.Lock()
+"""Held by whoever writes a report."""
 _OUTLIVES: Final = threading.Event()
 """Set where what was given is still to be written when the parent is gone."""
 _HIGHEST_FD: Final = 64
@@ -218,9 +219,9 @@ def _send_packets(copier: Copier, plan: dict[str, Any]) -> NoReturn:
         copier.close()
     except _FAULTS as exc:
         copier.discard()
-        _say(**copier.facts())
+        _tell(copier)
         _fail(exc)
-    _say(**copier.facts())
+    _tell(copier)
     os._exit(0)
 
 
@@ -269,15 +270,24 @@ def _bound(connection: socket.socket, stall: float) -> None:
 
 def _report(copier: Copier, stall: float) -> None:
     while True:
-        _say(**copier.facts())
+        _tell(copier)
         time.sleep(min(_REPORT_S, stall / 4))
 
 
+def _tell(copier: Copier) -> None:
+    """Report the counts, in one go: what a thread has taken and not written ends with the process."""
+    with _SAYING:
+        _write(copier.facts())
+
+
 def _say(**facts: object) -> None:
-    line = json.dumps(facts).encode() + b"\n"
+    with _SAYING:
+        _write(facts)
+
+
+def _write(facts: dict[str, Any]) -> None:
     try:
-        with _SAYING:
-            os.write(_REPORTS, line)
+        os.write(_REPORTS, json.dumps(facts).encode() + b"\n")
     except BrokenPipeError:  # the parent is gone: what it gave is still written into a file
         if not _OUTLIVES.is_set():
             os._exit(1)
