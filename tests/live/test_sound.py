@@ -228,6 +228,36 @@ def test_damaged_sound_is_skipped_and_counted() -> None:
     assert sound.counts.undecodable > 5
 
 
+def _adts(packet: Any, *, sized: int | None = None, blocks: int = 1, size: int = -1) -> Any:
+    """A copy with another frame length or number of frames in its header, or cut to a size."""
+    data = bytearray(bytes(packet))[: size if size >= 0 else None]
+    if sized is not None:
+        data[3], data[4], data[5] = data[3] & 0xFC, sized >> 3, data[5] & 0x1F | sized << 5 & 0xE0
+    data[6] |= blocks - 1
+    made: av.Packet[Any] = av.Packet(bytes(data))
+    made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+    return made
+
+
+@pytest.mark.parametrize("change", [{"size": 7}, {"sized": 0}])
+def test_damaged_headers_of_copied_sound_are_skipped_and_counted(change: dict[str, int]) -> None:
+    decoder, packets = _beeps("aac", 48_000, "stereo", 2, "mpegts")
+    sound, bad = Sound(decoder), _adts(packets[20], **change)
+    assert len(_sent(sound, packets[:20])) >= 19
+    assert _sent(sound, [bad]) == []
+    assert sound.counts.undecodable == 1
+    assert sound.copied
+    assert len(_sent(sound, packets[21:40])) >= 19
+
+
+def test_packets_that_say_to_hold_several_frames_are_not_copied() -> None:
+    """The packet of an FLV or MP4 file is one frame."""
+    decoder, packets = _beeps("aac", 48_000, "stereo", 1, "mpegts")
+    sound = Sound(decoder)
+    _sent(sound, [_adts(p, blocks=2) for p in packets])
+    assert not sound.copied
+
+
 class _Played:
     """Pictures of 25 a second and sound that comes late, through clock and audio of a relay."""
 

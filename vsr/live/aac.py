@@ -40,9 +40,12 @@ def short_config(extradata: bytes) -> bytes | None:
 
 
 def adts_config(packet: Packet) -> bytes | None:
-    """Return the configuration in a packet's ADTS header; None if it has none."""
+    """Return the configuration in a packet's ADTS header.
+
+    None if it has no such header, or holds several frames, which cannot be one packet elsewhere.
+    """
     head = bytes(memoryview(packet)[:_ADTS])
-    if len(head) < _ADTS or head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
+    if len(head) < _ADTS or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[6] & 3:
         return None
     kind, rate = (head[2] >> 6) + 1, head[2] >> 2 & 15
     channels = (head[2] & 1) << 2 | head[3] >> 6

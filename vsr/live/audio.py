@@ -6,7 +6,7 @@ the sound. Times are the output's (see `clock.py`), in seconds; they only go for
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -94,7 +94,7 @@ class Sound:
             self.counts.late += time >= 0  # what was before the output is not missed
         else:
             yield from self._silent(time)
-            for bare in self._headless.filter(packet) if header else [packet]:
+            for bare in self._without_header(packet) if header else [packet]:
                 yield from self._moved(bare, time, origin)
 
     def silence(self, end: float) -> Iterator[Heard]:
@@ -131,6 +131,18 @@ class Sound:
             packet.duration = self.context.frame_size
             yield from self._moved(packet, self.until, None)
 
+    def _without_header(self, packet: Packet) -> Iterable[Packet]:
+        try:
+            return self._headless.filter(packet)
+        except (av.error.FFmpegError, ValueError) as exc:
+            self._skip(exc)
+            return ()
+
+    def _skip(self, exc: Exception) -> None:
+        """Count a packet that is damaged."""
+        self.counts.undecodable += 1
+        log.debug("a packet of sound is skipped: %s", reason(exc))
+
     def _moved(self, packet: Packet, time: float, origin: float | None) -> Iterator[Heard]:
         assert packet.time_base is not None
         packet.pts = packet.dts = round(time / packet.time_base)
@@ -156,8 +168,7 @@ class Sound:
                     yield from self._put(samples)
                 at += length
         except (av.error.FFmpegError, ValueError) as exc:
-            self.counts.undecodable += 1
-            log.debug("a packet of sound is skipped: %s", reason(exc))
+            self._skip(exc)
         self.counts.late += late
 
     def _put(self, samples: Samples) -> Iterator[Heard]:
