@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import pytest
@@ -13,10 +13,12 @@ import vsr
 from tests.rtmp import free_port
 from tests.streams import Marked, make_marked, number_of
 from vsr.live.output.encode import LiveEncoder
+from vsr.live.output.encoding import Encoding, open_live_encoder
 from vsr.live.output.output import Output
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
 from vsr.media.encoder import EncoderSettings
+from vsr.report.report import Report
 
 
 @pytest.mark.parametrize("options", [{}, {"tune": "film", "rc-lookahead": "8"}])
@@ -133,6 +135,85 @@ def test_an_encoder_that_fails_again_and_again_ends_a_relay(
     relay = Relay(str(clip), [str(tmp_path / "out.flv")], settings)
     with pytest.raises(vsr.OutputError, match="the encoder libx264 failed: the encoder is gone"):
         relay.run(threading.Event())
+
+
+class _Slow:
+    """A second output whose line takes half of the bitrate from its tenth picture on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, until: int = 1000) -> None:
+        self.asked, self.until = 0, until
+        monkeypatch.setattr(Output, "share", property(self.share))
+
+    def share(self, output: Output) -> float:
+        if output._number != 2:
+            return 1.0
+        self.asked += 1
+        return 0.5 if 10 <= self.asked < self.until else 1.0
+
+
+def _two_outputs(tmp_path: Path) -> Report:
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=1, sound=None))
+    settings = RelaySettings(model="bicubic", scale=2, max_latency=5.0)
+    outputs = [str(tmp_path / name) for name in ("1.flv", "2.flv")]
+    report = Relay(str(clip), outputs, settings).run(threading.Event())
+    assert [output["pictures"] for output in report.live["outputs"]] == [25, 25]
+    return report
+
+
+def test_an_encoder_that_a_slow_line_cannot_have_ends_no_relay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a graphics card takes no more sessions."""
+    opened: list[Any] = []
+
+    def opens(settings: EncoderSettings, video: Any) -> av.VideoCodecContext:
+        opened.append(settings)
+        if len(opened) > 2:  # the first tries the settings
+            raise vsr.OutputError("no more sessions")
+        return open_live_encoder(settings, video)
+
+    monkeypatch.setattr("vsr.live.output.encode.open_live_encoder", opens)
+    _Slow(monkeypatch)
+    assert _two_outputs(tmp_path).exit_code == 0
+    assert len(opened) == 3
+    assert caplog.text.count("no more sessions") == 1
+
+
+def test_an_encoder_that_fails_at_its_end_is_told_and_ends_no_relay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That of a line which was slow, and that of all at the end."""
+
+    class Ends(_Encoder):
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+        def encode(self, picture: av.VideoFrame | None) -> list[Any]:
+            if picture is None:
+                raise av.error.ExternalError(1, "the encoder is gone")
+            return super().encode(picture)
+
+    begin = Encoding.__init__
+
+    def init(self: Encoding, opener: Any, step: float) -> None:
+        begin(self, lambda: cast(av.VideoCodecContext, Ends(opener(), 0)), step)
+
+    monkeypatch.setattr(Encoding, "__init__", init)
+    _Slow(monkeypatch, until=15)
+    assert _two_outputs(tmp_path).exit_code == 0
+    assert caplog.text.count("the encoder is gone") == 2
+
+
+def test_what_fails_after_the_last_picture_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def drain(_: Encoding) -> Any:
+        raise ArithmeticError("a defect")
+
+    monkeypatch.setattr(Encoding, "drain", drain)
+    _two_outputs(tmp_path)
+    assert "what was encoded last is lost: a defect" in caplog.text
+    assert "hangs" not in caplog.text
 
 
 def test_an_encoder_that_hangs_does_not_hold_up_the_end(

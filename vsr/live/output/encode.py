@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import av
 
-from vsr.errors import UsageError
+from vsr.errors import OutputError, UsageError, reason
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.encoding import (
     TIME_BASE,
@@ -46,6 +46,8 @@ _DRAIN_S: Final = 0.5
 _CLOSE_S: Final = 0.8
 """For the outputs to send what waits, when a relay ends."""
 _TRIAL_SIZE: Final = (320, 180)
+_REFUSED_S: Final = 60.0
+"""Seconds after which an encoder that could not be had is asked for again."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class LiveEncoder:
         self._pixels = self._first.pix_fmt or PIXEL_FORMAT
         self._encodings = {1.0: first}
         """By their share of the full bitrate."""
+        self._refused: dict[float, float] = {}
+        """Shares whose encoder cannot be had, and until when they are not asked for (s, `now`)."""
         self._on_frame, self._stopped = on_frame, stopped
         self._items: queue.Queue[Shown | Frame | Heard | None] = queue.Queue(_QUEUE)
         self._settled: deque[Frame] = deque()
@@ -109,6 +113,7 @@ class LiveEncoder:
         self.tail: float | None = None
         """What lay between the newest picture's enlargement and its packet (s)."""
         self.failed: Exception | None = None
+        self._raised = False
         streams = OutputStreams(video=self._first, audio=sound)
         self._outputs = [
             Output(
@@ -164,12 +169,15 @@ class LiveEncoder:
     def close(self) -> None:
         """Send what waits and end every output's session, within about 1.4 s."""
         try:
-            self._items.put(None, timeout=_DRAIN_S)
+            if self._thread.is_alive():
+                self._items.put(None, timeout=_DRAIN_S)
         except queue.Full:
             log.warning("the encoder hangs: what waits for it is left out")
         self._thread.join(_DRAIN_S)
         close_outputs(self._outputs, _CLOSE_S)
         self._report_settled()
+        if self.failed is not None and not self._raised:
+            log.error("what was encoded last is lost: %s", reason(self.failed))
 
     def _put(self, item: Shown | Frame | Heard) -> None:
         while self._thread.is_alive():
@@ -180,6 +188,7 @@ class LiveEncoder:
                 if self._stopped():
                     return
         if self.failed is not None:
+            self._raised = True
             raise self.failed
 
     def _run(self) -> None:
@@ -205,15 +214,32 @@ class LiveEncoder:
         picture.duration = 0
         groups: dict[float, list[Output]] = {}
         for output in self._outputs:
-            groups.setdefault(output.share, []).append(output)
+            groups.setdefault(self._had(output.share), []).append(output)
         for share in self._encodings.keys() - groups.keys():
             self._send_all(self._encodings.pop(share).drain())
         frame.stamps.encode_start = now()
         delivery = Delivery(frame.bare(), len(self._outputs), self._settled.append)
         for share, outputs in groups.items():
-            if share not in self._encodings:
+            try:
+                self._send_all(self._encodings[share].encode(picture, item, delivery, outputs))
+            except OutputError as exc:
+                if len(self._encodings) == 1:
+                    raise
+                del self._encodings[share]
+                self._refuse(share, exc)
+
+    def _had(self, share: float) -> float:
+        """Return a share that there is an encoder for: that one, else the highest there is."""
+        if share not in self._encodings and now() >= self._refused.get(share, 0.0):
+            try:
                 self._encodings[share] = Encoding(partial(self._open, share), self._step)
-            self._send_all(self._encodings[share].encode(picture, item, delivery, outputs))
+            except (OutputError, UsageError) as exc:
+                self._refuse(share, exc)
+        return share if share in self._encodings else max(self._encodings)
+
+    def _refuse(self, share: float, exc: Exception) -> None:
+        self._refused[share] = now() + _REFUSED_S
+        log.error("no encoder for %d %% of the bitrate, another is used: %s", 100 * share, exc)
 
     def _open(self, share: float = 1.0) -> av.VideoCodecContext:
         settings = self._settings

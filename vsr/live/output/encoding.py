@@ -100,8 +100,12 @@ class Encoding:
         yield from map(self._matched, packets)
 
     def drain(self) -> Iterator[Encoded]:
-        """End the encoder and yield its last packets."""
-        yield from map(self._matched, self.context.encode(None))
+        """End the encoder and yield its last packets, as far as it gives them."""
+        try:
+            yield from map(self._matched, self.context.encode(None))
+        except (av.error.FFmpegError, ValueError) as exc:
+            left = len(self._under_way)
+            log.error("%s at its end; %d pictures are lost", self._words(exc), left)
         self._forget()
 
     def _matched(self, packet: Packet) -> Encoded:
@@ -113,13 +117,16 @@ class Encoding:
         return Encoded(packet, *found)
 
     def _reopen(self, exc: Exception) -> None:
-        failed = OutputError(f"the encoder {self.context.name} failed: {reason(exc)}")
+        words, left = self._words(exc), len(self._under_way)
+        self._forget()
         self._failures.append(now())
         if len(self._failures) == _FAILURES and now() - self._failures[0] < _FAILURES_S:
-            raise failed from exc
-        log.error("%s; it is opened again, %d pictures are lost", failed, len(self._under_way))
-        self._forget()
+            raise OutputError(words) from exc
+        log.error("%s; it is opened again, %d pictures are lost", words, left)
         self.context = self._opener()
+
+    def _words(self, exc: Exception) -> str:
+        return f"the encoder {self.context.name} failed: {reason(exc)}"
 
     def _forget(self) -> None:
         """Give up the pictures whose packets will not come."""
