@@ -275,7 +275,7 @@ def _report(copier: Copier, stall: float) -> None:
 
 
 def _tell(copier: Copier) -> None:
-    """Report the counts, in one go: what a thread has taken and not written ends with the process."""
+    """Report the counts, in one go: what a thread took and did not write ends with the process."""
     with _SAYING:
         _write(copier.facts())
 
