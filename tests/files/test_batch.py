@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,17 @@ def test_wrong_settings_end_it_at_once_and_leave_nothing(tmp_path: Path, films: 
     assert not (tmp_path / "large.mp4").exists()
 
 
+@pytest.mark.parametrize("other", ["http://user:secret@127.0.0.1:9/b.mp4", "-"])
+def test_what_is_no_file_is_refused_among_several(
+    tmp_path: Path, films: Path, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = _run(films / "a.mp4", other, tmp_path / "large")
+    assert result.exit_code == 2
+    words = result.output + caplog.text
+    assert "run it alone, or as a job of --list" in words and "secret" not in words
+    assert not (tmp_path / "large").exists()
+
+
 def test_a_stop_ends_it_after_the_file_under_way(tmp_path: Path, films: Path) -> None:
     stop = threading.Event()
     job = Batch([films], tmp_path / "large", SETTINGS, on_progress=lambda _: stop.set(), stop=stop)
@@ -163,6 +175,41 @@ def test_a_folder_that_is_watched_gives_whole_files_only(
         ("late.mp4", "done"),
     ]
     assert job.exit_code() == 0
+
+
+def test_a_file_that_comes_later_does_not_take_the_output_of_one_before(
+    tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox, stop = tmp_path / "inbox", threading.Event()
+    inbox.mkdir()
+    shutil.copy(films / "a.mp4", inbox / "x.wmv")
+    steps: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: [shutil.copy(films / "a.mp4", inbox / name) for name in ("x.avi", "x.mkv")],
+        lambda: None,
+        stop.set,
+    ]
+
+    def wait(_seconds: float) -> bool:
+        steps.pop(0)()
+        return stop.is_set()
+
+    monkeypatch.setattr(stop, "wait", wait)
+    settings = replace(SETTINGS, overwrite=True)
+    job = Batch([inbox], tmp_path / "large", settings, Selection(watch=True), stop=stop)
+    made = {o.source.name: o.target.name for o in job.run()}
+    assert made == {"x.wmv": "x.mkv", "x.avi": "x.avi.mkv", "x.mkv": "x-2.mkv"}
+    assert _names(tmp_path / "large") == set(made.values())
+
+
+def test_no_file_is_written_over_another_of_the_inputs(tmp_path: Path, films: Path) -> None:
+    mine = films / "c.mp4"
+    content = shutil.copy(films / "a.mp4", mine).read_bytes()
+    result = _run(films / "more" / "c.mp4", mine, films, "-y")
+    assert result.exit_code == 3
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["failed", "done"]
+    assert "is another of the inputs" in result.stdout
+    assert mine.read_bytes() == content
 
 
 def test_a_folder_of_pictures_is_one_sequence(tmp_path: Path, films: Path) -> None:
@@ -224,7 +271,18 @@ def test_a_list_of_jobs_with_their_own_settings(tmp_path: Path, films: Path) -> 
         ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nsize = 4", "job 1: No such option '--size'"),
         ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nscale = 'x'", "job 1: "),
         ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nwatch = true", "'watch' is no setting"),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nq = true", "'q' is no setting"),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\no = 'c.mp4'", "'o' is no setting"),
         (2 * "[[job]]\ninput = 'a'\noutput = 'b.mp4'\n", "two jobs have the output b.mp4"),
+        (
+            "[[job]]\ninput = 'a'\noutput = 'b.mp4'\n[[job]]\ninput = 'a'\noutput = './b.mp4'",
+            "two jobs have the output ./b.mp4",
+        ),
+        (
+            "report = 'r.json'\n[[job]]\ninput = 'a'\noutput = 'b.mp4'\n"
+            "[[job]]\ninput = 'a'\noutput = 'c.mp4'",
+            "two jobs have the report r.json",
+        ),
     ],
 )
 def test_a_wrong_list_is_refused_before_the_first_job(

@@ -94,6 +94,20 @@ def test_what_is_no_receipt_is_refused(tmp_path: Path, made: Path, content: str)
     assert code == 1 and "is no receipt" in words
 
 
+@pytest.mark.parametrize("name", ["in.mkv", "out.mkv", "r.json", "link.mkv"])
+def test_it_replaces_no_other_file_of_the_run(tmp_path: Path, made: Path, name: str) -> None:
+    source = tmp_path / "in.mkv"
+    source.write_bytes((made / "in.mkv").read_bytes())
+    (tmp_path / "link.mkv").symlink_to(source)
+    with pytest.raises(UsageError, match=r"--receipt and the (input|output|report) are the same"):
+        vsr.upscale(
+            source, tmp_path / "out.mkv", model="bicubic", report=tmp_path / "r.json",
+            receipt=tmp_path / "." / name,
+        )  # fmt: skip
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mkv", "link.mkv"}
+    assert source.read_bytes() == (made / "in.mkv").read_bytes()
+
+
 def test_it_is_for_video_files(tmp_path: Path, made: Path) -> None:
     with pytest.raises(UsageError, match="--receipt is for one video file"):
         vsr.upscale(made / "in.mkv", tmp_path / "out_%03d.png", receipt=tmp_path / "r.json")

@@ -217,8 +217,25 @@ def _with_a_bit_flipped(file: Path) -> None:
 
 def test_a_run_in_one_go_leaves_nothing_of_the_one_before(source: Path, stopped: Path) -> None:
     assert _folder(stopped).exists()
-    report = _run(source, stopped, segment=0)
+    report = _run(source, stopped, segment=0, restart=True)
     assert report.frames_out == FRAMES
+    assert not _folder(stopped).exists()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("options", [{}, {"passes": 2, "bitrate": 50_000}])
+def test_a_run_in_one_go_does_not_delete_what_another_run_has_done(
+    tmp_path: Path, stopped: Path, killed: bool, options: dict[str, object]
+) -> None:
+    other = make_clip(tmp_path / "other.mkv", Clip(frames=3))
+    if killed:
+        stopped.unlink()
+    files = {file: file.read_bytes() for file in (*_folder(stopped).glob("*.*"), other)}
+    with pytest.raises(UsageError, match=r"holds \d+ frames that another run has done.*--restart"):
+        _run(other, stopped, segment=None, **options)
+    assert {file: file.read_bytes() for file in files} == files
+    assert stopped.exists() is not killed
+    assert _run(other, stopped, segment=None, overwrite=True, **options).frames_out == 3
     assert not _folder(stopped).exists()
 
 

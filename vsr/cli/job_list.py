@@ -1,18 +1,19 @@
 """Reads the list of jobs of `vsr run --list`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from vsr.cli.relay_config import option_values, read_tables
+from vsr.cli.relay_config import option_named, option_values, read_tables
 from vsr.cli.run_settings import SELECTION, settings_of
 from vsr.errors import UsageError
 from vsr.files.job_list import Listed
 
 _TABLE: Final = "job"
 _NOT_HERE: Final = (
-    *SELECTION, "list", "listed", "input_", "output", "progress", "verbose", "quiet", "paths",
+    *SELECTION, "listed", "input_", "output", "progress", "verbose", "quiet", "paths",
 )  # fmt: skip
 """Parameters of the command that are no settings of a job."""
 
@@ -30,11 +31,25 @@ def read_list(path: Path, command: click.Command) -> list[Listed]:
         _job(f"{path}, job {number}", {**tables, **job}, command)
         for number, job in enumerate(jobs, 1)
     ]
-    outputs = [job.output for job in found]
-    twice = next((name for name in outputs if outputs.count(name) > 1), None)
-    if twice:
-        raise UsageError(f"{path}: two jobs have the output {twice}")
+    _check_apart(path, found)
     return found
+
+
+def _check_apart(path: Path, jobs: Sequence[Listed]) -> None:
+    """Raise UsageError where one job would write over what another has written."""
+    written: set[Path] = set()
+    for job in jobs:
+        files = {
+            "output": job.output,
+            "report": job.settings.report,
+            "receipt": job.settings.receipt,
+        }
+        for what, name in files.items():
+            if name is None:
+                continue
+            if (place := Path(name).resolve()) in written:
+                raise UsageError(f"{path}: two jobs have the {what} {name}")
+            written.add(place)
 
 
 def _job(where: str, table: dict[str, Any], command: click.Command) -> Listed:
@@ -46,7 +61,7 @@ def _job(where: str, table: dict[str, Any], command: click.Command) -> Listed:
     except click.ClickException as exc:
         raise UsageError(f"{where}: {exc.format_message()}") from exc
     for name in table:
-        if name.replace("-", "_") in _NOT_HERE:
+        if option_named(command, name).name in _NOT_HERE:
             raise UsageError(f"{where}: '{name}' is no setting of one job")
     try:
         settings = settings_of({k: v for k, v in values.items() if k not in _NOT_HERE})

@@ -49,8 +49,14 @@ def run_many(
 ) -> None:
     """Upscale all files into a folder, print the table, and exit with its code."""
     from vsr.files.batch import Batch
+    from vsr.media.location import is_stdin, is_url, shown
     from vsr.media.target import CONTAINERS
 
+    if others := [name for name in inputs if is_url(name) or is_stdin(name)]:
+        raise UsageError(
+            f"several inputs are files and folders, and {shown(others[0])} is none: "
+            "run it alone, or as a job of --list"
+        )
     ending = Path(folder).suffix[1:].lower()
     if ending in CONTAINERS and not folder.endswith(("/", os.sep)) and not Path(folder).exists():
         raise UsageError(

@@ -87,17 +87,21 @@ def option_values(command: click.Command, given: dict[str, Any]) -> dict[str, An
 
     Raises click.ClickException for an option that is not there, or a value it does not take.
     """
-    options = [option for option in command.params if isinstance(option, click.Option)]
-    known = {name.lstrip("-"): option for option in options for name in option.opts}
     told: dict[str, Any] = {}
     for key, value in given.items():
-        if key not in known:
-            raise click.NoSuchOption(f"--{key}" if len(key) > 1 else f"-{key}")
-        option = known[key]
+        option = option_named(command, key)
         assert option.name is not None
         told[option.name] = _told(option, value)
     with command.make_context(command.name, [], default_map=told) as context:
         return context.params
+
+
+def option_named(command: click.Command, key: str) -> click.Option:
+    """The option of a command that has this name, without dashes. Raises click.NoSuchOption."""
+    for option in command.params:
+        if isinstance(option, click.Option) and key in (name.lstrip("-") for name in option.opts):
+            return option
+    raise click.NoSuchOption(f"--{key}" if len(key) > 1 else f"-{key}")
 
 
 def _told(option: click.Option, value: Any) -> Any:

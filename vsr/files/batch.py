@@ -29,6 +29,7 @@ from vsr.inference import models
 from vsr.inference.backend import load_backend
 from vsr.media.pictures.names import find_pictures, is_folder
 from vsr.media.target import CONTAINERS
+from vsr.media.whole_file import is_same_file
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,8 @@ class Batch:
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Outcome] = field(default_factory=list)
+    _targets: dict[Path, Path] = field(default_factory=dict)
+    """Each file found so far, and its output: it stays the same while a folder is watched."""
 
     def run(self) -> list[Outcome]:
         """Upscale all files. Raises VsrError for what would fail with every file.
@@ -173,6 +176,10 @@ class Batch:
         return table_of(self.outcomes)
 
     def _one(self, source: Path, target: Path) -> Outcome:
+        if any(is_same_file(target, other) for other in self._targets if other != source):
+            words = f"the output {target} is another of the inputs"
+            log.error("%s", words)
+            return Outcome(source=source, target=target, result="failed", words=words)
         if self.selection.skip_existing and is_done(target):
             return Outcome(source=source, target=target, result="skipped")
         job = Job(str(source), target, self.settings, self.on_progress, self.stop)
@@ -196,15 +203,16 @@ class Batch:
     def _found(self) -> list[tuple[Path, Path]]:
         sources = list(self._sources())
         kept = {name for _, name in sources if _keeps_its_name(name)}
-        pairs, used = list[tuple[Path, Path]](), set[Path]()
+        used = set(self._targets.values())
         for source, name in sources:
+            if source in self._targets:
+                continue
             target = name if _keeps_its_name(name) else name.with_suffix(_OTHERWISE)
             if target is not name and target in kept:  # a.avi beside a.mkv
                 target = name.with_name(f"{name.name}{_OTHERWISE}")
-            target = _free(target, used)
+            self._targets[source] = target = _free(target, used)
             used.add(target)
-            pairs.append((source, self.folder / target))
-        return pairs
+        return [(source, self.folder / self._targets[source]) for source, _ in sources]
 
     def _sources(self) -> Iterator[tuple[Path, Path]]:
         """(file, name in the output folder) of all that are selected, in order of their names."""

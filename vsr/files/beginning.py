@@ -1,5 +1,6 @@
 """Begins the report of a run, with what is known before the first frame."""
 
+import logging
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from vsr.files.settings import RunSettings
 from vsr.inference.upscaler import Outline
 from vsr.media.target import pipe_of
 from vsr.report.report import Report
+
+log = logging.getLogger(__name__)
 
 
 def new_report(
@@ -49,6 +52,13 @@ def new_report(
             "range": "full" if info.colour.full_range else "limited",
         },
     )
+
+
+def say(report: Report, note: str | None) -> None:
+    """Warn of something, and keep it in the report's notes; None: there is nothing to say."""
+    if note:
+        report.notes.append(note)
+        log.warning(note)
 
 
 def changes_of(sink: AnySink | SegmentedSink) -> str | None:

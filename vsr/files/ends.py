@@ -126,6 +126,11 @@ def source_for(
     )
 
 
+def source_for_copying(input_: str, output: Path, settings: RunSettings) -> AnySource:
+    """Open an input for its other streams, also after a stop. Raises InputError."""
+    return source_for(input_, output, replace(settings, deinterlace="off"), threading.Event())
+
+
 def encoder_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
     """FFmpeg's name of the encoder that `sink_for` uses, or `Pillow` for single pictures.
 

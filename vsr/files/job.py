@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from vsr.errors import InterruptedRunError, UsageError
 from vsr.files.assemble import Output
-from vsr.files.beginning import changes_of, new_report, nothing_done, window_of
+from vsr.files.beginning import changes_of, new_report, nothing_done, say, window_of
 from vsr.files.ends import (
     AnySink,
     AnySource,
@@ -21,9 +22,10 @@ from vsr.files.ends import (
     names_folder,
     sink_for,
     source_for,
+    source_for_copying,
 )
 from vsr.files.journal import Journal
-from vsr.files.journal_lines import forget, left_by_an_interrupted_run
+from vsr.files.journal_lines import check_nothing_kept, forget, left_by_an_interrupted_run
 from vsr.files.model_choice import model_name
 from vsr.files.piece import encoder_threads
 from vsr.files.pipeline import Enlarge, Slice, run
@@ -65,6 +67,7 @@ class Job:
     ) -> None:
         self._input, self._output, self._settings = input_, Path(output), settings
         self._into_folder = names_folder(output)
+        self._may_forget = settings.overwrite or settings.restart
         self._on_progress = on_progress
         self._stop = stop or threading.Event()
         self._began = 0.0
@@ -90,7 +93,7 @@ class Job:
             check_report_path(settings.report)
         name = model_name(self._input, self._output, settings)
         settings = self._settings = replace(settings, model=name)
-        receipt = receipt_path(settings, self._output)
+        receipt = receipt_path(settings, self._input, self._output)
         if is_shared(settings, self._output):
             report = SharedJob(
                 self._input, self._output, settings, self._on_progress, self._stop
@@ -115,8 +118,7 @@ class Job:
             )  # fmt: skip
             video = source.info.enlarged(upscaler.out_size)
             encoder = encoder_for(self._output, self._settings, video)
-            carried = written_by(encoder, self._settings.encoder.options)
-            self._say(report, source.info.conversion(carried))
+            say(report, source.info.conversion(written_by(encoder, settings.encoder.options)))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
                 enlarge = AnySize(model, backend, settings.batch).process
@@ -133,6 +135,7 @@ class Job:
         settings.encoder.check()
         if settings.encoder.passes == 1:
             return settings
+        self._check_kept()
         if is_stdin(self._input):
             raise UsageError("two passes read the input twice, and stdin can be read once")
         folder = stack.enter_context(TemporaryDirectory(prefix="vsr-"))
@@ -159,11 +162,6 @@ class Job:
     def _opened(self) -> AnySource:
         return source_for(self._input, self._output, self._settings, self._stop)
 
-    def _for_copying(self) -> AnySource:
-        """Open the source for its other streams, also after a stop."""
-        settings = replace(self._settings, deinterlace="off")
-        return source_for(self._input, self._output, settings, threading.Event())
-
     def _upscaler(self, source: AnySource, model: models.Model, backend: Backend) -> Upscaler:
         info, batch = source.info, self._settings.batch
         size = (info.width, info.height)
@@ -171,6 +169,11 @@ class Job:
         return Upscaler(
             model, backend, info.colour, size, batch, fall_back=True, planes=form, reuse=True
         )
+
+    def _check_kept(self) -> None:
+        """Raise UsageError where a run in one go would delete what another run has done."""
+        if not self._may_forget:
+            check_nothing_kept(self._output)
 
     def _check_again(self, sink: AnySink | SegmentedSink) -> None:
         """Raise OutputError where another program has made the output meanwhile."""
@@ -203,12 +206,12 @@ class Job:
             self._advance(frame, source, len(report.ledger))
 
         room = self._room(source, upscaler, settings.encoder)
-        self._say(report, room.note)
+        say(report, room.note)
         settings = replace(settings, encoder=room.encoder)
         with ExitStack() as stack:
             sink = self._sink(source, upscaler, settings)
             stack.enter_context(sink)
-            self._say(report, changes_of(sink))
+            say(report, changes_of(sink))
             report.output["encoder"] = sink.encoder
             if isinstance(sink, SegmentedSink):
                 source = stack.enter_context(self._going_on(source, sink, report))
@@ -233,6 +236,7 @@ class Job:
         video, window = source.info.enlarged(upscaler.out_size), window_of(self._settings, source)
         frames = frames_per_segment(self._input, self._output, settings, source, video)
         if not frames:
+            self._check_kept()
             return sink_for(self._output, video, settings, source, upscaler.model.scale, window)
         facts = facts_of(self._input, settings, upscaler.outline, frames)
         threads = encoder_threads(encoder_for(self._output, settings, video))
@@ -240,7 +244,8 @@ class Job:
         output = Output(
             path=self._output, video=video, settings=settings, offset=window[0], end=window[1]
         )
-        return SegmentedSink(output, source, journal, frames, self._for_copying)
+        again = partial(source_for_copying, self._input, self._output, self._settings)
+        return SegmentedSink(output, source, journal, frames, again)
 
     @contextmanager
     def _going_on(
@@ -262,11 +267,6 @@ class Job:
             return
         with closing(self._opened()) as again:
             yield again
-
-    def _say(self, report: Report, note: str | None) -> None:
-        if note:
-            report.notes.append(note)
-            log.warning(note)
 
     def _advance(self, frame: Frame, source: AnySource, done: int) -> None:
         if self._first_time is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from vsr.errors import UsageError
 from vsr.media.whole_file import real_path
 
 SCHEMA: Final = "vsr-journal/2"
@@ -49,14 +50,28 @@ def folder_of(output: Path) -> Path:
     return path.with_name(f".{path.name}.vsr")
 
 
-def has_gaps(output: Path) -> bool:
-    """Whether an earlier run of several jobs has left segments behind one that is not done."""
+def _done(output: Path) -> list[Segment]:
+    """The segments that an earlier run has recorded; none where there is no journal."""
     try:
         lines = lines_of(folder_of(output) / JOURNAL)
-        done = [Segment(**line) for line in lines[1:] if "file" in line]
+        return [Segment(**line) for line in lines[1:] if "file" in line]
     except (OSError, TypeError):
-        return False
+        return []
+
+
+def has_gaps(output: Path) -> bool:
+    """Whether an earlier run of several jobs has left segments behind one that is not done."""
+    done = _done(output)
     return len(chain(done)) < len(done)
+
+
+def check_nothing_kept(output: Path) -> None:
+    """Raise UsageError where an earlier run has left segments, which `forget` would delete."""
+    if frames := sum(segment.frames for segment in _done(output)):
+        raise UsageError(
+            f"{folder_of(output)} holds {frames} frames that another run has done: name another "
+            "output, or take --restart to discard them"
+        )
 
 
 def model_begun_with(output: Path) -> str | None:

@@ -71,7 +71,7 @@ def _fitting(input_: str, output: Path, settings: RunSettings, backend: Backend,
     work = best.work * width * height / _HD * min(task.frames, settings.max_frames or task.frames)
     # on a GPU engines take minutes to build, and it has the speed
     if backend.name != "openvino" or 0 < work < _SOON:
-        log.info("model %s: the best for %s video (--model names another)", best.name, kind)
+        log.info("model %s: the best for %s (--model names another)", best.name, kind)
         return best.name
     name, speed = Planner(task, backend, seconds=_SECONDS).chosen(settings.speed)
     why = f"the best for {kind} at {SPEEDS[settings.speed]:g} times real time or more"

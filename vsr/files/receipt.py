@@ -14,8 +14,9 @@ from vsr.errors import InputError, OutputError, UsageError, VsrError, reason
 from vsr.files.settings import RunSettings
 from vsr.media.location import is_stdin, is_url, local, shown
 from vsr.media.pictures.names import find_pictures, is_folder, is_picture
+from vsr.media.references import is_part_of
 from vsr.media.target import pipe_of
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import is_same_file, written_whole
 from vsr.report.ledger import write_report
 from vsr.report.report import Report, machine, versions
 
@@ -31,10 +32,11 @@ _CHECKED: Final = {
 """Facts of an output that are compared, in this order, and how they are called."""
 
 
-def receipt_path(settings: RunSettings, output: Path) -> Path | None:
+def receipt_path(settings: RunSettings, input_: str, output: Path) -> Path | None:
     """Where a run's receipt goes: beside the report unless it is named; None: nowhere.
 
-    Raises UsageError where one is asked for an output that is no video file.
+    Raises UsageError where one is asked for an output that is no video file, or would replace the
+    input, the output or the report.
     """
     one_file = pipe_of(output) is None and not is_picture(output) and not is_folder(output)
     if settings.receipt is not None:
@@ -42,10 +44,20 @@ def receipt_path(settings: RunSettings, output: Path) -> Path | None:
             raise UsageError("--receipt is for one video file as OUTPUT")
         if settings.receipt.is_dir() or not settings.receipt.parent.is_dir():
             raise OutputError(f"the receipt {settings.receipt} cannot be written: no such folder")
+        _check_apart(settings.receipt, input_, output, settings.report)
         return settings.receipt
     if settings.report is None or not one_file:
         return None
     return settings.report.with_suffix(".receipt.json")
+
+
+def _check_apart(receipt: Path, input_: str, output: Path, report: Path | None) -> None:
+    """Raise UsageError for a receipt that would replace another file of the run."""
+    same = {"input": is_part_of(receipt, input_), "output": is_same_file(receipt, output)}
+    same["report"] = report is not None and is_same_file(receipt, report)
+    for what, is_it in same.items():
+        if is_it:
+            raise UsageError(f"--receipt and the {what} are the same file: {receipt}")
 
 
 def write_papers(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.files.assemble import Output, join
-from vsr.files.beginning import changes_of, new_report, window_of
+from vsr.files.beginning import changes_of, new_report, say, window_of
 from vsr.files.cluster import Cluster
 from vsr.files.dispatch import Dispatch
-from vsr.files.ends import AnySource, encoder_for, source_for
+from vsr.files.ends import AnySource, encoder_for, source_for, source_for_copying
 from vsr.files.journal import Journal
 from vsr.files.journal_lines import Segment, has_gaps
 from vsr.files.piece import encoder_threads, with_threads
@@ -92,7 +92,7 @@ class SharedJob:
             report.ledger = Ledger(places=True)
         video = info.enlarged(place.out_size)
         encoder = encoder_for(self.output, settings, video)
-        self._say(report, info.conversion(written_by(encoder, settings.encoder.options)))
+        say(report, info.conversion(written_by(encoder, settings.encoder.options)))
         frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
         assert isinstance(source, Source)
         facts = facts_of(self.input_, settings, outline, frames)
@@ -134,12 +134,12 @@ class SharedJob:
     ) -> tuple[Order, int]:
         """What all workers are told, and how many there may be on each device."""
         with output.opened(source) as trial:  # what cannot be is told before the work
-            self._say(report, changes_of(trial))
+            say(report, changes_of(trial))
             report.output["encoder"] = trial.encoder
             codec, in_band = trial.encoder, trial.headers_in_band
         jobs, memory = jobs_that_fit(self.settings, source, outline, codec)
         room = room_for(source, outline, codec, self.settings.encoder, memory)
-        self._say(report, room.note)
+        say(report, room.note)
         timeline = source.timeline
         order = Order(
             model=replace(wanted, scale=outline.scale, precision=outline.precision),
@@ -165,7 +165,7 @@ class SharedJob:
                     f"{kept if journal.frames else ''}"
                 )
             raise InputError(f"{self.input_} has no frame there; nothing was written")
-        with closing(self._for_copying()) as source:
+        with closing(source_for_copying(self.input_, self.output, self.settings)) as source:
             sink = join(output, source, journal, segments, report.interrupted)
         report.packets_refused = sink.packets_refused
         report.seconds = now() - self._began
@@ -221,16 +221,6 @@ class SharedJob:
 
     def _opened(self) -> AnySource:
         return source_for(self.input_, self.output, self.settings, self.stop)
-
-    def _for_copying(self) -> AnySource:
-        """Open the source for its other streams, also after a stop."""
-        settings = replace(self.settings, deinterlace="off")
-        return source_for(self.input_, self.output, settings, threading.Event())
-
-    def _say(self, report: Report, note: str | None) -> None:
-        if note:
-            report.notes.append(note)
-            log.warning(note)
 
     def _tell(self, done: int) -> None:
         if self.on_progress:

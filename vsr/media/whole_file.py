@@ -23,6 +23,14 @@ def real_path(path: Path) -> Path:
         return path
 
 
+def is_same_file(one: Path, other: Path) -> bool:
+    """Whether two paths name one file, whether it is there or not."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return one.resolve() == other.resolve()
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename it to `path` at the end.
