@@ -218,6 +218,8 @@ def test_the_second_signal_stops_at_once_and_leaves_nothing(tmp_path: Path) -> N
         (["run", "a.mp4", "b.mp4", "--crf", "abc"], "'--crf': 'abc' is not a whole number"),
         (["relay", "a", "b", "--retry-delay", "abc"], "'--retry-delay': 'abc' is not a number"),
         (["run", "a.mp4", "b.mp4", "--batch", "0"], "0 is not in the range x>=1"),
+        (["plan", "--size", "64x36", "--seconds", "nan"], "'--seconds': 'nan' is not a number"),
+        (["compare", "a", "b", "--seconds", "inf"], "'--seconds': 'inf' is not a number"),
     ],
 )
 def test_what_is_no_number_is_called_so(words: list[str], said: str) -> None:

@@ -119,6 +119,8 @@ def _relay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         ("listen = true", "relay 1: error: --listen is for rtmp:// and rtmps:// only", ()),
         ("[[relay]]\ninput = 'c'\noutputs = ['d.flv', 'b.flv']", "another relay has this out", ()),
         ("", "with --config, --crf belong into", ("--crf", "20")),
+        ("", "with --config, --pix-fmt belong into", ("--pix-fmt", "yuv420p")),
+        ("", "with --config, -e belong into", ("-e", "g=5")),
         ("", "with --config, URLs belong into", ("a", "b")),
     ],
 )

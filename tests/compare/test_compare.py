@@ -189,6 +189,11 @@ def test_usage_errors(folder: Path, words: tuple[str, ...], complaint: str) -> N
     assert (done.exit_code, complaint in done.stderr) == (2, True), done.stderr
 
 
+def test_an_output_without_a_folder_is_told_before_the_work(folder: Path, tmp_path: Path) -> None:
+    done = _compare("not-even-read.mkv", "b.mkv", "-o", tmp_path / "none" / "page.html")
+    assert (done.exit_code, f"there is no folder {tmp_path / 'none'}" in done.stderr) == (1, True)
+
+
 def test_models_are_compared_on_a_piece_of_ones_own_video(folder: Path, tmp_path: Path) -> None:
     done = _compare(
         folder / "coarse.mp4", "--models", "c-dcscn-stream", "--at", "0:00.4", "--seconds", "0.2",

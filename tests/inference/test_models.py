@@ -449,6 +449,16 @@ def test_truncated_network(backend: Backend, tmp_path: Path, keep: int) -> None:
     assert_refused(backend, path, "not a valid ONNX file")
 
 
+def test_weights_in_a_file_of_their_own_are_part_of_the_hash(
+    backend: Backend, tmp_path: Path
+) -> None:
+    path = save_in_two_files(tmp_path)
+    first = models.find(str(path), None, backend)
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(np.float32(0.9).tobytes() * (weights.stat().st_size // 4))
+    assert models.find(str(path), None, backend).sha256 != first.sha256
+
+
 def test_lost_weights(backend: Backend, tmp_path: Path) -> None:
     path = save_in_two_files(tmp_path)
     (tmp_path / "weights.bin").unlink()

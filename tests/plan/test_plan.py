@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,16 @@ import vsr
 from tests.clips import Clip, make_clip
 from vsr.cli.main import main
 from vsr.inference.backend import load_backend
+from vsr.inference.compiled import CompiledCache
 from vsr.inference.models import manifest
 from vsr.plan import figures as figures_module
 from vsr.plan.choice import SPEEDS, candidates, choose, quality
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
 from vsr.plan.figures import Figures
-from vsr.plan.plan import Planner, blank, task_of
-from vsr.plan.words import answer, clock, table
+from vsr.plan.measure import Video, moving
+from vsr.plan.plan import Line, Planner, blank, every_model, task_of
+from vsr.plan.words import answer, table
 
 TINY = Clip(size=(64, 48), audio=(), options={"crf": "45"})
 
@@ -183,7 +186,7 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
     with caplog.at_level(logging.INFO):
         compressed = Clip(size=(320, 180), frames=24, audio=(), options={"crf": "40"})
         assert _model_of(make_clip(tmp_path / "lossy.mkv", compressed)) == candidates(False)[0].name
-    assert "the best for compressed video" in caplog.text
+    assert "the best for compressed video (--model" in caplog.text
     clean = make_clip(tmp_path / "clean.mkv", Clip(size=(64, 48), audio=(), codec="ffv1"))
     assert _model_of(clean) == candidates(True)[0].name
     assert _model_of(source, scale=4) == candidates(True, 4)[0].name
@@ -261,8 +264,42 @@ def test_the_answer_says_what_limits_and_how_long_it_takes(tmp_path: Path) -> No
     slow = Forecast({"network": Cost(100, 100), "encode": Cost(900, 1000)}, 2)
     said = answer(task, type(line)("dcscn-stream", "int8", slow), "balanced")
     assert said[0] == (
-        "vsr run takes dcscn-stream, the lightest: 0.04 times real time and take 0:11"
+        "vsr run takes dcscn-stream: the lightest network (--speed balanced); "
+        "it would reach 0.04 times real time and take 10.8 s"
     )
     assert "a faster --preset helps" in said[1]
     assert planner.line("bicubic") is line
-    assert clock(15_000) == "4 h 10 min"
+    best = answer(task, type(line)("dcscn-stream", "int8", slow), "best")[0]
+    assert "dcscn-stream: the best network for clean video (--speed best); it" in best
+
+
+def test_hours_are_whole_hours(tmp_path: Path) -> None:
+    """5,999 s of video that is enlarged as fast as it plays take 1 h 40 min, and not 2 h 40 min."""
+    forecast = Forecast({"network": Cost(40, 40), "encode": Cost(1, 1)}, 1, together=Cost(40, 40))
+    line = Line("bicubic", "fp32", forecast)
+    task = replace(blank((64, 48), Fraction(25)), frames=150_000)
+    assert table(task, [line]).splitlines()[1].endswith("1 h 40 min")
+    assert answer(task, line, "balanced")[0].endswith("take 1 h 40 min")
+
+
+def test_what_has_no_int8_form_is_not_planned_in_int8() -> None:
+    planned = every_model(blank(precision="int8"))
+    assert "c-dcscn-stream" in planned
+    assert not {"bicubic", "pcarn-m"} & set(planned)
+    assert {"bicubic", "pcarn-m"} < set(every_model(blank()))
+
+
+def test_a_picture_of_one_pixel_is_encoded_without_a_warning() -> None:
+    with np.errstate(all="raise"):
+        one = moving(Video(size=(1, 1), rate=Fraction(25)))
+    assert {frame.planes[0].shape for frame in one} == {(1, 1)}
+
+
+def test_a_cache_that_cannot_be_is_as_good_as_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # as with HOME=/dev/null
+    figures = Figures(tmp_path / "file" / "plan.json")
+    figures.clear()
+    assert figures.get("a", lambda: Cost(1.0, 2.0)) == Cost(1.0, 2.0)
+    cache = CompiledCache(tmp_path / "file" / "compiled")
+    cache.drop(["a"])
+    assert cache.get(["a"]) is None

@@ -1,5 +1,6 @@
 """Types of options that are numbers, with errors in plain words."""
 
+import math
 import re
 from typing import Any, Final
 
@@ -31,8 +32,10 @@ def _check(
     param: click.Parameter | None, ctx: click.Context | None,
 ) -> None:  # fmt: skip
     try:
-        kind(value)
-    except ValueError:
+        finite = math.isfinite(kind(value))
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
         option.fail(f"'{value}' is not {words}", param, ctx)
 
 

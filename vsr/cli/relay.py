@@ -170,10 +170,11 @@ def relay(
 def _refuse_options_beside(config: Path) -> None:
     """Raises UsageError for what was given on the command line and belongs to each relay."""
     context = click.get_current_context()
-    for name in context.params:
+    for parameter in context.command.params:
+        name = parameter.name or ""
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in _SHARED:
-            what = "URLs" if name == "urls" else f"--{name.replace('_', '-')}"
+            what = "URLs" if name == "urls" else max(parameter.opts, key=len)
             raise UsageError(f"with --config, {what} belong into {config}, to each relay")
 
 

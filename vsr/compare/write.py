@@ -19,13 +19,15 @@ _PART: Final = 320
 
 
 def check_name(path: Path, overwrite: bool) -> None:
-    """Raise UsageError for a name that cannot or must not be written."""
+    """Raise an error for a name that cannot or must not be written, before the work begins."""
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"'{path.name}' names no output; use one of {', '.join(ENDINGS)}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; give -y to replace it")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def write(found: Comparison, path: Path) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +63,8 @@ class CompiledCache:
 
     def drop(self, facts: Sequence[str | bytes]) -> None:
         """Forget what does not work."""
-        self._path(facts).unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path(facts).unlink(missing_ok=True)
 
     def _path(self, facts: Sequence[str | bytes]) -> Path:
         whole = hashlib.sha256()

@@ -20,7 +20,7 @@ from vsr.media.colour import Colour
 from vsr.media.given import check_given
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
-from vsr.network.onnx_inputs import inlinable, sole_input
+from vsr.network.onnx_inputs import inlinable, loaded, sole_input
 from vsr.network.precision import FLOATS, PRECISIONS
 
 _HERE = Path(__file__).parents[1]
@@ -250,11 +250,9 @@ def _read(path: Path) -> tuple[bytes, str]:
 
 
 def _from_file(path: Path, scale: int | None, runner: Runner, precision: str) -> Model:
-    data, digest = _read(path)
+    data, _ = _read(path)
     try:
-        network = onnx.load_model_from_string(data)
-        onnx.load_external_data_for_model(network, str(path.parent))
-        onnx.checker.check_model(network)
+        network, digest = loaded(data, path.parent)
     except Exception as exc:  # protobuf's DecodeError, onnx's ValidationError, OSError ...
         raise ModelError(f"{path} is not a valid ONNX file: {reason(exc)}") from exc
     try:

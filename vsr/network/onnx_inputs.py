@@ -1,14 +1,32 @@
-"""Normalises a network's ONNX for wrapping: one input, no functions, at least our opset."""
+"""Loads a network's ONNX, and normalises it: one input, no functions, at least our opset."""
 
+import hashlib
+from pathlib import Path
 from typing import Final
 
 import onnx
 from onnx import inliner, version_converter
+from onnx.external_data_helper import uses_external_data
 
 from vsr.errors import ModelError, reason
 
 OPSET: Final = 17
 """What the nodes of `vsr.network.graph` are written for; a network may be at a newer one."""
+
+
+def loaded(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
+    """Parse and check a network; weights in files of their own are read from `folder`.
+
+    Also returns the SHA-256 of the data and of those weights. Raises whatever ONNX does.
+    """
+    digest = hashlib.sha256(data)
+    network = onnx.load_model_from_string(data)
+    outside = [w for w in network.graph.initializer if uses_external_data(w)]
+    onnx.load_external_data_for_model(network, str(folder))
+    onnx.checker.check_model(network)
+    for weight in outside:
+        digest.update(weight.raw_data)
+    return network, digest.hexdigest()
 
 
 def _refuse_subgraphs(node: onnx.NodeProto) -> None:

@@ -55,7 +55,8 @@ class Figures:
 
     def clear(self) -> None:
         """Forget all costs."""
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any]:
         try:

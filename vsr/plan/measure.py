@@ -180,7 +180,7 @@ def moving(video: Video) -> list[Frame]:
     size[0, 0] = 1
     spectrum = np.exp(2j * np.pi * rng.random(size.shape)) / size
     texture = np.fft.irfft2(spectrum, (height, width))
-    luma = 2 ** (planes.bits - 1) + 40 * 2 ** (planes.bits - 8) * texture / texture.std()
+    luma = 2 ** (planes.bits - 1) + 40 * 2 ** (planes.bits - 8) * texture / (texture.std() or 1)
     y = np.clip(np.rint(luma), 0, 2**planes.bits - 1).astype(planes.dtype)
     across, down = planes.chroma(width, height)
     flat = np.full((down, across), 2 ** (planes.bits - 1), planes.dtype)

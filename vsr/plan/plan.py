@@ -205,11 +205,16 @@ def hash_of(frames: Sequence[Any]) -> str:
 
 
 def every_model(task: Task) -> list[str]:
-    """Bicubic, and the networks that have the task's scale, from the least work to the most."""
+    """Bicubic, and the networks that have the task's scale, from the least work to the most.
+
+    For int8 those that have such a form.
+    """
     known = [name for name in models.names() if task.scale in models.scales(name)]
-    others = [name for name in known if name not in (models.BICUBIC, DEFAULT)]
-    ours = [DEFAULT] if DEFAULT in known else []
-    return [models.BICUBIC, *ours, *others]
+    if task.precision == "int8":
+        forms = models.manifest()
+        known = [n for n in known if "int8" in forms.get(n, {}).get(f"x{task.scale}", {})]
+    first = [name for name in (models.BICUBIC, DEFAULT) if name in known]
+    return [*first, *(name for name in known if name not in first)]
 
 
 def blank(size: tuple[int, int] = (2, 2), rate: Fraction = Fraction(30), **others: Any) -> Task:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from vsr.plan.choice import HEADROOM, SPEEDS
 from vsr.plan.cost import STAGES
 from vsr.plan.plan import Line, Task
+from vsr.report.html.text import span
 
 _WHAT_HELPS: Final = {
     "decode": "decoding is the limit",
@@ -27,7 +28,7 @@ def table(task: Task, lines: Sequence[Line]) -> str:
         row = [line.model, *(f"{ms:.1f}" for ms in costs), f"{forecast.fps:.1f}"]
         row += [f"{times_real_time(task, line):.2f}x", forecast.limit]
         if task.frames:
-            row.append(clock(forecast.seconds(task.frames)))
+            row.append(span(forecast.seconds(task.frames)))
         rows.append(row)
     widths = [max(len(row[k]) for row in rows) for k in range(len(titles))]
     return "\n".join(
@@ -49,17 +50,16 @@ def answer(task: Task, line: Line, speed: str) -> list[str]:
     kind = "clean" if task.clean else "compressed"
     times = times_real_time(task, line)
     least = SPEEDS[speed]
-    said = [
-        f"vsr run takes {line.model}: the best network for {kind} video that reaches {least:g} "
-        f"times real time (--speed {speed}); it would reach {times:.2f}"
-    ]
+    why = f"the best network for {kind} video"
+    if least:
+        why += f" that reaches {least:g} times real time"
     if times < least:
-        said = [f"vsr run takes {line.model}, the lightest: {times:.2f} times real time"]
+        why = "the lightest network"
+    speed_here = f"it would reach {times:.2f} times real time"
     if task.frames:
-        took = clock(line.forecast.seconds(task.frames))
-        said[0] += f" and take {took}"
-    said.append(_WHAT_HELPS[line.forecast.limit])
-    return said
+        speed_here += f" and take {span(line.forecast.seconds(task.frames))}"
+    said = f"vsr run takes {line.model}: {why} (--speed {speed}); {speed_here}"
+    return [said, _WHAT_HELPS[line.forecast.limit]]
 
 
 def live(task: Task, lines: Sequence[Line]) -> str:
@@ -99,10 +99,3 @@ def as_json(task: Task, lines: Sequence[Line], chosen: str | None) -> dict[str, 
             for line in lines
         ],
     }
-
-
-def clock(seconds: float) -> str:
-    """A length of time as `0:53` or `4 h 10 min`."""
-    if seconds >= 3600:
-        return f"{seconds / 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
-    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
