@@ -576,6 +576,25 @@ def test_a_key_in_foreign_words_is_told_to_nobody(
     assert SECRETS[0] not in f"{events.words} {output.facts()} {caplog.text}"
 
 
+def test_a_reader_of_a_pipe_may_pause() -> None:
+    """For longer than a server may: there is no other session that it could read."""
+    reader, writer = os.pipe()
+    programme = Programme()
+    output, events = _output(f"pipe:{writer}", programme)
+    output.start()
+    _opened(output)
+    with Feed([output.offer], programme):
+        wait_for(lambda: output.state.queued_s > 0.1, 30, "all is taken")
+        time.sleep(2 * QUICK.stall_s)
+        before = output.state.packets
+        os.set_blocking(reader, False)
+        wait_for(lambda: _drained(reader) and output.state.packets > before + 50, 10, "it ended")
+    output.close()
+    os.close(reader)
+    os.close(writer)
+    assert events.kinds == ["connected"]
+
+
 def _frame(index: int, event: str = "") -> Frame:
     at = now()
     stamps = Stamps(read=at, decoded=at, infer_start=at, infer_end=at, encode_start=at, encoded=at)

@@ -9,6 +9,7 @@ decoding times and keep the interpreter's lock. For systems with `poll` on pipes
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -61,17 +62,16 @@ class Output:
         one of the pictures (bit/s). Raises UsageError for a URL that cannot be published to."""
         self.name = f"output {number}, " * (number is not None) + output_name(url)
         self._url, self._kind, self._number = url, kind_of(url), number or 1
-        self._settings = settings_for(url, settings)
+        self._settings = waiting = settings_for(url, settings)
         self._lock = threading.Lock()
-        waiting = self._settings
         self._tally = Tally()
         self._queue = Queue(
             waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._tally.dropped
         )
         self._state = OutputState()
-        self._session = Session(
-            plan(url, streams, waiting), waiting.stall_s, pipe_of(Path(url)), spares
-        )
+        # who reads a pipe may pause, and another process cannot go on with what one has begun
+        stall = math.inf if self._kind == "pipe" else waiting.stall_s
+        self._session = Session(plan(url, streams, waiting), stall, pipe_of(Path(url)), spares)
         self.was_open = self._is_full = False
         """`was_open`: whether it was ever open."""
         self._reasons = Reasons()
