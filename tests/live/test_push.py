@@ -683,6 +683,16 @@ def test_pictures_that_an_output_never_sends_are_its_own(tmp_path: Path) -> None
     assert outputs[0].facts()["queue_ms"] == {}
 
 
+def test_packets_for_an_output_that_has_ended_count_as_dropped(tmp_path: Path) -> None:
+    programme = Programme()
+    output, _ = _output(str(tmp_path / "out.ts"), programme)
+    output.close()
+    offered = [packet for _ in range(5) for packet in programme.next()]
+    for packet, kind in offered:
+        output.offer(packet, kind)
+    assert output.state.dropped == len(offered)
+
+
 def test_what_cannot_be_published_to_is_refused() -> None:
     programme = Programme()
     with pytest.raises(

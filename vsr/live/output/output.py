@@ -106,7 +106,7 @@ class Output:
             if self._deadline is None:
                 self._queue.put(record)
             else:
-                self._tally.dropped(record)
+                self._queue.refuse(record)
 
     def missed(self, delivery: Delivery) -> None:
         """Count a picture that no packet came of."""

@@ -58,8 +58,7 @@ class Queue:
         self.begun = self.begun or record.begins
         self._skips = self._skips and not record.begins
         if not self.begun or (self._skips and record.kind == "video"):
-            self.dropped += 1
-            self._on_drop(record)
+            self.refuse(record)
             return
         self._records.append(record)
         self.bytes += len(record.data)
@@ -67,6 +66,11 @@ class Queue:
             self._trim()
         elif self._overflows():
             self._skip()
+
+    def refuse(self, record: Record) -> None:
+        """Drop a packet instead of queueing it."""
+        self.dropped += 1
+        self._on_drop(record)
 
     def take(self) -> Record | None:
         """Remove and return the oldest packet; None if there is none."""
@@ -109,8 +113,7 @@ class Queue:
         self.bytes = sum(len(record.data) for record in self._records)
         for record in records:
             if record.kind == "video":
-                self.dropped += 1
-                self._on_drop(record)
+                self.refuse(record)
         while self.seconds > self._most_seconds / 2 or self.bytes > self._most_bytes / 2:
             self._drop(1)
         self._skips = True
