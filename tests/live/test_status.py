@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import math
 import re
 import socket
 import statistics
@@ -244,6 +245,16 @@ def test_frames_per_second_follow_what_comes_and_goes(relay: Relay) -> None:
     assert relay.board.snapshot().fps_out == pytest.approx(25, abs=0.3)
     relay.at += 6
     assert relay.board.snapshot().fps_out == 0
+
+
+def test_pictures_that_no_output_sends_do_not_go_out(relay: Relay) -> None:
+    relay.go_live()
+    relay.run([20] * 5)
+    relay.run([math.nan] * 125)
+    relay.run([math.nan] * 20, event="repeated")
+    s = relay.board.snapshot()
+    assert (s.frames_in, s.frames_out, s.fps_out) == (130, 5, 0)
+    assert s.packet_age_s == pytest.approx(145 * 0.04)
 
 
 def test_what_is_old_leaves_the_minute_and_the_timeline_and_stays_in_the_run(relay: Relay) -> None:

@@ -48,6 +48,7 @@ class _Counts:
     shown: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     latencies: Histogram = field(default_factory=Histogram)
+    sent: int = 0
     dropped: int = 0
     repeated: int = 0
     late: int = 0
@@ -71,7 +72,7 @@ class StatusBoard:
         self._name, self._deadline_ms, self._clock = name, 1000 * deadline, clock
         self._lock = threading.Lock()  # held for microseconds
         self._asking = threading.Lock()  # one thread computes, the others wait for what it finds
-        self._rows = np.full((_ROWS, 3 + len(STAGES)), np.nan)  # when, kind, rung, *STAGES
+        self._rows = np.full((_ROWS, 4 + len(STAGES)), np.nan)  # when, kind, rung, sent, *STAGES
         self._written = 0
         self._rungs: dict[str, int] = {}
         self._counts = _Counts()
@@ -100,19 +101,22 @@ class StatusBoard:
         return (planes, self._live[0].colour) if planes is not None and self._live else None
 
     def frame(self, row: Row) -> None:
-        """Count a picture that was sent, dropped or repeated, by its `event`."""
+        """Count a picture that was shown, dropped or repeated, by its `event`, and whether any
+        output sent it: it has a latency then."""
         kind, at = _KINDS.get(row.event, _SHOWN), self._clock()
+        sent = kind != _DROPPED and not math.isnan(row.ms[-1])
         ms = row.ms if kind == _SHOWN else _NO_TIMES
         if not ms[-1] >= 0:
             ms = _NO_TIMES  # an encoder with a delay has not given its packet yet
         with self._lock:
             code = self._rungs.setdefault(row.rung, len(self._rungs))
-            self._rows[self._written % _ROWS] = (at, kind, code, *ms)
+            self._rows[self._written % _ROWS] = (at, kind, code, sent, *ms)
             self._written += 1
             if kind == _DROPPED:
                 self._counts.dropped += 1
                 return
-            if not math.isnan(row.ms[-1]):
+            if sent:
+                self._counts.sent += 1
                 self._newest = at
                 self._newest_real = self._newest_real if kind == _REPEATED else at
             if kind == _REPEATED:
@@ -148,17 +152,18 @@ class StatusBoard:
             shown, events = dict(counts.shown), dict(counts.events)
             latencies, names = counts.latencies.copy(), list(self._rungs)
             dropped, repeated, late = counts.dropped, counts.repeated, counts.late
+            sent = counts.sent
         recent = _Recent(np.concatenate((rows[first:], rows[:first])), names, at)
         span = max(1.0, min(FLOW_S, at - live[2])) if live else FLOW_S
         return Snapshot(
             name=self._name, deadline_ms=self._deadline_ms, uptime_s=at - self._began,
-            stage=live[0] if live else None, rung=rung, shown=shown,
+            stage=live[0] if live else None, rung=rung, shown=shown, frames_out=sent,
             shown_minute=recent.by_rung(), dropped=dropped, repeated=repeated, late=late,
             dropped_minute=recent.number(MINUTE_S, _DROPPED),
             repeated_minute=recent.number(MINUTE_S, _REPEATED),
             late_minute=recent.later_than(self._deadline_ms),
             events=events, fps_in=recent.number(span, _SHOWN, _DROPPED) / span,
-            fps_out=recent.number(span, _SHOWN, _REPEATED) / span,
+            fps_out=recent.sent(span) / span,
             run=latencies.summary(),
             minute=recent.stages(), timeline=recent.timeline(), total_ms=latencies.total,
             buckets=[*((b, latencies.up_to(b)) for b in EXACT_MS), (math.inf, latencies.count)],
@@ -196,6 +201,10 @@ class _Recent:
         newest = self._rows[self._rows[:, 0] > self._at - seconds]
         return int(np.count_nonzero(np.isin(newest[:, 1], kinds)))
 
+    def sent(self, seconds: float) -> int:
+        """Count recent pictures that an output sent."""
+        return int(np.nansum(self._rows[self._rows[:, 0] > self._at - seconds, 3]))
+
     def by_rung(self) -> dict[str, int]:
         """Count the pictures of the last minute by rung."""
         made = np.bincount(self._minute[:, 2].astype(np.int64), minlength=len(self._names))
@@ -207,7 +216,7 @@ class _Recent:
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Return mean, percentiles and maximum of every stage over the last minute."""
-        timed = self._minute[np.isfinite(self._minute[:, -1]), 3:]
+        timed = self._minute[np.isfinite(self._minute[:, -1]), 4:]
         return summaries(Histogram.of(timed[:, k]) for k in range(len(STAGES)))
 
     def timeline(self) -> LatencyTimeline:

@@ -1,6 +1,6 @@
 """Figures of a relay at one moment, for status page, Prometheus and health check.
 
-No clock, no lock, no thread; `status_board` makes them.
+No clock, no lock, no thread; `StatusBoard` makes them.
 """
 
 import time
@@ -101,6 +101,8 @@ class Snapshot:
     shown: Mapping[str, int]
     """Pictures of the whole run by rung, without repeated ones."""
     shown_minute: Mapping[str, int]
+    frames_out: int
+    """Pictures that at least one output sent, repeated ones included."""
     dropped: int
     repeated: int
     late: int
@@ -112,7 +114,7 @@ class Snapshot:
     """Other things that happened to pictures, such as `fallback`."""
     fps_in: float
     fps_out: float
-    """Repeated pictures included."""
+    """Of pictures that at least one output sent, repeated ones included."""
     run: Mapping[str, float]
     """Mean, p50, p95, p99, max of the whole run; percentiles to 1 %. Empty without pictures."""
     minute: Mapping[str, Mapping[str, float]]
@@ -153,11 +155,6 @@ class Snapshot:
     def frames_in(self) -> int:
         """Number of pictures of the source that were shown or dropped."""
         return sum(self.shown.values()) + self.dropped
-
-    @property
-    def frames_out(self) -> int:
-        """Number of pictures that were sent, repeated ones included."""
-        return sum(self.shown.values()) + self.repeated
 
     @property
     def trouble(self) -> str:
