@@ -1,6 +1,7 @@
 """A relay's ledger over days: bounded in memory and on disk, and its figures those of all rows."""
 
 import json
+import math
 import logging
 import threading
 import tracemalloc
@@ -132,6 +133,17 @@ def test_a_short_relay_gives_exactly_todays_report(tmp_path: Path, suffix: str) 
     assert run.path.read_bytes() == (tmp_path / f"plain{suffix}").read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
     assert not any(thread.name == "report" for thread in threading.enumerate())
+
+
+def test_pictures_of_a_period_that_no_output_sent_did_not_go_out(tmp_path: Path) -> None:
+    run, ledger = Run(tmp_path), Ledger()
+    for index in range(5):
+        frame = frame_of(index, 0.1)
+        frame.stamps.sent = math.nan if index < 2 else frame.stamps.encoded
+        ledger.add(Row.of(frame))
+    assert run.report.facts_of(ledger, 1.0)["frames"] | {"concealed": 0} == {
+        "in": 5, "out": 3, "dropped": 0, "concealed": 0,
+    }  # fmt: skip
 
 
 def test_json_is_written_as_the_json_module_would(tmp_path: Path) -> None:

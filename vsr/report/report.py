@@ -1,5 +1,6 @@
 """What a run did, in numbers and in words: the head of `--report` and the exit code."""
 
+import math
 import platform
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -115,8 +116,9 @@ class Report:
     def facts_of(self, part: Ledger, seconds: float) -> dict[str, Any]:
         """The facts of some rows of a relay, which came in so many seconds."""
         dropped = part.count_events("dropped")
+        unsent = part.count_later_than(math.inf)  # dropped, or sent by no output
         report = replace(
-            self, ledger=part, frames_in=len(part), frames_out=len(part) - dropped, lost=dropped,
+            self, ledger=part, frames_in=len(part), frames_out=len(part) - unsent, lost=dropped,
             concealed=part.count_events("concealed"), seconds=seconds, interrupted=False,
             notes=[], losses=[], live={},
         )  # fmt: skip
