@@ -325,6 +325,24 @@ def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
     assert pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is not idle  # their memory was wanted
 
 
+def test_a_relay_that_begins_again_does_not_get_engines_of_which_one_failed_to_load(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stay at bicubic without a word: the failure was told to the relay before."""
+    device = _Slow(backend)
+    monkeypatch.setattr("vsr.inference.backend.load_backend", lambda *_, **__: device)
+    pool = Pool()
+    first = pool.rungs(WANTED, SIZE, COLOUR, lambda: False, early=True)
+    device.broken = True
+    device.go.set()
+    _until(lambda: first.failure)
+    pool.leave(first)
+    device.broken = False
+    again = pool.rungs(WANTED, SIZE, COLOUR, lambda: False, early=True)
+    _until(lambda: again.renewed)
+    assert again.enlarge(frame(0), 0).rung == "c-dcscn"
+
+
 def _groups(pause: float) -> list[list[int]]:
     """The pictures that went together, where four threads ask while the first is served."""
     free, begun = threading.Event(), threading.Event()

@@ -76,7 +76,7 @@ class Rungs:
         self._queue = EngineQueue(self._enlarge)
         self._closed = False
         self.broken = False
-        """Whether not even bicubic works: new relays must not use these rungs."""
+        """Whether new relays must not use these rungs: one failed to load, or even bicubic fails."""
         self.renewed = 0
         """How many times an engine was loaded, or took another's place: costs are others then."""
         self.failure: Exception | None = None
@@ -222,7 +222,7 @@ class Rungs:
         except InterruptedRunError:
             return
         except Exception as exc:  # raised by whoever runs the relay
-            self.failure = exc
+            self.failure, self.broken = exc, True
             self.renewed += 1
 
     def _load_better(self) -> None:
