@@ -16,6 +16,7 @@ import pytest
 from vsr.errors import BackendError, InterruptedRunError
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
+from vsr.live.ladder import prepare
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.pool import Pool
@@ -25,6 +26,7 @@ from vsr.live.ladder.warm_up import grey
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
+from vsr.media.plane_format import YUV420
 
 SIZE, WIDER, COLOUR = (64, 48), (96, 48), Colour()
 WANTED = RelaySettings(model="c-dcscn", ladder=("bicubic",), precision="fp32", backend="openvino")
@@ -270,6 +272,24 @@ def test_a_process_that_begins_after_the_end_is_ended_too(
     go_on.set()
     _until(lambda: begun)
     assert begun[0].wait(20) == -signal.SIGKILL
+
+
+def test_a_process_that_dies_before_it_has_its_order_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = prepare.start_child
+
+    def dead(*args: Any, **kwargs: Any) -> Any:
+        process = start(*args, **kwargs)
+        process.kill()
+        process.wait()
+        return process
+
+    monkeypatch.setattr(prepare, "start_child", dead)
+    preparation = prepare.Preparation(WANTED, SIZE, COLOUR, YUV420, lambda _: None)
+    preparation.start()
+    preparation._thread.join(20)
+    assert "building the engines ended early (code -9)" in caplog.text
 
 
 def test_an_engine_built_in_another_form_is_left_for_the_next_start(

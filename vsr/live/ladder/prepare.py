@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
 
@@ -85,7 +86,7 @@ class Preparation:
         """Read the process's output to its end; return the last line that is not JSON."""
         assert process.stdin is not None
         assert process.stdout is not None
-        with process.stdin:
+        with suppress(BrokenPipeError), process.stdin:  # its end is told with its code
             process.stdin.write(self._order)
         last = ""
         with process.stdout:
