@@ -1,8 +1,8 @@
 """A relay's ledger over days: bounded in memory and on disk, and its figures those of all rows."""
 
 import json
-import math
 import logging
+import math
 import threading
 import tracemalloc
 from collections.abc import Callable

@@ -66,6 +66,7 @@ class Playout:
         self._away = False
         self._sessions, self._repeated, self._dropped, self._sounds_dropped = 1, 0, 0, 0
         self._say(first.notes)
+        mailbox.begin()
         self._began = now()
         self._due = self._began + _FILL_AFTER
 

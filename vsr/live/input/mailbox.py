@@ -98,6 +98,12 @@ class Mailbox:
         """Pictures that wait."""
         return self._waiting[Frame]
 
+    def begin(self) -> None:
+        """Count from now on what has to make room; before, nobody was to take it."""
+        with self._arrived:
+            self.unnamed = self.sounds_dropped = 0
+            self.dropped.clear()
+
     def put(self, item: Item) -> None:
         """Add an item; the oldest of its kind makes room when there are too many."""
         with self._arrived:

@@ -76,7 +76,7 @@ class Rungs:
         self._queue = EngineQueue(self._enlarge)
         self._closed = False
         self.broken = False
-        """Whether new relays must not use these rungs: one failed to load, or even bicubic fails."""
+        """Whether new relays must not use these rungs: one cannot be loaded, or bicubic fails."""
         self.renewed = 0
         """How many times an engine was loaded, or took another's place: costs are others then."""
         self.failure: Exception | None = None
