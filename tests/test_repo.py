@@ -71,6 +71,19 @@ def test_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(_tree(path))
 
 
+def test_ffmpeg_is_given_no_path_that_may_look_like_a_url() -> None:
+    """`12:30.mp4` is a file to us and a protocol to FFmpeg, but for `local`."""
+    calls = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in PRODUCT
+        if path.is_relative_to(ROOT / "vsr")
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "av.open"
+        if node.args and ast.unparse(node.args[0]).startswith("str(")
+    ]
+    assert calls == []
+
+
 def test_nothing_is_printed_past_click_and_logging() -> None:
     calls = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

@@ -112,6 +112,15 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path, source: Path, undisturbed
     assert _coded(tmp_path / "out.mkv") == _coded(undisturbed)
 
 
+def test_an_output_whose_name_ffmpeg_takes_for_a_url_is_joined_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_clip(tmp_path / "in.mp4", Clip(frames=12))
+    monkeypatch.chdir(tmp_path)
+    _run(source, Path("12:30.mp4"), segment=0.2)
+    assert len(_packets(tmp_path / "12:30.mp4")) == 12
+
+
 def test_times_before_zero_and_uneven_ones_are_kept(tmp_path: Path) -> None:
     times = [0, 20, 50, 120, 130, 200, 333, 340, 500, 510, 700, 901]
     source = make_clip(tmp_path / "in.mp4", Clip(pts=times, start=1.3))

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import pytest
+from PIL import Image
 
 from tests.streams import Marked, make_marked
 from vsr.errors import InputError, UsageError
@@ -25,6 +26,8 @@ from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.warm_up import grey
 from vsr.live.output.plan import check_outputs
 from vsr.live.settings import IngestSettings
+from vsr.live.slate import Slate
+from vsr.media.colour import SDR
 from vsr.media.frame import Frame, Stamps, now
 
 
@@ -240,6 +243,14 @@ def test_a_stream_without_a_picture_is_not_kept_for_ever(
     monkeypatch.setattr("vsr.live.input.source._PATIENCE", -10.0)
     with pytest.raises(InputError, match="sends data, but no picture that can be decoded"):
         LiveSource(str(clip), -1.0)
+
+
+def test_a_slate_whose_name_ffmpeg_takes_for_a_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 36), "red").save(tmp_path / "12:30.png")
+    monkeypatch.chdir(tmp_path)
+    Slate(0.0, Path("12:30.png")).fit((64, 36), SDR)
 
 
 def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixture) -> None:

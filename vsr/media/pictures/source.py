@@ -16,6 +16,7 @@ from vsr.media.colour import RGB, UNSPECIFIED, Colour
 from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.limits import free_memory, in_words
+from vsr.media.location import local
 from vsr.media.losses import Losses
 from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
 from vsr.media.pictures.names import Pictures
@@ -88,7 +89,7 @@ class PictureSource:
         if not self.animated:
             return None
         try:
-            with av.open(str(self._pictures.files[0])) as file:
+            with av.open(local(str(self._pictures.files[0]))) as file:
                 ends = [(p.duration or 0) * p.time_base for p in file.demux(video=0) if p.size]
         except (av.error.FFmpegError, OSError, TypeError):
             return None
