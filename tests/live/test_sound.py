@@ -10,10 +10,12 @@ import av
 import numpy as np
 import pytest
 
+from vsr.live.aac import opened
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.input.mailbox import SoundPacket
 from vsr.live.playout_audio import PlayoutAudio
+from vsr.live.track import SampleLine
 
 FRAME = 1024
 BEEP = 0.06
@@ -256,6 +258,20 @@ def test_packets_that_say_to_hold_several_frames_are_not_copied() -> None:
     sound = Sound(decoder)
     _sent(sound, [_adts(p, blocks=2) for p in packets])
     assert not sound.copied
+
+
+@pytest.mark.parametrize("wrong", [1e9, -1e30, np.inf, np.nan])
+def test_sound_far_beyond_full_scale_is_bounded(wrong: float) -> None:
+    """Damaged packets decode to that, and FFmpeg's AAC encoder never comes back from it."""
+    line = SampleLine(opened(48_000, "mono"))
+    samples = np.full((1, FRAME), 0.5, np.float32)
+    samples[0, 100:200] = wrong
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+    frame.sample_rate = 48_000
+    laid = line.lay(frame, 0.0, 0.0, 0)
+    assert laid is not None
+    assert np.isfinite(laid).all() and np.abs(laid).max() <= 32
+    assert laid[0, 50] == pytest.approx(0.5)
 
 
 class _Played:

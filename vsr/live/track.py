@@ -16,6 +16,7 @@ from av.audio.format import AudioFormat
 from av.audio.frame import AudioFrame
 
 from vsr.live.aac import FORMAT, Samples, no_samples
+from vsr.media.transcode import limit_samples
 
 _LEAP: Final = 0.1
 """Seconds by which a single frame may be off before sound begins anew at its time."""
@@ -109,7 +110,9 @@ class SampleLine:
                 made = graph.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return np.concatenate(parts, axis=1)
-            parts.append(cast(Samples, cast(AudioFrame, made).to_ndarray()))
+            sound = cast(AudioFrame, made)
+            limit_samples(sound)
+            parts.append(cast(Samples, sound.to_ndarray()))
 
 
 def _resampler(kind: tuple[str, str, int], like: av.AudioCodecContext) -> av.filter.Graph:
