@@ -17,7 +17,7 @@ from train.data.fetch import fetch as run_fetch
 from train.data.patches import Patches
 from train.data.pictures import Pictures, worth_caching
 from train.errors import TrainError
-from train.fit.begin import begin_from, find_teacher
+from train.fit.begin import begin_from, find_teacher, warn_ignored
 from train.fit.gan import Adversary
 from train.fit.loop import fit as run_fit
 from train.fit.machine import PRECISIONS, choose_precision, default_workers, open_fabric
@@ -35,7 +35,7 @@ from train.ship.export import export as run_export
 from train.ship.imports import import_public
 from train.ship.quantise_command import quantise
 from train.ship.renew import cards
-from train.ship.reproduce_command import reproduce
+from train.ship.reproduce_command import former, reproduce
 
 log = logging.getLogger("train")
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -62,7 +62,7 @@ def main() -> None:
     log.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-for command in (evaluate, quantise, cards, reproduce):
+for command in (evaluate, quantise, cards, reproduce, former):
     main.add_command(command)
 
 
@@ -81,7 +81,7 @@ def info() -> None:
     show_default=True,
     help="Folder that gets a folder of each.",
 )
-@click.option("--keep-archive", is_flag=True, help="yang91, set5 and set14 share one.")
+@click.option("--keep-archive", is_flag=True, help="Several sets may share one.")
 def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
     """Download the papers' data sets NAMES, each into a folder for --data."""
     for name in names:
@@ -160,6 +160,7 @@ def fit(
     resumed = checkpoint.exists()
     if resumed:
         trainer = Trainer.resume(checkpoint, name, steps)
+        warn_ignored(trainer, recipe, {**scaled, **_settings(changes)})
     else:
         plan = find_recipe(name, recipe).resized(steps)
         plan = replace(plan, **{key: value for key, value in scaled.items() if value is not None})
@@ -193,8 +194,8 @@ def _begin(trainer: Trainer, recipe: str, start: tuple[Path, ...], folder: Path)
     """Take the weights that a new training starts from, and make the folder of its checkpoint."""
     if start:
         begin_from(trainer, start)
-    elif trainer.recipe.adversarial():
-        log.warning("recipe %s is meant to go on from weights of an L1 training: --from", recipe)
+    elif source := trainer.recipe.goes_on_from():
+        log.warning("recipe %s is meant to go on from weights of %s: --from", recipe, source)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -293,6 +294,20 @@ def test_exporting_a_scale_that_the_network_lacks_is_refused_in_one_line(tmp_pat
     result = CliRunner().invoke(main, words)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
     assert "no scale 3" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "words"), [("pcarn-m", ()), ("pcarn-l1", ("--model", "pcarn"))])
+def test_an_l1_network_does_not_get_the_name_of_the_adversarial_one(
+    tmp_path: Path, name: str, words: tuple[str, ...]
+) -> None:
+    """PCARN's paper calls them PCARN (L1) and PCARN-M (L1)."""
+    Trainer.new(name, TINY, (2,), channels=8).save(tmp_path / "net.pt")
+    words = ("export", str(tmp_path / "net.pt"), "--engines", str(tmp_path / "engines"), *words)
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "had no adversarial training" in result.stderr
+    assert re.search(r": --model pcarn(-m)?-l1$", result.stderr.strip())
+    assert not (tmp_path / "engines").exists()
 
 
 def test_an_onnx_that_computes_something_else_is_not_written(

@@ -188,6 +188,22 @@ def test_a_tar_with_parts_becomes_a_folder_of_folders(
     assert caplog.messages[-1] == "set: mind the gap"
 
 
+def test_parts_that_are_one_set_become_one_folder(site: Site, tmp_path: Path) -> None:
+    parts = {"B/images/train/a.jpg": b"a", "B/images/val/b.jpg": b"b", "B/images/test/c.jpg": b"c"}
+    folders = ("images/train", "images/test")
+    offer = _offer(site, _tgz(parts), "s.tgz", images=2, folders=folders, joined=True)
+    fetch(offer, tmp_path, settings=QUICK)
+    assert _files(tmp_path) == {"set/a.jpg": b"a", "set/c.jpg": b"c"}
+
+
+def test_bsds400_is_bsds500_without_what_bsd100_is_cut_from() -> None:
+    """200 images for training, 100 for validation, 200 for tests (Berkeley)."""
+    whole, part = DATA_SETS["bsds500"], DATA_SETS["bsds400"]
+    assert [Path(folder).name for folder in part.folders] == ["train", "test"]
+    assert (whole.images, part.images, part.joined) == (500, 400, True)
+    assert whole.url == part.url
+
+
 def test_a_kept_archive_serves_a_second_set(site: Site, tmp_path: Path) -> None:
     one = _offer(site, _zip({**IMAGES, "test/five/x.bmp": b"x"}))
     two = replace(one, name="five", folders=("test/five",), images=1)

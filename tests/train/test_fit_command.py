@@ -316,6 +316,22 @@ def test_going_on_with_other_pictures_or_precision_is_said_aloud(
     assert said[1] == "the steps so far were computed in 32-true, not bf16-mixed"
 
 
+def test_settings_that_a_resumed_run_does_not_take_are_said_aloud(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, same = tmp_path / "net.pt", ("--rate", "1e-3", "--seed", "5")
+    assert _fit(*_typed(folder, path, "--steps", "1", *same)).exit_code == 0
+    assert _fit(*_typed(folder, path, "--steps", "2", *same)).exit_code == 0
+    assert "not taken" not in caplog.text
+    other = ("--rate", "2e-3", "--seed", "5", "--recipe", "paper", "--set", "keep=0.5")
+    assert _fit(*_typed(folder, path, "--steps", "3", *other)).exit_code == 0
+    assert [message for message in caplog.messages if "not taken" in message] == [
+        "recipe paper is not taken: the checkpoint goes on with ours",
+        "rate 0.002 is not taken: the checkpoint goes on with 0.001",
+        "keep 0.5 is not taken: the checkpoint goes on with 1.0",
+    ]
+
+
 def test_an_adversarial_stage_without_weights_to_start_from_warns(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,7 +5,9 @@ import json
 import logging
 import re
 import shlex
+import subprocess
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.networks import ALL_NETWORKS
+from tests.programs import find, needs
 from tests.training import image_folder
 from train.__main__ import main
 from train.errors import TrainError
@@ -103,6 +106,19 @@ def test_a_trial_differs_from_the_real_commands_in_length_and_size_alone(model: 
     assert [c.words[0] for c in real].count("export") == len(MODELS[model])
 
 
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_no_command_writes_over_what_another_needs(model: str) -> None:
+    """Only a `fit` goes on with a file that is there: with its own checkpoint."""
+    made = commands(model, (), PLACES)
+    others = [command.output for command in made if command.words[0] != "fit"]
+    assert len(set(others)) == len(others)
+    fits = [command for command in made if command.words[0] == "fit"]
+    for one, other in pairwise(fits):
+        if one.output == other.output:
+            told = [re.sub(r"--steps.*", "", shlex.join(c.words)) for c in (one, other)]
+            assert told[0] == told[1]
+
+
 # one network with a history of its own
 
 
@@ -171,6 +187,84 @@ def test_weights_that_are_shipped_are_taken_from_there(tmp_path: Path) -> None:
     assert f"{start} --from {engines}/carn-m/x3.onnx --from w/x2.onnx" in words
 
 
+def test_another_file_in_the_place_of_weights_is_refused(tmp_path: Path) -> None:
+    command = "python -m train fit c-dcscn --teacher carn_m.pth --steps 9"
+    digest = hashlib.sha256(b"theirs").hexdigest()
+    teacher = {"file": "carn_m.pth", "network": "carn-m", "sha256": digest}
+    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command, teacher=teacher)
+    places = replace(PLACES, engines=_engines(tmp_path / "e", [record]), weights=tmp_path)
+    for content in (None, b"theirs"):
+        if content:
+            (tmp_path / "carn_m.pth").write_bytes(content)
+        words = shlex.join(commands("c-dcscn", (), places)[0].words)
+        assert f"--teacher {tmp_path}/carn_m.pth" in words
+    (tmp_path / "carn_m.pth").write_bytes(b"others'")
+    with pytest.raises(TrainError, match=r"carn_m\.pth is not the file that the training read"):
+        commands("c-dcscn", (), places)
+
+
+@needs(find("git"), "git")
+def test_weights_that_were_shipped_once_are_taken_from_the_history(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True)
+
+    first, second, unknown = (hashlib.sha256(c).hexdigest() for c in (b"one", b"two", b"three"))
+    recipe, command = find_recipe("c-dcscn", "ours").resized(9), "fit --teacher x3.onnx"
+    joined = [{"file": "x3.onnx", "sha256": digest} for digest in (first, second, unknown)]
+    teacher = {"file": "x3.onnx", "network": "carn-m", "sha256": first}
+    stage = _record(recipe, joined=joined, command=command, teacher=teacher)
+    engines = _engines(tmp_path / "engines", [stage])
+    git("init", "-q")
+    (engines / "carn-m").mkdir()
+    for content in (b"one", b"two"):
+        (engines / "carn-m/x3.onnx").write_bytes(content)
+        git("add", ".")
+        git("commit", "-q", "-m", "Ship it")
+    places = replace(PLACES, engines=engines, work=tmp_path / "o", weights=tmp_path / "w")
+    former, fit, _export = commands("c-dcscn", (), places)
+    taken = tmp_path / f"o/former/x3-{first[:12]}.onnx"
+    sources = ["--teacher", taken, "--from", taken]
+    sources += ["--from", engines / "carn-m/x3.onnx", "--from", tmp_path / "w/x3.onnx"]
+    assert shlex.join(map(str, sources)) in shlex.join(fit.words)
+    result = _run(*shlex.split(str(former))[3:])
+    assert result.exit_code == 0, result.output
+    assert taken.read_bytes() == b"one"
+    options = ["--sha256", unknown, "--engines", engines, "--output", tmp_path / "none"]
+    refused = _run("former", "x3.onnx", *options)
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)
+    assert "has no x3.onnx of SHA-256" in refused.stderr
+
+
+def test_stages_that_trained_on_other_pictures_do_not_share_their_pack(tmp_path: Path) -> None:
+    recipe, packed = find_recipe("c-dcscn", "ours").resized(9), "fit --packed p.npz"
+    more = {"folders": ["a", "b", "frames"], "images": 3}
+    stages = [
+        _record(recipe, command=packed),
+        _record(replace(recipe, rate=1e-4, seed=1), command=packed),
+        _record(recipe, command=packed, data=more),
+        _record(replace(recipe, degradation="stream"), command=packed),
+    ]
+    engines = _engines(tmp_path / "e", stages)
+    made = commands("c-dcscn", (), replace(PLACES, engines=engines))
+    packs = [str(command.output) for command in made if command.words[0] == "pack"]
+    assert packs == [f"o/c-dcscn/ours-x2{n}.npz" for n in ("", "-2", "-3")]
+    read = [c.words[c.words.index("--packed") + 1] for c in made if c.words[0] == "fit"]
+    assert read == [packs[0], packs[0], packs[1], packs[2]]
+
+
+def test_what_is_missing_is_said_before_the_first_command(tmp_path: Path) -> None:
+    command = "python -m train fit c-dcscn --vgg vgg16.npz --steps 9"
+    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command)
+    engines, data = _engines(tmp_path / "e", [record]), tmp_path / "d"
+    (data / "a").mkdir(parents=True)
+    options = ["--data", data, "--weights", data, "--work", tmp_path / "o", "--engines", engines]
+    result = _run("reproduce", "c-dcscn", *options)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.endswith(f": {data}/b, {data}/vgg16.npz\n")
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_training_whose_end_was_moved_is_repeated_and_exported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,9 +299,11 @@ def test_a_training_whose_end_was_moved_is_repeated_and_exported(
 
 def test_a_stage_that_fails_ends_it_with_its_status(tmp_path: Path) -> None:
     engines = _engines(tmp_path / "e", [_record(find_recipe("c-dcscn", "ours"))])
+    for name in ("a", "b"):
+        (tmp_path / "none" / name).mkdir(parents=True)
     options = ["--data", tmp_path / "none", "--work", tmp_path / "o", "--engines", engines]
     result = _run("reproduce", "c-dcscn", *options)
-    assert result.exit_code == 2  # click's, for a folder that is not there
+    assert result.exit_code == 1  # no picture in there
     assert "stopped: `python -m train fit c-dcscn" in result.stderr
 
 

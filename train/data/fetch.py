@@ -41,6 +41,8 @@ class DataSet:
     digest: str | None
     """`sha256:...` or `md5:...` of the archive, as published; None: the first download counts."""
     note: str = ""
+    joined: bool = False
+    """Whether several folders become one."""
 
     @property
     def file(self) -> str:
@@ -55,6 +57,11 @@ _HUB = "https://huggingface.co/datasets/"
 _SRCNN = "https://mmlab.ie.cuhk.edu.hk/projects/SRCNN/SRCNN_train.zip"
 _SRCNN_SIZE = 19_619_221
 _SRCNN_DIGEST = "sha256:001146419f7acfb12a3e7929c8acd5de88a08d687d6881085f81321ad6982b1a"
+
+# size: tensorpack; digest: at least three unrelated projects; Berkeley states none
+_BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/"
+_BSDS_SIZE = 70_763_455
+_BSDS_DIGEST = "sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"
 
 _ALL = (
     DataSet(  # size and digest: TensorFlow Datasets, div2k/checksums.tsv
@@ -72,12 +79,15 @@ _ALL = (
         2650, ("Flickr2K",),
         "sha256:401a5b1d247d18d1114b77b069e3c7bf235c80f06b8b9caaef0086d07f1d42a3",
     ),
-    DataSet(  # size: tensorpack; digest: at least three unrelated projects; Berkeley states none
-        "bsds500",
-        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
-        70_763_455, 500, tuple(f"BSDS500/data/images/{part}" for part in ("train", "val", "test")),
-        "sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e",
+    DataSet(
+        "bsds500", _BERKELEY + "BSR_bsds500.tgz", _BSDS_SIZE, 500,
+        tuple(f"BSDS500/data/images/{part}" for part in ("train", "val", "test")), _BSDS_DIGEST,
         "train on its train and test folders only: the BSD100 benchmark is cut from val",
+    ),
+    DataSet(  # what the shipped networks were trained on
+        "bsds400", _BERKELEY + "BSR_bsds500.tgz", _BSDS_SIZE, 400,
+        tuple(f"BSDS500/data/images/{part}" for part in ("train", "test")), _BSDS_DIGEST,
+        joined=True,
     ),
     DataSet("yang91", _SRCNN, _SRCNN_SIZE, 91, ("Train",), _SRCNN_DIGEST),
     DataSet("set5", _SRCNN, _SRCNN_SIZE, 5, ("Test/Set5",), _SRCNN_DIGEST),
@@ -240,7 +250,8 @@ def _wanted(
             continue  # "._x.png" is how macOS packs what it knows about x.png
         for inside in map(PurePosixPath, data_set.folders):
             if path.parent.parts[-len(inside.parts) :] == inside.parts:
-                own = inside.name if len(data_set.folders) > 1 else ""
+                apart = len(data_set.folders) > 1 and not data_set.joined
+                own = inside.name if apart else ""
                 found.append((member, PurePosixPath(own, path.name)))
     if len(found) != data_set.images:
         raise TrainError(

@@ -3,9 +3,11 @@
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 from train.fit.teacher import load_teacher
 from train.fit.trainer import Trainer
+from train.nets import settings
 from train.ship.imports import add_from, start_from, weights_from
 
 log = logging.getLogger(__name__)
@@ -32,3 +34,18 @@ def find_teacher(trainer: Trainer, given: Path | None, validation: Path | None) 
     if validation is not None and "psnr" not in trainer.taught:
         teacher.measure(validation, trainer.net.scales)
     log.info("taught by %s: %s", teacher.record["file"], trainer.taught.get("psnr", ""))
+
+
+def warn_ignored(trainer: Trainer, recipe: str, told: dict[str, Any]) -> None:
+    """Say which settings a resumed training does not take, because it has others of its own.
+
+    `told` has fields of the recipe or of the network; None is not told.
+    """
+    own = {**settings(trainer.net), **vars(trainer.recipe)}
+    if recipe in {"ours", trainer.recipe.name} or ".toml" in recipe:  # the first may be untold
+        recipe = ""
+    for key, value in {"recipe": recipe or None, **told}.items():
+        known = trainer.recipe.name if key == "recipe" else own.get(key)
+        known = list(known) if isinstance(known, tuple) else known
+        if value is not None and value != known:
+            log.warning("%s %s is not taken: the checkpoint goes on with %s", key, value, known)

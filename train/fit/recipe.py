@@ -115,6 +115,16 @@ class Recipe:
         """Whether a phase is the loss of `train.fit.sharp`."""
         return any(kind == "sharp" for _, kind in self.loss)
 
+    def goes_on_from(self) -> str:
+        """The training whose weights it is meant to start with, in words; empty for none."""
+        if self.sharpens() and self.degradation == "stream":
+            return "a training of recipe `stream`"
+        if self.adversarial() or self.sharpens():
+            return "an L1 training"
+        if self.relu_fade:
+            return "CARN"
+        return "a training on clean pictures" if self.degradation == "stream" else ""
+
     def scales_at(self, step: int, known: tuple[int, ...]) -> tuple[int, ...]:
         """The scales that a step's batch is drawn from."""
         return _phase(self.scales, step) if self.scales else known

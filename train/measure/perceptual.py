@@ -1,11 +1,9 @@
 """LPIPS, NIQE, Ma, PI and NIMA, for networks that are trained to look right and not for PSNR.
 
 LPIPS (Zhang et al. 2018) is version 0.1 on AlexNet: a distance of two pictures, 0 for equal ones.
-Weights come from files that the user names; without files LPIPS and NIQE are those of pyiqa or
-lpips where they are installed.
+Weights come from files that the user names: libraries that measure the same fetch theirs unasked.
 """
 
-import importlib
 import logging
 import math
 from collections.abc import Callable
@@ -47,9 +45,10 @@ class Perceptual:
 
 
 def load_perceptual(folder: Path | None) -> Perceptual:
-    """The metrics from a folder of weights; without one from pyiqa or lpips where installed."""
+    """The metrics from a folder of weights; without one none, and a word. Nothing is fetched."""
     if folder is None:
-        return _from_libraries()
+        log.warning("LPIPS and NIQE are left out: name their weights with --weights FOLDER")
+        return Perceptual()
     if not folder.is_dir():
         raise TrainError(f"no folder {folder}: --weights takes the folder of the weights' files")
     lpips_file = folder / LPIPS_FILE
@@ -127,40 +126,6 @@ class Lpips:
         return found
 
 
-# libraries
-
-
 def _tensor(image: npt.NDArray[Any]) -> Tensor:
     planes = image.transpose(2, 0, 1) if image.ndim == 3 else image[None]
     return torch.from_numpy(np.ascontiguousarray(planes, np.float32) / 255)[None]
-
-
-def _from_libraries() -> Perceptual:
-    """pyiqa's LPIPS and NIQE, or lpips' LPIPS; they fetch their weights themselves."""
-    for make in (_from_pyiqa, _from_lpips):
-        try:
-            return make()
-        except ImportError:
-            continue
-        except OSError as exc:  # no network to fetch the weights from
-            log.warning("%s", exc)
-    log.warning("LPIPS and NIQE are left out: name their weights with --weights FOLDER")
-    return Perceptual()
-
-
-def _from_pyiqa() -> Perceptual:
-    pyiqa = importlib.import_module("pyiqa")
-    lpips, niqe = (pyiqa.create_metric(name, device="cpu") for name in ("lpips", "niqe"))
-    return Perceptual(
-        lpips=lambda a, b: float(lpips(_tensor(a), _tensor(b))),
-        niqe=lambda y: float(niqe(_tensor(y))),
-        note="pyiqa",
-    )
-
-
-def _from_lpips() -> Perceptual:
-    distance = importlib.import_module("lpips").LPIPS(net="alex", verbose=False)
-    return Perceptual(
-        lpips=lambda a, b: float(distance(_tensor(a) * 2 - 1, _tensor(b) * 2 - 1)),
-        note="lpips (AlexNet v0.1)",
-    )

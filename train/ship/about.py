@@ -1,10 +1,11 @@
 """What the model cards say of a network that no measurement tells: paper, form, purpose."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from train.errors import TrainError
 from train.fit.recipe import Recipe, find_recipe, recipe_from
-from train.ship.naming import network_and_purpose
+from train.ship.naming import ADVERSARIAL, network_and_purpose
 from train.ship.provenance import Chain, Stage
 
 LICENCE: Final = "Apache-2.0"
@@ -62,7 +63,7 @@ def good_for(model: str) -> str:
         return "compressed stream" if purpose == "stream" else f"compressed stream, {purpose}"
     if network == "csrcnn":
         return "large factor"
-    return "clean, sharp" if network in {"pcarn", "pcarn-m"} else "film, clean"
+    return "clean, sharp" if network in ADVERSARIAL else "film, clean"
 
 
 def teachers(chain: Chain) -> list[str]:
@@ -82,47 +83,87 @@ def steps(model: str, chain: Chain) -> str:
     batches = sorted({stage["recipe"]["batch"] for stage in ours})
     size = " to ".join(map(str, (batches[0], batches[-1])[: len(batches)])) if batches else ""
     words = f"{sum(stage['step'] for stage in ours):,} steps of {size} patches"
-    if (paper := _paper(model)) is None:
+    theirs = [
+        f"{'at most ' * (paper.schedule == 'plateau')}{paper.steps:,} of {paper.batch}"
+        for paper in _paper(model)
+    ]
+    if not theirs:
         return words
-    most = "at most " if paper.schedule == "plateau" else ""
     known = [word for word in model.split("-") if word in _DATA]
     data = f", on {_DATA[known[0]]}" if known else ""
-    return f"{words} (its authors: {most}{paper.steps:,} of {paper.batch}{data})"
+    return f"{words} (its authors: {', then '.join(theirs)}{data})"
 
 
 def differences(model: str, chain: Chain) -> str:
     """What else of the training is not as in the paper, a list in words; empty for nothing."""
-    ours = [stage for _, stage in chain.stages if "recipe" in stage]
-    paper = _paper(model)
-    return "; ".join(_settings(paper, ours)) if paper and ours else ""
+    ours = [recipe_from(s["recipe"], "") for _, s in chain.stages if "recipe" in s]
+    papers = _paper(model)
+    return "; ".join([*_turned(papers, ours), *_single(papers, ours)]) if papers and ours else ""
 
 
-def _paper(model: str) -> Recipe | None:
+def _paper(model: str) -> list[Recipe]:
+    """The paper's trainings of a network in turn; empty where it is of no paper."""
+    network = network_and_purpose(model)[0]
+    if network in ADVERSARIAL:
+        return [find_recipe(f"{network}-l1", "paper"), find_recipe(network, "gan")]
     try:
-        return find_recipe(network_and_purpose(model)[0], "paper")
+        return [find_recipe(network, "paper")]
     except TrainError:
-        return None
+        return []
 
 
-def _settings(paper: Recipe, stages: list[Stage]) -> list[str]:
-    recipes = [recipe_from(stage["recipe"], "") for stage in stages]
-    losses = list(dict.fromkeys(kind for recipe in recipes for _, kind in recipe.loss))
-    theirs = list(dict.fromkeys(kind for _, kind in paper.loss))
-    found = []
-    if losses != theirs:
-        found.append(f"loss {_losses(losses)}, not {_losses(theirs)}")
-    last = recipes[-1]
-    if last.schedule != paper.schedule and last.schedule == "cosine":
-        found.append("rate on a half cosine, not halved in steps")
+_SCHEDULES: Final = {
+    "cosine": "on a half cosine",
+    "halve": "halved after so many steps",
+    "plateau": "halved after epochs without gain",
+    "shares": "halved at shares of the steps",
+}
+
+
+def _turned(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
+    """Settings that trainings have one after the other, and that are others than the papers'."""
+    told: tuple[tuple[str, Callable[[Recipe], list[str]]], ...] = (
+        ("loss", lambda r: [kind.upper() if len(kind) == 2 else f"`{kind}`" for _, kind in r.loss]),
+        ("optimiser", lambda r: [{"sgd": "SGD"}.get(r.optimiser, r.optimiser.capitalize())]),
+        ("rate", lambda r: [_SCHEDULES[r.schedule]]),
+    )
+    for what, say in told:
+        first, second = (
+            ", then ".join(dict.fromkeys(word for recipe in of for word in say(recipe)))
+            for of in (ours, papers)
+        )
+        if first != second:
+            yield f"{what} {first} instead of {second}"
+
+
+def _patches(recipes: list[Recipe]) -> str:
+    """Sides of the patches, from the smallest to the largest."""
+    sides = sorted({recipe.patch for recipe in recipes})
+    kind = "HR" if recipes[0].hr_patch else "LR"
+    return f"{' to '.join(map(str, (sides[0], sides[-1])[: len(sides)]))} {kind} pixels"
+
+
+def _single(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
+    """Settings of the whole, of its start or its end, and what is left out of the papers'."""
+    paper, first, last = papers[-1], ours[0], ours[-1]
+    if (sides := _patches(ours)) != (theirs := _patches(papers)):
+        yield f"patches of {sides} instead of {theirs}"
+    if (rate := max(r.rate for r in ours)) != (most := max(r.rate for r in papers)):
+        yield f"highest rate {rate:g} instead of {most:g}"
+    if first.init != papers[0].init:
+        yield f"start weights as `{first.init}` draws them instead of `{papers[0].init}`"
+    if first.start_small and not papers[0].start_small:
+        yield "a last layer that starts near 0"
+    if paper.turns == "flips" and any(recipe.turns == "all" for recipe in ours):
+        yield "pictures turned, not only flipped"
+    if paper.grid and not any(recipe.grid for recipe in ours):
+        yield f"patches from anywhere instead of every {paper.grid} pixels"
     if last.ema and not paper.ema:
-        found.append("weights averaged over steps")
+        yield "weights averaged over steps"
     if paper.network.get("keep", 1.0) < 1 and last.network.get("keep", 1.0) == 1:
-        found.append("no dropout")
-    return found
-
-
-def _losses(kinds: list[str]) -> str:
-    return ", then ".join(kind.upper() if kind in {"l1", "l2"} else f"`{kind}`" for kind in kinds)
+        yield "no dropout"
+    if paper.weight_norm and not any(recipe.weight_norm for recipe in ours):
+        yield "no penalty on the weights' norms"
 
 
 def notes(stages: dict[str, Stage]) -> list[str]:

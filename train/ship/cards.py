@@ -36,10 +36,11 @@ tables of clips in their cards say more.
 """
 MADE = f"""\
 Pictures in the cards show two halved frames of {CREDIT}; the figure under each is its own PSNR.
-Trained on: `yang91` (`python -m train fetch yang91`), `bsds400` (BSDS500 without its `val` images,
-which BSD100 is cut from; `fetch bsds500`), and `photos`, 84 openly licensed desktop photographs of
-up to 1024x1024 (elementary, Budgie, Pop!_OS, Deepin, Lomiri, MATE and Plasma wallpapers), which are
-not fetched: another folder of sharp photographs does as well, but not to the bit.
+Trained on: `yang91`, `bsds400` (BSDS500 without its `val` images, which BSD100 is cut from; both by
+`python -m train fetch yang91 bsds400`), and `photos`, 84 openly licensed desktop photographs of up
+to 1024x1024 (elementary, Budgie, Pop!_OS, Deepin, Lomiri, MATE and Plasma wallpapers), which are
+not fetched: any folder of sharp photographs as `data/photos` does as well, but not to the bit.
+[docs/training.md](../docs/training.md) says where the weights of teachers and losses come from.
 int8 forms are written by `python -m train quantise`.
 """
 _SETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100"}

@@ -40,7 +40,7 @@ from train.ship.about import LICENCE, good_for
 from train.ship.crops import draw
 from train.ship.deploy import deploy
 from train.ship.manifest import enter, write_file
-from train.ship.naming import network_and_purpose
+from train.ship.naming import ADVERSARIAL, network_and_purpose
 
 log = logging.getLogger(__name__)
 for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscript", "WARNING")):
@@ -127,13 +127,27 @@ def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list
     """Write the ONNX of all (or these) scales and their manifest entries with measured figures.
 
     A target without a name takes the network's. Which step the weights are of is logged, and the
-    better file of the same run where there is one.
+    better file of the same run where there is one. Raises TrainError where weights of an L1
+    training would get the name of the adversarial network.
     """
     saved, net = averaged_net(checkpoint)
     _say_which(checkpoint, saved)
     target = replace(target, model=target.model or saved["name"])
     training = [*saved["history"], stage(saved)]
+    _check_name(target.model, training)
     return [export_scale(net, scale, target, training) for scale in scales or net.scales]
+
+
+def _check_name(model: str, training: list[dict[str, Any]]) -> None:
+    """PCARN's paper calls the network PCARN (L1) until its adversarial training."""
+    if model not in ADVERSARIAL or any("imported" in stage for stage in training):
+        return
+    losses = {kind for stage in training for _, kind in stage["recipe"].get("loss", ())}
+    if not losses & {"gan", "sharp"}:
+        raise TrainError(
+            f"these weights had no adversarial training, {model} is the network after it: "
+            f"--model {model}-l1"
+        )
 
 
 def _say_which(checkpoint: Path, saved: dict[str, Any]) -> None:

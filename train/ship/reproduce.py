@@ -15,6 +15,7 @@ from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint
 from train.fit.recipe import Recipe, find_recipe, recipe_from
 from train.ship import provenance
+from train.ship.former import find_former
 from train.ship.manifest import read_manifest
 from train.ship.provenance import Stage
 
@@ -60,12 +61,18 @@ class Command:
         return not self.step or load_checkpoint(self.output)["step"] >= self.step
 
 
+Packs = dict[tuple[Any, ...], Path]
+"""What packed pictures depend on, and the file that holds those."""
+
+
 def commands(model: str, scales: Sequence[int], places: Places) -> list[Command]:
     """What makes all (or these) scales of a shipped model again, in order, without repetition.
 
-    Raises TrainError for an unknown model or scale, and a file whose training is not known.
+    Raises TrainError for an unknown model or scale, a file whose training is not known, and a file
+    in the folder of weights that is not the one that a training read.
     """
     found: dict[tuple[str, ...], Command] = {}
+    packs: Packs = {}
     for scale, entry in _entries(model, scales, places.engines).items():
         folder = (places.engines / entry["file"]).parent
         chain = provenance.chains_of(places.engines, {model: {"": entry}}).get(entry["file"])
@@ -79,7 +86,7 @@ def commands(model: str, scales: Sequence[int], places: Places) -> list[Command]
                 start = places.weights / stage["imported"]
                 continue
             checkpoint = places.work / folder.name / f"{name}.pt"
-            for command in _stage(name, stage, folder, checkpoint, start, places):
+            for command in _stage(name, stage, folder, checkpoint, start, places, packs):
                 found.setdefault(command.words, command)
             start = checkpoint
         command = _export(start, places.work / "engines" / entry["file"], model, scale)
@@ -105,9 +112,15 @@ def _export(checkpoint: Path | None, output: Path, model: str, scale: int) -> Co
 
 
 def _stage(
-    name: str, stage: Stage, folder: Path, checkpoint: Path, start: Path | None, places: Places
+    name: str,
+    stage: Stage,
+    folder: Path,
+    checkpoint: Path,
+    start: Path | None,
+    places: Places,
+    packs: Packs,
 ) -> Iterator[Command]:
-    """A `fit` for the stage, more where its end was moved; before it, what packs its pictures."""
+    """A `fit` for the stage, more where its end was moved; before it, what makes its inputs."""
     recipe = recipe_from(stage["recipe"], stage["recipe"]["name"])
     ends = [*stage["moved"], [stage["step"], recipe.steps]]
     named, changes = _named(stage["network"], replace(recipe, steps=ends[0][1]))
@@ -116,16 +129,18 @@ def _stage(
     told = [word for key, v in stage["settings"].items() for word in ("--set", _change(key, v))]
     pictures = ["--data", *(str(places.data / f) for f in stage["data"]["folders"])]
     if "--packed" in shlex.split(stage["command"]):
-        scales = "".join(map(str, stage["scales"]))
-        packed = checkpoint.parent / f"{recipe.name}-x{scales}.npz"
-        words = ["pack", stage["network"], "--recipe", source, *of]
-        yield Command(words=(*words, *pictures, "--output", str(packed)), output=packed)
+        known = len(packs)
+        packed = _packed(stage, find_recipe(stage["network"], source), checkpoint.parent, packs)
+        pack = ("pack", stage["network"], "--recipe", source, *of, *pictures)
+        if len(packs) > known:
+            yield Command(words=(*pack, "--output", str(packed)), output=packed)
         pictures = ["--packed", str(packed)]
     words = ["fit", stage["network"], "--recipe", source, *of, *told, *pictures]
-    words += ["--checkpoint", str(checkpoint), *changes, *_files(stage, places)]
+    words += ["--checkpoint", str(checkpoint), *changes]
+    others = list(_files(stage, places))
+    yield from (command for _, _, command in others if command)
     words += ["--precision", stage["precision"], *(["--from", str(start)] if start else [])]
-    joined = [_weights(other["file"], other["sha256"], places) for other in stage["joined"]]
-    words += [word for path in joined for word in ("--from", str(path))]
+    words += [word for option, path, _ in others for word in (option, str(path))]
     if places.trial:
         words += ["--batch", "2", *_trial_patch(recipe), "--threads", "1"]
         share = TRIAL_STEPS // len(ends)
@@ -165,26 +180,81 @@ def _change(key: str, value: Any) -> str:
     return f"{key}={provenance.to_toml(value).replace(' ', '')}"
 
 
-def _files(stage: Stage, places: Places) -> list[str]:
+def _files(stage: Stage, places: Places) -> Iterator[tuple[str, Path, Command | None]]:
+    """(option of `fit`, file of weights, what makes the file) of all that a stage read."""
     words = shlex.split(stage["command"])
-    digest = stage["teacher"].get("sha256", "")
-    return [
-        word
-        for option, value in pairwise(words)
-        if option in _FILES
-        for word in (
-            option,
-            str(_weights(value, digest if option == "--teacher" else "", places)),
-        )
-    ]
+    asked = [(option, value, "") for option, value in pairwise(words) if option in _FILES]
+    asked += [("--from", other["file"], other["sha256"]) for other in stage["joined"]]
+    for option, file, known in asked:
+        sha256 = stage["teacher"].get("sha256", "") if option == "--teacher" else known
+        if (command := _former(file, sha256, places)) is not None:
+            yield option, command.output, command
+        else:
+            yield option, _weights(file, sha256, places), None
+
+
+def _packed(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
+    """The file for a stage's pictures: that of an earlier stage which trained on the same."""
+    folders, scales = tuple(stage["data"]["folders"]), tuple(stage["scales"])
+    drawn = (recipe.degradation, recipe.copies, recipe.patch, recipe.hr_patch, recipe.seed)
+    key = (folder, folders, scales, *drawn)
+    if key not in packs:
+        name = f"{recipe.name}-x{''.join(map(str, scales))}"
+        names = (name, *(f"{name}-{n}" for n in range(2, len(packs) + 3)))
+        free = (folder / f"{name}.npz" for name in names)
+        packs[key] = next(path for path in free if path not in packs.values())
+    return packs[key]
+
+
+def _former(file: str, sha256: str, places: Places) -> Command | None:
+    """What takes a network that is shipped no more out of the checkout's history, if it has it."""
+    if _shipped(file, sha256, places) or not find_former(places.engines, file, sha256):
+        return None  # also where no digest is known
+    name = Path(file)
+    output = places.work / "former" / f"{name.stem}-{sha256[:12]}{name.suffix}"
+    words = ("former", file, "--sha256", sha256, "--engines", str(places.engines))
+    return Command(words=(*words, "--output", str(output)), output=output)
+
+
+def _shipped(file: str, sha256: str, places: Places) -> Path | None:
+    """The shipped network of that name and content."""
+    known = sorted(places.engines.glob(f"*/{file}"))
+    return next((path for path in known if _digest(path) == sha256), None)
 
 
 def _weights(file: str, sha256: str, places: Places) -> Path:
-    """Where a file of weights is: a shipped network of that content, or the folder of others'."""
-    for path in sorted(places.engines.glob(f"*/{file}")):
-        if hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
-            return path
-    return places.weights / file
+    """Where a file of weights is: a shipped network of that content, or the folder of others'.
+
+    Raises TrainError where the latter has another file of that name.
+    """
+    path = _shipped(file, sha256, places) or places.weights / file
+    if sha256 and path.exists() and _digest(path) != sha256:
+        raise TrainError(
+            f"{path} is not the file that the training read (sha256 {sha256[:12]}): replace it"
+        )
+    return path
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_inputs(found: Sequence[Command]) -> None:
+    """Raises TrainError for pictures and weights that are not there, before the first hour."""
+    made = {command.output for command in found}
+    asked = [path for c in found if not c.is_done() for path in _inputs(c) if path not in made]
+    if missing := [str(path) for path in dict.fromkeys(asked) if not path.exists()]:
+        raise TrainError(f"missing (docs/training.md says where from): {', '.join(missing)}")
+
+
+def _inputs(command: Command) -> Iterator[Path]:
+    """Folders of pictures and files of weights that a command names."""
+    option = ""
+    for word in command.words:
+        if word.startswith("--"):
+            option = word
+        elif option in ("--data", "--from", *_FILES):
+            yield Path(word)
 
 
 def _trial_patch(recipe: Recipe) -> list[str]:

@@ -1,4 +1,7 @@
-"""`python -m train reproduce`: which network, from which pictures; the work is elsewhere."""
+"""`python -m train reproduce`: which network, from which pictures; the work is elsewhere.
+
+`former` is a step of it: weights that a training began from and that are shipped no more.
+"""
 
 import sys
 from dataclasses import replace
@@ -6,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from train.ship.reproduce import Places, commands, run
+from train.ship.former import take_former
+from train.ship.reproduce import Places, check_inputs, commands, run
 
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 NewFolder = click.Path(file_okay=False, path_type=Path)
@@ -56,9 +60,23 @@ def reproduce(
     places = Places(data=data, weights=weights, work=work, engines=engines)
     if trial:
         places = replace(places, work=work / "trial", trial=True)
-    for command in commands(model, scale, places):
+    found = commands(model, scale, places)
+    if not dry_run:
+        check_inputs(found)
+    for command in found:
         if dry_run:
             click.echo(command)
         elif status := run(command):
             click.echo(f"stopped: `{command}` ended with {status}", err=True)
             sys.exit(status)
+
+
+@click.command()
+@click.argument("file")
+@click.option("--sha256", required=True, help="Of its content.")
+@click.option("--engines", type=Folder, default=Path("engines"), show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
+def former(file: str, sha256: str, engines: Path, output: Path) -> None:
+    """Take FILE (x3.onnx), a network that was shipped once, out of the checkout's history."""
+    take_former(engines, file, sha256, output)
+    click.echo(output)

@@ -1,0 +1,55 @@
+"""Networks that were shipped once: in the history of the checkout, by name and SHA-256."""
+
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from train.errors import TrainError
+from train.ship.manifest import write_file
+
+
+@cache
+def find_former(engines: Path, file: str, sha256: str) -> str:
+    """`<commit>:<path>` of a file `<network>/<file>` of this content in the history of `engines`.
+
+    Empty where no commit has it, the folder is in no checkout, or git is not installed.
+    """
+    for where in _versions(engines, file):
+        if hashlib.sha256(_git(engines, "show", where)).hexdigest() == sha256:
+            return where
+    return ""
+
+
+def take_former(engines: Path, file: str, sha256: str, output: Path) -> None:
+    """Write the file that `find_former` finds; raises TrainError where it finds none."""
+    where = find_former(engines, file, sha256)
+    if not where:
+        raise TrainError(f"the history of {engines} has no {file} of SHA-256 {sha256}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_file(output, _git(engines, "show", where))
+    except OSError as exc:
+        raise TrainError(f"cannot write {output}: {exc.strerror}") from exc
+
+
+def _versions(engines: Path, file: str) -> list[str]:
+    """`<commit>:<path>` of every version of every network's file of this name, newest first."""
+    ask = ("log", "--all", "--format=:%h", "--name-only", "--diff-filter=AM", "--no-renames")
+    lines = _git(engines, *ask, "--", f":(glob)*/{file}").decode().split("\n")
+    found, commit = [], ""
+    for line in filter(None, lines):
+        if line.startswith(":"):
+            commit = line[1:]
+        else:
+            found.append(f"{commit}:{line}")
+    return found
+
+
+def _git(folder: Path, *words: str) -> bytes:
+    try:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return b""
