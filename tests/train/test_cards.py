@@ -1,12 +1,16 @@
 """The page of the model cards: a table of all, and cards that say what readers must know."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from train.fit.recipe import Recipe, find_recipe, recipe_record
 from train.ship.about import USES, differences, good_for, notes, steps, teachers
 from train.ship.cards import cards
-from train.ship.provenance import Chain, completed
+from train.ship.manifest import read_manifest
+from train.ship.provenance import Chain, chains_of, completed
+
+ENGINES = Path(__file__).parents[2] / "engines"
 
 CARN_M = "d48a759a84509351facb6b7c6d5bd6edec98b98519b8c464ee4ab44d2ba964ff"
 
@@ -55,6 +59,15 @@ def test_the_table_comes_first_by_purpose_then_by_work() -> None:
     assert "| [dcscn](#dcscn) | x2 | 41.2 | 37.50 |  |  | film, clean |" in page
     assert "ms here: one 320x180 picture on a CPU" in page
     assert page.index("| [c-dcscn]") < page.index("## c-dcscn")
+
+
+def test_the_shipped_pages_tables_are_those_of_the_shipped_manifest() -> None:
+    """`python -m train cards` writes the page anew."""
+    models = read_manifest(ENGINES)["models"]
+    anew = cards(models, chains_of(ENGINES, models)).splitlines()
+    page = (ENGINES / "README.md").read_text(encoding="utf-8").splitlines()
+    tables = [[line for line in text if line.startswith("|")] for text in (anew, page)]
+    assert tables[0] == tables[1]
 
 
 def test_urban100_has_a_column_where_somebody_measured_it() -> None:
