@@ -190,7 +190,8 @@ def test_the_adversarial_stage_is_of_one_network_for_all_scales() -> None:
     [
         ("pcarn-m", "gan", "an L1 training"),
         ("pcarn-m", "sharp", "an L1 training"),
-        ("dcscn", "sharp", "a training of recipe `stream`"),
+        ("dcscn", "sharp", "a training of recipe `stream` or `sharp`"),
+        ("pcarn-m", "sharp-stream", "a training of recipe `stream` or `sharp`"),
         ("carn-m", "stream", "a training on clean pictures"),
         ("pcarn-m-l1", "distil", "CARN"),
         ("pcarn-m-l1", "paper", ""),

@@ -118,7 +118,7 @@ class Recipe:
     def goes_on_from(self) -> str:
         """The training whose weights it is meant to start with, in words; empty for none."""
         if self.sharpens() and self.degradation == "stream":
-            return "a training of recipe `stream`"
+            return "a training of recipe `stream` or `sharp`"
         if self.adversarial() or self.sharpens():
             return "an L1 training"
         if self.relu_fade:
