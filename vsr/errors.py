@@ -64,6 +64,12 @@ class InterruptedRunError(VsrError):
     exit_code = EXIT_INTERRUPTED
 
 
+def unexpected(exc: BaseException) -> str:
+    """Say in one line that a defect of ours was met, and how to report it."""
+    text = f"unexpected {type(exc).__name__}: {exc} (run with -v for details, and report it)"
+    return " ".join(text.split())
+
+
 def reason(exc: BaseException) -> str:
     """Summarise a foreign exception on one line, without the paths that FFmpeg repeats."""
     strerror = getattr(exc, "strerror", None)

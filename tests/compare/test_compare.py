@@ -15,10 +15,13 @@ from tests.clips import Clip, make_clip
 from tests.programs import CHROMIUM, FFMPEG, needs_chromium, needs_ffmpeg
 from tests.report.test_pages import FLAGS
 from vsr.cli.main import main
+from vsr.compare import candidates
 from vsr.compare.candidates import CandidateSettings, compare_models
 from vsr.compare.compare import CompareSettings, compare
 from vsr.compare.page import page
 from vsr.compare.words import sentences
+from vsr.media.limits import processors
+from vsr.plan.cost import Cost
 
 SILENT = {"audio": (), "size": (96, 64), "frames": 30}
 LOSSLESS = {"qp": "0", "preset": "ultrafast"}
@@ -204,6 +207,18 @@ def test_models_are_compared_on_a_piece_of_ones_own_video(folder: Path, tmp_path
     text = (tmp_path / "page.html").read_text("utf-8")
     assert "there is no original here" in text
     assert re.search(r"c-dcscn-stream: [\d.]+ ms a frame, [\d.e+]+ times real time", text)
+
+
+def test_a_frame_of_a_candidate_takes_what_the_network_alone_takes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time from a frame's submission to its result has others in it: several are computed."""
+    monkeypatch.setattr(candidates, "enlarging", lambda *_: Cost(9.0, 4.0))
+    found = compare_models(
+        folder / "coarse.mp4", CandidateSettings(models=["c-dcscn"], seconds=0.1)
+    )
+    expected = Cost(9.0, 4.0).alone_ms(processors())
+    assert [v.ms_per_frame for v in (found.reference, *found.videos)] == [expected, expected]
 
 
 def test_a_piece_is_where_it_was_asked_for(folder: Path) -> None:

@@ -13,9 +13,10 @@ import vsr
 from tests.clips import Clip, make_clip
 from tests.facts import contents
 from vsr.cli.main import main
-from vsr.errors import ModelError, UsageError
+from vsr.errors import BackendError, ModelError, UsageError
 from vsr.files import batch
 from vsr.files.batch import Batch, Selection
+from vsr.files.job import Job
 from vsr.files.settings import RunSettings, with_options
 
 SETTINGS = with_options(RunSettings(), model="bicubic", preset="ultrafast", max_frames=4)
@@ -64,6 +65,32 @@ def test_an_encoder_that_takes_no_such_option_fails_for_its_files_alone(
     result = _run(films / "more", tmp_path / "large")  # VP9 has no preset ultrafast
     assert result.exit_code == 3, result.output
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["done", "failed"]
+
+
+@pytest.mark.parametrize("fault", [BackendError("no GPU"), ValueError("a defect\n of ours")])
+def test_a_file_that_the_backend_fails_on_does_not_end_the_others(
+    tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    run = Job.run
+
+    def faulty(job: Job) -> vsr.Report:
+        if "a.mp4" in job._input:
+            raise fault
+        return run(job)
+
+    monkeypatch.setattr(Job, "run", faulty)
+    job = Batch([films / "a.mp4", films / "b.mkv"], tmp_path / "large", SETTINGS)
+    first, second = job.run()
+    assert (first.result, second.result, job.exit_code()) == ("failed", "done", 3)
+    assert "no GPU" in first.words or "unexpected ValueError: a defect of ours (run" in first.words
+
+
+def test_a_folder_is_enlarged_by_a_scale_that_the_default_network_has_not(
+    tmp_path: Path, films: Path
+) -> None:
+    settings = with_options(RunSettings(), scale=4, preset="ultrafast", max_frames=1)
+    [outcome] = Batch([films / "a.mp4"], tmp_path / "large", settings).run()
+    assert (outcome.result, contents(outcome.target).size) == ("done", (128, 128))
 
 
 def test_all_that_went_well_ends_with_0(tmp_path: Path, films: Path) -> None:

@@ -196,6 +196,13 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
     with caplog.at_level(logging.INFO):
         assert _model_of(source, look="sharp") == candidates(False, 2, "sharp")[0].name
     assert "the best for a sharp look" in caplog.text
+    with pytest.raises(vsr.UsageError, match="no network has the scale 5: see vsr models"):
+        _model_of(source, scale=5)
+    with pytest.raises(vsr.UsageError, match="no network with a sharp look has the scale 3"):
+        _model_of(source, scale=3, look="sharp")
+    picture = str(tmp_path / "picture.png")
+    vsr.upscale(source, picture, model="bicubic", max_frames=1)
+    assert vsr.upscale(picture, tmp_path / "4.png", scale=4).output["model"] == "c-dcscn"
     with pytest.raises(vsr.UsageError, match="speed is 'quick': it must be one of fast, balanced"):
         vsr.RunSettings(speed="quick")
 

@@ -27,6 +27,7 @@ from vsr.errors import (
     UsageError,
     VsrError,
     reason,
+    unexpected,
 )
 
 log = logging.getLogger("vsr")
@@ -135,8 +136,7 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
     except BrokenPipeError:  # whoever read stdout has left: click ends the program without a word
         raise
     except Exception as exc:  # a defect of ours: still one line, and how to report it
-        text = f"unexpected {type(exc).__name__}: {exc} (run with -v for details, and report it)"
-        fail(" ".join(text.split()), EXIT_FAILED, verbose)
+        fail(unexpected(exc), EXIT_FAILED, verbose)
 
 
 def leave(ending: SystemExit) -> NoReturn:

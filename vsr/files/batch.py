@@ -16,12 +16,14 @@ from vsr.errors import (
     EXIT_INTERRUPTED,
     InputError,
     InterruptedRunError,
-    OutputError,
     UsageError,
+    VsrError,
     reason,
+    unexpected,
 )
 from vsr.files.job import Job
 from vsr.files.journal_lines import left_by_an_interrupted_run
+from vsr.files.model_choice import usual_model
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
@@ -80,23 +82,31 @@ def is_done(target: Path) -> bool:
 
 
 def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
-    """Run a job, whose output's folder is made; what would end others too is raised."""
+    """Run a job, whose output's folder is made. Whatever goes wrong does not end the others."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        return _failed(source, target, f"cannot make the folder {target.parent}: {reason(exc)}")
+    try:
         report = job.run()
-    except (InputError, OutputError, UsageError) as exc:
-        log.error("%s", exc)
-        return Outcome(source=source, target=target, result="failed", words=str(exc))
     except InterruptedRunError as exc:
         return Outcome(source=source, target=target, result="stopped", words=str(exc))
-    except OSError as exc:
-        words = f"cannot make the folder {target.parent}: {reason(exc)}"
-        return Outcome(source=source, target=target, result="failed", words=words)
+    except VsrError as exc:
+        log.debug("%s failed", source, exc_info=True)
+        return _failed(source, target, str(exc))
+    except Exception as exc:  # a defect of ours
+        log.debug("%s failed", source, exc_info=True)
+        return _failed(source, target, unexpected(exc))
     result = "degraded" if report.degraded else "done"
     return Outcome(
         source=source, target=target, result="stopped" if report.interrupted else result,
         frames=report.frames_out, fps=report.fps, words="; ".join(report.closing_words()),
     )  # fmt: skip
+
+
+def _failed(source: Path | str, target: Path, words: str) -> Outcome:
+    log.error("%s", words)
+    return Outcome(source=source, target=target, result="failed", words=words)
 
 
 def exit_code_of(outcomes: Sequence[Outcome], stopped: bool) -> int:
@@ -132,9 +142,9 @@ class Batch:
     """Each file found so far, and its output: it stays the same while a folder is watched."""
 
     def run(self) -> list[Outcome]:
-        """Upscale all files. Raises VsrError for what would fail with every file.
+        """Upscale all files. Raises VsrError, before the first, for what would fail with each.
 
-        That is wrong settings, a missing backend, or a folder that cannot be made or read.
+        That is wrong settings, a missing backend, or a folder that cannot be read.
         """
         if self.settings.report is not None or self.settings.receipt is not None:
             raise UsageError("--report and --receipt are for one file: run it for that file alone")
@@ -164,8 +174,7 @@ class Batch:
         settings = self.settings
         if settings.cluster is None:
             backend = load_backend(settings.backend, devices_of(settings.device)[0])
-            model = models.chosen(settings.model, settings.look)
-            models.find(model, settings.scale, backend, settings.precision)
+            models.find(usual_model(settings), settings.scale, backend, settings.precision)
 
     def exit_code(self) -> int:
         """The exit code of `vsr run`: 3 where a file failed or lost something."""
@@ -177,9 +186,7 @@ class Batch:
 
     def _one(self, source: Path, target: Path) -> Outcome:
         if any(is_same_file(target, other) for other in self._targets if other != source):
-            words = f"the output {target} is another of the inputs"
-            log.error("%s", words)
-            return Outcome(source=source, target=target, result="failed", words=words)
+            return _failed(source, target, f"the output {target} is another of the inputs")
         if self.selection.skip_existing and is_done(target):
             return Outcome(source=source, target=target, result="skipped")
         job = Job(str(source), target, self.settings, self.on_progress, self.stop)

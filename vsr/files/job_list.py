@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsr.errors import VsrError
 from vsr.files.batch import Outcome, exit_code_of, is_done, outcome_of, table_of
 from vsr.files.job import Job
 from vsr.files.progress import Progress
@@ -58,8 +57,4 @@ class JobList:
         if self.skip_existing and is_done(target):
             return Outcome(source=name, target=target, result="skipped")
         run = Job(job.input, job.output, job.settings, self.on_progress, self.stop)
-        try:
-            return outcome_of(run, name, target)
-        except VsrError as exc:  # a model or device that this job alone asks for
-            log.error("%s", exc)
-            return Outcome(source=name, target=target, result="failed", words=str(exc))
+        return outcome_of(run, name, target)

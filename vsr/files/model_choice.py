@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from vsr.errors import VsrError
+from vsr.errors import UsageError, VsrError
 from vsr.files.journal_lines import model_begun_with
 from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
@@ -26,16 +26,29 @@ _HD: Final = 1280 * 720
 """Pixels of the output for which `Candidate.work` counts."""
 
 
-def model_name(input_: str, output: Path, settings: RunSettings) -> str:
-    """The model of a run: the one that was asked for, else what suits file, machine and `speed`.
+def usual_model(settings: RunSettings) -> str:
+    """The model that was asked for, else the default, where the file is not looked at.
 
-    What cannot be looked at before (URLs, pipes, pictures), and scales for which nothing was
-    trained, get the default, or the lightest network that has the look. Raises UsageError for an
-    unknown look.
+    Where the default has not the look or the scale, the lightest network that has them. Raises
+    UsageError for an unknown look, and for a scale that no network has.
     """
     scale, look = settings.scale or _SCALE, settings.look
     usual = models.chosen(settings.model, look)
-    if settings.model or not candidates(False, scale, look):
+    if settings.model or scale in models.scales(usual):
+        return usual
+    if found := candidates(False, scale, look):
+        return found[-1].name
+    what = "network" if look is None else f"network with a {look} look"
+    raise UsageError(f"no {what} has the scale {scale}: see vsr models")
+
+
+def model_name(input_: str, output: Path, settings: RunSettings) -> str:
+    """The model of a run: the one that was asked for, else what suits file, machine and `speed`.
+
+    What cannot be looked at before (URLs, pipes, pictures) gets `usual_model`, and what it raises.
+    """
+    scale, look, usual = settings.scale or _SCALE, settings.look, usual_model(settings)
+    if settings.model:
         return usual
     if is_url(input_) or is_stdin(input_) or not Path(input_).is_file() or is_picture(Path(input_)):
         return usual

@@ -99,13 +99,17 @@ def network(model: Model, backend: Backend, video: Video, seconds: float = SECON
     width, height = video.size
     small = (min(_SMALL[0], width), min(_SMALL[1], height))
     factor = width * height / (small[0] * small[1])
-    found = _enlarging(model, backend, replace(video, size=small), seconds)
+    found = enlarging(model, backend, replace(video, size=small), seconds)
     if factor == 1 or found.wall_ms * factor * _LEAST > 2000 * seconds:
         return found.times(factor)
-    return _enlarging(model, backend, video, seconds)
+    return enlarging(model, backend, video, seconds)
 
 
-def _enlarging(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
+def enlarging(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
+    """What a network costs for a frame at that very size, as frame follows frame.
+
+    Raises BackendError.
+    """
     upscaler = Upscaler(model, backend, video.colour, video.size, planes=video.planes)
     frames = upscaler.process(blank(video))
     for _ in range(2):  # the first ones warm up
