@@ -1,5 +1,6 @@
 """Training data: pictures and their reductions, packed or not, and the patches of every step."""
 
+import json
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -113,14 +114,38 @@ def assert_same_pictures(ours: Pictures, theirs: Pictures) -> None:
 
 def _packed(folder: Path) -> tuple[Pictures, Path]:
     pictures = Pictures.load([image_folder(folder / "hr")], (2, 3), TINY)
-    pictures.pack(folder / "pictures.npz")
-    return pictures, folder / "pictures.npz"
+    pictures.pack(folder / "a.pictures")
+    return pictures, folder / "a.pictures"
+
+
+def _npz(pictures: Pictures, path: Path) -> None:
+    """What `pack` wrote once."""
+    arrays = {
+        f"{kind}/{scale}/{i}": picture
+        for kind, scales in (("lr", pictures.lr), ("hr", pictures.hr))
+        for scale, found in scales.items()
+        for i, picture in enumerate(found)
+    }
+    record = np.array(json.dumps(pictures.record))
+    with path.open("wb") as file:
+        np.savez(file, record=record, **arrays)  # type: ignore[arg-type]
 
 
 def test_packed_pictures_come_back_as_they_were(tmp_path: Path) -> None:
     pictures, path = _packed(tmp_path)
     assert_same_pictures(Pictures.unpack(path), pictures)
-    assert {p.name for p in tmp_path.iterdir()} == {"hr", "pictures.npz"}  # nothing half-written
+    assert {p.name for p in tmp_path.iterdir()} == {"hr", "a.pictures"}  # nothing half-written
+    _npz(pictures, path)
+    assert_same_pictures(Pictures.unpack(path), pictures)
+
+
+def test_packed_pictures_are_mapped_and_stay_in_their_file(tmp_path: Path) -> None:
+    _, path = _packed(tmp_path)
+    kept = Pictures.unpack(path).large_enough(TINY)
+    assert kept.file == path
+    assert not kept.lr[2][0].flags.owndata
+    fewer = Pictures.unpack(path).large_enough(replace(TINY, patch=32))
+    assert (len(fewer.lr[2]), fewer.file) == (0, None)
 
 
 def test_packed_pictures_give_the_same_patches_to_the_last_bit(tmp_path: Path) -> None:
@@ -138,7 +163,7 @@ def test_a_damaged_or_foreign_file_of_pictures_is_refused_in_one_line(tmp_path: 
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
     for content in (b"", b"text", whole[:middle], flipped, png(noise(8, 8))):
         path.write_bytes(content)
-        with pytest.raises(TrainError, match=r"pictures.npz is damaged, or not") as caught:
+        with pytest.raises(TrainError, match=r"a\.pictures is damaged, or not") as caught:
             Pictures.unpack(path)
         _one_line(caught)
 
@@ -146,12 +171,12 @@ def test_a_damaged_or_foreign_file_of_pictures_is_refused_in_one_line(tmp_path: 
 def test_a_pack_that_lacks_half_of_a_pair_is_refused(tmp_path: Path) -> None:
     pictures, path = _packed(tmp_path)
     del pictures.hr[3][-1]
-    pictures.pack(path)
+    _npz(pictures, path)
     with pytest.raises(TrainError, match="damaged"):
         Pictures.unpack(path)
     pictures.lr[3][0] = pictures.lr[3][0][:-1]
     del pictures.lr[3][-1]
-    pictures.pack(path)
+    _npz(pictures, path)
     with pytest.raises(TrainError, match="damaged"):
         Pictures.unpack(path)
 

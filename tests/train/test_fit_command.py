@@ -257,7 +257,7 @@ def test_a_checkpoint_of_another_network_or_below_a_file_is_refused(
 def test_packed_pictures_train_to_the_same_weights(tmp_path: Path, folder: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text("batch = 2\npatch = 8\nsteps = 4\nwarmup = 1\n")
-    packed = tmp_path / "pictures.npz"
+    packed = tmp_path / "packed.pictures"
     words: list[str | Path] = ["c-dcscn", "--recipe", own]
     result = CliRunner().invoke(
         main, ["pack", *map(str, words), "--data", str(folder), "--output", str(packed)]

@@ -248,7 +248,7 @@ def test_stages_that_trained_on_other_pictures_do_not_share_their_pack(tmp_path:
     engines = _engines(tmp_path / "e", stages)
     made = commands("c-dcscn", (), replace(PLACES, engines=engines))
     packs = [str(command.output) for command in made if command.words[0] == "pack"]
-    assert packs == [f"o/c-dcscn/ours-x2{n}.npz" for n in ("", "-2", "-3")]
+    assert packs == [f"o/c-dcscn/ours-x2{n}.pictures" for n in ("", "-2", "-3")]
     read = [c.words[c.words.index("--packed") + 1] for c in made if c.words[0] == "fit"]
     assert read == [packs[0], packs[0], packs[1], packs[2]]
 

@@ -17,9 +17,8 @@ from train.data.degrade import Stream, streamed
 from train.data.download import size_in_words
 from train.data.images import Pixels, image_files, images
 from train.data.resize import crop_to_multiple, downscale, resize_u8
-from train.data.store import DamagedStoreError, open_store, write_store
+from train.data.store import MAGIC, DamagedStoreError, open_store, write_store
 from train.errors import TrainError
-from train.files import written_whole
 from train.fit.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -96,16 +95,14 @@ class Pictures:
         return cls(*open_store(path), file=path)
 
     def pack(self, path: Path) -> None:
-        """Write everything as one file, to carry to another machine or to load at once."""
-        arrays = {
-            f"{kind}/{scale}/{i}": picture
-            for kind, scales in (("lr", self.lr), ("hr", self.hr))
-            for scale, pictures in scales.items()
-            for i, picture in enumerate(pictures)
-        }
+        """Write everything as one file, to carry to another machine or to train from at once."""
+        pairs = (
+            (scale, low, high)
+            for scale, pictures in self.lr.items()
+            for low, high in zip(pictures, self.hr[scale], strict=True)
+        )
         try:
-            with written_whole(path) as file:
-                np.savez(file, record=np.array(json.dumps(self.record)), **arrays)  # type: ignore[arg-type]
+            write_store(path, pairs, self.record)
         except OSError as exc:
             raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
 
@@ -115,6 +112,8 @@ class Pictures:
             scale: [i for i, p in enumerate(pictures) if min(p.shape[:2]) >= recipe.lr_patch(scale)]
             for scale, pictures in self.lr.items()
         }
+        if all(len(places) == len(self.lr[scale]) for scale, places in kept.items()):
+            return self
         lr, hr = (
             {scale: [of[scale][i] for i in places] for scale, places in kept.items()}
             for of in (self.lr, self.hr)
@@ -123,9 +122,15 @@ class Pictures:
 
     @classmethod
     def unpack(cls, path: Path) -> "Pictures":
-        """Read what `pack` wrote. Raises TrainError for a damaged or foreign file."""
+        """Map what `pack` wrote, or read an `.npz` as it wrote them before, which sits in memory.
+
+        Raises TrainError for a damaged or foreign file.
+        """
         found: dict[str, dict[int, list[Pixels]]] = {"lr": {}, "hr": {}}
         try:
+            with path.open("rb") as file:
+                if file.read(len(MAGIC)) == MAGIC:
+                    return cls.mapped(path)
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 record: dict[str, Any] = json.loads(str(archive["record"]))
                 for name in archive.files[1:]:

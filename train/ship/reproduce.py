@@ -201,7 +201,7 @@ def _packed(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
     if key not in packs:
         name = f"{recipe.name}-x{''.join(map(str, scales))}"
         names = (name, *(f"{name}-{n}" for n in range(2, len(packs) + 3)))
-        free = (folder / f"{name}.npz" for name in names)
+        free = (folder / f"{name}.pictures" for name in names)
         packs[key] = next(path for path in free if path not in packs.values())
     return packs[key]
 
