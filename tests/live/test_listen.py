@@ -533,6 +533,23 @@ def test_a_publisher_that_says_nothing_any_more_is_lost() -> None:
         assert peer.is_closed()
 
 
+def test_the_time_in_which_nobody_reads_is_no_silence_of_the_publisher() -> None:
+    """Pictures may be waited with, to be shown evenly, after whatever was read last."""
+    with Ear(silence=0.5) as ear, Peer(ear.port) as peer:
+        peer.publish(KEY)
+        with closing(ear.listener.accept()) as stream:
+            for message in (
+                Message(VIDEO, 0, b"picture", 1),
+                Message(DATA, 0, encode("onMetaData", {}), 1),
+                Message(VIDEO, 40, b"another", 1),
+            ):
+                peer.put(message)
+                time.sleep(0.8)
+                data = b""
+                while not data.endswith(tag(message)):
+                    data += stream.read(1 << 20)
+
+
 def test_closing_ends_whoever_waits() -> None:
     ended: list[str] = []
 

@@ -143,6 +143,8 @@ class PublishedStream:
         self._begun = self._leaving = self._over = False
         self._deadline = time.monotonic() + max(silence, OPEN_TIMEOUT)
         self._renewed = False
+        self._read_at = time.monotonic()
+        """When the last read ended."""
         connection.reader.most = _LARGEST
 
     def read(self, size: int) -> bytes:
@@ -183,8 +185,10 @@ class PublishedStream:
 
     def _fill(self) -> None:
         """Receive messages until there are bytes to read. Raises InputError."""
-        if self._renewed:  # only the time that we wait counts
-            self._deadline, self._renewed = time.monotonic() + self._silence, False
+        at = time.monotonic()
+        self._deadline += at - self._read_at  # only the time that we wait counts
+        if self._renewed:
+            self._deadline, self._renewed = at + self._silence, False
         try:
             while not self._ready:
                 message = self._connection.message(self._deadline)
@@ -198,6 +202,8 @@ class PublishedStream:
             self._fail(f"broke the protocol: {exc}")
         except OSError as exc:
             self._fail(f"broke off: {reason(exc)}")
+        finally:
+            self._read_at = time.monotonic()
 
     def _fail(self, how: str) -> None:
         self.close()
