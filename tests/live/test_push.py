@@ -563,6 +563,22 @@ def test_no_packet_is_forgotten_by_a_process_that_ends_while_it_reports(
     assert [len(json.loads(line)["sent"]) for line in told] == [3, 0]
 
 
+def test_a_defect_ends_a_session_and_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programme = Programme()
+    output, events = _output(str(tmp_path / "out.ts"), programme)
+    output.start()
+    _opened(output)
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "turn", lambda *_: {}["a defect"])
+        wait_for(lambda: events.kinds == ["connected", "lost"], 10, "not lost")
+    with Feed([output.offer], programme):
+        wait_for(lambda: events.kinds[2:] == ["reconnected"], 20, "not replaced")
+    output.close()
+    assert events.words[1] == "KeyError: 'a defect'"
+
+
 def test_a_key_in_foreign_words_is_told_to_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -161,8 +161,7 @@ class Output:
     def begin_close(self, deadline: float) -> None:
         """Refuse further packets and end by the deadline (s, `time.monotonic`); returns at once."""
         with self._lock:
-            if self._deadline is None:
-                self._deadline = deadline
+            self._deadline = deadline if self._deadline is None else self._deadline
         self._closing.set()
 
     def await_close(self) -> None:
@@ -199,8 +198,9 @@ class Output:
                 why = session.fault()
                 if why or self._is_over(session):
                     return why
-        except OSError as exc:
-            return f"cannot run a process: {reason(exc)}"
+        except Exception as exc:  # also a defect must not end an output for ever
+            what = "cannot run a process" if isinstance(exc, OSError) else type(exc).__name__
+            return f"{what}: {reason(exc)}"
         finally:
             self._settle(session)
 
