@@ -57,6 +57,18 @@ def test_an_error_is_one_object_with_its_traceback_on_request(
     assert not verbose or "InputError" in line["traceback"]
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_an_unexpected_error_and_its_traceback_tell_no_stream_key(
+    capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    start_logging(True, form=form)
+    with pytest.raises(SystemExit), errors_shown(True):
+        raise OSError(5, "I/O error", "rtmp://host/live/k3y-of-stream")
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "unexpected OSError" in said
+    assert "rtmp://host/live/***" in said and "k3y-of-stream" not in said
+
+
 def test_words_for_people_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     start_logging()
     logging.getLogger("vsr.files.job").info("done")

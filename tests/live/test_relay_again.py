@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 import pytest
@@ -275,6 +275,22 @@ def test_a_relay_that_breaks_is_started_again_and_no_other_notices(
     assert [bool(re.fullmatch(r"report-\d{8}T\d{6}Z\.json", name)) for name in reports[:-1]] == [
         True, True,
     ]  # fmt: skip
+
+
+def test_a_defect_tells_no_stream_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = ("rtmp://127.0.0.1/live/k3y-of-input", "rtmp://127.0.0.1/live/k3y-of-output")
+
+    def fails(*_: Any) -> NoReturn:
+        raise OSError(5, f"{keys[0]} into k3y-of-output")
+
+    monkeypatch.setattr("vsr.live.relay.Relay.run", fails)
+    with _running(RelayJob(input=keys[0], outputs=keys[1:], settings=SETTINGS)):
+        wait_for(lambda: "started again" in caplog.text, 10, "not told")
+    told = [record.getMessage() for record in caplog.records]
+    assert any("rtmp://127.0.0.1/live/*** into ***" in words for words in told)
+    assert "k3y" not in "".join(told)
 
 
 def test_reports_of_runs_that_failed_do_not_fill_the_disk(

@@ -56,7 +56,15 @@ def log_format(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
-class JsonLines(logging.Formatter):
+class Lines(logging.Formatter):
+    """Format a record as a line, and its traceback without the secrets of URLs."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
+        """The traceback: foreign errors repeat the URL that they are about."""
+        return _masked(super().formatException(ei))
+
+
+class JsonLines(Lines):
     """Format a record as one JSON object: time (UTC), level, logger, message, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -115,7 +123,7 @@ def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text"
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress line stands there
-    text = logging.Formatter(f"{clear}vsr: %(message)s")
+    text = Lines(f"{clear}vsr: %(message)s")
     handler.setFormatter(JsonLines() if form == "json" else text)
     logging.raiseExceptions = False  # a full disk behind stderr is no reason for a traceback
     warnings.filterwarnings(
@@ -136,7 +144,13 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
     except BrokenPipeError:  # whoever read stdout has left: click ends the program without a word
         raise
     except Exception as exc:  # a defect of ours: still one line, and how to report it
-        fail(unexpected(exc), EXIT_FAILED, verbose)
+        fail(_masked(unexpected(exc)), EXIT_FAILED, verbose)
+
+
+def _masked(text: str) -> str:
+    from vsr.media.location import masked  # loads PyAV
+
+    return masked(text)
 
 
 def leave(ending: SystemExit) -> NoReturn:

@@ -35,7 +35,7 @@ from vsr.live.ladder.pool import Pool
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
 from vsr.media.frame import now
-from vsr.media.location import is_url
+from vsr.media.location import is_url, masked
 from vsr.report.ledger import write_report
 from vsr.report.rolling import set_aside
 
@@ -167,7 +167,9 @@ class _Supervised:
             users = relay is None or isinstance(exc, UsageError | ModelError)
             users = users or (isinstance(exc, InputError) and not is_url(job.input))
         else:
-            log.debug("%s: %s", job.settings.name, exc, exc_info=exc)
+            for url in (job.input, *job.outputs):  # foreign words may hold a key
+                words = masked(words, url)
+            log.debug("%s: %s", job.settings.name, words, exc_info=exc)
         once = not (job.settings.ingest.loop or is_url(job.input))
         return once or (users and not self._was_live), code, " ".join(words.split())
 
