@@ -39,6 +39,7 @@ def test_an_encoder_that_holds_pictures_back_loses_none_and_no_time(
     with av.open(str(target)) as out:
         pictures = list(out.decode(video=0))
     assert [number_of(p) for p in pictures] == list(range(50))
+    assert [k for k, p in enumerate(pictures) if p.key_frame] == [0]  # not until its packet comes
     times = [p.time for p in pictures if p.time is not None]
     assert times == pytest.approx([k / 25 for k in range(50)], abs=0.0015)
 

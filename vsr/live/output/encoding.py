@@ -74,6 +74,8 @@ class Encoding:
         self._outputs: Sequence[Output] = ()
         self._failures: deque[float] = deque(maxlen=_FAILURES)
         self._last_key = -KEY_EVERY
+        self._asked: float | None = None
+        """Time of the newest key frame that was asked for, until its packet comes (s)."""
 
     def encode(
         self, picture: av.VideoFrame, item: Shown, delivery: Delivery, outputs: Sequence[Output]
@@ -87,9 +89,10 @@ class Encoding:
         joined = any(output not in self._outputs for output in outputs)
         self._outputs = outputs
         picture.pict_type = PictureType.NONE
-        if due or joined or any(output.wants_key for output in outputs):
+        wanted = self._asked is None and any(output.wants_key for output in outputs)
+        if due or joined or wanted:
             picture.pict_type = PictureType.I
-            self._last_key = item.time
+            self._last_key = self._asked = item.time
         assert picture.pts is not None
         self._under_way.add(picture.pts, (item, delivery, outputs))
         try:
@@ -112,6 +115,8 @@ class Encoding:
         found = self._under_way.take(packet)
         if found is None:
             return Encoded(packet, None, None, self._outputs)
+        if self._asked is not None and found[0].time >= self._asked:
+            self._asked = None
         if packet.is_keyframe:
             self._last_key = found[0].time
         return Encoded(packet, *found)
@@ -130,6 +135,7 @@ class Encoding:
 
     def _forget(self) -> None:
         """Give up the pictures whose packets will not come."""
+        self._asked = None
         for _, delivery, outputs in self._under_way.clear():
             for output in outputs:
                 output.missed(delivery)
