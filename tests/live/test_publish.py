@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from vsr.live.output.output import Output
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
 from vsr.media.encoder import EncoderSettings
+from vsr.media.frame import Frame
 from vsr.report.report import Report
 
 
@@ -228,6 +230,18 @@ def test_what_fails_after_the_last_picture_is_told(
     _two_outputs(tmp_path)
     assert "what was encoded last is lost: a defect" in caplog.text
     assert "hangs" not in caplog.text
+
+
+def test_the_last_picture_may_be_reported_by_another_thread() -> None:
+    """That of an encoder which was slow at the end, between a look and a hand."""
+
+    class Taken(deque[Frame]):
+        def __len__(self) -> int:
+            return 1
+
+    encoder = LiveEncoder.__new__(LiveEncoder)
+    encoder._settled = Taken()
+    encoder._report_settled()
 
 
 def test_an_encoder_that_hangs_does_not_hold_up_the_end(

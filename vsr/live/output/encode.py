@@ -262,7 +262,10 @@ class LiveEncoder:
 
     def _report_settled(self) -> None:
         """Report frames to `on_frame` whose packets every output has sent or dropped."""
-        while self._settled:
-            frame = self._settled.popleft()
+        while True:
+            try:
+                frame = self._settled.popleft()
+            except IndexError:  # at the end a slow encoder's thread may take the last one, too
+                return
             self.sent += frame.event != "repeated" and not math.isnan(frame.stamps.sent)
             self._on_frame(frame)
