@@ -153,3 +153,16 @@ def test_sound_goes_on_where_pictures_are_left_out() -> None:
     assert all(record is not None and record.kind == "audio" for record in kept)
     assert len(kept) > 15
     assert queue.dropped == len(dropped)
+
+
+def test_sound_that_comes_long_after_its_pictures_is_no_backlog() -> None:
+    queue = Queue(seconds=4.0, size=1 << 20, fresh=1.0)
+    queue.flow()
+    queue.put(_record(100.0, begins=True))
+    for k in range(20):
+        queue.put(_record(94.0 + k / 25, kind="audio"))
+        queue.put(_record(100.04 + k / 25))
+        assert queue.seconds < 1
+        while queue.take():
+            pass
+    assert (queue.skips, queue.dropped) == (0, 0)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from vsr.live.output.record import Record
+from vsr.live.output.record import Kind, Record
 
 
 class Queue:
@@ -38,10 +38,11 @@ class Queue:
 
     @property
     def seconds(self) -> float:
-        """Stream time from the oldest packet to the newest."""
-        if not self._records:
-            return 0.0
-        return max(0.0, self._records[-1].time - self._records[0].time)  # streams differ a little
+        """Stream time from the oldest packet to the newest, of pictures or sound: what is more.
+
+        Not across both, for sound may come seconds after the pictures of its time.
+        """
+        return max(self._span("video"), self._span("audio"))
 
     @property
     def wants_key(self) -> bool:
@@ -95,6 +96,11 @@ class Queue:
     def clear(self) -> None:
         """Drop all packets."""
         self._drop(len(self._records))
+
+    def _span(self, kind: Kind) -> float:
+        first = next((r.time for r in self._records if r.kind == kind), 0.0)
+        last = next((r.time for r in reversed(self._records) if r.kind == kind), 0.0)
+        return max(0.0, last - first)
 
     def _trim(self) -> None:
         """Drop from one key frame to the next while more waits than a session may begin with."""
