@@ -116,6 +116,21 @@ def test_frames_without_a_partner_are_counted_and_left_out(folder: Path) -> None
     assert "10 frames of truth.mkv have no partner and were left out" in found.notes
 
 
+def test_frames_that_are_close_to_one_another_are_matched_with_the_nearest(tmp_path: Path) -> None:
+    """8 frames 10 ms apart in a video of 25 a second, and the same without one of them."""
+    times = [*range(0, 80, 10), 400, 800, 1200, 1600]
+    whole = make_clip(tmp_path / "whole.mkv", Clip(pts=times, codec="ffv1", audio=()))
+    lossless = vsr.EncoderSettings(codec="ffv1")
+    with vsr.Writer(tmp_path / "less.mkv", like=whole, encoder=lossless) as less:
+        for frame in vsr.frames(whole):
+            if frame.index != 3:
+                less.write(frame)
+    for videos in ((whole, less.path), (less.path, whole)):
+        found = compare(videos)
+        assert sorted(found.alone) == [0, 1]
+        assert [math.isinf(row.values[0]["psnr"]) for row in found.rows] == 11 * [True]
+
+
 def test_a_video_that_begins_later_is_compared_from_its_own_start_when_asked(folder: Path) -> None:
     ends = [folder / "truth.mkv", folder / "late.mkv"]
     with pytest.raises(vsr.InputError, match=r"begin at 0.000 s, 2.000 s\): try --align"):
@@ -190,6 +205,16 @@ def test_the_command_writes_page_figures_and_picture(folder: Path, tmp_path: Pat
 def test_usage_errors(folder: Path, words: tuple[str, ...], complaint: str) -> None:
     done = _compare(folder / "truth.mkv", *words)
     assert (done.exit_code, complaint in done.stderr) == (2, True), done.stderr
+
+
+def test_an_output_is_none_of_the_inputs(tmp_path: Path) -> None:
+    pictures = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"]
+    for path in pictures:
+        path.write_bytes(b"whatever it holds")
+    for path in pictures:
+        done = _compare(*pictures[:2], "--reference", pictures[2], "-o", path, "-y")
+        assert (done.exit_code, f"are the same file: {path}" in done.stderr) == (2, True)
+        assert path.read_bytes() == b"whatever it holds"
 
 
 def test_an_output_without_a_folder_is_told_before_the_work(folder: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def _image(index: int = 0, size: tuple[int, int] = SIZE) -> Image.Image:
     return Image.fromarray(picture(size, index))
 
 
-def _run(source: Path | str, target: Path, **options: Any) -> Any:
+def _run(source: Path | str, target: Path | str, **options: Any) -> Any:
     return vsr.upscale(source, target, model="bicubic", **options)
 
 
@@ -367,6 +367,38 @@ def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
         _run(tmp_path / "none_%d.png", tmp_path / "out_%d.png")
     with pytest.raises(UsageError, match="input and output are the same file"):
         _run(tmp_path / "frame_1.png", tmp_path / "frame_1.png", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("frame_%03d.png", "frame_%03d.png"),
+        ("frame_%d.png", "./frame_%03d.png"),
+        ("", "frame_%03d.png"),
+        ("", "frame_002.png"),
+        ("frame_002.png", "frame_%03d.png"),
+    ],
+)
+def test_pictures_are_not_written_over_those_that_are_read(
+    tmp_path: Path, source: str, target: str
+) -> None:
+    for number in (1, 2):
+        _image(number).save(tmp_path / f"frame_{number:03}.png")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(UsageError, match="input and output are the same file"):
+        _run(tmp_path / source, tmp_path / target, overwrite=True, max_frames=1)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    _run(tmp_path / "frame_%03d.png", tmp_path / "frame_%04d.png")  # other names
+
+
+def test_pictures_of_a_folder_have_names_of_their_own(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.gif", "a.png"):
+        _image(0).save(folder / name)
+    with pytest.raises(UsageError, match=r"a\.gif and a\.png would both become .*a\.png: rename"):
+        _run(folder, f"{out}/", overwrite=True)
+    assert not out.exists()
 
 
 def test_a_picture_through_stdin(tmp_path: Path) -> None:

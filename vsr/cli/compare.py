@@ -81,7 +81,7 @@ def compare(
     start_logging(verbose, quiet)
     with errors_shown(verbose):
         for path in outputs:
-            check_name(path, overwrite)
+            check_name(path, overwrite, [*videos, *([reference] if reference else [])])
         if models and (len(videos) > 1 or reference):
             raise UsageError("--models enlarges one video: give neither others nor --reference")
         if models and lpips:

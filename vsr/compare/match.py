@@ -8,15 +8,16 @@ from vsr.files.frames import Reader
 from vsr.media.frame import Frame
 
 _TOLERANCE = Fraction(2, 5)
-"""Of the shortest frame: containers round times, and a neighbour must stay one."""
+"""Of a frame at the highest of the rates: containers round times, and a neighbour must stay one."""
 
 
 @dataclass
 class Matches:
     """Yields the frames that all videos have at the same time, in order; iterate once.
 
-    With `align`, times count from each video's own first frame. After the end of the shortest video
-    nothing more is read. Use from one thread.
+    Of two frames of a video, the one whose time is nearer is taken: with a variable rate, both may
+    be near. With `align`, times count from each video's own first frame. After the end of the
+    shortest video nothing more is read. Use from one thread.
     """
 
     readers: Sequence[Reader]
@@ -34,6 +35,7 @@ class Matches:
         tolerance = _TOLERANCE / max(reader.info.rate for reader in self.readers)
         videos = [iter(reader) for reader in self.readers]
         heads = [next(video, None) for video in videos]
+        later = [next(video, None) for video in videos]
         while True:
             frames = [frame for frame in heads if frame is not None]
             if len(frames) < len(heads):
@@ -41,13 +43,18 @@ class Matches:
             self.starts = self.starts or [_time(frame) for frame in frames]
             shifts = self.starts if self.align else [Fraction(0)] * len(frames)
             times = [_time(frame) - shift for frame, shift in zip(frames, shifts, strict=True)]
-            behind = [max(times) - time > tolerance for time in times]
+            latest = max(times)
+            behind = [
+                latest - time > tolerance
+                or (after is not None and abs(_time(after) - shift - latest) < latest - time)
+                for time, after, shift in zip(times, later, shifts, strict=True)
+            ]
             if not any(behind):
                 yield tuple(frames)
             for k, video in enumerate(videos):
                 if behind[k] or not any(behind):
                     self.alone[k] += behind[k]
-                    heads[k] = next(video, None)
+                    heads[k], later[k] = later[k], next(video, None)
 
 
 def _time(frame: Frame) -> Fraction:

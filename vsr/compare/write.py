@@ -1,6 +1,7 @@
 """Writes a comparison as .html, .json or .png, or as a table of text."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from vsr.compare.page import page
 from vsr.compare.picture import png, rgb
 from vsr.compare.result import MEASURES, Comparison
 from vsr.errors import OutputError, UsageError, reason
+from vsr.media.references import is_part_of
 from vsr.media.whole_file import written_whole
 
 ENDINGS: Final = (".html", ".json", ".png")
@@ -18,12 +20,14 @@ _PART: Final = 320
 """Side of the part of a picture in the .png, in pixels."""
 
 
-def check_name(path: Path, overwrite: bool) -> None:
+def check_name(path: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """Raise an error for a name that cannot or must not be written, before the work begins."""
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"'{path.name}' names no output; use one of {', '.join(ENDINGS)}")
     if path.is_dir():
         raise UsageError(f"{path} is a folder")
+    if any(is_part_of(path, name) for name in inputs):
+        raise UsageError(f"input and output are the same file: {path}")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists; give -y to replace it")
     if not path.parent.is_dir():

@@ -1,12 +1,14 @@
 """Opens what a run reads and writes: files, URLs, pipes and pictures."""
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 from vsr.errors import InputError, OutputError, UsageError, reason
 from vsr.files.opening import opened
@@ -21,6 +23,7 @@ from vsr.media.pictures.names import (
     is_folder,
     is_pattern,
     is_picture,
+    numbered,
 )
 from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import PILLOW, StillSink, folder_file, picture_options
@@ -39,6 +42,7 @@ from vsr.media.target import (
 from vsr.media.tone import SdrPictures
 from vsr.media.variants import Wanted
 
+_DIGITS: Final = re.compile(r"\d+")
 AnySource = Source | PictureSource
 AnySink = Sink | StillSink | AnimationSink
 
@@ -50,11 +54,14 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
         return
     if settings.container is not None:
         raise UsageError("--format is for OUTPUT -: elsewhere the output's name says what it is")
-    if is_folder(path) and (pictures := find_pictures(input_)) is not None:
+    pictures = find_pictures(input_)
+    if is_folder(path) and pictures is not None:
         picture_options(path, settings.encoder)
         _check_folder(path, pictures.files, settings.overwrite)
         return
     check_target(path, input_, settings.overwrite)
+    if pictures is not None:
+        _check_apart(path, pictures.files)
     if is_picture(path) and not is_animation(path):
         picture_options(path, settings.encoder)
 
@@ -90,12 +97,28 @@ def folder_made(path: Path, input_: str) -> Iterator[None]:
 
 
 def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> None:
+    made_of: dict[Path, Path] = {}
     for source in sources:
         target = folder_file(folder, source)
+        if (other := made_of.setdefault(target, source)) != source:
+            raise UsageError(
+                f"{other.name} and {source.name} would both become {target}: rename one of them"
+            )
         if target.exists() and any(target.samefile(one) for one in sources):
             raise UsageError(f"input and output are the same file: {target}")
         if target.exists() and not overwrite:
             raise already_there(target)
+
+
+def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
+    """Raise UsageError where a file, or one of a pattern, is a picture that is read."""
+    for source in sources:
+        targets = [path]
+        if is_pattern(path):
+            targets = [numbered(path, int(number)) for number in _DIGITS.findall(source.name)]
+        for target in targets:
+            if target.exists() and target.samefile(source):
+                raise UsageError(f"input and output are the same file: {target}")
 
 
 def source_for(
