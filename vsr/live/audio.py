@@ -34,6 +34,8 @@ _LONGEST: Final = 2.0
 """Seconds of silence at once: a machine that slept does not catch up on it."""
 _GAP: Final = 15.0
 """Seconds of silence before sound that comes again; what is longer stays a gap."""
+_PAUSE: Final = 0.1
+"""Seconds from which on silence between two packets is something lost, and no jitter."""
 
 
 @dataclass
@@ -93,7 +95,9 @@ class Sound:
         elif time + self._frame_s / 2 <= self.until or time < 0:
             self.counts.late += time >= 0  # what was before the output is not missed
         else:
+            before = self.until
             yield from self._silent(time)
+            self._count_silence(self.until - before)
             for bare in self._without_header(packet) if header else [packet]:
                 yield from self._moved(bare, time, origin)
 
@@ -131,6 +135,9 @@ class Sound:
             packet.duration = self.context.frame_size
             yield from self._moved(packet, self.until, None)
 
+    def _count_silence(self, seconds: float) -> None:
+        self.counts.silence_s += seconds if seconds > _PAUSE else 0.0
+
     def _without_header(self, packet: Packet) -> Iterable[Packet]:
         try:
             return self._headless.filter(packet)
@@ -159,8 +166,11 @@ class Sound:
                 if frame.pts is not None and begin is not None and base is not None:
                     at = float((frame.pts - begin) * base)  # without what encoders put before it
                 length = frame.samples / frame.sample_rate
-                if time + at > self.until + _GAP:
+                gap = time + at - self.until
+                if gap > _GAP:
                     self._go_on_at(time + at)
+                else:
+                    self._count_silence(gap)
                 samples = self._line.lay(frame, time + at, origin + at, self._encoder.end)
                 if samples is None:
                     late = int(time + at >= 0)
