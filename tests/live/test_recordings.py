@@ -115,3 +115,15 @@ def test_a_recording_takes_no_others_name(tmp_path: Path) -> None:
     assert unused(str(tmp_path / "rec.ts")) == str(tmp_path / "rec-2.ts")
     with pytest.raises(FileExistsError):
         Recording(str(tmp_path / "rec.ts"), lambda: None)
+
+
+def test_a_recording_into_a_link_is_where_the_link_points_to(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk" / "rec.ts", tmp_path / "link.ts"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    Recording(unused(str(link)), lambda: None).close()
+    assert real.exists()
+    assert unused(str(link)) == str(real.with_name("rec-2.ts"))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to-pipe").symlink_to(tmp_path / "pipe")
+    assert unused(str(tmp_path / "to-pipe")) == str(tmp_path / "to-pipe")

@@ -60,7 +60,12 @@ class Recording:
 
 
 def unused(path: str) -> str:
-    """Return the path, numbered if a file exists: a recording overwrites no other."""
+    """Return the path, numbered if a file exists: a recording overwrites no other.
+
+    Of a symbolic link, it is what the link points to, there or not.
+    """
+    if os.path.islink(path) and (os.path.isfile(path) or not os.path.exists(path)):  # noqa: PTH110, PTH113, PTH114 - as below
+        path = os.path.realpath(path)
     stem, suffix = os.path.splitext(path)  # noqa: PTH122 - no more is imported than it takes
     number = 1
     while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to as it is
