@@ -579,6 +579,28 @@ def test_a_defect_ends_a_session_and_no_output(
     assert events.words[1] == "KeyError: 'a defect'"
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_the_end_of_a_pipe_is_told_as_what_it_is(
+    leaves: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = os.pipe()
+    programme = Programme()
+    output, _ = _output(f"pipe:{writer}", programme)
+    output.start()
+    _opened(output)
+    os.close(writer)
+    assert output.pid is not None
+    os.close(reader) if leaves else os.kill(output.pid, signal.SIGKILL)
+    with Feed([output.offer], programme):
+        wait_for(lambda: output.state.state == "closed", 10, "not closed")
+    why = "whoever read it has left" if leaves else "the process that publishes died"
+    assert output.state.last_error == why
+    assert why in caplog.text
+    output.close()
+    if not leaves:
+        os.close(reader)
+
+
 def test_a_key_in_foreign_words_is_told_to_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

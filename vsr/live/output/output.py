@@ -22,7 +22,7 @@ from vsr.live.common import Backoff
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.line import Line
 from vsr.live.output.plan import OutputStreams, kind_of, output_name, plan, settings_for
-from vsr.live.output.reasons import Reasons, with_hint
+from vsr.live.output.reasons import Reasons, end_of_pipe, with_hint
 from vsr.live.output.record import Kind, Record
 from vsr.live.output.session import Session
 from vsr.live.output.spares import Spares
@@ -171,19 +171,23 @@ class Output:
 
     def _run(self) -> None:
         backoff = Backoff(first=self._settings.retry_s, longest=self._settings.retry_max_s)
-        failures = 0
+        failures, end = 0, None
         while self._deadline is None:
-            why = self._run_session()
-            if self._deadline is not None or self._has_left():
+            why = masked(self._run_session(), self._url)
+            if self._deadline is not None:
                 break
-            failures = 1 if self._lasted() > backoff.longest else failures + 1
-            self._lost(masked(why, self._url))
+            if self._is_spent():
+                end = end_of_pipe(why)
+                log.warning("%s: %s", self.name, end)
+                break
+            failures = 1 if self._state.open_s > backoff.longest else failures + 1
+            self._lost(why)
             self._closing.wait(backoff.pause(failures))
         self._session.end()
         with self._lock:
             self._queue.clear()
             self._deadline = self._deadline or 0.0  # what is offered from now on is refused
-        self._change("closed", "whoever read it has left" if self._has_left() else None)
+        self._change("closed", end)
 
     def _run_session(self) -> str:
         """Run one session and return the reason of its end, which may contain secrets."""
@@ -254,13 +258,9 @@ class Output:
             )
             session.forget()
 
-    def _has_left(self) -> bool:
-        """Whether it is a pipe that nobody reads any more: there is no other session to come."""
+    def _is_spent(self) -> bool:
+        """Whether it is a pipe that was written to: another session cannot go on with it."""
         return self.was_open and self._kind == "pipe"
-
-    def _lasted(self) -> float:
-        """Return how long the last session was open (s)."""
-        return time.monotonic() - self._state.since if self._state.state == "open" else 0.0
 
     def _opened(self) -> None:
         with self._lock:

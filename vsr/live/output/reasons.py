@@ -1,5 +1,7 @@
 """Why an output is lost: what is said of it, and when."""
 
+import errno
+import os
 import re
 from typing import Final
 
@@ -30,6 +32,11 @@ class Reasons:
     def end(self) -> None:
         """Forget all: the output is open again."""
         self._told.clear()
+
+
+def end_of_pipe(why: str) -> str:
+    """Why nothing can be written into a pipe any more, by FFmpeg's words."""
+    return "whoever read it has left" if os.strerror(errno.EPIPE) in why else why
 
 
 def with_hint(why: str) -> str:

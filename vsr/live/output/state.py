@@ -35,3 +35,8 @@ class OutputState:
     """Why nothing is sent although it is open; empty where that is not so."""
     last_error: str = ""
     """Why the last session ended, without secrets."""
+
+    @property
+    def open_s(self) -> float:
+        """How long it has been open (s); 0 if it is not."""
+        return time.monotonic() - self.since if self.state == "open" else 0.0
