@@ -17,12 +17,14 @@ from vsr.cli.main import main
 from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
 from vsr.inference.models import manifest
+from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.plane_format import PlaneFormat
 from vsr.plan import figures as figures_module
 from vsr.plan.choice import SPEEDS, candidates, choose, quality
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
 from vsr.plan.figures import Figures
-from vsr.plan.measure import Video, moving
+from vsr.plan.measure import Video, encoding, moving
 from vsr.plan.plan import Line, Planner, blank, every_model, task_of
 from vsr.plan.words import answer, table
 
@@ -253,6 +255,7 @@ def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
         (("--size", "0x360"), "no size such as 640x360"),
         (("--size", "²x360"), "no size such as 640x360"),
         (("none.mp4",), "no such file"),
+        (("none.mp4", "--fps", "50"), "--fps is for --size: an input has its own rate"),
         (("--size", "64x48", "--model", "x"), "unknown model 'x'"),
     ],
 )
@@ -300,6 +303,15 @@ def test_a_picture_of_one_pixel_is_encoded_without_a_warning() -> None:
     with np.errstate(all="raise"):
         one = moving(Video(size=(1, 1), rate=Fraction(25)))
     assert {frame.planes[0].shape for frame in one} == {(1, 1)}
+
+
+def test_transparency_that_the_encoder_cannot_hold_is_no_reason_to_plan_nothing() -> None:
+    deep = PlaneFormat(bits=10, chroma_x=1, chroma_y=1)
+    out = VideoFormat(
+        size=(64, 48), rate=Fraction(25), time_base=Fraction(1, 25), planes=deep, alpha=True
+    )
+    for encoder in ("libx265", "prores_ks"):
+        assert encoding(encoder, EncoderSettings(), out, (), 0.05).cpu_ms > 0
 
 
 def test_a_cache_that_cannot_be_is_as_good_as_none(tmp_path: Path) -> None:

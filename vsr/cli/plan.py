@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from fractions import Fraction
+from typing import Final
 
 import click
 
@@ -14,6 +15,8 @@ from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
 
 log = logging.getLogger("vsr")
+_RATE: Final = Fraction(30)
+"""Pictures a second of a size without a rate."""
 
 
 def _size(
@@ -36,7 +39,7 @@ def _size(
 @click.command("plan")
 @click.argument("source", required=False, metavar="[INPUT]")
 @click.option("--size", callback=_size, metavar="WxH", help="Without an input: its size.")
-@click.option("--fps", callback=ratio, default="30", metavar="N|N/D", help="And its rate.")
+@click.option("--fps", callback=ratio, metavar="N|N/D", help="And its rate. Default: 30.")
 @click.option(
     "-m", "--model", "names", multiple=True, help="Plan these only, and choose none. Repeatable."
 )
@@ -61,7 +64,7 @@ def _size(
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 @verbosity
 def plan(
-    source: str | None, size: tuple[int, int] | None, fps: Fraction, names: tuple[str, ...],
+    source: str | None, size: tuple[int, int] | None, fps: Fraction | None, names: tuple[str, ...],
     scale: int, precision: str, backend: str, device: str | None, codec: str | None,
     preset: str | None, options: dict[str, str], speed: str, seconds: float, again: bool,
     as_json: bool, verbose: bool, quiet: bool,
@@ -88,8 +91,12 @@ def plan(
     with errors_shown(verbose):
         if (source is None) == (size is None):
             raise UsageError("give an input, or --size")
+        if source is not None and fps is not None:
+            raise UsageError("--fps is for --size: an input has its own rate")
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
-        task = blank(size or (2, 2), fps, scale=scale, precision=precision, encoder=encoder)
+        task = blank(
+            size or (2, 2), fps or _RATE, scale=scale, precision=precision, encoder=encoder
+        )
         figures = Figures()
         if again:
             figures.clear()

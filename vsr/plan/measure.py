@@ -14,6 +14,7 @@ import numpy as np
 from vsr.inference.backend import Backend
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
+from vsr.media.alpha import ENCODERS as TRANSPARENT
 from vsr.media.colour import Colour
 from vsr.media.encoder import EncoderSettings, VideoFormat, open_encoder
 from vsr.media.frame import Frame, encodable, picture_of
@@ -149,7 +150,8 @@ def encoding(
     """
     context = av.CodecContext.create(name, "w")
     assert isinstance(context, av.VideoCodecContext)
-    open_encoder(context, settings, out)
+    # what cannot hold transparency does not get it in a run either
+    open_encoder(context, settings, replace(out, alpha=out.alpha and name in TRANSPARENT))
     pixels = context.pix_fmt or "yuv420p"
     video = Video(size=out.size, rate=out.rate, colour=out.colour, planes=out.planes)
     pictures = [encodable(frame, pixels) for frame in _at_size(frames, out) or moving(video)]
