@@ -91,7 +91,7 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
     code = (
         "import sys, time; from vsr.cli.terminal import *\n"
         f"start_logging(form={form!r})\n"
-        "stopping_on_signals(lambda stop: (log.info('ready'), time.sleep(9)), None)"
+        "stopping_on_signals(lambda stop: (log.info('ready'), time.sleep(9)))"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -120,7 +120,7 @@ def test_a_second_signal_at_once_is_the_same_as_the_first() -> None:
         "import time; from vsr.cli.terminal import *\n"
         "start_logging()\n"
         "def work(stop): log.info('ready'); stop.wait(9); time.sleep(1); log.info('finished')\n"
-        "stopping_on_signals(work, None)"
+        "stopping_on_signals(work)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True

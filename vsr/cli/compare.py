@@ -102,7 +102,7 @@ def compare(
                 stop=stop,
             )
 
-        found = stopping_on_signals(work, None)
+        found = stopping_on_signals(work)
         for path in outputs:
             write(found, path)
         say(as_text(found))

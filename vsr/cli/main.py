@@ -205,9 +205,11 @@ def run(
         if is_batch(inputs, selection):
             run_many(inputs, target, settings, selection, show)
         target = claimed_stdout() if target == STDOUT else target
+        pipe = pipe_of(Path(target)) is not None
         result = stopping_on_signals(
             lambda stop: Job(source, target, settings, show, stop).run(),
-            None if pipe_of(Path(target)) else part_path(Path(target)),
+            None if pipe else lambda: part_path(Path(target)),
+            "" if pipe else "; nothing was written",
         )
         for line in result.closing_words():
             log.warning(line)

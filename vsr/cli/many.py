@@ -84,10 +84,15 @@ def _is_given(context: click.Context, name: str) -> bool:
 
 
 def _run_all(jobs: "Batch | JobList") -> None:
+    from vsr.media.target import part_path
+
     def work(stop: Any) -> None:
         jobs.stop = stop
         jobs.run()
 
-    stopping_on_signals(work, None)
+    def part() -> Path | None:
+        return None if jobs.under_way is None else part_path(jobs.under_way)
+
+    stopping_on_signals(work, part, "; the file under way was not written")
     say(jobs.table())
     sys.exit(jobs.exit_code())

@@ -157,11 +157,11 @@ def relay(
         try:
             if config is None:
                 one = _job("", urls, options).make(pool)
-                code = stopping_on_signals(lambda stop: run_one(one, stop), None)
+                code = stopping_on_signals(lambda stop: run_one(one, stop))
             else:
                 _refuse_options_beside(config)
                 jobs = _jobs(config)
-                code = stopping_on_signals(lambda stop: run_all(jobs, stop, pool), None)
+                code = stopping_on_signals(lambda stop: run_all(jobs, stop, pool))
         finally:
             pool.close()
         sys.exit(code)

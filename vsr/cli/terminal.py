@@ -196,26 +196,29 @@ def _line(level: int, message: str) -> bytes:
     return f"{lines[0]}\n".encode("utf-8", "replace")
 
 
-def stopping_on_signals(work: Callable[[threading.Event], T], part: Path | None) -> T:
+def stopping_on_signals(
+    work: Callable[[threading.Event], T],
+    part: Callable[[], Path | None] | None = None,
+    lost: str = "",
+) -> T:
     """Run `work` on a thread, so that signals are handled even while an encoder drains.
 
-    The first SIGINT, SIGTERM or SIGHUP sets the event; the second removes `part` and ends the
-    process. One within half a second of the first is the same: `timeout` and others signal a
-    process and its group.
+    The first SIGINT, SIGTERM or SIGHUP sets the event; the second removes the unfinished file that
+    `part` names then, says that it stops and what is `lost`, and ends the process. One within half
+    a second of the first is the same: `timeout` and others signal a process and its group.
     """
     stop = threading.Event()
     heard: list[float] = []
     """When the signals came (s, `time.monotonic`)."""
     outcome: Future[T] = Future()
-    lost = "; nothing was written" if part is not None else ""
     last_words = _line(logging.ERROR, f"error: stopped at once{lost}")
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         # no lock may be taken here: this thread may hold it where the signal found it
         heard.append(time.monotonic())
         if heard[-1] - heard[0] > _SAME_S:
-            if part is not None:
-                part.unlink(missing_ok=True)
+            if part is not None and (file := part()) is not None:
+                file.unlink(missing_ok=True)
             os.write(2, last_words)
             os._exit(EXIT_INTERRUPTED)
 

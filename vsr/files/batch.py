@@ -138,6 +138,8 @@ class Batch:
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Outcome] = field(default_factory=list)
+    under_way: Path | None = None
+    """The output of the file that was begun last."""
     _targets: dict[Path, Path] = field(default_factory=dict)
     """Each file found so far, and its output: it stays the same while a folder is watched."""
 
@@ -160,6 +162,7 @@ class Batch:
                 if self.stop.is_set():
                     break
                 log.info("%s -> %s", source, target)
+                self.under_way = target
                 self.outcomes.append(self._one(source, target))
         finally:
             with suppress(OSError):  # it holds something, or was never made

@@ -34,6 +34,8 @@ class JobList:
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Outcome] = field(default_factory=list)
+    under_way: Path | None = None
+    """The output of the job that was begun last."""
 
     def run(self) -> list[Outcome]:
         """Run all jobs."""
@@ -41,6 +43,7 @@ class JobList:
             if self.stop.is_set():
                 break
             log.info("%s -> %s", shown(job.input), job.output)
+            self.under_way = Path(job.output)
             self.outcomes.append(self._one(job))
         return self.outcomes
 

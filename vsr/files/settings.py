@@ -39,7 +39,7 @@ class RunSettings:
     """A key of `vsr.network.precision.PRECISIONS`, or what is best on the device."""
     backend: str = "auto"
     device: str | None = None
-    """The backend's name or number of it; several with commas between them."""
+    """What the backend calls it: a name, or a GPU's number; several with commas between them."""
     batch: int = 1
     """Frames per inference on a GPU; more than one pays for small frames."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
@@ -76,7 +76,7 @@ class RunSettings:
     restart: bool = False
     """Forget what an earlier run has done."""
     report: Path | None = None
-    """Where to write the latency ledger, .json or .csv."""
+    """Where to write the latency ledger: .json, .csv or .html."""
     receipt: Path | None = None
     """Where to write what the output can be checked by; None: beside the report, if there is one.
     """
