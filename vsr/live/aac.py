@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsr.errors import OutputError, reason
+from vsr.media.adts import AdtsConfig
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ _CONFIG: Final = 2
 """Leading bytes of AAC's extradata, which tell kind, rate, channels (ISO 14496-3, 1.6.2.1)."""
 _ADTS: Final = 7
 """Bytes of the header before each packet where there is no extradata (ISO 13818-7, 6.2)."""
+_MORE: Final = 3
+"""Bits of its last byte: how many frames a packet holds beyond the first."""
 
 Samples = npt.NDArray[np.float32]
 """Of every channel, -1 to 1, (channels, samples)."""
@@ -45,11 +48,8 @@ def adts_config(packet: Packet) -> bytes | None:
     None if it has no such header, or holds several frames, which cannot be one packet elsewhere.
     """
     head = bytes(memoryview(packet)[:_ADTS])
-    if len(head) < _ADTS or head[0] != 0xFF or head[1] & 0xF6 != 0xF0 or head[6] & 3:
-        return None
-    kind, rate = (head[2] >> 6) + 1, head[2] >> 2 & 15
-    channels = (head[2] & 1) << 2 | head[3] >> 6
-    return bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3))
+    found = AdtsConfig.read(head)
+    return found.extradata if found and not head[_ADTS - 1] & _MORE else None
 
 
 def encoder_like(source: av.AudioCodecContext | None) -> av.AudioCodecContext:

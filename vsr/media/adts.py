@@ -42,6 +42,12 @@ class AdtsConfig:
         found = cls(data[2] >> 6, data[2] >> 2 & 0xF, channels)
         return found if found.rate_index < len(_RATES) and channels in _LAYOUTS else None
 
+    @property
+    def extradata(self) -> bytes:
+        """The same as AAC's extradata says it (ISO 14496-3, 1.6.2.1)."""
+        kind, rate = self.profile + 1, self.rate_index
+        return bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | self.channels << 3))
+
     def __str__(self) -> str:
         return f"{_RATES[self.rate_index]} Hz {_LAYOUTS[self.channels].removesuffix('(side)')}"
 

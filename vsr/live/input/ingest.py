@@ -120,11 +120,10 @@ class Ingest:
             self._listener.close()
 
     def _run(self) -> None:
-        failures, attempt = 0, 0
+        failures = 0
         backoff = Backoff(first=self.settings.retry_delay, longest=_LONGEST_DELAY, growth=_GROWTH)
         while not self._stop.is_set():
-            why = self._attempt(attempt)
-            attempt += 1
+            why = self._attempt()
             failures = 0 if self._began or self._listener else failures + 1
             given_up = 0 < self.settings.retry_max <= failures
             why += f"; given up at attempt {failures}" if given_up else ""
@@ -141,11 +140,11 @@ class Ingest:
             if given_up or self._stop.wait(delay):
                 return
 
-    def _attempt(self, attempt: int) -> str:
+    def _attempt(self) -> str:
         """Read one connection to its end and return the reason why it ended."""
         self._began, self._missing, self._again_most = False, 0, 0
         try:
-            return self._session(attempt)
+            return self._session()
         except InputError as exc:
             why = str(exc)
         except (av.error.FFmpegError, OSError) as exc:
@@ -157,28 +156,26 @@ class Ingest:
             self._missing = max(1, self._missing)  # nobody knows how much
         return why
 
-    def _session(self, attempt: int) -> str:
+    def _session(self) -> str:
         with self._feed() as feed:
             source = self._open(feed)
             while True:
                 with closing(source):
-                    following = self._deliver(source, feed, attempt)
+                    following = self._deliver(source, feed)
                     notes = source.losses.notes.values()
                 if following is None:
                     return "; ".join([f"{self.name} ended", *notes])
                 source = following()
                 self._say("has further streams now: they are taken up", "streams")
 
-    def _deliver(
-        self, source: LiveSource, feed: "PublishedStream | None", attempt: int
-    ) -> Opener | None:
+    def _deliver(self, source: LiveSource, feed: "PublishedStream | None") -> Opener | None:
         """Hand a source's items over until its end, or until another can be taken in its place."""
         self._canvas = source.canvas
         self._began = True
         sound, jumps = source.audio, self.jumps
         decoder = sound.codec_context if sound else None
         self.rate = source.info.rate
-        self.mailbox.put(Connected(source.info, source.codec, decoder, attempt, source.notes))
+        self.mailbox.put(Connected(source.info, source.codec, decoder, source.notes))
         scheme = self.url.partition("://")[0].lower()
         beside = feed is None and scheme in _SERVERS
 

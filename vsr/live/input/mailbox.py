@@ -30,8 +30,6 @@ class Connected:
     codec: str
     sound: av.AudioCodecContext | None
     """The decoder of its sound, which is the taker's; None: it has none."""
-    attempt: int
-    """Attempts to connect before this one."""
     notes: Sequence[str] = ()
     """In words, what is lost or changed of its pictures."""
 

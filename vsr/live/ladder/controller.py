@@ -134,10 +134,6 @@ class Ladder:
         """Exclude a rung whose engine failed for good."""
         self._costs[rung] = _Cost(mean=float("inf"))
 
-    def cost(self, rung: int) -> float:
-        """Return an upper estimate of a rung's time per picture (s)."""
-        return self._costs[rung].likely
-
     def _lasting(self, cost: _Cost) -> bool:
         """Whether a rung keeps up with the source."""
         return cost.likely <= self.settings.room * self.settings.interval

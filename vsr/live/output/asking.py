@@ -14,14 +14,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from vsr.live.rtmp.amf import ProtocolError, Value, decode, encode
-from vsr.live.rtmp.chunks import COMMAND, ChunkReader, Message, chunks
+from vsr.live.rtmp.chunks import COMMAND, FIRST_SIZE, HANDSHAKE, PORTS, ChunkReader, Message, chunks
 
 FOURCC: Final = {"hevc": "hvc1", "av1": "av01", "vp9": "vp09"}
 """Codecs that RTMP carries since Enhanced RTMP only, by FFmpeg's names."""
-_PORTS: Final = {"rtmp": 1935, "rtmps": 443}
-_RANDOM: Final = 1536
-"""Bytes of each part of the handshake but the first."""
-_CHUNK: Final = 128
 _COMMANDS: Final = 3
 """The chunk stream of commands."""
 _MOST: Final = 65_536
@@ -50,7 +46,7 @@ def check_taken(url: str, codec: str, protocol: dict[str, str], patience: float)
 def _connected(url: str, protocol: dict[str, str], patience: float) -> socket.socket:
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme.lower() == "rtmps"
-    port = parts.port or _PORTS[parts.scheme.lower()]
+    port = parts.port or PORTS[parts.scheme.lower()]
     peer = socket.create_connection((host, port), patience)
     if not secure:
         return peer
@@ -68,9 +64,9 @@ def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
     """Connect to the server's application; return the values of its answer."""
     parts = urlsplit(url)
     application = parts.path.strip("/").rpartition("/")[0]
-    peer.sendall(b"\3" + bytes(8) + os.urandom(_RANDOM - 8))
-    theirs = _exactly(peer, 1 + 2 * _RANDOM, deadline)
-    peer.sendall(theirs[1 : 1 + _RANDOM])
+    peer.sendall(b"\3" + bytes(8) + os.urandom(HANDSHAKE - 8))
+    theirs = _exactly(peer, 1 + 2 * HANDSHAKE, deadline)
+    peer.sendall(theirs[1 : 1 + HANDSHAKE])
     host = parts.netloc.rpartition("@")[2]
     codecs: list[Value] = list(FOURCC.values())
     facts: dict[str, Value] = {
@@ -78,7 +74,7 @@ def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
         "tcUrl": f"{parts.scheme}://{host}/{application}", "fourCcList": codecs,
     }  # fmt: skip
     body = encode("connect", 1.0, facts)
-    peer.sendall(chunks(Message(COMMAND, 0, body), _COMMANDS, _CHUNK))
+    peer.sendall(chunks(Message(COMMAND, 0, body), _COMMANDS, FIRST_SIZE))
     reader = ChunkReader(_MOST)
     while True:
         message = reader.take()

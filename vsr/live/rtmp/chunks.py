@@ -1,4 +1,4 @@
-"""RTMP's messages and the chunks that carry them: a reader and writers.
+"""RTMP's messages and the chunks that carry them: a reader, writers, and what both ends agree on.
 
 Adobe, "RTMP specification 1.0" (2012), sections 5.3 and 5.4. It does no input or output. Bytes
 come from strangers: nothing but ProtocolError is raised, and the memory is bounded, whatever they
@@ -15,7 +15,11 @@ from vsr.live.rtmp.amf import ProtocolError
 SET_CHUNK_SIZE, ABORT, ACKNOWLEDGEMENT, USER_CONTROL, WINDOW_SIZE, PEER_BANDWIDTH = range(1, 7)
 AUDIO, VIDEO, DATA_AMF3, COMMAND_AMF3, DATA, COMMAND, AGGREGATE = 8, 9, 15, 17, 18, 20, 22
 
-_FIRST_SIZE: Final = 128
+PORTS: Final = {"rtmp": 1935, "rtmps": 443}
+"""Usual ports by scheme."""
+HANDSHAKE: Final = 1536
+"""Bytes of each part of the handshake but the first."""
+FIRST_SIZE: Final = 128
 """Bytes of a chunk until somebody sets another size."""
 _EXTENDED: Final = 0xFF_FFFF
 """What stands where a time should for one that has its own four bytes."""
@@ -65,7 +69,7 @@ class ChunkReader:
         self._headers: dict[int, _Header] = {}
         self._bodies: dict[int, bytearray] = {}
         """Of the messages that have begun and are not complete."""
-        self._size = _FIRST_SIZE
+        self._size = FIRST_SIZE
         self._at = 0
 
     def feed(self, data: bytes) -> None:

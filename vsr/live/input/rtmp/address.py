@@ -6,10 +6,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from vsr.errors import UsageError
+from vsr.live.rtmp.chunks import PORTS
 from vsr.media.location import shown
 
 _LOOPBACK: Final = "127.0.0.1"
-_PORTS: Final = {"rtmp": 1935, "rtmps": 443}
 _EXAMPLE: Final = "rtmp://127.0.0.1:1935/live/KEY"
 
 
@@ -31,10 +31,10 @@ class ListenAddress:
         """Raises UsageError."""
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname or _LOOPBACK, parts.port or _PORTS.get(parts.scheme, 0)
+            host, port = parts.hostname or _LOOPBACK, parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
             raise UsageError(f"{shown(url)} is no address to listen at, as {_EXAMPLE} is") from None
-        if parts.scheme not in _PORTS:
+        if parts.scheme not in PORTS:
             raise UsageError(f"--listen is for rtmp:// and rtmps:// only, such as {_EXAMPLE}")
         path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
         application, _, key = path.partition("?")[0].rpartition("/")

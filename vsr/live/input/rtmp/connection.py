@@ -11,6 +11,8 @@ from vsr.live.rtmp.amf import ProtocolError, Value, encode
 from vsr.live.rtmp.chunks import (
     ACKNOWLEDGEMENT,
     COMMAND,
+    FIRST_SIZE,
+    HANDSHAKE,
     PEER_BANDWIDTH,
     SET_CHUNK_SIZE,
     WINDOW_SIZE,
@@ -21,8 +23,6 @@ from vsr.live.rtmp.chunks import (
 )
 
 VERSION: Final = 3
-_RANDOM: Final = 1536
-"""Bytes of each part of the handshake but the first."""
 _READ: Final = 65_536
 _OUR_CHUNKS: Final = 65_536
 """Bytes; FFmpeg takes up the size that it is told for its own chunks too."""
@@ -59,7 +59,7 @@ class Connection:
     @property
     def progress(self) -> int:
         """Bytes of the handshake's opening that have come; may be read by any thread."""
-        return min(self._received, 1 + _RANDOM)
+        return min(self._received, 1 + HANDSHAKE)
 
     def handshake(self, deadline: float) -> None:
         """Raises ProtocolError, TimeoutError after `deadline`, OSError."""
@@ -71,10 +71,10 @@ class Connection:
             raise ProtocolError("it speaks TLS: listen at rtmps:// with --tls-cert for that")
         if version[0] != VERSION:
             raise ProtocolError(f"a first byte of {version[0]} where {VERSION} must be")
-        theirs = self._exactly(_RANDOM, deadline)
-        ours = bytes(8) + os.urandom(_RANDOM - 8)  # no version: the handshake has no digests
+        theirs = self._exactly(HANDSHAKE, deadline)
+        ours = bytes(8) + os.urandom(HANDSHAKE - 8)  # no version: the handshake has no digests
         self.send(bytes([VERSION]) + ours + theirs, deadline)
-        self._exactly(_RANDOM, deadline)
+        self._exactly(HANDSHAKE, deadline)
 
     def accept_terms(self, deadline: float) -> None:
         """Send the messages that precede the answer to a publisher's first command."""
@@ -84,7 +84,7 @@ class Connection:
             (PEER_BANDWIDTH, window + b"\2"),
             (SET_CHUNK_SIZE, _OUR_CHUNKS.to_bytes(4)),
         ):
-            self.send(chunks(Message(kind, 0, body), _CONTROL, 128), deadline)
+            self.send(chunks(Message(kind, 0, body), _CONTROL, FIRST_SIZE), deadline)
 
     def say(self, deadline: float, *values: Value, stream: int = 0) -> None:
         """Send a command."""
@@ -156,7 +156,7 @@ class Connection:
         """Acknowledge received bytes without waiting for a publisher that does not read."""
         if self._received - self._acknowledged >= self._window and not self._unsent:
             count = (self._received & 0xFFFF_FFFF).to_bytes(4)
-            self._unsent = chunks(Message(ACKNOWLEDGEMENT, 0, count), _CONTROL, 128)
+            self._unsent = chunks(Message(ACKNOWLEDGEMENT, 0, count), _CONTROL, FIRST_SIZE)
             self._acknowledged = self._received
         if self._unsent:
             self._socket.settimeout(0)
