@@ -31,7 +31,6 @@ from vsr.inference import models
 from vsr.inference.backend import load_backend
 from vsr.media.pictures.names import find_pictures, is_folder
 from vsr.media.target import CONTAINERS
-from vsr.media.whole_file import is_same_file
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +141,8 @@ class Batch:
     """The output of the file that was begun last."""
     _targets: dict[Path, Path] = field(default_factory=dict)
     """Each file found so far, and its output: it stays the same while a folder is watched."""
+    _read: set[Path] = field(default_factory=set)
+    """Those files, without links on the way."""
 
     def run(self) -> list[Outcome]:
         """Upscale all files. Raises VsrError, before the first, for what would fail with each.
@@ -188,7 +189,7 @@ class Batch:
         return table_of(self.outcomes)
 
     def _one(self, source: Path, target: Path) -> Outcome:
-        if any(is_same_file(target, other) for other in self._targets if other != source):
+        if (place := target.resolve()) in self._read and place != source.resolve():
             return _failed(source, target, f"the output {target} is another of the inputs")
         if self.selection.skip_existing and is_done(target):
             return Outcome(source=source, target=target, result="skipped")
@@ -220,6 +221,7 @@ class Batch:
             target = name if _keeps_its_name(name) else name.with_suffix(_OTHERWISE)
             if target is not name and target in kept:  # a.avi beside a.mkv
                 target = name.with_name(f"{name.name}{_OTHERWISE}")
+            self._read.add(source.resolve())
             self._targets[source] = target = _free(target, used)
             used.add(target)
         return [(source, self.folder / self._targets[source]) for source, _ in sources]
