@@ -30,9 +30,7 @@ from train.measure.counting import table
 from train.measure.evaluate_command import ManyValues, evaluate
 from train.measure.perceptual import Lpips
 from train.nets import NETS
-from train.ship.export import Target
-from train.ship.export import export as run_export
-from train.ship.imports import import_public
+from train.ship.export_command import blend, export, import_
 from train.ship.quantise_command import quantise
 from train.ship.renew import cards
 from train.ship.reproduce_command import former, reproduce
@@ -62,7 +60,7 @@ def main() -> None:
     log.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-for command in (evaluate, quantise, cards, reproduce, former):
+for command in (evaluate, import_, blend, export, quantise, cards, reproduce, former):
     main.add_command(command)
 
 
@@ -259,42 +257,3 @@ def _settings(changes: tuple[str, ...]) -> dict[str, Any]:
         except ValueError as exc:
             raise click.BadParameter(f"--set {change}: not KEY=VALUE with a JSON value") from exc
     return found
-
-
-@main.command(name="import")
-@click.argument("file", type=File)
-@click.option("--model", type=click.Choice(sorted(NETS)), required=True)
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
-def import_(file: Path, model: str, output: Path, data_set: tuple[Path, ...]) -> None:
-    """Write a public checkpoint's network as OUTPUT/MODEL/x<scale>.onnx, and its manifest."""
-    for path in import_public(file, Target(engines=output, model=model, benchmarks=data_set)):
-        click.echo(path)
-
-
-@main.command(cls=ManyValues)
-@click.argument("checkpoint", type=File)
-@click.option(
-    "--engines",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("engines"),
-    show_default=True,
-)
-@click.option("--model", default="", help="Name it ships under; default: the network's.")
-@click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
-@click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
-@click.option("--video", type=File, multiple=True, help="Clip to state PSNR on, compressed.")
-@click.option("--lpips", type=File, help="LPIPS (AlexNet) weights, to state it, too.")
-def export(
-    checkpoint: Path,
-    engines: Path,
-    model: str,
-    scale: tuple[int, ...],
-    data_set: tuple[Path, ...],
-    video: tuple[Path, ...],
-    lpips: Path | None,
-) -> None:
-    """Write CHECKPOINT's deploy form as ONNX into engines/, with its measured figures."""
-    target = Target(engines=engines, model=model, benchmarks=data_set, clips=video, lpips=lpips)
-    for path in run_export(checkpoint, target, scale):
-        click.echo(path)

@@ -3,7 +3,7 @@
 A checkpoint is a dictionary: `schema`, `name` and `config` (the network), `recipe`, `data`,
 `history` (the trainings before this one), `precision`, `command`, `commit`, `step`, `moved`,
 `vgg` (features of an adversarial loss), `net`, `average`, `optimiser`, `rule`; older ones lack
-`moved` and `vgg`.
+`moved` and `vgg`. What `python -m train blend` wrote has `blend` (see `train.ship.provenance`).
 """
 
 import json
@@ -67,7 +67,7 @@ def stage(saved: dict[str, Any]) -> dict[str, Any]:
     changes = {key: value for key, value in config.items() if value != usual.get(key)}
     network = {"network": saved["name"], "scales": scales, "settings": changes}
     done = {key: saved[key] for key in ("recipe", "step", "data", "precision", "command", "commit")}
-    later: dict[str, Any] = {"moved": [], "teacher": {}, "joined": [], "vgg": ""}
+    later: dict[str, Any] = {"moved": [], "teacher": {}, "joined": [], "blend": {}, "vgg": ""}
     return {**network, **done, **{key: saved.get(key, value) for key, value in later.items()}}
 
 

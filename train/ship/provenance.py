@@ -4,7 +4,8 @@ The file names every training once under `stages`; `files` says which of them, o
 which ONNX, and its SHA-256. A stage holds what `fit` was told: network, scales, settings that are
 not the network's own, the recipe where it differs from `Recipe()`, the step it ended at, `moved`
 ([step, steps]: up to that step the recipe's end was another), pictures, teacher, `joined`
-(files of weights that the start lacked), precision, command, commit, and a `note` that a person may
+(files of weights that the start lacked), `blend` (the share of its weights that was kept, and how
+many stages back the other weights are), precision, command, commit, and a `note` that a person may
 write into the file: it is kept when a file is exported again. Weights of others are a stage of
 their own: `imported` (file name) and `sha256`.
 """
@@ -31,7 +32,7 @@ HEAD: Final = """\
 Stage = dict[str, Any]
 _EMPTY: Final[Stage] = {
     "network": "", "scales": [], "settings": {}, "step": 0, "moved": [], "data": {},
-    "teacher": {}, "joined": [],
+    "teacher": {}, "joined": [], "blend": {},
     "precision": "32-true", "vgg": "", "commit": "", "command": "", "note": "",
 }  # fmt: skip
 """Every key of a stage but `recipe`, in the order in which they are written."""
@@ -141,7 +142,13 @@ def _identity(stage: Stage) -> str:
     """Equal for two records of one training, though one may have been completed by hand."""
     if "imported" in stage:
         return str(stage["sha256"])
-    return json.dumps([stage["command"], stage["step"], stage["recipe"]["seed"]])
+    told = [stage["command"], stage["step"], stage["recipe"]["seed"], stage.get("blend", {})]
+    return json.dumps(told)
+
+
+def is_same(a: Stage, b: Stage) -> bool:
+    """Whether two records are of one training."""
+    return _identity(completed(a)) == _identity(completed(b))
 
 
 def write(folder: Path, files: dict[str, tuple[str, list[Stage]]]) -> None:

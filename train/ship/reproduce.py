@@ -80,16 +80,17 @@ def commands(model: str, scales: Sequence[int], places: Places) -> list[Command]
             raise TrainError(
                 f"{folder / provenance.NAME} does not say how {entry['file']} was made"
             )
-        start: Path | None = None
+        ends: list[Path] = []
         for name, stage in chain.stages:
             if "imported" in stage:
-                start = places.weights / stage["imported"]
+                ends.append(places.weights / stage["imported"])
                 continue
-            checkpoint = places.work / folder.name / f"{name}.pt"
-            for command in _stage(name, stage, folder, checkpoint, start, places, packs):
-                found.setdefault(command.words, command)
-            start = checkpoint
-        command = _export(start, places.work / "engines" / entry["file"], model, scale)
+            checkpoint, start = places.work / folder.name / f"{name}.pt", ends[-1] if ends else None
+            made = [*_stage(name, stage, folder, checkpoint, start, places, packs)]
+            made += _blend(stage["blend"], checkpoint, ends)
+            found |= {command.words: command for command in made if command.words not in found}
+            ends.append(made[-1].output)
+        command = _export(ends[-1], places.work / "engines" / entry["file"], model, scale)
         found.setdefault(command.words, command)
     return list(found.values())
 
@@ -105,7 +106,17 @@ def _entries(model: str, scales: Sequence[int], engines: Path) -> dict[int, dict
     return {scale: known[scale] for scale in scales or known}
 
 
-def _export(checkpoint: Path | None, output: Path, model: str, scale: int) -> Command:
+def _blend(told: dict[str, Any], checkpoint: Path, ends: list[Path]) -> Iterator[Command]:
+    """What blends a stage's weights with those of an earlier stage, where that was done."""
+    if not told:
+        return
+    output = checkpoint.with_name(f"{checkpoint.stem}.blend{checkpoint.suffix}")
+    words = ["blend", str(checkpoint), "--with", str(ends[-told["stages_back"]])]
+    share = ["--share", str(told["share"])]
+    yield Command(words=(*words, *share, "--output", str(output)), output=output)
+
+
+def _export(checkpoint: Path, output: Path, model: str, scale: int) -> Command:
     engines = output.parents[1]
     words = ["export", str(checkpoint), "--engines", str(engines), "--model", model]
     return Command(words=(*words, "--scale", str(scale)), output=output)
