@@ -176,6 +176,12 @@ def notes(stages: dict[str, Stage]) -> list[str]:
         for name, stage in stages.items()
         for other in stage.get("joined", [])
     ]
+    found += [
+        f"What is shipped has {told['share']:g} of the weights of `{name}` and "
+        f"{1 - told['share']:g} of those of {told['stages_back']} stage(s) before."
+        for name, stage in stages.items()
+        if (told := stage.get("blend"))
+    ]
     without = [f"`{name}`" for name, stage in stages.items() if stage.get("commit") == ""]
     if without:
         ran = "it" if len(without) == 1 else "they"
