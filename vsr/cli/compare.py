@@ -70,7 +70,7 @@ def compare(
 
     Example: vsr compare big.mp4 upscaled.mp4 -o page.html
 
-    Example: vsr compare in.mp4 --models c-dcscn,dcscn-sharp --at 00:10 -o page.html
+    Example: vsr compare in.mp4 --models c-dcscn,rt-sharp --at 00:10 -o page.html
     """
     from vsr.compare.candidates import CandidateSettings, compare_models
     from vsr.compare.compare import CompareSettings
