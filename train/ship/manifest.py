@@ -52,8 +52,9 @@ def write_manifest(engines: Path, content: dict[str, Any]) -> None:
     """Write `manifest.json`, and the model cards that say the same to people."""
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     write_file(engines / "manifest.json", text.encode())
-    chains = provenance.chains_of(engines, content["models"])
-    write_file(engines / "README.md", cards(content["models"], chains).encode())
+    models = json.loads(text)["models"]  # in the order of the file, so that both stay alike
+    chains = provenance.chains_of(engines, models)
+    write_file(engines / "README.md", cards(models, chains).encode())
 
 
 def write_file(path: Path, data: bytes) -> None:
