@@ -175,6 +175,18 @@ def test_a_stop_ends_it_after_the_file_under_way(tmp_path: Path, films: Path) ->
     assert job.exit_code() == 130
 
 
+def _stepped(
+    stop: threading.Event, steps: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Take one of the steps at each look at a watched folder, instead of waiting."""
+
+    def wait(_seconds: float) -> bool:
+        steps.pop(0)()
+        return stop.is_set()
+
+    monkeypatch.setattr(stop, "wait", wait)
+
+
 def test_a_folder_that_is_watched_gives_whole_files_only(
     tmp_path: Path, films: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,12 +201,7 @@ def test_a_folder_that_is_watched_gives_whole_files_only(
         lambda: None,
         stop.set,
     ]
-
-    def wait(_seconds: float) -> bool:
-        steps.pop(0)()
-        return stop.is_set()
-
-    monkeypatch.setattr(stop, "wait", wait)
+    _stepped(stop, steps, monkeypatch)
     monkeypatch.setattr(batch, "_LOOK_S", 0)
     job = Batch([inbox], target, SETTINGS, Selection(watch=True), stop=stop)
     assert [(o.source.name, o.result) for o in job.run()] == [
@@ -216,12 +223,7 @@ def test_a_file_that_comes_later_does_not_take_the_output_of_one_before(
         lambda: None,
         stop.set,
     ]
-
-    def wait(_seconds: float) -> bool:
-        steps.pop(0)()
-        return stop.is_set()
-
-    monkeypatch.setattr(stop, "wait", wait)
+    _stepped(stop, steps, monkeypatch)
     settings = replace(SETTINGS, overwrite=True)
     job = Batch([inbox], tmp_path / "large", settings, Selection(watch=True), stop=stop)
     made = {o.source.name: o.target.name for o in job.run()}

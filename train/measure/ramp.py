@@ -6,6 +6,11 @@ import numpy as np
 
 from train.measure.evaluate import Enlarge
 
+_LEAST_WITHIN_ONE = 0.93
+_MOST_P99 = 1.3
+"""What an int8 form must keep to be shipped; tests/network/test_deep_planes.py asks it of vsr."""
+ASKED = f"{_LEAST_WITHIN_ONE:.0%} (within {_MOST_P99})"
+"""The same in words, as a message about `Ramp.within_one` and `Ramp.p99` has them."""
 _LEVELS = 1024
 """Columns of the ramp; four of them have one 8-bit code."""
 _ROWS = 32
@@ -22,8 +27,8 @@ class Ramp:
 
     @property
     def smooth(self) -> bool:
-        """Whether it may be shipped; tests/network/test_deep_planes.py asks the same of vsr."""
-        return self.within_one >= 0.93 and self.p99 <= 1.3
+        """Whether it may be shipped."""
+        return self.within_one >= _LEAST_WITHIN_ONE and self.p99 <= _MOST_P99
 
 
 def ramp(rounded: Enlarge, exact: Enlarge, channels: int) -> Ramp:

@@ -177,6 +177,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
     method = Method(label="ours", enlarge=enlarge, colour=net.colour, scale=scale)
     deployed = living(net)
     of_others = any("imported" in stage for stage in training)
+    lpips = Lpips.load(target.lpips) if target.lpips else None
     entry = {
         "file": path.relative_to(target.engines).as_posix(),
         "sha256": hashlib.sha256(model).hexdigest(),
@@ -189,8 +190,8 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         **_narrower(deployed, target.model),
         "training": summary(path, training),
         "good_for": good_for(target.model),
-        **_on_sets(method, target),
-        **_on_clips(method, target),
+        **_on_sets(method, target, lpips),
+        **_on_clips(method, target, lpips),
         "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
     }
     try:
@@ -224,9 +225,8 @@ def _narrower(net: Net, model: str) -> dict[str, Any]:
     return {}
 
 
-def _on_sets(method: Method, target: Target) -> dict[str, Any]:
+def _on_sets(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
     """`psnr` of every benchmark; `lpips` where asked: {set: {"bicubic": .., "ours": ..}}."""
-    lpips = Lpips.load(target.lpips) if target.lpips else None
     scoring = Scoring(perceptual=Perceptual(lpips=lpips))
     ours = {d: score_folder(method, d, scoring) for d in target.benchmarks}
     psnr = {"psnr": {d.name: figures(*scores) for d, scores in ours.items()}}
@@ -244,16 +244,15 @@ def _distance(mean: Score, folder: Path) -> float:
     return round(mean.lpips, 4)
 
 
-def _on_clips(method: Method, target: Target) -> dict[str, Any]:
+def _on_clips(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
     """`video`: Y-PSNR of every clip and method, means over crf 23, 28 and 33; `look` where asked.
 
     `look` holds LPIPS likewise, beside a `-stream` form, and `train.measure.look`'s.
     """
-    if target.lpips is None:
+    if lpips is None:
         settings = VideoSettings(scale=method.scale, ssim=False)
         rows = [row for clip in target.clips for row in score_clip(clip, [method], settings)]
         return {"video": _by_clip(rows, "psnr", 3)}
-    lpips = Lpips.load(target.lpips)
     settings = VideoSettings(scale=method.scale, ssim=False, lpips=lpips)
     compared = [method, *_stream_form(target, method.scale)]
     rows = [row for clip in target.clips for row in score_clip(clip, compared, settings)]

@@ -19,7 +19,7 @@ import onnx
 from train.data.images import Pixels
 from train.errors import TrainError
 from train.measure.evaluate import evaluate
-from train.measure.ramp import ramp
+from train.measure.ramp import ASKED, ramp
 from train.measure.shipped import openvino_enlarge
 from train.ship.calibrate import Spread, patches, quantiser, random_crops, spreads, stark, vivid
 from train.ship.manifest import read_manifest, write_file, write_manifest
@@ -141,7 +141,7 @@ def _check_ramp(label: str, found: bytes, data: bytes, colour: str) -> None:
     if not seen.smooth:
         raise TrainError(
             f"{label} has bands in int8: {seen.within_one:.1%} of a smooth ramp within one code "
-            f"(0.99 within {seen.p99:.2f}), 93 % (within 1.3) are asked: not written"
+            f"(0.99 within {seen.p99:.2f}), {ASKED} are asked: not written"
         )
 
 
