@@ -17,6 +17,7 @@ from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint
 from train.fit.recipe import Recipe, recipe_from
 from train.fit.sharp import Critic, Sharpness, layer_loss, relativistic, rgb
+from train.fit.steady import block_change, unsteadiness
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggLayers
 from train.measure.perceptual import Lpips
@@ -197,6 +198,25 @@ def test_training_lowers_the_loss(tmp_path: Path, vgg: Path, lpips: Lpips, name:
     patches = patches_for(trainer, image_folder(tmp_path / "data"))
     train(trainer, patches, tmp_path / "x.pt", Noting())  # type: ignore[arg-type]
     assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
+
+
+def test_training_for_steadiness_holds_a_change_down(
+    tmp_path: Path, vgg: Path, lpips: Lpips
+) -> None:
+    folder, found = image_folder(tmp_path / "data"), {}
+    for weight in (0.0, 50.0):
+        sharp = {**SHARP.sharp, "gan": 0.0, "steady": weight}
+        recipe = replace(SHARP, steps=12, rate=2e-3, ema=0.0, sharp=sharp)
+        trainer = _trainer("c-dcscn", recipe, vgg, lpips)
+        patches = patches_for(trainer, folder)
+        train(trainer, patches, tmp_path / f"{weight}.pt")
+        lr = torch.stack([patches[k][0] for k in range(4)])
+        torch.manual_seed(2)
+        change = block_change(lr)
+        with torch.no_grad():
+            moved = unsteadiness(trainer.net(lr, 2), trainer.net(lr + change, 2), change)
+        found[weight] = float(moved)
+    assert found[50.0] < 0.9 * found[0.0]
 
 
 def test_the_critic_begins_at_its_step(tmp_path: Path, vgg: Path, lpips: Lpips) -> None:

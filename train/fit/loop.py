@@ -29,6 +29,7 @@ from train.fit.gan import (
 )
 from train.fit.sharp import Critic, SharpLoss, Sharpness
 from train.fit.sharp import check_patch as check_sharp_patch
+from train.fit.steady import block_change, unsteadiness
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggLayers
 from train.fit.watch import Watch
@@ -148,6 +149,8 @@ class _Step:
         blended = (share,) if share < 1 else ()
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
         loss = self._loss(kind, sr, hr)
+        if kind == "sharp" and (steady := self.sharp.settings.steady):
+            loss = loss + steady * self._unsteadiness(sr, lr, scale)
         if trainer.teacher is not None:
             loss = self._taught(loss, LOSSES.get(kind, LOSSES["l1"]), sr, lr, scale)
         if recipe.weight_norm:
@@ -165,6 +168,11 @@ class _Step:
         if kind == "sharp":
             return self.sharp(sr, hr, self.trainer.step, self.trainer.rate())
         return self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
+
+    def _unsteadiness(self, sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+        change = block_change(lr)
+        changed = (lr + change).contiguous(memory_format=torch.channels_last)
+        return unsteadiness(sr, self.net(changed, scale), change)
 
     def _taught(
         self,

@@ -1,6 +1,6 @@
 """The `sharp` loss, for networks whose pictures should look sharp on compressed video.
 
-A weighted sum of four parts: the mean absolute error; the distance between layers of VGG16 before
+A weighted sum of parts: the mean absolute error; the distance between layers of VGG16 before
 their ReLU (as in Wang et al., "ESRGAN", ECCV workshops 2018, section 3.3); LPIPS (Zhang et al.,
 CVPR 2018); and a relativistic average GAN (Jolicoeur-Martineau, ICLR 2019; ESRGAN, equations 1
 and 2) whose critic is small and spectrally normalised (Miyato et al., ICLR 2018).
@@ -39,6 +39,8 @@ class Sharpness:
     """Of the adversarial part."""
     gan_from: int = 200
     """Step from which the critic is trained and counts."""
+    steady: float = 0.0
+    """Of how far a small change of a block moves the picture (`train.fit.steady`)."""
     slope: float = 0.2
     """LeakyReLU's in the critic, for negative values."""
 
