@@ -16,7 +16,7 @@ from tests.clips import Clip, make_clip
 from vsr.cli.main import main
 from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
-from vsr.inference.models import manifest
+from vsr.inference.models import manifest, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.plane_format import PlaneFormat
 from vsr.plan import figures as figures_module
@@ -137,7 +137,7 @@ def test_lossless_codecs_are_clean_and_what_is_unknown_is_not(tmp_path: Path) ->
 def test_candidates_are_the_best_for_their_work(clean: bool, scale: int) -> None:
     found = candidates(clean, scale)
     purposes = {name.endswith("-stream") for name in (c.name for c in found)}
-    assert purposes == ({False} if clean or scale > 2 else {True})
+    assert purposes == {not clean and scale in scales("c-dcscn-stream")}
     assert not any(c.name.endswith("-sharp") for c in found)
     assert [c.quality for c in found] == sorted((c.quality for c in found), reverse=True)
     assert [c.work for c in found] == sorted((c.work for c in found), reverse=True)
@@ -187,11 +187,13 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
     source = make_clip(tmp_path / "in.mkv", TINY)
     with caplog.at_level(logging.INFO):
         compressed = Clip(size=(320, 180), frames=24, audio=(), options={"crf": "40"})
-        assert _model_of(make_clip(tmp_path / "lossy.mkv", compressed)) == candidates(False)[0].name
+        lossy = make_clip(tmp_path / "lossy.mkv", compressed)
+        assert _model_of(lossy) == candidates(False)[0].name
     assert "the best for compressed video (--model" in caplog.text
     clean = make_clip(tmp_path / "clean.mkv", Clip(size=(64, 48), audio=(), codec="ffv1"))
     assert _model_of(clean) == candidates(True)[0].name
     assert _model_of(source, scale=4) == candidates(True, 4)[0].name
+    assert _model_of(lossy, scale=4) == candidates(False, 4)[0].name
     assert _model_of(source, model="bicubic") == "bicubic"
     assert _model_of(source, look="faithful") == candidates(False)[0].name
     caplog.clear()
@@ -204,7 +206,9 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
         _model_of(source, scale=3, look="sharp")
     picture = str(tmp_path / "picture.png")
     vsr.upscale(source, picture, model="bicubic", max_frames=1)
-    assert vsr.upscale(picture, tmp_path / "4.png", scale=4).output["model"] == "c-dcscn"
+    for scale, model in ((3, "c-dcscn"), (4, "c-dcscn-stream")):
+        larger = vsr.upscale(picture, tmp_path / f"{scale}.png", scale=scale)
+        assert larger.output["model"] == model
     with pytest.raises(vsr.UsageError, match="speed is 'quick': it must be one of fast, balanced"):
         vsr.RunSettings(speed="quick")
 
