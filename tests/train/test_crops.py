@@ -73,7 +73,7 @@ def test_every_shipped_network_has_its_picture(name: str, key: str, entry: Any) 
     assert entry["crops"]["file"] in (ENGINES / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", ["c-dcscn", "carn-m-stream"])
+@pytest.mark.parametrize("name", ["c-dcscn", "dcscn-stream"])
 def test_the_picture_shows_what_the_shipped_file_makes(name: str) -> None:
     entry = MODELS[name]["x2"]
     enlarge = openvino_enlarge((ENGINES / entry["file"]).read_bytes())

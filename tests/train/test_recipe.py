@@ -35,6 +35,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "turns": "all",  # flips and turns by 90 degrees
         "copies": (),
         "degradation": "bicubic",
+        "boxes": 0.0,
         "scales": (),  # one of all a batch
         "init": "carn",
         "start_small": False,
@@ -58,6 +59,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "turns": "all",
         "copies": (),
         "degradation": "bicubic",
+        "boxes": 0.0,
         "scales": (),
         "init": "default",
         "start_small": False,
@@ -80,6 +82,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "turns": "flips",
         "copies": (),
         "degradation": "bicubic",
+        "boxes": 0.0,
         "scales": (),  # a network has one
         "init": "he",
         "start_small": False,
@@ -102,6 +105,7 @@ PAPERS: dict[str, dict[str, Any]] = {
         "hr_patch": False,
         "copies": (0.9, 0.8, 0.7, 0.5),
         "degradation": "bicubic",
+        "boxes": 0.0,
         "init": "he",
         "start_small": False,
         "network": {},

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from train.data.patches import Patches, Steps
 from train.errors import TrainError
+from train.fit.boxes import drawn_boxes, painted
 from train.fit.gan import (
     Adversary,
     Discriminators,
@@ -147,12 +148,16 @@ class _Step:
         kind = recipe.loss_at(trainer.step)
         share = recipe.share_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()
+        boxes = drawn_boxes(lr, recipe.boxes) if recipe.boxes else []
+        target = self._taught(lr, scale)  # a teacher would draw bright lines beside boxes
+        lr, hr = painted(lr, boxes, 1), painted(hr, boxes, scale)
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
         loss = self._loss(kind, sr, hr)
         if kind == "sharp" and (steady := self.sharp.settings.steady):
             loss = loss + steady * self._unsteadiness(sr, lr, scale)
-        if trainer.teacher is not None:
-            loss = self._taught(loss, LOSSES.get(kind, LOSSES["l1"]), sr, lr, scale)
+        if target is not None:
+            distance = LOSSES.get(kind, LOSSES["l1"])(sr, painted(target, boxes, scale))
+            loss = recipe.teacher_weight * distance + (1 - recipe.teacher_weight) * loss
         if recipe.weight_norm:
             loss = loss + recipe.weight_norm * weight_norms(trainer.net)
         self.optimiser.zero_grad(set_to_none=True)
@@ -174,21 +179,12 @@ class _Step:
         changed = (lr + change).contiguous(memory_format=torch.channels_last)
         return unsteadiness(sr, self.net(changed, scale), change)
 
-    def _taught(
-        self,
-        loss: Tensor,
-        distance: Callable[[Tensor, Tensor], Tensor],
-        sr: Tensor,
-        lr: Tensor,
-        scale: int,
-    ) -> Tensor:
-        """The loss, and the distance to the teacher's picture, by their shares."""
-        trainer = self.trainer
-        assert trainer.teacher is not None
+    def _taught(self, lr: Tensor, scale: int) -> Tensor | None:
+        """The teacher's picture; None where there is no teacher."""
+        if self.trainer.teacher is None:
+            return None
         with self.fabric.autocast():
-            target = trainer.teacher.enlarge(lr, scale)
-        share = trainer.recipe.teacher_weight
-        return share * distance(sr, target) + (1 - share) * loss
+            return self.trainer.teacher.enlarge(lr, scale)
 
     def _adversarial(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Train the discriminators on this batch, then return the generator's loss."""

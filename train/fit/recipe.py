@@ -36,6 +36,8 @@ class Recipe:
     copies: tuple[float, ...] = ()
     """Scaled copies of every image that are trained on too."""
     degradation: Literal["bicubic", "stream"] = "bicubic"
+    boxes: float = 0.0
+    """Share of patches into which flat boxes with hard edges are drawn (`train.fit.boxes`)."""
     scales: tuple[tuple[int, tuple[int, ...]], ...] = ()
     """Phases of scales to draw from, one a batch; empty: all that the network has."""
     blend: int = 0
