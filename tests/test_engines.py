@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from tests.networks import ALL_NETWORKS
+from tests.training import scene
 from train.data.degrade import Stream, streamed
 from train.data.images import Pixels, images
 from train.measure.compressed import (
@@ -27,7 +28,13 @@ from train.measure.compressed import (
 )
 from train.measure.counting import multadds, parameters, receptive_field_radius
 from train.measure.evaluate import Enlarge, Method, bicubic_method, enlarged_luma, evaluate
-from train.measure.look import flat_noise, grid_pattern, moving_flicker, still_flicker
+from train.measure.look import (
+    beside_bar,
+    flat_noise,
+    grid_pattern,
+    moving_flicker,
+    still_flicker,
+)
 from train.measure.metrics import luma, psnr
 from train.measure.perceptual import Lpips
 from train.measure.planes import Planes, cropped
@@ -226,13 +233,43 @@ def test_output_is_scale_times_the_input(
     channels = 1 if entry["colour"] == "y" else 3
     # a smooth picture: what networks are for, unlike noise
     y, x_ = np.mgrid[0:height, 0:width].astype(np.float32)
-    scene = 0.5 + 0.3 * np.sin(x_ / 3 + np.arange(batch)[:, None, None]) * np.cos(y / 4)
-    x = np.repeat(scene[:, None], channels, axis=1).astype(np.float32)
+    smooth = 0.5 + 0.3 * np.sin(x_ / 3 + np.arange(batch)[:, None, None]) * np.cos(y / 4)
+    x = np.repeat(smooth[:, None], channels, axis=1).astype(np.float32)
     out = _enlarge(entry["file"])(x)
     assert out.shape == (batch, channels, height * scale, width * scale)
     # each block lies over its own pixel and keeps its range
     blocks = out.reshape(batch, channels, height, scale, width, scale).mean((3, 5))
     assert np.corrcoef(blocks.ravel(), x.ravel())[0, 1] > 0.99
+
+
+WITHOUT_BOXES = {
+    "csrcnn-x8", "rt-sharp-x2", "pcarn-m-x2", "pcarn-m-x4",
+    "carn-m-x2", "carn-m-x3", "carn-m-x4", "dcscn-x3", "dcscn-x4",
+}  # fmt: skip
+"""Not trained on boxes with hard edges yet: they draw a bright line beside a black bar."""
+
+
+def test_every_network_was_trained_on_edges_between_pixels() -> None:
+    without = set()
+    for name, entries in MANIFEST["models"].items():
+        for key, entry in entries.items():
+            last = CHAINS[entry["file"]].stages[-1][1]
+            if not last["recipe"].get("boxes"):
+                without.add(f"{name}-{key}")
+    assert without == WITHOUT_BOXES
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "entry"), [p for p in ENTRIES if p.id not in WITHOUT_BOXES]
+)
+def test_no_bright_line_is_drawn_beside_a_black_bar(name: str, scale: int, entry: Entry) -> None:
+    for form in (entry, entry.get("int8", entry)):
+        colour = entry["colour"]
+        ours = Method(label=name, enlarge=_enlarge(form["file"]), colour=colour, scale=scale)
+        for seed in range(2):
+            picture = scene(96, 96, seed)
+            plain = beside_bar(bicubic_method(scale), picture)
+            assert beside_bar(ours, picture) <= 1.3 * plain  # sharpest networks had 4 to 6 times
 
 
 def _bicubic_on_set5(scale: int, request: pytest.FixtureRequest) -> float:

@@ -58,6 +58,25 @@ def test_the_fastest_within_50_db_is_chosen(
     assert fastest_of(PRECISIONS, _runs(seconds, errors), "a network here", 1.0) == best
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.5, 5), (2.0, 1)])
+def test_a_slow_network_is_timed_once(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, rounds: int
+) -> None:
+    clock, runs = [0.0], {"fp32": 0, "bf16": 0}
+
+    def run_in(precision: str) -> Callable[[], object]:
+        def run() -> object:
+            clock[0] += seconds / (2 if precision == "bf16" else 1)
+            runs[precision] += 1
+            return np.full((1, 1, 8, 8), 0.5)
+
+        return run
+
+    monkeypatch.setattr(fastest, "now", lambda: clock[0])
+    assert fastest_of(("fp32", "bf16"), run_in, "a network here", 1.0) == "bf16"
+    assert runs == dict.fromkeys(runs, 1 + rounds)  # one for the picture it makes
+
+
 def test_what_was_measured_is_remembered_and_logged_once(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,7 +26,8 @@ SHIPPED = [(name, scale) for name in models.manifest() for scale in models.scale
 def trained(name: str, scale: int) -> tuple[Net, onnx.ModelProto]:
     """The training form with the shipped weights, and the shipped file."""
     path = models.ENGINES / models.manifest()[name][f"x{scale}"]["file"]
-    net = build(network_and_purpose(name)[0], (scale,))
+    network = network_and_purpose(name)[0]
+    net = build(network) if network == "csrcnn" else build(network, (scale,))  # a cascade is whole
     weights, _ = weights_from(path, net)
     load_into(net, weights, path)
     return net.eval(), onnx.load_model(str(path))

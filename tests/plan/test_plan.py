@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 import vsr
 from tests.clips import Clip, make_clip
 from vsr.cli.main import main
+from vsr.files import model_choice
 from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
 from vsr.inference.models import manifest, scales
@@ -179,6 +180,16 @@ def _model_of(source: Path, **options: object) -> str:
     target = source.with_name("out.mkv")
     report = vsr.upscale(source, target, overwrite=True, segment=0, **options)  # type: ignore[arg-type]
     return str(report.output["model"])
+
+
+def test_the_only_network_of_a_scale_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_choice, "Planner", None)
+    monkeypatch.setattr(model_choice, "_SOON", 0)
+    source = str(make_clip(tmp_path / "in.mkv", TINY))
+    settings = vsr.RunSettings(scale=8)
+    assert model_choice.model_name(source, tmp_path / "out.mkv", settings) == "csrcnn"
 
 
 def test_a_run_that_names_no_model_gets_what_suits_its_file(

@@ -282,7 +282,7 @@ def test_weights_of_another_network_are_refused_in_one_line(
 @pytest.mark.parametrize(
     ("own", "scale", "name"),
     [("c-dcscn", 2, "dcscn"), ("c-dcscn", 2, "carn-m"), ("carn-m", 2, "c-dcscn"),
-     ("carn-m", 2, "carn-m"), ("dcscn", 3, "dcscn")],
+     ("carn-m", 2, "carn-m"), ("dcscn", 3, "dcscn"), ("c-dcscn", 2, "csrcnn")],
 )  # fmt: skip
 def test_an_onnx_of_another_network_or_scales_is_refused_in_one_line(
     tmp_path: Path, own: str, scale: int, name: str
@@ -290,12 +290,6 @@ def test_an_onnx_of_another_network_or_scales_is_refused_in_one_line(
     path = tmp_path / "net.onnx"
     path.write_bytes(_onnx(own, scale)[1])
     assert "is of another network" in _refused(path, name, tmp_path)
-
-
-def test_an_onnx_of_csrcnn_is_not_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "net.onnx"
-    path.write_bytes(_onnx("c-dcscn", 2)[1])
-    assert "only DCSCN's, CARN's and rt's" in _refused(path, "csrcnn", tmp_path)
 
 
 def test_recursive_blocks_that_are_not_shared_are_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.training import TINY
 from train.data.resize import downscale
 from train.fit.trainer import Trainer
 from train.measure.evaluate import Method, bicubic_planes
-from train.measure.look import flat_noise, flicker, grid_pattern, still_flicker
+from train.measure.look import beside_bar, flat_noise, flicker, grid_pattern, still_flicker
 from train.measure.perceptual import Lpips
 from train.measure.planes import Planes
 from train.ship.export import Target, export
@@ -53,6 +53,25 @@ def test_noise_on_a_flat_area_is_told_in_codes() -> None:
     assert flat_noise(_method(0.0)) == pytest.approx(0, abs=1e-3)
     grain = np.where(np.random.default_rng(1).random((64, 64)) < 0.5, -0.01, 0.01)
     assert flat_noise(_method(grain.astype("f4"))) == pytest.approx(2.19, rel=0.01)
+
+
+@pytest.mark.parametrize("colour", ["y", "rgb"])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_a_bright_line_beside_a_black_bar_is_told_in_codes(colour: str, scale: int) -> None:
+    bright = 0.0
+
+    def enlarge(x: Floats) -> Floats:
+        large = x.repeat(scale, 2).repeat(scale, 3)
+        assert not large[..., : 8 * scale].any()
+        large[..., 8 * scale + 3] += bright  # the last column that is looked at
+        large[..., 8 * scale + 4 :] += 1
+        return large
+
+    method = Method(label="m", enlarge=enlarge, colour=colour, scale=scale)
+    flat = np.full((32 * scale, 40 * scale, 3), 90, np.uint8)
+    assert beside_bar(method, flat) == pytest.approx(0, abs=1e-3)
+    bright = 20 / 255
+    assert beside_bar(method, flat) == pytest.approx(20, abs=1e-3)
 
 
 @pytest.mark.parametrize("way", [(0, 1), (1, 0), (1, 1)])

@@ -20,7 +20,7 @@ from train.errors import TrainError
 from train.files import load_torch
 from train.fit.checkpoint import as_checkpoint, stage
 from train.fit.prune import fits, narrowed, widened, widths
-from train.nets import Carn, Dcscn, Net, Rt, build
+from train.nets import Carn, Csrcnn, Dcscn, Net, Rt, build
 from train.nets.common import bias_of
 from train.ship import provenance
 from train.ship.export import Target, export_scale
@@ -187,11 +187,9 @@ def _from_onnx(path: Path, net: Net) -> Weights:
             return _undeployed_dcscn(values, slopes, net)
         if isinstance(net, Rt):
             return _undeployed_rt(values, net)
+        return _undeployed_csrcnn(values, net)
     except (KeyError, IndexError, RuntimeError) as exc:
         raise TrainError(f"{path} is of another network: {exc}") from exc
-    raise TrainError(
-        f"{path}: only DCSCN's, CARN's and rt's ONNX can be read back, give a checkpoint"
-    )
 
 
 def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weights:
@@ -225,6 +223,19 @@ def _undeployed_rt(values: Weights, net: Rt) -> Weights:
         found |= {f"{name}.spread": torch.zeros_like(layer.spread)}
         found |= {f"{name}.same": torch.zeros_like(layer.same)}
     return found
+
+
+def _undeployed_csrcnn(values: Weights, net: Csrcnn) -> Weights:
+    """Undo `DeployedCsrcnn`: of the layers that the exit makes the same picture of, the least."""
+    depth = len({name.split(".")[1] for name in values if name.startswith("levels.")})
+    found = {re.sub(r"^last\.", f"levels.{depth}.", name): value for name, value in values.items()}
+    back = torch.linalg.pinv(values["exit.weight"][:, :, 0, 0])  # [64, 3]
+    last = f"levels.{depth}.refined"
+    found[f"{last}.weight"] = torch.einsum("co,oihw->cihw", back, values["last.refined.weight"])
+    found[f"{last}.bias"] = back @ values["last.refined.bias"]
+    found["exit.bias"] = values["exit.bias"] - bias_of(net.add_mean.shifter)
+    shift = {f"add_mean.{k}": v for k, v in net.add_mean.state_dict().items()}
+    return {name: value for name, value in (found | shift).items() if name in net.state_dict()}
 
 
 def _undeployed_carn(values: Weights, net: Carn) -> Weights:

@@ -80,10 +80,11 @@ def _fitting(input_: str, output: Path, settings: RunSettings, backend: Backend,
     )  # fmt: skip
     what = "clean video" if task.clean else "compressed video"
     kind = what if settings.look is None else f"a {settings.look} look"
-    best, width, height = candidates(task.clean, scale, settings.look)[0], *task.out.size
+    found, (width, height) = candidates(task.clean, scale, settings.look), task.out.size
+    best = found[0]
     work = best.work * width * height / _HD * min(task.frames, settings.max_frames or task.frames)
     # on a GPU engines take minutes to build, and it has the speed
-    if backend.name != "openvino" or 0 < work < _SOON:
+    if backend.name != "openvino" or 0 < work < _SOON or len(found) == 1:
         log.info("model %s: the best for %s (--model names another)", best.name, kind)
         return best.name
     name, speed = Planner(task, backend, seconds=_SECONDS).chosen(settings.speed)
