@@ -243,7 +243,7 @@ def test_output_is_scale_times_the_input(
 
 
 WITHOUT_BOXES = {
-    "csrcnn-x8", "rt-sharp-x2", "pcarn-m-x2", "pcarn-m-x4",
+    "csrcnn-x8", "pcarn-m-x2", "pcarn-m-x4",
     "carn-m-x2", "carn-m-x3",
 }  # fmt: skip
 """Not trained on boxes with hard edges yet: they draw a bright line beside a black bar."""

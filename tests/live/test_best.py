@@ -125,4 +125,4 @@ def test_a_relay_that_names_a_ladder_gets_it() -> None:
     assert rung_names(RelaySettings(ladder=("bicubic",))) == (DEFAULT, "bicubic")
     assert better_ones(RelaySettings(ladder=("bicubic",))) == 0
     assert better_ones(RelaySettings(model="dcscn")) == 0
-    assert better_ones(RelaySettings(scale=3)) == 2  # dcscn and rt, over c-dcscn
+    assert better_ones(RelaySettings(scale=3)) == 3  # carn-m, dcscn and rt, over c-dcscn
