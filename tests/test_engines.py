@@ -242,10 +242,7 @@ def test_output_is_scale_times_the_input(
     assert np.corrcoef(blocks.ravel(), x.ravel())[0, 1] > 0.99
 
 
-WITHOUT_BOXES = {
-    "csrcnn-x8", "pcarn-m-x2", "pcarn-m-x4",
-    "carn-m-x2", "carn-m-x3",
-}  # fmt: skip
+WITHOUT_BOXES = {"csrcnn-x8", "pcarn-m-x2", "pcarn-m-x4"}
 """Not trained on boxes with hard edges yet: they draw a bright line beside a black bar."""
 
 
