@@ -5,9 +5,11 @@ takes an edge between two LR pixels for a far steeper one and draws a bright lin
 has such edges wherever something was drawn at its own size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +33,13 @@ class Box:
     colour: Tensor
 
 
-def drawn_boxes(lr: Tensor, share: float) -> list[Box]:
-    """Boxes for about `share` of the patches `lr` [N, C, H, W], by torch's generator."""
+def drawn_boxes(lr: Tensor, share: float, draws: Sequence[np.random.Generator]) -> list[Box]:
+    """Boxes for about `share` of the patches `lr` [N, C, H, W], each by its own generator."""
     boxes: list[Box] = []
-    for patch in range(len(lr)):
-        if float(torch.rand(())) < share:
-            boxes += _bar(patch, lr) if float(torch.rand(())) < _BARS else _several(patch, lr)
+    for patch, rng in enumerate(draws):
+        if rng.random() < share:
+            some = _bar if rng.random() < _BARS else _several
+            boxes += some(patch, lr.shape[1:], rng)
     return boxes
 
 
@@ -51,37 +54,38 @@ def painted(x: Tensor, boxes: list[Box], factor: int) -> Tensor:
     return x
 
 
-def _bar(patch: int, lr: Tensor) -> list[Box]:
-    channels, height, width = lr.shape[1:]
-    side = int(torch.randint(4, ()))
+def _bar(patch: int, shape: Sequence[int], rng: np.random.Generator) -> list[Box]:
+    channels, height, width = shape
+    side = int(rng.integers(4))
     length = height if side < 2 else width
-    thick = int(torch.randint(1, max(2, length // 2 + 1), ()))
+    thick = int(rng.integers(1, max(2, length // 2 + 1)))
     first = 0 if side % 2 == 0 else length - thick
-    black = float(torch.rand(())) < _BLACK
-    colour = torch.zeros(channels, 1, 1) if black else _colour(channels)
+    black = rng.random() < _BLACK
+    colour = torch.zeros(channels, 1, 1) if black else _colour(channels, rng)
     if side < 2:
         return [Box(patch, first, first + thick, 0, width, colour)]
     return [Box(patch, 0, height, first, first + thick, colour)]
 
 
-def _several(patch: int, lr: Tensor) -> list[Box]:
-    channels, height, width = lr.shape[1:]
+def _several(patch: int, shape: Sequence[int], rng: np.random.Generator) -> list[Box]:
+    channels, height, width = shape
     boxes = []
-    for _ in range(int(torch.randint(1, _MOST + 1, ()))):
-        top, bottom = _span(height)
-        left, right = _span(width)
-        boxes.append(Box(patch, top, bottom, left, right, _colour(channels)))
+    for _ in range(int(rng.integers(1, _MOST + 1))):
+        top, bottom = _span(height, rng)
+        left, right = _span(width, rng)
+        boxes.append(Box(patch, top, bottom, left, right, _colour(channels, rng)))
     return boxes
 
 
-def _span(length: int) -> tuple[int, int]:
+def _span(length: int, rng: np.random.Generator) -> tuple[int, int]:
     """Thin ones are as frequent as thick ones: lines and letters are thin."""
-    extent = max(1, min(length, int(length ** float(torch.rand(())))))
-    first = int(torch.randint(length - extent + 1, ()))
+    extent = max(1, min(length, int(length ** rng.random())))
+    first = int(rng.integers(length - extent + 1))
     return first, first + extent
 
 
-def _colour(channels: int) -> Tensor:
+def _colour(channels: int, rng: np.random.Generator) -> Tensor:
     """Grey in one of two cases; each value is 0 or 1 in one of three."""
-    colour = torch.rand(channels if float(torch.rand(())) < 0.5 else 1, 1, 1)
-    return (1.5 * colour - 0.25).clamp(0, 1).expand(channels, 1, 1)
+    values = rng.random(channels if rng.random() < 0.5 else 1)
+    colour = torch.from_numpy(np.clip(1.5 * values - 0.25, 0, 1)).float()
+    return colour[:, None, None].expand(channels, 1, 1)

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from train.data.patches import Patches, Steps
 from train.errors import TrainError
 from train.fit.boxes import drawn_boxes, painted
+from train.fit.draws import draws
 from train.fit.gan import (
     Adversary,
     Discriminators,
@@ -148,7 +149,7 @@ class _Step:
         kind = recipe.loss_at(trainer.step)
         share = recipe.share_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()
-        boxes = drawn_boxes(lr, recipe.boxes) if recipe.boxes else []
+        boxes = drawn_boxes(lr, recipe.boxes, self._draws(len(lr))) if recipe.boxes else []
         target = self._taught(lr, scale)  # a teacher would draw bright lines beside boxes
         lr, hr = painted(lr, boxes, 1), painted(hr, boxes, scale)
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
@@ -174,8 +175,13 @@ class _Step:
             return self.sharp(sr, hr, self.trainer.step, self.trainer.rate())
         return self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
 
+    def _draws(self, count: int) -> list[np.random.Generator]:
+        fabric, trainer = self.fabric, self.trainer
+        rank, world = fabric.global_rank, fabric.world_size
+        return draws(trainer.recipe.seed, trainer.step, count, rank, world)
+
     def _unsteadiness(self, sr: Tensor, lr: Tensor, scale: int) -> Tensor:
-        change = block_change(lr)
+        change = block_change(lr, self._draws(len(lr)))
         changed = (lr + change).contiguous(memory_format=torch.channels_last)
         return unsteadiness(sr, self.net(changed, scale), change)
 

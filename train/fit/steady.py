@@ -5,9 +5,11 @@ enlarges that change, too, and the picture flickers. The loss `sharp` can hold t
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -24,21 +26,24 @@ _SIZE: Final = 2 / 255
 """Root mean square of the change of a block."""
 
 
-def block_change(like: Tensor) -> Tensor:
+def block_change(like: Tensor, draws: Sequence[np.random.Generator]) -> Tensor:
     """A change as an encoder's: one DCT coefficient in some blocks of 8x8, [N, 1, H, W].
 
-    `like` is [N, C, H, W]. Drawn by torch's generator.
+    `like` is [N, C, H, W]; each of its N patches has a generator.
     """
     height, width = like.shape[-2:]
-    rows, columns = (math.ceil(n / _BLOCK) for n in (height, width))
-    shape = (len(like), rows, columns)
-    which = torch.randint(_FREQUENCIES, (2, *shape))
-    sign = 2.0 * torch.randint(2, shape) - 1
-    amount = _SIZE * _BLOCK * sign * (torch.rand(shape) < _SHARE)
-    basis = dct(_BLOCK)
-    blocks = amount[..., None, None] * basis[which[0]][..., :, None] * basis[which[1]][..., None, :]
-    change = blocks.permute(0, 1, 3, 2, 4).reshape(len(like), 1, rows * _BLOCK, columns * _BLOCK)
-    return change[..., :height, :width].to(like)
+    changes = [_change(math.ceil(height / _BLOCK), math.ceil(width / _BLOCK), rng) for rng in draws]
+    return torch.stack(changes)[:, None, :height, :width].to(like)
+
+
+def _change(rows: int, columns: int, rng: np.random.Generator) -> Tensor:
+    shape, basis = (rows, columns), dct(_BLOCK)
+    down, across = (basis[torch.from_numpy(rng.integers(_FREQUENCIES, size=shape))] for _ in "yx")
+    amount = rng.choice((-1, 1), shape) * (rng.random(shape) < _SHARE) * _SIZE * _BLOCK
+    blocks = (
+        torch.from_numpy(amount).float()[..., None, None] * down[..., None] * across[:, :, None]
+    )
+    return blocks.permute(0, 2, 1, 3).reshape(rows * _BLOCK, columns * _BLOCK)
 
 
 @cache
