@@ -81,7 +81,7 @@ def run_in_float(backend: Backend, model: Model, luma: Exact) -> Exact:
 def test_a_grey_ramp_has_all_its_levels(
     backend: Backend, name: str, precision: str, bits: int
 ) -> None:
-    """Within one code of the network in float, and with more levels than 8 bits can hold.
+    """Within one code of the network alone, and with more levels than 8 bits can hold.
 
     int8 is left by itself above 8 bits, and was asked for here.
     """
@@ -93,8 +93,8 @@ def test_a_grey_ramp_has_all_its_levels(
     plain = (in_fp32(model) or model) if precision == "auto" else model
     exact = np.clip(run_in_float(backend, plain, planes[0] / top) * top, 0, top)
     off = np.abs(y - exact)
-    if precision == "int8":  # a value that lies between two steps may take the other one
-        assert np.quantile(off, 0.95) <= 1
+    if precision == "int8":  # a value between two steps, each four of these codes, may take either
+        assert np.quantile(off, 0.95) <= 2
     else:
         assert off.max() <= 1
     assert len(np.unique(y)) > (200 if bits == 8 else 800)

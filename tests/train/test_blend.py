@@ -24,9 +24,12 @@ def _run(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def _trained(path: Path, start: Path | None = None, seed: int = 1) -> Path:
+def _trained(
+    path: Path, start: Path | None = None, seed: int = 1, name: str = "c-dcscn",
+    scales: tuple[int, ...] = (2,),
+) -> Path:  # fmt: skip
     """A checkpoint of random weights that says it began with `start`."""
-    trainer = Trainer.new("c-dcscn", replace(TINY, seed=seed), (2,))
+    trainer = Trainer.new(name, replace(TINY, seed=seed), scales)
     trainer.step, trainer.data = 5, DATA
     if start is not None:
         saved = load_checkpoint(start)
@@ -62,6 +65,18 @@ def test_every_weight_lies_between(tmp_path: Path, chain: list[Path], back: int)
         torch.testing.assert_close(weight, 0.75 * new[name] + 0.25 * old[name])
     assert not torch.equal(made["last.weight"], new["last.weight"])
     assert _stage(output)["blend"] == {"share": 0.75, "stages_back": back}
+
+
+def test_a_training_of_one_scale_is_blended_with_one_of_several(tmp_path: Path) -> None:
+    former = _trained(tmp_path / "1.pt", name="carn-m", scales=(2, 3, 4))
+    last = _trained(tmp_path / "2.pt", former, seed=2, name="carn-m", scales=(4,))
+    output = tmp_path / "out.pt"
+    result = _run("blend", last, "--with", former, "--share", 0.5, "--output", output)
+    assert result.exit_code == 0, result.output
+    new, old, made = (load_checkpoint(p)["average"] for p in (last, former, output))
+    assert set(made) == set(new) < set(old)
+    name = "upsample.up4.body.0.weight"
+    torch.testing.assert_close(made[name], (new[name] + old[name]) / 2)
 
 
 def test_what_it_did_not_come_from_is_refused(tmp_path: Path, chain: list[Path]) -> None:

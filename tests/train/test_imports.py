@@ -381,3 +381,22 @@ def test_further_files_give_what_the_first_lacks(tmp_path: Path) -> None:
     assert left and all(".up4." in name for name in left)
     with pytest.raises(TrainError, match="has no weights that"):
         add_from(net, left, first)
+
+
+@pytest.mark.parametrize("load", [load_into, start_from])
+def test_an_rt_without_branches_goes_on_from_one_that_has_them(
+    load: Callable[[Net, Weights, Path], object],
+) -> None:
+    whole = roughened(build("rt", (2,)))
+    for name, parameter in whole.named_parameters():
+        if name.endswith((".spread", ".same")):
+            torch.nn.init.normal_(parameter, 0, 0.05)
+    plain = build("rt", (2,), expand=0, identity=False)
+    load(plain, whole.state_dict(), Path("rt.pt"))
+    x = torch.rand(1, 1, 9, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x, 2), whole(x, 2), rtol=0, atol=1e-4)
+    back = build("rt", (2,))
+    load(back, plain.state_dict(), Path("rt.pt"))
+    with torch.no_grad():
+        torch.testing.assert_close(back(x, 2), plain(x, 2), rtol=0, atol=1e-4)

@@ -52,12 +52,7 @@ class Layer(nn.Conv2d):
     def whole(self) -> Tensor:
         """The one 3x3 kernel of all branches, [target, source, 3, 3]: exact, as no branch has a
         bias before its 3x3 kernel, so that zeros around the picture stay zeros."""
-        weight: Tensor = self.weight
-        if len(self.squeeze):
-            weight = weight + torch.einsum("tiyx,is->tsyx", self.spread, self.squeeze)
-        if len(self.same):
-            weight = weight + functional.pad(torch.diag(self.same)[:, :, None, None], (1, 1, 1, 1))
-        return weight
+        return whole_kernel(self.weight, self.squeeze, self.spread, self.same)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, self.whole(), self.bias, padding=1)
@@ -69,6 +64,15 @@ class Layer(nn.Conv2d):
             conv.weight.copy_(self.whole())
             bias_of(conv).copy_(bias_of(self))
         return conv.requires_grad_(False)
+
+
+def whole_kernel(weight: Tensor, squeeze: Tensor, spread: Tensor, same: Tensor) -> Tensor:
+    """The sum of a layer's branches as one 3x3 kernel, [target, source, 3, 3]."""
+    if len(squeeze):
+        weight = weight + torch.einsum("tiyx,is->tsyx", spread, squeeze)
+    if len(same):
+        weight = weight + functional.pad(torch.diag(same)[:, :, None, None], (1, 1, 1, 1))
+    return weight
 
 
 class Rt(nn.Module):

@@ -28,6 +28,9 @@ def blend(checkpoint: Path, former: Path, share: float, output: Path) -> None:
         raise TrainError(f"{checkpoint} is a blend already")
     before = rebuilt(saved)
     weights, history = weights_from(former, before)
+    own = before.state_dict()
+    # CARN's up-sampling for scales that this training has not
+    weights = {n: v for n, v in weights.items() if n in own or not n.startswith("upsample.")}
     load_into(before, weights, former)
     back = _stages_back(saved["history"], history)
     if back is None:

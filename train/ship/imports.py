@@ -22,6 +22,7 @@ from train.fit.checkpoint import as_checkpoint, stage
 from train.fit.prune import fits, narrowed, widened, widths
 from train.nets import Carn, Csrcnn, Dcscn, Net, Rt, build
 from train.nets.common import bias_of
+from train.nets.rt import Layer, whole_kernel
 from train.ship import provenance
 from train.ship.export import Target, export_scale
 
@@ -104,6 +105,8 @@ def load_into(net: Net, weights: Weights, path: Path) -> None:
             raise TrainError(f"{path} is of another network: it {what} {shown}")
     if isinstance(net, Dcscn):
         weights = _of_width(net, weights, path)
+    if isinstance(net, Rt):
+        weights = _of_branches(net, weights)
     for name, value in weights.items():
         if not isinstance(value, Tensor) or value.shape != own[name].shape:
             raise TrainError(f"{path} is of another network: {name} has another shape")
@@ -129,6 +132,8 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     own = net.state_dict()
     if isinstance(net, Dcscn):
         weights = _of_width(net, weights, path, own)
+    if isinstance(net, Rt):
+        weights = _of_branches(net, weights)
     fitting = {
         name: value
         for name, value in weights.items()
@@ -215,14 +220,43 @@ def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weig
 def _undeployed_rt(values: Weights, net: Rt) -> Weights:
     """Undo `DeployedRt`: a layer's one kernel becomes its 3x3 branch, and the others nothing."""
     found: Weights = {}
-    names = [*(f"layers.{k}" for k in range(len(net.layers))), "last"]
-    for k, (name, layer) in enumerate(zip(names, net.stack, strict=True)):
-        weight, bias = values[f"layers.{2 * k}.weight"], values[f"layers.{2 * k}.bias"]
-        found |= {f"{name}.weight": weight, f"{name}.bias": bias}
-        found |= {f"{name}.squeeze": layer.squeeze.detach().clone()}
-        found |= {f"{name}.spread": torch.zeros_like(layer.spread)}
-        found |= {f"{name}.same": torch.zeros_like(layer.same)}
+    for k, name in enumerate(_rt_layers(net)):
+        kernel, bias = values[f"layers.{2 * k}.weight"], values[f"layers.{2 * k}.bias"]
+        found |= _plain_layer(name, net.stack[k], kernel, bias)
     return found
+
+
+def _of_branches(net: Rt, weights: Weights) -> Weights:
+    """Weights of an rt whose layers have other branches, as those of the 3x3 branch alone."""
+    own, names = net.state_dict(), _rt_layers(net)
+    branches = [f"{name}.{part}" for name in names for part in ("squeeze", "spread", "same")]
+    if any(name not in weights for name in own) or all(
+        weights[name].shape == own[name].shape for name in branches
+    ):
+        return weights
+    found: Weights = {}
+    for name, layer in zip(names, net.stack, strict=True):
+        kernel, squeeze, spread, same = (
+            weights[f"{name}.{part}"] for part in ("weight", "squeeze", "spread", "same")
+        )
+        kernel = whole_kernel(kernel, squeeze, spread, same)
+        found |= _plain_layer(name, layer, kernel, weights[f"{name}.bias"])
+    return found
+
+
+def _rt_layers(net: Rt) -> list[str]:
+    return [*(f"layers.{k}" for k in range(len(net.layers))), "last"]
+
+
+def _plain_layer(name: str, layer: Layer, kernel: Tensor, bias: Tensor) -> Weights:
+    """An rt layer that is one kernel; its other branches begin as nothing."""
+    return {
+        f"{name}.weight": kernel,
+        f"{name}.bias": bias,
+        f"{name}.squeeze": layer.squeeze.detach().clone(),
+        f"{name}.spread": torch.zeros_like(layer.spread),
+        f"{name}.same": torch.zeros_like(layer.same),
+    }
 
 
 def _undeployed_csrcnn(values: Weights, net: Csrcnn) -> Weights:
