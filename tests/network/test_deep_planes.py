@@ -93,8 +93,9 @@ def test_a_grey_ramp_has_all_its_levels(
     plain = (in_fp32(model) or model) if precision == "auto" else model
     exact = np.clip(run_in_float(backend, plain, planes[0] / top) * top, 0, top)
     off = np.abs(y - exact)
-    if precision == "int8":  # a value between two steps, each four of these codes, may take either
-        assert np.quantile(off, 0.95) <= 2
+    if precision == "int8":  # a value that lies between two steps may take the other one
+        # an RGB network's input is computed first, which moves more values to the other step
+        assert np.quantile(off, 0.95) <= (1 if model.facts.colour == "y" else 2)
     else:
         assert off.max() <= 1
     assert len(np.unique(y)) > (200 if bits == 8 else 800)

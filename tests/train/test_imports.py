@@ -400,3 +400,12 @@ def test_an_rt_without_branches_goes_on_from_one_that_has_them(
     load(back, plain.state_dict(), Path("rt.pt"))
     with torch.no_grad():
         torch.testing.assert_close(back(x, 2), plain(x, 2), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["layers.0.squeeze", "last.weight"])
+def test_an_rt_of_other_branches_that_is_damaged_is_refused(name: str) -> None:
+    weights: dict[str, Any] = build("rt", (2,)).state_dict() | {name: "abc"}
+    plain = build("rt", (2,), expand=0, identity=False)
+    for load in (load_into, start_from):
+        with pytest.raises(TrainError, match=r"^rt\.pt is of another network: "):
+            load(plain, weights, Path("rt.pt"))

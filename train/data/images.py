@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
 
 # Rec. 601 luma weights without the 16..235 squeeze: a Y network's 0..1 is black..white
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # PNG raises SyntaxError, AVIF RuntimeError
 _UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 
@@ -77,5 +77,5 @@ def to_input(rgb: Pixels, colour: str) -> npt.NDArray[np.float32]:
     """uint8 RGB [..., 3] -> what a network reads: float32 0..1 [..., C], C = 3 or 1 (luma)."""
     x = rgb.astype(np.float32) / np.float32(255)
     if colour == "y":
-        x = np.dot(x, _LUMA)[..., None]
+        x = np.dot(x, LUMA)[..., None]
     return x.astype(np.float32)

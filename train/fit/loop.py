@@ -149,13 +149,14 @@ class _Step:
         kind = recipe.loss_at(trainer.step)
         share = recipe.share_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()
-        boxes = drawn_boxes(lr, recipe.boxes, self._draws(len(lr))) if recipe.boxes else []
+        rngs = self._draws(len(lr))
+        boxes = drawn_boxes(lr, recipe.boxes, rngs) if recipe.boxes else []
         target = self._taught(lr, scale)  # a teacher would draw bright lines beside boxes
         lr, hr = painted(lr, boxes, 1), painted(hr, boxes, scale)
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
         loss = self._loss(kind, sr, hr)
         if kind == "sharp" and (steady := self.sharp.settings.steady):
-            loss = loss + steady * self._unsteadiness(sr, lr, scale)
+            loss = loss + steady * self._unsteadiness(sr, lr, scale, rngs)
         if target is not None:
             distance = LOSSES.get(kind, LOSSES["l1"])(sr, painted(target, boxes, scale))
             loss = recipe.teacher_weight * distance + (1 - recipe.teacher_weight) * loss
@@ -180,8 +181,10 @@ class _Step:
         rank, world = fabric.global_rank, fabric.world_size
         return draws(trainer.recipe.seed, trainer.step, count, rank, world)
 
-    def _unsteadiness(self, sr: Tensor, lr: Tensor, scale: int) -> Tensor:
-        change = block_change(lr, self._draws(len(lr)))
+    def _unsteadiness(
+        self, sr: Tensor, lr: Tensor, scale: int, rngs: list[np.random.Generator]
+    ) -> Tensor:
+        change = block_change(lr, rngs)
         changed = (lr + change).contiguous(memory_format=torch.channels_last)
         return unsteadiness(sr, self.net(changed, scale), change)
 

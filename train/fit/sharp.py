@@ -3,7 +3,8 @@
 A weighted sum of parts: the mean absolute error; the distance between layers of VGG16 before
 their ReLU (as in Wang et al., "ESRGAN", ECCV workshops 2018, section 3.3); LPIPS (Zhang et al.,
 CVPR 2018); and a relativistic average GAN (Jolicoeur-Martineau, ICLR 2019; ESRGAN, equations 1
-and 2) whose critic is small and spectrally normalised (Miyato et al., ICLR 2018).
+and 2) whose critic is small and spectrally normalised (Miyato et al., ICLR 2018). The training loop
+adds steadiness (`train.fit.steady`), for which the network runs once more.
 """
 
 from collections.abc import Callable

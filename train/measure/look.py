@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from train.data.images import Pixels, to_input
+from train.data.images import LUMA, Pixels, to_input
 from train.data.resize import downscale
 from train.measure.compressed import Clip, bicubic_codes, compress, enlarged_codes
 from train.measure.evaluate import Method
@@ -20,8 +20,6 @@ _GRAIN = 4.0
 """Standard deviation of the camera's noise on it, in codes: with less, x264 repeats one frame."""
 _BAR = 8
 """Width of the black bar, LR pixels."""
-_GREY = (0.299, 0.587, 0.114)
-"""Luma of R'G'B', BT.601."""
 _BLOCK = 32
 """Pixels of a side; a pattern is looked for in every block, for it may turn from place to place."""
 _BT601 = 6
@@ -82,18 +80,18 @@ def beside_bar(method: Method, picture: Pixels) -> float:
     """How much too bright the picture is beside a black bar, in codes of 0..255.
 
     The bar is drawn into `picture` [H, W, 3], uint8, at LR size, as letterboxes and overlays are,
-    so that its edge lies between two LR pixels. Of each row the largest excess of luma in the four
-    pixels beside the bar, mean over rows; the picture's own borders are left out.
+    so that its edge lies between two LR pixels; H and W are multiples of the scale. Of each row the
+    largest excess of luma in the four pixels beside the bar, mean over rows; the picture's own borders are left out.
     """
     scale = method.scale
     small, large = downscale(picture, scale), picture.copy()
     small[:, :_BAR], large[:, : _BAR * scale] = 0, 0
     x = to_input(small, method.colour).transpose(2, 0, 1)[None]
     ours = method.enlarge(np.ascontiguousarray(x, np.float32))[0].transpose(1, 2, 0)
-    grey = ours @ np.array(_GREY) if method.colour == "rgb" else ours[..., 0]
+    grey = ours @ LUMA if method.colour == "rgb" else ours[..., 0]
     truth = to_input(large, "y")[..., 0]
     beside = slice(_BAR * scale, _BAR * scale + 4)
-    excess = (grey[: len(truth)] - truth)[8 * scale : -8 * scale, beside]
+    excess = (grey - truth)[8 * scale : -8 * scale, beside]
     return float(excess.max(1).mean() * 255)
 
 

@@ -103,10 +103,7 @@ def load_into(net: Net, weights: Weights, path: Path) -> None:
         if names:
             shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
             raise TrainError(f"{path} is of another network: it {what} {shown}")
-    if isinstance(net, Dcscn):
-        weights = _of_width(net, weights, path)
-    if isinstance(net, Rt):
-        weights = _of_branches(net, weights)
+    weights = _of_build(net, weights, path)
     for name, value in weights.items():
         if not isinstance(value, Tensor) or value.shape != own[name].shape:
             raise TrainError(f"{path} is of another network: {name} has another shape")
@@ -130,10 +127,7 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     Raises TrainError where less than half fits.
     """
     own = net.state_dict()
-    if isinstance(net, Dcscn):
-        weights = _of_width(net, weights, path, own)
-    if isinstance(net, Rt):
-        weights = _of_branches(net, weights)
+    weights = _of_build(net, weights, path, own)
     fitting = {
         name: value
         for name, value in weights.items()
@@ -158,21 +152,30 @@ def add_from(net: Net, left: list[str], path: Path) -> list[str]:
     return [name for name in left if name not in given]
 
 
-def _of_width(net: Dcscn, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
+def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
+    """Weights of a DCSCN of another width or an rt of other branches, as the net's own build."""
+    try:
+        if isinstance(net, Dcscn):
+            return _of_width(net, weights, start)
+        if isinstance(net, Rt):
+            return _of_branches(net, weights)
+    except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise TrainError(f"{path} is of another network: {exc}") from exc
+    return weights
+
+
+def _of_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
     """Weights of another number of feature filters, as far as they can be brought to the net's.
 
     With `start`, to train on from: fewer filters are a choice of them, more have a start.
     """
     features = net.config.features
-    try:
-        given = widths(weights)
-        if given == features or len(given) != len(features):
-            return weights
-        if start is not None and fits(features, given):
-            return narrowed(weights, features)
-        return widened(weights, features, start)
-    except (ValueError, RuntimeError, KeyError, IndexError, TypeError) as exc:
-        raise TrainError(f"{path} is of another network: {exc}") from exc
+    given = widths(weights)
+    if given == features or len(given) != len(features):
+        return weights
+    if start is not None and fits(features, given):
+        return narrowed(weights, features)
+    return widened(weights, features, start)
 
 
 def _from_onnx(path: Path, net: Net) -> Weights:
