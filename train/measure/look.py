@@ -81,7 +81,8 @@ def beside_bar(method: Method, picture: Pixels) -> float:
 
     The bar is drawn into `picture` [H, W, 3], uint8, at LR size, as letterboxes and overlays are,
     so that its edge lies between two LR pixels; H and W are multiples of the scale. Of each row the
-    largest excess of luma in the four pixels beside the bar, mean over rows; the picture's own borders are left out.
+    largest excess of luma in the four pixels beside the bar, mean over rows; the picture's own
+    borders are left out.
     """
     scale = method.scale
     small, large = downscale(picture, scale), picture.copy()
