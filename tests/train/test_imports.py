@@ -402,6 +402,43 @@ def test_an_rt_without_branches_goes_on_from_one_that_has_them(
         torch.testing.assert_close(back(x, 2), plain(x, 2), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("width", "depth"), [(32, 8), (48, 8), (32, 12), (48, 12)], ids=["", "wider", "deeper", "both"]
+)
+def test_a_larger_rt_begins_as_the_smaller_one_and_all_of_it_learns(width: int, depth: int) -> None:
+    small = roughened(build("rt", (2,)))
+    large = build("rt", (2,), width=width, depth=depth, expand=0, identity=False)
+    start_from(large, small.state_dict(), Path("rt.pt"))
+    x = torch.rand(1, 1, 9, 12)
+    torch.testing.assert_close(large(x, 2), small(x, 2), rtol=0, atol=1e-5)
+    before = {name: p.detach().clone() for name, p in large.named_parameters()}
+    optimiser = torch.optim.SGD(large.parameters(), 0.1)
+    for _ in range(2):  # the first teaches the others to read the new filters
+        optimiser.zero_grad()
+        large(x, 2).square().mean().backward()
+        optimiser.step()
+    for name, p in large.named_parameters():
+        if name.endswith("weight"):
+            moved = (p - before[name]).flatten(1).abs().sum(1)
+            assert moved.count_nonzero() > 0.8 * len(p), name
+
+
+def test_a_larger_rt_for_another_scale_takes_all_but_the_last_layer() -> None:
+    small = roughened(build("rt", (2,)))
+    large = build("rt", (3,), width=48)
+    left = start_from(large, small.state_dict(), Path("rt.pt"))
+    assert left and all(name.startswith("last.") for name in left)
+
+
+def test_an_rt_that_is_too_large_or_lacks_a_layer_is_refused() -> None:
+    weights = build("rt", (2,), expand=0, identity=False).state_dict()
+    lacking = {k: v for k, v in weights.items() if not k.startswith("layers.4.")}
+    small, large = build("rt", (2,), depth=4), build("rt", (2,), depth=12)
+    for net, given in ((small, weights), (build("rt", (2,), width=16), weights), (large, lacking)):
+        with pytest.raises(TrainError, match=r"^rt\.pt is of another network: "):
+            start_from(net, given, Path("rt.pt"))
+
+
 @pytest.mark.parametrize("name", ["layers.0.squeeze", "last.weight"])
 def test_an_rt_of_other_branches_that_is_damaged_is_refused(name: str) -> None:
     weights: dict[str, Any] = build("rt", (2,)).state_dict() | {name: "abc"}

@@ -19,10 +19,10 @@ from torch import Tensor
 from train.errors import TrainError
 from train.files import load_torch
 from train.fit.checkpoint import as_checkpoint, stage
+from train.fit.grow import grown
 from train.fit.prune import fits, narrowed, widened, widths
 from train.nets import Carn, Csrcnn, Dcscn, Net, Rt, build
 from train.nets.common import bias_of
-from train.nets.rt import Layer, whole_kernel
 from train.ship import provenance
 from train.ship.export import Target, export_scale
 
@@ -153,12 +153,12 @@ def add_from(net: Net, left: list[str], path: Path) -> list[str]:
 
 
 def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
-    """Weights of a DCSCN of another width or an rt of other branches, as the net's own build."""
+    """Weights of a DCSCN of another width or an rt of another build, as the net's own build."""
     try:
         if isinstance(net, Dcscn):
             return _of_width(net, weights, start)
         if isinstance(net, Rt):
-            return _of_branches(net, weights)
+            return grown(net, weights)
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as exc:
         raise TrainError(f"{path} is of another network: {exc}") from exc
     return weights
@@ -194,7 +194,7 @@ def _from_onnx(path: Path, net: Net) -> Weights:
         if isinstance(net, Dcscn):
             return _undeployed_dcscn(values, slopes, net)
         if isinstance(net, Rt):
-            return _undeployed_rt(values, net)
+            return _undeployed_rt(values)
         return _undeployed_csrcnn(values, net)
     except (KeyError, IndexError, RuntimeError) as exc:
         raise TrainError(f"{path} is of another network: {exc}") from exc
@@ -220,46 +220,18 @@ def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weig
     return found | {f"last.{part}": values[f"last.{part}"] for part in ("weight", "bias")}
 
 
-def _undeployed_rt(values: Weights, net: Rt) -> Weights:
-    """Undo `DeployedRt`: a layer's one kernel becomes its 3x3 branch, and the others nothing."""
+def _undeployed_rt(values: Weights) -> Weights:
+    """Undo `DeployedRt`: a layer's one kernel becomes its 3x3 branch, and it has no other."""
     found: Weights = {}
-    for k, name in enumerate(_rt_layers(net)):
-        kernel, bias = values[f"layers.{2 * k}.weight"], values[f"layers.{2 * k}.bias"]
-        found |= _plain_layer(name, net.stack[k], kernel, bias)
+    count = sum(name.endswith(".bias") for name in values)
+    for k in range(count):
+        name = f"layers.{k}" if k < count - 1 else "last"
+        kernel = found[f"{name}.weight"] = values[f"layers.{2 * k}.weight"]
+        found[f"{name}.bias"] = values[f"layers.{2 * k}.bias"]
+        found[f"{name}.squeeze"] = kernel.new_zeros(0, kernel.shape[1])
+        found[f"{name}.spread"] = kernel.new_zeros(len(kernel), 0, 3, 3)
+        found[f"{name}.same"] = kernel.new_zeros(0)
     return found
-
-
-def _of_branches(net: Rt, weights: Weights) -> Weights:
-    """Weights of an rt whose layers have other branches, as those of the 3x3 branch alone."""
-    own, names = net.state_dict(), _rt_layers(net)
-    branches = [f"{name}.{part}" for name in names for part in ("squeeze", "spread", "same")]
-    if any(name not in weights for name in own) or all(
-        weights[name].shape == own[name].shape for name in branches
-    ):
-        return weights
-    found: Weights = {}
-    for name, layer in zip(names, net.stack, strict=True):
-        kernel, squeeze, spread, same = (
-            weights[f"{name}.{part}"] for part in ("weight", "squeeze", "spread", "same")
-        )
-        kernel = whole_kernel(kernel, squeeze, spread, same)
-        found |= _plain_layer(name, layer, kernel, weights[f"{name}.bias"])
-    return found
-
-
-def _rt_layers(net: Rt) -> list[str]:
-    return [*(f"layers.{k}" for k in range(len(net.layers))), "last"]
-
-
-def _plain_layer(name: str, layer: Layer, kernel: Tensor, bias: Tensor) -> Weights:
-    """An rt layer that is one kernel; its other branches begin as nothing."""
-    return {
-        f"{name}.weight": kernel,
-        f"{name}.bias": bias,
-        f"{name}.squeeze": layer.squeeze.detach().clone(),
-        f"{name}.spread": torch.zeros_like(layer.spread),
-        f"{name}.same": torch.zeros_like(layer.same),
-    }
 
 
 def _undeployed_csrcnn(values: Weights, net: Csrcnn) -> Weights:
