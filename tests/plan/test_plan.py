@@ -183,13 +183,15 @@ def _model_of(source: Path, **options: object) -> str:
 
 
 def test_the_only_network_of_a_scale_is_not_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(model_choice, "Planner", None)
     monkeypatch.setattr(model_choice, "_SOON", 0)
     source = str(make_clip(tmp_path / "in.mkv", TINY))
     settings = vsr.RunSettings(scale=8)
-    assert model_choice.model_name(source, tmp_path / "out.mkv", settings) == "csrcnn"
+    with caplog.at_level(logging.INFO):
+        assert model_choice.model_name(source, tmp_path / "out.mkv", settings) == "csrcnn"
+    assert "model csrcnn: the only network at scale 8" in caplog.text
 
 
 def test_a_run_that_names_no_model_gets_what_suits_its_file(
@@ -210,7 +212,7 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
     caplog.clear()
     with caplog.at_level(logging.INFO):
         assert _model_of(source, look="sharp") == candidates(False, 2, "sharp")[0].name
-    assert "the best for a sharp look" in caplog.text
+    assert "a sharp look" in caplog.text
     with pytest.raises(vsr.UsageError, match="no network has the scale 5: see vsr models"):
         _model_of(source, scale=5)
     with pytest.raises(vsr.UsageError, match="no network with a sharp look has the scale 3"):

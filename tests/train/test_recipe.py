@@ -351,6 +351,8 @@ def test_a_users_own_file_is_a_recipe(tmp_path: Path) -> None:
         ("optimiser = 'adamw'", "optimiser = 'adamw' is none of adam, sgd"),
         ("degradation = 'x'", "degradation = 'x' is none of bicubic, stream"),
         ("schedule = 'halve'", "needs halve_every"),
+        ("boxes = 1.5", "boxes = 1.5 is not in 0..1"),
+        ("teacher_weight = -0.1", "teacher_weight = -0.1 is not in 0..1"),
         ("loss = [[0, 'l3']]", "loss 'l3' is none of"),
         ("loss = [[5, 'l1']]", "loss has no phase for step 0"),
         ("loss = ['l1', 'l2']", "loss is no list of"),

@@ -188,8 +188,9 @@ def _wrong_value(recipe: Recipe) -> str:
             return f"{key} = {value!r} is of another type"
     if recipe.schedule == "halve" and recipe.halve_every < 1:
         return "schedule = 'halve' needs halve_every"
-    if not 0 <= recipe.teacher_weight <= 1:
-        return f"teacher_weight = {recipe.teacher_weight} is not in 0..1"
+    for key in ("teacher_weight", "boxes"):
+        if not 0 <= getattr(recipe, key) <= 1:
+            return f"{key} = {getattr(recipe, key)} is not in 0..1"
     return ""
 
 

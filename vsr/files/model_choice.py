@@ -82,9 +82,13 @@ def _fitting(input_: str, output: Path, settings: RunSettings, backend: Backend,
     kind = what if settings.look is None else f"a {settings.look} look"
     found, (width, height) = candidates(task.clean, scale, settings.look), task.out.size
     best = found[0]
+    if len(found) == 1:
+        of_look = "" if settings.look is None else f" with {kind}"
+        log.info("model %s: the only network%s at scale %d", best.name, of_look, scale)
+        return best.name
     work = best.work * width * height / _HD * min(task.frames, settings.max_frames or task.frames)
     # on a GPU engines take minutes to build, and it has the speed
-    if backend.name != "openvino" or 0 < work < _SOON or len(found) == 1:
+    if backend.name != "openvino" or 0 < work < _SOON:
         log.info("model %s: the best for %s (--model names another)", best.name, kind)
         return best.name
     name, speed = Planner(task, backend, seconds=_SECONDS).chosen(settings.speed)
