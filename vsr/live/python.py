@@ -48,7 +48,7 @@ def relay(
 def _told(
     board: StatusBoard, on_progress: Callable[[Snapshot], None] | None, stop: threading.Event
 ) -> Iterator[None]:
-    """Call `on_progress` during the context; if it fails, set `stop` and raise its error after."""
+    """Call `on_progress` during the context; if it fails, set `stop`, then raise its error."""
     if on_progress is None:
         yield
         return

@@ -169,7 +169,7 @@ class Ingest:
                 self._say("has further streams now: they are taken up", "streams")
 
     def _deliver(self, source: LiveSource, feed: "PublishedStream | None") -> Opener | None:
-        """Pass on a source's items until it ends, or return the opener of one to replace it."""
+        """Pass on a source's items until it ends; return an opener if it is to be replaced."""
         self._canvas = source.canvas
         self._began = True
         sound, jumps = source.audio, self.jumps

@@ -59,7 +59,7 @@ class SoundPacket:
 
 @dataclass(frozen=True)
 class Measured:
-    """The measured frame rate of the source, whatever rate it declares."""
+    """The measured frame rate of the source, regardless of the declared one."""
 
     rate: Fraction
 

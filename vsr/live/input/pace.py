@@ -15,7 +15,7 @@ from vsr.media.timestamps import Packet
 Item = Frame | Packet
 
 _LONGEST_WAIT: Final = 10.0
-"""Largest step between two frames, in seconds; a larger one is a timestamp jump."""
+"""Largest wait for or delay of a frame, in seconds; beyond it, the timestamps have jumped."""
 _BEHIND: Final = 1.0
 """Largest delay of a paced input before its schedule is reset, in seconds."""
 _JOINING: Final = 2.0

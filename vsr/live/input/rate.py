@@ -93,7 +93,7 @@ class Restamper:
         self._seen: deque[tuple[float, float]] = deque()
 
     def stamp(self, frame: Frame) -> bool:
-        """Replace an unusable time; return True for the first frame of a clock found unusable."""
+        """Replace an unusable time; return True once, when the clock is found unusable."""
         arrived = frame.stamps.read
         stands = self._usable and self._check and self._clock_stands(frame.time, arrived)
         self._usable = self._usable and not stands

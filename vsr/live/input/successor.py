@@ -60,7 +60,7 @@ class Successor:
     def _found(self) -> Opener | None:
         with self._lock:
             made, self._made = self._made, None
-        if made is None or made.codecs == self._codecs:  # the new streams are neither
+        if made is None or made.codecs == self._codecs:  # no new video or audio
             if made is not None:
                 made.close()
             return None

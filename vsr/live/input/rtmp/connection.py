@@ -62,7 +62,7 @@ class Connection:
         return min(self._received, 1 + HANDSHAKE)
 
     def handshake(self, deadline: float) -> None:
-        """Do both handshakes. Raises ProtocolError, TimeoutError after `deadline`, OSError."""
+        """Do the handshakes. Raises ProtocolError, TimeoutError after `deadline`, OSError."""
         if self._tls is not None:
             self._tls.settimeout(max(0.001, deadline - time.monotonic()))
             self._tls.do_handshake()

@@ -57,7 +57,7 @@ class Replay:
     def __iter__(self) -> Iterator[Message]:
         """Yield the kept messages, to be read before those that follow.
 
-        Audio without a header is shown at the beginning: FFmpeg looks for it for one second only.
+        If audio has no header, its first message comes first: FFmpeg looks for audio only for 1 s.
         """
         time = self._since[0].time if self._since else None
         sounds = [message for message in self._since if message.kind == AUDIO]

@@ -161,7 +161,7 @@ class PublishedStream:
         return self._replay.changes
 
     def rewind(self) -> int:
-        """Restart the FLV file with headers and the last key frame; call from the reading thread.
+        """Restart the FLV file with headers and all since the last key frame; for its reader.
 
         Returns an upper limit of the number of frames that are repeated.
         """
