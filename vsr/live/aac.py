@@ -1,4 +1,4 @@
-"""AAC of a relay's outputs: its encoder, its silence, and what packets say of their form."""
+"""AAC of a relay's outputs: encoder, silent packets, and the configuration in packets."""
 
 import logging
 from collections.abc import Iterator
@@ -18,21 +18,21 @@ log = logging.getLogger(__name__)
 FORMAT: Final = "fltp"
 """Sample format of FFmpeg's AAC encoder."""
 _RATES: Final = (44_100, 48_000)
-"""What everything that is not AAC becomes."""
+"""Sample rates of an encoder that does not match an AAC source, in Hz."""
 _BITS: Final = 160_000
 _CONFIG: Final = 2
-"""Leading bytes of AAC's extradata, which tell kind, rate, channels (ISO 14496-3, 1.6.2.1)."""
+"""Leading bytes of AAC extradata with object type, rate, channels (ISO 14496-3, 1.6.2.1)."""
 _ADTS: Final = 7
-"""Bytes of the header before each packet where there is no extradata (ISO 13818-7, 6.2)."""
+"""Size of the header of each packet if there is no extradata, in bytes (ISO 13818-7, 6.2)."""
 _MORE: Final = 3
-"""Bits of its last byte: how many frames a packet holds beyond the first."""
+"""Mask for its last byte: the number of AAC frames in a packet after the first."""
 
 Samples = npt.NDArray[np.float32]
-"""Of every channel, -1 to 1, (channels, samples)."""
+"""Samples of all channels, -1 to 1, of shape (channels, samples)."""
 
 
 def config_of(context: av.AudioCodecContext) -> bytes | None:
-    """Return the AAC configuration that must match for packets to be copied; else None."""
+    """Return the AAC configuration, which must match to copy packets; None if unknown."""
     aac = context.codec.canonical_name == "aac"
     return short_config(context.extradata or b"") if aac else None
 
@@ -45,7 +45,7 @@ def short_config(extradata: bytes) -> bytes | None:
 def adts_config(packet: Packet) -> bytes | None:
     """Return the configuration in a packet's ADTS header.
 
-    None if it has no such header, or holds several frames, which cannot be one packet elsewhere.
+    None if it has no such header, or several frames, which other formats need as several packets.
     """
     head = bytes(memoryview(packet)[:_ADTS])
     found = AdtsConfig.read(head)
@@ -53,13 +53,13 @@ def adts_config(packet: Packet) -> bytes | None:
 
 
 def encoder_like(source: av.AudioCodecContext | None) -> av.AudioCodecContext:
-    """Open an AAC encoder like the source, else mono or stereo at 44.1 or 48 kHz.
+    """Open an AAC encoder that matches an AAC source, else mono or stereo at 44.1 or 48 kHz.
 
     Raises OutputError.
     """
     if source is None:
         return opened(max(_RATES), "stereo")
-    told = source.rate and source.layout.nb_channels  # a damaged stream may not say
+    told = source.rate and source.layout.nb_channels  # a damaged stream may lack them
     if told and source.codec.canonical_name == "aac":
         try:
             like = opened(source.rate, source.layout.name)
@@ -92,15 +92,15 @@ class FrameEncoder:
     def __init__(self, context: av.AudioCodecContext) -> None:
         self.context = context
         self.end = 0
-        """Place (in samples) at which what it was given ends."""
+        """Place at which the samples passed so far end, in samples."""
         self._rest = no_samples(context)
 
     def move(self, place: int) -> None:
-        """Go on at another place; what makes no whole frame yet is left out."""
+        """Continue at another place; discard the samples of an incomplete frame."""
         self.end, self._rest = place, no_samples(self.context)
 
     def encode(self, samples: Samples) -> Iterator[Packet]:
-        """Yield the packets that are complete with these samples; pts are in samples."""
+        """Yield the packets that these samples complete; pts are in samples."""
         size = self.context.frame_size
         whole = np.concatenate([self._rest, samples], axis=1)
         place = self.end - self._rest.shape[1]
@@ -113,14 +113,14 @@ class FrameEncoder:
 
 
 def silent_packet(like: av.AudioCodecContext) -> bytes:
-    """Encode a frame of silence with an encoder like that one."""
+    """Return an encoded frame of silence with the rate and layout of `like`."""
     encoder = FrameEncoder(opened(like.rate, like.layout.name))
     packets: list[av.Packet[Any]] = list(encoder.encode(no_samples(like, 4 * like.frame_size)))
-    return bytes(packets[-1])  # past its start-up
+    return bytes(packets[-1])  # after the encoder's start-up
 
 
 def no_samples(like: av.AudioCodecContext, count: int = 0) -> Samples:
-    """Make silence of so many samples."""
+    """Return `count` samples of silence."""
     return np.zeros((like.layout.nb_channels, count), np.float32)
 
 

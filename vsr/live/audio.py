@@ -1,8 +1,8 @@
-"""Audio of a relay: copies AAC packets where it can, else encodes to AAC.
+"""Makes the audio of a relay: copies AAC packets if possible, else encodes to AAC.
 
-AAC is what every server and player takes. The first session settles rate and channels; what later
-ones bring is converted to them, and where nothing comes there is silence: many players stop with
-the sound. Times are the output's (see `clock.py`), in seconds; they only go forward.
+Every server and player accepts AAC. The first session determines sample rate and channels; audio
+of later sessions is converted to them. Gaps are filled with silence, because many players stop when
+the audio stops. Times are output times (see `clock.py`), in seconds, and only increase.
 """
 
 import logging
@@ -31,33 +31,33 @@ from vsr.media.timestamps import Packet
 log = logging.getLogger(__name__)
 
 _LONGEST: Final = 2.0
-"""Seconds of silence at once: a machine that slept does not catch up on it."""
+"""Silence sent after a gap above `_GAP`, in seconds: a machine that slept does not send it all."""
 _GAP: Final = 15.0
-"""Seconds of silence before sound that comes again; what is longer stays a gap."""
+"""Longest gap that is filled with silence, in seconds; a longer one remains a gap."""
 _PAUSE: Final = 0.1
-"""Seconds from which on silence between two packets is something lost, and no jitter."""
+"""Shortest gap between two packets that counts as lost audio, not as jitter, in seconds."""
 
 
 @dataclass
 class SoundCounts:
-    """What became of the source's sound."""
+    """Counters of lost and replaced audio of the source."""
 
     late: int = 0
-    """Packets that were not sent because their time had passed."""
+    """Number of packets that were not sent because their time had passed."""
     undecodable: int = 0
     silence_s: float = 0.0
-    """Seconds of silence that were sent in place of sound."""
+    """Duration of the silence sent in place of audio, in seconds."""
 
 
 class Sound:
     """Produces an output's audio packets. Not thread-safe."""
 
     def __init__(self, source: av.AudioCodecContext | None) -> None:
-        """`source` decodes the first session's sound, None if it has none. Raises OutputError."""
+        """`source` is the first session's audio decoder; None: no audio. Raises OutputError."""
         self.context = encoder_like(source)
-        """Describes the output's sound."""
+        """Encoder context, which describes the output's audio."""
         self.until = 0.0
-        """Time at which what was made so far ends."""
+        """Output time at which the audio made so far ends."""
         self.counts = SoundCounts()
         self._config = config_of(self.context)
         self._silence = silent_packet(self.context)
@@ -66,11 +66,11 @@ class Sound:
         self._encoder = FrameEncoder(self.context)
         self._line = SampleLine(self.context)
         self._sent = -1.0
-        """Time of the newest packet."""
+        """Output time of the newest packet."""
         self.begin(source)
 
     def begin(self, source: av.AudioCodecContext | None) -> None:
-        """Go on with sound that `source` decodes; None if there is none."""
+        """Continue with audio that `source` decodes; None if there is no audio."""
         self._decoder = source
         self._told = config_of(source) if source else None
         self._headless = av.BitStreamFilterContext("aac_adtstoasc", "aac")
@@ -79,13 +79,13 @@ class Sound:
         self._copy(source is not None and self._told == self._config)
 
     def send(self, packet: Packet, time: float, origin: float = 0.0) -> Iterator[Heard]:
-        """Yield the output's packets for a packet of the source, played at `time` (s).
+        """Yield the output packets for a source packet that is to be played at `time` (s).
 
-        `origin` is its time in the source (s).
+        `origin` is its source time (s).
         """
         if self._decoder is None:
             return
-        if packet.has_sidedata("new_extradata"):  # it changes on the way, or begins again
+        if packet.has_sidedata("new_extradata"):  # the stream changes or restarts
             self._told = short_config(bytes(packet.get_sidedata("new_extradata")))
         aac = self._decoder.codec.canonical_name == "aac"
         header = adts_config(packet) if aac else None
@@ -93,7 +93,7 @@ class Sound:
         if not self.copied:
             yield from self._encoded(packet, time, origin)
         elif time + self._frame_s / 2 <= self.until or time < 0:
-            self.counts.late += time >= 0  # what was before the output is not missed
+            self.counts.late += time >= 0  # audio before output time 0 does not count
         else:
             before = self.until
             yield from self._silent(time)
@@ -102,7 +102,7 @@ class Sound:
                 yield from self._moved(bare, time, origin)
 
     def silence(self, end: float) -> Iterator[Heard]:
-        """Yield whole frames of silence from the end of the audio to that time."""
+        """Yield whole frames of silence from the end of the audio to `end` (s)."""
         if end - self.until > _GAP:
             self._go_on_at(end - _LONGEST)
         before = self.until
@@ -110,7 +110,7 @@ class Sound:
         self.counts.silence_s += self.until - before
 
     def _copy(self, copied: bool) -> None:
-        """Copy packets from now on, or encode."""
+        """Switch to copying packets, or to encoding them."""
         if copied != self.copied:
             self._go_on_at(self.until)
         self.copied = copied
@@ -146,7 +146,7 @@ class Sound:
             return ()
 
     def _skip(self, exc: Exception) -> None:
-        """Count a packet that is damaged."""
+        """Count a damaged packet."""
         self.counts.undecodable += 1
         log.debug("a packet of sound is skipped: %s", reason(exc))
 
@@ -164,7 +164,7 @@ class Sound:
         try:
             for frame in self._decoder.decode(packet):
                 if frame.pts is not None and begin is not None and base is not None:
-                    at = float((frame.pts - begin) * base)  # without what encoders put before it
+                    at = float((frame.pts - begin) * base)  # without the encoder's priming samples
                 length = frame.samples / frame.sample_rate
                 gap = time + at - self.until
                 if gap > _GAP:

@@ -1,8 +1,8 @@
-"""Maps the times of a source to an output clock that only goes forward.
+"""Maps the timestamps of a source to an output clock that only increases.
 
-A source that is lost and comes back begins anew at any time, clocks wrap, jump and stand still. The
-output's times only ever go on. Sound and picture of one session are moved by the same amount, so
-that they stay together. Times are seconds; the caller hands in the wall clock.
+A source that reconnects may start at any timestamp, and source clocks wrap, jump and stall. Output
+times always increase. Audio and video of one session are shifted by the same offset, so that they
+remain in sync. Times are in seconds; the caller passes the wall-clock time.
 """
 
 from collections import deque
@@ -10,76 +10,76 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _BACK: Final = 0.5
-"""Seconds by which a source's time may run backwards before it is a jump and not jitter."""
+"""Largest backward step of the source time that counts as jitter, not as a jump, in seconds."""
 _AHEAD: Final = 5.0
-"""Seconds by which it may run ahead of the wall clock's, and sound ahead of the pictures."""
+"""Largest lead of a source time step over the wall clock's, and of audio over video, in seconds."""
 _BEHIND: Final = 15.0
-"""Seconds by which sound may be behind the pictures before its time is one of another session."""
+"""Largest lag of audio behind video, in seconds; with more, it belongs to another session."""
 _EPOCHS: Final = 16
-"""Changes of the offset that are remembered for sound that comes late."""
+"""Number of offset changes that are kept, to place audio that arrives late."""
 _LEAD: Final = 0.5
-"""Seconds by which the output may run ahead of the wall clock: what viewers see later by."""
+"""Largest lead of the output over the wall clock, in seconds; it adds to the viewers' latency."""
 _DRIFT: Final = 0.0005
-"""Share of its lead by which the origin follows at each picture: no two clocks run alike."""
+"""Fraction of the lead by which the origin is corrected at each frame: any two clocks drift."""
 _APART: Final = 1e7
-"""Seconds between the source times of two sessions: more than a source counts (RTMP: 4.3e6)."""
+"""Distance between source times of two sessions (s): more than a source counts (RTMP: 4.3e6)."""
 _SESSIONS: Final = 1000
-"""After so many, the same source times come again."""
+"""Number of sessions after which `OutputClock.origin` repeats its times."""
 _TICK: Final = 0.001
-"""The least step between two pictures: RTMP counts milliseconds."""
+"""Smallest step between two frames, in seconds: RTMP counts milliseconds."""
 
 
 @dataclass
 class Repairs:
-    """Counts of corrections to a source's times."""
+    """Counters of corrections to a source's times."""
 
     jumps: int = 0
-    """Times at which the source's clock leapt."""
+    """Number of jumps of the source's clock."""
     nudged: int = 0
-    """Pictures whose time was that of the one before, or earlier."""
+    """Number of frames whose time was increased because it was not after the previous frame's."""
     skipped: int = 0
-    """Pictures left out of a backlog."""
+    """Number of frames skipped to remove a backlog."""
 
 
 @dataclass
 class OutputClock:
-    """Maps the times of consecutive sessions to the output's. Not thread-safe."""
+    """Maps the times of consecutive sessions to output times. Not thread-safe."""
 
     interval: float
-    """Seconds between two pictures at the source's rate."""
+    """Frame interval at the source's rate, in seconds."""
     repairs: Repairs = field(default_factory=Repairs)
     last: float = -1.0
-    """The newest picture's time in the output."""
+    """Output time of the newest frame."""
     _offset: float | None = None
     _epochs: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=_EPOCHS))
-    """Source times from which an offset holds, and these offsets; of one stretch without leaps."""
+    """Pairs (source time from which the offset is valid, offset) since the last jump or skip."""
     _source: float = 0.0
-    """The newest picture's time in the source, and the wall clock's then."""
+    """Source time of the newest frame; `_wall` is the wall-clock time at its arrival."""
     _wall: float = 0.0
     _origin: float | None = None
-    """The wall clock's time when the output's was 0."""
+    """Wall-clock time at output time 0."""
     _filled: bool = False
-    """Whether the newest picture was shown again."""
+    """Whether the newest output frame is a repeated one."""
     _skipping: bool = False
     _session: int = 0
 
     def end_session(self) -> None:
-        """End a session: the next time of the source is unrelated to the last."""
+        """End a session: the next source time is unrelated to the last one."""
         self._session += 1
         self._forget()
 
     def origin(self, time: float) -> float:
-        """Return a source time of this session as one that no other session has (s).
+        """Return a source time plus an offset that makes it unique among sessions (s).
 
-        A source that begins again has the times of before once more.
+        A source that restarts repeats the timestamps of earlier sessions.
         """
         return time + self._session % _SESSIONS * _APART
 
     def skips(self, wall: float) -> bool:
-        """Whether a picture that comes now must be skipped; call once per picture.
+        """Return whether a frame that arrives at `wall` must be skipped; call once per frame.
 
-        After a jam all that was held up comes at once. What stood in for it has had its time, so it
-        would put everything after it off; of that, viewers would never get rid again.
+        After a stall, all delayed frames arrive at once. Repeated frames were already shown in
+        their place, so showing them too would delay all later frames permanently.
         """
         ahead = self._lead(wall)
         self._skipping = ahead > (0.0 if self._skipping else _LEAD)
@@ -89,7 +89,7 @@ class OutputClock:
         return self._skipping
 
     def picture(self, time: float, wall: float) -> float:
-        """Return the output's time of a picture with a source time, arrived at a wall time."""
+        """Return the output time of a frame with source time `time` that arrived at `wall`."""
         if self._offset is None:
             self._begin(time, wall)
         elif self._leaps(time, wall):
@@ -97,27 +97,27 @@ class OutputClock:
             self._forget()
             self._begin(time, wall)
         elif self._filled and time + self._offset < self.last + self.interval / 2:
-            self._begin(time, wall)  # others stood in for it meanwhile
+            self._begin(time, wall)  # repeated frames were shown in its place
         self._filled = False
         self._source, self._wall = time, wall
         return self._forward(time + (self._offset or 0.0), wall)
 
     def filler(self, wall: float) -> float:
-        """Return the time of a picture that is repeated because none came."""
+        """Return the output time of a frame that is repeated because no new one arrived."""
         self._filled = True
         return self._forward(max(self.last + self.interval, wall - self._start(wall)), wall)
 
     @property
     def since(self) -> float:
-        """The source's time of the first picture since its clock leapt or pictures were skipped."""
+        """Source time of the first frame since the last jump, skip or session start; 0 if none."""
         return self._epochs[0][0] if self._epochs else 0.0
 
     def sound(self, time: float) -> float | None:
-        """Return the output's time of sound; None before the session's first picture.
+        """Return the output time of audio; None before the session's first frame.
 
-        None too where it leaps away from the pictures: they will tell by how much, and sound that
-        was heard at such a time would leave nothing to be heard until then. Sound that is late is
-        moved as the pictures of its time were.
+        Also None if it is too far from the video: only the next frame shows the size of the jump,
+        and audio placed there would leave silence up to it. Late audio gets the offset
+        of the frames at its source time.
         """
         if self._offset is None:
             return None
@@ -145,7 +145,7 @@ class OutputClock:
         return step < -_BACK or step > (wall - self._wall) + _AHEAD
 
     def _lead(self, wall: float) -> float:
-        """Seconds by which the next picture could at the earliest be ahead of the wall clock."""
+        """Return the smallest possible lead of the next frame over the wall clock, in seconds."""
         return 0.0 if self.last < 0 else self.last + self.interval - (wall - self._start(wall))
 
     def _forward(self, time: float, wall: float) -> float:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _JITTER: Final = 0.2
-"""Share of a pause that is random, so that many relays do not retry in step."""
+"""Fraction of a pause that is random, so that many relays do not retry at the same time."""
 _MOST_FAILURES: Final = 20
-"""Failures beyond which no pause grows, so that the power does not overflow."""
+"""Number of failures after which the pause stops growing, so that the power does not overflow."""
 
 POLL: Final = 0.05
-"""Seconds between two looks at whether a relay is to stop."""
+"""Interval between checks of a relay's stop event, in seconds."""
 _AGAIN_S: Final = 60.0
-"""Seconds after which the same trouble is worth another line."""
+"""Shortest interval between two warnings of the same kind, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,12 @@ class Backoff:
 
     first: float
     longest: float
-    """Never shorter than the first, whatever is given here."""
+    """Upper limit of a pause; `first` if that is greater."""
     growth: float = 2.0
-    """Factor from one pause to the next."""
+    """Ratio of a pause to the previous one."""
 
     def pause(self, failures: int) -> float:
-        """Return the seconds to wait after so many failures in a row."""
+        """Return the pause after `failures` consecutive failures, in seconds."""
         grown = self.first * self.growth ** min(max(0, failures - 1), _MOST_FAILURES)
         return min(grown, max(self.first, self.longest)) * random.uniform(1 - _JITTER, 1)
 
@@ -47,13 +47,13 @@ class RelayLog(logging.LoggerAdapter[logging.Logger]):
         self._told: dict[str, float] = {}
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log with the name in front, which may contain %."""
+        """Log with the name as a prefix; the name may contain %."""
         if self._name and self.isEnabledFor(level):
             msg, args = "%s: %s", (self._name, str(msg) % args if args else msg)
         super().log(level, msg, *args, **kwargs)
 
     def warn_rarely(self, words: str, kind: str = "") -> None:
-        """Warn at most once a minute per kind; the words are the kind if none is given."""
+        """Warn at most once a minute per `kind` (default: `words`); log repeats at DEBUG."""
         kind, at = kind or words, self._clock()
         with self._lock:
             self._told = {k: told for k, told in self._told.items() if at - told < _AGAIN_S}

@@ -1,4 +1,4 @@
-"""How a relay, which runs for days, takes its memory from the system and gives it back."""
+"""Configures how a relay, which runs for days, allocates and returns memory (glibc)."""
 
 import ctypes
 import sys
@@ -6,21 +6,21 @@ import threading
 from typing import Any, Final
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-"""M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX in glibc's malloc.h."""
+"""Values of M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX in glibc's malloc.h."""
 _ARENAS: Final = 2
 _LARGE: Final = 128 * 1024
-"""Bytes from which on a block is mapped by itself, and goes back to the system when it is freed."""
+"""Size in bytes from which a block is mapped separately, and returned to the system when freed."""
 _EVERY_S: Final = 60.0
 
 
 def settle_heaps() -> None:
-    """Keep the gaps in this process's heaps small, and return what is free; for a program's start.
+    """Limit this process's heap fragmentation and return free memory; call at program start.
 
-    glibc gives each thread a heap of its own, and pictures and packets made by one thread and freed
-    by another leave gaps in all of them. So all threads share two. Large blocks stay out of them:
-    without a fixed threshold, glibc puts into the heaps whatever is no larger than the largest
-    block freed so far. Once a minute what is free in between is given back, which takes a
-    millisecond. Does nothing with another C library.
+    glibc gives each thread a separate heap, and frames and packets that one thread allocates and
+    another frees fragment all of them. So all threads share two heaps. Large blocks are kept out of
+    the heaps: without a fixed threshold, glibc puts every block into them that is no larger than
+    the largest block freed so far. Once a minute, free memory between blocks is returned, which
+    takes a millisecond. Does nothing with another C library.
     """
     libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     mallopt = getattr(libc, "mallopt", None)

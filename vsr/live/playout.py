@@ -1,7 +1,7 @@
-"""Feeds the outputs without a break, whether or not the source delivers.
+"""Feeds the outputs continuously, whether or not the source delivers.
 
-Each frame is enlarged by the rung that is in time for it and sent at the output's own time. When no
-frame comes, the last one is sent again, with silence, so that the output's session goes on.
+Each frame is upscaled by a rung that is fast enough for it, and sent at its output time. When no
+frame arrives, the last one is sent again, with silence, to keep the output's session alive.
 """
 
 import logging
@@ -29,13 +29,13 @@ from vsr.report.ledger import Row
 from vsr.report.report import Report
 
 _CONNECT_S: Final = 5.0
-"""Seconds in which outputs may connect before an input that is paced begins."""
+"""Longest wait for outputs to connect before a paced input begins, in seconds."""
 _FILL_AFTER: Final = 0.5
-"""Seconds without a picture after which the last one is shown again."""
+"""Time without a frame after which the last one is repeated, in seconds."""
 
 
 class Playout:
-    """Joins clock, ladder, audio, encoder and outputs of a live relay. For one thread."""
+    """Joins clock, ladder, audio, encoder and outputs of a live relay. Use from one thread."""
 
     def __init__(
         self, outputs: Sequence[str], settings: RelaySettings, first: Connected, *, rungs: Rungs,
@@ -44,7 +44,7 @@ class Playout:
     ) -> None:  # fmt: skip
         """Connect to the outputs, for a source whose first session is `first`.
 
-        `report` is told of what comes in, its ledger and `board` of every picture, `words` of
+        `report` records the input, its ledger and `board` record every frame, `words` logs
         changes. Raises UsageError or OutputError.
         """
         self._settings, self._mailbox, self._slate = settings, mailbox, slate
@@ -76,12 +76,12 @@ class Playout:
         return self._rungs.names[self._rung]
 
     def run(self, on_ready: Callable[[], None]) -> None:
-        """Play out until the source is given up or `stop` is set.
+        """Play out until the source has ended for good or `stop` is set.
 
-        `on_ready` is called once, when the outputs have connected or failed to.
+        `on_ready` is called once, when outputs have connected or failed, or after `_CONNECT_S`.
 
-        Raises InputError for a source that could not be read, and what publishing or enlarging
-        raises.
+        Raises InputError if the source could not be read, and the errors of publishing and
+        upscaling.
         """
         ready = False
         while not self._stop.is_set() and not self._encoder.is_over:
@@ -116,10 +116,10 @@ class Playout:
     def _picture(self, frame: Frame) -> None:
         arrived = frame.stamps.read
         if self._last is None and self._mailbox.waiting:
-            return  # it waited for the engines: live begins with the newest
+            return  # queued while engines loaded: begin with the newest
         if self._clock.skips(arrived):
             self._drop(frame, "pictures came in a burst after a pause: what is too old is left out")
-            self._due = now() + _FILL_AFTER  # there is a picture: it is only too old
+            self._due = now() + _FILL_AFTER  # frames do arrive, only too old ones
             return
         if self._encoder.tail is not None:
             self._ladder.followed(self._encoder.tail)
@@ -148,7 +148,7 @@ class Playout:
         self._send_sound(self._audio.fill(time))
 
     def _record(self, frame: Frame) -> None:
-        """Enter a picture that was sent or dropped into ledger and status board."""
+        """Record a frame on the status board and, unless it is repeated, in the ledger."""
         row = Row.of(frame)
         self._board.frame(row)
         if frame.event != "repeated":
@@ -166,7 +166,7 @@ class Playout:
         self._costs = costs
 
     def _numbered(self, frame: Frame, time: float) -> Frame:
-        """Number a frame through all sessions and give it the output's time."""
+        """Return a frame with an index that counts across sessions, and its output time."""
         index, self._report.frames_in = self._report.frames_in, self._report.frames_in + 1
         pts = round(max(0.0, time) * TIME_BASE.denominator)
         return replace(frame, index=index, pts=pts, time_base=TIME_BASE)
@@ -179,7 +179,7 @@ class Playout:
             self._rung = rung
 
     def _drop(self, frame: Frame, why: str) -> None:
-        """Drop a picture and warn of the reason."""
+        """Drop a frame and log the reason as a warning."""
         if self._last is None and frame.stamps.read < self._began:
             return
         self._dropped += 1
@@ -202,16 +202,16 @@ class Playout:
         self._log.log(level, "%s is back", self._name)
 
     def _take_rate(self, rate: Fraction) -> None:
-        """Adopt a session's frame rate for repeated pictures and the ladder."""
+        """Adopt a session's frame rate for repeated frames and the ladder."""
         self._interval = self._clock.interval = float(1 / rate)
         self._ladder.settings = replace(self._ladder.settings, interval=self._interval)
 
     def _warn(self, words: str, kind: str) -> None:
-        """Warn, at most once a minute per kind, of what happens to the source's sound."""
+        """Log a warning about the source's audio, at most once a minute per kind."""
         self._log.warn_rarely(f"{self._name}: {words}", kind)
 
     def _say(self, notes: Sequence[str]) -> None:
-        """Log and report, once, what is lost or changed of the source's pictures."""
+        """Log and report, once each, notes on what is lost or changed in the source's frames."""
         for note in notes:
             words = f"{self._name}: {note}"
             if words not in self._report.notes:
@@ -224,7 +224,7 @@ class Playout:
         self._audio.lose()
         self._due = min(self._due, now() + self._interval)
         if self._settings.ingest.loop and not item.failed:
-            return  # it begins again as it was asked to
+            return  # it restarts as configured
         if not self._away:  # one warning for a series of failed attempts
             self._log.warning(
                 "%s; the last picture stays, %s", item.reason, self._settings.ingest.next
@@ -240,7 +240,7 @@ class Playout:
             self._report.lost += item.missing
 
     def _fill(self) -> None:
-        """Send the last picture again, or the slate, with silence."""
+        """Send the last frame again, or the slate, with silence."""
         wall = now()
         self._due = max(self._due + self._interval, wall - self._interval)
         if self._last is None:
@@ -277,7 +277,7 @@ class Playout:
             raise OutputError(f"nothing was published: {why}")
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures of the report's `live` entry."""
+        """Return the statistics of the report's `live` entry."""
         repairs, outputs = self._clock.repairs, self._encoder.states()
         measured = (output["av_offset_ms"] for output in outputs)
         sound = self._audio.figures()

@@ -1,4 +1,4 @@
-"""Audio of a relay at the output's times, and silence while none comes."""
+"""Sends the audio of a relay at output times, and silence while none arrives."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,22 +13,22 @@ from vsr.live.output.encode import Heard
 from vsr.media.frame import now
 
 _PATIENCE: Final = 1.0
-"""Seconds by which silence stays behind the pictures at least: sound may still come."""
+"""Shortest delay of silence behind the video, in seconds: audio may still arrive."""
 _LONGEST_PATIENCE: Final = 10.0
 _MORE: Final = 1.25
-"""Share of the lateness that sound showed for which it is waited."""
+"""Factor from the measured lateness of audio to the time to wait for it."""
 _FORGETS: Final = 0.9995
-"""By which that lateness shrinks with each packet: by half in half a minute."""
+"""Factor by which that lateness decays with each packet: by half in half a minute."""
 _MARGIN: Final = 0.3
-"""Seconds for which it is waited beyond that."""
+"""Additional time to wait for audio, in seconds."""
 _HELD: Final = 1000
-"""Packets that wait for the picture which tells their time."""
+"""Limit of packets that wait for the frame that determines their output time."""
 _HELD_S: Final = 5.0
-"""Seconds for which they wait."""
+"""Longest time that they wait, in seconds."""
 
 
 class PlayoutAudio:
-    """Makes the output's packets of sound from the source's. For one thread."""
+    """Makes the output's audio packets from the source's. Not thread-safe."""
 
     def __init__(
         self,
@@ -36,28 +36,28 @@ class PlayoutAudio:
         decoder: av.AudioCodecContext | None,
         warn: Callable[[str, str], None],
     ) -> None:
-        """`decoder` is the first session's sound; the output has sound even without.
+        """`decoder` is the first session's audio decoder; the output has audio even if it is None.
 
-        `warn` is told, in words and by kind, of sound that is left out or replaced. Raises
+        `warn` is called with a message and its kind when audio is dropped or replaced. Raises
         OutputError.
         """
         self._clock, self._warn = clock, warn
         self._sound = Sound(decoder)
         self._held: deque[tuple[SoundPacket, float]] = deque()
-        """Packets whose time in the output is not known yet, and when they came."""
+        """Packets whose output time is not known yet, with their arrival times (s)."""
         self._misplaced = 0
-        """Packets whose time stayed unknown or absurd."""
+        """Number of packets dropped because their output time remained unknown or implausible."""
         self._late = 0.0
-        """Seconds by which sound came after the pictures of its time, of late."""
+        """Recent lateness of audio relative to the video of its time, in seconds."""
         self._has_sound, self._away = decoder is not None, False
 
     @property
     def context(self) -> av.AudioCodecContext:
-        """Describes the output's audio."""
+        """Encoder context, which describes the output's audio."""
         return self._sound.context
 
     def figures(self) -> dict[str, Any]:
-        """Return what became of the sound, for the report."""
+        """Return the audio statistics for the report."""
         counts = self._sound.counts
         return {
             "sound_dropped": self._misplaced + counts.late + counts.undecodable,
@@ -67,33 +67,33 @@ class PlayoutAudio:
         }
 
     def begin(self, decoder: av.AudioCodecContext | None) -> None:
-        """Begin a session, or a stream in it, whose sound `decoder` decodes; None: it has none."""
+        """Begin a session, or a stream in it; `decoder` decodes its audio (None: no audio)."""
         self._leave_out(len(self._held), "its pictures did not come")
         self._held.clear()
         self._sound.begin(decoder)
         self._has_sound, self._away = decoder is not None, False
 
     def lose(self) -> None:
-        """Wait for no sound: the session is over."""
+        """Stop waiting for audio, because the session is over."""
         self._away = True
 
     def forget_before(self, time: float) -> None:
-        """Forget sound of long before the output's first picture: it waited for the engines.
+        """Discard audio from long before the output's first frame, queued while engines loaded.
 
-        `time` is the picture's in the source (s).
+        `time` is the source time of that frame (s).
         """
         while self._held and self._held[0][0].time < time - _PATIENCE:
             self._held.popleft()
 
     def take(self, packet: SoundPacket) -> Iterator[Heard]:
-        """Yield the output's packets for one of the source."""
+        """Yield the output packets for a source packet."""
         self._held.append((packet, now()))
         yield from self._release()
 
     def fill(self, end: float) -> Iterator[Heard]:
-        """Yield sound that waited for a picture, and silence where none can come any more.
+        """Yield audio that waited for a frame, and silence once the wait for audio is over.
 
-        `end` is the newest picture's time in the output (s).
+        `end` is the output time of the newest frame (s).
         """
         yield from self._release()
         before = self._sound.counts.silence_s
@@ -102,7 +102,7 @@ class PlayoutAudio:
             self._warn("no sound comes from the source: silence is sent in its place", "no sound")
 
     def finish(self) -> Iterator[Heard]:
-        """Yield silence up to the last picture."""
+        """Yield silence up to the last frame."""
         self.lose()
         yield from self._sound.silence(self._clock.last)
 
@@ -112,7 +112,7 @@ class PlayoutAudio:
         return min(_LONGEST_PATIENCE, max(_PATIENCE, _MORE * self._late + _MARGIN))
 
     def _release(self) -> Iterator[Heard]:
-        """Yield packets for the held ones whose time is known; drop what waits in vain."""
+        """Yield packets for held ones whose time is known; drop those that waited too long."""
         while self._held:
             packet, came = self._held[0]
             time = self._clock.sound(packet.time)

@@ -1,4 +1,4 @@
-"""`vsr.relay`: `vsr relay` for Python."""
+"""`vsr.relay`: the Python function for `vsr relay`."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from vsr.live.supervisor import run_one
 from vsr.report.report import Report
 
 _EVERY: Final = 1.0
-"""Seconds between two calls of `on_progress`."""
+"""Interval between calls of `on_progress`, in seconds."""
 
 
 def relay(
@@ -28,11 +28,11 @@ def relay(
 ) -> Report:
     """Relay a live stream: `vsr.relay("rtmp://host/live/in", "rtmp://host/live/out")`.
 
-    What to do is said by `settings`, by keywords as `vsr relay` has them (times in seconds), or by
-    both: keywords win. `on_progress` is called every second and once at the end, on a thread of its
-    own, with the figures of the status page; an error that it raises ends the relay (`stop` is set
-    then), and is raised here. Returns the report when the source is given up or `stop` is set,
-    which another thread must do; raises VsrError with a one-line message.
+    Options come from `settings`, from keywords named like the options of `vsr relay` (times in
+    seconds), or both: keywords take precedence. `on_progress` is called every second and once at
+    the end, on a separate thread, with the statistics of the status page. If it raises an error,
+    `stop` is set, the relay ends, and the error is raised here. Returns the report when the source
+    has ended for good or another thread sets `stop`. Raises VsrError with a one-line message.
     """
     chosen = with_options(RelaySettings() if settings is None else settings, **options)
     urls = [outputs] if isinstance(outputs, str) else outputs
@@ -48,7 +48,7 @@ def relay(
 def _told(
     board: StatusBoard, on_progress: Callable[[Snapshot], None] | None, stop: threading.Event
 ) -> Iterator[None]:
-    """Call `on_progress` while the context lasts; its error sets `stop` and is raised after it."""
+    """Call `on_progress` during the context; if it fails, set `stop`, then raise its error."""
     if on_progress is None:
         yield
         return

@@ -2,8 +2,8 @@
 
 Three threads do the work: `Ingest` reads and decodes, the caller's thread chooses a rung and
 upscales (`Playout`), `LiveEncoder` encodes once and queues every packet for every output. This file
-has what comes before and after: it waits for the source, whose size and colour decide everything
-else, and writes the report.
+does the work before and after: it waits for the source, whose size and colour determine everything
+else, and completes the report.
 """
 
 import logging
@@ -35,19 +35,19 @@ from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
 
-if TYPE_CHECKING:  # they load networks' libraries, while the source is being opened
+if TYPE_CHECKING:  # these load the networks' libraries, later, while the source is opened
     from vsr.live.ladder.rungs import Rungs
     from vsr.live.playout import Playout
 
 log = logging.getLogger(__name__)
 
 _SAY_AFTER: Final = 2.0
-"""Seconds without a source after which it is said that it is waited for."""
+"""Time without a source after which the wait is logged, in seconds."""
 _SHARE: Final = 0.7
-"""Of the time from a picture to the next, what enlarging may take: the rest needs time too."""
+"""Largest fraction of the frame interval for upscaling: the other steps need the rest."""
 _USUAL_S: Final = 1 / 30
 _SLOWEST, _FASTEST = 5, 120
-"""Rates that a playlist may mean; else pictures are taken to come as often as usual."""
+"""Plausible frame rates of a source, in Hz; for others the interval is `_USUAL_S`."""
 
 
 class Relay:
@@ -60,10 +60,10 @@ class Relay:
         settings: RelaySettings,
         pool: Pool | None = None,
     ) -> None:
-        """`pool` is what relays of one process share.
+        """`pool` is shared by all relays of a process.
 
-        Raises UsageError, InputError or OutputError for what can be seen to be wrong before
-        anything is opened.
+        Raises UsageError, InputError or OutputError for errors that are detected before anything
+        is opened.
         """
         _check(input_, outputs, settings)
         self._outputs, self.settings = list(outputs), settings
@@ -89,22 +89,22 @@ class Relay:
         )
         self._spares = Spares()
         self.begun = False
-        """Whether there is anything to report."""
+        """Whether the report has content."""
 
     def run(self, stop: threading.Event) -> Report:
         """Relay until the source is given up or `stop` is set. Raises VsrError.
 
-        `report` holds what was done however it ends.
+        `report` describes the work done, even if an error is raised.
         """
-        self._ingest.start()  # first of all: connecting takes as long as loading libraries
+        self._ingest.start()  # first: connecting takes as long as loading libraries
         try:
             self._spares = Spares(len(self._outputs))
             self._pool.find(self.settings)
-            import vsr.live.playout  # noqa: F401 - at hand when the source is there
+            import vsr.live.playout  # noqa: F401 - loaded before the source connects
 
             first = self._first_session(stop)
             size, colour = (first.info.width, first.info.height), first.info.colour
-            early = is_url(self._ingest.url)  # nobody waits for a file, and quality may not differ
+            early = is_url(self._ingest.url)  # a file can wait, and its quality must not vary
             interval = _interval(self._ingest.rate or first.info.rate)
             form = first.info.planes
             rungs = self._pool.rungs(
@@ -126,7 +126,7 @@ class Relay:
         return self.report
 
     def _first_session(self, stop: threading.Event) -> Connected:
-        """Wait for the source, whose size and colour the engines and outputs depend on."""
+        """Wait for the first session; engines and outputs depend on its size and colour."""
         waits_until = math.inf if self.settings.ingest.listen else now() + _SAY_AFTER
         while not stop.is_set():
             if now() > waits_until:
@@ -142,12 +142,12 @@ class Relay:
         raise InterruptedRunError("stopped before the source was there; nothing was published")
 
     def _fits(self, size: tuple[int, int], rate: Fraction | None) -> bool:
-        """Whether the first network is likely to enlarge a variant's pictures in time."""
+        """Return whether the first network is likely to upscale a variant's frames in time."""
         cost = self._pool.estimate(self.settings, size)
         return cost <= _SHARE * _interval(rate)
 
     def _go_live(self, first: Connected, rungs: "Rungs", stop: threading.Event) -> None:
-        """Play out from the first picture to the last. Raises VsrError."""
+        """Run the playout from the first frame to the last. Raises VsrError."""
         from vsr.live.playout import Playout
 
         rate = self._ingest.rate or first.info.rate  # measured while the engines were prepared
@@ -197,7 +197,7 @@ class Relay:
         self.board.go_live(stage, lambda: self._figures(playout))
 
     def _figures(self, playout: "Playout") -> dict[str, Any]:
-        """Return the figures of the report's `live` entry."""
+        """Return the statistics of the report's `live` entry."""
         found = playout.figures()
         return found | {"jumps": found["jumps"] + self._ingest.jumps}
 
@@ -225,7 +225,7 @@ class Relay:
 
 
 def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None:
-    """Raises UsageError or OutputError for what can be seen to be wrong at once."""
+    """Raise UsageError or OutputError for errors that can be detected at once."""
     if not outputs:
         raise UsageError("give at least one OUTPUT_URL")
     source = "stdin" if is_stdin(input_) else input_
@@ -240,5 +240,5 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
 
 
 def _interval(rate: Fraction | None) -> float:
-    """Seconds between two pictures; the usual where the rate is unknown or unlikely."""
+    """Return the frame interval in seconds; the usual one if the rate is unknown or implausible."""
     return float(1 / rate) if rate and _SLOWEST <= rate <= _FASTEST else _USUAL_S

@@ -17,98 +17,98 @@ from vsr.report.rolling import RollingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """How the source is read and reconnected; times in seconds."""
+    """Settings for reading and reconnecting the source; times in seconds."""
 
     stream_timeout: float = 5.0
-    """Silence after which a connected source counts as lost."""
+    """Time without data after which a connected source counts as lost."""
     retry_delay: float = 0.5
     retry_max: int = 0
-    """Failed attempts in a row after which it is given up; 0: never."""
+    """Number of consecutive failed attempts after which the source is given up; 0: no limit."""
     realtime: bool = False
-    """Whether a URL is read at its own pace too; files and HLS always are."""
+    """Whether a URL is paced in real time by its timestamps; files and HLS always are."""
     tls_verify: bool = True
-    """Whether an rtmps:// server's certificate and name must be right."""
+    """Whether an rtmps:// server's certificate and host name are verified."""
     listen: bool = False
-    """Whether the URL is where a publisher is waited for, however long it takes."""
+    """Whether to listen at the URL for a publisher, without a time limit."""
     tls_cert: Path | None = None
     """Certificate (PEM) for publishers of rtmps://."""
     tls_key: Path | None = None
-    """Its key (PEM); None: it is in the same file."""
+    """Private key (PEM) of `tls_cert`; None: it is in the same file."""
     deinterlace: str = "auto"
-    """One of `vsr.media.filters.DEINTERLACE`; `auto` treats pictures that have combs."""
+    """One of `vsr.media.filters.DEINTERLACE`; `auto` processes only frames with combing."""
     variant: str = BEST
-    """Which variant of a playlist is read: `best`, `WxH`, or a number from 1."""
+    """Variant of a playlist to read: `best`, `WxH`, or a number from 1."""
     loop: bool = False
-    """Whether a file is read again from its start at its end."""
+    """Whether a file restarts from the beginning when it ends."""
 
     def __post_init__(self) -> None:
         check_settings(self, {"stream_timeout": 0.1, "retry_delay": 0.01, "retry_max": 0})
 
     @property
     def next(self) -> str:
-        """Describes what happens after a source is lost."""
+        """What the relay does after it loses the source, for messages."""
         return "waiting for a publisher" if self.listen else "trying again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:
-    """Limits of an output's queue, and its timeouts."""
+    """Queue limits and timeouts of an output; times in seconds."""
 
     queue_s: float = 4.0
-    """Stream time that may wait for a slow server."""
+    """Longest stream time that is queued for a slow server."""
     queue_bytes: int = 16 << 20
     fresh_s: float = 1.0
-    """Stream time, from a key frame on, that a session may begin with; later ones see all later."""
+    """Longest stream time, from a key frame, that a session may begin with; it adds latency."""
     stall_s: float = 5.0
-    """For an answer, or for a packet to be taken."""
+    """Timeout for a server's answer, or for sending a packet."""
     retry_s: float = 0.5
-    """Before the first new try; doubled each time."""
+    """Pause before the first retry; doubled each time."""
     retry_max_s: float = 3.0
-    """A server that returns is found within that and a connection's time."""
+    """Longest pause between retries, and so the delay until a returning server is found."""
     container: str | None = None
-    """Of stdout, by its usual ending; None: MPEG-TS."""
+    """Container for stdout, by its usual file extension; None: MPEG-TS."""
     enhanced_rtmp: bool = False
-    """Whether RTMP servers are sent HEVC, AV1 or VP9 without being asked if they take it."""
+    """Whether HEVC, AV1 or VP9 is sent to RTMP servers without first asking if they support it."""
     tls_verify: bool = True
-    """Whether a server's certificate and name must be right before anything is sent to it."""
+    """Whether a server's certificate and host name are verified before anything is sent to it."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """More options of FFmpeg's muxer, passed as they are."""
+    """Additional options for FFmpeg's muxer, passed unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings:
     """Settings of `vsr relay`; every field is one of its options. Times are seconds.
 
-    Raises UsageError for values of another type and numbers that are out of range.
+    Raises UsageError for values of the wrong type and numbers out of range.
     """
 
     model: str | None = None
-    """None: the best shipped network that is fast enough here."""
+    """Network; None: the best shipped one that is fast enough on this machine."""
     scale: int | None = None
     precision: str = "auto"
     backend: str = "auto"
     device: str | None = None
     ladder: tuple[str, ...] = ()
-    """Lighter networks to go down to, best first; none: what is built in."""
+    """Lighter networks to fall back to, best first; empty: the built-in ladder."""
     max_latency: float = 0.5
-    """From the arrival of a picture's packet to that of its own."""
+    """Longest time from the arrival of a frame's packet to the output of its upscaled packet."""
     slate_after: float = 5.0
-    """Without a source for so long, the slate is shown."""
+    """Time without a source after which the slate is shown."""
     slate: Path | None = None
-    """A picture; None: the last one darkened."""
+    """Image file; None: the darkened last frame."""
     name: str = ""
-    """Prefix of its lines in the log; empty where there is one relay."""
+    """Prefix of the relay's log lines; empty if it is the only relay."""
     status: str | None = None
-    """HOST:PORT of its status page; None: it has none."""
+    """HOST:PORT of the status page; None: no status page."""
     health_after: float = 5.0
-    """Seconds without a picture or sound of the source after which its health check fails."""
+    """Time without new video, or without new audio, after which the health check fails."""
     ingest: IngestSettings = field(default_factory=IngestSettings)
     output: OutputSettings = field(default_factory=OutputSettings)
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     stream_preset: str | None = None
-    """A key of `vsr.media.bitrate.SERVICES`; None: a bitrate that all of them take."""
+    """A key of `vsr.media.bitrate.SERVICES`; None: a bitrate that all of them accept."""
     rolling: RollingSettings = field(default_factory=RollingSettings)
-    """`rolling.report` is where the ledger goes at the end."""
+    """`rolling.report` is the path of the report, with the ledger, that is written at the end."""
 
     def __post_init__(self) -> None:
         check_settings(
@@ -120,7 +120,7 @@ class RelaySettings:
 
 
 class RelayOptions(EncoderOptions, total=False):
-    """The settings as flat keywords; those of source, encoder and outputs among them."""
+    """The settings as flat keywords, including those of source, encoder and outputs."""
 
     model: str | None
     scale: int | None
@@ -156,13 +156,13 @@ _INNER: Final[Mapping[str, Mapping[str, str]]] = {
     "encoder": ENCODER,
     "rolling": {"report": "report"},
 }
-"""Field of `RelaySettings` -> keyword -> field there."""
+"""Maps a field of `RelaySettings` to a map from keyword to the nested field."""
 
 
 def with_options(settings: RelaySettings, **options: Unpack[RelayOptions]) -> RelaySettings:
-    """The settings with some options changed.
+    """Return the settings with some options changed.
 
-    Raises UsageError for unknown options, values of another type and numbers out of range.
+    Raises UsageError for unknown options, values of the wrong type and numbers out of range.
     """
     check_given("settings", settings, RelaySettings)
     return with_keywords(settings, options, _INNER)

@@ -1,4 +1,4 @@
-"""The picture shown while there is no source: the last one, later a slate."""
+"""Chooses the frame to show while there is no source: the last one, later a slate."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,27 +15,27 @@ from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.media.tone import Converter
 
 _DIM: Final = 4
-"""By how much the last picture is darkened where there is no other."""
+"""Divisor of luma and chroma for darkening the last frame if there is no slate image."""
 _BLACK: Final = 16
 _GREY: Final = 128
 _DEEP: Final = 10
-"""Bits of pictures that have more than 8."""
+"""Bit depth of frames with more than 8 bits."""
 
 
 class Slate:
-    """Chooses the picture to show without a source; the slate after `after` s. For one thread."""
+    """Chooses the frame to show without a source: after `after` s, the slate. Not thread-safe."""
 
     def __init__(self, after: float, image: Path | None = None) -> None:
-        """Without an image, the slate is the last picture, darkened. Raises InputError."""
+        """Read the image; without one, the slate is the darkened last frame. Raises InputError."""
         self._after = after
         self._image = None if image is None else _read(image)
         self._planes: Planes | None = None
         self._since: float | None = None
         self._until = 0.0
         self.showing = ""
-        """What is shown in place of the source's pictures."""
+        """Name of what replaces the source's frames; empty while the source delivers."""
         self.seconds = 0.0
-        """How long the slate was shown in all."""
+        """Total time that the slate was shown, in seconds."""
 
     def fit(self, size: tuple[int, int], colour: Colour, form: PlaneFormat = YUV420) -> None:
         """Convert the image to the output's size (width, height), colour and format."""
@@ -43,13 +43,13 @@ class Slate:
             self._planes = _fitted(self._image, size, colour, form)
 
     def end(self) -> None:
-        """Reset, since the source has a picture again."""
+        """Reset, because the source delivers frames again."""
         self._since, self.showing = None, ""
         if self._image is None:
             self._planes = None
 
     def show(self, last: Planes, wall: float) -> Planes:
-        """Return the picture to show at `wall` (s) when none is newer than `last`."""
+        """Return the frame to show at `wall` (s) if none is newer than `last`."""
         self._since = wall if self._since is None else self._since
         if wall - self._since <= self._after:
             self.showing, self._until = "the last picture", wall
@@ -62,7 +62,7 @@ class Slate:
 
 
 def darkened(planes: Planes) -> Planes:
-    """Darken a picture of 8 or 10 bits to a quarter of its luma and chroma, in either range."""
+    """Darken a frame of 8 or 10 bits to a quarter of its luma and chroma, in either range."""
     y, u, v = planes
     unit = 1 if y.dtype == np.uint8 else 2 ** (_DEEP - 8)
     black, grey = _BLACK * unit, _GREY * unit
@@ -81,7 +81,7 @@ def _read(path: Path) -> av.VideoFrame:
 def _fitted(
     picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat
 ) -> Planes:
-    """Scale a picture to fit a size and centre it on black."""
+    """Scale a frame to fit a size and centre it on black."""
     share = min(size[0] / picture.width, size[1] / picture.height)
     width, height = (max(2, int(n * share) // 2 * 2) for n in (picture.width, picture.height))
     small = picture.reformat(format="rgb24", width=width, height=height, interpolation="BICUBIC")

@@ -1,14 +1,14 @@
-"""Runs one relay, or several of which none may end the others.
+"""Runs one relay, or several relays that are isolated from each other's failures.
 
-What becomes of one of several that fails depends on whose fault it is, as far as can be told:
+If one of several relays fails, the cause of the error, as far as known, determines what follows:
 
-- What its user must put right ends it for good: a wrong option, an unknown codec or network, an
-  output that cannot be, a file that is no video. It is told once, with the relay's name, and the
-  exit code at the end is that error's, by whatever the others are ended.
-- Anything else starts it again, after a pause that grows from 1 s to a minute: the encoder or the
-  backend failed, the source was given up after `--retry-max` attempts, there is a defect of ours.
-  Each failure is told in a line. A relay that has been live once was asked for rightly, so from
-  then on nothing ends it for good.
+- An error that the user must correct ends the relay for good: a wrong option, an unknown codec or
+  network, an impossible output, a file that is not a video. It is logged once, with the relay's
+  name, and its exit code becomes the program's, however the other relays end.
+- Any other error restarts the relay, after a pause that grows from 1 s to a minute: the encoder or
+  the backend failed, the source was given up after `--retry-max` attempts, or vsr has a bug. Each
+  failure is logged in one line. The settings of a relay that was live once are known to be right,
+  so from then on no error ends it for good.
 - A file that is not looped is relayed once, however that ends.
 """
 
@@ -42,31 +42,31 @@ from vsr.report.rolling import set_aside
 log = logging.getLogger(__name__)
 
 PAUSES: Final = Backoff(first=1.0, longest=60.0)
-"""Before a relay of several is started again. One that was live for longer than the longest pause
-begins with the first again."""
+"""Pauses before one of several relays is restarted. They begin with the first again after a relay
+was live and ran for longer than the longest pause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelayJob:
-    """Input, outputs and settings of a relay; a `Relay` is made for every start."""
+    """Input, outputs and settings of a relay; a new `Relay` is made for every start."""
 
     input: str
     outputs: tuple[str, ...]
     settings: RelaySettings
     refused: str = ""
-    """Why it cannot begin, where its options were wrong."""
+    """Reason why it cannot start, if its options are wrong; else empty."""
 
     def make(self, pool: Pool | None = None) -> Relay:
-        """Create the relay. Raises VsrError for errors that show before anything is opened."""
+        """Create the relay. Raises VsrError for errors detected before anything is opened."""
         if self.refused:
             raise UsageError(self.refused)
         return Relay(self.input, self.outputs, self.settings, pool)
 
 
 def run_one(relay: Relay, stop: threading.Event) -> int:
-    """Run a relay to the end of its source, or until `stop`; returns its exit code.
+    """Run a relay until its source ends or `stop` is set; return its exit code.
 
-    Writes its report and serves its status page as its settings say. Raises VsrError.
+    Writes its report and serves its status page as configured. Raises VsrError.
     """
     try:
         with _status_page(relay):
@@ -75,14 +75,14 @@ def run_one(relay: Relay, stop: threading.Event) -> int:
         try:
             _write(relay)
         except OutputError as exc:
-            log.error("%s", exc)  # beside the one that ended it
+            log.error("%s", exc)  # in addition to the error that ended the relay
         raise
     _write(relay)
     return relay.report.exit_code
 
 
 def _status_page(relay: Relay) -> AbstractContextManager[object]:
-    """The relay's status page, served while the context lasts, if one is asked for."""
+    """Return a context that serves the relay's status page, if one is configured."""
     status = relay.settings.status
     if not status:
         return nullcontext()
@@ -93,17 +93,17 @@ def _status_page(relay: Relay) -> AbstractContextManager[object]:
 
 def _write(relay: Relay) -> None:
     path = relay.settings.rolling.report
-    if path and relay.begun:  # or the last report would be lost for nothing
+    if path and relay.begun:  # else an empty report would replace the last one
         write_report(path, relay.report.facts(), relay.report.ledger)
 
 
 def run_all(
     jobs: Sequence[RelayJob], stop: threading.Event, pool: Pool, pauses: Backoff = PAUSES
 ) -> int:
-    """Run relays side by side until all have ended for good, or until `stop`.
+    """Run relays in parallel until all have ended for good, or `stop` is set.
 
-    Returns the worst exit code of those that failed for good; else that of a run that was stopped,
-    or the worst of all.
+    Returns the highest exit code of the relays that failed for good. If there is none, returns
+    EXIT_INTERRUPTED if `stop` is set, else the highest exit code of all.
     """
     lives = [_Supervised(job, stop, pool, pauses) for job in jobs]
     for life in lives:
@@ -116,16 +116,16 @@ def run_all(
 
 
 class _Supervised:
-    """Starts a relay again after failures, on a thread of its own."""
+    """Runs a relay on a separate thread and restarts it after failures."""
 
     def __init__(self, job: RelayJob, stop: threading.Event, pool: Pool, pauses: Backoff) -> None:
         self._job, self._stop, self._pool, self._pauses = job, stop, pool, pauses
         self._relay: Relay | None = None
-        """Of the present start, once it is made."""
+        """Relay of the current start; None until it is made."""
         self._was_live = False
         self.code = EXIT_DONE
         self.failed = False
-        """Whether it ended by an error."""
+        """Whether it ended with an error."""
         self.thread = threading.Thread(target=self._run, name=job.settings.name, daemon=True)
 
     def _run(self) -> None:
@@ -167,7 +167,7 @@ class _Supervised:
             users = relay is None or isinstance(exc, UsageError | ModelError)
             users = users or (isinstance(exc, InputError) and not is_url(job.input))
         else:
-            for url in (job.input, *job.outputs):  # foreign words may hold a key
+            for url in (job.input, *job.outputs):  # a library's message may contain a key
                 words = masked(words, url)
             log.debug("%s: %s", job.settings.name, words, exc_info=exc)
         once = not (job.settings.ingest.loop or is_url(job.input))

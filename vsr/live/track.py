@@ -1,8 +1,8 @@
-"""Lays decoded sound out on one line of samples, each where its time says.
+"""Places decoded audio on one continuous line of samples, according to its timestamps.
 
-Sound begins exactly at its time, whatever came before. From then on it runs on without a seam, and
-what its clock and its times drift apart is removed by resampling, by less than 0.1 %. Where its
-times leap (lost packets, a cut), it begins anew.
+Audio begins exactly at its time, whatever precedes it. After that it continues without gaps, and
+drift between its sample clock and its timestamps is removed by resampling, by less than 0.1 %. If
+its timestamps jump (lost packets, a cut), it is placed at its time again.
 """
 
 from collections import deque
@@ -19,31 +19,31 @@ from vsr.live.aac import FORMAT, Samples, no_samples
 from vsr.media.transcode import limit_samples
 
 _LEAP: Final = 0.1
-"""Seconds by which a single frame may be off before sound begins anew at its time."""
+"""Largest time error of a single frame before audio is placed at its time again, in seconds."""
 _OFF: Final = 0.008
-"""Seconds by which a row of frames may be off; single ones may be more: times jitter."""
+"""Largest time error of `_ROW` consecutive frames, in seconds; a single one may jitter more."""
 _ROW: Final = 12
-"""Frames in such a row: about a quarter of a second."""
+"""Number of frames of that window: about a quarter of a second."""
 _TIMES: Final = 1_000_000
-"""The resampler's times are in microseconds."""
+"""Ticks per second of the resampler's timestamps (microseconds)."""
 _DRIFT: Final = "min_comp=0.001:comp_duration=1:max_soft_comp=0.0009:min_hard_comp=1000000"
-"""swresample's way to remove drift: what is over 1 ms, by 0.09 % at most, and never at once."""
+"""Options of swresample: remove drift above 1 ms, by 0.09 % at most, and never by a hard step."""
 _KEPT: Final = 256
-"""Stretches of sound remembered: what the encoder holds back is less."""
+"""Number of stretches that are kept: more than the encoder buffers."""
 
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Where a frame of the source lies in the line."""
+    """Position of a source frame on the line, in samples."""
 
     begin: int
     end: int
     origin: float
-    """Time of its beginning in the source (s)."""
+    """Source time of its beginning (s)."""
 
 
 class SampleLine:
-    """Converts frames to one rate and layout and places them. Not thread-safe."""
+    """Converts frames to one rate and layout and places them on the line. Not thread-safe."""
 
     def __init__(self, like: av.AudioCodecContext) -> None:
         self._like, self._rate = like, like.rate
@@ -53,14 +53,14 @@ class SampleLine:
         self._laid: deque[_Stretch] = deque(maxlen=_KEPT)
 
     def interrupt(self) -> None:
-        """Begin anew with the next frame: something else was put after the last one."""
+        """Place the next frame by its time: other samples were put after the last one."""
         self._graph = None
         self._off.clear()
 
     def lay(self, frame: AudioFrame, time: float, origin: float, end: int) -> Samples | None:
-        """Return what follows place `end` for a frame heard at `time` (s); None if that has passed.
+        """Return the samples to append at place `end` for a frame at `time` (s); None if too late.
 
-        Silence before it is part of what is returned. `origin` is its time in the source (s).
+        They include the silence before the frame. `origin` is its source time (s).
         """
         off = time - end / self._rate
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -71,7 +71,7 @@ class SampleLine:
         return self._begun(frame, kind, time, origin, end)
 
     def origin(self, place: int) -> float | None:
-        """Return the time in the source (s) of what lies at a place; None for silence."""
+        """Return the source time (s) of the sample at `place`; None for silence."""
         for part in reversed(self._laid):
             if part.begin <= place < part.end:
                 return part.origin + (place - part.begin) / self._rate
@@ -116,7 +116,7 @@ class SampleLine:
 
 
 def _resampler(kind: tuple[str, str, int], like: av.AudioCodecContext) -> av.filter.Graph:
-    """A resampler from a kind of frame to the format, layout and rate of an encoder."""
+    """Create a resampler from a kind of frame to the format, layout and rate of an encoder."""
     form, layout, rate = kind
     graph = av.filter.Graph()
     graph.link_nodes(

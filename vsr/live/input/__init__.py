@@ -1,1 +1,1 @@
-"""Receive a live stream: open, decode and hand over the newest frame."""
+"""Receives a live stream: opens and decodes it, and queues the newest frames."""

@@ -1,9 +1,9 @@
-"""Converts every session's pictures to the size, shape and colour of the first session.
+"""Converts every session's frames to the size, aspect ratio and colour of the first session.
 
-An output goes on whatever its source comes back with. So a later picture is scaled into the first
-one's frame with its own shape, black beside or above it, and its codes are converted to the first
-one's colours and bits. Where outputs carry 8 bits, HDR is converted to SDR: PQ and HLG show bands
-in them, and most players of live streams show them pale.
+An output keeps its format, whatever format the source reconnects with. So later frames are scaled
+to fit the first session's size with their aspect ratio kept, black beside or above them, and are
+converted to the first session's colour and bit depth. If outputs carry 8 bits, HDR is converted to
+SDR: PQ and HLG show banding in 8 bits, and most players of live streams show them pale.
 """
 
 from dataclasses import dataclass, replace
@@ -21,36 +21,36 @@ from vsr.media.plane_format import YUV420, PlaneFormat, planes_for
 from vsr.media.tone import Converter
 
 _SAME_SHAPE: Final = 0.01
-"""Shapes that differ by less are taken as one: sizes are whole, often even, numbers of pixels."""
+"""Relative difference below which aspect ratios count as equal: sizes are whole, often even."""
 _DEEP: Final = 10
-"""Bits of the pictures of outputs that carry more than 8."""
+"""Bit depth of the frames if outputs carry more than 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """What a relay's outputs carry of a source's pictures."""
+    """Bit depth and side data of a source that a relay's outputs carry."""
 
     bits: int = 8
-    """Per sample, of sources that have more than 8: 8 or 10."""
+    """Bits per sample, 8 or 10, for sources that have more than 8."""
     side_data: frozenset[str] = frozenset()
-    """Kinds that the encoder writes; see `vsr.media.side_data`."""
+    """Kinds of side data that the encoder writes; see `vsr.media.side_data`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """Size, colour, bits and pixel aspect that all pictures of a relay are converted to."""
+    """Size, colour, bits and pixel aspect that all frames of a relay are converted to."""
 
     size: tuple[int, int]
     """Width and height."""
     colour: Colour
     sample_aspect: Fraction | None
     planes: PlaneFormat = YUV420
-    """8 or 10 bits in 4:2:0."""
+    """Plane format: 4:2:0 with 8 or 10 bits."""
     hdr: Hdr10 | None = None
 
     @classmethod
     def of(cls, info: VideoInfo, bits: int = 8) -> "Canvas":
-        """The canvas for a first session with these facts, for outputs that carry so many bits."""
+        """Return the canvas for a first session's info and outputs that carry `bits` per sample."""
         size, own = (info.width, info.height), planes_for(info.pixel_format).bits
         if bits < _DEEP or not (own > 8 or info.colour.is_hdr):
             colour = SDR if info.colour.is_hdr else info.colour
@@ -61,14 +61,14 @@ class Canvas:
         )  # fmt: skip
 
     def presented(self, info: VideoInfo) -> VideoInfo:
-        """A session's facts after its pictures are converted."""
+        """Return a session's info after its frames are converted."""
         return replace(
             info, width=self.size[0], height=self.size[1], colour=self.colour,
             sample_aspect=self.sample_aspect, planes=self.planes, hdr=self.hdr,
         )  # fmt: skip
 
     def notes(self, info: VideoInfo, carried: Carried) -> list[str]:
-        """Describe what is lost or changed of a session's pictures."""
+        """Describe what is lost or changed in a session's frames."""
         found = []
         if info.colour.transfer != self.colour.transfer and info.colour.is_hdr:
             name, to = HDR_TRANSFERS[info.colour.transfer], self.colour.transfer
@@ -88,7 +88,7 @@ class Canvas:
         return found
 
     def box(self, size: tuple[int, int], sample_aspect: Fraction | None) -> tuple[int, int]:
-        """Return (width, height) of a picture of another size and pixel aspect on the canvas."""
+        """Return (width, height) on the canvas of a frame of another size and pixel aspect."""
         width, height = self.size
         ours = width * (self.sample_aspect or 1) / Fraction(height)
         share = size[0] * (sample_aspect or 1) / Fraction(size[1]) / ours
@@ -100,23 +100,23 @@ class Canvas:
 
 
 class PictureFit:
-    """Converts decoded pictures to planes on a canvas. For one thread."""
+    """Converts decoded frames to planes on a canvas. Not thread-safe."""
 
     def __init__(self, canvas: Canvas | None = None, bits: int = 8) -> None:
-        """Without a canvas, the first picture settles it, for outputs that carry so many bits."""
+        """Without a canvas, the first session sets it, for outputs that carry `bits` per sample."""
         self._canvas, self._bits = canvas, bits
         self._converter = Converter()
 
     @property
     def canvas(self) -> Canvas:
-        """What pictures are converted to; known after the first."""
+        """Canvas that frames are converted to; known after the first session's `seen_as`."""
         assert self._canvas is not None
         return self._canvas
 
     def seen_as(self, info: VideoInfo) -> VideoInfo:
-        """The facts of a session's pictures in the canvas's format, in their own size and colour.
+        """Return a session's info with the canvas's plane format, in its original size and colour.
 
-        The first session settles the canvas.
+        The first session sets the canvas.
         """
         plain = info.in_yuv420()
         if self._canvas is None:
@@ -125,7 +125,7 @@ class PictureFit:
         return replace(plain, planes=self._canvas.planes)
 
     def planes(self, picture: av.VideoFrame, info: VideoInfo) -> Planes:
-        """Convert a picture to planes of the canvas; `info` is what `seen_as` returned."""
+        """Convert a frame to planes of the canvas; `info` is the result of `seen_as`."""
         canvas = self.canvas
         size, colour = (picture.width, picture.height), _colour_of(picture, info)
         box = canvas.box(size, info.sample_aspect)
@@ -135,7 +135,7 @@ class PictureFit:
 
     def _converted(self, picture: av.VideoFrame, colour: Colour, box: tuple[int, int]) -> Planes:
         form = self.canvas.planes
-        if picture.format.name.startswith("gray"):  # swscale would take it as full range
+        if picture.format.name.startswith("gray"):  # swscale would treat it as full range
             own = planes_of(picture, (picture.width, picture.height), colour, form)
             name = form.pixel_format()
             picture = av.VideoFrame.from_dlpack(tuple(map(np.array, own)), format=name)
@@ -143,7 +143,7 @@ class PictureFit:
 
 
 def _colour_of(picture: av.VideoFrame, info: VideoInfo) -> Colour:
-    """A picture's own colour, which may differ from the session's if its size does."""
+    """Return a frame's colour, which may differ from the session's if its size does."""
     if (picture.width, picture.height) == (info.width, info.height):
         return info.colour
     return Colour.from_tags(

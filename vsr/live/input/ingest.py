@@ -1,7 +1,7 @@
 """Reads and decodes a live source on a thread, and reconnects when it is lost.
 
-Runs on its own thread and hands frames, sound and what happened over through a `Mailbox`, which
-never makes it wait: a relay that is behind loses its oldest pictures, not its connection.
+The thread passes frames, audio and events to the relay through a `Mailbox`, which never blocks it:
+a relay that is behind loses its oldest frames, not its connection.
 """
 
 import logging
@@ -28,24 +28,24 @@ from vsr.media.location import check_address, check_protocol, is_url, masked, sh
 from vsr.media.timestamps import Packet
 from vsr.media.variants import Fits, Wanted
 
-if TYPE_CHECKING:  # the server is for --listen only: ssl and all that belongs to it
+if TYPE_CHECKING:  # loaded for --listen only, as it imports ssl
     from vsr.live.input.rtmp.server import RtmpListener
     from vsr.live.input.rtmp.session import PublishedStream
 
 log = logging.getLogger(__name__)
 
 _LONGEST_DELAY: Final = 2.5
-"""Seconds: a source that returns is found soon, however long it was away."""
+"""Longest pause before reconnecting, in seconds: a source that returns is found soon."""
 _GROWTH: Final = 1.6
-"""Factor from one delay before reconnecting to the next."""
+"""Ratio of a pause before reconnecting to the previous one."""
 _STALL_S: Final = 1.0
-"""Seconds without a picture, in a source that stays connected, that are worth a word."""
+"""Time without a frame, from a connected source, after which a stall is reported, in seconds."""
 _SERVERS: Final = ("rtmp", "rtmps", "rtmpt", "http", "https")
-"""Protocols whose servers can be connected to a second time while the first connection lasts."""
+"""Protocols whose servers accept a second connection while the first one is open."""
 
 
 def check_input(url: str, settings: IngestSettings) -> None:
-    """Raises UsageError for what cannot be read, and for settings that would do nothing."""
+    """Raise UsageError for an unreadable URL, and for settings that would have no effect."""
     if not settings.listen:
         check_address(url)
         check_protocol(url)
@@ -60,7 +60,7 @@ def check_input(url: str, settings: IngestSettings) -> None:
 
 
 def _listener(url: str, settings: IngestSettings) -> "RtmpListener":
-    """Raises UsageError."""
+    """Create the listener. Raises UsageError."""
     from vsr.live.input.rtmp.server import RtmpListener
     from vsr.live.input.rtmp.tls import Certificate
 
@@ -80,26 +80,26 @@ class Ingest:
         fits: Fits = lambda *_: True,
         carried: Carried | None = None,
     ) -> None:
-        """`fits` tells what can be enlarged in time, to choose a variant; it may take a second.
-        `carried` is what outputs carry.
+        """`fits` returns whether a variant can be upscaled in time; it may take a second.
+        `carried` describes what outputs carry.
 
-        Raises UsageError for a URL at which nothing can listen, and for a wrong variant.
+        Raises UsageError for a URL that cannot be listened at, and for an invalid variant.
         """
         self._variant = Wanted.parse(settings.variant, fits)
         self._listener = _listener(url, settings) if settings.listen else None
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox, self._carried = settings, mailbox, carried
         self.rate: Fraction | None = None
-        """Pictures per second of the present session, as far as is known."""
+        """Frame rate of the current session in Hz; None if unknown."""
         self.jumps = 0
-        """Leaps of the source's clock that were closed while it was read."""
+        """Number of jumps of the source's clock that were corrected while reading."""
         self._live, self._stop = threading.Event(), threading.Event()
         self._canvas: Canvas | None = None
         self._began, self._missing = False, 0
         self._newest = 0.0
-        """Time of the newest picture that was handed over (s)."""
+        """Source time of the newest frame passed on (s)."""
         self._again_s, self._again_most = 0.0, 0
-        """Up to which time pictures come again (s), and how many at most still do."""
+        """After a rewind: time up to which frames repeat (s), and how many more at most."""
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
@@ -109,11 +109,11 @@ class Ingest:
         self._thread.start()
 
     def go(self) -> None:
-        """Let a paced input begin, since its pictures are shown from now on."""
+        """Let a paced input begin, because its frames are shown from now on."""
         self._live.set()
 
     def close(self) -> None:
-        """Stop at once; a read that hangs is left to its timeout on a daemon thread."""
+        """Stop at once; a blocked read ends by its timeout, on a daemon thread."""
         self._stop.set()
         self._live.set()
         if self._listener:
@@ -128,10 +128,10 @@ class Ingest:
             given_up = 0 < self.settings.retry_max <= failures
             why += f"; given up at attempt {failures}" if given_up else ""
             delay = backoff.pause(failures)
-            if not is_url(self.url):  # a file's end is its end, and what cannot be read never can
+            if not is_url(self.url):  # a retry of a file does not change the result
                 given_up = not (self._began and self.settings.loop)
                 delay = 0.0
-            elif self._listener:  # the next publisher decides when
+            elif self._listener:  # the next attempt waits for a publisher
                 delay = 0.0
             if self._stop.is_set():
                 return
@@ -149,11 +149,11 @@ class Ingest:
             why = str(exc)
         except (av.error.FFmpegError, OSError) as exc:
             why = f"{self.name} broke off: {masked(reason(exc), self.url)}"
-        except Exception as exc:  # a defect must not end a relay that runs for days
+        except Exception as exc:  # a bug must not end a relay that runs for days
             log.debug(masked(traceback.format_exc(), self.url))
             why = f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
         if not is_url(self.url):
-            self._missing = max(1, self._missing)  # nobody knows how much
+            self._missing = max(1, self._missing)  # the number is unknown
         return why
 
     def _session(self) -> str:
@@ -169,7 +169,7 @@ class Ingest:
                 self._say("has further streams now: they are taken up", "streams")
 
     def _deliver(self, source: LiveSource, feed: "PublishedStream | None") -> Opener | None:
-        """Hand a source's items over until its end, or until another can be taken in its place."""
+        """Pass on a source's items until it ends; return an opener if it is to be replaced."""
         self._canvas = source.canvas
         self._began = True
         sound, jumps = source.audio, self.jumps
@@ -202,7 +202,7 @@ class Ingest:
         return None
 
     def _again(self, feed: "PublishedStream | None") -> LiveSource:
-        """Open a source that is open, or was until now, with all the streams that it has by now."""
+        """Open the current source again, with all the streams that it has now."""
         if feed is not None:
             self._again_s, self._again_most = self._newest, feed.rewind()
         return self._open(feed)
@@ -216,7 +216,7 @@ class Ingest:
         return Evened(self._stop, lambda words: self._say(words, "bursts"))(newest)
 
     def _fresh(self, items: Iterator[Frame | Packet]) -> Iterator[Frame | Packet]:
-        """Leave out the pictures that were handed over before a publisher's stream was rewound."""
+        """Leave out the frames that were passed on before a publisher's stream was rewound."""
         for item in items:
             if isinstance(item, Frame) and self._again_most:
                 self._again_most -= 1
@@ -225,7 +225,7 @@ class Ingest:
             yield item
 
     def _measured(self, source: LiveSource) -> Iterator[Frame | Packet]:
-        """Yield the source's items as they are read, with times that tell something."""
+        """Yield the source's items as they are read, with usable timestamps."""
         url = is_url(self.url)
         stamps = Restamper(source.has_clock or not url, url and not source.in_pieces)
         meter, before = RateMeter(source.info.rate), now()
@@ -246,7 +246,7 @@ class Ingest:
         self.mailbox.put(Said(words, kind))
 
     def _feed(self) -> "AbstractContextManager[PublishedStream | None]":
-        """Wait for a publisher when listening; else None."""
+        """Wait for a publisher if listening; return a context of its stream, else of None."""
         return closing(self._listener.accept()) if self._listener else nullcontext()
 
     def _open(self, feed: "PublishedStream | None") -> LiveSource:

@@ -1,7 +1,7 @@
 """A bounded queue from the thread that reads a live source to the relay.
 
-A relay that stands still for a while must neither hold up the source's connection nor fill the
-memory: the oldest pictures and the oldest sound make room.
+A relay that pauses must neither block the source's connection nor fill the memory: if the queue is
+full, the oldest frame or audio packet is dropped.
 """
 
 import threading
@@ -18,7 +18,7 @@ from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
 
 _NAMED: Final = 1000
-"""Pictures that had to make room which are named one by one; the others are counted."""
+"""Limit of dropped frames that are kept in `Mailbox.dropped`; further ones are only counted."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Connected:
     """A session of the source began."""
 
     info: VideoInfo
-    """Of the pictures as they are delivered."""
+    """Video properties of the frames as delivered."""
     codec: str
     sound: av.AudioCodecContext | None
-    """The decoder of its sound, which is the taker's; None: it has none."""
+    """Audio decoder, which the receiver takes over; None: no audio."""
     notes: Sequence[str] = ()
-    """In words, what is lost or changed of its pictures."""
+    """Messages about what is lost or changed in its frames."""
 
 
 @dataclass(frozen=True)
@@ -41,35 +41,35 @@ class Lost:
     reason: str
     delay: float
     final: bool = False
-    """Whether it is given up."""
+    """Whether the source is given up: no attempt follows."""
     failed: bool = False
-    """Whether it could not begin."""
+    """Whether the session could not begin."""
     missing: int = 0
-    """Pictures that were announced or sent, and could not be delivered."""
+    """Number of frames that were announced or sent, but could not be delivered."""
 
 
 @dataclass(frozen=True)
 class SoundPacket:
-    """A packet of sound. Its stream must not be used: the connection may be closed."""
+    """An audio packet. Its stream must not be used: the connection may be closed."""
 
     packet: Packet
     time: float
-    """In the source (s)."""
+    """Source time (s)."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The source shows so many pictures a second, whatever it declares."""
+    """The measured frame rate of the source, regardless of the declared one."""
 
     rate: Fraction
 
 
 @dataclass(frozen=True)
 class Said:
-    """Something about the source that its user should know."""
+    """A message about the source for the user."""
 
     words: str
-    """What it does, with the source for a subject."""
+    """Predicate of a sentence whose subject is the source's name."""
     kind: str
 
 
@@ -77,7 +77,7 @@ Item = Frame | SoundPacket | Connected | Lost | Measured | Said
 
 
 class Mailbox:
-    """Holds a limited number of pictures and packets of sound. Thread-safe."""
+    """Queue with limits for frames and audio packets. Thread-safe."""
 
     def __init__(self, frames: int, sounds: int = 1000) -> None:
         self._items: deque[Item] = deque()
@@ -85,25 +85,25 @@ class Mailbox:
         self._waiting = {Frame: 0, SoundPacket: 0}
         self._arrived = threading.Condition()
         self.dropped: deque[Frame] = deque()
-        """Pictures that had to make room, without their planes; the caller takes them out."""
+        """Dropped frames, without their planes; the caller removes them."""
         self.unnamed = 0
-        """Pictures that had to make room and are not among them, for there were too many."""
+        """Number of dropped frames that are not in `dropped`, because it was full."""
         self.sounds_dropped = 0
-        """Packets of sound that had to make room."""
+        """Number of dropped audio packets."""
 
     @property
     def waiting(self) -> int:
-        """Pictures that wait."""
+        """Number of frames in the queue."""
         return self._waiting[Frame]
 
     def begin(self) -> None:
-        """Count from now on what has to make room; before, nobody was to take it."""
+        """Reset the drop counters: items dropped before had no receiver."""
         with self._arrived:
             self.unnamed = self.sounds_dropped = 0
             self.dropped.clear()
 
     def put(self, item: Item) -> None:
-        """Add an item; the oldest of its kind makes room when there are too many."""
+        """Add an item; drop the oldest of its kind if there are too many."""
         with self._arrived:
             kind = type(item)
             if isinstance(item, Frame | SoundPacket):

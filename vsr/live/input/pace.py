@@ -1,7 +1,7 @@
-"""Hands pictures on at their pace, for sources that deliver faster, or in bursts.
+"""Paces frames in real time, for sources that deliver faster or in bursts.
 
-A source that is ahead is not read until its pictures are due: what waits then is in the sender, or
-in the system's buffers of the connection. So nothing is lost and nothing grows.
+A source that is ahead is not read until its frames are due: until then, data waits at the sender or
+in the system's socket buffers. So no frame is lost and no queue grows.
 """
 
 import threading
@@ -15,40 +15,40 @@ from vsr.media.timestamps import Packet
 Item = Frame | Packet
 
 _LONGEST_WAIT: Final = 10.0
-"""Seconds from one picture to the next beyond which times leap."""
+"""Largest wait for or delay of a frame, in seconds; beyond it, the timestamps have jumped."""
 _BEHIND: Final = 1.0
-"""Seconds by which a paced input may be late before its pace is taken up anew."""
+"""Largest delay of a paced input before its schedule is reset, in seconds."""
 _JOINING: Final = 2.0
-"""Seconds in which what was put by for a newcomer must have come."""
+"""Longest time to receive the frames that were buffered for a new client, in seconds."""
 _AHEAD: Final = 0.4
-"""Seconds by which pictures may be early: less than an output's clock lets them be."""
+"""Largest lead of frames over the schedule, in seconds; less than an output clock allows."""
 _LEAPS: Final = 2
 _LEAPS_S: Final = 10.0
-"""Being so early once may be a late beginning; so many times in so many seconds is a burst."""
+"""`_LEAPS` larger leads within `_LEAPS_S` seconds are a burst; one may be due to a late start."""
 _STALL: Final = 0.5
-"""Seconds without a picture that was due, which are a stall of the source."""
+"""Delay of a frame above which the source counts as stalled, in seconds."""
 _CAUGHT_UP: Final = 0.2
-"""Seconds behind its schedule up to which a source has caught up after a stall."""
+"""Delay below which a source has caught up after a stall, in seconds."""
 _BURSTS: Final = 2
 _BURSTS_S: Final = 30.0
-"""So many stalls that were made up for within so many seconds are its way to deliver."""
+"""`_BURSTS` stalls, each caught up, within `_BURSTS_S` seconds: the source sends in bursts."""
 _MARGIN: Final = 0.2
-"""Seconds that are waited more than the longest stall was."""
+"""Delay added to the longest stall, in seconds."""
 _LATE: Final = 0.1
-"""Seconds by which a picture of a paced source may be late before all are played later."""
+"""Largest delay of a paced source's frame before the schedule is delayed, in seconds."""
 _DRIFT: Final = 0.001
-"""Share by which the schedule follows each picture: no two clocks run alike."""
+"""Fraction of a frame's delay by which the schedule is corrected: any two clocks drift."""
 _AHEAD_READ: Final = 12
-"""Pictures that are read before an input may begin, to see their rate."""
+"""Number of frames read before an input may begin, to measure their rate."""
 
 
 def paced(items: Iterable[Item], begin: threading.Event, stop: threading.Event) -> Iterator[Item]:
-    """Yield items at their own times from `begin` on, for inputs that deliver faster."""
+    """Yield items in real time once `begin` is set, for inputs that deliver faster."""
     source = iter(items)
     held = _read_ahead(source)
     begin.wait()
     base: float | None = None
-    """The clock's time when the input's was 0 (s)."""
+    """Clock time at the input's time 0 (s)."""
     for item in _chained(held, source):
         if isinstance(item, Frame):
             wait = 0.0 if base is None else base + item.time - now()
@@ -71,17 +71,17 @@ def _read_ahead(source: Iterator[Item]) -> deque[Item]:
 
 
 def _chained(held: deque[Item], source: Iterator[Item]) -> Iterator[Item]:
-    """The items that were read, without keeping them, and those to come."""
+    """Yield the items in `held`, removing each, then those of `source`."""
     while held:
         yield held.popleft()
     yield from source
 
 
 def from_newest(items: Iterable[Item], step: float) -> Iterator[Item]:
-    """Yield items from the newest picture that was ready when the stream was joined.
+    """Yield items from the newest frame that was available when the stream was joined.
 
-    While it was looked at, and in some servers before, pictures were put by. They come at once,
-    and shown at their pace they would put off all after them. `step` is the time between two (s).
+    While the stream is probed, and in some servers before that, frames are buffered. They arrive at
+    once, and shown in real time they would delay all later ones. `step` is the frame interval (s).
     """
     newest: Frame | None = None
     until = now() + _JOINING
@@ -98,35 +98,35 @@ def from_newest(items: Iterable[Item], step: float) -> Iterator[Item]:
 
 
 class Evened:
-    """Passes a live stream on as it comes, and at its own pace once it came in bursts.
+    """Passes a live stream on as it arrives, and paces it once it has arrived in bursts.
 
-    A stall after which pictures come at once happens to any stream; where it happens again and
-    again, the source delivers in pieces: it is played as much later as its stalls are long, and
-    evenly from then on. One that is faster than real time is paced too.
+    Any stream may stall once and then deliver the delayed frames at once. If this repeats, the
+    source delivers in bursts: from then on it is paced, and delayed by a little more than its
+    longest stall. A source that is faster than real time is paced too.
     """
 
     def __init__(self, stop: threading.Event, tell: Callable[[str], None]) -> None:
-        """`tell` is given words about the source's way to deliver."""
+        """`tell` is called with a message when pacing begins."""
         self._stop, self._tell = stop, tell
         self._base: float | None = None
-        """The clock's time when the source's was 0 (s)."""
+        """Clock time at the source's time 0 (s)."""
         self._paced = False
         self._stalled = 0.0
-        """Seconds by which the source is behind its schedule, since a stall; 0: it is not."""
+        """Largest delay since a stall began, in seconds; 0 if there is no stall."""
         self._leaps: deque[float] = deque(maxlen=_LEAPS)
-        """When it was too early."""
+        """Times at which a frame was too early (s)."""
         self._bursts: deque[tuple[float, float]] = deque(maxlen=_BURSTS)
-        """When stalls were made up for, and how long they were."""
+        """Pairs (time at which a stall was caught up, length of the stall), in seconds."""
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items of a stream in their order, pictures not before they are due."""
+        """Yield the items of a stream in their order, frames not before they are due."""
         for item in items:
             if isinstance(item, Frame) and not self._take(item):
                 return
             yield item
 
     def _take(self, frame: Frame) -> bool:
-        """Wait until a picture is due; False when it is to stop."""
+        """Wait until a frame is due; return False if `stop` is set."""
         at = now()
         behind = 0.0 if self._base is None else at - frame.time - self._base
         if self._base is None or abs(behind) > _LONGEST_WAIT:
@@ -138,14 +138,14 @@ class Evened:
             return True
         wait = self._base + frame.time - now()
         if wait < -_LATE:
-            self._base -= wait  # it ran dry: what follows is played that much later
+            self._base -= wait  # underrun: later frames are delayed by as much
         elif wait > 0 and self._stop.wait(wait):
             return False
         arrives(frame)
         return True
 
     def _judge(self, at: float, behind: float) -> None:
-        """Decide, by how much a picture is behind its schedule (s), whether to pace."""
+        """Decide whether to pace, for a frame that arrived at `at`, `behind` its schedule (s)."""
         assert self._base is not None
         if behind < -_AHEAD:
             self._base += behind
@@ -169,7 +169,7 @@ class Evened:
 
 
 def arrives(frame: Frame) -> None:
-    """Stamp a picture as if it arrived now."""
+    """Set a frame's stamps as if it arrived now."""
     took = frame.stamps.decoded - frame.stamps.read - frame.stamps.blocked
     frame.stamps.decoded = now()
     frame.stamps.read, frame.stamps.blocked = frame.stamps.decoded - took, 0.0

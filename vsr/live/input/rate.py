@@ -1,4 +1,4 @@
-"""Measures how many pictures a second a source shows, and stamps those that have no usable time."""
+"""Measures the frame rate of a source, and stamps frames that have no usable timestamp."""
 
 from collections import deque
 from fractions import Fraction
@@ -11,17 +11,17 @@ import numpy.typing as npt
 from vsr.media.frame import Frame
 
 _PICTURES: Final = 60
-"""Over which the rate is measured."""
+"""Number of frames over which the rate is measured."""
 _FEWEST: Final = 8
 _FEWEST_SLOW: Final = 4
-"""Pictures that must be known, and where they take longer than `_SLOW_S`."""
+"""Fewest frames for a measurement: `_FEWEST`, or these if they span at least `_SLOW_S`."""
 _SLOW_S: Final = 0.5
 _GAP: Final = 2.5
-"""A step that is so many times the usual one is a gap, and no rate."""
+"""Ratio to the median step from which a step is a gap, and is not measured."""
 _SAME: Final = 0.1
-"""Share by which a rate may differ before it is another."""
+"""Relative difference from which a measured rate replaces the known one."""
 _CHANGED: Final = 0.05
-"""Share by which the newest pictures' rate must differ for those before to be forgotten."""
+"""Relative difference of the newest frames' rate above which older frames are discarded."""
 _USUAL: Final = tuple(
     Fraction(*rate)
     for rate in (
@@ -30,25 +30,25 @@ _USUAL: Final = tuple(
     )
 )  # fmt: skip
 _NEAR: Final = 0.0004
-"""Share by which a measured rate may differ from a usual one, which is meant then."""
+"""Relative difference below which a measured rate is replaced by a usual one."""
 _TIME_BASE: Final = Fraction(1, 90_000)
 _LOOK_S: Final = 3.0
-"""Seconds of arrivals over which a source's clock is compared with ours."""
+"""Time over which a source's clock is compared with the system clock, in seconds."""
 _STANDS: Final = 0.6
-"""A clock that goes slower than this share of ours does not tell time."""
+"""Smallest usable speed of a source's clock, relative to the system clock."""
 
 
 class RateMeter:
-    """Measures the rate from the times of consecutive pictures. Not thread-safe."""
+    """Measures the rate from the times of consecutive frames. Not thread-safe."""
 
     def __init__(self, told: Fraction) -> None:
         """`told` is the rate that the source declares."""
         self.rate = told
-        """Pictures per second, as far as is known."""
+        """Frame rate in Hz: the declared one until another is measured."""
         self._times: deque[float] = deque(maxlen=_PICTURES)
 
     def add(self, time: float) -> bool:
-        """Record a picture's time (s); returns whether the rate is another than was known."""
+        """Record a frame's time (s); return whether the rate has changed."""
         if self._times and not 0 < time - self._times[-1] < 60:
             self._times.clear()
         self._times.append(time)
@@ -79,28 +79,28 @@ def _rate_of(steps: npt.NDArray[np.float64]) -> float:
 
 
 class Restamper:
-    """Gives pictures the time of their arrival where the source has no clock.
+    """Sets the time of frames to their arrival time if the source has no usable clock.
 
-    That is so where its format has no timestamps (an HTTP camera's MJPEG, a raw stream): FFmpeg
-    counts pictures at a rate that it takes for granted; and where its clock all but stands.
+    This is the case if its format has no timestamps (an HTTP camera's MJPEG, a raw stream), so that
+    FFmpeg counts frames at an assumed rate, or if its clock almost stops.
     """
 
     def __init__(self, usable: bool, check: bool) -> None:
-        """`usable` says whether there are timestamps, `check` whether to look if they go on."""
+        """`usable`: whether there are timestamps; `check`: whether to check that they advance."""
         self._usable, self._check = usable, check
         self._began: float | None = None
         self._last = -1
         self._seen: deque[tuple[float, float]] = deque()
 
     def stamp(self, frame: Frame) -> bool:
-        """Replace a picture's time where it tells nothing; returns whether it does so from now."""
+        """Replace an unusable time; return True once, when the clock is found unusable."""
         arrived = frame.stamps.read
         stands = self._usable and self._check and self._clock_stands(frame.time, arrived)
         self._usable = self._usable and not stands
         if self._usable:
             return False
         self._began = arrived if self._began is None else self._began
-        frame.time_base = _TIME_BASE  # a format without timestamps has a coarse one
+        frame.time_base = _TIME_BASE  # formats without timestamps have a coarse one
         frame.pts = max(self._last + 1, round((arrived - self._began) / float(_TIME_BASE)))
         self._last = frame.pts
         return stands

@@ -1,4 +1,4 @@
-"""A live source: opened with little delay, and ended by an error when it breaks off."""
+"""Live source: opens with little delay, and raises an error if the connection breaks off."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,21 +25,21 @@ from vsr.media.variants import BEST_FIT, Wanted
 _SLOWEST: Final = 1
 _FASTEST: Final = 240
 _USUAL: Final = Fraction(25)
-"""Frame rates of a stream: what is measured beyond these bounds is an error, and this is meant."""
+"""Frame rate that replaces implausible ones, which are outside `_SLOWEST` to `_FASTEST` (Hz)."""
 _IN_PIECES: Final = frozenset(("hls", "dash"))
 """FFmpeg's formats that arrive as files of several seconds each."""
 _GROWING: Final = frozenset(("flv", "live_flv", "mpegts", "hls"))
-"""FFmpeg's formats in which streams may come up on the way."""
+"""FFmpeg's formats in which streams may appear after opening."""
 _LOOK_S: Final = 0.5
-"""Between two looks whether there are further streams."""
+"""Interval between checks for new streams, in seconds."""
 _PATIENCE: Final = 30.0
-"""Seconds in which a stream that is joined must reach a key frame."""
+"""Longest wait for a key frame after joining a stream, in seconds."""
 
 
 class LiveSource:
-    """Reads a stream or file with little delay; a failure ends it with an error.
+    """Reads a stream or file with little delay; a failure raises an error.
 
-    Iterate once, from one thread: frames on the canvas, and packets of other streams.
+    Iterate once, from one thread. Yields frames on the canvas, and packets of other streams.
     """
 
     def __init__(
@@ -53,17 +53,17 @@ class LiveSource:
         deinterlace: str = "auto",
         carried: Carried | None = None,
     ) -> None:
-        """`silence` is the time in seconds after which it counts as lost.
+        """`silence` is the time without data after which it counts as lost (s).
 
-        Pictures are fitted onto the `canvas`; without one, the first picture settles it, by what
-        is `carried` (None: 8 bits and nothing else). A `feed`
-        is read instead of `url`; it is the caller's to close. `variant` is that of a playlist.
-        `deinterlace` is one of `vsr.media.filters.DEINTERLACE`. Raises InputError.
+        Frames are fitted onto the `canvas`; without one, the first frame determines it, together
+        with `carried` (None: 8 bits and no side data). A `feed` is read instead of `url`; the
+        caller closes it. `variant` selects a variant of a playlist. `deinterlace` is one of
+        `vsr.media.filters.DEINTERLACE`. Raises InputError.
         """
         self._carried = carried or Carried()
         self._fit = PictureFit(canvas, self._carried.bits)
         self.unseen = 0
-        """Streams that came up since it was opened, and that it therefore leaves out."""
+        """Number of streams that appeared after opening, and are therefore left out."""
         reading = Reading(
             demuxed=self._in_order,
             opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
@@ -74,18 +74,18 @@ class LiveSource:
             error_of=partial(_error_of, shown(url), silence),
             variant=variant,
             filtering=Filtering(deinterlace=deinterlace),
-            announced=not is_url(url),  # a stream announces nothing that could be missing
+            announced=not is_url(url),  # a stream does not announce its length
         )
         self._source = Source(url, reading)
 
     @property
     def canvas(self) -> Canvas:
-        """What all pictures are converted to."""
+        """Canvas that all frames are converted to."""
         return self._fit.canvas
 
     @property
     def info(self) -> VideoInfo:
-        """Facts of the video as its pictures are delivered."""
+        """Properties of the video as its frames are delivered."""
         info = self._source.info
         if not _SLOWEST <= info.rate <= _FASTEST:
             info = replace(info, rate=_USUAL)
@@ -93,7 +93,7 @@ class LiveSource:
 
     @property
     def notes(self) -> list[str]:
-        """In words, what is lost or changed of its pictures."""
+        """Messages about what is lost or changed in its frames."""
         return self.canvas.notes(self._source.info, self._carried)
 
     @property
@@ -103,12 +103,12 @@ class LiveSource:
 
     @property
     def audio(self) -> av.AudioStream | None:
-        """The first sound that can be decoded, None without any."""
+        """First audio stream that can be decoded; None if there is none."""
         return self._source.audio
 
     @property
     def codecs(self) -> tuple[str, str | None]:
-        """Codecs of picture and sound; None without sound."""
+        """Codecs of video and audio; None without audio."""
         sound = self.audio
         return self.codec, None if sound is None else sound.codec_context.name
 
@@ -119,19 +119,19 @@ class LiveSource:
 
     @property
     def has_clock(self) -> bool:
-        """Whether its format has timestamps; else FFmpeg counts pictures at a rate of its own."""
+        """Whether its format has timestamps; if not, FFmpeg counts frames at an assumed rate."""
         name = self._source.container_format.partition(",")[0]
         flags = av.format.Flags(av.ContainerFormat(name, "r").flags)
         return av.format.Flags.no_timestamps not in flags
 
     @property
     def losses(self) -> Losses:
-        """What could not be delivered; complete after the end."""
+        """Record of what could not be delivered; complete after the end."""
         return self._source.losses
 
     @property
     def jumps(self) -> int:
-        """Leaps of its clock that were closed."""
+        """Number of jumps of its clock that were corrected."""
         return self._source.jumps
 
     def __iter__(self) -> Iterator[Frame | Packet]:
@@ -150,7 +150,7 @@ class LiveSource:
     def _in_order(
         self, container: "av.container.InputContainer", streams: tuple[av.stream.Stream, ...]
     ) -> Iterator[Packet]:
-        """Yield packets of what arrives in pieces by their times, of the rest as they arrive."""
+        """Yield packets sorted by time if the format arrives in pieces, else as they arrive."""
         packets = self._watched(container)
         if not _IN_PIECES & set(container.format.name.split(",")):
             return packets
@@ -159,7 +159,7 @@ class LiveSource:
         return interleaved(packets, [stream for stream in first if stream])
 
     def _watched(self, container: "av.container.InputContainer") -> Iterator[Packet]:
-        """Yield all packets, and look now and then whether further streams came up."""
+        """Yield all packets, and check at intervals for new streams."""
         grows = bool(_GROWING & set(container.format.name.split(",")))
         packets, looked = container.demux(), now()
         while (packet := next(packets, None)) is not None:
@@ -171,7 +171,7 @@ class LiveSource:
 
 
 def _error_of(name: str, silence: float, exc: Exception) -> InputError:
-    """The error that ends a live source when reading it fails."""
+    """Return the error to raise when reading a live source fails."""
     if isinstance(exc, av.error.ExitError):
         return InputError(f"{name} sent nothing for {silence:g} s")
     return InputError(f"{name} broke off: {reason(exc)}")

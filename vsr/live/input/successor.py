@@ -1,7 +1,7 @@
-"""Opens a source again that got further streams, such as sound that begins late.
+"""Opens a source again after new streams appeared in it, such as audio that begins late.
 
-PyAV does not show them in the connection that runs. A server is connected to a second time, on a
-thread, while the first connection is played; what cannot be opened twice is closed first.
+PyAV does not show them in the open connection. A thread opens a second connection to a server while
+the first one is played. A source that cannot be opened twice is closed first.
 """
 
 import logging
@@ -17,14 +17,14 @@ Opener = Callable[[], LiveSource]
 
 
 class Successor:
-    """Watches a source; `look` and `close` are for the thread that plays it."""
+    """Watches a source for new streams; call `look` and `close` from the thread that plays it."""
 
     def __init__(
         self, source: LiveSource, opener: Opener, beside: bool, grown: Callable[[], int]
     ) -> None:
-        """`opener` opens the source again: `beside` it, or else once it is closed.
+        """`opener` opens the source again: while it is open if `beside`, else after it is closed.
 
-        `grown` tells how many streams it got; it is asked for every item.
+        `grown` returns how many streams were added; it is called for every item.
         """
         self._opener, self._beside, self._grown = opener, beside, grown
         self._codecs = source.codecs
@@ -35,7 +35,7 @@ class Successor:
         self._closed = False
 
     def look(self) -> Opener | None:
-        """Return what gives the source to go on with once the present one is closed, if any."""
+        """Return the opener to call for the next source after closing this one, or None."""
         if self._thread is None:
             if (grown := self._grown()) <= self._seen:
                 return None
@@ -50,7 +50,7 @@ class Successor:
         return None
 
     def close(self) -> None:
-        """Close what was opened and not taken, now or once it is open."""
+        """Close a source that was opened and not taken, now or as soon as it is open."""
         with self._lock:
             self._closed = True
             made, self._made = self._made, None
@@ -60,7 +60,7 @@ class Successor:
     def _found(self) -> Opener | None:
         with self._lock:
             made, self._made = self._made, None
-        if made is None or made.codecs == self._codecs:  # what came up is neither
+        if made is None or made.codecs == self._codecs:  # no new video or audio
             if made is not None:
                 made.close()
             return None

@@ -1,7 +1,7 @@
-"""Streams that come up in an input after it was opened, which PyAV does not show.
+"""Counts streams that appear in an input after it was opened, which PyAV does not list.
 
-FFmpeg adds streams to FLV, RTMP and MPEG-TS when their first packet comes. PyAV's list of streams
-is that of the opening, and packets of later ones are left out without a word.
+FFmpeg adds streams to FLV, RTMP and MPEG-TS when their first packet arrives. PyAV lists the streams
+that existed at opening, and drops packets of later ones silently.
 """
 
 import io
@@ -11,15 +11,15 @@ from typing import Final
 import av
 
 _MOST: Final = 64
-"""Streams of an input that are looked at."""
+"""Limit of stream indices that are checked."""
 
 
 def unseen(container: "av.container.InputContainer") -> int:
-    """Return how many streams came up since an input was opened.
+    """Return how many streams have appeared since an input was opened.
 
-    `demux` refuses a stream whose index FFmpeg does not have, before it reads anything: streams of
-    another container with such indices tell how many there are. It resets the timeout of reads, so
-    a generator of packets that is in use has to be made anew afterwards.
+    `demux` rejects a stream whose index FFmpeg does not have, before it reads anything. So passing
+    streams of another container with such indices shows how many exist. It resets the read timeout,
+    so a packet generator that is in use must be recreated afterwards.
     """
     known, (_, strangers) = len(container.streams), _strangers()
     for index in range(known, _MOST):
@@ -33,6 +33,6 @@ def unseen(container: "av.container.InputContainer") -> int:
 
 @cache
 def _strangers() -> tuple["av.container.OutputContainer", list["av.stream.Stream"]]:
-    """A file that is never written, and its streams with every index up to `_MOST`."""
+    """Return a file that is never written, and its streams with every index up to `_MOST`."""
     container = av.open(io.BytesIO(), "w", format="nut")
     return container, [container.add_mux_stream("aac", 48_000) for _ in range(_MOST + 1)]

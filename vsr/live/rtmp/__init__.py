@@ -1,1 +1,1 @@
-"""RTMP's encodings, for both of its ends."""
+"""Encoding and decoding of RTMP, shared by input (server) and output (client)."""

@@ -1,7 +1,7 @@
 """AMF0, the encoding of RTMP's commands and metadata.
 
-Adobe, "Action Message Format -- AMF 0" (2007). Bytes come from strangers: nothing but
-ProtocolError is raised, whatever they are.
+Adobe, "Action Message Format -- AMF 0" (2007). Received bytes are untrusted: for any input, only
+ProtocolError is raised.
 """
 
 import struct
@@ -13,9 +13,9 @@ Value = float | bool | str | None | list["Value"] | dict[str, "Value"]
 _NUMBER, _BOOLEAN, _STRING, _OBJECT, _NULL, _UNDEFINED = 0, 1, 2, 3, 5, 6
 _ECMA_ARRAY, _END, _STRICT_ARRAY, _DATE, _LONG_STRING = 8, 9, 10, 11, 12
 _DEEPEST: Final = 16
-"""Objects within objects; metadata has one or two levels."""
+"""Limit of nested objects; metadata has one or two levels."""
 MOST_BYTES: Final = 65_536
-"""Of values that are looked at: commands and metadata have a few hundred."""
+"""Largest size of decoded data, in bytes; commands and metadata have a few hundred."""
 
 
 class ProtocolError(ValueError):
@@ -33,7 +33,7 @@ def decode(data: bytes) -> list[Value]:
 
 
 def encode(*values: Value | Mapping[str, Value]) -> bytes:
-    """Encode the values one after the other. Strings hold less than 64 KiB."""
+    """Encode the values one after the other. Strings must be shorter than 64 KiB."""
     return b"".join(map(_encoded, values))
 
 
@@ -79,7 +79,7 @@ class _Reader:
             self._take(2 if kind == _DATE else 0)  # its time zone, which is not used
             return float(number)
         if kind in (_OBJECT, _ECMA_ARRAY):
-            self._take(4 if kind == _ECMA_ARRAY else 0)  # its size, which writers do not know
+            self._take(4 if kind == _ECMA_ARRAY else 0)  # its size, which is not reliable
             return self._members(depth)
         if kind == _STRICT_ARRAY:
             return [self.value(depth - 1) for _ in range(self._count())]
@@ -102,7 +102,7 @@ class _Reader:
         return count
 
     def _string(self, size: int) -> str:
-        # bytes that are no UTF-8 stay what they are, so that a key is compared as it was sent
+        # bytes that are not UTF-8 are preserved, so that a stream key is compared as it was sent
         return self._take(self._number(size)).decode("utf-8", "surrogateescape")
 
     def _number(self, size: int) -> int:

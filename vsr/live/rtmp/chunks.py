@@ -1,8 +1,7 @@
-"""RTMP's messages and the chunks that carry them: a reader, writers, and what both ends agree on.
+"""RTMP messages and the chunks that carry them: a reader, writers and shared constants.
 
-Adobe, "RTMP specification 1.0" (2012), sections 5.3 and 5.4. It does no input or output. Bytes
-come from strangers: nothing but ProtocolError is raised, and the memory is bounded, whatever they
-are.
+Adobe, "RTMP specification 1.0" (2012), sections 5.3 and 5.4. It does no input or output. Received
+bytes are untrusted: for any input, only ProtocolError is raised, and the memory is bounded.
 """
 
 import struct
@@ -16,19 +15,19 @@ SET_CHUNK_SIZE, ABORT, ACKNOWLEDGEMENT, USER_CONTROL, WINDOW_SIZE, PEER_BANDWIDT
 AUDIO, VIDEO, DATA_AMF3, COMMAND_AMF3, DATA, COMMAND, AGGREGATE = 8, 9, 15, 17, 18, 20, 22
 
 PORTS: Final = {"rtmp": 1935, "rtmps": 443}
-"""Usual ports by scheme."""
+"""Default ports by scheme."""
 HANDSHAKE: Final = 1536
-"""Bytes of each part of the handshake but the first."""
+"""Size of each part of the handshake except the version byte, in bytes."""
 FIRST_SIZE: Final = 128
-"""Bytes of a chunk until somebody sets another size."""
+"""Default chunk size in bytes, until a peer sets another one."""
 _EXTENDED: Final = 0xFF_FFFF
-"""What stands where a time should for one that has its own four bytes."""
+"""Value of the time field if the time follows in four extra bytes."""
 _FIELDS: Final = (11, 7, 3, 0)
-"""Bytes of a chunk's header by its form."""
+"""Size of a chunk's message header in bytes, by its format (0 to 3)."""
 _MOST_STREAMS: Final = 64
-"""Chunk streams; publishers use three to six."""
+"""Limit of chunk streams; publishers use three to six."""
 _TAG: Final = 11
-"""Bytes in front of what a tag of FLV holds; four more follow."""
+"""Size of the header before the body of an FLV tag, in bytes; four more follow the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +49,25 @@ class _Header:
     """Fields of a chunk stream's last message, which later chunks inherit."""
 
     field: int
-    """Its time as it was sent: since the message before, or absolute for form 0."""
+    """Time as sent: relative to the previous message, or absolute for format 0."""
     time: int
     length: int
     kind: int
     stream: int
     extended: bytes
-    """The four bytes of an extended time, else empty."""
+    """The four bytes of an extended time, or empty."""
 
 
 class ChunkReader:
     """Assembles messages from chunks. For one thread."""
 
     def __init__(self, most: int) -> None:
-        """`most` bounds a message, and what all that have begun hold together (bytes)."""
+        """`most` limits a message, and the total of all incomplete messages (bytes)."""
         self.most = most
         self._buffer = bytearray()
         self._headers: dict[int, _Header] = {}
         self._bodies: dict[int, bytearray] = {}
-        """Of the messages that have begun and are not complete."""
+        """Received bytes of incomplete messages, by chunk stream."""
         self._size = FIRST_SIZE
         self._at = 0
 
@@ -79,7 +78,7 @@ class ChunkReader:
     def take(self) -> Message | None:
         """Return the next complete message; None if more bytes are needed. Raises ProtocolError.
 
-        Messages that concern the chunks themselves take effect and do not come out.
+        Messages that control the chunks themselves are applied, and not returned.
         """
         while True:
             try:
@@ -102,7 +101,7 @@ class ChunkReader:
         before = self._headers.get(number)
         header = self._header(form, before)
         body = self._bodies.get(number)
-        if body is None or form < 3:  # a header of its own: whatever had begun is given up
+        if body is None or form < 3:  # a new message: an incomplete one is discarded
             body = bytearray()
             header.time = header.field
             if form > 0 and before is not None:
@@ -137,14 +136,14 @@ class ChunkReader:
         return form, number
 
     def _header(self, form: int, before: _Header | None) -> _Header:
-        """Read a chunk's header, completed by that of the chunk before."""
+        """Read a chunk's header; missing fields are taken from the previous chunk's."""
         fields = self._take(_FIELDS[form])
         if before is None:
             if form > 1:
                 raise ProtocolError("a chunk that continues nothing")
             before = _Header(0, 0, 0, 0, 0, b"")
         if form == 3:
-            # all of a message's chunks repeat an extended time; some senders' only the first
+            # all chunks of a message repeat an extended time; some senders send it in the first
             extended = before.extended
             if extended and self._peek(4) == extended:
                 self._at += 4
@@ -191,14 +190,14 @@ def _positive(message: Message, name: str) -> int:
 
 
 def window_of(message: Message) -> int:
-    """Return the bytes after which a peer wants an acknowledgement. Raises ProtocolError."""
+    """Return the byte count after which a peer expects an acknowledgement. Raises ProtocolError."""
     return _positive(message, "a window")
 
 
 def chunks(message: Message, number: int, size: int) -> bytes:
     """Split a message into chunks of at most `size` bytes on chunk stream `number` (2 to 63).
 
-    Its time is less than 2**24 - 1 ms.
+    The message's time must be less than 2**24 - 1 ms.
     """
     head = bytes([number]) + message.time.to_bytes(3) + len(message.body).to_bytes(3)
     head += bytes([message.kind]) + message.stream.to_bytes(4, "little")

@@ -1,4 +1,4 @@
-"""Where `--listen` waits for a publisher, and whom it takes."""
+"""Address at which `--listen` waits for a publisher, and the publisher that it accepts."""
 
 import hmac
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class ListenAddress:
 
     @classmethod
     def parse(cls, url: str) -> "ListenAddress":
-        """Raises UsageError."""
+        """Parse a URL. Raises UsageError."""
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or _LOOPBACK, parts.port or PORTS.get(parts.scheme, 0)
@@ -45,11 +45,11 @@ class ListenAddress:
         return cls(host, port, path, shown(url), parts.scheme == "rtmps")
 
     def holds(self, application: str) -> bool:
-        """Whether an application name may be right; part of it may belong to the key."""
+        """Return whether an application name may match; the rest of `path` is then the key."""
         return self.path.startswith(application.strip("/") + "/")
 
     def is_meant(self, application: str, key: str) -> bool:
-        """Whether application and key match, compared in constant time."""
+        """Return whether application and key match, compared in constant time."""
         given = f"{application.strip('/')}/{key}"
         here, there = (text.encode("utf-8", "surrogateescape") for text in (self.path, given))
         return hmac.compare_digest(here, there)

@@ -25,28 +25,28 @@ from vsr.live.rtmp.chunks import (
 VERSION: Final = 3
 _READ: Final = 65_536
 _OUR_CHUNKS: Final = 65_536
-"""Bytes; FFmpeg takes up the size that it is told for its own chunks too."""
+"""Size of sent chunks, in bytes; FFmpeg adopts the announced size for its own chunks too."""
 _WINDOW: Final = 2_500_000
-"""Bytes between acknowledgements, as FFmpeg and nginx have it."""
+"""Number of bytes between acknowledgements, as in FFmpeg and nginx."""
 _CONTROL, _REPLY = 2, 3
-"""Chunk streams of what we say."""
+"""Chunk streams on which control messages and commands are sent."""
 _FAREWELL_S: Final = 1.0
-"""For a peer that is refused to read why; closing at once would take the words back."""
+"""Time for a refused peer to read the reason, in seconds; closing at once would discard it."""
 _FAREWELL_BYTES: Final = 1 << 20
 _TLS: Final = 22
-"""The first byte of a TLS session, where RTMP's version would be."""
+"""First byte of a TLS session, at the position of RTMP's version byte."""
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Connection:
-    """Reads and writes one socket. For one thread at a time, except `cut`."""
+    """Reads and writes one socket. Use from one thread at a time, except `cut` and `progress`."""
 
     def __init__(
         self, connection: socket.socket, most: int, tls: ssl.SSLContext | None = None
     ) -> None:
-        """`most` bounds a message that is read (bytes); `tls` is for rtmps://. Raises OSError."""
+        """`most` limits a received message (bytes); `tls` is for rtmps://. Raises OSError."""
         self._tls: ssl.SSLSocket | None = None
-        if tls is not None:  # now, for wrapping takes the socket's descriptor from it
+        if tls is not None:  # here, because wrapping takes over the socket's file descriptor
             connection = self._tls = tls.wrap_socket(
                 connection, server_side=True, do_handshake_on_connect=False
             )
@@ -58,11 +58,11 @@ class Connection:
 
     @property
     def progress(self) -> int:
-        """Bytes of the handshake's opening that have come; may be read by any thread."""
+        """Number of bytes received of the handshake's beginning. Thread-safe."""
         return min(self._received, 1 + HANDSHAKE)
 
     def handshake(self, deadline: float) -> None:
-        """Raises ProtocolError, TimeoutError after `deadline`, OSError."""
+        """Do the handshakes. Raises ProtocolError, TimeoutError after `deadline`, OSError."""
         if self._tls is not None:
             self._tls.settimeout(max(0.001, deadline - time.monotonic()))
             self._tls.do_handshake()
@@ -72,7 +72,7 @@ class Connection:
         if version[0] != VERSION:
             raise ProtocolError(f"a first byte of {version[0]} where {VERSION} must be")
         theirs = self._exactly(HANDSHAKE, deadline)
-        ours = bytes(8) + os.urandom(HANDSHAKE - 8)  # no version: the handshake has no digests
+        ours = bytes(8) + os.urandom(HANDSHAKE - 8)  # version 0: no digests
         self.send(bytes([VERSION]) + ours + theirs, deadline)
         self._exactly(HANDSHAKE, deadline)
 
@@ -115,9 +115,9 @@ class Connection:
         self._socket.sendall(data)
 
     def cut(self) -> None:
-        """End all reads and writes, waiting and later ones; from any thread."""
-        with contextlib.suppress(OSError):  # it has ended by itself
-            # not TLS's own, which would have the reading thread go on without TLS
+        """Abort all blocked and later reads and writes. Thread-safe."""
+        with contextlib.suppress(OSError):  # already disconnected
+            # not SSLSocket's, after which the reading thread would continue without TLS
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Connection:
         self._socket.close()
 
     def part(self) -> None:
-        """Close after the peer has read what was sent last; takes at most a second."""
+        """Close after the peer has read the last bytes sent; takes at most a second."""
         deadline, left = time.monotonic() + _FAREWELL_S, _FAREWELL_BYTES
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_WR)

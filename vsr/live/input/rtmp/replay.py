@@ -1,4 +1,4 @@
-"""What a demuxer that joins a publisher's stream on the way must be given first.
+"""Keeps the messages that a demuxer needs first if it joins a publisher's stream midway.
 
 Byte layouts: Adobe, "Video File Format Specification" 10.1, E.4.2 and E.4.3; Veovera, "Enhanced
 RTMP" v2, for bodies that begin with the extended header.
@@ -11,15 +11,15 @@ from typing import Final
 from vsr.live.rtmp.chunks import AUDIO, DATA, VIDEO, Message
 
 _MOST: Final = 16 << 20
-"""Bytes since a key frame that are kept: over 20 s at 6 Mbit/s."""
+"""Limit of the bytes kept since a key frame: over 20 s at 6 Mbit/s."""
 _AAC, _AVC, _HEVC = 10, 7, 12
-"""Codec numbers of FLV whose bodies tell headers from frames in their second byte."""
+"""FLV codec numbers whose bodies distinguish headers from frames in the second byte."""
 _EX_AUDIO: Final = 9
 """The sound format of extended bodies."""
 _EX_VIDEO: Final = 0x80
 _KEY: Final = 1
 _FRAMES: Final = (1, 3)
-"""Packet types of extended bodies that hold a frame; 0 is a header."""
+"""Packet types of extended bodies that contain a frame; 0 is a header."""
 
 
 class Replay:
@@ -27,22 +27,22 @@ class Replay:
 
     def __init__(self) -> None:
         self._heads: dict[int, Message] = {}
-        """The newest metadata, and header of picture and sound, by kind of message."""
+        """The newest metadata, video header and audio header, by kind of message."""
         self._since: list[Message] = []
         self._size = 0
         self._sound: int | None = None
-        """FLV's number of the sound's codec."""
+        """FLV codec number of the audio."""
         self.changes = 0
-        """How often the sound's codec was another than before."""
+        """Number of changes of the audio codec."""
         self._whole = False
-        """Whether what is kept begins with a key frame."""
+        """Whether the kept messages begin with a key frame."""
 
     def add(self, message: Message) -> None:
-        """Take note of a message that was passed on."""
+        """Record a message that was passed on."""
         if message.kind == AUDIO and message.body[0] >> 4 != self._sound:
             self.changes += self._sound is not None
             self._sound = message.body[0] >> 4
-            self._heads.pop(AUDIO, None)  # what joins now is not to wait for the old codec
+            self._heads.pop(AUDIO, None)  # a new reader must not wait for the old codec
             self._since = [kept for kept in self._since if kept.kind != AUDIO]
         if message.kind == DATA or _is_header(message):
             self._heads[message.kind] = message
@@ -55,9 +55,9 @@ class Replay:
             self._since, self._size, self._whole = [], 0, False
 
     def __iter__(self) -> Iterator[Message]:
-        """Yield the messages that come before those to come.
+        """Yield the kept messages, to be read before those that follow.
 
-        Sound without a header shows itself at the beginning: FFmpeg looks for it a second long.
+        If audio has no header, its first message comes first: FFmpeg looks for audio only for 1 s.
         """
         time = self._since[0].time if self._since else None
         sounds = [message for message in self._since if message.kind == AUDIO]

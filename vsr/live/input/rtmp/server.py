@@ -1,7 +1,7 @@
-"""An RTMP listener that accepts one publisher at a time, for `vsr relay --listen`.
+"""RTMP listener for `vsr relay --listen`.
 
-One publisher at a time, of one application and key. Everybody else is told why not and let go, and
-can neither disturb the one who publishes nor use up the machine.
+It accepts one publisher at a time, with one application and key. Other peers receive the reason and
+are disconnected; they can neither disturb the publisher nor exhaust the machine's resources.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from vsr.live.rtmp.amf import MOST_BYTES, ProtocolError
 log = logging.getLogger(__name__)
 
 _MOST: Final = 32
-"""Connections that do not publish yet, or are being refused; beyond, one makes room for another."""
+"""Limit of connections that do not publish yet or are being refused; a further one replaces one."""
 _DEADLINE_S: Final = 10.0
 _POLL_S: Final = 0.5
 _PAUSE_S: Final = 0.1
@@ -40,7 +40,7 @@ class RtmpListener:
         deadline: float = _DEADLINE_S,
         certificate: Certificate | None = None,
     ) -> None:
-        """A publisher is lost after `silence` seconds, and must begin within `deadline` seconds.
+        """Publishers are lost after `silence` s without data, and must begin within `deadline` s.
 
         `certificate` is for rtmps://. Raises UsageError for a URL that cannot be listened at.
         """
@@ -58,11 +58,11 @@ class RtmpListener:
         self._socket: socket.socket | None = None
         self._taken = self._closed = False
         self._waiting: PublishedStream | None = None
-        """Who publishes and was not handed out yet."""
+        """Stream of a publisher that `accept` has not returned yet."""
         self._stream: PublishedStream | None = None
-        """The last that was handed out."""
+        """Stream that `accept` returned last."""
         self._connections: dict[Connection, str] = {}
-        """Of those who do not publish, oldest first, with their addresses."""
+        """Connections that do not publish, oldest first, with the peers' addresses."""
         self._log = RelayLog(log, self.place.name)
         self._thread = threading.Thread(target=self._run, name="rtmp", daemon=True)
 
@@ -75,16 +75,16 @@ class RtmpListener:
             self._socket = socket.create_server(address, family=family, backlog=_MOST)
         except (OSError, UnicodeError) as exc:
             at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            why = reason(exc).partition(" (while")[0]  # what follows says the address again
+            why = reason(exc).partition(" (while")[0]  # the rest repeats the address
             raise InputError(
                 f"cannot listen at {at}: {why}; choose another address or port"
             ) from exc
-        self._socket.settimeout(_POLL_S)  # some systems do not wake a thread that accepts
+        self._socket.settimeout(_POLL_S)  # on some systems, closing does not end `accept`
         log.info("waiting for a publisher at %s", self.place.name)
         self._thread.start()
 
     def accept(self) -> PublishedStream:
-        """Wait for a publisher; close the one before first, or there will be none.
+        """Wait for a publisher; the previous stream must be closed, else none is accepted.
 
         Raises InputError once the listener is closed.
         """
@@ -110,7 +110,7 @@ class RtmpListener:
         for connection in connections:
             connection.cut()
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # wakes the thread where closing does not
+            with contextlib.suppress(OSError):  # wakes the thread if closing does not
                 self._socket.shutdown(socket.SHUT_RDWR)
             if self._thread.is_alive():
                 self._thread.join(_POLL_S)
@@ -124,19 +124,19 @@ class RtmpListener:
             except TimeoutError:
                 continue
             except OSError as exc:
-                if not self._closed:  # no descriptor is left, or the peer has gone
+                if not self._closed:  # out of file descriptors, or the peer has closed
                     self._log.warn_rarely(f"cannot take a connection: {reason(exc)}", "accept")
                     time.sleep(_PAUSE_S)
                 continue
             tls = self._certificate.context() if self._certificate else None
             try:
                 connection = Connection(accepted, MOST_BYTES, tls)
-            except OSError:  # the peer has gone already
+            except OSError:  # the peer has closed already
                 continue
             self._begin(connection, str(peer[0]))
 
     def _begin(self, connection: Connection, peer: str) -> None:
-        """Negotiate with a peer on a new thread, unless too many do."""
+        """Negotiate with a peer on a new thread; if too many do, cut the idlest one."""
         with self._changed:
             closed = self._closed
             idle = self._idlest() if len(self._connections) >= _MOST else None
@@ -145,7 +145,7 @@ class RtmpListener:
         if closed:
             connection.close()
             return
-        if idle is not None:  # whoever idles must not keep the publisher out
+        if idle is not None:  # idle peers must not block the publisher
             idle.cut()
             self._drop_place(idle)
             self._log.warn_rarely("too many are connected that do not publish: the idlest is cut")
@@ -153,19 +153,19 @@ class RtmpListener:
             threading.Thread(
                 target=self._talk, args=(connection, peer), name="rtmp-peer", daemon=True
             ).start()
-        except RuntimeError:  # the system has no thread left
+        except RuntimeError:  # no more threads are available
             self._drop(connection, claimed=False)
 
     def _idlest(self) -> Connection:
-        """Whoever makes room: of the address with most connections the one that has said least,
-        and of these the oldest."""
+        """Return the connection to cut: the one that has sent least from the address with the most
+        connections, and the oldest of these."""
         share = Counter(self._connections.values())
         return min(
             self._connections, key=lambda one: (-share[self._connections[one]], one.progress)
         )
 
     def _drop_place(self, connection: Connection) -> None:
-        """Take the place from a connection that was cut."""
+        """Remove a connection that was cut from the list."""
         with self._changed:
             self._connections.pop(connection, None)
 
@@ -197,7 +197,7 @@ class RtmpListener:
             self._log.warn_rarely(words, "slow")
         except OSError as exc:
             self._log.debug("%s went away: %s", peer, reason(exc))
-        except Exception:  # a defect of ours must not keep a publisher's place
+        except Exception:  # a bug must not block the publisher's place
             log.debug("talking to %s failed", peer, exc_info=True)
         self._drop(connection, claimed)
 
@@ -214,7 +214,7 @@ class RtmpListener:
             stream.close()
 
     def _free(self) -> None:
-        """Allow the next publisher, since the last one's stream has ended."""
+        """Allow the next publisher, because the last one's stream has ended."""
         with self._changed:
             self._taken = False
 
@@ -226,7 +226,7 @@ class RtmpListener:
 
 
 def _tls_words(exc: ssl.SSLError) -> str:
-    """Why a peer and we do not agree on TLS."""
+    """Describe why the TLS session with a peer failed."""
     why = (exc.reason or "it closed").lower().replace("_", " ")
     if exc.reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER"):
         return "it does not speak TLS: its server must begin with rtmps://"

@@ -1,4 +1,4 @@
-"""RTMP's negotiation with a publisher, and the stream that it sends afterwards."""
+"""Negotiates with an RTMP publisher, and reads the stream that it then sends."""
 
 import time
 from collections.abc import Callable
@@ -24,13 +24,13 @@ from vsr.live.rtmp.chunks import (
 from vsr.media.location import OPEN_TIMEOUT
 
 _STREAM: Final = 1
-"""The number that `createStream` answers with."""
+"""Stream ID in the answer to `createStream`."""
 _LARGEST: Final = 8 << 20
-"""Bytes of a message of a publisher: a picture of 4K is a tenth of that."""
+"""Largest message of a publisher, in bytes: a 4K frame takes a tenth of that."""
 _GOODBYE_S: Final = 1.0
 _SET: Final = b"\x02\x00\x0d@setDataFrame"
 _METADATA: Final = b"\x02\x00\x0aonMetaData"
-"""How the data begin that are a stream's metadata, with and without the command to set them."""
+"""First bytes of a stream's metadata, which may follow the command `_SET`."""
 _HAS_AUDIO, _HAS_VIDEO, _BOTH = 4, 1, 5
 _TELLS_AUDIO: Final = frozenset({"audiocodecid", "audiodatarate", "audiosamplerate", "stereo"})
 _TELLS_VIDEO: Final = frozenset({"videocodecid", "videodatarate", "width", "framerate"})
@@ -40,7 +40,7 @@ _COMMANDS: Final = frozenset({COMMAND, COMMAND_AMF3})
 
 
 class RefusedError(Exception):
-    """A publisher was refused; the message quotes nothing that it sent."""
+    """A publisher was refused; the message contains nothing that it sent."""
 
 
 def negotiate(
@@ -48,8 +48,8 @@ def negotiate(
 ) -> None:
     """Answer a peer's commands until it publishes.
 
-    `claim` is asked when a right one would; it may say that there is another. Raises RefusedError,
-    ProtocolError, TimeoutError after `deadline`, OSError.
+    `claim` is called if the key is right; it returns False if another peer publishes already.
+    Raises RefusedError, ProtocolError, TimeoutError after `deadline`, OSError.
     """
     connection.handshake(deadline)
     application: str | None = None
@@ -88,7 +88,7 @@ def negotiate(
 
 
 def _refuse(connection: Connection, deadline: float, code: str, words: str) -> None:
-    """Raises RefusedError."""
+    """Send the reason to the peer and raise RefusedError."""
     connection.say(deadline, "onStatus", 0.0, None, _status(code, words), stream=_STREAM)
     raise RefusedError(words)
 
@@ -101,7 +101,7 @@ def _status(code: str, words: str) -> dict[str, Value]:
 
 
 def _command(message: Message | None) -> tuple[str, float, list[Value]]:
-    """Return name, number and values of a command; the name of other messages is empty."""
+    """Return name, number and values of a command; the name is empty for other messages."""
     if message is None:
         raise ConnectionResetError("closed before it published")
     if message.kind not in _COMMANDS:
@@ -114,7 +114,7 @@ def _command(message: Message | None) -> tuple[str, float, list[Value]]:
 
 
 def _values(message: Message) -> list[Value]:
-    # those of AMF3 begin with a zero and then are AMF0
+    # AMF3 messages begin with a zero byte; the rest is AMF0
     return decode(message.body[message.kind in (COMMAND_AMF3, DATA_AMF3) :])
 
 
@@ -125,17 +125,17 @@ def _application(values: list[Value]) -> str:
 
 
 class PublishedStream:
-    """A publisher's stream as a growing FLV file; `read` is for one thread.
+    """A publisher's stream as a growing FLV file; call `read` from one thread.
 
-    It ends with one InputError that says how, and is at its end from then on: when the publisher
-    leaves, sends no sound and no picture for `silence` seconds (at the beginning for
-    `OPEN_TIMEOUT` at least), breaks the protocol, or when it is `cut`.
+    The stream ends when the publisher leaves, sends no audio and no video for `silence` seconds (at
+    the beginning at least `OPEN_TIMEOUT`), violates the protocol, or when `cut` is called. `read`
+    then raises one InputError with the reason, and returns no bytes after that.
     """
 
     def __init__(
         self, connection: Connection, name: str, silence: float, ended: Callable[[], None]
     ) -> None:
-        """`ended` is called once it is over and its connection closed."""
+        """`ended` is called when the stream has ended and its connection is closed."""
         self._connection, self._name, self._silence = connection, name, silence
         self._ended = ended
         self._ready = bytearray()
@@ -144,11 +144,11 @@ class PublishedStream:
         self._deadline = time.monotonic() + max(silence, OPEN_TIMEOUT)
         self._renewed = False
         self._read_at = time.monotonic()
-        """When the last read ended."""
+        """Time at which the last read ended (s, `time.monotonic`)."""
         connection.reader.most = _LARGEST
 
     def read(self, size: int) -> bytes:
-        """Return 1 to `size` bytes as soon as there are some; none at the end."""
+        """Return 1 to `size` bytes as soon as some are available; none at the end."""
         if not self._ready and not self._over:
             self._fill()
         data = bytes(self._ready[:size])
@@ -157,13 +157,13 @@ class PublishedStream:
 
     @property
     def changes(self) -> int:
-        """How often its sound changed its codec, which FFmpeg does not say."""
+        """Number of changes of its audio codec, which FFmpeg does not report."""
         return self._replay.changes
 
     def rewind(self) -> int:
-        """Begin the FLV file anew, with headers and from the last key frame on; for its reader.
+        """Restart the FLV file with headers and all since the last key frame; for its reader.
 
-        Returns how many pictures at most come again.
+        Returns an upper limit of the number of frames that are repeated.
         """
         self._ready.clear()
         self._begun = False
@@ -173,11 +173,11 @@ class PublishedStream:
         return sum(message.kind == VIDEO for message in messages)
 
     def cut(self) -> None:
-        """End the stream and any read that waits; from any thread."""
+        """End the stream and any blocked read. Thread-safe."""
         self._connection.cut()
 
     def close(self) -> None:
-        """Disconnect the publisher; from the thread that reads. Safe to call twice."""
+        """Disconnect the publisher; call from the reading thread. Safe to call twice."""
         if not self._over:
             self._over = True
             self._connection.close()
@@ -186,7 +186,7 @@ class PublishedStream:
     def _fill(self) -> None:
         """Receive messages until there are bytes to read. Raises InputError."""
         at = time.monotonic()
-        self._deadline += at - self._read_at  # only the time that we wait counts
+        self._deadline += at - self._read_at  # only time spent in reads counts
         if self._renewed:
             self._deadline, self._renewed = at + self._silence, False
         try:
@@ -210,14 +210,14 @@ class PublishedStream:
         raise InputError(f"the publisher of {self._name} {how}") from None
 
     def _leaves(self, message: Message) -> bool:
-        """Whether a message ends the publishing."""
+        """Return whether a message ends the publishing."""
         if message.kind not in _COMMANDS:
             return False
         try:
             name = _command(message)[0]
-        except ProtocolError:  # of a kind that we do not know
+        except ProtocolError:  # of an unknown kind
             return False
-        if name == "FCUnpublish" and not self._leaving:  # it says more, or closes
+        if name == "FCUnpublish" and not self._leaving:  # another command or a close follows
             self._leaving = True
             self._deadline = min(self._deadline, time.monotonic() + _GOODBYE_S)
         return name in ("deleteStream", "closeStream")
@@ -235,7 +235,7 @@ class PublishedStream:
             self._take_data(message)
 
     def _take_data(self, message: Message) -> None:
-        """Pass on the stream's metadata as FLV; FFmpeg would make streams of other data."""
+        """Pass on the stream's metadata as FLV; FFmpeg would create streams for other data."""
         body = message.body[message.kind == DATA_AMF3 :]
         body = body.removeprefix(_SET)
         if not body.startswith(_METADATA):
@@ -243,7 +243,7 @@ class PublishedStream:
         try:
             values = decode(body)
             facts = values[1] if len(values) > 1 else None
-        except ProtocolError:  # it is not needed
+        except ProtocolError:  # metadata is optional
             return
         metadata = Message(DATA, message.time, body)
         self._replay.add(metadata)
@@ -257,7 +257,7 @@ class PublishedStream:
 
 
 def _kinds(facts: Value) -> int:
-    """Kinds of stream that metadata announces; both if it announces none."""
+    """Return FLV's flags for the streams that metadata announces; both if it announces none."""
     if not isinstance(facts, dict):
         return _BOTH
     audio = _HAS_AUDIO if facts.get("hasAudio", _TELLS_AUDIO & facts.keys()) else 0

@@ -1,4 +1,4 @@
-"""The certificate that `--listen` shows to publishers of rtmps://."""
+"""Loads the certificate that `--listen` presents to publishers of rtmps://."""
 
 import logging
 import ssl
@@ -13,13 +13,13 @@ _PROTECTED: Final = "the key is protected by a password: give one without (opens
 
 
 class Certificate:
-    """A certificate and its key (PEM), read again when the files change: certificates are renewed.
+    """A certificate and its key (PEM), reloaded when the files change: certificates are renewed.
 
-    For one thread.
+    Not thread-safe.
     """
 
     def __init__(self, certificate: Path, key: Path | None = None) -> None:
-        """Without `key`, it is in the certificate's file. Raises UsageError."""
+        """Without `key`, the certificate's file must contain it. Raises UsageError."""
         self._files = [path for path in (certificate, key) if path is not None]
         self._changed: list[int] = []
         self._changed = self._times()
@@ -54,12 +54,12 @@ class Certificate:
     def _times(self) -> list[int]:
         try:
             return [path.stat().st_mtime_ns for path in self._files]
-        except OSError:  # being replaced, or gone: the one in use stays
+        except OSError:  # being replaced, or deleted: keep the one in use
             return self._changed
 
 
 def _no_password() -> str:
-    """OpenSSL would ask for it on the terminal."""
+    """Raise ValueError, because OpenSSL would prompt for a password on the terminal."""
     raise ValueError(_PROTECTED)
 
 
