@@ -32,9 +32,9 @@ FORMATS: Final = {
 _COLOUR: Final = ("color_range", "colorspace", "color_primaries", "color_trc")
 """PyAV's names of the colour attributes, which containers store beside the codec data."""
 _FRAGMENTS: Final = {"movflags": "+hybrid_fragmented+frag_keyframe", "frag_duration": "1000000"}
-"""Duration in µs: a truncated file plays to its last second; a finished one is a plain MP4."""
+"""MP4 options (µs): a truncated file plays to its last second, a finished one is a plain MP4."""
 _CLUSTERS: Final = {"cluster_time_limit": "1000"}
-"""The same for Matroska, in ms."""
+"""Matroska options (ms) with the same effect."""
 _FILE_OPTIONS: Final = {
     "mp4": _FRAGMENTS,
     "mov": _FRAGMENTS,

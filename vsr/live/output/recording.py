@@ -59,7 +59,7 @@ class Recording:
     def discard(self) -> None:
         """Delete the file, to which nothing was recorded."""
         with suppress(OSError):
-            os.unlink(self.name)  # noqa: PTH108 - no more is imported than it takes
+            os.unlink(self.name)  # noqa: PTH108 - this file does not import pathlib
 
 
 def unused(path: str) -> str:
@@ -69,7 +69,7 @@ def unused(path: str) -> str:
     """
     if os.path.islink(path) and (os.path.isfile(path) or not os.path.exists(path)):  # noqa: PTH110, PTH113, PTH114 - as below
         path = os.path.realpath(path)
-    stem, suffix = os.path.splitext(path)  # noqa: PTH122 - no more is imported than it takes
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122 - this file does not import pathlib
     number = 1
     while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to directly
         number += 1

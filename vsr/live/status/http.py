@@ -8,7 +8,7 @@ http.server parses the requests and refuses lines above 64 KiB and more than 100
 (3.0.2) was tried instead but has no limit on total time: its `channel_timeout` restarts with every
 byte. With a timeout of 1 s, a client that sent a header byte by byte was still connected after
 12 s, and one that did not read its response after 6 s. Clients above `connection_limit` wait
-(3.8 s), while this server responds 503 immediately. Both limits would depend on its internals.
+(3.8 s), while this server responds 503 immediately. Changing that requires its internals.
 """
 
 import logging
