@@ -1,1 +1,1 @@
-"""Choose the network that keeps a relay's deadline, and prepare the others."""
+"""Choose the network that meets a relay's deadline, and load and prepare the others."""

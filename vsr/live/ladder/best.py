@@ -1,5 +1,7 @@
-"""Decides, for a relay that was asked for no network, whether a better one than the usual is fast
-enough here."""
+"""Decides whether a better network than the default is fast enough on this computer.
+
+Used for relays without a configured network.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -16,33 +18,33 @@ from vsr.plan.figures import Figures, network_key
 
 log = logging.getLogger(__name__)
 _DOUBT: Final = 2.0
-"""Times the time allowed that a network may seem to take by its multiplications, and be tried: some
-processors compute wide layers faster than narrow ones."""
+"""Largest ratio of estimated to allowed time at which a network is still loaded, if the estimate is
+from its MultAdds: some processors compute wide layers faster than narrow ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """What a better network has to reach: its pictures of one size, at one rate.
+    """Speed requirement for a better network, at one frame size and frame rate.
 
-    The first `better` of `found` are those that nobody asked for, best first; the one behind them
-    is the usual. Nothing is loaded or measured here.
+    The first `better` entries of `found` are optional networks, best first; the next one is the
+    default. This class loads and measures nothing.
     """
 
     found: Sequence[Model]
     better: int
     interval: float
-    """Seconds between two pictures."""
+    """Frame interval, in seconds."""
     size: tuple[int, int]
     planes: PlaneFormat = YUV420
 
     @property
     def allowed(self) -> float:
-        """Seconds that a picture may take: the rest is room to spare."""
+        """Time that a frame may take, in seconds; the rest of the interval is headroom."""
         return self.interval / HEADROOM
 
     def may_hold(self, place: int, usual_cost: float, backend: Backend) -> bool:
-        """Whether a network is worth loading: by what `vsr plan` or `vsr run` measured, else by its
-        work, where the usual network's picture takes `usual_cost` seconds."""
+        """Return whether a network is worth loading, from the time that `vsr plan` or `vsr run`
+        measured, else from its MultAdds and the default network's `usual_cost` (s/frame)."""
         model = self.found[place]
         key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
         if (known := Figures().known(key)) is not None:
@@ -55,7 +57,7 @@ class Best:
         return False
 
     def holds(self, place: int, cost: float) -> bool:
-        """Whether a loaded network, whose picture takes `cost` seconds, is used."""
+        """Return whether to use a loaded network that takes `cost` seconds per frame."""
         if cost > self.allowed:
             self._refused(place, cost)
             return False

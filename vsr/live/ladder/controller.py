@@ -1,10 +1,10 @@
-"""Chooses the network for each picture of a live stream so that it is sent in time.
+"""Chooses the network for each frame of a live stream so that it is sent in time.
 
-A relay holds its deadline by lowering quality, never by lagging. The rungs go from the network
-asked for down to bicubic. Going down happens at once, when the next picture or those that wait
-behind it would be late; going up needs room to spare and patience, which doubles each time that a
-climb had to be taken back. A rung that is lost, or slower here than a better one, is passed over.
-Plain arithmetic on times that the caller hands in: no clock, no thread.
+A relay meets its deadline by lowering quality, never by adding delay. The rungs range from the
+configured network down to bicubic. The ladder steps down immediately if the next frame or those
+queued behind it would be late. It climbs only with headroom and after a delay (patience), which
+doubles each time a climb has to be reverted. A rung that is lost, or slower on this computer than a
+better one, is skipped. The code only computes with times passed by the caller: no clock, no thread.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,35 +12,35 @@ from dataclasses import dataclass
 from typing import Final
 
 DROP: Final = -1
-"""Instead of a rung: not even the lightest would be in time, and a newer picture waits."""
+"""Returned instead of a rung: even the lightest would be late, and a newer frame waits."""
 _SMOOTHING: Final = 0.1
-"""Weight of the newest time in a rung's mean and spread (RFC 6298, section 2, has the idea)."""
+"""Weight of the newest time in a rung's mean and spread (after RFC 6298, section 2)."""
 _FORGIVING: Final = 0.97
-"""What remains after a second of what a rung cost beyond its best: load passes."""
+"""Decay per second of a rung's cost above its best, because system load is temporary."""
 _WORTH_A_TRY: Final = 2.0
-"""Intervals that a rung may seem to cost, and yet a picture is spent to see whether it does."""
+"""Estimated cost, in frame intervals, up to which a rung is tried again with a single frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LadderSettings:
-    """Limits that a ladder keeps; times in seconds."""
+    """Limits of a ladder; times in seconds."""
 
     interval: float
-    """Between two pictures of the source."""
+    """Frame interval of the source."""
     max_latency: float
-    """From a picture's arrival to its packet."""
+    """Limit of the time from a frame's arrival to its packet."""
     tail: float = 0.02
-    """What encoding and writing take after the network, before that is measured."""
+    """Initial estimate of the time for encoding and writing, before it is measured."""
     room: float = 0.85
-    """Share of the interval that a rung may cost before the ladder climbs to it."""
+    """Largest cost of a rung, as a fraction of the interval, at which the ladder climbs to it."""
     patience: float = 10.0
-    """Before the first climb."""
+    """Delay before the first climb."""
     longest_patience: float = 300.0
 
 
 @dataclass
 class _Cost:
-    """Time of one rung per picture: mean, spread and best mean so far (s)."""
+    """Time per frame of one rung: mean, spread and best mean so far (s)."""
 
     mean: float
     spread: float = 0.0
@@ -48,7 +48,7 @@ class _Cost:
 
     @property
     def likely(self) -> float:
-        """An upper estimate for the next picture."""
+        """Upper estimate for the next frame."""
         return self.mean + 2 * self.spread
 
     def add(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class _Cost:
         self.best = min(self.best, self.mean)
 
     def relearn(self, seconds: float) -> None:
-        """Average in a single time that is newer than the known mean."""
+        """Average the mean with a single newer time, with equal weights."""
         self.mean = (self.mean + seconds) / 2
         self.spread /= 2
         self.best = min(self.best, self.mean)
@@ -71,10 +71,10 @@ class _Cost:
 
 
 class Ladder:
-    """Controller that picks rungs from measured times. Not thread-safe."""
+    """Picks rungs from measured times. Not thread-safe."""
 
     def __init__(self, costs: Sequence[float], settings: LadderSettings, now: float) -> None:
-        """`costs` are measured seconds a picture, best rung first; starts at the best that fits."""
+        """`costs` are measured seconds per frame, best rung first; starts at the best that fits."""
         self.settings = settings
         self._costs = [_Cost(mean=cost, best=cost) for cost in costs]
         self._patience = settings.patience
@@ -82,19 +82,19 @@ class Ladder:
         self._climbed_at: float | None = None
         self._tried_at = now
         self._try_pause = settings.patience
-        """Before the next try of the rung above; the longer the more were in vain."""
+        """Delay before the next trial of a rung above (s); doubles after each failed trial."""
         self.tail = settings.tail
-        """What encoding and writing take now (s)."""
+        """Smoothed time for encoding and writing (s)."""
         self.changes = 0
         self.rung = next(
             (k for k, cost in enumerate(self._costs) if self._lasting(cost)), len(costs) - 1
         )
 
     def choose(self, now: float, arrived: float, waiting: int) -> int:
-        """Return the rung for a picture, with `waiting` more behind it; or `DROP`.
+        """Return the rung for a frame with `waiting` more queued behind it, or `DROP`.
 
-        Now and then a single picture is given to a rung above, whose cost may have been measured
-        at a bad moment; `rung` tells where the ladder stands.
+        Occasionally returns a higher rung for a single frame, because its cost may have been
+        measured under load; `rung` is unchanged by that.
         """
         self._forgive(now)
         left = arrived + self.settings.max_latency - self.tail - now
@@ -111,7 +111,7 @@ class Ladder:
         return self.rung
 
     def done(self, rung: int, seconds: float) -> None:
-        """Record the seconds that a picture of a rung took."""
+        """Record how long a frame took on a rung (s)."""
         if rung == self.rung:
             self._costs[rung].add(seconds)
             return
@@ -121,27 +121,27 @@ class Ladder:
         self._try_pause = settings.patience if good else longer
 
     def followed(self, seconds: float) -> None:
-        """Record the seconds of encoding and writing; at most half the latency counts."""
+        """Record the time of encoding and writing (s), clipped to half of the latency limit."""
         self.tail += _SMOOTHING * (min(seconds, self.settings.max_latency / 2) - self.tail)
 
     def learn(self, rung: int, seconds: float, now: float) -> None:
-        """Set the cost of a rung's new engine; a better rung is taken at once."""
+        """Set the cost of a rung's new engine; switch to a better rung immediately."""
         self._costs[rung] = _Cost(mean=seconds, best=seconds)
         if rung < self.rung and self._lasting(self._costs[rung]):
             self._move(rung, now)
 
     def give_up(self, rung: int) -> None:
-        """Exclude a rung whose engine failed for good."""
+        """Exclude a rung whose engine failed permanently."""
         self._costs[rung] = _Cost(mean=float("inf"))
 
     def _lasting(self, cost: _Cost) -> bool:
-        """Whether a rung keeps up with the source."""
+        """Return whether a rung keeps up with the source, with headroom."""
         return cost.likely <= self.settings.room * self.settings.interval
 
     def _holds(self, rung: int, left: float, waiting: int) -> bool:
-        """Whether a rung is in time for this picture and the queue behind it."""
+        """Return whether a rung is in time for this frame and the queue behind it."""
         cost = self._costs[rung]
-        # picture k behind has k intervals more time, and k + 1 pictures to be computed till then
+        # the k-th queued frame has k more intervals, and k + 1 frames are computed until then
         behind = waiting * (cost.mean - self.settings.interval)
         return cost.mean + max(0.0, behind) <= left and cost.likely <= max(left, 0)
 
@@ -159,14 +159,14 @@ class Ladder:
         return self._costs[rung].mean <= self.settings.interval
 
     def _climb(self, now: float, left: float, waiting: int) -> int | None:
-        """Return the rung to go up to: the nearest that keeps up; None if it is not time."""
+        """Return the nearest higher rung that keeps up, to climb to; None if it is not time."""
         if waiting or now - self._since < self._patience:
             return None
         above = self._above(self._lasting)
         return above if above is not None and self._costs[above].likely <= left else None
 
     def _try(self, now: float, left: float, waiting: int) -> int | None:
-        """Return the rung above that a single picture is given to; None if it is not time."""
+        """Return the higher rung to try with a single frame; None if it is not time."""
         pause = now - max(self._since, self._tried_at)
         if waiting or pause < self._try_pause:
             return None

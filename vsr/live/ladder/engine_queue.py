@@ -1,8 +1,8 @@
-"""Shares one engine between relays: its holder runs all queued frames of that rung.
+"""Shares engines between relays: the thread that holds the lock runs all queued frames of a rung.
 
-Pictures of several streams pass through an engine one after the other without a pause (on a GPU
-one is uploaded while another is computed), and each waits only for those queued before it. They are
-not combined into a batch: no measurement has shown a gain yet.
+Frames of several streams pass through an engine one after the other without a pause (on a GPU, one
+is uploaded while another is computed), and each waits only for those queued before it. They are not
+combined into a batch: no measurement has shown a gain yet.
 """
 
 import threading
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vsr.media.frame import Frame
 
 Work = Callable[[Sequence[Frame], int], list[Frame]]
-"""(frames, rung) -> the frames enlarged, in their order."""
+"""(frames, rung) -> the upscaled frames, in the same order."""
 
 
 @dataclass(eq=False)
@@ -25,7 +25,7 @@ class _Request:
 
 
 class EngineQueue:
-    """Whichever thread holds the engine lock runs all queued frames of that rung. Thread-safe."""
+    """Queue from which the thread with the engine lock runs all frames of its rung. Thread-safe."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -34,7 +34,7 @@ class EngineQueue:
         self._engine = threading.Lock()
 
     def enlarge(self, frame: Frame, rung: int) -> Frame:
-        """Enlarge a frame by a rung; an error of `work` is raised for every frame of the call."""
+        """Upscale a frame on a rung; an error of `work` is raised for every frame of that call."""
         request = _Request(frame, rung)
         with self._lock:
             self._waiting.append(request)

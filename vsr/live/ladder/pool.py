@@ -1,4 +1,4 @@
-"""Engines of a process, shared by relays with the same networks and picture size."""
+"""Holds the engines of a process, shared by relays with the same networks and frame size."""
 
 import math
 import threading
@@ -10,31 +10,31 @@ from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.plane_format import YUV420, PlaneFormat
 
-if TYPE_CHECKING:  # imported where needed: networks' libraries load while a source is opened
+if TYPE_CHECKING:  # imported when needed: libraries load while a source is opened
     from vsr.inference.backend import Backend
     from vsr.inference.models import Model
     from vsr.live.ladder.rungs import Rungs
 
 Networks = tuple[tuple[str, ...], int | None, str, str, str | None]
-"""Names, scale, precision, backend and device: relays that ask for the same share engines."""
+"""Names, scale, precision, backend and device: relays with equal values share engines."""
 
 _TRIAL: Final = (320, 180)
 _BT601: Final = Colour(matrix=6)
 
 
 class Pool:
-    """Creates backends, networks and rungs once each. Thread-safe."""
+    """Creates each backend, network list and `Rungs` only once. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        """Held while engines are loaded, which may take long."""
+        """Lock held while engines are loaded, which may take long."""
         self._backends: dict[tuple[str, str | None], Backend] = {}
         self._found: dict[Networks, list[Model]] = {}
         self._rungs: dict[tuple[Networks, tuple[int, int], Colour, PlaneFormat, int], Rungs] = {}
         self._costs: dict[Networks, float] = {}
-        """Seconds that the first network takes for a picture of the size `_TRIAL`."""
+        """Time that the estimated network takes for a frame of the size `_TRIAL`, in seconds."""
         self._counting = threading.Lock()
-        """Held for a moment only."""
+        """Lock of `_users`, held only briefly."""
         self._users: Counter[Rungs] = Counter()
 
     def find(self, settings: RelaySettings) -> list["Model"]:
@@ -57,13 +57,13 @@ class Pool:
         interval: float = math.inf,
         planes: PlaneFormat = YUV420,
     ) -> "Rungs":
-        """Return rungs for pictures of a size (width, height), colour and format, warm.
+        """Return warmed-up rungs for frames of a size (width, height), colour and format.
 
-        `early`: only bicubic is, and the others are loaded meanwhile; see `Rungs`. `interval`:
-        seconds between two pictures, which decide on networks that nobody asked for.
+        `early`: return after loading bicubic, and load the others meanwhile; see `Rungs`.
+        `interval` is the frame interval (s), which decides whether optional networks are used.
 
-        Raises what `Rungs` raises. One thread loads at a time: the others' engines would upset the
-        times it measures. A user that is done with them calls `leave`.
+        Raises what `Rungs` raises. Only one thread loads at a time, because parallel loading would
+        distort the measured times. Call `leave` to release the rungs.
         """
         from vsr.live.ladder.best import Best
         from vsr.live.ladder.rung_models import better_ones
@@ -85,11 +85,12 @@ class Pool:
             return known
 
     def estimate(self, settings: RelaySettings, size: tuple[int, int]) -> float:
-        """Return about how long the first network takes for a picture of a size (s); the usual one
-        where none was asked for.
+        """Return the estimated time of the configured or default network for a frame of a size
+        (s).
 
-        It is measured on a small picture: work grows with the number of pixels. 0 on a GPU, where
-        that is not so and an engine may take minutes to build. Raises what `find` raises.
+        It is measured on a small frame and scaled by the number of pixels. Returns 0 on a GPU,
+        where time does not scale like that and building an engine may take minutes. Raises what
+        `find` raises.
         """
         from vsr.live.ladder.rung_models import better_ones
         from vsr.live.ladder.warm_up import cost_of
@@ -104,7 +105,7 @@ class Pool:
             return self._costs[wanted] * size[0] * size[1] / (_TRIAL[0] * _TRIAL[1])
 
     def leave(self, rungs: "Rungs") -> None:
-        """Release rungs, which stay loaded until memory is wanted. Never waits for a load."""
+        """Release rungs, which stay loaded until others are loaded. Never waits for a load."""
         with self._counting:
             self._users[rungs] -= 1
             if not self._users[rungs]:
@@ -116,7 +117,7 @@ class Pool:
             rungs.close()
 
     def _tidy(self) -> None:
-        """Free broken and unused rungs before more engines are loaded."""
+        """Remove broken and unused rungs before more engines are loaded."""
         with self._counting:
             used = {rungs for rungs in self._users if not rungs.broken}
         for at, rungs in list(self._rungs.items()):

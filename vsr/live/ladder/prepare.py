@@ -1,9 +1,9 @@
 """Builds missing engines in a separate process while the relay is live.
 
-TensorRT takes minutes for a network it has not seen, holds the interpreter's lock for some of them,
-and needs memory that goes with the process. The engines go into the cache, from where the relay
-takes each as soon as it is told: this file is also the process, which reads a line of JSON (the
-order) and writes one for each network, `{"ready": 0}` or `{"failed": 0, "why": "..."}`.
+TensorRT takes minutes for a new network, holds the GIL for part of that time, and needs memory that
+is freed only when the process exits. The process writes the engines to the cache, from which the
+relay loads each one when it is reported. This file is also the process's script: it reads JSON (the
+order) and writes a line of JSON for each network: `{"ready": 0}` or `{"failed": 0, "why": "..."}`.
 """
 
 import json
@@ -28,11 +28,11 @@ from vsr.media.plane_format import PlaneFormat
 log = logging.getLogger(__name__)
 
 _PLAIN: Final = ("scale", "precision", "backend", "device")
-"""Settings that an order tells as they are."""
+"""Settings that are copied unchanged into the order."""
 
 
 class Preparation:
-    """Runs the building process, and a thread that reads its results."""
+    """Runs the process that builds engines, and a thread that reads its results."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Preparation:
         planes: PlaneFormat,
         on_ready: Callable[[int], None],
     ) -> None:
-        """`on_ready` is called on the thread, with the place of a rung whose engine is there."""
+        """`on_ready` is called on the thread with the index of a rung whose engine was built."""
         self._on_ready = on_ready
         model, *ladder = rung_names(settings)
         names = {"model": model, "ladder": ladder}
@@ -60,11 +60,11 @@ class Preparation:
         self._thread = threading.Thread(target=self._run, name="prepare", daemon=True)
 
     def start(self) -> None:
-        """Start the process; returns at once."""
+        """Start the process; return immediately."""
         self._thread.start()
 
     def close(self) -> None:
-        """Kill the process; engines that are built stay in the cache."""
+        """Kill the process; finished engines stay in the cache."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
@@ -86,7 +86,7 @@ class Preparation:
         """Read the process's output to its end; return the last line that is not JSON."""
         assert process.stdin is not None
         assert process.stdout is not None
-        with suppress(BrokenPipeError), process.stdin:  # its end is told with its code
+        with suppress(BrokenPipeError), process.stdin:  # its exit code is logged later
             process.stdin.write(self._order)
         last = ""
         with process.stdout:
@@ -95,7 +95,7 @@ class Preparation:
         return last
 
     def _hear(self, line: str) -> str:
-        """Handle a line of JSON; return any other line."""
+        """Handle a line of JSON; return any other line, else an empty string."""
         try:
             facts = dict(json.loads(line))
         except (TypeError, ValueError):
@@ -119,7 +119,7 @@ def _read(text: str) -> tuple[RelaySettings, tuple[int, int], Colour, PlaneForma
 
 
 def main() -> None:
-    """Build the engines that standard input names into the cache."""
+    """Build the engines listed on standard input and store them in the cache."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     settings, size, colour, planes = _read(sys.stdin.read())
     backend = load_backend(settings.backend, settings.device, live=True)

@@ -1,4 +1,4 @@
-"""Selects the networks of a ladder: the one asked for, lighter ones, then bicubic."""
+"""Selects the networks of a ladder: the configured one, lighter ones, then bicubic."""
 
 from collections.abc import Collection
 from typing import Final
@@ -16,7 +16,7 @@ _SCALE: Final = 2
 def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
     """Return the models of a ladder's rungs, best first, bicubic last.
 
-    Without a scale, the first model's least decides for all. Raises UsageError or ModelError.
+    Without a scale, all use the default scale of the first model. Raises UsageError or ModelError.
     """
     found: list[models.Model] = []
     scale = settings.scale
@@ -29,28 +29,28 @@ def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
 
 
 def rung_names(settings: RelaySettings) -> tuple[str, ...]:
-    """Return the names of the networks, best first; bicubic need not be among them."""
+    """Return the names of the networks, best first, possibly without bicubic."""
     first = _unasked(settings) if settings.model is None else [settings.model]
     lighter = settings.ladder or default_ladder(first[-1], settings.scale)[1:]
     return (*first, *lighter)
 
 
 def better_ones(settings: RelaySettings) -> int:
-    """How many networks, the first ones, are used only if they prove to be fast enough."""
+    """Return the number of leading networks that are used only if measured fast enough."""
     return len(_unasked(settings)) - 1 if settings.model is None else 0
 
 
 def _unasked(settings: RelaySettings) -> list[str]:
-    """The networks that are worth their time on compressed video, best first."""
+    """Return the networks to consider if none is configured, best first."""
     worth = [found.name for found in candidates(False, settings.scale or _SCALE)]
     return worth if worth and not settings.ladder else [DEFAULT]
 
 
 def default_ladder(model: str, scale: int | None) -> list[str]:
-    """Return the model asked for, then every lighter built-in one of its scale, by MultAdds.
+    """Return the given model, then every lighter built-in one of its scale, by MultAdds.
 
-    Of each network one: with the weights of the same look as the model's, else those of
-    `-stream`, else those for clean pictures.
+    Each network is listed once: with weights of the same purpose as the model's, else `-stream`
+    weights, else those for clean video. Raises UsageError if the model lacks the scale.
     """
     entries = models.manifest()
     if model not in entries:
@@ -69,7 +69,7 @@ def default_ladder(model: str, scale: int | None) -> list[str]:
 
 
 def _for_ladder(name: str, model: str, known: Collection[str]) -> str:
-    """Which of a network's weights stand below `model`."""
+    """Return the name of a network with the weights to use in the ladder of `model`."""
     network = models.network_and_purpose(name)[0]
     purposes = (models.network_and_purpose(model)[1] or "stream", "stream", "")
     names = [f"{network}-{purpose}" if purpose else network for purpose in purposes]

@@ -24,32 +24,32 @@ from vsr.media.plane_format import YUV420, PlaneFormat
 log = logging.getLogger(__name__)
 
 _LOADERS: Final = 2
-"""Engines that OpenVINO compiles at a time: it uses one processor for most of it."""
+"""Number of engines that OpenVINO compiles in parallel: each mostly uses one processor."""
 _FAILURES: Final = 3
-"""Failures of one rung after which it is not loaded again."""
+"""Number of failures of one rung after which it is not loaded again."""
 _FORGIVEN: Final = 1000
-"""Good pictures in a row after which failures of before count no more."""
+"""Number of successive good frames after which earlier failures no longer count."""
 FALLBACK: Final = "fallback"
-"""The event of a picture that bicubic enlarged because its rung could not."""
+"""Event of a frame that bicubic upscaled because its rung failed."""
 
 
 @dataclass
 class _Rung:
     model: models.Model
     backend: Backend
-    """Where it is computed now: on OpenVINO while its engine is being built."""
+    """Current backend: OpenVINO while the engine is being built."""
     upscaler: Upscaler | None = None
-    """None: it is being loaded again, or is lost."""
+    """None: not loaded yet, being loaded again, or lost."""
     cost: float = math.inf
-    """Seconds a picture took when it was warm; infinite until that is known."""
+    """Seconds per frame after warm-up; infinite until measured."""
     failures: int = 0
     good: int = 0
-    """Pictures since the last failure."""
+    """Number of frames since the last failure."""
     lost: bool = False
 
 
 class Rungs:
-    """The engines of a ladder, best first, bicubic last. Thread-safe: relays may share them."""
+    """Engines of a ladder, best first, bicubic last. Thread-safe: relays may share them."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class Rungs:
         best: Best | None = None,
         planes: PlaneFormat = YUV420,
     ) -> None:
-        """Load and warm up the models that `find_models` found, the first of them only where
-        `best` finds them fast enough. Raises BackendError.
+        """Load and warm up the models from `find_models`; load the optional first ones only if
+        `best` accepts their speed. Raises BackendError.
 
-        Where engines are missing, OpenVINO takes their place, and with `settings` they are built
-        meanwhile. `early`: load bicubic, and the others on a thread; their costs are infinite until
-        they are there. Raises InterruptedRunError when `stopped` says so in between.
+        If `settings` is passed and engines are missing, OpenVINO runs instead while they are
+        built. `early`: load only bicubic here and the others on a thread; their costs are infinite
+        until then. Raises InterruptedRunError if `stopped` returns true in between.
         """
         self._backend, self._size, self._colour, self._stopped = backend, size, colour, stopped
         self._planes = planes
@@ -76,11 +76,11 @@ class Rungs:
         self._queue = EngineQueue(self._enlarge)
         self._closed = False
         self.broken = False
-        """Whether new relays must not use these rungs: one cannot be loaded, or bicubic fails."""
+        """Whether new relays must not use these rungs: loading failed, or bicubic fails."""
         self.renewed = 0
-        """How many times an engine was loaded, or took another's place: costs are others then."""
+        """Number of times an engine was loaded later or replaced, which changes `costs`."""
         self.failure: Exception | None = None
-        """Why a network could not be loaded that was left for later."""
+        """Error of loading networks on the thread; None if there was none."""
         missing = settings is not None and not all(
             is_built(model, backend, colour, size, planes) for model in found
         )
@@ -96,7 +96,7 @@ class Rungs:
             self._ready = [_Rung(model, backend) for model in found]
             self._preparation = Preparation(settings, size, colour, planes, self._renew)
             self._preparation.start()
-        if early and len(found) > 1:  # not a daemon: Python must not end beside a compiler
+        if early and len(found) > 1:  # no daemon: Python must not exit while a compiler runs
             threading.Thread(target=self._load_rest, name="load").start()
         elif not early:
             self._load_better()
@@ -108,11 +108,11 @@ class Rungs:
 
     @property
     def costs(self) -> list[float]:
-        """Seconds per picture of each rung, measured when it was loaded."""
+        """Seconds per frame of each rung, measured when it was loaded."""
         return [rung.cost for rung in self._rungs]
 
     def is_lost(self, rung: int) -> bool:
-        """Whether a rung failed for good."""
+        """Return whether a rung failed permanently."""
         return self._rungs[rung].lost
 
     def close(self) -> None:
@@ -122,10 +122,10 @@ class Rungs:
             self._preparation.close()
 
     def enlarge(self, frame: Frame, rung: int) -> Frame:
-        """Enlarge a frame by a rung; by bicubic, with the event `FALLBACK`, if that fails.
+        """Upscale a frame on a rung; if that fails, by bicubic, with the event `FALLBACK`.
 
-        A failing engine is loaded again, on another thread, but not for ever. Raises BackendError
-        when bicubic fails on the CPU too.
+        A failed engine is reloaded on another thread, up to `_FAILURES` failures. Raises
+        BackendError if bicubic fails on the CPU too.
         """
         return self._queue.enlarge(frame, rung)
 
@@ -135,7 +135,7 @@ class Rungs:
         if at is not lightest and upscaler is not None:
             try:
                 done = list(upscaler.process(frames))
-            except Exception as exc:  # whatever a driver does, the next picture must go out
+            except Exception as exc:  # frames must be sent despite any driver error
                 self._failed(at, exc)
             else:
                 at.good += len(done)
@@ -184,7 +184,7 @@ class Rungs:
             log.error("%s cannot be loaded again and is given up: %s", rung.model.name, exc)
 
     def _renew(self, place: int) -> None:
-        """Replace OpenVINO's engine of a rung by the one that was built."""
+        """Replace a rung's OpenVINO engine with the one that was built."""
         ready = self._ready[place]
         name = ready.model.name
         form = (self._colour, self._size, self._planes)
@@ -196,7 +196,7 @@ class Rungs:
             self._warm_up(ready)
         except InterruptedRunError:
             return
-        except Exception as exc:  # the picture goes on as it is
+        except Exception as exc:  # OpenVINO stays in use
             log.error("%s does not run on %s: %s", name, ready.backend.name, exc)
             return
         self._rungs[place] = ready
@@ -204,7 +204,7 @@ class Rungs:
         log.info("%s runs on %s now: %.1f ms", name, ready.backend.device, 1000 * ready.cost)
 
     def _load_all(self, rungs: Sequence[_Rung]) -> None:
-        """Load engines, side by side where that is quicker; then time one after the other."""
+        """Load engines, in parallel if that is faster; then time them one after the other."""
         workers = _LOADERS if rungs[0].backend.name == "openvino" else 1
         with ThreadPoolExecutor(workers) as loaders:
             for _ in loaders.map(self._load, rungs):
@@ -214,19 +214,19 @@ class Rungs:
             log.debug("%s: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
 
     def _load_rest(self) -> None:
-        """Load all but bicubic, best first, while pictures go out; then what may be better."""
+        """Load all but bicubic, best first, while frames are sent; then the optional networks."""
         try:
             for place in range(self._best.better, len(self._rungs) - 1):
                 self._load_at(place)
             self._load_better()
         except InterruptedRunError:
             return
-        except Exception as exc:  # raised by whoever runs the relay
+        except Exception as exc:  # raised again on the relay's thread
             self.failure, self.broken = exc, True
             self.renewed += 1
 
     def _load_better(self) -> None:
-        """Load networks that nobody asked for, from the lightest on, while they hold."""
+        """Load the optional networks, lightest first, until one is too slow."""
         usual = self._rungs[self._best.better].cost
         for place in reversed(range(self._best.better)):
             at = self._rungs[place]
@@ -235,21 +235,21 @@ class Rungs:
                     continue
             except InterruptedRunError:
                 raise
-            except Exception as exc:  # the usual network goes on, whatever a driver does
+            except Exception as exc:  # keep the default network despite any driver error
                 log.warning("%s cannot be used: %s", at.model.name, exc)
             for refused in self._rungs[: place + 1]:
                 refused.lost = True
             return
 
     def _load_at(self, place: int) -> bool:
-        """Load a rung and put it in its place; False where it is too slow for that."""
+        """Load a rung and install it; return False if it is an optional one and too slow."""
         waiting = self._rungs[place]
         rung = _Rung(waiting.model, waiting.backend)
         self._load(rung)
         self._warm_up(rung)
         if place < self._best.better and not self._best.holds(place, rung.cost):
             return False
-        if self._rungs[place] is waiting:  # else what was built is better
+        if self._rungs[place] is waiting:  # else the built engine is already there
             self._rungs[place] = rung
             self.renewed += 1
             log.info("%s is loaded: %.1f ms a picture", rung.model.name, 1000 * rung.cost)

@@ -1,4 +1,4 @@
-"""Warms engines up and measures what a picture costs."""
+"""Warms up engines and measures their time per frame."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,21 +16,22 @@ from vsr.media.frame import Frame, Planes, Stamps, now
 from vsr.media.plane_format import YUV420, PlaneFormat
 
 _WARM_UPS: Final = 4
-"""Pictures at least before a rung is timed: kernels are chosen and memory is touched in them."""
+"""Minimum number of timed runs: the first ones choose kernels and allocate memory."""
 _TIMED_S: Final = 0.05
-"""Seconds over which the quickest is looked for: other work comes and goes, viewers wait."""
+"""Minimum total time of the runs, in seconds: long enough to find a run without other load on the
+system, and short because viewers wait."""
 STOPPED: Final = "stopped while the networks were loaded"
 
 
 def cost_of(model: Model, backend: Backend, size: tuple[int, int], colour: Colour) -> float:
-    """Load a network for pictures of a size (width, height); return how long one takes (s)."""
+    """Load a network for frames of a size (width, height); return the time per frame (s)."""
     return timed(Upscaler(model, backend, colour, size), trial(size), lambda: False)
 
 
 def timed(upscaler: Upscaler, picture: Frame, stopped: Callable[[], bool]) -> float:
-    """Warm an engine up on a picture; return the time of the quickest run (s).
+    """Warm up an engine on a frame; return the time of the fastest run (s).
 
-    Raises InterruptedRunError when `stopped` says so in between.
+    Raises InterruptedRunError if `stopped` returns true in between.
     """
     times: list[float] = []
     while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
@@ -43,7 +44,7 @@ def timed(upscaler: Upscaler, picture: Frame, stopped: Callable[[], bool]) -> fl
 
 
 def trial(size: tuple[int, int], form: PlaneFormat = YUV420) -> Frame:
-    """Create a picture with content, which shows an engine that outputs nothing."""
+    """Create a frame with a gradient, so that an engine with blank output is detected."""
     y, u, v = grey(*size, form)
     unit = 2 ** (form.bits - 8)
     y[:] = unit * (32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192)
@@ -51,12 +52,12 @@ def trial(size: tuple[int, int], form: PlaneFormat = YUV420) -> Frame:
 
 
 def enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
-    """Enlarge a single frame."""
+    """Upscale a single frame."""
     return next(iter(upscaler.process([frame])))
 
 
 def grey(width: int, height: int, form: PlaneFormat = YUV420) -> Planes:
-    """Create a grey picture."""
+    """Create the planes of a mid-grey frame."""
     chroma, middle = form.chroma(width, height)[::-1], 2 ** (form.bits - 1)
     y, u, v = (np.full(shape, middle, form.dtype) for shape in ((height, width), chroma, chroma))
     return y, u, v

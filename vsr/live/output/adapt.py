@@ -1,9 +1,9 @@
-"""Chooses the bitrate that an output's line takes, by what waits and what gets through.
+"""Chooses the bitrate that an output's connection can carry, from its backlog and throughput.
 
-Where packets wait and become more, the line is too narrow: the bitrate goes down to what got
-through lately, by steps so that few encoders are enough for many outputs. Where nothing gets
-through at all it may be a stall, which is given more time. It goes up again by one step where
-nothing waited for a while; where that was too much once more, the next attempt comes later.
+If the backlog grows, the connection is too slow: the bitrate is reduced to the recent throughput,
+in fixed steps so that few encoders serve many outputs. If nothing gets through at all, it may be a
+stall, which is given more time. After a period without backlog the bitrate rises by one step. If
+that step was too high, the next attempt is delayed further.
 """
 
 from collections import deque
@@ -12,25 +12,25 @@ from itertools import pairwise
 from typing import Final
 
 SHARES: Final = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12)
-"""Steps of the bitrate, as shares of the full one."""
+"""Steps of the bitrate, as fractions of the full bitrate."""
 _LOOK_S: Final = 0.25
 _WINDOW_S: Final = 2.0
-"""Seconds over which the line is measured."""
+"""Measurement window of the throughput, in seconds."""
 _LOOKS: Final = 3
-"""Looks in a row over which what waits must have become more."""
+"""Number of consecutive samples over which the backlog must grow."""
 _LATE_S: Final = 0.6
-"""Seconds that the oldest packet waits from which on the line is too narrow."""
+"""Wait of the oldest packet above which the connection may be too slow, in seconds."""
 _STALL_S: Final = 1.5
-"""The same where nothing gets through."""
+"""The same if nothing gets through."""
 _FREE_S: Final = 0.5
-"""Seconds up to which it is not: sending is reported five times a second."""
+"""Wait up to which there is no backlog, in seconds: sent packets are reported every 0.2 s."""
 _USED: Final = 0.85
-"""Share of what got through that is used: the rest lets what waits become less."""
+"""Fraction of the throughput that is used: the rest drains the backlog."""
 _UP_S: Final = 20.0
-"""Without anything waiting, before a step up."""
+"""Time without backlog before a step up, in seconds."""
 _UP_MOST_S: Final = 320.0
 _RELAPSE_S: Final = 30.0
-"""A step down so soon after one up says that the one up was wrong."""
+"""Time after a step up, in seconds, within which a step down means that it was too high."""
 
 
 @dataclass(frozen=True)
@@ -42,34 +42,35 @@ class _Sample:
 
 
 class Adapter:
-    """Follows one output's line. For one thread; `share` may be read by any."""
+    """Adapts one output's bitrate. Not thread-safe, but any thread may read `share`."""
 
     def __init__(self, full: float) -> None:
-        """`full` is the video's bitrate (bit/s) at the share of 1."""
+        """`full` is the video bitrate at share 1 (bit/s)."""
         self._full = full
         self.share = 1.0
-        """Of the full bitrate: one of `SHARES`."""
+        """Fraction of the full bitrate: one of `SHARES`."""
         self.changes = 0
         self.went_down = False
-        """Whether the last change was to less."""
+        """Whether the last change was a reduction."""
         self.lowest = 1.0
         self.line = 0.0
-        """What got through when it was measured last (bit/s)."""
+        """Throughput at the last reduction (bit/s)."""
         self._samples: deque[_Sample] = deque()
         self._changed = self._free_since = float("-inf")
         self._rose = float("-inf")
         self._up_s = _UP_S
 
     def restart(self, at: float) -> None:
-        """Begin to measure anew after another session has begun (s, any clock)."""
+        """Restart the measurement because a new session began at `at` (s, any clock)."""
         self._samples.clear()
         self._free_since = at
 
     def look(self, at: float, waits: float, backlog: int, sent: int, sound: int) -> bool:
-        """Return whether the share has changed.
+        """Take a sample; return whether the share has changed.
 
-        `waits` is how long the oldest packet has been waiting (s), `backlog` the bytes that wait,
-        `sent` and `sound` the bytes so far: sent in all, and offered of sound. Called at any pace.
+        `waits` is the waiting time of the oldest packet (s), `backlog` the number of bytes
+        waiting, `sent` the total bytes sent and `sound` the total audio bytes offered. Calls may
+        come at any interval.
         """
         samples = self._samples
         if samples and at - samples[-1].at < _LOOK_S:
@@ -86,7 +87,7 @@ class Adapter:
         return False
 
     def _is_narrow(self, at: float, waits: float) -> bool:
-        """Whether what waits becomes more, look by look, although something gets through."""
+        """Return whether the backlog keeps growing; without throughput, after a longer wait."""
         recent = list(self._samples)[-_LOOKS:]
         if waits <= _LATE_S or len(recent) < _LOOKS:
             return False

@@ -1,8 +1,8 @@
-"""Asks an RTMP server whether it takes a codec that came with Enhanced RTMP.
+"""Asks an RTMP server whether it accepts a codec that requires Enhanced RTMP.
 
-Veovera, "Enhanced RTMP" v2: the client's `connect` lists codecs by their four characters, and a
-server that knows them says so in its answer, as `fourCcList` or `videoFourCcInfoMap`. Others would
-take the stream and break it, or cut it without a word.
+Veovera, "Enhanced RTMP" v2: the client's `connect` command lists codecs by FourCC, and a server
+that supports them lists them in its reply, as `fourCcList` or `videoFourCcInfoMap`. Other servers
+would accept the stream and corrupt it, or disconnect without an error.
 """
 
 import os
@@ -17,22 +17,23 @@ from vsr.live.rtmp.amf import ProtocolError, Value, decode, encode
 from vsr.live.rtmp.chunks import COMMAND, FIRST_SIZE, HANDSHAKE, PORTS, ChunkReader, Message, chunks
 
 FOURCC: Final = {"hevc": "hvc1", "av1": "av01", "vp9": "vp09"}
-"""Codecs that RTMP carries since Enhanced RTMP only, by FFmpeg's names."""
+"""FFmpeg's names of codecs that need Enhanced RTMP -> their FourCCs."""
 _COMMANDS: Final = 3
-"""The chunk stream of commands."""
+"""ID of the chunk stream for commands."""
 _MOST: Final = 65_536
-"""Bytes of an answer."""
+"""Size limit of a reply, in bytes."""
 
 
 class NotTakenError(ValueError):
-    """A server does not say that it takes a codec."""
+    """Raised if a server does not declare that it accepts a codec."""
 
 
 def check_taken(url: str, codec: str, protocol: dict[str, str], patience: float) -> None:
-    """Raise NotTakenError unless a server says that it takes a codec.
+    """Raise NotTakenError unless a server declares that it accepts a codec.
 
-    `protocol` is FFmpeg's options of the connection: `tls_verify` and `ca_file` are looked at.
-    Raises OSError, and ProtocolError for what is no RTMP, within about `patience` seconds.
+    `protocol` has FFmpeg's connection options, of which `tls_verify` and `ca_file` are used.
+    Raises OSError, or ProtocolError if the reply is not RTMP, within about `patience` seconds
+    each for connecting and for the reply.
     """
     with closing(_connected(url, protocol, patience)) as peer:
         taken = _codecs(_answer(peer, url, time.monotonic() + patience))
@@ -61,7 +62,10 @@ def _connected(url: str, protocol: dict[str, str], patience: float) -> socket.so
 
 
 def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
-    """Connect to the server's application; return the values of its answer."""
+    """Send the RTMP handshake and `connect`; return the values of the reply.
+
+    Raises ProtocolError if the server refuses.
+    """
     parts = urlsplit(url)
     application = parts.path.strip("/").rpartition("/")[0]
     peer.sendall(b"\3" + bytes(8) + os.urandom(HANDSHAKE - 8))
@@ -88,7 +92,7 @@ def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
 
 
 def _codecs(answer: list[Value]) -> set[str]:
-    """The codes of codecs in an answer's objects; `*` stands for all."""
+    """Return the FourCCs listed in a reply's objects; `*` means all codecs."""
     found: set[str] = set()
     for facts in answer[2:]:
         if isinstance(facts, dict):

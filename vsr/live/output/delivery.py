@@ -1,4 +1,4 @@
-"""Tracks a picture's packet until every output has sent or dropped it."""
+"""Tracks a frame's packet until every output has sent or dropped it."""
 
 import math
 import threading
@@ -10,18 +10,18 @@ from vsr.media.frame import Frame
 
 
 class Delivery:
-    """Collects the results of all outputs for one picture. Thread-safe."""
+    """Collects the results of all outputs for one frame. Thread-safe."""
 
     def __init__(self, frame: Frame, outputs: int, on_done: Callable[[Frame], None]) -> None:
-        """`on_done` is called once, in the thread of the last output, and must not wait."""
+        """`on_done` is called once, in the thread of the last output, and must not block."""
         self._frame, self._left, self._on_done = frame, outputs, on_done
         self._lock = threading.Lock()
         self.counts = frame.event != "repeated"
-        """Whether it is a picture of the source, and not one shown again."""
+        """Whether the frame is counted: it is from the source, not a repeated one."""
         frame.stamps.sent = math.nan
 
     def sent(self, at: float) -> None:
-        """Record that an output wrote the packet at that time (s, `now`)."""
+        """Record that an output wrote the packet at `at` (s, `now`)."""
         self._settle(at)
 
     def dropped(self) -> None:
@@ -31,7 +31,7 @@ class Delivery:
     def _settle(self, at: float) -> None:
         stamps = self._frame.stamps
         with self._lock:
-            stamps.sent = float(np.fmax(stamps.sent, at))  # a number where there is one
+            stamps.sent = float(np.fmax(stamps.sent, at))  # ignores NaN
             self._left -= 1
             done = self._left == 0
         if done:

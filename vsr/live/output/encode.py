@@ -1,7 +1,7 @@
-"""Encodes a relay's pictures and queues every packet for every output.
+"""Encodes a relay's frames and queues every packet for every output.
 
-They are encoded once for all outputs, and once more at a lower bitrate for those whose line takes
-less (`vsr.live.output.adapt`).
+Frames are encoded once for all outputs, and again at each lower bitrate that outputs with a slow
+connection need (`vsr.live.output.adapt`).
 """
 
 import logging
@@ -42,22 +42,22 @@ log = logging.getLogger(__name__)
 
 _QUEUE: Final = 8
 _DRAIN_S: Final = 0.5
-"""For the encoder to do what waits, when a relay ends."""
+"""Time limit for the encoder to process its queue when a relay ends, in seconds."""
 _CLOSE_S: Final = 0.8
-"""For the outputs to send what waits, when a relay ends."""
+"""Time limit for the outputs to send their queues when a relay ends, in seconds."""
 _TRIAL_SIZE: Final = (320, 180)
 _REFUSED_S: Final = 60.0
-"""Seconds after which an encoder that could not be had is asked for again."""
+"""Delay before an encoder that could not be opened is tried again, in seconds."""
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A packet of sound for the outputs."""
+    """An audio packet for the outputs."""
 
     packet: Packet
-    """Its times are the output's."""
+    """Packet with timestamps of the output."""
     origin: float | None
-    """Time in the source (s) of what it lets hear; None: it is silence made here."""
+    """Source time of its audio (s); None: silence generated here."""
 
 
 def check_encoder(settings: EncoderSettings) -> None:
@@ -74,7 +74,7 @@ def check_encoder(settings: EncoderSettings) -> None:
 
 
 class LiveEncoder:
-    """Runs the encoder on a thread and feeds the outputs. Methods are for one thread."""
+    """Runs the encoders on a thread and feeds the outputs. Call the methods from one thread."""
 
     def __init__(
         self,
@@ -88,30 +88,30 @@ class LiveEncoder:
         output_settings: OutputSettings | None = None,
         spares: Spares | None = None,
     ) -> None:
-        """`info` is the source's; `sound` describes what `sound()` will be given.
+        """`info` describes the source, `sound` the packets passed to `sound()`.
 
-        Raises UsageError or OutputError for an encoder that cannot be.
+        Raises UsageError or OutputError if the encoder cannot be opened.
         """
         video = replace(info.enlarged(size), time_base=TIME_BASE)
         self._settings, self._video, self._step = settings, video, float(1 / info.rate)
         full = bitrate_of(settings) or live_bitrate(size, info.rate)
         self._full = full
-        """Bits a second of the pictures at the share of 1, or what is usual for them."""
+        """Full video bitrate in bit/s (share 1): as configured, or the default for the format."""
         first = Encoding(self._open, self._step)
         self._first = first.context
         self._pixels = self._first.pix_fmt or PIXEL_FORMAT
         self._encodings = {1.0: first}
-        """By their share of the full bitrate."""
+        """Share of the full bitrate -> encoder."""
         self._refused: dict[float, float] = {}
-        """Shares whose encoder cannot be had, and until when they are not asked for (s, `now`)."""
+        """Share whose encoder could not be opened -> time of the next attempt (s, `now`)."""
         self._on_frame, self._stopped = on_frame, stopped
         self._items: queue.Queue[Shown | Frame | Heard | None] = queue.Queue(_QUEUE)
         self._settled: deque[Frame] = deque()
-        """Frames whose packets every output has sent or dropped."""
+        """Frames whose packets all outputs have sent or dropped."""
         self.sent = 0
-        """Pictures of the source that at least one output has sent."""
+        """Number of source frames that at least one output has sent."""
         self.tail: float | None = None
-        """What lay between the newest picture's enlargement and its packet (s)."""
+        """Time from the end of the newest frame's upscaling to its packet (s)."""
         self.failed: Exception | None = None
         self._raised = False
         streams = OutputStreams(video=self._first, audio=sound)
@@ -128,23 +128,23 @@ class LiveEncoder:
         self._thread.start()
 
     def show(self, frame: Frame, time: float, origin: float | None = None) -> None:
-        """Encode and send a picture at an output time (s); waits if the encoder is behind.
+        """Encode and send a frame at an output time (s); block while the encoder's queue is full.
 
-        `origin` is its time in the source (s); None for a picture that is shown again.
+        `origin` is its source time (s); None for a repeated frame.
         """
         self._put(Shown(frame, time, origin))
 
     def sound(self, heard: Heard) -> None:
-        """Send a packet of sound."""
+        """Send an audio packet."""
         self._put(heard)
 
     def note(self, frame: Frame) -> None:
-        """Report a picture that is not shown to `on_frame`, in its turn."""
+        """Report a frame that is not shown to `on_frame`, in order with the others."""
         self._put(frame.bare())
 
     @property
     def waiting(self) -> int:
-        """Number of pictures and packets of sound that wait for the encoder."""
+        """Number of frames and audio packets in the encoder's queue."""
         return self._items.qsize()
 
     @property
@@ -154,7 +154,7 @@ class LiveEncoder:
 
     @property
     def is_over(self) -> bool:
-        """Whether no output can be open again: whoever read stdout has left."""
+        """Whether all outputs are closed for good, e.g. because the reader of stdout exited."""
         return all(output.state.state == "closed" for output in self._outputs)
 
     @property
@@ -163,11 +163,11 @@ class LiveEncoder:
         return all(output.state.state != "connecting" for output in self._outputs)
 
     def states(self) -> list[dict[str, Any]]:
-        """State and figures of every output."""
+        """Return the state and figures of every output."""
         return [output.facts() for output in self._outputs]
 
     def close(self) -> None:
-        """Send what waits and end every output's session, within about 1.4 s."""
+        """Send the queued packets and end every output's session, within about 2 s."""
         try:
             if self._thread.is_alive():
                 self._items.put(None, timeout=_DRAIN_S)
@@ -229,7 +229,7 @@ class LiveEncoder:
                 self._refuse(share, exc)
 
     def _had(self, share: float) -> float:
-        """Return a share that there is an encoder for: that one, else the highest there is."""
+        """Return the share if it has an encoder or one can be opened, else the highest with one."""
         if share not in self._encodings and now() >= self._refused.get(share, 0.0):
             try:
                 self._encodings[share] = Encoding(partial(self._open, share), self._step)
@@ -261,11 +261,11 @@ class LiveEncoder:
                 output.offer(one.packet, "video", one.delivery, origin)
 
     def _report_settled(self) -> None:
-        """Report frames to `on_frame` whose packets every output has sent or dropped."""
+        """Report to `on_frame` the frames whose packets all outputs have sent or dropped."""
         while True:
             try:
                 frame = self._settled.popleft()
-            except IndexError:  # at the end a slow encoder's thread may take the last one, too
+            except IndexError:  # at the end, a slow encoder thread may also take frames
                 return
             self.sent += frame.event != "repeated" and not math.isnan(frame.stamps.sent)
             self._on_frame(frame)

@@ -1,4 +1,4 @@
-"""One encoder of a relay, and the pictures that are under way in it."""
+"""Runs one encoder of a relay, and tracks the frames in it."""
 
 import logging
 from collections import deque
@@ -30,44 +30,44 @@ log = logging.getLogger(__name__)
 
 TIME_BASE: Final = Fraction(1, 90_000)
 KEY_EVERY: Final = 2.0
-"""Seconds between key frames: what streaming services ask for."""
+"""Key frame interval that streaming services require, in seconds."""
 _FAILURES: Final = 3
 _FAILURES_S: Final = 60.0
-"""So many failures of an encoder in so many seconds end a relay."""
+"""Period in seconds within which `_FAILURES` failures of an encoder end the relay."""
 _LEVEL_AT: Final = 7
-"""Byte of H.264's header (start code, NAL type, profile, constraints) that holds the level."""
+"""Offset of the level in the H.264 header (after start code, NAL type, profile, constraints)."""
 _DEEP: Final = 10
 _BUFFER_S: Final = 0.5
-"""Seconds of bits that an encoder for a slow line may be ahead."""
+"""Size of the rate buffer of an encoder for a slow connection, in seconds."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture for the outputs."""
+    """A frame for the outputs."""
 
     frame: Frame
     time: float
-    """Its time in the output (s)."""
+    """Output time (s)."""
     origin: float | None
-    """Its time in the source (s); None: it is shown again."""
+    """Source time (s); None: it is a repeated frame."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A packet, and what is known of its picture."""
+    """A packet, and information about its frame."""
 
     packet: Packet
     item: Shown | None
-    """None for a packet that no picture was given for."""
+    """Frame of the packet; None if no frame matches it."""
     delivery: Delivery | None
     outputs: Sequence[Output]
 
 
 class Encoding:
-    """Runs an encoder, and opens it again when it fails. For one thread."""
+    """Runs an encoder, and reopens it when it fails. Not thread-safe."""
 
     def __init__(self, opener: Callable[[], av.VideoCodecContext], step: float) -> None:
-        """`step` is what lies between two pictures (s). Raises UsageError or OutputError."""
+        """`step` is the frame interval (s). Raises UsageError or OutputError."""
         self._opener, self._step = opener, step
         self.context = opener()
         self._under_way = PacketMatcher[tuple[Shown, Delivery, Sequence[Output]]]()
@@ -75,16 +75,16 @@ class Encoding:
         self._failures: deque[float] = deque(maxlen=_FAILURES)
         self._last_key = -KEY_EVERY
         self._asked: float | None = None
-        """Time of the newest key frame that was asked for, until its packet comes (s)."""
+        """Time of the newest requested key frame, until its packet arrives (s)."""
 
     def encode(
         self, picture: av.VideoFrame, item: Shown, delivery: Delivery, outputs: Sequence[Output]
     ) -> Iterator[Encoded]:
-        """Encode a picture for some of the outputs, and yield the packets that are done.
+        """Encode a frame for some of the outputs; yield the packets that are ready.
 
-        Raises OutputError if the encoder failed too often lately.
+        Raises OutputError if the encoder failed too often recently.
         """
-        # by time, not by number: pictures may come at another rate than the source declared
+        # by time, not by count: the frame rate may differ from the one that the source declared
         due = item.time - self._last_key >= KEY_EVERY - self._step / 2
         joined = any(output not in self._outputs for output in outputs)
         self._outputs = outputs
@@ -103,7 +103,7 @@ class Encoding:
         yield from map(self._matched, packets)
 
     def drain(self) -> Iterator[Encoded]:
-        """End the encoder and yield its last packets, as far as it gives them."""
+        """Flush the encoder and yield its last packets, unless it fails."""
         try:
             yield from map(self._matched, self.context.encode(None))
         except (av.error.FFmpegError, ValueError) as exc:
@@ -134,7 +134,7 @@ class Encoding:
         return f"the encoder {self.context.name} failed: {reason(exc)}"
 
     def _forget(self) -> None:
-        """Give up the pictures whose packets will not come."""
+        """Count the frames still in the encoder as missed."""
         self._asked = None
         for _, delivery, outputs in self._under_way.clear():
             for output in outputs:
@@ -150,9 +150,9 @@ def open_live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.Video
 
 
 def live_bits(settings: EncoderSettings) -> int:
-    """Bits per sample of deep sources' pictures that live outputs carry: 10, or 8 in H.264.
+    """Return the bits per sample of live outputs for a high bit depth source: 10, or 8 in H.264.
 
-    10-bit H.264, which few players know, is for those who ask for it by its pixel format. Raises
+    Few players support 10-bit H.264, so it is used only if its pixel format is configured. Raises
     UsageError.
     """
     if settings.pixel_format is not None:
@@ -163,24 +163,24 @@ def live_bits(settings: EncoderSettings) -> int:
 
 
 def live_side_data(settings: EncoderSettings) -> frozenset[str]:
-    """Kinds of side data of a source's pictures that live outputs carry."""
+    """Return the kinds of side data of source frames that live outputs carry."""
     return written_by(encoder_name(settings, "flv"), settings.options)
 
 
 def bitrate_of(settings: EncoderSettings) -> int | None:
-    """Return the bitrate that was asked for (bit/s), by its option or FFmpeg's."""
+    """Return the configured bitrate (bit/s), from the setting or FFmpeg's option `b`, or None."""
     if settings.bitrate is None and "b" in settings.options:
         return parse_bits(settings.options["b"])
     return settings.bitrate
 
 
 def reduced(settings: EncoderSettings, bitrate: int, like: av.VideoCodecContext) -> EncoderSettings:
-    """Return the settings at a lower bitrate (bit/s), for a stream that began with `like`."""
+    """Return the settings with a lower bitrate (bit/s), for a stream that `like` began."""
     rates = ("b", "maxrate", "minrate", "bufsize", "crf", "qp", "cq", "global_quality")
     options = {key: value for key, value in settings.options.items() if key not in rates}
     header = like.extradata or b""
     if like.name == "libx264" and len(header) > _LEVEL_AT and "level" not in options:
-        options["level"] = str(header[_LEVEL_AT])  # or a lower one would be chosen, and announced
+        options["level"] = str(header[_LEVEL_AT])  # else a lower level would be chosen and written
     return replace(
         settings, crf=None, bitrate=bitrate, maxrate=bitrate, bufsize=round(_BUFFER_S * bitrate),
         options=options,

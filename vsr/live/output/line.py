@@ -1,4 +1,4 @@
-"""Watches how much one output sends, and how its bitrate follows its line."""
+"""Measures the throughput of one output, and adapts its bitrate to its network connection."""
 
 import logging
 from collections import deque
@@ -9,17 +9,17 @@ from vsr.live.output.adapt import Adapter
 from vsr.media.bitrate import in_words
 
 ADAPT: Final = ("rtmp", "rtmps", "rtsp")
-"""Schemes whose server tells by TCP how much it takes."""
+"""URL schemes over TCP, whose flow control shows how much the server accepts."""
 HISTORY_S: Final = 60
-"""Seconds that the history of what was sent goes back."""
+"""Length of the throughput history, in seconds."""
 
 
 class Line:
-    """Figures and log lines of what one output sends. `look` and `restart` are for one thread,
-    the rest for any."""
+    """Tracks and logs the throughput of one output. Call `look` and `restart` from one thread;
+    the other methods are thread-safe."""
 
     def __init__(self, url: str, bitrate: float | None, log: logging.Logger, name: str) -> None:
-        """`bitrate` is the full one of the pictures (bit/s); None: it is not adapted."""
+        """`bitrate` is the full video bitrate (bit/s); None: it is not adapted."""
         scheme = url.partition("://")[0].lower()
         adapts = bitrate is not None and scheme in ADAPT
         self._full = bitrate or 0.0
@@ -31,19 +31,19 @@ class Line:
 
     @property
     def share(self) -> float:
-        """Share of the full bitrate that the output should get."""
+        """Fraction of the full bitrate that the output should get."""
         return self._adapter.share if self._adapter else 1.0
 
     def restart(self, at: float) -> None:
-        """Begin to measure anew: another session is open (s, any clock)."""
+        """Restart the measurement because a new session opened at `at` (s, any clock)."""
         if self._adapter:
             self._adapter.restart(at)
 
     def look(self, at: float, waits: float, backlog: int, sent: int, sound: int) -> None:
-        """Measure, and adapt the bitrate where that is needed.
+        """Measure, and adapt the bitrate if needed.
 
-        `waits` is how long the oldest packet has been waiting (s), `backlog` the bytes that wait,
-        `sent` and `sound` the bytes sent and the bytes of sound offered, over all sessions.
+        `waits` is the waiting time of the oldest packet (s), `backlog` the number of bytes
+        waiting, `sent` the bytes sent and `sound` the audio bytes offered, over all sessions.
         """
         self._count(at, sent)
         adapter = self._adapter
@@ -68,15 +68,16 @@ class Line:
             self._second, self._base = second, sent
 
     def skipped(self) -> None:
-        """Say that pictures were left out because too much waited."""
+        """Log that frames were dropped because the backlog was too large."""
         self._log.warn_rarely(
             "more waits than the line takes: pictures are left out up to the next key frame "
             "(a lower --bitrate or a better line would help)"
         )
 
     def facts(self) -> dict[str, Any]:
-        """Bitrates in bit/s: `bitrate` and `bitrate_full` of the pictures now and at best,
-        `bitrate_lowest`, `bitrate_changes`, `sent_bps` second by second, the newest last."""
+        """Return bitrates in bit/s: `bitrate` and `bitrate_full` (current and full video bitrate),
+        `bitrate_lowest`, `sent_bps` (one entry per second, newest last); and the number of
+        `bitrate_changes`."""
         adapter = self._adapter
         return {
             "bitrate": round(self.share * self._full),

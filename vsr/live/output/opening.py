@@ -1,6 +1,6 @@
-"""Opens FFmpeg's outputs with options of muxer and protocol, and words their errors.
+"""Opens FFmpeg outputs with muxer and protocol options, and formats their errors.
 
-Imports nothing of `vsr`, for `vsr.live.output.process`.
+Imports nothing from `vsr`, so that `vsr.live.output.process` starts quickly.
 """
 
 import re
@@ -13,15 +13,15 @@ _NO_REASON: Final = (
     "Slave ", "All tee outputs failed", "Cannot open connection", "missing picture", "no frame!",
     "Codec '",
 )  # fmt: skip
-"""Beginnings of log lines that only repeat that it failed, or are about the streams' making."""
+"""Prefixes of log lines that only repeat that it failed, or that concern stream creation."""
 _ANY_MUXER: Final = ("flush_packets", "max_interleave_delta")
-"""Options that `tee` needs too: it would hold pictures back until sound of their time is there."""
+"""Options that `tee` needs too: otherwise it delays frames until audio of their time arrives."""
 _CODEC: Final = re.compile(r"[\w.-]+ \(\d+\)")
-"""A line of the list of codecs that FFmpeg logs beside some errors."""
+"""A line of the codec list that FFmpeg logs with some errors."""
 
 
 def opened(target: Any, plan: dict[str, Any]) -> "av.container.OutputContainer":
-    """Open the output, and pass options of the protocol as PyAV does not: by the muxer `tee`."""
+    """Open the output; pass protocol options, which PyAV does not support, by the muxer `tee`."""
     options = plan["options"]
     if not plan["protocol"]:
         return av.open(target, "w", format=plan["format"], container_options=options)
@@ -32,12 +32,12 @@ def opened(target: Any, plan: dict[str, Any]) -> "av.container.OutputContainer":
 
 
 def _escaped(text: str) -> str:
-    """Escape what separates words for FFmpeg."""
+    """Escape FFmpeg's separators."""
     return re.sub(r"([\\'\[\]:| ])", r"\\\1", text)
 
 
 def words_of(exc: Exception, said: Sequence[tuple[int, str, str]] = ()) -> str:
-    """FFmpeg's words: the error, and what it logged about that."""
+    """Return FFmpeg's error message with the last log lines about it."""
     logged = getattr(exc, "log", None)
     words = getattr(exc, "strerror", None) or str(exc)
     lines = [line[2].strip() for line in said] or ([logged[2].strip()] if logged else [])

@@ -1,11 +1,11 @@
 """Sends encoded packets to one URL without blocking the caller or another output.
 
-Each output has a process of its own (`vsr.live.output.process`), one thread that feeds and watches
-it, and a bounded queue between the caller and that thread. Whatever goes wrong beyond (refused,
-cut, stalled, too slow), the process is killed, another is started after a while and goes on at a
-key frame; what was offered meanwhile is dropped and counted. Packets travel as they are
-(`record.Record`) rather than through a muxer, which would hold them back to interleave them, lose
-decoding times and keep the interpreter's lock. For systems with `poll` on pipes: Linux, macOS.
+Each output has a separate process (`vsr.live.output.process`), one thread that feeds and monitors
+it, and a bounded queue between the caller and that thread. On any failure (refused, disconnected,
+stalled, too slow), the process is killed or reused for a new attempt after a backoff; the stream
+resumes at a key frame, and excess packets are dropped and counted. Packets are passed unmuxed
+(`record.Record`): a muxer in this process would delay them to interleave them, lose their dts and
+hold the GIL. Requires `poll` on pipes: Linux, macOS.
 """
 
 import logging
@@ -38,15 +38,15 @@ from vsr.media.timestamps import Packet
 log = logging.getLogger(__name__)
 
 _LOOK_MS: Final = 10
-"""How often the queue is looked at: to be woken by `offer` would cost it the interpreter's lock."""
+"""Polling interval of the queue, in ms: waking the thread from `offer` would cost it the GIL."""
 _KILL_S: Final = 0.2
-"""Longest wait for a killed process to be gone."""
+"""Longest wait for a killed process to exit, in seconds."""
 
 
 class Output:
     """Sends packets to one URL through a process, which it restarts after failures.
 
-    `offer` is for one thread, everything else for any.
+    Call `offer` from one thread only; everything else is thread-safe.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Output:
         bitrate: float | None = None,
         spares: Spares | None = None,
     ) -> None:
-        """`number` tells it from others, whose masked names may be the same; `bitrate` is the full
-        one of the pictures (bit/s). Raises UsageError for a URL that cannot be published to."""
+        """`number` distinguishes outputs with the same masked name; `bitrate` is the full video
+        bitrate (bit/s). Raises UsageError for a URL that cannot be published to."""
         self.name = f"output {number}, " * (number is not None) + output_name(url)
         self._url, self._kind, self._number = url, kind_of(url), number or 1
         self._settings = waiting = settings_for(url, settings)
@@ -69,21 +69,21 @@ class Output:
             waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._tally.dropped
         )
         self._state = OutputState()
-        # who reads a pipe may pause, and another process cannot go on with what one has begun
+        # a pipe's reader may pause, and a new process cannot resume a stream begun by another
         stall = math.inf if self._kind == "pipe" else waiting.stall_s
         self._session = Session(plan(url, streams, waiting), stall, pipe_of(Path(url)), spares)
         self.was_open = self._is_full = False
-        """`was_open`: whether it was ever open."""
+        """`was_open`: whether the output was ever open. `_is_full`: whether the disk is full."""
         self._reasons = Reasons()
         self._line = Line(url, bitrate, log, self.name)
         self._sound = self._skips = 0
-        """Bytes of sound that were offered, and skips of the queue that were told."""
+        """Number of audio bytes offered, and number of queue skips already logged."""
         self._deadline: float | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"output {self.name}", daemon=True)
 
     def start(self) -> None:
-        """Begin to connect; returns at once."""
+        """Start to connect; return immediately."""
         self._thread.start()
 
     def offer(
@@ -93,9 +93,9 @@ class Output:
         delivery: Delivery | None = None,
         origin: float | None = None,
     ) -> None:
-        """Queue a copy of a packet with its times; never waits, drops what cannot be sent.
+        """Queue a copy of a packet with its times; never block, drop what cannot be sent.
 
-        `delivery` is told what became of it; `origin` is the source's time (s) of what it holds.
+        `delivery` receives the result; `origin` is the source time (s) of the packet's content.
         """
         record = Record.of(packet, kind, delivery, origin)
         if record is None:
@@ -109,18 +109,18 @@ class Output:
                 self._queue.refuse(record)
 
     def missed(self, delivery: Delivery) -> None:
-        """Count a picture that no packet came of."""
+        """Count a frame for which the encoder returned no packet."""
         self._tally.missed(delivery)
 
     @property
     def wants_key(self) -> bool:
-        """Whether it drops packets until the next key frame."""
+        """Whether the output drops packets until the next key frame."""
         waits = self._queue.wants_key or (self._kind == "file" and not self._queue.begun)
         return self._state.state != "closed" and waits
 
     @property
     def share(self) -> float:
-        """Share of the full bitrate that its line takes."""
+        """Fraction of the full bitrate that the connection can carry."""
         return self._line.share
 
     @property
@@ -130,7 +130,7 @@ class Output:
 
     @property
     def state(self) -> OutputState:
-        """Current state and counters."""
+        """Current state and counters, over all sessions."""
         with self._lock:
             queue, session, known = self._queue, self._session, self._state
             return replace(
@@ -147,25 +147,25 @@ class Output:
             )
 
     def facts(self) -> dict[str, Any]:
-        """Return name, state, A/V offset and histograms of queueing and sending (ms), without
-        secrets."""
+        """Return name, state, bitrates, A/V offset and histograms of queueing and sending (ms),
+        without secrets."""
         return {
             "name": output_name(self._url), "number": self._number, **asdict(self.state),
             **self._line.facts(), **self._tally.facts(),
         }  # fmt: skip
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Send what waits and end, within about that time."""
+        """Send the queued packets and end, within about `timeout_s` seconds."""
         close_outputs([self], timeout_s)
 
     def begin_close(self, deadline: float) -> None:
-        """Refuse further packets and end by the deadline (s, `time.monotonic`); returns at once."""
+        """Refuse further packets and end by the deadline (s, `time.monotonic`); never block."""
         with self._lock:
             self._deadline = deadline if self._deadline is None else self._deadline
         self._closing.set()
 
     def await_close(self) -> None:
-        """Wait until it has ended after `begin_close`."""
+        """Wait for the end after `begin_close`, until the deadline."""
         if self._deadline is not None and self._thread.ident is not None:
             self._thread.join(max(0.0, self._deadline - time.monotonic()) + _KILL_S)
 
@@ -186,11 +186,11 @@ class Output:
         self._session.end()
         with self._lock:
             self._queue.clear()
-            self._deadline = self._deadline or 0.0  # what is offered from now on is refused
+            self._deadline = self._deadline or 0.0  # refuse all later packets
         self._change("closed", end)
 
     def _run_session(self) -> str:
-        """Run one session and return the reason of its end, which may contain secrets."""
+        """Run one session; return the reason for its end, which may contain secrets."""
         session = self._session
         try:
             session.begin()
@@ -202,7 +202,7 @@ class Output:
                 why = session.fault()
                 if why or self._is_over(session):
                     return why
-        except Exception as exc:  # also a defect must not end an output for ever
+        except Exception as exc:  # a bug must not end the output for good either
             what = "cannot run a process" if isinstance(exc, OSError) else type(exc).__name__
             return f"{what}: {reason(exc)}"
         finally:
@@ -213,7 +213,7 @@ class Output:
             return self._queue.take()
 
     def _look(self, session: Session) -> None:
-        """Follow the line: adapt the bitrate, and say what is left out."""
+        """Measure the throughput, adapt the bitrate, log skipped frames and a full disk."""
         with self._lock:
             oldest = session.oldest or self._queue.oldest
             sent, skips = self._state.bytes + session.bytes, self._queue.skips
@@ -228,7 +228,7 @@ class Output:
             self._fill(session.is_full)
 
     def _fill(self, full: bool) -> None:
-        """Say that the disk is full, or is so no more."""
+        """Record and log that the disk is full, or has free space again."""
         self._is_full = full
         with self._lock:
             self._state = replace(self._state, trouble=FULL if full else "")
@@ -236,7 +236,7 @@ class Output:
         log.log(logging.ERROR if full else logging.INFO, "%s: %s", self.name, words)
 
     def _is_over(self, session: Session) -> bool:
-        """Whether the session has finished closing, or its deadline has passed."""
+        """While closing, finish a session with nothing left; return whether to stop now."""
         if self._deadline is None:
             return False
         if session.is_open and not session.wants(len(self._queue)):
@@ -245,7 +245,7 @@ class Output:
 
     def _settle(self, session: Session) -> None:
         """End a session and add its counts to the totals."""
-        session.stop()  # not under the lock, which `offer` takes
+        session.stop()  # outside the lock, which `offer` needs
         with self._lock:
             self._queue.hold()
             for record in session.lost():
@@ -259,7 +259,7 @@ class Output:
             session.forget()
 
     def _is_spent(self) -> bool:
-        """Whether it is a pipe that was written to: another session cannot go on with it."""
+        """Whether the output is a pipe that was written to: a new session cannot resume it."""
         return self.was_open and self._kind == "pipe"
 
     def _opened(self) -> None:
@@ -292,7 +292,7 @@ class Output:
 
 
 def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
-    """Close several outputs at once, within the time for one."""
+    """Close several outputs in parallel, within about `timeout_s` seconds in total."""
     outputs, deadline = list(outputs), time.monotonic() + timeout_s
     for output in outputs:
         output.begin_close(deadline)

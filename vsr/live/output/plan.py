@@ -1,7 +1,6 @@
 """Describes an output (URL, container, streams, timeouts) for its process.
 
-`vsr.live.output.process` imports nothing from here: what it must know is one line of JSON, the
-plan.
+`vsr.live.output.process` imports nothing from this file: it receives the plan, one line of JSON.
 """
 
 import json
@@ -29,13 +28,13 @@ FORMATS: Final = {
     "srt": "mpegts",
     "udp": "mpegts",
 }
-"""Schemes that can be published to -> FFmpeg's muxers."""
+"""URL scheme that can be published to -> FFmpeg muxer."""
 _COLOUR: Final = ("color_range", "colorspace", "color_primaries", "color_trc")
-"""What an encoder's codes mean, by PyAV's names: containers say it beside the codec."""
+"""PyAV's names of the colour attributes, which containers store beside the codec data."""
 _FRAGMENTS: Final = {"movflags": "+hybrid_fragmented+frag_keyframe", "frag_duration": "1000000"}
-"""us: a file that is cut off plays to its last second, a finished one is an ordinary MP4."""
+"""MP4 options (µs): a truncated file plays to its last second, a finished one is a plain MP4."""
 _CLUSTERS: Final = {"cluster_time_limit": "1000"}
-"""ms: the same for Matroska."""
+"""Matroska options (ms) with the same effect."""
 _FILE_OPTIONS: Final = {
     "mp4": _FRAGMENTS,
     "mov": _FRAGMENTS,
@@ -46,7 +45,7 @@ _FILE_OPTIONS: Final = {
 _PLAYLIST: Final = {
     "hls_time": "2",
     "hls_list_size": "6",
-    # segments that have left the list are deleted; after a restart the list goes on
+    # segments that left the playlist are deleted; after a restart the playlist continues
     "hls_flags": "delete_segments+append_list+independent_segments+temp_file",
 }
 _OPTIONS: Final = {
@@ -55,19 +54,19 @@ _OPTIONS: Final = {
     "hls": _PLAYLIST,
 }
 _PIPED: Final = ("ts", "flv", "mkv", "nut")
-"""Containers for stdout that live streams can be written in."""
+"""Containers in which live streams can be written to stdout."""
 _VIDEO_IN: Final = {"webm": ("vp8", "vp9", "av1")}
 _FILE_RETRY_S: Final = 0.1
-"""Before another process goes on with a recording."""
+"""Delay before a new process resumes a recording, in seconds."""
 _LIVE: Final = {
     "flush_packets": "1",
-    "max_interleave_delta": "1",  # us: packets go out as they come, not when their turn is sure
+    "max_interleave_delta": "1",  # µs: packets are written on arrival, not interleaved
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputStreams:
-    """Codec contexts of an output's streams; read when an output is created."""
+    """Codec contexts of an output's streams; they are read when the output is created."""
 
     video: av.VideoCodecContext
     """An open encoder with `Flags.global_header`."""
@@ -75,7 +74,7 @@ class OutputStreams:
     """An open encoder, or the decoder of a stream whose packets are copied."""
 
     def facts(self) -> list[dict[str, object]]:
-        """Return the parameters of each stream, for the process's plan."""
+        """Return the parameters of each stream, for the plan. Raises ValueError without header."""
         if not self.video.extradata:
             raise ValueError("the video encoder must be open and have Flags.global_header set")
         video = {
@@ -105,7 +104,7 @@ def _common(context: av.CodecContext) -> dict[str, object]:
 
 
 def kind_of(url: str) -> Literal["url", "file", "playlist", "pipe"]:
-    """Return what an output's name stands for."""
+    """Return the kind of output that a name or URL denotes."""
     if pipe_of(Path(url)) is not None:
         return "pipe"
     if is_url(url):
@@ -119,7 +118,8 @@ def output_name(url: str) -> str:
 
 
 def settings_for(url: str, settings: OutputSettings | None) -> OutputSettings:
-    """Return the settings, for recordings such that nothing is left out: nobody watches them."""
+    """Return the settings; for files, retry sooner and keep more packets meanwhile: losing none
+    matters more than delay."""
     settings = settings or OutputSettings()
     if kind_of(url) != "file":
         return settings
@@ -144,9 +144,9 @@ def muxer_for(url: str, container: str | None = None) -> str:
 
 
 def _file_format(path: Path) -> str:
-    """FFmpeg's muxer for a file name. Raises UsageError."""
+    """Return FFmpeg's muxer for a file name. Raises UsageError."""
     if path.suffix.lower().removeprefix(".") not in CONTAINERS:
-        # not repeated: what lacks only its rtmp:// ends with a stream key
+        # the name is not shown: it may be a URL without rtmp://, with a stream key
         known = ", ".join(f".{name}" for name in CONTAINERS)
         raise UsageError(
             "an output is neither a URL, such as rtmp://HOST/APPLICATION/KEY, nor a file whose "
@@ -201,7 +201,7 @@ def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
 
 
 def _protocol_options(url: str, settings: OutputSettings, enhanced: bool) -> dict[str, str]:
-    """Options of the connection rather than of the muxer."""
+    """Return options of the connection, not of the muxer."""
     scheme, options = url.partition("://")[0].lower(), {}
     if scheme == "rtmps" and settings.tls_verify:
         options = {"tls_verify": "1", "ca_file": ca_file()}

@@ -1,15 +1,15 @@
-"""A process that sends packets to one URL; the parent can kill it when the server hangs.
+"""Process that sends packets to one URL; the parent can kill it when the server hangs.
 
-FFmpeg's connecting, header and trailer may block for minutes, and PyAV holds the interpreter's lock
-in them. `vsr.media.child` runs this file as a script, not as a module: it needs PyAV alone, and
-importing `vsr` would take longer. Its standard input brings a line of JSON (the plan: the URL with
-its stream key is seen by no one else), then packets as `RECORD` and payload, until it ends; after a
-refusal it waits for the plan again. Its standard output takes JSON lines: `{"connecting": true}`,
-then `{"refused": "..."}` or `{"open": true}`, `{"packets": N, "bytes": N, "sent": [[BEGIN, END,
-TIME]]}` again and again, and `{"error": "..."}`. `sent` holds, for every packet since the last
-line, when the muxer got it, when it was written (s, `time.perf_counter`, which all processes share)
-and the presentation time that was written (s; null: the packet was left out). The words are
-FFmpeg's own, which may hold the stream key: the parent masks them.
+FFmpeg may block for minutes while it connects or writes header and trailer, and PyAV holds the GIL
+meanwhile. `vsr.media.child` runs this file as a script. It imports only PyAV and small modules, so
+that it starts quickly. Its standard input carries a line of JSON (the plan; no other process can
+see the stream key in its URL), then packets as `RECORD` and payload, until EOF. After a refusal it
+waits for the plan again. It writes JSON lines to standard output: `{"connecting": true}`, then
+`{"refused": "..."}` or `{"open": true}`, repeated `{"packets": N, "bytes": N, "sent": [[BEGIN, END,
+PTS]]}`, `{"full": true}` while a disk is full, and `{"error": "..."}`. `sent` lists, for every
+packet since the last line, when the muxer got it, when it was written (s, `time.perf_counter`,
+which all processes share) and the pts that was written (s; null: the packet was left out). Error
+messages come from FFmpeg and may contain the stream key: the parent masks them.
 """
 
 import io
@@ -37,20 +37,20 @@ from vsr.live.output.recording import Recording, unused
 from vsr.media.child import outlive_parent
 
 RECORD: Final = struct.Struct("<BBqqqIII")
-"""Before each payload: stream, key frame or not, pts, dts, duration, their time base, bytes."""
+"""Header of each payload: stream, key frame flag, pts, dts, duration, time base, size in bytes."""
 VIDEO: Final = 0
 AUDIO: Final = 1
-"""Places of the streams in the plan, and their numbers in `RECORD`."""
+"""Indices of the streams in the plan and in `RECORD`."""
 
 _REPORTS: Final = 1
 _REPORT_S: Final = 0.2
 _CLOCK: Final = Fraction(1, 90_000)
 _UNSENT: Final = 64 * 1024
-"""Bytes that the system may hold back unsent: what waits should wait where it is counted."""
+"""Limit of unsent bytes in the socket: a backlog should stay in the queue, which is measured."""
 _SAYING: Final = threading.Lock()
-"""Held by whoever writes a report."""
+"""Lock held while a report is written."""
 _OUTLIVES: Final = threading.Event()
-"""Set where what was given is still to be written when the parent is gone."""
+"""Set if packets already received are still to be written after the parent has exited."""
 _HIGHEST_FD: Final = 64
 _FAULTS: Final = (av.error.FFmpegError, OSError, ValueError)
 
@@ -63,9 +63,9 @@ class Copier:
         self._sent: deque[tuple[float, float, float | None]] = deque()
         self._first: float | None = None
         self._early = 0
-        """Packets whose time is before the first one's, and that were not refused for it."""
+        """Number of packets with a dts before the first one's that the muxer did not reject."""
         self.url = unused(plan["url"]) if plan["file"] else plan["url"]
-        # a pipe or a device is there already, and is written to as it is
+        # an existing pipe or device is written to directly
         taken = not plan["file"] or os.path.exists(self.url)  # noqa: PTH110
         self.recording = None if taken else Recording(self.url, lambda: _say(full=True))
         self._output = opened(self.recording or self.url, plan)
@@ -73,11 +73,11 @@ class Copier:
         self._last: dict[int, int] = {}
 
     def open(self) -> None:
-        """Connect and write the header; blocks as long as the server likes."""
+        """Connect and write the header; may block without a time limit."""
         self._output.start_encoding()
 
     def copy(self, records: BinaryIO) -> None:
-        """Copy records until they end or one breaks off."""
+        """Copy records until EOF or an incomplete record."""
         while len(head := records.read(RECORD.size)) == RECORD.size:
             index, key, pts, dts, duration, numerator, denominator, size = RECORD.unpack(head)
             payload = records.read(size)
@@ -96,7 +96,7 @@ class Copier:
             self.recording.close()
 
     def discard(self) -> None:
-        """Delete a file into which no packet was written."""
+        """Delete a recording to which no packet was written."""
         if self.recording is not None and not self.packets:
             self.recording.discard()
 
@@ -108,7 +108,7 @@ class Copier:
         dts, pts = packet.dts, packet.pts
         assert dts is not None
         assert pts is not None
-        # the muxer's clock may be coarser than the packet's: FLV counts milliseconds
+        # the muxer's time base may be coarser than the packet's: FLV counts milliseconds
         packet.dts = max(dts, self._last.get(stream.index, dts - 1) + 1)
         packet.pts = max(pts, packet.dts)
         self._last[stream.index] = packet.dts
@@ -123,7 +123,7 @@ class Copier:
         self.bytes += size
 
     def _written(self, packet: "av.Packet[Any]") -> bool:
-        """Write a packet; False for late sound of before the session, of which FLV takes none."""
+        """Write a packet; False for late audio from before the session if rejected, as by FLV."""
         try:
             self._output.mux_one(packet)
         except av.error.ArgumentError:
@@ -134,7 +134,7 @@ class Copier:
         return True
 
     def facts(self) -> dict[str, Any]:
-        """Return the counts so far, and the times of packets since the last call."""
+        """Return the counts so far, and the times of the packets since the last call."""
         packets, sent = self.packets, []
         with suppress(IndexError):
             while True:
@@ -143,10 +143,10 @@ class Copier:
 
 
 def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -> av.stream.Stream:
-    """Add a stream for packets encoded elsewhere; `facts` are those of the plan.
+    """Add a stream for packets encoded elsewhere; `facts` are its parameters from the plan.
 
-    PyAV takes parameters such as extradata only through a codec context, and makes one without an
-    encoder only from a demuxed stream: so a file with a packet of nothing is written and read.
+    PyAV accepts parameters such as extradata only through a codec context, and creates one without
+    an encoder only from a demuxed stream: so a file with a dummy packet is written and read.
     """
     memory = io.BytesIO()
     with av.open(memory, "w", format="mp4") as bare:
@@ -173,7 +173,7 @@ def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -
 
 
 def main() -> NoReturn:
-    """Send the packets from standard input until it ends; never returns."""
+    """Send the packets from standard input until EOF; never return."""
     _listen_to_ffmpeg()
     for line in sys.stdin.buffer:
         plan = json.loads(line)
@@ -185,7 +185,7 @@ def main() -> NoReturn:
 
 
 def _connected(plan: dict[str, Any]) -> Copier | None:
-    """Open the output; None if it was refused, which is reported."""
+    """Open the output; report a refusal and return None."""
     if plan["file"]:
         outlive_parent()
         _OUTLIVES.set()
@@ -201,7 +201,7 @@ def _connected(plan: dict[str, Any]) -> Copier | None:
             if copier is not None:
                 copier.discard()
             words = words_of(exc, said)
-    if any(_connections()):  # PyAV leaves it open when the header fails
+    if any(_connections()):  # PyAV leaves the connection open when the header fails
         _say(error=words)
         os._exit(1)
     _say(refused=words)
@@ -232,7 +232,7 @@ def _fail(exc: Exception) -> NoReturn:
 
 
 def _listen_to_ffmpeg() -> None:
-    """Let exceptions carry FFmpeg's log lines; print nothing."""
+    """Make PyAV attach FFmpeg's log lines to exceptions; print nothing."""
     logger = logging.getLogger("libav")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
@@ -240,7 +240,7 @@ def _listen_to_ffmpeg() -> None:
 
 
 def _connections() -> Iterator[socket.socket]:
-    """Yield FFmpeg's TCP sockets, the only ones of this process."""
+    """Yield FFmpeg's TCP sockets, the only ones in this process."""
     for fd in range(_HIGHEST_FD):
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -254,9 +254,9 @@ def _connections() -> Iterator[socket.socket]:
 
 
 def _bound(connection: socket.socket, stall: float) -> None:
-    """Set socket options: no delay, little queued, timeout after `stall` seconds.
+    """Set socket options: no delay, a small unsent queue, a timeout of `stall` seconds.
 
-    Otherwise a server that stopped reading is noticed only when megabytes of buffers are full.
+    Otherwise a server that stopped reading is noticed only after megabytes of buffers are full.
     """
     wanted = {
         "TCP_NODELAY": 1,
@@ -275,7 +275,7 @@ def _report(copier: Copier, stall: float) -> None:
 
 
 def _tell(copier: Copier) -> None:
-    """Report the counts, in one go: what a thread took and did not write ends with the process."""
+    """Report the counts under the lock: else the process could end before they are written."""
     with _SAYING:
         _write(copier.facts())
 
@@ -288,7 +288,7 @@ def _say(**facts: object) -> None:
 def _write(facts: dict[str, Any]) -> None:
     try:
         os.write(_REPORTS, json.dumps(facts).encode() + b"\n")
-    except BrokenPipeError:  # the parent is gone: what it gave is still written into a file
+    except BrokenPipeError:  # the parent has exited; a recording is still completed
         if not _OUTLIVES.is_set():
             os._exit(1)
 

@@ -1,4 +1,4 @@
-"""The bitrate of a live stream: the one asked for, or the default for its size and rate."""
+"""Chooses the bitrate of a live stream: as configured, or the default for size and frame rate."""
 
 import logging
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from vsr.media.location import is_url
 log = logging.getLogger(__name__)
 
 _BUFFER_S: Final = 1.0
-"""Seconds of bits that a live encoder may be ahead: more would be delay on a narrow line."""
+"""Size of a live encoder's rate buffer, in seconds: a larger one adds delay on a slow link."""
 
 
 def service_of(preset: str | None) -> Service | None:
-    """Return what a streaming service publishes. Raises UsageError for an unknown name."""
+    """Return the bitrates published by a streaming service. Raises UsageError if unknown."""
     if preset is None:
         return None
     if preset not in SERVICES:
@@ -35,7 +35,7 @@ def live_settings(
 ) -> EncoderSettings:
     """Return the settings with the bitrate and limits of a live stream.
 
-    Quality stays constant where it was asked for, and for recordings alone. Raises UsageError.
+    Keep constant quality if it is configured, or if all outputs are recordings. Raises UsageError.
     """
     service = service_of(preset)
     sent = service is not None or any(map(is_url, outputs))

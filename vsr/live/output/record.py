@@ -1,4 +1,4 @@
-"""A packet on its way to the process that sends it."""
+"""Serialises packets for the process that sends them."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -19,23 +19,23 @@ class Record:
 
     data: bytes
     begins: bool
-    """A key frame of the video, which a session can begin with."""
+    """Whether this is a video key frame, at which a session can begin."""
     time: float
-    """Decoding time in s."""
+    """Decoding time (dts), in seconds."""
     offered: float = 0.0
-    """When it was queued (s, `now`)."""
+    """Time at which it was queued (s, `now`)."""
     delivery: Delivery | None = None
-    """Of a packet of video: who is told what becomes of it."""
+    """Receives the result of a video packet; None for audio."""
     origin: float | None = None
-    """Time in the source (s) of what it shows or lets hear, each session's apart from the others'
-    (`OutputClock.origin`); None: it was made here."""
+    """Source time of the content (s), distinct for each session of the source
+    (`OutputClock.origin`); None: generated here."""
     kind: Kind = "video"
 
     @classmethod
     def of(
         cls, packet: Packet, kind: Kind, delivery: Delivery | None, origin: float | None
     ) -> "Record | None":
-        """Serialise a packet; None for the end that an encoder or demuxer marks."""
+        """Serialise a packet; return None for one without times, which marks the stream's end."""
         if packet.pts is None or packet.dts is None:
             return None
         base = packet.time_base

@@ -1,6 +1,6 @@
-"""A file that a live stream is recorded into: it takes no other's name, and outlives a full disk.
+"""Writes recordings of live streams: never overwrites a file, and waits while the disk is full.
 
-Imports nothing that takes time, for `vsr.live.output.process`.
+Imports only small modules, so that `vsr.live.output.process` starts quickly.
 """
 
 import os
@@ -12,24 +12,27 @@ from typing import Final
 from vsr.media.whole_file import is_full_disk
 
 _ROOM_S: Final = 0.5
-"""Seconds between two looks for room on a full disk."""
+"""Interval between checks for free space on a full disk, in seconds."""
 
 
 class Recording:
-    """A file that waits for room where the disk is full, so that it stays whole.
+    """A file whose writes wait while the disk is full, so that no data is lost.
 
-    For one thread; it has what PyAV asks of a file.
+    Not thread-safe; provides the methods that PyAV needs of a file object.
     """
 
     def __init__(self, path: str, on_full: Callable[[], None]) -> None:
-        """`on_full` is called again and again while there is no room. Raises OSError for a path
-        that cannot be written to, or that is taken."""
+        """`on_full` is called repeatedly while the disk is full. Raises OSError for a path that
+        cannot be written to, or that exists."""
         self.name = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         self._on_full, self._parent = on_full, os.getppid()
 
     def write(self, data: bytes) -> int:
-        """Write all of it, however long that takes; returns its size. Raises OSError."""
+        """Write all data, waiting while the disk is full; return its size.
+
+        Raises OSError, for a full disk only if the parent has exited.
+        """
         left = memoryview(data)
         while left:
             try:
@@ -42,11 +45,11 @@ class Recording:
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a place in the file, as `io.IOBase.seek`."""
+        """Change the file position, as `io.IOBase.seek`."""
         return os.lseek(self._fd, offset, whence)
 
     def tell(self) -> int:
-        """Return the place in the file."""
+        """Return the file position."""
         return os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def close(self) -> None:
@@ -54,21 +57,21 @@ class Recording:
         os.close(self._fd)
 
     def discard(self) -> None:
-        """Delete the file, in which nothing was recorded."""
+        """Delete the file, to which nothing was recorded."""
         with suppress(OSError):
-            os.unlink(self.name)  # noqa: PTH108 - no more is imported than it takes
+            os.unlink(self.name)  # noqa: PTH108 - this file does not import pathlib
 
 
 def unused(path: str) -> str:
-    """Return the path, numbered if a file exists: a recording overwrites no other.
+    """Return the path, with a number appended if the file exists: nothing is overwritten.
 
-    Of a symbolic link, it is what the link points to, there or not.
+    A symbolic link to a file, or to nothing, is resolved first.
     """
     if os.path.islink(path) and (os.path.isfile(path) or not os.path.exists(path)):  # noqa: PTH110, PTH113, PTH114 - as below
         path = os.path.realpath(path)
-    stem, suffix = os.path.splitext(path)  # noqa: PTH122 - no more is imported than it takes
+    stem, suffix = os.path.splitext(path)  # noqa: PTH122 - this file does not import pathlib
     number = 1
-    while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to as it is
+    while os.path.isfile(path):  # noqa: PTH113 - a pipe or a device is written to directly
         number += 1
         path = f"{stem}-{number}{suffix}"
     return path

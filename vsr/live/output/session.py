@@ -1,4 +1,4 @@
-"""The process that sends an output's packets, as its thread sees it."""
+"""Controls the process that sends an output's packets, from the output's thread."""
 
 import json
 import os
@@ -17,17 +17,18 @@ from vsr.media.child import start_child
 
 _READ: Final = 65536
 _START_S: Final = 10.0
-"""For a process to start on a machine that has much else to do."""
+"""Time limit for a process to start on a busy machine, in seconds."""
 OnSent = Callable[[Record, float, float, float | None], None]
-"""Is called with a packet, when the muxer got it and had written it (s, `now`), and the time that
-it has in the output (s)."""
+"""Callback that receives a packet, the times when the muxer got it and had written it (s, `now`),
+and its pts in the output (s; None: it was left out)."""
 _NOTHING: Final = memoryview(b"")
 
 
 class Session:
-    """Runs an output's process and tracks its reports. For one thread; no call waits.
+    """Runs an output's process and tracks its reports. Not thread-safe; its pipes do not block.
 
-    One that was refused waits for another try; one that was open, or hangs, is killed and replaced.
+    After a refusal the process is kept for the next attempt; if it was open or hangs, it is killed
+    and replaced.
     """
 
     def __init__(
@@ -37,10 +38,10 @@ class Session:
         descriptor: int | None = None,
         spares: Spares | None = None,
     ) -> None:
-        """`plan` is for the process; `stall` seconds without an answer or progress are a fault.
+        """`plan` is sent to the process; `stall` is its timeout for a reply or for progress (s).
 
-        `descriptor` is what is written to, where that is open already; the first process may be one
-        of `spares`.
+        `descriptor` is the file descriptor to write to, if it is already open. The first process
+        may be taken from `spares`.
         """
         self._spares = spares
         self._plan, self._stall, self._descriptor = plan, stall, descriptor
@@ -53,7 +54,7 @@ class Session:
         self._text = b""
         self._error = ""
         self.file = ""
-        """What is written where that is a file, whose name may be taken."""
+        """Path of the file that is written, which differs from the plan's if that exists."""
         self._moved = time.monotonic()
         self._refused = self.is_open = self.ended = self.is_full = False
         self.taken = self.packets = self.bytes = self._given = 0
@@ -74,7 +75,7 @@ class Session:
             spare = self._spares.take() if self._spares else None
             self._spares = None
             return spare or start_child(process.__file__, bufsize=0)
-        inherited = os.dup(self._descriptor)  # the process's own stdout has its reports
+        inherited = os.dup(self._descriptor)  # the process's stdout carries its reports
         try:
             plan = json.loads(self._plan) | {"url": f"pipe:{inherited}"}
             self._plan = json.dumps(plan).encode() + b"\n"
@@ -83,7 +84,7 @@ class Session:
             os.close(inherited)
 
     def stop(self) -> None:
-        """End the attempt; kill the process unless it waits for another."""
+        """End the attempt; kill the process unless it was refused and can be reused."""
         if not self._refused:
             self.end()
 
@@ -106,7 +107,7 @@ class Session:
 
     @property
     def stdout(self) -> IO[bytes]:
-        """Pipe with the process's reports."""
+        """Pipe that carries the process's reports."""
         assert self._process is not None
         assert self._process.stdout is not None
         return self._process.stdout
@@ -129,9 +130,9 @@ class Session:
     def turn(
         self, milliseconds: int, waiting: int, take: Callable[[], Record | None], on_sent: OnSent
     ) -> None:
-        """Wait so long at most for the process's pipes; read its reports and feed it packets.
+        """Poll the process's pipes for at most `milliseconds`; read reports and write packets.
 
-        `waiting` packets are there for `take`.
+        `waiting` is the number of queued packets, which `take` returns one by one.
         """
         poll = select.poll()
         poll.register(self.stdout, select.POLLIN)
@@ -142,15 +143,15 @@ class Session:
         self.feed(take)
 
     def wants(self, waiting: int) -> bool:
-        """Whether there are bytes to write, given the number of queued packets."""
+        """Return whether there are bytes to write, given the number of queued packets."""
         return bool(self._rest) or (waiting > 0 and self.is_open and not self.stdin.closed)
 
     def feed(self, take: Callable[[], Record | None]) -> None:
-        """Write until the pipe is full or nothing is left; packets only once it is open."""
+        """Write until the pipe is full or nothing is left; packets only after the output opened."""
         while self._rest or self._fetch(take):
             try:
                 written = self.stdin.write(self._rest)
-            except BrokenPipeError:  # its reason is on its way
+            except BrokenPipeError:  # a report with the reason follows
                 self._rest = _NOTHING
                 self.stdin.close()
                 return
@@ -173,16 +174,15 @@ class Session:
 
     @property
     def oldest(self) -> Record | None:
-        """The packet that was given to the process and is the next to be written."""
+        """First packet passed to the process and not yet reported as written."""
         return self._records[0] if self._records else None
 
     def lost(self) -> Iterable[Record]:
-        """Packets given to the process and not reported as written."""
+        """Return the packets passed to the process and not reported as written."""
         return self._records
 
     def listen(self, on_sent: OnSent) -> None:
-        """Read what the process tells; `on_sent` is called with every packet that was written, when
-        the muxer got it and had written it (s, `now`), and its time in the output (s)."""
+        """Read the process's reports; call `on_sent` for every written packet."""
         data = self.stdout.read(_READ)
         if data is None:
             return
@@ -194,12 +194,12 @@ class Session:
     def _hear(self, line: str, on_sent: OnSent) -> None:
         try:
             facts = dict(json.loads(line))
-        except (TypeError, ValueError):  # Python's own words on a crash
+        except (TypeError, ValueError):  # output of a Python crash
             self._error = line.strip() or self._error
             return
         moved = facts.get("packets") != self.packets
         self.is_full = "full" in facts or (self.is_full and not moved)
-        if moved or self.is_full:  # a full disk is waited for
+        if moved or self.is_full:  # waiting for a full disk is no stall
             self._moved = time.monotonic()
         for begin, end, shown in facts.get("sent", ()):
             on_sent(self._records.popleft(), begin, end, shown)
@@ -212,7 +212,7 @@ class Session:
         self._error = str(facts.get("error", facts.get("refused", self._error)))
 
     def fault(self) -> str:
-        """Return why the session must end, perhaps with secrets; empty if it need not."""
+        """Return why the session must end, possibly with secrets; empty if it need not end."""
         if self.ended or self._refused:
             return self._error or "the process that publishes died"
         now, limit = time.monotonic(), self._stall if self._is_up else _START_S

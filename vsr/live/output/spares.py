@@ -1,7 +1,7 @@
-"""Processes for outputs that are started before the stream is known.
+"""Starts processes for outputs before the stream's parameters are known.
 
-Starting Python and FFmpeg takes longer than connecting: while the source is being opened it costs
-no time.
+Starting Python and FFmpeg takes longer than connecting. It is done while the source is being
+opened, so that it adds no delay.
 """
 
 import subprocess
@@ -13,10 +13,10 @@ from vsr.media.child import start_child
 
 
 class Spares:
-    """Started processes that wait for their plans. Thread-safe."""
+    """Pool of started processes that wait for their plans. Thread-safe."""
 
     def __init__(self, count: int = 0) -> None:
-        """Start so many; one that cannot be started is left out, and told of by its output."""
+        """Start `count` processes; stop at an error, which the output then reports."""
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
         with suppress(OSError):
@@ -24,12 +24,12 @@ class Spares:
                 self._processes.append(start_child(process.__file__, bufsize=0))
 
     def take(self) -> "subprocess.Popen[bytes] | None":
-        """Hand one over; None if there is none left."""
+        """Remove and return one process; None if none is left."""
         with self._lock:
             return self._processes.pop() if self._processes else None
 
     def close(self) -> None:
-        """Kill those that nobody took."""
+        """Kill the unused processes."""
         while (left := self.take()) is not None:
             left.kill()
             for pipe in (left.stdin, left.stdout):

@@ -1,4 +1,4 @@
-"""How an output fares, as its status and report show it."""
+"""State and counters of an output, for its status and report."""
 
 import time
 from dataclasses import dataclass, field
@@ -10,33 +10,33 @@ State = Literal["connecting", "open", "retrying", "closed"]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputState:
-    """State and counters of an output; a packet is counted as sent, dropped or queued."""
+    """State and counters of an output; each packet is counted as sent, dropped or queued."""
 
     state: State = "connecting"
     since: float = field(default_factory=time.monotonic)
-    """When it came into this state (s, `time.monotonic`)."""
+    """Time at which this state began (s, `time.monotonic`)."""
     reconnects: int = 0
     packets: int = 0
-    """Written to the network, as its process reports five times a second."""
+    """Number of packets written to the network; the process reports it five times a second."""
     bytes: int = 0
     dropped: int = 0
-    """Not sent; with those that a killed process may have sent since it last told."""
+    """Number of packets not sent, including any that a killed process sent but did not report."""
     pictures: int = 0
-    """Pictures of the source that were sent."""
+    """Number of source frames sent."""
     pictures_dropped: int = 0
     skips: int = 0
-    """How often pictures were left out up to a key frame because too much waited."""
+    """Number of times frames were dropped up to a key frame because of a large backlog."""
     queued: int = 0
-    """Waiting or under way."""
+    """Number of packets queued or being sent."""
     queued_s: float = 0.0
-    """Stream time that waits."""
+    """Duration of the queued packets, in seconds of stream time."""
     queued_bytes: int = 0
     trouble: str = ""
-    """Why nothing is sent although it is open; empty where that is not so."""
+    """Reason why an open output sends nothing; empty if there is no problem."""
     last_error: str = ""
-    """Why the last session ended, without secrets."""
+    """Reason why the last session ended, without secrets."""
 
     @property
     def open_s(self) -> float:
-        """How long it has been open (s); 0 if it is not."""
+        """Time since the output opened (s); 0 if it is not open."""
         return time.monotonic() - self.since if self.state == "open" else 0.0

@@ -1,4 +1,4 @@
-"""Measures the A/V offset of an output from the packets that it wrote."""
+"""Measures the A/V offset of an output from the packets it has written."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -9,35 +9,35 @@ import numpy as np
 from vsr.live.output.record import Kind
 
 _PICTURES: Final = 600
-"""Pictures remembered: 10 s at 60 a second, and sound may be that late."""
+"""Number of frames kept: 10 s at 60 fps, because audio may be that late."""
 _SOUNDS: Final = 50
-"""Packets of sound whose median is shown: about a second."""
+"""Number of audio packets in the median: about one second."""
 _NEAR: Final = 1.0
-"""Seconds of the source between sound and a picture that can be compared with it."""
+"""Largest source time difference between an audio packet and a frame to compare, in seconds."""
 _RECENT: Final = 5.0
-"""Seconds after which a measurement says nothing about the present."""
+"""Age after which a measurement is outdated, in seconds."""
 
 
 @dataclass(frozen=True)
 class _Moved:
     origin: float
-    """Time in the source (s)."""
+    """Source time, in seconds."""
     shift: float
-    """Time in the output less that."""
+    """Output time minus source time, in seconds."""
 
 
 class SyncMeter:
-    """Compares how far sound and pictures of the same source time were moved. Not thread-safe."""
+    """Compares the time shifts of audio and video of the same source time. Not thread-safe."""
 
     def __init__(self) -> None:
         self._pictures: deque[_Moved] = deque(maxlen=_PICTURES)
         self._offsets: deque[float] = deque(maxlen=_SOUNDS)
         self._at = -np.inf
         self.worst_ms: float | None = None
-        """The largest offset so far, either way."""
+        """Offset with the largest magnitude so far, in ms, with its sign."""
 
     def add(self, kind: Kind, origin: float, time: float, at: float) -> None:
-        """Record what was written at `at` (s, `now`): times in source and output (s)."""
+        """Record a packet written at `at` (s, `now`), with its source and output time (s)."""
         if kind == "video":
             self._pictures.append(_Moved(origin, time - origin))
         else:
@@ -54,13 +54,13 @@ class SyncMeter:
             self.worst_ms = offset
 
     def offset_ms(self, at: float) -> float | None:
-        """Return how much later than their sound pictures are shown (ms).
+        """Return how much later video is than its audio (ms; negative: earlier).
 
-        None if no sound of the source was written in the seconds before `at`.
+        Return None if no source audio was measured within `_RECENT` seconds before `at`.
         """
         return None if at - self._at > _RECENT else self.last_ms
 
     @property
     def last_ms(self) -> float | None:
-        """The offset when it was measured last; None if it never was."""
+        """Last measured offset, in ms; None if it was never measured."""
         return round(float(np.median(self._offsets)), 1) if self._offsets else None

@@ -1,4 +1,4 @@
-"""Counts what one output has sent and dropped, and how long sending took."""
+"""Counts the packets one output has sent and dropped, and measures how long sending took."""
 
 import threading
 from typing import Any
@@ -11,21 +11,21 @@ from vsr.report.histogram import Histogram
 
 
 class Tally:
-    """Counts and times of an output's packets over all its sessions. Thread-safe."""
+    """Counts and timings of an output's packets over all its sessions. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.pictures = self.pictures_dropped = 0
-        """Of the source; pictures that are shown again do not count."""
+        """Number of source frames sent and dropped, without repeated ones."""
         self._times = {"queue_ms": Histogram(), "send_ms": Histogram()}
-        """What a picture's packet waited for the muxer, and how long writing it took."""
+        """Histograms of how long video packets waited for the muxer and how long writing took."""
         self._sync = SyncMeter()
         self._heard: float | None = None
-        """When sound of the source was written last (s, `now`)."""
+        """Time at which source audio was last written (s, `now`)."""
 
     def sent(self, record: Record, begin: float, end: float, shown: float | None) -> None:
-        """Count a packet that was written, with the times (s, `now`) of its writing and the time
-        that it has in the output (s); None: it was left out."""
+        """Count a packet that was written from `begin` to `end` (s, `now`). `shown` is its pts in
+        the output (s), or None if the muxer left it out."""
         if shown is None:
             self.dropped(record)
             return
@@ -41,18 +41,18 @@ class Tally:
             record.delivery.sent(end)
 
     def dropped(self, record: Record) -> None:
-        """Count a packet that is not sent."""
+        """Count a dropped packet."""
         if record.delivery is not None:
             self.missed(record.delivery)
 
     def missed(self, delivery: Delivery) -> None:
-        """Count a picture that no packet came of, or whose packet is not sent."""
+        """Count a frame that got no packet, or whose packet is not sent."""
         with self._lock:
             self.pictures_dropped += delivery.counts
         delivery.dropped()
 
     def facts(self) -> dict[str, Any]:
-        """A/V offset, and summaries of the histograms (ms)."""
+        """Return the age of the newest audio (s), A/V offsets and histogram summaries (ms)."""
         with self._lock:
             heard = self._heard
             return {

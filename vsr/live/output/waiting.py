@@ -1,4 +1,4 @@
-"""The packets that wait for an output's process."""
+"""Queues the packets for an output's process."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from vsr.live.output.record import Kind, Record
 
 
 class Queue:
-    """Packets that wait to be sent. Not thread-safe: the output's lock guards it.
+    """Queue of packets to be sent. Not thread-safe: the output's lock guards it.
 
-    Without a session it holds the newest packets that one may begin with. A session may lag behind
-    by a limited time and number of bytes; beyond, pictures are dropped until the next key frame,
-    and sound goes on.
+    While no session is open, it keeps the newest packets from a key frame on, to begin the next
+    one. During a session, its duration and size are limited: beyond, video is dropped until the
+    next key frame, and audio continues.
     """
 
     def __init__(
@@ -21,16 +21,16 @@ class Queue:
         fresh: float,
         on_drop: Callable[[Record], None] = lambda _: None,
     ) -> None:
-        """At most that much stream time and that many bytes wait, and at most `fresh` seconds for
-        a session to begin with, since its viewers see all later by that. `on_drop` is called with
-        every packet that is dropped."""
+        """Limit the queue to `seconds` of stream time and `size` bytes, and to `fresh` seconds
+        while no session is open, since a new session is delayed by that. `on_drop` is called with
+        every dropped packet."""
         self._on_drop = on_drop
         self._most_seconds, self._most_bytes, self._fresh = seconds, size, fresh
         self._records: deque[Record] = deque()
         self._flows = self.begun = self._skips = False
-        """`begun`: whether a key frame has come that a session may begin with."""
+        """`begun`: whether a key frame has arrived at which a session can begin."""
         self.skips = 0
-        """How often pictures were dropped up to a key frame because too much waited."""
+        """Number of times video was dropped up to a key frame because the queue was full."""
         self.dropped = self.bytes = 0
 
     def __len__(self) -> int:
@@ -38,9 +38,9 @@ class Queue:
 
     @property
     def seconds(self) -> float:
-        """Stream time from the oldest packet to the newest, of pictures or sound: what is more.
+        """Duration of the queued packets (s): that of video or of audio, whichever is longer.
 
-        Not across both, for sound may come seconds after the pictures of its time.
+        Not the span of both, because audio may arrive seconds after the video of its time.
         """
         return max(self._span("video"), self._span("audio"))
 
@@ -51,7 +51,7 @@ class Queue:
 
     @property
     def oldest(self) -> Record | None:
-        """The packet that is taken next."""
+        """Next packet to be taken; None if the queue is empty."""
         return self._records[0] if self._records else None
 
     def put(self, record: Record) -> None:
@@ -82,11 +82,11 @@ class Queue:
         return record
 
     def flow(self) -> None:
-        """Begin a session that takes packets."""
+        """Begin a session, which takes packets."""
         self._flows = True
 
     def hold(self) -> None:
-        """End a session: keep the packets that the next one may begin with."""
+        """End a session; keep the packets that can begin the next one."""
         self._flows = self._skips = False
         while self._records and not self._records[0].begins:
             self._drop(1)
@@ -103,7 +103,7 @@ class Queue:
         return max(0.0, last - first)
 
     def _trim(self) -> None:
-        """Drop from one key frame to the next while more waits than a session may begin with."""
+        """Drop the oldest packets, up to a key frame, while the limits for a start are exceeded."""
         while self._records and (self.seconds > self._fresh or self.bytes > self._most_bytes):
             later = (k for k, record in enumerate(self._records) if k and record.begins)
             self._drop(next(later, len(self._records)))
@@ -113,7 +113,7 @@ class Queue:
         return self.seconds > self._most_seconds or self.bytes > self._most_bytes
 
     def _skip(self) -> None:
-        """Drop all pictures, and sound beyond half of what may wait."""
+        """Drop all video, and the oldest audio beyond half of the limits."""
         records = list(self._records)
         self._records = deque(record for record in records if record.kind == "audio")
         self.bytes = sum(len(record.data) for record in self._records)

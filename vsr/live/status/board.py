@@ -1,7 +1,7 @@
 """Collects figures of a relay for its status page.
 
-Telling costs microseconds. What costs more is computed when somebody asks, and at most four times
-a second, however many ask. Nothing grows with the length of a run.
+Recording an event takes microseconds. Costlier figures are computed on request, at most four times
+a second for any number of clients. Memory use does not grow with the length of a run.
 """
 
 import math
@@ -30,20 +30,20 @@ from vsr.report.ledger import STAGES, Row, summaries
 MINUTE_S: Final = 60.0
 _FRESH_S: Final = 0.25
 _ROWS: Final = TIMELINE_S * 60
-"""Pictures remembered one by one; above 60 a second the timeline is shorter."""
+"""Number of frames kept individually; above 60 fps the timeline is shorter."""
 _SHOWN, _DROPPED, _REPEATED = 0, 1, 2
 _KINDS: Final = {"dropped": _DROPPED, "repeated": _REPEATED}
 _NO_TIMES: Final = (math.nan,) * len(STAGES)
 _NOTHING_YET: Final[Mapping[str, Any]] = {"sessions": 0, "jumps": 0, "nudged": 0, "outputs": ()}
 
 Figures = Callable[[], Mapping[str, Any]]
-"""What the relay counts itself, for any thread: `sessions`, `jumps`, `nudged`, `outputs` (see
-`OutputStatus`), and where they are known `waiting`, `encoding` and `av_offset_ms`."""
+"""Thread-safe callback for the relay's own counts: `sessions`, `jumps`, `nudged`, `outputs` (see
+`OutputStatus`); optionally `waiting`, `encoding`, `av_offset_ms`, and those of audio and slate."""
 
 
 @dataclass
 class _Counts:
-    """Counts over the whole run; guarded by the board's lock."""
+    """Counts over the whole run, guarded by the board's lock."""
 
     shown: dict[str, int] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class _Counts:
 
 
 class StatusBoard:
-    """Collects rows and counts, and computes snapshots of them. Thread-safe."""
+    """Collects rows and counts, and computes snapshots from them. Thread-safe."""
 
     def __init__(
         self,
@@ -64,15 +64,15 @@ class StatusBoard:
         clock: Callable[[], float] = now,
         health_after: float = FLOW_S,
     ) -> None:
-        """`name` of the source without secrets, `deadline` in s; `clock` is for tests.
+        """`name` is that of the source, without secrets; `deadline` is in s; `clock` is for tests.
 
-        `health_after` is how long the source's pictures or sound may be missing (s).
+        `health_after` is the time without source video or audio after which health fails (s).
         """
         self._health_after = health_after
         self._name, self._deadline_ms, self._clock = name, 1000 * deadline, clock
         self._lock = threading.Lock()  # held for microseconds
-        self._asking = threading.Lock()  # one thread computes, the others wait for what it finds
-        self._rows = np.full((_ROWS, 4 + len(STAGES)), np.nan)  # when, kind, rung, sent, *STAGES
+        self._asking = threading.Lock()  # one thread computes, the others wait for its result
+        self._rows = np.full((_ROWS, 4 + len(STAGES)), np.nan)  # time, kind, rung, sent, *STAGES
         self._written = 0
         self._rungs: dict[str, int] = {}
         self._counts = _Counts()
@@ -85,29 +85,29 @@ class StatusBoard:
         self._known: tuple[float, Snapshot] | None = None
 
     def go_live(self, stage: StreamFacts, figures: Figures) -> None:
-        """Begin the live phase: pictures follow, and `figures` may be called."""
+        """Begin the live phase: frames follow, and `figures` may be called from now on."""
         self._live = (stage, figures, self._clock())
 
     def pictures(self, before: Planes | None, after: Planes) -> None:
-        """Keep the newest picture before and after upscaling, without a copy.
+        """Keep the newest frame before and after upscaling, without a copy.
 
-        Without `before`, the one of before stays: `after` is shown in place of a newer one.
+        If `before` is None, the previous one is kept: `after` fills in for a missing frame.
         """
         self._pictures = (before or self._pictures[0], after)
 
     def picture(self, which: Literal["before", "after"]) -> tuple[Planes, Colour] | None:
-        """Return the newest picture and its colour; None if there is none yet."""
+        """Return the newest frame and its colour; None if there is none yet."""
         planes = self._pictures[which == "after"]
         return (planes, self._live[0].colour) if planes is not None and self._live else None
 
     def frame(self, row: Row) -> None:
-        """Count a picture that was shown, dropped or repeated, by its `event`, and whether any
-        output sent it: it has a latency then."""
+        """Count a frame as shown, dropped or repeated, by its `event`, and as sent if it has a
+        latency, which means that an output sent it."""
         kind, at = _KINDS.get(row.event, _SHOWN), self._clock()
         sent = kind != _DROPPED and not math.isnan(row.ms[-1])
         ms = row.ms if kind == _SHOWN else _NO_TIMES
         if not ms[-1] >= 0:
-            ms = _NO_TIMES  # an encoder with a delay has not given its packet yet
+            ms = _NO_TIMES  # no packet yet, from an encoder with delay
         with self._lock:
             code = self._rungs.setdefault(row.rung, len(self._rungs))
             self._rows[self._written % _ROWS] = (at, kind, code, sent, *ms)
@@ -133,7 +133,7 @@ class StatusBoard:
         counts.latencies.add(total)
 
     def snapshot(self, oldest: float = _FRESH_S) -> Snapshot:
-        """Return figures that are at most so old (s), a quarter of a second by default."""
+        """Return figures that are less than `oldest` seconds old, by default a quarter second."""
         with self._asking:
             at = self._clock()
             if self._known is None or not 0 <= at - self._known[0] < oldest:
@@ -144,7 +144,7 @@ class StatusBoard:
         live = self._live
         figures = live[1]() if live else _NOTHING_YET
         with self._lock:
-            at = max(at, self._clock())  # pictures may have come meanwhile
+            at = max(at, self._clock())  # frames may have arrived meanwhile
             rows = self._rows[: self._written].copy()
             first = self._written % _ROWS if self._written > _ROWS else 0
             counts, newest, rung = self._counts, self._newest, self._rung
@@ -182,13 +182,13 @@ class StatusBoard:
 
 
 def _sound_age(figures: Mapping[str, Any], live_s: float) -> float:
-    """Seconds since any output sent sound of the source, at most since the relay is live."""
+    """Return the seconds since any output sent source audio, at most the time since going live."""
     ages = [output.get("sound_age_s") for output in figures["outputs"]]
     return min([live_s, *(age for age in ages if age is not None)])
 
 
 class _Recent:
-    """Rows of recent pictures, in the order of their arrival."""
+    """Rows of recent frames, in order of arrival."""
 
     def __init__(self, rows: npt.NDArray[np.float64], names: Sequence[str], at: float) -> None:
         self._names, self._at = names, at
@@ -197,30 +197,30 @@ class _Recent:
         self._minute = self._minute[self._minute[:, 1] == _SHOWN]
 
     def number(self, seconds: float, *kinds: int) -> int:
-        """Count recent pictures of these kinds."""
+        """Count the frames of the given kinds in the last `seconds`."""
         newest = self._rows[self._rows[:, 0] > self._at - seconds]
         return int(np.count_nonzero(np.isin(newest[:, 1], kinds)))
 
     def sent(self, seconds: float) -> int:
-        """Count recent pictures that an output sent."""
+        """Count the frames in the last `seconds` that an output sent."""
         return int(np.nansum(self._rows[self._rows[:, 0] > self._at - seconds, 3]))
 
     def by_rung(self) -> dict[str, int]:
-        """Count the pictures of the last minute by rung."""
+        """Count the frames of the last minute by rung."""
         made = np.bincount(self._minute[:, 2].astype(np.int64), minlength=len(self._names))
         return {name: int(n) for name, n in zip(self._names, made, strict=True) if n}
 
     def later_than(self, ms: float) -> int:
-        """Count the pictures of the last minute that were later than `ms`."""
+        """Count the frames of the last minute with a latency above `ms`."""
         return int(np.count_nonzero(self._minute[:, -1] > ms))
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """Return mean, percentiles and maximum of every stage over the last minute."""
+        """Return mean, percentiles and maximum of each stage over the last minute."""
         timed = self._minute[np.isfinite(self._minute[:, -1]), 4:]
         return summaries(Histogram.of(timed[:, k]) for k in range(len(STAGES)))
 
     def timeline(self) -> LatencyTimeline:
-        """Return a column per second; the newest is the current second."""
+        """Return one column per second; the last is the current second."""
         shown = self._rows[np.isfinite(self._rows[:, -1])]
         p50: list[float | None] = [None] * TIMELINE_S
         high: list[float | None] = [None] * TIMELINE_S

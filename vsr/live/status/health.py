@@ -1,4 +1,4 @@
-"""Whether a relay does well, as its status page and health check say it: in words and a level."""
+"""Rates the health of a relay for its status page: a level and a description."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,21 +9,24 @@ from vsr.live.status.snapshot import Snapshot
 from vsr.media.bitrate import in_words
 
 _SOON_S: Final = 1.5
-"""Seconds without a picture or sound of the source after which it is said."""
+"""Time without source video or audio after which a warning is shown, in seconds."""
 
 Level = Literal["good", "warn", "bad"]
 
 
 @dataclass(frozen=True)
 class Health:
-    """How a relay does."""
+    """Health level of a relay, and its description."""
 
     level: Level
     words: str
 
 
 def health(s: Snapshot) -> Health:
-    """Judge a snapshot: bad is what the health check refuses, warn what a viewer may notice."""
+    """Rate a snapshot: bad if the health check fails, warn if viewers may notice a problem.
+
+    Before the relay is live, up to `health_after`, a failing check is only a warning.
+    """
     if s.trouble:
         waits = s.stage is None and s.uptime_s < s.health_after
         return Health("warn" if waits else "bad", s.trouble)
@@ -57,7 +60,7 @@ def _warnings(s: Snapshot) -> Iterator[str]:
 
 
 def _interval(s: Snapshot) -> float:
-    """Seconds between two pictures of the source, as far as it says."""
+    """Return the frame interval of the source (s); 0 if it is unknown."""
     try:
         return float(1 / Fraction(str(s.stage.source["rate"]))) if s.stage else 0.0
     except (KeyError, ValueError, ZeroDivisionError):

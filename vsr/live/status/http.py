@@ -1,13 +1,14 @@
-"""An HTTP server with limits on hosts, clients, sizes and time, for use inside another program.
+"""An embeddable HTTP server with limits on hosts, clients, sizes and time.
 
-Answers GET and HEAD on daemon threads. On loopback it answers only requests for a name of loopback,
-so that no web site reaches it through a browser (DNS rebinding). It writes nothing to stderr.
+It answers GET and HEAD on daemon threads. On a loopback address it accepts only requests for a
+loopback host name, so that no web site can access it through a browser (DNS rebinding). It writes
+nothing to stderr.
 
-http.server parses the requests: lines above 64 KiB and more than 100 headers are refused. waitress
-(3.0.2) in its place was tried and keeps no limit on time: its `channel_timeout` starts again with
-every byte. With a limit of 1 s, a client that sent a header byte by byte was still connected after
-12 s, one that did not read its answer after 6 s; and clients above `connection_limit` wait (3.8 s)
-where ours are told 503 at once. Both would have to be built on its internals.
+http.server parses the requests and refuses lines above 64 KiB and more than 100 headers. waitress
+(3.0.2) was tried instead but has no limit on total time: its `channel_timeout` restarts with every
+byte. With a timeout of 1 s, a client that sent a header byte by byte was still connected after
+12 s, and one that did not read its response after 6 s. Clients above `connection_limit` wait
+(3.8 s), while this server responds 503 immediately. Changing that requires its internals.
 """
 
 import logging
@@ -26,10 +27,10 @@ from urllib.parse import urlsplit
 log = logging.getLogger(__name__)
 
 _MOST: Final = 16
-"""Requests under way at a time; more are refused."""
+"""Maximum number of concurrent requests; more are refused."""
 _SILENCE_S: Final = 5.0
 _LONGEST_S: Final = 10.0
-"""For one request, however slowly its bytes come and go."""
+"""Time limit of a request, in seconds, even if data is still transferred."""
 _REFUSAL_S: Final = 0.1
 _TEXT: Final = "text/plain; charset=utf-8"
 _BUSY: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
@@ -37,7 +38,7 @@ _BUSY: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client gets."""
+    """Response to a client."""
 
     body: bytes
     content_type: str = _TEXT
@@ -45,15 +46,15 @@ class Answer:
 
 
 Site = Callable[[str, str], Answer]
-"""A path without its query, and the types a client accepts -> what it gets; from any thread."""
+"""(path without query, `Accept` header) -> response; must be thread-safe."""
 
 
 class WebServer(ThreadingHTTPServer):
-    """Listens from its making on. Raises OSError where it cannot."""
+    """HTTP server that listens from construction on. Raises OSError if it cannot."""
 
     daemon_threads = True
     block_on_close = False
-    allow_reuse_port = False  # a second relay on the same port must be told
+    allow_reuse_port = False  # a second relay on the same port must fail
     request_queue_size = _MOST
 
     def __init__(
@@ -64,7 +65,7 @@ class WebServer(ThreadingHTTPServer):
         site: Site,
         headers: Mapping[str, str],
     ) -> None:
-        """`place` is an address of `family`, `host` its name; `headers` go with every answer."""
+        """`place` is an address of `family`, `host` its name; all responses have `headers`."""
         self.address_family, self.site, self.headers = family, site, headers
         self._slots = threading.Semaphore(_MOST)
         self._lock = threading.Lock()
@@ -74,12 +75,12 @@ class WebServer(ThreadingHTTPServer):
         self._names = {host.lower(), "localhost"}
 
     def server_bind(self) -> None:
-        """Without HTTPServer's look-up of the host's full name, which may take seconds."""
+        """Bind without HTTPServer's lookup of the FQDN, which may take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def knows(self, host: str) -> bool:
-        """Whether a request's Host may be meant: on loopback, only names of loopback."""
+        """Return whether a request's Host is allowed: on loopback, only names of loopback."""
         if not self.local_only:
             return True
         try:
@@ -89,7 +90,7 @@ class WebServer(ThreadingHTTPServer):
             return False
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer on a thread of its own, or not at all when there are too many."""
+        """Answer on a new thread, or send 503 if there are too many requests."""
         if not self._slots.acquire(blocking=False):
             request.settimeout(_REFUSAL_S)
             try:
@@ -101,12 +102,12 @@ class WebServer(ThreadingHTTPServer):
             self._open[request] = time.monotonic()
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # the system has no thread left
+        except RuntimeError:  # the system cannot create a thread
             self._done(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """One request, whatever becomes of it."""
+        """Process one request, then release its slot even after an error."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -118,21 +119,21 @@ class WebServer(ThreadingHTTPServer):
         self._slots.release()
 
     def service_actions(self) -> None:
-        """Called between requests, and often without one."""
+        """Cut overdue requests; called after each request and at every poll."""
         self.hang_up(_LONGEST_S)
 
     def hang_up(self, age: float) -> None:
-        """Cut what has been open for longer than `age` seconds."""
+        """Shut down connections that have been open for at least `age` seconds."""
         with self._lock:
             old = [s for s, since in self._open.items() if time.monotonic() - since >= age]
         for request in old:
             try:
                 request.shutdown(socket.SHUT_RDWR)
             except OSError:
-                continue  # it has ended by itself
+                continue  # the connection has already ended
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no event; never a word on stderr by itself."""
+        """Log at debug level, e.g. for a client that disconnects; print nothing to stderr."""
         log.debug("a request for the status failed", exc_info=True)
 
 
@@ -151,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             path = self.path.partition("?")[0]
             answer = server.site(path, self.headers.get("Accept", ""))
-        except Exception as exc:  # a defect of ours: the client is told, the relay goes on
+        except Exception as exc:  # a bug: respond 500, and the relay continues
             log.debug("making %r failed", self.path, exc_info=True)
             words = f"this failed: {type(exc).__name__}\n".encode()
             answer = Answer(words, status=HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -172,11 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What http.server itself refuses, in plain text; an unknown method is 405."""
+        """Send an error of http.server in plain text; for an unknown method, 405."""
         status = HTTPStatus(code)
         if status == HTTPStatus.NOT_IMPLEMENTED:
             status = HTTPStatus.METHOD_NOT_ALLOWED
         self._send(Answer(f"{status.phrase}\n".encode(), status=status))
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are no events of the relay."""
+        """Log nothing for requests."""

@@ -20,11 +20,11 @@ from vsr.report.html.text import printable
 from vsr.version import __version__
 
 _OUTPUT: Final[Sequence[str]] = ("output", "name")
-"""Names are masked, so two outputs may share one: the number keeps them apart."""
+"""Label names: two outputs may have the same masked name, so their number distinguishes them."""
 
 
 class Metrics:
-    """Metrics of one relay and its process, in a registry of their own."""
+    """Metrics of one relay and its process, in a separate registry."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -32,7 +32,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """The exposition that a request's `Accept` asks for, and its content type."""
+        """Return the exposition in the format of a request's `Accept`, and its content type."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 

@@ -1,7 +1,7 @@
-"""The page of `vsr relay --status`: whole without a script, and then kept up to date by one.
+"""Renders the page of `vsr relay --status`: complete without JavaScript, updated by a script.
 
-The script asks for the page again every second and exchanges what has changed, so that everything
-is formatted in one place: here as values, in templates/status.html as a page.
+The script requests the page every second and replaces the changed parts, so that all formatting is
+on the server: values in this file, the page in templates/status.html.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,27 +23,27 @@ POLICY: Final = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-"""For the header of that name."""
+"""Value of the Content-Security-Policy header."""
 _HEIGHT: Final = 100
-"""Of the timeline, in its own units."""
+"""Height of the timeline, in viewBox units."""
 _HIGHEST: Final = 3.0
-"""Deadlines that the timeline shows at most; what is above is cut off."""
+"""Upper end of the timeline's scale, in deadlines; higher latencies are clipped."""
 _STATISTICS: Final = ("p50", "p95", "p99", "max")
 _COLOURS: Final = 6
 _OFFSET_MS: Final = 40.0
-"""From here on people see that lips and words are apart."""
+"""A/V offset above which viewers notice bad lip sync, in ms."""
 _NEWEST: Final = 3
-"""Seconds over which an output's rate is shown."""
+"""Averaging time of an output's displayed bitrate, in seconds."""
 HISTORY: Final = 60
-"""Seconds that the line of an output's rate goes back."""
+"""Length of an output's bitrate graph, in seconds."""
 _SPARK: Final = 20
-"""Height of that line, in its own units."""
+"""Height of that graph, in viewBox units."""
 _UNKNOWN: Final = "\u2013"
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Seconds in a row that one rung made, for the strip under the timeline."""
+    """Consecutive seconds of one rung, for the strip under the timeline."""
 
     rung: str
     colour: str
@@ -52,7 +52,7 @@ class Piece:
 
 
 def page(snapshot: Snapshot, versions: Mapping[str, str]) -> str:
-    """The page as it is now."""
+    """Render the page for a snapshot; `versions` are for its footer."""
     s = snapshot
     return render(
         _PACKAGE,
@@ -73,7 +73,7 @@ def page(snapshot: Snapshot, versions: Mapping[str, str]) -> str:
 
 
 def _pictures(s: Snapshot) -> Iterator[dict[str, Any]]:
-    """Outside of what is exchanged: the script loads each anew without a flicker."""
+    """Yield the two images. The script reloads them separately, to avoid flicker."""
     before = _stream(s.stage.source) if s.stage else ""
     made = _stream(s.stage.output) if s.stage else ""
     after = " · ".join(filter(None, (s.showing or s.rung, made)))
@@ -85,14 +85,14 @@ def _pictures(s: Snapshot) -> Iterator[dict[str, Any]]:
 
 
 def _stream(facts: Mapping[str, Any]) -> str:
-    """Size, codec and rate in short."""
+    """Format size, codec and frame rate."""
     pixels = "x".join(str(n) for n in facts.get("size", ()))
     rate = f"{facts['rate']} fps" if facts.get("rate") else ""
     return " ".join(str(w) for w in (pixels, facts.get("codec"), rate) if w)
 
 
 def _tiles(s: Snapshot) -> Iterator[Tile]:
-    """The numbers to look at first; red is what went wrong in the last minute."""
+    """Yield the key figures; problems, mostly of the last minute, are red."""
     p99, offset = s.minute.get("total", {}).get("p99"), s.av_offset_ms
     yield Tile("rung", s.rung or _UNKNOWN, wide=True)
     yield Tile(
@@ -116,7 +116,7 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
 
 
 def _rates(output: OutputStatus) -> dict[str, str]:
-    """What an output sends: its newest rate, its pictures' rate, and the last minute as a line."""
+    """Return an output's current bitrate, a reduced video bitrate, and the graph's points."""
     rates = output.sent_bps
     words = in_words(sum(rates[-_NEWEST:]) / len(rates[-_NEWEST:])) if rates else _UNKNOWN
     of = ""
@@ -129,7 +129,7 @@ def _rates(output: OutputStatus) -> dict[str, str]:
 
 
 def _percentiles(s: Snapshot) -> Iterator[dict[str, Any]]:
-    """The whole against the deadline, and the last minute's stages."""
+    """Yield the total latency of the whole run and the last minute, then the minute's stages."""
     rows = [("whole run", s.run, "total"), ("last minute", s.minute.get("total", {}), "total")]
     rows += [(f"· {stage}", s.minute.get(stage, {}), "part") for stage in STAGES[:-2]]
     for name, numbers, kind in rows:
@@ -137,7 +137,7 @@ def _percentiles(s: Snapshot) -> Iterator[dict[str, Any]]:
 
 
 def _latency(s: Snapshot) -> dict[str, Any]:
-    """Median and maximum of every second, the deadline, and what made the pictures."""
+    """Return the timeline: median and maximum per second, the deadline, and the rungs."""
     deadline = s.deadline_ms
     highest = max((v for v in s.timeline.max if v is not None), default=0.0)
     wanted = min(max(1.2 * deadline, 1.05 * highest), _HIGHEST * deadline)
@@ -166,7 +166,7 @@ def _colour(s: Snapshot, rung: str) -> str:
 
 
 def _strip(s: Snapshot) -> Iterator[Piece]:
-    """One line, coloured by rung."""
+    """Yield the pieces of the strip that shows the rung of each second."""
     columns, start = s.timeline.rung, 0
     for k in range(1, len(columns) + 1):
         if k == len(columns) or columns[k] != columns[start]:
@@ -189,7 +189,7 @@ def _rungs(s: Snapshot) -> Iterator[dict[str, Any]]:
 
 
 def _flow(s: Snapshot) -> Iterator[tuple[str, str]]:
-    """Names and numbers of what went through, and of what waits."""
+    """Yield names and values of the counters and queue lengths."""
 
     def number(value: int | None) -> str:
         return _UNKNOWN if value is None else count(value)

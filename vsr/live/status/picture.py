@@ -1,4 +1,4 @@
-"""The live picture as a JPEG: made when somebody asks, and at most once a second."""
+"""Encodes the live frame as a JPEG, on request and at most once a second."""
 
 import threading
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from vsr.media.frame import PIXEL_FORMAT, Planes, now
 Which = Literal["before", "after"]
 
 WIDEST: Final[dict[Which, int]] = {"before": 640, "after": 1280}
-"""Pixels: what a page shows; an UHD picture would cost the relay 0.4 s of a core each time."""
+"""Maximum width in pixels, as on the page; each UHD image would take 0.4 s of CPU time."""
 AGE_S: Final = 1.0
 _FORMAT: Final = "yuvj420p"
 _BT601: Final = 5
-"""The only matrix of JFIF, in full range. swscale has one number for it, H.273 two."""
+"""Only matrix in JFIF, at full range. swscale has one number for it, H.273 two (5 and 6)."""
 _SMPTE170M: Final = 6
 _QUALITY: Final = 3
-"""FFmpeg's quantiser, 2 (best) to 31."""
+"""FFmpeg's quantiser scale, from 2 (best) to 31."""
 
 
 class Pictures:
-    """The newest two as JPEGs. Thread-safe; one is made at a time."""
+    """Caches JPEGs of the newest frames. Thread-safe; encodes one at a time."""
 
     def __init__(self, board: StatusBoard, clock: Callable[[], float] = now) -> None:
         self._board, self._clock = board, clock
@@ -34,7 +34,7 @@ class Pictures:
         self._made: dict[Which, tuple[float, bytes]] = {}
 
     def jpeg(self, which: Which) -> bytes | None:
-        """The newest, at most a second old; None: there is none yet."""
+        """Return the newest JPEG, at most `AGE_S` old; None if there is no frame yet."""
         with self._making:
             made = self._made.get(which)
             if made and self._clock() - made[0] < AGE_S:
@@ -48,9 +48,9 @@ class Pictures:
 
 
 def jpeg(planes: Planes, colour: Colour, widest: int) -> bytes:
-    """A 4:2:0 picture of 8 or 10 bits as a JPEG of at most that width.
+    """Encode a 4:2:0 frame of 8 or 10 bits as a JPEG, at most `widest` pixels wide.
 
-    An odd last row or column is left out.
+    An odd last row or column is cropped.
     """
     y, u, v = planes
     height, width = y.shape[0] // 2 * 2, y.shape[1] // 2 * 2

@@ -1,6 +1,6 @@
-"""The pages of `vsr relay --status HOST:PORT`: status, JSON, metrics, health, pictures.
+"""Serves the pages of `vsr relay --status HOST:PORT`: status, JSON, metrics, health, images.
 
-It only reads from the relay and computes what a request asks for; `http` limits requests.
+The server only reads from the relay and computes responses on request; `http` limits requests.
 """
 
 import json
@@ -37,14 +37,14 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where to listen."""
+    """Host and port to listen on."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """`HOST:PORT`, `[IPv6]:PORT`, or a port alone, which is loopback's. Raises UsageError."""
+        """Parse `HOST:PORT`, `[IPv6]:PORT`, or a port on loopback. Raises UsageError."""
         try:
             parts = urlsplit(f"//{text}" if ":" in text else f"//:{text}")
             host, port = parts.hostname or _LOOPBACK, parts.port
@@ -55,7 +55,7 @@ class Address:
         return cls(host, port)
 
     def resolve(self) -> tuple[socket.AddressFamily, Any]:
-        """Family and address for a socket. Raises UsageError."""
+        """Return address family and address for a socket. Raises UsageError."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
@@ -64,13 +64,12 @@ class Address:
 
 
 class StatusServer:
-    """Listens from its making on, answers between `start` and `close`; a context manager is both.
-
-    Methods are for one thread.
+    """Listens from construction on and answers between `start` and `close`, or as a context
+    manager. Not thread-safe.
     """
 
     def __init__(self, address: str, board: StatusBoard) -> None:
-        """Raises UsageError for an address that cannot be, OutputError for one that is taken."""
+        """Raises UsageError for an invalid address, OutputError for one that cannot be bound."""
         wanted = Address.parse(address)
         family, place = wanted.resolve()
         try:
@@ -85,17 +84,17 @@ class StatusServer:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """URL of the status page."""
         host, port = self._server.server_address[:2]
         return f"http://[{host!s}]:{port}/" if ":" in str(host) else f"http://{host!s}:{port}/"
 
     def start(self) -> None:
-        """Begin to answer; returns at once."""
+        """Begin to answer requests; return immediately."""
         self._thread.start()
         log.info("status page: %s", self.url)
 
     def close(self) -> None:
-        """Answer no more, and free the port; takes a tenth of a second."""
+        """Stop answering and free the port, within about a tenth of a second."""
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
@@ -115,7 +114,7 @@ class StatusServer:
 
 
 class _Site:
-    """What there is to see. Thread-safe."""
+    """Maps paths to responses. Thread-safe."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._board = board
@@ -131,7 +130,7 @@ class _Site:
         }
 
     def answer(self, path: str, accept: str) -> Answer:
-        """What stands at a path (without its query) for a client that accepts those types."""
+        """Return the response for a path (without query) and an `Accept` header."""
         route = self._routes.get(path)
         if route is None:
             known = " ".join(self._routes)

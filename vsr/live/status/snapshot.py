@@ -1,6 +1,6 @@
-"""Figures of a relay at one moment, for status page, Prometheus and health check.
+"""Figures of a relay at one point in time, for status page, Prometheus and health check.
 
-No clock, no lock, no thread; `StatusBoard` makes them.
+Plain data without clock, lock or thread; `StatusBoard` creates the snapshots.
 """
 
 import time
@@ -13,9 +13,9 @@ from vsr.media.frame import Planes
 
 SCHEMA: Final = "vsr-status/1"
 FLOW_S: Final = 5.0
-"""Seconds without a packet after which nothing flows; frames per second are counted over them."""
+"""Default of `health_after` and averaging time of the frame rates, in seconds."""
 TIMELINE_S: Final = 120
-"""Seconds that the timeline goes back, in columns of a second."""
+"""Length of the timeline, in seconds and columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class OutputStatus:
     name: str
     state: str
     since_s: float
-    """Seconds in this state."""
+    """Time in this state, in seconds."""
     reconnects: int
     packets: int
     bytes: int
@@ -35,134 +35,134 @@ class OutputStatus:
     queued_bytes: int
     last_error: str
     pictures: int = 0
-    """Pictures of the source that were sent."""
+    """Number of source frames sent."""
     pictures_dropped: int = 0
     queue_ms: Mapping[str, float] = field(default_factory=dict)
-    """Mean, p50, p95, p99, max of what pictures' packets waited for the muxer."""
+    """Mean, p50, p95, p99, max of the time that video packets waited for the muxer."""
     send_ms: Mapping[str, float] = field(default_factory=dict)
-    """The same of how long writing them took."""
+    """The same for the time that writing them took."""
 
     number: int = 1
-    """Tells it from others, whose masked names may be the same."""
+    """Distinguishes outputs, whose masked names may be the same."""
     trouble: str = ""
-    """Why nothing is sent although it is open."""
+    """Reason why an open output sends nothing, or empty."""
     skips: int = 0
-    """How often pictures were left out up to a key frame."""
+    """Number of times frames were dropped up to a key frame."""
     bitrate: int = 0
-    """Of the pictures, now and at best (bit/s)."""
+    """Current video bitrate (bit/s); `bitrate_full` is the full one."""
     bitrate_full: int = 0
     bitrate_changes: int = 0
     sent_bps: Sequence[int] = ()
-    """Bits sent in each of the last seconds, the newest last."""
+    """Bits sent in each of the last seconds, newest last."""
     av_offset_ms: float | None = None
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "OutputStatus":
-        """Create it from a mapping with `since` (s, `time.monotonic`); ignores other entries."""
+        """Create one from a mapping with `since` (s, `time.monotonic`); ignore unknown keys."""
         given = {f.name: facts[f.name] for f in fields(cls) if f.name in facts}
         return cls(since_s=time.monotonic() - facts["since"], **given)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyTimeline:
-    """The last `TIMELINE_S` seconds, a column each, oldest first; None where nothing was shown."""
+    """One column for each of the last `TIMELINE_S` seconds, oldest first; None: no frame shown."""
 
     p50: tuple[float | None, ...]
-    """Milliseconds."""
+    """Median latency, in ms."""
     max: tuple[float | None, ...]
     rung: tuple[str | None, ...]
-    """What made the column's last picture."""
+    """Rung of the column's last frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamFacts:
-    """Facts of source and output, known when the relay goes live."""
+    """Properties of source and output, known when the relay goes live."""
 
     source: Mapping[str, Any]
-    """Of the input, such as size, rate, codec."""
+    """Properties of the input, such as size, rate, codec."""
     output: Mapping[str, Any]
     rungs: Sequence[str]
-    """Best first."""
+    """Names of the rungs, best first."""
     colour: Colour
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Snapshot:
-    """Figures of a relay. Latencies are milliseconds from a picture's arrival to its packet."""
+    """Figures of a relay. Latencies run from a frame's arrival to its sent packet, in ms."""
 
     name: str
-    """The source without its secrets."""
+    """Name of the source, without secrets."""
     deadline_ms: float
     uptime_s: float
     stage: StreamFacts | None
     """None: not live yet."""
     rung: str | None
-    """What made the newest picture."""
+    """Rung of the newest frame."""
     shown: Mapping[str, int]
-    """Pictures of the whole run by rung, without repeated ones."""
+    """Number of frames of the whole run by rung, without repeated ones."""
     shown_minute: Mapping[str, int]
     frames_out: int
-    """Pictures that at least one output sent, repeated ones included."""
+    """Number of frames that at least one output sent, including repeated ones."""
     dropped: int
     repeated: int
     late: int
-    """Pictures shown later than the deadline."""
+    """Number of frames sent after their deadline."""
     dropped_minute: int
     repeated_minute: int
     late_minute: int
     events: Mapping[str, int]
-    """Other things that happened to pictures, such as `fallback`."""
+    """Number of frames by other events, such as `fallback`."""
     fps_in: float
     fps_out: float
-    """Of pictures that at least one output sent, repeated ones included."""
+    """Rate of frames that at least one output sent, including repeated ones."""
     run: Mapping[str, float]
-    """Mean, p50, p95, p99, max of the whole run; percentiles to 1 %. Empty without pictures."""
+    """Mean, p50, p95, p99, max of the whole run; percentiles within 1 %. Empty without frames."""
     minute: Mapping[str, Mapping[str, float]]
-    """The same of the last minute, for each of `STAGES`."""
+    """The same for the last minute, for each of `STAGES`."""
     timeline: LatencyTimeline
     buckets: Sequence[tuple[float, int]]
-    """(upper bound, pictures not later than that), to infinity."""
+    """(upper bound in ms, number of frames up to it), up to infinity."""
     total_ms: float
-    """The sum of all latencies."""
+    """Sum of all latencies."""
     packet_age_s: float | None
-    """Since the newest packet; None: there was none."""
+    """Time since the newest video packet was sent (s); None: none was sent."""
     outputs: Sequence[OutputStatus]
     sessions: int
     jumps: int
     nudged: int
     waiting: int | None
-    """Decoded pictures that wait for an engine."""
+    """Number of decoded frames that wait for an engine."""
     encoding: int | None
-    """Larger pictures and packets of sound that wait for the encoder."""
+    """Number of upscaled frames and audio packets that wait for the encoder."""
     av_offset_ms: float | None
     real_age_s: float | None = None
-    """Since the newest picture of the source went out; None: there was none."""
+    """Time since the newest source frame was sent (s); None: none was sent."""
     sound_age_s: float | None = None
-    """The same of sound of the source, from when it was live."""
+    """The same for source audio, at most the time since going live."""
     has_sound: bool = False
-    """Whether the source has sound."""
+    """Whether the source has audio."""
     showing: str = ""
-    """What is shown in place of the source."""
+    """Description of what is shown in place of the source, or empty."""
     sound_dropped: int = 0
     silence_s: float = 0.0
-    """Silence that was sent in place of sound."""
+    """Duration of silence sent in place of audio, in seconds."""
     health_after: float = FLOW_S
-    """Seconds without a picture or sound of the source after which that is a fault."""
+    """Time without source video or audio that counts as a fault, in seconds."""
     before: Planes | None
     after: Planes | None
 
     @property
     def frames_in(self) -> int:
-        """Number of pictures of the source that were shown or dropped."""
+        """Number of source frames shown or dropped."""
         return sum(self.shown.values()) + self.dropped
 
     @property
     def trouble(self) -> str:
-        """Reason why no output sends pictures and sound of the source; empty if one does."""
+        """Reason why no output sends the source's video and audio; empty if one does."""
         return next(self._troubles(), "")
 
     def _troubles(self) -> Iterator[str]:
-        """Yield the reasons, the one that explains the others first."""
+        """Yield the reasons, root cause first."""
         if self.stage is None:
             yield f"not live yet: waiting for {self.name}"
         if not any(output.state == "open" for output in self.outputs):
@@ -179,17 +179,17 @@ class Snapshot:
 
     @property
     def source_away(self) -> str:
-        """For how long no picture of the source went out, in words."""
+        """Message that says for how long no source frame was sent."""
         age = "yet" if self.real_age_s is None else f"for {self.real_age_s:.0f} s"
         return f"source away {age}, showing {self.showing or 'the last picture'}"
 
     @property
     def sound_missing(self) -> str:
-        """For how long no sound of the source went out, in words."""
+        """Message that says for how long no source audio was sent."""
         return f"no sound for {self.sound_age_s or 0.0:.0f} s, sending silence"
 
     def facts(self) -> dict[str, Any]:
-        """Return everything but the pictures, for JSON."""
+        """Return everything except the images, for JSON."""
         stage = self.stage
         return {
             "schema": SCHEMA,
