@@ -20,7 +20,7 @@ def _number_or_auto(_ctx: click.Context, _param: click.Parameter, given: str) ->
 
 
 def own_stdout(cluster: str | None) -> TextIO | None:
-    """Return stdout and let `sys.stdout` be stderr, as Ray prints; None without a cluster."""
+    """Return stdout and set `sys.stdout` to stderr for Ray's output; None without a cluster."""
     if cluster is None:
         return None
     own, sys.stdout = sys.stdout, sys.stderr

@@ -51,9 +51,9 @@ class Output:
     end: Fraction | None
 
     def starting(self, first_time: Fraction) -> "Output":
-        """Return the output with `offset` and `end` computed from the first frame's time (s).
+        """Return the output with `offset` and `end` set from the first frame's time, in seconds.
 
-        A known `offset` is kept. If it is None, `end` is a duration until then.
+        It is unchanged if `offset` is known. Otherwise `end` is a duration, and becomes a time.
         """
         if self.offset is not None:
             return self

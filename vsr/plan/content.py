@@ -15,7 +15,7 @@ CLEAN_FROM: Final = 0.06
 pictures are better than those for compressed video. Measured with x264 on five clips, where it
 corresponds to crf 16 to 18 (the table is in docs/networks.md)."""
 _STILL: Final = 0.3
-"""Lower limit of motion: slides have few bits and no motion, and are not clean."""
+"""Lower limit of the motion value: slides have few bits and no motion, and are not clean."""
 _EFFICIENCY: Final = {
     "hevc": 0.65, "vp9": 0.65, "av1": 0.55, "libdav1d": 0.55, "vvc": 0.5,
     "mpeg2video": 1.6, "mpeg1video": 1.8, "mpeg4": 1.3, "vp8": 1.1, "mjpeg": 3.0,

@@ -1,4 +1,4 @@
-"""Time per frame of a single stage, and of a run of several stages."""
+"""Computes the time per frame of single stages, and of a run of several stages together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
