@@ -1,1 +1,1 @@
-"""The command line: parse, call, print, exit code."""
+"""The command line: parses options, calls the library, prints results, sets the exit code."""

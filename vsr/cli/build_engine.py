@@ -104,7 +104,7 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
 
 
 def _check_one_command(asked: dict[str, object]) -> None:
-    """Raises UsageError for more than one of the options that replace building."""
+    """Raise UsageError for more than one of the options that replace building."""
     given = [option for option, value in asked.items() if value]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} are different commands: give one")

@@ -1,4 +1,4 @@
-"""`vsr cluster check`: what the computers of a Ray cluster have."""
+"""`vsr cluster check`: show the versions, devices and encoders of a Ray cluster's nodes."""
 
 import platform
 import sys

@@ -21,7 +21,7 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)")
 
 
 def moment(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
-    """Parse seconds, or a clock such as 01:10 or 1:02:03.5."""
+    """Parse a time in seconds, or one such as 01:10 or 1:02:03.5; return seconds."""
     found = _CLOCK.fullmatch(given)
     if found is None:
         raise click.BadParameter(f"'{given}' is no time such as 70 or 01:10")

@@ -16,7 +16,7 @@ from vsr.report.report import machine, versions
 
 HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv")
 _SAYS_NOTHING: Final = ("Unknown error", "Generic error")
-"""How FFmpeg's texts of errors begin that name no cause."""
+"""Prefixes of FFmpeg's error messages that name no cause."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Finding:
     works: bool
     detail: str
     remedy: str = ""
-    """The command or step that repairs it; empty when it works or is optional."""
+    """Command or step that fixes the problem; empty if there is none."""
     needed: bool = True
     """Whether `vsr run` needs it on this machine."""
 
@@ -68,7 +68,7 @@ def _networks() -> Finding:
 
 
 def encoder_starts(name: str) -> str | None:
-    """Why an encoder cannot be opened here; None when it can."""
+    """Return the reason why an encoder cannot be opened here; None if it can."""
     video = VideoFormat(size=(640, 360), rate=Fraction(25), time_base=Fraction(1, 25))
     try:
         context = av.CodecContext.create(name, "w")
@@ -96,7 +96,7 @@ def examine() -> list[Finding]:
 
 
 def as_json(findings: list[Finding]) -> dict[str, Any]:
-    """The findings with versions and machine, for `--json`."""
+    """Return the findings with versions and machine, for `--json`."""
     return {
         "versions": versions(),
         "machine": machine(),
@@ -105,7 +105,7 @@ def as_json(findings: list[Finding]) -> dict[str, Any]:
 
 
 def as_text(findings: list[Finding]) -> str:
-    """The findings as text, one line each."""
+    """Return versions and machine, then the findings, as text with one line each."""
     facts = {**machine(), **versions()}
     lines = [", ".join(f"{key} {value}" for key, value in facts.items())]
     for f in findings:

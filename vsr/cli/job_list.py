@@ -15,13 +15,13 @@ _TABLE: Final = "job"
 _NOT_HERE: Final = (
     *SELECTION, "listed", "input_", "output", "progress", "verbose", "quiet", "paths",
 )  # fmt: skip
-"""Parameters of the command that are no settings of a job."""
+"""Command parameters that are not settings of a job."""
 
 
 def read_list(path: Path, command: click.Command) -> list[Listed]:
-    """Every [[job]] of the file, in order; what stands before them holds for all.
+    """Return the [[job]] tables of the file, in order; keys before them apply to all jobs.
 
-    Raises UsageError, which names the job.
+    Raises UsageError, whose message names the job.
     """
     tables = read_tables(path)
     jobs = tables.pop(_TABLE, None)
@@ -36,7 +36,7 @@ def read_list(path: Path, command: click.Command) -> list[Listed]:
 
 
 def _check_apart(path: Path, jobs: Sequence[Listed]) -> None:
-    """Raise UsageError where one job would write over what another has written."""
+    """Raise UsageError if one job would overwrite a file of another job."""
     written: set[Path] = set()
     for job in jobs:
         files = {

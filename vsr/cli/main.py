@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, exit code; no logic of its own."""
+"""The command `vsr`: parses options, calls the library, sets the exit code; no other logic."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[list[str], str]:
-    """(inputs, output) of names with and without a flag before them."""
+    """Return (inputs, output) from positional names and -i and -o. Raises click.UsageError."""
     inputs = [input_, *paths] if input_ else paths
     target = output or (inputs.pop() if len(inputs) > 1 else "")
     for found, what in ((inputs and all(inputs), "INPUT"), (target, "OUTPUT")):

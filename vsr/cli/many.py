@@ -1,4 +1,4 @@
-"""`vsr run` for several files, folders and lists: its options, and how the outcome is shown."""
+"""`vsr run` for several files, folders and lists: its options, and the display of the results."""
 
 import os
 import sys
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from vsr.files.settings import RunSettings
 
 _WITH_A_LIST: Final = ("listed", "skip_existing", "progress", "verbose", "quiet")
-"""Parameters that may be given beside a list."""
+"""Parameters that may be given together with --list."""
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that choose files of a folder."""
+    """Add the options that select files of a folder, or a list of jobs, to a command."""
     options = [
         click.option("--recursive", is_flag=True, help="Take files of folders within, too."),
         click.option("--pattern", metavar="GLOB", help="Take files such as '*.mkv' only."),
@@ -47,7 +47,7 @@ def run_many(
     selection: "Selection",
     show: "Show",
 ) -> None:
-    """Upscale all files into a folder, print the table, and exit with its code."""
+    """Upscale all files into a folder, print the results, and exit. Raises UsageError."""
     from vsr.files.batch import Batch
     from vsr.media.location import is_stdin, is_url, shown
     from vsr.media.target import CONTAINERS
@@ -67,7 +67,7 @@ def run_many(
 
 
 def run_list(context: click.Context, path: Path, skip_existing: bool, show: "Show") -> None:
-    """Run the jobs of a TOML file, print the table, and exit with its code. Raises UsageError."""
+    """Run the jobs of a TOML file, print the results, and exit. Raises UsageError."""
     from vsr.cli.job_list import read_list
     from vsr.files.job_list import JobList
 

@@ -1,4 +1,4 @@
-"""Types of options that are numbers, with errors in plain words."""
+"""Types of options that are numbers, with plain error messages."""
 
 import math
 import re
@@ -10,19 +10,19 @@ _BYTES: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
 class WholeNumber(click.IntRange):
-    """Whole numbers within limits."""
+    """Option type for integers within limits."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number. Raises click.BadParameter."""
+        """Return the integer. Raises click.BadParameter."""
         _check(int, value, "a whole number", self, param, ctx)
         return super().convert(value, param, ctx)
 
 
 class Number(click.FloatRange):
-    """Numbers within limits."""
+    """Option type for finite floating-point numbers within limits."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number. Raises click.BadParameter."""
+        """Return the number. Raises click.BadParameter."""
         _check(float, value, "a number", self, param, ctx)
         return super().convert(value, param, ctx)
 

@@ -1,4 +1,4 @@
-"""`vsr plan`: what this machine holds, with head-room, and what limits it."""
+"""`vsr plan`: forecast the speed of networks on this machine, with headroom and bottleneck."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from vsr.network.precision import PRECISIONS
 
 log = logging.getLogger("vsr")
 _RATE: Final = Fraction(30)
-"""Pictures a second of a size without a rate."""
+"""Default frame rate for --size, in frames per second."""
 
 
 def _size(
@@ -79,7 +79,7 @@ def plan(
 
     Example: vsr plan --size 1280x720 --fps 50 --codec hevc
     """
-    began = time.perf_counter() - time.process_time()  # when Python began, about
+    began = time.perf_counter() - time.process_time()  # approximate start of Python
     import vsr.files.job  # noqa: F401 - what a run loads
     from vsr.inference.backend import load_backend
     from vsr.media.encoder import EncoderSettings

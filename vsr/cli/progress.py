@@ -1,4 +1,4 @@
-"""Show the progress of a run: one line on a terminal, or one JSON object per line."""
+"""Shows the progress of a run: one line on a terminal, or one JSON object per line."""
 
 import json
 import sys
@@ -11,11 +11,11 @@ from vsr.media.frame import now
 
 Show = Callable[[Progress], None]
 _EVERY: Final = {"line": 0.2, "json": 0.5, "none": float("inf")}
-"""Seconds between two displays."""
+"""Minimum interval between displays, in seconds."""
 
 
 def progress_line(p: Progress) -> str:
-    """`  42% 128/300 frames  23.1 fps  0.77x  left 0:07`."""
+    """Return a line such as `  42% 128/300 frames  23.1 fps  0.77x  left 0:07`."""
     left = "" if p.remaining is None else f"  left {_clock(p.remaining)}"
     if p.finished:
         return f"done {p.frames} frames in {_clock(p.elapsed)}  {p.fps:.1f} fps  {p.speed:.2f}x"
@@ -28,7 +28,7 @@ def progress_line(p: Progress) -> str:
 
 
 def progress_json(p: Progress) -> str:
-    """One object with the keys of ffmpeg's `-progress`, whose parsers can read it."""
+    """Return one object with the keys of ffmpeg's `-progress`, so that its parsers can read it."""
     return json.dumps(
         {
             "frame": p.frames,
@@ -49,9 +49,9 @@ def _clock(seconds: float) -> str:
 
 
 def shower(kind: str, line_to: TextIO | None = None, json_to: TextIO | None = None) -> Show:
-    """A callback that shows progress: `auto`, `json` (stdout) or `none`.
+    """Return a callback that shows progress: `auto`, `json` (on stdout) or `none`.
 
-    `auto` is a line that rewrites itself on stderr when that is a terminal, else nothing.
+    `auto`: one line on stderr, which is rewritten, if stderr is a terminal; else nothing.
     """
     terminal = line_to or sys.stderr
     if kind == "auto":
@@ -68,7 +68,7 @@ def shower(kind: str, line_to: TextIO | None = None, json_to: TextIO | None = No
         else:
             end = "\n" if p.finished else ""
             heard = write_if_possible(terminal, f"\r\x1b[K{progress_line(p)}{end}")
-        if not heard:  # whoever listened has left; the video is still wanted
+        if not heard:  # the reader has closed the stream; the run continues
             kind = "none"
 
     return show

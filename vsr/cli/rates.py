@@ -9,7 +9,7 @@ from vsr.errors import UsageError
 
 
 def _bits(_ctx: click.Context, _param: click.Parameter, given: str | None) -> int | None:
-    """Bits a second from text such as 2500k or 2.5M; raises click.BadParameter."""
+    """Parse bits per second such as 2500k or 2.5M. Raises click.BadParameter."""
     from vsr.media.bitrate import parse_bits
 
     try:
@@ -19,7 +19,7 @@ def _bits(_ctx: click.Context, _param: click.Parameter, given: str | None) -> in
 
 
 def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--bitrate`, `--maxrate` and `--bufsize`."""
+    """Add `--bitrate`, `--maxrate` and `--bufsize` to a command."""
     for option in (
         click.option(
             "--bufsize", callback=_bits, metavar="SIZE",

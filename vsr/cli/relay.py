@@ -1,4 +1,4 @@
-"""`vsr relay`: a live stream in, upscaled and published, until it is stopped."""
+"""`vsr relay`: upscale and publish live streams, until stopped."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
 
 _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
-"""Parameters that are for all relays of a process."""
+"""Parameters that apply to all relays of a process."""
 
 
 @click.command("relay")
@@ -146,7 +146,7 @@ def relay(
     """
     from vsr.live.memory import settle_heaps
 
-    settle_heaps()  # before there are threads
+    settle_heaps()  # before any thread starts
     from vsr.live.ladder.pool import Pool
     from vsr.live.supervisor import run_all, run_one
 
@@ -168,7 +168,7 @@ def relay(
 
 
 def _refuse_options_beside(config: Path) -> None:
-    """Raises UsageError for what was given on the command line and belongs to each relay."""
+    """Raise UsageError for command-line arguments that belong to each relay in the file."""
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -179,7 +179,7 @@ def _refuse_options_beside(config: Path) -> None:
 
 
 def _jobs(config: Path) -> list[Any]:
-    """The relays of a file, each with the options that the command line has."""
+    """Return the jobs of a file's relays, each with all options of the command line."""
     from vsr.cli.relay_config import option_values, read_config
 
     jobs, taken = [], set[str]()
@@ -201,7 +201,7 @@ def _jobs(config: Path) -> list[Any]:
 
 
 def _refused(name: str, words: str) -> Any:
-    """A relay whose options cannot be, which is its own affair and not the others'."""
+    """Return the job of a relay with invalid options, which does not affect the other relays."""
     from vsr.live.settings import RelaySettings
     from vsr.live.supervisor import RelayJob
 

@@ -1,4 +1,4 @@
-"""Several relays in one file: TOML -> the values that options of the command line would have.
+"""Reads several relays from one TOML file, as values of the command line's options.
 
     [[relay]]
     name = "stage left"
@@ -6,8 +6,8 @@
     outputs = ["rtmp://a.example/live/KEY"]
     max-latency = 300
 
-Types, ranges and defaults are those of the command's options, so there is one place that knows
-them; and stream keys need not stand where `ps` shows them.
+Types, ranges and defaults come from the command's options, so they are defined in one place only.
+Stream keys in a file are not visible in `ps`.
 """
 
 import tomllib
@@ -23,22 +23,22 @@ TABLE: Final = "relay"
 _NOT_HERE: Final = frozenset(
     {"config", "help", "i", "input", "log-format", "q", "quiet", "v", "verbose"}
 )
-"""What is one for all relays, and belongs on the command line."""
+"""Options that apply to all relays and belong on the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelayTable:
-    """One relay as its file names it."""
+    """One relay of a file."""
 
     name: str
     urls: tuple[str, ...]
     """The input, then the outputs."""
     options: dict[str, Any]
-    """Values by the names of the command line's options, without dashes before them."""
+    """Values by name of the command line's option, without leading dashes."""
 
 
 def read_tables(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file. Raises UsageError."""
+    """Return the content of a TOML file. Raises UsageError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
@@ -48,7 +48,7 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> list[RelayTable]:
-    """Every relay in the file, in its order. Raises UsageError."""
+    """Return the relays of a file, in order. Raises UsageError."""
     tables = read_tables(path)
     relays = tables.pop(TABLE, None)
     if tables:
@@ -83,9 +83,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def option_values(command: click.Command, given: dict[str, Any]) -> dict[str, Any]:
-    """The values of all of a command's options, by parameter; defaults where nothing is given.
+    """Return the values of all options of a command, by parameter; defaults for those not given.
 
-    Raises click.ClickException for an option that is not there, or a value it does not take.
+    Raises click.ClickException for an unknown option or an invalid value.
     """
     told: dict[str, Any] = {}
     for key, value in given.items():
@@ -97,7 +97,7 @@ def option_values(command: click.Command, given: dict[str, Any]) -> dict[str, An
 
 
 def option_named(command: click.Command, key: str) -> click.Option:
-    """The option of a command that has this name, without dashes. Raises click.NoSuchOption."""
+    """Return the option with this name, without dashes. Raises click.NoSuchOption."""
     for option in command.params:
         if isinstance(option, click.Option) and key in (name.lstrip("-") for name in option.opts):
             return option
@@ -105,7 +105,10 @@ def option_named(command: click.Command, key: str) -> click.Option:
 
 
 def _told(option: click.Option, value: Any) -> Any:
-    """A value of TOML as click's parser would hand it over: text, or a flag's truth."""
+    """Convert a TOML value to what click's parser would pass: str, tuple of str, or bool.
+
+    Raises click.BadParameter.
+    """
     if option.is_flag:
         if not isinstance(value, bool):
             raise click.BadParameter("it is true or false", param=option)

@@ -1,4 +1,4 @@
-"""Options of `vsr run` that say how a run is cut, who makes its segments, and what proves it."""
+"""Options of `vsr run` for segments, workers and receipts."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from vsr.cli.numbers import Number
 
 
 def _number_or_auto(_ctx: click.Context, _param: click.Parameter, given: str) -> int | None:
-    """Parse a number from 1 on, or `auto` (None)."""
+    """Parse an integer of at least 1, or `auto` (None). Raises click.BadParameter."""
     if given == "auto":
         return None
     if not given.isascii() or not given.isdigit() or int(given) < 1:
@@ -20,7 +20,7 @@ def _number_or_auto(_ctx: click.Context, _param: click.Parameter, given: str) ->
 
 
 def own_stdout(cluster: str | None) -> TextIO | None:
-    """Keep stdout for ourselves where Ray would write into it; None where nobody else does."""
+    """Return stdout and set `sys.stdout` to stderr for Ray's output; None without a cluster."""
     if cluster is None:
         return None
     own, sys.stdout = sys.stdout, sys.stderr
@@ -28,7 +28,7 @@ def own_stdout(cluster: str | None) -> TextIO | None:
 
 
 def sharing_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say how it is cut and who makes the segments."""
+    """Add the options for segments, workers and receipts to a command."""
     options = [
         click.option(
             "--segment", type=Number(0), metavar="SECONDS",

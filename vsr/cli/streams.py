@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or no longer read: the work goes on without them."""
+"""Handles standard streams that are closed, full or no longer read, so that the work continues."""
 
 import os
 import sys
@@ -15,16 +15,16 @@ _NUMBERS: Final = {0: "stdin", 1: "stdout", 2: "stderr"}
 def open_missing() -> None:
     """Open the null device in place of standard streams that are closed.
 
-    Else the first file that the program opens gets the stream's number, and what libraries say on
-    it is written into that file. What is written on a closed stdout fails: it may be a result.
-    Call before anything is opened.
+    Otherwise the first file that the program opens gets the stream's descriptor, and libraries'
+    messages are written into that file. Writing to a closed stdout fails, as the text may be a
+    result. Call before any file is opened.
     """
     for number, name in _NUMBERS.items():
         try:
             os.fstat(number)
         except OSError:
             mode = os.O_WRONLY if name == "stderr" else os.O_RDONLY
-            null = os.open(os.devnull, mode)  # the lowest number that is free: this one
+            null = os.open(os.devnull, mode)  # gets the lowest free descriptor: this one
             if null != number:
                 os.dup2(null, number)
                 os.close(null)
@@ -34,9 +34,9 @@ def open_missing() -> None:
 
 
 def say(text: str) -> None:
-    """Print a command's result on stdout. Whoever stops reading it, as `head` does, has enough.
+    """Print a command's result on stdout; ignore a reader that closes it early, such as `head`.
 
-    Raises OutputError where it cannot be written, as to a full disk.
+    Raises OutputError if it cannot be written, for example to a full disk.
     """
     try:
         click.echo(text)
@@ -49,7 +49,7 @@ def say(text: str) -> None:
 
 
 def write_if_possible(stream: TextIO, text: str) -> bool:
-    """Write and flush words that nothing depends on; False where the stream takes no more."""
+    """Write and flush optional text; return False if the stream cannot be written any more."""
     try:
         stream.write(text)
         stream.flush()
@@ -60,7 +60,7 @@ def write_if_possible(stream: TextIO, text: str) -> bool:
 
 
 def flush_all() -> None:
-    """Flush stdout and stderr, and give up those that cannot be: Python would fail at its end."""
+    """Flush stdout and stderr; redirect one that fails, or Python would fail at its exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -69,7 +69,7 @@ def flush_all() -> None:
 
 
 def _give_up(stream: TextIO) -> None:
-    """Let a stream that takes no more write into the null device."""
+    """Redirect a stream that cannot be written any more to the null device."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

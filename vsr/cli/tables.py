@@ -1,4 +1,4 @@
-"""`vsr models` and `vsr doctor`: what there is, as a table or as JSON."""
+"""`vsr models` and `vsr doctor`: list networks and findings, as a table or as JSON."""
 
 import json
 import sys

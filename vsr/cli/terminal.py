@@ -33,7 +33,7 @@ from vsr.errors import (
 log = logging.getLogger("vsr")
 T = TypeVar("T")
 _SAME_S = 0.5
-"""Seconds in which a second signal is the same as the first."""
+"""Time in which a second signal counts as the first, in seconds."""
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -41,7 +41,7 @@ _SIGNALS = [
 
 
 def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--verbose` and `--quiet`."""
+    """Add `--verbose` and `--quiet` to a command."""
     command = click.option("-v", "--verbose", is_flag=True, help="Debug messages and tracebacks.")(
         command
     )
@@ -49,7 +49,7 @@ def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def log_format(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--log-format`."""
+    """Add `--log-format` to a command."""
     return click.option(
         "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
         help="json: one object per line on stderr.",
@@ -57,18 +57,18 @@ def log_format(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Lines(logging.Formatter):
-    """Format a record as a line, and its traceback without the secrets of URLs."""
+    """Formats a record as a line, and its traceback with the secrets of URLs masked."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name that logging calls
-        """The traceback: foreign errors repeat the URL that they are about."""
+        """Return the masked traceback: errors from libraries repeat their URL."""
         return _masked(super().formatException(ei))
 
 
 class JsonLines(Lines):
-    """Format a record as one JSON object: time (UTC), level, logger, message, traceback."""
+    """Formats a record as one JSON object: time (UTC), level, logger, message, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end; ASCII, so that no message can break it."""
+        """Return the line without a line break; ASCII, so that no message can break the line."""
         moment = datetime.fromtimestamp(record.created, UTC)
         line = {
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -95,7 +95,7 @@ def key_value(
 
 
 def variant_named(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
-    """Check `best`, a size or a number."""
+    """Check a variant: `best`, a size or a number. Raises click.BadParameter."""
     from vsr.media.variants import Wanted
 
     try:
@@ -119,16 +119,16 @@ def ratio(_ctx: click.Context, _param: click.Parameter, given: str | None) -> Fr
 
 
 def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text") -> None:
-    """Log to stderr without mixing with a progress line; `form` is `text` or `json`."""
+    """Log to stderr without mixing with a progress line; `form`: `text` or `json`."""
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress line stands there
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""  # clears the progress line
     text = Lines(f"{clear}vsr: %(message)s")
     handler.setFormatter(JsonLines() if form == "json" else text)
-    logging.raiseExceptions = False  # a full disk behind stderr is no reason for a traceback
+    logging.raiseExceptions = False  # no traceback if stderr cannot be written
     warnings.filterwarnings(
         "ignore", module=r"PIL\."
-    )  # of damaged or large pictures: two lines each
+    )  # damaged or large pictures cause two lines each
     root = logging.getLogger("vsr")
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -141,9 +141,9 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
         yield
     except VsrError as exc:
         fail(str(exc), exc.exit_code, verbose)
-    except BrokenPipeError:  # whoever read stdout has left: click ends the program without a word
+    except BrokenPipeError:  # the reader has closed stdout: click ends the program silently
         raise
-    except Exception as exc:  # a defect of ours: still one line, and how to report it
+    except Exception as exc:  # a bug in vsr: also one line, with how to report it
         fail(_masked(unexpected(exc)), EXIT_FAILED, verbose)
 
 
@@ -156,8 +156,8 @@ def _masked(text: str) -> str:
 def leave(ending: SystemExit) -> NoReturn:
     """End the process with the exit code of `ending`, without waiting for running threads.
 
-    A read that hangs or an engine that is being compiled cannot be stopped, and Python would take
-    the libraries' memory from under it: the process would end by SIGSEGV now and then.
+    A blocked read or an engine build cannot be stopped. Python would free the libraries' memory
+    while they still run, and the process would sometimes end by SIGSEGV.
     """
     flush_all()
     if threading.active_count() > 1 and isinstance(ending.code, int):
@@ -173,15 +173,15 @@ def fail(message: str, code: int, verbose: bool) -> None:
 
 
 def claimed_stdout() -> str:
-    """Take stdout for a video: return `pipe:N`, and let everything else said there go to stderr.
+    """Reserve stdout for a video: return `pipe:N`, and redirect all other output to stderr.
 
     Libraries that print, and `--progress json`, would otherwise write into the video. Raises
-    UsageError where stdout is a terminal, OutputError where it is closed.
+    UsageError if stdout is a terminal, OutputError if it is closed.
     """
     try:
         if os.isatty(1):
             raise UsageError("the output is stdout, and that is a terminal: pipe it into a program")
-        os.write(1, b"")  # fails where it was closed: see `vsr.cli.streams`
+        os.write(1, b"")  # fails if it was closed: see `vsr.cli.streams`
         own = os.dup(1)
         os.dup2(2, 1)
     except OSError as exc:
@@ -190,7 +190,7 @@ def claimed_stdout() -> str:
 
 
 def _line(level: int, message: str) -> bytes:
-    """Format a log line now, for a signal handler that must not wait for a lock."""
+    """Format a log line in advance, for a signal handler that must not wait for a lock."""
     record = log.makeRecord(log.name, level, "", 0, message, (), None)
     lines = [handler.format(record) for handler in log.handlers] or [f"vsr: {message}"]
     return f"{lines[0]}\n".encode("utf-8", "replace")
@@ -203,18 +203,19 @@ def stopping_on_signals(
 ) -> T:
     """Run `work` on a thread, so that signals are handled even while an encoder drains.
 
-    The first SIGINT, SIGTERM or SIGHUP sets the event; the second removes the unfinished file that
-    `part` names then, says that it stops and what is `lost`, and ends the process. One within half
-    a second of the first is the same: `timeout` and others signal a process and its group.
+    The first SIGINT, SIGTERM or SIGHUP sets the event. The second deletes the unfinished file that
+    `part` returns, prints that the program stops and what is `lost`, and ends the process. A signal
+    within half a second of the first is ignored: `timeout` and others signal a process and its
+    group. Returns the result of `work`, or raises its exception.
     """
     stop = threading.Event()
     heard: list[float] = []
-    """When the signals came (s, `time.monotonic`)."""
+    """Times of the received signals (s, `time.monotonic`)."""
     outcome: Future[T] = Future()
     last_words = _line(logging.ERROR, f"error: stopped at once{lost}")
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        # no lock may be taken here: this thread may hold it where the signal found it
+        # take no lock here: the interrupted code of this thread may hold it
         heard.append(time.monotonic())
         if heard[-1] - heard[0] > _SAME_S:
             if part is not None and (file := part()) is not None:
@@ -228,19 +229,19 @@ def stopping_on_signals(
         except BaseException as exc:  # raised again by the waiting thread
             outcome.set_exception(exc)
 
-    # who starts it with nohup wants it to outlive the terminal
+    # keep SIGHUP ignored under nohup, so that the process outlives the terminal
     wanted = [n for n in _SIGNALS if n in _ALWAYS or signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in wanted}
     worker = threading.Thread(target=run_work, name="job", daemon=True)
     worker.start()
     try:
         while worker.is_alive():
-            worker.join(0.1)  # wakes for signals, which only this thread hears
+            worker.join(0.1)  # wakes for signals, which only this thread receives
             if heard and not stop.is_set():
                 log.warning("stopping after the frames under way; once more stops at once")
                 stop.set()
     finally:
-        if not heard:  # or one more would end it by itself, in its last moments
+        if not heard:  # else the default handler would end the process on another signal
             for number, handler in before.items():
                 signal.signal(number, handler)
     return outcome.result()

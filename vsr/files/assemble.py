@@ -1,4 +1,4 @@
-"""Joins encoded segments and an input's other streams into one file, without encoding again."""
+"""Joins encoded segments and an input's other streams into one file, without re-encoding."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ from vsr.media.timestamps import Packet
 
 @dataclass(frozen=True, kw_only=True)
 class Joined:
-    """What `assemble` joins: the segments' files, in order, and the unit of their times."""
+    """Input of `assemble`: segments and their files, in order, and the time base of their times."""
 
     segments: Sequence[tuple[Segment, Path]]
     time_base: Fraction
@@ -35,14 +35,14 @@ class Joined:
 
     @property
     def end_time(self) -> Fraction:
-        """When the last frame ceases to be shown, in seconds of the input."""
+        """End of the last frame (pts plus duration), in seconds of the input."""
         last, _ = self.segments[-1]
         return (last.last_pts + last.last_duration) * self.time_base
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is needed to open the output; see `vsr.media.sink.Sink`."""
+    """Arguments for opening the output; see `vsr.media.sink.Sink`."""
 
     path: Path
     video: VideoFormat
@@ -51,14 +51,17 @@ class Output:
     end: Fraction | None
 
     def starting(self, first_time: Fraction) -> "Output":
-        """With the times that follow from the first frame's, in seconds."""
+        """Return the output with `offset` and `end` set from the first frame's time, in seconds.
+
+        It is unchanged if `offset` is known. Otherwise `end` is a duration, and becomes a time.
+        """
         if self.offset is not None:
             return self
         end = None if self.end is None else first_time + self.end
         return replace(self, offset=first_time, end=end)
 
     def opened(self, source: AnySource) -> Sink:
-        """Open it, for the streams of a source. Raises UsageError and OutputError."""
+        """Open the sink, with a source's other streams. Raises UsageError and OutputError."""
         settings, others = self.settings, source.passthrough()
         return Sink(
             self.path, self.video, settings.encoder, others, self.offset, self.end, settings.audio
@@ -68,10 +71,10 @@ class Output:
 def join(
     output: Output, source: AnySource, journal: Journal, segments: Sequence[Segment], stopped: bool
 ) -> Sink:
-    """Join segments, which follow one another, with a source's other streams; return the output.
+    """Join consecutive segments with a source's other streams; return the output's sink.
 
-    It is renamed into place, and the journal's folder is deleted unless the run was `stopped`.
-    Raises OutputError, also where not all frames are in the output.
+    Rename the output into place, and delete the journal's folder unless the run was `stopped`.
+    Raises OutputError, also if frames are missing from the output.
     """
     joined = Joined(
         segments=[(segment, journal.path(segment)) for segment in segments if segment.frames],
@@ -97,10 +100,10 @@ def join(
 
 
 def assemble(sink: Sink, joined: Joined, others: Iterable[Packet], offset: Fraction) -> None:
-    """Write the segments' packets and the others, which come in the order of the input's file.
+    """Write the segments' packets, interleaved with `others` in the order of the input's file.
 
-    `offset` is the input's time (s) at which the output begins. Raises OutputError, also where a
-    segment holds another number of frames than was recorded.
+    `offset`: the input's time (s) at which the output begins. Raises OutputError, also if a
+    segment's number of frames differs from the recorded one.
     """
     video, begin = _video(joined, offset), float(offset)
     waiting = next(video, None)
@@ -119,10 +122,10 @@ def assemble(sink: Sink, joined: Joined, others: Iterable[Packet], offset: Fract
 
 
 def reorder_of(path: Path, time_base: Fraction) -> tuple[int, int]:
-    """Return (frames, greatest time in units of `time_base` by which a frame comes too late).
+    """Return (number of frames, reorder delay in units of `time_base`) of a segment's file.
 
-    Packets in coding order may be decoded at the rising times of the presentation; a frame that is
-    coded after later ones would then be shown before it is decoded, but for that delay.
+    Packets in coding order get the sorted presentation times as decoding times. Without the delay,
+    a frame that is coded after later frames would then be shown before it is decoded.
     """
     with av.open(local(str(path))) as container:
         times = _times(container, time_base)
@@ -131,7 +134,7 @@ def reorder_of(path: Path, time_base: Fraction) -> tuple[int, int]:
 
 
 def _times(container: "av.container.InputContainer", unit: Fraction) -> list[int]:
-    """The presentation times of a segment's packets in coding order, in that unit."""
+    """Return the presentation times of a segment's packets in coding order, in units of `unit`."""
     [stream] = container.streams.video
     step = _step(stream, unit)
     packets = container.demux(stream)
@@ -139,17 +142,17 @@ def _times(container: "av.container.InputContainer", unit: Fraction) -> list[int
 
 
 def _step(stream: "av.VideoStream", unit: Fraction) -> int | Fraction:
-    """How many units the stream's own has; a whole number, if it is one, as integers are fast."""
+    """Return the stream's time base in units of `unit`; an int if it is whole, for speed."""
     assert stream.time_base is not None
     step = stream.time_base / unit
     return step.numerator if step.denominator == 1 else step
 
 
 def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
-    """The packets of all segments, in coding order, with the output's times and durations.
+    """Yield the packets of all segments in coding order, with the output's times and durations.
 
-    NUT keeps presentation times only. Decoding times are those of the presentation in order, all
-    earlier by the greatest delay of any segment.
+    NUT stores presentation times only. Decoding times are the sorted presentation times, minus the
+    greatest reorder delay of all segments.
     """
     unit = joined.time_base
     begin = round(offset / unit)

@@ -1,35 +1,35 @@
-"""Finds out how many workers are quickest, while they work."""
+"""Finds the number of workers with the highest throughput, during a run."""
 
 from dataclasses import dataclass, field
 from typing import Final
 
 _SETTLE: Final = 4.0
-"""Seconds after a change in which nothing is measured: a worker starts, or ends its segment."""
+"""Settling time after a change, in seconds: a worker starts, or ends its segment."""
 _MEASURE: Final = 10.0
-"""Seconds over which the frames are counted."""
+"""Minimum duration of a measurement, in seconds."""
 _LEAST: Final = 20
-"""Frames without which a measurement says nothing."""
+"""Minimum number of frames in a measurement."""
 _GAIN: Final = 1.05
-"""How much quicker one more worker must make it to be kept."""
+"""Minimum ratio of throughput with and without one more worker, for it to be kept."""
 
 
 @dataclass
 class AutoJobs:
-    """Adds workers one by one as long as that pays. Use from one thread."""
+    """Adds workers one by one while throughput rises by `_GAIN` or more. Use from one thread."""
 
     most: int
     jobs: int = 1
-    """Workers that there are now."""
+    """Current number of workers."""
     settled: bool = False
-    """Whether the number is found."""
+    """Whether the search has ended."""
     _rates: dict[int, float] = field(default_factory=dict)
     _since: tuple[float, int] | None = None
     _changed: float | None = None
 
     def change(self, time: float, frames: int) -> int:
-        """Whether to add a worker (1), do without the last (-1) or go on (0).
+        """Return 1 to add a worker, -1 to remove the last one, or 0 for no change.
 
-        `time` (s) is now, `frames` how many are done since the beginning.
+        `time`: current time (s). `frames`: number of frames finished since the start of the run.
         """
         if frames == 0 or self.settled:
             return 0

@@ -1,4 +1,4 @@
-"""Runs many files into a folder, one after the other: a bad one does not end the others."""
+"""Upscales many files into a folder, one after the other, and continues after a failed one."""
 
 import logging
 import threading
@@ -35,28 +35,29 @@ from vsr.media.target import CONTAINERS
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 2.0
-"""Seconds between two looks at a folder that is watched; a file is whole if it is the same then."""
+"""Poll interval of a watched folder, in seconds; a file unchanged since the last poll is complete.
+"""
 _OTHERWISE: Final = ".mkv"
-"""Holds what comes in containers that vsr does not write."""
+"""Extension of outputs whose input has a container that vsr does not write."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which files of the folders are taken."""
+    """Options that select which files of the input folders are processed."""
 
     recursive: bool = False
-    """Also those of folders within, which the output folder gets too."""
+    """Include files of subfolders; the output folder gets the same subfolders."""
     pattern: str | None = None
-    """Such as `*.mkv`; None: every file."""
+    """Pattern of file names, such as `*.mkv`; None: every file."""
     skip_existing: bool = False
-    """Leave files alone whose output is there."""
+    """Skip files whose output exists and is complete."""
     watch: bool = False
-    """Go on with files that come later, once they are whole, until the run is stopped."""
+    """Also process files that are added later, once complete, until the run is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one file."""
+    """Result of one file or job."""
 
     source: Path | str
     target: Path
@@ -65,23 +66,23 @@ class Outcome:
     frames: int = 0
     fps: float = 0.0
     words: str = ""
-    """Why it failed, or what was lost."""
+    """Message: why it failed, or what was lost."""
 
 
 def is_batch(inputs: Sequence[str], selection: Selection) -> bool:
-    """Whether inputs are files one by one, unlike a video or a folder of pictures."""
+    """Return whether inputs are processed file by file, unlike one video or folder of pictures."""
     if len(inputs) > 1 or selection != Selection():
         return True
     return is_folder(Path(inputs[0])) and find_pictures(inputs[0]) is None
 
 
 def is_done(target: Path) -> bool:
-    """Whether an output is there, and whole."""
+    """Return whether an output exists and is complete."""
     return target.exists() and not left_by_an_interrupted_run(target)
 
 
 def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
-    """Run a job, whose output's folder is made. Whatever goes wrong does not end the others."""
+    """Create the output's folder and run a job; return errors as an outcome, without raising."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -93,7 +94,7 @@ def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
     except VsrError as exc:
         log.debug("%s failed", source, exc_info=True)
         return _failed(source, target, str(exc))
-    except Exception as exc:  # a defect of ours
+    except Exception as exc:  # a bug in vsr
         log.debug("%s failed", source, exc_info=True)
         return _failed(source, target, unexpected(exc))
     result = "degraded" if report.degraded else "done"
@@ -109,7 +110,7 @@ def _failed(source: Path | str, target: Path, words: str) -> Outcome:
 
 
 def exit_code_of(outcomes: Sequence[Outcome], stopped: bool) -> int:
-    """The exit code of several jobs: 3 where one failed or lost something."""
+    """Return the exit code of several jobs: 3 if one failed or lost something."""
     results = {outcome.result for outcome in outcomes}
     if results & {"failed", "degraded"}:
         return EXIT_DEGRADED
@@ -117,7 +118,7 @@ def exit_code_of(outcomes: Sequence[Outcome], stopped: bool) -> int:
 
 
 def table_of(outcomes: Sequence[Outcome]) -> str:
-    """One line per job: result, frames, frames per second, name of the input, words."""
+    """Return a table, one line per job: result, frames, frames per second, input, message."""
     rows = [
         f"{o.result:<9}{o.frames:>8}{o.fps:>9.1f}  {o.source}{': ' if o.words else ''}{o.words}"
         for o in outcomes
@@ -127,7 +128,7 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
 
 @dataclass
 class Batch:
-    """Many files into one folder. Use `run` once."""
+    """Upscales many files into one folder. Call `run` once."""
 
     inputs: Sequence[Path]
     """Files and folders."""
@@ -138,16 +139,16 @@ class Batch:
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Outcome] = field(default_factory=list)
     under_way: Path | None = None
-    """The output of the file that was begun last."""
+    """Output of the file that was started last."""
     _targets: dict[Path, Path] = field(default_factory=dict)
-    """Each file found so far, and its output: it stays the same while a folder is watched."""
+    """Output of each file found so far; it does not change while a folder is watched."""
     _read: set[Path] = field(default_factory=set)
-    """Those files, without links on the way."""
+    """Paths of the files found so far, with symbolic links resolved."""
 
     def run(self) -> list[Outcome]:
-        """Upscale all files. Raises VsrError, before the first, for what would fail with each.
+        """Upscale all files. Raises VsrError, before the first, for errors common to all files.
 
-        That is wrong settings, a missing backend, or a folder that cannot be read.
+        These are wrong settings, a missing backend, or a folder that cannot be read.
         """
         if self.settings.report is not None or self.settings.receipt is not None:
             raise UsageError("--report and --receipt are for one file: run it for that file alone")
@@ -166,7 +167,7 @@ class Batch:
                 self.under_way = target
                 self.outcomes.append(self._one(source, target))
         finally:
-            with suppress(OSError):  # it holds something, or was never made
+            with suppress(OSError):  # not empty, or not created
                 self.folder.rmdir()
         if not (self.outcomes or self.stop.is_set()):
             matching = f" that matches {self.selection.pattern}" if self.selection.pattern else ""
@@ -174,18 +175,18 @@ class Batch:
         return self.outcomes
 
     def _check_model(self) -> None:
-        """Raise what every file would meet; a cluster's computers say what they have themselves."""
+        """Raise the error that every file would cause; the nodes of a cluster check themselves."""
         settings = self.settings
         if settings.cluster is None:
             backend = load_backend(settings.backend, devices_of(settings.device)[0])
             models.find(usual_model(settings), settings.scale, backend, settings.precision)
 
     def exit_code(self) -> int:
-        """The exit code of `vsr run`: 3 where a file failed or lost something."""
+        """Return the exit code of `vsr run`: 3 if a file failed or lost something."""
         return exit_code_of(self.outcomes, self.stop.is_set() and not self.selection.watch)
 
     def table(self) -> str:
-        """One line per file: result, frames, frames per second, name, words."""
+        """Return a table, one line per file: result, frames, frames per second, name, message."""
         return table_of(self.outcomes)
 
     def _one(self, source: Path, target: Path) -> Outcome:
@@ -197,7 +198,7 @@ class Batch:
         return outcome_of(job, source, target)
 
     def _pairs(self) -> Iterator[tuple[Path, Path]]:
-        """Each file and its output, once; of a folder that is watched, as soon as it is whole."""
+        """Yield each file and its output once; in a watched folder, once the file is complete."""
         taken: set[Path] = set()
         seen: dict[Path, tuple[int, int]] = {}
         first = True
@@ -219,7 +220,7 @@ class Batch:
             if source in self._targets:
                 continue
             target = name if _keeps_its_name(name) else name.with_suffix(_OTHERWISE)
-            if target is not name and target in kept:  # a.avi beside a.mkv
+            if target is not name and target in kept:  # a.avi and a.mkv exist
                 target = name.with_name(f"{name.name}{_OTHERWISE}")
             self._read.add(source.resolve())
             self._targets[source] = target = _free(target, used)
@@ -227,7 +228,7 @@ class Batch:
         return [(source, self.folder / self._targets[source]) for source, _ in sources]
 
     def _sources(self) -> Iterator[tuple[Path, Path]]:
-        """(file, name in the output folder) of all that are selected, in order of their names."""
+        """Yield (file, name in the output folder) of all selected files, sorted in each folder."""
         for given in self.inputs:
             if not is_folder(given):
                 yield given, Path(given.name)
@@ -247,18 +248,18 @@ class Batch:
         return self.selection.pattern is None or fnmatch(path.name, self.selection.pattern)
 
     def _is_output(self, path: Path, given: Path) -> bool:
-        """Whether a file within a given folder lies in the output folder, which is within too."""
+        """Return whether a file is in the output folder, if that is inside the folder `given`."""
         folder = self.folder.resolve()
         return given.resolve() in folder.parents and folder in path.resolve().parents
 
 
 def _keeps_its_name(name: Path) -> bool:
-    """Whether vsr writes the container that a file comes in."""
+    """Return whether vsr can write the file's container, so that the output keeps its name."""
     return name.suffix[1:].lower() in CONTAINERS
 
 
 def _free(name: Path, used: set[Path]) -> Path:
-    """The name, or the first of `name-2`, `name-3` ... that no other file has."""
+    """Return the name, or the first of `name-2`, `name-3` ... that is not in `used`."""
     others = (name.with_stem(f"{name.stem}-{k}") for k in count(2))
     return next(each for each in chain([name], others) if each not in used)
 

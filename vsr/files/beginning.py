@@ -1,4 +1,4 @@
-"""Begins the report of a run, with what is known before the first frame."""
+"""Creates the report of a run, with the facts known before the first frame."""
 
 import logging
 from fractions import Fraction
@@ -23,7 +23,7 @@ def new_report(
     upscaler: Outline,
     device: tuple[str, str],
 ) -> Report:
-    """Make the report of a run that has not begun: what goes in, what comes out, and how.
+    """Create the report of a run that has not started: input, output and settings.
 
     `device`: names of the backend and of its device.
     """
@@ -55,14 +55,14 @@ def new_report(
 
 
 def say(report: Report, note: str | None) -> None:
-    """Warn of something, and keep it in the report's notes; None: there is nothing to say."""
+    """Log a warning and add it to the report's notes; do nothing if `note` is None."""
     if note:
         report.notes.append(note)
         log.warning(note)
 
 
 def changes_of(sink: AnySink | SegmentedSink) -> str | None:
-    """Say what an output converts or leaves out; None if nothing."""
+    """Return a message on what an output converts or leaves out; None if nothing."""
     notes = list(sink.converted)
     if sink.left_out:
         notes.append(f"{sink.path.name} cannot carry {', '.join(sink.left_out)}: left out")
@@ -70,17 +70,17 @@ def changes_of(sink: AnySink | SegmentedSink) -> str | None:
 
 
 def window_of(settings: RunSettings, source: AnySource) -> tuple[Fraction | None, Fraction | None]:
-    """(`offset`, `end`) of the sink: where the output begins and ends, as far as is known."""
+    """Return (`offset`, `end`) of the sink in seconds; with a start frame, (None, duration)."""
     length = None
     if settings.max_frames is not None:
         length = settings.max_frames / source.info.rate
-    if settings.start_frame:  # its time is known when it has been read
+    if settings.start_frame:  # its time is known once it has been read
         return None, length
     return source.offset(), None if length is None else source.first_time + length
 
 
 def nothing_done(source: AnySource, selected: Slice) -> VsrError:
-    """Make the error of a run that ended without a frame."""
+    """Return the error of a run that ended without a frame."""
     if selected.interrupted:
         return InterruptedRunError("stopped before the first frame; nothing was written")
     return InputError(f"{source.name} has only {source.frames_read} frames; nothing was written")

@@ -1,4 +1,4 @@
-"""Connects to a Ray cluster, and looks at what its computers have."""
+"""Connects to a Ray cluster and finds the versions, devices and encoders of its nodes."""
 
 import logging
 import os
@@ -18,14 +18,14 @@ from vsr.report.report import versions
 log = logging.getLogger(__name__)
 
 SAME: Final = ("vsr", "av", "ffmpeg")
-"""What must have one version on all computers, or what they encode would differ."""
+"""Software whose version must be equal on all nodes; otherwise the encoded video would differ."""
 _LEAST_GPU: Final = 0.01
-"""Part of a GPU that a look at it takes."""
+"""Fraction of a GPU that an inspection task reserves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A computer of a cluster."""
+    """A node of a cluster: one computer."""
 
     id: str
     host: str
@@ -35,13 +35,13 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Equipment:
-    """What a computer has to work with."""
+    """Versions, devices and encoders of a computer."""
 
     versions: tuple[tuple[str, str], ...]
-    """Of what must be the same everywhere."""
+    """(name, version) of the software in `SAME`."""
     devices: tuple[str, ...]
     encoders: tuple[str, ...]
-    """FFmpeg's names of those that are chosen by default, and are there."""
+    """FFmpeg's names of the default encoders that are available."""
 
     def __str__(self) -> str:
         versions_ = ", ".join(f"{name} {version}" for name, version in self.versions)
@@ -50,7 +50,7 @@ class Equipment:
 
 
 def equipment() -> Equipment:
-    """Look at this computer."""
+    """Return the equipment of this computer."""
     devices, encoders = [], []
     for name, device in (("openvino", "CPU"), ("auto", None)):
         with suppress(VsrError):
@@ -74,14 +74,14 @@ def _look(wanted: Wanted, info: VideoInfo) -> Place | VsrError:
 
 
 class Cluster:
-    """A Ray cluster that this process is connected to."""
+    """Connection of this process to a Ray cluster."""
 
     def __init__(self, address: str) -> None:
-        """Connect to `auto` (the one of this computer), `HOST:PORT` or `ray://HOST:PORT`.
+        """Connect to `auto` (the cluster of this computer), `HOST:PORT` or `ray://HOST:PORT`.
 
-        Raises UsageError without Ray, BackendError where nothing answers.
+        Raises UsageError if Ray is not installed, BackendError if the cluster does not answer.
         """
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would report to its makers
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no reports to Ray's developers
         try:
             import ray
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -91,18 +91,18 @@ class Cluster:
         self._affinity = NodeAffinitySchedulingStrategy
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        except Exception as exc:  # ConnectionError, RuntimeError, gRPC's own ones
+        except Exception as exc:  # ConnectionError, RuntimeError, errors of gRPC
             raise BackendError(
                 f"cannot reach a Ray cluster at {address}: {reason(exc)}; start one with "
                 "'ray start --head'"
             ) from exc
 
     def close(self) -> None:
-        """Leave the cluster, which goes on."""
+        """Disconnect from the cluster, which keeps running."""
         self.ray.shutdown()
 
     def nodes(self) -> list[Node]:
-        """The computers that are there and compute."""
+        """Return the nodes that are alive and have CPUs or GPUs."""
         found = [
             Node(
                 id=node["NodeID"], host=node["NodeManagerHostname"],
@@ -115,12 +115,12 @@ class Cluster:
         return [node for node in found if node.cpus or node.gpus]
 
     def on(self, node: Node, what: Any, **options: Any) -> Any:
-        """A function or class as Ray runs it on that computer."""
+        """Return a function or class as a Ray task or actor for that node."""
         strategy = self._affinity(node.id, soft=False)
         return self.ray.remote(what).options(scheduling_strategy=strategy, **options)
 
     def ask(self, what: Any, *arguments: Any) -> dict[str, Any]:
-        """What a function says on each computer, by its host."""
+        """Call a function on each node; return the results by host. Raises BackendError."""
         nodes = self.nodes()
         if not nodes:
             raise BackendError("no computer of the Ray cluster has a CPU or a GPU to work with")
@@ -129,7 +129,7 @@ class Cluster:
         for node, answer in zip(nodes, answers, strict=True):
             try:
                 found[f"{node.host} ({node.id[:6]})"] = self.ray.get(answer)
-            except Exception as exc:  # such as a computer without vsr
+            except Exception as exc:  # such as a node without vsr
                 if node in self.nodes():
                     told = str(exc).strip().splitlines()[-1]
                     raise BackendError(f"{node.host} cannot run vsr: {told}") from exc
@@ -144,7 +144,7 @@ class Cluster:
         return task.remote(*arguments)
 
     def places(self, wanted: Wanted, info: VideoInfo) -> list[Place]:
-        """What the workers would use. Raises VsrError."""
+        """Return the device and model that a worker would use on each node. Raises VsrError."""
         found = self.ask(_look, wanted, info)
         for host, place in found.items():
             if isinstance(place, VsrError):

@@ -1,4 +1,4 @@
-"""The workers of a run on this computer: a process each, from which what they say is collected."""
+"""Starts the workers of a run on this computer, one process each, and receives their messages."""
 
 import itertools
 import os
@@ -21,52 +21,52 @@ from vsr.media.limits import SHARE
 
 _PROCESS: Final = "vsr.files.worker_process"
 _PATIENCE: Final = 5.0
-"""Seconds until a process that is to end is ended."""
+"""Timeout for the end of a killed process, in seconds."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a worker says."""
+    """A message from a worker."""
 
     worker: int
     kind: str
-    """`ready`, `frames`, `done` or `failed`, as in `vsr.files.worker_process`; `lost`: it is gone,
-    and the text says where or how; `unready`: it is gone before it was ready."""
+    """`ready`, `frames`, `done` or `failed`, as in `vsr.files.worker_process`; `lost`: the worker
+    has ended, and `what` is its host or exit code; `unready`: it ended before it was ready."""
     what: Any
 
 
 class Crew(Protocol):
-    """Workers that make segments. Use from one thread."""
+    """The workers of a run, which make segments. Use from one thread."""
 
     spread: bool
-    """Whether they are on several devices or computers, so that one may be slower."""
+    """Whether the workers are on several devices or computers, so that one may be slower."""
 
     def idle(self) -> Sequence[int]:
-        """Workers that take a clip."""
+        """Return the workers that are ready for a clip."""
         ...
 
     def send(self, worker: int, clip: Clip, target: Path) -> None:
-        """Have an idle worker make a segment in a file."""
+        """Assign a clip to an idle worker, which writes the segment to the file `target`."""
         ...
 
     def said(self, timeout: float) -> Iterator[Said]:
-        """What workers said; waits so many seconds for it. One that is lost is replaced."""
+        """Yield the received messages; wait up to `timeout` seconds. Lost workers are replaced."""
         ...
 
     def place(self, worker: int) -> Place | None:
-        """Where it works; None while it is not ready."""
+        """Return the place of a worker; None until it is ready."""
         ...
 
     def change(self, by: int) -> None:
-        """Add a worker, or do without one."""
+        """Add a worker (`by` > 0) or remove one."""
         ...
 
     def stop(self) -> None:
-        """Have the workers end their segments after the frames under way."""
+        """Have the workers end their segments after the frames in progress."""
         ...
 
     def close(self) -> None:
-        """End all workers at once."""
+        """End all workers immediately."""
         ...
 
 
@@ -80,12 +80,12 @@ class _Process:
 
 
 class LocalCrew:
-    """Processes on this computer: see `Crew`."""
+    """Worker processes on this computer; see `Crew`."""
 
     def __init__(self, order: Order, devices: Sequence[str | None], share: int | None) -> None:
-        """A worker for each of `devices`, which may be the same ones.
+        """Start a worker for each entry of `devices`, which may contain duplicates.
 
-        `share`: processors that each may compute with; None: all. Raises BackendError.
+        `share`: number of processors that each worker may use; None: all. Raises BackendError.
         """
         self.spread = len(set(devices)) > 1
         self._order, self._share = order, share
@@ -160,7 +160,7 @@ class LocalCrew:
                 self._heard.put(Said(number, "lost", f"exit code {process.wait()}"))
 
     def _tell(self, number: int, what: Any) -> None:
-        """Send an object; of a process that is gone, `_listen` says so."""
+        """Send an object to a worker; `_listen` reports a process that has ended."""
         pipe = self._workers[number].process.stdin
         assert pipe is not None
         with suppress(OSError, ValueError):
@@ -184,7 +184,7 @@ class LocalCrew:
         return said
 
     def _release(self, number: int) -> None:
-        """End a process that is no longer wanted, once it has nothing to do."""
+        """End a process that `change` removes, once it is idle."""
         worker = self._workers[number]
         if worker.unwanted and not worker.busy:
             _end(worker.process)
@@ -192,7 +192,7 @@ class LocalCrew:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
-    with suppress(OSError):  # what it has not read cannot be written any more
+    with suppress(OSError):  # unread data in the buffer cannot be flushed
         assert process.stdin is not None
         process.stdin.close()
     process.wait(_PATIENCE)

@@ -1,4 +1,4 @@
-"""Has a crew of workers make all segments of a run, and keeps what they have done."""
+"""Assigns the segments of a run to a crew of workers, and records the finished segments."""
 
 import logging
 import statistics
@@ -22,11 +22,11 @@ from vsr.report.ledger import Ledger
 log = logging.getLogger(__name__)
 
 _WAIT: Final = 0.1
-"""Seconds after which a stop is looked for."""
+"""Timeout for messages, after which a stop is checked, in seconds."""
 _TRIES: Final = 3
-"""Workers that may be lost over one segment, or before they are ready."""
+"""Number of workers lost over one segment, or before they are ready, at which the run fails."""
 _SLOW: Final = 2.0
-"""Times the usual time of a segment after which another worker makes it too."""
+"""Ratio to the median time of a segment above which a second worker makes it too."""
 
 
 @dataclass
@@ -39,36 +39,36 @@ class _Running:
 
 @dataclass
 class Dispatch:
-    """Hands clips out to whoever is free. Use `run` once."""
+    """Assigns clips to idle workers. Call `run` once."""
 
     crew: Crew
     clips: Iterator[Clip]
     journal: Journal
     stop: threading.Event
     told: Callable[[int], None]
-    """Hears how many frames are done, of those that were not done before."""
+    """Callback that receives the number of frames finished in this run."""
     auto: AutoJobs | None = None
-    """Decides on the number of workers; None: it stays."""
+    """Decides on the number of workers; None: the number is fixed."""
     made: dict[int, tuple[Ledger, Place]] = field(default_factory=dict)
-    """What the segments of this run cost, and where they were made, by their numbers."""
+    """Ledger and place of each segment made in this run, by segment number."""
     tails: dict[int, Segment] = field(default_factory=dict)
-    """Segments that a stop has cut off."""
+    """Segments cut off by a stop, by segment number."""
     _running: dict[int, _Running] = field(default_factory=dict)
     _again: deque[Clip] = field(default_factory=deque)
     _lost: Counter[int] = field(default_factory=Counter)
     _times: list[float] = field(default_factory=list)
     _done: int = 0
     _empty: bool = False
-    """Whether all clips are handed out."""
+    """Whether all clips have been assigned."""
     _stopping: bool = False
 
     @property
     def stopped(self) -> bool:
-        """Whether something is left to do."""
+        """Whether the run was stopped before all segments were finished."""
         return self._stopping and bool(self.tails or self._again or not self._empty)
 
     def run(self) -> None:
-        """Make all segments, or those under way when `stop` is set. Raises VsrError."""
+        """Make all segments; once `stop` is set, end those in progress. Raises VsrError."""
         try:
             while self._goes_on():
                 if not self._stopping:
@@ -105,7 +105,7 @@ class Dispatch:
         return clip
 
     def _straggler(self) -> Clip | None:
-        """A clip that takes one worker much longer than usual, to be made by another too."""
+        """Return a clip that takes much longer than usual, for a second worker; or None."""
         if not self._times:
             return None
         limit = _SLOW * statistics.median(self._times)
@@ -132,7 +132,7 @@ class Dispatch:
     def _keep(self, worker: int, done: Done) -> None:
         running = self._running.pop(worker)
         number = running.clip.number
-        if number in self.made:  # another worker was quicker
+        if number in self.made:  # another worker was faster
             running.target.unlink(missing_ok=True)
             return
         if done.stopped:
@@ -149,7 +149,7 @@ class Dispatch:
     def _lose(self, said: Said) -> None:
         running = self._running.pop(said.worker, None)
         if running is None and said.kind == "lost":
-            return  # it had nothing to do
+            return  # it was idle
         number = -1 if running is None else running.clip.number
         self._lost[number] += 1
         if self._lost[number] >= _TRIES:

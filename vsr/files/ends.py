@@ -1,4 +1,4 @@
-"""Opens what a run reads and writes: files, URLs, pipes and pictures."""
+"""Opens the input and the output of a run: files, URLs, pipes and pictures."""
 
 import os
 import re
@@ -48,7 +48,7 @@ AnySink = Sink | StillSink | AnimationSink
 
 
 def check_output(path: Path, input_: str, settings: RunSettings) -> None:
-    """Raise an error for an output that cannot or must not be written; see `check_target`."""
+    """Raise an error if an output cannot or must not be written; see `check_target`."""
     if pipe_of(path) is not None:
         pipe_format(settings.container)
         return
@@ -67,16 +67,16 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
 
 
 def names_folder(output: str | os.PathLike[str]) -> bool:
-    """Whether an output is written with a separator at its end, which `Path` drops."""
+    """Return whether an output's name ends with a separator, which `Path` drops."""
     return os.fspath(output).endswith(("/", os.sep))
 
 
 @contextmanager
 def folder_made(path: Path, input_: str) -> Iterator[None]:
-    """Create the folder that a run's pictures go into; remove it again if it stays empty.
+    """Create the folder for a run's pictures; remove it again if it remains empty.
 
-    Raises UsageError for an input that is no picture, InputError for a folder without one, and
-    OutputError where the folder cannot be made.
+    Raises UsageError if the input is not a picture, InputError if it is a folder without pictures,
+    and OutputError if the folder cannot be created.
     """
     if is_folder(path):
         yield
@@ -92,7 +92,7 @@ def folder_made(path: Path, input_: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # it holds pictures
+        with suppress(OSError):  # not empty
             path.rmdir()
 
 
@@ -111,7 +111,7 @@ def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> N
 
 
 def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
-    """Raise UsageError where a file, or one of a pattern, is a picture that is read."""
+    """Raise UsageError if the output, or a file of its pattern, is one of the input pictures."""
     for source in sources:
         targets = [path]
         if is_pattern(path):
@@ -124,9 +124,10 @@ def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
 def source_for(
     input_: str, output: Path, settings: RunSettings, stop: threading.Event
 ) -> AnySource:
-    """Open an input. Pictures go into pictures as they are, into a video as frames of 4:2:0.
+    """Open an input. Pictures are read as RGB for picture outputs, and as 4:2:0 for videos.
 
-    Raises InputError, and InterruptedRunError as soon as `stop` is set.
+    Raises UsageError for options that do not fit the input, InputError, and InterruptedRunError as
+    soon as `stop` is set.
     """
     pictures = find_pictures(input_)
     to_pictures = is_picture(output) or is_folder(output)
@@ -150,12 +151,12 @@ def source_for(
 
 
 def source_for_copying(input_: str, output: Path, settings: RunSettings) -> AnySource:
-    """Open an input for its other streams, also after a stop. Raises InputError."""
+    """Open an input to copy its other streams, also after a stop. Raises InputError."""
     return source_for(input_, output, replace(settings, deinterlace="off"), threading.Event())
 
 
 def encoder_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
-    """FFmpeg's name of the encoder that `sink_for` uses, or `Pillow` for single pictures.
+    """Return FFmpeg's name of the encoder that `sink_for` uses, or `Pillow` for still pictures.
 
     Raises UsageError.
     """
@@ -176,7 +177,7 @@ def sink_for(
     scale: int,
     window: tuple[Fraction | None, Fraction | None] = (Fraction(0), None),
 ) -> AnySink:
-    """Open an output for what is made of a source; `window` is `Sink`'s `offset` and `end`.
+    """Open the output for a source's upscaled frames; `window`: `Sink`'s (`offset`, `end`).
 
     Raises UsageError and OutputError.
     """

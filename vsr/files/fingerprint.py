@@ -1,15 +1,15 @@
-"""Tells one version of an input, or of settings, from another."""
+"""Detects whether an input or a setting has changed since an earlier run."""
 
 import hashlib
 from pathlib import Path
 from typing import Any, Final
 
 _PIECE: Final = 2**20
-"""Bytes of an input's beginning and end that tell it from another."""
+"""Number of bytes that are hashed at each end of an input."""
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Facts that tell an input from another: size, time of change, hash of both ends.
+    """Return facts that identify an input: size, modification time, hash of both ends.
 
     Raises OSError.
     """
@@ -23,7 +23,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 
 def change(name: str, then: Any, now: Any) -> str:
-    """Say what a setting was and is; of a group of settings, the first that differs."""
+    """Return a message with a setting's old and new value; for a group, of the first difference."""
     if isinstance(then, dict) and isinstance(now, dict):
         inner = next(key for key in [*now, *then] if now.get(key) != then.get(key))
         return change(inner, then.get(inner), now.get(inner))

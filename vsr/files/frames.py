@@ -1,4 +1,4 @@
-"""Reads, enlarges and writes video frame by frame, for Python."""
+"""Python API that reads, upscales and writes video frame by frame."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -23,10 +23,10 @@ from vsr.media.timestamps import Packet
 
 
 class Reader:
-    """Reads the frames of a video in presentation order; made by `frames`.
+    """Reads the frames of a video in presentation order; created by `frames`.
 
-    Iterate once, from one thread. Closes itself at the end; as a context manager, or by `close`,
-    before that. `info` is known at once.
+    Iterate once, from one thread. The file is closed at the end of the iteration, or earlier by
+    `close` or the context manager. `info` is available immediately.
     """
 
     def __init__(self, path: str) -> None:
@@ -40,7 +40,7 @@ class Reader:
 
     @property
     def lost(self) -> int:
-        """Frames of the file that are missing or cannot be decoded; complete after the end."""
+        """Number of frames that are missing or cannot be decoded; final after the iteration."""
         return self._source.losses.lost
 
     def close(self) -> None:
@@ -63,8 +63,8 @@ class Reader:
 def frames(path: str | os.PathLike[str]) -> Reader:
     """Open a video to read its frames: `for frame in vsr.frames("in.mp4")`.
 
-    A path or a URL. The planes of a frame are views of the decoder's memory and stay valid as long
-    as the frame is kept. Raises InputError when there is no video that can be decoded.
+    `path`: a path or a URL. The planes of a frame are views of the decoder's memory and remain
+    valid while the frame exists. Raises InputError if there is no video that can be decoded.
     """
     return Reader(os.fspath(path))
 
@@ -79,11 +79,12 @@ def upscale_frames(
     device: str | None = None,
     batch: int = 1,
 ) -> Iterator[Frame]:
-    """Enlarge frames lazily and in order, with their times and colours as they are.
+    """Upscale frames lazily and in order; their times and colours do not change.
 
-    A handful of frames are under way at once, whatever the length. An engine is compiled for the
-    first frame, and another one where size, format or colour change. The options are those of
-    `vsr run`. Raises UsageError, ModelError or BackendError; BackendError also on the way.
+    A few frames are in progress at once, independent of the video's length. An engine is compiled
+    for the first frame, and another one if size, format or colour change. The options are those of
+    `vsr run`. Raises UsageError, ModelError or BackendError; during the iteration UsageError for an
+    item that is not a frame, and BackendError.
     """
     runner = load_backend(backend, device)
     check_batch(batch, runner)
@@ -92,11 +93,11 @@ def upscale_frames(
 
 
 class Writer:
-    """Writes frames to a video file, with sound and everything else of another file.
+    """Writes frames to a video file, with the audio and all other streams of another file.
 
-    `with vsr.Writer("out.mp4", like="in.mp4") as out: out.write(frame)`. The file is opened with
-    the first frame, whose size it gets, written beside its place and renamed by `close`; after an
-    error in the `with` block nothing is left of it. Use from one thread.
+    `with vsr.Writer("out.mp4", like="in.mp4") as out: out.write(frame)`. The first frame opens the
+    file and sets its size. The file has a temporary name until `close` renames it; after an error
+    in the `with` block it is deleted. Use from one thread.
     """
 
     def __init__(
@@ -108,10 +109,10 @@ class Writer:
         copy: bool = True,
         overwrite: bool = False,
     ) -> None:
-        """`like` is a file, or what `frames` opened: rate, time base, pixel aspect and rotation are
-        its own, and with `copy` so are sound, subtitles, chapters and tags.
+        """`like`: a file or a `Reader`, whose rate, time base, pixel aspect and rotation are used.
 
-        Raises UsageError or OutputError where the file cannot be written, InputError for `like`.
+        `copy`: also copy its audio, subtitles, chapters and tags. Raises UsageError or OutputError
+        if the file cannot be written, InputError if `like` cannot be read.
         """
         self.path = Path(path)
         origin = like.path if isinstance(like, Reader) else os.fspath(like)
@@ -122,14 +123,14 @@ class Writer:
         self._waiting: Packet | None = None
         self._sink: Sink | None = None
         self._last: float | None = None
-        """Time of the frame written last, in seconds."""
+        """Time of the last written frame, in seconds."""
         self._closed = False
 
     def write(self, frame: Frame) -> None:
         """Encode a frame, after the packets that play before it.
 
-        Raises UsageError for what is no frame, for one that does not come after the last one, and
-        after `close`; OutputError where the file cannot be written.
+        Raises UsageError if `frame` is not a Frame or not later than the previous one, and after
+        `close`; OutputError if the file cannot be written.
         """
         _check_frame(frame)
         if self._closed:
@@ -146,7 +147,7 @@ class Writer:
         self._sink.write(frame)
 
     def close(self) -> None:
-        """Finish the file and put it in its place; without a frame there is none.
+        """Finish the file and rename it into place; without frames, no file is created.
 
         Safe to call twice.
         """
@@ -182,7 +183,7 @@ class Writer:
         return Sink(self.path, like, self._encoder, passthrough, self._source.offset())
 
     def _write_packets(self, until: float) -> None:
-        """Copy the packets that begin before a time, in seconds."""
+        """Copy the packets that begin at or before the time `until`, in seconds."""
         assert self._sink is not None
         while True:
             packet = self._waiting or next(self._packets, None)
@@ -194,7 +195,7 @@ class Writer:
 
 
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yield the frames. Raises UsageError at the first item that is none."""
+    """Yield the frames. Raises UsageError at the first item that is not a frame."""
     if isinstance(frames, str | os.PathLike):
         raise UsageError(f"{frames} is a path: give frames, such as vsr.frames({str(frames)!r})")
     for frame in frames:

@@ -1,4 +1,4 @@
-"""Upscale one file into another, with progress and report."""
+"""Upscales one file into another, with progress and report."""
 
 import logging
 import os
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class Job:
-    """One run, from checked settings to a finished file. Make one per run."""
+    """One run, from checked settings to a finished file. Create one instance per run."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class Job:
         self._first_time: float | None = None
 
     def run(self) -> Report:
-        """Upscale the file. Raises VsrError; then nothing is left under the output's name.
+        """Upscale the file. Raises VsrError; then no file is left under the output's name.
 
-        Only a report that cannot be written is told after the output is finished.
+        Exception: an error in writing the report or receipt is raised after the output is finished.
         """
         if not self._into_folder:
             return self._run()
@@ -128,9 +128,9 @@ class Job:
     def _analysed(
         self, stack: ExitStack, settings: RunSettings, model: models.Model, backend: Backend
     ) -> RunSettings:
-        """Return the settings of the last pass, after the first of two if two are asked for.
+        """Return the settings of the last pass; if there are two passes, run the first one before.
 
-        What the first one finds is deleted with `stack`.
+        The statistics of the first pass are deleted with `stack`.
         """
         settings.encoder.check()
         if settings.encoder.passes == 1:
@@ -171,17 +171,17 @@ class Job:
         )
 
     def _check_kept(self) -> None:
-        """Raise UsageError where a run in one go would delete what another run has done."""
+        """Raise UsageError if a run without segments would delete the work of an earlier run."""
         if not self._may_forget:
             check_nothing_kept(self._output)
 
     def _check_again(self, sink: AnySink | SegmentedSink) -> None:
-        """Raise OutputError where another program has made the output meanwhile."""
-        if not isinstance(sink, StillSink):  # which has written them
+        """Raise OutputError if another program has created the output in the meantime."""
+        if not isinstance(sink, StillSink):  # has already written its files
             check_output(self._output, self._input, self._settings)
 
     def _room(self, source: AnySource, upscaler: Upscaler, encoder: EncoderSettings) -> Room:
-        """Fit the run into the memory there is. Raises InputError where that cannot be."""
+        """Fit the run into the available memory. Raises InputError if that is impossible."""
         video = source.info.enlarged(upscaler.out_size)
         name = encoder_for(self._output, self._settings, video)
         return room_for(source, upscaler, name, encoder, self._settings.memory)
@@ -232,7 +232,7 @@ class Job:
     def _sink(
         self, source: AnySource, upscaler: Upscaler, settings: RunSettings
     ) -> AnySink | SegmentedSink:
-        """Open the output, in segments where that is worth it."""
+        """Open the output, in segments unless `frames_per_segment` is 0."""
         video, window = source.info.enlarged(upscaler.out_size), window_of(self._settings, source)
         frames = frames_per_segment(self._input, self._output, settings, source, video)
         if not frames:
@@ -251,7 +251,7 @@ class Job:
     def _going_on(
         self, source: AnySource, sink: SegmentedSink, report: Report
     ) -> Iterator[AnySource]:
-        """Yield the source, behind what an earlier run has done where that is found, or anew."""
+        """Yield the source, moved past an earlier run's work; reopened if it cannot be moved."""
         done, journal = sink.taken_over, sink.journal
         report.taken_over, report.resumable = done, True
         report.concealed = journal.concealed
@@ -262,7 +262,7 @@ class Job:
         log.info("going on after %d frames that are done", done)
         last = self._settings.start_frame + done - 1
         if isinstance(source, Source) and source.skip_to(last, journal.segments[-1].last_pts):
-            source.losses.lost = journal.lost  # not what was read to get there
+            source.losses.lost = journal.lost  # without losses in what was skipped
             yield source
             return
         with closing(self._opened()) as again:

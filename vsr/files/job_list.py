@@ -1,4 +1,4 @@
-"""Runs a list of jobs with settings of their own, one after the other."""
+"""Runs a list of jobs, each with separate settings, one after the other."""
 
 import logging
 import threading
@@ -26,16 +26,16 @@ class Listed:
 
 @dataclass
 class JobList:
-    """Jobs that run one after the other; a bad one does not end the others. Use `run` once."""
+    """Runs jobs one after the other, and continues after a failed one. Call `run` once."""
 
     jobs: Sequence[Listed]
     skip_existing: bool = False
-    """Leave jobs alone whose output is there."""
+    """Skip jobs whose output exists and is complete."""
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Outcome] = field(default_factory=list)
     under_way: Path | None = None
-    """The output of the job that was begun last."""
+    """Output of the job that was started last."""
 
     def run(self) -> list[Outcome]:
         """Run all jobs."""
@@ -48,11 +48,11 @@ class JobList:
         return self.outcomes
 
     def exit_code(self) -> int:
-        """The exit code of `vsr run`: 3 where a job failed or lost something."""
+        """Return the exit code of `vsr run`: 3 if a job failed or lost something."""
         return exit_code_of(self.outcomes, self.stop.is_set())
 
     def table(self) -> str:
-        """One line per job: result, frames, frames per second, name, words."""
+        """Return a table, one line per job: result, frames, frames per second, name, message."""
         return table_of(self.outcomes)
 
     def _one(self, job: Listed) -> Outcome:

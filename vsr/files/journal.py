@@ -1,7 +1,8 @@
-"""Keeps what a run has done beside its output, so that the same command goes on after any end.
+"""Saves the finished segments of a run, so that the same command resumes it after any interruption.
 
-The folder `.<output>.vsr` holds one video file per segment and `journal.jsonl`: a line of facts
-about input and settings, then a line per segment. A line is written after its file is on the disk.
+The folder `.<output>.vsr`, next to the output, contains one video file per segment and
+`journal.jsonl`: a line of facts about input and settings, then a line per segment. A line is
+written after its file is on the disk.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Journal:
-    """The segments of one output. One process at a time; use `close` or `remove` at the end."""
+    """The segments of one output. Locked by one process; call `close` or `remove` at the end."""
 
     def __init__(
         self,
@@ -44,17 +45,17 @@ class Journal:
         threads: int | None = None,
         gaps: bool = False,
     ) -> None:
-        """Open or begin a journal for a run of these facts; `restart` forgets what is there.
+        """Open or create the journal of a run with these facts; `restart` discards an existing one.
 
-        `threads`: of the encoder, where the journal is new. `gaps`: whether segments behind one
-        that is missing are kept. Raises UsageError where the segments there are another run's or
-        another process is at it, OutputError where the folder cannot be written.
+        `threads`: encoder threads, for a new journal. `gaps`: whether to keep segments after a
+        missing one. Raises UsageError if the existing segments have other facts or another process
+        uses the journal, OutputError if the folder cannot be written.
         """
         self.folder = folder_of(output)
         self.segments: list[Segment] = []
-        """What is done, in order."""
+        """Finished segments, in order."""
         self.threads = threads
-        """Threads of the encoder, with which its output varies: those of the run's beginning."""
+        """Encoder threads, which affect the encoder's output: fixed when the journal is created."""
         self._output = output
         self._facts = json.loads(json.dumps(facts, default=str))
         from filelock import FileLock  # takes 12 ms to load, and short runs have no journal
@@ -68,33 +69,33 @@ class Journal:
             except BaseException:
                 if not (self.folder / JOURNAL).exists():
                     self.remove()
-                self._lock.release()  # what another run has done stays
+                self._lock.release()  # keep the work of another run
                 raise
         except OSError as exc:
             raise self.error(exc) from exc
 
     @property
     def frames(self) -> int:
-        """Number of frames that are done."""
+        """Number of finished frames."""
         return sum(segment.frames for segment in self.segments)
 
     @property
     def concealed(self) -> int:
-        """Number of frames that the decoder had to make up in part."""
+        """Number of damaged frames that the decoder partly reconstructed."""
         return sum(segment.concealed for segment in self.segments)
 
     @property
     def lost(self) -> int:
-        """Number of the input's frames that are lost in what is done."""
+        """Number of the input's frames lost in the finished segments."""
         return sum(segment.lost for segment in self.segments)
 
     @property
     def beginning(self) -> list[Segment]:
-        """The segments up to the first that is missing."""
+        """Segments before the first missing one."""
         return chain(self.segments)
 
     def new_file(self, number: int, attempt: str = "") -> Path:
-        """Return the path of a segment's file; attempts that run at a time have different ones."""
+        """Return the path for a new segment; concurrent attempts have different paths."""
         return self.folder / f"{number:06d}{attempt}.nut"
 
     def path(self, segment: Segment) -> Path:
@@ -102,7 +103,7 @@ class Journal:
         return self.folder / segment.file
 
     def add(self, segment: Segment) -> None:
-        """Record a segment, whose file is whole. Raises OutputError."""
+        """Record a segment whose file is complete. Raises OutputError."""
         try:
             _on_disk(self.path(segment))
             _on_disk(self.folder)
@@ -112,7 +113,7 @@ class Journal:
         insort(self.segments, segment, key=lambda each: each.number)
 
     def keep_for_later(self) -> None:
-        """Record that the output holds what is done so far and may be replaced by the same run."""
+        """Record that the output is incomplete and may be replaced by the same run; close."""
         try:
             self._append({"interrupted": state_of(self._output.stat())})
         except OSError as exc:
@@ -120,18 +121,18 @@ class Journal:
         self.close()
 
     def remove(self) -> None:
-        """Delete the folder: the output is whole."""
+        """Delete the folder, which a complete output does not need."""
         self._lock.release()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Let others have the folder, which is deleted if nothing is done."""
+        """Release the folder for other processes; delete it if there are no segments."""
         if not self.segments and self._lock.is_locked:
             self.remove()
         self._lock.release()
 
     def leave(self, failed: bool) -> None:
-        """End using it after a run, and say what is kept if that failed."""
+        """Close the journal after a run; if the run failed, log how many frames are kept."""
         if failed and self.segments:
             log.warning(
                 "%d frames are done and kept: the same command goes on from there", self.frames
@@ -139,13 +140,13 @@ class Journal:
         self.close()
 
     def error(self, exc: OSError) -> OutputError:
-        """Make the error for a folder that cannot be written."""
+        """Return the error for a folder that cannot be written."""
         return OutputError(f"cannot keep what is done in {self.folder}: {reason(exc)}")
 
     def _acquire(self) -> None:
         try:
             self._lock.acquire(timeout=0)
-        except TimeoutError as exc:  # of filelock, whose Timeout is one
+        except TimeoutError as exc:  # base class of filelock.Timeout
             raise UsageError(f"another process is making {self._output}") from exc
 
     def _begin(self, restart: bool, gaps: bool) -> None:
@@ -170,7 +171,7 @@ class Journal:
         self._write_anew()
 
     def _difference(self, then: Mapping[str, Any]) -> str | None:
-        """Say in words what is not as it was; None if all is."""
+        """Return a message on the first fact that has changed; None if there is none."""
         now = {"schema": SCHEMA, **self._facts}
         for name in [*now, *then]:
             if name != THREADS and now.get(name) != then.get(name):
@@ -187,7 +188,7 @@ class Journal:
             return hashlib.file_digest(file, "sha256").hexdigest() == segment.sha256
 
     def _write_anew(self) -> None:
-        """Write the journal of what is whole, and delete everything else."""
+        """Write a new journal of the intact segments, and delete all other files."""
         path, beside = self.folder / JOURNAL, self.folder / f"{JOURNAL}.part"
         head = {"schema": SCHEMA, **self._facts, THREADS: self.threads}
         lines = [head, *map(asdict, self.segments)]
@@ -208,8 +209,8 @@ class Journal:
 
 
 def _on_disk(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk."""
-    with suppress(PermissionError):  # Windows opens no folders
+    """Flush a file, or the entries of a folder, to the disk."""
+    with suppress(PermissionError):  # Windows cannot open folders
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

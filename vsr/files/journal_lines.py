@@ -1,4 +1,4 @@
-"""Reads what earlier runs have left beside an output: the lines of a journal (`journal.py`)."""
+"""Reads the journal (`journal.py`) that an earlier run left next to an output."""
 
 import json
 import os
@@ -20,12 +20,12 @@ THREADS: Final = "encoder_threads"
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Encoded frames that follow one another, in a file of their own."""
+    """Consecutive encoded frames, in a separate file."""
 
     number: int
-    """Its place by its time: see `vsr.media.clips.Cuts`. Numbers without a frame are left out."""
+    """Index by time: see `vsr.media.clips.Cuts`. Numbers without a frame are skipped."""
     follows: int | None
-    """Number of the segment before it; None for the first."""
+    """Number of the previous segment; None for the first."""
     file: str
     frames: int
     first_pts: int
@@ -33,25 +33,25 @@ class Segment:
     """Presentation times of the first and the last frame, in the input's time base."""
     last_duration: int
     reorder: int
-    """Time by which decoding must run ahead of presentation, in the input's time base."""
+    """Delay by which decoding must precede presentation, in the input's time base."""
     bytes: int
     sha256: str
     concealed: int
-    """Frames that the decoder had to make up in part."""
+    """Number of damaged frames that the decoder partly reconstructed."""
     lost: int
-    """Frames of the input, in its time, that could not be decoded."""
+    """Number of the input's frames in this segment's time that could not be decoded."""
     ms: float
-    """Milliseconds from the first frame's arrival to the file on the disk."""
+    """Time from the first frame's arrival to the file on the disk, in milliseconds."""
 
 
 def folder_of(output: Path) -> Path:
-    """Return the folder in which an output's segments are kept."""
+    """Return the folder of an output's segments."""
     path = real_path(output)
     return path.with_name(f".{path.name}.vsr")
 
 
 def _done(output: Path) -> list[Segment]:
-    """The segments that an earlier run has recorded; none where there is no journal."""
+    """Return the segments recorded by an earlier run; an empty list if there is no journal."""
     try:
         lines = lines_of(folder_of(output) / JOURNAL)
         return [Segment(**line) for line in lines[1:] if "file" in line]
@@ -60,13 +60,13 @@ def _done(output: Path) -> list[Segment]:
 
 
 def has_gaps(output: Path) -> bool:
-    """Whether an earlier run of several jobs has left segments behind one that is not done."""
+    """Return whether an earlier run with several workers left segments after a missing one."""
     done = _done(output)
     return len(chain(done)) < len(done)
 
 
 def check_nothing_kept(output: Path) -> None:
-    """Raise UsageError where an earlier run has left segments, which `forget` would delete."""
+    """Raise UsageError if an earlier run left segments, which `forget` would delete."""
     if frames := sum(segment.frames for segment in _done(output)):
         raise UsageError(
             f"{folder_of(output)} holds {frames} frames that another run has done: name another "
@@ -75,7 +75,7 @@ def check_nothing_kept(output: Path) -> None:
 
 
 def model_begun_with(output: Path) -> str | None:
-    """The model of a run that an earlier one has begun; None where there is none."""
+    """Return the model of an earlier, unfinished run; None if there is none."""
     try:
         head = lines_of(folder_of(output) / JOURNAL)[:1]
     except OSError:
@@ -84,7 +84,7 @@ def model_begun_with(output: Path) -> str | None:
 
 
 def left_by_an_interrupted_run(output: Path) -> bool:
-    """Whether an output is what an interrupted run made of its segments, untouched since."""
+    """Return whether an interrupted run wrote the output, and it is unchanged since."""
     try:
         lines = lines_of(folder_of(output) / JOURNAL)
         status = output.stat()
@@ -95,7 +95,7 @@ def left_by_an_interrupted_run(output: Path) -> bool:
 
 
 def forget(output: Path) -> None:
-    """Delete what an earlier run has left of an output that is whole now, unless one is at it."""
+    """Delete an earlier run's segments of a now complete output, unless a process uses them."""
     folder = folder_of(output)
     if (folder / JOURNAL).exists():
         from filelock import FileLock, Timeout
@@ -105,7 +105,7 @@ def forget(output: Path) -> None:
 
 
 def chain(segments: Iterable[Segment]) -> list[Segment]:
-    """The segments, given in any order, that follow one another from the first on."""
+    """Return the segments before the first gap, in order; `segments` may have any order."""
     by_place = {segment.follows: segment for segment in segments}
     found, last = [], None
     while (segment := by_place.get(last)) is not None:
@@ -115,7 +115,7 @@ def chain(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The lines up to one that is cut off."""
+    """Return the journal's lines, up to the first one that is truncated."""
     found = []
     for line in path.read_text("utf-8", errors="replace").splitlines():
         try:

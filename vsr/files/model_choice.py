@@ -1,4 +1,4 @@
-"""Chooses the network of a run that names none: the best that is fast enough for its file here."""
+"""Chooses the network of a run without `model`: the best that is fast enough for its file here."""
 
 import logging
 from pathlib import Path
@@ -18,19 +18,19 @@ from vsr.plan.plan import Planner, blank, task_of
 
 log = logging.getLogger(__name__)
 _SECONDS: Final = 0.3
-"""For which decoder, network and encoder are measured: a run should begin soon."""
+"""Measuring time of decoder, network and encoder, in seconds; short, so that a run starts soon."""
 _SCALE: Final = 2
 _SOON: Final = 2e12
-"""Multiplications of a run that is not worth measuring: seconds, on any machine."""
+"""Number of multiplications below which a run is not measured: it takes seconds on any machine."""
 _HD: Final = 1280 * 720
-"""Pixels of the output for which `Candidate.work` counts."""
+"""Number of output pixels for which `Candidate.work` is given."""
 
 
 def usual_model(settings: RunSettings) -> str:
-    """The model that was asked for, else the default, where the file is not looked at.
+    """Return the requested model, else the default, without reading the file.
 
-    Where the default has not the look or the scale, the lightest network that has them. Raises
-    UsageError for an unknown look, and for a scale that no network has.
+    If the default does not have the look or the scale, return the lightest network that has them.
+    Raises UsageError for an unknown look, and for a scale that no network has.
     """
     scale, look = settings.scale or _SCALE, settings.look
     usual = models.chosen(settings.model, look)
@@ -43,9 +43,10 @@ def usual_model(settings: RunSettings) -> str:
 
 
 def model_name(input_: str, output: Path, settings: RunSettings) -> str:
-    """The model of a run: the one that was asked for, else what suits file, machine and `speed`.
+    """Return the model of a run: the requested one, else one for the file, machine and `speed`.
 
-    What cannot be looked at before (URLs, pipes, pictures) gets `usual_model`, and what it raises.
+    Inputs that cannot be read in advance (URLs, pipes, pictures) get `usual_model`. Raises
+    UsageError as `usual_model` does.
     """
     scale, look, usual = settings.scale or _SCALE, settings.look, usual_model(settings)
     if settings.model:
@@ -54,11 +55,11 @@ def model_name(input_: str, output: Path, settings: RunSettings) -> str:
         return usual
     begun = None if settings.restart else model_begun_with(output)
     if begun is not None and _may_go_on(begun, look):
-        return begun  # measured again, another one might be chosen
+        return begun  # a new measurement might choose another one
     try:
         backend = load_backend(settings.backend, devices_of(settings.device)[0])
         return _fitting(input_, output, settings, backend, scale)
-    except VsrError as exc:  # the run itself meets it again, and tells it better
+    except VsrError as exc:  # the run raises it again, with a better message
         log.debug("no network could be chosen: %s", exc)
         return usual
 
@@ -87,7 +88,7 @@ def _fitting(input_: str, output: Path, settings: RunSettings, backend: Backend,
         log.info("model %s: the only network%s at scale %d", best.name, of_look, scale)
         return best.name
     work = best.work * width * height / _HD * min(task.frames, settings.max_frames or task.frames)
-    # on a GPU engines take minutes to build, and it has the speed
+    # on a GPU, engines take minutes to build, and speed is sufficient
     if backend.name != "openvino" or 0 < work < _SOON:
         log.info("model %s: the best for %s (--model names another)", best.name, kind)
         return best.name

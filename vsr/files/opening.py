@@ -1,4 +1,4 @@
-"""Open an input in a way that a stop can interrupt: a silent server may take seconds to fail."""
+"""Opens an input so that a stop can interrupt it: a silent server may take seconds to fail."""
 
 import threading
 from concurrent.futures import Future
@@ -10,14 +10,14 @@ from vsr.media.reading import Reading
 from vsr.media.source import Source
 
 _POLL: Final = 0.1
-"""Seconds between two checks for a stop."""
+"""Interval between checks for a stop, in seconds."""
 
 
 def opened(url: str, stop: threading.Event, reading: Reading | None = None) -> Source:
-    """The opened input. Raises InputError, and InterruptedRunError as soon as `stop` is set.
+    """Return the opened input. Raises InputError, and InterruptedRunError once `stop` is set.
 
-    FFmpeg cannot be interrupted while it opens: the thread that does it is left behind then, and
-    closes what it may still have opened.
+    FFmpeg cannot be interrupted while it opens an input. After a stop, the opening thread keeps
+    running, and closes the input if it opens after all.
     """
     result: Future[Source] = Future()
 
@@ -25,7 +25,7 @@ def opened(url: str, stop: threading.Event, reading: Reading | None = None) -> S
         source, error = None, None
         try:
             source = Source(url, reading)
-        except BaseException as exc:  # raised again by the caller, who waits
+        except BaseException as exc:  # raised again in the waiting caller
             error = exc
         wanted = result.set_running_or_notify_cancel()
         if source is None:

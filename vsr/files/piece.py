@@ -1,4 +1,4 @@
-"""Encodes one segment of a video into a file of its own."""
+"""Encodes one segment of a video into a separate file."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,18 +17,19 @@ from vsr.media.limits import cpu_limit, processors
 from vsr.media.sink import Sink
 
 _MOST_THREADS: Final = 16
-"""FFmpeg's own encoders take no more by themselves."""
+"""Maximum number of threads that FFmpeg's own encoders use by default."""
 _X265_FRAMES: Final = ((32, 5), (16, 4), (8, 3), (4, 2))
-"""(processors, pictures that x265 encodes at once on so many) by its own choice."""
+"""(minimum number of processors, number of frames that x265 then encodes in parallel by default).
+"""
 _OWN_THREADS: Final = frozenset({"libsvtav1"})
-"""Encoders whose output is the same with any number of threads."""
+"""Encoders whose output does not depend on the number of threads."""
 
 
 def encoder_threads(encoder: str) -> int | None:
-    """How many threads an encoder takes here by itself; None where that changes nothing.
+    """Return an encoder's default number of threads here; None if it does not affect the output.
 
-    The number is part of what decides an encoder's output: it is fixed for all of a run's segments,
-    wherever they are made.
+    An encoder's output depends on the number, so it is fixed for all segments of a run, on all
+    computers.
     """
     count = cpu_limit() or processors()
     if encoder in _OWN_THREADS:
@@ -41,7 +42,7 @@ def encoder_threads(encoder: str) -> int | None:
 
 
 def with_threads(settings: EncoderSettings, threads: int | None) -> EncoderSettings:
-    """The settings with that number of threads, unless they say another."""
+    """Return the settings with that number of threads, unless they already set one."""
     if threads is None:
         return settings
     return replace(settings, options={"threads": str(threads), **settings.options})
@@ -50,13 +51,13 @@ def with_threads(settings: EncoderSettings, threads: int | None) -> EncoderSetti
 class Piece:
     """A segment that is being encoded. Use from one thread, in a `with` block around all writing.
 
-    The file's times begin at 0, as NUT has it; it holds video alone.
+    The file is NUT, contains only video, and its times begin at 0.
     """
 
     def __init__(
         self, path: Path, first: Frame, video: VideoFormat, encoder: EncoderSettings, in_band: bool
     ) -> None:
-        """`first`: the frame that is written first. Raises UsageError and OutputError."""
+        """`first`: the first frame of the segment. Raises UsageError and OutputError."""
         self.path = path
         self._unit = video.time_base
         begin = first.pts * first.time_base
@@ -73,7 +74,7 @@ class Piece:
 
     @property
     def frames(self) -> int:
-        """Frames that were written."""
+        """Number of frames passed to `write`."""
         return len(self._shown)
 
     def write(self, frame: Frame) -> list[Frame]:
@@ -88,9 +89,9 @@ class Piece:
         return self._sink.drain()
 
     def finish(self, number: int, follows: int | None, lost: Callable[[], int]) -> Segment:
-        """End the file, once it is drained; return what the journal says of it.
+        """Close the file, after `drain`; return the segment for the journal.
 
-        `lost`: frames of the input that could not be decoded. Raises OutputError.
+        `lost`: returns the number of input frames that could not be decoded. Raises OutputError.
         """
         self._sink.close()
         try:

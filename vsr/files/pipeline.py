@@ -1,4 +1,4 @@
-"""Run source -> upscaler -> sink with a thread for each and bounded queues between them."""
+"""Runs source -> upscaler -> sink, with one thread for each and bounded queues between them."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -12,14 +12,14 @@ from vsr.media.prefetch import WAITING, HaltedError, prefetch
 from vsr.media.timestamps import Packet
 
 _INTERLEAVE: Final = 1.0
-"""Seconds by which sound may come after its picture in a file."""
+"""Maximum distance of audio behind its frame in a file, in seconds."""
 _EVER: Final = float("inf")
 
 
 class Slice:
-    """Some frames of an input, by number, and the packets that play with them.
+    """A range of an input's frames, by number, and the packets that play with them.
 
-    Iterate once. `frames` and `interrupted` are complete when the iterator has ended.
+    Iterate once. `frames` and `interrupted` are final when the iteration has ended.
     """
 
     def __init__(
@@ -30,25 +30,25 @@ class Slice:
         stop: threading.Event | None = None,
         may_hang: bool = False,
     ) -> None:
-        """`count` frames from number `start` on, None: to the end; or until `stop` is set.
+        """Select `count` frames from number `start` on (None: to the end), until `stop` is set.
 
-        `may_hang`: reading an item may take long, as from a network; `stop` is heard meanwhile.
+        `may_hang`: reading an item may block, as from a network; `stop` is checked meanwhile.
         """
         self._items, self._stop = items, stop
         if may_hang and stop is not None:
             self._items = prefetch(items, name="read", halt=stop)
         self.start, self.count = start, count
         self.frames = 0
-        """Frames delivered so far."""
+        """Number of frames yielded so far."""
         self.interrupted = False
-        """Whether `stop` ended it early."""
+        """Whether `stop` ended the iteration early."""
 
     def __iter__(self) -> Iterator[Frame | Packet]:
-        """The frames and packets in the order they were read.
+        """Yield the frames and packets in the order in which they were read.
 
-        Decoding lags behind reading, and containers interleave loosely: packets are held back
-        until the first frame's time is known, and read on a little after the last one. With a
-        `count`, those that begin after a frame's end wait for the next one.
+        Decoding lags behind reading, and containers interleave loosely. Packets are therefore held
+        back until the first frame's time is known, and read for a short time after the last frame.
+        With a `count`, packets that begin after a frame's end wait for the next frame.
         """
         if self.count == 0:
             return
@@ -95,7 +95,7 @@ class Slice:
             self.interrupted = True
 
     def _skip(self, flow: Iterator[Frame | Packet]) -> tuple[list[Packet], Frame | None]:
-        """Read up to the first frame; also returns the packets that may play with it."""
+        """Read up to the first selected frame; return (packets that may play with it, frame)."""
         held: list[Packet] = []
         for item in flow:
             if not isinstance(item, Frame):
@@ -108,12 +108,12 @@ class Slice:
 
 
 def _end(frame: Frame) -> float:
-    """When a frame ceases to be shown (s)."""
+    """Return the end of a frame's presentation (s)."""
     return float((frame.pts + frame.duration) * frame.time_base)
 
 
 def plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
-    """Whether a packet begins in that time (s); cover art and packets without a time always do."""
+    """Return whether a packet begins in that time (s); True for cover art and untimed packets."""
     art = packet.stream.disposition & av.stream.Disposition.attached_pic
     if art or packet.pts is None or packet.time_base is None:
         return True
@@ -121,19 +121,19 @@ def plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
 
 
 class Writer(Protocol):
-    """What `run` asks of an output: see `vsr.media.sink.Sink`."""
+    """Interface of an output for `run`; see `vsr.media.sink.Sink`."""
 
     def write(self, item: Frame | Packet) -> list[Frame]:
-        """Take an item; return the frames that are written by that."""
+        """Write an item; return the frames whose packets were written."""
         ...
 
     def drain(self) -> list[Frame]:
-        """Return the frames that were held back."""
+        """Write the buffered frames and return them."""
         ...
 
 
 Enlarge = Callable[[Iterable[Any]], Iterator[Any]]
-"""`Upscaler.process`, or one that takes pictures of any size."""
+"""Type of `Upscaler.process` and `AnySize.process`."""
 
 
 def run(
@@ -145,11 +145,11 @@ def run(
 ) -> None:
     """Process frames and packets to the end of the slice; the caller closes the sink.
 
-    `room`: bytes that may wait between two stages.
+    `room`: limit for the items waiting between two stages, in bytes.
 
-    Decoding, inference and encoding overlap: decode and inference each have a thread, encoding
-    and `on_muxed`, called for every frame once its packet is written, have the caller's. Raises
-    whatever a stage raised; no thread is left behind.
+    Decoding, inference and encoding overlap. Decoding and inference each have a thread. Encoding
+    and `on_muxed`, called for every frame once its packet is written, use the caller's thread.
+    Raises any exception of a stage; all threads have ended when it returns or raises.
     """
     with closing(prefetch(selected, name="decode", room=room)) as decoded:
         enlarged = prefetch(enlarge(decoded), name="infer", room=room)

@@ -1,19 +1,19 @@
-"""What a run tells while it goes on."""
+"""Progress information that a run passes to its callback."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The progress of a run."""
+    """Progress of a run at one moment."""
 
     frames: int
     total: int
-    """Frames expected, 0 when unknown."""
+    """Expected number of frames; 0 if unknown."""
     position: float
-    """Seconds of the input that are done."""
+    """Duration of the input processed so far, in seconds."""
     elapsed: float
-    """Seconds since the first frame was asked for."""
+    """Time since the first frame was requested, in seconds."""
     lost: int = 0
     finished: bool = False
 
@@ -24,12 +24,12 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Input seconds per second: 1.0 is real time."""
+        """Ratio of processed to elapsed time: 1.0 is real time."""
         return self.position / self.elapsed if self.elapsed > 0 else 0.0
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left, None when unknown."""
+        """Estimated time left, in seconds; None if unknown."""
         if not self.total or not self.frames:
             return None
         return max(0.0, (self.total - self.frames) / self.fps)

@@ -1,7 +1,7 @@
-"""The workers of a run on the computers of a Ray cluster, which need none of its files.
+"""Runs the workers of a run on the nodes of a Ray cluster, which need no access to its files.
 
-A worker is a Ray actor that keeps its engine. The packets of a clip travel to it, and an encoded
-segment comes back; each has one at a time, so that memory is bounded by the number of workers.
+A worker is a Ray actor that keeps its engine. It receives the packets of a clip and returns the
+encoded segment. Each worker has one clip at a time, so the number of workers bounds the memory.
 """
 
 import itertools
@@ -25,15 +25,15 @@ from vsr.media.limits import SHARE
 log = logging.getLogger(__name__)
 
 _ASK: Final = 2.0
-"""Seconds between two questions to a worker about the frames that it has done."""
+"""Interval between requests for a worker's number of finished frames, in seconds."""
 _LOOK: Final = 5.0
-"""Seconds between two looks for computers that join or come back."""
+"""Interval between checks for nodes that join or come back, in seconds."""
 _ALONE: Final = 120.0
-"""Seconds without any worker after which a run ends."""
+"""Timeout without any worker after which a run fails, in seconds."""
 
 
 class _Actor:
-    """What runs on the other computers; see `Worker`."""
+    """Actor that runs a `Worker` on a node."""
 
     def __init__(self, processors: int) -> None:
         os.environ[SHARE] = str(processors)
@@ -43,7 +43,7 @@ class _Actor:
         self._frames = 0
 
     def begin(self, order: Order) -> Place | VsrError:
-        """Build the engine; say where, or why it cannot be."""
+        """Build the engine; return the worker's place, or the error."""
         try:
             self._worker = Worker(order, None)
         except VsrError as exc:
@@ -51,7 +51,10 @@ class _Actor:
         return self._worker.place
 
     def work(self, clip: Clip, packets: bytes) -> tuple[Done, bytes] | VsrError:
-        """Make a segment of a clip whose file holds these bytes."""
+        """Make the segment of a clip, whose file has the content `packets`.
+
+        Return the result with the content of the segment's file, or the error.
+        """
         assert self._worker is not None
         self._frames = 0
         with tempfile.TemporaryDirectory(prefix="vsr-") as folder:
@@ -65,11 +68,11 @@ class _Actor:
             return done, target.read_bytes()
 
     def frames(self) -> int:
-        """Frames of the segment that are done."""
+        """Return the number of finished frames of the segment."""
         return self._frames
 
     def stop(self) -> None:
-        """End the segment after the frames under way."""
+        """End the segment after the frames in progress."""
         self._stop.set()
 
     def _told(self, frames: int) -> None:
@@ -86,12 +89,12 @@ class _Member:
 
 
 class RayCrew:
-    """Ray actors: see `vsr.files.crew.Crew`."""
+    """Ray actors as workers; see `vsr.files.crew.Crew`."""
 
     spread = True
 
     def __init__(self, cluster: Cluster, order: Order, jobs: int) -> None:
-        """A worker for each GPU; on computers without one, `jobs` that share the processors."""
+        """Start a worker per GPU; on nodes without one, `jobs` workers sharing the processors."""
         self._cluster, self._ray, self._jobs = cluster, cluster.ray, jobs
         self._order = self._ray.put(order)
         self._numbers = itertools.count()
@@ -127,7 +130,7 @@ class RayCrew:
             if worker in self._members:
                 try:
                     answer = self._ray.get(reference)
-                except Exception as exc:  # whatever Ray says, the actor or its computer is gone
+                except Exception as exc:  # any error: the actor or its node has ended
                     yield self._lost(worker, exc)
                     continue
                 yield self._understood(worker, kind, answer)
@@ -137,7 +140,7 @@ class RayCrew:
         return self._members[worker].place
 
     def change(self, by: int) -> None:
-        """The number follows from the cluster's computers."""
+        """Do nothing: the nodes of the cluster determine the number of workers."""
 
     def stop(self) -> None:
         """See `Crew.stop`."""
@@ -151,7 +154,7 @@ class RayCrew:
         self._members.clear()
 
     def _join(self) -> None:
-        """Start workers on computers that have none, or fewer than there may be."""
+        """Start workers on nodes that have fewer than they can run."""
         if self._members and now() - self._looked < _LOOK:
             return
         self._looked = now()
@@ -173,7 +176,7 @@ class RayCrew:
         self._waiting[actor.begin.remote(self._order)] = (number, "ready")
 
     def _ask(self) -> None:
-        """Ask busy workers now and then how far they are."""
+        """Request the number of finished frames from busy workers, at intervals of `_ASK`."""
         for number, member in self._members.items():
             if member.target is not None and now() - member.asked >= _ASK:
                 member.asked = now()
@@ -198,7 +201,7 @@ class RayCrew:
 
     def _lost(self, worker: int, exc: Exception) -> Said:
         member = self._members.pop(worker)
-        self._looked = now()  # Ray needs a moment to see that a computer is gone
+        self._looked = now()  # Ray needs a moment to detect that a node is gone
         kind = "lost" if member.place else "unready"
         log.debug("%s is lost", member.node.host, exc_info=exc)
         return Said(worker, kind, member.node.host)

@@ -1,4 +1,4 @@
-"""Receipts: what a run has made of what, in a file by which the output can be checked later."""
+"""Writes receipts, which record a run's input, output and settings, and checks outputs by them."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ _CHECKED: Final = {
     "audio_start_s": "as the time at which the sound begins (s)",
     "bytes": "bytes",
 }
-"""Facts of an output that are compared, in this order, and how they are called."""
+"""Facts of an output that are compared, in this order -> their description in messages."""
 
 
 def receipt_path(settings: RunSettings, input_: str, output: Path) -> Path | None:
-    """Where a run's receipt goes: beside the report unless it is named; None: nowhere.
+    """Return the path of a run's receipt: by default next to the report; None: no receipt.
 
-    Raises UsageError where one is asked for an output that is no video file, or would replace the
-    input, the output or the report.
+    Raises UsageError if a receipt is requested for an output that is not a video file, or if it
+    would replace the input, the output or the report; OutputError if its folder does not exist.
     """
     one_file = pipe_of(output) is None and not is_picture(output) and not is_folder(output)
     if settings.receipt is not None:
@@ -52,7 +52,7 @@ def receipt_path(settings: RunSettings, input_: str, output: Path) -> Path | Non
 
 
 def _check_apart(receipt: Path, input_: str, output: Path, report: Path | None) -> None:
-    """Raise UsageError for a receipt that would replace another file of the run."""
+    """Raise UsageError if the receipt would replace another file of the run."""
     same = {"input": is_part_of(receipt, input_), "output": is_same_file(receipt, output)}
     same["report"] = report is not None and is_same_file(receipt, report)
     for what, is_it in same.items():
@@ -63,9 +63,9 @@ def _check_apart(receipt: Path, input_: str, output: Path, report: Path | None) 
 def write_papers(
     receipt: Path | None, input_: str, output: Path, settings: RunSettings, report: Report
 ) -> None:
-    """Write the report and the receipt of a run that is done, as far as they are asked for.
+    """Write the report and the receipt of a finished run, if requested.
 
-    Raises OutputError, which says that the output is finished.
+    Raises OutputError, whose message says that the output is finished.
     """
     try:
         if settings.report:
@@ -79,7 +79,7 @@ def write_papers(
 def write_receipt(
     path: Path, input_: str, output: Path, settings: RunSettings, report: Report
 ) -> None:
-    """Write the receipt of a run that is done. Raises OutputError."""
+    """Write the receipt of a finished run. Raises InputError and OutputError."""
     source: dict[str, Any] = {"name": shown(input_)}
     if not (is_url(input_) or is_stdin(input_) or find_pictures(input_) is not None):
         source |= file_facts(Path(local(input_)))
@@ -110,7 +110,7 @@ def write_receipt(
 
 
 def audio_shift_ms(source: Mapping[str, Any], made: Mapping[str, Any]) -> float | None:
-    """By how much sound has moved against picture at the beginning; None where one has none."""
+    """Return the shift of audio against video at the start, in ms; None if a file lacks a time."""
     starts = [
         facts["audio_start_s"] - facts["first_pts_s"]
         for facts in (source, made)
@@ -120,7 +120,7 @@ def audio_shift_ms(source: Mapping[str, Any], made: Mapping[str, Any]) -> float 
 
 
 def file_facts(path: Path) -> dict[str, Any]:
-    """A video file's bytes and hash, and its frames and times. Raises InputError."""
+    """Return a video file's size, hash, number of frames and times. Raises InputError."""
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -130,7 +130,7 @@ def file_facts(path: Path) -> dict[str, Any]:
 
 
 def _video_facts(path: Path) -> dict[str, Any]:
-    """Frames, times (s) and a hash of the packets of the first video, and when sound begins."""
+    """Return number of frames, times (s) and packet hash of the first video; start of the audio."""
     digest, frames = hashlib.sha256(), 0
     times: list[Fraction] = []
     audio: Fraction | None = None
@@ -160,15 +160,15 @@ def _video_facts(path: Path) -> dict[str, Any]:
 
 
 def difference(output: Path, receipt: Path) -> str | None:
-    """Say in one line what an output has other than its receipt says; None: nothing.
+    """Return a one-line message on how an output differs from its receipt; None if it does not.
 
-    Raises InputError where one of them cannot be read.
+    Raises InputError if one of them cannot be read.
     """
     try:
         facts = json.loads(receipt.read_text("utf-8"))
     except OSError as exc:
         raise InputError(f"cannot read the receipt {receipt}: {reason(exc)}") from exc
-    except (ValueError, RecursionError) as exc:  # no UTF-8, or no JSON
+    except (ValueError, RecursionError) as exc:  # not UTF-8, or not JSON
         raise InputError(
             f"{receipt} is no receipt: give the file that `vsr run --receipt` has written"
         ) from exc

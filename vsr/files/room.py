@@ -1,4 +1,4 @@
-"""Fits a run into the memory there is, or says that its pictures are too large for it."""
+"""Fits a run into the available memory, or raises an error if its pictures are too large."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,16 +13,16 @@ from vsr.media.plane_format import PlaneFormat
 from vsr.media.prefetch import WAITING
 
 _SHARE: Final = 8
-"""Part of the memory that pictures between two stages may take, as a divisor."""
+"""Divisor of the memory limit: pictures waiting between two stages may use 1/8 of it."""
 _STAGES: Final = 2
-"""A picture that a stage works on, and one that waits for the next stage."""
+"""Pictures per stage: one in progress, and one waiting for the next stage."""
 _HELD: Final = {
     "libx264": 60, "libx265": 125, "libsvtav1": 105, "libvpx-vp9": 100, PILLOW: 2, "gif": 8,
     "apng": 8,
 }  # fmt: skip
-"""Pictures' worth of memory that encoders take at our default presets, measured at 1080p.
+"""Memory use of encoders at our default presets, in output pictures, measured at 1080p.
 
-Pillow: colours pixel by pixel, and a copy in its own memory; GIF and APNG have alpha, and filters.
+Pillow: colours as packed pixels, and an internal copy; GIF and APNG have alpha, and filters.
 """
 _HELD_FRUGALLY: Final = {"libx264": 23, "libx265": 46}
 _HELD_OTHERS: Final = 16
@@ -30,18 +30,18 @@ _FRUGAL: Final = {
     "libx264": ("x264-params", {"rc-lookahead": "0", "sync-lookahead": "0", "bframes": "0"}),
     "libx265": ("x265-params", {"rc-lookahead": "0", "frame-threads": "1", "bframes": "0"}),
 }
-"""Encoders' parameters that hold fewer pictures back."""
+"""Encoder parameters that reduce the number of buffered pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """How a run keeps to the memory that its pictures may take."""
+    """Settings with which a run keeps its pictures within the memory limit."""
 
     encoder: EncoderSettings
     waiting: int
-    """Bytes of items that may wait between two stages."""
+    """Limit for the items waiting between two stages, in bytes."""
     note: str | None = None
-    """What was changed to fit, in words."""
+    """Message on what was changed to fit; None if nothing."""
 
 
 def room_for(
@@ -51,9 +51,9 @@ def room_for(
     settings: EncoderSettings,
     allowed: int | None,
 ) -> Room:
-    """Plan a run's memory, for pictures of a source that an FFmpeg encoder (or Pillow) takes.
+    """Plan the memory of a run, for a source's pictures and an FFmpeg encoder (or Pillow).
 
-    `allowed` is a number of bytes; None: all that is free. Raises InputError where not even one
+    `allowed`: memory limit in bytes; None: all free memory. Raises InputError if not even one
     picture at a time fits.
     """
     limit = free_memory() if allowed is None else allowed
@@ -86,7 +86,7 @@ def room_for(
 
 
 def _frugal(encoder: str, settings: EncoderSettings) -> EncoderSettings:
-    """The settings with what holds fewer pictures, unless they say otherwise themselves."""
+    """Return the settings with the parameters of `_FRUGAL` that they do not already set."""
     name, wanted = _FRUGAL[encoder]
     given = settings.options.get(name, "")
     parts = [given] if given else []
@@ -95,7 +95,7 @@ def _frugal(encoder: str, settings: EncoderSettings) -> EncoderSettings:
 
 
 def _bytes(form: PlaneFormat, size: tuple[int, int]) -> int:
-    """Bytes of a picture's planes."""
+    """Return the size of a picture's planes, in bytes."""
     width, height = form.chroma(*size)
     return (size[0] * size[1] + 2 * width * height) * form.dtype.itemsize
 

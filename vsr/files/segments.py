@@ -1,4 +1,4 @@
-"""Encodes a run in segments of some seconds, which survive a kill, and joins them at the end."""
+"""Encodes a run in segments of some seconds, which remain after a kill; joins them at the end."""
 
 import math
 from collections.abc import Callable
@@ -30,14 +30,14 @@ from vsr.media.timestamps import Packet
 from vsr.version import __version__
 
 _USUAL: Final = 20.0
-"""Seconds of video in a segment."""
+"""Default duration of a segment, in seconds of video."""
 _WORTH: Final = 60.0
-"""Seconds of video from which on a run is cut unless something else is asked for."""
+"""Minimum duration of a run that is cut by default, in seconds of video."""
 _SAME_VIDEO: Final = {
     "model", "look", "scale", "precision", "backend", "device", "batch", "overwrite", "container",
     "memory", "segment", "restart", "report", "receipt", "fps", "jobs", "cluster",
 }  # fmt: skip
-"""Settings with which the video is the same, or whose outcome the journal has."""
+"""Settings that do not affect the video, or whose effect the journal records otherwise."""
 
 
 def frames_per_segment(
@@ -48,10 +48,11 @@ def frames_per_segment(
     video: VideoFormat,
     shared: str = "",
 ) -> int:
-    """How many frames a segment has; 0: the output is written in one go.
+    """Return the number of frames per segment; 0: the output is not cut into segments.
 
-    Only what can be read again and is one video file is cut. Raises UsageError where cutting was
-    asked for and cannot be; `shared` is the option by which it was asked for, if not `--segment`.
+    Only runs whose input can be read again and whose output is one video file are cut. Raises
+    UsageError if segments were requested but are impossible; `shared`: the option that requested
+    them, if not `--segment`.
     """
     asked = shared or ("--segment" if settings.segment is not None else "")
     if settings.segment == 0:
@@ -74,7 +75,7 @@ def frames_per_segment(
 def _cannot_be_cut(
     input_: str, output: Path, settings: RunSettings, source: AnySource, video: VideoFormat
 ) -> str | None:
-    """Say why a run cannot be cut into segments; None if it can."""
+    """Return the reason why a run cannot be cut into segments; None if it can."""
     if not isinstance(source, Source) or find_pictures(input_) is not None:
         return "pictures are not cut into segments"
     if is_url(input_) or is_stdin(input_) or not Path(local(input_)).is_file():
@@ -91,7 +92,7 @@ def _cannot_be_cut(
 
 
 def facts_of(input_: str, settings: RunSettings, upscaler: Outline, frames: int) -> dict[str, Any]:
-    """Everything that decides what the segments of a run hold. Raises InputError."""
+    """Return all facts that affect the content of a run's segments. Raises InputError."""
     try:
         found = [fingerprint(path) for path in files_of(Path(local(input_)))]
     except OSError as exc:
@@ -115,7 +116,7 @@ def facts_of(input_: str, settings: RunSettings, upscaler: Outline, frames: int)
 
 
 class SegmentedSink:
-    """An output that is encoded in segments; used like `Sink`, and resumed by its journal."""
+    """An output that is encoded in segments; used like `Sink`, and can resume by its journal."""
 
     def __init__(
         self,
@@ -125,24 +126,24 @@ class SegmentedSink:
         frames: int,
         reopened: Callable[[], AnySource],
     ) -> None:
-        """`frames`: of a segment; `reopened` opens the source anew, to copy its other streams."""
+        """`frames`: frames per segment; `reopened` opens the source again to copy other streams."""
         self.path = output.path
         self.journal = journal
         self._output, self._reopened = output, reopened
         self._frames, self._rate = frames, source.info.rate
         self.taken_over = self.frames_in = self.frames_out = journal.frames
-        """Frames that an earlier run has done; and those with the ones of this run."""
+        """Number of frames finished by an earlier run; the other two also count this run's."""
         self.packets_refused = 0
         self.interrupted: Callable[[], bool] = lambda: False
-        """Whether the run ended before the last frame."""
+        """Callback that returns whether the run ended before the last frame."""
         self.lost: Callable[[], int] = lambda: 0
-        """Frames of the input that are lost so far."""
+        """Callback that returns the number of input frames lost so far."""
         self._cuts: Cuts | None = None
         self._piece: Piece | None = None
         self._number = self._lost_before = 0
         self._tail: Segment | None = None
         try:
-            with output.opened(source) as trial:  # what cannot be is told before the work
+            with output.opened(source) as trial:  # raises errors before the work starts
                 self.left_out, self.converted = trial.left_out, trial.converted
                 self.encoder, self._in_band = trial.encoder, trial.headers_in_band
         except BaseException:
@@ -158,7 +159,7 @@ class SegmentedSink:
         self.journal.leave(kind is not None)
 
     def write(self, item: Frame | Packet) -> list[Frame]:
-        """Encode a frame; return frames as `Sink.write` does. Packets are read again at the end."""
+        """Encode a frame; return frames as `Sink.write` does. Ignore packets (see `close`)."""
         if not isinstance(item, Frame):
             return []
         time, written = item.pts * item.time_base, list[Frame]()
@@ -184,14 +185,14 @@ class SegmentedSink:
             return []
         written, segment = self._finished(self._piece)
         if self.interrupted():
-            self._tail = segment  # a run that goes on makes the whole segment
+            self._tail = segment  # a resumed run makes the whole segment
         else:
             self.journal.add(segment)
         self.frames_out += len(written)
         return written
 
     def close(self) -> None:
-        """Join what is done, rename it into place, and delete the segments of a whole output."""
+        """Join the segments and rename the output into place; delete them if it is complete."""
         segments = [*self.journal.segments, *([self._tail] if self._tail else [])]
         with closing(self._reopened()) as source:
             sink = join(self._output, source, self.journal, segments, self.interrupted())
@@ -205,7 +206,7 @@ class SegmentedSink:
         return Piece(path, first, self._output.video, encoder, self._in_band)
 
     def _finished(self, piece: Piece) -> tuple[list[Frame], Segment]:
-        """End a segment; return its last frames and what the journal says of it."""
+        """End a segment; return its last frames and the segment for the journal."""
         written, self._piece = piece.drain(), None
         before = self.journal.segments[-1].number if self.journal.segments else None
         lost = self.lost() - self._lost_before

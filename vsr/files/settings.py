@@ -1,4 +1,4 @@
-"""The settings of `vsr run`: one frozen dataclass, from options or from Python."""
+"""The settings of `vsr run`: a frozen dataclass, created from options or in Python."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,63 +23,61 @@ _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "mem
 class RunSettings:
     """Settings of one run; every field is an option of `vsr run`.
 
-    Raises UsageError for values of another type and numbers that are out of range.
+    Raises UsageError for values of a wrong type and numbers out of range.
     """
 
     model: str | None = None
-    """None: the best for the file that is fast enough here; see `speed`."""
+    """Name or .onnx file; None: the best for the file that is fast enough here; see `speed`."""
     speed: str = "balanced"
-    """A key of `vsr.plan.choice.SPEEDS`: how fast the network is to be that is taken without
-    `model`."""
+    """A key of `vsr.plan.choice.SPEEDS`: required speed of the network, if `model` is None."""
     look: str | None = None
-    """A key of `vsr.inference.models.LOOKS`: weights for that look, of `model` if it is named."""
+    """A key of `vsr.inference.models.LOOKS`: weights for that look, of `model` if it is given."""
     scale: int | None = None
-    """None: 2, or the scale of the .onnx file."""
+    """Scale factor; None: 2, or the scale of the .onnx file."""
     precision: str = "auto"
-    """A key of `vsr.network.precision.PRECISIONS`, or what is best on the device."""
+    """A key of `vsr.network.precision.PRECISIONS`; `auto`: the best on the device."""
     backend: str = "auto"
     device: str | None = None
-    """What the backend calls it: a name, or a GPU's number; several with commas between them."""
+    """The backend's name of the device, or a GPU's number; several separated by commas."""
     batch: int = 1
-    """Frames per inference on a GPU; more than one pays for small frames."""
+    """Frames per inference on a GPU; more than one is faster for small frames."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     sdr: bool = False
-    """Convert HDR (PQ, HLG) to 8-bit SDR before it is enlarged."""
+    """Convert HDR (PQ, HLG) to 8-bit SDR before upscaling."""
     audio: str = "copy"
-    """`copy`: sound as it is, encoded only where the output cannot hold that; `encode`; `none`."""
+    """`copy`: copy the audio, encode only what the output cannot hold; `encode`; `none`."""
     start_frame: int = 0
     """Number of the input's first frame to process."""
     max_frames: int | None = None
-    """None: to the end."""
+    """Number of frames to process; None: to the end."""
     overwrite: bool = False
     fps: Fraction | None = None
-    """Pictures a second of numbered pictures or a folder that become a video; None: 25."""
+    """Frame rate of numbered pictures or a folder of pictures, for a video; None: 25."""
     container: str | None = None
-    """Of an output that is a pipe: mkv (None), nut, y4m, ts, webm or flv."""
+    """Container of an output that is a pipe: mkv (None), nut, y4m, ts, webm or flv."""
     deinterlace: str = "auto"
     """One of `vsr.media.filters.DEINTERLACE`."""
     detelecine: bool = False
-    """Whether film of 24 pictures a second is taken out of 30."""
+    """Remove hard telecine: restore film of 24 frames per second from video of 30."""
     filters: str | None = None
-    """Filters of FFmpeg before the network, as in `ffmpeg -vf`."""
+    """FFmpeg filters applied before the network, as in `ffmpeg -vf`."""
     memory: int | None = None
-    """Bytes that pictures may take; None: all memory that is free."""
+    """Memory limit for pictures, in bytes; None: all free memory."""
     variant: str = BEST
-    """Which variant of an HLS playlist is read: `best` (the largest), `WxH`, or a number from 1."""
+    """Variant of an HLS playlist to read: `best` (the largest), `WxH`, or a number from 1."""
     segment: float | None = None
-    """Seconds of video after which what is done is kept for a run that goes on; 0: never; None: 20,
-    for a minute and more."""
+    """Duration of a segment, in seconds of video; a resumed run keeps finished segments. 0: no
+    segments; None: 20, for a minute of video or more."""
     jobs: int | None = 1
-    """Processes that make segments at a time, on each device; None: as many as are quickest."""
+    """Number of parallel worker processes on each device; None: the fastest number."""
     cluster: str | None = None
-    """`auto` or `ray://HOST:PORT`: a Ray cluster whose computers make the segments."""
+    """`auto` or `ray://HOST:PORT`: a Ray cluster whose nodes make the segments."""
     restart: bool = False
-    """Forget what an earlier run has done."""
+    """Discard the work saved by an earlier run."""
     report: Path | None = None
-    """Where to write the latency ledger: .json, .csv or .html."""
+    """Path of the latency ledger: .json, .csv or .html."""
     receipt: Path | None = None
-    """Where to write what the output can be checked by; None: beside the report, if there is one.
-    """
+    """Path of the receipt for `vsr verify`; None: next to the report, if there is one."""
 
     def __post_init__(self) -> None:
         check_settings(self, _LEAST)
@@ -96,14 +94,14 @@ class RunSettings:
 
     @property
     def filtering(self) -> Filtering:
-        """What is done with pictures before the network."""
+        """Filters that are applied to pictures before the network."""
         return Filtering(
             deinterlace=self.deinterlace, detelecine=self.detelecine, filters=self.filters
         )
 
 
 class RunOptions(EncoderOptions, total=False):
-    """The settings as flat keywords; those of the encoder among them."""
+    """The settings as flat keywords, including those of the encoder."""
 
     model: str | None
     look: str | None
@@ -135,9 +133,9 @@ class RunOptions(EncoderOptions, total=False):
 
 
 def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSettings:
-    """The settings with some options changed.
+    """Return the settings with some options changed.
 
-    Raises UsageError for unknown options, values of another type and numbers out of range.
+    Raises UsageError for unknown options, values of a wrong type and numbers out of range.
     """
     check_given("settings", settings, RunSettings)
     return with_keywords(settings, options, {"encoder": {**ENCODER, "passes": "passes"}})

@@ -37,14 +37,14 @@ log = logging.getLogger(__name__)
 
 
 def is_shared(settings: RunSettings, output: Path) -> bool:
-    """Whether a run has several workers, or goes on where one with several has left gaps."""
+    """Return whether a run has several workers, or resumes a run of several that left gaps."""
     several = settings.jobs != 1 or settings.cluster or len(devices_of(settings.device)) > 1
     return bool(several) or (not settings.restart and has_gaps(output))
 
 
 @dataclass
 class SharedJob:
-    """One run with several workers. Use `run` once."""
+    """One run with several workers. Call `run` once."""
 
     input_: str
     output: Path
@@ -56,7 +56,7 @@ class SharedJob:
     _step: Fraction = Fraction(0)
 
     def run(self) -> Report:
-        """Upscale the file. Raises VsrError; then nothing is left under the output's name."""
+        """Upscale the file. Raises VsrError; then no file is left under the output's name."""
         settings = self.settings
         several = len(devices_of(settings.device)) > 1
         if settings.cluster and settings.device is not None:
@@ -132,8 +132,8 @@ class SharedJob:
         journal: Journal,
         report: Report,
     ) -> tuple[Order, int]:
-        """What all workers are told, and how many there may be on each device."""
-        with output.opened(source) as trial:  # what cannot be is told before the work
+        """Return the order for all workers, and the maximum number of workers per device."""
+        with output.opened(source) as trial:  # raises errors before the work starts
             say(report, changes_of(trial))
             report.output["encoder"] = trial.encoder
             codec, in_band = trial.encoder, trial.headers_in_band
@@ -151,7 +151,7 @@ class SharedJob:
         return order, jobs
 
     def _conclude(self, dispatch: Dispatch, output: Output, report: Report) -> None:
-        """Join what is done, and fill the report."""
+        """Join the finished segments, and fill the report."""
         journal = dispatch.journal
         segments: list[Segment] = list(journal.beginning)
         last = segments[-1].number if segments else None
@@ -179,7 +179,7 @@ class SharedJob:
             self.on_progress(self._progress(max(0, done), finished=True))
 
     def _list_rows(self, dispatch: Dispatch, segments: Sequence[Segment], report: Report) -> None:
-        """Put the rows of all frames that were made now into the report's ledger."""
+        """Add the rows of all frames made in this run to the report's ledger."""
         assert isinstance(report.ledger, Ledger)
         index = self.settings.start_frame
         for segment in segments:
@@ -190,7 +190,7 @@ class SharedJob:
 
     @property
     def _asked(self) -> str:
-        """The option by which several workers were asked for."""
+        """The option that requested several workers."""
         if self.settings.cluster:
             return "--cluster"
         return "--jobs" if self.settings.jobs != 1 else "--device"
@@ -208,7 +208,7 @@ class SharedJob:
         return None
 
     def _first_time(self, source: Source) -> Fraction:
-        """Time (s) of the first frame that is wanted."""
+        """Return the time (s) of the first frame to process."""
         start = self.settings.start_frame
         if not start:
             return source.first_time

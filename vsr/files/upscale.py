@@ -22,11 +22,11 @@ def upscale(
 ) -> Report:
     """Upscale a video file: `vsr.upscale("in.mp4", "out.mp4", model="carn-m")`.
 
-    What to do is said by `settings`, by keywords as `vsr run` has them, or by both: keywords win.
-    `on_progress` is called on the calling thread after every frame; setting `stop` ends the run
-    early with a playable file. Returns the report; raises VsrError with a one-line message, after
-    which nothing is left under the output's name (but for a report that cannot be written: the
-    video is finished then, and the message says so).
+    Options come from `settings`, from keywords named as in `vsr run`, or both: keywords take
+    precedence. `on_progress` is called on the calling thread after every frame. Setting `stop` ends
+    the run early with a playable file. Returns the report. Raises VsrError with a one-line message;
+    then no file is left under the output's name. Exception: if a report or receipt cannot be
+    written, the video is finished, and the message says so.
     """
     chosen = with_options(RunSettings() if settings is None else settings, **options)
     return Job(os.fspath(input), output, chosen, on_progress, stop).run()

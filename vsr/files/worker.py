@@ -1,4 +1,4 @@
-"""Makes segments of clips, one after the other: what each of a run's workers does."""
+"""Makes segments from clips, one after the other: the task of each worker of a run."""
 
 import hashlib
 import math
@@ -37,7 +37,7 @@ _NOTHING: Final = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """The model that a run's workers use, as its settings name it."""
+    """The model that a run's workers use, as given in its settings."""
 
     model: str
     scale: int | None
@@ -47,7 +47,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What all segments of a run have in common. It travels to other processes and computers."""
+    """Parameters common to all segments of a run. Sent to other processes and computers."""
 
     model: Wanted
     model_sha256: str
@@ -58,15 +58,15 @@ class Order:
     fields: Fields
     sdr: bool
     memory: int | None
-    """Bytes that pictures of a worker may take; None: all that is free."""
+    """Memory limit for a worker's pictures, in bytes; None: all free memory."""
     waiting: int
-    """Bytes that may wait between two stages."""
+    """Limit for the items waiting between two stages, in bytes."""
     video: VideoFormat
     encoder: EncoderSettings
     in_band: bool
 
     def reading(self) -> Reading:
-        """How a clip is read, so that its frames are those of the whole input."""
+        """Return how to read a clip, so that its frames equal those of the whole input."""
         sdr = SdrPictures() if self.sdr else None
 
         def seen_as(own: VideoInfo) -> VideoInfo:
@@ -82,11 +82,11 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a worker works, and with what."""
+    """Host, device and model of a worker."""
 
     host: str
     device: str
-    """The device's name as the library gives it."""
+    """Name of the device, as given by the library."""
     backend: str
     model: str
     model_sha256: str
@@ -94,23 +94,23 @@ class Place:
     scale: int
     out_size: tuple[int, int]
     tiles: int
-    """Per picture."""
+    """Number of tiles per picture."""
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A segment whose file is whole."""
+    """A segment whose file is complete."""
 
     segment: Segment
     ledger: Ledger
-    """Its frames, counted from 0."""
+    """Ledger of the segment's frames, numbered from 0."""
     stopped: bool
-    """Whether it ends before its last frame, as the run was stopped."""
+    """Whether a stop of the run ended the segment before its last frame."""
 
 
 def place_of(wanted: Wanted, info: VideoInfo, device: str | None) -> Place:
-    """Say what a worker on this computer would use for such frames. Raises VsrError."""
+    """Return what a worker on this computer would use for such frames. Raises VsrError."""
     return _found(wanted, info, device)[2]
 
 
@@ -131,7 +131,7 @@ def _found(
 
 
 class Worker:
-    """Keeps an engine warm and makes segments with it. Use from one thread."""
+    """Keeps an engine loaded and makes segments with it. Use from one thread."""
 
     def __init__(self, order: Order, device: str | None) -> None:
         """Build the engine. Raises VsrError."""
@@ -146,9 +146,10 @@ class Worker:
         )  # fmt: skip
 
     def work(self, clip: Clip, target: Path, stop: Event, told: Callable[[int], None]) -> Done:
-        """Make the segment of a clip in a file; `told` hears how many frames of it are done.
+        """Make the segment of a clip in the file `target`.
 
-        Raises VsrError; then there is no file.
+        `told`: callback that receives the number of its finished frames. Raises VsrError; then
+        there is no file.
         """
         ledger = Ledger()
 
@@ -158,7 +159,7 @@ class Worker:
 
         try:
             source = Source(str(clip.path), self._order.reading())
-        except InputError:  # not one frame of it can be decoded
+        except InputError:  # no frame of it can be decoded
             return self._lost(clip, target)
         with closing(source):
             selected = Slice(self._frames(source, clip), stop=stop)
@@ -173,7 +174,7 @@ class Worker:
         return Done(segment=segment, ledger=ledger, stopped=selected.interrupted)
 
     def _frames(self, source: Source, clip: Clip) -> Iterator[Frame]:
-        """The frames that the clip is made for, with the input's times."""
+        """Yield the frames of the clip that belong to its segment, with the input's times."""
         base, count = self._order.video.time_base, 0
         for item in source:
             if not isinstance(item, Frame):
@@ -189,11 +190,11 @@ class Worker:
                 count += 1
 
     def _missing(self, clip: Clip, frames: int) -> int:
-        """How many of the clip's pictures did not become frames."""
+        """Return the number of the clip's pictures that did not become frames."""
         return max(0, clip.pictures - math.ceil(frames / self._order.filtering.factor))
 
     def _lost(self, clip: Clip, target: Path) -> Done:
-        """A segment without frames, which takes the place of pictures that cannot be decoded."""
+        """Make a segment without frames, in place of pictures that cannot be decoded."""
         target.touch()
         begin = round(clip.begin / self._order.video.time_base)
         segment = Segment(
@@ -205,7 +206,7 @@ class Worker:
 
 
 class _OnePiece:
-    """The output of a segment: see `vsr.files.pipeline.Writer`."""
+    """The output of a segment; see `vsr.files.pipeline.Writer`."""
 
     def __init__(self, target: Path, order: Order) -> None:
         self.piece: Piece | None = None

@@ -1,8 +1,8 @@
-"""A process that makes segments; the run that started it talks to it through its pipes.
+"""A process that makes segments and communicates through pipes with the run that started it.
 
-Its standard input brings pickled objects: an `Order` with the device's name, then clips with the
-file to write, `STOP` to end what is under way, until it ends. Its standard output takes pickled
-pairs: ("ready", Place), ("frames", number), ("done", Done), ("failed", VsrError).
+It reads pickled objects from stdin: an `Order` with the device's name, then clips with the file to
+write, or `STOP` to end the segment in progress; it exits at the end of stdin. It writes pickled
+pairs to stdout: ("ready", Place), ("frames", number), ("done", Done), ("failed", VsrError).
 """
 
 import logging
@@ -19,11 +19,11 @@ from vsr.files.worker import Worker
 
 STOP: Final = "stop"
 _EVERY: Final = 0.2
-"""Seconds between two words about the frames that are done."""
+"""Minimum interval between `frames` messages, in seconds."""
 
 
 def _read(orders: BinaryIO, tasks: "queue.Queue[Any]", stop: threading.Event) -> None:
-    """Hand over what comes in; end the process when the other side is gone."""
+    """Put received objects into `tasks`; end the process if the other side is gone."""
     while True:
         try:
             item = pickle.load(orders)
@@ -35,7 +35,7 @@ def _read(orders: BinaryIO, tasks: "queue.Queue[Any]", stop: threading.Event) ->
 
 
 class _Speaker:
-    """Writes what the run is told. Use from one thread."""
+    """Writes messages to the run. Use from one thread."""
 
     def __init__(self, to: BinaryIO) -> None:
         self._to, self._last = to, 0.0
@@ -51,9 +51,9 @@ class _Speaker:
 
 
 def main() -> None:
-    """Work until the standard input ends."""
+    """Process tasks until the standard input ends."""
     orders, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print must not mix with the messages
     logging.basicConfig(format="vsr: %(message)s", level=logging.WARNING)
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
     speaker, stop = _Speaker(answers), threading.Event()
@@ -70,7 +70,7 @@ def main() -> None:
                 speaker.say("done", worker.work(clip, target, stop, speaker.frames))
     except VsrError as exc:
         speaker.say("failed", exc)
-    except Exception as exc:  # a defect of ours, or no memory: one line, as in `vsr.cli.terminal`
+    except Exception as exc:  # a bug in vsr, or no memory: one line, as in `vsr.cli.terminal`
         logging.debug("a worker fails", exc_info=True)
         speaker.say("failed", VsrError(f"unexpected {type(exc).__name__}: {exc}"))
 

@@ -1,4 +1,4 @@
-"""Which workers a run has: how many, on which devices, and whether they would make the same."""
+"""Chooses the workers of a run: number and devices; checks that their output would be the same."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def devices_of(device: str | None) -> list[str | None]:
-    """The devices that are named, with commas between them; OpenVINO's AUTO:A,B is one."""
+    """Return the devices in a comma-separated list; OpenVINO's AUTO:A,B is one device."""
     if device is None or ":" in device:
         return [device]
     return [name.strip() for name in device.split(",")]
@@ -29,14 +29,14 @@ def devices_of(device: str | None) -> list[str | None]:
 def places_of(
     settings: RunSettings, wanted: Wanted, source: AnySource, cluster: Cluster | None
 ) -> list[Place]:
-    """Where the workers would work, and with what. Raises VsrError."""
+    """Return the place of a worker on each device or node. Raises VsrError."""
     if cluster is not None:
         return cluster.places(wanted, source.info)
     return [place_of(wanted, source.info, each) for each in devices_of(settings.device)]
 
 
 def agreed(places: Sequence[Place]) -> Place:
-    """The first of several; raises UsageError where they would not make the same."""
+    """Return the first of several places. Raises UsageError if their output would differ."""
     first, here = places[0], versions()
     for place in places:
         ours, theirs = ((p.model_sha256, p.precision, p.backend) for p in (first, place))
@@ -58,9 +58,9 @@ def agreed(places: Sequence[Place]) -> Place:
 def jobs_that_fit(
     settings: RunSettings, source: AnySource, outline: Outline, encoder: str
 ) -> tuple[int, int | None]:
-    """How many workers the memory holds on each device, and what each of them may take."""
+    """Return the number of workers per device that fit into memory, and the bytes for each."""
     if settings.cluster:
-        return settings.jobs or 1, settings.memory  # each computer has its own
+        return settings.jobs or 1, settings.memory  # each node has its own memory
     limit = free_memory() if settings.memory is None else settings.memory
     asked = settings.jobs or processors()
     if limit is None:
@@ -84,7 +84,10 @@ def jobs_that_fit(
 def hired(
     settings: RunSettings, order: Order, jobs: int, cluster: Cluster | None
 ) -> tuple[Crew, AutoJobs | None]:
-    """Start the workers, `jobs` on each device; also who decides on more. Raises BackendError."""
+    """Start the workers, at most `jobs` per device. Raises BackendError.
+
+    Return the crew, and an `AutoJobs` if the number of workers is to be found.
+    """
     if cluster is not None:
         return RayCrew(cluster, order, jobs), None
     devices = devices_of(settings.device)

@@ -1,1 +1,1 @@
-"""Says what this machine holds: measures decoder, networks and encoder, and chooses by that."""
+"""Forecasts speed on this machine: measures decoder, networks and encoder; chooses a network."""

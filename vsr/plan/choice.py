@@ -1,4 +1,4 @@
-"""Chooses a network: the best by measured quality that is fast enough here."""
+"""Chooses a network: the one with the best measured quality that is fast enough here."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,16 +9,16 @@ from vsr.errors import UsageError
 from vsr.inference.models import LOOKS, manifest, network_and_purpose
 
 SPEEDS: Final = {"fast": 1.5, "balanced": 0.5, "best": 0.0}
-"""`--speed` -> least speed, in times of real time, of the network that is taken."""
+"""`--speed` -> minimum speed of the chosen network, as a multiple of real time."""
 HEADROOM: Final = 1.3
-"""Times real time that a live stream's network must reach."""
+"""Minimum speed of a live stream's network, as a multiple of real time."""
 _LIVELY: Final = 0.05
-"""dB by which a heavier network must be better to be worth its time."""
+"""Minimum quality gain of a heavier network over a lighter one, in dB."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that may be taken: quality in dB, work in multiplications for a 720p output."""
+    """A network to choose from: quality in dB, work in multiplications for a 720p output."""
 
     name: str
     quality: float
@@ -26,10 +26,10 @@ class Candidate:
 
 
 def quality(name: str, scale: int) -> float | None:
-    """What a shipped network reaches (dB), from `engines/manifest.json`; None: not measured.
+    """Return a shipped network's quality (dB) from `engines/manifest.json`; None: not measured.
 
-    Of weights for streams it is the mean PSNR over bicubic on compressed clips, of sharp ones there
-    what their LPIPS is under bicubic's (10 log10 of the means), of others the PSNR on Set14.
+    For stream weights: the mean PSNR gain over bicubic on compressed clips. For sharp weights:
+    10 log10(bicubic's mean LPIPS / own mean LPIPS) on compressed clips. For others: PSNR on Set14.
     """
     entry, purpose = manifest()[name].get(f"x{scale}", {}), network_and_purpose(name)[1]
     if purpose == "stream":
@@ -44,10 +44,10 @@ def quality(name: str, scale: int) -> float | None:
 
 
 def candidates(clean: bool, scale: int = 2, look: str | None = None) -> list[Candidate]:
-    """The networks worth their time, best first: none has one before it that does less work.
+    """Return the networks worth their work, best first: a better one always does more work.
 
-    With a look (a key of `LOOKS`) those that have its weights. Without, where nothing was trained
-    for compressed video at that scale, those for clean pictures stand.
+    With a look (a key of `LOOKS`), only networks with its weights. Without one, networks for clean
+    pictures are used if no network was trained for compressed video at that scale.
     """
     purposes = (LOOKS[look],) if look else ("",) if clean else ("stream", "")
     found: list[Candidate] = []
@@ -80,10 +80,10 @@ def _worth_their_work(found: Iterable[Candidate]) -> list[Candidate]:
 def choose(
     found: Iterable[Candidate], times_real_time: Callable[[str], float], least: float
 ) -> tuple[str, float]:
-    """The best candidate that reaches `least` times real time, else the lightest, and its speed.
+    """Return (name, speed) of the best candidate that reaches `least`, else of the lightest.
 
-    `times_real_time` is asked for one name after the other, until one is fast enough. Raises
-    UsageError where there is no candidate.
+    Speeds are multiples of real time. `found`: candidates, best first. `times_real_time`: called
+    for each name, until one is fast enough. Raises UsageError if there is no candidate.
     """
     speed, name = 0.0, ""
     for candidate in found:

@@ -1,4 +1,4 @@
-"""Tells clean video from compressed video, by its bits and by how much it shows."""
+"""Classifies video as clean or compressed, by its bits per pixel, detail and motion."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,27 @@ import numpy.typing as npt
 from vsr.media.frame import Frame
 
 CLEAN_FROM: Final = 0.06
-"""Bits per pixel, over the square root of detail times motion, from where on weights for clean
-pictures are better than those for compressed video: measured with x264 on five clips, where it is
-that of crf 16 to 18 (the table is in docs/networks.md)."""
+"""Threshold of bits per pixel divided by sqrt(detail * motion): from it on, weights for clean
+pictures are better than those for compressed video. Measured with x264 on five clips, where it
+corresponds to crf 16 to 18 (the table is in docs/networks.md)."""
 _STILL: Final = 0.3
-"""Least motion that is reckoned with: slides have few bits and no motion, and are not clean."""
+"""Lower limit of the motion value: slides have few bits and no motion, and are not clean."""
 _EFFICIENCY: Final = {
     "hevc": 0.65, "vp9": 0.65, "av1": 0.55, "libdav1d": 0.55, "vvc": 0.5,
     "mpeg2video": 1.6, "mpeg1video": 1.8, "mpeg4": 1.3, "vp8": 1.1, "mjpeg": 3.0,
 }  # fmt: skip
-"""FFmpeg's decoders -> bits that they need for the quality of H.264, about."""
+"""FFmpeg's decoder -> approximate ratio of its bit rate to that of H.264 at the same quality."""
 _LOSSLESS: Final = frozenset(
     "ffv1 huffyuv ffvhuff utvideo png apng rawvideo prores dnxhd cfhd gif magicyuv".split()  # noqa: SIM905
 )
-"""Codecs whose losses nobody sees."""
+"""Codecs without visible losses."""
 
 
 def is_clean(codec: str, bits_per_pixel: float | None, frames: Sequence[Frame]) -> bool:
-    """Whether compression has left the pictures as they were, as far as an enlargement shows.
+    """Return whether compression left no losses that would be visible after upscaling.
 
-    `frames` are some in a row; without two of them, or without bits, video counts as compressed.
+    `frames`: consecutive frames. With fewer than two, or without bits per pixel, video counts as
+    compressed.
     """
     if codec in _LOSSLESS:
         return True
@@ -40,8 +41,11 @@ def is_clean(codec: str, bits_per_pixel: float | None, frames: Sequence[Frame]) 
 
 
 def activity(frames: Sequence[Frame]) -> float:
-    """Detail times motion of luma in codes of 8 bits: the mean absolute Laplacian, and the mean
-    absolute horizontal difference of what changed between neighbours in time."""
+    """Return detail times motion of luma, in 8-bit codes.
+
+    Detail: mean absolute Laplacian. Motion: mean absolute horizontal difference of the change
+    between consecutive frames, at least `_STILL`.
+    """
     luma = [_luma(frame) for frame in frames]
     detail = float(np.mean([np.abs(_laplacian(y)).mean() for y in luma]))
     changes = [later - before for before, later in pairwise(luma)]

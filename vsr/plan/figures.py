@@ -1,4 +1,4 @@
-"""Keeps measured costs per machine, so that each is measured once."""
+"""Caches measured costs per machine, so that each is measured once."""
 
 import json
 import logging
@@ -22,15 +22,14 @@ from vsr.report.report import versions
 log = logging.getLogger(__name__)
 _SCHEMA: Final = "vsr-plan/1"
 _MOST: Final = 500
-"""Costs that are kept; the oldest go first."""
+"""Maximum number of cached costs; the oldest are deleted first."""
 
 
 class Figures:
     """Costs in a file of the user's cache folder. Several processes may use it at once.
 
-    What was measured by other versions of the libraries, or on another processor, is not used; what
-    was measured while the machine was busy is not kept. A
-    file that cannot be read or written is as good as none.
+    Costs measured with other library versions or on another processor are not used. Costs measured
+    while the machine was busy are not saved. A file that cannot be read or written is ignored.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -38,23 +37,23 @@ class Figures:
         self._machine = _machine()
 
     def get(self, key: str, measure: Callable[[], Cost]) -> Cost:
-        """The cost under that key, measured now if it is not known."""
+        """Return the cost of a key; measure it if it is not known."""
         if (known := self.known(key)) is not None:
             return known
         cost = measure()
-        if not _busy():  # what was measured then holds for that moment only
+        if not _busy():  # else the cost is valid only now
             self._add(key, cost)
         return cost
 
     def known(self, key: str) -> Cost | None:
-        """The cost under that key; None where it was not measured yet."""
+        """Return the cost of a key; None if it was not measured yet."""
         with suppress(TypeError, ValueError):
             wall, cpu, elsewhere = self._read().get(key, ())
             return Cost(float(wall), float(cpu), bool(elsewhere))
         return None
 
     def clear(self) -> None:
-        """Forget all costs."""
+        """Delete all costs."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -81,7 +80,7 @@ class Figures:
 
 
 def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: PlaneFormat) -> str:
-    """The key of what a network takes for a picture of a size."""
+    """Return the key of a network's cost for pictures of a size and format."""
     return (
         f"network {model.sha256 or model.name} x{model.scale} {model.precision} "
         f"{backend.name} {backend.device} {size} {planes}"
@@ -89,19 +88,19 @@ def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: P
 
 
 def _busy() -> bool:
-    """Whether other programs have had the processors for the last minute."""
-    with suppress(AttributeError, OSError):  # Windows has no such figure
+    """Return whether the load of the last minute was above 1.5 per processor."""
+    with suppress(AttributeError, OSError):  # Windows has no load average
         return os.getloadavg()[0] > 1.5 * processors()
     return False
 
 
 def _machine() -> dict[str, Any]:
-    """What a cost depends on besides its key."""
+    """Return the facts on which a cost depends besides its key."""
     return {"processor": _processor(), "cores": processors(), "versions": versions()}
 
 
 def _processor() -> str:
-    """The processor's name."""
+    """Return the name of the processor."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("ascii", "replace").splitlines():
             if line.startswith("model name"):

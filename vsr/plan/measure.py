@@ -1,4 +1,4 @@
-"""Measures what decoder, network and encoder cost for a frame, each for a second or two."""
+"""Measures the time per frame of decoder, network and encoder, each for a second or two."""
 
 import itertools
 import time
@@ -23,20 +23,20 @@ from vsr.media.source import Source
 from vsr.plan.cost import Cost
 
 SECONDS: Final = 1.0
-"""For which a stage is measured, about."""
+"""Approximate measuring time per stage, in seconds."""
 _LEAST: Final = 3
-"""Frames that are measured at least."""
+"""Minimum number of measured frames."""
 _SMALL: Final = (320, 180)
-"""Size at which a network is tried first."""
+"""Size (width, height) at which a network is measured first, in pixels."""
 _PICTURES: Final = 24
-"""Frames of an input that are kept for the encoder."""
+"""Maximum number of an input's frames that are kept for the encoder."""
 _HELD: Final = 64 * 2**20
-"""Bytes of those frames at most, unless one alone has more."""
+"""Size of the kept frames from which on no more are kept, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """What is to be enlarged: size, rate, colour and planes, and some of its frames."""
+    """The video to upscale: size, rate, colour and planes, and some of its frames."""
 
     size: tuple[int, int]
     rate: Fraction
@@ -46,19 +46,19 @@ class Video:
 
 
 class Clock:
-    """Measures frames of a stage after its first, by the clock and by processor time."""
+    """Measures the frames of a stage after its first, in wall time and processor time."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._marks = [(time.perf_counter(), time.process_time())]
 
     def enough(self) -> bool:
-        """Count a frame, and tell whether these are enough."""
+        """Count a frame, and return whether enough frames were measured."""
         self._marks.append((time.perf_counter(), time.process_time()))
         return len(self._marks) > _LEAST and self._marks[-1][0] - self._marks[0][0] > self._seconds
 
     def mean(self) -> Cost:
-        """The mean frame so far."""
+        """Return the mean cost per frame so far."""
         frames = max(1, len(self._marks) - 1)
         wall, cpu = (
             (end - start) * 1000 / frames
@@ -68,9 +68,9 @@ class Clock:
 
 
 def decoding(url: str, seconds: float = SECONDS) -> tuple[Source, Cost, list[Frame]]:
-    """Decode the beginning of an input: what a frame costs, and the first frames.
+    """Decode the beginning of an input; return (source, cost per frame, first frames).
 
-    The source is closed; its `info` stays. Raises InputError.
+    The source is closed; its `info` remains available. Raises InputError.
     """
     kept: list[Frame] = []
     with closing(Source(url)) as source:
@@ -92,10 +92,10 @@ def _bytes(frames: Sequence[Frame]) -> int:
 
 
 def network(model: Model, backend: Backend, video: Video, seconds: float = SECONDS) -> Cost:
-    """What a network costs for a frame of the video's size. Raises BackendError.
+    """Return a network's cost per frame of the video's size. Raises BackendError.
 
-    A network that would take long at that size is measured on a small picture, as its work grows
-    with the pixels.
+    A network that would be slow at that size is measured on a small picture, and its cost is scaled
+    by the number of pixels.
     """
     width, height = video.size
     small = (min(_SMALL[0], width), min(_SMALL[1], height))
@@ -107,26 +107,26 @@ def network(model: Model, backend: Backend, video: Video, seconds: float = SECON
 
 
 def enlarging(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
-    """What a network costs for a frame at that very size, as frame follows frame.
+    """Return a network's cost per frame for consecutive frames of exactly that size.
 
     Raises BackendError.
     """
     upscaler = Upscaler(model, backend, video.colour, video.size, planes=video.planes)
     frames = upscaler.process(blank(video))
-    for _ in range(2):  # the first ones warm up
+    for _ in range(2):  # warm-up
         next(frames)
     clock = Clock(seconds)
     for _ in frames:
         if clock.enough():
             break
     found = clock.mean()
-    # OpenVINO has GPUs and NPUs too, which leave the processors idle
+    # OpenVINO also supports GPUs and NPUs, which leave the processors idle
     idle = found.cpu_ms < found.wall_ms / 8
     return replace(found, elsewhere=backend.name != "openvino" or idle)
 
 
 def blank(video: Video) -> Iterator[Frame]:
-    """Frames without end; what they show makes no difference to a network's speed."""
+    """Yield grey frames without end; a network's speed does not depend on the content."""
     width, height = video.size
     across, down = video.planes.chroma(width, height)
     shapes = ((height, width), (down, across), (down, across))
@@ -144,13 +144,13 @@ def encoding(
     name: str, settings: EncoderSettings, out: VideoFormat, frames: Sequence[Frame],
     seconds: float = SECONDS,
 ) -> Cost:  # fmt: skip
-    """What an encoder costs for a frame of `out.size`, fed with `frames` at that size.
+    """Return an encoder's cost per frame of `out.size`, for `frames` scaled to that size.
 
-    Without frames it gets a texture that moves. Raises UsageError and OutputError.
+    Without frames, it encodes a moving texture. Raises UsageError and OutputError.
     """
     context = av.CodecContext.create(name, "w")
     assert isinstance(context, av.VideoCodecContext)
-    # what cannot hold transparency does not get it in a run either
+    # as in a run, encoders without transparency do not get it
     open_encoder(context, settings, replace(out, alpha=out.alpha and name in TRANSPARENT))
     pixels = context.pix_fmt or "yuv420p"
     video = Video(size=out.size, rate=out.rate, colour=out.colour, planes=out.planes)
@@ -167,7 +167,7 @@ def encoding(
 
 
 def _at_size(frames: Sequence[Frame], out: VideoFormat) -> list[Frame]:
-    """Frames as a player would enlarge them, then backwards, so that they can be repeated."""
+    """Return the frames scaled bicubically, then in reverse order, so that they can be repeated."""
     width, height = out.size
     made = []
     for frame in frames:
@@ -178,7 +178,10 @@ def _at_size(frames: Sequence[Frame], out: VideoFormat) -> list[Frame]:
 
 
 def moving(video: Video) -> list[Frame]:
-    """A texture with the spectrum of photographs (amplitude 1/f) that moves by 3 pixels a frame."""
+    """Return frames of a texture with the spectrum of photographs (amplitude 1/f).
+
+    It moves by 3 pixels per frame.
+    """
     (width, height), planes = video.size, video.planes
     rng = np.random.default_rng(1)
     fx, fy = np.fft.rfftfreq(width), np.fft.fftfreq(height)

@@ -1,4 +1,4 @@
-"""Plans a run: what decoding, each network and encoding cost here, and which network to take."""
+"""Plans a run: measures decoding, networks and encoding on this machine, and chooses a network."""
 
 import hashlib
 import logging
@@ -24,13 +24,13 @@ from vsr.plan.trial import LEAST, MOST, Trial, trial
 log = logging.getLogger(__name__)
 _CONTAINER: Final = "mp4"
 _TRIAL: Final = 1.5
-"""Times as long as a stage alone, a trial of the whole is meant to take: encoders hold back the
-first frames and make the last ones at once, which should matter little."""
+"""Ratio of the duration of a trial of all stages to the measuring time of one stage. Encoders
+delay the first frames and flush the last ones at once; a longer trial reduces that effect."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be enlarged, and how."""
+    """The video to upscale, and the settings."""
 
     video: measure.Video
     scale: int = 2
@@ -38,20 +38,20 @@ class Task:
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     container: str = _CONTAINER
     url: str | None = None
-    """The input, if there is one."""
+    """Path or URL of the input; None without an input."""
     decode: Cost | None = None
-    """None where there is no input."""
+    """Cost of decoding; None without an input."""
     info: VideoInfo | None = None
     frames: int = 0
-    """Of the input; 0 where unknown."""
+    """Number of the input's frames; 0 if unknown."""
     clean: bool = False
-    """Whether compression has left no traces; see `vsr.plan.content`."""
+    """Whether the video has no visible compression losses; see `vsr.plan.content`."""
     look: str | None = None
-    """A key of `vsr.inference.models.LOOKS`: only networks with its weights."""
+    """A key of `vsr.inference.models.LOOKS`: plan only networks with its weights."""
 
     @property
     def out(self) -> VideoFormat:
-        """The enlarged video."""
+        """Format of the upscaled video."""
         size = self.video.planes.output(*self.video.size, self.scale)
         if self.info is not None:
             return self.info.enlarged(size)
@@ -63,7 +63,7 @@ class Task:
 
 
 def task_of(url: str, task: Task, seconds: float = measure.SECONDS) -> Task:
-    """Fill in what a file holds: size, rate, frames, what decoding costs, whether it is clean.
+    """Return the task with a file's size, rate, frames, decoding cost and whether it is clean.
 
     Raises InputError.
     """
@@ -80,7 +80,7 @@ def task_of(url: str, task: Task, seconds: float = measure.SECONDS) -> Task:
 
 
 def bits_per_pixel(url: str, info: VideoInfo) -> float | None:
-    """Of a whole file, its sound included; None where its length is unknown."""
+    """Return the bits per pixel of a file, including its audio; None if its length is unknown."""
     path = Path(url)
     if not path.is_file() or not info.frames:
         return None
@@ -89,7 +89,7 @@ def bits_per_pixel(url: str, info: VideoInfo) -> float | None:
 
 @dataclass(frozen=True)
 class Line:
-    """One network of a plan."""
+    """The forecast for one network of a plan."""
 
     model: str
     precision: str
@@ -103,8 +103,8 @@ class Planner:
         self, task: Task, backend: Backend, figures: Figures | None = None,
         seconds: float = measure.SECONDS, loaded_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """`seconds`: how long a stage is measured, about; `loaded_s`: what a program takes before
-        it can load a network."""
+        """`seconds`: approximate measuring time per stage; `loaded_s`: start-up time of a program
+        before it can load a network, in seconds."""
         self.task, self._backend, self._seconds = task, backend, seconds
         self._loaded_ms = 1000 * loaded_s
         self._figures = figures or Figures()
@@ -117,7 +117,7 @@ class Planner:
         return encoder_name(self.task.encoder, self.task.container, self.task.out)
 
     def line(self, name: str) -> Line:
-        """Measure what is not known yet, and forecast. Raises VsrError."""
+        """Return the forecast for a network; measure unknown costs. Raises VsrError."""
         if name not in self._lines:
             self._lines[name] = self._measured(name)
         return self._lines[name]
@@ -133,15 +133,18 @@ class Planner:
         return Line(name, model.precision, self._tried(model, parts))
 
     def times_real_time(self, name: str) -> float:
-        """How fast a run with that network would be, in times of real time."""
+        """Return the expected speed of a run with that network, as a multiple of real time."""
         return self.line(name).forecast.fps / float(self.task.video.rate)
 
     def chosen(self, speed: str) -> tuple[str, float]:
-        """The network that `vsr run` takes, a key of `choice.SPEEDS`, and its speed."""
+        """Return the network that `vsr run` would choose, and its speed as a multiple of real time.
+
+        `speed`: a key of `choice.SPEEDS`.
+        """
         return choice.choose(self._candidates(), self.times_real_time, choice.SPEEDS[speed])
 
     def by_quality(self) -> list[Line]:
-        """The networks worth their time on this video, best first."""
+        """Return the forecasts for the networks worth their work on this video, best first."""
         return [self.line(candidate.name) for candidate in self._candidates()]
 
     def _candidates(self) -> list[choice.Candidate]:
@@ -157,7 +160,7 @@ class Planner:
         return network_key(model, self._backend, self.task.video.size, self.task.video.planes)
 
     def _tried(self, model: models.Model, parts: Forecast) -> Forecast:
-        """What a trial of the whole adds, where enough frames fit into its time."""
+        """Return the forecast with the costs of a trial, if enough frames fit into its time."""
         count = round(_TRIAL * 1000 * self._seconds / parts.frame_ms)
         if count < LEAST:
             return parts
@@ -191,13 +194,13 @@ class Planner:
 
     def _encoding_key(self) -> str:
         frames, out = self.task.video.frames, self.task.out
-        # what pictures show decides how long they take: without an input it is a texture
+        # encoding time depends on the content: without an input, it is a texture
         what = hash_of(frames) if frames else "texture"
         return f"{self.encoder} {self.task.encoder} {out.size} {out.planes} {what}"
 
 
 def hash_of(frames: Sequence[Any]) -> str:
-    """A short name of what frames show, for a key."""
+    """Return a short hash of the luma of some of the frames, for a key."""
     digest = hashlib.sha256()
     for frame in frames[:: max(1, len(frames) // 4)]:
         digest.update(frame.planes[0].tobytes())
@@ -205,9 +208,9 @@ def hash_of(frames: Sequence[Any]) -> str:
 
 
 def every_model(task: Task) -> list[str]:
-    """Bicubic, and the networks that have the task's scale, from the least work to the most.
+    """Return bicubic, the default network, then the others by ascending work, for the task's scale.
 
-    For int8 those that have such a form.
+    For int8, only networks that have an int8 form.
     """
     known = [name for name in models.names() if task.scale in models.scales(name)]
     if task.precision == "int8":
@@ -218,5 +221,5 @@ def every_model(task: Task) -> list[str]:
 
 
 def blank(size: tuple[int, int] = (2, 2), rate: Fraction = Fraction(30), **others: Any) -> Task:
-    """A task without an input: 8-bit 4:2:0 of that size and rate; `others` are fields of `Task`."""
+    """Return a task without an input: 8-bit 4:2:0 video; `others`: more fields of `Task`."""
     return Task(video=measure.Video(size=size, rate=rate), **others)

@@ -1,7 +1,7 @@
-"""Runs decoder, network and encoder together for a moment, as a run does.
+"""Runs decoder, network and encoder together for a short time, as a run does.
 
-What they take together is more than their sum: they wait for one another, and share processors,
-caches and memory.
+Together they take more than the sum of their costs: they wait for one another, and share
+processors, caches and memory.
 """
 
 import itertools
@@ -27,28 +27,29 @@ from vsr.plan.cost import Cost
 from vsr.plan.measure import Video, blank, moving
 
 LEAST: Final = 8
-"""Frames of a trial at least."""
+"""Minimum number of frames in a trial."""
 MOST: Final = 1000
-"""And at most."""
+"""Maximum number of frames in a trial."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a run of a network took."""
+    """Measured costs of a trial with one network."""
 
     start: Cost
-    """Until network, input and output were open, and the first frames made: no cost of a frame."""
+    """Time to open network, input and output and make the first frames; not per frame."""
     frame: Cost
-    """The mean frame, from the first one read to the last one written."""
+    """Mean cost per frame, from the first frame read to the last one written."""
 
 
 def trial(
     model: Model, backend: Backend, video: Video, url: str | None,
     encoder: EncoderSettings, out: VideoFormat, container: str, count: int,
 ) -> Trial:  # fmt: skip
-    """Enlarge `count` frames, from the beginning of a file or (without `url`) of a texture.
+    """Upscale `count` frames from the beginning of a file, or of a texture if `url` is None.
 
-    A shorter file is enlarged whole. Raises InputError, BackendError, UsageError and OutputError.
+    A shorter file is upscaled completely. Raises InputError, BackendError, UsageError and
+    OutputError.
     """
     with ExitStack() as stack:
         began = _now()
@@ -71,7 +72,7 @@ def trial(
 
 
 def _read(url: str, stack: ExitStack) -> Iterator[Frame]:
-    """The frames of a file, opened as for a run, which looks for interlaced pictures."""
+    """Return the frames of a file, opened as in a run, which detects interlaced pictures."""
     reading = Reading(filtering=Filtering(deinterlace="auto"))
     source = stack.enter_context(closing(Source(url, reading)))
     return (item for item in source if isinstance(item, Frame))

@@ -1,4 +1,4 @@
-"""Says a plan in words: a table of networks, and what they mean for this video."""
+"""Formats a plan as text or data: a table of networks, and recommendations for this video."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -16,7 +16,7 @@ _WHAT_HELPS: Final = {
 
 
 def table(task: Task, lines: Sequence[Line]) -> str:
-    """A line per network: milliseconds of each stage, frames per second, times real time."""
+    """Return a table, one line per network: ms of each stage, frames per second, speed, limit."""
     stages = [name for name in STAGES if name in lines[0].forecast.stages]
     titles = ["model", *(f"{name} ms" for name in stages), "fps", "real time", "limit"]
     if task.frames:
@@ -41,12 +41,12 @@ def table(task: Task, lines: Sequence[Line]) -> str:
 
 
 def times_real_time(task: Task, line: Line) -> float:
-    """Expected frames per second over the video's."""
+    """Return the ratio of the expected frames per second to the video's rate."""
     return line.forecast.fps / float(task.video.rate)
 
 
 def answer(task: Task, line: Line, speed: str) -> list[str]:
-    """What `vsr run` would take and why, what limits it, and what a live stream could hold."""
+    """Return two lines: the network that `vsr run` would choose and why, and what limits it."""
     kind = "clean" if task.clean else "compressed"
     times = times_real_time(task, line)
     least = SPEEDS[speed]
@@ -63,7 +63,7 @@ def answer(task: Task, line: Line, speed: str) -> list[str]:
 
 
 def live(task: Task, lines: Sequence[Line]) -> str:
-    """The best network that holds a live stream of this size and rate with room to spare."""
+    """Return a line on the best network for a live stream of this size and rate, with headroom."""
     holding = [x for x in lines if times_real_time(task, x) >= HEADROOM]
     if not holding:
         return "no network holds a live stream of this size and rate here: a relay uses bicubic"
@@ -72,7 +72,7 @@ def live(task: Task, lines: Sequence[Line]) -> str:
 
 
 def as_json(task: Task, lines: Sequence[Line], chosen: str | None) -> dict[str, Any]:
-    """The plan as data; times in ms."""
+    """Return the plan as data for JSON; times in ms unless named otherwise."""
     width, height = task.video.size
     return {
         "schema": "vsr-plan/1",
