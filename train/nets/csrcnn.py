@@ -177,7 +177,7 @@ class Csrcnn(nn.Module):
                 nn.init.zeros_(bias_of(conv))
 
     def forward(self, x: Tensor, scale: int, share: float = 1.0) -> Tensor:
-        """Return the picture at a scale: `share` of its level, 1 - share of the previous level's."""
+        """Return the picture at a scale: `share` of its level, the rest of the previous level."""
         depth = self.scales.index(scale) + 1
         before = y = self.entry(self.sub_mean(x))
         for level in self.levels[:depth]:
