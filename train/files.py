@@ -45,7 +45,7 @@ def load_torch(path: Path) -> Any:
             _check_archive(file)
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unusual pickles; real problems raise errors
+            warnings.simplefilter("ignore")  # torch's on unusual pickles; real problems raise
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise TrainError(

@@ -53,10 +53,10 @@ class Stream:
     jitter: float = 0.5
     """Standard deviation of the position around the constant motion, in HR pixels."""
     soft: float = 0.5
-    """Share of clips whose HR is blurred too: much video has no detail in its highest octave, and
-    a network that never saw such pictures sharpens content that was soft."""
+    """Share of clips with blurred HR; not implemented, so it has no effect. Purpose: much video has
+    no detail in its highest octave, and networks trained without such pictures sharpen it."""
     softness: tuple[float, float] = (0.3, 2.5)
-    """Range of the standard deviation of that HR blur, in HR pixels."""
+    """Range of the standard deviation of that HR blur, in HR pixels; no effect either."""
     blurred: float = 0.15
     """Share of clips whose LR alone is blurred, as by a soft lens."""
     blur: tuple[float, float] = (0.2, 0.5)

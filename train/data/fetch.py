@@ -47,7 +47,7 @@ class DataSet:
 
     @property
     def file(self) -> str:
-        """The archive's file name."""
+        """Return the archive's file name."""
         return self.url.rsplit("/", 1)[-1]
 
 

@@ -20,8 +20,8 @@ def keys_cubic(x: npt.NDArray[np.float64], a: float = -0.5) -> npt.NDArray[np.fl
 def bicubic_matrix(source: int, target: int, mirror: bool = False) -> npt.NDArray[np.float64]:
     """Return the matrix [target, source] that resamples a line of `source` to `target` samples.
 
-    Beyond its ends the line repeats the edge sample, as in MATLAB when the benchmarks were made,
-    or is mirrored (`mirror`), as in MATLAB today.
+    Beyond the ends of the line, the edge sample is repeated, as in MATLAB when the benchmarks were
+    made, or with `mirror` the line is mirrored, as in MATLAB today.
     """
     factor = target / source
     widen = min(factor, 1.0)  # < 1 widens the kernel: antialias when shrinking

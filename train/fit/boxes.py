@@ -1,7 +1,7 @@
 """Draw flat boxes with hard edges into patches, like black bars, captions, menus, game overlays.
 
 Bicubic downscaling softens every edge of a training picture. A network trained on nothing else
-treats a one-pixel edge in LR as a much steeper one and draws a bright line beside it (overshoot).
+treats a hard edge between two LR pixels as a much steeper one and draws a bright line beside it.
 Video has such edges wherever graphics were drawn at its resolution.
 """
 

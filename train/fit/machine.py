@@ -1,9 +1,9 @@
 """Select device, precision and the number of patch worker processes for this machine.
 
-bf16-mixed is the default where the hardware multiplies bfloat16 faster than float32: on CUDA
-devices that have it and on CPUs with AMX (CARN-M, 16 patches of 32x32, one thread: 0.49 s a step
-against 1.04). AVX-512-BF16 alone is not enough: on a Xeon with it and without AMX one step of
-CARN-M took 0.70 s against 0.69 in float32, of DCSCN 0.43 against 0.35, of CARN 1.35 against 1.00.
+bf16-mixed is the default if the hardware multiplies bfloat16 faster than float32: on CUDA devices
+with bfloat16 and on CPUs with AMX (CARN-M, 16 patches of 32x32, one thread: 0.49 s per step instead
+of 1.04). AVX-512-BF16 alone is not enough: on a Xeon without AMX, one step of CARN-M took 0.70 s
+instead of 0.69 in float32, of DCSCN 0.43 instead of 0.35, of CARN 1.35 instead of 1.00.
 """
 
 import os

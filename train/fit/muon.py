@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 MOMENTUM: Final = 0.95
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
-"""Coefficients of Jordan's quintic: steep at 0, within 0.7..1.2 after five iterations."""
+"""Coefficients of Jordan's quintic: steep at 0, results in 0.7..1.2 after five iterations."""
 _ROUNDS: Final = 5
 
 

@@ -112,9 +112,9 @@ def _most_useful(weights: Weights, layer: int, count: int) -> Tensor:
 
 
 def usefulness(weights: Weights, layer: int) -> Tensor:
-    """Return norm of own weights and bias times norm of readers' weights, per filter [filters].
+    """Return the usefulness of each filter of a layer, [filters]; it is zero for dead filters only.
 
-    It is zero exactly for dead filters.
+    It is the norm of the filter's weights and bias times the norm of the weights that read it.
     """
     wide = widths(weights)
     unit = f"features.{layer}.conv"

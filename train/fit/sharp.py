@@ -21,7 +21,7 @@ from train.errors import TrainError
 from train.fit.vgg import VggLayers
 from train.measure.perceptual import Lpips
 
-_STRIDE = 4  # of AlexNet's first convolution, the first grid of LPIPS
+_STRIDE = 4  # stride of AlexNet's first convolution, the sampling grid of LPIPS
 
 
 @dataclass(frozen=True, kw_only=True)

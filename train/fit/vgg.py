@@ -52,7 +52,7 @@ _DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float
 
 
 class _Normalised(nn.Module):
-    """Normalise RGB in 0..1 by ImageNet's mean and deviation, as for torchvision's weights."""
+    """Normalisation of RGB in 0..1 by ImageNet's mean and deviation, for torchvision's weights."""
 
     mean: Tensor
     deviation: Tensor
@@ -76,7 +76,7 @@ def _modules(layer: _Layer, weights: tuple[Tensor, Tensor]) -> list[nn.Module]:
 
 
 class VggFeatures(nn.Module):
-    """Output of one layer of a frozen VGG: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w].
+    """Frozen VGG that returns one layer's output: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w].
 
     h = H // 8 for "4_3".
     """
@@ -120,7 +120,7 @@ class VggFeatures(nn.Module):
 
 
 class VggLayers(nn.Module):
-    """Outputs of several layers of a frozen VGG before their ReLU, with ImageNet normalisation.
+    """Frozen VGG that returns several layers before their ReLU, with ImageNet normalisation.
 
     RGB [N, 3, H, W] in 0..1 -> one [N, C, h, w] per layer, in order; h = H // 4 for "3_3".
     """
