@@ -1,15 +1,15 @@
 """Train the papers' networks and write `engines/`: `python -m train --help` from a checkout.
 
-What flows: a recipe and folders of images -> patches -> steps -> a checkpoint -> ONNX.
+Data flow: a recipe and image folders -> patches -> training steps -> a checkpoint -> ONNX.
 
-    data/     files -> RGB, MATLAB's bicubic, real video encodes, patches; downloads of data sets
+    data/     reading images, MATLAB's bicubic, video encoding, patches; data set downloads
     nets/     the papers' networks in training form
-    recipes/  settings of trainings, as data: `paper`, `ours`, `stream`, `sharp`, `gan`
-    fit/      recipe, start weights, losses and critics, the loop, its checkpoints
-    measure/  PSNR, SSIM, LPIPS, NIQE on pictures and compressed clips, beside the papers' figures
-    ship/     deploy form, ONNX, int8, the manifest; `provenance.toml` (what was done),
-              `reproduce` (doing it again), model cards and their crops; weights of others
+    recipes/  training settings as data: `paper`, `ours`, `stream`, `sharp`, `gan`
+    fit/      recipes, initial weights, losses and critics, the training loop, checkpoints
+    measure/  PSNR, SSIM, LPIPS, NIQE on images and compressed clips, compared with the papers
+    ship/     deploy form, ONNX, int8, the manifest; `provenance.toml` (record of the trainings),
+              `reproduce` (repeats them), model cards and their crops; import of other weights
 
 Repo-only: nothing in `vsr/` imports this package, and this package imports nothing from
-`vsr/`; they meet in the files of `engines/`. It needs torch and Lightning Fabric (extra `dev`).
+`vsr/`; they share only the files in `engines/`. It needs torch and Lightning Fabric (extra `dev`).
 """

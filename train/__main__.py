@@ -1,11 +1,11 @@
-"""`python -m train`: the commands, or one line where the libraries of trainings are missing."""
+"""Run `python -m train`; print a one-line error if a training library is missing."""
 
 import sys
 
 try:
     from train.commands import main
 except ModuleNotFoundError as exc:
-    if (exc.name or "train").partition(".")[0] == "train":  # a defect of ours
+    if (exc.name or "train").partition(".")[0] == "train":  # a bug in this package
         raise
     sys.exit(
         f"python -m train needs {exc.name}, which is not installed: "

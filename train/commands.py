@@ -1,4 +1,7 @@
-"""`python -m train info|fetch|fit|...|export|reproduce`: parse, call, log; no logic."""
+"""Define the commands `python -m train info|fetch|fit|...|export|reproduce`.
+
+They parse options, call the other modules and log; they contain no logic of their own.
+"""
 
 import json
 import logging
@@ -42,10 +45,10 @@ _COUNT = click.IntRange(1)
 
 
 class Commands(click.Group):
-    """A group whose commands end user errors in one line."""
+    """Click group whose commands report user errors in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a TrainError becomes click's one line and exit code 1."""
+        """Run the command; convert a TrainError to click's one-line error and exit code 1."""
         try:
             return super().invoke(ctx)
         except TrainError as exc:
@@ -55,7 +58,7 @@ class Commands(click.Group):
 @click.group(cls=Commands)
 def main() -> None:
     """Train the papers' networks and write engines/."""
-    quiet = int(os.environ.get("RANK", "0")) > 0  # of several processes, one talks
+    quiet = int(os.environ.get("RANK", "0")) > 0  # only process 0 logs progress
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%T")
     log.setLevel(logging.WARNING if quiet else logging.INFO)
 
@@ -189,7 +192,7 @@ def fit(
 
 
 def _begin(trainer: Trainer, recipe: str, start: tuple[Path, ...], folder: Path) -> None:
-    """Take the weights that a new training starts from, and make the folder of its checkpoint."""
+    """Load the initial weights of a new training and create the folder of its checkpoint."""
     if start:
         begin_from(trainer, start)
     elif source := trainer.recipe.goes_on_from():
@@ -217,7 +220,7 @@ def pack(
 def _patches(
     trainer: Trainer, packed: Path | None, data: tuple[Path, ...], cache: Path | None
 ) -> Patches:
-    """What the trainer's recipe cuts from packed pictures or from those of folders."""
+    """Return the recipe's training patches, cut from a packed file or from image folders."""
     recipe, net = trainer.recipe, trainer.net
     if packed is not None:
         pictures = Pictures.unpack(packed).large_enough(recipe)
@@ -229,7 +232,7 @@ def _patches(
 def _pictures(
     data: tuple[Path, ...], scales: tuple[int, ...], recipe: Recipe, cache: Path | None = None
 ) -> Pictures:
-    """The folders' pictures as the recipe wants them: mapped from a cache, or few and in memory."""
+    """Prepare the folders' pictures for the recipe: mapped from a cache, or in memory if few."""
     if cache is None and not worth_caching(data):
         return Pictures.load(data, scales, recipe)
     where = cache or user_cache_path("vsr", appauthor=False) / "pictures"
@@ -237,7 +240,7 @@ def _pictures(
 
 
 def _features(path: Path, recipe: Recipe) -> VggFeatures | VggLayers:
-    """What the recipe's loss reads of a file of VGG weights."""
+    """Load the VGG layers that the recipe's loss uses from a file of VGG weights."""
     if recipe.sharpens():
         return VggLayers.load(path, Sharpness.of(recipe.sharp).names)
     return VggFeatures.load(path, Adversary(**recipe.adversary))

@@ -1,5 +1,5 @@
-"""The one error that a user of `train` can mend: its message is a line to show as it is."""
+"""Define the error for problems that the user can fix; its message is shown as one line."""
 
 
 class TrainError(Exception):
-    """A recipe, a file or a folder that cannot be used as asked."""
+    """A recipe, file or folder cannot be used as requested."""

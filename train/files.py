@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and files of weights read without running what they hold."""
+"""Write files atomically, and read weight files without executing code in them."""
 
 import io
 import os
@@ -17,9 +17,9 @@ from train.errors import TrainError
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path` to write to, which takes its place at the end; any error removes it.
+    """Open a temporary file beside `path` that replaces `path` at the end; any error deletes it.
 
-    What was there before is there until then. Raises OSError where it cannot be written.
+    An existing file stays intact until the replacement. Raises OSError if writing fails.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -32,9 +32,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def load_torch(path: Path) -> Any:
-    """What `torch.save` wrote, on the CPU; code in the file never runs.
+    """Load a file written by `torch.save` onto the CPU; code in the file never runs.
 
-    Raises TrainError for a file that is missing, damaged, something else, or holds code.
+    Raises TrainError if the file is missing, damaged, of another format or contains code.
     """
     try:
         file = io.BytesIO(path.read_bytes())
@@ -45,19 +45,19 @@ def load_torch(path: Path) -> Any:
             _check_archive(file)
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's about odd pickles: what matters raises
+            warnings.simplefilter("ignore")  # torch's on unusual pickles; real problems raise
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise TrainError(
             f"{path} is refused: damaged, not a file of weights, or it holds more than weights"
         ) from exc
-    except Exception as exc:  # bytes that are no such file raise nearly anything in the libraries
+    except Exception as exc:  # for foreign files the libraries raise almost any type
         why = (str(exc).splitlines() or [""])[0]
         raise TrainError(f"{path} is damaged, or not a file of weights: {why}") from exc
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Raise BadZipFile for a wrong checksum: torch itself does not look at them."""
+    """Raise BadZipFile for a wrong checksum; torch itself does not verify checksums."""
     with zipfile.ZipFile(file) as archive:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")

@@ -1,1 +1,1 @@
-"""Training pictures: read, downscale, compress, cut into patches."""
+"""Read training pictures, downscale and compress them, and cut them into patches."""

@@ -1,8 +1,9 @@
-"""Training pairs whose LR went through a real video encoder, so networks restore, not sharpen.
+"""Make training pairs whose LR frames went through a real video encoder.
 
-A network trained on clean bicubic reductions takes blocks, ringing and mosquito noise for detail
-and enlarges them. Here a still image becomes a short pan, its reduction a real H.264 or HEVC
-stream, and the pairs are decoded frames beside the untouched crops.
+A network trained on clean bicubic downscaling treats blocking, ringing and mosquito noise as detail
+and enlarges them. Here a still image becomes a short pan, whose downscaled frames are encoded as
+H.264 or HEVC; each pair is a decoded LR frame and the unmodified HR crop. Networks trained on these
+pairs learn to restore compressed video instead of sharpening its artefacts.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from train.data.resize import downscale
 
 Places = list[tuple[int, int]]
 
-# without these flags swscale repeats chroma samples and darkens by one grey level on the way back
+# without these flags swscale repeats chroma samples, and converting back darkens by one grey level
 _SWSCALE = (
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
@@ -27,46 +28,47 @@ _SWSCALE = (
     | Interpolation.ACCURATE_RND
     | Interpolation.BITEXACT
 )
-# x265 4.2 writes beyond its buffers below 64 (34x32, valgrind), and at 64 no two runs agree
+# x265 4.2 writes past its buffers if a side is under 64 (34x32, valgrind), and at 64 its output
+# differs between runs
 _X265_SMALLEST = 66
 _TICK = Fraction(1, 25)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """What the streams are like; every range is drawn from evenly, every share is a chance."""
+    """Settings of the encoded clips; ranges are sampled uniformly, shares are probabilities."""
 
     window: int = 192
-    """Side of the streamed picture in LR pixels, even."""
+    """Largest side of the encoded window, in LR pixels, even."""
     least: int = 64
-    """LR pixels down to which a window shrinks so that it can move within a small image."""
+    """Smallest side, in LR pixels, to which the window shrinks so that it can move in the image."""
     frames: int = 8
-    """Encoded per clip."""
+    """Number of frames encoded per clip."""
     kept: int = 2
-    """Frames kept per clip, drawn from all of them: few are I, as in a real stream."""
+    """Number of frames kept per clip, sampled from all of them: few are I frames, as in video."""
     still: float = 0.25
-    """Clips without motion: the encoder spends its bits otherwise."""
+    """Share of clips without motion, for which the encoder distributes its bits differently."""
     speed: float = 6.0
-    """Largest speed of the others, HR pixels per frame."""
+    """Maximum speed in the other clips, in HR pixels per frame."""
     jitter: float = 0.5
-    """Standard deviation around the constant velocity, HR pixels."""
+    """Standard deviation of the position around the constant motion, in HR pixels."""
     soft: float = 0.5
-    """Clips whose truth is soft too: much video has no detail at its last octave, and a network
-    that never saw such pictures sharpens what was not sharp."""
+    """Share of clips with blurred HR; not implemented, so it has no effect. Purpose: much video has
+    no detail in its highest octave, and networks trained without such pictures sharpen it."""
     softness: tuple[float, float] = (0.3, 2.5)
-    """Standard deviation of the blur of those truths, HR pixels."""
+    """Range of the standard deviation of that HR blur, in HR pixels; no effect either."""
     blurred: float = 0.15
-    """Clips whose LR alone was seen through a soft lens."""
+    """Share of clips whose LR alone is blurred, as by a soft lens."""
     blur: tuple[float, float] = (0.2, 0.5)
-    """Standard deviation of that blur, LR pixels."""
+    """Range of the standard deviation of that blur, in LR pixels."""
     noisy: float = 0.2
-    """Clips with sensor noise in the LR alone."""
+    """Share of clips with sensor noise in the LR alone."""
     noise: tuple[float, float] = (0.5, 3.0)
-    """Standard deviation of that noise, of 255."""
+    """Range of the standard deviation of that noise, on the scale 0..255."""
     hevc: float = 0.3
-    """Clips encoded as HEVC; the others are H.264."""
+    """Share of clips encoded as HEVC; the others are H.264."""
     crf: tuple[int, int] = (18, 36)
-    """Quality, both ends included."""
+    """Range of the encoder's CRF, both ends included."""
     presets: tuple[tuple[str, float], ...] = (
         ("ultrafast", 0.15),
         ("superfast", 0.15),
@@ -77,16 +79,16 @@ class Stream:
     )
     """Encoder presets and their shares."""
     live: float = 0.2
-    """Clips encoded with `-tune zerolatency`: no B frames, no look-ahead."""
+    """Share of clips encoded with `-tune zerolatency`: no B frames, no look-ahead."""
 
 
 def streamed(
     hr: Pixels, scale: int, rng: np.random.Generator, settings: Stream = Stream()
 ) -> list[tuple[Pixels, Pixels]]:
-    """Aligned (LR, HR) pairs of one RGB image, in order of time, with the LR out of a real stream.
+    """Return aligned (LR, HR) pairs of one RGB image in time order, with LR from an encoded clip.
 
-    Windows are even in LR pixels, at most `settings.window` a side and not larger than the image.
-    Raises ValueError for an image of less than two LR pixels.
+    The sides of LR are even, at most `settings.window`, and the window fits into the image.
+    Raises ValueError if a side of the image has less than two LR pixels.
     """
     s = settings
     if min(hr.shape[:2]) < 2 * scale:
@@ -94,7 +96,7 @@ def streamed(
     places, size = _path(hr.shape[:2], scale, rng, s)
     places, seen = _cut(hr, places, size)
     soft = _blurred(seen, scale * rng.uniform(*s.blur)) if rng.random() < s.blurred else seen
-    reduced: dict[tuple[int, int], Pixels] = {}  # a window at rest is reduced once
+    reduced: dict[tuple[int, int], Pixels] = {}  # each position is downscaled once
     for place in places:
         if place not in reduced:
             reduced[place] = downscale(_crop(soft, place, size), scale)
@@ -104,12 +106,12 @@ def streamed(
         lows = [_noisy(low, sigma, rng) for low in lows]
     decoded = _recoded(lows, rng, s)
     kept = sorted(int(k) for k in rng.choice(s.frames, min(s.kept, s.frames), replace=False))
-    # copies: views would keep all of the image in memory
+    # copies: views would keep the whole image in memory
     return [(decoded[k], _crop(seen, places[k], size).copy()) for k in kept]
 
 
 def _cut(hr: Pixels, places: Places, size: tuple[int, int]) -> tuple[Places, Pixels]:
-    """The part of the image that any window shows, and the windows' places in it."""
+    """Return the windows' positions in the image part that they cover, and that part."""
     (top, bottom), (left, right) = ((min(way), max(way)) for way in zip(*places, strict=True))
     seen = hr[top : bottom + size[0], left : right + size[1]]
     return [(y - top, x - left) for y, x in places], seen
@@ -123,7 +125,7 @@ def _crop(image: Pixels, place: tuple[int, int], size: tuple[int, int]) -> Pixel
 def _path(
     shape: tuple[int, ...], scale: int, rng: np.random.Generator, s: Stream
 ) -> tuple[Places, tuple[int, int]]:
-    """Top left corners of the window at every frame, and its height and width, in HR pixels."""
+    """Return the window's top left corner in each frame, and its height and width: HR pixels."""
     axes = [
         _line(way, whole, scale, rng, s) for way, whole in zip(_motion(rng, s), shape, strict=True)
     ]
@@ -132,7 +134,7 @@ def _path(
 
 
 def _motion(rng: np.random.Generator, s: Stream) -> npt.NDArray[np.float64]:
-    """Rows and columns travelled at every frame, from zero up: float64 [2, frames]."""
+    """Return the offset in rows and columns of each frame, minimum 0: float64 [2, frames]."""
     way = np.zeros((2, s.frames))
     if rng.random() >= s.still:
         angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, s.speed)
@@ -144,10 +146,10 @@ def _motion(rng: np.random.Generator, s: Stream) -> npt.NDArray[np.float64]:
 def _line(
     way: npt.NDArray[np.float64], whole: int, scale: int, rng: np.random.Generator, s: Stream
 ) -> tuple[list[int], int]:
-    """The window's first pixels along an axis of `whole` pixels, and its side."""
+    """Return the window's first pixel in each frame along an axis of `whole` pixels, and side."""
     side = _side(whole, float(way.max()), scale, s)
     room = whole - side
-    if way.max() > room:  # slower, where the image leaves too little room
+    if way.max() > room:  # slow down if the image is too small
         way = way * (room / way.max())
     steps = np.floor(way + 0.5).astype(int)
     steps += rng.integers(0, room - steps.max() + 1)
@@ -155,13 +157,13 @@ def _line(
 
 
 def _side(whole: int, way: float, scale: int, s: Stream) -> int:
-    """HR pixels of the window along an axis of `whole`, made smaller to travel `way`."""
+    """Return the window's side in HR pixels on an axis of `whole`, reduced to allow the motion."""
     wanted = min(s.window * scale, max(int(whole - np.ceil(way)), s.least * scale), whole)
     return wanted - wanted % (2 * scale)  # 4:2:0 needs even LR sides
 
 
 def _blurred(image: Pixels, sigma: float) -> Pixels:
-    """Gaussian blur with repeated edges; `sigma` in pixels of the image."""
+    """Apply a Gaussian blur with repeated edges; `sigma` is in pixels of the image."""
     reach = int(np.ceil(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
     taps /= taps.sum()
@@ -181,7 +183,7 @@ def _noisy(image: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
 
 
 def _recoded(pictures: list[Pixels], rng: np.random.Generator, s: Stream) -> list[Pixels]:
-    """The pictures after a trip through yuv420p and an encoder, both drawn at random."""
+    """Encode and decode the pictures as yuv420p, with random matrix, codec and options."""
     matrix = Colorspace.ITU709 if rng.random() < 0.5 else Colorspace.ITU601
     names, shares = zip(*s.presets, strict=True)
     options = {
@@ -191,11 +193,11 @@ def _recoded(pictures: list[Pixels], rng: np.random.Generator, s: Stream) -> lis
     if rng.random() < s.live:
         options["tune"] = "zerolatency"
     encoder, decoder = "libx264", "h264"
-    options["x264-params"] = "asm=sse4.2"  # with AVX-512, no two runs agree on MB-tree and B frames
+    options["x264-params"] = "asm=sse4.2"  # with AVX-512, MB-tree and B frames differ between runs
     if rng.random() < s.hevc and min(pictures[0].shape[:2]) >= _X265_SMALLEST:
         encoder, decoder = "libx265", "hevc"
         del options["x264-params"]
-        # no threads of its own: it would start one per core and row for a small picture
+        # no threads in x265: it would start one per core and row for a small picture
         options["x265-params"] = "log-level=error:pools=none:frame-threads=1:wpp=0"
     frames = [_to_yuv(picture, matrix, k) for k, picture in enumerate(pictures)]
     writer = _context(encoder, "w")
@@ -212,7 +214,7 @@ def _recoded(pictures: list[Pixels], rng: np.random.Generator, s: Stream) -> lis
 def _context(name: str, mode: Literal["r", "w"]) -> av.VideoCodecContext:
     context = av.CodecContext.create(name, mode)
     assert isinstance(context, av.VideoCodecContext)
-    context.thread_count = 1  # beside a training; and x264's threads change its decisions
+    context.thread_count = 1  # training uses the other cores; x264's threads change its output
     return context
 
 

@@ -1,7 +1,7 @@
-"""So that gigabytes arrive over a bad line: one URL to one file, resumed, retried, with progress.
+"""Download one URL to one file over an unreliable connection: resume, retry, log progress.
 
-Until FILE is complete there is FILE.part and, in FILE.part.version, what the server calls the bytes
-that it is a part of. A later run goes on from there if the server still has the same bytes.
+Until FILE is complete, FILE.part holds the received bytes and FILE.part.version the ETag or
+modification date of the server's file. A later run resumes if the server still has that version.
 """
 
 import logging
@@ -22,31 +22,32 @@ log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""HTTP statuses that another try may cure."""
+"""HTTP statuses of temporary errors, after which the download is retried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How patient a download is; times are in seconds."""
+    """Retry and timeout settings of a download."""
 
     attempts: int = 6
-    """Tries in a row that bring nothing new before it gives up."""
+    """Number of consecutive attempts without new data after which the download fails."""
     pause: float = 1.0
-    """Before the second try; doubled before each further one, up to `longest_pause`."""
+    """Delay before the first retry, in seconds; doubled for each further one (exponential backoff)
+    up to `longest_pause`."""
     longest_pause: float = 60.0
     timeout: float = 30.0
-    """Without a byte from the server."""
+    """Socket timeout, in seconds: longest wait for a byte from the server."""
     report_every: float = 10.0
 
 
 class _DroppedError(Exception):
-    """The transfer stopped early in a way that another try may cure."""
+    """The transfer stopped early, and a retry may succeed."""
 
 
 def download(url: str, file: Path, settings: Settings) -> None:
-    """Receive `url` as `file`, in as many tries as bring anything new; what it holds is unchecked.
+    """Download `url` to `file`, retrying while attempts bring new data; content is not verified.
 
-    Raises TrainError when it gives up, and OSError for whatever is wrong with the disk.
+    Raises TrainError if the download fails, and OSError for disk errors.
     """
     part, fruitless = _part(file), 0
     furthest = _size(part)
@@ -55,7 +56,7 @@ def download(url: str, file: Path, settings: Settings) -> None:
             _receive(url, part, settings)
             break
         except _DroppedError as exc:
-            # counted against the furthest ever: a server that can only start over is no progress
+            # progress means more bytes than ever before: restarting from zero does not count
             fruitless = 1 if _size(part) > furthest else fruitless + 1
             furthest = max(furthest, _size(part))
             if fruitless >= settings.attempts:
@@ -71,12 +72,12 @@ def download(url: str, file: Path, settings: Settings) -> None:
 
 
 def received(file: Path) -> int:
-    """Bytes of an unfinished download of `file` that are here already."""
+    """Return the number of bytes received so far by an unfinished download of `file`."""
     return _size(_part(file))
 
 
 def size_in_words(count: float) -> str:
-    """A number of bytes for people: three digits."""
+    """Format a number of bytes with about three digits and a unit."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
             return f"{count:.3g} {unit}"
@@ -85,17 +86,17 @@ def size_in_words(count: float) -> str:
 
 
 def _receive(url: str, part: Path, settings: Settings) -> None:
-    """One request: on from the end of `part`, or from the start where that cannot be."""
+    """Send one request: resume at the end of `part` if possible, else start from the beginning."""
     have, known = _size(part), _known(part)
     headers = {"User-Agent": "vsr-train"}
-    if have and known:  # If-Range: should the file be another by now, the server sends it whole
+    if have and known:  # If-Range: the server sends the whole file if it has changed
         headers |= {"Range": f"bytes={have}-", "If-Range": known}
     try:
         response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=settings.timeout)
     except HTTPError as exc:
         with exc:
             if exc.code == 416 and exc.headers.get("Content-Range") == f"bytes */{have}":
-                return  # nothing is left to send
+                return  # already complete
             _refused(url, part, exc)
     except (OSError, HTTPException) as exc:
         raise _DroppedError(f"no connection ({_reason(exc)})") from exc
@@ -114,7 +115,7 @@ def _receive(url: str, part: Path, settings: Settings) -> None:
 
 def _refused(url: str, part: Path, error: HTTPError) -> NoReturn:
     if error.code == 416:
-        _discard(part)  # longer than the server's file: of another one
+        _discard(part)  # longer than the server's file: another version
         raise _DroppedError("the file has changed, starting over") from error
     if error.code in _PASSING:
         raise _DroppedError(f"HTTP {error.code} {error.reason}") from error
@@ -125,11 +126,11 @@ def _refused(url: str, part: Path, error: HTTPError) -> NoReturn:
 
 
 def _begin(response: HTTPResponse, part: Path) -> int:
-    """Where the response's first byte belongs in the file; `part` is cut to that length."""
+    """Return the file offset of the response's first byte; delete `part` if that is 0."""
     have, version = _size(part), _version_of(response.headers)
     if response.status == 206:
         fits = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        # some servers send the range whatever If-Range says
+        # some servers ignore If-Range and send the range anyway
         if fits and version in (None, _known(part)):
             log.info("%s: going on from %s", part.stem, size_in_words(have))
             return have
@@ -138,19 +139,19 @@ def _begin(response: HTTPResponse, part: Path) -> int:
     if have:
         log.info("%s: the server sends it from the start", part.stem)
     _discard(part)
-    if version:  # before the first byte: a killed run leaves no bytes of an unknown version
+    if version:  # written first: a killed run leaves no data of unknown version
         _version(part).write_text(version, encoding="utf-8")
     return 0
 
 
 def _version_of(headers: Message) -> str | None:
-    """What names these very bytes in If-Range: a strong ETag, else the date of change."""
+    """Return the version for If-Range: a strong ETag, else Last-Modified, or None without both."""
     tag = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _total(headers: Message, done: int) -> int | None:
-    """The whole file's length, as far as the server tells."""
+    """Return the size of the whole file in bytes, or None if the server does not send it."""
     whole = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
     if whole:
         return int(whole[1])
@@ -160,7 +161,7 @@ def _total(headers: Message, done: int) -> int | None:
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:
     try:
-        while chunk := response.read1(_CHUNK):  # what has arrived: a time-out loses nothing
+        while chunk := response.read1(_CHUNK):  # returns what has arrived: a timeout loses no data
             yield chunk
     except (OSError, HTTPException) as exc:
         raise _DroppedError(f"the connection broke ({_reason(exc)})") from exc
@@ -169,7 +170,7 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
 def _told(
     chunks: Iterator[bytes], name: str, done: int, total: int | None, every: float
 ) -> Iterator[bytes]:
-    """The chunks; how far they are and how long the rest takes is logged every so many seconds."""
+    """Yield the chunks and log progress and remaining time every `every` seconds."""
     start, began = done, time.monotonic()
     told = began
     for chunk in chunks:
@@ -194,7 +195,7 @@ def _version(part: Path) -> Path:
 
 
 def _known(part: Path) -> str | None:
-    """The version that `part` is of, if it is known."""
+    """Return the recorded version of `part`, or None if there is none."""
     path = _version(part)
     return path.read_text(encoding="utf-8") if path.exists() else None
 
@@ -205,7 +206,7 @@ def _discard(part: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    """In bytes, 0 if there is none."""
+    """Return the file's size in bytes, 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 
@@ -215,6 +216,6 @@ def _duration(seconds: float) -> str:
 
 
 def _reason(exc: BaseException) -> str:
-    """The cause in words: URLError wraps it."""
+    """Return the text of the cause; a URLError wraps it in `reason`."""
     cause = getattr(exc, "reason", exc)
     return str(getattr(cause, "strerror", None) or cause or type(cause).__name__)

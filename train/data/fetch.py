@@ -1,7 +1,8 @@
-"""So that the papers' data sets can be had by name: downloaded, checked, never half there.
+"""Download the papers' data sets by name, verify and unpack them.
 
-A set is one folder of images below the folder asked for, and appears there in one step, when all of
-it is unpacked. Until then there is its archive, or a part of it, which the next run takes up.
+A set is one folder of images in the target folder. It is renamed into place when all images are
+unpacked, so it is never incomplete. Until then only the archive or a part of it exists; the next
+run resumes from that.
 """
 
 import gzip
@@ -29,36 +30,36 @@ _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where a set of images is, and how to tell that it is whole."""
+    """Source of a set of images, and the data to verify that it is complete."""
 
     name: str
     url: str
     size: int
-    """Of the archive, in bytes; rounded where only that is published: for the disk, not a check."""
+    """Size of the archive in bytes, maybe rounded; used for the disk space check only."""
     images: int
     folders: tuple[str, ...]
-    """Those to unpack, as their paths end in the archive; if several, each keeps its last name."""
+    """Ends of the archive paths of the folders to unpack; if several, each keeps its last name."""
     digest: str | None
-    """`sha256:...` or `md5:...` of the archive, as published; None: the first download counts."""
+    """Published `sha256:...` or `md5:...` of the archive; None: that of the first download."""
     note: str = ""
     joined: bool = False
-    """Whether several folders become one."""
+    """Whether several folders are unpacked into one."""
 
     @property
     def file(self) -> str:
-        """The archive's file name."""
+        """Return the archive's file name."""
         return self.url.rsplit("/", 1)[-1]
 
 
 _DIV2K = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 _HUB = "https://huggingface.co/datasets/"
-# The SRCNN authors' own package holds the images they trained and tested on, as BMP. Its SHA-256
-# and size are stated alike by two unrelated projects that fetched it in 2026.
+# The SRCNN authors' package holds their training and test images as BMP. Two unrelated projects
+# that fetched it in 2026 state the same SHA-256 and size.
 _SRCNN = "https://mmlab.ie.cuhk.edu.hk/projects/SRCNN/SRCNN_train.zip"
 _SRCNN_SIZE = 19_619_221
 _SRCNN_DIGEST = "sha256:001146419f7acfb12a3e7929c8acd5de88a08d687d6881085f81321ad6982b1a"
 
-# size: tensorpack; digest: at least three unrelated projects; Berkeley states none
+# size: tensorpack; digest: at least three unrelated projects; Berkeley publishes none
 _BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/"
 _BSDS_SIZE = 70_763_455
 _BSDS_DIGEST = "sha256:97e49d31764f3912f0c4122707d53062ac9e783ba0f095e447a4d53c1a41af8e"
@@ -68,12 +69,12 @@ _ALL = (
         "div2k", _DIV2K + "DIV2K_train_HR.zip", 3_530_603_713, 800, ("DIV2K_train_HR",),
         "sha256:9d0b9c463f6e35b6c62cc6a930ee2224f670b34c1df841a57670f9acf0f6c335",
     ),
-    DataSet(  # the same
+    DataSet(  # size and digest: as div2k
         "div2k-valid", _DIV2K + "DIV2K_valid_HR.zip", 448_993_893, 100, ("DIV2K_valid_HR",),
         "sha256:20dd31fd84d777bc1cf5d6b7654a3f569c0aec74458ae094122ad1d0489900fc",
     ),
-    # A mirror of the images alone: the authors' own archive (cv.snu.ac.kr) has low-resolution
-    # copies of all of them too. Digest: the hub's page of the file
+    # A mirror with the HR images only: the authors' archive (cv.snu.ac.kr) also has low-resolution
+    # copies of all of them. Digest: the hub's page of the file
     DataSet(
         "flickr2k", _HUB + "goodfellowliu/Flickr2K/resolve/main/Flickr2K.zip", 11_600_000_000,
         2650, ("Flickr2K",),
@@ -96,7 +97,7 @@ _ALL = (
         "bsd100", _HUB + "eugenesiow/BSD100/resolve/main/data/BSD100_HR.tar.gz", 27_200_000, 100,
         ("BSD100_HR",), "sha256:333495ccded04a0db52b33361140821ea7e0d8af8dfb54b58df79a00010858d6",
     ),
-    DataSet(  # digest: deepinv's examples; MD5 tells damage, not malice
+    DataSet(  # digest: deepinv's examples; MD5 detects damage, not tampering
         "urban100", _HUB + "eugenesiow/Urban100/resolve/main/data/Urban100_HR.tar.gz", 135_000_000,
         100, ("Urban100_HR",), "md5:65d9d84a34b72c6f7ca1e26a12df1e4c",
     ),
@@ -107,9 +108,9 @@ DATA_SETS = {data_set.name: data_set for data_set in _ALL}
 def fetch(
     data_set: DataSet, to: Path, *, keep_archive: bool = False, settings: Settings | None = None
 ) -> Path:
-    """Put `data_set` into a folder of its name in `to` and return that; one there is kept.
+    """Download `data_set` into a folder of its name in `to`, unless it exists; return that folder.
 
-    Raises TrainError; after any error or a kill, the same call goes on where it stopped.
+    Raises TrainError; after an error or a kill, the same call resumes where it stopped.
     """
     folder, archive = to / data_set.name, to / data_set.file
     if folder.exists():
@@ -119,7 +120,7 @@ def fetch(
     try:
         to.mkdir(parents=True, exist_ok=True)
         if not archive.exists():
-            # images hardly compress: unpacked they take about the archive's size once more
+            # images hardly compress: unpacked they need about the archive's size again
             _check_room(to, data_set.name, 2 * data_set.size - received(archive))
             log.info("%s: downloading %s", data_set.name, data_set.url)
             download(data_set.url, archive, settings or Settings())
@@ -136,7 +137,7 @@ def fetch(
 
 
 def _check_images(data_set: DataSet, folder: Path) -> None:
-    """Refuse a folder that somebody else began: a set made here is always whole."""
+    """Raise TrainError if the folder has another number of images: then it was not made here."""
     count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
     if count != data_set.images:
         raise TrainError(
@@ -158,12 +159,12 @@ def _check_room(to: Path, name: str, needed: int) -> None:
 
 
 def _record(archive: Path) -> Path:
-    """Where the digest of a first download is kept, in the form `sha256sum -c` reads."""
+    """Return the path of the file with the first download's digest, readable by `sha256sum -c`."""
     return archive.with_name(archive.name + ".sha256")
 
 
 def _check_digest(data_set: DataSet, archive: Path) -> None:
-    """Compare with the published digest, else with the first download's; delete what differs."""
+    """Compare with the published or else the first download's digest; delete a wrong archive."""
     record = _record(archive)
     if data_set.digest:
         (kind, expected), origin = data_set.digest.split(":"), "published"
@@ -200,9 +201,9 @@ class _Member:
 
 
 def _unpack(data_set: DataSet, archive: Path, folder: Path) -> None:
-    """Make `folder` of the archive's images, in one step at the end."""
+    """Unpack the archive's images to a scratch folder and rename it to `folder` at the end."""
     scratch = folder.with_name(folder.name + ".unpacking")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
     try:
         with _members(archive) as members:
             wanted = _wanted(data_set, archive, members)
@@ -210,7 +211,7 @@ def _unpack(data_set: DataSet, archive: Path, folder: Path) -> None:
             log.info("%s: unpacking %d images", folder.name, len(wanted))
             for member, place in wanted:
                 _write(member, scratch / place)
-        if not data_set.digest:  # not before it has proved to be an archive
+        if not data_set.digest:  # only now is it known to be a valid archive
             line = f"{_digest(archive, 'sha256')}  {archive.name}\n"
             _record(archive).write_text(line, encoding="utf-8")
         scratch.replace(folder)
@@ -223,7 +224,7 @@ def _unpack(data_set: DataSet, archive: Path, folder: Path) -> None:
 
 @contextmanager
 def _members(archive: Path) -> Iterator[list[_Member]]:
-    """The regular files of a zip or tar; links, devices and folders are left out."""
+    """List the regular files of an open zip or tar; links, devices and folders are left out."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive) as packed:
             infos = [info for info in packed.infolist() if not info.is_dir()]
@@ -237,9 +238,9 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
 def _wanted(
     data_set: DataSet, archive: Path, members: list[_Member]
 ) -> list[tuple[_Member, PurePosixPath]]:
-    """The set's images and where each goes; refuses an archive that is not as published.
+    """Return the set's images and their target paths; raise TrainError for an unexpected archive.
 
-    Of a path in the archive only the last name is used, so nothing can be written elsewhere.
+    Only the last name of a path in the archive is used, so nothing is written outside the folder.
     """
     found = []
     for member in members:
@@ -247,7 +248,7 @@ def _wanted(
         if path.is_absolute() or ".." in path.parts:
             raise TrainError(f"{archive}: holds {member.name!r}, which leads out of it: delete it")
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue  # "._x.png" is how macOS packs what it knows about x.png
+            continue  # "._x.png" holds macOS metadata of x.png
         for inside in map(PurePosixPath, data_set.folders):
             if path.parent.parts[-len(inside.parts) :] == inside.parts:
                 apart = len(data_set.folders) > 1 and not data_set.joined

@@ -1,4 +1,4 @@
-"""Folders of image files -> RGB pictures; what cannot be used is named, skipped and counted."""
+"""Read RGB pictures from image folders; log, skip and count unusable files."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,27 +14,27 @@ from train.errors import TrainError
 log = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
 
-# Rec. 601 luma weights without the 16..235 squeeze: a Y network's 0..1 is black..white
+# Rec. 601 luma weights for full range (not 16..235): 0..1 of a Y network is black..white
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # PNG raises SyntaxError, AVIF RuntimeError
 _UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 
 
 def read_rgb(path: Path) -> Pixels:
-    """An image file as uint8 RGB [H, W, 3]; grey, palette, 16-bit and alpha are converted."""
+    """Read an image file as uint8 RGB [H, W, 3]; grey, palette, 16-bit and alpha are converted."""
     with Image.open(path) as image:
         if image.mode.startswith("I"):  # Pillow would clip 16-bit grey at 255
             grey = np.asarray(image, dtype=np.float64) / 257
             return np.repeat(np.round(np.clip(grey, 0, 255)).astype(np.uint8)[..., None], 3, 2)
-        if "transparency" in image.info:  # Pillow warns when a palette's is dropped at once
+        if "transparency" in image.info:  # Pillow warns if palette transparency is dropped directly
             return np.asarray(image.convert("RGBA").convert("RGB"))
         return np.asarray(image.convert("RGB"))
 
 
 def images(folders: Sequence[Path], smallest: int = 1) -> Iterator[tuple[Path, Pixels]]:
-    """(path, RGB picture) of every image at least `smallest` pixels wide and high, by name.
+    """Yield (path, RGB picture) of each image at least `smallest` pixels wide and high, by path.
 
-    Raises TrainError when a folder cannot be read or nothing in them can be used.
+    Raises TrainError if a folder cannot be read or no image can be used.
     """
     used, skipped = 0, 0
     for path in image_files(folders):
@@ -58,7 +58,7 @@ def images(folders: Sequence[Path], smallest: int = 1) -> Iterator[tuple[Path, P
 
 
 def image_files(folders: Sequence[Path]) -> list[Path]:
-    """The files in the folders, hidden ones left out, in the order in which they are read."""
+    """Return the folders' files sorted by path, without hidden ones."""
     try:
         found = [p for folder in folders for p in folder.iterdir()]
     except OSError as exc:
@@ -67,14 +67,14 @@ def image_files(folders: Sequence[Path]) -> list[Path]:
 
 
 def pairs(folder: Path, scale: int) -> Iterator[tuple[str, Pixels, Pixels]]:
-    """(name, LR, HR) of every image in a benchmark folder."""
+    """Yield (name, LR, HR) of every image in a benchmark folder."""
     for path, image in images([folder], smallest=scale):
         hr = crop_to_multiple(image, scale)
         yield path.stem, downscale(hr, scale), hr
 
 
 def to_input(rgb: Pixels, colour: str) -> npt.NDArray[np.float32]:
-    """uint8 RGB [..., 3] -> what a network reads: float32 0..1 [..., C], C = 3 or 1 (luma)."""
+    """Convert uint8 RGB [..., 3] to network input: float32 0..1 [..., C], C = 3 or 1 (luma)."""
     x = rgb.astype(np.float32) / np.float32(255)
     if colour == "y":
         x = np.dot(x, LUMA)[..., None]

@@ -1,7 +1,8 @@
-"""Prepared pictures -> the training patches of any step: sample k is the same on every run.
+"""Cut the training patches of any step from prepared pictures; sample k is the same in every run.
 
-A sample's place, turn and scale depend on the seed, the step and its place in the batch alone, so
-a resumed run, and any number of processes or workers, see the patches of an uninterrupted one.
+A sample's position, rotation and scale depend only on the seed, the step and its index in the
+batch. A resumed run and any number of processes or workers therefore get the same patches as an
+uninterrupted single-process run.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,10 @@ from train.fit.recipe import Recipe
 
 @dataclass(frozen=True)
 class Patches(Dataset[tuple[Tensor, Tensor, int]]):
-    """Sample k = step * batch + place: (LR [C, p, p], HR [C, s*p, s*p], scale), float 0..1."""
+    """Map-style data set with sample k = step * batch + index in the batch.
+
+    A sample is (LR [C, p, p], HR [C, s*p, s*p], scale), float 0..1.
+    """
 
     pictures: Pictures
     recipe: Recipe
@@ -31,7 +35,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     """The network's scales."""
 
     def __post_init__(self) -> None:
-        """Raises TrainError where network, recipe and pictures are not for each other."""
+        """Raise TrainError if network, recipe and pictures do not match."""
         asked = {scale for _, phase in self.recipe.scales for scale in phase}
         if extra := sorted(asked - set(self.known)):
             raise TrainError(f"recipe '{self.recipe.name}' is for x{extra[0]}, the network is not")
@@ -41,7 +45,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
                 raise TrainError(f"the pictures are not for x{scale} and patches of {p} LR pixels")
 
     def scale_of(self, step: int) -> int:
-        """The scale of a step's batch."""
+        """Return the scale of a step's batch."""
         choice = self.recipe.scales_at(step, self.known)
         return choice[int(np.random.default_rng((self.recipe.seed, step)).integers(len(choice)))]
 
@@ -60,21 +64,21 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         return self._tensor(lr), self._tensor(hr), scale
 
     def epoch(self, scale: int) -> int:
-        """Patches of the grid, or patches that cover all pictures once."""
+        """Return the number of grid patches, or without a grid, of those covering all pictures."""
         if self.recipe.grid:
             return len(self._grid[scale])
         pixels = sum(picture.shape[0] * picture.shape[1] for picture in self.pictures.lr[scale])
         return max(1, pixels // self.recipe.lr_patch(scale) ** 2)
 
     def _place(self, rng: np.random.Generator, scale: int) -> tuple[int, int, int]:
-        """Anywhere; pictures are drawn by area."""
+        """Return a random (picture, y, x), with pictures sampled in proportion to their area."""
         pictures, p = self.pictures.lr[scale], self.recipe.lr_patch(scale)
         index = int(np.searchsorted(self._areas[scale], rng.random(), side="right"))
         height, width = pictures[index].shape[:2]
         return index, int(rng.integers(0, height - p + 1)), int(rng.integers(0, width - p + 1))
 
     def _grid_place(self, k: int, scale: int) -> tuple[int, int, int]:
-        """Every place of the grid once an epoch, in an order of its own."""
+        """Return (picture, y, x) on the grid: each place once per epoch, shuffled every epoch."""
         places = self._grid[scale]
         epoch, place = divmod(k, len(places))
         index, y, x = places[_order(self.recipe.seed, epoch, len(places))[place]]
@@ -114,7 +118,7 @@ def _order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Steps(Sampler[list[int]]):
-    """The samples of every step from `first` on that belong to one of `world` processes."""
+    """Batch sampler: indices of the samples of steps `first`..`last` - 1 for process `rank`."""
 
     first: int
     last: int

@@ -1,4 +1,4 @@
-"""Folders of images -> aligned (LR, HR) pictures as a recipe wants them, prepared once."""
+"""Prepare aligned (LR, HR) pictures from image folders as a recipe specifies, and cache them."""
 
 import hashlib
 import json
@@ -25,33 +25,33 @@ log = logging.getLogger(__name__)
 
 STREAM: Final = Stream()
 CLIPS: Final = 2
-"""Clips of every window of a picture, each with its own path and quality."""
+"""Number of clips per window area of a picture, each with another path and quality."""
 _SMALL: Final = 16 << 20
-"""Bytes of image files up to which a set is prepared in memory at every start."""
+"""Total size of image files, in bytes, up to which pictures are prepared in memory every start."""
 _CODE: Final = ("pictures.py", "store.py", "degrade.py", "images.py", "resize.py")
-"""The files whose code decides what the prepared pictures are."""
+"""Source files that determine the prepared pictures; their digest is part of the cache key."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Aligned (LR, HR) pictures of every scale, uint8 RGB, and where they came from."""
+    """Aligned (LR, HR) pictures of every scale, uint8 RGB, and a record of their source."""
 
     lr: dict[int, list[Pixels]]
     hr: dict[int, list[Pixels]]
     record: dict[str, Any]
     """Folders, number of images and a digest of names and sizes, for the checkpoint."""
     file: Path | None = None
-    """The file that they are mapped from, if they are not in memory."""
+    """Memory-mapped file of the pictures, or None if they are in memory."""
 
     def __reduce__(self) -> Any:
-        """Send the file's name, not its pixels, to processes that are spawned."""
+        """Pickle the file name instead of the pixels for spawned processes."""
         if self.file is not None:
             return Pictures.mapped, (self.file,)
         return Pictures, (self.lr, self.hr, self.record)
 
     @classmethod
     def load(cls, folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> "Pictures":
-        """Read every usable image and make its LR pictures as the recipe says; all in memory."""
+        """Read every usable image and make its LR pictures for the recipe, all in memory."""
         lr: dict[int, list[Pixels]] = {s: [] for s in scales}
         hr: dict[int, list[Pixels]] = {s: [] for s in scales}
         record: dict[str, Any] = {}
@@ -64,22 +64,22 @@ class Pictures:
     def cached(
         cls, folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe, cache: Path
     ) -> "Pictures":
-        """The pictures that `load` makes, mapped from a file in `cache` that is made once.
+        """Return the pictures that `load` makes, mapped from a file in `cache` that is made once.
 
-        Its name tells what they depend on: the folders' files with sizes and times, the recipe's
-        degradation, copies and patch size, the scales and the code. A damaged file is made anew.
-        Raises TrainError where the cache cannot be written.
+        The file name is a digest of all inputs: the folders' files with sizes and times, the
+        recipe's degradation, copies and patch size, the scales and the code. A damaged file is
+        rebuilt. Raises TrainError if the cache cannot be written.
         """
         path = cache / f"{_key(folders, scales, recipe)}.pictures"
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):  # of several processes, one prepares
+            with FileLock(path.with_suffix(".lock")):  # only one process prepares
                 if path.exists():
                     try:
                         return cls.mapped(path)
                     except DamagedStoreError as exc:
                         log.warning("%s is %s: preparing the pictures anew", path, exc)
-                for part in cache.glob(f".{path.name}.*.part"):  # of a run that was killed
+                for part in cache.glob(f".{path.name}.*.part"):  # left by a killed run
                     part.unlink()
                 log.info("preparing the pictures once, as %s", path)
                 record: dict[str, Any] = {}
@@ -91,11 +91,11 @@ class Pictures:
 
     @classmethod
     def mapped(cls, path: Path) -> "Pictures":
-        """Those in a file of `cached`. Raises DamagedStoreError and OSError."""
+        """Map the pictures of a store file. Raises DamagedStoreError and OSError."""
         return cls(*open_store(path), file=path)
 
     def pack(self, path: Path) -> None:
-        """Write everything as one file, to carry to another machine or to train from at once."""
+        """Write everything to one file, to copy to another machine or to start training faster."""
         pairs = (
             (scale, low, high)
             for scale, pictures in self.lr.items()
@@ -107,7 +107,7 @@ class Pictures:
             raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
 
     def large_enough(self, recipe: Recipe) -> "Pictures":
-        """Those that the recipe's patches can be cut from; `pack` may have kept smaller ones."""
+        """Return the pictures large enough for the recipe's patches; `pack` may include smaller."""
         kept = {
             scale: [i for i, p in enumerate(pictures) if min(p.shape[:2]) >= recipe.lr_patch(scale)]
             for scale, pictures in self.lr.items()
@@ -122,7 +122,7 @@ class Pictures:
 
     @classmethod
     def unpack(cls, path: Path) -> "Pictures":
-        """Map what `pack` wrote, or read an `.npz` as it wrote them before, which sits in memory.
+        """Map a file written by `pack`, or load the `.npz` of its earlier versions into memory.
 
         Raises TrainError for a damaged or foreign file.
         """
@@ -139,24 +139,24 @@ class Pictures:
             _check_aligned(found["lr"], found["hr"])
         except OSError as exc:
             raise TrainError(f"cannot read {path}: {exc.strerror or exc}") from exc
-        except Exception as exc:  # bytes that are no such file raise nearly anything in numpy
+        except Exception as exc:  # for foreign files numpy raises almost any type
             raise TrainError(f"{path} is damaged, or not a file of packed pictures") from exc
         return cls(found["lr"], found["hr"], record)
 
 
 def worth_caching(folders: Sequence[Path]) -> bool:
-    """Whether the folders' files are too many to be prepared at every start, and kept in memory."""
+    """Return whether the folders' files are too large to prepare in memory at every start."""
     return sum(path.stat().st_size for path in image_files(folders)) > _SMALL
 
 
 def _key(folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> str:
-    """A name for everything that the prepared pictures depend on."""
+    """Return a digest of everything that the prepared pictures depend on, for the cache file."""
     files = [
         [path.parent.name, path.name, path.stat().st_size, path.stat().st_mtime_ns]
         for path in image_files(folders)
     ]
     code = hashlib.sha256(b"".join(Path(__file__).with_name(n).read_bytes() for n in _CODE))
-    stream = recipe.degradation == "stream"  # the only one that draws, and encodes
+    stream = recipe.degradation == "stream"  # only this one uses random numbers and encoders
     facts = {
         "files": files,
         "scales": scales,
@@ -173,7 +173,7 @@ def _key(folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> st
 def _prepared(
     folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe, record: dict[str, Any]
 ) -> Iterator[tuple[int, Pixels, Pixels]]:
-    """(scale, LR, HR) of every usable image, copy and clip; fills `record` at the end."""
+    """Yield (scale, LR, HR) of every usable image, copy and clip; fill `record` at the end."""
     digest, count = hashlib.sha256(), 0
     smallest = max(_window(recipe, s) * s for s in scales)
     for path, image in images(folders, smallest):
@@ -189,7 +189,7 @@ def _prepared(
 
 
 def _check_aligned(lr: dict[int, list[Pixels]], hr: dict[int, list[Pixels]]) -> None:
-    """Raises ValueError or KeyError where there is nothing, or half of a pair."""
+    """Raise ValueError or KeyError if there are no pictures or a pair is incomplete."""
     if not lr:
         raise ValueError("no pictures")
     for scale in lr.keys() | hr.keys():
@@ -199,7 +199,7 @@ def _check_aligned(lr: dict[int, list[Pixels]], hr: dict[int, list[Pixels]]) -> 
 
 
 def _window(recipe: Recipe, scale: int) -> int:
-    """LR pixels that a picture must be wide and high; a streamed one has even sides."""
+    """Return the smallest width and height of a picture in LR pixels; even for `stream`."""
     patch = recipe.lr_patch(scale)
     return patch + patch % 2 if recipe.degradation == "stream" else patch
 
@@ -209,7 +209,7 @@ def _with_copies(image: Pixels, factors: tuple[float, ...], smallest: int) -> It
     for factor in factors:
         height, width = (round(n * factor) for n in image.shape[:2])
         if min(height, width) >= smallest:
-            # in one order of memory, on which the last bit of luma depends
+            # contiguous, because the last bit of luma depends on the memory layout
             yield np.ascontiguousarray(resize_u8(image, height, width))
 
 
@@ -219,7 +219,7 @@ def _degraded(
     if recipe.degradation == "stream":
         least = _window(recipe, scale)
         stream = replace(STREAM, window=max(STREAM.window, least), least=max(STREAM.least, least))
-        # as many short clips as windows would cover the picture
+        # CLIPS clips for each window that fits into the picture's area
         windows = round(picture.shape[0] * picture.shape[1] / (stream.window * scale) ** 2)
         clips = [streamed(picture, scale, rng, stream) for _ in range(max(1, windows) * CLIPS)]
         return [pair for clip in clips for pair in clip]

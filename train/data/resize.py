@@ -1,7 +1,8 @@
-"""Bicubic resampling exactly as the super-resolution papers use it (MATLAB's `imresize`).
+"""Resample bicubically exactly as the super-resolution papers do (MATLAB's `imresize`).
 
-Keys' cubic with a = -0.5, widened by the factor when shrinking (antialias), weights
-normalised, edge samples repeated. torch's and OpenCV's bicubic differ (a = -0.75, no antialias).
+The kernel is Keys' cubic with a = -0.5, widened by the factor when shrinking (antialias), with
+normalised weights and repeated edge samples. torch's and OpenCV's bicubic differ (a = -0.75, no
+antialias).
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 
 def keys_cubic(x: npt.NDArray[np.float64], a: float = -0.5) -> npt.NDArray[np.float64]:
-    """Keys' cubic convolution kernel (Keys 1981, eq. 15 for a = -0.5) at distances `x`."""
+    """Return Keys' cubic convolution kernel (Keys 1981, eq. 15 for a = -0.5) at distances `x`."""
     x = np.abs(x)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
@@ -17,13 +18,13 @@ def keys_cubic(x: npt.NDArray[np.float64], a: float = -0.5) -> npt.NDArray[np.fl
 
 
 def bicubic_matrix(source: int, target: int, mirror: bool = False) -> npt.NDArray[np.float64]:
-    """Matrix [target, source] that resamples a line of `source` samples to `target` samples.
+    """Return the matrix [target, source] that resamples a line of `source` to `target` samples.
 
-    Beyond its ends the line repeats its last sample, as MATLAB did when the benchmarks were made,
-    or continues as its mirror image (`mirror`), as MATLAB does today.
+    Beyond the ends of the line, the edge sample is repeated, as in MATLAB when the benchmarks were
+    made, or with `mirror` the line is mirrored, as in MATLAB today.
     """
     factor = target / source
-    widen = min(factor, 1.0)  # < 1 stretches the kernel: the antialias of a reduction
+    widen = min(factor, 1.0)  # < 1 widens the kernel: antialias when shrinking
     centre = (np.arange(target) + 0.5) / factor - 0.5
     reach = int(np.ceil(2 / widen)) + 1
     taps = np.floor(centre).astype(int)[:, None] + np.arange(-reach, reach + 1)
@@ -39,12 +40,12 @@ def bicubic_matrix(source: int, target: int, mirror: bool = False) -> npt.NDArra
 
 
 def _round_u8(x: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    # MATLAB rounds halves away from zero; the small bias undoes float noise just below .5
+    # MATLAB rounds halves away from zero; the small bias corrects float errors just below .5
     return np.floor(np.clip(x, 0, 255) + 0.5 + 1e-9).astype(np.uint8)
 
 
 def resize_u8(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Resize uint8 [H, W] or [H, W, C], rows first, rounded to 8 bit after each direction."""
+    """Resize uint8 [H, W] or [H, W, C] vertically, then horizontally, each rounded to 8 bit."""
     down = bicubic_matrix(image.shape[0], height)
     across = bicubic_matrix(image.shape[1], width)
     tall = _round_u8(np.tensordot(down, image.astype(np.float64), axes=(1, 0)))
@@ -59,5 +60,5 @@ def crop_to_multiple(image: npt.NDArray[np.uint8], scale: int) -> npt.NDArray[np
 
 
 def downscale(image: npt.NDArray[np.uint8], scale: int) -> npt.NDArray[np.uint8]:
-    """LR image of an HR image whose sides are multiples of `scale`, as published with Set5."""
+    """Return the LR of an HR image whose sides are multiples of `scale`, as published for Set5."""
     return resize_u8(image, image.shape[0] // scale, image.shape[1] // scale)

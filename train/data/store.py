@@ -1,9 +1,9 @@
-"""Prepared pictures in one file that is mapped into memory: a set may be larger than memory.
+"""Store prepared pictures in one memory-mapped file, so that a set may be larger than memory.
 
-The file: `MAGIC`, the pixels of every picture one after the other (uint8 RGB, rows first), an index
-in JSON, the index's length and the CRC-32 of all bytes before (8 and 4 bytes, little-endian). It is
-written beside its place and renamed, so a file under its name is whole unless it was damaged later;
-`open_store` finds that out by length and checksum (about a second for every GB).
+File format: `MAGIC`, the pixels of all pictures in sequence (uint8 RGB, row-major), a JSON index,
+then the index's length and the CRC-32 of all bytes before it (8 and 4 bytes, little-endian). The
+file is written under a temporary name and renamed, so it is complete unless damaged later;
+`open_store` checks length and checksum (about one second per GB).
 """
 
 import json
@@ -24,15 +24,15 @@ _TAIL: Final = struct.Struct("<QI")
 _CHUNK: Final = 1 << 22
 
 Scaled = dict[int, list[Pixels]]
-"""scale -> pictures."""
+"""Pictures by scale."""
 
 
 class DamagedStoreError(Exception):
-    """The file is not what `write_store` wrote; str() says how."""
+    """The file is not an intact file of `write_store`; str() gives the reason."""
 
 
 class _Sum:
-    """Writes to a file and keeps length and CRC-32 of what was written."""
+    """File writer that keeps the length and CRC-32 of the written data."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.length, self.crc = file, 0, 0
@@ -45,9 +45,9 @@ class _Sum:
 def write_store(
     path: Path, pairs: Iterable[tuple[int, Pixels, Pixels]], record: dict[str, Any]
 ) -> None:
-    """Write (scale, LR, HR) pairs as they come; one pair at a time is in memory.
+    """Write (scale, LR, HR) pairs while iterating; only one pair at a time is in memory.
 
-    `record` (JSON) is read after the last pair. Raises OSError where the disk does not take it.
+    `record` (JSON) is read after the last pair. Raises OSError if writing fails.
     """
     places: list[list[int]] = []
     with written_whole(path) as opened:
@@ -63,15 +63,15 @@ def write_store(
 
 
 def open_store(path: Path) -> tuple[Scaled, Scaled, dict[str, Any]]:
-    """(LR, HR, record) of a file; the pictures are read-only views of the mapped file.
+    """Return (LR, HR, record) of a file; the pictures are read-only views of the mapped file.
 
-    Only what is touched is read, and the system drops it again when memory is needed elsewhere.
-    Raises DamagedStoreError for a file that is truncated, altered or something else, and OSError.
+    After one pass for the checksum, pages are read on access; the system may drop them again.
+    Raises DamagedStoreError for a truncated, altered or foreign file, and OSError.
     """
     with path.open("rb") as file:
         _check(file)
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if hasattr(mmap, "MADV_RANDOM"):  # patches lie anywhere: reading ahead would be in vain
+    if hasattr(mmap, "MADV_RANDOM"):  # patches are at random positions: read-ahead is useless
         mapped.madvise(mmap.MADV_RANDOM)
     length, _ = _TAIL.unpack(mapped[-_TAIL.size :])
     index = json.loads(mapped[-_TAIL.size - length : -_TAIL.size])
@@ -91,7 +91,7 @@ def _view(mapped: mmap.mmap, offset: int, height: int, width: int) -> Pixels:
 
 
 def _check(file: BinaryIO) -> None:
-    """Raises DamagedStoreError unless length and checksum are right."""
+    """Raise DamagedStoreError unless length and checksum are right."""
     end = file.seek(0, 2) - _TAIL.size
     file.seek(0)
     if end < len(MAGIC) or file.read(len(MAGIC)) != MAGIC:

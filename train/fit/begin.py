@@ -1,4 +1,4 @@
-"""What a training begins with: weights of other files, and a teacher."""
+"""Set up the start of a training: initial weights from other files, and a teacher."""
 
 import hashlib
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def begin_from(trainer: Trainer, files: tuple[Path, ...]) -> None:
-    """Start from the first file's weights; the others give what it lacks."""
+    """Load the first file's weights, then missing weights from the other files."""
     weights, trainer.history = weights_from(files[0], trainer.net)
     left = start_from(trainer.net, weights, files[0])
     for path in files[1:]:
@@ -26,7 +26,7 @@ def begin_from(trainer: Trainer, files: tuple[Path, ...]) -> None:
 
 
 def find_teacher(trainer: Trainer, given: Path | None, validation: Path | None) -> None:
-    """Load the teacher that the command or the recipe names, if one does."""
+    """Load the teacher named by the command or the recipe, if any."""
     if given is None and not trainer.recipe.teacher:
         return
     teacher = load_teacher(given or Path(trainer.recipe.teacher))
@@ -37,12 +37,12 @@ def find_teacher(trainer: Trainer, given: Path | None, validation: Path | None) 
 
 
 def warn_ignored(trainer: Trainer, recipe: str, told: dict[str, Any]) -> None:
-    """Say which settings a resumed training does not take, because it has others of its own.
+    """Log the settings that a resumed training ignores, as its checkpoint has other values.
 
-    `told` has fields of the recipe or of the network; None is not told.
+    `told` holds fields of the recipe or of the network; None means not given.
     """
     own = {**settings(trainer.net), **vars(trainer.recipe)}
-    if recipe in {"ours", trainer.recipe.name} or ".toml" in recipe:  # the first may be untold
+    if recipe in {"ours", trainer.recipe.name} or ".toml" in recipe:  # "ours" is also the default
         recipe = ""
     for key, value in {"recipe": recipe or None, **told}.items():
         known = trainer.recipe.name if key == "recipe" else own.get(key)

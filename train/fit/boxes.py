@@ -1,8 +1,8 @@
-"""Flat boxes with hard edges, drawn into patches: black bars, captions, menus, game displays.
+"""Draw flat boxes with hard edges into patches, like black bars, captions, menus, game overlays.
 
-Bicubic reduction rounds every edge of a training picture off, so a network that saw nothing else
-takes an edge between two LR pixels for a far steeper one and draws a bright line beside it. Video
-has such edges wherever something was drawn at its own size.
+Bicubic downscaling softens every edge of a training picture. A network trained on nothing else
+treats a hard edge between two LR pixels as a much steeper one and draws a bright line beside it.
+Video has such edges wherever graphics were drawn at its resolution.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,19 @@ import torch
 from torch import Tensor
 
 _MOST: Final = 4
-"""Boxes in a patch, at most."""
+"""Maximum number of boxes in a patch."""
 _BARS: Final = 0.5
-"""Of the patches that get boxes, those that get one bar along a whole side."""
+"""Share of the patches with boxes that get one bar along a whole side instead, 0..1."""
 _BLACK: Final = 0.6
-"""Of the bars, those that are black."""
+"""Share of the bars that are black, 0..1."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Rows top..bottom and columns left..right of a patch in LR pixels, in one colour [C, 1, 1]."""
+    """Box in patch number `patch`: rows and columns in LR pixels, ends excluded, one colour.
+
+    `colour` is [C, 1, 1] in 0..1.
+    """
 
     patch: int
     top: int
@@ -34,7 +37,7 @@ class Box:
 
 
 def drawn_boxes(lr: Tensor, share: float, draws: Sequence[np.random.Generator]) -> list[Box]:
-    """Boxes for about `share` of the patches `lr` [N, C, H, W], each by its own generator."""
+    """Draw boxes for about `share` of the patches `lr` [N, C, H, W], with one generator each."""
     boxes: list[Box] = []
     for patch, rng in enumerate(draws):
         if rng.random() < share:
@@ -44,7 +47,7 @@ def drawn_boxes(lr: Tensor, share: float, draws: Sequence[np.random.Generator]) 
 
 
 def painted(x: Tensor, boxes: list[Box], factor: int) -> Tensor:
-    """A copy of [N, C, factor * H, factor * W] with the boxes; `x` itself where there are none."""
+    """Return a copy of `x` [N, C, factor * H, factor * W] with the boxes, or `x` without any."""
     if not boxes:
         return x
     x = x.clone()
@@ -78,14 +81,14 @@ def _several(patch: int, shape: Sequence[int], rng: np.random.Generator) -> list
 
 
 def _span(length: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Thin ones are as frequent as thick ones: lines and letters are thin."""
+    """Return a random (first, end); its size is log-uniform, because lines and letters are thin."""
     extent = max(1, min(length, int(length ** rng.random())))
     first = int(rng.integers(length - extent + 1))
     return first, first + extent
 
 
 def _colour(channels: int, rng: np.random.Generator) -> Tensor:
-    """Grey in one of two cases; each value is 0 or 1 in one of three."""
+    """Return a random colour: grey with probability 1/2; each value is 0 or 1 in 1/3 of cases."""
     values = rng.random(channels if rng.random() < 0.5 else 1)
     colour = torch.from_numpy(np.clip(1.5 * values - 0.25, 0, 1)).float()
     return colour[:, None, None].expand(channels, 1, 1)

@@ -1,9 +1,10 @@
-"""Checkpoints: written whole or not at all, read without running code, able to rebuild themselves.
+"""Save checkpoints atomically, load them without executing code, and rebuild their networks.
 
 A checkpoint is a dictionary: `schema`, `name` and `config` (the network), `recipe`, `data`,
 `history` (the trainings before this one), `precision`, `command`, `commit`, `step`, `moved`,
-`vgg` (features of an adversarial loss), `net`, `average`, `optimiser`, `rule`; older ones lack
-`moved` and `vgg`. What `python -m train blend` wrote has `blend` (see `train.ship.provenance`).
+`vgg` (features of the loss), `teacher`, `joined`, `best`, `net`, `average`, `optimiser`, `rule`;
+with a critic also `critic` and `critic_optimiser`. Older ones lack some of these. A file written by
+`python -m train blend` has `blend` (see `train.ship.provenance`).
 """
 
 import json
@@ -23,9 +24,9 @@ _KEYS: Final = {"schema", "name", "config", "recipe", "step", "net", "average"}
 
 
 def save_checkpoint(path: Path, saved: dict[str, Any]) -> None:
-    """Write beside the place and rename when whole; what was there survives any failure.
+    """Write a temporary file and rename it when complete; a failure keeps the existing file.
 
-    Raises TrainError when it cannot be written, on a full disk for instance.
+    Raises TrainError if writing fails, for instance on a full disk.
     """
     try:
         with written_whole(path) as file:
@@ -37,30 +38,30 @@ def save_checkpoint(path: Path, saved: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote; never executes code from the file.
+    """Load a file of `save_checkpoint`, without executing code in it.
 
-    Raises TrainError for a missing, truncated, damaged or foreign file, and one that holds code.
+    Raises TrainError for a missing, truncated, damaged or foreign file, and one containing code.
     """
     return as_checkpoint(load_torch(path), path)
 
 
 def as_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
-    """What was read from `path`, if it is a checkpoint of ours; else raises TrainError."""
+    """Return `saved`, read from `path`, as a current checkpoint; raise TrainError if it is none."""
     if not isinstance(saved, dict) or not set(saved) >= _KEYS or saved["schema"] != SCHEMA:
         raise TrainError(f"{path} is not a checkpoint of this program (`import` reads others)")
-    if "pcarn" in saved["config"]:  # of an earlier version, where this was one setting
+    if "pcarn" in saved["config"]:  # an earlier version had this one setting for both
         pcarn = saved["config"].pop("pcarn")
         saved["config"] |= {"point_relu": not pcarn, "long_skip": pcarn}
     return saved
 
 
 def best_file(checkpoint: Path) -> Path:
-    """Where a run keeps the weights that scored best: `net.pt` -> `net.best.pt`."""
+    """Return the path for a run's best-scoring weights: `net.pt` -> `net.best.pt`."""
     return checkpoint.with_name(f"{checkpoint.stem}.best{checkpoint.suffix}")
 
 
 def stage(saved: dict[str, Any]) -> dict[str, Any]:
-    """What the training of a checkpoint did, for the history of what follows it."""
+    """Return the record of a checkpoint's training, for the history of later trainings."""
     config = json.loads(json.dumps(saved["config"]))  # tuples as lists
     scales = config.pop("scales")
     usual = json.loads(json.dumps(asdict(NETS[saved["name"]]))) | saved["recipe"].get("network", {})
@@ -72,14 +73,14 @@ def stage(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def rebuilt(saved: dict[str, Any]) -> Net:
-    """The network of a checkpoint's settings, without its weights."""
+    """Build a network with a checkpoint's settings, without its weights."""
     if saved["name"] not in NETS:
         raise TrainError(f"the checkpoint is of a network '{saved['name']}' that is not known here")
     return from_config(replace(NETS[saved["name"]], **saved["config"]))
 
 
 def averaged_net(checkpoint: Path) -> tuple[dict[str, Any], Net]:
-    """A checkpoint and its averaged weights in training form, ready for inference."""
+    """Return a checkpoint and its training-form network with averaged weights, in eval mode."""
     saved = load_checkpoint(checkpoint)
     net = rebuilt(saved)
     net.load_state_dict(saved["average"])
@@ -87,7 +88,7 @@ def averaged_net(checkpoint: Path) -> tuple[dict[str, Any], Net]:
 
 
 def commit() -> str:
-    """The checkout's commit, with a `+` for uncommitted changes; empty outside of one."""
+    """Return the checkout's commit, with `+` for uncommitted changes; empty outside a checkout."""
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "--short=12", "HEAD")

@@ -1,4 +1,4 @@
-"""Random draws of a training step that belong to a patch, whichever process has it."""
+"""Make random generators that depend on the patch, not on the process that has it."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ import numpy as np
 def draws(
     seed: int, step: int, count: int, rank: int = 0, world: int = 1
 ) -> list[np.random.Generator]:
-    """A generator for each of the `count` patches that process `rank` of `world` has in a step.
+    """Return a generator for each of the `count` patches of process `rank` of `world` in a step.
 
-    Its draws depend on seed, step and the patch's place in the whole batch alone, so that one
-    process and several, resumed or not, draw the same; those of `Patches` are others.
+    It is seeded by seed, step and the patch's index in the whole batch alone, so that any number of
+    processes, resumed or not, get the same numbers. They are independent of those of `Patches`.
     """
     places = range(rank, rank + count * world, world)
     return [np.random.default_rng((seed, step, place, 1)) for place in places]

@@ -1,13 +1,13 @@
-"""PCARN's second stage, for pictures that look real: three discriminators and a VGG loss.
+"""Define PCARN's second stage, for photo-realistic pictures: three discriminators and a VGG loss.
 
 Ahn, Kang, Sohn, "Efficient Deep Neural Network for Photo-realistic Image Super-Resolution",
 arXiv:1903.02240; its public code nmhkahn/PCARN-pytorch (pcarn/solver_gan.py, pcarn/utils.py,
-pcarn/model/ecarn.py) settles what the text leaves open. A step trains first the discriminators on
-`discriminator_loss`, then the network on `generator_loss`, each with its own Adam at 1e-4; the same
-enlarged pictures serve both, for the network does not change in between.
+pcarn/model/ecarn.py) defines details that the text omits. A step trains first the discriminators on
+`discriminator_loss`, then the network on `generator_loss`, each with its own Adam at 1e-4. Both use
+the same enlarged pictures, because the network does not change in between.
 
-The discriminators end in logits where the public code has a sigmoid and binary cross entropy: the
-same loss, but one that neither overflows nor rounds to 0 in bfloat16.
+The discriminators return logits; the public code has a sigmoid and binary cross entropy. The loss
+is the same, but in this form it neither overflows nor rounds to 0 in bfloat16.
 
 The features are those of a VGG (train/fit/vgg.py).
 """
@@ -26,22 +26,22 @@ from train.errors import TrainError
 
 @dataclass(frozen=True, kw_only=True)
 class Adversary:
-    """Settings of the adversarial stage, as in the public code but for `before_relu`."""
+    """Settings of the adversarial stage, as in the public code except `before_relu`."""
 
     gamma_gan: float = 5e-3
     gamma_vgg: float = 1.0
     pools: tuple[int, ...] = (1, 2, 4)
-    """One discriminator each, on the picture average-pooled by this much."""
+    """Average pooling factors of the picture, one per discriminator."""
     slope: float = 0.01
-    """LeakyReLU's, for negative values."""
+    """Slope of LeakyReLU for negative values."""
     relu: str | None = None
-    """Features after which ReLU: "5_4" is the paper's (VGG19); None: the deepest in the file."""
+    """VGG layer of the features: "5_4" is the paper's (VGG19); None: the deepest in the file."""
     before_relu: bool = False
-    """Take that layer before its ReLU. The paper writes relu5_4; the public code cuts torchvision's
-    VGG19 after layer 34, which is conv5_4 without it."""
+    """Whether to take that layer before its ReLU. The paper has relu5_4; the public code cuts
+    torchvision's VGG19 after layer 34, which is conv5_4 without ReLU."""
     normalise: bool = False
-    """Normalise RGB by ImageNet's mean and deviation first, as VGG was trained. The public code
-    feeds 0..1 as it is; normalised features are larger, and so is the weight of their loss."""
+    """Whether to normalise RGB by ImageNet's mean and deviation, as in VGG's training. The public
+    code passes 0..1; normalised features are larger, and so is their loss."""
 
 
 PUBLIC: Final = Adversary()
@@ -54,13 +54,13 @@ _LAYERS: Final = (
     (3, 64, 1), (64, 64, 2), (64, 128, 1), (128, 128, 2), (128, 256, 1), (256, 256, 2),
     (256, 512, 1), (512, 512, 1), (512, 1, 1),
 )  # fmt: skip
-"""Input channels, output channels, stride; 3x3 where it is 1, 4x4 where it is 2."""
-_STRIDE: Final = 8  # of all layers together
-_VGG_STRIDE: Final = 16  # of the deepest features
+"""Input channels, output channels, stride; the kernel is 3x3 for stride 1, 4x4 for stride 2."""
+_STRIDE: Final = 8  # total stride of all layers
+_VGG_STRIDE: Final = 16  # total stride of the deepest features
 
 
 class Discriminator(nn.Module):
-    """Nine convolutions on patches: [N, 3, H, W] in 0..1 -> logits [N, 1, h, w].
+    """Patch discriminator of nine convolutions: [N, 3, H, W] in 0..1 -> logits [N, 1, h, w].
 
     h = H // pool // 8; each logit judges the 84x84 pixels (of the pooled picture) around it.
     """
@@ -82,7 +82,7 @@ class Discriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """The multi-scale discriminator: [N, 3, H, W] in 0..1 -> one map of logits a pooling."""
+    """Multi-scale discriminator: [N, 3, H, W] in 0..1 -> one map of logits per pooling factor."""
 
     def __init__(self, settings: Adversary = PUBLIC) -> None:
         super().__init__()
@@ -93,13 +93,13 @@ class Discriminators(nn.Module):
 
 
 def smallest_patch(settings: Adversary, batch: int) -> int:
-    """HR pixels a patch must be wide and high for every discriminator and any VGG."""
-    # batch norm needs two values a channel, over patches and places together
+    """Return the smallest patch side, in HR pixels, for every discriminator and any VGG."""
+    # batch norm needs two values per channel, over patches and positions together
     return max(_VGG_STRIDE, max(settings.pools) * _STRIDE * (1 if batch > 1 else 2))
 
 
 def check_patch(settings: Adversary, hr_patch: int, batch: int) -> None:
-    """Raises TrainError when patches of `hr_patch` HR pixels are too small for the settings."""
+    """Raise TrainError if patches of `hr_patch` HR pixels are too small for the settings."""
     if hr_patch < (needed := smallest_patch(settings, batch)):
         raise TrainError(
             f"patches of {hr_patch} HR pixels are too small for adversarial training: "
@@ -111,20 +111,20 @@ def check_patch(settings: Adversary, hr_patch: int, batch: int) -> None:
 
 
 def discriminator_loss(d: Discriminators, sr: Tensor, hr: Tensor) -> Tensor:
-    """Sum over the discriminators of their error on real and on enlarged pictures; a scalar.
+    """Return the sum of the discriminators' losses on real and on enlarged pictures, a scalar.
 
     `sr`, `hr`: [N, 3, H, W] in 0..1; no gradient flows into `sr`.
     """
-    # one call each, so that batch norm sees real and enlarged apart, as in the public code
+    # separate calls, so that batch norm processes real and enlarged apart, as in the public code
     return _cross_entropy(d(hr), real=True) + _cross_entropy(d(sr.detach()), real=False)
 
 
 def generator_loss(
     d: Discriminators, features: nn.Module, sr: Tensor, hr: Tensor, settings: Adversary
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(loss, parts): gamma_gan * parts["gan"] + gamma_vgg * parts["vgg"]; all scalars.
+    """Return (loss, parts), loss = gamma_gan * parts["gan"] + gamma_vgg * parts["vgg"]; scalars.
 
-    gan: sum of the discriminators' cross entropies of calling `sr` real; vgg: mean squared
+    gan: sum of the discriminators' cross entropies with `sr` labelled real; vgg: mean squared
     difference of the features. `sr`, `hr`: [N, 3, H, W] in 0..1; parts carry no gradient.
     """
     with _frozen(d):
@@ -139,7 +139,7 @@ def generator_loss(
 def _cross_entropy(maps: list[Tensor], real: bool) -> Tensor:
     losses = []
     for logits in maps:
-        x = logits.float()  # of bfloat16 a mean over many would be coarse
+        x = logits.float()  # a mean in bfloat16 would be imprecise
         label = torch.full_like(x, float(real))
         losses.append(functional.binary_cross_entropy_with_logits(x, label))
     return torch.stack(losses).sum()
@@ -147,7 +147,7 @@ def _cross_entropy(maps: list[Tensor], real: bool) -> Tensor:
 
 @contextmanager
 def _frozen(d: Discriminators) -> Iterator[None]:
-    """Spares the gradients of the discriminators' weights, which this step would throw away."""
+    """Disable gradients of the discriminators' weights, which the generator's step does not use."""
     d.requires_grad_(False)
     try:
         yield

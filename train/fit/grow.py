@@ -1,9 +1,10 @@
-"""rt with more filters or layers, or other branches, that begins as a trained one's function.
+"""Initialise an rt with more filters, layers or other branches to a trained rt's function.
 
-A layer of more filters keeps the old ones, which read nothing of the new: those start with weights
-of their own, so that training can teach the others to read them (as in Chen et al., "Net2Net",
-ICLR 2016, section 2.3, whose new filters are copies and need noise to part). A new layer passes on
-what it reads: that is positive after the ReLU before it (section 2.4).
+A wider layer keeps the old filters, with zero weights for new inputs. The new filters keep their
+random initial weights, so that training can connect the others to them (as in Chen et al.,
+"Net2Net", ICLR 2016, section 2.3, whose new filters are copies and need noise to diverge). A new
+layer is an identity: its input is never negative after the preceding ReLU, so its own ReLU changes
+nothing (section 2.4).
 """
 
 import torch
@@ -16,11 +17,11 @@ Weights = dict[str, Tensor]
 
 
 def grown(net: Rt, weights: Weights) -> Weights:
-    """Weights for `net` that compute what `weights`, of as many layers and filters or fewer, do.
+    """Return weights for `net` that compute the same as `weights` of an rt that is not larger.
 
-    Weights that are of the net's own form already, or of no rt, are returned as they are; a last
-    layer of another scale is left out. Raises ValueError for those of a larger network, or where a
-    layer is missing.
+    Weights that already have the form of `net`, or are not of an rt, are returned unchanged; a last
+    layer of another scale is left out. Raises ValueError for weights of a larger network, or whose
+    layers do not fit together.
     """
     own = net.state_dict()
     body = [name for name in own if not name.startswith("last.")]
@@ -33,14 +34,14 @@ def grown(net: Rt, weights: Weights) -> Weights:
         raise ValueError(f"{len(kernels)} layers do not fit into {len(net.stack)}")
     found: Weights = {}
     places = _places(len(kernels), len(net.stack))
-    width = 1  # of the layer before: how many of its filters are old
+    width = 1  # number of old filters in the previous layer
     for k, layer in enumerate(net.stack):
         name = f"layers.{k}" if k < len(net.layers) else "last"
         if (old := places.get(k)) is None:
             kernel, bias = _passing(width), torch.zeros(width)
         else:
             kernel, bias = kernels[old], biases[old]
-        if name == "last" and len(kernel) != layer.out_channels:  # as many as scale**2
+        if name == "last" and len(kernel) != layer.out_channels:  # another scale: it has scale**2
             continue
         found |= _layer(name, layer, kernel, bias)
         if kernel.shape[1] != width:
@@ -50,7 +51,7 @@ def grown(net: Rt, weights: Weights) -> Weights:
 
 
 def _plain(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
-    """One kernel and bias a layer, whatever its branches; none where these are no rt's weights."""
+    """Return each layer's merged kernel and bias; empty lists if the weights are not of an rt."""
     layers = {name.split(".")[1] for name in weights if name.startswith("layers.")}
     if not layers or "last.weight" not in weights:
         return [], []
@@ -63,7 +64,7 @@ def _plain(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _places(few: int, many: int) -> dict[int, int]:
-    """New layer -> old layer: first and last stay so, the others are spread evenly between."""
+    """Map new layers to old ones: first and last keep their role, the others are spread evenly."""
     inner = few - 2
     if inner < 1:
         return {**{k: k for k in range(few - 1)}, many - 1: few - 1}
@@ -72,12 +73,12 @@ def _places(few: int, many: int) -> dict[int, int]:
 
 
 def _passing(width: int) -> Tensor:
-    """A kernel whose output is its input, [width, width, 3, 3]."""
+    """Return the identity kernel, [width, width, 3, 3]."""
     return torch.nn.functional.pad(torch.eye(width)[:, :, None, None], (1, 1, 1, 1))
 
 
 def _layer(name: str, layer: Layer, kernel: Tensor, bias: Tensor) -> Weights:
-    """The layer with `kernel` in its first filters; its branches begin as nothing."""
+    """Return the layer's weights with `kernel` in the first filters and branches without effect."""
     target, source = kernel.shape[:2]
     if target > layer.out_channels or source > layer.in_channels:
         raise ValueError(f"{target} filters do not fit into {layer.out_channels}")

@@ -1,20 +1,20 @@
-"""Start weights by name, because the papers differ in them and compare them.
+"""Initialise weights by named methods, because the papers use and compare different ones.
 
-`INITS` maps a name to what is done to one convolution, `initialise` does it to all trained ones.
-Each layer's weights scale with its fan-in, the inputs of one output value: input channels of its
-group times kernel height times kernel width (of a transposed convolution, as torch counts them:
+`INITS` maps a name to a function that initialises one convolution; `initialise` applies it to all
+trained ones. Weights depend on the fan-in, the number of inputs of one output value: input channels
+of the group times kernel height times kernel width (for a transposed convolution, as in torch:
 *output* channels times kernel area).
 
 - `carn`: Ahn, Kang, Sohn, ECCV 2018 (arXiv:1803.08664), section 4.2: weights and biases
-  U(-k, k), k = 1 / sqrt(c_in). By its words c_in is the number of input channels alone, without the
-  kernel's area and before grouping, and is taken so here: three times the spread of `torch`, of
-  which the first steps of a training suffer.
-- `torch`: PyTorch's own start, weights and biases U(-k, k), k = 1 / sqrt(fan-in). The public code
-  of CARN (nmhkahn/CARN-pytorch) leaves it so.
-- `he`: He et al., ICCV 2015 (arXiv:1502.01852), equation 10: N(0, 2 / fan-in), biases 0; DCSCN and
-  CSRCNN ask for it. (DCSCN's public code cuts the normal at two deviations: 12 % less spread.)
-- The six of the comparison in PCARN (arXiv:1903.02240, Table 3), as nmhkahn/PCARN-pytorch,
-  carnpp/init.py, has them, biases 0: `default` U(+-sqrt(1 / fan-in)), which PCARN is trained with,
+  U(-k, k), k = 1 / sqrt(c_in). In its text c_in is the number of input channels alone, without the
+  kernel's area and before grouping, and so it is here: three times the spread of `torch` for 3x3,
+  which impairs the first steps of a training.
+- `torch`: PyTorch's default, weights and biases U(-k, k), k = 1 / sqrt(fan-in). The public code
+  of CARN (nmhkahn/CARN-pytorch) uses it.
+- `he`: He et al., ICCV 2015 (arXiv:1502.01852), equation 10: N(0, 2 / fan-in), biases 0; used by
+  DCSCN and CSRCNN. (DCSCN's public code truncates at two deviations: 12 % less spread.)
+- The six of the comparison in PCARN (arXiv:1903.02240, Table 3), as in nmhkahn/PCARN-pytorch,
+  carnpp/init.py, biases 0: `default` U(+-sqrt(1 / fan-in)), with which PCARN is trained,
   `msra-uniform` U(+-sqrt(6 / fan-in)), `msra-normal` N(0, 2 / fan-in), the same as `he`; each also
   times 0.1.
 """
@@ -46,7 +46,7 @@ def _torch(conv: Convolution) -> None:
 
 
 def _scaled(draw: Callable[[Tensor], Tensor], factor: float) -> Callable[[Convolution], None]:
-    """Weights drawn by a function that fills a tensor, times a factor; biases 0."""
+    """Return an initialiser: weights filled by `draw`, times `factor`; biases 0."""
 
     def fill(conv: Convolution) -> None:
         for values in _trained(conv):
@@ -60,7 +60,7 @@ def _scaled(draw: Callable[[Tensor], Tensor], factor: float) -> Callable[[Convol
 
 
 def _trained(conv: Convolution) -> list[Tensor]:
-    """Weight and bias, as far as they are there and trained."""
+    """Return weight and bias if they exist and are trained."""
     return [p for p in (conv.weight, conv.bias) if p is not None and p.requires_grad]
 
 
@@ -80,13 +80,13 @@ INITS: dict[str, Callable[[Convolution], None]] = {
 
 
 def initialise(net: nn.Module, kind: str) -> None:
-    """Draw the weights and biases of every trained convolution anew, from torch's generator.
+    """Initialise weights and biases of every trained convolution with torch's global generator.
 
-    Mean shifts and other frozen convolutions keep theirs, and so do PReLU slopes and batch norm.
+    Frozen convolutions (mean shifts, for example), PReLU slopes and batch norm stay unchanged.
     Raises TrainError for an unknown kind.
     """
     if kind not in INITS:
         raise TrainError(f"no initialisation '{kind}'; there are: {', '.join(INITS)}")
-    for module in net.modules():  # a block that is used several times comes once
+    for module in net.modules():  # yields a shared block only once
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             INITS[kind](module)

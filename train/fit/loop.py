@@ -1,8 +1,8 @@
-"""The training loop: recipe -> data -> network -> steps -> a checkpoint that rebuilds itself.
+"""Run the training loop: take the recipe's steps, report, and save checkpoints.
 
-Lightning Fabric places the network, splits batches over processes (`torchrun`) and computes in
-mixed precision; the loop stays plain. One process and several take the same steps, but for dropout
-and batch norm (the discriminators'), which see each process's share of a batch.
+Lightning Fabric handles devices, several processes (`torchrun`) and mixed precision. One process
+and several compute the same steps, except for dropout and the discriminators' batch norm, which
+work on each process's part of a batch.
 """
 
 import logging
@@ -48,12 +48,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def fit(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch, fabric: Fabric) -> bool:
     """Train to the end of the recipe, saving and reporting every `watch.every` steps.
 
-    Returns False when SIGINT or SIGTERM ended it early; the checkpoint then holds the last step.
+    Returns False if SIGINT or SIGTERM stopped it early; the checkpoint then has the last step.
     """
     recipe, rank, world = trainer.recipe, fabric.global_rank, fabric.world_size
     if recipe.batch % world:
         raise TrainError(f"a batch of {recipe.batch} cannot be split over {world} processes")
-    if trainer.done():  # a plateau may end before the last step
+    if trainer.done():  # the plateau schedule may end before the last step
         return True
     step = _Step(trainer, fabric)
     steps = Steps(trainer.step, recipe.steps, recipe.batch, rank, world)
@@ -91,13 +91,13 @@ def _keep_best(trainer: Trainer, psnr: float, validation: Path, checkpoint: Path
 
 
 def _anywhere(here: bool, fabric: Fabric) -> bool:
-    """Whether it is so in any process; a signal may reach them in different steps."""
+    """Return whether `here` is true in any process; signals may arrive at different steps."""
     count: Any = fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum")
     return bool(count)
 
 
 def _seed(*parts: int) -> None:
-    """Make dropout depend on seed, step and process alone, whatever came before."""
+    """Seed torch, so that dropout depends only on `parts`: seed, step and process."""
     torch.manual_seed(int(np.random.default_rng(parts).integers(2**31)))
 
 
@@ -111,7 +111,7 @@ def _count_epoch(trainer: Trainer, loss: float, epoch: int, fabric: Fabric) -> N
 
 
 class _Step:
-    """One optimiser step on a batch, on the devices that Fabric chose."""
+    """Optimiser step on one batch, on the devices that Fabric selected."""
 
     def __init__(self, trainer: Trainer, fabric: Fabric) -> None:
         self.trainer, self.fabric = trainer, fabric
@@ -139,7 +139,7 @@ class _Step:
         self.features = trainer.features.to(fabric.device)
 
     def take(self, lr: Tensor, hr: Tensor, scale: int) -> float:
-        """LR [N, C, p, p], HR [N, C, s*p, s*p] -> the loss before the step."""
+        """Train on LR [N, C, p, p] and HR [N, C, s*p, s*p]; return the loss before the step."""
         trainer, recipe = self.trainer, self.trainer.recipe
         for group in self.optimiser.param_groups:
             group["lr"] = trainer.rate()
@@ -151,7 +151,7 @@ class _Step:
         blended = (share,) if share < 1 else ()
         rngs = self._draws(len(lr))
         boxes = drawn_boxes(lr, recipe.boxes, rngs) if recipe.boxes else []
-        target = self._taught(lr, scale)  # a teacher would draw bright lines beside boxes
+        target = self._taught(lr, scale)  # before boxes: a teacher draws bright lines beside them
         lr, hr = painted(lr, boxes, 1), painted(hr, boxes, scale)
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
         loss = self._loss(kind, sr, hr)
@@ -189,7 +189,7 @@ class _Step:
         return unsteadiness(sr, self.net(changed, scale), change)
 
     def _taught(self, lr: Tensor, scale: int) -> Tensor | None:
-        """The teacher's picture; None where there is no teacher."""
+        """Return the teacher's picture, or None if there is no teacher."""
         if self.trainer.teacher is None:
             return None
         with self.fabric.autocast():
@@ -209,7 +209,7 @@ class _Step:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        # a short horizon at first, so that the average forgets the random start
+        # a short time constant at first, so that the average forgets the initial weights
         trainer = self.trainer
         decay = min(trainer.recipe.ema, (1 + trainer.step) / (10 + trainer.step))
         for slow, fast in zip(trainer.average.parameters(), trainer.net.parameters(), strict=True):
@@ -217,7 +217,7 @@ class _Step:
 
 
 def weight_norms(net: nn.Module) -> Tensor:
-    """Sum of the L2 norms of all convolution weights (DCSCN's regulariser)."""
+    """Return the sum of the L2 norms of all convolution weights (DCSCN's regulariser)."""
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     return torch.stack([m.weight.norm() for m in convolutions]).sum()
 
@@ -229,12 +229,12 @@ def _stack(samples: list[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, i
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM arrives, so that a step is never cut in two."""
+    """Yield a list to which SIGINT and SIGTERM are added, so that they do not interrupt a step."""
     received: list[int] = []
     before = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
 
     def note(number: int, _frame: object) -> None:
-        if received:  # the second one stops at once
+        if received:  # a second signal stops immediately
             raise KeyboardInterrupt
         received.append(number)
 

@@ -1,9 +1,9 @@
-"""What this machine computes a training with: device, precision, patch processes, compilation.
+"""Select device, precision and the number of patch worker processes for this machine.
 
-bf16-mixed is the default where the hardware multiplies bfloat16 faster than float32: on CUDA
-devices that have it and on CPUs with AMX (CARN-M, 16 patches of 32x32, one thread: 0.49 s a step
-against 1.04). AVX-512-BF16 alone is not enough: on a Xeon with it and without AMX one step of
-CARN-M took 0.70 s against 0.69 in float32, of DCSCN 0.43 against 0.35, of CARN 1.35 against 1.00.
+bf16-mixed is the default if the hardware multiplies bfloat16 faster than float32: on CUDA devices
+with bfloat16 and on CPUs with AMX (CARN-M, 16 patches of 32x32, one thread: 0.49 s per step instead
+of 1.04). AVX-512-BF16 alone is not enough: on a Xeon without AMX, one step of CARN-M took 0.70 s
+instead of 0.69 in float32, of DCSCN 0.43 instead of 0.35, of CARN 1.35 instead of 1.00.
 """
 
 import os
@@ -19,14 +19,14 @@ _MOST_WORKERS: Final = 8
 
 
 def fast_bfloat16() -> str:
-    """The hardware that makes bf16-mixed faster than float32 here; empty where none does."""
+    """Return the hardware that makes bf16-mixed faster than float32 here, or "" without any."""
     if torch.cuda.is_available():
         return "CUDA" if torch.cuda.is_bf16_supported(including_emulation=False) else ""
     return "AMX" if torch.cpu.get_capabilities().get("amx_bf16", False) else ""
 
 
 def choose_precision(asked: str | None, before: str | None) -> tuple[str, str]:
-    """(precision, why): the one asked for, else a resumed run's own, else this machine's."""
+    """Return (precision, reason): as requested, else a resumed run's, else this machine's best."""
     if asked:
         return asked, "as asked"
     if before:
@@ -37,9 +37,10 @@ def choose_precision(asked: str | None, before: str | None) -> tuple[str, str]:
 
 
 def default_workers() -> int:
-    """Processes that cut patches: one core in four where the CPU trains, else all but one.
+    """Return the number of patch worker processes per training process, at most 8.
 
-    At most eight, and shared out among the training processes of this machine.
+    It is a quarter of the cores if the CPU trains, else all but one; several training processes on
+    this machine divide the cores.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -48,18 +49,18 @@ def default_workers() -> int:
 
 
 class MixedInside(MixedPrecision):
-    """bfloat16 inside the network only: in bfloat16 a picture would have 8 bits less its sign."""
+    """Mixed precision with float32 network input: bfloat16 is too coarse (8 bits) for pictures."""
 
     def convert_input(self, data: Any) -> Any:
-        """Leave the picture as it is; autocast does the rest."""
+        """Return the input unchanged; autocast converts inside the network."""
         return data
 
 
 def open_fabric(precision: str, scales: tuple[int, ...]) -> Fabric:
-    """One process, or those that torchrun started; on CUDA, float32 products in TF32."""
+    """Set up Fabric for one process or those started by torchrun; on CUDA, enable TF32."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    # of a multi-scale network one up-sampling unit a step has gradients
+    # in a multi-scale network only one up-sampling unit per step has gradients
     several = DDPStrategy(find_unused_parameters=len(scales) > 1)
     strategy: Any = several if world > 1 else "auto"
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,9 +1,9 @@
-"""Muon: steps whose matrices are made orthogonal, so that every direction learns as fast as others.
+"""Implement the Muon optimiser, which orthogonalises update matrices to balance all directions.
 
 Jordan and others, "Muon: An optimizer for hidden layers in neural networks" (2024,
-kellerjordan.github.io/posts/muon); the size of a step from Liu and others, "Muon is scalable for
-LLM training", arXiv:2502.16982, eq. 4: as long as one of Adam's, so that Adam's rates serve.
-torch.optim.Muon takes matrices alone; a convolution is one for each of its groups.
+kellerjordan.github.io/posts/muon); step size from Liu and others, "Muon is scalable for LLM
+training", arXiv:2502.16982, eq. 4: equal to Adam's, so that Adam's learning rates can be used.
+torch.optim.Muon supports matrices only; here a convolution is one matrix per group.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 MOMENTUM: Final = 0.95
 _COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
-"""Of Jordan's quintic: steep at 0, within 0.7..1.2 after five rounds."""
+"""Coefficients of Jordan's quintic: steep at 0, results in 0.7..1.2 after five iterations."""
 _ROUNDS: Final = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Convolutions' weights by Muon with Nesterov momentum; biases and slopes by Adam."""
+    """Optimiser: Muon with Nesterov momentum for convolutions, Adam for biases and slopes."""
 
     def __init__(self, net: nn.Module, rate: float, betas: tuple[float, float]) -> None:
         blocks: dict[int, list[nn.Parameter]] = {}
@@ -32,14 +32,14 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move every parameter that has a gradient; returns what `closure` returns."""
+        """Update every parameter that has a gradient; return the result of `closure`."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is None:  # another scale's up-sampling
+                if p.grad is None:  # up-sampling of another scale
                     continue
                 if p.ndim > 1:
                     self._orthogonal_step(p, group["lr"], group["blocks"])
@@ -72,7 +72,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """[B, M, N] -> the same singular vectors with singular values near 1 (Newton-Schulz)."""
+    """Set the singular values of matrices [B, M, N] to about 1, by Newton-Schulz iteration."""
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices

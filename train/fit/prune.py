@@ -1,13 +1,14 @@
-"""DCSCN with fewer filters: which of a trained network's to keep, and the way back to full width.
+"""Prune filters of DCSCN: select the filters to keep, and convert to full width and back.
 
-A filter that nothing reads, or that is zero with its bias, changes nothing: it is *dead*. A narrow
-network therefore equals one of the paper's width whose other filters are dead: that is its training
-form, and the narrow one, which costs less, its deploy form.
+A filter is *dead* if its weights and bias are zero or no layer has non-zero weights for it; it does
+not affect the output. A narrow network therefore equals one of the paper's width whose other
+filters are dead. The latter is its training form, the narrow one, which is faster, its deploy form.
 
-The filters to keep are those of the greatest norm of own weights times norm of the weights that
-read them. PReLU lets a factor pass, so a filter may be scaled up and its readers down without a
-change of results: the product does not see that, either norm alone does (as in Li et al., "Pruning
-Filters for Efficient ConvNets", ICLR 2017, who take the first). Training goes on afterwards.
+The filters to keep have the largest product of the norm of their weights and the norm of the
+weights that read them. PReLU commutes with positive factors, so a filter may be scaled up and its
+readers down without changing results. The product is invariant to that, unlike either norm alone
+(Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, use the first). Training continues
+after pruning.
 """
 
 from dataclasses import replace
@@ -18,11 +19,11 @@ from torch import Tensor
 from train.nets import Dcscn, Net
 
 Weights = dict[str, Tensor]
-_READERS = ("a1", "b1")  # of all feature layers' outputs, side by side
+_READERS = ("a1", "b1")  # layers that read all feature layers' outputs, concatenated
 
 
 def widths(weights: Weights) -> tuple[int, ...]:
-    """Filters of each feature layer of DCSCN's weights in training form."""
+    """Return the number of filters per feature layer of DCSCN weights in training form."""
     found: list[int] = []
     while (weight := weights.get(f"features.{len(found)}.conv.weight")) is not None:
         found.append(len(weight))
@@ -30,14 +31,14 @@ def widths(weights: Weights) -> tuple[int, ...]:
 
 
 def fits(few: tuple[int, ...], many: tuple[int, ...]) -> bool:
-    """Whether there are as many layers, and none of more filters."""
+    """Return whether both have equally many layers, and `few` in no layer more filters."""
     return len(few) == len(many) and all(n <= m for n, m in zip(few, many, strict=True))
 
 
 def narrowed(weights: Weights, features: tuple[int, ...]) -> Weights:
-    """The weights of a DCSCN with `features` filters: the most useful ones, in their old order.
+    """Return weights of a DCSCN with `features` filters: the most useful ones, in old order.
 
-    Raises ValueError where there are not as many layers, or not as many filters.
+    Raises ValueError if the number of layers differs or a layer has too few filters.
     """
     wide = widths(weights)
     if not fits(features, wide):
@@ -56,11 +57,11 @@ def narrowed(weights: Weights, features: tuple[int, ...]) -> Weights:
 
 
 def widened(weights: Weights, features: tuple[int, ...], start: Weights | None = None) -> Weights:
-    """The same function of the picture with `features` filters a layer; the new ones are dead.
+    """Return weights of the same function with `features` filters per layer; new ones are dead.
 
-    They are all zero, which training cannot change; or else they take their own weights from
-    `start`, of the new widths, so that training can teach the others to read them.
-    Raises ValueError where there are not as many layers, or fewer filters.
+    New filters are all zero, which training cannot change. With `start`, weights of the new widths,
+    they take their own weights from it, so that training can connect the other layers to them.
+    Raises ValueError if the number of layers differs or `features` has fewer filters.
     """
     narrow = widths(weights)
     if not fits(narrow, features):
@@ -82,12 +83,12 @@ def widened(weights: Weights, features: tuple[int, ...], start: Weights | None =
 
 
 def living(net: Net) -> Net:
-    """What of a network is computed when it is deployed; only DCSCN leaves anything out."""
+    """Return the network as computed in deploy form; only DCSCN omits parts (dead filters)."""
     return without_dead(net) if isinstance(net, Dcscn) else net
 
 
 def without_dead(net: Dcscn) -> Dcscn:
-    """The same function of the picture, computed by the living filters alone; at least one each."""
+    """Return an equal network without dead filters; each layer keeps at least one filter."""
     weights = net.state_dict()
     useful = [usefulness(weights, i) for i in range(len(net.units))]
     features = tuple(max(1, int(u.count_nonzero())) for u in useful)
@@ -99,21 +100,21 @@ def without_dead(net: Dcscn) -> Dcscn:
 
 
 def _padded(values: Tensor, *sizes: int) -> Tensor:
-    """With zeros behind, up to these sizes of the first dimensions."""
+    """Zero-pad the ends of the first dimensions to these sizes."""
     found = values.new_zeros(*sizes, *values.shape[len(sizes) :])
     found[tuple(slice(n) for n in values.shape[: len(sizes)])] = values
     return found
 
 
 def _most_useful(weights: Weights, layer: int, count: int) -> Tensor:
-    """Indices of a feature layer's `count` most useful filters, rising."""
+    """Return the indices of a feature layer's `count` most useful filters, in ascending order."""
     return usefulness(weights, layer).topk(count).indices.sort().values
 
 
 def usefulness(weights: Weights, layer: int) -> Tensor:
-    """[filters] of a feature layer: the norm of its own weights times that of its readers'.
+    """Return the usefulness of each filter of a layer, [filters]; it is zero for dead filters only.
 
-    It is zero for a dead filter and for no other, as long as the bias counts as a weight.
+    It is the norm of the filter's weights and bias times the norm of the weights that read it.
     """
     wide = widths(weights)
     unit = f"features.{layer}.conv"

@@ -1,9 +1,10 @@
-"""How a network is trained, as data: `train/recipes/*.toml` -> `Recipe`.
+"""Define `Recipe`, the settings of a training, and read recipes from `train/recipes/*.toml`.
 
 A file covers a paper's networks; each of its tables is one recipe: `paper` as published, `ours`
-for small data and little time, `stream` for compressed video, `sharp` for compressed video that
-should look sharp, `gan` PCARN's adversarial stage as published (`pcarn` and `pcarn-m`; their L1
-stage is `paper` of `pcarn-l1` and `pcarn-m-l1`).
+for small data and few steps, `stream` for compressed video, `sharp` for compressed video that
+should look sharp, `distil` for training on a teacher's pictures, `gan` for PCARN's adversarial
+stage as published (`pcarn` and `pcarn-m`; their L1 stage is `paper` of `pcarn-l1` and
+`pcarn-m-l1`).
 """
 
 import math
@@ -20,38 +21,38 @@ LOSSES: Final = frozenset({"l1", "l2", "alternate", "gan", "sharp"})
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings of one training. Steps count from 0; a phase is a pair [first step, what]."""
+    """Settings of one training. Steps count from 0; a phase is a pair [first step, value]."""
 
     name: str = "ours"
     steps: int = 20_000
     batch: int = 32
-    """Patches a step, over all processes."""
+    """Number of patches per step, over all processes."""
     patch: int = 32
-    """Side of a patch in LR pixels, or in HR pixels where `hr_patch`."""
+    """Side of a patch in LR pixels, or in HR pixels if `hr_patch`."""
     hr_patch: bool = False
     grid: int = 0
-    """Patches stand on a grid of this many HR pixels, all seen once an epoch; 0: anywhere."""
+    """Stride of the patch grid in HR pixels, each patch used once per epoch; 0: no grid."""
     turns: Literal["flips", "all"] = "all"
     """Augmentation: the four flips, or all eight flips and rotations."""
     copies: tuple[float, ...] = ()
-    """Scaled copies of every image that are trained on too."""
+    """Scale factors of additional resized copies of every image."""
     degradation: Literal["bicubic", "stream"] = "bicubic"
     boxes: float = 0.0
     """Share of patches into which flat boxes with hard edges are drawn (`train.fit.boxes`)."""
     scales: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """Phases of scales to draw from, one a batch; empty: all that the network has."""
+    """Phases of scales, from which each batch samples one; empty: all of the network's scales."""
     blend: int = 0
-    """Steps over which the level of a scale that joins later is blended in linearly (CSRCNN)."""
+    """Number of steps over which the level of a scale added later is blended in (CSRCNN)."""
 
     init: str = "he"
-    """A name of `train.fit.initialise.INITS`."""
+    """Initialisation: a key of `train.fit.initialise.INITS`."""
     start_small: bool = False
-    """Start as plain enlargement: bicubic where a network has a bicubic skip, bilinear in CSRCNN;
-    CARN has neither."""
+    """Whether to start as plain enlargement: bicubic in networks with a bicubic skip, bilinear in
+    CSRCNN; ignored for CARN."""
     relu_fade: int = 0
-    """Steps over which a PCARN that starts from CARN's weights gives up CARN's ReLUs."""
+    """Number of steps over which a PCARN started from CARN's weights phases out CARN's ReLUs."""
     network: dict[str, Any] = field(default_factory=dict)
-    """Settings of the network that only matter in training: `keep`, `slope`."""
+    """Network settings that only matter in training: `keep`, `slope`."""
 
     optimiser: Literal["adam", "sgd", "muon"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -62,25 +63,26 @@ class Recipe:
     rate: float = 2e-3
     """Highest learning rate."""
     schedule: Literal["cosine", "halve", "plateau", "shares"] = "cosine"
-    """A half cosine to 1 %; halved every `halve_every` steps; halved after `patience` epochs
-    whose training loss was no new low, and ended under `stop_rate`; halved at the shares
-    `halve_at` of all steps."""
+    """Learning rate schedule. `cosine`: half cosine down to 1 %; `halve`: halved every
+    `halve_every` steps; `plateau`: halved after `patience` epochs without a new minimum of the
+    training loss, training ends under `stop_rate`; `shares`: halved at the fractions `halve_at` of
+    all steps."""
     halve_every: int = 0
     halve_at: tuple[float, ...] = ()
     patience: int = 5
     stop_rate: float = 0.0
     warmup: int = 0
-    """Steps of linear rise at the start."""
+    """Number of initial steps with linearly rising rate."""
     clip: float = 0.0
-    """Largest gradient norm; 0 for no limit."""
+    """Maximum gradient norm; 0 for no limit."""
     ema: float = 0.999
     """Decay of the averaged weights, which are evaluated and exported; 0: the last weights."""
     loss: tuple[tuple[int, str], ...] = ((0, "l1"),)
     """Phases of `l1`, `l2`, `alternate` (L2 on even steps, L1 on odd ones), `gan` or `sharp`."""
     teacher: str = ""
-    """File of a network whose pictures the student learns to make; empty for none."""
+    """File of the teacher network, whose output is the training target; empty for none."""
     teacher_weight: float = 1.0
-    """Share of the loss against the teacher's picture, 0..1; the rest is against HR."""
+    """Weight of the loss against the teacher's picture, 0..1; the loss against HR has the rest."""
     adversary: dict[str, Any] = field(default_factory=dict)
     """Fields of `train.fit.gan.Adversary` that differ from the public code's."""
     sharp: dict[str, Any] = field(default_factory=dict)
@@ -88,7 +90,7 @@ class Recipe:
     seed: int = 1
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step, but for `plateau`, which also looks at the loss."""
+        """Return the learning rate of a step; for `plateau` the initial one (see `Plateau`)."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         match self.schedule:
@@ -103,22 +105,22 @@ class Recipe:
                 return self.rate
 
     def loss_at(self, step: int) -> str:
-        """`l1`, `l2`, `gan` or `sharp`."""
+        """Return the loss of a step: `l1`, `l2`, `gan` or `sharp`."""
         kind = _phase(self.loss, step)
         if kind == "alternate":
             return "l1" if step % 2 else "l2"
         return kind
 
     def adversarial(self) -> bool:
-        """Whether a phase needs discriminators."""
+        """Return whether a phase uses the loss `gan`, which needs discriminators."""
         return any(kind == "gan" for _, kind in self.loss)
 
     def sharpens(self) -> bool:
-        """Whether a phase is the loss of `train.fit.sharp`."""
+        """Return whether a phase uses the loss `sharp` (`train.fit.sharp`)."""
         return any(kind == "sharp" for _, kind in self.loss)
 
     def goes_on_from(self) -> str:
-        """The training whose weights it is meant to start with, in words; empty for none."""
+        """Return a description of the training whose weights it should start from, or ""."""
         if self.sharpens() and self.degradation == "stream":
             return "a training of recipe `stream` or `sharp`"
         if self.adversarial() or self.sharpens():
@@ -128,22 +130,22 @@ class Recipe:
         return "a training on clean pictures" if self.degradation == "stream" else ""
 
     def scales_at(self, step: int, known: tuple[int, ...]) -> tuple[int, ...]:
-        """The scales that a step's batch is drawn from."""
+        """Return the scales from which a step's batch samples one."""
         return _phase(self.scales, step) if self.scales else known
 
     def share_at(self, step: int, scale: int) -> float:
-        """How much a scale's own level counts, from 0 to 1, while it is blended in."""
+        """Return the weight of a scale's own level at a step, 0..1; under 1 while blended in."""
         joins = next((first for first, found in self.scales if scale in found), 0)
         if not self.blend or joins == 0:
             return 1.0
         return min(1.0, (step - joins + 1) / self.blend)
 
     def lr_patch(self, scale: int) -> int:
-        """Side of a patch in LR pixels."""
+        """Return the side of a patch in LR pixels."""
         return max(1, self.patch // scale) if self.hr_patch else self.patch
 
     def resized(self, steps: int | None) -> "Recipe":
-        """The same recipe over another number of steps; phases and halvings move along."""
+        """Return the recipe for another number of steps, with phases and halvings scaled."""
         if steps is None or steps == self.steps:
             return self
         share = steps / self.steps
@@ -167,7 +169,10 @@ def _tuples(value: Any) -> Any:
 
 
 def recipe_from(table: dict[str, Any], name: str) -> Recipe:
-    """A table of a recipe file, or a checkpoint's record. Raises TrainError for unknown keys."""
+    """Make a recipe from a recipe file's table or a checkpoint's record.
+
+    Raises TrainError for unknown keys and invalid values.
+    """
     known = {f.name for f in fields(Recipe)}
     if unknown := sorted(set(table) - known):
         raise TrainError(f"recipe '{name}' has unknown keys: {', '.join(unknown)}")
@@ -178,7 +183,7 @@ def recipe_from(table: dict[str, Any], name: str) -> Recipe:
 
 
 def _wrong_value(recipe: Recipe) -> str:
-    """What no such key can be, empty where all is well."""
+    """Return a description of the first invalid value, or "" if all are valid."""
     for key, kind in get_type_hints(Recipe).items():
         value, origin, choices = getattr(recipe, key), get_origin(kind), get_args(kind)
         if origin is Literal:
@@ -195,7 +200,7 @@ def _wrong_value(recipe: Recipe) -> str:
 
 
 def _wrong_phase(recipe: Recipe) -> str:
-    """A phase that cannot be, empty where all are well."""
+    """Return a description of the first invalid phase, or "" if all are valid."""
     for key, phases in (("loss", recipe.loss), ("scales", recipe.scales)):
         if any(not isinstance(phase, tuple) or len(phase) != 2 for phase in phases):
             return f"{key} is no list of [first step, what]"
@@ -209,12 +214,12 @@ def _wrong_phase(recipe: Recipe) -> str:
 
 
 def recipe_record(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain data, for checkpoints and manifests; of a teacher, the file's name."""
+    """Return the recipe as a dictionary for checkpoints and manifests; `teacher` is a file name."""
     return asdict(replace(recipe, teacher=Path(recipe.teacher).name))
 
 
 def recipes_of(network: str) -> dict[str, Recipe]:
-    """Name -> recipe of everything in `train/recipes` that covers a network."""
+    """Return all recipes in `train/recipes` for a network, by name."""
     found: dict[str, Recipe] = {}
     for path in sorted(FOLDER.glob("*.toml")):
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -224,7 +229,7 @@ def recipes_of(network: str) -> dict[str, Recipe]:
 
 
 def find_recipe(network: str, name: str) -> Recipe:
-    """A recipe by name, that of the user's own `.toml` file, or FILE#STAGE of a provenance.toml.
+    """Return a recipe by name, from a user's `.toml` file, or from FILE#STAGE of a provenance.toml.
 
     Raises TrainError for an unknown name, or a file that cannot be read as a recipe.
     """
@@ -239,7 +244,7 @@ def find_recipe(network: str, name: str) -> Recipe:
 
 
 def _from_file(path: Path, stage: str = "") -> Recipe:
-    """A file's recipe; of a stage of a `provenance.toml`, what it was before its end was moved."""
+    """Read a recipe file, or a `provenance.toml` stage's recipe with its original `steps`."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         if not stage:

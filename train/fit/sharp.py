@@ -1,10 +1,10 @@
-"""The `sharp` loss, for networks whose pictures should look sharp on compressed video.
+"""Define the `sharp` loss, for networks whose pictures should look sharp on compressed video.
 
-A weighted sum of parts: the mean absolute error; the distance between layers of VGG16 before
+It is a weighted sum of: the mean absolute error; the distance between layers of VGG16 before
 their ReLU (as in Wang et al., "ESRGAN", ECCV workshops 2018, section 3.3); LPIPS (Zhang et al.,
 CVPR 2018); and a relativistic average GAN (Jolicoeur-Martineau, ICLR 2019; ESRGAN, equations 1
 and 2) whose critic is small and spectrally normalised (Miyato et al., ICLR 2018). The training loop
-adds steadiness (`train.fit.steady`), for which the network runs once more.
+adds the temporal stability loss (`train.fit.steady`), for which the network runs a second time.
 """
 
 from collections.abc import Callable
@@ -21,33 +21,33 @@ from train.errors import TrainError
 from train.fit.vgg import VggLayers
 from train.measure.perceptual import Lpips
 
-_STRIDE = 4  # of AlexNet's first convolution, the coarsest grid that LPIPS sees
+_STRIDE = 4  # stride of AlexNet's first convolution, the sampling grid of LPIPS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
-    """Weights of the loss's parts, and what the critic is like."""
+    """Weights of the loss's parts, and settings of the critic."""
 
     pixels: float = 10.0
-    """Of the mean absolute error."""
+    """Weight of the mean absolute error."""
     layers: tuple[tuple[str, float], ...] = (("1_2", 0.1), ("2_2", 0.3), ("3_3", 1.0))
     """VGG16's convolutions and the weight of each one's mean absolute error."""
     layers_of: int = 0
-    """Patches of each batch that VGG sees, for it costs most; 0: all."""
+    """Number of patches per batch for the VGG loss, the most expensive part; 0: all."""
     lpips: float = 0.0
-    """Of LPIPS on AlexNet; 0 needs no weights of it."""
+    """Weight of LPIPS (AlexNet); with 0 no LPIPS weights are needed."""
     gan: float = 0.05
-    """Of the adversarial part."""
+    """Weight of the adversarial part."""
     gan_from: int = 200
-    """Step from which the critic is trained and counts."""
+    """First step at which the critic is trained and the adversarial part is added."""
     steady: float = 0.0
-    """Of how far a small change of a block moves the picture (`train.fit.steady`)."""
+    """Weight of the picture's sensitivity to small changes of a block (`train.fit.steady`)."""
     slope: float = 0.2
-    """LeakyReLU's in the critic, for negative values."""
+    """Slope of the critic's LeakyReLU for negative values."""
 
     @classmethod
     def of(cls, table: dict[str, Any]) -> "Sharpness":
-        """A recipe's `sharp` table. Raises TrainError for a setting that does not exist."""
+        """Make settings from a recipe's `sharp` table. Raises TrainError for an unknown setting."""
         try:
             return cls(**table)
         except TypeError as exc:
@@ -55,14 +55,14 @@ class Sharpness:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The layers of VGG that are compared."""
+        """Return the names of the compared VGG layers."""
         return tuple(name for name, _ in self.layers)
 
 
 class Critic(nn.Module):
-    """Five convolutions under spectral norm: [N, C, H, W] in 0..1 -> logits [N, 1, h, w].
+    """Critic of five spectrally normalised convolutions: [N, C, H, W] in 0..1 -> [N, 1, h, w].
 
-    h = H // 4; each logit judges 28x28 pixels.
+    The outputs are logits; h = H // 4; each logit judges 28x28 pixels.
     """
 
     LAYERS = ((32, 3, 1), (48, 4, 2), (64, 4, 2), (64, 3, 1), (1, 3, 1))
@@ -82,7 +82,7 @@ class Critic(nn.Module):
 
 
 def check_patch(settings: Sharpness, hr_patch: int) -> None:
-    """Raises TrainError when patches of `hr_patch` HR pixels are too small for LPIPS."""
+    """Raise TrainError if patches of `hr_patch` HR pixels are too small for LPIPS."""
     least = Lpips.SMALLEST + _STRIDE - 1
     if settings.lpips and hr_patch < least:
         raise TrainError(
@@ -91,7 +91,7 @@ def check_patch(settings: Sharpness, hr_patch: int) -> None:
 
 
 class SharpLoss:
-    """The loss of a batch; calling it trains the critic, too."""
+    """Callable loss of a batch; each call also trains the critic."""
 
     def __init__(
         self,
@@ -111,14 +111,14 @@ class SharpLoss:
         self.critic, self.optimiser = fabric.setup(self.bare, optimiser)
 
     def __call__(self, sr: Tensor, hr: Tensor, step: int, rate: float) -> Tensor:
-        """The loss, a scalar, of `sr` against `hr`: both [N, C, H, W] in 0..1, C 1 or 3."""
+        """Return the scalar loss of `sr` against `hr`, both [N, C, H, W] in 0..1 with C 1 or 3."""
         s, n = self.settings, self.settings.layers_of or len(sr)
         loss = s.pixels * functional.l1_loss(sr, hr)
         with self.fabric.autocast():
             weights = [weight for _, weight in s.layers]
             loss = loss + layer_loss(self.layers, weights, rgb(sr[:n]), rgb(hr[:n]))
         if self.lpips is not None and s.lpips:
-            # another place of its grid in every step: a pattern on the grid would go unseen
+            # shift LPIPS' grid each step: it does not detect a pattern with the grid's period
             y, x = step % _STRIDE, step // _STRIDE % _STRIDE
             ours, truth = rgb(sr)[..., y:, x:], rgb(hr)[..., y:, x:]
             loss = loss + s.lpips * self.lpips.distance(ours, truth)
@@ -135,7 +135,7 @@ class SharpLoss:
         self.optimiser.step()
 
     def _adversarial(self, sr: Tensor, hr: Tensor) -> Tensor:
-        self.bare.requires_grad_(False)  # spares gradients that this step would throw away
+        self.bare.requires_grad_(False)  # the critic's gradients are not used in this step
         with self.fabric.autocast():
             loss = relativistic(self.bare(sr), self.bare(hr))
         self.bare.requires_grad_(True)
@@ -143,20 +143,20 @@ class SharpLoss:
 
 
 def relativistic(realer: Tensor, other: Tensor) -> Tensor:
-    """The relativistic average loss of logits: `realer` should lie above the mean of `other`.
+    """Return the relativistic average loss of logits: `realer` should exceed the mean of `other`.
 
-    Mean of -log s(realer - mean(other)) and -log(1 - s(other - mean(realer))), s the logistic
-    function: the critic's with `realer` of true pictures, the network's with its own (ESRGAN,
-    equations 1 and 2, halved). A scalar.
+    It is the mean of -log s(realer - mean(other)) and -log(1 - s(other - mean(realer))), s the
+    logistic function. For the critic, `realer` is of HR pictures; for the network, of its own
+    pictures (ESRGAN, equations 1 and 2, halved). A scalar.
     """
-    realer, other = realer.float(), other.float()  # of bfloat16 a mean over many would be coarse
+    realer, other = realer.float(), other.float()  # a mean in bfloat16 would be imprecise
     above = functional.softplus(other.mean() - realer).mean()
     below = functional.softplus(other - realer.mean()).mean()
     return (above + below) / 2
 
 
 def rgb(x: Tensor) -> Tensor:
-    """Luma [N, 1, H, W] repeated to three channels; RGB as it is. Laid out channels last."""
+    """Repeat luma [N, 1, H, W] to three channels; keep RGB. Use channels-last format."""
     x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -164,7 +164,7 @@ def rgb(x: Tensor) -> Tensor:
 def layer_loss(
     layers: Callable[[Tensor], list[Tensor]], weights: list[float], sr: Tensor, hr: Tensor
 ) -> Tensor:
-    """Weighted sum of the mean absolute errors of every layer; a scalar."""
+    """Return the weighted sum of the layers' mean absolute errors, a scalar."""
     with torch.no_grad():
         targets = layers(hr)
     parts = [

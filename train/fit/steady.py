@@ -1,7 +1,7 @@
-"""Steadiness of an enlarged video: how far a small change that an encoder makes moves the picture.
+"""Measure temporal stability: the response of the enlarged picture to small encoder changes.
 
-In a still scene an encoder sends a coefficient of some block now and then. A network that sharpens
-enlarges that change, too, and the picture flickers. The loss `sharp` can hold that down.
+In a still scene an encoder occasionally updates a coefficient of a block. A sharpening network
+amplifies that change, and the picture flickers. The loss `sharp` can include a penalty for it.
 """
 
 import math
@@ -17,19 +17,19 @@ from torch.nn import functional
 from train.nets.common import bicubic
 
 _BLOCK: Final = 8
-"""Side of a transform block, as H.264's larger and HEVC's most frequent one."""
+"""Side of a transform block in pixels: H.264's larger and HEVC's most frequent size."""
 _FREQUENCIES: Final = 6
-"""Of the eight of a block's side, those that low and middle bit rates send."""
+"""Number of lowest frequencies, of eight per direction, sent at low and medium bit rates."""
 _SHARE: Final = 0.3
-"""Of the blocks that change."""
+"""Share of the blocks that change, 0..1."""
 _SIZE: Final = 2 / 255
-"""Root mean square of the change of a block."""
+"""Root mean square of the change within a block, for values in 0..1."""
 
 
 def block_change(like: Tensor, draws: Sequence[np.random.Generator]) -> Tensor:
-    """A change as an encoder's: one DCT coefficient in some blocks of 8x8, [N, 1, H, W].
+    """Return a change as of an encoder: one DCT coefficient in some 8x8 blocks, [N, 1, H, W].
 
-    `like` is [N, C, H, W]; each of its N patches has a generator.
+    `like` is [N, C, H, W]; `draws` has a generator for each of its N patches.
     """
     height, width = like.shape[-2:]
     changes = [_change(math.ceil(height / _BLOCK), math.ceil(width / _BLOCK), rng) for rng in draws]
@@ -48,7 +48,7 @@ def _change(rows: int, columns: int, rng: np.random.Generator) -> Tensor:
 
 @cache
 def dct(n: int) -> Tensor:
-    """The orthonormal DCT-II: row k is the k-th basis function, [n, n]."""
+    """Return the orthonormal DCT-II matrix [n, n]; row k is the k-th basis function."""
     k = torch.arange(n, dtype=torch.float64)
     rows = torch.cos(math.pi * k[:, None] * (2 * k + 1) / (2 * n)) * math.sqrt(2 / n)
     rows[0] /= math.sqrt(2)
@@ -56,9 +56,9 @@ def dct(n: int) -> Tensor:
 
 
 def unsteadiness(before: Tensor, after: Tensor, change: Tensor) -> Tensor:
-    """How far a change of the LR picture moved the network's, in times of bicubic's; a scalar.
+    """Return the network's mean absolute output change relative to bicubic enlargement's, a scalar.
 
-    `before` and `after` are [N, C, s*H, s*W], `change` [N, 1, H, W] and somewhere not 0.
+    `before` and `after` are [N, C, s*H, s*W]; `change`, of the LR picture, is [N, 1, H, W], not 0.
     """
     plain = bicubic(change, before.shape[-1] // change.shape[-1])
     return functional.l1_loss(after, before) / plain.abs().mean()

@@ -1,9 +1,8 @@
-"""A trained network as the teacher of another, which learns to make the same enlarged pictures.
+"""Load a trained network as the teacher of another, which learns to reproduce its output.
 
 Only outputs are compared (Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network",
-arXiv:1503.02531): no feature and no weight of the teacher goes into the student. The HR picture
-holds detail that no network can guess from LR; the teacher's picture does not, so that gradients
-have less noise.
+arXiv:1503.02531): no features or weights of the teacher are used. HR pictures have detail that no
+network can predict from LR; the teacher's pictures do not, so gradients have less noise.
 """
 
 import hashlib
@@ -27,22 +26,22 @@ from train.ship.imports import load_into, weights_from
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A frozen network, and what a checkpoint says of it."""
+    """Frozen network, and its record for the student's checkpoint."""
 
     run: Callable[[Tensor, int], Tensor]
-    """LR [N, C, H, W] in 0..1 and a scale -> [N, C, scale*H, scale*W]."""
+    """Function of LR [N, C, H, W] in 0..1 and a scale that returns [N, C, scale*H, scale*W]."""
     colour: str
     scales: tuple[int, ...]
     record: dict[str, Any]
-    """`file` (its name), `sha256`, `network` and `psnr`, {folder: {"x2": dB}}."""
+    """Record with `file` (name only), `sha256`, `network` and `psnr`, {folder: {"x2": dB}}."""
 
     def enlarge(self, lr: Tensor, scale: int) -> Tensor:
-        """The picture that the student should make of `lr`, without gradients."""
+        """Return the target picture for `lr`, without gradients."""
         with torch.no_grad():
             return self.run(lr, scale)
 
     def check(self, student: Net) -> None:
-        """Raises TrainError where the student has another colour or a scale that this has not."""
+        """Raise TrainError if the student has another colour or a scale that the teacher lacks."""
         file = self.record["file"]
         if self.colour != student.colour:
             kinds = {"rgb": "RGB", "y": "luma"}
@@ -53,7 +52,7 @@ class Teacher:
             raise TrainError(f"the teacher {file} has no x{lacks[0]}, but {has}: see --scale")
 
     def measure(self, folder: Path, scales: tuple[int, ...]) -> None:
-        """Note the teacher's PSNR on a benchmark folder."""
+        """Measure PSNR on a benchmark folder and store it in `record`."""
 
         def run(x: Any, scale: int) -> Any:
             return self.enlarge(torch.from_numpy(x), scale).numpy()
@@ -67,9 +66,9 @@ class Teacher:
 
 
 def load_teacher(path: Path) -> Teacher:
-    """The network of a checkpoint of ours, a public one (`.pth`) or an ONNX file.
+    """Load a teacher from our checkpoint, a public one (`.pth`) or an ONNX file.
 
-    Raises TrainError for a file that is missing, damaged, holds code or holds no network.
+    Raises TrainError if the file is missing, damaged, contains code or contains no known network.
     """
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -105,7 +104,7 @@ def _of_onnx(path: Path, record: dict[str, Any]) -> Teacher:
 
 
 def _of_weights(path: Path) -> tuple[str, Net]:
-    """Name and network of a checkpoint; a public one does not say whose weights it holds."""
+    """Return a checkpoint's name and network; a public one has no name, so try all networks."""
     saved = load_torch(path)
     if isinstance(saved, dict) and "average" in saved:
         known, net = averaged_net(path)

@@ -1,6 +1,6 @@
-"""A training at one step: network, averaged copy, optimisers, and where they came from.
+"""Hold the state of a training at one step: network, averaged copy, optimisers, history.
 
-It is what a checkpoint holds; train/fit/loop.py moves it on.
+A checkpoint stores this state; train/fit/loop.py advances it.
 """
 
 import logging
@@ -30,7 +30,7 @@ PIXEL_LOSSES: Final = frozenset({"l1", "l2", "alternate"})
 
 @dataclass
 class Plateau:
-    """The rule that halves the rate when epochs bring no gain; idle in other schedules."""
+    """Rule that halves the rate after epochs without improvement; unused in other schedules."""
 
     rate: float
     best: float = float("inf")
@@ -39,7 +39,7 @@ class Plateau:
     steps: int = 0
 
     def epoch_ends(self, loss: float, patience: int) -> None:
-        """Take the mean training loss of an epoch."""
+        """Update the rule with the mean training loss of an epoch."""
         self.waited = 0 if loss < self.best else self.waited + 1
         self.best = min(self.best, loss)
         if self.waited >= patience:
@@ -48,7 +48,7 @@ class Plateau:
 
 @dataclass
 class Trainer:
-    """A network, its averaged copy and its optimisers at one step."""
+    """State of a training: a network, its averaged copy and its optimisers at one step."""
 
     name: str
     recipe: Recipe
@@ -59,36 +59,36 @@ class Trainer:
     step: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
-    """Of the computation, as Fabric names it; weights are kept in float32."""
+    """Precision of the computation, as Fabric names it; weights are kept in float32."""
     compiled: bool = False
-    """Run the network through torch.compile; a matter of this run, not of the checkpoint."""
+    """Whether to use torch.compile in this run; not stored in the checkpoint."""
     command: str = ""
-    """The command line that started it, paths cut to their last name."""
+    """Command line of this run, with paths reduced to file names."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """Earlier trainings that these weights went through, oldest first."""
+    """Records of earlier trainings of these weights, oldest first."""
     moved: list[list[int]] = field(default_factory=list)
-    """[step, steps] of every resumption that moved the recipe's end: where, and what it was."""
+    """[step, previous `steps`] for every resumption that changed the recipe's `steps`."""
     best: dict[str, Any] = field(default_factory=dict)
-    """Highest validation `psnr` (mean over scales, dB), its `step`, and the folder it is `on`."""
+    """Highest validation `psnr` (mean over scales, dB), its `step`, and its folder's name `on`."""
     until: int = 0
-    """A step before the recipe's end to stop at; 0 for none."""
+    """Step before the recipe's end at which to stop; 0 for none."""
     critic: Discriminators | Critic | None = None
     critic_optimiser: torch.optim.Optimizer | None = None
     features: VggFeatures | VggLayers | None = None
     vgg: str = ""
-    """Which features the loss took so far, in words; empty without any."""
+    """Description of the features that the loss has used so far; empty without any."""
     lpips: Lpips | None = None
     teacher: Teacher | None = None
     taught: dict[str, Any] = field(default_factory=dict)
-    """What the checkpoint says of the teacher; empty without one."""
+    """Record of the teacher for the checkpoint; empty without one."""
     joined: list[dict[str, str]] = field(default_factory=list)
-    """`file` and `sha256` of files that gave weights which the start lacked."""
+    """`file` and `sha256` of further files that supplied missing initial weights."""
 
     @classmethod
     def new(
         cls, name: str, recipe: Recipe, scales: tuple[int, ...] | None = None, **changes: Any
     ) -> "Trainer":
-        """A freshly initialised network; `changes` are settings of it."""
+        """Start a training with a newly initialised network; `changes` override its settings."""
         torch.manual_seed(recipe.seed)
         try:
             net = build(name, scales, **{**recipe.network, **changes})
@@ -118,9 +118,9 @@ class Trainer:
 
     @classmethod
     def resume(cls, path: Path, name: str | None = None, steps: int | None = None) -> "Trainer":
-        """Continue a checkpoint; `steps` moves the end of its recipe.
+        """Load a checkpoint to continue its training; `steps` overrides the recipe's `steps`.
 
-        Raises TrainError where it is not a checkpoint, or not one of network `name`.
+        Raises TrainError if the file is not a checkpoint, or not one of network `name`.
         """
         saved = load_checkpoint(path)
         if name not in (None, saved["name"]):
@@ -144,7 +144,7 @@ class Trainer:
         return self
 
     def use_features(self, features: VggFeatures | VggLayers | None) -> None:
-        """Take the features of the loss, if there are; say which, and where they were others."""
+        """Set and log the features of the loss, if any; warn if they differ from earlier ones."""
         if features is None:
             return
         if self.vgg and self.vgg != features.told:
@@ -153,7 +153,7 @@ class Trainer:
         self.features, self.vgg = features, features.told
 
     def go_on_with(self, data: dict[str, Any], precision: str) -> None:
-        """Take data and precision of the coming steps; warn where a resumed run had others."""
+        """Set data and precision of the next steps; warn if a resumed run had other ones."""
         if self.step and self.data != data:
             log.warning(
                 "the steps so far saw other data: %s there, %s now", _of(self.data), _of(data)
@@ -163,9 +163,10 @@ class Trainer:
         self.data, self.precision = data, precision
 
     def begin_as_started(self) -> None:
-        """Take the weights that were put into `net` as the start; `relu_fade` says they are CARN's.
+        """Use the weights loaded into `net` as the start, also for the averaged copy.
 
-        Raises TrainError where the recipe has `relu_fade` and the network is no PCARN.
+        With `relu_fade` they are CARN's, and the long skip is cancelled. Raises TrainError if the
+        recipe has `relu_fade` and the network is not PCARN.
         """
         if self.recipe.relu_fade:
             if not (isinstance(self.net, Carn) and self.net.config.pcarn):
@@ -174,7 +175,7 @@ class Trainer:
         self.average.load_state_dict(self.net.state_dict())
 
     def learn_from(self, teacher: Teacher) -> None:
-        """Take a teacher; raises TrainError where it does not fit, or is not the one so far."""
+        """Set the teacher; raise TrainError if it does not fit or differs from the earlier one."""
         teacher.check(self.net)
         if self.step and not self.taught:
             raise TrainError("the checkpoint's training has no teacher: start a new checkpoint")
@@ -187,7 +188,7 @@ class Trainer:
         self.teacher, self.taught = teacher, self.taught or teacher.record
 
     def record(self) -> dict[str, Any]:
-        """What was done, for this checkpoint, later ones and the model cards."""
+        """Return the record of this training, for checkpoints and the model cards."""
         return {
             "recipe": recipe_record(self.recipe),
             "step": self.step,
@@ -202,7 +203,7 @@ class Trainer:
         }
 
     def save(self, path: Path) -> None:
-        """Write the checkpoint; raises TrainError where the disk does not take it."""
+        """Write the checkpoint; raise TrainError if writing fails."""
         saved = {
             **self.record(),
             "name": self.name,
@@ -222,8 +223,8 @@ class Trainer:
     def keep_best(self, psnr: float, validation: Path, checkpoint: Path) -> Path | None:
         """Save as `<name>.best.pt` beside the checkpoint if no earlier score was as high.
 
-        Returns that file, or None where the score is no better, or where PSNR does not tell which
-        weights are better: adversarial training lowers it.
+        Returns that file, or None if the score is no better, or if the loss is perceptual: PSNR
+        is no criterion then, because adversarial training lowers it.
         """
         if not all(kind in PIXEL_LOSSES for _, kind in self.recipe.loss):
             return None
@@ -233,22 +234,22 @@ class Trainer:
         self.best = {"psnr": psnr, "step": self.step, "on": validation.name}
         path = best_file(checkpoint)
         self.save(path)
-        self.save(checkpoint)  # which knows it only now
+        self.save(checkpoint)  # again, as `best` has changed
         return path
 
     def rate(self) -> float:
-        """Learning rate of the coming step."""
+        """Return the learning rate of the next step."""
         plateau = self.recipe.schedule == "plateau"
         return self.rule.rate if plateau else self.recipe.rate_at(self.step)
 
     def done(self) -> bool:
-        """Whether the recipe has come to its end, or to the step to stop at."""
+        """Return whether the recipe's end or the step `until` is reached."""
         ended = self.recipe.schedule == "plateau" and self.rule.rate < self.recipe.stop_rate
         return ended or self.step >= min(self.until or self.recipe.steps, self.recipe.steps)
 
 
 def _of(data: dict[str, Any]) -> str:
-    """Data in a few words; the digest tells apart folders of the same names."""
+    """Describe a data record in a few words; the digest distinguishes folders of equal names."""
     folders = ", ".join(data.get("folders", ())) or "no folder"
     return f"{data.get('images', 0)} images of {folders} ({data.get('sha256', '')[:8]})"
 

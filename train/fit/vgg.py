@@ -1,7 +1,7 @@
-"""Features of a VGG, for losses on what a picture shows (train/fit/gan.py, train/fit/sharp.py).
+"""Compute VGG features for perceptual losses (train/fit/gan.py, train/fit/sharp.py).
 
-They come from a file of VGG weights that the user names; torchvision's are meant (for RGB that is
-normalised by ImageNet's mean and deviation, though the public code does not do so).
+The weights come from a file that the user passes, normally torchvision's. Those were trained on RGB
+normalised by ImageNet's mean and deviation, but PCARN's public code does not normalise.
 """
 
 import json
@@ -21,20 +21,20 @@ from train.fit.gan import PUBLIC, Adversary
 
 @dataclass(frozen=True)
 class _Layer:
-    """A convolution of VGG, 3x3 with a ReLU behind it."""
+    """3x3 convolution of VGG, followed by a ReLU."""
 
     name: str
-    """Block and place in it, both from 1: "5_4"."""
+    """Block number and position in the block, both from 1: "5_4"."""
     index: int
-    """Place in torchvision's `features`."""
+    """Index in torchvision's `features`."""
     source: int
     target: int
     pooled: bool
-    """Whether a 2x2 max pooling stands before it."""
+    """Whether a 2x2 max pooling precedes it."""
 
 
 def _layout(counts: tuple[int, ...]) -> list[_Layer]:
-    """The layers of a VGG with so many convolutions per block (Simonyan, Zisserman, Table 1)."""
+    """Return a VGG's layers, `counts` convolutions per block (Simonyan, Zisserman, Table 1)."""
     widths, layers, source, index = (64, 128, 256, 512, 512), [], 3, 0
     for block, (count, width) in enumerate(zip(counts, widths, strict=True), 1):
         for place in range(1, count + 1):
@@ -52,7 +52,7 @@ _DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float
 
 
 class _Normalised(nn.Module):
-    """ImageNet's mean and deviation of RGB in 0..1, as torchvision's weights were trained with."""
+    """Normalisation of RGB in 0..1 by ImageNet's mean and deviation, for torchvision's weights."""
 
     mean: Tensor
     deviation: Tensor
@@ -67,8 +67,8 @@ class _Normalised(nn.Module):
 
 
 def _modules(layer: _Layer, weights: tuple[Tensor, Tensor]) -> list[nn.Module]:
-    """The pooling before a layer, where it has one, the convolution and its ReLU."""
-    with torch.device("meta"):  # draws no random weights, which would shift the training's
+    """Return the modules of a layer: pooling if it has one, convolution, ReLU."""
+    with torch.device("meta"):  # uses no random numbers, so the training's stay the same
         conv = nn.Conv2d(layer.source, layer.target, 3, padding=1)
     weight, bias = weights
     conv.load_state_dict({"weight": weight.float(), "bias": bias.float()}, assign=True)
@@ -76,10 +76,13 @@ def _modules(layer: _Layer, weights: tuple[Tensor, Tensor]) -> list[nn.Module]:
 
 
 class VggFeatures(nn.Module):
-    """One layer of a frozen VGG: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w]; h = H // 8 for "4_3"."""
+    """Frozen VGG that returns one layer's output: RGB [N, 3, H, W] in 0..1 -> [N, C, h, w].
+
+    h = H // 8 for "4_3".
+    """
 
     told: str = ""
-    """Which layer of which VGG, for people."""
+    """Description of the VGG and its layer, for log and records."""
 
     def __init__(
         self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], settings: Adversary
@@ -93,11 +96,11 @@ class VggFeatures(nn.Module):
 
     @classmethod
     def load(cls, path: Path, settings: Adversary = PUBLIC) -> "VggFeatures":
-        """From torchvision's VGG16 or VGG19 weights, complete or up to some layer.
+        """Load torchvision's VGG16 or VGG19 weights, complete or up to some layer.
 
         `.npz`: conv0.weight, conv0.bias, conv1.weight ...; `.safetensors` or torch's own format:
         features.N.weight, features.N.bias (other layers are ignored). Code in the file never runs.
-        Raises TrainError when the file cannot be read, is damaged, is something else, or ends
+        Raises TrainError if the file cannot be read, is damaged, of another format, or ends
         before `settings.relu`.
         """
         vgg, layers, weights = _matched(path, _read(path))
@@ -117,13 +120,13 @@ class VggFeatures(nn.Module):
 
 
 class VggLayers(nn.Module):
-    """Several layers of a frozen VGG16 before their ReLU, its input normalised as ImageNet's.
+    """Frozen VGG that returns several layers before their ReLU, with ImageNet normalisation.
 
-    RGB [N, 3, H, W] in 0..1 -> one [N, C, h, w] a layer, in order; h = H // 4 for "3_3".
+    RGB [N, 3, H, W] in 0..1 -> one [N, C, h, w] per layer, in order; h = H // 4 for "3_3".
     """
 
     told: str = ""
-    """Which layers of which VGG, for people."""
+    """Description of the VGG and its layers, for log and records."""
 
     def __init__(
         self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], names: tuple[str, ...]
@@ -142,10 +145,10 @@ class VggLayers(nn.Module):
 
     @classmethod
     def load(cls, path: Path, names: tuple[str, ...]) -> "VggLayers":
-        """The layers `names` ("3_3": third of the third block) of a file of VGG16's weights.
+        """Load the layers `names` ("3_3": third of the third block) of a file of VGG weights.
 
-        Files as `VggFeatures.load` reads them. Raises TrainError for a file that cannot be read, is
-        damaged, is of another network, or ends before one of the layers.
+        File formats are those of `VggFeatures.load`. Raises TrainError if the file cannot be read,
+        is damaged, is of another network, or ends before one of the layers.
         """
         vgg, layers, weights = _matched(path, _read(path))
         have = [layer.name for layer in layers]
@@ -166,7 +169,7 @@ class VggLayers(nn.Module):
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The convolutions' weights and biases in a file, by key."""
+    """Read the convolutions' weights and biases from a file, by key."""
     reader = {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix.lower(), _torch)
     try:
         return reader(path)
@@ -174,7 +177,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise
     except OSError as exc:
         raise TrainError(f"cannot read {path}: {exc.strerror or exc}") from exc
-    except Exception as exc:  # bytes that are no such file raise nearly anything in the libraries
+    except Exception as exc:  # for foreign files the libraries raise almost any type
         raise TrainError(f"{path} is damaged, or not a file of weights") from exc
 
 
@@ -184,7 +187,7 @@ def _npz(path: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    """Length of the header, header in JSON, values (huggingface/safetensors, README, "Format")."""
+    """Read header length, JSON header and values (huggingface/safetensors, README, "Format")."""
     found = {}
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -209,12 +212,12 @@ def _torch(path: Path) -> dict[str, Tensor]:
 def _matched(
     path: Path, found: dict[str, Tensor]
 ) -> tuple[str, list[_Layer], list[tuple[Tensor, Tensor]]]:
-    """(layout's name, its layers that the file has, their weights and biases)."""
+    """Return (name of the matching layout, its layers in the file, their weights and biases)."""
     for vgg, layout in _LAYOUTS.items():
         layers = layout[: len(found) // 2]
         torchvision = [f"features.{layer.index}" for layer in layers]
         for names in (torchvision, [f"conv{i}" for i in range(len(layers))]):
-            # nothing may be left over: with batch norm in between it would be another network
+            # no extra keys allowed: a VGG with batch norm is another network
             if found and set(found) == {
                 f"{n}.{part}" for n in names for part in ("weight", "bias")
             }:

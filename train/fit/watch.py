@@ -1,4 +1,4 @@
-"""What a training tells about itself: log lines with time left, validation, TensorBoard."""
+"""Report on a training: log lines with remaining time, validation, TensorBoard."""
 
 import logging
 import time
@@ -20,27 +20,27 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Watch:
-    """Reports every `every` steps; one a training, used by the first process only."""
+    """Reporter of one training, every `every` steps; only process 0 reports."""
 
     every: int = 500
     validation: Path | None = None
-    """Benchmark folder that the averaged weights are scored on."""
+    """Benchmark folder for scoring the averaged weights."""
     board: Path | None = None
-    """Folder for TensorBoard: scalars, and a picture (bicubic, ours, truth) per scale."""
+    """TensorBoard folder for scalars and a picture (bicubic, ours, truth) per scale."""
     workers: int = 0
-    """Processes that cut patches; 0 cuts them in the training process."""
+    """Number of patch worker processes; 0 cuts patches in the training process."""
     _losses: list[float] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
     _writer: Any = None
 
     def note(self, loss: float) -> None:
-        """Take one step's loss."""
+        """Add one step's loss."""
         self._losses.append(loss)
 
     def report(self, trainer: Trainer) -> float | None:
-        """Log, score and draw the trainer's present state; the mean PSNR over its scales, in dB.
+        """Log and score the trainer's current state, and write TensorBoard data.
 
-        None without a validation folder.
+        Returns the mean PSNR over the scales in dB, or None without a validation folder.
         """
         step, recipe = trainer.step, trainer.recipe
         pace = (time.monotonic() - self._since) / len(self._losses)
@@ -97,7 +97,7 @@ def _writer(folder: Path | None) -> Any:
 
 
 def sample_picture(net: Net, folder: Path, scale: int) -> Pixels:
-    """Bicubic, ours and truth side by side, of the folder's first image: uint8 [H, 3 W, C]."""
+    """Return bicubic, ours and truth side by side for the first image: uint8 [H, 3 W, C]."""
     _, low, high = next(pairs(folder, scale))
     x = torch.from_numpy(np.ascontiguousarray(to_input(low, net.colour).transpose(2, 0, 1)))[None]
     device = next(net.parameters()).device

@@ -1,7 +1,7 @@
-"""Networks in training form, the papers' and one of ours: `NETS` has their settings by name.
+"""Define the networks in training form, the papers' and our own; `NETS` has settings by name.
 
-A network is called as `net(lr, scale)`: float [N, C, H, W] in 0..1 -> [N, C, scale*H, scale*W],
-C = 3 (RGB) or 1 (full-range luma) as `net.colour` says, for any scale of `net.scales`.
+Call a network as `net(lr, scale)`: float [N, C, H, W] in 0..1 -> [N, C, scale*H, scale*W], with
+C = 3 (RGB) or 1 (full-range luma) according to `net.colour`, for any scale in `net.scales`.
 """
 
 from dataclasses import asdict, replace
@@ -34,14 +34,14 @@ NETS: dict[str, Config] = {
     "csrcnn": CsrcnnConfig(),
     "rt": RtConfig(),
 }
-"""`pcarn-l1` and `pcarn-m-l1` are PCARN and PCARN-M before their adversarial training."""
+"""Settings by name; `pcarn-l1`, `pcarn-m-l1`: PCARN and PCARN-M before adversarial training."""
 
 
 def build(name: str, scales: tuple[int, ...] | None = None, **changes: Any) -> Net:
-    """The training form of network `name`; `changes` override fields of its settings.
+    """Build the training form of network `name`; `changes` override fields of its settings.
 
-    Raises KeyError for an unknown name, TypeError for an unknown field, ValueError for scales the
-    network cannot have.
+    Raises KeyError for an unknown name, TypeError for an unknown field, ValueError for scales that
+    the network does not support.
     """
     if scales is not None:
         changes["scales"] = scales
@@ -49,7 +49,7 @@ def build(name: str, scales: tuple[int, ...] | None = None, **changes: Any) -> N
 
 
 def from_config(config: Config) -> Net:
-    """The network of these settings."""
+    """Build the network with these settings."""
     match config:
         case CarnConfig():
             return Carn(config)
@@ -62,18 +62,18 @@ def from_config(config: Config) -> Net:
 
 
 def at_scale(net: Net, scale: int) -> Net:
-    """A fresh network with what `net` needs for one scale alone, to count its parts."""
+    """Build a new network with only the parts `net` needs for one scale, to count parameters."""
     config = net.config
     if isinstance(config, CsrcnnConfig):
         depth = config.scales.index(scale) + 1
         return Csrcnn(replace(config, blocks=config.blocks[:depth], scales=config.scales[:depth]))
-    if isinstance(config, RtConfig):  # its other branches are gone when it is deployed
+    if isinstance(config, RtConfig):  # the deploy form merges its other branches
         config = replace(config, expand=0, identity=False)
     return from_config(replace(config, scales=(scale,)))
 
 
 def settings(net: Net) -> dict[str, Any]:
-    """The settings of a network as plain data, for a checkpoint."""
+    """Return a network's settings as a dictionary, for a checkpoint."""
     return asdict(net.config)
 
 

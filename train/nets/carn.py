@@ -1,7 +1,7 @@
-"""CARN, CARN-M, PCARN and their ablations: one class whose settings are the papers' choices.
+"""Define CARN, CARN-M, PCARN and their ablations as one class with settings.
 
-Module names follow the public code (nmhkahn/CARN-pytorch), so that its checkpoints load; the
-names of PCARN's checkpoints are translated by `train.ship.imports`.
+Module names follow the public code (nmhkahn/CARN-pytorch), so that its checkpoints load;
+`train.ship.imports` translates the names in PCARN's checkpoints.
 """
 
 from dataclasses import dataclass
@@ -12,44 +12,44 @@ from torch import Tensor, nn
 from train.nets.common import MeanShift
 
 _STEPS = {2: (2,), 3: (3,), 4: (2, 2)}
-"""Pixel shuffles of each scale."""
+"""Factors of the pixel shuffles for each scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CarnConfig:
-    """CARN of Ahn, Kang, Sohn, ECCV 2018 (arXiv:1803.08664), and PCARN (arXiv:1903.02240)."""
+    """Settings of CARN (Ahn, Kang, Sohn, ECCV 2018, arXiv:1803.08664), PCARN (arXiv:1903.02240)."""
 
     channels: int = 64
     groups: int = 1
-    """Groups of the 3x3 convolutions in residual-E blocks and up-sampling units (Fig. 5)."""
+    """Number of groups in the 3x3 convolutions of residual-E blocks and up-sampling (Fig. 5)."""
     efficient: bool = False
-    """Residual-E blocks: two 3x3 group convolutions and a 1x1 (Fig. 3b)."""
+    """Whether to use residual-E blocks: two 3x3 group convolutions and a 1x1 (Fig. 3b)."""
     recursive: bool = False
-    """The blocks of a cascading block share one set of weights (section 3.2)."""
+    """Whether the blocks of a cascading block share one set of weights (section 3.2)."""
     local_cascade: bool = True
     global_cascade: bool = True
     point_relu: bool = True
-    """A ReLU after the 1x1 convolutions; PCARN has none."""
+    """Whether a ReLU follows the 1x1 convolutions; PCARN has none."""
     long_skip: bool = False
-    """PCARN's O = H^b + H^0: the entry's features are added to the last block's."""
+    """Whether to add the entry's features to the last block's, as PCARN does: O = H^b + H^0."""
     scales: tuple[int, ...] = (2, 3, 4)
-    """Every scale has its own up-sampling unit; the body is shared."""
+    """Supported scales: each has an up-sampling unit, and all share the body."""
 
     @property
     def pcarn(self) -> bool:
-        """Whether both of PCARN's changes are made."""
+        """Return whether both of PCARN's changes to CARN are set."""
         return self.long_skip and not self.point_relu
 
 
 class Point(nn.Module):
-    """1x1 convolution that follows every concatenation, with a ReLU or without."""
+    """1x1 convolution after a concatenation, with or without a ReLU."""
 
     def __init__(self, source: int, config: CarnConfig) -> None:
         super().__init__()
         conv = nn.Conv2d(source, config.channels, 1)
         self.body = nn.Sequential(conv, nn.ReLU()) if config.point_relu else nn.Sequential(conv)
         self.slope = 1.0
-        """Of negative values; under 1 while PCARN learns to do without CARN's ReLUs."""
+        """Slope for negative values; less than 1 while `relu_fade` phases out CARN's ReLUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(x)
@@ -57,7 +57,7 @@ class Point(nn.Module):
 
 
 class Residual(nn.Module):
-    """Residual block: two 3x3 convolutions; residual-E: two in groups, and a 1x1."""
+    """Residual block of two 3x3 convolutions, or residual-E block of two grouped ones and a 1x1."""
 
     def __init__(self, config: CarnConfig) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Residual(nn.Module):
 
 
 class CascadingBlock(nn.Module):
-    """Three residual blocks; every 1x1 convolution reads all that came before it (Fig. 3c)."""
+    """Three residual blocks; each 1x1 convolution reads all previous outputs (Fig. 3c)."""
 
     def __init__(self, config: CarnConfig) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class CascadingBlock(nn.Module):
 
 
 def cascade(x: Tensor, blocks: tuple[nn.Module, ...], points: tuple[nn.Module, ...]) -> Tensor:
-    """Blocks and 1x1 convolutions in turn: H^i = point([H^0, B^1, ..., B^i]) (eq. 3 and 4)."""
+    """Alternate blocks and 1x1 convolutions: H^i = point([H^0, B^1, ..., B^i]) (eq. 3 and 4)."""
     everything = o = x
     for block, point in zip(blocks, points, strict=True):
         everything = torch.cat((everything, block(o)), 1)  # 128, 192, 256 channels
@@ -105,7 +105,7 @@ def cascade(x: Tensor, blocks: tuple[nn.Module, ...], points: tuple[nn.Module, .
 
 
 def set_slope(net: nn.Module, slope: float) -> None:
-    """Give every 1x1 convolution that follows a concatenation a leaky ReLU; 1: none."""
+    """Set the leaky ReLU slope after each 1x1 convolution behind a concatenation; 1 means none."""
     for module in net.modules():
         if isinstance(module, Point):
             module.slope = slope
@@ -113,14 +113,14 @@ def set_slope(net: nn.Module, slope: float) -> None:
 
 @torch.no_grad()
 def cancel_long_skip(net: "Carn") -> None:
-    """Take H^0 out of the last 1x1 convolution: H^b + H^0 is CARN's H^b but for a ReLU."""
+    """Subtract H^0 in the last 1x1 convolution: H^b + H^0 becomes CARN's H^b, but without ReLU."""
     weight = net.c3.body[0].weight
     assert isinstance(weight, Tensor)
     weight[:, : len(weight), 0, 0] -= torch.eye(len(weight))
 
 
 class Upsample(nn.Module):
-    """3x3 convolution, ReLU and pixel shuffle: once for x2 and x3, twice for x4."""
+    """Up-sampling by 3x3 convolution, ReLU and pixel shuffle: once for x2 and x3, twice for x4."""
 
     def __init__(self, config: CarnConfig, scale: int) -> None:
         super().__init__()
@@ -155,13 +155,13 @@ class Carn(nn.Module):
         self.exit = nn.Conv2d(n, 3, 3, padding=1)
 
     def upsampling(self, scale: int) -> Upsample:
-        """The up-sampling unit of a scale."""
+        """Return the up-sampling unit of a scale."""
         unit = self.upsample[f"up{scale}"]
         assert isinstance(unit, Upsample)
         return unit
 
     def body(self, x: Tensor) -> Tensor:
-        """LR picture -> what the up-sampling unit reads, [N, 64, H, W]."""
+        """Compute the up-sampling unit's input, [N, 64, H, W], from the LR picture."""
         h0 = self.entry(self.sub_mean(x))
         blocks = (self.b1, self.b2, self.b3)
         if self.config.global_cascade:

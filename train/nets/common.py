@@ -1,4 +1,4 @@
-"""What several networks share: the mean shift, and bicubic enlargement in torch."""
+"""Define parts used by several networks: the mean shift, and bicubic upscaling in torch."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from train.data.resize import bicubic_matrix
 
 
 class MeanShift(nn.Module):
-    """Subtract or add the DIV2K mean, as a 1x1 convolution that is never trained."""
+    """Frozen 1x1 convolution that subtracts or adds the DIV2K mean."""
 
     def __init__(self, sign: int) -> None:
         super().__init__()
@@ -22,12 +22,12 @@ class MeanShift(nn.Module):
 
 
 def bicubic(x: Tensor, scale: int) -> Tensor:
-    """Bicubic enlargement [N, C, H, W] -> [N, C, scale*H, scale*W] (Keys, a = -0.5)."""
+    """Upscale [N, C, H, W] bicubically to [N, C, scale*H, scale*W] (Keys, a = -0.5)."""
     down, across = (torch.from_numpy(bicubic_matrix(n, n * scale)).to(x) for n in x.shape[-2:])
     return down @ x @ across.T
 
 
 def bias_of(conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    """The bias of a convolution that has one."""
+    """Return the bias of a convolution that has one."""
     assert conv.bias is not None
     return conv.bias

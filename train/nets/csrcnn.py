@@ -1,23 +1,24 @@
-"""CSRCNN: cascaded networks for large factors, x2 -> x4 -> x8.
+"""Define CSRCNN, a cascaded network for large scales, x2 -> x4 -> x8.
 
 Zhang, Shao, Liang, Gao, Shen, "Large Factor Image Super-Resolution with Cascaded Convolutional
-Neural Networks", IEEE Transactions on Multimedia 2020. Level k enlarges by two: a group of densely
-connected BP-U blocks, a transposed convolution, a refined block; its features feed the next level
-and, through the exit, make the level's picture. The picture is made of features alone: no bicubic
-enlargement is added (section III-A).
+Neural Networks", IEEE Transactions on Multimedia 2020. Each level enlarges by two: a group of
+densely connected BP-U blocks, a transposed convolution, a refined block. Its features feed the next
+level and, through the exit, produce the level's picture. The picture comes from the features alone:
+no bicubic enlargement is added (section III-A).
 
-The paper's sizes decide what its text leaves open. Table VI has 1,549K, 3,059K and 4,568K
-parameters for x2, x4 and x8, Table IV 2,583K for three BP-U blocks in each of two levels. Of 3x3
-layers in the entry and in the levels, kernels of the transposed convolution and of entry and exit,
-one RGB arrangement gives all four sums, the one here: two 3x3 layers in the entry, a transposed
-convolution of 4x4, two 3x3 layers a level besides the refined block's twelve, one exit of 1x1.
+Details that the text omits follow from the paper's parameter counts. Table VI has 1,549K, 3,059K
+and 4,568K parameters for x2, x4 and x8, Table IV 2,583K for three BP-U blocks in each of two
+levels. Among the possible numbers of 3x3 layers in the entry and the levels, and kernel sizes of
+the transposed convolution, the entry and the exit, only this RGB arrangement gives all four sums:
+two 3x3 layers in the entry, a 4x4 transposed convolution, two 3x3 layers per level besides the
+refined block's twelve, one 1x1 exit.
 
-Chosen here:
-- The two further layers close the two residual branches: x + close(group(x)), y + close(refine(y)).
-- ReLU after every layer of a BP-U block but the last, and between the entry's two layers; none
-  after the transposed convolution, the closing layers and the sums, which carry the picture.
+Our own choices:
+- The two extra layers close the two residual branches: x + close(group(x)), y + close(refine(y)).
+- ReLU follows every layer of a BP-U block but the last, and the entry's first layer; none follows
+  the transposed convolution, the closing layers and the sums, which carry the picture.
 - A new level is blended in as pictures: share * its own + (1 - share) * the bicubic enlargement of
-  the level before.
+  the previous level's.
 """
 
 from dataclasses import dataclass
@@ -30,31 +31,31 @@ from train.nets.common import MeanShift, bias_of, bicubic
 
 @dataclass(frozen=True, kw_only=True)
 class CsrcnnConfig:
-    """Levels of the cascade."""
+    """Settings of CSRCNN."""
 
     channels: int = 64
     blocks: tuple[int, ...] = (4, 4, 4)
-    """BP-U blocks of the x2, x4 and x8 level; equal numbers make symmetric levels (Table IV)."""
+    """Number of BP-U blocks in the x2, x4 and x8 level; equal numbers: symmetric (Table IV)."""
     back_projection: bool = True
-    """BP-U blocks; else T-U blocks: the same U-net, whose skips are added on the way up."""
+    """Whether blocks are BP-U; else T-U: the same U-net, with skips added in the decoder."""
     residuals: int = 4
-    """Residual blocks of a refined block."""
+    """Number of residual blocks in a refined block."""
     convolutions: int = 4
-    """Convolutions with ReLU after a refined block's residual blocks."""
+    """Number of convolutions with ReLU after a refined block's residual blocks."""
     scales: tuple[int, ...] = (2, 4, 8)
-    """Every level's picture can be asked for."""
+    """Supported scales, one per level."""
 
     def __post_init__(self) -> None:
-        """Take lists too, as from JSON."""
+        """Convert lists, as from JSON, to tuples."""
         object.__setattr__(self, "blocks", tuple(self.blocks))
 
 
 class BackProjectionUnit(nn.Module):
-    """BP-U block (eq. 1 to 5, Fig. 4), or T-U block. Any H, W; it works down to a quarter of each.
+    """BP-U block (eq. 1 to 5, Fig. 4), or T-U block: U-net down to H/4, W/4 for any H and W.
 
     F0 = 1x1 of the dense input, F1 = down(F0), F2 = down(F1), F3 = [W3 * F2, F2],
-    F4 = up(W4 * F3) - F1, F5 = up(W5 * F4) + F0. The difference is what down- and up-sampling
-    lost; a T-U block adds F1 instead.
+    F4 = up(W4 * F3) - F1, F5 = up(W5 * F4) + F0. The difference in F4 is the loss of down-
+    and up-sampling; a T-U block adds F1 instead.
     """
 
     def __init__(self, source: int, n: int, back_projection: bool) -> None:
@@ -77,7 +78,7 @@ class BackProjectionUnit(nn.Module):
 
 
 def _cut(x: Tensor, like: Tensor) -> Tensor:
-    """The part of an enlarged picture that a picture of odd sides has."""
+    """Crop enlarged features to the size of `like`, whose sides may be odd."""
     return x[..., : like.shape[-2], : like.shape[-1]]
 
 
@@ -93,7 +94,7 @@ class Residual(nn.Module):
 
 
 class Level(nn.Module):
-    """Features [N, 64, H, W] -> features of twice the width and height."""
+    """Level of the cascade: features [N, 64, H, W] -> features [N, 64, 2*H, 2*W]."""
 
     def __init__(self, config: CsrcnnConfig, blocks: int) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class Level(nn.Module):
         self.refined = nn.Conv2d(n, n, 3, padding=1)
 
     def enlarged(self, x: Tensor) -> Tensor:
-        """What the refined block reads: the group of BP-U blocks and the transposed convolution."""
+        """Run the BP-U blocks and the transposed convolution: the input of the refined block."""
         outputs = [x]
         for unit in self.units:
             outputs.append(unit(torch.cat(outputs, 1)))
@@ -122,7 +123,7 @@ class Level(nn.Module):
 
 
 class Csrcnn(nn.Module):
-    """The cascade on RGB [N, 3, H, W] in 0..1."""
+    """CSRCNN on RGB [N, 3, H, W] in 0..1."""
 
     colour = "rgb"
 
@@ -140,17 +141,17 @@ class Csrcnn(nn.Module):
         self.exit = nn.Conv2d(n, 3, 1)
 
     def level(self, index: int) -> Level:
-        """The level that enlarges to 2**(index + 1)."""
+        """Return the level for scale 2**(index + 1)."""
         level = self.levels[index]
         assert isinstance(level, Level)
         return level
 
     @torch.no_grad()
     def start_small(self) -> None:
-        """Let training start as bilinear enlargement, with residual branches that add nothing.
+        """Initialise the network to bilinear enlargement, with residual branches that add zero.
 
         Channels 0..2 carry the picture from entry to exit, the others keep their random weights.
-        Raises ValueError where there are under six channels, for the picture's two signs.
+        Raises ValueError for fewer than six channels, as the picture needs two (+, -) per colour.
         """
         if self.config.channels < 6:
             raise ValueError("a start as bilinear enlargement needs at least 6 channels")
@@ -176,7 +177,7 @@ class Csrcnn(nn.Module):
                 nn.init.zeros_(bias_of(conv))
 
     def forward(self, x: Tensor, scale: int, share: float = 1.0) -> Tensor:
-        """The picture of a scale; its level counts for `share`, the level before for the rest."""
+        """Return the picture at a scale: `share` of its level, the rest of the previous level."""
         depth = self.scales.index(scale) + 1
         before = y = self.entry(self.sub_mean(x))
         for level in self.levels[:depth]:

@@ -1,4 +1,4 @@
-"""DCSCN and c-DCSCN (Yamanaka, Kuwashima, Kurita 2017, arXiv:1707.05425), layer for layer."""
+"""Define DCSCN and c-DCSCN as in Yamanaka, Kuwashima, Kurita 2017, arXiv:1707.05425."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ from train.nets.common import bicubic
 
 @dataclass(frozen=True, kw_only=True)
 class DcscnConfig:
-    """Filters of the paper's Table 1. L is 1x1: only so does section 4.3's complexity come out."""
+    """Filters of the paper's Table 1. L is 1x1: only that gives the complexity of section 4.3."""
 
     features: tuple[int, ...] = (96, 76, 65, 55, 47, 39, 32)
     a1: int = 64
     b1: int = 32
     b2: int = 32
     keep: float = 1.0
-    """Dropout keep rate after every feature layer (the paper trains at 0.8), 1.0 for none."""
+    """Dropout keep probability after every feature layer (0.8 in the paper), 1.0 for no dropout."""
     slope: float = 0.1
-    """PReLU slope at the start (the paper starts at 0)."""
+    """Initial PReLU slope (0 in the paper)."""
     scales: tuple[int, ...] = (2,)
-    """The one scale it enlarges by; the last layer has scale**2 filters."""
+    """Exactly one scale; the last layer has scale**2 filters."""
 
     def __post_init__(self) -> None:
-        """Take lists too, as from JSON."""
+        """Convert lists, as from JSON, to tuples."""
         object.__setattr__(self, "features", tuple(self.features))
 
 
@@ -64,11 +64,11 @@ class Dcscn(nn.Module):
 
     @property
     def units(self) -> list[Feature]:
-        """The feature layers in order."""
+        """Return the feature layers in order."""
         return [unit for unit in self.features if isinstance(unit, Feature)]
 
     def start_small(self) -> None:
-        """Make the last layer tiny, so that training starts as bicubic enlargement."""
+        """Give the last layer tiny weights, so that training starts near bicubic enlargement."""
         nn.init.normal_(self.last.weight, std=1e-3)
 
     def forward(self, x: Tensor, scale: int) -> Tensor:

@@ -1,10 +1,11 @@
-"""rt: a plain stack of 3x3 convolutions with ReLU, for 8-bit arithmetic on CPUs and GPUs; ours.
+"""Define rt, our own network: a plain stack of 3x3 convolutions with ReLU, for 8-bit inference.
 
-The papers' networks join many narrow layers; 8-bit kernels want few wide ones, no concatenation and
-a rectifier without parameters. A layer is trained as a sum of branches and deployed as their one
-3x3 convolution (Ding et al., RepVGG, arXiv:2101.03697, section 3.3; the expanding branch as in
-Zhang et al., ECBSR, ACM MM 2021, section 3.2). The sum is formed on the weights before each use, so
-that a step of training costs what the plain stack does.
+The papers' networks concatenate many narrow layers; 8-bit kernels on CPUs and GPUs are fast for few
+wide layers, no concatenation and a rectifier without parameters. A layer is trained as a sum of
+branches and deployed as one equivalent 3x3 convolution (Ding et al., RepVGG, arXiv:2101.03697,
+section 3.3; the expanding branch as in Zhang et al., ECBSR, ACM MM 2021, section 3.2). The weights
+of the branches are summed before each use, so that a training step costs as much as for the plain
+stack.
 """
 
 from dataclasses import dataclass
@@ -19,46 +20,46 @@ from train.nets.common import bias_of, bicubic
 
 @dataclass(frozen=True, kw_only=True)
 class RtConfig:
-    """Widths are multiples of 16, which 8-bit kernels fill."""
+    """Settings of rt; make `width` a multiple of 16, which 8-bit kernels use fully."""
 
     width: int = 32
     depth: int = 8
-    """Layers between the first and the last."""
+    """Number of layers between the first and the last."""
     expand: int = 2
-    """Times the input channels of a layer that its expanding branch has inside; 0: no branch."""
+    """Ratio of inner to input channels in a layer's expanding branch; 0: no such branch."""
     identity: bool = True
-    """Whether layers from as many channels to as many have an identity branch."""
+    """Whether layers with equal numbers of input and output channels have an identity branch."""
     scales: tuple[int, ...] = (2,)
-    """The one scale it enlarges by; the last layer has scale**2 filters."""
+    """Exactly one scale; the last layer has scale**2 filters."""
 
     def __post_init__(self) -> None:
-        """Take lists too, as from JSON."""
+        """Convert lists, as from JSON, to tuples."""
         object.__setattr__(self, "scales", tuple(self.scales))
 
 
 class Layer(nn.Conv2d):
-    """A 3x3 convolution with zero padding, trained as 3x3 + 1x1 then 3x3 + identity."""
+    """3x3 convolution with zero padding, trained as 3x3 + (1x1 then 3x3) + identity."""
 
     def __init__(self, source: int, target: int, config: RtConfig) -> None:
         super().__init__(source, target, 3, padding=1)
         inner = config.expand * source
         self.squeeze = nn.Parameter(torch.empty(inner, source))
-        self.spread = nn.Parameter(torch.zeros(target, inner, 3, 3))  # begins as nothing
+        self.spread = nn.Parameter(torch.zeros(target, inner, 3, 3))  # initially no effect
         if inner:
             nn.init.kaiming_uniform_(self.squeeze, a=5**0.5)
         same = target if config.identity and source == target else 0
         self.same = nn.Parameter(torch.ones(same))
 
     def whole(self) -> Tensor:
-        """The one 3x3 kernel of all branches, [target, source, 3, 3]: exact, as no branch has a
-        bias before its 3x3 kernel, so that zeros around the picture stay zeros."""
+        """Return the merged 3x3 kernel of all branches, [target, source, 3, 3]. The merge is exact:
+        no branch has a bias before its 3x3 kernel, so zero padding stays zero."""
         return whole_kernel(self.weight, self.squeeze, self.spread, self.same)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, self.whole(), self.bias, padding=1)
 
     def merged(self) -> nn.Conv2d:
-        """The same as one convolution; shares nothing with this one."""
+        """Return an equivalent plain convolution that shares no tensors with this layer."""
         conv = nn.Conv2d(self.in_channels, self.out_channels, 3, padding=1)
         with torch.no_grad():
             conv.weight.copy_(self.whole())
@@ -67,7 +68,7 @@ class Layer(nn.Conv2d):
 
 
 def whole_kernel(weight: Tensor, squeeze: Tensor, spread: Tensor, same: Tensor) -> Tensor:
-    """The sum of a layer's branches as one 3x3 kernel, [target, source, 3, 3]."""
+    """Return the sum of a layer's branches as one 3x3 kernel, [target, source, 3, 3]."""
     if len(squeeze):
         weight = weight + torch.einsum("tiyx,is->tsyx", spread, squeeze)
     if len(same):
@@ -92,11 +93,11 @@ class Rt(nn.Module):
 
     @property
     def stack(self) -> list[Layer]:
-        """The layers in order, the last one too."""
+        """Return all layers in order, including the last."""
         return [layer for layer in (*self.layers, self.last) if isinstance(layer, Layer)]
 
     def start_small(self) -> None:
-        """Make the last layer tiny, so that training starts as bicubic enlargement."""
+        """Give the last layer tiny weights, so that training starts near bicubic enlargement."""
         nn.init.normal_(self.last.weight, std=1e-3)
 
     def forward(self, x: Tensor, scale: int) -> Tensor:

@@ -1,1 +1,1 @@
-"""Turn a checkpoint into what `engines/` holds: deploy form, ONNX, int8, cards."""
+"""Turn a checkpoint into the files of `engines/`: deploy form, ONNX, int8, model cards."""

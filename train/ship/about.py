@@ -1,4 +1,4 @@
-"""What the model cards say of a network that no measurement tells: paper, form, purpose."""
+"""Write the parts of the model cards that are not measured: paper, training, purpose."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -9,7 +9,7 @@ from train.ship.naming import ADVERSARIAL, network_and_purpose
 from train.ship.provenance import Chain, Stage
 
 LICENCE: Final = "Apache-2.0"
-"""Of weights that this project trained."""
+"""Licence of weights trained by this project."""
 
 _DCSCN = (
     "Yamanaka, Kuwashima, Kurita, *Fast and Accurate Image Super Resolution by Deep CNN with Skip "
@@ -44,20 +44,20 @@ _DATA: Final = {
     "pcarn": "the 800 pictures of DIV2K",
     "dcscn": "yang91 and BSD200",
 }
-"""What the papers train on, by a word of the network's name."""
+"""Training data of the papers, by a word of the network's name."""
 _WEIGHTS: Final = {
     "d48a759a84509351facb6b7c6d5bd6edec98b98519b8c464ee4ab44d2ba964ff": "the public CARN-M weights "
     "(nmhkahn/CARN-pytorch, MIT)",
 }
-"""Known files of others, by SHA-256."""
+"""Descriptions of known third-party weight files, by SHA-256."""
 
 USES: Final = ("film, clean", "compressed stream", "compressed stream, sharp", "clean, sharp",
                "large factor")  # fmt: skip
-"""What networks are for, in the order of the page."""
+"""Purposes of networks, in the order of the cards page."""
 
 
 def good_for(model: str) -> str:
-    """What a model is for, one of USES."""
+    """Return a model's purpose, one of USES."""
     network, purpose = network_and_purpose(model)
     if purpose:
         return "compressed stream" if purpose == "stream" else f"compressed stream, {purpose}"
@@ -67,7 +67,7 @@ def good_for(model: str) -> str:
 
 
 def teachers(chain: Chain) -> list[str]:
-    """Whose pictures the network learned to make, a sentence each."""
+    """Return a sentence for each teacher of the network's trainings."""
     found: dict[str, None] = {}
     for _, stage in chain.stages:
         if teacher := stage.get("teacher"):
@@ -78,7 +78,7 @@ def teachers(chain: Chain) -> list[str]:
 
 
 def steps(model: str, chain: Chain) -> str:
-    """How long the network was trained, and how long its authors trained theirs."""
+    """Describe the training length of the network and of its paper."""
     ours = [stage for _, stage in chain.stages if "recipe" in stage]
     batches = sorted({stage["recipe"]["batch"] for stage in ours})
     size = " to ".join(map(str, (batches[0], batches[-1])[: len(batches)])) if batches else ""
@@ -95,14 +95,14 @@ def steps(model: str, chain: Chain) -> str:
 
 
 def differences(model: str, chain: Chain) -> str:
-    """What else of the training is not as in the paper, a list in words; empty for nothing."""
+    """Describe the other differences from the paper's training; "" without any."""
     ours = [recipe_from(s["recipe"], "") for _, s in chain.stages if "recipe" in s]
     papers = _paper(model)
     return "; ".join([*_turned(papers, ours), *_single(papers, ours)]) if papers and ours else ""
 
 
 def _paper(model: str) -> list[Recipe]:
-    """The paper's trainings of a network in turn; empty where it is of no paper."""
+    """Return the paper's recipes for a network in training order; empty without a paper."""
     network = network_and_purpose(model)[0]
     if network in ADVERSARIAL:
         return [find_recipe(f"{network}-l1", "paper"), find_recipe(network, "gan")]
@@ -121,7 +121,7 @@ _SCHEDULES: Final = {
 
 
 def _turned(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
-    """Settings that trainings have one after the other, and that are others than the papers'."""
+    """Describe settings that change from training to training and differ from the papers'."""
     told: tuple[tuple[str, Callable[[Recipe], list[str]]], ...] = (
         ("loss", lambda r: [kind.upper() if len(kind) == 2 else f"`{kind}`" for _, kind in r.loss]),
         ("optimiser", lambda r: [{"sgd": "SGD"}.get(r.optimiser, r.optimiser.capitalize())]),
@@ -137,14 +137,14 @@ def _turned(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
 
 
 def _patches(recipes: list[Recipe]) -> str:
-    """Sides of the patches, from the smallest to the largest."""
+    """Describe the range of the patches' sides."""
     sides = sorted({recipe.patch for recipe in recipes})
     kind = "HR" if recipes[0].hr_patch else "LR"
     return f"{' to '.join(map(str, (sides[0], sides[-1])[: len(sides)]))} {kind} pixels"
 
 
 def _single(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
-    """Settings of the whole, of its start or its end, and what is left out of the papers'."""
+    """Describe differing settings of the whole training, its start or its end, and omissions."""
     paper, first, last = papers[-1], ours[0], ours[-1]
     if (sides := _patches(ours)) != (theirs := _patches(papers)):
         yield f"patches of {sides} instead of {theirs}"
@@ -167,7 +167,7 @@ def _single(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
 
 
 def notes(stages: dict[str, Stage]) -> list[str]:
-    """What a reader of the table of trainings must know besides, a sentence each."""
+    """Return notes for the table of trainings, a sentence each."""
     found = [f"`{name}`: {stage['note']}" for name, stage in stages.items() if stage.get("note")]
     found += [_taught(name, stage) for name, stage in stages.items() if stage.get("teacher")]
     found += [
@@ -198,7 +198,7 @@ def notes(stages: dict[str, Stage]) -> list[str]:
 
 
 def _taught(name: str, stage: Stage) -> str:
-    """Whose pictures a training learned to make, and that nothing else of the teacher went in."""
+    """Describe a training's teacher, and state that none of its weights were used."""
     teacher, share = stage["teacher"], stage["recipe"]["teacher_weight"]
     scores = [
         f"{scale} {db:.2f} dB on {folder}"
@@ -214,7 +214,7 @@ def _taught(name: str, stage: Stage) -> str:
 
 
 def moved(stage: dict[str, Any]) -> str:
-    """Steps of a stage as the table says them."""
+    """Format a stage's steps for the table."""
     steps, planned = stage["step"], stage["recipe"]["steps"]
     words = f"{steps:,}" + (f" of {planned:,}" if steps < planned else "")
     ends = [f"{end:,} planned until step {at:,}" for at, end in stage["moved"]]

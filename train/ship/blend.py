@@ -1,8 +1,8 @@
-"""`python -m train blend`: weights between those of a training and those it came from.
+"""Interpolate between weights after a training and before it, for `python -m train blend`.
 
-Wang et al., "ESRGAN" (ECCV Workshops 2018), section 3.4, network interpolation: a network after an
-adversarial training and the one it began as have weights that can be averaged. A little of the
-latter takes away artefacts and keeps most of the detail.
+Wang et al., "ESRGAN" (ECCV Workshops 2018), section 3.4, network interpolation: the weights of a
+network before and after an adversarial training can be averaged. A small share of the earlier
+weights removes artefacts and keeps most of the detail.
 """
 
 import logging
@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 def blend(checkpoint: Path, former: Path, share: float, output: Path) -> None:
     """Write `share` x the averaged weights of `checkpoint` + (1 - share) x `former`'s to `output`.
 
-    `former` is a checkpoint or a shipped ONNX that the training of `checkpoint` came from; how far
-    back stands in the result, beside the share. Raises TrainError where it did not come from it.
+    `former` is a checkpoint or a shipped ONNX from which the training of `checkpoint` started. The
+    output records the share and the number of stages between them. Raises TrainError if the
+    training did not start from `former`.
     """
     saved, net = averaged_net(checkpoint)
     if saved.get("blend"):
@@ -29,7 +30,7 @@ def blend(checkpoint: Path, former: Path, share: float, output: Path) -> None:
     before = rebuilt(saved)
     weights, history = weights_from(former, before)
     own = before.state_dict()
-    # CARN's up-sampling for scales that this training has not
+    # drop CARN's up-sampling for scales that this training lacks
     weights = {n: v for n, v in weights.items() if n in own or not n.startswith("upsample.")}
     load_into(before, weights, former)
     back = _stages_back(saved["history"], history)
@@ -46,7 +47,7 @@ def blend(checkpoint: Path, former: Path, share: float, output: Path) -> None:
 
 
 def _stages_back(history: list[Stage], former: list[Stage]) -> int | None:
-    """Trainings between two files, the later one's own with them; None: not of one chain."""
+    """Return the number of trainings after `former`, including the last, or None if unrelated."""
     index = len(former) - 1
     if not 0 <= index < len(history) or not is_same(history[index], former[index]):
         return None

@@ -1,4 +1,4 @@
-"""Training images -> where a network's activations lie -> the ranges that its int8 form covers."""
+"""Calibrate int8 quantisation: measure activation ranges on training images, choose ranges."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ from train.ship.qdq import Floats, Quantiser
 
 Counts = npt.NDArray[np.int64]
 _CROP: Final = 192
-"""HR pixels of a side, from which the patches of every scale are made."""
+"""Side of the HR crops for the patches of every scale, in pixels."""
 _SIDE: Final = 48
-"""LR pixels of a side, at most."""
+"""Maximum side of the LR patches, in pixels."""
 _BATCH: Final = 8
 _BINS: Final = 512
 _SHRINKS: Final = np.linspace(0.4, 1, 25)
-"""Parts of the whole range that are tried."""
+"""Candidate fractions of the full range."""
 _CODES: Final = 255
 _PURE: Final = np.array(list(product((0, 255), repeat=3)), np.uint8)
-"""Black, white, and the six colours of none and all of red, green and blue."""
+"""The eight colours with every channel 0 or 255, black first, white last."""
 _PAIRS: Final = [
     (first, (first + step) % 8) for step in (3, 7, 5, 1, 6, 2, 4) for first in range(8)
 ]
-"""Places of all ordered pairs of different ones; any few in a row are of many colours."""
+"""All ordered pairs of different indices into `_PURE`; consecutive pairs cover many colours."""
 
 
 def random_crops(folders: Sequence[Path], count: int, seed: int) -> list[Pixels]:
-    """One crop of 192x192 (HR) each of `count` images, in random order; fewer if there are.
+    """Return one 192x192 crop (HR) from each of `count` images or fewer, in random order.
 
-    Raises TrainError where no image in the folders can be read; passes over small ones.
+    Skips smaller images. Raises TrainError if no image in the folders can be read.
     """
     rng = np.random.default_rng(seed)
     crops = []
@@ -49,59 +49,59 @@ def random_crops(folders: Sequence[Path], count: int, seed: int) -> list[Pixels]
 
 
 def stark(crop: Pixels) -> Pixels:
-    """The picture in black and white only, as text is: nothing in nature reaches as far."""
+    """Convert a crop to pure black and white, like text: photographs lack such extreme values."""
     return _in_two(crop, _PURE[0], _PURE[-1])
 
 
 def vivid(crops: Sequence[Pixels]) -> list[Pixels]:
-    """The pictures in two pure colours each, as titles, flags and games are; no photograph is.
+    """Convert each crop to two pure colours, like titles, flags and games, unlike photographs.
 
-    Over eight pictures and more, every pure colour comes up.
+    With eight or more crops, every pure colour occurs.
     """
     pairs = zip(crops, cycle(_PAIRS), strict=False)
     return [_in_two(crop, _PURE[dark], _PURE[light]) for crop, (dark, light) in pairs]
 
 
 def _in_two(crop: Pixels, dark: Pixels, light: Pixels) -> Pixels:
-    """The picture with one colour [3] for its darker and one for its lighter half."""
+    """Convert a crop to one colour [3] for its darker and one for its lighter half."""
     grey = crop.mean(axis=2, keepdims=True)
     return np.where(grey > np.median(grey), light, dark)
 
 
 def patches(crops: Sequence[Pixels], scale: int, colour: str) -> Floats:
-    """What a network reads: [N, C, h, w] in 0..1, at most 48 pixels wide and high."""
+    """Return network input [N, C, h, w] in 0..1, at most 48 pixels wide and high."""
     low = [downscale(crop_to_multiple(crop, scale), scale)[:_SIDE, :_SIDE] for crop in crops]
     return np.stack([to_input(picture, colour).transpose(2, 0, 1) for picture in low])
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Where the values of a tensor's channels lie."""
+    """Value range and histogram of each channel of a tensor."""
 
     low: Floats
-    """[C], at most 0."""
+    """Minimum per channel, [C], at most 0."""
     high: Floats
-    """[C], at least 0."""
+    """Maximum per channel, [C], at least 0."""
     counts: Counts
-    """[C, bins] between them."""
+    """Histogram from `low` to `high`, [C, bins]."""
 
     @property
     def magnitude(self) -> Floats:
-        """[C]"""
+        """Return the maximum absolute value per channel, [C]."""
         return np.maximum(self.high, -self.low)
 
     def times(self, factors: Floats) -> "Spread":
-        """Of the tensor with its channels scaled."""
+        """Return the spread of the tensor with its channels multiplied by positive `factors`."""
         return Spread(self.low * factors, self.high * factors, self.counts)
 
     def values(self) -> Floats:
-        """The middle of every bin [C, bins]."""
+        """Return the centre of every bin, [C, bins]."""
         part = (np.arange(_BINS, dtype="f4") + 0.5) / _BINS
         return (self.low[:, None] + (self.high - self.low)[:, None] * part).astype("f4")
 
 
 def spreads(model: onnx.ModelProto, tensors: Sequence[str], pictures: Floats) -> dict[str, Spread]:
-    """Run a network on `pictures` [N, C, h, w] (OpenVINO, float32) and look at its tensors."""
+    """Run a network on `pictures` [N, C, h, w] (OpenVINO, float32); return its tensors' spreads."""
     run = _watched(model, tensors)
     low = {name: np.zeros(1, "f4") for name in tensors}
     high = dict(low)
@@ -143,7 +143,7 @@ def _watched(
 
 
 def _histogram(values: Floats, low: Floats, high: Floats) -> Counts:
-    """[N, C, h, w] -> [C, bins]"""
+    """Return the histogram [C, bins] of values [N, C, h, w]."""
     channels = len(low)
     shape = (1, channels, 1, 1)
     width = np.maximum(high - low, np.finfo("f4").tiny) / _BINS
@@ -153,9 +153,9 @@ def _histogram(values: Floats, low: Floats, high: Floats) -> Counts:
 
 
 def quantiser(group: Sequence[Spread], power: int) -> Quantiser:
-    """The range with the least error for tensors that share it: rounding within, cutting without.
+    """Return the quantiser with the least rounding plus clipping error for a group of tensors.
 
-    Errors count by their `power`: 2 is the squared error, more is kinder to the few large values.
+    Errors are raised to `power`: 2 is the squared error, more protects the few large values better.
     """
     values = np.concatenate([spread.values().ravel() for spread in group])
     counts = np.concatenate([spread.counts.ravel() for spread in group])
@@ -168,8 +168,8 @@ def quantiser(group: Sequence[Spread], power: int) -> Quantiser:
     for shrink in _SHRINKS:
         step = shrink * (high - low) / _CODES
         cut = np.maximum(np.maximum(values - shrink * high, shrink * low - values), 0)
-        rounding = (step / 2) ** power / (power + 1)  # mean of |error|^power, if it is uniform
-        rounded = counts[np.abs(values) > step / 2].sum()  # what ReLU cut off is exact
+        rounding = (step / 2) ** power / (power + 1)  # mean of |error|^power, if uniform
+        rounded = counts[np.abs(values) > step / 2].sum()  # values near 0, as after ReLU, are exact
         tried.append((float((counts * cut**power).sum() + rounded * rounding), step, shrink))
     _, step, shrink = min(tried)
     return Quantiser(step, round(-low * shrink / step))

@@ -1,6 +1,6 @@
-"""`manifest.json` and `provenance.toml` -> `engines/README.md`: a table, then a card a network.
+"""Generate `engines/README.md` from `manifest.json` and `provenance.toml`: a table and model cards.
 
-Nothing on the page is written by hand, so that its figures never drift from the files.
+Nothing on the page is written by hand, so that its figures always match the files.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,15 +44,15 @@ not fetched: any folder of sharp photographs as `data/photos` does as well, but 
 int8 forms are written by `python -m train quantise`.
 """
 _SETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100"}
-"""Benchmarks and their columns' names; nobody may have the last one, which then has no column."""
+"""Benchmarks and their column names; the last one has a column only if it was measured."""
 Entry = dict[str, Any]
 Models = dict[str, dict[str, Entry]]
 Clips = dict[str, dict[str, float]]
-"""{clip: {method: figure}}."""
+"""Figures as {clip: {method: figure}}."""
 
 
 def cards(models: Models, chains: dict[str, Chain]) -> str:
-    """The page for the `models` of a manifest and the trainings of their files."""
+    """Return the page for a manifest's `models` and the training chains of their files."""
     names = sorted(models, key=lambda name: (USES.index(good_for(name)), _work(models[name]), name))
     made = (_card(name, models[name], chains) for name in names)
     return "\n".join([HEAD, _overview(names, models), MEASURED, *_timed(models), MADE, *made])
@@ -83,20 +83,20 @@ def _overview(names: list[str], models: Models) -> str:
 
 
 def _measured(entries: Iterable[Entry]) -> dict[str, str]:
-    """The benchmarks that have a column: Urban100 only where it was measured."""
+    """Return the benchmarks that have a column: Urban100 only if it was measured."""
     known = {data_set for entry in entries for data_set in entry["psnr"]}
     return {key: name for key, name in _SETS.items() if key != "urban100" or key in known}
 
 
 def _ms(entry: Entry) -> str:
-    """Time of the float network, and of the int8 one."""
+    """Format the times of the float and the int8 network."""
     float_, int8 = (form.get("ms") for form in (entry, entry.get("int8", {})))
     words = f"{float_['ms']:g}" if float_ else ""
     return f"{words} (int8 {int8['ms']:g})" if int8 else words
 
 
 def _timed(models: Models) -> list[str]:
-    """What the times were measured on; nothing where there are none."""
+    """Describe how and on which machine times were measured; empty without times."""
     forms = [entry for scales in models.values() for entry in scales.values()]
     forms += [entry["int8"] for entry in forms if "int8" in entry]
     where = sorted({(form["ms"]["size"], form["ms"]["machine"]) for form in forms if "ms" in form})
@@ -127,7 +127,7 @@ def _card(name: str, scales: dict[str, Entry], chains: dict[str, Chain]) -> str:
 
 
 def _origin(name: str, scales: dict[str, Entry], known: dict[str, Chain]) -> str:
-    """Whose network it is, whose weights, and under what licence."""
+    """Describe the network's paper and purpose, the origin of the weights, and their licence."""
     network, purpose = network_and_purpose(name)
     found = [PAPERS[network]] if network in PAPERS else []
     if purpose:
@@ -139,7 +139,7 @@ def _origin(name: str, scales: dict[str, Entry], known: dict[str, Chain]) -> str
 
 
 def _differences(name: str, known: dict[str, Chain]) -> list[str]:
-    """How long it was trained, and what else is not as in its paper; equal scales together."""
+    """Describe training length and differences from the paper, with equal scales combined."""
     lines = [f"- Trained for {words}: {keys}." for words, keys in _alike(name, known, steps)]
     lines += [
         f"- Not as its paper says, at {keys}: {words}."
@@ -152,7 +152,7 @@ def _differences(name: str, known: dict[str, Chain]) -> list[str]:
 def _alike(
     name: str, known: dict[str, Chain], say: Callable[[str, Chain], str]
 ) -> list[tuple[str, str]]:
-    """(words, scales that they are said of)."""
+    """Return (text of `say`, scales with that text)."""
     found: dict[str, list[str]] = {}
     for key, chain in known.items():
         found.setdefault(say(name, chain), []).append(key)
@@ -160,7 +160,7 @@ def _alike(
 
 
 def _narrow(scales: dict[str, Entry]) -> list[str]:
-    """Networks with fewer filters than the paper's; a line for all that have the same."""
+    """Describe networks with fewer filters than the paper's, with equal scales combined."""
     alike: dict[str, list[str]] = {}
     for key, entry in sorted(scales.items()):
         if "features" in entry:
@@ -218,7 +218,7 @@ def _video(key: str, clips: Clips) -> str:
 
 
 def _look(key: str, look: dict[str, Any]) -> list[str]:
-    """What PSNR does not see: likeness as LPIPS has it, flicker, noise on flat areas."""
+    """Return the sections on qualities that PSNR does not measure: LPIPS, flicker, flat noise."""
     found = []
     if look["lpips"]:
         found.append(
@@ -235,7 +235,7 @@ def _look(key: str, look: dict[str, Any]) -> list[str]:
 
 
 def _by_clip(clips: Clips, digits: int, what: str = "clip") -> str:
-    """A row a clip, a column a method; bicubic comes first, ours last."""
+    """Return a table with a row per clip and a column per method: bicubic first, ours last."""
     methods = list(dict.fromkeys(method for of in clips.values() for method in of))
     methods.sort(key=lambda method: (method == "ours", method != "bicubic"))
     rows = [
@@ -246,7 +246,7 @@ def _by_clip(clips: Clips, digits: int, what: str = "clip") -> str:
 
 
 def _training(name: str, known: dict[str, Chain]) -> list[str]:
-    """The table of all trainings, what must be known of it, and how to repeat it."""
+    """Return the table of all trainings, its notes, and how to reproduce it."""
     stages: dict[str, Stage] = {}
     before: dict[str, str] = {}
     leads: dict[str, list[str]] = {}
@@ -271,7 +271,7 @@ def _training(name: str, known: dict[str, Chain]) -> list[str]:
 
 
 def _stage(stage: Stage) -> list[str]:
-    """Recipe, steps, patches, rate, pictures."""
+    """Return a stage's table cells: recipe, steps, patches, rate, pictures."""
     if "imported" in stage:
         return [f"weights of others: {stage['imported']}", "", "", "", ""]
     recipe, data = stage["recipe"], stage["data"]

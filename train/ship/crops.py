@@ -1,7 +1,7 @@
-"""The pictures of the model cards: the same crops by bicubic, by a network, and the truth.
+"""Draw the pictures of the model cards: the same crops from bicubic, a network, and the truth.
 
-The scenes are frames of openly licensed film, halved so that the coding noise of the clip is gone,
-and lie beside this file; benchmark images may be measured on, but not shipped.
+The scenes are frames of openly licensed film, halved in size to remove coding noise, and stored in
+`scenes/`. Benchmark images may be used for measurements, but not redistributed.
 """
 
 import io
@@ -23,17 +23,17 @@ from train.measure.sheet import SheetRow, draw_sheet
 
 FOLDER: Final = Path(__file__).parent / "scenes"
 SIDE: Final = 264
-"""Pixels of a scene's side: a multiple of all scales."""
+"""Side of a scene in pixels, a multiple of all scales."""
 CREDIT: Final = "Big Buck Bunny, (c) Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
 _SHOWN: Final = 96
-"""Pixels of the side of a crop, of which every one is shown as 2x2."""
+"""Side of a crop in pixels; every pixel is shown as 2x2."""
 _QUALITY: Final = 85
 _CRF: Final = 28
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A square of SIDE pixels out of a halved frame."""
+    """Square of SIDE pixels in a frame that was halved in size."""
 
     name: str
     second: float
@@ -48,7 +48,7 @@ SCENES: Final = (
 
 
 def cut(clip: Path, scene: Scene) -> Pixels:
-    """The scene out of the film's clip, uint8 RGB [SIDE, SIDE, 3]."""
+    """Cut a scene out of the film's clip: uint8 RGB [SIDE, SIDE, 3]."""
     with av.open(str(clip)) as container:
         for frame in container.decode(video=0):
             if frame.time is not None and frame.time >= scene.second:
@@ -59,13 +59,13 @@ def cut(clip: Path, scene: Scene) -> Pixels:
 
 @cache
 def truth(scene: Scene) -> Pixels:
-    """The scene as it lies beside this file."""
+    """Read a scene from `scenes/`."""
     with Image.open(FOLDER / f"{scene.name}.png") as image:
         return np.asarray(image.convert("RGB"))
 
 
 def pair(scene: Scene, scale: int, compressed: bool) -> tuple[Pixels, Pixels]:
-    """(LR, HR) of a scene; compressed, a frame of it as film that moves, from x264 at crf 28."""
+    """Return (LR, HR) of a scene; if `compressed`, of a moving clip encoded by x264 at crf 28."""
     hr = truth(scene)
     if not compressed:
         return downscale(hr, scale), hr
@@ -78,7 +78,7 @@ def pair(scene: Scene, scale: int, compressed: bool) -> tuple[Pixels, Pixels]:
 
 
 def draw(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool) -> bytes:
-    """The sheet of a network as JPEG: a line a scene, columns bicubic, network, truth."""
+    """Draw a network's sheet as JPEG: a row per scene, columns bicubic, network, truth."""
     rows = []
     for scene in SCENES:
         lr, hr = pair(scene, scale, compressed)
@@ -90,7 +90,7 @@ def draw(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool
         rows.append(SheetRow(name=scene.name, truth=hr, made=made))
     buffer = io.BytesIO()
     sheet = draw_sheet(rows, crop=_SHOWN)
-    # every pixel is 2x2: chroma at half the size loses nothing
+    # every pixel is shown as 2x2, so chroma subsampling loses nothing
     sheet.save(buffer, "JPEG", quality=_QUALITY, subsampling=2, optimize=True)
     return buffer.getvalue()
 

@@ -1,15 +1,15 @@
-"""Deploy forms: exactly equal to the training forms, cheaper to run, and what gets exported.
+"""Convert networks to deploy forms: mathematically equal, faster to run, used for export.
 
-- The exit convolution moves under the pixel shuffle: conv3x3(shuffle(x)) = shuffle(conv3x3'(x))
-  with r*r*3 outputs at low resolution, so only three channels are ever shuffled; the closing mean
-  shift becomes its bias. The opening shift stays: `entry` pads with zeros *after* it.
-- DCSCN's A1 and B1 read the same input and become one 1x1 convolution; dropout goes, and so do
-  dead filters (train/fit/prune.py).
-- DCSCN's bicubic skip becomes a fixed 5x5 convolution on edge-repeated input, added before the
-  pixel shuffle.
+- CARN's exit convolution moves before the pixel shuffle: conv3x3(shuffle(x)) = shuffle(conv3x3'(x))
+  with r*r*3 outputs at low resolution, so only three channels are shuffled; the final mean shift
+  becomes its bias. The initial shift stays, because `entry` pads with zeros *after* it.
+- DCSCN's A1 and B1 read the same input and become one 1x1 convolution; dropout and dead filters
+  (train/fit/prune.py) are removed.
+- The bicubic skip of DCSCN and rt becomes a fixed 5x5 convolution on edge-repeated input, added
+  before the pixel shuffle.
 - The branches of a layer of rt become one 3x3 convolution.
 - CSRCNN's exit is 1x1 and linear: exit(y + refined(z)) = exit(y) + refined'(z), so the last
-  level's last 3x3 layer has 3 filters, not 64, where pictures are largest.
+  level's last 3x3 layer has 3 filters instead of 64 at the largest resolution.
 """
 
 from copy import deepcopy
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def deploy(net: Net, scale: int) -> nn.Module:
-    """The deploy form of a trained network for one scale; shares no parameters with it."""
+    """Return the deploy form of a trained network for one scale; shares no parameters with it."""
     match net:
         case Carn():
             return DeployedCarn(net, scale).eval()
@@ -42,7 +42,7 @@ def deploy(net: Net, scale: int) -> nn.Module:
 
 
 def bicubic_kernel(scale: int) -> Tensor:
-    """[scale**2, 1, 5, 5]: bicubic enlargement as a convolution before a pixel shuffle."""
+    """Return bicubic enlargement as a kernel [scale**2, 1, 5, 5] before a pixel shuffle."""
     centre = (np.arange(scale) + 0.5) / scale - 0.5
     weights = keys_cubic(centre[:, None] - np.arange(-2, 3))  # [scale, 5]
     weights /= weights.sum(axis=1, keepdims=True)
@@ -51,7 +51,7 @@ def bicubic_kernel(scale: int) -> Tensor:
 
 
 class BicubicSkip(nn.Module):
-    """Bicubic enlargement up to the pixel shuffle: [N, C, H, W] -> [N, C * scale**2, H, W]."""
+    """Bicubic enlargement before the pixel shuffle: [N, C, H, W] -> [N, C * scale**2, H, W]."""
 
     def __init__(self, scale: int, channels: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class BicubicSkip(nn.Module):
 
 
 class DeployedDcscn(nn.Module):
-    """DCSCN without dead filters, with A1 and B1 merged and the skip as a convolution."""
+    """Deploy form of DCSCN: no dead filters, A1 and B1 merged, the skip as a convolution."""
 
     def __init__(self, net: Dcscn) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class DeployedDcscn(nn.Module):
 
 
 class DeployedRt(nn.Module):
-    """rt with one convolution for the branches of each layer, and the skip as a convolution."""
+    """Deploy form of rt: one convolution per layer, the skip as a convolution."""
 
     def __init__(self, net: Rt) -> None:
         super().__init__()
@@ -115,10 +115,10 @@ class DeployedRt(nn.Module):
 
 
 def conv_under_shuffle(conv: nn.Conv2d, r: int) -> nn.Conv2d:
-    """The convolution c' with shuffle_r(c'(x)) = conv(shuffle_r(x)), for a 3x3 `conv`.
+    """Return the convolution c' with shuffle_r(c'(x)) = conv(shuffle_r(x)), for a 3x3 `conv`.
 
-    x has r*r*n channels where conv reads n. An HR tap at offset d from phase a reads LR offset
-    floor((a + d) / r), phase (a + d) mod r; zero padding carries over.
+    x has r*r*n channels if conv reads n. An HR tap at offset d from phase a reads LR offset
+    floor((a + d) / r), phase (a + d) mod r; zero padding stays equivalent.
     """
     n, outputs = conv.in_channels, conv.out_channels
     fused = nn.Conv2d(n * r * r, outputs * r * r, 3, padding=1)
@@ -133,7 +133,7 @@ def conv_under_shuffle(conv: nn.Conv2d, r: int) -> nn.Conv2d:
 
 
 class DeployedCarn(nn.Module):
-    """CARN or PCARN whose exit convolution runs before the last pixel shuffle."""
+    """Deploy form of CARN or PCARN: the exit convolution runs before the last pixel shuffle."""
 
     def __init__(self, net: Carn, scale: int) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class DeployedCarn(nn.Module):
 
 
 class DeployedCsrcnn(nn.Module):
-    """The levels up to one scale; the exit is part of the last one's closing convolution."""
+    """Deploy form of CSRCNN: levels up to one scale, the exit merged into the last `refined`."""
 
     def __init__(self, net: Csrcnn, scale: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Checkpoint -> `engines/<model>/x<scale>.onnx` and its entry in `engines/manifest.json`.
+"""Export a checkpoint to `engines/<model>/x<scale>.onnx` and enter it in `engines/manifest.json`.
 
-A file is written only after OpenVINO has run it and agreed with torch.
+A file is written only if OpenVINO's output matches torch's.
 """
 
 import contextlib
@@ -44,34 +44,34 @@ from train.ship.naming import ADVERSARIAL, network_and_purpose
 
 log = logging.getLogger(__name__)
 for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscript", "WARNING")):
-    logging.getLogger(_name).setLevel(_level)  # they tell their own doings; one misses torchvision
+    logging.getLogger(_name).setLevel(_level)  # noisy; one warns without torchvision
 
 OPSET: Final = 18
 TOLERANCE: Final = 1e-5
-"""Largest difference between torch and the exported file, for values in 0..1."""
+"""Maximum difference between torch and the exported file, for values in 0..1."""
 _STREAM: Final = "c-dcscn-stream"
-"""What sharp weights are compared with where their network has none for compressed video."""
+"""Model compared with sharp weights if their network has no `-stream` weights."""
 LICENCE_OF_OTHERS: Final = "of the weights' authors"
 
 
 def channels(net: Net) -> int:
-    """1 for luma networks, 3 for RGB."""
+    """Return the number of channels: 1 for luma networks, 3 for RGB."""
     return 1 if net.colour == "y" else 3
 
 
 def to_onnx(net: Net, scale: int) -> onnx.ModelProto:
-    """The deploy form as ONNX: `lr` [N, C, H, W] -> `sr` [N, C, s*H, s*W], free N, H, W."""
+    """Convert the deploy form to ONNX: `lr` [N, C, H, W] -> `sr` [N, C, s*H, s*W], free N, H, W."""
     n, h, w = (torch.export.Dim(name) for name in ("N", "H", "W"))
     example = torch.rand(2, channels(net), 24, 32)
     buffer = io.BytesIO()
-    # the exporter talks on stdout and warns about its own internals
+    # the exporter prints to stdout and warns about its internals
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             deploy(net, scale),
             (example,),
-            buffer,  # type: ignore[arg-type]  # its stub knows paths only
+            buffer,  # type: ignore[arg-type]  # its stub allows paths only
             input_names=["lr"],
             output_names=["sr"],
             opset_version=OPSET,
@@ -82,7 +82,7 @@ def to_onnx(net: Net, scale: int) -> onnx.ModelProto:
 
 
 def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's notes (stack traces, paths of the machine) and guessed shapes."""
+    """Remove the exporter's metadata (stack traces, local paths) and inferred shapes."""
     del model.graph.value_info[:]
     del model.metadata_props[:]
     del model.functions[:]
@@ -95,7 +95,7 @@ def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def difference(net: Net, scale: int, enlarge: Enlarge, height: int = 37, width: int = 45) -> float:
-    """Largest difference between the training form in torch and another way to run it."""
+    """Return the maximum difference between the training form in torch and `enlarge`."""
     rng = np.random.default_rng(7)
     x = rng.random((1, channels(net), height, width), np.float32)
     with torch.inference_mode():
@@ -105,29 +105,29 @@ def difference(net: Net, scale: int, enlarge: Enlarge, height: int = 37, width: 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where an export goes and what it is measured on."""
+    """Output location of an export, and the data for its measurements."""
 
     engines: Path
     model: str = ""
-    """The name it is used by; `<network>-stream` goes to `<network>/x<scale>.stream.onnx`, and
+    """Model name; `<network>-stream` is written to `<network>/x<scale>.stream.onnx`, and
     `<network>-sharp` likewise."""
     benchmarks: Sequence[Path] = ()
     clips: Sequence[Path] = ()
-    """Clips to state PSNR on after compression; few frames of each."""
+    """Clips on which PSNR is measured after compression, with few frames of each."""
     lpips: Path | None = None
-    """Weights of LPIPS (AlexNet), to state how enlarged pictures and clips look."""
+    """Weights of LPIPS (AlexNet), to measure perceptual quality too; None: not measured."""
 
     def file(self, scale: int) -> Path:
-        """Path of the ONNX of a scale."""
+        """Return the path of a scale's ONNX file."""
         name, purpose = network_and_purpose(self.model)
         return self.engines / name / f"x{scale}{'.' if purpose else ''}{purpose}.onnx"
 
 
 def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list[Path]:
-    """Write the ONNX of all (or these) scales and their manifest entries with measured figures.
+    """Write the ONNX of the given or all scales, and manifest entries with measured figures.
 
-    A target without a name takes the network's. Which step the weights are of is logged, and the
-    better file of the same run where there is one. Raises TrainError where weights of an L1
+    A target without a model name gets the network's. Logs the step of the weights, and the better
+    file of the same run if there is one. Raises TrainError if weights without an adversarial
     training would get the name of the adversarial network.
     """
     saved, net = averaged_net(checkpoint)
@@ -139,7 +139,7 @@ def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list
 
 
 def _check_name(model: str, training: list[dict[str, Any]]) -> None:
-    """PCARN's paper calls the network PCARN (L1) until its adversarial training."""
+    """Raise TrainError for an adversarial name without such training; the paper has PCARN (L1)."""
     if model not in ADVERSARIAL or any("imported" in stage for stage in training):
         return
     losses = {kind for stage in training for _, kind in stage["recipe"].get("loss", ())}
@@ -165,13 +165,13 @@ def _say_which(checkpoint: Path, saved: dict[str, Any]) -> None:
 
 
 def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, Any]]) -> Path:
-    """Write one scale; raises TrainError where the ONNX does not compute what torch does."""
+    """Export one scale; raise TrainError if the ONNX's output differs from torch's."""
     if scale not in net.scales:
         raise TrainError(f"the network has no scale {scale}: {net.scales}")
     model = to_onnx(net, scale).SerializeToString()
     enlarge = openvino_enlarge(model)
     worst = difference(net, scale, enlarge)
-    if not worst <= TOLERANCE:  # nor when it is not a number
+    if not worst <= TOLERANCE:  # also true for NaN
         raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
     path = target.file(scale)
     method = Method(label="ours", enlarge=enlarge, colour=net.colour, scale=scale)
@@ -197,7 +197,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         entry["crops"] = write_crops(path, enlarge, target.model, scale, net.colour)
-        write_file(path, model)  # only now: until its entry is there, vsr would call it damaged
+        write_file(path, model)  # last, as vsr calls it damaged until its entry is written
         provenance.enter(path.parent, path.name, entry["sha256"], training)
         enter(target.engines, target.model, f"x{scale}", entry)
     except OSError as exc:
@@ -207,7 +207,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
 
 
 def summary(path: Path, training: list[dict[str, Any]]) -> dict[str, Any]:
-    """Recipe and steps of all trainings, and the file beside the ONNX that says everything."""
+    """Return last recipe and total steps of the trainings, and the path of the full provenance."""
     recipes = [stage["recipe"]["name"] for stage in training if "recipe" in stage]
     return {
         "recipe": recipes[-1] if recipes else "",
@@ -217,7 +217,7 @@ def summary(path: Path, training: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _narrower(net: Net, model: str) -> dict[str, Any]:
-    """The filters of each feature layer, where they are not the paper's (train/fit/prune.py)."""
+    """Return the filters per feature layer if they are not the paper's (train/fit/prune.py)."""
     paper = NETS.get(network_and_purpose(model)[0])
     if isinstance(net, Dcscn) and isinstance(paper, DcscnConfig):
         features = net.config.features
@@ -226,7 +226,7 @@ def _narrower(net: Net, model: str) -> dict[str, Any]:
 
 
 def _on_sets(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
-    """`psnr` of every benchmark; `lpips` where asked: {set: {"bicubic": .., "ours": ..}}."""
+    """Return `psnr` of every benchmark, optionally `lpips`: {set: {"bicubic": .., "ours": ..}}."""
     scoring = Scoring(perceptual=Perceptual(lpips=lpips))
     ours = {d: score_folder(method, d, scoring) for d in target.benchmarks}
     psnr = {"psnr": {d.name: figures(*scores) for d, scores in ours.items()}}
@@ -239,15 +239,15 @@ def _on_sets(method: Method, target: Target, lpips: Lpips | None) -> dict[str, A
 
 
 def _distance(mean: Score, folder: Path) -> float:
-    if mean.lpips is None:  # 0 would say: equal
+    if mean.lpips is None:  # 0 would mean equal
         raise TrainError(f"{folder}: LPIPS cannot be measured on any of its pictures")
     return round(mean.lpips, 4)
 
 
 def _on_clips(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
-    """`video`: Y-PSNR of every clip and method, means over crf 23, 28 and 33; `look` where asked.
+    """Return `video`: Y-PSNR per clip and method, mean over crf 23, 28 and 33; optionally `look`.
 
-    `look` holds LPIPS likewise, beside a `-stream` form, and `train.measure.look`'s.
+    `look` has LPIPS in the same form, also of a `-stream` model, and flicker and flat noise.
     """
     if lpips is None:
         settings = VideoSettings(scale=method.scale, ssim=False)
@@ -266,7 +266,7 @@ def _on_clips(method: Method, target: Target, lpips: Lpips | None) -> dict[str, 
 
 
 def _stream_form(target: Target, scale: int) -> list[Method]:
-    """The network's weights for compressed video, to compare sharp ones with, or else another's."""
+    """Return the network's `-stream` model, or else `_STREAM`, for comparison with sharp ones."""
     network, purpose = network_and_purpose(target.model)
     if purpose != "sharp":
         return []
@@ -278,7 +278,7 @@ def _stream_form(target: Target, scale: int) -> list[Method]:
 
 
 def _by_clip(rows: Sequence[Row], figure: str, digits: int) -> dict[str, dict[str, float]]:
-    """{clip: {method: the mean of a figure over all crf}}."""
+    """Return {clip: {method: mean of a figure over all crf}}."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         found.setdefault(row.clip, {}).setdefault(row.method, []).append(getattr(row, figure))
@@ -291,7 +291,7 @@ def _by_clip(rows: Sequence[Row], figure: str, digits: int) -> dict[str, dict[st
 def write_crops(
     path: Path, enlarge: Enlarge, model: str, scale: int, colour: str
 ) -> dict[str, Any]:
-    """Draw what the model card shows beside the network's file; its place, for the manifest."""
+    """Write the model card's picture beside the network's file; return its manifest entry."""
     compressed = bool(network_and_purpose(model)[1])
     file = path.with_suffix(".jpg")
     write_file(file, draw(enlarge, model, scale, colour, compressed))

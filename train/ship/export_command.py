@@ -1,4 +1,4 @@
-"""`python -m train export|import|blend`: from weights to `engines/`; the work is elsewhere."""
+"""Define the commands `python -m train export|import|blend`; other modules do the work."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Networks that were shipped once: in the history of the checkout, by name and SHA-256."""
+"""Find formerly shipped networks in the checkout's git history, by file name and SHA-256."""
 
 import hashlib
 import subprocess
@@ -11,9 +11,9 @@ from train.ship.manifest import write_file
 
 @cache
 def find_former(engines: Path, file: str, sha256: str) -> str:
-    """`<commit>:<path>` of a file `<network>/<file>` of this content in the history of `engines`.
+    """Return `<commit>:<path>` of a file `<network>/<file>` with this SHA-256 in git history.
 
-    Empty where no commit has it, the folder is in no checkout, or git is not installed.
+    Returns "" if no commit has it, `engines` is not in a checkout, or git is not installed.
     """
     for where in _versions(engines, file):
         if hashlib.sha256(_git(engines, "show", where)).hexdigest() == sha256:
@@ -22,7 +22,7 @@ def find_former(engines: Path, file: str, sha256: str) -> str:
 
 
 def take_former(engines: Path, file: str, sha256: str, output: Path) -> None:
-    """Write the file that `find_former` finds; raises TrainError where it finds none."""
+    """Write the file found by `find_former` to `output`; raise TrainError if there is none."""
     where = find_former(engines, file, sha256)
     if not where:
         raise TrainError(f"the history of {engines} has no {file} of SHA-256 {sha256}")
@@ -34,7 +34,7 @@ def take_former(engines: Path, file: str, sha256: str, output: Path) -> None:
 
 
 def _versions(engines: Path, file: str) -> list[str]:
-    """`<commit>:<path>` of every version of every network's file of this name, newest first."""
+    """Return `<commit>:<path>` of all versions of all networks' files `file`, newest first."""
     ask = ("log", "--all", "--format=:%h", "--name-only", "--diff-filter=AM", "--no-renames")
     lines = _git(engines, *ask, "--", f":(glob)*/{file}").decode().split("\n")
     found, commit = [], ""

@@ -1,9 +1,10 @@
-"""Weights from elsewhere -> a network here: public checkpoints, our own, our exported ONNX.
+"""Load weights into a network: from public checkpoints, our own, or our exported ONNX files.
 
-Nothing here runs code from a file. Public CARN checkpoints have our names; those of PCARN
-(nmhkahn/PCARN-pytorch) say conv1, conv2, pw and c1 where CARN says body.0, body.2, body.4 and
-c1.body.0, and repeat shared blocks under three names. An ONNX of ours holds a deploy form, whose
-rewrites are undone here: exact up to float rounding, so that training can go on from `engines/`.
+No code in a file is executed. Public CARN checkpoints have our names; those of PCARN
+(nmhkahn/PCARN-pytorch) have conv1, conv2, pw and c1 instead of CARN's body.0, body.2, body.4 and
+c1.body.0, and repeat shared blocks under three names. Our ONNX files have the deploy form; its
+rewrites are undone here, exactly except for float rounding, so that training can continue from
+`engines/`.
 """
 
 import hashlib
@@ -30,10 +31,10 @@ Weights = dict[str, Tensor]
 
 
 def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
-    """Weights for `net` out of a checkpoint of ours (averaged), a public one or our ONNX.
+    """Read weights for `net` from our checkpoint (averaged), a public one or our ONNX.
 
-    The second value is the history of trainings; of a file without one, where it came from.
-    Raises TrainError for a file that is damaged, holds code, or is of another network.
+    The second value is the history of trainings, or for a file without one, its name and SHA-256.
+    Raises TrainError for a file that is damaged, contains code, or is of another network.
     """
     if path.suffix == ".onnx":
         return _from_onnx(path, net), _shipped_history(path) or [_origin(path)]
@@ -42,7 +43,7 @@ def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
         saved = as_checkpoint(saved, path)
         return saved["average"], [*saved["history"], stage(saved)]
     weights = translated(saved)
-    # the two differ in names alone: in shapes, one's weights fit the other
+    # the two differ only in names; the shapes are equal, so loading would not fail
     if isinstance(net, Carn) and net.config.pcarn != (weights.keys() != saved.keys()):
         raise TrainError(f"{path} is of another network: CARN and PCARN are not the same")
     return weights, [_origin(path)]
@@ -53,7 +54,7 @@ def _origin(path: Path) -> dict[str, Any]:
 
 
 def _shipped_history(path: Path) -> list[dict[str, Any]]:
-    """How a file of `engines/` was trained, out of the `provenance.toml` beside it."""
+    """Return the trainings of a file of `engines/` from the `provenance.toml` beside it."""
     chain = provenance.read(path.absolute().parent).get(path.name)
     if chain is None or chain.sha256 != hashlib.sha256(path.read_bytes()).hexdigest():
         return []
@@ -61,9 +62,9 @@ def _shipped_history(path: Path) -> list[dict[str, Any]]:
 
 
 def import_public(path: Path, target: Target) -> list[Path]:
-    """Export the weights of a public checkpoint or our own; returns the ONNX of every scale.
+    """Export the weights of a public checkpoint or our own; return the ONNX paths of all scales.
 
-    Raises TrainError for a file that is damaged, holds code, or is of another network.
+    Raises TrainError for a file that is damaged, contains code, or is of another network.
     """
     net = build(target.model)
     weights, history = weights_from(path, net)
@@ -79,7 +80,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def translated(public: Weights) -> Weights:
-    """PCARN's names of weights to ours; CARN's pass unchanged."""
+    """Translate PCARN's weight names to ours; CARN's stay unchanged."""
     layers = {"conv1": "body.0", "conv2": "body.2", "pw": "body.4"}
     found: Weights = {}
     for name, value in public.items():
@@ -90,10 +91,10 @@ def translated(public: Weights) -> Weights:
 
 
 def load_into(net: Net, weights: Weights, path: Path) -> None:
-    """Load every weight, and complain about what is missing, left over or of another shape.
+    """Load every weight; raise TrainError if one is missing, unknown, not finite or of wrong shape.
 
-    A recursive network takes the three names of its one shared block if they agree, and DCSCN
-    fewer filters than its own: the others are dead then.
+    A recursive network accepts its shared block under three names if their weights are equal.
+    DCSCN accepts fewer filters than its own; the others are dead then.
     """
     weights = dict(weights)
     if isinstance(net, Carn) and net.config.recursive:
@@ -121,10 +122,11 @@ def _drop_repeated(weights: Weights, path: Path) -> None:
 
 
 def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
-    """Load what fits by name and shape (a body for another scale, say); returns what was left.
+    """Load weights that fit by name and shape (of another scale, for example).
 
-    A narrower DCSCN takes the most useful filters, a wider one begins with more than there are.
-    Raises TrainError where less than half fits.
+    A narrower DCSCN takes the most useful filters; a wider one keeps its initial weights for the
+    additional ones. Returns the names of the weights not loaded. Raises TrainError if less than
+    half fit.
     """
     own = net.state_dict()
     weights = _of_build(net, weights, path, own)
@@ -140,7 +142,7 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
 
 
 def add_from(net: Net, left: list[str], path: Path) -> list[str]:
-    """Load those of the weights `left` that a further file has; returns what is left then.
+    """Load those of the weights `left` that another file has; return the names still missing.
 
     Raises TrainError for a file that is damaged, of another network, or has none of them.
     """
@@ -153,7 +155,7 @@ def add_from(net: Net, left: list[str], path: Path) -> list[str]:
 
 
 def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
-    """Weights of a DCSCN of another width or an rt of another build, as the net's own build."""
+    """Convert weights of a DCSCN of another width or an rt of another structure to fit `net`."""
     try:
         if isinstance(net, Dcscn):
             return _of_width(net, weights, start)
@@ -165,9 +167,10 @@ def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = No
 
 
 def _of_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
-    """Weights of another number of feature filters, as far as they can be brought to the net's.
+    """Convert weights to the number of feature filters of `net`, if the number of layers agrees.
 
-    With `start`, to train on from: fewer filters are a choice of them, more have a start.
+    With `start`, the initial weights of a training, `net` may also have fewer filters (it gets the
+    most useful ones), and additional filters take their weights from `start`.
     """
     features = net.config.features
     given = widths(weights)
@@ -201,7 +204,7 @@ def _from_onnx(path: Path, net: Net) -> Weights:
 
 
 def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weights:
-    """Undo `DeployedDcscn`: split the merged A1 and B1; the skip is fixed and dropped."""
+    """Undo `DeployedDcscn`: split the merged A1 and B1; drop the skip, which is constant."""
     found: Weights = {}
 
     def take(unit: str, weight: Tensor, bias: Tensor, slope: Tensor) -> None:
@@ -213,7 +216,7 @@ def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weig
         layer = f"features.{i}.0"
         take(f"features.{i}", values[f"{layer}.weight"], values[f"{layer}.bias"], slopes[i])
     weight, bias, slope = values["a1b1.0.weight"], values["a1b1.0.bias"], slopes[count]
-    n = len(weight) - values["b2.0.weight"].shape[1]  # the rest is read by b2
+    n = len(weight) - values["b2.0.weight"].shape[1]  # b2 reads the rest
     take("a1", weight[:n], bias[:n], slope[:n])
     take("b1", weight[n:], bias[n:], slope[n:])
     take("b2", values["b2.0.weight"], values["b2.0.bias"], slopes[count + 1])
@@ -221,7 +224,7 @@ def _undeployed_dcscn(values: Weights, slopes: list[Tensor], net: Dcscn) -> Weig
 
 
 def _undeployed_rt(values: Weights) -> Weights:
-    """Undo `DeployedRt`: a layer's one kernel becomes its 3x3 branch, and it has no other."""
+    """Undo `DeployedRt`: a layer's merged kernel becomes its only branch, the 3x3 one."""
     found: Weights = {}
     count = sum(name.endswith(".bias") for name in values)
     for k in range(count):
@@ -235,7 +238,7 @@ def _undeployed_rt(values: Weights) -> Weights:
 
 
 def _undeployed_csrcnn(values: Weights, net: Csrcnn) -> Weights:
-    """Undo `DeployedCsrcnn`: of the layers that the exit makes the same picture of, the least."""
+    """Undo `DeployedCsrcnn`: use the minimum-norm last layer that gives the same picture."""
     depth = len({name.split(".")[1] for name in values if name.startswith("levels.")})
     found = {re.sub(r"^last\.", f"levels.{depth}.", name): value for name, value in values.items()}
     back = torch.linalg.pinv(values["exit.weight"][:, :, 0, 0])  # [64, 3]
@@ -248,7 +251,7 @@ def _undeployed_csrcnn(values: Weights, net: Csrcnn) -> Weights:
 
 
 def _undeployed_carn(values: Weights, net: Carn) -> Weights:
-    """Undo `DeployedCarn`: names, the exit convolution under the shuffle, the mean in its bias."""
+    """Undo `DeployedCarn`: names, exit convolution before the shuffle, mean in its bias."""
     outputs = values["exit.bias"].numel()
     r = round((outputs / 3) ** 0.5)  # the last shuffle's factor
     scale = 4 if r == 2 and "upsample.3.weight" in values else r

@@ -1,4 +1,4 @@
-"""`engines/manifest.json`: what `vsr` reads of every network, and the page of cards beside it."""
+"""Read and write `engines/manifest.json`, which `vsr` reads, and update the page of model cards."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ SCHEMA: Final = "vsr-engines/3"
 
 
 def enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
-    """Put a network's entry into the manifest, and write the cards anew."""
+    """Put a network's entry into the manifest, and rewrite the cards."""
     content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
     if (engines / "manifest.json").exists():
         content = read_manifest(engines)
@@ -24,7 +24,7 @@ def enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
 
 
 def _known_time(models: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    """What a network of the same layers takes: weights change no time."""
+    """Return the time of a network with the same layers, or {}: weights do not affect speed."""
     same = ("colour", "parameters", "multadds_720p", "receptive_field_radius")
     for scales in models.values():
         for other in scales.values():
@@ -35,7 +35,7 @@ def _known_time(models: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]
 
 
 def read_manifest(engines: Path) -> dict[str, Any]:
-    """`manifest.json` of a folder; raises TrainError for a missing, damaged or foreign one."""
+    """Read a folder's `manifest.json`; raise TrainError if it is missing, damaged or foreign."""
     path = engines / "manifest.json"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -49,15 +49,15 @@ def read_manifest(engines: Path) -> dict[str, Any]:
 
 
 def write_manifest(engines: Path, content: dict[str, Any]) -> None:
-    """Write `manifest.json`, and the model cards that say the same to people."""
+    """Write `manifest.json` and the model cards generated from it."""
     text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     write_file(engines / "manifest.json", text.encode())
-    models = json.loads(text)["models"]  # in the order of the file, so that both stay alike
+    models = json.loads(text)["models"]  # in the order of the file, for equal order in both
     chains = provenance.chains_of(engines, models)
     write_file(engines / "README.md", cards(models, chains).encode())
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file at once: nobody ever sees half of it."""
+    """Write a file atomically."""
     with written_whole(path) as file:
         file.write(data)

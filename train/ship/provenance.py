@@ -1,13 +1,13 @@
-"""`engines/<network>/provenance.toml`: how each network file was trained, stage by stage.
+"""Read and write `engines/<network>/provenance.toml`, the record of each file's training stages.
 
-The file names every training once under `stages`; `files` says which of them, oldest first, led to
-which ONNX, and its SHA-256. A stage holds what `fit` was told: network, scales, settings that are
-not the network's own, the recipe where it differs from `Recipe()`, the step it ended at, `moved`
-([step, steps]: up to that step the recipe's end was another), pictures, teacher, `joined`
-(files of weights that the start lacked), `blend` (the share of its weights that was kept, and how
-many stages back the other weights are), precision, command, commit, and a `note` that a person may
-write into the file: it is kept when a file is exported again. Weights of others are a stage of
-their own: `imported` (file name) and `sha256`.
+The file lists every training once under `stages`; `files` has for each ONNX its SHA-256 and the
+names of its stages, oldest first. A stage has the parameters of `fit`: network, scales, network
+settings that differ from the defaults, recipe values that differ from `Recipe()`, the last step,
+`moved` ([step, steps]: until that step the recipe had that other number of steps), pictures,
+teacher, `joined` (further files that supplied initial weights), `blend` (the share of its weights,
+and the number of stages back to the other weights), precision, command, commit, and a `note` that
+may be added by hand: it is kept when a file is exported again. Third-party weights are a stage with
+`imported` (file name) and `sha256`.
 """
 
 import json
@@ -35,26 +35,26 @@ _EMPTY: Final[Stage] = {
     "teacher": {}, "joined": [], "blend": {},
     "precision": "32-true", "vgg": "", "commit": "", "command": "", "note": "",
 }  # fmt: skip
-"""Every key of a stage but `recipe`, in the order in which they are written."""
+"""Default of every key of a stage except `recipe`, in the order of writing."""
 _ALWAYS: Final = ("name", "steps", "batch", "patch", "rate", "seed")
-"""Settings of a recipe that are written even where they are the default."""
+"""Recipe settings that are written even if they have the default value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """The trainings that led to one file, oldest first."""
+    """Chain of trainings of one file, oldest first."""
 
     sha256: str
-    """Of the ONNX file."""
+    """SHA-256 of the ONNX file."""
     stages: tuple[tuple[str, Stage], ...]
-    """Names, unique in their folder, and what was done."""
+    """(name, stage) pairs; names are unique in their folder."""
 
 
 def completed(record: Stage) -> Stage:
-    """A training's record with every key that this version writes.
+    """Return a training's record with every key that this version writes.
 
-    Checkpoints of before this format say network, scales and settings in their command alone.
-    Raises TrainError for a record that says them nowhere.
+    Older checkpoints have network, scales and settings only in their command. Raises TrainError if
+    the network is missing there too.
     """
     if "imported" in record:
         return record
@@ -68,7 +68,7 @@ def completed(record: Stage) -> Stage:
 
 
 def _from_command(command: str) -> Stage:
-    """Network, scales and settings of a `python -m train fit NAME --scale N --set K=V ...`."""
+    """Parse network, scales and settings of `python -m train fit NAME --scale N --set K=V ...`."""
     words = shlex.split(command)
     if words[3:4] != ["fit"] or words[4:5][0] not in NETS:
         return {}
@@ -88,7 +88,7 @@ def _from_command(command: str) -> Stage:
 
 
 def read(folder: Path) -> dict[str, Chain]:
-    """{file name: chain} of a folder of networks; empty where it has no such file.
+    """Read a folder's `provenance.toml` as {file name: chain}; empty if it does not exist.
 
     Raises TrainError for a damaged or foreign file.
     """
@@ -117,7 +117,7 @@ def read(folder: Path) -> dict[str, Chain]:
 
 
 def chains_of(engines: Path, models: dict[str, Any]) -> dict[str, Chain]:
-    """{file of a manifest's entry: chain}, for those that have one and are still the same file."""
+    """Return {file of a manifest's entry: chain}, for files with a chain and equal SHA-256."""
     files = [entry for scales in models.values() for entry in scales.values()]
     folders = {Path(entry["file"]).parent.name for entry in files}
     known = {f"{name}/{file}": c for name in folders for file, c in read(engines / name).items()}
@@ -129,7 +129,7 @@ def chains_of(engines: Path, models: dict[str, Any]) -> dict[str, Chain]:
 
 
 def enter(folder: Path, file: str, sha256: str, training: list[Stage]) -> None:
-    """Say in a folder's `provenance.toml` how `file` was trained; what else it says stays."""
+    """Enter the trainings of `file` in a folder's `provenance.toml`, keeping the other files'."""
     chains = read(folder)
     noted = {_identity(stage): stage for chain in chains.values() for _, stage in chain.stages}
     stages = [completed(stage) for stage in training]
@@ -139,7 +139,7 @@ def enter(folder: Path, file: str, sha256: str, training: list[Stage]) -> None:
 
 
 def _identity(stage: Stage) -> str:
-    """Equal for two records of one training, though one may have been completed by hand."""
+    """Return a key that is equal for records of the same training, even if edited by hand."""
     if "imported" in stage:
         return str(stage["sha256"])
     told = [stage["command"], stage["step"], stage["recipe"]["seed"], stage.get("blend", {})]
@@ -147,7 +147,7 @@ def _identity(stage: Stage) -> str:
 
 
 def is_same(a: Stage, b: Stage) -> bool:
-    """Whether two records are of one training."""
+    """Return whether two records are of the same training."""
     return _identity(completed(a)) == _identity(completed(b))
 
 
@@ -159,7 +159,7 @@ def write(folder: Path, files: dict[str, tuple[str, list[Stage]]]) -> None:
     for file, (sha256, chain) in sorted(files.items()):
         path, used = "", []
         for stage in chain:
-            path += json.dumps(stage, sort_keys=True)  # the same stage after others is another
+            path += json.dumps(stage, sort_keys=True)  # the key includes the stages before
             if path not in names:
                 names[path] = _unused(_name_of(stage), stages)
                 stages[names[path]] = stage
@@ -185,7 +185,7 @@ def _unused(name: str, taken: dict[str, Stage]) -> str:
 
 
 def _lines(stage: Stage) -> list[str]:
-    """A stage as TOML: what is empty or as in `Recipe()` is left out."""
+    """Format a stage as TOML, without empty values and defaults of `Recipe()`."""
     lines = [
         f"{key} = {to_toml(value)}"
         for key, value in stage.items()
@@ -202,13 +202,13 @@ def _lines(stage: Stage) -> list[str]:
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as TOML and JSON have it: lists instead of tuples."""
+    """Return a recipe as in TOML and JSON, with lists instead of tuples."""
     plain: dict[str, Any] = json.loads(json.dumps(recipe_record(recipe)))
     return plain
 
 
 def to_toml(value: Any) -> str:
-    """A value as TOML; JSON's strings, numbers and booleans are TOML's."""
+    """Format a value as TOML; strings, numbers and booleans are the same in JSON."""
     if isinstance(value, dict):
         inside = ", ".join(f"{key} = {to_toml(v)}" for key, v in value.items())
         return f"{{ {inside} }}" if inside else "{}"

@@ -1,12 +1,15 @@
-"""The int8 form of a float network: what is quantised, on which scales, written as Q/DQ pairs.
+"""Prepare a float network for int8: select the quantised tensors and equalise their channels.
 
-What makes it nearly free of loss, all of it exact before the rounding:
+These rewrites keep the quantisation loss small and are exact before rounding:
 
-- Every channel is scaled so that the channels of a tensor fill its one range alike; the factor
-  goes into the weights before and after, as ReLU, PReLU, sums and concatenations let it through.
-- What reads the picture stays float32, and so does what a later 1x1 convolution makes of such a
-  linear layer: CARN hands the picture itself along its cascades, and 8 bits would show.
-- Tensors that are concatenated share scale and zero point, so that the concatenation stays int8.
+- Every channel is scaled so that the channels of a tensor use its common range equally; the factor
+  goes into the weights before and after, as ReLU, PReLU, sums and concatenations commute with it.
+- Convolutions that read the picture stay float32, and so do the parts of later 1x1 convolutions
+  that read such a linear layer: CARN passes the picture itself through its cascades, where 8 bits
+  would be visible.
+- Concatenated tensors share scale and zero point, so that the concatenation stays int8.
+
+`train.ship.qdq_writer` writes the result with Q/DQ pairs.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,40 +27,40 @@ from train.errors import TrainError
 Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 _PICTURE_CHANNELS: Final = 3
-"""A convolution of no more channels reads the picture: it stays float32."""
+"""Maximum input channels of a convolution that is taken to read the picture; it stays float32."""
 _MOVING: Final = ("Concat", "Split", "DepthToSpace")
 _FIXED: Final = 0
-"""The class of channels that nothing may scale: those of the pictures that go in and out."""
+"""Class of the channels that must not be scaled: those of the input and output pictures."""
 _MOST_FACTOR: Final = 1e4
 _LEAST_WEIGHT: Final = 1e-3
-"""A channel whose weights are smaller than this part of the largest counts as if they were."""
+"""Lower limit for a channel's weight relative to the largest one, 0..1, in `channel_factors`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conv:
-    """A convolution with weights of its own."""
+    """Convolution node with its weights and bias."""
 
     node: onnx.NodeProto
     weight: Floats
-    """[O, I / group, k, k]"""
+    """Kernel, [O, I / group, k, k]."""
     bias: Floats
-    """[O]"""
+    """Bias, [O]."""
     group: int
 
     @property
     def real(self) -> bool:
-        """Whether it stays float32."""
+        """Return whether it stays float32."""
         return self.weight.shape[1] * self.group <= _PICTURE_CHANNELS
 
     def per_group(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Values of the input's channels [I] as each output's weights read them [O, I / group]."""
+        """Arrange values per input channel [I] like the weights of each output [O, I / group]."""
         outputs = len(self.weight) // self.group
         return values.reshape(self.group, -1).repeat(outputs, axis=0)
 
 
 @dataclass(frozen=True)
 class Quantiser:
-    """uint8 code = round(value / scale) + zero, of one tensor or several."""
+    """Quantisation parameters of one or more tensors: uint8 code = round(value / scale) + zero."""
 
     scale: float
     zero: int
@@ -65,21 +68,21 @@ class Quantiser:
 
 @dataclass(frozen=True)
 class Graph:
-    """A float network of convolutions, taken apart; changed copies are made, never itself."""
+    """Parsed float network of convolutions, immutable; rewrites return changed copies."""
 
     model: onnx.ModelProto
     nodes: tuple[onnx.NodeProto, ...]
     constants: Mapping[str, npt.NDArray[Any]]
     convs: Mapping[str, Conv]
-    """By the name of the output."""
+    """Convolutions by output name."""
 
     @cached_property
     def producers(self) -> dict[str, onnx.NodeProto]:
-        """Tensor -> the node that makes it."""
+        """Return the node that computes each tensor, by tensor name."""
         return {output: node for node in self.nodes for output in node.output}
 
     def sources(self, tensor: str, through: Sequence[str] = _MOVING) -> list[str]:
-        """The tensors whose values it holds, seen through layers that only move values."""
+        """Return the tensors whose values `tensor` has, before layers that only move values."""
         node = self.producers.get(tensor)
         if node is None or node.op_type not in through:
             return [tensor]
@@ -87,7 +90,7 @@ class Graph:
         return [source for part in parts for source in self.sources(part, through)]
 
     def groups(self) -> list[list[str]]:
-        """What is quantised: the sources of all int8 convolutions, those that share a scale."""
+        """Return the quantised tensors, the sources of all int8 convolutions, grouped by scale."""
         found: list[set[str]] = []
         for conv in self.convs.values():
             if not conv.real:
@@ -100,7 +103,7 @@ class Graph:
 
 
 def take_apart(model: onnx.ModelProto) -> Graph:
-    """Parse a deploy form; raises TrainError for layers that no network of this project has."""
+    """Parse a deploy form; unsupported layers raise TrainError only in `channel_classes`."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     convs = {}
     for node in model.graph.node:
@@ -115,15 +118,15 @@ def take_apart(model: onnx.ModelProto) -> Graph:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    """The value of a number among the attributes."""
+    """Return the integer attribute `name` of a node, or `default`."""
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
-# exact changes of the float network
+# exact rewrites of the float network
 
 
 def with_linear_parts(graph: Graph, whole: Collection[str] = ()) -> Graph:
-    """Let int8 1x1 convolutions (but those in `whole`) read a linear layer's part in float32.
+    """Split int8 1x1 convolutions (except those in `whole`): a linear layer's part becomes float32.
 
     conv1x1(concat(entry(x), rest)) = conv1x1'(rest) + (conv1x1'' after entry)(x), where the last
     is one convolution of the picture, `<name>.linear`.
@@ -178,7 +181,7 @@ def _used(nodes: Iterable[onnx.NodeProto], result: str) -> tuple[onnx.NodeProto,
 
 
 def equalised(graph: Graph, factors: Mapping[str, Floats]) -> Graph:
-    """Scale every channel of every tensor by `factors` (as `channel_factors` gives them)."""
+    """Scale every channel of every tensor by `factors` (from `channel_factors`)."""
     convs = {}
     for name, conv in graph.convs.items():
         out, read = factors[name], conv.per_group(factors[conv.node.input[0]])
@@ -190,10 +193,11 @@ def equalised(graph: Graph, factors: Mapping[str, Floats]) -> Graph:
 def channel_factors(
     graph: Graph, largest: Mapping[str, Floats], exponent: float
 ) -> dict[str, Floats]:
-    """A factor per channel of every tensor, equal where channels can only be scaled together.
+    """Return a factor per channel of every tensor, equal for channels that must scale together.
 
-    `largest` holds the magnitude of each channel of the quantised tensors. With an exponent of 1
-    their channels then reach equally far; with less, the weights of the next layers do more so.
+    `largest` has the magnitude of each channel of the quantised tensors. With exponent 1, all
+    channels then have the same magnitude; a smaller exponent also equalises the weights that read
+    them.
     """
     classes = channel_classes(graph)
     count = 1 + max(int(c.max()) for c in classes.values())
@@ -215,7 +219,10 @@ def channel_factors(
 
 
 def channel_classes(graph: Graph) -> dict[str, Classes]:
-    """Which channels can only be scaled together: a class for each channel of each tensor."""
+    """Return a class per channel of each tensor; channels of one class must be scaled together.
+
+    Raises TrainError for unsupported layers.
+    """
     parent = [_FIXED]
 
     def root(i: int) -> int:
@@ -238,7 +245,7 @@ def channel_classes(graph: Graph) -> dict[str, Classes]:
                 parent.extend(found[name].tolist())
             case "Relu" | "PRelu":
                 found[name] = first
-            case "Pad":  # of the picture, or of what is scaled as its edges are
+            case "Pad":  # of the picture, or of a tensor with classes
                 if node.input[0] in found:
                     found[name] = first
             case "Add":

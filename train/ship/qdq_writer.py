@@ -1,4 +1,4 @@
-"""A network that was taken apart -> ONNX: in float32, or with Q/DQ pairs and int8 weights."""
+"""Write a parsed network as ONNX: in float32, or with Q/DQ pairs and int8 weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ def to_onnx(
 
 @dataclass
 class _Writer:
-    """Nodes and constants, as they come."""
+    """Builder that collects the nodes and constants of the ONNX graph."""
 
     graph: Graph
     quantisers: Mapping[str, Quantiser]
@@ -50,7 +50,7 @@ class _Writer:
     _rounded: set[str] = field(default_factory=set)
 
     def add(self, node: onnx.NodeProto) -> None:
-        """Append a node, and before it what its inputs need."""
+        """Append a node, preceded by the Q/DQ pairs and weights that its inputs need."""
         new = onnx.NodeProto()
         new.CopyFrom(node)
         conv = self.graph.convs.get(node.output[0])
@@ -64,12 +64,12 @@ class _Writer:
         self.nodes.append(new)
 
     def _reads_float(self, node: onnx.NodeProto, name: str) -> bool:
-        """Nothing is won by rounding what a float layer made before it is only added."""
+        """Return whether to read `name` without Q/DQ: a float layer's output that is only added."""
         maker = self.graph.convs.get(name)
         return node.op_type == "Add" and maker is not None and maker.real
 
     def _round(self, name: str) -> str:
-        """The tensor after a pair of Q and DQ, written once."""
+        """Return the tensor after its Q/DQ pair, which is added on first use."""
         if name not in self._rounded:
             self._rounded.add(name)
             quantiser = self.quantisers[name]
@@ -105,7 +105,7 @@ class _Writer:
 
 
 def int8_weights(weight: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """(codes -127..127, scale per output channel), the largest weight of each being 127."""
+    """Return (codes -127..127, scale per output channel); a channel's largest weight is 127."""
     scale = np.abs(weight).max((1, 2, 3)) / _LEVELS
     scale[scale == 0] = 1
     return np.round(weight / scale[:, None, None, None]).astype(np.int8), scale

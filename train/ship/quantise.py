@@ -1,7 +1,7 @@
-"""`engines/<model>/x<scale>.onnx` -> `x<scale>.int8.onnx` and its place in the manifest.
+"""Quantise `engines/<model>/x<scale>.onnx` to `x<scale>.int8.onnx` and enter it in the manifest.
 
-Scales are chosen by what the int8 network, run by OpenVINO, makes of training images; it is
-written only where it loses little on the benchmarks and a smooth ramp stays smooth.
+Quantisation scales are chosen by the int8 network's error on training images in OpenVINO. The file
+is written only if the loss on the benchmarks is small and a smooth ramp stays smooth.
 """
 
 import hashlib
@@ -36,51 +36,51 @@ from train.ship.qdq_writer import to_onnx
 
 log = logging.getLogger(__name__)
 _TOLERANCE: Final = 1e-5
-"""Largest difference that the exact rewriting may make, for values in 0..1."""
+"""Maximum difference allowed for the exact rewrites, for values in 0..1."""
 _ROUNDS: Final = 5
 _TIMED: Final = (96, 160)
-"""Height and width of the picture on which forms are timed."""
+"""Height and width of the picture for timing, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the scales are found; every pair of an exponent and a power is tried."""
+    """Settings of the search for scales; every pair of exponent and power is tried."""
 
     patches: int = 48
-    """Crops of training images on which ranges are measured."""
+    """Number of training image crops on which ranges are measured."""
     stark: int = 6
-    """As many of them are taken in black and white once more, for the sake of text."""
+    """Number of these crops that are added again in black and white, to cover text."""
     vivid: int = 14
-    """As many others in two pure colours each, where a network reads RGB: without them a blue sky
-    of a cartoon is far outside of every range."""
+    """Number of other crops added again in two pure colours each, for RGB networks: without them
+    the blue sky of a cartoon is far outside every range."""
     held_out: int = 12
-    """Others, on which what was tried is compared."""
+    """Number of further crops, on which the candidates are compared."""
     seed: int = 1
     exponents: tuple[float, ...] = (0.5, 0.75)
-    """See `train.ship.qdq.channel_factors`."""
+    """Candidate exponents for `train.ship.qdq.channel_factors`."""
     powers: tuple[int, ...] = (2, 3)
-    """See `train.ship.calibrate.quantiser`."""
+    """Candidate powers for `train.ship.calibrate.quantiser`."""
     linear_worth: float = 0.1
-    """dB of error that a float linear part must save; see `train.ship.qdq.with_linear_parts`."""
+    """Minimum gain, in dB of error, to keep a part of `train.ship.qdq.with_linear_parts`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is quantised, on what, and what it may lose."""
+    """Input folders and limits of a quantisation."""
 
     engines: Path
     calibration: Sequence[Path]
     """Folders of training images."""
     benchmarks: Sequence[Path]
     most_loss: float = 0.10
-    """Y-PSNR (dB) on each benchmark."""
+    """Maximum loss of Y-PSNR on each benchmark, in dB."""
     settings: Settings = field(default_factory=Settings)
 
 
 def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ()) -> Iterator[Path]:
-    """Write the int8 form of these (default: all) models and scales of a manifest, one by one.
+    """Write the int8 form of the given (default: all) models and scales, and yield the paths.
 
-    Raises TrainError where one loses more than `task.most_loss` or has bands; those before it are
+    Raises TrainError if one loses more than `task.most_loss` or shows banding; earlier ones stay
     written.
     """
     known = read_manifest(task.engines)["models"]
@@ -105,7 +105,7 @@ def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ())
 
 
 def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> Path:
-    """Write one; TrainError where it loses too much or has bands, and all stays as it was."""
+    """Write one int8 form; raise TrainError and write nothing if it loses too much or has bands."""
     entry = read_manifest(task.engines)["models"][name][key]
     source, scale = task.engines / entry["file"], int(key.removeprefix("x"))
     data = _read(source, entry["sha256"])
@@ -116,7 +116,7 @@ def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> 
     psnr = _scores(task.benchmarks, found, entry, scale)
     losses = _losses(task.benchmarks, psnr, data, entry, scale)
     for benchmark, loss in losses.items():
-        if not loss <= task.most_loss:  # nor when it is not a number
+        if not loss <= task.most_loss:  # also true for NaN
             raise TrainError(
                 f"{name} {key} loses {loss:.3f} dB on {benchmark} in int8, and no more than "
                 f"{task.most_loss:g} are allowed: not written"
@@ -162,8 +162,8 @@ def _ship(
 ) -> None:
     name, key = place
     try:
-        write_file(path, data)  # first: until it is there, vsr would miss what the entry names
-        content = read_manifest(engines)  # as it is now: measuring took long
+        write_file(path, data)  # first, as the manifest must not name a missing file
+        content = read_manifest(engines)  # again: it may have changed while measuring
         content["models"][name][key]["int8"] = form
         write_manifest(engines, content)
     except OSError as exc:
@@ -194,7 +194,7 @@ def _losses(
     entry: Mapping[str, Any],
     scale: int,
 ) -> dict[str, float]:
-    """{benchmark: dB}; the float network is measured where the manifest has no figure."""
+    """Return {benchmark: loss in dB}; measure the float network if the manifest has no figure."""
     missing = [d for d in benchmarks if d.name not in entry["psnr"]]
     before = {**entry["psnr"], **(_scores(missing, data, entry, scale) if missing else {})}
     return {name: round(before[name]["psnr"] - score["psnr"], 3) for name, score in psnr.items()}
@@ -205,17 +205,17 @@ def _losses(
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """A choice for everything that is open."""
+    """Candidate of the search: values of all free parameters."""
 
     exponent: float
     power: int
     whole: frozenset[str] = frozenset()
-    """Convolutions that read all their input in int8."""
+    """Convolutions that read all of their input in int8, without a float linear part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Search:
-    """Makes int8 networks, and says how far from the float one they are."""
+    """Search that writes candidate int8 networks and measures their error against the float one."""
 
     graph: Graph
     spreads: Mapping[str, Spread]
@@ -223,7 +223,7 @@ class _Search:
     truth: Floats
 
     def write(self, way: _Way, dense: bool = False) -> bytes:
-        """The network, with its grouped convolutions as dense ones or not."""
+        """Return the int8 ONNX of a candidate; `dense` converts grouped convolutions to dense."""
         graph = with_linear_parts(self.graph, way.whole)
         groups = graph.groups()
         found = {name: self.spreads[name] for group in groups for name in group}
@@ -237,14 +237,14 @@ class _Search:
         return to_onnx(equalised(graph, factors), quantisers, dense).SerializeToString()
 
     def error(self, way: _Way) -> float:
-        """Mean squared error in dB, for values in 0..1."""
+        """Return a candidate's mean squared error in dB, for values in 0..1."""
         result = openvino_enlarge(self.write(way))(self.held_out)
         error = 10 * float(np.log10(((result - self.truth) ** 2).mean()))
         log.debug("%s: %.2f dB", way, error)
         return error
 
     def best(self, settings: Settings) -> tuple[_Way, float]:
-        """The way with the least error; linear parts that hardly lessen it go, for speed."""
+        """Return the best candidate and its error; linear parts of little gain are removed."""
         pairs = itertools.product(settings.exponents, settings.powers)
         ways = [_Way(exponent=exponent, power=power) for exponent, power in pairs]
         error, best = min(((self.error(way), way) for way in ways), key=lambda tried: tried[0])
@@ -260,7 +260,7 @@ class _Search:
 def best_form(
     model: onnx.ModelProto, seen: Floats, held_out: Floats, settings: Settings
 ) -> tuple[bytes, dict[str, Any]]:
-    """The int8 ONNX that is nearest to the float one on held-out pictures, and what was chosen."""
+    """Return the int8 ONNX with the least error on held-out pictures, and the chosen values."""
     graph = take_apart(model)
     truth = openvino_enlarge(model.SerializeToString())(held_out)
     again = to_onnx(with_linear_parts(graph)).SerializeToString()
@@ -288,7 +288,7 @@ def best_form(
 
 
 def _milliseconds(forms: Mapping[str, bytes], channels: int) -> dict[str, float]:
-    """The shortest of several runs of each, one after another by turns."""
+    """Return each form's shortest time of several runs in ms; runs of the forms alternate."""
     enlarge = {name: openvino_enlarge(model) for name, model in forms.items()}
     picture = np.full((1, channels, *_TIMED), 0.5, "f4")
     times: dict[str, list[float]] = {name: [] for name in forms}

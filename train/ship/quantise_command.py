@@ -1,4 +1,4 @@
-"""`python -m train quantise`: which networks, on which images; the work is elsewhere."""
+"""Define the command `python -m train quantise`; `train.ship.quantise` does the work."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`python -m train cards`: the model cards and their pictures, again from the files there are."""
+"""Define `python -m train cards`, which regenerates the model cards from the existing files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +13,10 @@ from train.ship.manifest import read_manifest, write_manifest
 
 
 def renew(engines: Path) -> Iterator[Path]:
-    """Draw every network's crops, say what each is for, and write manifest and page again.
+    """Redraw every network's crops, update its purpose, and rewrite manifest and page.
 
-    Raises TrainError for a network's file that cannot be read, a damaged or foreign manifest.
+    Yields the written paths. Raises TrainError for an unreadable network file, and for a damaged or
+    foreign manifest.
     """
     content = read_manifest(engines)
     for model, scales in content["models"].items():

@@ -1,4 +1,4 @@
-"""`provenance.toml` -> the commands that train a shipped network again, stage by stage."""
+"""Make and run the commands that repeat a shipped network's training, from `provenance.toml`."""
 
 import hashlib
 import logging
@@ -23,29 +23,29 @@ log = logging.getLogger(__name__)
 TRIAL_STEPS: Final = 20
 _TRIAL_PATCH: Final = 16
 _OPTIONS: Final = ("rate", "batch", "patch", "init", "seed")
-"""Settings of a recipe that are options of `fit`."""
+"""Recipe settings that are also options of `fit`."""
 _FILES: Final = ("--vgg", "--lpips", "--teacher")
 """Options of `fit` that name a file of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where pictures and weights are, and where checkpoints and networks go."""
+    """Input and output folders of a reproduction."""
 
     data: Path
-    """Folder of the folders of pictures that the stages name."""
+    """Parent folder of the picture folders that the stages name."""
     weights: Path
-    """Folder of the weights of others that a stage reads: VGG's, LPIPS', a teacher's."""
+    """Folder of third-party weights that the stages read: VGG, LPIPS, teachers."""
     work: Path
     engines: Path
-    """The shipped networks, with their provenance."""
+    """Folder of the shipped networks with their provenance."""
     trial: bool = False
-    """Only the first steps of every stage, on few small patches, to see that it runs."""
+    """Whether to run only the first steps of every stage, on few small patches, as a test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One `python -m train ...`: its words, what it writes, and the step of a checkpoint."""
+    """Command `python -m train ...`: arguments, output file, and target step if a checkpoint."""
 
     words: tuple[str, ...]
     output: Path
@@ -55,21 +55,21 @@ class Command:
         return shlex.join(["python", "-m", "train", *self.words])
 
     def is_done(self) -> bool:
-        """Whether its output is there, at the step that it would reach."""
+        """Return whether the output exists and has reached the target step."""
         if not self.output.exists():
             return False
         return not self.step or load_checkpoint(self.output)["step"] >= self.step
 
 
 Packs = dict[tuple[Any, ...], Path]
-"""What packed pictures depend on, and the file that holds those."""
+"""Files of packed pictures, by the values that the pictures depend on."""
 
 
 def commands(model: str, scales: Sequence[int], places: Places) -> list[Command]:
-    """What makes all (or these) scales of a shipped model again, in order, without repetition.
+    """Return the commands that remake the given (or all) scales of a model, without duplicates.
 
-    Raises TrainError for an unknown model or scale, a file whose training is not known, and a file
-    in the folder of weights that is not the one that a training read.
+    Raises TrainError for an unknown model or scale, a file without provenance, and a file in the
+    weights folder that differs from the one used in the training.
     """
     found: dict[tuple[str, ...], Command] = {}
     packs: Packs = {}
@@ -107,7 +107,7 @@ def _entries(model: str, scales: Sequence[int], engines: Path) -> dict[int, dict
 
 
 def _blend(told: dict[str, Any], checkpoint: Path, ends: list[Path]) -> Iterator[Command]:
-    """What blends a stage's weights with those of an earlier stage, where that was done."""
+    """Yield the command that blends a stage's weights with an earlier stage's, if it was done."""
     if not told:
         return
     output = checkpoint.with_name(f"{checkpoint.stem}.blend{checkpoint.suffix}")
@@ -131,7 +131,7 @@ def _stage(
     places: Places,
     packs: Packs,
 ) -> Iterator[Command]:
-    """A `fit` for the stage, more where its end was moved; before it, what makes its inputs."""
+    """Yield a stage's commands: those that make its inputs, then one `fit` per value of `steps`."""
     recipe = recipe_from(stage["recipe"], stage["recipe"]["name"])
     ends = [*stage["moved"], [stage["step"], recipe.steps]]
     named, changes = _named(stage["network"], replace(recipe, steps=ends[0][1]))
@@ -163,9 +163,9 @@ def _stage(
 
 
 def _named(network: str, recipe: Recipe) -> tuple[str, list[str]]:
-    """The recipe's name and what `fit` is told besides, where today's recipe gives the same.
+    """Return the recipe's name and extra `fit` options, if today's recipe gives the same values.
 
-    Else an empty name: the recipe has changed since, and provenance has what it was.
+    Returns an empty name if the recipe has changed since; then use the recipe in provenance.
     """
     try:
         today = find_recipe(network, recipe.name).resized(recipe.steps)
@@ -183,7 +183,7 @@ def _named(network: str, recipe: Recipe) -> tuple[str, list[str]]:
 
 
 def _in_tuples(recipe: Recipe) -> Recipe:
-    """The recipe with all its sequences as tuples, so that two can be compared."""
+    """Return the recipe with all sequences as tuples, for comparison."""
     return recipe_from(provenance.plain_recipe(recipe), recipe.name)
 
 
@@ -192,7 +192,7 @@ def _change(key: str, value: Any) -> str:
 
 
 def _files(stage: Stage, places: Places) -> Iterator[tuple[str, Path, Command | None]]:
-    """(option of `fit`, file of weights, what makes the file) of all that a stage read."""
+    """Yield (option of `fit`, file, command that makes the file or None) of a stage's weights."""
     words = shlex.split(stage["command"])
     asked = [(option, value, "") for option, value in pairwise(words) if option in _FILES]
     asked += [("--from", other["file"], other["sha256"]) for other in stage["joined"]]
@@ -205,7 +205,7 @@ def _files(stage: Stage, places: Places) -> Iterator[tuple[str, Path, Command | 
 
 
 def _packed(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
-    """The file for a stage's pictures: that of an earlier stage which trained on the same."""
+    """Return the packed file for a stage, shared by stages with the same pictures."""
     folders, scales = tuple(stage["data"]["folders"]), tuple(stage["scales"])
     drawn = (recipe.degradation, recipe.copies, recipe.patch, recipe.hr_patch, recipe.seed)
     key = (folder, folders, scales, *drawn)
@@ -218,9 +218,9 @@ def _packed(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
 
 
 def _former(file: str, sha256: str, places: Places) -> Command | None:
-    """What takes a network that is shipped no more out of the checkout's history, if it has it."""
+    """Return the command that restores a formerly shipped network from git history, or None."""
     if _shipped(file, sha256, places) or not find_former(places.engines, file, sha256):
-        return None  # also where no digest is known
+        return None  # also if the digest is unknown
     name = Path(file)
     output = places.work / "former" / f"{name.stem}-{sha256[:12]}{name.suffix}"
     words = ("former", file, "--sha256", sha256, "--engines", str(places.engines))
@@ -228,15 +228,15 @@ def _former(file: str, sha256: str, places: Places) -> Command | None:
 
 
 def _shipped(file: str, sha256: str, places: Places) -> Path | None:
-    """The shipped network of that name and content."""
+    """Return the shipped network with that name and SHA-256, or None."""
     known = sorted(places.engines.glob(f"*/{file}"))
     return next((path for path in known if _digest(path) == sha256), None)
 
 
 def _weights(file: str, sha256: str, places: Places) -> Path:
-    """Where a file of weights is: a shipped network of that content, or the folder of others'.
+    """Return the path of a weights file: a shipped network, or a file in the weights folder.
 
-    Raises TrainError where the latter has another file of that name.
+    Raises TrainError if the latter exists with another SHA-256.
     """
     path = _shipped(file, sha256, places) or places.weights / file
     if sha256 and path.exists() and _digest(path) != sha256:
@@ -251,7 +251,7 @@ def _digest(path: Path) -> str:
 
 
 def check_inputs(found: Sequence[Command]) -> None:
-    """Raises TrainError for pictures and weights that are not there, before the first hour."""
+    """Raise TrainError for missing pictures and weights, before any training starts."""
     made = {command.output for command in found}
     asked = [path for c in found if not c.is_done() for path in _inputs(c) if path not in made]
     if missing := [str(path) for path in dict.fromkeys(asked) if not path.exists()]:
@@ -259,7 +259,7 @@ def check_inputs(found: Sequence[Command]) -> None:
 
 
 def _inputs(command: Command) -> Iterator[Path]:
-    """Folders of pictures and files of weights that a command names."""
+    """Yield the picture folders and weight files that a command reads."""
     option = ""
     for word in command.words:
         if word.startswith("--"):
@@ -269,13 +269,13 @@ def _inputs(command: Command) -> Iterator[Path]:
 
 
 def _trial_patch(recipe: Recipe) -> list[str]:
-    """A discriminator needs the patch that it was made for."""
+    """Return options for a small patch in a trial; discriminators need the recipe's patch."""
     plain = {kind for _, kind in recipe.loss} <= {"l1", "l2", "alternate"}
     return ["--patch", str(min(recipe.patch, _TRIAL_PATCH))] if plain else []
 
 
 def run(command: Command) -> int:
-    """Do one command in a process of its own, if its output is not there; its exit status."""
+    """Run a command in a subprocess unless its output exists; return the exit status."""
     if command.is_done():
         log.info("there already: %s", command.output)
         return 0

@@ -1,6 +1,7 @@
-"""`python -m train reproduce`: which network, from which pictures; the work is elsewhere.
+"""Define the commands `python -m train reproduce` and `former`; other modules do the work.
 
-`former` is a step of it: weights that a training began from and that are shipped no more.
+`reproduce` uses `former` to restore weights that a training started from and that are no longer
+shipped.
 """
 
 import sys
