@@ -150,7 +150,7 @@ def _eight_bits(plane: Plane, bits: int) -> npt.NDArray[np.uint8]:
 
 
 def fault_of(lr: _Codes, sr: _Codes, scale: int) -> str | None:
-    """Return why `sr` cannot be the enlarged luma plane of `lr`, both in 8 bits, else None."""
+    """Return why `sr` cannot be the enlarged luma of `lr`, both in 8 bits; None if it can."""
     if sr.min() == sr.max():
         return f"every pixel is {sr.min()}"
     height, width = lr.shape

@@ -58,7 +58,7 @@ class Model:
     shipped: bool = False
     """Whether the network comes from `engines/`, not from the user's file."""
     tiled: bool = True
-    """Whether tiles at x2 are limited to 720p, because of the activations' memory, or to 1440p."""
+    """Whether tiles at x2 are limited to 720p, because of activation memory; else to 1440p."""
 
     @property
     def scale(self) -> int:

@@ -100,7 +100,7 @@ def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -
 
 
 def smaller_plan(model: Model, size: tuple[int, int], plan: TilePlan) -> TilePlan | None:
-    """Plan tiles of a quarter of the pixels; None if mostly overlap or the size is fixed."""
+    """Plan tiles of a quarter of the pixels; None if too small or if the model allows none."""
     pixels = plan.width * plan.height // 4
     overlap = _even(model.radius + _CHROMA_MARGIN)
     least = max(_LEAST_TILE_PIXELS, (3 * overlap) ** 2 * 16 // 9)

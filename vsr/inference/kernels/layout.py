@@ -32,7 +32,7 @@ class Launch:
 
 
 def residual_e_launch(batch: int, height: int, width: int) -> Launch:
-    """Return the launch of `residual_e`(x, weights, bias, int32 height, int32 width, y)."""
+    """Return blocks and threads of `residual_e`(x, weights, bias, int32 height, int32 width, y)."""
     return Launch(grid=(*tiles(height, width, RESIDUAL_E_TILE), batch))
 
 

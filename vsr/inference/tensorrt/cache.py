@@ -112,7 +112,7 @@ class EngineCache:
         return plan
 
     def find(self, key: EngineKey) -> bytes | None:
-        """Return the plan with exactly this key; log why a file of its name does not fit."""
+        """Return the plan with exactly this key, or None; log why a file of that name misfits."""
         try:
             return self._load_exact(key)
         except DamagedError as exc:

@@ -15,7 +15,7 @@ from typing import Final
 from vsr.errors import BackendError
 
 _HEADER: Final = struct.Struct("<4s12xQ4B4xI28x")
-"""Magic, length of the whole plan, version, mask of GPUs; 64 bytes."""
+"""Header of a plan: magic, length of the whole plan, version, mask of GPUs; 64 bytes."""
 _MAGIC: Final = b"vtrt"
 _TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121", "newer")
 """Targets by bit of the mask; the last bit is set if no target was requested."""
@@ -59,7 +59,7 @@ class PlanFacts:
     targets: tuple[str, ...]
     """Compute capabilities such as `sm86`; `newer` if future GPUs are included."""
     programs: tuple[Program, ...]
-    """One for each optimization profile."""
+    """Programs, one for each optimization profile."""
 
     @property
     def activation_bytes(self) -> int:
