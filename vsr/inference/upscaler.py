@@ -154,7 +154,8 @@ class Upscaler:
     def process(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Yield every item in order, frames enlarged; other items (packets) pass through.
 
-        A frame's planes must not change until its result is yielded. Raises BackendError.
+        A frame's planes must not change until its result is yielded; with `reuse`, also not
+        afterwards, because the next frame is compared with them. Raises BackendError.
         """
         order: deque[_Job | T] = deque()
         for item in items:
