@@ -1,7 +1,7 @@
 """Real-time super-resolution for video.
 
-`upscale` is `vsr run`, `relay` is `vsr relay`; `frames`, `upscale_frames`, `Writer` and
-`load_engine` are their parts. Names are loaded when they are first used.
+`upscale` does what `vsr run` does, `relay` what `vsr relay` does; `frames`, `upscale_frames`,
+`Writer` and `load_engine` are their building blocks. Names are imported on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -76,11 +76,11 @@ _HOME = {
     "vsr.media.plane_format": ("PlaneFormat",),
     "vsr.report.report": ("Report",),
 }  # fmt: skip
-"""Module -> public names in it."""
+"""Module -> public names that it defines."""
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name's module when the name is first used."""
+    """Import a public name's module when the name is first used."""
     from importlib import import_module
 
     for module, names in _HOME.items():

@@ -1,4 +1,4 @@
-"""`python -m vsr`: the command line."""
+"""Runs the command line for `python -m vsr`."""
 
 from vsr.cli.main import run_program
 

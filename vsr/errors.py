@@ -1,16 +1,17 @@
-"""Every error a user can meet, and the exit code each one ends the program with.
+"""Defines the errors shown to users, and the program's exit code for each of them.
 
     VsrError                  1  the base: one line that says what is wrong and what to do
-    ├── UsageError            2  what was asked for cannot be: unknown model, codec, scale ...
+    ├── UsageError            2  the request is invalid: unknown model, codec, scale ...
     ├── InputError            1  the input cannot be opened, read or decoded
     ├── OutputError           1  the output cannot be created or written
     ├── ModelError            1  a network's file is damaged or not a super-resolution network
     ├── BackendError          1  the inference backend is missing or failed
     │   ├── OutOfMemoryError  1  memory ran out: smaller tiles or batches help
-    │   └── PlanError         1  an engine's file cannot be used: it is built again
-    └── InterruptedRunError 130  stopped by the user before there was anything to keep
+    │   └── PlanError         1  an engine file cannot be used and has to be rebuilt
+    └── InterruptedRunError 130  stopped by the user before the first frame was finished
 
-Foreign exceptions (PyAV, OpenVINO, ONNX, OSError) are wrapped once, where they are met, `from exc`.
+Exceptions of other libraries (PyAV, OpenVINO, ONNX, OSError) are wrapped once, with `from exc`,
+at the call that raises them.
 """
 
 EXIT_DONE = 0
@@ -29,7 +30,7 @@ class VsrError(Exception):
 
 
 class UsageError(VsrError):
-    """The request is wrong, whatever the files hold."""
+    """The request is invalid, independent of the contents of the files."""
 
     exit_code = EXIT_USAGE
 
@@ -43,7 +44,7 @@ class OutputError(VsrError):
 
 
 class ModelError(VsrError):
-    """A network's file is damaged, or is not a super-resolution network."""
+    """A network's file is damaged, or contains no super-resolution network."""
 
 
 class BackendError(VsrError):
@@ -51,27 +52,27 @@ class BackendError(VsrError):
 
 
 class OutOfMemoryError(BackendError):
-    """The device's memory, or page-locked memory, is used up: take smaller tiles or batches."""
+    """Device memory or page-locked memory is exhausted: use smaller tiles or batches."""
 
 
 class PlanError(BackendError):
-    """A built engine cannot be used by this library or GPU: build it again."""
+    """A built engine cannot be used by this library or GPU and has to be rebuilt."""
 
 
 class InterruptedRunError(VsrError):
-    """Stopped on request before the first frame was done."""
+    """The user stopped the program before the first frame was finished."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 def unexpected(exc: BaseException) -> str:
-    """Say in one line that a defect of ours was met, and how to report it."""
+    """Return a one-line message for an exception that is a bug in vsr, with how to report it."""
     text = f"unexpected {type(exc).__name__}: {exc} (run with -v for details, and report it)"
     return " ".join(text.split())
 
 
 def reason(exc: BaseException) -> str:
-    """Summarise a foreign exception on one line, without the paths that FFmpeg repeats."""
+    """Summarise another library's exception on one line, without the paths that FFmpeg repeats."""
     strerror = getattr(exc, "strerror", None)
     text = strerror or str(exc).strip() or type(exc).__name__
     return text.splitlines()[0].rstrip(".")

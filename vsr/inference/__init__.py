@@ -1,1 +1,1 @@
-"""Run networks: backends (OpenVINO, TensorRT), models, tiles and the upscaler."""
+"""Runs networks: backends (OpenVINO, TensorRT), models, tiles and the upscaler."""

@@ -1,4 +1,4 @@
-"""Enlarges frames whose size, format or colour change on the way."""
+"""Enlarges frames whose size, format or colour changes within one stream."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -12,13 +12,16 @@ from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
 
 _KEPT: Final = 4
-"""Upscalers that are kept for frames of their kind to come, such as upright and lying pictures."""
+"""Number of upscalers kept for later frames of their kind, e.g. portrait and landscape pictures."""
 
 _Kind = tuple[tuple[int, int], PlaneFormat, Colour]
 
 
 class AnySize:
-    """An upscaler for every kind of frame, made when the first one comes. Not thread-safe."""
+    """Enlarges frames of any kind, with one upscaler per kind, created on its first frame.
+
+    Not thread-safe.
+    """
 
     def __init__(self, model: Model, backend: Backend, batch: int = 1) -> None:
         self._model, self._backend, self._batch = model, backend, batch
@@ -37,7 +40,7 @@ class AnySize:
         found = self._upscalers.pop(kind, None)
         if found is None:
             size, form, colour = kind
-            while len(self._upscalers) >= _KEPT:  # before another one takes memory
+            while len(self._upscalers) >= _KEPT:  # free memory before the next allocation
                 self._upscalers.popitem(last=False)
             found = Upscaler(
                 self._model, self._backend, colour, size, self._batch, fall_back=True, planes=form
@@ -52,7 +55,7 @@ def _kind(frame: Frame) -> _Kind:
 
 
 class _Alike:
-    """Yields frames while size, format and colour are equal; then `next` is the first other one."""
+    """Yields frames until size, format or colour changes; `next` is then the first other frame."""
 
     def __init__(self, first: Frame, flow: Iterator[Frame]) -> None:
         self._first, self._flow = first, flow

@@ -1,6 +1,6 @@
-"""Protocols of a backend and its engines, which turn planes into planes; `load_backend`.
+"""Defines the protocols of backends and their engines, and loads a backend by name.
 
-`BACKENDS` maps names to loaders; their libraries are imported when they are used.
+`BACKENDS` maps names to loaders, which import their library when called.
 """
 
 import logging
@@ -21,18 +21,18 @@ class Ticket(Protocol):
 
     @property
     def started(self) -> float:
-        """When the engine accepted it, in seconds of `time.perf_counter`."""
+        """Time at which the engine accepted the picture, in seconds of `time.perf_counter`."""
         ...
 
     @property
     def finished(self) -> float:
-        """When the result was ready; valid after `result`."""
+        """Time at which the result was ready, in the same unit; valid after `result`."""
         ...
 
     def result(self) -> Planes:
-        """Wait, and return the enlarged planes as new, contiguous, writable arrays.
+        """Wait for the enlarged planes and return them as new, contiguous, writable arrays.
 
-        Frees the slot. Call once. Raises BackendError when inference failed.
+        Frees the slot. Call it only once. Raises BackendError if inference failed.
         """
         ...
 
@@ -42,11 +42,11 @@ class Engine(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many pictures may be computed at once."""
+        """Maximum number of pictures in flight."""
         ...
 
     def submit(self, planes: Planes) -> Ticket:
-        """Copy the planes and start to compute; at most `slots` tickets may be uncollected."""
+        """Copy the planes and start inference; at most `slots` tickets may be uncollected."""
         ...
 
 
@@ -54,27 +54,28 @@ class Runner(Protocol):
     """Chooses a precision and runs a network once, before an engine is compiled."""
 
     def choose_precision(self, wanted: str, int8: bool) -> str:
-        """Return `wanted`, or for `auto` the best here: one of `PRECISIONS`.
+        """Return `wanted`, or for `auto` the device's best precision: one of `PRECISIONS`.
 
-        `int8` says whether the network has such a form. Raises UsageError for what the device
-        cannot do.
+        `int8` is whether the network has an int8 form. Raises UsageError if the device does not
+        support the precision.
         """
         ...
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
-        """Run a one-input ONNX model on each numpy array, to probe a network."""
+        """Run a one-input ONNX model on each numpy array and return the results, for probing."""
         ...
 
 
 @runtime_checkable
 class Timing(Protocol):
-    """A `Runner` that can measure in which precision a network is fastest."""
+    """A `Runner` that can measure which precision of a network is fastest."""
 
     def fastest(self, model: bytes, picture: object, digest: str, top: float) -> str:
-        """Return the float precision in which a one-input ONNX model is fastest here.
+        """Return the float precision in which a one-input ONNX model is fastest on this machine.
 
-        `picture` is a numpy array of its input, `top` the range of its values; results are within
-        50 dB of full precision. Measured once for each machine and `digest`, and remembered.
+        `picture` is the input as a numpy array, `top` the maximum of its values. A precision counts
+        only if its result has at least 50 dB PSNR against full precision. Measured once for each
+        machine and `digest`, and saved.
         """
         ...
 
@@ -84,17 +85,17 @@ class Backend(Runner, Protocol):
 
     name: str
     device: str
-    """The device's name, as the library gives it."""
+    """Name of the device, for messages and reports."""
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> Engine:
         """Compile an engine for pictures of `size` (width, height), `batch` at a time.
 
-        Raises BackendError; OutOfMemoryError where smaller pictures or batches may fit.
+        Raises BackendError, or OutOfMemoryError if smaller pictures or batches may fit.
         """
         ...
 
     def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
-        """Whether `compile` finds an engine and need not build one for minutes."""
+        """Return whether `compile` finds a built engine, as building one may take minutes."""
         ...
 
 
@@ -124,11 +125,11 @@ BACKENDS: Final[dict[str, Callable[[str | None, bool], Backend]]] = {
 
 
 _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
-"""Files of an installed driver on Linux, under WSL and on Windows."""
+"""Files that exist if an NVIDIA driver is installed: on Linux, under WSL and on Windows."""
 
 
 def check_batch(batch: int, backend: Backend) -> None:
-    """Raise UsageError for a batch below 1; say where a larger one has no effect."""
+    """Raise UsageError for a batch below 1; log a warning if a larger one has no effect."""
     check_given("batch", batch, int, 1)
     if batch > 1 and backend.name == "openvino":
         log.warning(
@@ -140,8 +141,8 @@ def check_batch(batch: int, backend: Backend) -> None:
 def load_backend(name: str = "auto", device: str | None = None, live: bool = False) -> Backend:
     """Load the backend of that name on `device` (None: the library's default).
 
-    `auto` takes TensorRT where an NVIDIA GPU and one of its libraries are, else OpenVINO. `live`
-    prefers the latency of one picture to the number of pictures.
+    `auto` selects TensorRT or TensorRT-RTX if an NVIDIA GPU and that library are present, else
+    OpenVINO. `live` makes OpenVINO optimise the latency of a picture instead of throughput.
     """
     check_given("device", device, str | None)
     if name == "auto":
@@ -153,7 +154,7 @@ def load_backend(name: str = "auto", device: str | None = None, live: bool = Fal
 
 def _best(device: str | None, live: bool) -> Backend:
     if device and not device.isdigit():
-        return BACKENDS["openvino"](device, live)  # CPU, GPU.0, NPU: its names
+        return BACKENDS["openvino"](device, live)  # its names: CPU, GPU.0, NPU
     if not any(Path(path).exists() for path in _NVIDIA):
         return BACKENDS["openvino"](device, live)
     errors = []

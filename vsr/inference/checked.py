@@ -1,8 +1,8 @@
 """Checks the first pictures of an engine, and replaces an engine whose output is garbage.
 
-Half precision overflows on some networks, a driver can miscompile a kernel, and neither says so:
-the result is NaN, which becomes black or white, or noise. The enlarged luma, averaged over blocks,
-must resemble the input, and must not be rougher.
+Half precision overflows on some networks, and a driver can miscompile a kernel. Neither reports an
+error: the output is NaN, shown as black or white, or noise. So block means of the enlarged luma are
+compared with those of the input, and the luma must not be much rougher than the input.
 """
 
 import logging
@@ -21,18 +21,18 @@ log = logging.getLogger(__name__)
 
 _Codes = npt.NDArray[np.uint8]
 PICTURES: Final = 3
-"""Pictures with visible content that are checked."""
+"""Number of pictures with visible content that are checked."""
 _CONTRAST: Final = 2.0
-"""Standard deviation of luma codes under which a picture counts as empty."""
+"""Standard deviation of luma codes below which a picture counts as empty."""
 _BLOCK: Final = 8
-"""LR pixels over which both pictures are averaged before they are compared."""
+"""Side in LR pixels of the blocks whose means are compared."""
 _MOST: Final = 24.0
-"""Mean difference in codes: a network changes one or two, garbage 30 and more."""
+"""Limit of the mean block difference, in codes: a network has 1 or 2, garbage 30 and more."""
 _MOST_IN_A_BLOCK: Final = 64.0
-"""Difference of one block: a network changes up to five, NaN around one pixel 100 and more."""
+"""Limit of one block's difference, in codes: a network has up to 5, NaN at one pixel 100+."""
 _MOST_ROUGHER: Final = 24.0
-"""Codes by which neighbours differ more than in the input: a network makes that less, noise
-which averages to the input's grey 50 and more."""
+"""Limit of the increase in roughness, the mean difference of neighbours, in codes: a network lowers
+it, noise that averages to the input's grey raises it by 50 and more."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,23 @@ class Candidate:
     """One of several engines that compute the same network."""
 
     name: str
-    """In words, such as `tensorrt in fp16`."""
+    """Name for messages, such as `carn-m on tensorrt in fp16`."""
     make: Callable[[], Engine]
 
 
 class CheckedEngine:
-    """The first of several engines whose output passes the check; an `Engine` itself."""
+    """An `Engine` that uses the first of several candidates whose output passes the check."""
 
     def __init__(self, candidates: Sequence[Candidate], scale: int, bits: int = 8) -> None:
         self._used, *self._remaining = candidates
         self._scale, self._bits = scale, bits
         self._engine = self._used.make()
         self.rejected = 0
-        """Candidates rejected so far."""
+        """Number of candidates rejected so far."""
         self._left = PICTURES
         self._under_way = 0
         self._discarded = 0
-        """Pictures that a rejected engine still computes."""
+        """Number of pictures that rejected engines still compute."""
 
     @property
     def name(self) -> str:
@@ -65,7 +65,7 @@ class CheckedEngine:
 
     @property
     def slots(self) -> int:
-        """As `Engine.slots`; one is kept free while pictures may have to be computed again."""
+        """Number of slots as in `Engine.slots`, less one while pictures may need recomputing."""
         return max(1, self._engine.slots - (1 if self._discarded else 0))
 
     def submit(self, planes: Planes) -> Ticket:
@@ -78,15 +78,15 @@ class CheckedEngine:
         return _CheckedTicket(self, (y, u, v), ticket, self._engine)
 
     def collected(self, made_by: Engine) -> None:
-        """Count a picture that has left its engine: the one in use, or a rejected one."""
+        """Count down the pictures in flight: of the engine in use, or of rejected ones."""
         if made_by is self._engine:
             self._under_way -= 1
         else:
             self._discarded -= 1
 
     def verified(self, lr: Planes, sr: Planes, made_by: Engine) -> Planes:
-        """Return the result, or the next candidate's if it is garbage. Raises BackendError."""
-        if made_by is not self._engine:  # rejected since, and so are its results
+        """Return `sr`, or the next candidate's result if `sr` is garbage. Raises BackendError."""
+        if made_by is not self._engine:  # rejected meanwhile, so its result is not trusted
             return self._recompute(lr)
         if not self._left:
             return sr
@@ -104,7 +104,7 @@ class CheckedEngine:
         return self.verified(lr, self._engine.submit(lr).result(), self._engine)
 
     def _use_next(self, wrong: str) -> None:
-        """Use the next candidate that can be made. Raises BackendError when none is left."""
+        """Switch to the next candidate that can be created. Raises BackendError if none is left."""
         engine = None
         while engine is None:
             if not self._remaining:
@@ -150,7 +150,7 @@ def _eight_bits(plane: Plane, bits: int) -> npt.NDArray[np.uint8]:
 
 
 def fault_of(lr: _Codes, sr: _Codes, scale: int) -> str | None:
-    """Say why an enlarged luma plane cannot be that of `lr`, both in 8 bits; None when it can."""
+    """Return why `sr` cannot be the enlarged luma of `lr`, both in 8 bits; None if it can."""
     if sr.min() == sr.max():
         return f"every pixel is {sr.min()}"
     height, width = lr.shape
@@ -166,7 +166,7 @@ def fault_of(lr: _Codes, sr: _Codes, scale: int) -> str | None:
 
 
 def _roughness(plane: _Codes) -> float:
-    """Return the mean difference of horizontal neighbours."""
+    """Return the mean absolute difference of horizontal neighbours."""
     if plane.shape[1] < 2:
         return 0.0
     return float(np.abs(np.diff(plane.astype(np.int16), axis=1)).mean())

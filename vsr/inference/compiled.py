@@ -1,7 +1,7 @@
-"""Keeps what OpenVINO made of a network, so that the next program only has to load it.
+"""Caches networks compiled by OpenVINO on disk, so that the next run only has to load them.
 
-Compiling takes two to four times as long as loading. OpenVINO has a cache of its own, but would run
-whatever stands in its files; here each file carries the hash of its content.
+Compiling takes two to four times as long as loading. OpenVINO's cache is not used, because it runs
+its files unverified; here each file begins with the SHA-256 of its content.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from vsr.media.whole_file import written_whole
 log = logging.getLogger(__name__)
 _DIGEST: Final = hashlib.sha256().digest_size
 _LARGEST: Final = 64 * 2**20
-"""Bytes of a network from which on it is not kept."""
+"""Maximum size of a cached network, in bytes."""
 _MOST: Final = 256 * 2**20
-"""Bytes of all files; those that were not used for longest go first."""
+"""Maximum size of all files, in bytes; the least recently used are deleted first."""
 
 
 class CompiledCache:
     """A folder of compiled networks. Safe to use from several threads and processes.
 
-    What cannot be read or written is as good as not there.
+    A file that cannot be read or written is treated as missing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or user_cache_path("vsr", appauthor=False) / "compiled"
 
     def get(self, facts: Sequence[str | bytes]) -> bytes | None:
-        """What was kept under these facts; None where there is nothing, or it is damaged."""
+        """Return the network cached under these facts, or None if it is missing or damaged."""
         path = self._path(facts)
         try:
             content = path.read_bytes()
@@ -49,7 +49,7 @@ class CompiledCache:
         return content[_DIGEST:]
 
     def keep(self, facts: Sequence[str | bytes], data: bytes) -> None:
-        """Keep a network that all these facts decide: model, settings, machine and version."""
+        """Cache a network under all facts it depends on: model, settings, machine and version."""
         if len(data) > _LARGEST:
             return
         path = self._path(facts)
@@ -62,7 +62,7 @@ class CompiledCache:
             log.debug("a compiled network cannot be kept: %s", reason(exc))
 
     def drop(self, facts: Sequence[str | bytes]) -> None:
-        """Forget what does not work."""
+        """Delete the network cached under these facts, e.g. if it cannot be loaded."""
         with suppress(OSError):
             self._path(facts).unlink(missing_ok=True)
 
@@ -73,7 +73,7 @@ class CompiledCache:
         return self.folder / f"{whole.hexdigest()[:32]}.bin"
 
     def _tidy(self) -> None:
-        """Delete the files that were not used for longest, until the others are few enough."""
+        """Delete the least recently used files until the others are within the limit."""
         found = [(path, path.stat()) for path in self.folder.glob("*.bin")]
         found.sort(key=lambda each: each[1].st_mtime, reverse=True)
         total = 0

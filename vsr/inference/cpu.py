@@ -1,4 +1,4 @@
-"""Detects what this computer's processor can do."""
+"""Detects whether this machine's CPU has 8-bit integer instructions."""
 
 from functools import cache
 from importlib import import_module
@@ -11,12 +11,12 @@ _INT8: Final = frozenset(
     {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"}
 )
 _NUMPYS: Final = frozenset({"AVX512VNNI", "ASIMDDP"})
-"""The same, where numpy looks for them: it does not for those of AVX alone."""
+"""numpy's names of these features; it does not detect AVX-VNNI without AVX-512."""
 
 
 @cache
 def has_int8_instructions() -> bool:
-    """Whether 8-bit networks are faster here: by Linux's list of flags, elsewhere by numpy's."""
+    """Return whether int8 networks are faster here, from /proc/cpuinfo or else from numpy."""
     try:
         text = _CPUINFO.read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -30,8 +30,8 @@ def has_int8_instructions() -> bool:
 
 
 def _numpys_features() -> set[str]:
-    """What numpy has found in the processor on any system; empty where it does not say."""
-    try:  # private, and the only place where it is
+    """Return the CPU features that numpy detected on any system; empty if it does not list them."""
+    try:  # a private module, but the only source
         found = import_module("numpy._core._multiarray_umath")
     except ImportError:
         return set()

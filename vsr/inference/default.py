@@ -1,4 +1,4 @@
-"""The network that is taken where none is named; imports nothing, so that settings load at once."""
+"""Defines the default network; imports nothing of vsr, so that settings load quickly."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Measures once in which precision a network is fastest on this machine, and remembers it."""
+"""Measures which precision of a network is fastest on this machine, and saves the result."""
 
 import json
 import logging
@@ -18,19 +18,19 @@ from vsr.media.frame import now
 log = logging.getLogger(__name__)
 
 TEXTURE: Final = (160, 96)
-"""(width, height) of the picture that is measured with, where the network takes any."""
+"""(width, height) of the test picture, if the network accepts any size."""
 _NEAR_DB: Final = 50.0
-"""PSNR against full precision from which on nobody sees a difference."""
+"""Minimum PSNR against full precision, in dB; above it no difference is visible."""
 _GAIN: Final = 1.2
-"""Times as fast as full precision that another one must be, which is more than noise."""
+"""Minimum speed-up over full precision; smaller ones may be noise."""
 _ROUNDS: Final = 5
 _SLOW: Final = 1.0
-"""Seconds of a run from which on one round is enough: what disturbs it is short beside it."""
+"""Run time in seconds above which one round is enough: disturbances are short in comparison."""
 _FILE: Final = "precisions.json"
 
 
 def textured(channels: int, size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """A picture in 0..1 [1, C, H, W] with edges, waves and grain, the same every time."""
+    """Return a test picture [1, C, H, W] in 0..1 with edges, waves and grain; deterministic."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     scene = 0.5 + 0.25 * np.sin(x / 7) * np.cos(y / 9) + 0.15 * np.sign(np.sin((x + 2 * y) / 11))
@@ -41,11 +41,11 @@ def textured(channels: int, size: tuple[int, int]) -> npt.NDArray[np.float64]:
 def fastest_of(
     precisions: Sequence[str], run_in: Callable[[str], Callable[[], object]], key: str, top: float
 ) -> str:
-    """Return the fastest of several precisions, of which the first is the full one.
+    """Return the fastest of several precisions, the first of which is full precision.
 
-    `run_in` compiles the network in a precision and returns what runs it once on a picture; `key`
-    names network and machine; `top` is the range of its values. What has been measured is read
-    again. Raises BackendError where the full precision does not run.
+    `run_in` compiles the network in a precision and returns a function that runs it once on a
+    picture; `key` names network and machine; `top` is the maximum of its values. A saved result is
+    reused. Raises BackendError if full precision does not compile, or if a run fails.
     """
     known = _known()
     if known.get(key) in precisions:
@@ -73,7 +73,7 @@ def fastest_of(
 def _measured(
     runs: dict[str, Callable[[], object]],
 ) -> tuple[dict[str, npt.NDArray[np.float64]], dict[str, float]]:
-    """What each makes of the picture, and the seconds of its quickest run; they take turns."""
+    """Return each precision's output and shortest run time in seconds; runs are interleaved."""
     try:
         results = {name: np.array(run(), np.float64) for name, run in runs.items()}
         times = dict.fromkeys(runs, math.inf)
@@ -90,7 +90,7 @@ def _measured(
 
 
 def _psnr(some: npt.NDArray[np.float64], exact: npt.NDArray[np.float64], top: float) -> float:
-    """In dB; minus infinity where something is not finite."""
+    """Return the PSNR in dB; minus infinity if a value is not finite."""
     error = float(np.square((some - exact) / top).mean())
     if not math.isfinite(error):
         return -math.inf
@@ -98,7 +98,7 @@ def _psnr(some: npt.NDArray[np.float64], exact: npt.NDArray[np.float64], top: fl
 
 
 def _known() -> dict[str, str]:
-    """What has been measured before; nothing where the file is damaged."""
+    """Return the saved results; empty if the file is missing or damaged."""
     try:
         found = json.loads((default_folder() / _FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def _known() -> dict[str, str]:
 
 
 def _remember(known: dict[str, str]) -> None:
-    """Write what is known, whole or not at all; without it, it is measured again."""
+    """Save the results atomically; if that fails, they are measured again next time."""
     path: Path = default_folder() / _FILE
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:

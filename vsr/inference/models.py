@@ -1,4 +1,4 @@
-"""Finds networks: in `engines/manifest.json` by name, or in any ONNX file."""
+"""Loads networks: by name from `engines/manifest.json`, or from any ONNX file."""
 
 import hashlib
 import json
@@ -32,41 +32,41 @@ WHY_DEFAULT: Final = (
     "video, which is what people have"
 )
 LOOKS: Final = {"faithful": "stream", "sharp": "sharp"}
-"""How a compressed source may look when enlarged -> what follows the network's name: `-stream`
-weights keep closest to the original, `-sharp` ones look most like it."""
+"""Look of an enlarged compressed source -> suffix of the network's name: `-stream` weights have the
+least error against the original, `-sharp` weights look most like it."""
 _BICUBIC_SCALES: Final = (2, 3, 4, 8)
 _UNKNOWN_RADIUS: Final = 32
-"""Overlap of tiles for a network whose receptive field nobody declared."""
+"""Receptive-field radius in LR pixels assumed for an ONNX file, which does not declare one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A network's ONNX and the facts that wrapping and tiling it need."""
+    """A network's ONNX and the facts needed to wrap and tile it."""
 
     name: str
     facts: NetworkFacts
     radius: int
-    """Receptive-field radius in LR pixels: how far around a pixel the network looks."""
+    """Receptive-field radius, in LR pixels."""
     fixed_size: tuple[int, int] | None = None
-    """(width, height) when the network accepts no other."""
+    """(width, height) if the network accepts only this size, else None."""
     network: onnx.ModelProto
     precision: str = "fp32"
-    """What it is computed in: `fp16` says how to run a float network, `int8` is another file."""
+    """Precision of the computation: `fp16` runs the float network in fp16, `int8` another file."""
     automatic: bool = False
-    """Whether nobody asked for that precision; see `vsr.inference.depth`."""
+    """Whether vsr chose the precision, not the user; see `vsr.inference.depth`."""
     sha256: str = ""
     shipped: bool = False
-    """Whether it is one of `engines/`, and not a file of the user's."""
+    """Whether the network comes from `engines/`, not from the user's file."""
     tiled: bool = True
-    """Whether pictures above 720p are cut up, because of the activations' memory; or above UHD."""
+    """Whether tiles at x2 are limited to 720p, because of activation memory; else to 1440p."""
 
     @property
     def scale(self) -> int:
-        """Enlargement of width and of height."""
+        """Enlargement factor of width and height."""
         return self.facts.scale
 
     def graph(self, colour: Colour, planes: PlaneFormat = YUV420) -> PlaneGraph:
-        """The network between planes of that colour and format."""
+        """Return the network's planes-to-planes graph for this colour and plane format."""
         return PlaneGraph(
             network=self.network, facts=self.facts, colour=colour, planes=planes,
             precision=self.precision, label=f"{self.name}-x{self.scale}",
@@ -85,23 +85,23 @@ def manifest() -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """Every built-in model: the default, then from the least work to the most, then bicubic."""
+    """Return all built-in models: the default, the others by increasing work, then bicubic."""
     known = manifest()
     work = {name: min(e["multadds_720p"] for e in known[name].values()) for name in known}
     return [*sorted(known, key=lambda name: (name != DEFAULT, work[name], name)), BICUBIC]
 
 
 def network_and_purpose(name: str) -> tuple[str, str]:
-    """("dcscn", "stream") of `dcscn-stream`; the purpose of weights for clean pictures is empty."""
+    """Split `dcscn-stream` into ("dcscn", "stream"); for clean pictures the purpose is empty."""
     network, _, purpose = name.rpartition("-")
     return (network, purpose) if purpose in LOOKS.values() else (name, "")
 
 
 def chosen(name: str | None, look: str | None) -> str:
-    """The name of the model for what was asked: a model, a look, both or neither.
+    """Return the model's name for a requested name, look, both or neither.
 
-    With a look, the same network with the weights of that look; without a name, the network of the
-    least work that has such weights. Raises UsageError for an unknown look, and for a model that
+    With a look, it is the same network with the weights of that look; without a name, the first of
+    `names()` that has such weights. Raises UsageError for an unknown look, and for a model that
     has no such weights.
     """
     if look is None:
@@ -118,14 +118,14 @@ def chosen(name: str | None, look: str | None) -> str:
 
 
 def scales(name: str) -> list[int]:
-    """The scales a built-in model has."""
+    """Return the scales of a built-in model, in ascending order."""
     if name == BICUBIC:
         return list(_BICUBIC_SCALES)
     return sorted(int(key.removeprefix("x")) for key in manifest()[name])
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """Every built-in model and scale with its figures and its engines, for `vsr models`."""
+    """Return every built-in model and scale with its figures and engines, for `vsr models`."""
     plain = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y",
              "good_for": "comparison"}  # fmt: skip
     engines = list(EngineCache().entries())
@@ -145,7 +145,7 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def table() -> str:
-    """The catalogue for people, with what `vsr run` takes by itself and why."""
+    """Format the catalogue as text, with the models that vsr selects by default and why."""
     head = f"{'model':<14} {'scale':>5} {'params':>9} {'MultAdds':>9} {'Set5 dB':>8}  works on"
     lines = [f"{head}  good for"]
     for e in catalogue():
@@ -166,10 +166,10 @@ def table() -> str:
 
 
 def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") -> Model:
-    """The model of that name, or the one in that `.onnx` file, at `scale`, for `runner`.
+    """Return the model of that name, or the one in that `.onnx` file, at `scale`, for `runner`.
 
-    Without a scale: at 2, or the least the model has; for a file, at its own. Raises UsageError
-    for an unknown name, scale or precision, ModelError for a damaged or foreign file.
+    The default scale is 2 or the model's smallest; for a file, the file's scale. Raises UsageError
+    for an unknown name, scale or precision, ModelError for a damaged or unsupported file.
     """
     check_given("model", name, str)
     check_given("scale", scale, int | None)
@@ -215,7 +215,7 @@ def _built_in(name: str, scale: int, runner: Runner, precision: str) -> Model:
 def _from_entry(
     name: str, scale: int, entry: dict[str, Any], form: dict[str, Any], precision: str
 ) -> Model:
-    """Load the network of a manifest's entry in one form: the entry itself, or its `int8`."""
+    """Load a manifest entry's network in one form: `form` is the entry itself or its `int8`."""
     path = ENGINES / form["file"]
     data, digest = _read(path)
     if digest != form["sha256"]:
@@ -232,7 +232,7 @@ def _from_entry(
 
 
 def in_fp32(model: Model) -> Model | None:
-    """The same network in full precision; None where it is that already, or has no such form."""
+    """Return the network in full precision, or None if it is already or has no such form."""
     if model.precision in ("fp16", "bf16"):
         return replace(model, precision="fp32")
     if model.precision == "fp32" or not model.shipped:
@@ -274,7 +274,7 @@ def _fastest(
     network: onnx.ModelProto, facts: NetworkFacts, size: tuple[int, int] | None, digest: str,
     runner: Timing,
 ) -> str | None:  # fmt: skip
-    """The float precision in which a network is fastest; None where it has another input."""
+    """Return a network's fastest float precision; None if its input is not float32 or it fails."""
     if sole_input(network).type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         return None
     channels = 1 if facts.colour == "y" else 3
@@ -287,7 +287,7 @@ def _fastest(
 
 
 def _precision_of(network: onnx.ModelProto, path: Path, runner: Runner, asked: str) -> str:
-    """Return the precision of a quantised or half-precision file; else the one asked for."""
+    """Return the precision of a quantised or half-precision file, else the one to run it in."""
     own = ""
     if any(node.op_type == "QuantizeLinear" for node in network.graph.node):
         own = "int8"

@@ -1,4 +1,4 @@
-"""Runs engines with OpenVINO: on any CPU, on Intel GPUs and NPUs; the default without NVIDIA."""
+"""Runs engines with OpenVINO on any CPU and Intel GPUs and NPUs; default without an NVIDIA GPU."""
 
 import json
 import logging
@@ -28,25 +28,25 @@ _CONVERTER: Final = "openvino.tools.ovc"
 
 @contextmanager
 def _absent(*names: str) -> Iterator[None]:
-    """Let OpenVINO be imported as where some packages are not installed.
+    """Make packages look uninstalled while OpenVINO is imported.
 
-    With its telemetry the import would report to a statistics host, leave a lasting id in the home
-    folder, and fork a child that holds this process's stdout open. Its converter takes long to load
-    and is used by nobody here.
+    With its telemetry, the import would report to a statistics host, store a persistent id in the
+    home folder, and fork a child process that keeps this process's stdout open. Its converter is
+    slow to load, and vsr does not use it.
     """
     before = {name: sys.modules[name] for name in names if name in sys.modules}
     for name in names:
-        sys.modules[name] = None  # type: ignore[assignment]  # what an ImportError is made of
+        sys.modules[name] = None  # type: ignore[assignment]  # makes the import raise ImportError
     try:
         yield
     finally:
         for name in names:
             del sys.modules[name]
-        sys.modules.update(before)  # another program's, which imported OpenVINO before us
+        sys.modules.update(before)  # for a program that imported OpenVINO before us
 
 
 def _convert_model(*given: Any, **settings: Any) -> Any:
-    """OpenVINO's `convert_model`, for other code in this process: loaded when it is called."""
+    """Call OpenVINO's `convert_model`, for other code in this process; imported when called."""
     from openvino.tools import ovc
 
     return ovc.convert_model(*given, **settings)
@@ -65,16 +65,16 @@ CORE: Final = ov.Core()
 """The only `ov.Core` of the process, never freed.
 
 OpenVINO's CPU plugin replaces the signal stack of the thread that first uses a Core, and frees that
-stack with the Core (SigAltStackSetup in src/plugins/intel_cpu, there for AMX). Of two Cores freed
-in the order in which they were made, the second puts back the stack that the first has freed: the
+stack with the Core (SigAltStackSetup in src/plugins/intel_cpu, there for AMX). If two Cores are
+freed in the order of their creation, the second restores the stack that the first has freed. The
 next signal that Python handles, such as Ctrl+C, then ends the process with SIGSEGV.
 """
 HINTS: Final = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-"""Our names of float precisions -> OpenVINO's."""
+"""Float precisions: vsr's name -> OpenVINO's name."""
 _LONGEST: Final = 400
-"""Characters of its message that are told; it may quote the network."""
+"""Maximum length of a quoted OpenVINO message, in characters; it may contain the network."""
 MAX_REQUESTS: Final = 4
-"""Enough to keep a CPU busy; each request holds the network's activations."""
+"""Maximum number of requests: enough to keep a CPU busy; each holds the network's activations."""
 
 
 class OpenVinoTicket:
@@ -88,8 +88,8 @@ class OpenVinoTicket:
         """See `vsr.inference.backend.Ticket.result`."""
         try:
             self._request.wait()
-            # measured by OpenVINO: a callback of ours would need the interpreter's lock on its
-            # threads, and ends the process where a request is given up under way
+            # measured by OpenVINO: a Python callback would need the GIL on OpenVINO's threads, and
+            # crashes the process if a request is abandoned while it runs
             self.finished = self.started + self._request.latency / 1000
         except RuntimeError as exc:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
@@ -104,7 +104,7 @@ class OpenVinoEngine:
 
     def __init__(self, compiled: Any) -> None:
         optimal = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        # one more than it computes at once, so that it never waits for the next picture
+        # one more than it computes at once, so that the next picture is always queued
         self.slots = min(max(optimal, 1) + 1, MAX_REQUESTS)
         self.free: deque[Any] = deque(compiled.create_infer_request() for _ in range(self.slots))
 
@@ -129,18 +129,18 @@ def _copy(tensor: Any, plane: Plane) -> None:
 
 
 def _plane(data: Any) -> Plane:
-    """A copy of an output: uint8 [H, W], or byte pairs [H, W, 2] as uint16 [H, W]."""
+    """Copy an output plane: uint8 [H, W], or byte pairs [H, W, 2] as uint16 [H, W]."""
     copy = np.array(data)
     return copy if copy.ndim == 2 else copy.view("<u2")[..., 0]
 
 
 class OpenVinoBackend:
-    """See `vsr.inference.backend.Backend`. Thread-safe apart from the engines it makes."""
+    """See `vsr.inference.backend.Backend`. Thread-safe except for the engines it creates."""
 
     name = "openvino"
 
     def __init__(self, device: str, live: bool = False) -> None:
-        """`live`: all cores on one picture, for its latency; else on several, for their number."""
+        """`live`: all cores compute one picture, for latency; else several, for throughput."""
         self._hint = "LATENCY" if live else "THROUGHPUT"
         device = device.upper()
         known = CORE.available_devices
@@ -167,12 +167,12 @@ class OpenVinoBackend:
         return "int8" if int8 and has_int8_instructions() else "fp32"
 
     def floats(self) -> list[str]:
-        """Float precisions that the device computes in, the full one first."""
+        """Return the float precisions that the device supports, fp32 first."""
         can = CORE.get_property(self._asked, "OPTIMIZATION_CAPABILITIES")
         return [name for name in HINTS if name == "fp32" or name.upper() in can]
 
     def fastest(self, model: bytes, picture: object, digest: str, top: float) -> str:
-        """See `vsr.inference.backend.Timing.fastest`: on CPUs, where int8 has no part in it."""
+        """See `vsr.inference.backend.Timing.fastest`; only CPUs are measured, without int8."""
         if not self._asked.startswith("CPU"):
             return self.choose_precision("auto", False)
 
@@ -184,11 +184,11 @@ class OpenVinoBackend:
         return fastest_of(self.floats(), run_in, f"{digest} on {machine}", top)
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> OpenVinoEngine:
-        """See `vsr.inference.backend.Backend.compile`; not batched, which would gain nothing."""
+        """See `vsr.inference.backend.Backend.compile`; ignores `batch`: it would gain nothing."""
         config = {
             "PERFORMANCE_HINT": self._hint,
             "PERFORMANCE_HINT_NUM_REQUESTS": MAX_REQUESTS,
-            # on CPUs with bfloat16 OpenVINO would use it unasked, and 8 bits of mantissa show
+            # on CPUs with bfloat16 OpenVINO would use it by default; its 8-bit mantissa is visible
             "INFERENCE_PRECISION_HINT": HINTS.get(graph.precision, "f32"),
         }
         if self._asked.startswith("CPU") and graph.precision in ("fp32", "bf16"):
@@ -196,7 +196,7 @@ class OpenVinoBackend:
         return OpenVinoEngine(self._loaded(graph.onnx(size), config))
 
     def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:
-        """See `vsr.inference.backend.Backend.is_built`: compiling takes no longer than loading."""
+        """See `vsr.inference.backend.Backend.is_built`: always True, as compiling is quick."""
         return True
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
@@ -208,7 +208,7 @@ class OpenVinoBackend:
             raise BackendError(f"OpenVINO failed while running: {_gist(exc)}") from exc
 
     def _loaded(self, model: bytes, config: dict[str, Any]) -> Any:
-        """Load a network that an earlier program compiled; else compile and keep it."""
+        """Load a network that an earlier run compiled, or compile it; cached on CPUs only."""
         if self._device != "CPU":
             return self._compiled(model, config)
         config, cache = self._limited(config), CompiledCache()
@@ -229,7 +229,7 @@ class OpenVinoBackend:
 
     def _limited(self, config: dict[str, Any]) -> dict[str, Any]:
         if self._device.startswith("CPU") and (limit := cpu_limit()):
-            # not bound to the first processors, which others with a limit would be bound to as well
+            # no pinning: other limited processes would be pinned to the same first processors
             return {**config, "INFERENCE_NUM_THREADS": limit, "ENABLE_CPU_PINNING": False}
         return config
 
@@ -237,12 +237,12 @@ class OpenVinoBackend:
         config = self._limited(config)
         try:
             return CORE.compile_model(CORE.read_model(model), self._device, config)
-        except (RuntimeError, ValueError) as exc:  # the latter for words that are not UTF-8
+        except (RuntimeError, ValueError) as exc:  # the latter if the message is not UTF-8
             raise BackendError(f"OpenVINO cannot compile this network: {_gist(exc)}") from exc
 
 
 def _gist(exc: Exception) -> str:
-    """Extract the reason from OpenVINO's message: where in its source, then why, then advice."""
+    """Extract the reason from OpenVINO's message: source location, then reason, then advice."""
     lines = [line.strip() for line in str(exc).strip().split("\n\n")[0].splitlines()]
     told = [line for line in lines if not line.startswith("To facilitate")]
     return told[-1].removeprefix("-- ")[:_LONGEST] if told else "no reason given"

@@ -1,4 +1,4 @@
-"""An engine for single pictures: RGB arrays or Frames in, larger ones out."""
+"""Enlarges single pictures, RGB arrays or Frames, with a network compiled for one size."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -26,7 +26,7 @@ _ONCE: Final = Fraction(1)
 
 @runtime_checkable
 class DlpackArray(Protocol):
-    """Anything that lends its memory, such as a torch tensor."""
+    """Any array that supports DLPack, such as a torch tensor."""
 
     def __dlpack__(self, **_: Any) -> Any:
         """See https://dmlc.github.io/dlpack/latest/python_spec.html."""
@@ -34,17 +34,17 @@ class DlpackArray(Protocol):
 
 
 class PictureEngine:
-    """A network compiled for pictures of one size; made by `load_engine`.
+    """A network compiled for pictures of one size; created by `load_engine`.
 
     Call it with a picture, from one thread at a time:
 
     - R'G'B' as numpy uint8 or uint16 [H, W, 3], or [N, H, W, 3] for several: returns a new array of
       the same dtype, `scale` times as high and wide.
     - anything with `__dlpack__`, such as a torch tensor of that shape and dtype: returns a numpy
-      array (`torch.from_numpy` takes it without a copy). Memory of a GPU is copied to the host.
+      array (`torch.from_numpy` takes it without a copy). GPU memory is copied to the host.
     - a `Frame`: returns a `Frame` with the same time and colour.
 
-    Raises UsageError for another size, shape or dtype, BackendError when inference fails.
+    Raises UsageError for another size, shape or dtype, BackendError if inference fails.
     """
 
     def __init__(self, model: Model, backend: Backend, size: tuple[int, int], batch: int) -> None:
@@ -56,7 +56,7 @@ class PictureEngine:
 
     @property
     def scale(self) -> int:
-        """Enlargement of width and height."""
+        """Enlargement factor of width and height."""
         return self.model.scale
 
     @property
@@ -71,7 +71,7 @@ class PictureEngine:
     def __call__(self, picture: RgbArray | DlpackArray) -> RgbArray: ...
 
     def __call__(self, picture: Frame | RgbArray | DlpackArray) -> Frame | RgbArray:
-        """The enlarged picture, see the class."""
+        """Return the enlarged picture, see the class."""
         if not self._open:
             raise UsageError("this engine is closed: load it again")
         if isinstance(picture, Frame):
@@ -140,7 +140,7 @@ def load_engine(
     """Compile a network for pictures of `size` (width, height), as a context manager.
 
     `with vsr.load_engine("dcscn", scale=2, size=(640, 360)) as engine: big = engine(rgb)`. `model`
-    is a name of `vsr models` or an .onnx file; the other options are those of `vsr run`. Loading
+    is a name listed by `vsr models` or an .onnx file; other options are those of `vsr run`. Loading
     takes a second with OpenVINO and may take minutes with TensorRT, once for each size. Raises
     UsageError, ModelError or BackendError.
     """
@@ -165,7 +165,7 @@ def _frame(picture: RgbArray, form: PlaneFormat, index: int) -> Frame:
 
 
 def _as_array(picture: object) -> RgbArray:
-    """The picture as an array of ours. Raises UsageError where it is none."""
+    """Convert a picture to an `RgbArray`. Raises UsageError if that is impossible."""
     array: npt.NDArray[Any]
     if isinstance(picture, np.ndarray):
         array = picture

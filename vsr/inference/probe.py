@@ -14,7 +14,7 @@ from vsr.network.sizes import check_sizes
 
 _LEAST_SIDE: Final = 8
 _MOST_PIXELS: Final = 1920 * 1080
-"""Of a network whose input size is fixed."""
+"""Maximum input size, in pixels, of a network whose input size is fixed."""
 
 
 def probe(
@@ -22,9 +22,9 @@ def probe(
 ) -> tuple[NetworkFacts, tuple[int, int] | None]:
     """Find scale, channels and value range of an unknown network by running it twice.
 
-    A smooth test picture goes through in 0..1 and in 0..255; the range whose result is nearer to
-    the picture itself is the network's (0..1, which half precision holds best, where it makes no
-    difference). Returns the facts and (width, height) if it is fixed.
+    The network's range is the one of 0..1 and 0..255 in which the output for a smooth test picture
+    is nearer to that picture. If both are similar it is 0..1, which suits half precision best.
+    Returns the facts, and (width, height) if the size is fixed, else None.
     """
     batch, channels, height, width = _input_shape(network)
     if batch not in (None, 1):
@@ -44,7 +44,7 @@ def probe(
 def _probe_free_channels(
     network: onnx.ModelProto, runner: Runner, size: tuple[int, int]
 ) -> NetworkFacts:
-    """RGB where the network takes it, else luma."""
+    """Probe the network with RGB, and with luma if it does not accept RGB."""
     try:
         return _probe_at(network, runner, 3, size)
     except (ModelError, BackendError):
@@ -90,7 +90,7 @@ def _input_shape(network: onnx.ModelProto) -> list[int | None]:
 
 
 def _picture(channels: int, height: int, width: int) -> npt.NDArray[np.float64]:
-    """A smooth picture in 0..1 [1, C, H, W], the same scene at any size."""
+    """Return a smooth picture [1, C, H, W] in 0..1, the same scene at any size."""
     y = (np.arange(height)[:, None] + 0.5) / height
     x = (np.arange(width)[None, :] + 0.5) / width
     scene = 0.5 + 0.3 * np.sin(5 * x + 3 * y) * np.cos(4 * y - 2 * x)

@@ -11,13 +11,13 @@ from vsr.media.frame import Plane, Planes
 from vsr.media.plane_format import PlaneFormat
 
 MAX_TILE_PIXELS: Final = 1280 * 720
-"""Largest picture given to an x2 network at once: activations take gigabytes beyond that."""
+"""Maximum tile of an x2 network, in LR pixels: beyond that, activations take gigabytes."""
 _MAX_LIGHT_PIXELS: Final = 2560 * 1440
-"""Likewise for an interpolation, which has no activations to speak of."""
+"""Maximum tile of an x2 interpolation, in LR pixels: its activations are negligible."""
 _LEAST_TILE_PIXELS: Final = 128 * 72
-"""Where a device without memory for that is given up."""
+"""Minimum tile, in LR pixels; a device without memory for it is not used."""
 _CHROMA_MARGIN: Final = 8
-"""What chroma resampling looks at around the network's own receptive field, in luma pixels."""
+"""Margin for chroma resampling around the network's receptive field, in luma pixels."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Span:
     """One tile along one axis, in LR luma pixels; only the picture's end may be odd."""
 
     start: int
-    """Where the tile begins in the picture."""
+    """First pixel of the tile in the picture."""
     keep: tuple[int, int]
-    """The part of the picture taken from this tile; the rest is overlap."""
+    """(begin, end) of the part of the picture taken from this tile; the rest is overlap."""
 
 
 def spans(length: int, tile: int, overlap: int) -> list[Span]:
     """Cover 0..length with tiles of `tile` that overlap by at least 2 x `overlap`.
 
-    `overlap` is even, tile <= length, and both are even or both odd, so that every tile starts on
-    a chroma sample; every kept part is at least `overlap` away from the edges of its tile, except
-    at the edges of the picture.
+    `overlap` is even, tile <= length, and `tile` and `length` are both even or both odd, so that
+    every tile starts on a chroma sample. Every kept part is at least `overlap` away from the edges
+    of its tile, except at the edges of the picture.
     """
     if tile == length:
         return [Span(0, (0, length))]
@@ -45,10 +45,10 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
 
 
 def tile_length(length: int, limit: int, overlap: int) -> int:
-    """The smallest tile length that covers `length` with the fewest tiles of at most `limit`."""
+    """Return the least tile length to cover `length` with the fewest tiles of at most `limit`."""
     if length <= limit:
         return length
-    odd = length % 2  # an odd picture is an even one and a column more, on its last tile
+    odd = length % 2  # an odd picture is an even one plus a column, in its last tile
     whole, limit = length - odd, (limit - odd) // 2 * 2
     count = -(-(whole - 2 * overlap) // (limit - 2 * overlap))
     return _even(-(-(whole + 2 * overlap * (count - 1)) // count)) + odd
@@ -68,7 +68,7 @@ class TilePlan:
 
     width: int
     height: int
-    """The engine's picture size."""
+    """`width` and `height` of a tile: the picture size of the engine."""
     columns: list[Span]
     rows: list[Span]
     pad: tuple[int, int]
@@ -78,16 +78,16 @@ class TilePlan:
 def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -> TilePlan:
     """Plan one tile if the picture is small enough for the model, else a grid.
 
-    `most` is the largest tile in LR pixels where memory is scarcer than usual.
+    `most` is the maximum tile in LR pixels, instead of the usual one, if memory is scarce.
     """
     overlap = _even(model.radius + _CHROMA_MARGIN)
     tile_w, tile_h = width, height
-    # large factors have most of their activations enlarged
+    # at large scales, most activations have the enlarged size
     usual = MAX_TILE_PIXELS if model.tiled else _MAX_LIGHT_PIXELS
     most = most or usual * 4 // max(2, model.scale) ** 2
     if model.fixed_size:
         tile_w, tile_h = model.fixed_size
-        # a fixed network brings its own size: give up overlap rather than refuse it
+        # the network fixes the tile size: reduce the overlap rather than refuse it
         overlap = min(overlap, min(tile_w, tile_h) // 16 * 2)
     elif width * height > most:
         tile_w = tile_length(width, isqrt(most * 16 // 9), overlap)
@@ -100,7 +100,7 @@ def plan_tiles(model: Model, width: int, height: int, most: int | None = None) -
 
 
 def smaller_plan(model: Model, size: tuple[int, int], plan: TilePlan) -> TilePlan | None:
-    """Plan tiles of a quarter of the pixels; None if they would be mostly overlap."""
+    """Plan tiles of a quarter of the pixels; None if too small or if the model allows none."""
     pixels = plan.width * plan.height // 4
     overlap = _even(model.radius + _CHROMA_MARGIN)
     least = max(_LEAST_TILE_PIXELS, (3 * overlap) ** 2 * 16 // 9)
@@ -110,12 +110,12 @@ def smaller_plan(model: Model, size: tuple[int, int], plan: TilePlan) -> TilePla
 
 
 def _full_length(length: int, tile: int) -> int:
-    """The smallest length, at least `length`, that tiles of `tile` can cover."""
+    """Return the smallest length, at least `length`, that tiles of `tile` can cover."""
     return max(length, tile) + (max(length, tile) - tile) % 2
 
 
 def padded(planes: Planes, right: int, bottom: int, form: PlaneFormat) -> Planes:
-    """Repeat the last column and row; chroma by its share."""
+    """Pad planes by repeating the last column and row; `right` and `bottom` in luma pixels."""
     if not right and not bottom:
         return planes
     y, u, v = planes
@@ -130,7 +130,7 @@ def padded(planes: Planes, right: int, bottom: int, form: PlaneFormat) -> Planes
 
 
 def cut(planes: Planes, at: tuple[int, int], size: tuple[int, int], form: PlaneFormat) -> Planes:
-    """A tile of `size` as views of the picture, from luma column and row `at` on, both even."""
+    """Return a tile of `size` as views of the planes; `at` is its (column, row), both even."""
     (x, y), (width, height) = at, size
     luma, u, v = planes
     # the chroma of an odd tile is rounded up
@@ -141,7 +141,7 @@ def cut(planes: Planes, at: tuple[int, int], size: tuple[int, int], form: PlaneF
 
 
 def empty(width: int, height: int, planes: PlaneFormat) -> Planes:
-    """Allocate the planes of a picture of that size, not initialised."""
+    """Allocate uninitialised planes for a picture of that size."""
     shapes = [(height, width), *[planes.chroma(width, height)[::-1]] * 2]
     y, u, v = (np.empty(shape, planes.dtype) for shape in shapes)
     return y, u, v
@@ -150,7 +150,7 @@ def empty(width: int, height: int, planes: PlaneFormat) -> Planes:
 def paste(
     target: Planes, tile: Planes, column: Span, row: Span, scale: int, form: PlaneFormat
 ) -> None:
-    """Copy the kept part of an enlarged tile into the picture; what lies outside is padding."""
+    """Copy the kept part of an enlarged tile into the picture; drop padding outside of it."""
     steps = ((1, 1), (form.chroma_x, form.chroma_y), (form.chroma_x, form.chroma_y))
     for (across, down), whole, part in zip(steps, target, tile, strict=True):
         top, left = row.keep[0] * scale // down, column.keep[0] * scale // across

@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 REUSED: Final = "reused"
-"""The event of a frame that has the result of an equal one before it."""
+"""The `event` of a frame that reuses the result of an identical frame before it."""
 _SAMPLED: Final = 16
-"""Every so many rows are compared first: most frames differ there."""
+"""Step between the rows that are compared first: most different frames already differ in those."""
 _MAX_HELD: Final = 64
-"""Packets that may wait behind a frame before the upscaler waits for that frame."""
+"""Maximum number of queued items before the upscaler waits for the oldest frame."""
 
 
 @dataclass
@@ -36,33 +36,33 @@ class _Job:
 
     frame: Frame
     waiting: int
-    """Tiles that are not done; all of them when it is submitted again."""
+    """Number of unfinished tiles; all of them again when the frame is resubmitted."""
     planes: Planes | None = None
     twin: "_Job | None" = None
-    """An earlier frame with the same samples, whose result is this one's too."""
+    """Earlier frame with the same samples, whose result is reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What is known of an upscaler without its engine."""
+    """Description of an upscaler, without its engine."""
 
     name: str
-    """Of the model."""
+    """Name of the model."""
     sha256: str
     precision: str
     scale: int
     size: tuple[int, int]
-    """(width, height) of the pictures that it takes."""
+    """(width, height) of the input pictures."""
     out_size: tuple[int, int]
     tiles: int
-    """Per picture."""
+    """Number of tiles per picture."""
 
 
 def is_built(
     model: Model, backend: Backend, colour: Colour, size: tuple[int, int],
     planes: PlaneFormat = YUV420,
 ) -> bool:  # fmt: skip
-    """Whether an `Upscaler` of these can start without building an engine for minutes."""
+    """Return whether an `Upscaler` of these can start without building an engine for minutes."""
     plan = plan_tiles(model, *size)
     graph = for_planes(model, planes).graph(colour, planes)
     return backend.is_built(graph, (plan.width, plan.height))
@@ -82,12 +82,12 @@ class Upscaler:
         planes: PlaneFormat = YUV420,
         reuse: bool = False,
     ) -> None:
-        """With `fall_back`, an engine that fails while it runs is replaced, though that may take
-        minutes. The other engine computes what was not done: in smaller batches, then smaller tiles
-        where memory ran out, else in fp32, then by OpenVINO. Otherwise the error is raised.
+        """With `fall_back`, an engine that fails while running is replaced, which may take minutes.
+        The next engine computes the unfinished frames: if memory ran out, with batches of 1, then
+        smaller tiles; else in fp32, then on OpenVINO. Without it, the error is raised.
 
-        With `reuse`, a frame whose samples are those of the one before is not computed again; both
-        then have the same planes, which nobody may write to.
+        With `reuse`, a frame with the same samples as the previous one is not computed again; both
+        then share their planes, which must not be written to.
         """
         self.model = model = for_planes(model, planes)
         self.size = size
@@ -102,7 +102,7 @@ class Upscaler:
 
     @property
     def outline(self) -> Outline:
-        """What others need to know of it."""
+        """Description of this upscaler."""
         model = self.model
         return Outline(
             name=model.name, sha256=model.sha256, precision=model.precision, scale=model.scale,
@@ -110,7 +110,7 @@ class Upscaler:
         )  # fmt: skip
 
     def _compile_within_memory(self) -> CheckedEngine:
-        """Compile an engine; where memory runs out, of smaller batches, then of smaller tiles."""
+        """Compile an engine; if memory runs out, retry with batches of 1, then smaller tiles."""
         size = (self.plan.width, self.plan.height)
         candidates = [
             Candidate(
@@ -132,7 +132,7 @@ class Upscaler:
         return self._compile_within_memory()
 
     def _shrink(self) -> bool:
-        """Use batches of one, else smaller tiles; False where neither is possible."""
+        """Switch to batches of 1, else to smaller tiles; return False if neither is possible."""
         if self._batch > 1:
             self._batch = 1
             return True
@@ -142,19 +142,20 @@ class Upscaler:
 
     @property
     def _layout(self) -> str:
-        """Tiles, their size and the batch, in words."""
+        """Number and size of the tiles, and the batch, as text."""
         tiles = "1 tile" if self.tiles == 1 else f"{self.tiles} tiles"
         return f"{tiles} of {self.plan.width}x{self.plan.height}, batch {self._batch}"
 
     @property
     def tiles(self) -> int:
-        """Tiles per picture."""
+        """Number of tiles per picture."""
         return len(self.plan.columns) * len(self.plan.rows)
 
     def process(self, items: Iterable[Frame | T]) -> Iterator[Frame | T]:
         """Yield every item in order, frames enlarged; other items (packets) pass through.
 
-        A frame's planes must stay as they are until it comes out. Raises BackendError.
+        A frame's planes must not change until its result is yielded; with `reuse`, also not
+        afterwards, because the next frame is compared with them. Raises BackendError.
         """
         order: deque[_Job | T] = deque()
         for item in items:
@@ -174,7 +175,7 @@ class Upscaler:
 
     def _job(self, frame: Frame) -> _Job:
         height, width = frame.planes[0].shape
-        if (width, height) != self.size:  # no engine's fault, and none could do it
+        if (width, height) != self.size:  # no fallback engine could help
             wanted = "x".join(map(str, self.size))
             raise BackendError(f"a luma plane of {width}x{height}, and not of {wanted}")
         if frame.format != self._planes:
@@ -194,7 +195,7 @@ class Upscaler:
             head = order[0]
             if not isinstance(head, _Job):
                 yield head
-            elif head.twin is not None:  # which came out before
+            elif head.twin is not None:  # its twin was yielded before
                 assert head.twin.planes is not None
                 head.frame.stamps.infer_start = head.frame.stamps.infer_end = now()
                 yield head.frame.with_planes(head.twin.planes, self.model.name)
@@ -205,7 +206,7 @@ class Upscaler:
             order.popleft()
 
     def _with_fallback(self, step: Callable[[], None], order: deque[_Job | T]) -> None:
-        """Do a step; if the engine fails, compute all unfinished frames again on another one."""
+        """Run a step; if the engine fails, compute all unfinished frames again on another one."""
         while True:
             try:
                 step()
@@ -214,13 +215,13 @@ class Upscaler:
                 if not self._fall_back:
                     raise
                 log.debug("the engine failed", exc_info=True)
-                # without its traceback, which would keep the engine and its memory
+                # without its traceback, which would keep the engine's memory allocated
                 failure = type(exc)(str(exc))
             self._choose_fallback(failure)
             step = partial(self._resubmit, order)
 
     def _choose_fallback(self, failure: BackendError) -> None:
-        """Choose an engine of less memory, or the next candidate; raise `failure` without one."""
+        """Choose an engine with less memory, or the next candidate; else raise `failure`."""
         failed = _name(*self._candidates[0])
         self._tickets.clear()
         if self._engine is not None:
@@ -259,7 +260,7 @@ class Upscaler:
                 self._tickets.append((job, column, row, ticket))
 
     def _collect(self) -> None:
-        """Put the oldest ticket's result into its frame."""
+        """Wait for the oldest ticket and store its result in its job."""
         job, column, row, ticket = self._tickets.popleft()
         planes = ticket.result()
         job.frame.stamps.infer_end = max(job.frame.stamps.infer_end, ticket.finished)
@@ -273,7 +274,7 @@ class Upscaler:
 
 
 def _candidates(model: Model, backend: Backend) -> list[tuple[Backend, Model]]:
-    """List what to try in order: the model on the backend, in fp32, and on OpenVINO."""
+    """List the engines to try, in order: the model on the backend, in fp32, and on OpenVINO."""
     forms = [(backend, model)]
     plain = in_fp32(model)
     if plain:
@@ -288,7 +289,7 @@ def _name(backend: Backend, model: Model) -> str:
 
 
 def _equal(ours: Planes, theirs: Planes) -> bool:
-    """Whether all samples are equal."""
+    """Return whether all samples are equal."""
     pairs = tuple(zip(ours, theirs, strict=True))
     some = all(np.array_equal(a[::_SAMPLED], b[::_SAMPLED]) for a, b in pairs)
     return some and all(np.array_equal(a, b) for a, b in pairs)

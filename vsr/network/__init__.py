@@ -1,1 +1,1 @@
-"""Super-resolution networks as ONNX graphs that map picture planes to picture planes."""
+"""Builds ONNX graphs of super-resolution networks that map picture planes to picture planes."""

@@ -20,25 +20,25 @@ from vsr.network.nodes import NodeBuilder
 from vsr.network.onnx_inputs import OPSET, inlinable, sole_input
 
 _CHROMA: Final = frozenset({(1, 1), (2, 1), (2, 2)})
-"""Luma columns and rows per chroma sample that the graph can be built for."""
+"""Supported (luma columns, luma rows) per chroma sample."""
 _COARSER: Final = {
     0.0: (-1, (0.25, 0.5, 0.25)), 0.5: (0, (0.5, 0.5)), 1.0: (0, (0.25, 0.5, 0.25)),
 }  # fmt: skip
-"""Place of the first chroma sample along an axis, in luma samples -> the first luma sample that it
-is made of, and the weights from there on, for two luma samples per chroma sample."""
+"""Position of the first chroma sample along an axis, in luma samples -> index of the first luma
+sample averaged into it and the weights from there on, for two luma samples per chroma sample."""
 _LUMA_OF_RGB: Final = Colour(matrix=6, full_range=True)
 """The luma that networks on luma are trained on: BT.601's, in full range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFacts:
-    """Facts about a network that wrapping it needs."""
+    """Facts about a network that are needed to wrap it."""
 
     scale: int
     colour: str
-    """`y`: one channel of full-range luma; `rgb`: three."""
+    """Channels of the network: `y`, one of full-range luma, or `rgb`, three."""
     value_max: float = 1.0
-    """The network reads and writes 0..value_max."""
+    """Upper end of the range 0..value_max that the network reads and writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class _Plan:
     """Size, formats and network facts of one graph."""
 
     size: tuple[int, int] | None
-    """(width, height) in LR luma pixels; None: free, both even."""
+    """(width, height) in LR luma pixels; None if free, then both are even."""
     planes: PlaneFormat
     facts: NetworkFacts
     colour: Colour
@@ -57,7 +57,7 @@ class _Plan:
 
     @property
     def chroma_is_whole(self) -> bool:
-        """Whether luma is a whole number of chroma samples, so that nothing is cut or repeated."""
+        """Whether luma is a whole number of chroma samples, so that no crop or padding happens."""
         p = self.planes
         return self.size is None or (self.size[0] % p.chroma_x, self.size[1] % p.chroma_y) == (0, 0)
 
@@ -81,9 +81,10 @@ class _Plan:
         return b.crop(x, height, width)
 
     def chroma_offset(self, factor: int) -> tuple[float, float]:
-        """Return (rows, columns) of the first chroma sample of a `factor` times finer grid.
+        """Return (row, column) of the first sample of a `factor` times finer chroma grid.
 
-        Both grids have the same siting within their own luma and share the luma's pixel edges.
+        In samples of the coarser grid. Each grid has the same siting relative to its luma, and both
+        lumas share their pixel edges.
         """
         p = self.planes
         x, y = p.chroma_place
@@ -95,7 +96,7 @@ class _Plan:
         return rows, columns
 
     def chroma_to_luma(self, b: NodeBuilder, uv: str) -> str:
-        """Enlarge chroma to the luma's size: luma column x lies at (x - place) / step of it."""
+        """Enlarge chroma to luma size: luma column x is chroma position (x - place) / step."""
         p = self.planes
         x, y = p.chroma_place
         factor = (p.chroma_y, p.chroma_x)
@@ -103,7 +104,7 @@ class _Plan:
         return self.cut_to_luma(b, fine)
 
     def luma_to_chroma(self, b: NodeBuilder, plane: str) -> str:
-        """Average a full plane to chroma samples at their places, edges repeated."""
+        """Average a luma-size plane to chroma samples at their siting, with repeated edges."""
         p = self.planes
         if (p.chroma_x, p.chroma_y) == (1, 1):
             return plane
@@ -120,16 +121,16 @@ class _Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaneGraph:
-    """Makes a network's planes-to-planes graph for any picture size."""
+    """Builds a network's planes-to-planes graph for any picture size."""
 
     network: onnx.ModelProto
     facts: NetworkFacts
     colour: Colour = field(default_factory=Colour)
     planes: PlaneFormat = YUV420
     precision: str = "fp32"
-    """What the network inside is to be computed in; realised by the backend."""
+    """Precision in which the backend computes the network."""
     label: str = "network"
-    """Name for people and for files, such as `carn-m-x2`."""
+    """Name for messages and files, such as `carn-m-x2`."""
 
     def onnx(self, size: tuple[int, int] | None, batch: int | None = 1) -> bytes:
         """Serialize the planes-to-planes graph for pictures of `size` (width, height).
@@ -228,7 +229,7 @@ def _run_network(b: NodeBuilder, network: onnx.ModelProto, x: str) -> str:
     for node in network.graph.node:
         inner = onnx.NodeProto()
         inner.CopyFrom(node)
-        inner.name = f"net/{node.name or node.output[0]}"  # TensorRT refuses two of one name
+        inner.name = f"net/{node.name or node.output[0]}"  # TensorRT refuses duplicate names
         inner.input[:] = [renamed(name) for name in node.input]
         inner.output[:] = [renamed(name) for name in node.output]
         b.nodes.append(inner)
@@ -274,7 +275,7 @@ def _assemble(
 
 
 def bicubic_network(scale: int) -> onnx.ModelProto:
-    """Make bicubic enlargement (Keys, a = -0.5) as a network on luma."""
+    """Build a luma network that does bicubic enlargement (Keys, a = -0.5)."""
     b = NodeBuilder()
     offset = 0.5 / scale - 0.5
     result = b.enlarge("lr", (scale, scale), (offset, offset))

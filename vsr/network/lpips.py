@@ -1,8 +1,8 @@
-"""LPIPS 0.1 on AlexNet as an ONNX network: how different two pictures look to people.
+"""Builds LPIPS 0.1 on AlexNet, the perceptual distance of two pictures, as an ONNX network.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", CVPR 2018:
-AlexNet's five activations of both pictures, each pixel's vector of length 1, their squared
-differences weighted by channel, averaged over pixels, summed.
+AlexNet's five activations of both pictures, each pixel's vector normalised to length 1; their
+squared differences are weighted by channel, averaged over pixels and summed over activations.
 """
 
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ SHAPES: Final = {
 }  # fmt: skip
 """Shapes of the weights that `lpips_network` takes, by name."""
 SMALLEST: Final = 31
-"""Pixels of a side: under this nothing is left after the pooling."""
+"""Minimum width and height, in pixels; smaller pictures are empty after the pooling."""
 _SHIFT: Final = np.array([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1)
 _SPREAD: Final = np.array([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1)
 _STRIDES: Final = (4, 1, 1, 1, 1)
 _PADDINGS: Final = (2, 2, 1, 1, 1)
 _POOLED: Final = (1, 2)
-"""Convolutions that get what is pooled."""
+"""Indexes of the convolutions that follow a max pooling."""
 
 
 def lpips_network(weights: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """The network of weights as in `SHAPES`: R'G'B' in 0..1, `pair` [2, 3, H, W], to a scalar."""
+    """Build the network: `pair` [2, 3, H, W], R'G'B' in 0..1 -> scalar; weights as in `SHAPES`."""
     made = {name: np.asarray(weights[name], np.float32) for name in SHAPES}
     # (2 x - 1 - shift) / spread
     made["gain"] = np.asarray(2 / _SPREAD, np.float32)
@@ -57,7 +57,7 @@ def lpips_network(weights: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 
 def _stage(k: int, before: str) -> list[Any]:
-    """The nodes of a convolution, and of what its activations add to the distance."""
+    """Return the nodes of convolution `k` and of its activations' part of the distance."""
     node, pad = helper.make_node, _PADDINGS[k]
     nodes = []
     if k in _POOLED:

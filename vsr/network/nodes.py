@@ -63,7 +63,7 @@ class NodeBuilder:
             return self.node("DepthToSpace", y, blocksize=rows, mode="CRD")
         if rows != 1:
             raise ModelError(f"a plane cannot be enlarged by {rows} rows and {columns} columns")
-        # the columns of every phase become a last axis, which joins the width
+        # stack the columns of every phase on a last axis, then merge it into the width
         last = self.constant([-1], np.int64)
         phases = [
             self.convolve(padded, np.tile(phase[None], (planes, 1, 1, 1)), group=planes)
@@ -73,7 +73,7 @@ class NodeBuilder:
         return self.node("Reshape", stacked, self.constant([0, 0, 0, -1], np.int64))
 
     def from_codes(self, name: str, bits: int) -> str:
-        """Convert an input's codes, bytes or above 8 bits byte pairs [N, 1, H, W, 2], to float."""
+        """Convert an input's codes to float; above 8 bits they are byte pairs [N, 1, H, W, 2]."""
         codes = self.node("Cast", name, to=TensorProto.FLOAT)
         if bits == 8:
             return codes
@@ -82,16 +82,16 @@ class NodeBuilder:
         return self.node("Add", low, self.node("Mul", high, self.constant(256.0)))
 
     def to_codes(self, x: str, output: str, bits: int) -> None:
-        """Round to the nearest code value and leave the graph (Cast alone truncates).
+        """Round to the nearest code and make it the graph's `output` (Cast alone truncates).
 
-        Above 8 bits as little-endian byte pairs: no backend needs uint16.
+        Above 8 bits as little-endian byte pairs, so that no backend needs uint16.
         """
         half = self.node("Add", x, self.constant(0.5))
         low, high = self.constant(0.0), self.constant(2.0**bits - 1)
         whole = self.node("Floor", self.node("Clip", half, low, high))
         if bits > 8:
             # [whole, whole / 256] less [256 (whole / 256), 0]: pointwise, which OpenVINO computes
-            # in half the time of bytes that are made one by one and joined
+            # in half the time of bytes that are computed separately and joined
             pair = self.node("Unsqueeze", whole, self.constant([-1], np.int64))
             shifted = self.node("Floor", self.node("Mul", pair, self.constant([1.0, 1 / 256])))
             upper = self.node("Floor", self.node("Mul", pair, self.constant([1 / 256, 0.0])))

@@ -11,13 +11,13 @@ from onnx.external_data_helper import uses_external_data
 from vsr.errors import ModelError, reason
 
 OPSET: Final = 17
-"""What the nodes of `vsr.network.graph` are written for; a network may be at a newer one."""
+"""ONNX opset of the nodes of `vsr.network.graph`; a network may have a newer one."""
 
 
 def loaded(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
-    """Parse and check a network; weights in files of their own are read from `folder`.
+    """Parse and check a network; external weight files are read from `folder`.
 
-    Also returns the SHA-256 of the data and of those weights. Raises whatever ONNX does.
+    Also returns the SHA-256 of the data and of those weights. Raises the errors of ONNX.
     """
     digest = hashlib.sha256(data)
     network = onnx.load_model_from_string(data)
@@ -36,7 +36,7 @@ def _refuse_subgraphs(node: onnx.NodeProto) -> None:
 
 
 def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """Return the network's only input; weights that old exporters list as inputs do not count."""
+    """Return the network's only input, ignoring weights that old exporters list as inputs."""
     weights = {constant.name for constant in network.graph.initializer}
     inputs = [tensor for tensor in network.graph.input if tensor.name not in weights]
     if len(inputs) != 1 or len(network.graph.output) != 1:
@@ -46,10 +46,10 @@ def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the network without functions, at an opset that the wrapper's nodes share.
+    """Return the network without local functions, at an opset that the wrapper can use.
 
-    Functions of the model's own are expanded, an older opset is raised to `OPSET`; raises
-    ModelError for control flow.
+    Local functions are expanded, an older opset is raised to `OPSET`. Raises ModelError for
+    control flow.
     """
     if network.functions:
         network = inliner.inline_local_functions(network)

@@ -12,18 +12,18 @@ Array = npt.NDArray[Any]
 
 
 def copied(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a network without the value types that would be wrong after a change."""
+    """Copy a network without the types of intermediate values, which changes would invalidate."""
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     del copy.graph.value_info[:]  # shapes and types change
     del copy.graph.input[:]
     copy.graph.input.extend([sole_input(network)])  # old exporters list the weights as well
-    copy.ir_version = max(copy.ir_version, 4)  # before that they had to be listed
+    copy.ir_version = max(copy.ir_version, 4)  # below 4 they must be listed
     return copy
 
 
 def constants_of(network: onnx.ModelProto) -> dict[str, Array]:
-    """Collect initializers, and Constant nodes that exporters write instead."""
+    """Return initializers by name, and Constant nodes, which some exporters write instead."""
     found = {c.name: numpy_helper.to_array(c) for c in network.graph.initializer}
     for node in network.graph.node:
         value = attribute(node, "value") if node.op_type == "Constant" else None
@@ -41,7 +41,7 @@ def set_constants(network: onnx.ModelProto, values: dict[str, Array]) -> None:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """Return the value of a node's attribute."""
+    """Return the value of a node's attribute, or `default` if it has none."""
     for found in node.attribute:
         if found.name == name:
             return helper.get_attribute_value(found)

@@ -4,4 +4,4 @@ from typing import Final
 
 PRECISIONS: Final = ("fp32", "fp16", "bf16", "int8")
 FLOATS: Final = ("fp32", "fp16", "bf16")
-"""Those in which a float network can be computed as it is."""
+"""Precisions in which a float network can be computed without conversion."""

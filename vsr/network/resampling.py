@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 REACH: Final = 2
-"""A cubic at any phase needs samples -2 .. +2."""
+"""Radius of the kernels, in samples: a cubic at any phase needs samples -2 .. +2."""
 Array = npt.NDArray[np.floating]
 
 
@@ -21,8 +21,8 @@ def keys_cubic(x: Array) -> Array:
 def phase_filters(factor: int, offset: float) -> Array:
     """Return [factor, 5] cubic weights: output k*factor + p reads inputs k-2 .. k+2.
 
-    `offset` is where output 0 lies on the input's grid: 0.5/factor - 0.5 when both grids are
-    centred in their pixels.
+    `offset` is the position of output 0 on the input's grid: 0.5/factor - 0.5 if the samples of
+    both grids are pixel centres.
     """
     taps = np.arange(-REACH, REACH + 1)
     position = np.arange(factor)[:, None] / factor + offset
@@ -31,7 +31,7 @@ def phase_filters(factor: int, offset: float) -> Array:
 
 
 def enlarging_kernel(factor_y: int, factor_x: int, offset_y: float, offset_x: float) -> Array:
-    """[factor_y*factor_x, 1, 5, 5] convolution that, before DepthToSpace, enlarges a plane."""
+    """Return the [factor_y*factor_x, 1, 5, 5] kernel that enlarges a plane before DepthToSpace."""
     rows, columns = phase_filters(factor_y, offset_y), phase_filters(factor_x, offset_x)
     kernel = np.einsum("ai,bj->abij", rows, columns)
     return kernel.reshape(factor_y * factor_x, 1, *kernel.shape[2:])

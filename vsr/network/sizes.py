@@ -1,4 +1,4 @@
-"""Bounds what a network makes of a picture, before anything runs it."""
+"""Checks the size of a network's tensors before the network is run."""
 
 import math
 from typing import Final
@@ -11,16 +11,16 @@ from vsr.network.onnx_inputs import sole_input
 from vsr.network.onnx_tools import copied
 
 _MOST: Final = 2**26
-"""Values of one tensor for a small test picture; 1,024 channels of 192x192 are less."""
+"""Maximum values in a tensor for a small test picture; 1,024 channels of 192x192 are less."""
 _LAYERS: Final = 50_000
-"""Nodes of a network; transformers have some thousands."""
+"""Maximum number of nodes in a network; transformers have some thousands."""
 
 
 def check_sizes(network: onnx.ModelProto, shape: tuple[int, int, int, int]) -> None:
-    """Raise ModelError where a network makes absurdly large tensors of an input of a shape.
+    """Raise ModelError if a network creates excessively large tensors from an input of `shape`.
 
-    A file of a few bytes may ask for more memory than there is. What shapes follow only from
-    values that are computed on the way is not seen.
+    A file of a few bytes may need more memory than the machine has. Shapes that depend on values
+    computed at run time are not checked.
     """
     if len(network.graph.node) > _LAYERS:
         raise ModelError(f"it has {len(network.graph.node)} layers, and at most {_LAYERS} may be")
@@ -28,7 +28,7 @@ def check_sizes(network: onnx.ModelProto, shape: tuple[int, int, int, int]) -> N
     dims = sole_input(fixed).type.tensor_type.shape.dim
     for dim, size in zip(dims, shape, strict=True):
         dim.dim_value = size
-    del fixed.graph.value_info[:]  # claims of the file
+    del fixed.graph.value_info[:]  # the file's shapes are not trusted
     del fixed.graph.output[0].type.tensor_type.shape.dim[:]
     fixed.graph.output[0].type.tensor_type.ClearField("shape")
     try:

@@ -1,4 +1,4 @@
-"""Finds a Python library that drives the GPU; `vsr.inference.cuda.interface` has its operations."""
+"""Loads a Python library that drives the GPU; `vsr.inference.cuda.interface` has the operations."""
 
 import os
 from collections.abc import Callable
@@ -38,17 +38,17 @@ CUDA_LIBRARIES: Final[dict[str, Callable[[int], Cuda]]] = {
     "pycuda": _pycuda,
     "cuda-bindings": _cuda_bindings,
 }
-"""In the order of preference, PyCUDA being what its users installed on purpose; also the names of
-their packages."""
+"""Package names of the libraries -> loaders, in order of preference: PyCUDA is first, because its
+users installed it on purpose."""
 _MODULES: Final = frozenset({"cuda", "pycuda"})
 
 
 def load_cuda(device: int = 0, prefer: str | None = None) -> Cuda:
-    """The GPU with CUDA's number `device`, through the first installed of `CUDA_LIBRARIES`.
+    """Open the GPU with CUDA's number `device`, with the first installed of `CUDA_LIBRARIES`.
 
-    `prefer`, or else the environment's VSR_CUDA, names the one to use. Starts the driver and keeps
-    the GPU's primary context until the process ends. Raises UsageError for an unknown name or GPU,
-    BackendError without library, driver or GPU, and when the driver is too old for the library.
+    `prefer`, or else the environment variable VSR_CUDA, selects the library. Starts the driver and
+    keeps the GPU's primary context until the process ends. Raises UsageError for an unknown name or
+    GPU, BackendError if library, driver or GPU are missing, or the driver is too old.
     """
     asked = prefer or os.environ.get("VSR_CUDA")
     if asked and asked not in CUDA_LIBRARIES:

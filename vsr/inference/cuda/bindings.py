@@ -1,7 +1,8 @@
 """Drives the GPU through cuda-bindings, NVIDIA's own Python wheels.
 
-It calls the driver API itself, which has been stable for a decade: cuda-core's memory resources
-free in whatever context the collecting thread has, and its graph classes changed names and places.
+It calls the driver API directly, which has been stable for a decade. cuda-core is not used: its
+memory resources free memory in the current context of the collecting thread, and its graph classes
+were renamed and moved.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ _NOT_READY: Final = 600
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the driver; return its result without the code, or raise one of our errors."""
+    """Call the driver; return its result without the status code, or raise one of our errors."""
     name = function.__name__
     try:
         code, *values = function(*arguments)
@@ -50,7 +51,7 @@ def _words(code: Any) -> str:
 
 @contextmanager
 def _inside(context: Any) -> Iterator[None]:
-    """Push our context for the thread, and pop it afterwards."""
+    """Make our context current on this thread, and pop it afterwards."""
     _call(driver.cuCtxPushCurrent, context)
     try:
         yield
@@ -59,14 +60,14 @@ def _inside(context: Any) -> Iterator[None]:
 
 
 def _release(context: Any, function: Callable[..., Any], thing: Any) -> None:
-    """Free or destroy. Error codes are ignored: the call that failed first has reported it."""
+    """Free or destroy an object. Errors are ignored: the first failed call has reported them."""
     driver.cuCtxPushCurrent(context)  # the garbage collector runs on any thread
     function(thing)
     driver.cuCtxPopCurrent()
 
 
 class _Held(Owner):
-    """An object of the driver's, destroyed inside its context."""
+    """A driver object, destroyed inside its context."""
 
     def __init__(self, context: Any, destroy: Callable[..., Any], raw: Any) -> None:
         self._raw, self._context = raw, context
@@ -160,7 +161,7 @@ class CoreStream(_Held, Stream):
         _call(driver.cuStreamSynchronize, self.raw)
 
     def begin_capture(self) -> None:
-        # relaxed: in the stricter modes a buffer that is allocated or collected spoils the capture
+        # relaxed: in stricter modes, allocating or collecting a buffer invalidates the capture
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         _call(driver.cuStreamBeginCapture, self.raw, mode)
 
@@ -247,9 +248,9 @@ def _capability(device: Any) -> tuple[int, int]:
 
 
 def _let_threads_sleep(device: Any) -> None:
-    """Make waiting threads sleep. Call before the first retain: FFmpeg insists on these flags.
+    """Make waiting threads sleep. Call before the first retain: FFmpeg requires these flags.
 
-    Where torch was earlier the driver changes them afterwards; if it does not, only FFmpeg minds.
+    If torch retained it earlier, the driver changes them later; if not, only FFmpeg is affected.
     """
     flags = int(driver.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC)
     driver.cuDevicePrimaryCtxSetFlags(device, flags)

@@ -1,4 +1,4 @@
-"""Makes the errors of the CUDA layer: one line that says what is wrong and what to do."""
+"""Creates the errors of the CUDA layer: one line that says what is wrong and what to do."""
 
 from typing import Final
 
@@ -17,16 +17,16 @@ _STARTING: Final = {
     "stub library": "libcuda is the toolkit's stub, which only links: take it off "
     f"LD_LIBRARY_PATH or install the NVIDIA driver, {_INSTEAD}",
 }
-"""A part of the driver's own words (`cuGetErrorString`) -> what it means to the user."""
+"""Part of the driver's message (`cuGetErrorString`) -> message for the user."""
 
 
 def no_driver() -> BackendError:
-    """libcuda is not there."""
+    """Return the error for a missing driver library (libcuda)."""
     return BackendError(f"there is no NVIDIA driver (libcuda) here: install one, {_INSTEAD}")
 
 
 def old_driver(driver: int, needed: int, package: str) -> BackendError:
-    """The driver's CUDA version is older than the installed library; both as 1000 * major."""
+    """Return the error for a driver that is too old for the library; versions as in `version`."""
     name = package.split(maxsplit=1)[0]
     return BackendError(
         f"the NVIDIA driver supports CUDA {version(driver)} and {package} needs "
@@ -35,17 +35,17 @@ def old_driver(driver: int, needed: int, package: str) -> BackendError:
 
 
 def old_function(call: str) -> BackendError:
-    """The driver has no such function."""
+    """Return the error for a function that the driver does not have."""
     return BackendError(f"the NVIDIA driver is too old for {call}: update it, {_INSTEAD}")
 
 
 def broken_library(package: str, reason: str) -> BackendError:
-    """The library is installed and cannot be imported."""
+    """Return the error for a library that is installed but cannot be imported."""
     return BackendError(f"{package} cannot be loaded ({reason}): install it again, {_INSTEAD}")
 
 
 def unknown_gpu(index: int, names: list[str]) -> VsrError:
-    """There are GPUs, but not that many; or none at all."""
+    """Return the error for a GPU number that does not exist, or for no GPU at all."""
     if not names:
         return not_started("no CUDA-capable device")
     listed = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
@@ -53,7 +53,7 @@ def unknown_gpu(index: int, names: list[str]) -> VsrError:
 
 
 def not_started(words: str) -> BackendError:
-    """`cuInit` failed with these words of the driver."""
+    """Return the error for a failed `cuInit`, from the driver's message."""
     for part, line in _STARTING.items():
         if part in words:
             return BackendError(line)
@@ -61,24 +61,24 @@ def not_started(words: str) -> BackendError:
 
 
 def no_graphs(package: str) -> BackendError:
-    """The library cannot capture."""
+    """Return the error for a library that cannot capture CUDA graphs."""
     return BackendError(f"{package} cannot capture CUDA graphs: pip install cuda-bindings")
 
 
 def failed(call: str, words: str) -> BackendError:
-    """Any other call failed with these words of the driver."""
+    """Return the error for any other failed call, with the driver's message."""
     return BackendError(f"CUDA failed in {call}: {words}")
 
 
 def no_memory(call: str) -> OutOfMemoryError:
-    """Memory ran out in a call that allocates for itself (a context, a graph)."""
+    """Return the error for a call whose internal allocation failed (a context, a graph)."""
     return OutOfMemoryError(
         f"CUDA ran out of memory in {call}: close other programs, or use smaller tiles or batches"
     )
 
 
 def no_pinned_memory(nbytes: int) -> OutOfMemoryError:
-    """The host has no more memory to lock."""
+    """Return the error for a host that cannot lock `nbytes` more."""
     return OutOfMemoryError(
         f"no {nbytes / _MIB:.0f} MiB of page-locked memory left: close other programs, "
         "or use smaller batches"
@@ -86,7 +86,7 @@ def no_pinned_memory(nbytes: int) -> OutOfMemoryError:
 
 
 def no_device_memory(nbytes: int, left: int) -> OutOfMemoryError:
-    """The GPU has no room."""
+    """Return the error for a GPU without `nbytes` of free memory; `left` bytes are free."""
     return OutOfMemoryError(
         f"no {nbytes / _MIB:.0f} MiB of GPU memory left ({left / _MIB:.0f} MiB are free): "
         "close other programs, or use smaller tiles or batches"
@@ -94,5 +94,5 @@ def no_device_memory(nbytes: int, left: int) -> OutOfMemoryError:
 
 
 def version(code: int) -> str:
-    """CUDA's number of a version as it is written, 13000 -> 13.0."""
+    """Format CUDA's version number, 1000 * major + 10 * minor: 13000 -> 13.0."""
     return f"{code // 1000}.{code % 1000 // 10}"

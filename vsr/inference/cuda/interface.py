@@ -1,7 +1,7 @@
-"""Base classes of what the TensorRT backend needs of CUDA; two libraries complete them.
+"""Defines base classes for CUDA as the TensorRT backend uses it; two libraries implement them.
 
-Addresses are plain integers, sizes are bytes. Work for a GPU is only queued when it is asked for;
-a `Stream` keeps the order. Every call may raise BackendError.
+Addresses are plain integers, sizes are bytes. Calls only queue work for the GPU, in the order of a
+`Stream`. Every call may raise BackendError.
 """
 
 import weakref
@@ -17,20 +17,20 @@ from vsr.inference.cuda import faults
 
 
 class Owner(ABC):
-    """Holds an object of the driver's and gives it back when it is collected itself."""
+    """Owns a driver object and releases it when garbage-collected."""
 
     def __init__(self, give_back: Callable[..., None], *arguments: Any) -> None:
         self._finalizer = weakref.finalize(self, give_back, *arguments)
-        self._finalizer.atexit = False  # the driver may be gone by then, and takes all back
+        self._finalizer.atexit = False  # at exit the driver may be gone, and frees all
 
     @property
     @abstractmethod
     def raw(self) -> Any:
-        """The library's own object."""
+        """Object of the CUDA library."""
 
 
 class _Memory:
-    """What numpy reads: an address, and the owner that must live as long as the array."""
+    """Array interface for numpy: an address, and the owner, kept alive by the array."""
 
     def __init__(
         self, owner: Owner, address: int, shape: Sequence[int], dtype: "np.dtype[Any]"
@@ -45,9 +45,9 @@ class _Memory:
 
 
 class PinnedBuffer(Owner):
-    """Page-locked host memory: the only kind a GPU copies from and to while the CPU goes on.
+    """Page-locked host memory, the only kind that the GPU copies asynchronously.
 
-    Freed when the buffer and the last array of it are gone, on whichever thread that happens.
+    Freed when the buffer and the last array on it are collected, on any thread.
     """
 
     address: int
@@ -56,9 +56,9 @@ class PinnedBuffer(Owner):
     def array(
         self, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8, offset: int = 0
     ) -> npt.NDArray[Any]:
-        """A writable, contiguous array on this memory from byte `offset`; it keeps it alive.
+        """Return a writable, contiguous array from byte `offset` on; it keeps the buffer alive.
 
-        Raises ValueError when it would reach past the end.
+        Raises ValueError if it would exceed the buffer.
         """
         kind = np.dtype(dtype)
         end = offset + prod(shape) * kind.itemsize
@@ -68,55 +68,55 @@ class PinnedBuffer(Owner):
 
 
 class DeviceBuffer(Owner):
-    """Memory of the GPU; freed when closed or collected, after the work queued before it."""
+    """GPU memory, freed when closed or collected, after the work queued before."""
 
     address: int
-    """A multiple of 256, as TensorRT wants it."""
+    """Device address, a multiple of 256 as TensorRT requires."""
     nbytes: int
 
     def close(self) -> None:
-        """Free it now. Closing again does nothing."""
+        """Free the memory now; a second call does nothing."""
         self._finalizer()
 
 
 class Event(Owner):
-    """A mark in a stream's queue."""
+    """A marker in a stream's queue."""
 
     @abstractmethod
     def record(self, stream: "Stream") -> None:
-        """Set the mark behind everything queued in `stream` so far; moves an earlier one."""
+        """Place the marker after all work queued in `stream` so far; replaces an earlier one."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until the GPU has reached the mark; the thread sleeps and other threads run."""
+        """Wait until the GPU has reached the marker; the thread sleeps and other threads run."""
 
     @abstractmethod
     def done(self) -> bool:
-        """Whether the GPU has reached the mark; True before the first `record`."""
+        """Return whether the GPU has reached the marker; True before the first `record`."""
 
     @abstractmethod
     def elapsed_ms(self, since: "Event") -> float:
-        """Milliseconds the GPU took from `since` to here.
+        """Return the GPU time from `since` to this event, in milliseconds.
 
-        Both were made with `timing=True` and are done. Resolution about 0.5 us (CUDA's manual).
+        Both must be created with `timing=True` and done. Resolution about 0.5 us (CUDA's manual).
         """
 
 
 class Graph(Owner):
-    """Captured work, which one call queues again with the same addresses.
+    """A captured CUDA graph: one call queues its work again, with the same addresses.
 
-    It does not keep memory alive: the caller keeps every buffer it touches.
+    It does not keep memory alive: the caller must keep every buffer it uses.
     """
 
     @abstractmethod
     def launch(self, stream: "Stream") -> None:
-        """Queue it in `stream`."""
+        """Queue the graph in `stream`."""
 
 
 class Stream(Owner):
-    """A queue of work of one GPU, independent of CUDA's default stream.
+    """A queue of work for one GPU, independent of CUDA's default stream.
 
-    One thread uses it at a time.
+    Use it from one thread at a time.
     """
 
     handle: int
@@ -124,49 +124,49 @@ class Stream(Owner):
 
     @abstractmethod
     def wait(self, event: Event) -> None:
-        """Later work of this stream starts after the last `record` of `event`; does not block."""
+        """Make later work of this stream wait for the last `record` of `event`; does not block."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until all is done; the thread sleeps and other threads run."""
+        """Wait until all queued work is done; the thread sleeps and other threads run."""
 
     @abstractmethod
     def begin_capture(self) -> None:
-        """Record what is queued from now on instead of doing it.
+        """Record the work queued from now on instead of running it.
 
-        Other threads may go on using CUDA, and memory may be freed meanwhile. Raises
-        BackendError where `Cuda.can_capture` is False.
+        Meanwhile, other threads may use CUDA and memory may be freed. Raises BackendError if
+        `Cuda.can_capture` is False.
         """
 
     @abstractmethod
     def end_capture(self) -> Graph:
-        """What was recorded since `begin_capture`, ready to launch."""
+        """Return the work recorded since `begin_capture`, ready to launch."""
 
 
 class Cuda(ABC):
-    """One GPU through its primary context, which torch and FFmpeg use too.
+    """One GPU with its primary context, which torch and FFmpeg use too.
 
-    Thread-safe. A thread calls `activate` before it uses streams, events, copies or TensorRT;
-    the other methods do without. The context stays until the process ends.
+    Thread-safe. A thread must call `activate` before it uses streams, events, copies or TensorRT,
+    but not before the other methods. The context is kept until the process ends.
     """
 
     can_capture: ClassVar[bool]
     """Whether streams can capture graphs."""
     name: str
-    """As in `NVIDIA H200`."""
+    """Name of the GPU, such as `NVIDIA H200`."""
     compute_capability: tuple[int, int]
     total_memory: int
-    """Bytes."""
+    """GPU memory, in bytes."""
 
     def __init__(self, library: str, index: int) -> None:
-        """Start the driver and take the GPU with CUDA's number `index`.
+        """Start the driver and open the GPU with CUDA's number `index`.
 
-        `library` is the Python library and its version, as in `cuda-bindings 13.0.3`. Raises
-        UsageError when there are fewer GPUs, BackendError when CUDA cannot start.
+        `library` is the Python library and its version, such as `cuda-bindings 13.0.3`. Raises
+        UsageError if there are fewer GPUs, BackendError if CUDA cannot start.
         """
         self.library, self.index = library, index
         self.driver = faults.version(self._start())
-        """The newest CUDA version that the driver supports, as in `13.0`."""
+        """Newest CUDA version that the driver supports, such as `13.0`."""
         names = self._names()
         if not 0 <= index < len(names):
             raise faults.unknown_gpu(index, names)
@@ -175,25 +175,25 @@ class Cuda(ABC):
 
     @property
     def target(self) -> str:
-        """The compute capability as engines are named for it, as in `sm86`."""
+        """Compute capability in the form of engine targets, such as `sm86`."""
         major, minor = self.compute_capability
         return f"sm{major}{minor}"
 
     @abstractmethod
     def _start(self) -> int:
-        """Start the driver; its CUDA version, 1000 * major + 10 * minor, if it is new enough."""
+        """Start the driver; return its CUDA version, 1000 * major + 10 * minor, or raise if old."""
 
     @abstractmethod
     def _names(self) -> list[str]:
-        """The names of all GPUs, in CUDA's order."""
+        """Return the names of all GPUs, in CUDA's order."""
 
     @abstractmethod
     def _retain(self) -> Any:
-        """Set `compute_capability` and `total_memory`; the GPU's primary context, retained."""
+        """Set `compute_capability` and `total_memory`; retain and return the primary context."""
 
     @abstractmethod
     def activate(self) -> None:
-        """Make the context current on this thread; costs microseconds when it is."""
+        """Make the context current on this thread; takes microseconds if it already is."""
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -201,28 +201,28 @@ class Cuda(ABC):
 
     @abstractmethod
     def pinned(self, nbytes: int) -> PinnedBuffer:
-        """New page-locked memory, not cleared. Raises OutOfMemoryError."""
+        """Allocate page-locked memory, not cleared. Raises OutOfMemoryError."""
 
     @abstractmethod
     def device(self, nbytes: int) -> DeviceBuffer:
-        """New memory of the GPU, not cleared. Raises OutOfMemoryError."""
+        """Allocate GPU memory, not cleared. Raises OutOfMemoryError."""
 
     @abstractmethod
     def stream(self) -> Stream:
-        """A new queue that does not wait for the default stream."""
+        """Create a stream that does not wait for the default stream."""
 
     @abstractmethod
     def event(self, timing: bool = False) -> Event:
-        """A new mark; only those with `timing` can tell times, at a small cost."""
+        """Create an event; only events with `timing` measure time, at a small cost."""
 
     @abstractmethod
     def copy_in(
         self, device_address: int, pinned_address: int, nbytes: int, stream: Stream
     ) -> None:
-        """Queue a copy from the host to the GPU; leave both alone until it is done."""
+        """Queue a copy from the host to the GPU; do not use either buffer until it is done."""
 
     @abstractmethod
     def copy_out(
         self, pinned_address: int, device_address: int, nbytes: int, stream: Stream
     ) -> None:
-        """Queue a copy from the GPU to the host; leave both alone until it is done."""
+        """Queue a copy from the GPU to the host; do not use either buffer until it is done."""

@@ -1,7 +1,7 @@
-"""Pools page-locked memory and lends it as numpy arrays; it returns when they are collected.
+"""Pools page-locked memory as numpy arrays; it returns to the pool when they are collected.
 
-An encoder may keep a picture for as long as it likes: the memory returns to the pool when the
-last view of it is gone, so nobody copies a frame and nobody has to give one back.
+An encoder may keep a picture for any time: its memory returns to the pool when the last view of it
+is collected, so frames need neither be copied nor released.
 """
 
 import weakref
@@ -19,39 +19,39 @@ from vsr.inference.cuda.interface import PinnedBuffer
 
 
 class PinnedPool:
-    """A pool of page-locked memory, lent as numpy arrays. Thread-safe.
+    """A pool of page-locked memory, used as numpy arrays. Thread-safe.
 
-    Memory is allocated only when no returned buffer of that size is at hand, and never more than
-    `limit` bytes at a time: when that is reached, free buffers of other sizes go first, then `take`
-    waits up to `patience_s` seconds for one to return. Arrays outlive the pool; its memory goes
+    Memory is allocated only if no free buffer of that size exists, and at most `limit` bytes in
+    total. At the limit, free buffers of other sizes are freed first, then `take` waits up to
+    `patience_s` seconds for a buffer to return. Arrays may outlive the pool; its memory is freed
     with the last of them.
     """
 
     def __init__(
         self, pinned: Callable[[int], PinnedBuffer], limit: int, patience_s: float = 10.0
     ) -> None:
-        """`pinned` allocates, as `Cuda.pinned` does; `limit` is in bytes."""
+        """`pinned` is the allocator, such as `Cuda.pinned`; `limit` is in bytes."""
         self._pinned, self._limit, self._patience = pinned, limit, patience_s
         self._lock = Lock()
         self._free: defaultdict[int, list[PinnedBuffer]] = defaultdict(list)
-        # the garbage collector may return a buffer on any thread, also one that is in `take`:
-        # a SimpleQueue allows that, a lock would never be released
+        # the garbage collector may return a buffer on any thread, even inside `take`:
+        # a SimpleQueue is reentrant, a lock would deadlock
         self._returned: SimpleQueue[PinnedBuffer] = SimpleQueue()
         self.held = 0
-        """Bytes of page-locked memory that this pool has allocated, lent or free."""
+        """Page-locked memory allocated by this pool, in use or free, in bytes."""
 
     def take(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """Lend a flat, writable uint8 array of `nbytes`, not cleared; slice and reshape it.
+        """Return a flat, writable uint8 array of `nbytes`, not cleared; slice and reshape it.
 
-        Its address is `array.ctypes.data`. While the GPU works on it, the caller keeps it. Raises
-        OutOfMemoryError, and BackendError when all of `limit` stays in use.
+        Its address is `array.ctypes.data`. The caller must keep it while the GPU uses it. Raises
+        OutOfMemoryError, and BackendError if all of `limit` stays in use until the timeout.
         """
         with self._lock:
             buffer = self._obtain(nbytes)
         array: npt.NDArray[np.uint8] = buffer.array((nbytes,), np.uint8)
-        # every view has this array as its base, so it dies after the last of them
+        # every view has this array as its base, so it is collected after the last of them
         giving_back = weakref.finalize(array, self._returned.put, buffer)
-        giving_back.atexit = False  # the driver may be gone by then, and takes all back anyway
+        giving_back.atexit = False  # at exit the driver may be gone, and frees all memory
         return array
 
     def _obtain(self, nbytes: int) -> PinnedBuffer:
@@ -84,7 +84,7 @@ class PinnedPool:
         self._free[buffer.nbytes].append(buffer)
 
     def _make_room(self, nbytes: int) -> bool:
-        """Free unused buffers of other sizes until `nbytes` more are allowed."""
+        """Free unused buffers until `nbytes` more are within the limit; return whether they are."""
         while self.held + nbytes > self._limit:
             size = next((size for size, free in self._free.items() if free), 0)
             if not size:

@@ -1,8 +1,8 @@
 """Drives the GPU through PyCUDA, which is compiled on the user's machine.
 
-PyCUDA keeps a stack of contexts for each thread, ends the process when a thread ends with
-something on it, and makes and destroys its objects only inside it (its src/cpp/cuda.hpp). So our
-context is on that stack just while an object comes or goes; `activate` asks the driver itself.
+PyCUDA keeps a stack of contexts for each thread. It ends the process if a thread ends with a
+context on that stack, and creates and destroys its objects only inside one (src/cpp/cuda.hpp). So
+our context is on the stack only for these operations; `activate` calls the driver directly.
 """
 
 import atexit
@@ -36,12 +36,12 @@ except ImportError as exc:
     raise faults.no_driver() if missing else faults.broken_library("PyCUDA", reason(exc)) from exc
 
 _STREAM_NON_BLOCKING: Final = 1
-"""CU_STREAM_NON_BLOCKING, which PyCUDA has no name for: independent of the default stream."""
+"""CU_STREAM_NON_BLOCKING, not defined by PyCUDA: independent of the default stream."""
 
 
 @contextmanager
 def _errors_translated() -> Iterator[None]:
-    """Raise PyCUDA's errors, such as `cuMemAlloc failed: out of memory`, as ours."""
+    """Convert PyCUDA's errors, such as `cuMemAlloc failed: out of memory`, to vsr's."""
     try:
         yield
     except cuda.Error as exc:
@@ -62,22 +62,22 @@ def _inside(context: Any) -> Iterator[None]:
 
 
 def _release(context: Any, held: list[Any]) -> None:
-    """Destroy an object. Errors are ignored: the call that met them has reported them."""
+    """Destroy an object. Errors are ignored: the first failed call has reported them."""
     with suppress(cuda.Error), _inside(context):  # the garbage collector runs on any thread
         held.clear()
 
 
 class _Held(Owner):
-    """One of PyCUDA's objects, which dies inside its context when this object is gone."""
+    """Holds a PyCUDA object, destroyed inside its context when this object is collected."""
 
     def __init__(self, context: Any, make: Callable[[], Any]) -> None:
         with _errors_translated(), _inside(context):
-            self._held = [make()]  # the only reference, or it would die too late, outside
+            self._held = [make()]  # the only reference: it is destroyed inside the context
         super().__init__(_release, context, self._held)
 
     @property
     def raw(self) -> Any:
-        """PyCUDA's object."""
+        """The PyCUDA object."""
         return self._held[0]
 
 
@@ -160,7 +160,7 @@ class PyCuda(Cuda):
     def __init__(self, index: int) -> None:
         with _errors_translated():
             super().__init__(f"PyCUDA {import_module('pycuda').VERSION_TEXT}", index)
-        # or PyCUDA 2026.1 would detach it as if it were not the primary one, and complain
+        # else PyCUDA 2026.1 detaches it like a non-primary context, and reports an error
         atexit.register(self._context.detach)
 
     def _start(self) -> int:
@@ -227,9 +227,9 @@ def _libcuda() -> ctypes.CDLL:
 
 
 def _let_threads_sleep(libcuda: ctypes.CDLL, index: int) -> None:
-    """Make waiting threads sleep. Call before the first retain: FFmpeg insists on these flags.
+    """Make waiting threads sleep. Call before the first retain: FFmpeg requires these flags.
 
-    Where torch was earlier the driver changes them afterwards; if it does not, only FFmpeg minds.
+    If torch retained it earlier, the driver changes them later; if not, only FFmpeg is affected.
     """
     device = ctypes.c_int()
     libcuda.cuDeviceGet(ctypes.byref(device), index)
@@ -237,5 +237,5 @@ def _let_threads_sleep(libcuda: ctypes.CDLL, index: int) -> None:
 
 
 def _bytes_at(address: int, nbytes: int) -> Any:
-    """Wrap memory as an object that PyCUDA can copy from and to."""
+    """Wrap memory as an object that PyCUDA can use as source and target of copies."""
     return (ctypes.c_char * nbytes).from_address(address)

@@ -1,13 +1,13 @@
-"""Our own CUDA kernel for what libraries run badly: CARN-M's residual-E block.
+"""CUDA kernel for CARN-M's residual-E block, which libraries run inefficiently.
 
 Grouped 3x3 convolutions of 16 channels per group leave most of a Tensor Core idle in cuDNN and
-TensorRT; `residual_e.cu` runs the whole block (two of them, 1x1, skip) in one launch, with what
-lies between in shared memory. It reads NHWC halves, sums in float, and compiles for every GPU from
-compute capability 7.5 on.
+TensorRT; `residual_e.cu` runs the whole block (two of them, 1x1, skip) in one launch, with the
+intermediate results in shared memory. It reads NHWC halves, accumulates in float, and compiles for
+every GPU of compute capability 7.5 or higher.
 
-It is **off by default**: a kernel stays only if it beats the library on a real GPU
-(`bench/kernels.py` says), and it has not been timed yet. `vsr.inference.kernels.plugin` puts
-`residual_e` into a TensorRT engine.
+It is **off by default**, because it has not been timed yet: it stays only if `bench/kernels.py`
+shows that it beats the library on a real GPU. `vsr.inference.kernels.plugin` puts `residual_e`
+into a TensorRT engine.
 
     weights, bias = pack_residual_e((w1, b1), (w2, b2), (w3, b3))
     cubin = compile_kernel("residual_e", arch=86, to="cubin")

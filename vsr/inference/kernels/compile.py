@@ -1,6 +1,6 @@
 """Compiles our CUDA kernels with NVRTC, on machines with and without a GPU.
 
-NVRTC is a library of its own (wheel `nvidia-cuda-nvrtc`), called through `cuda-bindings`. The
+NVRTC is a separate library (wheel `nvidia-cuda-nvrtc`), called through `cuda-bindings`. The
 kernels use no CUDA header, so neither a toolkit nor the header wheels are needed.
 """
 
@@ -13,13 +13,13 @@ from vsr.errors import BackendError
 
 KERNELS: Final = ("residual_e",)
 ARCHITECTURES: Final = (75, 80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121)
-"""Compute capabilities, times ten, that the tests compile for; NVRTC may know others."""
+"""Compute capabilities, times ten, that the tests compile for; NVRTC may support others."""
 _PTX: Final = {
     **dict.fromkeys((75, 80, 86, 87, 89, 90), (8, 0)),
     **{88: (9, 0), 100: (8, 6), 103: (8, 8), 110: (9, 0), 120: (8, 7), 121: (8, 8)},
 }
-"""Architecture -> PTX as of the first CUDA from 12.0 on that knows it (PTX ISA, release notes); it
-has all that our kernels use."""
+"""Architecture -> PTX version (major, minor) of the first CUDA release from 12.0 on that supports
+it (PTX ISA, release notes); it includes all that our kernels use."""
 _VERSION: Final = re.compile(rb"^\.version (\d+)\.(\d+)", re.MULTILINE)
 _HEADER: Final = "warp.cuh"
 _INSTALL: Final = "pip install cuda-bindings 'nvidia-cuda-nvrtc==13.*'"
@@ -32,10 +32,10 @@ def compile_kernel(
     """Compile one of `KERNELS`, or `source`, for compute capability `arch` / 10 to cubin or PTX.
 
     A cubin runs on that architecture (and later ones of its generation) and needs no compiler at
-    run time: take it where you can. PTX, which TensorRT's plugins want, is compiled by the driver;
-    it says the oldest version of PTX that will do, because drivers refuse what is newer than they
-    are, and NVRTC writes its own. The entry point is called as the kernel is. Raises BackendError
-    when NVRTC is missing or refuses. Thread-safe; results are kept. See docs.nvidia.com/cuda/nvrtc.
+    run time: prefer it. PTX, which TensorRT's plugins require, is compiled by the driver. Its
+    version is lowered to the oldest sufficient one, because a driver refuses PTX newer than itself
+    and NVRTC writes its own version. The entry point has the kernel's name. Raises BackendError if
+    NVRTC is missing or fails. Thread-safe; results are cached. See docs.nvidia.com/cuda/nvrtc.
     """
     if source is None and name not in KERNELS:
         raise BackendError(f"there is no kernel '{name}'; known: {', '.join(KERNELS)}")
@@ -71,7 +71,7 @@ def _compile(source: bytes, name: str, arch: int, to: Literal["cubin", "ptx"]) -
 
 
 def _for_older_drivers(ptx: bytes, arch: int) -> bytes:
-    """PTX that a driver takes which is older than the NVRTC that made it, as Triton does it."""
+    """Lower the PTX version so that drivers older than NVRTC accept it, as Triton does."""
     found = _VERSION.search(ptx)
     if found is None or arch not in _PTX:
         return ptx
@@ -90,7 +90,7 @@ def _nvrtc() -> Any:
 
 
 def _log(nvrtc: Any, program: Any, name: str) -> str:
-    """The first line of what the compiler said."""
+    """Return the first line of the compiler's log."""
     log = bytearray(_checked(nvrtc, nvrtc.nvrtcGetProgramLogSize(program), name))
     _checked(nvrtc, nvrtc.nvrtcGetProgramLog(program, log), name)
     lines = log.rstrip(b"\0").decode(errors="replace").strip().splitlines()
@@ -98,7 +98,7 @@ def _log(nvrtc: Any, program: Any, name: str) -> str:
 
 
 def _checked(nvrtc: Any, answer: tuple[Any, ...], name: str) -> Any:
-    """The value of an answer (status, value), or None where there is only a status."""
+    """Return the value of a result (status, value), or None if there is only a status."""
     status, *values = answer
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise BackendError(f"NVRTC failed on kernel '{name}': {status.name}")

@@ -1,9 +1,9 @@
-"""Lays weights out as the kernels' fragments read them, and says how many blocks to launch.
+"""Packs weights in the order of the kernels' matrix fragments, and computes the launch grid.
 
-A matrix instruction wants its 16x8 weights B spread over the 32 lanes of a warp: with q = lane // 4
-and t = lane % 4, a lane holds rows 2t, 2t+1, 2t+8 and 2t+9 of column q (PTX ISA, mma.m16n8k16).
-Two such pieces side by side are the 16x16 weights of one tap: 8 halves, one 16-byte load of each
-lane. The host does that once, so that the kernels need no shared memory for weights.
+A matrix instruction reads its 16x8 weights B from the 32 lanes of a warp: with q = lane // 4 and
+t = lane % 4, a lane holds rows 2t, 2t+1, 2t+8 and 2t+9 of column q (PTX ISA, mma.m16n8k16).
+Two such pieces side by side are the 16x16 weights of one tap: 8 halves, one 16-byte load, per
+lane. The host packs them once, so that the kernels need no shared memory for weights.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ Floats = npt.NDArray[np.float32]
 CHANNELS: Final = 64
 GROUPS: Final = 4
 THREADS: Final = 128
-"""Of a block."""
+"""Threads per block."""
 RESIDUAL_E_TILE: Final = (14, 10)
-"""(width, height) in pixels that one block of `residual_e` makes."""
+"""(width, height) in pixels of the output of one block of `residual_e`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """Blocks along x, y, z, and threads of a block; no dynamic shared memory."""
+    """A launch: blocks along x, y and z, and threads per block; no dynamic shared memory."""
 
     grid: tuple[int, int, int]
     threads: int = THREADS
 
 
 def residual_e_launch(batch: int, height: int, width: int) -> Launch:
-    """How to launch `residual_e`(x, weights, bias, int32 height, int32 width, y)."""
+    """Return blocks and threads of `residual_e`(x, weights, bias, int32 height, int32 width, y)."""
     return Launch(grid=(*tiles(height, width, RESIDUAL_E_TILE), batch))
 
 
@@ -41,10 +41,10 @@ def pack_residual_e(
     second: tuple[npt.ArrayLike, npt.ArrayLike],
     point: tuple[npt.ArrayLike, npt.ArrayLike],
 ) -> tuple[Halves, Floats]:
-    """(weights [22528], bias [192]) of `residual_e` from each convolution's (weight, bias).
+    """Pack each convolution's (weight, bias) into weights [22528] and bias [192] of `residual_e`.
 
-    The weights as torch and ONNX hold them: [64, 16, 3, 3] twice and [64, 64, 1, 1], biases [64].
-    Rounded to half. Raises ValueError for other shapes.
+    Inputs are in the layout of torch and ONNX: weights [64, 16, 3, 3] twice and [64, 64, 1, 1],
+    biases [64]. Weights are rounded to half. Raises ValueError for other shapes.
     """
     grouped = (CHANNELS, CHANNELS // GROUPS, 3, 3)
     parts = [_grouped(_shaped(weight, grouped)) for weight, _ in (first, second)]
@@ -54,7 +54,7 @@ def pack_residual_e(
 
 
 def tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
-    """How many tiles of (width, height) cover a picture, along x and y."""
+    """Return how many tiles of (width, height) cover a picture, along x and y."""
     return -(-width // tile[0]), -(-height // tile[1])
 
 
@@ -66,16 +66,16 @@ def _shaped(value: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
 
 
 def _grouped(weight: Floats) -> npt.NDArray[Any]:
-    """[64, 16, 3, 3] -> [group, tap, lane, 8]."""
+    """Pack [64, 16, 3, 3] -> [group, tap, lane, 8]."""
     taps = weight.reshape(GROUPS, 16, 16, 9).transpose(0, 3, 2, 1)  # group, tap, k, n
     return fragments(taps)
 
 
 def _pointwise(weight: Floats) -> npt.NDArray[Any]:
-    """[64, 64, 1, 1] -> [slice of outputs, group of inputs, lane, 8].
+    """Pack [64, 64, 1, 1] -> [slice of outputs, group of inputs, lane, 8].
 
     Columns are ordered so that the two accumulators of a lane, columns 2t and 2t+1 of each piece,
-    are four channels in a row: column c of piece j is channel 4 * (c // 2) + 2 * j + c % 2.
+    are four consecutive channels: column c of piece j is channel 4 * (c // 2) + 2 * j + c % 2.
     """
     column, piece = np.arange(16) % 8, np.arange(16) // 8
     order = 4 * (column // 2) + 2 * piece + column % 2
@@ -84,7 +84,7 @@ def _pointwise(weight: Floats) -> npt.NDArray[Any]:
 
 
 def fragments(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """[..., k=16, n=16] -> [..., lane=32, 8]: of both pieces, rows 2t, 2t+1, 2t+8, 2t+9."""
+    """Pack [..., k=16, n=16] -> [..., lane=32, 8]: rows 2t, 2t+1, 2t+8, 2t+9 of both pieces."""
     lane = np.arange(32)[:, None, None, None]
     piece = np.arange(2)[:, None, None]
     lower, e = np.arange(2)[:, None], np.arange(2)

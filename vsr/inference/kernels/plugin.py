@@ -1,9 +1,9 @@
 """Puts our fused residual-E kernel into TensorRT engines, as an ahead-of-time plugin.
 
-**Off by default**: nothing in `vsr` calls this unless asked to, because the kernel was never timed
-against TensorRT's own on a real GPU; it stays only if it wins there (`bench/kernels.py`). Plugins
-exist in TensorRT (`tensorrt.plugin`), not in TensorRT-RTX. The PTX becomes part of the engine, so
-that an engine needs neither Python nor this module at run time.
+**Off by default**: `vsr` uses it only with `--fused`, because the kernel was never timed against
+TensorRT's on a real GPU; it stays only if it is faster there (`bench/kernels.py`). Plugins exist in
+TensorRT (`tensorrt.plugin`), not in TensorRT-RTX. The PTX becomes part of the engine, so that an
+engine needs neither Python nor this module at run time.
 
     register(arch=86)                          # once, before the network is parsed
     network, blocks = fuse_residual_e(network)
@@ -25,13 +25,13 @@ from vsr.inference.kernels.layout import CHANNELS, GROUPS, RESIDUAL_E_TILE, THRE
 
 NAMESPACE: Final = "vsr"
 NAME: Final = "residual_e"
-"""Of the plugin, of its ONNX node, and of the kernel."""
+"""Name of the plugin, of its ONNX node and of the kernel."""
 _LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """One residual-E block: its nodes in order, and the tensor that it reads."""
+    """One residual-E block: its nodes in order, and the name of its input tensor."""
 
     nodes: Sequence[onnx.NodeProto]
     source: str
@@ -46,7 +46,7 @@ class _Block:
 
 
 class _Reader:
-    """Who reads which tensor, and what the constants are."""
+    """Looks up the constants of a graph and the nodes that read each tensor."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.constants = {constant.name: constant for constant in graph.initializer}
@@ -57,14 +57,14 @@ class _Reader:
                 self._readers.setdefault(name, []).append(node)
 
     def next(self, node: onnx.NodeProto, op: str) -> onnx.NodeProto | None:
-        """The node that alone reads this one's result, if it is an `op`."""
+        """Return the only reader of this node's result if it is an `op`, else None."""
         name = node.output[0]
         readers = self._readers.get(name, [])
         alone = len(readers) == 1 and name not in self._outputs
         return readers[0] if alone and readers[0].op_type == op else None
 
     def is_convolution(self, node: onnx.NodeProto, side: int, groups: int) -> bool:
-        """A convolution on 64 channels with constant weights and nothing out of the ordinary."""
+        """Return whether a node is a plain convolution on 64 channels with constant weights."""
         if node.op_type != "Conv" or any(i not in self.constants for i in node.input[1:] if i):
             return False
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
@@ -76,13 +76,13 @@ class _Reader:
         return padded and plain and shaped and not automatic and given.get("group", 1) == groups
 
     def weights(self, node: onnx.NodeProto) -> tuple[Any, Any]:
-        """(weight, bias) of a convolution."""
+        """Return (weight, bias) of a convolution; a missing bias is zeros."""
         names = [name for name in node.input[1:] if name]
         arrays = [numpy_helper.to_array(self.constants[name]) for name in names]
         return arrays[0], arrays[1] if len(arrays) > 1 else np.zeros(CHANNELS, np.float32)
 
     def block(self, first: onnx.NodeProto) -> _Block | None:
-        """The residual-E block that begins with this node, if one does."""
+        """Return the residual-E block that begins with this node, or None."""
         if not self.is_convolution(first, 3, GROUPS):
             return None
         nodes, source = [first], first.input[0]
@@ -99,11 +99,11 @@ class _Reader:
 
 
 def fuse_residual_e(network: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """A copy with every residual-E block replaced by a node of the plugin, and their number.
+    """Return a copy with every residual-E block replaced by a plugin node, and their number.
 
     For float16 and float32 networks; the plugin computes in float16, so a float32 one gets a Cast
-    on both sides. Blocks that share weights share the packed ones. Constants that nothing reads
-    any more are dropped. Pure; TensorRT need not be there.
+    on both sides. Blocks that share weights share the packed ones. Unused constants are removed.
+    Does not change `network` and does not need TensorRT.
     """
     fused = onnx.ModelProto()
     fused.CopyFrom(network)
@@ -137,7 +137,7 @@ def _replace(field: Any, values: list[Any]) -> None:
 def _plugin_nodes(
     reader: _Reader, block: _Block, packed: dict[tuple[str, ...], list[onnx.TensorProto]]
 ) -> Iterator[onnx.NodeProto]:
-    """The node that stands for a block; its weights are added to `packed` once."""
+    """Yield the nodes that replace a block; its weights are added to `packed` once."""
     convolutions = block.convolutions
     key = tuple(name for node in convolutions for name in node.input[1:])
     if key not in packed:
@@ -152,7 +152,7 @@ def _plugin_nodes(
     if not half:
         source, result = f"{block.result}.in", f"{block.result}.out"
         yield helper.make_node("Cast", [block.source], [source], to=TensorProto.FLOAT16)
-    # TensorRT's parser looks for a plugin of the op's name; the ONNX domain plays no part
+    # TensorRT's parser looks for a plugin of the op's name and ignores the ONNX domain
     yield helper.make_node(
         NAME, [source, *(c.name for c in packed[key])], [result], name=f"{NAME}/{block.result}",
         plugin_namespace=NAMESPACE, plugin_version="1", aot=1,
@@ -162,11 +162,11 @@ def _plugin_nodes(
 
 
 def register(arch: int) -> None:
-    """Make the plugin known to TensorRT in this process; a second call does nothing.
+    """Register the plugin with TensorRT in this process; a second call does nothing.
 
     `arch` is ten times the compute capability of the GPU that engines are built for. The plugin
     takes x float16 [N, 64, H, W] in HWC8 format, weights float16 [22528] and bias float32 [192].
-    Raises BackendError without TensorRT's plugins or without NVRTC. From TensorRT 10.13 on.
+    Raises BackendError if TensorRT's plugins or NVRTC are missing. Requires TensorRT 10.13.
     """
     trtp = _plugins()
     _LOG.warning("the fused residual-E kernel is experimental: never yet timed against TensorRT's")
@@ -192,7 +192,7 @@ def register(arch: int) -> None:
         )  # fmt: skip
         return NAME, ptx, blocks, trtp.SymIntExprs.from_tuple((height, width))
 
-    # TensorRT reads the annotations; its types are known only now
+    # TensorRT reads the annotations; its types are imported only above
     describe.__annotations__ = dict.fromkeys(("x", "weights", "bias", "return"), tensor)
     formats.__annotations__ = {"return": GenericAlias(list, (trtp.AutoTuneCombination,))}
     answer = (str, str, trtp.KernelLaunchParams, trtp.SymIntExprs)

@@ -1,22 +1,22 @@
 // The residual-E block of CARN-M in one launch: y = relu(conv1(relu(g2(relu(g1(x))))) + x), where
 // g1 and g2 are 3x3 in 4 groups of 16 channels and conv1 is 1x1, all on 64 channels.
 //
-// A library runs a 3x3 convolution in groups of 16 as if it were dense, or not on Tensor Cores.
-// Yet 16 pixels by 16 channels times the 16x16 weights of one tap is exactly one matrix product.
-// And a group reads only its own channels up to the 1x1, so one warp takes one group through both
-// 3x3 convolutions without waiting for the others:
+// Libraries run a 3x3 convolution in groups of 16 as if it were dense, or without Tensor Cores.
+// But 16 pixels by 16 channels times the 16x16 weights of one tap is exactly one matrix product.
+// Up to the 1x1, a group reads only its own channels, so one warp computes both 3x3 convolutions
+// of one group without synchronising with the other warps:
 //
-// - A block of 4 warps makes 14x10 pixels. Their input, with 2 pixels of border, lies in shared
-//   memory as [14 rows][18 columns][64 channels] of halves: 32,256 bytes, so that even Turing
-//   holds two blocks. A row of 16 pixels is the M of a product; 14 of them survive g2's border.
-// - g1 reads rows r, r + 1, r + 2 and writes its row r where row r was: nothing reads that again.
-//   g2 does the same, in place once more. Every input row is loaded once per column offset and
-//   feeds the three output rows in flight. All nine taps' weights stay in registers.
-// - Then warp w makes output channels 16w..16w+15 of the 1x1 from all groups, adds x (read again:
-//   it is in the L2 cache) and stores 32 bytes of each pixel.
+// - A block of 4 warps computes 14x10 pixels. Their input, with 2 pixels of border, is in shared
+//   memory as [14 rows][18 columns][64 channels] of halves: 32,256 bytes, so that two blocks fit
+//   even on Turing. A row of 16 pixels is the M of a product; 14 of them remain after g2's border.
+// - g1 reads rows r, r + 1, r + 2 and overwrites input row r, which is not read again, with its
+//   row r. g2 does the same, again in place. Every input row is loaded once per column offset and
+//   added to the three output rows in progress. All nine taps' weights stay in registers.
+// - Then warp w computes output channels 16w..16w+15 of the 1x1 from all groups, adds x (read
+//   again, from the L2 cache) and stores 32 bytes of each pixel.
 //
-// g1 is zero outside the picture, as the padding of g2 wants it, not what zeros would give.
-// Sums are float; what lies between the convolutions is rounded to half. A NaN stays a NaN.
+// Outside the picture, g1's output is set to zero, as g2's zero padding requires; it is not g1 of
+// zeros. Sums are float; results between the convolutions are rounded to half. NaN is propagated.
 //
 // x, y      NHWC halves [batch, height, width, 64], 16-byte aligned, not overlapping
 // weights   vsr.inference.kernels.pack_residual_e: 22,528 halves, 16-byte aligned
@@ -31,7 +31,7 @@ constexpr int PIXEL = 8; // chunks of 16 bytes: 8 channels
 constexpr int TILE_WIDTH = 14, TILE_HEIGHT = 10;
 constexpr int COLUMNS = TILE_WIDTH + 4, ROWS = TILE_HEIGHT + 4;
 
-// Where a chunk lies: eight neighbouring pixels' chunks are spread over all banks.
+// Return a chunk's index in the tile; eight neighbouring pixels' chunks are spread over all banks.
 __device__ __forceinline__ int place(int row, int column, int chunk) {
     const int pixel = row * COLUMNS + column;
     return pixel * PIXEL + (chunk ^ (pixel & 7));
@@ -47,7 +47,7 @@ __device__ __forceinline__ float high(unsigned pair) {
     return from_half(static_cast<unsigned short>(pair >> 16));
 }
 
-// The block's input with its border, zero outside the picture; (top, left) is the first pixel's.
+// Load the block's input with its border, zero outside the picture, from pixel (top, left) on.
 __device__ __forceinline__ void load_tile(uint4 *tile, const uint4 *x, int top, int left,
                                           int height, int width) {
     for (int i = threadIdx.x; i < ROWS * COLUMNS * PIXEL; i += THREADS) {
@@ -60,7 +60,7 @@ __device__ __forceinline__ void load_tile(uint4 *tile, const uint4 *x, int top, 
     copies_done();
 }
 
-// Round one row of 16 pixels of one group to halves, zero where the picture ends.
+// Store relu of one row of 16 pixels of one group as halves, zero outside the picture.
 __device__ __forceinline__ void store_row(uint4 *tile, const float (&sum)[2][4], int group,
                                           int row, bool row_inside, int left, int width) {
     const int lane = threadIdx.x % LANES;
@@ -78,7 +78,7 @@ __device__ __forceinline__ void store_row(uint4 *tile, const float (&sum)[2][4],
     }
 }
 
-// One 3x3 convolution with ReLU of the warp's group, in place: `rows` rows from `rows` + 2.
+// Compute a 3x3 convolution with ReLU of the warp's group in place: `rows` rows from `rows` + 2.
 __device__ __forceinline__ void convolve(uint4 *tile, const uint4 *weights, const float *bias,
                                          int rows, int top, int left, int height, int width) {
     const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
@@ -128,7 +128,7 @@ __device__ __forceinline__ void convolve(uint4 *tile, const uint4 *weights, cons
     __syncwarp(); // the next convolution reads what other lanes wrote
 }
 
-// 1x1, skip and ReLU: the warp's 16 output channels of every pixel.
+// Compute 1x1, skip and ReLU for the warp's 16 output channels of every pixel.
 __device__ __forceinline__ void combine(const uint4 *tile, const uint4 *weights, const float *bias,
                                         const uint4 *x, uint4 *y, int top, int left, int height,
                                         int width) {
@@ -137,7 +137,7 @@ __device__ __forceinline__ void combine(const uint4 *tile, const uint4 *weights,
 #pragma unroll
     for (int group = 0; group < GROUPS; ++group)
         w[group] = weights[(slice * GROUPS + group) * LANES + lane];
-    // the packed columns give every thread four channels in a row
+    // the packed columns give every thread four consecutive channels
     const int channel = 16 * slice + 4 * (lane % 4);
     const float b[4] = {bias[channel], bias[channel + 1], bias[channel + 2], bias[channel + 3]};
 #pragma unroll 2
@@ -146,7 +146,7 @@ __device__ __forceinline__ void combine(const uint4 *tile, const uint4 *weights,
             break;
         bool inside[2];
         long long at[2];
-        uint2 skip[2]; // asked for before the products, which hide the wait
+        uint2 skip[2]; // loaded before the products, which hide the latency
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const int column = lane / 4 + 8 * half;
@@ -186,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(residual::THREADS, 4)
     residual_e(const uint4 *__restrict__ x, const uint4 *__restrict__ weights,
                const float *__restrict__ bias, int height, int width, uint4 *__restrict__ y) {
     using namespace residual;
-    constexpr int GROUPED = GROUPS * TAPS * LANES; // uint4 of the weights of one 3x3 convolution
+    constexpr int GROUPED = GROUPS * TAPS * LANES; // number of uint4 in the weights of one 3x3
     __shared__ uint4 tile[ROWS * COLUMNS * PIXEL];
     const int left = blockIdx.x * TILE_WIDTH, top = blockIdx.y * TILE_HEIGHT;
     const long long picture = 1LL * blockIdx.z * height * width * PIXEL;
@@ -195,7 +195,7 @@ extern "C" __global__ void __launch_bounds__(residual::THREADS, 4)
     __syncthreads();
 #pragma unroll 1
     for (int layer = 0; layer < 2; ++layer) {
-        const int border = 1 - layer; // g2 still needs one pixel around
+        const int border = 1 - layer; // g1 also computes the one pixel around that g2 reads
         convolve(tile, weights + layer * GROUPED, bias + layer * 64, TILE_HEIGHT + 2 * border,
                  top - border, left - border, height, width);
     }

@@ -1,1 +1,1 @@
-"""Build, cache and run TensorRT and TensorRT-RTX engines."""
+"""Builds, caches and runs TensorRT and TensorRT-RTX engines."""

@@ -1,4 +1,4 @@
-"""Engines ahead of time: what `vsr build-engine` is asked for, done with the library at hand."""
+"""Builds engines ahead of time, for `vsr build-engine`, with the installed library."""
 
 import time
 from collections.abc import Sequence
@@ -51,23 +51,23 @@ class BuildRequest:
     sizes: Sizes
     batch: int = 1
     matrix: str = "auto"
-    """A key of `MATRICES`, or what untagged video of the size is taken for."""
+    """A key of `MATRICES`, or `auto` for the matrix assumed for untagged video of the size."""
     full_range: bool = False
     pixel_format: str = "yuv420p"
-    """FFmpeg's name of the video's pixel format."""
+    """Pixel format of the video, as FFmpeg's name."""
     siting: str = YUV420.siting
     """A key of `vsr.media.plane_format.SITINGS`."""
     runtime: str | None = None
     targets: tuple[str, ...] = ()
     fused: bool = False
-    """Whether residual-E blocks are computed by our kernel, as a plugin of TensorRT."""
+    """Whether our kernel computes residual-E blocks, as a TensorRT plugin."""
     output: Path | None = None
-    """Where to write the plan as well."""
+    """File to which the plan is written in addition to the cache, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """One engine that was built or found."""
+    """One engine that was built or found in the cache."""
 
     path: Path
     bytes: int
@@ -99,9 +99,9 @@ def sizes(only: str | None, bounds: tuple[str | None, str | None, str | None]) -
 def build(
     order: BuildRequest, cache: EngineCache, on_step: Step | None = None
 ) -> list[BuildResult]:
-    """Build every form of the network that is not in the cache; `vsr run` takes the faster one.
+    """Build every form of the network that is not in the cache; `vsr run` uses the faster one.
 
-    With an `output`, the network as it is and nothing else. Raises VsrError.
+    With an `output` or `fused`, only the original form is built. Raises VsrError.
     """
     library = _library(order.runtime)
     graph = _graph(order)
@@ -132,9 +132,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def write_graph(order: BuildRequest, path: Path) -> int:
-    """Write the planes-to-planes ONNX that an engine is built from; returns its bytes.
+    """Write the planes-to-planes ONNX that an engine is built from; return its size in bytes.
 
-    For `trtexec`, Netron or another runtime: y, u, v in and y_out, u_out, v_out, uint8.
+    For `trtexec`, Netron or another runtime: inputs y, u, v, outputs y_out, u_out, v_out, uint8.
     """
     ready, _ = rewritten(_graph(order))
     data = ready.onnx(order.sizes.best if order.sizes.fixed else None, order.batch)
@@ -153,7 +153,7 @@ def _graph(order: BuildRequest) -> PlaneGraph:
 
 
 def _planes(order: BuildRequest) -> PlaneFormat:
-    """Raises UsageError for an unknown pixel format."""
+    """Return the plane format of the video. Raises UsageError for an unknown pixel format."""
     try:
         return planes_for(order.pixel_format)
     except ValueError as exc:
@@ -172,7 +172,7 @@ def _colour(order: BuildRequest) -> Colour:
 
 
 def _library(runtime: str | None) -> Library:
-    """Load the runtime that was asked for, or the first that is installed."""
+    """Load the requested runtime, or the first that is installed."""
     if runtime:
         return load_library(runtime)
     errors = []
@@ -185,9 +185,9 @@ def _library(runtime: str | None) -> Library:
 
 
 def _targets(asked: tuple[str, ...], library: Library) -> tuple[tuple[str, ...], Gpu | None]:
-    """Return the targets for the library, and this machine's GPU if it is one of them.
+    """Return the targets for the library, and this machine's GPU if the engine is only for it.
 
-    By default, TensorRT builds for this GPU and TensorRT-RTX for every GeForce it is made for.
+    By default, TensorRT builds for this GPU and TensorRT-RTX for `DEFAULT_TARGETS`.
     """
     if asked == ("current",) or (not asked and not library.rtx):
         gpu = Gpu.of(load_cuda())
@@ -198,7 +198,7 @@ def _targets(asked: tuple[str, ...], library: Library) -> tuple[tuple[str, ...],
 
 
 def explain(order: BuildRequest) -> list[str]:
-    """Describe the rewrites, and layers and activation memory before and after, in lines.
+    """Return lines that list the rewrites, and layers and activation memory before and after.
 
     Kernels and their memory are read from the plan, which is possible for TensorRT-RTX only.
     """
@@ -219,7 +219,7 @@ def explain(order: BuildRequest) -> list[str]:
     if library is not None and library.rtx:
         targets, _ = _targets(order.targets, library)
         before, found = ("-", "-"), _plan_facts(library, after, order, targets)
-        with suppress(BackendError):  # such as 8-bit codes that are not symmetric yet
+        with suppress(BackendError):  # e.g. 8-bit codes are not symmetric before
             before = _plan_facts(library, graph, order, targets)
         rows["kernels"], rows["activation memory, MB"] = map(list, zip(before, found, strict=True))
     lines.append(f"  {'':<24}{'before':>10}{'after':>10}")
@@ -236,7 +236,7 @@ def _layers(graph: PlaneGraph) -> int:
 def _plan_facts(
     library: Library, graph: PlaneGraph, order: BuildRequest, targets: tuple[str, ...]
 ) -> tuple[str, str]:
-    """Build a graph for the first target; return its kernels and MB of activations."""
+    """Build a graph for the first target; return its number of kernels and MB of activations."""
     sizes = Sizes.only(order.sizes.most)
     options = BuildOptions(sizes=sizes, batch=order.batch, targets=targets[:1])
     facts: Any = read_plan(library.build(graph.onnx(sizes.best, order.batch), options).plan)

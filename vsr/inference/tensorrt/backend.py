@@ -22,9 +22,9 @@ from vsr.network.graph import PlaneGraph
 log = logging.getLogger(__name__)
 
 OLDEST: Final = (7, 5)
-"""Compute capability of the oldest GPUs that TensorRT 11 and TensorRT-RTX run on: Turing."""
+"""Minimum compute capability that TensorRT 11 and TensorRT-RTX support: Turing."""
 _TIMED: Final = 20
-"""Pictures by which two forms of a network are compared."""
+"""Number of batches that are timed to compare two forms of a network."""
 
 
 class TensorRtBackend:
@@ -46,14 +46,14 @@ class TensorRtBackend:
         return choose_precision(wanted)
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
-        """As `Runner.run`; on the CPU, as no engine is worth building for one run."""
+        """See `Runner.run`; runs on the CPU, as building an engine for one run takes too long."""
         return OpenVinoBackend("CPU").run(model, inputs)
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> TensorRtEngine:
-        """As `Backend.compile`; takes seconds to minutes when the engine is not built."""
+        """See `Backend.compile`; takes seconds to minutes if the engine is not built."""
         self._cuda.activate()
-        # after a fault every call fails until the process ends: no engine is to be blamed for it,
-        # nor minutes to be spent on one
+        # after a CUDA fault every call fails until the process ends: raise it here, rather than
+        # reject cached engines or spend minutes on a build
         self._cuda.synchronize()
         forms = forms_of(graph)
         found = self._builder.find(forms, size, batch, self._gpu)
@@ -68,13 +68,13 @@ class TensorRtBackend:
         """Load a cached engine; remove it and return None if it does not load."""
         try:
             return self._start(engine.plan, size)
-        except PlanError as exc:  # what else fails is the device's, and no engine's fault
+        except PlanError as exc:  # other errors are the device's, not the engine's
             log.warning("the cached engine does not load (%s): rebuilding it", exc)
-            engine.path.unlink(missing_ok=True)  # or it would be found again
+            engine.path.unlink(missing_ok=True)  # else it would be found again
             return None
 
     def _fastest(self, started: Sequence[tuple[CachedEngine, TensorRtEngine]]) -> TensorRtEngine:
-        """Measure equal engines on this GPU once; mark the slower ones."""
+        """Time equivalent engines on this GPU, mark the slower ones, return the fastest."""
         if len(started) == 1:
             return started[0][1]
         times = [running.milliseconds(_TIMED) for _, running in started]
@@ -96,7 +96,7 @@ class TensorRtBackend:
     def _build_fastest(
         self, forms: Sequence[PlaneGraph], size: tuple[int, int], batch: int
     ) -> TensorRtEngine:
-        """Build every form; return the one that this GPU computes fastest."""
+        """Build every form; return the engine that is fastest on this GPU."""
         log.info("building the engine of %s for %dx%d; it is kept", forms[0].label, *size)
         targets = (self._gpu.target,) if self._library.rtx else ()
         options = BuildOptions(sizes=Sizes.only(size), batch=batch, targets=targets)

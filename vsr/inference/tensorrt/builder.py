@@ -25,10 +25,10 @@ from vsr.network.rewrite.gpu import dense, for_tensorrt
 log = logging.getLogger(__name__)
 
 DEFAULT_TARGETS: Final = ("sm75", "sm86", "sm89", "sm120")
-"""GeForce RTX 20 to 50: what `vsr build-engine --runtime tensorrt-rtx` builds for unasked."""
+"""Default targets of `vsr build-engine --runtime tensorrt-rtx`: GeForce RTX 20 to 50."""
 _BOUNDS: Final = (16, 16384)
 _SLOWER_ON: Final = "slower_on"
-"""Fact of an engine: names of the GPUs on which another form of its network is faster."""
+"""Key in an engine's facts: names of the GPUs on which another form of its network is faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,11 @@ class Gpu:
 
     name: str
     target: str
-    """Its compute capability, such as `sm86`."""
+    """Compute capability, such as `sm86`."""
 
     @classmethod
     def of(cls, cuda: Cuda) -> "Gpu":
-        """The GPU that `cuda` drives."""
+        """Return the GPU that `cuda` drives."""
         return cls(name=cuda.name, target=cuda.target)
 
 
@@ -56,7 +56,7 @@ class CachedEngine:
 
 
 def check_sizes(sizes: Sizes) -> None:
-    """Raise UsageError for a range that no engine can have."""
+    """Raise UsageError for sizes that no engine supports."""
     low, high = _BOUNDS
     for width, height in (sizes.least, sizes.best, sizes.most):
         if not (low <= width <= high and low <= height <= high):
@@ -68,16 +68,16 @@ def check_sizes(sizes: Sizes) -> None:
 
 
 def rewritten(graph: PlaneGraph) -> tuple[PlaneGraph, tuple[str, ...]]:
-    """Rewrite a graph for TensorRT; also return the changes, in words."""
+    """Rewrite a graph for TensorRT; also return descriptions of the changes."""
     result = for_tensorrt(graph.network, graph.precision)
     return replace(graph, network=result.network), result.notes
 
 
 def forms_of(graph: PlaneGraph) -> list[PlaneGraph]:
-    """The graph as it is and, with grouped convolutions, as dense ones: equal, one is faster.
+    """Return the graph and, if it has grouped convolutions, an equivalent with dense ones.
 
-    Grouped convolutions are a quarter of the work of dense ones and yet slower on some devices
-    (PCARN paper, section 5.3), so both are built, and timed where they run.
+    Grouped convolutions are a quarter of the work of dense ones, but slower on some devices
+    (PCARN paper, section 5.3), so both are built, and timed on the GPU that runs them.
     """
     flat = inlinable(graph.network)
     network = dense(flat)
@@ -87,7 +87,7 @@ def forms_of(graph: PlaneGraph) -> list[PlaneGraph]:
 
 
 def label(graph: PlaneGraph) -> str:
-    """Name model, scale, precision, colour and planes for a file; luma networks have no matrix."""
+    """Return a file label of model, scale, precision, colour and planes; matrix only for RGB."""
     rgb = graph.colour.matrix == RGB
     matrix = f"-matrix{graph.colour.matrix}" if graph.facts.colour == "rgb" and not rgb else ""
     full = "-full" if graph.colour.full_range and not rgb else ""
@@ -97,7 +97,7 @@ def label(graph: PlaneGraph) -> str:
 
 
 class Builder:
-    """Builds engines with one library into one cache. Thread-safe as the library is."""
+    """Builds engines with one library into one cache. As thread-safe as the library."""
 
     def __init__(self, library: Library, cache: EngineCache | None = None) -> None:
         self.library = library
@@ -112,7 +112,7 @@ class Builder:
     ) -> CachedEngine:
         """Return the engine of a graph (not yet rewritten), from the cache or newly built.
 
-        `gpu` is the one in this machine and None when building for others. Raises BackendError.
+        `gpu` is this machine's, or None when building for others. Raises BackendError.
         """
         check_sizes(options.sizes)
         ready, notes = rewritten(graph)
@@ -138,7 +138,7 @@ class Builder:
         return CachedEngine(plan=plan, path=path, cached=cached, key=key)
 
     def _fused(self, onnx: bytes, gpu: Gpu | None) -> tuple[bytes, int]:
-        """Put our kernel into a graph as a plugin; also return in how many places."""
+        """Insert our kernel into a graph as a plugin; also return the number of blocks replaced."""
         if self.library.rtx or gpu is None:
             raise UsageError("--fused needs TensorRT and its GPU: TensorRT-RTX takes no plugins")
         plugin.register(int(gpu.target.removeprefix("sm")))
@@ -152,13 +152,13 @@ class Builder:
     ) -> list[CachedEngine]:
         """Find cached engines for pictures of `size` on `gpu`: at most one for each form.
 
-        An engine built elsewhere for several GPUs, or for a range of sizes, is used too. `forms`
-        are equal graphs; those whose engine is known to be the slower one on this GPU have none.
+        Includes engines built elsewhere for several GPUs, or for a range of sizes. `forms` are
+        equivalent graphs; engines marked as the slower one on this GPU are left out.
         """
         ready = [rewritten(form)[0] for form in forms]
         hashes: dict[bool, list[str]] = {}
         found: dict[int, CachedEngine] = {}
-        # those of one size first, which are faster
+        # engines for one size first, which are faster
         for entry in sorted(self.cache.entries(), key=lambda entry: entry.key.sizes.count("-")):
             sizes = self._served(entry, batch, gpu)
             if sizes is None or not sizes.takes(size):
@@ -178,14 +178,14 @@ class Builder:
         self.cache.add_fact(engine.path, _SLOWER_ON, gpu.name)
 
     def _served(self, entry: Entry, batch: int, gpu: Gpu) -> Sizes | None:
-        """The sizes of an engine that may serve this GPU; None for others."""
+        """Return the sizes of an engine that is usable on this GPU; None for others."""
         if not self._may_serve(entry.key, batch, gpu) or gpu.name in entry.facts.get(
             _SLOWER_ON, ()
         ):
             return None
         try:
             return parse_sizes(entry.key.sizes)
-        except UsageError as exc:  # nobody but us writes it
+        except UsageError as exc:  # only vsr writes this text
             log.warning("the cached engine %s is damaged (%s)", entry.path.name, exc)
             return None
 
@@ -231,7 +231,7 @@ def _sha256(data: bytes) -> str:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`640x360` -> (640, 360). Raises UsageError."""
+    """Parse `640x360` -> (640, 360). Raises UsageError."""
     width, cross, height = text.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal()):
         raise UsageError(f"'{text}' is no picture size: write it like 640x360")
@@ -245,7 +245,7 @@ def parse_sizes(text: str) -> Sizes:
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """Format the cache as a table, one engine a line."""
+    """Format the cache as a table, one engine per line."""
     if not entries:
         return "no engines are built"
     lines = [f"{'engine':<44} {'size':<24} {'runtime':<24} {'GPUs':<22} {'MB':>6}"]

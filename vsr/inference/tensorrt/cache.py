@@ -1,8 +1,9 @@
-"""Caches built engines in the user's cache folder, under keys that say when they fit.
+"""Caches built engines in the user's cache folder, under keys that define when they fit.
 
-One file an engine: a line of JSON with everything that can make it wrong, then the plan. Names are
-for people; the line decides. Files are written beside their place and renamed, under a lock that
-the system frees when its holder dies, so a killed build leaves nothing and two build once.
+One file per engine: a line of JSON with its key and checksum, then the plan. That line, not the
+file name, decides whether an engine fits. Files are written under a temporary name and renamed,
+under a lock that the system releases when its process dies. So a killed build leaves no damaged
+engine, and two processes build an engine only once.
 """
 
 import hashlib
@@ -24,10 +25,11 @@ log = logging.getLogger(__name__)
 MAGIC: Final = b"vsr-engine/1 "
 SUFFIX: Final = ".engine"
 _SILENT_S: Final = 1.0
-"""Seconds for which another builder is waited for without a word: most engines take longer."""
+"""Time to wait for another builder before logging it, in seconds; most engines take longer."""
 _LONGEST_LINE: Final = 65536
 _LONGEST_LABEL: Final = 80
-"""Bytes in a file name, of which most systems allow 255; the end tells engines apart."""
+"""Maximum length of a label in a file name, in bytes, of 255 that most systems allow for the name;
+its end is kept, because that distinguishes engines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,22 +37,22 @@ class EngineKey:
     """Everything that decides whether an engine fits."""
 
     label: str
-    """Model, scale, precision and colour, in words fit for a file name."""
+    """Model, scale, precision and colour, as text for a file name."""
     graph: str
-    """SHA-256 of the planes-to-planes ONNX, network, colour, scale and rewrites included."""
+    """SHA-256 of the planes-to-planes ONNX, including network, colour, scale and rewrites."""
     sizes: str
     batch: int
     runtime: str
     version: str
-    """Of the runtime: engines do not outlive it."""
+    """Version of the runtime; no other version loads the engine."""
     targets: tuple[str, ...]
-    """Compute capabilities it runs on."""
+    """Compute capabilities that the engine runs on."""
     gpu: str = ""
-    """Name of the GPU it was tuned on; empty when built without one, which fits all of a target."""
+    """Name of the GPU it was tuned on; empty if built without one, for all GPUs of the targets."""
 
     @property
     def file(self) -> str:
-        """Its file name, short enough for every file system."""
+        """File name, short enough for every file system."""
         where = "+".join(self.targets) + (f"-{_slug(self.gpu)}" if self.gpu else "")
         batch = f"-batch{self.batch}" if self.batch > 1 else ""
         label = _slug(self.label).encode()[-_LONGEST_LABEL:].decode(errors="ignore").lstrip("-.")
@@ -66,11 +68,11 @@ class Entry:
     plan_sha256: str
     plan_bytes: int
     facts: dict[str, Any]
-    """What the builder wants remembered: how it was rewritten, how long it took ..."""
+    """Facts recorded by the builder, such as the rewrites and the build time in seconds."""
 
 
 class DamagedError(Exception):
-    """A file in the cache is damaged or no engine; the message says why."""
+    """A file in the cache is damaged or not an engine; the message says why."""
 
 
 def _slug(text: str) -> str:
@@ -78,7 +80,7 @@ def _slug(text: str) -> str:
 
 
 def default_folder() -> Path:
-    """The user's cache folder for engines; on Linux it follows XDG_CACHE_HOME."""
+    """Return the user's cache folder for engines; on Linux it follows XDG_CACHE_HOME."""
     return user_cache_path("vsr", appauthor=False) / "engines"
 
 
@@ -110,7 +112,7 @@ class EngineCache:
         return plan
 
     def find(self, key: EngineKey) -> bytes | None:
-        """Return the plan under exactly this key; log why one of its name does not fit."""
+        """Return the plan with exactly this key, or None; log why a file of that name misfits."""
         try:
             return self._load_exact(key)
         except DamagedError as exc:
@@ -129,20 +131,20 @@ class EngineCache:
     def get(
         self, key: EngineKey, build: Callable[[], tuple[bytes, dict[str, Any]]]
     ) -> tuple[bytes, Path, bool]:
-        """Return (plan, its file, whether it was cached); build it under a lock when it was not."""
+        """Return (plan, its file, whether it was cached); build it under a lock if it was not."""
         path = self.folder / key.file
         try:
             plan = self.find(key)
             if plan is not None:
                 return plan, path, True
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # plans are programs
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # plans contain code
             with _locked(path):
-                with suppress(DamagedError):  # which was said
-                    plan = self._load_exact(key)  # another may have built it
+                with suppress(DamagedError):  # `find` logged it
+                    plan = self._load_exact(key)  # another process may have built it
                 if plan is not None:
                     return plan, path, True
                 for part in self.folder.glob(f".{path.name}.*{PART}"):
-                    part.unlink(missing_ok=True)  # of a builder that was killed
+                    part.unlink(missing_ok=True)  # left by a killed builder
                 plan, facts = build()
                 self._write(path, key, plan, facts)
         except OSError as exc:
@@ -163,7 +165,7 @@ class EngineCache:
             part.write_bytes(MAGIC + json.dumps(head).encode() + b"\n" + plan)
 
     def add_fact(self, path: Path, name: str, value: str) -> None:
-        """Append a value to a list among an engine's facts; a damaged engine stays as it is."""
+        """Append a value to a list in an engine's facts; a damaged engine is left unchanged."""
         try:
             with _locked(path):
                 entry = read_entry(path)
@@ -175,13 +177,13 @@ class EngineCache:
     def clear(self) -> tuple[int, int]:
         """Remove all files of the cache; return the number of engines and bytes."""
         engines = size = 0
-        for path in sorted(self.folder.glob("*")):  # the hidden ones too
+        for path in sorted(self.folder.glob("*")):  # includes hidden files
             if path.is_dir():
                 continue
             try:
                 found = path.stat()
                 path.unlink()
-            except FileNotFoundError:  # another was quicker
+            except FileNotFoundError:  # another process removed it
                 continue
             except OSError as exc:
                 raise BackendError(f"cannot remove {path}: {reason(exc)}") from exc
@@ -193,14 +195,14 @@ class EngineCache:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of one engine's file; log a line when another process holds it."""
-    from filelock import FileLock, Timeout  # takes 12 ms to load, and few build engines
+    from filelock import FileLock, Timeout  # loads in 12 ms, and few runs build engines
 
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=_SILENT_S)
     except Timeout:
         log.info("waiting for another vsr that builds %s", path.name)
-        lock.acquire()  # looks again every now and then, so Ctrl+C is heard
+        lock.acquire()  # polls, so that Ctrl+C works
     try:
         yield
     finally:
@@ -231,7 +233,7 @@ def read_entry(path: Path) -> Entry:
 
 
 def _difference(found: EngineKey, wanted: EngineKey) -> str:
-    """Say which field of the keys differs."""
+    """Describe the first field in which the keys differ."""
     for name, words in (
         ("label", "it is an engine of {0}"),
         ("runtime", "it was built by {0}"),

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def new_context(library: Library, engine: Any, cache_file: Path) -> tuple[Any, Any]:
     """Create an execution context; also return RTX's runtime cache, or None.
 
-    `cache_file` holds the kernels compiled before. Raises BackendError, OutOfMemoryError.
+    `cache_file` holds kernels compiled by earlier runs. Raises BackendError, OutOfMemoryError.
     """
     cache = None
     if library.rtx:
@@ -38,13 +38,13 @@ def new_context(library: Library, engine: Any, cache_file: Path) -> tuple[Any, A
 def _saved(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as exc:  # the first start; else it is slower only
+    except OSError as exc:  # normal on the first start; only costs time
         log.debug("cannot read %s: %s", path, exc)
         return b""
 
 
 def save_runtime_cache(cache: Any, path: Path) -> None:
-    """Write RTX's compiled kernels for the next start, which is slower without them."""
+    """Save RTX's compiled kernels for the next start, which is slower without them."""
     try:
         with written_whole(path) as part:
             part.write_bytes(bytes(cache.serialize()))

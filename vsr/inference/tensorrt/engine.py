@@ -1,9 +1,9 @@
-"""Runs an engine on an NVIDIA GPU, with copies from and to pinned memory that overlap.
+"""Runs an engine on an NVIDIA GPU; copies from and to pinned memory overlap with computation.
 
 Three streams (copy in, compute, copy out) are ordered by events, so that picture k+1 is uploaded
-and picture k-1 fetched while k is computed. A slot holds one batch on both sides of the bus; three
-slots make the ring. Decoded planes are copied once, into pinned memory; results are views of pinned
-memory that returns to its pool when the encoder has let go of the last of them.
+and picture k-1 downloaded while k is computed. A slot holds the buffers of one batch; three slots
+form the ring. Decoded planes are copied once, into pinned memory; results are views of pinned
+memory that returns to its pool when the encoder has released the last of them.
 """
 
 import logging
@@ -23,18 +23,18 @@ from vsr.media.frame import Plane, Planes, as_bytes, now
 log = logging.getLogger(__name__)
 
 RING: Final = 3
-"""Batches under way: one is uploaded, one computed, one fetched."""
+"""Number of batches in flight: one is uploaded, one computed, one downloaded."""
 ALIGNMENT: Final = 256
-"""Bytes on which every tensor in device memory begins, which TensorRT asks for."""
+"""Alignment of every tensor in device memory, in bytes, as TensorRT requires."""
 _NAMES: Final = ("y", "u", "v")
 _WARM_UPS: Final = 3
-"""Batches before the first frame: kernels are chosen, compiled and captured in them."""
+"""Batches per slot before the first frame: kernels are chosen and compiled in them."""
 IN_ENCODER: Final = 65
-"""Results that an encoder may keep: one more than threads, where each has a picture of its own, of
-which FFmpeg allows 64 (MAX_THREADS in frame_thread_encoder.c). x264 and most others keep none."""
+"""Maximum number of results that an encoder keeps: one per thread and one more. FFmpeg allows 64
+threads (MAX_THREADS in frame_thread_encoder.c). x264 and most others keep none."""
 IN_QUEUES: Final = 12
-"""Results between us and the encoder: `vsr.media.prefetch.DEPTH`, what stands before and behind
-that queue, and what a relay shows again and in its status page."""
+"""Maximum number of results between engine and encoder: `vsr.media.prefetch.DEPTH`, those before
+and after that queue, and those that a relay repeats or shows on its status page."""
 
 
 def _aligned(n: int) -> int:
@@ -43,21 +43,21 @@ def _aligned(n: int) -> int:
 
 @dataclass(frozen=True)
 class Block:
-    """Three planes of a batch in one piece of memory, each [batch, 1, height, width]."""
+    """Layout of a batch's three planes in one buffer, each [batch, 1, height, width]."""
 
     shapes: tuple[tuple[int, int], ...]
-    """(height, bytes of a row) of y, u and v."""
+    """(height, bytes per row) of y, u and v."""
     batch: int
 
     def offset(self, plane: int, index: int = 0) -> int:
-        """Where a plane of picture `index` begins."""
+        """Return the byte offset of a plane of picture `index`."""
         before = sum(_aligned(self.batch * h * w) for h, w in self.shapes[:plane])
         height, width = self.shapes[plane]
         return before + index * height * width
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole block."""
+        """Size of the whole block, in bytes."""
         return sum(_aligned(self.batch * h * w) for h, w in self.shapes)
 
 
@@ -77,15 +77,15 @@ class _Slot:
 
 @dataclass(eq=False)
 class _Batch:
-    """Pictures computed together. Outlives its slot: results are in memory of their own."""
+    """Pictures computed together. Outlives the use of its slot: results are in other memory."""
 
     slot: _Slot
     taken: int = 0
-    """Pictures in it."""
+    """Number of pictures in the batch."""
     launched: float = 0.0
-    """When it was launched; 0 while it is being filled."""
+    """Time of the launch, as `now()`; 0 while the batch is being filled."""
     finished: float = 0.0
-    """When the GPU had it ready; 0 while the slot is not free again."""
+    """Time at which the results were downloaded, as `now()`; 0 while the slot is in use."""
     results: list[Planes] = field(default_factory=list)
 
 
@@ -109,7 +109,7 @@ class TensorRtEngine:
     def __init__(
         self, library: Library, cuda: Cuda, plan: bytes, size: tuple[int, int], cache_file: Path
     ) -> None:
-        """`cache_file` is the file of RTX's runtime cache: kernels compiled for this GPU before."""
+        """`cache_file` holds RTX's runtime cache: kernels compiled for this GPU by earlier runs."""
         self._library, self._cuda = library, cuda
         cuda.activate()
         self._engine = library.deserialize(plan)
@@ -128,7 +128,7 @@ class TensorRtEngine:
             save_runtime_cache(runtime_cache, cache_file)
 
     def submit(self, planes: Planes) -> TensorRtTicket:
-        """As `Engine.submit`; a batch starts when it is full or waited for."""
+        """See `Engine.submit`; a batch starts when it is full or when a result is awaited."""
         self._cuda.activate()
         if self._uncollected == self.slots:
             raise BackendError("more pictures submitted than the engine has slots")
@@ -153,7 +153,7 @@ class TensorRtEngine:
     def collect(self, batch: _Batch, index: int) -> tuple[Planes, float]:
         """Wait for one picture of a batch; return it and the time at which it was ready."""
         self._cuda.activate()
-        if not batch.launched:  # nobody fills it up
+        if not batch.launched:  # only partly filled
             self._launch(batch)
         if not batch.finished:
             self._finish(batch)
@@ -161,7 +161,7 @@ class TensorRtEngine:
         return batch.results[index], batch.finished
 
     def milliseconds(self, batches: int) -> float:
-        """Measure the mean time to compute a batch, without copies, by CUDA events."""
+        """Measure the mean time to compute a batch in ms, without copies, by CUDA events."""
         begin, end = self._cuda.event(timing=True), self._cuda.event(timing=True)
         slot = self._free[0]
         begin.record(self._compute)
@@ -177,7 +177,7 @@ class TensorRtEngine:
         width, height = size
         y, u, _ = (tuple(self._engine.get_tensor_profile_shape(n, 0)[1]) for n in _NAMES)
         batch, pair = int(y[0]), y[4:]  # above 8 bits a sample is two bytes
-        # luma samples per chroma sample, of sizes that are rounded up
+        # luma samples per chroma sample; chroma sizes are rounded up
         down, across = (round(luma / part) for luma, part in zip(y[2:4], u[2:4], strict=True))
         chroma = (-(-height // down), -(-width // across))
         shapes = [(batch, 1, *shape, *pair) for shape in ((height, width), chroma, chroma)]
@@ -238,7 +238,7 @@ class TensorRtEngine:
         self._under_way.append(batch)
 
     def _fetched(self, slot: _Slot, index: int) -> Planes:
-        """Queue the copy of a picture; return the views of pinned memory that it goes to."""
+        """Queue the download of a picture; return the views of pinned memory it is copied to."""
         memory = self._pool.take(self._picture_out)
         planes: list[Plane] = []
         begin = 0
@@ -276,7 +276,7 @@ class TensorRtEngine:
         for slot in self._free:
             try:
                 slot.graph = self._captured(slot)
-            except BackendError as exc:  # runs as before, with more work for the CPU
+            except BackendError as exc:  # still runs, with more work for the CPU
                 log.debug("no CUDA graph: %s", exc)
                 return
 
@@ -284,6 +284,6 @@ class TensorRtEngine:
         self._compute.begin_capture()
         try:
             self._execute(slot)
-        finally:  # also after a failure, or the stream would record for ever
+        finally:  # also after a failure, else the stream stays in capture mode
             graph = self._compute.end_capture()
         return graph

@@ -1,8 +1,8 @@
 """Wraps TensorRT and TensorRT-RTX as one library that builds and loads engines.
 
-Their Python interfaces are nearly one (shared facts: RTX adds compute capabilities and a runtime
-cache, TensorRT timing caches and plugins). Both answer with None where Python would raise, and tell
-the reason to a logger of which the process has one; here that reason becomes the error.
+Their Python interfaces are nearly identical: RTX adds compute capabilities and a runtime cache,
+TensorRT adds timing caches and plugins. Both return None instead of raising, and write the reason
+to the process's only logger; this module raises an error with that reason.
 """
 
 import importlib
@@ -21,13 +21,13 @@ RUNTIMES: Final[dict[str, tuple[str, ...]]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
-"""Runtime -> the modules that may hold it; RTX's wheels are a package and bare bindings."""
+"""Runtime -> modules that may provide it; RTX's wheels are a package and bare bindings."""
 _INSTALL: Final = {
     "tensorrt": "pip install 'vsr-stream[tensorrt]' --extra-index-url https://pypi.nvidia.com",
     "tensorrt-rtx": "pip install 'vsr-stream[tensorrt-rtx]'",
 }
 RTX_TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
-"""What TensorRT-RTX 1.7 builds for; checked against the library's own list."""
+"""Targets that TensorRT-RTX 1.7 supports; `Library.build` checks them against the library's."""
 _VALIDITY: Final = {
     1: "it is of another version of TensorRT-RTX",
     2: "it was built for other GPUs",
@@ -38,7 +38,7 @@ _VALIDITY: Final = {
     64: "CUDA failed",
 }
 Step = Callable[[str, int, int], bool]
-"""Told of (phase, step, steps); False cancels the build."""
+"""Progress callback with (phase, step, number of steps); returning False cancels the build."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +51,21 @@ class Sizes:
 
     @classmethod
     def only(cls, size: tuple[int, int]) -> "Sizes":
-        """One size and no other."""
+        """Return the sizes of an engine for exactly one size."""
         return cls(least=size, best=size, most=size)
 
     @property
     def fixed(self) -> bool:
-        """Whether it is one size."""
+        """Whether the engine is for exactly one size."""
         return self.least == self.most
 
     def holds(self, size: tuple[int, int]) -> bool:
-        """Whether pictures of that size fit the range."""
+        """Return whether pictures of that size fit the range."""
         bounds = zip(self.least, size, self.most, strict=True)
         return all(low <= n <= high for low, n, high in bounds)
 
     def takes(self, size: tuple[int, int]) -> bool:
-        """Whether an engine for this range accepts that size; ranges accept even sizes only."""
+        """Return whether an engine for these sizes accepts that size; ranges need even ones."""
         whole = size[0] % 2 == size[1] % 2 == 0
         return self.holds(size) and (self.fixed or whole)
 
@@ -76,17 +76,17 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How an engine is built, beside its graph."""
+    """Options of an engine's build, apart from its graph."""
 
     sizes: Sizes
     batch: int = 1
     targets: tuple[str, ...] = ()
-    """Compute capabilities such as `sm86`; none: the GPU in this machine."""
+    """Compute capabilities such as `sm86`; empty: the GPU in this machine."""
     timing_cache: bytes = b""
     fused: bool = False
     """Whether the graph holds plugin nodes of `vsr.inference.kernels.plugin`."""
     planes: PlaneFormat = YUV420
-    """What the graph reads; a range of sizes has to say it for every input."""
+    """Plane format of the inputs; a range of sizes has to be set for each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Built:
 
 
 class Library:
-    """One loaded runtime. Builds may run on any thread; one at a time shares the logger's lines."""
+    """One loaded runtime. Builds may run on any thread, one at a time: they share logger lines."""
 
     def __init__(self, name: str, trt: Any) -> None:
         self.name, self.trt = name, trt
@@ -124,7 +124,7 @@ class Library:
             messages = [_message(parser.get_error(k)) for k in range(parser.num_errors)]
             raise self.failure("cannot read this network", messages)
         config = builder.create_builder_config()
-        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is asked for where fp16 is not enough
+        config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is requested if fp16 is too inexact
         self._set_targets(config, options.targets)
         if not options.sizes.fixed:
             self._add_profile(builder, config, network, options)
@@ -172,18 +172,18 @@ class Library:
             raise self.failure("refuses these sizes")
 
     def _start_timing(self, config: Any, options: BuildOptions) -> Any:
-        """Load TensorRT's cache of kernel timings; RTX does not measure and has none."""
+        """Load TensorRT's cache of kernel timings; return None for RTX, which does not measure."""
         if self.rtx:
             return None
         timing = config.create_timing_cache(options.timing_cache)
         if timing is not None and config.set_timing_cache(timing, ignore_mismatch=False):
             return timing
-        timing = config.create_timing_cache(b"")  # of another version or GPU: begin anew
+        timing = config.create_timing_cache(b"")  # the old one is for another version or GPU
         config.set_timing_cache(timing, ignore_mismatch=False)
         return timing
 
     def why_invalid(self, plan: bytes) -> str | None:
-        """Say why an engine cannot run on this machine; None when it can or that is unknown."""
+        """Return why an engine cannot run on this machine; None if it can or that is unknown."""
         runtime = self.trt.Runtime(self.logger)
         if not hasattr(runtime, "get_engine_validity"):
             return None
@@ -194,7 +194,7 @@ class Library:
         return ", ".join(messages) or "no NVIDIA driver or GPU answers"
 
     def deserialize(self, plan: bytes) -> Any:
-        """Load the engine of a plan. Raises PlanError when it cannot be used here."""
+        """Load the engine of a plan. Raises PlanError if it cannot be used on this machine."""
         self.lines[:] = []
         runtime = self.trt.Runtime(self.logger)
         engine = runtime.deserialize_cuda_engine(plan)
@@ -205,7 +205,7 @@ class Library:
     def failure(
         self, what: str, messages: list[str] | None = None, kind: type[BackendError] = BackendError
     ) -> BackendError:
-        """Make the error for a failed call, with the library's last message."""
+        """Return the error for a failed call, with the library's last message."""
         lines = messages or self.lines or ["it does not say why"]
         words = " ".join(lines[-1].split())
         # CUDA writes `out of memory`, TensorRT `OutOfMemory`; more words may follow
@@ -215,7 +215,7 @@ class Library:
 
     @property
     def title(self) -> str:
-        """Name and version for people."""
+        """Name and version, for messages."""
         return f"{'TensorRT-RTX' if self.rtx else 'TensorRT'} {self.version}"
 
 
@@ -226,7 +226,7 @@ def _message(error: Any) -> str:
 
 
 def _logger(trt: Any, lines: list[str]) -> Any:
-    """Make the process's only logger: it collects errors in `lines` and logs everything."""
+    """Create the process's only logger: it collects errors in `lines` and logs everything."""
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.Severity.ERROR: logging.ERROR,
@@ -245,7 +245,7 @@ def _logger(trt: Any, lines: list[str]) -> Any:
 
 
 def _monitor(trt: Any, on_step: Step) -> Any:
-    """Make a monitor that reports the builder's phases; several threads call it."""
+    """Create a monitor that reports the builder's phases; several threads call it."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # no stubs
         def __init__(self) -> None:
@@ -284,10 +284,10 @@ def load_library(name: str) -> Library:
 
 
 def choose_precision(wanted: str) -> str:
-    """Resolve `auto` to half precision, which Tensor Cores compute and which costs 0.01 dB.
+    """Resolve `auto` to half precision, which runs on Tensor Cores and costs 0.01 dB.
 
-    int8 only when asked for: TensorRT-RTX has no convolution that quantises its own output. Raises
-    UsageError for bfloat16, which has no advantage over it there.
+    int8 is used only on request: TensorRT-RTX has no convolution that quantises its output. Raises
+    UsageError for bfloat16, which has no advantage over fp16 on GPUs.
     """
     if wanted == "bf16":
         raise UsageError("bf16 is for CPUs: use fp16 on this GPU")

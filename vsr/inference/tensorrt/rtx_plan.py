@@ -1,9 +1,9 @@
 """Reads a TensorRT-RTX plan without a GPU: which version and GPUs it is for, and its kernels.
 
-TensorRT's own inspector needs the GPU, so a lost fusion would show only on the user's machine. The
-format is undocumented. What is read here was found in plans of 1.7.1.116: a header, and Myelin
-programs as text, each after a tag and its length. A program is what one profile runs; a kernel that
-is compiled on the user's machine keeps the steps fused into it as a small program of its own.
+TensorRT's inspector needs the GPU, so a lost fusion would show only on the user's machine. The
+format is undocumented. The parts read here were found in plans of 1.7.1.116: a header, and Myelin
+programs as text, each after a tag with its length. Each profile runs one program. A kernel that is
+compiled on the user's machine has the steps fused into it as a separate small program.
 """
 
 import re
@@ -15,12 +15,12 @@ from typing import Final
 from vsr.errors import BackendError
 
 _HEADER: Final = struct.Struct("<4s12xQ4B4xI28x")
-"""Magic, length of the whole plan, version, mask of GPUs; 64 bytes."""
+"""Header of a plan: magic, length of the whole plan, version, mask of GPUs; 64 bytes."""
 _MAGIC: Final = b"vtrt"
 _TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121", "newer")
-"""By bit of the mask; the last is set where no target was asked for."""
+"""Targets by bit of the mask; the last bit is set if no target was requested."""
 _TAG: Final = struct.Struct("<4s4xQ")
-"""Before a program: magic, checksum or kind, length of the text."""
+"""Tag before a program: magic, checksum or kind, length of the text."""
 _PROGRAM: Final = b"NLYM"
 _TEXT: Final = b"header {\n"
 _ACCELERATORS: Final = re.compile(r"^  accelerators=\{([^}\n]*)\}", re.MULTILINE)
@@ -33,45 +33,45 @@ _NO_KERNEL: Final = frozenset({"shape_call"})
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What runs for one profile."""
+    """The program of one optimization profile."""
 
     kernels: tuple[str, ...]
-    """Names in the order they run: the layer's, or `__myl_...` from the operators in it."""
+    """Kernel names in order of execution: the layer's, or `__myl_...` with its operators."""
     kinds: tuple[str, ...]
-    """Kind of each kernel: `corrltn` a library's convolution with its epilogue, `runtime_fusion`
-    one fused with what follows, `function` and `runtime_function` everything pointwise or moved."""
+    """Kind of each kernel. `corrltn`: library convolution with its epilogue; `runtime_fusion`: one
+    fused with later operators; `function`, `runtime_function`: pointwise operators and copies."""
     activation_bytes: int
-    """Device memory for one execution context, for the largest picture of the profile."""
+    """Device memory of one execution context for the profile's largest picture, in bytes."""
 
     @property
     def convolutions(self) -> int:
-        """How many kernels hold a convolution; the others only move or combine."""
+        """Number of kernels with a convolution; the others are copies and pointwise operators."""
         named = zip(self.kinds, self.kernels, strict=True)
         return sum(kind == "corrltn" or _FUSED.match(name) is not None for kind, name in named)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanFacts:
-    """What a plan says about itself."""
+    """Facts read from a plan."""
 
     version: str
-    """Of TensorRT-RTX; no other release runs the plan."""
+    """Version of TensorRT-RTX; no other release runs the plan."""
     targets: tuple[str, ...]
-    """Compute capabilities such as `sm86`; `newer` where GPUs to come are meant too."""
+    """Compute capabilities such as `sm86`; `newer` if future GPUs are included."""
     programs: tuple[Program, ...]
-    """One for each optimization profile."""
+    """Programs, one for each optimization profile."""
 
     @property
     def activation_bytes(self) -> int:
-        """Of the program that needs most."""
+        """Largest activation memory of any program, in bytes."""
         return max(program.activation_bytes for program in self.programs)
 
 
 def read_plan(data: bytes) -> PlanFacts:
-    """The facts of a serialized TensorRT-RTX engine. Thread-safe; reads 6 MB in milliseconds.
+    """Read a serialized TensorRT-RTX engine's facts. Thread-safe; reads 6 MB in milliseconds.
 
-    Raises BackendError for anything else, for a plan that is cut short or damaged where this looks,
-    and for one of a format it does not know. It is no checksum: weights are not looked at.
+    Raises BackendError for any other data, for a plan that is truncated or damaged in the parts
+    that are read, and for an unknown format. Weights are not checked.
     """
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise BackendError("this is no TensorRT-RTX engine")
@@ -94,7 +94,7 @@ def read_plan(data: bytes) -> PlanFacts:
 
 
 def _texts(data: bytes) -> Iterator[str]:
-    """The text of every program, pieces of kernels among them."""
+    """Yield the text of every program, including the small programs inside kernels."""
     at = data.find(_PROGRAM)
     while at >= 0:
         start = at + _TAG.size
@@ -102,14 +102,14 @@ def _texts(data: bytes) -> Iterator[str]:
             _, length = _TAG.unpack_from(data, at)
             if length > len(data) - start:
                 raise BackendError("the TensorRT-RTX engine is damaged: build it again")
-            # a layer may have any name
+            # layer names may hold any bytes
             yield data[start : start + length].decode("utf-8", errors="replace")
             start += length
         at = data.find(_PROGRAM, start)
 
 
 def _is_piece(text: str) -> bool:
-    """Whether it is the inside of one kernel, which is for any GPU."""
+    """Return whether a program is the inside of one kernel, which is marked as for any GPU."""
     found = _ACCELERATORS.search(text)
     return found is not None and found[1].strip() == "*"
 

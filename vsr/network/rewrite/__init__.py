@@ -1,1 +1,1 @@
-"""Exact rewrites of an ONNX graph that make it faster on one kind of device."""
+"""Rewrites ONNX graphs, exactly or with rounding, to be faster on one kind of device."""

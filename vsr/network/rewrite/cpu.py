@@ -1,11 +1,11 @@
-"""Rewrites a float network's ONNX into one that computes the same and suits OpenVINO on a CPU.
+"""Rewrites a float network's ONNX into an equivalent one that is faster in OpenVINO on a CPU.
 
 OpenVINO 2026.4 computes fp32 convolutions there with channels last, and so
-- fuses no bias that several convolutions share (recursive blocks): each gets one of its own;
+- does not fuse a bias shared by several convolutions (recursive blocks): each gets a copy;
 - copies for every Concat of channels: a 1x1 convolution of a Concat becomes a sum of 1x1
   convolutions, which accumulate in place;
 - has no fast kernel for groups: each group becomes a convolution, and chains of grouped
-  convolutions stay apart from end to end. 4 groups of 16 took 13.6 ms so and 31 ms grouped.
+  convolutions stay split from end to end. 4 groups of 16 took 13.6 ms split, 31 ms grouped.
 
 Exact up to the order of sums. Takes a flat network (`vsr.network.onnx_inputs.inlinable`) and
 returns a new one. Networks with Q/DQ are left alone: their weights are no constants.
@@ -25,13 +25,13 @@ Array = npt.NDArray[Any]
 
 _MOST_GROUPS: Final = 8
 _LEAST_WIDTH: Final = 8
-"""Channels of a group: finer ones, down to one each, have kernels of their own."""
+"""Minimum channels per group to split: narrower groups, down to depthwise, have fast kernels."""
 _NARROW: Final = 32
-"""Output channels up to which a convolution of streams accumulates instead of joining them."""
+"""Maximum output channels of a convolution that sums over split groups instead of joining them."""
 
 
 def for_cpu(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply all of these rewrites to a copy of the network."""
+    """Apply all rewrites of this module to a copy of the network."""
     return _Rewriter(network).result()
 
 
@@ -50,9 +50,9 @@ class _Rewriter:
         self._new: dict[str, Array] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._streams: dict[str, list[str]] = {}
-        """Tensor -> its groups of channels, as tensors of their own."""
+        """Tensor -> names of separate tensors that hold its groups of channels."""
         self._whole = {c.name for c in graph.initializer} | {t.name for t in graph.input}
-        """Tensors that are in one piece."""
+        """Names of tensors that exist in one piece."""
 
     def result(self) -> onnx.ModelProto:
         for node in self._network.graph.node:
@@ -132,7 +132,7 @@ class _Rewriter:
             self._nodes.append(helper.make_node("Relu", [source], [target], name=target))
 
     def _concat_needed(self, node: onnx.NodeProto) -> bool:
-        """Whether a reader of a tensor cannot read its parts instead."""
+        """Return whether a Concat's result is needed: a reader cannot read its parts instead."""
         if attribute(node, "axis") != 1 or self._width(node.output[0]) is None:
             return True
         readers = [n for n in self._network.graph.node if node.output[0] in n.input]
@@ -144,7 +144,7 @@ class _Rewriter:
         return node.output[0] in self._outputs
 
     def _parts(self, node: onnx.NodeProto) -> list[str]:
-        """Return the parts that a convolution can read one by one; empty for one tensor."""
+        """Return the parts that a convolution can read one by one; empty if there are none."""
         x, weight = node.input[0], self._constants[node.input[1]]
         if attribute(node, "group", 1) > 1 or not self._known(node):
             return []
@@ -162,7 +162,7 @@ class _Rewriter:
         return [part for name in source.input for part in self._flat(name)]
 
     def _width(self, x: str) -> int | None:
-        """Return the channels of a tensor, if they follow from weights."""
+        """Return a tensor's number of channels, or None if it does not follow from weights."""
         source = self._made.get(x)
         op = source.op_type if source is not None else ""
         found: int | None = None
@@ -174,7 +174,7 @@ class _Rewriter:
             found = self._width(source.input[0])
         elif op == "Add":
             either = {self._width(name) for name in source.input}
-            found = either.pop() if len(either) == 1 else None  # else one may be stretched
+            found = either.pop() if len(either) == 1 else None  # else one may be broadcast
         elif op == "Split" and source.input[1:] and source.input[1] in self._constants:
             found = int(self._constants[source.input[1]][list(source.output).index(x)])
         elif op == "Concat" and attribute(source, "axis") == 1:

@@ -1,10 +1,9 @@
-"""Rewrites a network's ONNX into one that computes the same and suits a GPU better.
+"""Rewrites a network's ONNX into an equivalent one that is faster on a GPU.
 
 Each rewrite takes a flat network (`vsr.network.onnx_inputs.inlinable`) and returns a new one; those
-of `vsr.network.rewrite.rounding` round, the others are exact up to the order of sums. What the
-trained network can be rewritten into at export (the exit convolution under the pixel shuffle,
-merged 1x1 convolutions, the bicubic skip as a convolution, mean shifts in biases) is in the file
-already."""
+of `vsr.network.rewrite.rounding` round, the others are exact up to the order of sums. Rewrites that
+are possible at export (the exit convolution under the pixel shuffle, merged 1x1 convolutions, the
+bicubic skip as a convolution, mean shifts in biases) are already in the file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,21 +25,21 @@ from vsr.network.onnx_tools import (
 from vsr.network.rewrite.rounding import float_biases, half, symmetric
 
 ALIGNMENT: Final = 8
-"""Half-precision channels that a Tensor Core takes at once (TensorRT guide, Tensor Cores)."""
+"""Number of half-precision channels a Tensor Core takes at once (TensorRT guide, Tensor Cores)."""
 _THROUGH: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "Tanh"})
-"""Operators that keep channels apart and turn 0 into 0, so that padding channels stay 0."""
+"""Operators that do not mix channels and map 0 to 0, so that padding channels stay 0."""
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A rewritten network, and the rewrites in words."""
+    """A rewritten network, and descriptions of the rewrites."""
 
     network: onnx.ModelProto
     notes: tuple[str, ...]
 
 
 def for_tensorrt(network: onnx.ModelProto, precision: str) -> Rewritten:
-    """Apply all rewrites for TensorRT and TensorRT-RTX, in the order they need."""
+    """Apply all rewrites for TensorRT and TensorRT-RTX, in the required order."""
     result, notes = inlinable(network), []
     steps: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = [
         (f"channels padded to a multiple of {ALIGNMENT}", padded),
@@ -119,11 +118,11 @@ def _block_diagonal(weight: Array, groups: int) -> Array:
 
 
 def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelProto:
-    """Zero filters added so that inner convolutions have a multiple of `multiple` channels.
+    """Add zero filters so that inner convolutions have a multiple of `multiple` channels.
 
-    TensorRT-RTX copies channels into an aligned tensor otherwise. Only where every reader of the
-    channels is a dense convolution, an activation or a Concat of channels, which get the matching
-    zero weights; all else is left as it is.
+    Otherwise TensorRT-RTX copies channels into an aligned tensor. A tensor is padded only if all
+    its readers are dense convolutions, activations or Concats of channels, which get the matching
+    zero weights; other tensors are left unchanged.
     """
     weights = constants_of(network)
     places = _Padding(network, weights, multiple).places()
@@ -146,7 +145,7 @@ def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelPro
 
 
 Places = dict[str, tuple[Array, int]]
-"""Tensor -> (where its channels lie, how many there are with the padding)."""
+"""Tensor -> (indexes of its original channels, number of channels including padding)."""
 
 
 def _padded_conv(
@@ -172,7 +171,7 @@ def _padded_conv(
 
 
 class _Padding:
-    """Finds the tensors that may have padding channels, and where their own channels lie."""
+    """Finds the tensors that can be padded, and the indexes of their original channels."""
 
     def __init__(self, network: onnx.ModelProto, weights: dict[str, Array], multiple: int) -> None:
         self._nodes, self._weights, self._multiple = network.graph.node, weights, multiple
@@ -214,7 +213,7 @@ class _Padding:
 
     def _can_make(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "Conv":
-            # fewer are the colours of a picture, which the library pads itself
+            # fewer channels are a picture's colours, which the library pads itself
             dense = self._is_dense_conv(node)
             return dense and self._weights[node.input[1]].shape[0] >= self._multiple
         if node.op_type == "Concat":
@@ -231,7 +230,7 @@ class _Padding:
         return all(self._takes(reader, grown) for reader in self._readers.get(node.output[0], []))
 
     def _takes(self, reader: onnx.NodeProto, grown: set[str]) -> bool:
-        """Whether a reader accepts more channels: a convolution ends them, others pass them on."""
+        """Return whether a reader accepts padding: a convolution drops it, others pass it on."""
         if reader.op_type == "Conv":
             return self._is_dense_conv(reader)
         return reader.output[0] in grown

@@ -62,9 +62,9 @@ def _along_axis(node: onnx.NodeProto, codes: Array, scale: Array) -> list[int]:
 def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
     """Convert quantised activations to int8 with zero point 0, the only kind TensorRT reads.
 
-    The new range -128..127 holds the old one, so a unit that used 0..255 for 0..top has 0..127 for
-    it, and one whose zero point was 128 is as exact as before. Where a zero point is left out, ONNX
-    means uint8 and 0; TensorRT would take it for int8 and cut the upper half off.
+    The new range -128..127 covers the old one: an activation with codes 0..255 for 0..top now has
+    0..127, and one with a zero point of 128 is as exact as before. If the zero point is missing, it
+    is 0 and uint8 in ONNX; TensorRT would assume int8 and clip the upper half.
     """
     values = constants_of(network)
     codes_of = _Codes(network, values)
@@ -81,7 +81,7 @@ def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
         changed[node.input[1]] = (step * _coarser(offset)).astype(step.dtype)
         changed[node.input[2]] = np.zeros(offset.shape, np.int8)
         for given in [a for a in node.attribute if a.name == "output_dtype"]:
-            node.attribute.remove(given)  # the zero point says it
+            node.attribute.remove(given)  # given by the zero point
         if node.op_type == "DequantizeLinear" and codes in values:  # not an activation
             node.input[0] = name = f"{node.output[0]}/int8"
             shape = _along_axis(node, values[codes], step)
@@ -91,14 +91,14 @@ def symmetric(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Codes:
-    """Finds the uint8 quantisers of a network, by zero points or by what they quantise."""
+    """Finds the uint8 quantisers of a network, by their zero points or inputs."""
 
     def __init__(self, network: onnx.ModelProto, values: dict[str, Array]) -> None:
         self._values = values
         self._made = {name: node for node in network.graph.node for name in node.output}
 
     def are_uint8(self, node: onnx.NodeProto) -> bool:
-        """Whether a node quantises to uint8, or back, with a known scale."""
+        """Return whether a node quantises to or dequantises from uint8, with a known scale."""
         quantises = node.op_type == "QuantizeLinear"
         if not (quantises or node.op_type == "DequantizeLinear"):
             return False
@@ -123,13 +123,13 @@ class _Codes:
 
 
 def _coarser(zero: Array) -> Array:
-    """Return how much larger int8's step must be to cover the range of uint8 with `zero`."""
+    """Return the factor from uint8's step to the int8 step that covers uint8 with `zero`."""
     below = zero.astype(np.float64)
     return np.maximum(below / 128, (255 - below) / 127)
 
 
 def _signed(codes: Array, zero: Array) -> Array:
-    """Quantise weights with the step of `_coarser`."""
+    """Convert uint8 codes of weights to int8 with the step of `_coarser`."""
     return np.rint((codes.astype(np.float64) - zero) / _coarser(zero)).astype(np.int8)
 
 
@@ -158,12 +158,12 @@ def _has_float_scales(node: onnx.NodeProto) -> bool:
 
 
 def _is_quantised(network: onnx.ModelProto) -> bool:
-    kinds = ("QuantizeLinear", "DequantizeLinear")  # the latter alone where only weights are
+    kinds = ("QuantizeLinear", "DequantizeLinear")  # the latter alone if only weights are
     return any(node.op_type in kinds for node in network.graph.node)
 
 
 def _at_least_opset(network: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """Convert to that opset, which rewrites Split and the reductions from 18 on."""
+    """Convert to at least that opset; from 18 on, Split and the reductions are rewritten."""
     if all(o.version >= version for o in network.opset_import if o.domain in ("", "ai.onnx")):
         return network
     try:
