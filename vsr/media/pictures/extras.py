@@ -54,7 +54,7 @@ class Extras:
             if len(exif):
                 given["exif"] = exif.tobytes()
         if kind == "TIFF" and "exif" not in given:
-            given["compression"] = "tiff_deflate"  # with EXIF, libtiff loses its place
+            given["compression"] = "tiff_deflate"  # libtiff fails with EXIF
         if kind == "PNG" and self.text:
             given["pnginfo"] = info = PngInfo()
             for key, value in self.text.items():

@@ -79,7 +79,7 @@ class StillSink:
         overwrite: bool,
         transparent: bool = False,
     ) -> None:
-        """`path` is a file, a pattern or a folder; files in it are named like the input's. Entries of
+        """`path`: a file, a pattern or a folder, whose files are named like the input's. Entries of
         `extras` are removed as their frames arrive. Raises UsageError for video options."""
         self.path = path
         self.frames_in = self.frames_out = self.packets_refused = 0
