@@ -78,7 +78,7 @@ def extended(header: bytes, more: bytes) -> bytes:
 
 
 def _grown(data: bytes, path: tuple[bytes, ...], more: bytes) -> bytes:
-    """Copy consecutive boxes and append `more` to the content of those that `path` leads to."""
+    """Copy consecutive boxes and append `more` to the content of the box at `path`."""
     made = b""
     for kind, content in boxes(data):
         grown = content

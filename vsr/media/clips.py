@@ -166,7 +166,7 @@ class ClipCutter:
         )  # fmt: skip
 
     def _behind(self, frames: int) -> Fraction:
-        """Return the time (s) just after the last of that many pictures."""
+        """Return the input time (s) just after `frames` pictures, or after the last one."""
         with self._opened() as container:
             video, packets = self._packets(container)
             base = video.time_base

@@ -66,7 +66,7 @@ def shown(url: str) -> str:
 
 
 def masked(text: str, url: str = "") -> str:
-    """Mask secrets of `url`, whole or in parts, and of any other URL in a message of a library."""
+    """Mask secrets of `url`, whole or in parts, and of any other URL in a library's message."""
     if is_url(url):
         text = text.replace(url, shown(url))
     text = _ANY_URL.sub(lambda found: shown(found[0]), text)

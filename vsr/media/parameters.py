@@ -42,7 +42,7 @@ def add_analysis(
 
 
 def add_threads(encoder: str, limit: int | None, options: dict[str, str]) -> None:
-    """Limit the threads of encoders that ignore FFmpeg's thread count; None: no limit."""
+    """Limit the threads of encoders that ignore FFmpeg's thread count; no limit if None."""
     if limit is not None and encoder in _THREADS:
         name, key = _THREADS[encoder]
         add_parameters(options, name, f"{key}={limit}")

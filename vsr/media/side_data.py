@@ -1,4 +1,4 @@
-"""Carries side data, such as captions, from decoded pictures to those for an encoder."""
+"""Carries side data, such as captions, from decoded pictures to an encoder's pictures."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, cast

@@ -132,7 +132,7 @@ class Source:
         return frame.pts * frame.time_base
 
     def skip_to(self, index: int, pts: int) -> bool:
-        """Resume after frame `index` with that pts, known from an earlier reading; before iterating.
+        """Resume after frame `index` with that pts, from an earlier reading; call before iterating.
 
         Returns False if it is not found, or frames depend on all earlier ones: reopen the input.
         """
@@ -292,7 +292,7 @@ class Source:
         return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked + held)
 
     def _note(self, kind: str, note: str, warn: bool = False) -> None:
-        """Keep the first note of each kind; log a warning at once if asked."""
+        """Keep the first note of each kind; log it immediately if `warn` is set."""
         if kind not in self.losses.notes:
             self.losses.notes[kind] = note
             if warn:

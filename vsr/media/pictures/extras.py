@@ -110,7 +110,7 @@ def _plain(image: Image.Image) -> Image.Image:
 def _filled(image: Image.Image) -> npt.NDArray[np.uint8]:
     """Return an image's colours, with those of transparent pixels taken from the pixels around.
 
-    Enlarging mixes them into the edges, and encoders leave arbitrary values there.
+    Enlarging mixes hidden colours into the edges, and encoders leave arbitrary ones there.
     """
     pixels = np.array(image)
     hidden = pixels[..., 3] == 0

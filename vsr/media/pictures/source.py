@@ -108,7 +108,7 @@ class PictureSource:
         """Return None: images have nothing else that a video can carry."""
 
     def close(self) -> None:
-        """Do nothing: no file stays open between two images."""
+        """Do nothing: no file is open between two images."""
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the images in order; those that cannot be read are counted and skipped."""
