@@ -1,4 +1,4 @@
-"""AAC in ADTS frames, as broadcasts hold it (ISO 14496-3, 1.A.2.2), that changes on the way."""
+"""Keeps ADTS AAC of broadcasts (ISO 14496-3, 1.A.2.2) in one format if it changes mid-stream."""
 
 import logging
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ _BITS_PER_CHANNEL: Final = 96_000
 
 @dataclass(frozen=True)
 class AdtsConfig:
-    """What the header of an ADTS frame says of its sound."""
+    """Audio format that the header of an ADTS frame declares."""
 
     profile: int
     rate_index: int
@@ -35,7 +35,7 @@ class AdtsConfig:
 
     @classmethod
     def read(cls, data: bytes) -> Self | None:
-        """Read the first bytes of a packet; None where no ADTS frame begins."""
+        """Parse an ADTS header at the start of a packet; return None if there is no valid one."""
         if len(data) < _HEADER or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
             return None
         channels = (data[2] & 1) << 2 | data[3] >> 6
@@ -44,7 +44,7 @@ class AdtsConfig:
 
     @property
     def extradata(self) -> bytes:
-        """The same as AAC's extradata says it (ISO 14496-3, 1.6.2.1)."""
+        """The same configuration as AAC extradata (ISO 14496-3, 1.6.2.1)."""
         kind, rate = self.profile + 1, self.rate_index
         return bytes((kind << 3 | rate >> 1, (rate & 1) << 7 | self.channels << 3))
 
@@ -52,7 +52,7 @@ class AdtsConfig:
         return f"{_RATES[self.rate_index]} Hz {_LAYOUTS[self.channels].removesuffix('(side)')}"
 
     def encoder(self) -> av.AudioCodecContext:
-        """Open an encoder whose packets fit this configuration. Raises FFmpegError, ValueError."""
+        """Open an encoder for packets of this configuration. Raises FFmpegError, ValueError."""
         context = av.CodecContext.create("aac", "w")
         assert isinstance(context, av.AudioCodecContext)
         context.sample_rate, context.layout = _RATES[self.rate_index], _LAYOUTS[self.channels]
@@ -63,7 +63,7 @@ class AdtsConfig:
         return context
 
     def frame(self, packet: Packet) -> Packet:
-        """Copy a packet of raw AAC with an ADTS header before it."""
+        """Copy a raw AAC packet and prepend an ADTS header."""
         size = packet.size + _HEADER
         header = bytes([
             0xFF, 0xF1, _LOW_COMPLEXITY << 6 | self.rate_index << 2 | self.channels >> 2,
@@ -76,10 +76,10 @@ class AdtsConfig:
 
 
 class SteadyAac:
-    """Copies AAC as long as it stays as it began; after that encodes it to be like that again.
+    """Copies AAC packets until their format changes, then re-encodes them to the first format.
 
-    MP4, Matroska and FLV say once for a whole track what its packets are; a broadcast may change
-    from stereo to 5.1 for a film, and what follows would be played wrongly. Use from one thread.
+    MP4, Matroska and FLV declare the packet format once per track; a broadcast may change from
+    stereo to 5.1 for a film, and the later packets would be played wrongly. Use from one thread.
     """
 
     def __init__(self, copy: av.stream.Stream, source: av.AudioStream) -> None:
@@ -89,7 +89,7 @@ class SteadyAac:
         self._begin = Fraction(0)
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
-        """Yield the output's packets for one of the input."""
+        """Yield the output packets for one input packet."""
         config = AdtsConfig.read(bytes(memoryview(packet)[:_HEADER]))
         self._first = self._first or config
         if self._encoding is None and config is not None and config != self._first:
@@ -100,7 +100,7 @@ class SteadyAac:
             yield from self._framed(self._encoding.packets(packet))
 
     def rest(self) -> Iterator[Packet]:
-        """Yield what the encoder still holds, if there is one."""
+        """Flush the encoder, if there is one, and yield its packets."""
         if self._encoding is not None:
             yield from self._framed(self._encoding.rest())
 
@@ -119,5 +119,5 @@ class SteadyAac:
         for packet in made:
             assert packet.pts is not None
             assert packet.time_base is not None
-            if packet.pts * packet.time_base >= self._begin:  # before it, the encoder's start-up
+            if packet.pts * packet.time_base >= self._begin:  # drops encoder priming
                 yield self._first.frame(packet)

@@ -1,4 +1,4 @@
-"""The transparency of pictures: read beside their colours, enlarged bicubically, written again."""
+"""Reads the alpha plane of pictures, enlarges it bicubically and writes it again."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,31 +11,32 @@ import numpy.typing as npt
 from vsr.media.plane_format import planes_for
 
 Alpha = npt.NDArray[np.unsignedinteger[Any]]
-"""[height, width], 0 clear to 2**bits - 1 opaque: uint8, or uint16 above 8 bits."""
+"""Alpha plane, [height, width], 0 (transparent) to 2**bits - 1 (opaque): uint8, or uint16 above 8
+bits."""
 
 ENCODERS: Final = ("libvpx-vp9", "prores_ks", "ffv1", "png", "qtrle", "utvideo")
-"""Those whose formats with alpha are decoded with it; others take such formats and drop it."""
+"""Encoders whose alpha is decoded again; others accept formats with alpha but drop it."""
 _BESIDE: Final = {"libvpx-vp9": ("matroska", "webm")}
-"""Encoder that has its alpha in blocks beside the pictures -> containers of such blocks."""
+"""Encoder that writes alpha as separate blocks -> containers that hold such blocks."""
 _DECODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""Codec -> FFmpeg's decoder that reads those blocks; its own does not."""
+"""Codec -> FFmpeg decoder that reads those blocks; the default decoder does not."""
 _MARK: Final = "alpha_mode"
-"""The tag of streams that have such blocks."""
+"""Metadata tag of streams that have such blocks."""
 
 
 @cache
 def has_alpha(pixel_format: str) -> bool:
-    """Whether a pixel format has an alpha plane or component."""
+    """Return whether a pixel format has an alpha plane or component."""
     return any(part.is_alpha for part in av.VideoFormat(pixel_format).components)
 
 
 def can_hold(encoder: str, container: str) -> bool:
-    """Whether transparency comes out again of what that encoder writes into that container."""
+    """Return whether alpha that this encoder writes into this container can be read back."""
     return encoder in ENCODERS and container in _BESIDE.get(encoder, (container,))
 
 
 def decoder_for(stream: av.VideoStream) -> av.VideoCodecContext | None:
-    """A decoder of VP8 or VP9 with alpha; None where the stream's own is as good."""
+    """Create a decoder for VP8 or VP9 with alpha; None if the stream's default decoder is used."""
     name = _DECODERS.get(stream.codec_context.codec.canonical_name)
     if name is None or stream.metadata.get(_MARK) != "1":
         return None
@@ -48,7 +49,7 @@ def decoder_for(stream: av.VideoStream) -> av.VideoCodecContext | None:
 
 
 def alpha_of(picture: av.VideoFrame, size: tuple[int, int], bits: int) -> Alpha | None:
-    """A decoded picture's alpha in a size (width, height) and bits; None for opaque formats."""
+    """Return a picture's alpha, in `size` (width, height) and `bits`; None without alpha."""
     if not has_alpha(picture.format.name):
         return None
     if (picture.width, picture.height) != size:
@@ -62,16 +63,16 @@ def alpha_of(picture: av.VideoFrame, size: tuple[int, int], bits: int) -> Alpha 
 
 
 def enlarged(alpha: Alpha | None, shape: tuple[int, ...], have: int, bits: int) -> Alpha:
-    """The alpha of an enlarged picture of that shape (height, width), in other bits.
+    """Enlarge alpha to `shape` (height, width) and convert it from `have` to `bits` bits.
 
-    Bicubic, by swscale; without alpha everything is opaque.
+    Scaled bicubically, by swscale; fully opaque if `alpha` is None.
     """
     dtype = np.uint8 if bits == 8 else np.uint16
     if alpha is None:
         return np.full(shape, 2**bits - 1, dtype)
     form = "gray" if have == 8 else "gray16le"
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(alpha), format=form)
-    # with one thread: several write past the ends of uneven rows
+    # one thread: several corrupt some row widths, see `vsr.media.frame.swscale_threads`
     large = picture.reformat(width=shape[1], height=shape[0], interpolation="BICUBIC", threads=1)
     codes = np.array(np.from_dlpack(large.planes[0]))
     return _in_bits(np.minimum(codes, 2**have - 1), have, bits)
@@ -85,12 +86,12 @@ def _in_bits(alpha: Alpha, have: int, bits: int) -> Alpha:
 
 
 def opaque_format(pixel_format: str) -> str:
-    """The planar format of the same colours without alpha, such as yuv420p of yuva420p."""
+    """Return the planar format without alpha, such as yuv420p for yuva420p."""
     return planes_for(pixel_format).pixel_format(rgb=not pixel_format.startswith("yuv"))
 
 
 def packed(colours: Sequence[Alpha], alpha: Alpha, pixel_format: str) -> av.VideoFrame:
-    """Join planes of `opaque_format` and alpha to a picture of a format with alpha."""
+    """Join planes in `opaque_format` and an alpha plane into a picture of a format with alpha."""
     plain = opaque_format(pixel_format)
     name = plain.replace("yuv", "yuva", 1).replace("gbrp", "gbrap", 1)
     planes = tuple(np.ascontiguousarray(plane) for plane in (*colours, alpha))

@@ -1,4 +1,4 @@
-"""Bitrates as streamers write them, and which one a live stream gets by its size and rate."""
+"""Parses and formats bitrates; chooses a live stream's bitrate by its size and frame rate."""
 
 import re
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from vsr.errors import UsageError
 _BITS: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([kKmMgG]?)(?:bit/?s|bps|b/s|b)?")
 _UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _LEAST: Final = 10_000
-"""Bits a second below which a number without a unit was meant in thousands."""
+"""Limit in bit/s below which a number without a unit is refused: it was meant in kbit/s."""
 _FAST: Final = 45
-"""Frames per second from which on the services' column for 60 applies."""
+"""Frame rate in fps above which the 60 fps column of a table applies."""
 _AS_LARGE: Final = 0.9
-"""Share of a row's pixels from which on a picture counts as that large."""
+"""Minimum ratio of a table row's pixels to the picture's pixels for the row to apply."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What a streaming service publishes about the bitrate of H.264 video."""
+    """Bitrates for H.264 video that a streaming service publishes."""
 
     rates: tuple[tuple[int, int, int], ...]
-    """(pixels, bits a second up to 30 fps, bits a second at 60 fps), smallest first."""
+    """Rows of (pixels, bit/s up to 30 fps, bit/s at 60 fps), smallest first."""
     most: int
-    """Bits a second that it takes at most."""
+    """Maximum bitrate that the service accepts, in bit/s."""
 
 
 LIVE_RATES: Final = (
@@ -37,7 +37,7 @@ LIVE_RATES: Final = (
     (2560 * 1440, 15_000_000, 24_000_000),
     (3840 * 2160, 30_000_000, 35_000_000),
 )
-"""The default of a relay; docs/live.md has the sources."""
+"""Default bitrates of a relay, in rows as in `Service.rates`; docs/live.md has the sources."""
 SERVICES: Final = {
     "twitch": Service(
         rates=(
@@ -57,11 +57,11 @@ SERVICES: Final = {
         most=51_000_000,
     ),
 }
-"""Names of `--stream-preset`; docs/live.md has the sources."""
+"""Value of `--stream-preset` -> service; docs/live.md has the sources."""
 
 
 def parse_bits(text: str) -> int:
-    """Bits a second (or bits) from `2500k`, `2.5M`, `2.5Mbit/s` or `2500000`. Raises UsageError."""
+    """Parse bit/s (or bits): `2500k`, `2.5M`, `2.5Mbit/s` or `2500000`. Raises UsageError."""
     found = _BITS.fullmatch(text.strip())
     if found is None:
         raise UsageError(f"'{text}' is no bitrate: write 2500k or 2.5M")
@@ -74,16 +74,17 @@ def parse_bits(text: str) -> int:
 
 
 def in_words(bits: float) -> str:
-    """Format bits a second, such as `2.5 Mbit/s` or `625 kbit/s`."""
+    """Format a bitrate in bit/s, such as `2.5 Mbit/s` or `625 kbit/s`."""
     if bits >= 1_000_000:
         return f"{bits / 1_000_000:.3g} Mbit/s"
     return f"{bits / 1000:.3g} kbit/s"
 
 
 def live_bitrate(size: tuple[int, int], rate: Fraction, service: Service | None = None) -> int:
-    """Bits a second for live video of a size at a rate (frames a second).
+    """Return the bitrate (bit/s) for live video of `size` (width, height) at `rate` (fps).
 
-    It is the first row of the service's table, or of `LIVE_RATES`, that is as large.
+    It is in the first row of the service's table, or of `LIVE_RATES`, that is large enough, or in
+    the last row.
     """
     table = LIVE_RATES if service is None else service.rates
     pixels = size[0] * size[1]

@@ -1,6 +1,7 @@
-"""Reads and makes the boxes of MP4 (ISO/IEC 14496-12) in which it describes a video.
+"""Reads and writes the MP4 boxes (ISO/IEC 14496-12) that describe a video.
 
-PyAV passes on little of what FFmpeg knows about a stream; in the header of an MP4 FFmpeg writes it.
+PyAV exposes little of what FFmpeg knows about a stream, but FFmpeg writes it to the header of an
+MP4.
 """
 
 import io
@@ -17,16 +18,16 @@ from vsr.media.passthrough import close_quietly
 log = logging.getLogger(__name__)
 
 VIDEO_ENTRY: Final = 78
-"""Bytes of a video's sample entry before its boxes (12.1.3)."""
+"""Size of the fixed part of a video's sample entry, before its boxes, in bytes (12.1.3)."""
 _PATH: Final = (b"mdia", b"minf", b"stbl", b"stsd")
 _DESCRIPTIONS: Final = 8
-"""Bytes before the first sample entry in `stsd`."""
+"""Offset of the first sample entry in `stsd`, in bytes."""
 MP4_AT_ONCE: Final = {"strict": "unofficial", "movflags": "+empty_moov+frag_keyframe"}
-"""FFmpeg's options for a header that is complete at once, with markings that are no standard."""
+"""FFmpeg options for an MP4 with a complete header at the start and non-standard markings."""
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield (type, content) of the boxes in a row."""
+    """Yield (type, content) of consecutive boxes."""
     at = 0
     while at + 8 <= len(data):
         size = struct.unpack_from(">I", data, at)[0]
@@ -37,12 +38,12 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def box(kind: bytes, content: bytes) -> bytes:
-    """A box of that type."""
+    """Return a box of the given type."""
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
 def video_entries(movie: bytes) -> Iterator[bytes]:
-    """Yield the content of the first sample entry of each track; `movie` is that of `moov`."""
+    """Yield the content of each track's first sample entry; `movie` is the content of `moov`."""
     for kind, track in boxes(movie):
         content = {b"trak": track}.get(kind, b"")
         for step in _PATH:
@@ -51,7 +52,7 @@ def video_entries(movie: bytes) -> Iterator[bytes]:
 
 
 def whole_header(stream: av.VideoStream) -> bytes:
-    """The header of an MP4 with a copy of the stream; empty where MP4 cannot hold its codec."""
+    """Return an MP4 header with a copy of the stream; empty if MP4 cannot hold its codec."""
     content = io.BytesIO()
     try:
         scratch = av.open(content, "w", format="mp4", container_options=dict(MP4_AT_ONCE))
@@ -66,18 +67,18 @@ def whole_header(stream: av.VideoStream) -> bytes:
 
 
 def described(stream: av.VideoStream) -> dict[bytes, bytes]:
-    """What FFmpeg knows about a stream: type -> content of the boxes in its sample entry."""
+    """Return the boxes that FFmpeg writes into a stream's sample entry: type -> content."""
     movie = dict(boxes(whole_header(stream))).get(b"moov", b"")
     return next((dict(boxes(entry[VIDEO_ENTRY:])) for entry in video_entries(movie)), {})
 
 
 def extended(header: bytes, more: bytes) -> bytes:
-    """The header of an MP4 with one track, with more boxes in its sample entry."""
+    """Return the header of an MP4 with one track, with more boxes added to its sample entry."""
     return _grown(header, (b"moov", b"trak", *_PATH), more)
 
 
 def _grown(data: bytes, path: tuple[bytes, ...], more: bytes) -> bytes:
-    """Copy boxes in a row, of which one, and its content in turn, is that of the path."""
+    """Copy consecutive boxes and append `more` to the content of the box at `path`."""
     made = b""
     for kind, content in boxes(data):
         grown = content

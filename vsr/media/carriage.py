@@ -1,4 +1,4 @@
-"""Decides how each further stream of an input gets into an output: copied, encoded or named."""
+"""Decides for each other stream of an input whether an output copies, encodes or omits it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ from vsr.media.timestamps import Packet, Rising
 from vsr.media.transcode import SoundEncoder, TextConverter, sound_encoder, text_encoder
 
 AUDIO: Final = ("copy", "encode", "none")
-"""What can be done with sound: as it is and encoded only where the container cannot hold that;
-encoded always; left out."""
+"""Audio modes: copy, and encode only if the container cannot hold the codec; always encode; leave
+out."""
 _DISC: Final = ".m2ts"
-"""The ending of names by which FFmpeg's muxer writes a Blu-ray's kind of transport stream."""
+"""File ending for which FFmpeg's muxer writes a Blu-ray transport stream."""
 _TS_NONSTRICT: Final = 0x20000
-"""FFmpeg's flag AVFMT_TS_NONSTRICT: the muxer takes equal times."""
+"""FFmpeg's flag AVFMT_TS_NONSTRICT: the muxer accepts equal timestamps."""
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
 class _Maker(Protocol):
-    """Makes an output's packets of an input's."""
+    """Makes output packets from input packets."""
 
     @property
     def stream(self) -> av.stream.Stream: ...
@@ -34,7 +34,7 @@ class _Maker(Protocol):
 
 
 class _Copier:
-    """Passes packets on as they are."""
+    """Passes packets on unchanged."""
 
     def __init__(self, stream: av.stream.Stream) -> None:
         self.stream = stream
@@ -48,20 +48,20 @@ class _Copier:
 
 @dataclass
 class Carriage:
-    """How the further streams of one input get into one output. Use from one thread."""
+    """Copies or encodes the other streams of one input for one output. Use from one thread."""
 
     output: "av.container.OutputContainer"
     audio: str = "copy"
-    """One of `AUDIO`."""
+    """Audio mode, one of `AUDIO`."""
     left_out: list[str] = field(default_factory=list)
-    """Streams that the container cannot hold in any form, in words."""
+    """Names of streams that the container cannot hold in any form, for messages."""
     converted: list[str] = field(default_factory=list)
-    """Streams that get another codec, in words."""
+    """Descriptions of streams that get another codec, for messages."""
     _makers: dict[int, _Maker] = field(default_factory=dict)
     _rising: dict[int, Rising] = field(default_factory=dict)
 
     def add(self, stream: av.stream.Stream) -> None:
-        """Add a stream of the input to the output, or note that it is left out."""
+        """Add an input stream to the output, or record that it is left out."""
         sound = stream.type == "audio"
         if sound and self.audio == "none":
             return
@@ -103,19 +103,19 @@ class Carriage:
         return made
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
-        """Yield the output's packets for a packet of the input, ready to be muxed."""
+        """Yield the output packets for an input packet, ready to be muxed."""
         index = packet.stream.index
         maker = self._makers.get(index)
         if maker is not None:
             yield from self._placed(index, maker, maker.packets(packet))
 
     def rest(self) -> Iterator[Packet]:
-        """Yield the packets that encoders still hold."""
+        """Flush the encoders and yield their packets."""
         for index, maker in self._makers.items():
             yield from self._placed(index, maker, maker.rest())
 
     def _placed(self, index: int, maker: _Maker, made: Iterator[Packet]) -> Iterator[Packet]:
-        """Give packets their stream, and times that rise in its time base."""
+        """Assign packets to their stream, with rising timestamps in its time base."""
         rising = self._rising.get(index)
         if rising is None:
             base = maker.stream.time_base

@@ -1,7 +1,6 @@
-"""Child processes: started the same way, and gone when their parent is.
+"""Starts child processes that end with their parent.
 
-This file is also the script that a child begins with: it prepares the process and then runs what it
-was started for.
+This file is also the script that a child starts: it prepares the process and then runs the target.
 """
 
 import ctypes
@@ -13,36 +12,36 @@ from pathlib import Path
 from typing import Any, Final
 
 _PARENT_DIED: Final = 1
-"""PR_SET_PDEATHSIG in Linux's prctl.h."""
+"""Value of PR_SET_PDEATHSIG in Linux's prctl.h."""
 
 
 def start_child(
     target: str, stderr: int | None = subprocess.STDOUT, **options: Any
 ) -> "subprocess.Popen[Any]":
-    """Start Python on a file (`*.py`) or module, with pipes to and from it.
+    """Start Python on a file (`*.py`) or module, with pipes to its stdin and stdout.
 
-    Its errors go to its standard output unless `stderr` says otherwise; None: where those of this
-    process go. `options` are further ones of `subprocess.Popen`. Signals of the terminal do not
-    reach the child; on Linux it ends with its parent. Raises OSError.
+    By default its stderr goes to its stdout; `stderr=None`: to the stderr of this process.
+    `options` are more arguments of `subprocess.Popen`. Terminal signals do not reach the child; on
+    Linux it ends with its parent. Raises OSError.
     """
     return subprocess.Popen(
         [sys.executable, "-P", __file__, target],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
-        process_group=0,  # Ctrl+C is for the parent
+        process_group=0,  # Ctrl+C reaches only the parent
         **options,
     )
 
 
 def _end_with_parent() -> None:
-    """Have the system kill this process when its parent ends, whatever it is doing then."""
+    """Have the system kill this process (SIGKILL) when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
 
 
 def outlive_parent() -> None:
-    """Have the system leave this process alone when its parent ends."""
+    """Let this process continue when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DIED, 0)
 
@@ -52,7 +51,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group: the parent decides
         signal.signal(number, signal.SIG_IGN)
     _end_with_parent()
-    sys.path.append(str(Path(__file__).parents[2]))  # where `vsr` is, installed or not
+    sys.path.append(str(Path(__file__).parents[2]))  # the folder of `vsr`, installed or not
     target = sys.argv[1]
     sys.argv = [target]
     if target.endswith(".py"):

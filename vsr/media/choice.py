@@ -1,4 +1,4 @@
-"""Chooses the streams of an input that are used: its video, and what belongs to it."""
+"""Chooses which streams of an input are used: its video and the streams that belong to it."""
 
 import re
 from collections import Counter
@@ -19,12 +19,12 @@ _ART: Final = av.stream.Disposition.attached_pic
 def choose(
     container: "av.container.InputContainer", url: str, name: str, variant: Wanted = BEST_FIT
 ) -> tuple[av.VideoStream, tuple[av.stream.Stream, ...]]:
-    """Return the video to use, and all streams that go with it, it among them.
+    """Return the video stream to use, and all streams to use, including the video.
 
-    That is the first video which is no cover art and can be decoded, with all other streams. A
-    playlist with variants (HLS) holds one film several times: there it is the `variant`, with the
-    sound that belongs to it; the others are not read, nor downloaded any further. Raises InputError
-    without a video.
+    These are the first video that is not cover art and can be decoded, and all other streams. A
+    playlist with variants (HLS) holds the same video several times: there they are the video that
+    `variant` selects and its audio; the other streams are not read or downloaded any further.
+    Raises InputError if there is no such video.
     """
     videos = [
         stream
@@ -48,7 +48,7 @@ def choose(
 def _belonging(
     container: "av.container.InputContainer", best: av.VideoStream, url: str
 ) -> tuple[av.stream.Stream, ...]:
-    """List the streams of a playlist's variant; a stream's `id` is the number of its playlist."""
+    """Return the streams of a playlist's variant; a stream's `id` is its playlist's number."""
     others = {video.id for video in container.streams.video} - {best.id}
     shared = [
         stream
@@ -66,10 +66,10 @@ def _belonging(
 
 
 def _in_group(sounds: list[av.stream.Stream], master: str, bitrate: str) -> list[av.stream.Stream]:
-    """Select the sounds of the group that the variant with that bitrate names; all, if none is.
+    """Return the audio streams of the group of the variant with that bitrate; all if unknown.
 
-    Groups usually hold the same names and languages: sounds that share both are in FFmpeg in the
-    order of the playlist.
+    Groups usually hold the same names and languages; FFmpeg lists audio streams that share both in
+    the order of the playlist.
     """
     lines = [line.strip() for line in master.splitlines()]
     group = next(
@@ -95,7 +95,7 @@ def _in_group(sounds: list[av.stream.Stream], master: str, bitrate: str) -> list
 
 
 def _tagged(lines: list[str], tag: str) -> list[dict[str, str]]:
-    """The attributes of a playlist's lines that begin with a tag (RFC 8216, section 4.2)."""
+    """Parse the attributes of playlist lines that begin with a tag (RFC 8216, section 4.2)."""
     return [
         {key: value.strip('"') for key, value in _ATTRIBUTE.findall(line[len(tag) :])}
         for line in lines
@@ -104,7 +104,7 @@ def _tagged(lines: list[str], tag: str) -> list[dict[str, str]]:
 
 
 def playlist_text(url: str) -> str:
-    """Read a playlist once more, as FFmpeg reads it; empty where that fails."""
+    """Read a playlist again, through FFmpeg if it is a URL; return "" if that fails."""
     try:
         if not is_url(url):
             return Path(local(url)).read_text(encoding="utf-8", errors="replace")

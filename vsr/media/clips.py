@@ -1,4 +1,4 @@
-"""Cuts a video into clips of some seconds that can be decoded one by one, without decoding it."""
+"""Cuts a video, without decoding it, into clips of a few seconds for independent decoding."""
 
 import math
 from bisect import insort
@@ -19,65 +19,66 @@ from vsr.media.timestamps import Packet, TimestampCorrector
 from vsr.media.whole_file import writing_failed
 
 RUN_UP: Final = 2
-"""Seconds before a picture where decoding begins, so that nothing refers to what is before."""
+"""Minimum time from the key frame where decoding begins to the first picture used, in seconds, so
+that no picture refers to anything earlier."""
 _BEHIND: Final = 16
-"""Packets behind a clip's last picture that it has too, for decoders and filters that look ahead.
-"""
+"""Number of packets after a clip's last picture that the clip also holds, for decoders and filters
+that look ahead."""
 _NOT_ALL_PICTURES: Final = frozenset({"vp8", "libvpx"})
-"""Decoders of packets that need not be pictures."""
+"""Decoders for which a packet need not be a picture."""
 _IN_MOV: Final = frozenset({"prores", "dnxhd", "qtrle"})
-"""Decoders of what NUT has no name for."""
+"""Decoders of codecs that NUT cannot name; their clips are MOV files."""
 _BOUND_TO_FILE: Final = frozenset({"rawvideo", "utvideo"})
-"""Decoders that need facts of the container which are not copied."""
+"""Decoders that need data of the container that is not copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cuts:
-    """Where a video is cut: after so many seconds again and again, by the times of its frames."""
+    """Cuts a video at regular intervals of presentation time."""
 
     first: Fraction
-    """Time of the first frame, in seconds of the input."""
+    """Input time of the first frame, in seconds."""
     every: Fraction
-    """Seconds."""
+    """Interval between cuts, in seconds."""
     step: Fraction
-    """Seconds from frame to frame on average."""
+    """Average frame interval, in seconds."""
 
     @classmethod
     def of(cls, first: Fraction, frames: int, rate: Fraction) -> "Cuts":
-        """After `frames` frames, where their rate is steady."""
+        """Make cuts after every `frames` frames at a constant frame rate (fps)."""
         return cls(first=first, every=frames / rate, step=1 / rate)
 
     def number(self, time: Fraction) -> int:
-        """Which piece a frame of that time is in, from 0."""
+        """Return the number, from 0, of the piece that holds a frame with that time (s)."""
         return max(0, math.floor((time - self.first + self.step / 2) / self.every))
 
     def begin(self, number: int) -> Fraction:
-        """Time (s) from which on frames are in that piece; half a frame early, as times vary."""
+        """Return the start (s) of a piece, half a frame early, as frame times vary."""
         return self.first + number * self.every - self.step / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A file of packets, and which of the pictures in them are wanted; times are the input's."""
+    """A file of packets, and which of their pictures are used. Times are input times in seconds."""
 
     number: int
     follows: int | None
-    """Number of the clip before; None for the first."""
+    """Number of the previous clip; None for the first."""
     path: Path
     begin: Fraction
     end: Fraction
-    """Pictures from `begin` (s) on and before `end` (s)."""
+    """Range of the pictures that are used: `begin` inclusive, `end` exclusive."""
     shift: Fraction
-    """The input's time (s) of the file's 0."""
+    """Input time of the file's time 0."""
     hidden: tuple[Fraction, ...]
-    """Times of pictures between them that are not shown."""
+    """Times of pictures in that range that are not shown."""
     pictures: int
-    """How many are there if none is damaged; 0 where nobody knows."""
+    """Number of pictures shown if none is damaged; 0 if unknown."""
 
 
 @dataclass(slots=True)
 class _Window:
-    """Packets in coding order, from the key frame before a piece on."""
+    """Packets in coding order, starting at the key frame before a piece."""
 
     base: Fraction
     begin: Fraction
@@ -89,7 +90,7 @@ class _Window:
             del self.held[:-1]
 
     def move_to(self, begin: Fraction) -> None:
-        """Drop what a piece that begins there does not need."""
+        """Drop the packets that a piece starting at `begin` (s) does not need."""
         self.begin = begin
         keys = [
             k
@@ -100,7 +101,7 @@ class _Window:
             del self.held[: keys[-1]]
 
     def is_past(self, end: Fraction) -> bool:
-        """Whether all pictures before `end` have come, and some more packets."""
+        """Return whether all pictures before `end` and `_BEHIND` more packets have been read."""
         if len(self.held) <= _BEHIND:
             return False
         dts = self.held[-1 - _BEHIND].dts
@@ -115,18 +116,18 @@ class _Window:
 
 
 class ClipCutter:
-    """Reads the packets of a file's video and writes clips of them. Iterate `clips` once."""
+    """Reads the packets of a file's video and writes them as clips. Iterate `clips` once."""
 
     def __init__(self, url: str, reading: Reading, cuts: Cuts, frames: int | None = None) -> None:
-        """Of `frames` pictures from `cuts.first` on; None: to the end. Raises InputError."""
+        """Cut `frames` pictures from `cuts.first` on; None: to the end. Raises InputError."""
         self._url, self._reading, self._cuts = url, reading, cuts
         self._name = shown(url)
         self._end: Fraction | float = math.inf if frames is None else self._behind(frames)
 
     def clips(self, folder: Path, wanted: Callable[[int], bool]) -> Generator[Clip, None, None]:
-        """Yield the clips in order; those of numbers that are not wanted are not written.
+        """Write and yield the clips in order, except those for whose number `wanted` is false.
 
-        Raises InputError for packets that cannot be cut, OutputError where clips cannot be written.
+        Raises InputError for packets that cannot be cut, OutputError if a clip cannot be written.
         """
         number, follows = 0, None
         with self._opened() as container:
@@ -165,7 +166,7 @@ class ClipCutter:
         )  # fmt: skip
 
     def _behind(self, frames: int) -> Fraction:
-        """Time (s) just behind so many pictures."""
+        """Return the input time (s) just after `frames` pictures, or after the last one."""
         with self._opened() as container:
             video, packets = self._packets(container)
             base = video.time_base
@@ -198,7 +199,7 @@ class ClipCutter:
         while True:
             try:
                 packet = next(packets, None)
-            except (av.error.FFmpegError, OSError, IndexError):  # as `Source` ends there
+            except (av.error.FFmpegError, OSError, IndexError):  # `Source` ends there too
                 packet = None
             if packet is None:
                 return
@@ -216,7 +217,7 @@ class ClipCutter:
 def _write(path: Path, video: av.VideoStream, packets: Sequence[Packet]) -> Fraction:
     """Write packets into a file whose times begin at 0; return the time (s) that became 0.
 
-    Decoding times, which the file need not hold, are those of the presentation in order.
+    Decoding times, which the input may lack, are made from the sorted presentation times.
     """
     base = video.time_base
     assert base is not None
@@ -244,7 +245,7 @@ def _write(path: Path, video: av.VideoStream, packets: Sequence[Packet]) -> Frac
 
 
 def _opened_for(path: Path, video: av.VideoStream) -> "av.container.OutputContainer":
-    """Open a file that holds packets of that kind: NUT, whose times are exact, or MOV."""
+    """Open a file for packets of the video's codec: NUT, whose times are exact, or MOV."""
     name, base = video.codec_context.name, video.time_base
     assert base is not None
     if name in _IN_MOV:
@@ -255,7 +256,7 @@ def _opened_for(path: Path, video: av.VideoStream) -> "av.container.OutputContai
 
 
 def cannot_be_cut(video: av.VideoStream) -> bool:
-    """Whether a video's packets cannot be decoded from another file."""
+    """Return whether a video's packets cannot be decoded from another file."""
     base = video.time_base
     rough = base is None or base.numerator != 1
     name = video.codec_context.name

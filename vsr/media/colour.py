@@ -17,10 +17,10 @@ _SMPTE170M: Final = 6
 _BT2020: Final = 9
 PQ: Final = 16
 HDR_TRANSFERS: Final = {PQ: "PQ", 18: "HLG"}
-"""Transfers of HDR in words (H.273 table 3: SMPTE ST 2084 and ARIB STD-B67)."""
+"""HDR transfer code -> name (H.273 table 3: SMPTE ST 2084 and ARIB STD-B67)."""
 
 RGB: Final = 0
-"""Matrix code of pictures that are R'G'B'; their planes are G, B and R (H.273 table 4)."""
+"""Matrix code of R'G'B' pictures; their planes are G, B and R (H.273 table 4)."""
 # matrix code -> (Kr, Kb); H.273 table 4
 LUMA_WEIGHTS: Final[dict[int, tuple[float, float]]] = {
     1: (0.2126, 0.0722),  # BT.709
@@ -34,7 +34,7 @@ LUMA_WEIGHTS: Final[dict[int, tuple[float, float]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """Colour of code values; the fields are H.273 code points as FFmpeg numbers them."""
+    """Colour space of code values; the fields are H.273 code points as FFmpeg numbers them."""
 
     matrix: int = _BT709
     full_range: bool = False
@@ -43,7 +43,7 @@ class Colour:
 
     @classmethod
     def of_rgb(cls, *, range_: int, primaries: int, transfer: int) -> "Colour":
-        """Read the colour of R'G'B' from a stream's tags: full range where they say nothing."""
+        """Read the colour of R'G'B' from a stream's tags; full range if untagged."""
         full = range_ != RANGE_LIMITED
         return cls(matrix=RGB, full_range=full, primaries=primaries, transfer=transfer)
 
@@ -51,11 +51,11 @@ class Colour:
     def from_tags(
         cls, *, matrix: int, range_: int, primaries: int, transfer: int, height: int, pix_fmt: str
     ) -> "Colour":
-        """Read a stream's colour from its tags; the usual rule replaces missing ones.
+        """Read a stream's colour from its tags, with the usual defaults for missing ones.
 
-        Untagged range is limited (full for `yuvj` formats), untagged matrix is BT.601 under
-        720 lines and BT.709 from there on. A matrix outside `LUMA_WEIGHTS` (RGB, YCgCo,
-        constant luminance) is treated by the same rule.
+        Untagged range is limited (full for `yuvj` formats), untagged matrix is BT.601 below
+        720 lines and BT.709 otherwise. A matrix outside `LUMA_WEIGHTS` (RGB, YCgCo, constant
+        luminance) counts as untagged.
         """
         if matrix not in LUMA_WEIGHTS:
             matrix = _SMPTE170M if height < 720 else _BT709
@@ -64,11 +64,11 @@ class Colour:
 
     @property
     def is_hdr(self) -> bool:
-        """Whether its transfer is PQ or HLG."""
+        """Whether the transfer is PQ or HLG."""
         return self.transfer in HDR_TRANSFERS
 
     def encoded(self, rgb: bool) -> "Colour":
-        """The colour of pictures of this one in an encoder's RGB or YUV pixel format.
+        """Return this colour after conversion to an encoder's RGB or YUV pixel format.
 
         R'G'B' becomes limited-range YUV with the matrix of its primaries; any YUV becomes full
         R'G'B'.
@@ -82,18 +82,18 @@ class Colour:
 
     @property
     def range_code(self) -> int:
-        """The range tag to write: never unspecified."""
+        """Range tag to write; never unspecified."""
         return RANGE_FULL if self.full_range else RANGE_LIMITED
 
 
 SDR: Final = Colour(matrix=_BT709, primaries=_BT709, transfer=_BT709)
-"""What HDR is converted to where the output cannot hold it, or where that is asked for."""
+"""Colour that HDR is converted to, if the output cannot hold HDR or on request."""
 
 
 def code_from_rgb(colour: Colour, bits: int) -> tuple[Array, Array]:
-    """(matrix [3, 3], offset [3]): code values of R'G'B' in 0..1 (H.273 section 8.3).
+    """Return (matrix [3, 3], offset [3]) from R'G'B' in 0..1 to code values (H.273 section 8.3).
 
-    Rows are Y, U and V; with matrix 0, G, B and R.
+    Rows are Y, U and V; for matrix code 0 they are G, B and R.
     """
     if colour.matrix == RGB:
         planes = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])

@@ -1,4 +1,4 @@
-"""Adds streams to an output that take an input's packets as they are, if its container can."""
+"""Adds streams to an output that copy an input's packets, if its container can hold them."""
 
 import io
 import logging
@@ -22,25 +22,25 @@ _OTHERS_IN: Final = {
     "m2ts": frozenset({"hdmv_pgs_subtitle"}),
     "flv": frozenset({"aac", "mp3", "speex", "ac3", "eac3", "opus", "flac"}),
 }
-"""What players find in these containers; FFmpeg also writes what they do not. `m2ts`: what a
-Blu-ray's transport stream holds besides."""
+"""Container -> codecs other than video that players support in it; FFmpeg also writes others.
+`m2ts`: additional codecs in a Blu-ray's transport stream."""
 _USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _SEED: Final = {
     "audio": ("aac", "vorbis", "opus", "amr_nb"),
     "subtitle": ("subrip", "mov_text", "webvtt", "text", "dvb_subtitle"),
     "video": ("h264", "vp9"),
 }
-"""Codecs as which a stream may begin that becomes another; each container takes one of them."""
+"""Placeholder codecs of a new stream until it gets its real one; containers accept at least one."""
 _SCRATCH: Final = "framecrc"
-"""A container that takes every codec, and says its name in its header."""
+"""Container that accepts every codec and writes the codec's name into its header."""
 _FILLER: Final = bytes(1024)
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
 def codec_name(stream: av.stream.Stream) -> str:
-    """FFmpeg's name of a stream's codec, also where this FFmpeg has no decoder for it.
+    """Return FFmpeg's name of a stream's codec, even if this FFmpeg has no decoder for it.
 
-    `none` where FFmpeg does not know the codec.
+    Returns `none` if FFmpeg does not know the codec.
     """
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
@@ -56,7 +56,7 @@ def codec_name(stream: av.stream.Stream) -> str:
 
 
 def stream_label(stream: av.stream.Stream) -> str:
-    """Name a stream in a message, as in `subtitle #3 (subrip, eng)`."""
+    """Return a stream's name for messages, such as `subtitle #3 (subrip, eng)`."""
     context = stream.codec_context
     codec = context.name if context is not None else codec_name(stream)
     codec = "unknown codec" if codec == "none" else codec
@@ -68,14 +68,14 @@ def stream_label(stream: av.stream.Stream) -> str:
 def copy_stream(
     output: "av.container.OutputContainer", stream: av.stream.Stream
 ) -> av.stream.Stream:
-    """Add a stream to `output` that takes the packets of `stream` as they are.
+    """Add a stream to `output` that takes the packets of `stream` unchanged.
 
-    Raises ValueError or FFmpegError where that cannot be; some containers refuse only with the
-    header.
+    Raises ValueError or FFmpegError if that is impossible; some containers raise only when the
+    header is written.
     """
     try:
         copy = _from_template(output, stream)
-    except ValueError:  # PyAV asks a table that lacks what Matroska stores as in AVI, and others
+    except ValueError:  # PyAV's table lacks, among others, what Matroska stores as in AVI
         copy = _blank(output, stream.type)
         _take_parameters(stream, copy)
     copy.time_base = stream.time_base
@@ -94,7 +94,7 @@ def _from_template(
 
 
 def _blank(output: "av.container.OutputContainer", kind: str) -> av.stream.Stream:
-    """Add a stream of no particular codec."""
+    """Add a stream with a placeholder codec, or a data stream."""
     for codec in _SEED.get(kind, ()):
         try:
             return output.add_mux_stream(codec)
@@ -104,18 +104,18 @@ def _blank(output: "av.container.OutputContainer", kind: str) -> av.stream.Strea
 
 
 def _take_parameters(stream: av.stream.Stream, copy: av.stream.Stream) -> None:
-    """Give a blank stream all codec parameters of another; a filter that does nothing does it."""
+    """Copy all codec parameters to a blank stream, by the `null` bitstream filter."""
     if stream.codec_context is None:
         BitStreamFilterContext("null", stream, copy)
         return
-    with av.open(io.BytesIO(), "w", format=_SCRATCH) as scratch:  # the input's codec tag goes
+    with av.open(io.BytesIO(), "w", format=_SCRATCH) as scratch:  # drops the input's codec tag
         plain = _from_template(scratch, stream)
         scratch.start_encoding()
         BitStreamFilterContext("null", plain, copy)
 
 
 def _name_layout(copy: av.stream.Stream) -> None:
-    """Set the usual layout for sound that has only a number of channels: MP4 needs one."""
+    """Set the usual layout for audio that has only a channel count, as MP4 needs one."""
     context = copy.codec_context
     assert isinstance(context, av.AudioCodecContext)
     if re.fullmatch(r"\d+ channels", context.layout.name):
@@ -125,10 +125,10 @@ def _name_layout(copy: av.stream.Stream) -> None:
 
 
 def can_copy(stream: av.stream.Stream, container: str, disc: bool = False) -> bool:
-    """Whether a container can hold a copy of this stream, so that it is found there again.
+    """Return whether a container can hold a copy of this stream that can be read back.
 
-    Tested by writing one: a header where FFmpeg's tables know the pair, else a file that is read.
-    `disc`: the transport stream is a Blu-ray's, which has stream types of its own.
+    Tested by writing one: a header if FFmpeg's tables know the pair, else a file that is read back.
+    `disc`: whether the transport stream is a Blu-ray's, which has additional stream types.
     """
     try:
         if disc and codec_name(stream) in _OTHERS_IN["m2ts"]:
@@ -166,7 +166,7 @@ def _known_in(stream: av.stream.Stream, container: str) -> bool:
         return False
     name = codec_name(stream)
     if name == "none" and stream.type != "attachment":
-        return stream.type == "data" and container in ISO  # known by its tag alone
+        return stream.type == "data" and container in ISO  # identified by its tag only
     if stream.type == "video" and not art:
         return can_hold_video(name, container)
     return container not in _OTHERS_IN or name in _OTHERS_IN[container]

@@ -1,6 +1,6 @@
-"""Reads from Matroska and MP4 which part of its pictures a video is to show.
+"""Reads from Matroska and MP4 headers which part of a video's pictures is shown.
 
-FFmpeg's demuxers know it (PixelCrop, the clean aperture), and PyAV does not pass it on.
+FFmpeg's demuxers read it (PixelCrop, the clean aperture), but PyAV does not expose it.
 """
 
 import struct
@@ -12,18 +12,18 @@ from typing import BinaryIO, Final
 from vsr.media.boxes import VIDEO_ENTRY, boxes, video_entries
 
 Crop = tuple[int, int, int, int]
-"""Columns at the left and right, rows at the top and bottom, that are not shown."""
+"""Hidden columns at the left and right, and hidden rows at the top and bottom."""
 
 _MATROSKA: Final = b"\x1a\x45\xdf\xa3"
 _SEGMENT, _TRACKS, _ENTRY, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
 _CLUSTER: Final = 0x1F43B675
 _CROPS: Final = (0x54CC, 0x54DD, 0x54BB, 0x54AA)  # left, right, top, bottom (RFC 9559, 5.1.4.1.28)
 _MOST: Final = 2**20
-"""Bytes of a header that are read."""
+"""Maximum number of header bytes that are read."""
 
 
 def crop_of(path: Path) -> Crop | None:
-    """What the first video of a file does not show; None where it shows all, or does not say."""
+    """Return the hidden borders of a file's first video; None if there are none or unknown."""
     try:
         with path.open("rb") as file:
             start = file.read(12)
@@ -40,7 +40,7 @@ def crop_of(path: Path) -> Crop | None:
 
 
 def _number(file: BinaryIO, keep_marker: bool) -> int:
-    """Read an EBML number: an id with its marker, or a size without."""
+    """Read an EBML number: an id keeps its length marker, a size does not."""
     first = file.read(1)[0]
     length = 9 - first.bit_length()
     if length > 8:
@@ -50,7 +50,7 @@ def _number(file: BinaryIO, keep_marker: bool) -> int:
 
 
 def _elements(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (id, start of the content, its end) of Matroska's elements between two places."""
+    """Yield (id, content start, content end) of the Matroska elements between two offsets."""
     while start < end:
         file.seek(start)
         kind, size = _number(file, True), _number(file, False)
@@ -99,7 +99,7 @@ def _mp4(file: BinaryIO) -> Crop | None:
 
 
 def _clean_aperture(movie: bytes) -> Crop | None:
-    """Of the first track with pictures."""
+    """Return the crop of the first track that has a clean aperture."""
     for entry in video_entries(movie):
         held = dict(boxes(entry[VIDEO_ENTRY:]))
         if b"clap" in held:
@@ -109,7 +109,7 @@ def _clean_aperture(movie: bytes) -> Crop | None:
 
 
 def _around(size: tuple[int, int], clap: tuple[int, ...]) -> Crop:
-    """Columns and rows around a clean aperture (ISO/IEC 14496-12, 12.1.4)."""
+    """Return the columns and rows around a clean aperture (ISO/IEC 14496-12, 12.1.4)."""
     sides = []
     for whole, place in ((size[0], 0), (size[1], 2)):
         if not clap[place + 1] or not clap[place + 5]:

@@ -1,4 +1,4 @@
-"""Dolby Vision: tells a film whose base layer is a picture of its own from one that has none."""
+"""Detects Dolby Vision videos without a base layer that can be shown without its metadata."""
 
 import struct
 from collections.abc import Mapping
@@ -14,31 +14,31 @@ from vsr.media.boxes import described
 _CODECS: Final = ("hevc", "av1", "h264")
 _BOXES: Final = (b"dvcC", b"dvvC", b"dvwC")
 _RECORD: Final = struct.Struct(">2xHB")
-"""Behind its version: profile (7 bits), level (6) and three flags; then compatibility (4)."""
+"""Fields after the version: profile (7 bits), level (6) and three flags; then compatibility (4)."""
 _OFFSET: Final = struct.Struct("N")
 _HEADER: Final = struct.Struct("=BxHBB4xB")
-"""FFmpeg's AVDOVIRpuDataHeader: type, format, profile, level, ..., full range."""
+"""Layout of FFmpeg's AVDOVIRpuDataHeader: type, format, profile, level, ..., full range."""
 
 
 @dataclass(frozen=True)
 class DolbyVision:
-    """What a film's configuration record, or else its first RPU, says."""
+    """Dolby Vision type of a video, from its configuration record or else its first RPU."""
 
     profile: int
     compatible: int
-    """What the decoded pictures are by themselves: 0 nothing, 1 HDR10, 2 SDR, 4 HLG, 6 HDR10."""
+    """Format of the decoded pictures without metadata: 0 none, 1 HDR10, 2 SDR, 4 HLG, 6 HDR10."""
 
     @classmethod
     def of_record(cls, data: bytes) -> Self:
-        """Read the content of a box `dvcC` or `dvvC`."""
+        """Parse the content of a box `dvcC`, `dvvC` or `dvwC`."""
         bits, last = _RECORD.unpack_from(data)
         return cls(bits >> 9, last >> 4)
 
     @classmethod
     def of_picture(cls, side_data: bytes) -> Self | None:
-        """Tell it by FFmpeg's AVDOVIMetadata of a picture; None without that.
+        """Derive it from a picture's AVDOVIMetadata (FFmpeg); return None if there is none.
 
-        In HEVC, profile 5 alone has an RPU of profile 0 in full range.
+        In HEVC, only profile 5 has an RPU of profile 0 in full range.
         """
         if len(side_data) < _OFFSET.size:
             return None
@@ -50,9 +50,9 @@ class DolbyVision:
 
 
 def check_base_layer(video: av.VideoStream, side_data: Mapping[str, bytes], name: str) -> None:
-    """Raise InputError for Dolby Vision whose pictures are none without its metadata.
+    """Raise InputError for Dolby Vision that cannot be shown without its metadata.
 
-    `side_data` is that of the first picture, by PyAV's names of the kinds.
+    `side_data` is that of the first picture: PyAV's name of the kind -> content.
     """
     found = DolbyVision.of_picture(side_data.get(SideType.DOVI_METADATA.name, b""))
     found = _recorded(video) or found
@@ -66,7 +66,7 @@ def check_base_layer(video: av.VideoStream, side_data: Mapping[str, bytes], name
 
 
 def _recorded(video: av.VideoStream) -> DolbyVision | None:
-    """What the container's record says."""
+    """Read the container's configuration record; return None if there is none."""
     if video.codec_context.codec.canonical_name not in _CODECS:
         return None
     known = described(video)

@@ -28,28 +28,28 @@ CODECS: Final[dict[str, str]] = {
     "vp9": "libvpx-vp9",
     "prores": "prores_ks",
 }
-"""Short names; any other `--codec` is taken as an FFmpeg encoder's own name."""
+"""Short codec name -> FFmpeg encoder; any other `--codec` is an FFmpeg encoder name."""
 _DEFAULT_CODEC: Final = {"webm": "vp9", "yuv4mpegpipe": "rawvideo"}
 _DEEP_CODEC: Final = {"webm": "av1", "yuv4mpegpipe": "rawvideo", "3gp": "h264"}
-"""By container, for more than 8 bits and HDR; elsewhere hevc, whose 10 bits most players know."""
+"""Container -> codec for more than 8 bits and HDR; else hevc: most players support its 10 bits."""
 _QUALITY: Final[dict[str, tuple[str, str]]] = {
-    # encoder -> (crf that looks transparent, preset); a softer crf would undo the enlargement
+    # encoder -> (visually transparent crf, preset); a higher crf would lose the gain in detail
     "libx264": ("18", "veryfast"),
     "libx265": ("20", "veryfast"),
     "libsvtav1": ("26", "8"),
     "libvpx-vp9": ("24", ""),
 }
 _QUALITY_OPTIONS: Final = ("crf", "cq", "qp")
-"""What encoders call constant quality: software, NVENC, VAAPI."""
+"""Names of the constant-quality option: software encoders, NVENC, VAAPI."""
 _GLOBAL_QUALITY: Final = ("_qsv", "_videotoolbox")
-"""Encoders that take it as FFmpeg's generic `global_quality`, which others accept and ignore."""
+"""Endings of encoders that use FFmpeg's `global_quality` for it, which others accept and ignore."""
 _BITRATE_OPTION: Final = "b"
 _RATE_OPTIONS: Final = frozenset({_BITRATE_OPTION, *_QUALITY_OPTIONS, "cqp", "global_quality"})
-"""Options that decide how many bits are spent, so that no default may be beside them."""
+"""Rate control options; if one is given, no default quality is added."""
 _RATE_PARAMETER: Final = re.compile(r"(^|:)(bitrate|tbr|qp|crf)=")
-"""The same within x264-params, x265-params or svtav1-params."""
+"""Rate control parameters within x264-params, x265-params or svtav1-params."""
 _LIVE_OPTIONS: Final = {
-    # no picture waits for a later one; slices make all threads work on one picture
+    # no picture waits for a later one; with slices, all threads work on one picture
     "libx264": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
     "libx265": {"tune": "zerolatency", "bf": "0", "forced-idr": "1"},
     "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
@@ -60,43 +60,43 @@ _LEAST: Final = {"crf": 0, "bitrate": 1, "maxrate": 1, "bufsize": 1, "passes": 1
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """How frames are encoded: codec, quality, speed and private options.
+    """Encoder settings: codec, quality, speed and private options.
 
-    Raises UsageError for values of another type and numbers that are out of range.
+    Raises UsageError for values of a wrong type and numbers out of range.
     """
 
     codec: str | None = None
-    """A key of `CODECS` or an FFmpeg encoder; None: h264, or what the container wants."""
+    """Key of `CODECS` or FFmpeg encoder name; None: the default for the container and bit depth."""
     crf: int | None = None
-    """Constant quality on the encoder's own scale; None: the encoder's transparent value."""
+    """Constant quality on the encoder's scale; None: the visually transparent default."""
     preset: str | None = None
     pixel_format: str | None = None
-    """FFmpeg's name; None: the encoder's nearest to the planes that there are."""
+    """FFmpeg pixel format; None: the encoder's format nearest to the frames' planes."""
     bitrate: int | None = None
-    """Bits a second on average, instead of constant quality."""
+    """Average bitrate in bit/s, instead of constant quality."""
     maxrate: int | None = None
-    """Bits a second that are not exceeded for longer than `bufsize` allows; None: no limit."""
+    """Maximum bitrate in bit/s, exceeded only as far as `bufsize` allows; None: no limit."""
     bufsize: int | None = None
-    """Bits that the receiver buffers; None: those of two seconds at `maxrate`."""
+    """Size of the receiver's buffer in bits; None: two seconds at `maxrate`."""
     passes: int = 1
-    """2: look at everything first, so that a bitrate is spent where it is needed; files only."""
+    """Number of passes; 2: analyse the whole video first, to distribute the bitrate; files only."""
     analysis: tuple[int, str] | None = None
-    """Number of the pass and the file of what the first one found, where there are two."""
+    """(pass number, path of the first pass's statistics) if there are two passes, else None."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """More private options of the encoder, passed as they are."""
+    """More private options of the encoder, passed unchanged."""
 
     def __post_init__(self) -> None:
         check_settings(self, _LEAST)
 
     @property
     def has_rate(self) -> bool:
-        """Whether a bitrate or another quality than `crf` was asked for."""
+        """Whether a bitrate, or a quality other than `crf`, is set."""
         if self.bitrate is not None or _RATE_OPTIONS & self.options.keys():
             return True
         return any(_RATE_PARAMETER.search(v) for k, v in self.options.items() if "params" in k)
 
     def check(self) -> None:
-        """Raise UsageError for settings that contradict one another."""
+        """Raise UsageError for contradictory settings."""
         given = "--bitrate" if self.bitrate is not None else "-e b="
         has_bitrate = self.bitrate is not None or _BITRATE_OPTION in self.options
         if self.bitrate is not None and _BITRATE_OPTION in self.options:
@@ -117,38 +117,38 @@ class EncoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFormat:
-    """Size, rate, time base, colour and shape of an encoded video."""
+    """Size, frame rate, time base, colour and other properties of an encoded video."""
 
     size: tuple[int, int]
     """(width, height) in pixels."""
     rate: Fraction
-    """Frames per second, as a hint: every frame has its own time."""
+    """Frame rate in fps, as a hint: every frame has a timestamp."""
     time_base: Fraction
-    """Unit of the frames' times, in seconds."""
+    """Unit of the frames' timestamps, in seconds."""
     colour: Colour = field(default_factory=Colour)
     planes: PlaneFormat = YUV420
-    """What the frames hold; the encoder's pixel format follows it."""
+    """Plane format of the frames; the encoder's pixel format follows from it."""
     grey: bool = False
-    """Whether chroma is flat."""
+    """Whether the frames are grey, with constant chroma."""
     alpha: bool = False
-    """Whether frames are transparent in places."""
+    """Whether frames have alpha."""
     hdr: Hdr10 | None = None
     sample_aspect: Fraction | None = None
-    """Width of a pixel by its height, None where nobody says."""
+    """Pixel width divided by pixel height; None if unknown."""
     display_matrix: tuple[int, ...] | None = None
-    """FFmpeg's 3x3 rotation matrix, None for an upright picture; only containers hold it."""
+    """FFmpeg's 3x3 rotation matrix, None for an upright picture; stored only in containers."""
     stereo: StereoPacking | None = None
-    """How two views are packed into a picture; None for one view."""
+    """Packing of two views into a picture; None for one view."""
     spatial: bytes = b""
-    """Boxes of MP4 that mark the pictures; see `vsr.media.spatial`."""
+    """MP4 boxes that mark the pictures; see `vsr.media.spatial`."""
     spherical: bool = False
-    """Whether a picture shows 360 degrees."""
+    """Whether pictures show 360 degrees."""
 
 
 def encoder_name(
     settings: EncoderSettings, container: str, video: VideoFormat | None = None
 ) -> str:
-    """The FFmpeg encoder to use for a container format, by default one for the `video`."""
+    """Return the FFmpeg encoder for a container; if no codec is set, one that suits `video`."""
     usual = _DEFAULT_CODEC.get(container, "h264")
     if video is not None and _is_deep(settings, video):
         usual = _DEEP_CODEC.get(container, "hevc")
@@ -167,7 +167,7 @@ def encoder_name(
 
 
 def _is_deep(settings: EncoderSettings, video: VideoFormat) -> bool:
-    """Whether the output needs more than 8 bits."""
+    """Return whether the output needs more than 8 bits."""
     if settings.pixel_format is not None:
         check_known(settings.pixel_format)
         return planes_for(settings.pixel_format).bits > 8
@@ -180,11 +180,11 @@ def open_encoder(
     video: VideoFormat,
     key_interval: float | None = None,
 ) -> None:
-    """Configure and open a new video encoder, so that wrong options fail before the start.
+    """Configure and open a new video encoder, so that wrong options fail before the run.
 
     With `key_interval` (s) it is for a live output: it holds no picture back, has its header in
-    `extradata`, and makes a key frame by itself only where none was asked for in twice that time.
-    Raises UsageError for unknown options, OutputError where it cannot start.
+    `extradata`, and makes a key frame by itself only if none was requested for twice that time.
+    Raises UsageError for unknown options, OutputError if it cannot start.
     """
     name = context.name
     context.width, context.height = video.size
@@ -234,7 +234,7 @@ def _options(
     options |= settings.options
     add_hdr(name, video.hdr, video.colour, options)
     add_analysis(name, settings.passes, settings.analysis, options)
-    if name == "libx265":  # it drops captions, and talks on stderr
+    if name == "libx265":  # by default it drops captions and logs to stderr
         options.setdefault("a53cc", "1")
         add_parameters(options, "x265-params", "log-level=error")
     add_threads(name, cpu_limit(), options)
@@ -246,7 +246,7 @@ def _options(
 
 
 def _quality(encoder: str, settings: EncoderSettings, known: set[str]) -> dict[str, str]:
-    """The constant quality: the one asked for, or the default where nothing else decides."""
+    """Return the constant-quality option: as set, or the default if no rate control is set."""
     wanted = None if settings.crf is None else str(settings.crf)
     if wanted is None and not settings.has_rate:
         wanted = _QUALITY.get(encoder, ("", ""))[0]
@@ -254,12 +254,12 @@ def _quality(encoder: str, settings: EncoderSettings, known: set[str]) -> dict[s
 
 
 def _rates(encoder: str, settings: EncoderSettings) -> dict[str, str]:
-    """The bitrate and its limits as FFmpeg's options."""
+    """Return the bitrate and its limits as FFmpeg options."""
     found = {"b": settings.bitrate, "maxrate": settings.maxrate, "bufsize": settings.bufsize}
     if settings.maxrate and not settings.bufsize:
         found["bufsize"] = 2 * settings.maxrate
     if encoder == "libsvtav1" and settings.bitrate:
-        found = {"b": settings.bitrate}  # it takes a limit beside a constant quality only
+        found = {"b": settings.bitrate}  # it accepts a limit only with constant quality
     return {name: str(value) for name, value in found.items() if value}
 
 
@@ -275,7 +275,7 @@ def _quality_option(encoder: str, known: set[str]) -> str:
 
 
 def _open(context: av.VideoCodecContext) -> None:
-    ours = "chroma_sample_location"  # which every encoder takes
+    ours = "chroma_sample_location"  # every encoder accepts it
     asked = ", ".join(f"{k}={v}" for k, v in context.options.items() if k != ours)
     try:
         with scheduling_kept():

@@ -1,4 +1,4 @@
-"""Finds out whether a video is interlaced, by its flags and by looking at its beginning."""
+"""Detects whether a video is interlaced, from its flags and its first pictures."""
 
 import logging
 from dataclasses import dataclass
@@ -10,43 +10,44 @@ import av
 log = logging.getLogger(__name__)
 
 LOOKED_AT: Final = 100
-"""Pictures at the beginning that are looked at."""
+"""Number of pictures at the beginning that are analysed."""
 _LEAST: Final = 3
-"""Pictures with combs without which a video has none."""
+"""Minimum number of combed pictures for a video to count as interlaced."""
 _SHARE: Final = 4
-"""One picture with combs in so many makes a video interlaced; a few always look like it."""
+"""A video is interlaced if one picture in this many is combed; a few false positives are usual."""
 _PLAIN_SHARE: Final = 20
-"""Where the flags say that it is, that few mean that it is not."""
+"""A video with interlaced flags is progressive if it has at most one combed picture per this many
+progressive ones."""
 _MOST_LINES: Final = 1088
-"""Nothing larger was ever recorded in fields."""
+"""Maximum height that is analysed, in lines; no larger video is interlaced."""
 _WHOLE_PICTURES: Final = frozenset(
     {"av1", "libdav1d", "vp8", "vp9", "theora", "apng", "gif", "png"}
 )
-"""Decoders of formats that know no fields."""
+"""Decoders of formats without interlacing."""
 DETECTOR: Final = ("idet", "intl_thres=1.2")
-"""Compares neighbouring lines within pictures and between them. At FFmpeg's own threshold of 1.04
-test pictures and animation look interlaced; real fields still do at 1.5."""
+"""Filter that compares neighbouring lines within pictures and between them. At FFmpeg's default
+threshold of 1.04 test pictures and animation look interlaced; real fields still do at 1.5."""
 _FOUND: Final = "lavfi.idet.multiple."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """What looking at a video has found."""
+    """Result of the interlacing analysis of a video."""
 
     order: str = ""
-    """What flags should have said, for FFmpeg's `setfield`: `tff`, `bff` (the first field of a
-    picture is the upper, the lower one), `prog`; empty: they are right, or nobody knows."""
+    """Corrected flag for FFmpeg's `setfield`: `tff` (top field first), `bff` (bottom field first)
+    or `prog` (progressive); empty if the flags are right or it is unknown."""
     flagged: int = 0
-    """Pictures that are flagged as interlaced."""
+    """Number of pictures flagged as interlaced."""
     upper: int = 0
     lower: int = 0
-    """Pictures that look interlaced, by their first field."""
+    """Number of pictures that look interlaced, with the upper or the lower field first."""
     plain: int = 0
-    """Pictures that look progressive."""
+    """Number of pictures that look progressive."""
 
     @classmethod
     def of(cls, flagged: int, upper: int, lower: int, plain: int) -> "Fields":
-        """Judge numbers of pictures."""
+        """Derive the result from numbers of pictures."""
         combed, order = upper + lower, ""
         if flagged:
             order = "prog" if plain and combed * _PLAIN_SHARE <= plain else ""
@@ -59,7 +60,7 @@ UNKNOWN: Final = Fields()
 
 
 def look(container: "av.container.InputContainer", video: av.VideoStream) -> Fields:
-    """Decode the beginning of a video for that; the container is used up."""
+    """Decode and analyse the beginning of a video; do not read from the container afterwards."""
     context = video.codec_context
     if context.name in _WHOLE_PICTURES or context.height > _MOST_LINES:
         return UNKNOWN
@@ -81,7 +82,7 @@ def look(container: "av.container.InputContainer", video: av.VideoStream) -> Fie
         if graph is not None:
             graph.vpush(None)
             found = _pulled(graph) or found
-    except (av.error.FFmpegError, OSError, ValueError) as exc:  # damaged: the flags have to do
+    except (av.error.FFmpegError, OSError, ValueError) as exc:  # damaged: rely on the flags
         log.debug("looking at the fields: %s", exc)
     counts = [round(float(found.get(_FOUND + key, 0))) for key in ("tff", "bff", "progressive")]
     fields = Fields.of(flagged, *counts)
@@ -101,7 +102,7 @@ def _detector(picture: av.VideoFrame) -> av.filter.Graph:
 
 
 def _pulled(graph: av.filter.Graph) -> dict[str, str]:
-    """What the latest picture that is ready says."""
+    """Return the metadata of the latest picture that is ready; empty if there is none."""
     found: dict[str, str] = {}
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Applies FFmpeg's filters to decoded pictures: deinterlacing, and those that the user asks for."""
+"""Applies FFmpeg filters to decoded pictures: deinterlacing, cropping, and the user's filters."""
 
 import logging
 import math
@@ -18,26 +18,26 @@ log = logging.getLogger(__name__)
 
 DEINTERLACE: Final = ("auto", "off", "frame", "bob")
 _KEPT: Final = 64
-"""Pictures whose `opaque` is remembered, as filters lose it."""
+"""Number of pictures whose `opaque` is remembered, as filters lose it."""
 _NO_MORE: Final = (av.error.BlockingIOError, av.error.EOFError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filtering:
-    """What is done with pictures between decoder and network.
+    """Filter settings for pictures between decoder and network.
 
-    Raises UsageError for filters that FFmpeg does not have or that do not take one video.
+    Raises UsageError for filters that FFmpeg lacks or that do not have one video input and output.
     """
 
     deinterlace: str = "off"
-    """`auto`: pictures that have combs; `frame`, `bob`: all, into a frame or two of each."""
+    """`off`; `auto`: only combed pictures; `frame`, `bob`: all, into one or two frames each."""
     detelecine: bool = False
-    """Whether film of 24 pictures a second is taken out of 30 (hard telecine)."""
+    """Whether hard telecine is removed (24 fps film from 30 fps video)."""
     filters: str | None = None
-    """Filters of FFmpeg as in `ffmpeg -vf`, one after the other."""
+    """Chain of FFmpeg filters as in `ffmpeg -vf`; None: no filters."""
 
     crop: Crop | None = None
-    """What the container says is not to be shown."""
+    """Crop that the container declares; None: no crop."""
 
     def __post_init__(self) -> None:
         if self.deinterlace not in DEINTERLACE:
@@ -49,21 +49,21 @@ class Filtering:
 
     @property
     def looks_at_fields(self) -> bool:
-        """Whether it depends on how the beginning of the video looks."""
+        """Whether the filters depend on the interlacing analysis of the video's beginning."""
         return self.deinterlace != "off" and not self.detelecine
 
     @property
     def begins_anywhere(self) -> bool:
-        """Whether the frames are the same, soon after a key frame, wherever reading begins."""
+        """Whether the frames, soon after a key frame, do not depend on where reading begins."""
         return not self.detelecine and self.filters is None
 
     @property
     def factor(self) -> Fraction:
-        """Frames that are made of one picture, before `filters`."""
+        """Ratio of frames to decoded pictures, before `filters`."""
         return Fraction(4, 5) if self.detelecine else Fraction(1 + (self.deinterlace == "bob"))
 
     def chain(self, fields: Fields, flagged: bool) -> list[tuple[str, str]]:
-        """Filters for pictures with or without the flag of interlacing; none for plain ones."""
+        """Return (name, options) of the filters; `flagged`: any picture has the interlaced flag."""
         own = [*self._crop(), *split_chain(self.filters or "")]
         if self.detelecine:
             film = [("fieldmatch", ""), ("bwdif", "mode=send_frame:deint=interlaced")]
@@ -76,7 +76,7 @@ class Filtering:
             return [*order, ("bwdif", f"mode={mode}:deint=all"), *own]
         if not fields.order and not flagged:
             return own
-        # idet sets and clears each picture's flag by how it looks
+        # idet sets or clears each picture's interlaced flag from its content
         return [*order, DETECTOR, ("bwdif", "mode=send_frame:deint=interlaced"), *own]
 
     def _crop(self) -> list[tuple[str, str]]:
@@ -86,21 +86,21 @@ class Filtering:
         return [("crop", f"iw-{left + right}:ih-{top + bottom}:{left}:{top}")]
 
     def time_base(self, stream: Fraction, filtered: Fraction) -> Fraction:
-        """The unit of the frames' times: the stream's where filters change none."""
+        """Return the frames' time base: the stream's, unless filters change the times."""
         if self.detelecine or self.filters:
             return Fraction(1, math.lcm(stream.denominator, filtered.denominator))
         return stream / 2 if self.deinterlace == "bob" else stream
 
 
 class PictureFilters:
-    """A chain of filters for the pictures of one stream, in order. Use from one thread.
+    """Filters the pictures of one stream, in order. Use from one thread.
 
-    It is made anew where size, format or what is to be done change.
+    The filter graph is rebuilt if the size, the format or the required filters change.
     """
 
     def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN) -> None:
         self.rate: Fraction | None = None
-        """Frames a second that come out, None where nothing is filtered."""
+        """Output frame rate in fps; None if nothing is filtered."""
         self._filtering, self._fields = filtering, fields
         self._graph: av.filter.Graph | None = None
         self._kind: tuple[object, ...] = ()
@@ -111,7 +111,7 @@ class PictureFilters:
         self._opaque: deque[tuple[Fraction, Any]] = deque(maxlen=_KEPT)
 
     def feed(self, picture: av.VideoFrame, rate: Fraction) -> Iterator[av.VideoFrame]:
-        """Yield what comes out for a picture with its time set. Raises UsageError."""
+        """Filter a picture with its time set; yield the resulting pictures. Raises UsageError."""
         self._combed = self._combed or picture.interlaced_frame
         chain = self._filtering.chain(self._fields, self._combed)
         kind = (picture.width, picture.height, picture.format.name, tuple(chain))
@@ -128,7 +128,7 @@ class PictureFilters:
         yield from self._ready()
 
     def rest(self) -> Iterator[av.VideoFrame]:
-        """Yield what the filters hold back, and end them."""
+        """Flush and close the filters; yield the pictures they held back."""
         if self._graph is not None:
             self._graph.vpush(None)
             yield from self._ready()
@@ -158,7 +158,7 @@ class PictureFilters:
             assert picture.pts is not None and picture.time_base is not None
             if self.rate is None:
                 self.rate = self._rate_of(picture)
-            if self._shift is None:  # decimate counts in its own frames, and rounds the first
+            if self._shift is None:  # decimate counts its frames and rounds the first
                 moved = self._first - picture.pts * picture.time_base
                 self._shift = moved if self._filtering.detelecine else Fraction(0)
             time = picture.pts * picture.time_base + self._shift
@@ -177,7 +177,7 @@ class PictureFilters:
 
 
 def _graph(picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction) -> av.filter.Graph:
-    """Join filters for pictures like this one. Raises FFmpegError and ValueError."""
+    """Build the filter graph for pictures like this one. Raises FFmpegError and ValueError."""
     graph = av.filter.Graph()
     assert picture.time_base is not None
     facts = {
@@ -199,7 +199,7 @@ def _graph(picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction)
 def split_chain(text: str) -> list[tuple[str, str]]:
     """Split `crop=8:8,negate` into names and options, as FFmpeg does. Raises UsageError.
 
-    A backslash protects the next character, and single quotes what is between them.
+    A backslash escapes the next character, single quotes the text between them.
     """
     parts, at, quoted = [""], 0, False
     while at < len(text):
@@ -223,7 +223,7 @@ def split_chain(text: str) -> list[tuple[str, str]]:
 
 
 def takes_one_video(name: str) -> bool:
-    """Whether FFmpeg has a filter of that name, from one video to one."""
+    """Return whether FFmpeg has a filter of that name with one video input and one output."""
     try:
         graph = av.filter.Graph()
         buffer = graph.add("buffer", "video_size=16x16:pix_fmt=yuv420p:time_base=1/25")
@@ -233,7 +233,7 @@ def takes_one_video(name: str) -> bool:
         each = graph.add(found.name)
         buffer.link_to(each)
         each.link_to(graph.add("buffersink"))
-    except av.error.FFmpegError:  # it wants options, or takes sound
+    except av.error.FFmpegError:  # it needs options, or takes audio
         return name in _WITH_OPTIONS
     except ValueError:
         return False
@@ -243,11 +243,11 @@ def takes_one_video(name: str) -> bool:
 _WITH_OPTIONS: Final = frozenset(
     "lut3d lut1d haldclut ass subtitles drawtext frei0r libvmaf zscale".split()  # noqa: SIM905
 )
-"""Filters of one video that cannot be made without options."""
+"""Filters with one video input that cannot be created without options."""
 
 
 def table() -> str:
-    """A line for each filter that `--vf` takes: its name and what it does."""
+    """Return a line for each filter that `--vf` accepts: its name and description."""
     names = sorted(n for n in av.filter.filters_available if takes_one_video(n))
     widest = max(map(len, names))
     lines = ((n, av.filter.Filter(n).description or "") for n in names)

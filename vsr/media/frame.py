@@ -1,6 +1,6 @@
 """Defines `Frame`: picture planes with format, time and timestamps of every stage.
 
-The only module that turns PyAV's pictures into planes and back.
+The only module that converts PyAV's pictures to planes and back.
 """
 
 import re
@@ -21,20 +21,20 @@ from vsr.media.side_data import with_side_data
 Plane = npt.NDArray[np.unsignedinteger[Any]]
 """One picture plane, [height, width]: uint8, or uint16 above 8 bits."""
 Planes = tuple[Plane, Plane, Plane]
-"""Y, U and V; in 4:2:0 the chroma planes are ceil(height/2) x ceil(width/2).
+"""Y, U and V planes; in 4:2:0 the chroma planes are ceil(height/2) x ceil(width/2).
 
-In RGB (matrix 0), G, B and R.
+For RGB (matrix code 0): G, B and R.
 """
 
 PIXEL_FORMAT: Final = YUV420.pixel_format()
-"""What live streams are read and written in."""
+"""Pixel format in which live streams are read and written."""
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _GREY: Final = re.compile(r"gray|ya8|(gray|ya)(9|10|12|14|16)[lb]e")
 _WHOLE_ROW: Final = 64
-"""Samples that swscale's instructions may work on at once."""
+"""Maximum number of samples that one of swscale's SIMD instructions processes."""
 SWSCALE_MATRIX: Final = {RGB: 1, 1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""H.273 matrix code -> swscale's number of the same coefficients (5 and 6 are equal); where both
-sides are RGB it asks for none."""
+"""H.273 matrix code -> swscale's code for the same coefficients (5 and 6 are equal); swscale needs
+none if both sides are RGB."""
 
 
 @dataclass(slots=True)
@@ -42,22 +42,22 @@ class Stamps:
     """Times of one frame at every stage, in seconds of `time.perf_counter`."""
 
     read: float = 0.0
-    """When its packet was read from the input."""
+    """Time at which its packet was read from the input."""
     decoded: float = 0.0
-    """When its planes were ready."""
+    """Time at which its planes were ready."""
     blocked: float = 0.0
-    """Seconds between the two in which the decoder waited: for later stages, and, decoding one
-    frame at a time, for the packets that B-frames need first."""
+    """Waiting time of the decoder between the two, in seconds: for later stages and, when it
+    decodes one frame at a time, for the packets that B-frames need first."""
     infer_start: float = 0.0
     infer_end: float = 0.0
     encode_start: float = 0.0
-    """When it was passed to the encoder."""
+    """Time at which it was passed to the encoder."""
     encoded: float = 0.0
-    """When its own packet came out of the encoder, encoder delay included."""
+    """Time at which the encoder returned its packet, encoder delay included."""
     muxed: float = 0.0
-    """The muxer had taken that packet."""
+    """Time at which the muxer had accepted that packet."""
     sent: float = 0.0
-    """Live: the slowest output had written that packet; NaN: none did. 0 for files."""
+    """Live: time at which the slowest output had written that packet; NaN: none did. Files: 0."""
 
 
 @dataclass(slots=True)
@@ -71,23 +71,24 @@ class Frame:
     """Presentation time in units of `time_base`."""
     time_base: Fraction
     duration: int
-    """In units of `time_base`, 0 when the source does not say."""
+    """Duration in units of `time_base`; 0 if unknown."""
     format: PlaneFormat = YUV420
     colour: Colour = field(default_factory=Colour)
-    """What the planes' codes mean."""
+    """Colour space of the planes' code values."""
     stamps: Stamps = field(default_factory=Stamps)
     rung: str = ""
-    """The model that made this frame; empty before the upscaler."""
+    """Name of the model that made this frame; empty before the upscaler."""
     event: str = ""
-    """What went wrong or was done on the way (`concealed`, `resized`), else empty."""
+    """Error or special treatment (`concealed`, `resized`, `repeated`); else empty."""
 
     side_data: av.VideoFrame | None = None
-    """A picture that has nothing but the captions of this one; see `vsr.media.side_data`."""
+    """Small picture that carries this frame's side data, such as captions; see
+    `vsr.media.side_data`."""
     alpha: Plane | None = None
-    """How opaque it is, in the source's size and the bits of `format`; None: everywhere."""
+    """Alpha plane in the source's size and the bit depth of `format`; None: opaque."""
 
     def __repr__(self) -> str:
-        """Format, size and times in one line, without the samples."""
+        """Return size, format and times in one line, without the samples."""
         height, width = self.planes[0].shape
         return (
             f"<Frame {self.index}: {width}x{height}, {self.format}, pts {self.pts} x "
@@ -100,7 +101,7 @@ class Frame:
         return float(self.pts * self.time_base)
 
     def to_rgb(self) -> npt.NDArray[np.uint8]:
-        """R'G'B' uint8 [height, width, 3] in full range, by swscale; a copy."""
+        """Convert to R'G'B' uint8 [height, width, 3] in full range, by swscale; a copy."""
         return cast(
             npt.NDArray[np.uint8], converted(picture_of(self), "rgb24", self.colour).to_ndarray()
         )
@@ -110,13 +111,13 @@ class Frame:
         return replace(self, planes=(_NO_PLANE,) * 3, side_data=None, alpha=None)
 
     def with_planes(self, planes: Planes, rung: str) -> "Frame":
-        """Copy the frame with the planes of another picture, made by `rung`."""
+        """Copy the frame with other planes, made by the model `rung`."""
         return replace(self, planes=planes, rung=rung)
 
 
 def as_bytes(plane: Plane) -> npt.NDArray[np.uint8]:
-    """The same memory as bytes, [height, width * bytes per sample]; copied only if a row's samples
-    do not lie side by side."""
+    """Return the same memory as bytes, [height, width * bytes per sample]; copied only if a row's
+    samples are not contiguous."""
     side_by_side = plane.strides[-1] == plane.itemsize
     return (plane if side_by_side else np.ascontiguousarray(plane)).view(np.uint8)
 
@@ -126,9 +127,9 @@ def planes_of(
 ) -> Planes:
     """Convert a decoded picture to planes of `size` (width, height), `form` and `colour`.
 
-    Planes that are so already are not copied: the arrays are views of FFmpeg's buffers (padded
-    rows, read-only), which they keep alive. Anything else goes through swscale, which is told
-    matrix and range, or it would assume BT.601 and squeeze full range.
+    Planes that match already are not copied: the arrays are views of FFmpeg's buffers (padded
+    rows, read-only), which they keep alive. Anything else goes through swscale, with matrix and
+    range set: otherwise it would assume BT.601 and compress full range.
     """
     if _GREY.fullmatch(picture.format.name) and colour.matrix != RGB:
         chroma = np.full(form.chroma(*size)[::-1], 2 ** (form.bits - 1), form.dtype)
@@ -144,9 +145,9 @@ def planes_of(
 def _grey(
     picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat
 ) -> Plane:
-    """The luma plane of a grey picture in the bits of `form`, without its alpha.
+    """Return the luma plane of a grey picture in the bit depth of `form`, without its alpha.
 
-    swscale takes all grey as full range on the way to YUV; it only changes the size here.
+    swscale treats all grey as full range when converting to YUV, so it only changes the size here.
     """
     bits = picture.format.components[0].bits
     codes = _grey_codes(picture)
@@ -164,10 +165,10 @@ def _grey(
 
 
 def _grey_codes(picture: av.VideoFrame) -> Plane:
-    """The luma codes of a grey picture [height, width], uint8 or uint16, without its alpha.
+    """Return the luma codes of a grey picture, [height, width] uint8 or uint16, without its alpha.
 
-    Read from memory as they lie, for swscale's way from `ya16le` to grey was seen to differ from
-    run to run.
+    They are read directly from memory, as swscale's conversion from `ya16le` to grey was seen to
+    differ from run to run.
     """
     parts, order = picture.format.components, ">" if picture.format.is_big_endian else "<"
     stored = np.dtype(np.uint8 if parts[0].bits == 8 else f"{order}u2")
@@ -177,9 +178,9 @@ def _grey_codes(picture: av.VideoFrame) -> Plane:
 
 
 def picture_of(frame: Frame) -> av.VideoFrame:
-    """Make a picture of a frame's planes; it shares memory with writable, contiguous ones.
+    """Make a picture from a frame's planes; it shares memory with writable, contiguous planes.
 
-    Others, such as a decoder's, are copied: DLPack lends no read-only memory.
+    Other planes, such as a decoder's, are copied: DLPack does not export read-only memory.
     """
     planes = tuple(
         plane if plane.flags.writeable and plane.flags.c_contiguous else np.array(plane)
@@ -191,13 +192,12 @@ def picture_of(frame: Frame) -> av.VideoFrame:
 
 
 def encodable(frame: Frame, pixel_format: str) -> av.VideoFrame:
-    """Make an encoder's picture of a frame: its planes, or converted where the encoder takes
-    another format."""
+    """Make an encoder's picture from a frame, converted if the encoder takes another format."""
     made = _with_alpha if has_alpha(pixel_format) else _in_format
     picture = with_side_data(_timed(made(frame, pixel_format), frame), frame.side_data)
     colour = frame.colour.encoded(is_rgb(pixel_format))
     picture.colorspace, picture.color_range = colour.matrix, colour.range_code
-    # some encoders, such as ProRes, read these of the first picture
+    # some encoders, such as ProRes, read these from the first picture
     picture.color_primaries, picture.color_trc = colour.primaries, colour.transfer
     return picture
 
@@ -208,7 +208,7 @@ def _in_format(frame: Frame, pixel_format: str) -> av.VideoFrame:
         return picture
     if not is_grey(pixel_format):
         return converted(picture, pixel_format, frame.colour)
-    # swscale takes all grey as full range
+    # swscale treats all grey as full range
     bits = planes_for(pixel_format).bits
     if bits != frame.format.bits or frame.colour.matrix == RGB:
         plain = replace(frame.format, bits=bits).pixel_format()
@@ -218,7 +218,7 @@ def _in_format(frame: Frame, pixel_format: str) -> av.VideoFrame:
 
 
 def _with_alpha(frame: Frame, pixel_format: str) -> av.VideoFrame:
-    """The frame in a format with alpha; opaque where it says nothing."""
+    """Convert a frame to a format with alpha; opaque if the frame has no alpha."""
     bits = planes_for(pixel_format).bits
     plain = opaque_format(pixel_format)
     colours = [np.array(np.from_dlpack(p)) for p in _in_format(frame, plain).planes]
@@ -227,9 +227,9 @@ def _with_alpha(frame: Frame, pixel_format: str) -> av.VideoFrame:
 
 
 def converted(picture: av.VideoFrame, pixel_format: str, colour: Colour) -> av.VideoFrame:
-    """Convert a picture of that colour to another pixel format, by swscale.
+    """Convert a picture of `colour` to another pixel format, by swscale.
 
-    YUV keeps matrix and range, RGB becomes what `Colour.encoded` says.
+    YUV to YUV keeps matrix and range; to or from RGB the colour changes as in `Colour.encoded`.
     """
     to = colour.encoded(is_rgb(pixel_format))
     return _reformatted(picture, (picture.width, picture.height), pixel_format, (colour, to))
@@ -254,9 +254,10 @@ def _reformatted(
 
 
 def swscale_threads(width: int) -> int | None:
-    """How many threads may convert to that width (None: as many as swscale likes).
+    """Return the number of threads for conversions to that width; None: swscale's default.
 
-    It writes past the end of uneven rows: over what another thread has done, if several work.
+    swscale writes past the end of a row whose width is not a multiple of `_WHOLE_ROW`; with several
+    threads that overwrites the result of another thread.
     """
     return 1 if width % _WHOLE_ROW else None
 
@@ -268,5 +269,5 @@ def _timed(picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:
 
 
 def now() -> float:
-    """Read the clock of all `Stamps`."""
+    """Return the time on the clock of all `Stamps`, in seconds."""
     return perf_counter()

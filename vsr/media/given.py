@@ -1,4 +1,4 @@
-"""Checks what Python users give as settings and arguments: its type and its least value."""
+"""Validates settings and arguments from Python users: their types and minimum values."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _NUMBERS: Final[dict[object, type]] = {int: Integral, float: Real, Fraction: Rational}
-"""Types -> what is taken for them: also numpy's numbers, but no booleans."""
+"""Declared type -> accepted type: includes numpy's numbers, but not booleans."""
 _WORDS: Final[dict[object, str]] = {
     int: "a whole number",
     float: "a number",
@@ -27,14 +27,14 @@ _WORDS: Final[dict[object, str]] = {
 
 
 def check_settings(settings: "DataclassInstance", least: Mapping[str, float] | None = None) -> None:
-    """Raise UsageError for a field that has not the type it declares, or is under its `least`."""
+    """Raise UsageError if a field's value is not of its declared type or is below its `least`."""
     for field in fields(settings):
         value = getattr(settings, field.name)
         check_given(field.name, value, field.type, (least or {}).get(field.name))
 
 
 def check_given(name: str, value: object, wanted: Any, least: float | None = None) -> None:
-    """Raise UsageError where a value is not of a type, such as `int | None`, or under `least`."""
+    """Raise UsageError if a value is not of a type, such as `int | None`, or is below `least`."""
     if not _is(value, wanted):
         raise UsageError(f"{name} is {value!r}: it must be {_words(wanted)}")
     if least is not None and isinstance(value, Real) and not float(value) >= least:
@@ -62,7 +62,7 @@ def _is(value: object, wanted: Any) -> bool:
 
 
 def _words(wanted: Any) -> str:
-    """What a type is called in a message."""
+    """Return the name of a type for messages."""
     inner = get_args(wanted)
     if isinstance(wanted, UnionType):
         return " or ".join(map(_words, inner))

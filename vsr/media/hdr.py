@@ -1,4 +1,4 @@
-"""HDR10 metadata: the display a film was mastered on, and how light its content is."""
+"""Reads HDR10 metadata (mastering display, content light level) and formats it for outputs."""
 
 import struct
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from av.sidedata.sidedata import Type as SideType
 from vsr.media.boxes import box
 
 _MASTERING: Final = struct.Struct("=20i2i")
-"""FFmpeg's AVMasteringDisplayMetadata: ten fractions, then two flags."""
+"""Layout of FFmpeg's AVMasteringDisplayMetadata: ten fractions, then two flags."""
 _LIGHT: Final = struct.Struct("=2I")
-"""FFmpeg's AVContentLightMetadata: MaxCLL and MaxFALL."""
+"""Layout of FFmpeg's AVContentLightMetadata: MaxCLL and MaxFALL."""
 _MDCV: Final = struct.Struct(">8H2I")
 _MOST: Final = 2**16 - 1
 _SEI_CHROMA: Final = 50000
@@ -21,7 +21,7 @@ _SEI_LUMA: Final = 10000
 """Units per 1 of chromaticity and per cd/m2 in the SEI message (H.265 D.3.28)."""
 
 HDR_ENCODERS: Final = ("libx264", "libx265", "libsvtav1")
-"""Encoders that can be told to write it; for others it is in the container, if that has it."""
+"""Encoders that can write HDR10 metadata; for others only the container may hold it."""
 
 Place = tuple[Fraction, Fraction]
 """CIE 1931 chromaticity x and y."""
@@ -36,7 +36,7 @@ class MasteringDisplay:
     blue: Place
     white: Place
     least: Fraction
-    """Luminance in cd/m2."""
+    """Minimum luminance in cd/m2; `most` is the maximum."""
     most: Fraction
 
 
@@ -50,7 +50,7 @@ class Hdr10:
 
     @classmethod
     def of(cls, side_data: Mapping[str, bytes]) -> "Hdr10 | None":
-        """Read it from a picture's side data, by PyAV's names of the kinds; None without any."""
+        """Parse a picture's side data (PyAV's name of the kind -> content); None if it has none."""
         display = _display(side_data.get(SideType.MASTERING_DISPLAY_METADATA.name, b""))
         found = side_data.get(SideType.CONTENT_LIGHT_LEVEL.name, b"")
         light = _LIGHT.unpack_from(found) if len(found) >= _LIGHT.size else None
@@ -58,7 +58,7 @@ class Hdr10:
 
     @property
     def boxes(self) -> bytes:
-        """The boxes `mdcv` and `clli` with which MP4 says it (ISO/IEC 14496-12, 12.1.5)."""
+        """MP4 boxes `mdcv` and `clli` with this metadata (ISO/IEC 14496-12, 12.1.5)."""
         made = b""
         if self.display is not None:
             places = [round(v * _SEI_CHROMA) for p in _places(self.display).values() for v in p]
@@ -69,7 +69,7 @@ class Hdr10:
         return made
 
     def parameters(self, encoder: str) -> tuple[str, list[str]]:
-        """The option of one of `HDR_ENCODERS` that holds several, and what goes into it."""
+        """Return the parameter-list option of one of `HDR_ENCODERS`, and its parameters."""
         if encoder == "libsvtav1":
             return "svtav1-params", self._svtav1()
         if encoder == "libx265":
@@ -105,12 +105,12 @@ class Hdr10:
 
 
 def _places(display: MasteringDisplay) -> dict[str, Place]:
-    """The chromaticities in the order in which both encoders want them."""
+    """Return the chromaticities in the order that the encoders expect."""
     return {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
 
 
 def _display(data: bytes) -> MasteringDisplay | None:
-    """Read FFmpeg's struct; None where a part of it is missing, for encoders take all or none."""
+    """Parse FFmpeg's struct; None if a part is missing, as encoders need all of it."""
     if len(data) < _MASTERING.size:
         return None
     *numbers, has_primaries, has_luminance = _MASTERING.unpack_from(data)

@@ -22,9 +22,9 @@ from vsr.media.stereo import StereoPacking
 
 _UPRIGHT: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _TRANSLATION: Final = (6, 7)
-"""Elements of a display matrix that move the picture, in pixels."""
+"""Indices of a display matrix's translation elements, in pixels."""
 _INT32: Final = 2**31 - 1
-"""The largest of a matrix' elements; a damaged file may hold any."""
+"""Limit of a matrix element, clamped as a damaged file may hold any value."""
 
 
 _UNKNOWN: Final = "unknown"
@@ -35,41 +35,41 @@ _NOT_KEPT: Final = {
     "DOVI_RPU_BUFFER": "Dolby Vision metadata is",
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata is",
 }
-"""Kinds of side data that are named, in words."""
+"""Kind of side data to report when it is lost -> its description."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoInfo:
-    """Facts of a video stream, from its tags and its first picture."""
+    """Properties of a video stream, from its tags and its first picture."""
 
     codec: str
-    """FFmpeg's name of the decoder."""
+    """FFmpeg's decoder name."""
     width: int
     height: int
     pixel_format: str
     colour: Colour
     time_base: Fraction
     rate: Fraction
-    """Average frame rate; only a hint, frames carry their own time."""
+    """Average frame rate in fps; only a hint, as every frame has a timestamp."""
     sample_aspect: Fraction | None
     display_matrix: tuple[int, ...] | None
-    """FFmpeg's 3x3 rotation matrix, None when the picture is upright."""
+    """FFmpeg's 3x3 rotation matrix, None if the picture is upright."""
     frames: int
-    """Frames announced or estimated, 0 when unknown."""
+    """Number of frames, declared or estimated; 0 if unknown."""
     duration: float | None
-    """Seconds, None when unknown."""
+    """Duration in seconds; None if unknown."""
     interlaced: bool
     planes: PlaneFormat = YUV420
-    """What its frames hold."""
+    """Plane format of its frames."""
     hdr: Hdr10 | None = None
     markings: frozenset[str] = frozenset()
-    """Side data of the first picture, by PyAV's names of its kinds."""
+    """Kinds of the first picture's side data, by PyAV's names."""
     stereo: StereoPacking | None = None
-    """How two views are packed into a picture, None where one is."""
+    """Packing of two views into a picture; None for one view."""
     spatial: bytes = b""
-    """Boxes of MP4 that mark the pictures for headsets; see `vsr.media.spatial`."""
+    """MP4 boxes that mark the pictures for headsets; see `vsr.media.spatial`."""
     separate_alpha: bool = False
-    """Whether the container holds transparency that the decoder leaves out (VP8 and VP9)."""
+    """Whether the container holds alpha that the decoder does not return (VP8 and VP9)."""
 
     @classmethod
     def of(
@@ -78,10 +78,10 @@ class VideoInfo:
         picture: av.VideoFrame,
         container: "av.container.InputContainer",
     ) -> "VideoInfo":
-        """Describe a stream by its own tags and, where they are missing, by its first picture."""
+        """Describe a stream from its first picture, its tags and its container."""
         context, duration = stream.codec_context, _duration(stream, container)
-        # each can be absurd: the average where a container declares none (30000 seen for 25), the
-        # guess where frame times vary; never both too low
+        # each may be far too high: the average if the container declares none (30000 seen for 25),
+        # the guess if frame times vary; so the lower one is used
         rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
         rate = min(rates, default=Fraction(25))
         assert stream.time_base is not None
@@ -116,11 +116,11 @@ class VideoInfo:
 
     @property
     def step(self) -> int:
-        """Units of `time_base` from one frame to the next at the average rate."""
+        """Average frame interval, in units of `time_base`."""
         return max(1, round(1 / (self.rate * self.time_base)))
 
     def enlarged(self, size: tuple[int, int]) -> VideoFormat:
-        """Describe this video with pictures of that size (width, height)."""
+        """Return the output format of this video with pictures of that size (width, height)."""
         matrix = self.display_matrix
         if matrix is not None:
             share = size[0] / self.width
@@ -137,7 +137,7 @@ class VideoInfo:
         )  # fmt: skip
 
     def in_yuv420(self) -> "VideoInfo":
-        """The facts of its pictures as 8-bit 4:2:0 in YUV, RGB among them."""
+        """Return its properties after conversion to 8-bit 4:2:0 YUV, also from RGB."""
         colour = self.colour
         if colour.matrix == RGB:
             colour = Colour.from_tags(
@@ -147,9 +147,9 @@ class VideoInfo:
         return replace(self, colour=colour, planes=YUV420, hdr=None)
 
     def conversion(self, carried: Container[str] = ()) -> str | None:
-        """Say what is converted or lost before upscaling; None if nothing is.
+        """Return a message on what is converted or lost before upscaling; None if nothing is.
 
-        `carried` are kinds of side data that the encoder writes.
+        `carried` holds the kinds of side data that the encoder writes.
         """
         notes, own = [], planes_for(self.pixel_format)
         finer = (own.bits, -own.chroma_x, -own.chroma_y)
@@ -158,7 +158,7 @@ class VideoInfo:
             what = "RGB pictures are" if is_rgb(self.pixel_format) else f"{self.pixel_format} is"
             kept_as = f"{self.planes.bits}-bit {self.planes.subsampling}"
             notes.append(f"{what} converted to {kept_as} before upscaling")
-        if self.separate_alpha:  # other transparency is kept, or the sink says that it cannot
+        if self.separate_alpha:  # other alpha is kept, or the sink reports its loss
             notes.append("its transparency is lost")
         notes += [
             f"its {words} left out"
@@ -173,12 +173,12 @@ class VideoInfo:
 
 
 def native_planes(picture: av.VideoFrame, info: VideoInfo) -> Planes:
-    """Convert a picture to planes of the size, format and colour of the stream's first."""
+    """Convert a picture to planes in the size, format and colour of the stream's first picture."""
     return planes_of(picture, (info.width, info.height), info.colour, info.planes)
 
 
 def _colour(context: av.VideoCodecContext, picture: av.VideoFrame) -> Colour:
-    """A stream's colour: R'G'B' of RGB formats, else YUV of its tags."""
+    """Return a stream's colour: R'G'B' for RGB formats, else YUV according to its tags."""
     primaries = _tag(picture.color_primaries, context.color_primaries)
     transfer = _tag(picture.color_trc, context.color_trc)
     range_ = picture.color_range or context.color_range
@@ -191,14 +191,14 @@ def _colour(context: av.VideoCodecContext, picture: av.VideoFrame) -> Colour:
 
 
 def _duration(stream: av.VideoStream, container: "av.container.InputContainer") -> float | None:
-    """Seconds that the stream lasts, or the container says it does."""
+    """Return the duration (s) that the stream, or else the container, declares; None if unknown."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None
 
 
 def side_data_of(picture: av.VideoFrame) -> dict[str, bytes]:
-    """A picture's side data by PyAV's names of the kinds; None of it where PyAV knows not all."""
+    """Return a picture's side data by PyAV's kind names; only `unknown` if PyAV lacks a kind."""
     try:
         found = list(side_data_in(picture))
     except ValueError:  # such as EXIF

@@ -1,4 +1,4 @@
-"""Puts packets into the order of their times, where a container keeps streams apart."""
+"""Interleaves packets by time, for containers that store their streams separately."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -10,30 +10,31 @@ import av
 from vsr.media.timestamps import Packet
 
 _LONGEST_S: Final = 6.5
-"""Seconds of one stream that wait for another: HLS recommends pieces of 6 s."""
+"""Maximum duration of one stream's queue, in seconds; HLS recommends segments of 6 s."""
 _MOST_BYTES: Final = 64 << 20
 
 
 @dataclass
 class _Waiting:
-    """Packets of a stream that wait for those of others."""
+    """Queue of a stream's packets that wait for those of other streams."""
 
     packets: deque[Packet] = field(default_factory=deque)
     absent: bool = False
-    """Whether it was waited for in vain, and none of its packets came since."""
+    """Whether waiting for this stream reached the limit, and no packet has arrived since."""
 
     @property
     def first(self) -> float:
-        """Time of the oldest (s)."""
+        """Decoding time of the oldest packet, in seconds."""
         return _time(self.packets[0])
 
 
 def interleaved(packets: Iterator[Packet], streams: list["av.stream.Stream"]) -> Iterator[Packet]:
     """Yield the packets of some streams in the order of their decoding times.
 
-    Pieces of fragmented MP4 hold all pictures before all sound: played as they are read, the sound
-    would be late by the length of a piece. Packets of other streams, and without a time, are passed
-    on at once. What waits is bounded; a stream that does not come is not waited for any longer.
+    Fragments of an MP4 hold all video before all audio: in reading order, the audio would be late
+    by the length of a fragment. Packets of other streams are passed on at once; a packet without a
+    dts first flushes the queues. The queues are bounded: once they are full, streams that send
+    nothing are not waited for any longer.
     """
     waiting = {stream.index: _Waiting() for stream in streams}
     held = 0
@@ -42,7 +43,7 @@ def interleaved(packets: Iterator[Packet], streams: list["av.stream.Stream"]) ->
         if mine is None:
             yield packet
             continue
-        if packet.dts is None:  # the end
+        if packet.dts is None:  # end of the input
             yield from _in_order(waiting)
             held = 0
             yield packet
@@ -56,7 +57,7 @@ def interleaved(packets: Iterator[Packet], streams: list["av.stream.Stream"]) ->
 
 
 def _due(waiting: dict[int, _Waiting], held: int) -> Packet | None:
-    """Take the packet that no other can come before; None while one may."""
+    """Pop the next packet in order; None while an earlier one may still arrive."""
     filled = [part for part in waiting.values() if part.packets]
     if not filled:
         return None

@@ -1,4 +1,4 @@
-"""Changes settings by flat keywords, those of the settings inside them among them."""
+"""Changes settings by flat keywords, including the fields of nested settings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -38,10 +38,10 @@ ENCODER: Final[Mapping[str, str]] = {
 def with_keywords(
     settings: T, options: Mapping[str, object], inner: Mapping[str, Mapping[str, str]]
 ) -> T:
-    """Return the settings with some fields changed; a path may be given as a string.
+    """Return a copy of the settings with some fields changed; a path may be a string.
 
-    `inner`: for each field that holds settings itself, keyword -> its field there. Raises
-    UsageError for an unknown keyword, and what the settings raise for their values.
+    `inner`: field with nested settings -> (keyword -> field of these settings). Raises UsageError
+    for an unknown keyword, and whatever the settings raise for their values.
     """
     flat = {name for names in inner.values() for name in names}
     _check_names(options, {*flat, *(field.name for field in fields(settings))})
@@ -62,12 +62,12 @@ def _changed(settings: Any, changes: Mapping[str, object]) -> Any:
 
 
 def _as_path(value: object, wanted: object) -> object:
-    """A string as a path, where a field takes one."""
+    """Convert a string to a path if the field takes a path."""
     return Path(value) if Path in get_args(wanted) and isinstance(value, str | PathLike) else value
 
 
 def _check_names(options: Iterable[str], known: Iterable[str]) -> None:
-    """Raise UsageError for the first option that is none, with those that look like it."""
+    """Raise UsageError for the first unknown option, with a list of similar ones."""
     known = sorted(known)
     for name in options:
         if name not in known:

@@ -1,4 +1,4 @@
-"""Finds what this computer and its control groups leave to a process: processors and memory."""
+"""Determines the processors and memory that the system and control groups allow this process."""
 
 import math
 import os
@@ -10,16 +10,16 @@ GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_GROUPS: Final = Path("/proc/self/cgroup")
 _MEMINFO: Final = Path("/proc/meminfo")
 SHARE: Final = "VSR_PROCESSORS"
-"""Variable of the environment: how many processors a process may use."""
+"""Environment variable: number of processors that a process may use."""
 
 
 def free_memory(
     groups: Path = GROUPS, own: Path = OWN_GROUPS, meminfo: Path = _MEMINFO
 ) -> int | None:
-    """Bytes that this process may still take before the system or a control group runs out.
+    """Return the bytes this process may still use before the system or a control group runs out.
 
-    None where nothing says so, as on other systems than Linux. What files are cached in counts as
-    free: the system gives it up.
+    Returns None if unknown, as on systems other than Linux. Memory that caches files counts as
+    free, as the system reclaims it.
     """
     found = [_available(meminfo)]
     found += [_group_v2(folder) for folder in _folders("", groups, own)]
@@ -29,13 +29,13 @@ def free_memory(
 
 
 def cpu_limit(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> int | None:
-    """Processors' worth of time that control groups grant this process, rounded up.
+    """Return the CPU quota of this process in processors, rounded up.
 
-    Or what `SHARE` of the environment says, for a process that shares them with others like it.
-
-    None where that is no less than the processors it may run on, or where nothing says so. A
-    container with a limit (`docker --cpus 2`) still sees all processors of its host: a thread for
-    each would use the grant up early in every period, and then all of them stand still.
+    The quota is the lowest limit of its control groups and of the environment variable `SHARE`,
+    which is set for processes that share the processors. Returns None if there is no limit below
+    the number of processors. A container with a limit (`docker --cpus 2`) still sees all processors
+    of its host: a thread for each would use up the quota early in every period, and then all
+    threads are paused.
     """
     grants = [_grant(folder) for folder in _folders("", groups, own)]
     grants += [_grant_v1(folder) for folder in _folders("cpu", groups, own)]
@@ -51,17 +51,17 @@ def in_words(size: int) -> str:
 
 
 def processors() -> int:
-    """Processors that this process may run on."""
+    """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _folders(controller: str, groups: Path, own: Path) -> Iterator[Path]:
-    """This process' groups of a controller and those above; "" for version 2, which has one tree.
+    """Yield this process's group of a controller and its parents; "" is version 2, with one tree.
 
-    In a container the path may be the host's, so that only the top exists here: it is the
-    container's own group then.
+    In a container the path may be the host's, so that only the top exists here: then the top is the
+    container's group.
     """
     try:
         lines = own.read_text(encoding="ascii", errors="replace").splitlines()
@@ -76,7 +76,7 @@ def _folders(controller: str, groups: Path, own: Path) -> Iterator[Path]:
 
 
 def _numbers(read: Callable[[], float]) -> float:
-    """What is read from a group's files; without limit where that is none or cannot be."""
+    """Return what `read` reads from a group's files; infinity if there is no limit or it fails."""
     try:
         return read()
     except (OSError, ValueError, ZeroDivisionError):  # "max": no limit
@@ -112,7 +112,7 @@ def _group_v1(folder: Path) -> float:
 
 
 def _cached(stat: Path, key: str) -> int:
-    """Bytes of files in a group's memory that it gives up when it needs them."""
+    """Return the bytes of cached files in a group's memory that can be reclaimed."""
     try:
         lines = (line.split() for line in stat.read_text(encoding="ascii").splitlines())
         return next((int(value) for name, value in lines if name == key), 0)
@@ -121,7 +121,7 @@ def _cached(stat: Path, key: str) -> int:
 
 
 def _grant(folder: Path) -> float:
-    """Processors granted by a group of version 2: `cpu.max` holds microseconds and their period."""
+    """Return a version 2 group's limit in processors: `cpu.max` holds quota and period in us."""
 
     def read() -> float:
         quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
@@ -131,7 +131,7 @@ def _grant(folder: Path) -> float:
 
 
 def _grant_v1(folder: Path) -> float:
-    """Processors granted by a group of version 1, where -1 is no limit."""
+    """Return a version 1 group's limit in processors; a quota of -1 means no limit."""
 
     def read() -> float:
         quota = _number(folder / "cpu.cfs_quota_us")

@@ -1,4 +1,4 @@
-"""Opens paths and URLs with clear errors, and masks their secrets in messages."""
+"""Opens paths and URLs with clear errors, and masks secrets of URLs in messages."""
 
 import errno
 import os
@@ -15,49 +15,49 @@ from vsr.media.tls import ca_file
 
 OPEN_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 30.0
-"""Seconds of silence after which a URL counts as dead."""
+"""Timeouts of a URL without data, on opening and on reading, in seconds."""
 
 STDIN: Final = "-"
 _BEGINNING: Final = 1.0
-"""Seconds of a stream in which its streams begin: of FLV with one, FFmpeg waits for more."""
+"""Probe duration in seconds of stream time; for FLV with one stream, FFmpeg uses all of it."""
 
 
 _HEAD: Final = 4096
-"""Bytes in which an XML file says what it is."""
+"""Number of bytes in which to look for the root element of an XML file."""
 _SHORTEST_PIECE: Final = 4
-"""Characters of a path's piece that are masked in foreign words: shorter ones are words too."""
+"""Minimum length of a URL part that is masked in a message; shorter ones may be plain words."""
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^:\s\[\]]*)(:\d*)?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _ANY_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://[^\s'\"<>|]+")
 
 
 class Feed(Protocol):
-    """An FLV stream that Python reads instead of FFmpeg; `read` times out by itself."""
+    """FLV stream that Python reads instead of FFmpeg; `read` has a timeout."""
 
     def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes; none at the end. May raise InputError."""
+        """Read at most `size` bytes; return b"" at the end. May raise InputError."""
 
 
 def is_stdin(text: str) -> bool:
-    """Whether an input is what is piped into this process."""
+    """Return whether an input is stdin."""
     return text == STDIN
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` names a network stream rather than a file."""
+    """Return whether `text` names a network stream rather than a file."""
     return "://" in text and not text.startswith("file:")
 
 
 def shown(url: str) -> str:
-    """Format `url` for messages: scheme, host and port, and the application of RTMP.
+    """Format `url` for messages: scheme, host, port and, for RTMP, the application.
 
-    Anything else may be a secret: user and password, stream keys and tokens in the path, the
-    query, the fragment. Each of them becomes `***`.
+    Anything else may be a secret and becomes `***`: user and password, stream keys and tokens in
+    the path, the query, the fragment.
     """
     if not is_url(url):
         return "stdin" if is_stdin(url) else url
     parts = _parts(url)
-    if parts is None:  # where the host ends cannot be told
+    if parts is None:  # the end of the host is ambiguous
         return f"{url.partition('://')[0]}://***"
     hidden = "/***" if parts.path.strip("/") else ""
     if "rtmp" in parts.scheme.lower() and parts.application:
@@ -66,7 +66,7 @@ def shown(url: str) -> str:
 
 
 def masked(text: str, url: str = "") -> str:
-    """Mask in a foreign message what `shown` hides of `url`, whole or in parts, and other URLs."""
+    """Mask secrets of `url`, whole or in parts, and of any other URL in a library's message."""
     if is_url(url):
         text = text.replace(url, shown(url))
     text = _ANY_URL.sub(lambda found: shown(found[0]), text)
@@ -77,24 +77,24 @@ def masked(text: str, url: str = "") -> str:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a URL, each as it is written."""
+    """Parts of a URL, unchanged."""
 
     scheme: str
     user: str
     host: str
-    """With the port."""
+    """Host with the port."""
     path: str
     query: str
-    """With the fragment."""
+    """Query with the fragment."""
 
     @property
     def application(self) -> str:
-        """What stands before the stream key in RTMP's path; empty where nothing does."""
+        """Part of an RTMP path before the stream key; empty if there is none."""
         return self.path.strip("/").rpartition("/")[0]
 
 
 def _parts(url: str) -> _Parts | None:
-    """None where host and secrets cannot be told apart."""
+    """Split a URL into parts; return None if host and secrets cannot be distinguished."""
     scheme, _, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, _, host = authority.rpartition("@")
@@ -106,7 +106,7 @@ def _parts(url: str) -> _Parts | None:
 
 
 def _secrets(url: str) -> list[str]:
-    """List what `shown` hides of a URL, whole and in pieces, longest first."""
+    """Return what `shown` hides of a URL, whole and in pieces, longest first."""
     parts = _parts(url)
     if parts is None:
         rest = url.partition("://")[2]
@@ -123,13 +123,13 @@ def _secrets(url: str) -> list[str]:
 
 
 def _pieces(text: str) -> set[str]:
-    """What may be a secret by itself within a path or a query."""
+    """Return the pieces of a path or a query that may be secrets by themselves."""
     pieces = {*re.split(r"[/?#&=:@\s]", text), *re.split(r"[/?#&=:@;,._\s]", text)}
     return {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
 
 
 def check_address(url: str) -> None:
-    """Raise UsageError for a URL that no server can have; it would be tried again for ever."""
+    """Raise UsageError for a URL that no server can have: it would be retried forever."""
     if not is_url(url):
         return
     scheme, _, rest = url.partition("://")
@@ -149,10 +149,10 @@ def check_address(url: str) -> None:
 
 
 def check_protocol(url: str) -> None:
-    """Raise UsageError where FFmpeg was built without what a URL needs.
+    """Raise UsageError if FFmpeg was built without the protocol of a URL.
 
-    Otherwise it would be tried again for ever. FFmpeg looks for the protocol before it asks whether
-    it may use it; that it may not keeps the network out of this.
+    Otherwise it would be retried forever. FFmpeg looks up the protocol before it checks the
+    whitelist, which allows none here, so that nothing is sent over the network.
     """
     if not is_url(url):
         return
@@ -163,13 +163,13 @@ def check_protocol(url: str) -> None:
         raise UsageError(
             f"this FFmpeg has no {scheme}: use another protocol, or a PyAV built on an FFmpeg "
             f"that has it"
-        ) from None  # FFmpeg's words hold the whole URL
+        ) from None  # FFmpeg's message contains the whole URL
     except (av.error.FFmpegError, OSError, ValueError):
         return
 
 
 def local(path: str) -> str:
-    """Make a file's path absolute: FFmpeg takes `12:30.mp4` for a protocol otherwise."""
+    """Make a file's path absolute; otherwise FFmpeg takes `12:30.mp4` for a protocol."""
     return os.path.abspath(path.removeprefix("file:"))  # noqa: PTH100 - must not resolve links
 
 
@@ -185,31 +185,31 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
             _check_file(Path(url), name)
         return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        # FFmpeg's own words hold the whole URL, which even a traceback must not show
+        # FFmpeg's message contains the whole URL, which even a traceback must not show
         raise InputError(_why(exc, name, url)) from (None if remote else exc)
 
 
 def open_live(
     url: str, name: str, silence: float, feed: Feed | None = None, verify: bool = True
 ) -> "av.container.InputContainer":
-    """Open a stream for reading with little delay; reads fail after `silence` seconds of it.
+    """Open a stream for reading with low latency; reads fail after `silence` seconds without data.
 
-    With a `feed`, that is what is read; `url` says only where it comes from. `verify` is whether an
-    rtmps:// server's certificate and name must be right. Raises InputError.
+    With a `feed`, data is read from it, and `url` only names its origin. `verify`: whether to check
+    the certificate and name of an rtmps:// server. Raises InputError.
     """
     if not is_url(url):
         return open_input(url, name)
     wait = max(silence, OPEN_TIMEOUT)
     found = _looked_at(url, name, _BEGINNING, (wait, silence), feed, verify)
     if feed is None and not (found.streams.video and all(map(_is_known, found.streams.video))):
-        # many a server sends a newcomer sound until the next key frame; its video comes no sooner
+        # many servers send a new client only audio until the next key frame: wait for the video
         found.close()
         found = _looked_at(url, name, wait, (wait, silence), feed, verify)
     return found
 
 
 def _is_known(video: av.VideoStream) -> bool:
-    """Whether a video can be shown; what this FFmpeg cannot decode never can."""
+    """Return whether a video's size is known, or never will be as FFmpeg cannot decode it."""
     context = video.codec_context
     return context is None or context.width > 0
 
@@ -217,15 +217,15 @@ def _is_known(video: av.VideoStream) -> bool:
 def _looked_at(
     url: str, name: str, look: float, timeout: tuple[float, float], feed: Feed | None, verify: bool
 ) -> "av.container.InputContainer":
-    """Open a stream and look for so long (s) which streams it has. Raises InputError."""
+    """Open a stream and probe it for `look` seconds for its streams. Raises InputError."""
     options = {
-        "fpsprobesize": "0",  # pictures that are looked at for their rate before it begins
+        "fpsprobesize": "0",  # pictures probed for the frame rate
         "analyzeduration": str(round(look * 1e6)),
     }
     if url.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     if url.lower().startswith("rtmp"):
-        options["tcp_nodelay"] = "1"  # or each step of the handshake waits 40 ms for the last's ACK
+        options["tcp_nodelay"] = "1"  # else each handshake step waits 40 ms for the last ACK
     checked = verify and url.lower().startswith("rtmps")
     if checked:
         options |= {"tls_verify": "1", "ca_file": ca_file()}
@@ -241,18 +241,18 @@ def _looked_at(
         raise InputError(why) from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         why = _why(exc, name, url)
-        if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's word for an answer it cannot read
+        if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's error for an unreadable answer
             why = f"cannot open {name}: nothing answers there, or it is no stream"
             why += ", or its certificate is wrong (--tls-no-verify accepts any)" * checked
-        raise InputError(why) from None  # FFmpeg's words hold the whole URL
+        raise InputError(why) from None  # FFmpeg's message contains the whole URL
 
 
 def _unreadable(url: str, name: str) -> str:
-    """Why this FFmpeg cannot read a sound DASH manifest; empty for anything else."""
+    """Return the error message for a DASH manifest, which this FFmpeg cannot read; else ""."""
     try:
         if is_url(url):
             dash = re.split(r"[?#]", url, maxsplit=1)[0].lower().endswith(".mpd")
-        elif not Path(url).is_file():  # reading a pipe would wait, or take from it
+        elif not Path(url).is_file():  # reading a pipe would block or consume data
             return ""
         else:
             with Path(url).open("rb") as file:

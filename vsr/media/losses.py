@@ -11,23 +11,23 @@ from vsr.media.location import local
 
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
 _MISSING: Final = 0.5
-"""Seconds by which a container may end before its declared duration."""
+"""Maximum time that a container may end before its declared duration, in seconds."""
 
 
 @dataclass
 class Losses:
-    """Frames of an input that could not be delivered, and why."""
+    """Number of frames of an input that could not be delivered, and the reasons."""
 
     lost: int = 0
-    """Frames that are missing: cut off, or undecodable."""
+    """Number of missing frames: cut off or undecodable."""
     notes: dict[str, str] = field(default_factory=dict)
-    """What happened, in words, by kind: each kind is told once."""
+    """Kind of event -> message; one message per kind."""
 
 
 def cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
-    """Count the frames missing of an MP4 or MOV that ends before its last sample.
+    """Count the missing frames of an MP4 or MOV that ends before its last sample.
 
-    These containers list every sample's place.
+    These containers list every sample's position.
     """
     path = Path(local(url))
     if path.is_file():  # a pipe has no size
@@ -40,7 +40,7 @@ def cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
 def cut_off_frames(container: "av.container.InputContainer", end: Fraction, rate: Fraction) -> int:
     """Count the frames between `end` (s) and the duration that Matroska or FLV declares.
 
-    Other containers' duration is an estimate and proves nothing.
+    Other containers' durations are estimates and are ignored.
     """
     declared = container.duration
     if not declared or not _DECLARES_DURATION & set(container.format.name.split(",")):
@@ -53,9 +53,9 @@ def missing_frames(
     url: str, container: "av.container.InputContainer", video: av.VideoStream,
     decoded: int, end: Fraction, rate: Fraction | None,
 ) -> int:  # fmt: skip
-    """Count the frames that a file announces and that did not come.
+    """Count the frames that a file declares but that were not decoded.
 
-    `decoded` pictures came, the last one ended at `end` (s), `rate` is frames a second.
+    `decoded`: number of decoded pictures; `end`: end time of the last one (s); `rate`: fps.
     """
     missing = cut_off_samples(url, video, decoded)
     return missing if missing or rate is None else cut_off_frames(container, end, rate)

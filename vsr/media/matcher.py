@@ -1,4 +1,4 @@
-"""Matches encoded packets to the frames they were made of."""
+"""Matches encoded packets to the frames they were made from."""
 
 from typing import Generic, TypeVar
 
@@ -25,7 +25,7 @@ class PacketMatcher(Generic[T]):
         return None if packet.pts is None else self._encoding.pop(packet.pts, None)
 
     def clear(self) -> list[T]:
-        """Forget the pictures whose packets will not come; return their items."""
+        """Forget the pictures whose packets will not arrive; return their items."""
         items = list(self._encoding.values())
         self._encoding.clear()
         return items

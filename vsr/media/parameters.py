@@ -1,4 +1,4 @@
-"""Fills the options of x264, x265 and SVT-AV1 that hold several parameters."""
+"""Fills the options of x264, x265 and SVT-AV1 that hold lists of parameters."""
 
 from typing import Final
 
@@ -7,21 +7,21 @@ from vsr.media.colour import PQ, Colour
 from vsr.media.hdr import HDR_ENCODERS, Hdr10
 
 _TWO_PASSES: Final = {"libx264": "x264-params", "libx265": "x265-params"}
-"""Encoders that can look at everything first -> their option."""
+"""Encoder that supports two passes -> its parameter-list option."""
 
 _THREADS: Final = {"libx265": ("x265-params", "pools"), "libsvtav1": ("svtav1-params", "lp")}
-"""Encoder -> its option and the parameter in it."""
+"""Encoder -> (its parameter-list option, the parameter for the number of threads)."""
 
 
 def add_parameters(options: dict[str, str], name: str, *wanted: str) -> None:
-    """Add `key=value` pairs to an option that holds several, unless it has the key already."""
+    """Add `key=value` pairs to a parameter-list option, unless it has the key already."""
     given = options.get(name, "")
     new = [pair for pair in wanted if pair.partition("=")[0] not in given]
     options[name] = ":".join([given, *new] if given else new)
 
 
 def add_hdr(encoder: str, hdr: Hdr10 | None, colour: Colour, options: dict[str, str]) -> None:
-    """Have the encoder write HDR10 metadata into the stream."""
+    """Make the encoder write HDR10 metadata into the stream, if it can."""
     if hdr is None or encoder not in HDR_ENCODERS:
         return
     name, found = hdr.parameters(encoder)
@@ -33,7 +33,7 @@ def add_hdr(encoder: str, hdr: Hdr10 | None, colour: Colour, options: dict[str, 
 def add_analysis(
     encoder: str, passes: int, analysis: tuple[int, str] | None, options: dict[str, str]
 ) -> None:
-    """Have the encoder write or read what the first of two passes finds. Raises UsageError."""
+    """Make the encoder write or read the first pass's statistics. Raises UsageError."""
     if passes > 1 and encoder not in _TWO_PASSES:
         raise UsageError(f"two passes are for h264 and hevc, not for {encoder}")
     if analysis is not None:
@@ -42,7 +42,7 @@ def add_analysis(
 
 
 def add_threads(encoder: str, limit: int | None, options: dict[str, str]) -> None:
-    """Have encoders that do not heed FFmpeg's number of threads use no more than `limit`."""
+    """Limit the threads of encoders that ignore FFmpeg's thread count; no limit if None."""
     if limit is not None and encoder in _THREADS:
         name, key = _THREADS[encoder]
         add_parameters(options, name, f"{key}={limit}")

@@ -1,4 +1,4 @@
-"""Copies what is not encoded from input to output: other streams, metadata, chapters."""
+"""Selects what an output copies from an input unencoded: other streams, metadata, chapters."""
 
 import io
 import logging
@@ -17,9 +17,9 @@ _CONTAINERS_OWN: Final = frozenset({"major_brand", "minor_version", "compatible_
 STATISTICS: Final = frozenset(
     {"bps", "duration", "number_of_frames", "number_of_bytes", "alpha_mode"}
 )
-"""Matroska's tags that describe a stream's old packets; `_statistics_*` go with them."""
+"""Matroska tags that describe a stream's old packets; `_statistics_*` tags are dropped too."""
 ISO: Final = frozenset({"mp4", "mov", "3gp"})
-"""The MP4 family, of the containers that `vsr.media.sink` writes."""
+"""Containers of the MP4 family that `vsr.media.sink` writes."""
 _MATROSKA: Final = frozenset({"matroska", "webm"})
 HOLD_EXTRAS: Final = ISO | _MATROSKA
 """Containers that hold rotation and chapters; the others drop both silently."""
@@ -28,7 +28,7 @@ _VIDEO_IN: Final = {
     "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
 }
 _HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
-"""Codecs whose own headers hold the pixel aspect."""
+"""Codecs whose headers hold the pixel aspect."""
 
 
 _ITUNES: Final = frozenset(
@@ -49,7 +49,7 @@ _TAGS_IN: Final = {
     ),
     "mpegts": frozenset({"title", "service_name", "service_provider"}),
 }
-"""The tags of a film that FFmpeg writes into these containers; into others, all."""
+"""Container -> metadata tags that FFmpeg writes into it; into other containers it writes all."""
 _MILLISECONDS: Final = 1000
 _INT32_MAX: Final = 2**31 - 1
 _PHONES: Final = ("com.apple.", "com.android.")
@@ -57,12 +57,12 @@ _PHONES: Final = ("com.apple.", "com.android.")
 
 @dataclass(frozen=True, kw_only=True)
 class Passthrough:
-    """What an output takes over from an input unchanged."""
+    """Streams, metadata and chapters that an output takes over from an input."""
 
     streams: tuple[av.stream.Stream, ...]
-    """Those of the input, in order: so they are in the output, if its container holds them."""
+    """Input streams in order; the output keeps this order for those its container can hold."""
     video: av.VideoStream
-    """The one of them that is encoded anew: its place, tags and disposition are kept."""
+    """The one of them that is re-encoded; its position, tags and disposition are kept."""
     metadata: dict[str, str]
     chapters: list[Any]
 
@@ -73,7 +73,7 @@ class Passthrough:
         video: av.VideoStream,
         streams: tuple[av.stream.Stream, ...],
     ) -> "Passthrough":
-        """Describe what an opened input has besides the pictures of `video`."""
+        """Describe what an opened input has in addition to the pictures of `video`."""
         return cls(
             streams=streams, video=video, metadata=container.metadata,
             chapters=container.chapters(),
@@ -81,7 +81,7 @@ class Passthrough:
 
 
 def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Select the tags that hold for another container, without the `outdated` ones."""
+    """Return the tags that stay valid in another container, without the `outdated` ones."""
     dropped = _CONTAINERS_OWN | outdated
     return {
         key: value
@@ -91,10 +91,10 @@ def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> d
 
 
 def movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
-    """Ticks per second of an MP4's edit lists, so fine that every stream's start is exact.
+    """Return the ticks per second of an MP4's edit lists that make every stream's start exact.
 
-    They hold when each stream begins; FFmpeg's default of 1000 would shift sound against picture
-    by up to half a millisecond.
+    Edit lists hold each stream's start time; FFmpeg's default of 1000 would shift audio against
+    video by up to half a millisecond.
     """
     late = [s.time_base.denominator for s in streams if s.start_time and s.time_base]
     exact = math.lcm(_MILLISECONDS, *late)
@@ -102,14 +102,14 @@ def movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
 
 
 def lost_facts(tags: dict[str, str], chapters: Sequence[Any], container: str) -> list[str]:
-    """List in words what a container cannot hold of a film's tags and chapters."""
+    """Describe, for messages, the tags and chapters that a container cannot hold."""
     lost = lost_tags(tags, container)
     words = [f"the tags {', '.join(lost)}"] if lost else []
     return [*words, "chapters"] if chapters and container not in HOLD_EXTRAS else words
 
 
 def lost_tags(tags: dict[str, str], container: str) -> list[str]:
-    """List the keys of a film's tags that a container cannot hold."""
+    """Return the keys of the tags that a container cannot hold."""
     held = _TAGS_IN.get(container)
     if held is None or keeps_any_tag(tags, container):
         return []
@@ -117,10 +117,10 @@ def lost_tags(tags: dict[str, str], container: str) -> list[str]:
 
 
 def keeps_any_tag(tags: dict[str, str], container: str) -> bool:
-    """Whether an MP4 or MOV is to store tags by their own names (FFmpeg's `use_metadata_tags`).
+    """Return whether an MP4 or MOV stores tags by arbitrary names (FFmpeg's `use_metadata_tags`).
 
-    MOV does that beside the usual way. MP4 does it instead, and some players then find no title:
-    only for tags of phones, which are stored so in what they record.
+    MOV stores them in addition to the usual ones. MP4 stores them instead, and some players then
+    find no title; so MP4 does it only for phone tags, which phones store this way.
     """
     lowered = [key.lower() for key in tags]
     if container == "mov":
@@ -129,12 +129,12 @@ def keeps_any_tag(tags: dict[str, str], container: str) -> bool:
 
 
 def can_hold_video(codec: str, container: str) -> bool:
-    """Whether players find a video of this codec in this container."""
+    """Return whether players support video of this codec in this container."""
     return container not in _VIDEO_IN or codec in _VIDEO_IN[container]
 
 
 def can_hold_encoder(encoder: str, container: str) -> bool:
-    """Whether a container holds what FFmpeg's video encoder of that name makes."""
+    """Return whether a container can hold the output of the FFmpeg video encoder `encoder`."""
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
         trial.add_stream(encoder)
@@ -146,7 +146,7 @@ def can_hold_encoder(encoder: str, container: str) -> bool:
 
 
 def close_quietly(container: "av.container.OutputContainer") -> None:
-    """Close a container and ignore errors: its content does not matter."""
+    """Close a container and ignore errors, as its content does not matter."""
     try:
         container.close()
     except (av.error.FFmpegError, OSError, ValueError) as exc:
@@ -154,13 +154,13 @@ def close_quietly(container: "av.container.OutputContainer") -> None:
 
 
 def is_chapter_track(stream: av.stream.Stream, chapters: list[Any]) -> bool:
-    """Whether it is MP4's text track of the chapters: one sample for each of them."""
+    """Return whether a stream is MP4's chapter text track, with one sample per chapter."""
     text = stream.type == "data" and stream.name == "bin_data"
     return text and bool(chapters) and stream.frames == len(chapters)
 
 
 def cut_chapters(chapters: list[Any], begin: Fraction, end: Fraction | None) -> list[Any]:
-    """Select the chapters from `begin` to `end` (s; None: to the last), moved to start at 0."""
+    """Return the chapters from `begin` to `end` (s; None: to the last), shifted to start at 0."""
     cut = []
     for chapter in chapters:
         base = chapter["time_base"]
@@ -175,11 +175,11 @@ def cut_chapters(chapters: list[Any], begin: Fraction, end: Fraction | None) -> 
 def is_rewritten_timecode(
     stream: av.stream.Stream, video: av.stream.Stream, container: str
 ) -> bool:
-    """Whether it is QuickTime's timecode track, which the muxer makes from the video's tag."""
+    """Return whether a stream is a QuickTime timecode track that the muxer makes from a tag."""
     both = "timecode" in stream.metadata and "timecode" in video.metadata
     return stream.type == "data" and both and container in ISO
 
 
 def can_hold_aspect(codec: str, container: str) -> bool:
-    """Whether the pixel aspect survives; in Matroska only codecs that store it themselves."""
+    """Return whether the pixel aspect is kept; in Matroska only if the codec stores it."""
     return container not in _MATROSKA or codec in _HOLD_ASPECT

@@ -1,4 +1,4 @@
-"""Writes an output into a pipe, for another program to read while it is made."""
+"""Writes an output into a pipe, for another program to read during the run."""
 
 import errno
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from vsr.media.track import muxer_options
 
 
 class PipeSink(Sink):
-    """An open file descriptor. What was written cannot be taken back, whatever comes after."""
+    """Writes to an open file descriptor. Written data stays, even if an error follows."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class PipeSink(Sink):
         end: Fraction | None = None,
         audio: str = "copy",
     ) -> None:
-        """`container` is FFmpeg's name of one that needs no seeking; the rest as in `Sink`."""
+        """`container`: FFmpeg's name of a container that needs no seeking. Others as in `Sink`."""
         self._descriptor = descriptor
         self._closed = False
         path = Path("stdout")
@@ -39,7 +39,7 @@ class PipeSink(Sink):
             self._abort()
 
     def close(self) -> None:
-        """Write what ends the container; the descriptor stays open."""
+        """Write the container's trailer; leave the descriptor open."""
         try:
             self._container.close()
             self._closed = True

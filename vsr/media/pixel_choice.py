@@ -1,4 +1,4 @@
-"""Chooses the pixel format that an encoder gets."""
+"""Chooses the pixel format for an encoder."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,9 +11,9 @@ from vsr.media.colour import HDR_TRANSFERS, RGB, Colour
 from vsr.media.plane_format import PlaneFormat, is_grey, is_rgb, planes_for
 
 _DEEP: Final = 10
-"""Bits in which PQ and HLG show no bands."""
+"""Minimum bit depth at which PQ and HLG show no banding."""
 _ALPHA: Final = {"libvpx-vp9": ("yuva420p",)}
-"""Encoders that do not start with all formats with alpha that they list."""
+"""Encoder -> its usable formats with alpha, if it fails with others that it lists."""
 _PLAYED: Final = ("libx264", "libx265")
 
 
@@ -23,10 +23,10 @@ def pixel_format(
 ) -> str:  # fmt: skip
     """Choose an encoder's pixel format for frames of `planes`: `asked`, or the nearest it takes.
 
-    `grey` frames have flat chroma; they stay grey in codecs for editing and keeping, while many
-    players of H.264 and HEVC know no grey. With `alpha` the format is one that has it.
+    `grey` frames have constant chroma; they stay grey except in H.264 and HEVC, for which many
+    players do not support grey. With `alpha` the format has alpha.
 
-    Raises UsageError for a format that it does not take, and for HDR in 8 bits.
+    Raises UsageError for a format that the encoder does not take, and for HDR in 8 bits.
     """
     formats = [f.name for f in context.codec.video_formats or ()]
     bits = max(planes.bits, _DEEP) if colour.is_hdr else planes.bits
@@ -55,7 +55,7 @@ def pixel_format(
 
 
 def losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
-    """What a pixel format cannot hold of planes, in words."""
+    """Describe, for messages, what a pixel format cannot hold of `planes`."""
     taken = planes_for(pixel_format)
     found = []
     if taken.bits < planes.bits:
@@ -68,10 +68,10 @@ def losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
 def nearest(
     formats: Sequence[str], planes: PlaneFormat, bits: int, rgb: bool, alpha: bool = False
 ) -> str:
-    """The format of several that loses least of planes with `bits`, then the one that adds least.
+    """Return the format that loses least of `planes` in `bits` bits and, among these, adds least.
 
-    RGB stays RGB and YUV stays YUV where that is possible; palettes are not used, nor is alpha
-    without being asked for.
+    RGB stays RGB and YUV stays YUV if possible; formats with a palette are not used, and formats
+    with alpha only if `alpha` is set.
     """
 
     def cost(name: str) -> tuple[int, ...]:
@@ -98,13 +98,13 @@ def _depth(name: str) -> int:
 
 def _usable(name: str, alpha: bool) -> bool:
     pixels = av.VideoFormat(name)
-    odd = ("f16", "f32", "440")  # floats; chroma halved from top to bottom alone
+    odd = ("f16", "f32", "440")  # float formats; chroma halved vertically only
     plain = not (pixels.has_palette or is_grey(name) or any(part in name for part in odd))
     return plain and bool(pixels.components) and has_alpha(name) == alpha
 
 
 def check_known(asked: str) -> None:
-    """Raise UsageError where FFmpeg has no pixel format of that name."""
+    """Raise UsageError if FFmpeg has no pixel format of that name."""
     try:
         av.VideoFormat(asked)
     except ValueError as exc:
@@ -114,7 +114,7 @@ def check_known(asked: str) -> None:
 
 
 def planes_options(context: av.VideoCodecContext, planes: PlaneFormat) -> dict[str, str]:
-    """Options that follow from the pixel format: the siting tag, and DNxHR's profile."""
+    """Return the options that follow from the pixel format: the siting tag, and DNxHR's profile."""
     assert context.pix_fmt is not None
     taken, rgb = planes_for(context.pix_fmt), is_rgb(context.pix_fmt)
     options = {}

@@ -14,8 +14,8 @@ SITINGS: Final = {
     "left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0),
     "top": (0.5, 0.0), "bottomleft": (0.0, 1.0), "bottom": (0.5, 1.0),
 }  # fmt: skip
-"""FFmpeg's names of chroma sitings -> place of the first chroma sample of 4:2:0, in luma columns
-and rows from the centre of the first luma sample (H.273 section 8.7)."""
+"""FFmpeg's chroma siting name -> position of the first chroma sample of 4:2:0, in luma columns and
+rows from the centre of the first luma sample (H.273 section 8.7)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +36,27 @@ class PlaneFormat:
 
     @property
     def subsampling(self) -> str:
-        """As `4:2:0`."""
+        """Chroma subsampling as text, such as `4:2:0`."""
         across, down = 4 // self.chroma_x, 2 // self.chroma_y
         return f"4:{across}:{across if down == 2 else 0}"
 
     @property
     def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16]:
-        """Of a plane's samples."""
+        """Dtype of a plane's samples."""
         return np.dtype(np.uint8) if self.bits == 8 else np.dtype(np.uint16)
 
     @property
     def chroma_place(self) -> tuple[float, float]:
-        """(column, row) of the first chroma sample, from the centre of the first luma sample."""
+        """Position (column, row) of the first chroma sample, as in `SITINGS`."""
         x, y = SITINGS[self.siting]
         return x if self.chroma_x > 1 else 0.0, y if self.chroma_y > 1 else 0.0
 
     def chroma(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of a chroma plane of a picture of that size, rounded up."""
+        """Return the (width, height) of a picture's chroma planes, rounded up."""
         return -(-width // self.chroma_x), -(-height // self.chroma_y)
 
     def output(self, width: int, height: int, scale: int) -> tuple[int, int]:
-        """(width, height) of the enlarged luma plane, rounded up to whole chroma samples.
+        """Return (width, height) of the enlarged luma plane, rounded up to whole chroma samples.
 
         H.264 and HEVC cannot express an odd 4:2:0 size; the added column or row (odd input at
         x3 only) repeats the edge.
@@ -65,34 +65,35 @@ class PlaneFormat:
         return w * self.chroma_x, h * self.chroma_y
 
     def pixel_format(self, rgb: bool = False) -> str:
-        """FFmpeg's name of planes of this format: Y, U and V, or for RGB G, B and R."""
+        """Return FFmpeg's name of this format: planes Y, U and V or, for RGB, G, B and R."""
         name = "gbrp" if rgb else _NAMES[self.chroma_x, self.chroma_y]
         return name if self.bits == 8 else f"{name}{self.bits}le"
 
 
 YUV420: Final = PlaneFormat()
-"""8-bit 4:2:0: what most files and streams are."""
+"""8-bit 4:2:0, the format of most files and streams."""
 
 
 @cache
 def is_rgb(pixel_format: str) -> bool:
-    """Whether pixels are R, G and B, or numbers of such colours in a palette."""
+    """Return whether pixels are R, G and B (also Bayer) or indices into a palette of them."""
     pixels = av.VideoFormat(pixel_format)
     return pixels.is_rgb or pixels.has_palette or pixels.is_bayer
 
 
 @cache
 def is_grey(pixel_format: str) -> bool:
-    """Whether pixels have luma only, with or without alpha."""
+    """Return whether pixels have luma only, with or without alpha."""
     colours = [part for part in av.VideoFormat(pixel_format).components if not part.is_alpha]
     return len(colours) == 1 and not is_rgb(pixel_format)
 
 
 @cache
 def planes_for(pixel_format: str) -> PlaneFormat:
-    """The planes that hold pictures of one of FFmpeg's pixel formats without loss.
+    """Return the plane format that holds pictures of an FFmpeg pixel format without loss.
 
-    Grey is 4:2:0 with flat chroma; 4:1:1, 4:1:0 and 4:4:0 are the next finer of ours.
+    Grey becomes 4:2:0 with constant chroma; 4:1:1, 4:1:0 and 4:4:0 become the next finer
+    subsampling.
     """
     pixels = av.VideoFormat(pixel_format, 64, 64)
     found = max((part.bits for part in pixels.components if not part.is_alpha), default=8)
@@ -109,7 +110,7 @@ def planes_for(pixel_format: str) -> PlaneFormat:
 
 
 def same_planes(pixel_format: str, planar: str) -> bool:
-    """Whether the first three planes of a format lie in memory as those of a planar one do.
+    """Return whether a format's first three planes have the memory layout of a planar format.
 
     Its range (`yuvj420p`) or alpha (`yuva420p`) may differ.
     """

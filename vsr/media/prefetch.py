@@ -1,4 +1,4 @@
-"""Runs an iterator on a thread of its own, a few items ahead, behind a bounded queue."""
+"""Runs an iterator on a separate thread, a few items ahead, behind a bounded queue."""
 
 import threading
 from collections import deque
@@ -12,28 +12,28 @@ from vsr.media.frame import Frame
 T = TypeVar("T")
 
 DEPTH: Final = 8
-"""Items (frames and packets) in each queue: enough to absorb frames that take longer."""
+"""Maximum number of items (frames and packets) in a queue: enough to absorb slow frames."""
 WAITING: Final = 256 * 2**20
-"""Bytes of items in each queue, unless one item alone has more."""
+"""Maximum size of the items in a queue, in bytes; a single item may exceed it."""
 _POLL: Final = 0.1
-"""Seconds after which a blocked worker checks whether it should stop."""
+"""Interval at which a blocked thread checks whether it should stop, in seconds."""
 
 
 class HaltedError(Exception):
-    """The run was stopped while it waited for the next item."""
+    """Raised if the run is stopped while it waits for the next item."""
 
 
 class _End:
-    """The last item of a queue, with the error that ended it, if any."""
+    """Last item of a queue, with the error that ended it, if any."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class _Queue(Generic[T]):
-    """A queue between two threads, bounded by a number of items and by their bytes.
+    """Queue between two threads with a limit on the number of items and on their bytes.
 
-    One item is always taken, however large it is.
+    An empty queue accepts an item of any size.
     """
 
     def __init__(self, depth: int, room: int) -> None:
@@ -43,7 +43,7 @@ class _Queue(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T | _End, stop: threading.Event) -> bool:
-        """Add an item when there is room; False when `stop` was set before."""
+        """Add an item when there is room; return False if `stop` is set before that."""
         size = _bytes(item)
         with self._changed:
             while not stop.is_set():
@@ -56,7 +56,7 @@ class _Queue(Generic[T]):
         return False
 
     def get(self, timeout: float | None) -> T | _End | None:
-        """Return the next item; None when nothing came in `timeout` seconds (None: wait)."""
+        """Return the next item; None if none arrives in `timeout` seconds (None: no timeout)."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._items, timeout):
                 return None
@@ -83,11 +83,11 @@ def prefetch(
     halt: threading.Event | None = None,
     room: int = WAITING,
 ) -> Generator[T, None, None]:
-    """Run `upstream` on its own thread, at most `depth` items or `room` bytes ahead.
+    """Run `upstream` on a separate thread, at most `depth` items or `room` bytes ahead.
 
     An error in `upstream` is raised here, after the items before it. Closing this iterator early
-    stops the worker and closes `upstream`. Order is kept. With `halt`, an upstream that hangs is
-    left to itself when that is set: raises HaltedError.
+    stops the worker and closes `upstream`. Order is kept. If `halt` is set while no item is ready,
+    HaltedError is raised and the worker is not waited for, as `upstream` may hang.
     """
     ready = _Queue[T](depth, room)
     stop = threading.Event()
@@ -100,8 +100,8 @@ def prefetch(
             for item in items:
                 if not ready.put(item, stop):
                     break
-                del item  # or it is held while the next one is made
-        except BaseException as exc:  # handed to the consumer, who raises it
+                del item  # frees it before the next one is made
+        except BaseException as exc:  # passed to the consumer, which raises it
             error = exc
         finally:
             try:

@@ -1,7 +1,7 @@
-"""Refuses values of quality and speed that an encoder does not have, before it is opened.
+"""Rejects quality and speed values that an encoder does not support, before it is opened.
 
-FFmpeg's own answer is "Invalid argument" and a line of the encoder's on stderr, or none: x264
-takes a crf of 99 for 51 without a word.
+FFmpeg itself reports "Invalid argument" and a line of the encoder on stderr, or nothing: x264
+silently treats a crf of 99 as 51.
 """
 
 from collections.abc import Mapping
@@ -17,16 +17,16 @@ _X26X_PRESETS: Final = (
     "medium", "slow", "slower", "veryslow", "placebo",
 )  # fmt: skip
 _NAMES: Final = {"libx264": _X26X_PRESETS, "libx264rgb": _X26X_PRESETS, "libx265": _X26X_PRESETS}
-"""Encoders whose presets FFmpeg's option table does not list; a number is an index of them."""
+"""Encoder -> presets that FFmpeg's option table does not list; a number is an index of them."""
 _QUALITY: Final = ("crf", "cq", "qp")
 _SPEED: Final = {"preset": "preset", "cpu-used": "preset (cpu-used)"}
-"""Options of the speed -> what `--preset` sets, in words."""
+"""Speed option -> its name in messages; `--preset` sets it."""
 _LARGEST: Final = 51
-"""Of H.264 and HEVC in 8 bits; FFmpeg's table has no limit for x264 and x265."""
+"""Maximum quality value of H.264 and HEVC in 8 bits; FFmpeg's table has none for x264 and x265."""
 
 
 def check_values(context: av.VideoCodecContext, options: Mapping[str, str]) -> None:
-    """Raise UsageError for a quality or a preset that is out of the encoder's range."""
+    """Raise UsageError for a quality or a preset outside the encoder's range."""
     for option in context.supported_options.private:
         value = options.get(option.name)
         if value is None:
@@ -39,14 +39,14 @@ def check_values(context: av.VideoCodecContext, options: Mapping[str, str]) -> N
 
 
 def _check_speed(encoder: str, option: CodecOption, value: str) -> None:
-    """A name where the encoder has names, or else a number within the option's limits."""
+    """Raise UsageError unless a value is a preset (or its index) or, without presets, in range."""
     what = _SPEED[option.name]
     names = _NAMES.get(encoder) or tuple(choice.name for choice in option.choices)
     if value.lower() in names or (names and value.isdigit() and int(value) < len(names)):
         return
     if names:
         raise UsageError(f"encoder {encoder} has no {what} '{value}'; it has: {', '.join(names)}")
-    if option.min < option.max:  # else its values are text that only the encoder knows
+    if option.min < option.max:  # else only the encoder knows its text values
         _check_number(encoder, what, value, (option.min, option.max))
 
 

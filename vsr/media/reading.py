@@ -1,4 +1,4 @@
-"""Says how a source is opened and decoded."""
+"""Configures how a source is opened and decoded."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -24,42 +24,42 @@ Streams = tuple[av.stream.Stream, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a source is opened and decoded, and what errors mean; the defaults are for files."""
+    """Settings for opening and decoding a source and for its errors; the defaults are for files."""
 
     opener: Callable[[str, str], "av.container.InputContainer"] = open_input
-    """(url, name for messages) -> the opened input; raises InputError."""
+    """Callback: (url, name for messages) -> the opened input; raises InputError."""
     demuxed: Callable[["av.container.InputContainer", Streams], Iterator[Packet]] = (
         lambda container, _: container.demux()
     )
-    """Yields an input's packets in the order in which they are wanted, given the streams in use."""
+    """Callback that yields an input's packets in the required order, given the streams in use."""
     threads: str = "AUTO"
-    """How the decoder uses threads; several frames at once add as many of delay."""
+    """Decoder's `thread_type` in FFmpeg; decoding several frames at once adds as many of delay."""
     planes: Callable[[av.VideoFrame, VideoInfo], Planes] = native_planes
-    """Converts a decoded picture to planes, given the facts that `seen_as` returns."""
+    """Callback that converts a decoded picture to planes, given the result of `seen_as`."""
     seen_as: Callable[[VideoInfo], VideoInfo] = lambda info: info
-    """The facts of the stream's pictures once they are planes."""
+    """Callback that returns the properties of the stream's pictures once they are planes."""
     patience: float = math.inf
-    """Seconds within which there must be a picture."""
+    """Timeout for the first picture, in seconds."""
     error_of: Callable[[Exception], InputError | None] = lambda _: None
-    """The error that ends reading when FFmpeg fails on the way; None: what was read will do."""
+    """Callback that returns the error to raise if reading fails; None: the input ends there."""
     announced: bool = True
-    """Whether frames that the container announces and that do not come are lost."""
+    """Whether frames that the container declares but that are not read count as lost."""
     variant: Wanted = BEST_FIT
-    """Which variant of a playlist is read."""
+    """Variant of a playlist to read."""
     filtering: Filtering = NO_FILTERS
-    """What is done with pictures before they are frames."""
+    """Filters for pictures before they become frames."""
     fields: Fields | None = None
-    """What is known of its fields; None: the beginning of a file is looked at."""
+    """Result of the interlacing analysis; None: analyse the beginning of a file."""
     cropped: bool = True
-    """Whether what a file's container says is not to be shown is cut off."""
+    """Whether files are cropped as their container declares."""
     side_data: frozenset[str] = USUAL
-    """Kinds that frames carry; see `vsr.media.side_data`."""
+    """Kinds of side data that frames carry; see `vsr.media.side_data`."""
     memory: int | None = None
-    """Bytes that pictures may take; None: all that is free."""
+    """Memory limit for pictures, in bytes; None: all free memory."""
 
 
 def fields_of(reading: Reading, url: str, name: str) -> Fields:
-    """Look at the beginning of a file for fields; what can be read once is not looked at."""
+    """Analyse the beginning of a file for interlacing, unless known; only files can be reread."""
     if reading.fields is not None:
         return reading.fields
     if not reading.filtering.looks_at_fields or not Path(local(url)).is_file():
@@ -69,7 +69,7 @@ def fields_of(reading: Reading, url: str, name: str) -> Fields:
 
 
 def filtering_of(reading: Reading, url: str) -> Filtering:
-    """What is done with pictures; those of files are cropped as their container says."""
+    """Return the filters for pictures; files are cropped as their container declares."""
     path = Path(local(url))
     crop = crop_of(path) if reading.cropped and path.is_file() else None
     return replace(reading.filtering, crop=crop) if crop else reading.filtering

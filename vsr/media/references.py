@@ -1,6 +1,6 @@
-"""Lists the local files of an input: itself, and those that a playlist names.
+"""Lists the local files of an input: the file itself, and those that a playlist names.
 
-An output must not replace one of them: FFmpeg opens most of them only while the run goes on.
+An output must not replace any of them: FFmpeg opens most of them only during the run.
 """
 
 import re
@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 from vsr.media.location import is_stdin, is_url, local
 
 _LONGEST: Final = 16 * 2**20
-"""Bytes of a playlist that are read; anything longer is a film."""
+"""Maximum number of bytes that are read of a playlist."""
 _DEEPEST: Final = 3
-"""Playlists in playlists that are followed: HLS has two levels."""
+"""Maximum nesting of playlists that is followed; HLS has two levels."""
 _HLS_URI: Final = re.compile(r'URI="([^"]*)"')
 _CONCAT_FILE: Final = re.compile(r"""^\s*file\s+(?:'((?:[^']|'\\'')*)'|(\S+))""", re.MULTILINE)
 _DASH_ATTRIBUTES: Final = ("media", "initialization", "sourceURL", "index")
@@ -23,10 +23,10 @@ _DASH_NUMBER: Final = re.compile(r"\$[A-Za-z]+(?:%\d*d)?\$")
 
 
 def is_part_of(path: Path, url: str) -> bool:
-    """Whether `path` exists and is one of the files that the input `url` is read from.
+    """Return whether `path` exists and is one of the files that the input `url` is read from.
 
-    Hard links, symbolic links, other spellings and names that differ in case on a file system
-    that ignores it are the same file.
+    Hard links, symbolic links, other spellings, and names that differ in case on a
+    case-insensitive file system, are the same file.
     """
     if is_url(url) or is_stdin(url) or not path.exists():
         return False
@@ -34,7 +34,7 @@ def is_part_of(path: Path, url: str) -> bool:
 
 
 def files_of(path: Path, depth: int = 0) -> Iterator[Path]:
-    """List the file itself and, for HLS, DASH and concat lists, the local files it names."""
+    """Yield the file itself and, for HLS, DASH and concat lists, the local files it names."""
     yield path
     if depth == _DEEPEST or not path.is_file():
         return
@@ -62,7 +62,7 @@ def local_name(reference: str) -> str:
 
 
 def _playlist(path: Path) -> str:
-    """Read a small text file; empty for anything else."""
+    """Read a playlist; return "" for any other file."""
     with path.open("rb") as file:
         if (
             not file.read(64)
@@ -88,9 +88,9 @@ def _concat(text: str) -> Iterator[str]:
 
 
 def _dash(text: str) -> Iterator[str]:
-    """Segments as FFmpeg's dash demuxer finds them: BaseURL elements, and names with numbers.
+    """Yield segments as FFmpeg's dash demuxer finds them: BaseURL elements, and numbered names.
 
-    `$Number$` and the like become `*`, a pattern of file names.
+    `$Number$` and similar placeholders become `*`, for globbing.
     """
     try:
         root = ElementTree.fromstring(text)

@@ -1,8 +1,8 @@
-"""Keeps the scheduling policy of this process as it is while a library opens.
+"""Preserves the scheduling policy of this process while a library opens.
 
-Run as root, as in most containers, SVT-AV1 makes the thread that opens it and all threads of its
-own real-time threads (SCHED_FIFO, priority 99), and every later thread inherits that: an encode
-then starves all else on the machine.
+Run as root, as in most containers, SVT-AV1 makes the thread that opens it and all its worker
+threads real-time threads (SCHED_FIFO, priority 99), and every later thread inherits that: an encode
+then starves everything else on the machine.
 """
 
 import os
@@ -14,15 +14,15 @@ from typing import Final
 
 _THREADS: Final = Path("/proc/self/task")
 _Scheduling = tuple[int, int]
-"""A policy and its priority."""
+"""Scheduling policy and its priority."""
 
 
 @contextmanager
 def scheduling_kept() -> Iterator[None]:
-    """Give back every thread the policy that it had; new threads get the calling thread's.
+    """Restore every thread's policy at the end; new threads get the calling thread's.
 
-    Does nothing where the system shows no threads (not Linux). Thread-safe as far as threads that
-    others start meanwhile should have the caller's policy, too.
+    Does nothing if the system does not list threads (not Linux). Thread-safe if threads that other
+    threads start meanwhile should also have the caller's policy.
     """
     before = _scheduling()
     try:
@@ -36,7 +36,7 @@ def scheduling_kept() -> Iterator[None]:
 
 
 def _scheduling() -> dict[int, _Scheduling]:
-    """Policy and priority of every thread by its id."""
+    """Return thread id -> policy and priority, for every thread."""
     found: dict[int, _Scheduling] = {}
     if not _THREADS.exists():
         return found

@@ -1,4 +1,4 @@
-"""Finds key frames by time, in inputs that have an index of them."""
+"""Seeks to key frames by time, in inputs that have an index."""
 
 from fractions import Fraction
 from typing import Final
@@ -11,7 +11,7 @@ _INDEXED: Final = frozenset({"mp4", "matroska"})
 
 
 def seek_before(container: "av.container.InputContainer", time: Fraction) -> bool:
-    """Go on reading at a key frame well before a time (s); False where an input has no index."""
+    """Seek to a key frame `RUN_UP` before a time (s); return False without an index or on error."""
     if _INDEXED.isdisjoint(container.format.name.split(",")):
         return False
     try:

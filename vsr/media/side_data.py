@@ -1,4 +1,4 @@
-"""Carries what decoded pictures hold besides their samples, such as captions, to an encoder's."""
+"""Carries side data, such as captions, from decoded pictures to an encoder's pictures."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final, cast
@@ -12,20 +12,20 @@ from av.sidedata.sidedata import Type as SideType
 CAPTIONS: Final = SideType.A53_CC.name
 UNREGISTERED: Final = SideType.SEI_UNREGISTERED.name
 USUAL: Final = frozenset({CAPTIONS, SideType.S12M_TIMECODE.name})
-"""Kinds that are carried without being asked for, by PyAV's names."""
+"""Kinds of side data that are carried by default, by PyAV's names."""
 _BY_OPTION: Final = {
     "a53cc": CAPTIONS, "s12m_tc": SideType.S12M_TIMECODE.name, "udu_sei": UNREGISTERED,
 }  # fmt: skip
-"""An encoder's option -> the kind of side data that it writes with it."""
+"""Encoder option -> kind of side data that the encoder writes with it."""
 _ON_REQUEST: Final = "udu_sei"
 _OFF: Final = ("", "0", "false", "no", "n")
 _SIDE: Final = 16
 
 
 def wanted(options: Mapping[str, str]) -> frozenset[str]:
-    """Kinds of side data to carry for an encoder with these options.
+    """Return the kinds of side data to carry for an encoder with these options.
 
-    Unregistered messages only where they are asked for (`-e udu_sei=1`): x264 and others leave
+    Unregistered SEI messages are carried only on request (`-e udu_sei=1`), as x264 and others store
     their settings in them.
     """
     asked = options.get(_ON_REQUEST, "") not in _OFF
@@ -33,9 +33,9 @@ def wanted(options: Mapping[str, str]) -> frozenset[str]:
 
 
 def carrier_of(picture: av.VideoFrame, kinds: frozenset[str] = USUAL) -> av.VideoFrame | None:
-    """A small picture with the side data of a large one; None where it has none of the kinds.
+    """Make a small picture with the side data of a large one; None if it has none of the kinds.
 
-    PyAV makes no side data, but converting a picture keeps it.
+    PyAV cannot create side data, but converting a picture keeps it.
     """
     try:
         found = {data.type.name for data in side_data_in(picture)}
@@ -47,17 +47,17 @@ def carrier_of(picture: av.VideoFrame, kinds: frozenset[str] = USUAL) -> av.Vide
 
 
 def side_data_in(picture: av.VideoFrame) -> Iterable[SideData]:
-    """The side data of a picture. Raises ValueError for kinds that PyAV does not know.
+    """Return the side data of a picture. Raises ValueError for kinds that PyAV does not know.
 
-    `picture.side_data` would keep what refers to the picture in the picture: its memory would not
-    be free before Python's collector looks for such circles, hundreds of pictures later.
+    `picture.side_data` would create a reference cycle with the picture: its memory would be freed
+    only when Python's garbage collector runs, hundreds of pictures later.
     """
-    # the stub says that it is a mapping, made of nothing; it iterates over its values
+    # the stub declares a mapping and no argument; iterating yields the values
     return cast(Iterable[SideData], SideDataContainer(picture))  # type: ignore[call-arg]
 
 
 def with_side_data(picture: av.VideoFrame, carrier: av.VideoFrame | None) -> av.VideoFrame:
-    """A picture with the side data of another; the same one where there is none, else a copy."""
+    """Copy a picture and add the side data of `carrier`; return it unchanged without a carrier."""
     if carrier is None:
         return picture
     copy = carrier.reformat(width=picture.width, height=picture.height, format=picture.format.name)
@@ -65,16 +65,16 @@ def with_side_data(picture: av.VideoFrame, carrier: av.VideoFrame | None) -> av.
         rows, into = _rows(source), _rows(target)
         width = min(rows.shape[1], into.shape[1])
         into[:, :width] = rows[:, :width]
-    copy.pict_type = 0  # the decoded picture's, which the encoder would have to follow
+    copy.pict_type = 0  # else the encoder would have to use the decoded picture's type
     copy.pts, copy.time_base, copy.duration = picture.pts, picture.time_base, picture.duration
     return copy
 
 
 def written_by(encoder: str, options: Mapping[str, str] | None = None) -> frozenset[str]:
-    """Kinds of side data of its pictures that an FFmpeg encoder writes, of those carried here."""
+    """Return which of the kinds of side data carried here an FFmpeg encoder writes."""
     try:
         context = av.CodecContext.create(encoder, "w")
-    except ValueError:  # Pillow
+    except ValueError:  # not an FFmpeg encoder: Pillow
         return frozenset()
     known = {option.name for option in context.supported_options.private}
     given = options or {}

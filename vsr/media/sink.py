@@ -1,4 +1,4 @@
-"""Encodes frames and copies packets into a file, which is renamed into place when whole."""
+"""Encodes frames and copies packets into a file, which is renamed into place when complete."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -36,13 +36,13 @@ from vsr.media.whole_file import is_full_disk, real_path, writing_failed
 log = logging.getLogger(__name__)
 
 _COPY_ERRORS: Final = (av.error.InvalidDataError, av.error.PatchWelcomeError)
-"""Errors at a video packet that can only be about a copied packet interleaved before it."""
+"""Errors at a video packet that can only come from a copied packet interleaved before it."""
 
 
 class Sink:
-    """An output file. Use from one thread, in a `with` block around all writing.
+    """Writes an output file. Use from one thread, in a `with` block around all writing.
 
-    Leaving the block without `close`, by an error or an interrupt, leaves nothing of the output.
+    Leaving the block without `close`, by an error or an interrupt, deletes the partial output.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Sink:
         container: str | None = None,
         headers_in_band: bool = False,
     ) -> None:
-        """`offset` is the input's time in seconds at which the output begins; None: with the
-        first frame, which then is the first thing to be written. `end`, where it is known, is the
-        input's time at which it ends (counted from the first frame if `offset` is None): chapters
-        are moved and cut to that. `audio` is one of `vsr.media.carriage.AUDIO`; `container` is
-        FFmpeg's name of it, None: by the path's. `headers_in_band`: the video's headers are before
-        its key frames, also where the container has a place of its own for them."""
+        """`offset` is the input time in seconds at which the output begins; None: at the first
+        frame, which must then be written before anything else. `end`, if known, is the input time
+        at which the output ends (counted from the first frame if `offset` is None): chapters are
+        shifted and cut to this range. `audio` is one of `vsr.media.carriage.AUDIO`; `container` is
+        FFmpeg's container name, None: from the path. `headers_in_band`: the video's headers are
+        written before its key frames, even if the container can store them separately."""
         self.path, self._offset, self._end = path, offset, end
         self.frames_in = self.frames_out = self.packets_refused = 0
         self._lost: list[str] = []
@@ -107,23 +107,23 @@ class Sink:
 
     @property
     def headers_in_band(self) -> bool:
-        """Whether the video's headers are before its key frames."""
+        """Whether the video's headers are written before its key frames."""
         return not self._encoder.flags & av.codec.context.Flags.global_header
 
     @property
     def left_out(self) -> list[str]:
-        """Streams and properties that the container cannot hold, in words."""
+        """Streams and properties that the container cannot hold, as text for messages."""
         return self._others.left_out + self._lost
 
     @property
     def converted(self) -> list[str]:
-        """Streams that get another codec, in words."""
+        """Streams that get another codec, as text for messages."""
         return self._others.converted
 
     def write(self, item: Frame | Packet) -> list[Frame]:
-        """Encode a frame or copy a packet; return the frames whose packets were muxed by that.
+        """Encode a frame or copy a packet; return the frames whose packets this call muxed.
 
-        They come in coding order and without their planes. Raises OutputError.
+        They are in coding order and without planes. Raises OutputError.
         """
         try:
             if isinstance(item, Frame):
@@ -134,9 +134,9 @@ class Sink:
             raise self._error("write", exc) from exc
 
     def write_encoded(self, packet: Packet) -> None:
-        """Write a packet of video that is encoded as the settings say, in place of frames.
+        """Write an encoded video packet instead of frames; its encoding matches the settings.
 
-        Its times are the output's. Raises OutputError.
+        Its timestamps are output times. Raises OutputError.
         """
         try:
             packet.stream = self._video
@@ -175,21 +175,21 @@ class Sink:
             flags = "+use_metadata_tags" if keeps_any_tag(self._tags, self._format) else ""
             options["movflags"] = f"+faststart{flags}"
             options["movie_timescale"] = str(movie_timescale(copied))
-        elif self._format == "nut" and not copied:  # which has no decoding times to shift others by
+        elif self._format == "nut" and not copied:  # NUT stores no dts: nothing to shift
             options = {"avoid_negative_ts": "disabled"}
         return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
 
     def _add_streams(
         self, video: VideoFormat, settings: EncoderSettings, passthrough: Passthrough
     ) -> None:
-        """Add output streams in the order of the input's."""
+        """Add output streams in the order of the input streams."""
         for stream in passthrough.streams:
             if stream is passthrough.video:
                 added = self._add_video(video, settings)
                 added.metadata.update(kept_tags(stream.metadata, STATISTICS))
                 added.disposition = stream.disposition
             elif is_chapter_track(stream, passthrough.chapters):
-                continue  # the muxer writes it anew
+                continue  # the muxer writes a new one
             elif is_rewritten_timecode(stream, passthrough.video, self._format):
                 continue
             else:
@@ -202,7 +202,7 @@ class Sink:
         return track.stream
 
     def _start(self, begin: Fraction, end: Fraction | None) -> None:
-        """Write the header, with the chapters that play between two times of the input."""
+        """Write the header, with the chapters between two input times (s)."""
         if chapters := cut_chapters(self._chapters, begin, end):
             self._container.set_chapters(chapters)
         self._container.start_encoding()
@@ -240,7 +240,7 @@ class Sink:
             ticks = round(self._offset / packet.time_base)
             packet.pts, packet.dts = earlier(packet.pts, ticks), earlier(packet.dts, ticks)
         if packet.stream.type not in ("audio", "video") and packet.pts is not None:
-            packet.pts = packet.dts = max(packet.pts, 0)  # or muxers move everything else
+            packet.pts = packet.dts = max(packet.pts, 0)  # else muxers shift all streams
         self._mux_others(self._others.packets(packet))
 
     def _mux_others(self, packets: Iterable[Packet]) -> None:
@@ -248,9 +248,9 @@ class Sink:
             self._mux_packet(packet, (av.error.FFmpegError, OSError))
 
     def _mux_packet(self, packet: Packet, tolerated: tuple[type[Exception], ...]) -> None:
-        """Mux a packet; count `tolerated` errors, but raise them for a full disk.
+        """Mux a packet; count `tolerated` errors, but raise them if the disk is full.
 
-        The muxer interleaves: its error may be about another stream's packet than this one.
+        The muxer interleaves: its error may come from another stream's packet.
         """
         try:
             self._container.mux_one(packet)

@@ -1,4 +1,4 @@
-"""Finds where a stream's chroma samples lie."""
+"""Determines the chroma siting of a stream."""
 
 import io
 import logging
@@ -12,23 +12,23 @@ log = logging.getLogger(__name__)
 
 _HORIZONTAL: Final = b"\x55\xb7\x81"
 _VERTICAL: Final = b"\x55\xb8\x81"
-"""Matroska's elements ChromaSitingHorz and ChromaSitingVert, each one byte long (RFC 9559)."""
+"""Headers of Matroska's one-byte elements ChromaSitingHorz and ChromaSitingVert (RFC 9559)."""
 _BY_ELEMENTS: Final = {(1, 1): "topleft", (1, 2): "left", (2, 2): "center", (2, 1): "top"}
 _USUAL: Final = "left"
 _BT2020: Final = 9
 
 
 def siting_of(stream: av.VideoStream, matrix: int) -> str:
-    """The chroma siting of a stream, a key of `vsr.media.plane_format.SITINGS`.
+    """Return the chroma siting of a stream, a key of `vsr.media.plane_format.SITINGS`.
 
-    FFmpeg's own where it knows one, else the format's usual one: BT.2020 says top-left, MPEG-2,
-    H.264 and HEVC left.
+    It is the one that FFmpeg knows, else the default: top-left for BT.2020, left otherwise, as in
+    MPEG-2, H.264 and HEVC.
     """
     return _tagged(stream) or ("topleft" if matrix == _BT2020 else _USUAL)
 
 
 def _tagged(stream: av.VideoStream) -> str | None:
-    """What FFmpeg knows about it. PyAV has no name for it; the header of a Matroska file has."""
+    """Return the siting that FFmpeg knows. PyAV does not expose it; a Matroska header holds it."""
     memory = io.BytesIO()
     try:
         with av.open(memory, "w", format="matroska") as trial:

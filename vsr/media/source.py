@@ -30,15 +30,15 @@ from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 log = logging.getLogger(__name__)
 
 _LOOK_AHEAD: Final = 8
-"""Pictures of a file's beginning that may be held back until it is clear what their times mean."""
+"""Maximum number of pictures held back at a file's start until their timestamps are understood."""
 _LATE: Final = 10
-"""Seconds after which an input's first timestamp is the clock of a broadcast, not a pause."""
+"""First timestamp, in seconds, above which it is a broadcast's clock and not a pause."""
 
 
 class Source:
-    """Opens an input. Iterate once, from one thread; `losses` is complete after the end.
+    """Reads an input. Iterate once, from one thread; `losses` is complete after the end.
 
-    Raises InputError when it cannot be opened or holds no decodable video frame.
+    Raises InputError if it cannot be opened or holds no decodable video frame.
     """
 
     def __init__(self, url: str, reading: Reading | None = None) -> None:
@@ -56,12 +56,12 @@ class Source:
             self.video, self._streams = choose(
                 self._container, url, self.name, self._reading.variant
             )
-            """Gone once the source is closed."""
+            """Video stream that is read; deleted when the source is closed."""
             look_ahead = _LOOK_AHEAD if self._reading.announced else 0
             self.pictures_held = look_ahead + prepare_decoder(
                 self.video, self.name, self._reading.threads, self._reading.memory
             )
-            """Decoded pictures that may be in memory at once, before they are frames."""
+            """Maximum number of decoded pictures in memory before they become frames."""
             self._decoder = decoder_for(self.video) or self.video.codec_context
             self._decoder.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
@@ -82,13 +82,13 @@ class Source:
 
     @property
     def info(self) -> VideoInfo:
-        """Facts of the video stream, from its first decoded frame."""
+        """Properties of the video stream, from its first decoded frame."""
         assert self._info is not None
         return self._info
 
     @property
     def plane_format(self) -> PlaneFormat:
-        """What the frames hold."""
+        """Plane format of the frames."""
         return self.info.planes
 
     def passthrough(self) -> Passthrough:
@@ -97,30 +97,30 @@ class Source:
 
     @property
     def jumps(self) -> int:
-        """Clock jumps that were corrected so far."""
+        """Number of clock jumps corrected so far."""
         return self._timestamps.jumps
 
     @property
     def audio(self) -> av.AudioStream | None:
-        """The first sound that can be decoded, None without any."""
+        """First audio stream that can be decoded; None if there is none."""
         sounds = (s for s in self._streams if isinstance(s, av.AudioStream))
         return next((s for s in sounds if s.codec_context is not None), None)
 
     @property
     def container_format(self) -> str:
-        """FFmpeg's names of the input's format, between commas."""
+        """FFmpeg's names of the input's format, separated by commas."""
         return self._container.format.name
 
     @property
     def frames_read(self) -> int:
-        """Frames delivered so far."""
+        """Number of frames delivered so far."""
         return self._index
 
     def offset(self) -> Fraction:
         """Return the input's time (s) at which the output should begin; 0 for most inputs.
 
-        Recordings from a running clock begin hours late, and players would show the emptiness
-        before; MP4 cannot show what lies before zero. Everything else keeps its own times.
+        Recordings from a running clock begin hours late, and players would show nothing until
+        then; MP4 cannot show what is before zero. All other inputs keep their times.
         """
         begin = Fraction(self._container.start_time or 0, av.time_base)
         return begin if begin > _LATE else min(self.first_time, Fraction(0))
@@ -132,9 +132,9 @@ class Source:
         return frame.pts * frame.time_base
 
     def skip_to(self, index: int, pts: int) -> bool:
-        """Go on behind frame `index` with that pts, of an earlier reading; before iterating.
+        """Resume after frame `index` with that pts, from an earlier reading; call before iterating.
 
-        False where it is not found, or frames depend on all before: open the input anew then.
+        Returns False if it is not found, or frames depend on all earlier ones: reopen the input.
         """
         filtering, time = self._reading.filtering, pts * self.info.time_base
         if not (filtering.begins_anywhere and seek_before(self._container, time)):
@@ -154,9 +154,9 @@ class Source:
     def close(self) -> None:
         """Close the input and end its decoder's threads; safe to call twice.
 
-        They go with the decoder's last reference: in the stream, in packets, and in the generator
-        that reads them, which refers to this source as the source does to it. While another thread
-        reads, which FFmpeg does not survive, the reader closes it instead when the read returns.
+        They end with the decoder's last reference: in the stream, in packets, and in the generator
+        that reads them, which forms a reference cycle with this source. If another thread is
+        reading, closing would crash FFmpeg; the reader then closes it when the read returns.
         """
         if not self._lock.acquire(blocking=False):
             self._abandoned = True
@@ -169,8 +169,8 @@ class Source:
             vars(self).pop(name, None)
 
     def __iter__(self) -> Iterator[Frame | Packet]:
-        """Yield frames, and other streams' packets, in the order they were read."""
-        self._began = now()  # what was read to look at the stream counts from here
+        """Yield frames, and other streams' packets, in reading order."""
+        self._began = now()  # items read while probing count as read now
         for item in chain(self._primed, self._items):
             if isinstance(item, Frame) and item.stamps.read < self._began:
                 item.stamps.read = item.stamps.decoded = self._began
@@ -179,21 +179,21 @@ class Source:
             self._blocked += now() - ready
 
     def other_packets(self) -> Iterator[Packet]:
-        """The packets of all streams but the video, in the order they were read; in place of
-        iterating, and without decoding."""
+        """Return the packets of all streams but the video, in reading order and without decoding;
+        use it instead of iterating."""
         self._decode = False
         return (item for item in chain(self._primed, self._items) if not isinstance(item, Frame))
 
     def _reading_failed(self, exc: Exception) -> None:
-        """Record that reading failed; a file is used up to there."""
+        """Raise the error of `Reading.error_of`, or record it; a file is used up to there."""
         error = self._reading.error_of(exc)
         if error is not None:
-            raise error from None  # FFmpeg's words may hold the whole URL
+            raise error from None  # FFmpeg's message may contain the whole URL
         self._note("end", f"reading stopped early: {reason(exc)}")
         self.losses.lost = max(self.losses.lost, 1)
 
     def _prime(self) -> None:
-        """Read up to the first frame, whose picture has colour, size and rotation."""
+        """Read up to the first frame, whose picture determines colour, size and rotation."""
         for item in self._items:
             self._primed.append(item)
             if isinstance(item, Frame):
@@ -206,14 +206,14 @@ class Source:
             try:
                 with self._lock:
                     packet = next(packets, None)
-            except IndexError:  # PyAV's end where a stream came up on the way: it does not know it
+            except IndexError:  # PyAV's end of input if a stream appeared mid-stream
                 break
             except (av.error.FFmpegError, OSError) as exc:
                 self._reading_failed(exc)
                 break
             if packet is None or self._abandoned:
                 break
-            if self._info is None and now() > self._give_up:  # nor keep it all in memory
+            if self._info is None and now() > self._give_up:  # else memory fills up
                 raise InputError(f"{self.name} sends data, but no picture that can be decoded")
             self._timestamps.correct(packet)
             if packet.stream is self.video:
@@ -225,7 +225,7 @@ class Source:
         yield from (self._frame(each, latest) for each in self.timeline.rest())
         if self._abandoned:
             self.close()
-        elif self._decode and self._reading.announced:  # exactly, where it announces anything
+        elif self._decode and self._reading.announced:  # check the declared frame count
             rate = None if self._info is None else self._info.rate
             ends = (self.timeline.decoded, self._timestamps.end, rate)
             if missing := missing_frames(self.url, self._container, self.video, *ends):
@@ -233,7 +233,7 @@ class Source:
                 self._note("cut", f"the file is cut off: about {missing} frames are missing")
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
-        latest = packet.opaque = (now(), self._blocked)  # comes back with the picture made of it
+        latest = packet.opaque = (now(), self._blocked)  # returned with its decoded picture
         try:
             pictures = self._decoder.decode(packet)
         except av.error.FFmpegError as exc:
@@ -274,7 +274,7 @@ class Source:
             time_base=info.time_base,
             format=info.planes,
             colour=info.colour,
-            # a last frame of no length would be cut off by MP4 readers
+            # MP4 readers would drop a last frame of zero duration
             duration=self.timeline.duration(picture) or info.step,
             stamps=self._stamps(picture.opaque or latest, latest),
             event=event,
@@ -285,14 +285,14 @@ class Source:
         return frame
 
     def _stamps(self, own: Any, latest: Any) -> Stamps:
-        """Make stamps from (when it was read, blocked until then) of its packet and the latest."""
+        """Make stamps from (time read, blocked time until then) of its packet and the latest."""
         (read, blocked), (ready, until) = max(own, (self._began, 0.0)), latest
-        # one thread has only been waiting for later packets (B-frames); several decode meanwhile
+        # one thread has only waited for later packets (B-frames); several decode meanwhile
         held = 0.0 if self._reading.threads == "AUTO" else max(0.0, ready - read - until + blocked)
         return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked + held)
 
     def _note(self, kind: str, note: str, warn: bool = False) -> None:
-        """Keep the first note of each kind; log a warning at once if asked."""
+        """Keep the first note of each kind; log it immediately if `warn` is set."""
         if kind not in self.losses.notes:
             self.losses.notes[kind] = note
             if warn:

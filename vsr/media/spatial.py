@@ -1,4 +1,4 @@
-"""Markings of 360-degree pictures (`sv3d`), in one view or two (`st3d`)."""
+"""Reads and writes the markings of 360-degree pictures (`sv3d`), in one view or two (`st3d`)."""
 
 import io
 import struct
@@ -11,27 +11,27 @@ from av.bitstream import BitStreamFilterContext
 from vsr.media.boxes import MP4_AT_ONCE, box, described, extended
 
 _KINDS: Final = (b"st3d", b"sv3d", b"vexu")
-"""Google's Spherical Video V2, and Apple's video extended usage."""
+"""Types of the boxes: Google's Spherical Video V2, and Apple's video extended usage."""
 _HOLD: Final = {
     "mp4": ("h264", "hevc", "av1", "vp9"), "mov": ("h264", "hevc"),
     "matroska": ("h264", "hevc", "av1", "vp9"), "webm": ("av1", "vp9"),
 }  # fmt: skip
-"""Containers into which FFmpeg writes them -> codecs that MP4 knows too, of those they hold."""
+"""Container into which FFmpeg writes markings -> codecs that it and MP4 can hold."""
 _PLAIN: Final = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
-"""Filters that undo how MP4 stores the headers of these codecs."""
+"""Codec -> bitstream filter that reverts MP4's way of storing its headers."""
 _CUBE: Final = b"cbmp"
 _PADDING: Final = 12
-"""Bytes from the type of the box to the pixels of padding around each side of the cube."""
+"""Offset, from the box type, of the padding around each cube face (in pixels), in bytes."""
 
 
 def markings_of(stream: av.VideoStream) -> bytes:
-    """The boxes that mark a stream's pictures; empty without any."""
+    """Return the boxes that mark a stream's pictures; empty if there are none."""
     known = described(stream)
     return b"".join(box(kind, known[kind]) for kind in _KINDS if kind in known)
 
 
 def scaled(markings: bytes, scale: Fraction) -> bytes:
-    """The markings for enlarged pictures: the padding of a cube's sides is in pixels."""
+    """Adapt markings to enlarged pictures: the padding of a cube's faces is in pixels."""
     at = markings.find(_CUBE)
     if at < 0 or len(markings) < at + _PADDING + 4:
         return markings
@@ -42,19 +42,19 @@ def scaled(markings: bytes, scale: Fraction) -> bytes:
 
 
 def can_mark(markings: bytes, codec: str, container: str) -> bool:
-    """Whether `MarkedStream` gets markings into that container, with video of that codec."""
+    """Return whether `MarkedStream` can write markings into this container, with this codec."""
     return bool(markings) and codec in _HOLD.get(container, ())
 
 
 class MarkedStream:
-    """An encoder whose packets get into a stream with markings. Use from one thread.
+    """Encoder whose packets go into a stream with markings. Use from one thread.
 
-    PyAV cannot set them. The encoder belongs to an MP4 in memory; its header, with the boxes
-    added, is read again, and what FFmpeg then knows about the stream is the output's template.
+    PyAV cannot set markings. The encoder belongs to an MP4 in memory; its header, with the boxes
+    added, is read back, and the resulting stream is the template of the output's stream.
     """
 
     def __init__(self, encoder: str, rate: Fraction) -> None:
-        """Make the encoder, which is the context of `stream`, to be opened."""
+        """Create the encoder, the codec context of `stream`; the caller opens it."""
         self._content = io.BytesIO()
         self._scratch = av.open(
             self._content, "w", format="mp4", container_options=dict(MP4_AT_ONCE)
@@ -63,7 +63,7 @@ class MarkedStream:
         assert isinstance(self.stream, av.VideoStream)
 
     def added_to(self, output: "av.container.OutputContainer", markings: bytes) -> av.stream.Stream:
-        """Add a stream with markings to the output, after the encoder has been opened."""
+        """Add a stream with markings to the output; call it after the encoder has been opened."""
         assert isinstance(self.stream, av.VideoStream)
         self._scratch.start_encoding()
         header = io.BytesIO(extended(self._content.getvalue(), markings))

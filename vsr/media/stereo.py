@@ -1,4 +1,4 @@
-"""Two views in one picture (3D): how they are packed, and how encoders and containers say so."""
+"""Describes two views in one picture (3D), and marks them in encoders and containers."""
 
 import struct
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _IN_MATROSKA: Final = {
     6: ("row_interleaved_lr", "row_interleaved_rl"),
     7: ("col_interleaved_lr", "col_interleaved_rl"),
 }
-"""The same -> Matroska's StereoMode by FFmpeg's names, left and right view first."""
+"""AVStereo3DType -> Matroska's StereoMode by FFmpeg's names, with left or right view first."""
 
 
 @dataclass(frozen=True)
 class StereoPacking:
-    """How two views are packed into one picture."""
+    """Packing of two views into one picture."""
 
     kind: int
     """FFmpeg's AVStereo3DType: 1 side by side, 2 top and bottom, ..."""
@@ -32,7 +32,7 @@ class StereoPacking:
 
     @classmethod
     def of(cls, side_data: bytes) -> Self | None:
-        """Read FFmpeg's AVStereo3D; None where it tells of one view, or nothing."""
+        """Parse FFmpeg's AVStereo3D; return None for one view or missing data."""
         if len(side_data) < struct.calcsize("=2i"):
             return None
         kind, flags = struct.unpack_from("=2i", side_data)
@@ -40,15 +40,15 @@ class StereoPacking:
 
     @property
     def matroska(self) -> str:
-        """The value of the tag `stereo_mode`, from which FFmpeg writes Matroska's StereoMode."""
+        """Value of the tag `stereo_mode`, from which FFmpeg writes Matroska's StereoMode."""
         return _IN_MATROSKA[self.kind][self.inverted]
 
     def said_by(self, encoder: str) -> bool:
-        """Whether that encoder can say it in its stream: x264 does, with the left view first."""
+        """Return whether an encoder can write it into its stream: x264 can, left view first."""
         return encoder == "libx264" and not self.inverted
 
     def x264_params(self, given: str | None) -> str:
-        """The value of `x264-params` with which x264 says it in every key frame."""
+        """Return the value of `x264-params` that makes x264 write it into every key frame."""
         told = f"frame-packing={_IN_H264[self.kind]}"
         return f"{given}:{told}" if given else told
 
@@ -56,9 +56,9 @@ class StereoPacking:
 def mark_stereo(
     stereo: StereoPacking, stream: av.VideoStream, options: Mapping[str, str], container: str
 ) -> tuple[Mapping[str, str], bool]:
-    """Mark two views in a picture, in the container, in what the encoder writes, or in both.
+    """Mark two views in a picture, in the container, in the encoded stream, or in both.
 
-    Returns the encoder's options, and whether anything says it.
+    Returns the encoder's options, and whether the marking is written anywhere.
     """
     matroska = container in ("matroska", "webm")
     if matroska:

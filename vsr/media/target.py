@@ -1,4 +1,4 @@
-"""Checks the name and place of an output file before anything is opened."""
+"""Checks the name and location of an output file before anything is opened."""
 
 import os
 import re
@@ -24,22 +24,22 @@ CONTAINERS: Final = {
     "nut": "nut",
     "y4m": "yuv4mpegpipe",
 }
-"""Endings of output files -> FFmpeg's containers; all hold the time of every frame, unlike AVI, but
-for Y4M, which is raw pictures at one rate for other programs."""
+"""File ending -> FFmpeg's container. Unlike AVI, all store the time of every frame, except Y4M,
+which holds raw frames at a constant rate for other programs."""
 MUXER_OPTIONS: Final = {"yuv4mpegpipe": {"strict": "-1"}}
-"""FFmpeg's options of containers; more than 8 bits are an extension of Y4M."""
+"""Container -> FFmpeg options; more than 8 bits are an extension of Y4M."""
 _PIPED: Final = ("mkv", "nut", "y4m", "ts", "webm", "flv")
-"""Those that can be written without going back in them."""
+"""Endings of containers that can be written without seeking."""
 STDOUT: Final = "-"
 _PIPE: Final = re.compile(r"-|pipe:(\d+)")
 _URL: Final = re.compile(r"\w[\w+.-]+:/")
-"""A URL whose two slashes `Path` has made one."""
+"""Pattern of a URL whose two slashes `Path` has reduced to one."""
 _LONGEST_STEM: Final = 200
-"""Bytes of a name kept in the unfinished file's, which must fit the system's 255."""
+"""Maximum length of the name's part kept in the temporary name, in bytes; the system allows 255."""
 
 
 def container_format(path: Path) -> str:
-    """FFmpeg's name of the container for a file name. Raises UsageError."""
+    """Return FFmpeg's name of the container for a file name. Raises UsageError."""
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in CONTAINERS:
         known = ", ".join(f".{name}" for name in CONTAINERS)
@@ -48,13 +48,13 @@ def container_format(path: Path) -> str:
 
 
 def pipe_of(path: Path) -> int | None:
-    """Return the open file descriptor that an output names (`-`: stdout, `pipe:5`); else None."""
+    """Return the open file descriptor that an output names (`-`: stdout, `pipe:5`), else None."""
     found = _PIPE.fullmatch(str(path))
     return int(found[1] or 1) if found else None
 
 
 def pipe_format(name: str | None) -> str:
-    """FFmpeg's name of the container for a pipe, by its usual ending. Raises UsageError."""
+    """Return FFmpeg's name of a pipe's container, from its usual ending. Raises UsageError."""
     if name is None:
         return CONTAINERS[_PIPED[0]]
     if name not in _PIPED:
@@ -88,15 +88,15 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
 
 
 def already_there(path: Path) -> OutputError:
-    """Make the error for an output that exists, where replacing it was not asked for."""
+    """Make the error for an existing output that must not be replaced."""
     how = "give -y, or overwrite=True in Python, to replace it"
     return OutputError(f"the output exists: {path} ({how})")
 
 
 def part_path(path: Path) -> Path:
-    """Return the temporary path of an output, beside its `real_path`, until it is whole.
+    """Return the temporary path of an output, next to its `real_path`, until it is complete.
 
-    It is valid UTF-8 whatever the output's name is.
+    It is valid UTF-8 even if the output's name is not.
     """
     path = real_path(path)
     stem = os.fsencode(path.stem)[:_LONGEST_STEM].decode(errors="ignore")

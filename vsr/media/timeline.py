@@ -1,4 +1,4 @@
-"""Gives decoded pictures their times, and filters them."""
+"""Assigns timestamps to decoded pictures, and filters them."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class Timeline:
-    """The pictures of one stream on their way from the decoder. Use from one thread."""
+    """Assigns timestamps to one stream's decoded pictures and filters them. Use from one thread."""
 
     def __init__(
         self, filtering: Filtering, fields: Fields, described: Callable[[av.VideoFrame], VideoInfo]
     ) -> None:
-        """`described` tells the facts of the stream as one of its pictures has them."""
+        """`described`: callback that returns the stream's properties from one of its pictures."""
         self.decoded = 0
-        """Pictures that the decoder gave."""
+        """Number of pictures that the decoder returned."""
         self.filtering, self.fields, self._described = filtering, fields, described
         self._filters = PictureFilters(filtering, fields)
         self._info: VideoInfo | None = None
@@ -31,7 +31,7 @@ class Timeline:
         self._last_frame: int | None = None
 
     def add(self, picture: av.VideoFrame, pts: int | None) -> Iterator[av.VideoFrame]:
-        """Yield what becomes of a picture; `pts` is None where the container has none.
+        """Yield the filtered pictures of a picture; `pts` is None if the container has none.
 
         Raises UsageError for filters that cannot be used.
         """
@@ -43,23 +43,23 @@ class Timeline:
         return self._filters.feed(picture, info.rate)
 
     def restart(self, decoded: int) -> None:
-        """Go on elsewhere in the stream, of which so many pictures are before."""
+        """Restart at another position in the stream, after `decoded` pictures."""
         self.decoded = decoded
         self._filters = PictureFilters(self.filtering, self.fields)
         self._last_pts = self._last_frame = None
 
     @property
     def frames(self) -> VideoInfo:
-        """What `info` has told."""
+        """Properties of the frames, as `info` has returned them."""
         assert self._frames is not None
         return self._frames
 
     def rest(self) -> Iterator[av.VideoFrame]:
-        """Yield the pictures that filters hold back."""
+        """Flush the filters; yield the pictures they held back."""
         return self._filters.rest()
 
     def info(self, first: av.VideoFrame) -> VideoInfo:
-        """Facts of the video as filters make it, by the first picture that comes out."""
+        """Return the properties of the filtered video, from its first picture."""
         decoded, rate = self._info, self._filters.rate
         assert decoded is not None and first.time_base is not None
         self._frames = decoded
@@ -73,7 +73,7 @@ class Timeline:
         return self._frames
 
     def pts(self, picture: av.VideoFrame) -> int:
-        """A picture's time in the frames' unit, after that of the picture before."""
+        """Return a picture's pts in the frames' time base, later than that of the previous one."""
         assert picture.pts is not None and picture.time_base is not None and self._frames
         pts = round(picture.pts * picture.time_base / self._frames.time_base)
         if self._last_frame is not None:
@@ -82,12 +82,12 @@ class Timeline:
         return pts
 
     def duration(self, picture: av.VideoFrame) -> int:
-        """How long a picture is shown in the frames' unit, 0 where nobody says."""
+        """Return a picture's duration in the frames' time base; 0 if unknown."""
         assert picture.time_base is not None and self._frames
         return round((picture.duration or 0) * picture.time_base / self._frames.time_base)
 
     def _monotonic(self, pts: int | None, step: int) -> int:
-        """Return a picture's pts, made from the frame rate where the container has none."""
+        """Return a picture's rising pts, derived from the frame rate if the container has none."""
         last = self._last_pts
         if pts is None:
             pts = 0 if last is None else last + step
@@ -101,5 +101,5 @@ class Timeline:
 def timeline_of(
     reading: Reading, url: str, name: str, described: Callable[[av.VideoFrame], VideoInfo]
 ) -> Timeline:
-    """Make the timeline of an input, with what its beginning and its container say of it."""
+    """Make the timeline of an input, with its container's crop and its interlacing analysis."""
     return Timeline(filtering_of(reading, url), fields_of(reading, url, name), described)

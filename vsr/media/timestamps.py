@@ -1,4 +1,4 @@
-"""Corrects timestamps: of inputs whose clock jumps, of pictures, and of packets to be written."""
+"""Corrects timestamps: of inputs whose clock jumps, of pictures, and of packets to write."""
 
 import itertools
 from collections import deque
@@ -12,29 +12,30 @@ from av.rational import AVRational
 if TYPE_CHECKING:
     Packet = av.Packet[Any]
 else:
-    Packet = av.Packet  # subscriptable in its stub only
+    Packet = av.Packet  # only its stub is subscriptable
 
 _JUMP: Final = 0.5
-"""Seconds by which a stream's dts may step back before that counts as a jump."""
+"""Maximum backward step of a stream's dts that is not a jump, in seconds."""
 _GAP: Final = 10
-"""Seconds by which it may step forward in a broadcast."""
+"""Maximum forward step in a broadcast that is not a jump, in seconds."""
 _STEADY: Final = ("audio", "video")
-"""Streams without pauses; subtitles may pause for minutes."""
+"""Types of streams without pauses; subtitles may pause for minutes."""
 _FARTHEST: Final = 2**62
 _NEVER: Final = -(2**63)
 _SURELY: Final = 2**31
-"""Wrong times that no later ones outweigh."""
+"""Count of wrong times that later ones cannot outweigh."""
 
 
 class TimestampCorrector:
     """Corrects timestamps that jump, as in recordings that were joined end to end.
 
-    A jump is a step back by more than half a second anywhere, or forward by more than ten in a
-    broadcast, where FFmpeg takes a step back for a wrap of the clock. Other files keep long gaps.
+    A jump is a step back by more than half a second in any input, or forward by more than ten
+    seconds in a broadcast, where FFmpeg takes a step back for a clock wrap. Other files keep long
+    gaps.
 
-    What follows a jump is moved behind everything before it, all streams alike, so that sound and
-    picture stay together; FFmpeg's own tools do the same for discontinuities. Only sound and
-    picture move the clock: a subtitle or data packet with a wrong time is wrong by itself.
+    Packets after a jump are shifted behind everything before it, in all streams alike, so that
+    audio and video stay in sync; FFmpeg's tools do the same for discontinuities. Only audio and
+    video can cause a shift: a wrong time in a subtitle or data packet affects only that packet.
     """
 
     def __init__(self, note: Callable[[str, str, bool], None], broadcast: bool = False) -> None:
@@ -43,9 +44,9 @@ class TimestampCorrector:
         self._end = (0, Fraction(1))
         self._end_s = 0.0
         self.jumps = 0
-        """Jumps that were closed."""
+        """Number of jumps that were corrected."""
         self._last: dict[int, int] = {}
-        """Stream -> decoding time of its last packet, in the stream's time base."""
+        """Stream index -> dts of its last packet, in the stream's time base."""
 
     @property
     def end(self) -> Fraction:
@@ -54,7 +55,7 @@ class TimestampCorrector:
         return ticks * base
 
     def correct(self, packet: Packet) -> None:
-        """Shift the packet's times in place if its stream, or another one before, jumped."""
+        """Shift the packet's times in place if its stream, or another one earlier, jumped."""
         base = packet.time_base
         if packet.pts is None or not base:
             return
@@ -78,7 +79,7 @@ class TimestampCorrector:
         if self._shift:
             moved = round((dts * base + self._shift) / base)
             if last is not None and moved <= last:
-                moved = last + 1  # the streams of a part need not end together
+                moved = last + 1  # the streams of a part may end at different times
             packet.pts, packet.dts = pts + moved - dts, moved
             dts = moved
         self._last[index] = dts
@@ -88,18 +89,18 @@ class TimestampCorrector:
 
 
 class PictureTimes:
-    """Finds the presentation time of decoded pictures, as FFmpeg's best effort does.
+    """Determines the presentation time of decoded pictures, like FFmpeg's best-effort timestamp.
 
-    That is the pts, unless more of these than of the dts step back, as in H.264 with B-frames that
-    was put into a container by its decoding times. There a decoder's dts, of the packet that made
-    it give the picture away, is the time to show it at.
+    It is the pts, unless more pts than dts step back, as in H.264 with B-frames that was muxed with
+    decoding times as pts. Then it is the picture's dts: that of the packet on which the decoder
+    returned the picture.
 
-    Where a decoder reorders, the first pictures are held back until that is known: FFmpeg has shown
-    the first of them at a wrong time by then. Use for one stream, from one thread.
+    If a decoder reorders, the first pictures are held back until this is known; FFmpeg would show
+    the first of them at a wrong time. Use for one stream, from one thread.
     """
 
     def __init__(self, look_ahead: int) -> None:
-        """`look_ahead`: pictures that may be held back; 0 for a live stream."""
+        """`look_ahead`: maximum number of pictures held back; 0 for a live stream."""
         self._wait = look_ahead
         self._held: deque[av.VideoFrame] = deque()
         self._last_pts = self._last_dts = _NEVER
@@ -108,9 +109,9 @@ class PictureTimes:
     def add(
         self, pictures: "list[av.VideoFrame]", reorders: bool
     ) -> Iterator[tuple[av.VideoFrame, int | None]]:
-        """Yield pictures with their pts, None where nobody knows.
+        """Yield pictures with their pts, None if unknown.
 
-        `reorders`: whether the decoder may give pictures in another order than their packets'.
+        `reorders`: whether the decoder may return pictures in another order than their packets.
         """
         self._held.extend(pictures)
         if self._wait and reorders:
@@ -128,7 +129,7 @@ class PictureTimes:
             yield picture, self._time(picture.pts, picture.dts)
 
     def _time(self, pts: int | None, dts: int | None) -> int | None:
-        """Choose one of both; this is `guess_correct_pts` of FFmpeg's libavcodec/decode.c."""
+        """Choose pts or dts, like `guess_correct_pts` in FFmpeg's libavcodec/decode.c."""
         if dts is not None:
             self._wrong_dts += dts <= self._last_dts
             self._last_dts = dts
@@ -145,31 +146,31 @@ class PictureTimes:
 
 
 def _rise(times: Iterable[int | None]) -> bool:
-    """Whether all times are known and each is later than the one before."""
+    """Return whether all times are known and each is later than the one before."""
     known = list(times)
     pairs = itertools.pairwise(known)
     return None not in known and all(a < b for a, b in pairs if a is not None and b is not None)
 
 
 def earlier(time: int | None, ticks: int) -> int | None:
-    """A time that many ticks earlier, within what a packet holds; a damaged file has any."""
+    """Subtract ticks from a time, within a packet's range, as a damaged file may hold any time."""
     return None if time is None else max(-_FARTHEST, min(time - ticks, _FARTHEST))
 
 
 class Rising:
-    """Makes the dts of one stream's packets rise, as muxers demand, where they do not.
+    """Makes the dts of one stream's packets rise, as muxers require.
 
-    Packets with the time of the one before, or an earlier one, are moved behind it by one unit of
-    the muxer's time base; FFmpeg's own tools do the same.
+    A packet whose dts is not later than the previous one is moved to one unit of the muxer's time
+    base after it; FFmpeg's tools do the same.
     """
 
     def __init__(self, time_base: Fraction, equal: bool) -> None:
-        """`equal`: whether the muxer takes equal times."""
+        """`equal`: whether the muxer accepts equal times, which then stay equal."""
         self._unit, self._step = AVRational(time_base), 0 if equal else 1
         self._last: int | None = None
 
     def correct(self, packet: Packet) -> None:
-        """Convert a packet's times to the muxer's time base, and move them if they must be."""
+        """Convert a packet's times to the muxer's time base, and move them if necessary."""
         packet.rescale_ts(self._unit)
         if packet.dts is None:
             return
@@ -181,10 +182,10 @@ class Rising:
 
 
 class CodingTimes:
-    """Makes the dts of an encoder's packets where the encoder left them undefined.
+    """Sets the dts of an encoder's packets if the encoder leaves them undefined.
 
-    x265 does that for videos of fewer pictures than it may reorder: their dts is whatever lay in
-    its memory. Use for one encoder that is given pictures with rising pts, from one thread.
+    x265 does that for videos of fewer pictures than it may reorder: their dts is uninitialised
+    memory. Use for one encoder that receives pictures with rising pts, from one thread.
     """
 
     def __init__(self) -> None:
@@ -193,18 +194,18 @@ class CodingTimes:
         self._made: bool | None = None
 
     def feed(self, pts: int) -> None:
-        """Note the pts of a picture that the encoder is given."""
+        """Record the pts of a picture that is passed to the encoder."""
         if not self._fed and self._made is None:
             self._first = pts
         self._fed.append(pts)
         self._latest = pts
 
     def correct(self, packet: Packet) -> None:
-        """Set a packet's dts if it must be; call for every packet, in coding order."""
+        """Set a packet's dts if necessary; call for every packet, in coding order."""
         if not self._fed or packet.pts is None:
             return
         due, longest = self._fed.popleft(), self._latest - self._first
-        if self._made is None:  # what comes first tells: none is later than its pts or waits longer
+        if self._made is None:  # decided by the first packet: is its dts valid?
             dts = packet.dts
             self._made = dts is None or not self._first - longest <= dts <= packet.pts
         if self._made:

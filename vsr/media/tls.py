@@ -1,4 +1,4 @@
-"""Which authorities a server's certificate is checked against."""
+"""Finds the certificate authorities for the check of a server's certificate."""
 
 import os
 from typing import Final
@@ -12,16 +12,16 @@ _USUAL: Final = (
 
 
 def ca_file() -> str:
-    """Return the path of a file of authorities (PEM): the system's, else certifi's.
+    """Return the path of a file of certificate authorities (PEM): the system's, else certifi's.
 
-    `SSL_CERT_FILE` in the environment goes before both, as for OpenSSL.
+    The environment variable `SSL_CERT_FILE` has priority over both, as in OpenSSL.
     """
-    import ssl  # takes 10 ms to load, and files need none
+    import ssl  # takes 10 ms to load; file inputs do not need it
 
     paths = ssl.get_default_verify_paths()
     for path in (os.environ.get(paths.openssl_cafile_env), paths.cafile, *_USUAL):
         if path and os.path.isfile(path):  # noqa: PTH113 - it may be anything
             return path
-    import certifi  # it is there, and only needed where the system has none
+    import certifi  # only needed if the system has no such file
 
     return str(certifi.where())

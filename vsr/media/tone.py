@@ -14,14 +14,14 @@ from vsr.media.plane_format import YUV420, PlaneFormat
 
 
 class Converter:
-    """Converts pictures to 4:2:0 of another size and colour, by swscale. For one thread.
+    """Converts pictures to planes of another size and colour, by swscale. Use from one thread.
 
-    Between HDR and SDR, and PQ and HLG, swscale maps the tones.
+    Between HDR and SDR, and between PQ and HLG, swscale maps the tones.
     """
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
-        """One for all pictures: swscale's tables for HDR take longer to make than a picture."""
+        """Shared by all pictures: building swscale's HDR tables takes longer than a conversion."""
 
     def planes(
         self, picture: av.VideoFrame, colour: Colour, to: Colour, size: tuple[int, int],
@@ -44,9 +44,9 @@ class Converter:
 
 
 class SdrPictures:
-    """How a source is read whose HDR is to become SDR; pictures of other sources stay as they are.
+    """Converts a source's HDR pictures to SDR; leaves pictures of SDR sources unchanged.
 
-    For one source; its methods are what `Reading` asks for.
+    Use for one source; its methods are callbacks for `Reading`.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class SdrPictures:
         self._converter = Converter()
 
     def seen_as(self, info: VideoInfo) -> VideoInfo:
-        """The facts of the pictures that `planes` makes."""
+        """Return the properties of the pictures that `planes` makes."""
         if not info.colour.is_hdr:
             return info
         self._own = info

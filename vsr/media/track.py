@@ -1,4 +1,4 @@
-"""Adds the video track to an output: its encoder, and what encoder and container say of it."""
+"""Adds the video track to an output: its encoder, and its properties in encoder and container."""
 
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -17,24 +17,24 @@ from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS
 
 _MARKINGS: Final = {"strict": "unofficial"}
-"""FFmpeg's option with which containers are marked as no standard of theirs says."""
+"""FFmpeg option that allows non-standard markings in containers."""
 
 
 @dataclass(kw_only=True)
 class Track:
-    """The video of an output, ready for frames."""
+    """Video track of an output, ready for frames."""
 
     stream: av.stream.Stream
-    """Takes the encoder's packets."""
+    """Stream for the encoder's packets."""
     encoder: av.VideoCodecContext
     lost: list[str] = field(default_factory=list)
-    """Properties that neither encoder nor container can hold, in words."""
+    """Properties that neither encoder nor container can hold, as text for messages."""
     marked: MarkedStream | None = None
-    """What holds the encoder of a marked stream."""
+    """Owner of the encoder of a marked stream; None for others."""
 
 
 def muxer_options(container: str, video: VideoFormat) -> dict[str, str]:
-    """FFmpeg's options of an output's container."""
+    """Return FFmpeg's options for an output's container."""
     return {
         **MUXER_OPTIONS.get(container, {}),
         **(_MARKINGS if video.spatial else {}),
@@ -45,7 +45,7 @@ def add_video(
     output: "av.container.OutputContainer", ending: str, video: VideoFormat,
     settings: EncoderSettings, in_band: bool,
 ) -> Track:  # fmt: skip
-    """Add the video to an output whose name has that ending. `in_band` is as in `Sink`.
+    """Add the video to an output whose name has `ending`. `in_band`: `headers_in_band` of `Sink`.
 
     Raises UsageError and OutputError.
     """
@@ -80,7 +80,7 @@ def add_video(
     if video.alpha and not (kept and has_alpha(pixels)):
         track.lost.append("transparency (it can with --codec prores, ffv1, or vp9 in .webm)")
     if canonical == "hevc" and container in ISO:
-        track.encoder.codec_tag = "hvc1"  # Apple's players know no other
+        track.encoder.codec_tag = "hvc1"  # the only one that Apple's players accept
     if marked:
         track.stream = marked.added_to(output, markings)
     elif video.spherical:
@@ -90,7 +90,7 @@ def add_video(
 
 
 def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> None:
-    """Set what the container says of the video, and note what it cannot."""
+    """Set the video's properties in the container, and record those it cannot hold."""
     if video.hdr and track.encoder.name not in HDR_ENCODERS and not track.marked:
         track.lost.append(f"HDR10 metadata in {codec} (it can in hevc or av1)")
     if video.display_matrix and container in HOLD_EXTRAS:

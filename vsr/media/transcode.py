@@ -1,4 +1,4 @@
-"""Encodes sound, and converts text subtitles, that a container cannot hold as they are."""
+"""Re-encodes audio, and converts text subtitles, that a container cannot hold unchanged."""
 
 import io
 import logging
@@ -20,48 +20,47 @@ from vsr.media.timestamps import Packet
 log = logging.getLogger(__name__)
 
 LOSSY: Final = ("aac", "libopus", "ac3")
-"""Encoders to try for sound, the best first: MP4 and most others, WebM, the rest."""
+"""Audio encoders to try, best first: for MP4 and most others, for WebM, for the rest."""
 LOSSLESS: Final = ("flac", "alac", *LOSSY)
-"""The same for sound without loss; MOV holds ALAC, not FLAC."""
+"""Encoders to try for lossless audio, best first; MOV holds ALAC, not FLAC."""
 TEXT: Final = ("subrip", "mov_text", "webvtt")
-"""Encoders to try for text subtitles: Matroska, the MP4 family, WebM."""
+"""Text subtitle encoders to try: for Matroska, the MP4 family, WebM."""
 _PLAYED: Final = {"mpegts": ("aac", "ac3"), "flv": ("aac",)}
-"""Where FFmpeg writes more than players find."""
+"""Container -> audio encoders that players support, if FFmpeg writes others too."""
 _LOUDEST: Final = 32.0
-"""Largest sample that is taken for sound; full scale is 1."""
+"""Maximum sample value that is not taken for damage; full scale is 1."""
 _BITS_PER_CHANNEL: Final = 96_000
 _GAP: Final = 0.02
-"""Seconds without sound from which silence is put in their place; less is a clock's jitter."""
+"""Minimum gap that is filled with silence, in seconds; shorter ones are clock jitter."""
 _EMPTY_SCRIPT: Final = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
-"""The least ASS header with which encoders of subtitles start."""
+"""Minimal ASS header with which subtitle encoders start."""
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
 def limit_samples(frame: AudioFrame) -> None:
-    """Bound samples far beyond full scale, as damaged sound decodes to, in place.
+    """Clip samples far beyond full scale, as decoded from damaged audio, in place.
 
-    FFmpeg's AAC encoder searches for ever for a way to write them, and refuses those that are no
-    number.
+    FFmpeg's AAC encoder does not return on such samples, and refuses NaN.
     """
     if frame.format.name not in ("flt", "fltp"):
         return
     for plane in frame.planes:
         samples = np.frombuffer(cast(Any, plane), np.float32)  # the stub has no buffer
-        if not np.abs(samples).max(initial=0) <= _LOUDEST:  # nor where one of them is no number
+        if not np.abs(samples).max(initial=0) <= _LOUDEST:  # also true if one is NaN
             samples[:] = np.clip(np.nan_to_num(samples), -_LOUDEST, _LOUDEST)
 
 
 def sound_encoder(stream: av.AudioStream, container: str) -> str | None:
-    """FFmpeg's encoder for a sound that a container shall hold: None where there is none."""
+    """Return FFmpeg's encoder for an audio stream in a container; None if there is none."""
     codec = stream.codec_context.codec
     lossless = codec.lossless and not codec.lossy
     return _first_held(LOSSLESS if lossless else LOSSY, container)
 
 
 def text_encoder(stream: av.stream.Stream, container: str) -> str | None:
-    """FFmpeg's encoder for a text subtitle that a container shall hold: None where there is none.
+    """Return FFmpeg's encoder for a text subtitle in a container; None if there is none.
 
-    Subtitles that are pictures are not text.
+    Image subtitles are not text.
     """
     context = stream.codec_context
     if stream.type != "subtitle" or context is None or not context.codec.text_sub:
@@ -90,9 +89,9 @@ def _held(encoder: str, container: str) -> bool:
 
 
 class Reencoding:
-    """Decodes the packets of a sound and encodes them anew; times and gaps stay where they are.
+    """Decodes the packets of an audio stream and re-encodes them; times and gaps are kept.
 
-    Sound that changes its rate, format or layout on the way is converted to what the encoder has.
+    Audio that changes its rate, format or layout mid-stream is converted to the encoder's.
     """
 
     def __init__(
@@ -101,15 +100,15 @@ class Reencoding:
         encoder: av.AudioCodecContext,
         time_base: Fraction | None,
     ) -> None:
-        """`time_base` is the unit of the input's times, in seconds; `encoder` is open."""
+        """`time_base` is the input's time base in seconds; `encoder` is already open."""
         self._decoder, self._context, self._time_base = decoder, encoder, time_base
         self._graph: Graph | None = None
         self._kind: object = None
         self.undecodable = 0
-        """Packets that could not be decoded."""
+        """Number of packets that could not be decoded."""
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
-        """Encode what can be decoded after this packet of the input."""
+        """Decode an input packet; yield the packets encoded from it."""
         try:
             frames = self._decoder.decode(packet)
         except _ERRORS as exc:
@@ -120,7 +119,7 @@ class Reencoding:
             yield from self._encoded(frame)
 
     def rest(self) -> Iterator[Packet]:
-        """Encode what decoder, filters and encoder still hold."""
+        """Flush decoder, filters and encoder; yield the last packets."""
         try:
             for frame in self._decoder.decode(None):
                 yield from self._encoded(frame)
@@ -141,7 +140,7 @@ class Reencoding:
         yield from self._pulled(self._graph)
 
     def _drained(self) -> Iterator[Packet]:
-        """Encode what the filters still hold, and give them up."""
+        """Flush and drop the filters; yield the packets encoded from them."""
         graph, self._graph, self._kind = self._graph, None, None
         if graph is not None:
             graph.push(None)
@@ -158,7 +157,7 @@ class Reencoding:
             yield from self._context.encode(frame)
 
     def _new_graph(self, frame: AudioFrame) -> Graph:
-        """Filters that put silence into gaps and convert to the encoder's format."""
+        """Build filters that fill gaps with silence and convert to the encoder's format."""
         context = self._context
         graph = Graph()
         wanted = f"sample_fmts={context.format.name}:channel_layouts={context.layout.name}"
@@ -175,7 +174,7 @@ class Reencoding:
 
 
 class SoundEncoder(Reencoding):
-    """A sound of the input that is another codec's in the output."""
+    """Re-encodes an audio stream of the input for the output, with another codec."""
 
     def __init__(
         self, output: "av.container.OutputContainer", stream: av.AudioStream, encoder: str
@@ -197,7 +196,7 @@ class SoundEncoder(Reencoding):
 
 
 def _rate(encoder: str, rate: int) -> int:
-    """The lowest rate that an encoder takes and that loses nothing, else its highest."""
+    """Return the encoder's lowest sample rate that loses nothing, else its highest."""
     rates = av.Codec(encoder, "w").audio_rates
     if not rates or rate in rates:
         return rate
@@ -205,14 +204,14 @@ def _rate(encoder: str, rate: int) -> int:
 
 
 def _layout(layout: av.AudioLayout) -> str:
-    """A layout that encoders take: the usual one for channels that nobody has named."""
+    """Return a layout that encoders accept: the usual one if the channels are unnamed."""
     if "channels" not in layout.name:
         return layout.name
     return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(layout.nb_channels, "stereo")
 
 
 def _format(codec: av.Codec, wanted: str) -> str:
-    """The encoder's sample format that is most like the decoder's."""
+    """Return the encoder's sample format nearest to the decoder's."""
     names = [f.name for f in codec.audio_formats or ()]
     plain = wanted.removesuffix("p")
     for name in (wanted, f"{plain}p", plain):
@@ -223,7 +222,7 @@ def _format(codec: av.Codec, wanted: str) -> str:
 
 
 class TextConverter:
-    """Decodes a text subtitle and encodes it in another format; times stay as they are."""
+    """Decodes a text subtitle stream and encodes it in another format; times are kept."""
 
     def __init__(
         self, output: "av.container.OutputContainer", stream: av.stream.Stream, encoder: str
@@ -231,7 +230,7 @@ class TextConverter:
         """Add a stream like `stream` to `output`. Raises FFmpegError or ValueError."""
         decoder = stream.codec_context
         assert isinstance(decoder, SubtitleCodecContext)
-        decoder.open(strict=False)  # its header is made then
+        decoder.open(strict=False)  # creates its header
         added = output.add_stream(encoder)
         self.stream, self._decoder = added, decoder
         context = added.codec_context
@@ -242,7 +241,7 @@ class TextConverter:
         context.open()
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
-        """Convert a packet; an empty one, which ends the text before it in MP4, gives nothing."""
+        """Convert a packet; an empty one, which ends the text before it in MP4, yields nothing."""
         try:
             text = self._decoder.decode2(packet)
             if text is None or not len(text):
@@ -256,5 +255,5 @@ class TextConverter:
         yield made
 
     def rest(self) -> Iterator[Packet]:
-        """Nothing is held back."""
+        """Return an empty iterator: nothing is buffered."""
         return iter(())

@@ -1,4 +1,4 @@
-"""Which of a playlist's variants is used: the best, or the one that a user names."""
+"""Chooses one of a playlist's variants: the best, or the one that a user names."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,26 +13,26 @@ from vsr.media.bitrate import in_words
 
 BEST: Final = "best"
 BITRATE: Final = "variant_bitrate"
-"""FFmpeg's tag of a stream that only one variant of a playlist uses."""
+"""FFmpeg's tag, with the bitrate, of a stream that only one variant of a playlist uses."""
 _SIZE: Final = re.compile(r"(\d+)x(\d+)", re.IGNORECASE)
 
 Fits = Callable[[tuple[int, int], Fraction | None], bool]
-"""(width and height, pictures per second if told) -> whether they can be enlarged in time."""
+"""Callback: ((width, height), fps or None if unknown) -> whether it can be upscaled in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A variant by its size or number; the best that fits without either."""
+    """Selects a variant by its size or number; without either, the best that fits."""
 
     size: tuple[int, int] | None = None
-    """Width and height."""
+    """(width, height) in pixels; None: any."""
     number: int | None = None
-    """Counted from 1 in the playlist's order."""
+    """Position in the playlist, counted from 1; None: any."""
     fits: Fits = lambda *_: True
 
     @classmethod
     def parse(cls, text: str, fits: Fits = lambda *_: True) -> "Wanted":
-        """Read `best`, `WxH` or a number. Raises UsageError."""
+        """Parse `best`, `WxH` or a number. Raises UsageError."""
         if text.lower() == BEST:
             return cls(fits=fits)
         if text.isdecimal() and int(text) > 0:
@@ -43,10 +43,10 @@ class Wanted:
         return cls(size=(int(found[1]), int(found[2])))
 
     def of(self, videos: Sequence[av.VideoStream], name: str) -> av.VideoStream:
-        """Return the variant of a playlist that is meant.
+        """Return the selected variant of a playlist.
 
-        Without one that fits in time, the best is the smallest. Raises InputError where the one
-        that is named is not there.
+        If no variant can be upscaled in time, the smallest is used. Raises InputError if there is
+        no variant of the given size or number.
         """
         best_first = sorted(videos, key=rank, reverse=True)
         if self.number is None and self.size is None:
@@ -65,23 +65,23 @@ class Wanted:
         return named[0]
 
     def check_none(self, name: str) -> None:
-        """Raise InputError where one is named of an input without variants."""
+        """Raise InputError if a variant is selected; for an input without variants."""
         if self.number is not None or self.size is not None:
             raise InputError(f"{name} is no playlist with variants: leave out --variant")
 
 
 BEST_FIT: Final = Wanted()
-"""The best, whatever it takes to enlarge it."""
+"""Selects the best variant, however long it takes to upscale."""
 
 
 def rank(video: av.VideoStream) -> tuple[int, int]:
-    """Pixels, then bits per second."""
+    """Return (pixels, bitrate in bit/s) as a sort key."""
     width, height = _size(video)
     return width * height, int(video.metadata.get(BITRATE, 0))
 
 
 def described(video: av.VideoStream) -> str:
-    """Size and bitrate in words."""
+    """Format a variant's size and bitrate for messages."""
     bits = int(video.metadata.get(BITRATE, 0))
     size = "x".join(map(str, _size(video)))
     return f"{size} at {in_words(bits)}" if bits else size

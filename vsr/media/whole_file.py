@@ -1,4 +1,4 @@
-"""Writes files atomically: to a temporary file, renamed at the end."""
+"""Writes files atomically: to a temporary file, which is renamed at the end."""
 
 import errno
 import os
@@ -12,22 +12,22 @@ from vsr.errors import OutputError, reason
 
 _FULL_DISK: Final = (errno.ENOSPC, errno.EDQUOT)
 PART: Final = ".part"
-"""Ending of a file that is not whole yet."""
+"""Ending of a file that is not complete yet."""
 
 
 def real_path(path: Path) -> Path:
-    """Return the file that a symbolic link points to, there or not; any other path as it is."""
+    """Return the target of a symbolic link, existing or not; any other path unchanged."""
     try:
         return path.resolve() if path.is_symlink() else path
-    except OSError:  # such as for a name that is too long: opening it says so
+    except OSError:  # such as a name too long: opening it raises the error
         return path
 
 
 def is_same_file(one: Path, other: Path) -> bool:
-    """Whether two paths name one file, whether it is there or not."""
+    """Return whether two paths name the same file, existing or not."""
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return one.resolve() == other.resolve()
 
 
@@ -35,9 +35,9 @@ def is_same_file(one: Path, other: Path) -> bool:
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename it to `path` at the end.
 
-    The old file stays until then; of a symbolic link, what it points to is replaced. After any
-    error nothing is left of the new one. Raises OSError where it cannot be renamed. Threads and
-    processes may write at the same time.
+    The old file is kept until then; for a symbolic link, its target is replaced. After any error
+    the new file is deleted. Raises OSError if it cannot be renamed. Thread-safe, also across
+    processes.
     """
     path = real_path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}{PART}")
@@ -50,7 +50,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def is_full_disk(exc: Exception) -> bool:
-    """Whether writing failed because there is no room."""
+    """Return whether writing failed because the disk or the quota is full."""
     return getattr(exc, "errno", None) in _FULL_DISK
 
 

@@ -1,1 +1,1 @@
-"""Reads and writes single pictures, numbered pictures, folders of pictures, GIF and APNG."""
+"""Reads and writes single images, numbered image files, folders of images, GIF and APNG."""

@@ -1,4 +1,4 @@
-"""Writes frames as GIF or APNG, each with its own delay."""
+"""Writes frames as GIF or APNG, with a delay per frame."""
 
 from collections.abc import Iterator, MutableMapping
 from fractions import Fraction
@@ -22,15 +22,15 @@ from vsr.media.timestamps import Packet
 from vsr.media.whole_file import real_path
 
 _UNIT: Final = {"gif": Fraction(1, 100), "apng": Fraction(1, 90000)}
-"""Seconds of a unit of the delays."""
+"""Format -> unit of its delays, in seconds."""
 _LOOP: Final = {"gif": "loop", "apng": "plays"}
 _ONCE: Final = {"gif": -1, "apng": 1}
 
 
 class AnimationSink:
-    """A GIF or APNG file. Use as `Sink`: leaving without `close` leaves nothing of it.
+    """Writes a GIF or APNG file. Use as `Sink`: leaving without `close` deletes the partial file.
 
-    Every picture of a GIF has a palette of its own, of 255 colours and one that is transparent.
+    Every picture of a GIF has a separate palette of 255 colours and a transparent one.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class AnimationSink:
         last_delay: Fraction | None = None,
         loop: int | None = 0,
     ) -> None:
-        """`last_delay` (s) is that of the last picture, None: as long as the one before. `loop` is
-        how often it is shown: 0 for ever, None once."""
+        """`last_delay`: delay of the last picture (s); None: same as the previous one. `loop`: how
+        often the animation is played; 0: forever, None: once."""
         if settings != EncoderSettings():
             raise UsageError(f"{path.suffix} has no options of an encoder")
         self.path = path
@@ -78,7 +78,7 @@ class AnimationSink:
         return self._kind
 
     def write(self, item: Frame | Packet) -> list[Frame]:
-        """Encode a frame; return those that were written by that. Raises OutputError."""
+        """Encode a frame; return the frames written by this call. Raises OutputError."""
         if not isinstance(item, Frame):
             return []
         item.stamps.encode_start = now()
@@ -91,7 +91,7 @@ class AnimationSink:
             raise self._error(exc) from exc
 
     def drain(self) -> list[Frame]:
-        """Flush what is held back; return its frames."""
+        """Flush the encoder; return its last frames. Raises OutputError."""
         if self._container is None:
             return []
         try:
@@ -100,7 +100,7 @@ class AnimationSink:
             raise self._error(exc) from exc
 
     def close(self) -> None:
-        """Write the end and rename the file into place."""
+        """Write the trailer and rename the file into place. Raises OutputError."""
         try:
             self._container.close()
             self._container = None
@@ -109,14 +109,14 @@ class AnimationSink:
             raise self._error(exc) from exc
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
-        """R'G'B'A of a frame, with its time in the container's unit."""
+        """Convert a frame to R'G'B'A, with its time in the container's time base."""
         extras = self._extras.pop(frame.index, Extras())
         image = picture(turned(rgb_of(frame), self._matrix), extras, True).convert("RGBA")
         if self._container is None:
             self._open(image.size)
         made = av.VideoFrame.from_ndarray(np.asarray(image), format="rgba")
         pts = round(frame.pts * frame.time_base / self._base)
-        made.pts = self._last = max(pts, self._last + 1)  # GIF holds a hundred a second at most
+        made.pts = self._last = max(pts, self._last + 1)  # GIF holds at most 100 frames/s
         made.time_base = self._base
         return made
 
@@ -167,7 +167,7 @@ class AnimationSink:
 
 
 def _palettes(size: tuple[int, int], base: Fraction) -> av.filter.Graph:
-    """A filter that gives each R'G'B'A picture the 256 colours that suit it best."""
+    """Build a filter graph that converts each R'G'B'A picture to its best 256-colour palette."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=size[0], height=size[1], format=av.VideoFormat("rgba"), time_base=base, name="in"

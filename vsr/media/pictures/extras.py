@@ -1,4 +1,4 @@
-"""What a picture has besides colours: transparency, EXIF, ICC profile, name."""
+"""Carries an image's data other than colours: alpha, EXIF, ICC profile, name."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,32 +16,32 @@ _STRUCTURE: Final = frozenset(
     {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325}
     | {330, 338, 339, 347, 513, 514, 529, 530, 531, 532, 700, 34675}
 )
-"""Tags of TIFF that say how the old pixels lie in the old file, and what is carried beside them."""
+"""TIFF tags that describe the pixel layout of the old file, or data that is carried separately."""
 _FIRST_TAG: Final = 254
-"""Of TIFF; EXIF adds one below."""
+"""Lowest tag of TIFF; EXIF adds one below."""
 _GREY: Final = ("1", "L", "LA")
 _OPAQUE: Final = 255
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
-    """What is carried around the network, from the picture that was read to the one written."""
+    """Data that bypasses the network, from the image that was read to the one written."""
 
     alpha: npt.NDArray[np.uint8] | None = None
-    """[H, W] of the picture as read, None where it is opaque."""
+    """Alpha [H, W] of the image as read; None if opaque."""
     grey: bool = False
     file: Path | None = None
-    """Where it was read."""
+    """File that it was read from."""
     number: int | None = None
-    """The one in the file's name."""
+    """Number in the file's name; None without a pattern."""
     exif: Image.Exif | None = None
     save: dict[str, Any] = field(default_factory=dict)
-    """Pillow's arguments: icc_profile, dpi, xmp."""
+    """Pillow's save arguments: icc_profile, dpi, xmp."""
     text: dict[str, str] = field(default_factory=dict)
-    """PNG's own."""
+    """Text entries of a PNG."""
 
     def arguments(self, kind: str, scale: int) -> dict[str, Any]:
-        """Pillow's arguments to write a picture of a format, enlarged by `scale`."""
+        """Return Pillow's arguments to save the image, enlarged by `scale`, in format `kind`."""
         given = dict(self.save)
         if kind in ("BMP", "GIF"):
             given.pop("icc_profile", None)
@@ -54,7 +54,7 @@ class Extras:
             if len(exif):
                 given["exif"] = exif.tobytes()
         if kind == "TIFF" and "exif" not in given:
-            given["compression"] = "tiff_deflate"  # with EXIF, libtiff loses its place
+            given["compression"] = "tiff_deflate"  # libtiff fails with EXIF
         if kind == "PNG" and self.text:
             given["pnginfo"] = info = PngInfo()
             for key, value in self.text.items():
@@ -63,7 +63,7 @@ class Extras:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The picture as it is to be seen: turned as EXIF says, which says so no more."""
+    """Apply the EXIF orientation to an image and remove the tag."""
     if image.getexif().get(0x0112, 1) == 1:  # Orientation
         return image
     return ImageOps.exif_transpose(image)
@@ -72,7 +72,7 @@ def upright(image: Image.Image) -> Image.Image:
 def rgb_and_extras(
     image: Image.Image, file: Path, number: int | None
 ) -> tuple[npt.NDArray[np.uint8], Extras]:
-    """R'G'B' uint8 [H, W, 3] of an upright picture, and what it has besides."""
+    """Convert an upright image to R'G'B' uint8 [H, W, 3] and its other data."""
     alpha = None
     if image.has_transparency_data:
         image_a = image.convert("RGBA")
@@ -87,7 +87,7 @@ def rgb_and_extras(
     info = image.info
     kept = {key: info[key] for key in ("icc_profile", "dpi", "xmp") if info.get(key)}
     if image.mode not in ("RGB", "RGBA", "P", "PA"):
-        kept.pop("icc_profile", None)  # of grey or CMYK: not what the colours are now
+        kept.pop("icc_profile", None)  # a grey or CMYK profile does not fit RGB
         if image.mode in _GREY and info.get("icc_profile"):
             kept["icc_profile"] = info["icc_profile"]
     text = getattr(image, "text", {})
@@ -100,7 +100,7 @@ def rgb_and_extras(
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 bits to 8; Pillow would cut it off."""
+    """Scale 16-bit grey to 8 bits; Pillow would clip it."""
     if not image.mode.startswith("I"):
         return image
     codes = np.asarray(image).astype(np.int64)
@@ -108,9 +108,9 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def _filled(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """The colours of a picture, and where nothing of them shows those around.
+    """Return an image's colours, with those of transparent pixels taken from the pixels around.
 
-    They would show at the edges once enlarged, and encoders leave anything there.
+    Enlarging mixes hidden colours into the edges, and encoders leave arbitrary ones there.
     """
     pixels = np.array(image)
     hidden = pixels[..., 3] == 0
@@ -130,15 +130,15 @@ def _filled(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _averaged(layer: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Means over as many fields as `size` (width, height) has, in the layer's own size."""
+    """Average a layer over `size` (width, height) cells; return the means in the layer's size."""
     small = Image.fromarray(layer).resize(size, Image.Resampling.BOX)
     return np.asarray(small.resize(layer.shape[::-1], Image.Resampling.NEAREST))
 
 
 def _enlarged(exif: Image.Exif, scale: int) -> Image.Exif:
-    """The same EXIF for the enlarged picture, without the thumbnail of the small one.
+    """Adapt EXIF to the enlarged image, without the thumbnail of the small one.
 
-    Numbers that TIFF gives no meaning come from damaged files, and FFmpeg reads no such TIFF.
+    Tags unknown to TIFF come from damaged files, and FFmpeg cannot read a TIFF that has them.
     """
     for tag in list(exif):
         if tag in _STRUCTURE or (tag < _FIRST_TAG and tag not in TAGS):

@@ -1,4 +1,4 @@
-"""Tells by their names what inputs and outputs are pictures, and lists the files of a sequence."""
+"""Identifies image inputs and outputs by their names, and lists the files of a sequence."""
 
 import re
 from dataclasses import dataclass
@@ -19,54 +19,54 @@ FORMATS: Final = {
     ".gif": "GIF",
     ".apng": "PNG",
 }
-"""Endings of pictures -> Pillow's format."""
+"""Ending of image files -> Pillow's format."""
 ANIMATIONS: Final = {".gif": "gif", ".apng": "apng"}
-"""Endings of pictures that move -> FFmpeg's container and codec."""
+"""Ending of animations -> FFmpeg's container and codec."""
 _NUMBER: Final = re.compile(r"%(0\d+)?d")
 _PART: Final = re.compile(r"\d+|\D+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The files of an input that is pictures, in order."""
+    """Files of an image input, in order."""
 
     name: str
-    """Of the input, for messages."""
+    """Name of the input, for messages."""
     files: tuple[Path, ...]
     numbers: tuple[int, ...] = ()
-    """Those in the files' names, where the input is a pattern."""
+    """Numbers in the files' names if the input is a pattern; else empty."""
 
     @property
     def single(self) -> bool:
-        """Whether it was named as one file, which may still be an animation."""
+        """Whether the input was named as one file, which may be an animation."""
         return str(self.files[0]) == local(self.name)
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the name is that of a picture, an animation or a pattern of pictures."""
+    """Return whether the name is that of an image, an animation or a pattern of images."""
     return path.suffix.lower() in FORMATS
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether the name has a place for a number, such as `frame_%05d.png`."""
+    """Return whether the name has a placeholder for a number, such as `frame_%05d.png`."""
     return is_picture(path) and len(_NUMBER.findall(path.name)) == 1
 
 
 def is_animation(path: Path) -> bool:
-    """Whether the name is that of a file which holds pictures with their times."""
+    """Return whether the name is that of an animation (GIF or APNG)."""
     return path.suffix.lower() in ANIMATIONS and not is_pattern(path)
 
 
 def numbered(pattern: Path, number: int) -> Path:
-    """Put a number into a pattern."""
+    """Insert a number into a pattern."""
     return pattern.with_name(_NUMBER.sub(lambda m: f"{number:{m[1] or ''}d}", pattern.name))
 
 
 def find_pictures(input_: str) -> Pictures | None:
-    """List the pictures that an input names; None where it names something else.
+    """Return the image files that an input names; None if it names something else.
 
-    A folder is its pictures in natural order (2 before 10), a pattern all files that match it in
-    the order of their numbers, gaps or not. Raises InputError for a pattern that nothing matches.
+    A folder stands for its images in natural order (2 before 10), a pattern for all files that
+    match it in numeric order, with or without gaps. Raises InputError if no file matches a pattern.
     """
     if is_url(input_) or is_stdin(input_):
         return None
@@ -76,13 +76,13 @@ def find_pictures(input_: str) -> Pictures | None:
             return _within(input_, path)
         if path.exists():
             return Pictures(name=input_, files=(path,)) if is_picture(path) else None
-    except OSError:  # such as a name too long: whoever opens it says so
+    except OSError:  # such as a name too long: opening it raises the error
         return None
     return _matching(input_, path) if is_pattern(path) else None
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name; not where the name cannot even be looked up."""
+    """Return whether the path is a folder; False if it cannot be looked up."""
     try:
         return path.is_dir()
     except OSError:

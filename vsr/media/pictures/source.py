@@ -1,4 +1,4 @@
-"""Reads pictures as frames: one file, an animation, or the files of a sequence."""
+"""Reads images as frames: one file, an animation, or the files of a sequence."""
 
 import logging
 from collections.abc import Iterator
@@ -27,25 +27,25 @@ log = logging.getLogger(__name__)
 RGB_COLOUR: Final = Colour(matrix=RGB, full_range=True)
 _RGB_PLANES: Final = PlaneFormat(chroma_x=1, chroma_y=1)
 _CLOCK: Final = Fraction(1, 90000)
-"""Unit of an animation's times: exact for milliseconds, hundredths and usual rates."""
+"""Time base of animations in seconds, exact for milliseconds, hundredths and usual rates."""
 _UNSAID: Final = Fraction(1, 10)
-"""Seconds for which browsers and FFmpeg show a picture whose delay is 0."""
+"""Time for which browsers and FFmpeg show a picture whose delay is 0, in seconds."""
 _DEEP: Final = frozenset({"RGB;16B", "RGBA;16B", "LA;16B", "I;16B", "RGB;16L", "RGB;16N"})
 _CHANNELS: Final = 3
 _COPIES: Final = 4
-"""As stored, with its colours in a row, by planes, and one more on the way."""
+"""Number of copies of an image in memory: as stored, as packed RGB, as planes, and a temporary."""
 _COPIES_ALPHA: Final = 14
-"""The same, and what colours are found with where nothing shows."""
+"""The same for images with alpha, including the buffers that fill transparent pixels."""
 
 Rgb = npt.NDArray[np.uint8]
 
 
 class PictureSource:
-    """An input of pictures. Iterate once, from one thread; `losses` is complete after the end.
+    """Reads an image input. Iterate once, from one thread; `losses` is complete after the end.
 
-    With `rgb`, frames are R'G'B' and `extras` holds what else they have, by index, until it is
-    taken; else they are 8-bit 4:2:0 for a video. Without `any_size`, pictures of another size than
-    the first are fitted to that. Raises InputError where the first cannot be read.
+    With `rgb`, frames are R'G'B' and `extras` holds their other data by frame index until it is
+    removed; else they are 8-bit 4:2:0 for a video. Without `any_size`, images of another size than
+    the first are resized to it. Raises InputError if the first image cannot be read.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PictureSource:
         rate: Fraction | None = None,
         memory: int | None = None,
     ) -> None:
-        """`memory`: bytes that pictures may take; None: all that is free."""
+        """`memory`: memory limit for images, in bytes; None: all free memory."""
         self.url = self.name = pictures.name
         self.losses = Losses()
         self.extras: dict[int, Extras] = {}
@@ -71,21 +71,21 @@ class PictureSource:
             with Image.open(first) as image:
                 _check_size(image, self.name, memory)
                 self.pictures_held = _COPIES_ALPHA if image.has_transparency_data else _COPIES
-                """Copies of a picture that are made while it is read."""
+                """Number of copies of an image that exist while it is read."""
                 self.animated = len(pictures.files) == 1 and getattr(image, "n_frames", 1) > 1
                 frames = getattr(image, "n_frames", 1) if self.animated else len(pictures.files)
                 self.loop = image.info.get("loop") if self.animated else None
-                """How often an animation is shown, 0 for ever, None where it does not say."""
+                """How often an animation is played, 0: forever, None: not declared."""
                 self.info = self._describe(upright(image), image.format or "", frames)
                 self._note_depth(image)
         except InputError:
             raise
-        except Exception as exc:  # Pillow's readers raise whatever their format leads them to
+        except Exception as exc:  # Pillow's readers may raise anything
             raise InputError(f"{first} is not a picture, or it is damaged: {reason(exc)}") from exc
 
     @property
     def last_delay(self) -> Fraction | None:
-        """Seconds for which an animation shows its last picture; None where it does not say."""
+        """Delay of an animation's last picture, in seconds; None if unknown."""
         if not self.animated:
             return None
         try:
@@ -105,13 +105,13 @@ class PictureSource:
         return Fraction(0)
 
     def passthrough(self) -> None:
-        """There is nothing else in pictures that a video can carry."""
+        """Return None: images have nothing else that a video can carry."""
 
     def close(self) -> None:
-        """Nothing stays open between two pictures."""
+        """Do nothing: no file is open between two images."""
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the pictures in order; those that cannot be read are counted and left out."""
+        """Yield the images in order; those that cannot be read are counted and skipped."""
         return self._moving() if self.animated else self._one_by_one()
 
     def _one_by_one(self) -> Iterator[Frame]:
@@ -201,7 +201,7 @@ class PictureSource:
 
 
 def _check_size(image: Image.Image, name: str, allowed: int | None) -> None:
-    """Raise InputError for a picture that cannot be held, before it is decoded."""
+    """Raise InputError for an image that exceeds the memory limit, before it is decoded."""
     limit = free_memory() if allowed is None else allowed
     if limit is not None and image.width * image.height * _CHANNELS * _COPIES > limit:
         raise InputError(
@@ -211,7 +211,7 @@ def _check_size(image: Image.Image, name: str, allowed: int | None) -> None:
 
 
 def _fitted(rgb: Rgb, extras: Extras, size: tuple[int, int]) -> tuple[Rgb, Extras]:
-    """A picture and its transparency in another size (width, height)."""
+    """Resize an image and its alpha to `size` (width, height)."""
 
     def resized(array: Rgb) -> Rgb:
         return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))

@@ -1,4 +1,4 @@
-"""Writes frames as pictures: one file, or one for each frame."""
+"""Writes frames as images: one file, or one file per frame."""
 
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -28,9 +28,9 @@ _OPTIONS: Final = {
     "PNG": ("compress_level", "optimize"),
     "TIFF": ("compression", "quality"),
 }
-"""What `-e` may say, by Pillow's names."""
+"""Pillow format -> options that `-e` may set."""
 PILLOW: Final = "Pillow"
-"""Stands for an encoder's name."""
+"""Encoder name that is reported for images."""
 _WHITE: Final = 255
 _NO_ALPHA: Final = ("JPEG", "BMP")
 
@@ -38,7 +38,7 @@ Rgb = npt.NDArray[np.uint8]
 
 
 def rgb_of(frame: Frame) -> Rgb:
-    """R'G'B' uint8 [H, W, 3] of an enlarged frame."""
+    """Convert an enlarged frame to R'G'B' uint8 [H, W, 3]."""
     if frame.colour.matrix == RGB:
         green, blue, red = frame.planes
         return np.stack([red, green, blue], axis=-1).astype(np.uint8, copy=False)
@@ -46,9 +46,9 @@ def rgb_of(frame: Frame) -> Rgb:
 
 
 def turned(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
-    """A picture turned as a display matrix says, which pictures do not hold.
+    """Rotate and flip an image by a display matrix, which image files cannot hold.
 
-    The matrix (a b u, c d v, x y w) moves column p and row q to (a p + c q, b p + d q).
+    The matrix (a b u, c d v, x y w) maps column p and row q to (a p + c q, b p + d q).
     """
     if matrix is None:
         return rgb
@@ -63,10 +63,10 @@ def turned(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
 
 
 class StillSink:
-    """Pictures as files. Use from one thread, in a `with` block around all writing.
+    """Writes frames as image files. Use from one thread, in a `with` block around all writing.
 
-    Every file is whole once it has its name. Leaving the block by an error removes those that were
-    written; leaving it after `close` keeps them.
+    Every file gets its final name when it is complete. Leaving the block without `close`, as after
+    an error, deletes the written files; leaving it after `close` keeps them.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class StillSink:
         overwrite: bool,
         transparent: bool = False,
     ) -> None:
-        """`path` is a file, a pattern or a folder; names in a folder are the input's. `extras` are
-        taken out as their frames come. Raises UsageError for options of videos."""
+        """`path`: a file, a pattern or a folder, whose files are named like the input's. Entries of
+        `extras` are removed as their frames arrive. Raises UsageError for video options."""
         self.path = path
         self.frames_in = self.frames_out = self.packets_refused = 0
         self.left_out: list[str] = []
@@ -105,11 +105,11 @@ class StillSink:
 
     @property
     def encoder(self) -> str:
-        """The library that writes the pictures."""
+        """Name of the library that writes the images."""
         return PILLOW
 
     def write(self, item: Frame | Packet) -> list[Frame]:
-        """Write a frame's file; returns the frame, without its planes. Raises OutputError."""
+        """Write a frame's file; return the frame, without its planes. Raises OutputError."""
         if not isinstance(item, Frame):
             return []
         extras = self._extras.pop(item.index, Extras())
@@ -122,15 +122,15 @@ class StillSink:
         return [item.bare()]
 
     def drain(self) -> list[Frame]:
-        """Nothing is held back."""
+        """Return an empty list: nothing is buffered."""
         return []
 
     def close(self) -> None:
-        """Keep the files."""
+        """Keep the written files when the block is left."""
         self._closed = True
 
     def _place(self, extras: Extras) -> Path:
-        """The next frame's file."""
+        """Return the next frame's file. Raises OutputError."""
         if is_pattern(self.path):
             number = self.frames_in + 1 if extras.number is None else extras.number
             file = numbered(self.path, number)
@@ -154,13 +154,13 @@ class StillSink:
         try:
             with written_whole(file) as part:
                 image.save(part, kind, **given)
-        except (OSError, ValueError, RuntimeError, SystemError) as exc:  # as Pillow's writers do
+        except (OSError, ValueError, RuntimeError, SystemError) as exc:  # from Pillow's writers
             raise OutputError(f"cannot write {file}: {reason(exc)}") from exc
         self._written.append(file)
 
 
 def picture(rgb: Rgb, extras: Extras, with_alpha: bool) -> Image.Image:
-    """An image of colours and what else belongs to them; without alpha, on white."""
+    """Make an image from colours and `extras`; without `with_alpha`, on a white background."""
     image = Image.fromarray(rgb)
     if extras.alpha is not None:
         alpha = Image.fromarray(extras.alpha).resize(image.size, Image.Resampling.BICUBIC)
@@ -172,14 +172,14 @@ def picture(rgb: Rgb, extras: Extras, with_alpha: bool) -> Image.Image:
 
 
 def folder_file(folder: Path, source: Path | None) -> Path:
-    """The file in a folder that a picture is written to: of its own name."""
+    """Return the file in a folder to write an image to, named like its source."""
     assert source is not None
     suffix = source.suffix if source.suffix.lower() in FORMATS else ".png"
     return folder / (source.stem + (".png" if suffix.lower() == ".gif" else suffix))
 
 
 def picture_options(path: Path, settings: EncoderSettings) -> dict[str, Any]:
-    """Pillow's arguments that `-e` gives. Raises UsageError for what pictures do not have."""
+    """Return Pillow's arguments from `-e`. Raises UsageError for options that images lack."""
     if settings != EncoderSettings(options=settings.options):
         raise UsageError("pictures have no codec, crf, preset or bitrate: use -e quality=90")
     kind = FORMATS.get(path.suffix.lower(), "PNG")
