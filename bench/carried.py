@@ -80,7 +80,7 @@ def _sources(folder: Path) -> Iterator[tuple[str, Path, int]]:
 
 
 def _fate(path: Path, index: int, form: str) -> str:
-    """Write a stream into a container and read it back; return `copied`, `left out` or its codec."""
+    """Write a stream into a container and read it back; return `copied`, `left out` or a codec."""
     with av.open(str(path)) as source:
         stream = source.streams[index]
         before, content = codec_name(stream), io.BytesIO()
