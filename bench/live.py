@@ -81,7 +81,7 @@ class Bench:
 
 
 Case = Callable[[Bench], tuple[str, list[str]]]
-"""Starts the source; returns its URL and further options of the relay."""
+"""Function that starts the source, and returns its URL and further options of the relay."""
 
 
 def _rtmp(late: float, sound: str = "aac") -> Case:

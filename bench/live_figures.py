@@ -13,7 +13,7 @@ COLUMNS: Final = (
     "first picture s", "CPU", "RSS MiB",
 )  # fmt: skip
 _SETTLES_S: Final = 2.0
-"""Time after a viewer's first picture that is ignored, in seconds: it shows what it buffered."""
+"""Time after a viewer's first picture that is ignored, in seconds: it shows buffered pictures."""
 _LEAST: Final = 20
 """Minimum number of pictures that both viewers must have seen."""
 

@@ -47,7 +47,7 @@ def clip_of(clip: Path, size: str, frames: int, folder: Path) -> Path:
 
 def pair_of(source: Path, model: str, seconds: float, folder: Path) -> Pair:
     """Forecast a run, then run it."""
-    # a separate cache: each forecast measures anew, and the user's cache is not touched
+    # a separate cache: each forecast measures again, and the user's cache is not changed
     cache = tempfile.mkdtemp(dir=folder)
     plan = [*_VSR, "plan", str(source), "-m", model, "--json"]
     done = subprocess.run(

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 MINUTE_S: Final = 60.0
 RSS_GROWTH: Final = 0.05
-"""Limit of the growth relative to the median of the first minute, at which it is not flat."""
+"""Limit of the RSS growth, relative to the median of the first minute."""
 
 
 @dataclass(frozen=True, kw_only=True)

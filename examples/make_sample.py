@@ -166,7 +166,7 @@ def draw_city(rng: Generator) -> Array:
 
 
 def draw_wheel(picture: Array, frame: int) -> None:
-    """Paint the turning big wheel; its spokes close in on the hub like a Siemens star."""
+    """Paint the turning big wheel; its spokes form a Siemens star."""
     x, turn, step = WHEEL_X - CITY_SPEED * frame, frame * 0.011, np.pi / 18
     part, dx, dy = window(picture, x, WHEEL_Y, WHEEL_R + 4)
     radius, angle = np.hypot(dx, dy), np.abs((np.arctan2(dy, dx) - turn) / step % 1 - 0.5)
@@ -226,7 +226,7 @@ def draw_tree(pixels: Array, x: int, height: int, rng: Generator) -> None:
     clumps = places[:24, 0] * (130, 84) + (x, top)
     for rank, (offset, lean) in enumerate(places):
         spot = clumps[rank % 24] + offset * (58, 44)
-        # Leaves nearer the sun, on the upper left, catch more of its light.
+        # Leaves nearer to the sun, on the upper left, are lighter.
         light = 3.6 * rank / LEAF_COUNT - offset.sum() * 1.8 + rng.normal(0, 0.4)
         code = LEAVES[int(np.clip(light, 0, len(LEAVES) - 1))]
         stroke(pixels, [spot, spot + 7 * lean], 7, code)
@@ -280,7 +280,7 @@ def reduce_frame(picture: Array) -> NDArray[np.uint8]:
 
 
 def make_sound() -> Array:
-    """Return two channels of music: slow chords under a melody that wanders left and right."""
+    """Return two channels of music: slow chords and a melody that alternates left and right."""
     clock = np.arange(SOUND_RATE * FRAMES // RATE) / SOUND_RATE
     notes = [(pitch, i / 4, 0.006, 0.5, 1.3, 0.3 + 0.4 * (i % 2)) for i, pitch in enumerate(MELODY)]
     for second, chord in enumerate(CHORDS):

@@ -29,7 +29,7 @@ _SSIM_WINDOW = 11
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to enlarge by `scale`: a network on luma ('y') or RGB ('rgb')."""
+    """One way to upscale by `scale`: a network on luma (colour 'y') or RGB ('rgb')."""
 
     label: str
     enlarge: Enlarge

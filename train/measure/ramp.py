@@ -21,7 +21,7 @@ class Ramp:
     """Distance of an int8 network's ramp, rounded to 8 bits, from a float network's, unrounded."""
 
     within_one: float
-    """Share of the samples at most one code away; the rounding alone is half a code."""
+    """Share of the samples that differ by at most one code; rounding alone causes half a code."""
     p99: float
     """99th percentile of the distance, in codes."""
 

@@ -218,7 +218,7 @@ def _mean_cell(rows: Sequence[VideoRow]) -> str:
 
 
 def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -> list[str]:
-    """Return notes for below the tables: the conditions under which the figures were measured."""
+    """Return the notes below the tables: the conditions of the measurements."""
     lines = []
     if images:
         grey = "scored as Y directly" if scoring.grey_as_y else "expanded to RGB (Set14 +0.09 dB)"

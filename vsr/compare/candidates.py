@@ -96,7 +96,7 @@ def compare_models(
 def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
     """Measure the time that a run's network takes for one frame when nothing else runs, in ms.
 
-    It differs from a report's `infer` time, where several frames are in the network at a time.
+    It differs from a report's `infer` time: in a run, several frames share the network at a time.
     """
     with closing(source_for(path, target, run, Event())) as source:
         info = source.info

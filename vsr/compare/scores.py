@@ -1,4 +1,4 @@
-"""Measures frames against a reference with FFmpeg's psnr, ssim and xpsnr filters."""
+"""Measures frames against a reference with FFmpeg's psnr, ssim, xpsnr and libvmaf filters."""
 
 import math
 from collections import deque

@@ -39,8 +39,8 @@ _FIRST: Final = 256
 def stage_ms(frame: Frame) -> tuple[float, ...]:
     """Return the milliseconds per stage, in the order of `STAGES`.
 
-    `wait` is the time in the two queues, plus the time in which the decoder was blocked: by full
-    queues or, live, by later packets that a frame before B-frames has to wait for. `encode`
+    `wait` is the time in the two queues, plus the time in which the decoder was blocked because
+    they were full or, live, because frames that are shown earlier arrive later (B-frames). `encode`
     includes the encoder's delay. `total` runs from reading the packet until the frame's encoded
     packet reaches the muxer. In a relay, `mux` and `total` run until the slowest output has written
     the packet. A dropped frame has no times (NaN).

@@ -56,7 +56,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of `vsr run`."""
+        """Exit code of `vsr run`."""
         if self.interrupted:
             return EXIT_INTERRUPTED
         return EXIT_DEGRADED if self.degraded else EXIT_DONE
