@@ -1,8 +1,8 @@
-"""What becomes of sound, subtitles and data in each container, found by writing files.
+"""Tests how each container carries sound, subtitle and data streams, by writing files.
 
-`python -m bench.carried` prints the table of docs/carried.md. A source of one stream is made for
-every codec (by FFmpeg's encoder; without one, a stream that has only a header); it is written by
-what `vsr run` uses, and read again: a codec that is not found there ends this with an error.
+`python -m bench.carried` prints the table of docs/carried.md. For every codec it creates a source
+of one stream (with FFmpeg's encoder; if there is none, a stream with only a header), writes it with
+the code that `vsr run` uses, and reads it back. It ends with an error if the codec is not found.
 """
 
 import io
@@ -33,17 +33,18 @@ SOUND: Final = (
 )  # fmt: skip
 ENCODERS: Final = {"opus": "libopus", "mp3": "libmp3lame"}
 _SAME: Final = {"mp3": ("mp2",), "mp2": ("mp3",)}
-"""One name for both where the container does not tell layers apart; decoders do."""
+"""Codec -> others that it is accepted as: some containers do not store the layer of MPEG audio,
+but decoders detect it."""
 TEXT: Final = ("subrip", "ass", "webvtt")
 HEADERS: Final = ("dvb_subtitle", "hdmv_pgs_subtitle", "dvd_subtitle")
-"""Subtitles that are pictures: Matroska describes them, and that is enough to copy them."""
+"""Picture subtitles: the stream description in a Matroska header is enough to copy them."""
 BROADCAST: Final = (transport.TELETEXT, transport.ARIB, transport.KLV, transport.TIMED_ID3)
 VIDEO: Final = ("libx264", "libx265", "libsvtav1", "libvpx-vp9")
 SCRIPT: Final = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
 
 
 def table(folder: Path) -> Iterator[str]:
-    """Yield the lines of a Markdown table; `folder` is for files on the way."""
+    """Yield the lines of a Markdown table; `folder` is for temporary files."""
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
     yield f"| stream | {' | '.join(CONTAINERS)} |"
     yield f"| --- |{' --- |' * len(CONTAINERS)}"
@@ -55,7 +56,7 @@ def table(folder: Path) -> Iterator[str]:
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, Path, int]]:
-    """(kind, file, index of the stream in it) of everything that is tried."""
+    """Yield (kind, file, index of its stream) of all streams that are tested."""
     for codec in SOUND:
         yield "sound", _sound(folder / f"{codec}.mkv", codec), 0
     for codec in TEXT:
@@ -79,7 +80,7 @@ def _sources(folder: Path) -> Iterator[tuple[str, Path, int]]:
 
 
 def _fate(path: Path, index: int, form: str) -> str:
-    """Write a stream into a container, and read it again: what it has become there."""
+    """Write a stream into a container and read it back; return `copied`, `left out` or a codec."""
     with av.open(str(path)) as source:
         stream = source.streams[index]
         before, content = codec_name(stream), io.BytesIO()
@@ -99,7 +100,7 @@ def _fate(path: Path, index: int, form: str) -> str:
         after = codec_name(output.streams[0])
         output.close()
     content.seek(0)
-    if path.stem not in (*HEADERS, "extras", "cover"):  # those have no packets to be found again
+    if path.stem not in (*HEADERS, "extras", "cover"):  # these have no packets to read back
         with av.open(content) as written:
             found = [codec_name(s) for s in written.streams]
             found += _SAME.get(found[0] if found else "", ())
@@ -108,7 +109,7 @@ def _fate(path: Path, index: int, form: str) -> str:
 
 
 def _sound(path: Path, codec: str) -> Path:
-    """Half a second of a tone; through AVI where PyAV does not write the codec into Matroska."""
+    """Write half a second of a tone; into AVI if PyAV cannot write the codec into Matroska."""
     with av.open(str(path), "w", format="matroska") as probe:
         held = _holds(probe, ENCODERS.get(codec, codec))
     path = path if held else path.with_suffix(".avi")
@@ -139,7 +140,7 @@ def _holds(output: "av.container.OutputContainer", encoder: str) -> bool:
 
 
 def _text(path: Path, codec: str) -> Path:
-    """Two lines of text."""
+    """Write two lines of text."""
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream(codec)
         context = stream.codec_context
@@ -156,7 +157,7 @@ def _text(path: Path, codec: str) -> Path:
 
 
 def _header(path: Path, codec: str) -> Path:
-    """A stream of one packet that nobody decodes."""
+    """Write a stream of one packet, which is never decoded."""
     with av.open(str(path), "w") as out:
         stream = out.add_mux_stream(codec, time_base=Fraction(1, 1000))
         packet: Packet = av.Packet(bytes(64))

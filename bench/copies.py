@@ -16,7 +16,7 @@ _NEEDS: Final = "bench.copies needs an NVIDIA GPU and torch with CUDA: none here
 
 
 def milliseconds(source: torch.Tensor, target: torch.Tensor) -> float:
-    """One copy, by CUDA events."""
+    """Return the time of one copy, by CUDA events."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     target.copy_(source, non_blocking=True)
@@ -26,7 +26,7 @@ def milliseconds(source: torch.Tensor, target: torch.Tensor) -> float:
 
 
 def compare(size: str, rounds: int) -> list[str]:
-    """Rows of the table for the planes of one size of picture."""
+    """Return the rows of the table for the planes of one picture size."""
     width, height = map(int, size.split("x"))
     nbytes = width * height * 3 // 2
     device = torch.empty(nbytes, dtype=torch.uint8, device="cuda")

@@ -32,7 +32,7 @@ from vsr.report.ledger import Ledger
 
 _RATE: Final = 25
 _FRAMES: Final = 5
-"""Of a segment: clips are small, as it is the number of tasks that counts."""
+"""Frames per segment: clips are small, as only the number of tasks matters."""
 _PLACE: Final = Place(
     host="made-up", device="none", backend="none", model="none", model_sha256="", precision="fp32",
     scale=2, out_size=(0, 0), tiles=1, versions={},
@@ -40,7 +40,7 @@ _PLACE: Final = Place(
 
 
 class MadeUpCrew:
-    """Workers that answer after some time: see `vsr.files.crew.Crew`."""
+    """Simulated workers that answer after a delay: see `vsr.files.crew.Crew`."""
 
     spread = True
 
@@ -49,14 +49,14 @@ class MadeUpCrew:
         self._seconds, self._segment = seconds, segment
         self._due: list[tuple[float, int, Clip, Path, bytes]] = []
         self.most = self.read = 0
-        """Tasks that were in flight at once, and bytes of clips that were read."""
+        """Maximum number of tasks in flight, and bytes of clips read."""
 
     def idle(self) -> Sequence[int]:
-        """Those without a task."""
+        """Return the workers without a task."""
         return list(self._free)
 
     def send(self, worker: int, clip: Clip, target: Path) -> None:
-        """Read the clip, as a crew that sends it must."""
+        """Give a worker a clip; read its bytes, as a crew that sends it must."""
         self._free.remove(worker)
         packets = clip.path.read_bytes()
         self.read += len(packets)
@@ -65,7 +65,7 @@ class MadeUpCrew:
         self.most = max(self.most, len(self._due))
 
     def said(self, timeout: float) -> Iterator[Said]:
-        """The segments that are due."""
+        """Wait up to `timeout` for the first due segment; yield all that are due."""
         if self._due:
             time.sleep(max(0.0, min(timeout, self._due[0][0] - time.monotonic())))
         while self._due and self._due[0][0] <= time.monotonic():
@@ -75,17 +75,17 @@ class MadeUpCrew:
             yield Said(worker, "done", self._done(clip, target))
 
     def place(self, worker: int) -> Place:
-        """All are at one place."""
+        """Return the same place for all workers."""
         return _PLACE
 
     def change(self, by: int) -> None:
-        """Their number stays."""
+        """Do nothing: the number of workers is fixed."""
 
     def stop(self) -> None:
-        """Nothing is stopped."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     def _done(self, clip: Clip, target: Path) -> Done:
         segment = Segment(
@@ -97,7 +97,7 @@ class MadeUpCrew:
 
 
 def looped(folder: Path, frames: int) -> Path:
-    """A clip of about so many frames."""
+    """Write a clip of about `frames` frames; return its path."""
     once = make_clip(folder / "once.mkv", Made(size=(160, 90), frames=250, audio=()))
     target = folder / "in.mkv"
     command = ["ffmpeg", "-v", "error", "-stream_loop", str(frames // 250), "-i", str(once)]
@@ -106,7 +106,7 @@ def looped(folder: Path, frames: int) -> Path:
 
 
 def measure(folder: Path, args: Any) -> str:
-    """Run the driver; return what it cost, in words."""
+    """Run the driver; return its cost as text."""
     source = looped(folder, args.tasks * _FRAMES)
     cuts = Cuts.of(Fraction(0), _FRAMES, Fraction(_RATE))
     cutter = ClipCutter(str(source), Reading(), cuts, args.tasks * _FRAMES)
@@ -130,7 +130,7 @@ def measure(folder: Path, args: Any) -> str:
 
 
 def main() -> None:
-    """Run what the arguments ask for."""
+    """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=500)
     parser.add_argument("--tasks", type=int, default=2000)

@@ -36,16 +36,16 @@ GPU_COLUMNS: Final = ("model", "precision", "p50 ms", "p99 ms", "frames/s", "GFL
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all rows of one table share."""
+    """Settings shared by all rows of a table."""
 
     width: int
     height: int
     rounds: int
     threads: int
-    """0: as many as OpenVINO takes by itself."""
+    """Number of threads; 0: OpenVINO's default."""
 
     def bytes_moved(self, scale: int) -> int:
-        """Of 8-bit 4:2:0 planes, in and out."""
+        """Return the bytes of 8-bit 4:2:0 planes, input plus output."""
         planes = YUV420
         total = 0
         for w, h in ((self.width, self.height), planes.output(self.width, self.height, scale)):
@@ -56,25 +56,25 @@ class Setup:
 
 @dataclass
 class Form:
-    """One network that is timed, and the seconds of every round."""
+    """One network that is timed, and its time in every round, in seconds."""
 
     name: str
     precision: str
     operations: float
-    """Floating-point operations a picture, two a MultAdd, as the papers count, without those for
-    dead filters; for the training form too, so that GFLOP/s compare."""
+    """Floating-point operations per picture: two per MultAdd, counted as in the papers, without
+    dead filters. It is the same for the training form, so that GFLOP/s are comparable."""
     request: Any
     seconds: list[float] = field(default_factory=list)
 
     def infer(self) -> None:
-        """One picture, on what is in the input tensor."""
+        """Run one picture, the content of the input tensor, and record the time."""
         began = time.perf_counter()
         self.request.infer()
         self.seconds.append(time.perf_counter() - began)
 
 
 class OpenVino:
-    """Compiles and describes; `vsr` itself runs several requests at once, which hides latency."""
+    """Compiles networks for single requests; `vsr` itself runs several at once to hide latency."""
 
     name = "openvino"
 
@@ -82,7 +82,7 @@ class OpenVino:
         self._core, self._setup = ov.Core(), setup
 
     def form(self, name: str, precision: str, operations: float, network: bytes) -> Form:
-        """Compile for the size and run once; the input is noise."""
+        """Compile a network for the size and run it once, on noise."""
         model = self._core.read_model(network)
         depth = model.input().partial_shape[1].get_length()
         shape = [1, depth, self._setup.height, self._setup.width]
@@ -97,7 +97,7 @@ class OpenVino:
         return Form(name=name, precision=precision, operations=operations, request=request)
 
     def machine(self, load: bool = True) -> str:
-        """Machine, its load, library and threads in one line; after the first form."""
+        """Return machine, load, library and threads in one line; call it after `form`."""
         cpu = str(self._core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -110,7 +110,7 @@ class OpenVino:
 
 
 def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form]:
-    """Training form, deploy form and, where there is one, int8, compiled."""
+    """Compile the training form, the deploy form and, if there is one, the int8 form."""
     entry = models.manifest()[name][f"x{scale}"]
     path = models.ENGINES / entry["file"]
     net = trained(name, scale, path)
@@ -128,20 +128,20 @@ def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form
 
 
 def alternate(forms: list[Form], rounds: int) -> None:
-    """Time every form once a round."""
+    """Time every form once per round."""
     for _ in range(rounds):
         for form in forms:
             form.infer()
 
 
 def ratio(slow: Form, fast: Form) -> float:
-    """How many times faster `fast` is: the median over rounds."""
+    """Return how many times faster `fast` is: the median over rounds."""
     pairs = zip(slow.seconds, fast.seconds, strict=True)
     return statistics.median(a / b for a, b in pairs)
 
 
 def row(form: Form, peak: Form, rivals: Iterable[Form], label: tuple[str, int, str]) -> list[str]:
-    """The figures of one form; `rivals` are those it is compared with."""
+    """Return the figures of one form; `rivals` are the forms it is compared with."""
     name, scale, moved = label
     half, last = (float(np.percentile(form.seconds, p)) for p in (50, 99))
     rate = form.operations / half / 1e9
@@ -158,7 +158,7 @@ def row(form: Form, peak: Form, rivals: Iterable[Form], label: tuple[str, int, s
 
 
 def rows_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[list[str]]:
-    """Time one model; a row for each of its forms."""
+    """Time one model; return a row for each of its forms and one for the peak."""
     network, operations = peak_network(setup.width, setup.height)
     peak = device.form("peak", "fp32", operations, network)
     forms = forms_of(name, scale, setup, device)
@@ -173,13 +173,13 @@ def rows_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[list[
 
 
 def markdown(rows: list[list[str]], columns: tuple[str, ...] = COLUMNS) -> str:
-    """A table with these columns."""
+    """Return a Markdown table with these columns."""
     lines = [columns, tuple("---" for _ in columns), *map(tuple, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def report(names: list[str], scale: int, setup: Setup) -> list[str]:
-    """The table, what it was measured on, and what is missing, as lines."""
+    """Return the machine, the table and the missing forms, as lines."""
     device = OpenVino(setup)
     rows: list[list[str]] = []
     missing: list[str] = []
@@ -195,7 +195,7 @@ def report(names: list[str], scale: int, setup: Setup) -> list[str]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`320x180` -> (320, 180)."""
+    """Parse `320x180` as (320, 180)."""
     width, height = map(int, text.split("x"))
     return width, height
 

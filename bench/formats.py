@@ -1,8 +1,8 @@
-"""What becomes of depth, chroma, colour tags and times of every format, found by writing files.
+"""Tests which depth, chroma, colour tags and times of every format are kept, by writing files.
 
-`python -m bench.formats` makes FFmpeg's `testsrc2` in every codec and pixel format below, takes the
-real clips of `$VSR_DATA` too, enlarges them with bicubic and prints a Markdown table. It ends with
-an error where frames or times are lost, or where something is lost without a word.
+`python -m bench.formats` encodes FFmpeg's `testsrc2` in every codec and pixel format below, adds
+the real clips of `$VSR_DATA`, enlarges all with bicubic and prints a Markdown table. It ends with
+an error if frames or times are lost, or if depth or chroma are lost without a note.
 """
 
 import os
@@ -51,7 +51,7 @@ _CONTAINERS: Final = {
     "dnxhd": ".mov", "qtrle": ".mov", "cfhd": ".mov", "v210": ".mov", "png": ".mov",
     "huffyuv": ".avi", "utvideo": ".avi", "rawvideo": ".nut",
 }  # fmt: skip
-"""Where it is not Matroska."""
+"""Encoder -> suffix of the inputs; all others are Matroska."""
 _HDR10: Final = {
     "libx265": {
         "x265-params": "log-level=error:max-cll=1000,400:master-display="
@@ -69,15 +69,15 @@ HEAD: Final = ("input", "format", "output", "format", "frames and pts", "tags", 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A video as its receiver sees it."""
+    """A video as a decoder reads it."""
 
     info: VideoInfo
     times: tuple[Fraction, ...]
-    """Seconds of its first frames, from the first."""
+    """Times of its first frames, in seconds from the first."""
 
     @classmethod
     def of(cls, path: Path, frames: int | None = None) -> "Seen":
-        """Decode a file's video, or its first frames."""
+        """Decode a file's video, or its first `frames` frames."""
         source, times = Source(str(path)), []
         for item in source:
             if isinstance(item, vsr.Frame):
@@ -92,7 +92,7 @@ class Seen:
     def tags(self) -> tuple[int, bool, int, int, str]:
         """Matrix (BT.709's for RGB), range (limited for RGB), primaries, transfer and HDR10.
 
-        The latter in the units of HEVC, which are coarser than those of AV1.
+        HDR10 is in the units of HEVC, which are coarser than those of AV1.
         """
         colour, hdr = self.info.colour.encoded(rgb=False), self.info.hdr
         return (
@@ -135,7 +135,7 @@ def make(path: Path, codec: str, pixel_format: str, hdr: bool = False) -> None:
 
 
 def row(source: Path, name: str, target: Path, frames: int | None = None) -> list[str]:
-    """Enlarge a file and describe what came of it. Raises SystemExit for a silent loss."""
+    """Enlarge a file and return a row about the result. Raises SystemExit for a silent loss."""
     before = Seen.of(source, frames)
     report = vsr.upscale(
         source, target, model="bicubic", max_frames=frames, overwrite=True, segment=0
@@ -158,7 +158,7 @@ def row(source: Path, name: str, target: Path, frames: int | None = None) -> lis
 
 
 def rows(folder: Path) -> Iterator[list[str]]:
-    """Every made input, then every real clip; `folder` is for files on the way."""
+    """Yield a row per generated input, then per real clip; `folder` is for temporary files."""
     for codec, names in FORMATS.items():
         for name in names.split():
             source = folder / f"{codec}-{name}{_CONTAINERS.get(codec, '.mkv')}"

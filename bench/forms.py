@@ -1,4 +1,4 @@
-"""The networks that `bench.engines` times, as ONNX: training form, deploy form, a dense layer."""
+"""Builds the ONNX networks that `bench.engines` times: training form, deploy form, dense layer."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ PEAK_CHANNELS: Final = 64
 
 
 def peak_network(width: int, height: int) -> tuple[bytes, float]:
-    """A dense 3x3 convolution of 64 channels and its operations."""
+    """Return a dense 3x3 convolution of 64 channels and its number of operations."""
     n = PEAK_CHANNELS
     weight = np.random.default_rng(2).standard_normal((n, n, 3, 3)).astype(np.float32)
     ends = [
@@ -51,7 +51,7 @@ class _TrainingForm(torch.nn.Module):
 
 
 def training_onnx(net: Net, scale: int, width: int, height: int) -> bytes:
-    """The training form as ONNX; its size is fixed, for bicubic is a matrix of the size."""
+    """Return the training form as ONNX for one size, as bicubic is a matrix of that size."""
     example = torch.rand(1, channels(net), height, width)
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -60,7 +60,7 @@ def training_onnx(net: Net, scale: int, width: int, height: int) -> bytes:
         torch.onnx.export(
             _TrainingForm(net, scale).eval(),
             (example,),
-            buffer,  # type: ignore[arg-type]  # its stub knows paths only
+            buffer,  # type: ignore[arg-type]  # its stub accepts only paths
             input_names=["lr"],
             output_names=["sr"],
             opset_version=18,
@@ -70,7 +70,7 @@ def training_onnx(net: Net, scale: int, width: int, height: int) -> bytes:
 
 
 def trained(name: str, scale: int, path: Path) -> Net:
-    """The training form of a shipped model with its weights."""
+    """Return the training form of a shipped model with its weights."""
     net = build(network_and_purpose(name)[0], (scale,))
     weights, _ = weights_from(path, net)
     load_into(net, weights, path)
@@ -78,6 +78,6 @@ def trained(name: str, scale: int, path: Path) -> Net:
 
 
 def deployed_onnx(path: Path) -> bytes:
-    """A shipped network as the product runs it on a CPU."""
+    """Return a shipped network as `vsr` runs it on a CPU."""
     network = inlinable(onnx.load_model(str(path)))
     return bytes(for_cpu(network).SerializeToString())

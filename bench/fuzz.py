@@ -37,7 +37,7 @@ from vsr.media.encoder import EncoderSettings
 from vsr.media.pictures.names import FORMATS
 
 FOR_PICTURES: Final = 2**29
-"""Bytes of it that a run's pictures may take: more is refused."""
+"""Memory limit for a run's pictures, in bytes; inputs that need more are refused."""
 _QUICK: Final = EncoderSettings(preset="ultrafast", options={"threads": "1"})
 
 
@@ -71,7 +71,7 @@ def outcome_of(campaign: Campaign, index: int) -> Outcome:
 
 
 def _unreadable(path: Path) -> str:
-    """Why a finished output cannot be decoded; empty where it can."""
+    """Return why a finished output cannot be decoded; empty if it can."""
     import av
 
     try:
@@ -85,7 +85,7 @@ def _unreadable(path: Path) -> str:
 
 @contextlib.contextmanager
 def prepared(seed: int, ending: str = ".mkv") -> Iterator[Campaign]:
-    """A campaign with its corpus, in a folder that is removed afterwards."""
+    """Yield a campaign with its corpus, in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="vsr-fuzz-") as name:
         folder = Path(name)
         (folder / "corpus").mkdir()
@@ -95,7 +95,7 @@ def prepared(seed: int, ending: str = ".mkv") -> Iterator[Campaign]:
 
 
 def _already(log: Path | None) -> dict[int, Outcome]:
-    """Outcomes of earlier calls, by number."""
+    """Return the outcomes of earlier calls, by number."""
     if log is None or not log.exists():
         return {}
     found = [Outcome(**json.loads(line)) for line in log.read_text().splitlines()]
@@ -114,7 +114,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
-    """See the module."""
+    """Run a campaign over damaged files; return the exit code."""
 
     def made(given: argparse.Namespace) -> contextlib.AbstractContextManager[Campaign]:
         return prepared(given.seed, given.ending)
@@ -128,7 +128,7 @@ def campaigned(
     made: Callable[[argparse.Namespace], contextlib.AbstractContextManager[Campaign]],
     words: list[str] | None = None,
 ) -> int:
-    """Run a campaign as the command line says; returns the exit code."""
+    """Run a campaign with the command line's options; return the exit code."""
     given = _parser(description).parse_args(words)
     before = _already(given.log)
     numbers = range(given.first, given.first + given.count)

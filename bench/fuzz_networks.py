@@ -28,10 +28,10 @@ from vsr.media.frame import Frame
 
 @dataclass(frozen=True, kw_only=True)
 class Networks(Campaign):
-    """Which networks are loaded."""
+    """A campaign over damaged networks."""
 
     def write(self, index: int, folder: Path) -> Path:
-        """Write the damaged network of that number into a folder."""
+        """Write the damaged network number `index` into a folder."""
         origin = self.origin(index)
         path = folder / f"{index}{origin.suffix}"
         path.write_bytes(hostile(origin.read_bytes(), self.seed, index))
@@ -65,7 +65,7 @@ def outcome_of(campaign: Campaign, index: int) -> Outcome:
 
 @contextlib.contextmanager
 def prepared(seed: int) -> Iterator[Networks]:
-    """A campaign with its networks, in a folder that is removed afterwards."""
+    """Yield a campaign with its networks, in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="vsr-fuzz-") as name:
         folder = Path(name)
         (folder / "corpus").mkdir()

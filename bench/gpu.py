@@ -1,7 +1,7 @@
-"""What `bench/engines.py` measures on an NVIDIA GPU: by CUDA events, with the clocks beside.
+"""Measures engines on an NVIDIA GPU for `bench/engines.py`, with CUDA events, and reports clocks.
 
-Times are of the planes-to-planes graph, as `vsr run` runs it, without the copies. The peak is that
-of a stack of dense 3x3 convolutions of 64 channels, in the same precision and the same run.
+Times are those of the planes-to-planes graph, as `vsr run` runs it, without the copies. The peak is
+that of a stack of dense 3x3 convolutions of 64 channels, in the same precision and the same run.
 """
 
 import shutil
@@ -22,13 +22,13 @@ from vsr.network.graph import NetworkFacts, PlaneGraph
 
 CHANNELS: Final = 64
 DEPTH: Final = 16
-"""Convolutions in the stack, so that what is around them hardly counts."""
+"""Number of convolutions in the stack; makes the time of the other layers negligible."""
 PRECISIONS: Final = {"tensorrt": ("fp32", "fp16", "int8"), "tensorrt-rtx": ("fp32", "fp16")}
 
 
 @dataclass
 class Row:
-    """One engine, and the milliseconds of its rounds."""
+    """One engine, and its time in every round, in ms."""
 
     name: str
     precision: str
@@ -38,7 +38,7 @@ class Row:
 
 
 def dense_stack(width: int, height: int) -> tuple[onnx.ModelProto, float]:
-    """A luma network that is nearly nothing but dense convolutions, and its operations."""
+    """Return a luma network of almost only dense convolutions, and its number of operations."""
     rng = np.random.default_rng(2)
     nodes, constants, x = [], [], "lr"
     shape = [(CHANNELS, 1), *[(CHANNELS, CHANNELS)] * DEPTH, (1, CHANNELS)]
@@ -58,7 +58,7 @@ def dense_stack(width: int, height: int) -> tuple[onnx.ModelProto, float]:
 
 
 def clocks() -> str:
-    """The GPU's clocks now, as its driver tells them."""
+    """Return the GPU's current clocks and temperature, from nvidia-smi."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return "clocks unknown (no nvidia-smi)"
@@ -72,7 +72,7 @@ def clocks() -> str:
 def measure(
     backend_name: str, names: list[str], scale: int, size: tuple[int, int], rounds: int
 ) -> tuple[list[list[str]], str]:
-    """Rows (model, precision, p50 ms, p99 ms, frames/s, GFLOP/s, of peak) and the machine.
+    """Return rows (model, precision, p50 ms, p99 ms, frames/s, GFLOP/s, of peak) and the machine.
 
     Raises BackendError without a GPU or the library.
     """

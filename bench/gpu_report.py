@@ -20,7 +20,7 @@ _TITLES: Final = {
 
 
 def report(told: Mapping[str, Any]) -> str:
-    """The markdown of a session. Raises ValueError for a file of something else."""
+    """Return a session as markdown. Raises ValueError if `told` is not a session."""
     if told.get("schema") != "vsr-gpu-session/1":
         raise ValueError("this is no session of bench/gpu_session.sh")
     lines = []

@@ -25,38 +25,38 @@ log = logging.getLogger("gpu_session")
 ROOT: Final = Path(__file__).parents[1]
 PYTHON: Final = sys.executable
 _TAIL: Final = 20_000
-"""Characters of a step's output that are kept."""
+"""Maximum number of characters kept of a step's output."""
 _ENDING_S: Final = 20.0
-"""Seconds before the limit at which the training is told to stop: it writes its checkpoint."""
+"""Time before the limit, in seconds, at which training is interrupted: it writes its checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command, and the one that takes its place without a GPU."""
+    """One command, and its replacement in a dry run without a GPU."""
 
     name: str
     command: Sequence[str]
     dry: Sequence[str]
     most_s: float
-    """Seconds after which it is stopped: the others need time too."""
+    """Time limit, in seconds, so that time is left for the other steps."""
     required: bool = False
-    """Whether what it needs must be there: `gpu` tests fail without, instead of skipping."""
+    """Whether its requirements must be met: `gpu` tests then fail without a GPU, not skip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a step."""
+    """The result of a step."""
 
     name: str
     command: str
     code: int | None
-    """Exit code; None: it was stopped for its time."""
+    """Exit code; None: the step was stopped at its time limit."""
     seconds: float
     output: str
 
 
 def steps(training: Sequence[str]) -> list[Step]:
-    """All steps, the most important first; training takes what is left."""
+    """Return all steps, the most important first; training gets the remaining time."""
     module = (PYTHON, "-m")
     tests = (*module, "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu")
     engines = (*module, "bench.engines", "c-dcscn", "dcscn", "carn-m")
@@ -90,7 +90,7 @@ def steps(training: Sequence[str]) -> list[Step]:
 
 
 def run(step: Step, dry: bool, until: float) -> Outcome:
-    """Run a step until its time or that of the session is over; SIGINT first, then SIGKILL."""
+    """Run a step up to its own or the session's time limit; then send SIGINT, later SIGKILL."""
     command = list(step.dry if dry else step.command)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
@@ -129,7 +129,7 @@ def run(step: Step, dry: bool, until: float) -> Outcome:
 
 
 def session(out: Path, minutes: float, dry: bool, training: Sequence[str]) -> list[Outcome]:
-    """Run all steps, and write what is known after each."""
+    """Run all steps, and write the results after each."""
     out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * minutes
     done: list[Outcome] = []
@@ -148,7 +148,7 @@ def session(out: Path, minutes: float, dry: bool, training: Sequence[str]) -> li
 
 
 def main(arguments: Any = None) -> int:
-    """Parse, run, and return 1 where a step failed."""
+    """Parse, run, and return 1 if a step failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--minutes", type=float, default=8.0)

@@ -22,7 +22,7 @@ import vsr
 
 RATE: Final = Fraction(30_000, 1001)
 APART: Final = 900
-"""Pictures from one flash to the next."""
+"""Number of pictures from one flash to the next."""
 _SOUND: Final = 48_000
 _BEEP: Final = 2_880
 _BLOCK: Final = 1024
@@ -31,17 +31,17 @@ _LIMIT_S: Final = 0.001
 
 @dataclass(kw_only=True)
 class Seen:
-    """Times in a film, in seconds."""
+    """Times found in a film, in seconds."""
 
     pictures: int = 0
     worst: float = 0.0
-    """The largest difference of a picture's time from where it should be."""
+    """Largest difference of a picture's time from its nominal time."""
     flashes: list[float] = field(default_factory=list)
     beeps: list[float] = field(default_factory=list)
 
     @property
     def offsets(self) -> list[float]:
-        """How much later than its flash each beep is."""
+        """Delay of each beep after its flash."""
         return [b - f for f, b in zip(self.flashes, self.beeps, strict=True)]
 
 
@@ -75,7 +75,7 @@ def make(path: Path, minutes: float) -> None:
 
 
 def _samples(pictures: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-    """Silence with a beep of 60 ms at each flash."""
+    """Return silence with a beep of 60 ms at each flash."""
     samples = np.zeros(round(pictures * _SOUND / RATE) + 2 * _BLOCK, np.float32)
     beep = np.sin(2 * np.pi * 1000 / _SOUND * np.arange(_BEEP)).astype(np.float32)
     for k in range(0, pictures, APART):
@@ -86,7 +86,7 @@ def _samples(pictures: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
 
 
 def look(path: Path) -> Seen:
-    """Decode a film and find its times."""
+    """Decode a film and return its times."""
     seen, quiet_from = Seen(), -1.0
     with av.open(str(path)) as film:
         film.streams.video[0].thread_type = "AUTO"
@@ -106,7 +106,7 @@ def look(path: Path) -> Seen:
 
 
 def main(words: list[str] | None = None) -> int:
-    """See the module."""
+    """Parse, run, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--ending", default=".mp4", help="of both files' names")

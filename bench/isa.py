@@ -21,11 +21,11 @@ from bench.say import say
 
 ISAS: Final = "AVX2,AVX512_CORE_VNNI,AVX512_CORE_AMX"
 _SHOWN: Final = 0.03
-"""Share of the time from which on a kind of layer is named."""
+"""Minimum share of the time at which a kind of layer is listed."""
 
 
 class Process:
-    """One network on one instruction set, in a process that measures when it is asked."""
+    """A child process that measures one network on one instruction set, on request."""
 
     def __init__(self, model: str, isa: str, size: tuple[int, int], precision: str) -> None:
         self.model, self.isa = model, isa
@@ -39,11 +39,11 @@ class Process:
         self.ms: list[float] = []
 
     def measure(self) -> None:
-        """Add the quickest picture of a round."""
+        """Append the time of the fastest picture of a round."""
         self.ms.append(float(self._ask("time")))
 
     def shares(self) -> dict[str, float]:
-        """Kind of layer and kernel -> share of the time."""
+        """Return kind of layer and kernel -> share of the time."""
         return dict(self._ask("profile"))
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class Process:
 
 
 def child(model: str, size: tuple[int, int], precision: str) -> None:
-    """Answer questions on stdin until it ends: in a process of its own."""
+    """Answer the requests on stdin until it ends; runs in the child process."""
     import numpy as np
 
     from vsr.inference import models
@@ -129,7 +129,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def row(process: Process, first: Process) -> str:
-    """The least and the median of all rounds, by the least of another, and the largest shares."""
+    """Return a row: minimum and median over rounds, minimum by that of `first`, largest shares."""
     least, median = min(process.ms), statistics.median(process.ms)
     shares = process.shares()
     shown = [f"{kind} {share:.0%}" for kind, share in shares.items() if share >= _SHOWN]

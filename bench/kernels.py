@@ -21,9 +21,9 @@ from torch import Tensor
 from vsr.inference.kernels import Launch, compile_kernel, pack_residual_e, residual_e_launch
 
 CALLS = 10
-"""Of a form in one CUDA graph: launches cost no time of the CPU's."""
+"""Number of calls of a form in one CUDA graph, so that launches take no CPU time."""
 TOLERANCE = 0.02
-"""Of results around 4 in magnitude: some roundings to half at other places."""
+"""Maximum difference of results of about 4: the forms round to half at different places."""
 
 
 class DeviceKernel:
@@ -32,14 +32,14 @@ class DeviceKernel:
     def __init__(self, name: str, source: bytes | None = None) -> None:
         from cuda.core import Device, ObjectCode
 
-        Device(torch.cuda.current_device()).set_current()  # the primary context: torch's as well
+        Device(torch.cuda.current_device()).set_current()  # the primary context, as in torch
         major, minor = torch.cuda.get_device_capability()
         code = compile_kernel(name, 10 * major + minor, "cubin", source)
         self._code = ObjectCode.from_cubin(code)
         self._kernel = self._code.get_kernel(name)
 
     def __call__(self, how: Launch, *arguments: Tensor | int) -> None:
-        """Tensors are passed by address, numbers as int32; does not wait for the kernel."""
+        """Launch the kernel without waiting for it; pass tensors by address, numbers as int32."""
         from cuda.core import LaunchConfig, Stream, launch
 
         stream = Stream.from_handle(torch.cuda.current_stream().cuda_stream)
@@ -48,7 +48,7 @@ class DeviceKernel:
 
 
 class ResidualE:
-    """The block in every form, on random weights; `x` and results are channels-last halves."""
+    """The block in every form, on random weights; `x` and results are channels-last float16."""
 
     def __init__(self, width: int, height: int) -> None:
         torch.manual_seed(1)
@@ -63,13 +63,13 @@ class ResidualE:
         self.kernel = DeviceKernel("residual_e")
 
     def fused(self) -> Tensor:
-        """Ours."""
+        """Run our kernel."""
         height, width = self.x.shape[2:]
         self.kernel(self.launch, self.x, *self.packed, height, width, self.y)
         return self.y
 
     def cudnn(self, groups: int) -> Callable[[], Tensor]:
-        """cuDNN with 4 groups as they are, or with 1 and zeros in the weights."""
+        """Return the cuDNN form with 4 groups, or with 1 group and zeros in the weights."""
         grown = [dense(w) if groups == 1 else w for w in self.weights[:2]]
         first, second, point = (_channels_last(w) for w in (*grown, self.weights[2]))
         b1, b2, b3 = (b.cuda().half() for b in self.biases)
@@ -84,7 +84,7 @@ class ResidualE:
 
 
 def dense(weight: Tensor) -> Tensor:
-    """[64, 16, 3, 3] of 4 groups -> [64, 64, 3, 3] with zeros between groups."""
+    """Convert [64, 16, 3, 3] of 4 groups to [64, 64, 3, 3] with zeros between groups."""
     grown = torch.zeros(64, 64, 3, 3)
     for g in range(4):
         part = slice(16 * g, 16 * g + 16)
@@ -97,7 +97,7 @@ def _channels_last(value: Tensor) -> Tensor:
 
 
 def graph_of(form: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
-    """`CALLS` calls of a form as one CUDA graph, after a warm-up in which cuDNN chooses."""
+    """Capture `CALLS` calls of a form as a CUDA graph, after cuDNN has chosen its algorithms."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -112,7 +112,7 @@ def graph_of(form: Callable[[], Tensor]) -> torch.cuda.CUDAGraph:
 
 
 def milliseconds(graph: torch.cuda.CUDAGraph) -> float:
-    """GPU time of one call."""
+    """Return the GPU time of one call."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     graph.replay()
@@ -122,7 +122,7 @@ def milliseconds(graph: torch.cuda.CUDAGraph) -> float:
 
 
 def compare(width: int, height: int, rounds: int) -> list[str]:
-    """Rows of the table for one size of picture. Stops if the forms' results differ."""
+    """Return the table's rows for one picture size. Raise SystemExit if the results differ."""
     block = ResidualE(width, height)
     forms = {
         "fused (ours)": block.fused,
@@ -149,7 +149,7 @@ def compare(width: int, height: int, rounds: int) -> list[str]:
 
 
 def clocks() -> str:
-    """What nvidia-smi says of the clocks right after the measurement."""
+    """Return the current clocks and power draw, from nvidia-smi."""
     if not shutil.which("nvidia-smi"):
         return "unknown (no nvidia-smi)"
     query = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.draw", "--format=csv,noheader"]
@@ -157,7 +157,7 @@ def clocks() -> str:
 
 
 def say(line: str) -> None:
-    """To stdout at once."""
+    """Print a line and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

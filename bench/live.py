@@ -32,11 +32,11 @@ from tests.streams import RelayProcess
 
 _PATIENCE_S: Final = 60.0
 _RUN_S: Final = 60
-"""Length of a clip: what is left of it ends with the case."""
+"""Length of a clip, in seconds; it is stopped when the case ends."""
 _BEFORE_S: Final = 4.0
-"""From a relay's start to the first look at its processor time."""
+"""Delay from a relay's start to the first reading of its CPU time, in seconds."""
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
-"""Debian's, which has GStreamer's bindings."""
+"""Debian's Python, which has GStreamer's bindings."""
 
 _RTSP_SERVER: Final = """
 import sys, gi
@@ -60,19 +60,19 @@ GLib.MainLoop().run()
 
 @dataclass(frozen=True)
 class Bench:
-    """What every case has at hand."""
+    """Resources of a case: folder, server, and a stack that cleans up."""
 
     folder: Path
     server: Server
     stack: ExitStack
 
     def clip(self, name: str, **facts: Any) -> Path:
-        """A clip, made once."""
+        """Return a clip; create it if it does not exist."""
         path = self.folder / name
         return path if path.exists() else make_clip(path, Clip(seconds=_RUN_S, **facts))
 
     def run(self, *command: object) -> None:
-        """Start a program that is ended with the case."""
+        """Start a program that is killed when the case ends."""
         process = subprocess.Popen(
             [str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -81,7 +81,7 @@ class Bench:
 
 
 Case = Callable[[Bench], tuple[str, list[str]]]
-"""Starts the source; returns its URL and further options of the relay."""
+"""Function that starts the source, and returns its URL and further options of the relay."""
 
 
 def _rtmp(late: float, sound: str = "aac") -> Case:
@@ -122,7 +122,7 @@ def _http_flv(bench: Bench) -> tuple[str, list[str]]:
 
 
 def _http_ts(burst_s: float) -> Case:
-    """MPEG-TS by HTTP as fast as it is taken (0), or a burst of so many seconds at a time."""
+    """Serve MPEG-TS over HTTP at full speed (0), or in bursts of `burst_s` seconds."""
 
     def start(bench: Bench) -> tuple[str, list[str]]:
         data = bench.clip("aac.ts").read_bytes()
@@ -192,7 +192,7 @@ def _ffmpeg(clip: Path) -> list[object]:
 
 
 def _later(bench: Bench, *command: object) -> None:
-    """Start a publisher again and again until a relay listens."""
+    """Start a publisher and restart it whenever it exits, as it fails until a relay listens."""
     stop = threading.Event()
 
     def publish() -> None:
@@ -215,7 +215,7 @@ def _later(bench: Bench, *command: object) -> None:
 
 @contextmanager
 def _served(folder: Path) -> Iterator[int]:
-    """Serve a folder by HTTP; yields the port."""
+    """Serve a folder over HTTP; yield the port."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -229,7 +229,7 @@ def _served(folder: Path) -> Iterator[int]:
 
 
 def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> dict[str, str]:
-    """Run a case once; returns a row of the table."""
+    """Run a case once; return a row of the table."""
     source: View | None = None
     with ExitStack() as stack:
         url, options = CASES[name](Bench(folder, server, stack))
@@ -257,7 +257,7 @@ def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> 
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run the cases that are named, or all."""
+    """Run the named cases, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("case", nargs="*", help=f"parts of the names of: {', '.join(CASES)}")
     parser.add_argument("--starts", type=int, default=1)

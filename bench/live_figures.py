@@ -1,4 +1,4 @@
-"""What `bench/live.py` makes of what a viewer saw and of the relay's report."""
+"""Computes the table of `bench/live.py` from a viewer's observations and the relay's report."""
 
 import os
 import statistics
@@ -13,13 +13,14 @@ COLUMNS: Final = (
     "first picture s", "CPU", "RSS MiB",
 )  # fmt: skip
 _SETTLES_S: Final = 2.0
-"""In which a viewer shows what it read while it looked at the stream."""
+"""Time after a viewer's first picture that is ignored, in seconds: it shows buffered pictures."""
 _LEAST: Final = 20
-"""Pictures that both viewers must have seen."""
+"""Minimum number of pictures that both viewers must have seen."""
 
 
 def row(view: View, report: dict[str, Any], began: float, source: View | None) -> dict[str, str]:
-    """The cells of a run that began then (s, `time.monotonic`); `source` is who watched that."""
+    """Return the cells of a run that began at `began` (`time.monotonic`); `source` is the view of
+    the source, if any."""
     offsets, total = view.offsets, report["stages"].get("total", {})
     middle = f"{statistics.median(offsets):.1f}, {min(offsets)}, {max(offsets)}" if offsets else "-"
     first = f"{view.walls[0] - began:.1f}" if view.walls else "-"
@@ -38,7 +39,7 @@ def row(view: View, report: dict[str, Any], began: float, source: View | None) -
 
 
 def _behind(view: View, source: View) -> str:
-    """By how much later a viewer saw the pictures that another one saw of the source."""
+    """Return p50 and p99 of the delay after the source's viewer saw the same picture, in ms."""
     seen = dict(zip(source.numbers, source.walls, strict=True))
     if not view.walls or not source.walls:
         return "-"
@@ -51,13 +52,13 @@ def _behind(view: View, source: View) -> str:
 
 
 def rss_mib(pid: int) -> float:
-    """Memory of a process in MiB; Linux."""
+    """Return the resident memory of a process in MiB; Linux."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time of a process and those that it started; Linux."""
+    """Return the CPU time of a process and its descendants in seconds; Linux."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     children = Path(f"/proc/{pid}/task").glob("*/children")

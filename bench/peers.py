@@ -23,7 +23,7 @@ from bench.say import say
 from vsr.inference.models import ENGINES, manifest
 
 MODELS: Final = {"c-dcscn": 1.0, "dcscn": 1.0, "carn-m": 1 / 3}
-"""Networks, and the share of the frames that they enlarge: the heaviest takes long."""
+"""Network -> share of the frames that it enlarges: the heaviest is slow."""
 _SIZE: Final = "320x180"
 _QUALITY: Final = ["-preset", "veryfast", "-crf", "23"]
 _LUMA: Final = """
@@ -47,7 +47,7 @@ clip.set_output()
 
 
 def missing(python: str) -> str | None:
-    """What the peer lacks in that Python, in its own words; None where it is complete."""
+    """Return the error message of what the peer lacks in that Python; None if it is complete."""
     try:
         asked = "import vapoursynth as vs; vs.core.ov.Model; vs.core.bs.VideoSource"
         done = subprocess.run([python, "-c", asked], capture_output=True, check=False, text=True)
@@ -58,7 +58,7 @@ def missing(python: str) -> str | None:
 
 
 def script_of(model: str, clip: Path, folder: Path) -> Path:
-    """The peer's script, which computes our int8 network as it is."""
+    """Write the peer's script, which runs our int8 network unchanged."""
     entry = manifest()[model]["x2"]
     network = str(ENGINES / entry["int8"]["file"])
     enlarge = (_LUMA if entry["colour"] == "y" else _RGB).format(network=network)
@@ -69,7 +69,7 @@ def script_of(model: str, clip: Path, folder: Path) -> Path:
 
 
 def peer(python: str, script: Path) -> None:
-    """Enlarge and encode by the peer."""
+    """Enlarge and encode with the peer."""
     pipe = [str(Path(python).with_name("vspipe")), "-c", "y4m", str(script), "-"]
     encode = ["ffmpeg", "-v", "error", "-y", "-i", "-", "-c:v", "libx264", *_QUALITY]
     with subprocess.Popen(pipe, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as pictures:
@@ -81,14 +81,14 @@ def peer(python: str, script: Path) -> None:
 
 
 def ours(model: str, clip: Path, folder: Path) -> None:
-    """Enlarge and encode by `vsr run`."""
+    """Enlarge and encode with `vsr run`."""
     run = [sys.executable, "-m", "vsr", "run", str(clip), str(folder / "ours.mp4"), "-y", "-q"]
     quality = [word.replace("-preset", "--preset").replace("-crf", "--crf") for word in _QUALITY]
     subprocess.run([*run, "-m", model, "--precision", "int8", *quality], check=True)
 
 
 def seconds(deed: Callable[[], None]) -> float:
-    """Wall time of a call."""
+    """Return the wall time of a call."""
     began = time.perf_counter()
     deed()
     return time.perf_counter() - began
@@ -120,7 +120,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def row(model: str, frames: int, pairs: list[tuple[float, float]]) -> str:
-    """Medians of the pairs (peer, ours), and our time by the peer's."""
+    """Return a row: medians of the pairs (peer, ours), and the ratio of our time to the peer's."""
     theirs, own = (statistics.median(pair[k] for pair in pairs) for k in range(2))
     ratios = sorted(own / other for other, own in pairs)
     spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"

@@ -28,7 +28,7 @@ _VSR: Final = [sys.executable, "-m", "vsr"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A forecast and the run that followed it: frames per second, and seconds of the whole."""
+    """A forecast and the run that followed it: frames per second, and seconds in total."""
 
     expected_fps: float
     fps: float
@@ -37,7 +37,7 @@ class Pair:
 
 
 def clip_of(clip: Path, size: str, frames: int, folder: Path) -> Path:
-    """The clip at another size, again and again up to so many frames, as H.264 without sound."""
+    """Scale a clip to `size` and loop it up to `frames` frames, as H.264 without sound."""
     target = folder / f"{size}.mp4"
     command = ["ffmpeg", "-v", "error", "-y", "-stream_loop", "-1", "-i", str(clip)]
     command += ["-vf", f"scale={size.replace('x', ':')}", "-frames:v", str(frames), "-an"]
@@ -47,7 +47,7 @@ def clip_of(clip: Path, size: str, frames: int, folder: Path) -> Path:
 
 def pair_of(source: Path, model: str, seconds: float, folder: Path) -> Pair:
     """Forecast a run, then run it."""
-    # figures of its own: each forecast measures, and forgets nothing of the user's
+    # a separate cache: each forecast measures again, and the user's cache is not changed
     cache = tempfile.mkdtemp(dir=folder)
     plan = [*_VSR, "plan", str(source), "-m", model, "--json"]
     done = subprocess.run(
@@ -64,7 +64,7 @@ def pair_of(source: Path, model: str, seconds: float, folder: Path) -> Pair:
 
 
 def row(size: str, model: str, pairs: list[Pair]) -> str:
-    """Medians, and the ratios of the pairs: forecast by truth, of the time a run takes."""
+    """Return a row: medians, and the ratios of the forecast's time to the real time."""
 
     def median(name: str) -> float:
         return statistics.median(getattr(pair, name) for pair in pairs)

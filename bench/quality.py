@@ -19,7 +19,7 @@ from vsr.inference import models
 
 
 def luma_frames(path: Path) -> Iterator[npt.NDArray[np.float64]]:
-    """Y of every frame, [H, W] code values."""
+    """Yield Y of every frame, [H, W] code values."""
     with av.open(str(path)) as container:
         for picture in container.decode(video=0):
             yield np.from_dlpack(picture.planes[0]).astype(np.float64)
@@ -42,7 +42,7 @@ def halve_and_compress(source: Path, target: Path, crf: int) -> None:
 
 
 def y_psnr(ours: Path, truth: Path) -> float:
-    """Mean over frames of the Y-PSNR in dB."""
+    """Return the mean over frames of the Y-PSNR, in dB."""
     scores = []
     for a, b in zip(luma_frames(ours), luma_frames(truth), strict=True):
         scores.append(10 * np.log10(255**2 / np.mean((a - b) ** 2)))
@@ -50,7 +50,7 @@ def y_psnr(ours: Path, truth: Path) -> float:
 
 
 def main() -> None:
-    """Print one line a model."""
+    """Print one line per model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip", type=Path)
     parser.add_argument("model", nargs="*")

@@ -32,13 +32,13 @@ _START_S: Final = 60.0
 
 
 def numbers(path: Path) -> list[int]:
-    """The numbers of a recording's pictures; raises for a file that cannot be played."""
+    """Return the numbers of a recording's pictures; raise if the file cannot be decoded."""
     with av.open(str(path)) as file:
         return [number_of(picture) for picture in file.decode(video=0)]
 
 
 def writer_of(path: Path) -> int:
-    """PID of the process that has a file open for writing."""
+    """Return the PID of the relay's process that has a file open."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             links = [str(link.readlink()) for link in (process / "fd").iterdir()]
@@ -52,7 +52,7 @@ def writer_of(path: Path) -> int:
 def disturbed(
     folder: Path, clip: Path, recording: Path, disturb: Callable[[RelayProcess, Path], None]
 ) -> tuple[float, int]:
-    """Record, disturb, and return the seconds that are missing and how many files there are."""
+    """Record, disturb, and return the missing seconds and the number of files."""
     shutil.rmtree(folder, ignore_errors=True)
     reference = folder / "reference.ts"
     with RelayProcess(folder, str(clip), str(recording), str(reference)) as relay:
@@ -72,7 +72,7 @@ def disturbed(
 
 
 def kill_relay(relay: RelayProcess, _recording: Path) -> None:
-    """Kill the relay with no time to say goodbye."""
+    """Kill the relay with SIGKILL."""
     relay.process.kill()
     relay.process.wait()
 

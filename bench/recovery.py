@@ -23,14 +23,14 @@ from tests.streams import RelayProcess
 _CLIP: Final = Clip(seconds=60)
 _BEFORE_S: Final = 3.0
 _OPENS_S: Final = 8.0
-"""For a viewer that looks at a stream as long as players do."""
+"""Time, in seconds, for a viewer that probes a stream as long as players do."""
 _AWAY_S: Final = 3.0
 _WATCHED_S: Final = 16.0
 _PATIENCE_S: Final = 60.0
 
 
 class Bench:
-    """A publisher, the source's server, a relay and the output's server."""
+    """Runs a publisher, the source's server, a relay and the output's server."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._stack = stack
@@ -63,7 +63,7 @@ def publisher(bench: Bench) -> float:
 
 
 def source_server(bench: Bench) -> float:
-    """Kill the server that the relay reads from, and so the publisher."""
+    """Kill the server that the relay reads from, and the publisher."""
     viewer = bench.view()
     time.sleep(_OPENS_S)
     bench.source.kill()
@@ -75,7 +75,7 @@ def source_server(bench: Bench) -> float:
 
 
 def output_server(bench: Bench) -> float:
-    """Kill the server that the relay publishes to, and its viewers."""
+    """Kill the server that the relay publishes to, which disconnects its viewers."""
     bench.output.kill()
     time.sleep(_AWAY_S)
     bench.output.start()
@@ -91,7 +91,7 @@ FAULTS: Final[dict[str, Callable[[Bench], float]]] = {
 
 
 def _again(viewer: Process, back: float) -> float:
-    """Seconds from then on until the clip is seen that began anew; its numbers are lower."""
+    """Return the seconds from `back` until the restarted clip is seen; its numbers are lower."""
     view = viewer.view(_PATIENCE_S)
     before = max(n for n, wall in zip(view.numbers, view.walls, strict=True) if wall < back)
     seen = zip(view.numbers, view.walls, strict=True)

@@ -28,11 +28,11 @@ from vsr.files.journal_lines import folder_of
 _RATE: Final = 25
 _SIZE: Final = (176, 144)
 _ONCE: Final = 250
-"""Frames of the clip that is looped."""
+"""Number of frames of the clip that is looped."""
 
 
 def looped(folder: Path, minutes: float) -> Path:
-    """A clip of so many minutes, with sound: one that is made by code, again and again."""
+    """Write a clip of `minutes` minutes with sound, by looping a generated one."""
     once = make_clip(folder / "once.mkv", Clip(size=_SIZE, frames=_ONCE))
     target = folder / "in.mkv"
     times = round(minutes * 60 * _RATE / _ONCE)
@@ -42,13 +42,13 @@ def looped(folder: Path, minutes: float) -> Path:
 
 
 def command(source: Path, target: Path, *words: str) -> list[str]:
-    """The command line of a run."""
+    """Return the command line of a run."""
     start = [sys.executable, "-m", "vsr", "run", str(source), str(target), *words]
     return [*start, "--progress", "none"]
 
 
 def packets(path: Path) -> str:
-    """A hash of all packets of the video."""
+    """Return a hash of all packets of the video."""
     digest = sha256()
     with av.open(str(path)) as container:
         for packet in container.demux(container.streams.video[0]):
@@ -57,7 +57,7 @@ def packets(path: Path) -> str:
 
 
 def frames_kept(target: Path) -> int:
-    """Frames that the journal of an unfinished output has."""
+    """Return the number of frames in the journal of an unfinished output."""
     journal = folder_of(target) / "journal.jsonl"
     if not journal.exists():
         return 0
@@ -65,7 +65,7 @@ def frames_kept(target: Path) -> int:
 
 
 def kill_at(source: Path, target: Path, model: str, seconds: float) -> tuple[int, int]:
-    """Kill a run after so many seconds; return the frames it had read, and those that are kept."""
+    """Kill a run after `seconds`; return the number of frames it had done, and of those kept."""
     words = [*command(source, target, "-m", model)[:-1], "json"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
@@ -80,18 +80,18 @@ def kill_at(source: Path, target: Path, model: str, seconds: float) -> tuple[int
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took."""
+    """The cost of one run."""
 
     seconds: float
     cpu_s: float
     peak_kib: int
-    """Largest resident memory of the process or of one that it started."""
+    """Largest resident memory of the process or one of its children, in KiB."""
     size: int
-    """Bytes of the output."""
+    """Size of the output, in bytes."""
 
 
 def measured(source: Path, target: Path, *words: str) -> Cost:
-    """Run once to the end."""
+    """Run once to the end; return the cost."""
     began = time.perf_counter()
     run = subprocess.Popen(command(source, target, "-y", *words))
     _, status, used = os.wait4(run.pid, 0)
@@ -103,7 +103,7 @@ def measured(source: Path, target: Path, *words: str) -> Cost:
 
 
 def compare(source: Path, folder: Path, model: str, pairs: int) -> None:
-    """Print the ratios of runs with and without segments, which take turns."""
+    """Print the cost ratios of runs with and without segments, which alternate."""
     found: dict[str, list[Cost]] = {"20": [], "0": []}
     for _ in range(pairs):
         for segment, rows in found.items():
@@ -119,7 +119,7 @@ def compare(source: Path, folder: Path, model: str, pairs: int) -> None:
 
 
 def killed(source: Path, folder: Path, model: str, kills: int, seed: int) -> None:
-    """Print what every kill of a run loses, and whether the end is that of one undisturbed run."""
+    """Print the frames that every kill loses, and whether the video equals an undisturbed run's."""
     began = time.monotonic()
     subprocess.run(command(source, folder / "once.mkv", "-m", model, "-y"), check=True)
     whole = time.monotonic() - began
@@ -140,7 +140,7 @@ def killed(source: Path, folder: Path, model: str, kills: int, seed: int) -> Non
 
 
 def main() -> None:
-    """Run what the arguments ask for."""
+    """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--model", default="bicubic")

@@ -31,7 +31,7 @@ EARLY, LATE = 200, 1394
 
 
 class Stages:
-    """Each stage alone on the same frames of one clip."""
+    """Runs each stage alone on the same frames of one clip."""
 
     def __init__(self, clip: Path, model: str, frames: int, folder: Path) -> None:
         self.clip, self.model, self.folder = clip, model, folder
@@ -54,13 +54,13 @@ class Stages:
         source.close()
 
     def infer(self) -> None:
-        """Enlarge frames that lie in memory."""
+        """Enlarge frames from memory."""
         fresh = (replace(frame, stamps=Stamps()) for frame in self.decoded)
         for _ in self.upscaler.process(fresh):
             pass
 
     def encode(self) -> None:
-        """Encode and mux frames that lie in memory."""
+        """Encode and mux frames from memory."""
         with Sink(self.folder / "encode.mp4", self.video, EncoderSettings()) as sink:
             for frame in self.enlarged:
                 sink.write(frame)
@@ -68,7 +68,7 @@ class Stages:
             sink.close()
 
     def whole(self) -> float:
-        """`vsr run`: its own frames per second, from the first frame asked for to the trailer."""
+        """Run `vsr.upscale`; return its frames per second, from the first frame to the trailer."""
         report = vsr.upscale(
             self.clip, self.folder / "whole.mp4", model=self.model,
             max_frames=len(self.decoded), overwrite=True,
@@ -77,20 +77,20 @@ class Stages:
 
 
 def seconds(deed: Callable[[], object]) -> float:
-    """Wall time of a call."""
+    """Return the wall time of a call."""
     began = time.perf_counter()
     deed()
     return time.perf_counter() - began
 
 
 def resident_mib() -> float:
-    """Memory of this process now."""
+    """Return the current resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def watch_memory(clip: str, model: str, found: "multiprocessing.Queue[dict[int, float]]") -> None:
-    """In a process of its own: upscale and keep the highest resident memory up to each mark."""
+    """Upscale and report the peak resident memory up to each mark; runs in a child process."""
     peak, marks = 0.0, {}
 
     def look(progress: vsr.Progress) -> None:
@@ -120,7 +120,7 @@ def report_memory(clip: Path, model: str) -> None:
 
 
 def say(line: str) -> None:
-    """To stdout at once."""
+    """Print a line and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -1,9 +1,9 @@
-"""Prints a line at once, of benches that are run as modules."""
+"""Prints lines without buffering, for benches that are run as modules."""
 
 import sys
 
 
 def say(line: str) -> None:
-    """To stdout at once."""
+    """Print a line and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()

@@ -1,10 +1,10 @@
-// 3x3 convolution, bias, ReLU if asked for, and pixel shuffle in one launch: the exit of the
-// networks. The many channels are read once; what is written is the picture, in its final place.
+// 3x3 convolution, bias, optional ReLU and pixel shuffle in one launch: the last layers of the
+// networks. Input channels are read once; the output is written as the final picture.
 //
-// A block of 4 warps makes 16x8 low-resolution pixels of 16 convolution outputs (the 12 of RGB x2
-// need one such part; more outputs, more blocks in z). Input channels pass through shared memory
-// 64 at a time, as [10 rows][18 columns][64] of halves: 23,040 bytes. Each warp makes two rows; an
-// A fragment serves every tap of its column that needs it.
+// A block of 4 warps computes 16x8 low-resolution pixels of 16 convolution outputs (the 12 of RGB x2
+// need one such part; more outputs need more blocks in z). Input channels pass through shared memory
+// 64 at a time, as [10 rows][18 columns][64] of halves: 23,040 bytes. Each warp computes two rows; an
+// A fragment is used for every tap of its column that needs it.
 //
 // Output o of the convolution is channel c, row ry and column rx of the factor x factor pixels of
 // its place, o = (c * factor + ry) * factor + rx: the order of torch.nn.PixelShuffle.
@@ -12,7 +12,7 @@
 // x         NHWC halves [batch, height, width, channels], channels a multiple of 16; 16-byte aligned
 // weights   bench.shuffle.pack_shuffle: halves, 16-byte aligned
 // bias      floats, padded to a multiple of 16 outputs
-// relu      0 or 1: before the shuffle
+// relu      1: apply ReLU before the shuffle; 0: do not
 // y         NCHW halves [batch, outputs / factor^2, height * factor, width * factor], 4-byte aligned
 // launch    grid (ceil(width / 16), ceil(height / 8), batch * ceil(outputs / 16)), block 128
 #include "warp.cuh"
@@ -24,13 +24,13 @@ constexpr int SLAB = 8; // chunks of 16 bytes: 64 channels
 constexpr int TILE_WIDTH = 16, TILE_HEIGHT = 8;
 constexpr int COLUMNS = TILE_WIDTH + 2, ROWS = TILE_HEIGHT + 2;
 
-// Where a chunk lies: eight neighbouring pixels' chunks are spread over all banks.
+// Index of a chunk in shared memory: eight neighbouring pixels' chunks are spread over all banks.
 __device__ __forceinline__ int place(int row, int column, int chunk) {
     const int pixel = row * COLUMNS + column;
     return pixel * SLAB + (chunk ^ (pixel & 7));
 }
 
-// `count` chunks of every pixel of the block and its border, zero outside the picture.
+// Load `count` chunks of every pixel of the block and its border, zeros outside the picture.
 __device__ __forceinline__ void load_slab(uint4 *tile, const uint4 *x, int top, int left,
                                           int height, int width, int chunks, int first, int count) {
     for (int i = threadIdx.x; i < ROWS * COLUMNS * SLAB; i += THREADS) {
@@ -45,7 +45,7 @@ __device__ __forceinline__ void load_slab(uint4 *tile, const uint4 *x, int top, 
     copies_done();
 }
 
-// Add 16 input channels' part to the warp's two rows.
+// Add the contribution of 16 input channels to the warp's two rows.
 __device__ __forceinline__ void accumulate(float (&sum)[ROWS_PER_WARP][2][4], const uint4 *tile,
                                            const uint4 *weights, int chunk) {
     const int lane = threadIdx.x % LANES, warp = threadIdx.x / LANES;
@@ -75,7 +75,7 @@ __device__ __forceinline__ float activated(float value, int relu) {
     return relu && value < 0.f ? 0.f : value;
 }
 
-// Where output `output` of low-resolution pixel (0, 0) lies in the enlarged picture.
+// Offset of output `output` of low-resolution pixel (0, 0) in the enlarged picture.
 __device__ __forceinline__ long long origin(int output, int factor, int height, int width) {
     const int rx = output % factor, ry = output / factor % factor;
     const long long channel = output / factor / factor;
@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(shuffling::THREADS, 4)
     for (int first = 0; first < chunks; first += SLAB) {
         const int count = chunks - first < SLAB ? chunks - first : SLAB;
         if (first > 0)
-            __syncthreads(); // the slab before is still being read
+            __syncthreads(); // the previous slab is still being read
         load_slab(tile, x + 1LL * n * height * width * chunks, top - 1, left - 1, height, width,
                   chunks, first, count);
         __syncthreads();
@@ -128,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(shuffling::THREADS, 4)
             const float a = activated(sum[line][j][2 * half], relu);
             const float b = activated(sum[line][j][2 * half + 1], relu);
             const long long at = (1LL * row * factor * width + column) * factor;
-            if (factor % 2 == 0) { // neighbours in the picture, and as many as factor^2
+            if (factor % 2 == 0) { // adjacent pixels; outputs, a multiple of factor^2, is even
                 *reinterpret_cast<unsigned *>(&y[first + at]) = pair(a, b);
                 continue;
             }

@@ -1,4 +1,4 @@
-"""An exit of our own (`shuffle.cu`): a 3x3 convolution with bias, ReLU and pixel shuffle.
+"""A kernel for last layers (`shuffle.cu`): a 3x3 convolution with bias, ReLU and pixel shuffle.
 
 No engine uses it. It reads NHWC halves, sums in float, and compiles for every GPU from compute
 capability 7.5 on, with `compile_kernel("shuffle", arch, to, source=SOURCE)`.
@@ -14,19 +14,19 @@ from vsr.inference.kernels.layout import Floats, Halves, Launch, fragments, tile
 
 SOURCE: Final = Path(__file__).with_name("shuffle.cu").read_bytes()
 TILE: Final = (16, 8)
-"""(width, height) in low-resolution pixels that one block makes."""
+"""(width, height) of one block's output, in low-resolution pixels."""
 
 
 def shuffle_launch(batch: int, height: int, width: int, outputs: int) -> Launch:
-    """How to launch `shuffle`(x, weights, bias, int32 height, width, channels, outputs, factor,
-    relu, y) on low-resolution pictures of `height` and `width`."""
+    """Return the launch of `shuffle`(x, weights, bias, int32 height, width, channels, outputs,
+    factor, relu, y) on low-resolution pictures of `height` and `width`."""
     return Launch(grid=(*tiles(height, width, TILE), batch * -(-outputs // 16)))
 
 
 def pack_shuffle(weight: npt.ArrayLike, bias: npt.ArrayLike) -> tuple[Halves, Floats]:
-    """(weights, bias) of `shuffle` from a convolution's [outputs, channels, 3, 3] and [outputs].
+    """Pack a convolution's [outputs, channels, 3, 3] and [outputs] as (weights, bias) of `shuffle`.
 
-    Outputs are padded with zeros to a multiple of 16. Raises ValueError when `channels` is no
+    Outputs are padded with zeros to a multiple of 16. Raises ValueError if `channels` is not a
     multiple of 16.
     """
     w, b = np.asarray(weight, np.float32), np.asarray(bias, np.float32)

@@ -37,15 +37,15 @@ from tests.rtmp import Server, free_port, wait_for
 from tests.streams import RelayProcess
 
 _START_S: Final = 120.0
-"""For a relay to go live, engines and all."""
+"""Timeout for a relay to go live, in seconds, including its engines."""
 _AWAY_S: Final = 3.0
-"""How long what was killed stays away."""
+"""Time before a killed process is restarted, in seconds."""
 _ASK_S: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What to run; every field is an option."""
+    """Settings of a run; every field is a command-line option."""
 
     minutes: float
     model: str
@@ -54,14 +54,14 @@ class Setup:
     max_latency: int
     every: float
     faults: float
-    """Seconds between two on average; 0: none."""
+    """Mean interval of faults, in seconds; 0: none."""
     seed: int
     output: Path
 
 
 @dataclass
 class Faults:
-    """Kills the publisher or the server now and then, and brings them back."""
+    """Kills the publisher or the server at random times, and restarts them."""
 
     setup: Setup
     server: Server
@@ -74,11 +74,11 @@ class Faults:
         self._back: float | None = None
 
     def _gap(self) -> float:
-        """At least so long that all can be well in between."""
+        """Return a random interval to the next fault, long enough for a recovery in between."""
         return 20.0 + self._random.expovariate(1 / max(1.0, self.setup.faults - 20.0))
 
     def tick(self, seconds: float) -> None:
-        """Do what is due so many seconds after the beginning."""
+        """Make or end the fault that is due `seconds` after the start."""
         if self._back is not None:
             if seconds < self._back:
                 return
@@ -114,7 +114,7 @@ class Soak:
         wait_for(lambda: self.viewer.counted, _START_S, "the viewer saw nothing")
 
     def samples(self) -> Iterator[Sample]:
-        """One every so often until the time is up."""
+        """Yield a sample at each interval until the time is up."""
         began, k = time.monotonic(), 0
         while (seconds := time.monotonic() - began) < MINUTE_S * self._setup.minutes:
             self.faults.tick(seconds)
@@ -129,7 +129,7 @@ class Soak:
             time.sleep(max(0.0, began + k * self._setup.every - time.monotonic()))
 
     def _sample(self, seconds: float) -> Sample:
-        held = resources(self.relay.process.pid)  # before asking, which takes a thread of its own
+        held = resources(self.relay.process.pid)  # before the requests, which start threads
         told = relay_figures(self._ask("metrics"))
         minute = json.loads(self._ask("status.json"))["latency_ms"]["minute"].get("total", {})
         viewer = self.viewer
@@ -149,7 +149,7 @@ class Soak:
             return str(answer.read(), "utf-8")
 
     def totals(self, samples: list[Sample]) -> dict[str, object]:
-        """Of the whole run, after the relay's end."""
+        """Return the figures of the whole run; call it after the relay's end."""
         viewer, report = self.viewer, self.relay.report
         frames, live = report["frames"], report["live"]
         return {
@@ -176,8 +176,8 @@ class Soak:
 
 
 def soak(setup: Setup) -> list[str]:
-    """Run it; writes the CSV as it goes. Prints the table, returns why it was not flat."""
-    os.environ["PYTHONFAULTHANDLER"] = "1"  # a relay that crashes shall say where
+    """Run, write the CSV during the run, print the table, and return why it was not flat."""
+    os.environ["PYTHONFAULTHANDLER"] = "1"  # a relay that crashes prints its traceback
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         run = Soak(setup, Path(folder), stack)
@@ -196,13 +196,13 @@ def soak(setup: Setup) -> list[str]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`320x180` -> (320, 180)."""
+    """Parse `320x180` as (320, 180)."""
     width, height = map(int, text.split("x"))
     return width, height
 
 
 def parse(words: list[str] | None = None) -> Setup:
-    """The command line's."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--model", default="c-dcscn")
@@ -223,7 +223,7 @@ def parse(words: list[str] | None = None) -> Setup:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Parse, run, and say whether all is flat; exit 1 where it is not."""
+    """Parse, run, and print whether all is flat; exit with 1 if not."""
     setup = parse(words)
     found = soak(setup)
     say(f"not flat: {'; '.join(found)}" if found else "flat")

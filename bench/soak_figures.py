@@ -1,6 +1,6 @@
-"""What `bench/soak.py` makes of its samples: nothing here starts a process or asks a network.
+"""Computes the figures of `bench/soak.py`; starts no process and uses no network.
 
-A sample is a row of the CSV; the verdict compares the medians of its first and its last minute.
+A sample is a row of the CSV; the verdict compares the medians of the first and the last minute.
 """
 
 import os
@@ -16,12 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 MINUTE_S: Final = 60.0
 RSS_GROWTH: Final = 0.05
-"""Of the median of the first minute; more is not flat."""
+"""Limit of the RSS growth, relative to the median of the first minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a process and all below it hold."""
+    """Resources of a process and its descendants."""
 
     rss_mib: float
     fds: int
@@ -34,13 +34,13 @@ class Sample:
     """One row of the CSV; counts are since the relay's start."""
 
     seconds: float
-    """Since the relay went live."""
+    """Time since the relay went live, in seconds."""
     rss_mib: float
     fds: int
     threads: int
     processes: int
     p50_ms: float
-    """From a picture's arrival to its packet, over the last minute."""
+    """Median latency from a picture's arrival to its packet, over the last minute."""
     p99_ms: float
     fps_in: float
     fps_out: float
@@ -52,20 +52,23 @@ class Sample:
     sessions: int
     reconnects: int
     published: int
-    """Pictures that the publisher sent."""
+    """Number of pictures that the publisher sent."""
     viewed: int
-    """Pictures that the viewer got."""
+    """Number of pictures that the viewer received."""
     backward: int
-    """Packets whose DTS did not go on."""
+    """Number of packets whose DTS did not increase."""
     av_change_ms: float
-    """Of the A/V offset, as the viewer sees it, since his first."""
+    """Change of the viewer's A/V offset since its first one."""
 
 
 COLUMNS: Final = tuple(field.name for field in fields(Sample))
 
 
 def resources(pid: int) -> Resources:
-    """Of a process and its descendants now. Raises FileNotFoundError when it has ended."""
+    """Return the current resources of a process and its descendants.
+
+    Raises FileNotFoundError if the process has ended.
+    """
     found = [_one(pid)]
     for child in _children(pid):
         try:
@@ -88,7 +91,7 @@ def _one(pid: int) -> Resources:
 
 
 def _children(pid: int) -> list[int]:
-    """Those that any of its threads started."""
+    """Return the child processes that any of its threads started."""
     tasks = (Path("/proc") / str(pid) / "task").iterdir()
     lists = []
     for task in tasks:
@@ -100,7 +103,7 @@ def _children(pid: int) -> list[int]:
 
 
 def relay_figures(exposition: str) -> dict[str, float | str]:
-    """What /metrics says, by the names of `Sample`; what it does not say is missing."""
+    """Return the values of /metrics by the names of `Sample`; missing metrics are left out."""
     names = {
         "vsr_relay_fps_in": "fps_in", "vsr_relay_fps_out": "fps_out",
         "vsr_relay_frames_in_total": "frames_in", "vsr_relay_frames_dropped_total": "dropped",
@@ -121,12 +124,12 @@ def relay_figures(exposition: str) -> dict[str, float | str]:
 
 
 def wrapped(seconds: float, around: float) -> float:
-    """A difference of two times that only count up to `around`: the one nearest to 0."""
+    """Wrap a difference of two times modulo `around` to the value nearest to 0."""
     return (seconds + around / 2) % around - around / 2
 
 
 def ends(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """The first minute and the last; of less than two minutes the first half and the last."""
+    """Return the samples of the first and the last minute; in less than two minutes, the halves."""
     last = samples[-1].seconds
     length = min(MINUTE_S, last / 2)
     first = [s for s in samples if s.seconds <= length]
@@ -134,7 +137,7 @@ def ends(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
 
 
 def growth(samples: Sequence[Sample], column: str) -> tuple[float, float, float]:
-    """The medians of both minutes, and by how much the later is greater (0.1: by 10 %)."""
+    """Return the medians of both minutes, and the relative growth (0.1: by 10 %)."""
     first, last = (
         statistics.median(float(getattr(s, column)) for s in part) for part in ends(samples)
     )
@@ -142,7 +145,7 @@ def growth(samples: Sequence[Sample], column: str) -> tuple[float, float, float]
 
 
 def faults_of(samples: Sequence[Sample]) -> list[str]:
-    """Why the run is not flat, in words; empty when it is."""
+    """Return why the run is not flat; empty if it is."""
     found = []
     first, last, more = growth(samples, "rss_mib")
     if more >= RSS_GROWTH:
@@ -155,7 +158,7 @@ def faults_of(samples: Sequence[Sample]) -> list[str]:
 
 
 def table(samples: Sequence[Sample], totals: Mapping[str, object]) -> str:
-    """The figures of both minutes, and those of the whole run, as markdown."""
+    """Return the figures of both minutes, and those of the whole run, as markdown."""
     limits = {"rss_mib": f"< {RSS_GROWTH:.0%}", "fds": "the same", "threads": "the same"}
     rows = [("median of", "first minute", "last minute", "change", "limit"), ("---",) * 5]
     for column in ("rss_mib", "fds", "threads", "p50_ms", "p99_ms", "fps_in", "fps_out"):
@@ -166,12 +169,12 @@ def table(samples: Sequence[Sample], totals: Mapping[str, object]) -> str:
 
 
 def shares(samples: Sequence[Sample]) -> dict[str, float]:
-    """By which rung the newest picture was made, of all samples, the greatest share first."""
+    """Return rung of the newest picture -> share of the samples, the largest share first."""
     counted = Counter(s.rung for s in samples)
     return {rung: number / len(samples) for rung, number in counted.most_common()}
 
 
 def changes(samples: Sequence[Sample]) -> int:
-    """How often the rung was another one than a sample before: never more than it truly changed."""
+    """Return how often the rung differs from the previous sample's: at most its real changes."""
     rungs = [s.rung for s in samples if s.rung]
     return sum(a != b for a, b in pairwise(rungs))

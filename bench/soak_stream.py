@@ -1,7 +1,7 @@
 """The two ends of `bench/soak.py`: a publisher that never stops, and a viewer that only counts.
 
-The pictures tell their numbers and no two packets of sound in a clip are alike, so the viewer knows
-what was published without asking, and how far sound and picture lie apart.
+Every picture shows its number, and no two packets of sound in a clip are equal. So the viewer knows
+what was published, and the offset between sound and picture.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from bench.soak_figures import wrapped
 from tests.streams import Marked, make_marked, number_of
 
 CLIP_S: Final = 16
-"""A whole number of AAC frames of 1024 samples at 48 kHz."""
+"""Length of the clip, in seconds: a whole number of AAC frames of 1024 samples at 48 kHz."""
 _PATIENCE_S: Final = 10.0
 
 
 def publish(url: str, clip: str, sent: Any) -> None:
-    """In a process of its own: `send`, until the server goes."""
+    """Call `send` until the connection fails; runs in a child process."""
     with contextlib.suppress(av.error.FFmpegError, OSError):
         send(url, clip, sent)
 
 
 def send(url: str, clip: str, sent: Any) -> None:
-    """Send a clip again and again at its own pace; counts pictures in `sent` (a shared Value)."""
+    """Send a clip in a loop, in real time; count its pictures in `sent` (a shared Value)."""
     began, last, turn = time.monotonic(), dict[int, int](), 0
     with av.open(url, "w", format="flv") as out, av.open(clip) as like:
         streams = [out.add_stream_from_template(s, opaque=True) for s in like.streams]
@@ -40,7 +40,7 @@ def send(url: str, clip: str, sent: Any) -> None:
                     index, shift = packet.stream.index, round(turn * CLIP_S / packet.time_base)
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     if packet.dts <= last.get(index, packet.dts - 1):
-                        continue  # what the encoder gave after the clip's end
+                        continue  # overlaps packets from after the previous clip's end
                     last[index] = packet.dts
                     due = began + float(packet.dts * packet.time_base)
                     time.sleep(max(0.0, due - time.monotonic()))
@@ -51,7 +51,7 @@ def send(url: str, clip: str, sent: Any) -> None:
 
 
 class Source:
-    """The publisher's process, which can be killed and comes back."""
+    """The publisher's process, which can be killed and restarted."""
 
     def __init__(self, url: str, clip: Path) -> None:
         self._context = multiprocessing.get_context("spawn")
@@ -67,16 +67,16 @@ class Source:
 
     @property
     def sent(self) -> int:
-        """Pictures, through all processes."""
+        """Number of pictures sent, by all processes so far."""
         return int(self._sent.value)
 
     def kill(self) -> None:
-        """With no time to say goodbye."""
+        """Kill the process with SIGKILL."""
         self._process.kill()
         self._process.join()
 
     def revive(self) -> None:
-        """Start it where it has ended: killed, or its server gone."""
+        """Restart the process if it has ended: it was killed, or lost its server."""
         if not self._process.is_alive():
             self._process = self._started()
 
@@ -88,18 +88,18 @@ class Source:
 
 
 class Watcher:
-    """Watches a relayed clip on a thread, again and again; keeps figures and no packet."""
+    """Watches a relayed clip on a thread, and reconnects; keeps figures, but no packets."""
 
     def __init__(self, url: str, clip: Path, fps: int) -> None:
         self.frames = 0
         self.backward = 0
         self.connections = 0
         self.counted = 0
-        """Pictures from the first key picture to the last, within connections."""
+        """Number of pictures from the first key picture to the last, over all connections."""
         self.published = 0
-        """What the key pictures' numbers say that should have been."""
+        """Expected value of `counted`, from the numbers of the key pictures."""
         self.av_change = 0.0
-        """Seconds by which the A/V offset is another than at first."""
+        """Change of the A/V offset since the first one, in seconds."""
         self.av_worst = 0.0
         self._url, self._fps = url, fps
         self._sounds = _sounds(clip)
@@ -117,7 +117,7 @@ class Watcher:
         self._thread.join(5)
 
     def forget(self) -> None:
-        """Another connection begins."""
+        """Reset the state of the connection."""
         self._dts: dict[str, float] = {}
         self._key: tuple[int, int] | None = None
         self._sound_shift: float | None = None
@@ -155,7 +155,7 @@ class Watcher:
         self.frames += 1
 
     def _key_picture(self, packet: "av.Packet[Any]", at: float) -> None:
-        """The only ones that are decoded: they tell where in the clip the stream is."""
+        """Decode a key picture to find the position in the clip; no other picture is decoded."""
         decoder = av.CodecContext.create("h264", "r")
         decoder.extradata = packet.stream.codec_context.extradata
         number = number_of([*decoder.decode(packet), *decoder.decode(None)][0])
@@ -166,7 +166,7 @@ class Watcher:
         due = round((number - before[0]) % (CLIP_S * self._fps))
         self.counted += seen
         self.published += due
-        if seen == due and self._sound_shift is not None:  # nothing stood in for anything
+        if seen == due and self._sound_shift is not None:  # no picture is missing or repeated
             apart = wrapped(at - number / self._fps - self._sound_shift, CLIP_S)
             self._av_first = apart if self._av_first is None else self._av_first
             self.av_change = apart - self._av_first
@@ -174,7 +174,7 @@ class Watcher:
 
 
 def _sounds(clip: Path) -> dict[bytes, float]:
-    """When each packet of the clip's sound is heard (s)."""
+    """Return packet of the clip's sound -> presentation time in seconds."""
     with av.open(str(clip)) as source:
         return {
             bytes(p): float(p.pts * p.time_base)
@@ -184,5 +184,5 @@ def _sounds(clip: Path) -> dict[bytes, float]:
 
 
 def make_clip(path: Path, size: tuple[int, int], fps: int) -> Path:
-    """What is published: `CLIP_S` seconds of numbered pictures and noise."""
+    """Write the published clip: `CLIP_S` seconds of numbered pictures and noise."""
     return make_marked(path, Marked(seconds=CLIP_S, size=size, fps=fps, gop_s=1.0))

@@ -28,19 +28,19 @@ from tests.streams import Marked, Publisher, RelayProcess, make_marked
 _CLIP_S: Final = 120.0
 _SIZE: Final = (320, 180)
 _SETTLES_S: Final = 3.0
-"""For the publisher to begin."""
+"""Time for the publisher to start, in seconds."""
 _PATIENCE_S: Final = 60.0
 _UNASKED: Final = "unasked"
-"""Instead of a model: the relay chooses."""
+"""Name in place of a model: the relay chooses the model."""
 
 
 def first_picture(url: str) -> float:
-    """Watch a URL with little probing; return when its first picture was decoded."""
+    """Watch a URL with little probing; return the time (monotonic) of its first decoded picture."""
     until = time.monotonic() + _PATIENCE_S
     options = {"rtmp_live": "live", "analyzeduration": "100000", "tcp_nodelay": "1"}
     while time.monotonic() < until:
         with (
-            suppress(av.error.FFmpegError, OSError, IndexError),  # the latter: sound alone as yet
+            suppress(av.error.FFmpegError, OSError, IndexError),  # IndexError: no video yet
             av.open(url, options=options, timeout=(_PATIENCE_S, _PATIENCE_S)) as source,
         ):
             for _ in source.decode(video=0):
@@ -50,14 +50,14 @@ def first_picture(url: str) -> float:
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds of one start."""
+    """The times of one start, in seconds."""
 
     first: float
-    """To a viewer's first picture of the relay."""
+    """Time to a viewer's first picture of the relay."""
     source: float
-    """To the first picture of who looks at the source itself since then."""
+    """Time to the first picture of a viewer of the source that starts together with the relay."""
     cpu: float
-    """Processor time of the relay till its end, which comes at once."""
+    """CPU time of the relay until its end, right after the first picture."""
 
 
 def start(model: str, server: Server, folder: Path) -> Start:
@@ -76,7 +76,7 @@ def start(model: str, server: Server, folder: Path) -> Start:
 
 
 def _children_s() -> float:
-    """Processor time of child processes that have ended."""
+    """Return the CPU time of child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

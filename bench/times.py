@@ -21,14 +21,14 @@ SIZE: Final = (320, 180)
 
 
 def measure(engines: Path, setup: Setup) -> dict[str, Any]:
-    """The manifest of a folder with `ms` in every form of every network, written there too."""
+    """Time every form of every network; write `ms` to the folder's manifest, and return that."""
     content, device = read_manifest(engines), OpenVino(setup)
     forms: dict[tuple[object, ...], Form] = {}
     timed: list[tuple[dict[str, Any], Form]] = []
     for model, scales in content["models"].items():
         for key, entry in scales.items():
             layers = (network_and_purpose(model)[0], key, entry["parameters"])
-            if layers not in forms:  # weights of another purpose take as long
+            if layers not in forms:  # the same network with other weights takes as long
                 network = deployed_onnx(engines / entry["file"])
                 forms[layers] = device.form("deploy", "fp32", 0, network)
             timed.append((entry, forms[layers]))

@@ -53,7 +53,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def say(line: str) -> None:
-    """To stdout at once."""
+    """Print a line and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -16,58 +16,58 @@ from vsr.cli.terminal import start_logging
 from vsr.media.pictures.names import FORMATS
 
 PATIENCE: Final = 20.0
-"""Seconds of processor time for one file, which a loaded machine does not make longer."""
+"""CPU time limit of one file, in seconds; unlike wall time, it does not depend on the load."""
 STANDSTILL: Final = 120.0
-"""Seconds by the clock, after which a process that computes little is stuck as well."""
+"""Wall time limit of one file, in seconds, for a process that hangs without computing."""
 MEMORY: Final = 2**30
-"""Bytes of the whole process."""
+"""Memory limit of the process, in bytes."""
 BATCH: Final = 400
-"""Files that one process runs, so that its memory is not that of thousands."""
+"""Number of files that one process runs, so that memory does not add up over thousands."""
 POLL: Final = 0.1
 FINE: Final = ("done", "degraded", "refused")
-"""Ends that are no findings: with all frames, with some, or with an error in one line."""
+"""Ends that are not findings: with all frames, with some, or with a one-line error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one file."""
+    """The result of one file."""
 
     index: int
     name: str
-    """Of the corpus' file it was made of."""
+    """Name of the corpus file from which it was made."""
     end: str
     words: str = ""
     seconds: float = 0.0
 
     @property
     def is_finding(self) -> bool:
-        """Whether `vsr run` did what it must not."""
+        """Whether the end is a fault of `vsr`."""
         return self.end not in FINE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Campaign:
-    """Which files are run, and where."""
+    """The damaged files to run, and the folder for them."""
 
     seed: int
     corpus: tuple[Path, ...]
     folder: Path
-    """For the input and output of the moment."""
+    """Folder for the current input and output."""
     ending: str = ".mkv"
-    """Of the outputs' names."""
+    """Suffix of the outputs' names."""
 
     def origin(self, index: int) -> Path:
-        """The corpus' file that a number is made of."""
+        """Return the corpus file from which file number `index` is made."""
         return self.corpus[index % len(self.corpus)]
 
     def output(self, index: int) -> Path:
-        """Where the result goes: of pictures every other time into a picture."""
+        """Return the output's path; for picture files, every other round writes a picture."""
         kind = self.origin(index).suffix
         into_picture = kind in FORMATS and (index // len(self.corpus)) % 2
         return self.folder / f"out{kind if into_picture else self.ending}"
 
     def write(self, index: int, folder: Path) -> Path:
-        """Write the damaged file of that number into a folder."""
+        """Write the damaged file number `index` into a folder."""
         origin = self.origin(index)
         path = folder / f"{index}{origin.suffix}"
         path.write_bytes(mutated(origin.read_bytes(), self.seed, index))
@@ -78,17 +78,17 @@ Job = Callable[[Campaign, int], Outcome]
 
 
 def _work(job: Job, campaign: Campaign, pipe: Connection) -> None:
-    """Run the numbers that come through a pipe, and answer with their outcomes."""
+    """Run the numbers received from a pipe, and send back their outcomes."""
     os.environ["SVT_LOG"] = "1"
     start_logging(quiet=True)  # as the command does
     pipe.send(None)
-    with contextlib.suppress(EOFError):  # who asks has ended
+    with contextlib.suppress(EOFError):  # the parent has ended
         while True:
             pipe.send(job(campaign, pipe.recv()))
 
 
 class Watchdog:
-    """A process that runs files, and who looks after it."""
+    """Runs files in a child process, and watches its time and memory."""
 
     def __init__(
         self, campaign: Campaign, job: Job,
@@ -100,10 +100,10 @@ class Watchdog:
         self._process = context.Process(target=_work, args=(job, campaign, theirs), daemon=True)
         self._process.start()
         theirs.close()
-        self._pipe.recv()  # it is ready: what its start takes counts for no file
+        self._pipe.recv()  # wait until it is ready, so that its start is not timed
 
     def run(self, index: int) -> Outcome:
-        """Run a file; after a crash, a hang or too much memory the process is gone."""
+        """Run a file; after a crash, a hang or too much memory, the process is ended."""
         began, used_before = time.monotonic(), _processor_time(self._process.pid)
         self._pipe.send(index)
         end, words = "", ""
@@ -132,11 +132,11 @@ class Watchdog:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes another file."""
+        """Whether the process can run another file."""
         return self._process.is_alive()
 
     def close(self) -> None:
-        """End the process, whatever it does, and clear what it left."""
+        """Kill the process and clear the folder."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -145,7 +145,7 @@ class Watchdog:
 
 
 def _resident(pid: int | None) -> int:
-    """Bytes of memory that a process has in use; 0 where that cannot be told."""
+    """Return the resident memory of a process, in bytes; 0 if it is unknown."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
@@ -154,7 +154,7 @@ def _resident(pid: int | None) -> int:
 
 
 def _processor_time(pid: int | None) -> float:
-    """Seconds that all threads of a process have computed; 0 where that cannot be told."""
+    """Return the CPU time of all threads of a process, in seconds; 0 if it is unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -163,7 +163,7 @@ def _processor_time(pid: int | None) -> float:
 
 
 def run_all(campaign: Campaign, numbers: Iterable[int], job: Job) -> Iterator[Outcome]:
-    """Run files under watchdogs, one after the other."""
+    """Run files one after the other, each in a watchdog's process."""
     watchdog: Watchdog | None = None
     try:
         for done, index in enumerate(numbers):

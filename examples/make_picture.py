@@ -1,4 +1,4 @@
-"""Renders README's picture: the sample clip enlarged by bicubic and by a network, side by side.
+"""Renders README's picture: the sample clip upscaled by bicubic and by a network, side by side.
 
 `python examples/make_picture.py [MODEL]` writes `examples/bicubic_beside_ours.png`.
 """
@@ -18,13 +18,13 @@ import vsr
 HERE = Path(__file__).parent
 FRAME = 40
 CROP = (slice(16, 316), slice(16, 416))
-"""Rows and columns of the enlarged 640x360 picture: lettering, cables and the balloon."""
+"""Rows and columns of the crop of the upscaled 640x360 picture: lettering, cables and balloon."""
 ZOOM = 2
-"""Every pixel is shown this large, so that browsers do not smooth it away."""
+"""Factor of pixel repetition, so that browsers do not smooth single pixels away."""
 
 
 def enlarged(model: str) -> NDArray[np.uint8]:
-    """The chosen frame, upscaled by `vsr` with `model`, cropped and zoomed: RGB [H, W, 3]."""
+    """Return frame `FRAME`, upscaled by `vsr` with `model`, cropped and zoomed: RGB [H, W, 3]."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "out.mp4"
         vsr.upscale(HERE / "sample.mp4", target, model=model, crf=4, max_frames=FRAME + 20)
@@ -35,7 +35,7 @@ def enlarged(model: str) -> NDArray[np.uint8]:
 
 
 def labelled(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """The picture with a dark strip below that names it, in the sample's own lettering."""
+    """Return the picture with a dark strip below that has `text` in the sample's stroke font."""
     strip = np.zeros((44, pixels.shape[1], 3))
     write(strip, text, (16.0, 8.0), 3.0)
     return np.vstack([pixels, np.clip(strip * (255 if strip.max() <= 1 else 1), 0, 255)]).astype(

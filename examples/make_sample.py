@@ -1,4 +1,4 @@
-"""Gives newcomers a small clip to upscale that is free of any third-party footage.
+"""Generates a small sample clip to upscale, free of any third-party footage.
 
 The scene, a harbour at dusk, is drawn at four times the final size with numpy alone and then
 low-pass filtered down, so its edges are band-limited the way a camera's are.  Run
@@ -40,8 +40,8 @@ CHORDS = ((41, 57, 60, 64, 67), (43, 55, 59, 62, 69), (45, 55, 60, 64, 71), (36,
 MELODY = (72, 76, 79, 84, 74, 79, 83, 81, 76, 79, 84, 88, 79, 76, 74, 72)
 
 # A stroke font made for this clip.  A glyph is a list of curves, a curve a list of grid points
-# of two base-36 digits (x, y); row 0 is the ascender, 3 the x-height, 9 the baseline.  Curves
-# are rounded by cutting corners, which a point written twice resists.
+# of two base-36 digits (x, y); row 0 is the ascender, 3 the x-height, 9 the baseline.  Corners
+# of curves are cut to round them, except at a point that is written twice.
 GLYPHS = """a 565303095956 5359;b 060353590906 0009;c 555303095957;d 565303095956 5059;
 e 0656565303094958;f 40101419 0333;g 565303095956 53595c0c0b;h 0009 0603535659;i 0309 0001;
 k 0009 43060649;l 0009;m 0309 0503434549 4543838589;n 0309 0603535659;o 060353590906;
@@ -66,7 +66,7 @@ def tint(code: str) -> Array:
 
 
 def blend(picture: Array, code: str, cover: Array) -> None:
-    """Paint a colour in place, as strongly as the mask says."""
+    """Blend a colour into the picture in place, with `cover` (0..1) as its opacity."""
     mask = np.clip(cover, 0, 1).astype(np.float32)[..., None]
     picture += mask * (tint(code)[: picture.shape[-1]] - picture)
 
@@ -93,7 +93,7 @@ def stroke(pixels: Array, points: Sequence[Pair] | Array, width: float, code: st
 
 
 def write(pixels: Array, text: str, corner: Pair, unit: float) -> None:
-    """Letter a text in the stroke font with this size of grid unit."""
+    """Draw text in the stroke font, with grid units of `unit` pixels."""
     glyphs = dict(item.strip().split(" ", 1) for item in GLYPHS.split(";"))
     left, top = corner
     for letter in text:
@@ -109,7 +109,7 @@ def write(pixels: Array, text: str, corner: Pair, unit: float) -> None:
 
 
 def noise(rows: int, columns: int, cell: tuple[int, int], rng: Generator) -> Array:
-    """Return smooth noise of zero mean and unit deviation with features of about this size."""
+    """Return smooth noise of zero mean and unit deviation, with features of about `cell` pixels."""
     pitch = np.hypot(np.fft.fftfreq(rows)[:, None] * cell[0], np.fft.rfftfreq(columns) * cell[1])
     spectrum = np.fft.rfft2(rng.standard_normal((rows, columns))) / (0.2 + pitch) ** 2
     spectrum[0, 0] = 0
@@ -166,7 +166,7 @@ def draw_city(rng: Generator) -> Array:
 
 
 def draw_wheel(picture: Array, frame: int) -> None:
-    """Paint the turning big wheel; its spokes close in on the hub like a Siemens star."""
+    """Paint the turning big wheel; its spokes form a Siemens star."""
     x, turn, step = WHEEL_X - CITY_SPEED * frame, frame * 0.011, np.pi / 18
     part, dx, dy = window(picture, x, WHEEL_Y, WHEEL_R + 4)
     radius, angle = np.hypot(dx, dy), np.abs((np.arctan2(dy, dx) - turn) / step % 1 - 0.5)
@@ -226,7 +226,7 @@ def draw_tree(pixels: Array, x: int, height: int, rng: Generator) -> None:
     clumps = places[:24, 0] * (130, 84) + (x, top)
     for rank, (offset, lean) in enumerate(places):
         spot = clumps[rank % 24] + offset * (58, 44)
-        # Leaves nearer the sun, on the upper left, catch more of its light.
+        # Leaves nearer to the sun, on the upper left, are lighter.
         light = 3.6 * rank / LEAF_COUNT - offset.sum() * 1.8 + rng.normal(0, 0.4)
         code = LEAVES[int(np.clip(light, 0, len(LEAVES) - 1))]
         stroke(pixels, [spot, spot + 7 * lean], 7, code)
@@ -259,7 +259,7 @@ def draw_quay(rng: Generator) -> Array:
 
 
 def lowpass(size: int, step: int, first: float) -> Array:
-    """Return the matrix of a Lanczos filter that shortens a line of this size by this step."""
+    """Return the matrix of a Lanczos filter that downscales a line of `size` pixels by `step`."""
     distance = (np.arange(size) + 0.5 - first) / step - np.arange(size // step)[:, None]
     taps = np.sinc(distance) * np.sinc(distance / 2) * (np.abs(distance) < 2)
     taps /= taps.sum(1, keepdims=True)
@@ -280,7 +280,7 @@ def reduce_frame(picture: Array) -> NDArray[np.uint8]:
 
 
 def make_sound() -> Array:
-    """Return two channels of music: slow chords under a melody that wanders left and right."""
+    """Return two channels of music: slow chords and a melody that alternates left and right."""
     clock = np.arange(SOUND_RATE * FRAMES // RATE) / SOUND_RATE
     notes = [(pitch, i / 4, 0.006, 0.5, 1.3, 0.3 + 0.4 * (i % 2)) for i, pitch in enumerate(MELODY)]
     for second, chord in enumerate(CHORDS):
@@ -314,7 +314,7 @@ def render_frames() -> Iterator[NDArray[np.uint8]]:
 
 
 def write_clip(path: Path) -> None:
-    """Encode picture and sound, tagged as BT.709 so that players need not guess."""
+    """Encode picture and sound, tagged as BT.709 so that players do not guess."""
     sound, chunk = make_sound(), SOUND_RATE // RATE
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         # With macroblock tree, x264 made a slightly different file on every run.

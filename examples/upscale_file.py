@@ -1,4 +1,4 @@
-"""The library in ten lines: `python examples/upscale_file.py IN OUT [MODEL]`."""
+"""Upscales a file with the library: `python examples/upscale_file.py IN OUT [MODEL]`."""
 
 import sys
 
@@ -6,7 +6,7 @@ import vsr
 
 
 def main(source: str, target: str, model: str = "c-dcscn") -> None:
-    """Upscale a file and say how fast, and how long its slowest frames took."""
+    """Upscale a file and print the frame rate and the latency."""
     report = vsr.upscale(source, target, model=model, overwrite=True)
     total = report.ledger.stages()["total"]
     sys.stdout.write(f"{report.frames_out} frames at {report.fps:.1f} fps\n")

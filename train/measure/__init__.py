@@ -1,1 +1,1 @@
-"""Measure networks on pictures and clips, and compare with the papers."""
+"""Measure networks on pictures and clips, and compare the results with the papers."""

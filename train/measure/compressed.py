@@ -1,9 +1,9 @@
-"""What networks are worth on compressed video, where most pictures to enlarge come from.
+"""Measures networks on compressed video, where most pictures to upscale come from.
 
-A clip is scaled down (bicubic), encoded with x264 at several qualities, decoded, enlarged by
+A clip is downscaled (bicubic), encoded with x264 at several qualities, decoded, upscaled by
 every method and compared with the original: Y in code values (16..235), rounded to 8 bit, `scale`
-pixels shaved, mean over frames. Colour is treated as `vsr` treats it: limited range, the clip's
-matrix, chroma sited left, nothing rounded between decoder and result.
+pixels shaved, mean over frames. Colour is handled as in `vsr`: limited range, the clip's matrix,
+chroma sited left, no rounding between decoder and result.
 """
 
 import io
@@ -37,25 +37,25 @@ from train.measure.planes import (
 )
 
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
-"""Matrix tag (H.273) -> (Kr, Kb); what is not listed here is BT.601."""
+"""Matrix tag (H.273) -> (Kr, Kb); tags that are not listed are taken as BT.601."""
 _BT601 = (0.299, 0.114)
 _LIMITED, _UNSPECIFIED = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSettings:
-    """How clips are made small and compressed, and what of them is scored."""
+    """Settings for downscaling, compressing and scoring clips."""
 
     scale: int = 2
     crfs: tuple[int, ...] = (23, 28, 33)
     preset: str = "medium"
     frames: int = 8
-    """Frames scored, spread evenly over the window."""
+    """Number of frames scored, spread evenly over the window."""
     window: int = 48
-    """Frames encoded, from the clip's start: a key frame alone would be better than most."""
+    """Number of frames encoded, from the clip's start: a key frame is better than most frames."""
     ssim: bool = True
     lpips: Callable[[Pixels, Pixels], float] | None = None
-    """Distance of two uint8 RGB pictures; given Y as grey."""
+    """Function for the distance of two uint8 RGB pictures; it is called with Y as grey."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +66,17 @@ class Row:
     scale: int
     crf: int
     kbps: float
-    """Of the small stream."""
+    """Bit rate of the LR stream, in kbit/s."""
     method: str
     psnr: float
     ssim: float
     lpips: float | None = None
-    """On luma; None where it was not asked for."""
+    """LPIPS of luma; None if not measured."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The first frames of a clip, cropped so that the small picture is even too."""
+    """The first frames of a clip, cropped so that the LR width and height are even too."""
 
     frames: list[Planes]
     rate: Fraction
@@ -84,12 +84,12 @@ class Clip:
 
     @property
     def weights(self) -> tuple[float, float]:
-        """(Kr, Kb) of its matrix."""
+        """(Kr, Kb) of the clip's matrix."""
         return _LUMA_WEIGHTS.get(self.matrix, _BT601)
 
 
 def read_clip(path: Path, settings: VideoSettings) -> Clip:
-    """The clip's first `window` frames as 8-bit limited-range 4:2:0."""
+    """Read the clip's first `window` frames as 8-bit limited-range 4:2:0."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -120,7 +120,7 @@ def read_clip(path: Path, settings: VideoSettings) -> Clip:
 def compress(
     frames: Sequence[Planes], clip: Clip, crf: int, preset: str
 ) -> tuple[list[Planes], float]:
-    """The frames after x264, and its bit rate in kbit/s."""
+    """Encode frames with x264; return them decoded, and the bit rate in kbit/s."""
     file = io.BytesIO()
     height, width = frames[0].y.shape
     with av.open(file, "w", format="matroska") as out:
@@ -151,7 +151,7 @@ def compress(
 
 
 def enlarged_codes(planes: Planes, method: Method, weights: tuple[float, float]) -> Pixels:
-    """Y of the picture enlarged by a network, as 8-bit code values."""
+    """Return Y of the picture upscaled by a network, as 8-bit code values."""
     if method.colour == "y":
         x = ((planes.y.astype(np.float64) - 16) / 219)[None]
     else:
@@ -164,7 +164,7 @@ def enlarged_codes(planes: Planes, method: Method, weights: tuple[float, float])
 
 
 def bicubic_codes(planes: Planes, scale: int) -> Pixels:
-    """Y of the picture enlarged by bicubic, as 8-bit code values."""
+    """Return Y of the picture upscaled by bicubic, as 8-bit code values."""
     return _interpolated(planes, scale, keys_cubic)
 
 
@@ -178,7 +178,7 @@ def _interpolated(planes: Planes, scale: int, kernel: Kernel) -> Pixels:
 def score_clip(
     path: Path, methods: Sequence[Method], settings: VideoSettings = VideoSettings()
 ) -> Iterator[Row]:
-    """Rows for bicubic, Lanczos and every method, crf by crf."""
+    """Yield a row per crf for bicubic, Lanczos and every method."""
     clip = read_clip(path, settings)
     small = [shrink(planes, settings.scale) for planes in clip.frames]
     count = min(settings.frames, len(small))
@@ -227,6 +227,6 @@ def _score(ours: Pixels, truth: Pixels, settings: VideoSettings) -> tuple[float,
 
 
 def _grey(y: Pixels) -> Pixels:
-    """Y codes (16..235) as a grey RGB picture in 0..255 [H, W, 3]."""
+    """Convert Y codes (16..235) to a grey RGB picture in 0..255 [H, W, 3]."""
     full = codes((y.astype(np.float64) - 16) / 219 * 255)
     return np.repeat(full[..., None], 3, axis=2)

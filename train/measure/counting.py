@@ -34,12 +34,12 @@ _SIDE: Final = 24  # LR pixels; a multiple of 4, so that strided layers come out
 
 
 def parameters(net: nn.Module) -> int:
-    """Trained values; the mean shifts are fixed."""
+    """Return the number of trained values; the mean shifts are fixed and not counted."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
 def multadds(net: Net, scale: int, output: int = OUTPUT) -> int:
-    """Multiplications of all trained convolutions for `output` HR pixels."""
+    """Return the multiplications of all trained convolutions for `output` HR pixels."""
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor], result: Tensor) -> None:
@@ -62,8 +62,8 @@ def multadds(net: Net, scale: int, output: int = OUTPUT) -> int:
 
 
 def receptive_field_radius(net: Net, scale: int) -> int:
-    """How many LR pixels around a pixel can change it, found by following gradients."""
-    config = net.config  # and then the same reach for less work: all channels will be alike
+    """Return the radius, in LR pixels, within which inputs affect a pixel, found by gradients."""
+    config = net.config  # with fewer channels, which are all alike: the same radius for less work
     if isinstance(config, CarnConfig):
         config = replace(config, channels=1, groups=1)
     elif isinstance(config, CsrcnnConfig):
@@ -80,7 +80,8 @@ def receptive_field_radius(net: Net, scale: int) -> int:
 
 
 def _felt(twin: Net, scale: int, width: int, off: int) -> int:
-    """In a strip: networks look as far down as across. `off`: place on a strided layer's grid."""
+    """Return the radius in a strip, as it is equal in both directions. `off`: grid position, for
+    strided layers."""
     channels, height = 1 if twin.colour == "y" else 3, 2
     x = torch.ones(1, channels, height, width, dtype=torch.float64, requires_grad=True)
     centre = width // 2 // 4 * 4 + off
@@ -93,7 +94,7 @@ def _felt(twin: Net, scale: int, width: int, off: int) -> int:
 
 @dataclass(frozen=True)
 class Size:
-    """One line of `info`: a figure of ours beside the paper's."""
+    """One line of `info`: our figure beside the paper's."""
 
     name: str
     scales: str
@@ -115,14 +116,14 @@ _PAPERS: Final[dict[str, Any]] = {
     "dcscn": (None, {2: 244.1}),
     "c-dcscn": (None, {2: 26.1}),
 }
-"""Parameters in thousands, and MultAdds in thousand millions (DCSCN: thousands per pixel)."""
+"""Parameters in thousands, and MultAdds by scale in 1e9 (DCSCN: complexity in thousands)."""
 
 
 def sizes() -> Iterator[Size]:
-    """Every network and scale, as `python -m train info` prints them."""
+    """Yield every network and scale, as `python -m train info` prints them."""
     for name in NETS:
         if name.endswith("-l1"):
-            continue  # the same network as without
+            continue  # the same network as without the suffix
         count, work = _PAPERS.get(name, (None, {}))
         if isinstance(net := build(name), Rt):
             yield from (_ours(name, scale) for scale in (2, 3, 4))
@@ -167,10 +168,10 @@ def _complexity(name: str, scale: int, paper: float | None) -> Size:
 
 
 def _pcarn_table_1() -> Iterator[Size]:
-    """PCARN's ablations at x4: cascades, no ReLU after the 1x1 convolutions, the long skip.
+    """Yield PCARN's ablations at x4: cascades, no ReLU after the 1x1 convolutions, the long skip.
 
-    The last two have no parameters: the rows after the fourth are of its size. The paper cuts
-    thousands off (1,111.9K is its 1,111K).
+    The last two add no parameters: the rows after the fourth have its size. The paper truncates to
+    thousands (1,111.9K is its 1,111K).
     """
     both = {"local_cascade": True, "global_cascade": True}
     for words, paper, changes in (
@@ -189,7 +190,7 @@ def _pcarn_table_1() -> Iterator[Size]:
 
 
 def _csrcnn_tables() -> Iterator[Size]:
-    """CSRCNN's Table VI, Table IV's symmetric rows, and what these tell of one block."""
+    """Yield CSRCNN's Table VI, Table IV's symmetric rows, and the size of one block from these."""
     for scale, paper in ((2, 1549), (4, 3059), (8, 4568)):
         ours = parameters(at_scale(build("csrcnn"), scale)) / _K
         yield Size("csrcnn", f"x{scale}", "parameters, K", ours, paper, "Table VI")
@@ -204,7 +205,7 @@ def _csrcnn_tables() -> Iterator[Size]:
 
 
 def table() -> str:
-    """`sizes` for people."""
+    """Return `sizes` as a text table."""
     head = f"{'network':<22} {'scale':<11} {'figure':<14} {'ours':>10} {'paper':>8}  note"
     lines = [
         f"{s.name:<22} {s.scales:<11} {s.what:<14} {s.ours:>10,.1f} "

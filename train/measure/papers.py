@@ -1,8 +1,8 @@
-"""The papers' own figures, to stand beside ours: PSNR and SSIM on Y, LPIPS where one was printed.
+"""The papers' figures, for comparison with ours: PSNR and SSIM on Y, and LPIPS if it was printed.
 
-Only figures that were read in a text are here, each with the paper's table and row; the comment
-above a table says where it was read, if not in the paper. What is missing was not found. bsd100 is
-the papers' B100; Urban100 is that of CARN's fifth arXiv version, corrected in x2 and x3.
+Every figure was read in a text and has the paper's table and row; the comment above a table says
+where it was read, if not in the paper. Missing figures were not found. bsd100 is the papers' B100;
+Urban100 is that of CARN's fifth arXiv version, corrected in x2 and x3.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Figure(NamedTuple):
-    """One published result; None where no figure was found."""
+    """One published result; None if no figure was found."""
 
     psnr: float | None = None
     ssim: float | None = None
@@ -26,7 +26,7 @@ Pair = tuple[float | None, float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of a published table, by data set; the sets in the papers' order."""
+    """One row of a published table: figures by data set, in the papers' order."""
 
     scale: int
     set5: Pair = (None, None)
@@ -147,7 +147,7 @@ DATA_SETS = ("set5", "set14", "bsd100", "urban100")
 
 
 def published(network: str, data_set: str, scale: int) -> Figure:
-    """The paper's figure of a network on a data set; an empty one where none is known."""
+    """Return the paper's figure of a network on a data set; an empty one if none is known."""
     for name, known, figure in figures():
         if (name, known) == (network, (data_set.lower(), scale)):
             return figure
@@ -155,7 +155,7 @@ def published(network: str, data_set: str, scale: int) -> Figure:
 
 
 def figures() -> Iterator[tuple[str, tuple[str, int], Figure]]:
-    """(network, (data set, scale), figure) of everything that is known."""
+    """Yield (network, (data set, scale), figure) of all known figures."""
     for network, tables in TABLES.items():
         for table in tables:
             for row in table.rows:

@@ -1,7 +1,7 @@
-"""LPIPS, NIQE, Ma, PI and NIMA, for networks that are trained to look right and not for PSNR.
+"""Measures LPIPS, NIQE, Ma, PI and NIMA, for networks trained for perceptual quality, not PSNR.
 
 LPIPS (Zhang et al. 2018) is version 0.1 on AlexNet: a distance of two pictures, 0 for equal ones.
-Weights come from files that the user names: libraries that measure the same fetch theirs unasked.
+Weights come from files that the user names; other libraries download theirs without asking.
 """
 
 import logging
@@ -32,20 +32,20 @@ LPIPS_FILE = "lpips_alex_v0.1.npz"
 
 @dataclass(frozen=True, kw_only=True)
 class Perceptual:
-    """What can be measured here; None where weights or library are missing."""
+    """The metrics that can be measured; None if weights or a library are missing."""
 
     lpips: Callable[[Pixels, Pixels], float] | None = None
-    """Of two uint8 RGB [H, W, 3]."""
+    """LPIPS of two uint8 RGB [H, W, 3]."""
     niqe: Callable[[Array], float] | None = None
-    """Of a Y [H, W] in 16..235."""
+    """NIQE of a Y [H, W] in 16..235."""
     others: PyiqaMetrics | None = None
     """Ma, PI and NIMA of a uint8 RGB [H, W, 3]."""
     note: str = ""
-    """Where the figures come from, for the table's foot."""
+    """Names of the weights' files, for the notes below a table."""
 
 
 def load_perceptual(folder: Path | None) -> Perceptual:
-    """The metrics from a folder of weights; without one none, and a word. Nothing is fetched."""
+    """Load the metrics from a folder of weights; if None, warn and load none. Never download."""
     if folder is None:
         log.warning("LPIPS and NIQE are left out: name their weights with --weights FOLDER")
         return Perceptual()
@@ -69,21 +69,21 @@ def load_perceptual(folder: Path | None) -> Perceptual:
 
 
 class Lpips:
-    """LPIPS 0.1 on AlexNet; weights as torchvision and lpips name their parts in order."""
+    """LPIPS 0.1 on AlexNet; weights are numbered in the layer order of torchvision and lpips."""
 
     _SHIFT = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
     _SCALE = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
     _LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
     """(stride, padding) of every convolution; the first two are followed by pooling."""
     SMALLEST = 31
-    """Pixels: under this nothing is left after the pooling."""
+    """Minimum side of a picture, in pixels: below it nothing is left after the pooling."""
 
     def __init__(self, weights: dict[str, npt.NDArray[Any]]) -> None:
         self._weights = {name: torch.from_numpy(value) for name, value in weights.items()}
 
     @classmethod
     def load(cls, path: Path) -> "Lpips":
-        """From an .npz with conv0..4.weight, conv0..4.bias and lin0..4.weight."""
+        """Load an .npz with conv0..4.weight, conv0..4.bias and lin0..4.weight."""
         weights = read_arrays(path)
         wanted = [f"{part}{k}.weight" for k in range(5) for part in ("conv", "lin")]
         wanted += [f"conv{k}.bias" for k in range(5)]
@@ -92,20 +92,20 @@ class Lpips:
         return cls({name: np.array(weights[name], np.float32) for name in wanted})
 
     def __call__(self, ours: Pixels, truth: Pixels) -> float:
-        """Distance of two uint8 RGB pictures; nan for pictures under SMALLEST."""
+        """Return the distance of two uint8 RGB pictures; nan if they are below SMALLEST."""
         if min(ours.shape[:2]) < self.SMALLEST:
             return math.nan
         with torch.inference_mode():
             return float(self.distance(_tensor(ours), _tensor(truth)))
 
     def to(self, device: torch.device) -> "Lpips":
-        """The same on another device."""
+        """Return a copy on another device."""
         moved = Lpips({})
         moved._weights = {name: value.to(device) for name, value in self._weights.items()}
         return moved
 
     def distance(self, ours: Tensor, truth: Tensor) -> Tensor:
-        """Mean distance of two batches [N, 3, H, W] in 0..1, a scalar that has gradients."""
+        """Return the mean distance of two batches [N, 3, H, W] in 0..1, a scalar with gradients."""
         pairs = zip(self._features(ours), self._features(truth), strict=True)
         parts = [
             functional.conv2d((a - b) ** 2, self._weights[f"lin{k}.weight"]).mean()
@@ -114,7 +114,7 @@ class Lpips:
         return torch.stack(parts).sum()
 
     def _features(self, x: Tensor) -> list[Tensor]:
-        """The five activations, each pixel's vector of length 1."""
+        """Return the five activations, each pixel's vector normalised to length 1."""
         x = (x * 2 - 1 - self._SHIFT.to(x.device)) / self._SCALE.to(x.device)
         found = []
         for k, (stride, padding) in enumerate(self._LAYERS):

@@ -1,4 +1,4 @@
-"""Decoded 4:2:0 pictures as planes, and the resampling and conversions of them."""
+"""Resamples and converts the planes of decoded 4:2:0 pictures."""
 
 from collections.abc import Callable
 from functools import cache
@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 Kernel = Callable[[Array], Array]
 
 _LIMITED: Final = 1
-"""Range tag (H.273)."""
+"""FFmpeg's tag of limited range."""
 
 
 class Planes(NamedTuple):
@@ -27,7 +27,7 @@ class Planes(NamedTuple):
 
 
 def limited(picture: av.VideoFrame) -> av.VideoFrame:
-    """The picture as 8-bit limited-range 4:2:0."""
+    """Convert the picture to 8-bit limited-range 4:2:0."""
     full = picture.color_range == 2 or picture.format.name.startswith("yuvj")
     if picture.format.name == "yuv420p" and not full:
         return picture
@@ -37,7 +37,7 @@ def limited(picture: av.VideoFrame) -> av.VideoFrame:
 
 
 def planes_of(picture: av.VideoFrame) -> Planes:
-    """Copies of a 4:2:0 picture's planes."""
+    """Return copies of a 4:2:0 picture's planes."""
 
     def array(plane: Any) -> Pixels:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
@@ -48,7 +48,7 @@ def planes_of(picture: av.VideoFrame) -> Planes:
 
 
 def cropped(planes: Planes, multiple: int) -> Planes:
-    """The upper left part whose sides are multiples of `multiple`."""
+    """Return the largest upper left part whose sides are multiples of `multiple`."""
     height, width = (n - n % multiple for n in planes.y.shape)
     y, u, v = planes
     return Planes(
@@ -57,15 +57,16 @@ def cropped(planes: Planes, multiple: int) -> Planes:
 
 
 def lanczos3(x: Array) -> Array:
-    """Lanczos' kernel with three lobes at distances `x`."""
+    """Return Lanczos' kernel with three lobes at distances `x`."""
     return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
 
 
 @cache
 def _matrix(source: int, target: int, first: float, kernel: Kernel) -> Array:
-    """[target, source]: output i reads around `first` + i * source / target, edges repeated."""
+    """Return a [target, source] matrix: output i is centred at `first` + i * source / target in the
+    input, whose edges are repeated."""
     step = source / target
-    widen = max(step, 1.0)  # the antialias of a reduction
+    widen = max(step, 1.0)  # antialiasing when downscaling
     centre = first + step * np.arange(target)
     reach = int(np.ceil(3 * widen)) + 1
     taps = np.floor(centre).astype(int)[:, None] + np.arange(-reach, reach + 1)
@@ -78,7 +79,7 @@ def _matrix(source: int, target: int, first: float, kernel: Kernel) -> Array:
 
 
 def resample(plane: npt.NDArray[Any], factor: float, column: float, kernel: Kernel) -> Array:
-    """The plane `factor` times as large; its first new column lies at `column` of the old."""
+    """Resize the plane by `factor`; the first new column is centred at the old column `column`."""
     height, width = plane.shape
     row = 0.5 / factor - 0.5  # rows are centred in luma and chroma alike
     down = _matrix(height, round(height * factor), row, kernel)
@@ -87,26 +88,26 @@ def resample(plane: npt.NDArray[Any], factor: float, column: float, kernel: Kern
 
 
 def codes(x: Array) -> Pixels:
-    """Rounded and clipped to 8 bit."""
+    """Round and clip to 8 bit."""
     return np.floor(np.clip(x, 0, 255) + 0.5).astype(np.uint8)
 
 
 def shrink(planes: Planes, scale: int) -> Planes:
-    """The picture `scale` times smaller (bicubic), its chroma sited left as before."""
-    # chroma column i lies at luma column 2i, in the small picture as in the large one
+    """Downscale the picture by `scale` (bicubic); its chroma remains sited left."""
+    # chroma column i is sited at luma column 2i, in the small picture as in the large one
     column = (scale - 1) / 4
     u, v = (codes(resample(p, 1 / scale, column, keys_cubic)) for p in (planes.u, planes.v))
     return Planes(downscale(planes.y, scale), u, v)
 
 
 def stacked(planes: Planes) -> Pixels:
-    """Y, U and V below one another, as PyAV takes them."""
+    """Return Y, U and V stacked vertically, as PyAV expects them."""
     height, width = planes.y.shape
     return np.concatenate([plane.ravel() for plane in planes]).reshape(height * 3 // 2, width)
 
 
 def rgb_from_yuv(planes: Planes, weights: tuple[float, float]) -> Array:
-    """R'G'B' [3, H, W] in 0..1 (a little beyond where the codes are) of a decoded picture."""
+    """Convert to R'G'B' [3, H, W] in 0..1, or slightly beyond if the codes are out of range."""
     y = (planes.y.astype(np.float64) - 16) / 219
     u, v = ((resample(p, 2, 0.0, keys_cubic) - 128) / 224 for p in (planes.u, planes.v))
     kr, kb = weights

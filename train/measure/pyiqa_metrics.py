@@ -1,12 +1,13 @@
-"""Ma, PI and NIMA: metrics without a truth, computed by pyiqa with weights from files.
+"""Ma, PI and NIMA: no-reference metrics, computed by pyiqa with weights from files.
 
 Ma (Ma, Yang, Yang, Yang 2017; pyiqa calls it NRQM) is of Y, higher is better. The Perceptual Index
 of the PIRM 2018 challenge (Blau et al. 2018) is (10 - Ma + NIQE) / 2, lower is better. NIMA
 (Talebi, Milanfar 2018) is of RGB, 1 to 10. LPIPS and PI's NIQE are ours: they agree with their
 authors' values and need no library.
 
-Files keep the names under which pyiqa publishes them. Nothing is downloaded: pyiqa's NIMA asks timm
-for ImageNet weights first, all of which its file then replaces, so that request is left out.
+Files have the names under which pyiqa publishes them. Nothing is downloaded: pyiqa's NIMA first
+requests ImageNet weights from timm, and then replaces all of them with its file's, so that request
+is suppressed.
 """
 
 import contextlib
@@ -34,9 +35,9 @@ FILES: Final = {
     "NIMA_InceptionV2_ava-b0c77c00.pth": ("NIMA", "nima"),
     "NIMA_VGG16_ava-dc4e8265.pth": ("NIMA", "nima-vgg16-ava"),
 }
-"""File -> the column's name, and pyiqa's name of the metric."""
+"""File -> (name of the column, pyiqa's name of the metric)."""
 NAMES: Final = ("Ma", "PI", "NIMA")
-"""Columns, in this order."""
+"""Names of the columns, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +46,17 @@ class PyiqaMetrics:
 
     each: dict[str, Callable[[Pixels], float]] = field(default_factory=dict)
     niqe: Callable[[npt.NDArray[np.float64]], float] | None = None
-    """NIQE with the authors' model, of Y; without it there is no PI."""
+    """NIQE of Y with the authors' model; without it PI is not computed."""
     note: str = ""
 
     @classmethod
     def load(
         cls, folder: Path, niqe: Callable[[npt.NDArray[np.float64]], float] | None
     ) -> "PyiqaMetrics | None":
-        """Those that the folder has weights of; None, with a word, where pyiqa is missing.
+        """Load the metrics with weights in `folder`; None if there are none or pyiqa is missing.
 
-        Raises TrainError for files that are damaged, something else, or hold code.
+        A missing pyiqa is logged. Raises TrainError for files that are damaged, of another kind, or
+        contain code.
         """
         found = {name: FILES[name] for name in FILES if (folder / name).exists()}
         if not found:
@@ -71,7 +73,7 @@ class PyiqaMetrics:
         return cls(each=each, niqe=niqe, note=f"pyiqa ({', '.join(found)})")
 
     def __call__(self, picture: Pixels) -> dict[str, float]:
-        """Ma, PI and NIMA, as far as they are known, of a uint8 RGB picture [H, W, 3]."""
+        """Return Ma, PI and NIMA, if available, of a uint8 RGB picture [H, W, 3]."""
         found = {column: measure(picture) for column, measure in self.each.items()}
         if self.niqe is not None and "Ma" in found:
             found["PI"] = (10 - found["Ma"] + self.niqe(luma(picture))) / 2
@@ -87,7 +89,7 @@ def _metric(pyiqa: Any, name: str, path: Path) -> Callable[[Pixels], float]:
     try:
         with _quiet_and_offline():
             metric = pyiqa.create_metric(name, device=torch.device("cpu"), **settings)
-    except Exception as exc:  # wrong bytes raise nearly anything in the libraries
+    except Exception as exc:  # the libraries raise almost any error for wrong bytes
         raise TrainError(f"{path} is damaged, or not pyiqa's file for {name}: {exc}") from exc
 
     def measure(picture: Pixels) -> float:
@@ -99,7 +101,7 @@ def _metric(pyiqa: Any, name: str, path: Path) -> Callable[[Pixels], float]:
 
 @contextlib.contextmanager
 def _quiet_and_offline() -> Iterator[None]:
-    """pyiqa prints what it loads; timm would download weights that are replaced at once."""
+    """Send pyiqa's output to stderr, and prevent timm's download of weights that get replaced."""
     with contextlib.redirect_stdout(sys.stderr):
         try:
             timm: Any = importlib.import_module("timm")

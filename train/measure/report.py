@@ -1,4 +1,4 @@
-"""Evaluations as people read them: tables with the papers' figures beside ours, and sheets."""
+"""Writes evaluations as tables, with the papers' figures beside ours, and as picture sheets."""
 
 import json
 import logging
@@ -33,9 +33,9 @@ from train.measure.sheet import SheetRow, write_sheet
 log = logging.getLogger(__name__)
 
 SHEET_ROWS = 6
-"""Images shown of every data set."""
+"""Number of images shown per data set."""
 FETCHED = Path("data")
-"""Where `train fetch` puts data sets unless told otherwise."""
+"""Default folder into which `train fetch` puts data sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +51,9 @@ class ImageRow:
 
 
 def find_folders(names: Sequence[str]) -> list[Path]:
-    """The folders of the data sets named; a benchmark that is not here is left out, with a word.
+    """Return the folders of the named data sets; warn of a missing benchmark and leave it out.
 
-    Raises TrainError for a name that is neither, and where nothing is left to measure on.
+    Raises TrainError for a name that is neither a folder nor a data set, or if no folder is left.
     """
     found: list[Path] = []
     missing: list[_MissingSetError] = []
@@ -70,11 +70,11 @@ def find_folders(names: Sequence[str]) -> list[Path]:
 
 
 class _MissingSetError(TrainError):
-    """A benchmark of the papers that is not among the data here."""
+    """Raised for a benchmark of the papers whose data is missing."""
 
 
 def find_folder(name: str) -> Path:
-    """A folder by its path, or a benchmark by its name under $VSR_DATA or where `fetch` puts it."""
+    """Find a folder by its path, or a benchmark by its name in $VSR_DATA or in `FETCHED`."""
     if Path(name).is_dir():
         return Path(name)
     if Path(name).exists():
@@ -95,7 +95,7 @@ def find_folder(name: str) -> Path:
 
 
 def by_scale(methods: Iterable[Method]) -> list[tuple[int, list[Method]]]:
-    """The methods of each scale, in rising order."""
+    """Return the methods grouped by scale, in ascending order."""
     ordered = sorted(methods, key=lambda m: m.scale)
     return [(scale, list(group)) for scale, group in groupby(ordered, key=lambda m: m.scale)]
 
@@ -103,7 +103,7 @@ def by_scale(methods: Iterable[Method]) -> list[tuple[int, list[Method]]]:
 def score_images(
     methods: Sequence[Method], folders: Sequence[Path], scoring: Scoring, output: Path | None
 ) -> list[ImageRow]:
-    """Rows of every data set and scale, bicubic first; picture sheets go to `output`."""
+    """Return the rows of every data set and scale, bicubic first; write sheets to `output`."""
     rows = []
     for folder in folders:
         for scale, group in by_scale(methods):
@@ -128,7 +128,7 @@ def score_images(
 def _score_folder(
     methods: Sequence[Method], folder: Path, scoring: Scoring, shown: int
 ) -> tuple[list[list[Score]], list[SheetRow]]:
-    """Every method's scores in the images' order, and the first images for a sheet."""
+    """Return every method's scores in the images' order, and the first images for a sheet."""
     scores: list[list[Score]] = [[] for _ in methods]
     sheet = []
     for index, pair in enumerate(benchmark_pairs(folder, methods[0].scale)):
@@ -150,7 +150,7 @@ def _sheet_row(pair: Pair, made: dict[str, Any]) -> SheetRow:
 def score_videos(
     methods: Sequence[Method], clips: Sequence[Path], settings: VideoSettings
 ) -> list[VideoRow]:
-    """Rows of every clip, scale and crf."""
+    """Return the rows of every clip, scale and crf."""
     rows = []
     for clip in clips:
         for scale, group in by_scale(methods):
@@ -173,7 +173,7 @@ def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def image_table(rows: Sequence[ImageRow]) -> str:
-    """Markdown; columns that nothing was measured or published for are left out."""
+    """Return a Markdown table; columns without any value are left out."""
     head = ["data", "scale", "method", "PSNR", "SSIM", "LPIPS", "NIQE", *NAMES]
     head += ["paper PSNR", "paper SSIM", "paper LPIPS", "published in"]
     body = []
@@ -189,7 +189,7 @@ def image_table(rows: Sequence[ImageRow]) -> str:
 
 
 def video_table(rows: Sequence[VideoRow]) -> str:
-    """Markdown: a line per clip, scale and crf, a column per method, then the means."""
+    """Return a Markdown table per scale: a line per clip and crf, a column per method, means."""
     parts = []
     for scale in sorted({row.scale for row in rows}):
         ours = [row for row in rows if row.scale == scale]
@@ -218,7 +218,7 @@ def _mean_cell(rows: Sequence[VideoRow]) -> str:
 
 
 def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -> list[str]:
-    """What a reader must know to compare the figures."""
+    """Return the notes below the tables: the conditions of the measurements."""
     lines = []
     if images:
         grey = "scored as Y directly" if scoring.grey_as_y else "expanded to RGB (Set14 +0.09 dB)"
@@ -241,7 +241,7 @@ def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -
 
 
 def make_folder(output: Path) -> None:
-    """Make the folder now: a measurement of hours must not end in a folder that cannot be."""
+    """Make the folder before a measurement of hours, which must not fail at its end."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
@@ -251,7 +251,7 @@ def make_folder(output: Path) -> None:
 def write_report(
     output: Path, text: str, images: Sequence[ImageRow], video: Sequence[VideoRow]
 ) -> None:
-    """table.md and table.json into the folder."""
+    """Write table.md and table.json into the folder."""
     content = {"images": [_plain(row) for row in images], "video": [_plain(row) for row in video]}
     whole = json.dumps(content, indent=1, allow_nan=False) + "\n"
     try:

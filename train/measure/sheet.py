@@ -1,4 +1,4 @@
-"""A picture sheet: the same crop by every method beside the truth, because figures can mislead."""
+"""Draws picture sheets: the same crop by every method beside the truth, as figures can mislead."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from train.data.images import Pixels
 from train.measure.metrics import luma, psnr
 
 GAP, LINE = 6, 20
-"""Pixels between cells, and of a line of text under each."""
+"""Gap between cells, and height of the line of text under each, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SheetRow:
 
 
 def detailed_window(image: Pixels, size: int) -> tuple[slice, slice]:
-    """The square of `size` (or the whole side) that holds the most edges, on a grid of 8."""
+    """Return the square of `size` (or the whole side) with the most edges, on a grid of 8."""
     y = luma(image)
     edges = np.zeros_like(y)
     edges[:, 1:] += np.abs(np.diff(y, axis=1))
@@ -39,7 +39,7 @@ def detailed_window(image: Pixels, size: int) -> tuple[slice, slice]:
 
 
 def draw_sheet(rows: list[SheetRow], crop: int = 96, zoom: int = 2) -> Image.Image:
-    """One line per image, one column per method, then the truth; PSNR is the crop's own."""
+    """Draw one line per image, one column per method, then the truth; PSNR is that of the crop."""
     columns = max(len(row.made) for row in rows) + 1
     cell = crop * zoom
     size = (GAP + columns * (cell + GAP), GAP + len(rows) * (cell + LINE + GAP))
@@ -51,7 +51,7 @@ def draw_sheet(rows: list[SheetRow], crop: int = 96, zoom: int = 2) -> Image.Ima
         for column, (label, picture) in enumerate([*row.made.items(), (row.name, row.truth)]):
             left = GAP + column * (cell + GAP)
             view = Image.fromarray(np.ascontiguousarray(picture[window]))
-            # square pixels: the viewer's own smoothing would hide what is compared
+            # square pixels, as smoothing by the viewer would hide the differences
             large = view.resize((view.width * zoom, view.height * zoom), Image.Resampling.NEAREST)
             sheet.paste(large, (left, top))
             text = _caption(label, picture[window], row.truth[window], column < len(row.made))

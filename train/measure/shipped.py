@@ -1,4 +1,4 @@
-"""Runs ONNX files, so that what is shipped can be measured and not only what was trained."""
+"""Runs ONNX files, so that shipped networks can be measured, not only trained ones."""
 
 import importlib
 import sys
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 @cache
 def openvino_core() -> Any:
-    """The process's only `ov.Core`: see CORE in vsr/inference/openvino.py for why."""
+    """Return the process's only `ov.Core`: see CORE in vsr/inference/openvino.py for the reason."""
     telemetry = "openvino_telemetry"
     loaded = sys.modules.get(telemetry)
     sys.modules[telemetry] = None  # type: ignore[assignment]  # see vsr/inference/openvino.py
@@ -34,7 +34,7 @@ def openvino_core() -> Any:
 
 
 def openvino_enlarge(model: bytes) -> Enlarge:
-    """Run an ONNX network on OpenVINO in float32: what is shipped, as it will run."""
+    """Return an `Enlarge` that runs an ONNX network on OpenVINO in float32, as `vsr` does."""
     core = openvino_core()
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(model), "CPU", config)
@@ -46,7 +46,7 @@ def openvino_enlarge(model: bytes) -> Enlarge:
 
 
 def onnxruntime_enlarge(model: bytes) -> Enlarge:
-    """Run an ONNX network on ONNX Runtime's CPU provider."""
+    """Return an `Enlarge` that runs an ONNX network on ONNX Runtime's CPU provider."""
     try:
         ort = importlib.import_module("onnxruntime")
     except ImportError as exc:
@@ -67,10 +67,10 @@ BACKENDS: dict[str, Callable[[bytes], Enlarge]] = {
 
 
 def load_onnx(path: Path, backend: str) -> Method:
-    """The network of an ONNX file (one float picture in, one out) on a backend.
+    """Load the network of an ONNX file (one float picture in, one out) on a backend.
 
-    Its colour follows from its channels and its scale from what it makes of a small picture. Its
-    network is the folder's name, as in engines/carn-m/x2.onnx, if the file is named x<scale>.
+    `colour` follows from the channels, and `scale` from the output size of a small picture.
+    `network` is the folder's name, as in engines/carn-m/x2.onnx, if the file is named x<scale>.
     """
     model = _read(path)
     kind, channels = _input(model, path)
@@ -91,7 +91,7 @@ def load_onnx(path: Path, backend: str) -> Method:
 
 
 def _gist(exc: Exception) -> str:
-    """The reason: OpenVINO says first where in its source, then why, then gives advice."""
+    """Return the reason: OpenVINO's messages have the source location, the reason, then advice."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith("To facilitate")]
     return told[-1].removeprefix("-- ") if told else repr(exc)
@@ -110,7 +110,7 @@ def _read(path: Path) -> onnx.ModelProto:
 
 
 def _input(model: onnx.ModelProto, path: Path) -> tuple[npt.DTypeLike, int]:
-    """(dtype, channels) of the only picture that goes in."""
+    """Return (dtype, channels) of the only input picture."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [x for x in model.graph.input if x.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -130,7 +130,7 @@ def _input(model: onnx.ModelProto, path: Path) -> tuple[npt.DTypeLike, int]:
 
 
 def _scale(shape: tuple[int, ...], channels: int, path: Path) -> int:
-    """The factor from 24x32 to the result's size."""
+    """Return the factor from 24x32 to the result's size."""
     if len(shape) == 4 and shape[:2] == (1, channels):
         scale = shape[2] // 24
         if scale and shape[2:] == (24 * scale, 32 * scale):

@@ -1,1 +1,1 @@
-"""Compares videos frame by frame: matched by time, measured by FFmpeg, shown on a page."""
+"""Compares videos frame by frame: matches frames by time, measures with FFmpeg, writes a page."""

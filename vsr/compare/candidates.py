@@ -1,4 +1,4 @@
-"""Enlarges a piece of one's own video by several networks, to choose by eye."""
+"""Upscales a piece of a video with several networks, for a visual comparison."""
 
 import math
 import os
@@ -26,20 +26,21 @@ from vsr.media.location import open_input
 from vsr.plan.measure import Video, enlarging
 
 _SECONDS: Final = 0.3
-"""For which each network is measured by itself."""
+"""Duration of the measurement of each network alone, in seconds."""
 Told = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings:
-    """Which piece of a video is enlarged, by which networks."""
+    """Settings of `compare_models`: a piece of a video, and the models that upscale it."""
 
     models: Sequence[str]
     at: float = 0.0
-    """Seconds from the video's first frame."""
+    """Start of the piece, in seconds from the video's first frame."""
     seconds: float = 1.0
     run: RunSettings = field(default_factory=RunSettings)
-    """What else is done, as `vsr run` would; model and frames are set for each candidate."""
+    """Other settings, as for `vsr run`. `model`, the frame range, `segment`, `audio`, `report` and
+    `container` are overridden for each candidate."""
 
     def __post_init__(self) -> None:
         if not set(self.models) - {BICUBIC}:
@@ -55,10 +56,10 @@ def compare_models(
     on_model: Told | None = None,
     stop: Event | None = None,
 ) -> Comparison:
-    """Compare what networks make of a piece of `source`, with bicubic enlargement as reference.
+    """Upscale a piece of `source` with each model, and compare the results with bicubic upscaling.
 
-    The pieces are encoded as `vsr run` would, into a temporary folder. `on_model` gets each name
-    before its work begins. Raises what `vsr.upscale` and `compare` raise.
+    The pieces are encoded as by `vsr run`, into a temporary folder. `on_model` receives each
+    model's name before its run starts. Raises the errors of `vsr.upscale` and `compare`.
     """
     path = os.fspath(source)
     names = list(dict.fromkeys((BICUBIC, *settings.models)))
@@ -69,7 +70,7 @@ def compare_models(
         for name in names:
             if on_model:
                 on_model(name)
-            # a model may be a file, whose name may hold anything
+            # a model may be a path with any characters, so it does not name the file
             target = Path(folder) / f"{len(made)}.mkv"
             run = replace(
                 settings.run, model=name, start_frame=start, max_frames=frames, segment=0,
@@ -93,9 +94,9 @@ def compare_models(
 
 
 def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
-    """What the network of a run takes for a frame by itself.
+    """Measure the time that a run's network takes for one frame when nothing else runs, in ms.
 
-    It is not the time in the network that a report has: frames are several there at a time.
+    It differs from a report's `infer` time: in a run, several frames share the network at a time.
     """
     with closing(source_for(path, target, run, Event())) as source:
         info = source.info
@@ -107,7 +108,7 @@ def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
 
 
 def _piece(path: str, at: float, seconds: float) -> tuple[int, int]:
-    """(number of the first frame, number of frames) of a piece, by the times of packets."""
+    """Return (index of the first frame, number of frames) of a piece, from the packets' pts."""
     with closing(open_input(path, path)) as container:
         stream, _ = choose(container, path, path)
         base = stream.time_base or Fraction(1, 1000)

@@ -28,11 +28,11 @@ class CompareSettings:
     """Settings of a comparison. Raises UsageError for numbers out of range."""
 
     max_frames: int | None = None
-    """Frames that are compared; None: all."""
+    """Maximum number of frames to compare; None: all."""
     lpips: Path | None = None
-    """Weights of LPIPS, an .npz; None: it is not measured."""
+    """Path of the LPIPS weights (.npz); None: LPIPS is not measured."""
     align: bool = False
-    """Compare every video from its own first frame, not by its times as they are."""
+    """Whether times count from each video's first frame; otherwise they are used unchanged."""
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:
@@ -47,11 +47,11 @@ def compare(
     on_progress: Callable[[int], None] | None = None,
     stop: Event | None = None,
 ) -> Comparison:
-    """Measure videos against `reference`; without one, the others against the first.
+    """Measure `videos` against `reference`; if it is None, against the first of them.
 
-    `on_progress` gets the number of frames done, on the calling thread. Raises UsageError for
-    fewer than two videos, InputError where one or the weights of LPIPS cannot be read or no frame
-    has a partner, and InterruptedRunError once `stop` is set.
+    `on_progress` receives the number of finished frames, on the calling thread. Raises UsageError
+    for fewer than two videos, InputError if a video or the LPIPS weights cannot be read or no
+    frames match, and InterruptedRunError if `stop` is set.
     """
     settings = settings or CompareSettings()
     names = [os.fspath(name) for name in ((reference,) if reference else ()) + tuple(videos)]
@@ -69,7 +69,7 @@ def compare(
 
 
 class _Work:
-    """The state of a comparison under way."""
+    """The state of a running comparison."""
 
     def __init__(self, readers: Sequence[Reader], settings: CompareSettings) -> None:
         self._readers, self._settings = readers, settings
@@ -86,7 +86,7 @@ class _Work:
         return self
 
     def __next__(self) -> int:
-        """Measure the next frames; the number done so far."""
+        """Measure the next matching frames; return the number of matches so far."""
         most = self._settings.max_frames
         matched = None if most == len(self._times) else next(self._pairs, None)
         if matched is None:
@@ -112,7 +112,7 @@ class _Work:
         self._keeper.see(index, time, scored)
 
     def _looks(self, scored: tuple[Scored, ...]) -> list[dict[str, float]]:
-        """What LPIPS says of each video, where it is measured."""
+        """Return {"lpips": value} for each video; an empty dict if LPIPS is not measured."""
         if self._lpips is None:
             return [{} for _ in scored[1:]]
         pictures = [
@@ -122,7 +122,7 @@ class _Work:
         return [{} if value is None else {"lpips": value} for value in found]
 
     def result(self, original: bool) -> Comparison:
-        """All that was found. Raises InputError where nothing matched."""
+        """Return the results. Raise InputError if no frames matched."""
         if not self._rows:
             raise InputError(self._why_nothing())
         facts = [self._facts(k) for k in range(len(self._readers))]
@@ -182,11 +182,11 @@ class _Work:
 
 
 def _lpips(weights: Path) -> "Lpips":
-    from vsr.compare.lpips import Lpips  # loads OpenVINO, which nothing else here needs
+    from vsr.compare.lpips import Lpips  # imports OpenVINO, which nothing else here needs
 
     return Lpips(weights)
 
 
 def _short(path: str) -> str:
-    """The file's name, or a URL without its secrets."""
+    """Return the file's name, or the URL without its secrets."""
     return shown(path) if is_url(path) else Path(path).name

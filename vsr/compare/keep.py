@@ -1,4 +1,4 @@
-"""Keeps the pictures of a few moments: the worst ones, and one as good as half of all."""
+"""Keeps the pictures of a few moments: the worst ones and one of median quality."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,16 +9,16 @@ import numpy as np
 from vsr.compare.scores import Scored
 
 WORST: Final = 4
-"""Moments that are kept for how far they are from the reference."""
+"""Number of moments with the lowest PSNR that are kept."""
 _SAMPLES: Final = 9
-"""Moments of which the one nearest to the median is shown."""
+"""Maximum number of evenly spaced moments; the one nearest to the median PSNR is shown."""
 APART_S: Final = 0.5
-"""Seconds between two of the worst moments, so that they are not the same scene four times."""
+"""Minimum time between two of the worst moments, in seconds, so that they show several scenes."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The pictures of one time, the reference first, and the lowest PSNR among the others (dB)."""
+    """The pictures of one time, the reference first; `psnr` is the lowest of the others, in dB."""
 
     index: int
     time: float
@@ -29,7 +29,7 @@ class Moment:
 
 @dataclass
 class Keeper:
-    """Chooses moments while frames go by, in bounded memory. Use from one thread."""
+    """Selects moments as frames arrive, and holds few pictures. Use from one thread."""
 
     worst: int = WORST
     _worst: list[Moment] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Keeper:
     _all: list[float] = field(default_factory=list)
 
     def see(self, index: int, time: float, scored: tuple[Scored, ...]) -> None:
-        """Take the next moment, or not."""
+        """Process the next moment; keep its pictures if it is one of the worst or a sample."""
         psnr = min(each.values["psnr"] for each in scored[1:])
         moment = Moment(index, time, psnr, scored)
         self._all.append(psnr)
@@ -57,7 +57,7 @@ class Keeper:
         self._worst = sorted(kept, key=lambda m: m.psnr)[: self.worst]
 
     def moments(self) -> list[Moment]:
-        """The worst moments, then the one nearest to the median; worse ones first."""
+        """Return the worst moments, the worst first, then the one nearest to the median."""
         if not self._samples:
             return []
         median = float(np.median(_finite(self._all)))
@@ -68,7 +68,7 @@ class Keeper:
 
 
 _EQUAL: Final = 100.0
-"""dB that stand for equal pictures where numbers are sorted."""
+"""PSNR, in dB, that replaces the infinite PSNR of equal pictures in the median."""
 
 
 def _finite(values: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""LPIPS of two pictures, by OpenVINO, with weights that the user has."""
+"""Computes LPIPS of two pictures with OpenVINO, with weights from a user's file."""
 
 import zipfile
 from pathlib import Path
@@ -13,22 +13,22 @@ from vsr.network.lpips import SHAPES, SMALLEST, lpips_network
 
 
 class Lpips:
-    """A distance of pictures: 0 for equal ones, larger the more different they look."""
+    """Computes the distance of two pictures: 0 if equal, larger the more different they look."""
 
     smallest: Final = SMALLEST
-    """Pixels that each side has at least."""
+    """Minimum width and height of the pictures, in pixels."""
 
     def __init__(self, path: Path) -> None:
-        """`path`: an .npz with the arrays of `SHAPES`, as torchvision and lpips order AlexNet's.
+        """`path` is an .npz with the arrays of `SHAPES`, in the order of torchvision and lpips.
 
-        Raises InputError for another file.
+        Raises InputError for any other file.
         """
         network = CORE.read_model(lpips_network(_weights(path)))
         precise = {"INFERENCE_PRECISION_HINT": HINTS["fp32"]}
         self._network: Any = CORE.compile_model(network, "CPU", precise)
 
     def __call__(self, one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float | None:
-        """Of two R'G'B' pictures [H, W, 3] of one size; None where they are too small for it."""
+        """Return LPIPS of two R'G'B' pictures [H, W, 3] of equal size; None if too small."""
         if min(one.shape[:2]) < SMALLEST:
             return None
         pair = np.stack([one, other]).transpose(0, 3, 1, 2).astype(np.float32) / 255

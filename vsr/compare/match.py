@@ -8,24 +8,25 @@ from vsr.files.frames import Reader
 from vsr.media.frame import Frame
 
 _TOLERANCE = Fraction(2, 5)
-"""Of a frame at the highest of the rates: containers round times, and a neighbour must stay one."""
+"""Maximum time difference of matching frames, in frame durations of the highest rate: larger than
+the rounding of times in containers, smaller than the distance to a neighbouring frame."""
 
 
 @dataclass
 class Matches:
     """Yields the frames that all videos have at the same time, in order; iterate once.
 
-    Of two frames of a video, the one whose time is nearer is taken: with a variable rate, both may
-    be near. With `align`, times count from each video's own first frame. After the end of the
-    shortest video nothing more is read. Use from one thread.
+    If two frames of a video are near enough, as a variable rate allows, the nearer one is taken.
+    With `align`, times count from each video's first frame. Reading stops at the end of the
+    shortest video. Use from one thread.
     """
 
     readers: Sequence[Reader]
     align: bool = False
     starts: list[Fraction] = field(init=False)
-    """Seconds at which each video's first frame is shown."""
+    """Presentation time of each video's first frame, in seconds."""
     alone: list[int] = field(init=False)
-    """Frames of each video that another one lacks, up to the end of the shortest."""
+    """Number of frames of each video without a match, up to the end of the shortest video."""
 
     def __post_init__(self) -> None:
         self.alone = [0] * len(self.readers)

@@ -1,4 +1,4 @@
-"""The page of a comparison: one file with pictures, figures and plots; it loads nothing."""
+"""Builds the HTML page of a comparison: one file with pictures, figures and plots; no requests."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ _POLICY: Final = (
 )
 _COLOURS: Final = 6
 _SLOTS: Final = 700
-"""Points of a curve at most: of each slot of time, the worst frame."""
+"""Maximum number of points of a curve; each point is the worst frame of a time slot."""
 _TITLES: Final = {
     "psnr": ("PSNR over time", "dB, higher is nearer to the reference"),
     "ssim": ("SSIM over time", "1 is equal"),
@@ -38,9 +38,9 @@ _TITLES: Final = {
     "flicker": ("Change from frame to frame", "mean difference of luma, in codes of 8 bits"),
 }
 _BAD_ABOVE: Final = ("flicker", "lpips")
-"""Of which the worst frame is the one with the highest value."""
+"""Measures whose worst frame is the one with the highest value."""
 _EQUAL: Final = 100.0
-"""dB at which equal pictures are drawn."""
+"""PSNR, in dB, at which equal pictures are drawn."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Plot:
 
 
 def page(found: Comparison) -> str:
-    """The page as HTML text."""
+    """Return the page as HTML text."""
     videos = [found.reference, *found.videos]
     names = [video.name for video in videos]
     what = "against the original" if found.original else f"against {names[0]}"
@@ -152,7 +152,7 @@ def _plot(found: Comparison, name: str) -> Plot:
 
 
 def _value_scale(values: npt.NDArray[np.float64]) -> Scale:
-    """A scale with a little room; it need not begin at 0, as differences are what counts."""
+    """Return a scale with a small margin; it need not begin at 0, as only differences matter."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Scale(0.0, 1.0)
@@ -164,7 +164,7 @@ def _value_scale(values: npt.NDArray[np.float64]) -> Scale:
 def _path(
     place: npt.NDArray[np.int64], values: npt.NDArray[np.float64], scale: Scale, high: bool
 ) -> str:
-    """Through the lowest value of each slot of time (the highest, with `high`)."""
+    """Return an SVG path through the lowest value of each time slot (the highest if `high`)."""
     points = []
     for slot in np.unique(place):
         inside = values[place == slot]
@@ -176,7 +176,7 @@ def _path(
 
 
 def _moments(found: Comparison, names: Sequence[str]) -> Markup:
-    """The pictures, for the script: `<` cannot end the element they stand in."""
+    """Return the pictures as JSON for the script, with `<` escaped: it cannot end its element."""
     width, height = found.size
     moments = [
         {
@@ -199,7 +199,7 @@ def _moments(found: Comparison, names: Sequence[str]) -> Markup:
 
 
 def _kind(found: Comparison, moment: Moment) -> str:
-    """Among equals, what is far from the first is not worse."""
+    """Return the moment's label; without an original, a distant frame is not called worse."""
     return moment.kind if found.original or moment.kind == "median" else "most different"
 
 

@@ -1,4 +1,4 @@
-"""Writes a picture as lossless WebP, or several side by side as PNG."""
+"""Encodes a picture as lossless WebP, or several side by side as PNG."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -12,17 +12,17 @@ from vsr.media.frame import converted
 
 
 def rgb(picture: av.VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
-    """R'G'B' uint8 [height, width, 3] in full range."""
+    """Convert the picture to R'G'B' uint8 [height, width, 3] in full range."""
     return np.asarray(converted(picture, "rgb24", colour).to_ndarray(), np.uint8)
 
 
 def webp(picture: av.VideoFrame, colour: Colour) -> bytes:
-    """The picture as a lossless WebP."""
+    """Encode the picture as a lossless WebP."""
     return _coded("libwebp", converted(picture, "bgra", colour), {"lossless": "1"})
 
 
 def png(pictures: Sequence[npt.NDArray[np.uint8]]) -> bytes:
-    """Pictures of one height, uint8 [height, width, 3], side by side as a PNG."""
+    """Encode pictures of one height, uint8 [height, width, 3], side by side as a PNG."""
     beside = np.ascontiguousarray(np.concatenate(pictures, axis=1))
     return _coded("png", av.VideoFrame.from_ndarray(beside, format="rgb24"), {})
 

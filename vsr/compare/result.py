@@ -1,4 +1,4 @@
-"""What a comparison found: facts of the videos, figures of every frame, pictures of a few."""
+"""Defines `Comparison`: facts of the videos, figures of every frame, pictures of a few frames."""
 
 import math
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ MEASURES: Final = {
     "lpips": 4,
     "flicker": 3,
 }
-"""Name -> digits after the point."""
+"""Measure -> number of decimal places."""
 _BAD_ABOVE: Final = ("lpips",)
-"""Measures whose high values are bad: they have `max`, `p99` and `p95` instead."""
+"""Measures with bad high values: totals have `max`, `p99`, `p95` instead of `min`, `p1`, `p5`."""
 PERCENTILES: Final = (1, 5, 50)
-"""Of measures whose low values are bad: half of all frames, and the worst twentieth and hundredth,
-begin there."""
+"""Percentiles in the totals of measures with bad low values: the worst 1, 5 and 50 % of all frames
+are at or below them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
-    """One of the videos, as a person tells it from the others."""
+    """Properties of one compared video."""
 
     name: str
     size: tuple[int, int]
@@ -40,16 +40,16 @@ class VideoFacts:
     codec: str
     pixel_format: str
     seconds: float
-    """Of the whole file, or of what was compared where its length is unknown."""
+    """Duration of the file, or of the compared part if the file's number of frames is unknown."""
     bytes: int | None = None
-    """Of the file; None where there is none (a URL)."""
+    """File size; None if it is not a file (a URL)."""
     ms_per_frame: float | None = None
-    """What a network took for a frame; of candidates only."""
+    """Time of a network for one frame, in ms; only set by `compare_models`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one time: for each compared video, and the flicker of the reference."""
+    """The figures of one time: a dict per compared video, and the flicker of the reference."""
 
     time: float
     values: tuple[dict[str, float], ...]
@@ -58,36 +58,36 @@ class Row:
 
 @dataclass(kw_only=True)
 class Comparison:
-    """Everything that `vsr compare` tells. `as_json()` is the .json output."""
+    """The results of `vsr compare`. `as_json()` is the .json output."""
 
     reference: VideoFacts
     videos: Sequence[VideoFacts]
     size: tuple[int, int]
     """Width and height at which pictures were compared."""
     peak: int
-    """Highest code of a plane."""
+    """Highest sample value of a plane, 2**bits - 1."""
     original: bool
-    """Whether the reference is the original (`--reference`), not one of equals."""
+    """Whether the reference is the original (`--reference`), not just the first of the videos."""
     rows: list[Row] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     alone: Sequence[int] = ()
-    """Frames without a partner, of the reference and of each video."""
+    """Number of frames without a match, of the reference and of each video."""
     colours: Sequence[Colour] = ()
-    """Of the pictures in `moments`, the reference's first."""
+    """Colour tags of each video's pictures in `moments`, the reference first."""
 
     def series(self, video: int, measure: str) -> npt.NDArray[np.float64]:
-        """A measure of every frame; NaN where there is none."""
+        """Return a measure of every frame; NaN where it is missing."""
         return np.array([row.values[video].get(measure, math.nan) for row in self.rows])
 
     def measures(self) -> list[str]:
-        """The measures that there are, in the order of MEASURES."""
+        """Return the measures that at least one frame has, in the order of MEASURES."""
         found = {name for row in self.rows for values in row.values for name in values}
         return [name for name in MEASURES if name in found]
 
     def totals(self, video: int) -> dict[str, dict[str, float | None]]:
-        """Mean, minimum and percentiles of each measure. The mean PSNR is that of the mean squared
-        error, as FFmpeg states it."""
+        """Return mean, worst value and percentiles of each measure. The mean PSNR is that of the
+        mean squared error, as in FFmpeg."""
         found = {}
         for name in self.measures():
             values = self.series(video, name)
@@ -107,12 +107,12 @@ class Comparison:
         return 10 * math.log10(self.peak**2 / error) if error else math.inf
 
     def reference_flicker(self) -> float | None:
-        """The mean over all frames, in codes of 8 bits; None for a single frame."""
+        """Return the reference's mean flicker, in 8-bit codes; None for a single frame."""
         values = [row.reference_flicker for row in self.rows if row.reference_flicker is not None]
         return float(np.mean(values)) if values else None
 
     def as_json(self) -> dict[str, Any]:
-        """Figures only; null is an infinite PSNR: the pictures are equal."""
+        """Return the figures, without pictures; null stands for the infinite PSNR of equal ones."""
         facts = [_facts(video) for video in (self.reference, *self.videos)]
         for k, fact in enumerate(facts):
             fact["frames_without_partner"] = self.alone[k]
@@ -151,7 +151,7 @@ class Comparison:
 
 
 def _worst_of(values: npt.NDArray[np.float64], name: str) -> dict[str, float]:
-    """The worst value, and where the worst hundredth, twentieth and half begin."""
+    """Return the worst value, and the percentiles that bound the worst 1, 5 and 50 %."""
     above = name in _BAD_ABOVE
     ranks = [100 - p for p in PERCENTILES] if above else PERCENTILES
     found = np.percentile(values, ranks, method="higher" if above else "lower")

@@ -1,4 +1,4 @@
-"""Measures frames against a reference with FFmpeg's psnr, ssim and xpsnr filters."""
+"""Measures frames against a reference with FFmpeg's psnr, ssim, xpsnr and libvmaf filters."""
 
 import math
 from collections import deque
@@ -16,12 +16,12 @@ from vsr.media.frame import Frame, picture_of
 
 _NO_MORE: Final = (av.error.BlockingIOError, av.error.EOFError)
 _SSIM_SIDE: Final = 16
-"""Pixels of a side from which on FFmpeg's ssim has a window in subsampled chroma, too."""
+"""Minimum side, in pixels, at which FFmpeg's ssim has a window in subsampled chroma too."""
 _XPSNR_AREA: Final = 2025
-"""Pixels of a picture from which on the blocks of FFmpeg's xpsnr have a size: below, the filter
-divides by 0, which ends the process."""
+"""Minimum number of pixels of a picture for FFmpeg's xpsnr. Below it the filter's block size is 0,
+and a division by 0 ends the process."""
 VMAF: Final = "libvmaf"
-"""The filter of VMAF, which few builds of FFmpeg have."""
+"""Name of FFmpeg's VMAF filter, which few builds include."""
 _MEASURES: Final = {
     "psnr": "lavfi.psnr.psnr_avg",
     "psnr_y": "lavfi.psnr.psnr.y",
@@ -34,34 +34,35 @@ _MSE: Final = "lavfi.psnr.mse_avg"
 
 @dataclass(frozen=True)
 class Scored:
-    """A picture at the common size, and what it measures against the reference of its time."""
+    """A picture at the common size, and its figures against the reference of the same time."""
 
     picture: av.VideoFrame
     values: dict[str, float]
-    """dB (psnr, psnr_y, xpsnr: infinity where equal), 0..1 (ssim), 0..100 (vmaf), and `mse`."""
+    """psnr, psnr_y and xpsnr in dB (infinity if equal), ssim 0..1, vmaf 0..100, and `mse`."""
     flicker: float | None
-    """Mean absolute difference of luma from the frame before, in codes of 8 bits; None for the
-    first frame."""
+    """Mean absolute difference of luma from the previous frame, in 8-bit codes; None for the first
+    frame."""
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a filter graph is made for: another one is needed where this changes."""
+    """The input sizes and formats of a filter graph; a change requires a new graph."""
 
     sizes: tuple[tuple[int, int], ...]
     formats: tuple[str, ...]
 
     @property
     def common(self) -> tuple[int, int]:
-        """The largest of the sizes: smaller pictures are enlarged to it."""
+        """The size with the largest area: smaller pictures are enlarged to it."""
         return max(self.sizes, key=math.prod)
 
 
 class Scorer:
     """Measures matched frames, the reference first. Use from one thread.
 
-    Smaller pictures are enlarged by bicubic interpolation, as players do, and all are brought to
-    the reference's pixel format. Frames that the filters hold back come with later ones or `rest`.
+    Smaller pictures are enlarged by bicubic interpolation, as players do, and all are converted to
+    the reference's pixel format. The filters delay frames: later calls of `feed`, or `rest`, yield
+    them.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,7 @@ class Scorer:
         self._pushed = 0
 
     def feed(self, frames: Sequence[Frame]) -> Iterator[tuple[Scored, ...]]:
-        """Yield what is measured once these frames, of one time, are there."""
+        """Push the frames of one time; yield the scores that the filters have finished."""
         pictures = [picture_of(frame) for frame in frames]
         kind = _Kind(
             tuple((p.width, p.height) for p in pictures),
@@ -91,7 +92,7 @@ class Scorer:
         yield from self._rows()
 
     def rest(self) -> Iterator[tuple[Scored, ...]]:
-        """Yield what the filters hold back, and end them."""
+        """Flush the filters, yield the remaining scores and discard the filter graph."""
         for context in self._inputs:
             context.push(None)
         yield from self._rows()
@@ -119,7 +120,7 @@ class Scorer:
         )
 
     def _open(self, kind: _Kind) -> None:
-        """Join the filters: every picture is scaled, and all but the first are measured."""
+        """Build the filter graph: scale every picture, and measure all but the first."""
         graph = self._graph = av.filter.Graph()
         width, height = kind.common
         self._inputs, self._sinks = [], []
@@ -151,7 +152,7 @@ class Scorer:
 
 
 def filters_for(size: tuple[int, int]) -> list[str]:
-    """FFmpeg's filters that measure pictures of a size (width, height)."""
+    """Return the FFmpeg filters that can measure pictures of a size (width, height)."""
     found = ["psnr"]
     if min(size) >= _SSIM_SIDE:
         found.append("ssim")
@@ -161,7 +162,7 @@ def filters_for(size: tuple[int, int]) -> list[str]:
 
 
 def has_vmaf() -> bool:
-    """Whether this FFmpeg has the filter of VMAF."""
+    """Return whether this FFmpeg has the VMAF filter."""
     return VMAF in av.filter.filters_available
 
 
@@ -175,7 +176,7 @@ def _pulled(sink: av.filter.context.FilterContext) -> av.VideoFrame | None:
 
 
 def _luma(picture: av.VideoFrame) -> npt.NDArray[np.float32]:
-    """The first plane in codes of 8 bits, float32 [height, width]; green of RGB."""
+    """Return the first plane in 8-bit codes, float32 [height, width]; it is green in RGB."""
     plane = np.from_dlpack(picture.planes[0])
     return plane.astype(np.float32) / np.float32(2 ** (picture.format.components[0].bits - 8))
 

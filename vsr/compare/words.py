@@ -1,4 +1,4 @@
-"""What a comparison means, in plain sentences."""
+"""Writes plain sentences about the results of a comparison."""
 
 import math
 from typing import Final
@@ -7,20 +7,20 @@ from vsr.compare.result import Comparison, VideoFacts
 from vsr.report.html.text import clock
 
 _SAME_DB: Final = 0.05
-"""A difference of PSNR that nobody should choose by."""
+"""PSNR difference, in dB, below which two videos count as equal."""
 _RESTLESS: Final = 1.1
-"""Times the reference's change from frame to frame from where on flicker is worth a word."""
+"""Ratio of a video's flicker to the reference's above which a sentence warns of it."""
 
 
 def sentences(found: Comparison) -> list[str]:
-    """The most important findings first."""
+    """Return the findings as sentences, the most important first."""
     if found.reference.ms_per_frame is not None:
         return [_cost(video) for video in (found.reference, *found.videos)]
     return [*_nearest(found), *_equal(found), *_flicker(found)]
 
 
 def _cost(video: VideoFacts) -> str:
-    """What a model takes for a frame, and what its encoded piece does."""
+    """Return a sentence with a model's time per frame and the size of its encoded piece."""
     ms = video.ms_per_frame or 0.0
     real_time = 1000 / (ms * float(video.rate)) if ms else math.inf
     cost = f"{video.name}: {ms:.1f} ms a frame, {real_time:.2g} times real time by itself"

@@ -17,11 +17,14 @@ from vsr.media.whole_file import written_whole
 
 ENDINGS: Final = (".html", ".json", ".png")
 _PART: Final = 320
-"""Side of the part of a picture in the .png, in pixels."""
+"""Maximum width and height of each crop in the .png, in pixels."""
 
 
 def check_name(path: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
-    """Raise an error for a name that cannot or must not be written, before the work begins."""
+    """Raise UsageError or OutputError if `path` cannot or must not be written.
+
+    Call it before the comparison. `inputs` are the names of the files that are read.
+    """
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"'{path.name}' names no output; use one of {', '.join(ENDINGS)}")
     if path.is_dir():
@@ -35,7 +38,7 @@ def check_name(path: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
 
 
 def write(found: Comparison, path: Path) -> None:
-    """Write the form that the file's name asks for. Raises OutputError."""
+    """Write the comparison in the format of the file name's suffix. Raises OutputError."""
     made = {
         ".html": lambda: page(found).encode("utf-8"),
         ".json": lambda: (json.dumps(found.as_json(), indent=1) + "\n").encode("utf-8"),
@@ -49,7 +52,7 @@ def write(found: Comparison, path: Path) -> None:
 
 
 def _sheet(found: Comparison) -> list[npt.NDArray[np.uint8]]:
-    """The part of the worst frame where videos differ most from the reference, side by side."""
+    """Return every video's crop of the worst frame, where they differ most from the reference."""
     moment = found.moments[0]
     pictures = [
         rgb(scored.picture, colour)
@@ -60,7 +63,7 @@ def _sheet(found: Comparison) -> list[npt.NDArray[np.uint8]]:
 
 
 def _most_different(pictures: list[npt.NDArray[np.uint8]]) -> tuple[int, int]:
-    """(row, column) of the part with the largest sum of absolute differences."""
+    """Return (row, column) of the crop with the largest sum of absolute differences."""
     first = pictures[0].astype(np.int16)
     off = np.sum([np.abs(other - first).sum(-1) for other in pictures[1:]], 0, dtype=np.int64)
     height, width = off.shape
@@ -72,7 +75,7 @@ def _most_different(pictures: list[npt.NDArray[np.uint8]]) -> tuple[int, int]:
 
 
 def as_text(found: Comparison) -> str:
-    """A line for each video: the mean of each measure, the worst twentieth and the worst frame."""
+    """Return a line per video: the mean of each measure, 5th percentile and minimum of the PSNR."""
     names = found.measures()
     titles = ["video", *names, "psnr p5", "psnr min"]
     rows = []

@@ -1,4 +1,4 @@
-"""Durations of a run in bounded memory: counts and maxima exact, percentiles to 1 %."""
+"""Histogram of a run's durations in bounded memory: exact counts and maxima, percentiles to 1 %."""
 
 import math
 from array import array
@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 EXACT_MS: Final = (5, 10, 20, 40, 70, 100, 150, 200, 300, 400, 500, 700, 1000, 1500, 2000, 5000)
-"""Bounds up to which durations are counted exactly, as Prometheus wants it."""
+"""Bounds, in ms, up to which durations are counted exactly, as a Prometheus histogram needs."""
 PERCENTILES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 _STEP: Final = 1.01
-"""From one bound to the next: a bin's middle is 0.5 % off at the most."""
+"""Ratio of consecutive bounds: a bin's middle is at most 0.5 % off."""
 _LOW_MS: Final = 1e-3
-"""What is not more counts as 0: reports are rounded to this."""
+"""Lowest bound, in ms: durations up to it count as 0, as reports are rounded to it."""
 _HIGH_MS: Final = 1e6
 _STEPS: Final = math.ceil(math.log(_HIGH_MS / _LOW_MS, _STEP)) + 1
 _BOUNDS: Final = sorted({*map(float, EXACT_MS), *(_LOW_MS * _STEP**k for k in range(_STEPS))})
@@ -31,11 +31,11 @@ class Histogram:
         """Sum of all durations (ms)."""
         self.highest = 0.0
         self._bins = array("q", bytes(8 * len(_MIDDLES)))
-        """Durations in (bound k - 1, bound k]; the last bin holds what is beyond all bounds."""
+        """Number of durations in (bound k - 1, bound k]; the last bin is above all bounds."""
 
     @classmethod
     def of(cls, ms: npt.NDArray[np.floating]) -> "Histogram":
-        """The histogram of an array of durations; those that are NaN are left out."""
+        """Return the histogram of an array of durations; NaN and infinity are ignored."""
         known = ms[np.isfinite(ms)].astype(np.float64)
         made = cls()
         if known.size:
@@ -46,7 +46,7 @@ class Histogram:
         return made
 
     def add(self, ms: float) -> None:
-        """Count a duration; one that is NaN is left out."""
+        """Count a duration; NaN is ignored."""
         if math.isnan(ms):
             return
         self.count += 1
@@ -55,20 +55,20 @@ class Histogram:
         self._bins[bisect_left(_BOUNDS, ms)] += 1
 
     def copy(self) -> "Histogram":
-        """A histogram that does not follow what is counted later."""
+        """Return a copy that later calls of `add` do not change."""
         other = Histogram()
         other.count, other.total, other.highest = self.count, self.total, self.highest
         other._bins = self._bins[:]
         return other
 
     def up_to(self, bound: int) -> int:
-        """Durations not longer than one of `EXACT_MS`."""
+        """Return the number of durations up to `bound`, which is one of `EXACT_MS`."""
         return sum(self._bins[: bisect_left(_BOUNDS, bound) + 1])
 
     def summary(self) -> dict[str, float]:
-        """`mean`, `p50`, `p95`, `p99` and `max` in milliseconds; empty without durations.
+        """Return `mean`, `p50`, `p95`, `p99` and `max` in milliseconds; empty without durations.
 
-        Mean and maximum are exact. Percentiles are numpy's (between the two nearest values) to 1 %.
+        Mean and maximum are exact. Percentiles are those of numpy (linear interpolation) to 1 %.
         """
         if not self.count:
             return {}

@@ -1,4 +1,4 @@
-"""The latency ledger: what every frame cost at every stage -> percentiles -> JSON, CSV, HTML."""
+"""The latency ledger: records every frame's time per stage, and writes it as JSON, CSV or HTML."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ SCHEMA: Final = "vsr-report/1"
 STAGES: Final = ("decode", "wait", "infer", "encode", "mux", "total")
 FORMATS: Final = (".html", ".json", ".csv")
 PLACES: Final = ("host", "device")
-"""Columns of a run on several devices or computers, behind the others."""
+"""Columns appended for a run on several devices or computers."""
 COLUMNS: Final = ("index", "pts_s", *(f"{stage}_ms" for stage in STAGES), "rung", "event")
 
 
@@ -33,17 +33,17 @@ _ROW: Final = np.dtype(
     ]
 )  # fmt: skip
 _FIRST: Final = 256
-"""Rows for which there is room at first."""
+"""Minimum initial capacity, in rows."""
 
 
 def stage_ms(frame: Frame) -> tuple[float, ...]:
-    """Milliseconds per stage, in the order of `STAGES`.
+    """Return the milliseconds per stage, in the order of `STAGES`.
 
-    `wait` is the time in the two hand-overs, with what the decoder stood still because they were
-    full or, live, because a picture is shown after others that come later; `encode` includes the
-    encoder's delay; `total` runs from the packet's reading to its own encoded packet's arrival at
-    the muxer. Of a relay, `mux` and `total` run until the slowest
-    output has written the packet. A dropped frame has no times (NaN).
+    `wait` is the time in the two queues, plus the time in which the decoder was blocked because
+    they were full or, live, because frames that are shown earlier arrive later (B-frames). `encode`
+    includes the encoder's delay. `total` runs from reading the packet until the frame's encoded
+    packet reaches the muxer. In a relay, `mux` and `total` run until the slowest output has written
+    the packet. A dropped frame has no times (NaN).
     """
     s = frame.stamps
     if frame.event == "dropped":
@@ -62,66 +62,66 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a ledger keeps of a frame."""
+    """A ledger's record of one frame."""
 
     index: int
     pts_s: float
     ms: tuple[float, ...]
-    """Milliseconds, in the order of `STAGES` and to the precision of a ledger (float32)."""
+    """Milliseconds per stage, in the order of `STAGES`, with a ledger's precision (float32)."""
     rung: str
     event: str
 
     @classmethod
     def of(cls, frame: Frame) -> "Row":
-        """The row of a frame whose packet has been muxed, or that was dropped."""
+        """Return the row of a frame whose packet has been muxed, or that was dropped."""
         ms = tuple(array("f", stage_ms(frame)))
         return cls(frame.index, frame.time, ms, frame.rung, frame.event)
 
 
 class LatencyLedger(Protocol):
-    """What a report needs of a ledger: all rows, or the newest and figures of those before."""
+    """The interface for a report: all rows, or the newest rows and totals of the whole run."""
 
     names: tuple[str, ...]
     """Keys of the rows, in order."""
 
     def __len__(self) -> int:
-        """Rows held."""
+        """Return the number of rows held."""
 
     def add(self, row: Row) -> None:
         """Record a frame."""
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows held, keyed by `names`."""
+        """Yield the rows held, keyed by `names`."""
 
     def columns(self) -> Columns:
-        """The rows held, as arrays."""
+        """Return the rows held, as arrays."""
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """Mean, percentiles and maximum of every stage of the whole run (ms)."""
+        """Return mean, percentiles and maximum (ms) of every stage over the whole run."""
 
     def count_later_than(self, ms: float) -> int:
-        """Frames of the whole run that came later."""
+        """Return how many frames of the whole run have a total above `ms`, or no times."""
 
     def count_events(self, event: str) -> int:
-        """Frames of the whole run marked with this event."""
+        """Return how many frames of the whole run are marked with this event."""
 
     def extent(self) -> dict[str, Any]:
-        """What a report's facts say of rows that are not held; empty when all are."""
+        """Return a report's facts about the rows that are not held; empty if all are held."""
 
 
 class Ledger:
-    """One row per input frame; one compact array, so that a long film stays small in memory."""
+    """A `LatencyLedger` of all rows, one per input frame, in one array to save memory."""
 
     def __init__(self, places: bool = False, room: int = 0) -> None:
-        """`places`: whether rows say on which computer and device their frame was made. `room`:
-        rows for which memory is taken now, so that it does not grow until there are more."""
+        """`places`: whether rows have the columns `PLACES`, the host and device of their frame.
+        `room`: rows to allocate now, so that memory does not grow until there are more."""
         self.names: tuple[str, ...] = (*COLUMNS, *PLACES) if places else COLUMNS
         self._place: list[tuple[str, ...]] = []
         self._codes: dict[str, int] = {}
-        """Names of rungs and events -> what stands for them in the array."""
+        """Name of a rung or event -> its code in the array."""
         self._array = np.empty(max(room, _FIRST), _ROW)
         if room:
-            self._array.view(np.uint8).fill(0)  # the system gives memory when it is written to
+            self._array.view(np.uint8).fill(0)  # the OS allocates memory at the first write
         self._rows = 0
 
     def __len__(self) -> int:
@@ -132,7 +132,7 @@ class Ledger:
         return self._array[: self._rows]
 
     def copy(self) -> "Ledger":
-        """The rows so far, which do not follow later ones."""
+        """Return a copy of the rows so far."""
         other = Ledger()
         other._array, other._rows = self._held.copy(), self._rows
         other._codes = dict(self._codes)
@@ -140,7 +140,7 @@ class Ledger:
         return other
 
     def add(self, row: Row) -> None:
-        """Record a frame. Rows may come in coding order."""
+        """Record a frame. Rows may arrive in coding order."""
         self._make_room(1)
         codes = self._code(row.rung), self._code(row.event)
         self._array[self._rows] = (row.index, row.pts_s, row.ms, *codes)
@@ -157,12 +157,12 @@ class Ledger:
         return self._codes.setdefault(name, len(self._codes))
 
     def _names_of(self, field: str) -> list[str]:
-        """The names in a column, row by row."""
+        """Return the names in a column, row by row."""
         known = list(self._codes)
         return [known[code] for code in self._held[field].tolist()]
 
     def extend(self, other: "Ledger", shift: int, host: str, device: str) -> None:
-        """Add the rows of frames that were made there, counted from `shift` on."""
+        """Append the rows of frames that `device` of `host` made; add `shift` to their indices."""
         self._make_room(len(other))
         added = self._array[self._rows : self._rows + len(other)]
         added[:] = other._held
@@ -174,7 +174,7 @@ class Ledger:
             self._place += [(host, device)] * len(other)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows in input order, keyed by `names`."""
+        """Yield the rows in input order, keyed by `names`."""
         held, known = self._held, list(self._codes)
         for i in np.argsort(held["index"], kind="stable").tolist():
             index, pts, stages, rung, event = held[i].item()
@@ -184,7 +184,7 @@ class Ledger:
             yield dict(zip(self.names, (*values, *place), strict=True))
 
     def columns(self) -> Columns:
-        """The rows in input order, as arrays that do not follow later rows."""
+        """Return the rows in input order, as copied arrays."""
         order = np.argsort(self._held["index"], kind="stable")
         held = self._held[order]
         rungs, rung = _coded(self._names_of("rung"))
@@ -201,42 +201,42 @@ class Ledger:
         )
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """`Histogram.summary` of every stage; empty without frames that have times."""
+        """Return `Histogram.summary` of every stage; empty if no frame has times."""
         return summaries(Histogram.of(column) for column in self._held["ms"].T.copy())
 
     def count_later_than(self, ms: float) -> int:
-        """Frames whose packets went out later than that after they came; dropped ones too."""
+        """Return how many frames have a total above `ms`; dropped frames count too."""
         total = self._held["ms"][:, -1].astype(np.float64)
         return int(np.count_nonzero(~(total <= ms)))
 
     def count_events(self, event: str) -> int:
-        """Rows marked with this event."""
+        """Return how many rows are marked with this event."""
         return int(np.count_nonzero(self._held["event"] == self._codes.get(event, -1)))
 
     def extent(self) -> dict[str, Any]:
-        """All rows are here."""
+        """Return an empty dict, as all rows are held."""
         return {}
 
 
 def _rounded(ms: float) -> float | None:
-    """Milliseconds for a row; None where there are none."""
+    """Return milliseconds rounded for a row; None if they are not finite."""
     return round(ms, 3) if math.isfinite(ms) else None
 
 
 def summaries(stages: Iterable[Histogram]) -> dict[str, dict[str, float]]:
-    """Mean, percentiles and maximum (ms) of every stage, given in the order of `STAGES`."""
+    """Return mean, percentiles and maximum (ms) of the stages, given in the order of `STAGES`."""
     found = zip(STAGES, (stage.summary() for stage in stages), strict=True)
     return {stage: figures for stage, figures in found if figures}
 
 
 def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
-    """The names that occur, in the order of their coming, and each row's place among them."""
+    """Return the distinct names in the order of first occurrence, and each row's index of them."""
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     return tuple(places), np.fromiter(map(places.__getitem__, names), np.int64, len(names))
 
 
 def check_report_path(path: Path) -> None:
-    """Refuse a report that could not be written, before the work begins."""
+    """Raise UsageError or OutputError if `path` cannot be a report; call it before a run."""
     if path.is_dir():
         raise OutputError(f"the report {path} is a folder: name a file in it")
     if path.suffix.lower() not in FORMATS:
@@ -246,17 +246,17 @@ def check_report_path(path: Path) -> None:
 
 
 def _write_csv(file: TextIO, ledger: LatencyLedger) -> None:
-    """The rows with a header line."""
+    """Write the rows with a header line."""
     writer = csv.DictWriter(file, ledger.names)
     writer.writeheader()
     writer.writerows(ledger.rows())
 
 
 def _write_json(file: TextIO, facts: dict[str, Any], ledger: LatencyLedger) -> None:
-    """As `json.dumps(..., indent=1)`, row by row: a long run's rows never lie in memory at once."""
+    """Write the same as `json.dumps(..., indent=1)`, but row by row, to save memory."""
     head = json.dumps({"schema": SCHEMA, **facts, "ledger": []}, indent=1)
     file.write(head.removesuffix("]\n}"))
-    encode = json.JSONEncoder(separators=(",\n   ", ": ")).encode  # quick, as it has no indent
+    encode = json.JSONEncoder(separators=(",\n   ", ": ")).encode  # fast, as it has no indent
     between, end = "\n", "]\n}\n"
     for row in ledger.rows():
         file.write(f"{between}  {{\n   {encode(row)[1:-1]}\n  }}")
@@ -267,7 +267,8 @@ def _write_json(file: TextIO, facts: dict[str, Any], ledger: LatencyLedger) -> N
 def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> None:
     """Write `facts` and the rows as .json, the rows as .csv, or both as an .html to read.
 
-    Replaces the file when whole. Raises OutputError.
+    The path's suffix selects the format. An existing file is replaced only when the new one is
+    complete. Raises OutputError, or UsageError for another suffix.
     """
     check_report_path(path)
     try:
@@ -278,7 +279,7 @@ def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> No
             if path.suffix.lower() == ".csv":
                 _write_csv(file, ledger)
             elif path.suffix.lower() == ".html":
-                from vsr.report.html.page import page  # Jinja2 is loaded when a page is written
+                from vsr.report.html.page import page  # imports Jinja2, only needed for a page
 
                 file.write(page(facts, ledger.columns()))
             else:

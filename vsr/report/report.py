@@ -1,4 +1,4 @@
-"""What a run did, in numbers and in words: the head of `--report` and the exit code."""
+"""Defines `Report`, the result of a run: the facts of `--report`, closing words and exit code."""
 
 import math
 import platform
@@ -14,12 +14,12 @@ from vsr.report.ledger import LatencyLedger, Ledger
 from vsr.version import __version__
 
 PACKAGES: Final = ("av", "openvino", "onnx", "numpy")
-"""What a report and `vsr doctor` name with their versions."""
+"""Packages whose versions are listed in a report and by `vsr doctor`."""
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What a run did. `facts()` is the head of the .json report."""
+    """The result of a run. `facts()` is the .json report without the rows."""
 
     input: dict[str, Any]
     output: dict[str, Any]
@@ -30,21 +30,22 @@ class Report:
     concealed: int = 0
     packets_refused: int = 0
     unsent: int = 0
-    """Pictures that the worst of a relay's outputs did not send."""
+    """Number of frames dropped by the relay output that dropped the most."""
     taken_over: int = 0
-    """Frames that an earlier run of the same command has done; `frames_in` counts them too."""
+    """Number of frames finished by an earlier run of the same command; part of `frames_in` and
+    `frames_out`."""
     resumable: bool = False
-    """Whether the same command goes on from where this run was stopped."""
+    """Whether the same command resumes where this run was stopped."""
     seconds: float = 0.0
     interrupted: bool = False
     notes: list[str] = field(default_factory=list)
-    """What was converted or left out, in words."""
+    """Messages about what was converted or left out."""
     losses: list[str] = field(default_factory=list)
-    """What was lost, in words."""
+    """Messages about what was lost."""
     live: dict[str, Any] = field(default_factory=dict)
-    """Of a relay: sessions, repeated pictures, rung changes, outputs; empty for files."""
+    """Facts of a relay: sessions, repeated frames, rung changes, outputs; empty for files."""
     deadline: float | None = None
-    """Seconds a picture may take from arrival to packet; None for files."""
+    """Maximum latency of a frame from arrival to packet, in seconds; None for files."""
     ledger: LatencyLedger = field(default_factory=Ledger)
 
     @property
@@ -55,7 +56,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of `vsr run`."""
+        """Exit code of `vsr run`."""
         if self.interrupted:
             return EXIT_INTERRUPTED
         return EXIT_DEGRADED if self.degraded else EXIT_DONE
@@ -67,7 +68,7 @@ class Report:
         return done / self.seconds if self.seconds else 0.0
 
     def closing_words(self) -> list[str]:
-        """What a person should know after the run and has not been told yet."""
+        """Return messages for the user at the end of the run: how it was stopped or degraded."""
         lines = []
         if self.interrupted:
             next_frame = self.start_frame + self.frames_in
@@ -92,7 +93,7 @@ class Report:
         return {"ms": ms, "misses": self.ledger.count_later_than(ms)}
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the rows."""
+        """Return everything but the rows."""
         return {
             "versions": versions(),
             "machine": machine(),
@@ -114,7 +115,7 @@ class Report:
         }
 
     def facts_of(self, part: Ledger, seconds: float) -> dict[str, Any]:
-        """The facts of some rows of a relay, which came in so many seconds."""
+        """Return the facts of `part`, rows of a relay that arrived within `seconds`."""
         dropped = part.count_events("dropped")
         unsent = part.count_later_than(math.inf)  # dropped, or sent by no output
         report = replace(
@@ -126,7 +127,7 @@ class Report:
 
 
 def versions() -> dict[str, str]:
-    """Versions of vsr, Python and the libraries that do the work."""
+    """Return the versions of vsr, Python, `PACKAGES` and FFmpeg."""
     found = {"vsr": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -138,7 +139,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine as far as it explains a speed."""
+    """Return the machine's properties that affect speed."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.processor() or platform.machine(),

@@ -1,7 +1,7 @@
-"""The ledger of a relay that runs for days: bounded in memory, and on disk.
+"""The ledger of a relay that runs for days: bounded in memory and on disk.
 
-The rows of the current period are held as ever. When it ends they are handed to a thread that
-writes them beside the report, and of all rows before only figures are kept, see `Totals`.
+The rows of the current period are held in memory. At its end a thread writes them to a file beside
+the report. Of all rows of the run, only totals are kept, see `Totals`.
 """
 
 import logging
@@ -26,53 +26,53 @@ from vsr.report.ledger import COLUMNS, STAGES, Ledger, Row, summaries, write_rep
 log = logging.getLogger(__name__)
 
 _ROOM: Final = 18_000
-"""Rows whose memory is taken when a period begins: ten minutes at 30 frames a second."""
+"""Rows allocated at the start of a period: ten minutes at 30 frames per second."""
 _HELD: Final = 2
-"""Periods that wait for a disk that is slow or away; older ones are given up."""
+"""Maximum number of periods that wait for a slow or missing disk; others are discarded."""
 _CLOSE_S: Final = 0.3
-"""For what is being written when a relay ends."""
+"""Timeout for writing the last periods when a relay ends, in seconds."""
 
 Head = Callable[[Ledger, float], dict[str, Any]]
-"""The facts of a period's rows, which took so many seconds; called on the writer's thread."""
+"""Callback (rows, their duration in seconds) -> facts of a period; runs on the writer thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RollingSettings:
-    """How much of a run is kept row by row."""
+    """Settings for how many rows are kept in memory and on disk."""
 
     report: Path | None = None
-    """Beside which finished periods are written, in its format; None: they are not."""
+    """Path of the report; finished periods are written beside it, in its format, unless None."""
     period: float = 600.0
-    """Seconds."""
+    """Maximum duration of a period, in seconds."""
     rows: int = 50_000
-    """At which a period ends before its time."""
+    """Maximum number of rows of a period, which ends early when it is reached."""
     keep: int = 24
-    """Finished periods on disk, at least 1; those of earlier runs count, and go first."""
+    """Period files kept on disk, at least 1; those of earlier runs count, and are deleted first."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """Rows that are complete."""
+    """A finished period."""
 
     rows: Ledger
     began: float
-    """Seconds since 1970."""
+    """Start time, in seconds since 1970."""
     seconds: float
 
 
 class Totals:
-    """What `Ledger` tells of its rows, without them. Not thread-safe."""
+    """Running totals of all rows, without the rows themselves. Not thread-safe."""
 
     def __init__(self, deadline_ms: float) -> None:
         self.late = 0
-        """Frames later than the deadline; dropped ones too."""
+        """Number of frames later than the deadline, dropped frames included."""
         self.rungs: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self._deadline_ms = deadline_ms
         self._stages = [Histogram() for _ in STAGES]
 
     def add(self, row: Row) -> None:
-        """Count a frame; takes some 5 microseconds."""
+        """Count a frame; takes about 5 microseconds."""
         self.late += not row.ms[-1] <= self._deadline_ms
         self.rungs[row.rung] += 1
         self.events[row.event] += 1
@@ -80,14 +80,14 @@ class Totals:
             stage.add(ms)
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """`Histogram.summary` of every stage; empty without frames that have times."""
+        """Return `Histogram.summary` of every stage; empty if no frame has times."""
         return summaries(self._stages)
 
 
 class RollingLedger:
-    """A `LatencyLedger` that holds the rows of the last period only. Thread-safe.
+    """A `LatencyLedger` that holds the rows of the current period only. Thread-safe.
 
-    Until the first period has ended it tells exactly what a `Ledger` tells.
+    Until the first period has ended it returns exactly what a `Ledger` returns.
     """
 
     names: tuple[str, ...] = COLUMNS
@@ -100,22 +100,22 @@ class RollingLedger:
         clock: Callable[[], float] = now,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` measures periods (s) and never goes back, `wall` (s since 1970) names them."""
+        """`clock` (s, monotonic) measures periods, `wall` (s since 1970) names their files."""
         self._settings, self._deadline_ms = settings, deadline_ms
         self._clock, self._wall, self._lock = clock, wall, threading.Lock()
         self._parts = Parts(settings.report, settings.keep, head) if settings.report else None
-        # the lock is never held while anything is written
+        # the lock is never held during a write to disk
         self._empty = partial(Ledger, room=min(settings.rows, _ROOM))
         self._rows, self._totals = self._empty(), Totals(deadline_ms)
         self._began, self._first = (0.0, 0.0), (0, 0.0)
         self._rolled = self._closed = False
 
     def __len__(self) -> int:
-        """Rows held."""
+        """Return the number of rows held."""
         return len(self._rows)
 
     def add(self, row: Row) -> None:
-        """Record a frame; never waits for the disk."""
+        """Record a frame; never blocks on the disk."""
         at = self._clock()
         with self._lock:
             if self._ended(at):
@@ -124,7 +124,7 @@ class RollingLedger:
                 if self._parts is not None:
                     self._parts.start()
                 self._began, self._first = (at, self._wall()), (row.index, row.pts_s)
-            if row.index < self._first[0]:  # a dropped frame is known before those under way
+            if row.index < self._first[0]:  # a dropped frame is recorded before frames in flight
                 self._first = (row.index, row.pts_s)
             self._rows.add(row)
             self._totals.add(row)
@@ -136,47 +136,47 @@ class RollingLedger:
 
     def _turn(self, at: float) -> None:
         began, wall = self._began
-        if self._parts is not None:  # the source may have been away long after the period's end
+        if self._parts is not None:  # the source may have paused until long after the period's end
             self._parts.put(Period(self._rows, wall, min(at - began, self._settings.period)))
         self._rows, self._rolled = self._empty(), True
 
     def close(self, seconds: float = _CLOSE_S) -> None:
-        """Begin no further period, and wait for what is being written; to be called at the end."""
+        """Start no further period, and wait up to `seconds` for writes; call it at the end."""
         with self._lock:
             self._closed = True
         if self._parts is not None:
             self._parts.close(seconds)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of the last period, in input order."""
+        """Return an iterator over the rows of the current period, in input order."""
         with self._lock:
             held = self._rows.copy()
         return held.rows()
 
     def columns(self) -> Columns:
-        """The rows of the last period, in input order, as arrays."""
+        """Return the rows of the current period, in input order, as arrays."""
         with self._lock:
             return self._rows.columns()
 
     def stages(self) -> dict[str, dict[str, float]]:
-        """As `Ledger`, of the whole run."""
+        """Return `Histogram.summary` of every stage over the whole run."""
         with self._lock:
             return self._totals.stages()
 
     def count_later_than(self, ms: float) -> int:
-        """As `Ledger`, of the whole run. Raises ValueError for another than the deadline."""
+        """Return how many frames of the run are late; ValueError if `ms` is not the deadline."""
         if ms != self._deadline_ms:
             raise ValueError(f"counted were frames later than {self._deadline_ms} ms, not {ms} ms")
         with self._lock:
             return self._totals.late
 
     def count_events(self, event: str) -> int:
-        """Frames of the whole run marked with this event."""
+        """Return how many frames of the whole run are marked with this event."""
         with self._lock:
             return self._totals.events[event]
 
     def extent(self) -> dict[str, Any]:
-        """Where the rows begin, the files with those before, counts by rung and event."""
+        """Return where the rows begin, the files of earlier rows, and counts by rung and event."""
         with self._lock:
             if not self._rolled:
                 return {}
@@ -192,9 +192,9 @@ class RollingLedger:
 
 
 class Parts:
-    """Writes finished periods on a thread of its own, and keeps the newest files.
+    """Writes finished periods on a separate thread, and keeps the newest files.
 
-    `put` and `close` are for one thread.
+    Call `put` and `close` from one thread.
     """
 
     def __init__(self, report: Path, keep: int, head: Head) -> None:
@@ -206,24 +206,24 @@ class Parts:
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
 
     def start(self) -> None:
-        """Be ready to write; may be called again. From the first row on, so that nothing grows."""
+        """Start the thread unless it runs. Called at the first row, so that nothing grows later."""
         if self._thread.ident is None:
             self._thread.start()
 
     @property
     def names(self) -> list[str]:
-        """This run's files that are kept, oldest first."""
+        """Names of this run's files on disk, the oldest first."""
         return list(self._names)
 
     def put(self, period: Period) -> None:
-        """Have it written; returns at once."""
+        """Queue a period to be written, or discard it if the queue is full; return at once."""
         if self._queue.qsize() < _HELD:
             self._queue.put(period)
         else:
             self._warn(f"the report's disk is behind: {len(period.rows)} rows are left out")
 
     def close(self, seconds: float) -> None:
-        """Write what waits, for so long at the most."""
+        """Write the queued periods, and wait for that up to `seconds`."""
         if self._thread.ident:
             self._queue.put(None)
             self._thread.join(seconds)
@@ -245,7 +245,7 @@ class Parts:
             self._queue.task_done()
 
     def _warn(self, words: str) -> None:
-        """Once, until all is well again."""
+        """Log a warning once, until a write succeeds again."""
         if not self._troubled:
             log.warning("%s", words)
         self._troubled = True
@@ -265,7 +265,7 @@ class Parts:
 
 
 def set_aside(settings: RollingSettings) -> None:
-    """Keep the report of a run that failed as one of the parts, before the next run writes its own.
+    """Rename the report of a failed run to a part, so that the next run does not overwrite it.
 
     Raises OSError.
     """
@@ -275,7 +275,7 @@ def set_aside(settings: RollingSettings) -> None:
 
 
 def _free(report: Path, second: int) -> int:
-    """The second to name a part after: after those before, whatever the system's clock does."""
+    """Return the first second, from `second` on, that no part is named after."""
     while _part(report, second).exists():
         second += 1
     return second
@@ -287,7 +287,7 @@ def _part(report: Path, second: int) -> Path:
 
 
 def _prune(report: Path, keep: int) -> set[str]:
-    """Delete all parts but the newest, and nothing that is not named so; returns what is left."""
+    """Delete all parts but the `keep` newest, and no other file; return the names that are left."""
     own = rf"{re.escape(report.stem)}-\d{{8}}T\d{{6}}Z{re.escape(report.suffix)}"
     found = (p for p in report.parent.iterdir() if re.fullmatch(own, p.name, re.ASCII))
     files = sorted(p for p in found if p.is_file() and not p.is_symlink())

@@ -30,7 +30,7 @@
 
   const limit = (value, low, high) => Math.min(Math.max(value, low), high);
 
-  /* Pixels of the page that one pixel of the pictures takes; a zoom is in pixels of the screen. */
+  /* CSS pixels per picture pixel; `zoom` is in device pixels, 0 fits the width. */
   function step() {
     return state.zoom ? state.zoom / window.devicePixelRatio : stage.clientWidth / width;
   }

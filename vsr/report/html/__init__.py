@@ -1,1 +1,1 @@
-"""The latency report that people read, as a page (`--report out.html`): see `page.page`."""
+"""The latency report as an HTML page (`--report out.html`): see `page.page`."""

@@ -1,7 +1,7 @@
-"""Scales and axes, and the numbers of the histogram; templates/charts.html draws them as SVG.
+"""Computes scales, axes and the histogram of a chart; templates/charts.html draws them as SVG.
 
-Shapes are stretched to the page's width (`preserveAspectRatio`), text and lines keep their size, so
-that one drawing is right for a desk and for a phone.
+Shapes are stretched to the page's width (`preserveAspectRatio`); text and lines keep their size, so
+that one drawing fits wide and narrow screens.
 """
 
 import math
@@ -16,35 +16,35 @@ from vsr.report.html.columns import Numbers
 from vsr.report.html.text import count, duration, share
 
 HEIGHT: Final = 1000
-"""Of a drawing, in its own units, before it is stretched."""
+"""Height of a drawing in its own units, before scaling."""
 _BARS: Final = 100
 _CROWDED: Final = 0.2
-"""Share of the axis within which two labels are too many for a phone."""
+"""Share of the axis before its last label in which other labels are hidden on a narrow screen."""
 _LOG_FROM: Final = 12.0
-"""A maximum of so many medians is drawn on a logarithmic scale."""
+"""Ratio of maximum to median above which the scale is logarithmic."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to the share of an axis, 0 to 1."""
+    """Maps values to positions on an axis, 0 to 1."""
 
     low: float
     high: float
     log: bool = False
 
     def at(self, values: npt.ArrayLike) -> Numbers:
-        """Where values lie; those outside stand at the end."""
+        """Return the positions of values; values outside the scale are clipped to its ends."""
         data, low, high = np.asarray(values, np.float64), self.low, self.high
         if self.log:
             data, low, high = np.log(np.maximum(data, low)), math.log(low), math.log(high)
         return np.clip((data - low) / (high - low), 0, 1)
 
     def percent(self, value: float) -> str:
-        """Where one value lies, for an attribute of SVG."""
+        """Return the position of one value in percent, for an SVG attribute."""
         return f"{100 * float(self.at(value)):.2f}%"
 
     def ticks(self) -> list[float]:
-        """Round values along the axis."""
+        """Return round values along the axis."""
         if not self.log:
             step = round_step((self.high - self.low) / 5)
             return [step * k for k in range(math.ceil(self.low / step), int(self.high / step) + 1)]
@@ -58,7 +58,7 @@ class Scale:
 
 
 def latency_scale(total: Numbers, deadline: float | None) -> Scale:
-    """A scale for latencies (ms, not empty) that holds all of them and the deadline."""
+    """Return a scale for latencies (ms, not empty) that covers all of them and the deadline."""
     high = max(float(total.max()), deadline or 0.0, 0.001)
     if high <= _LOG_FROM * float(np.median(total)):
         step = round_step(high / 5)
@@ -68,7 +68,7 @@ def latency_scale(total: Numbers, deadline: float | None) -> Scale:
 
 
 def round_step(value: float, down: bool = False) -> float:
-    """The nearest of 1, 2, 5, 10, 20 ... that is no less than `value`, or no greater."""
+    """Return the nearest of 1, 2, 5, 10, 20 ... not below `value`, or not above it if `down`."""
     power = 10.0 ** math.floor(math.log10(value))
     steps = [power * digit for digit in (1, 2, 5, 10)]
     fitting = [s for s in steps if (s <= value if down else s >= value * 0.999999)]
@@ -87,7 +87,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Tick:
-    """A label under the horizontal axis; minor ones are left out on a narrow page."""
+    """A label under the horizontal axis; minor ones are hidden on a narrow screen."""
 
     x: str
     label: str
@@ -95,14 +95,14 @@ class Tick:
 
     @property
     def anchor(self) -> str:
-        """So that it stays within the drawing."""
+        """The label's alignment, which keeps it within the drawing."""
         percent = float(self.x.rstrip("%"))
         return "begin" if percent < 2 else "end" if percent > 98 else "mid"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of the histogram, which is 1 wide with its gap and stands on `HEIGHT`."""
+    """A bar of the histogram: 1 wide including its gap, with its base at y = `HEIGHT`."""
 
     x: str
     height: int
@@ -112,7 +112,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line with its label to the right or left of it, on a height of its own (px)."""
+    """A vertical line with a label to its right or left; `y` is the top of both, in pixels."""
 
     kind: str
     x: str
@@ -123,7 +123,7 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class HistogramChart:
-    """How often which total latency came."""
+    """The histogram of total latencies."""
 
     log: bool
     levels: Sequence[Level]
@@ -135,12 +135,12 @@ class HistogramChart:
 
 
 def level(scale: Scale, value: float, kind: str, label: str, above: bool = False) -> Level:
-    """The line at a value of the vertical axis."""
+    """Return the line at a value of the vertical axis."""
     return Level(kind, f"{100 - 100 * float(scale.at(value)):.2f}%", label, above)
 
 
 def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -> HistogramChart:
-    """How often which total latency (ms, not empty) came, with `marks` such as percentiles."""
+    """Return the histogram of total latencies (ms, not empty), with `marks` like percentiles."""
     scale = latency_scale(total, deadline)
     if scale.log:
         edges = np.geomspace(scale.low, scale.high, _BARS + 1)
@@ -151,7 +151,7 @@ def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -
     high = Scale(0, top if top > counts.max() else top * 1.25)
     bars = []
     for k in np.flatnonzero(counts):
-        height = max(float(high.at(counts[k])) * HEIGHT, 6)  # a single frame is seen as well
+        height = max(float(high.at(counts[k])) * HEIGHT, 6)  # a single frame is visible too
         late = deadline is not None and bool(edges[k] >= deadline)
         bounds = f"{edges[k]:.4g} to {edges[k + 1]:.4g} ms"
         title = f"{bounds}: {count(int(counts[k]))} frames, {share(int(counts[k]), len(total))}"
@@ -166,7 +166,7 @@ def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -
 
 
 def _ticks(scale: Scale) -> list[Tick]:
-    """The last label may stand left of its end: on a narrow page it needs the room before it."""
+    """Return the labels of an axis; those shortly before the last are minor, to leave it space."""
     ticks = scale.ticks()
     crowded = float(scale.at(ticks[-1])) - _CROWDED
     return [
@@ -176,7 +176,7 @@ def _ticks(scale: Scale) -> list[Tick]:
 
 
 def _short(number: float) -> str:
-    """A count along an axis: 200, 1.5k, 200k, 3M."""
+    """Format a count for an axis: 200, 1.5k, 200k, 3M."""
     for unit, name in ((1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:g}{name}"

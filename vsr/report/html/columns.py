@@ -1,4 +1,4 @@
-"""A ledger as numpy arrays, and how rows by the hundred thousand become columns of a drawing."""
+"""A ledger as numpy arrays, and the grouping of many rows into the columns of a chart."""
 
 from dataclasses import dataclass
 
@@ -18,32 +18,32 @@ class Columns:
     index: Codes
     """Position in the input, int64 [n]."""
     pts: Numbers
-    """Seconds, float64 [n]."""
+    """Presentation time in seconds, float64 [n]."""
     ms: npt.NDArray[np.float32]
-    """Milliseconds, float32 [stages, n]; the last stage is the total."""
+    """Milliseconds per stage, float32 [stages, n]; the last stage is the total."""
     rungs: tuple[str, ...]
     rung: Codes
-    """Which of `rungs`, int64 [n]."""
+    """Index into `rungs`, int64 [n]."""
     events: tuple[str, ...]
     event: Codes
-    """Which of `events`, int64 [n]; the empty name means that nothing happened."""
+    """Index into `events`, int64 [n]; the empty name means no event."""
 
     @property
     def total(self) -> Numbers:
-        """Milliseconds, float64 [n]."""
+        """Total latency in milliseconds, float64 [n]."""
         return self.ms[-1].astype(np.float64)
 
     @property
     def timed(self) -> Mask:
-        """Which rows have a latency, bool [n]: a dropped frame never came out."""
+        """Mask of the rows that have a latency, bool [n]: a dropped frame has none."""
         return np.isfinite(self.ms[-1]) & (self.ms[-1] >= 0)
 
 
 def worst(columns: Columns, number: int) -> list[int]:
-    """The rows with the highest totals, the highest first, at most `number`."""
+    """Return the rows with the highest totals, the highest first, at most `number`."""
     rows = np.flatnonzero(columns.timed)
     total = columns.ms[-1][rows]
-    if len(rows) > number:  # sorting all the rows of a long run takes its time
+    if len(rows) > number:  # sorting all the rows of a long run is slow
         rows = rows[total >= np.partition(total, -number)[-number]]
     order = np.argsort(-columns.ms[-1][rows], kind="stable")[:number]
     return [int(row) for row in rows[order]]
@@ -51,25 +51,25 @@ def worst(columns: Columns, number: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """Rows gathered into columns of the timeline; all arrays have one entry per column."""
+    """Rows grouped into columns of the timeline; all arrays have one entry per column."""
 
     slot: Codes
     low: Numbers
     middle: Numbers
     high: Numbers
     worst: Codes
-    """The row of the column's highest value."""
+    """Row of the column's highest value."""
     rows: Codes
-    """How many."""
+    """Number of rows in the column."""
 
 
 def gather(slot: Codes, values: Numbers) -> Slots:
-    """Minimum, median and maximum of `values` [n] in every column that `slot` [n] names.
+    """Return minimum, median and maximum of `values` [n] per column; `slot` [n] has the columns.
 
-    Columns are numbered below 2**15.
+    Column numbers must be below 2**15.
     """
     order = np.argsort(values)
-    order = order[np.argsort(slot[order].astype(np.int16), kind="stable")]  # quicker than lexsort
+    order = order[np.argsort(slot[order].astype(np.int16), kind="stable")]  # faster than lexsort
     slot, sorted_values = slot[order], values[order]
     begins = np.flatnonzero(np.diff(slot, prepend=-1))
     ends = np.append(begins[1:], len(slot))

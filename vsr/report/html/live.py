@@ -1,4 +1,4 @@
-"""What a relay's report says of its outputs and its sound in plain sentences."""
+"""Writes the plain sentences about a relay's outputs, sound and slate in its report."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from vsr.report.html.text import count, printable, span
 
 
 def about_live(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each thing that a viewer noticed; none for a file's report."""
+    """Yield a sentence for each fault that a viewer could notice; none for a file's report."""
     live = facts.get("live") or {}
     for output in live.get("outputs", ()):
         yield from _about_output(output)

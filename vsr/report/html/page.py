@@ -1,8 +1,8 @@
-"""The latency report that people read: one HTML file, without network, light and dark.
+"""Builds the latency report as HTML: one file without network requests, for light and dark.
 
-Sentences, percentiles per stage, the run over time, a histogram and the worst frames: here as
-numbers, in templates/report.html as a page. The script only answers the pointer, and the page's own
-policy admits no other script and no connection.
+This module computes the content: sentences, percentiles per stage, timeline, histogram and slowest
+frames; templates/report.html lays it out. The script only handles the pointer. The page's
+Content-Security-Policy allows no other script and no connection.
 """
 
 import json
@@ -25,7 +25,7 @@ STATISTICS: Final = ("mean", "p50", "p95", "p99", "max")
 _PACKAGE: Final = "vsr.report.html"
 _MARKS: Final = {"p50": 50, "p95": 95, "p99": 99}
 _UNREADABLE: Final = frozenset({"since"})
-"""Times of a clock that nobody knows."""
+"""Keys of facts that are not shown: times of the process's monotonic clock."""
 _MEANING: Final = {
     "decode": "from its packet's reading until the picture is ready",
     "wait": "in the queues between the stages",
@@ -51,7 +51,7 @@ class Piece:
 
 
 def page(facts: Mapping[str, Any], columns: Columns) -> str:
-    """The report of `facts` (the head of the .json report, see `Report.facts`) and the rows."""
+    """Return the report of `facts` (see `Report.facts`) and the rows as HTML text."""
     script = static(_PACKAGE, "report.js")
     deadline, stages, begins = deadline_of(facts), facts.get("stages", {}), facts.get("ledger_from")
     rows, timed = len(columns.index), bool(columns.timed.any())
@@ -78,7 +78,7 @@ def page(facts: Mapping[str, Any], columns: Columns) -> str:
 
 
 def _subtitle(facts: Mapping[str, Any]) -> str:
-    """What went in, what was done to it and what came out, on one line."""
+    """Return one line with the input, the model and its backend, and the output."""
     source, target = facts.get("input", {}), facts.get("output", {})
     rate = rate_of(facts)
     before = [source.get("codec"), _shown("size", source.get("size")), rate and f"{rate:.5g} fps"]
@@ -91,7 +91,7 @@ def _subtitle(facts: Mapping[str, Any]) -> str:
 
 
 def _tiles(facts: Mapping[str, Any]) -> Iterator[Tile]:
-    """The numbers to look at first."""
+    """Yield the key figures."""
     frames, total = facts.get("frames", {}), facts.get("stages", {}).get("total")
     yield Tile("frames in", count(frames.get("in", 0)))
     yield Tile("frames out", count(frames.get("out", 0)))
@@ -109,7 +109,7 @@ def _tiles(facts: Mapping[str, Any]) -> Iterator[Tile]:
 
 
 def _stages(facts: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The table of percentiles, and how the mean frame's time is shared out."""
+    """Return the table of percentiles, and the mean frame's time by stage."""
     stages, outside = facts["stages"], outside_of(facts)
     means = {name: stages[name]["mean"] for name in names[:-1]}
     whole = sum(ms for name, ms in means.items() if name not in outside)
@@ -123,7 +123,7 @@ def _stages(facts: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _pieces(stages: Mapping[str, float], whole: float, outside: Collection[str]) -> list[Piece]:
-    """Stages (ms) of a stacked bar `whole` ms wide, without those outside of the total."""
+    """Return the pieces of a stacked bar of `whole` ms, without the stages outside the total."""
     return [
         Piece(name, colour, ms, 100 * ms / whole if whole > 0 else 0.0)
         for colour, (name, ms) in enumerate(stages.items())
@@ -132,17 +132,17 @@ def _pieces(stages: Mapping[str, float], whole: float, outside: Collection[str])
 
 
 def _spread(facts: Mapping[str, Any], columns: Columns) -> object:
-    """The histogram of the rows, with percentiles of the same rows."""
+    """Return the histogram of the rows, with percentiles of the same rows."""
     total = columns.total[columns.timed]
     stages = facts.get("stages", {})
     marks = {k: v for k, v in stages.get("total", {}).items() if k in _MARKS}
-    if facts.get("ledger_from"):  # those of the whole run are no marks of these rows
+    if facts.get("ledger_from"):  # percentiles of the whole run do not apply to these rows
         marks = {k: float(np.percentile(total, q)) for k, q in _MARKS.items()}
     return histogram(total, marks, deadline_of(facts))
 
 
 def _slowest(facts: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The worst frames as bars of their stages, and the same as numbers."""
+    """Return the slowest frames as stacked bars of their stages, and as numbers."""
     slowest, names = worst(columns, WORST), columns.stages
     deadline, outside = deadline_of(facts), outside_of(facts)
     whole = float(columns.total[slowest[0]])
@@ -167,7 +167,7 @@ def _slowest(facts: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _all_facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, list[str]]]]]:
-    """Input, output, relay, machine and versions, whatever they hold: name -> lines."""
+    """Yield (group, [(name, lines)]) of all facts on input, output, relay, machine and versions."""
     for group in ("input", "output", "live", "machine", "versions"):
         entries = ((str(k), _lines(str(k), v)) for k, v in facts.get(group, {}).items())
         told = [(name.replace("_", " "), lines) for name, lines in entries if lines]
@@ -176,7 +176,7 @@ def _all_facts(facts: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[str, 
 
 
 def _lines(key: str, value: object) -> list[str]:
-    """A fact, each of several things on a line of its own."""
+    """Return the lines of a fact: a list with mappings has a line per item, all else one line."""
     parts = value if isinstance(value, (list, tuple)) else []
     several = any(isinstance(part, Mapping) for part in parts)
     lines = [_shown(key, part) for part in (parts if several else [value])]
@@ -184,7 +184,7 @@ def _lines(key: str, value: object) -> list[str]:
 
 
 def _shown(key: str, value: object) -> str:
-    """A fact as people read it."""
+    """Return a fact as readable text."""
     if value is None:
         return ""
     if key == "size" and isinstance(value, (list, tuple)):
@@ -200,7 +200,7 @@ def _shown(key: str, value: object) -> str:
 
 
 def _slots(columns: Columns) -> Markup:
-    """What the script shows, as JSON that cannot end its element."""
+    """Return the script's data as JSON, with `<` escaped so that it cannot end its element."""
     x, texts = TimeAxis(columns).words()
     text = json.dumps({"width": SLOTS, "x": x, "text": texts})
     return Markup(text.replace("<", "\\u003c"))

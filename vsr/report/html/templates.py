@@ -1,9 +1,9 @@
 """Renders the HTML pages from Jinja2 templates: every value is printable and escaped.
 
-Names and URLs on a page are hostile input. Autoescape is on for all templates, and what cannot be
-printed is replaced before (`printable`); only `Markup`, which templates and `static` make, is taken
-as it is. Templates, style sheet and scripts are package data, in the folder `templates` of the
-package that shows them; `vsr.report.html` has the ones that all pages share.
+Names and URLs on a page are untrusted input. Autoescape is on for all templates, and unprintable
+characters are replaced first (`printable`); only `Markup`, which templates and `static` create, is
+inserted unchanged. Templates, style sheet and scripts are package data, in the folder `templates`
+of the package that uses them; `vsr.report.html` has the ones that all pages share.
 """
 
 import base64
@@ -23,7 +23,7 @@ _SHARED: Final = "vsr.report.html"
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the numbers to look at first; see templates/tiles.html."""
+    """A key figure at the top of a page; see templates/tiles.html."""
 
     name: str
     text: str
@@ -32,18 +32,18 @@ class Tile:
 
 
 def render(package: str, template: str, **values: Any) -> str:
-    """The text that a template of `package` makes of `values`; Markup in them stays as it is."""
+    """Render a template of `package` with `values`; Markup in them is inserted unchanged."""
     return _environment(package).get_template(template).render(values)
 
 
 @cache
 def static(package: str, name: str) -> Markup:
-    """A style sheet or script of `package`, for a template to put in unchanged."""
+    """Return a style sheet or script of `package`, for a template to insert unchanged."""
     return Markup(files(package).joinpath("templates", name).read_text(encoding="utf-8"))
 
 
 def digest(script: str) -> str:
-    """The source of an inline script for a Content-Security-Policy (CSP level 2, 4.2.5)."""
+    """Return the hash source of a script for a Content-Security-Policy (CSP level 2, 4.2.5)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 

@@ -1,12 +1,12 @@
-"""Words and numbers as people read them on a page."""
+"""Formats text and numbers for a page."""
 
 from collections.abc import Sequence
 
 
 def printable(value: object) -> str:
-    """Text in which everything that cannot be printed has become U+FFFD.
+    """Return the text with every unprintable character except whitespace replaced by U+FFFD.
 
-    File names may hold anything: half characters, or marks that turn the direction of writing.
+    File names may contain lone surrogates, or marks that change the direction of writing.
     """
     text = str(value)
     if text.isprintable():
@@ -15,7 +15,7 @@ def printable(value: object) -> str:
 
 
 def clock(seconds: float, ticks: Sequence[float] = ()) -> str:
-    """A moment as h:mm:ss or m:ss; hundredths, unless it is one of `ticks` with a wide step."""
+    """Format a time as h:mm:ss or m:ss, with hundredths; the step of `ticks` changes the digits."""
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 0.0
     digits = 0 if step >= 1 else 2 if step > 0.095 or not step else 3
     sign = "-" if round(seconds, digits) < 0 else ""
@@ -27,7 +27,7 @@ def clock(seconds: float, ticks: Sequence[float] = ()) -> str:
 
 
 def duration(ms: float) -> str:
-    """Milliseconds with about three digits, seconds from ten of them on."""
+    """Format milliseconds with about three digits; from 10 s on as `span` does."""
     if abs(ms) >= 10_000:
         return span(ms / 1000)
     digits = 0 if abs(ms) >= 100 else 1 if abs(ms) >= 10 else 2
@@ -35,7 +35,7 @@ def duration(ms: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time: `12.3 s`, `4 min 05 s`, `8 h 00 min`."""
+    """Format a duration: `12.3 s`, `4 min 05 s`, `8 h 00 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -45,12 +45,12 @@ def span(seconds: float) -> str:
 
 
 def count(number: int) -> str:
-    """A number of things with its thousands set apart."""
+    """Format a count with thousands separators."""
     return f"{number:,}"
 
 
 def share(part: int, whole: int) -> str:
-    """A share in percent that says 0 or 100 only where it is exactly that."""
+    """Format a share in percent, as 0 or 100 only if it is exactly that."""
     percent = 100 * part / whole if whole else 0.0
     if 0 < percent < 0.1:
         return "under 0.1 %"
@@ -60,7 +60,7 @@ def share(part: int, whole: int) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes with the unit they are read in best."""
+    """Format a number of bytes with a suitable unit."""
     if number < 1000:
         return f"{number} bytes"
     return f"{number / 1e3:.1f} kB" if number < 1_000_000 else f"{number / 1e6:,.1f} MB"

@@ -1,7 +1,7 @@
-"""Total latency over the input's time, and the rung and event of every frame, as SVG paths.
+"""Computes SVG paths of total latency over the input's time, and of every frame's rung and event.
 
-templates/charts.html puts them into the page. However many rows there are, at most `SLOTS` columns
-are drawn, each from its least to its greatest value: a peak is never hidden.
+templates/charts.html inserts them into the page. At most `SLOTS` columns are drawn for any number
+of rows, each from its minimum to its maximum, so that no peak is hidden.
 """
 
 import math
@@ -17,7 +17,7 @@ from vsr.report.html.columns import Columns, Mask, Numbers, gather
 from vsr.report.html.text import clock, count, duration, printable, share
 
 SLOTS: Final = 2000
-"""Columns of the timeline at most."""
+"""Maximum number of columns of the timeline."""
 _COLOURS: Final = 6
 
 
@@ -27,7 +27,7 @@ def time_scale(pts: Numbers) -> Scale:
 
 
 def time_ticks(scale: Scale) -> list[float]:
-    """At most ten round times in seconds."""
+    """Return at most ten round times, in seconds."""
     span = scale.high - scale.low
     steps = [round_step(span / 9)] if span < 45 else []
     steps += [5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0]
@@ -38,10 +38,10 @@ def time_ticks(scale: Scale) -> list[float]:
 
 
 class TimeAxis:
-    """Where every row of a ledger stands on the time axis: its column, and that one's place."""
+    """The time axis: the column (`slot`) of every row of a ledger, and the `x` of every column."""
 
     def __init__(self, columns: Columns) -> None:
-        """`columns` has at least one row."""
+        """`columns` must have at least one row."""
         self.columns = columns
         self.scale = time_scale(columns.pts)
         place = self.scale.at(columns.pts) * SLOTS
@@ -61,7 +61,7 @@ class TimeAxis:
         self.edges = np.clip(edges, 0, SLOTS)
 
     def lane(self, rows: Mask) -> str:
-        """The path of a strip with marks where `rows` (bool [n]) are, as high as they are many."""
+        """Return the path of a strip that marks `rows` (bool [n]), higher for a higher share."""
         part = np.bincount(self.slot[rows], minlength=len(self.x)) / self.held
         height = np.select([part >= 0.5, part >= 0.1, part > 0], [10, 6, 3])
         changes = np.flatnonzero(np.diff(height, prepend=-1, append=-1))
@@ -72,7 +72,7 @@ class TimeAxis:
         )
 
     def curve(self, rows: Mask, scale: Scale) -> tuple[str, str, str]:
-        """Paths of `rows` (bool [n]): every column's minimum to maximum, medians, lone medians."""
+        """Return paths of `rows` (bool [n]): lines from minimum to maximum, medians, lone ones."""
         slots = gather(self.slot[rows], self.columns.total[rows])
         low, middle, high = (
             (1 - scale.at(v)) * HEIGHT for v in (slots.low, slots.middle, slots.high)
@@ -81,7 +81,7 @@ class TimeAxis:
         spread = "".join(
             f"M{a:.1f} {b:.0f}V{c:.0f}" for a, b, c in zip(x, low, high, strict=True) if b != c
         )
-        fresh = np.diff(slots.slot, prepend=-2) != 1  # another rung, or nothing, in between
+        fresh = np.diff(slots.slot, prepend=-2) != 1  # another rung or a gap in between
         alone = fresh & np.append(fresh[1:], True)
         medians = "".join(
             f"{'M' if begins else 'L'}{a:.1f} {b:.0f}"
@@ -91,7 +91,7 @@ class TimeAxis:
         return spread, medians, dots
 
     def words(self) -> tuple[list[float], list[str]]:
-        """The place of every column, and what it shows in words."""
+        """Return the x of every column that has a latency, and its tooltip."""
         columns, rows = self.columns, np.flatnonzero(self.columns.timed)
         slots = gather(self.slot[rows], columns.total[rows])
         texts = []
@@ -108,7 +108,7 @@ class TimeAxis:
 
 @dataclass(frozen=True)
 class Curve:
-    """The paths of one rung: each column's lowest to highest, the medians, lone medians."""
+    """The paths of one rung: lines from minimum to maximum, medians, and lone medians as dots."""
 
     kind: str
     spread: str
@@ -128,7 +128,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Gathered:
-    """How much a column holds where columns hold more than a frame."""
+    """Duration of a column, and the most frames in one, if columns contain more than a frame."""
 
     seconds: float
     most: int
@@ -136,7 +136,7 @@ class Gathered:
 
 @dataclass(frozen=True, kw_only=True)
 class TimelineChart:
-    """The drawing; without a curve where no row has a latency."""
+    """The timeline chart; it has no curves if no row has a latency."""
 
     log: bool = False
     levels: Sequence[Level] = ()
@@ -150,7 +150,7 @@ class TimelineChart:
 
 
 def timeline(columns: Columns, deadline: float | None) -> TimelineChart:
-    """Total latency over the input's time, with a lane for every rung and event below it."""
+    """Return the chart of total latency over the input's time, with a lane per rung and event."""
     axis, timed = TimeAxis(columns), columns.timed
     lanes, gathered = _lanes(axis, deadline), _gathered(axis)
     if not timed.any():

@@ -1,4 +1,4 @@
-"""What a latency report says in plain sentences before it shows anything."""
+"""Writes the plain sentences at the top of a latency report."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -13,13 +13,13 @@ from vsr.report.html.text import clock, count, duration, printable, share, span
 
 
 def deadline_of(facts: Mapping[str, Any]) -> float | None:
-    """Milliseconds; None where there is none."""
+    """Return the deadline in milliseconds; None if there is none."""
     ms = facts.get("deadline", {}).get("ms")
     return float(ms) if ms else None
 
 
 def rate_of(facts: Mapping[str, Any]) -> float | None:
-    """The input's frames per second, None when it does not say."""
+    """Return the input's frame rate; None if it is unknown."""
     try:
         return float(Fraction(str(facts.get("input", {}).get("rate")))) or None
     except (ValueError, ZeroDivisionError):
@@ -27,12 +27,12 @@ def rate_of(facts: Mapping[str, Any]) -> float | None:
 
 
 def seconds_of(facts: Mapping[str, Any]) -> float:
-    """How long the run took, from its own frames per second; 0 when nothing came out."""
+    """Return the duration of the run, computed from its frames per second; 0 if they are 0."""
     return facts["frames"]["out"] / facts["fps"] if facts.get("fps") else 0.0
 
 
 def sentences(facts: Mapping[str, Any], columns: Columns) -> list[str]:
-    """What the numbers mean, in plain sentences; Markup where one has names of rungs or files."""
+    """Return plain sentences about the numbers; Markup for those with names of rungs or files."""
     rows = len(columns.index)
     said = [_about_speed(facts)]
     if facts.get("stages", {}).get("total"):
@@ -64,7 +64,7 @@ def _about_latency(facts: Mapping[str, Any], columns: Columns) -> str:
         f"Half of the frames were through within {duration(total['p50'])}, 95 of 100 within "
         f"{duration(total['p95'])}, 99 of 100 within {duration(total['p99'])}"
     )
-    if facts.get("ledger_from"):  # its row may be gone
+    if facts.get("ledger_from"):  # its row may no longer be held
         return f"{text}; the slowest took {duration(total['max'])}."
     rows = worst(columns, 1)
     if not len(rows):
@@ -74,12 +74,12 @@ def _about_latency(facts: Mapping[str, Any], columns: Columns) -> str:
 
 
 def outside_of(facts: Mapping[str, Any]) -> frozenset[str]:
-    """Stages outside of the total: writing a packet, except to the outputs of a relay."""
+    """Return the stages outside of the total: `mux`, except in the report of a relay."""
     return frozenset({"mux"}) if deadline_of(facts) is None else frozenset()
 
 
 def _about_stages(facts: Mapping[str, Any]) -> str:
-    """Which stage costs the most of the mean frame, and which after waiting."""
+    """Return a sentence on the stage that takes most of the mean frame's time, `wait` aside."""
     stages, outside = facts["stages"], {"total", *outside_of(facts)}
     whole = stages["total"]["mean"]
     parts = {name: s["mean"] for name, s in stages.items() if name not in outside}
@@ -109,7 +109,7 @@ def _about_deadline(facts: Mapping[str, Any]) -> str:
 
 
 def _about_rungs(facts: Mapping[str, Any], columns: Columns) -> str:
-    """By the facts' own counts where rows are missing, else by the rows."""
+    """Return a sentence on the rungs, from the facts' counts if rows are missing, else the rows."""
     made = facts.get("rungs") or _counted(columns.rungs, columns.rung)
     if len(made) < 2:
         return ""
@@ -122,13 +122,13 @@ def _about_rungs(facts: Mapping[str, Any], columns: Columns) -> str:
     if facts.get("ledger_from"):
         return text + "."
     rows = int(np.count_nonzero(np.diff(columns.rung)))
-    changes = facts.get("live", {}).get("rung_changes", rows)  # rows have single tries as well
+    changes = facts.get("live", {}).get("rung_changes", rows)  # rows include single trials too
     often = "once" if changes == 1 else f"{count(changes)} times"
     return text + f"; the rung changed {often}."
 
 
 def _about_events(facts: Mapping[str, Any], columns: Columns) -> str:
-    """By the facts' own counts where rows are missing, else by the rows."""
+    """Return a sentence on events, from the facts' counts if rows are missing, else the rows."""
     befell = facts["events"] if "events" in facts else _counted(columns.events, columns.event)
     parts = [f"{count(number)} {name}" for name, number in befell.items() if name]
     return f"Events: {', '.join(parts)}." if parts else ""
@@ -140,7 +140,7 @@ def _counted(names: Sequence[str], codes: Codes) -> dict[str, int]:
 
 
 def _about_extent(facts: Mapping[str, Any], rows: int) -> str:
-    """What part of the run the drawings show, and where the rest is."""
+    """Return a sentence on the part of the run that the charts show, and the files of the rest."""
     if facts.get("period"):
         begin, end = (facts["period"][key] for key in ("from", "to"))
         return f"This is a part of a longer run, from {begin} to {end}."
@@ -161,5 +161,5 @@ def _about_extent(facts: Mapping[str, Any], rows: int) -> str:
 
 
 def _name(text: object) -> Markup:
-    """A name that others chose, whose direction of writing stays its own."""
+    """Return an untrusted name, isolated so that its writing direction affects no other text."""
     return Markup("<bdi>{}</bdi>").format(printable(text))

@@ -1,4 +1,4 @@
-// Shows at the pointer what a column of the timeline holds; the page is complete without it.
+// Shows a tooltip for the timeline column at the pointer; the page is complete without it.
 (() => {
   const plot = document.getElementById("timeline");
   const slots = JSON.parse(document.getElementById("slots").textContent);
