@@ -13,7 +13,9 @@ from train.data.resize import downscale
 Pixels = npt.NDArray[np.uint8]
 Pairs = list[tuple[Pixels, Pixels]]
 
-CLEAN = Stream(window=66, least=32, frames=6, kept=6, still=0, blurred=0, noisy=0, hevc=0, live=0)
+CLEAN = Stream(
+    window=66, least=32, frames=6, kept=6, still=0, soft=0, blurred=0, noisy=0, hevc=0, live=0
+)
 """Nothing but motion and H.264."""
 
 
@@ -156,6 +158,20 @@ def test_noise_reaches_the_lr_alone() -> None:
     assert place_of(noisy[0][1], scene(220, 240)) is not None
     assert quality(pairs_of(settings)) > 43
     assert 36 < quality(noisy) < 42  # a deviation of 3 is 38.6 dB; 4:2:0 averages that of colour
+
+
+def test_soft_clips_are_soft_in_both_pictures() -> None:
+    image = np.repeat(np.random.default_rng(0).integers(0, 256, (150, 160, 1), np.uint8), 3, 2)
+    settings = replace(CLEAN, crf=(4, 4), softness=(1.5, 1.5))
+    sharp, soft = (
+        streamed(image, 2, np.random.default_rng(0), replace(settings, soft=share))[0]
+        for share in (0, 1)
+    )
+    # white noise keeps 1 / (2 sigma sqrt(pi)) of its deviation under a Gaussian blur of two axes
+    kept = 1 / (2 * 1.5 * np.pi**0.5)
+    assert 0.9 * kept < soft[1].std() / sharp[1].std() < 1.1 * kept
+    difference = soft[0].astype(float) - downscale(soft[1], 2)
+    assert difference.std() < 3  # LR is the reduction of the soft picture
 
 
 def test_blur_reaches_the_lr_alone() -> None:

@@ -53,10 +53,10 @@ class Stream:
     jitter: float = 0.5
     """Standard deviation of the position around the constant motion, in HR pixels."""
     soft: float = 0.5
-    """Share of clips with blurred HR; not implemented, so it has no effect. Purpose: much video has
-    no detail in its highest octave, and networks trained without such pictures sharpen it."""
-    softness: tuple[float, float] = (0.3, 2.5)
-    """Range of the standard deviation of that HR blur, in HR pixels; no effect either."""
+    """Share of clips whose HR is blurred, and LR with it: much video has no detail in its highest
+    octave, and a network trained without such pictures sharpens it."""
+    softness: tuple[float, float] = (0.3, 2.0)
+    """Range of the standard deviation of that blur, in HR pixels."""
     blurred: float = 0.15
     """Share of clips whose LR alone is blurred, as by a soft lens."""
     blur: tuple[float, float] = (0.2, 0.5)
@@ -95,11 +95,13 @@ def streamed(
         raise ValueError(f"an image of {hr.shape[1]}x{hr.shape[0]} is too small to be streamed")
     places, size = _path(hr.shape[:2], scale, rng, s)
     places, seen = _cut(hr, places, size)
-    soft = _blurred(seen, scale * rng.uniform(*s.blur)) if rng.random() < s.blurred else seen
+    if rng.random() < s.soft:
+        seen = _blurred(seen, rng.uniform(*s.softness))
+    lens = _blurred(seen, scale * rng.uniform(*s.blur)) if rng.random() < s.blurred else seen
     reduced: dict[tuple[int, int], Pixels] = {}  # each position is downscaled once
     for place in places:
         if place not in reduced:
-            reduced[place] = downscale(_crop(soft, place, size), scale)
+            reduced[place] = downscale(_crop(lens, place, size), scale)
     lows = [reduced[place] for place in places]
     if rng.random() < s.noisy:
         sigma = rng.uniform(*s.noise)
