@@ -17,7 +17,7 @@ from vsr.live.common import POLL, RelayLog
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
-from vsr.live.output.encode import Heard, LiveEncoder
+from vsr.live.output.encode import AudioItem, LiveEncoder
 from vsr.live.output.encoding import TIME_BASE
 from vsr.live.output.spares import Spares
 from vsr.live.playout_audio import PlayoutAudio
@@ -121,8 +121,8 @@ class Playout:
             self._drop(frame, "pictures came in a burst after a pause: what is too old is left out")
             self._due = now() + _FILL_AFTER  # frames do arrive, only too old ones
             return
-        if self._encoder.tail is not None:
-            self._ladder.followed(self._encoder.tail)
+        if self._encoder.encode_s is not None:
+            self._ladder.followed(self._encoder.encode_s)
         if self._renewed != self._rungs.renewed:
             self._learn_costs()
         rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
@@ -143,7 +143,7 @@ class Playout:
         self._slate.end()
         time = self._clock.picture(frame.time, arrived)
         self._board.pictures(frame.planes, done.planes)
-        self._encoder.show(self._numbered(done, time), time, self._clock.origin(frame.time))
+        self._encoder.send_frame(self._numbered(done, time), time, self._clock.origin(frame.time))
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._send_sound(self._audio.fill(time))
 
@@ -185,11 +185,11 @@ class Playout:
         self._dropped += 1
         self._log.warn_rarely(why)
         frame.event = "dropped"
-        self._encoder.note(self._numbered(frame, self._clock.last))
+        self._encoder.report_not_shown(self._numbered(frame, self._clock.last))
 
-    def _send_sound(self, packets: Iterable[Heard]) -> None:
+    def _send_sound(self, packets: Iterable[AudioItem]) -> None:
         for heard in packets:
-            self._encoder.sound(heard)
+            self._encoder.send_audio(heard)
 
     def _connected(self, item: Connected) -> None:
         self._sessions += 1
@@ -255,7 +255,7 @@ class Playout:
             event="repeated",
         )  # fmt: skip
         self._repeated += 1
-        self._encoder.show(frame, time)
+        self._encoder.send_frame(frame, time)
         self._send_sound(self._audio.fill(time))
 
     def close(self) -> None:
