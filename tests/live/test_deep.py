@@ -17,7 +17,7 @@ from tests.rtmp import free_port, wait_for
 from vsr.live.input.fit import Canvas, Carried
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.rungs import Rungs
-from vsr.live.ladder.warm_up import trial
+from vsr.live.ladder.warm_up import trial_frame
 from vsr.live.output.encoding import live_bits
 from vsr.live.settings import OutputSettings
 from vsr.live.slate import Slate, darkened
@@ -230,6 +230,6 @@ def test_slate_and_status_picture_of_ten_bits(tmp_path: Path) -> None:
 def test_rungs_enlarge_ten_bits(backend: vsr.inference.backend.Backend) -> None:
     found = [vsr.inference.models.find("bicubic", 2, backend)]
     rungs = Rungs(found, backend, (64, 48), SDR, planes=DEEP)
-    done = rungs.enlarge(trial((64, 48), DEEP), 0)
+    done = rungs.enlarge(trial_frame((64, 48), DEEP), 0)
     assert (done.format, done.planes[0].dtype, done.planes[0].shape) == (DEEP, np.uint16, (96, 128))
     assert done.planes[0].max() > 255

@@ -1,17 +1,21 @@
 """Outputs by their names: HLS, stdout, codecs that a container or server does not take."""
 
+import itertools
 import logging
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
 import vsr
 from tests.streams import ROOT, Marked, RelayProcess, make_marked, number_of
+from vsr.live.output import spares as spares_module
 from vsr.live.output.opening import error_text
 from vsr.live.output.output import Output
 from vsr.live.output.plan import check_outputs, kind_of, muxer_for, output_name
@@ -135,6 +139,21 @@ def test_spare_processes_are_taken_once_and_leave_nothing() -> None:
     assert one.poll() is None
     one.kill()
     one.communicate()
+
+
+def test_a_process_that_cannot_be_started_does_not_keep_others_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, attempts = spares_module.start_child, itertools.count()
+
+    def start_all_but_the_first(*args: Any, **options: Any) -> Any:
+        if next(attempts) == 0:
+            raise BlockingIOError("fork: resource temporarily unavailable")
+        return start(*args, **options)
+
+    monkeypatch.setattr(spares_module, "start_child", start_all_but_the_first)
+    with closing(Spares(3)) as spares:
+        assert len(spares._processes) == 2
 
 
 def test_a_source_that_sends_nothing_is_named(tmp_path: Path) -> None:

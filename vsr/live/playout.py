@@ -58,7 +58,7 @@ class Playout:
             outputs, settings.encoder, info, rungs.out_size, self._audio.context,
             self._record, stop.is_set, settings.output, spares,
         )  # fmt: skip
-        self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs
+        self._rungs, self._rungs_version, self._costs = rungs, rungs.version, rungs.costs
         times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)
         self._ladder = Ladder(self._costs, times, now())
         self._rung = self._ladder.rung
@@ -122,8 +122,8 @@ class Playout:
             self._due = now() + _FILL_AFTER  # frames do arrive, only too old ones
             return
         if self._encoder.encode_s is not None:
-            self._ladder.followed(self._encoder.encode_s)
-        if self._renewed != self._rungs.renewed:
+            self._ladder.record_encoding(self._encoder.encode_s)
+        if self._rungs_version != self._rungs.version:
             self._learn_costs()
         rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
         if rung == DROP:
@@ -133,9 +133,9 @@ class Playout:
         began = now()
         done = self._rungs.enlarge(frame, rung)
         if done.event != FALLBACK:
-            self._ladder.done(rung, now() - began)
-        elif self._rungs.is_lost(rung):
-            self._ladder.give_up(rung)
+            self._ladder.record_cost(rung, now() - began)
+        elif self._rungs.is_disabled(rung):
+            self._ladder.exclude(rung)
         if self._last is None:
             self._began = now()
             self._audio.forget_before(frame.time)
@@ -156,13 +156,13 @@ class Playout:
 
     def _learn_costs(self) -> None:
         """Update the ladder's costs after engines were loaded or replaced. Raises BackendError."""
-        self._renewed = self._rungs.renewed
+        self._rungs_version = self._rungs.version
         if self._rungs.failure is not None:
             raise self._rungs.failure
         costs = self._rungs.costs
         for rung in reversed(range(len(costs))):
             if costs[rung] != self._costs[rung]:
-                self._ladder.learn(rung, costs[rung], now())
+                self._ladder.set_cost(rung, costs[rung], now())
         self._costs = costs
 
     def _numbered(self, frame: Frame, time: float) -> Frame:
