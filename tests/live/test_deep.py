@@ -21,7 +21,7 @@ from vsr.live.ladder.warm_up import trial_frame
 from vsr.live.output.encoding import live_bits
 from vsr.live.settings import OutputSettings
 from vsr.live.slate import Slate, darkened
-from vsr.live.status.picture import jpeg
+from vsr.live.status.jpeg import encode_jpeg
 from vsr.media.colour import SDR
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
@@ -224,7 +224,7 @@ def test_slate_and_status_picture_of_ten_bits(tmp_path: Path) -> None:
     assert int(y[48, 64]) == pytest.approx(574, abs=3) and u[20, 20] == v[20, 20] == 512
     dark = darkened(last)
     assert (dark[0][0, 0], dark[1][0, 0]) == (64 + (940 - 64) // 4, 512)
-    assert jpeg((y, u, v), pq, 64).startswith(b"\xff\xd8")
+    assert encode_jpeg((y, u, v), pq, 64).startswith(b"\xff\xd8")
 
 
 def test_rungs_enlarge_ten_bits(backend: vsr.inference.backend.Backend) -> None:

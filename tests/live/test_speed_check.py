@@ -117,7 +117,7 @@ def test_a_better_network_that_cannot_be_loaded_stops_nothing(
     device: Any = _WithoutBest(backend)
     found = find_models(RelaySettings(), device)
     best = SpeedCheck(found=found, optional_count=1, interval_s=100.0, size=SIZE)
-    rungs = Rungs(found, device, SIZE, COLOUR, best=best)
+    rungs = Rungs(found, device, SIZE, COLOUR, speed_check=best)
     assert rungs.is_disabled(0)
     assert rungs.failure is None
     assert _enlarged(rungs, 1) == found[1].name

@@ -142,7 +142,7 @@ class Playout:
         self._last = done.planes
         self._slate.end()
         time = self._clock.picture(frame.time, arrived)
-        self._board.pictures(frame.planes, done.planes)
+        self._board.set_images(frame.planes, done.planes)
         self._encoder.send_frame(self._numbered(done, time), time, self._clock.origin(frame.time))
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._send_sound(self._audio.fill(time))
@@ -150,7 +150,7 @@ class Playout:
     def _record(self, frame: Frame) -> None:
         """Record a frame on the status board and, unless it is repeated, in the ledger."""
         row = Row.of(frame)
-        self._board.frame(row)
+        self._board.add_frame(row)
         if frame.event != "repeated":
             self._report.ledger.add(row)
 
@@ -247,7 +247,7 @@ class Playout:
             return
         time = self._clock.filler(wall)
         planes = self._slate.show(self._last, wall)
-        self._board.pictures(None, planes)
+        self._board.set_images(None, planes)
         frame = Frame(
             planes=planes, index=-1, pts=0, time_base=Fraction(1),
             duration=0, format=self._info.planes, colour=self._info.colour,

@@ -4,14 +4,12 @@ import logging
 from collections import deque
 from typing import Any, Final
 
-from vsr.live.common import RelayLog
+from vsr.live.common import THROUGHPUT_HISTORY_S, RelayLog
 from vsr.live.output.adapt import Adapter
 from vsr.media.bitrate import in_words
 
 ADAPTED_SCHEMES: Final = ("rtmp", "rtmps", "rtsp")
 """URL schemes over TCP, whose flow control shows how much the server accepts."""
-HISTORY_S: Final = 60
-"""Length of the throughput history, in seconds."""
 
 
 class LinkMonitor:
@@ -27,7 +25,7 @@ class LinkMonitor:
         self._log = RelayLog(log, name)
         self._current_second: int | None = None
         self._bytes_before = 0
-        self._history: deque[float] = deque(maxlen=HISTORY_S)
+        self._history: deque[float] = deque(maxlen=THROUGHPUT_HISTORY_S)
 
     @property
     def share(self) -> float:
@@ -64,7 +62,7 @@ class LinkMonitor:
             self._current_second, self._bytes_before = second, sent
         if second > self._current_second:
             rate = 8 * (sent - self._bytes_before) / (second - self._current_second)
-            self._history.extend([rate] * min(second - self._current_second, HISTORY_S))
+            self._history.extend([rate] * min(second - self._current_second, THROUGHPUT_HISTORY_S))
             self._current_second, self._bytes_before = second, sent
 
     def log_skip(self) -> None:
