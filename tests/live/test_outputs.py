@@ -109,7 +109,7 @@ def test_a_reason_is_told_once_in_an_outage_and_refusals_hint_at_the_key() -> No
     assert reasons.add("a")
     for why in ("Server returned 401 Unauthorized", "403 Forbidden", "NetStream.Publish.BadName"):
         assert "stream key" in with_hint(why)
-    for why in ("Connection refused", "Broken pipe", "the output process died"):
+    for why in ("Connection refused", "Broken pipe", "the output process exited unexpectedly"):
         assert with_hint(why) == why
 
 

@@ -517,7 +517,8 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "why"), [(signal.SIGKILL, "died"), (signal.SIGSTOP, "no data accepted for 1.5 s")]
+    ("number", "why"),
+    [(signal.SIGKILL, "exited unexpectedly"), (signal.SIGSTOP, "no data accepted for 1.5 s")],
 )
 def test_a_dead_or_hung_process_is_replaced(tmp_path: Path, number: int, why: str) -> None:
     programme = Programme()
@@ -593,7 +594,7 @@ def test_the_end_of_a_pipe_is_told_as_what_it_is(
     os.close(reader) if leaves else os.kill(output.pid, signal.SIGKILL)
     with Feed([output.offer], programme):
         wait_for(lambda: output.state.state == "closed", 10, "not closed")
-    why = "the reader closed the pipe" if leaves else "the output process died"
+    why = "the reader closed the pipe" if leaves else "the output process exited unexpectedly"
     assert output.state.last_error == why
     assert why in caplog.text
     output.close()

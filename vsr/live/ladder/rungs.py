@@ -200,9 +200,9 @@ class Rungs:
         form = (self._colour, self._size, self._planes)
         if not is_built(built.model, built.backend, *form):
             log.warning(
-                "%s was built for other settings; OpenVINO remains in use until the next start",
-                name,
-            )
+                "%s: the built engine does not match this stream; OpenVINO remains in use until the"
+                " next start", name,
+            )  # fmt: skip
             return
         try:
             self._load(built)

@@ -214,7 +214,7 @@ class Session:
     def fault(self) -> str:
         """Return why the session must end, possibly with secrets; empty if it need not end."""
         if self.ended or self._refused:
-            return self._error or "the output process died"
+            return self._error or "the output process exited unexpectedly"
         now, limit = time.monotonic(), self._stall_s if self._has_started else _START_S
         if self.is_open and not self.in_flight:
             self._last_progress_at = now
