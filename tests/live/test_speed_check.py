@@ -54,7 +54,7 @@ def _enlarged(rungs: Rungs, rung: int) -> str:
     picture = Frame(
         planes=grey_planes(*SIZE), index=0, pts=0, time_base=Fraction(1, 25), duration=1
     )  # fmt: skip
-    return rungs.enlarge(picture, rung).rung
+    return rungs.upscale(picture, rung).rung
 
 
 @pytest.fixture

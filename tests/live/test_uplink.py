@@ -12,7 +12,7 @@ from tests.programs import needs_nginx
 from tests.rtmp import Proxy, Server, wait_for
 from tests.streams import RelayProcess
 from vsr.live.output.adapt import SHARES, Adapter
-from vsr.live.output.encoding import TIME_BASE, open_live_encoder, reduced
+from vsr.live.output.encoding import TIME_BASE, open_live_encoder, with_reduced_bitrate
 from vsr.live.output.packet_queue import PacketQueue
 from vsr.live.output.record import Record
 from vsr.media.encoder import EncoderSettings, VideoFormat
@@ -90,7 +90,7 @@ def test_a_reduced_encoder_makes_a_stream_that_the_first_header_describes() -> N
     video = VideoFormat(size=(1280, 720), rate=Fraction(25), time_base=TIME_BASE)
     settings = EncoderSettings(options={"b": "4M", "preset": "ultrafast"})
     first = open_live_encoder(settings, video)
-    lower = open_live_encoder(reduced(settings, 300_000, first), video)
+    lower = open_live_encoder(with_reduced_bitrate(settings, 300_000, first), video)
     assert lower.extradata == first.extradata
     assert lower.bit_rate == 300_000
     assert "crf" not in lower.options

@@ -131,7 +131,7 @@ class Playout:
             return
         self._change_to(self._ladder.rung)
         began = now()
-        done = self._rungs.enlarge(frame, rung)
+        done = self._rungs.upscale(frame, rung)
         if done.event != FALLBACK:
             self._ladder.record_cost(rung, now() - began)
         elif self._rungs.is_disabled(rung):

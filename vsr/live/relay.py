@@ -21,7 +21,7 @@ from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
 from vsr.live.output.encode import check_encoder
-from vsr.live.output.encoding import live_bits, live_side_data
+from vsr.live.output.encoding import live_bit_depth, live_side_data
 from vsr.live.output.plan import check_outputs, output_name
 from vsr.live.output.rates import live_settings, service_of
 from vsr.live.output.spares import Spares
@@ -72,7 +72,7 @@ class Relay:
         self._slate = Slate(settings.slate_after, settings.slate)
         self._mailbox = Mailbox(frames=64)
         carried = Carried(
-            bits=live_bits(settings.encoder), side_data=live_side_data(settings.encoder)
+            bits=live_bit_depth(settings.encoder), side_data=live_side_data(settings.encoder)
         )
         self._ingest = Ingest(input_, settings.ingest, self._mailbox, self._fits, carried)
         self.report = Report(

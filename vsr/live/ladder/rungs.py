@@ -78,7 +78,7 @@ class Rungs:
         )
         self._planes = planes
         self._preparation: Preparation | None = None
-        self._queue = EngineQueue(self._enlarge)
+        self._queue = EngineQueue(self._upscale)
         self._closed = False
         self.broken = False
         """Whether new relays must not use these rungs: loading failed, or bicubic fails."""
@@ -131,15 +131,15 @@ class Rungs:
         if self._preparation is not None:
             self._preparation.close()
 
-    def enlarge(self, frame: Frame, rung: int) -> Frame:
+    def upscale(self, frame: Frame, rung: int) -> Frame:
         """Upscale a frame on a rung; if that fails, by bicubic, with the event `FALLBACK`.
 
         A failed engine is reloaded on another thread, up to `_MAX_FAILURES` failures. Raises
         BackendError if bicubic fails on the CPU too.
         """
-        return self._queue.enlarge(frame, rung)
+        return self._queue.upscale(frame, rung)
 
-    def _enlarge(self, frames: Sequence[Frame], rung: int) -> list[Frame]:
+    def _upscale(self, frames: Sequence[Frame], rung: int) -> list[Frame]:
         at, lightest = self._rungs[rung], self._rungs[-1]
         upscaler = at.upscaler
         if at is not lightest and upscaler is not None:

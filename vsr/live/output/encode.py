@@ -26,7 +26,7 @@ from vsr.live.output.encoding import (
     VideoItem,
     bitrate_of,
     open_live_encoder,
-    reduced,
+    with_reduced_bitrate,
 )
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
@@ -250,7 +250,7 @@ class LiveEncoder:
     def _open(self, share: float = 1.0) -> av.VideoCodecContext:
         settings = self._settings
         if share < 1.0:
-            settings = reduced(settings, round(share * self._full_bps), self._first)
+            settings = with_reduced_bitrate(settings, round(share * self._full_bps), self._first)
         return open_live_encoder(settings, self._video)
 
     def _send_packets(self, packets: Iterable[Encoded]) -> None:

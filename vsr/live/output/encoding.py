@@ -153,7 +153,7 @@ def open_live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.Video
     return context
 
 
-def live_bits(settings: EncoderSettings) -> int:
+def live_bit_depth(settings: EncoderSettings) -> int:
     """Return the bits per sample of live outputs for a high bit depth source: 10, or 8 in H.264.
 
     Few players support 10-bit H.264, so it is used only if its pixel format is configured. Raises
@@ -178,7 +178,9 @@ def bitrate_of(settings: EncoderSettings) -> int | None:
     return settings.bitrate
 
 
-def reduced(settings: EncoderSettings, bitrate: int, like: av.VideoCodecContext) -> EncoderSettings:
+def with_reduced_bitrate(
+    settings: EncoderSettings, bitrate: int, like: av.VideoCodecContext
+) -> EncoderSettings:
     """Return the settings with a lower bitrate (bit/s), for a stream that `like` began."""
     rates = ("b", "maxrate", "minrate", "bufsize", "crf", "qp", "cq", "global_quality")
     options = {key: value for key, value in settings.options.items() if key not in rates}
