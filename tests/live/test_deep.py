@@ -17,11 +17,11 @@ from tests.rtmp import free_port, wait_for
 from vsr.live.input.fit import Canvas, Carried
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.rungs import Rungs
-from vsr.live.ladder.warm_up import trial
-from vsr.live.output.encoding import live_bits
+from vsr.live.ladder.warm_up import trial_frame
+from vsr.live.output.encoding import live_bit_depth
 from vsr.live.settings import OutputSettings
 from vsr.live.slate import Slate, darkened
-from vsr.live.status.picture import jpeg
+from vsr.live.status.jpeg import encode_jpeg
 from vsr.media.colour import SDR
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
@@ -165,7 +165,7 @@ def test_captions_come_through(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_how_many_bits_outputs_carry(codec: str | None, pixels: str | None, bits: int) -> None:
-    assert live_bits(EncoderSettings(codec=codec, pixel_format=pixels)) == bits
+    assert live_bit_depth(EncoderSettings(codec=codec, pixel_format=pixels)) == bits
 
 
 @pytest.fixture
@@ -224,12 +224,12 @@ def test_slate_and_status_picture_of_ten_bits(tmp_path: Path) -> None:
     assert int(y[48, 64]) == pytest.approx(574, abs=3) and u[20, 20] == v[20, 20] == 512
     dark = darkened(last)
     assert (dark[0][0, 0], dark[1][0, 0]) == (64 + (940 - 64) // 4, 512)
-    assert jpeg((y, u, v), pq, 64).startswith(b"\xff\xd8")
+    assert encode_jpeg((y, u, v), pq, 64).startswith(b"\xff\xd8")
 
 
 def test_rungs_enlarge_ten_bits(backend: vsr.inference.backend.Backend) -> None:
     found = [vsr.inference.models.find("bicubic", 2, backend)]
     rungs = Rungs(found, backend, (64, 48), SDR, planes=DEEP)
-    done = rungs.enlarge(trial((64, 48), DEEP), 0)
+    done = rungs.upscale(trial_frame((64, 48), DEEP), 0)
     assert (done.format, done.planes[0].dtype, done.planes[0].shape) == (DEEP, np.uint16, (96, 128))
     assert done.planes[0].max() > 255

@@ -11,7 +11,7 @@ from tests.live.test_listen import KEY, Ear
 from tests.programs import needs_nginx
 from tests.rtmp import Server, wait_for
 from tests.streams import Marked, make_marked
-from vsr.live.output.asking import _codecs, check_taken
+from vsr.live.output.enhanced_rtmp import _announced_codecs, check_codec_support
 from vsr.live.settings import OutputSettings
 from vsr.media.encoder import EncoderSettings
 
@@ -36,7 +36,7 @@ def test_a_server_that_does_not_know_it_is_sent_nothing(
     tmp_path: Path, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Server(tmp_path / "nginx") as server:
-        with pytest.raises(vsr.OutputError, match="does not say that it takes hevc"):
+        with pytest.raises(vsr.OutputError, match="does not announce support for hevc"):
             vsr.relay(str(clip), server.url(KEY), settings=_settings())
         log = (tmp_path / "nginx" / "error.log").read_text()
     assert "publish" not in log
@@ -57,11 +57,11 @@ def test_a_server_that_says_so_is_sent_hevc(clip: Path, forced: bool) -> None:
 def test_only_application_and_codecs_are_told_when_asking() -> None:
     with Ear() as ear:
         for codec in ("hevc", "av1", "vp9"):
-            check_taken(ear.url, codec, {}, 5.0)
+            check_codec_support(ear.url, codec, {}, 5.0)
         with pytest.raises(ValueError, match="refused the application"):
-            check_taken(ear.url_of(KEY, "other"), "hevc", {}, 5.0)
+            check_codec_support(ear.url_of(KEY, "other"), "hevc", {}, 5.0)
     with pytest.raises(ConnectionRefusedError):
-        check_taken(ear.url, "hevc", {}, 5.0)
+        check_codec_support(ear.url, "hevc", {}, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_only_application_and_codecs_are_told_when_asking() -> None:
     ],
 )
 def test_both_forms_of_the_answer_are_read(facts: Any, codes: set[str]) -> None:
-    assert _codecs(["_result", 1.0, {"fmsVer": "FMS/3,0,1,123"}, facts]) == codes
+    assert _announced_codecs(["_result", 1.0, {"fmsVer": "FMS/3,0,1,123"}, facts]) == codes
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/{KEY}"
         with pytest.raises(TimeoutError):
-            check_taken(url, "hevc", {}, 0.3)
+            check_codec_support(url, "hevc", {}, 0.3)

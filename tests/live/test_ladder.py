@@ -57,7 +57,7 @@ def simulate(
             continue
         took = costs[rung] * load(now) * random.uniform(0.8, 1.2)
         now += took
-        ladder.done(rung, took)
+        ladder.record_cost(rung, took)
         run.latency.append(now - arrived + 0.005)
     return run
 
@@ -117,14 +117,14 @@ def test_a_rung_that_is_lost_or_slower_than_a_better_one_is_climbed_past(between
     assert ladder.choose(0.0, 0.02 - LATENCY, 0) == 2  # a picture that came late
     for k in range(FPS * 60):
         rung = ladder.choose(k / FPS, k / FPS, 0)
-        ladder.done(rung, costs[rung])
+        ladder.record_cost(rung, costs[rung])
     assert ladder.rung == 0
 
 
 def test_a_rung_given_up_is_never_taken_again() -> None:
     settings = LadderSettings(interval=INTERVAL, max_latency=LATENCY, patience=0.1)
     ladder = Ladder([0.01, 0.002], settings, 0.0)
-    ladder.give_up(0)
+    ladder.exclude(0)
     assert ladder.choose(1.0, 1.0, 0) == 1
     for k in range(2000):
         assert ladder.choose(1 + k, 1 + k, 0) == 1

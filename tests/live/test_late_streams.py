@@ -20,7 +20,7 @@ from vsr.live.audio import Sound
 from vsr.live.input.ingest import Ingest
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.rtmp.replay import Replay
-from vsr.live.output.encode import Heard
+from vsr.live.output.encode import AudioItem
 from vsr.live.rtmp.chunks import AUDIO, VIDEO, Message, tag
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame
@@ -207,7 +207,7 @@ def test_sound_that_changes_its_rate_within_its_codec_is_decoded_right(tmp_path:
     )  # fmt: skip
     messages = before + [Message(AUDIO, m.time + 1000, m.body, 1) for m in after]
     flv = io.BytesIO(b"FLV\x01\x04\0\0\0\x09\0\0\0\0" + b"".join(map(tag, messages)))
-    packets: list[Heard] = []
+    packets: list[AudioItem] = []
     with av.open(flv, options={"analyzeduration": "100000"}) as source:
         stream = source.streams.audio[0]
         sound = Sound(stream.codec_context)

@@ -23,7 +23,7 @@ from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
 from vsr.live.input.pace import from_newest
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.controller import Ladder, LadderSettings
-from vsr.live.ladder.warm_up import grey
+from vsr.live.ladder.warm_up import grey_planes
 from vsr.live.output.plan import check_outputs
 from vsr.live.settings import IngestSettings
 from vsr.live.slate import Slate
@@ -34,7 +34,7 @@ from vsr.media.frame import Frame, Stamps, now
 def _frame(number: int, at: float | None = None) -> Frame:
     stamps = Stamps(read=now() if at is None else at, decoded=now() if at is None else at)
     return Frame(
-        planes=grey(64, 48), index=number, pts=number, time_base=Fraction(1, 25), duration=1,
+        planes=grey_planes(64, 48), index=number, pts=number, time_base=Fraction(1, 25), duration=1,
         stamps=stamps,
     )  # fmt: skip
 
@@ -83,8 +83,8 @@ def test_slow_encoding_leaves_the_network_less_time_but_never_none() -> None:
     ladder = Ladder([0.1, 0.001], LadderSettings(interval=0.2, max_latency=0.4), 0.0)
     assert ladder.choose(0.0, 0.0, 0) == 0
     for _ in range(100):
-        ladder.followed(30.0)
-    assert ladder.tail == pytest.approx(0.2, rel=0.01)
+        ladder.record_encoding(30.0)
+    assert ladder.encode_s == pytest.approx(0.2, rel=0.01)
     assert ladder.choose(1.15, 1.0, 3) == 1  # 0.1 s would be too late now, and none is dropped
 
 
@@ -96,7 +96,7 @@ def test_a_rung_timed_at_a_bad_moment_is_tried_unless_hopeless(told: float, ends
     for k in range(1500):
         rung = ladder.choose(k * 0.04, k * 0.04, 0)
         chosen.append(rung)
-        ladder.done(rung, (0.019, 0.002)[rung])
+        ladder.record_cost(rung, (0.019, 0.002)[rung])
     assert chosen[0] == 1
     assert (ladder.rung, ladder.changes) == (ends, 1 - ends)
     assert chosen.count(0) == (0 if ends else pytest.approx(1000, abs=300))
@@ -105,9 +105,11 @@ def test_a_rung_timed_at_a_bad_moment_is_tried_unless_hopeless(told: float, ends
 def test_a_try_that_was_too_slow_stays_one() -> None:
     ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
     chosen = [
-        ladder.choose(k * 0.04, k * 0.04, 0) for k in range(1000) if not ladder.done(1, 0.002)
+        ladder.choose(k * 0.04, k * 0.04, 0)
+        for k in range(1000)
+        if not ladder.record_cost(1, 0.002)
     ]
-    ladder.done(0, 0.2)
+    ladder.record_cost(0, 0.2)
     assert ladder.rung == 1
     assert 1 <= chosen.count(0) <= 4
 
@@ -118,7 +120,7 @@ def test_tries_that_are_in_vain_become_rare() -> None:
     for k in range(25 * 600):
         rung = ladder.choose(k * 0.04, k * 0.04, 0)
         tried += [k * 0.04] if rung == 0 else []
-        ladder.done(rung, (0.05, 0.002)[rung])
+        ladder.record_cost(rung, (0.05, 0.002)[rung])
     pauses = [b - a for a, b in itertools.pairwise([0.0, *tried])]
     assert pauses == pytest.approx([10, 20, 40, 80, 160], abs=0.1)
     assert ladder.changes == 0

@@ -1,18 +1,22 @@
 """Outputs by their names: HLS, stdout, codecs that a container or server does not take."""
 
+import itertools
 import logging
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
 
 import vsr
 from tests.streams import ROOT, Marked, RelayProcess, make_marked, number_of
-from vsr.live.output.opening import words_of
+from vsr.live.output import spares as spares_module
+from vsr.live.output.opening import error_text
 from vsr.live.output.output import Output
 from vsr.live.output.plan import check_outputs, kind_of, muxer_for, output_name
 from vsr.live.output.reasons import Reasons, with_hint
@@ -81,8 +85,8 @@ def test_what_an_output_is_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("url", "codec", "container", "words"),
     [
-        ("out.webm", None, None, "cannot hold live h264"),
-        ("out.ts", None, "flv", "--format is for OUTPUT -"),
+        ("out.webm", None, None, "cannot contain live h264"),
+        ("out.ts", None, "flv", "--format applies only to OUTPUT -"),
         ("-", None, "mp4", "ts, flv, mkv, nut"),
         ("rtmp://h", None, None, "names no stream"),
         ("h/app/s3cret", None, None, "neither a URL, such as rtmp://HOST/APPLICATION/KEY, nor"),
@@ -99,13 +103,13 @@ def test_what_cannot_be_is_a_usage_error_at_once(
 
 def test_a_reason_is_told_once_in_an_outage_and_refusals_hint_at_the_key() -> None:
     reasons = Reasons()
-    assert [reasons.is_new(why) for why in ("a", "b", "a")] == [True, True, False]
-    reasons.end()
-    assert not reasons.any
-    assert reasons.is_new("a")
+    assert [reasons.add(why) for why in ("a", "b", "a")] == [True, True, False]
+    reasons.clear()
+    assert not reasons.has_any
+    assert reasons.add("a")
     for why in ("Server returned 401 Unauthorized", "403 Forbidden", "NetStream.Publish.BadName"):
         assert "stream key" in with_hint(why)
-    for why in ("Connection refused", "Broken pipe", "the process that publishes died"):
+    for why in ("Connection refused", "Broken pipe", "the output process exited unexpectedly"):
         assert with_hint(why) == why
 
 
@@ -113,14 +117,14 @@ def test_later_reasons_are_logged_too(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG, "vsr")
-    monkeypatch.setattr("vsr.live.output.output.plan", lambda *_: b"")
+    monkeypatch.setattr("vsr.live.output.output.encode_plan", lambda *_: b"")
     output = Output("rtmp://host/live/k3y", None, number=2)  # type: ignore[arg-type]
     for why in ("Connection refused", "Connection refused", "401 Unauthorized"):
-        output._lost(why)
+        output._begin_retry(why)
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert warned == [
-        "output 2, rtmp://host/live/***: Connection refused; trying again",
-        "output 2, rtmp://host/live/***: 401 Unauthorized (is the stream key right?); still trying",
+        "output 2, rtmp://host/live/***: Connection refused; retrying",
+        "output 2, rtmp://host/live/***: 401 Unauthorized (check the stream key); still retrying",
     ]
 
 
@@ -135,6 +139,21 @@ def test_spare_processes_are_taken_once_and_leave_nothing() -> None:
     assert one.poll() is None
     one.kill()
     one.communicate()
+
+
+def test_a_process_that_cannot_be_started_does_not_keep_others_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, attempts = spares_module.start_child, itertools.count()
+
+    def start_all_but_the_first(*args: Any, **options: Any) -> Any:
+        if next(attempts) == 0:
+            raise BlockingIOError("fork: resource temporarily unavailable")
+        return start(*args, **options)
+
+    monkeypatch.setattr(spares_module, "start_child", start_all_but_the_first)
+    with closing(Spares(3)) as spares:
+        assert len(spares._processes) == 2
 
 
 def test_a_source_that_sends_nothing_is_named(tmp_path: Path) -> None:
@@ -155,7 +174,7 @@ def test_only_what_explains_a_failure_is_kept_of_ffmpegs_log() -> None:
         (16, "tcp", "Connection to tcp://127.0.0.1:9 failed: Connection refused\n"),
         (16, "rtmp", "Cannot open connection tcp://127.0.0.1:9\n"),
     ]
-    words = words_of(ConnectionRefusedError(111, "Connection refused"), said)
+    words = error_text(ConnectionRefusedError(111, "Connection refused"), said)
     assert words == (
         "Connection refused (Connection to tcp://127.0.0.1:9 failed: Connection refused)"
     )

@@ -228,8 +228,8 @@ def test_what_fails_after_the_last_picture_is_told(
 
     monkeypatch.setattr(Encoding, "drain", drain)
     _two_outputs(tmp_path)
-    assert "what was encoded last is lost: a defect" in caplog.text
-    assert "hangs" not in caplog.text
+    assert "the encoder failed and the last frames are lost: a defect" in caplog.text
+    assert "does not respond" not in caplog.text
 
 
 def test_the_last_picture_may_be_reported_by_another_thread() -> None:
@@ -240,8 +240,8 @@ def test_the_last_picture_may_be_reported_by_another_thread() -> None:
             return 1
 
     encoder = LiveEncoder.__new__(LiveEncoder)
-    encoder._settled = Taken()
-    encoder._report_settled()
+    encoder._completed = Taken()
+    encoder._report_completed()
 
 
 def test_an_encoder_that_hangs_does_not_hold_up_the_end(
@@ -250,7 +250,7 @@ def test_an_encoder_that_hangs_does_not_hold_up_the_end(
     failing += [0]
     hangs, stop = threading.Event(), threading.Event()
     monkeypatch.setattr(_Encoder, "encode", lambda *_: hangs.set() or stop.wait(30) or [])
-    monkeypatch.setattr("vsr.live.output.encode._QUEUE", 2)
+    monkeypatch.setattr("vsr.live.output.encode._QUEUE_SIZE", 2)
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=8, sound=None))
     settings = RelaySettings(model="bicubic", scale=2)
     relay = Relay(str(clip), [str(tmp_path / "out.flv")], settings)
@@ -304,7 +304,7 @@ def test_what_never_came_out_is_an_error_and_a_start_that_fails_keeps_the_last_r
 @pytest.mark.parametrize(
     ("encoder", "words"),
     [
-        (EncoderSettings(codec="vp9"), "libvpx-vp9 makes no header"),
+        (EncoderSettings(codec="vp9"), "libvpx-vp9 provides no stream header"),
         (EncoderSettings(preset="nonsense"), "encoder libx264 has no preset 'nonsense'"),
         (EncoderSettings(options={"wings": "2"}), "has no option 'wings'"),
     ],

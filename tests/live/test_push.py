@@ -38,10 +38,10 @@ from vsr.errors import UsageError
 from vsr.live.output import process
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.output import Output, close_outputs
+from vsr.live.output.packet_queue import PacketQueue
 from vsr.live.output.plan import OutputStreams
 from vsr.live.output.record import Record
 from vsr.live.output.session import Session
-from vsr.live.output.waiting import Queue
 from vsr.live.settings import OutputSettings
 from vsr.media import location
 from vsr.media.frame import Frame, Stamps, now
@@ -74,9 +74,9 @@ class Watched(Output):
         self.events.kinds.append(kind)
         self.events.words.append("")
 
-    def _lost(self, why: str) -> None:
-        again = self._reasons.any
-        super()._lost(why)
+    def _begin_retry(self, why: str) -> None:
+        again = self._reasons.has_any
+        super()._begin_retry(why)
         if not again:
             self.events.kinds.append("lost")
             self.events.words.append(why)
@@ -246,7 +246,7 @@ def test_a_link_too_slow_for_the_stream_keeps_its_session_and_skips_to_key_frame
         output.close()
     assert output.state.skips >= 2
     assert output.state.reconnects == 0
-    assert "left out up to the next key frame" in caplog.text
+    assert "dropping frames up to the next key frame" in caplog.text
     assert events.kinds == ["connected"]
     assert 0.5 < longest <= 1.5
 
@@ -285,8 +285,8 @@ def test_closing_takes_its_time_in_no_state(tmp_path: Path) -> None:
     assert [o.state.state for o in outputs.values()] == ["closed"] * 4
     assert outputs["open"].state.dropped == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids if pid)
-    fresh = _output(urls["refused"], programme)[0]
-    fresh.close()  # never started
+    idle_seconds = _output(urls["refused"], programme)[0]
+    idle_seconds.close()  # never started
 
 
 @needs_nginx
@@ -320,7 +320,7 @@ def test_nothing_tells_the_secrets(
     names = [t.name for t in threading.enumerate()]
     said = [caplog.text, *capfd.readouterr(), str([e.words for e in events]), str(names)]
     said += [str(o.facts()) for o in outputs]
-    assert "trying again" in caplog.text
+    assert "retrying" in caplog.text
     assert not any(s in text for s in SECRETS for text in said)
 
 
@@ -517,7 +517,8 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "why"), [(signal.SIGKILL, "died"), (signal.SIGSTOP, "nothing taken for 1.5 s")]
+    ("number", "why"),
+    [(signal.SIGKILL, "exited unexpectedly"), (signal.SIGSTOP, "no data accepted for 1.5 s")],
 )
 def test_a_dead_or_hung_process_is_replaced(tmp_path: Path, number: int, why: str) -> None:
     programme = Programme()
@@ -550,12 +551,12 @@ def test_no_packet_is_forgotten_by_a_process_that_ends_while_it_reports(
             return found
 
     reader, writer = os.pipe()
-    monkeypatch.setattr(process, "_REPORTS", writer)
+    monkeypatch.setattr(process, "_REPORT_FD", writer)
     copier = Slow()
-    other = threading.Thread(target=process._tell, args=(copier,))
+    other = threading.Thread(target=process._report_counts, args=(copier,))
     other.start()
     assert taken.wait(10)
-    process._tell(copier)  # and then it would end
+    process._report_counts(copier)  # and then it would end
     told = os.read(reader, 4096).splitlines()
     other.join()
     os.close(reader)
@@ -571,7 +572,7 @@ def test_a_defect_ends_a_session_and_no_output(
     output.start()
     _opened(output)
     with monkeypatch.context() as patched:
-        patched.setattr(Session, "turn", lambda *_: {}["a defect"])
+        patched.setattr(Session, "poll", lambda *_: {}["a defect"])
         wait_for(lambda: events.kinds == ["connected", "lost"], 10, "not lost")
     with Feed([output.offer], programme):
         wait_for(lambda: events.kinds[2:] == ["reconnected"], 20, "not replaced")
@@ -593,7 +594,7 @@ def test_the_end_of_a_pipe_is_told_as_what_it_is(
     os.close(reader) if leaves else os.kill(output.pid, signal.SIGKILL)
     with Feed([output.offer], programme):
         wait_for(lambda: output.state.state == "closed", 10, "not closed")
-    why = "whoever read it has left" if leaves else "the process that publishes died"
+    why = "the reader closed the pipe" if leaves else "the output process exited unexpectedly"
     assert output.state.last_error == why
     assert why in caplog.text
     output.close()
@@ -742,13 +743,13 @@ def test_what_cannot_be_published_to_is_refused() -> None:
         _output("out.txt", programme)
 
 
-def _put(queue: Queue, *records: tuple[float, bool]) -> None:
+def _put(queue: PacketQueue, *records: tuple[float, bool]) -> None:
     for at, begins in records:
         queue.put(Record(b"x" * 10, begins, at))
 
 
 def test_a_queue_that_nobody_takes_from_keeps_what_one_may_begin_with() -> None:
-    queue = Queue(4.0, 1000, 1.0)
+    queue = PacketQueue(4.0, 1000, 1.0)
     _put(queue, (0.0, False), (0.1, False))
     assert (len(queue), queue.dropped) == (0, 2)
     _put(queue, (0.2, True), (0.7, False), (0.9, True), (1.1, False))
@@ -756,32 +757,32 @@ def test_a_queue_that_nobody_takes_from_keeps_what_one_may_begin_with() -> None:
     _put(queue, (1.3, False))  # the first key frame is too old now
     assert (len(queue), queue.dropped, queue.bytes) == (3, 4, 30)
     _put(queue, (2.0, False), (2.1, False))
-    assert (len(queue), queue.dropped, queue.wants_key) == (0, 9, False)
-    queue.flow()
-    assert queue.wants_key
+    assert (len(queue), queue.dropped, queue.needs_key_frame) == (0, 9, False)
+    queue.begin_session()
+    assert queue.needs_key_frame
     _put(queue, (2.2, False), (2.3, True))
-    assert (len(queue), queue.wants_key) == (1, False)
+    assert (len(queue), queue.needs_key_frame) == (1, False)
 
 
 @pytest.mark.parametrize("times", [[0.0, 2.0, 4.1], [0.0] * 101])
 def test_a_queue_overflows_by_time_or_bytes_and_begins_anew(times: list[float]) -> None:
-    queue = Queue(4.0, 1000, 1.0)
-    queue.flow()
+    queue = PacketQueue(4.0, 1000, 1.0)
+    queue.begin_session()
     _put(queue, (0.0, True), *((at, False) for at in times[1:]))
     assert queue.skips == 1
     assert (len(queue), queue.bytes, queue.dropped) == (0, 0, len(times))
-    assert queue.wants_key
+    assert queue.needs_key_frame
     _put(queue, (4.5, False))
     assert (len(queue), queue.dropped) == (0, len(times) + 1)
-    queue.hold()
+    queue.end_session()
     _put(queue, (5.0, False), (5.1, True))
     assert len(queue) == 1
 
 
 def test_a_session_that_ends_leaves_the_last_key_frame_for_the_next() -> None:
-    queue = Queue(4.0, 1000, 1.0)
-    queue.flow()
+    queue = PacketQueue(4.0, 1000, 1.0)
+    queue.begin_session()
     _put(queue, (0.0, True), (0.1, False), (0.2, True), (0.3, False))
     assert queue.take() is not None
-    queue.hold()
+    queue.end_session()
     assert (len(queue), queue.dropped) == (2, 1)

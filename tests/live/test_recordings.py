@@ -13,7 +13,7 @@ from bench.recordings import numbers, writer_of
 from tests.rtmp import wait_for
 from tests.streams import Marked, RelayProcess, make_marked
 from vsr.live.output import recording as recording_module
-from vsr.live.output.recording import Recording, unused
+from vsr.live.output.recording import Recording, unused_path
 
 CLIP = Marked(seconds=8.0, size=(64, 36), sound=None)
 HEADER = 2048
@@ -81,7 +81,7 @@ def test_a_recording_waits_for_room_and_loses_nothing(
         calls.append("full")
         room.set()
 
-    monkeypatch.setattr(recording_module, "_ROOM_S", 0.01)
+    monkeypatch.setattr(recording_module, "_FULL_DISK_RETRY_S", 0.01)
     monkeypatch.setattr(os, "write", full)
     file = Recording(str(tmp_path / "rec.ts"), on_full)
     assert file.write(b"abcdefgh") == 8
@@ -112,7 +112,7 @@ def test_other_errors_than_a_full_disk_are_raised(
 
 def test_a_recording_takes_no_others_name(tmp_path: Path) -> None:
     (tmp_path / "rec.ts").touch()
-    assert unused(str(tmp_path / "rec.ts")) == str(tmp_path / "rec-2.ts")
+    assert unused_path(str(tmp_path / "rec.ts")) == str(tmp_path / "rec-2.ts")
     with pytest.raises(FileExistsError):
         Recording(str(tmp_path / "rec.ts"), lambda: None)
 
@@ -121,9 +121,9 @@ def test_a_recording_into_a_link_is_where_the_link_points_to(tmp_path: Path) -> 
     real, link = tmp_path / "disk" / "rec.ts", tmp_path / "link.ts"
     real.parent.mkdir()
     link.symlink_to(real)
-    Recording(unused(str(link)), lambda: None).close()
+    Recording(unused_path(str(link)), lambda: None).close()
     assert real.exists()
-    assert unused(str(link)) == str(real.with_name("rec-2.ts"))
+    assert unused_path(str(link)) == str(real.with_name("rec-2.ts"))
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "to-pipe").symlink_to(tmp_path / "pipe")
-    assert unused(str(tmp_path / "to-pipe")) == str(tmp_path / "to-pipe")
+    assert unused_path(str(tmp_path / "to-pipe")) == str(tmp_path / "to-pipe")

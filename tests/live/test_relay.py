@@ -169,7 +169,7 @@ def test_a_dead_output_comes_back_and_the_other_never_pauses(tmp_path: Path) -> 
             assert second.of("video")[0].key
             assert second.of("video")[0].dts > first.of("video")[-1].dts
             bad.kill()
-            relay.await_words("trying again", START, 2)
+            relay.await_words("; retrying", START, 2)
         _assert_ended(relay, relay.stop())
         kept.stop()
     assert resumed < SOON
@@ -182,7 +182,7 @@ def test_a_dead_output_comes_back_and_the_other_never_pauses(tmp_path: Path) -> 
     assert sum(step - 1 for step in steps if step) <= report["frames"]["dropped"]
     one, two = report["live"]["outputs"]
     assert (one["dropped"], one["reconnects"], two["reconnects"]) == (0, 0, 1)
-    assert relay.said.count("lost") + relay.said.count("trying again") <= 4
+    assert relay.said.count("lost") + relay.said.count("; retrying") <= 4
     assert "s3cret" not in relay.said + relay.report_path.read_text()
 
 

@@ -22,7 +22,7 @@ from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.pool import Pool
 from vsr.live.ladder.rung_models import find_models
 from vsr.live.ladder.rungs import FALLBACK, Rungs
-from vsr.live.ladder.warm_up import grey
+from vsr.live.ladder.warm_up import grey_planes
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
@@ -39,7 +39,7 @@ def backend() -> Backend:
 
 def frame(number: int) -> Frame:
     return Frame(
-        planes=grey(64, 48), index=number, pts=number, time_base=Fraction(1, 25), duration=1
+        planes=grey_planes(64, 48), index=number, pts=number, time_base=Fraction(1, 25), duration=1
     )
 
 
@@ -105,16 +105,16 @@ def test_a_failing_engine_is_stood_in_for_and_loaded_again(
     rungs = _rungs(device)
     assert rungs.names == ["c-dcscn", "bicubic"]
     assert rungs.out_size == (128, 96)
-    assert rungs.enlarge(frame(0), 0).rung == "c-dcscn"
+    assert rungs.upscale(frame(0), 0).rung == "c-dcscn"
     device.of("c-dcscn")[0].fails = True
-    done = rungs.enlarge(frame(1), 0)
+    done = rungs.upscale(frame(1), 0)
     assert (done.rung, done.event, done.index) == ("bicubic", FALLBACK, 1)
     assert done.planes[0].shape == (96, 128)
     assert done.stamps.infer_end >= done.stamps.infer_start > 0
-    _until(lambda: rungs.enlarge(frame(2), 0).rung == "c-dcscn")
+    _until(lambda: rungs.upscale(frame(2), 0).rung == "c-dcscn")
     assert len(device.engines) == 3
-    assert not rungs.is_lost(0)
-    assert caplog.text.count("failed and is loaded again") == 1
+    assert not rungs.is_disabled(0)
+    assert caplog.text.count("failed; reloading it") == 1
 
 
 def test_an_engine_that_fails_again_and_again_is_given_up(
@@ -124,13 +124,13 @@ def test_an_engine_that_fails_again_and_again_is_given_up(
     rungs = _rungs(device)
     for count in range(1, 4):
         device.of("c-dcscn")[-1].fails = True
-        assert rungs.enlarge(frame(0), 0).event == FALLBACK
-        assert rungs.is_lost(0) == (count == 3)
+        assert rungs.upscale(frame(0), 0).event == FALLBACK
+        assert rungs.is_disabled(0) == (count == 3)
         if count < 3:
-            _until(lambda: not rungs.enlarge(frame(1), 0).event)
+            _until(lambda: not rungs.upscale(frame(1), 0).event)
     for _ in range(3):
-        assert rungs.enlarge(frame(2), 0).rung == "bicubic"
-    assert caplog.text.count("failed 3 times and is given up") == 1
+        assert rungs.upscale(frame(2), 0).rung == "bicubic"
+    assert caplog.text.count("failed 3 times and is disabled") == 1
     assert len(device.engines) == 4
 
 
@@ -138,12 +138,12 @@ def test_an_engine_that_cannot_be_loaded_again_is_given_up(backend: Backend) -> 
     device = _Device(backend)
     rungs = _rungs(device)
     device.of("c-dcscn")[0].fails = device.broken = True
-    assert rungs.enlarge(frame(0), 0).event == FALLBACK
-    _until(lambda: rungs.is_lost(0))
-    assert rungs.enlarge(frame(0), 0).rung == "bicubic"
+    assert rungs.upscale(frame(0), 0).event == FALLBACK
+    _until(lambda: rungs.is_disabled(0))
+    assert rungs.upscale(frame(0), 0).rung == "bicubic"
     device.of("bicubic")[0].fails = True
     with pytest.raises(BackendError, match="bicubic failed too: the device is gone"):
-        rungs.enlarge(frame(0), 0)
+        rungs.upscale(frame(0), 0)
 
 
 def test_a_gpu_that_is_gone_leaves_bicubic_on_the_cpu(
@@ -155,10 +155,10 @@ def test_a_gpu_that_is_gone_leaves_bicubic_on_the_cpu(
     for engine in device.engines:
         engine.fails = True
     for k in range(3):
-        done = rungs.enlarge(frame(k), 0)
+        done = rungs.upscale(frame(k), 0)
         assert (done.rung, done.event) == ("bicubic", FALLBACK)
-    assert rungs.enlarge(frame(3), 1).event == ""
-    assert caplog.text.count("computed by OpenVINO from now on") == 1
+    assert rungs.upscale(frame(3), 1).event == ""
+    assert caplog.text.count("using OpenVINO for it from now on") == 1
 
 
 def test_loading_stops_when_asked(backend: Backend) -> None:
@@ -182,29 +182,29 @@ class _Slow(_Device):
 
 def test_bicubic_goes_first_and_the_others_follow(backend: Backend) -> None:
     device = _Slow(backend)
-    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, early=True)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, bicubic_first=True)
     assert [math.isfinite(cost) for cost in rungs.costs] == [False, True]
     assert Ladder(rungs.costs, LadderSettings(interval=0.04, max_latency=0.5), 0.0).rung == 1
-    assert rungs.enlarge(frame(0), 1).rung == "bicubic"
+    assert rungs.upscale(frame(0), 1).rung == "bicubic"
     device.go.set()
-    _until(lambda: rungs.renewed == 1)
+    _until(lambda: rungs.version == 1)
     assert all(map(math.isfinite, rungs.costs))
-    assert (rungs.enlarge(frame(1), 0).rung, rungs.failure) == ("c-dcscn", None)
+    assert (rungs.upscale(frame(1), 0).rung, rungs.failure) == ("c-dcscn", None)
 
 
 def test_what_cannot_be_loaded_later_is_told_and_an_end_is_heard(backend: Backend) -> None:
     device = _Slow(backend)
-    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, early=True)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, bicubic_first=True)
     device.broken = True
     device.go.set()
-    _until(lambda: rungs.renewed == 1)
+    _until(lambda: rungs.version == 1)
     assert "no memory is left" in str(rungs.failure)
     device = _Slow(backend)
-    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, early=True)
+    rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, bicubic_first=True)
     rungs.close()
     device.go.set()
     _until(lambda: "load" not in [thread.name for thread in threading.enumerate()])
-    assert (rungs.renewed, rungs.failure) == (0, None)
+    assert (rungs.version, rungs.failure) == (0, None)
 
 
 def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
@@ -215,15 +215,15 @@ def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
     device.built = False
     rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=WANTED)
     assert not device.engines  # all that runs now is OpenVINO's
-    assert rungs.enlarge(frame(0), 0).rung == "c-dcscn"
-    assert rungs.renewed == 0
+    assert rungs.upscale(frame(0), 0).rung == "c-dcscn"
+    assert rungs.version == 0
     device.built = True  # as it will be when the process says so
-    _until(lambda: rungs.renewed == 2)
+    _until(lambda: rungs.version == 2)
     assert len(device.engines) == 2
     device.of("c-dcscn")[0].fails = True  # which shows that it is used
-    assert rungs.enlarge(frame(1), 0).event == FALLBACK
-    assert caplog.text.count("OpenVINO begins without them") == 1
-    assert caplog.text.count("c-dcscn runs on none now") == 1
+    assert rungs.upscale(frame(1), 0).event == FALLBACK
+    assert caplog.text.count("using OpenVINO until they are ready") == 1
+    assert caplog.text.count("c-dcscn now runs on none") == 1
 
 
 def test_engines_that_cannot_be_built_leave_openvino(
@@ -234,9 +234,9 @@ def test_engines_that_cannot_be_built_leave_openvino(
     nobody_has = {"backend": "tensorrt-rtx", "device": "99"}
     wanted = replace(WANTED, precision="auto", **nobody_has)
     rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=wanted)
-    _until(lambda: "building the engines ended early" in caplog.text)
+    _until(lambda: "the process that builds engines failed" in caplog.text)
     assert "Error" not in caplog.text  # words, not a traceback
-    assert (rungs.renewed, rungs.enlarge(frame(0), 0).event) == (0, "")
+    assert (rungs.version, rungs.upscale(frame(0), 0).event) == (0, "")
 
 
 def test_a_relay_that_ends_stops_the_building(backend: Backend) -> None:
@@ -289,7 +289,7 @@ def test_a_process_that_dies_before_it_has_its_order_is_told(
     preparation = prepare.Preparation(WANTED, SIZE, COLOUR, YUV420, lambda _: None)
     preparation.start()
     preparation._thread.join(20)
-    assert "building the engines ended early (code -9)" in caplog.text
+    assert "the process that builds engines failed (exit code -9)" in caplog.text
 
 
 def test_an_engine_built_in_another_form_is_left_for_the_next_start(
@@ -298,19 +298,19 @@ def test_an_engine_built_in_another_form_is_left_for_the_next_start(
     device = _Device(backend, "tensorrt")
     device.built = False
     rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=WANTED)
-    _until(lambda: caplog.text.count("is built in another form") == 2)
-    assert (rungs.renewed, device.engines) == (0, [])
+    _until(lambda: caplog.text.count("does not match this stream") == 2)
+    assert (rungs.version, device.engines) == (0, [])
 
 
 def test_a_better_engine_is_taken_at_once_and_a_worse_one_not() -> None:
     settings = LadderSettings(interval=0.04, max_latency=0.5)
     ladder = Ladder([0.3, 0.2, 0.002], settings, 0.0)
     assert ladder.rung == 2
-    ladder.learn(1, 0.1, 1.0)
+    ladder.set_cost(1, 0.1, 1.0)
     assert ladder.rung == 2
-    ladder.learn(1, 0.01, 1.0)
+    ladder.set_cost(1, 0.01, 1.0)
     assert ladder.rung == 1
-    ladder.learn(0, 0.02, 1.1)
+    ladder.set_cost(0, 0.02, 1.1)
     assert (ladder.rung, ladder.choose(1.2, 1.2, 0)) == (0, 0)
 
 
@@ -328,19 +328,19 @@ def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
     monkeypatch.setattr("vsr.inference.backend.load_backend", lambda *_, **__: device)
     pool = Pool()
     used, idle = (pool.rungs(WANTED, size, COLOUR, lambda: False) for size in (SIZE, WIDER))
-    pool.leave(idle)
+    pool.release(idle)
     assert (
         pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is idle
     )  # whoever begins again finds them
-    pool.leave(idle)
+    pool.release(idle)
     for engine in device.engines:
         engine.fails = True
     with pytest.raises(BackendError, match="bicubic failed too"):
-        used.enlarge(frame(0), 1)
+        used.upscale(frame(0), 1)
     anew = pool.rungs(WANTED, SIZE, COLOUR, lambda: False)
     assert anew is not used
-    assert anew.enlarge(frame(0), 0).rung == "c-dcscn"
-    pool.leave(used)
+    assert anew.upscale(frame(0), 0).rung == "c-dcscn"
+    pool.release(used)
     assert pool.rungs(WANTED, SIZE, COLOUR, lambda: False) is anew
     assert pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is not idle  # their memory was wanted
 
@@ -352,15 +352,15 @@ def test_a_relay_that_begins_again_does_not_get_engines_of_which_one_failed_to_l
     device = _Slow(backend)
     monkeypatch.setattr("vsr.inference.backend.load_backend", lambda *_, **__: device)
     pool = Pool()
-    first = pool.rungs(WANTED, SIZE, COLOUR, lambda: False, early=True)
+    first = pool.rungs(WANTED, SIZE, COLOUR, lambda: False, bicubic_first=True)
     device.broken = True
     device.go.set()
     _until(lambda: first.failure)
-    pool.leave(first)
+    pool.release(first)
     device.broken = False
-    again = pool.rungs(WANTED, SIZE, COLOUR, lambda: False, early=True)
-    _until(lambda: again.renewed)
-    assert again.enlarge(frame(0), 0).rung == "c-dcscn"
+    again = pool.rungs(WANTED, SIZE, COLOUR, lambda: False, bicubic_first=True)
+    _until(lambda: again.version)
+    assert again.upscale(frame(0), 0).rung == "c-dcscn"
 
 
 def _groups(pause: float) -> list[list[int]]:
@@ -378,7 +378,7 @@ def _groups(pause: float) -> list[list[int]]:
     got: dict[int, Frame] = {}
 
     def ask(number: int, rung: int) -> None:
-        got[number] = turns.enlarge(frame(number), rung)
+        got[number] = turns.upscale(frame(number), rung)
 
     first = threading.Thread(target=ask, args=(0, 0))
     first.start()
@@ -413,14 +413,14 @@ def test_shared_engines_give_each_relay_its_own_picture(backend: Backend) -> Non
     for level in range(0, 200, 20):
         one = frame(level)
         one.planes[0][:] = level
-        alone[level] = rungs.enlarge(one, 0).planes[0].copy()
+        alone[level] = rungs.upscale(one, 0).planes[0].copy()
     wrong = []
 
     def relay(level: int) -> None:
         for _ in range(10):
             mine = frame(level)
             mine.planes[0][:] = level
-            if not np.array_equal(rungs.enlarge(mine, 0).planes[0], alone[level]):
+            if not np.array_equal(rungs.upscale(mine, 0).planes[0], alone[level]):
                 wrong.append(level)
 
     threads = [threading.Thread(target=relay, args=(level,)) for level in alone]
@@ -442,5 +442,5 @@ def test_what_fails_for_several_is_told_to_each() -> None:
     turns = EngineQueue(work)
     for number in range(2):
         with pytest.raises(BackendError, match="gone"):
-            turns.enlarge(frame(number), 0)
+            turns.upscale(frame(number), 0)
     assert groups == [[0], [1]]  # nobody waits for what failed, and it is not tried again

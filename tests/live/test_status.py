@@ -26,11 +26,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.report.test_ledger_html import HOSTILE, Page
 from tests.rtmp import free_port, wait_for
 from vsr.errors import OutputError, UsageError
+from vsr.live.common import THROUGHPUT_HISTORY_S
 from vsr.live.status import http as status_http
-from vsr.live.status.board import _ROWS, StatusBoard
+from vsr.live.status.board import _MAX_ROWS, StatusBoard
 from vsr.live.status.health import health
-from vsr.live.status.page import POLICY
-from vsr.live.status.picture import WIDEST, Pictures, Which, jpeg
+from vsr.live.status.jpeg import MAX_WIDTH, JpegCache, Which, encode_jpeg
+from vsr.live.status.page import _GRAPH_HEIGHT, POLICY
 from vsr.live.status.server import Address, StatusServer
 from vsr.live.status.snapshot import StreamFacts
 from vsr.media.colour import Colour, code_from_rgb
@@ -69,10 +70,10 @@ class Relay:
     def frame(self, total: float, rung: str = "carn-m", event: str = "", after: float = 0) -> None:
         """A picture whose packet goes out `after` seconds from now, `total` ms after it came."""
         self.at += after
-        self.board.frame(Row.of(made(self.at, total, rung, event)))
+        self.board.add_frame(Row.of(made(self.at, total, rung, event)))
 
     def run(self, totals: list[float], rung: str = "carn-m", event: str = "") -> None:
-        """Pictures at 25 a second."""
+        """JpegCache at 25 a second."""
         for total in totals:
             self.frame(total, rung, event, after=0.04)
 
@@ -190,13 +191,15 @@ def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> Non
 
     seen = shown(page)
     assert seen["rung"] == "bicubic"
-    assert seen["p99 of the last minute, limit 500 ms"] == duration(minute["total"]["p99"])
+    assert seen["p99 latency in the last minute, limit 500 ms"] == duration(minute["total"]["p99"])
     assert seen["late"] == count(late)
-    for name, number in (("dropped", "3"), ("repeated", "4"), ("sessions of the source", "3"),
-                         ("reconnects of outputs", "8"), ("A/V offset", "-12 ms"),
-                         ("pictures in", "254"), ("pictures out", "255"),
-                         ("of these fallback", "1"),
-                         ("wait for an engine", "6"), ("wait for the encoder", "7")):  # fmt: skip
+    for name, number in (("dropped", "3"), ("repeated", "4"), ("source sessions", "3"),
+                         ("output reconnects", "8"), ("A/V offset", "-12 ms"),
+                         ("frames in", "254"), ("frames out", "255"),
+                         ("frames with event fallback", "1"),
+                         ("frames waiting for an engine", "6"),
+                         ("frames and audio waiting for the encoder", "7"),
+                         ("source clock jumps", "4"), ("timestamps corrected", "5")):  # fmt: skip
         assert seen[name] == number, name
     for output_ in relay.figures["outputs"]:
         assert output_["name"] in page
@@ -281,11 +284,11 @@ def test_what_is_old_leaves_the_minute_and_the_timeline_and_stays_in_the_run(rel
 def test_a_long_run_stays_small_and_is_counted_whole(relay: Relay) -> None:
     relay.go_live()
     size = relay.board._rows.nbytes
-    for k in range(_ROWS + 500):
+    for k in range(_MAX_ROWS + 500):
         relay.frame(10 if k % 100 else 300, after=1 / 60)
     s = relay.board.snapshot()
     assert relay.board._rows.nbytes == size
-    assert s.frames_in == _ROWS + 500
+    assert s.frames_in == _MAX_ROWS + 500
     assert s.run["p50"] == pytest.approx(10, rel=0.0101)
     assert s.run["p99"] == pytest.approx(12.9, rel=0.0101)  # between 10 and 300, as numpy has it
     assert s.run["max"] == pytest.approx(300)
@@ -297,7 +300,7 @@ def test_a_packet_still_in_the_encoder_has_no_latency(relay: Relay) -> None:
     relay.go_live()
     late = made(relay.at, 20)
     late.stamps.encoded = late.stamps.muxed = 0.0
-    relay.board.frame(Row.of(late))
+    relay.board.add_frame(Row.of(late))
     relay.frame(20)
     s = relay.board.snapshot()
     assert s.shown == {"carn-m": 2}
@@ -312,9 +315,9 @@ def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
 
     assert answer() == (503, f"not live yet: waiting for {relay.name}\n")
     relay.go_live()
-    assert answer() == (503, "no packet went out yet\n")
+    assert answer() == (503, "no packet sent yet\n")
     relay.frame(20)
-    assert answer() == (200, "output flows\n")
+    assert answer() == (200, "output running\n")
     assert facts(server)["flows"] is True
     relay.figures["outputs"][0]["state"] = "retrying"
     assert answer()[0] == 200  # the other one is open
@@ -325,18 +328,18 @@ def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
     assert "no output is open" in get(server)[1].decode()
     relay.figures["outputs"][0]["state"] = "open"
     relay.at += 6
-    assert answer() == (503, "no packet went out for 7 s\n")
+    assert answer() == (503, "no packet sent for 7 s\n")
     relay.figures["showing"] = "the slate"
     relay.frame(
         1, event="repeated"
     )  # which a viewer takes for a picture of the source, as we may not
-    assert answer() == (503, "source away for 7 s, showing the slate\n")
+    assert answer() == (503, "no source video for 7 s, showing the slate\n")
     relay.frame(20)
     assert answer()[0] == 200
     relay.figures["has_sound"] = True
     relay.figures["outputs"][0]["sound_age_s"] = 5.5
     relay.frame(20)
-    assert answer() == (503, "no sound for 6 s, sending silence\n")
+    assert answer() == (503, "no source audio for 6 s, sending silence\n")
     relay.figures["outputs"][1]["sound_age_s"] = 0.1
     assert answer()[0] == 200
 
@@ -345,31 +348,31 @@ def test_what_a_viewer_may_notice_is_said_before_it_is_a_fault(relay: Relay) -> 
     def now() -> tuple[str, str]:
         relay.at += 0.3
         found = health(relay.board.snapshot())
-        return found.level, found.words
+        return found.level, found.text
 
     assert now()[0] == "warn"
     relay.go_live()
     relay.frame(20)
-    assert now() == ("good", "output flows")
+    assert now() == ("good", "output running")
     relay.figures["showing"] = "the last picture"
     relay.at += 2
     relay.frame(1, event="repeated")
-    assert now() == ("warn", "source away for 3 s, showing the last picture")
+    assert now() == ("warn", "no source video for 3 s, showing the last picture")
     relay.at += 3
     relay.frame(1, event="repeated")
     assert now()[0] == "bad"
     relay.frame(20, "bicubic")
-    assert now() == ("warn", "by bicubic instead of carn-m")
+    assert now() == ("warn", "using bicubic instead of carn-m")
     relay.frame(20)
     relay.figures["has_sound"], relay.figures["outputs"][0]["sound_age_s"] = True, 2.0
-    assert now() == ("warn", "no sound for 2 s, sending silence")
+    assert now() == ("warn", "no source audio for 2 s, sending silence")
     slow = {"bitrate": 625_000, "bitrate_full": 2_500_000, "sent_bps": [600_000, 650_000]}
     relay.figures["outputs"] = [output("a", **slow), output("b", number=2, state="retrying")]
     relay.figures["has_sound"] = False
     level, words = now()
     assert level == "warn"
-    assert "output flows to 1 of 2, not to 2" in words
-    assert "output 1 has a slow line: 625 kbit/s of 2.5 Mbit/s" in words
+    assert "1 of 2 outputs are open, not open: 2" in words
+    assert "output 1 has a slow connection: 625 kbit/s of 2.5 Mbit/s" in words
 
 
 def test_an_output_shows_what_it_sends(relay: Relay, server: StatusServer) -> None:
@@ -378,8 +381,10 @@ def test_an_output_shows_what_it_sends(relay: Relay, server: StatusServer) -> No
     relay.go_live()
     relay.frame(20)
     text = get(server)[1].decode()
-    assert "pictures at 625 kbit/s of 2.5 Mbit/s" in text
+    assert "bitrate reduced to 625 kbit/s of 2.5 Mbit/s: slow connection" in text
     assert '<polyline points="0,20.0 1,0.0"/>' in text
+    assert f'viewBox="0 0 {THROUGHPUT_HISTORY_S} {_GRAPH_HEIGHT}"' in text
+    assert f"in each of the last {THROUGHPUT_HISTORY_S} seconds" in text
     assert "the disk is full" in text
     assert (
         figures(server)["vsr_relay_output_bitrate name=rtmp://a.example/live/*** output=1"]
@@ -408,7 +413,7 @@ def test_names_cannot_break_out(server: StatusServer, relay: Relay) -> None:
 def test_the_page_needs_nothing_else(relay: Relay, server: StatusServer) -> None:
     relay.go_live()
     relay.run([30] * 50)
-    relay.board.pictures(plain((1, 0, 0), BT709, (320, 180)), plain((1, 0, 0), BT709, (640, 360)))
+    relay.board.set_images(plain((1, 0, 0), BT709, (320, 180)), plain((1, 0, 0), BT709, (640, 360)))
     _, body, headers = get(server)
     page = Page(body.decode())
     script = "".join(page.text["script"])
@@ -438,14 +443,14 @@ def _digest(script: str) -> str:
 def test_a_red_picture_is_red(matrix: int, full: bool) -> None:
     colour = Colour(matrix=matrix, full_range=full)
     for rgb in ((1.0, 0.0, 0.0), (0.2, 0.5, 0.8), (1.0, 1.0, 1.0)):
-        picture = Image.open(io.BytesIO(jpeg(plain(rgb, colour, (322, 180)), colour, 640)))
+        picture = Image.open(io.BytesIO(encode_jpeg(plain(rgb, colour, (322, 180)), colour, 640)))
         assert picture.size == (322, 180)
         middle = np.array(picture.convert("RGB"))[90, 160]
         assert np.abs(middle - 255 * np.array(rgb)).max() <= 5, (rgb, middle)
 
 
 @pytest.mark.parametrize(
-    ("size", "widest", "expected"),
+    ("size", "max_width", "expected"),
     [
         ((1280, 720), 640, (640, 360)),
         ((321, 181), 640, (320, 180)),
@@ -453,21 +458,23 @@ def test_a_red_picture_is_red(matrix: int, full: bool) -> None:
     ],
 )
 def test_pictures_are_made_small_and_even(
-    size: tuple[int, int], widest: int, expected: tuple[int, int]
+    size: tuple[int, int], max_width: int, expected: tuple[int, int]
 ) -> None:
     padded = tuple(np.pad(p, ((0, 0), (0, 64)))[:, :-64] for p in plain((0, 1, 0), BT709, size))
     for plane in padded:
         plane.setflags(write=False)  # as a decoder's buffers are
-    picture = Image.open(io.BytesIO(jpeg(padded, BT709, widest)))  # type: ignore[arg-type]
+    picture = Image.open(io.BytesIO(encode_jpeg(padded, BT709, max_width)))  # type: ignore[arg-type]
     assert picture.size == expected
     assert np.abs(np.array(picture)[20:-20, -8] - [0, 255, 0]).max() <= 5
 
 
 def test_pictures_are_served(relay: Relay, server: StatusServer) -> None:
-    assert get(server, "before.jpg")[:2] == (503, b"no picture yet\n")
+    assert get(server, "before.jpg")[:2] == (503, b"no frame yet\n")
     relay.go_live()
     assert "before.jpg" not in get(server)[1].decode()
-    relay.board.pictures(plain((1, 0, 0), BT709, (320, 180)), plain((0, 0, 1), BT709, (2560, 1440)))
+    relay.board.set_images(
+        plain((1, 0, 0), BT709, (320, 180)), plain((0, 0, 1), BT709, (2560, 1440))
+    )
     for which, size, channel in (("before", (320, 180), 0), ("after", (1280, 720), 2)):
         status, body, headers = get(server, f"{which}.jpg?7")
         picture = Image.open(io.BytesIO(body))
@@ -480,8 +487,8 @@ def test_what_stands_in_for_the_source_is_what_the_page_shows(
 ) -> None:
     relay.go_live()
     red, green = plain((1, 0, 0), BT709, (64, 64)), plain((0, 1, 0), BT709, (64, 64))
-    relay.board.pictures(red, red)
-    relay.board.pictures(None, green)
+    relay.board.set_images(red, red)
+    relay.board.set_images(None, green)
     relay.figures["showing"] = "the slate"
     for which, channel in (("before", 0), ("after", 1)):
         picture = Image.open(io.BytesIO(get(server, f"{which}.jpg")[1]))
@@ -491,7 +498,7 @@ def test_what_stands_in_for_the_source_is_what_the_page_shows(
 
 def test_a_picture_is_made_once_a_second_at_most(relay: Relay) -> None:
     relay.go_live()
-    pictures = Pictures(relay.board, lambda: relay.at)
+    pictures = JpegCache(relay.board, lambda: relay.at)
     which: Which = "before"
 
     def colour() -> int:
@@ -502,9 +509,9 @@ def test_a_picture_is_made_once_a_second_at_most(relay: Relay) -> None:
     for channel, after, expected in ((0, 0.0, 0), (1, 0.9, 0), (1, 0.2, 1), (2, 1.1, 2)):
         relay.at += after
         rgb = tuple(float(k == channel) for k in range(3))
-        relay.board.pictures(plain(rgb, BT709, (64, 64)), NO_PLANES)  # type: ignore[arg-type]
+        relay.board.set_images(plain(rgb, BT709, (64, 64)), NO_PLANES)  # type: ignore[arg-type]
         assert colour() == expected
-    assert WIDEST["before"] == 640
+    assert MAX_WIDTH["before"] == 640
 
 
 def test_head_is_get_without_the_body(relay: Relay, server: StatusServer) -> None:
@@ -591,7 +598,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 def test_a_host_that_is_not_there_is_refused(relay: Relay) -> None:
     with pytest.raises(UsageError, match="no such host"):
         StatusServer("does-not-exist.invalid:1", relay.board)
-    with pytest.raises(OutputError, match="cannot show the status"):
+    with pytest.raises(OutputError, match="cannot serve the status page"):
         StatusServer("192.0.2.1:0", relay.board)  # not of this machine
 
 
@@ -599,7 +606,7 @@ def test_too_many_are_refused_and_places_come_back(
     relay: Relay, server: StatusServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     place = ("127.0.0.1", int(server.url.split(":")[2].strip("/")))
-    idle = [socket.create_connection(place, 5) for _ in range(status_http._MOST)]
+    idle = [socket.create_connection(place, 5) for _ in range(status_http._MAX_REQUESTS)]
     time.sleep(0.2)
     assert get(server, "healthz")[0] == 503
     idle[0].sendall(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
@@ -614,7 +621,7 @@ def test_too_many_are_refused_and_places_come_back(
 def test_a_client_that_drips_is_cut(
     relay: Relay, server: StatusServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status_http, "_LONGEST_S", 0.4)
+    monkeypatch.setattr(status_http, "_MAX_REQUEST_S", 0.4)
     place = ("127.0.0.1", int(server.url.split(":")[2].strip("/")))
     with closing(socket.create_connection(place, 5)) as connection:
         began = time.monotonic()
@@ -626,8 +633,8 @@ def test_a_client_that_drips_is_cut(
 
 
 def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_http, "_LONGEST_S", 0.4)
-    much = status_http.Answer(bytes(32 << 20))  # more than the system's buffers of both ends
+    monkeypatch.setattr(status_http, "_MAX_REQUEST_S", 0.4)
+    much = status_http.Response(bytes(32 << 20))  # more than the system's buffers of both ends
     place = ("127.0.0.1", 0)
     server = status_http.WebServer(socket.AF_INET, place, "localhost", lambda *_: much, {})
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -671,7 +678,7 @@ def test_a_defect_is_told_to_the_client_and_harms_nobody(
 ) -> None:
     relay.go_live()
     del relay.figures["sessions"]
-    assert get(server, "status.json")[:2] == (500, b"this failed: KeyError\n")
+    assert get(server, "status.json")[:2] == (500, b"internal error: KeyError\n")
     relay.figures["sessions"] = 1
     assert get(server, "status.json")[0] == 200
     assert capfd.readouterr() == ("", "")
@@ -689,7 +696,7 @@ def test_figures_stay_out_of_the_common_registry(server: StatusServer) -> None:
 def test_many_clients_do_not_slow_the_relay(relay: Relay, server: StatusServer) -> None:
     relay.board._clock = time.perf_counter
     relay.go_live()
-    relay.board.pictures(plain((1, 0, 0), BT709, (320, 180)), plain((1, 0, 0), BT709, (640, 360)))
+    relay.board.set_images(plain((1, 0, 0), BT709, (320, 180)), plain((1, 0, 0), BT709, (640, 360)))
     paths, stop, answers = ("", "status.json", "metrics", "after.jpg"), threading.Event(), []
 
     def ask(k: int) -> None:
@@ -701,7 +708,7 @@ def test_many_clients_do_not_slow_the_relay(relay: Relay, server: StatusServer) 
         for _ in range(number):
             frame = made(time.perf_counter(), 20)
             began = time.perf_counter()
-            relay.board.frame(Row.of(frame))
+            relay.board.add_frame(Row.of(frame))
             times.append(time.perf_counter() - began)
             time.sleep(pause)
         return times

@@ -12,9 +12,9 @@ from tests.programs import needs_nginx
 from tests.rtmp import Proxy, Server, wait_for
 from tests.streams import RelayProcess
 from vsr.live.output.adapt import SHARES, Adapter
-from vsr.live.output.encoding import TIME_BASE, open_live_encoder, reduced
+from vsr.live.output.encoding import TIME_BASE, open_live_encoder, with_reduced_bitrate
+from vsr.live.output.packet_queue import PacketQueue
 from vsr.live.output.record import Record
-from vsr.live.output.waiting import Queue
 from vsr.media.encoder import EncoderSettings, VideoFormat
 
 FULL = 2_500_000.0
@@ -51,7 +51,7 @@ class Link:
             waits = self.at - self._waiting[0][0] if self._waiting else 0.0
             self.longest = max(self.longest, waits)
             backlog = sum(bits for _, bits in self._waiting) / 8
-            self.adapter.look(self.at, waits, int(backlog), int(self.sent), int(self.sound))
+            self.adapter.sample(self.at, waits, int(backlog), int(self.sent), int(self.sound))
 
 
 @pytest.mark.parametrize("capacity", [2_000_000, 1_000_000, 600_000, 500_000])
@@ -73,7 +73,7 @@ def test_a_line_that_gets_better_gets_the_full_bitrate_again() -> None:
     link.capacity = 10_000_000
     link.run(240.0)
     assert link.adapter.share == 1.0
-    assert link.adapter.lowest <= 0.35
+    assert link.adapter.lowest_share <= 0.35
 
 
 def test_a_wide_line_and_one_short_stall_change_nothing() -> None:
@@ -90,7 +90,7 @@ def test_a_reduced_encoder_makes_a_stream_that_the_first_header_describes() -> N
     video = VideoFormat(size=(1280, 720), rate=Fraction(25), time_base=TIME_BASE)
     settings = EncoderSettings(options={"b": "4M", "preset": "ultrafast"})
     first = open_live_encoder(settings, video)
-    lower = open_live_encoder(reduced(settings, 300_000, first), video)
+    lower = open_live_encoder(with_reduced_bitrate(settings, 300_000, first), video)
     assert lower.extradata == first.extradata
     assert lower.bit_rate == 300_000
     assert "crf" not in lower.options
@@ -124,7 +124,7 @@ def test_a_relay_on_a_slow_uplink_adapts_and_keeps_its_session(tmp_path: Path) -
         ) as relay:  # fmt: skip
             wait_for(lambda: "connected" in relay.said, 30, relay.said)
             proxy.rate = 125_000
-            relay.await_words("bitrate down to", 40, 1)
+            relay.await_words("bitrate reduced to", 40, 1)
             relay.stop()
         slow, file = relay.report["live"]["outputs"]
     assert (slow["number"], file["number"]) == (1, 2)
@@ -142,8 +142,8 @@ def _record(at: float, begins: bool = False, kind: str = "video") -> Record:
 
 def test_sound_goes_on_where_pictures_are_left_out() -> None:
     dropped: list[Record] = []
-    queue = Queue(4.0, 10_000, 1.0, dropped.append)
-    queue.flow()
+    queue = PacketQueue(4.0, 10_000, 1.0, dropped.append)
+    queue.begin_session()
     queue.put(_record(0.0, begins=True))
     for k in range(1, 42):
         queue.put(_record(k / 10))
@@ -156,8 +156,8 @@ def test_sound_goes_on_where_pictures_are_left_out() -> None:
 
 
 def test_sound_that_comes_long_after_its_pictures_is_no_backlog() -> None:
-    queue = Queue(seconds=4.0, size=1 << 20, fresh=1.0)
-    queue.flow()
+    queue = PacketQueue(seconds=4.0, size=1 << 20, idle_seconds=1.0)
+    queue.begin_session()
     queue.put(_record(100.0, begins=True))
     for k in range(20):
         queue.put(_record(94.0 + k / 25, kind="audio"))

@@ -29,7 +29,7 @@ def relay() -> Relay:
     relay = Relay()
     relay.go_live()
     red = ((1.0, 0.0, 0.0), BT709)
-    relay.board.pictures(plain(*red, (320, 180)), plain(*red, (640, 360)))
+    relay.board.set_images(plain(*red, (320, 180)), plain(*red, (640, 360)))
     return relay
 
 
@@ -72,9 +72,9 @@ def test_a_browser_shows_and_renews_the_figures_of_metrics(
     dom = _rendered(server.url, tmp_path)
     seen, told = shown(dom), figures(server)
     for name, metric, value in (
-        ("pictures in", "frames_in_total", 277), ("pictures out", "frames_out_total", 278),
+        ("frames in", "frames_in_total", 277), ("frames out", "frames_out_total", 278),
         ("dropped", "frames_dropped_total", 2), ("repeated", "frames_repeated_total", 3),
-        ("late", "frames_late_total", None), ("wait for an engine", "waiting_frames", 6),
+        ("late", "frames_late_total", None), ("frames waiting for an engine", "waiting_frames", 6),
     ):  # fmt: skip
         assert int(seen[name]) == told[f"vsr_relay_{metric}"], name
         assert value in (None, told[f"vsr_relay_{metric}"]), name
@@ -82,7 +82,7 @@ def test_a_browser_shows_and_renews_the_figures_of_metrics(
     assert told["vsr_relay_rung rung=c-dcscn"] == 1
     assert seen["A/V offset"] == "-12 ms"
     p99 = snapshot().minute["total"]["p99"]
-    assert seen["p99 of the last minute, limit 500 ms"] == duration(p99)
+    assert seen["p99 latency in the last minute, limit 500 ms"] == duration(p99)
     assert re.search(r'<p id="gone" hidden', dom)
     # the script has put new pictures in, and they are as large as they came
     found = re.findall(r'<img src="(\w+).jpg\?\d+" id=[^>]* width="(\d+)" height="(\d+)">', dom)
@@ -106,11 +106,12 @@ def test_a_browser_is_told_when_the_relay_answers_no_more(
 
 def test_the_head_says_that_an_output_is_not_reached(relay: Relay, server: StatusServer) -> None:
     relay.frame(20)
-    assert '<p class="state good"><i></i>output flows</p>' in get(server)[1].decode()
+    assert '<p class="state good"><i></i>output running</p>' in get(server)[1].decode()
     relay.figures["outputs"] = [output("a"), output("b", number=2, state="retrying")]
     relay.at += 0.3  # figures are a quarter of a second old at most
     assert (
-        '<p class="state warn"><i></i>output flows to 1 of 2, not to 2' in get(server)[1].decode()
+        '<p class="state warn"><i></i>1 of 2 outputs are open, not open: 2'
+        in get(server)[1].decode()
     )
     relay.figures["av_offset_ms"] = -0.3
     relay.at += 0.3

@@ -1,5 +1,15 @@
-"""Defines the default network; imports nothing of vsr, so that settings load quickly."""
+"""Network and scale that are used if none is configured.
 
+Imports nothing from `vsr`, so that settings load quickly.
+"""
+
+from collections.abc import Collection
 from typing import Final
 
 DEFAULT: Final = "c-dcscn-stream"
+_SCALE: Final = 2
+
+
+def default_scale(scales: Collection[int]) -> int:
+    """Return the scale to use if none is configured: 2 if the model has it, else its lowest."""
+    return _SCALE if _SCALE in scales else min(scales)

@@ -12,7 +12,7 @@ import onnx
 
 from vsr.errors import BackendError, ModelError, UsageError, reason
 from vsr.inference.backend import Runner, Timing
-from vsr.inference.default import DEFAULT
+from vsr.inference.default import DEFAULT, default_scale
 from vsr.inference.fastest import TEXTURE, textured
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
@@ -184,8 +184,7 @@ def _found(name: str, scale: int | None, runner: Runner, precision: str) -> Mode
         raise UsageError(
             f"unknown model '{name}'; known: {', '.join(names())}, or the path of an .onnx file"
         )
-    if scale is None:
-        scale = 2 if 2 in scales(name) else scales(name)[0]
+    scale = default_scale(scales(name)) if scale is None else scale
     if scale not in scales(name):
         have = ", ".join(f"{s}" for s in scales(name))
         raise UsageError(f"model '{name}' has no scale {scale}; it has: {have}")

@@ -24,7 +24,7 @@ from vsr.live.aac import (
     short_config,
     silent_packet,
 )
-from vsr.live.output.encode import Heard
+from vsr.live.output.encode import AudioItem
 from vsr.live.track import SampleLine
 from vsr.media.timestamps import Packet
 
@@ -78,7 +78,7 @@ class Sound:
         self._go_on_at(self.until)
         self._copy(source is not None and self._told == self._config)
 
-    def send(self, packet: Packet, time: float, origin: float = 0.0) -> Iterator[Heard]:
+    def send(self, packet: Packet, time: float, origin: float = 0.0) -> Iterator[AudioItem]:
         """Yield the output packets for a source packet that is to be played at `time` (s).
 
         `origin` is its source time (s).
@@ -101,7 +101,7 @@ class Sound:
             for bare in self._without_header(packet) if header else [packet]:
                 yield from self._moved(bare, time, origin)
 
-    def silence(self, end: float) -> Iterator[Heard]:
+    def silence(self, end: float) -> Iterator[AudioItem]:
         """Yield whole frames of silence from the end of the audio to `end` (s)."""
         if end - self.until > _GAP:
             self._go_on_at(end - _LONGEST)
@@ -120,7 +120,7 @@ class Sound:
         self._encoder.move(round(self.until * self._rate))
         self._line.interrupt()
 
-    def _silent(self, end: float) -> Iterator[Heard]:
+    def _silent(self, end: float) -> Iterator[AudioItem]:
         if self._decoder is not None and not self.copied:
             missing = int(end * self._rate) - self._encoder.end
             if missing > 0:
@@ -150,15 +150,15 @@ class Sound:
         self.counts.undecodable += 1
         log.debug("a packet of sound is skipped: %s", reason(exc))
 
-    def _moved(self, packet: Packet, time: float, origin: float | None) -> Iterator[Heard]:
+    def _moved(self, packet: Packet, time: float, origin: float | None) -> Iterator[AudioItem]:
         assert packet.time_base is not None
         packet.pts = packet.dts = round(time / packet.time_base)
         self.until = time + self._frame_s
         if time > self._sent:
             self._sent = time
-            yield Heard(packet, origin)
+            yield AudioItem(packet, origin)
 
-    def _encoded(self, packet: Packet, time: float, origin: float) -> Iterator[Heard]:
+    def _encoded(self, packet: Packet, time: float, origin: float) -> Iterator[AudioItem]:
         assert self._decoder is not None
         begin, base, late, at = packet.pts, packet.time_base, 0, 0.0
         try:
@@ -181,7 +181,7 @@ class Sound:
             self._skip(exc)
         self.counts.late += late
 
-    def _put(self, samples: Samples) -> Iterator[Heard]:
+    def _put(self, samples: Samples) -> Iterator[AudioItem]:
         packets = list(self._encoder.encode(samples))
         self.until = self._encoder.end / self._rate
         for packet in packets:
@@ -192,4 +192,4 @@ class Sound:
                 middle = packet.pts + self.context.frame_size // 2
                 origin = self._line.origin(middle)
                 half = self._frame_s / 2
-                yield Heard(packet, None if origin is None else origin - half)
+                yield AudioItem(packet, None if origin is None else origin - half)

@@ -17,6 +17,8 @@ POLL: Final = 0.05
 """Interval between checks of a relay's stop event, in seconds."""
 _AGAIN_S: Final = 60.0
 """Shortest interval between two warnings of the same kind, in seconds."""
+THROUGHPUT_HISTORY_S: Final = 60
+"""Length of each output's throughput history, and of its graph on the status page, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from vsr.live.common import POLL, RelayLog
 from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
-from vsr.live.output.encode import Heard, LiveEncoder
+from vsr.live.output.encode import AudioItem, LiveEncoder
 from vsr.live.output.encoding import TIME_BASE
 from vsr.live.output.spares import Spares
 from vsr.live.playout_audio import PlayoutAudio
@@ -58,7 +58,7 @@ class Playout:
             outputs, settings.encoder, info, rungs.out_size, self._audio.context,
             self._record, stop.is_set, settings.output, spares,
         )  # fmt: skip
-        self._rungs, self._renewed, self._costs = rungs, rungs.renewed, rungs.costs
+        self._rungs, self._rungs_version, self._costs = rungs, rungs.version, rungs.costs
         times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)
         self._ladder = Ladder(self._costs, times, now())
         self._rung = self._ladder.rung
@@ -121,9 +121,9 @@ class Playout:
             self._drop(frame, "pictures came in a burst after a pause: what is too old is left out")
             self._due = now() + _FILL_AFTER  # frames do arrive, only too old ones
             return
-        if self._encoder.tail is not None:
-            self._ladder.followed(self._encoder.tail)
-        if self._renewed != self._rungs.renewed:
+        if self._encoder.encode_s is not None:
+            self._ladder.record_encoding(self._encoder.encode_s)
+        if self._rungs_version != self._rungs.version:
             self._learn_costs()
         rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
         if rung == DROP:
@@ -131,38 +131,38 @@ class Playout:
             return
         self._change_to(self._ladder.rung)
         began = now()
-        done = self._rungs.enlarge(frame, rung)
+        done = self._rungs.upscale(frame, rung)
         if done.event != FALLBACK:
-            self._ladder.done(rung, now() - began)
-        elif self._rungs.is_lost(rung):
-            self._ladder.give_up(rung)
+            self._ladder.record_cost(rung, now() - began)
+        elif self._rungs.is_disabled(rung):
+            self._ladder.exclude(rung)
         if self._last is None:
             self._began = now()
             self._audio.forget_before(frame.time)
         self._last = done.planes
         self._slate.end()
         time = self._clock.picture(frame.time, arrived)
-        self._board.pictures(frame.planes, done.planes)
-        self._encoder.show(self._numbered(done, time), time, self._clock.origin(frame.time))
+        self._board.set_images(frame.planes, done.planes)
+        self._encoder.send_frame(self._numbered(done, time), time, self._clock.origin(frame.time))
         self._due = now() + max(_FILL_AFTER, 3 * self._interval)
         self._send_sound(self._audio.fill(time))
 
     def _record(self, frame: Frame) -> None:
         """Record a frame on the status board and, unless it is repeated, in the ledger."""
         row = Row.of(frame)
-        self._board.frame(row)
+        self._board.add_frame(row)
         if frame.event != "repeated":
             self._report.ledger.add(row)
 
     def _learn_costs(self) -> None:
         """Update the ladder's costs after engines were loaded or replaced. Raises BackendError."""
-        self._renewed = self._rungs.renewed
+        self._rungs_version = self._rungs.version
         if self._rungs.failure is not None:
             raise self._rungs.failure
         costs = self._rungs.costs
         for rung in reversed(range(len(costs))):
             if costs[rung] != self._costs[rung]:
-                self._ladder.learn(rung, costs[rung], now())
+                self._ladder.set_cost(rung, costs[rung], now())
         self._costs = costs
 
     def _numbered(self, frame: Frame, time: float) -> Frame:
@@ -185,11 +185,11 @@ class Playout:
         self._dropped += 1
         self._log.warn_rarely(why)
         frame.event = "dropped"
-        self._encoder.note(self._numbered(frame, self._clock.last))
+        self._encoder.report_not_shown(self._numbered(frame, self._clock.last))
 
-    def _send_sound(self, packets: Iterable[Heard]) -> None:
+    def _send_sound(self, packets: Iterable[AudioItem]) -> None:
         for heard in packets:
-            self._encoder.sound(heard)
+            self._encoder.send_audio(heard)
 
     def _connected(self, item: Connected) -> None:
         self._sessions += 1
@@ -247,7 +247,7 @@ class Playout:
             return
         time = self._clock.filler(wall)
         planes = self._slate.show(self._last, wall)
-        self._board.pictures(None, planes)
+        self._board.set_images(None, planes)
         frame = Frame(
             planes=planes, index=-1, pts=0, time_base=Fraction(1),
             duration=0, format=self._info.planes, colour=self._info.colour,
@@ -255,7 +255,7 @@ class Playout:
             event="repeated",
         )  # fmt: skip
         self._repeated += 1
-        self._encoder.show(frame, time)
+        self._encoder.send_frame(frame, time)
         self._send_sound(self._audio.fill(time))
 
     def close(self) -> None:

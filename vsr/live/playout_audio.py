@@ -9,7 +9,7 @@ import av
 from vsr.live.audio import Sound
 from vsr.live.clock import OutputClock
 from vsr.live.input.mailbox import SoundPacket
-from vsr.live.output.encode import Heard
+from vsr.live.output.encode import AudioItem
 from vsr.media.frame import now
 
 _PATIENCE: Final = 1.0
@@ -85,12 +85,12 @@ class PlayoutAudio:
         while self._held and self._held[0][0].time < time - _PATIENCE:
             self._held.popleft()
 
-    def take(self, packet: SoundPacket) -> Iterator[Heard]:
+    def take(self, packet: SoundPacket) -> Iterator[AudioItem]:
         """Yield the output packets for a source packet."""
         self._held.append((packet, now()))
         yield from self._release()
 
-    def fill(self, end: float) -> Iterator[Heard]:
+    def fill(self, end: float) -> Iterator[AudioItem]:
         """Yield audio that waited for a frame, and silence once the wait for audio is over.
 
         `end` is the output time of the newest frame (s).
@@ -101,7 +101,7 @@ class PlayoutAudio:
         if self._sound.counts.silence_s > before and self._has_sound and not self._away:
             self._warn("no sound comes from the source: silence is sent in its place", "no sound")
 
-    def finish(self) -> Iterator[Heard]:
+    def finish(self) -> Iterator[AudioItem]:
         """Yield silence up to the last frame."""
         self.lose()
         yield from self._sound.silence(self._clock.last)
@@ -111,7 +111,7 @@ class PlayoutAudio:
             return 0.0
         return min(_LONGEST_PATIENCE, max(_PATIENCE, _MORE * self._late + _MARGIN))
 
-    def _release(self) -> Iterator[Heard]:
+    def _release(self) -> Iterator[AudioItem]:
         """Yield packets for held ones whose time is known; drop those that waited too long."""
         while self._held:
             packet, came = self._held[0]
@@ -125,7 +125,7 @@ class PlayoutAudio:
             self._held.popleft()
             yield from self._send(packet, time)
 
-    def _send(self, packet: SoundPacket, time: float) -> Iterator[Heard]:
+    def _send(self, packet: SoundPacket, time: float) -> Iterator[AudioItem]:
         late = self._clock.last - time
         self._late = max(late, self._late * _FORGETS)
         counts = self._sound.counts

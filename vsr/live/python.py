@@ -58,7 +58,7 @@ def _told(
         try:
             while not ended.wait(_EVERY):
                 on_progress(board.snapshot())
-            on_progress(board.snapshot(oldest=0))
+            on_progress(board.snapshot(max_age_s=0))
         except BaseException as exc:  # raised to the caller
             errors.append(exc)
             stop.set()

@@ -21,7 +21,7 @@ from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
 from vsr.live.output.encode import check_encoder
-from vsr.live.output.encoding import live_bits, live_side_data
+from vsr.live.output.encoding import live_bit_depth, live_side_data
 from vsr.live.output.plan import check_outputs, output_name
 from vsr.live.output.rates import live_settings, service_of
 from vsr.live.output.spares import Spares
@@ -72,7 +72,7 @@ class Relay:
         self._slate = Slate(settings.slate_after, settings.slate)
         self._mailbox = Mailbox(frames=64)
         carried = Carried(
-            bits=live_bits(settings.encoder), side_data=live_side_data(settings.encoder)
+            bits=live_bit_depth(settings.encoder), side_data=live_side_data(settings.encoder)
         )
         self._ingest = Ingest(input_, settings.ingest, self._mailbox, self._fits, carried)
         self.report = Report(
@@ -104,11 +104,13 @@ class Relay:
 
             first = self._first_session(stop)
             size, colour = (first.info.width, first.info.height), first.info.colour
-            early = is_url(self._ingest.url)  # a file can wait, and its quality must not vary
+            bicubic_first = is_url(
+                self._ingest.url
+            )  # a file can wait, and its quality must not vary
             interval = _interval(self._ingest.rate or first.info.rate)
             form = first.info.planes
             rungs = self._pool.rungs(
-                self.settings, size, colour, stop.is_set, early, interval, form
+                self.settings, size, colour, stop.is_set, bicubic_first, interval, form
             )
             try:
                 self._slate.fit(rungs.out_size, colour, form)
@@ -116,7 +118,7 @@ class Relay:
                     raise InterruptedRunError("stopped before anything was published")
                 self._go_live(first, rungs, stop)
             finally:
-                self._pool.leave(rungs)
+                self._pool.release(rungs)
         except InterruptedRunError as exc:
             self._log.info("%s", exc)
             self.report.interrupted = self.begun = True
@@ -181,7 +183,7 @@ class Relay:
         costs = [
             (name, cost)
             for k, (name, cost) in enumerate(zip(rungs.names, rungs.costs, strict=True))
-            if not rungs.is_lost(k)
+            if not rungs.is_disabled(k)
         ]
         self._log.info(
             "live: %s, %dx%d at %.5g fps, by %s; rungs: %s",

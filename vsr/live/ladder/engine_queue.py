@@ -33,7 +33,7 @@ class EngineQueue:
         self._waiting: list[_Request] = []
         self._engine = threading.Lock()
 
-    def enlarge(self, frame: Frame, rung: int) -> Frame:
+    def upscale(self, frame: Frame, rung: int) -> Frame:
         """Upscale a frame on a rung; an error of `work` is raised for every frame of that call."""
         request = _Request(frame, rung)
         with self._lock:

@@ -33,7 +33,7 @@ class Pool:
         self._rungs: dict[tuple[Networks, tuple[int, int], Colour, PlaneFormat, int], Rungs] = {}
         self._costs: dict[Networks, float] = {}
         """Time that the estimated network takes for a frame of the size `_TRIAL`, in seconds."""
-        self._counting = threading.Lock()
+        self._users_lock = threading.Lock()
         """Lock of `_users`, held only briefly."""
         self._users: Counter[Rungs] = Counter()
 
@@ -42,10 +42,10 @@ class Pool:
         from vsr.live.ladder.rung_models import find_models
 
         with self._lock:
-            wanted = _networks(settings)
-            if wanted not in self._found:
-                self._found[wanted] = find_models(settings, self._backend(settings))
-            return self._found[wanted]
+            networks = _networks(settings)
+            if networks not in self._found:
+                self._found[networks] = find_models(settings, self._backend(settings))
+            return self._found[networks]
 
     def rungs(
         self,
@@ -53,34 +53,39 @@ class Pool:
         size: tuple[int, int],
         colour: Colour,
         stopped: Callable[[], bool],
-        early: bool = False,
-        interval: float = math.inf,
+        bicubic_first: bool = False,
+        interval_s: float = math.inf,
         planes: PlaneFormat = YUV420,
     ) -> "Rungs":
         """Return warmed-up rungs for frames of a size (width, height), colour and format.
 
-        `early`: return after loading bicubic, and load the others meanwhile; see `Rungs`.
-        `interval` is the frame interval (s), which decides whether optional networks are used.
+        `bicubic_first`: return after loading bicubic, and load the others meanwhile; see `Rungs`.
+        `interval_s` is the frame interval (s), which decides whether optional networks are used.
 
         Raises what `Rungs` raises. Only one thread loads at a time, because parallel loading would
-        distort the measured times. Call `leave` to release the rungs.
+        distort the measured times. Call `release` to release the rungs.
         """
-        from vsr.live.ladder.best import Best
-        from vsr.live.ladder.rung_models import better_ones
+        from vsr.live.ladder.rung_models import optional_count
         from vsr.live.ladder.rungs import Rungs
+        from vsr.live.ladder.speed_check import SpeedCheck
 
-        found, better = self.find(settings), better_ones(settings)
-        every = round(1000 * interval) if better else 0
-        key = (_networks(settings), size, colour, planes, every)
+        found, optional = self.find(settings), optional_count(settings)
+        interval_ms = round(1000 * interval_s) if optional else 0
+        key = (_networks(settings), size, colour, planes, interval_ms)
         with self._lock:
             known = self._rungs.get(key)
             if known is None or known.broken:
-                self._tidy()
+                self._remove_unused()
                 backend = self._backend(settings)
-                best = Best(found=found, better=better, interval=interval, size=size, planes=planes)
-                known = Rungs(found, backend, size, colour, stopped, settings, early, best, planes)
+                check = SpeedCheck(
+                    found=found, optional_count=optional, interval_s=interval_s, size=size,
+                    planes=planes,
+                )  # fmt: skip
+                known = Rungs(
+                    found, backend, size, colour, stopped, settings, bicubic_first, check, planes
+                )
                 self._rungs[key] = known
-            with self._counting:
+            with self._users_lock:
                 self._users[known] += 1
             return known
 
@@ -92,21 +97,21 @@ class Pool:
         where time does not scale like that and building an engine may take minutes. Raises what
         `find` raises.
         """
-        from vsr.live.ladder.rung_models import better_ones
-        from vsr.live.ladder.warm_up import cost_of
+        from vsr.live.ladder.rung_models import optional_count
+        from vsr.live.ladder.warm_up import measure_cost
 
-        model = self.find(settings)[better_ones(settings)]
+        model = self.find(settings)[optional_count(settings)]
         with self._lock:
-            backend, wanted = self._backend(settings), _networks(settings)
+            backend, networks = self._backend(settings), _networks(settings)
             if backend.name != "openvino":
                 return 0.0
-            if wanted not in self._costs:
-                self._costs[wanted] = cost_of(model, backend, _TRIAL, _BT601)
-            return self._costs[wanted] * size[0] * size[1] / (_TRIAL[0] * _TRIAL[1])
+            if networks not in self._costs:
+                self._costs[networks] = measure_cost(model, backend, _TRIAL, _BT601)
+            return self._costs[networks] * size[0] * size[1] / (_TRIAL[0] * _TRIAL[1])
 
-    def leave(self, rungs: "Rungs") -> None:
+    def release(self, rungs: "Rungs") -> None:
         """Release rungs, which stay loaded until others are loaded. Never waits for a load."""
-        with self._counting:
+        with self._users_lock:
             self._users[rungs] -= 1
             if not self._users[rungs]:
                 del self._users[rungs]
@@ -116,9 +121,9 @@ class Pool:
         for rungs in self._rungs.values():
             rungs.close()
 
-    def _tidy(self) -> None:
+    def _remove_unused(self) -> None:
         """Remove broken and unused rungs before more engines are loaded."""
-        with self._counting:
+        with self._users_lock:
             used = {rungs for rungs in self._users if not rungs.broken}
         for at, rungs in list(self._rungs.items()):
             if rungs not in used:

@@ -27,7 +27,7 @@ from vsr.media.plane_format import PlaneFormat
 
 log = logging.getLogger(__name__)
 
-_PLAIN: Final = ("scale", "precision", "backend", "device")
+_COPIED_SETTINGS: Final = ("scale", "precision", "backend", "device")
 """Settings that are copied unchanged into the order."""
 
 
@@ -46,10 +46,10 @@ class Preparation:
         self._on_ready = on_ready
         model, *ladder = rung_names(settings)
         names = {"model": model, "ladder": ladder}
-        rest = {name: getattr(settings, name) for name in _PLAIN}
+        others = {name: getattr(settings, name) for name in _COPIED_SETTINGS}
         self._order = json.dumps(
             {
-                "settings": {**names, **rest},
+                "settings": {**names, **others},
                 "size": size,
                 "colour": asdict(colour),
                 "planes": asdict(planes),
@@ -73,16 +73,16 @@ class Preparation:
         try:
             self._process = start_child(__name__, text=True, errors="replace")
         except OSError as exc:
-            log.error("engines cannot be built beside the relay: %s", reason(exc))
+            log.error("cannot start the process that builds engines: %s", reason(exc))
             return
         if self._closed:
             self._process.kill()
-        last = self._listen(self._process)
+        last = self._read_output(self._process)
         code = self._process.wait()
         if code and not self._closed:
-            log.error("building the engines ended early (code %d): %s", code, last)
+            log.error("the process that builds engines failed (exit code %d): %s", code, last)
 
-    def _listen(self, process: "subprocess.Popen[str]") -> str:
+    def _read_output(self, process: "subprocess.Popen[str]") -> str:
         """Read the process's output to its end; return the last line that is not JSON."""
         assert process.stdin is not None
         assert process.stdout is not None
@@ -91,10 +91,10 @@ class Preparation:
         last = ""
         with process.stdout:
             for line in process.stdout:
-                last = self._hear(line) or last
+                last = self._handle_line(line) or last
         return last
 
-    def _hear(self, line: str) -> str:
+    def _handle_line(self, line: str) -> str:
         """Handle a line of JSON; return any other line, else an empty string."""
         try:
             facts = dict(json.loads(line))
@@ -106,14 +106,14 @@ class Preparation:
         if "ready" in facts:
             self._on_ready(int(facts["ready"]))
         else:
-            log.warning("%s; OpenVINO goes on in its place", facts["why"])
+            log.warning("%s; OpenVINO remains in use", facts["why"])
         return ""
 
 
-def _read(text: str) -> tuple[RelaySettings, tuple[int, int], Colour, PlaneFormat]:
+def _parse_order(text: str) -> tuple[RelaySettings, tuple[int, int], Colour, PlaneFormat]:
     order = json.loads(text)
-    told, (width, height) = order["settings"], order["size"]
-    settings = RelaySettings(**{**told, "ladder": tuple(told["ladder"])})
+    chosen, (width, height) = order["settings"], order["size"]
+    settings = RelaySettings(**{**chosen, "ladder": tuple(chosen["ladder"])})
     colour, planes = Colour(**order["colour"]), PlaneFormat(**order["planes"])
     return settings, (width, height), colour, planes
 
@@ -121,18 +121,18 @@ def _read(text: str) -> tuple[RelaySettings, tuple[int, int], Colour, PlaneForma
 def main() -> None:
     """Build the engines listed on standard input and store them in the cache."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-    settings, size, colour, planes = _read(sys.stdin.read())
+    settings, size, colour, planes = _parse_order(sys.stdin.read())
     backend = load_backend(settings.backend, settings.device, live=True)
-    for place, model in enumerate(find_models(settings, backend)):
+    for index, model in enumerate(find_models(settings, backend)):
         try:
             Upscaler(model, backend, colour, size, planes=planes)
         except VsrError as exc:
-            _say(failed=place, why=str(exc))
+            _report(failed=index, why=str(exc))
         else:
-            _say(ready=place)
+            _report(ready=index)
 
 
-def _say(**facts: object) -> None:
+def _report(**facts: object) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
     sys.stdout.flush()
 

@@ -1,16 +1,13 @@
 """Selects the networks of a ladder: the configured one, lighter ones, then bicubic."""
 
 from collections.abc import Collection
-from typing import Final
 
 from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.backend import Runner
-from vsr.inference.default import DEFAULT
+from vsr.inference.default import DEFAULT, default_scale
 from vsr.live.settings import RelaySettings
 from vsr.plan.choice import candidates
-
-_SCALE: Final = 2
 
 
 def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
@@ -30,20 +27,23 @@ def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
 
 def rung_names(settings: RelaySettings) -> tuple[str, ...]:
     """Return the names of the networks, best first, possibly without bicubic."""
-    first = _unasked(settings) if settings.model is None else [settings.model]
+    first = _default_networks(settings) if settings.model is None else [settings.model]
     lighter = settings.ladder or default_ladder(first[-1], settings.scale)[1:]
     return (*first, *lighter)
 
 
-def better_ones(settings: RelaySettings) -> int:
+def optional_count(settings: RelaySettings) -> int:
     """Return the number of leading networks that are used only if measured fast enough."""
-    return len(_unasked(settings)) - 1 if settings.model is None else 0
+    return len(_default_networks(settings)) - 1 if settings.model is None else 0
 
 
-def _unasked(settings: RelaySettings) -> list[str]:
+def _default_networks(settings: RelaySettings) -> list[str]:
     """Return the networks to consider if none is configured, best first."""
-    worth = [found.name for found in candidates(False, settings.scale or _SCALE)]
-    return worth if worth and not settings.ladder else [DEFAULT]
+    names = [
+        found.name
+        for found in candidates(False, settings.scale or default_scale(models.scales(DEFAULT)))
+    ]
+    return names if names and not settings.ladder else [DEFAULT]
 
 
 def default_ladder(model: str, scale: int | None) -> list[str]:
@@ -55,14 +55,14 @@ def default_ladder(model: str, scale: int | None) -> list[str]:
     entries = models.manifest()
     if model not in entries:
         return [model]
-    wanted = f"x{scale or min(models.scales(model))}"
-    own = entries[model].get(wanted)
+    key = f"x{scale or default_scale(models.scales(model))}"
+    own = entries[model].get(key)
     if own is None:
-        raise UsageError(f"model '{model}' has no scale {wanted.removeprefix('x')}")
+        raise UsageError(f"model '{model}' has no scale {key.removeprefix('x')}")
     work = {
-        name: entry[wanted]["multadds_720p"]
+        name: entry[key]["multadds_720p"]
         for name, entry in entries.items()
-        if wanted in entry and entry[wanted]["multadds_720p"] < own["multadds_720p"]
+        if key in entry and entry[key]["multadds_720p"] < own["multadds_720p"]
     }
     lighter = [name for name in work if name == _for_ladder(name, model, work)]
     return [model, *sorted(lighter, key=work.__getitem__, reverse=True)]

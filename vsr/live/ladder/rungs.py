@@ -12,10 +12,10 @@ from vsr.errors import BackendError, InterruptedRunError
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler, is_built
-from vsr.live.ladder.best import Best
 from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.prepare import Preparation
-from vsr.live.ladder.warm_up import STOPPED, enlarged, timed, trial
+from vsr.live.ladder.speed_check import SpeedCheck
+from vsr.live.ladder.warm_up import STOPPED, time_per_frame, trial_frame, upscale_one
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 _LOADERS: Final = 2
 """Number of engines that OpenVINO compiles in parallel: each mostly uses one processor."""
-_FAILURES: Final = 3
+_MAX_FAILURES: Final = 3
 """Number of failures of one rung after which it is not loaded again."""
-_FORGIVEN: Final = 1000
+_FORGIVE_AFTER: Final = 1000
 """Number of successive good frames after which earlier failures no longer count."""
 FALLBACK: Final = "fallback"
 """Event of a frame that bicubic upscaled because its rung failed."""
@@ -43,9 +43,9 @@ class _Rung:
     cost: float = math.inf
     """Seconds per frame after warm-up; infinite until measured."""
     failures: int = 0
-    good: int = 0
+    good_frames: int = 0
     """Number of frames since the last failure."""
-    lost: bool = False
+    disabled: bool = False
 
 
 class Rungs:
@@ -57,49 +57,59 @@ class Rungs:
         backend: Backend,
         size: tuple[int, int],
         colour: Colour,
-        stopped: Callable[[], bool] = lambda: False,
+        is_stopped: Callable[[], bool] = lambda: False,
         settings: RelaySettings | None = None,
-        early: bool = False,
-        best: Best | None = None,
+        bicubic_first: bool = False,
+        speed_check: SpeedCheck | None = None,
         planes: PlaneFormat = YUV420,
     ) -> None:
         """Load and warm up the models from `find_models`; load the optional first ones only if
-        `best` accepts their speed. Raises BackendError.
+        `speed_check` accepts their speed. Raises BackendError.
 
         If `settings` is passed and engines are missing, OpenVINO runs instead while they are
-        built. `early`: load only bicubic here and the others on a thread; their costs are infinite
-        until then. Raises InterruptedRunError if `stopped` returns true in between.
+        built. `bicubic_first`: load only bicubic here and the others on a thread; their costs are
+        infinite until then. Raises InterruptedRunError if `is_stopped` returns true in between.
         """
-        self._backend, self._size, self._colour, self._stopped = backend, size, colour, stopped
+        self._backend, self._size, self._colour, self._is_stopped = (
+            backend,
+            size,
+            colour,
+            is_stopped,
+        )
         self._planes = planes
         self._preparation: Preparation | None = None
-        self._queue = EngineQueue(self._enlarge)
+        self._queue = EngineQueue(self._upscale)
         self._closed = False
         self.broken = False
         """Whether new relays must not use these rungs: loading failed, or bicubic fails."""
-        self.renewed = 0
+        self.version = 0
         """Number of times an engine was loaded later or replaced, which changes `costs`."""
         self.failure: Exception | None = None
         """Error of loading networks on the thread; None if there was none."""
         missing = settings is not None and not all(
             is_built(model, backend, colour, size, planes) for model in found
         )
-        now_on = load_backend("openvino", live=True) if missing else backend
-        known = now_on is backend
-        self._rungs = [_Rung(m if known else _for_cpu(m, now_on), now_on) for m in found]
-        self._best = best or Best(found=found, better=0, interval=math.inf, size=size)
-        self._load_all(self._rungs[-1 if early else self._best.better :])
+        first_backend = load_backend("openvino", live=True) if missing else backend
+        is_final = first_backend is backend
+        chosen = [m if is_final else _for_cpu(m, first_backend) for m in found]
+        self._rungs = [_Rung(model, first_backend) for model in chosen]
+        self._speed_check = speed_check or SpeedCheck(
+            found=found, optional_count=0, interval_s=math.inf, size=size
+        )
+        self._load_all(self._rungs[-1 if bicubic_first else self._speed_check.optional_count :])
         self.scale = found[0].scale
         self.out_size = planes.output(*size, self.scale)
         if missing and settings is not None:
-            log.info("engines are being built; OpenVINO begins without them")
-            self._ready = [_Rung(model, backend) for model in found]
-            self._preparation = Preparation(settings, size, colour, planes, self._renew)
+            log.info("engines are being built; using OpenVINO until they are ready")
+            self._built_rungs = [_Rung(model, backend) for model in found]
+            self._preparation = Preparation(settings, size, colour, planes, self._install_built)
             self._preparation.start()
-        if early and len(found) > 1:  # no daemon: Python must not exit while a compiler runs
+        if (
+            bicubic_first and len(found) > 1
+        ):  # no daemon: Python must not exit while a compiler runs
             threading.Thread(target=self._load_rest, name="load").start()
-        elif not early:
-            self._load_better()
+        elif not bicubic_first:
+            self._load_optional()
 
     @property
     def names(self) -> list[str]:
@@ -111,9 +121,9 @@ class Rungs:
         """Seconds per frame of each rung, measured when it was loaded."""
         return [rung.cost for rung in self._rungs]
 
-    def is_lost(self, rung: int) -> bool:
+    def is_disabled(self, rung: int) -> bool:
         """Return whether a rung failed permanently."""
-        return self._rungs[rung].lost
+        return self._rungs[rung].disabled
 
     def close(self) -> None:
         """Stop loading and building engines."""
@@ -121,25 +131,25 @@ class Rungs:
         if self._preparation is not None:
             self._preparation.close()
 
-    def enlarge(self, frame: Frame, rung: int) -> Frame:
+    def upscale(self, frame: Frame, rung: int) -> Frame:
         """Upscale a frame on a rung; if that fails, by bicubic, with the event `FALLBACK`.
 
-        A failed engine is reloaded on another thread, up to `_FAILURES` failures. Raises
+        A failed engine is reloaded on another thread, up to `_MAX_FAILURES` failures. Raises
         BackendError if bicubic fails on the CPU too.
         """
-        return self._queue.enlarge(frame, rung)
+        return self._queue.upscale(frame, rung)
 
-    def _enlarge(self, frames: Sequence[Frame], rung: int) -> list[Frame]:
+    def _upscale(self, frames: Sequence[Frame], rung: int) -> list[Frame]:
         at, lightest = self._rungs[rung], self._rungs[-1]
         upscaler = at.upscaler
         if at is not lightest and upscaler is not None:
             try:
                 done = list(upscaler.process(frames))
             except Exception as exc:  # frames must be sent despite any driver error
-                self._failed(at, exc)
+                self._handle_failure(at, exc)
             else:
-                at.good += len(done)
-                at.failures = at.failures if at.good < _FORGIVEN else 0
+                at.good_frames += len(done)
+                at.failures = at.failures if at.good_frames < _FORGIVE_AFTER else 0
                 return done
         for frame in frames:
             frame.stamps.infer_start = 0.0
@@ -149,59 +159,64 @@ class Rungs:
         try:
             return list(lightest.upscaler.process(frames))
         except Exception as exc:
-            lightest.upscaler = self._last_resort(exc)
+            lightest.upscaler = self._bicubic_on_cpu(exc)
             return list(lightest.upscaler.process(frames))
 
-    def _last_resort(self, exc: Exception) -> Upscaler:
+    def _bicubic_on_cpu(self, exc: Exception) -> Upscaler:
         """Load bicubic on the CPU in place of a failed GPU."""
         lightest = self._rungs[-1]
         lightest.failures += 1
         if lightest.failures > 1 or lightest.backend.name == "openvino":
             self.broken = True
             raise BackendError(f"bicubic failed too: {exc}") from exc
-        log.error("bicubic failed and is computed by OpenVINO from now on: %s", exc)
+        log.error("bicubic failed; using OpenVINO for it from now on: %s", exc)
         cpu = load_backend("openvino", live=True)
         return self._new_upscaler(_for_cpu(lightest.model, cpu), cpu)
 
-    def _failed(self, rung: _Rung, exc: Exception) -> None:
+    def _handle_failure(self, rung: _Rung, exc: Exception) -> None:
         name = rung.model.name
-        rung.upscaler, rung.good = None, 0
+        rung.upscaler, rung.good_frames = None, 0
         rung.failures += 1
-        if rung.failures >= _FAILURES:
-            rung.lost = True
-            log.error("%s failed %d times and is given up: %s", name, rung.failures, exc)
+        if rung.failures >= _MAX_FAILURES:
+            rung.disabled = True
+            log.error("%s failed %d times and is disabled: %s", name, rung.failures, exc)
             return
-        log.warning("%s failed and is loaded again; bicubic stands in: %s", name, exc)
+        log.warning("%s failed; reloading it, using bicubic meanwhile: %s", name, exc)
         threading.Thread(target=self._reload, args=(rung,), name="reload", daemon=True).start()
 
     def _reload(self, rung: _Rung) -> None:
         try:
             upscaler = self._new_upscaler(rung.model, rung.backend)
-            enlarged(trial(self._size, self._planes), upscaler)
+            upscale_one(trial_frame(self._size, self._planes), upscaler)
             rung.upscaler = upscaler
         except Exception as exc:
-            rung.lost = True
-            log.error("%s cannot be loaded again and is given up: %s", rung.model.name, exc)
+            rung.disabled = True
+            log.error("%s cannot be reloaded and is disabled: %s", rung.model.name, exc)
 
-    def _renew(self, place: int) -> None:
+    def _install_built(self, index: int) -> None:
         """Replace a rung's OpenVINO engine with the one that was built."""
-        ready = self._ready[place]
-        name = ready.model.name
+        built = self._built_rungs[index]
+        name = built.model.name
         form = (self._colour, self._size, self._planes)
-        if not is_built(ready.model, ready.backend, *form):
-            log.warning("%s is built in another form; OpenVINO goes on until the next start", name)
+        if not is_built(built.model, built.backend, *form):
+            log.warning(
+                "%s: the built engine does not match this stream; OpenVINO remains in use until the"
+                " next start", name,
+            )  # fmt: skip
             return
         try:
-            self._load(ready)
-            self._warm_up(ready)
+            self._load(built)
+            self._warm_up(built)
         except InterruptedRunError:
             return
         except Exception as exc:  # OpenVINO stays in use
-            log.error("%s does not run on %s: %s", name, ready.backend.name, exc)
+            log.error("%s does not run on %s: %s", name, built.backend.name, exc)
             return
-        self._rungs[place] = ready
-        self.renewed += 1
-        log.info("%s runs on %s now: %.1f ms", name, ready.backend.device, 1000 * ready.cost)
+        self._rungs[index] = built
+        self.version += 1
+        log.info(
+            "%s now runs on %s: %.1f ms per frame", name, built.backend.device, 1000 * built.cost
+        )
 
     def _load_all(self, rungs: Sequence[_Rung]) -> None:
         """Load engines, in parallel if that is faster; then time them one after the other."""
@@ -211,61 +226,64 @@ class Rungs:
                 pass
         for rung in rungs:
             self._warm_up(rung)
-            log.debug("%s: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
+            log.debug("%s: %.1f ms per frame", rung.model.name, 1000 * rung.cost)
 
     def _load_rest(self) -> None:
         """Load all but bicubic, best first, while frames are sent; then the optional networks."""
         try:
-            for place in range(self._best.better, len(self._rungs) - 1):
-                self._load_at(place)
-            self._load_better()
+            for index in range(self._speed_check.optional_count, len(self._rungs) - 1):
+                self._load_at(index)
+            self._load_optional()
         except InterruptedRunError:
             return
         except Exception as exc:  # raised again on the relay's thread
             self.failure, self.broken = exc, True
-            self.renewed += 1
+            self.version += 1
 
-    def _load_better(self) -> None:
+    def _load_optional(self) -> None:
         """Load the optional networks, lightest first, until one is too slow."""
-        usual = self._rungs[self._best.better].cost
-        for place in reversed(range(self._best.better)):
-            at = self._rungs[place]
+        default_cost_s = self._rungs[self._speed_check.optional_count].cost
+        for index in reversed(range(self._speed_check.optional_count)):
+            at = self._rungs[index]
             try:
-                if self._best.may_hold(place, usual, at.backend) and self._load_at(place):
+                worth = self._speed_check.is_worth_loading(index, default_cost_s, at.backend)
+                if worth and self._load_at(index):
                     continue
             except InterruptedRunError:
                 raise
             except Exception as exc:  # keep the default network despite any driver error
                 log.warning("%s cannot be used: %s", at.model.name, exc)
-            for refused in self._rungs[: place + 1]:
-                refused.lost = True
+            for rung in self._rungs[: index + 1]:
+                rung.disabled = True
             return
 
-    def _load_at(self, place: int) -> bool:
+    def _load_at(self, index: int) -> bool:
         """Load a rung and install it; return False if it is an optional one and too slow."""
-        waiting = self._rungs[place]
-        rung = _Rung(waiting.model, waiting.backend)
+        placeholder = self._rungs[index]
+        rung = _Rung(placeholder.model, placeholder.backend)
         self._load(rung)
         self._warm_up(rung)
-        if place < self._best.better and not self._best.holds(place, rung.cost):
+        check = self._speed_check
+        if index < check.optional_count and not check.is_fast_enough(index, rung.cost):
             return False
-        if self._rungs[place] is waiting:  # else the built engine is already there
-            self._rungs[place] = rung
-            self.renewed += 1
-            log.info("%s is loaded: %.1f ms a picture", rung.model.name, 1000 * rung.cost)
+        if self._rungs[index] is placeholder:  # else the built engine is already there
+            self._rungs[index] = rung
+            self.version += 1
+            log.info("%s is loaded: %.1f ms per frame", rung.model.name, 1000 * rung.cost)
         return True
 
     def _load(self, rung: _Rung) -> None:
-        if self._ends():
+        if self._should_stop():
             raise InterruptedRunError(STOPPED)
         rung.upscaler = self._new_upscaler(rung.model, rung.backend)
 
-    def _ends(self) -> bool:
-        return self._closed or self._stopped()
+    def _should_stop(self) -> bool:
+        return self._closed or self._is_stopped()
 
     def _warm_up(self, rung: _Rung) -> None:
         assert rung.upscaler is not None
-        rung.cost = timed(rung.upscaler, trial(self._size, self._planes), self._ends)
+        picture = trial_frame(self._size, self._planes)
+        rung.cost = time_per_frame(rung.upscaler, picture, self._should_stop)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
         return Upscaler(model, backend, self._colour, self._size, planes=self._planes)

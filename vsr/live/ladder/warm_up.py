@@ -23,40 +23,40 @@ system, and short because viewers wait."""
 STOPPED: Final = "stopped while the networks were loaded"
 
 
-def cost_of(model: Model, backend: Backend, size: tuple[int, int], colour: Colour) -> float:
+def measure_cost(model: Model, backend: Backend, size: tuple[int, int], colour: Colour) -> float:
     """Load a network for frames of a size (width, height); return the time per frame (s)."""
-    return timed(Upscaler(model, backend, colour, size), trial(size), lambda: False)
+    return time_per_frame(Upscaler(model, backend, colour, size), trial_frame(size), lambda: False)
 
 
-def timed(upscaler: Upscaler, picture: Frame, stopped: Callable[[], bool]) -> float:
+def time_per_frame(upscaler: Upscaler, picture: Frame, is_stopped: Callable[[], bool]) -> float:
     """Warm up an engine on a frame; return the time of the fastest run (s).
 
-    Raises InterruptedRunError if `stopped` returns true in between.
+    Raises InterruptedRunError if `is_stopped` returns true in between.
     """
     times: list[float] = []
     while len(times) < _WARM_UPS or sum(times) < _TIMED_S:
-        if stopped():
+        if is_stopped():
             raise InterruptedRunError(STOPPED)
         began = now()
-        enlarged(replace(picture, stamps=Stamps()), upscaler)
+        upscale_one(replace(picture, stamps=Stamps()), upscaler)
         times.append(now() - began)
     return min(times)
 
 
-def trial(size: tuple[int, int], form: PlaneFormat = YUV420) -> Frame:
+def trial_frame(size: tuple[int, int], form: PlaneFormat = YUV420) -> Frame:
     """Create a frame with a gradient, so that an engine with blank output is detected."""
-    y, u, v = grey(*size, form)
+    y, u, v = grey_planes(*size, form)
     unit = 2 ** (form.bits - 8)
     y[:] = unit * (32 + np.add.outer(np.arange(len(y)), np.arange(len(y[0]))) % 192)
     return Frame(planes=(y, u, v), index=0, pts=0, time_base=Fraction(1), duration=0, format=form)
 
 
-def enlarged(frame: Frame, upscaler: Upscaler) -> Frame:
+def upscale_one(frame: Frame, upscaler: Upscaler) -> Frame:
     """Upscale a single frame."""
     return next(iter(upscaler.process([frame])))
 
 
-def grey(width: int, height: int, form: PlaneFormat = YUV420) -> Planes:
+def grey_planes(width: int, height: int, form: PlaneFormat = YUV420) -> Planes:
     """Create the planes of a mid-grey frame."""
     chroma, middle = form.chroma(width, height)[::-1], 2 ** (form.bits - 1)
     y, u, v = (np.full(shape, middle, form.dtype) for shape in ((height, width), chroma, chroma))

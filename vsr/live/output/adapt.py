@@ -13,22 +13,22 @@ from typing import Final
 
 SHARES: Final = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12)
 """Steps of the bitrate, as fractions of the full bitrate."""
-_LOOK_S: Final = 0.25
+_SAMPLE_S: Final = 0.25
 _WINDOW_S: Final = 2.0
 """Measurement window of the throughput, in seconds."""
-_LOOKS: Final = 3
+_GROWING_SAMPLES: Final = 3
 """Number of consecutive samples over which the backlog must grow."""
 _LATE_S: Final = 0.6
 """Wait of the oldest packet above which the connection may be too slow, in seconds."""
 _STALL_S: Final = 1.5
 """The same if nothing gets through."""
-_FREE_S: Final = 0.5
+_NO_BACKLOG_S: Final = 0.5
 """Wait up to which there is no backlog, in seconds: sent packets are reported every 0.2 s."""
-_USED: Final = 0.85
+_USED_FRACTION: Final = 0.85
 """Fraction of the throughput that is used: the rest drains the backlog."""
 _UP_S: Final = 20.0
 """Time without backlog before a step up, in seconds."""
-_UP_MOST_S: Final = 320.0
+_MAX_UP_S: Final = 320.0
 _RELAPSE_S: Final = 30.0
 """Time after a step up, in seconds, within which a step down means that it was too high."""
 
@@ -38,88 +38,91 @@ class _Sample:
     at: float
     backlog: int
     sent: int
-    sound: int
+    audio: int
 
 
 class Adapter:
     """Adapts one output's bitrate. Not thread-safe, but any thread may read `share`."""
 
-    def __init__(self, full: float) -> None:
-        """`full` is the video bitrate at share 1 (bit/s)."""
-        self._full = full
+    def __init__(self, full_bps: float) -> None:
+        """`full_bps` is the video bitrate at share 1 (bit/s)."""
+        self._full_bps = full_bps
         self.share = 1.0
         """Fraction of the full bitrate: one of `SHARES`."""
         self.changes = 0
-        self.went_down = False
+        self.was_reduced = False
         """Whether the last change was a reduction."""
-        self.lowest = 1.0
-        self.line = 0.0
+        self.lowest_share = 1.0
+        self.throughput_bps = 0.0
         """Throughput at the last reduction (bit/s)."""
         self._samples: deque[_Sample] = deque()
-        self._changed = self._free_since = float("-inf")
-        self._rose = float("-inf")
-        self._up_s = _UP_S
+        self._changed_at = self._no_backlog_since = float("-inf")
+        self._stepped_up_at = float("-inf")
+        self._step_up_after_s = _UP_S
 
     def restart(self, at: float) -> None:
         """Restart the measurement because a new session began at `at` (s, any clock)."""
         self._samples.clear()
-        self._free_since = at
+        self._no_backlog_since = at
 
-    def look(self, at: float, waits: float, backlog: int, sent: int, sound: int) -> bool:
+    def sample(self, at: float, oldest_wait_s: float, backlog: int, sent: int, audio: int) -> bool:
         """Take a sample; return whether the share has changed.
 
-        `waits` is the waiting time of the oldest packet (s), `backlog` the number of bytes
-        waiting, `sent` the total bytes sent and `sound` the total audio bytes offered. Calls may
+        `oldest_wait_s` is the waiting time of the oldest packet (s), `backlog` the number of bytes
+        waiting, `sent` the total bytes sent and `audio` the total audio bytes offered. Calls may
         come at any interval.
         """
         samples = self._samples
-        if samples and at - samples[-1].at < _LOOK_S:
+        if samples and at - samples[-1].at < _SAMPLE_S:
             return False
-        samples.append(_Sample(at, backlog, sent, sound))
+        samples.append(_Sample(at, backlog, sent, audio))
         while at - samples[0].at > _WINDOW_S:
             samples.popleft()
-        if waits > _FREE_S:
-            self._free_since = at
-        if self._is_narrow(at, waits):
-            return self._down(at)
-        if self.share < 1.0 and at - max(self._free_since, self._changed) >= self._up_s:
-            return self._up(at)
+        if oldest_wait_s > _NO_BACKLOG_S:
+            self._no_backlog_since = at
+        if self._is_congested(at, oldest_wait_s):
+            return self._step_down(at)
+        if (
+            self.share < 1.0
+            and at - max(self._no_backlog_since, self._changed_at) >= self._step_up_after_s
+        ):
+            return self._step_up(at)
         return False
 
-    def _is_narrow(self, at: float, waits: float) -> bool:
+    def _is_congested(self, at: float, oldest_wait_s: float) -> bool:
         """Return whether the backlog keeps growing; without throughput, after a longer wait."""
-        recent = list(self._samples)[-_LOOKS:]
-        if waits <= _LATE_S or len(recent) < _LOOKS:
+        recent = list(self._samples)[-_GROWING_SAMPLES:]
+        if oldest_wait_s <= _LATE_S or len(recent) < _GROWING_SAMPLES:
             return False
         steps = list(pairwise(recent))
         if any(later.backlog <= before.backlog for before, later in steps):
             return False
-        return all(later.sent > before.sent for before, later in steps) or waits > _STALL_S
+        return all(later.sent > before.sent for before, later in steps) or oldest_wait_s > _STALL_S
 
-    def _down(self, at: float) -> bool:
+    def _step_down(self, at: float) -> bool:
         lower = [share for share in SHARES if share < self.share]
         if not lower:
             return False
         first = self._samples[0]
-        span = max(_LOOK_S, at - first.at)
-        self.line = 8 * (self._samples[-1].sent - first.sent) / span
-        sound = 8 * (self._samples[-1].sound - first.sound) / span
-        room = (_USED * self.line - sound) / self._full
-        if at - self._rose < _RELAPSE_S:
-            self._up_s = min(2 * self._up_s, _UP_MOST_S)
-        self._change(next((share for share in lower if share <= room), lower[-1]), at)
+        span = max(_SAMPLE_S, at - first.at)
+        self.throughput_bps = 8 * (self._samples[-1].sent - first.sent) / span
+        audio = 8 * (self._samples[-1].audio - first.audio) / span
+        room = (_USED_FRACTION * self.throughput_bps - audio) / self._full_bps
+        if at - self._stepped_up_at < _RELAPSE_S:
+            self._step_up_after_s = min(2 * self._step_up_after_s, _MAX_UP_S)
+        self._set_share(next((share for share in lower if share <= room), lower[-1]), at)
         return True
 
-    def _up(self, at: float) -> bool:
-        if at - self._rose > _UP_MOST_S:
-            self._up_s = _UP_S
-        self._rose = at
-        self._change(min(share for share in SHARES if share > self.share), at)
+    def _step_up(self, at: float) -> bool:
+        if at - self._stepped_up_at > _MAX_UP_S:
+            self._step_up_after_s = _UP_S
+        self._stepped_up_at = at
+        self._set_share(min(share for share in SHARES if share > self.share), at)
         return True
 
-    def _change(self, share: float, at: float) -> None:
-        self.went_down = share < self.share
-        self.share, self._changed = share, at
+    def _set_share(self, share: float, at: float) -> None:
+        self.was_reduced = share < self.share
+        self.share, self._changed_at = share, at
         self.changes += 1
-        self.lowest = min(self.lowest, share)
+        self.lowest_share = min(self.lowest_share, share)
         self._samples.clear()

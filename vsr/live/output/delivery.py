@@ -14,25 +14,25 @@ class Delivery:
 
     def __init__(self, frame: Frame, outputs: int, on_done: Callable[[Frame], None]) -> None:
         """`on_done` is called once, in the thread of the last output, and must not block."""
-        self._frame, self._left, self._on_done = frame, outputs, on_done
+        self._frame, self._pending, self._on_done = frame, outputs, on_done
         self._lock = threading.Lock()
-        self.counts = frame.event != "repeated"
+        self.is_counted = frame.event != "repeated"
         """Whether the frame is counted: it is from the source, not a repeated one."""
         frame.stamps.sent = math.nan
 
     def sent(self, at: float) -> None:
         """Record that an output wrote the packet at `at` (s, `now`)."""
-        self._settle(at)
+        self._record_result(at)
 
     def dropped(self) -> None:
         """Record that an output dropped the packet."""
-        self._settle(math.nan)
+        self._record_result(math.nan)
 
-    def _settle(self, at: float) -> None:
+    def _record_result(self, at: float) -> None:
         stamps = self._frame.stamps
         with self._lock:
             stamps.sent = float(np.fmax(stamps.sent, at))  # ignores NaN
-            self._left -= 1
-            done = self._left == 0
+            self._pending -= 1
+            done = self._pending == 0
         if done:
             self._on_done(self._frame)

@@ -23,10 +23,10 @@ from vsr.live.output.encoding import (
     TIME_BASE,
     Encoded,
     Encoding,
-    Shown,
+    VideoItem,
     bitrate_of,
     open_live_encoder,
-    reduced,
+    with_reduced_bitrate,
 )
 from vsr.live.output.output import Output, close_outputs
 from vsr.live.output.plan import OutputStreams
@@ -40,18 +40,18 @@ from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
-_QUEUE: Final = 8
+_QUEUE_SIZE: Final = 8
 _DRAIN_S: Final = 0.5
 """Time limit for the encoder to process its queue when a relay ends, in seconds."""
 _CLOSE_S: Final = 0.8
 """Time limit for the outputs to send their queues when a relay ends, in seconds."""
 _TRIAL_SIZE: Final = (320, 180)
-_REFUSED_S: Final = 60.0
+_REOPEN_S: Final = 60.0
 """Delay before an encoder that could not be opened is tried again, in seconds."""
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioItem:
     """An audio packet for the outputs."""
 
     packet: Packet
@@ -63,12 +63,12 @@ class Heard:
 def check_encoder(settings: EncoderSettings) -> None:
     """Raise UsageError or OutputError for an encoder that live outputs cannot use."""
     if settings.passes > 1:
-        raise UsageError("two passes are for files: a live stream is encoded once")
+        raise UsageError("--passes 2 applies only to files: a live stream is encoded in one pass")
     trial = VideoFormat(size=_TRIAL_SIZE, rate=Fraction(25), time_base=TIME_BASE)
     encoder = open_live_encoder(settings, trial)
     if not encoder.extradata:
         raise UsageError(
-            f"encoder {encoder.name} makes no header that live outputs can begin with: "
+            f"encoder {encoder.name} provides no stream header, which live outputs need: "
             "use h264 or hevc"
         )
 
@@ -84,41 +84,41 @@ class LiveEncoder:
         size: tuple[int, int],
         sound: av.AudioCodecContext | None,
         on_frame: Callable[[Frame], None],
-        stopped: Callable[[], bool] = lambda: False,
+        is_stopped: Callable[[], bool] = lambda: False,
         output_settings: OutputSettings | None = None,
         spares: Spares | None = None,
     ) -> None:
-        """`info` describes the source, `sound` the packets passed to `sound()`.
+        """`info` describes the source, `sound` the packets passed to `send_audio()`.
 
         Raises UsageError or OutputError if the encoder cannot be opened.
         """
         video = replace(info.enlarged(size), time_base=TIME_BASE)
-        self._settings, self._video, self._step = settings, video, float(1 / info.rate)
-        full = bitrate_of(settings) or live_bitrate(size, info.rate)
-        self._full = full
+        self._settings, self._video, self._frame_interval_s = settings, video, float(1 / info.rate)
+        full_bps = bitrate_of(settings) or live_bitrate(size, info.rate)
+        self._full_bps = full_bps
         """Full video bitrate in bit/s (share 1): as configured, or the default for the format."""
-        first = Encoding(self._open, self._step)
+        first = Encoding(self._open, self._frame_interval_s)
         self._first = first.context
         self._pixels = self._first.pix_fmt or PIXEL_FORMAT
         self._encodings = {1.0: first}
         """Share of the full bitrate -> encoder."""
-        self._refused: dict[float, float] = {}
+        self._reopen_at: dict[float, float] = {}
         """Share whose encoder could not be opened -> time of the next attempt (s, `now`)."""
-        self._on_frame, self._stopped = on_frame, stopped
-        self._items: queue.Queue[Shown | Frame | Heard | None] = queue.Queue(_QUEUE)
-        self._settled: deque[Frame] = deque()
+        self._on_frame, self._is_stopped = on_frame, is_stopped
+        self._items: queue.Queue[VideoItem | Frame | AudioItem | None] = queue.Queue(_QUEUE_SIZE)
+        self._completed: deque[Frame] = deque()
         """Frames whose packets all outputs have sent or dropped."""
         self.sent = 0
         """Number of source frames that at least one output has sent."""
-        self.tail: float | None = None
+        self.encode_s: float | None = None
         """Time from the end of the newest frame's upscaling to its packet (s)."""
         self.failed: Exception | None = None
-        self._raised = False
+        self._was_raised = False
         streams = OutputStreams(video=self._first, audio=sound)
         self._outputs = [
             Output(
                 url, streams, output_settings, number=number if len(urls) > 1 else None,
-                bitrate=full, spares=spares,
+                bitrate=full_bps, spares=spares,
             )
             for number, url in enumerate(urls, 1)
         ]  # fmt: skip
@@ -127,20 +127,20 @@ class LiveEncoder:
             output.start()
         self._thread.start()
 
-    def show(self, frame: Frame, time: float, origin: float | None = None) -> None:
+    def send_frame(self, frame: Frame, time: float, origin: float | None = None) -> None:
         """Encode and send a frame at an output time (s); block while the encoder's queue is full.
 
         `origin` is its source time (s); None for a repeated frame.
         """
-        self._put(Shown(frame, time, origin))
+        self._enqueue(VideoItem(frame, time, origin))
 
-    def sound(self, heard: Heard) -> None:
+    def send_audio(self, item: AudioItem) -> None:
         """Send an audio packet."""
-        self._put(heard)
+        self._enqueue(item)
 
-    def note(self, frame: Frame) -> None:
+    def report_not_shown(self, frame: Frame) -> None:
         """Report a frame that is not shown to `on_frame`, in order with the others."""
-        self._put(frame.bare())
+        self._enqueue(frame.bare())
 
     @property
     def waiting(self) -> int:
@@ -172,30 +172,30 @@ class LiveEncoder:
             if self._thread.is_alive():
                 self._items.put(None, timeout=_DRAIN_S)
         except queue.Full:
-            log.warning("the encoder hangs: what waits for it is left out")
+            log.warning("the encoder does not respond: the frames in its queue are dropped")
         self._thread.join(_DRAIN_S)
         close_outputs(self._outputs, _CLOSE_S)
-        self._report_settled()
-        if self.failed is not None and not self._raised:
-            log.error("what was encoded last is lost: %s", reason(self.failed))
+        self._report_completed()
+        if self.failed is not None and not self._was_raised:
+            log.error("the encoder failed and the last frames are lost: %s", reason(self.failed))
 
-    def _put(self, item: Shown | Frame | Heard) -> None:
+    def _enqueue(self, item: VideoItem | Frame | AudioItem) -> None:
         while self._thread.is_alive():
             try:
                 self._items.put(item, timeout=0.1)
                 return
             except queue.Full:
-                if self._stopped():
+                if self._is_stopped():
                     return
         if self.failed is not None:
-            self._raised = True
+            self._was_raised = True
             raise self.failed
 
     def _run(self) -> None:
         try:
             while (item := self._items.get()) is not None:
-                self._report_settled()
-                if isinstance(item, Shown):
+                self._report_completed()
+                if isinstance(item, VideoItem):
                     self._encode(item)
                 elif isinstance(item, Frame):
                     self._on_frame(item)
@@ -203,51 +203,57 @@ class LiveEncoder:
                     for output in self._outputs:
                         output.offer(item.packet, "audio", origin=item.origin)
             for encoding in self._encodings.values():
-                self._send_all(encoding.drain())
+                self._send_packets(encoding.drain())
         except Exception as exc:  # raised again by the next call of the relay's thread
             self.failed = exc
 
-    def _encode(self, item: Shown) -> None:
+    def _encode(self, item: VideoItem) -> None:
         frame = item.frame
         picture = encodable(frame, self._pixels)
         picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
         picture.duration = 0
         groups: dict[float, list[Output]] = {}
         for output in self._outputs:
-            groups.setdefault(self._had(output.share), []).append(output)
+            groups.setdefault(self._available_share(output.share), []).append(output)
         for share in self._encodings.keys() - groups.keys():
-            self._send_all(self._encodings.pop(share).drain())
+            self._send_packets(self._encodings.pop(share).drain())
         frame.stamps.encode_start = now()
-        delivery = Delivery(frame.bare(), len(self._outputs), self._settled.append)
+        delivery = Delivery(frame.bare(), len(self._outputs), self._completed.append)
         for share, outputs in groups.items():
             try:
-                self._send_all(self._encodings[share].encode(picture, item, delivery, outputs))
+                self._send_packets(self._encodings[share].encode(picture, item, delivery, outputs))
             except OutputError as exc:
                 if len(self._encodings) == 1:
                     raise
                 del self._encodings[share]
-                self._refuse(share, exc)
+                self._postpone(share, exc)
 
-    def _had(self, share: float) -> float:
+    def _available_share(self, share: float) -> float:
         """Return the share if it has an encoder or one can be opened, else the highest with one."""
-        if share not in self._encodings and now() >= self._refused.get(share, 0.0):
+        if share not in self._encodings and now() >= self._reopen_at.get(share, 0.0):
             try:
-                self._encodings[share] = Encoding(partial(self._open, share), self._step)
+                self._encodings[share] = Encoding(
+                    partial(self._open, share), self._frame_interval_s
+                )
             except (OutputError, UsageError) as exc:
-                self._refuse(share, exc)
+                self._postpone(share, exc)
         return share if share in self._encodings else max(self._encodings)
 
-    def _refuse(self, share: float, exc: Exception) -> None:
-        self._refused[share] = now() + _REFUSED_S
-        log.error("no encoder for %d %% of the bitrate, another is used: %s", 100 * share, exc)
+    def _postpone(self, share: float, exc: Exception) -> None:
+        self._reopen_at[share] = now() + _REOPEN_S
+        log.error(
+            "cannot open an encoder at %d %% of the bitrate, using another bitrate: %s",
+            100 * share,
+            exc,
+        )
 
     def _open(self, share: float = 1.0) -> av.VideoCodecContext:
         settings = self._settings
         if share < 1.0:
-            settings = reduced(settings, round(share * self._full), self._first)
+            settings = with_reduced_bitrate(settings, round(share * self._full_bps), self._first)
         return open_live_encoder(settings, self._video)
 
-    def _send_all(self, packets: Iterable[Encoded]) -> None:
+    def _send_packets(self, packets: Iterable[Encoded]) -> None:
         """Queue video packets for their outputs and track their delivery."""
         for one in packets:
             if one.item is not None:
@@ -255,16 +261,16 @@ class LiveEncoder:
                 frame.stamps.encoded = frame.stamps.encoded or now()
                 frame.stamps.muxed = frame.stamps.encoded
                 if frame.event != "repeated":
-                    self.tail = now() - frame.stamps.infer_end
+                    self.encode_s = now() - frame.stamps.infer_end
             origin = one.item.origin if one.item else None
             for output in one.outputs:
                 output.offer(one.packet, "video", one.delivery, origin)
 
-    def _report_settled(self) -> None:
+    def _report_completed(self) -> None:
         """Report to `on_frame` the frames whose packets all outputs have sent or dropped."""
         while True:
             try:
-                frame = self._settled.popleft()
+                frame = self._completed.popleft()
             except IndexError:  # at the end, a slow encoder thread may also take frames
                 return
             self.sent += frame.event != "repeated" and not math.isnan(frame.stamps.sent)

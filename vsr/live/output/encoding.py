@@ -29,20 +29,20 @@ from vsr.media.timestamps import Packet
 log = logging.getLogger(__name__)
 
 TIME_BASE: Final = Fraction(1, 90_000)
-KEY_EVERY: Final = 2.0
+KEY_INTERVAL_S: Final = 2.0
 """Key frame interval that streaming services require, in seconds."""
 _FAILURES: Final = 3
 _FAILURES_S: Final = 60.0
 """Period in seconds within which `_FAILURES` failures of an encoder end the relay."""
 _LEVEL_AT: Final = 7
 """Offset of the level in the H.264 header (after start code, NAL type, profile, constraints)."""
-_DEEP: Final = 10
+_DEEP_BITS: Final = 10
 _BUFFER_S: Final = 0.5
 """Size of the rate buffer of an encoder for a slow connection, in seconds."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class VideoItem:
     """A frame for the outputs."""
 
     frame: Frame
@@ -57,7 +57,7 @@ class Encoded:
     """A packet, and information about its frame."""
 
     packet: Packet
-    item: Shown | None
+    item: VideoItem | None
     """Frame of the packet; None if no frame matches it."""
     delivery: Delivery | None
     outputs: Sequence[Output]
@@ -66,35 +66,37 @@ class Encoded:
 class Encoding:
     """Runs an encoder, and reopens it when it fails. Not thread-safe."""
 
-    def __init__(self, opener: Callable[[], av.VideoCodecContext], step: float) -> None:
-        """`step` is the frame interval (s). Raises UsageError or OutputError."""
-        self._opener, self._step = opener, step
+    def __init__(self, opener: Callable[[], av.VideoCodecContext], frame_interval_s: float) -> None:
+        """`frame_interval_s` is the frame interval (s). Raises UsageError or OutputError."""
+        self._opener, self._frame_interval_s = opener, frame_interval_s
         self.context = opener()
-        self._under_way = PacketMatcher[tuple[Shown, Delivery, Sequence[Output]]]()
+        self._in_flight = PacketMatcher[tuple[VideoItem, Delivery, Sequence[Output]]]()
         self._outputs: Sequence[Output] = ()
         self._failures: deque[float] = deque(maxlen=_FAILURES)
-        self._last_key = -KEY_EVERY
-        self._asked: float | None = None
+        self._last_key = -KEY_INTERVAL_S
+        self._key_requested_at: float | None = None
         """Time of the newest requested key frame, until its packet arrives (s)."""
 
     def encode(
-        self, picture: av.VideoFrame, item: Shown, delivery: Delivery, outputs: Sequence[Output]
+        self, picture: av.VideoFrame, item: VideoItem, delivery: Delivery, outputs: Sequence[Output]
     ) -> Iterator[Encoded]:
         """Encode a frame for some of the outputs; yield the packets that are ready.
 
         Raises OutputError if the encoder failed too often recently.
         """
         # by time, not by count: the frame rate may differ from the one that the source declared
-        due = item.time - self._last_key >= KEY_EVERY - self._step / 2
-        joined = any(output not in self._outputs for output in outputs)
+        is_due = item.time - self._last_key >= KEY_INTERVAL_S - self._frame_interval_s / 2
+        has_new_output = any(output not in self._outputs for output in outputs)
         self._outputs = outputs
         picture.pict_type = PictureType.NONE
-        wanted = self._asked is None and any(output.wants_key for output in outputs)
-        if due or joined or wanted:
+        is_requested = self._key_requested_at is None and any(
+            output.needs_key_frame for output in outputs
+        )
+        if is_due or has_new_output or is_requested:
             picture.pict_type = PictureType.I
-            self._last_key = self._asked = item.time
+            self._last_key = self._key_requested_at = item.time
         assert picture.pts is not None
-        self._under_way.add(picture.pts, (item, delivery, outputs))
+        self._in_flight.add(picture.pts, (item, delivery, outputs))
         try:
             packets = self.context.encode(picture)
         except (av.error.FFmpegError, ValueError) as exc:
@@ -107,36 +109,38 @@ class Encoding:
         try:
             yield from map(self._matched, self.context.encode(None))
         except (av.error.FFmpegError, ValueError) as exc:
-            left = len(self._under_way)
-            log.error("%s at its end; %d pictures are lost", self._words(exc), left)
-        self._forget()
+            left = len(self._in_flight)
+            log.error(
+                "%s at the end of the stream; %d frames are lost", self._failure_text(exc), left
+            )
+        self._discard_in_flight()
 
     def _matched(self, packet: Packet) -> Encoded:
-        found = self._under_way.take(packet)
+        found = self._in_flight.take(packet)
         if found is None:
             return Encoded(packet, None, None, self._outputs)
-        if self._asked is not None and found[0].time >= self._asked:
-            self._asked = None
+        if self._key_requested_at is not None and found[0].time >= self._key_requested_at:
+            self._key_requested_at = None
         if packet.is_keyframe:
             self._last_key = found[0].time
         return Encoded(packet, *found)
 
     def _reopen(self, exc: Exception) -> None:
-        words, left = self._words(exc), len(self._under_way)
-        self._forget()
+        message, lost = self._failure_text(exc), len(self._in_flight)
+        self._discard_in_flight()
         self._failures.append(now())
         if len(self._failures) == _FAILURES and now() - self._failures[0] < _FAILURES_S:
-            raise OutputError(words) from exc
-        log.error("%s; it is opened again, %d pictures are lost", words, left)
+            raise OutputError(message) from exc
+        log.error("%s; reopening it, %d frames are lost", message, lost)
         self.context = self._opener()
 
-    def _words(self, exc: Exception) -> str:
+    def _failure_text(self, exc: Exception) -> str:
         return f"the encoder {self.context.name} failed: {reason(exc)}"
 
-    def _forget(self) -> None:
+    def _discard_in_flight(self) -> None:
         """Count the frames still in the encoder as missed."""
-        self._asked = None
-        for _, delivery, outputs in self._under_way.clear():
+        self._key_requested_at = None
+        for _, delivery, outputs in self._in_flight.clear():
             for output in outputs:
                 output.missed(delivery)
 
@@ -145,21 +149,21 @@ def open_live_encoder(settings: EncoderSettings, video: VideoFormat) -> av.Video
     """Open an encoder for live outputs. Raises UsageError or OutputError."""
     name = encoder_name(settings, "flv")
     context = cast(av.VideoCodecContext, av.CodecContext.create(name, "w"))
-    open_encoder(context, settings, video, KEY_EVERY)
+    open_encoder(context, settings, video, KEY_INTERVAL_S)
     return context
 
 
-def live_bits(settings: EncoderSettings) -> int:
+def live_bit_depth(settings: EncoderSettings) -> int:
     """Return the bits per sample of live outputs for a high bit depth source: 10, or 8 in H.264.
 
     Few players support 10-bit H.264, so it is used only if its pixel format is configured. Raises
     UsageError.
     """
     if settings.pixel_format is not None:
-        return _DEEP if planes_for(settings.pixel_format).bits > 8 else 8
+        return _DEEP_BITS if planes_for(settings.pixel_format).bits > 8 else 8
     codec = av.Codec(encoder_name(settings, "flv"), "w")
     formats = [] if codec.canonical_name == "h264" else codec.video_formats or []
-    return _DEEP if any(planes_for(form.name).bits > 8 for form in formats) else 8
+    return _DEEP_BITS if any(planes_for(form.name).bits > 8 for form in formats) else 8
 
 
 def live_side_data(settings: EncoderSettings) -> frozenset[str]:
@@ -174,7 +178,9 @@ def bitrate_of(settings: EncoderSettings) -> int | None:
     return settings.bitrate
 
 
-def reduced(settings: EncoderSettings, bitrate: int, like: av.VideoCodecContext) -> EncoderSettings:
+def with_reduced_bitrate(
+    settings: EncoderSettings, bitrate: int, like: av.VideoCodecContext
+) -> EncoderSettings:
     """Return the settings with a lower bitrate (bit/s), for a stream that `like` began."""
     rates = ("b", "maxrate", "minrate", "bufsize", "crf", "qp", "cq", "global_quality")
     options = {key: value for key, value in settings.options.items() if key not in rates}

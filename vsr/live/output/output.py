@@ -20,15 +20,15 @@ from typing import Any, Final
 from vsr.errors import reason
 from vsr.live.common import Backoff
 from vsr.live.output.delivery import Delivery
-from vsr.live.output.line import Line
-from vsr.live.output.plan import OutputStreams, kind_of, output_name, plan, settings_for
-from vsr.live.output.reasons import Reasons, end_of_pipe, with_hint
+from vsr.live.output.link import LinkMonitor
+from vsr.live.output.packet_queue import PacketQueue
+from vsr.live.output.plan import OutputStreams, encode_plan, kind_of, output_name, settings_for
+from vsr.live.output.reasons import Reasons, explain_pipe_end, with_hint
 from vsr.live.output.record import Kind, Record
 from vsr.live.output.session import Session
 from vsr.live.output.spares import Spares
-from vsr.live.output.state import FULL, OutputState, State
+from vsr.live.output.state import DISK_FULL, OutputState, State
 from vsr.live.output.tally import Tally
-from vsr.live.output.waiting import Queue
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
 from vsr.media.location import local, masked
@@ -37,7 +37,7 @@ from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
-_LOOK_MS: Final = 10
+_POLL_MS: Final = 10
 """Polling interval of the queue, in ms: waking the thread from `offer` would cost it the GIL."""
 _KILL_S: Final = 0.2
 """Longest wait for a killed process to exit, in seconds."""
@@ -62,21 +62,21 @@ class Output:
         bitrate (bit/s). Raises UsageError for a URL that cannot be published to."""
         self.name = f"output {number}, " * (number is not None) + output_name(url)
         self._url, self._kind, self._number = url, kind_of(url), number or 1
-        self._settings = waiting = settings_for(url, settings)
+        self._settings = chosen = settings_for(url, settings)
         self._lock = threading.Lock()
         self._tally = Tally()
-        self._queue = Queue(
-            waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._tally.dropped
-        )
+        limits = (chosen.queue_s, chosen.queue_bytes, chosen.fresh_s)
+        self._queue = PacketQueue(*limits, self._tally.dropped)
         self._state = OutputState()
         # a pipe's reader may pause, and a new process cannot resume a stream begun by another
-        stall = math.inf if self._kind == "pipe" else waiting.stall_s
-        self._session = Session(plan(url, streams, waiting), stall, pipe_of(Path(url)), spares)
-        self.was_open = self._is_full = False
-        """`was_open`: whether the output was ever open. `_is_full`: whether the disk is full."""
+        stall = math.inf if self._kind == "pipe" else chosen.stall_s
+        line = encode_plan(url, streams, chosen)
+        self._session = Session(line, stall, pipe_of(Path(url)), spares)
+        self.was_open = self._is_disk_full = False
+        """`was_open`: whether the output was ever open."""
         self._reasons = Reasons()
-        self._line = Line(url, bitrate, log, self.name)
-        self._sound = self._skips = 0
+        self._link = LinkMonitor(url, bitrate, log, self.name)
+        self._audio_bytes = self._logged_skips = 0
         """Number of audio bytes offered, and number of queue skips already logged."""
         self._deadline: float | None = None
         self._closing = threading.Event()
@@ -101,7 +101,7 @@ class Output:
         if record is None:
             return
         if kind == "audio":
-            self._sound += len(record.data)
+            self._audio_bytes += len(record.data)
         with self._lock:
             if self._deadline is None:
                 self._queue.put(record)
@@ -113,15 +113,15 @@ class Output:
         self._tally.missed(delivery)
 
     @property
-    def wants_key(self) -> bool:
+    def needs_key_frame(self) -> bool:
         """Whether the output drops packets until the next key frame."""
-        waits = self._queue.wants_key or (self._kind == "file" and not self._queue.begun)
-        return self._state.state != "closed" and waits
+        has_none = self._kind == "file" and not self._queue.has_key_frame
+        return self._state.state != "closed" and (self._queue.needs_key_frame or has_none)
 
     @property
     def share(self) -> float:
         """Fraction of the full bitrate that the connection can carry."""
-        return self._line.share
+        return self._link.share
 
     @property
     def pid(self) -> int | None:
@@ -138,7 +138,7 @@ class Output:
                 dropped=known.dropped + queue.dropped,
                 packets=known.packets + session.packets,
                 bytes=known.bytes + session.bytes,
-                queued=len(queue) + session.under_way,
+                queued=len(queue) + session.in_flight,
                 queued_s=queue.seconds,
                 queued_bytes=queue.bytes,
                 pictures=self._tally.pictures,
@@ -151,7 +151,7 @@ class Output:
         without secrets."""
         return {
             "name": output_name(self._url), "number": self._number, **asdict(self.state),
-            **self._line.facts(), **self._tally.facts(),
+            **self._link.facts(), **self._tally.facts(),
         }  # fmt: skip
 
     def close(self, timeout_s: float = 1.0) -> None:
@@ -164,7 +164,7 @@ class Output:
             self._deadline = deadline if self._deadline is None else self._deadline
         self._closing.set()
 
-    def await_close(self) -> None:
+    def wait_closed(self) -> None:
         """Wait for the end after `begin_close`, until the deadline."""
         if self._deadline is not None and self._thread.ident is not None:
             self._thread.join(max(0.0, self._deadline - time.monotonic()) + _KILL_S)
@@ -176,18 +176,18 @@ class Output:
             why = masked(self._run_session(), self._url)
             if self._deadline is not None:
                 break
-            if self._is_spent():
-                end = end_of_pipe(why)
+            if self._cannot_resume():
+                end = explain_pipe_end(why)
                 log.warning("%s: %s", self.name, end)
                 break
             failures = 1 if self._state.open_s > backoff.longest else failures + 1
-            self._lost(why)
+            self._begin_retry(why)
             self._closing.wait(backoff.pause(failures))
-        self._session.end()
+        self._session.kill()
         with self._lock:
             self._queue.clear()
             self._deadline = self._deadline or 0.0  # refuse all later packets
-        self._change("closed", end)
+        self._set_state("closed", end)
 
     def _run_session(self) -> str:
         """Run one session; return the reason for its end, which may contain secrets."""
@@ -195,95 +195,95 @@ class Output:
         try:
             session.begin()
             while True:
-                session.turn(_LOOK_MS, len(self._queue), self._take, self._tally.sent)
+                session.poll(_POLL_MS, len(self._queue), self._take, self._tally.sent)
                 if session.is_open and self._state.state != "open":
                     self._opened()
-                self._look(session)
+                self._measure(session)
                 why = session.fault()
-                if why or self._is_over(session):
+                if why or self._should_stop(session):
                     return why
         except Exception as exc:  # a bug must not end the output for good either
-            what = "cannot run a process" if isinstance(exc, OSError) else type(exc).__name__
+            what = "cannot start a process" if isinstance(exc, OSError) else type(exc).__name__
             return f"{what}: {reason(exc)}"
         finally:
-            self._settle(session)
+            self._end_session(session)
 
     def _take(self) -> Record | None:
         with self._lock:
             return self._queue.take()
 
-    def _look(self, session: Session) -> None:
+    def _measure(self, session: Session) -> None:
         """Measure the throughput, adapt the bitrate, log skipped frames and a full disk."""
         with self._lock:
             oldest = session.oldest or self._queue.oldest
             sent, skips = self._state.bytes + session.bytes, self._queue.skips
-            backlog = self._queue.bytes + session.bytes_under_way
+            backlog = self._queue.bytes + session.bytes_in_flight
         at = now()
-        waits = at - oldest.offered if oldest is not None and session.is_open else 0.0
-        self._line.look(at, waits, backlog, sent, self._sound)
-        if skips > self._skips and not session.is_full:
-            self._line.skipped()
-        self._skips = skips
-        if session.is_full != self._is_full:
-            self._fill(session.is_full)
+        oldest_wait_s = at - oldest.queued_at if oldest is not None and session.is_open else 0.0
+        self._link.sample(at, oldest_wait_s, backlog, sent, self._audio_bytes)
+        if skips > self._logged_skips and not session.is_full:
+            self._link.log_skip()
+        self._logged_skips = skips
+        if session.is_full != self._is_disk_full:
+            self._set_disk_full(session.is_full)
 
-    def _fill(self, full: bool) -> None:
+    def _set_disk_full(self, full: bool) -> None:
         """Record and log that the disk is full, or has free space again."""
-        self._is_full = full
+        self._is_disk_full = full
         with self._lock:
-            self._state = replace(self._state, trouble=FULL if full else "")
-        words = f"{FULL}; it goes on when there is room" if full else "there is room again"
+            self._state = replace(self._state, trouble=DISK_FULL if full else "")
+        words = f"{DISK_FULL}; waiting for free space" if full else "the disk has free space again"
         log.log(logging.ERROR if full else logging.INFO, "%s: %s", self.name, words)
 
-    def _is_over(self, session: Session) -> bool:
+    def _should_stop(self, session: Session) -> bool:
         """While closing, finish a session with nothing left; return whether to stop now."""
         if self._deadline is None:
             return False
-        if session.is_open and not session.wants(len(self._queue)):
+        if session.is_open and not session.has_data(len(self._queue)):
             session.finish()
-        return time.monotonic() >= self._deadline or (self._reasons.any and not session.is_open)
+        return time.monotonic() >= self._deadline or (self._reasons.has_any and not session.is_open)
 
-    def _settle(self, session: Session) -> None:
+    def _end_session(self, session: Session) -> None:
         """End a session and add its counts to the totals."""
-        session.stop()  # outside the lock, which `offer` needs
+        session.end_attempt()  # outside the lock, which `offer` needs
         with self._lock:
-            self._queue.hold()
-            for record in session.lost():
+            self._queue.end_session()
+            for record in session.records_in_flight():
                 self._tally.dropped(record)
             self._state = replace(
                 self._state,
                 packets=self._state.packets + session.packets,
                 bytes=self._state.bytes + session.bytes,
-                dropped=self._state.dropped + session.under_way,
+                dropped=self._state.dropped + session.in_flight,
             )
-            session.forget()
+            session.reset()
 
-    def _is_spent(self) -> bool:
+    def _cannot_resume(self) -> bool:
         """Whether the output is a pipe that was written to: a new session cannot resume it."""
         return self.was_open and self._kind == "pipe"
 
     def _opened(self) -> None:
         with self._lock:
-            self._queue.flow()
+            self._queue.begin_session()
             if self.was_open:
                 self._state = replace(self._state, reconnects=self._state.reconnects + 1)
-        self._change("open")
+        self._set_state("open")
         event = "reconnected" if self.was_open else "connected"
         self.was_open = True
-        self._reasons.end()
-        self._line.restart(now())
+        self._reasons.clear()
+        self._link.restart(now())
         file = self._session.file
         what = event if file in ("", local(self._url)) else f"{event}, writing {file}"
         log.info("%s: %s", self.name, what)
 
-    def _lost(self, why: str) -> None:
+    def _begin_retry(self, why: str) -> None:
         why = with_hint(why)
-        self._change("retrying", why)
-        tries = "still trying" if self._reasons.any else "trying again"
-        level = logging.WARNING if self._reasons.is_new(why) else logging.DEBUG
+        self._set_state("retrying", why)
+        tries = "still retrying" if self._reasons.has_any else "retrying"
+        level = logging.WARNING if self._reasons.add(why) else logging.DEBUG
         log.log(level, "%s: %s; %s", self.name, why, tries)
 
-    def _change(self, state: State, error: str | None = None) -> None:
+    def _set_state(self, state: State, error: str | None = None) -> None:
         with self._lock:
             last = self._state.last_error if error is None else error
             same = state == self._state.state
@@ -297,4 +297,4 @@ def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
     for output in outputs:
         output.begin_close(deadline)
     for output in outputs:
-        output.await_close()
+        output.wait_closed()

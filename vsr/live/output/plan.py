@@ -13,7 +13,7 @@ from typing import Final, Literal
 import av
 
 from vsr.errors import OutputError, UsageError
-from vsr.live.output.asking import FOURCC
+from vsr.live.output.enhanced_rtmp import FOURCC
 from vsr.live.settings import OutputSettings
 from vsr.media.encoder import EncoderSettings, encoder_name
 from vsr.media.location import check_address, check_protocol, is_url, local, shown
@@ -29,36 +29,36 @@ FORMATS: Final = {
     "udp": "mpegts",
 }
 """URL scheme that can be published to -> FFmpeg muxer."""
-_COLOUR: Final = ("color_range", "colorspace", "color_primaries", "color_trc")
+_COLOUR_ATTRIBUTES: Final = ("color_range", "colorspace", "color_primaries", "color_trc")
 """PyAV's names of the colour attributes, which containers store beside the codec data."""
-_FRAGMENTS: Final = {"movflags": "+hybrid_fragmented+frag_keyframe", "frag_duration": "1000000"}
+_MP4_OPTIONS: Final = {"movflags": "+hybrid_fragmented+frag_keyframe", "frag_duration": "1000000"}
 """MP4 options (µs): a truncated file plays to its last second, a finished one is a plain MP4."""
-_CLUSTERS: Final = {"cluster_time_limit": "1000"}
+_MATROSKA_OPTIONS: Final = {"cluster_time_limit": "1000"}
 """Matroska options (ms) with the same effect."""
 _FILE_OPTIONS: Final = {
-    "mp4": _FRAGMENTS,
-    "mov": _FRAGMENTS,
-    "3gp": _FRAGMENTS,
-    "matroska": _CLUSTERS,
-    "webm": _CLUSTERS,
+    "mp4": _MP4_OPTIONS,
+    "mov": _MP4_OPTIONS,
+    "3gp": _MP4_OPTIONS,
+    "matroska": _MATROSKA_OPTIONS,
+    "webm": _MATROSKA_OPTIONS,
 }
-_PLAYLIST: Final = {
+_HLS_OPTIONS: Final = {
     "hls_time": "2",
     "hls_list_size": "6",
     # segments that left the playlist are deleted; after a restart the playlist continues
     "hls_flags": "delete_segments+append_list+independent_segments+temp_file",
 }
-_OPTIONS: Final = {
+_MUXER_OPTIONS: Final = {
     "flv": {"flvflags": "no_duration_filesize"},
     "rtsp": {"rtsp_transport": "tcp"},
-    "hls": _PLAYLIST,
+    "hls": _HLS_OPTIONS,
 }
-_PIPED: Final = ("ts", "flv", "mkv", "nut")
+_PIPE_CONTAINERS: Final = ("ts", "flv", "mkv", "nut")
 """Containers in which live streams can be written to stdout."""
-_VIDEO_IN: Final = {"webm": ("vp8", "vp9", "av1")}
+_VIDEO_CODECS: Final = {"webm": ("vp8", "vp9", "av1")}
 _FILE_RETRY_S: Final = 0.1
 """Delay before a new process resumes a recording, in seconds."""
-_LIVE: Final = {
+_LIVE_OPTIONS: Final = {
     "flush_packets": "1",
     "max_interleave_delta": "1",  # µs: packets are written on arrival, not interleaved
 }
@@ -82,20 +82,20 @@ class OutputStreams:
             "sample_rate": None,
             "frame_rate": str(self.video.framerate or 0),
             "aspect": str(self.video.sample_aspect_ratio or 0),
-            "colour": {name: int(getattr(self.video, name)) for name in _COLOUR},
+            "colour": {name: int(getattr(self.video, name)) for name in _COLOUR_ATTRIBUTES},
         }
-        found = [_common(self.video) | video]
+        found = [_codec_facts(self.video) | video]
         if self.audio is not None:
             audio = {
                 "size": {},
                 "sample_rate": self.audio.sample_rate,
                 "layout": self.audio.layout.name,
             }
-            found.append(_common(self.audio) | audio)
+            found.append(_codec_facts(self.audio) | audio)
         return found
 
 
-def _common(context: av.CodecContext) -> dict[str, object]:
+def _codec_facts(context: av.CodecContext) -> dict[str, object]:
     return {
         "codec": context.codec.canonical_name,
         "extradata": (context.extradata or b"").hex(),
@@ -130,9 +130,11 @@ def muxer_for(url: str, container: str | None = None) -> str:
     """Return FFmpeg's muxer for a URL, a file, or a pipe's `container`. Raises UsageError."""
     kind = kind_of(url)
     if kind == "pipe":
-        name = container or _PIPED[0]
-        if name not in _PIPED:
-            raise UsageError(f"a live stream to stdout is {', '.join(_PIPED)}, not '{name}'")
+        name = container or _PIPE_CONTAINERS[0]
+        if name not in _PIPE_CONTAINERS:
+            raise UsageError(
+                f"a live stream to stdout is {', '.join(_PIPE_CONTAINERS)}, not '{name}'"
+            )
         return pipe_format(name)
     if kind != "url":
         return "hls" if kind == "playlist" else _file_format(Path(url))
@@ -171,31 +173,33 @@ def check_outputs(
         check_protocol(url)
         if kind == "pipe" and os.isatty(pipe_of(Path(url)) or 0):
             raise UsageError("stdout is a terminal: pipe it into a program that reads video")
-        held = can_hold_video(codec, muxer) and codec in _VIDEO_IN.get(muxer, (codec,))
-        if kind in ("file", "playlist") and not held:
-            raise UsageError(f"{Path(url).name} cannot hold live {codec}: use .mkv, .mp4 or .ts")
+        is_supported = can_hold_video(codec, muxer) and codec in _VIDEO_CODECS.get(muxer, (codec,))
+        if kind in ("file", "playlist") and not is_supported:
+            raise UsageError(f"{Path(url).name} cannot contain live {codec}: use .mkv, .mp4 or .ts")
         folder = Path(local(url)).parent
         if kind in ("file", "playlist") and not folder.is_dir():
             raise OutputError(f"the output folder does not exist: {folder} (create it first)")
     if settings.container is not None and all(kind_of(url) != "pipe" for url in urls):
-        raise UsageError("--format is for OUTPUT -: elsewhere the output's name says what it is")
+        raise UsageError(
+            "--format applies only to OUTPUT -: other outputs' formats follow from their names"
+        )
 
 
-def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
+def encode_plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
     """Encode the plan for the output's process as a line of JSON."""
     muxer, kind = muxer_for(url, settings.container), kind_of(url)
-    options = (_FILE_OPTIONS if kind == "file" else _OPTIONS).get(muxer, {})
+    options = (_FILE_OPTIONS if kind == "file" else _MUXER_OPTIONS).get(muxer, {})
     codec = streams.video.codec.canonical_name
     enhanced = url.lower().startswith(("rtmp://", "rtmps://")) and codec in FOURCC
     facts = {
         "url": local(url) if kind in ("file", "playlist") else url,
         "file": kind == "file",
         "format": muxer,
-        "options": {**_LIVE, **options, **settings.options},
+        "options": {**_LIVE_OPTIONS, **options, **settings.options},
         "protocol": _protocol_options(url, settings, enhanced),
-        "ask": codec if enhanced and not settings.enhanced_rtmp else "",
+        "check_codec": codec if enhanced and not settings.enhanced_rtmp else "",
         "streams": streams.facts(),
-        "stall": settings.stall_s,
+        "stall_s": settings.stall_s,
     }
     return json.dumps(facts).encode() + b"\n"
 

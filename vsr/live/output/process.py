@@ -31,9 +31,9 @@ from typing import Any, BinaryIO, Final, NoReturn
 import av
 from av.rational import AVRational
 
-from vsr.live.output.asking import check_taken
-from vsr.live.output.opening import opened, words_of
-from vsr.live.output.recording import Recording, unused
+from vsr.live.output.enhanced_rtmp import check_codec_support
+from vsr.live.output.opening import error_text, open_output
+from vsr.live.output.recording import Recording, unused_path
 from vsr.media.child import outlive_parent
 
 RECORD: Final = struct.Struct("<BBqqqIII")
@@ -42,17 +42,17 @@ VIDEO: Final = 0
 AUDIO: Final = 1
 """Indices of the streams in the plan and in `RECORD`."""
 
-_REPORTS: Final = 1
+_REPORT_FD: Final = 1
 _REPORT_S: Final = 0.2
 _CLOCK: Final = Fraction(1, 90_000)
-_UNSENT: Final = 64 * 1024
+_MAX_UNSENT: Final = 64 * 1024
 """Limit of unsent bytes in the socket: a backlog should stay in the queue, which is measured."""
-_SAYING: Final = threading.Lock()
+_REPORT_LOCK: Final = threading.Lock()
 """Lock held while a report is written."""
-_OUTLIVES: Final = threading.Event()
+_FINISH_WITHOUT_PARENT: Final = threading.Event()
 """Set if packets already received are still to be written after the parent has exited."""
 _HIGHEST_FD: Final = 64
-_FAULTS: Final = (av.error.FFmpegError, OSError, ValueError)
+_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
 
 
 class Copier:
@@ -61,16 +61,16 @@ class Copier:
     def __init__(self, plan: dict[str, Any]) -> None:
         self.packets = self.bytes = 0
         self._sent: deque[tuple[float, float, float | None]] = deque()
-        self._first: float | None = None
-        self._early = 0
+        self._first_dts_s: float | None = None
+        self._early_packets = 0
         """Number of packets with a dts before the first one's that the muxer did not reject."""
-        self.url = unused(plan["url"]) if plan["file"] else plan["url"]
+        self.url = unused_path(plan["url"]) if plan["file"] else plan["url"]
         # an existing pipe or device is written to directly
-        taken = not plan["file"] or os.path.exists(self.url)  # noqa: PTH110
-        self.recording = None if taken else Recording(self.url, lambda: _say(full=True))
-        self._output = opened(self.recording or self.url, plan)
+        is_direct = not plan["file"] or os.path.exists(self.url)  # noqa: PTH110
+        self.recording = None if is_direct else Recording(self.url, lambda: _report(full=True))
+        self._output = open_output(self.recording or self.url, plan)
         self._streams = [_add_stream(self._output, stream) for stream in plan["streams"]]
-        self._last: dict[int, int] = {}
+        self._last_dts: dict[int, int] = {}
 
     def open(self) -> None:
         """Connect and write the header; may block without a time limit."""
@@ -87,7 +87,7 @@ class Copier:
             packet.pts, packet.dts, packet.duration = pts, dts, duration
             packet.time_base = Fraction(numerator, denominator)
             packet.is_keyframe = bool(key)
-            self._put(packet, self._streams[index])
+            self._mux(packet, self._streams[index])
 
     def close(self) -> None:
         """Write the trailer."""
@@ -100,7 +100,7 @@ class Copier:
         if self.recording is not None and not self.packets:
             self.recording.discard()
 
-    def _put(self, packet: "av.Packet[Any]", stream: av.stream.Stream) -> None:
+    def _mux(self, packet: "av.Packet[Any]", stream: av.stream.Stream) -> None:
         packet.stream = stream
         base = stream.time_base
         assert base is not None
@@ -109,27 +109,27 @@ class Copier:
         assert dts is not None
         assert pts is not None
         # the muxer's time base may be coarser than the packet's: FLV counts milliseconds
-        packet.dts = max(dts, self._last.get(stream.index, dts - 1) + 1)
+        packet.dts = max(dts, self._last_dts.get(stream.index, dts - 1) + 1)
         packet.pts = max(pts, packet.dts)
-        self._last[stream.index] = packet.dts
-        size, begin, shown = packet.size, time.perf_counter(), float(packet.pts * base)
-        begins = float(packet.dts * base)
-        self._first = begins if self._first is None else self._first
-        self._early += begins < self._first
-        written = self._written(packet)
+        self._last_dts[stream.index] = packet.dts
+        size, begin, pts_s = packet.size, time.perf_counter(), float(packet.pts * base)
+        dts_s = float(packet.dts * base)
+        self._first_dts_s = dts_s if self._first_dts_s is None else self._first_dts_s
+        self._early_packets += dts_s < self._first_dts_s
+        written = self._mux_one(packet)
         end = round(time.perf_counter(), 6)
-        self._sent.append((round(begin, 6), end, round(shown, 6) if written else None))
+        self._sent.append((round(begin, 6), end, round(pts_s, 6) if written else None))
         self.packets += 1
         self.bytes += size
 
-    def _written(self, packet: "av.Packet[Any]") -> bool:
+    def _mux_one(self, packet: "av.Packet[Any]") -> bool:
         """Write a packet; False for late audio from before the session if rejected, as by FLV."""
         try:
             self._output.mux_one(packet)
         except av.error.ArgumentError:
-            if not self._early:
+            if not self._early_packets:
                 raise
-            self._early -= 1
+            self._early_packets -= 1
             return False
         return True
 
@@ -149,15 +149,16 @@ def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -
     an encoder only from a demuxed stream: so a file with a dummy packet is written and read.
     """
     memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4") as bare:
-        bare.add_mux_stream(facts["codec"], facts["sample_rate"], time_base=_CLOCK, **facts["size"])
+    with av.open(memory, "w", format="mp4") as muxer:
+        codec, rate = facts["codec"], facts["sample_rate"]
+        muxer.add_mux_stream(codec, rate, time_base=_CLOCK, **facts["size"])
         packet: av.Packet[Any] = av.Packet(b"\0")
         packet.pts = packet.dts = 0
-        packet.stream = bare.streams[0]
-        bare.mux_one(packet)
+        packet.stream = muxer.streams[0]
+        muxer.mux_one(packet)
     memory.seek(0)
-    with av.open(memory, format="mp4") as bare_again:
-        stream = output.add_stream_from_template(bare_again.streams[0], opaque=True)
+    with av.open(memory, format="mp4") as template:
+        stream = output.add_stream_from_template(template.streams[0], opaque=True)
     context = stream.codec_context
     context.bit_rate = facts["bit_rate"]
     if facts["extradata"]:
@@ -174,64 +175,66 @@ def _add_stream(output: "av.container.OutputContainer", facts: dict[str, Any]) -
 
 def main() -> NoReturn:
     """Send the packets from standard input until EOF; never return."""
-    _listen_to_ffmpeg()
+    _capture_ffmpeg_log()
     for line in sys.stdin.buffer:
         plan = json.loads(line)
-        _say(connecting=True)
-        copier = _connected(plan)
+        _report(connecting=True)
+        copier = _connect(plan)
         if copier is not None:
             _send_packets(copier, plan)
     os._exit(0)
 
 
-def _connected(plan: dict[str, Any]) -> Copier | None:
+def _connect(plan: dict[str, Any]) -> Copier | None:
     """Open the output; report a refusal and return None."""
     if plan["file"]:
         outlive_parent()
-        _OUTLIVES.set()
+        _FINISH_WITHOUT_PARENT.set()
     copier = None
-    with av.logging.Capture(local=False) as said:
+    with av.logging.Capture(local=False) as log_lines:
         try:
-            if plan["ask"]:
-                check_taken(plan["url"], plan["ask"], plan["protocol"], plan["stall"])
+            if codec := plan["check_codec"]:
+                check_codec_support(plan["url"], codec, plan["protocol"], plan["stall_s"])
             copier = Copier(plan)
             copier.open()
             return copier
-        except _FAULTS as exc:
+        except _ERRORS as exc:
             if copier is not None:
                 copier.discard()
-            words = words_of(exc, said)
+            message = error_text(exc, log_lines)
     if any(_connections()):  # PyAV leaves the connection open when the header fails
-        _say(error=words)
+        _report(error=message)
         os._exit(1)
-    _say(refused=words)
+    _report(refused=message)
     return None
 
 
 def _send_packets(copier: Copier, plan: dict[str, Any]) -> NoReturn:
-    stall = plan["stall"]
+    stall_s = plan["stall_s"]
     for connection in _connections():
-        _bound(connection, stall)
-    _say(open=True, file=copier.url if plan["file"] else "")
-    threading.Thread(target=_report, args=(copier, stall), name="report", daemon=True).start()
+        _limit_buffers(connection, stall_s)
+    _report(open=True, file=copier.url if plan["file"] else "")
+    threading.Thread(
+        target=_report_loop, args=(copier, stall_s), name="report", daemon=True
+    ).start()
     try:
         copier.copy(sys.stdin.buffer)
         copier.close()
-    except _FAULTS as exc:
+    except _ERRORS as exc:
         copier.discard()
-        _tell(copier)
-        _fail(exc)
-    _tell(copier)
+        _report_counts(copier)
+        _exit_with_error(exc)
+    _report_counts(copier)
     os._exit(0)
 
 
-def _fail(exc: Exception) -> NoReturn:
+def _exit_with_error(exc: Exception) -> NoReturn:
     """Report an error and exit without cleanup, which would write to the dead connection."""
-    _say(error=words_of(exc))
+    _report(error=error_text(exc))
     os._exit(1)
 
 
-def _listen_to_ffmpeg() -> None:
+def _capture_ffmpeg_log() -> None:
     """Make PyAV attach FFmpeg's log lines to exceptions; print nothing."""
     logger = logging.getLogger("libav")
     logger.addHandler(logging.NullHandler())
@@ -253,43 +256,43 @@ def _connections() -> Iterator[socket.socket]:
                 yield connection
 
 
-def _bound(connection: socket.socket, stall: float) -> None:
-    """Set socket options: no delay, a small unsent queue, a timeout of `stall` seconds.
+def _limit_buffers(connection: socket.socket, stall_s: float) -> None:
+    """Set socket options: no delay, a small unsent queue, a timeout of `stall_s` seconds.
 
     Otherwise a server that stopped reading is noticed only after megabytes of buffers are full.
     """
-    wanted = {
+    options = {
         "TCP_NODELAY": 1,
-        "TCP_NOTSENT_LOWAT": _UNSENT,
-        "TCP_USER_TIMEOUT": round(stall * 1000),
+        "TCP_NOTSENT_LOWAT": _MAX_UNSENT,
+        "TCP_USER_TIMEOUT": round(stall_s * 1000),
     }
-    for name, value in wanted.items():
+    for name, value in options.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _report(copier: Copier, stall: float) -> None:
+def _report_loop(copier: Copier, stall_s: float) -> None:
     while True:
-        _tell(copier)
-        time.sleep(min(_REPORT_S, stall / 4))
+        _report_counts(copier)
+        time.sleep(min(_REPORT_S, stall_s / 4))
 
 
-def _tell(copier: Copier) -> None:
+def _report_counts(copier: Copier) -> None:
     """Report the counts under the lock: else the process could end before they are written."""
-    with _SAYING:
+    with _REPORT_LOCK:
         _write(copier.facts())
 
 
-def _say(**facts: object) -> None:
-    with _SAYING:
+def _report(**facts: object) -> None:
+    with _REPORT_LOCK:
         _write(facts)
 
 
 def _write(facts: dict[str, Any]) -> None:
     try:
-        os.write(_REPORTS, json.dumps(facts).encode() + b"\n")
+        os.write(_REPORT_FD, json.dumps(facts).encode() + b"\n")
     except BrokenPipeError:  # the parent has exited; a recording is still completed
-        if not _OUTLIVES.is_set():
+        if not _FINISH_WITHOUT_PARENT.is_set():
             os._exit(1)
 
 

@@ -38,14 +38,19 @@ def live_settings(
     Keep constant quality if it is configured, or if all outputs are recordings. Raises UsageError.
     """
     service = service_of(preset)
-    sent = service is not None or any(map(is_url, outputs))
-    if sent and settings.crf is None and not settings.has_rate:
+    is_sent = service is not None or any(map(is_url, outputs))
+    if is_sent and settings.crf is None and not settings.has_rate:
         settings = replace(settings, bitrate=live_bitrate(size, rate, service))
     if settings.bitrate is not None and settings.maxrate is None:
         settings = replace(settings, maxrate=settings.bitrate)
         if settings.bufsize is None:
             settings = replace(settings, bufsize=round(_BUFFER_S * (settings.bitrate or 0)))
-    most = max(settings.bitrate or 0, settings.maxrate or 0)
-    if service is not None and most > service.most:
-        log.warning("%s is more than %s takes (%s)", in_words(most), preset, in_words(service.most))
+    peak = max(settings.bitrate or 0, settings.maxrate or 0)
+    if service is not None and peak > service.most:
+        log.warning(
+            "%s exceeds the maximum bitrate of %s (%s)",
+            in_words(peak),
+            preset,
+            in_words(service.most),
+        )
     return settings

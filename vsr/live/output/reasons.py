@@ -5,7 +5,7 @@ import os
 import re
 from typing import Final
 
-_REFUSED: Final = re.compile(
+_PUBLISHER_REFUSED: Final = re.compile(
     r"\b40[13]\b|unauthori[sz]ed|forbidden|access denied|permission denied|publish\.denied"
     r"|badname|invalid (stream )?key|auth",
     re.IGNORECASE,
@@ -16,31 +16,31 @@ class Reasons:
     """Collects the reasons of one outage. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._seen: set[str] = set()
 
     @property
-    def any(self) -> bool:
-        """Whether the output is lost: a reason was added since the last `end`."""
-        return bool(self._told)
+    def has_any(self) -> bool:
+        """Whether the output is lost: a reason was added since the last `clear`."""
+        return bool(self._seen)
 
-    def is_new(self, why: str) -> bool:
-        """Return whether this reason is new in this outage, and remember it."""
-        new = why not in self._told
-        self._told.add(why)
+    def add(self, why: str) -> bool:
+        """Remember a reason; return whether it is new in this outage."""
+        new = why not in self._seen
+        self._seen.add(why)
         return new
 
-    def end(self) -> None:
+    def clear(self) -> None:
         """Clear all reasons: the output is open again."""
-        self._told.clear()
+        self._seen.clear()
 
 
-def end_of_pipe(why: str) -> str:
+def explain_pipe_end(why: str) -> str:
     """Return why a pipe can no longer be written to, from FFmpeg's message."""
-    return "whoever read it has left" if os.strerror(errno.EPIPE) in why else why
+    return "the reader closed the pipe" if os.strerror(errno.EPIPE) in why else why
 
 
 def with_hint(why: str) -> str:
     """Add advice to a reason if the server refuses the publisher or has a bad certificate."""
     if "certificate" in why.lower():
         return f"{why} (nothing was sent; --tls-no-verify accepts any certificate)"
-    return f"{why} (is the stream key right?)" if _REFUSED.search(why) else why
+    return f"{why} (check the stream key)" if _PUBLISHER_REFUSED.search(why) else why

@@ -18,11 +18,11 @@ class Record:
     """A packet serialised for the pipe to the process."""
 
     data: bytes
-    begins: bool
+    is_video_key: bool
     """Whether this is a video key frame, at which a session can begin."""
-    time: float
+    dts_s: float
     """Decoding time (dts), in seconds."""
-    offered: float = 0.0
+    queued_at: float = 0.0
     """Time at which it was queued (s, `now`)."""
     delivery: Delivery | None = None
     """Receives the result of a video packet; None for audio."""
@@ -43,6 +43,6 @@ class Record:
             _INDEX[kind], packet.is_keyframe, packet.pts, packet.dts, packet.duration or 0,
             base.numerator, base.denominator, packet.size,
         )  # fmt: skip
-        begins = kind == "video" and packet.is_keyframe
+        is_video_key = kind == "video" and packet.is_keyframe
         data = b"".join((head, memoryview(packet)))
-        return cls(data, begins, float(packet.dts * base), now(), delivery, origin, kind)
+        return cls(data, is_video_key, float(packet.dts * base), now(), delivery, origin, kind)

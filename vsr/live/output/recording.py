@@ -11,7 +11,7 @@ from typing import Final
 
 from vsr.media.whole_file import is_full_disk
 
-_ROOM_S: Final = 0.5
+_FULL_DISK_RETRY_S: Final = 0.5
 """Interval between checks for free space on a full disk, in seconds."""
 
 
@@ -41,7 +41,7 @@ class Recording:
                 if not is_full_disk(exc) or os.getppid() != self._parent:
                     raise
                 self._on_full()
-                time.sleep(_ROOM_S)
+                time.sleep(_FULL_DISK_RETRY_S)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -62,7 +62,7 @@ class Recording:
             os.unlink(self.name)  # noqa: PTH108 - this file does not import pathlib
 
 
-def unused(path: str) -> str:
+def unused_path(path: str) -> str:
     """Return the path, with a number appended if the file exists: nothing is overwritten.
 
     A symbolic link to a file, or to nothing, is resolved first.

@@ -15,7 +15,7 @@ from vsr.live.output.record import Record
 from vsr.live.output.spares import Spares
 from vsr.media.child import start_child
 
-_READ: Final = 65536
+_READ_SIZE: Final = 65536
 _START_S: Final = 10.0
 """Time limit for a process to start on a busy machine, in seconds."""
 OnSent = Callable[[Record, float, float, float | None], None]
@@ -34,43 +34,43 @@ class Session:
     def __init__(
         self,
         plan: bytes,
-        stall: float,
+        stall_s: float,
         descriptor: int | None = None,
         spares: Spares | None = None,
     ) -> None:
-        """`plan` is sent to the process; `stall` is its timeout for a reply or for progress (s).
+        """`plan` is sent to the process; `stall_s` is its timeout for a reply or for progress (s).
 
         `descriptor` is the file descriptor to write to, if it is already open. The first process
         may be taken from `spares`.
         """
         self._spares = spares
-        self._plan, self._stall, self._descriptor = plan, stall, descriptor
+        self._plan, self._stall_s, self._descriptor = plan, stall_s, descriptor
         self._process: subprocess.Popen[bytes] | None = None
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Reset the state for another attempt."""
-        self._rest = _NOTHING
-        self._text = b""
+        self._unwritten = _NOTHING
+        self._partial_line = b""
         self._error = ""
         self.file = ""
         """Path of the file that is written, which differs from the plan's if that exists."""
-        self._moved = time.monotonic()
+        self._last_progress_at = time.monotonic()
         self._refused = self.is_open = self.ended = self.is_full = False
-        self.taken = self.packets = self.bytes = self._given = 0
+        self.packets_passed = self.packets = self.bytes = self._bytes_passed = 0
         self._records: deque[Record] = deque()
 
     def begin(self) -> None:
         """Begin an attempt to connect. Raises OSError if no process can be started."""
         if self._process is None:
-            self._is_up = False
-            self._process = self._started()
+            self._has_started = False
+            self._process = self._start_process()
             for pipe in (self.stdin, self.stdout):
                 os.set_blocking(pipe.fileno(), False)
-        self._moved = time.monotonic()
-        self._rest = memoryview(self._plan)
+        self._last_progress_at = time.monotonic()
+        self._unwritten = memoryview(self._plan)
 
-    def _started(self) -> "subprocess.Popen[bytes]":
+    def _start_process(self) -> "subprocess.Popen[bytes]":
         if self._descriptor is None:
             spare = self._spares.take() if self._spares else None
             self._spares = None
@@ -83,12 +83,12 @@ class Session:
         finally:
             os.close(inherited)
 
-    def stop(self) -> None:
+    def end_attempt(self) -> None:
         """End the attempt; kill the process unless it was refused and can be reused."""
         if not self._refused:
-            self.end()
+            self.kill()
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill the process, if any."""
         if self._process is None:
             return
@@ -118,54 +118,54 @@ class Session:
         return self._process.pid if self._process else None
 
     @property
-    def under_way(self) -> int:
+    def in_flight(self) -> int:
         """Number of packets taken from the queue and not reported as written."""
-        return self.taken - self.packets
+        return self.packets_passed - self.packets
 
     @property
-    def bytes_under_way(self) -> int:
+    def bytes_in_flight(self) -> int:
         """Bytes of packets taken from the queue and not reported as written."""
-        return self._given - self.bytes
+        return self._bytes_passed - self.bytes
 
-    def turn(
-        self, milliseconds: int, waiting: int, take: Callable[[], Record | None], on_sent: OnSent
+    def poll(
+        self, timeout_ms: int, waiting: int, take: Callable[[], Record | None], on_sent: OnSent
     ) -> None:
-        """Poll the process's pipes for at most `milliseconds`; read reports and write packets.
+        """Poll the process's pipes for at most `timeout_ms`; read reports and write packets.
 
         `waiting` is the number of queued packets, which `take` returns one by one.
         """
         poll = select.poll()
         poll.register(self.stdout, select.POLLIN)
-        if self.wants(waiting):
+        if self.has_data(waiting):
             poll.register(self.stdin, select.POLLOUT)
-        poll.poll(milliseconds)
-        self.listen(on_sent)
-        self.feed(take)
+        poll.poll(timeout_ms)
+        self.read_reports(on_sent)
+        self.write_packets(take)
 
-    def wants(self, waiting: int) -> bool:
+    def has_data(self, waiting: int) -> bool:
         """Return whether there are bytes to write, given the number of queued packets."""
-        return bool(self._rest) or (waiting > 0 and self.is_open and not self.stdin.closed)
+        return bool(self._unwritten) or (waiting > 0 and self.is_open and not self.stdin.closed)
 
-    def feed(self, take: Callable[[], Record | None]) -> None:
+    def write_packets(self, take: Callable[[], Record | None]) -> None:
         """Write until the pipe is full or nothing is left; packets only after the output opened."""
-        while self._rest or self._fetch(take):
+        while self._unwritten or self._take_next(take):
             try:
-                written = self.stdin.write(self._rest)
+                written = self.stdin.write(self._unwritten)
             except BrokenPipeError:  # a report with the reason follows
-                self._rest = _NOTHING
+                self._unwritten = _NOTHING
                 self.stdin.close()
                 return
             if written is None:
                 return
-            self._rest = self._rest[written:]
+            self._unwritten = self._unwritten[written:]
 
-    def _fetch(self, take: Callable[[], Record | None]) -> bool:
+    def _take_next(self, take: Callable[[], Record | None]) -> bool:
         record = take() if self.is_open and not self.stdin.closed else None
         if record is not None:
-            self._rest = memoryview(record.data)
+            self._unwritten = memoryview(record.data)
             self._records.append(replace(record, data=b""))
-            self.taken += 1
-            self._given += len(record.data) - process.RECORD.size
+            self.packets_passed += 1
+            self._bytes_passed += len(record.data) - process.RECORD.size
         return record is not None
 
     def finish(self) -> None:
@@ -177,21 +177,21 @@ class Session:
         """First packet passed to the process and not yet reported as written."""
         return self._records[0] if self._records else None
 
-    def lost(self) -> Iterable[Record]:
+    def records_in_flight(self) -> Iterable[Record]:
         """Return the packets passed to the process and not reported as written."""
         return self._records
 
-    def listen(self, on_sent: OnSent) -> None:
+    def read_reports(self, on_sent: OnSent) -> None:
         """Read the process's reports; call `on_sent` for every written packet."""
-        data = self.stdout.read(_READ)
+        data = self.stdout.read(_READ_SIZE)
         if data is None:
             return
         self.ended = not data
-        *lines, self._text = (self._text + data).split(b"\n")
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         for line in lines:
-            self._hear(line.decode(errors="replace"), on_sent)
+            self._handle_report(line.decode(errors="replace"), on_sent)
 
-    def _hear(self, line: str, on_sent: OnSent) -> None:
+    def _handle_report(self, line: str, on_sent: OnSent) -> None:
         try:
             facts = dict(json.loads(line))
         except (TypeError, ValueError):  # output of a Python crash
@@ -200,10 +200,10 @@ class Session:
         moved = facts.get("packets") != self.packets
         self.is_full = "full" in facts or (self.is_full and not moved)
         if moved or self.is_full:  # waiting for a full disk is no stall
-            self._moved = time.monotonic()
+            self._last_progress_at = time.monotonic()
         for begin, end, shown in facts.get("sent", ()):
             on_sent(self._records.popleft(), begin, end, shown)
-        self._is_up = True
+        self._has_started = True
         self._refused = "refused" in facts
         self.is_open = self.is_open or "open" in facts
         self.packets = facts.get("packets", self.packets)
@@ -214,12 +214,12 @@ class Session:
     def fault(self) -> str:
         """Return why the session must end, possibly with secrets; empty if it need not end."""
         if self.ended or self._refused:
-            return self._error or "the process that publishes died"
-        now, limit = time.monotonic(), self._stall if self._is_up else _START_S
-        if self.is_open and not self.under_way:
-            self._moved = now
-        if now - self._moved <= limit:
+            return self._error or "the output process exited unexpectedly"
+        now, limit = time.monotonic(), self._stall_s if self._has_started else _START_S
+        if self.is_open and not self.in_flight:
+            self._last_progress_at = now
+        if now - self._last_progress_at <= limit:
             return ""
-        if not self._is_up:
-            return f"the process that publishes did not start within {limit:g} s"
-        return f"{'nothing taken' if self.is_open else 'no answer'} for {limit:g} s"
+        if not self._has_started:
+            return f"the output process did not start within {limit:g} s"
+        return f"{'no data accepted' if self.is_open else 'no response'} for {limit:g} s"

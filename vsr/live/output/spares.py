@@ -16,11 +16,15 @@ class Spares:
     """Pool of started processes that wait for their plans. Thread-safe."""
 
     def __init__(self, count: int = 0) -> None:
-        """Start `count` processes; stop at an error, which the output then reports."""
+        """Start `count` processes.
+
+        One that cannot be started is left out: the output that misses it starts its own, and
+        reports the error if that fails too.
+        """
         self._lock = threading.Lock()
         self._processes: list[subprocess.Popen[bytes]] = []
-        with suppress(OSError):
-            for _ in range(count):
+        for _ in range(count):
+            with suppress(OSError):
                 self._processes.append(start_child(process.__file__, bufsize=0))
 
     def take(self) -> "subprocess.Popen[bytes] | None":

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-FULL: Final = "the disk is full"
+DISK_FULL: Final = "the disk is full"
 State = Literal["connecting", "open", "retrying", "closed"]
 
 

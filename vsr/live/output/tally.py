@@ -17,26 +17,26 @@ class Tally:
         self._lock = threading.Lock()
         self.pictures = self.pictures_dropped = 0
         """Number of source frames sent and dropped, without repeated ones."""
-        self._times = {"queue_ms": Histogram(), "send_ms": Histogram()}
+        self._histograms = {"queue_ms": Histogram(), "send_ms": Histogram()}
         """Histograms of how long video packets waited for the muxer and how long writing took."""
         self._sync = SyncMeter()
-        self._heard: float | None = None
+        self._last_audio_at: float | None = None
         """Time at which source audio was last written (s, `now`)."""
 
-    def sent(self, record: Record, begin: float, end: float, shown: float | None) -> None:
-        """Count a packet that was written from `begin` to `end` (s, `now`). `shown` is its pts in
+    def sent(self, record: Record, begin: float, end: float, pts_s: float | None) -> None:
+        """Count a packet that was written from `begin` to `end` (s, `now`). `pts_s` is its pts in
         the output (s), or None if the muxer left it out."""
-        if shown is None:
+        if pts_s is None:
             self.dropped(record)
             return
         with self._lock:
             if record.origin is not None:
-                self._sync.add(record.kind, record.origin, shown, end)
-                self._heard = end if record.kind == "audio" else self._heard
+                self._sync.add(record.kind, record.origin, pts_s, end)
+                self._last_audio_at = end if record.kind == "audio" else self._last_audio_at
             if record.delivery is not None:
-                self.pictures += record.delivery.counts
-                self._times["queue_ms"].add(1000 * (begin - record.offered))
-                self._times["send_ms"].add(1000 * (end - begin))
+                self.pictures += record.delivery.is_counted
+                self._histograms["queue_ms"].add(1000 * (begin - record.queued_at))
+                self._histograms["send_ms"].add(1000 * (end - begin))
         if record.delivery is not None:
             record.delivery.sent(end)
 
@@ -48,17 +48,17 @@ class Tally:
     def missed(self, delivery: Delivery) -> None:
         """Count a frame that got no packet, or whose packet is not sent."""
         with self._lock:
-            self.pictures_dropped += delivery.counts
+            self.pictures_dropped += delivery.is_counted
         delivery.dropped()
 
     def facts(self) -> dict[str, Any]:
         """Return the age of the newest audio (s), A/V offsets and histogram summaries (ms)."""
         with self._lock:
-            heard = self._heard
+            last_audio_at = self._last_audio_at
             return {
-                "sound_age_s": None if heard is None else round(now() - heard, 3),
+                "sound_age_s": None if last_audio_at is None else round(now() - last_audio_at, 3),
                 "av_offset_ms": self._sync.offset_ms(now()),
                 "av_offset_last_ms": self._sync.last_ms,
                 "av_offset_worst_ms": self._sync.worst_ms,
-                **{name: times.summary() for name, times in self._times.items()},
+                **{name: histogram.summary() for name, histogram in self._histograms.items()},
             }

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from vsr.live.status.snapshot import Snapshot
 from vsr.media.bitrate import in_words
 
-_SOON_S: Final = 1.5
+_WARNING_S: Final = 1.5
 """Time without source video or audio after which a warning is shown, in seconds."""
 
 Level = Literal["good", "warn", "bad"]
@@ -19,7 +19,7 @@ class Health:
     """Health level of a relay, and its description."""
 
     level: Level
-    words: str
+    text: str
 
 
 def health(s: Snapshot) -> Health:
@@ -31,35 +31,35 @@ def health(s: Snapshot) -> Health:
         waits = s.stage is None and s.uptime_s < s.health_after
         return Health("warn" if waits else "bad", s.trouble)
     warnings = list(_warnings(s))
-    return Health("warn", "; ".join(warnings)) if warnings else Health("good", "output flows")
+    return Health("warn", "; ".join(warnings)) if warnings else Health("good", "output running")
 
 
 def _warnings(s: Snapshot) -> Iterator[str]:
-    if s.real_age_s is not None and s.real_age_s > max(_SOON_S, 3 * _interval(s)):
+    if s.real_age_s is not None and s.real_age_s > max(_WARNING_S, 3 * _frame_interval_s(s)):
         yield s.source_away
-    elif s.has_sound and (s.sound_age_s or 0.0) > _SOON_S:
+    elif s.has_sound and (s.sound_age_s or 0.0) > _WARNING_S:
         yield s.sound_missing
     opened = sum(output.state == "open" for output in s.outputs)
     if opened < len(s.outputs):
-        away = ", ".join(str(o.number) for o in s.outputs if o.state != "open")
-        yield f"output flows to {opened} of {len(s.outputs)}, not to {away}"
+        not_open = ", ".join(str(o.number) for o in s.outputs if o.state != "open")
+        yield f"{opened} of {len(s.outputs)} outputs are open, not open: {not_open}"
     for output in s.outputs:
         if output.trouble:
             yield f"output {output.number}: {output.trouble}"
         elif 0 < output.bitrate < output.bitrate_full:
             yield (
-                f"output {output.number} has a slow line: {in_words(output.bitrate)} of "
+                f"output {output.number} has a slow connection: {in_words(output.bitrate)} of "
                 f"{in_words(output.bitrate_full)}"
             )
     best = s.stage.rungs[0] if s.stage and s.stage.rungs else None
     if s.rung is not None and best is not None and s.rung != best:
-        yield f"by {s.rung} instead of {best}"
+        yield f"using {s.rung} instead of {best}"
     if s.dropped_minute or s.late_minute:
         number = s.dropped_minute + s.late_minute
-        yield f"{number} pictures late or dropped in the last minute"
+        yield f"{number} frames late or dropped in the last minute"
 
 
-def _interval(s: Snapshot) -> float:
+def _frame_interval_s(s: Snapshot) -> float:
     """Return the frame interval of the source (s); 0 if it is unknown."""
     try:
         return float(1 / Fraction(str(s.stage.source["rate"]))) if s.stage else 0.0

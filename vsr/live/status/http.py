@@ -26,26 +26,26 @@ from urllib.parse import urlsplit
 
 log = logging.getLogger(__name__)
 
-_MOST: Final = 16
+_MAX_REQUESTS: Final = 16
 """Maximum number of concurrent requests; more are refused."""
-_SILENCE_S: Final = 5.0
-_LONGEST_S: Final = 10.0
+_IDLE_S: Final = 5.0
+_MAX_REQUEST_S: Final = 10.0
 """Time limit of a request, in seconds, even if data is still transferred."""
 _REFUSAL_S: Final = 0.1
-_TEXT: Final = "text/plain; charset=utf-8"
+_PLAIN_TEXT: Final = "text/plain; charset=utf-8"
 _BUSY: Final = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """Response to a client."""
 
     body: bytes
-    content_type: str = _TEXT
+    content_type: str = _PLAIN_TEXT
     status: HTTPStatus = HTTPStatus.OK
 
 
-Site = Callable[[str, str], Answer]
+Responder = Callable[[str, str], Response]
 """(path without query, `Accept` header) -> response; must be thread-safe."""
 
 
@@ -55,37 +55,37 @@ class WebServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_port = False  # a second relay on the same port must fail
-    request_queue_size = _MOST
+    request_queue_size = _MAX_REQUESTS
 
     def __init__(
         self,
         family: socket.AddressFamily,
-        place: Any,
+        socket_address: Any,
         host: str,
-        site: Site,
+        respond: Responder,
         headers: Mapping[str, str],
     ) -> None:
-        """`place` is an address of `family`, `host` its name; all responses have `headers`."""
-        self.address_family, self.site, self.headers = family, site, headers
-        self._slots = threading.Semaphore(_MOST)
+        """`socket_address` is of `family`, `host` its name; all responses have `headers`."""
+        self.address_family, self.respond, self.headers = family, respond, headers
+        self._slots = threading.Semaphore(_MAX_REQUESTS)
         self._lock = threading.Lock()
         self._open: dict[socket.socket, float] = {}
-        super().__init__(place, _Handler)
+        super().__init__(socket_address, _Handler)
         self.local_only = ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
-        self._names = {host.lower(), "localhost"}
+        self._allowed_names = {host.lower(), "localhost"}
 
     def server_bind(self) -> None:
         """Bind without HTTPServer's lookup of the FQDN, which may take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
-    def knows(self, host: str) -> bool:
+    def allows_host(self, host: str) -> bool:
         """Return whether a request's Host is allowed: on loopback, only names of loopback."""
         if not self.local_only:
             return True
         try:
             name = urlsplit(f"//{host}").hostname or ""
-            return name in self._names or ip_address(name).is_loopback
+            return name in self._allowed_names or ip_address(name).is_loopback
         except ValueError:
             return False
 
@@ -103,7 +103,7 @@ class WebServer(ThreadingHTTPServer):
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # the system cannot create a thread
-            self._done(request)
+            self._release_slot(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -111,18 +111,18 @@ class WebServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._done(request)
+            self._release_slot(request)
 
-    def _done(self, request: socket.socket) -> None:
+    def _release_slot(self, request: socket.socket) -> None:
         with self._lock:
             self._open.pop(request, None)
         self._slots.release()
 
     def service_actions(self) -> None:
         """Cut overdue requests; called after each request and at every poll."""
-        self.hang_up(_LONGEST_S)
+        self.cut_older_than(_MAX_REQUEST_S)
 
-    def hang_up(self, age: float) -> None:
+    def cut_older_than(self, age: float) -> None:
         """Shut down connections that have been open for at least `age` seconds."""
         with self._lock:
             old = [s for s, since in self._open.items() if time.monotonic() - since >= age]
@@ -134,50 +134,50 @@ class WebServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log at debug level, e.g. for a client that disconnects; print nothing to stderr."""
-        log.debug("a request for the status failed", exc_info=True)
+        log.debug("a request to the status page failed", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    timeout = _SILENCE_S
+    timeout = _IDLE_S
     server_version = "vsr"
     sys_version = ""
     server: WebServer
 
     def do_GET(self) -> None:
         server = self.server
-        if not all(server.knows(host) for host in self.headers.get_all("Host", [])):
-            words = b"this address answers only to the names of loopback, such as localhost\n"
-            self._send(Answer(words, status=HTTPStatus.FORBIDDEN))
+        if not all(server.allows_host(host) for host in self.headers.get_all("Host", [])):
+            body = b"use a loopback host name, such as localhost, for this address\n"
+            self._send(Response(body, status=HTTPStatus.FORBIDDEN))
             return
         try:
             path = self.path.partition("?")[0]
-            answer = server.site(path, self.headers.get("Accept", ""))
+            response = server.respond(path, self.headers.get("Accept", ""))
         except Exception as exc:  # a bug: respond 500, and the relay continues
-            log.debug("making %r failed", self.path, exc_info=True)
-            words = f"this failed: {type(exc).__name__}\n".encode()
-            answer = Answer(words, status=HTTPStatus.INTERNAL_SERVER_ERROR)
-        self._send(answer)
+            log.debug("cannot create the response for %r", self.path, exc_info=True)
+            body = f"internal error: {type(exc).__name__}\n".encode()
+            response = Response(body, status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._send(response)
 
     do_HEAD = do_GET  # noqa: N815 - http.server finds methods by these names
 
-    def _send(self, answer: Answer) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
-        if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+    def _send(self, response: Response) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
+        self.send_header("Content-Length", str(len(response.body)))
+        if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET, HEAD")
         for name, value in self.server.headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Send an error of http.server in plain text; for an unknown method, 405."""
         status = HTTPStatus(code)
         if status == HTTPStatus.NOT_IMPLEMENTED:
             status = HTTPStatus.METHOD_NOT_ALLOWED
-        self._send(Answer(f"{status.phrase}\n".encode(), status=status))
+        self._send(Response(f"{status.phrase}\n".encode(), status=status))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing for requests."""

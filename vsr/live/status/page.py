@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vsr.live.common import THROUGHPUT_HISTORY_S
 from vsr.live.status.health import health
 from vsr.live.status.snapshot import TIMELINE_S, OutputStatus, Snapshot
 from vsr.media.bitrate import in_words
@@ -26,18 +27,16 @@ POLICY: Final = (
 """Value of the Content-Security-Policy header."""
 _HEIGHT: Final = 100
 """Height of the timeline, in viewBox units."""
-_HIGHEST: Final = 3.0
+_MAX_DEADLINES: Final = 3.0
 """Upper end of the timeline's scale, in deadlines; higher latencies are clipped."""
 _STATISTICS: Final = ("p50", "p95", "p99", "max")
 _COLOURS: Final = 6
-_OFFSET_MS: Final = 40.0
+_MAX_OFFSET_MS: Final = 40.0
 """A/V offset above which viewers notice bad lip sync, in ms."""
-_NEWEST: Final = 3
+_RATE_AVERAGE_S: Final = 3
 """Averaging time of an output's displayed bitrate, in seconds."""
-HISTORY: Final = 60
-"""Length of an output's bitrate graph, in seconds."""
-_SPARK: Final = 20
-"""Height of that graph, in viewBox units."""
+_GRAPH_HEIGHT: Final = 20
+"""Height of an output's bitrate graph, in viewBox units."""
 _UNKNOWN: Final = "\u2013"
 
 
@@ -59,28 +58,29 @@ def page(snapshot: Snapshot, versions: Mapping[str, str]) -> str:
         "status.html",
         s=s,
         health=health(s),
-        pictures=list(_pictures(s)),
+        images=list(_images(s)),
         tiles=list(_tiles(s)),
         latency=_latency(s),
         stages={"statistics": _STATISTICS, "rows": list(_percentiles(s))},
         rungs=list(_rungs(s)),
         outputs=[(output, _rates(output)) for output in s.outputs],
-        flow=list(_flow(s)),
+        counters=list(_counters(s)),
         versions=versions,
         unknown=_UNKNOWN,
         script=_SCRIPT,
     )
 
 
-def _pictures(s: Snapshot) -> Iterator[dict[str, Any]]:
+def _images(s: Snapshot) -> Iterator[dict[str, Any]]:
     """Yield the two images. The script reloads them separately, to avoid flicker."""
     before = _stream(s.stage.source) if s.stage else ""
-    made = _stream(s.stage.output) if s.stage else ""
-    after = " · ".join(filter(None, (s.showing or s.rung, made)))
-    for name, words, planes in (("before", before, s.before), ("after", after, s.after)):
+    upscaled = _stream(s.stage.output) if s.stage else ""
+    after = " · ".join(filter(None, (s.showing or s.rung, upscaled)))
+    for name, caption, planes in (("before", before, s.before), ("after", after, s.after)):
         height, width = planes[0].shape if planes else (9, 16)
         yield {
-            "name": name, "words": words, "there": bool(planes), "width": width, "height": height,
+            "name": name, "caption": caption, "there": bool(planes), "width": width,
+            "height": height,
         }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
     p99, offset = s.minute.get("total", {}).get("p99"), s.av_offset_ms
     yield Tile("rung", s.rung or _UNKNOWN, wide=True)
     yield Tile(
-        f"p99 of the last minute, limit {s.deadline_ms:g} ms",
+        f"p99 latency in the last minute, limit {s.deadline_ms:g} ms",
         _UNKNOWN if p99 is None else duration(p99),
         p99 is not None and p99 > s.deadline_ms,
         wide=True,
@@ -110,22 +110,27 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
     if offset is not None:
         signed = f"{round(offset):+d} ms" if round(offset) else "0 ms"
     silent = s.has_sound and (s.sound_age_s or 0.0) > s.health_after
-    yield Tile("silence sent for sound", span(s.silence_s) if s.silence_s else "0 s", silent)
-    yield Tile("sound dropped", count(s.sound_dropped), s.sound_dropped > 0)
-    yield Tile("A/V offset", signed, abs(offset or 0.0) > _OFFSET_MS)
+    yield Tile("silence sent for audio", span(s.silence_s) if s.silence_s else "0 s", silent)
+    yield Tile("audio packets dropped", count(s.sound_dropped), s.sound_dropped > 0)
+    yield Tile("A/V offset", signed, abs(offset or 0.0) > _MAX_OFFSET_MS)
 
 
 def _rates(output: OutputStatus) -> dict[str, str]:
     """Return an output's current bitrate, a reduced video bitrate, and the graph's points."""
     rates = output.sent_bps
-    words = in_words(sum(rates[-_NEWEST:]) / len(rates[-_NEWEST:])) if rates else _UNKNOWN
-    of = ""
+    newest = rates[-_RATE_AVERAGE_S:]
+    words = in_words(sum(newest) / len(newest)) if newest else _UNKNOWN
+    reduced = ""
     if output.bitrate < output.bitrate_full:
         now, full = in_words(output.bitrate), in_words(output.bitrate_full)
-        of = f"pictures at {now} of {full}, for a slow line"
+        reduced = f"bitrate reduced to {now} of {full}: slow connection"
     top = max(rates, default=0) or 1
-    points = " ".join(f"{k},{round(_SPARK * (1 - rate / top), 1)}" for k, rate in enumerate(rates))
-    return {"now": words, "of": of, "points": points, "top": in_words(top), "width": str(HISTORY)}
+    heights = (round(_GRAPH_HEIGHT * (1 - rate / top), 1) for rate in rates)
+    points = " ".join(f"{k},{y}" for k, y in enumerate(heights))
+    return {
+        "now": words, "reduced": reduced, "points": points, "top": in_words(top),
+        "width": str(THROUGHPUT_HISTORY_S), "height": str(_GRAPH_HEIGHT),
+    }  # fmt: skip
 
 
 def _percentiles(s: Snapshot) -> Iterator[dict[str, Any]]:
@@ -140,8 +145,8 @@ def _latency(s: Snapshot) -> dict[str, Any]:
     """Return the timeline: median and maximum per second, the deadline, and the rungs."""
     deadline = s.deadline_ms
     highest = max((v for v in s.timeline.max if v is not None), default=0.0)
-    wanted = min(max(1.2 * deadline, 1.05 * highest), _HIGHEST * deadline)
-    top = round_step(wanted / 5) * -(-wanted // round_step(wanted / 5))
+    highest_shown = min(max(1.2 * deadline, 1.05 * highest), _MAX_DEADLINES * deadline)
+    top = round_step(highest_shown / 5) * -(-highest_shown // round_step(highest_shown / 5))
 
     def y(ms: float) -> float:
         return round(_HEIGHT * (1 - min(ms / top, 1.0)), 1)
@@ -188,20 +193,20 @@ def _rungs(s: Snapshot) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def _flow(s: Snapshot) -> Iterator[tuple[str, str]]:
+def _counters(s: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield names and values of the counters and queue lengths."""
 
     def number(value: int | None) -> str:
         return _UNKNOWN if value is None else count(value)
 
-    yield "pictures in", count(s.frames_in)
-    yield "pictures out", count(s.frames_out)
+    yield "frames in", count(s.frames_in)
+    yield "frames out", count(s.frames_out)
     for event, n in s.events.items():
-        yield f"of these {event}", count(n)
+        yield f"frames with event {event}", count(n)
     yield "newest packet", _UNKNOWN if s.packet_age_s is None else f"{span(s.packet_age_s)} ago"
-    yield "sessions of the source", count(s.sessions)
-    yield "reconnects of outputs", count(sum(o.reconnects for o in s.outputs))
-    yield "wait for an engine", number(s.waiting)
-    yield "wait for the encoder", number(s.encoding)
-    yield "leaps of the source's clock", count(s.jumps)
-    yield "times put right", count(s.nudged)
+    yield "source sessions", count(s.sessions)
+    yield "output reconnects", count(sum(o.reconnects for o in s.outputs))
+    yield "frames waiting for an engine", number(s.waiting)
+    yield "frames and audio waiting for the encoder", number(s.encoding)
+    yield "source clock jumps", count(s.jumps)
+    yield "timestamps corrected", count(s.nudged)

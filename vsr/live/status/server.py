@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.live.status.board import StatusBoard
-from vsr.live.status.http import Answer, WebServer
+from vsr.live.status.http import Response, WebServer
+from vsr.live.status.jpeg import JpegCache, Which
 from vsr.live.status.metrics import Metrics
 from vsr.live.status.page import POLICY, page
-from vsr.live.status.picture import Pictures, Which
 from vsr.report.report import versions
 
 log = logging.getLogger(__name__)
@@ -70,13 +70,15 @@ class StatusServer:
 
     def __init__(self, address: str, board: StatusBoard) -> None:
         """Raises UsageError for an invalid address, OutputError for one that cannot be bound."""
-        wanted = Address.parse(address)
-        family, place = wanted.resolve()
+        parsed = Address.parse(address)
+        family, socket_address = parsed.resolve()
         try:
-            self._server = WebServer(family, place, wanted.host, _Site(board).answer, _HEADERS)
+            self._server = WebServer(
+                family, socket_address, parsed.host, _Routes(board).respond, _HEADERS
+            )
         except OSError as exc:
             raise OutputError(
-                f"cannot show the status at {address}: {reason(exc)}; choose another --status"
+                f"cannot serve the status page at {address}: {reason(exc)}; choose another --status"
             ) from exc
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="status", daemon=True
@@ -98,7 +100,7 @@ class StatusServer:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
-        self._server.hang_up(0.0)
+        self._server.cut_older_than(0.0)
 
     def __enter__(self) -> "StatusServer":
         self.start()
@@ -113,49 +115,51 @@ class StatusServer:
         self.close()
 
 
-class _Site:
+class _Routes:
     """Maps paths to responses. Thread-safe."""
 
     def __init__(self, board: StatusBoard) -> None:
         self._board = board
-        self._metrics, self._pictures = Metrics(board), Pictures(board)
+        self._metrics, self._jpegs = Metrics(board), JpegCache(board)
         self._versions = versions()
-        self._routes: dict[str, Callable[[str], Answer]] = {
+        self._routes: dict[str, Callable[[str], Response]] = {
             "/": self._page,
             "/status.json": self._json,
-            "/metrics": self._prometheus,
+            "/metrics": self._metrics_text,
             "/healthz": self._health,
-            "/before.jpg": lambda _accept: self._picture("before"),
-            "/after.jpg": lambda _accept: self._picture("after"),
+            "/before.jpg": lambda _accept: self._image("before"),
+            "/after.jpg": lambda _accept: self._image("after"),
         }
 
-    def answer(self, path: str, accept: str) -> Answer:
+    def respond(self, path: str, accept: str) -> Response:
         """Return the response for a path (without query) and an `Accept` header."""
         route = self._routes.get(path)
         if route is None:
             known = " ".join(self._routes)
-            return Answer(f"not here; there is {known}\n".encode(), status=HTTPStatus.NOT_FOUND)
+            return Response(
+                f"not found; available: {known}\n".encode(), status=HTTPStatus.NOT_FOUND
+            )
         return route(accept)
 
-    def _page(self, _accept: str) -> Answer:
+    def _page(self, _accept: str) -> Response:
         text = page(self._board.snapshot(), self._versions)
-        return Answer(text.encode("utf-8", "replace"), "text/html; charset=utf-8")
+        return Response(text.encode("utf-8", "replace"), "text/html; charset=utf-8")
 
-    def _json(self, _accept: str) -> Answer:
+    def _json(self, _accept: str) -> Response:
         facts = self._board.snapshot().facts() | {"versions": self._versions}
-        return Answer(json.dumps(facts, allow_nan=False).encode() + b"\n", "application/json")
+        return Response(json.dumps(facts, allow_nan=False).encode() + b"\n", "application/json")
 
-    def _prometheus(self, accept: str) -> Answer:
-        return Answer(*self._metrics.text(accept))
+    def _metrics_text(self, accept: str) -> Response:
+        return Response(*self._metrics.text(accept))
 
-    def _health(self, _accept: str) -> Answer:
+    def _health(self, _accept: str) -> Response:
         trouble = self._board.snapshot().trouble
         if trouble:
-            return Answer(f"{trouble}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
-        return Answer(b"output flows\n")
+            return Response(f"{trouble}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Response(b"output running\n")
 
-    def _picture(self, which: Which) -> Answer:
-        data = self._pictures.jpeg(which)
+    def _image(self, which: Which) -> Response:
+        data = self._jpegs.jpeg(which)
         if data is None:
-            return Answer(b"no picture yet\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
-        return Answer(data, "image/jpeg")
+            return Response(b"no frame yet\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Response(data, "image/jpeg")

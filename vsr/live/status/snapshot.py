@@ -12,7 +12,7 @@ from vsr.media.colour import Colour
 from vsr.media.frame import Planes
 
 SCHEMA: Final = "vsr-status/1"
-FLOW_S: Final = 5.0
+RECENT_S: Final = 5.0
 """Default of `health_after` and averaging time of the frame rates, in seconds."""
 TIMELINE_S: Final = 120
 """Length of the timeline, in seconds and columns."""
@@ -146,7 +146,7 @@ class Snapshot:
     sound_dropped: int = 0
     silence_s: float = 0.0
     """Duration of silence sent in place of audio, in seconds."""
-    health_after: float = FLOW_S
+    health_after: float = RECENT_S
     """Time without source video or audio that counts as a fault, in seconds."""
     before: Planes | None
     after: Planes | None
@@ -169,9 +169,9 @@ class Snapshot:
             states = "; ".join(f"{o.name} is {o.state}" for o in self.outputs)
             yield f"no output is open: {states}"
         if self.packet_age_s is None:
-            yield "no packet went out yet"
+            yield "no packet sent yet"
         elif self.packet_age_s > self.health_after:
-            yield f"no packet went out for {self.packet_age_s:.0f} s"
+            yield f"no packet sent for {self.packet_age_s:.0f} s"
         if self.real_age_s is None or self.real_age_s > self.health_after:
             yield self.source_away
         if self.has_sound and (self.sound_age_s or 0.0) > self.health_after:
@@ -181,12 +181,12 @@ class Snapshot:
     def source_away(self) -> str:
         """Message that says for how long no source frame was sent."""
         age = "yet" if self.real_age_s is None else f"for {self.real_age_s:.0f} s"
-        return f"source away {age}, showing {self.showing or 'the last picture'}"
+        return f"no source video {age}, showing {self.showing or 'the last frame'}"
 
     @property
     def sound_missing(self) -> str:
         """Message that says for how long no source audio was sent."""
-        return f"no sound for {self.sound_age_s or 0.0:.0f} s, sending silence"
+        return f"no source audio for {self.sound_age_s or 0.0:.0f} s, sending silence"
 
     def facts(self) -> dict[str, Any]:
         """Return everything except the images, for JSON."""

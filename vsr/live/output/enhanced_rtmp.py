@@ -18,37 +18,37 @@ from vsr.live.rtmp.chunks import COMMAND, FIRST_SIZE, HANDSHAKE, PORTS, ChunkRea
 
 FOURCC: Final = {"hevc": "hvc1", "av1": "av01", "vp9": "vp09"}
 """FFmpeg's names of codecs that need Enhanced RTMP -> their FourCCs."""
-_COMMANDS: Final = 3
+_COMMAND_STREAM: Final = 3
 """ID of the chunk stream for commands."""
-_MOST: Final = 65_536
+_MAX_REPLY: Final = 65_536
 """Size limit of a reply, in bytes."""
 
 
-class NotTakenError(ValueError):
+class CodecNotSupportedError(ValueError):
     """Raised if a server does not declare that it accepts a codec."""
 
 
-def check_taken(url: str, codec: str, protocol: dict[str, str], patience: float) -> None:
-    """Raise NotTakenError unless a server declares that it accepts a codec.
+def check_codec_support(url: str, codec: str, protocol: dict[str, str], timeout_s: float) -> None:
+    """Raise CodecNotSupportedError unless a server declares that it accepts a codec.
 
     `protocol` has FFmpeg's connection options, of which `tls_verify` and `ca_file` are used.
-    Raises OSError, or ProtocolError if the reply is not RTMP, within about `patience` seconds
+    Raises OSError, or ProtocolError if the reply is not RTMP, within about `timeout_s` seconds
     each for connecting and for the reply.
     """
-    with closing(_connected(url, protocol, patience)) as peer:
-        taken = _codecs(_answer(peer, url, time.monotonic() + patience))
-    if not taken & {FOURCC[codec], "*"}:
-        raise NotTakenError(
-            f"the server does not say that it takes {codec} (Enhanced RTMP): use -c h264, or "
-            "--enhanced-rtmp if you know that it does"
+    with closing(_connect(url, protocol, timeout_s)) as peer:
+        supported = _announced_codecs(_exchange_connect(peer, url, time.monotonic() + timeout_s))
+    if not supported & {FOURCC[codec], "*"}:
+        raise CodecNotSupportedError(
+            f"the server does not announce support for {codec} (Enhanced RTMP): use -c h264, or "
+            "--enhanced-rtmp if it does support it"
         )
 
 
-def _connected(url: str, protocol: dict[str, str], patience: float) -> socket.socket:
+def _connect(url: str, protocol: dict[str, str], timeout_s: float) -> socket.socket:
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme.lower() == "rtmps"
     port = parts.port or PORTS[parts.scheme.lower()]
-    peer = socket.create_connection((host, port), patience)
+    peer = socket.create_connection((host, port), timeout_s)
     if not secure:
         return peer
     context = ssl.create_default_context(cafile=protocol.get("ca_file"))
@@ -61,7 +61,7 @@ def _connected(url: str, protocol: dict[str, str], patience: float) -> socket.so
         raise
 
 
-def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
+def _exchange_connect(peer: socket.socket, url: str, deadline: float) -> list[Value]:
     """Send the RTMP handshake and `connect`; return the values of the reply.
 
     Raises ProtocolError if the server refuses.
@@ -69,21 +69,21 @@ def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
     parts = urlsplit(url)
     application = parts.path.strip("/").rpartition("/")[0]
     peer.sendall(b"\3" + bytes(8) + os.urandom(HANDSHAKE - 8))
-    theirs = _exactly(peer, 1 + 2 * HANDSHAKE, deadline)
-    peer.sendall(theirs[1 : 1 + HANDSHAKE])
+    server_handshake = _receive_exactly(peer, 1 + 2 * HANDSHAKE, deadline)
+    peer.sendall(server_handshake[1 : 1 + HANDSHAKE])
     host = parts.netloc.rpartition("@")[2]
     codecs: list[Value] = list(FOURCC.values())
-    facts: dict[str, Value] = {
+    properties: dict[str, Value] = {
         "app": application, "type": "nonprivate", "flashVer": "FMLE/3.0 (compatible; vsr)",
         "tcUrl": f"{parts.scheme}://{host}/{application}", "fourCcList": codecs,
     }  # fmt: skip
-    body = encode("connect", 1.0, facts)
-    peer.sendall(chunks(Message(COMMAND, 0, body), _COMMANDS, FIRST_SIZE))
-    reader = ChunkReader(_MOST)
+    body = encode("connect", 1.0, properties)
+    peer.sendall(chunks(Message(COMMAND, 0, body), _COMMAND_STREAM, FIRST_SIZE))
+    reader = ChunkReader(_MAX_REPLY)
     while True:
         message = reader.take()
         if message is None:
-            reader.feed(_some(peer, _MOST, deadline))
+            reader.feed(_receive(peer, _MAX_REPLY, deadline))
         elif message.kind == COMMAND and (values := decode(message.body)):
             if values[0] == "_result":
                 return values
@@ -91,27 +91,27 @@ def _answer(peer: socket.socket, url: str, deadline: float) -> list[Value]:
                 raise ProtocolError("the server refused the application")
 
 
-def _codecs(answer: list[Value]) -> set[str]:
+def _announced_codecs(reply: list[Value]) -> set[str]:
     """Return the FourCCs listed in a reply's objects; `*` means all codecs."""
     found: set[str] = set()
-    for facts in answer[2:]:
-        if isinstance(facts, dict):
+    for properties in reply[2:]:
+        if isinstance(properties, dict):
             for name in ("fourCcList", "videoFourCcInfoMap"):
-                listed: Any = facts.get(name)
+                listed: Any = properties.get(name)
                 found |= {code for code in listed or () if isinstance(code, str)}
     return found
 
 
-def _exactly(peer: socket.socket, size: int, deadline: float) -> bytes:
+def _receive_exactly(peer: socket.socket, size: int, deadline: float) -> bytes:
     data = b""
     while len(data) < size:
-        data += _some(peer, size - len(data), deadline)
+        data += _receive(peer, size - len(data), deadline)
     return data
 
 
-def _some(peer: socket.socket, most: int, deadline: float) -> bytes:
+def _receive(peer: socket.socket, max_bytes: int, deadline: float) -> bytes:
     peer.settimeout(max(0.001, deadline - time.monotonic()))
-    data = peer.recv(most)
+    data = peer.recv(max_bytes)
     if not data:
         raise ConnectionResetError("the server closed the connection")
     return data

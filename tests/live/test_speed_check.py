@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from vsr.errors import BackendError
+from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.default import DEFAULT
-from vsr.live.ladder.best import Best
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.pool import Pool
-from vsr.live.ladder.rung_models import better_ones, find_models, rung_names
+from vsr.live.ladder.rung_models import default_ladder, find_models, optional_count, rung_names
 from vsr.live.ladder.rungs import Rungs
-from vsr.live.ladder.warm_up import grey
+from vsr.live.ladder.speed_check import SpeedCheck
+from vsr.live.ladder.warm_up import grey_planes
 from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
@@ -51,9 +52,9 @@ class _WithoutBest:
 
 def _enlarged(rungs: Rungs, rung: int) -> str:
     picture = Frame(
-        planes=grey(*SIZE), index=0, pts=0, time_base=Fraction(1, 25), duration=1
+        planes=grey_planes(*SIZE), index=0, pts=0, time_base=Fraction(1, 25), duration=1
     )  # fmt: skip
-    return rungs.enlarge(picture, rung).rung
+    return rungs.upscale(picture, rung).rung
 
 
 @pytest.fixture
@@ -61,19 +62,19 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
-def _unasked(interval: float, **settings: Any) -> Rungs:
+def _default_networks(interval: float, **settings: Any) -> Rungs:
     chosen = RelaySettings(backend="openvino", **settings)
-    return Pool().rungs(chosen, SIZE, COLOUR, lambda: False, interval=interval)
+    return Pool().rungs(chosen, SIZE, COLOUR, lambda: False, interval_s=interval)
 
 
 @pytest.mark.usefixtures("_own_cache")
 def test_the_best_network_is_taken_where_it_leaves_room(caplog: pytest.LogCaptureFixture) -> None:
     best, usual = (candidate.name for candidate in candidates(clean=False))
     with caplog.at_level("INFO"):
-        rungs = _unasked(interval=100.0)
+        rungs = _default_networks(interval=100.0)
     assert rungs.names == [best, usual, "bicubic"]
     assert max(rungs.costs) < 100
-    assert f"model {best}: the best network; it takes" in caplog.text
+    assert f"model {best}: the best network that is fast enough here: " in caplog.text
     ladder = Ladder(rungs.costs, LadderSettings(interval=100, max_latency=100), now=0.0)
     assert ladder.rung == 0
     assert _enlarged(rungs, 0) == best
@@ -83,12 +84,12 @@ def test_the_best_network_is_taken_where_it_leaves_room(caplog: pytest.LogCaptur
 def test_a_network_that_is_too_slow_is_not_even_loaded(caplog: pytest.LogCaptureFixture) -> None:
     best, usual = (candidate.name for candidate in candidates(clean=False))
     with caplog.at_level("INFO"):
-        rungs = _unasked(interval=1e-6)
+        rungs = _default_networks(interval=1e-6)
     assert rungs.costs[0] == math.inf
-    assert rungs.is_lost(0)
-    assert not any(map(rungs.is_lost, (1, 2)))
+    assert rungs.is_disabled(0)
+    assert not any(map(rungs.is_disabled, (1, 2)))
     assert max(rungs.costs[1:]) < math.inf
-    assert f"model {usual}: {best} would take about" in caplog.text
+    assert f"model {usual}: {best} takes about" in caplog.text
 
 
 @pytest.mark.usefixtures("_own_cache")
@@ -97,15 +98,17 @@ def test_what_was_measured_before_decides(
 ) -> None:
     monkeypatch.setattr(figures_module, "_busy", lambda: False)
     found = find_models(RelaySettings(), backend)
-    best = Best(found=found, better=1, interval=0.04, size=SIZE)
-    assert best.may_hold(0, usual_cost=0.009, backend=backend)  # 0.055 by its work
-    assert not best.may_hold(0, usual_cost=0.02, backend=backend)
+    best = SpeedCheck(found=found, optional_count=1, interval_s=0.04, size=SIZE)
+    assert best.is_worth_loading(0, default_cost_s=0.009, backend=backend)  # 0.055 by its work
+    assert not best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
     key = network_key(found[0], backend, SIZE, YUV420)
     Figures().get(key, lambda: Cost(29.0, 29.0))
-    assert best.may_hold(0, usual_cost=0.02, backend=backend)
-    assert not replace(best, interval=0.03).may_hold(0, usual_cost=0.001, backend=backend)
-    assert best.holds(0, 0.03)
-    assert not best.holds(0, 0.032)
+    assert best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
+    assert not replace(best, interval_s=0.03).is_worth_loading(
+        0, default_cost_s=0.001, backend=backend
+    )
+    assert best.is_fast_enough(0, 0.03)
+    assert not best.is_fast_enough(0, 0.032)
 
 
 def test_a_better_network_that_cannot_be_loaded_stops_nothing(
@@ -113,16 +116,28 @@ def test_a_better_network_that_cannot_be_loaded_stops_nothing(
 ) -> None:
     device: Any = _WithoutBest(backend)
     found = find_models(RelaySettings(), device)
-    best = Best(found=found, better=1, interval=100.0, size=SIZE)
-    rungs = Rungs(found, device, SIZE, COLOUR, best=best)
-    assert rungs.is_lost(0)
+    best = SpeedCheck(found=found, optional_count=1, interval_s=100.0, size=SIZE)
+    rungs = Rungs(found, device, SIZE, COLOUR, speed_check=best)
+    assert rungs.is_disabled(0)
     assert rungs.failure is None
     assert _enlarged(rungs, 1) == found[1].name
     assert "cannot be used: no memory is left" in caplog.text
 
 
+def test_a_ladder_has_the_default_scale_of_its_first_network(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if that is not the network's lowest scale."""
+    usual = models.scales
+    monkeypatch.setattr(models, "scales", lambda name: [1, *usual(name)])
+    assert default_ladder("carn-m", None) == default_ladder("carn-m", 2)
+    found = find_models(RelaySettings(model="carn-m"), backend)
+    assert len(found) > 2
+    assert {model.scale for model in found} == {2}
+
+
 def test_a_relay_that_names_a_ladder_gets_it() -> None:
     assert rung_names(RelaySettings(ladder=("bicubic",))) == (DEFAULT, "bicubic")
-    assert better_ones(RelaySettings(ladder=("bicubic",))) == 0
-    assert better_ones(RelaySettings(model="dcscn")) == 0
-    assert better_ones(RelaySettings(scale=3)) == 3  # carn-m, dcscn and rt, over c-dcscn
+    assert optional_count(RelaySettings(ladder=("bicubic",))) == 0
+    assert optional_count(RelaySettings(model="dcscn")) == 0
+    assert optional_count(RelaySettings(scale=3)) == 3  # carn-m, dcscn and rt, over c-dcscn

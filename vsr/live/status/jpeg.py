@@ -14,9 +14,9 @@ from vsr.media.frame import PIXEL_FORMAT, Planes, now
 
 Which = Literal["before", "after"]
 
-WIDEST: Final[dict[Which, int]] = {"before": 640, "after": 1280}
+MAX_WIDTH: Final[dict[Which, int]] = {"before": 640, "after": 1280}
 """Maximum width in pixels, as on the page; each UHD image would take 0.4 s of CPU time."""
-AGE_S: Final = 1.0
+MAX_AGE_S: Final = 1.0
 _FORMAT: Final = "yuvj420p"
 _BT601: Final = 5
 """Only matrix in JFIF, at full range. swscale has one number for it, H.273 two (5 and 6)."""
@@ -25,30 +25,30 @@ _QUALITY: Final = 3
 """FFmpeg's quantiser scale, from 2 (best) to 31."""
 
 
-class Pictures:
+class JpegCache:
     """Caches JPEGs of the newest frames. Thread-safe; encodes one at a time."""
 
     def __init__(self, board: StatusBoard, clock: Callable[[], float] = now) -> None:
         self._board, self._clock = board, clock
-        self._making = threading.Lock()
-        self._made: dict[Which, tuple[float, bytes]] = {}
+        self._lock = threading.Lock()
+        self._cached: dict[Which, tuple[float, bytes]] = {}
 
     def jpeg(self, which: Which) -> bytes | None:
-        """Return the newest JPEG, at most `AGE_S` old; None if there is no frame yet."""
-        with self._making:
-            made = self._made.get(which)
-            if made and self._clock() - made[0] < AGE_S:
-                return made[1]
-            newest = self._board.picture(which)
+        """Return the newest JPEG, at most `MAX_AGE_S` old; None if there is no frame yet."""
+        with self._lock:
+            cached = self._cached.get(which)
+            if cached and self._clock() - cached[0] < MAX_AGE_S:
+                return cached[1]
+            newest = self._board.image(which)
             if newest is None:
                 return None
-            data = jpeg(*newest, WIDEST[which])
-            self._made[which] = (self._clock(), data)
+            data = encode_jpeg(*newest, MAX_WIDTH[which])
+            self._cached[which] = (self._clock(), data)
             return data
 
 
-def jpeg(planes: Planes, colour: Colour, widest: int) -> bytes:
-    """Encode a 4:2:0 frame of 8 or 10 bits as a JPEG, at most `widest` pixels wide.
+def encode_jpeg(planes: Planes, colour: Colour, max_width: int) -> bytes:
+    """Encode a 4:2:0 frame of 8 or 10 bits as a JPEG, at most `max_width` pixels wide.
 
     An odd last row or column is cropped.
     """
@@ -62,7 +62,7 @@ def jpeg(planes: Planes, colour: Colour, widest: int) -> bytes:
     # copied: planes may be read-only views of padded rows
     name = PIXEL_FORMAT if y.dtype == np.uint8 else f"{PIXEL_FORMAT}10le"
     picture = av.VideoFrame.from_dlpack(tuple(map(np.array, even)), format=name)
-    out_width = min(widest, width) // 2 * 2
+    out_width = min(max_width, width) // 2 * 2
     out = picture.reformat(
         width=out_width,
         height=max(2, round(height * out_width / width / 2) * 2),

@@ -17,64 +17,66 @@ from vsr.plan.choice import HEADROOM
 from vsr.plan.figures import Figures, network_key
 
 log = logging.getLogger(__name__)
-_DOUBT: Final = 2.0
+_MAX_ESTIMATE_RATIO: Final = 2.0
 """Largest ratio of estimated to allowed time at which a network is still loaded, if the estimate is
 from its MultAdds: some processors compute wide layers faster than narrow ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
+class SpeedCheck:
     """Speed requirement for a better network, at one frame size and frame rate.
 
-    The first `better` entries of `found` are optional networks, best first; the next one is the
-    default. This class loads and measures nothing.
+    The first `optional_count` entries of `found` are optional networks, best first; the next one is
+    the default. This class loads and measures nothing.
     """
 
     found: Sequence[Model]
-    better: int
-    interval: float
+    optional_count: int
+    interval_s: float
     """Frame interval, in seconds."""
     size: tuple[int, int]
     planes: PlaneFormat = YUV420
 
     @property
-    def allowed(self) -> float:
+    def allowed_s(self) -> float:
         """Time that a frame may take, in seconds; the rest of the interval is headroom."""
-        return self.interval / HEADROOM
+        return self.interval_s / HEADROOM
 
-    def may_hold(self, place: int, usual_cost: float, backend: Backend) -> bool:
+    def is_worth_loading(self, index: int, default_cost_s: float, backend: Backend) -> bool:
         """Return whether a network is worth loading, from the time that `vsr plan` or `vsr run`
-        measured, else from its MultAdds and the default network's `usual_cost` (s/frame)."""
-        model = self.found[place]
+        measured, else from its MultAdds and the default network's `default_cost_s` (s/frame)."""
+        model = self.found[index]
         key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
         if (known := Figures().known(key)) is not None:
-            likely, doubt = known.alone_ms(processors()) / 1000, 1.0
+            estimate_s, max_ratio = known.alone_ms(processors()) / 1000, 1.0
         else:
-            likely, doubt = usual_cost * _work(model) / _work(self.found[self.better]), _DOUBT
-        if likely <= doubt * self.allowed:
+            work = _multadds(model) / _multadds(self.found[self.optional_count])
+            estimate_s, max_ratio = default_cost_s * work, _MAX_ESTIMATE_RATIO
+        if estimate_s <= max_ratio * self.allowed_s:
             return True
-        self._refused(place, likely, "about ")
+        self._log_too_slow(index, estimate_s, "about ")
         return False
 
-    def holds(self, place: int, cost: float) -> bool:
+    def is_fast_enough(self, index: int, cost_s: float) -> bool:
         """Return whether to use a loaded network that takes `cost` seconds per frame."""
-        if cost > self.allowed:
-            self._refused(place, cost)
+        if cost_s > self.allowed_s:
+            self._log_too_slow(index, cost_s)
             return False
         log.info(
-            "model %s: the best network; it takes %.1f of the %.1f ms between two pictures here"
-            " (--model takes another)", self.found[place].name, 1000 * cost, 1000 * self.interval,
+            "model %s: the best network that is fast enough here: %.1f ms per frame, frame interval"
+            " %.1f ms (choose another with --model)",
+            self.found[index].name, 1000 * cost_s, 1000 * self.interval_s,
         )  # fmt: skip
         return True
 
-    def _refused(self, place: int, cost: float, about: str = "") -> None:
+    def _log_too_slow(self, index: int, cost_s: float, prefix: str = "") -> None:
         log.info(
-            "model %s: %s would take %s%.1f of the %.1f ms between two pictures here, too much with"
-            " room to spare (--model takes another)",
-            self.found[place + 1].name, self.found[place].name, about, 1000 * cost,
-            1000 * self.interval,
+            "model %s: %s takes %s%.1f ms per frame here, which exceeds the limit of 1/%g of the"
+            " frame interval of %.1f ms (choose another with --model)",
+            self.found[index + 1].name, self.found[index].name, prefix, 1000 * cost_s, HEADROOM,
+            1000 * self.interval_s,
         )  # fmt: skip
 
 
-def _work(model: Model) -> float:
+def _multadds(model: Model) -> float:
     return float(manifest()[model.name][f"x{model.scale}"]["multadds_720p"])
