@@ -392,17 +392,29 @@ def test_replaced_pictures_come_back_after_an_error(tmp_path: Path) -> None:
     assert (tmp_path / "out_2.png").is_symlink() and (tmp_path / "out_3.png").is_symlink()
 
 
-def test_a_tiff_photo_keeps_its_exif(tmp_path: Path) -> None:
-    """Pillow reads nested directories of a TIFF from its file, which is closed by then."""
-    exif = _exif(1)
+def _tiff(path: Path, exif: Image.Exif) -> None:
+    """Write a TIFF with EXIF as cameras do: Pillow's writer breaks the nested directories."""
+    width, height = SIZE
+    strip = {256: width, 257: height, 258: (8, 8, 8), 259: 1, 262: 2, 273: 0, 277: 3, 278: height}
+    exif.update({**strip, 279: 3 * width * height})
+    header = exif.tobytes().removeprefix(b"Exif\0\0")
+    path.write_bytes(header + _image().tobytes())
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_tiff_photo_keeps_its_exif(tmp_path: Path, orientation: int) -> None:
+    """Pillow reads nested directories of a TIFF from its file, which it closes with the pixels."""
+    exif = _exif(orientation)
     exif.get_ifd(0x8825).update(GPS)
     exif.get_ifd(0x8769)[0xA005] = {1: "R98"}
-    _image().save(tmp_path / "in.tif", exif=exif.tobytes())
+    _tiff(tmp_path / "in.tif", exif)
     for target in ("out.jpg", "out.png", "out.tif"):
         _run(tmp_path / "in.tif", tmp_path / target)
         with Image.open(tmp_path / target) as large:
+            assert large.size == ((120, 80) if orientation == 1 else (80, 120))
             exif = large.getexif()
             sizes = exif.get_ifd(0x8769)
+            assert exif.get(0x0112, 1) == 1
             assert (exif[0x010F], sizes[0x9003]) == ("Maker", "2020:01:01 00:00:00")
             assert (sizes[0xA002], sizes[0xA003]) == (120, 80)
             assert exif.get_ifd(0x8825) == GPS

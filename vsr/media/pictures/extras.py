@@ -15,6 +15,7 @@ from vsr.errors import reason
 
 log = logging.getLogger(__name__)
 
+_ORIENTATION: Final = 0x0112
 _WIDTH, _HEIGHT = 0xA002, 0xA003  # PixelXDimension, PixelYDimension
 _STRUCTURE: Final = frozenset(
     {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325}
@@ -69,7 +70,7 @@ class Extras:
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation to an image and remove the tag."""
-    if image.getexif().get(0x0112, 1) == 1:  # Orientation
+    if image.getexif().get(_ORIENTATION, 1) == 1:
         return image
     return ImageOps.exif_transpose(image)
 
@@ -77,8 +78,9 @@ def upright(image: Image.Image) -> Image.Image:
 def rgb_and_extras(
     image: Image.Image, file: Path, number: int | None
 ) -> tuple[npt.NDArray[np.uint8], Extras]:
-    """Convert an upright image to R'G'B' uint8 [H, W, 3] and its other data."""
-    alpha = None
+    """Convert an open image to upright R'G'B' uint8 [H, W, 3] and its other data."""
+    exif, alpha = _exif(image, file), None
+    image = upright(image)
     if image.has_transparency_data:
         image_a = image.convert("RGBA")
         alpha = np.asarray(image_a)[..., 3]
@@ -98,7 +100,7 @@ def rgb_and_extras(
     text = getattr(image, "text", {})
     extras = Extras(
         alpha=alpha, grey=image.mode in _GREY or image.mode.startswith("I"), file=file,
-        number=number, exif=_exif(image, file), save=kept,
+        number=number, exif=exif, save=kept,
         text={str(k): str(v) for k, v in text.items() if k != "XML:com.adobe.xmp"},
     )  # fmt: skip
     return rgb, extras
@@ -152,7 +154,8 @@ def _exif(image: Image.Image, file: Path) -> Image.Exif | None:
 def _detached(exif: Image.Exif) -> Image.Exif:
     """Copy EXIF with its nested directories, which Pillow reads from the image's open file.
 
-    The thumbnail of the small image is left out, and so are tags of the old file's pixel layout.
+    Call it before the pixels are read, as Pillow then closes a TIFF. The thumbnail, the orientation
+    and the tags of the old file's pixel layout are left out.
     Tags unknown to TIFF come from damaged files, and FFmpeg cannot read a TIFF that has them.
     """
     copy = Image.Exif()
@@ -163,7 +166,7 @@ def _detached(exif: Image.Exif) -> Image.Exif:
             if IFD.Interop in nested:
                 nested[IFD.Interop] = dict(exif.get_ifd(IFD.Interop))
             copy[tag] = nested
-        elif tag not in _STRUCTURE and (tag >= _FIRST_TAG or tag in TAGS):
+        elif tag not in (_ORIENTATION, *_STRUCTURE) and (tag >= _FIRST_TAG or tag in TAGS):
             copy[tag] = exif[tag]
     return copy
 

@@ -120,7 +120,7 @@ class PictureSource:
             number = self._pictures.numbers[place] if self._pictures.numbers else None
             try:
                 with Image.open(file) as image:
-                    rgb, extras = rgb_and_extras(upright(image), file, number)
+                    rgb, extras = rgb_and_extras(image, file, number)
             except Exception as exc:  # see __init__
                 self._lost(f"{file.name} cannot be read: {reason(exc)}")
                 continue
