@@ -96,10 +96,10 @@ def key_value(
 
 def variant_named(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
     """Check a variant: `best`, a size or a number. Raises click.BadParameter."""
-    from vsr.media.variants import Wanted
+    from vsr.media.variants import VariantChoice
 
     try:
-        Wanted.parse(given)
+        VariantChoice.parse(given)
     except UsageError as exc:
         raise click.BadParameter(str(exc)) from exc
     return given

@@ -40,7 +40,7 @@ from vsr.media.target import (
     pipe_of,
 )
 from vsr.media.tone import SdrPictures
-from vsr.media.variants import Wanted
+from vsr.media.variants import VariantChoice
 
 _DIGITS: Final = re.compile(r"\d+")
 AnySource = Source | PictureSource
@@ -136,7 +136,8 @@ def source_for(
             raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
         reading = Reading(
             memory=settings.memory, filtering=settings.filtering,
-            variant=Wanted.parse(settings.variant), side_data=wanted(settings.encoder.options),
+            variant=VariantChoice.parse(settings.variant),
+            side_data=wanted(settings.encoder.options),
         )  # fmt: skip
         if settings.sdr:
             sdr = SdrPictures()

@@ -21,7 +21,7 @@ from vsr.files.progress import Progress
 from vsr.files.room import room_for
 from vsr.files.segments import facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, Wanted
+from vsr.files.worker import Order, Place, VariantChoice
 from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit, places_of
 from vsr.inference import models
 from vsr.inference.upscaler import Outline
@@ -68,7 +68,7 @@ class SharedJob:
             source = stack.enter_context(closing(self._opened()))
             if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
                 raise UsageError(f"{self._asked}: {why}")
-            wanted = Wanted(
+            wanted = VariantChoice(
                 model=settings.model or models.chosen(None, settings.look), scale=settings.scale,
                 precision=settings.precision, backend=settings.backend,
             )  # fmt: skip
@@ -79,7 +79,7 @@ class SharedJob:
             return self._run(source, wanted, place, cluster)
 
     def _run(
-        self, source: AnySource, wanted: Wanted, place: Place, cluster: Cluster | None
+        self, source: AnySource, wanted: VariantChoice, place: Place, cluster: Cluster | None
     ) -> Report:
         settings, info = self.settings, source.info
         outline = Outline(
@@ -127,7 +127,7 @@ class SharedJob:
         self,
         source: Source,
         output: Output,
-        wanted: Wanted,
+        wanted: VariantChoice,
         outline: Outline,
         journal: Journal,
         report: Report,

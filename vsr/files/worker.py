@@ -36,7 +36,7 @@ _NOTHING: Final = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class VariantChoice:
     """The model that a run's workers use, as given in its settings."""
 
     model: str
@@ -49,7 +49,7 @@ class Wanted:
 class Order:
     """Parameters common to all segments of a run. Sent to other processes and computers."""
 
-    model: Wanted
+    model: VariantChoice
     model_sha256: str
     batch: int
     info: VideoInfo
@@ -109,13 +109,13 @@ class Done:
     """Whether a stop of the run ended the segment before its last frame."""
 
 
-def place_of(wanted: Wanted, info: VideoInfo, device: str | None) -> Place:
+def place_of(wanted: VariantChoice, info: VideoInfo, device: str | None) -> Place:
     """Return what a worker on this computer would use for such frames. Raises VsrError."""
     return _found(wanted, info, device)[2]
 
 
 def _found(
-    wanted: Wanted, info: VideoInfo, device: str | None
+    wanted: VariantChoice, info: VideoInfo, device: str | None
 ) -> tuple[models.Model, Backend, Place]:
     backend = load_backend(wanted.backend, device)
     model = models.find(wanted.model, wanted.scale, backend, wanted.precision)

@@ -12,9 +12,9 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.choice import choose
 from vsr.media.location import local, shown
 from vsr.media.reading import Reading, Streams
+from vsr.media.stream_choice import choose_streams
 from vsr.media.timestamps import Packet, TimestampCorrector
 from vsr.media.whole_file import writing_failed
 
@@ -188,7 +188,7 @@ class ClipCutter:
     def _packets(
         self, container: "av.container.InputContainer"
     ) -> tuple[av.VideoStream, Iterator[Packet]]:
-        video, streams = choose(container, self._url, self._name, self._reading.variant)
+        video, streams = choose_streams(container, self._url, self._name, self._reading.variant)
         return video, self._of_video(container, video, streams)
 
     def _of_video(

@@ -124,14 +124,14 @@ def _name_layout(copy: av.stream.Stream) -> None:
             context.layout = usual
 
 
-def can_copy(stream: av.stream.Stream, container: str, disc: bool = False) -> bool:
+def can_copy(stream: av.stream.Stream, container: str, blu_ray: bool = False) -> bool:
     """Return whether a container can hold a copy of this stream that can be read back.
 
     Tested by writing one: a header if FFmpeg's tables know the pair, else a file that is read back.
-    `disc`: whether the transport stream is a Blu-ray's, which has additional stream types.
+    `blu_ray`: whether the transport stream is a Blu-ray's, which has additional stream types.
     """
     try:
-        if disc and codec_name(stream) in _OTHERS_IN["m2ts"]:
+        if blu_ray and codec_name(stream) in _OTHERS_IN["m2ts"]:
             return True
         return _known_in(stream, container) and _written(stream, container)
     except _ERRORS as exc:

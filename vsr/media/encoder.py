@@ -11,7 +11,6 @@ from av.codec.context import Flags
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
-from vsr.media.given import check_settings
 from vsr.media.hdr import Hdr10
 from vsr.media.limits import cpu_limit
 from vsr.media.parameters import add_analysis, add_hdr, add_parameters, add_threads
@@ -20,6 +19,7 @@ from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
 from vsr.media.ranges import check_values
 from vsr.media.scheduling import scheduling_kept
 from vsr.media.stereo import StereoPacking
+from vsr.media.validation import check_settings
 
 CODECS: Final[dict[str, str]] = {
     "h264": "libx264",

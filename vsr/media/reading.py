@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 
 from vsr.errors import InputError
-from vsr.media.choice import choose
 from vsr.media.crop import crop_of
 from vsr.media.fields import UNKNOWN, Fields, look
 from vsr.media.filters import NO_FILTERS, Filtering
@@ -16,8 +15,9 @@ from vsr.media.frame import Planes
 from vsr.media.info import VideoInfo, native_planes
 from vsr.media.location import local, open_input
 from vsr.media.side_data import USUAL
+from vsr.media.stream_choice import choose_streams
 from vsr.media.timestamps import Packet
-from vsr.media.variants import BEST_FIT, Wanted
+from vsr.media.variants import BEST_FIT, VariantChoice
 
 Streams = tuple[av.stream.Stream, ...]
 
@@ -44,7 +44,7 @@ class Reading:
     """Callback that returns the error to raise if reading fails; None: the input ends there."""
     announced: bool = True
     """Whether frames that the container declares but that are not read count as lost."""
-    variant: Wanted = BEST_FIT
+    variant: VariantChoice = BEST_FIT
     """Variant of a playlist to read."""
     filtering: Filtering = NO_FILTERS
     """Filters for pictures before they become frames."""
@@ -65,7 +65,7 @@ def fields_of(reading: Reading, url: str, name: str) -> Fields:
     if not reading.filtering.looks_at_fields or not Path(local(url)).is_file():
         return UNKNOWN
     with reading.opener(url, name) as again:
-        return look(again, choose(again, url, name, reading.variant)[0])
+        return look(again, choose_streams(again, url, name, reading.variant)[0])
 
 
 def filtering_of(reading: Reading, url: str) -> Filtering:

@@ -9,11 +9,11 @@ from typing import Any, Final
 import av
 
 from vsr.errors import OutputError, reason
-from vsr.media.carriage import Carriage
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
 from vsr.media.location import local
 from vsr.media.matcher import PacketMatcher
+from vsr.media.other_streams import OtherStreams
 from vsr.media.passthrough import (
     HOLD_EXTRAS,
     ISO,
@@ -29,7 +29,7 @@ from vsr.media.passthrough import (
     movie_timescale,
 )
 from vsr.media.target import container_format, part_path
-from vsr.media.timestamps import CodingTimes, Packet, earlier
+from vsr.media.timestamps import DtsGenerator, Packet, earlier
 from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
 
@@ -60,9 +60,10 @@ class Sink:
         """`offset` is the input time in seconds at which the output begins; None: at the first
         frame, which must then be written before anything else. `end`, if known, is the input time
         at which the output ends (counted from the first frame if `offset` is None): chapters are
-        shifted and cut to this range. `audio` is one of `vsr.media.carriage.AUDIO`; `container` is
-        FFmpeg's container name, None: from the path. `headers_in_band`: the video's headers are
-        written before its key frames, even if the container can store them separately."""
+        shifted and cut to this range. `audio` is one of `AUDIO_MODES` of `vsr.media.other_streams`;
+        `container` is FFmpeg's container name, None: from the path. `headers_in_band`: the video's
+        headers are written before its key frames, even if the container can store them
+        separately."""
         self.path, self._offset, self._end = path, offset, end
         self.frames_in = self.frames_out = self.packets_refused = 0
         self._lost: list[str] = []
@@ -70,12 +71,12 @@ class Sink:
         self._in_band = headers_in_band
         self._part = part_path(path)
         self._encoding = PacketMatcher[Frame]()
-        self._coding = CodingTimes()
+        self._coding = DtsGenerator()
         self._tags = kept_tags(passthrough.metadata) if passthrough else {}
         self._chapters: list[Any] = []
         try:
             self._container = self._open(passthrough.streams if passthrough else (), video)
-            self._others = Carriage(self._container, audio)
+            self._others = OtherStreams(self._container, audio)
             try:
                 if passthrough is None:
                     self._add_video(video, settings)

@@ -12,18 +12,18 @@ import av
 
 from vsr.errors import InputError, reason
 from vsr.media.alpha import alpha_of, decoder_for
-from vsr.media.choice import choose
 from vsr.media.decoder import prepare_decoder, settle
 from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
 from vsr.media.location import shown
-from vsr.media.losses import Losses, missing_frames
+from vsr.media.missing_frames import Losses, missing_frames
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
 from vsr.media.seeking import seek_before
 from vsr.media.side_data import carrier_of
+from vsr.media.stream_choice import choose_streams
 from vsr.media.timeline import timeline_of
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
@@ -53,7 +53,7 @@ class Source:
         self._abandoned = False
         self._container = self._reading.opener(url, self.name)
         try:
-            self.video, self._streams = choose(
+            self.video, self._streams = choose_streams(
                 self._container, url, self.name, self._reading.variant
             )
             """Video stream that is read; deleted when the source is closed."""

@@ -157,7 +157,7 @@ def earlier(time: int | None, ticks: int) -> int | None:
     return None if time is None else max(-_FARTHEST, min(time - ticks, _FARTHEST))
 
 
-class Rising:
+class MonotonicDts:
     """Makes the dts of one stream's packets rise, as muxers require.
 
     A packet whose dts is not later than the previous one is moved to one unit of the muxer's time
@@ -181,7 +181,7 @@ class Rising:
         self._last = packet.dts
 
 
-class CodingTimes:
+class DtsGenerator:
     """Sets the dts of an encoder's packets if the encoder leaves them undefined.
 
     x265 does that for videos of fewer pictures than it may reorder: their dts is uninitialised

@@ -26,7 +26,7 @@ from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
 from vsr.media.location import check_address, check_protocol, is_url, masked, shown
 from vsr.media.timestamps import Packet
-from vsr.media.variants import Fits, Wanted
+from vsr.media.variants import Fits, VariantChoice
 
 if TYPE_CHECKING:  # loaded for --listen only, as it imports ssl
     from vsr.live.input.rtmp.server import RtmpListener
@@ -85,7 +85,7 @@ class Ingest:
 
         Raises UsageError for a URL that cannot be listened at, and for an invalid variant.
         """
-        self._variant = Wanted.parse(settings.variant, fits)
+        self._variant = VariantChoice.parse(settings.variant, fits)
         self._listener = _listener(url, settings) if settings.listen else None
         self.url, self.name = url, shown(url)
         self.settings, self.mailbox, self._carried = settings, mailbox, carried

@@ -16,11 +16,11 @@ from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
 from vsr.media.interleave import interleaved
 from vsr.media.location import Feed, is_url, open_live, shown
-from vsr.media.losses import Losses
+from vsr.media.missing_frames import Losses
 from vsr.media.reading import Reading
 from vsr.media.source import Source
 from vsr.media.timestamps import Packet
-from vsr.media.variants import BEST_FIT, Wanted
+from vsr.media.variants import BEST_FIT, VariantChoice
 
 _SLOWEST: Final = 1
 _FASTEST: Final = 240
@@ -49,7 +49,7 @@ class LiveSource:
         canvas: Canvas | None = None,
         feed: Feed | None = None,
         tls_verify: bool = True,
-        variant: Wanted = BEST_FIT,
+        variant: VariantChoice = BEST_FIT,
         deinterlace: str = "auto",
         carried: Carried | None = None,
     ) -> None:

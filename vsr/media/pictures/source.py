@@ -17,7 +17,7 @@ from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
 from vsr.media.limits import free_memory, in_words
 from vsr.media.location import local
-from vsr.media.losses import Losses
+from vsr.media.missing_frames import Losses
 from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
 from vsr.media.pictures.names import Pictures
 from vsr.media.plane_format import YUV420, PlaneFormat

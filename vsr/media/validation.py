@@ -30,10 +30,10 @@ def check_settings(settings: "DataclassInstance", least: Mapping[str, float] | N
     """Raise UsageError if a field's value is not of its declared type or is below its `least`."""
     for field in fields(settings):
         value = getattr(settings, field.name)
-        check_given(field.name, value, field.type, (least or {}).get(field.name))
+        check_type(field.name, value, field.type, (least or {}).get(field.name))
 
 
-def check_given(name: str, value: object, wanted: Any, least: float | None = None) -> None:
+def check_type(name: str, value: object, wanted: Any, least: float | None = None) -> None:
     """Raise UsageError if a value is not of a type, such as `int | None`, or is below `least`."""
     if not _is(value, wanted):
         raise UsageError(f"{name} is {value!r}: it must be {_words(wanted)}")
