@@ -148,9 +148,9 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
 
 
 def _masked(text: str) -> str:
-    from vsr.media.location import masked  # loads PyAV
+    from vsr.media.location import mask_secrets  # loads PyAV
 
-    return masked(text)
+    return mask_secrets(text)
 
 
 def leave(ending: SystemExit) -> NoReturn:

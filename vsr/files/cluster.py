@@ -9,7 +9,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import BackendError, UsageError, VsrError, reason
-from vsr.files.worker import Place, VariantChoice, place_of
+from vsr.files.worker import Place, Wanted, place_of
 from vsr.inference.backend import load_backend
 from vsr.media.encoder import CODECS
 from vsr.media.info import VideoInfo
@@ -66,7 +66,7 @@ def equipment() -> Equipment:
     )  # fmt: skip
 
 
-def _look(wanted: VariantChoice, info: VideoInfo) -> Place | VsrError:
+def _look(wanted: Wanted, info: VideoInfo) -> Place | VsrError:
     try:
         return place_of(wanted, info, None)
     except VsrError as exc:
@@ -143,7 +143,7 @@ class Cluster:
         task = self.on(node, what, num_cpus=0, num_gpus=gpus, max_retries=0)
         return task.remote(*arguments)
 
-    def places(self, wanted: VariantChoice, info: VideoInfo) -> list[Place]:
+    def places(self, wanted: Wanted, info: VideoInfo) -> list[Place]:
         """Return the device and model that a worker would use on each node. Raises VsrError."""
         found = self.ask(_look, wanted, info)
         for host, place in found.items():

@@ -44,7 +44,7 @@ from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import StillSink
-from vsr.media.side_data import written_by
+from vsr.media.side_data import kinds_written_by
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.target import pipe_of
@@ -118,7 +118,7 @@ class Job:
             )  # fmt: skip
             video = source.info.enlarged(upscaler.out_size)
             encoder = encoder_for(self._output, self._settings, video)
-            say(report, source.info.conversion(written_by(encoder, settings.encoder.options)))
+            say(report, source.info.conversion(kinds_written_by(encoder, settings.encoder.options)))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
                 enlarge = AnySize(model, backend, settings.batch).process

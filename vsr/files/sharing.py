@@ -21,14 +21,14 @@ from vsr.files.progress import Progress
 from vsr.files.room import room_for
 from vsr.files.segments import facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, VariantChoice
+from vsr.files.worker import Order, Place, Wanted
 from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit, places_of
 from vsr.inference import models
 from vsr.inference.upscaler import Outline
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
 from vsr.media.frame import Frame, now
 from vsr.media.reading import Reading
-from vsr.media.side_data import written_by
+from vsr.media.side_data import kinds_written_by
 from vsr.media.source import Source
 from vsr.report.ledger import Ledger
 from vsr.report.report import Report
@@ -68,7 +68,7 @@ class SharedJob:
             source = stack.enter_context(closing(self._opened()))
             if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
                 raise UsageError(f"{self._asked}: {why}")
-            wanted = VariantChoice(
+            wanted = Wanted(
                 model=settings.model or models.chosen(None, settings.look), scale=settings.scale,
                 precision=settings.precision, backend=settings.backend,
             )  # fmt: skip
@@ -79,7 +79,7 @@ class SharedJob:
             return self._run(source, wanted, place, cluster)
 
     def _run(
-        self, source: AnySource, wanted: VariantChoice, place: Place, cluster: Cluster | None
+        self, source: AnySource, wanted: Wanted, place: Place, cluster: Cluster | None
     ) -> Report:
         settings, info = self.settings, source.info
         outline = Outline(
@@ -92,7 +92,7 @@ class SharedJob:
             report.ledger = Ledger(places=True)
         video = info.enlarged(place.out_size)
         encoder = encoder_for(self.output, settings, video)
-        say(report, info.conversion(written_by(encoder, settings.encoder.options)))
+        say(report, info.conversion(kinds_written_by(encoder, settings.encoder.options)))
         frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
         assert isinstance(source, Source)
         facts = facts_of(self.input_, settings, outline, frames)
@@ -127,7 +127,7 @@ class SharedJob:
         self,
         source: Source,
         output: Output,
-        wanted: VariantChoice,
+        wanted: Wanted,
         outline: Outline,
         journal: Journal,
         report: Report,

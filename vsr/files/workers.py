@@ -11,7 +11,7 @@ from vsr.files.ends import AnySource
 from vsr.files.ray_crew import RayCrew
 from vsr.files.room import room_for
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, VariantChoice, place_of
+from vsr.files.worker import Order, Place, Wanted, place_of
 from vsr.inference.upscaler import Outline
 from vsr.media.limits import cpu_limit, free_memory, processors
 from vsr.report.report import versions
@@ -27,7 +27,7 @@ def devices_of(device: str | None) -> list[str | None]:
 
 
 def places_of(
-    settings: RunSettings, wanted: VariantChoice, source: AnySource, cluster: Cluster | None
+    settings: RunSettings, wanted: Wanted, source: AnySource, cluster: Cluster | None
 ) -> list[Place]:
     """Return the place of a worker on each device or node. Raises VsrError."""
     if cluster is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from vsr.errors import InputError, reason
 from vsr.media.colour import RGB, SDR, Colour
 from vsr.media.frame import Planes
-from vsr.media.location import local
+from vsr.media.location import absolute_path
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.media.tone import Converter
 
@@ -72,7 +72,7 @@ def darkened(planes: Planes) -> Planes:
 
 def _read(path: Path) -> av.VideoFrame:
     try:
-        with av.open(local(str(path))) as file:
+        with av.open(absolute_path(str(path))) as file:
             return next(file.decode(video=0))
     except (av.error.FFmpegError, OSError, StopIteration, IndexError, ValueError) as exc:
         raise InputError(f"cannot read the slate {path} as a picture: {reason(exc)}") from exc

@@ -73,7 +73,7 @@ def parse_bits(text: str) -> int:
     return bits
 
 
-def in_words(bits: float) -> str:
+def format_bitrate(bits: float) -> str:
     """Format a bitrate in bit/s, such as `2.5 Mbit/s` or `625 kbit/s`."""
     if bits >= 1_000_000:
         return f"{bits / 1_000_000:.3g} Mbit/s"

@@ -12,7 +12,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.location import local, shown
+from vsr.media.location import absolute_path, url_for_messages
 from vsr.media.reading import Reading, Streams
 from vsr.media.stream_choice import choose_streams
 from vsr.media.timestamps import Packet, TimestampCorrector
@@ -121,7 +121,7 @@ class ClipCutter:
     def __init__(self, url: str, reading: Reading, cuts: Cuts, frames: int | None = None) -> None:
         """Cut `frames` pictures from `cuts.first` on; None: to the end. Raises InputError."""
         self._url, self._reading, self._cuts = url, reading, cuts
-        self._name = shown(url)
+        self._name = url_for_messages(url)
         self._end: Fraction | float = math.inf if frames is None else self._behind(frames)
 
     def clips(self, folder: Path, wanted: Callable[[int], bool]) -> Generator[Clip, None, None]:
@@ -195,7 +195,7 @@ class ClipCutter:
         self, container: "av.container.InputContainer", video: av.VideoStream, streams: Streams
     ) -> Iterator[Packet]:
         times = TimestampCorrector(lambda *_: None, container.format.name == "mpegts")
-        packets = self._reading.demuxed(container, streams)
+        packets = self._reading.demux(container, streams)
         while True:
             try:
                 packet = next(packets, None)
@@ -250,9 +250,9 @@ def _opened_for(path: Path, video: av.VideoStream) -> "av.container.OutputContai
     assert base is not None
     if name in _IN_MOV:
         options = {"video_track_timescale": str(base.denominator)}
-        return av.open(local(str(path)), "w", format="mov", container_options=options)
+        return av.open(absolute_path(str(path)), "w", format="mov", container_options=options)
     options = {"avoid_negative_ts": "disabled"}
-    return av.open(local(str(path)), "w", format="nut", container_options=options)
+    return av.open(absolute_path(str(path)), "w", format="nut", container_options=options)
 
 
 def cannot_be_cut(video: av.VideoStream) -> bool:

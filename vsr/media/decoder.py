@@ -5,7 +5,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.limits import cpu_limit, free_memory, in_words, processors
+from vsr.media.limits import cpu_limit, format_bytes, free_memory, processors
 
 _MOST_THREADS: Final = 16
 """Maximum that FFmpeg chooses; with frame threading, each thread holds a picture."""
@@ -41,7 +41,7 @@ def prepare_decoder(video: av.VideoStream, name: str, threads: str, allowed: int
     if _LEAST * size > limit:
         raise InputError(
             f"{name}: pictures of {context.width}x{context.height} take more memory than the "
-            f"{in_words(limit)} that may be used"
+            f"{format_bytes(limit)} that may be used"
         )
     # pictures may become larger mid-stream; damaged headers may declare any size
     most = min(_MOST_PIXELS, int(limit * pixels / size / _LEAST))

@@ -12,7 +12,7 @@ import av
 
 from vsr.errors import UsageError, reason
 from vsr.media.crop import Crop
-from vsr.media.fields import DETECTOR, UNKNOWN, Fields
+from vsr.media.fields import DETECTOR, UNKNOWN_FIELDS, Fields
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class PictureFilters:
     The filter graph is rebuilt if the size, the format or the required filters change.
     """
 
-    def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN) -> None:
+    def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN_FIELDS) -> None:
         self.rate: Fraction | None = None
         """Output frame rate in fps; None if nothing is filtered."""
         self._filtering, self._fields = filtering, fields

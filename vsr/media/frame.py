@@ -45,7 +45,7 @@ class Stamps:
     """Time at which its packet was read from the input."""
     decoded: float = 0.0
     """Time at which its planes were ready."""
-    blocked: float = 0.0
+    wait_s: float = 0.0
     """Waiting time of the decoder between the two, in seconds: for later stages and, when it
     decodes one frame at a time, for the packets that B-frames need first."""
     infer_start: float = 0.0
@@ -106,7 +106,7 @@ class Frame:
             npt.NDArray[np.uint8], converted(picture_of(self), "rgb24", self.colour).to_ndarray()
         )
 
-    def bare(self) -> "Frame":
+    def without_planes(self) -> "Frame":
         """Copy the frame without its planes, to keep its times only."""
         return replace(self, planes=(_NO_PLANE,) * 3, side_data=None, alpha=None)
 

@@ -9,7 +9,7 @@ from typing import Final
 GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_GROUPS: Final = Path("/proc/self/cgroup")
 _MEMINFO: Final = Path("/proc/meminfo")
-SHARE: Final = "VSR_PROCESSORS"
+PROCESSORS_VARIABLE: Final = "VSR_PROCESSORS"
 """Environment variable: number of processors that a process may use."""
 
 
@@ -31,21 +31,21 @@ def free_memory(
 def cpu_limit(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> int | None:
     """Return the CPU quota of this process in processors, rounded up.
 
-    The quota is the lowest limit of its control groups and of the environment variable `SHARE`,
-    which is set for processes that share the processors. Returns None if there is no limit below
-    the number of processors. A container with a limit (`docker --cpus 2`) still sees all processors
-    of its host: a thread for each would use up the quota early in every period, and then all
-    threads are paused.
+    The quota is the lowest limit of its control groups and of the environment variable
+    `PROCESSORS_VARIABLE`, which is set for processes that share the processors. Returns None if
+    there is no limit below the number of processors. A container with a limit (`docker --cpus 2`)
+    still sees all processors of its host: a thread for each would use up the quota early in every
+    period, and then all threads are paused.
     """
     grants = [_grant(folder) for folder in _folders("", groups, own)]
     grants += [_grant_v1(folder) for folder in _folders("cpu", groups, own)]
-    if os.environ.get(SHARE, "").isdigit():
-        grants.append(max(1, int(os.environ[SHARE])))
+    if os.environ.get(PROCESSORS_VARIABLE, "").isdigit():
+        grants.append(max(1, int(os.environ[PROCESSORS_VARIABLE])))
     least = min(grants, default=math.inf)
     return None if math.isinf(least) or math.ceil(least) >= processors() else math.ceil(least)
 
 
-def in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Format a number of bytes, such as `1.5 GiB` or `61 MiB`."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 

@@ -48,7 +48,7 @@ def is_url(text: str) -> bool:
     return "://" in text and not text.startswith("file:")
 
 
-def shown(url: str) -> str:
+def url_for_messages(url: str) -> str:
     """Format `url` for messages: scheme, host, port and, for RTMP, the application.
 
     Anything else may be a secret and becomes `***`: user and password, stream keys and tokens in
@@ -65,11 +65,11 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.host}{hidden}" + ("?***" if parts.query else "")
 
 
-def masked(text: str, url: str = "") -> str:
+def mask_secrets(text: str, url: str = "") -> str:
     """Mask secrets of `url`, whole or in parts, and of any other URL in a library's message."""
     if is_url(url):
-        text = text.replace(url, shown(url))
-    text = _ANY_URL.sub(lambda found: shown(found[0]), text)
+        text = text.replace(url, url_for_messages(url))
+    text = _ANY_URL.sub(lambda found: url_for_messages(found[0]), text)
     for secret in _secrets(url) if is_url(url) else ():
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text
@@ -106,7 +106,7 @@ def _parts(url: str) -> _Parts | None:
 
 
 def _secrets(url: str) -> list[str]:
-    """Return what `shown` hides of a URL, whole and in pieces, longest first."""
+    """Return what `url_for_messages` hides of a URL, whole and in pieces, longest first."""
     parts = _parts(url)
     if parts is None:
         rest = url.partition("://")[2]
@@ -138,13 +138,13 @@ def check_address(url: str) -> None:
     _, colon, port = host.rpartition(":")
     if colon and "]" not in port and not (_PORT.fullmatch(port) and 0 < int(port) < 2**16):
         raise UsageError(
-            f"{shown(url)}: the port is no number from 1 to 65535 "
+            f"{url_for_messages(url)}: the port is no number from 1 to 65535 "
             "(in a user name or password, write / as %2F, : as %3A and @ as %40)"
         )
     if scheme.lower() in ("rtmp", "rtmps") and not (host and others and others[0].strip("/")):
         raise UsageError(
-            f"{shown(url)} names no stream: write {scheme}://HOST/APPLICATION/KEY, as the server "
-            "and the stream key are shown by the service"
+            f"{url_for_messages(url)} has no stream key: write "
+            f"{scheme}://HOST/APPLICATION/KEY, with the server and the key that the service shows"
         )
 
 
@@ -168,7 +168,7 @@ def check_protocol(url: str) -> None:
         return
 
 
-def local(path: str) -> str:
+def absolute_path(path: str) -> str:
     """Make a file's path absolute; otherwise FFmpeg takes `12:30.mp4` for a protocol."""
     return os.path.abspath(path.removeprefix("file:"))  # noqa: PTH100 - must not resolve links
 
@@ -181,7 +181,7 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
             _check_stdin()
             url = "pipe:0"
         elif not remote:
-            url = local(url)
+            url = absolute_path(url)
             _check_file(Path(url), name)
         return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as exc:

@@ -54,7 +54,7 @@ def pixel_format(
     return found
 
 
-def losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
+def format_losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
     """Describe, for messages, what a pixel format cannot hold of `planes`."""
     taken = planes_for(pixel_format)
     found = []

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from vsr.media.location import is_stdin, is_url, local
+from vsr.media.location import absolute_path, is_stdin, is_url
 
 _LONGEST: Final = 16 * 2**20
 """Maximum number of bytes that are read of a playlist."""
@@ -30,7 +30,7 @@ def is_part_of(path: Path, url: str) -> bool:
     """
     if is_url(url) or is_stdin(url) or not path.exists():
         return False
-    return any(file.exists() and path.samefile(file) for file in files_of(Path(local(url))))
+    return any(file.exists() and path.samefile(file) for file in files_of(Path(absolute_path(url))))
 
 
 def files_of(path: Path, depth: int = 0) -> Iterator[Path]:

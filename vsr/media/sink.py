@@ -11,7 +11,7 @@ import av
 from vsr.errors import OutputError, reason
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
-from vsr.media.location import local
+from vsr.media.location import absolute_path
 from vsr.media.matcher import PacketMatcher
 from vsr.media.other_streams import OtherStreams
 from vsr.media.passthrough import (
@@ -178,7 +178,9 @@ class Sink:
             options["movie_timescale"] = str(movie_timescale(copied))
         elif self._format == "nut" and not copied:  # NUT stores no dts: nothing to shift
             options = {"avoid_negative_ts": "disabled"}
-        return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
+        return av.open(
+            absolute_path(str(self._part)), "w", format=self._format, container_options=options
+        )
 
     def _add_streams(
         self, video: VideoFormat, settings: EncoderSettings, passthrough: Passthrough
@@ -215,7 +217,7 @@ class Sink:
         picture = encodable(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
-        self._encoding.add(picture.pts, frame.bare())
+        self._encoding.add(picture.pts, frame.without_planes())
         self._coding.feed(picture.pts)
         self.frames_in += 1
         return self._mux(self._encoder.encode(picture))

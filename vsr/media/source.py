@@ -16,8 +16,8 @@ from vsr.media.decoder import prepare_decoder, settle
 from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
-from vsr.media.location import shown
-from vsr.media.missing_frames import Losses, missing_frames
+from vsr.media.location import url_for_messages
+from vsr.media.missing_frames import Losses, count_missing_frames
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
@@ -44,9 +44,9 @@ class Source:
     def __init__(self, url: str, reading: Reading | None = None) -> None:
         self._reading = reading or Reading()
         self.url = url
-        self.name = shown(url)
+        self.name = url_for_messages(url)
         self.losses = Losses()
-        self._give_up = now() + self._reading.patience
+        self._give_up = now() + self._reading.first_picture_timeout
         self._items: Iterator[Frame | Packet] = iter(())
         self._primed: deque[Frame | Packet] = deque()
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ class Source:
                 self._container, url, self.name, self._reading.variant
             )
             """Video stream that is read; deleted when the source is closed."""
-            look_ahead = _LOOK_AHEAD if self._reading.announced else 0
+            look_ahead = _LOOK_AHEAD if self._reading.count_missing_frames else 0
             self.pictures_held = look_ahead + prepare_decoder(
                 self.video, self.name, self._reading.threads, self._reading.memory
             )
@@ -67,7 +67,7 @@ class Source:
             self._decode = True
             self._index = 0
             self._began = 0.0
-            self._blocked = 0.0
+            self._wait_s = 0.0
             self._timestamps = TimestampCorrector(
                 self._note, self._container.format.name == "mpegts"
             )
@@ -176,7 +176,7 @@ class Source:
                 item.stamps.read = item.stamps.decoded = self._began
             ready = now()
             yield item
-            self._blocked += now() - ready
+            self._wait_s += now() - ready
 
     def other_packets(self) -> Iterator[Packet]:
         """Return the packets of all streams but the video, in reading order and without decoding;
@@ -185,8 +185,8 @@ class Source:
         return (item for item in chain(self._primed, self._items) if not isinstance(item, Frame))
 
     def _reading_failed(self, exc: Exception) -> None:
-        """Raise the error of `Reading.error_of`, or record it; a file is used up to there."""
-        error = self._reading.error_of(exc)
+        """Raise the error of `Reading.map_read_error`, or record it; a file is used up to there."""
+        error = self._reading.map_read_error(exc)
         if error is not None:
             raise error from None  # FFmpeg's message may contain the whole URL
         self._note("end", f"reading stopped early: {reason(exc)}")
@@ -201,7 +201,7 @@ class Source:
         raise InputError(f"{self.name} has a video stream but not one frame of it can be decoded")
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
-        packets = self._reading.demuxed(self._container, self._streams)
+        packets = self._reading.demux(self._container, self._streams)
         while not self._abandoned:
             try:
                 with self._lock:
@@ -220,20 +220,20 @@ class Source:
                 yield from self._decoded(packet) if self._decode else ()
             elif packet.size:
                 yield packet
-        latest = (now(), self._blocked)
+        latest = (now(), self._wait_s)
         yield from self._timed(self._times.rest(), latest)
         yield from (self._frame(each, latest) for each in self.timeline.rest())
         if self._abandoned:
             self.close()
-        elif self._decode and self._reading.announced:  # check the declared frame count
+        elif self._decode and self._reading.count_missing_frames:  # check the declared frame count
             rate = None if self._info is None else self._info.rate
             ends = (self.timeline.decoded, self._timestamps.end, rate)
-            if missing := missing_frames(self.url, self._container, self.video, *ends):
+            if missing := count_missing_frames(self.url, self._container, self.video, *ends):
                 self.losses.lost = max(self.losses.lost, missing)
                 self._note("cut", f"the file is cut off: about {missing} frames are missing")
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
-        latest = packet.opaque = (now(), self._blocked)  # returned with its decoded picture
+        latest = packet.opaque = (now(), self._wait_s)  # returned with its decoded picture
         try:
             pictures = self._decoder.decode(packet)
         except av.error.FFmpegError as exc:
@@ -256,7 +256,7 @@ class Source:
 
     def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
         if self._info is None:
-            self._info = self._reading.seen_as(self.timeline.info(picture))
+            self._info = self._reading.info_after_conversion(self.timeline.info(picture))
         info = self._info
         event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
@@ -285,11 +285,11 @@ class Source:
         return frame
 
     def _stamps(self, own: Any, latest: Any) -> Stamps:
-        """Make stamps from (time read, blocked time until then) of its packet and the latest."""
-        (read, blocked), (ready, until) = max(own, (self._began, 0.0)), latest
+        """Make stamps from (time read, waiting time until then) of its packet and the latest."""
+        (read, waited), (ready, until) = max(own, (self._began, 0.0)), latest
         # one thread has only waited for later packets (B-frames); several decode meanwhile
-        held = 0.0 if self._reading.threads == "AUTO" else max(0.0, ready - read - until + blocked)
-        return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked + held)
+        held = 0.0 if self._reading.threads == "AUTO" else max(0.0, ready - read - until + waited)
+        return Stamps(read=read, decoded=now(), wait_s=self._wait_s - waited + held)
 
     def _note(self, kind: str, note: str, warn: bool = False) -> None:
         """Keep the first note of each kind; log it immediately if `warn` is set."""

@@ -8,7 +8,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, is_url, local
+from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, absolute_path, is_url
 from vsr.media.timestamps import Packet
 from vsr.media.variants import BEST_FIT, BITRATE, VariantChoice
 
@@ -109,7 +109,7 @@ def read_playlist(url: str) -> str:
     """Read a playlist again, through FFmpeg if it is a URL; return "" if that fails."""
     try:
         if not is_url(url):
-            return Path(local(url)).read_text(encoding="utf-8", errors="replace")
+            return Path(absolute_path(url)).read_text(encoding="utf-8", errors="replace")
         timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
         with av.open(url, "r", format="data", timeout=timeout) as container:
             packets: list[Packet] = list(container.demux())

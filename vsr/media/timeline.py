@@ -9,7 +9,7 @@ import av
 from vsr.media.fields import Fields
 from vsr.media.filters import Filtering, PictureFilters
 from vsr.media.info import VideoInfo
-from vsr.media.reading import Reading, fields_of, filtering_of
+from vsr.media.reading import Reading, analyse_beginning, filtering_with_crop
 
 log = logging.getLogger(__name__)
 
@@ -102,4 +102,6 @@ def timeline_of(
     reading: Reading, url: str, name: str, described: Callable[[av.VideoFrame], VideoInfo]
 ) -> Timeline:
     """Make the timeline of an input, with its container's crop and its interlacing analysis."""
-    return Timeline(filtering_of(reading, url), fields_of(reading, url, name), described)
+    return Timeline(
+        filtering_with_crop(reading, url), analyse_beginning(reading, url, name), described
+    )

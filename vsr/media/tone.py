@@ -53,7 +53,7 @@ class SdrPictures:
         self._own: VideoInfo | None = None
         self._converter = Converter()
 
-    def seen_as(self, info: VideoInfo) -> VideoInfo:
+    def info_after_conversion(self, info: VideoInfo) -> VideoInfo:
         """Return the properties of the pictures that `planes` makes."""
         if not info.colour.is_hdr:
             return info

@@ -11,7 +11,7 @@ from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_e
 from vsr.media.frame import PIXEL_FORMAT
 from vsr.media.hdr import HDR_ENCODERS
 from vsr.media.passthrough import HOLD_EXTRAS, ISO, can_hold_aspect, can_hold_encoder
-from vsr.media.pixel_choice import losses
+from vsr.media.pixel_choice import format_losses
 from vsr.media.spatial import MarkedStream, can_mark
 from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS
@@ -76,7 +76,7 @@ def add_video(
     open_encoder(track.encoder, settings, video if kept else replace(video, alpha=False))
     pixels = track.encoder.pix_fmt or PIXEL_FORMAT
     if settings.pixel_format is None:
-        track.lost += losses(video.planes, pixels)
+        track.lost += format_losses(video.planes, pixels)
     if video.alpha and not (kept and has_alpha(pixels)):
         track.lost.append("transparency (it can with --codec prores, ffv1, or vp9 in .webm)")
     if canonical == "hevc" and container in ISO:

@@ -9,7 +9,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError, UsageError
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 
 BEST: Final = "best"
 BITRATE: Final = "variant_bitrate"
@@ -86,7 +86,7 @@ def describe_variant(video: av.VideoStream) -> str:
     """Format a variant's size and bitrate for messages."""
     bits = int(video.metadata.get(BITRATE, 0))
     size = "x".join(map(str, _size(video)))
-    return f"{size} at {in_words(bits)}" if bits else size
+    return f"{size} at {format_bitrate(bits)}" if bits else size
 
 
 def _size(video: av.VideoStream) -> tuple[int, int]:

@@ -48,9 +48,9 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
     s = frame.stamps
     if frame.event == "dropped":
         return (float("nan"),) * len(STAGES)
-    wait = s.blocked + (s.infer_start - s.decoded) + (s.encode_start - s.infer_end)
+    wait = s.wait_s + (s.infer_start - s.decoded) + (s.encode_start - s.infer_end)
     seconds = (
-        s.decoded - s.read - s.blocked,
+        s.decoded - s.read - s.wait_s,
         wait,
         s.infer_end - s.infer_start,
         s.encoded - s.encode_start,

@@ -15,7 +15,7 @@ from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
 from vsr.media.interleave import interleaved
-from vsr.media.location import Feed, is_url, open_live, shown
+from vsr.media.location import Feed, is_url, open_live, url_for_messages
 from vsr.media.missing_frames import Losses
 from vsr.media.reading import Reading
 from vsr.media.source import Source
@@ -65,16 +65,16 @@ class LiveSource:
         self.unseen = 0
         """Number of streams that appeared after opening, and are therefore left out."""
         reading = Reading(
-            demuxed=self._in_order,
+            demux=self._in_order,
             opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fit.planes,
-            seen_as=self._fit.seen_as,
-            patience=max(_PATIENCE, silence),
-            error_of=partial(_error_of, shown(url), silence),
+            info_after_conversion=self._fit.seen_as,
+            first_picture_timeout=max(_PATIENCE, silence),
+            map_read_error=partial(_error_of, url_for_messages(url), silence),
             variant=variant,
             filtering=Filtering(deinterlace=deinterlace),
-            announced=not is_url(url),  # a stream does not announce its length
+            count_missing_frames=not is_url(url),  # a stream does not announce its length
         )
         self._source = Source(url, reading)
 

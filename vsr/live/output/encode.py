@@ -140,7 +140,7 @@ class LiveEncoder:
 
     def note(self, frame: Frame) -> None:
         """Report a frame that is not shown to `on_frame`, in order with the others."""
-        self._put(frame.bare())
+        self._put(frame.without_planes())
 
     @property
     def waiting(self) -> int:
@@ -218,7 +218,7 @@ class LiveEncoder:
         for share in self._encodings.keys() - groups.keys():
             self._send_all(self._encodings.pop(share).drain())
         frame.stamps.encode_start = now()
-        delivery = Delivery(frame.bare(), len(self._outputs), self._settled.append)
+        delivery = Delivery(frame.without_planes(), len(self._outputs), self._settled.append)
         for share, outputs in groups.items():
             try:
                 self._send_all(self._encodings[share].encode(picture, item, delivery, outputs))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from vsr.live.common import RelayLog
 from vsr.live.output.adapt import Adapter
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 
 ADAPT: Final = ("rtmp", "rtmps", "rtsp")
 """URL schemes over TCP, whose flow control shows how much the server accepts."""
@@ -49,11 +49,11 @@ class Line:
         adapter = self._adapter
         if adapter is None or not adapter.look(at, waits, backlog, sent, sound):
             return
-        now, full = in_words(adapter.share * self._full), in_words(self._full)
+        now, full = format_bitrate(adapter.share * self._full), format_bitrate(self._full)
         if adapter.went_down:
             self._log.warning(
                 "the line takes about %s: bitrate down to %s of %s (a lower --bitrate or a "
-                "better line would help)", in_words(adapter.line), now, full,
+                "better line would help)", format_bitrate(adapter.line), now, full,
             )  # fmt: skip
         else:
             self._log.info("nothing waits: bitrate up to %s of %s", now, full)

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Final
 
 from vsr.errors import UsageError
-from vsr.media.bitrate import SERVICES, Service, in_words, live_bitrate
+from vsr.media.bitrate import SERVICES, Service, format_bitrate, live_bitrate
 from vsr.media.encoder import EncoderSettings
 from vsr.media.location import is_url
 
@@ -47,5 +47,10 @@ def live_settings(
             settings = replace(settings, bufsize=round(_BUFFER_S * (settings.bitrate or 0)))
     most = max(settings.bitrate or 0, settings.maxrate or 0)
     if service is not None and most > service.most:
-        log.warning("%s is more than %s takes (%s)", in_words(most), preset, in_words(service.most))
+        log.warning(
+            "%s is more than %s takes (%s)",
+            format_bitrate(most),
+            preset,
+            format_bitrate(service.most),
+        )
     return settings

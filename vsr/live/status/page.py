@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from vsr.live.status.health import health
 from vsr.live.status.snapshot import TIMELINE_S, OutputStatus, Snapshot
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 from vsr.report.html.charts import round_step
 from vsr.report.html.templates import Tile, digest, render, static
 from vsr.report.html.text import count, duration, share, span
@@ -118,14 +118,20 @@ def _tiles(s: Snapshot) -> Iterator[Tile]:
 def _rates(output: OutputStatus) -> dict[str, str]:
     """Return an output's current bitrate, a reduced video bitrate, and the graph's points."""
     rates = output.sent_bps
-    words = in_words(sum(rates[-_NEWEST:]) / len(rates[-_NEWEST:])) if rates else _UNKNOWN
+    words = format_bitrate(sum(rates[-_NEWEST:]) / len(rates[-_NEWEST:])) if rates else _UNKNOWN
     of = ""
     if output.bitrate < output.bitrate_full:
-        now, full = in_words(output.bitrate), in_words(output.bitrate_full)
+        now, full = format_bitrate(output.bitrate), format_bitrate(output.bitrate_full)
         of = f"pictures at {now} of {full}, for a slow line"
     top = max(rates, default=0) or 1
     points = " ".join(f"{k},{round(_SPARK * (1 - rate / top), 1)}" for k, rate in enumerate(rates))
-    return {"now": words, "of": of, "points": points, "top": in_words(top), "width": str(HISTORY)}
+    return {
+        "now": words,
+        "of": of,
+        "points": points,
+        "top": format_bitrate(top),
+        "width": str(HISTORY),
+    }
 
 
 def _percentiles(s: Snapshot) -> Iterator[dict[str, Any]]:

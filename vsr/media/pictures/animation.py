@@ -11,7 +11,7 @@ import numpy as np
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
-from vsr.media.location import local
+from vsr.media.location import absolute_path
 from vsr.media.matcher import PacketMatcher
 from vsr.media.passthrough import close_quietly
 from vsr.media.pictures.extras import Extras
@@ -84,7 +84,7 @@ class AnimationSink:
         item.stamps.encode_start = now()
         try:
             frame = self._picture(item)
-            self._encoding.add(self._last, item.bare())
+            self._encoding.add(self._last, item.without_planes())
             self.frames_in += 1
             return self._encoded(frame)
         except (av.error.FFmpegError, OSError) as exc:
@@ -122,7 +122,7 @@ class AnimationSink:
 
     def _open(self, size: tuple[int, int]) -> None:
         self._container = av.open(
-            local(str(self._part)), "w", format=self._kind, container_options=self._options
+            absolute_path(str(self._part)), "w", format=self._kind, container_options=self._options
         )
         stream = cast(av.VideoStream, self._container.add_stream(self._kind, rate=self._rate))
         stream.width, stream.height = size

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from vsr.errors import InputError
-from vsr.media.location import is_stdin, is_url, local
+from vsr.media.location import absolute_path, is_stdin, is_url
 
 FORMATS: Final = {
     ".png": "PNG",
@@ -39,7 +39,7 @@ class Pictures:
     @property
     def single(self) -> bool:
         """Whether the input was named as one file, which may be an animation."""
-        return str(self.files[0]) == local(self.name)
+        return str(self.files[0]) == absolute_path(self.name)
 
 
 def is_picture(path: Path) -> bool:
@@ -70,7 +70,7 @@ def find_pictures(input_: str) -> Pictures | None:
     """
     if is_url(input_) or is_stdin(input_):
         return None
-    path = Path(local(input_))
+    path = Path(absolute_path(input_))
     try:
         if path.is_dir():
             return _within(input_, path)

@@ -15,8 +15,8 @@ from vsr.errors import InputError, reason
 from vsr.media.colour import RGB, UNSPECIFIED, Colour
 from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
-from vsr.media.limits import free_memory, in_words
-from vsr.media.location import local
+from vsr.media.limits import format_bytes, free_memory
+from vsr.media.location import absolute_path
 from vsr.media.missing_frames import Losses
 from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
 from vsr.media.pictures.names import Pictures
@@ -89,7 +89,7 @@ class PictureSource:
         if not self.animated:
             return None
         try:
-            with av.open(local(str(self._pictures.files[0]))) as file:
+            with av.open(absolute_path(str(self._pictures.files[0]))) as file:
                 ends = [(p.duration or 0) * p.time_base for p in file.demux(video=0) if p.size]
         except (av.error.FFmpegError, OSError, TypeError):
             return None
@@ -206,7 +206,7 @@ def _check_size(image: Image.Image, name: str, allowed: int | None) -> None:
     if limit is not None and image.width * image.height * _CHANNELS * _COPIES > limit:
         raise InputError(
             f"{name}: a picture of {image.width}x{image.height} takes more memory than the "
-            f"{in_words(limit)} that may be used"
+            f"{format_bytes(limit)} that may be used"
         )
 
 

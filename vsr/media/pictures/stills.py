@@ -120,7 +120,7 @@ class StillSink:
         self._save(file, item, extras)
         self.frames_out += 1
         item.stamps.encoded = item.stamps.muxed = now()
-        return [item.bare()]
+        return [item.without_planes()]
 
     def drain(self) -> list[Frame]:
         """Return an empty list: nothing is buffered."""
