@@ -94,7 +94,7 @@ def _fate(path: Path, index: int, form: str) -> str:
             if packet.size:
                 for made in others.packets(packet):
                     output.mux(made)
-        for made in others.rest():
+        for made in others.flush():
             output.mux(made)
         after = codec_name(output.streams[0])
         output.close()

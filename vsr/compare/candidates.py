@@ -20,7 +20,7 @@ from vsr.files.upscale import upscale
 from vsr.inference.backend import load_backend
 from vsr.inference.default import DEFAULT
 from vsr.inference.models import BICUBIC, find
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.media.location import open_input
 from vsr.media.stream_choice import choose_streams
 from vsr.plan.measure import Video, enlarging
@@ -103,7 +103,7 @@ def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
     model = find(run.model or DEFAULT, run.scale, backend, run.precision)
     size = (info.width, info.height)
     video = Video(size=size, rate=info.rate, colour=info.colour, planes=info.planes)
-    return enlarging(model, backend, video, _SECONDS).alone_ms(processors())
+    return enlarging(model, backend, video, _SECONDS).alone_ms(processor_count())
 
 
 def _piece(path: str, at: float, seconds: float) -> tuple[int, int]:

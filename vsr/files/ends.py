@@ -19,11 +19,11 @@ from vsr.media.pictures.animation import AnimationSink
 from vsr.media.pictures.names import (
     ANIMATIONS,
     find_pictures,
+    insert_number,
     is_animation,
     is_folder,
     is_pattern,
     is_picture,
-    numbered,
 )
 from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import PILLOW, StillSink, folder_file, picture_options
@@ -33,9 +33,9 @@ from vsr.media.side_data import kinds_to_carry
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.target import (
-    already_there,
     check_target,
     container_format,
+    output_exists_error,
     pipe_format,
     pipe_of,
 )
@@ -107,7 +107,7 @@ def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> N
         if target.exists() and any(target.samefile(one) for one in sources):
             raise UsageError(f"input and output are the same file: {target}")
         if target.exists() and not overwrite:
-            raise already_there(target)
+            raise output_exists_error(target)
 
 
 def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
@@ -115,7 +115,7 @@ def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
     for source in sources:
         targets = [path]
         if is_pattern(path):
-            targets = [numbered(path, int(number)) for number in _DIGITS.findall(source.name)]
+            targets = [insert_number(path, int(number)) for number in _DIGITS.findall(source.name)]
         for target in targets:
             if target.exists() and target.samefile(source):
                 raise UsageError(f"input and output are the same file: {target}")

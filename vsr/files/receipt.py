@@ -16,7 +16,7 @@ from vsr.media.location import absolute_path, is_stdin, is_url, url_for_messages
 from vsr.media.pictures.names import find_pictures, is_folder, is_picture
 from vsr.media.references import is_part_of
 from vsr.media.target import pipe_of
-from vsr.media.whole_file import is_same_file, written_whole
+from vsr.media.whole_file import is_same_file, write_atomically
 from vsr.report.ledger import write_report
 from vsr.report.report import Report, machine, versions
 
@@ -103,7 +103,7 @@ def write_receipt(
         "machine": machine(),
     }  # fmt: skip
     try:
-        with written_whole(path) as part:
+        with write_atomically(path) as part:
             part.write_text(json.dumps(facts, indent=1, default=str) + "\n", "utf-8")
     except OSError as exc:
         raise OutputError(f"cannot write the receipt {path}: {reason(exc)}") from exc

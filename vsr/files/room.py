@@ -10,7 +10,7 @@ from vsr.media.encoder import EncoderSettings
 from vsr.media.limits import format_bytes, free_memory
 from vsr.media.pictures.stills import PILLOW
 from vsr.media.plane_format import PlaneFormat
-from vsr.media.prefetch import WAITING
+from vsr.media.prefetch import MAX_QUEUE_BYTES
 
 _SHARE: Final = 8
 """Divisor of the memory limit: pictures waiting between two stages may use 1/8 of it."""
@@ -58,10 +58,10 @@ def room_for(
     """
     limit = free_memory() if allowed is None else allowed
     if limit is None:
-        return Room(encoder=settings, waiting=WAITING)
+        return Room(encoder=settings, waiting=MAX_QUEUE_BYTES)
     small = _bytes(source.plane_format, upscaler.size)
     large = _bytes(source.plane_format, upscaler.out_size)
-    waiting = min(WAITING, limit // _SHARE)
+    waiting = min(MAX_QUEUE_BYTES, limit // _SHARE)
     held = source.pictures_held * small + _STAGES * (small + large)
     held += sum(max(size, min(waiting, 8 * size)) for size in (small, large))
 

@@ -16,7 +16,7 @@ from vsr.files.journal_lines import Segment
 from vsr.files.piece import Piece, with_threads
 from vsr.files.settings import RunSettings
 from vsr.inference.upscaler import Outline
-from vsr.media.alpha import can_hold
+from vsr.media.alpha import can_hold_alpha
 from vsr.media.clips import Cuts
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import Frame
@@ -85,7 +85,7 @@ def _cannot_be_cut(
     if settings.encoder.passes > 1:
         return "two passes look at the whole video"
     encoder = encoder_for(output, settings, video)
-    beside = video.alpha and not can_hold(encoder, "nut")
+    beside = video.alpha and not can_hold_alpha(encoder, "nut")
     if beside or container_format(output) == "yuv4mpegpipe" or not can_hold_encoder(encoder, "nut"):
         return f"{encoder}'s video is written in one go"
     return None

@@ -197,9 +197,9 @@ class SharedJob:
 
     def _cannot_be_shared(self, source: Source) -> str | None:
         filtering = source.timeline.filtering
-        if not filtering.begins_anywhere:
+        if not filtering.can_begin_anywhere:
             return "filters (--vf, --detelecine) need all pictures before"
-        if self.settings.max_frames is not None and filtering.factor != 1:
+        if self.settings.max_frames is not None and filtering.rate_factor != 1:
             return "--max-frames cannot be counted before --deinterlace bob"
         if source.video.metadata.get("alpha_mode") == "1":
             return "transparency beside the pictures is not cut"

@@ -191,7 +191,7 @@ class Worker:
 
     def _missing(self, clip: Clip, frames: int) -> int:
         """Return the number of the clip's pictures that did not become frames."""
-        return max(0, clip.pictures - math.ceil(frames / self._order.filtering.factor))
+        return max(0, clip.pictures - math.ceil(frames / self._order.filtering.rate_factor))
 
     def _lost(self, clip: Clip, target: Path) -> Done:
         """Make a segment without frames, in place of pictures that cannot be decoded."""

@@ -99,10 +99,10 @@ class AacFormatKeeper:
         else:
             yield from self._with_headers(self._encoding.packets(packet))
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Flush the encoder, if there is one, and yield its packets."""
         if self._encoding is not None:
-            yield from self._with_headers(self._encoding.rest())
+            yield from self._with_headers(self._encoding.flush())
 
     def _start_reencoding(self, packet: Packet, config: AdtsConfig) -> None:
         assert self._first is not None

@@ -9,11 +9,11 @@ from vsr.errors import UsageError
 
 _BITS: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([kKmMgG]?)(?:bit/?s|bps|b/s|b)?")
 _UNITS: Final = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
-_LEAST: Final = 10_000
+_MIN_WITHOUT_UNIT: Final = 10_000
 """Limit in bit/s below which a number without a unit is refused: it was meant in kbit/s."""
-_FAST: Final = 45
+_HIGH_FRAME_RATE: Final = 45
 """Frame rate in fps above which the 60 fps column of a table applies."""
-_AS_LARGE: Final = 0.9
+_MIN_SIZE_RATIO: Final = 0.9
 """Minimum ratio of a table row's pixels to the picture's pixels for the row to apply."""
 
 
@@ -66,7 +66,7 @@ def parse_bits(text: str) -> int:
     if found is None:
         raise UsageError(f"'{text}' is no bitrate: write 2500k or 2.5M")
     bits = round(float(found[1]) * _UNITS[found[2].lower()])
-    if bits < _LEAST and not found[2]:
+    if bits < _MIN_WITHOUT_UNIT and not found[2]:
         raise UsageError(f"'{text}' is {bits} bit/s: write {text.strip()}k for kilobits")
     if bits < 1:
         raise UsageError(f"'{text}' is no bitrate: it must be more than 0")
@@ -88,5 +88,5 @@ def live_bitrate(size: tuple[int, int], rate: Fraction, service: Service | None 
     """
     table = LIVE_RATES if service is None else service.rates
     pixels = size[0] * size[1]
-    row = next((row for row in table if pixels <= row[0] / _AS_LARGE), table[-1])
-    return row[2] if rate > _FAST else row[1]
+    row = next((row for row in table if pixels <= row[0] / _MIN_SIZE_RATIO), table[-1])
+    return row[2] if rate > _HIGH_FRAME_RATE else row[1]

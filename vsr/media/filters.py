@@ -17,9 +17,9 @@ from vsr.media.fields import DETECTOR, UNKNOWN_FIELDS, Fields
 log = logging.getLogger(__name__)
 
 DEINTERLACE: Final = ("auto", "off", "frame", "bob")
-_KEPT: Final = 64
+_MAX_REMEMBERED: Final = 64
 """Number of pictures whose `opaque` is remembered, as filters lose it."""
-_NO_MORE: Final = (av.error.BlockingIOError, av.error.EOFError)
+_NOTHING_READY: Final = (av.error.BlockingIOError, av.error.EOFError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +48,17 @@ class Filtering:
                 raise UsageError(f"no filter '{name}' for one video; see vsr doctor --filters")
 
     @property
-    def looks_at_fields(self) -> bool:
+    def needs_field_analysis(self) -> bool:
         """Whether the filters depend on the interlacing analysis of the video's beginning."""
         return self.deinterlace != "off" and not self.detelecine
 
     @property
-    def begins_anywhere(self) -> bool:
+    def can_begin_anywhere(self) -> bool:
         """Whether the frames, soon after a key frame, do not depend on where reading begins."""
         return not self.detelecine and self.filters is None
 
     @property
-    def factor(self) -> Fraction:
+    def rate_factor(self) -> Fraction:
         """Ratio of frames to decoded pictures, before `filters`."""
         return Fraction(4, 5) if self.detelecine else Fraction(1 + (self.deinterlace == "bob"))
 
@@ -108,7 +108,7 @@ class PictureFilters:
         self._shift: Fraction | None = None
         self._stream_rate = Fraction(25)
         self._first = Fraction(0)
-        self._opaque: deque[tuple[Fraction, Any]] = deque(maxlen=_KEPT)
+        self._opaque: deque[tuple[Fraction, Any]] = deque(maxlen=_MAX_REMEMBERED)
 
     def feed(self, picture: av.VideoFrame, rate: Fraction) -> Iterator[av.VideoFrame]:
         """Filter a picture with its time set; yield the resulting pictures. Raises UsageError."""
@@ -116,7 +116,7 @@ class PictureFilters:
         chain = self._filtering.chain(self._fields, self._combed)
         kind = (picture.width, picture.height, picture.format.name, tuple(chain))
         if kind != self._kind:
-            yield from self.rest()
+            yield from self.flush()
             self._kind = kind
             self._start(picture, chain, rate)
         if self._graph is None:
@@ -127,7 +127,7 @@ class PictureFilters:
         self._graph.vpush(picture)
         yield from self._ready()
 
-    def rest(self) -> Iterator[av.VideoFrame]:
+    def flush(self) -> Iterator[av.VideoFrame]:
         """Flush and close the filters; yield the pictures they held back."""
         if self._graph is not None:
             self._graph.vpush(None)
@@ -153,7 +153,7 @@ class PictureFilters:
         while True:
             try:
                 picture = self._graph.vpull()
-            except _NO_MORE:
+            except _NOTHING_READY:
                 return
             assert picture.pts is not None and picture.time_base is not None
             if self.rate is None:
@@ -173,7 +173,7 @@ class PictureFilters:
     def _rate_of(self, picture: av.VideoFrame) -> Fraction:
         if self._filtering.filters and picture.duration and picture.time_base:
             return 1 / (picture.duration * picture.time_base)
-        return self._stream_rate * self._filtering.factor
+        return self._stream_rate * self._filtering.rate_factor
 
 
 def _graph(picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction) -> av.filter.Graph:

@@ -22,8 +22,8 @@ def free_memory(
     free, as the system reclaims it.
     """
     found = [_available(meminfo)]
-    found += [_group_v2(folder) for folder in _folders("", groups, own)]
-    found += [_group_v1(folder) for folder in _folders("memory", groups, own)]
+    found += [_free_in_group_v2(folder) for folder in _folders("", groups, own)]
+    found += [_free_in_group_v1(folder) for folder in _folders("memory", groups, own)]
     least = min(found)
     return None if math.isinf(least) else max(0, int(least))
 
@@ -37,12 +37,12 @@ def cpu_limit(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> int | None:
     still sees all processors of its host: a thread for each would use up the quota early in every
     period, and then all threads are paused.
     """
-    grants = [_grant(folder) for folder in _folders("", groups, own)]
-    grants += [_grant_v1(folder) for folder in _folders("cpu", groups, own)]
+    quotas = [_cpu_quota_v2(folder) for folder in _folders("", groups, own)]
+    quotas += [_cpu_quota_v1(folder) for folder in _folders("cpu", groups, own)]
     if os.environ.get(PROCESSORS_VARIABLE, "").isdigit():
-        grants.append(max(1, int(os.environ[PROCESSORS_VARIABLE])))
-    least = min(grants, default=math.inf)
-    return None if math.isinf(least) or math.ceil(least) >= processors() else math.ceil(least)
+        quotas.append(max(1, int(os.environ[PROCESSORS_VARIABLE])))
+    least = min(quotas, default=math.inf)
+    return None if math.isinf(least) or math.ceil(least) >= processor_count() else math.ceil(least)
 
 
 def format_bytes(size: int) -> str:
@@ -50,7 +50,7 @@ def format_bytes(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def processors() -> int:
+def processor_count() -> int:
     """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -98,14 +98,14 @@ def _available(meminfo: Path) -> float:
     return _numbers(read)
 
 
-def _group_v2(folder: Path) -> float:
+def _free_in_group_v2(folder: Path) -> float:
     cached = _cached(folder / "memory.stat", "inactive_file")
     return _numbers(
         lambda: _number(folder / "memory.max") - _number(folder / "memory.current") + cached
     )
 
 
-def _group_v1(folder: Path) -> float:
+def _free_in_group_v1(folder: Path) -> float:
     cached = _cached(folder / "memory.stat", "total_inactive_file")
     used = folder / "memory.usage_in_bytes"
     return _numbers(lambda: _number(folder / "memory.limit_in_bytes") - _number(used) + cached)
@@ -120,7 +120,7 @@ def _cached(stat: Path, key: str) -> int:
         return 0
 
 
-def _grant(folder: Path) -> float:
+def _cpu_quota_v2(folder: Path) -> float:
     """Return a version 2 group's limit in processors: `cpu.max` holds quota and period in us."""
 
     def read() -> float:
@@ -130,7 +130,7 @@ def _grant(folder: Path) -> float:
     return _numbers(read)
 
 
-def _grant_v1(folder: Path) -> float:
+def _cpu_quota_v1(folder: Path) -> float:
     """Return a version 1 group's limit in processors; a quota of -1 means no limit."""
 
     def read() -> float:

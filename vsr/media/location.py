@@ -18,13 +18,13 @@ READ_TIMEOUT: Final = 30.0
 """Timeouts of a URL without data, on opening and on reading, in seconds."""
 
 STDIN: Final = "-"
-_BEGINNING: Final = 1.0
+_PROBE_S: Final = 1.0
 """Probe duration in seconds of stream time; for FLV with one stream, FFmpeg uses all of it."""
 
 
-_HEAD: Final = 4096
+_XML_HEAD_BYTES: Final = 4096
 """Number of bytes in which to look for the root element of an XML file."""
-_SHORTEST_PIECE: Final = 4
+_MIN_PIECE_LENGTH: Final = 4
 """Minimum length of a URL part that is masked in a message; shorter ones may be plain words."""
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^:\s\[\]]*)(:\d*)?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -125,7 +125,7 @@ def _secrets(url: str) -> list[str]:
 def _pieces(text: str) -> set[str]:
     """Return the pieces of a path or a query that may be secrets by themselves."""
     pieces = {*re.split(r"[/?#&=:@\s]", text), *re.split(r"[/?#&=:@;,._\s]", text)}
-    return {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
+    return {piece for piece in pieces if len(piece) >= _MIN_PIECE_LENGTH}
 
 
 def check_address(url: str) -> None:
@@ -186,25 +186,26 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
         return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         # FFmpeg's message contains the whole URL, which even a traceback must not show
-        raise InputError(_why(exc, name, url)) from (None if remote else exc)
+        raise InputError(_error_message(exc, name, url)) from (None if remote else exc)
 
 
 def open_live(
-    url: str, name: str, silence: float, feed: Feed | None = None, verify: bool = True
+    url: str, name: str, read_timeout: float, feed: Feed | None = None, verify: bool = True
 ) -> "av.container.InputContainer":
-    """Open a stream for reading with low latency; reads fail after `silence` seconds without data.
+    """Open a stream for reading with low latency.
 
-    With a `feed`, data is read from it, and `url` only names its origin. `verify`: whether to check
-    the certificate and name of an rtmps:// server. Raises InputError.
+    Reads fail after `read_timeout` seconds without data. With a `feed`, data is read from it, and
+    `url` only names its origin. `verify`: whether to check the certificate and name of an rtmps://
+    server. Raises InputError.
     """
     if not is_url(url):
         return open_input(url, name)
-    wait = max(silence, OPEN_TIMEOUT)
-    found = _looked_at(url, name, _BEGINNING, (wait, silence), feed, verify)
+    wait = max(read_timeout, OPEN_TIMEOUT)
+    found = _open_probing(url, name, _PROBE_S, (wait, read_timeout), feed, verify)
     if feed is None and not (found.streams.video and all(map(_is_known, found.streams.video))):
         # many servers send a new client only audio until the next key frame: wait for the video
         found.close()
-        found = _looked_at(url, name, wait, (wait, silence), feed, verify)
+        found = _open_probing(url, name, wait, (wait, read_timeout), feed, verify)
     return found
 
 
@@ -214,7 +215,7 @@ def _is_known(video: av.VideoStream) -> bool:
     return context is None or context.width > 0
 
 
-def _looked_at(
+def _open_probing(
     url: str, name: str, look: float, timeout: tuple[float, float], feed: Feed | None, verify: bool
 ) -> "av.container.InputContainer":
     """Open a stream and probe it for `look` seconds for its streams. Raises InputError."""
@@ -240,7 +241,7 @@ def _looked_at(
         why = _unreadable(url, name) or f"{name} sends something that is no video"
         raise InputError(why) from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        why = _why(exc, name, url)
+        why = _error_message(exc, name, url)
         if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's error for an unreadable answer
             why = f"cannot open {name}: nothing answers there, or it is no stream"
             why += ", or its certificate is wrong (--tls-no-verify accepts any)" * checked
@@ -256,7 +257,7 @@ def _unreadable(url: str, name: str) -> str:
             return ""
         else:
             with Path(url).open("rb") as file:
-                dash = b"<MPD" in file.read(_HEAD)
+                dash = b"<MPD" in file.read(_XML_HEAD_BYTES)
     except OSError:
         return ""
     if not dash:
@@ -266,7 +267,7 @@ def _unreadable(url: str, name: str) -> str:
     )
 
 
-def _why(exc: Exception, name: str, url: str) -> str:
+def _error_message(exc: Exception, name: str, url: str) -> str:
     if isinstance(exc, av.error.InvalidDataError):
         return _unreadable(url, name) or (
             f"{name} is not a video, or it is damaged at its start (an MP4 cut off before "

@@ -35,7 +35,7 @@ class _PacketConverter(Protocol):
 
     def packets(self, packet: Packet) -> Iterator[Packet]: ...
 
-    def rest(self) -> Iterator[Packet]: ...
+    def flush(self) -> Iterator[Packet]: ...
 
 
 class _Copier:
@@ -47,7 +47,7 @@ class _Copier:
     def packets(self, packet: Packet) -> Iterator[Packet]:
         yield packet
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         return iter(())
 
 
@@ -114,10 +114,10 @@ class OtherStreams:
         if converter is not None:
             yield from self._muxable(index, converter, converter.packets(packet))
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Flush the encoders and yield their packets."""
         for index, converter in self._converters.items():
-            yield from self._muxable(index, converter, converter.rest())
+            yield from self._muxable(index, converter, converter.flush())
 
     def _muxable(
         self, index: int, converter: _PacketConverter, made: Iterator[Packet]

@@ -62,7 +62,7 @@ def analyse_beginning(reading: Reading, url: str, name: str) -> Fields:
     """Analyse the beginning of a file for interlacing, unless known; only files can be reread."""
     if reading.fields is not None:
         return reading.fields
-    if not reading.filtering.looks_at_fields or not Path(absolute_path(url)).is_file():
+    if not reading.filtering.needs_field_analysis or not Path(absolute_path(url)).is_file():
         return UNKNOWN_FIELDS
     with reading.opener(url, name) as again:
         return analyse_fields(again, choose_streams(again, url, name, reading.variant)[0])

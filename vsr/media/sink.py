@@ -10,26 +10,26 @@ import av
 
 from vsr.errors import OutputError, reason
 from vsr.media.encoder import EncoderSettings, VideoFormat
-from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
+from vsr.media.frame import PIXEL_FORMAT, Frame, encoder_picture, now
 from vsr.media.location import absolute_path
 from vsr.media.matcher import PacketMatcher
 from vsr.media.other_streams import OtherStreams
 from vsr.media.passthrough import (
-    HOLD_EXTRAS,
-    ISO,
-    STATISTICS,
+    HOLD_ROTATION_AND_CHAPTERS,
+    MP4_FAMILY,
+    STATISTICS_TAGS,
     Passthrough,
     close_quietly,
     cut_chapters,
+    describe_losses,
     is_chapter_track,
     is_rewritten_timecode,
     keeps_any_tag,
     kept_tags,
-    lost_facts,
     movie_timescale,
 )
 from vsr.media.target import container_format, part_path
-from vsr.media.timestamps import DtsGenerator, Packet, earlier
+from vsr.media.timestamps import DtsGenerator, Packet, subtract_ticks
 from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
 
@@ -83,8 +83,8 @@ class Sink:
                 else:
                     self._add_streams(video, settings, passthrough)
                     self._container.metadata.update(self._tags)
-                    self._lost += lost_facts(self._tags, passthrough.chapters, self._format)
-                    if self._format in HOLD_EXTRAS:
+                    self._lost += describe_losses(self._tags, passthrough.chapters, self._format)
+                    if self._format in HOLD_ROTATION_AND_CHAPTERS:
                         self._chapters = passthrough.chapters
                 if offset is not None:
                     self._start(offset, end)
@@ -151,7 +151,7 @@ class Sink:
         try:
             if not (self.frames_in or self.frames_out):
                 return []
-            self._mux_others(self._others.rest())
+            self._mux_others(self._others.flush())
             return self._mux(self._encoder.encode(None)) if self.frames_in else []
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("finish", exc) from exc
@@ -172,7 +172,7 @@ class Sink:
         self, copied: Sequence[av.stream.Stream], video: VideoFormat
     ) -> "av.container.OutputContainer":
         options = muxer_options(self._format, video)
-        if self._format in ISO:
+        if self._format in MP4_FAMILY:
             flags = "+use_metadata_tags" if keeps_any_tag(self._tags, self._format) else ""
             options["movflags"] = f"+faststart{flags}"
             options["movie_timescale"] = str(movie_timescale(copied))
@@ -189,7 +189,7 @@ class Sink:
         for stream in passthrough.streams:
             if stream is passthrough.video:
                 added = self._add_video(video, settings)
-                added.metadata.update(kept_tags(stream.metadata, STATISTICS))
+                added.metadata.update(kept_tags(stream.metadata, STATISTICS_TAGS))
                 added.disposition = stream.disposition
             elif is_chapter_track(stream, passthrough.chapters):
                 continue  # the muxer writes a new one
@@ -214,7 +214,7 @@ class Sink:
         if self._offset is None:
             self._offset = frame.pts * frame.time_base
             self._start(self._offset, None if self._end is None else self._offset + self._end)
-        picture = encodable(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
+        picture = encoder_picture(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
         self._encoding.add(picture.pts, frame.without_planes())
@@ -241,7 +241,8 @@ class Sink:
     def _copy(self, packet: Packet) -> None:
         if self._offset and packet.time_base:
             ticks = round(self._offset / packet.time_base)
-            packet.pts, packet.dts = earlier(packet.pts, ticks), earlier(packet.dts, ticks)
+            packet.pts = subtract_ticks(packet.pts, ticks)
+            packet.dts = subtract_ticks(packet.dts, ticks)
         if packet.stream.type not in ("audio", "video") and packet.pts is not None:
             packet.pts = packet.dts = max(packet.pts, 0)  # else muxers shift all streams
         self._mux_others(self._others.packets(packet))

@@ -11,8 +11,8 @@ from typing import Any, Final
 import av
 
 from vsr.errors import InputError, reason
-from vsr.media.alpha import alpha_of, decoder_for
-from vsr.media.decoder import prepare_decoder, settle
+from vsr.media.alpha import alpha_decoder, alpha_of
+from vsr.media.decoder import flush_decoder, prepare_decoder
 from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_AHEAD: Final = 8
 """Maximum number of pictures held back at a file's start until their timestamps are understood."""
-_LATE: Final = 10
+_MAX_START_S: Final = 10
 """First timestamp, in seconds, above which it is a broadcast's clock and not a pause."""
 
 
@@ -46,11 +46,11 @@ class Source:
         self.url = url
         self.name = url_for_messages(url)
         self.losses = Losses()
-        self._give_up = now() + self._reading.first_picture_timeout
+        self._first_picture_deadline = now() + self._reading.first_picture_timeout
         self._items: Iterator[Frame | Packet] = iter(())
         self._primed: deque[Frame | Packet] = deque()
         self._lock = threading.Lock()
-        self._abandoned = False
+        self._close_requested = False
         self._container = self._reading.opener(url, self.name)
         try:
             self.video, self._streams = choose_streams(
@@ -62,7 +62,7 @@ class Source:
                 self.video, self.name, self._reading.threads, self._reading.memory
             )
             """Maximum number of decoded pictures in memory before they become frames."""
-            self._decoder = decoder_for(self.video) or self.video.codec_context
+            self._decoder = alpha_decoder(self.video) or self.video.codec_context
             self._decoder.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
             self._index = 0
@@ -123,7 +123,7 @@ class Source:
         then; MP4 cannot show what is before zero. All other inputs keep their times.
         """
         begin = Fraction(self._container.start_time or 0, av.time_base)
-        return begin if begin > _LATE else min(self.first_time, Fraction(0))
+        return begin if begin > _MAX_START_S else min(self.first_time, Fraction(0))
 
     @property
     def first_time(self) -> Fraction:
@@ -137,11 +137,11 @@ class Source:
         Returns False if it is not found, or frames depend on all earlier ones: reopen the input.
         """
         filtering, time = self._reading.filtering, pts * self.info.time_base
-        if not (filtering.begins_anywhere and seek_before(self._container, time)):
+        if not (filtering.can_begin_anywhere and seek_before(self._container, time)):
             return False
         self._primed.clear()
         self._times, self._timestamps = PictureTimes(_LOOK_AHEAD), TimestampCorrector(self._note)
-        decoded = round((index + 1) / filtering.factor)
+        decoded = round((index + 1) / filtering.rate_factor)
         self.timeline.restart(decoded)
         self._items = self._demuxed()
         for item in self._items:
@@ -159,11 +159,11 @@ class Source:
         reading, closing would crash FFmpeg; the reader then closes it when the read returns.
         """
         if not self._lock.acquire(blocking=False):
-            self._abandoned = True
+            self._close_requested = True
             return
         self._lock.release()
         self._items, self._primed = iter(()), deque()
-        settle(vars(self).get("_decoder"))
+        flush_decoder(vars(self).get("_decoder"))
         self._container.close()
         for name in ("video", "_streams", "_decoder"):
             vars(self).pop(name, None)
@@ -202,7 +202,7 @@ class Source:
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
         packets = self._reading.demux(self._container, self._streams)
-        while not self._abandoned:
+        while not self._close_requested:
             try:
                 with self._lock:
                     packet = next(packets, None)
@@ -211,9 +211,9 @@ class Source:
             except (av.error.FFmpegError, OSError) as exc:
                 self._reading_failed(exc)
                 break
-            if packet is None or self._abandoned:
+            if packet is None or self._close_requested:
                 break
-            if self._info is None and now() > self._give_up:  # else memory fills up
+            if self._info is None and now() > self._first_picture_deadline:  # else memory fills up
                 raise InputError(f"{self.name} sends data, but no picture that can be decoded")
             self._timestamps.correct(packet)
             if packet.stream is self.video:
@@ -221,9 +221,9 @@ class Source:
             elif packet.size:
                 yield packet
         latest = (now(), self._wait_s)
-        yield from self._timed(self._times.rest(), latest)
-        yield from (self._frame(each, latest) for each in self.timeline.rest())
-        if self._abandoned:
+        yield from self._timed(self._times.flush(), latest)
+        yield from (self._frame(each, latest) for each in self.timeline.flush())
+        if self._close_requested:
             self.close()
         elif self._decode and self._reading.count_missing_frames:  # check the declared frame count
             rate = None if self._info is None else self._info.rate

@@ -54,9 +54,9 @@ class Timeline:
         assert self._frames is not None
         return self._frames
 
-    def rest(self) -> Iterator[av.VideoFrame]:
+    def flush(self) -> Iterator[av.VideoFrame]:
         """Flush the filters; yield the pictures they held back."""
-        return self._filters.rest()
+        return self._filters.flush()
 
     def info(self, first: av.VideoFrame) -> VideoInfo:
         """Return the properties of the filtered video, from its first picture."""

@@ -118,7 +118,7 @@ class AudioReencoder:
         for frame in frames:
             yield from self._encoded(frame)
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Flush decoder, filters and encoder; yield the last packets."""
         try:
             for frame in self._decoder.decode(None):
@@ -254,6 +254,6 @@ class SubtitleConverter:
         made.duration = packet.duration
         yield made
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Return an empty iterator: nothing is buffered."""
         return iter(())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final[dict[object, type]] = {int: Integral, float: Real, Fraction: Rational}
 """Declared type -> accepted type: includes numpy's numbers, but not booleans."""
-_WORDS: Final[dict[object, str]] = {
+_TYPE_NAMES: Final[dict[object, str]] = {
     int: "a whole number",
     float: "a number",
     Fraction: "a whole number or a Fraction",
@@ -26,26 +26,28 @@ _WORDS: Final[dict[object, str]] = {
 }
 
 
-def check_settings(settings: "DataclassInstance", least: Mapping[str, float] | None = None) -> None:
-    """Raise UsageError if a field's value is not of its declared type or is below its `least`."""
+def check_settings(
+    settings: "DataclassInstance", minimum: Mapping[str, float] | None = None
+) -> None:
+    """Raise UsageError if a field's value is not of its declared type or is below its `minimum`."""
     for field in fields(settings):
         value = getattr(settings, field.name)
-        check_type(field.name, value, field.type, (least or {}).get(field.name))
+        check_type(field.name, value, field.type, (minimum or {}).get(field.name))
 
 
-def check_type(name: str, value: object, wanted: Any, least: float | None = None) -> None:
-    """Raise UsageError if a value is not of a type, such as `int | None`, or is below `least`."""
-    if not _is(value, wanted):
-        raise UsageError(f"{name} is {value!r}: it must be {_words(wanted)}")
-    if least is not None and isinstance(value, Real) and not float(value) >= least:
-        raise UsageError(f"{name} is {value}: it must be {least} or more")
+def check_type(name: str, value: object, expected: Any, minimum: float | None = None) -> None:
+    """Raise UsageError if a value is not of a type, such as `int | None`, or is below `minimum`."""
+    if not _is(value, expected):
+        raise UsageError(f"{name} is {value!r}: it must be {_type_name(expected)}")
+    if minimum is not None and isinstance(value, Real) and not float(value) >= minimum:
+        raise UsageError(f"{name} is {value}: it must be {minimum} or more")
 
 
-def _is(value: object, wanted: Any) -> bool:
-    inner = get_args(wanted)
-    if isinstance(wanted, UnionType):
+def _is(value: object, expected: Any) -> bool:
+    inner = get_args(expected)
+    if isinstance(expected, UnionType):
         return any(_is(value, each) for each in inner)
-    if get_origin(wanted) is tuple:
+    if get_origin(expected) is tuple:
         kinds = (inner[0],) * len(value) if isinstance(value, tuple) and ... in inner else inner
         return (
             isinstance(value, tuple)
@@ -56,19 +58,20 @@ def _is(value: object, wanted: Any) -> bool:
         if not isinstance(value, Mapping):
             return False
         return all(_is(k, inner[0]) and _is(v, inner[1]) for k, v in value.items())
-    if wanted in _NUMBERS:
-        return isinstance(value, _NUMBERS[wanted]) and not isinstance(value, bool)
-    return isinstance(value, wanted)
+    if expected in _NUMBERS:
+        return isinstance(value, _NUMBERS[expected]) and not isinstance(value, bool)
+    return isinstance(value, expected)
 
 
-def _words(wanted: Any) -> str:
+def _type_name(expected: Any) -> str:
     """Return the name of a type for messages."""
-    inner = get_args(wanted)
-    if isinstance(wanted, UnionType):
-        return " or ".join(map(_words, inner))
-    if get_origin(wanted) is tuple:
-        many = f"a tuple of {_words(inner[0])}" if ... in inner else ", ".join(map(_words, inner))
-        return many if ... in inner else f"a tuple of ({many})"
+    inner = get_args(expected)
+    if isinstance(expected, UnionType):
+        return " or ".join(map(_type_name, inner))
+    if get_origin(expected) is tuple:
+        if ... in inner:
+            return f"a tuple of {_type_name(inner[0])}"
+        return f"a tuple of ({', '.join(map(_type_name, inner))})"
     if inner:
-        return f"a mapping of {_words(inner[0])} to {_words(inner[1])}"
-    return _WORDS.get(wanted, f"vsr.{getattr(wanted, '__name__', wanted)}")
+        return f"a mapping of {_type_name(inner[0])} to {_type_name(inner[1])}"
+    return _TYPE_NAMES.get(expected, f"vsr.{getattr(expected, '__name__', expected)}")

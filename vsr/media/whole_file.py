@@ -37,7 +37,7 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename it to `path` at the end.
 
     The old file is kept until then; for a symbolic link, its target is replaced. After any error

@@ -66,7 +66,7 @@ class LiveSource:
         """Number of streams that appeared after opening, and are therefore left out."""
         reading = Reading(
             demux=self._in_order,
-            opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
+            opener=partial(open_live, read_timeout=silence, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fit.planes,
             info_after_conversion=self._fit.seen_as,

@@ -11,7 +11,7 @@ from typing import Final
 from vsr.inference.backend import Backend
 from vsr.inference.depth import for_planes
 from vsr.inference.models import Model, manifest
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.plan.choice import HEADROOM
 from vsr.plan.figures import Figures, network_key
@@ -48,7 +48,7 @@ class Best:
         model = self.found[place]
         key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
         if (known := Figures().known(key)) is not None:
-            likely, doubt = known.alone_ms(processors()) / 1000, 1.0
+            likely, doubt = known.alone_ms(processor_count()) / 1000, 1.0
         else:
             likely, doubt = usual_cost * _work(model) / _work(self.found[self.better]), _DOUBT
         if likely <= doubt * self.allowed:

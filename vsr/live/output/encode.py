@@ -34,7 +34,7 @@ from vsr.live.output.spares import Spares
 from vsr.live.settings import OutputSettings
 from vsr.media.bitrate import live_bitrate
 from vsr.media.encoder import EncoderSettings, VideoFormat
-from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
+from vsr.media.frame import PIXEL_FORMAT, Frame, encoder_picture, now
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
 
@@ -209,7 +209,7 @@ class LiveEncoder:
 
     def _encode(self, item: Shown) -> None:
         frame = item.frame
-        picture = encodable(frame, self._pixels)
+        picture = encoder_picture(frame, self._pixels)
         picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
         picture.duration = 0
         groups: dict[float, list[Output]] = {}

@@ -16,7 +16,7 @@ from vsr.media.matcher import PacketMatcher
 from vsr.media.passthrough import close_quietly
 from vsr.media.pictures.extras import Extras
 from vsr.media.pictures.names import ANIMATIONS
-from vsr.media.pictures.stills import picture, rgb_of, turned
+from vsr.media.pictures.stills import apply_display_matrix, make_image, rgb_of
 from vsr.media.target import part_path
 from vsr.media.timestamps import Packet
 from vsr.media.whole_file import real_path
@@ -111,7 +111,8 @@ class AnimationSink:
     def _picture(self, frame: Frame) -> av.VideoFrame:
         """Convert a frame to R'G'B'A, with its time in the container's time base."""
         extras = self._extras.pop(frame.index, Extras())
-        image = picture(turned(rgb_of(frame), self._matrix), extras, True).convert("RGBA")
+        rgb = apply_display_matrix(rgb_of(frame), self._matrix)
+        image = make_image(rgb, extras, True).convert("RGBA")
         if self._container is None:
             self._open(image.size)
         made = av.VideoFrame.from_ndarray(np.asarray(image), format="rgba")

@@ -57,7 +57,7 @@ def is_animation(path: Path) -> bool:
     return path.suffix.lower() in ANIMATIONS and not is_pattern(path)
 
 
-def numbered(pattern: Path, number: int) -> Path:
+def insert_number(pattern: Path, number: int) -> Path:
     """Insert a number into a pattern."""
     return pattern.with_name(_NUMBER.sub(lambda m: f"{number:{m[1] or ''}d}", pattern.name))
 
@@ -73,12 +73,12 @@ def find_pictures(input_: str) -> Pictures | None:
     path = Path(absolute_path(input_))
     try:
         if path.is_dir():
-            return _within(input_, path)
+            return _in_folder(input_, path)
         if path.exists():
             return Pictures(name=input_, files=(path,)) if is_picture(path) else None
     except OSError:  # such as a name too long: opening it raises the error
         return None
-    return _matching(input_, path) if is_pattern(path) else None
+    return _matching_pattern(input_, path) if is_pattern(path) else None
 
 
 def is_folder(path: Path) -> bool:
@@ -89,13 +89,13 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _within(name: str, folder: Path) -> Pictures | None:
+def _in_folder(name: str, folder: Path) -> Pictures | None:
     found = [file for file in folder.iterdir() if is_picture(file) and file.is_file()]
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
     return Pictures(name=name, files=files) if files else None
 
 
-def _matching(name: str, pattern: Path) -> Pictures:
+def _matching_pattern(name: str, pattern: Path) -> Pictures:
     place = _NUMBER.search(pattern.name)
     assert place is not None
     before, after = pattern.name[: place.start()], pattern.name[place.end() :]

@@ -28,7 +28,7 @@ RGB_COLOUR: Final = Colour(matrix=RGB, full_range=True)
 _RGB_PLANES: Final = PlaneFormat(chroma_x=1, chroma_y=1)
 _CLOCK: Final = Fraction(1, 90000)
 """Time base of animations in seconds, exact for milliseconds, hundredths and usual rates."""
-_UNSAID: Final = Fraction(1, 10)
+_DEFAULT_DELAY: Final = Fraction(1, 10)
 """Time for which browsers and FFmpeg show a picture whose delay is 0, in seconds."""
 _DEEP: Final = frozenset({"RGB;16B", "RGBA;16B", "LA;16B", "I;16B", "RGB;16L", "RGB;16N"})
 _CHANNELS: Final = 3
@@ -112,9 +112,9 @@ class PictureSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the images in order; those that cannot be read are counted and skipped."""
-        return self._moving() if self.animated else self._one_by_one()
+        return self._animation_frames() if self.animated else self._still_frames()
 
-    def _one_by_one(self) -> Iterator[Frame]:
+    def _still_frames(self) -> Iterator[Frame]:
         for place, file in enumerate(self._pictures.files):
             read = now()
             number = self._pictures.numbers[place] if self._pictures.numbers else None
@@ -122,11 +122,11 @@ class PictureSource:
                 with Image.open(file) as image:
                     rgb, extras = rgb_and_extras(image, file, number)
             except Exception as exc:  # see __init__
-                self._lost(f"{file.name} cannot be read: {reason(exc)}")
+                self._record_loss(f"{file.name} cannot be read: {reason(exc)}")
                 continue
             yield self._frame(rgb, extras, place, 1, read)
 
-    def _moving(self) -> Iterator[Frame]:
+    def _animation_frames(self) -> Iterator[Frame]:
         file, pts, place = self._pictures.files[0], 0, 0
         try:
             with Image.open(file) as image:
@@ -134,17 +134,17 @@ class PictureSource:
                     read = now()
                     image.seek(place)
                     rgb, extras = rgb_and_extras(image, file, None)
-                    said = Fraction(image.info.get("duration") or 0).limit_denominator(10000)
-                    ticks = max(1, round((said / 1000 or _UNSAID) / _CLOCK))
+                    delay_ms = Fraction(image.info.get("duration") or 0).limit_denominator(10000)
+                    ticks = max(1, round((delay_ms / 1000 or _DEFAULT_DELAY) / _CLOCK))
                     yield self._frame(rgb, extras, pts, ticks, read)
                     pts += ticks
         except GeneratorExit:
             raise
         except Exception as exc:  # see __init__
             missing = self.info.frames - self.frames_read
-            self._lost(f"the file is damaged after {place} pictures: {reason(exc)}", missing)
+            self._record_loss(f"the file is damaged after {place} pictures: {reason(exc)}", missing)
 
-    def _lost(self, note: str, count: int = 1) -> None:
+    def _record_loss(self, note: str, count: int = 1) -> None:
         self.losses.lost += count
         self.losses.notes.setdefault("undecodable", note)
         log.warning("%s", note)
@@ -154,7 +154,7 @@ class PictureSource:
         size = (self.info.width, self.info.height)
         if rgb.shape[1::-1] != size and not self.any_size:
             event = "resized"
-            rgb, extras = _fitted(rgb, extras, size)
+            rgb, extras = _resized(rgb, extras, size)
             note = f"pictures of other sizes than {size[0]}x{size[1]} are fitted to that"
             if "size" not in self.losses.notes:
                 self.losses.notes["size"] = note
@@ -210,7 +210,7 @@ def _check_size(image: Image.Image, name: str, allowed: int | None) -> None:
         )
 
 
-def _fitted(rgb: Rgb, extras: Extras, size: tuple[int, int]) -> tuple[Rgb, Extras]:
+def _resized(rgb: Rgb, extras: Extras, size: tuple[int, int]) -> tuple[Rgb, Extras]:
     """Resize an image and its alpha to `size` (width, height)."""
 
     def resized(array: Rgb) -> Rgb:

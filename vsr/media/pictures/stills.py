@@ -13,10 +13,10 @@ from vsr.media.colour import RGB
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
 from vsr.media.pictures.extras import Extras
-from vsr.media.pictures.names import FORMATS, is_pattern, numbered
-from vsr.media.target import already_there
+from vsr.media.pictures.names import FORMATS, insert_number, is_pattern
+from vsr.media.target import output_exists_error
 from vsr.media.timestamps import Packet
-from vsr.media.whole_file import real_path, temporary_path, writing_failed, written_whole
+from vsr.media.whole_file import real_path, temporary_path, write_atomically, writing_failed
 
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -45,7 +45,7 @@ def rgb_of(frame: Frame) -> Rgb:
     return frame.to_rgb()
 
 
-def turned(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
+def apply_display_matrix(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
     """Rotate and flip an image by a display matrix, which image files cannot hold.
 
     The matrix (a b u, c d v, x y w) maps column p and row q to (a p + c q, b p + d q).
@@ -115,7 +115,7 @@ class StillSink:
             return []
         extras = self._extras.pop(item.index, Extras())
         item.stamps.encode_start = now()
-        file = self._place(extras)
+        file = self._target(extras)
         self.frames_in += 1
         self._save(file, item, extras)
         self.frames_out += 1
@@ -136,11 +136,11 @@ class StillSink:
         self._new.clear()
         self._replacements.clear()
 
-    def _place(self, extras: Extras) -> Path:
+    def _target(self, extras: Extras) -> Path:
         """Return the next frame's file. Raises OutputError."""
         if is_pattern(self.path):
             number = self.frames_in + 1 if extras.number is None else extras.number
-            file = numbered(self.path, number)
+            file = insert_number(self.path, number)
         elif self.path.is_dir():
             file = folder_file(self.path, extras.file)
         else:
@@ -153,12 +153,14 @@ class StillSink:
         if file.is_dir():
             raise OutputError(f"the output {file} is a folder: remove it or take another name")
         if file.exists() and not self._overwrite:
-            raise already_there(file)
+            raise output_exists_error(file)
         return file
 
     def _save(self, file: Path, frame: Frame, extras: Extras) -> None:
         kind = FORMATS[file.suffix.lower()]
-        image = picture(turned(rgb_of(frame), self._matrix), extras, kind not in _NO_ALPHA)
+        image = make_image(
+            apply_display_matrix(rgb_of(frame), self._matrix), extras, kind not in _NO_ALPHA
+        )
         given = {**_DEFAULTS.get(kind, {}), **extras.arguments(kind, self._scale), **self._options}
         target = real_path(file)
         try:
@@ -166,14 +168,14 @@ class StillSink:
                 part = self._replacements.setdefault(target, temporary_path(target))
                 image.save(part, kind, **given)
             else:
-                with written_whole(target) as part:
+                with write_atomically(target) as part:
                     image.save(part, kind, **given)
                 self._new.add(target)
         except (OSError, ValueError, RuntimeError, SystemError) as exc:  # from Pillow's writers
             raise writing_failed("write", file, exc) from exc
 
 
-def picture(rgb: Rgb, extras: Extras, with_alpha: bool) -> Image.Image:
+def make_image(rgb: Rgb, extras: Extras, with_alpha: bool) -> Image.Image:
     """Make an image from colours and `extras`; without `with_alpha`, on a white background."""
     image = Image.fromarray(rgb)
     if extras.alpha is not None:
