@@ -137,7 +137,7 @@ def test_transparency_is_kept_and_what_it_hides_does_not_show(tmp_path: Path) ->
     assert (alpha[24:56, 34:86] == 255).all() and not alpha[:16].any()
     assert abs(large[alpha > 0, :3] - (250, 200, 100)).max() <= 1
     report = _run(tmp_path / "in.png", tmp_path / "out.jpg")
-    assert report.notes == ["out.jpg cannot carry transparency (its place is white): left out"]
+    assert report.notes == ["out.jpg cannot carry transparency (replaced by white): left out"]
     assert (_pixels(tmp_path / "out.jpg")[0, 0] > 250).all()
 
 
@@ -261,7 +261,7 @@ def test_pictures_of_other_sizes_fit_a_video(tmp_path: Path) -> None:
     _sequence(tmp_path, [3], (30, 30))
     report = _run(tmp_path / "frame_%d.png", tmp_path / "out.mkv")
     assert {size for _, size in _frames_of(tmp_path / "out.mkv")} == {(120, 80)}
-    assert report.losses == ["pictures of other sizes than 60x40 are fitted to that"]
+    assert report.losses == ["pictures of other sizes than 60x40 are resized to it"]
     assert report.exit_code == 0
 
 

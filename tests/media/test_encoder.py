@@ -192,5 +192,5 @@ def test_the_ends_of_the_ranges_are_taken(encoder: str, settings: dict[str, Any]
 
 
 def test_a_pixel_format_that_ffmpeg_does_not_know_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="unknown pixel format 'x': names are FFmpeg's"):
+    with pytest.raises(UsageError, match="unknown pixel format 'x': use an FFmpeg name"):
         encoder_name(EncoderSettings(pixel_format="x"), "mp4", VIDEO)

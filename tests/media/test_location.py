@@ -63,13 +63,16 @@ def test_paths_of_files_are_shown_whole(path: str) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("rtmp://h:99999/live/s3cret", "rtmp://h:99999/live/.*: the port is no number from 1 to"),
-        ("rtmp://h:x/live/s3cret", "the port is no number"),
-        ("srt://h:?streamid=s3cret", "the port is no number"),
+        (
+            "rtmp://h:99999/live/s3cret",
+            "rtmp://h:99999/live/.*: the port is not a number from 1 to",
+        ),
+        ("rtmp://h:x/live/s3cret", "the port is not a number"),
+        ("srt://h:?streamid=s3cret", "the port is not a number"),
         ("rtsp://me:s3c/ret@h/1", "write / as %2F"),
-        ("rtmp://h", "rtmp://h names no stream: write rtmp://HOST/APPLICATION/KEY"),
-        ("rtmps://h:443/", "names no stream"),
-        ("rtmp:///live/s3cret", "names no stream"),
+        ("rtmp://h", "rtmp://h has no stream key: write rtmp://HOST/APPLICATION/KEY"),
+        ("rtmps://h:443/", "has no stream key"),
+        ("rtmp:///live/s3cret", "has no stream key"),
     ],
 )
 def test_addresses_that_no_server_has_are_usage_errors(url: str, words: str) -> None:

@@ -89,16 +89,16 @@ def test_what_is_not_there_is_told_with_what_is(folder: Path) -> None:
         with pytest.raises(InputError, match=words) as caught:
             Source(str(folder / "master.m3u8"), Reading(variant=VariantChoice.parse(text)))
         assert "1: 64x36 at 110 kbit/s; 2: 128x72" in str(caught.value)
-    with pytest.raises(InputError, match="no playlist with variants"):
+    with pytest.raises(InputError, match="not a playlist with variants"):
         Source(str(folder / "v00.ts"), Reading(variant=VariantChoice.parse("2")))
     assert VariantChoice.parse("1").number == 1
     for wrong in ("", "0", "720p", "x", "12x", "-1"):
-        with pytest.raises(UsageError, match="give best, a size"):
+        with pytest.raises(UsageError, match="use best, a size"):
             VariantChoice.parse(wrong)
     for command in ("run", "relay"):
         done = CliRunner().invoke(main, [command, "in.m3u8", "out.mp4", "--variant", "720p"])
         assert done.exit_code == 2
-        assert "give best, a size (1280x720), or a number" in done.output
+        assert "use best, a size (1280x720), or a number" in done.output
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class AacFormatKeeper:
         assert self._first is not None
         self._begin = Fraction(packet.pts or 0) * (packet.time_base or 1)
         log.warning(
-            "audio #%d changes from %s to %s at %.2f s: encoded anew from there, as it began",
+            "audio #%d changes from %s to %s at %.2f s: re-encoded to the first format from there",
             self._source.index, self._first, config, float(self._begin),
         )  # fmt: skip
         context = self._first.open_encoder()

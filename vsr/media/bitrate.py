@@ -64,12 +64,12 @@ def parse_bits(text: str) -> int:
     """Parse bit/s (or bits): `2500k`, `2.5M`, `2.5Mbit/s` or `2500000`. Raises UsageError."""
     found = _BITS.fullmatch(text.strip())
     if found is None:
-        raise UsageError(f"'{text}' is no bitrate: write 2500k or 2.5M")
+        raise UsageError(f"'{text}' is not a bitrate: write 2500k or 2.5M")
     bits = round(float(found[1]) * _UNITS[found[2].lower()])
     if bits < _MIN_WITHOUT_UNIT and not found[2]:
-        raise UsageError(f"'{text}' is {bits} bit/s: write {text.strip()}k for kilobits")
+        raise UsageError(f"'{text}' is {bits} bit/s: write {text.strip()}k for kbit/s")
     if bits < 1:
-        raise UsageError(f"'{text}' is no bitrate: it must be more than 0")
+        raise UsageError(f"'{text}' is not a bitrate: it must be more than 0")
     return bits
 
 

@@ -207,10 +207,10 @@ class ClipCutter:
             if packet.stream is not video or not packet.size:
                 continue
             if packet.pts is None or packet.has_sidedata("new_extradata"):
-                what = "does not say when its pictures are shown"
+                what = "has frames without timestamps"
                 if packet.pts is not None:
-                    what = "changes its headers on the way"
-                raise InputError(f"{self._name} {what}: it takes --jobs 1")
+                    what = "changes its codec headers mid-stream"
+                raise InputError(f"{self._name} {what}: use --jobs 1")
             yield packet
 
 

@@ -41,8 +41,8 @@ def prepare_decoder(
     size = picture_bytes(context)
     if _MIN_PICTURES * size > limit:
         raise InputError(
-            f"{name}: pictures of {context.width}x{context.height} take more memory than the "
-            f"{format_bytes(limit)} that may be used"
+            f"{name}: pictures of {context.width}x{context.height} need more memory than the "
+            f"{format_bytes(limit)} available"
         )
     # pictures may become larger mid-stream; damaged headers may declare any size
     most = min(_MAX_PIXELS, int(limit * pixels / size / _MIN_PICTURES))

@@ -100,10 +100,10 @@ class EncoderSettings:
         given = "--bitrate" if self.bitrate is not None else "-e b="
         has_bitrate = self.bitrate is not None or _BITRATE_OPTION in self.options
         if self.bitrate is not None and _BITRATE_OPTION in self.options:
-            raise UsageError("--bitrate and -e b= are the same: give one")
+            raise UsageError("--bitrate and -e b= set the same option: use one of them")
         if self.crf is not None and has_bitrate:
             raise UsageError(
-                f"--crf and {given} contradict each other: give one (--maxrate limits --crf too)"
+                f"--crf and {given} exclude each other: use one (--maxrate limits --crf too)"
             )
         if self.bufsize is not None and self.maxrate is None and not has_bitrate:
             raise UsageError("--bufsize needs --maxrate or --bitrate")
@@ -162,7 +162,7 @@ def encoder_name(
             f"unknown codec '{codec}'; known: {known}, or an FFmpeg encoder such as h264_nvenc"
         ) from exc
     if found.type != "video":
-        raise UsageError(f"'{codec}' is no video codec")
+        raise UsageError(f"'{codec}' is not a video codec")
     return found.name
 
 
@@ -281,9 +281,9 @@ def _open(context: av.VideoCodecContext) -> None:
         with keep_scheduling():
             context.open()
     except (av.error.FFmpegError, ValueError) as exc:
-        hint = "check its options" if asked else "it cannot use this size or these time steps"
+        hint = "check its options" if asked else "it does not support this size or time base"
         if "_" in context.name:
-            hint = "no such hardware or driver here?"
+            hint = "is its hardware or driver missing?"
         raise OutputError(
             f"encoder {context.name} cannot start at {context.width}x{context.height} "
             f"({asked}): {reason(exc)}; {hint}"

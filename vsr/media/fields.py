@@ -91,7 +91,7 @@ def analyse_fields(container: "av.container.InputContainer", video: av.VideoStre
             graph.vpush(None)
             found = _pulled(graph) or found
     except (av.error.FFmpegError, OSError, ValueError) as exc:  # damaged: rely on the flags
-        log.debug("looking at the fields: %s", exc)
+        log.debug("interlacing analysis: %s", exc)
     counts = [round(float(found.get(_COUNT_KEY + key, 0))) for key in ("tff", "bff", "progressive")]
     fields = Fields.of(flagged, *counts)
     log.debug("%s", fields)

@@ -45,7 +45,9 @@ class Filtering:
             raise UsageError(f"deinterlace is '{self.deinterlace}': it must be one of {known}")
         for name, _ in split_chain(self.filters or ""):
             if not takes_one_video(name):
-                raise UsageError(f"no filter '{name}' for one video; see vsr doctor --filters")
+                raise UsageError(
+                    f"no filter '{name}' for one video; vsr doctor --filters lists all"
+                )
 
     @property
     def needs_field_analysis(self) -> bool:
@@ -210,7 +212,7 @@ def split_chain(text: str) -> list[tuple[str, str]]:
             continue
         quoted ^= char == "'"
         if not quoted and char in ";[]":
-            raise UsageError(f"'{text}' is no plain chain of filters: there is one video in it")
+            raise UsageError(f"'{text}' is not a simple filter chain: it may not contain ; [ or ]")
         if char == "," and not quoted:
             parts.append("")
         else:
@@ -218,7 +220,7 @@ def split_chain(text: str) -> list[tuple[str, str]]:
         at += 1
     found = [part.strip().partition("=") for part in parts]
     if text.strip() and not all(name for name, _, _ in found):
-        raise UsageError(f"'{text}' holds an empty filter")
+        raise UsageError(f"'{text}' contains an empty filter")
     return [(name, options) for name, _, options in found if name]
 
 

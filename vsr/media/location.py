@@ -138,7 +138,7 @@ def check_address(url: str) -> None:
     _, colon, port = host.rpartition(":")
     if colon and "]" not in port and not (_PORT.fullmatch(port) and 0 < int(port) < 2**16):
         raise UsageError(
-            f"{url_for_messages(url)}: the port is no number from 1 to 65535 "
+            f"{url_for_messages(url)}: the port is not a number from 1 to 65535 "
             "(in a user name or password, write / as %2F, : as %3A and @ as %40)"
         )
     if scheme.lower() in ("rtmp", "rtmps") and not (host and others and others[0].strip("/")):
@@ -161,8 +161,8 @@ def check_protocol(url: str) -> None:
     except av.error.ProtocolNotFoundError:
         scheme = url.partition("://")[0]
         raise UsageError(
-            f"this FFmpeg has no {scheme}: use another protocol, or a PyAV built on an FFmpeg "
-            f"that has it"
+            f"this FFmpeg does not support {scheme}: use another protocol, or a PyAV built with an "
+            f"FFmpeg that does"
         ) from None  # FFmpeg's message contains the whole URL
     except (av.error.FFmpegError, OSError, ValueError):
         return
@@ -236,15 +236,15 @@ def _open_probing(
             metadata_errors="replace",
         )  # fmt: skip
     except av.error.ExitError:
-        raise InputError(f"{name} sends nothing that can be shown") from None
+        raise InputError(f"{name} sent nothing that can be decoded before the timeout") from None
     except av.error.InvalidDataError:
-        why = _unreadable(url, name) or f"{name} sends something that is no video"
+        why = _unreadable(url, name) or f"{name} sends data that is not a video"
         raise InputError(why) from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         why = _error_message(exc, name, url)
         if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's error for an unreadable answer
-            why = f"cannot open {name}: nothing answers there, or it is no stream"
-            why += ", or its certificate is wrong (--tls-no-verify accepts any)" * checked
+            why = f"cannot open {name}: no server answers there, or it is not a stream"
+            why += ", or its certificate is invalid (--tls-no-verify accepts any)" * checked
         raise InputError(why) from None  # FFmpeg's message contains the whole URL
 
 
@@ -278,7 +278,7 @@ def _error_message(exc: Exception, name: str, url: str) -> str:
 
 def _check_stdin() -> None:
     if os.isatty(0):
-        raise InputError("the input is stdin, and that is a terminal: pipe a video into it")
+        raise InputError("the input is stdin, which is a terminal: pipe a video into it")
 
 
 def _check_file(path: Path, name: str) -> None:

@@ -41,7 +41,7 @@ def add_analysis(
 ) -> None:
     """Make the encoder write or read the first pass's statistics. Raises UsageError."""
     if passes > 1 and encoder not in _TWO_PASSES:
-        raise UsageError(f"two passes are for h264 and hevc, not for {encoder}")
+        raise UsageError(f"two passes are supported for h264 and hevc, not for {encoder}")
     if analysis is not None:
         number, file = analysis
         add_parameters(options, _TWO_PASSES[encoder], f"pass={number}", f"stats={file}")

@@ -109,7 +109,7 @@ def check_pixel_format(requested: str) -> None:
         av.VideoFormat(requested)
     except ValueError as exc:
         raise UsageError(
-            f"unknown pixel format '{requested}': names are FFmpeg's, as yuv420p10le"
+            f"unknown pixel format '{requested}': use an FFmpeg name such as yuv420p10le"
         ) from exc
 
 

@@ -263,7 +263,7 @@ class Sink:
                 raise
             self.packets_refused += 1
             if self.packets_refused == 1:
-                log.warning("%s refuses a packet: %s", self.path.name, reason(exc))
+                log.warning("%s: the muxer rejected a packet: %s", self.path.name, reason(exc))
 
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         return writing_failed(action, self.path, exc)

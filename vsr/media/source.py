@@ -198,7 +198,7 @@ class Source:
             self._primed.append(item)
             if isinstance(item, Frame):
                 return
-        raise InputError(f"{self.name} has a video stream but not one frame of it can be decoded")
+        raise InputError(f"{self.name} has a video stream, but no frame of it can be decoded")
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
         packets = self._reading.demux(self._container, self._streams)
@@ -214,7 +214,7 @@ class Source:
             if packet is None or self._close_requested:
                 break
             if self._info is None and now() > self._first_picture_deadline:  # else memory fills up
-                raise InputError(f"{self.name} sends data, but no picture that can be decoded")
+                raise InputError(f"{self.name} sends data, but no frame that can be decoded")
             self._timestamps.correct(packet)
             if packet.stream is self.video:
                 yield from self._decoded(packet) if self._decode else ()
@@ -263,8 +263,8 @@ class Source:
             event = event or "resized"
             self._note(
                 "size",
-                f"{self.name} changes size to {picture.width}x{picture.height} on the way; "
-                f"the output keeps {info.width}x{info.height} times the scale",
+                f"{self.name} changes size to {picture.width}x{picture.height} mid-stream: "
+                f"its frames are resized to {info.width}x{info.height} before upscaling",
                 warn=True,
             )
         frame = Frame(

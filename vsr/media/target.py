@@ -43,7 +43,9 @@ def container_format(path: Path) -> str:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in CONTAINERS:
         known = ", ".join(f".{name}" for name in CONTAINERS)
-        raise UsageError(f"'{path.name}' names no container vsr can write; use one of {known}")
+        raise UsageError(
+            f"'{path.name}' has no ending of a container that vsr writes: use one of {known}"
+        )
     return CONTAINERS[suffix]
 
 
@@ -69,7 +71,7 @@ def check_target(path: Path, source: str, overwrite: bool) -> None:
     if pipe_of(path) is not None:
         return
     if _URL.match(path.as_posix()):  # not repeated: it may hold a stream key
-        raise UsageError("vsr run writes files, and the output is a URL: vsr relay publishes to it")
+        raise UsageError("the output is a URL, and vsr run writes files: use vsr relay to publish")
     if not is_picture(path):
         container_format(path)
     try:

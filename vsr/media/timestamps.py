@@ -75,7 +75,9 @@ class TimestampCorrector:
             if self._jumps(step + float(self._shift) if self._shift else step):
                 self._shift = self.end - pts * base
                 self.jumps += 1
-                self._note("times", f"times jump at {last * float(base):.2f} s; joined there", True)
+                self._note(
+                    "times", f"timestamps jump at {last * float(base):.2f} s; corrected", True
+                )
         if self._shift:
             moved = round((dts * base + self._shift) / base)
             if last is not None and moved <= last:

@@ -113,7 +113,7 @@ class AudioReencoder:
             frames = self._decoder.decode(packet)
         except _ERRORS as exc:
             self.undecodable += 1
-            log.debug("a packet of sound is skipped: %s", reason(exc))
+            log.debug("an audio packet is skipped: %s", reason(exc))
             return
         for frame in frames:
             yield from self._encoded(frame)
@@ -124,7 +124,7 @@ class AudioReencoder:
             for frame in self._decoder.decode(None):
                 yield from self._encoded(frame)
         except _ERRORS as exc:
-            log.debug("the end of a sound is skipped: %s", reason(exc))
+            log.debug("the end of an audio stream is skipped: %s", reason(exc))
         yield from self._drained()
         yield from self._context.encode(None)
 
@@ -248,7 +248,7 @@ class SubtitleConverter:
                 return
             made = self._context.encode_subtitle(text)
         except _ERRORS as exc:
-            log.debug("a subtitle is skipped: %s", reason(exc))
+            log.debug("a subtitle packet is skipped: %s", reason(exc))
             return
         made.time_base, made.pts, made.dts = packet.time_base, packet.pts, packet.dts
         made.duration = packet.duration

@@ -39,7 +39,7 @@ class VariantChoice:
             return cls(number=int(text))
         found = _SIZE.fullmatch(text)
         if found is None:
-            raise UsageError(f"variant '{text}': give best, a size (1280x720), or a number from 1")
+            raise UsageError(f"variant '{text}': use best, a size (1280x720), or a number from 1")
         return cls(size=(int(found[1]), int(found[2])))
 
     def select(self, videos: Sequence[av.VideoStream], name: str) -> av.VideoStream:
@@ -69,7 +69,7 @@ class VariantChoice:
     def check_unset(self, name: str) -> None:
         """Raise InputError if a variant is selected; for an input without variants."""
         if self.number is not None or self.size is not None:
-            raise InputError(f"{name} is no playlist with variants: leave out --variant")
+            raise InputError(f"{name} is not a playlist with variants: omit --variant")
 
 
 BEST_FIT: Final = VariantChoice()

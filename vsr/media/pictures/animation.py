@@ -45,7 +45,7 @@ class AnimationSink:
         """`last_delay`: delay of the last picture (s); None: same as the previous one. `loop`: how
         often the animation is played; 0: forever, None: once."""
         if settings != EncoderSettings():
-            raise UsageError(f"{path.suffix} has no options of an encoder")
+            raise UsageError(f"{path.suffix} output takes no encoder options")
         self.path = path
         self.frames_in = self.frames_out = self.packets_refused = 0
         self.left_out: list[str] = []

@@ -147,7 +147,7 @@ def _exif(image: Image.Image, file: Path) -> Image.Exif | None:
     try:
         return _detached(image.getexif())
     except Exception as exc:  # Pillow's readers may raise anything
-        log.warning("%s: its EXIF is damaged and left out: %s", file.name, reason(exc))
+        log.warning("%s: its EXIF cannot be read and is left out: %s", file.name, reason(exc))
         return None
 
 

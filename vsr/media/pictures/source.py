@@ -155,7 +155,7 @@ class PictureSource:
         if rgb.shape[1::-1] != size and not self.any_size:
             event = "resized"
             rgb, extras = _resized(rgb, extras, size)
-            note = f"pictures of other sizes than {size[0]}x{size[1]} are fitted to that"
+            note = f"pictures of other sizes than {size[0]}x{size[1]} are resized to it"
             if "size" not in self.losses.notes:
                 self.losses.notes["size"] = note
                 log.warning("%s", note)
@@ -205,8 +205,8 @@ def _check_size(image: Image.Image, name: str, allowed: int | None) -> None:
     limit = free_memory() if allowed is None else allowed
     if limit is not None and image.width * image.height * _CHANNELS * _COPIES > limit:
         raise InputError(
-            f"{name}: a picture of {image.width}x{image.height} takes more memory than the "
-            f"{format_bytes(limit)} that may be used"
+            f"{name}: a picture of {image.width}x{image.height} needs more memory than the "
+            f"{format_bytes(limit)} available"
         )
 
 

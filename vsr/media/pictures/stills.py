@@ -93,7 +93,7 @@ class StillSink:
         self._replacements: dict[Path, Path] = {}
         """File that existed before -> temporary file that will replace it."""
         if transparent and FORMATS.get(path.suffix.lower()) in _NO_ALPHA:
-            self.left_out.append("transparency (its place is white)")
+            self.left_out.append("transparency (replaced by white)")
         if video.sample_aspect not in (None, 1):
             self.left_out.append("the pixel aspect")
 
@@ -147,11 +147,11 @@ class StillSink:
             file = self.path
             if self.frames_in:
                 raise OutputError(
-                    f"{self.path.name} holds one picture: name a pattern such as "
-                    f"{self.path.stem}_%05d{self.path.suffix}, or take --max-frames 1"
+                    f"{self.path.name} holds one picture: use a pattern such as "
+                    f"{self.path.stem}_%05d{self.path.suffix}, or --max-frames 1"
                 )
         if file.is_dir():
-            raise OutputError(f"the output {file} is a folder: remove it or take another name")
+            raise OutputError(f"the output {file} is a folder: remove it or choose another name")
         if file.exists() and not self._overwrite:
             raise output_exists_error(file)
         return file
