@@ -428,7 +428,7 @@ def test_extras_serve_several_outputs(tmp_path: Path) -> None:
     _image().save(tmp_path / "in.jpg", exif=exif)
     with Image.open(tmp_path / "in.jpg") as image:
         _, extras = rgb_and_extras(image, tmp_path / "in.jpg", None)
-    made = [extras.arguments("JPEG", scale)["exif"] for scale in (2, 4, 2)]
+    made = [extras.save_arguments("JPEG", scale)["exif"] for scale in (2, 4, 2)]
     assert made[0] == made[2]
     for data, width in zip(made, (120, 240, 120), strict=True):
         found = Image.Exif()

@@ -90,7 +90,7 @@ class SharedJob:
         report = new_report(settings, self.output, source, outline, (place.backend, place.device))
         if cluster is not None or len(devices_of(settings.device)) > 1:
             report.ledger = Ledger(places=True)
-        video = info.enlarged(place.out_size)
+        video = info.output_for(place.out_size)
         encoder = encoder_for(self.output, settings, video)
         say(report, info.conversion(kinds_written_by(encoder, settings.encoder.options)))
         frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
@@ -143,7 +143,7 @@ class SharedJob:
         timeline = source.timeline
         order = Order(
             model=replace(wanted, scale=outline.scale, precision=outline.precision),
-            model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frames,
+            model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frame_info,
             filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
             memory=memory, waiting=room.waiting, video=output.video, in_band=in_band,
             encoder=with_threads(replace(room.encoder, codec=codec), journal.threads),

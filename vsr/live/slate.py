@@ -12,7 +12,7 @@ from vsr.media.colour import RGB, SDR, Colour
 from vsr.media.frame import Planes
 from vsr.media.location import absolute_path
 from vsr.media.plane_format import YUV420, PlaneFormat
-from vsr.media.tone import Converter
+from vsr.media.tone import ColourConverter
 
 _DIM: Final = 4
 """Divisor of luma and chroma for darkening the last frame if there is no slate image."""
@@ -90,5 +90,5 @@ def _fitted(
     rgb[top : top + height, left : left + width] = small.to_ndarray()
     whole = av.VideoFrame.from_ndarray(rgb, format="rgb24")
     plain = replace(SDR, matrix=RGB, full_range=True)
-    y, u, v = Converter().planes(whole, plain, colour, size, form)
+    y, u, v = ColourConverter().planes(whole, plain, colour, size, form)
     return np.array(y), np.array(u), np.array(v)

@@ -23,7 +23,7 @@ class Service:
 
     rates: tuple[tuple[int, int, int], ...]
     """Rows of (pixels, bit/s up to 30 fps, bit/s at 60 fps), smallest first."""
-    most: int
+    max_bitrate: int
     """Maximum bitrate that the service accepts, in bit/s."""
 
 
@@ -45,7 +45,7 @@ SERVICES: Final = {
             (1280 * 720, 3_000_000, 4_500_000),
             (1920 * 1080, 4_500_000, 6_000_000),
         ),
-        most=6_000_000,
+        max_bitrate=6_000_000,
     ),
     "youtube": Service(
         rates=(
@@ -54,7 +54,7 @@ SERVICES: Final = {
             (2560 * 1440, 15_000_000, 24_000_000),
             (3840 * 2160, 30_000_000, 35_000_000),
         ),
-        most=51_000_000,
+        max_bitrate=51_000_000,
     ),
 }
 """Value of `--stream-preset` -> service; docs/live.md has the sources."""

@@ -124,8 +124,8 @@ class ClipCutter:
         self._name = url_for_messages(url)
         self._end: Fraction | float = math.inf if frames is None else self._end_after(frames)
 
-    def clips(self, folder: Path, wanted: Callable[[int], bool]) -> Generator[Clip, None, None]:
-        """Write and yield the clips in order, except those for whose number `wanted` is false.
+    def clips(self, folder: Path, is_needed: Callable[[int], bool]) -> Generator[Clip, None, None]:
+        """Write and yield the clips in order, except those for whose number `is_needed` is false.
 
         Raises InputError for packets that cannot be cut, OutputError if a clip cannot be written.
         """
@@ -140,7 +140,7 @@ class ClipCutter:
                 while packet is None or window.is_past(self._cuts.begin(number + 1)):
                     begin, end = self._cuts.begin(number), self._cuts.begin(number + 1)
                     if window.between(begin, min(end, self._end)):
-                        if wanted(number):
+                        if is_needed(number):
                             yield self._written(folder, video, window, number, follows)
                         follows = number
                     later = window.between(end, self._end)

@@ -119,7 +119,7 @@ class VideoInfo:
         """Average frame interval, in units of `time_base`."""
         return max(1, round(1 / (self.rate * self.time_base)))
 
-    def enlarged(self, size: tuple[int, int]) -> VideoFormat:
+    def output_for(self, size: tuple[int, int]) -> VideoFormat:
         """Return the output format of this video with pictures of that size (width, height)."""
         matrix = self.display_matrix
         if matrix is not None:

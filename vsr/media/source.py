@@ -72,7 +72,7 @@ class Source:
                 self._note, self._container.format.name == "mpegts"
             )
             self._times = PictureTimes(look_ahead)
-            self.timeline = timeline_of(self._reading, url, self.name, self._described)
+            self.timeline = timeline_of(self._reading, url, self.name, self._describe)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -250,7 +250,7 @@ class Source:
             for each in self.timeline.add(picture, pts):
                 yield self._frame(each, latest)
 
-    def _described(self, picture: av.VideoFrame) -> VideoInfo:
+    def _describe(self, picture: av.VideoFrame) -> VideoInfo:
         check_base_layer(self.video, side_data_of(picture), self.name)
         return VideoInfo.of(self.video, picture, self._container)
 

@@ -54,7 +54,7 @@ class Task:
         """Format of the upscaled video."""
         size = self.video.planes.output(*self.video.size, self.scale)
         if self.info is not None:
-            return self.info.enlarged(size)
+            return self.info.output_for(size)
         rate = self.video.rate
         return VideoFormat(
             size=size, rate=rate, time_base=1 / rate, colour=self.video.colour,

@@ -92,7 +92,7 @@ class LiveEncoder:
 
         Raises UsageError or OutputError if the encoder cannot be opened.
         """
-        video = replace(info.enlarged(size), time_base=TIME_BASE)
+        video = replace(info.output_for(size), time_base=TIME_BASE)
         self._settings, self._video, self._step = settings, video, float(1 / info.rate)
         full = bitrate_of(settings) or live_bitrate(size, info.rate)
         self._full = full

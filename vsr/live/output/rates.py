@@ -46,11 +46,11 @@ def live_settings(
         if settings.bufsize is None:
             settings = replace(settings, bufsize=round(_BUFFER_S * (settings.bitrate or 0)))
     most = max(settings.bitrate or 0, settings.maxrate or 0)
-    if service is not None and most > service.most:
+    if service is not None and most > service.max_bitrate:
         log.warning(
             "%s is more than %s takes (%s)",
             format_bitrate(most),
             preset,
-            format_bitrate(service.most),
+            format_bitrate(service.max_bitrate),
         )
     return settings

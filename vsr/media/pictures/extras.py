@@ -41,14 +41,14 @@ class Extras:
     """Number in the file's name; None without a pattern."""
     exif: Image.Exif | None = None
     """EXIF of the image as read, independent of its file; see `_detached`."""
-    save: dict[str, Any] = field(default_factory=dict)
+    pillow_arguments: dict[str, Any] = field(default_factory=dict)
     """Pillow's save arguments: icc_profile, dpi, xmp."""
     text: dict[str, str] = field(default_factory=dict)
     """Text entries of a PNG."""
 
-    def arguments(self, kind: str, scale: int) -> dict[str, Any]:
+    def save_arguments(self, kind: str, scale: int) -> dict[str, Any]:
         """Return Pillow's arguments to save the image, enlarged by `scale`, in format `kind`."""
-        given = dict(self.save)
+        given = dict(self.pillow_arguments)
         if kind in ("BMP", "GIF"):
             given.pop("icc_profile", None)
         if kind not in ("JPEG", "WEBP"):
@@ -100,7 +100,7 @@ def rgb_and_extras(
     text = getattr(image, "text", {})
     extras = Extras(
         alpha=alpha, grey=image.mode in _GREY or image.mode.startswith("I"), file=file,
-        number=number, exif=exif, save=kept,
+        number=number, exif=exif, pillow_arguments=kept,
         text={str(k): str(v) for k, v in text.items() if k != "XML:com.adobe.xmp"},
     )  # fmt: skip
     return rgb, extras

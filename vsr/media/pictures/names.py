@@ -27,7 +27,7 @@ _PART: Final = re.compile(r"\d+|\D+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class PictureFiles:
     """Files of an image input, in order."""
 
     name: str
@@ -62,7 +62,7 @@ def insert_number(pattern: Path, number: int) -> Path:
     return pattern.with_name(_NUMBER.sub(lambda m: f"{number:{m[1] or ''}d}", pattern.name))
 
 
-def find_pictures(input_: str) -> Pictures | None:
+def find_pictures(input_: str) -> PictureFiles | None:
     """Return the image files that an input names; None if it names something else.
 
     A folder stands for its images in natural order (2 before 10), a pattern for all files that
@@ -75,7 +75,7 @@ def find_pictures(input_: str) -> Pictures | None:
         if path.is_dir():
             return _in_folder(input_, path)
         if path.exists():
-            return Pictures(name=input_, files=(path,)) if is_picture(path) else None
+            return PictureFiles(name=input_, files=(path,)) if is_picture(path) else None
     except OSError:  # such as a name too long: opening it raises the error
         return None
     return _matching_pattern(input_, path) if is_pattern(path) else None
@@ -89,13 +89,13 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _in_folder(name: str, folder: Path) -> Pictures | None:
+def _in_folder(name: str, folder: Path) -> PictureFiles | None:
     found = [file for file in folder.iterdir() if is_picture(file) and file.is_file()]
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
-    return Pictures(name=name, files=files) if files else None
+    return PictureFiles(name=name, files=files) if files else None
 
 
-def _matching_pattern(name: str, pattern: Path) -> Pictures:
+def _matching_pattern(name: str, pattern: Path) -> PictureFiles:
     place = _NUMBER.search(pattern.name)
     assert place is not None
     before, after = pattern.name[: place.start()], pattern.name[place.end() :]
@@ -104,7 +104,7 @@ def _matching_pattern(name: str, pattern: Path) -> Pictures:
     found = sorted((int(match[1]), file) for file in folder if (match := form.fullmatch(file.name)))
     if not found:
         raise InputError(f"no file matches {name}")
-    return Pictures(
+    return PictureFiles(
         name=name,
         files=tuple(file for _, file in found),
         numbers=tuple(number for number, _ in found),

@@ -19,7 +19,7 @@ from vsr.media.limits import format_bytes, free_memory
 from vsr.media.location import absolute_path
 from vsr.media.missing_frames import Losses
 from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
-from vsr.media.pictures.names import Pictures
+from vsr.media.pictures.names import PictureFiles
 from vsr.media.plane_format import YUV420, PlaneFormat
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class PictureSource:
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: PictureFiles,
         *,
         rgb: bool,
         any_size: bool,

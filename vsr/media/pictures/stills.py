@@ -161,7 +161,8 @@ class StillSink:
         image = make_image(
             apply_display_matrix(rgb_of(frame), self._matrix), extras, kind not in _NO_ALPHA
         )
-        given = {**_DEFAULTS.get(kind, {}), **extras.arguments(kind, self._scale), **self._options}
+        own = extras.save_arguments(kind, self._scale)
+        given = {**_DEFAULTS.get(kind, {}), **own, **self._options}
         target = real_path(file)
         try:
             if target.exists() and target not in self._new:
