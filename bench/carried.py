@@ -17,8 +17,8 @@ import numpy as np
 
 from tests import transport
 from tests.clips import Clip, make_clip
-from vsr.media.carriage import Carriage
 from vsr.media.copying import codec_name
+from vsr.media.other_streams import OtherStreams
 from vsr.media.passthrough import close_quietly
 from vsr.media.timestamps import Packet
 
@@ -85,17 +85,17 @@ def _fate(path: Path, index: int, form: str) -> str:
         stream = source.streams[index]
         before, content = codec_name(stream), io.BytesIO()
         output = av.open(content, "w", format=form)
-        carriage = Carriage(output)
-        carriage.add(stream)
-        if carriage.left_out:
+        others = OtherStreams(output)
+        others.add(stream)
+        if others.left_out:
             close_quietly(output)
             return "left out"
         output.start_encoding()
         for packet in source.demux(stream):
             if packet.size:
-                for made in carriage.packets(packet):
+                for made in others.packets(packet):
                     output.mux(made)
-        for made in carriage.rest():
+        for made in others.flush():
             output.mux(made)
         after = codec_name(output.streams[0])
         output.close()

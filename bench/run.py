@@ -41,7 +41,7 @@ class Stages:
         backend = load_backend()
         found = models.find(model, None, backend)
         self.upscaler = Upscaler(found, backend, info.colour, (info.width, info.height))
-        self.video = info.enlarged(self.upscaler.out_size)
+        self.video = info.output_for(self.upscaler.out_size)
         self.enlarged = [f for f in self.upscaler.process(self.decoded) if isinstance(f, Frame)]
         source.close()
 

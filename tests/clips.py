@@ -11,7 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vsr.media.scheduling import scheduling_kept
+from vsr.media.scheduling import keep_scheduling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def picture(size: tuple[int, int], index: int) -> npt.NDArray[np.uint8]:
     return np.clip(128 + 50 * np.stack(waves, -1), 0, 255).astype(np.uint8)
 
 
-@scheduling_kept()
+@keep_scheduling()
 def make_clip(path: Path, clip: Clip = Clip()) -> Path:
     """Write the clip; the container follows from the file's name."""
     if clip.rotation:

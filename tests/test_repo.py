@@ -72,7 +72,7 @@ def test_module_has_a_docstring(path: Path) -> None:
 
 
 def test_ffmpeg_is_given_no_path_that_may_look_like_a_url() -> None:
-    """`12:30.mp4` is a file to us and a protocol to FFmpeg, but for `local`."""
+    """`12:30.mp4` is a file to us and a protocol to FFmpeg, but for `absolute_path`."""
     calls = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in PRODUCT

@@ -20,7 +20,7 @@ from vsr.compare.candidates import CandidateSettings, compare_models
 from vsr.compare.compare import CompareSettings, compare
 from vsr.compare.page import page
 from vsr.compare.words import sentences
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.plan.cost import Cost
 
 SILENT = {"audio": (), "size": (96, 64), "frames": 30}
@@ -242,7 +242,7 @@ def test_a_frame_of_a_candidate_takes_what_the_network_alone_takes(
     found = compare_models(
         folder / "coarse.mp4", CandidateSettings(models=["c-dcscn"], seconds=0.1)
     )
-    expected = Cost(9.0, 4.0).alone_ms(processors())
+    expected = Cost(9.0, 4.0).alone_ms(processor_count())
     assert [v.ms_per_frame for v in (found.reference, *found.videos)] == [expected, expected]
 
 

@@ -93,7 +93,7 @@ def test_no_decodable_frame(tmp_path: Path, clip: Path) -> None:
     )
     clip.write_bytes(bytes(data))
     result = run(clip, tmp_path / "out.mp4")
-    assert_refused(result, 1, "not one frame", folder=tmp_path, left={"in.mp4"})
+    assert_refused(result, 1, "no frame of it can be decoded", folder=tmp_path, left={"in.mp4"})
 
 
 def test_a_folder_as_input(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_an_unknown_codec(tmp_path: Path, clip: Path) -> None:
 
 def test_an_audio_codec_as_video_codec(tmp_path: Path, clip: Path) -> None:
     result = run(clip, tmp_path / "out.mp4", "--codec", "aac")
-    assert_refused(result, 2, "no video codec", folder=tmp_path, left={"in.mp4"})
+    assert_refused(result, 2, "not a video codec", folder=tmp_path, left={"in.mp4"})
 
 
 def test_an_encoder_option_that_does_not_exist(tmp_path: Path, clip: Path) -> None:

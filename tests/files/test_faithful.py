@@ -122,7 +122,7 @@ def test_joined_recordings_play_on_where_times_jump_back(tmp_path: Path) -> None
     assert result.frames == 150
     steps = [float(b - a) for a, b in zip(result.pts, result.pts[1:], strict=False)]
     assert max(steps) < 0.2 and min(steps) > 0.01
-    assert "times jump at" in report.losses[0]
+    assert "timestamps jump at" in report.losses[0]
     assert (report.packets_refused, report.exit_code) == (0, 0)
     assert len(result.packets[1]) == 3 * len(contents(part).packets[1])
 

@@ -15,7 +15,7 @@ from tests.facts import contents
 from tests.programs import FFPROBE, needs_ffprobe
 from vsr.errors import UsageError
 from vsr.media import parameters, track
-from vsr.media.boxes import described
+from vsr.media.boxes import sample_entry_boxes
 from vsr.media.hdr import Hdr10
 from vsr.media.info import side_data_of
 
@@ -136,7 +136,7 @@ def _hdr10(path: Path) -> tuple[Hdr10 | None, dict[bytes, bytes]]:
     """HDR10 metadata of the first picture, and what the container says of it."""
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
-        told = {k: v for k, v in described(stream).items() if k in (b"mdcv", b"clli")}
+        told = {k: v for k, v in sample_entry_boxes(stream).items() if k in (b"mdcv", b"clli")}
         return Hdr10.of(side_data_of(next(file.decode(stream)))), told
 
 

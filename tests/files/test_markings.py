@@ -12,7 +12,7 @@ from tests.clips import Clip, make_clip, picture
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
 from vsr.media.boxes import box
-from vsr.media.spatial import scaled
+from vsr.media.spatial import scale_markings
 
 PHONE = {
     "com.apple.quicktime.make": "Apple",
@@ -153,8 +153,8 @@ def test_a_360_degree_marking_is_named(tmp_path: Path, name: str, codec: str) ->
 def test_the_padding_of_a_cube_is_enlarged() -> None:
     cube = box(b"cbmp", struct.pack(">III", 0, 0, 5))
     marking = box(b"sv3d", box(b"proj", cube))
-    assert scaled(marking, Fraction(2)) == marking[:-1] + b"\x0a"
-    assert scaled(b"", Fraction(2)) == b""
+    assert scale_markings(marking, Fraction(2)) == marking[:-1] + b"\x0a"
+    assert scale_markings(b"", Fraction(2)) == b""
 
 
 def _stereo(path: Path) -> list[tuple[str, int]]:

@@ -17,10 +17,12 @@ import vsr
 from tests.clips import Clip, make_clip, picture
 from tests.programs import FFMPEG, needs_ffmpeg
 from vsr.errors import InputError, OutputError, UsageError
+from vsr.media.pictures.extras import rgb_and_extras
 
 Pixels = npt.NDArray[np.uint8]
 SIZE = (60, 40)
 DELAYS = [100, 50, 250, 330]
+GPS = {1: "N", 2: (1.0, 2.0, 3.0)}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -135,7 +137,7 @@ def test_transparency_is_kept_and_what_it_hides_does_not_show(tmp_path: Path) ->
     assert (alpha[24:56, 34:86] == 255).all() and not alpha[:16].any()
     assert abs(large[alpha > 0, :3] - (250, 200, 100)).max() <= 1
     report = _run(tmp_path / "in.png", tmp_path / "out.jpg")
-    assert report.notes == ["out.jpg cannot carry transparency (its place is white): left out"]
+    assert report.notes == ["out.jpg cannot carry transparency (replaced by white): left out"]
     assert (_pixels(tmp_path / "out.jpg")[0, 0] > 250).all()
 
 
@@ -259,7 +261,7 @@ def test_pictures_of_other_sizes_fit_a_video(tmp_path: Path) -> None:
     _sequence(tmp_path, [3], (30, 30))
     report = _run(tmp_path / "frame_%d.png", tmp_path / "out.mkv")
     assert {size for _, size in _frames_of(tmp_path / "out.mkv")} == {(120, 80)}
-    assert report.losses == ["pictures of other sizes than 60x40 are fitted to that"]
+    assert report.losses == ["pictures of other sizes than 60x40 are resized to it"]
     assert report.exit_code == 0
 
 
@@ -367,6 +369,72 @@ def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
         _run(tmp_path / "none_%d.png", tmp_path / "out_%d.png")
     with pytest.raises(UsageError, match="input and output are the same file"):
         _run(tmp_path / "frame_1.png", tmp_path / "frame_1.png", overwrite=True)
+
+
+def test_replaced_pictures_come_back_after_an_error(tmp_path: Path) -> None:
+    """A folder in the way of the third: the first is as before, the second is not there."""
+    _sequence(tmp_path, [1, 2, 3])
+    (tmp_path / "out_1.png").write_text("mine")
+    (tmp_path / "kept.png").write_text("linked")
+    (tmp_path / "out_2.png").symlink_to("new.png")
+    (tmp_path / "out_3.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"the output .*out_3\.png is a folder"):
+        _run(tmp_path / "frame_%d.png", tmp_path / "out_%d.png", overwrite=True)
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "out_1.png").read_text() == "mine"
+    (tmp_path / "out_3.png").rmdir()
+    (tmp_path / "out_3.png").symlink_to("kept.png")
+    _run(tmp_path / "frame_%d.png", tmp_path / "out_%d.png", overwrite=True)
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "new.png"])
+    for name in ("out_1.png", "new.png", "kept.png"):
+        assert _pixels(tmp_path / name).shape == (80, 120, 3)
+    assert (tmp_path / "out_2.png").is_symlink() and (tmp_path / "out_3.png").is_symlink()
+
+
+def _tiff(path: Path, exif: Image.Exif) -> None:
+    """Write a TIFF with EXIF as cameras do: Pillow's writer breaks the nested directories."""
+    width, height = SIZE
+    strip = {256: width, 257: height, 258: (8, 8, 8), 259: 1, 262: 2, 273: 0, 277: 3, 278: height}
+    exif.update({**strip, 279: 3 * width * height})
+    header = exif.tobytes().removeprefix(b"Exif\0\0")
+    path.write_bytes(header + _image().tobytes())
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_tiff_photo_keeps_its_exif(tmp_path: Path, orientation: int) -> None:
+    """Pillow reads nested directories of a TIFF from its file, which it closes with the pixels."""
+    exif = _exif(orientation)
+    exif.get_ifd(0x8825).update(GPS)
+    exif.get_ifd(0x8769)[0xA005] = {1: "R98"}
+    _tiff(tmp_path / "in.tif", exif)
+    for target in ("out.jpg", "out.png", "out.tif"):
+        _run(tmp_path / "in.tif", tmp_path / target)
+        with Image.open(tmp_path / target) as large:
+            assert large.size == ((120, 80) if orientation == 1 else (80, 120))
+            exif = large.getexif()
+            sizes = exif.get_ifd(0x8769)
+            assert exif.get(0x0112, 1) == 1
+            assert (exif[0x010F], sizes[0x9003]) == ("Maker", "2020:01:01 00:00:00")
+            assert (sizes[0xA002], sizes[0xA003]) == (120, 80)
+            assert exif.get_ifd(0x8825) == GPS
+
+
+def test_extras_serve_several_outputs(tmp_path: Path) -> None:
+    """The sizes in the EXIF are enlarged once, however often they are asked for."""
+    exif = _exif(1)
+    exif.get_ifd(0x8769)[0xA005] = {1: "R98"}
+    exif.get_ifd(0x8825).update(GPS)
+    _image().save(tmp_path / "in.jpg", exif=exif)
+    with Image.open(tmp_path / "in.jpg") as image:
+        _, extras = rgb_and_extras(image, tmp_path / "in.jpg", None)
+    made = [extras.save_arguments("JPEG", scale)["exif"] for scale in (2, 4, 2)]
+    assert made[0] == made[2]
+    for data, width in zip(made, (120, 240, 120), strict=True):
+        found = Image.Exif()
+        found.load(data)
+        assert found.get_ifd(0x8769)[0xA002] == width
+        assert (found.get_ifd(0x8825), found.get_ifd(0xA005)) == (GPS, {1: "R98"})
 
 
 @pytest.mark.parametrize(

@@ -273,4 +273,4 @@ def test_more_packets_than_the_hand_over_holds_do_not_block(tmp_path: Path) -> N
         lambda: vsr.upscale(clip, tmp_path / "out.mkv", model="bicubic", preset="ultrafast")
     )
     assert contents(tmp_path / "out.mkv").packets == contents(clip).packets
-    assert queues.DEPTH < 50
+    assert queues.QUEUE_DEPTH < 50

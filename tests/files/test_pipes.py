@@ -106,7 +106,7 @@ def test_a_reader_that_leaves_is_told_in_a_line(tmp_path: Path) -> None:
         process.stdout.close()
         said = process.stderr.read()
         assert process.wait(30) == 1
-    assert said.splitlines()[-1].startswith(b"vsr: error: whoever read stdout has left (")
+    assert said.splitlines()[-1].startswith(b"vsr: error: stdout was closed by the reader (")
 
 
 def test_ctrl_c_while_nothing_comes_through_stdin() -> None:

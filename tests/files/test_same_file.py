@@ -83,6 +83,6 @@ def test_a_playlist_that_names_itself_ends(tmp_path: Path) -> None:
 
 
 def test_a_url_as_output_is_refused_without_its_key(tmp_path: Path, clip: Path) -> None:
-    with pytest.raises(UsageError, match="vsr relay publishes") as caught:
+    with pytest.raises(UsageError, match="use vsr relay to publish") as caught:
         upscale(clip, "rtmp://host/live/k3y", model="bicubic")
     assert "k3y" not in str(caught.value)

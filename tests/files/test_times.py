@@ -15,7 +15,7 @@ from tests.clips import Clip, make_clip, picture
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
 from tests.programs import FFPROBE, needs_ffprobe
-from vsr.media.timestamps import CodingTimes, Packet, Rising
+from vsr.media.timestamps import DtsGenerator, MonotonicDts, Packet
 
 STEP = Fraction(1, 25)
 
@@ -124,7 +124,7 @@ def _packet(pts: int, dts: int | None) -> Packet:
 
 @pytest.mark.parametrize("undefined", [-(2**62), 2**62, 1_234_567, None])
 def test_undefined_coding_times_are_made(undefined: int | None) -> None:
-    times = CodingTimes()
+    times = DtsGenerator()
     packets = []
     for pts in (10, 11):
         times.feed(pts)
@@ -136,7 +136,7 @@ def test_undefined_coding_times_are_made(undefined: int | None) -> None:
 
 
 def test_coding_times_of_b_frames_are_left_alone() -> None:
-    times = CodingTimes()
+    times = DtsGenerator()
     for pts in range(4):
         times.feed(pts)
     coded = [(0, -1), (3, 0), (1, 1), (2, 2)]
@@ -150,7 +150,7 @@ def test_coding_times_of_b_frames_are_left_alone() -> None:
     ("equal", "expected"), [(False, [0, 1, 2, 3, 50]), (True, [0, 0, 0, 2, 50])]
 )
 def test_decoding_times_rise(equal: bool, expected: list[int]) -> None:
-    rising = Rising(STEP, equal)
+    rising = MonotonicDts(STEP, equal)
     packets = [_packet(t, t) for t in (0, 0, -5, 2, 50)]
     for packet in packets:
         rising.correct(packet)

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from tests.clips import Clip, make_clip, picture
-from vsr.media.scheduling import scheduling_kept
+from vsr.media.scheduling import keep_scheduling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Plain:
     container_options: Mapping[str, str] = field(default_factory=dict)
 
 
-@scheduling_kept()
+@keep_scheduling()
 def make_plain(path: Path, clip: Plain) -> None:
     """Write the clip; one thread encodes it, so that its bytes are the same every time."""
     options = {"fflags": "+bitexact", **clip.container_options}

@@ -13,7 +13,7 @@ from tests.clips import Clip, make_clip
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.inference.tiles import plan_tiles
-from vsr.media.timestamps import Packet, earlier
+from vsr.media.timestamps import Packet, subtract_ticks
 from vsr.media.transcode import limit_samples
 
 
@@ -87,6 +87,6 @@ def test_meaningless_tags_of_a_picture_are_left_behind(tmp_path: Path) -> None:
 def test_times_at_the_end_of_all_numbers(time: int, ticks: int) -> None:
     """A packet's time less the output's beginning left 64 bits."""
     packet: Packet = av.Packet(b"x")
-    packet.pts = earlier(time, ticks)
+    packet.pts = subtract_ticks(time, ticks)
     assert packet.pts is not None and abs(packet.pts) <= 2**62
-    assert (earlier(900, 100), earlier(None, 100)) == (800, None)
+    assert (subtract_ticks(900, 100), subtract_ticks(None, 100)) == (800, None)

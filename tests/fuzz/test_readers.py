@@ -19,7 +19,7 @@ from vsr.errors import InputError, UsageError
 from vsr.inference.tensorrt.cache import MAGIC, DamagedError, read_entry
 from vsr.live.rtmp import amf, chunks
 from vsr.live.rtmp.amf import ProtocolError
-from vsr.media.location import masked, shown
+from vsr.media.location import mask_secrets, url_for_messages
 from vsr.media.pictures.names import find_pictures
 from vsr.media.references import files_of
 
@@ -164,7 +164,7 @@ def test_secrets_of_urls_are_not_shown(
 ) -> None:
     host = "host.example"
     url = f"{scheme}://{user}:{password}@{host}/live/{key}"
-    for text in (shown(url), masked(f"{words} {url} {words}", url)):
+    for text in (url_for_messages(url), mask_secrets(f"{words} {url} {words}", url)):
         left = text.replace(words, "").replace(host, "").replace("live", "")
         assert password not in left and key not in left
 
@@ -172,9 +172,9 @@ def test_secrets_of_urls_are_not_shown(
 @quick
 @given(st.text(max_size=60))
 def test_any_text_as_a_url_or_a_name(text: str) -> None:
-    shown(text)
-    masked(text, text)
-    masked(f"cannot open {text}", f"rtmp://{text}")
+    url_for_messages(text)
+    mask_secrets(text, text)
+    mask_secrets(f"cannot open {text}", f"rtmp://{text}")
     if "\0" not in text:  # which no argument can hold
         with contextlib.suppress(InputError):
             find_pictures(text)

@@ -111,7 +111,7 @@ def test_as_many_results_may_be_kept_as_queues_and_encoders_hold(batch: int, hos
 
 
 def test_what_queues_hold_is_counted() -> None:
-    assert IN_QUEUES >= queues.DEPTH + 2  # the picture that is put, the one that is encoded
+    assert IN_QUEUES >= queues.QUEUE_DEPTH + 2  # the picture that is put, the one that is encoded
     assert IN_QUEUES >= encode._QUEUE_SIZE + 4  # and the last one, and the status page's
 
 

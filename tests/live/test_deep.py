@@ -105,7 +105,7 @@ def check(pictures: list[av.VideoFrame]) -> None:
     hdr = Hdr10.of(side_data_of(first))
     assert hdr is not None and hdr.display is not None
     assert hdr.light == (1000, 400)
-    assert (hdr.display.most, hdr.display.white) == (
+    assert (hdr.display.max_luminance, hdr.display.white) == (
         1000, (Fraction(15635, 50000), Fraction(16450, 50000)),
     )  # fmt: skip
     assert len(pictures) > FRAMES // 2  # a machine that is late leaves some out

@@ -243,7 +243,7 @@ def test_a_stream_without_a_picture_is_not_kept_for_ever(
 ) -> None:
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2))
     monkeypatch.setattr("vsr.live.input.source._PATIENCE", -10.0)
-    with pytest.raises(InputError, match="sends data, but no picture that can be decoded"):
+    with pytest.raises(InputError, match="sends data, but no frame that can be decoded"):
         LiveSource(str(clip), -1.0)
 
 
@@ -290,7 +290,9 @@ def test_a_protocol_that_ffmpeg_lacks_is_refused_and_nobody_is_called() -> None:
         for scheme in ("rtmp", "rtmps", "rtsp", "http", "https", "tcp", "udp", "rtp"):
             check_input(f"{scheme}://{place}", settings)
         check_outputs([f"{scheme}://{place}" for scheme in ("rtmp", "rtmps", "rtsp", "udp")])
-        with pytest.raises(UsageError, match="this FFmpeg has no carrierpigeon: use") as told:
+        with pytest.raises(
+            UsageError, match="this FFmpeg does not support carrierpigeon: use"
+        ) as told:
             check_input(f"carrierpigeon://{place}", settings)
         assert "k3y" not in str(told.value)
         with pytest.raises(TimeoutError):

@@ -88,7 +88,7 @@ def test_what_an_output_is_by_its_name() -> None:
         ("out.webm", None, None, "cannot contain live h264"),
         ("out.ts", None, "flv", "--format applies only to OUTPUT -"),
         ("-", None, "mp4", "ts, flv, mkv, nut"),
-        ("rtmp://h", None, None, "names no stream"),
+        ("rtmp://h", None, None, "has no stream key"),
         ("h/app/s3cret", None, None, "neither a URL, such as rtmp://HOST/APPLICATION/KEY, nor"),
     ],
 )

@@ -137,7 +137,7 @@ def test_the_decoder_is_not_blamed_for_the_order_of_b_frames(tmp_path: Path) -> 
 
     source._source._items = source._source._demuxed()
     demux = source._source._container.demux
-    reading = replace(source._source._reading, demuxed=lambda *_: slow(demux()))
+    reading = replace(source._source._reading, demux=lambda *_: slow(demux()))
     source._source._reading = reading
     frames = [item for item in source if isinstance(item, Frame)]
     source.close()

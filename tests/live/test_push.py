@@ -45,7 +45,7 @@ from vsr.live.output.session import Session
 from vsr.live.settings import OutputSettings
 from vsr.media import location
 from vsr.media.frame import Frame, Stamps, now
-from vsr.media.location import masked
+from vsr.media.location import mask_secrets
 from vsr.media.timestamps import Packet
 from vsr.report.ledger import STAGES, stage_ms
 
@@ -333,7 +333,7 @@ def test_nothing_tells_the_secrets(
     ],
 )
 def test_foreign_words_are_masked(words: str, shown: str) -> None:
-    assert masked(words, "rtmp://u:pw@h:1/app/key?a=b") == shown
+    assert mask_secrets(words, "rtmp://u:pw@h:1/app/key?a=b") == shown
 
 
 @pytest.mark.parametrize(
@@ -345,8 +345,8 @@ def test_foreign_words_are_masked(words: str, shown: str) -> None:
     ],
 )
 def test_urls_are_shown_without_their_secrets(url: str, name: str) -> None:
-    assert location.shown(url) == name
-    assert "k3y" not in masked(f"cannot open {url} k3y", url)
+    assert location.url_for_messages(url) == name
+    assert "k3y" not in mask_secrets(f"cannot open {url} k3y", url)
 
 
 def _file(path: Path) -> list[tuple[str, float, bool]]:

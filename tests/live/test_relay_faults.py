@@ -137,7 +137,9 @@ def test_srt_is_refused_where_ffmpeg_has_none() -> None:
     for words in ((here, there), (there, there + "2", here)):
         end = CliRunner().invoke(main, ["relay", "--model", "bicubic", *words])
         assert end.exit_code == 2, end.stderr
-        assert end.stderr.startswith("vsr: error: this FFmpeg has no srt: use another protocol")
+        assert end.stderr.startswith(
+            "vsr: error: this FFmpeg does not support srt: use another protocol"
+        )
         assert end.stderr.count("\n") == 1
         assert "k3y" not in end.output
 
@@ -224,7 +226,7 @@ def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
         time.sleep(1)
         assert r.stop() < 15
     assert r.process.returncode == 130
-    assert "changes size to 320x180 on the way; the output keeps 160x90" in r.said
+    assert "changes size to 320x180 mid-stream: its frames are resized to 160x90" in r.said
     report = r.report
     events = [row["event"] for row in report["ledger"]]
     assert events.count("resized") == 2 * FPS

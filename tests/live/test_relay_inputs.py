@@ -100,8 +100,8 @@ def _drip(visitor: socket.socket) -> None:
 
 
 def test_noise_on_the_port_is_told_in_a_line_and_holds_nothing_up(tmp_path: Path) -> None:
-    no_stream = "nothing answers there, or it is no stream"
-    no_video = "sends something that is no video"
+    no_stream = "no server answers there, or it is not a stream"
+    no_video = "sends data that is not a video"
     told = {
         ("rtmp", _noise): no_stream,
         ("rtmp", _handshake): no_stream,
@@ -232,7 +232,7 @@ def test_a_stream_over_rtmp_changes_its_size_on_the_way(tmp_path: Path) -> None:
         relay.await_words("the last picture stays", START)
         assert relay.stop() < SOON
         viewer.stop()
-    assert "changes size to 320x180 on the way; the output keeps 160x90" in relay.said
+    assert "changes size to 320x180 mid-stream: its frames are resized to 160x90" in relay.said
     assert viewer.size == (320, 180)
     shown = [number for number, _ in viewer.shown()]
     assert shown == sorted(shown)  # a loaded machine may leave pictures out, never turn them round

@@ -12,7 +12,7 @@ import vsr
 from tests.programs import needs_openssl
 from tests.streams import Marked, make_marked
 from vsr.live.settings import OutputSettings
-from vsr.media.location import open_live, shown
+from vsr.media.location import open_live, url_for_messages
 
 SERVER = """
 import socket, ssl, sys
@@ -97,7 +97,7 @@ def test_a_stream_is_taken_only_from_a_server_that_is_who_it_says(
     with _server(*certificate_for(tmp_path, "localhost")) as (port, server):
         url = f"rtmps://localhost:{port}/live/{KEY}"
         with pytest.raises(vsr.InputError, match=r"rtmps://localhost") as caught:
-            open_live(url, shown(url), 5.0, verify=verify).close()
+            open_live(url, url_for_messages(url), 5.0, verify=verify).close()
         assert server.stdout is not None
         got = server.stdout.readline().strip()
     assert got == str(b"" if verify else b"\x03")

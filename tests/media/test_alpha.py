@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
-from vsr.media.alpha import enlarged
+from vsr.media.alpha import enlarge_alpha
 
 SIZE: Final = (64, 48)
 FRAMES: Final = 4
@@ -131,6 +131,6 @@ def test_alpha_is_enlarged_within_its_range(bits: int) -> None:
     top = 2**bits - 1
     step = np.zeros((8, 8), np.uint8 if bits == 8 else np.uint16)
     step[:, 4:] = top
-    large = enlarged(step, (16, 16), bits, bits)
+    large = enlarge_alpha(step, (16, 16), bits, bits)
     assert (large.min(), large.max(), large.dtype) == (0, top, step.dtype)
-    assert enlarged(None, (4, 6), 8, bits).tolist() == [[top] * 6] * 4
+    assert enlarge_alpha(None, (4, 6), 8, bits).tolist() == [[top] * 6] * 4

@@ -12,7 +12,7 @@ from vsr.errors import UsageError
 from vsr.files.job import Job
 from vsr.files.settings import RunSettings
 from vsr.live.output.rates import live_settings
-from vsr.media.bitrate import SERVICES, in_words, live_bitrate, parse_bits
+from vsr.media.bitrate import SERVICES, format_bitrate, live_bitrate, parse_bits
 from vsr.media.encoder import EncoderSettings
 
 NOISY = Marked(seconds=4.0, size=(160, 90))
@@ -99,4 +99,4 @@ def test_live_limits_are_added_but_what_was_asked_for_stays() -> None:
 
 
 def test_rates_in_words() -> None:
-    assert [in_words(bits) for bits in (2_500_000, 625_000)] == ["2.5 Mbit/s", "625 kbit/s"]
+    assert [format_bitrate(bits) for bits in (2_500_000, 625_000)] == ["2.5 Mbit/s", "625 kbit/s"]

@@ -9,7 +9,7 @@ import pytest
 import vsr
 from tests.dolby import escaped, film, hevc, muxed, record, with_record
 from tests.facts import contents
-from vsr.media.boxes import described
+from vsr.media.boxes import sample_entry_boxes
 
 RECORDS = {5: 0, 7: 6, 8: 1}
 """Profile -> what its base layer is."""
@@ -70,7 +70,7 @@ def test_the_base_layer_of_others_is_kept_and_the_rest_named(
     assert result.pixel_format == "yuv420p10le"
     with av.open(str(target)) as film_:
         stream = film_.streams.video[0]
-        assert not {b"dvcC", b"dvvC"} & described(stream).keys()
+        assert not {b"dvcC", b"dvvC"} & sample_entry_boxes(stream).keys()
         sides: Any = next(film_.decode(stream)).side_data
         assert not [side for side in sides if side.type.name.startswith("DOVI")]
 
@@ -78,7 +78,7 @@ def test_the_base_layer_of_others_is_kept_and_the_rest_named(
 def test_the_record_is_read_as_ffmpeg_writes_it(folder: Path) -> None:
     for name in ("in.mp4", "in.mkv"):
         with av.open(str(folder / "8" / name)) as source:
-            assert described(source.streams.video[0])[b"dvvC"] == record(8, 1)[8:]
+            assert sample_entry_boxes(source.streams.video[0])[b"dvvC"] == record(8, 1)[8:]
 
 
 def _hdr10_plus() -> bytes:

@@ -76,6 +76,19 @@ def test_x265_is_quiet_unless_asked() -> None:
         assert options["x265-params"] == expected
 
 
+@pytest.mark.parametrize("own", ["no-slow-firstpass=1", "slow_firstpass=0:frame-threads=1"])
+def test_keys_of_parameters_are_compared_whole(own: str) -> None:
+    """`pass` is part of `slow-firstpass`, and is added all the same."""
+    settings = {"bitrate": 10**6, "passes": 2, "analysis": (1, "file")}
+    options = options_of("libx265", options={"x265-params": own}, **settings)
+    assert options["x265-params"] == f"{own}:pass=1:stats=file:log-level=error"
+
+
+def test_a_key_with_an_underscore_is_the_same() -> None:
+    options = options_of("libx265", options={"x265-params": "log_level=info"})
+    assert options["x265-params"] == "log_level=info"
+
+
 def test_crf_becomes_the_constant_quality_of_hardware_encoders() -> None:
     assert options_of("h264_nvenc", crf=25)["cq"] == "25"
 
@@ -179,5 +192,5 @@ def test_the_ends_of_the_ranges_are_taken(encoder: str, settings: dict[str, Any]
 
 
 def test_a_pixel_format_that_ffmpeg_does_not_know_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="unknown pixel format 'x': names are FFmpeg's"):
+    with pytest.raises(UsageError, match="unknown pixel format 'x': use an FFmpeg name"):
         encoder_name(EncoderSettings(pixel_format="x"), "mp4", VIDEO)

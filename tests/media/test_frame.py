@@ -70,4 +70,4 @@ def test_a_frame_is_shown_in_one_line_without_its_samples() -> None:
     assert repr(frame) == (
         "<Frame 3: 64x36, 8 bits, chroma 1/2 x 1/2, pts 9000 x 1/90000 s = 0.100 s>"
     )
-    assert "0x0" in repr(frame.bare())
+    assert "0x0" in repr(frame.without_planes())

@@ -18,7 +18,7 @@ from vsr.media.colour import Colour
 from vsr.media.encoder import EncoderSettings, VideoFormat, open_encoder
 from vsr.media.limits import cpu_limit, free_memory
 from vsr.media.parameters import add_threads
-from vsr.media.scheduling import scheduling_kept
+from vsr.media.scheduling import keep_scheduling
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_encoders_and_decoders_take_no_more_threads(
         monkeypatch.setattr(module, "cpu_limit", lambda: 2)
     context: Any = av.CodecContext.create(encoder, "w")
     video = VideoFormat(size=(128, 96), rate=Fraction(25), time_base=Fraction(1, 25))
-    with scheduling_kept():
+    with keep_scheduling():
         open_encoder(context, EncoderSettings(), video)
     assert context.thread_count == 2
     options: dict[str, str] = {}
@@ -104,8 +104,8 @@ def test_a_real_group_of_half_a_processor_means_one_thread() -> None:
     group.mkdir()
     code = (
         f"open({str(group / 'cgroup.procs')!r}, 'w').write('0')\n"
-        "from vsr.media.limits import cpu_limit, processors\n"
-        "print(cpu_limit() or processors())"
+        "from vsr.media.limits import cpu_limit, processor_count\n"
+        "print(cpu_limit() or processor_count())"
     )
     try:
         (group / "cpu.cfs_period_us").write_text("100000")

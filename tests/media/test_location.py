@@ -3,7 +3,7 @@
 import pytest
 
 from vsr.errors import UsageError
-from vsr.media.location import check_address, masked, shown
+from vsr.media.location import check_address, mask_secrets, url_for_messages
 
 SECRET = "k3y-5ecret"
 
@@ -37,39 +37,42 @@ FORMS = {
 
 @pytest.mark.parametrize(("url", "name"), FORMS.items())
 def test_a_url_is_shown_without_its_secrets(url: str, name: str) -> None:
-    assert shown(url) == name
+    assert url_for_messages(url) == name
     assert SECRET in url
 
 
 @pytest.mark.parametrize("url", FORMS)
 def test_foreign_words_do_not_tell_the_secrets(url: str) -> None:
     words = f"HTTP error 403 for '{url}': key {SECRET} refused"
-    assert SECRET not in masked(words, url)
-    assert masked(words, url).startswith("HTTP error 403 for ")
+    assert SECRET not in mask_secrets(words, url)
+    assert mask_secrets(words, url).startswith("HTTP error 403 for ")
 
 
 def test_other_urls_in_foreign_words_are_masked_too() -> None:
     words = "Opening 'https://cdn/k3y-5ecret/seg1.ts?t=k3y-5ecret' for reading, next rtmp://h/a/b"
-    told = masked(words, "live.m3u8")
+    told = mask_secrets(words, "live.m3u8")
     assert told == "Opening 'https://cdn/***?***' for reading, next rtmp://h/a/***"
 
 
 @pytest.mark.parametrize("path", ["in.mp4", "file:in.mp4", "12:30.mp4", "C:/film.mkv", "file:///a"])
 def test_paths_of_files_are_shown_whole(path: str) -> None:
-    assert shown(path) == path
-    assert masked(f"no such file: {path}", path) == f"no such file: {path}"
+    assert url_for_messages(path) == path
+    assert mask_secrets(f"no such file: {path}", path) == f"no such file: {path}"
 
 
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("rtmp://h:99999/live/s3cret", "rtmp://h:99999/live/.*: the port is no number from 1 to"),
-        ("rtmp://h:x/live/s3cret", "the port is no number"),
-        ("srt://h:?streamid=s3cret", "the port is no number"),
+        (
+            "rtmp://h:99999/live/s3cret",
+            "rtmp://h:99999/live/.*: the port is not a number from 1 to",
+        ),
+        ("rtmp://h:x/live/s3cret", "the port is not a number"),
+        ("srt://h:?streamid=s3cret", "the port is not a number"),
         ("rtsp://me:s3c/ret@h/1", "write / as %2F"),
-        ("rtmp://h", "rtmp://h names no stream: write rtmp://HOST/APPLICATION/KEY"),
-        ("rtmps://h:443/", "names no stream"),
-        ("rtmp:///live/s3cret", "names no stream"),
+        ("rtmp://h", "rtmp://h has no stream key: write rtmp://HOST/APPLICATION/KEY"),
+        ("rtmps://h:443/", "has no stream key"),
+        ("rtmp:///live/s3cret", "has no stream key"),
     ],
 )
 def test_addresses_that_no_server_has_are_usage_errors(url: str, words: str) -> None:

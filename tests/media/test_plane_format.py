@@ -10,7 +10,7 @@ import pytest
 from vsr.errors import UsageError
 from vsr.media.colour import RGB, Colour
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
-from vsr.media.frame import Frame, Planes, encodable, picture_of, planes_of
+from vsr.media.frame import Frame, Planes, encoder_picture, picture_of, planes_of
 from vsr.media.plane_format import PlaneFormat, is_grey, is_rgb, planes_for
 
 PQ = Colour(matrix=9, primaries=9, transfer=16)
@@ -91,7 +91,7 @@ def test_packed_pixels_are_unpacked_exactly(
     packed: str, planar: PlaneFormat, colour: Colour
 ) -> None:
     frame = random_frame(planar, colour)
-    picture = encodable(frame, packed)
+    picture = encoder_picture(frame, packed)
     assert picture.format.name == packed
     assert_equal(planes_of(picture, (34, 18), colour, planar), frame.planes)
 
@@ -185,5 +185,5 @@ def test_limited_range_stays_limited_in_grey(bits: int, name: str) -> None:
     """H.273: limited-range codes of n bits are 2^(n-8) times those of 8."""
     frame = random_frame(form(bits), Colour())
     frame.planes[0][:] = 235 * 2 ** (bits - 8)
-    luma = np.from_dlpack(encodable(frame, name).planes[0])
+    luma = np.from_dlpack(encoder_picture(frame, name).planes[0])
     assert np.all(luma == 235 * 2 ** (planes_for(name).bits - 8))

@@ -10,7 +10,7 @@ import pytest
 import vsr
 from tests.clips import Clip, make_clip
 from tests.dolby import hevc, muxed
-from vsr.media.side_data import carrier_of, side_data_in, written_by
+from vsr.media.side_data import carrier_of, kinds_written_by, side_data_in
 
 WORDS = b"HELLO WORLD "
 MESSAGE = b"0123456789abcdef" + b"a mark"
@@ -116,7 +116,7 @@ def test_a_timecode_in_every_picture_is_named(tmp_path: Path) -> None:
     assert all("S12M_TIMECODE" in kinds for kinds in _kinds(source))
     report = vsr.upscale(source, tmp_path / "out.mkv", model="bicubic", preset="ultrafast")
     assert report.notes == ["its timecode of each picture is left out"]
-    assert "S12M_TIMECODE" in written_by("hevc_nvenc")
+    assert "S12M_TIMECODE" in kinds_written_by("hevc_nvenc")
 
 
 def test_the_active_format_is_named(tmp_path: Path) -> None:

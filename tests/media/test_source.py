@@ -57,7 +57,7 @@ def test_a_source_that_cannot_be_read_leaves_no_threads(tmp_path: Path) -> None:
     before = threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Source, "_decoded", lambda self, packet: iter(packet.decode()[:0]))
-        with pytest.raises(InputError, match="not one frame of it can be decoded"):
+        with pytest.raises(InputError, match="no frame of it can be decoded"):
             Source(str(clip))
     assert threads() <= before  # those of earlier tests may end
 

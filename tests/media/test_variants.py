@@ -22,7 +22,7 @@ from vsr.live.settings import RelaySettings
 from vsr.media.frame import Frame
 from vsr.media.reading import Reading
 from vsr.media.source import Source
-from vsr.media.variants import Wanted
+from vsr.media.variants import VariantChoice
 
 SIZES = ((64, 36), (128, 72), (96, 54))
 """Of the variants, in the playlist's order."""
@@ -63,7 +63,7 @@ def _size(source: Source | LiveSource) -> tuple[int, int]:
     ("text", "size"), [("best", 1), ("96x54", 2), ("1", 0), ("3", 2), ("BEST", 1), ("64X36", 0)]
 )
 def test_a_variant_is_chosen_by_size_number_or_rank(folder: Path, text: str, size: int) -> None:
-    reading = Reading(variant=Wanted.parse(text))
+    reading = Reading(variant=VariantChoice.parse(text))
     with closing(Source(str(folder / "master.m3u8"), reading)) as source:
         assert _size(source) == SIZES[size]
 
@@ -78,7 +78,7 @@ def test_the_best_is_the_largest_that_is_enlarged_in_time(
         asked.append(rate)
         return size[0] * size[1] <= most
 
-    reading = Reading(variant=Wanted.parse("best", fits))
+    reading = Reading(variant=VariantChoice.parse("best", fits))
     with closing(Source(str(folder / "master.m3u8"), reading)) as source:
         assert _size(source) == SIZES[size]
     assert asked
@@ -87,18 +87,18 @@ def test_the_best_is_the_largest_that_is_enlarged_in_time(
 def test_what_is_not_there_is_told_with_what_is(folder: Path) -> None:
     for text, words in (("640x360", "no variant 640x360"), ("4", "no variant number 4")):
         with pytest.raises(InputError, match=words) as caught:
-            Source(str(folder / "master.m3u8"), Reading(variant=Wanted.parse(text)))
+            Source(str(folder / "master.m3u8"), Reading(variant=VariantChoice.parse(text)))
         assert "1: 64x36 at 110 kbit/s; 2: 128x72" in str(caught.value)
-    with pytest.raises(InputError, match="no playlist with variants"):
-        Source(str(folder / "v00.ts"), Reading(variant=Wanted.parse("2")))
-    assert Wanted.parse("1").number == 1
+    with pytest.raises(InputError, match="not a playlist with variants"):
+        Source(str(folder / "v00.ts"), Reading(variant=VariantChoice.parse("2")))
+    assert VariantChoice.parse("1").number == 1
     for wrong in ("", "0", "720p", "x", "12x", "-1"):
-        with pytest.raises(UsageError, match="give best, a size"):
-            Wanted.parse(wrong)
+        with pytest.raises(UsageError, match="use best, a size"):
+            VariantChoice.parse(wrong)
     for command in ("run", "relay"):
         done = CliRunner().invoke(main, [command, "in.m3u8", "out.mp4", "--variant", "720p"])
         assert done.exit_code == 2
-        assert "give best, a size (1280x720), or a number" in done.output
+        assert "use best, a size (1280x720), or a number" in done.output
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def _served(folder: Path) -> Iterator[tuple[str, Counter[str]]]:
 
 def test_other_variants_are_not_downloaded(folder: Path) -> None:
     with _served(folder) as (url, asked):
-        wanted = Wanted.parse("96x54")
+        wanted = VariantChoice.parse("96x54")
         with closing(LiveSource(f"{url}/master.m3u8", 5.0, variant=wanted)) as source:
             pictures = sum(isinstance(item, Frame) for item in source)
     assert pictures == 100

@@ -5,13 +5,13 @@ from threading import Thread
 
 import pytest
 
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 
 
 def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
-    with written_whole(path) as part:
+    with write_atomically(path) as part:
         part.write_text("new")
         assert (path.read_text(), part.parent) == ("old", tmp_path)
     assert ([p.name for p in tmp_path.iterdir()], path.read_text()) == (["a.json"], "new")
@@ -21,7 +21,7 @@ def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
 def test_an_error_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(error), written_whole(path) as part:
+    with pytest.raises(error), write_atomically(path) as part:
         part.write_text("half")
         raise error
     assert ([p.name for p in tmp_path.iterdir()], path.read_text()) == (["a.json"], "old")
@@ -34,7 +34,7 @@ def test_threads_that_write_one_file_leave_a_whole_one(tmp_path: Path) -> None:
     def work(data: bytes) -> None:
         try:
             for _ in range(5):
-                with written_whole(path) as part:
+                with write_atomically(path) as part:
                     part.write_bytes(data)
                 assert path.read_bytes() in pieces
         except Exception as exc:

@@ -30,7 +30,7 @@ def frame(index: int, stamps: Stamps | None = None) -> Frame:
 
 def test_stages_add_up() -> None:
     stamps = Stamps(
-        read=1.0, decoded=1.110, blocked=0.1, infer_start=1.115, infer_end=1.145,
+        read=1.0, decoded=1.110, wait_s=0.1, infer_start=1.115, infer_end=1.145,
         encode_start=1.150, encoded=1.210, muxed=1.212,
     )  # fmt: skip
     decode, wait, infer, encode, mux, total = stage_ms(frame(0, stamps))
@@ -145,5 +145,5 @@ def test_waiting_for_later_stages_is_not_decoding(
     assert len(stamps) == 20
     for s in stamps:
         assert s.read >= 150
-        assert s.decoded - s.read - s.blocked == 0
-    assert max(s.blocked for s in stamps) > 0
+        assert s.decoded - s.read - s.wait_s == 0
+    assert max(s.wait_s for s in stamps) > 0

@@ -49,12 +49,12 @@ def run_many(
 ) -> None:
     """Upscale all files into a folder, print the results, and exit. Raises UsageError."""
     from vsr.files.batch import Batch
-    from vsr.media.location import is_stdin, is_url, shown
+    from vsr.media.location import is_stdin, is_url, url_for_messages
     from vsr.media.target import CONTAINERS
 
     if others := [name for name in inputs if is_url(name) or is_stdin(name)]:
         raise UsageError(
-            f"several inputs are files and folders, and {shown(others[0])} is none: "
+            f"several inputs are files and folders, and {url_for_messages(others[0])} is none: "
             "run it alone, or as a job of --list"
         )
     ending = Path(folder).suffix[1:].lower()

@@ -96,10 +96,10 @@ def key_value(
 
 def variant_named(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
     """Check a variant: `best`, a size or a number. Raises click.BadParameter."""
-    from vsr.media.variants import Wanted
+    from vsr.media.variants import VariantChoice
 
     try:
-        Wanted.parse(given)
+        VariantChoice.parse(given)
     except UsageError as exc:
         raise click.BadParameter(str(exc)) from exc
     return given
@@ -148,9 +148,9 @@ def errors_shown(verbose: bool = False) -> Iterator[None]:
 
 
 def _masked(text: str) -> str:
-    from vsr.media.location import masked  # loads PyAV
+    from vsr.media.location import mask_secrets  # loads PyAV
 
-    return masked(text)
+    return mask_secrets(text)
 
 
 def leave(ending: SystemExit) -> NoReturn:

@@ -20,9 +20,9 @@ from vsr.files.upscale import upscale
 from vsr.inference.backend import load_backend
 from vsr.inference.default import DEFAULT
 from vsr.inference.models import BICUBIC, find
-from vsr.media.choice import choose
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.media.location import open_input
+from vsr.media.stream_choice import choose_streams
 from vsr.plan.measure import Video, enlarging
 
 _SECONDS: Final = 0.3
@@ -104,13 +104,13 @@ def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
     model = find(run.model or DEFAULT, run.scale, backend, run.precision)
     size = (info.width, info.height)
     video = Video(size=size, rate=info.rate, colour=info.colour, planes=info.planes)
-    return enlarging(model, backend, video, _SECONDS).alone_ms(processors())
+    return enlarging(model, backend, video, _SECONDS).alone_ms(processor_count())
 
 
 def _piece(path: str, at: float, seconds: float) -> tuple[int, int]:
     """Return (index of the first frame, number of frames) of a piece, from the packets' pts."""
     with closing(open_input(path, path)) as container:
-        stream, _ = choose(container, path, path)
+        stream, _ = choose_streams(container, path, path)
         base = stream.time_base or Fraction(1, 1000)
         times = sorted(p.pts * base for p in container.demux(stream) if p.pts is not None)
     if not times:

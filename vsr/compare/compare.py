@@ -17,7 +17,7 @@ from vsr.compare.scores import VMAF, Scored, Scorer, filters_for, has_vmaf
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.files.frames import Reader, frames
 from vsr.media.frame import Frame
-from vsr.media.location import is_url, shown
+from vsr.media.location import is_url, url_for_messages
 
 if TYPE_CHECKING:
     from vsr.compare.lpips import Lpips
@@ -189,4 +189,4 @@ def _lpips(weights: Path) -> "Lpips":
 
 def _short(path: str) -> str:
     """Return the file's name, or the URL without its secrets."""
-    return shown(path) if is_url(path) else Path(path).name
+    return url_for_messages(path) if is_url(path) else Path(path).name

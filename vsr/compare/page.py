@@ -15,7 +15,7 @@ from vsr.compare.keep import Moment
 from vsr.compare.picture import webp
 from vsr.compare.result import MEASURES, Comparison, VideoFacts
 from vsr.compare.words import sentences
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 from vsr.report.html.charts import HEIGHT, Level, Scale, Tick, level, round_step
 from vsr.report.html.templates import digest, render, static
 from vsr.report.html.text import clock, count
@@ -115,7 +115,7 @@ def _colour(k: int) -> str:
 def _rate(video: VideoFacts) -> str:
     if video.bytes is None or not video.seconds:
         return "\u2013"
-    return in_words(round(8 * video.bytes / video.seconds))
+    return format_bitrate(round(8 * video.bytes / video.seconds))
 
 
 def _ms(video: VideoFacts) -> str:

@@ -8,17 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vsr.media.colour import Colour
-from vsr.media.frame import converted
+from vsr.media.frame import convert_picture
 
 
 def rgb(picture: av.VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
     """Convert the picture to R'G'B' uint8 [height, width, 3] in full range."""
-    return np.asarray(converted(picture, "rgb24", colour).to_ndarray(), np.uint8)
+    return np.asarray(convert_picture(picture, "rgb24", colour).to_ndarray(), np.uint8)
 
 
 def webp(picture: av.VideoFrame, colour: Colour) -> bytes:
     """Encode the picture as a lossless WebP."""
-    return _coded("libwebp", converted(picture, "bgra", colour), {"lossless": "1"})
+    return _coded("libwebp", convert_picture(picture, "bgra", colour), {"lossless": "1"})
 
 
 def png(pictures: Sequence[npt.NDArray[np.uint8]]) -> bytes:

@@ -13,7 +13,7 @@ from vsr.compare.picture import png, rgb
 from vsr.compare.result import MEASURES, Comparison
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.references import is_part_of
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 
 ENDINGS: Final = (".html", ".json", ".png")
 _PART: Final = 320
@@ -45,7 +45,7 @@ def write(found: Comparison, path: Path) -> None:
         ".png": lambda: png(_sheet(found)),
     }[path.suffix.lower()]()
     try:
-        with written_whole(path) as part:
+        with write_atomically(path) as part:
             part.write_bytes(made)
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {reason(exc)}") from exc

@@ -15,7 +15,7 @@ from vsr.files.journal_lines import Segment
 from vsr.files.pipeline import plays
 from vsr.files.settings import RunSettings
 from vsr.media.encoder import VideoFormat
-from vsr.media.location import local
+from vsr.media.location import absolute_path
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.timestamps import Packet
@@ -127,7 +127,7 @@ def reorder_of(path: Path, time_base: Fraction) -> tuple[int, int]:
     Packets in coding order get the sorted presentation times as decoding times. Without the delay,
     a frame that is coded after later frames would then be shown before it is decoded.
     """
-    with av.open(local(str(path))) as container:
+    with av.open(absolute_path(str(path))) as container:
         times = _times(container, time_base)
     late = [shown - own for own, shown in zip(times, sorted(times), strict=True)]
     return len(times), max(late, default=0)
@@ -161,7 +161,7 @@ def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
     for k, (segment, path) in enumerate(joined.segments):
         first = segment.first_pts
         try:
-            with av.open(local(str(path))) as container:
+            with av.open(absolute_path(str(path))) as container:
                 shown = sorted(first + time for time in _times(container, unit))
             end = following[k] if k < len(following) else segment.last_pts + segment.last_duration
             if (len(shown), shown[:1]) != (segment.frames, [first]):
@@ -169,7 +169,7 @@ def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
             lengths = {
                 own: after - own for own, after in zip(shown, [*shown[1:], end], strict=True)
             }
-            with av.open(local(str(path))) as container:
+            with av.open(absolute_path(str(path))) as container:
                 [stream] = container.streams.video
                 decoded, step = iter(shown), _step(stream, unit)
                 for packet in container.demux(stream):

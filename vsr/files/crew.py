@@ -17,7 +17,7 @@ from vsr.files.worker import Order, Place
 from vsr.files.worker_process import STOP
 from vsr.media.child import start_child
 from vsr.media.clips import Clip
-from vsr.media.limits import SHARE
+from vsr.media.limits import PROCESSORS_VARIABLE
 
 _PROCESS: Final = "vsr.files.worker_process"
 _PATIENCE: Final = 5.0
@@ -140,7 +140,7 @@ class LocalCrew:
     def _start(self, device: str | None) -> None:
         environment = dict(os.environ)
         if self._share is not None:
-            environment[SHARE] = str(self._share)
+            environment[PROCESSORS_VARIABLE] = str(self._share)
         try:
             process = start_child(_PROCESS, stderr=None, env=environment)
         except OSError as exc:

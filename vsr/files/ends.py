@@ -14,33 +14,33 @@ from vsr.errors import InputError, OutputError, UsageError, reason
 from vsr.files.opening import opened
 from vsr.files.settings import RunSettings
 from vsr.media.encoder import VideoFormat, encoder_name
-from vsr.media.location import is_stdin, is_url, local
+from vsr.media.location import absolute_path, is_stdin, is_url
 from vsr.media.pictures.animation import AnimationSink
 from vsr.media.pictures.names import (
     ANIMATIONS,
     find_pictures,
+    insert_number,
     is_animation,
     is_folder,
     is_pattern,
     is_picture,
-    numbered,
 )
 from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import PILLOW, StillSink, folder_file, picture_options
 from vsr.media.pipe import PipeSink
 from vsr.media.reading import Reading
-from vsr.media.side_data import wanted
+from vsr.media.side_data import kinds_to_carry
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.target import (
-    already_there,
     check_target,
     container_format,
+    output_exists_error,
     pipe_format,
     pipe_of,
 )
 from vsr.media.tone import SdrPictures
-from vsr.media.variants import Wanted
+from vsr.media.variants import VariantChoice
 
 _DIGITS: Final = re.compile(r"\d+")
 AnySource = Source | PictureSource
@@ -82,7 +82,7 @@ def folder_made(path: Path, input_: str) -> Iterator[None]:
         yield
         return
     if find_pictures(input_) is None:
-        if not (is_url(input_) or is_stdin(input_)) and is_folder(Path(local(input_))):
+        if not (is_url(input_) or is_stdin(input_)) and is_folder(Path(absolute_path(input_))):
             raise InputError(f"no picture in the folder {input_}")
         raise UsageError(f"the output {path} is to be a folder, for pictures: name a file in it")
     try:
@@ -107,7 +107,7 @@ def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> N
         if target.exists() and any(target.samefile(one) for one in sources):
             raise UsageError(f"input and output are the same file: {target}")
         if target.exists() and not overwrite:
-            raise already_there(target)
+            raise output_exists_error(target)
 
 
 def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
@@ -115,7 +115,7 @@ def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
     for source in sources:
         targets = [path]
         if is_pattern(path):
-            targets = [numbered(path, int(number)) for number in _DIGITS.findall(source.name)]
+            targets = [insert_number(path, int(number)) for number in _DIGITS.findall(source.name)]
         for target in targets:
             if target.exists() and target.samefile(source):
                 raise UsageError(f"input and output are the same file: {target}")
@@ -136,11 +136,14 @@ def source_for(
             raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
         reading = Reading(
             memory=settings.memory, filtering=settings.filtering,
-            variant=Wanted.parse(settings.variant), side_data=wanted(settings.encoder.options),
+            variant=VariantChoice.parse(settings.variant),
+            side_data=kinds_to_carry(settings.encoder.options),
         )  # fmt: skip
         if settings.sdr:
             sdr = SdrPictures()
-            reading = replace(reading, planes=sdr.planes, seen_as=sdr.seen_as)
+            reading = replace(
+                reading, planes=sdr.planes, info_after_conversion=sdr.info_after_conversion
+            )
         return opened(input_, stop, reading)
     if settings.filters or settings.detelecine or settings.deinterlace in ("frame", "bob"):
         raise UsageError("--vf, --detelecine and --deinterlace are for videos, not for pictures")

@@ -177,7 +177,7 @@ class Writer:
 
     def _opened(self, frame: Frame) -> Sink:
         height, width = frame.planes[0].shape
-        own = self._source.info.enlarged((width, height))
+        own = self._source.info.output_for((width, height))
         like = replace(own, colour=frame.colour, planes=frame.format)
         passthrough = self._source.passthrough() if self._copy else None
         return Sink(self.path, like, self._encoder, passthrough, self._source.offset())

@@ -44,7 +44,7 @@ from vsr.media.frame import Frame, now
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.source import PictureSource
 from vsr.media.pictures.stills import StillSink
-from vsr.media.side_data import written_by
+from vsr.media.side_data import kinds_written_by
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.media.target import pipe_of
@@ -116,9 +116,9 @@ class Job:
                 self._settings, self._output, source, upscaler.outline,
                 (backend.name, backend.device),
             )  # fmt: skip
-            video = source.info.enlarged(upscaler.out_size)
+            video = source.info.output_for(upscaler.out_size)
             encoder = encoder_for(self._output, self._settings, video)
-            say(report, source.info.conversion(written_by(encoder, settings.encoder.options)))
+            say(report, source.info.conversion(kinds_written_by(encoder, settings.encoder.options)))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
                 enlarge = AnySize(model, backend, settings.batch).process
@@ -145,7 +145,7 @@ class Job:
         with closing(self._opened()) as source:
             upscaler = self._upscaler(source, model, backend)
             selected = self._selected(source)
-            video = source.info.enlarged(upscaler.out_size)
+            video = source.info.output_for(upscaler.out_size)
             trial = self._output
             if pipe_of(trial) is not None:
                 trial = Path(folder, f"first.{settings.container or 'mkv'}")
@@ -182,7 +182,7 @@ class Job:
 
     def _room(self, source: AnySource, upscaler: Upscaler, encoder: EncoderSettings) -> Room:
         """Fit the run into the available memory. Raises InputError if that is impossible."""
-        video = source.info.enlarged(upscaler.out_size)
+        video = source.info.output_for(upscaler.out_size)
         name = encoder_for(self._output, self._settings, video)
         return room_for(source, upscaler, name, encoder, self._settings.memory)
 
@@ -233,7 +233,7 @@ class Job:
         self, source: AnySource, upscaler: Upscaler, settings: RunSettings
     ) -> AnySink | SegmentedSink:
         """Open the output, in segments unless `frames_per_segment` is 0."""
-        video, window = source.info.enlarged(upscaler.out_size), window_of(self._settings, source)
+        video, window = source.info.output_for(upscaler.out_size), window_of(self._settings, source)
         frames = frames_per_segment(self._input, self._output, settings, source, video)
         if not frames:
             self._check_kept()

@@ -10,7 +10,7 @@ from vsr.files.batch import Outcome, exit_code_of, is_done, outcome_of, table_of
 from vsr.files.job import Job
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
-from vsr.media.location import shown
+from vsr.media.location import url_for_messages
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class JobList:
         for job in self.jobs:
             if self.stop.is_set():
                 break
-            log.info("%s -> %s", shown(job.input), job.output)
+            log.info("%s -> %s", url_for_messages(job.input), job.output)
             self.under_way = Path(job.output)
             self.outcomes.append(self._one(job))
         return self.outcomes
@@ -56,7 +56,7 @@ class JobList:
         return table_of(self.outcomes)
 
     def _one(self, job: Listed) -> Outcome:
-        name, target = shown(job.input), Path(job.output)
+        name, target = url_for_messages(job.input), Path(job.output)
         if self.skip_existing and is_done(target):
             return Outcome(source=name, target=target, result="skipped")
         run = Job(job.input, job.output, job.settings, self.on_progress, self.stop)

@@ -5,7 +5,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from vsr.errors import InterruptedRunError
-from vsr.media.location import shown
+from vsr.media.location import url_for_messages
 from vsr.media.reading import Reading
 from vsr.media.source import Source
 
@@ -43,5 +43,5 @@ def opened(url: str, stop: threading.Event, reading: Reading | None = None) -> S
         except TimeoutError:
             if stop.is_set() and result.cancel():
                 raise InterruptedRunError(
-                    f"stopped while {shown(url)} was being opened; nothing was written"
+                    f"stopped while {url_for_messages(url)} was being opened; nothing was written"
                 ) from None

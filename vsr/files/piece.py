@@ -13,7 +13,7 @@ from vsr.files.assemble import reorder_of
 from vsr.files.journal_lines import Segment
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
-from vsr.media.limits import cpu_limit, processors
+from vsr.media.limits import cpu_limit, processor_count
 from vsr.media.sink import Sink
 
 _MOST_THREADS: Final = 16
@@ -31,7 +31,7 @@ def encoder_threads(encoder: str) -> int | None:
     An encoder's output depends on the number, so it is fixed for all segments of a run, on all
     computers.
     """
-    count = cpu_limit() or processors()
+    count = cpu_limit() or processor_count()
     if encoder in _OWN_THREADS:
         return None
     if encoder == "libx264":

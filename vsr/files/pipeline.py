@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import av
 
 from vsr.media.frame import Frame
-from vsr.media.prefetch import WAITING, HaltedError, prefetch
+from vsr.media.prefetch import MAX_QUEUE_BYTES, HaltedError, prefetch
 from vsr.media.timestamps import Packet
 
 _INTERLEAVE: Final = 1.0
@@ -141,7 +141,7 @@ def run(
     enlarge: Enlarge,
     sink: Writer,
     on_muxed: Callable[[Frame], None],
-    room: int = WAITING,
+    room: int = MAX_QUEUE_BYTES,
 ) -> None:
     """Process frames and packets to the end of the slice; the caller closes the sink.
 

@@ -20,7 +20,7 @@ from vsr.files.crew import Said
 from vsr.files.worker import Done, Order, Place, Worker
 from vsr.media.clips import Clip
 from vsr.media.frame import now
-from vsr.media.limits import SHARE
+from vsr.media.limits import PROCESSORS_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class _Actor:
     """Actor that runs a `Worker` on a node."""
 
     def __init__(self, processors: int) -> None:
-        os.environ[SHARE] = str(processors)
+        os.environ[PROCESSORS_VARIABLE] = str(processors)
         os.environ.setdefault("SVT_LOG", "1")
         self._worker: Worker | None = None
         self._stop = threading.Event()

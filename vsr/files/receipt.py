@@ -12,11 +12,11 @@ import av
 
 from vsr.errors import InputError, OutputError, UsageError, VsrError, reason
 from vsr.files.settings import RunSettings
-from vsr.media.location import is_stdin, is_url, local, shown
+from vsr.media.location import absolute_path, is_stdin, is_url, url_for_messages
 from vsr.media.pictures.names import find_pictures, is_folder, is_picture
 from vsr.media.references import is_part_of
 from vsr.media.target import pipe_of
-from vsr.media.whole_file import is_same_file, written_whole
+from vsr.media.whole_file import is_same_file, write_atomically
 from vsr.report.ledger import write_report
 from vsr.report.report import Report, machine, versions
 
@@ -80,9 +80,9 @@ def write_receipt(
     path: Path, input_: str, output: Path, settings: RunSettings, report: Report
 ) -> None:
     """Write the receipt of a finished run. Raises InputError and OutputError."""
-    source: dict[str, Any] = {"name": shown(input_)}
+    source: dict[str, Any] = {"name": url_for_messages(input_)}
     if not (is_url(input_) or is_stdin(input_) or find_pictures(input_) is not None):
-        source |= file_facts(Path(local(input_)))
+        source |= file_facts(Path(absolute_path(input_)))
     made = {"name": output.name, **file_facts(output)}
     facts = {
         "schema": SCHEMA,
@@ -103,7 +103,7 @@ def write_receipt(
         "machine": machine(),
     }  # fmt: skip
     try:
-        with written_whole(path) as part:
+        with write_atomically(path) as part:
             part.write_text(json.dumps(facts, indent=1, default=str) + "\n", "utf-8")
     except OSError as exc:
         raise OutputError(f"cannot write the receipt {path}: {reason(exc)}") from exc
@@ -134,7 +134,7 @@ def _video_facts(path: Path) -> dict[str, Any]:
     digest, frames = hashlib.sha256(), 0
     times: list[Fraction] = []
     audio: Fraction | None = None
-    with av.open(local(str(path)), metadata_errors="replace") as container:
+    with av.open(absolute_path(str(path)), metadata_errors="replace") as container:
         videos = [s for s in container.streams.video if not s.disposition & _ART]
         if not videos:
             raise InputError(f"{path} has no video")

@@ -7,10 +7,10 @@ from vsr.errors import InputError
 from vsr.files.ends import AnySource
 from vsr.inference.upscaler import Outline, Upscaler
 from vsr.media.encoder import EncoderSettings
-from vsr.media.limits import free_memory, in_words
+from vsr.media.limits import format_bytes, free_memory
 from vsr.media.pictures.stills import PILLOW
 from vsr.media.plane_format import PlaneFormat
-from vsr.media.prefetch import WAITING
+from vsr.media.prefetch import MAX_QUEUE_BYTES
 
 _SHARE: Final = 8
 """Divisor of the memory limit: pictures waiting between two stages may use 1/8 of it."""
@@ -58,10 +58,10 @@ def room_for(
     """
     limit = free_memory() if allowed is None else allowed
     if limit is None:
-        return Room(encoder=settings, waiting=WAITING)
+        return Room(encoder=settings, waiting=MAX_QUEUE_BYTES)
     small = _bytes(source.plane_format, upscaler.size)
     large = _bytes(source.plane_format, upscaler.out_size)
-    waiting = min(WAITING, limit // _SHARE)
+    waiting = min(MAX_QUEUE_BYTES, limit // _SHARE)
     held = source.pictures_held * small + _STAGES * (small + large)
     held += sum(max(size, min(waiting, 8 * size)) for size in (small, large))
 
@@ -73,15 +73,16 @@ def room_for(
         return Room(encoder=settings, waiting=waiting)
     if encoder in _FRUGAL and needed(_HELD_FRUGALLY[encoder]) <= limit:
         note = (
-            f"{in_words(needed(usual))} of memory would be used and {in_words(limit)} may be: "
+            f"{format_bytes(needed(usual))} of memory would be used and {format_bytes(limit)} "
+            f"may be: "
             f"{encoder} encodes without looking ahead"
         )
         return Room(encoder=_frugal(encoder, settings), waiting=waiting, note=note)
     least = needed(_HELD_FRUGALLY.get(encoder, usual))
     raise InputError(
         f"{source.name}: pictures of {_size(upscaler.size)}, enlarged to "
-        f"{_size(upscaler.out_size)}, take about {in_words(least)} of memory, "
-        f"and {in_words(limit)} may be used: take a smaller --scale, or more memory"
+        f"{_size(upscaler.out_size)}, take about {format_bytes(least)} of memory, "
+        f"and {format_bytes(limit)} may be used: take a smaller --scale, or more memory"
     )
 
 

@@ -16,11 +16,11 @@ from vsr.files.journal_lines import Segment
 from vsr.files.piece import Piece, with_threads
 from vsr.files.settings import RunSettings
 from vsr.inference.upscaler import Outline
-from vsr.media.alpha import can_hold
+from vsr.media.alpha import can_hold_alpha
 from vsr.media.clips import Cuts
 from vsr.media.encoder import VideoFormat
 from vsr.media.frame import Frame
-from vsr.media.location import is_stdin, is_url, local
+from vsr.media.location import absolute_path, is_stdin, is_url
 from vsr.media.passthrough import can_hold_encoder
 from vsr.media.pictures.names import find_pictures, is_folder, is_picture
 from vsr.media.references import files_of
@@ -78,14 +78,14 @@ def _cannot_be_cut(
     """Return the reason why a run cannot be cut into segments; None if it can."""
     if not isinstance(source, Source) or find_pictures(input_) is not None:
         return "pictures are not cut into segments"
-    if is_url(input_) or is_stdin(input_) or not Path(local(input_)).is_file():
+    if is_url(input_) or is_stdin(input_) or not Path(absolute_path(input_)).is_file():
         return "only a file can be read again from where a run ended"
     if pipe_of(output) is not None or is_picture(output) or is_folder(output):
         return "only a video file is put together from segments"
     if settings.encoder.passes > 1:
         return "two passes look at the whole video"
     encoder = encoder_for(output, settings, video)
-    beside = video.alpha and not can_hold(encoder, "nut")
+    beside = video.alpha and not can_hold_alpha(encoder, "nut")
     if beside or container_format(output) == "yuv4mpegpipe" or not can_hold_encoder(encoder, "nut"):
         return f"{encoder}'s video is written in one go"
     return None
@@ -94,7 +94,7 @@ def _cannot_be_cut(
 def facts_of(input_: str, settings: RunSettings, upscaler: Outline, frames: int) -> dict[str, Any]:
     """Return all facts that affect the content of a run's segments. Raises InputError."""
     try:
-        found = [fingerprint(path) for path in files_of(Path(local(input_)))]
+        found = [fingerprint(path) for path in files_of(Path(absolute_path(input_)))]
     except OSError as exc:
         raise InputError(f"cannot read {input_}: {reason(exc)}") from exc
     chosen = {

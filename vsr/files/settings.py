@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final, Unpack
 
 from vsr.errors import UsageError
-from vsr.media.carriage import AUDIO
 from vsr.media.encoder import EncoderSettings
 from vsr.media.filters import Filtering
-from vsr.media.given import check_given, check_settings
 from vsr.media.keywords import ENCODER, EncoderOptions, with_keywords
-from vsr.media.variants import BEST, Wanted
+from vsr.media.other_streams import AUDIO_MODES
+from vsr.media.validation import check_settings, check_type
+from vsr.media.variants import BEST, VariantChoice
 from vsr.plan.choice import SPEEDS
 
 _LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1, "jobs": 1}
@@ -85,11 +85,11 @@ class RunSettings:
             raise UsageError(f"segment is {self.segment}: it must be 0 (none) or some seconds")
         if self.fps is not None and self.fps <= 0:
             raise UsageError(f"fps is {self.fps}: it must be more than 0")
-        if self.audio not in AUDIO:
-            raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO)}")
+        if self.audio not in AUDIO_MODES:
+            raise UsageError(f"audio is '{self.audio}': it must be one of {', '.join(AUDIO_MODES)}")
         if self.speed not in SPEEDS:
             raise UsageError(f"speed is '{self.speed}': it must be one of {', '.join(SPEEDS)}")
-        Wanted.parse(self.variant)
+        VariantChoice.parse(self.variant)
         _ = self.filtering  # raises UsageError
 
     @property
@@ -137,5 +137,5 @@ def with_options(settings: RunSettings, **options: Unpack[RunOptions]) -> RunSet
 
     Raises UsageError for unknown options, values of a wrong type and numbers out of range.
     """
-    check_given("settings", settings, RunSettings)
+    check_type("settings", settings, RunSettings)
     return with_keywords(settings, options, {"encoder": {**ENCODER, "passes": "passes"}})

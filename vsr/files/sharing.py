@@ -28,7 +28,7 @@ from vsr.inference.upscaler import Outline
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
 from vsr.media.frame import Frame, now
 from vsr.media.reading import Reading
-from vsr.media.side_data import written_by
+from vsr.media.side_data import kinds_written_by
 from vsr.media.source import Source
 from vsr.report.ledger import Ledger
 from vsr.report.report import Report
@@ -90,9 +90,9 @@ class SharedJob:
         report = new_report(settings, self.output, source, outline, (place.backend, place.device))
         if cluster is not None or len(devices_of(settings.device)) > 1:
             report.ledger = Ledger(places=True)
-        video = info.enlarged(place.out_size)
+        video = info.output_for(place.out_size)
         encoder = encoder_for(self.output, settings, video)
-        say(report, info.conversion(written_by(encoder, settings.encoder.options)))
+        say(report, info.conversion(kinds_written_by(encoder, settings.encoder.options)))
         frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
         assert isinstance(source, Source)
         facts = facts_of(self.input_, settings, outline, frames)
@@ -143,7 +143,7 @@ class SharedJob:
         timeline = source.timeline
         order = Order(
             model=replace(wanted, scale=outline.scale, precision=outline.precision),
-            model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frames,
+            model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frame_info,
             filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
             memory=memory, waiting=room.waiting, video=output.video, in_band=in_band,
             encoder=with_threads(replace(room.encoder, codec=codec), journal.threads),
@@ -197,9 +197,9 @@ class SharedJob:
 
     def _cannot_be_shared(self, source: Source) -> str | None:
         filtering = source.timeline.filtering
-        if not filtering.begins_anywhere:
+        if not filtering.can_begin_anywhere:
             return "filters (--vf, --detelecine) need all pictures before"
-        if self.settings.max_frames is not None and filtering.factor != 1:
+        if self.settings.max_frames is not None and filtering.rate_factor != 1:
             return "--max-frames cannot be counted before --deinterlace bob"
         if source.video.metadata.get("alpha_mode") == "1":
             return "transparency beside the pictures is not cut"

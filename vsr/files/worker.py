@@ -26,7 +26,7 @@ from vsr.media.filters import Filtering
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
 from vsr.media.reading import Reading
-from vsr.media.side_data import wanted
+from vsr.media.side_data import kinds_to_carry
 from vsr.media.source import Source
 from vsr.media.tone import SdrPictures
 from vsr.report.ledger import Ledger, Row
@@ -69,13 +69,13 @@ class Order:
         """Return how to read a clip, so that its frames equal those of the whole input."""
         sdr = SdrPictures() if self.sdr else None
 
-        def seen_as(own: VideoInfo) -> VideoInfo:
+        def adapted(own: VideoInfo) -> VideoInfo:
             info = replace(self.info, time_base=own.time_base)
-            return sdr.seen_as(info) if sdr else info
+            return sdr.info_after_conversion(info) if sdr else info
 
         reading = Reading(
-            memory=self.memory, filtering=self.filtering, fields=self.fields, cropped=False,
-            seen_as=seen_as, side_data=wanted(self.encoder.options),
+            memory=self.memory, filtering=self.filtering, fields=self.fields, apply_crop=False,
+            info_after_conversion=adapted, side_data=kinds_to_carry(self.encoder.options),
         )  # fmt: skip
         return replace(reading, planes=sdr.planes) if sdr else reading
 
@@ -136,7 +136,7 @@ class Worker:
     def __init__(self, order: Order, device: str | None) -> None:
         """Build the engine. Raises VsrError."""
         self._order = order
-        info = order.reading().seen_as(order.info)
+        info = order.reading().info_after_conversion(order.info)
         model, backend, self.place = _found(order.model, info, device)
         if model.sha256 != order.model_sha256:
             raise UsageError(f"{self.place.host} has another version of the model {model.name}")
@@ -191,7 +191,7 @@ class Worker:
 
     def _missing(self, clip: Clip, frames: int) -> int:
         """Return the number of the clip's pictures that did not become frames."""
-        return max(0, clip.pictures - math.ceil(frames / self._order.filtering.factor))
+        return max(0, clip.pictures - math.ceil(frames / self._order.filtering.rate_factor))
 
     def _lost(self, clip: Clip, target: Path) -> Done:
         """Make a segment without frames, in place of pictures that cannot be decoded."""

@@ -13,7 +13,7 @@ from vsr.files.room import room_for
 from vsr.files.settings import RunSettings
 from vsr.files.worker import Order, Place, Wanted, place_of
 from vsr.inference.upscaler import Outline
-from vsr.media.limits import cpu_limit, free_memory, processors
+from vsr.media.limits import cpu_limit, free_memory, processor_count
 from vsr.report.report import versions
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def jobs_that_fit(
     if settings.cluster:
         return settings.jobs or 1, settings.memory  # each node has its own memory
     limit = free_memory() if settings.memory is None else settings.memory
-    asked = settings.jobs or processors()
+    asked = settings.jobs or processor_count()
     if limit is None:
         return asked, None
     share = len(devices_of(settings.device))
@@ -95,5 +95,5 @@ def hired(
         return LocalCrew(order, devices, None), AutoJobs(most=jobs)
     share = None
     if jobs > 1:
-        share = max(1, (cpu_limit() or processors()) // jobs)
+        share = max(1, (cpu_limit() or processor_count()) // jobs)
     return LocalCrew(order, [each for each in devices for _ in range(jobs)], share), None

@@ -10,7 +10,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from vsr.errors import BackendError, UsageError
 from vsr.media.frame import Planes
-from vsr.media.given import check_given
+from vsr.media.validation import check_type
 from vsr.network.graph import PlaneGraph
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ _NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll"
 
 def check_batch(batch: int, backend: Backend) -> None:
     """Raise UsageError for a batch below 1; log a warning if a larger one has no effect."""
-    check_given("batch", batch, int, 1)
+    check_type("batch", batch, int, 1)
     if batch > 1 and backend.name == "openvino":
         log.warning(
             "batch %d has no effect: it is for NVIDIA GPUs, and this runs on OpenVINO (%s)",
@@ -144,7 +144,7 @@ def load_backend(name: str = "auto", device: str | None = None, live: bool = Fal
     `auto` selects TensorRT or TensorRT-RTX if an NVIDIA GPU and that library are present, else
     OpenVINO. `live` makes OpenVINO optimise the latency of a picture instead of throughput.
     """
-    check_given("device", device, str | None)
+    check_type("device", device, str | None)
     if name == "auto":
         return _best(device, live)
     if name not in BACKENDS:

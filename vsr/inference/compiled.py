@@ -15,7 +15,7 @@ from typing import Final
 from platformdirs import user_cache_path
 
 from vsr.errors import reason
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 
 log = logging.getLogger(__name__)
 _DIGEST: Final = hashlib.sha256().digest_size
@@ -55,7 +55,7 @@ class CompiledCache:
         path = self._path(facts)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with written_whole(path) as part:
+            with write_atomically(path) as part:
                 part.write_bytes(_digest(data) + data)
             self._tidy()
         except OSError as exc:

@@ -17,8 +17,8 @@ from vsr.inference.fastest import TEXTURE, textured
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.media.colour import Colour
-from vsr.media.given import check_given
 from vsr.media.plane_format import YUV420, PlaneFormat
+from vsr.media.validation import check_type
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 from vsr.network.onnx_inputs import inlinable, loaded, sole_input
 from vsr.network.precision import FLOATS, PRECISIONS
@@ -171,8 +171,8 @@ def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") 
     The default scale is 2 or the model's smallest; for a file, the file's scale. Raises UsageError
     for an unknown name, scale or precision, ModelError for a damaged or unsupported file.
     """
-    check_given("model", name, str)
-    check_given("scale", scale, int | None)
+    check_type("model", name, str)
+    check_type("scale", scale, int | None)
     found = _found(name, scale, runner, precision)
     return replace(found, automatic=precision == "auto")
 

@@ -16,7 +16,7 @@ from vsr.inference.compiled import CompiledCache
 from vsr.inference.cpu import has_int8_instructions
 from vsr.inference.fastest import fastest_of
 from vsr.media.frame import Plane, Planes, as_bytes, now
-from vsr.media.limits import cpu_limit, processors
+from vsr.media.limits import cpu_limit, processor_count
 from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
@@ -180,7 +180,7 @@ class OpenVinoBackend:
             compiled = self._compiled(model, {"INFERENCE_PRECISION_HINT": HINTS[precision]})
             return lambda: compiled([picture])[0]
 
-        machine = f"{self.device}, OpenVINO {ov.__version__}, {cpu_limit() or processors()}"
+        machine = f"{self.device}, OpenVINO {ov.__version__}, {cpu_limit() or processor_count()}"
         return fastest_of(self.floats(), run_in, f"{digest} on {machine}", top)
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> OpenVinoEngine:

@@ -15,8 +15,8 @@ from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import RGB, Colour
 from vsr.media.frame import Frame
-from vsr.media.given import check_given
 from vsr.media.plane_format import PlaneFormat
+from vsr.media.validation import check_type
 
 RgbArray = npt.NDArray[np.unsignedinteger[Any]]
 """R'G'B' [H, W, 3] or [N, H, W, 3]: uint8 in 0..255 or uint16 in 0..65535."""
@@ -144,7 +144,7 @@ def load_engine(
     takes a second with OpenVINO and may take minutes with TensorRT, once for each size. Raises
     UsageError, ModelError or BackendError.
     """
-    check_given("size", size, tuple[int, int])
+    check_type("size", size, tuple[int, int])
     if min(size) < 1:
         raise UsageError(f"size is {size[0]}x{size[1]}: both must be 1 or more")
     runner = load_backend(backend, device)

@@ -48,7 +48,7 @@ def adts_config(packet: Packet) -> bytes | None:
     None if it has no such header, or several frames, which other formats need as several packets.
     """
     head = bytes(memoryview(packet)[:_ADTS])
-    found = AdtsConfig.read(head)
+    found = AdtsConfig.parse(head)
     return found.extradata if found and not head[_ADTS - 1] & _MORE else None
 
 

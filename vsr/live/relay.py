@@ -30,7 +30,7 @@ from vsr.live.slate import Slate
 from vsr.live.status.board import StatusBoard
 from vsr.live.status.snapshot import StreamFacts
 from vsr.media.frame import now
-from vsr.media.location import is_stdin, is_url, shown
+from vsr.media.location import is_stdin, is_url, url_for_messages
 from vsr.report.ledger import check_report_path
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger
@@ -76,7 +76,7 @@ class Relay:
         )
         self._ingest = Ingest(input_, settings.ingest, self._mailbox, self._fits, carried)
         self.report = Report(
-            input={"name": shown(input_)},
+            input={"name": url_for_messages(input_)},
             output={"name": ", ".join(map(output_name, outputs))},
             deadline=settings.max_latency,
         )
@@ -85,7 +85,7 @@ class Relay:
         )
         self.report.ledger = self._ledger
         self.board = StatusBoard(
-            shown(input_), settings.max_latency, health_after=settings.health_after
+            url_for_messages(input_), settings.max_latency, health_after=settings.health_after
         )
         self._spares = Spares()
         self.begun = False

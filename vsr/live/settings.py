@@ -9,8 +9,8 @@ from typing import Final, Unpack
 from vsr.errors import UsageError
 from vsr.media.bitrate import SERVICES
 from vsr.media.encoder import EncoderSettings
-from vsr.media.given import check_given, check_settings
 from vsr.media.keywords import ENCODER, EncoderOptions, with_keywords
+from vsr.media.validation import check_settings, check_type
 from vsr.media.variants import BEST
 from vsr.report.rolling import RollingSettings
 
@@ -164,5 +164,5 @@ def with_options(settings: RelaySettings, **options: Unpack[RelayOptions]) -> Re
 
     Raises UsageError for unknown options, values of the wrong type and numbers out of range.
     """
-    check_given("settings", settings, RelaySettings)
+    check_type("settings", settings, RelaySettings)
     return with_keywords(settings, options, _INNER)

@@ -10,9 +10,9 @@ import numpy as np
 from vsr.errors import InputError, reason
 from vsr.media.colour import RGB, SDR, Colour
 from vsr.media.frame import Planes
-from vsr.media.location import local
+from vsr.media.location import absolute_path
 from vsr.media.plane_format import YUV420, PlaneFormat
-from vsr.media.tone import Converter
+from vsr.media.tone import ColourConverter
 
 _DIM: Final = 4
 """Divisor of luma and chroma for darkening the last frame if there is no slate image."""
@@ -72,7 +72,7 @@ def darkened(planes: Planes) -> Planes:
 
 def _read(path: Path) -> av.VideoFrame:
     try:
-        with av.open(local(str(path))) as file:
+        with av.open(absolute_path(str(path))) as file:
             return next(file.decode(video=0))
     except (av.error.FFmpegError, OSError, StopIteration, IndexError, ValueError) as exc:
         raise InputError(f"cannot read the slate {path} as a picture: {reason(exc)}") from exc
@@ -90,5 +90,5 @@ def _fitted(
     rgb[top : top + height, left : left + width] = small.to_ndarray()
     whole = av.VideoFrame.from_ndarray(rgb, format="rgb24")
     plain = replace(SDR, matrix=RGB, full_range=True)
-    y, u, v = Converter().planes(whole, plain, colour, size, form)
+    y, u, v = ColourConverter().planes(whole, plain, colour, size, form)
     return np.array(y), np.array(u), np.array(v)

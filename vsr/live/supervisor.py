@@ -35,7 +35,7 @@ from vsr.live.ladder.pool import Pool
 from vsr.live.relay import Relay
 from vsr.live.settings import RelaySettings
 from vsr.media.frame import now
-from vsr.media.location import is_url, masked
+from vsr.media.location import is_url, mask_secrets
 from vsr.report.ledger import write_report
 from vsr.report.rolling import set_aside
 
@@ -168,7 +168,7 @@ class _Supervised:
             users = users or (isinstance(exc, InputError) and not is_url(job.input))
         else:
             for url in (job.input, *job.outputs):  # a library's message may contain a key
-                words = masked(words, url)
+                words = mask_secrets(words, url)
             log.debug("%s: %s", job.settings.name, words, exc_info=exc)
         once = not (job.settings.ingest.loop or is_url(job.input))
         return once or (users and not self._was_live), code, " ".join(words.split())

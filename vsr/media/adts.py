@@ -9,11 +9,11 @@ from typing import Final, Self
 import av
 
 from vsr.media.timestamps import Packet
-from vsr.media.transcode import Reencoding
+from vsr.media.transcode import AudioReencoder
 
 log = logging.getLogger(__name__)
 
-_HEADER: Final = 7
+_HEADER_BYTES: Final = 7
 _RATES: Final = (
     96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000,
     7_350,
@@ -34,9 +34,9 @@ class AdtsConfig:
     channels: int
 
     @classmethod
-    def read(cls, data: bytes) -> Self | None:
+    def parse(cls, data: bytes) -> Self | None:
         """Parse an ADTS header at the start of a packet; return None if there is no valid one."""
-        if len(data) < _HEADER or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
+        if len(data) < _HEADER_BYTES or data[0] != 0xFF or data[1] & 0xF6 != 0xF0:
             return None
         channels = (data[2] & 1) << 2 | data[3] >> 6
         found = cls(data[2] >> 6, data[2] >> 2 & 0xF, channels)
@@ -51,7 +51,7 @@ class AdtsConfig:
     def __str__(self) -> str:
         return f"{_RATES[self.rate_index]} Hz {_LAYOUTS[self.channels].removesuffix('(side)')}"
 
-    def encoder(self) -> av.AudioCodecContext:
+    def open_encoder(self) -> av.AudioCodecContext:
         """Open an encoder for packets of this configuration. Raises FFmpegError, ValueError."""
         context = av.CodecContext.create("aac", "w")
         assert isinstance(context, av.AudioCodecContext)
@@ -62,9 +62,9 @@ class AdtsConfig:
         context.open()
         return context
 
-    def frame(self, packet: Packet) -> Packet:
+    def with_header(self, packet: Packet) -> Packet:
         """Copy a raw AAC packet and prepend an ADTS header."""
-        size = packet.size + _HEADER
+        size = packet.size + _HEADER_BYTES
         header = bytes([
             0xFF, 0xF1, _LOW_COMPLEXITY << 6 | self.rate_index << 2 | self.channels >> 2,
             (self.channels & 3) << 6 | size >> 11, size >> 3 & 0xFF, (size & 7) << 5 | 0x1F, 0xFC,
@@ -75,7 +75,7 @@ class AdtsConfig:
         return made
 
 
-class SteadyAac:
+class AacFormatKeeper:
     """Copies AAC packets until their format changes, then re-encodes them to the first format.
 
     MP4, Matroska and FLV declare the packet format once per track; a broadcast may change from
@@ -85,39 +85,39 @@ class SteadyAac:
     def __init__(self, copy: av.stream.Stream, source: av.AudioStream) -> None:
         self.stream, self._source = copy, source
         self._first: AdtsConfig | None = None
-        self._encoding: Reencoding | None = None
+        self._encoding: AudioReencoder | None = None
         self._begin = Fraction(0)
 
     def packets(self, packet: Packet) -> Iterator[Packet]:
         """Yield the output packets for one input packet."""
-        config = AdtsConfig.read(bytes(memoryview(packet)[:_HEADER]))
+        config = AdtsConfig.parse(bytes(memoryview(packet)[:_HEADER_BYTES]))
         self._first = self._first or config
         if self._encoding is None and config is not None and config != self._first:
-            self._change(packet, config)
+            self._start_reencoding(packet, config)
         if self._encoding is None:
             yield packet
         else:
-            yield from self._framed(self._encoding.packets(packet))
+            yield from self._with_headers(self._encoding.packets(packet))
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Flush the encoder, if there is one, and yield its packets."""
         if self._encoding is not None:
-            yield from self._framed(self._encoding.rest())
+            yield from self._with_headers(self._encoding.flush())
 
-    def _change(self, packet: Packet, config: AdtsConfig) -> None:
+    def _start_reencoding(self, packet: Packet, config: AdtsConfig) -> None:
         assert self._first is not None
         self._begin = Fraction(packet.pts or 0) * (packet.time_base or 1)
         log.warning(
-            "audio #%d changes from %s to %s at %.2f s: encoded anew from there, as it began",
+            "audio #%d changes from %s to %s at %.2f s: re-encoded to the first format from there",
             self._source.index, self._first, config, float(self._begin),
         )  # fmt: skip
-        context = self._first.encoder()
-        self._encoding = Reencoding(self._source.codec_context, context, self._source.time_base)
+        context = self._first.open_encoder()
+        self._encoding = AudioReencoder(self._source.codec_context, context, self._source.time_base)
 
-    def _framed(self, made: Iterator[Packet]) -> Iterator[Packet]:
+    def _with_headers(self, made: Iterator[Packet]) -> Iterator[Packet]:
         assert self._first is not None
         for packet in made:
             assert packet.pts is not None
             assert packet.time_base is not None
             if packet.pts * packet.time_base >= self._begin:  # drops encoder priming
-                yield self._first.frame(packet)
+                yield self._first.with_header(packet)

@@ -16,11 +16,11 @@ bits."""
 
 ENCODERS: Final = ("libvpx-vp9", "prores_ks", "ffv1", "png", "qtrle", "utvideo")
 """Encoders whose alpha is decoded again; others accept formats with alpha but drop it."""
-_BESIDE: Final = {"libvpx-vp9": ("matroska", "webm")}
+_SEPARATE_ALPHA: Final = {"libvpx-vp9": ("matroska", "webm")}
 """Encoder that writes alpha as separate blocks -> containers that hold such blocks."""
 _DECODERS: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Codec -> FFmpeg decoder that reads those blocks; the default decoder does not."""
-_MARK: Final = "alpha_mode"
+_ALPHA_TAG: Final = "alpha_mode"
 """Metadata tag of streams that have such blocks."""
 
 
@@ -30,15 +30,15 @@ def has_alpha(pixel_format: str) -> bool:
     return any(part.is_alpha for part in av.VideoFormat(pixel_format).components)
 
 
-def can_hold(encoder: str, container: str) -> bool:
+def can_hold_alpha(encoder: str, container: str) -> bool:
     """Return whether alpha that this encoder writes into this container can be read back."""
-    return encoder in ENCODERS and container in _BESIDE.get(encoder, (container,))
+    return encoder in ENCODERS and container in _SEPARATE_ALPHA.get(encoder, (container,))
 
 
-def decoder_for(stream: av.VideoStream) -> av.VideoCodecContext | None:
+def alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
     """Create a decoder for VP8 or VP9 with alpha; None if the stream's default decoder is used."""
     name = _DECODERS.get(stream.codec_context.codec.canonical_name)
-    if name is None or stream.metadata.get(_MARK) != "1":
+    if name is None or stream.metadata.get(_ALPHA_TAG) != "1":
         return None
     try:
         context = av.CodecContext.create(name, "r")
@@ -62,7 +62,7 @@ def alpha_of(picture: av.VideoFrame, size: tuple[int, int], bits: int) -> Alpha 
     return _in_bits(cast(Alpha, np.from_dlpack(picture.planes[3])), own, bits)
 
 
-def enlarged(alpha: Alpha | None, shape: tuple[int, ...], have: int, bits: int) -> Alpha:
+def enlarge_alpha(alpha: Alpha | None, shape: tuple[int, ...], have: int, bits: int) -> Alpha:
     """Enlarge alpha to `shape` (height, width) and convert it from `have` to `bits` bits.
 
     Scaled bicubically, by swscale; fully opaque if `alpha` is None.
@@ -90,7 +90,7 @@ def opaque_format(pixel_format: str) -> str:
     return planes_for(pixel_format).pixel_format(rgb=not pixel_format.startswith("yuv"))
 
 
-def packed(colours: Sequence[Alpha], alpha: Alpha, pixel_format: str) -> av.VideoFrame:
+def join_alpha(colours: Sequence[Alpha], alpha: Alpha, pixel_format: str) -> av.VideoFrame:
     """Join planes in `opaque_format` and an alpha plane into a picture of a format with alpha."""
     plain = opaque_format(pixel_format)
     name = plain.replace("yuv", "yuva", 1).replace("gbrp", "gbrap", 1)

@@ -17,12 +17,12 @@ from vsr.media.passthrough import close_quietly
 
 log = logging.getLogger(__name__)
 
-VIDEO_ENTRY: Final = 78
+VIDEO_ENTRY_BYTES: Final = 78
 """Size of the fixed part of a video's sample entry, before its boxes, in bytes (12.1.3)."""
 _PATH: Final = (b"mdia", b"minf", b"stbl", b"stsd")
-_DESCRIPTIONS: Final = 8
+_STSD_HEADER_BYTES: Final = 8
 """Offset of the first sample entry in `stsd`, in bytes."""
-MP4_AT_ONCE: Final = {"strict": "unofficial", "movflags": "+empty_moov+frag_keyframe"}
+MP4_HEADER_FIRST: Final = {"strict": "unofficial", "movflags": "+empty_moov+frag_keyframe"}
 """FFmpeg options for an MP4 with a complete header at the start and non-standard markings."""
 
 
@@ -48,14 +48,14 @@ def video_entries(movie: bytes) -> Iterator[bytes]:
         content = {b"trak": track}.get(kind, b"")
         for step in _PATH:
             content = next((inner for name, inner in boxes(content) if name == step), b"")
-        yield from (entry for _, entry in list(boxes(content[_DESCRIPTIONS:]))[:1])
+        yield from (entry for _, entry in list(boxes(content[_STSD_HEADER_BYTES:]))[:1])
 
 
-def whole_header(stream: av.VideoStream) -> bytes:
+def mp4_header(stream: av.VideoStream) -> bytes:
     """Return an MP4 header with a copy of the stream; empty if MP4 cannot hold its codec."""
     content = io.BytesIO()
     try:
-        scratch = av.open(content, "w", format="mp4", container_options=dict(MP4_AT_ONCE))
+        scratch = av.open(content, "w", format="mp4", container_options=dict(MP4_HEADER_FIRST))
         try:
             scratch.add_stream_from_template(stream, opaque=True)
             scratch.start_encoding()
@@ -66,18 +66,18 @@ def whole_header(stream: av.VideoStream) -> bytes:
     return content.getvalue()
 
 
-def described(stream: av.VideoStream) -> dict[bytes, bytes]:
+def sample_entry_boxes(stream: av.VideoStream) -> dict[bytes, bytes]:
     """Return the boxes that FFmpeg writes into a stream's sample entry: type -> content."""
-    movie = dict(boxes(whole_header(stream))).get(b"moov", b"")
-    return next((dict(boxes(entry[VIDEO_ENTRY:])) for entry in video_entries(movie)), {})
+    movie = dict(boxes(mp4_header(stream))).get(b"moov", b"")
+    return next((dict(boxes(entry[VIDEO_ENTRY_BYTES:])) for entry in video_entries(movie)), {})
 
 
-def extended(header: bytes, more: bytes) -> bytes:
+def add_entry_boxes(header: bytes, more: bytes) -> bytes:
     """Return the header of an MP4 with one track, with more boxes added to its sample entry."""
-    return _grown(header, (b"moov", b"trak", *_PATH), more)
+    return _append_at(header, (b"moov", b"trak", *_PATH), more)
 
 
-def _grown(data: bytes, path: tuple[bytes, ...], more: bytes) -> bytes:
+def _append_at(data: bytes, path: tuple[bytes, ...], more: bytes) -> bytes:
     """Copy consecutive boxes and append `more` to the content of the box at `path`."""
     made = b""
     for kind, content in boxes(data):
@@ -85,7 +85,7 @@ def _grown(data: bytes, path: tuple[bytes, ...], more: bytes) -> bytes:
         if not path:  # the sample entry
             grown += more
         elif kind == path[0]:
-            head = _DESCRIPTIONS if kind == b"stsd" else 0
-            grown = content[:head] + _grown(content[head:], path[1:], more)
+            head = _STSD_HEADER_BYTES if kind == b"stsd" else 0
+            grown = content[:head] + _append_at(content[head:], path[1:], more)
         made += box(kind, grown)
     return made

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-_PARENT_DIED: Final = 1
+_PR_SET_PDEATHSIG: Final = 1
 """Value of PR_SET_PDEATHSIG in Linux's prctl.h."""
 
 
@@ -37,13 +37,13 @@ def start_child(
 def _end_with_parent() -> None:
     """Have the system kill this process (SIGKILL) when its parent ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DIED, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def outlive_parent() -> None:
     """Let this process continue when its parent ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PARENT_DIED, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
 
 
 def main() -> None:

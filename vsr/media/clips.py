@@ -12,16 +12,16 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.choice import choose
-from vsr.media.location import local, shown
+from vsr.media.location import absolute_path, url_for_messages
 from vsr.media.reading import Reading, Streams
+from vsr.media.stream_choice import choose_streams
 from vsr.media.timestamps import Packet, TimestampCorrector
 from vsr.media.whole_file import writing_failed
 
-RUN_UP: Final = 2
+PREROLL_S: Final = 2
 """Minimum time from the key frame where decoding begins to the first picture used, in seconds, so
 that no picture refers to anything earlier."""
-_BEHIND: Final = 16
+_EXTRA_PACKETS: Final = 16
 """Number of packets after a clip's last picture that the clip also holds, for decoders and filters
 that look ahead."""
 _NOT_ALL_PICTURES: Final = frozenset({"vp8", "libvpx"})
@@ -38,23 +38,23 @@ class Cuts:
 
     first: Fraction
     """Input time of the first frame, in seconds."""
-    every: Fraction
+    interval: Fraction
     """Interval between cuts, in seconds."""
-    step: Fraction
+    frame_interval: Fraction
     """Average frame interval, in seconds."""
 
     @classmethod
     def of(cls, first: Fraction, frames: int, rate: Fraction) -> "Cuts":
         """Make cuts after every `frames` frames at a constant frame rate (fps)."""
-        return cls(first=first, every=frames / rate, step=1 / rate)
+        return cls(first=first, interval=frames / rate, frame_interval=1 / rate)
 
     def number(self, time: Fraction) -> int:
         """Return the number, from 0, of the piece that holds a frame with that time (s)."""
-        return max(0, math.floor((time - self.first + self.step / 2) / self.every))
+        return max(0, math.floor((time - self.first + self.frame_interval / 2) / self.interval))
 
     def begin(self, number: int) -> Fraction:
         """Return the start (s) of a piece, half a frame early, as frame times vary."""
-        return self.first + number * self.every - self.step / 2
+        return self.first + number * self.interval - self.frame_interval / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class _Window:
 
     def add(self, packet: Packet) -> None:
         self.held.append(packet)
-        if packet.is_keyframe and self.time(packet) <= self.begin - RUN_UP:
+        if packet.is_keyframe and self.time(packet) <= self.begin - PREROLL_S:
             del self.held[:-1]
 
     def move_to(self, begin: Fraction) -> None:
@@ -95,16 +95,16 @@ class _Window:
         keys = [
             k
             for k, packet in enumerate(self.held)
-            if packet.is_keyframe and self.time(packet) <= begin - RUN_UP
+            if packet.is_keyframe and self.time(packet) <= begin - PREROLL_S
         ]
         if keys:
             del self.held[: keys[-1]]
 
     def is_past(self, end: Fraction) -> bool:
-        """Return whether all pictures before `end` and `_BEHIND` more packets have been read."""
-        if len(self.held) <= _BEHIND:
+        """Return whether all pictures before `end` and `_EXTRA_PACKETS` more packets were read."""
+        if len(self.held) <= _EXTRA_PACKETS:
             return False
-        dts = self.held[-1 - _BEHIND].dts
+        dts = self.held[-1 - _EXTRA_PACKETS].dts
         return dts is not None and dts * self.base >= end
 
     def time(self, packet: Packet) -> Fraction:
@@ -121,16 +121,16 @@ class ClipCutter:
     def __init__(self, url: str, reading: Reading, cuts: Cuts, frames: int | None = None) -> None:
         """Cut `frames` pictures from `cuts.first` on; None: to the end. Raises InputError."""
         self._url, self._reading, self._cuts = url, reading, cuts
-        self._name = shown(url)
-        self._end: Fraction | float = math.inf if frames is None else self._behind(frames)
+        self._name = url_for_messages(url)
+        self._end: Fraction | float = math.inf if frames is None else self._end_after(frames)
 
-    def clips(self, folder: Path, wanted: Callable[[int], bool]) -> Generator[Clip, None, None]:
-        """Write and yield the clips in order, except those for whose number `wanted` is false.
+    def clips(self, folder: Path, is_needed: Callable[[int], bool]) -> Generator[Clip, None, None]:
+        """Write and yield the clips in order, except those for whose number `is_needed` is false.
 
         Raises InputError for packets that cannot be cut, OutputError if a clip cannot be written.
         """
         number, follows = 0, None
-        with self._opened() as container:
+        with self._open() as container:
             video, packets = self._packets(container)
             assert video.time_base is not None
             window = _Window(video.time_base, self._cuts.begin(0))
@@ -140,7 +140,7 @@ class ClipCutter:
                 while packet is None or window.is_past(self._cuts.begin(number + 1)):
                     begin, end = self._cuts.begin(number), self._cuts.begin(number + 1)
                     if window.between(begin, min(end, self._end)):
-                        if wanted(number):
+                        if is_needed(number):
                             yield self._written(folder, video, window, number, follows)
                         follows = number
                     later = window.between(end, self._end)
@@ -165,9 +165,9 @@ class ClipCutter:
             hidden=hidden, pictures=0 if unknown else len(inside) - len(hidden),
         )  # fmt: skip
 
-    def _behind(self, frames: int) -> Fraction:
+    def _end_after(self, frames: int) -> Fraction:
         """Return the input time (s) just after `frames` pictures, or after the last one."""
-        with self._opened() as container:
+        with self._open() as container:
             video, packets = self._packets(container)
             base = video.time_base
             assert base is not None
@@ -182,20 +182,20 @@ class ClipCutter:
         end = times[min(frames, len(times)) - 1] if times else 0
         return (end + 1) * base
 
-    def _opened(self) -> "av.container.InputContainer":
+    def _open(self) -> "av.container.InputContainer":
         return self._reading.opener(self._url, self._name)
 
     def _packets(
         self, container: "av.container.InputContainer"
     ) -> tuple[av.VideoStream, Iterator[Packet]]:
-        video, streams = choose(container, self._url, self._name, self._reading.variant)
+        video, streams = choose_streams(container, self._url, self._name, self._reading.variant)
         return video, self._of_video(container, video, streams)
 
     def _of_video(
         self, container: "av.container.InputContainer", video: av.VideoStream, streams: Streams
     ) -> Iterator[Packet]:
         times = TimestampCorrector(lambda *_: None, container.format.name == "mpegts")
-        packets = self._reading.demuxed(container, streams)
+        packets = self._reading.demux(container, streams)
         while True:
             try:
                 packet = next(packets, None)
@@ -207,10 +207,10 @@ class ClipCutter:
             if packet.stream is not video or not packet.size:
                 continue
             if packet.pts is None or packet.has_sidedata("new_extradata"):
-                what = "does not say when its pictures are shown"
+                what = "has frames without timestamps"
                 if packet.pts is not None:
-                    what = "changes its headers on the way"
-                raise InputError(f"{self._name} {what}: it takes --jobs 1")
+                    what = "changes its codec headers mid-stream"
+                raise InputError(f"{self._name} {what}: use --jobs 1")
             yield packet
 
 
@@ -226,7 +226,7 @@ def _write(path: Path, video: av.VideoStream, packets: Sequence[Packet]) -> Frac
     delay = max(a - b for a, b in zip(in_order, shown_at, strict=True))
     zero = in_order[0] - delay
     try:
-        with _opened_for(path, video) as output:
+        with _open_clip(path, video) as output:
             stream = output.add_stream_from_template(video, opaque=True)
             stream.time_base = base
             last = -1
@@ -244,15 +244,15 @@ def _write(path: Path, video: av.VideoStream, packets: Sequence[Packet]) -> Frac
     return zero * base
 
 
-def _opened_for(path: Path, video: av.VideoStream) -> "av.container.OutputContainer":
+def _open_clip(path: Path, video: av.VideoStream) -> "av.container.OutputContainer":
     """Open a file for packets of the video's codec: NUT, whose times are exact, or MOV."""
     name, base = video.codec_context.name, video.time_base
     assert base is not None
     if name in _IN_MOV:
         options = {"video_track_timescale": str(base.denominator)}
-        return av.open(local(str(path)), "w", format="mov", container_options=options)
+        return av.open(absolute_path(str(path)), "w", format="mov", container_options=options)
     options = {"avoid_negative_ts": "disabled"}
-    return av.open(local(str(path)), "w", format="nut", container_options=options)
+    return av.open(absolute_path(str(path)), "w", format="nut", container_options=options)
 
 
 def cannot_be_cut(video: av.VideoStream) -> bool:

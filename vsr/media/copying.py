@@ -8,12 +8,12 @@ from typing import Final
 import av
 from av.bitstream import BitStreamFilterContext
 
-from vsr.media.passthrough import ISO, can_hold_video, close_quietly, kept_tags
+from vsr.media.passthrough import MP4_FAMILY, can_hold_video, close_quietly, kept_tags
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
-_OTHERS_IN: Final = {
+_CODECS_IN: Final = {
     "mpegts": frozenset(
         {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "opus", "s302m"}
         | {"dvb_subtitle", "dvb_teletext", "arib_caption", "klv", "timed_id3", "scte_35"}
@@ -25,13 +25,13 @@ _OTHERS_IN: Final = {
 """Container -> codecs other than video that players support in it; FFmpeg also writes others.
 `m2ts`: additional codecs in a Blu-ray's transport stream."""
 _USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-_SEED: Final = {
+_PLACEHOLDER_CODECS: Final = {
     "audio": ("aac", "vorbis", "opus", "amr_nb"),
     "subtitle": ("subrip", "mov_text", "webvtt", "text", "dvb_subtitle"),
     "video": ("h264", "vp9"),
 }
 """Placeholder codecs of a new stream until it gets its real one; containers accept at least one."""
-_SCRATCH: Final = "framecrc"
+_ANY_CODEC_CONTAINER: Final = "framecrc"
 """Container that accepts every codec and writes the codec's name into its header."""
 _FILLER: Final = bytes(1024)
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
@@ -46,7 +46,7 @@ def codec_name(stream: av.stream.Stream) -> str:
         return stream.codec_context.codec.canonical_name
     header = io.BytesIO()
     try:
-        with av.open(header, "w", format=_SCRATCH) as scratch:
+        with av.open(header, "w", format=_ANY_CODEC_CONTAINER) as scratch:
             _take_parameters(stream, _blank(scratch, stream.type))
             scratch.start_encoding()
     except _ERRORS as exc:
@@ -95,7 +95,7 @@ def _from_template(
 
 def _blank(output: "av.container.OutputContainer", kind: str) -> av.stream.Stream:
     """Add a stream with a placeholder codec, or a data stream."""
-    for codec in _SEED.get(kind, ()):
+    for codec in _PLACEHOLDER_CODECS.get(kind, ()):
         try:
             return output.add_mux_stream(codec)
         except ValueError:
@@ -108,7 +108,8 @@ def _take_parameters(stream: av.stream.Stream, copy: av.stream.Stream) -> None:
     if stream.codec_context is None:
         BitStreamFilterContext("null", stream, copy)
         return
-    with av.open(io.BytesIO(), "w", format=_SCRATCH) as scratch:  # drops the input's codec tag
+    # drops the input's codec tag
+    with av.open(io.BytesIO(), "w", format=_ANY_CODEC_CONTAINER) as scratch:
         plain = _from_template(scratch, stream)
         scratch.start_encoding()
         BitStreamFilterContext("null", plain, copy)
@@ -124,22 +125,22 @@ def _name_layout(copy: av.stream.Stream) -> None:
             context.layout = usual
 
 
-def can_copy(stream: av.stream.Stream, container: str, disc: bool = False) -> bool:
+def can_copy(stream: av.stream.Stream, container: str, blu_ray: bool = False) -> bool:
     """Return whether a container can hold a copy of this stream that can be read back.
 
     Tested by writing one: a header if FFmpeg's tables know the pair, else a file that is read back.
-    `disc`: whether the transport stream is a Blu-ray's, which has additional stream types.
+    `blu_ray`: whether the transport stream is a Blu-ray's, which has additional stream types.
     """
     try:
-        if disc and codec_name(stream) in _OTHERS_IN["m2ts"]:
+        if blu_ray and codec_name(stream) in _CODECS_IN["m2ts"]:
             return True
-        return _known_in(stream, container) and _written(stream, container)
+        return _is_supported(stream, container) and _can_write(stream, container)
     except _ERRORS as exc:
         log.debug("%s in %s: %s", stream_label(stream), container, exc)
         return False
 
 
-def _written(stream: av.stream.Stream, container: str) -> bool:
+def _can_write(stream: av.stream.Stream, container: str) -> bool:
     content = io.BytesIO()
     trial = av.open(content, "w", format=container)
     try:
@@ -160,13 +161,13 @@ def _written(stream: av.stream.Stream, container: str) -> bool:
         return codec_name(stream) in [codec_name(s) for s in written.streams]
 
 
-def _known_in(stream: av.stream.Stream, container: str) -> bool:
+def _is_supported(stream: av.stream.Stream, container: str) -> bool:
     art = bool(stream.disposition & av.stream.Disposition.attached_pic)
     if art and container in ("mov", "mpegts", "flv"):
         return False
     name = codec_name(stream)
     if name == "none" and stream.type != "attachment":
-        return stream.type == "data" and container in ISO  # identified by its tag only
+        return stream.type == "data" and container in MP4_FAMILY  # identified by its tag only
     if stream.type == "video" and not art:
         return can_hold_video(name, container)
-    return container not in _OTHERS_IN or name in _OTHERS_IN[container]
+    return container not in _CODECS_IN or name in _CODECS_IN[container]

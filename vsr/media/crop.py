@@ -9,16 +9,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from vsr.media.boxes import VIDEO_ENTRY, boxes, video_entries
+from vsr.media.boxes import VIDEO_ENTRY_BYTES, boxes, video_entries
 
 Crop = tuple[int, int, int, int]
 """Hidden columns at the left and right, and hidden rows at the top and bottom."""
 
 _MATROSKA: Final = b"\x1a\x45\xdf\xa3"
-_SEGMENT, _TRACKS, _ENTRY, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
+_SEGMENT, _TRACKS, _TRACK_ENTRY, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
 _CLUSTER: Final = 0x1F43B675
 _CROPS: Final = (0x54CC, 0x54DD, 0x54BB, 0x54AA)  # left, right, top, bottom (RFC 9559, 5.1.4.1.28)
-_MOST: Final = 2**20
+_MAX_HEADER_BYTES: Final = 2**20
 """Maximum number of header bytes that are read."""
 
 
@@ -67,7 +67,7 @@ def _matroska(file: BinaryIO) -> Crop | None:
         if kind != _TRACKS:
             continue
         for entry, first, last in _elements(file, start, end):
-            for part, low, high in _elements(file, first, last) if entry == _ENTRY else ():
+            for part, low, high in _elements(file, first, last) if entry == _TRACK_ENTRY else ():
                 if part == _VIDEO:
                     return _pixel_crop(file, low, high)
     return None
@@ -91,7 +91,7 @@ def _mp4(file: BinaryIO) -> Crop | None:
         if size == 1:
             size = struct.unpack(">Q", file.read(8))[0]
         if kind == b"moov":
-            return _clean_aperture(file.read(min(size, _MOST)))
+            return _clean_aperture(file.read(min(size, _MAX_HEADER_BYTES)))
         if size < 8:
             return None
         at += size
@@ -101,7 +101,7 @@ def _mp4(file: BinaryIO) -> Crop | None:
 def _clean_aperture(movie: bytes) -> Crop | None:
     """Return the crop of the first track that has a clean aperture."""
     for entry in video_entries(movie):
-        held = dict(boxes(entry[VIDEO_ENTRY:]))
+        held = dict(boxes(entry[VIDEO_ENTRY_BYTES:]))
         if b"clap" in held:
             size = struct.unpack_from(">2H", entry, 24)
             return _around(size, struct.unpack(">8i", held[b"clap"][:32]))

@@ -9,7 +9,7 @@ import av
 from av.sidedata.sidedata import Type as SideType
 
 from vsr.errors import InputError
-from vsr.media.boxes import described
+from vsr.media.boxes import sample_entry_boxes
 
 _CODECS: Final = ("hevc", "av1", "h264")
 _BOXES: Final = (b"dvcC", b"dvvC", b"dvwC")
@@ -69,6 +69,6 @@ def _recorded(video: av.VideoStream) -> DolbyVision | None:
     """Read the container's configuration record; return None if there is none."""
     if video.codec_context.codec.canonical_name not in _CODECS:
         return None
-    known = described(video)
+    known = sample_entry_boxes(video)
     found = next((known[kind] for kind in _BOXES if kind in known), b"")
     return DolbyVision.of_record(found) if len(found) >= _RECORD.size else None

@@ -11,15 +11,15 @@ from av.codec.context import Flags
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.colour import Colour
-from vsr.media.given import check_settings
 from vsr.media.hdr import Hdr10
 from vsr.media.limits import cpu_limit
 from vsr.media.parameters import add_analysis, add_hdr, add_parameters, add_threads
-from vsr.media.pixel_choice import check_known, pixel_format, planes_options
+from vsr.media.pixel_choice import check_pixel_format, pixel_format, planes_options
 from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
 from vsr.media.ranges import check_values
-from vsr.media.scheduling import scheduling_kept
+from vsr.media.scheduling import keep_scheduling
 from vsr.media.stereo import StereoPacking
+from vsr.media.validation import check_settings
 
 CODECS: Final[dict[str, str]] = {
     "h264": "libx264",
@@ -55,7 +55,7 @@ _LIVE_OPTIONS: Final = {
     "h264_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
     "hevc_nvenc": {"tune": "ull", "bf": "0", "forced-idr": "1", "zerolatency": "1", "delay": "0"},
 }
-_LEAST: Final = {"crf": 0, "bitrate": 1, "maxrate": 1, "bufsize": 1, "passes": 1}
+_MINIMUMS: Final = {"crf": 0, "bitrate": 1, "maxrate": 1, "bufsize": 1, "passes": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class EncoderSettings:
     """More private options of the encoder, passed unchanged."""
 
     def __post_init__(self) -> None:
-        check_settings(self, _LEAST)
+        check_settings(self, _MINIMUMS)
 
     @property
     def has_rate(self) -> bool:
@@ -100,10 +100,10 @@ class EncoderSettings:
         given = "--bitrate" if self.bitrate is not None else "-e b="
         has_bitrate = self.bitrate is not None or _BITRATE_OPTION in self.options
         if self.bitrate is not None and _BITRATE_OPTION in self.options:
-            raise UsageError("--bitrate and -e b= are the same: give one")
+            raise UsageError("--bitrate and -e b= set the same option: use one of them")
         if self.crf is not None and has_bitrate:
             raise UsageError(
-                f"--crf and {given} contradict each other: give one (--maxrate limits --crf too)"
+                f"--crf and {given} exclude each other: use one (--maxrate limits --crf too)"
             )
         if self.bufsize is not None and self.maxrate is None and not has_bitrate:
             raise UsageError("--bufsize needs --maxrate or --bitrate")
@@ -162,14 +162,14 @@ def encoder_name(
             f"unknown codec '{codec}'; known: {known}, or an FFmpeg encoder such as h264_nvenc"
         ) from exc
     if found.type != "video":
-        raise UsageError(f"'{codec}' is no video codec")
+        raise UsageError(f"'{codec}' is not a video codec")
     return found.name
 
 
 def _is_deep(settings: EncoderSettings, video: VideoFormat) -> bool:
     """Return whether the output needs more than 8 bits."""
     if settings.pixel_format is not None:
-        check_known(settings.pixel_format)
+        check_pixel_format(settings.pixel_format)
         return planes_for(settings.pixel_format).bits > 8
     return video.planes.bits > 8 or video.colour.is_hdr
 
@@ -278,12 +278,12 @@ def _open(context: av.VideoCodecContext) -> None:
     ours = "chroma_sample_location"  # every encoder accepts it
     asked = ", ".join(f"{k}={v}" for k, v in context.options.items() if k != ours)
     try:
-        with scheduling_kept():
+        with keep_scheduling():
             context.open()
     except (av.error.FFmpegError, ValueError) as exc:
-        hint = "check its options" if asked else "it cannot use this size or these time steps"
+        hint = "check its options" if asked else "it does not support this size or time base"
         if "_" in context.name:
-            hint = "no such hardware or driver here?"
+            hint = "is its hardware or driver missing?"
         raise OutputError(
             f"encoder {context.name} cannot start at {context.width}x{context.height} "
             f"({asked}): {reason(exc)}; {hint}"

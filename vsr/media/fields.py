@@ -9,25 +9,25 @@ import av
 
 log = logging.getLogger(__name__)
 
-LOOKED_AT: Final = 100
+ANALYSED_PICTURES: Final = 100
 """Number of pictures at the beginning that are analysed."""
-_LEAST: Final = 3
+_MIN_COMBED: Final = 3
 """Minimum number of combed pictures for a video to count as interlaced."""
-_SHARE: Final = 4
+_MIN_COMBED_DIVISOR: Final = 4
 """A video is interlaced if one picture in this many is combed; a few false positives are usual."""
-_PLAIN_SHARE: Final = 20
+_PROGRESSIVE_PER_COMBED: Final = 20
 """A video with interlaced flags is progressive if it has at most one combed picture per this many
 progressive ones."""
-_MOST_LINES: Final = 1088
+_MAX_LINES: Final = 1088
 """Maximum height that is analysed, in lines; no larger video is interlaced."""
-_WHOLE_PICTURES: Final = frozenset(
+_PROGRESSIVE_DECODERS: Final = frozenset(
     {"av1", "libdav1d", "vp8", "vp9", "theora", "apng", "gif", "png"}
 )
 """Decoders of formats without interlacing."""
 DETECTOR: Final = ("idet", "intl_thres=1.2")
 """Filter that compares neighbouring lines within pictures and between them. At FFmpeg's default
 threshold of 1.04 test pictures and animation look interlaced; real fields still do at 1.5."""
-_FOUND: Final = "lavfi.idet.multiple."
+_COUNT_KEY: Final = "lavfi.idet.multiple."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,31 +39,39 @@ class Fields:
     or `prog` (progressive); empty if the flags are right or it is unknown."""
     flagged: int = 0
     """Number of pictures flagged as interlaced."""
-    upper: int = 0
-    lower: int = 0
+    top_first: int = 0
+    bottom_first: int = 0
     """Number of pictures that look interlaced, with the upper or the lower field first."""
-    plain: int = 0
+    progressive: int = 0
     """Number of pictures that look progressive."""
 
     @classmethod
-    def of(cls, flagged: int, upper: int, lower: int, plain: int) -> "Fields":
-        """Derive the result from numbers of pictures."""
-        combed, order = upper + lower, ""
+    def of(cls, flagged: int, top_first: int, bottom_first: int, progressive: int) -> "Fields":
+        """Derive the result from numbers of pictures; see the fields of this class."""
+        combed, order = top_first + bottom_first, ""
         if flagged:
-            order = "prog" if plain and combed * _PLAIN_SHARE <= plain else ""
-        elif combed >= _LEAST and combed * _SHARE >= combed + plain:
-            order = "tff" if upper >= lower else "bff"
-        return cls(order=order, flagged=flagged, upper=upper, lower=lower, plain=plain)
+            order = (
+                "prog" if progressive and combed * _PROGRESSIVE_PER_COMBED <= progressive else ""
+            )
+        elif combed >= _MIN_COMBED and combed * _MIN_COMBED_DIVISOR >= combed + progressive:
+            order = "tff" if top_first >= bottom_first else "bff"
+        return cls(
+            order=order,
+            flagged=flagged,
+            top_first=top_first,
+            bottom_first=bottom_first,
+            progressive=progressive,
+        )
 
 
-UNKNOWN: Final = Fields()
+UNKNOWN_FIELDS: Final = Fields()
 
 
-def look(container: "av.container.InputContainer", video: av.VideoStream) -> Fields:
+def analyse_fields(container: "av.container.InputContainer", video: av.VideoStream) -> Fields:
     """Decode and analyse the beginning of a video; do not read from the container afterwards."""
     context = video.codec_context
-    if context.name in _WHOLE_PICTURES or context.height > _MOST_LINES:
-        return UNKNOWN
+    if context.name in _PROGRESSIVE_DECODERS or context.height > _MAX_LINES:
+        return UNKNOWN_FIELDS
     video.thread_type = "AUTO"
     graph, flagged = None, 0
     found: dict[str, str] = {}
@@ -73,7 +81,7 @@ def look(container: "av.container.InputContainer", video: av.VideoStream) -> Fie
             kind = (picture.width, picture.height, picture.format.name)
             if graph is None:
                 graph, size = _detector(picture), kind
-            if number >= LOOKED_AT or kind != size:
+            if number >= ANALYSED_PICTURES or kind != size:
                 break
             picture.pts, picture.time_base = number, Fraction(1, 25)
             flagged += picture.interlaced_frame
@@ -83,8 +91,8 @@ def look(container: "av.container.InputContainer", video: av.VideoStream) -> Fie
             graph.vpush(None)
             found = _pulled(graph) or found
     except (av.error.FFmpegError, OSError, ValueError) as exc:  # damaged: rely on the flags
-        log.debug("looking at the fields: %s", exc)
-    counts = [round(float(found.get(_FOUND + key, 0))) for key in ("tff", "bff", "progressive")]
+        log.debug("interlacing analysis: %s", exc)
+    counts = [round(float(found.get(_COUNT_KEY + key, 0))) for key in ("tff", "bff", "progressive")]
     fields = Fields.of(flagged, *counts)
     log.debug("%s", fields)
     return fields

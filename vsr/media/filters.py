@@ -12,14 +12,14 @@ import av
 
 from vsr.errors import UsageError, reason
 from vsr.media.crop import Crop
-from vsr.media.fields import DETECTOR, UNKNOWN, Fields
+from vsr.media.fields import DETECTOR, UNKNOWN_FIELDS, Fields
 
 log = logging.getLogger(__name__)
 
 DEINTERLACE: Final = ("auto", "off", "frame", "bob")
-_KEPT: Final = 64
+_MAX_REMEMBERED: Final = 64
 """Number of pictures whose `opaque` is remembered, as filters lose it."""
-_NO_MORE: Final = (av.error.BlockingIOError, av.error.EOFError)
+_NOTHING_READY: Final = (av.error.BlockingIOError, av.error.EOFError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +45,22 @@ class Filtering:
             raise UsageError(f"deinterlace is '{self.deinterlace}': it must be one of {known}")
         for name, _ in split_chain(self.filters or ""):
             if not takes_one_video(name):
-                raise UsageError(f"no filter '{name}' for one video; see vsr doctor --filters")
+                raise UsageError(
+                    f"no filter '{name}' for one video; vsr doctor --filters lists all"
+                )
 
     @property
-    def looks_at_fields(self) -> bool:
+    def needs_field_analysis(self) -> bool:
         """Whether the filters depend on the interlacing analysis of the video's beginning."""
         return self.deinterlace != "off" and not self.detelecine
 
     @property
-    def begins_anywhere(self) -> bool:
+    def can_begin_anywhere(self) -> bool:
         """Whether the frames, soon after a key frame, do not depend on where reading begins."""
         return not self.detelecine and self.filters is None
 
     @property
-    def factor(self) -> Fraction:
+    def rate_factor(self) -> Fraction:
         """Ratio of frames to decoded pictures, before `filters`."""
         return Fraction(4, 5) if self.detelecine else Fraction(1 + (self.deinterlace == "bob"))
 
@@ -98,7 +100,7 @@ class PictureFilters:
     The filter graph is rebuilt if the size, the format or the required filters change.
     """
 
-    def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN) -> None:
+    def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN_FIELDS) -> None:
         self.rate: Fraction | None = None
         """Output frame rate in fps; None if nothing is filtered."""
         self._filtering, self._fields = filtering, fields
@@ -108,7 +110,7 @@ class PictureFilters:
         self._shift: Fraction | None = None
         self._stream_rate = Fraction(25)
         self._first = Fraction(0)
-        self._opaque: deque[tuple[Fraction, Any]] = deque(maxlen=_KEPT)
+        self._opaque: deque[tuple[Fraction, Any]] = deque(maxlen=_MAX_REMEMBERED)
 
     def feed(self, picture: av.VideoFrame, rate: Fraction) -> Iterator[av.VideoFrame]:
         """Filter a picture with its time set; yield the resulting pictures. Raises UsageError."""
@@ -116,7 +118,7 @@ class PictureFilters:
         chain = self._filtering.chain(self._fields, self._combed)
         kind = (picture.width, picture.height, picture.format.name, tuple(chain))
         if kind != self._kind:
-            yield from self.rest()
+            yield from self.flush()
             self._kind = kind
             self._start(picture, chain, rate)
         if self._graph is None:
@@ -127,7 +129,7 @@ class PictureFilters:
         self._graph.vpush(picture)
         yield from self._ready()
 
-    def rest(self) -> Iterator[av.VideoFrame]:
+    def flush(self) -> Iterator[av.VideoFrame]:
         """Flush and close the filters; yield the pictures they held back."""
         if self._graph is not None:
             self._graph.vpush(None)
@@ -153,7 +155,7 @@ class PictureFilters:
         while True:
             try:
                 picture = self._graph.vpull()
-            except _NO_MORE:
+            except _NOTHING_READY:
                 return
             assert picture.pts is not None and picture.time_base is not None
             if self.rate is None:
@@ -173,7 +175,7 @@ class PictureFilters:
     def _rate_of(self, picture: av.VideoFrame) -> Fraction:
         if self._filtering.filters and picture.duration and picture.time_base:
             return 1 / (picture.duration * picture.time_base)
-        return self._stream_rate * self._filtering.factor
+        return self._stream_rate * self._filtering.rate_factor
 
 
 def _graph(picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction) -> av.filter.Graph:
@@ -210,7 +212,7 @@ def split_chain(text: str) -> list[tuple[str, str]]:
             continue
         quoted ^= char == "'"
         if not quoted and char in ";[]":
-            raise UsageError(f"'{text}' is no plain chain of filters: there is one video in it")
+            raise UsageError(f"'{text}' is not a simple filter chain: it may not contain ; [ or ]")
         if char == "," and not quoted:
             parts.append("")
         else:
@@ -218,7 +220,7 @@ def split_chain(text: str) -> list[tuple[str, str]]:
         at += 1
     found = [part.strip().partition("=") for part in parts]
     if text.strip() and not all(name for name, _, _ in found):
-        raise UsageError(f"'{text}' holds an empty filter")
+        raise UsageError(f"'{text}' contains an empty filter")
     return [(name, options) for name, _, options in found if name]
 
 

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from vsr.media.alpha import enlarged, has_alpha, opaque_format, packed
+from vsr.media.alpha import enlarge_alpha, has_alpha, join_alpha, opaque_format
 from vsr.media.colour import RGB, Colour
 from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for, same_planes
 from vsr.media.side_data import with_side_data
@@ -30,7 +30,7 @@ PIXEL_FORMAT: Final = YUV420.pixel_format()
 """Pixel format in which live streams are read and written."""
 _NO_PLANE: Final = np.empty((0, 0), np.uint8)
 _GREY: Final = re.compile(r"gray|ya8|(gray|ya)(9|10|12|14|16)[lb]e")
-_WHOLE_ROW: Final = 64
+_SIMD_SAMPLES: Final = 64
 """Maximum number of samples that one of swscale's SIMD instructions processes."""
 SWSCALE_MATRIX: Final = {RGB: 1, 1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """H.273 matrix code -> swscale's code for the same coefficients (5 and 6 are equal); swscale needs
@@ -45,7 +45,7 @@ class Stamps:
     """Time at which its packet was read from the input."""
     decoded: float = 0.0
     """Time at which its planes were ready."""
-    blocked: float = 0.0
+    wait_s: float = 0.0
     """Waiting time of the decoder between the two, in seconds: for later stages and, when it
     decodes one frame at a time, for the packets that B-frames need first."""
     infer_start: float = 0.0
@@ -103,10 +103,11 @@ class Frame:
     def to_rgb(self) -> npt.NDArray[np.uint8]:
         """Convert to R'G'B' uint8 [height, width, 3] in full range, by swscale; a copy."""
         return cast(
-            npt.NDArray[np.uint8], converted(picture_of(self), "rgb24", self.colour).to_ndarray()
+            npt.NDArray[np.uint8],
+            convert_picture(picture_of(self), "rgb24", self.colour).to_ndarray(),
         )
 
-    def bare(self) -> "Frame":
+    def without_planes(self) -> "Frame":
         """Copy the frame without its planes, to keep its times only."""
         return replace(self, planes=(_NO_PLANE,) * 3, side_data=None, alpha=None)
 
@@ -191,7 +192,7 @@ def picture_of(frame: Frame) -> av.VideoFrame:
     return _timed(picture, frame)
 
 
-def encodable(frame: Frame, pixel_format: str) -> av.VideoFrame:
+def encoder_picture(frame: Frame, pixel_format: str) -> av.VideoFrame:
     """Make an encoder's picture from a frame, converted if the encoder takes another format."""
     made = _with_alpha if has_alpha(pixel_format) else _in_format
     picture = with_side_data(_timed(made(frame, pixel_format), frame), frame.side_data)
@@ -207,12 +208,12 @@ def _in_format(frame: Frame, pixel_format: str) -> av.VideoFrame:
     if picture.format.name == pixel_format:
         return picture
     if not is_grey(pixel_format):
-        return converted(picture, pixel_format, frame.colour)
+        return convert_picture(picture, pixel_format, frame.colour)
     # swscale treats all grey as full range
     bits = planes_for(pixel_format).bits
     if bits != frame.format.bits or frame.colour.matrix == RGB:
         plain = replace(frame.format, bits=bits).pixel_format()
-        picture = converted(picture, plain, frame.colour)
+        picture = convert_picture(picture, plain, frame.colour)
     luma = np.array(np.from_dlpack(picture.planes[0]))
     return av.VideoFrame.from_dlpack((luma,), format=pixel_format)
 
@@ -222,11 +223,11 @@ def _with_alpha(frame: Frame, pixel_format: str) -> av.VideoFrame:
     bits = planes_for(pixel_format).bits
     plain = opaque_format(pixel_format)
     colours = [np.array(np.from_dlpack(p)) for p in _in_format(frame, plain).planes]
-    alpha = enlarged(frame.alpha, frame.planes[0].shape, frame.format.bits, bits)
-    return packed(colours, alpha, pixel_format)
+    alpha = enlarge_alpha(frame.alpha, frame.planes[0].shape, frame.format.bits, bits)
+    return join_alpha(colours, alpha, pixel_format)
 
 
-def converted(picture: av.VideoFrame, pixel_format: str, colour: Colour) -> av.VideoFrame:
+def convert_picture(picture: av.VideoFrame, pixel_format: str, colour: Colour) -> av.VideoFrame:
     """Convert a picture of `colour` to another pixel format, by swscale.
 
     YUV to YUV keeps matrix and range; to or from RGB the colour changes as in `Colour.encoded`.
@@ -256,10 +257,10 @@ def _reformatted(
 def swscale_threads(width: int) -> int | None:
     """Return the number of threads for conversions to that width; None: swscale's default.
 
-    swscale writes past the end of a row whose width is not a multiple of `_WHOLE_ROW`; with several
-    threads that overwrites the result of another thread.
+    swscale writes past the end of a row whose width is not a multiple of `_SIMD_SAMPLES`; with
+    several threads that overwrites the result of another thread.
     """
-    return 1 if width % _WHOLE_ROW else None
+    return 1 if width % _SIMD_SAMPLES else None
 
 
 def _timed(picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:

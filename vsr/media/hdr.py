@@ -15,7 +15,7 @@ _MASTERING: Final = struct.Struct("=20i2i")
 _LIGHT: Final = struct.Struct("=2I")
 """Layout of FFmpeg's AVContentLightMetadata: MaxCLL and MaxFALL."""
 _MDCV: Final = struct.Struct(">8H2I")
-_MOST: Final = 2**16 - 1
+_MAX_UINT16: Final = 2**16 - 1
 _SEI_CHROMA: Final = 50000
 _SEI_LUMA: Final = 10000
 """Units per 1 of chromaticity and per cd/m2 in the SEI message (H.265 D.3.28)."""
@@ -23,7 +23,7 @@ _SEI_LUMA: Final = 10000
 HDR_ENCODERS: Final = ("libx264", "libx265", "libsvtav1")
 """Encoders that can write HDR10 metadata; for others only the container may hold it."""
 
-Place = tuple[Fraction, Fraction]
+Chromaticity = tuple[Fraction, Fraction]
 """CIE 1931 chromaticity x and y."""
 
 
@@ -31,13 +31,13 @@ Place = tuple[Fraction, Fraction]
 class MasteringDisplay:
     """Colour volume of the mastering display (SMPTE ST 2086)."""
 
-    red: Place
-    green: Place
-    blue: Place
-    white: Place
-    least: Fraction
-    """Minimum luminance in cd/m2; `most` is the maximum."""
-    most: Fraction
+    red: Chromaticity
+    green: Chromaticity
+    blue: Chromaticity
+    white: Chromaticity
+    min_luminance: Fraction
+    """Minimum luminance in cd/m2; `max_luminance` is the maximum."""
+    max_luminance: Fraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,14 @@ class Hdr10:
         """MP4 boxes `mdcv` and `clli` with this metadata (ISO/IEC 14496-12, 12.1.5)."""
         made = b""
         if self.display is not None:
-            places = [round(v * _SEI_CHROMA) for p in _places(self.display).values() for v in p]
-            levels = [round(v * _SEI_LUMA) for v in (self.display.most, self.display.least)]
-            made += box(b"mdcv", _MDCV.pack(*places, *levels))
+            points = _chromaticities(self.display).values()
+            chroma = [round(value * _SEI_CHROMA) for point in points for value in point]
+            luminance = (self.display.max_luminance, self.display.min_luminance)
+            levels = [round(value * _SEI_LUMA) for value in luminance]
+            made += box(b"mdcv", _MDCV.pack(*chroma, *levels))
         if self.light is not None:
-            made += box(b"clli", struct.pack(">2H", *(min(level, _MOST) for level in self.light)))
+            limited = (min(level, _MAX_UINT16) for level in self.light)
+            made += box(b"clli", struct.pack(">2H", *limited))
         return made
 
     def parameters(self, encoder: str) -> tuple[str, list[str]]:
@@ -79,10 +82,11 @@ class Hdr10:
     def _x26x(self, display: str, light: str) -> list[str]:
         found = []
         if self.display is not None:
-            places, (most, least) = _places(self.display), (self.display.most, self.display.least)
+            points = _chromaticities(self.display)
+            most, least = self.display.max_luminance, self.display.min_luminance
             text = "".join(
                 f"{name}({round(x * _SEI_CHROMA)},{round(y * _SEI_CHROMA)})"
-                for name, (x, y) in places.items()
+                for name, (x, y) in points.items()
             )
             range_ = f"L({round(most * _SEI_LUMA)},{round(least * _SEI_LUMA)})"
             found.append(f"{display}={text}{range_}")
@@ -95,16 +99,17 @@ class Hdr10:
         if self.display is not None:
             text = "".join(
                 f"{name}({float(x):.5f},{float(y):.5f})"
-                for name, (x, y) in _places(self.display).items()
+                for name, (x, y) in _chromaticities(self.display).items()
             )
-            light = f"L({float(self.display.most):.4f},{float(self.display.least):.4f})"
-            found.append(f"mastering-display={text}{light}")
+            most, least = self.display.max_luminance, self.display.min_luminance
+            range_ = f"L({float(most):.4f},{float(least):.4f})"
+            found.append(f"mastering-display={text}{range_}")
         if self.light is not None:
             found.append(f"content-light={self.light[0]},{self.light[1]}")
         return found
 
 
-def _places(display: MasteringDisplay) -> dict[str, Place]:
+def _chromaticities(display: MasteringDisplay) -> dict[str, Chromaticity]:
     """Return the chromaticities in the order that the encoders expect."""
     return {"G": display.green, "B": display.blue, "R": display.red, "WP": display.white}
 
@@ -120,5 +125,10 @@ def _display(data: bytes) -> MasteringDisplay | None:
     pairs = list(zip(values[:8:2], values[1:8:2], strict=True))
     red, green, blue, white = pairs
     return MasteringDisplay(
-        red=red, green=green, blue=blue, white=white, least=values[8], most=values[9]
+        red=red,
+        green=green,
+        blue=blue,
+        white=white,
+        min_luminance=values[8],
+        max_luminance=values[9],
     )

@@ -17,7 +17,7 @@ from vsr.media.hdr import Hdr10
 from vsr.media.plane_format import YUV420, PlaneFormat, is_grey, is_rgb, planes_for
 from vsr.media.side_data import side_data_in
 from vsr.media.siting import siting_of
-from vsr.media.spatial import markings_of, scaled
+from vsr.media.spatial import markings_of, scale_markings
 from vsr.media.stereo import StereoPacking
 
 _UPRIGHT: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -119,7 +119,7 @@ class VideoInfo:
         """Average frame interval, in units of `time_base`."""
         return max(1, round(1 / (self.rate * self.time_base)))
 
-    def enlarged(self, size: tuple[int, int]) -> VideoFormat:
+    def output_for(self, size: tuple[int, int]) -> VideoFormat:
         """Return the output format of this video with pictures of that size (width, height)."""
         matrix = self.display_matrix
         if matrix is not None:
@@ -132,7 +132,7 @@ class VideoInfo:
             size=size, rate=self.rate, time_base=self.time_base, colour=self.colour,
             planes=self.planes, grey=is_grey(self.pixel_format), hdr=self.hdr,
             sample_aspect=self.sample_aspect, display_matrix=matrix, stereo=self.stereo,
-            spatial=scaled(self.spatial, Fraction(size[0], self.width)),
+            spatial=scale_markings(self.spatial, Fraction(size[0], self.width)),
             alpha=self.transparent, spherical=SideType.SPHERICAL.name in self.markings,
         )  # fmt: skip
 

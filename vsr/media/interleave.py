@@ -9,17 +9,17 @@ import av
 
 from vsr.media.timestamps import Packet
 
-_LONGEST_S: Final = 6.5
+_MAX_QUEUE_S: Final = 6.5
 """Maximum duration of one stream's queue, in seconds; HLS recommends segments of 6 s."""
-_MOST_BYTES: Final = 64 << 20
+_MAX_QUEUE_BYTES: Final = 64 << 20
 
 
 @dataclass
-class _Waiting:
+class _Queue:
     """Queue of a stream's packets that wait for those of other streams."""
 
     packets: deque[Packet] = field(default_factory=deque)
-    absent: bool = False
+    timed_out: bool = False
     """Whether waiting for this stream reached the limit, and no packet has arrived since."""
 
     @property
@@ -36,7 +36,7 @@ def interleaved(packets: Iterator[Packet], streams: list["av.stream.Stream"]) ->
     dts first flushes the queues. The queues are bounded: once they are full, streams that send
     nothing are not waited for any longer.
     """
-    waiting = {stream.index: _Waiting() for stream in streams}
+    waiting = {stream.index: _Queue() for stream in streams}
     held = 0
     for packet in packets:
         mine = waiting.get(packet.stream.index)
@@ -49,29 +49,29 @@ def interleaved(packets: Iterator[Packet], streams: list["av.stream.Stream"]) ->
             yield packet
             continue
         mine.packets.append(packet)
-        mine.absent, held = False, held + packet.size
+        mine.timed_out, held = False, held + packet.size
         while packet_due := _due(waiting, held):
             held -= packet_due.size
             yield packet_due
     yield from _in_order(waiting)
 
 
-def _due(waiting: dict[int, _Waiting], held: int) -> Packet | None:
+def _due(waiting: dict[int, _Queue], held: int) -> Packet | None:
     """Pop the next packet in order; None while an earlier one may still arrive."""
     filled = [part for part in waiting.values() if part.packets]
     if not filled:
         return None
     longest = max(_time(part.packets[-1]) - part.first for part in filled)
-    full = longest > _LONGEST_S or held > _MOST_BYTES
+    full = longest > _MAX_QUEUE_S or held > _MAX_QUEUE_BYTES
     for part in waiting.values():
-        if not part.packets and not part.absent:
+        if not part.packets and not part.timed_out:
             if not full:
                 return None
-            part.absent = True
+            part.timed_out = True
     return min(filled, key=lambda part: part.first).packets.popleft()
 
 
-def _in_order(waiting: dict[int, _Waiting]) -> Iterator[Packet]:
+def _in_order(waiting: dict[int, _Queue]) -> Iterator[Packet]:
     while filled := [part for part in waiting.values() if part.packets]:
         yield min(filled, key=lambda part: part.first).packets.popleft()
 

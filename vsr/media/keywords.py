@@ -36,17 +36,17 @@ ENCODER: Final[Mapping[str, str]] = {
 
 
 def with_keywords(
-    settings: T, options: Mapping[str, object], inner: Mapping[str, Mapping[str, str]]
+    settings: T, options: Mapping[str, object], nested: Mapping[str, Mapping[str, str]]
 ) -> T:
     """Return a copy of the settings with some fields changed; a path may be a string.
 
-    `inner`: field with nested settings -> (keyword -> field of these settings). Raises UsageError
+    `nested`: field with nested settings -> (keyword -> field of these settings). Raises UsageError
     for an unknown keyword, and whatever the settings raise for their values.
     """
-    flat = {name for names in inner.values() for name in names}
+    flat = {name for names in nested.values() for name in names}
     _check_names(options, {*flat, *(field.name for field in fields(settings))})
     changes = {name: value for name, value in options.items() if name not in flat}
-    for field, names in inner.items():
+    for field, names in nested.items():
         own = {there: options[name] for name, there in names.items() if name in options}
         if own:
             before = changes.get(field, getattr(settings, field))

@@ -9,7 +9,7 @@ from typing import Final
 GROUPS: Final = Path("/sys/fs/cgroup")
 OWN_GROUPS: Final = Path("/proc/self/cgroup")
 _MEMINFO: Final = Path("/proc/meminfo")
-SHARE: Final = "VSR_PROCESSORS"
+PROCESSORS_VARIABLE: Final = "VSR_PROCESSORS"
 """Environment variable: number of processors that a process may use."""
 
 
@@ -22,8 +22,8 @@ def free_memory(
     free, as the system reclaims it.
     """
     found = [_available(meminfo)]
-    found += [_group_v2(folder) for folder in _folders("", groups, own)]
-    found += [_group_v1(folder) for folder in _folders("memory", groups, own)]
+    found += [_free_in_group_v2(folder) for folder in _folders("", groups, own)]
+    found += [_free_in_group_v1(folder) for folder in _folders("memory", groups, own)]
     least = min(found)
     return None if math.isinf(least) else max(0, int(least))
 
@@ -31,26 +31,26 @@ def free_memory(
 def cpu_limit(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> int | None:
     """Return the CPU quota of this process in processors, rounded up.
 
-    The quota is the lowest limit of its control groups and of the environment variable `SHARE`,
-    which is set for processes that share the processors. Returns None if there is no limit below
-    the number of processors. A container with a limit (`docker --cpus 2`) still sees all processors
-    of its host: a thread for each would use up the quota early in every period, and then all
-    threads are paused.
+    The quota is the lowest limit of its control groups and of the environment variable
+    `PROCESSORS_VARIABLE`, which is set for processes that share the processors. Returns None if
+    there is no limit below the number of processors. A container with a limit (`docker --cpus 2`)
+    still sees all processors of its host: a thread for each would use up the quota early in every
+    period, and then all threads are paused.
     """
-    grants = [_grant(folder) for folder in _folders("", groups, own)]
-    grants += [_grant_v1(folder) for folder in _folders("cpu", groups, own)]
-    if os.environ.get(SHARE, "").isdigit():
-        grants.append(max(1, int(os.environ[SHARE])))
-    least = min(grants, default=math.inf)
-    return None if math.isinf(least) or math.ceil(least) >= processors() else math.ceil(least)
+    quotas = [_cpu_quota_v2(folder) for folder in _folders("", groups, own)]
+    quotas += [_cpu_quota_v1(folder) for folder in _folders("cpu", groups, own)]
+    if os.environ.get(PROCESSORS_VARIABLE, "").isdigit():
+        quotas.append(max(1, int(os.environ[PROCESSORS_VARIABLE])))
+    least = min(quotas, default=math.inf)
+    return None if math.isinf(least) or math.ceil(least) >= processor_count() else math.ceil(least)
 
 
-def in_words(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Format a number of bytes, such as `1.5 GiB` or `61 MiB`."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
-def processors() -> int:
+def processor_count() -> int:
     """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -98,14 +98,14 @@ def _available(meminfo: Path) -> float:
     return _numbers(read)
 
 
-def _group_v2(folder: Path) -> float:
+def _free_in_group_v2(folder: Path) -> float:
     cached = _cached(folder / "memory.stat", "inactive_file")
     return _numbers(
         lambda: _number(folder / "memory.max") - _number(folder / "memory.current") + cached
     )
 
 
-def _group_v1(folder: Path) -> float:
+def _free_in_group_v1(folder: Path) -> float:
     cached = _cached(folder / "memory.stat", "total_inactive_file")
     used = folder / "memory.usage_in_bytes"
     return _numbers(lambda: _number(folder / "memory.limit_in_bytes") - _number(used) + cached)
@@ -120,7 +120,7 @@ def _cached(stat: Path, key: str) -> int:
         return 0
 
 
-def _grant(folder: Path) -> float:
+def _cpu_quota_v2(folder: Path) -> float:
     """Return a version 2 group's limit in processors: `cpu.max` holds quota and period in us."""
 
     def read() -> float:
@@ -130,7 +130,7 @@ def _grant(folder: Path) -> float:
     return _numbers(read)
 
 
-def _grant_v1(folder: Path) -> float:
+def _cpu_quota_v1(folder: Path) -> float:
     """Return a version 1 group's limit in processors; a quota of -1 means no limit."""
 
     def read() -> float:

@@ -18,13 +18,13 @@ READ_TIMEOUT: Final = 30.0
 """Timeouts of a URL without data, on opening and on reading, in seconds."""
 
 STDIN: Final = "-"
-_BEGINNING: Final = 1.0
+_PROBE_S: Final = 1.0
 """Probe duration in seconds of stream time; for FLV with one stream, FFmpeg uses all of it."""
 
 
-_HEAD: Final = 4096
+_XML_HEAD_BYTES: Final = 4096
 """Number of bytes in which to look for the root element of an XML file."""
-_SHORTEST_PIECE: Final = 4
+_MIN_PIECE_LENGTH: Final = 4
 """Minimum length of a URL part that is masked in a message; shorter ones may be plain words."""
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^:\s\[\]]*)(:\d*)?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -48,7 +48,7 @@ def is_url(text: str) -> bool:
     return "://" in text and not text.startswith("file:")
 
 
-def shown(url: str) -> str:
+def url_for_messages(url: str) -> str:
     """Format `url` for messages: scheme, host, port and, for RTMP, the application.
 
     Anything else may be a secret and becomes `***`: user and password, stream keys and tokens in
@@ -65,11 +65,11 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.host}{hidden}" + ("?***" if parts.query else "")
 
 
-def masked(text: str, url: str = "") -> str:
+def mask_secrets(text: str, url: str = "") -> str:
     """Mask secrets of `url`, whole or in parts, and of any other URL in a library's message."""
     if is_url(url):
-        text = text.replace(url, shown(url))
-    text = _ANY_URL.sub(lambda found: shown(found[0]), text)
+        text = text.replace(url, url_for_messages(url))
+    text = _ANY_URL.sub(lambda found: url_for_messages(found[0]), text)
     for secret in _secrets(url) if is_url(url) else ():
         text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
     return text
@@ -106,7 +106,7 @@ def _parts(url: str) -> _Parts | None:
 
 
 def _secrets(url: str) -> list[str]:
-    """Return what `shown` hides of a URL, whole and in pieces, longest first."""
+    """Return what `url_for_messages` hides of a URL, whole and in pieces, longest first."""
     parts = _parts(url)
     if parts is None:
         rest = url.partition("://")[2]
@@ -125,7 +125,7 @@ def _secrets(url: str) -> list[str]:
 def _pieces(text: str) -> set[str]:
     """Return the pieces of a path or a query that may be secrets by themselves."""
     pieces = {*re.split(r"[/?#&=:@\s]", text), *re.split(r"[/?#&=:@;,._\s]", text)}
-    return {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
+    return {piece for piece in pieces if len(piece) >= _MIN_PIECE_LENGTH}
 
 
 def check_address(url: str) -> None:
@@ -138,13 +138,13 @@ def check_address(url: str) -> None:
     _, colon, port = host.rpartition(":")
     if colon and "]" not in port and not (_PORT.fullmatch(port) and 0 < int(port) < 2**16):
         raise UsageError(
-            f"{shown(url)}: the port is no number from 1 to 65535 "
+            f"{url_for_messages(url)}: the port is not a number from 1 to 65535 "
             "(in a user name or password, write / as %2F, : as %3A and @ as %40)"
         )
     if scheme.lower() in ("rtmp", "rtmps") and not (host and others and others[0].strip("/")):
         raise UsageError(
-            f"{shown(url)} names no stream: write {scheme}://HOST/APPLICATION/KEY, as the server "
-            "and the stream key are shown by the service"
+            f"{url_for_messages(url)} has no stream key: write "
+            f"{scheme}://HOST/APPLICATION/KEY, with the server and the key that the service shows"
         )
 
 
@@ -161,14 +161,14 @@ def check_protocol(url: str) -> None:
     except av.error.ProtocolNotFoundError:
         scheme = url.partition("://")[0]
         raise UsageError(
-            f"this FFmpeg has no {scheme}: use another protocol, or a PyAV built on an FFmpeg "
-            f"that has it"
+            f"this FFmpeg does not support {scheme}: use another protocol, or a PyAV built with an "
+            f"FFmpeg that does"
         ) from None  # FFmpeg's message contains the whole URL
     except (av.error.FFmpegError, OSError, ValueError):
         return
 
 
-def local(path: str) -> str:
+def absolute_path(path: str) -> str:
     """Make a file's path absolute; otherwise FFmpeg takes `12:30.mp4` for a protocol."""
     return os.path.abspath(path.removeprefix("file:"))  # noqa: PTH100 - must not resolve links
 
@@ -181,30 +181,31 @@ def open_input(url: str, name: str) -> "av.container.InputContainer":
             _check_stdin()
             url = "pipe:0"
         elif not remote:
-            url = local(url)
+            url = absolute_path(url)
             _check_file(Path(url), name)
         return av.open(url, "r", timeout=(OPEN_TIMEOUT, READ_TIMEOUT), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as exc:
         # FFmpeg's message contains the whole URL, which even a traceback must not show
-        raise InputError(_why(exc, name, url)) from (None if remote else exc)
+        raise InputError(_error_message(exc, name, url)) from (None if remote else exc)
 
 
 def open_live(
-    url: str, name: str, silence: float, feed: Feed | None = None, verify: bool = True
+    url: str, name: str, read_timeout: float, feed: Feed | None = None, verify: bool = True
 ) -> "av.container.InputContainer":
-    """Open a stream for reading with low latency; reads fail after `silence` seconds without data.
+    """Open a stream for reading with low latency.
 
-    With a `feed`, data is read from it, and `url` only names its origin. `verify`: whether to check
-    the certificate and name of an rtmps:// server. Raises InputError.
+    Reads fail after `read_timeout` seconds without data. With a `feed`, data is read from it, and
+    `url` only names its origin. `verify`: whether to check the certificate and name of an rtmps://
+    server. Raises InputError.
     """
     if not is_url(url):
         return open_input(url, name)
-    wait = max(silence, OPEN_TIMEOUT)
-    found = _looked_at(url, name, _BEGINNING, (wait, silence), feed, verify)
+    wait = max(read_timeout, OPEN_TIMEOUT)
+    found = _open_probing(url, name, _PROBE_S, (wait, read_timeout), feed, verify)
     if feed is None and not (found.streams.video and all(map(_is_known, found.streams.video))):
         # many servers send a new client only audio until the next key frame: wait for the video
         found.close()
-        found = _looked_at(url, name, wait, (wait, silence), feed, verify)
+        found = _open_probing(url, name, wait, (wait, read_timeout), feed, verify)
     return found
 
 
@@ -214,7 +215,7 @@ def _is_known(video: av.VideoStream) -> bool:
     return context is None or context.width > 0
 
 
-def _looked_at(
+def _open_probing(
     url: str, name: str, look: float, timeout: tuple[float, float], feed: Feed | None, verify: bool
 ) -> "av.container.InputContainer":
     """Open a stream and probe it for `look` seconds for its streams. Raises InputError."""
@@ -235,15 +236,15 @@ def _looked_at(
             metadata_errors="replace",
         )  # fmt: skip
     except av.error.ExitError:
-        raise InputError(f"{name} sends nothing that can be shown") from None
+        raise InputError(f"{name} sent nothing that can be decoded before the timeout") from None
     except av.error.InvalidDataError:
-        why = _unreadable(url, name) or f"{name} sends something that is no video"
+        why = _unreadable(url, name) or f"{name} sends data that is not a video"
         raise InputError(why) from None
     except (av.error.FFmpegError, OSError, ValueError) as exc:
-        why = _why(exc, name, url)
+        why = _error_message(exc, name, url)
         if getattr(exc, "errno", 0) == errno.EIO:  # FFmpeg's error for an unreadable answer
-            why = f"cannot open {name}: nothing answers there, or it is no stream"
-            why += ", or its certificate is wrong (--tls-no-verify accepts any)" * checked
+            why = f"cannot open {name}: no server answers there, or it is not a stream"
+            why += ", or its certificate is invalid (--tls-no-verify accepts any)" * checked
         raise InputError(why) from None  # FFmpeg's message contains the whole URL
 
 
@@ -256,7 +257,7 @@ def _unreadable(url: str, name: str) -> str:
             return ""
         else:
             with Path(url).open("rb") as file:
-                dash = b"<MPD" in file.read(_HEAD)
+                dash = b"<MPD" in file.read(_XML_HEAD_BYTES)
     except OSError:
         return ""
     if not dash:
@@ -266,7 +267,7 @@ def _unreadable(url: str, name: str) -> str:
     )
 
 
-def _why(exc: Exception, name: str, url: str) -> str:
+def _error_message(exc: Exception, name: str, url: str) -> str:
     if isinstance(exc, av.error.InvalidDataError):
         return _unreadable(url, name) or (
             f"{name} is not a video, or it is damaged at its start (an MP4 cut off before "
@@ -277,7 +278,7 @@ def _why(exc: Exception, name: str, url: str) -> str:
 
 def _check_stdin() -> None:
     if os.isatty(0):
-        raise InputError("the input is stdin, and that is a terminal: pipe a video into it")
+        raise InputError("the input is stdin, which is a terminal: pipe a video into it")
 
 
 def _check_file(path: Path, name: str) -> None:

@@ -13,11 +13,17 @@ _THREADS: Final = {"libx265": ("x265-params", "pools"), "libsvtav1": ("svtav1-pa
 """Encoder -> (its parameter-list option, the parameter for the number of threads)."""
 
 
-def add_parameters(options: dict[str, str], name: str, *wanted: str) -> None:
-    """Add `key=value` pairs to a parameter-list option, unless it has the key already."""
+def add_parameters(options: dict[str, str], name: str, *pairs: str) -> None:
+    """Add `key=value` pairs to a parameter-list option, unless the list has their key already."""
     given = options.get(name, "")
-    new = [pair for pair in wanted if pair.partition("=")[0] not in given]
+    keys = {_key(pair) for pair in given.split(":")}
+    new = [pair for pair in pairs if _key(pair) not in keys]
     options[name] = ":".join([given, *new] if given else new)
+
+
+def _key(pair: str) -> str:
+    """Return the key of a parameter; encoders take `_` and `-` in it for the same."""
+    return pair.partition("=")[0].strip().replace("_", "-")
 
 
 def add_hdr(encoder: str, hdr: Hdr10 | None, colour: Colour, options: dict[str, str]) -> None:
@@ -35,7 +41,7 @@ def add_analysis(
 ) -> None:
     """Make the encoder write or read the first pass's statistics. Raises UsageError."""
     if passes > 1 and encoder not in _TWO_PASSES:
-        raise UsageError(f"two passes are for h264 and hevc, not for {encoder}")
+        raise UsageError(f"two passes are supported for h264 and hevc, not for {encoder}")
     if analysis is not None:
         number, file = analysis
         add_parameters(options, _TWO_PASSES[encoder], f"pass={number}", f"stats={file}")

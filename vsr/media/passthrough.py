@@ -12,16 +12,16 @@ import av
 
 log = logging.getLogger(__name__)
 
-_CONTAINERS_OWN: Final = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+_CONTAINER_TAGS: Final = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 """Tags that describe the input's container, not its content."""
-STATISTICS: Final = frozenset(
+STATISTICS_TAGS: Final = frozenset(
     {"bps", "duration", "number_of_frames", "number_of_bytes", "alpha_mode"}
 )
 """Matroska tags that describe a stream's old packets; `_statistics_*` tags are dropped too."""
-ISO: Final = frozenset({"mp4", "mov", "3gp"})
+MP4_FAMILY: Final = frozenset({"mp4", "mov", "3gp"})
 """Containers of the MP4 family that `vsr.media.sink` writes."""
 _MATROSKA: Final = frozenset({"matroska", "webm"})
-HOLD_EXTRAS: Final = ISO | _MATROSKA
+HOLD_ROTATION_AND_CHAPTERS: Final = MP4_FAMILY | _MATROSKA
 """Containers that hold rotation and chapters; the others drop both silently."""
 _VIDEO_IN: Final = {
     "mpegts": frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
@@ -82,7 +82,7 @@ class Passthrough:
 
 def kept_tags(tags: dict[str, str], outdated: frozenset[str] = frozenset()) -> dict[str, str]:
     """Return the tags that stay valid in another container, without the `outdated` ones."""
-    dropped = _CONTAINERS_OWN | outdated
+    dropped = _CONTAINER_TAGS | outdated
     return {
         key: value
         for key, value in tags.items()
@@ -101,11 +101,13 @@ def movie_timescale(streams: Sequence[av.stream.Stream]) -> int:
     return exact if exact <= _INT32_MAX else max(late)
 
 
-def lost_facts(tags: dict[str, str], chapters: Sequence[Any], container: str) -> list[str]:
+def describe_losses(tags: dict[str, str], chapters: Sequence[Any], container: str) -> list[str]:
     """Describe, for messages, the tags and chapters that a container cannot hold."""
     lost = lost_tags(tags, container)
     words = [f"the tags {', '.join(lost)}"] if lost else []
-    return [*words, "chapters"] if chapters and container not in HOLD_EXTRAS else words
+    if chapters and container not in HOLD_ROTATION_AND_CHAPTERS:
+        words.append("chapters")
+    return words
 
 
 def lost_tags(tags: dict[str, str], container: str) -> list[str]:
@@ -177,7 +179,7 @@ def is_rewritten_timecode(
 ) -> bool:
     """Return whether a stream is a QuickTime timecode track that the muxer makes from a tag."""
     both = "timecode" in stream.metadata and "timecode" in video.metadata
-    return stream.type == "data" and both and container in ISO
+    return stream.type == "data" and both and container in MP4_FAMILY
 
 
 def can_hold_aspect(codec: str, container: str) -> bool:

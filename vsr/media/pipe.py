@@ -61,6 +61,6 @@ class PipeSink(Sink):
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         if exc.errno == errno.EPIPE:
             return OutputError(
-                f"whoever read stdout has left ({self.frames_out} frames were written)"
+                f"stdout was closed by the reader ({self.frames_out} frames were written)"
             )
         return super()._error(action, exc)

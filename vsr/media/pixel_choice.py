@@ -10,18 +10,18 @@ from vsr.media.alpha import has_alpha
 from vsr.media.colour import HDR_TRANSFERS, RGB, Colour
 from vsr.media.plane_format import PlaneFormat, is_grey, is_rgb, planes_for
 
-_DEEP: Final = 10
+_MIN_HDR_BITS: Final = 10
 """Minimum bit depth at which PQ and HLG show no banding."""
 _ALPHA: Final = {"libvpx-vp9": ("yuva420p",)}
 """Encoder -> its usable formats with alpha, if it fails with others that it lists."""
-_PLAYED: Final = ("libx264", "libx265")
+_NO_GREY_IN: Final = ("libx264", "libx265")
 
 
 def pixel_format(
-    context: av.VideoCodecContext, planes: PlaneFormat, colour: Colour, asked: str | None = None,
-    grey: bool = False, alpha: bool = False,
+    context: av.VideoCodecContext, planes: PlaneFormat, colour: Colour,
+    requested: str | None = None, grey: bool = False, alpha: bool = False,
 ) -> str:  # fmt: skip
-    """Choose an encoder's pixel format for frames of `planes`: `asked`, or the nearest it takes.
+    """Choose an encoder's pixel format for frames of `planes`: `requested`, or else the nearest.
 
     `grey` frames have constant chroma; they stay grey except in H.264 and HEVC, for which many
     players do not support grey. With `alpha` the format has alpha.
@@ -29,24 +29,24 @@ def pixel_format(
     Raises UsageError for a format that the encoder does not take, and for HDR in 8 bits.
     """
     formats = [f.name for f in context.codec.video_formats or ()]
-    bits = max(planes.bits, _DEEP) if colour.is_hdr else planes.bits
+    bits = max(planes.bits, _MIN_HDR_BITS) if colour.is_hdr else planes.bits
     rgb = colour.matrix == RGB
-    if asked is not None:
-        check_known(asked)
-        if formats and asked not in formats:
+    if requested is not None:
+        check_pixel_format(requested)
+        if formats and requested not in formats:
             raise UsageError(
-                f"encoder {context.name} does not take {asked}; it takes {', '.join(formats)}"
+                f"encoder {context.name} does not take {requested}; it takes {', '.join(formats)}"
             )
-        found = asked
+        found = requested
     elif alpha:
         found = nearest(_ALPHA.get(context.name, formats), planes, bits, rgb, alpha)
-    elif grey and _grey_name(bits) in formats and context.name not in _PLAYED:
+    elif grey and _grey_name(bits) in formats and context.name not in _NO_GREY_IN:
         found = _grey_name(bits)
     elif formats:
         found = nearest(formats, planes, bits, rgb)
     else:
         found = planes.pixel_format(rgb)
-    if colour.is_hdr and planes_for(found).bits < _DEEP:
+    if colour.is_hdr and planes_for(found).bits < _MIN_HDR_BITS:
         raise UsageError(
             f"HDR ({HDR_TRANSFERS[colour.transfer]}) needs 10 bits, and {context.name} gets "
             f"{found}: use --codec hevc or av1, or --sdr to convert it to SDR"
@@ -54,7 +54,7 @@ def pixel_format(
     return found
 
 
-def losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
+def format_losses(planes: PlaneFormat, pixel_format: str) -> list[str]:
     """Describe, for messages, what a pixel format cannot hold of `planes`."""
     taken = planes_for(pixel_format)
     found = []
@@ -103,13 +103,13 @@ def _usable(name: str, alpha: bool) -> bool:
     return plain and bool(pixels.components) and has_alpha(name) == alpha
 
 
-def check_known(asked: str) -> None:
+def check_pixel_format(requested: str) -> None:
     """Raise UsageError if FFmpeg has no pixel format of that name."""
     try:
-        av.VideoFormat(asked)
+        av.VideoFormat(requested)
     except ValueError as exc:
         raise UsageError(
-            f"unknown pixel format '{asked}': names are FFmpeg's, as yuv420p10le"
+            f"unknown pixel format '{requested}': use an FFmpeg name such as yuv420p10le"
         ) from exc
 
 

@@ -11,9 +11,9 @@ from vsr.media.frame import Frame
 
 T = TypeVar("T")
 
-DEPTH: Final = 8
+QUEUE_DEPTH: Final = 8
 """Maximum number of items (frames and packets) in a queue: enough to absorb slow frames."""
-WAITING: Final = 256 * 2**20
+MAX_QUEUE_BYTES: Final = 256 * 2**20
 """Maximum size of the items in a queue, in bytes; a single item may exceed it."""
 _POLL: Final = 0.1
 """Interval at which a blocked thread checks whether it should stop, in seconds."""
@@ -47,7 +47,7 @@ class _Queue(Generic[T]):
         size = _bytes(item)
         with self._changed:
             while not stop.is_set():
-                if self._takes(size):
+                if self._has_room(size):
                     self._items.append((item, size))
                     self._bytes += size
                     self._changed.notify_all()
@@ -65,7 +65,7 @@ class _Queue(Generic[T]):
             self._changed.notify_all()
             return item
 
-    def _takes(self, size: int) -> bool:
+    def _has_room(self, size: int) -> bool:
         fits = len(self._items) < self._depth and self._bytes + size <= self._room
         return fits or not self._items
 
@@ -78,10 +78,10 @@ def _bytes(item: object) -> int:
 
 def prefetch(
     upstream: Iterable[T],
-    depth: int = DEPTH,
+    depth: int = QUEUE_DEPTH,
     name: str = "prefetch",
     halt: threading.Event | None = None,
-    room: int = WAITING,
+    room: int = MAX_QUEUE_BYTES,
 ) -> Generator[T, None, None]:
     """Run `upstream` on a separate thread, at most `depth` items or `room` bytes ahead.
 
@@ -113,13 +113,13 @@ def prefetch(
 
     worker = threading.Thread(target=work, name=name, daemon=True)
     worker.start()
-    patience = None
+    join_timeout = None
     try:
         while True:
             found = ready.get(_POLL if halt else None)
             if found is None:
                 if halt and halt.is_set():
-                    patience = 0.0
+                    join_timeout = 0.0
                     raise HaltedError from None
                 continue
             if isinstance(found, _End):
@@ -130,4 +130,4 @@ def prefetch(
             del found
     finally:
         stop.set()
-        worker.join(patience)
+        worker.join(join_timeout)

@@ -16,12 +16,12 @@ _X26X_PRESETS: Final = (
     "ultrafast", "superfast", "veryfast", "faster", "fast",
     "medium", "slow", "slower", "veryslow", "placebo",
 )  # fmt: skip
-_NAMES: Final = {"libx264": _X26X_PRESETS, "libx264rgb": _X26X_PRESETS, "libx265": _X26X_PRESETS}
+_PRESETS: Final = {"libx264": _X26X_PRESETS, "libx264rgb": _X26X_PRESETS, "libx265": _X26X_PRESETS}
 """Encoder -> presets that FFmpeg's option table does not list; a number is an index of them."""
 _QUALITY: Final = ("crf", "cq", "qp")
 _SPEED: Final = {"preset": "preset", "cpu-used": "preset (cpu-used)"}
 """Speed option -> its name in messages; `--preset` sets it."""
-_LARGEST: Final = 51
+_MAX_QUALITY: Final = 51
 """Maximum quality value of H.264 and HEVC in 8 bits; FFmpeg's table has none for x264 and x265."""
 
 
@@ -32,7 +32,7 @@ def check_values(context: av.VideoCodecContext, options: Mapping[str, str]) -> N
         if value is None:
             continue
         if option.name in _QUALITY:
-            most = min(option.max, _LARGEST) if context.name in _NAMES else option.max
+            most = min(option.max, _MAX_QUALITY) if context.name in _PRESETS else option.max
             _check_number(context.name, option.name, value, (0, most))
         elif option.name in _SPEED:
             _check_speed(context.name, option, value)
@@ -41,7 +41,7 @@ def check_values(context: av.VideoCodecContext, options: Mapping[str, str]) -> N
 def _check_speed(encoder: str, option: CodecOption, value: str) -> None:
     """Raise UsageError unless a value is a preset (or its index) or, without presets, in range."""
     what = _SPEED[option.name]
-    names = _NAMES.get(encoder) or tuple(choice.name for choice in option.choices)
+    names = _PRESETS.get(encoder) or tuple(choice.name for choice in option.choices)
     if value.lower() in names or (names and value.isdigit() and int(value) < len(names)):
         return
     if names:

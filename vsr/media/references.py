@@ -10,11 +10,11 @@ from typing import Final
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from vsr.media.location import is_stdin, is_url, local
+from vsr.media.location import absolute_path, is_stdin, is_url
 
-_LONGEST: Final = 16 * 2**20
+_MAX_PLAYLIST_BYTES: Final = 16 * 2**20
 """Maximum number of bytes that are read of a playlist."""
-_DEEPEST: Final = 3
+_MAX_NESTING: Final = 3
 """Maximum nesting of playlists that is followed; HLS has two levels."""
 _HLS_URI: Final = re.compile(r'URI="([^"]*)"')
 _CONCAT_FILE: Final = re.compile(r"""^\s*file\s+(?:'((?:[^']|'\\'')*)'|(\S+))""", re.MULTILINE)
@@ -30,13 +30,13 @@ def is_part_of(path: Path, url: str) -> bool:
     """
     if is_url(url) or is_stdin(url) or not path.exists():
         return False
-    return any(file.exists() and path.samefile(file) for file in files_of(Path(local(url))))
+    return any(file.exists() and path.samefile(file) for file in files_of(Path(absolute_path(url))))
 
 
 def files_of(path: Path, depth: int = 0) -> Iterator[Path]:
     """Yield the file itself and, for HLS, DASH and concat lists, the local files it names."""
     yield path
-    if depth == _DEEPEST or not path.is_file():
+    if depth == _MAX_NESTING or not path.is_file():
         return
     text = _playlist(path)
     if text.startswith("#EXTM3U"):
@@ -71,7 +71,7 @@ def _playlist(path: Path) -> str:
         ):
             return ""
         file.seek(0)
-        return file.read(_LONGEST).decode("utf-8-sig", "replace").lstrip()
+        return file.read(_MAX_PLAYLIST_BYTES).decode("utf-8-sig", "replace").lstrip()
 
 
 def _hls(text: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ _Scheduling = tuple[int, int]
 
 
 @contextmanager
-def scheduling_kept() -> Iterator[None]:
+def keep_scheduling() -> Iterator[None]:
     """Restore every thread's policy at the end; new threads get the calling thread's.
 
     Does nothing if the system does not list threads (not Linux). Thread-safe if threads that other

@@ -11,28 +11,30 @@ from av.sidedata.sidedata import Type as SideType
 
 CAPTIONS: Final = SideType.A53_CC.name
 UNREGISTERED: Final = SideType.SEI_UNREGISTERED.name
-USUAL: Final = frozenset({CAPTIONS, SideType.S12M_TIMECODE.name})
+DEFAULT_KINDS: Final = frozenset({CAPTIONS, SideType.S12M_TIMECODE.name})
 """Kinds of side data that are carried by default, by PyAV's names."""
 _BY_OPTION: Final = {
     "a53cc": CAPTIONS, "s12m_tc": SideType.S12M_TIMECODE.name, "udu_sei": UNREGISTERED,
 }  # fmt: skip
 """Encoder option -> kind of side data that the encoder writes with it."""
 _ON_REQUEST: Final = "udu_sei"
-_OFF: Final = ("", "0", "false", "no", "n")
-_SIDE: Final = 16
+_FALSE_VALUES: Final = ("", "0", "false", "no", "n")
+_CARRIER_SIZE: Final = 16
 
 
-def wanted(options: Mapping[str, str]) -> frozenset[str]:
+def kinds_to_carry(options: Mapping[str, str]) -> frozenset[str]:
     """Return the kinds of side data to carry for an encoder with these options.
 
     Unregistered SEI messages are carried only on request (`-e udu_sei=1`), as x264 and others store
     their settings in them.
     """
-    asked = options.get(_ON_REQUEST, "") not in _OFF
-    return USUAL | {UNREGISTERED} if asked else USUAL
+    asked = options.get(_ON_REQUEST, "") not in _FALSE_VALUES
+    return DEFAULT_KINDS | {UNREGISTERED} if asked else DEFAULT_KINDS
 
 
-def carrier_of(picture: av.VideoFrame, kinds: frozenset[str] = USUAL) -> av.VideoFrame | None:
+def carrier_of(
+    picture: av.VideoFrame, kinds: frozenset[str] = DEFAULT_KINDS
+) -> av.VideoFrame | None:
     """Make a small picture with the side data of a large one; None if it has none of the kinds.
 
     PyAV cannot create side data, but converting a picture keeps it.
@@ -43,7 +45,7 @@ def carrier_of(picture: av.VideoFrame, kinds: frozenset[str] = USUAL) -> av.Vide
         return None
     if not found & kinds:
         return None
-    return picture.reformat(width=_SIDE, height=_SIDE, format="gray")
+    return picture.reformat(width=_CARRIER_SIZE, height=_CARRIER_SIZE, format="gray")
 
 
 def side_data_in(picture: av.VideoFrame) -> Iterable[SideData]:
@@ -70,7 +72,7 @@ def with_side_data(picture: av.VideoFrame, carrier: av.VideoFrame | None) -> av.
     return copy
 
 
-def written_by(encoder: str, options: Mapping[str, str] | None = None) -> frozenset[str]:
+def kinds_written_by(encoder: str, options: Mapping[str, str] | None = None) -> frozenset[str]:
     """Return which of the kinds of side data carried here an FFmpeg encoder writes."""
     try:
         context = av.CodecContext.create(encoder, "w")
@@ -79,7 +81,7 @@ def written_by(encoder: str, options: Mapping[str, str] | None = None) -> frozen
     known = {option.name for option in context.supported_options.private}
     given = options or {}
     on = {n for n in known & _BY_OPTION.keys() if n != _ON_REQUEST or n in given}
-    return frozenset(_BY_OPTION[name] for name in on if given.get(name, "1") not in _OFF)
+    return frozenset(_BY_OPTION[name] for name in on if given.get(name, "1") not in _FALSE_VALUES)
 
 
 def _rows(plane: "av.video.plane.VideoPlane") -> npt.NDArray[np.uint8]:

@@ -9,27 +9,27 @@ from typing import Any, Final
 import av
 
 from vsr.errors import OutputError, reason
-from vsr.media.carriage import Carriage
 from vsr.media.encoder import EncoderSettings, VideoFormat
-from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
-from vsr.media.location import local
+from vsr.media.frame import PIXEL_FORMAT, Frame, encoder_picture, now
+from vsr.media.location import absolute_path
 from vsr.media.matcher import PacketMatcher
+from vsr.media.other_streams import OtherStreams
 from vsr.media.passthrough import (
-    HOLD_EXTRAS,
-    ISO,
-    STATISTICS,
+    HOLD_ROTATION_AND_CHAPTERS,
+    MP4_FAMILY,
+    STATISTICS_TAGS,
     Passthrough,
     close_quietly,
     cut_chapters,
+    describe_losses,
     is_chapter_track,
     is_rewritten_timecode,
     keeps_any_tag,
     kept_tags,
-    lost_facts,
     movie_timescale,
 )
 from vsr.media.target import container_format, part_path
-from vsr.media.timestamps import CodingTimes, Packet, earlier
+from vsr.media.timestamps import DtsGenerator, Packet, subtract_ticks
 from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
 
@@ -60,9 +60,10 @@ class Sink:
         """`offset` is the input time in seconds at which the output begins; None: at the first
         frame, which must then be written before anything else. `end`, if known, is the input time
         at which the output ends (counted from the first frame if `offset` is None): chapters are
-        shifted and cut to this range. `audio` is one of `vsr.media.carriage.AUDIO`; `container` is
-        FFmpeg's container name, None: from the path. `headers_in_band`: the video's headers are
-        written before its key frames, even if the container can store them separately."""
+        shifted and cut to this range. `audio` is one of `AUDIO_MODES` of `vsr.media.other_streams`;
+        `container` is FFmpeg's container name, None: from the path. `headers_in_band`: the video's
+        headers are written before its key frames, even if the container can store them
+        separately."""
         self.path, self._offset, self._end = path, offset, end
         self.frames_in = self.frames_out = self.packets_refused = 0
         self._lost: list[str] = []
@@ -70,20 +71,20 @@ class Sink:
         self._in_band = headers_in_band
         self._part = part_path(path)
         self._encoding = PacketMatcher[Frame]()
-        self._coding = CodingTimes()
+        self._coding = DtsGenerator()
         self._tags = kept_tags(passthrough.metadata) if passthrough else {}
         self._chapters: list[Any] = []
         try:
             self._container = self._open(passthrough.streams if passthrough else (), video)
-            self._others = Carriage(self._container, audio)
+            self._others = OtherStreams(self._container, audio)
             try:
                 if passthrough is None:
                     self._add_video(video, settings)
                 else:
                     self._add_streams(video, settings, passthrough)
                     self._container.metadata.update(self._tags)
-                    self._lost += lost_facts(self._tags, passthrough.chapters, self._format)
-                    if self._format in HOLD_EXTRAS:
+                    self._lost += describe_losses(self._tags, passthrough.chapters, self._format)
+                    if self._format in HOLD_ROTATION_AND_CHAPTERS:
                         self._chapters = passthrough.chapters
                 if offset is not None:
                     self._start(offset, end)
@@ -150,7 +151,7 @@ class Sink:
         try:
             if not (self.frames_in or self.frames_out):
                 return []
-            self._mux_others(self._others.rest())
+            self._mux_others(self._others.flush())
             return self._mux(self._encoder.encode(None)) if self.frames_in else []
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("finish", exc) from exc
@@ -171,13 +172,15 @@ class Sink:
         self, copied: Sequence[av.stream.Stream], video: VideoFormat
     ) -> "av.container.OutputContainer":
         options = muxer_options(self._format, video)
-        if self._format in ISO:
+        if self._format in MP4_FAMILY:
             flags = "+use_metadata_tags" if keeps_any_tag(self._tags, self._format) else ""
             options["movflags"] = f"+faststart{flags}"
             options["movie_timescale"] = str(movie_timescale(copied))
         elif self._format == "nut" and not copied:  # NUT stores no dts: nothing to shift
             options = {"avoid_negative_ts": "disabled"}
-        return av.open(local(str(self._part)), "w", format=self._format, container_options=options)
+        return av.open(
+            absolute_path(str(self._part)), "w", format=self._format, container_options=options
+        )
 
     def _add_streams(
         self, video: VideoFormat, settings: EncoderSettings, passthrough: Passthrough
@@ -186,7 +189,7 @@ class Sink:
         for stream in passthrough.streams:
             if stream is passthrough.video:
                 added = self._add_video(video, settings)
-                added.metadata.update(kept_tags(stream.metadata, STATISTICS))
+                added.metadata.update(kept_tags(stream.metadata, STATISTICS_TAGS))
                 added.disposition = stream.disposition
             elif is_chapter_track(stream, passthrough.chapters):
                 continue  # the muxer writes a new one
@@ -211,10 +214,10 @@ class Sink:
         if self._offset is None:
             self._offset = frame.pts * frame.time_base
             self._start(self._offset, None if self._end is None else self._offset + self._end)
-        picture = encodable(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
+        picture = encoder_picture(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
         frame.stamps.encode_start = now()
-        self._encoding.add(picture.pts, frame.bare())
+        self._encoding.add(picture.pts, frame.without_planes())
         self._coding.feed(picture.pts)
         self.frames_in += 1
         return self._mux(self._encoder.encode(picture))
@@ -238,7 +241,8 @@ class Sink:
     def _copy(self, packet: Packet) -> None:
         if self._offset and packet.time_base:
             ticks = round(self._offset / packet.time_base)
-            packet.pts, packet.dts = earlier(packet.pts, ticks), earlier(packet.dts, ticks)
+            packet.pts = subtract_ticks(packet.pts, ticks)
+            packet.dts = subtract_ticks(packet.dts, ticks)
         if packet.stream.type not in ("audio", "video") and packet.pts is not None:
             packet.pts = packet.dts = max(packet.pts, 0)  # else muxers shift all streams
         self._mux_others(self._others.packets(packet))
@@ -259,7 +263,7 @@ class Sink:
                 raise
             self.packets_refused += 1
             if self.packets_refused == 1:
-                log.warning("%s refuses a packet: %s", self.path.name, reason(exc))
+                log.warning("%s: the muxer rejected a packet: %s", self.path.name, reason(exc))
 
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         return writing_failed(action, self.path, exc)

@@ -11,19 +11,19 @@ from typing import Any, Final
 import av
 
 from vsr.errors import InputError, reason
-from vsr.media.alpha import alpha_of, decoder_for
-from vsr.media.choice import choose
-from vsr.media.decoder import prepare_decoder, settle
+from vsr.media.alpha import alpha_decoder, alpha_of
+from vsr.media.decoder import flush_decoder, prepare_decoder
 from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
-from vsr.media.location import shown
-from vsr.media.losses import Losses, missing_frames
+from vsr.media.location import url_for_messages
+from vsr.media.missing_frames import Losses, count_missing_frames
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
 from vsr.media.seeking import seek_before
 from vsr.media.side_data import carrier_of
+from vsr.media.stream_choice import choose_streams
 from vsr.media.timeline import timeline_of
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_AHEAD: Final = 8
 """Maximum number of pictures held back at a file's start until their timestamps are understood."""
-_LATE: Final = 10
+_MAX_START_S: Final = 10
 """First timestamp, in seconds, above which it is a broadcast's clock and not a pause."""
 
 
@@ -44,35 +44,35 @@ class Source:
     def __init__(self, url: str, reading: Reading | None = None) -> None:
         self._reading = reading or Reading()
         self.url = url
-        self.name = shown(url)
+        self.name = url_for_messages(url)
         self.losses = Losses()
-        self._give_up = now() + self._reading.patience
+        self._first_picture_deadline = now() + self._reading.first_picture_timeout
         self._items: Iterator[Frame | Packet] = iter(())
         self._primed: deque[Frame | Packet] = deque()
         self._lock = threading.Lock()
-        self._abandoned = False
+        self._close_requested = False
         self._container = self._reading.opener(url, self.name)
         try:
-            self.video, self._streams = choose(
+            self.video, self._streams = choose_streams(
                 self._container, url, self.name, self._reading.variant
             )
             """Video stream that is read; deleted when the source is closed."""
-            look_ahead = _LOOK_AHEAD if self._reading.announced else 0
+            look_ahead = _LOOK_AHEAD if self._reading.count_missing_frames else 0
             self.pictures_held = look_ahead + prepare_decoder(
                 self.video, self.name, self._reading.threads, self._reading.memory
             )
             """Maximum number of decoded pictures in memory before they become frames."""
-            self._decoder = decoder_for(self.video) or self.video.codec_context
+            self._decoder = alpha_decoder(self.video) or self.video.codec_context
             self._decoder.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
             self._index = 0
             self._began = 0.0
-            self._blocked = 0.0
+            self._wait_s = 0.0
             self._timestamps = TimestampCorrector(
                 self._note, self._container.format.name == "mpegts"
             )
             self._times = PictureTimes(look_ahead)
-            self.timeline = timeline_of(self._reading, url, self.name, self._described)
+            self.timeline = timeline_of(self._reading, url, self.name, self._describe)
             self._info: VideoInfo | None = None
             self._items = self._demuxed()
             self._prime()
@@ -123,7 +123,7 @@ class Source:
         then; MP4 cannot show what is before zero. All other inputs keep their times.
         """
         begin = Fraction(self._container.start_time or 0, av.time_base)
-        return begin if begin > _LATE else min(self.first_time, Fraction(0))
+        return begin if begin > _MAX_START_S else min(self.first_time, Fraction(0))
 
     @property
     def first_time(self) -> Fraction:
@@ -137,11 +137,11 @@ class Source:
         Returns False if it is not found, or frames depend on all earlier ones: reopen the input.
         """
         filtering, time = self._reading.filtering, pts * self.info.time_base
-        if not (filtering.begins_anywhere and seek_before(self._container, time)):
+        if not (filtering.can_begin_anywhere and seek_before(self._container, time)):
             return False
         self._primed.clear()
         self._times, self._timestamps = PictureTimes(_LOOK_AHEAD), TimestampCorrector(self._note)
-        decoded = round((index + 1) / filtering.factor)
+        decoded = round((index + 1) / filtering.rate_factor)
         self.timeline.restart(decoded)
         self._items = self._demuxed()
         for item in self._items:
@@ -159,11 +159,11 @@ class Source:
         reading, closing would crash FFmpeg; the reader then closes it when the read returns.
         """
         if not self._lock.acquire(blocking=False):
-            self._abandoned = True
+            self._close_requested = True
             return
         self._lock.release()
         self._items, self._primed = iter(()), deque()
-        settle(vars(self).get("_decoder"))
+        flush_decoder(vars(self).get("_decoder"))
         self._container.close()
         for name in ("video", "_streams", "_decoder"):
             vars(self).pop(name, None)
@@ -176,7 +176,7 @@ class Source:
                 item.stamps.read = item.stamps.decoded = self._began
             ready = now()
             yield item
-            self._blocked += now() - ready
+            self._wait_s += now() - ready
 
     def other_packets(self) -> Iterator[Packet]:
         """Return the packets of all streams but the video, in reading order and without decoding;
@@ -185,8 +185,8 @@ class Source:
         return (item for item in chain(self._primed, self._items) if not isinstance(item, Frame))
 
     def _reading_failed(self, exc: Exception) -> None:
-        """Raise the error of `Reading.error_of`, or record it; a file is used up to there."""
-        error = self._reading.error_of(exc)
+        """Raise the error of `Reading.map_read_error`, or record it; a file is used up to there."""
+        error = self._reading.map_read_error(exc)
         if error is not None:
             raise error from None  # FFmpeg's message may contain the whole URL
         self._note("end", f"reading stopped early: {reason(exc)}")
@@ -198,11 +198,11 @@ class Source:
             self._primed.append(item)
             if isinstance(item, Frame):
                 return
-        raise InputError(f"{self.name} has a video stream but not one frame of it can be decoded")
+        raise InputError(f"{self.name} has a video stream, but no frame of it can be decoded")
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
-        packets = self._reading.demuxed(self._container, self._streams)
-        while not self._abandoned:
+        packets = self._reading.demux(self._container, self._streams)
+        while not self._close_requested:
             try:
                 with self._lock:
                     packet = next(packets, None)
@@ -211,29 +211,29 @@ class Source:
             except (av.error.FFmpegError, OSError) as exc:
                 self._reading_failed(exc)
                 break
-            if packet is None or self._abandoned:
+            if packet is None or self._close_requested:
                 break
-            if self._info is None and now() > self._give_up:  # else memory fills up
-                raise InputError(f"{self.name} sends data, but no picture that can be decoded")
+            if self._info is None and now() > self._first_picture_deadline:  # else memory fills up
+                raise InputError(f"{self.name} sends data, but no frame that can be decoded")
             self._timestamps.correct(packet)
             if packet.stream is self.video:
                 yield from self._decoded(packet) if self._decode else ()
             elif packet.size:
                 yield packet
-        latest = (now(), self._blocked)
-        yield from self._timed(self._times.rest(), latest)
-        yield from (self._frame(each, latest) for each in self.timeline.rest())
-        if self._abandoned:
+        latest = (now(), self._wait_s)
+        yield from self._timed(self._times.flush(), latest)
+        yield from (self._frame(each, latest) for each in self.timeline.flush())
+        if self._close_requested:
             self.close()
-        elif self._decode and self._reading.announced:  # check the declared frame count
+        elif self._decode and self._reading.count_missing_frames:  # check the declared frame count
             rate = None if self._info is None else self._info.rate
             ends = (self.timeline.decoded, self._timestamps.end, rate)
-            if missing := missing_frames(self.url, self._container, self.video, *ends):
+            if missing := count_missing_frames(self.url, self._container, self.video, *ends):
                 self.losses.lost = max(self.losses.lost, missing)
                 self._note("cut", f"the file is cut off: about {missing} frames are missing")
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
-        latest = packet.opaque = (now(), self._blocked)  # returned with its decoded picture
+        latest = packet.opaque = (now(), self._wait_s)  # returned with its decoded picture
         try:
             pictures = self._decoder.decode(packet)
         except av.error.FFmpegError as exc:
@@ -250,21 +250,21 @@ class Source:
             for each in self.timeline.add(picture, pts):
                 yield self._frame(each, latest)
 
-    def _described(self, picture: av.VideoFrame) -> VideoInfo:
+    def _describe(self, picture: av.VideoFrame) -> VideoInfo:
         check_base_layer(self.video, side_data_of(picture), self.name)
         return VideoInfo.of(self.video, picture, self._container)
 
     def _frame(self, picture: av.VideoFrame, latest: object) -> Frame:
         if self._info is None:
-            self._info = self._reading.seen_as(self.timeline.info(picture))
+            self._info = self._reading.info_after_conversion(self.timeline.info(picture))
         info = self._info
         event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
             event = event or "resized"
             self._note(
                 "size",
-                f"{self.name} changes size to {picture.width}x{picture.height} on the way; "
-                f"the output keeps {info.width}x{info.height} times the scale",
+                f"{self.name} changes size to {picture.width}x{picture.height} mid-stream: "
+                f"its frames are resized to {info.width}x{info.height} before upscaling",
                 warn=True,
             )
         frame = Frame(
@@ -285,11 +285,11 @@ class Source:
         return frame
 
     def _stamps(self, own: Any, latest: Any) -> Stamps:
-        """Make stamps from (time read, blocked time until then) of its packet and the latest."""
-        (read, blocked), (ready, until) = max(own, (self._began, 0.0)), latest
+        """Make stamps from (time read, waiting time until then) of its packet and the latest."""
+        (read, waited), (ready, until) = max(own, (self._began, 0.0)), latest
         # one thread has only waited for later packets (B-frames); several decode meanwhile
-        held = 0.0 if self._reading.threads == "AUTO" else max(0.0, ready - read - until + blocked)
-        return Stamps(read=read, decoded=now(), blocked=self._blocked - blocked + held)
+        held = 0.0 if self._reading.threads == "AUTO" else max(0.0, ready - read - until + waited)
+        return Stamps(read=read, decoded=now(), wait_s=self._wait_s - waited + held)
 
     def _note(self, kind: str, note: str, warn: bool = False) -> None:
         """Keep the first note of each kind; log it immediately if `warn` is set."""

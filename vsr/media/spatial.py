@@ -8,16 +8,16 @@ from typing import Final
 import av
 from av.bitstream import BitStreamFilterContext
 
-from vsr.media.boxes import MP4_AT_ONCE, box, described, extended
+from vsr.media.boxes import MP4_HEADER_FIRST, add_entry_boxes, box, sample_entry_boxes
 
 _KINDS: Final = (b"st3d", b"sv3d", b"vexu")
 """Types of the boxes: Google's Spherical Video V2, and Apple's video extended usage."""
-_HOLD: Final = {
+_CODECS_IN: Final = {
     "mp4": ("h264", "hevc", "av1", "vp9"), "mov": ("h264", "hevc"),
     "matroska": ("h264", "hevc", "av1", "vp9"), "webm": ("av1", "vp9"),
 }  # fmt: skip
 """Container into which FFmpeg writes markings -> codecs that it and MP4 can hold."""
-_PLAIN: Final = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+_TO_ANNEX_B: Final = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 """Codec -> bitstream filter that reverts MP4's way of storing its headers."""
 _CUBE: Final = b"cbmp"
 _PADDING: Final = 12
@@ -26,11 +26,11 @@ _PADDING: Final = 12
 
 def markings_of(stream: av.VideoStream) -> bytes:
     """Return the boxes that mark a stream's pictures; empty if there are none."""
-    known = described(stream)
+    known = sample_entry_boxes(stream)
     return b"".join(box(kind, known[kind]) for kind in _KINDS if kind in known)
 
 
-def scaled(markings: bytes, scale: Fraction) -> bytes:
+def scale_markings(markings: bytes, scale: Fraction) -> bytes:
     """Adapt markings to enlarged pictures: the padding of a cube's faces is in pixels."""
     at = markings.find(_CUBE)
     if at < 0 or len(markings) < at + _PADDING + 4:
@@ -43,7 +43,7 @@ def scaled(markings: bytes, scale: Fraction) -> bytes:
 
 def can_mark(markings: bytes, codec: str, container: str) -> bool:
     """Return whether `MarkedStream` can write markings into this container, with this codec."""
-    return bool(markings) and codec in _HOLD.get(container, ())
+    return bool(markings) and codec in _CODECS_IN.get(container, ())
 
 
 class MarkedStream:
@@ -57,20 +57,20 @@ class MarkedStream:
         """Create the encoder, the codec context of `stream`; the caller opens it."""
         self._content = io.BytesIO()
         self._scratch = av.open(
-            self._content, "w", format="mp4", container_options=dict(MP4_AT_ONCE)
+            self._content, "w", format="mp4", container_options=dict(MP4_HEADER_FIRST)
         )
         self.stream = self._scratch.add_stream(encoder, rate=rate)
         assert isinstance(self.stream, av.VideoStream)
 
-    def added_to(self, output: "av.container.OutputContainer", markings: bytes) -> av.stream.Stream:
+    def add_to(self, output: "av.container.OutputContainer", markings: bytes) -> av.stream.Stream:
         """Add a stream with markings to the output; call it after the encoder has been opened."""
         assert isinstance(self.stream, av.VideoStream)
         self._scratch.start_encoding()
-        header = io.BytesIO(extended(self._content.getvalue(), markings))
+        header = io.BytesIO(add_entry_boxes(self._content.getvalue(), markings))
         with av.open(header) as read:
             template = read.streams.video[0]
             stream = output.add_stream_from_template(template, opaque=True)
-            name = _PLAIN.get(self.stream.codec_context.codec.canonical_name)
+            name = _TO_ANNEX_B.get(self.stream.codec_context.codec.canonical_name)
             if name is not None:
                 BitStreamFilterContext(name, template, stream)
         stream.metadata.update(self.stream.metadata)

@@ -43,14 +43,14 @@ class StereoPacking:
         """Value of the tag `stereo_mode`, from which FFmpeg writes Matroska's StereoMode."""
         return _IN_MATROSKA[self.kind][self.inverted]
 
-    def said_by(self, encoder: str) -> bool:
+    def can_be_written_by(self, encoder: str) -> bool:
         """Return whether an encoder can write it into its stream: x264 can, left view first."""
         return encoder == "libx264" and not self.inverted
 
     def x264_params(self, given: str | None) -> str:
         """Return the value of `x264-params` that makes x264 write it into every key frame."""
-        told = f"frame-packing={_IN_H264[self.kind]}"
-        return f"{given}:{told}" if given else told
+        parameter = f"frame-packing={_IN_H264[self.kind]}"
+        return f"{given}:{parameter}" if given else parameter
 
 
 def mark_stereo(
@@ -63,7 +63,7 @@ def mark_stereo(
     matroska = container in ("matroska", "webm")
     if matroska:
         stream.metadata["stereo_mode"] = stereo.matroska
-    if stereo.said_by(stream.codec_context.name):
+    if stereo.can_be_written_by(stream.codec_context.name):
         params = stereo.x264_params(options.get("x264-params"))
         return {**options, "x264-params": params}, True
     return options, matroska

@@ -28,13 +28,13 @@ CONTAINERS: Final = {
 which holds raw frames at a constant rate for other programs."""
 MUXER_OPTIONS: Final = {"yuv4mpegpipe": {"strict": "-1"}}
 """Container -> FFmpeg options; more than 8 bits are an extension of Y4M."""
-_PIPED: Final = ("mkv", "nut", "y4m", "ts", "webm", "flv")
+_PIPE_ENDINGS: Final = ("mkv", "nut", "y4m", "ts", "webm", "flv")
 """Endings of containers that can be written without seeking."""
 STDOUT: Final = "-"
 _PIPE: Final = re.compile(r"-|pipe:(\d+)")
 _URL: Final = re.compile(r"\w[\w+.-]+:/")
 """Pattern of a URL whose two slashes `Path` has reduced to one."""
-_LONGEST_STEM: Final = 200
+_MAX_STEM_BYTES: Final = 200
 """Maximum length of the name's part kept in the temporary name, in bytes; the system allows 255."""
 
 
@@ -43,7 +43,9 @@ def container_format(path: Path) -> str:
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in CONTAINERS:
         known = ", ".join(f".{name}" for name in CONTAINERS)
-        raise UsageError(f"'{path.name}' names no container vsr can write; use one of {known}")
+        raise UsageError(
+            f"'{path.name}' has no ending of a container that vsr writes: use one of {known}"
+        )
     return CONTAINERS[suffix]
 
 
@@ -56,9 +58,11 @@ def pipe_of(path: Path) -> int | None:
 def pipe_format(name: str | None) -> str:
     """Return FFmpeg's name of a pipe's container, from its usual ending. Raises UsageError."""
     if name is None:
-        return CONTAINERS[_PIPED[0]]
-    if name not in _PIPED:
-        raise UsageError(f"'{name}' cannot be written to a pipe; use one of {', '.join(_PIPED)}")
+        return CONTAINERS[_PIPE_ENDINGS[0]]
+    if name not in _PIPE_ENDINGS:
+        raise UsageError(
+            f"'{name}' cannot be written to a pipe; use one of {', '.join(_PIPE_ENDINGS)}"
+        )
     return CONTAINERS[name]
 
 
@@ -67,7 +71,7 @@ def check_target(path: Path, source: str, overwrite: bool) -> None:
     if pipe_of(path) is not None:
         return
     if _URL.match(path.as_posix()):  # not repeated: it may hold a stream key
-        raise UsageError("vsr run writes files, and the output is a URL: vsr relay publishes to it")
+        raise UsageError("the output is a URL, and vsr run writes files: use vsr relay to publish")
     if not is_picture(path):
         container_format(path)
     try:
@@ -84,10 +88,10 @@ def _check_place(path: Path, source: str, overwrite: bool) -> None:
     if is_part_of(path, source):
         raise UsageError(f"input and output are the same file: {path}")
     if path.exists() and not overwrite:
-        raise already_there(path)
+        raise output_exists_error(path)
 
 
-def already_there(path: Path) -> OutputError:
+def output_exists_error(path: Path) -> OutputError:
     """Make the error for an existing output that must not be replaced."""
     how = "give -y, or overwrite=True in Python, to replace it"
     return OutputError(f"the output exists: {path} ({how})")
@@ -99,5 +103,5 @@ def part_path(path: Path) -> Path:
     It is valid UTF-8 even if the output's name is not.
     """
     path = real_path(path)
-    stem = os.fsencode(path.stem)[:_LONGEST_STEM].decode(errors="ignore")
+    stem = os.fsencode(path.stem)[:_MAX_STEM_BYTES].decode(errors="ignore")
     return path.with_name(f".{stem}.{os.getpid()}.part{path.suffix}")

@@ -9,7 +9,7 @@ import av
 from vsr.media.fields import Fields
 from vsr.media.filters import Filtering, PictureFilters
 from vsr.media.info import VideoInfo
-from vsr.media.reading import Reading, fields_of, filtering_of
+from vsr.media.reading import Reading, analyse_beginning, filtering_with_crop
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +18,12 @@ class Timeline:
     """Assigns timestamps to one stream's decoded pictures and filters them. Use from one thread."""
 
     def __init__(
-        self, filtering: Filtering, fields: Fields, described: Callable[[av.VideoFrame], VideoInfo]
+        self, filtering: Filtering, fields: Fields, describe: Callable[[av.VideoFrame], VideoInfo]
     ) -> None:
-        """`described`: callback that returns the stream's properties from one of its pictures."""
+        """`describe`: callback that returns the stream's properties from one of its pictures."""
         self.decoded = 0
         """Number of pictures that the decoder returned."""
-        self.filtering, self.fields, self._described = filtering, fields, described
+        self.filtering, self.fields, self._describe = filtering, fields, describe
         self._filters = PictureFilters(filtering, fields)
         self._info: VideoInfo | None = None
         self._frames: VideoInfo | None = None
@@ -37,7 +37,7 @@ class Timeline:
         """
         self.decoded += 1
         if self._info is None:
-            self._info = self._described(picture)
+            self._info = self._describe(picture)
         info = self._info
         picture.pts, picture.time_base = self._monotonic(pts, info.step), info.time_base
         return self._filters.feed(picture, info.rate)
@@ -49,14 +49,14 @@ class Timeline:
         self._last_pts = self._last_frame = None
 
     @property
-    def frames(self) -> VideoInfo:
+    def frame_info(self) -> VideoInfo:
         """Properties of the frames, as `info` has returned them."""
         assert self._frames is not None
         return self._frames
 
-    def rest(self) -> Iterator[av.VideoFrame]:
+    def flush(self) -> Iterator[av.VideoFrame]:
         """Flush the filters; yield the pictures they held back."""
-        return self._filters.rest()
+        return self._filters.flush()
 
     def info(self, first: av.VideoFrame) -> VideoInfo:
         """Return the properties of the filtered video, from its first picture."""
@@ -65,7 +65,7 @@ class Timeline:
         self._frames = decoded
         if rate is not None:
             self._frames = replace(
-                self._described(first),
+                self._describe(first),
                 rate=rate,
                 frames=round(decoded.frames * rate / decoded.rate),
                 time_base=self.filtering.time_base(decoded.time_base, first.time_base),
@@ -99,7 +99,9 @@ class Timeline:
 
 
 def timeline_of(
-    reading: Reading, url: str, name: str, described: Callable[[av.VideoFrame], VideoInfo]
+    reading: Reading, url: str, name: str, describe: Callable[[av.VideoFrame], VideoInfo]
 ) -> Timeline:
     """Make the timeline of an input, with its container's crop and its interlacing analysis."""
-    return Timeline(filtering_of(reading, url), fields_of(reading, url, name), described)
+    return Timeline(
+        filtering_with_crop(reading, url), analyse_beginning(reading, url, name), describe
+    )

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 else:
     Packet = av.Packet  # only its stub is subscriptable
 
-_JUMP: Final = 0.5
+_MAX_BACKWARD_S: Final = 0.5
 """Maximum backward step of a stream's dts that is not a jump, in seconds."""
-_GAP: Final = 10
+_MAX_FORWARD_S: Final = 10
 """Maximum forward step in a broadcast that is not a jump, in seconds."""
-_STEADY: Final = ("audio", "video")
+_CONTINUOUS: Final = ("audio", "video")
 """Types of streams without pauses; subtitles may pause for minutes."""
-_FARTHEST: Final = 2**62
-_NEVER: Final = -(2**63)
-_SURELY: Final = 2**31
+_MAX_TICKS: Final = 2**62
+_BEFORE_ALL: Final = -(2**63)
+_CERTAIN: Final = 2**31
 """Count of wrong times that later ones cannot outweigh."""
 
 
@@ -61,7 +61,7 @@ class TimestampCorrector:
             return
         if packet.dts is not None:
             self._shift_times(packet, packet.dts, packet.pts, base)
-        if packet.stream.type in _STEADY:
+        if packet.stream.type in _CONTINUOUS:
             ticks = packet.pts + (packet.duration or 0)
             seconds = ticks * float(base)  # Fractions are slow, and this is done for every packet
             if seconds > self._end_s:
@@ -70,12 +70,14 @@ class TimestampCorrector:
     def _shift_times(self, packet: Packet, dts: int, pts: int, base: Fraction) -> None:
         index = packet.stream.index
         last = self._last.get(index)
-        if last is not None and packet.stream.type in _STEADY:
+        if last is not None and packet.stream.type in _CONTINUOUS:
             step = (dts - last) * float(base)
             if self._jumps(step + float(self._shift) if self._shift else step):
                 self._shift = self.end - pts * base
                 self.jumps += 1
-                self._note("times", f"times jump at {last * float(base):.2f} s; joined there", True)
+                self._note(
+                    "times", f"timestamps jump at {last * float(base):.2f} s; corrected", True
+                )
         if self._shift:
             moved = round((dts * base + self._shift) / base)
             if last is not None and moved <= last:
@@ -85,7 +87,7 @@ class TimestampCorrector:
         self._last[index] = dts
 
     def _jumps(self, step: float) -> bool:
-        return step < -_JUMP or (self._broadcast and step > _GAP)
+        return step < -_MAX_BACKWARD_S or (self._broadcast and step > _MAX_FORWARD_S)
 
 
 class PictureTimes:
@@ -103,7 +105,7 @@ class PictureTimes:
         """`look_ahead`: maximum number of pictures held back; 0 for a live stream."""
         self._wait = look_ahead
         self._held: deque[av.VideoFrame] = deque()
-        self._last_pts = self._last_dts = _NEVER
+        self._last_pts = self._last_dts = _BEFORE_ALL
         self._wrong_pts = self._wrong_dts = 0
 
     def add(
@@ -117,12 +119,12 @@ class PictureTimes:
         if self._wait and reorders:
             if len(self._held) < self._wait:
                 return
-            by_decoding = not _rise(p.pts for p in self._held) and _rise(p.dts for p in self._held)
-            self._wrong_pts = _SURELY if by_decoding else 0
+            pts, dts = ([getattr(p, key) for p in self._held] for key in ("pts", "dts"))
+            self._wrong_pts = _CERTAIN if _all_rise(dts) and not _all_rise(pts) else 0
         self._wait = 0
-        yield from self.rest()
+        yield from self.flush()
 
-    def rest(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
+    def flush(self) -> Iterator[tuple[av.VideoFrame, int | None]]:
         """Yield the pictures that are held back."""
         while self._held:
             picture = self._held.popleft()
@@ -145,19 +147,19 @@ class PictureTimes:
         return dts
 
 
-def _rise(times: Iterable[int | None]) -> bool:
+def _all_rise(times: Iterable[int | None]) -> bool:
     """Return whether all times are known and each is later than the one before."""
     known = list(times)
     pairs = itertools.pairwise(known)
     return None not in known and all(a < b for a, b in pairs if a is not None and b is not None)
 
 
-def earlier(time: int | None, ticks: int) -> int | None:
+def subtract_ticks(time: int | None, ticks: int) -> int | None:
     """Subtract ticks from a time, within a packet's range, as a damaged file may hold any time."""
-    return None if time is None else max(-_FARTHEST, min(time - ticks, _FARTHEST))
+    return None if time is None else max(-_MAX_TICKS, min(time - ticks, _MAX_TICKS))
 
 
-class Rising:
+class MonotonicDts:
     """Makes the dts of one stream's packets rise, as muxers require.
 
     A packet whose dts is not later than the previous one is moved to one unit of the muxer's time
@@ -181,7 +183,7 @@ class Rising:
         self._last = packet.dts
 
 
-class CodingTimes:
+class DtsGenerator:
     """Sets the dts of an encoder's packets if the encoder leaves them undefined.
 
     x265 does that for videos of fewer pictures than it may reorder: their dts is uninitialised

@@ -13,7 +13,7 @@ from vsr.media.info import VideoInfo, native_planes
 from vsr.media.plane_format import YUV420, PlaneFormat
 
 
-class Converter:
+class ColourConverter:
     """Converts pictures to planes of another size and colour, by swscale. Use from one thread.
 
     Between HDR and SDR, and between PQ and HLG, swscale maps the tones.
@@ -50,18 +50,20 @@ class SdrPictures:
     """
 
     def __init__(self) -> None:
-        self._own: VideoInfo | None = None
-        self._converter = Converter()
+        self._source_info: VideoInfo | None = None
+        self._converter = ColourConverter()
 
-    def seen_as(self, info: VideoInfo) -> VideoInfo:
+    def info_after_conversion(self, info: VideoInfo) -> VideoInfo:
         """Return the properties of the pictures that `planes` makes."""
         if not info.colour.is_hdr:
             return info
-        self._own = info
+        self._source_info = info
         return replace(info, colour=SDR, planes=YUV420, hdr=None)
 
     def planes(self, picture: av.VideoFrame, info: VideoInfo) -> Planes:
         """Convert a decoded picture to planes."""
-        if self._own is None:
+        if self._source_info is None:
             return native_planes(picture, info)
-        return self._converter.planes(picture, self._own.colour, SDR, (info.width, info.height))
+        return self._converter.planes(
+            picture, self._source_info.colour, SDR, (info.width, info.height)
+        )

@@ -6,12 +6,17 @@ from typing import Final
 import av
 
 from vsr.errors import UsageError
-from vsr.media.alpha import can_hold, has_alpha
+from vsr.media.alpha import can_hold_alpha, has_alpha
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
 from vsr.media.frame import PIXEL_FORMAT
 from vsr.media.hdr import HDR_ENCODERS
-from vsr.media.passthrough import HOLD_EXTRAS, ISO, can_hold_aspect, can_hold_encoder
-from vsr.media.pixel_choice import losses
+from vsr.media.passthrough import (
+    HOLD_ROTATION_AND_CHAPTERS,
+    MP4_FAMILY,
+    can_hold_aspect,
+    can_hold_encoder,
+)
+from vsr.media.pixel_choice import format_losses
 from vsr.media.spatial import MarkedStream, can_mark
 from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS
@@ -64,25 +69,25 @@ def add_video(
     assert isinstance(stream, av.VideoStream)
     track = Track(stream=stream, encoder=stream.codec_context, marked=marked)
     if video.stereo is not None:
-        options, said = mark_stereo(video.stereo, stream, settings.options, container)
+        options, marked_stereo = mark_stereo(video.stereo, stream, settings.options, container)
         settings = replace(settings, options=options)
-        if not (said or (marked and b"st3d" in markings)):
+        if not (marked_stereo or (marked and b"st3d" in markings)):
             track.lost.append("the marking of two views in a picture (3D)")
     if container == "yuv4mpegpipe" and settings.pixel_format is None:
         settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
     if in_band:
         track.encoder.flags &= ~av.codec.context.Flags.global_header
-    kept = can_hold(name, container)
+    kept = can_hold_alpha(name, container)
     open_encoder(track.encoder, settings, video if kept else replace(video, alpha=False))
     pixels = track.encoder.pix_fmt or PIXEL_FORMAT
     if settings.pixel_format is None:
-        track.lost += losses(video.planes, pixels)
+        track.lost += format_losses(video.planes, pixels)
     if video.alpha and not (kept and has_alpha(pixels)):
         track.lost.append("transparency (it can with --codec prores, ffv1, or vp9 in .webm)")
-    if canonical == "hevc" and container in ISO:
+    if canonical == "hevc" and container in MP4_FAMILY:
         track.encoder.codec_tag = "hvc1"  # the only one that Apple's players accept
     if marked:
-        track.stream = marked.added_to(output, markings)
+        track.stream = marked.add_to(output, markings)
     elif video.spherical:
         track.lost.append("the 360-degree marking")
     _finish(track, canonical, container, video)
@@ -93,7 +98,7 @@ def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> Non
     """Set the video's properties in the container, and record those it cannot hold."""
     if video.hdr and track.encoder.name not in HDR_ENCODERS and not track.marked:
         track.lost.append(f"HDR10 metadata in {codec} (it can in hevc or av1)")
-    if video.display_matrix and container in HOLD_EXTRAS:
+    if video.display_matrix and container in HOLD_ROTATION_AND_CHAPTERS:
         assert isinstance(track.stream, av.VideoStream)
         track.stream.set_display_matrix(video.display_matrix)
     elif video.display_matrix:

@@ -25,12 +25,12 @@ LOSSLESS: Final = ("flac", "alac", *LOSSY)
 """Encoders to try for lossless audio, best first; MOV holds ALAC, not FLAC."""
 TEXT: Final = ("subrip", "mov_text", "webvtt")
 """Text subtitle encoders to try: for Matroska, the MP4 family, WebM."""
-_PLAYED: Final = {"mpegts": ("aac", "ac3"), "flv": ("aac",)}
+_SUPPORTED: Final = {"mpegts": ("aac", "ac3"), "flv": ("aac",)}
 """Container -> audio encoders that players support, if FFmpeg writes others too."""
-_LOUDEST: Final = 32.0
+_MAX_SAMPLE: Final = 32.0
 """Maximum sample value that is not taken for damage; full scale is 1."""
 _BITS_PER_CHANNEL: Final = 96_000
-_GAP: Final = 0.02
+_MIN_GAP_S: Final = 0.02
 """Minimum gap that is filled with silence, in seconds; shorter ones are clock jitter."""
 _EMPTY_SCRIPT: Final = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
 """Minimal ASS header with which subtitle encoders start."""
@@ -46,18 +46,18 @@ def limit_samples(frame: AudioFrame) -> None:
         return
     for plane in frame.planes:
         samples = np.frombuffer(cast(Any, plane), np.float32)  # the stub has no buffer
-        if not np.abs(samples).max(initial=0) <= _LOUDEST:  # also true if one is NaN
-            samples[:] = np.clip(np.nan_to_num(samples), -_LOUDEST, _LOUDEST)
+        if not np.abs(samples).max(initial=0) <= _MAX_SAMPLE:  # also true if one is NaN
+            samples[:] = np.clip(np.nan_to_num(samples), -_MAX_SAMPLE, _MAX_SAMPLE)
 
 
-def sound_encoder(stream: av.AudioStream, container: str) -> str | None:
+def audio_encoder_for(stream: av.AudioStream, container: str) -> str | None:
     """Return FFmpeg's encoder for an audio stream in a container; None if there is none."""
     codec = stream.codec_context.codec
     lossless = codec.lossless and not codec.lossy
-    return _first_held(LOSSLESS if lossless else LOSSY, container)
+    return _first_supported(LOSSLESS if lossless else LOSSY, container)
 
 
-def text_encoder(stream: av.stream.Stream, container: str) -> str | None:
+def subtitle_encoder_for(stream: av.stream.Stream, container: str) -> str | None:
     """Return FFmpeg's encoder for a text subtitle in a container; None if there is none.
 
     Image subtitles are not text.
@@ -65,15 +65,15 @@ def text_encoder(stream: av.stream.Stream, container: str) -> str | None:
     context = stream.codec_context
     if stream.type != "subtitle" or context is None or not context.codec.text_sub:
         return None
-    return _first_held(TEXT, container)
+    return _first_supported(TEXT, container)
 
 
-def _first_held(encoders: tuple[str, ...], container: str) -> str | None:
-    played = _PLAYED.get(container, encoders)
-    return next((name for name in encoders if name in played and _held(name, container)), None)
+def _first_supported(encoders: tuple[str, ...], container: str) -> str | None:
+    played = _SUPPORTED.get(container, encoders)
+    return next((name for name in encoders if name in played and _can_hold(name, container)), None)
 
 
-def _held(encoder: str, container: str) -> bool:
+def _can_hold(encoder: str, container: str) -> bool:
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
         stream = trial.add_stream(encoder)
@@ -88,7 +88,7 @@ def _held(encoder: str, container: str) -> bool:
     return True
 
 
-class Reencoding:
+class AudioReencoder:
     """Decodes the packets of an audio stream and re-encodes them; times and gaps are kept.
 
     Audio that changes its rate, format or layout mid-stream is converted to the encoder's.
@@ -113,18 +113,18 @@ class Reencoding:
             frames = self._decoder.decode(packet)
         except _ERRORS as exc:
             self.undecodable += 1
-            log.debug("a packet of sound is skipped: %s", reason(exc))
+            log.debug("an audio packet is skipped: %s", reason(exc))
             return
         for frame in frames:
             yield from self._encoded(frame)
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Flush decoder, filters and encoder; yield the last packets."""
         try:
             for frame in self._decoder.decode(None):
                 yield from self._encoded(frame)
         except _ERRORS as exc:
-            log.debug("the end of a sound is skipped: %s", reason(exc))
+            log.debug("the end of an audio stream is skipped: %s", reason(exc))
         yield from self._drained()
         yield from self._context.encode(None)
 
@@ -166,14 +166,14 @@ class Reencoding:
                 format=frame.format.name, layout=frame.layout.name, sample_rate=frame.sample_rate,
                 time_base=frame.time_base or self._time_base,
             ),
-            graph.add("aresample", f"{context.sample_rate}:async=1:min_hard_comp={_GAP}"),
+            graph.add("aresample", f"{context.sample_rate}:async=1:min_hard_comp={_MIN_GAP_S}"),
             graph.add("aformat", f"{wanted}:sample_rates={context.sample_rate}"),
             graph.add("abuffersink"),
         ).configure()  # fmt: skip
         return graph
 
 
-class SoundEncoder(Reencoding):
+class AudioTranscoder(AudioReencoder):
     """Re-encodes an audio stream of the input for the output, with another codec."""
 
     def __init__(
@@ -221,7 +221,7 @@ def _format(codec: av.Codec, wanted: str) -> str:
     return deep if deep and plain not in ("u8", "s16") else names[0]
 
 
-class TextConverter:
+class SubtitleConverter:
     """Decodes a text subtitle stream and encodes it in another format; times are kept."""
 
     def __init__(
@@ -248,12 +248,12 @@ class TextConverter:
                 return
             made = self._context.encode_subtitle(text)
         except _ERRORS as exc:
-            log.debug("a subtitle is skipped: %s", reason(exc))
+            log.debug("a subtitle packet is skipped: %s", reason(exc))
             return
         made.time_base, made.pts, made.dts = packet.time_base, packet.pts, packet.dts
         made.duration = packet.duration
         yield made
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Return an empty iterator: nothing is buffered."""
         return iter(())

@@ -9,7 +9,7 @@ from typing import Final
 import av
 
 from vsr.errors import InputError, UsageError
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 
 BEST: Final = "best"
 BITRATE: Final = "variant_bitrate"
@@ -21,7 +21,7 @@ Fits = Callable[[tuple[int, int], Fraction | None], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class VariantChoice:
     """Selects a variant by its size or number; without either, the best that fits."""
 
     size: tuple[int, int] | None = None
@@ -31,7 +31,7 @@ class Wanted:
     fits: Fits = lambda *_: True
 
     @classmethod
-    def parse(cls, text: str, fits: Fits = lambda *_: True) -> "Wanted":
+    def parse(cls, text: str, fits: Fits = lambda *_: True) -> "VariantChoice":
         """Parse `best`, `WxH` or a number. Raises UsageError."""
         if text.lower() == BEST:
             return cls(fits=fits)
@@ -39,10 +39,10 @@ class Wanted:
             return cls(number=int(text))
         found = _SIZE.fullmatch(text)
         if found is None:
-            raise UsageError(f"variant '{text}': give best, a size (1280x720), or a number from 1")
+            raise UsageError(f"variant '{text}': use best, a size (1280x720), or a number from 1")
         return cls(size=(int(found[1]), int(found[2])))
 
-    def of(self, videos: Sequence[av.VideoStream], name: str) -> av.VideoStream:
+    def select(self, videos: Sequence[av.VideoStream], name: str) -> av.VideoStream:
         """Return the selected variant of a playlist.
 
         If no variant can be upscaled in time, the smallest is used. Raises InputError if there is
@@ -60,17 +60,19 @@ class Wanted:
         named = [video for video in best_first if _size(video) == self.size]
         if not named:
             wanted = "x".join(map(str, self.size)) if self.size else f"number {self.number}"
-            there = "; ".join(f"{n}: {described(video)}" for n, video in enumerate(videos, 1))
+            there = "; ".join(
+                f"{n}: {describe_variant(video)}" for n, video in enumerate(videos, 1)
+            )
             raise InputError(f"{name} has no variant {wanted}; it has {there}")
         return named[0]
 
-    def check_none(self, name: str) -> None:
+    def check_unset(self, name: str) -> None:
         """Raise InputError if a variant is selected; for an input without variants."""
         if self.number is not None or self.size is not None:
-            raise InputError(f"{name} is no playlist with variants: leave out --variant")
+            raise InputError(f"{name} is not a playlist with variants: omit --variant")
 
 
-BEST_FIT: Final = Wanted()
+BEST_FIT: Final = VariantChoice()
 """Selects the best variant, however long it takes to upscale."""
 
 
@@ -80,11 +82,11 @@ def rank(video: av.VideoStream) -> tuple[int, int]:
     return width * height, int(video.metadata.get(BITRATE, 0))
 
 
-def described(video: av.VideoStream) -> str:
+def describe_variant(video: av.VideoStream) -> str:
     """Format a variant's size and bitrate for messages."""
     bits = int(video.metadata.get(BITRATE, 0))
     size = "x".join(map(str, _size(video)))
-    return f"{size} at {in_words(bits)}" if bits else size
+    return f"{size} at {format_bitrate(bits)}" if bits else size
 
 
 def _size(video: av.VideoStream) -> tuple[int, int]:

@@ -31,8 +31,13 @@ def is_same_file(one: Path, other: Path) -> bool:
         return one.resolve() == other.resolve()
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a hidden path in the same folder; no other thread or process uses it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}{PART}")
+
+
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and rename it to `path` at the end.
 
     The old file is kept until then; for a symbolic link, its target is replaced. After any error
@@ -40,7 +45,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     processes.
     """
     path = real_path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}-{get_ident()}{PART}")
+    part = temporary_path(path)
     try:
         yield part
         part.replace(path)

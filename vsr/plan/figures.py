@@ -13,9 +13,9 @@ from platformdirs import user_cache_path
 
 from vsr.inference.backend import Backend
 from vsr.inference.models import Model
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.media.plane_format import PlaneFormat
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 from vsr.plan.cost import Cost
 from vsr.report.report import versions
 
@@ -73,7 +73,7 @@ class Figures:
         told = {"schema": _SCHEMA, "machine": self._machine, "costs": kept}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with written_whole(self._path) as part:
+            with write_atomically(self._path) as part:
                 part.write_text(json.dumps(told, indent=1), "utf-8")
         except OSError as exc:
             log.debug("measured costs cannot be kept: %s", exc)
@@ -90,13 +90,13 @@ def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: P
 def _busy() -> bool:
     """Return whether the load of the last minute was above 1.5 per processor."""
     with suppress(AttributeError, OSError):  # Windows has no load average
-        return os.getloadavg()[0] > 1.5 * processors()
+        return os.getloadavg()[0] > 1.5 * processor_count()
     return False
 
 
 def _machine() -> dict[str, Any]:
     """Return the facts on which a cost depends besides its key."""
-    return {"processor": _processor(), "cores": processors(), "versions": versions()}
+    return {"processor": _processor(), "cores": processor_count(), "versions": versions()}
 
 
 def _processor() -> str:

@@ -17,7 +17,7 @@ from vsr.inference.upscaler import Upscaler
 from vsr.media.alpha import ENCODERS as TRANSPARENT
 from vsr.media.colour import Colour
 from vsr.media.encoder import EncoderSettings, VideoFormat, open_encoder
-from vsr.media.frame import Frame, encodable, picture_of
+from vsr.media.frame import Frame, encoder_picture, picture_of
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.media.source import Source
 from vsr.plan.cost import Cost
@@ -154,7 +154,7 @@ def encoding(
     open_encoder(context, settings, replace(out, alpha=out.alpha and name in TRANSPARENT))
     pixels = context.pix_fmt or "yuv420p"
     video = Video(size=out.size, rate=out.rate, colour=out.colour, planes=out.planes)
-    pictures = [encodable(frame, pixels) for frame in _at_size(frames, out) or moving(video)]
+    pictures = [encoder_picture(frame, pixels) for frame in _at_size(frames, out) or moving(video)]
     clock = Clock(seconds)
     for k in itertools.count():
         picture = pictures[k % len(pictures)]

@@ -14,7 +14,7 @@ from vsr.inference.default import DEFAULT
 from vsr.inference.depth import for_planes
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name
 from vsr.media.info import VideoInfo
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.plan import choice, measure
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
@@ -54,7 +54,7 @@ class Task:
         """Format of the upscaled video."""
         size = self.video.planes.output(*self.video.size, self.scale)
         if self.info is not None:
-            return self.info.enlarged(size)
+            return self.info.output_for(size)
         rate = self.video.rate
         return VideoFormat(
             size=size, rate=rate, time_base=1 / rate, colour=self.video.colour,
@@ -129,7 +129,7 @@ class Planner:
         stages = {"network": self._network(model), "encode": self._encoding()}
         if task.decode is not None:
             stages["decode"] = task.decode
-        parts = Forecast(stages, processors())
+        parts = Forecast(stages, processor_count())
         return Line(name, model.precision, self._tried(model, parts))
 
     def times_real_time(self, name: str) -> float:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.frame import Frame
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 from vsr.report.histogram import Histogram
 from vsr.report.html.columns import Codes, Columns
 
@@ -48,9 +48,9 @@ def stage_ms(frame: Frame) -> tuple[float, ...]:
     s = frame.stamps
     if frame.event == "dropped":
         return (float("nan"),) * len(STAGES)
-    wait = s.blocked + (s.infer_start - s.decoded) + (s.encode_start - s.infer_end)
+    wait = s.wait_s + (s.infer_start - s.decoded) + (s.encode_start - s.infer_end)
     seconds = (
-        s.decoded - s.read - s.blocked,
+        s.decoded - s.read - s.wait_s,
         wait,
         s.infer_end - s.infer_start,
         s.encoded - s.encode_start,
@@ -273,7 +273,7 @@ def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> No
     check_report_path(path)
     try:
         with (
-            written_whole(path) as part,
+            write_atomically(path) as part,
             part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
             if path.suffix.lower() == ".csv":

@@ -9,7 +9,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import EXIT_DEGRADED, EXIT_DONE, EXIT_INTERRUPTED
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.report.ledger import LatencyLedger, Ledger
 from vsr.version import __version__
 
@@ -143,5 +143,5 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.processor() or platform.machine(),
-        "cores": processors(),
+        "cores": processor_count(),
     }

@@ -35,7 +35,7 @@ from vsr.inference.tensorrt.library import (
 from vsr.inference.tensorrt.rtx_plan import read_plan
 from vsr.media.colour import RGB, UNSPECIFIED, Colour
 from vsr.media.plane_format import YUV420, PlaneFormat, is_rgb, planes_for
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 from vsr.network.graph import PlaneGraph
 
 MATRICES: Final = {"bt601": 6, "bt709": 1, "bt2020": 9}
@@ -125,7 +125,7 @@ def build(
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        with written_whole(path) as part:
+        with write_atomically(path) as part:
             part.write_bytes(data)
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {reason(exc)}") from exc

@@ -17,7 +17,7 @@ from vsr.inference.tensorrt.cache import DamagedError, EngineCache, EngineKey, E
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, Step
 from vsr.media.colour import RGB
 from vsr.media.plane_format import YUV420
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 from vsr.network.graph import PlaneGraph
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.gpu import dense, for_tensorrt
@@ -129,7 +129,7 @@ class Builder:
             wanted = replace(options, timing_cache=known, planes=graph.planes)
             built = self.library.build(onnx, wanted, on_step)
             if timing and built.timing_cache:
-                with written_whole(timing) as part:
+                with write_atomically(timing) as part:
                     part.write_bytes(built.timing_cache)
             seconds = round(time.perf_counter() - began, 2)
             return built.plan, {"rewrites": list(notes), "seconds": seconds}

@@ -18,7 +18,7 @@ from typing import Any, Final
 from platformdirs import user_cache_path
 
 from vsr.errors import BackendError, reason
-from vsr.media.whole_file import PART, written_whole
+from vsr.media.whole_file import PART, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class EngineCache:
             "plan_bytes": len(plan),
             "facts": facts,
         }
-        with written_whole(path) as part:
+        with write_atomically(path) as part:
             part.write_bytes(MAGIC + json.dumps(head).encode() + b"\n" + plan)
 
     def add_fact(self, path: Path, name: str, value: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vsr.inference.tensorrt.library import Library
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def _saved(path: Path) -> bytes:
 def save_runtime_cache(cache: Any, path: Path) -> None:
     """Save RTX's compiled kernels for the next start, which is slower without them."""
     try:
-        with written_whole(path) as part:
+        with write_atomically(path) as part:
             part.write_bytes(bytes(cache.serialize()))
     except OSError as exc:
         log.debug("cannot keep %s: %s", path, exc)

@@ -18,7 +18,7 @@ from vsr.media.frame import Planes, planes_of
 from vsr.media.hdr import Hdr10
 from vsr.media.info import VideoInfo
 from vsr.media.plane_format import YUV420, PlaneFormat, planes_for
-from vsr.media.tone import Converter
+from vsr.media.tone import ColourConverter
 
 _SAME_SHAPE: Final = 0.01
 """Relative difference below which aspect ratios count as equal: sizes are whole, often even."""
@@ -105,7 +105,7 @@ class PictureFit:
     def __init__(self, canvas: Canvas | None = None, bits: int = 8) -> None:
         """Without a canvas, the first session sets it, for outputs that carry `bits` per sample."""
         self._canvas, self._bits = canvas, bits
-        self._converter = Converter()
+        self._converter = ColourConverter()
 
     @property
     def canvas(self) -> Canvas:

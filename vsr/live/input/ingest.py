@@ -24,9 +24,9 @@ from vsr.live.input.source import LiveSource
 from vsr.live.input.successor import Opener, Successor
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame, now
-from vsr.media.location import check_address, check_protocol, is_url, masked, shown
+from vsr.media.location import check_address, check_protocol, is_url, mask_secrets, url_for_messages
 from vsr.media.timestamps import Packet
-from vsr.media.variants import Fits, Wanted
+from vsr.media.variants import Fits, VariantChoice
 
 if TYPE_CHECKING:  # loaded for --listen only, as it imports ssl
     from vsr.live.input.rtmp.server import RtmpListener
@@ -85,9 +85,9 @@ class Ingest:
 
         Raises UsageError for a URL that cannot be listened at, and for an invalid variant.
         """
-        self._variant = Wanted.parse(settings.variant, fits)
+        self._variant = VariantChoice.parse(settings.variant, fits)
         self._listener = _listener(url, settings) if settings.listen else None
-        self.url, self.name = url, shown(url)
+        self.url, self.name = url, url_for_messages(url)
         self.settings, self.mailbox, self._carried = settings, mailbox, carried
         self.rate: Fraction | None = None
         """Frame rate of the current session in Hz; None if unknown."""
@@ -148,9 +148,9 @@ class Ingest:
         except InputError as exc:
             why = str(exc)
         except (av.error.FFmpegError, OSError) as exc:
-            why = f"{self.name} broke off: {masked(reason(exc), self.url)}"
+            why = f"{self.name} broke off: {mask_secrets(reason(exc), self.url)}"
         except Exception as exc:  # a bug must not end a relay that runs for days
-            log.debug(masked(traceback.format_exc(), self.url))
+            log.debug(mask_secrets(traceback.format_exc(), self.url))
             why = f"reading {self.name} failed unexpectedly ({type(exc).__name__})"
         if not is_url(self.url):
             self._missing = max(1, self._missing)  # the number is unknown

@@ -121,7 +121,7 @@ class Mailbox:
         if not isinstance(oldest, Frame):
             self.sounds_dropped += 1
         elif len(self.dropped) < _NAMED:
-            self.dropped.append(oldest.bare())
+            self.dropped.append(oldest.without_planes())
         else:
             self.unnamed += 1
 

@@ -170,6 +170,6 @@ class Evened:
 
 def arrives(frame: Frame) -> None:
     """Set a frame's stamps as if it arrived now."""
-    took = frame.stamps.decoded - frame.stamps.read - frame.stamps.blocked
+    took = frame.stamps.decoded - frame.stamps.read - frame.stamps.wait_s
     frame.stamps.decoded = now()
-    frame.stamps.read, frame.stamps.blocked = frame.stamps.decoded - took, 0.0
+    frame.stamps.read, frame.stamps.wait_s = frame.stamps.decoded - took, 0.0

@@ -15,12 +15,12 @@ from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
 from vsr.media.interleave import interleaved
-from vsr.media.location import Feed, is_url, open_live, shown
-from vsr.media.losses import Losses
+from vsr.media.location import Feed, is_url, open_live, url_for_messages
+from vsr.media.missing_frames import Losses
 from vsr.media.reading import Reading
 from vsr.media.source import Source
 from vsr.media.timestamps import Packet
-from vsr.media.variants import BEST_FIT, Wanted
+from vsr.media.variants import BEST_FIT, VariantChoice
 
 _SLOWEST: Final = 1
 _FASTEST: Final = 240
@@ -49,7 +49,7 @@ class LiveSource:
         canvas: Canvas | None = None,
         feed: Feed | None = None,
         tls_verify: bool = True,
-        variant: Wanted = BEST_FIT,
+        variant: VariantChoice = BEST_FIT,
         deinterlace: str = "auto",
         carried: Carried | None = None,
     ) -> None:
@@ -65,16 +65,16 @@ class LiveSource:
         self.unseen = 0
         """Number of streams that appeared after opening, and are therefore left out."""
         reading = Reading(
-            demuxed=self._in_order,
-            opener=partial(open_live, silence=silence, feed=feed, verify=tls_verify),
+            demux=self._in_order,
+            opener=partial(open_live, read_timeout=silence, feed=feed, verify=tls_verify),
             threads="SLICE",
             planes=self._fit.planes,
-            seen_as=self._fit.seen_as,
-            patience=max(_PATIENCE, silence),
-            error_of=partial(_error_of, shown(url), silence),
+            info_after_conversion=self._fit.seen_as,
+            first_picture_timeout=max(_PATIENCE, silence),
+            map_read_error=partial(_error_of, url_for_messages(url), silence),
             variant=variant,
             filtering=Filtering(deinterlace=deinterlace),
-            announced=not is_url(url),  # a stream does not announce its length
+            count_missing_frames=not is_url(url),  # a stream does not announce its length
         )
         self._source = Source(url, reading)
 

@@ -11,7 +11,7 @@ from typing import Final
 from vsr.inference.backend import Backend
 from vsr.inference.depth import for_planes
 from vsr.inference.models import Model, manifest
-from vsr.media.limits import processors
+from vsr.media.limits import processor_count
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.plan.choice import HEADROOM
 from vsr.plan.figures import Figures, network_key
@@ -48,7 +48,7 @@ class SpeedCheck:
         model = self.found[index]
         key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
         if (known := Figures().known(key)) is not None:
-            estimate_s, max_ratio = known.alone_ms(processors()) / 1000, 1.0
+            estimate_s, max_ratio = known.alone_ms(processor_count()) / 1000, 1.0
         else:
             work = _multadds(model) / _multadds(self.found[self.optional_count])
             estimate_s, max_ratio = default_cost_s * work, _MAX_ESTIMATE_RATIO

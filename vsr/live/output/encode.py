@@ -34,7 +34,7 @@ from vsr.live.output.spares import Spares
 from vsr.live.settings import OutputSettings
 from vsr.media.bitrate import live_bitrate
 from vsr.media.encoder import EncoderSettings, VideoFormat
-from vsr.media.frame import PIXEL_FORMAT, Frame, encodable, now
+from vsr.media.frame import PIXEL_FORMAT, Frame, encoder_picture, now
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
 
@@ -92,7 +92,7 @@ class LiveEncoder:
 
         Raises UsageError or OutputError if the encoder cannot be opened.
         """
-        video = replace(info.enlarged(size), time_base=TIME_BASE)
+        video = replace(info.output_for(size), time_base=TIME_BASE)
         self._settings, self._video, self._frame_interval_s = settings, video, float(1 / info.rate)
         full_bps = bitrate_of(settings) or live_bitrate(size, info.rate)
         self._full_bps = full_bps
@@ -140,7 +140,7 @@ class LiveEncoder:
 
     def report_not_shown(self, frame: Frame) -> None:
         """Report a frame that is not shown to `on_frame`, in order with the others."""
-        self._enqueue(frame.bare())
+        self._enqueue(frame.without_planes())
 
     @property
     def waiting(self) -> int:
@@ -209,7 +209,7 @@ class LiveEncoder:
 
     def _encode(self, item: VideoItem) -> None:
         frame = item.frame
-        picture = encodable(frame, self._pixels)
+        picture = encoder_picture(frame, self._pixels)
         picture.pts, picture.time_base = round(item.time * TIME_BASE.denominator), TIME_BASE
         picture.duration = 0
         groups: dict[float, list[Output]] = {}
@@ -218,7 +218,7 @@ class LiveEncoder:
         for share in self._encodings.keys() - groups.keys():
             self._send_packets(self._encodings.pop(share).drain())
         frame.stamps.encode_start = now()
-        delivery = Delivery(frame.bare(), len(self._outputs), self._completed.append)
+        delivery = Delivery(frame.without_planes(), len(self._outputs), self._completed.append)
         for share, outputs in groups.items():
             try:
                 self._send_packets(self._encodings[share].encode(picture, item, delivery, outputs))

@@ -23,7 +23,7 @@ from vsr.media.encoder import (
 from vsr.media.frame import Frame, now
 from vsr.media.matcher import PacketMatcher
 from vsr.media.plane_format import planes_for
-from vsr.media.side_data import written_by
+from vsr.media.side_data import kinds_written_by
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def live_bit_depth(settings: EncoderSettings) -> int:
 
 def live_side_data(settings: EncoderSettings) -> frozenset[str]:
     """Return the kinds of side data of source frames that live outputs carry."""
-    return written_by(encoder_name(settings, "flv"), settings.options)
+    return kinds_written_by(encoder_name(settings, "flv"), settings.options)
 
 
 def bitrate_of(settings: EncoderSettings) -> int | None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from vsr.live.common import THROUGHPUT_HISTORY_S, RelayLog
 from vsr.live.output.adapt import Adapter
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 
 ADAPTED_SCHEMES: Final = ("rtmp", "rtmps", "rtsp")
 """URL schemes over TCP, whose flow control shows how much the server accepts."""
@@ -47,11 +47,11 @@ class LinkMonitor:
         adapter = self._adapter
         if adapter is None or not adapter.sample(at, oldest_wait_s, backlog, sent, audio):
             return
-        now, full = in_words(adapter.share * self._full_bps), in_words(self._full_bps)
+        now, full = format_bitrate(adapter.share * self._full_bps), format_bitrate(self._full_bps)
         if adapter.was_reduced:
             self._log.warning(
                 "connection carries about %s: bitrate reduced to %s of %s (use a lower "
-                "--bitrate or a faster connection)", in_words(adapter.throughput_bps), now, full,
+                "--bitrate or a faster connection)", format_bitrate(adapter.throughput_bps), now, full,
             )  # fmt: skip
         else:
             self._log.info("no backlog: bitrate raised to %s of %s", now, full)

@@ -31,7 +31,7 @@ from vsr.live.output.state import DISK_FULL, OutputState, State
 from vsr.live.output.tally import Tally
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
-from vsr.media.location import local, masked
+from vsr.media.location import absolute_path, mask_secrets
 from vsr.media.target import pipe_of
 from vsr.media.timestamps import Packet
 
@@ -173,7 +173,7 @@ class Output:
         backoff = Backoff(first=self._settings.retry_s, longest=self._settings.retry_max_s)
         failures, end = 0, None
         while self._deadline is None:
-            why = masked(self._run_session(), self._url)
+            why = mask_secrets(self._run_session(), self._url)
             if self._deadline is not None:
                 break
             if self._cannot_resume():
@@ -273,7 +273,7 @@ class Output:
         self._reasons.clear()
         self._link.restart(now())
         file = self._session.file
-        what = event if file in ("", local(self._url)) else f"{event}, writing {file}"
+        what = event if file in ("", absolute_path(self._url)) else f"{event}, writing {file}"
         log.info("%s: %s", self.name, what)
 
     def _begin_retry(self, why: str) -> None:

@@ -16,7 +16,13 @@ from vsr.errors import OutputError, UsageError
 from vsr.live.output.enhanced_rtmp import FOURCC
 from vsr.live.settings import OutputSettings
 from vsr.media.encoder import EncoderSettings, encoder_name
-from vsr.media.location import check_address, check_protocol, is_url, local, shown
+from vsr.media.location import (
+    absolute_path,
+    check_address,
+    check_protocol,
+    is_url,
+    url_for_messages,
+)
 from vsr.media.passthrough import can_hold_video
 from vsr.media.target import CONTAINERS, STDOUT, container_format, pipe_format, pipe_of
 from vsr.media.tls import ca_file
@@ -114,7 +120,7 @@ def kind_of(url: str) -> Literal["url", "file", "playlist", "pipe"]:
 
 def output_name(url: str) -> str:
     """Format an output's name for messages, without secrets."""
-    return "stdout" if url == STDOUT else shown(url)
+    return "stdout" if url == STDOUT else url_for_messages(url)
 
 
 def settings_for(url: str, settings: OutputSettings | None) -> OutputSettings:
@@ -176,7 +182,7 @@ def check_outputs(
         is_supported = can_hold_video(codec, muxer) and codec in _VIDEO_CODECS.get(muxer, (codec,))
         if kind in ("file", "playlist") and not is_supported:
             raise UsageError(f"{Path(url).name} cannot contain live {codec}: use .mkv, .mp4 or .ts")
-        folder = Path(local(url)).parent
+        folder = Path(absolute_path(url)).parent
         if kind in ("file", "playlist") and not folder.is_dir():
             raise OutputError(f"the output folder does not exist: {folder} (create it first)")
     if settings.container is not None and all(kind_of(url) != "pipe" for url in urls):
@@ -192,7 +198,7 @@ def encode_plan(url: str, streams: OutputStreams, settings: OutputSettings) -> b
     codec = streams.video.codec.canonical_name
     enhanced = url.lower().startswith(("rtmp://", "rtmps://")) and codec in FOURCC
     facts = {
-        "url": local(url) if kind in ("file", "playlist") else url,
+        "url": absolute_path(url) if kind in ("file", "playlist") else url,
         "file": kind == "file",
         "format": muxer,
         "options": {**_LIVE_OPTIONS, **options, **settings.options},

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Final
 
 from vsr.errors import UsageError
-from vsr.media.bitrate import SERVICES, Service, in_words, live_bitrate
+from vsr.media.bitrate import SERVICES, Service, format_bitrate, live_bitrate
 from vsr.media.encoder import EncoderSettings
 from vsr.media.location import is_url
 
@@ -46,11 +46,11 @@ def live_settings(
         if settings.bufsize is None:
             settings = replace(settings, bufsize=round(_BUFFER_S * (settings.bitrate or 0)))
     peak = max(settings.bitrate or 0, settings.maxrate or 0)
-    if service is not None and peak > service.most:
+    if service is not None and peak > service.max_bitrate:
         log.warning(
             "%s exceeds the maximum bitrate of %s (%s)",
-            in_words(peak),
+            format_bitrate(peak),
             preset,
-            in_words(service.most),
+            format_bitrate(service.max_bitrate),
         )
     return settings

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Final, Literal
 
 from vsr.live.status.snapshot import Snapshot
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 
 _WARNING_S: Final = 1.5
 """Time without source video or audio after which a warning is shown, in seconds."""
@@ -48,8 +48,8 @@ def _warnings(s: Snapshot) -> Iterator[str]:
             yield f"output {output.number}: {output.trouble}"
         elif 0 < output.bitrate < output.bitrate_full:
             yield (
-                f"output {output.number} has a slow connection: {in_words(output.bitrate)} of "
-                f"{in_words(output.bitrate_full)}"
+                f"output {output.number} has a slow connection: "
+                f"{format_bitrate(output.bitrate)} of {format_bitrate(output.bitrate_full)}"
             )
     best = s.stage.rungs[0] if s.stage and s.stage.rungs else None
     if s.rung is not None and best is not None and s.rung != best:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from vsr.live.common import THROUGHPUT_HISTORY_S
 from vsr.live.status.health import health
 from vsr.live.status.snapshot import TIMELINE_S, OutputStatus, Snapshot
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 from vsr.report.html.charts import round_step
 from vsr.report.html.templates import Tile, digest, render, static
 from vsr.report.html.text import count, duration, share, span
@@ -119,16 +119,16 @@ def _rates(output: OutputStatus) -> dict[str, str]:
     """Return an output's current bitrate, a reduced video bitrate, and the graph's points."""
     rates = output.sent_bps
     newest = rates[-_RATE_AVERAGE_S:]
-    words = in_words(sum(newest) / len(newest)) if newest else _UNKNOWN
+    words = format_bitrate(sum(newest) / len(newest)) if newest else _UNKNOWN
     reduced = ""
     if output.bitrate < output.bitrate_full:
-        now, full = in_words(output.bitrate), in_words(output.bitrate_full)
+        now, full = format_bitrate(output.bitrate), format_bitrate(output.bitrate_full)
         reduced = f"bitrate reduced to {now} of {full}: slow connection"
     top = max(rates, default=0) or 1
     heights = (round(_GRAPH_HEIGHT * (1 - rate / top), 1) for rate in rates)
     points = " ".join(f"{k},{y}" for k, y in enumerate(heights))
     return {
-        "now": words, "reduced": reduced, "points": points, "top": in_words(top),
+        "now": words, "reduced": reduced, "points": points, "top": format_bitrate(top),
         "width": str(THROUGHPUT_HISTORY_S), "height": str(_GRAPH_HEIGHT),
     }  # fmt: skip
 

@@ -11,12 +11,12 @@ import numpy as np
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
-from vsr.media.location import local
+from vsr.media.location import absolute_path
 from vsr.media.matcher import PacketMatcher
 from vsr.media.passthrough import close_quietly
 from vsr.media.pictures.extras import Extras
 from vsr.media.pictures.names import ANIMATIONS
-from vsr.media.pictures.stills import picture, rgb_of, turned
+from vsr.media.pictures.stills import apply_display_matrix, make_image, rgb_of
 from vsr.media.target import part_path
 from vsr.media.timestamps import Packet
 from vsr.media.whole_file import real_path
@@ -45,7 +45,7 @@ class AnimationSink:
         """`last_delay`: delay of the last picture (s); None: same as the previous one. `loop`: how
         often the animation is played; 0: forever, None: once."""
         if settings != EncoderSettings():
-            raise UsageError(f"{path.suffix} has no options of an encoder")
+            raise UsageError(f"{path.suffix} output takes no encoder options")
         self.path = path
         self.frames_in = self.frames_out = self.packets_refused = 0
         self.left_out: list[str] = []
@@ -84,7 +84,7 @@ class AnimationSink:
         item.stamps.encode_start = now()
         try:
             frame = self._picture(item)
-            self._encoding.add(self._last, item.bare())
+            self._encoding.add(self._last, item.without_planes())
             self.frames_in += 1
             return self._encoded(frame)
         except (av.error.FFmpegError, OSError) as exc:
@@ -111,7 +111,8 @@ class AnimationSink:
     def _picture(self, frame: Frame) -> av.VideoFrame:
         """Convert a frame to R'G'B'A, with its time in the container's time base."""
         extras = self._extras.pop(frame.index, Extras())
-        image = picture(turned(rgb_of(frame), self._matrix), extras, True).convert("RGBA")
+        rgb = apply_display_matrix(rgb_of(frame), self._matrix)
+        image = make_image(rgb, extras, True).convert("RGBA")
         if self._container is None:
             self._open(image.size)
         made = av.VideoFrame.from_ndarray(np.asarray(image), format="rgba")
@@ -122,7 +123,7 @@ class AnimationSink:
 
     def _open(self, size: tuple[int, int]) -> None:
         self._container = av.open(
-            local(str(self._part)), "w", format=self._kind, container_options=self._options
+            absolute_path(str(self._part)), "w", format=self._kind, container_options=self._options
         )
         stream = cast(av.VideoStream, self._container.add_stream(self._kind, rate=self._rate))
         stream.width, stream.height = size

@@ -1,5 +1,6 @@
 """Carries an image's data other than colours: alpha, EXIF, ICC profile, name."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -7,10 +8,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from PIL.ExifTags import TAGS
+from PIL.ExifTags import IFD, TAGS
 from PIL.PngImagePlugin import PngInfo
 
-_EXIF_IFD: Final = 0x8769
+from vsr.errors import reason
+
+log = logging.getLogger(__name__)
+
+_ORIENTATION: Final = 0x0112
 _WIDTH, _HEIGHT = 0xA002, 0xA003  # PixelXDimension, PixelYDimension
 _STRUCTURE: Final = frozenset(
     {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325}
@@ -35,14 +40,15 @@ class Extras:
     number: int | None = None
     """Number in the file's name; None without a pattern."""
     exif: Image.Exif | None = None
-    save: dict[str, Any] = field(default_factory=dict)
+    """EXIF of the image as read, independent of its file; see `_detached`."""
+    pillow_arguments: dict[str, Any] = field(default_factory=dict)
     """Pillow's save arguments: icc_profile, dpi, xmp."""
     text: dict[str, str] = field(default_factory=dict)
     """Text entries of a PNG."""
 
-    def arguments(self, kind: str, scale: int) -> dict[str, Any]:
+    def save_arguments(self, kind: str, scale: int) -> dict[str, Any]:
         """Return Pillow's arguments to save the image, enlarged by `scale`, in format `kind`."""
-        given = dict(self.save)
+        given = dict(self.pillow_arguments)
         if kind in ("BMP", "GIF"):
             given.pop("icc_profile", None)
         if kind not in ("JPEG", "WEBP"):
@@ -64,7 +70,7 @@ class Extras:
 
 def upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation to an image and remove the tag."""
-    if image.getexif().get(0x0112, 1) == 1:  # Orientation
+    if image.getexif().get(_ORIENTATION, 1) == 1:
         return image
     return ImageOps.exif_transpose(image)
 
@@ -72,8 +78,9 @@ def upright(image: Image.Image) -> Image.Image:
 def rgb_and_extras(
     image: Image.Image, file: Path, number: int | None
 ) -> tuple[npt.NDArray[np.uint8], Extras]:
-    """Convert an upright image to R'G'B' uint8 [H, W, 3] and its other data."""
-    alpha = None
+    """Convert an open image to upright R'G'B' uint8 [H, W, 3] and its other data."""
+    exif, alpha = _exif(image, file), None
+    image = upright(image)
     if image.has_transparency_data:
         image_a = image.convert("RGBA")
         alpha = np.asarray(image_a)[..., 3]
@@ -93,7 +100,7 @@ def rgb_and_extras(
     text = getattr(image, "text", {})
     extras = Extras(
         alpha=alpha, grey=image.mode in _GREY or image.mode.startswith("I"), file=file,
-        number=number, exif=image.getexif(), save=kept,
+        number=number, exif=exif, pillow_arguments=kept,
         text={str(k): str(v) for k, v in text.items() if k != "XML:com.adobe.xmp"},
     )  # fmt: skip
     return rgb, extras
@@ -135,18 +142,43 @@ def _averaged(layer: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDAr
     return np.asarray(small.resize(layer.shape[::-1], Image.Resampling.NEAREST))
 
 
-def _enlarged(exif: Image.Exif, scale: int) -> Image.Exif:
-    """Adapt EXIF to the enlarged image, without the thumbnail of the small one.
+def _exif(image: Image.Image, file: Path) -> Image.Exif | None:
+    """Return an open image's EXIF; None, with a warning, if it is damaged."""
+    try:
+        return _detached(image.getexif())
+    except Exception as exc:  # Pillow's readers may raise anything
+        log.warning("%s: its EXIF cannot be read and is left out: %s", file.name, reason(exc))
+        return None
 
+
+def _detached(exif: Image.Exif) -> Image.Exif:
+    """Copy EXIF with its nested directories, which Pillow reads from the image's open file.
+
+    Call it before the pixels are read, as Pillow then closes a TIFF. The thumbnail, the orientation
+    and the tags of the old file's pixel layout are left out.
     Tags unknown to TIFF come from damaged files, and FFmpeg cannot read a TIFF that has them.
     """
-    for tag in list(exif):
-        if tag in _STRUCTURE or (tag < _FIRST_TAG and tag not in TAGS):
-            del exif[tag]
-    if _EXIF_IFD not in exif:
-        return exif
-    sizes = exif.get_ifd(_EXIF_IFD)
-    for key in (_WIDTH, _HEIGHT):
-        if isinstance(sizes.get(key), int):
-            sizes[key] *= scale
-    return exif
+    copy = Image.Exif()
+    copy.endian = exif.endian
+    for tag in exif:
+        if tag in (IFD.Exif, IFD.GPSInfo):
+            nested = dict(exif.get_ifd(tag))
+            if IFD.Interop in nested:
+                nested[IFD.Interop] = dict(exif.get_ifd(IFD.Interop))
+            copy[tag] = nested
+        elif tag not in (_ORIENTATION, *_STRUCTURE) and (tag >= _FIRST_TAG or tag in TAGS):
+            copy[tag] = exif[tag]
+    return copy
+
+
+def _enlarged(exif: Image.Exif, scale: int) -> Image.Exif:
+    """Copy the EXIF of `Extras` with the sizes of the enlarged image."""
+    copy = Image.Exif()
+    copy.endian = exif.endian
+    copy.update(exif)
+    if IFD.Exif in copy:
+        copy[IFD.Exif] = {
+            tag: value * scale if tag in (_WIDTH, _HEIGHT) and isinstance(value, int) else value
+            for tag, value in copy[IFD.Exif].items()
+        }
+    return copy

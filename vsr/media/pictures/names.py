@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from vsr.errors import InputError
-from vsr.media.location import is_stdin, is_url, local
+from vsr.media.location import absolute_path, is_stdin, is_url
 
 FORMATS: Final = {
     ".png": "PNG",
@@ -27,7 +27,7 @@ _PART: Final = re.compile(r"\d+|\D+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class PictureFiles:
     """Files of an image input, in order."""
 
     name: str
@@ -39,7 +39,7 @@ class Pictures:
     @property
     def single(self) -> bool:
         """Whether the input was named as one file, which may be an animation."""
-        return str(self.files[0]) == local(self.name)
+        return str(self.files[0]) == absolute_path(self.name)
 
 
 def is_picture(path: Path) -> bool:
@@ -57,12 +57,12 @@ def is_animation(path: Path) -> bool:
     return path.suffix.lower() in ANIMATIONS and not is_pattern(path)
 
 
-def numbered(pattern: Path, number: int) -> Path:
+def insert_number(pattern: Path, number: int) -> Path:
     """Insert a number into a pattern."""
     return pattern.with_name(_NUMBER.sub(lambda m: f"{number:{m[1] or ''}d}", pattern.name))
 
 
-def find_pictures(input_: str) -> Pictures | None:
+def find_pictures(input_: str) -> PictureFiles | None:
     """Return the image files that an input names; None if it names something else.
 
     A folder stands for its images in natural order (2 before 10), a pattern for all files that
@@ -70,15 +70,15 @@ def find_pictures(input_: str) -> Pictures | None:
     """
     if is_url(input_) or is_stdin(input_):
         return None
-    path = Path(local(input_))
+    path = Path(absolute_path(input_))
     try:
         if path.is_dir():
-            return _within(input_, path)
+            return _in_folder(input_, path)
         if path.exists():
-            return Pictures(name=input_, files=(path,)) if is_picture(path) else None
+            return PictureFiles(name=input_, files=(path,)) if is_picture(path) else None
     except OSError:  # such as a name too long: opening it raises the error
         return None
-    return _matching(input_, path) if is_pattern(path) else None
+    return _matching_pattern(input_, path) if is_pattern(path) else None
 
 
 def is_folder(path: Path) -> bool:
@@ -89,13 +89,13 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def _within(name: str, folder: Path) -> Pictures | None:
+def _in_folder(name: str, folder: Path) -> PictureFiles | None:
     found = [file for file in folder.iterdir() if is_picture(file) and file.is_file()]
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
-    return Pictures(name=name, files=files) if files else None
+    return PictureFiles(name=name, files=files) if files else None
 
 
-def _matching(name: str, pattern: Path) -> Pictures:
+def _matching_pattern(name: str, pattern: Path) -> PictureFiles:
     place = _NUMBER.search(pattern.name)
     assert place is not None
     before, after = pattern.name[: place.start()], pattern.name[place.end() :]
@@ -104,7 +104,7 @@ def _matching(name: str, pattern: Path) -> Pictures:
     found = sorted((int(match[1]), file) for file in folder if (match := form.fullmatch(file.name)))
     if not found:
         raise InputError(f"no file matches {name}")
-    return Pictures(
+    return PictureFiles(
         name=name,
         files=tuple(file for _, file in found),
         numbers=tuple(number for number, _ in found),

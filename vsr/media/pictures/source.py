@@ -15,11 +15,11 @@ from vsr.errors import InputError, reason
 from vsr.media.colour import RGB, UNSPECIFIED, Colour
 from vsr.media.frame import Frame, Planes, Stamps, now, planes_of
 from vsr.media.info import VideoInfo
-from vsr.media.limits import free_memory, in_words
-from vsr.media.location import local
-from vsr.media.losses import Losses
+from vsr.media.limits import format_bytes, free_memory
+from vsr.media.location import absolute_path
+from vsr.media.missing_frames import Losses
 from vsr.media.pictures.extras import Extras, rgb_and_extras, upright
-from vsr.media.pictures.names import Pictures
+from vsr.media.pictures.names import PictureFiles
 from vsr.media.plane_format import YUV420, PlaneFormat
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ RGB_COLOUR: Final = Colour(matrix=RGB, full_range=True)
 _RGB_PLANES: Final = PlaneFormat(chroma_x=1, chroma_y=1)
 _CLOCK: Final = Fraction(1, 90000)
 """Time base of animations in seconds, exact for milliseconds, hundredths and usual rates."""
-_UNSAID: Final = Fraction(1, 10)
+_DEFAULT_DELAY: Final = Fraction(1, 10)
 """Time for which browsers and FFmpeg show a picture whose delay is 0, in seconds."""
 _DEEP: Final = frozenset({"RGB;16B", "RGBA;16B", "LA;16B", "I;16B", "RGB;16L", "RGB;16N"})
 _CHANNELS: Final = 3
@@ -50,7 +50,7 @@ class PictureSource:
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: PictureFiles,
         *,
         rgb: bool,
         any_size: bool,
@@ -89,7 +89,7 @@ class PictureSource:
         if not self.animated:
             return None
         try:
-            with av.open(local(str(self._pictures.files[0]))) as file:
+            with av.open(absolute_path(str(self._pictures.files[0]))) as file:
                 ends = [(p.duration or 0) * p.time_base for p in file.demux(video=0) if p.size]
         except (av.error.FFmpegError, OSError, TypeError):
             return None
@@ -112,21 +112,21 @@ class PictureSource:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the images in order; those that cannot be read are counted and skipped."""
-        return self._moving() if self.animated else self._one_by_one()
+        return self._animation_frames() if self.animated else self._still_frames()
 
-    def _one_by_one(self) -> Iterator[Frame]:
+    def _still_frames(self) -> Iterator[Frame]:
         for place, file in enumerate(self._pictures.files):
             read = now()
             number = self._pictures.numbers[place] if self._pictures.numbers else None
             try:
                 with Image.open(file) as image:
-                    rgb, extras = rgb_and_extras(upright(image), file, number)
+                    rgb, extras = rgb_and_extras(image, file, number)
             except Exception as exc:  # see __init__
-                self._lost(f"{file.name} cannot be read: {reason(exc)}")
+                self._record_loss(f"{file.name} cannot be read: {reason(exc)}")
                 continue
             yield self._frame(rgb, extras, place, 1, read)
 
-    def _moving(self) -> Iterator[Frame]:
+    def _animation_frames(self) -> Iterator[Frame]:
         file, pts, place = self._pictures.files[0], 0, 0
         try:
             with Image.open(file) as image:
@@ -134,17 +134,17 @@ class PictureSource:
                     read = now()
                     image.seek(place)
                     rgb, extras = rgb_and_extras(image, file, None)
-                    said = Fraction(image.info.get("duration") or 0).limit_denominator(10000)
-                    ticks = max(1, round((said / 1000 or _UNSAID) / _CLOCK))
+                    delay_ms = Fraction(image.info.get("duration") or 0).limit_denominator(10000)
+                    ticks = max(1, round((delay_ms / 1000 or _DEFAULT_DELAY) / _CLOCK))
                     yield self._frame(rgb, extras, pts, ticks, read)
                     pts += ticks
         except GeneratorExit:
             raise
         except Exception as exc:  # see __init__
             missing = self.info.frames - self.frames_read
-            self._lost(f"the file is damaged after {place} pictures: {reason(exc)}", missing)
+            self._record_loss(f"the file is damaged after {place} pictures: {reason(exc)}", missing)
 
-    def _lost(self, note: str, count: int = 1) -> None:
+    def _record_loss(self, note: str, count: int = 1) -> None:
         self.losses.lost += count
         self.losses.notes.setdefault("undecodable", note)
         log.warning("%s", note)
@@ -154,8 +154,8 @@ class PictureSource:
         size = (self.info.width, self.info.height)
         if rgb.shape[1::-1] != size and not self.any_size:
             event = "resized"
-            rgb, extras = _fitted(rgb, extras, size)
-            note = f"pictures of other sizes than {size[0]}x{size[1]} are fitted to that"
+            rgb, extras = _resized(rgb, extras, size)
+            note = f"pictures of other sizes than {size[0]}x{size[1]} are resized to it"
             if "size" not in self.losses.notes:
                 self.losses.notes["size"] = note
                 log.warning("%s", note)
@@ -205,12 +205,12 @@ def _check_size(image: Image.Image, name: str, allowed: int | None) -> None:
     limit = free_memory() if allowed is None else allowed
     if limit is not None and image.width * image.height * _CHANNELS * _COPIES > limit:
         raise InputError(
-            f"{name}: a picture of {image.width}x{image.height} takes more memory than the "
-            f"{in_words(limit)} that may be used"
+            f"{name}: a picture of {image.width}x{image.height} needs more memory than the "
+            f"{format_bytes(limit)} available"
         )
 
 
-def _fitted(rgb: Rgb, extras: Extras, size: tuple[int, int]) -> tuple[Rgb, Extras]:
+def _resized(rgb: Rgb, extras: Extras, size: tuple[int, int]) -> tuple[Rgb, Extras]:
     """Resize an image and its alpha to `size` (width, height)."""
 
     def resized(array: Rgb) -> Rgb:

@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vsr.errors import OutputError, UsageError, reason
+from vsr.errors import OutputError, UsageError
 from vsr.media.colour import RGB
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame, now
 from vsr.media.pictures.extras import Extras
-from vsr.media.pictures.names import FORMATS, is_pattern, numbered
-from vsr.media.target import already_there
+from vsr.media.pictures.names import FORMATS, insert_number, is_pattern
+from vsr.media.target import output_exists_error
 from vsr.media.timestamps import Packet
-from vsr.media.whole_file import written_whole
+from vsr.media.whole_file import real_path, temporary_path, write_atomically, writing_failed
 
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -45,7 +45,7 @@ def rgb_of(frame: Frame) -> Rgb:
     return frame.to_rgb()
 
 
-def turned(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
+def apply_display_matrix(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
     """Rotate and flip an image by a display matrix, which image files cannot hold.
 
     The matrix (a b u, c d v, x y w) maps column p and row q to (a p + c q, b p + d q).
@@ -65,8 +65,9 @@ def turned(rgb: Rgb, matrix: tuple[int, ...] | None) -> Rgb:
 class StillSink:
     """Writes frames as image files. Use from one thread, in a `with` block around all writing.
 
-    Every file gets its final name when it is complete. Leaving the block without `close`, as after
-    an error, deletes the written files; leaving it after `close` keeps them.
+    A new file gets its final name when it is complete; a file that exists is replaced only in
+    `close`. Leaving the block without `close`, as after an error, deletes everything written, so
+    that all files are as before.
     """
 
     def __init__(
@@ -88,10 +89,11 @@ class StillSink:
         self._matrix, self._extras, self._scale = video.display_matrix, extras, scale
         self._overwrite = overwrite
         self._options = picture_options(path, settings)
-        self._written: list[Path] = []
-        self._closed = False
+        self._new: set[Path] = set()
+        self._replacements: dict[Path, Path] = {}
+        """File that existed before -> temporary file that will replace it."""
         if transparent and FORMATS.get(path.suffix.lower()) in _NO_ALPHA:
-            self.left_out.append("transparency (its place is white)")
+            self.left_out.append("transparency (replaced by white)")
         if video.sample_aspect not in (None, 1):
             self.left_out.append("the pixel aspect")
 
@@ -99,9 +101,8 @@ class StillSink:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._closed:
-            for file in self._written:
-                file.unlink(missing_ok=True)
+        for file in (*self._new, *self._replacements.values()):
+            file.unlink(missing_ok=True)
 
     @property
     def encoder(self) -> str:
@@ -114,52 +115,68 @@ class StillSink:
             return []
         extras = self._extras.pop(item.index, Extras())
         item.stamps.encode_start = now()
-        file = self._place(extras)
+        file = self._target(extras)
         self.frames_in += 1
         self._save(file, item, extras)
         self.frames_out += 1
         item.stamps.encoded = item.stamps.muxed = now()
-        return [item.bare()]
+        return [item.without_planes()]
 
     def drain(self) -> list[Frame]:
         """Return an empty list: nothing is buffered."""
         return []
 
     def close(self) -> None:
-        """Keep the written files when the block is left."""
-        self._closed = True
+        """Replace the files that existed before; keep all files. Raises OutputError."""
+        for file, part in self._replacements.items():
+            try:
+                part.replace(file)
+            except OSError as exc:
+                raise writing_failed("write", file, exc) from exc
+        self._new.clear()
+        self._replacements.clear()
 
-    def _place(self, extras: Extras) -> Path:
+    def _target(self, extras: Extras) -> Path:
         """Return the next frame's file. Raises OutputError."""
         if is_pattern(self.path):
             number = self.frames_in + 1 if extras.number is None else extras.number
-            file = numbered(self.path, number)
+            file = insert_number(self.path, number)
         elif self.path.is_dir():
             file = folder_file(self.path, extras.file)
         else:
             file = self.path
             if self.frames_in:
                 raise OutputError(
-                    f"{self.path.name} holds one picture: name a pattern such as "
-                    f"{self.path.stem}_%05d{self.path.suffix}, or take --max-frames 1"
+                    f"{self.path.name} holds one picture: use a pattern such as "
+                    f"{self.path.stem}_%05d{self.path.suffix}, or --max-frames 1"
                 )
+        if file.is_dir():
+            raise OutputError(f"the output {file} is a folder: remove it or choose another name")
         if file.exists() and not self._overwrite:
-            raise already_there(file)
+            raise output_exists_error(file)
         return file
 
     def _save(self, file: Path, frame: Frame, extras: Extras) -> None:
         kind = FORMATS[file.suffix.lower()]
-        image = picture(turned(rgb_of(frame), self._matrix), extras, kind not in _NO_ALPHA)
-        given = {**_DEFAULTS.get(kind, {}), **extras.arguments(kind, self._scale), **self._options}
+        image = make_image(
+            apply_display_matrix(rgb_of(frame), self._matrix), extras, kind not in _NO_ALPHA
+        )
+        own = extras.save_arguments(kind, self._scale)
+        given = {**_DEFAULTS.get(kind, {}), **own, **self._options}
+        target = real_path(file)
         try:
-            with written_whole(file) as part:
+            if target.exists() and target not in self._new:
+                part = self._replacements.setdefault(target, temporary_path(target))
                 image.save(part, kind, **given)
+            else:
+                with write_atomically(target) as part:
+                    image.save(part, kind, **given)
+                self._new.add(target)
         except (OSError, ValueError, RuntimeError, SystemError) as exc:  # from Pillow's writers
-            raise OutputError(f"cannot write {file}: {reason(exc)}") from exc
-        self._written.append(file)
+            raise writing_failed("write", file, exc) from exc
 
 
-def picture(rgb: Rgb, extras: Extras, with_alpha: bool) -> Image.Image:
+def make_image(rgb: Rgb, extras: Extras, with_alpha: bool) -> Image.Image:
     """Make an image from colours and `extras`; without `with_alpha`, on a white background."""
     image = Image.fromarray(rgb)
     if extras.alpha is not None:

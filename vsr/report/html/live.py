@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vsr.media.bitrate import in_words
+from vsr.media.bitrate import format_bitrate
 from vsr.report.html.text import count, printable, span
 
 
@@ -29,7 +29,10 @@ def _about_output(output: Mapping[str, Any]) -> Iterator[str]:
     elif output.get("reconnects"):
         yield f"{title} was away and came back {count(output['reconnects'])} times."
     if output.get("bitrate_changes"):
-        lowest, full = in_words(output["bitrate_lowest"]), in_words(output["bitrate_full"])
+        lowest, full = (
+            format_bitrate(output["bitrate_lowest"]),
+            format_bitrate(output["bitrate_full"]),
+        )
         yield f"{title} had a slow line: its pictures went down to {lowest} of {full}."
     if output.get("skips"):
         yield f"{title} left out pictures up to a key frame {count(output['skips'])} times."

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from vsr.errors import UsageError
 from vsr.live.rtmp.chunks import PORTS
-from vsr.media.location import shown
+from vsr.media.location import url_for_messages
 
 _LOOPBACK: Final = "127.0.0.1"
 _EXAMPLE: Final = "rtmp://127.0.0.1:1935/live/KEY"
@@ -33,7 +33,9 @@ class ListenAddress:
             parts = urlsplit(url)
             host, port = parts.hostname or _LOOPBACK, parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
-            raise UsageError(f"{shown(url)} is no address to listen at, as {_EXAMPLE} is") from None
+            raise UsageError(
+                f"{url_for_messages(url)} is no address to listen at, as {_EXAMPLE} is"
+            ) from None
         if parts.scheme not in PORTS:
             raise UsageError(f"--listen is for rtmp:// and rtmps:// only, such as {_EXAMPLE}")
         path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
@@ -42,7 +44,7 @@ class ListenAddress:
             raise UsageError(f"--listen takes an address with an application and a key: {_EXAMPLE}")
         if "@" in parts.netloc:
             raise UsageError("--listen knows no user and password; the stream key is the secret")
-        return cls(host, port, path, shown(url), parts.scheme == "rtmps")
+        return cls(host, port, path, url_for_messages(url), parts.scheme == "rtmps")
 
     def holds(self, application: str) -> bool:
         """Return whether an application name may match; the rest of `path` is then the key."""

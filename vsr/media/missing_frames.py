@@ -7,10 +7,10 @@ from typing import Final
 
 import av
 
-from vsr.media.location import local
+from vsr.media.location import absolute_path
 
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
-_MISSING: Final = 0.5
+_TOLERANCE_S: Final = 0.5
 """Maximum time that a container may end before its declared duration, in seconds."""
 
 
@@ -24,12 +24,12 @@ class Losses:
     """Kind of event -> message; one message per kind."""
 
 
-def cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
+def count_cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
     """Count the missing frames of an MP4 or MOV that ends before its last sample.
 
     These containers list every sample's position.
     """
-    path = Path(local(url))
+    path = Path(absolute_path(url))
     if path.is_file():  # a pipe has no size
         size = path.stat().st_size
         if any(entry.pos + entry.size > size for entry in video.index_entries):
@@ -37,7 +37,9 @@ def cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
     return 0
 
 
-def cut_off_frames(container: "av.container.InputContainer", end: Fraction, rate: Fraction) -> int:
+def count_cut_off_frames(
+    container: "av.container.InputContainer", end: Fraction, rate: Fraction
+) -> int:
     """Count the frames between `end` (s) and the duration that Matroska or FLV declares.
 
     Other containers' durations are estimates and are ignored.
@@ -46,10 +48,10 @@ def cut_off_frames(container: "av.container.InputContainer", end: Fraction, rate
     if not declared or not _DECLARES_DURATION & set(container.format.name.split(",")):
         return 0
     gap = declared / av.time_base - float(end)
-    return max(1, round(gap * rate)) if gap > _MISSING else 0
+    return max(1, round(gap * rate)) if gap > _TOLERANCE_S else 0
 
 
-def missing_frames(
+def count_missing_frames(
     url: str, container: "av.container.InputContainer", video: av.VideoStream,
     decoded: int, end: Fraction, rate: Fraction | None,
 ) -> int:  # fmt: skip
@@ -57,5 +59,5 @@ def missing_frames(
 
     `decoded`: number of decoded pictures; `end`: end time of the last one (s); `rate`: fps.
     """
-    missing = cut_off_samples(url, video, decoded)
-    return missing if missing or rate is None else cut_off_frames(container, end, rate)
+    missing = count_cut_off_samples(url, video, decoded)
+    return missing if missing or rate is None else count_cut_off_frames(container, end, rate)

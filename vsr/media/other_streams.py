@@ -6,23 +6,28 @@ from typing import Final, Protocol
 
 import av
 
-from vsr.media.adts import SteadyAac
+from vsr.media.adts import AacFormatKeeper
 from vsr.media.copying import can_copy, codec_name, copy_stream, stream_label
 from vsr.media.passthrough import kept_tags
-from vsr.media.timestamps import Packet, Rising
-from vsr.media.transcode import SoundEncoder, TextConverter, sound_encoder, text_encoder
+from vsr.media.timestamps import MonotonicDts, Packet
+from vsr.media.transcode import (
+    AudioTranscoder,
+    SubtitleConverter,
+    audio_encoder_for,
+    subtitle_encoder_for,
+)
 
-AUDIO: Final = ("copy", "encode", "none")
+AUDIO_MODES: Final = ("copy", "encode", "none")
 """Audio modes: copy, and encode only if the container cannot hold the codec; always encode; leave
 out."""
-_DISC: Final = ".m2ts"
+_BLU_RAY_ENDING: Final = ".m2ts"
 """File ending for which FFmpeg's muxer writes a Blu-ray transport stream."""
 _TS_NONSTRICT: Final = 0x20000
 """FFmpeg's flag AVFMT_TS_NONSTRICT: the muxer accepts equal timestamps."""
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
-class _Maker(Protocol):
+class _PacketConverter(Protocol):
     """Makes output packets from input packets."""
 
     @property
@@ -30,7 +35,7 @@ class _Maker(Protocol):
 
     def packets(self, packet: Packet) -> Iterator[Packet]: ...
 
-    def rest(self) -> Iterator[Packet]: ...
+    def flush(self) -> Iterator[Packet]: ...
 
 
 class _Copier:
@@ -42,23 +47,23 @@ class _Copier:
     def packets(self, packet: Packet) -> Iterator[Packet]:
         yield packet
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         return iter(())
 
 
 @dataclass
-class Carriage:
+class OtherStreams:
     """Copies or encodes the other streams of one input for one output. Use from one thread."""
 
     output: "av.container.OutputContainer"
     audio: str = "copy"
-    """Audio mode, one of `AUDIO`."""
+    """Audio mode, one of `AUDIO_MODES`."""
     left_out: list[str] = field(default_factory=list)
     """Names of streams that the container cannot hold in any form, for messages."""
     converted: list[str] = field(default_factory=list)
     """Descriptions of streams that get another codec, for messages."""
-    _makers: dict[int, _Maker] = field(default_factory=dict)
-    _rising: dict[int, Rising] = field(default_factory=dict)
+    _converters: dict[int, _PacketConverter] = field(default_factory=dict)
+    _dts: dict[int, MonotonicDts] = field(default_factory=dict)
 
     def add(self, stream: av.stream.Stream) -> None:
         """Add an input stream to the output, or record that it is left out."""
@@ -66,35 +71,35 @@ class Carriage:
         if sound and self.audio == "none":
             return
         form = self.output.format.name
-        disc = form == "mpegts" and self.output.name.lower().endswith(_DISC)
-        maker: _Maker | None = None
-        if not (sound and self.audio == "encode") and can_copy(stream, form, disc):
-            maker = self._copier(stream)
+        blu_ray = form == "mpegts" and self.output.name.lower().endswith(_BLU_RAY_ENDING)
+        converter: _PacketConverter | None = None
+        if not (sound and self.audio == "encode") and can_copy(stream, form, blu_ray):
+            converter = self._copying(stream)
         elif isinstance(stream, av.AudioStream) and stream.codec_context is not None:
-            maker = self._encoded(stream, sound_encoder(stream, form))
-        elif encoder := text_encoder(stream, form):
-            maker = self._encoded(stream, encoder)
-        if maker is None:
+            converter = self._encoded(stream, audio_encoder_for(stream, form))
+        elif encoder := subtitle_encoder_for(stream, form):
+            converter = self._encoded(stream, encoder)
+        if converter is None:
             self.left_out.append(stream_label(stream))
         else:
-            self._makers[stream.index] = maker
+            self._converters[stream.index] = converter
 
-    def _copier(self, stream: av.stream.Stream) -> _Maker:
+    def _copying(self, stream: av.stream.Stream) -> _PacketConverter:
         copy = copy_stream(self.output, stream)
         if not isinstance(stream, av.AudioStream) or self.output.format.name == "mpegts":
             return _Copier(copy)
         adts = codec_name(stream) == "aac" and not stream.codec_context.extradata
-        return SteadyAac(copy, stream) if adts else _Copier(copy)
+        return AacFormatKeeper(copy, stream) if adts else _Copier(copy)
 
-    def _encoded(self, stream: av.stream.Stream, encoder: str | None) -> _Maker | None:
+    def _encoded(self, stream: av.stream.Stream, encoder: str | None) -> _PacketConverter | None:
         if encoder is None:
             return None
-        made: SoundEncoder | TextConverter
+        made: AudioTranscoder | SubtitleConverter
         try:
             if isinstance(stream, av.AudioStream):
-                made = SoundEncoder(self.output, stream, encoder)
+                made = AudioTranscoder(self.output, stream, encoder)
             else:
-                made = TextConverter(self.output, stream, encoder)
+                made = SubtitleConverter(self.output, stream, encoder)
         except _ERRORS:
             return None
         made.stream.metadata.update(kept_tags(stream.metadata))
@@ -105,24 +110,26 @@ class Carriage:
     def packets(self, packet: Packet) -> Iterator[Packet]:
         """Yield the output packets for an input packet, ready to be muxed."""
         index = packet.stream.index
-        maker = self._makers.get(index)
-        if maker is not None:
-            yield from self._placed(index, maker, maker.packets(packet))
+        converter = self._converters.get(index)
+        if converter is not None:
+            yield from self._muxable(index, converter, converter.packets(packet))
 
-    def rest(self) -> Iterator[Packet]:
+    def flush(self) -> Iterator[Packet]:
         """Flush the encoders and yield their packets."""
-        for index, maker in self._makers.items():
-            yield from self._placed(index, maker, maker.rest())
+        for index, converter in self._converters.items():
+            yield from self._muxable(index, converter, converter.flush())
 
-    def _placed(self, index: int, maker: _Maker, made: Iterator[Packet]) -> Iterator[Packet]:
+    def _muxable(
+        self, index: int, converter: _PacketConverter, made: Iterator[Packet]
+    ) -> Iterator[Packet]:
         """Assign packets to their stream, with rising timestamps in its time base."""
-        rising = self._rising.get(index)
-        if rising is None:
-            base = maker.stream.time_base
+        dts = self._dts.get(index)
+        if dts is None:
+            base = converter.stream.time_base
             assert base is not None
             equal = bool(self.output.format.flags & _TS_NONSTRICT)
-            rising = self._rising[index] = Rising(base, equal)
+            dts = self._dts[index] = MonotonicDts(base, equal)
         for packet in made:
-            packet.stream = maker.stream
-            rising.correct(packet)
+            packet.stream = converter.stream
+            dts.correct(packet)
             yield packet

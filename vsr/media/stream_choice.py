@@ -8,16 +8,16 @@ from typing import Final
 import av
 
 from vsr.errors import InputError
-from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, is_url, local
+from vsr.media.location import OPEN_TIMEOUT, READ_TIMEOUT, absolute_path, is_url
 from vsr.media.timestamps import Packet
-from vsr.media.variants import BEST_FIT, BITRATE, Wanted
+from vsr.media.variants import BEST_FIT, BITRATE, VariantChoice
 
 _ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^",]*)')
 _ART: Final = av.stream.Disposition.attached_pic
 
 
-def choose(
-    container: "av.container.InputContainer", url: str, name: str, variant: Wanted = BEST_FIT
+def choose_streams(
+    container: "av.container.InputContainer", url: str, name: str, variant: VariantChoice = BEST_FIT
 ) -> tuple[av.VideoStream, tuple[av.stream.Stream, ...]]:
     """Return the video stream to use, and all streams to use, including the video.
 
@@ -35,17 +35,17 @@ def choose(
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no streams"
         raise InputError(f"{name} has no video that can be decoded (it holds {kinds})")
     if not container.format.name.startswith("hls"):
-        variant.check_none(name)
+        variant.check_unset(name)
         return videos[0], tuple(container.streams)
-    best = variant.of(videos, name)
-    kept = _belonging(container, best, url)
+    best = variant.select(videos, name)
+    kept = _streams_of_variant(container, best, url)
     for stream in container.streams:
         if stream not in kept:
             stream.discard = av.stream.Discard.all
     return best, kept
 
 
-def _belonging(
+def _streams_of_variant(
     container: "av.container.InputContainer", best: av.VideoStream, url: str
 ) -> tuple[av.stream.Stream, ...]:
     """Return the streams of a playlist's variant; a stream's `id` is its playlist's number."""
@@ -58,14 +58,16 @@ def _belonging(
     ]
     sounds = [stream for stream in shared if stream.type == "audio"]
     if len(sounds) > 1 and BITRATE in best.metadata:
-        chosen = _in_group(sounds, playlist_text(url), best.metadata[BITRATE])
+        chosen = _audio_of_variant(sounds, read_playlist(url), best.metadata[BITRATE])
         shared = [stream for stream in shared if stream.type != "audio" or stream in chosen]
     kept = [best, *shared]
     kept += [s for s in container.streams if s.id == best.id and s.type != "video"]
     return tuple(sorted(kept, key=lambda stream: stream.index))
 
 
-def _in_group(sounds: list[av.stream.Stream], master: str, bitrate: str) -> list[av.stream.Stream]:
+def _audio_of_variant(
+    sounds: list[av.stream.Stream], master: str, bitrate: str
+) -> list[av.stream.Stream]:
     """Return the audio streams of the group of the variant with that bitrate; all if unknown.
 
     Groups usually hold the same names and languages; FFmpeg lists audio streams that share both in
@@ -75,7 +77,7 @@ def _in_group(sounds: list[av.stream.Stream], master: str, bitrate: str) -> list
     group = next(
         (
             attributes.get("AUDIO")
-            for attributes in _tagged(lines, "#EXT-X-STREAM-INF:")
+            for attributes in _tag_attributes(lines, "#EXT-X-STREAM-INF:")
             if attributes.get("BANDWIDTH") == bitrate
         ),
         None,
@@ -83,7 +85,7 @@ def _in_group(sounds: list[av.stream.Stream], master: str, bitrate: str) -> list
     if group is None:
         return sounds
     chosen, seen = [], Counter[tuple[str | None, str | None]]()
-    for attributes in _tagged(lines, "#EXT-X-MEDIA:"):
+    for attributes in _tag_attributes(lines, "#EXT-X-MEDIA:"):
         if attributes.get("TYPE") != "AUDIO" or "URI" not in attributes:
             continue
         key = (attributes.get("NAME"), attributes.get("LANGUAGE"))
@@ -94,7 +96,7 @@ def _in_group(sounds: list[av.stream.Stream], master: str, bitrate: str) -> list
     return chosen or sounds
 
 
-def _tagged(lines: list[str], tag: str) -> list[dict[str, str]]:
+def _tag_attributes(lines: list[str], tag: str) -> list[dict[str, str]]:
     """Parse the attributes of playlist lines that begin with a tag (RFC 8216, section 4.2)."""
     return [
         {key: value.strip('"') for key, value in _ATTRIBUTE.findall(line[len(tag) :])}
@@ -103,11 +105,11 @@ def _tagged(lines: list[str], tag: str) -> list[dict[str, str]]:
     ]
 
 
-def playlist_text(url: str) -> str:
+def read_playlist(url: str) -> str:
     """Read a playlist again, through FFmpeg if it is a URL; return "" if that fails."""
     try:
         if not is_url(url):
-            return Path(local(url)).read_text(encoding="utf-8", errors="replace")
+            return Path(absolute_path(url)).read_text(encoding="utf-8", errors="replace")
         timeout = (OPEN_TIMEOUT, READ_TIMEOUT)
         with av.open(url, "r", format="data", timeout=timeout) as container:
             packets: list[Packet] = list(container.demux())
