@@ -51,7 +51,8 @@ class LinkMonitor:
         if adapter.was_reduced:
             self._log.warning(
                 "connection carries about %s: bitrate reduced to %s of %s (use a lower "
-                "--bitrate or a faster connection)", format_bitrate(adapter.throughput_bps), now, full,
+                "--bitrate or a faster connection)",
+                format_bitrate(adapter.throughput_bps), now, full,
             )  # fmt: skip
         else:
             self._log.info("no backlog: bitrate raised to %s of %s", now, full)
