@@ -3,9 +3,12 @@
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +22,10 @@ from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
 from vsr.inference.models import manifest, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
 from vsr.plan import figures as figures_module
+from vsr.plan import measure
 from vsr.plan.choice import SPEEDS, candidates, choose, quality
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
@@ -79,6 +84,72 @@ def test_figures_are_measured_once_per_machine(
     for _ in range(2):
         Figures(path).get("busy", measure)
     assert "busy" not in path.read_text("utf-8")
+
+
+# stages that take 10 ms per frame, on a clock that only they move
+
+
+class _Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    process_time = perf_counter
+
+
+class _Encoder:
+    """Holds all frames until it is flushed, as one with a long lookahead does."""
+
+    pix_fmt = "yuv420p"
+
+    def __init__(self, clock: _Time) -> None:
+        self.clock, self.held = clock, 0
+
+    def encode(self, picture: object) -> None:
+        self.held += 1
+        if picture is None:
+            self.clock.now += 0.01 * (self.held - 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_each_decoded_frame_counts_with_its_own_time(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    clock = _Time()
+    grey = list(islice(measure.blank(Video(size=(8, 8), rate=Fraction(25))), count))
+
+    class Decoder:
+        def __init__(self, url: str) -> None:
+            self.url = url
+
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in grey:
+                clock.now += 0.01
+                yield frame
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "Source", Decoder)
+    _, cost, kept = measure.decoding("in.mkv", 0.155)
+    assert cost.wall_ms == cost.cpu_ms == pytest.approx(10)
+    assert len(kept) == min(count, 17)
+
+
+def test_what_an_encoder_does_when_it_is_flushed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Time()
+    codecs = SimpleNamespace(create=lambda *_: _Encoder(clock))
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "open_encoder", lambda *_: None)
+    monkeypatch.setattr(
+        measure, "av", SimpleNamespace(CodecContext=codecs, VideoCodecContext=_Encoder)
+    )
+    out = VideoFormat(size=(16, 16), rate=Fraction(25), time_base=Fraction(1, 25))
+    cost = encoding("libx264", EncoderSettings(), out, (), seconds=-1)
+    assert cost.wall_ms == cost.cpu_ms == pytest.approx(10)
 
 
 # content

@@ -24,7 +24,7 @@ from vsr.plan.cost import Cost
 
 SECONDS: Final = 1.0
 """Approximate measuring time per stage, in seconds."""
-_LEAST: Final = 3
+_MIN_FRAMES: Final = 3
 """Minimum number of measured frames."""
 _SMALL: Final = (320, 180)
 """Size (width, height) at which a network is measured first, in pixels."""
@@ -46,25 +46,36 @@ class Video:
 
 
 class Clock:
-    """Measures the frames of a stage after its first, in wall time and processor time."""
+    """Measures the frames of a stage from now on, in wall time and processor time."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._marks = [(time.perf_counter(), time.process_time())]
+        self.frames = 0
+        """Number of frames counted."""
+        self._start = self._end = _times()
 
-    def enough(self) -> bool:
-        """Count a frame, and return whether enough frames were measured."""
-        self._marks.append((time.perf_counter(), time.process_time()))
-        return len(self._marks) > _LEAST and self._marks[-1][0] - self._marks[0][0] > self._seconds
+    def count(self) -> bool:
+        """Count a frame that is complete, and return whether enough frames were measured."""
+        self.frames += 1
+        self.extend()
+        return self.frames >= _MIN_FRAMES and self._end[0] - self._start[0] > self._seconds
+
+    def extend(self) -> None:
+        """Add the time since the last frame, in which work on the counted frames was completed."""
+        self._end = _times()
 
     def mean(self) -> Cost:
-        """Return the mean cost per frame so far."""
-        frames = max(1, len(self._marks) - 1)
+        """Return the mean cost per counted frame."""
         wall, cpu = (
-            (end - start) * 1000 / frames
-            for start, end in zip(self._marks[0], self._marks[-1], strict=True)
+            (end - start) * 1000 / max(1, self.frames)
+            for start, end in zip(self._start, self._end, strict=True)
         )
         return Cost(wall, cpu)
+
+
+def _times() -> tuple[float, float]:
+    """Return wall time and processor time, in seconds."""
+    return time.perf_counter(), time.process_time()
 
 
 def decoding(url: str, seconds: float = SECONDS) -> tuple[Source, Cost, list[Frame]]:
@@ -74,16 +85,17 @@ def decoding(url: str, seconds: float = SECONDS) -> tuple[Source, Cost, list[Fra
     """
     kept: list[Frame] = []
     with closing(Source(url)) as source:
-        frames = (item for item in source if isinstance(item, Frame))
-        first = next(frames, None)
-        clock = Clock(seconds)
-        for frame in itertools.chain([] if first is None else [first], frames):
+        first = clock = Clock(seconds)
+        for frame in (item for item in source if isinstance(item, Frame)):
+            enough = clock.count()
             if len(kept) < _PICTURES and _bytes(kept) < _HELD:
                 y, u, v = (np.array(plane) for plane in frame.planes)
                 kept.append(replace(frame, planes=(y, u, v)))
-            if clock.enough():
+            if clock is first:  # its time includes starting the decoder: do not count it
+                clock = Clock(seconds)
+            elif enough:
                 break
-        cost = clock.mean()
+        cost = (clock if clock.frames else first).mean()
     return source, cost, kept
 
 
@@ -101,7 +113,7 @@ def network(model: Model, backend: Backend, video: Video, seconds: float = SECON
     small = (min(_SMALL[0], width), min(_SMALL[1], height))
     factor = width * height / (small[0] * small[1])
     found = enlarging(model, backend, replace(video, size=small), seconds)
-    if factor == 1 or found.wall_ms * factor * _LEAST > 2000 * seconds:
+    if factor == 1 or found.wall_ms * factor * _MIN_FRAMES > 2000 * seconds:
         return found.times(factor)
     return enlarging(model, backend, video, seconds)
 
@@ -117,7 +129,7 @@ def enlarging(model: Model, backend: Backend, video: Video, seconds: float) -> C
         next(frames)
     clock = Clock(seconds)
     for _ in frames:
-        if clock.enough():
+        if clock.count():
             break
     found = clock.mean()
     # OpenVINO also supports GPUs and NPUs, which leave the processors idle
@@ -160,9 +172,10 @@ def encoding(
         picture = pictures[k % len(pictures)]
         picture.pts, picture.time_base = k, 1 / out.rate
         context.encode(picture)
-        if clock.enough() and k + 1 >= len(pictures):
+        if clock.count() and k + 1 >= len(pictures):
             break
-    context.encode(None)
+    context.encode(None)  # encodes the frames that the encoder still holds
+    clock.extend()
     return clock.mean()
 
 
