@@ -56,7 +56,6 @@ class _Actor:
         Return the result with the content of the segment's file, or the error.
         """
         assert self._worker is not None
-        self._frames = 0
         with tempfile.TemporaryDirectory(prefix="vsr-") as folder:
             own = replace(clip, path=Path(folder, "clip"))
             own.path.write_bytes(packets)
@@ -65,6 +64,8 @@ class _Actor:
                 done = self._worker.work(own, target, self._stop, self._told)
             except VsrError as exc:
                 return exc
+            finally:
+                self._frames = 0  # a request may arrive before the next segment begins
             return done, target.read_bytes()
 
     def frames(self) -> int:
@@ -99,7 +100,8 @@ class RayCrew:
         self._order = self._ray.put(order)
         self._numbers = itertools.count()
         self._members: dict[int, _Member] = {}
-        self._waiting: dict[Any, tuple[int, str]] = {}
+        self._waiting: dict[Any, tuple[int, str, Path | None]] = {}
+        """Expected replies -> (worker, kind of message, its segment's file)."""
         self._looked = self._alone = now()
         self._join()
 
@@ -115,7 +117,7 @@ class RayCrew:
             packets = clip.path.read_bytes()
         except OSError as exc:
             raise OutputError(f"cannot read {clip.path}: {reason(exc)}") from exc
-        self._waiting[member.actor.work.remote(clip, packets)] = (worker, "done")
+        self._waiting[member.actor.work.remote(clip, packets)] = (worker, "done", target)
 
     def said(self, timeout: float) -> Iterator[Said]:
         """See `Crew.said`."""
@@ -126,14 +128,15 @@ class RayCrew:
             return
         ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=timeout)
         for reference in ready:
-            worker, kind = self._waiting.pop(reference)
+            worker, kind, target = self._waiting.pop(reference)
             if worker in self._members:
                 try:
                     answer = self._ray.get(reference)
                 except Exception as exc:  # any error: the actor or its node has ended
                     yield self._lost(worker, exc)
                     continue
-                yield self._understood(worker, kind, answer)
+                if target == self._members[worker].target:  # else frames of an earlier segment
+                    yield self._understood(worker, kind, answer)
 
     def place(self, worker: int) -> Place | None:
         """See `Crew.place`."""
@@ -173,14 +176,14 @@ class RayCrew:
         actor = self._cluster.on(node, _Actor, max_concurrency=3, **take).remote(processors)
         number = next(self._numbers)
         self._members[number] = _Member(node, actor)
-        self._waiting[actor.begin.remote(self._order)] = (number, "ready")
+        self._waiting[actor.begin.remote(self._order)] = (number, "ready", None)
 
     def _ask(self) -> None:
         """Request the number of finished frames from busy workers, at intervals of `_ASK`."""
         for number, member in self._members.items():
             if member.target is not None and now() - member.asked >= _ASK:
                 member.asked = now()
-                self._waiting[member.actor.frames.remote()] = (number, "frames")
+                self._waiting[member.actor.frames.remote()] = (number, "frames", member.target)
 
     def _understood(self, worker: int, kind: str, answer: Any) -> Said:
         member = self._members[worker]
