@@ -312,6 +312,11 @@ def test_a_list_of_jobs_with_their_own_settings(tmp_path: Path, films: Path) -> 
             "[[job]]\ninput = 'a'\noutput = 'c.mp4'",
             "two jobs have the report r.json",
         ),
+        (
+            "[[job]]\ninput = 'a'\noutput = 'b.mp4'\nreport = 'r.csv'\n"
+            "[[job]]\ninput = 'a'\noutput = 'c.mp4'\nreport = 'r.html'",
+            "two jobs have the receipt r.receipt.json",
+        ),
     ],
 )
 def test_a_wrong_list_is_refused_before_the_first_job(

@@ -10,6 +10,7 @@ from vsr.cli.relay_config import option_named, option_values, read_tables
 from vsr.cli.run_settings import SELECTION, settings_of
 from vsr.errors import UsageError
 from vsr.files.job_list import Listed
+from vsr.files.receipt import receipt_path
 
 _TABLE: Final = "job"
 _NOT_HERE: Final = (
@@ -42,7 +43,7 @@ def _check_apart(path: Path, jobs: Sequence[Listed]) -> None:
         files = {
             "output": job.output,
             "report": job.settings.report,
-            "receipt": job.settings.receipt,
+            "receipt": receipt_path(job.settings, Path(job.output)),
         }
         for what, name in files.items():
             if name is None:

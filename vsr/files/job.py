@@ -30,7 +30,7 @@ from vsr.files.model_choice import model_name
 from vsr.files.piece import encoder_threads
 from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.progress import Progress
-from vsr.files.receipt import receipt_path, write_papers
+from vsr.files.receipt import check_receipt_path, write_papers
 from vsr.files.room import Room, room_for
 from vsr.files.segments import SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
@@ -93,7 +93,7 @@ class Job:
             check_report_path(settings.report)
         name = model_name(self._input, self._output, settings)
         settings = self._settings = replace(settings, model=name)
-        receipt = receipt_path(settings, self._input, self._output)
+        receipt = check_receipt_path(settings, self._input, self._output)
         if is_shared(settings, self._output):
             report = SharedJob(
                 self._input, self._output, settings, self._on_progress, self._stop

@@ -32,32 +32,42 @@ _CHECKED: Final = {
 """Facts of an output that are compared, in this order -> their description in messages."""
 
 
-def receipt_path(settings: RunSettings, input_: str, output: Path) -> Path | None:
-    """Return the path of a run's receipt: by default next to the report; None: no receipt.
-
-    Raises UsageError if a receipt is requested for an output that is not a video file, or if it
-    would replace the input, the output or the report; OutputError if its folder does not exist.
-    """
-    one_file = pipe_of(output) is None and not is_picture(output) and not is_folder(output)
+def receipt_path(settings: RunSettings, output: Path) -> Path | None:
+    """Return the path of a run's receipt: by default next to the report; None: no receipt."""
     if settings.receipt is not None:
-        if not one_file:
-            raise UsageError("--receipt is for one video file as OUTPUT")
-        if settings.receipt.is_dir() or not settings.receipt.parent.is_dir():
-            raise OutputError(f"the receipt {settings.receipt} cannot be written: no such folder")
-        _check_apart(settings.receipt, input_, output, settings.report)
         return settings.receipt
-    if settings.report is None or not one_file:
+    if settings.report is None or not _is_video_file(output):
         return None
     return settings.report.with_suffix(".receipt.json")
 
 
-def _check_apart(receipt: Path, input_: str, output: Path, report: Path | None) -> None:
-    """Raise UsageError if the receipt would replace another file of the run."""
-    same = {"input": is_part_of(receipt, input_), "output": is_same_file(receipt, output)}
-    same["report"] = report is not None and is_same_file(receipt, report)
+def check_receipt_path(settings: RunSettings, input_: str, output: Path) -> Path | None:
+    """Return `receipt_path`, which may be written without harm.
+
+    Raises UsageError if a receipt is requested for an output that is not a video file, or if it
+    would replace the input, the output or the report; OutputError if its folder does not exist.
+    """
+    if settings.receipt is not None and not _is_video_file(output):
+        raise UsageError("--receipt requires one video file as OUTPUT")
+    path = receipt_path(settings, output)
+    if path is None:
+        return None
+    if path.is_dir():
+        raise OutputError(f"the receipt {path} is a folder: name a file with --receipt")
+    if not path.parent.is_dir():
+        raise OutputError(f"the receipt's folder does not exist: {path.parent}")
+    same = {"input": is_part_of(path, input_), "output": is_same_file(path, output)}
+    same["report"] = settings.report is not None and is_same_file(path, settings.report)
     for what, is_it in same.items():
         if is_it:
-            raise UsageError(f"--receipt and the {what} are the same file: {receipt}")
+            raise UsageError(
+                f"the receipt {path} would replace the {what}: name another file with --receipt"
+            )
+    return path
+
+
+def _is_video_file(output: Path) -> bool:
+    return pipe_of(output) is None and not is_picture(output) and not is_folder(output)
 
 
 def write_papers(
