@@ -10,7 +10,7 @@ import pytest
 from vsr.files.cluster import Node
 from vsr.files.journal_lines import Segment
 from vsr.files.ray_crew import RayCrew, _Actor
-from vsr.files.worker import Done
+from vsr.files.worker import SegmentResult
 from vsr.media.clips import Clip
 from vsr.media.limits import SHARE
 from vsr.report.ledger import Ledger
@@ -40,7 +40,7 @@ class _Ray:
     def nodes(self) -> list[Node]:
         return [NODE]
 
-    def on(self, *_: Any, **__: Any) -> Any:
+    def pinned_to(self, *_: Any, **__: Any) -> Any:
         names = ("begin", "work", "frames", "stop")
         actor = SimpleNamespace(**{name: _Calls(self, name) for name in names})
         return SimpleNamespace(remote=lambda *_: actor)
@@ -64,24 +64,24 @@ def _clip(folder: Path, number: int) -> Clip:
     )  # fmt: skip
 
 
-def _done(number: int) -> Done:
+def _done(number: int) -> SegmentResult:
     segment = Segment(
         number=number, follows=None, file="segment.nut", frames=10, first_pts=0, last_pts=9,
         last_duration=1, reorder=0, bytes=1, sha256="", concealed=0, lost=0, ms=0.0,
     )  # fmt: skip
-    return Done(segment=segment, ledger=Ledger(), stopped=False)
+    return SegmentResult(segment=segment, ledger=Ledger(), stopped=False)
 
 
 def test_a_late_number_of_frames_is_not_counted_for_the_next_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vsr.files.ray_crew._ASK", 0.0)
+    monkeypatch.setattr("vsr.files.ray_crew._FRAMES_INTERVAL_S", 0.0)
     ray: Any = _Ray()
     crew = RayCrew(ray, None, jobs=1)  # type: ignore[arg-type]
 
     def received(call: str, reply: Any) -> list[tuple[str, Any]]:
         ray.replies[call] = reply
-        return [(said.kind, said.what) for said in crew.said(0)]
+        return [(message.kind, message.payload) for message in crew.messages(0)]
 
     assert [kind for kind, _ in received("begin 0", "place")] == ["ready"]
     crew.send(0, _clip(tmp_path, 0), tmp_path / "0.nut")
@@ -100,7 +100,7 @@ def test_an_actor_between_two_segments_has_no_frames(
         monkeypatch.setenv(name, "1")  # restored after the test
     actor = _Actor(1)
 
-    def work(clip: Clip, target: Path, _stop: Any, told: Any) -> Done:
+    def work(clip: Clip, target: Path, _stop: Any, told: Any) -> SegmentResult:
         told(10)
         assert actor.frames() == 10
         target.write_bytes(b"video")

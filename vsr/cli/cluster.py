@@ -27,7 +27,7 @@ def check(address: str, verbose: bool, quiet: bool) -> None:
 
     start_logging(verbose, quiet)
     with errors_shown(verbose), closing(Cluster(address)) as found:
-        rows = {f"{platform.node()} (here)": equipment(), **found.ask(equipment)}
+        rows = {f"{platform.node()} (here)": equipment(), **found.call_on_nodes(equipment)}
         same = {row.versions for row in rows.values()}
         say("\n".join(f"{name}: {row}" for name, row in rows.items()))
         if len(same) > 1:

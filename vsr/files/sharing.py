@@ -21,8 +21,8 @@ from vsr.files.progress import Progress
 from vsr.files.room import room_for
 from vsr.files.segments import facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, Wanted
-from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit, places_of
+from vsr.files.worker import ModelRequest, Place, WorkerSettings
+from vsr.files.workers import check_places_match, devices_of, jobs_that_fit, places_of, start_crew
 from vsr.inference import models
 from vsr.inference.upscaler import Outline
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
@@ -51,7 +51,7 @@ class SharedJob:
     settings: RunSettings
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    _began: float = 0.0
+    _started: float = 0.0
     _total: int = 0
     _step: Fraction = Fraction(0)
 
@@ -65,21 +65,21 @@ class SharedJob:
             raise UsageError("--jobs auto is for one device: name a number")
         settings.encoder.check()
         with ExitStack() as stack:
-            source = stack.enter_context(closing(self._opened()))
+            source = stack.enter_context(closing(self._open_source()))
             if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
-                raise UsageError(f"{self._asked}: {why}")
-            wanted = Wanted(
+                raise UsageError(f"{self._requesting_option}: {why}")
+            request = ModelRequest(
                 model=settings.model or models.chosen(None, settings.look), scale=settings.scale,
                 precision=settings.precision, backend=settings.backend,
             )  # fmt: skip
             cluster = None
             if settings.cluster:
                 cluster = stack.enter_context(closing(Cluster(settings.cluster)))
-            place = agreed(places_of(settings, wanted, source, cluster))
-            return self._run(source, wanted, place, cluster)
+            place = check_places_match(places_of(settings, request, source, cluster))
+            return self._run(source, request, place, cluster)
 
     def _run(
-        self, source: AnySource, wanted: Wanted, place: Place, cluster: Cluster | None
+        self, source: AnySource, request: ModelRequest, place: Place, cluster: Cluster | None
     ) -> Report:
         settings, info = self.settings, source.info
         outline = Outline(
@@ -93,7 +93,9 @@ class SharedJob:
         video = info.enlarged(place.out_size)
         encoder = encoder_for(self.output, settings, video)
         say(report, info.conversion(written_by(encoder, settings.encoder.options)))
-        frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
+        frames = frames_per_segment(
+            self.input_, self.output, settings, source, video, self._requesting_option
+        )
         assert isinstance(source, Source)
         facts = facts_of(self.input_, settings, outline, frames)
         threads = encoder_threads(encoder)
@@ -101,7 +103,9 @@ class SharedJob:
         try:
             begin, end = window_of(settings, source)
             found = Output(path=self.output, video=video, settings=settings, offset=begin, end=end)
-            order, jobs = self._order(source, found, wanted, outline, journal, report)
+            worker_settings, jobs = self._make_worker_settings(
+                source, found, request, outline, journal, report
+            )
             cuts = Cuts.of(self._first_time(source), frames, info.rate)
             done = {segment.number for segment in journal.segments}
             report.taken_over, report.resumable = journal.frames, True
@@ -109,29 +113,29 @@ class SharedJob:
                 log.info("going on after %d frames that are done", report.taken_over)
             cutter = ClipCutter(source.url, Reading(), cuts, settings.max_frames)
             clips = cutter.clips(journal.folder, lambda number: number not in done)
-            self._began, self._step = now(), 1 / info.rate
+            self._started, self._step = now(), 1 / info.rate
             total = info.frames - settings.start_frame
             self._total = max(0, min(total, settings.max_frames or total) - report.taken_over)
-            crew, auto = hired(settings, order, jobs, cluster)
-            dispatch = Dispatch(crew, clips, journal, self.stop, self._tell, auto)
+            crew, auto = start_crew(settings, worker_settings, jobs, cluster)
+            dispatch = Dispatch(crew, clips, journal, self.stop, self._on_frames, auto)
             with closing(clips):
                 dispatch.run()
-            self._conclude(dispatch, found, report)
+            self._finish(dispatch, found, report)
         except BaseException:
             journal.leave(True)
             raise
         journal.close()
         return report
 
-    def _order(
+    def _make_worker_settings(
         self,
         source: Source,
         output: Output,
-        wanted: Wanted,
+        request: ModelRequest,
         outline: Outline,
         journal: Journal,
         report: Report,
-    ) -> tuple[Order, int]:
+    ) -> tuple[WorkerSettings, int]:
         """Return the order for all workers, and the maximum number of workers per device."""
         with output.opened(source) as trial:  # raises errors before the work starts
             say(report, changes_of(trial))
@@ -141,21 +145,21 @@ class SharedJob:
         room = room_for(source, outline, codec, self.settings.encoder, memory)
         say(report, room.note)
         timeline = source.timeline
-        order = Order(
-            model=replace(wanted, scale=outline.scale, precision=outline.precision),
+        worker_settings = WorkerSettings(
+            model=replace(request, scale=outline.scale, precision=outline.precision),
             model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frames,
             filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
             memory=memory, waiting=room.waiting, video=output.video, in_band=in_band,
             encoder=with_threads(replace(room.encoder, codec=codec), journal.threads),
         )  # fmt: skip
-        return order, jobs
+        return worker_settings, jobs
 
-    def _conclude(self, dispatch: Dispatch, output: Output, report: Report) -> None:
+    def _finish(self, dispatch: Dispatch, output: Output, report: Report) -> None:
         """Join the finished segments, and fill the report."""
         journal = dispatch.journal
         segments: list[Segment] = list(journal.beginning)
         last = segments[-1].number if segments else None
-        segments += [each for each in dispatch.tails.values() if each.follows == last]
+        segments += [each for each in dispatch.truncated.values() if each.follows == last]
         report.interrupted = dispatch.stopped
         if not any(segment.frames for segment in segments):
             if report.interrupted:
@@ -168,28 +172,28 @@ class SharedJob:
         with closing(source_for_copying(self.input_, self.output, self.settings)) as source:
             sink = join(output, source, journal, segments, report.interrupted)
         report.packets_refused = sink.packets_refused
-        report.seconds = now() - self._began
+        report.seconds = now() - self._started
         report.frames_in = report.frames_out = sum(segment.frames for segment in segments)
         report.lost = sum(segment.lost for segment in segments)
         report.concealed = sum(segment.concealed for segment in segments)
         report.output["bytes"] = self.output.stat().st_size
-        self._list_rows(dispatch, segments, report)
+        self._add_rows(dispatch, segments, report)
         if self.on_progress:
             done = report.frames_out - report.taken_over
             self.on_progress(self._progress(max(0, done), finished=True))
 
-    def _list_rows(self, dispatch: Dispatch, segments: Sequence[Segment], report: Report) -> None:
+    def _add_rows(self, dispatch: Dispatch, segments: Sequence[Segment], report: Report) -> None:
         """Add the rows of all frames made in this run to the report's ledger."""
         assert isinstance(report.ledger, Ledger)
         index = self.settings.start_frame
         for segment in segments:
-            if segment.number in dispatch.made:
-                ledger, place = dispatch.made[segment.number]
+            if segment.number in dispatch.results:
+                ledger, place = dispatch.results[segment.number]
                 report.ledger.extend(ledger, index, place.host, place.device)
             index += segment.frames
 
     @property
-    def _asked(self) -> str:
+    def _requesting_option(self) -> str:
         """The option that requested several workers."""
         if self.settings.cluster:
             return "--cluster"
@@ -219,15 +223,15 @@ class SharedJob:
                 return item.pts * item.time_base
         raise InputError(f"{source.name} has only {source.frames_read} frames; nothing was written")
 
-    def _opened(self) -> AnySource:
+    def _open_source(self) -> AnySource:
         return source_for(self.input_, self.output, self.settings, self.stop)
 
-    def _tell(self, done: int) -> None:
+    def _on_frames(self, done: int) -> None:
         if self.on_progress:
             self.on_progress(self._progress(done))
 
     def _progress(self, done: int, finished: bool = False) -> Progress:
         return Progress(
             frames=done, total=self._total, position=float(done * self._step),
-            elapsed=now() - self._began, finished=finished,
+            elapsed=now() - self._started, finished=finished,
         )  # fmt: skip

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from vsr.errors import InputError, UsageError
 from vsr.files.auto_jobs import AutoJobs
-from vsr.files.cluster import SAME, Cluster
+from vsr.files.cluster import SAME_VERSIONS, Cluster
 from vsr.files.crew import Crew, LocalCrew
 from vsr.files.ends import AnySource
 from vsr.files.ray_crew import RayCrew
 from vsr.files.room import room_for
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, Wanted, place_of
+from vsr.files.worker import ModelRequest, Place, WorkerSettings, place_of
 from vsr.inference.upscaler import Outline
 from vsr.media.limits import cpu_limit, free_memory, processors
 from vsr.report.report import versions
@@ -27,15 +27,15 @@ def devices_of(device: str | None) -> list[str | None]:
 
 
 def places_of(
-    settings: RunSettings, wanted: Wanted, source: AnySource, cluster: Cluster | None
+    settings: RunSettings, request: ModelRequest, source: AnySource, cluster: Cluster | None
 ) -> list[Place]:
     """Return the place of a worker on each device or node. Raises VsrError."""
     if cluster is not None:
-        return cluster.places(wanted, source.info)
-    return [place_of(wanted, source.info, each) for each in devices_of(settings.device)]
+        return cluster.places(request, source.info)
+    return [place_of(request, source.info, each) for each in devices_of(settings.device)]
 
 
-def agreed(places: Sequence[Place]) -> Place:
+def check_places_match(places: Sequence[Place]) -> Place:
     """Return the first of several places. Raises UsageError if their output would differ."""
     first, here = places[0], versions()
     for place in places:
@@ -46,7 +46,7 @@ def agreed(places: Sequence[Place]) -> Place:
                 f"({first.backend}) and {place.device} ({place.host}) in {place.precision} "
                 f"({place.backend}): name --precision and --backend, or take the same vsr on both"
             )
-        for name in SAME:
+        for name in SAME_VERSIONS:
             if place.versions[name] != here[name]:
                 raise UsageError(
                     f"{place.host} has {name} {place.versions[name]} and this computer "
@@ -81,19 +81,19 @@ def jobs_that_fit(
     return jobs, limit // share // jobs
 
 
-def hired(
-    settings: RunSettings, order: Order, jobs: int, cluster: Cluster | None
+def start_crew(
+    settings: RunSettings, worker_settings: WorkerSettings, jobs: int, cluster: Cluster | None
 ) -> tuple[Crew, AutoJobs | None]:
     """Start the workers, at most `jobs` per device. Raises BackendError.
 
     Return the crew, and an `AutoJobs` if the number of workers is to be found.
     """
     if cluster is not None:
-        return RayCrew(cluster, order, jobs), None
+        return RayCrew(cluster, worker_settings, jobs), None
     devices = devices_of(settings.device)
     if settings.jobs is None:
-        return LocalCrew(order, devices, None), AutoJobs(most=jobs)
+        return LocalCrew(worker_settings, devices, None), AutoJobs(max_jobs=jobs)
     share = None
     if jobs > 1:
         share = max(1, (cpu_limit() or processors()) // jobs)
-    return LocalCrew(order, [each for each in devices for _ in range(jobs)], share), None
+    return LocalCrew(worker_settings, [each for each in devices for _ in range(jobs)], share), None
