@@ -82,7 +82,9 @@ def test_a_file_that_the_backend_fails_on_does_not_end_the_others(
     job = Batch([films / "a.mp4", films / "b.mkv"], tmp_path / "large", SETTINGS)
     first, second = job.run()
     assert (first.result, second.result, job.exit_code()) == ("failed", "done", 3)
-    assert "no GPU" in first.words or "unexpected ValueError: a defect of ours (run" in first.words
+    assert (
+        "no GPU" in first.message or "unexpected ValueError: a defect of ours (run" in first.message
+    )
 
 
 def test_a_folder_is_enlarged_by_a_scale_that_the_default_network_has_not(
@@ -202,7 +204,7 @@ def test_a_folder_that_is_watched_gives_whole_files_only(
         stop.set,
     ]
     _stepped(stop, steps, monkeypatch)
-    monkeypatch.setattr(batch, "_LOOK_S", 0)
+    monkeypatch.setattr(batch, "_POLL_S", 0)
     job = Batch([inbox], target, SETTINGS, Selection(watch=True), stop=stop)
     assert [(o.source.name, o.result) for o in job.run()] == [
         ("early.mp4", "done"),

@@ -21,10 +21,10 @@ from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
 from vsr.media.plane_format import YUV420
-from vsr.plan import figures as figures_module
+from vsr.plan import costs as cost_cache
 from vsr.plan.choice import candidates
 from vsr.plan.cost import Cost
-from vsr.plan.figures import Figures, network_key
+from vsr.plan.cost_cache import CostCache, network_key
 
 SIZE, COLOUR = (64, 48), Colour()
 
@@ -95,13 +95,13 @@ def test_a_network_that_is_too_slow_is_not_even_loaded(caplog: pytest.LogCapture
 def test_what_was_measured_before_decides(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures_module, "_busy", lambda: False)
+    monkeypatch.setattr(cost_cache, "_is_busy", lambda: False)
     found = find_models(RelaySettings(), backend)
     best = Best(found=found, better=1, interval=0.04, size=SIZE)
     assert best.may_hold(0, usual_cost=0.009, backend=backend)  # 0.055 by its work
     assert not best.may_hold(0, usual_cost=0.02, backend=backend)
     key = network_key(found[0], backend, SIZE, YUV420)
-    Figures().get(key, lambda: Cost(29.0, 29.0))
+    CostCache().get(key, lambda: Cost(29.0, 29.0))
     assert best.may_hold(0, usual_cost=0.02, backend=backend)
     assert not replace(best, interval=0.03).may_hold(0, usual_cost=0.001, backend=backend)
     assert best.holds(0, 0.03)

@@ -9,7 +9,7 @@ import click
 from vsr.cli.relay_config import option_named, option_values, read_tables
 from vsr.cli.run_settings import SELECTION, settings_of
 from vsr.errors import UsageError
-from vsr.files.job_list import Listed
+from vsr.files.job_list import ListedJob
 from vsr.files.receipt import receipt_path
 
 _TABLE: Final = "job"
@@ -19,7 +19,7 @@ _NOT_HERE: Final = (
 """Command parameters that are not settings of a job."""
 
 
-def read_list(path: Path, command: click.Command) -> list[Listed]:
+def read_list(path: Path, command: click.Command) -> list[ListedJob]:
     """Return the [[job]] tables of the file, in order; keys before them apply to all jobs.
 
     Raises UsageError, whose message names the job.
@@ -36,7 +36,7 @@ def read_list(path: Path, command: click.Command) -> list[Listed]:
     return found
 
 
-def _check_apart(path: Path, jobs: Sequence[Listed]) -> None:
+def _check_apart(path: Path, jobs: Sequence[ListedJob]) -> None:
     """Raise UsageError if one job would overwrite a file of another job."""
     written: set[Path] = set()
     for job in jobs:
@@ -53,7 +53,7 @@ def _check_apart(path: Path, jobs: Sequence[Listed]) -> None:
             written.add(place)
 
 
-def _job(where: str, table: dict[str, Any], command: click.Command) -> Listed:
+def _job(where: str, table: dict[str, Any], command: click.Command) -> ListedJob:
     ends = [table.pop(name, None) for name in ("input", "output")]
     if not all(isinstance(end, str) and end not in ("", "-") for end in ends):
         raise UsageError(f"{where}: 'input' and 'output' are names of files")
@@ -68,4 +68,4 @@ def _job(where: str, table: dict[str, Any], command: click.Command) -> Listed:
         settings = settings_of({k: v for k, v in values.items() if k not in _NOT_HERE})
     except UsageError as exc:
         raise UsageError(f"{where}: {exc}") from exc
-    return Listed(input=str(ends[0]), output=str(ends[1]), settings=settings)
+    return ListedJob(input=str(ends[0]), output=str(ends[1]), settings=settings)

@@ -14,9 +14,9 @@ from vsr.cli.compare import compare
 from vsr.cli.many import run_list, run_many, selection_options
 from vsr.cli.numbers import WholeNumber, size
 from vsr.cli.plan import plan
-from vsr.cli.rates import rate_options
+from vsr.cli.rate_options import rate_options
 from vsr.cli.relay import relay
-from vsr.cli.sharing import own_stdout, sharing_options
+from vsr.cli.segment_options import own_stdout, sharing_options
 from vsr.cli.streams import open_missing
 from vsr.cli.tables import examine, list_models
 from vsr.cli.terminal import (

@@ -91,7 +91,7 @@ def _run_all(jobs: "Batch | JobList") -> None:
         jobs.run()
 
     def part() -> Path | None:
-        return None if jobs.under_way is None else part_path(jobs.under_way)
+        return None if jobs.current is None else part_path(jobs.current)
 
     stopping_on_signals(work, part, "; the file under way was not written")
     say(jobs.table())

@@ -79,13 +79,13 @@ def plan(
 
     Example: vsr plan --size 1280x720 --fps 50 --codec hevc
     """
-    began = time.perf_counter() - time.process_time()  # approximate start of Python
+    started = time.perf_counter() - time.process_time()  # approximate start of Python
     import vsr.files.job  # noqa: F401 - what a run loads
     from vsr.inference.backend import load_backend
     from vsr.media.encoder import EncoderSettings
-    from vsr.plan import words
-    from vsr.plan.figures import Figures
-    from vsr.plan.plan import Planner, blank, every_model, task_of
+    from vsr.plan import formatting
+    from vsr.plan.cost_cache import CostCache
+    from vsr.plan.plan import Planner, models_for_scale, task_of, task_without_input
 
     start_logging(verbose, quiet)
     with errors_shown(verbose):
@@ -94,27 +94,27 @@ def plan(
         if source is not None and fps is not None:
             raise UsageError("--fps is for --size: an input has its own rate")
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
-        task = blank(
+        task = task_without_input(
             size or (2, 2), fps or _RATE, scale=scale, precision=precision, encoder=encoder
         )
-        figures = Figures()
+        costs = CostCache()
         if again:
-            figures.clear()
-        on = load_backend(backend, device)
-        loaded = time.perf_counter() - began
+            costs.clear()
+        runner = load_backend(backend, device)
+        startup_s = time.perf_counter() - started
         if source is not None:
             task = task_of(source, task, seconds)
-        planner = Planner(task, on, figures, seconds, loaded)
+        planner = Planner(task, runner, costs, seconds, startup_s)
         lines = []
-        for name in names or every_model(task):
+        for name in names or models_for_scale(task):
             log.debug("measuring %s", name)
             lines.append(planner.line(name))
-        chosen = None if names else planner.chosen(speed)[0]
+        chosen = None if names else planner.choose(speed)[0]
         if as_json:
-            say(json.dumps(words.as_json(task, lines, chosen), indent=1))
+            say(json.dumps(formatting.as_json(task, lines, chosen), indent=1))
             return
-        said = [words.table(task, lines)]
+        lines_out = [formatting.table(task, lines)]
         if chosen is not None:
-            said += ["", *words.answer(task, planner.line(chosen), speed)]
-            said.append(words.live(task, planner.by_quality()))
-        say("\n".join(said))
+            lines_out += ["", *formatting.recommendation(task, planner.line(chosen), speed)]
+            lines_out.append(formatting.live_recommendation(task, planner.by_quality()))
+        say("\n".join(lines_out))

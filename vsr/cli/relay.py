@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from vsr.cli.numbers import Number, WholeNumber
-from vsr.cli.rates import rate_options
+from vsr.cli.rate_options import rate_options
 from vsr.cli.terminal import (
     errors_shown,
     key_value,

@@ -70,7 +70,7 @@ def _is_video_file(output: Path) -> bool:
     return pipe_of(output) is None and not is_picture(output) and not is_folder(output)
 
 
-def write_papers(
+def write_report_and_receipt(
     receipt: Path | None, input_: str, output: Path, settings: RunSettings, report: Report
 ) -> None:
     """Write the report and the receipt of a finished run, if requested.
@@ -93,16 +93,16 @@ def write_receipt(
     source: dict[str, Any] = {"name": shown(input_)}
     if not (is_url(input_) or is_stdin(input_) or find_pictures(input_) is not None):
         source |= file_facts(Path(local(input_)))
-    made = {"name": output.name, **file_facts(output)}
+    result = {"name": output.name, **file_facts(output)}
     facts = {
         "schema": SCHEMA,
         "input": source,
-        "output": made,
+        "output": result,
         "frames": {
             "in": report.frames_in, "out": report.frames_out, "lost": report.lost,
             "concealed": report.concealed,
         },
-        "audio_shift_ms": audio_shift_ms(source, made),
+        "audio_shift_ms": audio_shift_ms(source, result),
         "interrupted": report.interrupted,
         **{
             key: report.output.get(key)
@@ -119,11 +119,11 @@ def write_receipt(
         raise OutputError(f"cannot write the receipt {path}: {reason(exc)}") from exc
 
 
-def audio_shift_ms(source: Mapping[str, Any], made: Mapping[str, Any]) -> float | None:
+def audio_shift_ms(source: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
     """Return the shift of audio against video at the start, in ms; None if a file lacks a time."""
     starts = [
         facts["audio_start_s"] - facts["first_pts_s"]
-        for facts in (source, made)
+        for facts in (source, result)
         if facts.get("audio_start_s") is not None and facts.get("first_pts_s") is not None
     ]
     return round(1000 * (starts[1] - starts[0]), 3) if len(starts) == 2 else None
@@ -189,10 +189,12 @@ def difference(output: Path, receipt: Path) -> str | None:
     now = file_facts(output)
     if then["sha256"] == now["sha256"]:
         return None
-    for name, words in _CHECKED.items():
+    for name, description in _CHECKED.items():
         if then[name] != now[name]:
             same = then["video_sha256"] == now["video_sha256"]
             tail = "; the pictures' packets are the same" if same else ""
-            return f"{output} has {now[name]} {words}, and the receipt says {then[name]}{tail}"
+            return (
+                f"{output} has {now[name]} {description}, and the receipt says {then[name]}{tail}"
+            )
     what = "other pictures" if then["video_sha256"] != now["video_sha256"] else "other bytes"
     return f"{output} has {what} than the receipt says (SHA-256 {now['sha256']})"

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from vsr.errors import InputError, UsageError
 from vsr.files.journal_lines import Segment
-from vsr.files.piece import Piece
 from vsr.files.pipeline import Slice, run
+from vsr.files.segment_writer import SegmentWriter
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.depth import for_planes
@@ -59,7 +59,7 @@ class WorkerSettings:
     sdr: bool
     memory: int | None
     """Memory limit for a worker's pictures, in bytes; None: all free memory."""
-    waiting: int
+    max_waiting_bytes: int
     """Limit for the items waiting between two stages, in bytes."""
     video: VideoFormat
     encoder: EncoderSettings
@@ -167,12 +167,18 @@ class Worker:
             selected = Slice(self._frames(source, clip), stop=stop)
             sink = _OneSegment(target, self._settings)
             with sink:
-                run(selected, self._upscaler.process, sink, on_muxed, self._settings.waiting)
-                if sink.piece is None:
+                run(
+                    selected,
+                    self._upscaler.process,
+                    sink,
+                    on_muxed,
+                    self._settings.max_waiting_bytes,
+                )
+                if sink.writer is None:
                     return replace(self._empty_segment(clip, target), stopped=selected.interrupted)
                 whole = not selected.interrupted
-                missing = self._count_lost(clip, sink.piece.frames) if whole else 0
-                segment = sink.piece.finish(clip.number, clip.follows, lambda: missing)
+                missing = self._count_lost(clip, sink.writer.frames) if whole else 0
+                segment = sink.writer.finish(clip.number, clip.follows, lambda: missing)
         return SegmentResult(segment=segment, ledger=ledger, stopped=selected.interrupted)
 
     def _frames(self, source: Source, clip: Clip) -> Iterator[Frame]:
@@ -211,25 +217,25 @@ class _OneSegment:
     """The output of a segment; see `vsr.files.pipeline.Writer`."""
 
     def __init__(self, target: Path, settings: WorkerSettings) -> None:
-        self.piece: Piece | None = None
+        self.writer: SegmentWriter | None = None
         self._target, self._settings = target, settings
 
     def __enter__(self) -> "_OneSegment":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.piece is not None:
-            self.piece.__exit__()
+        if self.writer is not None:
+            self.writer.__exit__()
 
     def write(self, item: Any) -> list[Frame]:
         """Encode a frame; the first one opens the file."""
-        if self.piece is None:
+        if self.writer is None:
             settings = self._settings
-            self.piece = Piece(
+            self.writer = SegmentWriter(
                 self._target, item, settings.video, settings.encoder, settings.in_band
             )
-        return self.piece.write(item)
+        return self.writer.write(item)
 
     def drain(self) -> list[Frame]:
         """Flush the encoder."""
-        return self.piece.drain() if self.piece is not None else []
+        return self.writer.drain() if self.writer is not None else []

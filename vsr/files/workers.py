@@ -7,9 +7,9 @@ from vsr.errors import InputError, UsageError
 from vsr.files.auto_jobs import AutoJobs
 from vsr.files.cluster import SAME_VERSIONS, Cluster
 from vsr.files.crew import Crew, LocalCrew
-from vsr.files.ends import AnySource
+from vsr.files.input_output import AnySource
+from vsr.files.memory_plan import plan_memory
 from vsr.files.ray_crew import RayCrew
-from vsr.files.room import room_for
 from vsr.files.settings import RunSettings
 from vsr.files.worker import ModelRequest, Place, WorkerSettings, place_of
 from vsr.inference.upscaler import Outline
@@ -65,20 +65,22 @@ def jobs_that_fit(
     asked = settings.jobs or processors()
     if limit is None:
         return asked, None
-    share = len(devices_of(settings.device))
-    alone = room_for(source, outline, encoder, settings.encoder, limit // share)
+    device_count = len(devices_of(settings.device))
+    single = plan_memory(source, outline, encoder, settings.encoder, limit // device_count)
     for jobs in range(asked, 1, -1):
         try:
-            room = room_for(source, outline, encoder, settings.encoder, limit // share // jobs)
+            plan = plan_memory(
+                source, outline, encoder, settings.encoder, limit // device_count // jobs
+            )
         except InputError:
             continue
-        if room.encoder == alone.encoder:
+        if plan.encoder == single.encoder:
             break
     else:
         jobs = 1
     if settings.jobs is not None and jobs < settings.jobs:
         log.warning("the memory holds %d of the %d jobs", jobs, settings.jobs)
-    return jobs, limit // share // jobs
+    return jobs, limit // device_count // jobs
 
 
 def start_crew(

@@ -14,7 +14,7 @@ from vsr.inference.models import Model, manifest
 from vsr.media.limits import processors
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.plan.choice import HEADROOM
-from vsr.plan.figures import Figures, network_key
+from vsr.plan.cost_cache import CostCache, network_key
 
 log = logging.getLogger(__name__)
 _DOUBT: Final = 2.0
@@ -47,7 +47,7 @@ class Best:
         measured, else from its MultAdds and the default network's `usual_cost` (s/frame)."""
         model = self.found[place]
         key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
-        if (known := Figures().known(key)) is not None:
+        if (known := CostCache().known(key)) is not None:
             likely, doubt = known.alone_ms(processors()) / 1000, 1.0
         else:
             likely, doubt = usual_cost * _work(model) / _work(self.found[self.better]), _DOUBT

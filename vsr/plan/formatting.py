@@ -45,29 +45,29 @@ def times_real_time(task: Task, line: Line) -> float:
     return line.forecast.fps / float(task.video.rate)
 
 
-def answer(task: Task, line: Line, speed: str) -> list[str]:
+def recommendation(task: Task, line: Line, speed: str) -> list[str]:
     """Return two lines: the network that `vsr run` would choose and why, and what limits it."""
     kind = "clean" if task.clean else "compressed"
-    times = times_real_time(task, line)
-    least = SPEEDS[speed]
+    speed_ratio = times_real_time(task, line)
+    min_speed = SPEEDS[speed]
     why = f"the best network for {kind} video"
-    if least:
-        why += f" that reaches {least:g} times real time"
-    if times < least:
+    if min_speed:
+        why += f" that reaches {min_speed:g} times real time"
+    if speed_ratio < min_speed:
         why = "the lightest network"
-    speed_here = f"it would reach {times:.2f} times real time"
+    speed_here = f"it would reach {speed_ratio:.2f} times real time"
     if task.frames:
         speed_here += f" and take {span(line.forecast.seconds(task.frames))}"
-    said = f"vsr run takes {line.model}: {why} (--speed {speed}); {speed_here}"
-    return [said, _WHAT_HELPS[line.forecast.limit]]
+    choice = f"vsr run takes {line.model}: {why} (--speed {speed}); {speed_here}"
+    return [choice, _WHAT_HELPS[line.forecast.limit]]
 
 
-def live(task: Task, lines: Sequence[Line]) -> str:
+def live_recommendation(task: Task, lines: Sequence[Line]) -> str:
     """Return a line on the best network for a live stream of this size and rate, with headroom."""
-    holding = [x for x in lines if times_real_time(task, x) >= HEADROOM]
-    if not holding:
+    fast_enough = [x for x in lines if times_real_time(task, x) >= HEADROOM]
+    if not fast_enough:
         return "no network holds a live stream of this size and rate here: a relay uses bicubic"
-    best = holding[0]
+    best = fast_enough[0]
     return f"a live stream of this size and rate can have {best.model} (a third to spare)"
 
 

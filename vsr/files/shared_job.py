@@ -10,15 +10,15 @@ from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.files.assemble import Output, join
-from vsr.files.beginning import changes_of, new_report, say, window_of
 from vsr.files.cluster import Cluster
 from vsr.files.dispatch import Dispatch
-from vsr.files.ends import AnySource, encoder_for, source_for, source_for_copying
+from vsr.files.input_output import AnySource, encoder_name_for, open_source, open_source_for_copying
 from vsr.files.journal import Journal
 from vsr.files.journal_lines import Segment, has_gaps
-from vsr.files.piece import encoder_threads, with_threads
+from vsr.files.memory_plan import plan_memory
 from vsr.files.progress import Progress
-from vsr.files.room import room_for
+from vsr.files.run_report import add_note, conversion_note, new_report, time_window
+from vsr.files.segment_writer import encoder_threads, with_threads
 from vsr.files.segments import facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
 from vsr.files.worker import ModelRequest, Place, WorkerSettings
@@ -91,8 +91,8 @@ class SharedJob:
         if cluster is not None or len(devices_of(settings.device)) > 1:
             report.ledger = Ledger(places=True)
         video = info.enlarged(place.out_size)
-        encoder = encoder_for(self.output, settings, video)
-        say(report, info.conversion(written_by(encoder, settings.encoder.options)))
+        encoder = encoder_name_for(self.output, settings, video)
+        add_note(report, info.conversion(written_by(encoder, settings.encoder.options)))
         frames = frames_per_segment(
             self.input_, self.output, settings, source, video, self._requesting_option
         )
@@ -101,7 +101,7 @@ class SharedJob:
         threads = encoder_threads(encoder)
         journal = Journal(self.output, facts, settings.restart, threads, gaps=True)
         try:
-            begin, end = window_of(settings, source)
+            begin, end = time_window(settings, source)
             found = Output(path=self.output, video=video, settings=settings, offset=begin, end=end)
             worker_settings, jobs = self._make_worker_settings(
                 source, found, request, outline, journal, report
@@ -122,7 +122,7 @@ class SharedJob:
                 dispatch.run()
             self._finish(dispatch, found, report)
         except BaseException:
-            journal.leave(True)
+            journal.close_after_run(True)
             raise
         journal.close()
         return report
@@ -137,27 +137,28 @@ class SharedJob:
         report: Report,
     ) -> tuple[WorkerSettings, int]:
         """Return the order for all workers, and the maximum number of workers per device."""
-        with output.opened(source) as trial:  # raises errors before the work starts
-            say(report, changes_of(trial))
+        with output.open_sink(source) as trial:  # raises errors before the work starts
+            add_note(report, conversion_note(trial))
             report.output["encoder"] = trial.encoder
             codec, in_band = trial.encoder, trial.headers_in_band
         jobs, memory = jobs_that_fit(self.settings, source, outline, codec)
-        room = room_for(source, outline, codec, self.settings.encoder, memory)
-        say(report, room.note)
+        plan = plan_memory(source, outline, codec, self.settings.encoder, memory)
+        add_note(report, plan.note)
         timeline = source.timeline
         worker_settings = WorkerSettings(
             model=replace(request, scale=outline.scale, precision=outline.precision),
             model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frames,
             filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
-            memory=memory, waiting=room.waiting, video=output.video, in_band=in_band,
-            encoder=with_threads(replace(room.encoder, codec=codec), journal.threads),
+            memory=memory, max_waiting_bytes=plan.max_waiting_bytes, video=output.video,
+            in_band=in_band,
+            encoder=with_threads(replace(plan.encoder, codec=codec), journal.threads),
         )  # fmt: skip
         return worker_settings, jobs
 
     def _finish(self, dispatch: Dispatch, output: Output, report: Report) -> None:
         """Join the finished segments, and fill the report."""
         journal = dispatch.journal
-        segments: list[Segment] = list(journal.beginning)
+        segments: list[Segment] = list(journal.before_first_gap)
         last = segments[-1].number if segments else None
         segments += [each for each in dispatch.truncated.values() if each.follows == last]
         report.interrupted = dispatch.stopped
@@ -169,7 +170,7 @@ class SharedJob:
                     f"{kept if journal.frames else ''}"
                 )
             raise InputError(f"{self.input_} has no frame there; nothing was written")
-        with closing(source_for_copying(self.input_, self.output, self.settings)) as source:
+        with closing(open_source_for_copying(self.input_, self.output, self.settings)) as source:
             sink = join(output, source, journal, segments, report.interrupted)
         report.packets_refused = sink.packets_refused
         report.seconds = now() - self._started
@@ -224,7 +225,7 @@ class SharedJob:
         raise InputError(f"{source.name} has only {source.frames_read} frames; nothing was written")
 
     def _open_source(self) -> AnySource:
-        return source_for(self.input_, self.output, self.settings, self.stop)
+        return open_source(self.input_, self.output, self.settings, self.stop)
 
     def _on_frames(self, done: int) -> None:
         if self.on_progress:

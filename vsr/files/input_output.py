@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vsr.errors import InputError, OutputError, UsageError, reason
-from vsr.files.opening import opened
+from vsr.files.interruptible import open_interruptibly
 from vsr.files.settings import RunSettings
 from vsr.media.encoder import VideoFormat, encoder_name
 from vsr.media.location import is_stdin, is_url, local
@@ -61,7 +61,7 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
         return
     check_target(path, input_, settings.overwrite)
     if pictures is not None:
-        _check_apart(path, pictures.files)
+        _check_not_input(path, pictures.files)
     if is_picture(path) and not is_animation(path):
         picture_options(path, settings.encoder)
 
@@ -72,7 +72,7 @@ def names_folder(output: str | os.PathLike[str]) -> bool:
 
 
 @contextmanager
-def folder_made(path: Path, input_: str) -> Iterator[None]:
+def output_folder(path: Path, input_: str) -> Iterator[None]:
     """Create the folder for a run's pictures; remove it again if it remains empty.
 
     Raises UsageError if the input is not a picture, InputError if it is a folder without pictures,
@@ -110,7 +110,7 @@ def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> N
             raise already_there(target)
 
 
-def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
+def _check_not_input(path: Path, sources: tuple[Path, ...]) -> None:
     """Raise UsageError if the output, or a file of its pattern, is one of the input pictures."""
     for source in sources:
         targets = [path]
@@ -121,7 +121,7 @@ def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
                 raise UsageError(f"input and output are the same file: {target}")
 
 
-def source_for(
+def open_source(
     input_: str, output: Path, settings: RunSettings, stop: threading.Event
 ) -> AnySource:
     """Open an input. Pictures are read as RGB for picture outputs, and as 4:2:0 for videos.
@@ -141,7 +141,7 @@ def source_for(
         if settings.sdr:
             sdr = SdrPictures()
             reading = replace(reading, planes=sdr.planes, seen_as=sdr.seen_as)
-        return opened(input_, stop, reading)
+        return open_interruptibly(input_, stop, reading)
     if settings.filters or settings.detelecine or settings.deinterlace in ("frame", "bob"):
         raise UsageError("--vf, --detelecine and --deinterlace are for videos, not for pictures")
     fits = not to_pictures or is_animation(output)
@@ -150,13 +150,13 @@ def source_for(
     )
 
 
-def source_for_copying(input_: str, output: Path, settings: RunSettings) -> AnySource:
+def open_source_for_copying(input_: str, output: Path, settings: RunSettings) -> AnySource:
     """Open an input to copy its other streams, also after a stop. Raises InputError."""
-    return source_for(input_, output, replace(settings, deinterlace="off"), threading.Event())
+    return open_source(input_, output, replace(settings, deinterlace="off"), threading.Event())
 
 
-def encoder_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
-    """Return FFmpeg's name of the encoder that `sink_for` uses, or `Pillow` for still pictures.
+def encoder_name_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
+    """Return FFmpeg's name of the encoder that `open_sink` uses, or `Pillow` for still pictures.
 
     Raises UsageError.
     """
@@ -169,7 +169,7 @@ def encoder_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
     return encoder_name(settings.encoder, container, video)
 
 
-def sink_for(
+def open_sink(
     path: Path,
     video: VideoFormat,
     settings: RunSettings,
@@ -196,10 +196,12 @@ def _picture_sink(
 ) -> StillSink | AnimationSink:
     pictures = source if isinstance(source, PictureSource) else None
     extras = {} if pictures is None else pictures.extras
-    moves = pictures is not None and pictures.animated
-    if is_animation(path) or (moves and path.suffix.lower() == ".png" and not is_pattern(path)):
+    is_animated = pictures is not None and pictures.animated
+    if is_animation(path) or (
+        is_animated and path.suffix.lower() == ".png" and not is_pattern(path)
+    ):
         delay = pictures.last_delay if pictures and settings.max_frames is None else None
-        loop = pictures.loop if pictures and moves else 0
+        loop = pictures.loop if pictures and is_animated else 0
         return AnimationSink(path, video, settings.encoder, extras, delay, loop)
     single = not is_pattern(path) and not is_folder(path)
     if single and source.info.frames > 1 and settings.max_frames != 1:
