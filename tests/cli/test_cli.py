@@ -15,7 +15,7 @@ from tests.clips import Clip, make_clip
 from tests.facts import contents
 from vsr import __version__
 from vsr.cli.main import main
-from vsr.cli.progress import progress_json, progress_line, shower
+from vsr.cli.progress import progress_json, progress_line, progress_printer
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.inference.models import WHY_DEFAULT, chosen
@@ -71,7 +71,7 @@ def test_the_progress_line_says_how_far_and_how_long() -> None:
 
 
 def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    shower("auto")(Progress(frames=1, total=1, position=1, elapsed=1, finished=True))
+    progress_printer("auto")(Progress(frames=1, total=1, position=1, elapsed=1, finished=True))
     assert capsys.readouterr() == ("", "")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from vsr.cli.numbers import WholeNumber
-from vsr.cli.streams import say, write_if_possible
-from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.cli.streams import print_result, write_if_possible
+from vsr.cli.terminal import exit_on_error, start_logging, verbosity
 from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
 
@@ -83,7 +83,7 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
     from vsr.inference.tensorrt.cache import EngineCache
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         _check_one_command(
             {
                 "--list": list_,
@@ -93,7 +93,7 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
         )
         cache = EngineCache()
         if list_:
-            say(table(list(cache.entries())))
+            print_result(table(list(cache.entries())))
         elif clear:
             engines, size = cache.clear()
             write_if_possible(
@@ -120,7 +120,7 @@ def _build(
     from vsr.inference.default import DEFAULT
     from vsr.inference.tensorrt import ahead
 
-    order = ahead.BuildRequest(
+    request = ahead.BuildRequest(
         model=model or DEFAULT,
         scale=scale,
         precision=precision,
@@ -136,10 +136,10 @@ def _build(
         output=output,
     )
     if explain:
-        say("\n".join(ahead.explain(order)))
+        print_result("\n".join(ahead.explain(request)))
         return
     if onnx:
-        size_mb = ahead.write_graph(order, onnx) / 1e6
+        size_mb = ahead.write_graph(request, onnx) / 1e6
         write_if_possible(sys.stdout, f"{onnx}  {size_mb:.1f} MB\n")
         return
     show = sys.stderr.isatty() and not quiet
@@ -149,7 +149,7 @@ def _build(
             write_if_possible(sys.stderr, f"\r\x1b[Kbuilding: {phase} {step}/{steps}")
         return True
 
-    done = ahead.build(order, cache, on_step)
+    done = ahead.build(request, cache, on_step)
     if show:
         write_if_possible(sys.stderr, "\r\x1b[K")
     for engine in done:

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import click
 
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, start_logging, verbosity
 from vsr.errors import EXIT_FAILED
 
 
@@ -26,10 +26,10 @@ def check(address: str, verbose: bool, quiet: bool) -> None:
     from vsr.files.cluster import Cluster, equipment
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose), closing(Cluster(address)) as found:
+    with exit_on_error(verbose), closing(Cluster(address)) as found:
         rows = {f"{platform.node()} (here)": equipment(), **found.call_on_nodes(equipment)}
         same = {row.versions for row in rows.values()}
-        say("\n".join(f"{name}: {row}" for name, row in rows.items()))
+        print_result("\n".join(f"{name}: {row}" for name, row in rows.items()))
         if len(same) > 1:
-            say("the versions of vsr, av and ffmpeg differ: install the same on all")
+            print_result("the versions of vsr, av and ffmpeg differ: install the same on all")
         sys.exit(0 if len(same) == 1 else EXIT_FAILED)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vsr.cli.numbers import Number, WholeNumber
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, start_logging, stopping_on_signals, verbosity
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, run_stoppable, start_logging, verbosity
 from vsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ log = logging.getLogger("vsr")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)")
 
 
-def moment(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
+def parse_time(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
     """Parse a time in seconds, or one such as 01:10 or 1:02:03.5; return seconds."""
     found = _CLOCK.fullmatch(given)
     if found is None:
@@ -37,7 +37,7 @@ def moment(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
     help="Enlarge a piece of A by each of these models, and compare what comes out.",
 )  # fmt: skip
 @click.option(
-    "--at", callback=moment, default="0", metavar="TIME",
+    "--at", callback=parse_time, default="0", metavar="TIME",
     help="Where the piece begins, such as 70 or 01:10.",
 )  # fmt: skip
 @click.option(
@@ -79,7 +79,7 @@ def compare(
     from vsr.files.settings import RunSettings
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         for path in outputs:
             check_name(path, overwrite, [*videos, *([reference] if reference else [])])
         if models and (len(videos) > 1 or reference):
@@ -102,9 +102,9 @@ def compare(
                 stop=stop,
             )
 
-        found = stopping_on_signals(work)
+        found = run_stoppable(work)
         for path in outputs:
             write(found, path)
-        say(as_text(found))
+        print_result(as_text(found))
         for note in found.notes:
             log.info(note)

@@ -13,7 +13,7 @@ from vsr.files.job_list import ListedJob
 from vsr.files.receipt import receipt_path
 
 _TABLE: Final = "job"
-_NOT_HERE: Final = (
+_NOT_JOB_SETTINGS: Final = (
     *SELECTION, "listed", "input_", "output", "progress", "verbose", "quiet", "paths",
 )  # fmt: skip
 """Command parameters that are not settings of a job."""
@@ -32,11 +32,11 @@ def read_list(path: Path, command: click.Command) -> list[ListedJob]:
         _job(f"{path}, job {number}", {**tables, **job}, command)
         for number, job in enumerate(jobs, 1)
     ]
-    _check_apart(path, found)
+    _check_outputs_differ(path, found)
     return found
 
 
-def _check_apart(path: Path, jobs: Sequence[ListedJob]) -> None:
+def _check_outputs_differ(path: Path, jobs: Sequence[ListedJob]) -> None:
     """Raise UsageError if one job would overwrite a file of another job."""
     written: set[Path] = set()
     for job in jobs:
@@ -48,24 +48,24 @@ def _check_apart(path: Path, jobs: Sequence[ListedJob]) -> None:
         for what, name in files.items():
             if name is None:
                 continue
-            if (place := Path(name).resolve()) in written:
+            if (resolved := Path(name).resolve()) in written:
                 raise UsageError(f"{path}: two jobs have the {what} {name}")
-            written.add(place)
+            written.add(resolved)
 
 
 def _job(where: str, table: dict[str, Any], command: click.Command) -> ListedJob:
-    ends = [table.pop(name, None) for name in ("input", "output")]
-    if not all(isinstance(end, str) and end not in ("", "-") for end in ends):
+    paths = [table.pop(name, None) for name in ("input", "output")]
+    if not all(isinstance(end, str) and end not in ("", "-") for end in paths):
         raise UsageError(f"{where}: 'input' and 'output' are names of files")
     try:
         values = option_values(command, table)
     except click.ClickException as exc:
         raise UsageError(f"{where}: {exc.format_message()}") from exc
     for name in table:
-        if option_named(command, name).name in _NOT_HERE:
+        if option_named(command, name).name in _NOT_JOB_SETTINGS:
             raise UsageError(f"{where}: '{name}' is no setting of one job")
     try:
-        settings = settings_of({k: v for k, v in values.items() if k not in _NOT_HERE})
+        settings = settings_of({k: v for k, v in values.items() if k not in _NOT_JOB_SETTINGS})
     except UsageError as exc:
         raise UsageError(f"{where}: {exc}") from exc
-    return ListedJob(input=str(ends[0]), output=str(ends[1]), settings=settings)
+    return ListedJob(input=str(paths[0]), output=str(paths[1]), settings=settings)

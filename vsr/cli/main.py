@@ -12,7 +12,7 @@ from vsr.cli.build_engine import build_engine
 from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare
 from vsr.cli.many import run_list, run_many, selection_options
-from vsr.cli.numbers import WholeNumber, size
+from vsr.cli.numbers import WholeNumber, byte_size
 from vsr.cli.plan import plan
 from vsr.cli.rate_options import rate_options
 from vsr.cli.relay import relay
@@ -20,13 +20,13 @@ from vsr.cli.segment_options import own_stdout, sharing_options
 from vsr.cli.streams import open_missing
 from vsr.cli.tables import examine, list_models
 from vsr.cli.terminal import (
-    claimed_stdout,
-    errors_shown,
+    exit_on_error,
+    exit_process,
     key_value,
-    leave,
     ratio,
+    reserve_stdout,
+    run_stoppable,
     start_logging,
-    stopping_on_signals,
     variant_named,
     verbosity,
 )
@@ -44,7 +44,9 @@ def main() -> None:
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
 
 
-def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[list[str], str]:
+def _inputs_and_output(
+    paths: list[str], input_: str | None, output: str | None
+) -> tuple[list[str], str]:
     """Return (inputs, output) from positional names and -i and -o. Raises click.UsageError."""
     inputs = [input_, *paths] if input_ else paths
     target = output or (inputs.pop() if len(inputs) > 1 else "")
@@ -146,7 +148,7 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
     help="FFmpeg filters before the network, such as crop=640:360,eq=gamma=1.1.",
 )  # fmt: skip
 @click.option(
-    "--max-memory", "memory", callback=size, metavar="SIZE",
+    "--max-memory", "memory", callback=byte_size, metavar="SIZE",
     help="Memory for pictures, such as 2G. Default: what is free.",
 )  # fmt: skip
 @click.option(
@@ -185,7 +187,7 @@ def run(
 
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
-    from vsr.cli.progress import shower
+    from vsr.cli.progress import progress_printer
     from vsr.cli.run_settings import selection_of, settings_of
     from vsr.files.batch import is_batch
     from vsr.files.job import Job
@@ -193,20 +195,20 @@ def run(
 
     start_logging(verbose, quiet)
     own = own_stdout(options["cluster"])
-    show = shower("none" if quiet and progress == "auto" else progress, json_to=own)
+    show = progress_printer("none" if quiet and progress == "auto" else progress, json_to=own)
     if listed is not None:
-        with errors_shown(verbose):
+        with exit_on_error(verbose):
             run_list(context, listed, options["skip_existing"], show)
-    inputs, target = _ends(list(paths), input_, output)
+    inputs, target = _inputs_and_output(list(paths), input_, output)
     source = inputs[0]
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         selection = selection_of(options)
         settings = settings_of(options)
         if is_batch(inputs, selection):
             run_many(inputs, target, settings, selection, show)
-        target = claimed_stdout() if target == STDOUT else target
+        target = reserve_stdout() if target == STDOUT else target
         pipe = pipe_of(Path(target)) is not None
-        result = stopping_on_signals(
+        result = run_stoppable(
             lambda stop: Job(source, target, settings, show, stop).run(),
             None if pipe else lambda: part_path(Path(target)),
             "" if pipe else "; nothing was written",
@@ -232,7 +234,7 @@ def run_program() -> None:
     try:
         main()
     except SystemExit as exc:
-        leave(exc)
+        exit_process(exc)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from vsr.cli.streams import say
-from vsr.cli.terminal import stopping_on_signals
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import run_stoppable
 from vsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vsr.files.job_list import JobList
     from vsr.files.settings import RunSettings
 
-_WITH_A_LIST: Final = ("listed", "skip_existing", "progress", "verbose", "quiet")
+_ALLOWED_WITH_LIST: Final = ("listed", "skip_existing", "progress", "verbose", "quiet")
 """Parameters that may be given together with --list."""
 
 
@@ -80,7 +80,7 @@ def run_list(context: click.Context, path: Path, skip_existing: bool, show: "Sho
 
 def _is_given(context: click.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
-    return source == ParameterSource.COMMANDLINE and name not in _WITH_A_LIST
+    return source == ParameterSource.COMMANDLINE and name not in _ALLOWED_WITH_LIST
 
 
 def _run_all(jobs: "Batch | JobList") -> None:
@@ -93,6 +93,6 @@ def _run_all(jobs: "Batch | JobList") -> None:
     def part() -> Path | None:
         return None if jobs.current is None else part_path(jobs.current)
 
-    stopping_on_signals(work, part, "; the file under way was not written")
-    say(jobs.table())
+    run_stoppable(work, part, "; the file under way was not written")
+    print_result(jobs.table())
     sys.exit(jobs.exit_code())

@@ -39,7 +39,7 @@ def _check(
         option.fail(f"'{value}' is not {words}", param, ctx)
 
 
-def size(_ctx: click.Context, _param: click.Parameter, given: str | None) -> int | None:
+def byte_size(_ctx: click.Context, _param: click.Parameter, given: str | None) -> int | None:
     """Parse a number of bytes such as 2G, 1.5GiB or 500M. Raises click.BadParameter."""
     if given is None:
         return None

@@ -9,8 +9,8 @@ from typing import Final
 import click
 
 from vsr.cli.numbers import Number, WholeNumber
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, key_value, ratio, start_logging, verbosity
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, key_value, ratio, start_logging, verbosity
 from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
 
@@ -88,7 +88,7 @@ def plan(
     from vsr.plan.plan import Planner, models_for_scale, task_of, task_without_input
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         if (source is None) == (size is None):
             raise UsageError("give an input, or --size")
         if source is not None and fps is not None:
@@ -111,10 +111,10 @@ def plan(
             lines.append(planner.line(name))
         chosen = None if names else planner.choose(speed)[0]
         if as_json:
-            say(json.dumps(formatting.as_json(task, lines, chosen), indent=1))
+            print_result(json.dumps(formatting.as_json(task, lines, chosen), indent=1))
             return
         lines_out = [formatting.table(task, lines)]
         if chosen is not None:
             lines_out += ["", *formatting.recommendation(task, planner.line(chosen), speed)]
             lines_out.append(formatting.live_recommendation(task, planner.by_quality()))
-        say("\n".join(lines_out))
+        print_result("\n".join(lines_out))

@@ -10,11 +10,11 @@ from click.core import ParameterSource
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.rate_options import rate_options
 from vsr.cli.terminal import (
-    errors_shown,
+    exit_on_error,
     key_value,
     log_format,
+    run_stoppable,
     start_logging,
-    stopping_on_signals,
     variant_named,
     verbosity,
 )
@@ -152,22 +152,22 @@ def relay(
 
     start_logging(verbose, quiet, log_format)
     urls = (input_, *urls) if input_ else urls
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         pool = Pool()
         try:
             if config is None:
                 one = _job("", urls, options).make(pool)
-                code = stopping_on_signals(lambda stop: run_one(one, stop))
+                code = run_stoppable(lambda stop: run_one(one, stop))
             else:
-                _refuse_options_beside(config)
+                _check_no_other_options(config)
                 jobs = _jobs(config)
-                code = stopping_on_signals(lambda stop: run_all(jobs, stop, pool))
+                code = run_stoppable(lambda stop: run_all(jobs, stop, pool))
         finally:
             pool.close()
         sys.exit(code)
 
 
-def _refuse_options_beside(config: Path) -> None:
+def _check_no_other_options(config: Path) -> None:
     """Raise UsageError for command-line arguments that belong to each relay in the file."""
     context = click.get_current_context()
     for parameter in context.command.params:
@@ -182,25 +182,25 @@ def _jobs(config: Path) -> list[Any]:
     """Return the jobs of a file's relays, each with all options of the command line."""
     from vsr.cli.relay_config import option_values, read_config
 
-    jobs, taken = [], set[str]()
+    jobs, written_paths = [], set[str]()
     for table in read_config(config):
         try:
             options = option_values(relay, table.options)
         except click.ClickException as exc:
-            jobs.append(_refused(table.name, exc.format_message()))
+            jobs.append(_invalid_job(table.name, exc.format_message()))
             continue
         options = {key: options[key] for key in options if key not in {*_SHARED, "urls", "input_"}}
         jobs.append(_job(table.name, table.urls, options))
         written = {*table.urls[1:], str(options["report"] or ""), options["status"] or ""}
-        if taken & written - {""}:
+        if written_paths & written - {""}:
             raise UsageError(
                 f"{config}, {table.name}: another relay has this output, report or status"
             )
-        taken |= written
+        written_paths |= written
     return jobs
 
 
-def _refused(name: str, words: str) -> Any:
+def _invalid_job(name: str, words: str) -> Any:
     """Return the job of a relay with invalid options, which does not affect the other relays."""
     from vsr.live.settings import RelaySettings
     from vsr.live.supervisor import RelayJob

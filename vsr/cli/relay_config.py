@@ -20,7 +20,7 @@ import click
 from vsr.errors import UsageError, reason
 
 TABLE: Final = "relay"
-_NOT_HERE: Final = frozenset(
+_FOR_ALL_RELAYS: Final = frozenset(
     {"config", "help", "i", "input", "log-format", "q", "quiet", "v", "verbose"}
 )
 """Options that apply to all relays and belong on the command line."""
@@ -67,18 +67,18 @@ def read_config(path: Path) -> list[RelayTable]:
 
 def _relay(where: str, number: int, table: dict[str, Any]) -> RelayTable:
     name = table.pop("name", "")
-    urls = [table.pop("input", None), *_listed(table.pop("outputs", None))]
+    urls = [table.pop("input", None), *_as_list(table.pop("outputs", None))]
     if not isinstance(name, str) or not all(isinstance(url, str) and url for url in urls):
         raise UsageError(f"{where}: 'input' is a URL, 'outputs' are one or several")
     for key, value in table.items():
-        if key in _NOT_HERE:
+        if key in _FOR_ALL_RELAYS:
             raise UsageError(f"{where}: '{key}' is for all relays: give it on the command line")
-        if not all(isinstance(one, str | int | float) for one in _listed(value)):
+        if not all(isinstance(one, str | int | float) for one in _as_list(value)):
             raise UsageError(f"{where}: '{key}' is text, a number, true or false")
     return RelayTable(name=name or f"relay {number}", urls=tuple(urls), options=table)
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
@@ -87,12 +87,12 @@ def option_values(command: click.Command, given: dict[str, Any]) -> dict[str, An
 
     Raises click.ClickException for an unknown option or an invalid value.
     """
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in given.items():
         option = option_named(command, key)
         assert option.name is not None
-        told[option.name] = _told(option, value)
-    with command.make_context(command.name, [], default_map=told) as context:
+        values[option.name] = _as_click_value(option, value)
+    with command.make_context(command.name, [], default_map=values) as context:
         return context.params
 
 
@@ -104,7 +104,7 @@ def option_named(command: click.Command, key: str) -> click.Option:
     raise click.NoSuchOption(f"--{key}" if len(key) > 1 else f"-{key}")
 
 
-def _told(option: click.Option, value: Any) -> Any:
+def _as_click_value(option: click.Option, value: Any) -> Any:
     """Convert a TOML value to what click's parser would pass: str, tuple of str, or bool.
 
     Raises click.BadParameter.
@@ -113,10 +113,10 @@ def _told(option: click.Option, value: Any) -> Any:
         if not isinstance(value, bool):
             raise click.BadParameter("it is true or false", param=option)
         return value
-    if any(isinstance(one, bool) for one in _listed(value)):
+    if any(isinstance(one, bool) for one in _as_list(value)):
         raise click.BadParameter("it is text or a number", param=option)
     if option.multiple:
-        return tuple(map(str, _listed(value)))
+        return tuple(map(str, _as_list(value)))
     if isinstance(value, list):
         raise click.BadParameter("it is one value, not several", param=option)
     return str(value)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, start_logging, verbosity
 from vsr.errors import EXIT_FAILED
 
 
@@ -22,7 +22,7 @@ def verify(output: Path, receipt: Path, verbose: bool, quiet: bool) -> None:
     from vsr.files.receipt import difference
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         found = difference(output, receipt)
-        say(found or f"{output} is as {receipt} says")
+        print_result(found or f"{output} is as {receipt} says")
         sys.exit(EXIT_FAILED if found else 0)
