@@ -66,10 +66,10 @@ def test_a_table_becomes_the_values_of_the_options(tmp_path: Path) -> None:
     [
         ({"crf": "x"}, "'x' is not a whole number"),
         ({"crf": 1.5}, "'1.5' is not a whole number"),
-        ({"crf": True}, "it is text or a number"),
+        ({"crf": True}, "it must be text or a number"),
         ({"crf": [1, 2]}, "it is one value"),
         ({"max-latency": 10}, "10 is not in the range"),
-        ({"loop": "yes"}, "it is true or false"),
+        ({"loop": "yes"}, "it must be true or false"),
         ({"e": ["refs"]}, "not of the form KEY=VALUE"),
         ({"max_latency": 300}, "No such option"),
     ],
@@ -83,14 +83,14 @@ def test_a_value_that_an_option_does_not_take(options: dict[str, Any], words: st
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[[relay]", "is no TOML file"),
+        ("[[relay]", "is not a valid TOML file"),
         ("", "names no relay"),
         ("relay = 3", "names no relay"),
         ("relays = []", "unknown 'relays'"),
-        ("[[relay]]\ninput = 'a'", "relay 1: 'input' is a URL"),
-        ("[[relay]]\ninput = 1\noutputs = 'b'", "relay 1: 'input' is a URL"),
+        ("[[relay]]\ninput = 'a'", "relay 1: 'input' must be a URL"),
+        ("[[relay]]\ninput = 1\noutputs = 'b'", "relay 1: 'input' must be a URL"),
         ("[[relay]]\ninput = 'a'\noutputs = 'b'\nverbose = true", "'verbose' is for all relays"),
-        ("[[relay]]\ninput = 'a'\noutputs = 'b'\ncrf = {x = 1}", "'crf' is text, a number"),
+        ("[[relay]]\ninput = 'a'\noutputs = 'b'\ncrf = {x = 1}", "'crf' must be text, a number"),
         ("[[relay]]\nname='x'\ninput='a'\noutputs='b'\n" * 2, "two relays have the name 'x'"),
     ],
 )
@@ -118,10 +118,10 @@ def _relay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         ("wings = 3", "relay 1: error: No such option '--wings'", ()),
         ("listen = true", "relay 1: error: --listen is for rtmp:// and rtmps:// only", ()),
         ("[[relay]]\ninput = 'c'\noutputs = ['d.flv', 'b.flv']", "another relay has this out", ()),
-        ("", "with --config, --crf belong into", ("--crf", "20")),
-        ("", "with --config, --pix-fmt belong into", ("--pix-fmt", "yuv420p")),
-        ("", "with --config, -e belong into", ("-e", "g=5")),
-        ("", "with --config, URLs belong into", ("a", "b")),
+        ("", "with --config, set --crf in", ("--crf", "20")),
+        ("", "with --config, set --pix-fmt in", ("--pix-fmt", "yuv420p")),
+        ("", "with --config, set -e in", ("-e", "g=5")),
+        ("", "with --config, set URLs in", ("a", "b")),
     ],
 )
 def test_wrong_options_are_told_in_a_line(

@@ -108,8 +108,8 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
         f"{'' if form == 'json' else 'vsr: '}{words}"
         for words in (
             "ready",
-            "stopping after the frames under way; once more stops at once",
-            "error: stopped at once",
+            "stopping after the frames in progress; press Ctrl+C again to stop immediately",
+            "error: stopped immediately",
         )
     ]
 

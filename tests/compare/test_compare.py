@@ -199,7 +199,7 @@ def test_the_command_writes_page_figures_and_picture(folder: Path, tmp_path: Pat
     [
         (("-o", "x.txt"), "names no output; use one of .html, .json, .png"),
         (("--at", "1:2:3:4"), "is no time such as 70 or 01:10"),
-        (("b.mkv", "--models", "bicubic"), "--models enlarges one video"),
+        (("b.mkv", "--models", "bicubic"), "--models requires exactly one video"),
     ],
 )
 def test_usage_errors(folder: Path, words: tuple[str, ...], complaint: str) -> None:

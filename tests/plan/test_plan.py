@@ -332,18 +332,18 @@ def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
     assert done.exit_code == 0, done.output
     head = done.stdout.splitlines()[0].split()
     assert head == ["model", "network", "ms", "encode", "ms", "fps", "real", "time", "limit"]
-    assert "vsr run takes" not in done.stdout
+    assert "vsr run would use" not in done.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ((), "give an input, or --size"),
-        (("--size", "640"), "no size such as 640x360"),
-        (("--size", "0x360"), "no size such as 640x360"),
-        (("--size", "²x360"), "no size such as 640x360"),
+        ((), "either INPUT or --size is required"),
+        (("--size", "640"), "not a size such as 640x360"),
+        (("--size", "0x360"), "not a size such as 640x360"),
+        (("--size", "²x360"), "not a size such as 640x360"),
         (("none.mp4",), "no such file"),
-        (("none.mp4", "--fps", "50"), "--fps is for --size: an input has its own rate"),
+        (("none.mp4", "--fps", "50"), "--fps requires --size: an input has its own frame rate"),
         (("--size", "64x48", "--model", "x"), "unknown model 'x'"),
     ],
 )
@@ -362,13 +362,13 @@ def test_the_answer_says_what_limits_and_how_long_it_takes(tmp_path: Path) -> No
     slow = Forecast({"network": Cost(100, 100), "encode": Cost(900, 1000)}, 2)
     said = recommendation(task, type(line)("dcscn-stream", "int8", slow), "balanced")
     assert said[0] == (
-        "vsr run takes dcscn-stream: the lightest network (--speed balanced); "
-        "it would reach 0.04 times real time and take 10.8 s"
+        "vsr run would use dcscn-stream: the lightest network (--speed balanced); "
+        "expected: 0.04 times real time, duration 10.8 s"
     )
     assert "a faster --preset helps" in said[1]
     assert planner.line("bicubic") is line
     best = recommendation(task, type(line)("dcscn-stream", "int8", slow), "best")[0]
-    assert "dcscn-stream: the best network for clean video (--speed best); it" in best
+    assert "dcscn-stream: the best network for clean video (--speed best); expected" in best
 
 
 def test_hours_are_whole_hours(tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_hours_are_whole_hours(tmp_path: Path) -> None:
     line = Line("bicubic", "fp32", forecast)
     task = replace(task_without_input((64, 48), Fraction(25)), frames=150_000)
     assert table(task, [line]).splitlines()[1].endswith("1 h 40 min")
-    assert recommendation(task, line, "balanced")[0].endswith("take 1 h 40 min")
+    assert recommendation(task, line, "balanced")[0].endswith("duration 1 h 40 min")
 
 
 def test_what_has_no_int8_form_is_not_planned_in_int8() -> None:

@@ -83,7 +83,7 @@ def _encoder(name: str, label: str, needed: bool) -> Finding:
     problem = encoder_starts(name)
     if problem and not needed:
         cause = "" if problem.startswith(_WITHOUT_CAUSE) else f" ({problem})"
-        problem = f"no such hardware or driver here{cause}"
+        problem = f"hardware or driver not available{cause}"
     return Finding(f"encoder {label}", problem is None, problem or name, needed=needed)
 
 

@@ -27,7 +27,7 @@ def read_list(path: Path, command: click.Command) -> list[ListedJob]:
     tables = read_tables(path)
     jobs = tables.pop(_TABLE, None)
     if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
-        raise UsageError(f"{path} names no job: begin each with a line [[{_TABLE}]]")
+        raise UsageError(f"{path} contains no job: begin each job with a line [[{_TABLE}]]")
     found = [
         _job(f"{path}, job {number}", {**tables, **job}, command)
         for number, job in enumerate(jobs, 1)
@@ -49,21 +49,21 @@ def _check_outputs_differ(path: Path, jobs: Sequence[ListedJob]) -> None:
             if name is None:
                 continue
             if (resolved := Path(name).resolve()) in written:
-                raise UsageError(f"{path}: two jobs have the {what} {name}")
+                raise UsageError(f"{path}: two jobs have the same {what}: {name}")
             written.add(resolved)
 
 
 def _job(where: str, table: dict[str, Any], command: click.Command) -> ListedJob:
     paths = [table.pop(name, None) for name in ("input", "output")]
     if not all(isinstance(end, str) and end not in ("", "-") for end in paths):
-        raise UsageError(f"{where}: 'input' and 'output' are names of files")
+        raise UsageError(f"{where}: 'input' and 'output' must be file names")
     try:
         values = option_values(command, table)
     except click.ClickException as exc:
         raise UsageError(f"{where}: {exc.format_message()}") from exc
     for name in table:
         if option_named(command, name).name in _NOT_JOB_SETTINGS:
-            raise UsageError(f"{where}: '{name}' is no setting of one job")
+            raise UsageError(f"{where}: '{name}' is not a setting of a job")
     try:
         settings = settings_of({k: v for k, v in values.items() if k not in _NOT_JOB_SETTINGS})
     except UsageError as exc:

@@ -26,14 +26,18 @@ _ALLOWED_WITH_LIST: Final = ("listed", "skip_existing", "progress", "verbose", "
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that select files of a folder, or a list of jobs, to a command."""
     options = [
-        click.option("--recursive", is_flag=True, help="Take files of folders within, too."),
-        click.option("--pattern", metavar="GLOB", help="Take files such as '*.mkv' only."),
-        click.option("--skip-existing", is_flag=True, help="Leave files whose output is there."),
+        click.option("--recursive", is_flag=True, help="Include files in subfolders."),
+        click.option(
+            "--pattern", metavar="GLOB", help="Process only files that match, such as '*.mkv'.",
+        ),
+        click.option(
+            "--skip-existing", is_flag=True, help="Skip files whose output exists and is complete.",
+        ),
         click.option(
             "--list", "listed", type=click.Path(path_type=Path), metavar="FILE.toml",
-            help="Run the jobs of a file, each with its settings, instead of INPUT and OUTPUT.",
+            help="Run the jobs of a file, each with its own settings, instead of INPUT and OUTPUT.",
         ),
-        click.option("--watch", is_flag=True, help="Wait for more files, until Ctrl+C."),
+        click.option("--watch", is_flag=True, help="Keep waiting for new files, until Ctrl+C."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -54,14 +58,14 @@ def run_many(
 
     if others := [name for name in inputs if is_url(name) or is_stdin(name)]:
         raise UsageError(
-            f"several inputs are files and folders, and {shown(others[0])} is none: "
-            "run it alone, or as a job of --list"
+            f"several inputs must be files or folders, but {shown(others[0])} is neither: "
+            "process it separately, or as a job of --list"
         )
     ending = Path(folder).suffix[1:].lower()
     if ending in CONTAINERS and not folder.endswith(("/", os.sep)) and not Path(folder).exists():
         raise UsageError(
-            f"several files need a folder as OUTPUT, and {folder} looks like a file: name a "
-            f"folder, or {folder}/ if it is one"
+            f"several inputs require a folder as OUTPUT, but {folder} looks like a file: name a "
+            f"folder, or write {folder}/ if it is one"
         )
     _run_all(Batch([Path(i) for i in inputs], Path(folder), settings, selection, show))
 
@@ -74,7 +78,7 @@ def run_list(context: click.Context, path: Path, skip_existing: bool, show: "Sho
     given = [p for p in context.command.params if p.name and _is_given(context, p.name)]
     if given:
         name = max(given[0].opts, key=len) if given[0].opts[0].startswith("-") else "INPUT, OUTPUT"
-        raise UsageError(f"with --list, {name} belongs into {path}, not on the command line")
+        raise UsageError(f"with --list, set {name} in {path}, not on the command line")
     _run_all(JobList(read_list(path, context.command), skip_existing, show))
 
 
@@ -93,6 +97,6 @@ def _run_all(jobs: "Batch | JobList") -> None:
     def part() -> Path | None:
         return None if jobs.current is None else part_path(jobs.current)
 
-    run_stoppable(work, part, "; the file under way was not written")
+    run_stoppable(work, part, "; the file in progress was not written")
     print_result(jobs.table())
     sys.exit(jobs.exit_code())

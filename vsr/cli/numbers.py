@@ -46,5 +46,5 @@ def byte_size(_ctx: click.Context, _param: click.Parameter, given: str | None) -
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", given.strip(), re.IGNORECASE)
     value = round(float(found[1]) * 2 ** _BYTES[found[2].lower()]) if found else 0
     if value < 1:
-        raise click.BadParameter(f"'{given}' is no size such as 2G or 500M")
+        raise click.BadParameter(f"'{given}' is not a size such as 2G or 500M")
     return value

@@ -44,7 +44,7 @@ def read_tables(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {reason(exc)}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} is no TOML file: {exc}") from exc
+        raise UsageError(f"{path} is not a valid TOML file: {exc}") from exc
 
 
 def read_config(path: Path) -> list[RelayTable]:
@@ -53,10 +53,10 @@ def read_config(path: Path) -> list[RelayTable]:
     relays = tables.pop(TABLE, None)
     if tables:
         raise UsageError(
-            f"{path}: unknown '{next(iter(tables))}'; there are only [[{TABLE}]] tables"
+            f"{path}: unknown key '{next(iter(tables))}'; only [[{TABLE}]] tables are allowed"
         )
     if not isinstance(relays, list) or not relays or not all(isinstance(r, dict) for r in relays):
-        raise UsageError(f"{path} names no relay: begin each with a line [[{TABLE}]]")
+        raise UsageError(f"{path} contains no relay: begin each relay with a line [[{TABLE}]]")
     found = [_relay(f"{path}, relay {k}", k, table) for k, table in enumerate(relays, 1)]
     names = [relay.name for relay in found]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -69,12 +69,12 @@ def _relay(where: str, number: int, table: dict[str, Any]) -> RelayTable:
     name = table.pop("name", "")
     urls = [table.pop("input", None), *_as_list(table.pop("outputs", None))]
     if not isinstance(name, str) or not all(isinstance(url, str) and url for url in urls):
-        raise UsageError(f"{where}: 'input' is a URL, 'outputs' are one or several")
+        raise UsageError(f"{where}: 'input' must be a URL, 'outputs' one or several URLs")
     for key, value in table.items():
         if key in _FOR_ALL_RELAYS:
-            raise UsageError(f"{where}: '{key}' is for all relays: give it on the command line")
+            raise UsageError(f"{where}: '{key}' applies to all relays: set it on the command line")
         if not all(isinstance(one, str | int | float) for one in _as_list(value)):
-            raise UsageError(f"{where}: '{key}' is text, a number, true or false")
+            raise UsageError(f"{where}: '{key}' must be text, a number, true or false")
     return RelayTable(name=name or f"relay {number}", urls=tuple(urls), options=table)
 
 
@@ -111,12 +111,12 @@ def _as_click_value(option: click.Option, value: Any) -> Any:
     """
     if option.is_flag:
         if not isinstance(value, bool):
-            raise click.BadParameter("it is true or false", param=option)
+            raise click.BadParameter("it must be true or false", param=option)
         return value
     if any(isinstance(one, bool) for one in _as_list(value)):
-        raise click.BadParameter("it is text or a number", param=option)
+        raise click.BadParameter("it must be text or a number", param=option)
     if option.multiple:
         return tuple(map(str, _as_list(value)))
     if isinstance(value, list):
-        raise click.BadParameter("it is one value, not several", param=option)
+        raise click.BadParameter("it must be one value, not several", param=option)
     return str(value)

@@ -11,9 +11,9 @@ from vsr.errors import EXIT_FAILED
 
 
 @click.command("models")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
-    """List the networks that --model knows."""
+    """List the available networks, for --model."""
     from vsr.inference import models
 
     start_logging()
@@ -22,8 +22,8 @@ def list_models(as_json: bool) -> None:
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-@click.option("--filters", is_flag=True, help="List the filters that `vsr run --vf` takes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--filters", is_flag=True, help="List the filters that `vsr run --vf` accepts.")
 def examine(as_json: bool, filters: bool) -> None:
     """Report devices, libraries and encoders, and how to install what is missing."""
     from vsr.cli import doctor

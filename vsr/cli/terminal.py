@@ -42,10 +42,10 @@ _SIGNALS = [
 
 def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--verbose` and `--quiet` to a command."""
-    command = click.option("-v", "--verbose", is_flag=True, help="Debug messages and tracebacks.")(
-        command
-    )
-    return click.option("-q", "--quiet", is_flag=True, help="Errors only.")(command)
+    command = click.option(
+        "-v", "--verbose", is_flag=True, help="Show debug messages and tracebacks."
+    )(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Show only errors.")(command)
 
 
 def log_format(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +114,7 @@ def ratio(_ctx: click.Context, _param: click.Parameter, given: str | None) -> Fr
     except (ValueError, ZeroDivisionError):
         value = Fraction(0)
     if value <= 0:
-        raise click.BadParameter(f"'{given}' is no positive number such as 25 or 30000/1001")
+        raise click.BadParameter(f"'{given}' is not a positive number such as 25 or 30000/1001")
     return value
 
 
@@ -180,7 +180,9 @@ def reserve_stdout() -> str:
     """
     try:
         if os.isatty(1):
-            raise UsageError("the output is stdout, and that is a terminal: pipe it into a program")
+            raise UsageError(
+                "the output is stdout, which is a terminal: redirect it or pipe it into a program"
+            )
         os.write(1, b"")  # fails if it was closed: see `vsr.cli.streams`
         own = os.dup(1)
         os.dup2(2, 1)
@@ -212,7 +214,7 @@ def run_stoppable(
     received: list[float] = []
     """Times of the received signals (s, `time.monotonic`)."""
     outcome: Future[T] = Future()
-    abort_line = _line(logging.ERROR, f"error: stopped at once{lost}")
+    abort_line = _line(logging.ERROR, f"error: stopped immediately{lost}")
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         # take no lock here: the interrupted code of this thread may hold it
@@ -238,7 +240,9 @@ def run_stoppable(
         while worker.is_alive():
             worker.join(0.1)  # wakes for signals, which only this thread receives
             if received and not stop.is_set():
-                log.warning("stopping after the frames under way; once more stops at once")
+                log.warning(
+                    "stopping after the frames in progress; press Ctrl+C again to stop immediately"
+                )
                 stop.set()
     finally:
         if not received:  # else the default handler would end the process on another signal

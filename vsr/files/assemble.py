@@ -90,7 +90,7 @@ def join(
         assemble(sink, joined, others, output.offset or Fraction(0))
         frames = sum(segment.frames for segment in segments)
         if sink.frames_out != frames:
-            raise OutputError(f"{sink.frames_out} of {frames} frames were joined")
+            raise OutputError(f"only {sink.frames_out} of {frames} frames were joined")
         sink.close()
     if stopped:
         journal.mark_interrupted()
@@ -165,7 +165,9 @@ def _video_packets(joined: JoinInput, offset: Fraction) -> Iterator[Packet]:
                 shown = sorted(first + time for time in _times(container, unit))
             end = following[k] if k < len(following) else segment.last_pts + segment.last_duration
             if (len(shown), shown[:1]) != (segment.frames, [first]):
-                raise OutputError(f"{path} does not hold what was written into it: run it again")
+                raise OutputError(
+                    f"{path} has changed since it was written: run the same command again"
+                )
             lengths = {
                 own: after - own for own, after in zip(shown, [*shown[1:], end], strict=True)
             }
@@ -184,7 +186,9 @@ def _video_packets(joined: JoinInput, offset: Fraction) -> Iterator[Packet]:
                         packet.duration = lengths[own]
                         yield packet
         except (av.error.FFmpegError, OSError) as exc:
-            raise OutputError(f"cannot read {path}: {reason(exc)}; run it again") from exc
+            raise OutputError(
+                f"cannot read {path}: {reason(exc)}; run the same command again"
+            ) from exc
 
 
 def _seconds(packet: Packet) -> float:

@@ -86,7 +86,7 @@ def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        return _failed(source, target, f"cannot make the folder {target.parent}: {reason(exc)}")
+        return _failed(source, target, f"cannot create the folder {target.parent}: {reason(exc)}")
     try:
         report = job.run()
     except InterruptedRunError as exc:
@@ -151,13 +151,19 @@ class Batch:
         These are wrong settings, a missing backend, or a folder that cannot be read.
         """
         if self.settings.report is not None or self.settings.receipt is not None:
-            raise UsageError("--report and --receipt are for one file: run it for that file alone")
+            raise UsageError(
+                "--report and --receipt require a single input: process that file separately"
+            )
         if self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"several files need a folder as OUTPUT, and {self.folder} is a file")
+            raise UsageError(
+                f"several inputs require a folder as OUTPUT, but {self.folder} is a file"
+            )
         if self.folder.exists() and any(
             is_folder(given) and given.samefile(self.folder) for given in self.inputs
         ):
-            raise UsageError(f"the files of {self.folder} cannot go into it: name another folder")
+            raise UsageError(
+                f"the input folder {self.folder} cannot be OUTPUT too: name another folder"
+            )
         self._check_model()
         try:
             for source, target in self._pairs():
@@ -191,7 +197,11 @@ class Batch:
 
     def _process(self, source: Path, target: Path) -> Outcome:
         if (place := target.resolve()) in self._inputs and place != source.resolve():
-            return _failed(source, target, f"the output {target} is another of the inputs")
+            return _failed(
+                source,
+                target,
+                f"the output {target} is one of the other inputs: name another folder",
+            )
         if self.selection.skip_existing and is_complete(target):
             return Outcome(source=source, target=target, result="skipped")
         job = Job(str(source), target, self.settings, self.on_progress, self.stop)

@@ -86,14 +86,14 @@ class Cluster:
             import ray
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
         except ImportError as exc:
-            raise UsageError("--cluster needs Ray: pip install 'vsr-stream[ray]'") from exc
+            raise UsageError("--cluster requires Ray: pip install 'vsr-stream[ray]'") from exc
         self.ray: Any = ray
         self._affinity = NodeAffinitySchedulingStrategy
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as exc:  # ConnectionError, RuntimeError, errors of gRPC
             raise BackendError(
-                f"cannot reach a Ray cluster at {address}: {reason(exc)}; start one with "
+                f"cannot connect to a Ray cluster at {address}: {reason(exc)}; start one with "
                 "'ray start --head'"
             ) from exc
 
@@ -123,7 +123,7 @@ class Cluster:
         """Call a function on each node; return the results by host. Raises BackendError."""
         nodes = self.nodes()
         if not nodes:
-            raise BackendError("no computer of the Ray cluster has a CPU or a GPU to work with")
+            raise BackendError("no node of the Ray cluster has a CPU or a GPU")
         answers = [self._call_on(node, function, arguments) for node in nodes]
         found = {}
         for node, answer in zip(nodes, answers, strict=True):
@@ -133,9 +133,9 @@ class Cluster:
                 if node in self.nodes():
                     message = str(exc).strip().splitlines()[-1]
                     raise BackendError(f"{node.host} cannot run vsr: {message}") from exc
-                log.warning("%s has left the cluster", node.host)
+                log.warning("node %s has left the Ray cluster", node.host)
         if not found:
-            raise BackendError("all computers have left the Ray cluster")
+            raise BackendError("all nodes have left the Ray cluster")
         return found
 
     def _call_on(self, node: Node, function: Any, arguments: tuple[Any, ...]) -> Any:

@@ -146,7 +146,7 @@ class LocalCrew:
         try:
             process = start_child(_PROCESS, stderr=None, env=environment)
         except OSError as exc:
-            raise BackendError(f"cannot start a worker: {reason(exc)}") from exc
+            raise BackendError(f"cannot start a worker process: {reason(exc)}") from exc
         number = next(self._numbers)
         self._workers[number] = _Process(device, process)
         self._write(number, (self._settings, device))

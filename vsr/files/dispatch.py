@@ -155,9 +155,11 @@ class Dispatch:
         number = -1 if running is None else running.clip.number
         self._losses[number] += 1
         if self._losses[number] >= _MAX_LOSSES:
-            raise BackendError(f"workers end again and again without a word ({message.payload})")
+            raise BackendError(f"worker processes keep exiting unexpectedly ({message.payload})")
         if running is not None and number not in self.results:
-            log.warning("a worker was lost (%s): its segment is made again", message.payload)
+            log.warning(
+                "a worker exited unexpectedly (%s): encoding its segment again", message.payload
+            )
             running.target.unlink(missing_ok=True)
             if all(each.clip.number != number for each in self._running.values()):
                 self._retries.append(running.clip)

@@ -28,4 +28,4 @@ def change(name: str, then: Any, now: Any) -> str:
         inner = next(key for key in [*now, *then] if now.get(key) != then.get(key))
         return change(inner, then.get(inner), now.get(inner))
     was, is_ = ("not set" if value is None else value for value in (then, now))
-    return f"{name.replace('_', ' ')} was {was} and is {is_}"
+    return f"{name.replace('_', ' ')} was {was} and is now {is_}"

@@ -53,7 +53,9 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
         pipe_format(settings.container)
         return
     if settings.container is not None:
-        raise UsageError("--format is for OUTPUT -: elsewhere the output's name says what it is")
+        raise UsageError(
+            "--format requires OUTPUT -: the container of a file is chosen by the name's extension"
+        )
     pictures = find_pictures(input_)
     if is_folder(path) and pictures is not None:
         picture_options(path, settings.encoder)
@@ -84,7 +86,9 @@ def output_folder(path: Path, input_: str) -> Iterator[None]:
     if find_pictures(input_) is None:
         if not (is_url(input_) or is_stdin(input_)) and is_folder(Path(local(input_))):
             raise InputError(f"no picture in the folder {input_}")
-        raise UsageError(f"the output {path} is to be a folder, for pictures: name a file in it")
+        raise UsageError(
+            f"the output {path} is a folder, but the input is not a picture: name a file in it"
+        )
     try:
         path.mkdir()
     except OSError as exc:
@@ -133,7 +137,9 @@ def open_source(
     to_pictures = is_picture(output) or is_folder(output)
     if pictures is None or (pictures.single and not to_pictures):
         if settings.fps is not None:
-            raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
+            raise UsageError(
+                "--fps requires numbered pictures or a folder of pictures: a video has its own rate"
+            )
         reading = Reading(
             memory=settings.memory, filtering=settings.filtering,
             variant=Wanted.parse(settings.variant), side_data=wanted(settings.encoder.options),
@@ -143,7 +149,7 @@ def open_source(
             reading = replace(reading, planes=sdr.planes, seen_as=sdr.seen_as)
         return open_interruptibly(input_, stop, reading)
     if settings.filters or settings.detelecine or settings.deinterlace in ("frame", "bob"):
-        raise UsageError("--vf, --detelecine and --deinterlace are for videos, not for pictures")
+        raise UsageError("--vf, --detelecine and --deinterlace cannot be used with pictures")
     fits = not to_pictures or is_animation(output)
     return PictureSource(
         pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps, memory=settings.memory
@@ -206,8 +212,8 @@ def _picture_sink(
     single = not is_pattern(path) and not is_folder(path)
     if single and source.info.frames > 1 and settings.max_frames != 1:
         raise UsageError(
-            f"{path.name} holds one picture: name a pattern such as "
-            f"{path.stem}_%05d{path.suffix}, or take --max-frames 1"
+            f"{path.name} can contain only one picture: use a pattern such as "
+            f"{path.stem}_%05d{path.suffix}, or --max-frames 1"
         )
     transparent = pictures is not None and pictures.info.transparent
     return StillSink(path, video, settings.encoder, extras, scale, settings.overwrite, transparent)

@@ -141,11 +141,11 @@ class Job:
             return settings
         self._check_no_kept_segments()
         if is_stdin(self._input):
-            raise UsageError("two passes read the input twice, and stdin can be read once")
+            raise UsageError("--passes 2 reads the input twice, but stdin can be read only once")
         folder = stack.enter_context(TemporaryDirectory(prefix="vsr-"))
         stats = str(Path(folder, "analysis"))
         first = replace(settings.encoder, analysis=(1, stats))
-        log.info("pass 1 of 2: looking at all pictures")
+        log.info("pass 1 of 2: analysing all frames")
         with closing(self._open_source()) as source:
             upscaler = self._upscaler(source, model, backend)
             selected = self._selected(source)
@@ -265,7 +265,7 @@ class Job:
         if not done:
             yield source
             return
-        log.info("going on after %d frames that are done", done)
+        log.info("resuming after %d finished frames", done)
         last = self._settings.start_frame + done - 1
         if isinstance(source, Source) and source.skip_to(last, journal.segments[-1].last_pts):
             source.losses.lost = journal.lost  # without losses in what was skipped

@@ -134,28 +134,26 @@ class Journal:
     def close_after_run(self, failed: bool) -> None:
         """Close the journal after a run; if the run failed, log how many frames are kept."""
         if failed and self.segments:
-            log.warning(
-                "%d frames are done and kept: the same command goes on from there", self.frames
-            )
+            log.warning("%d finished frames are saved: run the same command to resume", self.frames)
         self.close()
 
     def error(self, exc: OSError) -> OutputError:
         """Return the error for a folder that cannot be written."""
-        return OutputError(f"cannot keep what is done in {self.folder}: {reason(exc)}")
+        return OutputError(f"cannot save finished segments in {self.folder}: {reason(exc)}")
 
     def _acquire(self) -> None:
         try:
             self._lock.acquire(timeout=0)
         except TimeoutError as exc:  # base class of filelock.Timeout
-            raise UsageError(f"another process is making {self._output}") from exc
+            raise UsageError(f"another process is writing {self._output}") from exc
 
     def _load(self, restart: bool, gaps: bool) -> None:
         path = self.folder / JOURNAL
         lines = [] if restart or not path.exists() else lines_of(path)
         if lines and (differs := self._difference(lines[0])):
             raise UsageError(
-                f"{self.folder} holds what another run has done: {differs}; take the same "
-                "settings to go on, or --restart to begin anew"
+                f"{self.folder} contains segments of a run that differs: {differs}; use the same "
+                "input and settings to resume, or --restart to discard the segments"
             )
         if lines:
             self.threads = lines[0].get(THREADS)
@@ -165,7 +163,7 @@ class Journal:
                 if self._is_intact(segment):
                     insort(self.segments, segment, key=lambda each: each.number)
                 else:
-                    log.warning("%s is damaged: made anew", self.path(segment))
+                    log.warning("%s is damaged: encoding it again", self.path(segment))
         if not gaps:
             self.segments = until_first_gap(self.segments)
         self._rewrite()
@@ -176,7 +174,7 @@ class Journal:
         for name in [*now, *then]:
             if name != THREADS and now.get(name) != then.get(name):
                 if name == "input":
-                    return "the input has changed since"
+                    return "the input has changed"
                 return change(name, then.get(name), now.get(name))
         return None
 

@@ -69,8 +69,8 @@ def check_no_kept_segments(output: Path) -> None:
     """Raise UsageError if an earlier run left segments, which this run would delete."""
     if frames := sum(segment.frames for segment in _recorded_segments(output)):
         raise UsageError(
-            f"{folder_of(output)} holds {frames} frames that another run has done: name another "
-            "output, or take --restart to discard them"
+            f"{folder_of(output)} contains {frames} finished frames of another run: name another "
+            "output, or use --restart to discard them"
         )
 
 

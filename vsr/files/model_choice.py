@@ -92,13 +92,16 @@ def _choose_measured(
     work = best.work * width * height / _HD * min(task.frames, settings.max_frames or task.frames)
     # on a GPU, engines take minutes to build, and speed is sufficient
     if backend.name != "openvino" or 0 < work < _MAX_UNMEASURED_WORK:
-        log.info("model %s: the best for %s (--model names another)", best.name, kind)
+        log.info("model %s: the best for %s (--model selects another)", best.name, kind)
         return best.name
     name, speed = Planner(task, backend, seconds=_MEASURE_SECONDS).choose(settings.speed)
     why = f"the best for {kind} at {SPEEDS[settings.speed]:g} times real time or more"
     if speed < SPEEDS[settings.speed]:
         why = f"the lightest for {kind}"
     log.info(
-        "model %s: %s; about %.2g times here (--speed or --model take another)", name, why, speed
+        "model %s: %s; expected speed %.2g times real time (--speed or --model selects another)",
+        name,
+        why,
+        speed,
     )
     return name

@@ -168,7 +168,10 @@ class RayCrew:
         if self._workers:
             self._last_with_worker = now()
         elif now() - self._last_with_worker > _NO_WORKER_TIMEOUT_S:
-            raise BackendError("no computer of the Ray cluster is left to work")
+            raise BackendError(
+                f"the Ray cluster has had no worker for {_NO_WORKER_TIMEOUT_S:g} s: see "
+                "vsr cluster check"
+            )
 
     def _start(self, node: Node) -> None:
         processors = max(1, node.cpus // (node.gpus or self._jobs))
@@ -208,5 +211,5 @@ class RayCrew:
         entry = self._workers.pop(worker)
         self._nodes_checked = now()  # Ray needs a moment to detect that a node is gone
         kind = "lost" if entry.place else "unready"
-        log.debug("%s is lost", entry.node.host, exc_info=exc)
+        log.debug("lost the worker on %s", entry.node.host, exc_info=exc)
         return Message(worker, kind, entry.node.host)

@@ -23,11 +23,11 @@ from vsr.report.report import Report, machine, versions
 SCHEMA: Final = "vsr-receipt/1"
 _ART: Final = av.stream.Disposition.attached_pic
 _CHECKED: Final = {
-    "frames": "frames",
-    "first_pts_s": "as the time of the first frame (s)",
-    "last_pts_s": "as the time of the last frame (s)",
-    "audio_start_s": "as the time at which the sound begins (s)",
-    "bytes": "bytes",
+    "frames": "number of frames",
+    "first_pts_s": "time of the first frame (s)",
+    "last_pts_s": "time of the last frame (s)",
+    "audio_start_s": "start of the audio (s)",
+    "bytes": "size in bytes",
 }
 """Facts of an output that are compared, in this order -> their description in messages."""
 
@@ -180,21 +180,22 @@ def difference(output: Path, receipt: Path) -> str | None:
         raise InputError(f"cannot read the receipt {receipt}: {reason(exc)}") from exc
     except (ValueError, RecursionError) as exc:  # not UTF-8, or not JSON
         raise InputError(
-            f"{receipt} is no receipt: give the file that `vsr run --receipt` has written"
+            f"{receipt} is not a receipt: name the file that `vsr run --receipt` wrote"
         ) from exc
     then: Any = facts.get("output") if isinstance(facts, dict) else None
     known = isinstance(then, dict) and facts.get("schema") == SCHEMA
     if not known or not {*_CHECKED, "sha256", "video_sha256"} <= then.keys():
-        raise InputError(f"{receipt} is no receipt of this version ({SCHEMA})")
+        raise InputError(f"{receipt} is not a receipt of this version ({SCHEMA})")
     now = file_facts(output)
     if then["sha256"] == now["sha256"]:
         return None
     for name, description in _CHECKED.items():
         if then[name] != now[name]:
             same = then["video_sha256"] == now["video_sha256"]
-            tail = "; the pictures' packets are the same" if same else ""
+            tail = "; the video packets are identical" if same else ""
             return (
-                f"{output} has {now[name]} {description}, and the receipt says {then[name]}{tail}"
+                f"{output}: the {description} is {now[name]}, but the receipt records {then[name]}"
+                f"{tail}"
             )
-    what = "other pictures" if then["video_sha256"] != now["video_sha256"] else "other bytes"
-    return f"{output} has {what} than the receipt says (SHA-256 {now['sha256']})"
+    what = "video packets" if then["video_sha256"] != now["video_sha256"] else "bytes"
+    return f"{output}: the {what} differ from those of the receipt (SHA-256 {now['sha256']})"

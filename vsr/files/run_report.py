@@ -65,7 +65,7 @@ def conversion_note(sink: AnySink | SegmentedSink) -> str | None:
     """Return a message on what an output converts or leaves out; None if nothing."""
     notes = list(sink.converted)
     if sink.left_out:
-        notes.append(f"{sink.path.name} cannot carry {', '.join(sink.left_out)}: left out")
+        notes.append(f"{sink.path.name} cannot contain {', '.join(sink.left_out)}: left out")
     return "; ".join(notes) or None
 
 

@@ -97,7 +97,7 @@ class SegmentWriter:
         try:
             frames, reorder = reorder_of(self.path, self._unit)
             if frames != len(self._pts):
-                raise OutputError(f"{self.path} has {frames} of {len(self._pts)} frames")
+                raise OutputError(f"{self.path} contains only {frames} of {len(self._pts)} frames")
             with self.path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             return Segment(

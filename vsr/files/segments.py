@@ -57,7 +57,7 @@ def frames_per_segment(
     requested_by = shared or ("--segment" if settings.segment is not None else "")
     if settings.segment == 0:
         if shared:
-            raise UsageError(f"{shared} needs segments, and --segment 0 makes none")
+            raise UsageError(f"{shared} requires segments, but --segment 0 disables them")
         return 0
     why = _cannot_be_cut(input_, output, settings, source, video)
     if why is not None:
@@ -77,17 +77,17 @@ def _cannot_be_cut(
 ) -> str | None:
     """Return the reason why a run cannot be cut into segments; None if it can."""
     if not isinstance(source, Source) or find_pictures(input_) is not None:
-        return "pictures are not cut into segments"
+        return "pictures cannot be divided into segments"
     if is_url(input_) or is_stdin(input_) or not Path(local(input_)).is_file():
-        return "only a file can be read again from where a run ended"
+        return "only a file can be read again to resume a run"
     if pipe_of(output) is not None or is_picture(output) or is_folder(output):
-        return "only a video file is put together from segments"
+        return "only a video file can be joined from segments"
     if settings.encoder.passes > 1:
-        return "two passes look at the whole video"
+        return "--passes 2 requires the whole video"
     encoder = encoder_name_for(output, settings, video)
     beside = video.alpha and not can_hold(encoder, "nut")
     if beside or container_format(output) == "yuv4mpegpipe" or not can_hold_encoder(encoder, "nut"):
-        return f"{encoder}'s video is written in one go"
+        return f"video of {encoder} cannot be divided into segments"
     return None
 
 

@@ -82,7 +82,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         check_settings(self, _LEAST)
         if self.segment is not None and not 0 <= self.segment < math.inf:
-            raise UsageError(f"segment is {self.segment}: it must be 0 (none) or some seconds")
+            raise UsageError(
+                f"segment is {self.segment}: it must be 0 (no segments) or a number of seconds"
+            )
         if self.fps is not None and self.fps <= 0:
             raise UsageError(f"fps is {self.fps}: it must be more than 0")
         if self.audio not in AUDIO:

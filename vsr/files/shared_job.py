@@ -60,9 +60,11 @@ class SharedJob:
         settings = self.settings
         several = len(devices_of(settings.device)) > 1
         if settings.cluster and settings.device is not None:
-            raise UsageError("--device is for this computer: --cluster takes what each one has")
+            raise UsageError(
+                "--device and --cluster cannot be combined: each node uses its own devices"
+            )
         if settings.jobs is None and several:
-            raise UsageError("--jobs auto is for one device: name a number")
+            raise UsageError("--jobs auto requires a single device: set a number of jobs")
         settings.encoder.check()
         with ExitStack() as stack:
             source = stack.enter_context(closing(self._open_source()))
@@ -110,7 +112,7 @@ class SharedJob:
             done = {segment.number for segment in journal.segments}
             report.taken_over, report.resumable = journal.frames, True
             if report.taken_over:
-                log.info("going on after %d frames that are done", report.taken_over)
+                log.info("resuming after %d finished frames", report.taken_over)
             cutter = ClipCutter(source.url, Reading(), cuts, settings.max_frames)
             clips = cutter.clips(journal.folder, lambda number: number not in done)
             self._started, self._step = now(), 1 / info.rate
@@ -164,12 +166,16 @@ class SharedJob:
         report.interrupted = dispatch.stopped
         if not any(segment.frames for segment in segments):
             if report.interrupted:
-                kept = f"; {journal.frames} frames are kept for a run that goes on"
+                kept = (
+                    f"; {journal.frames} finished frames are saved: run the same command to resume"
+                )
                 raise InterruptedRunError(
-                    f"stopped before the beginning was done; nothing was written"
+                    f"stopped before the first segment was finished; nothing was written"
                     f"{kept if journal.frames else ''}"
                 )
-            raise InputError(f"{self.input_} has no frame there; nothing was written")
+            raise InputError(
+                f"{self.input_} has no frames in the selected range; nothing was written"
+            )
         with closing(open_source_for_copying(self.input_, self.output, self.settings)) as source:
             sink = join(output, source, journal, segments, report.interrupted)
         report.packets_refused = sink.packets_refused
@@ -203,13 +209,13 @@ class SharedJob:
     def _cannot_be_shared(self, source: Source) -> str | None:
         filtering = source.timeline.filtering
         if not filtering.begins_anywhere:
-            return "filters (--vf, --detelecine) need all pictures before"
+            return "filters (--vf, --detelecine) require all earlier frames"
         if self.settings.max_frames is not None and filtering.factor != 1:
-            return "--max-frames cannot be counted before --deinterlace bob"
+            return "--max-frames cannot be combined with --deinterlace bob"
         if source.video.metadata.get("alpha_mode") == "1":
-            return "transparency beside the pictures is not cut"
+            return "video with separately coded transparency cannot be divided"
         if cannot_be_cut(source.video):
-            return f"{source.info.codec}'s packets cannot be decoded one by one"
+            return f"{source.info.codec} packets cannot be decoded separately"
         return None
 
     def _first_time(self, source: Source) -> Fraction:

@@ -139,7 +139,10 @@ class Worker:
         info = settings.reading().seen_as(settings.info)
         model, backend, self.place = _load_model(settings.model, info, device)
         if model.sha256 != settings.model_sha256:
-            raise UsageError(f"{self.place.host} has another version of the model {model.name}")
+            raise UsageError(
+                f"{self.place.host} has a different version of the model {model.name}: install the "
+                "same version of vsr"
+            )
         self._upscaler = Upscaler(
             model, backend, info.colour, (info.width, info.height), settings.batch, fall_back=True,
             planes=info.planes, reuse=True,

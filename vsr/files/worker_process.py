@@ -72,7 +72,7 @@ def main() -> None:
     except VsrError as exc:
         messages.send("failed", exc)
     except Exception as exc:  # a bug in vsr, or no memory: one line, as in `vsr.cli.terminal`
-        logging.debug("a worker fails", exc_info=True)
+        logging.debug("worker failed", exc_info=True)
         messages.send("failed", VsrError(f"unexpected {type(exc).__name__}: {exc}"))
 
 

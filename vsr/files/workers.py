@@ -42,15 +42,16 @@ def check_places_match(places: Sequence[Place]) -> Place:
         ours, theirs = ((p.model_sha256, p.precision, p.backend) for p in (first, place))
         if ours != theirs:
             raise UsageError(
-                f"{first.device} ({first.host}) would compute in {first.precision} "
-                f"({first.backend}) and {place.device} ({place.host}) in {place.precision} "
-                f"({place.backend}): name --precision and --backend, or take the same vsr on both"
+                f"{first.device} ({first.host}) would use {first.precision} ({first.backend}), "
+                f"and {place.device} ({place.host}) {place.precision} ({place.backend}), so that "
+                "their output would differ: set --precision and --backend, or install the same "
+                "version of vsr on both"
             )
         for name in SAME_VERSIONS:
             if place.versions[name] != here[name]:
                 raise UsageError(
                     f"{place.host} has {name} {place.versions[name]} and this computer "
-                    f"{here[name]}: what they encode would differ"
+                    f"{here[name]}, so that their output would differ: install the same version"
                 )
     return first
 
@@ -79,7 +80,7 @@ def jobs_that_fit(
     else:
         jobs = 1
     if settings.jobs is not None and jobs < settings.jobs:
-        log.warning("the memory holds %d of the %d jobs", jobs, settings.jobs)
+        log.warning("memory is sufficient for only %d of %d jobs", jobs, settings.jobs)
     return jobs, limit // device_count // jobs
 
 

@@ -76,7 +76,7 @@ class CostCache:
             with written_whole(self._path) as part:
                 part.write_text(json.dumps(content, indent=1), "utf-8")
         except OSError as exc:
-            log.debug("measured costs cannot be kept: %s", exc)
+            log.debug("measured costs cannot be saved: %s", exc)
 
 
 def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: PlaneFormat) -> str:

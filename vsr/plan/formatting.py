@@ -9,9 +9,10 @@ from vsr.plan.plan import Line, Task
 from vsr.report.html.text import span
 
 _WHAT_HELPS: Final = {
-    "decode": "decoding is the limit",
-    "network": "the network is the limit",
-    "encode": "the encoder is the limit: a faster --preset helps, or h264_nvenc on an NVIDIA GPU",
+    "decode": "decoding is the bottleneck",
+    "network": "the network is the bottleneck",
+    "encode": "the encoder is the bottleneck: use a faster --preset, or on an NVIDIA GPU "
+    "-c h264_nvenc",
 }
 
 
@@ -20,7 +21,7 @@ def table(task: Task, lines: Sequence[Line]) -> str:
     stages = [name for name in STAGES if name in lines[0].forecast.stages]
     titles = ["model", *(f"{name} ms" for name in stages), "fps", "real time", "limit"]
     if task.frames:
-        titles.append("takes")
+        titles.append("duration")
     rows = [titles]
     for line in lines:
         forecast = line.forecast
@@ -55,10 +56,10 @@ def recommendation(task: Task, line: Line, speed: str) -> list[str]:
         why += f" that reaches {min_speed:g} times real time"
     if speed_ratio < min_speed:
         why = "the lightest network"
-    speed_here = f"it would reach {speed_ratio:.2f} times real time"
+    speed_here = f"expected: {speed_ratio:.2f} times real time"
     if task.frames:
-        speed_here += f" and take {span(line.forecast.seconds(task.frames))}"
-    choice = f"vsr run takes {line.model}: {why} (--speed {speed}); {speed_here}"
+        speed_here += f", duration {span(line.forecast.seconds(task.frames))}"
+    choice = f"vsr run would use {line.model}: {why} (--speed {speed}); {speed_here}"
     return [choice, _WHAT_HELPS[line.forecast.limit]]
 
 
@@ -66,9 +67,15 @@ def live_recommendation(task: Task, lines: Sequence[Line]) -> str:
     """Return a line on the best network for a live stream of this size and rate, with headroom."""
     fast_enough = [x for x in lines if times_real_time(task, x) >= HEADROOM]
     if not fast_enough:
-        return "no network holds a live stream of this size and rate here: a relay uses bicubic"
+        return (
+            "no network is fast enough here for a live stream of this size and rate: vsr relay "
+            "would use bicubic"
+        )
     best = fast_enough[0]
-    return f"a live stream of this size and rate can have {best.model} (a third to spare)"
+    return (
+        f"vsr relay would use {best.model} for a live stream of this size and rate "
+        f"(at least {HEADROOM:g} times real time)"
+    )
 
 
 def as_json(task: Task, lines: Sequence[Line], chosen: str | None) -> dict[str, Any]:
