@@ -44,7 +44,7 @@ def test_a_stage_is_no_shorter_than_its_work_on_all_cores_and_no_longer_than_on_
     assert Cost(10.0, 16.0).alone_ms(2) == 10.0
     assert Cost(6.0, 16.0).alone_ms(2) == 8.0
     assert Cost(90.0, 16.0).alone_ms(2) == 16.0  # a busy machine: the clock says nothing
-    assert Cost(9.0, 0.5, elsewhere=True).alone_ms(2) == 9.0  # a GPU
+    assert Cost(9.0, 0.5, on_other_device=True).alone_ms(2) == 9.0  # a GPU
 
 
 def test_a_frame_takes_what_the_slowest_stage_takes_or_what_all_cores_can_do() -> None:
@@ -52,10 +52,10 @@ def test_a_frame_takes_what_the_slowest_stage_takes_or_what_all_cores_can_do() -
     assert alone.frame_ms == 20
     shared = Forecast({"decode": Cost(2, 2), "network": Cost(10, 20), "encode": Cost(5, 8)}, 2)
     assert shared.frame_ms == pytest.approx(1.05 * 15)
-    assert (shared.limit, alone.limit) == ("network", "network")
+    assert (shared.bottleneck, alone.bottleneck) == ("network", "network")
     assert shared.fps == pytest.approx(1000 / 15.75)
-    tried = replace(shared, together=Cost(20, 38), start_ms=800)
-    assert (tried.frame_ms, tried.limit) == (20, "network")
+    tried = replace(shared, trial_cost=Cost(20, 38), start_ms=800)
+    assert (tried.frame_ms, tried.bottleneck) == (20, "network")
     assert tried.seconds(100) == pytest.approx(2.8)
     assert tried.seconds(100_000) == pytest.approx(2000.8)
 
@@ -331,7 +331,7 @@ def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
     )
     assert done.exit_code == 0, done.output
     head = done.stdout.splitlines()[0].split()
-    assert head == ["model", "network", "ms", "encode", "ms", "fps", "real", "time", "limit"]
+    assert head == ["model", "network", "ms", "encode", "ms", "fps", "real", "time", "bottleneck"]
     assert "vsr run would use" not in done.stdout
 
 
@@ -373,7 +373,7 @@ def test_the_answer_says_what_limits_and_how_long_it_takes(tmp_path: Path) -> No
 
 def test_hours_are_whole_hours(tmp_path: Path) -> None:
     """5,999 s of video that is enlarged as fast as it plays take 1 h 40 min, and not 2 h 40 min."""
-    forecast = Forecast({"network": Cost(40, 40), "encode": Cost(1, 1)}, 1, together=Cost(40, 40))
+    forecast = Forecast({"network": Cost(40, 40), "encode": Cost(1, 1)}, 1, trial_cost=Cost(40, 40))
     line = Line("bicubic", "fp32", forecast)
     task = replace(task_without_input((64, 48), Fraction(25)), frames=150_000)
     assert table(task, [line]).splitlines()[1].endswith("1 h 40 min")

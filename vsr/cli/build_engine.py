@@ -59,7 +59,7 @@ from vsr.network.precision import PRECISIONS
 @click.option(
     "--fused",
     is_flag=True,
-    help="Use a custom kernel for CARN-M's blocks. Its speed was not measured on a GPU.",
+    help="Use a custom kernel for CARN-M's blocks. Not yet measured on a GPU.",
 )
 @click.option(
     "-o",

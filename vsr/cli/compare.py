@@ -49,7 +49,7 @@ def parse_time(_ctx: click.Context, _param: click.Parameter, given: str) -> floa
 @click.option(
     "--align",
     is_flag=True,
-    help="Match frames by number, from each video's first frame, instead of by time.",
+    help="Match frames by the time since each video's first frame.",
 )
 @click.option(
     "--lpips", type=click.Path(path_type=Path), metavar="FILE.npz",

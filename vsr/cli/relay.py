@@ -55,7 +55,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @click.option(
     "--ladder",
     metavar="NAME,NAME...",
-    help="Lighter networks to switch to when the latency limit is exceeded.",
+    help="Lighter networks to switch to if necessary, best first.",
 )
 @click.option(
     "--max-latency", type=WholeNumber(50), default=500, show_default=True, metavar="MS",
@@ -84,7 +84,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option(
     "--stream-timeout", type=Number(0.5), default=5.0, show_default=True,
-    help="Time without data after which the source is reconnected, in seconds.",
+    help="Time without data after which the source counts as disconnected, in seconds.",
 )  # fmt: skip
 @click.option(
     "--slate-after", type=Number(0), default=5.0, show_default=True,
@@ -96,7 +96,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option(
     "--realtime", is_flag=True,
-    help="Read a recording at a URL in real time, as is always done with files.",
+    help="Read a recording at a URL in real time, by its timestamps, as files always are.",
 )  # fmt: skip
 @click.option("--loop", is_flag=True, help="Repeat an input file endlessly.")
 @click.option("-c", "-c:v", "--codec", help="h264 (default), hevc or another FFmpeg encoder.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vsr.errors import OutputError, UsageError, reason
-from vsr.files.fingerprint import change
+from vsr.files.fingerprint import change_message
 from vsr.files.journal_lines import (
     JOURNAL,
     LOCK,
@@ -175,7 +175,7 @@ class Journal:
             if name != THREADS and now.get(name) != then.get(name):
                 if name == "input":
                     return "the input has changed"
-                return change(name, then.get(name), now.get(name))
+                return change_message(name, then.get(name), now.get(name))
         return None
 
     def _is_intact(self, segment: Segment) -> bool:

@@ -75,7 +75,7 @@ def plan_memory(
         return MemoryPlan(encoder=settings, max_waiting_bytes=max_waiting_bytes)
     if encoder in _REDUCED_PARAMETERS and needed(_BUFFERED_REDUCED[encoder]) <= limit:
         note = (
-            f"{encoder} encodes without lookahead: it would need "
+            f"{encoder} encodes without lookahead: with it, the run would require "
             f"{in_words(needed(default_pictures))} of memory, and the limit is {in_words(limit)}"
         )
         return MemoryPlan(

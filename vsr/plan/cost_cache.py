@@ -48,8 +48,8 @@ class CostCache:
     def known(self, key: str) -> Cost | None:
         """Return the cost of a key; None if it was not measured yet."""
         with suppress(TypeError, ValueError):
-            wall, cpu, elsewhere = self._read().get(key, ())
-            return Cost(float(wall), float(cpu), bool(elsewhere))
+            wall, cpu, on_other_device = self._read().get(key, ())
+            return Cost(float(wall), float(cpu), bool(on_other_device))
         return None
 
     def clear(self) -> None:
@@ -67,7 +67,7 @@ class CostCache:
 
     def _add(self, key: str, cost: Cost) -> None:
         costs = self._read() | {
-            key: [round(cost.wall_ms, 3), round(cost.cpu_ms, 3), cost.elsewhere]
+            key: [round(cost.wall_ms, 3), round(cost.cpu_ms, 3), cost.on_other_device]
         }
         kept = dict(list(costs.items())[-_MAX_ENTRIES:])
         content = {"schema": _SCHEMA, "machine": self._machine, "costs": kept}

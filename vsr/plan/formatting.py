@@ -19,7 +19,7 @@ _WHAT_HELPS: Final = {
 def table(task: Task, lines: Sequence[Line]) -> str:
     """Return a table, one line per network: ms of each stage, frames per second, speed, limit."""
     stages = [name for name in STAGES if name in lines[0].forecast.stages]
-    titles = ["model", *(f"{name} ms" for name in stages), "fps", "real time", "limit"]
+    titles = ["model", *(f"{name} ms" for name in stages), "fps", "real time", "bottleneck"]
     if task.frames:
         titles.append("duration")
     rows = [titles]
@@ -27,7 +27,7 @@ def table(task: Task, lines: Sequence[Line]) -> str:
         forecast = line.forecast
         costs = [forecast.stages[name].alone_ms(forecast.cores) for name in stages]
         row = [line.model, *(f"{ms:.1f}" for ms in costs), f"{forecast.fps:.1f}"]
-        row += [f"{times_real_time(task, line):.2f}x", forecast.limit]
+        row += [f"{times_real_time(task, line):.2f}x", forecast.bottleneck]
         if task.frames:
             row.append(span(forecast.seconds(task.frames)))
         rows.append(row)
@@ -60,7 +60,7 @@ def recommendation(task: Task, line: Line, speed: str) -> list[str]:
     if task.frames:
         speed_here += f", duration {span(line.forecast.seconds(task.frames))}"
     choice = f"vsr run would use {line.model}: {why} (--speed {speed}); {speed_here}"
-    return [choice, _WHAT_HELPS[line.forecast.limit]]
+    return [choice, _WHAT_HELPS[line.forecast.bottleneck]]
 
 
 def live_recommendation(task: Task, lines: Sequence[Line]) -> str:
@@ -99,8 +99,8 @@ def as_json(task: Task, lines: Sequence[Line], chosen: str | None) -> dict[str, 
                 "start_ms": round(line.forecast.start_ms, 1),
                 "fps": round(line.forecast.fps, 2),
                 "times_real_time": round(times_real_time(task, line), 3),
-                "limit": line.forecast.limit,
-                "measured": line.forecast.together is not None,
+                "limit": line.forecast.bottleneck,
+                "measured": line.forecast.trial_cost is not None,
                 "seconds": round(line.forecast.seconds(task.frames), 2) if task.frames else None,
             }
             for line in lines

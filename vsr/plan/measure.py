@@ -134,7 +134,7 @@ def network_cost_at_size(model: Model, backend: Backend, video: Video, seconds: 
     cost = clock.mean()
     # OpenVINO also supports GPUs and NPUs, which leave the processors idle
     idle = cost.cpu_ms < cost.wall_ms / 8
-    return replace(cost, elsewhere=backend.name != "openvino" or idle)
+    return replace(cost, on_other_device=backend.name != "openvino" or idle)
 
 
 def grey_frames(video: Video) -> Iterator[Frame]:

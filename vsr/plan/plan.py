@@ -177,9 +177,9 @@ class Planner:
             return found[0]
 
         key = f"{self._network_key(model)} {self._encoding_key()}"
-        together = self._costs.get(f"run {key}", lambda: run().frame)
+        trial_cost = self._costs.get(f"run {key}", lambda: run().frame)
         start = self._costs.get(f"start {key}", lambda: run().start)
-        return replace(parts, together=together, start_ms=self._startup_ms + start.wall_ms)
+        return replace(parts, trial_cost=trial_cost, start_ms=self._startup_ms + start.wall_ms)
 
     def _encoding_cost(self) -> Cost:
         if self._encode is None:
