@@ -104,7 +104,7 @@ def test_models_says_what_each_is_good_for_and_which_is_taken_and_why() -> None:
     [default] = {e["model"] for e in entries if e["default"]}
     assert text.splitlines()[1].split()[0] == default == chosen(RunSettings().model, None)
     assert f"The default for other inputs is {default}:\n{WHY_DEFAULT}.\n" in text
-    assert "`vsr run` takes the best that is fast enough here for its file" in text
+    assert "`vsr run` uses the best that is fast enough here for its file" in text
 
 
 def test_models_come_as_it_is_said_the_default_first_then_by_work() -> None:

@@ -304,7 +304,7 @@ def _found(most: int, rates: dict[int, float]) -> int:
     """The number of workers that is found where so many make so many frames a second."""
     auto, time_, frames = AutoJobs(max_jobs=most), 0.0, 0.0
     while not auto.is_settled and time_ < 1000:
-        auto.resize(time_, int(frames))
+        auto.change(time_, int(frames))
         time_ += 0.1
         frames += 0.1 * rates[auto.jobs]
     return auto.jobs

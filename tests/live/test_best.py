@@ -21,7 +21,7 @@ from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
 from vsr.media.plane_format import YUV420
-from vsr.plan import costs as cost_cache
+from vsr.plan import cost_cache
 from vsr.plan.choice import candidates
 from vsr.plan.cost import Cost
 from vsr.plan.cost_cache import CostCache, network_key

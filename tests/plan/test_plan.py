@@ -24,8 +24,7 @@ from vsr.inference.models import manifest, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
-from vsr.plan import costs as cost_cache
-from vsr.plan import measure
+from vsr.plan import cost_cache, measure
 from vsr.plan.choice import SPEEDS, candidates, choose, quality
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
