@@ -103,7 +103,7 @@ def test_models_says_what_each_is_good_for_and_which_is_taken_and_why() -> None:
             assert line.endswith(uses.get(words[0], ""))
     [default] = {e["model"] for e in entries if e["default"]}
     assert text.splitlines()[1].split()[0] == default == chosen(RunSettings().model, None)
-    assert f"The default for other inputs is {default}:\n{WHY_DEFAULT}.\n" in text
+    assert f"Other inputs use {default}:\n{WHY_DEFAULT}.\n" in text
     assert "`vsr run` uses the best that is fast enough here for its file" in text
 
 

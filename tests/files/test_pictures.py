@@ -144,7 +144,7 @@ def test_transparency_is_kept_and_what_it_hides_does_not_show(tmp_path: Path) ->
     [
         ({"crf": 20}, UsageError, "pictures have no codec, crf, preset or bitrate"),
         ({"encoder_options": {"crf": "1"}}, UsageError, "PNG has no option 'crf'; it has: compr"),
-        ({"container": "mkv"}, UsageError, "--format is for OUTPUT -"),
+        ({"container": "mkv"}, UsageError, "--format requires OUTPUT -"),
         ({"fps": Fraction(5)}, UsageError, "--fps requires numbered pictures"),
     ],
 )
@@ -443,7 +443,7 @@ def test_a_folder_that_gets_no_picture_is_not_left(tmp_path: Path) -> None:
     _sequence(tmp_path / "in", [1])
     with pytest.raises(UsageError, match="unknown model"):
         vsr.upscale(f"{tmp_path}/in/", f"{tmp_path}/large/", model="none")
-    with pytest.raises(UsageError, match="is to be a folder"):
+    with pytest.raises(UsageError, match="is a folder, but the input is not a picture"):
         vsr.upscale(make_clip(tmp_path / "a.mp4"), f"{tmp_path}/large/", model="bicubic")
     with pytest.raises(OutputError, match="cannot create the folder"):
         vsr.upscale(f"{tmp_path}/in/", f"{tmp_path}/no/large/", model="bicubic")

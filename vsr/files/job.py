@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -83,9 +83,8 @@ class Job:
 
         Exception: an error in writing the report or receipt is raised after the output is finished.
         """
-        if not self._into_folder:
-            return self._run()
-        with output_folder(self._output, self._input):
+        folder = output_folder(self._output, self._input) if self._into_folder else nullcontext()
+        with folder:
             return self._run()
 
     def _run(self) -> Report:
@@ -139,7 +138,8 @@ class Job:
         settings.encoder.check()
         if settings.encoder.passes == 1:
             return settings
-        self._check_no_kept_segments()
+        if not self._may_discard:
+            check_no_kept_segments(self._output)
         if is_stdin(self._input):
             raise UsageError("--passes 2 reads the input twice, but stdin can be read only once")
         folder = stack.enter_context(TemporaryDirectory(prefix="vsr-"))
@@ -167,17 +167,11 @@ class Job:
         return open_source(self._input, self._output, self._settings, self._stop)
 
     def _upscaler(self, source: AnySource, model: models.Model, backend: Backend) -> Upscaler:
-        info, batch = source.info, self._settings.batch
-        size = (info.width, info.height)
-        form = source.plane_format
+        info = source.info
         return Upscaler(
-            model, backend, info.colour, size, batch, fall_back=True, planes=form, reuse=True
-        )
-
-    def _check_no_kept_segments(self) -> None:
-        """Raise UsageError if a run without segments would delete the work of an earlier run."""
-        if not self._may_discard:
-            check_no_kept_segments(self._output)
+            model, backend, info.colour, (info.width, info.height), self._settings.batch,
+            fall_back=True, planes=source.plane_format, reuse=True,
+        )  # fmt: skip
 
     def _check_output_again(self, sink: AnySink | SegmentedSink) -> None:
         """Raise OutputError if another program has created the output in the meantime."""
@@ -209,7 +203,7 @@ class Job:
 
         def on_muxed(frame: Frame) -> None:
             report.ledger.add(Row.of(frame))
-            self._on_muxed(frame, source, len(report.ledger))
+            self._report_progress(frame, source, len(report.ledger))
 
         plan = self._plan_memory(source, upscaler, settings.encoder)
         add_note(report, plan.note)
@@ -242,7 +236,8 @@ class Job:
         video, window = source.info.enlarged(upscaler.out_size), time_window(self._settings, source)
         frames = frames_per_segment(self._input, self._output, settings, source, video)
         if not frames:
-            self._check_no_kept_segments()
+            if not self._may_discard:
+                check_no_kept_segments(self._output)
             return open_sink(self._output, video, settings, source, upscaler.model.scale, window)
         facts = facts_of(self._input, settings, upscaler.outline, frames)
         threads = encoder_threads(encoder_name_for(self._output, settings, video))
@@ -271,10 +266,10 @@ class Job:
             source.losses.lost = journal.lost  # without losses in what was skipped
             yield source
             return
-        with closing(self._open_source()) as reopen:
-            yield reopen
+        with closing(self._open_source()) as reopened:
+            yield reopened
 
-    def _on_muxed(self, frame: Frame, source: AnySource, done: int) -> None:
+    def _report_progress(self, frame: Frame, source: AnySource, done: int) -> None:
         if self._first_time is None:
             self._first_time = frame.time
         self._position = max(self._position, frame.time - self._first_time)
@@ -290,17 +285,16 @@ class Job:
     def _finish_report(
         self, source: AnySource, sink: AnySink | SegmentedSink, selected: Slice, report: Report
     ) -> None:
-        losses = source.losses
         report.seconds = now() - self._started
         report.frames_in, report.frames_out = selected.frames, sink.frames_out
         report.frames_in += report.taken_over
-        report.lost = losses.lost
+        report.lost = source.losses.lost
         report.concealed += report.ledger.count_events("concealed")
         report.packets_refused = sink.packets_refused
         report.interrupted = selected.interrupted
-        report.losses = list(losses.notes.values())
+        report.losses = list(source.losses.notes.values())
         if self._output.is_file():
             report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
             done = report.frames_out - report.taken_over
-            self._on_progress(self._progress(done, losses.lost, finished=True))
+            self._on_progress(self._progress(done, source.losses.lost, finished=True))

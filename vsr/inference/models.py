@@ -29,7 +29,7 @@ ENGINES: Final = next(d for d in (_HERE / "engines", _HERE.parent / "engines") i
 BICUBIC: Final = "bicubic"
 WHY_DEFAULT: Final = (
     "it needs the fewest operations, so that a laptop reaches real time on small video, and was "
-    "trained on compressed video: most input video is compressed"
+    "trained on compressed video, since most input video is compressed"
 )
 LOOKS: Final = {"faithful": "stream", "sharp": "sharp"}
 """How a compressed source may look when enlarged -> what follows the network's name: `-stream`
@@ -159,15 +159,7 @@ def table() -> str:
     relay = "`vsr relay` uses the best that reaches 1.3 times the frame rate of its stream."
     choice = "`vsr run` uses the best that is fast enough here for its file (see `vsr plan`)."
     return "\n".join(
-        [
-            *lines,
-            "",
-            choice,
-            relay,
-            f"The default for other inputs is {DEFAULT}:",
-            f"{WHY_DEFAULT}.",
-            order,
-        ]
+        [*lines, "", choice, relay, f"Other inputs use {DEFAULT}:", f"{WHY_DEFAULT}.", order]
     )
 
 
