@@ -378,8 +378,12 @@ def test_a_minute_of_what_no_segment_holds_is_written_in_one_go(tmp_path: Path) 
     ("name", "options", "words"),
     [
         ("out.gif", {}, "only a video file"),
-        ("out.y4m", {"preset": None}, "one go"),
-        ("out.mov", {"preset": None, "codec": "prores"}, "prores_ks's video"),
+        ("out.y4m", {"preset": None}, "cannot be divided into segments"),
+        (
+            "out.mov",
+            {"preset": None, "codec": "prores"},
+            "video of prores_ks cannot be divided into segments",
+        ),
         ("out.mkv", {"passes": 2, "bitrate": 100_000}, "--passes 2 requires"),
     ],
 )
