@@ -21,11 +21,11 @@ from typing import Any, Final
 
 from tests.clips import Clip as Made
 from tests.clips import make_clip
-from vsr.files.crew import Said
+from vsr.files.crew import Message
 from vsr.files.dispatch import Dispatch
 from vsr.files.journal import Journal
 from vsr.files.journal_lines import Segment
-from vsr.files.worker import Done, Place
+from vsr.files.worker import Place, SegmentResult
 from vsr.media.clips import Clip, ClipCutter, Cuts
 from vsr.media.reading import Reading
 from vsr.report.ledger import Ledger
@@ -42,7 +42,7 @@ _PLACE: Final = Place(
 class MadeUpCrew:
     """Simulated workers that answer after a delay: see `vsr.files.crew.Crew`."""
 
-    spread = True
+    has_several_devices = True
 
     def __init__(self, workers: int, seconds: float, segment: bytes) -> None:
         self._free = list(range(workers))
@@ -64,22 +64,22 @@ class MadeUpCrew:
         heapq.heappush(self._due, (due, worker, clip, target, packets))
         self.most = max(self.most, len(self._due))
 
-    def said(self, timeout: float) -> Iterator[Said]:
-        """Wait up to `timeout` for the first due segment; yield all that are due."""
+    def messages(self, timeout: float) -> Iterator[Message]:
+        """The segments that are due."""
         if self._due:
             time.sleep(max(0.0, min(timeout, self._due[0][0] - time.monotonic())))
         while self._due and self._due[0][0] <= time.monotonic():
             _, worker, clip, target, _ = heapq.heappop(self._due)
             target.write_bytes(self._segment)
             self._free.append(worker)
-            yield Said(worker, "done", self._done(clip, target))
+            yield Message(worker, "done", self._done(clip, target))
 
     def place(self, worker: int) -> Place:
         """Return the same place for all workers."""
         return _PLACE
 
-    def change(self, by: int) -> None:
-        """Do nothing: the number of workers is fixed."""
+    def resize(self, by: int) -> None:
+        """Their number stays."""
 
     def stop(self) -> None:
         """Do nothing."""
@@ -87,13 +87,13 @@ class MadeUpCrew:
     def close(self) -> None:
         """Do nothing: nothing is open."""
 
-    def _done(self, clip: Clip, target: Path) -> Done:
+    def _done(self, clip: Clip, target: Path) -> SegmentResult:
         segment = Segment(
             number=clip.number, follows=clip.follows, file=target.name, frames=_FRAMES,
             first_pts=0, last_pts=0, last_duration=1, reorder=0, bytes=len(self._segment),
             sha256="", concealed=0, lost=0, ms=0.0,
         )  # fmt: skip
-        return Done(segment=segment, ledger=Ledger(), stopped=False)
+        return SegmentResult(segment=segment, ledger=Ledger(), stopped=False)
 
 
 def looped(folder: Path, frames: int) -> Path:

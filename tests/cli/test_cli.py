@@ -15,7 +15,7 @@ from tests.clips import Clip, make_clip
 from tests.facts import contents
 from vsr import __version__
 from vsr.cli.main import main
-from vsr.cli.progress import progress_json, progress_line, shower
+from vsr.cli.progress import progress_json, progress_line, progress_printer
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.inference.models import WHY_DEFAULT, chosen
@@ -71,7 +71,7 @@ def test_the_progress_line_says_how_far_and_how_long() -> None:
 
 
 def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    shower("auto")(Progress(frames=1, total=1, position=1, elapsed=1, finished=True))
+    progress_printer("auto")(Progress(frames=1, total=1, position=1, elapsed=1, finished=True))
     assert capsys.readouterr() == ("", "")
 
 
@@ -103,8 +103,8 @@ def test_models_says_what_each_is_good_for_and_which_is_taken_and_why() -> None:
             assert line.endswith(uses.get(words[0], ""))
     [default] = {e["model"] for e in entries if e["default"]}
     assert text.splitlines()[1].split()[0] == default == chosen(RunSettings().model, None)
-    assert f"Other inputs get {default}:\n{WHY_DEFAULT}.\n" in text
-    assert "`vsr run` takes the best that is fast enough here for its file" in text
+    assert f"Other inputs use {default}:\n{WHY_DEFAULT}.\n" in text
+    assert "`vsr run` uses the best that is fast enough here for its file" in text
 
 
 def test_models_come_as_it_is_said_the_default_first_then_by_work() -> None:

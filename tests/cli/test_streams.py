@@ -12,7 +12,7 @@ import vsr
 from tests.clips import Clip, make_clip
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
-from vsr.cli.streams import say, write_if_possible
+from vsr.cli.streams import print_result, write_if_possible
 from vsr.errors import OutputError, UsageError
 from vsr.media.target import part_path
 
@@ -59,7 +59,7 @@ def test_results_need_a_stream_and_progress_does_not(monkeypatch: pytest.MonkeyP
     with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a file
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(OutputError, match="No space left"):
-            say("a result")
+            print_result("a result")
     with open("/dev/full", "w") as full:  # noqa: PTH123
         assert not write_if_possible(full, "progress")
 

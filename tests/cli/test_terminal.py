@@ -15,7 +15,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from vsr.cli.terminal import errors_shown, log_format, start_logging
+from vsr.cli.terminal import exit_on_error, log_format, start_logging
 from vsr.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_an_error_is_one_object_with_its_traceback_on_request(
     capsys: pytest.CaptureFixture[str], verbose: bool
 ) -> None:
     start_logging(verbose, form="json")
-    with pytest.raises(SystemExit) as stopped, errors_shown(verbose):
+    with pytest.raises(SystemExit) as stopped, exit_on_error(verbose):
         raise InputError("no such file: a.mp4")
     assert stopped.value.code == 1
     (line,) = lines(capsys.readouterr().err)
@@ -62,7 +62,7 @@ def test_an_unexpected_error_and_its_traceback_tell_no_stream_key(
     capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     start_logging(True, form=form)
-    with pytest.raises(SystemExit), errors_shown(True):
+    with pytest.raises(SystemExit), exit_on_error(True):
         raise OSError(5, "I/O error", "rtmp://host/live/k3y-of-stream")
     said = capsys.readouterr().err
     assert "Traceback" in said and "unexpected OSError" in said
@@ -91,7 +91,7 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
     code = (
         "import sys, time; from vsr.cli.terminal import *\n"
         f"start_logging(form={form!r})\n"
-        "stopping_on_signals(lambda stop: (log.info('ready'), time.sleep(9)))"
+        "run_stoppable(lambda stop: (log.info('ready'), time.sleep(9)))"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -108,8 +108,8 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
         f"{'' if form == 'json' else 'vsr: '}{words}"
         for words in (
             "ready",
-            "stopping after the frames under way; once more stops at once",
-            "error: stopped at once",
+            "stopping after the frames in progress; press Ctrl+C again to stop immediately",
+            "error: stopped immediately",
         )
     ]
 
@@ -120,7 +120,7 @@ def test_a_second_signal_at_once_is_the_same_as_the_first() -> None:
         "import time; from vsr.cli.terminal import *\n"
         "start_logging()\n"
         "def work(stop): log.info('ready'); stop.wait(9); time.sleep(1); log.info('finished')\n"
-        "stopping_on_signals(work)"
+        "run_stoppable(work)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True

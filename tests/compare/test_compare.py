@@ -198,8 +198,8 @@ def test_the_command_writes_page_figures_and_picture(folder: Path, tmp_path: Pat
     ("words", "complaint"),
     [
         (("-o", "x.txt"), "names no output; use one of .html, .json, .png"),
-        (("--at", "1:2:3:4"), "is no time such as 70 or 01:10"),
-        (("b.mkv", "--models", "bicubic"), "--models enlarges one video"),
+        (("--at", "1:2:3:4"), "is not a time such as 70 or 01:10"),
+        (("b.mkv", "--models", "bicubic"), "--models requires exactly one video"),
     ],
 )
 def test_usage_errors(folder: Path, words: tuple[str, ...], complaint: str) -> None:
@@ -238,7 +238,7 @@ def test_a_frame_of_a_candidate_takes_what_the_network_alone_takes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time from a frame's submission to its result has others in it: several are computed."""
-    monkeypatch.setattr(candidates, "enlarging", lambda *_: Cost(9.0, 4.0))
+    monkeypatch.setattr(candidates, "network_cost_at_size", lambda *_: Cost(9.0, 4.0))
     found = compare_models(
         folder / "coarse.mp4", CandidateSettings(models=["c-dcscn"], seconds=0.1)
     )

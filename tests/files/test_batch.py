@@ -82,7 +82,9 @@ def test_a_file_that_the_backend_fails_on_does_not_end_the_others(
     job = Batch([films / "a.mp4", films / "b.mkv"], tmp_path / "large", SETTINGS)
     first, second = job.run()
     assert (first.result, second.result, job.exit_code()) == ("failed", "done", 3)
-    assert "no GPU" in first.words or "unexpected ValueError: a defect of ours (run" in first.words
+    assert (
+        "no GPU" in first.message or "unexpected ValueError: a defect of ours (run" in first.message
+    )
 
 
 def test_a_folder_is_enlarged_by_a_scale_that_the_default_network_has_not(
@@ -150,7 +152,7 @@ def test_wrong_settings_end_it_at_once_and_leave_nothing(tmp_path: Path, films: 
     assert f"no file to upscale in {films} that matches *.none" in result.output
     result = _run(films, films)
     assert result.exit_code == 2
-    assert "cannot go into it: name another folder" in result.output
+    assert "cannot be OUTPUT too: name another folder" in result.output
     result = _run(films / "a.mp4", films / "b.mkv", tmp_path / "large.mp4")
     assert result.exit_code == 2
     assert "large.mp4 looks like a file" in result.output
@@ -164,7 +166,7 @@ def test_what_is_no_file_is_refused_among_several(
     result = _run(films / "a.mp4", other, tmp_path / "large")
     assert result.exit_code == 2
     words = result.output + caplog.text
-    assert "run it alone, or as a job of --list" in words and "secret" not in words
+    assert "process it separately, or as a job of --list" in words and "secret" not in words
     assert not (tmp_path / "large").exists()
 
 
@@ -202,7 +204,7 @@ def test_a_folder_that_is_watched_gives_whole_files_only(
         stop.set,
     ]
     _stepped(stop, steps, monkeypatch)
-    monkeypatch.setattr(batch, "_LOOK_S", 0)
+    monkeypatch.setattr(batch, "_POLL_S", 0)
     job = Batch([inbox], target, SETTINGS, Selection(watch=True), stop=stop)
     assert [(o.source.name, o.result) for o in job.run()] == [
         ("early.mp4", "done"),
@@ -237,7 +239,7 @@ def test_no_file_is_written_over_another_of_the_inputs(tmp_path: Path, films: Pa
     result = _run(films / "more" / "c.mp4", mine, films, "-y")
     assert result.exit_code == 3
     assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == ["failed", "done"]
-    assert "is another of the inputs" in result.stdout
+    assert "is one of the other inputs" in result.stdout
     assert mine.read_bytes() == content
 
 
@@ -294,23 +296,28 @@ def test_a_list_of_jobs_with_their_own_settings(tmp_path: Path, films: Path) -> 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "names no job"),
-        ("job", "no TOML file"),
-        ("[[job]]\ninput = 'a.mp4'", "job 1: 'input' and 'output' are names"),
+        ("", "contains no job"),
+        ("job", "not a valid TOML file"),
+        ("[[job]]\ninput = 'a.mp4'", "job 1: 'input' and 'output' must be file names"),
         ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nsize = 4", "job 1: No such option '--size'"),
         ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nscale = 'x'", "job 1: "),
-        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nwatch = true", "'watch' is no setting"),
-        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nq = true", "'q' is no setting"),
-        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\no = 'c.mp4'", "'o' is no setting"),
-        (2 * "[[job]]\ninput = 'a'\noutput = 'b.mp4'\n", "two jobs have the output b.mp4"),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nwatch = true", "'watch' is not a setting"),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\nq = true", "'q' is not a setting"),
+        ("[[job]]\ninput = 'a'\noutput = 'b.mp4'\no = 'c.mp4'", "'o' is not a setting"),
+        (2 * "[[job]]\ninput = 'a'\noutput = 'b.mp4'\n", "two jobs have the same output: b.mp4"),
         (
             "[[job]]\ninput = 'a'\noutput = 'b.mp4'\n[[job]]\ninput = 'a'\noutput = './b.mp4'",
-            "two jobs have the output ./b.mp4",
+            "two jobs have the same output: ./b.mp4",
         ),
         (
             "report = 'r.json'\n[[job]]\ninput = 'a'\noutput = 'b.mp4'\n"
             "[[job]]\ninput = 'a'\noutput = 'c.mp4'",
-            "two jobs have the report r.json",
+            "two jobs have the same report: r.json",
+        ),
+        (
+            "[[job]]\ninput = 'a'\noutput = 'b.mp4'\nreport = 'r.csv'\n"
+            "[[job]]\ninput = 'a'\noutput = 'c.mp4'\nreport = 'r.html'",
+            "two jobs have the same receipt: r.receipt.json",
         ),
     ],
 )
@@ -328,4 +335,4 @@ def test_settings_beside_a_list_are_refused(
     for given, name in ((("--max-frames", "3"), "--max-frames"), (("in.mp4",), "INPUT, OUTPUT")):
         result = _list(tmp_path, "[[job]]\ninput = 'a'\noutput = 'b.mp4'", *given)
         assert result.exit_code == 2
-        assert f"with --list, {name} belongs into" in result.output + caplog.text
+        assert f"with --list, set {name} in" in result.output + caplog.text

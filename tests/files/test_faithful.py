@@ -359,7 +359,7 @@ def test_sound_a_transport_stream_cannot_hold_is_encoded_and_named(tmp_path: Pat
 def test_lost_transparency_is_named(tmp_path: Path) -> None:
     clip = Clip(codec="ffv1", pixel_format="yuva420p", audio=())
     _, report = upscaled(make_clip(tmp_path / "in.mkv", clip))
-    assert "cannot carry transparency" in report.notes[0]
+    assert "cannot contain transparency" in report.notes[0]
 
 
 def test_side_data_pyav_does_not_know_is_no_obstacle(tmp_path: Path) -> None:

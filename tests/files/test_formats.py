@@ -224,7 +224,7 @@ def test_what_the_encoder_cannot_hold_is_said(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", clip)
     report = vsr.upscale(source, tmp_path / "out.mp4", model="bicubic", codec="av1", preset="12")
     assert report.notes == [
-        "out.mp4 cannot carry 12 bits per sample (it has 10), chroma of 4:4:4 (it has 4:2:0): "
+        "out.mp4 cannot contain 12 bits per sample (it has 10), chroma of 4:4:4 (it has 4:2:0): "
         "left out"
     ]
     asked = vsr.upscale(

@@ -213,7 +213,7 @@ def test_a_stopped_run_leaves_a_playable_file_and_one_worker_goes_on(
     report = _run(long, target, jobs=2, on_progress=on_progress, stop=stop)
     assert report.exit_code == 130
     assert contents(target).frames == report.frames_out < 200
-    assert "The same command goes on" in report.closing_words()[0]
+    assert "Run the same command to resume" in report.closing_words()[0]
     kept = _segments(target)
     assert kept >= 3
     report = _run(long, target)
@@ -245,7 +245,7 @@ def test_workers_that_cannot_start_end_the_run(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vsr.files.crew._PROCESS", "no.such.module")
-    with pytest.raises(BackendError, match="again and again"):
+    with pytest.raises(BackendError, match="keep exiting unexpectedly"):
         _run(source, tmp_path / "out.mkv", jobs=2)
     assert list(tmp_path.iterdir()) == []
 
@@ -286,9 +286,9 @@ def test_a_segment_that_a_stop_leaves_empty_is_not_kept_as_lost(
     ("options", "words"),
     [
         ({"filters": "negate"}, "--jobs: filters"),
-        ({"segment": 0}, "--jobs needs segments"),
-        ({"passes": 2, "bitrate": 100_000}, "--jobs: two passes"),
-        ({"jobs": None, "device": "CPU,CPU"}, "one device"),
+        ({"segment": 0}, "--jobs requires segments"),
+        ({"passes": 2, "bitrate": 100_000}, "--jobs: --passes 2 requires"),
+        ({"jobs": None, "device": "CPU,CPU"}, "requires a single device"),
         ({"jobs": 0}, "jobs is 0"),
     ],
 )
@@ -302,8 +302,8 @@ def test_what_cannot_be_shared_is_refused(
 
 def _found(most: int, rates: dict[int, float]) -> int:
     """The number of workers that is found where so many make so many frames a second."""
-    auto, time_, frames = AutoJobs(most=most), 0.0, 0.0
-    while not auto.settled and time_ < 1000:
+    auto, time_, frames = AutoJobs(max_jobs=most), 0.0, 0.0
+    while not auto.is_settled and time_ < 1000:
         auto.change(time_, int(frames))
         time_ += 0.1
         frames += 0.1 * rates[auto.jobs]

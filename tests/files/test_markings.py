@@ -147,7 +147,7 @@ def test_a_marking_survives_the_way_through_matroska_and_segments(tmp_path: Path
 def test_a_360_degree_marking_is_named(tmp_path: Path, name: str, codec: str) -> None:
     preset = None if codec == "ffv1" else "ultrafast"
     _, report = upscaled(_spherical(tmp_path / "in.mp4"), name, codec=codec, preset=preset)
-    assert report.notes == [f"{name} cannot carry the 360-degree marking: left out"]
+    assert report.notes == [f"{name} cannot contain the 360-degree marking: left out"]
 
 
 def test_the_padding_of_a_cube_is_enlarged() -> None:
@@ -201,5 +201,5 @@ def test_transparency_beside_the_picture_is_named(tmp_path: Path) -> None:
     """VP9 has it in blocks of their own, which MP4 has not."""
     clip = Clip(codec="libvpx-vp9", pixel_format="yuva420p", audio=())
     _, report = upscaled(make_clip(tmp_path / "in.webm", clip))
-    assert "out.mp4 cannot carry transparency" in report.notes[0]
+    assert "out.mp4 cannot contain transparency" in report.notes[0]
     assert contents(tmp_path / "out.mp4").frames == 12

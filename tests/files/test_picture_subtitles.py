@@ -125,5 +125,5 @@ def test_pgs_is_carried(tmp_path: Path, suffix: str, name: str) -> None:
 def test_pgs_is_named_where_it_cannot_be(tmp_path: Path, name: str) -> None:
     preset = None if name.endswith("webm") else "ultrafast"
     result, report = upscaled(_film(tmp_path / "in.mkv"), name, preset=preset)
-    assert report.notes == [f"{name} cannot carry subtitle #1 (pgssub): left out"]
+    assert report.notes == [f"{name} cannot contain subtitle #1 (pgssub): left out"]
     assert (report.exit_code, result.kinds) == (0, ["video"])

@@ -137,7 +137,7 @@ def test_transparency_is_kept_and_what_it_hides_does_not_show(tmp_path: Path) ->
     assert (alpha[24:56, 34:86] == 255).all() and not alpha[:16].any()
     assert abs(large[alpha > 0, :3] - (250, 200, 100)).max() <= 1
     report = _run(tmp_path / "in.png", tmp_path / "out.jpg")
-    assert report.notes == ["out.jpg cannot carry transparency (replaced by white): left out"]
+    assert report.notes == ["out.jpg cannot contain transparency (its place is white): left out"]
     assert (_pixels(tmp_path / "out.jpg")[0, 0] > 250).all()
 
 
@@ -146,8 +146,8 @@ def test_transparency_is_kept_and_what_it_hides_does_not_show(tmp_path: Path) ->
     [
         ({"crf": 20}, UsageError, "pictures have no codec, crf, preset or bitrate"),
         ({"encoder_options": {"crf": "1"}}, UsageError, "PNG has no option 'crf'; it has: compr"),
-        ({"container": "mkv"}, UsageError, "--format is for OUTPUT -"),
-        ({"fps": Fraction(5)}, UsageError, "--fps is for numbered pictures"),
+        ({"container": "mkv"}, UsageError, "--format requires OUTPUT -"),
+        ({"fps": Fraction(5)}, UsageError, "--fps requires numbered pictures"),
     ],
 )
 def test_options_of_videos_are_refused(
@@ -339,7 +339,9 @@ def test_an_animated_png_stays_one(tmp_path: Path) -> None:
 
 def test_many_pictures_into_one_file_are_refused(tmp_path: Path) -> None:
     source = _animation(tmp_path / "in.gif")
-    with pytest.raises(UsageError, match=r"out.jpg holds one picture: .* out_%05d\.jpg, or take"):
+    with pytest.raises(
+        UsageError, match=r"out.jpg can contain only one .* out_%05d\.jpg, or --max"
+    ):
         _run(source, tmp_path / "out.jpg")
     _run(source, tmp_path / "out.jpg", max_frames=1)
     assert {path.name for path in tmp_path.iterdir()} == {"in.gif", "out.jpg"}
@@ -488,7 +490,7 @@ def test_fps_as_it_is_typed(tmp_path: Path) -> None:
     assert times == pytest.approx([0, 1001 / 30000, 2002 / 30000], abs=1e-4)
     done = subprocess.run([*command, "--fps", "0"], capture_output=True, check=False)
     assert done.returncode == 2
-    assert b"'0' is no positive number such as 25 or 30000/1001" in done.stderr
+    assert b"'0' is not a positive number such as 25 or 30000/1001" in done.stderr
 
 
 @pytest.mark.parametrize("source", ["in/", "in/frame_%d.png", "in/frame_1.png"])
@@ -509,7 +511,7 @@ def test_a_folder_that_gets_no_picture_is_not_left(tmp_path: Path) -> None:
     _sequence(tmp_path / "in", [1])
     with pytest.raises(UsageError, match="unknown model"):
         vsr.upscale(f"{tmp_path}/in/", f"{tmp_path}/large/", model="none")
-    with pytest.raises(UsageError, match="is to be a folder"):
+    with pytest.raises(UsageError, match="is a folder, but the input is not a picture"):
         vsr.upscale(make_clip(tmp_path / "a.mp4"), f"{tmp_path}/large/", model="bicubic")
     with pytest.raises(OutputError, match="cannot create the folder"):
         vsr.upscale(f"{tmp_path}/in/", f"{tmp_path}/no/large/", model="bicubic")

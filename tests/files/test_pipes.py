@@ -126,7 +126,7 @@ def test_ctrl_c_while_nothing_comes_through_stdin() -> None:
     ("words", "complaint"),
     [
         (["-", "-", "-f", "mp4"], b"'mp4' cannot be written to a pipe; use one of mkv, nut"),
-        (["-", "-", "--bitrate", "1M", "--passes", "2"], b"stdin can be read once"),
+        (["-", "-", "--bitrate", "1M", "--passes", "2"], b"stdin can be read only once"),
     ],
 )
 def test_what_cannot_be_piped(words: list[str], complaint: bytes) -> None:

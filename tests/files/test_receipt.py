@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import vsr
 from tests.clips import Clip, make_clip
 from vsr.cli.main import main
-from vsr.errors import UsageError
+from vsr.errors import UsageError, VsrError
 
 FRAMES = 12
 
@@ -49,7 +49,7 @@ def test_it_says_what_was_made_of_what(made: Path) -> None:
 
 def test_an_output_is_as_its_receipt_says(made: Path) -> None:
     code, words = _verify(made / "out.mkv", made / "r.receipt.json")
-    assert code == 0 and "is as" in words
+    assert code == 0 and "matches" in words
 
 
 def _cut(path: Path, data: bytes) -> None:
@@ -76,7 +76,11 @@ def _copied(path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(_cut, "frames, and the receipt says 12"), (_flipped, "other pictures"), (_copied, "same")],
+    [
+        (_cut, "but the receipt records 12"),
+        (_flipped, "video packets differ"),
+        (_copied, "packets are identical"),
+    ],
 )
 def test_what_was_changed_is_said_in_one_line(
     tmp_path: Path, made: Path, change: object, words: str
@@ -91,7 +95,7 @@ def test_what_was_changed_is_said_in_one_line(
 def test_what_is_no_receipt_is_refused(tmp_path: Path, made: Path, content: str) -> None:
     (tmp_path / "r.json").write_bytes(content.encode("latin-1"))
     code, words = _verify(made / "out.mkv", tmp_path / "r.json")
-    assert code == 1 and "is no receipt" in words
+    assert code == 1 and "is not a receipt" in words
 
 
 @pytest.mark.parametrize("name", ["in.mkv", "out.mkv", "r.json", "link.mkv"])
@@ -99,7 +103,7 @@ def test_it_replaces_no_other_file_of_the_run(tmp_path: Path, made: Path, name: 
     source = tmp_path / "in.mkv"
     source.write_bytes((made / "in.mkv").read_bytes())
     (tmp_path / "link.mkv").symlink_to(source)
-    with pytest.raises(UsageError, match=r"--receipt and the (input|output|report) are the same"):
+    with pytest.raises(UsageError, match=r"would replace the (input|output|report): name another"):
         vsr.upscale(
             source, tmp_path / "out.mkv", model="bicubic", report=tmp_path / "r.json",
             receipt=tmp_path / "." / name,
@@ -108,6 +112,27 @@ def test_it_replaces_no_other_file_of_the_run(tmp_path: Path, made: Path, name: 
     assert source.read_bytes() == (made / "in.mkv").read_bytes()
 
 
+def test_the_default_receipt_replaces_no_other_file_either(tmp_path: Path, made: Path) -> None:
+    source = tmp_path / "in.receipt.json"
+    source.write_bytes((made / "in.mkv").read_bytes())
+    (tmp_path / "out.mkv").write_bytes(b"an earlier output")
+    (tmp_path / "r.receipt.json").symlink_to("out.mkv")
+    (tmp_path / "s.receipt.json").symlink_to("s.json")
+    (tmp_path / "t.receipt.json").mkdir()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for name, words in (
+        ("in.csv", "would replace the input"), ("r.csv", "would replace the output"),
+        ("s.json", "would replace the report"), ("t.html", "is a folder"),
+    ):  # fmt: skip
+        with pytest.raises(VsrError, match=f"receipt.json {words}.*--receipt"):
+            vsr.upscale(
+                source, tmp_path / "out.mkv", model="bicubic", report=tmp_path / name,
+                overwrite=True,
+            )  # fmt: skip
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert after == before
+
+
 def test_it_is_for_video_files(tmp_path: Path, made: Path) -> None:
-    with pytest.raises(UsageError, match="--receipt is for one video file"):
+    with pytest.raises(UsageError, match="--receipt requires one video file"):
         vsr.upscale(made / "in.mkv", tmp_path / "out_%03d.png", receipt=tmp_path / "r.json")

@@ -188,7 +188,7 @@ def test_a_stopped_run_leaves_a_playable_file_and_goes_on(
     assert report.exit_code == 130
     assert 13 <= report.frames_out < FRAMES
     assert contents(target).frames == report.frames_out
-    assert "The same command goes on from there" in report.closing_words()[0]
+    assert "Run the same command to resume" in report.closing_words()[0]
     report = _run(source, target)  # without leave to replace the file
     assert report.exit_code == 0
     assert report.taken_over >= 10
@@ -240,7 +240,7 @@ def test_a_run_in_one_go_does_not_delete_what_another_run_has_done(
     if killed:
         stopped.unlink()
     files = {file: file.read_bytes() for file in (*_folder(stopped).glob("*.*"), other)}
-    with pytest.raises(UsageError, match=r"holds \d+ frames that another run has done.*--restart"):
+    with pytest.raises(UsageError, match=r"contains \d+ finished frames of another run.*--restart"):
         _run(other, stopped, segment=None, **options)
     assert {file: file.read_bytes() for file in files} == files
     assert stopped.exists() is not killed
@@ -272,11 +272,11 @@ def test_a_journal_whose_last_line_is_cut_off_counts_up_to_there(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scale": 3}, "scale was 2 and is 3"),
-        ({"crf": 30}, "crf was not set and is 30"),
-        ({"encoder_options": {"g": "9"}}, "g was not set and is 9"),
-        ({"segment": 0.8}, "frames per segment was 10 and is 20"),
-        ({"audio": "none"}, "audio was copy and is none"),
+        ({"scale": 3}, "scale was 2 and is now 3"),
+        ({"crf": 30}, "crf was not set and is now 30"),
+        ({"encoder_options": {"g": "9"}}, "g was not set and is now 9"),
+        ({"segment": 0.8}, "frames per segment was 10 and is now 20"),
+        ({"audio": "none"}, "audio was copy and is now none"),
     ],
 )
 def test_other_settings_are_refused_in_words_until_told_to_begin_anew(
@@ -298,7 +298,7 @@ def test_an_input_that_has_changed_is_refused(tmp_path: Path, source: Path) -> N
     _run(mine, target, **_stopped_at(13))
     then = mine.stat()
     os.utime(mine, ns=(1, 1))
-    with pytest.raises(UsageError, match="the input has changed since"):
+    with pytest.raises(UsageError, match="the input has changed; use the same input"):
         _run(mine, target)
     os.utime(mine, ns=(then.st_atime_ns, then.st_mtime_ns))
     assert _run(mine, target).taken_over >= 10  # refusing it has deleted nothing
@@ -309,7 +309,7 @@ def test_a_second_run_into_the_same_output_is_refused(tmp_path: Path, source: Pa
 
     def on_progress(progress: vsr.Progress) -> None:
         if progress.frames == 5:
-            with pytest.raises(UsageError, match="another process is making") as caught:
+            with pytest.raises(UsageError, match="another process is writing") as caught:
                 _run(source, target)
             errors.append(caught)
 
@@ -378,9 +378,13 @@ def test_a_minute_of_what_no_segment_holds_is_written_in_one_go(tmp_path: Path) 
     ("name", "options", "words"),
     [
         ("out.gif", {}, "only a video file"),
-        ("out.y4m", {"preset": None}, "one go"),
-        ("out.mov", {"preset": None, "codec": "prores"}, "prores_ks's video"),
-        ("out.mkv", {"passes": 2, "bitrate": 100_000}, "two passes"),
+        ("out.y4m", {"preset": None}, "cannot be divided into segments"),
+        (
+            "out.mov",
+            {"preset": None, "codec": "prores"},
+            "video of prores_ks cannot be divided into segments",
+        ),
+        ("out.mkv", {"passes": 2, "bitrate": 100_000}, "--passes 2 requires"),
     ],
 )
 def test_what_cannot_be_cut_is_said_where_it_was_asked_for(

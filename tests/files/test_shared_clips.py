@@ -19,7 +19,7 @@ LONG = {
     "testsrc_321x241_444_10bit_hevc.mp4",
 }  # fmt: skip
 SAYS = {
-    "roof_768p_hevc_fullrange_vfr_rot.mp4": "cannot carry data #2",
+    "roof_768p_hevc_fullrange_vfr_rot.mp4": "cannot contain data #2",
 }
 
 

@@ -538,8 +538,8 @@ def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: Engi
         (("--model", "no.onnx"), 1, "cannot read the model no.onnx: No such file or directory"),
         (("--min", "64x64"), 2, "give --size WxH, or all of --min, --opt and --max"),
         (("--fused",), 2, "--fused needs TensorRT and its GPU"),
-        (("--list", "--clear"), 2, "--list and --clear are different commands: give one"),
-        (("--explain", "--onnx", "a.onnx"), 2, "--explain and --onnx are different commands"),
+        (("--list", "--clear"), 2, "--list and --clear cannot be combined: use one"),
+        (("--explain", "--onnx", "a.onnx"), 2, "--explain and --onnx cannot be combined"),
     ],
 )
 def test_what_cannot_be_built_is_told_in_one_line(

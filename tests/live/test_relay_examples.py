@@ -166,4 +166,4 @@ def test_nginx_starts_a_relay_for_every_publisher_and_ends_it(tmp_path: Path) ->
             assert second != first
             publisher.kill()
             wait_for(lambda: not nginx.relays(), 10, "the relay stayed when its publisher had gone")
-    assert "stopping after the frames under way" in nginx.log.read_text()  # TERM, not KILL
+    assert "stopping after the frames in progress" in nginx.log.read_text()  # TERM, not KILL

@@ -22,10 +22,10 @@ from vsr.live.settings import RelaySettings
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame
 from vsr.media.plane_format import YUV420
-from vsr.plan import figures as figures_module
+from vsr.plan import cost_cache
 from vsr.plan.choice import candidates
 from vsr.plan.cost import Cost
-from vsr.plan.figures import Figures, network_key
+from vsr.plan.cost_cache import CostCache, network_key
 
 SIZE, COLOUR = (64, 48), Colour()
 
@@ -96,13 +96,13 @@ def test_a_network_that_is_too_slow_is_not_even_loaded(caplog: pytest.LogCapture
 def test_what_was_measured_before_decides(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures_module, "_busy", lambda: False)
+    monkeypatch.setattr(cost_cache, "_is_busy", lambda: False)
     found = find_models(RelaySettings(), backend)
     best = SpeedCheck(found=found, optional_count=1, interval_s=0.04, size=SIZE)
     assert best.is_worth_loading(0, default_cost_s=0.009, backend=backend)  # 0.055 by its work
     assert not best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
     key = network_key(found[0], backend, SIZE, YUV420)
-    Figures().get(key, lambda: Cost(29.0, 29.0))
+    CostCache().get(key, lambda: Cost(29.0, 29.0))
     assert best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
     assert not replace(best, interval_s=0.03).is_worth_loading(
         0, default_cost_s=0.001, backend=backend

@@ -3,9 +3,12 @@
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,15 +22,16 @@ from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
 from vsr.inference.models import manifest, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
+from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
-from vsr.plan import figures as figures_module
+from vsr.plan import cost_cache, measure
 from vsr.plan.choice import SPEEDS, candidates, choose, quality
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
-from vsr.plan.figures import Figures
-from vsr.plan.measure import Video, encoding, moving
-from vsr.plan.plan import Line, Planner, blank, every_model, task_of
-from vsr.plan.words import answer, table
+from vsr.plan.cost_cache import CostCache
+from vsr.plan.formatting import recommendation, table
+from vsr.plan.measure import Video, encoding_cost, moving_texture
+from vsr.plan.plan import Line, Planner, models_for_scale, task_of, task_without_input
 
 TINY = Clip(size=(64, 48), audio=(), options={"crf": "45"})
 
@@ -39,7 +43,7 @@ def test_a_stage_is_no_shorter_than_its_work_on_all_cores_and_no_longer_than_on_
     assert Cost(10.0, 16.0).alone_ms(2) == 10.0
     assert Cost(6.0, 16.0).alone_ms(2) == 8.0
     assert Cost(90.0, 16.0).alone_ms(2) == 16.0  # a busy machine: the clock says nothing
-    assert Cost(9.0, 0.5, elsewhere=True).alone_ms(2) == 9.0  # a GPU
+    assert Cost(9.0, 0.5, on_other_device=True).alone_ms(2) == 9.0  # a GPU
 
 
 def test_a_frame_takes_what_the_slowest_stage_takes_or_what_all_cores_can_do() -> None:
@@ -47,10 +51,10 @@ def test_a_frame_takes_what_the_slowest_stage_takes_or_what_all_cores_can_do() -
     assert alone.frame_ms == 20
     shared = Forecast({"decode": Cost(2, 2), "network": Cost(10, 20), "encode": Cost(5, 8)}, 2)
     assert shared.frame_ms == pytest.approx(1.05 * 15)
-    assert (shared.limit, alone.limit) == ("network", "network")
+    assert (shared.bottleneck, alone.bottleneck) == ("network", "network")
     assert shared.fps == pytest.approx(1000 / 15.75)
-    tried = replace(shared, together=Cost(20, 38), start_ms=800)
-    assert (tried.frame_ms, tried.limit) == (20, "network")
+    tried = replace(shared, trial_cost=Cost(20, 38), start_ms=800)
+    assert (tried.frame_ms, tried.bottleneck) == (20, "network")
     assert tried.seconds(100) == pytest.approx(2.8)
     assert tried.seconds(100_000) == pytest.approx(2000.8)
 
@@ -58,7 +62,7 @@ def test_a_frame_takes_what_the_slowest_stage_takes_or_what_all_cores_can_do() -
 def test_figures_are_measured_once_per_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures_module, "_busy", lambda: False)
+    monkeypatch.setattr(cost_cache, "_is_busy", lambda: False)
     path = tmp_path / "plan.json"
     asked: list[int] = []
 
@@ -66,19 +70,85 @@ def test_figures_are_measured_once_per_machine(
         asked.append(1)
         return Cost(float(len(asked)), 2.0)
 
-    assert Figures(path).get("a", measure) == Figures(path).get("a", measure) == Cost(1.0, 2.0)
-    assert Figures(path).get("b", measure) == Cost(2.0, 2.0)
+    assert CostCache(path).get("a", measure) == CostCache(path).get("a", measure) == Cost(1.0, 2.0)
+    assert CostCache(path).get("b", measure) == Cost(2.0, 2.0)
     told = json.loads(path.read_text("utf-8"))
     told["machine"]["cores"] += 1  # the file was copied to another machine
     path.write_text(json.dumps(told), "utf-8")
-    assert Figures(path).get("a", measure) == Cost(3.0, 2.0)
+    assert CostCache(path).get("a", measure) == Cost(3.0, 2.0)
     for damage in ("", "{}", '{"costs": 3}', "\udcff"):
         path.write_text(damage, "utf-8", "surrogateescape")
-        assert Figures(path).get("a", measure) == Cost(float(len(asked)), 2.0)
-    monkeypatch.setattr(figures_module, "_busy", lambda: True)
+        assert CostCache(path).get("a", measure) == Cost(float(len(asked)), 2.0)
+    monkeypatch.setattr(cost_cache, "_is_busy", lambda: True)
     for _ in range(2):
-        Figures(path).get("busy", measure)
+        CostCache(path).get("busy", measure)
     assert "busy" not in path.read_text("utf-8")
+
+
+# stages that take 10 ms per frame, on a clock that only they move
+
+
+class _Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    process_time = perf_counter
+
+
+class _Encoder:
+    """Holds all frames until it is flushed, as one with a long lookahead does."""
+
+    pix_fmt = "yuv420p"
+
+    def __init__(self, clock: _Time) -> None:
+        self.clock, self.held = clock, 0
+
+    def encode(self, picture: object) -> None:
+        self.held += 1
+        if picture is None:
+            self.clock.now += 0.01 * (self.held - 1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_each_decoded_frame_counts_with_its_own_time(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    clock = _Time()
+    grey = list(islice(measure.grey_frames(Video(size=(8, 8), rate=Fraction(25))), count))
+
+    class Decoder:
+        def __init__(self, url: str) -> None:
+            self.url = url
+
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in grey:
+                clock.now += 0.01
+                yield frame
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "Source", Decoder)
+    _, cost, kept = measure.decoding_cost("in.mkv", 0.155)
+    assert cost.wall_ms == cost.cpu_ms == pytest.approx(10)
+    assert len(kept) == min(count, 17)
+
+
+def test_what_an_encoder_does_when_it_is_flushed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Time()
+    codecs = SimpleNamespace(create=lambda *_: _Encoder(clock))
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure, "open_encoder", lambda *_: None)
+    monkeypatch.setattr(
+        measure, "av", SimpleNamespace(CodecContext=codecs, VideoCodecContext=_Encoder)
+    )
+    out = VideoFormat(size=(16, 16), rate=Fraction(25), time_base=Fraction(1, 25))
+    cost = encoding_cost("libx264", EncoderSettings(), out, (), seconds=-1)
+    assert cost.wall_ms == cost.cpu_ms == pytest.approx(10)
 
 
 # content
@@ -108,7 +178,7 @@ def test_few_bits_for_much_detail_are_compressed_video(
     tmp_path: Path, crf: int, clean: bool
 ) -> None:
     made = _moving_texture(tmp_path / "in.mkv", crf)
-    assert task_of(str(made), blank(), 0.1).clean == clean
+    assert task_of(str(made), task_without_input(), 0.1).clean == clean
 
 
 def test_the_table_of_measured_clips_is_kept_to(data: Path, tmp_path: Path) -> None:
@@ -119,12 +189,12 @@ def test_the_table_of_measured_clips_is_kept_to(data: Path, tmp_path: Path) -> N
         with vsr.Writer(made, like=truth, copy=False, encoder=vsr.EncoderSettings(crf=crf)) as out:
             for frame, _ in zip(vsr.frames(truth), range(24), strict=False):
                 out.write(frame.with_planes(tuple(np.array(p) for p in frame.planes), ""))  # type: ignore[arg-type]
-        assert task_of(str(made), blank(), 0.1).clean == clean
+        assert task_of(str(made), task_without_input(), 0.1).clean == clean
 
 
 def test_lossless_codecs_are_clean_and_what_is_unknown_is_not(tmp_path: Path) -> None:
     made = _moving_texture(tmp_path / "in.mkv", 0, "ffv1")
-    assert task_of(str(made), blank(), 0.1).clean
+    assert task_of(str(made), task_without_input(), 0.1).clean
     frames = list(vsr.frames(made))
     assert not is_clean("h264", None, frames)
     assert not is_clean("h264", 10.0, frames[:1])
@@ -186,7 +256,7 @@ def test_the_only_network_of_a_scale_is_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(model_choice, "Planner", None)
-    monkeypatch.setattr(model_choice, "_SOON", 0)
+    monkeypatch.setattr(model_choice, "_MAX_UNMEASURED_WORK", 0)
     source = str(make_clip(tmp_path / "in.mkv", TINY))
     settings = vsr.RunSettings(scale=8)
     with caplog.at_level(logging.INFO):
@@ -260,19 +330,19 @@ def test_plan_of_a_size_has_no_decoder_and_no_length() -> None:
     )
     assert done.exit_code == 0, done.output
     head = done.stdout.splitlines()[0].split()
-    assert head == ["model", "network", "ms", "encode", "ms", "fps", "real", "time", "limit"]
-    assert "vsr run takes" not in done.stdout
+    assert head == ["model", "network", "ms", "encode", "ms", "fps", "real", "time", "bottleneck"]
+    assert "vsr run would use" not in done.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ((), "give an input, or --size"),
-        (("--size", "640"), "no size such as 640x360"),
-        (("--size", "0x360"), "no size such as 640x360"),
-        (("--size", "²x360"), "no size such as 640x360"),
+        ((), "either INPUT or --size is required"),
+        (("--size", "640"), "not a size such as 640x360"),
+        (("--size", "0x360"), "not a size such as 640x360"),
+        (("--size", "²x360"), "not a size such as 640x360"),
         (("none.mp4",), "no such file"),
-        (("none.mp4", "--fps", "50"), "--fps is for --size: an input has its own rate"),
+        (("none.mp4", "--fps", "50"), "--fps requires --size: an input has its own frame rate"),
         (("--size", "64x48", "--model", "x"), "unknown model 'x'"),
     ],
 )
@@ -284,41 +354,41 @@ def test_what_cannot_be_planned(words: tuple[str, ...], complaint: str) -> None:
 
 def test_the_answer_says_what_limits_and_how_long_it_takes(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", TINY)
-    task = task_of(str(source), blank(), 0.1)
-    planner = Planner(task, load_backend(), Figures(tmp_path / "plan.json"), seconds=0.05)
+    task = task_of(str(source), task_without_input(), 0.1)
+    planner = Planner(task, load_backend(), CostCache(tmp_path / "plan.json"), seconds=0.05)
     line = planner.line("bicubic")
     assert table(task, [line]).splitlines()[1].startswith("bicubic")
     slow = Forecast({"network": Cost(100, 100), "encode": Cost(900, 1000)}, 2)
-    said = answer(task, type(line)("dcscn-stream", "int8", slow), "balanced")
+    said = recommendation(task, type(line)("dcscn-stream", "int8", slow), "balanced")
     assert said[0] == (
-        "vsr run takes dcscn-stream: the lightest network (--speed balanced); "
-        "it would reach 0.04 times real time and take 10.8 s"
+        "vsr run would use dcscn-stream: the lightest network (--speed balanced); "
+        "expected: 0.04 times real time, duration 10.8 s"
     )
-    assert "a faster --preset helps" in said[1]
+    assert "use a faster --preset" in said[1]
     assert planner.line("bicubic") is line
-    best = answer(task, type(line)("dcscn-stream", "int8", slow), "best")[0]
-    assert "dcscn-stream: the best network for clean video (--speed best); it" in best
+    best = recommendation(task, type(line)("dcscn-stream", "int8", slow), "best")[0]
+    assert "dcscn-stream: the best network for clean video (--speed best); expected" in best
 
 
 def test_hours_are_whole_hours(tmp_path: Path) -> None:
     """5,999 s of video that is enlarged as fast as it plays take 1 h 40 min, and not 2 h 40 min."""
-    forecast = Forecast({"network": Cost(40, 40), "encode": Cost(1, 1)}, 1, together=Cost(40, 40))
+    forecast = Forecast({"network": Cost(40, 40), "encode": Cost(1, 1)}, 1, trial_cost=Cost(40, 40))
     line = Line("bicubic", "fp32", forecast)
-    task = replace(blank((64, 48), Fraction(25)), frames=150_000)
+    task = replace(task_without_input((64, 48), Fraction(25)), frames=150_000)
     assert table(task, [line]).splitlines()[1].endswith("1 h 40 min")
-    assert answer(task, line, "balanced")[0].endswith("take 1 h 40 min")
+    assert recommendation(task, line, "balanced")[0].endswith("duration 1 h 40 min")
 
 
 def test_what_has_no_int8_form_is_not_planned_in_int8() -> None:
-    planned = every_model(blank(precision="int8"))
+    planned = models_for_scale(task_without_input(precision="int8"))
     assert "c-dcscn-stream" in planned
     assert not {"bicubic", "pcarn-m"} & set(planned)
-    assert {"bicubic", "pcarn-m"} < set(every_model(blank()))
+    assert {"bicubic", "pcarn-m"} < set(models_for_scale(task_without_input()))
 
 
 def test_a_picture_of_one_pixel_is_encoded_without_a_warning() -> None:
     with np.errstate(all="raise"):
-        one = moving(Video(size=(1, 1), rate=Fraction(25)))
+        one = moving_texture(Video(size=(1, 1), rate=Fraction(25)))
     assert {frame.planes[0].shape for frame in one} == {(1, 1)}
 
 
@@ -328,14 +398,14 @@ def test_transparency_that_the_encoder_cannot_hold_is_no_reason_to_plan_nothing(
         size=(64, 48), rate=Fraction(25), time_base=Fraction(1, 25), planes=deep, alpha=True
     )
     for encoder in ("libx265", "prores_ks"):
-        assert encoding(encoder, EncoderSettings(), out, (), 0.05).cpu_ms > 0
+        assert encoding_cost(encoder, EncoderSettings(), out, (), 0.05).cpu_ms > 0
 
 
 def test_a_cache_that_cannot_be_is_as_good_as_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()  # as with HOME=/dev/null
-    figures = Figures(tmp_path / "file" / "plan.json")
-    figures.clear()
-    assert figures.get("a", lambda: Cost(1.0, 2.0)) == Cost(1.0, 2.0)
+    costs = CostCache(tmp_path / "file" / "plan.json")
+    costs.clear()
+    assert costs.get("a", lambda: Cost(1.0, 2.0)) == Cost(1.0, 2.0)
     cache = CompiledCache(tmp_path / "file" / "compiled")
     cache.drop(["a"])
     assert cache.get(["a"]) is None

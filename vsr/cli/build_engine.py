@@ -7,34 +7,34 @@ from typing import Any
 import click
 
 from vsr.cli.numbers import WholeNumber
-from vsr.cli.streams import say, write_if_possible
-from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.cli.streams import print_result, write_if_possible
+from vsr.cli.terminal import exit_on_error, start_logging, verbosity
 from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
 
 
 @click.command("build-engine")
-@click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
-@click.option("-s", "--scale", type=WholeNumber(1), help="Enlargement. Default: 2.")
+@click.option("-m", "--model", help="Name from `vsr models`, or a super-resolution .onnx file.")
+@click.option("-s", "--scale", type=WholeNumber(1), help="Scale factor. Default: 2.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     show_default=True,
-    help="auto: fp16.",
+    help="Numerical precision. auto: fp16.",
 )
-@click.option("--size", metavar="WxH", help="Fixed frame size: the fastest engine.")
-@click.option("--min", "least", metavar="WxH", help="Smallest frame size of a range.")
-@click.option("--opt", "best", metavar="WxH", help="Frame size that the range is tuned for.")
+@click.option("--size", metavar="WxH", help="Fixed frame size, for the fastest engine.")
+@click.option("--min", "least", metavar="WxH", help="Minimum frame size of a range.")
+@click.option("--opt", "best", metavar="WxH", help="Frame size for which the range is optimised.")
 @click.option(
-    "--max", "most", metavar="WxH", help="Largest frame size; it determines the memory use."
+    "--max", "most", metavar="WxH", help="Maximum frame size; it determines the memory use."
 )
 @click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference.")
 @click.option(
     "--colour",
     type=click.Choice(["auto", "bt601", "bt709", "bt2020"]),
     default="auto",
-    help="Matrix of the video. auto: BT.601 under 720 lines, else BT.709.",
+    help="Colour matrix of the video. auto: BT.601 below 720 lines, otherwise BT.709.",
 )
 @click.option(
     "--pix-fmt", "pixel_format", default="yuv420p", show_default=True, metavar="NAME",
@@ -42,21 +42,24 @@ from vsr.network.precision import PRECISIONS
 )  # fmt: skip
 @click.option(
     "--siting", type=click.Choice(["left", "center", "topleft"]), default="left",
-    show_default=True, help="Where the video's chroma samples lie.",
+    show_default=True, help="Position of the chroma samples.",
 )  # fmt: skip
-@click.option("--full-range", is_flag=True, help="For full-range video (codes 0 to 255).")
+@click.option("--full-range", is_flag=True, help="For full-range video (values 0 to 255).")
 @click.option(
     "--runtime",
     type=click.Choice(["tensorrt", "tensorrt-rtx"]),
-    help="Default: the one that is installed.",
+    help="Inference library. Default: the installed one.",
 )
 @click.option(
-    "--target", "targets", multiple=True, help="current, sm75, sm86, sm89, sm120 ... Repeatable."
+    "--target",
+    "targets",
+    multiple=True,
+    help="GPU architecture: current, sm75, sm86, sm89, sm120 ... Repeatable.",
 )
 @click.option(
     "--fused",
     is_flag=True,
-    help="Compute CARN-M's blocks with our own kernel. Not yet timed on a GPU.",
+    help="Use a custom kernel for CARN-M's blocks. Not yet measured on a GPU.",
 )
 @click.option(
     "-o",
@@ -66,16 +69,18 @@ from vsr.network.precision import PRECISIONS
 )
 @click.option(
     "--onnx", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="Write the ONNX graph that would be built, and stop.",
+    help="Write the ONNX graph to this file instead of building the engine.",
 )  # fmt: skip
 @click.option(
-    "--explain", is_flag=True, help="Show the graph rewrites and what they save, and stop."
+    "--explain",
+    is_flag=True,
+    help="Show the graph rewrites and their savings instead of building the engine.",
 )
-@click.option("--list", "list_", is_flag=True, help="List the engines in the cache, and stop.")
-@click.option("--clear", is_flag=True, help="Remove all engines from the cache, and stop.")
+@click.option("--list", "list_", is_flag=True, help="List the engines in the cache.")
+@click.option("--clear", is_flag=True, help="Delete all engines from the cache.")
 @verbosity
 def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options: Any) -> None:
-    """Build a network's engine for NVIDIA GPUs, so that `vsr run` finds it in the cache.
+    """Build the engine of a network for NVIDIA GPUs and store it in the cache of `vsr run`.
 
     Example: vsr build-engine --model carn-m --size 640x360 --target sm86 --target sm89
     """
@@ -83,7 +88,7 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
     from vsr.inference.tensorrt.cache import EngineCache
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         _check_one_command(
             {
                 "--list": list_,
@@ -93,7 +98,7 @@ def build_engine(list_: bool, clear: bool, verbose: bool, quiet: bool, **options
         )
         cache = EngineCache()
         if list_:
-            say(table(list(cache.entries())))
+            print_result(table(list(cache.entries())))
         elif clear:
             engines, size = cache.clear()
             write_if_possible(
@@ -107,7 +112,7 @@ def _check_one_command(asked: dict[str, object]) -> None:
     """Raise UsageError for more than one of the options that replace building."""
     given = [option for option, value in asked.items() if value]
     if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} are different commands: give one")
+        raise UsageError(f"{' and '.join(given)} cannot be combined: use one of them")
 
 
 def _build(
@@ -120,7 +125,7 @@ def _build(
     from vsr.inference.default import DEFAULT
     from vsr.inference.tensorrt import ahead
 
-    order = ahead.BuildRequest(
+    request = ahead.BuildRequest(
         model=model or DEFAULT,
         scale=scale,
         precision=precision,
@@ -136,10 +141,10 @@ def _build(
         output=output,
     )
     if explain:
-        say("\n".join(ahead.explain(order)))
+        print_result("\n".join(ahead.explain(request)))
         return
     if onnx:
-        size_mb = ahead.write_graph(order, onnx) / 1e6
+        size_mb = ahead.write_graph(request, onnx) / 1e6
         write_if_possible(sys.stdout, f"{onnx}  {size_mb:.1f} MB\n")
         return
     show = sys.stderr.isatty() and not quiet
@@ -149,7 +154,7 @@ def _build(
             write_if_possible(sys.stderr, f"\r\x1b[Kbuilding: {phase} {step}/{steps}")
         return True
 
-    done = ahead.build(order, cache, on_step)
+    done = ahead.build(request, cache, on_step)
     if show:
         write_if_possible(sys.stderr, "\r\x1b[K")
     for engine in done:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vsr.cli.numbers import Number, WholeNumber
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, start_logging, stopping_on_signals, verbosity
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, run_stoppable, start_logging, verbosity
 from vsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,41 +20,45 @@ log = logging.getLogger("vsr")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?([0-5]?\d):)?(\d+(?:\.\d+)?)")
 
 
-def moment(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
+def parse_time(_ctx: click.Context, _param: click.Parameter, given: str) -> float:
     """Parse a time in seconds, or one such as 01:10 or 1:02:03.5; return seconds."""
     found = _CLOCK.fullmatch(given)
     if found is None:
-        raise click.BadParameter(f"'{given}' is no time such as 70 or 01:10")
+        raise click.BadParameter(f"'{given}' is not a time such as 70 or 01:10")
     hours, minutes, seconds = found.groups(default="0")
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
 
 @click.command("compare")
 @click.argument("videos", nargs=-1, required=True, metavar="A [B]...")
-@click.option("--reference", metavar="HR", help="The original, to measure all of them against.")
+@click.option(
+    "--reference", metavar="HR", help="Original video with which all videos are compared."
+)
 @click.option(
     "--models", metavar="NAME,NAME",
-    help="Enlarge a piece of A by each of these models, and compare what comes out.",
+    help="Upscale an excerpt of A with each of these models, and compare the results.",
 )  # fmt: skip
 @click.option(
-    "--at", callback=moment, default="0", metavar="TIME",
-    help="Where the piece begins, such as 70 or 01:10.",
+    "--at", callback=parse_time, default="0", metavar="TIME",
+    help="Start of the excerpt, such as 70 or 01:10.",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=Number(0.04), default=1.0, show_default=True, help="How long the piece is."
+    "--seconds", type=Number(0.04), default=1.0, show_default=True, help="Duration of the excerpt."
 )
-@click.option("-s", "--scale", type=WholeNumber(1), help="Enlargement of the models.")
+@click.option("-s", "--scale", type=WholeNumber(1), help="Scale factor of the models.")
 @click.option(
-    "--align", is_flag=True, help="Compare from each video's first frame, not by their times."
+    "--align",
+    is_flag=True,
+    help="Match frames by the time since each video's first frame.",
 )
 @click.option(
     "--lpips", type=click.Path(path_type=Path), metavar="FILE.npz",
-    help="Weights of LPIPS (AlexNet), which is measured then, too.",
+    help="Weights file (AlexNet); enables the LPIPS metric.",
 )  # fmt: skip
-@click.option("--max-frames", type=WholeNumber(1), help="Number of frames to compare.")
+@click.option("--max-frames", type=WholeNumber(1), help="Maximum number of frames to compare.")
 @click.option(
     "-o", "--output", "outputs", type=click.Path(path_type=Path), multiple=True,
-    metavar="FILE.html|.json|.png", help="Where to write the result. Repeatable.",
+    metavar="FILE.html|.json|.png", help="Output file for the results. Repeatable.",
 )  # fmt: skip
 @click.option("-y", "overwrite", is_flag=True, help="Replace existing outputs.")
 @verbosity
@@ -63,10 +67,10 @@ def compare(
     scale: int | None, align: bool, lpips: Path | None, max_frames: int | None,
     outputs: tuple[Path, ...], overwrite: bool, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Measure videos against the original, or against the first: PSNR, SSIM, XPSNR, flicker.
+    """Compare videos with the original, or with the first one: PSNR, SSIM, XPSNR, flicker.
 
-    Frames are matched by their times; smaller pictures are enlarged as a player does. A page
-    (.html) shows the worst frames with a line to drag between two videos.
+    Frames are matched by time; smaller frames are scaled up bicubically. A .html page shows the
+    worst frames, with a slider between two videos.
 
     Example: vsr compare big.mp4 upscaled.mp4 -o page.html
 
@@ -79,13 +83,13 @@ def compare(
     from vsr.files.settings import RunSettings
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         for path in outputs:
             check_name(path, overwrite, [*videos, *([reference] if reference else [])])
         if models and (len(videos) > 1 or reference):
-            raise UsageError("--models enlarges one video: give neither others nor --reference")
+            raise UsageError("--models requires exactly one video and no --reference")
         if models and lpips:
-            raise UsageError("--lpips measures videos: it cannot be with --models, which shows")
+            raise UsageError("--lpips cannot be combined with --models")
 
         def work(stop: threading.Event) -> "Comparison":
             if not models:
@@ -98,13 +102,13 @@ def compare(
             return compare_models(
                 videos[0],
                 chosen,
-                on_model=lambda name: log.info("enlarging by %s", name),
+                on_model=lambda name: log.info("upscaling with %s", name),
                 stop=stop,
             )
 
-        found = stopping_on_signals(work)
+        found = run_stoppable(work)
         for path in outputs:
             write(found, path)
-        say(as_text(found))
+        print_result(as_text(found))
         for note in found.notes:
             log.info(note)

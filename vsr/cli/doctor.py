@@ -15,7 +15,7 @@ from vsr.media.encoder import CODECS, EncoderSettings, VideoFormat, open_encoder
 from vsr.report.report import machine, versions
 
 HARDWARE_ENCODERS: Final = ("h264_nvenc", "hevc_nvenc", "av1_nvenc", "h264_qsv", "hevc_qsv")
-_SAYS_NOTHING: Final = ("Unknown error", "Generic error")
+_WITHOUT_CAUSE: Final = ("Unknown error", "Generic error")
 """Prefixes of FFmpeg's error messages that name no cause."""
 
 
@@ -82,8 +82,8 @@ def encoder_starts(name: str) -> str | None:
 def _encoder(name: str, label: str, needed: bool) -> Finding:
     problem = encoder_starts(name)
     if problem and not needed:
-        said = "" if problem.startswith(_SAYS_NOTHING) else f" ({problem})"
-        problem = f"no such hardware or driver here{said}"
+        cause = "" if problem.startswith(_WITHOUT_CAUSE) else f" ({problem})"
+        problem = f"hardware or driver not available{cause}"
     return Finding(f"encoder {label}", problem is None, problem or name, needed=needed)
 
 

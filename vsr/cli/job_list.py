@@ -9,16 +9,17 @@ import click
 from vsr.cli.relay_config import option_named, option_values, read_tables
 from vsr.cli.run_settings import SELECTION, settings_of
 from vsr.errors import UsageError
-from vsr.files.job_list import Listed
+from vsr.files.job_list import ListedJob
+from vsr.files.receipt import receipt_path
 
 _TABLE: Final = "job"
-_NOT_HERE: Final = (
+_NOT_JOB_SETTINGS: Final = (
     *SELECTION, "listed", "input_", "output", "progress", "verbose", "quiet", "paths",
 )  # fmt: skip
 """Command parameters that are not settings of a job."""
 
 
-def read_list(path: Path, command: click.Command) -> list[Listed]:
+def read_list(path: Path, command: click.Command) -> list[ListedJob]:
     """Return the [[job]] tables of the file, in order; keys before them apply to all jobs.
 
     Raises UsageError, whose message names the job.
@@ -26,45 +27,45 @@ def read_list(path: Path, command: click.Command) -> list[Listed]:
     tables = read_tables(path)
     jobs = tables.pop(_TABLE, None)
     if not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
-        raise UsageError(f"{path} names no job: begin each with a line [[{_TABLE}]]")
+        raise UsageError(f"{path} contains no job: begin each job with a line [[{_TABLE}]]")
     found = [
         _job(f"{path}, job {number}", {**tables, **job}, command)
         for number, job in enumerate(jobs, 1)
     ]
-    _check_apart(path, found)
+    _check_outputs_differ(path, found)
     return found
 
 
-def _check_apart(path: Path, jobs: Sequence[Listed]) -> None:
+def _check_outputs_differ(path: Path, jobs: Sequence[ListedJob]) -> None:
     """Raise UsageError if one job would overwrite a file of another job."""
     written: set[Path] = set()
     for job in jobs:
         files = {
             "output": job.output,
             "report": job.settings.report,
-            "receipt": job.settings.receipt,
+            "receipt": receipt_path(job.settings, Path(job.output)),
         }
         for what, name in files.items():
             if name is None:
                 continue
-            if (place := Path(name).resolve()) in written:
-                raise UsageError(f"{path}: two jobs have the {what} {name}")
-            written.add(place)
+            if (resolved := Path(name).resolve()) in written:
+                raise UsageError(f"{path}: two jobs have the same {what}: {name}")
+            written.add(resolved)
 
 
-def _job(where: str, table: dict[str, Any], command: click.Command) -> Listed:
-    ends = [table.pop(name, None) for name in ("input", "output")]
-    if not all(isinstance(end, str) and end not in ("", "-") for end in ends):
-        raise UsageError(f"{where}: 'input' and 'output' are names of files")
+def _job(where: str, table: dict[str, Any], command: click.Command) -> ListedJob:
+    paths = [table.pop(name, None) for name in ("input", "output")]
+    if not all(isinstance(end, str) and end not in ("", "-") for end in paths):
+        raise UsageError(f"{where}: 'input' and 'output' must be file names")
     try:
         values = option_values(command, table)
     except click.ClickException as exc:
         raise UsageError(f"{where}: {exc.format_message()}") from exc
     for name in table:
-        if option_named(command, name).name in _NOT_HERE:
-            raise UsageError(f"{where}: '{name}' is no setting of one job")
+        if option_named(command, name).name in _NOT_JOB_SETTINGS:
+            raise UsageError(f"{where}: '{name}' is not a setting of a job")
     try:
-        settings = settings_of({k: v for k, v in values.items() if k not in _NOT_HERE})
+        settings = settings_of({k: v for k, v in values.items() if k not in _NOT_JOB_SETTINGS})
     except UsageError as exc:
         raise UsageError(f"{where}: {exc}") from exc
-    return Listed(input=str(ends[0]), output=str(ends[1]), settings=settings)
+    return ListedJob(input=str(paths[0]), output=str(paths[1]), settings=settings)

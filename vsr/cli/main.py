@@ -12,21 +12,21 @@ from vsr.cli.build_engine import build_engine
 from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare
 from vsr.cli.many import run_list, run_many, selection_options
-from vsr.cli.numbers import WholeNumber, size
+from vsr.cli.numbers import WholeNumber, byte_size
 from vsr.cli.plan import plan
-from vsr.cli.rates import rate_options
+from vsr.cli.rate_options import rate_options
 from vsr.cli.relay import relay
-from vsr.cli.sharing import own_stdout, sharing_options
+from vsr.cli.segment_options import own_stdout, sharing_options
 from vsr.cli.streams import open_missing
 from vsr.cli.tables import examine, list_models
 from vsr.cli.terminal import (
-    claimed_stdout,
-    errors_shown,
+    exit_on_error,
+    exit_process,
     key_value,
-    leave,
     ratio,
+    reserve_stdout,
+    run_stoppable,
     start_logging,
-    stopping_on_signals,
     variant_named,
     verbosity,
 )
@@ -44,14 +44,16 @@ def main() -> None:
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
 
 
-def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[list[str], str]:
+def _inputs_and_output(
+    paths: list[str], input_: str | None, output: str | None
+) -> tuple[list[str], str]:
     """Return (inputs, output) from positional names and -i and -o. Raises click.UsageError."""
     inputs = [input_, *paths] if input_ else paths
     target = output or (inputs.pop() if len(inputs) > 1 else "")
     for found, what in ((inputs and all(inputs), "INPUT"), (target, "OUTPUT")):
         if not found:
             raise click.UsageError(
-                f"give one {what} (a name that begins with '-' needs './' before it)"
+                f"{what} is missing (write './' before a name that begins with '-')"
             )
     return inputs, target
 
@@ -60,29 +62,32 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
 @click.argument("paths", nargs=-1, metavar="INPUT OUTPUT")
 @click.option("-i", "--input", "input_", metavar="INPUT", help="The same as the first argument.")
 @click.option("-o", "--output", metavar="OUTPUT", help="The same as the second argument.")
-@click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
+@click.option("-m", "--model", help="Name from `vsr models`, or a super-resolution .onnx file.")
 @click.option(
     "--look",
     type=click.Choice(["faithful", "sharp"]),
-    help="Weights that stay closest to the original, or weights that look sharpest "
-    "(for compressed video).",
+    help="faithful: weights that stay closest to the original; sharp: weights that look sharpest "
+    "on compressed video.",
 )
 @click.option(
     "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",
     show_default=True,
-    help="Without --model: the best network that reaches 1.5 (fast) or 0.5 (balanced) times real "
-    "time here, or the best at any speed.",
+    help="Without --model, use the best network that reaches 1.5 (fast) or 0.5 (balanced) times "
+    "real time on this machine, or the best one at any speed.",
 )  # fmt: skip
 @click.option(
-    "-s", "--scale", type=WholeNumber(1), help="Enlargement. Default: 2, or the .onnx file's own."
+    "-s",
+    "--scale",
+    type=WholeNumber(1),
+    help="Scale factor. Default: 2, or that of the .onnx file.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     show_default=True,
-    help="auto: int8 on CPUs with 8-bit instructions (fp32 above 8 bits), fp16 on GPUs; of an "
-    ".onnx file what is fastest here within 50 dB of fp32.",
+    help="auto: int8 on CPUs with 8-bit instructions (fp32 for video above 8 bits), fp16 on GPUs; "
+    "for an .onnx file, the fastest that is within 50 dB of fp32.",
 )
 @click.option(
     "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
@@ -90,9 +95,9 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
 @click.option(
     "-d",
     "--device",
-    help="OpenVINO's name (CPU, GPU ...), or the number of the GPU; or several, as 0,1,2.",
+    help="OpenVINO device (CPU, GPU ...), or GPU number; several separated by commas: 0,1,2.",
 )
-@click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference, on a GPU.")
+@click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference on a GPU.")
 @click.option(
     "-c", "-c:v", "--codec",
     help="h264 (default; hevc for HDR and more than 8 bits), hevc, av1, vp9, prores, ffv1 or "
@@ -100,54 +105,57 @@ def _ends(paths: list[str], input_: str | None, output: str | None) -> tuple[lis
 )  # fmt: skip
 @click.option(
     "--pix-fmt", "pixel_format", metavar="NAME",
-    help="Pixel format of the output, such as yuv420p10le. Default: the input's, or the nearest.",
+    help="Pixel format of the output, such as yuv420p10le. Default: that of the input, or "
+    "the most similar one that the encoder supports.",
 )  # fmt: skip
 @click.option("--sdr", is_flag=True, help="Convert HDR (PQ, HLG) to 8-bit SDR.")
 @click.option("--crf", type=WholeNumber(0), help="Constant quality; lower is better.")
 @rate_options
 @click.option(
     "--passes", type=WholeNumber(1, 2), default=1,
-    help="2: enlarge everything twice, so that --bitrate is spent where it is needed.",
+    help="2: process the input twice, to distribute --bitrate by complexity.",
 )  # fmt: skip
-@click.option("--preset", help="The encoder's speed preset.")
+@click.option("--preset", help="Speed preset of the encoder.")
 @click.option(
     "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
-    help="An encoder option. Repeatable.",
+    help="Encoder option. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--audio",
     type=click.Choice(["copy", "encode", "none"]),
     default="copy",
     show_default=True,
-    help="copy: encode only what the output cannot hold.",
+    help="copy: copy the audio, and encode only what the output container does not support.",
 )
 @click.option(
     "--start-frame", type=WholeNumber(0), default=0, help="Number of the first frame to process."
 )
 @click.option(
     "--variant", callback=variant_named, default="best", show_default=True, metavar="best|WxH|N",
-    help="Which variant of an HLS playlist to read; best: the largest.",
+    help="Variant of an HLS playlist to read; best: the one with the largest frames.",
 )  # fmt: skip
-@click.option("--max-frames", type=WholeNumber(1), help="Number of frames to process.")
+@click.option("--max-frames", type=WholeNumber(1), help="Maximum number of frames to process.")
 @click.option(
     "--fps", callback=ratio, metavar="N|N/D",
-    help="Frames per second of numbered pictures or a folder; default 25.",
+    help="Frame rate of numbered pictures or a folder of pictures. Default: 25.",
 )  # fmt: skip
 @click.option(
     "--deinterlace",
     type=click.Choice(["auto", "off", "frame", "bob"]),
     default="auto",
     show_default=True,
-    help="auto: pictures with combs; frame: all; bob: all, into two frames each.",
+    help="auto: interlaced frames only; frame: all frames; bob: all, with two output frames each.",
 )
-@click.option("--detelecine", is_flag=True, help="Take film (24p) out of 30i (hard telecine).")
+@click.option(
+    "--detelecine", is_flag=True, help="Remove hard telecine: restore 24p film from 30i video."
+)
 @click.option(
     "--vf", "filters", metavar="FILTERS",
-    help="FFmpeg filters before the network, such as crop=640:360,eq=gamma=1.1.",
+    help="FFmpeg filters applied before the network, such as crop=640:360,eq=gamma=1.1.",
 )  # fmt: skip
 @click.option(
-    "--max-memory", "memory", callback=size, metavar="SIZE",
-    help="Memory for pictures, such as 2G. Default: what is free.",
+    "--max-memory", "memory", callback=byte_size, metavar="SIZE",
+    help="Memory limit for frames, such as 2G. Default: all free memory.",
 )  # fmt: skip
 @click.option(
     "--report",
@@ -175,17 +183,17 @@ def run(
     context: click.Context, /, paths: tuple[str, ...], input_: str | None, output: str | None,
     listed: Path | None, progress: str, verbose: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Upscale the video INPUT into OUTPUT, and keep its sound and other streams.
+    """Upscale the video INPUT to OUTPUT, and keep its audio and other streams.
 
-    INPUT may be a URL, - for stdin, a picture, numbered pictures (frame_%05d.png) or a folder of
-    pictures; OUTPUT may be - for stdout, a picture, numbered pictures, a .gif or an .apng.
+    INPUT can be a URL, - for stdin, a picture, numbered pictures (frame_%05d.png) or a folder of
+    pictures. OUTPUT can be - for stdout, a picture, numbered pictures, a .gif or an .apng.
 
-    Several files, or a folder of videos, go into the folder OUTPUT, one after the other. --list
-    runs the jobs of a TOML file, each with settings of its own.
+    With several files, or a folder of videos, OUTPUT is a folder, and the files are processed one
+    after the other. --list runs the jobs of a TOML file, each with its own settings.
 
     Example: vsr run in.mp4 out.mp4 --model carn-m
     """
-    from vsr.cli.progress import shower
+    from vsr.cli.progress import progress_printer
     from vsr.cli.run_settings import selection_of, settings_of
     from vsr.files.batch import is_batch
     from vsr.files.job import Job
@@ -193,20 +201,20 @@ def run(
 
     start_logging(verbose, quiet)
     own = own_stdout(options["cluster"])
-    show = shower("none" if quiet and progress == "auto" else progress, json_to=own)
+    show = progress_printer("none" if quiet and progress == "auto" else progress, json_to=own)
     if listed is not None:
-        with errors_shown(verbose):
+        with exit_on_error(verbose):
             run_list(context, listed, options["skip_existing"], show)
-    inputs, target = _ends(list(paths), input_, output)
+    inputs, target = _inputs_and_output(list(paths), input_, output)
     source = inputs[0]
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         selection = selection_of(options)
         settings = settings_of(options)
         if is_batch(inputs, selection):
             run_many(inputs, target, settings, selection, show)
-        target = claimed_stdout() if target == STDOUT else target
+        target = reserve_stdout() if target == STDOUT else target
         pipe = pipe_of(Path(target)) is not None
-        result = stopping_on_signals(
+        result = run_stoppable(
             lambda stop: Job(source, target, settings, show, stop).run(),
             None if pipe else lambda: part_path(Path(target)),
             "" if pipe else "; nothing was written",
@@ -232,7 +240,7 @@ def run_program() -> None:
     try:
         main()
     except SystemExit as exc:
-        leave(exc)
+        exit_process(exc)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from vsr.cli.streams import say
-from vsr.cli.terminal import stopping_on_signals
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import run_stoppable
 from vsr.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,21 +19,25 @@ if TYPE_CHECKING:
     from vsr.files.job_list import JobList
     from vsr.files.settings import RunSettings
 
-_WITH_A_LIST: Final = ("listed", "skip_existing", "progress", "verbose", "quiet")
+_ALLOWED_WITH_LIST: Final = ("listed", "skip_existing", "progress", "verbose", "quiet")
 """Parameters that may be given together with --list."""
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that select files of a folder, or a list of jobs, to a command."""
     options = [
-        click.option("--recursive", is_flag=True, help="Take files of folders within, too."),
-        click.option("--pattern", metavar="GLOB", help="Take files such as '*.mkv' only."),
-        click.option("--skip-existing", is_flag=True, help="Leave files whose output is there."),
+        click.option("--recursive", is_flag=True, help="Include files in subfolders."),
+        click.option(
+            "--pattern", metavar="GLOB", help="Process only files that match, such as '*.mkv'.",
+        ),
+        click.option(
+            "--skip-existing", is_flag=True, help="Skip files whose output exists and is complete.",
+        ),
         click.option(
             "--list", "listed", type=click.Path(path_type=Path), metavar="FILE.toml",
-            help="Run the jobs of a file, each with its settings, instead of INPUT and OUTPUT.",
+            help="Run the jobs of a file, each with its own settings, instead of INPUT and OUTPUT.",
         ),
-        click.option("--watch", is_flag=True, help="Wait for more files, until Ctrl+C."),
+        click.option("--watch", is_flag=True, help="Keep waiting for new files, until Ctrl+C."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -54,14 +58,14 @@ def run_many(
 
     if others := [name for name in inputs if is_url(name) or is_stdin(name)]:
         raise UsageError(
-            f"several inputs are files and folders, and {url_for_messages(others[0])} is none: "
-            "run it alone, or as a job of --list"
+            f"several inputs must be files or folders, but {url_for_messages(others[0])} is "
+            "neither: process it separately, or as a job of --list"
         )
     ending = Path(folder).suffix[1:].lower()
     if ending in CONTAINERS and not folder.endswith(("/", os.sep)) and not Path(folder).exists():
         raise UsageError(
-            f"several files need a folder as OUTPUT, and {folder} looks like a file: name a "
-            f"folder, or {folder}/ if it is one"
+            f"several inputs require a folder as OUTPUT, but {folder} looks like a file: name a "
+            f"folder, or write {folder}/ if it is one"
         )
     _run_all(Batch([Path(i) for i in inputs], Path(folder), settings, selection, show))
 
@@ -74,13 +78,13 @@ def run_list(context: click.Context, path: Path, skip_existing: bool, show: "Sho
     given = [p for p in context.command.params if p.name and _is_given(context, p.name)]
     if given:
         name = max(given[0].opts, key=len) if given[0].opts[0].startswith("-") else "INPUT, OUTPUT"
-        raise UsageError(f"with --list, {name} belongs into {path}, not on the command line")
+        raise UsageError(f"with --list, set {name} in {path}, not on the command line")
     _run_all(JobList(read_list(path, context.command), skip_existing, show))
 
 
 def _is_given(context: click.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
-    return source == ParameterSource.COMMANDLINE and name not in _WITH_A_LIST
+    return source == ParameterSource.COMMANDLINE and name not in _ALLOWED_WITH_LIST
 
 
 def _run_all(jobs: "Batch | JobList") -> None:
@@ -91,8 +95,8 @@ def _run_all(jobs: "Batch | JobList") -> None:
         jobs.run()
 
     def part() -> Path | None:
-        return None if jobs.under_way is None else part_path(jobs.under_way)
+        return None if jobs.current is None else part_path(jobs.current)
 
-    stopping_on_signals(work, part, "; the file under way was not written")
-    say(jobs.table())
+    run_stoppable(work, part, "; the file in progress was not written")
+    print_result(jobs.table())
     sys.exit(jobs.exit_code())

@@ -39,12 +39,12 @@ def _check(
         option.fail(f"'{value}' is not {words}", param, ctx)
 
 
-def size(_ctx: click.Context, _param: click.Parameter, given: str | None) -> int | None:
+def byte_size(_ctx: click.Context, _param: click.Parameter, given: str | None) -> int | None:
     """Parse a number of bytes such as 2G, 1.5GiB or 500M. Raises click.BadParameter."""
     if given is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", given.strip(), re.IGNORECASE)
     value = round(float(found[1]) * 2 ** _BYTES[found[2].lower()]) if found else 0
     if value < 1:
-        raise click.BadParameter(f"'{given}' is no size such as 2G or 500M")
+        raise click.BadParameter(f"'{given}' is not a size such as 2G or 500M")
     return value

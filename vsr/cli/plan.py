@@ -9,8 +9,8 @@ from typing import Final
 import click
 
 from vsr.cli.numbers import Number, WholeNumber
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, key_value, ratio, start_logging, verbosity
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, key_value, ratio, start_logging, verbosity
 from vsr.errors import UsageError
 from vsr.network.precision import PRECISIONS
 
@@ -32,36 +32,50 @@ def _size(
     except UsageError:
         width = height = 0
     if not width * height:
-        raise click.BadParameter(f"'{given}' is no size such as 640x360")
+        raise click.BadParameter(f"'{given}' is not a size such as 640x360")
     return width, height
 
 
 @click.command("plan")
 @click.argument("source", required=False, metavar="[INPUT]")
-@click.option("--size", callback=_size, metavar="WxH", help="Without an input: its size.")
-@click.option("--fps", callback=ratio, metavar="N|N/D", help="And its rate. Default: 30.")
+@click.option("--size", callback=_size, metavar="WxH", help="Frame size, if there is no INPUT.")
 @click.option(
-    "-m", "--model", "names", multiple=True, help="Plan these only, and choose none. Repeatable."
+    "--fps", callback=ratio, metavar="N|N/D", help="Frame rate, if there is no INPUT. Default: 30."
 )
-@click.option("-s", "--scale", type=WholeNumber(1), default=2, show_default=True)
 @click.option(
-    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
+    "-m",
+    "--model",
+    "names",
+    multiple=True,
+    help="Forecast only this model, without a recommendation. Repeatable.",
 )
-@click.option("--backend", default="auto", show_default=True)
-@click.option("-d", "--device", help="OpenVINO's name, or the number of the GPU.")
-@click.option("-c", "--codec", help="The output's, as in vsr run.")
-@click.option("--preset", help="The encoder's speed preset.")
-@click.option("-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE")
+@click.option(
+    "-s", "--scale", type=WholeNumber(1), default=2, show_default=True, help="Scale factor."
+)
+@click.option(
+    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True,
+    help="Numerical precision, as in vsr run.",
+)  # fmt: skip
+@click.option(
+    "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
+)
+@click.option("-d", "--device", help="OpenVINO device (CPU, GPU ...), or GPU number.")
+@click.option("-c", "--codec", help="Codec of the output, as in vsr run.")
+@click.option("--preset", help="Speed preset of the encoder.")
+@click.option(
+    "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
+    help="Encoder option. Repeatable.",
+)  # fmt: skip
 @click.option(
     "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",
-    show_default=True, help="As in vsr run.",
+    show_default=True, help="Required speed of the network, as in vsr run.",
 )  # fmt: skip
 @click.option(
     "--seconds", type=Number(0.01), default=1.0, show_default=True,
-    help="How long each stage is measured.",
+    help="Measuring time per stage.",
 )  # fmt: skip
-@click.option("--again", is_flag=True, help="Measure anew what was measured before.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--again", is_flag=True, help="Ignore cached measurements.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @verbosity
 def plan(
     source: str | None, size: tuple[int, int] | None, fps: Fraction | None, names: tuple[str, ...],
@@ -69,52 +83,52 @@ def plan(
     preset: str | None, options: dict[str, str], speed: str, seconds: float, again: bool,
     as_json: bool, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Forecast how fast each network enlarges INPUT, or video of a size and rate, on this machine.
+    """Forecast the speed of each network for INPUT, or for a frame size and rate, on this machine.
 
-    Decoder, networks and encoder are measured for about a second each, then all at once in a short
-    trial of the whole, and remembered. A network that is too slow for a trial is forecast by these
-    parts.
+    Decoder, networks and encoder are measured for about a second each, then all together in a short
+    trial. The measurements are cached. The forecast for a network that is too slow for a trial is
+    computed from the single measurements.
 
     Example: vsr plan in.mp4
 
     Example: vsr plan --size 1280x720 --fps 50 --codec hevc
     """
-    began = time.perf_counter() - time.process_time()  # approximate start of Python
+    started = time.perf_counter() - time.process_time()  # approximate start of Python
     import vsr.files.job  # noqa: F401 - what a run loads
     from vsr.inference.backend import load_backend
     from vsr.media.encoder import EncoderSettings
-    from vsr.plan import words
-    from vsr.plan.figures import Figures
-    from vsr.plan.plan import Planner, blank, every_model, task_of
+    from vsr.plan import formatting
+    from vsr.plan.cost_cache import CostCache
+    from vsr.plan.plan import Planner, models_for_scale, task_of, task_without_input
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         if (source is None) == (size is None):
-            raise UsageError("give an input, or --size")
+            raise UsageError("either INPUT or --size is required")
         if source is not None and fps is not None:
-            raise UsageError("--fps is for --size: an input has its own rate")
+            raise UsageError("--fps requires --size: an input has its own frame rate")
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
-        task = blank(
+        task = task_without_input(
             size or (2, 2), fps or _RATE, scale=scale, precision=precision, encoder=encoder
         )
-        figures = Figures()
+        costs = CostCache()
         if again:
-            figures.clear()
-        on = load_backend(backend, device)
-        loaded = time.perf_counter() - began
+            costs.clear()
+        runner = load_backend(backend, device)
+        startup_s = time.perf_counter() - started
         if source is not None:
             task = task_of(source, task, seconds)
-        planner = Planner(task, on, figures, seconds, loaded)
+        planner = Planner(task, runner, costs, seconds, startup_s)
         lines = []
-        for name in names or every_model(task):
+        for name in names or models_for_scale(task):
             log.debug("measuring %s", name)
             lines.append(planner.line(name))
-        chosen = None if names else planner.chosen(speed)[0]
+        chosen = None if names else planner.choose(speed)[0]
         if as_json:
-            say(json.dumps(words.as_json(task, lines, chosen), indent=1))
+            print_result(json.dumps(formatting.as_json(task, lines, chosen), indent=1))
             return
-        said = [words.table(task, lines)]
+        lines_out = [formatting.table(task, lines)]
         if chosen is not None:
-            said += ["", *words.answer(task, planner.line(chosen), speed)]
-            said.append(words.live(task, planner.by_quality()))
-        say("\n".join(said))
+            lines_out += ["", *formatting.recommendation(task, planner.line(chosen), speed)]
+            lines_out.append(formatting.live_recommendation(task, planner.by_quality()))
+        print_result("\n".join(lines_out))

@@ -10,7 +10,7 @@ from vsr.files.progress import Progress
 from vsr.media.frame import now
 
 Show = Callable[[Progress], None]
-_EVERY: Final = {"line": 0.2, "json": 0.5, "none": float("inf")}
+_MIN_INTERVALS_S: Final = {"line": 0.2, "json": 0.5, "none": float("inf")}
 """Minimum interval between displays, in seconds."""
 
 
@@ -48,7 +48,9 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def shower(kind: str, line_to: TextIO | None = None, json_to: TextIO | None = None) -> Show:
+def progress_printer(
+    kind: str, line_to: TextIO | None = None, json_to: TextIO | None = None
+) -> Show:
     """Return a callback that shows progress: `auto`, `json` (on stdout) or `none`.
 
     `auto`: one line on stderr, which is rewritten, if stderr is a terminal; else nothing.
@@ -60,15 +62,15 @@ def shower(kind: str, line_to: TextIO | None = None, json_to: TextIO | None = No
 
     def show(p: Progress) -> None:
         nonlocal last, kind
-        if kind == "none" or not (p.finished or now() - last >= _EVERY[kind]):
+        if kind == "none" or not (p.finished or now() - last >= _MIN_INTERVALS_S[kind]):
             return
         last = now()
         if kind == "json":
-            heard = write_if_possible(json_to or sys.stdout, progress_json(p) + "\n")
+            is_written = write_if_possible(json_to or sys.stdout, progress_json(p) + "\n")
         else:
             end = "\n" if p.finished else ""
-            heard = write_if_possible(terminal, f"\r\x1b[K{progress_line(p)}{end}")
-        if not heard:  # the reader has closed the stream; the run continues
+            is_written = write_if_possible(terminal, f"\r\x1b[K{progress_line(p)}{end}")
+        if not is_written:  # the reader has closed the stream; the run continues
             kind = "none"
 
     return show

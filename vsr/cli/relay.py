@@ -8,13 +8,13 @@ import click
 from click.core import ParameterSource
 
 from vsr.cli.numbers import Number, WholeNumber
-from vsr.cli.rates import rate_options
+from vsr.cli.rate_options import rate_options
 from vsr.cli.terminal import (
-    errors_shown,
+    exit_on_error,
     key_value,
     log_format,
+    run_stoppable,
     start_logging,
-    stopping_on_signals,
     variant_named,
     verbosity,
 )
@@ -30,69 +30,76 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @click.option("-i", "--input", "input_", metavar="URL", help="The same as the first argument.")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.toml",
-    help="Several relays in one process: [[relay]] tables of input, outputs and these options. "
-    "One that fails is started again, unless it is its options that are wrong.",
+    help="Run several relays in one process: [[relay]] tables with input, outputs and these "
+    "options. A relay that fails is restarted, unless its options are invalid.",
 )  # fmt: skip
 @click.option(
     "--deinterlace", type=click.Choice(["auto", "off", "frame", "bob"]), default="auto",
-    show_default=True, help="auto: pictures with combs; frame: all; bob: two frames of each.",
+    show_default=True,
+    help="auto: interlaced frames only; frame: all frames; bob: all, with two output frames each.",
 )  # fmt: skip
 @click.option(
     "--variant", callback=variant_named, default="best", show_default=True, metavar="best|WxH|N",
-    help="Which variant of an HLS playlist to read; best: the largest that is enlarged in time.",
+    help="Variant of an HLS playlist to read; best: the largest that can be upscaled in real time.",
 )  # fmt: skip
-@click.option("-m", "--model", help="A name of `vsr models`, or any super-resolution .onnx file.")
-@click.option("-s", "--scale", type=WholeNumber(2), help="Enlargement. Default: 2.")
+@click.option("-m", "--model", help="Name from `vsr models`, or a super-resolution .onnx file.")
+@click.option("-s", "--scale", type=WholeNumber(2), help="Scale factor. Default: 2.")
 @click.option(
-    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
-)
+    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True,
+    help="Numerical precision, as in vsr run.",
+)  # fmt: skip
 @click.option(
     "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
 )
-@click.option("-d", "--device", help="OpenVINO's name (CPU, GPU ...), or the number of the GPU.")
-@click.option("--ladder", metavar="NAME,NAME...", help="Lighter networks to fall back to.")
+@click.option("-d", "--device", help="OpenVINO device (CPU, GPU ...), or GPU number.")
+@click.option(
+    "--ladder",
+    metavar="NAME,NAME...",
+    help="Lighter networks to switch to if necessary, best first.",
+)
 @click.option(
     "--max-latency", type=WholeNumber(50), default=500, show_default=True, metavar="MS",
-    help="From a picture's arrival to its packet; a lighter network is used to keep it.",
+    help="Maximum time from a frame's arrival to its encoded packet; if it is exceeded, a lighter "
+    "network is used.",
 )  # fmt: skip
 @click.option(
     "--listen", is_flag=True,
-    help="INPUT_URL is where to wait for a publisher (OBS, ffmpeg): rtmp://HOST:PORT/APP/KEY.",
+    help="Accept a publisher (OBS, ffmpeg) at INPUT_URL: rtmp://HOST:PORT/APP/KEY.",
 )  # fmt: skip
 @click.option(
     "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.pem",
-    help="Certificate with which --listen answers at rtmps://.",
+    help="Certificate for --listen at rtmps://.",
 )  # fmt: skip
 @click.option(
     "--tls-key", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.pem",
-    help="Its key, unless it is in the same file.",
+    help="Private key of the certificate, unless it is in the same file.",
 )  # fmt: skip
 @click.option(
     "--retry-delay", type=Number(0.1), default=0.5,
-    help="Seconds before a retry; it grows.",
+    help="Initial retry delay, in seconds; it increases with each failure.",
 )  # fmt: skip
 @click.option(
     "--retry-max", type=WholeNumber(0), default=0,
-    help="Failed attempts in a row before it gives up; 0: no limit.",
+    help="Maximum number of consecutive failed attempts, after which the relay ends; 0: no limit.",
 )  # fmt: skip
 @click.option(
     "--stream-timeout", type=Number(0.5), default=5.0, show_default=True,
-    help="Seconds without data after which the source counts as lost.",
+    help="Time without data after which the source counts as disconnected, in seconds.",
 )  # fmt: skip
 @click.option(
     "--slate-after", type=Number(0), default=5.0, show_default=True,
-    help="Seconds without a source after which the slate is shown.",
+    help="Time without a source after which the slate is shown, in seconds.",
 )  # fmt: skip
 @click.option(
     "--slate", type=click.Path(dir_okay=False, path_type=Path), metavar="IMAGE",
-    help="What is shown then. Default: the last picture, darkened.",
+    help="Image shown while the source is away. Default: the last frame, darkened.",
 )  # fmt: skip
 @click.option(
     "--realtime", is_flag=True,
-    help="Read a recording behind a URL at its own pace, as files always are.",
+    help="Read a recording at a URL in real time, by its timestamps, as files always are.",
 )  # fmt: skip
-@click.option("--loop", is_flag=True, help="Read a file again from its start, for ever.")
-@click.option("-c", "-c:v", "--codec", help="h264 (default), hevc, or an FFmpeg encoder.")
+@click.option("--loop", is_flag=True, help="Repeat an input file endlessly.")
+@click.option("-c", "-c:v", "--codec", help="h264 (default), hevc or another FFmpeg encoder.")
 @click.option(
     "--pix-fmt", "pixel_format", metavar="NAME",
     help="Pixel format of the output. Default: yuv420p; yuv420p10le in hevc, av1 and vp9 if the "
@@ -102,37 +109,41 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @rate_options
 @click.option(
     "--stream-preset", type=click.Choice(["twitch", "youtube"]),
-    help="The service's published bitrate for the size and rate, and its limit.",
+    help="Use the bitrate and the limits that the service recommends for the frame size and rate.",
 )  # fmt: skip
-@click.option("--preset", help="The encoder's speed preset.")
-@click.option("-e", "options", callback=key_value, multiple=True, help="An encoder option.")
+@click.option("--preset", help="Speed preset of the encoder.")
+@click.option(
+    "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
+    help="Encoder option. Repeatable.",
+)  # fmt: skip
 @click.option(
     "--report", type=click.Path(path_type=Path),
-    help="Write latencies at the end (.json, .csv, .html), and parts of the report meanwhile.",
+    help="Write the latency of every frame (.json, .csv, .html) at the end, and partial reports "
+    "before that.",
 )  # fmt: skip
 @click.option(
     "--report-every", type=Number(0.1), default=10.0, show_default=True, metavar="MIN",
-    help="Minutes of pictures in each part of the report.",
+    help="Duration covered by each partial report, in minutes.",
 )  # fmt: skip
 @click.option(
     "--report-keep", type=WholeNumber(1), default=24, show_default=True,
-    help="Parts of the report that are kept; older ones are deleted.",
+    help="Number of partial reports to keep; older ones are deleted.",
 )  # fmt: skip
 @click.option(
     "-f", "--format", "container", help="Container of OUTPUT -: ts (default), flv, mkv, nut."
 )
 @click.option(
     "--enhanced-rtmp", is_flag=True,
-    help="Send HEVC, AV1 and VP9 even to RTMP servers that do not say that they take it.",
+    help="Send HEVC, AV1 and VP9 also to RTMP servers that do not announce support for them.",
 )  # fmt: skip
 @click.option(
     "--tls-no-verify", is_flag=True,
-    help="Accept any certificate of rtmps:// servers.",
+    help="Do not verify the certificates of rtmps:// servers.",
 )  # fmt: skip
-@click.option("--status", metavar="HOST:PORT", help="Serve a status page.")
+@click.option("--status", metavar="HOST:PORT", help="Serve a status page at this address.")
 @click.option(
     "--health-after", type=Number(0.5), default=5.0, show_default=True, metavar="S",
-    help="Seconds without a picture or sound of the source after which /healthz fails.",
+    help="Time without video or audio from the source after which /healthz fails, in seconds.",
 )  # fmt: skip
 @log_format
 @verbosity
@@ -140,7 +151,7 @@ def relay(
     urls: tuple[str, ...], input_: str | None, config: Path | None, verbose: bool, quiet: bool,
     log_format: str, **options: Any,
 ) -> None:  # fmt: skip
-    """Upscale a live stream, publish it in time and keep the output running.
+    """Upscale a live stream in real time, publish it and keep the output running.
 
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
@@ -152,22 +163,22 @@ def relay(
 
     start_logging(verbose, quiet, log_format)
     urls = (input_, *urls) if input_ else urls
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         pool = Pool()
         try:
             if config is None:
                 one = _job("", urls, options).make(pool)
-                code = stopping_on_signals(lambda stop: run_one(one, stop))
+                code = run_stoppable(lambda stop: run_one(one, stop))
             else:
-                _refuse_options_beside(config)
+                _check_no_other_options(config)
                 jobs = _jobs(config)
-                code = stopping_on_signals(lambda stop: run_all(jobs, stop, pool))
+                code = run_stoppable(lambda stop: run_all(jobs, stop, pool))
         finally:
             pool.close()
         sys.exit(code)
 
 
-def _refuse_options_beside(config: Path) -> None:
+def _check_no_other_options(config: Path) -> None:
     """Raise UsageError for command-line arguments that belong to each relay in the file."""
     context = click.get_current_context()
     for parameter in context.command.params:
@@ -175,32 +186,32 @@ def _refuse_options_beside(config: Path) -> None:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in _SHARED:
             what = "URLs" if name == "urls" else max(parameter.opts, key=len)
-            raise UsageError(f"with --config, {what} belong into {config}, to each relay")
+            raise UsageError(f"with --config, set {what} in {config}, for each relay")
 
 
 def _jobs(config: Path) -> list[Any]:
     """Return the jobs of a file's relays, each with all options of the command line."""
     from vsr.cli.relay_config import option_values, read_config
 
-    jobs, taken = [], set[str]()
+    jobs, written_paths = [], set[str]()
     for table in read_config(config):
         try:
             options = option_values(relay, table.options)
         except click.ClickException as exc:
-            jobs.append(_refused(table.name, exc.format_message()))
+            jobs.append(_invalid_job(table.name, exc.format_message()))
             continue
         options = {key: options[key] for key in options if key not in {*_SHARED, "urls", "input_"}}
         jobs.append(_job(table.name, table.urls, options))
         written = {*table.urls[1:], str(options["report"] or ""), options["status"] or ""}
-        if taken & written - {""}:
+        if written_paths & written - {""}:
             raise UsageError(
-                f"{config}, {table.name}: another relay has this output, report or status"
+                f"{config}, {table.name}: another relay has the same output, report or status"
             )
-        taken |= written
+        written_paths |= written
     return jobs
 
 
-def _refused(name: str, words: str) -> Any:
+def _invalid_job(name: str, words: str) -> Any:
     """Return the job of a relay with invalid options, which does not affect the other relays."""
     from vsr.live.settings import RelaySettings
     from vsr.live.supervisor import RelayJob
@@ -212,7 +223,9 @@ def _job(name: str, urls: tuple[str, ...], options: dict[str, Any]) -> Any:
     from vsr.live.supervisor import RelayJob
 
     if len(urls) < 2:
-        raise UsageError("give INPUT_URL and at least one OUTPUT_URL, or --config FILE.toml")
+        raise UsageError(
+            "INPUT_URL and at least one OUTPUT_URL, or --config FILE.toml, are required"
+        )
     return RelayJob(input=urls[0], outputs=urls[1:], settings=_settings(name=name, **options))
 
 

@@ -20,7 +20,7 @@ import click
 from vsr.errors import UsageError, reason
 
 TABLE: Final = "relay"
-_NOT_HERE: Final = frozenset(
+_FOR_ALL_RELAYS: Final = frozenset(
     {"config", "help", "i", "input", "log-format", "q", "quiet", "v", "verbose"}
 )
 """Options that apply to all relays and belong on the command line."""
@@ -44,7 +44,7 @@ def read_tables(path: Path) -> dict[str, Any]:
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {reason(exc)}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} is no TOML file: {exc}") from exc
+        raise UsageError(f"{path} is not a valid TOML file: {exc}") from exc
 
 
 def read_config(path: Path) -> list[RelayTable]:
@@ -53,10 +53,10 @@ def read_config(path: Path) -> list[RelayTable]:
     relays = tables.pop(TABLE, None)
     if tables:
         raise UsageError(
-            f"{path}: unknown '{next(iter(tables))}'; there are only [[{TABLE}]] tables"
+            f"{path}: unknown key '{next(iter(tables))}'; only [[{TABLE}]] tables are allowed"
         )
     if not isinstance(relays, list) or not relays or not all(isinstance(r, dict) for r in relays):
-        raise UsageError(f"{path} names no relay: begin each with a line [[{TABLE}]]")
+        raise UsageError(f"{path} contains no relay: begin each relay with a line [[{TABLE}]]")
     found = [_relay(f"{path}, relay {k}", k, table) for k, table in enumerate(relays, 1)]
     names = [relay.name for relay in found]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -67,18 +67,18 @@ def read_config(path: Path) -> list[RelayTable]:
 
 def _relay(where: str, number: int, table: dict[str, Any]) -> RelayTable:
     name = table.pop("name", "")
-    urls = [table.pop("input", None), *_listed(table.pop("outputs", None))]
+    urls = [table.pop("input", None), *_as_list(table.pop("outputs", None))]
     if not isinstance(name, str) or not all(isinstance(url, str) and url for url in urls):
-        raise UsageError(f"{where}: 'input' is a URL, 'outputs' are one or several")
+        raise UsageError(f"{where}: 'input' must be a URL, 'outputs' one or several URLs")
     for key, value in table.items():
-        if key in _NOT_HERE:
-            raise UsageError(f"{where}: '{key}' is for all relays: give it on the command line")
-        if not all(isinstance(one, str | int | float) for one in _listed(value)):
-            raise UsageError(f"{where}: '{key}' is text, a number, true or false")
+        if key in _FOR_ALL_RELAYS:
+            raise UsageError(f"{where}: '{key}' applies to all relays: set it on the command line")
+        if not all(isinstance(one, str | int | float) for one in _as_list(value)):
+            raise UsageError(f"{where}: '{key}' must be text, a number, true or false")
     return RelayTable(name=name or f"relay {number}", urls=tuple(urls), options=table)
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
@@ -87,12 +87,12 @@ def option_values(command: click.Command, given: dict[str, Any]) -> dict[str, An
 
     Raises click.ClickException for an unknown option or an invalid value.
     """
-    told: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in given.items():
         option = option_named(command, key)
         assert option.name is not None
-        told[option.name] = _told(option, value)
-    with command.make_context(command.name, [], default_map=told) as context:
+        values[option.name] = _as_click_value(option, value)
+    with command.make_context(command.name, [], default_map=values) as context:
         return context.params
 
 
@@ -104,19 +104,19 @@ def option_named(command: click.Command, key: str) -> click.Option:
     raise click.NoSuchOption(f"--{key}" if len(key) > 1 else f"-{key}")
 
 
-def _told(option: click.Option, value: Any) -> Any:
+def _as_click_value(option: click.Option, value: Any) -> Any:
     """Convert a TOML value to what click's parser would pass: str, tuple of str, or bool.
 
     Raises click.BadParameter.
     """
     if option.is_flag:
         if not isinstance(value, bool):
-            raise click.BadParameter("it is true or false", param=option)
+            raise click.BadParameter("it must be true or false", param=option)
         return value
-    if any(isinstance(one, bool) for one in _listed(value)):
-        raise click.BadParameter("it is text or a number", param=option)
+    if any(isinstance(one, bool) for one in _as_list(value)):
+        raise click.BadParameter("it must be text or a number", param=option)
     if option.multiple:
-        return tuple(map(str, _listed(value)))
+        return tuple(map(str, _as_list(value)))
     if isinstance(value, list):
-        raise click.BadParameter("it is one value, not several", param=option)
+        raise click.BadParameter("it must be one value, not several", param=option)
     return str(value)

@@ -33,7 +33,7 @@ def open_missing() -> None:
             setattr(sys, name, os.fdopen(os.dup(number), kind, encoding="utf-8"))
 
 
-def say(text: str) -> None:
+def print_result(text: str) -> None:
     """Print a command's result on stdout; ignore a reader that closes it early, such as `head`.
 
     Raises OutputError if it cannot be written, for example to a full disk.
@@ -42,9 +42,9 @@ def say(text: str) -> None:
         click.echo(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        _give_up(sys.stdout)
+        _redirect_to_null(sys.stdout)
     except OSError as exc:
-        _give_up(sys.stdout)
+        _redirect_to_null(sys.stdout)
         raise OutputError(f"cannot write to the standard output: {reason(exc)}") from exc
 
 
@@ -54,7 +54,7 @@ def write_if_possible(stream: TextIO, text: str) -> bool:
         stream.write(text)
         stream.flush()
     except (OSError, ValueError):
-        _give_up(stream)
+        _redirect_to_null(stream)
         return False
     return True
 
@@ -65,10 +65,10 @@ def flush_all() -> None:
         try:
             stream.flush()
         except (OSError, ValueError):
-            _give_up(stream)
+            _redirect_to_null(stream)
 
 
-def _give_up(stream: TextIO) -> None:
+def _redirect_to_null(stream: TextIO) -> None:
     """Redirect a stream that cannot be written any more to the null device."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)

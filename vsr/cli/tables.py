@@ -5,25 +5,25 @@ import sys
 
 import click
 
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, start_logging
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, start_logging
 from vsr.errors import EXIT_FAILED
 
 
 @click.command("models")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
-    """List the networks that --model knows."""
+    """List the available networks, for --model."""
     from vsr.inference import models
 
     start_logging()
-    with errors_shown():
-        say(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
+    with exit_on_error():
+        print_result(json.dumps(models.catalogue(), indent=1) if as_json else models.table())
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-@click.option("--filters", is_flag=True, help="List the filters that `vsr run --vf` takes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--filters", is_flag=True, help="List the filters that `vsr run --vf` accepts.")
 def examine(as_json: bool, filters: bool) -> None:
     """Report devices, libraries and encoders, and how to install what is missing."""
     from vsr.cli import doctor
@@ -31,9 +31,11 @@ def examine(as_json: bool, filters: bool) -> None:
 
     start_logging()
     if filters:
-        say(table())
+        print_result(table())
         return
-    with errors_shown():
+    with exit_on_error():
         findings = doctor.examine()
-        say(json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings))
+        print_result(
+            json.dumps(doctor.as_json(findings), indent=1) if as_json else doctor.as_text(findings)
+        )
     sys.exit(0 if all(f.works for f in findings if f.needed) else EXIT_FAILED)

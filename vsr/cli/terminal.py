@@ -32,9 +32,9 @@ from vsr.errors import (
 
 log = logging.getLogger("vsr")
 T = TypeVar("T")
-_SAME_S = 0.5
+_DUPLICATE_SIGNAL_S = 0.5
 """Time in which a second signal counts as the first, in seconds."""
-_ALWAYS = (signal.SIGINT, signal.SIGTERM)
+_ALWAYS_HANDLED = (signal.SIGINT, signal.SIGTERM)
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -42,10 +42,10 @@ _SIGNALS = [
 
 def verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--verbose` and `--quiet` to a command."""
-    command = click.option("-v", "--verbose", is_flag=True, help="Debug messages and tracebacks.")(
-        command
-    )
-    return click.option("-q", "--quiet", is_flag=True, help="Errors only.")(command)
+    command = click.option(
+        "-v", "--verbose", is_flag=True, help="Show debug messages and tracebacks."
+    )(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Show only errors.")(command)
 
 
 def log_format(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +114,7 @@ def ratio(_ctx: click.Context, _param: click.Parameter, given: str | None) -> Fr
     except (ValueError, ZeroDivisionError):
         value = Fraction(0)
     if value <= 0:
-        raise click.BadParameter(f"'{given}' is no positive number such as 25 or 30000/1001")
+        raise click.BadParameter(f"'{given}' is not a positive number such as 25 or 30000/1001")
     return value
 
 
@@ -135,7 +135,7 @@ def start_logging(verbose: bool = False, quiet: bool = False, form: str = "text"
 
 
 @contextmanager
-def errors_shown(verbose: bool = False) -> Iterator[None]:
+def exit_on_error(verbose: bool = False) -> Iterator[None]:
     """End the program with one line and the error's exit code instead of a traceback."""
     try:
         yield
@@ -153,17 +153,17 @@ def _masked(text: str) -> str:
     return mask_secrets(text)
 
 
-def leave(ending: SystemExit) -> NoReturn:
-    """End the process with the exit code of `ending`, without waiting for running threads.
+def exit_process(exit_: SystemExit) -> NoReturn:
+    """End the process with the exit code of `exit_`, without waiting for running threads.
 
     A blocked read or an engine build cannot be stopped. Python would free the libraries' memory
     while they still run, and the process would sometimes end by SIGSEGV.
     """
     flush_all()
-    if threading.active_count() > 1 and isinstance(ending.code, int):
+    if threading.active_count() > 1 and isinstance(exit_.code, int):
         logging.shutdown()
-        os._exit(ending.code)
-    raise ending
+        os._exit(exit_.code)
+    raise exit_
 
 
 def fail(message: str, code: int, verbose: bool) -> None:
@@ -172,7 +172,7 @@ def fail(message: str, code: int, verbose: bool) -> None:
     sys.exit(code)
 
 
-def claimed_stdout() -> str:
+def reserve_stdout() -> str:
     """Reserve stdout for a video: return `pipe:N`, and redirect all other output to stderr.
 
     Libraries that print, and `--progress json`, would otherwise write into the video. Raises
@@ -180,7 +180,9 @@ def claimed_stdout() -> str:
     """
     try:
         if os.isatty(1):
-            raise UsageError("the output is stdout, and that is a terminal: pipe it into a program")
+            raise UsageError(
+                "the output is stdout, which is a terminal: redirect it or pipe it into a program"
+            )
         os.write(1, b"")  # fails if it was closed: see `vsr.cli.streams`
         own = os.dup(1)
         os.dup2(2, 1)
@@ -196,31 +198,31 @@ def _line(level: int, message: str) -> bytes:
     return f"{lines[0]}\n".encode("utf-8", "replace")
 
 
-def stopping_on_signals(
+def run_stoppable(
     work: Callable[[threading.Event], T],
-    part: Callable[[], Path | None] | None = None,
+    unfinished_file: Callable[[], Path | None] | None = None,
     lost: str = "",
 ) -> T:
     """Run `work` on a thread, so that signals are handled even while an encoder drains.
 
-    The first SIGINT, SIGTERM or SIGHUP sets the event. The second deletes the unfinished file that
-    `part` returns, prints that the program stops and what is `lost`, and ends the process. A signal
-    within half a second of the first is ignored: `timeout` and others signal a process and its
-    group. Returns the result of `work`, or raises its exception.
+    The first SIGINT, SIGTERM or SIGHUP sets the event. The second deletes the file that
+    `unfinished_file` returns, prints that the program stops and what is `lost`, and ends the
+    process. A signal within half a second of the first is ignored: `timeout` and others signal a
+    process and its group. Returns the result of `work`, or raises its exception.
     """
     stop = threading.Event()
-    heard: list[float] = []
+    received: list[float] = []
     """Times of the received signals (s, `time.monotonic`)."""
     outcome: Future[T] = Future()
-    last_words = _line(logging.ERROR, f"error: stopped at once{lost}")
+    abort_line = _line(logging.ERROR, f"error: stopped immediately{lost}")
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         # take no lock here: the interrupted code of this thread may hold it
-        heard.append(time.monotonic())
-        if heard[-1] - heard[0] > _SAME_S:
-            if part is not None and (file := part()) is not None:
+        received.append(time.monotonic())
+        if received[-1] - received[0] > _DUPLICATE_SIGNAL_S:
+            if unfinished_file is not None and (file := unfinished_file()) is not None:
                 file.unlink(missing_ok=True)
-            os.write(2, last_words)
+            os.write(2, abort_line)
             os._exit(EXIT_INTERRUPTED)
 
     def run_work() -> None:
@@ -230,18 +232,20 @@ def stopping_on_signals(
             outcome.set_exception(exc)
 
     # keep SIGHUP ignored under nohup, so that the process outlives the terminal
-    wanted = [n for n in _SIGNALS if n in _ALWAYS or signal.getsignal(n) != signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in wanted}
+    handled = [n for n in _SIGNALS if n in _ALWAYS_HANDLED or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in handled}
     worker = threading.Thread(target=run_work, name="job", daemon=True)
     worker.start()
     try:
         while worker.is_alive():
             worker.join(0.1)  # wakes for signals, which only this thread receives
-            if heard and not stop.is_set():
-                log.warning("stopping after the frames under way; once more stops at once")
+            if received and not stop.is_set():
+                log.warning(
+                    "stopping after the frames in progress; press Ctrl+C again to stop immediately"
+                )
                 stop.set()
     finally:
-        if not heard:  # else the default handler would end the process on another signal
+        if not received:  # else the default handler would end the process on another signal
             for number, handler in before.items():
                 signal.signal(number, handler)
     return outcome.result()

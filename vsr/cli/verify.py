@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from vsr.cli.streams import say
-from vsr.cli.terminal import errors_shown, start_logging, verbosity
+from vsr.cli.streams import print_result
+from vsr.cli.terminal import exit_on_error, start_logging, verbosity
 from vsr.errors import EXIT_FAILED
 
 
@@ -14,15 +14,15 @@ from vsr.errors import EXIT_FAILED
 @click.argument("output", type=click.Path(path_type=Path), metavar="OUTPUT")
 @click.option(
     "--receipt", type=click.Path(path_type=Path), required=True,
-    help="What `vsr run --receipt` has written.",
+    help="Receipt written by `vsr run --receipt`.",
 )  # fmt: skip
 @verbosity
 def verify(output: Path, receipt: Path, verbose: bool, quiet: bool) -> None:
-    """Check that OUTPUT is the file that a run has made: exit code 0, or 1 and what differs."""
+    """Check that OUTPUT matches its receipt; exit with 1 and a message if it does not."""
     from vsr.files.receipt import difference
 
     start_logging(verbose, quiet)
-    with errors_shown(verbose):
+    with exit_on_error(verbose):
         found = difference(output, receipt)
-        say(found or f"{output} is as {receipt} says")
+        print_result(found or f"{output} matches {receipt}")
         sys.exit(EXIT_FAILED if found else 0)

@@ -14,7 +14,7 @@ from typing import Final
 from vsr.compare.compare import compare
 from vsr.compare.result import Comparison
 from vsr.errors import InputError, InterruptedRunError, UsageError
-from vsr.files.ends import source_for
+from vsr.files.input_output import open_source
 from vsr.files.settings import RunSettings
 from vsr.files.upscale import upscale
 from vsr.inference.backend import load_backend
@@ -23,7 +23,7 @@ from vsr.inference.models import BICUBIC, find
 from vsr.media.limits import processor_count
 from vsr.media.location import open_input
 from vsr.media.stream_choice import choose_streams
-from vsr.plan.measure import Video, enlarging
+from vsr.plan.measure import Video, network_cost_at_size
 
 _SECONDS: Final = 0.3
 """Duration of the measurement of each network alone, in seconds."""
@@ -98,13 +98,13 @@ def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
 
     It differs from a report's `infer` time: in a run, several frames share the network at a time.
     """
-    with closing(source_for(path, target, run, Event())) as source:
+    with closing(open_source(path, target, run, Event())) as source:
         info = source.info
     backend = load_backend(run.backend, run.device)
     model = find(run.model or DEFAULT, run.scale, backend, run.precision)
     size = (info.width, info.height)
     video = Video(size=size, rate=info.rate, colour=info.colour, planes=info.planes)
-    return enlarging(model, backend, video, _SECONDS).alone_ms(processor_count())
+    return network_cost_at_size(model, backend, video, _SECONDS).alone_ms(processor_count())
 
 
 def _piece(path: str, at: float, seconds: float) -> tuple[int, int]:

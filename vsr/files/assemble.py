@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from vsr.errors import OutputError, reason
-from vsr.files.ends import AnySource
+from vsr.files.input_output import AnySource
 from vsr.files.journal import Journal
 from vsr.files.journal_lines import Segment
 from vsr.files.pipeline import plays
@@ -22,7 +22,7 @@ from vsr.media.timestamps import Packet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Joined:
+class JoinInput:
     """Input of `assemble`: segments and their files, in order, and the time base of their times."""
 
     segments: Sequence[tuple[Segment, Path]]
@@ -50,7 +50,7 @@ class Output:
     offset: Fraction | None
     end: Fraction | None
 
-    def starting(self, first_time: Fraction) -> "Output":
+    def with_start(self, first_time: Fraction) -> "Output":
         """Return the output with `offset` and `end` set from the first frame's time, in seconds.
 
         It is unchanged if `offset` is known. Otherwise `end` is a duration, and becomes a time.
@@ -60,7 +60,7 @@ class Output:
         end = None if self.end is None else first_time + self.end
         return replace(self, offset=first_time, end=end)
 
-    def opened(self, source: AnySource) -> Sink:
+    def open_sink(self, source: AnySource) -> Sink:
         """Open the sink, with a source's other streams. Raises UsageError and OutputError."""
         settings, others = self.settings, source.passthrough()
         return Sink(
@@ -76,41 +76,41 @@ def join(
     Rename the output into place, and delete the journal's folder unless the run was `stopped`.
     Raises OutputError, also if frames are missing from the output.
     """
-    joined = Joined(
+    joined = JoinInput(
         segments=[(segment, journal.path(segment)) for segment in segments if segment.frames],
         time_base=output.video.time_base,
     )
-    settings, output = output.settings, output.starting(joined.first_time)
+    settings, output = output.settings, output.with_start(joined.first_time)
     after = float(joined.first_time) if settings.start_frame else -math.inf
     ends = stopped or settings.max_frames is not None
     before = float(joined.end_time) if ends else math.inf
     assert isinstance(source, Source)
-    with output.opened(source) as sink:
+    with output.open_sink(source) as sink:
         others = (p for p in source.other_packets() if plays(p, after, before))
         assemble(sink, joined, others, output.offset or Fraction(0))
         frames = sum(segment.frames for segment in segments)
         if sink.frames_out != frames:
-            raise OutputError(f"{sink.frames_out} of {frames} frames were joined")
+            raise OutputError(f"only {sink.frames_out} of {frames} frames were joined")
         sink.close()
     if stopped:
-        journal.keep_for_later()
+        journal.mark_interrupted()
     else:
         journal.remove()
     return sink
 
 
-def assemble(sink: Sink, joined: Joined, others: Iterable[Packet], offset: Fraction) -> None:
+def assemble(sink: Sink, joined: JoinInput, others: Iterable[Packet], offset: Fraction) -> None:
     """Write the segments' packets, interleaved with `others` in the order of the input's file.
 
     `offset`: the input's time (s) at which the output begins. Raises OutputError, also if a
     segment's number of frames differs from the recorded one.
     """
-    video, begin = _video(joined, offset), float(offset)
+    video, start_time = _video_packets(joined, offset), float(offset)
     waiting = next(video, None)
     for packet in others:
         time = packet.dts if packet.dts is not None else packet.pts
         while waiting is not None and time is not None and packet.time_base is not None:
-            if _seconds(waiting) > time * float(packet.time_base) - begin:
+            if _seconds(waiting) > time * float(packet.time_base) - start_time:
                 break
             sink.write_encoded(waiting)
             waiting = next(video, None)
@@ -148,14 +148,14 @@ def _step(stream: "av.VideoStream", unit: Fraction) -> int | Fraction:
     return step.numerator if step.denominator == 1 else step
 
 
-def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
+def _video_packets(joined: JoinInput, offset: Fraction) -> Iterator[Packet]:
     """Yield the packets of all segments in coding order, with the output's times and durations.
 
     NUT stores presentation times only. Decoding times are the sorted presentation times, minus the
     greatest reorder delay of all segments.
     """
     unit = joined.time_base
-    begin = round(offset / unit)
+    start_time = round(offset / unit)
     delay = max(segment.reorder for segment, _ in joined.segments)
     following = [segment.first_pts for segment, _ in joined.segments[1:]]
     for k, (segment, path) in enumerate(joined.segments):
@@ -165,7 +165,9 @@ def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
                 shown = sorted(first + time for time in _times(container, unit))
             end = following[k] if k < len(following) else segment.last_pts + segment.last_duration
             if (len(shown), shown[:1]) != (segment.frames, [first]):
-                raise OutputError(f"{path} does not hold what was written into it: run it again")
+                raise OutputError(
+                    f"{path} has changed since it was written: run the same command again"
+                )
             lengths = {
                 own: after - own for own, after in zip(shown, [*shown[1:], end], strict=True)
             }
@@ -177,11 +179,16 @@ def _video(joined: Joined, offset: Fraction) -> Iterator[Packet]:
                         assert packet.pts is not None
                         own = first + round(packet.pts * step)
                         packet.time_base = unit
-                        packet.pts, packet.dts = own - begin, next(decoded) - delay - begin
+                        packet.pts, packet.dts = (
+                            own - start_time,
+                            next(decoded) - delay - start_time,
+                        )
                         packet.duration = lengths[own]
                         yield packet
         except (av.error.FFmpegError, OSError) as exc:
-            raise OutputError(f"cannot read {path}: {reason(exc)}; run it again") from exc
+            raise OutputError(
+                f"cannot read {path}: {reason(exc)}; run the same command again"
+            ) from exc
 
 
 def _seconds(packet: Packet) -> float:

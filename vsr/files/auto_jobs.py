@@ -3,24 +3,24 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-_SETTLE: Final = 4.0
+_SETTLE_S: Final = 4.0
 """Settling time after a change, in seconds: a worker starts, or ends its segment."""
-_MEASURE: Final = 10.0
+_MIN_MEASURE_S: Final = 10.0
 """Minimum duration of a measurement, in seconds."""
-_LEAST: Final = 20
+_MIN_FRAMES: Final = 20
 """Minimum number of frames in a measurement."""
-_GAIN: Final = 1.05
+_MIN_GAIN: Final = 1.05
 """Minimum ratio of throughput with and without one more worker, for it to be kept."""
 
 
 @dataclass
 class AutoJobs:
-    """Adds workers one by one while throughput rises by `_GAIN` or more. Use from one thread."""
+    """Adds workers one by one while throughput rises by `_MIN_GAIN`. Use from one thread."""
 
-    most: int
+    max_jobs: int
     jobs: int = 1
     """Current number of workers."""
-    settled: bool = False
+    is_settled: bool = False
     """Whether the search has ended."""
     _rates: dict[int, float] = field(default_factory=dict)
     _since: tuple[float, int] | None = None
@@ -31,29 +31,29 @@ class AutoJobs:
 
         `time`: current time (s). `frames`: number of frames finished since the start of the run.
         """
-        if frames == 0 or self.settled:
+        if frames == 0 or self.is_settled:
             return 0
         if self._changed is None:
             self._changed = time
-        if time - self._changed < _SETTLE:
+        if time - self._changed < _SETTLE_S:
             return 0
         if self._since is None:
             self._since = (time, frames)
         seconds, count = time - self._since[0], frames - self._since[1]
-        if seconds < _MEASURE or count < _LEAST:
+        if seconds < _MIN_MEASURE_S or count < _MIN_FRAMES:
             return 0
         self._rates[self.jobs] = count / seconds
-        return self._decided(time)
+        return self._decide(time)
 
-    def _decided(self, time: float) -> int:
+    def _decide(self, time: float) -> int:
         self._since, self._changed = None, time
         before = self._rates.get(self.jobs - 1)
-        if before is not None and self._rates[self.jobs] < before * _GAIN:
+        if before is not None and self._rates[self.jobs] < before * _MIN_GAIN:
             self.jobs -= 1
-            self.settled = True
+            self.is_settled = True
             return -1
-        if self.jobs >= self.most:
-            self.settled = True
+        if self.jobs >= self.max_jobs:
+            self.is_settled = True
             return 0
         self.jobs += 1
         return 1

@@ -23,7 +23,7 @@ from vsr.errors import (
 )
 from vsr.files.job import Job
 from vsr.files.journal_lines import left_by_an_interrupted_run
-from vsr.files.model_choice import usual_model
+from vsr.files.model_choice import default_model
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
@@ -34,10 +34,10 @@ from vsr.media.target import CONTAINERS
 
 log = logging.getLogger(__name__)
 
-_LOOK_S: Final = 2.0
+_POLL_S: Final = 2.0
 """Poll interval of a watched folder, in seconds; a file unchanged since the last poll is complete.
 """
-_OTHERWISE: Final = ".mkv"
+_FALLBACK_EXTENSION: Final = ".mkv"
 """Extension of outputs whose input has a container that vsr does not write."""
 
 
@@ -65,7 +65,7 @@ class Outcome:
     """`done`, `degraded`, `failed`, `skipped` or `stopped`."""
     frames: int = 0
     fps: float = 0.0
-    words: str = ""
+    message: str = ""
     """Message: why it failed, or what was lost."""
 
 
@@ -76,7 +76,7 @@ def is_batch(inputs: Sequence[str], selection: Selection) -> bool:
     return is_folder(Path(inputs[0])) and find_pictures(inputs[0]) is None
 
 
-def is_done(target: Path) -> bool:
+def is_complete(target: Path) -> bool:
     """Return whether an output exists and is complete."""
     return target.exists() and not left_by_an_interrupted_run(target)
 
@@ -86,11 +86,11 @@ def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        return _failed(source, target, f"cannot make the folder {target.parent}: {reason(exc)}")
+        return _failed(source, target, f"cannot create the folder {target.parent}: {reason(exc)}")
     try:
         report = job.run()
     except InterruptedRunError as exc:
-        return Outcome(source=source, target=target, result="stopped", words=str(exc))
+        return Outcome(source=source, target=target, result="stopped", message=str(exc))
     except VsrError as exc:
         log.debug("%s failed", source, exc_info=True)
         return _failed(source, target, str(exc))
@@ -100,13 +100,13 @@ def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
     result = "degraded" if report.degraded else "done"
     return Outcome(
         source=source, target=target, result="stopped" if report.interrupted else result,
-        frames=report.frames_out, fps=report.fps, words="; ".join(report.closing_words()),
+        frames=report.frames_out, fps=report.fps, message="; ".join(report.closing_words()),
     )  # fmt: skip
 
 
-def _failed(source: Path | str, target: Path, words: str) -> Outcome:
-    log.error("%s", words)
-    return Outcome(source=source, target=target, result="failed", words=words)
+def _failed(source: Path | str, target: Path, message: str) -> Outcome:
+    log.error("%s", message)
+    return Outcome(source=source, target=target, result="failed", message=message)
 
 
 def exit_code_of(outcomes: Sequence[Outcome], stopped: bool) -> int:
@@ -120,7 +120,7 @@ def exit_code_of(outcomes: Sequence[Outcome], stopped: bool) -> int:
 def table_of(outcomes: Sequence[Outcome]) -> str:
     """Return a table, one line per job: result, frames, frames per second, input, message."""
     rows = [
-        f"{o.result:<9}{o.frames:>8}{o.fps:>9.1f}  {o.source}{': ' if o.words else ''}{o.words}"
+        f"{o.result:<9}{o.frames:>8}{o.fps:>9.1f}  {o.source}{': ' if o.message else ''}{o.message}"
         for o in outcomes
     ]
     return "\n".join([f"{'result':<9}{'frames':>8}{'fps':>9}  file", *rows])
@@ -138,11 +138,11 @@ class Batch:
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Outcome] = field(default_factory=list)
-    under_way: Path | None = None
+    current: Path | None = None
     """Output of the file that was started last."""
     _targets: dict[Path, Path] = field(default_factory=dict)
     """Output of each file found so far; it does not change while a folder is watched."""
-    _read: set[Path] = field(default_factory=set)
+    _inputs: set[Path] = field(default_factory=set)
     """Paths of the files found so far, with symbolic links resolved."""
 
     def run(self) -> list[Outcome]:
@@ -151,21 +151,27 @@ class Batch:
         These are wrong settings, a missing backend, or a folder that cannot be read.
         """
         if self.settings.report is not None or self.settings.receipt is not None:
-            raise UsageError("--report and --receipt are for one file: run it for that file alone")
+            raise UsageError(
+                "--report and --receipt require a single input: process that file separately"
+            )
         if self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"several files need a folder as OUTPUT, and {self.folder} is a file")
+            raise UsageError(
+                f"several inputs require a folder as OUTPUT, but {self.folder} is a file"
+            )
         if self.folder.exists() and any(
             is_folder(given) and given.samefile(self.folder) for given in self.inputs
         ):
-            raise UsageError(f"the files of {self.folder} cannot go into it: name another folder")
+            raise UsageError(
+                f"the input folder {self.folder} cannot be OUTPUT too: name another folder"
+            )
         self._check_model()
         try:
             for source, target in self._pairs():
                 if self.stop.is_set():
                     break
                 log.info("%s -> %s", source, target)
-                self.under_way = target
-                self.outcomes.append(self._one(source, target))
+                self.current = target
+                self.outcomes.append(self._process(source, target))
         finally:
             with suppress(OSError):  # not empty, or not created
                 self.folder.rmdir()
@@ -179,7 +185,7 @@ class Batch:
         settings = self.settings
         if settings.cluster is None:
             backend = load_backend(settings.backend, devices_of(settings.device)[0])
-            models.find(usual_model(settings), settings.scale, backend, settings.precision)
+            models.find(default_model(settings), settings.scale, backend, settings.precision)
 
     def exit_code(self) -> int:
         """Return the exit code of `vsr run`: 3 if a file failed or lost something."""
@@ -189,10 +195,14 @@ class Batch:
         """Return a table, one line per file: result, frames, frames per second, name, message."""
         return table_of(self.outcomes)
 
-    def _one(self, source: Path, target: Path) -> Outcome:
-        if (place := target.resolve()) in self._read and place != source.resolve():
-            return _failed(source, target, f"the output {target} is another of the inputs")
-        if self.selection.skip_existing and is_done(target):
+    def _process(self, source: Path, target: Path) -> Outcome:
+        if (place := target.resolve()) in self._inputs and place != source.resolve():
+            return _failed(
+                source,
+                target,
+                f"the output {target} is one of the other inputs: name another folder",
+            )
+        if self.selection.skip_existing and is_complete(target):
             return Outcome(source=source, target=target, result="skipped")
         job = Job(str(source), target, self.settings, self.on_progress, self.stop)
         return outcome_of(job, source, target)
@@ -202,9 +212,9 @@ class Batch:
         taken: set[Path] = set()
         seen: dict[Path, tuple[int, int]] = {}
         first = True
-        while first or (self.selection.watch and not self.stop.wait(_LOOK_S)):
+        while first or (self.selection.watch and not self.stop.wait(_POLL_S)):
             for source, target in self._found():
-                state = _state(source) if self.selection.watch else (0, 0)
+                state = _size_and_time(source) if self.selection.watch else (0, 0)
                 whole = not self.selection.watch or seen.get(source) == state
                 seen[source] = state
                 if whole and source not in taken:
@@ -214,16 +224,16 @@ class Batch:
 
     def _found(self) -> list[tuple[Path, Path]]:
         sources = list(self._sources())
-        kept = {name for _, name in sources if _keeps_its_name(name)}
+        kept = {name for _, name in sources if _can_keep_name(name)}
         used = set(self._targets.values())
         for source, name in sources:
             if source in self._targets:
                 continue
-            target = name if _keeps_its_name(name) else name.with_suffix(_OTHERWISE)
+            target = name if _can_keep_name(name) else name.with_suffix(_FALLBACK_EXTENSION)
             if target is not name and target in kept:  # a.avi and a.mkv exist
-                target = name.with_name(f"{name.name}{_OTHERWISE}")
-            self._read.add(source.resolve())
-            self._targets[source] = target = _free(target, used)
+                target = name.with_name(f"{name.name}{_FALLBACK_EXTENSION}")
+            self._inputs.add(source.resolve())
+            self._targets[source] = target = _unused_name(target, used)
             used.add(target)
         return [(source, self.folder / self._targets[source]) for source, _ in sources]
 
@@ -238,10 +248,10 @@ class Batch:
             except OSError as exc:
                 raise InputError(f"cannot read the folder {given}: {reason(exc)}") from exc
             for path in within:
-                if self._takes(path, given):
+                if self._is_selected(path, given):
                     yield path, path.relative_to(given)
 
-    def _takes(self, path: Path, given: Path) -> bool:
+    def _is_selected(self, path: Path, given: Path) -> bool:
         hidden = any(part.startswith(".") for part in path.relative_to(given).parts)
         if hidden or not path.is_file() or self._is_output(path, given):
             return False
@@ -253,18 +263,18 @@ class Batch:
         return given.resolve() in folder.parents and folder in path.resolve().parents
 
 
-def _keeps_its_name(name: Path) -> bool:
+def _can_keep_name(name: Path) -> bool:
     """Return whether vsr can write the file's container, so that the output keeps its name."""
     return name.suffix[1:].lower() in CONTAINERS
 
 
-def _free(name: Path, used: set[Path]) -> Path:
+def _unused_name(name: Path, used: set[Path]) -> Path:
     """Return the name, or the first of `name-2`, `name-3` ... that is not in `used`."""
     others = (name.with_stem(f"{name.stem}-{k}") for k in count(2))
     return next(each for each in chain([name], others) if each not in used)
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError:

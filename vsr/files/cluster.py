@@ -9,7 +9,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import BackendError, UsageError, VsrError, reason
-from vsr.files.worker import Place, Wanted, place_of
+from vsr.files.worker import ModelRequest, Place, place_of
 from vsr.inference.backend import load_backend
 from vsr.media.encoder import CODECS
 from vsr.media.info import VideoInfo
@@ -17,9 +17,9 @@ from vsr.report.report import versions
 
 log = logging.getLogger(__name__)
 
-SAME: Final = ("vsr", "av", "ffmpeg")
+SAME_VERSIONS: Final = ("vsr", "av", "ffmpeg")
 """Software whose version must be equal on all nodes; otherwise the encoded video would differ."""
-_LEAST_GPU: Final = 0.01
+_INSPECTION_GPU: Final = 0.01
 """Fraction of a GPU that an inspection task reserves."""
 
 
@@ -38,7 +38,7 @@ class Equipment:
     """Versions, devices and encoders of a computer."""
 
     versions: tuple[tuple[str, str], ...]
-    """(name, version) of the software in `SAME`."""
+    """(name, version) of the software in `SAME_VERSIONS`."""
     devices: tuple[str, ...]
     encoders: tuple[str, ...]
     """FFmpeg's names of the default encoders that are available."""
@@ -61,14 +61,14 @@ def equipment() -> Equipment:
             encoders.append(av.Codec(name, "w").name)
     found = versions()
     return Equipment(
-        versions=tuple((name, found[name]) for name in SAME),
+        versions=tuple((name, found[name]) for name in SAME_VERSIONS),
         devices=tuple(dict.fromkeys(devices)), encoders=tuple(encoders),
     )  # fmt: skip
 
 
-def _look(wanted: Wanted, info: VideoInfo) -> Place | VsrError:
+def _place_or_error(request: ModelRequest, info: VideoInfo) -> Place | VsrError:
     try:
-        return place_of(wanted, info, None)
+        return place_of(request, info, None)
     except VsrError as exc:
         return exc
 
@@ -86,14 +86,14 @@ class Cluster:
             import ray
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
         except ImportError as exc:
-            raise UsageError("--cluster needs Ray: pip install 'vsr-stream[ray]'") from exc
+            raise UsageError("--cluster requires Ray: pip install 'vsr-stream[ray]'") from exc
         self.ray: Any = ray
         self._affinity = NodeAffinitySchedulingStrategy
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as exc:  # ConnectionError, RuntimeError, errors of gRPC
             raise BackendError(
-                f"cannot reach a Ray cluster at {address}: {reason(exc)}; start one with "
+                f"cannot connect to a Ray cluster at {address}: {reason(exc)}; start one with "
                 "'ray start --head'"
             ) from exc
 
@@ -114,38 +114,38 @@ class Cluster:
         ]  # fmt: skip
         return [node for node in found if node.cpus or node.gpus]
 
-    def on(self, node: Node, what: Any, **options: Any) -> Any:
+    def pinned_to(self, node: Node, function: Any, **options: Any) -> Any:
         """Return a function or class as a Ray task or actor for that node."""
         strategy = self._affinity(node.id, soft=False)
-        return self.ray.remote(what).options(scheduling_strategy=strategy, **options)
+        return self.ray.remote(function).options(scheduling_strategy=strategy, **options)
 
-    def ask(self, what: Any, *arguments: Any) -> dict[str, Any]:
+    def call_on_nodes(self, function: Any, *arguments: Any) -> dict[str, Any]:
         """Call a function on each node; return the results by host. Raises BackendError."""
         nodes = self.nodes()
         if not nodes:
-            raise BackendError("no computer of the Ray cluster has a CPU or a GPU to work with")
-        answers = [self._asked(node, what, arguments) for node in nodes]
+            raise BackendError("no node of the Ray cluster has a CPU or a GPU")
+        answers = [self._call_on(node, function, arguments) for node in nodes]
         found = {}
         for node, answer in zip(nodes, answers, strict=True):
             try:
                 found[f"{node.host} ({node.id[:6]})"] = self.ray.get(answer)
             except Exception as exc:  # such as a node without vsr
                 if node in self.nodes():
-                    told = str(exc).strip().splitlines()[-1]
-                    raise BackendError(f"{node.host} cannot run vsr: {told}") from exc
-                log.warning("%s has left the cluster", node.host)
+                    message = str(exc).strip().splitlines()[-1]
+                    raise BackendError(f"{node.host} cannot run vsr: {message}") from exc
+                log.warning("node %s has left the Ray cluster", node.host)
         if not found:
-            raise BackendError("all computers have left the Ray cluster")
+            raise BackendError("all nodes have left the Ray cluster")
         return found
 
-    def _asked(self, node: Node, what: Any, arguments: tuple[Any, ...]) -> Any:
-        gpus = _LEAST_GPU if node.gpus else 0
-        task = self.on(node, what, num_cpus=0, num_gpus=gpus, max_retries=0)
+    def _call_on(self, node: Node, function: Any, arguments: tuple[Any, ...]) -> Any:
+        gpus = _INSPECTION_GPU if node.gpus else 0
+        task = self.pinned_to(node, function, num_cpus=0, num_gpus=gpus, max_retries=0)
         return task.remote(*arguments)
 
-    def places(self, wanted: Wanted, info: VideoInfo) -> list[Place]:
+    def places(self, request: ModelRequest, info: VideoInfo) -> list[Place]:
         """Return the device and model that a worker would use on each node. Raises VsrError."""
-        found = self.ask(_look, wanted, info)
+        found = self.call_on_nodes(_place_or_error, request, info)
         for host, place in found.items():
             if isinstance(place, VsrError):
                 raise type(place)(f"{host}: {place}")

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-_PIECE: Final = 2**20
+_HASHED_BYTES: Final = 2**20
 """Number of bytes that are hashed at each end of an input."""
 
 
@@ -16,16 +16,16 @@ def fingerprint(path: Path) -> dict[str, Any]:
     status = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest.update(file.read(_PIECE))
-        file.seek(max(0, status.st_size - _PIECE))
-        digest.update(file.read(_PIECE))
+        digest.update(file.read(_HASHED_BYTES))
+        file.seek(max(0, status.st_size - _HASHED_BYTES))
+        digest.update(file.read(_HASHED_BYTES))
     return {"bytes": status.st_size, "modified": status.st_mtime_ns, "ends": digest.hexdigest()}
 
 
-def change(name: str, then: Any, now: Any) -> str:
+def change_message(name: str, then: Any, now: Any) -> str:
     """Return a message with a setting's old and new value; for a group, of the first difference."""
     if isinstance(then, dict) and isinstance(now, dict):
         inner = next(key for key in [*now, *then] if now.get(key) != then.get(key))
-        return change(inner, then.get(inner), now.get(inner))
+        return change_message(inner, then.get(inner), now.get(inner))
     was, is_ = ("not set" if value is None else value for value in (then, now))
-    return f"{name.replace('_', ' ')} was {was} and is {is_}"
+    return f"{name.replace('_', ' ')} was {was} and is now {is_}"

@@ -137,8 +137,8 @@ class Writer:
             raise UsageError(f"the writer of {self.path} is closed: open a new one")
         if self._last is not None and frame.time <= self._last:
             raise UsageError(
-                f"a frame at {frame.time:g} s does not come after the one at {self._last:g} s: "
-                "write frames in the order of their times"
+                f"a frame at {frame.time:g} s is not later than the one before, at "
+                f"{self._last:g} s: write frames in the order of their times"
             )
         self._last = frame.time
         if self._sink is None:
@@ -197,7 +197,7 @@ class Writer:
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Yield the frames. Raises UsageError at the first item that is not a frame."""
     if isinstance(frames, str | os.PathLike):
-        raise UsageError(f"{frames} is a path: give frames, such as vsr.frames({str(frames)!r})")
+        raise UsageError(f"{frames} is a path: pass frames, such as vsr.frames({str(frames)!r})")
     for frame in frames:
         _check_frame(frame)
         yield frame
@@ -206,8 +206,8 @@ def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
 def _check_frame(frame: object) -> None:
     if not isinstance(frame, Frame):
         raise UsageError(
-            f"{type(frame).__name__} is no frame: give a vsr.Frame, as vsr.frames yields them "
-            "(vsr.load_engine takes arrays)"
+            f"{type(frame).__name__} is not a frame: pass a vsr.Frame, such as vsr.frames yields "
+            "(for arrays, use vsr.load_engine)"
         )
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,29 +12,33 @@ from tempfile import TemporaryDirectory
 
 from vsr.errors import InterruptedRunError, UsageError
 from vsr.files.assemble import Output
-from vsr.files.beginning import changes_of, new_report, nothing_done, say, window_of
-from vsr.files.ends import (
+from vsr.files.input_output import (
     AnySink,
     AnySource,
     check_output,
-    encoder_for,
-    folder_made,
+    encoder_name_for,
     names_folder,
-    sink_for,
-    source_for,
-    source_for_copying,
+    open_sink,
+    open_source,
+    open_source_for_copying,
+    output_folder,
 )
 from vsr.files.journal import Journal
-from vsr.files.journal_lines import check_nothing_kept, forget, left_by_an_interrupted_run
+from vsr.files.journal_lines import (
+    check_no_kept_segments,
+    delete_kept_segments,
+    left_by_an_interrupted_run,
+)
+from vsr.files.memory_plan import MemoryPlan, plan_memory
 from vsr.files.model_choice import model_name
-from vsr.files.piece import encoder_threads
 from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.progress import Progress
-from vsr.files.receipt import receipt_path, write_papers
-from vsr.files.room import Room, room_for
+from vsr.files.receipt import check_receipt_path, write_report_and_receipt
+from vsr.files.run_report import add_note, conversion_note, new_report, no_frames_error, time_window
+from vsr.files.segment_writer import encoder_threads
 from vsr.files.segments import SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
-from vsr.files.sharing import SharedJob, is_shared
+from vsr.files.shared_job import SharedJob, is_shared
 from vsr.inference import models
 from vsr.inference.any_size import AnySize
 from vsr.inference.backend import Backend, check_batch, load_backend
@@ -67,10 +71,10 @@ class Job:
     ) -> None:
         self._input, self._output, self._settings = input_, Path(output), settings
         self._into_folder = names_folder(output)
-        self._may_forget = settings.overwrite or settings.restart
+        self._may_discard = settings.overwrite or settings.restart
         self._on_progress = on_progress
         self._stop = stop or threading.Event()
-        self._began = 0.0
+        self._started = 0.0
         self._position = 0.0
         self._first_time: float | None = None
 
@@ -79,9 +83,8 @@ class Job:
 
         Exception: an error in writing the report or receipt is raised after the output is finished.
         """
-        if not self._into_folder:
-            return self._run()
-        with folder_made(self._output, self._input):
+        folder = output_folder(self._output, self._input) if self._into_folder else nullcontext()
+        with folder:
             return self._run()
 
     def _run(self) -> Report:
@@ -93,39 +96,38 @@ class Job:
             check_report_path(settings.report)
         name = model_name(self._input, self._output, settings)
         settings = self._settings = replace(settings, model=name)
-        receipt = receipt_path(settings, self._input, self._output)
+        receipt = check_receipt_path(settings, self._input, self._output)
         if is_shared(settings, self._output):
             report = SharedJob(
                 self._input, self._output, settings, self._on_progress, self._stop
             ).run()
         else:
-            report = self._alone(settings)
-        write_papers(receipt, self._input, self._output, settings, report)
+            report = self._run_single(settings)
+        write_report_and_receipt(receipt, self._input, self._output, settings, report)
         return report
 
-    def _alone(self, settings: RunSettings) -> Report:
+    def _run_single(self, settings: RunSettings) -> Report:
         backend = load_backend(settings.backend, settings.device)
         check_batch(settings.batch, backend)
         assert settings.model is not None
         model = models.find(settings.model, settings.scale, backend, settings.precision)
         with ExitStack() as stack:
-            settings = self._settings = self._analysed(stack, settings, model, backend)
-            source = stack.enter_context(closing(self._opened()))
+            settings = self._settings = self._after_first_pass(stack, settings, model, backend)
+            source = stack.enter_context(closing(self._open_source()))
             upscaler = self._upscaler(source, model, backend)
-            report = new_report(
-                self._settings, self._output, source, upscaler.outline,
-                (backend.name, backend.device),
-            )  # fmt: skip
+            place = (backend.name, backend.device)
+            report = new_report(self._settings, self._output, source, upscaler.outline, place)
             video = source.info.output_for(upscaler.out_size)
-            encoder = encoder_for(self._output, self._settings, video)
-            say(report, source.info.conversion(kinds_written_by(encoder, settings.encoder.options)))
+            encoder = encoder_name_for(self._output, self._settings, video)
+            kinds = kinds_written_by(encoder, settings.encoder.options)
+            add_note(report, source.info.conversion(kinds))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
                 enlarge = AnySize(model, backend, settings.batch).process
             self._process(source, upscaler, enlarge, report)
         return report
 
-    def _analysed(
+    def _after_first_pass(
         self, stack: ExitStack, settings: RunSettings, model: models.Model, backend: Backend
     ) -> RunSettings:
         """Return the settings of the last pass; if there are two passes, run the first one before.
@@ -135,56 +137,53 @@ class Job:
         settings.encoder.check()
         if settings.encoder.passes == 1:
             return settings
-        self._check_kept()
+        if not self._may_discard:
+            check_no_kept_segments(self._output)
         if is_stdin(self._input):
-            raise UsageError("two passes read the input twice, and stdin can be read once")
+            raise UsageError("--passes 2 reads the input twice, but stdin can be read only once")
         folder = stack.enter_context(TemporaryDirectory(prefix="vsr-"))
         stats = str(Path(folder, "analysis"))
         first = replace(settings.encoder, analysis=(1, stats))
-        log.info("pass 1 of 2: looking at all pictures")
-        with closing(self._opened()) as source:
+        log.info("pass 1 of 2: analysing all frames")
+        with closing(self._open_source()) as source:
             upscaler = self._upscaler(source, model, backend)
             selected = self._selected(source)
             video = source.info.output_for(upscaler.out_size)
-            trial = self._output
-            if pipe_of(trial) is not None:
-                trial = Path(folder, f"first.{settings.container or 'mkv'}")
-            room = self._room(source, upscaler, first)
-            with Sink(trial, video, room.encoder, source.passthrough()) as sink:
-                run(selected, upscaler.process, sink, lambda frame: None, room.waiting)
+            first_output = self._output
+            if pipe_of(first_output) is not None:
+                first_output = Path(folder, f"first.{settings.container or 'mkv'}")
+            plan = self._plan_memory(source, upscaler, first)
+            with Sink(first_output, video, plan.encoder, source.passthrough()) as sink:
+                run(selected, upscaler.process, sink, lambda frame: None, plan.max_waiting_bytes)
                 if selected.interrupted:
                     raise InterruptedRunError("stopped in the first pass; nothing was written")
                 if not sink.frames_in:
-                    raise nothing_done(source, selected)
+                    raise no_frames_error(source, selected)
         log.info("pass 2 of 2")
         return replace(settings, encoder=replace(settings.encoder, analysis=(2, stats)))
 
-    def _opened(self) -> AnySource:
-        return source_for(self._input, self._output, self._settings, self._stop)
+    def _open_source(self) -> AnySource:
+        return open_source(self._input, self._output, self._settings, self._stop)
 
     def _upscaler(self, source: AnySource, model: models.Model, backend: Backend) -> Upscaler:
-        info, batch = source.info, self._settings.batch
-        size = (info.width, info.height)
-        form = source.plane_format
+        info = source.info
         return Upscaler(
-            model, backend, info.colour, size, batch, fall_back=True, planes=form, reuse=True
-        )
+            model, backend, info.colour, (info.width, info.height), self._settings.batch,
+            fall_back=True, planes=source.plane_format, reuse=True,
+        )  # fmt: skip
 
-    def _check_kept(self) -> None:
-        """Raise UsageError if a run without segments would delete the work of an earlier run."""
-        if not self._may_forget:
-            check_nothing_kept(self._output)
-
-    def _check_again(self, sink: AnySink | SegmentedSink) -> None:
+    def _check_output_again(self, sink: AnySink | SegmentedSink) -> None:
         """Raise OutputError if another program has created the output in the meantime."""
         if not isinstance(sink, StillSink):  # has already written its files
             check_output(self._output, self._input, self._settings)
 
-    def _room(self, source: AnySource, upscaler: Upscaler, encoder: EncoderSettings) -> Room:
+    def _plan_memory(
+        self, source: AnySource, upscaler: Upscaler, encoder: EncoderSettings
+    ) -> MemoryPlan:
         """Fit the run into the available memory. Raises InputError if that is impossible."""
         video = source.info.output_for(upscaler.out_size)
-        name = encoder_for(self._output, self._settings, video)
-        return room_for(source, upscaler, name, encoder, self._settings.memory)
+        name = encoder_name_for(self._output, self._settings, video)
+        return plan_memory(source, upscaler, name, encoder, self._settings.memory)
 
     def _selected(self, source: AnySource, done: int = 0) -> Slice:
         settings = self._settings
@@ -203,52 +202,54 @@ class Job:
 
         def on_muxed(frame: Frame) -> None:
             report.ledger.add(Row.of(frame))
-            self._advance(frame, source, len(report.ledger))
+            self._report_progress(frame, source, len(report.ledger))
 
-        room = self._room(source, upscaler, settings.encoder)
-        say(report, room.note)
-        settings = replace(settings, encoder=room.encoder)
+        plan = self._plan_memory(source, upscaler, settings.encoder)
+        add_note(report, plan.note)
+        settings = replace(settings, encoder=plan.encoder)
         with ExitStack() as stack:
             sink = self._sink(source, upscaler, settings)
             stack.enter_context(sink)
-            say(report, changes_of(sink))
+            add_note(report, conversion_note(sink))
             report.output["encoder"] = sink.encoder
             if isinstance(sink, SegmentedSink):
-                source = stack.enter_context(self._going_on(source, sink, report))
+                source = stack.enter_context(self._resumed_source(source, sink, report))
             selected = self._selected(source, report.taken_over)
             if isinstance(sink, SegmentedSink):
                 sink.interrupted = lambda: selected.interrupted
                 sink.lost = lambda: source.losses.lost
-            self._began = now()
-            run(selected, enlarge, sink, on_muxed, room.waiting)
+            self._started = now()
+            run(selected, enlarge, sink, on_muxed, plan.max_waiting_bytes)
             if not sink.frames_in:
-                raise nothing_done(source, selected)
-            self._check_again(sink)
+                raise no_frames_error(source, selected)
+            self._check_output_again(sink)
             sink.close()
             if not isinstance(sink, SegmentedSink):
-                forget(self._output)
-            self._conclude(source, sink, selected, report)
+                delete_kept_segments(self._output)
+            self._finish_report(source, sink, selected, report)
 
     def _sink(
         self, source: AnySource, upscaler: Upscaler, settings: RunSettings
     ) -> AnySink | SegmentedSink:
         """Open the output, in segments unless `frames_per_segment` is 0."""
-        video, window = source.info.output_for(upscaler.out_size), window_of(self._settings, source)
+        video = source.info.output_for(upscaler.out_size)
+        window = time_window(self._settings, source)
         frames = frames_per_segment(self._input, self._output, settings, source, video)
         if not frames:
-            self._check_kept()
-            return sink_for(self._output, video, settings, source, upscaler.model.scale, window)
+            if not self._may_discard:
+                check_no_kept_segments(self._output)
+            return open_sink(self._output, video, settings, source, upscaler.model.scale, window)
         facts = facts_of(self._input, settings, upscaler.outline, frames)
-        threads = encoder_threads(encoder_for(self._output, settings, video))
+        threads = encoder_threads(encoder_name_for(self._output, settings, video))
         journal = Journal(self._output, facts, settings.restart, threads)
         output = Output(
             path=self._output, video=video, settings=settings, offset=window[0], end=window[1]
         )
-        again = partial(source_for_copying, self._input, self._output, self._settings)
-        return SegmentedSink(output, source, journal, frames, again)
+        reopen = partial(open_source_for_copying, self._input, self._output, self._settings)
+        return SegmentedSink(output, source, journal, frames, reopen)
 
     @contextmanager
-    def _going_on(
+    def _resumed_source(
         self, source: AnySource, sink: SegmentedSink, report: Report
     ) -> Iterator[AnySource]:
         """Yield the source, moved past an earlier run's work; reopened if it cannot be moved."""
@@ -259,16 +260,16 @@ class Job:
         if not done:
             yield source
             return
-        log.info("going on after %d frames that are done", done)
+        log.info("resuming after %d finished frames", done)
         last = self._settings.start_frame + done - 1
         if isinstance(source, Source) and source.skip_to(last, journal.segments[-1].last_pts):
             source.losses.lost = journal.lost  # without losses in what was skipped
             yield source
             return
-        with closing(self._opened()) as again:
-            yield again
+        with closing(self._open_source()) as reopened:
+            yield reopened
 
-    def _advance(self, frame: Frame, source: AnySource, done: int) -> None:
+    def _report_progress(self, frame: Frame, source: AnySource, done: int) -> None:
         if self._first_time is None:
             self._first_time = frame.time
         self._position = max(self._position, frame.time - self._first_time)
@@ -278,23 +279,22 @@ class Job:
     def _progress(self, done: int, lost: int, finished: bool = False) -> Progress:
         return Progress(
             frames=done, total=self._total, position=self._position,
-            elapsed=now() - self._began, lost=lost, finished=finished,
+            elapsed=now() - self._started, lost=lost, finished=finished,
         )  # fmt: skip
 
-    def _conclude(
+    def _finish_report(
         self, source: AnySource, sink: AnySink | SegmentedSink, selected: Slice, report: Report
     ) -> None:
-        losses = source.losses
-        report.seconds = now() - self._began
+        report.seconds = now() - self._started
         report.frames_in, report.frames_out = selected.frames, sink.frames_out
         report.frames_in += report.taken_over
-        report.lost = losses.lost
+        report.lost = source.losses.lost
         report.concealed += report.ledger.count_events("concealed")
         report.packets_refused = sink.packets_refused
         report.interrupted = selected.interrupted
-        report.losses = list(losses.notes.values())
+        report.losses = list(source.losses.notes.values())
         if self._output.is_file():
             report.output["bytes"] = self._output.stat().st_size
         if self._on_progress:
             done = report.frames_out - report.taken_over
-            self._on_progress(self._progress(done, losses.lost, finished=True))
+            self._on_progress(self._progress(done, source.losses.lost, finished=True))

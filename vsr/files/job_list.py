@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vsr.files.batch import Outcome, exit_code_of, is_done, outcome_of, table_of
+from vsr.files.batch import Outcome, exit_code_of, is_complete, outcome_of, table_of
 from vsr.files.job import Job
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class ListedJob:
     """One job of a list."""
 
     input: str
@@ -28,13 +28,13 @@ class Listed:
 class JobList:
     """Runs jobs one after the other, and continues after a failed one. Call `run` once."""
 
-    jobs: Sequence[Listed]
+    jobs: Sequence[ListedJob]
     skip_existing: bool = False
     """Skip jobs whose output exists and is complete."""
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     outcomes: list[Outcome] = field(default_factory=list)
-    under_way: Path | None = None
+    current: Path | None = None
     """Output of the job that was started last."""
 
     def run(self) -> list[Outcome]:
@@ -43,8 +43,8 @@ class JobList:
             if self.stop.is_set():
                 break
             log.info("%s -> %s", url_for_messages(job.input), job.output)
-            self.under_way = Path(job.output)
-            self.outcomes.append(self._one(job))
+            self.current = Path(job.output)
+            self.outcomes.append(self._process(job))
         return self.outcomes
 
     def exit_code(self) -> int:
@@ -55,9 +55,9 @@ class JobList:
         """Return a table, one line per job: result, frames, frames per second, name, message."""
         return table_of(self.outcomes)
 
-    def _one(self, job: Listed) -> Outcome:
+    def _process(self, job: ListedJob) -> Outcome:
         name, target = url_for_messages(job.input), Path(job.output)
-        if self.skip_existing and is_done(target):
+        if self.skip_existing and is_complete(target):
             return Outcome(source=name, target=target, result="skipped")
         run = Job(job.input, job.output, job.settings, self.on_progress, self.stop)
         return outcome_of(run, name, target)

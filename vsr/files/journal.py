@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from vsr.errors import OutputError, UsageError, reason
-from vsr.files.fingerprint import change
+from vsr.files.fingerprint import change_message
 from vsr.files.journal_lines import (
     JOURNAL,
     LOCK,
     SCHEMA,
     THREADS,
     Segment,
-    chain,
     folder_of,
     lines_of,
-    state_of,
+    size_and_time,
+    until_first_gap,
 )
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Journal:
             self.folder.mkdir(exist_ok=True)
             self._acquire()
             try:
-                self._begin(restart, gaps)
+                self._load(restart, gaps)
             except BaseException:
                 if not (self.folder / JOURNAL).exists():
                     self.remove()
@@ -90,9 +90,9 @@ class Journal:
         return sum(segment.lost for segment in self.segments)
 
     @property
-    def beginning(self) -> list[Segment]:
+    def before_first_gap(self) -> list[Segment]:
         """Segments before the first missing one."""
-        return chain(self.segments)
+        return until_first_gap(self.segments)
 
     def new_file(self, number: int, attempt: str = "") -> Path:
         """Return the path for a new segment; concurrent attempts have different paths."""
@@ -105,17 +105,17 @@ class Journal:
     def add(self, segment: Segment) -> None:
         """Record a segment whose file is complete. Raises OutputError."""
         try:
-            _on_disk(self.path(segment))
-            _on_disk(self.folder)
+            _sync(self.path(segment))
+            _sync(self.folder)
             self._append(asdict(segment))
         except OSError as exc:
             raise self.error(exc) from exc
         insort(self.segments, segment, key=lambda each: each.number)
 
-    def keep_for_later(self) -> None:
+    def mark_interrupted(self) -> None:
         """Record that the output is incomplete and may be replaced by the same run; close."""
         try:
-            self._append({"interrupted": state_of(self._output.stat())})
+            self._append({"interrupted": size_and_time(self._output.stat())})
         except OSError as exc:
             raise self.error(exc) from exc
         self.close()
@@ -131,44 +131,42 @@ class Journal:
             self.remove()
         self._lock.release()
 
-    def leave(self, failed: bool) -> None:
+    def close_after_run(self, failed: bool) -> None:
         """Close the journal after a run; if the run failed, log how many frames are kept."""
         if failed and self.segments:
-            log.warning(
-                "%d frames are done and kept: the same command goes on from there", self.frames
-            )
+            log.warning("%d finished frames are saved: run the same command to resume", self.frames)
         self.close()
 
     def error(self, exc: OSError) -> OutputError:
         """Return the error for a folder that cannot be written."""
-        return OutputError(f"cannot keep what is done in {self.folder}: {reason(exc)}")
+        return OutputError(f"cannot save finished segments in {self.folder}: {reason(exc)}")
 
     def _acquire(self) -> None:
         try:
             self._lock.acquire(timeout=0)
         except TimeoutError as exc:  # base class of filelock.Timeout
-            raise UsageError(f"another process is making {self._output}") from exc
+            raise UsageError(f"another process is writing {self._output}") from exc
 
-    def _begin(self, restart: bool, gaps: bool) -> None:
+    def _load(self, restart: bool, gaps: bool) -> None:
         path = self.folder / JOURNAL
         lines = [] if restart or not path.exists() else lines_of(path)
         if lines and (differs := self._difference(lines[0])):
             raise UsageError(
-                f"{self.folder} holds what another run has done: {differs}; take the same "
-                "settings to go on, or --restart to begin anew"
+                f"{self.folder} contains segments of a run that differs: {differs}; use the same "
+                "input and settings to resume, or --restart to discard the segments"
             )
         if lines:
             self.threads = lines[0].get(THREADS)
         for line in lines[1:]:
             if "file" in line:
                 segment = Segment(**line)
-                if self._is_whole(segment):
+                if self._is_intact(segment):
                     insort(self.segments, segment, key=lambda each: each.number)
                 else:
-                    log.warning("%s is damaged: made anew", self.path(segment))
+                    log.warning("%s is damaged: encoding it again", self.path(segment))
         if not gaps:
-            self.segments = chain(self.segments)
-        self._write_anew()
+            self.segments = until_first_gap(self.segments)
+        self._rewrite()
 
     def _difference(self, then: Mapping[str, Any]) -> str | None:
         """Return a message on the first fact that has changed; None if there is none."""
@@ -176,30 +174,30 @@ class Journal:
         for name in [*now, *then]:
             if name != THREADS and now.get(name) != then.get(name):
                 if name == "input":
-                    return "the input has changed since"
-                return change(name, then.get(name), now.get(name))
+                    return "the input has changed"
+                return change_message(name, then.get(name), now.get(name))
         return None
 
-    def _is_whole(self, segment: Segment) -> bool:
+    def _is_intact(self, segment: Segment) -> bool:
         path = self.path(segment)
         if not path.exists() or path.stat().st_size != segment.bytes:
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == segment.sha256
 
-    def _write_anew(self) -> None:
+    def _rewrite(self) -> None:
         """Write a new journal of the intact segments, and delete all other files."""
         path, beside = self.folder / JOURNAL, self.folder / f"{JOURNAL}.part"
         head = {"schema": SCHEMA, **self._facts, THREADS: self.threads}
         lines = [head, *map(asdict, self.segments)]
         beside.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
-        _on_disk(beside)
+        _sync(beside)
         beside.replace(path)
         kept = {JOURNAL, LOCK, *(segment.file for segment in self.segments)}
         for file in self.folder.iterdir():
             if file.name not in kept:
                 file.unlink()
-        _on_disk(self.folder)
+        _sync(self.folder)
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
@@ -208,7 +206,7 @@ class Journal:
             os.fsync(file.fileno())
 
 
-def _on_disk(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Flush a file, or the entries of a folder, to the disk."""
     with suppress(PermissionError):  # Windows cannot open folders
         handle = os.open(path, os.O_RDONLY)

@@ -50,7 +50,7 @@ def folder_of(output: Path) -> Path:
     return path.with_name(f".{path.name}.vsr")
 
 
-def _done(output: Path) -> list[Segment]:
+def _recorded_segments(output: Path) -> list[Segment]:
     """Return the segments recorded by an earlier run; an empty list if there is no journal."""
     try:
         lines = lines_of(folder_of(output) / JOURNAL)
@@ -61,20 +61,20 @@ def _done(output: Path) -> list[Segment]:
 
 def has_gaps(output: Path) -> bool:
     """Return whether an earlier run with several workers left segments after a missing one."""
-    done = _done(output)
-    return len(chain(done)) < len(done)
+    done = _recorded_segments(output)
+    return len(until_first_gap(done)) < len(done)
 
 
-def check_nothing_kept(output: Path) -> None:
-    """Raise UsageError if an earlier run left segments, which `forget` would delete."""
-    if frames := sum(segment.frames for segment in _done(output)):
+def check_no_kept_segments(output: Path) -> None:
+    """Raise UsageError if an earlier run left segments, which this run would delete."""
+    if frames := sum(segment.frames for segment in _recorded_segments(output)):
         raise UsageError(
-            f"{folder_of(output)} holds {frames} frames that another run has done: name another "
-            "output, or take --restart to discard them"
+            f"{folder_of(output)} contains {frames} finished frames of another run: name another "
+            "output, or use --restart to discard them"
         )
 
 
-def model_begun_with(output: Path) -> str | None:
+def model_of_unfinished_run(output: Path) -> str | None:
     """Return the model of an earlier, unfinished run; None if there is none."""
     try:
         head = lines_of(folder_of(output) / JOURNAL)[:1]
@@ -91,10 +91,10 @@ def left_by_an_interrupted_run(output: Path) -> bool:
     except OSError:
         return False
     made = [line["interrupted"] for line in lines if "interrupted" in line][-1:]
-    return made == [state_of(status)]
+    return made == [size_and_time(status)]
 
 
-def forget(output: Path) -> None:
+def delete_kept_segments(output: Path) -> None:
     """Delete an earlier run's segments of a now complete output, unless a process uses them."""
     folder = folder_of(output)
     if (folder / JOURNAL).exists():
@@ -104,7 +104,7 @@ def forget(output: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def chain(segments: Iterable[Segment]) -> list[Segment]:
+def until_first_gap(segments: Iterable[Segment]) -> list[Segment]:
     """Return the segments before the first gap, in order; `segments` may have any order."""
     by_place = {segment.follows: segment for segment in segments}
     found, last = [], None
@@ -125,5 +125,5 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [line for line in found if isinstance(line, dict)]
 
 
-def state_of(status: os.stat_result) -> dict[str, int]:
+def size_and_time(status: os.stat_result) -> dict[str, int]:
     return {"bytes": status.st_size, "modified": status.st_mtime_ns}

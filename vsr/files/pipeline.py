@@ -13,7 +13,7 @@ from vsr.media.timestamps import Packet
 
 _INTERLEAVE: Final = 1.0
 """Maximum distance of audio behind its frame in a file, in seconds."""
-_EVER: Final = float("inf")
+_INFINITY: Final = float("inf")
 
 
 class Slice:
@@ -56,13 +56,13 @@ class Slice:
         held, last = self._skip(flow)
         if last is None:
             return
-        begin = last.time if self.start else -_EVER
+        begin = last.time if self.start else -_INFINITY
         ahead = [packet for packet in held if plays(packet, after=begin)]
         held.clear()
         self.frames = 1
         yield last
         while True:
-            until = _EVER if self.count is None else _end(last)
+            until = _INFINITY if self.count is None else _end(last)
             yield from (packet for packet in ahead if plays(packet, before=until))
             ahead = [packet for packet in ahead if not plays(packet, before=until)]
             if self.frames == self.count:
@@ -112,7 +112,7 @@ def _end(frame: Frame) -> float:
     return float((frame.pts + frame.duration) * frame.time_base)
 
 
-def plays(packet: Packet, after: float = -_EVER, before: float = _EVER) -> bool:
+def plays(packet: Packet, after: float = -_INFINITY, before: float = _INFINITY) -> bool:
     """Return whether a packet begins in that time (s); True for cover art and untimed packets."""
     art = packet.stream.disposition & av.stream.Disposition.attached_pic
     if art or packet.pts is None or packet.time_base is None:
@@ -141,18 +141,18 @@ def run(
     enlarge: Enlarge,
     sink: Writer,
     on_muxed: Callable[[Frame], None],
-    room: int = MAX_QUEUE_BYTES,
+    max_waiting_bytes: int = MAX_QUEUE_BYTES,
 ) -> None:
     """Process frames and packets to the end of the slice; the caller closes the sink.
 
-    `room`: limit for the items waiting between two stages, in bytes.
+    `max_waiting_bytes`: limit for the items waiting between two stages, in bytes.
 
     Decoding, inference and encoding overlap. Decoding and inference each have a thread. Encoding
     and `on_muxed`, called for every frame once its packet is written, use the caller's thread.
     Raises any exception of a stage; all threads have ended when it returns or raises.
     """
-    with closing(prefetch(selected, name="decode", room=room)) as decoded:
-        enlarged = prefetch(enlarge(decoded), name="infer", room=room)
+    with closing(prefetch(selected, name="decode", room=max_waiting_bytes)) as decoded:
+        enlarged = prefetch(enlarge(decoded), name="infer", room=max_waiting_bytes)
         with closing(enlarged):
             for item in enlarged:
                 for frame in sink.write(item):

@@ -23,44 +23,54 @@ from vsr.report.report import Report, machine, versions
 SCHEMA: Final = "vsr-receipt/1"
 _ART: Final = av.stream.Disposition.attached_pic
 _CHECKED: Final = {
-    "frames": "frames",
-    "first_pts_s": "as the time of the first frame (s)",
-    "last_pts_s": "as the time of the last frame (s)",
-    "audio_start_s": "as the time at which the sound begins (s)",
-    "bytes": "bytes",
+    "frames": "number of frames",
+    "first_pts_s": "time of the first frame (s)",
+    "last_pts_s": "time of the last frame (s)",
+    "audio_start_s": "start of the audio (s)",
+    "bytes": "size in bytes",
 }
 """Facts of an output that are compared, in this order -> their description in messages."""
 
 
-def receipt_path(settings: RunSettings, input_: str, output: Path) -> Path | None:
-    """Return the path of a run's receipt: by default next to the report; None: no receipt.
-
-    Raises UsageError if a receipt is requested for an output that is not a video file, or if it
-    would replace the input, the output or the report; OutputError if its folder does not exist.
-    """
-    one_file = pipe_of(output) is None and not is_picture(output) and not is_folder(output)
+def receipt_path(settings: RunSettings, output: Path) -> Path | None:
+    """Return the path of a run's receipt: by default next to the report; None: no receipt."""
     if settings.receipt is not None:
-        if not one_file:
-            raise UsageError("--receipt is for one video file as OUTPUT")
-        if settings.receipt.is_dir() or not settings.receipt.parent.is_dir():
-            raise OutputError(f"the receipt {settings.receipt} cannot be written: no such folder")
-        _check_apart(settings.receipt, input_, output, settings.report)
         return settings.receipt
-    if settings.report is None or not one_file:
+    if settings.report is None or not _is_video_file(output):
         return None
     return settings.report.with_suffix(".receipt.json")
 
 
-def _check_apart(receipt: Path, input_: str, output: Path, report: Path | None) -> None:
-    """Raise UsageError if the receipt would replace another file of the run."""
-    same = {"input": is_part_of(receipt, input_), "output": is_same_file(receipt, output)}
-    same["report"] = report is not None and is_same_file(receipt, report)
+def check_receipt_path(settings: RunSettings, input_: str, output: Path) -> Path | None:
+    """Return `receipt_path`, which may be written without harm.
+
+    Raises UsageError if a receipt is requested for an output that is not a video file, or if it
+    would replace the input, the output or the report; OutputError if its folder does not exist.
+    """
+    if settings.receipt is not None and not _is_video_file(output):
+        raise UsageError("--receipt requires one video file as OUTPUT")
+    path = receipt_path(settings, output)
+    if path is None:
+        return None
+    if path.is_dir():
+        raise OutputError(f"the receipt {path} is a folder: name a file with --receipt")
+    if not path.parent.is_dir():
+        raise OutputError(f"the receipt's folder does not exist: {path.parent}")
+    same = {"input": is_part_of(path, input_), "output": is_same_file(path, output)}
+    same["report"] = settings.report is not None and is_same_file(path, settings.report)
     for what, is_it in same.items():
         if is_it:
-            raise UsageError(f"--receipt and the {what} are the same file: {receipt}")
+            raise UsageError(
+                f"the receipt {path} would replace the {what}: name another file with --receipt"
+            )
+    return path
 
 
-def write_papers(
+def _is_video_file(output: Path) -> bool:
+    return pipe_of(output) is None and not is_picture(output) and not is_folder(output)
+
+
+def write_report_and_receipt(
     receipt: Path | None, input_: str, output: Path, settings: RunSettings, report: Report
 ) -> None:
     """Write the report and the receipt of a finished run, if requested.
@@ -83,16 +93,16 @@ def write_receipt(
     source: dict[str, Any] = {"name": url_for_messages(input_)}
     if not (is_url(input_) or is_stdin(input_) or find_pictures(input_) is not None):
         source |= file_facts(Path(absolute_path(input_)))
-    made = {"name": output.name, **file_facts(output)}
+    result = {"name": output.name, **file_facts(output)}
     facts = {
         "schema": SCHEMA,
         "input": source,
-        "output": made,
+        "output": result,
         "frames": {
             "in": report.frames_in, "out": report.frames_out, "lost": report.lost,
             "concealed": report.concealed,
         },
-        "audio_shift_ms": audio_shift_ms(source, made),
+        "audio_shift_ms": audio_shift_ms(source, result),
         "interrupted": report.interrupted,
         **{
             key: report.output.get(key)
@@ -109,11 +119,11 @@ def write_receipt(
         raise OutputError(f"cannot write the receipt {path}: {reason(exc)}") from exc
 
 
-def audio_shift_ms(source: Mapping[str, Any], made: Mapping[str, Any]) -> float | None:
+def audio_shift_ms(source: Mapping[str, Any], result: Mapping[str, Any]) -> float | None:
     """Return the shift of audio against video at the start, in ms; None if a file lacks a time."""
     starts = [
         facts["audio_start_s"] - facts["first_pts_s"]
-        for facts in (source, made)
+        for facts in (source, result)
         if facts.get("audio_start_s") is not None and facts.get("first_pts_s") is not None
     ]
     return round(1000 * (starts[1] - starts[0]), 3) if len(starts) == 2 else None
@@ -170,19 +180,22 @@ def difference(output: Path, receipt: Path) -> str | None:
         raise InputError(f"cannot read the receipt {receipt}: {reason(exc)}") from exc
     except (ValueError, RecursionError) as exc:  # not UTF-8, or not JSON
         raise InputError(
-            f"{receipt} is no receipt: give the file that `vsr run --receipt` has written"
+            f"{receipt} is not a receipt: name the file that `vsr run --receipt` wrote"
         ) from exc
     then: Any = facts.get("output") if isinstance(facts, dict) else None
     known = isinstance(then, dict) and facts.get("schema") == SCHEMA
     if not known or not {*_CHECKED, "sha256", "video_sha256"} <= then.keys():
-        raise InputError(f"{receipt} is no receipt of this version ({SCHEMA})")
+        raise InputError(f"{receipt} is not a receipt of this version ({SCHEMA})")
     now = file_facts(output)
     if then["sha256"] == now["sha256"]:
         return None
-    for name, words in _CHECKED.items():
+    for name, description in _CHECKED.items():
         if then[name] != now[name]:
             same = then["video_sha256"] == now["video_sha256"]
-            tail = "; the pictures' packets are the same" if same else ""
-            return f"{output} has {now[name]} {words}, and the receipt says {then[name]}{tail}"
-    what = "other pictures" if then["video_sha256"] != now["video_sha256"] else "other bytes"
-    return f"{output} has {what} than the receipt says (SHA-256 {now['sha256']})"
+            tail = "; the video packets are identical" if same else ""
+            return (
+                f"{output}: the {description} is {now[name]}, but the receipt records {then[name]}"
+                f"{tail}"
+            )
+    what = "video packets" if then["video_sha256"] != now["video_sha256"] else "bytes"
+    return f"{output}: the {what} differ from those of the receipt (SHA-256 {now['sha256']})"

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from vsr.errors import InputError, UsageError, reason
 from vsr.files.assemble import Output, join
-from vsr.files.ends import AnySource, encoder_for
 from vsr.files.fingerprint import fingerprint
+from vsr.files.input_output import AnySource, encoder_name_for
 from vsr.files.journal import Journal
 from vsr.files.journal_lines import Segment
-from vsr.files.piece import Piece, with_threads
+from vsr.files.segment_writer import SegmentWriter, with_threads
 from vsr.files.settings import RunSettings
 from vsr.inference.upscaler import Outline
 from vsr.media.alpha import can_hold_alpha
@@ -29,11 +29,11 @@ from vsr.media.target import container_format, pipe_of
 from vsr.media.timestamps import Packet
 from vsr.version import __version__
 
-_USUAL: Final = 20.0
+_DEFAULT_SEGMENT_S: Final = 20.0
 """Default duration of a segment, in seconds of video."""
-_WORTH: Final = 60.0
+_MIN_SECONDS_TO_CUT: Final = 60.0
 """Minimum duration of a run that is cut by default, in seconds of video."""
-_SAME_VIDEO: Final = {
+_WITHOUT_EFFECT: Final = {
     "model", "look", "scale", "precision", "backend", "device", "batch", "overwrite", "container",
     "memory", "segment", "restart", "report", "receipt", "fps", "jobs", "cluster",
 }  # fmt: skip
@@ -54,22 +54,22 @@ def frames_per_segment(
     UsageError if segments were requested but are impossible; `shared`: the option that requested
     them, if not `--segment`.
     """
-    asked = shared or ("--segment" if settings.segment is not None else "")
+    requested_by = shared or ("--segment" if settings.segment is not None else "")
     if settings.segment == 0:
         if shared:
-            raise UsageError(f"{shared} needs segments, and --segment 0 makes none")
+            raise UsageError(f"{shared} requires segments, but --segment 0 disables them")
         return 0
     why = _cannot_be_cut(input_, output, settings, source, video)
     if why is not None:
-        if asked:
-            raise UsageError(f"{asked}: {why}")
+        if requested_by:
+            raise UsageError(f"{requested_by}: {why}")
         return 0
     rate = source.info.rate
-    if not asked:
+    if not requested_by:
         frames = source.info.frames - settings.start_frame
-        if min(frames, settings.max_frames or frames) < _WORTH * rate:
+        if min(frames, settings.max_frames or frames) < _MIN_SECONDS_TO_CUT * rate:
             return 0
-    return max(1, math.ceil((settings.segment or _USUAL) * rate))
+    return max(1, math.ceil((settings.segment or _DEFAULT_SEGMENT_S) * rate))
 
 
 def _cannot_be_cut(
@@ -77,17 +77,17 @@ def _cannot_be_cut(
 ) -> str | None:
     """Return the reason why a run cannot be cut into segments; None if it can."""
     if not isinstance(source, Source) or find_pictures(input_) is not None:
-        return "pictures are not cut into segments"
+        return "pictures cannot be divided into segments"
     if is_url(input_) or is_stdin(input_) or not Path(absolute_path(input_)).is_file():
-        return "only a file can be read again from where a run ended"
+        return "only a file can be read again to resume a run"
     if pipe_of(output) is not None or is_picture(output) or is_folder(output):
-        return "only a video file is put together from segments"
+        return "only a video file can be joined from segments"
     if settings.encoder.passes > 1:
-        return "two passes look at the whole video"
-    encoder = encoder_for(output, settings, video)
+        return "--passes 2 requires the whole video"
+    encoder = encoder_name_for(output, settings, video)
     beside = video.alpha and not can_hold_alpha(encoder, "nut")
     if beside or container_format(output) == "yuv4mpegpipe" or not can_hold_encoder(encoder, "nut"):
-        return f"{encoder}'s video is written in one go"
+        return f"video of {encoder} cannot be divided into segments"
     return None
 
 
@@ -100,7 +100,7 @@ def facts_of(input_: str, settings: RunSettings, upscaler: Outline, frames: int)
     chosen = {
         field.name: getattr(settings, field.name)
         for field in fields(settings)
-        if field.name not in _SAME_VIDEO
+        if field.name not in _WITHOUT_EFFECT
     }
     return {
         "version": __version__,
@@ -124,12 +124,12 @@ class SegmentedSink:
         source: AnySource,
         journal: Journal,
         frames: int,
-        reopened: Callable[[], AnySource],
+        reopen: Callable[[], AnySource],
     ) -> None:
-        """`frames`: frames per segment; `reopened` opens the source again to copy other streams."""
+        """`frames`: frames per segment; `reopen` opens the source again to copy other streams."""
         self.path = output.path
         self.journal = journal
-        self._output, self._reopened = output, reopened
+        self._output, self._reopen = output, reopen
         self._frames, self._rate = frames, source.info.rate
         self.taken_over = self.frames_in = self.frames_out = journal.frames
         """Number of frames finished by an earlier run; the other two also count this run's."""
@@ -139,13 +139,13 @@ class SegmentedSink:
         self.lost: Callable[[], int] = lambda: 0
         """Callback that returns the number of input frames lost so far."""
         self._cuts: Cuts | None = None
-        self._piece: Piece | None = None
+        self._writer: SegmentWriter | None = None
         self._number = self._lost_before = 0
         self._tail: Segment | None = None
         try:
-            with output.opened(source) as trial:  # raises errors before the work starts
-                self.left_out, self.converted = trial.left_out, trial.converted
-                self.encoder, self._in_band = trial.encoder, trial.headers_in_band
+            with output.open_sink(source) as sink:  # raises errors before the work starts
+                self.left_out, self.converted = sink.left_out, sink.converted
+                self.encoder, self._in_band = sink.encoder, sink.headers_in_band
         except BaseException:
             journal.close()
             raise
@@ -154,9 +154,9 @@ class SegmentedSink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._piece is not None:
-            self._piece.__exit__()
-        self.journal.leave(kind is not None)
+        if self._writer is not None:
+            self._writer.__exit__()
+        self.journal.close_after_run(kind is not None)
 
     def write(self, item: Frame | Packet) -> list[Frame]:
         """Encode a frame; return frames as `Sink.write` does. Ignore packets (see `close`)."""
@@ -168,22 +168,22 @@ class SegmentedSink:
             first = done[0].first_pts * item.time_base if done else time
             self._cuts = Cuts.of(first, self._frames, self._rate)
         number = self._cuts.number(time)
-        if self._piece is not None and number > self._number:
-            written, segment = self._finished(self._piece)
+        if self._writer is not None and number > self._number:
+            written, segment = self._finish_segment(self._writer)
             self.journal.add(segment)
-        if self._piece is None:
+        if self._writer is None:
             self._number = number
-            self._piece = self._begun(item)
+            self._writer = self._start_segment(item)
         self.frames_in += 1
-        written += self._piece.write(item)
+        written += self._writer.write(item)
         self.frames_out += len(written)
         return written
 
     def drain(self) -> list[Frame]:
         """Flush the encoder; return its last frames, as `write` does."""
-        if self._piece is None:
+        if self._writer is None:
             return []
-        written, segment = self._finished(self._piece)
+        written, segment = self._finish_segment(self._writer)
         if self.interrupted():
             self._tail = segment  # a resumed run makes the whole segment
         else:
@@ -194,20 +194,20 @@ class SegmentedSink:
     def close(self) -> None:
         """Join the segments and rename the output into place; delete them if it is complete."""
         segments = [*self.journal.segments, *([self._tail] if self._tail else [])]
-        with closing(self._reopened()) as source:
+        with closing(self._reopen()) as source:
             sink = join(self._output, source, self.journal, segments, self.interrupted())
         self.packets_refused = sink.packets_refused
 
-    def _begun(self, first: Frame) -> Piece:
+    def _start_segment(self, first: Frame) -> SegmentWriter:
         settings, journal = self._output.settings.encoder, self.journal
         encoder = with_threads(replace(settings, codec=self.encoder), journal.threads)
         self._lost_before = self.lost()
         path = journal.new_file(self._number)
-        return Piece(path, first, self._output.video, encoder, self._in_band)
+        return SegmentWriter(path, first, self._output.video, encoder, self._in_band)
 
-    def _finished(self, piece: Piece) -> tuple[list[Frame], Segment]:
+    def _finish_segment(self, writer: SegmentWriter) -> tuple[list[Frame], Segment]:
         """End a segment; return its last frames and the segment for the journal."""
-        written, self._piece = piece.drain(), None
+        written, self._writer = writer.drain(), None
         before = self.journal.segments[-1].number if self.journal.segments else None
         lost = self.lost() - self._lost_before
-        return written, piece.finish(self._number, before, lambda: lost)
+        return written, writer.finish(self._number, before, lambda: lost)

@@ -16,7 +16,14 @@ from vsr.media.validation import check_settings, check_type
 from vsr.media.variants import BEST, VariantChoice
 from vsr.plan.choice import SPEEDS
 
-_LEAST: Final = {"scale": 1, "batch": 1, "start_frame": 0, "max_frames": 1, "memory": 1, "jobs": 1}
+_MINIMUM: Final = {
+    "scale": 1,
+    "batch": 1,
+    "start_frame": 0,
+    "max_frames": 1,
+    "memory": 1,
+    "jobs": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +87,11 @@ class RunSettings:
     """Path of the receipt for `vsr verify`; None: next to the report, if there is one."""
 
     def __post_init__(self) -> None:
-        check_settings(self, _LEAST)
+        check_settings(self, _MINIMUM)
         if self.segment is not None and not 0 <= self.segment < math.inf:
-            raise UsageError(f"segment is {self.segment}: it must be 0 (none) or some seconds")
+            raise UsageError(
+                f"segment is {self.segment}: it must be 0 (no segments) or a number of seconds"
+            )
         if self.fps is not None and self.fps <= 0:
             raise UsageError(f"fps is {self.fps}: it must be more than 0")
         if self.audio not in AUDIO_MODES:

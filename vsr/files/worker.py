@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from vsr.errors import InputError, UsageError
 from vsr.files.journal_lines import Segment
-from vsr.files.piece import Piece
 from vsr.files.pipeline import Slice, run
+from vsr.files.segment_writer import SegmentWriter
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.depth import for_planes
@@ -32,11 +32,11 @@ from vsr.media.tone import SdrPictures
 from vsr.report.ledger import Ledger, Row
 from vsr.report.report import versions
 
-_NOTHING: Final = hashlib.sha256(b"").hexdigest()
+_EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ModelRequest:
     """The model that a run's workers use, as given in its settings."""
 
     model: str
@@ -46,10 +46,10 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class WorkerSettings:
     """Parameters common to all segments of a run. Sent to other processes and computers."""
 
-    model: Wanted
+    model: ModelRequest
     model_sha256: str
     batch: int
     info: VideoInfo
@@ -59,7 +59,7 @@ class Order:
     sdr: bool
     memory: int | None
     """Memory limit for a worker's pictures, in bytes; None: all free memory."""
-    waiting: int
+    max_waiting_bytes: int
     """Limit for the items waiting between two stages, in bytes."""
     video: VideoFormat
     encoder: EncoderSettings
@@ -99,7 +99,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Done:
+class SegmentResult:
     """A segment whose file is complete."""
 
     segment: Segment
@@ -109,16 +109,16 @@ class Done:
     """Whether a stop of the run ended the segment before its last frame."""
 
 
-def place_of(wanted: Wanted, info: VideoInfo, device: str | None) -> Place:
+def place_of(request: ModelRequest, info: VideoInfo, device: str | None) -> Place:
     """Return what a worker on this computer would use for such frames. Raises VsrError."""
-    return _found(wanted, info, device)[2]
+    return _load_model(request, info, device)[2]
 
 
-def _found(
-    wanted: Wanted, info: VideoInfo, device: str | None
+def _load_model(
+    request: ModelRequest, info: VideoInfo, device: str | None
 ) -> tuple[models.Model, Backend, Place]:
-    backend = load_backend(wanted.backend, device)
-    model = models.find(wanted.model, wanted.scale, backend, wanted.precision)
+    backend = load_backend(request.backend, device)
+    model = models.find(request.model, request.scale, backend, request.precision)
     model = for_planes(model, info.planes)
     plan = plan_tiles(model, info.width, info.height)
     place = Place(
@@ -133,49 +133,60 @@ def _found(
 class Worker:
     """Keeps an engine loaded and makes segments with it. Use from one thread."""
 
-    def __init__(self, order: Order, device: str | None) -> None:
+    def __init__(self, settings: WorkerSettings, device: str | None) -> None:
         """Build the engine. Raises VsrError."""
-        self._order = order
-        info = order.reading().info_after_conversion(order.info)
-        model, backend, self.place = _found(order.model, info, device)
-        if model.sha256 != order.model_sha256:
-            raise UsageError(f"{self.place.host} has another version of the model {model.name}")
+        self._settings = settings
+        info = settings.reading().info_after_conversion(settings.info)
+        model, backend, self.place = _load_model(settings.model, info, device)
+        if model.sha256 != settings.model_sha256:
+            raise UsageError(
+                f"{self.place.host} has a different version of the model {model.name}: install the "
+                "same version of vsr"
+            )
         self._upscaler = Upscaler(
-            model, backend, info.colour, (info.width, info.height), order.batch, fall_back=True,
+            model, backend, info.colour, (info.width, info.height), settings.batch, fall_back=True,
             planes=info.planes, reuse=True,
         )  # fmt: skip
 
-    def work(self, clip: Clip, target: Path, stop: Event, told: Callable[[int], None]) -> Done:
+    def work(
+        self, clip: Clip, target: Path, stop: Event, on_frames: Callable[[int], None]
+    ) -> SegmentResult:
         """Make the segment of a clip in the file `target`.
 
-        `told`: callback that receives the number of its finished frames. Raises VsrError; then
+        `on_frames`: callback that receives the number of its finished frames. Raises VsrError; then
         there is no file.
         """
         ledger = Ledger()
 
         def on_muxed(frame: Frame) -> None:
             ledger.add(Row.of(frame))
-            told(len(ledger))
+            on_frames(len(ledger))
 
         try:
-            source = Source(str(clip.path), self._order.reading())
+            source = Source(str(clip.path), self._settings.reading())
         except InputError:  # no frame of it can be decoded
-            return self._lost(clip, target)
+            return self._empty_segment(clip, target)
         with closing(source):
             selected = Slice(self._frames(source, clip), stop=stop)
-            sink = _OnePiece(target, self._order)
+            sink = _OneSegment(target, self._settings)
             with sink:
-                run(selected, self._upscaler.process, sink, on_muxed, self._order.waiting)
-                if sink.piece is None:
-                    return replace(self._lost(clip, target), stopped=selected.interrupted)
+                run(
+                    selected,
+                    self._upscaler.process,
+                    sink,
+                    on_muxed,
+                    self._settings.max_waiting_bytes,
+                )
+                if sink.writer is None:
+                    return replace(self._empty_segment(clip, target), stopped=selected.interrupted)
                 whole = not selected.interrupted
-                missing = self._missing(clip, sink.piece.frames) if whole else 0
-                segment = sink.piece.finish(clip.number, clip.follows, lambda: missing)
-        return Done(segment=segment, ledger=ledger, stopped=selected.interrupted)
+                missing = self._count_lost(clip, sink.writer.frames) if whole else 0
+                segment = sink.writer.finish(clip.number, clip.follows, lambda: missing)
+        return SegmentResult(segment=segment, ledger=ledger, stopped=selected.interrupted)
 
     def _frames(self, source: Source, clip: Clip) -> Iterator[Frame]:
         """Yield the frames of the clip that belong to its segment, with the input's times."""
-        base, count = self._order.video.time_base, 0
+        base, count = self._settings.video.time_base, 0
         for item in source:
             if not isinstance(item, Frame):
                 continue
@@ -189,43 +200,45 @@ class Worker:
                 )  # fmt: skip
                 count += 1
 
-    def _missing(self, clip: Clip, frames: int) -> int:
+    def _count_lost(self, clip: Clip, frames: int) -> int:
         """Return the number of the clip's pictures that did not become frames."""
-        return max(0, clip.pictures - math.ceil(frames / self._order.filtering.rate_factor))
+        return max(0, clip.pictures - math.ceil(frames / self._settings.filtering.rate_factor))
 
-    def _lost(self, clip: Clip, target: Path) -> Done:
+    def _empty_segment(self, clip: Clip, target: Path) -> SegmentResult:
         """Make a segment without frames, in place of pictures that cannot be decoded."""
         target.touch()
-        begin = round(clip.begin / self._order.video.time_base)
+        begin = round(clip.begin / self._settings.video.time_base)
         segment = Segment(
             number=clip.number, follows=clip.follows, file=target.name, frames=0, first_pts=begin,
-            last_pts=begin, last_duration=0, reorder=0, bytes=0, sha256=_NOTHING, concealed=0,
+            last_pts=begin, last_duration=0, reorder=0, bytes=0, sha256=_EMPTY_SHA256, concealed=0,
             lost=clip.pictures, ms=0.0,
         )  # fmt: skip
-        return Done(segment=segment, ledger=Ledger(), stopped=False)
+        return SegmentResult(segment=segment, ledger=Ledger(), stopped=False)
 
 
-class _OnePiece:
+class _OneSegment:
     """The output of a segment; see `vsr.files.pipeline.Writer`."""
 
-    def __init__(self, target: Path, order: Order) -> None:
-        self.piece: Piece | None = None
-        self._target, self._order = target, order
+    def __init__(self, target: Path, settings: WorkerSettings) -> None:
+        self.writer: SegmentWriter | None = None
+        self._target, self._settings = target, settings
 
-    def __enter__(self) -> "_OnePiece":
+    def __enter__(self) -> "_OneSegment":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.piece is not None:
-            self.piece.__exit__()
+        if self.writer is not None:
+            self.writer.__exit__()
 
     def write(self, item: Any) -> list[Frame]:
         """Encode a frame; the first one opens the file."""
-        if self.piece is None:
-            order = self._order
-            self.piece = Piece(self._target, item, order.video, order.encoder, order.in_band)
-        return self.piece.write(item)
+        if self.writer is None:
+            settings = self._settings
+            self.writer = SegmentWriter(
+                self._target, item, settings.video, settings.encoder, settings.in_band
+            )
+        return self.writer.write(item)
 
     def drain(self) -> list[Frame]:
         """Flush the encoder."""
-        return self.piece.drain() if self.piece is not None else []
+        return self.writer.drain() if self.writer is not None else []

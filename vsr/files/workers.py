@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from vsr.errors import InputError, UsageError
 from vsr.files.auto_jobs import AutoJobs
-from vsr.files.cluster import SAME, Cluster
+from vsr.files.cluster import SAME_VERSIONS, Cluster
 from vsr.files.crew import Crew, LocalCrew
-from vsr.files.ends import AnySource
+from vsr.files.input_output import AnySource
+from vsr.files.memory_plan import plan_memory
 from vsr.files.ray_crew import RayCrew
-from vsr.files.room import room_for
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, Wanted, place_of
+from vsr.files.worker import ModelRequest, Place, WorkerSettings, place_of
 from vsr.inference.upscaler import Outline
 from vsr.media.limits import cpu_limit, free_memory, processor_count
 from vsr.report.report import versions
@@ -27,30 +27,31 @@ def devices_of(device: str | None) -> list[str | None]:
 
 
 def places_of(
-    settings: RunSettings, wanted: Wanted, source: AnySource, cluster: Cluster | None
+    settings: RunSettings, request: ModelRequest, source: AnySource, cluster: Cluster | None
 ) -> list[Place]:
     """Return the place of a worker on each device or node. Raises VsrError."""
     if cluster is not None:
-        return cluster.places(wanted, source.info)
-    return [place_of(wanted, source.info, each) for each in devices_of(settings.device)]
+        return cluster.places(request, source.info)
+    return [place_of(request, source.info, each) for each in devices_of(settings.device)]
 
 
-def agreed(places: Sequence[Place]) -> Place:
+def check_places_match(places: Sequence[Place]) -> Place:
     """Return the first of several places. Raises UsageError if their output would differ."""
     first, here = places[0], versions()
     for place in places:
         ours, theirs = ((p.model_sha256, p.precision, p.backend) for p in (first, place))
         if ours != theirs:
             raise UsageError(
-                f"{first.device} ({first.host}) would compute in {first.precision} "
-                f"({first.backend}) and {place.device} ({place.host}) in {place.precision} "
-                f"({place.backend}): name --precision and --backend, or take the same vsr on both"
+                f"{first.device} ({first.host}) would use {first.precision} ({first.backend}), "
+                f"and {place.device} ({place.host}) {place.precision} ({place.backend}), so that "
+                "their output would differ: set --precision and --backend, or install the same "
+                "version of vsr on both"
             )
-        for name in SAME:
+        for name in SAME_VERSIONS:
             if place.versions[name] != here[name]:
                 raise UsageError(
                     f"{place.host} has {name} {place.versions[name]} and this computer "
-                    f"{here[name]}: what they encode would differ"
+                    f"{here[name]}, so that their output would differ: install the same version"
                 )
     return first
 
@@ -65,35 +66,37 @@ def jobs_that_fit(
     asked = settings.jobs or processor_count()
     if limit is None:
         return asked, None
-    share = len(devices_of(settings.device))
-    alone = room_for(source, outline, encoder, settings.encoder, limit // share)
+    device_count = len(devices_of(settings.device))
+    single = plan_memory(source, outline, encoder, settings.encoder, limit // device_count)
     for jobs in range(asked, 1, -1):
         try:
-            room = room_for(source, outline, encoder, settings.encoder, limit // share // jobs)
+            plan = plan_memory(
+                source, outline, encoder, settings.encoder, limit // device_count // jobs
+            )
         except InputError:
             continue
-        if room.encoder == alone.encoder:
+        if plan.encoder == single.encoder:
             break
     else:
         jobs = 1
     if settings.jobs is not None and jobs < settings.jobs:
-        log.warning("the memory holds %d of the %d jobs", jobs, settings.jobs)
-    return jobs, limit // share // jobs
+        log.warning("memory is sufficient for only %d of %d jobs", jobs, settings.jobs)
+    return jobs, limit // device_count // jobs
 
 
-def hired(
-    settings: RunSettings, order: Order, jobs: int, cluster: Cluster | None
+def start_crew(
+    settings: RunSettings, worker_settings: WorkerSettings, jobs: int, cluster: Cluster | None
 ) -> tuple[Crew, AutoJobs | None]:
     """Start the workers, at most `jobs` per device. Raises BackendError.
 
     Return the crew, and an `AutoJobs` if the number of workers is to be found.
     """
     if cluster is not None:
-        return RayCrew(cluster, order, jobs), None
+        return RayCrew(cluster, worker_settings, jobs), None
     devices = devices_of(settings.device)
     if settings.jobs is None:
-        return LocalCrew(order, devices, None), AutoJobs(most=jobs)
+        return LocalCrew(worker_settings, devices, None), AutoJobs(max_jobs=jobs)
     share = None
     if jobs > 1:
         share = max(1, (cpu_limit() or processor_count()) // jobs)
-    return LocalCrew(order, [each for each in devices for _ in range(jobs)], share), None
+    return LocalCrew(worker_settings, [each for each in devices for _ in range(jobs)], share), None

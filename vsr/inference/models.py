@@ -28,8 +28,8 @@ _HERE = Path(__file__).parents[1]
 ENGINES: Final = next(d for d in (_HERE / "engines", _HERE.parent / "engines") if d.is_dir())
 BICUBIC: Final = "bicubic"
 WHY_DEFAULT: Final = (
-    "the least work, so that a laptop holds real time on small video, and trained on compressed "
-    "video, which is what people have"
+    "it needs the fewest operations, so that a laptop reaches real time on small video, and was "
+    "trained on compressed video, since most input video is compressed"
 )
 LOOKS: Final = {"faithful": "stream", "sharp": "sharp"}
 """Look of an enlarged compressed source -> suffix of the network's name: `-stream` weights have the
@@ -155,13 +155,11 @@ def table() -> str:
             f"{e['multadds_720p'] / 1e9:>8.1f}G {'' if psnr is None else format(psnr, '.2f'):>8}  "
             f"{'luma' if e['colour'] == 'y' else 'RGB':<8}  {e.get('good_for', '')}"
         )
-    order = "The default comes first, then from the least work to the most."
-    relay = "`vsr relay` takes the best that could do 1.3 times the frame rate of its stream."
-    choice = (
-        "`vsr run` takes the best that is fast enough here for its file (`vsr plan` says which)."
-    )
+    order = "The default is listed first, the others by increasing work."
+    relay = "`vsr relay` uses the best that reaches 1.3 times the frame rate of its stream."
+    choice = "`vsr run` uses the best that is fast enough here for its file (see `vsr plan`)."
     return "\n".join(
-        [*lines, "", choice, relay, f"Other inputs get {DEFAULT}:", f"{WHY_DEFAULT}.", order]
+        [*lines, "", choice, relay, f"Other inputs use {DEFAULT}:", f"{WHY_DEFAULT}.", order]
     )
 
 

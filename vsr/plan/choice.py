@@ -12,7 +12,7 @@ SPEEDS: Final = {"fast": 1.5, "balanced": 0.5, "best": 0.0}
 """`--speed` -> minimum speed of the chosen network, as a multiple of real time."""
 HEADROOM: Final = 1.3
 """Minimum speed of a live stream's network, as a multiple of real time."""
-_LIVELY: Final = 0.05
+_MIN_GAIN_DB: Final = 0.05
 """Minimum quality gain of a heavier network over a lighter one, in dB."""
 
 
@@ -57,14 +57,14 @@ def candidates(clean: bool, scale: int = 2, look: str | None = None) -> list[Can
 
 
 def _all_for(purpose: str, scale: int) -> list[Candidate]:
-    reached = {
+    qualities = {
         name: quality(name, scale)
         for name, entries in manifest().items()
         if network_and_purpose(name)[1] == purpose and f"x{scale}" in entries
     }
     return [
         Candidate(name, value, manifest()[name][f"x{scale}"]["multadds_720p"])
-        for name, value in reached.items()
+        for name, value in qualities.items()
         if value is not None
     ]
 
@@ -72,15 +72,15 @@ def _all_for(purpose: str, scale: int) -> list[Candidate]:
 def _worth_their_work(found: Iterable[Candidate]) -> list[Candidate]:
     kept: list[Candidate] = []
     for each in sorted(found, key=lambda c: c.work):
-        if not kept or each.quality >= kept[-1].quality + _LIVELY:
+        if not kept or each.quality >= kept[-1].quality + _MIN_GAIN_DB:
             kept.append(each)
     return kept[::-1]
 
 
 def choose(
-    found: Iterable[Candidate], times_real_time: Callable[[str], float], least: float
+    found: Iterable[Candidate], times_real_time: Callable[[str], float], min_speed: float
 ) -> tuple[str, float]:
-    """Return (name, speed) of the best candidate that reaches `least`, else of the lightest.
+    """Return (name, speed) of the best candidate that reaches `min_speed`, else of the lightest.
 
     Speeds are multiples of real time. `found`: candidates, best first. `times_real_time`: called
     for each name, until one is fast enough. Raises UsageError if there is no candidate.
@@ -89,7 +89,7 @@ def choose(
     for candidate in found:
         name = candidate.name
         speed = times_real_time(name)
-        if speed >= least:
+        if speed >= min_speed:
             break
     if not name:
         raise UsageError("no network has this scale: see vsr models")

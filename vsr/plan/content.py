@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from vsr.media.frame import Frame
 
-CLEAN_FROM: Final = 0.06
+CLEAN_THRESHOLD: Final = 0.06
 """Threshold of bits per pixel divided by sqrt(detail * motion): from it on, weights for clean
 pictures are better than those for compressed video. Measured with x264 on five clips, where it
 corresponds to crf 16 to 18 (the table is in docs/networks.md)."""
-_STILL: Final = 0.3
+_MIN_MOTION: Final = 0.3
 """Lower limit of the motion value: slides have few bits and no motion, and are not clean."""
 _EFFICIENCY: Final = {
     "hevc": 0.65, "vp9": 0.65, "av1": 0.55, "libdav1d": 0.55, "vvc": 0.5,
@@ -37,20 +37,22 @@ def is_clean(codec: str, bits_per_pixel: float | None, frames: Sequence[Frame]) 
         return True
     if bits_per_pixel is None or len(frames) < 2:
         return False
-    return bits_per_pixel / _EFFICIENCY.get(codec, 1.0) >= CLEAN_FROM * math.sqrt(activity(frames))
+    return bits_per_pixel / _EFFICIENCY.get(codec, 1.0) >= CLEAN_THRESHOLD * math.sqrt(
+        activity(frames)
+    )
 
 
 def activity(frames: Sequence[Frame]) -> float:
     """Return detail times motion of luma, in 8-bit codes.
 
     Detail: mean absolute Laplacian. Motion: mean absolute horizontal difference of the change
-    between consecutive frames, at least `_STILL`.
+    between consecutive frames, at least `_MIN_MOTION`.
     """
     luma = [_luma(frame) for frame in frames]
     detail = float(np.mean([np.abs(_laplacian(y)).mean() for y in luma]))
     changes = [later - before for before, later in pairwise(luma)]
     motion = float(np.mean([np.abs(np.diff(change, axis=1)).mean() for change in changes]))
-    return detail * max(motion, _STILL)
+    return detail * max(motion, _MIN_MOTION)
 
 
 def _luma(frame: Frame) -> npt.NDArray[np.float32]:

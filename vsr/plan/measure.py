@@ -24,13 +24,13 @@ from vsr.plan.cost import Cost
 
 SECONDS: Final = 1.0
 """Approximate measuring time per stage, in seconds."""
-_LEAST: Final = 3
+_MIN_FRAMES: Final = 3
 """Minimum number of measured frames."""
-_SMALL: Final = (320, 180)
+_SMALL_SIZE: Final = (320, 180)
 """Size (width, height) at which a network is measured first, in pixels."""
-_PICTURES: Final = 24
+_MAX_KEPT_FRAMES: Final = 24
 """Maximum number of an input's frames that are kept for the encoder."""
-_HELD: Final = 64 * 2**20
+_MAX_KEPT_BYTES: Final = 64 * 2**20
 """Size of the kept frames from which on no more are kept, in bytes."""
 
 
@@ -46,44 +46,56 @@ class Video:
 
 
 class Clock:
-    """Measures the frames of a stage after its first, in wall time and processor time."""
+    """Measures the frames of a stage from now on, in wall time and processor time."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._marks = [(time.perf_counter(), time.process_time())]
+        self.frames = 0
+        """Number of frames counted."""
+        self._start = self._end = _times()
 
-    def enough(self) -> bool:
-        """Count a frame, and return whether enough frames were measured."""
-        self._marks.append((time.perf_counter(), time.process_time()))
-        return len(self._marks) > _LEAST and self._marks[-1][0] - self._marks[0][0] > self._seconds
+    def count(self) -> bool:
+        """Count a frame that is complete, and return whether enough frames were measured."""
+        self.frames += 1
+        self.extend()
+        return self.frames >= _MIN_FRAMES and self._end[0] - self._start[0] > self._seconds
+
+    def extend(self) -> None:
+        """Add the time since the last frame, in which work on the counted frames was completed."""
+        self._end = _times()
 
     def mean(self) -> Cost:
-        """Return the mean cost per frame so far."""
-        frames = max(1, len(self._marks) - 1)
+        """Return the mean cost per counted frame."""
         wall, cpu = (
-            (end - start) * 1000 / frames
-            for start, end in zip(self._marks[0], self._marks[-1], strict=True)
+            (end - start) * 1000 / max(1, self.frames)
+            for start, end in zip(self._start, self._end, strict=True)
         )
         return Cost(wall, cpu)
 
 
-def decoding(url: str, seconds: float = SECONDS) -> tuple[Source, Cost, list[Frame]]:
+def _times() -> tuple[float, float]:
+    """Return wall time and processor time, in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def decoding_cost(url: str, seconds: float = SECONDS) -> tuple[Source, Cost, list[Frame]]:
     """Decode the beginning of an input; return (source, cost per frame, first frames).
 
     The source is closed; its `info` remains available. Raises InputError.
     """
     kept: list[Frame] = []
     with closing(Source(url)) as source:
-        frames = (item for item in source if isinstance(item, Frame))
-        first = next(frames, None)
-        clock = Clock(seconds)
-        for frame in itertools.chain([] if first is None else [first], frames):
-            if len(kept) < _PICTURES and _bytes(kept) < _HELD:
+        first = clock = Clock(seconds)
+        for frame in (item for item in source if isinstance(item, Frame)):
+            enough = clock.count()
+            if len(kept) < _MAX_KEPT_FRAMES and _bytes(kept) < _MAX_KEPT_BYTES:
                 y, u, v = (np.array(plane) for plane in frame.planes)
                 kept.append(replace(frame, planes=(y, u, v)))
-            if clock.enough():
+            if clock is first:  # its time includes starting the decoder: do not count it
+                clock = Clock(seconds)
+            elif enough:
                 break
-        cost = clock.mean()
+        cost = (clock if clock.frames else first).mean()
     return source, cost, kept
 
 
@@ -91,41 +103,41 @@ def _bytes(frames: Sequence[Frame]) -> int:
     return sum(plane.nbytes for frame in frames for plane in frame.planes)
 
 
-def network(model: Model, backend: Backend, video: Video, seconds: float = SECONDS) -> Cost:
+def network_cost(model: Model, backend: Backend, video: Video, seconds: float = SECONDS) -> Cost:
     """Return a network's cost per frame of the video's size. Raises BackendError.
 
     A network that would be slow at that size is measured on a small picture, and its cost is scaled
     by the number of pixels.
     """
     width, height = video.size
-    small = (min(_SMALL[0], width), min(_SMALL[1], height))
+    small = (min(_SMALL_SIZE[0], width), min(_SMALL_SIZE[1], height))
     factor = width * height / (small[0] * small[1])
-    found = enlarging(model, backend, replace(video, size=small), seconds)
-    if factor == 1 or found.wall_ms * factor * _LEAST > 2000 * seconds:
-        return found.times(factor)
-    return enlarging(model, backend, video, seconds)
+    cost = network_cost_at_size(model, backend, replace(video, size=small), seconds)
+    if factor == 1 or cost.wall_ms * factor * _MIN_FRAMES > 2000 * seconds:
+        return cost.times(factor)
+    return network_cost_at_size(model, backend, video, seconds)
 
 
-def enlarging(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
+def network_cost_at_size(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
     """Return a network's cost per frame for consecutive frames of exactly that size.
 
     Raises BackendError.
     """
     upscaler = Upscaler(model, backend, video.colour, video.size, planes=video.planes)
-    frames = upscaler.process(blank(video))
+    frames = upscaler.process(grey_frames(video))
     for _ in range(2):  # warm-up
         next(frames)
     clock = Clock(seconds)
     for _ in frames:
-        if clock.enough():
+        if clock.count():
             break
-    found = clock.mean()
+    cost = clock.mean()
     # OpenVINO also supports GPUs and NPUs, which leave the processors idle
-    idle = found.cpu_ms < found.wall_ms / 8
-    return replace(found, elsewhere=backend.name != "openvino" or idle)
+    idle = cost.cpu_ms < cost.wall_ms / 8
+    return replace(cost, on_other_device=backend.name != "openvino" or idle)
 
 
-def blank(video: Video) -> Iterator[Frame]:
+def grey_frames(video: Video) -> Iterator[Frame]:
     """Yield grey frames without end; a network's speed does not depend on the content."""
     width, height = video.size
     across, down = video.planes.chroma(width, height)
@@ -140,7 +152,7 @@ def blank(video: Video) -> Iterator[Frame]:
         )  # fmt: skip
 
 
-def encoding(
+def encoding_cost(
     name: str, settings: EncoderSettings, out: VideoFormat, frames: Sequence[Frame],
     seconds: float = SECONDS,
 ) -> Cost:  # fmt: skip
@@ -154,15 +166,18 @@ def encoding(
     open_encoder(context, settings, replace(out, alpha=out.alpha and name in TRANSPARENT))
     pixels = context.pix_fmt or "yuv420p"
     video = Video(size=out.size, rate=out.rate, colour=out.colour, planes=out.planes)
-    pictures = [encoder_picture(frame, pixels) for frame in _at_size(frames, out) or moving(video)]
+    pictures = [
+        encoder_picture(frame, pixels) for frame in _at_size(frames, out) or moving_texture(video)
+    ]
     clock = Clock(seconds)
     for k in itertools.count():
         picture = pictures[k % len(pictures)]
         picture.pts, picture.time_base = k, 1 / out.rate
         context.encode(picture)
-        if clock.enough() and k + 1 >= len(pictures):
+        if clock.count() and k + 1 >= len(pictures):
             break
-    context.encode(None)
+    context.encode(None)  # encodes the frames that the encoder still holds
+    clock.extend()
     return clock.mean()
 
 
@@ -177,7 +192,7 @@ def _at_size(frames: Sequence[Frame], out: VideoFormat) -> list[Frame]:
     return made + made[-2:0:-1]
 
 
-def moving(video: Video) -> list[Frame]:
+def moving_texture(video: Video) -> list[Frame]:
     """Return frames of a texture with the spectrum of photographs (amplitude 1/f).
 
     It moves by 3 pixels per frame.
@@ -198,5 +213,5 @@ def moving(video: Video) -> list[Frame]:
             planes=(np.roll(y, 3 * k, 1), flat, flat), index=k, pts=k, time_base=1 / video.rate,
             duration=1, format=planes, colour=video.colour,
         )
-        for k in range(_PICTURES)
+        for k in range(_MAX_KEPT_FRAMES)
     ]  # fmt: skip

@@ -18,12 +18,12 @@ from vsr.media.limits import processor_count
 from vsr.plan import choice, measure
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
-from vsr.plan.figures import Figures, network_key
-from vsr.plan.trial import LEAST, MOST, Trial, trial
+from vsr.plan.cost_cache import CostCache, network_key
+from vsr.plan.trial import MAX_FRAMES, MIN_FRAMES, Trial, trial
 
 log = logging.getLogger(__name__)
 _CONTAINER: Final = "mp4"
-_TRIAL: Final = 1.5
+_TRIAL_RATIO: Final = 1.5
 """Ratio of the duration of a trial of all stages to the measuring time of one stage. Encoders
 delay the first frames and flush the last ones at once; a longer trial reduces that effect."""
 
@@ -67,7 +67,7 @@ def task_of(url: str, task: Task, seconds: float = measure.SECONDS) -> Task:
 
     Raises InputError.
     """
-    source, cost, frames = measure.decoding(url, seconds)
+    source, cost, frames = measure.decoding_cost(url, seconds)
     info = source.info
     video = measure.Video(
         size=(info.width, info.height), rate=info.rate, colour=info.colour, planes=info.planes,
@@ -100,14 +100,14 @@ class Planner:
     """Forecasts the speed of networks for one task. Not thread-safe."""
 
     def __init__(
-        self, task: Task, backend: Backend, figures: Figures | None = None,
-        seconds: float = measure.SECONDS, loaded_s: float = 0.0,
+        self, task: Task, backend: Backend, costs: CostCache | None = None,
+        seconds: float = measure.SECONDS, startup_s: float = 0.0,
     ) -> None:  # fmt: skip
-        """`seconds`: approximate measuring time per stage; `loaded_s`: start-up time of a program
+        """`seconds`: approximate measuring time per stage; `startup_s`: start-up time of a program
         before it can load a network, in seconds."""
         self.task, self._backend, self._seconds = task, backend, seconds
-        self._loaded_ms = 1000 * loaded_s
-        self._figures = figures or Figures()
+        self._startup_ms = 1000 * startup_s
+        self._costs = costs or CostCache()
         self._encode: Cost | None = None
         self._lines: dict[str, Line] = {}
 
@@ -119,24 +119,24 @@ class Planner:
     def line(self, name: str) -> Line:
         """Return the forecast for a network; measure unknown costs. Raises VsrError."""
         if name not in self._lines:
-            self._lines[name] = self._measured(name)
+            self._lines[name] = self._measure(name)
         return self._lines[name]
 
-    def _measured(self, name: str) -> Line:
+    def _measure(self, name: str) -> Line:
         task = self.task
         model = models.find(name, task.scale, self._backend, task.precision)
         model = for_planes(model, task.video.planes)
-        stages = {"network": self._network(model), "encode": self._encoding()}
+        stages = {"network": self._network_cost(model), "encode": self._encoding_cost()}
         if task.decode is not None:
             stages["decode"] = task.decode
         parts = Forecast(stages, processor_count())
-        return Line(name, model.precision, self._tried(model, parts))
+        return Line(name, model.precision, self._with_trial(model, parts))
 
     def times_real_time(self, name: str) -> float:
         """Return the expected speed of a run with that network, as a multiple of real time."""
         return self.line(name).forecast.fps / float(self.task.video.rate)
 
-    def chosen(self, speed: str) -> tuple[str, float]:
+    def choose(self, speed: str) -> tuple[str, float]:
         """Return the network that `vsr run` would choose, and its speed as a multiple of real time.
 
         `speed`: a key of `choice.SPEEDS`.
@@ -150,19 +150,19 @@ class Planner:
     def _candidates(self) -> list[choice.Candidate]:
         return choice.candidates(self.task.clean, self.task.scale, self.task.look)
 
-    def _network(self, model: models.Model) -> Cost:
-        return self._figures.get(
+    def _network_cost(self, model: models.Model) -> Cost:
+        return self._costs.get(
             self._network_key(model),
-            lambda: measure.network(model, self._backend, self.task.video, self._seconds),
+            lambda: measure.network_cost(model, self._backend, self.task.video, self._seconds),
         )
 
     def _network_key(self, model: models.Model) -> str:
         return network_key(model, self._backend, self.task.video.size, self.task.video.planes)
 
-    def _tried(self, model: models.Model, parts: Forecast) -> Forecast:
+    def _with_trial(self, model: models.Model, parts: Forecast) -> Forecast:
         """Return the forecast with the costs of a trial, if enough frames fit into its time."""
-        count = round(_TRIAL * 1000 * self._seconds / parts.frame_ms)
-        if count < LEAST:
+        count = round(_TRIAL_RATIO * 1000 * self._seconds / parts.frame_ms)
+        if count < MIN_FRAMES:
             return parts
         task, found = self.task, list[Trial]()
 
@@ -171,22 +171,22 @@ class Planner:
                 found.append(
                     trial(
                         model, self._backend, task.video, task.url, task.encoder, task.out,
-                        task.container, min(count, MOST),
+                        task.container, min(count, MAX_FRAMES),
                     )
                 )  # fmt: skip
             return found[0]
 
         key = f"{self._network_key(model)} {self._encoding_key()}"
-        together = self._figures.get(f"run {key}", lambda: run().frame)
-        start = self._figures.get(f"start {key}", lambda: run().start)
-        return replace(parts, together=together, start_ms=self._loaded_ms + start.wall_ms)
+        trial_cost = self._costs.get(f"run {key}", lambda: run().frame)
+        start = self._costs.get(f"start {key}", lambda: run().start)
+        return replace(parts, trial_cost=trial_cost, start_ms=self._startup_ms + start.wall_ms)
 
-    def _encoding(self) -> Cost:
+    def _encoding_cost(self) -> Cost:
         if self._encode is None:
             task = self.task
-            self._encode = self._figures.get(
+            self._encode = self._costs.get(
                 f"encode {self._encoding_key()}",
-                lambda: measure.encoding(
+                lambda: measure.encoding_cost(
                     self.encoder, task.encoder, task.out, task.video.frames, self._seconds
                 ),
             )
@@ -207,7 +207,7 @@ def hash_of(frames: Sequence[Any]) -> str:
     return digest.hexdigest()[:12]
 
 
-def every_model(task: Task) -> list[str]:
+def models_for_scale(task: Task) -> list[str]:
     """Return bicubic, the default network, then the others by ascending work, for the task's scale.
 
     For int8, only networks that have an int8 form.
@@ -220,6 +220,8 @@ def every_model(task: Task) -> list[str]:
     return [*first, *(name for name in known if name not in first)]
 
 
-def blank(size: tuple[int, int] = (2, 2), rate: Fraction = Fraction(30), **others: Any) -> Task:
+def task_without_input(
+    size: tuple[int, int] = (2, 2), rate: Fraction = Fraction(30), **others: Any
+) -> Task:
     """Return a task without an input: 8-bit 4:2:0 video; `others`: more fields of `Task`."""
     return Task(video=measure.Video(size=size, rate=rate), **others)

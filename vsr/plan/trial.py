@@ -24,11 +24,11 @@ from vsr.media.reading import Reading
 from vsr.media.sink import Sink
 from vsr.media.source import Source
 from vsr.plan.cost import Cost
-from vsr.plan.measure import Video, blank, moving
+from vsr.plan.measure import Video, grey_frames, moving_texture
 
-LEAST: Final = 8
+MIN_FRAMES: Final = 8
 """Minimum number of frames in a trial."""
-MOST: Final = 1000
+MAX_FRAMES: Final = 1000
 """Maximum number of frames in a trial."""
 
 
@@ -52,23 +52,23 @@ def trial(
     OutputError.
     """
     with ExitStack() as stack:
-        began = _now()
+        started = _now()
         upscaler = Upscaler(
             model, backend, video.colour, video.size, planes=video.planes, reuse=True
         )  # fmt: skip
-        for _ in upscaler.process(itertools.islice(blank(video), 2)):
+        for _ in upscaler.process(itertools.islice(grey_frames(video), 2)):
             pass
         frames = _texture(video) if url is None else _read(url, stack)
         target = Path(stack.enter_context(TemporaryDirectory(prefix="vsr-")), "trial")
         sink = stack.enter_context(Sink(target, out, encoder, container=container))
-        start = _since(began, 1)
+        start = _since(started, 1)
         decoded = stack.enter_context(closing(prefetch(itertools.islice(frames, count))))
-        began = _now()
+        started = _now()
         with closing(prefetch(upscaler.process(decoded))) as enlarged:
             for frame in enlarged:
                 sink.write(frame)
         sink.drain()
-        return Trial(start, _since(began, max(1, sink.frames_in)))
+        return Trial(start, _since(started, max(1, sink.frames_in)))
 
 
 def _read(url: str, stack: ExitStack) -> Iterator[Frame]:
@@ -79,7 +79,7 @@ def _read(url: str, stack: ExitStack) -> Iterator[Frame]:
 
 
 def _texture(video: Video) -> Iterator[Frame]:
-    pictures = moving(video)
+    pictures = moving_texture(video)
     for k in itertools.count():
         yield replace(pictures[k % len(pictures)], index=k, pts=k, stamps=Stamps())
 
@@ -88,6 +88,6 @@ def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def _since(began: tuple[float, float], frames: int) -> Cost:
-    wall, cpu = ((now - then) * 1000 / frames for then, now in zip(began, _now(), strict=True))
+def _since(started: tuple[float, float], frames: int) -> Cost:
+    wall, cpu = ((now - then) * 1000 / frames for then, now in zip(started, _now(), strict=True))
     return Cost(wall, cpu)

@@ -72,9 +72,9 @@ class Report:
         lines = []
         if self.interrupted:
             next_frame = self.start_frame + self.frames_in
-            how = f"Go on with --start-frame {next_frame} into another file"
+            how = f"To continue, use --start-frame {next_frame} and another output"
             if self.resumable:
-                how = "The same command goes on from there"
+                how = "Run the same command to resume"
             lines.append(
                 f"stopped after {self.frames_out} frames; {self.output['name']} holds them. {how}"
             )

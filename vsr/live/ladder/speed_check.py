@@ -14,7 +14,7 @@ from vsr.inference.models import Model, manifest
 from vsr.media.limits import processor_count
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.plan.choice import HEADROOM
-from vsr.plan.figures import Figures, network_key
+from vsr.plan.cost_cache import CostCache, network_key
 
 log = logging.getLogger(__name__)
 _MAX_ESTIMATE_RATIO: Final = 2.0
@@ -47,7 +47,7 @@ class SpeedCheck:
         measured, else from its MultAdds and the default network's `default_cost_s` (s/frame)."""
         model = self.found[index]
         key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
-        if (known := Figures().known(key)) is not None:
+        if (known := CostCache().known(key)) is not None:
             estimate_s, max_ratio = known.alone_ms(processor_count()) / 1000, 1.0
         else:
             work = _multadds(model) / _multadds(self.found[self.optional_count])

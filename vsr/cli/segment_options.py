@@ -15,7 +15,7 @@ def _number_or_auto(_ctx: click.Context, _param: click.Parameter, given: str) ->
     if given == "auto":
         return None
     if not given.isascii() or not given.isdigit() or int(given) < 1:
-        raise click.BadParameter(f"'{given}' is neither auto nor a number from 1 on")
+        raise click.BadParameter(f"'{given}' is neither auto nor a whole number of at least 1")
     return int(given)
 
 
@@ -32,21 +32,24 @@ def sharing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option(
             "--segment", type=Number(0), metavar="SECONDS",
-            help="Keep what is done every so often, so that the same command goes on after a "
-            "crash. Default: 20, for a minute and more; 0: never.",
+            help="Save finished segments at this interval, so that an interrupted run can resume. "
+            "Default: 20, for runs of a minute or more; 0: disabled.",
         ),
-        click.option("--restart", is_flag=True, help="Forget what an earlier run has done."),
+        click.option(
+            "--restart", is_flag=True, help="Discard the segments saved by an earlier run."
+        ),
         click.option(
             "--jobs", callback=_number_or_auto, default="1", show_default=True, metavar="N|auto",
-            help="Segments to make at a time, on each device; auto: tries what is quickest.",
+            help="Segments encoded in parallel on each device; auto: finds the fastest number.",
         ),
         click.option(
             "--cluster", metavar="auto|ray://HOST:PORT",
-            help="Have the computers of a Ray cluster make the segments.",
+            help="Encode the segments on the nodes of a Ray cluster.",
         ),
         click.option(
             "--receipt", type=click.Path(path_type=Path), metavar="FILE",
-            help="Write hashes and facts that `vsr verify` checks. Default: beside --report.",
+            help="Write a receipt for `vsr verify`: hashes and properties of input and output. "
+            "Default: next to --report.",
         ),
     ]  # fmt: skip
     for option in reversed(options):

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.files.assemble import Output, join
-from vsr.files.beginning import changes_of, new_report, say, window_of
 from vsr.files.cluster import Cluster
 from vsr.files.dispatch import Dispatch
-from vsr.files.ends import AnySource, encoder_for, source_for, source_for_copying
+from vsr.files.input_output import AnySource, encoder_name_for, open_source, open_source_for_copying
 from vsr.files.journal import Journal
 from vsr.files.journal_lines import Segment, has_gaps
-from vsr.files.piece import encoder_threads, with_threads
+from vsr.files.memory_plan import plan_memory
 from vsr.files.progress import Progress
-from vsr.files.room import room_for
+from vsr.files.run_report import add_note, conversion_note, new_report, time_window
+from vsr.files.segment_writer import encoder_threads, with_threads
 from vsr.files.segments import facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
-from vsr.files.worker import Order, Place, Wanted
-from vsr.files.workers import agreed, devices_of, hired, jobs_that_fit, places_of
+from vsr.files.worker import ModelRequest, Place, WorkerSettings
+from vsr.files.workers import check_places_match, devices_of, jobs_that_fit, places_of, start_crew
 from vsr.inference import models
 from vsr.inference.upscaler import Outline
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
@@ -51,7 +51,7 @@ class SharedJob:
     settings: RunSettings
     on_progress: Callable[[Progress], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    _began: float = 0.0
+    _started: float = 0.0
     _total: int = 0
     _step: Fraction = Fraction(0)
 
@@ -60,26 +60,28 @@ class SharedJob:
         settings = self.settings
         several = len(devices_of(settings.device)) > 1
         if settings.cluster and settings.device is not None:
-            raise UsageError("--device is for this computer: --cluster takes what each one has")
+            raise UsageError(
+                "--device and --cluster cannot be combined: each node uses its own devices"
+            )
         if settings.jobs is None and several:
-            raise UsageError("--jobs auto is for one device: name a number")
+            raise UsageError("--jobs auto requires a single device: set a number of jobs")
         settings.encoder.check()
         with ExitStack() as stack:
-            source = stack.enter_context(closing(self._opened()))
+            source = stack.enter_context(closing(self._open_source()))
             if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
-                raise UsageError(f"{self._asked}: {why}")
-            wanted = Wanted(
+                raise UsageError(f"{self._requesting_option}: {why}")
+            request = ModelRequest(
                 model=settings.model or models.chosen(None, settings.look), scale=settings.scale,
                 precision=settings.precision, backend=settings.backend,
             )  # fmt: skip
             cluster = None
             if settings.cluster:
                 cluster = stack.enter_context(closing(Cluster(settings.cluster)))
-            place = agreed(places_of(settings, wanted, source, cluster))
-            return self._run(source, wanted, place, cluster)
+            place = check_places_match(places_of(settings, request, source, cluster))
+            return self._run(source, request, place, cluster)
 
     def _run(
-        self, source: AnySource, wanted: Wanted, place: Place, cluster: Cluster | None
+        self, source: AnySource, request: ModelRequest, place: Place, cluster: Cluster | None
     ) -> Report:
         settings, info = self.settings, source.info
         outline = Outline(
@@ -91,105 +93,114 @@ class SharedJob:
         if cluster is not None or len(devices_of(settings.device)) > 1:
             report.ledger = Ledger(places=True)
         video = info.output_for(place.out_size)
-        encoder = encoder_for(self.output, settings, video)
-        say(report, info.conversion(kinds_written_by(encoder, settings.encoder.options)))
-        frames = frames_per_segment(self.input_, self.output, settings, source, video, self._asked)
+        encoder = encoder_name_for(self.output, settings, video)
+        add_note(report, info.conversion(kinds_written_by(encoder, settings.encoder.options)))
+        frames = frames_per_segment(
+            self.input_, self.output, settings, source, video, self._requesting_option
+        )
         assert isinstance(source, Source)
         facts = facts_of(self.input_, settings, outline, frames)
         threads = encoder_threads(encoder)
         journal = Journal(self.output, facts, settings.restart, threads, gaps=True)
         try:
-            begin, end = window_of(settings, source)
+            begin, end = time_window(settings, source)
             found = Output(path=self.output, video=video, settings=settings, offset=begin, end=end)
-            order, jobs = self._order(source, found, wanted, outline, journal, report)
+            worker_settings, jobs = self._make_worker_settings(
+                source, found, request, outline, journal, report
+            )
             cuts = Cuts.of(self._first_time(source), frames, info.rate)
             done = {segment.number for segment in journal.segments}
             report.taken_over, report.resumable = journal.frames, True
             if report.taken_over:
-                log.info("going on after %d frames that are done", report.taken_over)
+                log.info("resuming after %d finished frames", report.taken_over)
             cutter = ClipCutter(source.url, Reading(), cuts, settings.max_frames)
             clips = cutter.clips(journal.folder, lambda number: number not in done)
-            self._began, self._step = now(), 1 / info.rate
+            self._started, self._step = now(), 1 / info.rate
             total = info.frames - settings.start_frame
             self._total = max(0, min(total, settings.max_frames or total) - report.taken_over)
-            crew, auto = hired(settings, order, jobs, cluster)
-            dispatch = Dispatch(crew, clips, journal, self.stop, self._tell, auto)
+            crew, auto = start_crew(settings, worker_settings, jobs, cluster)
+            dispatch = Dispatch(crew, clips, journal, self.stop, self._on_frames, auto)
             with closing(clips):
                 dispatch.run()
-            self._conclude(dispatch, found, report)
+            self._finish(dispatch, found, report)
         except BaseException:
-            journal.leave(True)
+            journal.close_after_run(True)
             raise
         journal.close()
         return report
 
-    def _order(
+    def _make_worker_settings(
         self,
         source: Source,
         output: Output,
-        wanted: Wanted,
+        request: ModelRequest,
         outline: Outline,
         journal: Journal,
         report: Report,
-    ) -> tuple[Order, int]:
+    ) -> tuple[WorkerSettings, int]:
         """Return the order for all workers, and the maximum number of workers per device."""
-        with output.opened(source) as trial:  # raises errors before the work starts
-            say(report, changes_of(trial))
+        with output.open_sink(source) as trial:  # raises errors before the work starts
+            add_note(report, conversion_note(trial))
             report.output["encoder"] = trial.encoder
             codec, in_band = trial.encoder, trial.headers_in_band
         jobs, memory = jobs_that_fit(self.settings, source, outline, codec)
-        room = room_for(source, outline, codec, self.settings.encoder, memory)
-        say(report, room.note)
+        plan = plan_memory(source, outline, codec, self.settings.encoder, memory)
+        add_note(report, plan.note)
         timeline = source.timeline
-        order = Order(
-            model=replace(wanted, scale=outline.scale, precision=outline.precision),
+        worker_settings = WorkerSettings(
+            model=replace(request, scale=outline.scale, precision=outline.precision),
             model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frame_info,
             filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
-            memory=memory, waiting=room.waiting, video=output.video, in_band=in_band,
-            encoder=with_threads(replace(room.encoder, codec=codec), journal.threads),
+            memory=memory, max_waiting_bytes=plan.max_waiting_bytes, video=output.video,
+            in_band=in_band,
+            encoder=with_threads(replace(plan.encoder, codec=codec), journal.threads),
         )  # fmt: skip
-        return order, jobs
+        return worker_settings, jobs
 
-    def _conclude(self, dispatch: Dispatch, output: Output, report: Report) -> None:
+    def _finish(self, dispatch: Dispatch, output: Output, report: Report) -> None:
         """Join the finished segments, and fill the report."""
         journal = dispatch.journal
-        segments: list[Segment] = list(journal.beginning)
+        segments: list[Segment] = list(journal.before_first_gap)
         last = segments[-1].number if segments else None
-        segments += [each for each in dispatch.tails.values() if each.follows == last]
+        segments += [each for each in dispatch.truncated.values() if each.follows == last]
         report.interrupted = dispatch.stopped
         if not any(segment.frames for segment in segments):
             if report.interrupted:
-                kept = f"; {journal.frames} frames are kept for a run that goes on"
+                kept = (
+                    f"; {journal.frames} finished frames are saved: run the same command to resume"
+                )
                 raise InterruptedRunError(
-                    f"stopped before the beginning was done; nothing was written"
+                    f"stopped before the first segment was finished; nothing was written"
                     f"{kept if journal.frames else ''}"
                 )
-            raise InputError(f"{self.input_} has no frame there; nothing was written")
-        with closing(source_for_copying(self.input_, self.output, self.settings)) as source:
+            raise InputError(
+                f"{self.input_} has no frames in the selected range; nothing was written"
+            )
+        with closing(open_source_for_copying(self.input_, self.output, self.settings)) as source:
             sink = join(output, source, journal, segments, report.interrupted)
         report.packets_refused = sink.packets_refused
-        report.seconds = now() - self._began
+        report.seconds = now() - self._started
         report.frames_in = report.frames_out = sum(segment.frames for segment in segments)
         report.lost = sum(segment.lost for segment in segments)
         report.concealed = sum(segment.concealed for segment in segments)
         report.output["bytes"] = self.output.stat().st_size
-        self._list_rows(dispatch, segments, report)
+        self._add_rows(dispatch, segments, report)
         if self.on_progress:
             done = report.frames_out - report.taken_over
             self.on_progress(self._progress(max(0, done), finished=True))
 
-    def _list_rows(self, dispatch: Dispatch, segments: Sequence[Segment], report: Report) -> None:
+    def _add_rows(self, dispatch: Dispatch, segments: Sequence[Segment], report: Report) -> None:
         """Add the rows of all frames made in this run to the report's ledger."""
         assert isinstance(report.ledger, Ledger)
         index = self.settings.start_frame
         for segment in segments:
-            if segment.number in dispatch.made:
-                ledger, place = dispatch.made[segment.number]
+            if segment.number in dispatch.results:
+                ledger, place = dispatch.results[segment.number]
                 report.ledger.extend(ledger, index, place.host, place.device)
             index += segment.frames
 
     @property
-    def _asked(self) -> str:
+    def _requesting_option(self) -> str:
         """The option that requested several workers."""
         if self.settings.cluster:
             return "--cluster"
@@ -198,13 +209,13 @@ class SharedJob:
     def _cannot_be_shared(self, source: Source) -> str | None:
         filtering = source.timeline.filtering
         if not filtering.can_begin_anywhere:
-            return "filters (--vf, --detelecine) need all pictures before"
+            return "filters (--vf, --detelecine) require all earlier frames"
         if self.settings.max_frames is not None and filtering.rate_factor != 1:
-            return "--max-frames cannot be counted before --deinterlace bob"
+            return "--max-frames cannot be combined with --deinterlace bob"
         if source.video.metadata.get("alpha_mode") == "1":
-            return "transparency beside the pictures is not cut"
+            return "video with separately coded transparency cannot be divided"
         if cannot_be_cut(source.video):
-            return f"{source.info.codec}'s packets cannot be decoded one by one"
+            return f"{source.info.codec} packets cannot be decoded separately"
         return None
 
     def _first_time(self, source: Source) -> Fraction:
@@ -219,15 +230,15 @@ class SharedJob:
                 return item.pts * item.time_base
         raise InputError(f"{source.name} has only {source.frames_read} frames; nothing was written")
 
-    def _opened(self) -> AnySource:
-        return source_for(self.input_, self.output, self.settings, self.stop)
+    def _open_source(self) -> AnySource:
+        return open_source(self.input_, self.output, self.settings, self.stop)
 
-    def _tell(self, done: int) -> None:
+    def _on_frames(self, done: int) -> None:
         if self.on_progress:
             self.on_progress(self._progress(done))
 
     def _progress(self, done: int, finished: bool = False) -> Progress:
         return Progress(
             frames=done, total=self._total, position=float(done * self._step),
-            elapsed=now() - self._began, finished=finished,
+            elapsed=now() - self._started, finished=finished,
         )  # fmt: skip

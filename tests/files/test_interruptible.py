@@ -15,7 +15,7 @@ import pytest
 from tests.clips import Clip, make_clip
 from tests.facts import contents
 from vsr.errors import InputError, InterruptedRunError
-from vsr.files.opening import opened
+from vsr.files.interruptible import open_interruptibly
 
 
 @pytest.fixture
@@ -62,19 +62,19 @@ def test_a_stop_is_heard_while_opening(silent: tuple[str, threading.Event]) -> N
     stop = threading.Event()
     threading.Thread(target=lambda: (connected.wait(60), stop.set()), daemon=True).start()
     with pytest.raises(InterruptedRunError, match="was being opened; nothing was written"):
-        opened(url, stop)
+        open_interruptibly(url, stop)
 
 
 def test_an_input_that_can_be_opened_is(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "in.mp4", Clip(size=(64, 48), frames=3))
-    source = opened(str(clip), threading.Event())
+    source = open_interruptibly(str(clip), threading.Event())
     assert (source.info.width, source.info.height) == (64, 48)
     source.close()
 
 
 def test_an_input_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
-        opened(str(tmp_path / "none.mp4"), threading.Event())
+        open_interruptibly(str(tmp_path / "none.mp4"), threading.Event())
 
 
 class HalfFilm(http.server.BaseHTTPRequestHandler):

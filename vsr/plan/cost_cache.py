@@ -21,11 +21,11 @@ from vsr.report.report import versions
 
 log = logging.getLogger(__name__)
 _SCHEMA: Final = "vsr-plan/1"
-_MOST: Final = 500
+_MAX_ENTRIES: Final = 500
 """Maximum number of cached costs; the oldest are deleted first."""
 
 
-class Figures:
+class CostCache:
     """Costs in a file of the user's cache folder. Several processes may use it at once.
 
     Costs measured with other library versions or on another processor are not used. Costs measured
@@ -41,15 +41,15 @@ class Figures:
         if (known := self.known(key)) is not None:
             return known
         cost = measure()
-        if not _busy():  # else the cost is valid only now
+        if not _is_busy():  # else the cost is valid only now
             self._add(key, cost)
         return cost
 
     def known(self, key: str) -> Cost | None:
         """Return the cost of a key; None if it was not measured yet."""
         with suppress(TypeError, ValueError):
-            wall, cpu, elsewhere = self._read().get(key, ())
-            return Cost(float(wall), float(cpu), bool(elsewhere))
+            wall, cpu, on_other_device = self._read().get(key, ())
+            return Cost(float(wall), float(cpu), bool(on_other_device))
         return None
 
     def clear(self) -> None:
@@ -59,24 +59,24 @@ class Figures:
 
     def _read(self) -> dict[str, Any]:
         try:
-            told = json.loads(self._path.read_text("utf-8"))
-            fits = (told["schema"], told["machine"]) == (_SCHEMA, self._machine)
-            return dict(told["costs"]) if fits else {}
+            content = json.loads(self._path.read_text("utf-8"))
+            fits = (content["schema"], content["machine"]) == (_SCHEMA, self._machine)
+            return dict(content["costs"]) if fits else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
     def _add(self, key: str, cost: Cost) -> None:
         costs = self._read() | {
-            key: [round(cost.wall_ms, 3), round(cost.cpu_ms, 3), cost.elsewhere]
+            key: [round(cost.wall_ms, 3), round(cost.cpu_ms, 3), cost.on_other_device]
         }
-        kept = dict(list(costs.items())[-_MOST:])
-        told = {"schema": _SCHEMA, "machine": self._machine, "costs": kept}
+        kept = dict(list(costs.items())[-_MAX_ENTRIES:])
+        content = {"schema": _SCHEMA, "machine": self._machine, "costs": kept}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with write_atomically(self._path) as part:
-                part.write_text(json.dumps(told, indent=1), "utf-8")
+                part.write_text(json.dumps(content, indent=1), "utf-8")
         except OSError as exc:
-            log.debug("measured costs cannot be kept: %s", exc)
+            log.debug("measured costs cannot be saved: %s", exc)
 
 
 def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: PlaneFormat) -> str:
@@ -87,7 +87,7 @@ def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: P
     )
 
 
-def _busy() -> bool:
+def _is_busy() -> bool:
     """Return whether the load of the last minute was above 1.5 per processor."""
     with suppress(AttributeError, OSError):  # Windows has no load average
         return os.getloadavg()[0] > 1.5 * processor_count()

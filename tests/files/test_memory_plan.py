@@ -62,7 +62,9 @@ def test_pictures_that_cannot_be_held_are_refused_in_a_line(tmp_path: Path, name
 def test_what_is_made_of_them_counts(tmp_path: Path) -> None:
     """8 MiB hold pictures of 640x480, and not what encodes pictures of 1280x960."""
     path = make_clip(tmp_path / "in.mp4", Clip(size=(640, 480), frames=2, audio=()))
-    with pytest.raises(InputError, match=r"enlarged to 1280x960, take about \d\d MiB") as caught:
+    with pytest.raises(
+        InputError, match=r"from 640x480 to 1280x960 requires about \d\d MiB"
+    ) as caught:
         vsr.upscale(path, tmp_path / "out.mp4", model="bicubic", memory=8 * MIB)
     assert "--scale" in str(caught.value)
 
@@ -72,8 +74,8 @@ def test_an_encoder_looks_less_far_ahead_where_that_fits(tmp_path: Path) -> None
     out = tmp_path / "out.mp4"
     usual = vsr.upscale(path, out, model="bicubic", memory=200 * MIB, overwrite=True)
     frugal = vsr.upscale(path, out, model="bicubic", memory=90 * MIB, overwrite=True)
-    assert [note for note in usual.notes if "looking ahead" in note] == []
-    assert [note for note in frugal.notes if "without looking ahead" in note]
+    assert [note for note in usual.notes if "lookahead" in note] == []
+    assert [note for note in frugal.notes if "without lookahead" in note]
     assert usual.frames_out == frugal.frames_out == 9
     assert b" bframes=0 " in out.read_bytes()  # x264 writes its settings into the stream
 

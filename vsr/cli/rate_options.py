@@ -23,15 +23,15 @@ def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--bufsize", callback=_bits, metavar="SIZE",
-            help="Bits that may exceed --maxrate for a moment.",
+            help="Size of the rate control buffer, in bits.",
         ),
         click.option(
             "--maxrate", callback=_bits, metavar="RATE",
-            help="Maximum bits per second; also with --crf."
+            help="Maximum bitrate in bits per second; also with --crf."
         ),
         click.option(
             "--bitrate", "-b:v", "bitrate", callback=_bits, metavar="RATE",
-            help="Average bits per second (2500k, 2.5M), instead of --crf.",
+            help="Average bitrate in bits per second (2500k, 2.5M), instead of --crf.",
         ),
     ):  # fmt: skip
         command = option(command)

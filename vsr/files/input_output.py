@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from vsr.errors import InputError, OutputError, UsageError, reason
-from vsr.files.opening import opened
+from vsr.files.interruptible import open_interruptibly
 from vsr.files.settings import RunSettings
 from vsr.media.encoder import VideoFormat, encoder_name
 from vsr.media.location import absolute_path, is_stdin, is_url
@@ -53,7 +53,9 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
         pipe_format(settings.container)
         return
     if settings.container is not None:
-        raise UsageError("--format is for OUTPUT -: elsewhere the output's name says what it is")
+        raise UsageError(
+            "--format requires OUTPUT -: the container of a file is chosen by the name's extension"
+        )
     pictures = find_pictures(input_)
     if is_folder(path) and pictures is not None:
         picture_options(path, settings.encoder)
@@ -61,7 +63,7 @@ def check_output(path: Path, input_: str, settings: RunSettings) -> None:
         return
     check_target(path, input_, settings.overwrite)
     if pictures is not None:
-        _check_apart(path, pictures.files)
+        _check_not_input(path, pictures.files)
     if is_picture(path) and not is_animation(path):
         picture_options(path, settings.encoder)
 
@@ -72,7 +74,7 @@ def names_folder(output: str | os.PathLike[str]) -> bool:
 
 
 @contextmanager
-def folder_made(path: Path, input_: str) -> Iterator[None]:
+def output_folder(path: Path, input_: str) -> Iterator[None]:
     """Create the folder for a run's pictures; remove it again if it remains empty.
 
     Raises UsageError if the input is not a picture, InputError if it is a folder without pictures,
@@ -84,7 +86,9 @@ def folder_made(path: Path, input_: str) -> Iterator[None]:
     if find_pictures(input_) is None:
         if not (is_url(input_) or is_stdin(input_)) and is_folder(Path(absolute_path(input_))):
             raise InputError(f"no picture in the folder {input_}")
-        raise UsageError(f"the output {path} is to be a folder, for pictures: name a file in it")
+        raise UsageError(
+            f"the output {path} is a folder, but the input is not a picture: name a file in it"
+        )
     try:
         path.mkdir()
     except OSError as exc:
@@ -110,7 +114,7 @@ def _check_folder(folder: Path, sources: tuple[Path, ...], overwrite: bool) -> N
             raise output_exists_error(target)
 
 
-def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
+def _check_not_input(path: Path, sources: tuple[Path, ...]) -> None:
     """Raise UsageError if the output, or a file of its pattern, is one of the input pictures."""
     for source in sources:
         targets = [path]
@@ -121,7 +125,7 @@ def _check_apart(path: Path, sources: tuple[Path, ...]) -> None:
                 raise UsageError(f"input and output are the same file: {target}")
 
 
-def source_for(
+def open_source(
     input_: str, output: Path, settings: RunSettings, stop: threading.Event
 ) -> AnySource:
     """Open an input. Pictures are read as RGB for picture outputs, and as 4:2:0 for videos.
@@ -133,7 +137,9 @@ def source_for(
     to_pictures = is_picture(output) or is_folder(output)
     if pictures is None or (pictures.single and not to_pictures):
         if settings.fps is not None:
-            raise UsageError("--fps is for numbered pictures and folders: a video has its own rate")
+            raise UsageError(
+                "--fps requires numbered pictures or a folder of pictures: a video has its own rate"
+            )
         reading = Reading(
             memory=settings.memory, filtering=settings.filtering,
             variant=VariantChoice.parse(settings.variant),
@@ -144,22 +150,22 @@ def source_for(
             reading = replace(
                 reading, planes=sdr.planes, info_after_conversion=sdr.info_after_conversion
             )
-        return opened(input_, stop, reading)
+        return open_interruptibly(input_, stop, reading)
     if settings.filters or settings.detelecine or settings.deinterlace in ("frame", "bob"):
-        raise UsageError("--vf, --detelecine and --deinterlace are for videos, not for pictures")
+        raise UsageError("--vf, --detelecine and --deinterlace cannot be used with pictures")
     fits = not to_pictures or is_animation(output)
     return PictureSource(
         pictures, rgb=to_pictures, any_size=not fits, rate=settings.fps, memory=settings.memory
     )
 
 
-def source_for_copying(input_: str, output: Path, settings: RunSettings) -> AnySource:
+def open_source_for_copying(input_: str, output: Path, settings: RunSettings) -> AnySource:
     """Open an input to copy its other streams, also after a stop. Raises InputError."""
-    return source_for(input_, output, replace(settings, deinterlace="off"), threading.Event())
+    return open_source(input_, output, replace(settings, deinterlace="off"), threading.Event())
 
 
-def encoder_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
-    """Return FFmpeg's name of the encoder that `sink_for` uses, or `Pillow` for still pictures.
+def encoder_name_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
+    """Return FFmpeg's name of the encoder that `open_sink` uses, or `Pillow` for still pictures.
 
     Raises UsageError.
     """
@@ -172,7 +178,7 @@ def encoder_for(path: Path, settings: RunSettings, video: VideoFormat) -> str:
     return encoder_name(settings.encoder, container, video)
 
 
-def sink_for(
+def open_sink(
     path: Path,
     video: VideoFormat,
     settings: RunSettings,
@@ -199,16 +205,18 @@ def _picture_sink(
 ) -> StillSink | AnimationSink:
     pictures = source if isinstance(source, PictureSource) else None
     extras = {} if pictures is None else pictures.extras
-    moves = pictures is not None and pictures.animated
-    if is_animation(path) or (moves and path.suffix.lower() == ".png" and not is_pattern(path)):
+    is_animated = pictures is not None and pictures.animated
+    if is_animation(path) or (
+        is_animated and path.suffix.lower() == ".png" and not is_pattern(path)
+    ):
         delay = pictures.last_delay if pictures and settings.max_frames is None else None
-        loop = pictures.loop if pictures and moves else 0
+        loop = pictures.loop if pictures and is_animated else 0
         return AnimationSink(path, video, settings.encoder, extras, delay, loop)
     single = not is_pattern(path) and not is_folder(path)
     if single and source.info.frames > 1 and settings.max_frames != 1:
         raise UsageError(
-            f"{path.name} holds one picture: name a pattern such as "
-            f"{path.stem}_%05d{path.suffix}, or take --max-frames 1"
+            f"{path.name} can contain only one picture: use a pattern such as "
+            f"{path.stem}_%05d{path.suffix}, or --max-frames 1"
         )
     transparent = pictures is not None and pictures.info.transparent
     return StillSink(path, video, settings.encoder, extras, scale, settings.overwrite, transparent)

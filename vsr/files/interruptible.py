@@ -13,7 +13,7 @@ _POLL: Final = 0.1
 """Interval between checks for a stop, in seconds."""
 
 
-def opened(url: str, stop: threading.Event, reading: Reading | None = None) -> Source:
+def open_interruptibly(url: str, stop: threading.Event, reading: Reading | None = None) -> Source:
     """Return the opened input. Raises InputError, and InterruptedRunError once `stop` is set.
 
     FFmpeg cannot be interrupted while it opens an input. After a stop, the opening thread keeps
@@ -21,22 +21,22 @@ def opened(url: str, stop: threading.Event, reading: Reading | None = None) -> S
     """
     result: Future[Source] = Future()
 
-    def work() -> None:
+    def open_source() -> None:
         source, error = None, None
         try:
             source = Source(url, reading)
         except BaseException as exc:  # raised again in the waiting caller
             error = exc
-        wanted = result.set_running_or_notify_cancel()
+        is_waiting = result.set_running_or_notify_cancel()
         if source is None:
-            if wanted:
+            if is_waiting:
                 result.set_exception(error)
-        elif wanted:
+        elif is_waiting:
             result.set_result(source)
         else:
             source.close()
 
-    threading.Thread(target=work, name="open", daemon=True).start()
+    threading.Thread(target=open_source, name="open", daemon=True).start()
     while True:
         try:
             return result.result(_POLL)

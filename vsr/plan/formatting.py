@@ -9,24 +9,25 @@ from vsr.plan.plan import Line, Task
 from vsr.report.html.text import span
 
 _WHAT_HELPS: Final = {
-    "decode": "decoding is the limit",
-    "network": "the network is the limit",
-    "encode": "the encoder is the limit: a faster --preset helps, or h264_nvenc on an NVIDIA GPU",
+    "decode": "decoding is the bottleneck",
+    "network": "the network is the bottleneck",
+    "encode": "the encoder is the bottleneck: use a faster --preset, or on an NVIDIA GPU "
+    "-c h264_nvenc",
 }
 
 
 def table(task: Task, lines: Sequence[Line]) -> str:
     """Return a table, one line per network: ms of each stage, frames per second, speed, limit."""
     stages = [name for name in STAGES if name in lines[0].forecast.stages]
-    titles = ["model", *(f"{name} ms" for name in stages), "fps", "real time", "limit"]
+    titles = ["model", *(f"{name} ms" for name in stages), "fps", "real time", "bottleneck"]
     if task.frames:
-        titles.append("takes")
+        titles.append("duration")
     rows = [titles]
     for line in lines:
         forecast = line.forecast
         costs = [forecast.stages[name].alone_ms(forecast.cores) for name in stages]
         row = [line.model, *(f"{ms:.1f}" for ms in costs), f"{forecast.fps:.1f}"]
-        row += [f"{times_real_time(task, line):.2f}x", forecast.limit]
+        row += [f"{times_real_time(task, line):.2f}x", forecast.bottleneck]
         if task.frames:
             row.append(span(forecast.seconds(task.frames)))
         rows.append(row)
@@ -45,30 +46,36 @@ def times_real_time(task: Task, line: Line) -> float:
     return line.forecast.fps / float(task.video.rate)
 
 
-def answer(task: Task, line: Line, speed: str) -> list[str]:
+def recommendation(task: Task, line: Line, speed: str) -> list[str]:
     """Return two lines: the network that `vsr run` would choose and why, and what limits it."""
     kind = "clean" if task.clean else "compressed"
-    times = times_real_time(task, line)
-    least = SPEEDS[speed]
+    speed_ratio = times_real_time(task, line)
+    min_speed = SPEEDS[speed]
     why = f"the best network for {kind} video"
-    if least:
-        why += f" that reaches {least:g} times real time"
-    if times < least:
+    if min_speed:
+        why += f" that reaches {min_speed:g} times real time"
+    if speed_ratio < min_speed:
         why = "the lightest network"
-    speed_here = f"it would reach {times:.2f} times real time"
+    speed_here = f"expected: {speed_ratio:.2f} times real time"
     if task.frames:
-        speed_here += f" and take {span(line.forecast.seconds(task.frames))}"
-    said = f"vsr run takes {line.model}: {why} (--speed {speed}); {speed_here}"
-    return [said, _WHAT_HELPS[line.forecast.limit]]
+        speed_here += f", duration {span(line.forecast.seconds(task.frames))}"
+    choice = f"vsr run would use {line.model}: {why} (--speed {speed}); {speed_here}"
+    return [choice, _WHAT_HELPS[line.forecast.bottleneck]]
 
 
-def live(task: Task, lines: Sequence[Line]) -> str:
+def live_recommendation(task: Task, lines: Sequence[Line]) -> str:
     """Return a line on the best network for a live stream of this size and rate, with headroom."""
-    holding = [x for x in lines if times_real_time(task, x) >= HEADROOM]
-    if not holding:
-        return "no network holds a live stream of this size and rate here: a relay uses bicubic"
-    best = holding[0]
-    return f"a live stream of this size and rate can have {best.model} (a third to spare)"
+    fast_enough = [x for x in lines if times_real_time(task, x) >= HEADROOM]
+    if not fast_enough:
+        return (
+            "no network is fast enough here for a live stream of this size and rate: vsr relay "
+            "would use bicubic"
+        )
+    best = fast_enough[0]
+    return (
+        f"vsr relay would use {best.model} for a live stream of this size and rate "
+        f"(at least {HEADROOM:g} times real time)"
+    )
 
 
 def as_json(task: Task, lines: Sequence[Line], chosen: str | None) -> dict[str, Any]:
@@ -92,8 +99,8 @@ def as_json(task: Task, lines: Sequence[Line], chosen: str | None) -> dict[str, 
                 "start_ms": round(line.forecast.start_ms, 1),
                 "fps": round(line.forecast.fps, 2),
                 "times_real_time": round(times_real_time(task, line), 3),
-                "limit": line.forecast.limit,
-                "measured": line.forecast.together is not None,
+                "limit": line.forecast.bottleneck,
+                "measured": line.forecast.trial_cost is not None,
                 "seconds": round(line.forecast.seconds(task.frames), 2) if task.frames else None,
             }
             for line in lines

@@ -5,7 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from vsr.errors import InputError, InterruptedRunError, VsrError
-from vsr.files.ends import AnySink, AnySource
+from vsr.files.input_output import AnySink, AnySource
 from vsr.files.pipeline import Slice
 from vsr.files.segments import SegmentedSink
 from vsr.files.settings import RunSettings
@@ -54,22 +54,24 @@ def new_report(
     )
 
 
-def say(report: Report, note: str | None) -> None:
+def add_note(report: Report, note: str | None) -> None:
     """Log a warning and add it to the report's notes; do nothing if `note` is None."""
     if note:
         report.notes.append(note)
         log.warning(note)
 
 
-def changes_of(sink: AnySink | SegmentedSink) -> str | None:
+def conversion_note(sink: AnySink | SegmentedSink) -> str | None:
     """Return a message on what an output converts or leaves out; None if nothing."""
     notes = list(sink.converted)
     if sink.left_out:
-        notes.append(f"{sink.path.name} cannot carry {', '.join(sink.left_out)}: left out")
+        notes.append(f"{sink.path.name} cannot contain {', '.join(sink.left_out)}: left out")
     return "; ".join(notes) or None
 
 
-def window_of(settings: RunSettings, source: AnySource) -> tuple[Fraction | None, Fraction | None]:
+def time_window(
+    settings: RunSettings, source: AnySource
+) -> tuple[Fraction | None, Fraction | None]:
     """Return (`offset`, `end`) of the sink in seconds; with a start frame, (None, duration)."""
     length = None
     if settings.max_frames is not None:
@@ -79,7 +81,7 @@ def window_of(settings: RunSettings, source: AnySource) -> tuple[Fraction | None
     return source.offset(), None if length is None else source.first_time + length
 
 
-def nothing_done(source: AnySource, selected: Slice) -> VsrError:
+def no_frames_error(source: AnySource, selected: Slice) -> VsrError:
     """Return the error of a run that ended without a frame."""
     if selected.interrupted:
         return InterruptedRunError("stopped before the first frame; nothing was written")
