@@ -75,13 +75,13 @@ def compare(
     from vsr.compare.candidates import CandidateSettings, compare_models
     from vsr.compare.compare import CompareSettings
     from vsr.compare.compare import compare as measure
-    from vsr.compare.write import as_text, check_name, write
+    from vsr.compare.write import check_output_path, text_table, write_comparison
     from vsr.files.settings import RunSettings
 
     start_logging(verbose, quiet)
     with errors_shown(verbose):
         for path in outputs:
-            check_name(path, overwrite, [*videos, *([reference] if reference else [])])
+            check_output_path(path, overwrite, [*videos, *([reference] if reference else [])])
         if models and (len(videos) > 1 or reference):
             raise UsageError("--models enlarges one video: give neither others nor --reference")
         if models and lpips:
@@ -104,7 +104,7 @@ def compare(
 
         found = stopping_on_signals(work)
         for path in outputs:
-            write(found, path)
-        say(as_text(found))
+            write_comparison(found, path)
+        say(text_table(found))
         for note in found.notes:
             log.info(note)
