@@ -213,7 +213,7 @@ def test_a_stopped_run_leaves_a_playable_file_and_one_worker_goes_on(
     report = _run(long, target, jobs=2, on_progress=on_progress, stop=stop)
     assert report.exit_code == 130
     assert contents(target).frames == report.frames_out < 200
-    assert "The same command goes on" in report.closing_words()[0]
+    assert "Run the same command to resume" in report.closing_words()[0]
     kept = _segments(target)
     assert kept >= 3
     report = _run(long, target)

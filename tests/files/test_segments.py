@@ -188,7 +188,7 @@ def test_a_stopped_run_leaves_a_playable_file_and_goes_on(
     assert report.exit_code == 130
     assert 13 <= report.frames_out < FRAMES
     assert contents(target).frames == report.frames_out
-    assert "The same command goes on from there" in report.closing_words()[0]
+    assert "Run the same command to resume" in report.closing_words()[0]
     report = _run(source, target)  # without leave to replace the file
     assert report.exit_code == 0
     assert report.taken_over >= 10

@@ -17,14 +17,14 @@ from vsr.compare.result import MEASURES, Comparison, VideoFacts
 from vsr.compare.summary import summary
 from vsr.media.bitrate import in_words
 from vsr.report.html.charts import HEIGHT, Level, Scale, Tick, level, round_step
-from vsr.report.html.templates import digest, render, static
+from vsr.report.html.templates import csp_hash, render, static
 from vsr.report.html.text import clock, count
 from vsr.report.html.timeline import time_scale, time_ticks
 
 _PACKAGE: Final = "vsr.compare"
 _SCRIPT: Final = static(_PACKAGE, "compare.js")
 _POLICY: Final = (
-    f"default-src 'none'; script-src {digest(_SCRIPT)}; style-src 'unsafe-inline'; "
+    f"default-src 'none'; script-src {csp_hash(_SCRIPT)}; style-src 'unsafe-inline'; "
     "img-src data:; base-uri 'none'; form-action 'none'"
 )
 _COLOURS: Final = 6
@@ -60,7 +60,7 @@ class Plot:
     unit: str
     levels: Sequence[Level]
     curves: Sequence[Curve]
-    below: Sequence[Tick]
+    x_ticks: Sequence[Tick]
     width: int = _MAX_POINTS
     height: int = HEIGHT
 
@@ -147,7 +147,7 @@ def _plot(comparison: Comparison, name: str) -> Plot:
             Curve(names[k], _colour(k), _path(place, values, scale, high=name in _LOWER_IS_BETTER))
             for k, values in sorted(series.items())
         ],
-        below=[Tick(axis.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)],
+        x_ticks=[Tick(axis.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)],
     )
 
 
