@@ -1,4 +1,4 @@
-"""What deploy forms, precisions and devices make of every model: one table, the ratios in one run.
+"""Times every model by deploy form, precision and device: one table, with ratios within one run.
 
 `python -m bench.engines [MODEL ...] [--scale N] [--size WxH] [--rounds N] [--threads N]`, from the
 repository's root, times the plain networks (`lr` -> `sr`), one request at a time. Rounds alternate
@@ -102,9 +102,9 @@ class OpenVino:
         threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         version = ov.__version__.split("-")[0]
-        told = f" (load {busy:.1f})" if load else ""
+        load_text = f" (load {busy:.1f})" if load else ""
         return (
-            f"{cpu}, {os.cpu_count()} CPUs{told}, OpenVINO {version}, "
+            f"{cpu}, {os.cpu_count()} CPUs{load_text}, OpenVINO {version}, "
             f"{threads} thread{'s' * (threads != 1)}"
         )
 
@@ -190,7 +190,7 @@ def report(names: list[str], scale: int, setup: Setup) -> list[str]:
     size = f"{setup.width}x{setup.height}"
     lines = [f"{size}, {setup.rounds} rounds, {device.machine()}", "", markdown(rows)]
     if missing:
-        lines += ["", f"No int8 form yet, hence no row: {', '.join(missing)}"]
+        lines += ["", f"No int8 form: {', '.join(missing)}"]
     return lines
 
 

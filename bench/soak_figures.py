@@ -15,7 +15,7 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 MINUTE_S: Final = 60.0
-RSS_GROWTH: Final = 0.05
+MAX_RSS_GROWTH: Final = 0.05
 """Limit of the RSS growth, relative to the median of the first minute."""
 
 
@@ -148,18 +148,18 @@ def faults_of(samples: Sequence[Sample]) -> list[str]:
     """Return why the run is not flat; empty if it is."""
     found = []
     first, last, more = growth(samples, "rss_mib")
-    if more >= RSS_GROWTH:
+    if more >= MAX_RSS_GROWTH:
         found.append(f"RSS grew by {more:.1%}, from {first:.1f} to {last:.1f} MiB")
     for column in ("fds", "threads"):
         first, last, _ = growth(samples, column)
         if first != last:
-            found.append(f"{column} went from {first:g} to {last:g}")
+            found.append(f"{column} changed from {first:g} to {last:g}")
     return found
 
 
 def table(samples: Sequence[Sample], totals: Mapping[str, object]) -> str:
     """Return the figures of both minutes, and those of the whole run, as markdown."""
-    limits = {"rss_mib": f"< {RSS_GROWTH:.0%}", "fds": "the same", "threads": "the same"}
+    limits = {"rss_mib": f"< {MAX_RSS_GROWTH:.0%}", "fds": "the same", "threads": "the same"}
     rows = [("median of", "first minute", "last minute", "change", "limit"), ("---",) * 5]
     for column in ("rss_mib", "fds", "threads", "p50_ms", "p99_ms", "fps_in", "fps_out"):
         first, last, more = growth(samples, column)
