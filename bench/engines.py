@@ -20,7 +20,7 @@ import numpy as np
 from bench.forms import deployed_onnx, peak_network, trained, training_onnx
 from bench.gpu import PRECISIONS, measure
 from train.fit.prune import living
-from train.measure.counting import OUTPUT, multadds
+from train.measure.counting import OUTPUT_PIXELS, multadds
 from vsr.errors import VsrError
 from vsr.inference import models
 from vsr.inference.openvino import ov
@@ -115,7 +115,7 @@ def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form
     path = models.ENGINES / entry["file"]
     net = trained(name, scale, path)
     work = multadds(living(net), scale)
-    operations = 2.0 * work * setup.width * setup.height * scale**2 / OUTPUT
+    operations = 2.0 * work * setup.width * setup.height * scale**2 / OUTPUT_PIXELS
     training = training_onnx(net, scale, setup.width, setup.height)
     forms = [
         device.form("training", "fp32", operations, training),

@@ -83,8 +83,8 @@ def test_flat_is_flat() -> None:
     ("value", "complaint"),
     [
         (lambda k: {"rss_mib": 200 + 0.04 * k}, "RSS grew by 10.7%, from 201.2 to 222.8 MiB"),
-        (lambda k: {"fds": 9 + k // 300}, "fds went from 9 to 10"),
-        (lambda k: {"threads": 12 - k // 300}, "threads went from 12 to 11"),
+        (lambda k: {"fds": 9 + k // 300}, "fds changed from 9 to 10"),
+        (lambda k: {"threads": 12 - k // 300}, "threads changed from 12 to 11"),
     ],
 )
 def test_what_is_not_flat_is_named(value: Callable[[int], dict[str, Any]], complaint: str) -> None:

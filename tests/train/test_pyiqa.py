@@ -105,7 +105,7 @@ def test_without_pyiqa_its_columns_are_left_out_with_a_word(
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with caplog.at_level(logging.WARNING):
         assert load_perceptual(_weights(tmp_path / "weights")).others is None
-    assert "Ma, NIMA left out: pip install pyiqa" in caplog.text
+    assert "Ma, NIMA not measured: pip install pyiqa" in caplog.text
 
 
 def test_weights_that_hold_code_never_reach_pyiqa(tmp_path: Path, library: _Pyiqa) -> None:
