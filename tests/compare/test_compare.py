@@ -289,6 +289,8 @@ def test_a_frame_of_a_candidate_takes_what_the_network_alone_takes(
 def test_a_piece_is_where_it_was_asked_for(folder: Path) -> None:
     with pytest.raises(vsr.UsageError, match="no model to compare: name at least one"):
         CandidateSettings(models=["bicubic"])
+    with pytest.raises(vsr.UsageError, match=r"invalid excerpt: start -1.0 s, duration 1.0 s;"):
+        CandidateSettings(models=["c-dcscn"], at=-1.0)
     late = CandidateSettings(models=["c-dcscn"], at=1.2)
     with pytest.raises(vsr.UsageError, match=r"no frames at 1.2 s: its last frame is at 1.160 s"):
         compare_models(folder / "truth.mkv", late)

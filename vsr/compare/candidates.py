@@ -1,4 +1,4 @@
-"""Upscales a piece of a video with several networks, for a visual comparison."""
+"""Upscales an excerpt of a video with several networks, for a visual comparison."""
 
 import math
 import os
@@ -32,11 +32,11 @@ ModelCallback = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings:
-    """Settings of `compare_models`: a piece of a video, and the models that upscale it."""
+    """Settings of `compare_models`: an excerpt of a video, and the models that upscale it."""
 
     models: Sequence[str]
     at: float = 0.0
-    """Start of the piece, in seconds from the video's first frame."""
+    """Start of the excerpt, in seconds from the video's first frame."""
     seconds: float = 1.0
     run: RunSettings = field(default_factory=RunSettings)
     """Other settings, as for `vsr run`. `model`, the frame range, `segment`, `audio`, `report` and
@@ -49,8 +49,8 @@ class CandidateSettings:
             )
         if not 0 <= self.at < math.inf or not 0 < self.seconds < math.inf:
             raise UsageError(
-                f"invalid piece: start {self.at} s, length {self.seconds} s; "
-                "the start must be 0 or more, the length above 0"
+                f"invalid excerpt: start {self.at} s, duration {self.seconds} s; "
+                "the start must be 0 or more, the duration above 0"
             )
 
 
@@ -61,9 +61,9 @@ def compare_models(
     on_model: ModelCallback | None = None,
     stop: Event | None = None,
 ) -> Comparison:
-    """Upscale a piece of `source` with each model, and compare the results with bicubic upscaling.
+    """Upscale an excerpt of `source` with each model, and compare the results with bicubic.
 
-    The pieces are encoded as by `vsr run`, into a temporary folder. `on_model` receives each
+    The excerpts are encoded as by `vsr run`, into a temporary folder. `on_model` receives each
     model's name before its run starts. Raises the errors of `vsr.upscale` and `compare`.
     """
     path = os.fspath(source)
@@ -117,13 +117,13 @@ def _measure_ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
 
 
 def _frame_range(path: str, at: float, seconds: float) -> tuple[int, int]:
-    """Return (index of the first frame, number of frames) of a piece, from the packets' pts."""
+    """Return (index of the first frame, number of frames) of an excerpt, from the packets' pts."""
     with closing(open_input(path, path)) as container:
         stream, _ = choose(container, path, path)
         base = stream.time_base or Fraction(1, 1000)
         times = sorted(p.pts * base for p in container.demux(stream) if p.pts is not None)
     if not times:
-        raise InputError(f"{path} has no timestamps: cannot find the piece to compare")
+        raise InputError(f"{path} has no timestamps: cannot find the excerpt to compare")
     times = [time - times[0] for time in times]
     first = sum(time < Fraction(at) for time in times)
     number = sum(Fraction(at) <= time < Fraction(at) + Fraction(seconds) for time in times)

@@ -20,7 +20,7 @@ def summary(comparison: Comparison) -> list[str]:
 
 
 def _cost(video: VideoFacts) -> str:
-    """Return a sentence with a model's time per frame and the size of its encoded piece."""
+    """Return a sentence with a model's time per frame and the size of its encoded excerpt."""
     ms = video.ms_per_frame or 0.0
     real_time = 1000 / (ms * float(video.rate)) if ms else math.inf
     cost = f"{video.name}: {ms:.1f} ms per frame, {real_time:.2g} times real time (network alone)"

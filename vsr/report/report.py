@@ -72,7 +72,7 @@ class Report:
         lines = []
         if self.interrupted:
             next_frame = self.start_frame + self.frames_in
-            how = f"Resume with --start-frame {next_frame} and another output file"
+            how = f"To continue, use --start-frame {next_frame} and another output"
             if self.resumable:
                 how = "Run the same command to resume"
             lines.append(

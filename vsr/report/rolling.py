@@ -188,7 +188,7 @@ class RollingLedger:
         }
 
 
-def archive_failed_report(settings: RollingSettings) -> None:
+def rotate_report(settings: RollingSettings) -> None:
     """Rename the report of a failed run to a part, so that the next run does not overwrite it.
 
     Raises OSError.
