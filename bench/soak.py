@@ -25,11 +25,11 @@ from bench.soak_figures import (
     COLUMNS,
     MINUTE_S,
     Sample,
-    changes,
-    faults_of,
+    instabilities,
     relay_figures,
     resources,
-    shares,
+    rung_changes,
+    rung_shares,
     table,
 )
 from bench.soak_stream import Source, Watcher, make_clip
@@ -163,9 +163,9 @@ class Soak:
             "dropped, repeated, late": (
                 f"{frames['dropped']}, {live['repeated']}, {report['deadline']['misses']}"
             ),
-            "rung changes (seen in samples)": f"{live['rung_changes']} ({changes(samples)})",
+            "rung changes (seen in samples)": f"{live['rung_changes']} ({rung_changes(samples)})",
             "share of samples by rung": ", ".join(
-                f"{name or 'none'} {share:.0%}" for name, share in shares(samples).items()
+                f"{name or 'none'} {share:.0%}" for name, share in rung_shares(samples).items()
             ),
             "A/V offset change, worst (ms)": f"{1000 * viewer.av_worst:.1f}",
             "packets whose DTS did not increase": viewer.backward,
@@ -196,7 +196,7 @@ def soak(setup: Setup) -> list[str]:
         f"{setup.model}, {setup.size[0]}x{setup.size[1]} at {setup.fps} fps, {setup.minutes:g} min"
     )
     print_line(f"\n{table(samples, totals)}\n")
-    return faults_of(samples)
+    return instabilities(samples)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -123,12 +123,12 @@ def relay_figures(exposition: str) -> dict[str, float | str]:
     return found | {"reconnects": reconnects}
 
 
-def wrapped(seconds: float, around: float) -> float:
+def wrap_difference(seconds: float, around: float) -> float:
     """Wrap a difference of two times modulo `around` to the value nearest to 0."""
     return (seconds + around / 2) % around - around / 2
 
 
-def ends(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+def first_and_last_minute(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Return the samples of the first and the last minute; in less than two minutes, the halves."""
     last = samples[-1].seconds
     length = min(MINUTE_S, last / 2)
@@ -139,12 +139,13 @@ def ends(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
 def growth(samples: Sequence[Sample], column: str) -> tuple[float, float, float]:
     """Return the medians of both minutes, and the relative growth (0.1: by 10 %)."""
     first, last = (
-        statistics.median(float(getattr(s, column)) for s in part) for part in ends(samples)
+        statistics.median(float(getattr(s, column)) for s in part)
+        for part in first_and_last_minute(samples)
     )
     return first, last, (last - first) / first if first else 0.0
 
 
-def faults_of(samples: Sequence[Sample]) -> list[str]:
+def instabilities(samples: Sequence[Sample]) -> list[str]:
     """Return why the run is not flat; empty if it is."""
     found = []
     first, last, more = growth(samples, "rss_mib")
@@ -168,13 +169,13 @@ def table(samples: Sequence[Sample], totals: Mapping[str, object]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def shares(samples: Sequence[Sample]) -> dict[str, float]:
+def rung_shares(samples: Sequence[Sample]) -> dict[str, float]:
     """Return rung of the newest picture -> share of the samples, the largest share first."""
     counted = Counter(s.rung for s in samples)
     return {rung: number / len(samples) for rung, number in counted.most_common()}
 
 
-def changes(samples: Sequence[Sample]) -> int:
+def rung_changes(samples: Sequence[Sample]) -> int:
     """Return how often the rung differs from the previous sample's: at most its real changes."""
     rungs = [s.rung for s in samples if s.rung]
     return sum(a != b for a, b in pairwise(rungs))
