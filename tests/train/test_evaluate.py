@@ -641,7 +641,7 @@ def test_weights_add_their_columns_and_are_named(tmp_path: Path) -> None:
     result = _run("--onnx", path, "--data", folder, "--weights", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("| data | scale | method | PSNR | SSIM | LPIPS |\n")
-    assert "by lpips_alex_v0.1.npz." in result.stdout
+    assert "with lpips_alex_v0.1.npz." in result.stdout
 
 
 def test_a_checkpoint_is_measured_at_all_its_scales_or_one(tmp_path: Path) -> None:

@@ -161,4 +161,4 @@ def test_the_table_has_their_columns(tmp_path: Path, library: _Pyiqa) -> None:
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("| data | scale | method | PSNR | SSIM | Ma | NIMA |\n")
-    assert f"by pyiqa ({MA}, {NIMA})." in result.stdout
+    assert f"with pyiqa ({MA}, {NIMA})." in result.stdout
