@@ -26,17 +26,17 @@ CONTAINERS: Final = {
     ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts",
     ".flv": "flv", ".3gp": "3gp",
 }  # fmt: skip
-SOUND: Final = (
+AUDIO_CODECS: Final = (
     "aac", "mp3", "mp2", "ac3", "eac3", "opus", "vorbis", "flac", "alac",
     "pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_alaw", "pcm_mulaw", "adpcm_ms", "adpcm_ima_wav",
     "wmav2",
 )  # fmt: skip
 ENCODERS: Final = {"opus": "libopus", "mp3": "libmp3lame"}
-_SAME: Final = {"mp3": ("mp2",), "mp2": ("mp3",)}
+_ACCEPTED_AS: Final = {"mp3": ("mp2",), "mp2": ("mp3",)}
 """Codec -> others that it is accepted as: some containers do not store the layer of MPEG audio,
 but decoders detect it."""
-TEXT: Final = ("subrip", "ass", "webvtt")
-HEADERS: Final = ("dvb_subtitle", "hdmv_pgs_subtitle", "dvd_subtitle")
+TEXT_CODECS: Final = ("subrip", "ass", "webvtt")
+PICTURE_SUBTITLES: Final = ("dvb_subtitle", "hdmv_pgs_subtitle", "dvd_subtitle")
 """Picture subtitles: the stream description in a Matroska header is enough to copy them."""
 BROADCAST: Final = (transport.TELETEXT, transport.ARIB, transport.KLV, transport.TIMED_ID3)
 VIDEO: Final = ("libx264", "libx265", "libsvtav1", "libvpx-vp9")
@@ -51,20 +51,20 @@ def table(folder: Path) -> Iterator[str]:
     for kind, path, index in _sources(folder):
         with av.open(str(path)) as source:
             name = f"{kind}: {codec_name(source.streams[index])}".replace("none", "of unknown type")
-        cells = [_fate(path, index, form) for form in CONTAINERS.values()]
+        cells = [_carriage_of(path, index, form) for form in CONTAINERS.values()]
         yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, Path, int]]:
     """Yield (kind, file, index of its stream) of all streams that are tested."""
-    for codec in SOUND:
-        yield "sound", _sound(folder / f"{codec}.mkv", codec), 0
-    for codec in TEXT:
-        yield "subtitle", _text(folder / f"{codec}.mkv", codec), 0
-    yield "subtitle", _text(folder / "mov_text.mp4", "mov_text"), 0
-    yield "subtitle", _header(folder / "ttml.mp4", "ttml"), 0
-    for codec in HEADERS:
-        yield "subtitle", _header(folder / f"{codec}.mkv", codec), 0
+    for codec in AUDIO_CODECS:
+        yield "sound", _write_audio(folder / f"{codec}.mkv", codec), 0
+    for codec in TEXT_CODECS:
+        yield "subtitle", _write_text(folder / f"{codec}.mkv", codec), 0
+    yield "subtitle", _write_text(folder / "mov_text.mp4", "mov_text"), 0
+    yield "subtitle", _write_header(folder / "ttml.mp4", "ttml"), 0
+    for codec in PICTURE_SUBTITLES:
+        yield "subtitle", _write_header(folder / f"{codec}.mkv", codec), 0
     plain = make_clip(folder / "plain.ts", Clip(audio=("mp2",), frames=50))
     broadcast = transport.with_extra(plain, folder / "all.ts", *BROADCAST, transport.UNKNOWN)
     kinds = ("subtitle", "subtitle", "data", "data", "stream")
@@ -79,7 +79,7 @@ def _sources(folder: Path) -> Iterator[tuple[str, Path, int]]:
         yield "further video", make_clip(folder / f"{codec}.mkv", clip), 0
 
 
-def _fate(path: Path, index: int, form: str) -> str:
+def _carriage_of(path: Path, index: int, form: str) -> str:
     """Write a stream into a container and read it back; return `copied`, `left out` or a codec."""
     with av.open(str(path)) as source:
         stream = source.streams[index]
@@ -100,18 +100,19 @@ def _fate(path: Path, index: int, form: str) -> str:
         after = codec_name(output.streams[0])
         output.close()
     content.seek(0)
-    if path.stem not in (*HEADERS, "extras", "cover"):  # these have no packets to read back
+    without_packets = (*PICTURE_SUBTITLES, "extras", "cover")
+    if path.stem not in without_packets:
         with av.open(content) as written:
             found = [codec_name(s) for s in written.streams]
-            found += _SAME.get(found[0] if found else "", ())
-        assert after in found, f"{before} in {form}: {after} is not found again, but {found}"
+            found += _ACCEPTED_AS.get(found[0] if found else "", ())
+        assert after in found, f"{before} in {form}: expected {after}, read back {found}"
     return "copied" if after == before else after
 
 
-def _sound(path: Path, codec: str) -> Path:
+def _write_audio(path: Path, codec: str) -> Path:
     """Write half a second of a tone; into AVI if PyAV cannot write the codec into Matroska."""
     with av.open(str(path), "w", format="matroska") as probe:
-        held = _holds(probe, ENCODERS.get(codec, codec))
+        held = _can_store(probe, ENCODERS.get(codec, codec))
     path = path if held else path.with_suffix(".avi")
     with av.open(str(path), "w") as out:
         sound: Any = out.add_stream(ENCODERS.get(codec, codec), rate=48_000, layout="stereo")
@@ -131,7 +132,7 @@ def _sound(path: Path, codec: str) -> Path:
     return path
 
 
-def _holds(output: "av.container.OutputContainer", encoder: str) -> bool:
+def _can_store(output: "av.container.OutputContainer", encoder: str) -> bool:
     try:
         output.add_stream(encoder, rate=48_000)
     except ValueError:
@@ -139,7 +140,7 @@ def _holds(output: "av.container.OutputContainer", encoder: str) -> bool:
     return True
 
 
-def _text(path: Path, codec: str) -> Path:
+def _write_text(path: Path, codec: str) -> Path:
     """Write two lines of text."""
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream(codec)
@@ -156,7 +157,7 @@ def _text(path: Path, codec: str) -> Path:
     return path
 
 
-def _header(path: Path, codec: str) -> Path:
+def _write_header(path: Path, codec: str) -> Path:
     """Write a stream of one packet, which is never decoded."""
     with av.open(str(path), "w") as out:
         stream = out.add_mux_stream(codec, time_base=Fraction(1, 1000))

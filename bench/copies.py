@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 SIZES: Final = ("640x360", "1280x720", "1920x1080")
-_NEEDS: Final = "bench.copies needs an NVIDIA GPU and torch with CUDA: none here"
+_NO_GPU_MESSAGE: Final = "bench.copies needs an NVIDIA GPU and torch with CUDA: not found"
 
 
 def milliseconds(source: torch.Tensor, target: torch.Tensor) -> float:
@@ -59,7 +59,7 @@ def main(arguments: Any = None) -> None:
     parser.add_argument("--rounds", type=int, default=50)
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        raise SystemExit(_NEEDS)
+        raise SystemExit(_NO_GPU_MESSAGE)
     lines = [
         "| size | way | memory | ms (median) | GB/s | times as fast |",
         "|---|---|---|---|---|---|",

@@ -1,9 +1,9 @@
-"""What the driver of a run with many workers costs: processor time, memory and bytes per task.
+"""Measures the cost of the driver of a run with many workers: CPU time, memory, bytes per task.
 
 `python -m bench.driver [--workers 500] [--tasks 2000] [--ms 5] [--kilobytes 256]`, from the
-repository's root. The workers are made up: each answers so many milliseconds after it got a clip,
-with a segment of that size. Everything else is the driver of `vsr run --cluster` without the
-network: clips are cut of a real file and read, segments are written, synchronised and recorded.
+repository's root. The workers are simulated: each returns a segment of `--kilobytes` `--ms` after
+it received a clip. Everything else is the driver of `vsr run --cluster` without the network: clips
+are cut from a real file and read, segments are written, synchronised and recorded.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from tests.clips import Clip as Made
+from tests.clips import Clip as ClipFacts
 from tests.clips import make_clip
 from vsr.files.crew import Message
 from vsr.files.dispatch import Dispatch
@@ -39,7 +39,7 @@ _PLACE: Final = Place(
 )  # fmt: skip
 
 
-class MadeUpCrew:
+class SimulatedCrew:
     """Simulated workers that answer after a delay: see `vsr.files.crew.Crew`."""
 
     has_several_devices = True
@@ -48,7 +48,7 @@ class MadeUpCrew:
         self._free = list(range(workers))
         self._seconds, self._segment = seconds, segment
         self._due: list[tuple[float, int, Clip, Path, bytes]] = []
-        self.most = self.read = 0
+        self.max_in_flight = self.bytes_read = 0
         """Maximum number of tasks in flight, and bytes of clips read."""
 
     def idle(self) -> Sequence[int]:
@@ -59,10 +59,10 @@ class MadeUpCrew:
         """Give a worker a clip; read its bytes, as a crew that sends it must."""
         self._free.remove(worker)
         packets = clip.path.read_bytes()
-        self.read += len(packets)
+        self.bytes_read += len(packets)
         due = time.monotonic() + self._seconds
         heapq.heappush(self._due, (due, worker, clip, target, packets))
-        self.most = max(self.most, len(self._due))
+        self.max_in_flight = max(self.max_in_flight, len(self._due))
 
     def messages(self, timeout: float) -> Iterator[Message]:
         """The segments that are due."""
@@ -98,7 +98,7 @@ class MadeUpCrew:
 
 def looped(folder: Path, frames: int) -> Path:
     """Write a clip of about `frames` frames; return its path."""
-    once = make_clip(folder / "once.mkv", Made(size=(160, 90), frames=250, audio=()))
+    once = make_clip(folder / "once.mkv", ClipFacts(size=(160, 90), frames=250, audio=()))
     target = folder / "in.mkv"
     command = ["ffmpeg", "-v", "error", "-stream_loop", str(frames // 250), "-i", str(once)]
     subprocess.run([*command, "-c", "copy", str(target)], check=True)
@@ -111,7 +111,7 @@ def measure(folder: Path, args: Any) -> str:
     cuts = Cuts.of(Fraction(0), _FRAMES, Fraction(_RATE))
     cutter = ClipCutter(str(source), Reading(), cuts, args.tasks * _FRAMES)
     journal = Journal(folder / "out.mkv", {}, gaps=True)
-    crew = MadeUpCrew(args.workers, args.ms / 1000, bytes(args.kilobytes * 1024))
+    crew = SimulatedCrew(args.workers, args.ms / 1000, bytes(args.kilobytes * 1024))
     clips = cutter.clips(journal.folder, lambda _: True)
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     Dispatch(crew, clips, journal, threading.Event(), lambda _: None).run()
@@ -121,10 +121,10 @@ def measure(folder: Path, args: Any) -> str:
     grown = (after.ru_maxrss - before.ru_maxrss) / 1024
     journal.remove()
     return (
-        f"{tasks} tasks, at most {crew.most} in flight: {tasks / seconds:.0f} tasks/s, "
-        f"{1000 * used / tasks:.2f} ms of processor time a task, {100 * used / seconds:.0f} % of a "
+        f"{tasks} tasks, at most {crew.max_in_flight} in flight: {tasks / seconds:.0f} tasks/s, "
+        f"{1000 * used / tasks:.2f} ms of CPU time per task, {100 * used / seconds:.0f} % of a "
         f"core, peak memory +{grown:.0f} MiB (now {after.ru_maxrss / 1024:.0f}), "
-        f"{crew.read / seconds / 1e6:.1f} MB/s out, "
+        f"{crew.bytes_read / seconds / 1e6:.1f} MB/s out, "
         f"{tasks * args.kilobytes * 1024 / seconds / 1e6:.1f} MB/s in\n"
     )
 

@@ -1,4 +1,4 @@
-"""What deploy forms, precisions and devices make of every model: one table, the ratios in one run.
+"""Times every model by deploy form, precision and device: one table, with ratios within one run.
 
 `python -m bench.engines [MODEL ...] [--scale N] [--size WxH] [--rounds N] [--threads N]`, from the
 repository's root, times the plain networks (`lr` -> `sr`), one request at a time. Rounds alternate
@@ -20,7 +20,7 @@ import numpy as np
 from bench.forms import deployed_onnx, peak_network, trained, training_onnx
 from bench.gpu import PRECISIONS, measure
 from train.fit.prune import living
-from train.measure.counting import OUTPUT, multadds
+from train.measure.counting import OUTPUT_PIXELS, multadds
 from vsr.errors import VsrError
 from vsr.inference import models
 from vsr.inference.openvino import ov
@@ -102,9 +102,9 @@ class OpenVino:
         threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         version = ov.__version__.split("-")[0]
-        told = f" (load {busy:.1f})" if load else ""
+        load_text = f" (load {busy:.1f})" if load else ""
         return (
-            f"{cpu}, {os.cpu_count()} CPUs{told}, OpenVINO {version}, "
+            f"{cpu}, {os.cpu_count()} CPUs{load_text}, OpenVINO {version}, "
             f"{threads} thread{'s' * (threads != 1)}"
         )
 
@@ -115,7 +115,7 @@ def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form
     path = models.ENGINES / entry["file"]
     net = trained(name, scale, path)
     work = multadds(living(net), scale)
-    operations = 2.0 * work * setup.width * setup.height * scale**2 / OUTPUT
+    operations = 2.0 * work * setup.width * setup.height * scale**2 / OUTPUT_PIXELS
     training = training_onnx(net, scale, setup.width, setup.height)
     forms = [
         device.form("training", "fp32", operations, training),
@@ -190,7 +190,7 @@ def report(names: list[str], scale: int, setup: Setup) -> list[str]:
     size = f"{setup.width}x{setup.height}"
     lines = [f"{size}, {setup.rounds} rounds, {device.machine()}", "", markdown(rows)]
     if missing:
-        lines += ["", f"No int8 form yet, hence no row: {', '.join(missing)}"]
+        lines += ["", f"No int8 form: {', '.join(missing)}"]
     return lines
 
 

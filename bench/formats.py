@@ -64,11 +64,20 @@ _HDR10: Final = {
 }
 """Encoder -> its options for HDR10 metadata."""
 FRAMES: Final = 5
-HEAD: Final = ("input", "format", "output", "format", "frames and pts", "tags", "siting", "said")
+COLUMNS: Final = (
+    "input",
+    "format",
+    "output",
+    "format",
+    "frames and pts",
+    "tags",
+    "siting",
+    "notes",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class DecodedVideo:
     """A video as a decoder reads it."""
 
     info: VideoInfo
@@ -76,7 +85,7 @@ class Seen:
     """Times of its first frames, in seconds from the first."""
 
     @classmethod
-    def of(cls, path: Path, frames: int | None = None) -> "Seen":
+    def of(cls, path: Path, frames: int | None = None) -> "DecodedVideo":
         """Decode a file's video, or its first `frames` frames."""
         source, times = Source(str(path)), []
         for item in source:
@@ -136,11 +145,11 @@ def make(path: Path, codec: str, pixel_format: str, hdr: bool = False) -> None:
 
 def row(source: Path, name: str, target: Path, frames: int | None = None) -> list[str]:
     """Enlarge a file and return a row about the result. Raises SystemExit for a silent loss."""
-    before = Seen.of(source, frames)
+    before = DecodedVideo.of(source, frames)
     report = vsr.upscale(
         source, target, model="bicubic", max_frames=frames, overwrite=True, segment=0
     )
-    after = Seen.of(target)
+    after = DecodedVideo.of(target)
     pixels = before.info.pixel_format, after.info.pixel_format
     same_times = before.times == after.times
     own, kept = planes_for(pixels[0]), planes_for(pixels[1])
@@ -165,7 +174,7 @@ def rows(folder: Path) -> Iterator[list[str]]:
             try:
                 make(source, codec, name)
             except (av.error.FFmpegError, ValueError) as exc:
-                click.echo(f"{codec} {name} cannot be made here: {exc}", err=True)
+                click.echo(f"{codec} {name} cannot be encoded here: {exc}", err=True)
                 continue
             yield row(source, codec, folder / "out.mp4")
     for codec in _HDR10:
@@ -183,7 +192,7 @@ def main() -> None:
     """Print the table."""
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a banner otherwise
     with TemporaryDirectory() as folder:
-        click.echo(f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}")
+        click.echo(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
         try:
             for cells in rows(Path(folder)):
                 click.echo(f"| {' | '.join(cells)} |")

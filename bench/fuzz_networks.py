@@ -1,8 +1,8 @@
-"""Load thousands of damaged or hostile ONNX files, and tell where that does not end as it should.
+"""Load thousands of damaged or hostile ONNX files, and report crashes, hangs and other faults.
 
 `python -m bench.fuzz_networks --count 10000 --seed 1 [--log FILE] [--keep FOLDER]`, from the
-repository's root. The files are networks of ours, changed by `tests/fuzz/networks.py`; each is
-given to `--model` for a frame of 64x48. Findings are those of `bench.fuzz`.
+repository's root. The files are shipped networks, changed by `tests/fuzz/networks.py`; each is
+loaded as `--model` for a frame of 64x48. Findings are those of `bench.fuzz`.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.fuzz import campaigned
+from bench.fuzz import run_campaign
 from bench.watchdog import Campaign, Outcome
 from tests.fuzz.networks import hostile, make_networks
 from vsr.errors import VsrError
@@ -64,7 +64,7 @@ def outcome_of(campaign: Campaign, index: int) -> Outcome:
 
 
 @contextlib.contextmanager
-def prepared(seed: int) -> Iterator[Networks]:
+def prepare_campaign(seed: int) -> Iterator[Networks]:
     """Yield a campaign with its networks, in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="vsr-fuzz-") as name:
         folder = Path(name)
@@ -75,4 +75,4 @@ def prepared(seed: int) -> Iterator[Networks]:
 
 
 if __name__ == "__main__":
-    sys.exit(campaigned(__doc__, outcome_of, lambda given: prepared(given.seed)))
+    sys.exit(run_campaign(__doc__, outcome_of, lambda given: prepare_campaign(given.seed)))

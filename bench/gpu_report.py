@@ -19,20 +19,22 @@ _TITLES: Final = {
 }
 
 
-def report(told: Mapping[str, Any]) -> str:
-    """Return a session as markdown. Raises ValueError if `told` is not a session."""
-    if told.get("schema") != "vsr-gpu-session/1":
-        raise ValueError("this is no session of bench/gpu_session.sh")
+def report(session: Mapping[str, Any]) -> str:
+    """Return a session as markdown. Raises ValueError if `session` is not a session."""
+    if session.get("schema") != "vsr-gpu-session/1":
+        raise ValueError("not a session file of bench/gpu_session.sh")
     lines = []
-    if told["dry"]:
-        lines += ["**A dry run on a machine without a GPU: none of this is a measurement.**", ""]
-    for step in told["steps"]:
+    if session["dry"]:
+        lines += ["**A dry run on a machine without a GPU: these are no measurements.**", ""]
+    for step in session["steps"]:
         title = _TITLES.get(step["name"])
         if title is None:
             continue
         lines += [f"## {title}", ""]
         if step["code"] != 0:
-            how = "stopped for its time" if step["code"] is None else f"failed ({step['code']})"
+            how = (
+                "stopped at its time limit" if step["code"] is None else f"failed ({step['code']})"
+            )
             lines += [f"{how} after {step['seconds']} s: {_last(step['output'])}", ""]
         table = [line for line in step["output"].splitlines() if line.startswith("|")]
         lines += [*(table or [_last(step["output"])]), ""]

@@ -4,8 +4,8 @@ See bench/gpu_session.sh.
 
 `python -m bench.gpu_session --out FOLDER [--minutes 8] [--dry-run] [-- TRAINING WORDS]` writes what
 each step said and took into FOLDER/session.json after every step, so that a machine that is taken
-away leaves what was done. The last step trains with the time that is left. `--dry-run` takes each
-step as far as it goes without a GPU: it must end well there.
+away leaves what was done. The last step trains with the time that is left. `--dry-run` runs
+each step as far as possible without a GPU; all must succeed.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).parents[1]
 PYTHON: Final = sys.executable
 _TAIL: Final = 20_000
 """Maximum number of characters kept of a step's output."""
-_ENDING_S: Final = 20.0
+_STOP_MARGIN_S: Final = 20.0
 """Time before the limit, in seconds, at which training is interrupted: it writes its checkpoint."""
 
 
@@ -37,7 +37,7 @@ class Step:
     name: str
     command: Sequence[str]
     dry: Sequence[str]
-    most_s: float
+    limit_s: float
     """Time limit, in seconds, so that time is left for the other steps."""
     required: bool = False
     """Whether its requirements must be met: `gpu` tests then fail without a GPU, not skip."""
@@ -64,26 +64,28 @@ def steps(training: Sequence[str]) -> list[Step]:
     one_kernel = f"{held}/test_kernels.py::test_residual_e_equals_torch[(1, 1, 1)]"
     few = ("--size", "16x12", "--rounds", "1", "--threads", "1")
     return [
-        Step(name="machine", command=("nvidia-smi",), dry=(*module, "vsr", "--version"), most_s=20),
         Step(
-            name="tests", command=tests, dry=(*tests, "--collect-only", f"{held}/test_cuda.py"),
-            most_s=120, required=True,
+            name="machine", command=("nvidia-smi",), dry=(*module, "vsr", "--version"), limit_s=20,
         ),
         Step(
-            name="engines", most_s=90,
+            name="tests", command=tests, dry=(*tests, "--collect-only", f"{held}/test_cuda.py"),
+            limit_s=120, required=True,
+        ),
+        Step(
+            name="engines", limit_s=90,
             command=(*engines, "--backend", "tensorrt-rtx", "--size", "640x360"),
             dry=(*module, "bench.engines", "c-dcscn", *few),
         ),
         Step(
-            name="kernels", command=(PYTHON, "bench/kernels.py"), most_s=60,
+            name="kernels", command=(PYTHON, "bench/kernels.py"), limit_s=60,
             dry=(*module, "pytest", "-q", one_kernel),
         ),
         Step(
-            name="copies", command=(*module, "bench.copies"), most_s=30,
+            name="copies", command=(*module, "bench.copies"), limit_s=30,
             dry=(*module, "bench.copies", "--help"),
         ),
         Step(
-            name="training", most_s=float("inf"),
+            name="training", limit_s=float("inf"),
             command=(*module, "train", *training), dry=(*module, "train", "fit", "--help"),
         ),
     ]  # fmt: skip
@@ -97,7 +99,7 @@ def run(step: Step, dry: bool, until: float) -> Outcome:
     if step.required and not dry:
         environment["VSR_REQUIRE_GPU"] = "1"
     began = time.monotonic()
-    limit = min(step.most_s, max(1.0, until - began - _ENDING_S))
+    limit = min(step.limit_s, max(1.0, until - began - _STOP_MARGIN_S))
     try:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, text=True,
@@ -114,7 +116,7 @@ def run(step: Step, dry: bool, until: float) -> Outcome:
     except subprocess.TimeoutExpired:
         process.send_signal(2)
         try:
-            output, _ = process.communicate(timeout=_ENDING_S / 2)
+            output, _ = process.communicate(timeout=_STOP_MARGIN_S / 2)
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
@@ -139,11 +141,11 @@ def session(out: Path, minutes: float, dry: bool, training: Sequence[str]) -> li
         log.info("%s ...", step.name)
         done.append(run(step, dry, until))
         log.info("%s: exit code %s after %.1f s", step.name, done[-1].code, done[-1].seconds)
-        told = {
+        session_facts = {
             "schema": "vsr-gpu-session/1", "dry": dry, "machine": platform.platform(),
             "steps": [asdict(outcome) for outcome in done],
         }  # fmt: skip
-        (out / "session.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+        (out / "session.json").write_text(json.dumps(session_facts, indent=1) + "\n", "utf-8")
     return done
 
 
@@ -153,7 +155,7 @@ def main(arguments: Any = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("training", nargs="*", help="words after `python -m train`, after --")
+    parser.add_argument("training", nargs="*", help="arguments of `python -m train`, after --")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%T")
     done = session(options.out, options.minutes, options.dry_run, options.training)

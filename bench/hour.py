@@ -1,9 +1,9 @@
-"""Whether picture and sound drift apart in a long film: an hour at 29.97 pictures a second.
+"""Measures audio/video drift in a long video: an hour at 29.97 frames per second.
 
-`python -m bench.hour [--minutes 60] [--ending .mp4]`, from the repository's root: a clip made by
-code, with a white picture and a beep about every half minute, is enlarged by bicubic. Prints the
-largest difference of a picture's time from n * 1001/30000 s, and how far apart flash and beep are
-at the beginning and at the end, of input and output. The exit code is 1 from 1 ms on.
+`python -m bench.hour [--minutes 60] [--ending .mp4]`, from the repository's root: a
+generated clip, with a white frame and a beep about every half minute, is upscaled by bicubic.
+Prints the largest difference of a frame's time from n * 1001/30000 s, and the delay from flash to
+beep at the start and the end, of input and output. The exit code is 1 from 1 ms on.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 import vsr
 
 RATE: Final = Fraction(30_000, 1001)
-APART: Final = 900
+FLASH_INTERVAL: Final = 900
 """Number of pictures from one flash to the next."""
 _SOUND: Final = 48_000
 _BEEP: Final = 2_880
@@ -30,7 +30,7 @@ _LIMIT_S: Final = 0.001
 
 
 @dataclass(kw_only=True)
-class Seen:
+class FilmTimes:
     """Times found in a film, in seconds."""
 
     pictures: int = 0
@@ -60,7 +60,9 @@ def make(path: Path, minutes: float) -> None:
         sound = out.add_stream("aac", rate=_SOUND, layout="mono")
         place = 0
         for k in range(count):
-            frame = av.VideoFrame.from_ndarray(white if k % APART == 0 else black, "yuv420p")
+            frame = av.VideoFrame.from_ndarray(
+                white if k % FLASH_INTERVAL == 0 else black, "yuv420p"
+            )
             frame.pts, frame.time_base = k, 1 / RATE
             out.mux(video.encode(frame))
             while place < (k + 1) * _SOUND / RATE:
@@ -78,16 +80,16 @@ def _samples(pictures: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
     """Return silence with a beep of 60 ms at each flash."""
     samples = np.zeros(round(pictures * _SOUND / RATE) + 2 * _BLOCK, np.float32)
     beep = np.sin(2 * np.pi * 1000 / _SOUND * np.arange(_BEEP)).astype(np.float32)
-    for k in range(0, pictures, APART):
+    for k in range(0, pictures, FLASH_INTERVAL):
         begin = round(k * _SOUND / RATE)
         end = min(begin + _BEEP, samples.size)
         samples[begin:end] = beep[: end - begin]
     return samples
 
 
-def look(path: Path) -> Seen:
+def read_times(path: Path) -> FilmTimes:
     """Decode a film and return its times."""
-    seen, quiet_from = Seen(), -1.0
+    seen, quiet_from = FilmTimes(), -1.0
     with av.open(str(path)) as film:
         film.streams.video[0].thread_type = "AUTO"
         for frame in film.decode(video=0, audio=0):
@@ -109,7 +111,7 @@ def main(words: list[str] | None = None) -> int:
     """Parse, run, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--ending", default=".mp4", help="of both files' names")
+    parser.add_argument("--ending", default=".mp4", help="suffix of both files")
     given = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="vsr-hour-") as name:
         source, target = (Path(name, f"{kind}{given.ending}") for kind in ("in", "out"))
@@ -117,15 +119,15 @@ def main(words: list[str] | None = None) -> int:
         began = time.monotonic()
         report = vsr.upscale(source, target, model="bicubic", preset="ultrafast")
         seconds = time.monotonic() - began
-        before, after = look(source), look(target)
+        before, after = read_times(source), read_times(target)
     drift = max(abs(a - after.offsets[0]) for a in after.offsets)
     moved = max(abs(a - b) for a, b in zip(after.offsets, before.offsets, strict=True))
     sys.stdout.write(
-        f"{given.minutes:g} min, {report.frames_in} pictures in, {after.pictures} out, "
+        f"{given.minutes:g} min, {report.frames_in} frames in, {after.pictures} out, "
         f"{seconds:.0f} s\n"
-        f"picture from n*1001/30000 s, at most: in {before.worst * 1e3:.4f} ms, "
-        f"out {after.worst * 1e3:.4f} ms\n"
-        f"{len(after.flashes)} flashes, beep after flash: first {after.offsets[0] * 1e3:.4f} ms, "
+        f"largest frame time error: input {before.worst * 1e3:.4f} ms, "
+        f"output {after.worst * 1e3:.4f} ms\n"
+        f"{len(after.flashes)} flashes, delay of the beep: first {after.offsets[0] * 1e3:.4f} ms, "
         f"last {after.offsets[-1] * 1e3:.4f} ms; drift {drift * 1e3:.4f} ms, "
         f"against the input {moved * 1e3:.4f} ms\n"
     )

@@ -1,8 +1,8 @@
-"""Milliseconds of int8 networks by the processor's instruction sets, and where the time goes.
+"""Times int8 networks by the processor's instruction set, with the share of each kind of layer.
 
 `python -m bench.isa [MODEL...] [--size WxH] [--rounds N] [--isas A,B]`, from the repository's root.
-Each pair of network and instruction set has a process of its own, in which oneDNN is held to the
-set by `ONEDNN_MAX_CPU_ISA`; they take turns. Shares are of OpenVINO's own counters, per kind of
+Each pair of network and instruction set has its own process, in which `ONEDNN_MAX_CPU_ISA` limits
+oneDNN to the set; they take turns. Shares are of OpenVINO's own counters, per kind of
 layer and kernel, the largest first. A set that the processor lacks is measured as the best it has.
 """
 
@@ -17,10 +17,10 @@ from collections import Counter
 from typing import Any, Final
 
 from bench.engines import parse_size
-from bench.say import say
+from bench.output import print_line
 
 ISAS: Final = "AVX2,AVX512_CORE_VNNI,AVX512_CORE_AMX"
-_SHOWN: Final = 0.03
+_MIN_SHARE: Final = 0.03
 """Minimum share of the time at which a kind of layer is listed."""
 
 
@@ -35,30 +35,30 @@ class Process:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "ONEDNN_MAX_CPU_ISA": isa},
         )  # fmt: skip
-        self._ask("warm")
+        self._request("warm")
         self.ms: list[float] = []
 
     def measure(self) -> None:
         """Append the time of the fastest picture of a round."""
-        self.ms.append(float(self._ask("time")))
+        self.ms.append(float(self._request("time")))
 
     def shares(self) -> dict[str, float]:
         """Return kind of layer and kernel -> share of the time."""
-        return dict(self._ask("profile"))
+        return dict(self._request("profile"))
 
     def close(self) -> None:
         """End the process."""
         self._child.communicate()
 
-    def _ask(self, what: str) -> Any:
+    def _request(self, what: str) -> Any:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         self._child.stdin.write(what + "\n")
         self._child.stdin.flush()
-        told = self._child.stdout.readline()
-        if not told:
-            raise SystemExit(f"{self.model} cannot be computed with {self.isa}")
-        return json.loads(told)
+        answer = self._child.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.model} does not run with {self.isa}")
+        return json.loads(answer)
 
 
 def child(model: str, size: tuple[int, int], precision: str) -> None:
@@ -83,7 +83,7 @@ def child(model: str, size: tuple[int, int], precision: str) -> None:
     planes = [rng.integers(16, 235, tuple(port.shape), np.uint8) for port in plain.inputs]
     for line in sys.stdin:
         if line.strip() != "profile":
-            say(json.dumps(min(_ms(plain, planes) for _ in range(8))))
+            print_line(json.dumps(min(_ms(plain, planes) for _ in range(8))))
             continue
         spent: Counter[str] = Counter()
         request = counted.create_infer_request()
@@ -93,7 +93,7 @@ def child(model: str, size: tuple[int, int], precision: str) -> None:
                 kind = f"{layer.node_type} {layer.exec_type}".removesuffix("_I8")
                 spent[kind] += layer.real_time.total_seconds()
         whole = sum(spent.values())
-        say(json.dumps({kind: seconds / whole for kind, seconds in spent.most_common()}))
+        print_line(json.dumps({kind: seconds / whole for kind, seconds in spent.most_common()}))
 
 
 def _ms(network: Any, planes: list[Any]) -> float:
@@ -116,15 +116,15 @@ def main(words: list[str] | None = None) -> None:
         model, size, precision = json.loads(given.child)
         child(model, tuple(size), precision)
         return
-    say("| network | instructions | ms (least, median) | by the first | where the time goes |")
-    say("| --- | --- | --- | --- | --- |")
+    print_line("| network | instructions | ms (min, median) | ratio to first | time by layer |")
+    print_line("| --- | --- | --- | --- | --- |")
     for model in given.models:
         found = [Process(model, isa, given.size, given.precision) for isa in given.isas.split(",")]
         for _ in range(given.rounds):
             for process in found:
                 process.measure()
         for process in found:
-            say(row(process, found[0]))
+            print_line(row(process, found[0]))
             process.close()
 
 
@@ -132,7 +132,7 @@ def row(process: Process, first: Process) -> str:
     """Return a row: minimum and median over rounds, minimum by that of `first`, largest shares."""
     least, median = min(process.ms), statistics.median(process.ms)
     shares = process.shares()
-    shown = [f"{kind} {share:.0%}" for kind, share in shares.items() if share >= _SHOWN]
+    shown = [f"{kind} {share:.0%}" for kind, share in shares.items() if share >= _MIN_SHARE]
     ratio = f"{least / min(first.ms):.2f}"
     cells = [process.model, process.isa, f"{least:.1f}, {median:.1f}", ratio, ", ".join(shown)]
     return f"| {' | '.join(cells)} |"

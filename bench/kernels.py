@@ -1,4 +1,4 @@
-"""Whether our fused residual-E kernel beats cuDNN: the figure that decides if it is ever used.
+"""Times our fused residual-E kernel against cuDNN; the ratio decides whether it is used.
 
 `python bench/kernels.py [--size 640x360 ...] [--rounds N]` needs an NVIDIA GPU and torch with CUDA.
 Prints a markdown table: milliseconds of one block on one picture, of CUDA graphs timed with CUDA
@@ -133,7 +133,7 @@ def compare(width: int, height: int, rounds: int) -> list[str]:
     for name, form in forms.items():
         worst = (form().float() - expected).abs().max().item()
         if not worst < TOLERANCE:
-            raise SystemExit(f"{name} computes something else: off by {worst:.3g}")
+            raise SystemExit(f"{name} computes a different result: off by {worst:.3g}")
     graphs = {name: graph_of(form) for name, form in forms.items()}
     times: dict[str, list[float]] = {name: [] for name in graphs}
     for _ in range(rounds):
@@ -156,7 +156,7 @@ def clocks() -> str:
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -169,16 +169,16 @@ def main(arguments: Any = None) -> None:
     parser.add_argument("--rounds", type=int, default=50)
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
-        raise SystemExit("bench/kernels.py needs an NVIDIA GPU and torch with CUDA: none here")
+        raise SystemExit("bench/kernels.py needs an NVIDIA GPU and torch with CUDA: not found")
     torch.backends.cudnn.benchmark = True
-    say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, float16, batch 1\n")
-    say("| size | form | ms (median) | ms (least) | times as fast as the better cuDNN |")
-    say("|---|---|---|---|---|")
+    print_line(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, float16, batch 1\n")
+    print_line("| size | form | ms (median) | ms (min) | times as fast as the better cuDNN |")
+    print_line("|---|---|---|---|---|")
     for size in options.size or ("640x360", "960x540"):
         width, height = map(int, size.split("x"))
         for row in compare(width, height, options.rounds):
-            say(row)
-    say(f"\nclocks afterwards: {clocks()}")
+            print_line(row)
+    print_line(f"\nclocks afterwards: {clocks()}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What a viewer of a relay sees and hears, by the way the stream comes in: a table.
+"""Measures what viewers of a relay receive, by input protocol: a table.
 
 `python -m bench.live [CASE...] [--starts N] [--seconds S]`, from the repository's root. Each case
 publishes a clip that flashes and beeps each second, relays it, and watches the output with a viewer
-that knows nothing of `vsr`; where nginx serves the source, another one watches that. Needs nginx
+that is independent of `vsr`; if nginx serves the source, another one watches that. Needs nginx
 with its RTMP module and ffmpeg; RTSP and GStreamer's publisher need Debian's
 gir1.2-gst-rtsp-server-1.0 and gstreamer1.0-plugins-bad. `bench.start` and `bench.recovery` measure
 starts and faults.
@@ -30,10 +30,10 @@ from tests.programs import FFMPEG
 from tests.rtmp import Server, free_port, wait_for
 from tests.streams import RelayProcess
 
-_PATIENCE_S: Final = 60.0
+_TIMEOUT_S: Final = 60.0
 _RUN_S: Final = 60
 """Length of a clip, in seconds; it is stopped when the case ends."""
-_BEFORE_S: Final = 4.0
+_CPU_DELAY_S: Final = 4.0
 """Delay from a relay's start to the first reading of its CPU time, in seconds."""
 _SYSTEM_PYTHON: Final = "/usr/bin/python3"
 """Debian's Python, which has GStreamer's bindings."""
@@ -107,7 +107,7 @@ def _hls(kind: str) -> Case:
             *_ffmpeg(bench.clip("aac.mp4")), "-f", "hls", "-hls_time", 2, "-hls_list_size", 5,
             "-hls_segment_type", kind, "-hls_flags", "delete_segments", folder / "live.m3u8",
         )  # fmt: skip
-        wait_for((folder / "live.m3u8").exists, _PATIENCE_S, "there is no playlist")
+        wait_for((folder / "live.m3u8").exists, _TIMEOUT_S, "no playlist was written")
         port = bench.stack.enter_context(_served(folder))
         return f"http://127.0.0.1:{port}/live.m3u8", []
 
@@ -157,13 +157,13 @@ def _rtsp(sound: str) -> Case:
 def _listen_ffmpeg(bench: Bench) -> tuple[str, list[str]]:
     url = f"rtmp://127.0.0.1:{free_port()}/live/key"
     clip = bench.clip("aac.flv")
-    _later(bench, *_ffmpeg(clip), "-f", "flv", url)
+    _publish_repeatedly(bench, *_ffmpeg(clip), "-f", "flv", url)
     return url, ["--listen"]
 
 
 def _listen_gstreamer(bench: Bench) -> tuple[str, list[str]]:
     url = f"rtmp://127.0.0.1:{free_port()}/live/key"
-    _later(
+    _publish_repeatedly(
         bench, "gst-launch-1.0", "filesrc", f"location={bench.clip('aac.mp4')}", "!", "qtdemux",
         "name=d", "d.", "!", "queue", "!", "h264parse", "!", "flvmux", "name=m", "streamable=true",
         "!", "rtmp2sink", f"location={url}", "d.", "!", "queue", "!", "aacparse", "!", "m.",
@@ -178,7 +178,7 @@ CASES: Final[dict[str, Case]] = {
     "HLS, MPEG-TS": _hls("mpegts"),
     "HLS, fMP4": _hls("fmp4"),
     "HTTP-FLV": _http_flv,
-    "HTTP, as fast as it goes": _http_ts(0.0),
+    "HTTP, full speed": _http_ts(0.0),
     "HTTP, bursts of 2 s": _http_ts(2.0),
     "RTSP, AAC": _rtsp("aac"),
     "RTSP, PCMU": _rtsp("pcmu"),
@@ -191,7 +191,7 @@ def _ffmpeg(clip: Path) -> list[object]:
     return [FFMPEG, "-v", "error", "-re", "-i", clip, "-c", "copy"]
 
 
-def _later(bench: Bench, *command: object) -> None:
+def _publish_repeatedly(bench: Bench, *command: object) -> None:
     """Start a publisher and restart it whenever it exits, as it fails until a relay listens."""
     stop = threading.Event()
 
@@ -239,17 +239,17 @@ def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> 
         )
         viewer = stack.enter_context(Process("view", server.url("out"), seconds))
         if url == server.url("in"):
-            beside = stack.enter_context(Process("view", url, seconds + _BEFORE_S))
-        time.sleep(_BEFORE_S)
+            beside = stack.enter_context(Process("view", url, seconds + _CPU_DELAY_S))
+        time.sleep(_CPU_DELAY_S)
         cpu, at = cpu_s(relay.process.pid), time.monotonic()
-        view = viewer.view(_PATIENCE_S + seconds)
+        view = viewer.view(_TIMEOUT_S + seconds)
         cpu = (cpu_s(relay.process.pid) - cpu) / (time.monotonic() - at)
         if url == server.url("in"):
-            source = beside.view(_PATIENCE_S + seconds)
+            source = beside.view(_TIMEOUT_S + seconds)
         rss = rss_mib(relay.process.pid)
         relay.stop()
     if not relay.report["live"]:
-        raise SystemExit(f"{name}: the relay never went live; it said: {relay.said}")
+        raise SystemExit(f"{name}: the relay never went live; its log: {relay.said}")
     return {
         "case": name, "start": str(start), **row(view, relay.report, began, source),
         "CPU": f"{cpu:.0%}", "RSS MiB": f"{rss:.0f}",
@@ -259,24 +259,24 @@ def run(name: str, start: int, folder: Path, server: Server, seconds: float) -> 
 def main(words: list[str] | None = None) -> None:
     """Run the named cases, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="*", help=f"parts of the names of: {', '.join(CASES)}")
+    parser.add_argument("case", nargs="*", help=f"substrings of these names: {', '.join(CASES)}")
     parser.add_argument("--starts", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=8.0, help="that a viewer watches")
+    parser.add_argument("--seconds", type=float, default=8.0, help="watching time of a viewer")
     given = parser.parse_args(words)
     chosen = [name for name in CASES if not given.case or any(c in name for c in given.case)]
     if not shutil.which("gst-launch-1.0"):
         chosen = [name for name in chosen if "RTSP" not in name and "GStreamer" not in name]
-        sys.stderr.write("RTSP and GStreamer are left out: gst-launch-1.0 is not installed\n")
-    say(COLUMNS)
-    say(["---"] * len(COLUMNS))
+        sys.stderr.write("RTSP and GStreamer are skipped: gst-launch-1.0 is not installed\n")
+    print_row(COLUMNS)
+    print_row(["---"] * len(COLUMNS))
     with tempfile.TemporaryDirectory() as folder, Server(Path(folder) / "nginx") as server:
         for name in chosen:
             for start in range(1, given.starts + 1):
                 row = run(name, start, Path(folder), server, given.seconds)
-                say([row[column] for column in COLUMNS])
+                print_row([row[column] for column in COLUMNS])
 
 
-def say(cells: Any) -> None:
+def print_row(cells: Any) -> None:
     """Print a row of the table."""
     sys.stdout.write(f"| {' | '.join(cells)} |\n")
     sys.stdout.flush()

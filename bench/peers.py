@@ -1,4 +1,4 @@
-"""`vsr run` beside VapourSynth with vs-mlrt's OpenVINO plugin: same int8 network, same x264.
+"""Times `vsr run` and VapourSynth with vs-mlrt's OpenVINO plugin: same int8 network, same x264.
 
 `python -m bench.peers [--python PYTHON] [--frames N] [--pairs N]`, from the repository's root. The
 peer needs a Python of its own (3.12 or newer, for its wheels) with `pip install vapoursynth
@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from bench.output import print_line
 from bench.plan import SAMPLE, clip_of
-from bench.say import say
 from vsr.inference.models import ENGINES, manifest
 
 MODELS: Final = {"c-dcscn": 1.0, "dcscn": 1.0, "carn-m": 1 / 3}
@@ -54,7 +54,7 @@ def missing(python: str) -> str | None:
         subprocess.run(["ffmpeg", "-version"], capture_output=True, check=True)
     except OSError as exc:
         return str(exc)
-    return (done.stderr.strip().splitlines() or ["it fails"])[-1] if done.returncode else None
+    return (done.stderr.strip().splitlines() or ["unknown error"])[-1] if done.returncode else None
 
 
 def script_of(model: str, clip: Path, folder: Path) -> Path:
@@ -68,7 +68,7 @@ def script_of(model: str, clip: Path, folder: Path) -> Path:
     return path
 
 
-def peer(python: str, script: Path) -> None:
+def run_peer(python: str, script: Path) -> None:
     """Enlarge and encode with the peer."""
     pipe = [str(Path(python).with_name("vspipe")), "-c", "y4m", str(script), "-"]
     encode = ["ffmpeg", "-v", "error", "-y", "-i", "-", "-c:v", "libx264", *_QUALITY]
@@ -80,43 +80,46 @@ def peer(python: str, script: Path) -> None:
         raise SystemExit(f"vspipe failed ({pictures.returncode})")
 
 
-def ours(model: str, clip: Path, folder: Path) -> None:
+def run_ours(model: str, clip: Path, folder: Path) -> None:
     """Enlarge and encode with `vsr run`."""
     run = [sys.executable, "-m", "vsr", "run", str(clip), str(folder / "ours.mp4"), "-y", "-q"]
     quality = [word.replace("-preset", "--preset").replace("-crf", "--crf") for word in _QUALITY]
     subprocess.run([*run, "-m", model, "--precision", "int8", *quality], check=True)
 
 
-def seconds(deed: Callable[[], None]) -> float:
+def seconds(function: Callable[[], None]) -> float:
     """Return the wall time of a call."""
     began = time.perf_counter()
-    deed()
+    function()
     return time.perf_counter() - began
 
 
 def main(words: list[str] | None = None) -> None:
     """Print a row for each network."""
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
-    parser.add_argument("--python", default=sys.executable, help="One that has VapourSynth.")
+    parser.add_argument("--python", default=sys.executable, help="Python that has VapourSynth")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--frames", type=int, default=450)
     parser.add_argument("--pairs", type=int, default=3)
     given = parser.parse_args(words)
     if (why := missing(given.python)) is not None:
-        say(f"SKIPPED: {given.python} has no VapourSynth with vs-mlrt: {why}")
+        print_line(f"SKIPPED: {given.python} has no VapourSynth with vs-mlrt: {why}")
         return
-    say("| network | frames | peer s | ours s | ratio (from, to) |")
-    say("| --- | --- | --- | --- | --- |")
+    print_line("| network | frames | peer s | ours s | ratio (from, to) |")
+    print_line("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for model in given.models.split(","):
             frames = max(1, round(given.frames * MODELS[model]))
             clip = clip_of(SAMPLE, _SIZE, frames, folder)
             script = script_of(model, clip, folder)
-            peer(given.python, script)
-            deeds = partial(peer, given.python, script), partial(ours, model, clip, folder)
-            pairs = [(seconds(deeds[0]), seconds(deeds[1])) for _ in range(given.pairs)]
-            say(row(model, frames, pairs))
+            run_peer(given.python, script)
+            functions = (
+                partial(run_peer, given.python, script),
+                partial(run_ours, model, clip, folder),
+            )
+            pairs = [(seconds(functions[0]), seconds(functions[1])) for _ in range(given.pairs)]
+            print_line(row(model, frames, pairs))
 
 
 def row(model: str, frames: int, pairs: list[tuple[float, float]]) -> str:

@@ -1,9 +1,9 @@
-"""How close the forecasts of `vsr plan` come to real runs.
+"""Compares the forecasts of `vsr plan` with real runs.
 
 `python -m bench.plan [CLIP] [--sizes 160x90,320x180] [--models M,...] [--frames N] [--pairs N]`,
 from the repository's root, scales a clip to each size, forecasts how long `vsr run` takes, and
 runs it, one right after the other. Ratios are the forecast's time by the real time: of a frame once
-it runs, and of the whole with its start; below 1 the forecast was too good. Rows are medians.
+it runs, and of the whole with its start; below 1 the forecast was too fast. Rows are medians.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.say import say
+from bench.output import print_line
 from vsr.inference.default import DEFAULT
 
 SAMPLE: Final = Path(__file__).parent.parent / "examples" / "sample.mp4"
@@ -87,17 +87,19 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--models", default=f"bicubic,{DEFAULT},dcscn-stream")
     parser.add_argument("--frames", type=int, default=240)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="As in vsr plan.")
+    parser.add_argument("--seconds", type=float, default=1.0, help="as in vsr plan")
     given = parser.parse_args(words)
-    say("| size | network | forecast fps | real | ratio | forecast s | real | ratio (from, to) |")
-    say("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print_line(
+        "| size | network | forecast fps | real | ratio | forecast s | real | ratio (from, to) |"
+    )
+    print_line("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for size in given.sizes.split(","):
             source = clip_of(given.clip, size, given.frames, folder)
             for model in given.models.split(","):
                 pairs = [pair_of(source, model, given.seconds, folder) for _ in range(given.pairs)]
-                say(row(size, model, pairs))
+                print_line(row(size, model, pairs))
 
 
 if __name__ == "__main__":

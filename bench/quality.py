@@ -1,7 +1,8 @@
-"""What a network is worth on compressed video: Y-PSNR of the whole pipeline against the original.
+"""Measures networks on compressed video: Y-PSNR of the whole pipeline against the original.
 
-The original is halved (bicubic), encoded as a stream would be (x264), upscaled by `vsr run` and
-compared with the original, for every model: `python bench/quality.py CLIP [--crf 18] [MODEL ...]`.
+The original is downscaled by 2 (bicubic), encoded as a stream would be (x264), upscaled by `vsr
+run` and compared with the original, for every model:
+`python bench/quality.py CLIP [--crf 18] [MODEL ...]`.
 """
 
 import argparse
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip", type=Path)
     parser.add_argument("model", nargs="*")
-    parser.add_argument("--crf", type=int, default=18, help="of the low-resolution stream")
+    parser.add_argument("--crf", type=int, default=18, help="crf of the low-resolution stream")
     arguments = parser.parse_args()
     known = [e["model"] for e in models.catalogue() if e["scale"] == 2]
     with tempfile.TemporaryDirectory() as folder:

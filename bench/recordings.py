@@ -1,10 +1,10 @@
-"""What a recording loses when a process dies or the disk is full.
+"""Measures how much of a recording is lost when a process dies or the disk is full.
 
 `python -m bench.recordings [--disk FOLDER]`, from the repository's root: real relays record a clip
 of numbered pictures in every container, and are disturbed. Prints a table, container x disturbance,
 of the seconds that are missing from the file, beside what another output of the same relay has.
-FOLDER is a small file system of its own (`mount -t tmpfs -o size=3m tmpfs FOLDER`); without one the
-column for the full disk is left out.
+FOLDER is a small separate file system (`mount -t tmpfs -o size=3m tmpfs FOLDER`); without one the
+column for the full disk is omitted.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from tests.streams import Marked, RelayProcess, make_marked, number_of
 CONTAINERS: Final = ("mp4", "mov", "mkv", "ts", "flv")
 _FPS: Final = 25
 _CLIP: Final = Marked(seconds=40.0, size=(160, 90), fps=_FPS)
-_BEFORE_S: Final = 6.0
-_AFTER_S: Final = 5.0
-_START_S: Final = 60.0
+_BEFORE_FAULT_S: Final = 6.0
+_AFTER_FAULT_S: Final = 5.0
+_START_TIMEOUT_S: Final = 60.0
 
 
 def numbers(path: Path) -> list[int]:
@@ -46,21 +46,21 @@ def writer_of(path: Path) -> int:
             continue
         if str(path) in links and "vsr/live" in (process / "cmdline").read_text():
             return int(process.name)
-    raise RuntimeError(f"nobody writes {path}")
+    raise RuntimeError(f"no process of the relay has {path} open")
 
 
-def disturbed(
+def record_disturbed(
     folder: Path, clip: Path, recording: Path, disturb: Callable[[RelayProcess, Path], None]
 ) -> tuple[float, int]:
     """Record, disturb, and return the missing seconds and the number of files."""
     shutil.rmtree(folder, ignore_errors=True)
     reference = folder / "reference.ts"
     with RelayProcess(folder, str(clip), str(recording), str(reference)) as relay:
-        wait_for(lambda: relay.said.count("connected") == 2, _START_S, relay.said)
-        time.sleep(_BEFORE_S)
+        wait_for(lambda: relay.said.count("connected") == 2, _START_TIMEOUT_S, relay.said)
+        time.sleep(_BEFORE_FAULT_S)
         disturb(relay, recording)
         if relay.process.poll() is None:
-            time.sleep(_AFTER_S)
+            time.sleep(_AFTER_FAULT_S)
             relay.stop(signal.SIGINT)
     time.sleep(1.0)  # a recording's process may outlive the relay
     files = sorted(recording.parent.glob(f"{recording.stem}*{recording.suffix}"))
@@ -99,7 +99,9 @@ def fill_disk(relay: RelayProcess, recording: Path) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--disk", type=Path, help="a small file system")
+    parser.add_argument(
+        "--disk", type=Path, help="folder on a small file system, for the full disk"
+    )
     parser.add_argument("containers", nargs="*", default=CONTAINERS)
     options = parser.parse_args()
     ways = {"kill -9 relay": kill_relay, "kill -9 child": kill_child}
@@ -114,7 +116,7 @@ def main() -> None:
             for way, disturb in ways.items():
                 place = options.disk if "disk" in way else Path(name)
                 recording = place / f"rec.{container}"
-                lost, files = disturbed(Path(name, "relay"), clip, recording, disturb)
+                lost, files = record_disturbed(Path(name, "relay"), clip, recording, disturb)
                 cells.append(f"{lost:.2f} s ({files} file{'s' * (files > 1)})")
             write(f"| {container} | " + " | ".join(cells) + " |\n")
             sys.stdout.flush()

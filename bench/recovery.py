@@ -1,8 +1,8 @@
-"""How soon a relay's viewers see the source again after a fault: a table.
+"""Measures how soon a relay's viewers see the source again after a fault: a table.
 
 `python -m bench.recovery [--times N]`, from the repository's root. Needs nginx with its RTMP
-module. What is killed stays away for three seconds; the time runs from when it is there again to
-the first picture of the source that a viewer sees.
+module. A killed process is restarted after three seconds; the time runs from the restart to the
+first frame of the source that a viewer receives.
 """
 
 import argparse
@@ -14,19 +14,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from bench.say import say
+from bench.output import print_line
 from bench.start import first_picture
 from tests.flash_beep import Clip, Process, make_clip
 from tests.rtmp import Server
 from tests.streams import RelayProcess
 
 _CLIP: Final = Clip(seconds=60)
-_BEFORE_S: Final = 3.0
-_OPENS_S: Final = 8.0
+_BEFORE_FAULT_S: Final = 3.0
+_PROBE_S: Final = 8.0
 """Time, in seconds, for a viewer that probes a stream as long as players do."""
-_AWAY_S: Final = 3.0
+_DOWN_S: Final = 3.0
 _WATCHED_S: Final = 16.0
-_PATIENCE_S: Final = 60.0
+_TIMEOUT_S: Final = 60.0
 
 
 class Bench:
@@ -52,47 +52,47 @@ class Bench:
         return self._stack.enter_context(Process("view", self.output.url("out"), _WATCHED_S))
 
 
-def publisher(bench: Bench) -> float:
+def kill_publisher(bench: Bench) -> float:
     """Kill the publisher; return the seconds until its next pictures are seen."""
     viewer = bench.view()
-    time.sleep(_OPENS_S)
+    time.sleep(_PROBE_S)
     bench.publisher.process.kill()
-    time.sleep(_AWAY_S)
+    time.sleep(_DOWN_S)
     bench.publish()
     return _again(viewer, time.monotonic())
 
 
-def source_server(bench: Bench) -> float:
+def kill_source_server(bench: Bench) -> float:
     """Kill the server that the relay reads from, and the publisher."""
     viewer = bench.view()
-    time.sleep(_OPENS_S)
+    time.sleep(_PROBE_S)
     bench.source.kill()
     bench.publisher.process.kill()
-    time.sleep(_AWAY_S)
+    time.sleep(_DOWN_S)
     bench.source.start()
     bench.publish()
     return _again(viewer, time.monotonic())
 
 
-def output_server(bench: Bench) -> float:
+def kill_output_server(bench: Bench) -> float:
     """Kill the server that the relay publishes to, which disconnects its viewers."""
     bench.output.kill()
-    time.sleep(_AWAY_S)
+    time.sleep(_DOWN_S)
     bench.output.start()
     back = time.monotonic()
     return first_picture(bench.output.url("out")) - back
 
 
 FAULTS: Final[dict[str, Callable[[Bench], float]]] = {
-    "publisher killed": publisher,
-    "the source's server killed": source_server,
-    "the output's server killed": output_server,
+    "publisher killed": kill_publisher,
+    "the source's server killed": kill_source_server,
+    "the output's server killed": kill_output_server,
 }
 
 
 def _again(viewer: Process, back: float) -> float:
     """Return the seconds from `back` until the restarted clip is seen; its numbers are lower."""
-    view = viewer.view(_PATIENCE_S)
+    view = viewer.view(_TIMEOUT_S)
     before = max(n for n, wall in zip(view.numbers, view.walls, strict=True) if wall < back)
     seen = zip(view.numbers, view.walls, strict=True)
     return next(wall for number, wall in seen if wall >= back and number < before) - back
@@ -103,15 +103,15 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.recovery", description=__doc__)
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args(words)
-    say("| for 3 s | seen again after s (median, least, most) |\n| --- | --- |")
+    print_line("| killed for 3 s | recovery s (median, min, max) |\n| --- | --- |")
     for name, fault in FAULTS.items():
         took = []
         for _ in range(given.times):
             with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
                 bench = Bench(Path(folder), stack)
-                time.sleep(_BEFORE_S)
+                time.sleep(_BEFORE_FAULT_S)
                 took.append(fault(bench))
-        say(f"| {name} | {statistics.median(took):.2f}, {min(took):.2f}, {max(took):.2f} |")
+        print_line(f"| {name} | {statistics.median(took):.2f}, {min(took):.2f}, {max(took):.2f} |")
 
 
 if __name__ == "__main__":

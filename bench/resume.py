@@ -1,9 +1,9 @@
-"""What a long run loses when it is killed, and what cutting it into segments costs.
+"""Measures what a long run loses when it is killed, and the cost of segments.
 
 `python -m bench.resume [--minutes 10] [--kills 5] [--pairs 3] [--model bicubic]`, from the
-repository's root: a made clip is upscaled, once undisturbed and once killed by SIGKILL again and
-again. Prints the frames that each kill loses, whether the videos are bit-equal, and the ratios of
-time, memory and size of runs in segments and in one go, which take turns.
+repository's root: a generated clip is upscaled, once without interruption and once killed by
+SIGKILL repeatedly. Prints the frames that each kill loses, whether the videos are bit-equal, and
+the ratios of time, memory and size of runs with and without segments, which alternate.
 """
 
 import argparse
@@ -112,9 +112,9 @@ def compare(source: Path, folder: Path, model: str, pairs: int) -> None:
     cut, whole = (np.array([astuple(row) for row in rows]) for rows in found.values())
     ratio, one = np.median(cut / whole, axis=0), np.median(whole, axis=0)
     sys.stdout.write(
-        f"segments of 20 s against one go: time {ratio[0]:.3f}, CPU time {ratio[1]:.3f}, "
+        f"with segments of 20 s / without: time {ratio[0]:.3f}, CPU time {ratio[1]:.3f}, "
         f"peak RSS {ratio[2]:.3f}, size {ratio[3]:.4f} "
-        f"(one go: {one[0]:.1f} s, {one[1]:.1f} CPU s, {one[2] / 1024:.0f} MiB)\n"
+        f"(without: {one[0]:.1f} s, {one[1]:.1f} CPU s, {one[2] / 1024:.0f} MiB)\n"
     )
 
 
@@ -123,15 +123,17 @@ def killed(source: Path, folder: Path, model: str, kills: int, seed: int) -> Non
     began = time.monotonic()
     subprocess.run(command(source, folder / "once.mkv", "-m", model, "-y"), check=True)
     whole = time.monotonic() - began
-    sys.stdout.write(f"undisturbed: {whole:.1f} s\n")
+    sys.stdout.write(f"uninterrupted: {whole:.1f} s\n")
     target, rng, kept = folder / "out.mkv", random.Random(seed), 0
     for _ in range(kills):
         done, now = kill_at(source, target, model, rng.uniform(0.05, 0.25) * whole)
         if target.exists():
-            sys.stdout.write("done before it could be killed\n")
+            sys.stdout.write("finished before it could be killed\n")
             break
         lost = kept + done - now
-        sys.stdout.write(f"killed: {kept} taken over, {done} more done, {lost} of them lost\n")
+        sys.stdout.write(
+            f"killed: resumed after {kept} frames, {done} more finished, {lost} of them lost\n"
+        )
         kept = now
     if not target.exists():
         subprocess.run(command(source, target, "-m", model), check=True)
@@ -144,7 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--model", default="bicubic")
-    parser.add_argument("--kills", type=int, default=5, help="0 measures the cost alone")
+    parser.add_argument(
+        "--kills", type=int, default=5, help="number of kills; 0: only measure the cost"
+    )
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

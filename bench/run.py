@@ -1,4 +1,4 @@
-"""How close `vsr run` comes to its slowest stage, and whether memory grows with length.
+"""Compares `vsr run` with its slowest stage, and checks that memory does not grow with length.
 
 `python bench/run.py [CLIP] [--model M] [--frames N] [--memory-clip LONG]` prints the frame rate of
 decoding, inference and encoding alone and of the whole, all on the same frames; the figures that
@@ -76,10 +76,10 @@ class Stages:
         return report.fps
 
 
-def seconds(deed: Callable[[], object]) -> float:
+def seconds(function: Callable[[], object]) -> float:
     """Return the wall time of a call."""
     began = time.perf_counter()
-    deed()
+    function()
     return time.perf_counter() - began
 
 
@@ -113,13 +113,15 @@ def report_memory(clip: Path, model: str) -> None:
     process.start()
     process.join()
     if process.exitcode:
-        raise SystemExit(f"the run that was to be watched failed ({process.exitcode})")
+        raise SystemExit(f"the run failed with exit code {process.exitcode}")
     marks = found.get(timeout=5)
-    say(f"peak RSS {marks[EARLY]:.0f} MiB at frame {EARLY}, {marks[LATE]:.0f} MiB at frame {LATE}")
-    say(f"ratio {marks[LATE] / marks[EARLY]:.3f} ({model})")
+    print_line(
+        f"peak RSS {marks[EARLY]:.0f} MiB at frame {EARLY}, {marks[LATE]:.0f} MiB at frame {LATE}"
+    )
+    print_line(f"ratio {marks[LATE] / marks[EARLY]:.3f} ({model})")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print a line and flush."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -133,16 +135,16 @@ def report_speed(clip: Path, model: str, frames: int, rounds: int) -> None:
         alone = {"decode": stages.decode, "infer": stages.infer, "encode": stages.encode}
         rates: dict[str, list[float]] = {name: [] for name in (*alone, "whole")}
         for _ in range(rounds):
-            for name, deed in alone.items():
-                rates[name].append(count / seconds(deed))
+            for name, stage in alone.items():
+                rates[name].append(count / seconds(stage))
             rates["whole"].append(stages.whole())
-    say(f"{clip.name}, {model}, {count} frames, {rounds} rounds (median frames per second)")
+    print_line(f"{clip.name}, {model}, {count} frames, {rounds} rounds (median frames per second)")
     for name, values in rates.items():
-        say(f"{name:<8} {statistics.median(values):8.1f}")
+        print_line(f"{name:<8} {statistics.median(values):8.1f}")
     slowest = [min(rates[name][k] for name in alone) for k in range(rounds)]
     ratios = [whole / slow for whole, slow in zip(rates["whole"], slowest, strict=True)]
     spread = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    say(f"vsr run / slowest stage: {statistics.median(ratios):.2f} ({spread})")
+    print_line(f"vsr run / slowest stage: {statistics.median(ratios):.2f} ({spread})")
 
 
 def main() -> None:
@@ -152,7 +154,7 @@ def main() -> None:
     parser.add_argument("--model", default=models.DEFAULT)
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory-clip", type=Path, help=f"A clip of at least {LATE} frames.")
+    parser.add_argument("--memory-clip", type=Path, help=f"clip of at least {LATE} frames")
     parser.add_argument("--memory-model", default="bicubic")
     arguments = parser.parse_args()
     report_speed(arguments.clip, arguments.model, arguments.frames, arguments.rounds)

@@ -1,8 +1,8 @@
-"""Whether a relay stays as it is: a real `vsr relay` for as long as you like, sampled each second.
+"""Checks that a relay stays stable: runs a real `vsr relay` and samples it every second.
 
 `python -m bench.soak --minutes N [--faults] [--output soak.csv]`, from the repository's root: a
-publisher, nginx-rtmp, the relay and a viewer, each a process (but for the viewer). Prints a table
-of the first minute against the last, and whether memory, files and threads are flat.
+publisher, nginx-rtmp, the relay and a viewer, each a process (except the viewer). Prints a table
+of the first and the last minute, and whether memory, files and threads are stable.
 """
 
 import argparse
@@ -20,27 +20,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.say import say
+from bench.output import print_line
 from bench.soak_figures import (
     COLUMNS,
     MINUTE_S,
     Sample,
-    changes,
-    faults_of,
+    instabilities,
     relay_figures,
     resources,
-    shares,
+    rung_changes,
+    rung_shares,
     table,
 )
 from bench.soak_stream import Source, Watcher, make_clip
 from tests.rtmp import Server, free_port, wait_for
 from tests.streams import RelayProcess
 
-_START_S: Final = 120.0
+_START_TIMEOUT_S: Final = 120.0
 """Timeout for a relay to go live, in seconds, including its engines."""
-_AWAY_S: Final = 3.0
+_RESTART_DELAY_S: Final = 3.0
 """Time before a killed process is restarted, in seconds."""
-_ASK_S: Final = 5.0
+_HTTP_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,10 @@ class Faults:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.setup.seed)
-        self._next = self._gap()
+        self._next = self._random_interval()
         self._back: float | None = None
 
-    def _gap(self) -> float:
+    def _random_interval(self) -> float:
         """Return a random interval to the next fault, long enough for a recovery in between."""
         return 20.0 + self._random.expovariate(1 / max(1.0, self.setup.faults - 20.0))
 
@@ -89,8 +89,8 @@ class Faults:
         if self.setup.faults and seconds >= self._next:
             self.done.append(self._random.choice(("publisher", "server")))
             (self.source if self.done[-1] == "publisher" else self.server).kill()
-            self._back = seconds + _AWAY_S
-            self._next = seconds + self._gap()
+            self._back = seconds + _RESTART_DELAY_S
+            self._next = seconds + self._random_interval()
 
 
 class Soak:
@@ -110,8 +110,8 @@ class Soak:
         self.viewer = stack.enter_context(Watcher(self.server.url("out"), clip, setup.fps))
         self.source = stack.enter_context(Source(self.server.url("in"), clip))
         self.faults = Faults(setup, self.server, self.source)
-        self.relay.await_words("live: ", _START_S)
-        wait_for(lambda: self.viewer.counted, _START_S, "the viewer saw nothing")
+        self.relay.await_words("live: ", _START_TIMEOUT_S)
+        wait_for(lambda: self.viewer.counted, _START_TIMEOUT_S, "the viewer received no picture")
 
     def samples(self) -> Iterator[Sample]:
         """Yield a sample at each interval until the time is up."""
@@ -122,7 +122,7 @@ class Soak:
             if code is not None:
                 said = self.relay.said[-2000:]
                 raise SystemExit(
-                    f"after {seconds:.0f} s the relay ended by {code}; it said: {said}"
+                    f"the relay ended with exit code {code} after {seconds:.0f} s; its log: {said}"
                 )
             yield self._sample(seconds)
             k = max(k + 1, int((time.monotonic() - began) / self._setup.every))
@@ -130,10 +130,10 @@ class Soak:
 
     def _sample(self, seconds: float) -> Sample:
         held = resources(self.relay.process.pid)  # before the requests, which start threads
-        told = relay_figures(self._ask("metrics"))
-        minute = json.loads(self._ask("status.json"))["latency_ms"]["minute"].get("total", {})
+        figures = relay_figures(self._fetch("metrics"))
+        minute = json.loads(self._fetch("status.json"))["latency_ms"]["minute"].get("total", {})
         viewer = self.viewer
-        given: dict[str, Any] = asdict(held) | {"rung": "", "fps_in": 0.0, "fps_out": 0.0} | told
+        given: dict[str, Any] = asdict(held) | {"rung": "", "fps_in": 0.0, "fps_out": 0.0} | figures
         for name in ("frames_in", "dropped", "repeated", "late", "sessions", "reconnects"):
             given[name] = int(given[name])
         for name in ("rss_mib", "fps_in", "fps_out"):
@@ -144,8 +144,10 @@ class Soak:
             av_change_ms=round(1000 * viewer.av_change, 3), **given,
         )  # fmt: skip
 
-    def _ask(self, page: str) -> str:
-        with urllib.request.urlopen(f"http://{self._status}/{page}", timeout=_ASK_S) as answer:
+    def _fetch(self, page: str) -> str:
+        with urllib.request.urlopen(
+            f"http://{self._status}/{page}", timeout=_HTTP_TIMEOUT_S
+        ) as answer:
             return str(answer.read(), "utf-8")
 
     def totals(self, samples: list[Sample]) -> dict[str, object]:
@@ -153,22 +155,22 @@ class Soak:
         viewer, report = self.viewer, self.relay.report
         frames, live = report["frames"], report["live"]
         return {
-            "viewer's frames / published, between key pictures": (
-                "not told with --faults" if self._setup.faults
+            "viewer's frames / published, between key frames": (
+                "not measured with --faults" if self._setup.faults
                 else f"{viewer.counted} / {viewer.published}"
             ),
             "the relay's frames in / out": f"{frames['in']} / {frames['out']}",
             "dropped, repeated, late": (
                 f"{frames['dropped']}, {live['repeated']}, {report['deadline']['misses']}"
             ),
-            "rung changes (seen in samples)": f"{live['rung_changes']} ({changes(samples)})",
+            "rung changes (seen in samples)": f"{live['rung_changes']} ({rung_changes(samples)})",
             "share of samples by rung": ", ".join(
-                f"{name or 'none'} {share:.0%}" for name, share in shares(samples).items()
+                f"{name or 'none'} {share:.0%}" for name, share in rung_shares(samples).items()
             ),
             "A/V offset change, worst (ms)": f"{1000 * viewer.av_worst:.1f}",
-            "packets with a DTS that did not go on": viewer.backward,
+            "packets whose DTS did not increase": viewer.backward,
             "viewer's connections": viewer.connections,
-            "faults made": ", ".join(self.faults.done) or "none",
+            "injected faults": ", ".join(self.faults.done) or "none",
             "total latency p50, p99, max (ms)": ", ".join(
                 f"{report['stages']['total'][name]:.1f}" for name in ("p50", "p99", "max")
             ),
@@ -189,10 +191,12 @@ def soak(setup: Setup) -> list[str]:
                 writer.writerow(asdict(sample))
                 file.flush()
         took = run.relay.stop()
-        totals = run.totals(samples) | {"SIGTERM to the end (s)": f"{took:.2f}"}
-    say(f"{setup.model}, {setup.size[0]}x{setup.size[1]} at {setup.fps} fps, {setup.minutes:g} min")
-    say(f"\n{table(samples, totals)}\n")
-    return faults_of(samples)
+        totals = run.totals(samples) | {"SIGTERM to exit (s)": f"{took:.2f}"}
+    print_line(
+        f"{setup.model}, {setup.size[0]}x{setup.size[1]} at {setup.fps} fps, {setup.minutes:g} min"
+    )
+    print_line(f"\n{table(samples, totals)}\n")
+    return instabilities(samples)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -209,16 +213,16 @@ def parse(words: list[str] | None = None) -> Setup:
     parser.add_argument("--size", type=parse_size, default=(320, 180), metavar="WxH")
     parser.add_argument("--fps", type=int, default=25)
     parser.add_argument("--max-latency", type=int, default=500, metavar="MS")
-    parser.add_argument("--every", type=float, default=1.0, help="Seconds between two samples.")
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between samples")
     parser.add_argument(
         "--faults", type=float, nargs="?", const=90.0, default=0.0, metavar="SECONDS",
-        help="Kill the publisher or the server, every 90 s on average.",
+        help="kill the publisher or the server at this mean interval (default: 90)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("soak.csv"), metavar="CSV")
     setup = Setup(**vars(parser.parse_args(words)))
     if not (0 < setup.fps <= 60 and setup.minutes > 0 and setup.every > 0):
-        parser.error("--minutes and --every are more than 0, --fps is 1 to 60")
+        parser.error("--minutes and --every must be above 0, --fps 1 to 60")
     return setup
 
 
@@ -226,7 +230,7 @@ def main(words: list[str] | None = None) -> None:
     """Parse, run, and print whether all is flat; exit with 1 if not."""
     setup = parse(words)
     found = soak(setup)
-    say(f"not flat: {'; '.join(found)}" if found else "flat")
+    print_line(f"not stable: {'; '.join(found)}" if found else "stable")
     sys.exit(bool(found))
 
 

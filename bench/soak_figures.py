@@ -15,7 +15,7 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 MINUTE_S: Final = 60.0
-RSS_GROWTH: Final = 0.05
+MAX_RSS_GROWTH: Final = 0.05
 """Limit of the RSS growth, relative to the median of the first minute."""
 
 
@@ -123,12 +123,12 @@ def relay_figures(exposition: str) -> dict[str, float | str]:
     return found | {"reconnects": reconnects}
 
 
-def wrapped(seconds: float, around: float) -> float:
+def wrap_difference(seconds: float, around: float) -> float:
     """Wrap a difference of two times modulo `around` to the value nearest to 0."""
     return (seconds + around / 2) % around - around / 2
 
 
-def ends(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+def first_and_last_minute(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Return the samples of the first and the last minute; in less than two minutes, the halves."""
     last = samples[-1].seconds
     length = min(MINUTE_S, last / 2)
@@ -139,27 +139,28 @@ def ends(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
 def growth(samples: Sequence[Sample], column: str) -> tuple[float, float, float]:
     """Return the medians of both minutes, and the relative growth (0.1: by 10 %)."""
     first, last = (
-        statistics.median(float(getattr(s, column)) for s in part) for part in ends(samples)
+        statistics.median(float(getattr(s, column)) for s in part)
+        for part in first_and_last_minute(samples)
     )
     return first, last, (last - first) / first if first else 0.0
 
 
-def faults_of(samples: Sequence[Sample]) -> list[str]:
+def instabilities(samples: Sequence[Sample]) -> list[str]:
     """Return why the run is not flat; empty if it is."""
     found = []
     first, last, more = growth(samples, "rss_mib")
-    if more >= RSS_GROWTH:
+    if more >= MAX_RSS_GROWTH:
         found.append(f"RSS grew by {more:.1%}, from {first:.1f} to {last:.1f} MiB")
     for column in ("fds", "threads"):
         first, last, _ = growth(samples, column)
         if first != last:
-            found.append(f"{column} went from {first:g} to {last:g}")
+            found.append(f"{column} changed from {first:g} to {last:g}")
     return found
 
 
 def table(samples: Sequence[Sample], totals: Mapping[str, object]) -> str:
     """Return the figures of both minutes, and those of the whole run, as markdown."""
-    limits = {"rss_mib": f"< {RSS_GROWTH:.0%}", "fds": "the same", "threads": "the same"}
+    limits = {"rss_mib": f"< {MAX_RSS_GROWTH:.0%}", "fds": "the same", "threads": "the same"}
     rows = [("median of", "first minute", "last minute", "change", "limit"), ("---",) * 5]
     for column in ("rss_mib", "fds", "threads", "p50_ms", "p99_ms", "fps_in", "fps_out"):
         first, last, more = growth(samples, column)
@@ -168,13 +169,13 @@ def table(samples: Sequence[Sample], totals: Mapping[str, object]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def shares(samples: Sequence[Sample]) -> dict[str, float]:
+def rung_shares(samples: Sequence[Sample]) -> dict[str, float]:
     """Return rung of the newest picture -> share of the samples, the largest share first."""
     counted = Counter(s.rung for s in samples)
     return {rung: number / len(samples) for rung, number in counted.most_common()}
 
 
-def changes(samples: Sequence[Sample]) -> int:
+def rung_changes(samples: Sequence[Sample]) -> int:
     """Return how often the rung differs from the previous sample's: at most its real changes."""
     rungs = [s.rung for s in samples if s.rung]
     return sum(a != b for a, b in pairwise(rungs))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import av
 
-from bench.soak_figures import wrapped
+from bench.soak_figures import wrap_difference
 from tests.streams import Marked, make_marked, number_of
 
 CLIP_S: Final = 16
@@ -167,7 +167,7 @@ class Watcher:
         self.counted += seen
         self.published += due
         if seen == due and self._sound_shift is not None:  # no picture is missing or repeated
-            apart = wrapped(at - number / self._fps - self._sound_shift, CLIP_S)
+            apart = wrap_difference(at - number / self._fps - self._sound_shift, CLIP_S)
             self._av_first = apart if self._av_first is None else self._av_first
             self.av_change = apart - self._av_first
             self.av_worst = max(self.av_worst, abs(self.av_change))

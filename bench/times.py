@@ -1,4 +1,4 @@
-"""Milliseconds of every shipped network on this machine, for the table of the model cards.
+"""Times every shipped network on this machine, for the table of the model cards.
 
 `python -m bench.times [--size WxH] [--rounds N]`, from the repository's root, times the networks as
 `vsr` runs them on a CPU (OpenVINO, float32 and int8, one request at a time) by turns, and enters

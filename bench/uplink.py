@@ -1,4 +1,4 @@
-"""What a slow uplink does to an output: a stream of 2.5 Mbit/s over a line that takes less.
+"""Measures what a slow uplink does to an output: 2.5 Mbit/s over a slower connection.
 
 `python -m bench.uplink [--seconds S] [--line BITS]`, from the repository's root. Needs nginx with
 its RTMP module. A real relay publishes noise, which fills the bitrate, and records it beside. The
@@ -6,12 +6,12 @@ output's figures are printed from the relay's report.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
+from bench.output import print_line
 from tests.live.test_uplink import noise
 from tests.rtmp import Proxy, Server
 from tests.streams import RelayProcess
@@ -27,8 +27,10 @@ _FIGURES: Final = (
 def main(words: list[str] | None = None) -> None:
     """Run it once and print a row for each figure."""
     parser = argparse.ArgumentParser(prog="python -m bench.uplink", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120.0, help="on the slow line")
-    parser.add_argument("--line", type=int, default=1_000_000, help="bit/s that it takes")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time on the slow connection")
+    parser.add_argument(
+        "--line", type=int, default=1_000_000, help="speed of the connection, in bit/s"
+    )
     given = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,19 +45,13 @@ def main(words: list[str] | None = None) -> None:
                 time.sleep(given.seconds)
                 relay.stop()
             slow, file = relay.report["live"]["outputs"]
-            say(f"| figure | output over {given.line} bit/s | recording |")
-            say("| --- | --- | --- |")
+            print_line(f"| figure | output over {given.line} bit/s | recording |")
+            print_line("| --- | --- | --- |")
             for figure in _FIGURES:
-                say(f"| {figure} | {slow.get(figure)} | {file.get(figure)} |")
+                print_line(f"| {figure} | {slow.get(figure)} | {file.get(figure)} |")
             shown = slow["pictures"] + slow["pictures_dropped"]
-            say(f"| dropped | {slow['pictures_dropped'] / shown:.2%} | |")
-            say(f"| connections | {proxy.connections} | |\n\n{relay.said}")
-
-
-def say(line: str) -> None:
-    """Print a line and flush."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+            print_line(f"| dropped | {slow['pictures_dropped'] / shown:.2%} | |")
+            print_line(f"| connections | {proxy.connections} | |\n\n{relay.said}")
 
 
 if __name__ == "__main__":

@@ -15,16 +15,16 @@ from tests.fuzz.mutate import mutated
 from vsr.cli.terminal import start_logging
 from vsr.media.pictures.names import FORMATS
 
-PATIENCE: Final = 20.0
+CPU_LIMIT_S: Final = 20.0
 """CPU time limit of one file, in seconds; unlike wall time, it does not depend on the load."""
-STANDSTILL: Final = 120.0
+WALL_LIMIT_S: Final = 120.0
 """Wall time limit of one file, in seconds, for a process that hangs without computing."""
-MEMORY: Final = 2**30
+MEMORY_LIMIT: Final = 2**30
 """Memory limit of the process, in bytes."""
-BATCH: Final = 400
+FILES_PER_PROCESS: Final = 400
 """Number of files that one process runs, so that memory does not add up over thousands."""
-POLL: Final = 0.1
-FINE: Final = ("done", "degraded", "refused")
+POLL_S: Final = 0.1
+EXPECTED_ENDS: Final = ("done", "degraded", "refused")
 """Ends that are not findings: with all frames, with some, or with a one-line error."""
 
 
@@ -42,7 +42,7 @@ class Outcome:
     @property
     def is_finding(self) -> bool:
         """Whether the end is a fault of `vsr`."""
-        return self.end not in FINE
+        return self.end not in EXPECTED_ENDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +92,9 @@ class Watchdog:
 
     def __init__(
         self, campaign: Campaign, job: Job,
-        patience: float = PATIENCE, standstill: float = STANDSTILL,
+        cpu_limit_s: float = CPU_LIMIT_S, wall_limit_s: float = WALL_LIMIT_S,
     ) -> None:  # fmt: skip
-        self._campaign, self._patience, self._standstill = campaign, patience, standstill
+        self._campaign, self._cpu_limit_s, self._wall_limit_s = campaign, cpu_limit_s, wall_limit_s
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(job, campaign, theirs), daemon=True)
@@ -104,26 +104,27 @@ class Watchdog:
 
     def run(self, index: int) -> Outcome:
         """Run a file; after a crash, a hang or too much memory, the process is ended."""
-        began, used_before = time.monotonic(), _processor_time(self._process.pid)
+        began, used_before = time.monotonic(), _cpu_seconds(self._process.pid)
         self._pipe.send(index)
         end, words = "", ""
         while not end:
             try:
-                if self._pipe.poll(POLL):
+                if self._pipe.poll(POLL_S):
                     outcome: Outcome = self._pipe.recv()
                     return outcome
             except (EOFError, ConnectionError):
                 self._process.join()
                 end, words = "crash", f"exit code {self._process.exitcode}"
                 continue
-            used = _resident(self._process.pid)
-            computed = _processor_time(self._process.pid) - used_before
-            if used > MEMORY:
+            used = _resident_bytes(self._process.pid)
+            computed = _cpu_seconds(self._process.pid) - used_before
+            if used > MEMORY_LIMIT:
                 end, words = "memory", f"{used / 2**20:.0f} MiB"
-            elif computed > self._patience:
-                end, words = "hang", f"{computed:.0f} s of processor time"
-            elif time.monotonic() - began > self._standstill:
-                end, words = "hang", f"stands still: {computed:.1f} s of processor time"
+            elif computed > self._cpu_limit_s:
+                end, words = "hang", f"{computed:.0f} s of CPU time"
+            elif time.monotonic() - began > self._wall_limit_s:
+                limit = f"{self._wall_limit_s:.0f} s"
+                end, words = "hang", f"no result within {limit}, {computed:.1f} s of CPU time"
         self.close()
         return Outcome(
             index=index, name=self._campaign.origin(index).name, end=end, words=words,
@@ -144,7 +145,7 @@ class Watchdog:
         self._campaign.folder.mkdir()
 
 
-def _resident(pid: int | None) -> int:
+def _resident_bytes(pid: int | None) -> int:
     """Return the resident memory of a process, in bytes; 0 if it is unknown."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -153,7 +154,7 @@ def _resident(pid: int | None) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _processor_time(pid: int | None) -> float:
+def _cpu_seconds(pid: int | None) -> float:
     """Return the CPU time of all threads of a process, in seconds; 0 if it is unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -167,7 +168,7 @@ def run_all(campaign: Campaign, numbers: Iterable[int], job: Job) -> Iterator[Ou
     watchdog: Watchdog | None = None
     try:
         for done, index in enumerate(numbers):
-            if watchdog is not None and (done % BATCH == 0 or not watchdog.alive):
+            if watchdog is not None and (done % FILES_PER_PROCESS == 0 or not watchdog.alive):
                 with contextlib.suppress(OSError):
                     watchdog.close()
                 watchdog = None

@@ -23,7 +23,7 @@ ZOOM = 2
 """Factor of pixel repetition, so that browsers do not smooth single pixels away."""
 
 
-def enlarged(model: str) -> NDArray[np.uint8]:
+def upscaled_crop(model: str) -> NDArray[np.uint8]:
     """Return frame `FRAME`, upscaled by `vsr` with `model`, cropped and zoomed: RGB [H, W, 3]."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "out.mp4"
@@ -34,7 +34,7 @@ def enlarged(model: str) -> NDArray[np.uint8]:
     return np.repeat(np.repeat(pixels, ZOOM, 0), ZOOM, 1)
 
 
-def labelled(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
+def add_label(pixels: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
     """Return the picture with a dark strip below that has `text` in the sample's stroke font."""
     strip = np.zeros((44, pixels.shape[1], 3))
     write(strip, text, (16.0, 8.0), 3.0)
@@ -56,7 +56,7 @@ def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 def main(model: str = "dcscn") -> None:
     """Render the picture."""
-    halves = [labelled(enlarged(name), name) for name in ("bicubic", model)]
+    halves = [add_label(upscaled_crop(name), name) for name in ("bicubic", model)]
     save_png(HERE / "bicubic_beside_ours.png", np.hstack(halves))
 
 

@@ -42,7 +42,7 @@ def test_engines_prints_a_row_for_every_form(capsys: pytest.CaptureFixture[str])
     assert training["times faster"] == ""
     assert re.fullmatch(r"\d+\.\d\d than fp32 training", deploy["times faster"])
     assert [form["precision"] for form in int8] == ["int8"] * len(int8)
-    assert ("No int8 form yet, hence no row: c-dcscn x2" in text) is not bool(int8)
+    assert ("No int8 form: c-dcscn x2" in text) is not bool(int8)
     for form in (training, deploy, *int8):
         # luma and two halved chroma planes, once and four times as many
         assert form["MB moved"] == f"{16 * 12 * 1.5 * 5 / 1e6:.2f}"
@@ -134,13 +134,13 @@ def test_a_gpu_session_walks_every_step_without_a_gpu(tmp_path: Path) -> None:
 
 def test_a_step_that_takes_too_long_is_stopped_and_named() -> None:
     sleeps = (sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)")
-    step = gpu_session.Step(name="engines", command=sleeps, dry=sleeps, most_s=1.0)
+    step = gpu_session.Step(name="engines", command=sleeps, dry=sleeps, limit_s=1.0)
     outcome = gpu_session.run(step, False, time.monotonic() + 60)
     assert outcome.code is None or outcome.code < 0
     assert (outcome.output.startswith("begun"), outcome.seconds < 30) == (True, True)
     told = {"schema": "vsr-gpu-session/1", "dry": False, "steps": [vars(outcome)]}
-    assert "stopped for its time after" in gpu_report.report(told)
-    with pytest.raises(ValueError, match="no session"):
+    assert "stopped at its time limit after" in gpu_report.report(told)
+    with pytest.raises(ValueError, match="not a session file"):
         gpu_report.report({"schema": "vsr-report/1"})
 
 
@@ -169,7 +169,11 @@ def test_peers_says_what_it_skips(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_isa_prints_times_and_shares(capsys: pytest.CaptureFixture[str]) -> None:
     isa.main(["c-dcscn", "--size", "16x12", "--rounds", "1", "--isas", "AVX2"])
     [row] = _table(capsys.readouterr().out)
-    assert (row["network"], row["instructions"], row["by the first"]) == ("c-dcscn", "AVX2", "1.00")
-    shares = [int(share) for share in re.findall(r" (\d+)%", row["where the time goes"])]
+    assert (row["network"], row["instructions"], row["ratio to first"]) == (
+        "c-dcscn",
+        "AVX2",
+        "1.00",
+    )
+    shares = [int(share) for share in re.findall(r" (\d+)%", row["time by layer"])]
     assert shares == sorted(shares, reverse=True)
     assert 50 <= sum(shares) <= 101

@@ -17,15 +17,15 @@ from bench.soak_figures import (
     COLUMNS,
     Resources,
     Sample,
-    changes,
-    ends,
-    faults_of,
+    first_and_last_minute,
     growth,
+    instabilities,
     relay_figures,
     resources,
-    shares,
+    rung_changes,
+    rung_shares,
     table,
-    wrapped,
+    wrap_difference,
 )
 from bench.soak_stream import CLIP_S, Watcher, make_clip
 from tests.live.test_status import Relay
@@ -63,12 +63,12 @@ def test_the_relays_own_metrics_are_read() -> None:
 
 def test_the_first_minute_is_compared_with_the_last() -> None:
     climbing = run(301, lambda k: {"rss_mib": 200 + 0.1 * k})
-    first, last = ends(climbing)
+    first, last = first_and_last_minute(climbing)
     assert (first[0].seconds, first[-1].seconds) == (0, 60)
     assert (last[0].seconds, last[-1].seconds) == (240, 300)
     assert growth(climbing, "rss_mib") == pytest.approx((203, 227, 24 / 203))
     short = run(41, lambda _: {})
-    assert [len(part) for part in ends(short)] == [21, 21]
+    assert [len(part) for part in first_and_last_minute(short)] == [21, 21]
     assert growth(run(3, lambda _: {"fds": 0}), "fds") == (0, 0, 0)
 
 
@@ -76,19 +76,19 @@ def test_flat_is_flat() -> None:
     """A peak now and then is no growth: a reader of the status page takes a thread, a socket."""
     noisy = random.Random(3)
     flat = run(600, lambda k: {"rss_mib": 200 + noisy.uniform(-4, 4), "fds": 9 + (k % 9 == 0)})
-    assert faults_of(flat) == []
+    assert instabilities(flat) == []
 
 
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
         (lambda k: {"rss_mib": 200 + 0.04 * k}, "RSS grew by 10.7%, from 201.2 to 222.8 MiB"),
-        (lambda k: {"fds": 9 + k // 300}, "fds went from 9 to 10"),
-        (lambda k: {"threads": 12 - k // 300}, "threads went from 12 to 11"),
+        (lambda k: {"fds": 9 + k // 300}, "fds changed from 9 to 10"),
+        (lambda k: {"threads": 12 - k // 300}, "threads changed from 12 to 11"),
     ],
 )
 def test_what_is_not_flat_is_named(value: Callable[[int], dict[str, Any]], complaint: str) -> None:
-    assert faults_of(run(600, value)) == [complaint]
+    assert instabilities(run(600, value)) == [complaint]
 
 
 def test_the_table_and_the_counts() -> None:
@@ -98,9 +98,9 @@ def test_the_table_and_the_counts() -> None:
     assert cells["rss_mib"] == ["rss_mib", "200", "200", "+0.0%", "< 5%"]
     assert cells["p99_ms"][1:4] == ["30", "209", "+596.7%"]
     assert "7" in cells["dropped"]
-    assert changes(samples) == 4
-    assert shares(samples) == {"a": 237 / 240, "b": 3 / 240}
-    assert [wrapped(s, 16) for s in (0.5, 15.5, -15.5, 33)] == [0.5, -0.5, 0.5, 1.0]
+    assert rung_changes(samples) == 4
+    assert rung_shares(samples) == {"a": 237 / 240, "b": 3 / 240}
+    assert [wrap_difference(s, 16) for s in (0.5, 15.5, -15.5, 33)] == [0.5, -0.5, 0.5, 1.0]
 
 
 def test_a_process_is_counted_with_its_children() -> None:

@@ -4,9 +4,11 @@ import json
 import math
 import re
 import subprocess
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,8 +20,11 @@ from vsr.cli.main import main
 from vsr.compare import candidates
 from vsr.compare.candidates import CandidateSettings, compare_models
 from vsr.compare.compare import CompareSettings, compare
-from vsr.compare.page import page
-from vsr.compare.words import sentences
+from vsr.compare.moments import MAX_WORST, MomentSelector
+from vsr.compare.page import render_page
+from vsr.compare.scores import ScoredPicture
+from vsr.compare.summary import summary
+from vsr.media.frame import picture_of
 from vsr.media.limits import processor_count
 from vsr.plan.cost import Cost
 
@@ -91,7 +96,10 @@ def test_the_mean_psnr_is_ffmpegs_average(folder: Path) -> None:
 def test_ten_bits_are_measured_against_eight(folder: Path) -> None:
     found = compare([folder / "deep.mkv"], folder / "truth.mkv")
     assert 25 < (found.totals(0)["psnr"]["mean"] or 0) < 60
-    assert "deep.mkv was measured in the reference's yuv420p" in found.notes
+    assert (
+        "deep.mkv was converted to the reference's pixel format (yuv420p) for the comparison"
+        in found.notes
+    )
 
 
 def test_equal_videos_are_said_to_be_equal(folder: Path) -> None:
@@ -100,9 +108,14 @@ def test_equal_videos_are_said_to_be_equal(folder: Path) -> None:
     assert told["videos"][0]["totals"]["psnr"]["mean"] is None
     assert told["videos"][0]["totals"]["ssim"]["min"] == 1.0
     assert {row["videos"][0]["psnr"] for row in told["ledger"]} == {None}
-    assert "all frames of truth.mkv equal the reference's, sample by sample" in sentences(found)
+    assert "all frames of truth.mkv are identical to the reference's" in summary(found)
     assert "NaN" not in json.dumps(told) and "Infinity" not in json.dumps(told)
-    assert "equal" in page(found)
+    assert "identical" in render_page(found)
+
+
+def test_videos_that_all_equal_the_reference_have_no_infinite_difference(folder: Path) -> None:
+    found = compare([folder / "truth.mkv"] * 3)
+    assert summary(found) == 2 * ["all frames of truth.mkv are identical to the reference's"]
 
 
 # matching
@@ -112,8 +125,8 @@ def test_frames_without_a_partner_are_counted_and_left_out(folder: Path) -> None
     found = compare([folder / "truth.mkv", folder / "uneven.mkv"])
     assert len(found.rows) == 20
     assert [round(row.time * 25) for row in found.rows] == [k for k in range(30) if k % 3]
-    assert list(found.alone) == [10, 0]
-    assert "10 frames of truth.mkv have no partner and were left out" in found.notes
+    assert list(found.unmatched_frames) == [10, 0]
+    assert "10 frames of truth.mkv have no matching frame: skipped" in found.notes
 
 
 def test_frames_that_are_close_to_one_another_are_matched_with_the_nearest(tmp_path: Path) -> None:
@@ -127,13 +140,13 @@ def test_frames_that_are_close_to_one_another_are_matched_with_the_nearest(tmp_p
                 less.write(frame)
     for videos in ((whole, less.path), (less.path, whole)):
         found = compare(videos)
-        assert sorted(found.alone) == [0, 1]
+        assert sorted(found.unmatched_frames) == [0, 1]
         assert [math.isinf(row.values[0]["psnr"]) for row in found.rows] == 11 * [True]
 
 
 def test_a_video_that_begins_later_is_compared_from_its_own_start_when_asked(folder: Path) -> None:
     ends = [folder / "truth.mkv", folder / "late.mkv"]
-    with pytest.raises(vsr.InputError, match=r"begin at 0.000 s, 2.000 s\): try --align"):
+    with pytest.raises(vsr.InputError, match=r"first frames at 0.000 s, 2.000 s\): try --align"):
         compare(ends)
     found = compare(ends, settings=CompareSettings(align=True))
     assert len(found.rows) == 30
@@ -165,7 +178,31 @@ def test_the_worst_moment_is_the_one_that_is_damaged(folder: Path, tmp_path: Pat
     assert {worst["index"] for worst in found.as_json()["videos"][0]["worst"][:2]} == {7, 22}
     flicker = found.series(0, "flicker")
     assert set(flicker[1:].argsort()[-4:] + 1) == {7, 8, 22, 23}
-    assert "it may flicker" in " ".join(sentences(found))
+    assert "it may flicker" in " ".join(summary(found))
+
+
+def test_selecting_moments_takes_no_memory_per_frame(folder: Path) -> None:
+    picture = picture_of(next(iter(vsr.frames(folder / "truth.mkv"))))
+    reference = ScoredPicture(picture, {}, None)
+    rng = np.random.default_rng(3)
+    values = [*rng.uniform(20, 60, 999), math.inf, 130.0, *rng.uniform(30, 40, 1000)]
+    selector, sizes = MomentSelector(), []
+    tracemalloc.start()
+    try:
+        for k, psnr in enumerate(values):
+            scored = (reference, ScoredPicture(picture, {"psnr": float(psnr)}, None))
+            selector.add(k, k / 25, scored)
+            if k in (200, len(values) - 1):
+                sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 4000  # 1,800 floats take 43,000 bytes and more
+    median = float(np.median(np.minimum(values, 100)))
+    assert selector._psnr.median() == pytest.approx(median, abs=0.006)
+    samples = [m.psnr for m in selector._samples]
+    assert selector.moments()[-1].psnr == min(samples, key=lambda psnr: abs(psnr - median))
+    worst = [m.psnr for m in selector.moments()[:-1]]
+    assert worst[0] == min(values) and worst == sorted(worst) and len(worst) == MAX_WORST
 
 
 # the command
@@ -190,14 +227,14 @@ def test_the_command_writes_page_figures_and_picture(folder: Path, tmp_path: Pat
     [sheet] = vsr.frames(made[2])
     assert (sheet.planes[0].shape[1], sheet.planes[0].shape[0]) == (3 * 96, 64)
     again = _compare(*both, "-o", made[0])
-    assert (again.exit_code, "exists; give -y" in again.stderr) == (2, True)
+    assert (again.exit_code, "exists: use -y" in again.stderr) == (2, True)
     assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("-o", "x.txt"), "names no output; use one of .html, .json, .png"),
+        (("-o", "x.txt"), "unsupported output format 'x.txt': use a name with .html, .json, .png"),
         (("--at", "1:2:3:4"), "is not a time such as 70 or 01:10"),
         (("b.mkv", "--models", "bicubic"), "--models requires exactly one video"),
     ],
@@ -219,7 +256,10 @@ def test_an_output_is_none_of_the_inputs(tmp_path: Path) -> None:
 
 def test_an_output_without_a_folder_is_told_before_the_work(folder: Path, tmp_path: Path) -> None:
     done = _compare("not-even-read.mkv", "b.mkv", "-o", tmp_path / "none" / "page.html")
-    assert (done.exit_code, f"there is no folder {tmp_path / 'none'}" in done.stderr) == (1, True)
+    assert (done.exit_code, f"folder {tmp_path / 'none'} does not exist" in done.stderr) == (
+        1,
+        True,
+    )
 
 
 def test_models_are_compared_on_a_piece_of_ones_own_video(folder: Path, tmp_path: Path) -> None:
@@ -230,8 +270,8 @@ def test_models_are_compared_on_a_piece_of_ones_own_video(folder: Path, tmp_path
     assert done.exit_code == 0, done.output
     assert "5 frames at 192x128 against bicubic" in done.stdout
     text = (tmp_path / "page.html").read_text("utf-8")
-    assert "there is no original here" in text
-    assert re.search(r"c-dcscn-stream: [\d.]+ ms a frame, [\d.e+]+ times real time", text)
+    assert "no original to compare with" in text
+    assert re.search(r"c-dcscn-stream: [\d.]+ ms per frame, [\d.e+]+ times real time", text)
 
 
 def test_a_frame_of_a_candidate_takes_what_the_network_alone_takes(
@@ -247,10 +287,12 @@ def test_a_frame_of_a_candidate_takes_what_the_network_alone_takes(
 
 
 def test_a_piece_is_where_it_was_asked_for(folder: Path) -> None:
-    with pytest.raises(vsr.UsageError, match="give a model other than bicubic"):
+    with pytest.raises(vsr.UsageError, match="no model to compare: name at least one"):
         CandidateSettings(models=["bicubic"])
+    with pytest.raises(vsr.UsageError, match=r"invalid excerpt: start -1.0 s, duration 1.0 s;"):
+        CandidateSettings(models=["c-dcscn"], at=-1.0)
     late = CandidateSettings(models=["c-dcscn"], at=1.2)
-    with pytest.raises(vsr.UsageError, match=r"no frames at 1.2 s: it is 1.160 s long"):
+    with pytest.raises(vsr.UsageError, match=r"no frames at 1.2 s: its last frame is at 1.160 s"):
         compare_models(folder / "truth.mkv", late)
     found = compare_models(
         folder / "truth.mkv", CandidateSettings(models=["c-dcscn"], at=0.4, seconds=0.2)

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import pytest
 
-from bench.fuzz import main, outcome_of, prepared
+from bench.fuzz import main, outcome_of, prepare_campaign
 from bench.watchdog import Campaign, Outcome, Watchdog, run_all
 from tests.fuzz.corpus import CORPUS
 from tests.fuzz.mutate import MUTATIONS, mutated
@@ -23,7 +23,7 @@ SEED = 1
 
 @pytest.fixture(scope="module")
 def campaign() -> Iterator[Campaign]:
-    with prepared(SEED) as made:
+    with prepare_campaign(SEED) as made:
         yield made
 
 
@@ -83,12 +83,12 @@ def _takes_memory(_: Campaign, __: int) -> Outcome:
 @pytest.mark.parametrize(
     ("job", "end", "words"),
     [
-        (_dies, "crash", "exit code -11"), (_sleeps, "hang", "stands still"),
-        (_computes, "hang", "s of processor time"), (_takes_memory, "memory", "MiB"),
+        (_dies, "crash", "exit code -11"), (_sleeps, "hang", "no result within"),
+        (_computes, "hang", "s of CPU time"), (_takes_memory, "memory", "MiB"),
     ],
 )  # fmt: skip
 def test_the_watchdog_sees(campaign: Campaign, job: object, end: str, words: str) -> None:
-    watchdog = Watchdog(campaign, job, patience=4, standstill=8)  # type: ignore[arg-type]
+    watchdog = Watchdog(campaign, job, cpu_limit_s=4, wall_limit_s=8)  # type: ignore[arg-type]
     outcome = watchdog.run(0)
     assert (outcome.end, outcome.is_finding) == (end, True)
     assert words in outcome.words

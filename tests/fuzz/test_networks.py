@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from bench.fuzz_networks import outcome_of, prepared
+from bench.fuzz_networks import outcome_of, prepare_campaign
 from bench.watchdog import run_all
 from tests.fuzz.networks import CHANGES, hostile
 from vsr.errors import ModelError
@@ -18,7 +18,7 @@ from vsr.network.graph import bicubic_network
 
 
 def test_40_damaged_or_hostile_networks() -> None:
-    with prepared(1) as campaign:
+    with prepare_campaign(1) as campaign:
         outcomes = list(run_all(campaign, range(40), outcome_of))
         data = campaign.corpus[0].read_bytes()
     assert [outcome for outcome in outcomes if outcome.is_finding] == []

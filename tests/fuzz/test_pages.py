@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from tests.fuzz.test_readers import quick
 from tests.report.test_ledger_html import HOSTILE, Page, facts_of, ledger_of
-from vsr.report.html.page import page
+from vsr.report.html.page import render_page
 from vsr.report.ledger import STAGES, Ledger, Row
 
 _MARKUP = st.sampled_from([HOSTILE, "<b>", "&lt;", "{{ 7 * 7 }}", "{% x %}", "]]>", "<!--", "\0"])
 _TEXT = st.text(max_size=30) | _MARKUP | st.text(string.printable, max_size=12)
 _NUMBER = st.floats(-1e9, 1e9)
-_USUAL = Page(page(facts_of(ledger_of(99)), ledger_of(99).columns()))
+_USUAL = Page(render_page(facts_of(ledger_of(99)), ledger_of(99).columns()))
 _TAGS = frozenset(tag for tag, _ in _USUAL.tags)
 
 
@@ -35,6 +35,6 @@ def test_a_page_of_any_values(
         input={"name": name, "codec": name, "size": [number, 48], "rate": name},
         output={"name": name, "model": name, "scale": 2, "bytes": number},
     )  # fmt: skip
-    found = Page(page(facts, ledger.columns()))
+    found = Page(render_page(facts, ledger.columns()))
     assert {tag for tag, _ in found.tags} <= _TAGS | {"p", "ul", "li"}
     assert not any(key.startswith("on") for _, attrs in found.tags for key in attrs)

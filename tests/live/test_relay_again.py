@@ -29,7 +29,7 @@ from vsr.live.settings import IngestSettings, RelaySettings
 from vsr.live.supervisor import RelayJob, run_all
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
-from vsr.report.rolling import RollingSettings, set_aside
+from vsr.report.rolling import RollingSettings, rotate_report
 
 START = 40.0
 """Longest wait for what starts on a machine that has much else to do (s)."""
@@ -302,12 +302,12 @@ def test_reports_of_runs_that_failed_do_not_fill_the_disk(
     for number in range(6):
         monkeypatch.setattr("vsr.report.rolling.time.time", lambda n=number: 1.8e9 + n / 2)
         (tmp_path / "r.json").write_text(str(number))
-        set_aside(settings)
+        rotate_report(settings)
     kept = sorted(tmp_path.glob("r-2*.json"))
     assert [path.read_text() for path in kept] == ["3", "4", "5"]
     assert not (tmp_path / "r.json").exists()
     assert other.read_text() == "mine"
-    set_aside(RollingSettings())  # nothing is written, so there is nothing to keep
+    rotate_report(RollingSettings())  # nothing is written, so there is nothing to keep
 
 
 class _Fleet(RelayProcess):

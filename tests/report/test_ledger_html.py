@@ -17,11 +17,12 @@ from click.testing import CliRunner
 from tests.clips import Clip, make_clip
 from vsr.cli.main import main
 from vsr.report.html.charts import HEIGHT, Scale, latency_scale
-from vsr.report.html.columns import Columns, gather, worst
-from vsr.report.html.page import page
+from vsr.report.html.columns import Columns, slot_stats, slowest_rows
+from vsr.report.html.page import render_page
 from vsr.report.html.text import clock, duration, share, size, span
-from vsr.report.html.timeline import SLOTS, TimeAxis
+from vsr.report.html.timeline import MAX_SLOTS, TimeAxis
 from vsr.report.ledger import STAGES, Ledger, write_report
+from vsr.report.report import Report
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e\udcff&.mp4"
@@ -71,9 +72,9 @@ def ledger_of(rows: int, seed: int = 0) -> Ledger:
     """A run at 30 fps, two rungs, some events; total = the first four stages."""
     rng = np.random.default_rng(seed)
     parts = rng.lognormal(2, 0.5, (5, rows)).astype(np.float32)
-    ledger, at = Ledger(room=rows), np.arange(rows)
-    ledger._rows = rows
-    held = ledger._held
+    ledger, at = Ledger(capacity=rows), np.arange(rows)
+    ledger._count = rows
+    held = ledger._filled
     held["index"], held["pts"] = at, at / 30
     held["ms"] = np.stack([*parts, parts[:4].sum(0)], axis=1)
     heavy, light = ledger._code("carn-m"), ledger._code("bicubic")
@@ -84,7 +85,7 @@ def ledger_of(rows: int, seed: int = 0) -> Ledger:
 
 def facts_of(ledger: Ledger, deadline: float | None = None, **changes: Any) -> dict[str, Any]:
     rows = len(ledger)
-    total = ledger._held["ms"][:, -1]
+    total = ledger._filled["ms"][:, -1]
     misses = 0 if deadline is None else int((total > deadline).sum())
     facts: dict[str, Any] = {
         "versions": {"vsr": "0"}, "machine": {"cores": 2},
@@ -98,13 +99,13 @@ def facts_of(ledger: Ledger, deadline: float | None = None, **changes: Any) -> d
 
 
 def drawn(ledger: Ledger, deadline: float | None = None, **changes: Any) -> Page:
-    return Page(page(facts_of(ledger, deadline, **changes), ledger.columns()))
+    return Page(render_page(facts_of(ledger, deadline, **changes), ledger.columns()))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 300, 5000])
 @pytest.mark.parametrize("deadline", [None, 40.0, 5000.0])
 def test_the_page_is_whole_and_loads_nothing(rows: int, deadline: float | None) -> None:
-    text = page(facts_of(ledger_of(rows), deadline), ledger_of(rows).columns())
+    text = render_page(facts_of(ledger_of(rows), deadline), ledger_of(rows).columns())
     found = Page(text)
     assert text.startswith("<!DOCTYPE html>")
     assert not {"link", "img", "iframe", "object", "base", "form"} & {tag for tag, _ in found.tags}
@@ -127,7 +128,7 @@ def test_the_only_script_is_the_one_that_the_policy_names() -> None:
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     ledger = ledger_of(60)
     ledger._codes = {HOSTILE: 0}
-    ledger._held["rung"] = ledger._held["event"] = 0
+    ledger._filled["rung"] = ledger._filled["event"] = 0
     facts = facts_of(ledger, 20.0, notes=[HOSTILE], live={HOSTILE: [{HOSTILE: HOSTILE}]})
     facts["input"] = dict.fromkeys(("name", "codec", "rate", HOSTILE), HOSTILE)
     facts["output"] = dict.fromkeys(("name", "model", "backend", "device", "encoder"), HOSTILE)
@@ -162,10 +163,10 @@ def test_the_tables_hold_the_ledgers_numbers() -> None:
 
 def test_the_sentences_say_what_happened() -> None:
     ledger = ledger_of(400)
-    ledger._held["ms"][:, 2] = 500.0
-    ledger._held["ms"][:, -1] = [530.0] * 399 + [20_000.0]
+    ledger._filled["ms"][:, 2] = 500.0
+    ledger._filled["ms"][:, -1] = [530.0] * 399 + [20_000.0]
     said = "\n".join(drawn(ledger, 600.0, interrupted=True, notes=["a note"]).text["li"])
-    assert "400 of 400 frames went out in 16.7 s: 24.0 frames a second, 0.80 times" in said
+    assert "400 of 400 frames were written in 16.7 s: 24.0 frames per second, 0.80 times" in said
     assert "the slowest, frame 399 at 0:13.30, took 20.0 s" in said
     assert "The slowest stage is infer: 500 ms on average, 86 % of the total." in said
     assert "0.2 % of the frames (1 of 400) missed the deadline of 600 ms." in said
@@ -175,13 +176,28 @@ def test_the_sentences_say_what_happened() -> None:
     assert "Events: 5 concealed." in said
 
 
+def test_the_run_time_of_a_resumed_run_is_its_own() -> None:
+    """`frames_out` counts the frames of the earlier run, `fps` does not."""
+    report = Report(
+        input={"name": "in.mp4", "rate": "25"}, output={"name": "out.mp4"}, frames_in=300,
+        frames_out=300, taken_over=200, seconds=8.0, ledger=ledger_of(100),
+    )  # fmt: skip
+    found = Page(render_page(report.facts(), report.ledger.columns()))
+    expected = "300 of 300 frames were written, 100 of them by this run in 8.00 s: 12.5 frames"
+    assert any(expected in line for line in found.text["li"])
+    assert "8.00 s" in found.text["bdi"]
+    report.taken_over, report.ledger = 0, ledger_of(300)
+    found = Page(render_page(report.facts(), report.ledger.columns()))
+    assert any("300 of 300 frames were written in 8.00 s: 37.5" in s for s in found.text["li"])
+
+
 def test_waiting_is_not_called_a_slow_stage() -> None:
     ledger = ledger_of(50)
-    ledger._held["ms"][:, 1] = 900.0
-    ledger._held["ms"][:, 3] = 90.0
+    ledger._filled["ms"][:, 1] = 900.0
+    ledger._filled["ms"][:, 3] = 90.0
     said = "\n".join(drawn(ledger).text["li"])
-    assert "Frames spend the most time waiting" in said
-    assert "the slowest is encode (90.0 ms)" in said
+    assert "Frames spend the most time in queues" in said
+    assert "The slowest processing stage is encode (90.0 ms)" in said
 
 
 def test_no_frame_is_said_in_words() -> None:
@@ -194,7 +210,7 @@ def test_no_frame_is_said_in_words() -> None:
 def test_columns_are_the_ledger_in_input_order() -> None:
     ledger = ledger_of(200)
     turned = ledger.copy()
-    turned._held[:] = ledger._held[np.random.default_rng(1).permutation(200)]
+    turned._filled[:] = ledger._filled[np.random.default_rng(1).permutation(200)]
     columns = turned.columns()
     for k, row in enumerate(ledger.rows()):
         assert columns.index[k] == row["index"]
@@ -207,7 +223,7 @@ def test_columns_are_the_ledger_in_input_order() -> None:
 def test_gathering_keeps_minimum_median_and_maximum() -> None:
     rng = np.random.default_rng(2)
     slot, values = rng.integers(0, 30, 1001), rng.random(1001)
-    slots = gather(slot, values)
+    slots = slot_stats(slot, values)
     assert slots.slot.tolist() == sorted(set(slot.tolist()))
     for k, number in enumerate(slots.slot):
         own = np.sort(values[slot == number])
@@ -227,13 +243,13 @@ def peaked(rows: int, at: int) -> Columns:
 def test_downsampling_never_hides_a_peak(at: int) -> None:
     columns = peaked(50_000, at)
     line = TimeAxis(columns)
-    assert len(line.x) <= SLOTS
+    assert len(line.x) <= MAX_SLOTS
     scale = Scale(0, 7777)
     everything = np.ones(50_000, bool)
     spread, _, _ = line.curve(everything, scale)
     tops = {m[1]: int(m[2]) for m in re.finditer(r"M([\d.]+) \d+V(\d+)", spread)}
     assert [x for x, top in tops.items() if top == 0] == [f"{line.x[line.slot[at]]:.1f}"]
-    _, texts = line.words()
+    _, texts = line.tooltips()
     assert next(t for t in texts if "7,777 ms" in t).startswith(clock(at / 30))
     mark = np.zeros(50_000, bool)
     mark[at] = True
@@ -256,24 +272,24 @@ def test_rows_without_a_latency_are_not_drawn() -> None:
     columns = ledger_of(50).columns()
     columns.ms[-1, 7], columns.ms[-1, 9] = -5e6, np.nan
     columns = replace(columns, events=("", "dropped"), event=(columns.index == 7).astype(np.int64))
-    assert not {7, 9} & set(worst(columns, 50))
+    assert not {7, 9} & set(slowest_rows(columns, 50))
     ledger = ledger_of(50)
-    found = Page(page(facts_of(ledger), columns))
+    found = Page(render_page(facts_of(ledger), columns))
     assert any("dropped" in name for name in found.text["bdi"])
     columns.ms[-1] = np.nan
-    Page(page(facts_of(ledger), columns))
+    Page(render_page(facts_of(ledger), columns))
 
 
 def test_eight_hours_stay_small_and_quick() -> None:
     ledger = ledger_of(8 * 3600 * 30)
     facts = facts_of(ledger, 60.0)
     begun = time.process_time()
-    text = page(facts, ledger.columns())
+    text = render_page(facts, ledger.columns())
     assert time.process_time() - begun < 5
     assert len(text.encode()) < 1_500_000
     Page(text)
-    slots = json.loads(text.split('id="slots">')[1].split("</script>")[0])
-    assert len(slots["x"]) == len(slots["text"]) == SLOTS
+    slots = json.loads(text.split('id="tooltips">')[1].split("</script>")[0])
+    assert len(slots["x"]) == len(slots["text"]) == MAX_SLOTS
 
 
 def test_scales() -> None:
@@ -318,7 +334,7 @@ def test_the_command_line_writes_the_page(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = Page(target.read_text(encoding="utf-8"))
     said = "".join(found.text["li"])
-    assert "30 of 30 frames went out" in said
+    assert "30 of 30 frames were written" in said
     stages, frames = found.tables
     assert [row[0] for row in stages[1:]] == list(STAGES)
     totals = [float(row[7].replace(",", "")) for row in frames[1:]]
@@ -329,8 +345,8 @@ def test_the_command_line_writes_the_page(tmp_path: Path) -> None:
 
 def test_writing_is_part_of_the_total_where_it_is_a_relays() -> None:
     ledger = ledger_of(50)
-    ledger._held["ms"][:, 4] = 800.0
-    ledger._held["ms"][:, -1] = 1000.0
+    ledger._filled["ms"][:, 4] = 800.0
+    ledger._filled["ms"][:, -1] = 1000.0
     relay, file = ("\n".join(drawn(ledger, ms).text["li"]) for ms in (5000.0, None))
     assert "The slowest stage is mux: 800 ms on average, 80 % of the total." in relay
     assert "stage is mux" not in file

@@ -13,8 +13,8 @@ from tests.live.test_status import BT709, Relay, figures, get, output, plain, sh
 from tests.programs import CHROMIUM, needs_chromium
 from tests.report.test_ledger_html import facts_of, ledger_of
 from vsr.live.status.server import StatusServer
-from vsr.report.html.live import about_live
-from vsr.report.html.page import page
+from vsr.report.html.page import render_page
+from vsr.report.html.relay_summary import relay_summary
 from vsr.report.html.text import duration
 
 FLAGS = (
@@ -121,7 +121,7 @@ def test_the_head_says_that_an_output_is_not_reached(relay: Relay, server: Statu
 def test_a_report_of_a_relay_reads_well() -> None:
     ledger = ledger_of(300)
     outputs = [output("a"), output("b", state="retrying", last_error="refused")]
-    text = page(
+    text = render_page(
         facts_of(
             ledger, 500.0, live={"rung_changes": 1, "outputs": outputs},
             output={"name": "a", "size": [640, 360], "rungs": ["carn-m", "bicubic"]},
@@ -141,8 +141,8 @@ def test_a_report_of_a_relay_reads_well() -> None:
 def test_labels_of_a_histogram_leave_each_other_room() -> None:
     """On a phone the last one needs the place of the one before."""
     ledger = ledger_of(300)
-    ledger._held["ms"][7, -1] = 390.0
-    text = page(facts_of(ledger, 500.0), ledger.columns())
+    ledger._filled["ms"][7, -1] = 390.0
+    text = render_page(facts_of(ledger, 500.0), ledger.columns())
     spread = text.partition("Histogram of total latency")[2].partition("</div>")[0]
     labels = re.findall(r'<text class="(\w+(?: minor)?)" x="([\d.]+)%" y="100%"', spread)
     places = [float(x) for kind, x in labels if "minor" not in kind]
@@ -161,16 +161,16 @@ def test_in_short_names_what_viewers_noticed() -> None:
         ],
         "silence_s": 75.0, "sound_dropped": 12, "slate_s": 150.0,
     }  # fmt: skip
-    said = list(about_live({"live": live}))
+    said = list(relay_summary({"live": live}))
     assert said == [
-        "Output 1 (rtmp://a.example/live/***) had a slow line: its pictures went down to "
-        "625 kbit/s of 2.5 Mbit/s.",
-        "Output 1 (rtmp://a.example/live/***) left out pictures up to a key frame 2 times.",
-        "Output 2 (rtmp://b.example/live/***) never opened: 401 Unauthorized.",
-        "Sound was replaced by silence for 1 min 15 s.",
-        "12 packets of sound did not go out.",
+        "Output 1 (rtmp://a.example/live/***) had a slow connection: its video bitrate "
+        "fell to 625 kbit/s of 2.5 Mbit/s.",
+        "Output 1 (rtmp://a.example/live/***) dropped frames up to the next key frame 2 times.",
+        "Output 2 (rtmp://b.example/live/***) was never opened: 401 Unauthorized.",
+        "Audio was replaced by silence for 1 min 15 s.",
+        "12 audio packets were not sent.",
         "The slate was shown in place of the source for 2 min 30 s.",
     ]
     ledger = ledger_of(30)
-    assert "never opened: 401" in page(facts_of(ledger, 500.0, live=live), ledger.columns())
-    assert not list(about_live({"live": {}}))
+    assert "never opened: 401" in render_page(facts_of(ledger, 500.0, live=live), ledger.columns())
+    assert not list(relay_summary({"live": {}}))

@@ -17,7 +17,7 @@ import pytest
 from tests.report.test_ledger_html import Page
 from tests.rtmp import wait_for
 from vsr.media.frame import Frame, Stamps
-from vsr.report import rolling
+from vsr.report import periods
 from vsr.report.ledger import COLUMNS, STAGES, LatencyLedger, Ledger, Row, write_report
 from vsr.report.report import Report
 from vsr.report.rolling import RollingLedger, RollingSettings, Totals
@@ -98,8 +98,8 @@ class Run:
 
     def rests(self) -> bool:
         """Whether the writer has nothing to do: days pass here in milliseconds."""
-        parts = self.ledger._parts
-        return parts is not None and not parts._queue.unfinished_tasks
+        writer = self.ledger._writer
+        return writer is not None and writer._is_idle and not writer._has_new
 
     def end(self) -> dict[str, Any]:
         """Close it and write the report; its facts."""
@@ -254,8 +254,8 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert marks[-1] < marks[1] + 24_000  # a period has 48,000 bytes; other threads may take some
-    assert ledger.extent()["rungs"] == {"c-dcscn": 10 * limit}
-    assert ledger.extent()["parts"] == []
+    assert ledger.missing_row_facts()["rungs"] == {"c-dcscn": 10 * limit}
+    assert ledger.missing_row_facts()["parts"] == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -333,8 +333,8 @@ def test_a_folder_that_is_gone_warns_once_and_loses_nothing_that_was_held(
         wait_for(lambda: caplog.records, SOON, "no warning")
         wait_for(run.rests, SOON, "the writer does not rest")
     assert [r.getMessage() for r in caplog.records] == [
-        f"the report's folder does not exist: {run.folder}; the relay goes on, the next period "
-        "will try again"
+        f"the report's folder does not exist: {run.folder}; the relay continues and "
+        "retries after the next period"
     ]
     back()
     run.feed(frames[1001:])
@@ -367,18 +367,25 @@ def test_a_disk_that_hangs_holds_up_neither_the_relay_nor_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING)
-    hangs = threading.Event()
-    monkeypatch.setattr(rolling, "write_report", lambda *_: hangs.wait(SOON))
+    hangs, written = threading.Event(), []
+
+    def write(path: Path, *_: object) -> None:
+        hangs.wait(SOON)
+        written.append(path.name)
+
+    monkeypatch.setattr(periods, "write_report", write)
     run, frames = Run(tmp_path, patient=False), frames_of(250)
     for _ in range(6):
         run.feed(frames)
     assert [r.getMessage() for r in caplog.records] == [
-        "the report's disk is behind: 250 rows are left out"
+        "the report's disk is too slow: 250 rows were discarded"
     ]
     run.ledger.close(0.01)
     assert run.ledger.count_events("fallback") == run.plain.count_events("fallback")
     hangs.set()
     run.ledger.close(SOON)
+    # the one that was being written, and the newest of the others, as after writes that failed
+    assert written == [f"out-20261121T1800{s}Z.json" for s in ("00", "30", "40")]
 
 
 def test_readers_and_the_publishing_thread_do_not_meet(tmp_path: Path) -> None:
@@ -399,7 +406,7 @@ def test_readers_and_the_publishing_thread_do_not_meet(tmp_path: Path) -> None:
         assert len(list(run.ledger.rows())) <= 500
         assert len(run.ledger.columns().index) <= 500
         run.ledger.stages()
-        run.ledger.extent()
+        run.ledger.missing_row_facts()
     thread.join()
     assert not failed
     run.ledger.close(SOON)
@@ -412,15 +419,15 @@ def test_the_page_says_what_it_shows(tmp_path: Path) -> None:
     found = Page(run.path.read_text(encoding="utf-8"))
     said = "\n".join(found.text["li"])
     dropped = run.plain.count_events("dropped")
-    assert "frames show its last period only, from 0:30.00 on: 150 of 900 frames" in said
-    assert "in 3 files beside this one" in said
+    assert "frames cover its last period only, from 0:30.00 on: 150 of 900 frames" in said
+    assert "in 3 files in the same folder" in said
     assert facts["parts"][0] in found.text["bdi"]
     fallbacks = run.plain.count_events("fallback")
     assert f"Events: {fallbacks} fallback, {dropped} dropped." in said
     assert "the rung changed" not in said  # nobody counted it for the whole run
     heads = found.text["h2"]
     assert "Latency by stage, whole run" in heads
-    assert "Total latency over the input's time since 0:30.00" in heads
+    assert "Total latency over input time since 0:30.00" in heads
     totals = [row["total_ms"] for row in run.plain.rows() if row["total_ms"] is not None]
     stages, frames = found.tables
     assert float(stages[-1][-1].replace(",", "")) == max(totals)
@@ -438,7 +445,7 @@ def test_both_ledgers_are_what_a_report_takes() -> None:
         RollingLedger(RollingSettings(), 500.0, lambda _rows, _seconds: {}),
     ]
     for ledger in ledgers:
-        assert (len(ledger), ledger.stages(), ledger.extent(), list(ledger.rows())) == (
+        assert (len(ledger), ledger.stages(), ledger.missing_row_facts(), list(ledger.rows())) == (
             0, {}, {}, [],
         )  # fmt: skip
 
@@ -448,5 +455,5 @@ def test_a_period_begins_with_its_first_row_in_whichever_order_rows_come() -> No
     for index in (0, 1, 4, 2, 3):  # frame 4 was dropped while 2 and 3 were under way
         ledger.add(Row.of(frame_of(index, 0.02, "dropped" if index == 4 else "")))
         if index == 2:
-            assert ledger.extent()["ledger_from"]["index"] == 2
+            assert ledger.missing_row_facts()["ledger_from"]["index"] == 2
     assert [row["index"] for row in ledger.rows()] == [3]

@@ -8,7 +8,7 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from vsr.report.html.templates import _environment, digest, render, static
+from vsr.report.html.templates import _environment, csp_hash, render, static
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "vsr.report.html"
@@ -18,9 +18,9 @@ TEXT = "a\x00b<\"'&\u202e"
 def test_every_value_is_printable_and_escaped_but_for_markup() -> None:
     chart = {
         "curves": [], "lanes": [{"kind": TEXT, "name": TEXT, "label": Markup("<b>"), "path": "M0"}],
-        "gathered": None, "width": 1,
+        "slot_size": None, "width": 1,
     }  # fmt: skip
-    template = '{% from "charts.html" import timeline %}{{ timeline(chart) }}'
+    template = '{% from "charts.html" import timeline_chart %}{{ timeline_chart(chart) }}'
     text = _environment(PACKAGE).from_string(template).render(chart=chart)
     safe = "a\ufffdb&lt;&#34;&#39;&amp;\ufffd"
     assert f'<div class="lane {safe}">' in text
@@ -34,7 +34,7 @@ def test_a_value_that_a_template_lacks_is_no_empty_text() -> None:
 
 def test_the_digest_is_that_of_the_standard() -> None:
     """The example of MDN's page on the CSP source `hash`."""
-    assert digest("doSomething();") == "'sha256-RFWPLDbv2BY+rCkDzsE+0fr8ylGr2R2faWMhq4lfEQc='"
+    assert csp_hash("doSomething();") == "'sha256-RFWPLDbv2BY+rCkDzsE+0fr8ylGr2R2faWMhq4lfEQc='"
 
 
 def test_style_sheet_and_scripts_hold_nothing_that_ends_their_element() -> None:

@@ -308,7 +308,7 @@ def test_damaged_weights_are_named(tmp_path: Path, name: str, content: bytes) ->
 def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
     trap: dict[str, Any] = {"conv0.weight": np.array([object()], dtype=object)}
     np.savez(tmp_path / "lpips_alex_v0.1.npz", **trap)
-    with pytest.raises(TrainError, match="cannot be read as weights"):
+    with pytest.raises(TrainError, match="cannot read weights from"):
         load_perceptual(tmp_path)
 
 
@@ -410,7 +410,7 @@ def test_perceptual_metrics_see_shaved_pictures(tmp_path: Path) -> None:
 
 def test_a_network_of_another_scale_is_told_so(tmp_path: Path) -> None:
     pair = next(benchmark_pairs(_folder(tmp_path / "set", 1), 3))
-    with pytest.raises(TrainError, match="no x3 network"):
+    with pytest.raises(TrainError, match="not a x3 network"):
         score_pair(_method("rgb", scale=3), pair, Scoring())
 
 
@@ -494,13 +494,16 @@ ODD = {
         _network(3, "sr = Add (lr, b)", "float[N,3,H,W] lr, float[N,3,H,W] b"),
         "2 inputs",
     ),
-    "one size only": (_network(3, "sr = Identity (lr)", "float[1,3,64,64] lr"), "one size only"),
-    "four channels": (_network(4, "sr = Identity (lr)"), "another kind of network"),
-    "integers": (_network(3, "sr = Identity (lr)", "uint8[N,3,H,W] lr"), "another kind"),
-    "a classifier": (_network(3, "sr = GlobalAveragePool (lr)"), "does not enlarge"),
+    "one size only": (
+        _network(3, "sr = Identity (lr)", "float[1,3,64,64] lr"),
+        "fixed picture size",
+    ),
+    "four channels": (_network(4, "sr = Identity (lr)"), "input must be float"),
+    "integers": (_network(3, "sr = Identity (lr)", "uint8[N,3,H,W] lr"), "input must be float"),
+    "a classifier": (_network(3, "sr = GlobalAveragePool (lr)"), "does not upscale"),
     "no factor": (
         _network(3, "sr = Transpose <perm = [0, 1, 3, 2]> (lr)"),
-        "does not enlarge",
+        "does not upscale",
     ),
 }
 
@@ -614,7 +617,7 @@ def test_a_benchmark_that_nobody_has_is_left_out_with_a_word(
     result = _run("--onnx", path, "--data", "set5", "urban100")
     assert result.exit_code == 0, result.output
     assert "urban100" not in result.stdout
-    assert "left out: urban100" in caplog.text
+    assert "skipped: urban100" in caplog.text
     assert "python -m train fetch urban100" in caplog.text
     _assert_one_line(_run("--onnx", path, "--data", "urban100"), "urban100", "train fetch urban100")
 
@@ -638,7 +641,7 @@ def test_weights_add_their_columns_and_are_named(tmp_path: Path) -> None:
     result = _run("--onnx", path, "--data", folder, "--weights", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("| data | scale | method | PSNR | SSIM | LPIPS |\n")
-    assert "by lpips_alex_v0.1.npz." in result.stdout
+    assert "with lpips_alex_v0.1.npz." in result.stdout
 
 
 def test_a_checkpoint_is_measured_at_all_its_scales_or_one(tmp_path: Path) -> None:
@@ -654,7 +657,7 @@ def test_a_checkpoint_is_measured_at_all_its_scales_or_one(tmp_path: Path) -> No
     one = _run("--model", tmp_path / "my.pt", "--data", folder, "--scale", 3)
     assert [line for line in one.stdout.splitlines() if " my " in line] == rows[1:2]
     none = _run("--model", tmp_path / "my.pt", "--data", folder, "--scale", 7)
-    _assert_one_line(none, "no network has the scale")
+    _assert_one_line(none, "no network has the requested scale")
 
 
 def test_what_is_missing_is_said_in_one_line(
@@ -667,7 +670,7 @@ def test_what_is_missing_is_said_in_one_line(
     monkeypatch.delenv("VSR_DATA", raising=False)
     _assert_one_line(_run("--onnx", good, "--data", "set5"), "set5", "VSR_DATA")
     monkeypatch.setenv("VSR_DATA", str(tmp_path))
-    _assert_one_line(_run("--onnx", good, "--data", "set6"), "set6", "there are set5")
+    _assert_one_line(_run("--onnx", good, "--data", "set6"), "set6", "available data sets: set5")
     _assert_one_line(_run("--onnx", good, "--data", good), "is a file", "x2.onnx")
     _assert_one_line(_run("--onnx", good, "--data", tmp_path / "empty"), "no usable image")
     _assert_one_line(_run("--onnx", tmp_path / "no.onnx", "--data", folder), "no.onnx")
@@ -677,7 +680,9 @@ def test_what_is_missing_is_said_in_one_line(
     _assert_one_line(missing, "none", "--weights")
     _assert_one_line(_run("--onnx", good, "--data", folder, "--weights", folder), "no weights in")
     _assert_one_line(_run("--onnx", good, good, "--data", folder), "two networks")
-    _assert_one_line(_run("--onnx", good, "--data", folder, "--output", good / "x"), "cannot make")
+    _assert_one_line(
+        _run("--onnx", good, "--data", folder, "--output", good / "x"), "cannot create"
+    )
 
 
 @pytest.mark.parametrize("words", [[], ["--onnx", "a.onnx"], ["--data", "set5"]])

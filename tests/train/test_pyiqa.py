@@ -105,7 +105,7 @@ def test_without_pyiqa_its_columns_are_left_out_with_a_word(
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with caplog.at_level(logging.WARNING):
         assert load_perceptual(_weights(tmp_path / "weights")).others is None
-    assert "Ma, NIMA left out: pip install pyiqa" in caplog.text
+    assert "Ma, NIMA not measured: pip install pyiqa" in caplog.text
 
 
 def test_weights_that_hold_code_never_reach_pyiqa(tmp_path: Path, library: _Pyiqa) -> None:
@@ -161,4 +161,4 @@ def test_the_table_has_their_columns(tmp_path: Path, library: _Pyiqa) -> None:
     result = CliRunner().invoke(main, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("| data | scale | method | PSNR | SSIM | Ma | NIMA |\n")
-    assert f"by pyiqa ({MA}, {NIMA})." in result.stdout
+    assert f"with pyiqa ({MA}, {NIMA})." in result.stdout

@@ -157,11 +157,11 @@ def test_a_ramp_that_is_rounded_once_is_smooth() -> None:
         return lambda x: np.rint(x * levels) / levels
 
     once, thrice = (ramp(steps(n), lambda x: x, 1) for n in (255, 85))
-    assert once.smooth
+    assert once.is_smooth
     assert (once.within_one, once.p99 <= 0.5) == (1.0, True)
     # steps of three codes: a whole code is 0 or 1 from the nearest
     assert thrice.p99 == pytest.approx(1.0, abs=1e-4)
-    assert not ramp(steps(63), lambda x: x, 3).smooth
+    assert not ramp(steps(63), lambda x: x, 3).is_smooth
 
 
 def test_the_float_network_is_measured_where_the_manifest_has_no_figure(

@@ -93,7 +93,7 @@ def read_clip(path: Path, settings: VideoSettings) -> Clip:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise TrainError(f"{path} has no video: name a clip")
+                raise TrainError(f"{path} has no video stream: give a video file")
             stream = container.streams.video[0]
             rate = stream.average_rate or Fraction(25)
             frames, matrix = [], _UNSPECIFIED
@@ -103,12 +103,15 @@ def read_clip(path: Path, settings: VideoSettings) -> Clip:
                 if len(frames) == settings.window:
                     break
     except av.FFmpegError as exc:
-        raise TrainError(f"{path} is no readable clip ({exc.strerror}): name another") from exc
+        raise TrainError(f"cannot read clip {path}: {exc.strerror}") from exc
     if not frames:
-        raise TrainError(f"{path} has no frame that can be decoded: name another clip")
+        raise TrainError(f"{path} has no decodable frame: give another clip")
     height, width = frames[0].y.shape
     if min(height, width) < 32 * settings.scale:
-        raise TrainError(f"{path} is too small ({width}x{height}): name a larger clip")
+        least = 32 * settings.scale
+        raise TrainError(
+            f"{path} is too small ({width}x{height}): give a clip of at least {least}x{least}"
+        )
     if matrix == _UNSPECIFIED and height >= 720:  # the usual rule for untagged video
         matrix = 1
     return Clip(frames, Fraction(rate), matrix)
@@ -214,8 +217,8 @@ def _all_methods(
 def _score(ours: Pixels, truth: Pixels, settings: VideoSettings) -> tuple[float, float, float]:
     if ours.shape != truth.shape:
         raise TrainError(
-            f"a network made {ours.shape[1]}x{ours.shape[0]} where "
-            f"{truth.shape[1]}x{truth.shape[0]} was due: it is of another scale"
+            f"a network returned {ours.shape[1]}x{ours.shape[0]} instead of "
+            f"{truth.shape[1]}x{truth.shape[0]}: its scale is not {settings.scale}"
         )
     a, b = ours.astype(np.float64), truth.astype(np.float64)
     similarity = ssim(a, b, settings.scale) if settings.ssim else float("nan")

@@ -29,8 +29,8 @@ from train.nets import (
     from_config,
 )
 
-OUTPUT: Final = 1280 * 720
-_SIDE: Final = 24  # LR pixels; a multiple of 4, so that strided layers come out even
+OUTPUT_PIXELS: Final = 1280 * 720
+_INPUT_SIDE: Final = 24  # LR pixels; a multiple of 4, so that strided layers come out even
 
 
 def parameters(net: nn.Module) -> int:
@@ -38,7 +38,7 @@ def parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
-def multadds(net: Net, scale: int, output: int = OUTPUT) -> int:
+def multadds(net: Net, scale: int, output: int = OUTPUT_PIXELS) -> int:
     """Return the multiplications of all trained convolutions for `output` HR pixels."""
     total = 0
 
@@ -55,10 +55,10 @@ def multadds(net: Net, scale: int, output: int = OUTPUT) -> int:
     layers = [m for m in net.modules() if isinstance(m, kinds) and m.weight.requires_grad]
     hooks = [m.register_forward_hook(count) for m in layers]
     with torch.inference_mode():
-        net(torch.zeros(1, 1 if net.colour == "y" else 3, _SIDE, _SIDE), scale)
+        net(torch.zeros(1, 1 if net.colour == "y" else 3, _INPUT_SIDE, _INPUT_SIDE), scale)
     for hook in hooks:
         hook.remove()
-    return round(total / _SIDE**2 * output / scale**2)
+    return round(total / _INPUT_SIDE**2 * output / scale**2)
 
 
 def receptive_field_radius(net: Net, scale: int) -> int:
@@ -74,12 +74,14 @@ def receptive_field_radius(net: Net, scale: int) -> int:
     for parameter in twin.parameters():
         nn.init.constant_(parameter, 1e-2 if parameter.dim() > 1 else 0.5)
     width = 65
-    while (radius := max(_felt(twin, scale, width, c) for c in range(4))) >= width // 2 - 4:
+    while (
+        radius := max(_radius_in_strip(twin, scale, width, c) for c in range(4))
+    ) >= width // 2 - 4:
         width = 2 * width - 1
     return radius
 
 
-def _felt(twin: Net, scale: int, width: int, off: int) -> int:
+def _radius_in_strip(twin: Net, scale: int, width: int, off: int) -> int:
     """Return the radius in a strip, as it is equal in both directions. `off`: grid position, for
     strided layers."""
     channels, height = 1 if twin.colour == "y" else 3, 2
@@ -126,10 +128,10 @@ def sizes() -> Iterator[Size]:
             continue  # the same network as without the suffix
         count, work = _PAPERS.get(name, (None, {}))
         if isinstance(net := build(name), Rt):
-            yield from (_ours(name, scale) for scale in (2, 3, 4))
+            yield from (_own_network_line(name, scale) for scale in (2, 3, 4))
             continue
         if isinstance(net, Dcscn):
-            yield from (_complexity(name, scale, work.get(scale)) for scale in (2, 3, 4))
+            yield from (_complexity_line(name, scale, work.get(scale)) for scale in (2, 3, 4))
             continue
         if not isinstance(net, Csrcnn):
             yield _parameter_line(name, net, count)
@@ -144,24 +146,24 @@ def _parameter_line(name: str, net: Net, paper: int | None) -> Size:
     scales = ", ".join(f"x{s}" for s in net.scales)
     ours, note = parameters(net), ""
     if name in ("carn-m", "pcarn-m"):  # the paper leaves out biases here, though not for CARN
-        everything, ours = ours, _weights(net)
+        everything, ours = ours, _weight_count(net)
         note = f"convolution weights without biases, mean shifts included; all: {everything:,}"
     if name.startswith("pcarn"):
-        note += "; " * bool(note) + "given in millions, one digit"
+        note += "; " * bool(note) + "the paper gives millions with one digit"
     return Size(name, scales, "parameters, K", ours / _K, paper, note)
 
 
-def _weights(net: nn.Module) -> int:
+def _weight_count(net: nn.Module) -> int:
     return sum(m.weight.numel() for m in net.modules() if isinstance(m, nn.Conv2d))
 
 
-def _ours(name: str, scale: int) -> Size:
+def _own_network_line(name: str, scale: int) -> Size:
     net = at_scale(build(name, (scale,)), scale)
-    note = f"{multadds(net, scale) / _G:.1f}G MultAdds; ours, of no paper"
+    note = f"{multadds(net, scale) / _G:.1f}G MultAdds; our own network"
     return Size(name, f"x{scale}", "parameters, K", parameters(net) / _K, None, note)
 
 
-def _complexity(name: str, scale: int, paper: float | None) -> Size:
+def _complexity_line(name: str, scale: int, paper: float | None) -> Size:
     net = build(name, (scale,))
     note = f"{multadds(net, scale) / _G:.1f}G MultAdds as CARN counts"
     return Size(name, f"x{scale}", "complexity, K", parameters(net) / _K, paper, note)
@@ -185,7 +187,7 @@ def _pcarn_table_1() -> Iterator[Size]:
     ):
         ours = parameters(build("carn", (4,), **changes)) / _K
         yield Size(
-            f"table 1 {words}", "x4", "parameters, K", ours, paper, "PCARN; cut, not rounded"
+            f"table 1 {words}", "x4", "parameters, K", ours, paper, "PCARN; truncated, not rounded"
         )
 
 

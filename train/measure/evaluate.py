@@ -146,22 +146,26 @@ def score_pair(method: Method, pair: Pair, scoring: Scoring) -> tuple[Score, Arr
     out, scale = _run(method.enlarge, pair.low, method.colour), method.scale
     if out.shape[-2:] != pair.high.shape[:2]:
         raise TrainError(
-            f"{method.label} made {out.shape[-1]}x{out.shape[-2]} where "
-            f"{pair.high.shape[1]}x{pair.high.shape[0]} was due: it is no x{scale} network"
+            f"{method.label} returned {out.shape[-1]}x{out.shape[-2]} instead of "
+            f"{pair.high.shape[1]}x{pair.high.shape[0]}: it is not a x{scale} network"
         )
     if pair.grey and scoring.grey_as_y:
         ours, truth = _grey_codes(out, method.colour), pair.high[..., 0].astype(np.float64)
     else:
         ours, truth = _luma(out, method.colour), luma(pair.high)
     inside = (slice(scale, -scale), slice(scale, -scale))
-    look = scoring.perceptual
-    shown = picture(out, pair.low, method.colour)[inside] if look.lpips or look.others else None
+    metrics = scoring.perceptual
+    shown = (
+        picture(out, pair.low, method.colour)[inside] if metrics.lpips or metrics.others else None
+    )
     score = Score(
         psnr=psnr(ours, truth, scale),
         ssim=ssim(ours, truth, scale),
-        lpips=look.lpips(shown, pair.high[inside]) if look.lpips and shown is not None else None,
-        niqe=look.niqe(ours[inside]) if look.niqe else None,
-        others=look.others(shown) if look.others and shown is not None else {},
+        lpips=metrics.lpips(shown, pair.high[inside])
+        if metrics.lpips and shown is not None
+        else None,
+        niqe=metrics.niqe(ours[inside]) if metrics.niqe else None,
+        others=metrics.others(shown) if metrics.others and shown is not None else {},
     )
     return score, out
 

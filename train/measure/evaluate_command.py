@@ -11,10 +11,10 @@ from train.measure.compressed import VideoSettings
 from train.measure.evaluate import Method, Scoring, torch_enlarge
 from train.measure.perceptual import Perceptual, load_perceptual
 from train.measure.report import (
-    feet,
+    create_folder,
     find_folders,
+    footnotes,
     image_table,
-    make_folder,
     score_images,
     score_videos,
     video_table,
@@ -46,33 +46,43 @@ class ManyValues(click.Command):
 
 
 @click.command(cls=ManyValues)
-@click.option("--model", type=File, multiple=True, help="Checkpoint that `fit` wrote.")
-@click.option("--onnx", type=File, multiple=True, help="Network as it is shipped, or any other.")
+@click.option("--model", type=File, multiple=True, help="Checkpoint written by `fit`.")
+@click.option("--onnx", type=File, multiple=True, help="ONNX file of a network.")
 @click.option(
     "--backend",
     type=click.Choice(sorted(BACKENDS)),
     default="openvino",
     show_default=True,
-    help="What runs the ONNX files.",
+    help="Library that runs the ONNX files.",
 )
-@click.option("--scale", type=int, multiple=True, help="Of the network's scales; default: all.")
-@click.option("--data", multiple=True, help="set5, set14, bsd100, urban100 or a folder.")
-@click.option("--grey-as-y", is_flag=True, help="Score grey files' values as Y, not as RGB.")
+@click.option(
+    "--scale", type=int, multiple=True, help="Scale to measure; default: all scales of the network."
+)
+@click.option(
+    "--data",
+    multiple=True,
+    help="Data set to measure on: set5, set14, bsd100, urban100 or a folder.",
+)
+@click.option("--grey-as-y", is_flag=True, help="Score the values of grey files as Y, not as RGB.")
 @click.option(
     "--weights",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of LPIPS' and NIQE's weights.",
+    help="Folder with the weights of LPIPS and NIQE.",
 )
-@click.option("--video", type=File, multiple=True, help="Clip to make small and compress.")
+@click.option("--video", type=File, multiple=True, help="Clip to downscale, compress and upscale.")
 @click.option(
     "--crf",
     type=click.IntRange(0, 51),
     multiple=True,
     default=(23, 28, 33),
-    help="Default: 23 28 33.",
+    help="x264 quality of the clips; default: 23 28 33.",
 )
-@click.option("--preset", type=click.Choice(PRESETS), default="medium", help="x264's.")
-@click.option("--frames", type=click.IntRange(1), default=8, help="Scored of a clip; default: 8.")
+@click.option(
+    "--preset", type=click.Choice(PRESETS), default="medium", help="x264 preset of the clips."
+)
+@click.option(
+    "--frames", type=click.IntRange(1), default=8, help="Frames scored per clip; default: 8."
+)
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -92,14 +102,14 @@ def evaluate(
     frames: int,
     output: Path | None,
 ) -> None:
-    """Measure networks as the papers do, beside bicubic and the papers' figures.
+    """Measure networks as the papers do, compared with bicubic and the papers' figures.
 
     Options that can be repeated take several values: --data set5 set14 --crf 23 28.
     """
     if not data and not video:
-        raise click.UsageError("name what to measure on: --data set5, or --video CLIP")
+        raise click.UsageError("nothing to measure on: give --data set5 or --video CLIP")
     if not model and not onnx:
-        raise click.UsageError("name a network: --model CHECKPOINT or --onnx FILE")
+        raise click.UsageError("no network: give --model CHECKPOINT or --onnx FILE")
     folders = find_folders(data)
     perceptual = load_perceptual(weights) if data or weights else Perceptual()
     lpips = perceptual.lpips if weights else None
@@ -107,12 +117,12 @@ def evaluate(
     scoring = Scoring(perceptual=perceptual, grey_as_y=grey_as_y)
     methods = find_methods(model, onnx, backend, scale)
     if output:
-        make_folder(output)
+        create_folder(output)
     images = score_images(methods, folders, scoring, output)
     rows = score_videos(methods, video, settings)
     tables = [image_table(images)] if images else []
     tables += [video_table(rows)] if rows else []
-    notes = feet(scoring, settings, bool(images), bool(rows))
+    notes = footnotes(scoring, settings, bool(images), bool(rows))
     text = "\n".join([*tables, "\n".join(notes) + "\n"])
     click.echo(text, nl=False)
     if output:
@@ -130,11 +140,11 @@ def find_methods(
     found += [load_onnx(path, backend) for path in files]
     kept = [method for method in found if not scales or method.scale in scales]
     if not kept:
-        has = ", ".join(f"x{m.scale}" for m in found)
-        raise TrainError(f"no network has the scale asked for: there are {has}")
+        available = ", ".join(f"x{m.scale}" for m in found)
+        raise TrainError(f"no network has the requested scale; available: {available}")
     names = [(method.label, method.scale) for method in kept]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise TrainError(f"two networks are called {twice[0]}: rename one of the files")
+        raise TrainError(f"two networks have the name {twice[0]}: rename one of the files")
     return kept
 
 

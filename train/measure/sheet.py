@@ -19,7 +19,7 @@ class SheetRow:
 
     name: str
     truth: Pixels
-    made: dict[str, Pixels]
+    pictures: dict[str, Pixels]
 
 
 def detailed_window(image: Pixels, size: int) -> tuple[slice, slice]:
@@ -40,7 +40,7 @@ def detailed_window(image: Pixels, size: int) -> tuple[slice, slice]:
 
 def draw_sheet(rows: list[SheetRow], crop: int = 96, zoom: int = 2) -> Image.Image:
     """Draw one line per image, one column per method, then the truth; PSNR is that of the crop."""
-    columns = max(len(row.made) for row in rows) + 1
+    columns = max(len(row.pictures) for row in rows) + 1
     cell = crop * zoom
     size = (GAP + columns * (cell + GAP), GAP + len(rows) * (cell + LINE + GAP))
     sheet = Image.new("RGB", size, "white")
@@ -48,13 +48,13 @@ def draw_sheet(rows: list[SheetRow], crop: int = 96, zoom: int = 2) -> Image.Ima
     for index, row in enumerate(rows):
         window = detailed_window(row.truth, crop)
         top = GAP + index * (cell + LINE + GAP)
-        for column, (label, picture) in enumerate([*row.made.items(), (row.name, row.truth)]):
+        for column, (label, picture) in enumerate([*row.pictures.items(), (row.name, row.truth)]):
             left = GAP + column * (cell + GAP)
             view = Image.fromarray(np.ascontiguousarray(picture[window]))
             # square pixels, as smoothing by the viewer would hide the differences
             large = view.resize((view.width * zoom, view.height * zoom), Image.Resampling.NEAREST)
             sheet.paste(large, (left, top))
-            text = _caption(label, picture[window], row.truth[window], column < len(row.made))
+            text = _caption(label, picture[window], row.truth[window], column < len(row.pictures))
             draw.text((left, top + cell + 3), text, fill="black", font=font)
     return sheet
 

@@ -80,7 +80,7 @@ def load_onnx(path: Path, backend: str) -> Method:
     except TrainError:
         raise
     except Exception as exc:  # the backends' own errors share no public base class
-        raise TrainError(f"{backend} cannot run {path}: {_gist(exc)}") from exc
+        raise TrainError(f"{backend} cannot run {path}: {_short_reason(exc)}") from exc
     scale = _scale(result.shape, channels, path)
     return replace(
         Method(label="", enlarge=_cast(run, kind), colour="rgb", scale=scale),
@@ -90,11 +90,11 @@ def load_onnx(path: Path, backend: str) -> Method:
     )
 
 
-def _gist(exc: Exception) -> str:
+def _short_reason(exc: Exception) -> str:
     """Return the reason: OpenVINO's messages have the source location, the reason, then advice."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith("To facilitate")]
-    return told[-1].removeprefix("-- ") if told else repr(exc)
+    reasons = [line for line in lines if not line.startswith("To facilitate")]
+    return reasons[-1].removeprefix("-- ") if reasons else repr(exc)
 
 
 def _read(path: Path) -> onnx.ModelProto:
@@ -103,9 +103,9 @@ def _read(path: Path) -> onnx.ModelProto:
     except OSError as exc:
         raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
     except Exception as exc:  # protobuf's DecodeError has no stable place to import it from
-        raise TrainError(f"{path} is no ONNX file, or damaged: {exc}") from exc
+        raise TrainError(f"{path} is not an ONNX file, or it is damaged: {exc}") from exc
     if not model.graph.node:
-        raise TrainError(f"{path} is no ONNX file, or an empty one")
+        raise TrainError(f"{path} is not an ONNX file, or it is empty")
     return model
 
 
@@ -115,7 +115,7 @@ def _input(model: onnx.ModelProto, path: Path) -> tuple[npt.DTypeLike, int]:
     inputs = [x for x in model.graph.input if x.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         counts = f"{len(inputs)} inputs and {len(model.graph.output)} outputs"
-        raise TrainError(f"{path} has {counts}: a network with one picture in, one out is needed")
+        raise TrainError(f"{path} has {counts}: a network needs one input and one output")
     tensor = inputs[0].type.tensor_type
     kinds: dict[int, npt.DTypeLike] = {
         onnx.TensorProto.FLOAT: np.float32,
@@ -123,9 +123,9 @@ def _input(model: onnx.ModelProto, path: Path) -> tuple[npt.DTypeLike, int]:
     }
     shape = [d.dim_value for d in tensor.shape.dim]
     if tensor.elem_type not in kinds or len(shape) != 4 or shape[1] not in {1, 3}:
-        raise TrainError(f"{path} does not read float [N, 1 or 3, H, W]: another kind of network")
+        raise TrainError(f"{path} is not supported: its input must be float [N, 1 or 3, H, W]")
     if any(shape[2:]):
-        raise TrainError(f"{path} is for pictures of one size only: export it with free H and W")
+        raise TrainError(f"{path} has a fixed picture size: export it with dynamic H and W")
     return kinds[tensor.elem_type], shape[1]
 
 
@@ -135,7 +135,9 @@ def _scale(shape: tuple[int, ...], channels: int, path: Path) -> int:
         scale = shape[2] // 24
         if scale and shape[2:] == (24 * scale, 32 * scale):
             return scale
-    raise TrainError(f"{path} makes {list(shape)} of [1, {channels}, 24, 32]: it does not enlarge")
+    raise TrainError(
+        f"{path} does not upscale: it returned {list(shape)} for [1, {channels}, 24, 32]"
+    )
 
 
 def _cast(run: Callable[[Any], Any], kind: npt.DTypeLike) -> Enlarge:

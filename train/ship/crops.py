@@ -87,7 +87,7 @@ def draw(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool
             "bicubic": _enlarged(bicubic.enlarge, lr, bicubic.colour),
             f"{model} x{scale}": _enlarged(enlarge, lr, colour),
         }
-        rows.append(SheetRow(name=scene.name, truth=hr, made=made))
+        rows.append(SheetRow(name=scene.name, truth=hr, pictures=made))
     buffer = io.BytesIO()
     sheet = draw_sheet(rows, crop=_SHOWN)
     # every pixel is shown as 2x2, so chroma subsampling loses nothing

@@ -20,6 +20,7 @@ import torch
 from train.errors import TrainError
 from train.fit.checkpoint import averaged_net, best_file, stage
 from train.fit.prune import living
+from train.measure.artifacts import flat_noise, moving_flicker
 from train.measure.compressed import Row, VideoSettings, read_clip, score_clip
 from train.measure.counting import multadds, parameters, receptive_field_radius
 from train.measure.evaluate import (
@@ -31,7 +32,6 @@ from train.measure.evaluate import (
     figures,
     score_folder,
 )
-from train.measure.look import flat_noise, moving_flicker
 from train.measure.perceptual import Lpips, Perceptual
 from train.measure.shipped import load_onnx, openvino_enlarge
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale

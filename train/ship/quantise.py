@@ -19,7 +19,7 @@ import onnx
 from train.data.images import Pixels
 from train.errors import TrainError
 from train.measure.evaluate import evaluate
-from train.measure.ramp import ASKED, ramp
+from train.measure.ramp import LIMITS_TEXT, ramp
 from train.measure.shipped import openvino_enlarge
 from train.ship.calibrate import Spread, patches, quantiser, random_crops, spreads, stark, vivid
 from train.ship.manifest import read_manifest, write_file, write_manifest
@@ -138,10 +138,10 @@ def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> 
 def _check_ramp(label: str, found: bytes, data: bytes, colour: str) -> None:
     channels = 3 if colour == "rgb" else 1
     seen = ramp(openvino_enlarge(found), openvino_enlarge(data), channels)
-    if not seen.smooth:
+    if not seen.is_smooth:
         raise TrainError(
             f"{label} has bands in int8: {seen.within_one:.1%} of a smooth ramp within one code "
-            f"(0.99 within {seen.p99:.2f}), {ASKED} are asked: not written"
+            f"(0.99 within {seen.p99:.2f}), {LIMITS_TEXT} are asked: not written"
         )
 
 

@@ -79,13 +79,13 @@ def compare(
     from vsr.compare.candidates import CandidateSettings, compare_models
     from vsr.compare.compare import CompareSettings
     from vsr.compare.compare import compare as measure
-    from vsr.compare.write import as_text, check_name, write
+    from vsr.compare.write import check_output_path, text_table, write_comparison
     from vsr.files.settings import RunSettings
 
     start_logging(verbose, quiet)
     with exit_on_error(verbose):
         for path in outputs:
-            check_name(path, overwrite, [*videos, *([reference] if reference else [])])
+            check_output_path(path, overwrite, [*videos, *([reference] if reference else [])])
         if models and (len(videos) > 1 or reference):
             raise UsageError("--models requires exactly one video and no --reference")
         if models and lpips:
@@ -108,7 +108,7 @@ def compare(
 
         found = run_stoppable(work)
         for path in outputs:
-            write(found, path)
-        print_result(as_text(found))
+            write_comparison(found, path)
+        print_result(text_table(found))
         for note in found.notes:
             log.info(note)

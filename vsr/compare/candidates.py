@@ -1,4 +1,4 @@
-"""Upscales a piece of a video with several networks, for a visual comparison."""
+"""Upscales an excerpt of a video with several networks, for a visual comparison."""
 
 import math
 import os
@@ -25,18 +25,18 @@ from vsr.media.location import open_input
 from vsr.media.stream_choice import choose_streams
 from vsr.plan.measure import Video, network_cost_at_size
 
-_SECONDS: Final = 0.3
+_MEASURE_S: Final = 0.3
 """Duration of the measurement of each network alone, in seconds."""
-Told = Callable[[str], None]
+ModelCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings:
-    """Settings of `compare_models`: a piece of a video, and the models that upscale it."""
+    """Settings of `compare_models`: an excerpt of a video, and the models that upscale it."""
 
     models: Sequence[str]
     at: float = 0.0
-    """Start of the piece, in seconds from the video's first frame."""
+    """Start of the excerpt, in seconds from the video's first frame."""
     seconds: float = 1.0
     run: RunSettings = field(default_factory=RunSettings)
     """Other settings, as for `vsr run`. `model`, the frame range, `segment`, `audio`, `report` and
@@ -44,34 +44,39 @@ class CandidateSettings:
 
     def __post_init__(self) -> None:
         if not set(self.models) - {BICUBIC}:
-            raise UsageError(f"give a model other than {BICUBIC}, which all are compared with")
+            raise UsageError(
+                f"no model to compare: name at least one besides {BICUBIC}, the baseline"
+            )
         if not 0 <= self.at < math.inf or not 0 < self.seconds < math.inf:
-            raise UsageError(f"a piece from {self.at} s of {self.seconds} s is none")
+            raise UsageError(
+                f"invalid excerpt: start {self.at} s, duration {self.seconds} s; "
+                "the start must be 0 or more, the duration above 0"
+            )
 
 
 def compare_models(
     source: str | os.PathLike[str],
     settings: CandidateSettings,
     *,
-    on_model: Told | None = None,
+    on_model: ModelCallback | None = None,
     stop: Event | None = None,
 ) -> Comparison:
-    """Upscale a piece of `source` with each model, and compare the results with bicubic upscaling.
+    """Upscale an excerpt of `source` with each model, and compare the results with bicubic.
 
-    The pieces are encoded as by `vsr run`, into a temporary folder. `on_model` receives each
+    The excerpts are encoded as by `vsr run`, into a temporary folder. `on_model` receives each
     model's name before its run starts. Raises the errors of `vsr.upscale` and `compare`.
     """
     path = os.fspath(source)
     names = list(dict.fromkeys((BICUBIC, *settings.models)))
-    start, frames = _piece(path, settings.at, settings.seconds)
+    start, frames = _frame_range(path, settings.at, settings.seconds)
     with tempfile.TemporaryDirectory(prefix="vsr-compare-") as folder:
-        made: list[Path] = []
+        outputs: list[Path] = []
         times: list[float] = []
         for name in names:
             if on_model:
                 on_model(name)
             # a model may be a path with any characters, so it does not name the file
-            target = Path(folder) / f"{len(made)}.mkv"
+            target = Path(folder) / f"{len(outputs)}.mkv"
             run = replace(
                 settings.run, model=name, start_frame=start, max_frames=frames, segment=0,
                 audio="none", report=None, container=None,
@@ -79,21 +84,25 @@ def compare_models(
             report = upscale(path, target, run, stop=stop)
             if report.interrupted:
                 raise InterruptedRunError("stopped: nothing was written")
-            made.append(target)
-            times.append(_ms_per_frame(path, target, run))
-        found = compare(made, stop=stop)
+            outputs.append(target)
+            times.append(_measure_ms_per_frame(path, target, run))
+        comparison = compare(outputs, stop=stop)
     labels = [Path(name).name for name in names]
     videos = [
         replace(video, name=label, ms_per_frame=round(ms, 1))
-        for video, label, ms in zip((found.reference, *found.videos), labels, times, strict=True)
+        for video, label, ms in zip(
+            (comparison.reference, *comparison.videos), labels, times, strict=True
+        )
     ]
-    found.reference, found.videos = videos[0], videos[1:]
-    found.notes = [note for note in found.notes if not note.startswith("VMAF")]
-    found.notes.append("there is no original here: figures tell how far each is from bicubic")
-    return found
+    comparison.reference, comparison.videos = videos[0], videos[1:]
+    comparison.notes = [note for note in comparison.notes if not note.startswith("VMAF")]
+    comparison.notes.append(
+        f"no original to compare with: the figures show each model's difference from {BICUBIC}"
+    )
+    return comparison
 
 
-def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
+def _measure_ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
     """Measure the time that a run's network takes for one frame when nothing else runs, in ms.
 
     It differs from a report's `infer` time: in a run, several frames share the network at a time.
@@ -104,20 +113,22 @@ def _ms_per_frame(path: str, target: Path, run: RunSettings) -> float:
     model = find(run.model or DEFAULT, run.scale, backend, run.precision)
     size = (info.width, info.height)
     video = Video(size=size, rate=info.rate, colour=info.colour, planes=info.planes)
-    return network_cost_at_size(model, backend, video, _SECONDS).alone_ms(processor_count())
+    return network_cost_at_size(model, backend, video, _MEASURE_S).alone_ms(processor_count())
 
 
-def _piece(path: str, at: float, seconds: float) -> tuple[int, int]:
-    """Return (index of the first frame, number of frames) of a piece, from the packets' pts."""
+def _frame_range(path: str, at: float, seconds: float) -> tuple[int, int]:
+    """Return (index of the first frame, number of frames) of an excerpt, from the packets' pts."""
     with closing(open_input(path, path)) as container:
         stream, _ = choose_streams(container, path, path)
         base = stream.time_base or Fraction(1, 1000)
         times = sorted(p.pts * base for p in container.demux(stream) if p.pts is not None)
     if not times:
-        raise InputError(f"{path} has no times by which a piece could be found")
+        raise InputError(f"{path} has no timestamps: cannot find the excerpt to compare")
     times = [time - times[0] for time in times]
     first = sum(time < Fraction(at) for time in times)
     number = sum(Fraction(at) <= time < Fraction(at) + Fraction(seconds) for time in times)
     if not number:
-        raise UsageError(f"{path} has no frames at {at:g} s: it is {float(times[-1]):.3f} s long")
+        raise UsageError(
+            f"{path} has no frames at {at:g} s: its last frame is at {float(times[-1]):.3f} s"
+        )
     return first, number

@@ -3,17 +3,18 @@
 import contextlib
 import operator
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from vsr.compare.keep import Keeper
-from vsr.compare.match import Matches
-from vsr.compare.picture import rgb
+from vsr.compare.match import FrameMatcher
+from vsr.compare.moments import MomentSelector
+from vsr.compare.picture import to_rgb
 from vsr.compare.result import Comparison, Row, VideoFacts
-from vsr.compare.scores import VMAF, Scored, Scorer, filters_for, has_vmaf
+from vsr.compare.scores import VMAF, ScoredPicture, Scorer, has_vmaf, supported_filters
 from vsr.errors import InputError, InterruptedRunError, UsageError
 from vsr.files.frames import Reader, frames
 from vsr.media.frame import Frame
@@ -59,96 +60,101 @@ def compare(
         raise UsageError("give two videos to compare, or one and --reference or --models")
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(frames(name)) for name in names]
-        work = _Work(readers, settings)
-        for done in work:
+        run = _Run(readers, settings)
+        for done in run:
             if stop is not None and stop.is_set():
                 raise InterruptedRunError("stopped: nothing was written")
             if on_progress:
                 on_progress(done)
-        return work.result(original=reference is not None)
+        return run.result(has_original=reference is not None)
 
 
-class _Work:
+class _Run:
     """The state of a running comparison."""
 
     def __init__(self, readers: Sequence[Reader], settings: CompareSettings) -> None:
         self._readers, self._settings = readers, settings
-        self._matches = Matches(readers, settings.align)
-        self._scorer, self._keeper = Scorer(), Keeper()
+        self._matcher = FrameMatcher(readers, settings.align)
+        self._scorer, self._selector = Scorer(), MomentSelector()
         self._lpips = _lpips(settings.lpips) if settings.lpips else None
-        self._times: list[float] = []
+        self._matched = 0
+        """Number of matches so far."""
+        self._pending_times: deque[float] = deque()
+        """Times of the matches that the filters still delay."""
         self._rows: list[Row] = []
-        self._first: Sequence[Frame] = ()
-        self._common: tuple[int, int] = (0, 0)
+        self._first_frames: Sequence[Frame] = ()
+        self._common_size: tuple[int, int] = (0, 0)
 
-    def __iter__(self) -> "_Work":
-        self._pairs = iter(self._matches)
+    def __iter__(self) -> "_Run":
+        self._pairs = iter(self._matcher)
         return self
 
     def __next__(self) -> int:
         """Measure the next matching frames; return the number of matches so far."""
-        most = self._settings.max_frames
-        matched = None if most == len(self._times) else next(self._pairs, None)
+        done = self._matched == self._settings.max_frames
+        matched = None if done else next(self._pairs, None)
         if matched is None:
-            for scored in self._scorer.rest():
-                self._take(scored)
+            for scored in self._scorer.flush():
+                self._add_row(scored)
             raise StopIteration
-        self._first = self._first or matched
-        self._times.append(float(matched[0].pts * matched[0].time_base))
-        for scored in self._scorer.feed(matched):
-            self._take(scored)
-        return len(self._times)
+        self._first_frames = self._first_frames or matched
+        self._matched += 1
+        self._pending_times.append(float(matched[0].pts * matched[0].time_base))
+        for scored in self._scorer.push(matched):
+            self._add_row(scored)
+        return self._matched
 
-    def _take(self, scored: tuple[Scored, ...]) -> None:
+    def _add_row(self, scored: tuple[ScoredPicture, ...]) -> None:
         index = len(self._rows)
-        time = self._times[index]
+        time = self._pending_times.popleft()
         values = tuple(
             each.values | ({} if each.flicker is None else {"flicker": each.flicker})
             for each in scored[1:]
         )
-        values = tuple(map(operator.or_, values, self._looks(scored)))
+        values = tuple(map(operator.or_, values, self._lpips_values(scored)))
         self._rows.append(Row(time, values, scored[0].flicker))
-        self._common = (scored[0].picture.width, scored[0].picture.height)
-        self._keeper.see(index, time, scored)
+        self._common_size = (scored[0].picture.width, scored[0].picture.height)
+        self._selector.add(index, time, scored)
 
-    def _looks(self, scored: tuple[Scored, ...]) -> list[dict[str, float]]:
+    def _lpips_values(self, scored: tuple[ScoredPicture, ...]) -> list[dict[str, float]]:
         """Return {"lpips": value} for each video; an empty dict if LPIPS is not measured."""
         if self._lpips is None:
             return [{} for _ in scored[1:]]
         pictures = [
-            rgb(each.picture, frame.colour) for each, frame in zip(scored, self._first, strict=True)
+            to_rgb(each.picture, frame.colour)
+            for each, frame in zip(scored, self._first_frames, strict=True)
         ]
-        found = [self._lpips(pictures[0], other) for other in pictures[1:]]
-        return [{} if value is None else {"lpips": value} for value in found]
+        distances = [self._lpips(pictures[0], other) for other in pictures[1:]]
+        return [{} if value is None else {"lpips": value} for value in distances]
 
-    def result(self, original: bool) -> Comparison:
+    def result(self, has_original: bool) -> Comparison:
         """Return the results. Raise InputError if no frames matched."""
         if not self._rows:
-            raise InputError(self._why_nothing())
-        facts = [self._facts(k) for k in range(len(self._readers))]
+            raise InputError(self._no_match_message())
+        facts = [self._video_facts(k) for k in range(len(self._readers))]
         return Comparison(
             reference=facts[0],
             videos=facts[1:],
-            size=self._common,
-            peak=2 ** self._first[0].format.bits - 1,
-            original=original,
+            size=self._common_size,
+            peak=2 ** self._first_frames[0].format.bits - 1,
+            has_original=has_original,
             rows=self._rows,
-            moments=self._keeper.moments(),
+            moments=self._selector.moments(),
             notes=self._notes(facts),
-            alone=tuple(self._matches.alone),
-            colours=[frame.colour for frame in self._first],
+            unmatched_frames=tuple(self._matcher.unmatched_frames),
+            colours=[frame.colour for frame in self._first_frames],
         )
 
-    def _why_nothing(self) -> str:
-        names = " and ".join(_short(reader.path) for reader in self._readers)
-        starts = ", ".join(f"{float(start):.3f} s" for start in self._matches.starts)
-        return f"no frames of {names} have the same times (they begin at {starts}): try --align"
+    def _no_match_message(self) -> str:
+        names = " and ".join(_display_name(reader.path) for reader in self._readers)
+        starts = ", ".join(f"{float(start):.3f} s" for start in self._matcher.starts)
+        return f"no frames of {names} have matching times (first frames at {starts}): try --align"
 
-    def _facts(self, k: int) -> VideoFacts:
+    def _video_facts(self, k: int) -> VideoFacts:
         reader = self._readers[k]
         info, path = reader.info, Path(reader.path)
         return VideoFacts(
-            name=_short(reader.path),
+            name=_display_name(reader.path),
             size=(info.width, info.height),
             rate=info.rate,
             codec=info.codec,
@@ -159,25 +165,28 @@ class _Work:
 
     def _notes(self, facts: Sequence[VideoFacts]) -> list[str]:
         notes = []
-        size = "x".join(map(str, self._common))
+        size = "x".join(map(str, self._common_size))
         for fact in facts:
-            if fact.size != self._common:
-                notes.append(f"{fact.name} was enlarged to {size} (bicubic) to be compared")
+            if fact.size != self._common_size:
+                notes.append(f"{fact.name} was upscaled to {size} (bicubic) for the comparison")
         for k, fact in enumerate(facts):
-            if alone := self._matches.alone[k]:
-                notes.append(f"{alone} frames of {fact.name} have no partner and were left out")
-        first = self._first[0]
-        for frame, fact in zip(self._first[1:], facts[1:], strict=True):
+            if count := self._matcher.unmatched_frames[k]:
+                notes.append(f"{count} frames of {fact.name} have no matching frame: skipped")
+        first = self._first_frames[0]
+        for frame, fact in zip(self._first_frames[1:], facts[1:], strict=True):
             if frame.format.bits != first.format.bits or fact.pixel_format != facts[0].pixel_format:
-                notes.append(f"{fact.name} was measured in the reference's {facts[0].pixel_format}")
+                notes.append(
+                    f"{fact.name} was converted to the reference's pixel format "
+                    f"({facts[0].pixel_format}) for the comparison"
+                )
             if frame.colour != first.colour:
-                notes.append(f"{fact.name} is tagged with another colour than the reference")
-        for name in sorted({"ssim", "xpsnr"} - set(filters_for(self._common))):
-            notes.append(f"{name.upper()} was not measured: the pictures are too small for it")
-        if self._lpips is not None and min(self._common) < (least := self._lpips.smallest):
-            notes.append(f"LPIPS was not measured: it takes pictures of {least} pixels a side")
+                notes.append(f"{fact.name} has other colour tags than the reference")
+        for name in sorted({"ssim", "xpsnr"} - set(supported_filters(self._common_size))):
+            notes.append(f"{name.upper()} was not measured: the frames are too small")
+        if self._lpips is not None and min(self._common_size) < (least := self._lpips.smallest):
+            notes.append(f"LPIPS was not measured: it needs frames of {least}x{least} or more")
         if not has_vmaf():
-            notes.append(f"VMAF was not measured: the FFmpeg inside PyAV has no {VMAF}")
+            notes.append(f"VMAF was not measured: PyAV's FFmpeg is built without {VMAF}")
         return notes
 
 
@@ -187,6 +196,6 @@ def _lpips(weights: Path) -> "Lpips":
     return Lpips(weights)
 
 
-def _short(path: str) -> str:
+def _display_name(path: str) -> str:
     """Return the file's name, or the URL without its secrets."""
     return url_for_messages(path) if is_url(path) else Path(path).name

@@ -36,17 +36,19 @@ class Lpips:
 
 
 def _weights(path: Path) -> dict[str, npt.NDArray[Any]]:
-    found: dict[str, npt.NDArray[Any]] = {}
+    weights: dict[str, npt.NDArray[Any]] = {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             if isinstance(archive, np.ndarray):
-                raise ValueError("it is a single array")
+                raise ValueError("the file is a single array")
             for name, shape in SHAPES.items():
                 if name not in archive.files:
-                    raise ValueError(f"it has no {name}")
-                found[name] = archive[name]
-                if found[name].shape != shape:
-                    raise ValueError(f"its {name} has the shape {found[name].shape}")
+                    raise ValueError(f"array {name} is missing")
+                weights[name] = archive[name]
+                if weights[name].shape != shape:
+                    raise ValueError(f"array {name} has shape {weights[name].shape}, not {shape}")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise InputError(f"{path} has no LPIPS weights (AlexNet, .npz): {reason(exc)}") from exc
-    return found
+        raise InputError(
+            f"cannot read LPIPS weights (AlexNet, .npz) from {path}: {reason(exc)}"
+        ) from exc
+    return weights

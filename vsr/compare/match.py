@@ -1,4 +1,4 @@
-"""Matches the frames of several videos by their times."""
+"""FrameMatcher the frames of several videos by their times."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ the rounding of times in containers, smaller than the distance to a neighbouring
 
 
 @dataclass
-class Matches:
+class FrameMatcher:
     """Yields the frames that all videos have at the same time, in order; iterate once.
 
     If two frames of a video are near enough, as a variable rate allows, the nearer one is taken.
@@ -25,21 +25,21 @@ class Matches:
     align: bool = False
     starts: list[Fraction] = field(init=False)
     """Presentation time of each video's first frame, in seconds."""
-    alone: list[int] = field(init=False)
+    unmatched_frames: list[int] = field(init=False)
     """Number of frames of each video without a match, up to the end of the shortest video."""
 
     def __post_init__(self) -> None:
-        self.alone = [0] * len(self.readers)
+        self.unmatched_frames = [0] * len(self.readers)
         self.starts = []
 
     def __iter__(self) -> Iterator[tuple[Frame, ...]]:
         tolerance = _TOLERANCE / max(reader.info.rate for reader in self.readers)
         videos = [iter(reader) for reader in self.readers]
-        heads = [next(video, None) for video in videos]
-        later = [next(video, None) for video in videos]
+        current = [next(video, None) for video in videos]
+        following = [next(video, None) for video in videos]
         while True:
-            frames = [frame for frame in heads if frame is not None]
-            if len(frames) < len(heads):
+            frames = [frame for frame in current if frame is not None]
+            if len(frames) < len(current):
                 return
             self.starts = self.starts or [_time(frame) for frame in frames]
             shifts = self.starts if self.align else [Fraction(0)] * len(frames)
@@ -48,14 +48,14 @@ class Matches:
             behind = [
                 latest - time > tolerance
                 or (after is not None and abs(_time(after) - shift - latest) < latest - time)
-                for time, after, shift in zip(times, later, shifts, strict=True)
+                for time, after, shift in zip(times, following, shifts, strict=True)
             ]
             if not any(behind):
                 yield tuple(frames)
             for k, video in enumerate(videos):
                 if behind[k] or not any(behind):
-                    self.alone[k] += behind[k]
-                    heads[k], later[k] = later[k], next(video, None)
+                    self.unmatched_frames[k] += behind[k]
+                    current[k], following[k] = following[k], next(video, None)
 
 
 def _time(frame: Frame) -> Fraction:

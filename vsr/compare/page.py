@@ -11,35 +11,35 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
-from vsr.compare.keep import Moment
-from vsr.compare.picture import webp
+from vsr.compare.moments import Moment
+from vsr.compare.picture import encode_webp
 from vsr.compare.result import MEASURES, Comparison, VideoFacts
-from vsr.compare.words import sentences
+from vsr.compare.summary import summary
 from vsr.media.bitrate import format_bitrate
 from vsr.report.html.charts import HEIGHT, Level, Scale, Tick, level, round_step
-from vsr.report.html.templates import digest, render, static
+from vsr.report.html.templates import csp_hash, render, static
 from vsr.report.html.text import clock, count
 from vsr.report.html.timeline import time_scale, time_ticks
 
 _PACKAGE: Final = "vsr.compare"
 _SCRIPT: Final = static(_PACKAGE, "compare.js")
 _POLICY: Final = (
-    f"default-src 'none'; script-src {digest(_SCRIPT)}; style-src 'unsafe-inline'; "
+    f"default-src 'none'; script-src {csp_hash(_SCRIPT)}; style-src 'unsafe-inline'; "
     "img-src data:; base-uri 'none'; form-action 'none'"
 )
 _COLOURS: Final = 6
-_SLOTS: Final = 700
+_MAX_POINTS: Final = 700
 """Maximum number of points of a curve; each point is the worst frame of a time slot."""
-_TITLES: Final = {
-    "psnr": ("PSNR over time", "dB, higher is nearer to the reference"),
-    "ssim": ("SSIM over time", "1 is equal"),
-    "vmaf": ("VMAF over time", "100 is best"),
-    "lpips": ("LPIPS over time", "0 is equal, lower looks nearer to the reference"),
-    "flicker": ("Change from frame to frame", "mean difference of luma, in codes of 8 bits"),
+_PLOT_TITLES: Final = {
+    "psnr": ("PSNR over time", "dB, higher is closer to the reference"),
+    "ssim": ("SSIM over time", "1: identical"),
+    "vmaf": ("VMAF over time", "100: best"),
+    "lpips": ("LPIPS over time", "0: identical, lower is closer to the reference"),
+    "flicker": ("Flicker over time", "mean luma difference from the previous frame, 8-bit codes"),
 }
-_BAD_ABOVE: Final = ("flicker", "lpips")
+_LOWER_IS_BETTER: Final = ("flicker", "lpips")
 """Measures whose worst frame is the one with the highest value."""
-_EQUAL: Final = 100.0
+_IDENTICAL_DB: Final = 100.0
 """PSNR, in dB, at which equal pictures are drawn."""
 
 
@@ -60,50 +60,50 @@ class Plot:
     unit: str
     levels: Sequence[Level]
     curves: Sequence[Curve]
-    below: Sequence[Tick]
-    width: int = _SLOTS
+    x_ticks: Sequence[Tick]
+    width: int = _MAX_POINTS
     height: int = HEIGHT
 
 
-def page(found: Comparison) -> str:
+def render_page(comparison: Comparison) -> str:
     """Return the page as HTML text."""
-    videos = [found.reference, *found.videos]
+    videos = [comparison.reference, *comparison.videos]
     names = [video.name for video in videos]
-    what = "against the original" if found.original else f"against {names[0]}"
-    width, height = found.size
+    baseline = "against the original" if comparison.has_original else f"against {names[0]}"
+    width, height = comparison.size
     return render(
         _PACKAGE,
         "compare.html",
         policy=_POLICY,
         script=_SCRIPT,
         title=", ".join(names),
-        subtitle=f"{count(len(found.rows))} frames at {width}x{height}, measured {what}",
-        sentences=[*sentences(found), *found.notes],
-        columns=_columns(found),
-        rows=[_row(found, k) for k in range(len(videos))],
-        charts=[_plot(found, name) for name in _TITLES if name in found.measures()],
-        moments=_moments(found, names),
+        subtitle=f"{count(len(comparison.rows))} frames at {width}x{height}, measured {baseline}",
+        sentences=[*summary(comparison), *comparison.notes],
+        columns=_columns(comparison),
+        rows=[_table_row(comparison, k) for k in range(len(videos))],
+        charts=[_plot(comparison, name) for name in _PLOT_TITLES if name in comparison.measures()],
+        moments=_moments(comparison, names),
     )
 
 
-def _columns(found: Comparison) -> list[str]:
-    figures = [f"{name.replace('_', ' ').upper()}" for name in found.measures()]
-    return ["size", "codec", "bitrate", "ms/frame", *figures, "worst 5 %", "worst"]
+def _columns(comparison: Comparison) -> list[str]:
+    figures = [f"{name.replace('_', ' ').upper()}" for name in comparison.measures()]
+    return ["size", "codec", "bitrate", "ms/frame", *figures, "PSNR p5", "PSNR min"]
 
 
-def _row(found: Comparison, k: int) -> dict[str, Any]:
-    video = found.reference if k == 0 else found.videos[k - 1]
-    texts = ["x".join(map(str, video.size)), video.codec, _rate(video), _ms(video)]
+def _table_row(comparison: Comparison, k: int) -> dict[str, Any]:
+    video = comparison.reference if k == 0 else comparison.videos[k - 1]
+    texts = ["x".join(map(str, video.size)), video.codec, _bitrate(video), _ms_per_frame(video)]
     if k == 0:
-        flicker = found.reference_flicker()
+        flicker = comparison.reference_flicker()
         texts += [
             f"{flicker:.3f}" if name == "flicker" and flicker is not None else "\u2013"
-            for name in found.measures()
+            for name in comparison.measures()
         ]
         texts += ["\u2013", "\u2013"]
     else:
-        totals = found.totals(k - 1)
-        texts += [_figure(totals[name]["mean"], name) for name in found.measures()]
+        totals = comparison.totals(k - 1)
+        texts += [_figure(totals[name]["mean"], name) for name in comparison.measures()]
         texts += [_figure(totals["psnr"][key], "psnr") for key in ("p5", "min")]
     return {"name": video.name, "colour": _colour(k), "texts": texts}
 
@@ -112,42 +112,42 @@ def _colour(k: int) -> str:
     return f"c{(k - 1) % _COLOURS}" if k else "cx"
 
 
-def _rate(video: VideoFacts) -> str:
+def _bitrate(video: VideoFacts) -> str:
     if video.bytes is None or not video.seconds:
         return "\u2013"
     return format_bitrate(round(8 * video.bytes / video.seconds))
 
 
-def _ms(video: VideoFacts) -> str:
+def _ms_per_frame(video: VideoFacts) -> str:
     return "\u2013" if video.ms_per_frame is None else f"{video.ms_per_frame:.1f}"
 
 
 def _figure(value: float | None, name: str) -> str:
-    return "equal" if value is None else f"{value:.{MEASURES[name]}f}"
+    return "identical" if value is None else f"{value:.{MEASURES[name]}f}"
 
 
-def _plot(found: Comparison, name: str) -> Plot:
-    times = np.array([row.time for row in found.rows])
+def _plot(comparison: Comparison, name: str) -> Plot:
+    times = np.array([row.time for row in comparison.rows])
     axis = time_scale(times)
-    place = np.minimum((axis.at(times) * _SLOTS).astype(np.int64), _SLOTS - 1)
-    series = {k + 1: found.series(k, name) for k in range(len(found.videos))}
+    place = np.minimum((axis.at(times) * _MAX_POINTS).astype(np.int64), _MAX_POINTS - 1)
+    series = {k + 1: comparison.series(k, name) for k in range(len(comparison.videos))}
     if name == "flicker":
-        moved = [row.reference_flicker for row in found.rows]
+        moved = [row.reference_flicker for row in comparison.rows]
         series[0] = np.array([math.nan if value is None else value for value in moved])
-    series = {k: np.minimum(values, _EQUAL) for k, values in series.items()}
+    series = {k: np.minimum(values, _IDENTICAL_DB) for k, values in series.items()}
     scale = _value_scale(np.concatenate(list(series.values())))
-    title, unit = _TITLES[name]
+    title, unit = _PLOT_TITLES[name]
     ticks = time_ticks(axis)
-    names = [found.reference.name, *(video.name for video in found.videos)]
+    names = [comparison.reference.name, *(video.name for video in comparison.videos)]
     return Plot(
         title=title,
         unit=unit,
         levels=[level(scale, value, "grid", f"{value:,g}") for value in scale.ticks()],
         curves=[
-            Curve(names[k], _colour(k), _path(place, values, scale, high=name in _BAD_ABOVE))
+            Curve(names[k], _colour(k), _path(place, values, scale, high=name in _LOWER_IS_BETTER))
             for k, values in sorted(series.items())
         ],
-        below=[Tick(axis.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)],
+        x_ticks=[Tick(axis.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)],
     )
 
 
@@ -175,33 +175,33 @@ def _path(
     return "M" + "L".join(points) if points else ""
 
 
-def _moments(found: Comparison, names: Sequence[str]) -> Markup:
+def _moments(comparison: Comparison, names: Sequence[str]) -> Markup:
     """Return the pictures as JSON for the script, with `<` escaped: it cannot end its element."""
-    width, height = found.size
+    width, height = comparison.size
     moments = [
         {
-            "label": f"{_kind(found, moment)} · {clock(moment.time)}",
-            "told": f"frame {moment.index}, "
+            "label": f"{_moment_label(comparison, moment)} · {clock(moment.time)}",
+            "text": f"frame {moment.index}, "
             + ", ".join(
-                f"{name} {_figure(_finite(scored.values['psnr']), 'psnr')} dB"
+                f"{name} {_psnr_text(scored.values['psnr'])}"
                 for name, scored in zip(names[1:], moment.scored[1:], strict=True)
             ),
             "pictures": [
                 "data:image/webp;base64,"
-                + base64.b64encode(webp(scored.picture, colour)).decode("ascii")
-                for scored, colour in zip(moment.scored, found.colours, strict=True)
+                + base64.b64encode(encode_webp(scored.picture, colour)).decode("ascii")
+                for scored, colour in zip(moment.scored, comparison.colours, strict=True)
             ],
         }
-        for moment in found.moments
+        for moment in comparison.moments
     ]
     shape = {"names": names, "moments": moments, "width": width, "height": height}
     return Markup(json.dumps(shape).replace("<", "\\u003c"))
 
 
-def _kind(found: Comparison, moment: Moment) -> str:
+def _moment_label(comparison: Comparison, moment: Moment) -> str:
     """Return the moment's label; without an original, a distant frame is not called worse."""
-    return moment.kind if found.original or moment.kind == "median" else "most different"
+    return moment.kind if comparison.has_original or moment.kind == "median" else "most different"
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _psnr_text(psnr: float) -> str:
+    return f"{_figure(psnr, 'psnr')} dB" if math.isfinite(psnr) else "identical"

@@ -11,23 +11,23 @@ from vsr.media.colour import Colour
 from vsr.media.frame import convert_picture
 
 
-def rgb(picture: av.VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
+def to_rgb(picture: av.VideoFrame, colour: Colour) -> npt.NDArray[np.uint8]:
     """Convert the picture to R'G'B' uint8 [height, width, 3] in full range."""
     return np.asarray(convert_picture(picture, "rgb24", colour).to_ndarray(), np.uint8)
 
 
-def webp(picture: av.VideoFrame, colour: Colour) -> bytes:
+def encode_webp(picture: av.VideoFrame, colour: Colour) -> bytes:
     """Encode the picture as a lossless WebP."""
-    return _coded("libwebp", convert_picture(picture, "bgra", colour), {"lossless": "1"})
+    return _encode("libwebp", convert_picture(picture, "bgra", colour), {"lossless": "1"})
 
 
-def png(pictures: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+def encode_png(pictures: Sequence[npt.NDArray[np.uint8]]) -> bytes:
     """Encode pictures of one height, uint8 [height, width, 3], side by side as a PNG."""
-    beside = np.ascontiguousarray(np.concatenate(pictures, axis=1))
-    return _coded("png", av.VideoFrame.from_ndarray(beside, format="rgb24"), {})
+    side_by_side = np.ascontiguousarray(np.concatenate(pictures, axis=1))
+    return _encode("png", av.VideoFrame.from_ndarray(side_by_side, format="rgb24"), {})
 
 
-def _coded(codec: str, picture: av.VideoFrame, options: dict[str, str]) -> bytes:
+def _encode(codec: str, picture: av.VideoFrame, options: dict[str, str]) -> bytes:
     context = av.CodecContext.create(codec, "w")
     assert isinstance(context, av.VideoCodecContext)
     context.width, context.height = picture.width, picture.height

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vsr.compare.keep import Moment
+from vsr.compare.moments import Moment
 from vsr.media.colour import Colour
 
 SCHEMA: Final = "vsr-compare/1"
@@ -23,7 +23,7 @@ MEASURES: Final = {
     "flicker": 3,
 }
 """Measure -> number of decimal places."""
-_BAD_ABOVE: Final = ("lpips",)
+_LOWER_IS_BETTER: Final = ("lpips",)
 """Measures with bad high values: totals have `max`, `p99`, `p95` instead of `min`, `p1`, `p5`."""
 PERCENTILES: Final = (1, 5, 50)
 """Percentiles in the totals of measures with bad low values: the worst 1, 5 and 50 % of all frames
@@ -66,12 +66,12 @@ class Comparison:
     """Width and height at which pictures were compared."""
     peak: int
     """Highest sample value of a plane, 2**bits - 1."""
-    original: bool
+    has_original: bool
     """Whether the reference is the original (`--reference`), not just the first of the videos."""
     rows: list[Row] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    alone: Sequence[int] = ()
+    unmatched_frames: Sequence[int] = ()
     """Number of frames without a match, of the reference and of each video."""
     colours: Sequence[Colour] = ()
     """Colour tags of each video's pictures in `moments`, the reference first."""
@@ -94,9 +94,10 @@ class Comparison:
             values = values[~np.isnan(values)]
             if not len(values):
                 continue
+            extremes = _worst_and_percentiles(values, name)
             found[name] = {
                 "mean": _number(self._mean(video, name, values), name),
-                **{key: _number(value, name) for key, value in _worst_of(values, name).items()},
+                **{key: _number(value, name) for key, value in extremes.items()},
             }
         return found
 
@@ -113,15 +114,15 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures, without pictures; null stands for the infinite PSNR of equal ones."""
-        facts = [_facts(video) for video in (self.reference, *self.videos)]
+        facts = [_facts_as_json(video) for video in (self.reference, *self.videos)]
         for k, fact in enumerate(facts):
-            fact["frames_without_partner"] = self.alone[k]
+            fact["frames_without_partner"] = self.unmatched_frames[k]
         flicker = self.reference_flicker()
         return {
             "schema": SCHEMA,
             "reference": facts[0] | {"flicker": None if flicker is None else round(flicker, 3)},
             "videos": [
-                fact | {"totals": self.totals(k), "worst": self._worst(k)}
+                fact | {"totals": self.totals(k), "worst": self._worst_frames(k)}
                 for k, fact in enumerate(facts[1:])
             ],
             "size": list(self.size),
@@ -137,9 +138,9 @@ class Comparison:
             ],
         }
 
-    def _worst(self, video: int, most: int = 5) -> list[dict[str, float | None]]:
+    def _worst_frames(self, video: int, number: int = 5) -> list[dict[str, float | None]]:
         values = self.series(video, "psnr")
-        order = np.argsort(values, kind="stable")[:most]
+        order = np.argsort(values, kind="stable")[:number]
         return [
             {
                 "index": int(k),
@@ -150,9 +151,9 @@ class Comparison:
         ]
 
 
-def _worst_of(values: npt.NDArray[np.float64], name: str) -> dict[str, float]:
+def _worst_and_percentiles(values: npt.NDArray[np.float64], name: str) -> dict[str, float]:
     """Return the worst value, and the percentiles that bound the worst 1, 5 and 50 %."""
-    above = name in _BAD_ABOVE
+    above = name in _LOWER_IS_BETTER
     ranks = [100 - p for p in PERCENTILES] if above else PERCENTILES
     found = np.percentile(values, ranks, method="higher" if above else "lower")
     worst = {"max": values.max()} if above else {"min": values.min()}
@@ -160,7 +161,7 @@ def _worst_of(values: npt.NDArray[np.float64], name: str) -> dict[str, float]:
     return {key: float(value) for key, value in named.items()}
 
 
-def _facts(video: VideoFacts) -> dict[str, Any]:
+def _facts_as_json(video: VideoFacts) -> dict[str, Any]:
     return asdict(video) | {"size": list(video.size), "rate": str(video.rate)}
 
 

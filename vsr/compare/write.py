@@ -8,79 +8,81 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from vsr.compare.page import page
-from vsr.compare.picture import png, rgb
+from vsr.compare.page import render_page
+from vsr.compare.picture import encode_png, to_rgb
 from vsr.compare.result import MEASURES, Comparison
 from vsr.errors import OutputError, UsageError, reason
 from vsr.media.references import is_part_of
 from vsr.media.whole_file import write_atomically
 
-ENDINGS: Final = (".html", ".json", ".png")
-_PART: Final = 320
+SUFFIXES: Final = (".html", ".json", ".png")
+_CROP_SIZE: Final = 320
 """Maximum width and height of each crop in the .png, in pixels."""
 
 
-def check_name(path: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
+def check_output_path(path: Path, overwrite: bool, inputs: Sequence[str] = ()) -> None:
     """Raise UsageError or OutputError if `path` cannot or must not be written.
 
     Call it before the comparison. `inputs` are the names of the files that are read.
     """
-    if path.suffix.lower() not in ENDINGS:
-        raise UsageError(f"'{path.name}' names no output; use one of {', '.join(ENDINGS)}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"unsupported output format '{path.name}': use a name with {', '.join(SUFFIXES)}"
+        )
     if path.is_dir():
-        raise UsageError(f"{path} is a folder")
+        raise UsageError(f"{path} is a folder: give a file name")
     if any(is_part_of(path, name) for name in inputs):
         raise UsageError(f"input and output are the same file: {path}")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; give -y to replace it")
+        raise UsageError(f"{path} already exists: use -y to overwrite it")
     if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
+        raise OutputError(f"cannot write {path}: folder {path.parent} does not exist")
 
 
-def write(found: Comparison, path: Path) -> None:
+def write_comparison(comparison: Comparison, path: Path) -> None:
     """Write the comparison in the format of the file name's suffix. Raises OutputError."""
-    made = {
-        ".html": lambda: page(found).encode("utf-8"),
-        ".json": lambda: (json.dumps(found.as_json(), indent=1) + "\n").encode("utf-8"),
-        ".png": lambda: png(_sheet(found)),
+    content = {
+        ".html": lambda: render_page(comparison).encode("utf-8"),
+        ".json": lambda: (json.dumps(comparison.as_json(), indent=1) + "\n").encode("utf-8"),
+        ".png": lambda: encode_png(_crops(comparison)),
     }[path.suffix.lower()]()
     try:
         with write_atomically(path) as part:
-            part.write_bytes(made)
+            part.write_bytes(content)
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
 
 
-def _sheet(found: Comparison) -> list[npt.NDArray[np.uint8]]:
+def _crops(comparison: Comparison) -> list[npt.NDArray[np.uint8]]:
     """Return every video's crop of the worst frame, where they differ most from the reference."""
-    moment = found.moments[0]
+    moment = comparison.moments[0]
     pictures = [
-        rgb(scored.picture, colour)
-        for scored, colour in zip(moment.scored, found.colours, strict=True)
+        to_rgb(scored.picture, colour)
+        for scored, colour in zip(moment.scored, comparison.colours, strict=True)
     ]
-    row, column = _most_different(pictures)
-    return [picture[row : row + _PART, column : column + _PART] for picture in pictures]
+    row, column = _find_largest_difference(pictures)
+    return [picture[row : row + _CROP_SIZE, column : column + _CROP_SIZE] for picture in pictures]
 
 
-def _most_different(pictures: list[npt.NDArray[np.uint8]]) -> tuple[int, int]:
+def _find_largest_difference(pictures: list[npt.NDArray[np.uint8]]) -> tuple[int, int]:
     """Return (row, column) of the crop with the largest sum of absolute differences."""
     first = pictures[0].astype(np.int16)
     off = np.sum([np.abs(other - first).sum(-1) for other in pictures[1:]], 0, dtype=np.int64)
     height, width = off.shape
     sums = np.pad(off.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    tall, wide = min(_PART, height), min(_PART, width)
+    tall, wide = min(_CROP_SIZE, height), min(_CROP_SIZE, width)
     parts = sums[tall:, wide:] - sums[:-tall, wide:] - sums[tall:, :-wide] + sums[:-tall, :-wide]
     row, column = np.unravel_index(int(parts.argmax()), parts.shape)
     return int(row), int(column)
 
 
-def as_text(found: Comparison) -> str:
+def text_table(comparison: Comparison) -> str:
     """Return a line per video: the mean of each measure, 5th percentile and minimum of the PSNR."""
-    names = found.measures()
+    names = comparison.measures()
     titles = ["video", *names, "psnr p5", "psnr min"]
     rows = []
-    for k, video in enumerate(found.videos):
-        totals = found.totals(k)
+    for k, video in enumerate(comparison.videos):
+        totals = comparison.totals(k)
         cells = [_cell(totals[name]["mean"], name) for name in names]
         cells += [_cell(totals["psnr"][key], "psnr") for key in ("p5", "min")]
         rows.append([video.name, *cells])
@@ -92,10 +94,10 @@ def as_text(found: Comparison) -> str:
         )
         for row in (titles, *rows)
     ]
-    width, height = found.size
-    head = f"{len(found.rows)} frames at {width}x{height} against {found.reference.name}"
+    width, height = comparison.size
+    head = f"{len(comparison.rows)} frames at {width}x{height} against {comparison.reference.name}"
     return "\n".join([head, *lines])
 
 
 def _cell(value: float | None, name: str) -> str:
-    return "equal" if value is None else f"{value:.{MEASURES[name]}f}"
+    return "identical" if value is None else f"{value:.{MEASURES[name]}f}"

@@ -37,7 +37,7 @@ from vsr.live.settings import RelaySettings
 from vsr.media.frame import now
 from vsr.media.location import is_url, mask_secrets
 from vsr.report.ledger import write_report
-from vsr.report.rolling import set_aside
+from vsr.report.rolling import rotate_report
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +178,6 @@ class _Supervised:
         if self._relay is None or not self._relay.begun:
             return
         try:
-            set_aside(self._job.settings.rolling)
+            rotate_report(self._job.settings.rolling)
         except OSError as exc:
             log.error("%s: cannot keep the last report: %s", self._job.settings.name, reason(exc))

@@ -21,18 +21,18 @@ from vsr.report.html.columns import Codes, Columns
 SCHEMA: Final = "vsr-report/1"
 STAGES: Final = ("decode", "wait", "infer", "encode", "mux", "total")
 FORMATS: Final = (".html", ".json", ".csv")
-PLACES: Final = ("host", "device")
+PLACE_COLUMNS: Final = ("host", "device")
 """Columns appended for a run on several devices or computers."""
 COLUMNS: Final = ("index", "pts_s", *(f"{stage}_ms" for stage in STAGES), "rung", "event")
 
 
-_ROW: Final = np.dtype(
+_ROW_DTYPE: Final = np.dtype(
     [
         ("index", np.int64), ("pts", np.float64), ("ms", np.float32, (len(STAGES),)),
         ("rung", np.uint32), ("event", np.uint32),
     ]
 )  # fmt: skip
-_FIRST: Final = 256
+_MIN_CAPACITY: Final = 256
 """Minimum initial capacity, in rows."""
 
 
@@ -105,52 +105,52 @@ class LatencyLedger(Protocol):
     def count_events(self, event: str) -> int:
         """Return how many frames of the whole run are marked with this event."""
 
-    def extent(self) -> dict[str, Any]:
+    def missing_row_facts(self) -> dict[str, Any]:
         """Return a report's facts about the rows that are not held; empty if all are held."""
 
 
 class Ledger:
     """A `LatencyLedger` of all rows, one per input frame, in one array to save memory."""
 
-    def __init__(self, places: bool = False, room: int = 0) -> None:
-        """`places`: whether rows have the columns `PLACES`, the host and device of their frame.
-        `room`: rows to allocate now, so that memory does not grow until there are more."""
-        self.names: tuple[str, ...] = (*COLUMNS, *PLACES) if places else COLUMNS
-        self._place: list[tuple[str, ...]] = []
+    def __init__(self, places: bool = False, capacity: int = 0) -> None:
+        """`places`: whether rows have the columns `PLACE_COLUMNS`. `capacity`: rows to
+        allocate now, so that memory does not grow until there are more."""
+        self.names: tuple[str, ...] = (*COLUMNS, *PLACE_COLUMNS) if places else COLUMNS
+        self._places: list[tuple[str, ...]] = []
         self._codes: dict[str, int] = {}
         """Name of a rung or event -> its code in the array."""
-        self._array = np.empty(max(room, _FIRST), _ROW)
-        if room:
+        self._array = np.empty(max(capacity, _MIN_CAPACITY), _ROW_DTYPE)
+        if capacity:
             self._array.view(np.uint8).fill(0)  # the OS allocates memory at the first write
-        self._rows = 0
+        self._count = 0
 
     def __len__(self) -> int:
-        return self._rows
+        return self._count
 
     @property
-    def _held(self) -> npt.NDArray[np.void]:
-        return self._array[: self._rows]
+    def _filled(self) -> npt.NDArray[np.void]:
+        return self._array[: self._count]
 
     def copy(self) -> "Ledger":
         """Return a copy of the rows so far."""
         other = Ledger()
-        other._array, other._rows = self._held.copy(), self._rows
+        other._array, other._count = self._filled.copy(), self._count
         other._codes = dict(self._codes)
-        other.names, other._place = self.names, self._place[:]
+        other.names, other._places = self.names, self._places[:]
         return other
 
     def add(self, row: Row) -> None:
         """Record a frame. Rows may arrive in coding order."""
-        self._make_room(1)
+        self._reserve(1)
         codes = self._code(row.rung), self._code(row.event)
-        self._array[self._rows] = (row.index, row.pts_s, row.ms, *codes)
-        self._rows += 1
+        self._array[self._count] = (row.index, row.pts_s, row.ms, *codes)
+        self._count += 1
 
-    def _make_room(self, more: int) -> None:
-        needed = self._rows + more
+    def _reserve(self, more: int) -> None:
+        needed = self._count + more
         if needed > len(self._array):
-            larger = np.empty(max(needed, 2 * len(self._array)), _ROW)
-            larger[: self._rows] = self._held
+            larger = np.empty(max(needed, 2 * len(self._array)), _ROW_DTYPE)
+            larger[: self._count] = self._filled
             self._array = larger
 
     def _code(self, name: str) -> int:
@@ -159,36 +159,36 @@ class Ledger:
     def _names_of(self, field: str) -> list[str]:
         """Return the names in a column, row by row."""
         known = list(self._codes)
-        return [known[code] for code in self._held[field].tolist()]
+        return [known[code] for code in self._filled[field].tolist()]
 
     def extend(self, other: "Ledger", shift: int, host: str, device: str) -> None:
         """Append the rows of frames that `device` of `host` made; add `shift` to their indices."""
-        self._make_room(len(other))
-        added = self._array[self._rows : self._rows + len(other)]
-        added[:] = other._held
+        self._reserve(len(other))
+        added = self._array[self._count : self._count + len(other)]
+        added[:] = other._filled
         added["index"] += shift
         for field in ("rung", "event"):
             added[field] = [self._code(name) for name in other._names_of(field)]
-        self._rows += len(other)
+        self._count += len(other)
         if len(self.names) > len(COLUMNS):
-            self._place += [(host, device)] * len(other)
+            self._places += [(host, device)] * len(other)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield the rows in input order, keyed by `names`."""
-        held, known = self._held, list(self._codes)
+        held, known = self._filled, list(self._codes)
         for i in np.argsort(held["index"], kind="stable").tolist():
             index, pts, stages, rung, event = held[i].item()
-            ms = (_rounded(value) for value in stages.tolist())
+            ms = (_round_finite(value) for value in stages.tolist())
             values = (index, round(pts, 6), *ms, known[rung], known[event])
-            place = self._place[i] if self._place else ()
+            place = self._places[i] if self._places else ()
             yield dict(zip(self.names, (*values, *place), strict=True))
 
     def columns(self) -> Columns:
         """Return the rows in input order, as copied arrays."""
-        order = np.argsort(self._held["index"], kind="stable")
-        held = self._held[order]
-        rungs, rung = _coded(self._names_of("rung"))
-        events, event = _coded(self._names_of("event"))
+        order = np.argsort(self._filled["index"], kind="stable")
+        held = self._filled[order]
+        rungs, rung = _encode_names(self._names_of("rung"))
+        events, event = _encode_names(self._names_of("event"))
         return Columns(
             stages=STAGES,
             index=held["index"].copy(),
@@ -202,23 +202,23 @@ class Ledger:
 
     def stages(self) -> dict[str, dict[str, float]]:
         """Return `Histogram.summary` of every stage; empty if no frame has times."""
-        return summaries(Histogram.of(column) for column in self._held["ms"].T.copy())
+        return summaries(Histogram.of(column) for column in self._filled["ms"].T.copy())
 
     def count_later_than(self, ms: float) -> int:
         """Return how many frames have a total above `ms`; dropped frames count too."""
-        total = self._held["ms"][:, -1].astype(np.float64)
+        total = self._filled["ms"][:, -1].astype(np.float64)
         return int(np.count_nonzero(~(total <= ms)))
 
     def count_events(self, event: str) -> int:
         """Return how many rows are marked with this event."""
-        return int(np.count_nonzero(self._held["event"] == self._codes.get(event, -1)))
+        return int(np.count_nonzero(self._filled["event"] == self._codes.get(event, -1)))
 
-    def extent(self) -> dict[str, Any]:
+    def missing_row_facts(self) -> dict[str, Any]:
         """Return an empty dict, as all rows are held."""
         return {}
 
 
-def _rounded(ms: float) -> float | None:
+def _round_finite(ms: float) -> float | None:
     """Return milliseconds rounded for a row; None if they are not finite."""
     return round(ms, 3) if math.isfinite(ms) else None
 
@@ -229,7 +229,7 @@ def summaries(stages: Iterable[Histogram]) -> dict[str, dict[str, float]]:
     return {stage: figures for stage, figures in found if figures}
 
 
-def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
+def _encode_names(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
     """Return the distinct names in the order of first occurrence, and each row's index of them."""
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     return tuple(places), np.fromiter(map(places.__getitem__, names), np.int64, len(names))
@@ -238,9 +238,9 @@ def _coded(names: Sequence[str]) -> tuple[tuple[str, ...], Codes]:
 def check_report_path(path: Path) -> None:
     """Raise UsageError or OutputError if `path` cannot be a report; call it before a run."""
     if path.is_dir():
-        raise OutputError(f"the report {path} is a folder: name a file in it")
+        raise OutputError(f"the report {path} is a folder: give a file name")
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"a report ends in .html, .json or .csv, not '{path.name}'")
+        raise UsageError(f"unsupported report format '{path.name}': use .html, .json or .csv")
     if not path.parent.is_dir():
         raise OutputError(f"the report's folder does not exist: {path.parent}")
 
@@ -279,9 +279,9 @@ def write_report(path: Path, facts: dict[str, Any], ledger: LatencyLedger) -> No
             if path.suffix.lower() == ".csv":
                 _write_csv(file, ledger)
             elif path.suffix.lower() == ".html":
-                from vsr.report.html.page import page  # imports Jinja2, only needed for a page
+                from vsr.report.html.page import render_page  # loads Jinja2, for pages only
 
-                file.write(page(facts, ledger.columns()))
+                file.write(render_page(facts, ledger.columns()))
             else:
                 _write_json(file, facts, ledger)
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""Defines `Report`, the result of a run: the facts of `--report`, closing words and exit code."""
+"""Defines `Report`, the result of a run: facts of `--report`, closing messages and exit code."""
 
 import math
 import platform
@@ -76,17 +76,17 @@ class Report:
             if self.resumable:
                 how = "Run the same command to resume"
             lines.append(
-                f"stopped after {self.frames_out} frames; {self.output['name']} holds them. {how}"
+                f"stopped after {self.frames_out} frames, written to {self.output['name']}. {how}"
             )
         if self.degraded and not self.interrupted:
             lines.append(
                 f"finished, but degraded: {self.lost} frames lost, {self.concealed} damaged, "
-                f"{self.packets_refused} packets of other streams refused"
+                f"{self.packets_refused} packets of other streams rejected"
                 + "".join(f"; {note}" for note in self.losses)
             )
         return lines
 
-    def _deadline(self) -> dict[str, Any]:
+    def _deadline_facts(self) -> dict[str, Any]:
         if self.deadline is None:
             return {"ms": None, "misses": 0}
         ms = 1000 * self.deadline
@@ -107,11 +107,11 @@ class Report:
             },
             "stages": self.ledger.stages(),
             "fps": round(self.fps, 3),
-            "deadline": self._deadline(),
+            "deadline": self._deadline_facts(),
             "live": self.live,
             "interrupted": self.interrupted,
             "notes": [*self.notes, *self.losses],
-            **self.ledger.extent(),
+            **self.ledger.missing_row_facts(),
         }
 
     def facts_of(self, part: Ledger, seconds: float) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-/* The viewer: two pictures of one moment, a line between them, zoom by whole pixels. */
+/* The viewer: two pictures of one moment, a divider between them, zoom by whole pixels. */
 (() => {
   "use strict";
   const { names, moments, width, height } = JSON.parse(document.getElementById("moments").textContent);
   if (!moments.length) return;
   const by = (id) => document.getElementById(id);
-  const [stage, under, over, line, strip, told] =
-    ["stage", "under", "over", "line", "strip", "told"].map(by);
+  const [stage, under, over, line, strip, momentText] =
+    ["stage", "under", "over", "line", "strip", "moment-text"].map(by);
   const sides = { left: by("left"), right: by("right") };
   const state = { moment: 0, split: 0.5, zoom: 0, x: 0, y: 0 };
 
@@ -42,7 +42,7 @@
     [...strip.children].forEach((b, k) => b.setAttribute("aria-pressed", k === state.moment));
     for (const b of document.querySelectorAll("[data-zoom]"))
       b.setAttribute("aria-pressed", Number(b.dataset.zoom) === state.zoom);
-    told.textContent = moment.told;
+    momentText.textContent = moment.text;
     place();
   }
 

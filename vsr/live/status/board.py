@@ -24,7 +24,7 @@ from vsr.live.status.snapshot import (
 from vsr.media.colour import Colour
 from vsr.media.frame import Planes, now
 from vsr.report.histogram import EXACT_MS, Histogram
-from vsr.report.html.columns import gather
+from vsr.report.html.columns import slot_stats
 from vsr.report.ledger import STAGES, Row, summaries
 
 MINUTE_S: Final = 60.0
@@ -231,7 +231,7 @@ class _Recent:
             return LatencyTimeline(p50=tuple(p50), max=tuple(high), rung=tuple(rung))
         slot = (np.floor(shown[:, 0]) - math.floor(self._at)).astype(np.int64) + TIMELINE_S - 1
         last = np.searchsorted(slot, np.arange(TIMELINE_S), "right") - 1
-        columns = gather(slot, shown[:, -1])
+        columns = slot_stats(slot, shown[:, -1])
         for k, middle, top in zip(columns.slot, columns.middle, columns.high, strict=True):
             p50[k], high[k] = round(float(middle), 3), round(float(top), 3)
             rung[k] = self._names[int(shown[last[k], 2])]

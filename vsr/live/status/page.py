@@ -13,14 +13,14 @@ from vsr.live.status.health import health
 from vsr.live.status.snapshot import TIMELINE_S, OutputStatus, Snapshot
 from vsr.media.bitrate import format_bitrate
 from vsr.report.html.charts import round_step
-from vsr.report.html.templates import Tile, digest, render, static
+from vsr.report.html.templates import Tile, csp_hash, render, static
 from vsr.report.html.text import count, duration, share, span
 from vsr.report.ledger import STAGES
 
 _PACKAGE: Final = "vsr.live.status"
 _SCRIPT: Final = static(_PACKAGE, "status.js")
 POLICY: Final = (
-    f"default-src 'none'; script-src {digest(_SCRIPT)}; style-src 'unsafe-inline'; "
+    f"default-src 'none'; script-src {csp_hash(_SCRIPT)}; style-src 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )

@@ -18,9 +18,9 @@ from vsr.report.html.text import count, duration, share
 HEIGHT: Final = 1000
 """Height of a drawing in its own units, before scaling."""
 _BARS: Final = 100
-_CROWDED: Final = 0.2
+_MINOR_LABEL_ZONE: Final = 0.2
 """Share of the axis before its last label in which other labels are hidden on a narrow screen."""
-_LOG_FROM: Final = 12.0
+_LOG_SCALE_RATIO: Final = 12.0
 """Ratio of maximum to median above which the scale is logarithmic."""
 
 
@@ -60,7 +60,7 @@ class Scale:
 def latency_scale(total: Numbers, deadline: float | None) -> Scale:
     """Return a scale for latencies (ms, not empty) that covers all of them and the deadline."""
     high = max(float(total.max()), deadline or 0.0, 0.001)
-    if high <= _LOG_FROM * float(np.median(total)):
+    if high <= _LOG_SCALE_RATIO * float(np.median(total)):
         step = round_step(high / 5)
         return Scale(0.0, step * math.ceil(1.02 * high / step))
     low = max(float(total.min()), high / 1e5)
@@ -129,7 +129,7 @@ class HistogramChart:
     levels: Sequence[Level]
     bars: Sequence[Bar]
     marks: Sequence[Mark]
-    below: Sequence[Tick]
+    x_ticks: Sequence[Tick]
     bars_wide: int = _BARS
     height: int = HEIGHT
 
@@ -161,14 +161,14 @@ def histogram(total: Numbers, marks: dict[str, float], deadline: float | None) -
         levels=[level(high, v, "grid", _short(v)) for v in high.ticks() if v == int(v)],
         bars=bars,
         marks=_marks(scale, marks, deadline),
-        below=_ticks(scale),
+        x_ticks=_ticks(scale),
     )
 
 
 def _ticks(scale: Scale) -> list[Tick]:
     """Return the labels of an axis; those shortly before the last are minor, to leave it space."""
     ticks = scale.ticks()
-    crowded = float(scale.at(ticks[-1])) - _CROWDED
+    crowded = float(scale.at(ticks[-1])) - _MINOR_LABEL_ZONE
     return [
         Tick(scale.percent(v), f"{v:,g}", crowded < float(scale.at(v)) and v != ticks[-1])
         for v in ticks

@@ -1,4 +1,4 @@
-"""A ledger as numpy arrays, and the grouping of many rows into the columns of a chart."""
+"""A ledger as numpy arrays, and statistics of its rows per time slot of a chart."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Columns:
         return np.isfinite(self.ms[-1]) & (self.ms[-1] >= 0)
 
 
-def worst(columns: Columns, number: int) -> list[int]:
+def slowest_rows(columns: Columns, number: int) -> list[int]:
     """Return the rows with the highest totals, the highest first, at most `number`."""
     rows = np.flatnonzero(columns.timed)
     total = columns.ms[-1][rows]
@@ -50,30 +50,30 @@ def worst(columns: Columns, number: int) -> list[int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Slots:
-    """Rows grouped into columns of the timeline; all arrays have one entry per column."""
+class SlotStats:
+    """Statistics of the rows of each time slot; all arrays have one entry per slot with rows."""
 
     slot: Codes
     low: Numbers
     middle: Numbers
     high: Numbers
     worst: Codes
-    """Row of the column's highest value."""
+    """Row of the slot's highest value."""
     rows: Codes
-    """Number of rows in the column."""
+    """Number of rows in the slot."""
 
 
-def gather(slot: Codes, values: Numbers) -> Slots:
-    """Return minimum, median and maximum of `values` [n] per column; `slot` [n] has the columns.
+def slot_stats(slot: Codes, values: Numbers) -> SlotStats:
+    """Return minimum, median and maximum of `values` [n] per time slot; `slot` [n] has the slots.
 
-    Column numbers must be below 2**15.
+    Slot numbers must be below 2**15.
     """
     order = np.argsort(values)
     order = order[np.argsort(slot[order].astype(np.int16), kind="stable")]  # faster than lexsort
     slot, sorted_values = slot[order], values[order]
     begins = np.flatnonzero(np.diff(slot, prepend=-1))
     ends = np.append(begins[1:], len(slot))
-    return Slots(
+    return SlotStats(
         slot[begins], sorted_values[begins], sorted_values[(begins + ends - 1) // 2],
         sorted_values[ends - 1], order[ends - 1], ends - begins,
     )  # fmt: skip

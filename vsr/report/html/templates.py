@@ -42,7 +42,7 @@ def static(package: str, name: str) -> Markup:
     return Markup(files(package).joinpath("templates", name).read_text(encoding="utf-8"))
 
 
-def digest(script: str) -> str:
+def csp_hash(script: str) -> str:
     """Return the hash source of a script for a Content-Security-Policy (CSP level 2, 4.2.5)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 

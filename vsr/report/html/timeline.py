@@ -1,7 +1,8 @@
 """Computes SVG paths of total latency over the input's time, and of every frame's rung and event.
 
-templates/charts.html inserts them into the page. At most `SLOTS` columns are drawn for any number
-of rows, each from its minimum to its maximum, so that no peak is hidden.
+templates/charts.html inserts them into the page. The time is divided into at most
+`MAX_SLOTS` slots for any number of rows; each is drawn from its minimum to its maximum, so that no
+peak is hidden.
 """
 
 import math
@@ -13,11 +14,11 @@ from typing import Final
 import numpy as np
 
 from vsr.report.html.charts import HEIGHT, Level, Scale, Tick, latency_scale, level, round_step
-from vsr.report.html.columns import Columns, Mask, Numbers, gather
+from vsr.report.html.columns import Columns, Mask, Numbers, slot_stats
 from vsr.report.html.text import clock, count, duration, printable, share
 
-SLOTS: Final = 2000
-"""Maximum number of columns of the timeline."""
+MAX_SLOTS: Final = 2000
+"""Maximum number of time slots, which are the columns of the timeline."""
 _COLOURS: Final = 6
 
 
@@ -44,9 +45,9 @@ class TimeAxis:
         """`columns` must have at least one row."""
         self.columns = columns
         self.scale = time_scale(columns.pts)
-        place = self.scale.at(columns.pts) * SLOTS
-        if len(place) > SLOTS:
-            slot = np.minimum(place.astype(np.int64), SLOTS - 1)
+        place = self.scale.at(columns.pts) * MAX_SLOTS
+        if len(place) > MAX_SLOTS:
+            slot = np.minimum(place.astype(np.int64), MAX_SLOTS - 1)
             used, self.slot = np.unique(slot, return_inverse=True)
             self.x = used + 0.5
         else:
@@ -54,15 +55,15 @@ class TimeAxis:
             self.slot = np.empty(len(place), np.int64)
             self.slot[order] = np.arange(len(place))
             self.x = place[order]
-        self.held = np.bincount(self.slot)
-        half = float(np.median(np.diff(self.x))) / 2 if len(self.x) > 1 else SLOTS
+        self.rows_per_slot = np.bincount(self.slot)
+        half = float(np.median(np.diff(self.x))) / 2 if len(self.x) > 1 else MAX_SLOTS
         between = (self.x[1:] + self.x[:-1]) / 2
         edges = np.concatenate(([self.x[0] - half], between, [self.x[-1] + half]))
-        self.edges = np.clip(edges, 0, SLOTS)
+        self.edges = np.clip(edges, 0, MAX_SLOTS)
 
     def lane(self, rows: Mask) -> str:
         """Return the path of a strip that marks `rows` (bool [n]), higher for a higher share."""
-        part = np.bincount(self.slot[rows], minlength=len(self.x)) / self.held
+        part = np.bincount(self.slot[rows], minlength=len(self.x)) / self.rows_per_slot
         height = np.select([part >= 0.5, part >= 0.1, part > 0], [10, 6, 3])
         changes = np.flatnonzero(np.diff(height, prepend=-1, append=-1))
         return "".join(
@@ -73,7 +74,7 @@ class TimeAxis:
 
     def curve(self, rows: Mask, scale: Scale) -> tuple[str, str, str]:
         """Return paths of `rows` (bool [n]): lines from minimum to maximum, medians, lone ones."""
-        slots = gather(self.slot[rows], self.columns.total[rows])
+        slots = slot_stats(self.slot[rows], self.columns.total[rows])
         low, middle, high = (
             (1 - scale.at(v)) * HEIGHT for v in (slots.low, slots.middle, slots.high)
         )
@@ -90,10 +91,10 @@ class TimeAxis:
         dots = "".join(f"M{a:.1f} {b:.0f}h0" for a, b in zip(x[alone], middle[alone], strict=True))
         return spread, medians, dots
 
-    def words(self) -> tuple[list[float], list[str]]:
+    def tooltips(self) -> tuple[list[float], list[str]]:
         """Return the x of every column that has a latency, and its tooltip."""
         columns, rows = self.columns, np.flatnonzero(self.columns.timed)
-        slots = gather(self.slot[rows], columns.total[rows])
+        slots = slot_stats(self.slot[rows], columns.total[rows])
         texts = []
         for k, worst in enumerate(rows[slots.worst]):
             rung, event = columns.rungs[columns.rung[worst]], columns.events[columns.event[worst]]
@@ -127,11 +128,11 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Duration of a column, and the most frames in one, if columns contain more than a frame."""
+class SlotSize:
+    """Duration of a time slot, and the largest number of frames in one."""
 
     seconds: float
-    most: int
+    max_frames: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,19 +143,19 @@ class TimelineChart:
     levels: Sequence[Level] = ()
     curves: Sequence[Curve] = ()
     limit: Level | None = None
-    below: Sequence[Tick] = ()
+    x_ticks: Sequence[Tick] = ()
     lanes: Sequence[Lane]
-    gathered: Gathered | None
-    width: int = SLOTS
+    slot_size: SlotSize | None
+    width: int = MAX_SLOTS
     height: int = HEIGHT
 
 
 def timeline(columns: Columns, deadline: float | None) -> TimelineChart:
     """Return the chart of total latency over the input's time, with a lane per rung and event."""
     axis, timed = TimeAxis(columns), columns.timed
-    lanes, gathered = _lanes(axis, deadline), _gathered(axis)
+    lanes, slot_size = _lanes(axis, deadline), _slot_size(axis)
     if not timed.any():
-        return TimelineChart(lanes=lanes, gathered=gathered)
+        return TimelineChart(lanes=lanes, slot_size=slot_size)
     scale, ticks = latency_scale(columns.total[timed], deadline), time_ticks(axis.scale)
     limit = None
     if deadline is not None:
@@ -169,19 +170,19 @@ def timeline(columns: Columns, deadline: float | None) -> TimelineChart:
             if of_rung.any()
         ],
         limit=limit,
-        below=[
+        x_ticks=[
             Tick(axis.scale.percent(t), clock(t, ticks), bool(k % 2)) for k, t in enumerate(ticks)
         ],
         lanes=lanes,
-        gathered=gathered,
+        slot_size=slot_size,
     )
 
 
-def _gathered(axis: TimeAxis) -> Gathered | None:
-    most = int(axis.held.max())
-    if most == 1 or len(axis.columns.index) <= SLOTS:
+def _slot_size(axis: TimeAxis) -> SlotSize | None:
+    max_frames = int(axis.rows_per_slot.max())
+    if max_frames == 1 or len(axis.columns.index) <= MAX_SLOTS:
         return None
-    return Gathered((axis.scale.high - axis.scale.low) / SLOTS, most)
+    return SlotSize((axis.scale.high - axis.scale.low) / MAX_SLOTS, max_frames)
 
 
 def _lanes(axis: TimeAxis, deadline: float | None) -> list[Lane]:

@@ -1,7 +1,7 @@
 // Shows a tooltip for the timeline column at the pointer; the page is complete without it.
 (() => {
   const plot = document.getElementById("timeline");
-  const slots = JSON.parse(document.getElementById("slots").textContent);
+  const slots = JSON.parse(document.getElementById("tooltips").textContent);
   const hair = plot.appendChild(document.createElement("div"));
   const tip = plot.appendChild(document.createElement("div"));
   hair.className = "hair"; tip.className = "tip"; hair.hidden = tip.hidden = true;

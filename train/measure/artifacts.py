@@ -16,11 +16,11 @@ from train.measure.evaluate import Method
 from train.measure.planes import Array, Planes, shrink
 
 _STILL_FRAMES = 12
-_GRAIN = 4.0
+_NOISE_STD = 4.0
 """Standard deviation of the simulated camera noise, in codes: with less, x264 repeats one frame."""
-_BAR = 8
+_BAR_WIDTH = 8
 """Width of the black bar, LR pixels."""
-_BLOCK = 32
+_BLOCK_SIZE = 32
 """Side of a block, in pixels; patterns are measured per block, as their phase may vary."""
 _BT601 = 6
 """Matrix tag of BT.601 (H.273)."""
@@ -53,14 +53,14 @@ def still_flicker(method: Method, still: Planes, crf: int = 28) -> tuple[float, 
     """
     clip = Clip([still], Fraction(25), _BT601)
     small, rng = shrink(still, method.scale), np.random.default_rng(1)
-    frames = [small._replace(y=_grainy(small.y, rng)) for _ in range(_STILL_FRAMES)]
+    frames = [small._replace(y=_with_noise(small.y, rng)) for _ in range(_STILL_FRAMES)]
     decoded, _ = compress(frames, clip, crf, "medium")
     ours = [enlarged_codes(planes, method, clip.weights) for planes in decoded]
     return flicker(ours), flicker([bicubic_codes(planes, method.scale) for planes in decoded])
 
 
-def _grainy(y: Pixels, rng: np.random.Generator) -> Pixels:
-    return np.clip(np.rint(y + rng.normal(0, _GRAIN, y.shape)), 16, 235).astype(np.uint8)
+def _with_noise(y: Pixels, rng: np.random.Generator) -> Pixels:
+    return np.clip(np.rint(y + rng.normal(0, _NOISE_STD, y.shape)), 16, 235).astype(np.uint8)
 
 
 def flat_noise(method: Method, side: int = 32) -> float:
@@ -76,7 +76,7 @@ def flat_noise(method: Method, side: int = 32) -> float:
     return worst * 219
 
 
-def beside_bar(method: Method, picture: Pixels) -> float:
+def overshoot_beside_bar(method: Method, picture: Pixels) -> float:
     """Return how much too bright the picture is beside a black bar, in codes of 0..255.
 
     The bar is drawn into `picture` [H, W, 3], uint8, at LR size, like letterboxes and overlays, so
@@ -86,12 +86,12 @@ def beside_bar(method: Method, picture: Pixels) -> float:
     """
     scale = method.scale
     small, large = downscale(picture, scale), picture.copy()
-    small[:, :_BAR], large[:, : _BAR * scale] = 0, 0
+    small[:, :_BAR_WIDTH], large[:, : _BAR_WIDTH * scale] = 0, 0
     x = to_input(small, method.colour).transpose(2, 0, 1)[None]
     ours = method.enlarge(np.ascontiguousarray(x, np.float32))[0].transpose(1, 2, 0)
     grey = ours @ LUMA if method.colour == "rgb" else ours[..., 0]
     truth = to_input(large, "y")[..., 0]
-    beside = slice(_BAR * scale, _BAR * scale + 4)
+    beside = slice(_BAR_WIDTH * scale, _BAR_WIDTH * scale + 4)
     excess = (grey - truth)[8 * scale : -8 * scale, beside]
     return float(excess.max(1).mean() * 255)
 
@@ -114,8 +114,10 @@ def _alternating(y: Array) -> Array:
 
 
 def _amplitude(y: Array, way: tuple[int, int]) -> float:
-    height, width = (n - n % _BLOCK for n in y.shape)
+    height, width = (n - n % _BLOCK_SIZE for n in y.shape)
     rows, columns = np.indices((height, width))
     signed = y[:height, :width] * (1 - 2 * ((way[0] * rows + way[1] * columns) % 2))
-    blocks = signed.reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).mean((1, 3))
+    blocks = signed.reshape(
+        height // _BLOCK_SIZE, _BLOCK_SIZE, width // _BLOCK_SIZE, _BLOCK_SIZE
+    ).mean((1, 3))
     return float(np.sqrt(np.mean(blocks**2)))

@@ -13,8 +13,14 @@ from tests.clips import Clip, make_clip
 from tests.training import TINY
 from train.data.resize import downscale
 from train.fit.trainer import Trainer
+from train.measure.artifacts import (
+    flat_noise,
+    flicker,
+    grid_pattern,
+    overshoot_beside_bar,
+    still_flicker,
+)
 from train.measure.evaluate import Method, bicubic_planes
-from train.measure.look import beside_bar, flat_noise, flicker, grid_pattern, still_flicker
 from train.measure.perceptual import Lpips
 from train.measure.planes import Planes
 from train.ship.export import Target, export
@@ -69,9 +75,9 @@ def test_a_bright_line_beside_a_black_bar_is_told_in_codes(colour: str, scale: i
 
     method = Method(label="m", enlarge=enlarge, colour=colour, scale=scale)
     flat = np.full((32 * scale, 40 * scale, 3), 90, np.uint8)
-    assert beside_bar(method, flat) == pytest.approx(0, abs=1e-3)
+    assert overshoot_beside_bar(method, flat) == pytest.approx(0, abs=1e-3)
     bright = 20 / 255
-    assert beside_bar(method, flat) == pytest.approx(20, abs=1e-3)
+    assert overshoot_beside_bar(method, flat) == pytest.approx(20, abs=1e-3)
 
 
 @pytest.mark.parametrize("way", [(0, 1), (1, 0), (1, 1)])
