@@ -213,7 +213,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, how: str) -> None:
     path = tmp_path / "net.pt"
     Trainer.new("c-dcscn", TINY).save(path)
     path.write_bytes(_damaged(path.read_bytes(), how))
-    _refused("net.pt is (damaged|refused)", lambda: Trainer.resume(path))
+    _refused("net.pt is damaged", lambda: Trainer.resume(path))
     _refused("net.pt", lambda: weights_from(path, build("c-dcscn")))
 
 
@@ -250,8 +250,8 @@ def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(tmp_path: Path
     path, made = tmp_path / "net.pt", tmp_path / "made"
     Trainer.new("c-dcscn", TINY, **MINUTE).save(path)
     torch.save({**torch.load(path), "history": _Malicious(made)}, path)
-    _refused("net.pt is refused: .* holds more than weights", lambda: Trainer.resume(path))
-    _refused("net.pt is refused: ", lambda: weights_from(path, build("c-dcscn")))
+    _refused("net.pt is damaged, .*, or contains more than weights", lambda: Trainer.resume(path))
+    _refused("net.pt is damaged, .* or contains ", lambda: weights_from(path, build("c-dcscn")))
     assert not made.exists()
     torch.load(path, weights_only=False)
     assert made.exists()  # the trap was live

@@ -322,9 +322,9 @@ def test_a_luma_network_reads_one_full_range_channel() -> None:
 @pytest.mark.parametrize(
     ("changes", "scales", "complaint"),
     [
-        ({"scales": ((0, (4,)),)}, (2,), "is for x4, the network is not"),
-        ({"patch": 17}, (2,), "not for x2 and patches of 17 LR pixels"),
-        ({}, (2, 3), "not for x3"),
+        ({"scales": ((0, (4,)),)}, (2,), "has x4, the network does not"),
+        ({"patch": 17}, (2,), "not suit x2 and patches of 17 LR pixels"),
+        ({}, (2, 3), "not suit x3"),
     ],
     ids=["a recipe of another scale", "larger patches", "pictures of another scale"],
 )

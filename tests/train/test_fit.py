@@ -280,7 +280,7 @@ class Signalling(Patches):
 
 
 def _signalling(patches: Patches, *signals: signal.Signals) -> Patches:
-    return Signalling(patches.pictures, patches.recipe, patches.colour, patches.known, signals)
+    return Signalling(patches.pictures, patches.recipe, patches.colour, patches.scales, signals)
 
 
 PLATEAU = replace(TINY, patch=16, hr_patch=True, grid=32, schedule="plateau", patience=0)

@@ -347,7 +347,7 @@ def test_a_file_that_holds_code_is_refused_and_the_code_does_not_run(
 ) -> None:
     made = tmp_path / "made"
     path = _file(tmp_path, _own("carn-m") | {"exit.bias": _Code(made)}, zipped)
-    assert "holds more than weights" in _refused(path, "carn-m", tmp_path)
+    assert "contains more than weights" in _refused(path, "carn-m", tmp_path)
     assert not made.exists()
     torch.load(path, weights_only=False)
     assert made.exists()  # the trap was live

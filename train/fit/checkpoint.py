@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 
 from train.errors import TrainError
-from train.files import load_torch, written_whole
+from train.files import atomic_write, load_torch
 from train.nets import NETS, Net, from_config
 
 SCHEMA: Final = "vsr-checkpoint/1"
@@ -29,7 +29,7 @@ def save_checkpoint(path: Path, saved: dict[str, Any]) -> None:
     Raises TrainError if writing fails, for instance on a full disk.
     """
     try:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             torch.save({"schema": SCHEMA, **saved}, file)
     except (OSError, RuntimeError) as exc:  # torch turns a full disk into a RuntimeError
         kept = "; the checkpoint before it is whole" if path.exists() else ""

@@ -64,7 +64,7 @@ def fit(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch, fabr
         collate_fn=_stack,
         pin_memory=fabric.device.type == "cuda",
     )
-    epoch = max(1, patches.epoch(min(patches.known)) // recipe.batch)
+    epoch = max(1, patches.epoch(min(patches.scales)) // recipe.batch)
     with _stop_signals() as stopped:
         for lr, hr, scale in loader:
             _seed(recipe.seed, trainer.step, rank)

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from train.data.degrade import Stream, streamed
+from train.data.degrade import StreamSettings, encoded_pairs
 from train.data.images import Pixels, to_input
 from train.data.resize import downscale
 from train.errors import TrainError
@@ -70,11 +70,12 @@ def pair(scene: Scene, scale: int, compressed: bool) -> tuple[Pixels, Pixels]:
     if not compressed:
         return downscale(hr, scale), hr
     side = SIDE // scale - 6  # room to move
-    settings = Stream(
-        window=side - side % 2, least=16, kept=1, still=0, speed=2, soft=0, blurred=0, noisy=0,
-        hevc=0, live=0, crf=(_CRF, _CRF), presets=(("veryfast", 1.0),),
+    settings = StreamSettings(
+        largest_window=side - side % 2, smallest_window=16, kept_frames=1,
+        still_share=0, max_speed=2, blurred_share=0, noisy_share=0,
+        hevc_share=0, low_latency_share=0, crf=(_CRF, _CRF), presets=(("veryfast", 1.0),),
     )  # fmt: skip
-    return streamed(hr, scale, np.random.default_rng(1), settings)[0]
+    return encoded_pairs(hr, scale, np.random.default_rng(1), settings)[0]
 
 
 def draw(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool) -> bytes:

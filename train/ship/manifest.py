@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from train.errors import TrainError
-from train.files import written_whole
+from train.files import atomic_write
 from train.ship import provenance
 from train.ship.cards import cards
 
@@ -59,5 +59,5 @@ def write_manifest(engines: Path, content: dict[str, Any]) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file atomically."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data)

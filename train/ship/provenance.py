@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from train.errors import TrainError
-from train.files import written_whole
+from train.files import atomic_write
 from train.fit.recipe import Recipe, recipe_from, recipe_record
 from train.nets import NETS
 
@@ -168,7 +168,7 @@ def write(folder: Path, files: dict[str, tuple[str, list[Stage]]]) -> None:
         lines += [f"stages = {to_toml(used)}", ""]
     for name, stage in stages.items():
         lines += [f"[stages.{name}]", *_lines(stage), ""]
-    with written_whole(folder / NAME) as out:
+    with atomic_write(folder / NAME) as out:
         out.write("\n".join(lines).encode())
 
 
