@@ -88,7 +88,7 @@ def test_stream_degradation_gives_decoded_frames_beside_their_hr(tmp_path: Path)
 
 
 def test_a_window_that_moves_is_never_smaller_than_a_patch(tmp_path: Path) -> None:
-    assert STREAM_SETTINGS.least < 100
+    assert STREAM_SETTINGS.smallest_window < 100
     for seed in range(5):
         recipe = replace(TINY, degradation="stream", patch=100, seed=seed)
         pictures = _pictures(tmp_path, scene(216, 216, 4), (2,), recipe)
