@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.training import TINY
 from train.__main__ import main
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.trainer import Trainer
 from train.ship.manifest import SCHEMA, write_manifest
 from train.ship.provenance import enter, read
@@ -42,7 +42,7 @@ def _trained(
 
 
 def _stage(path: Path) -> dict[str, Any]:
-    return stage(load_checkpoint(path))
+    return stage_record(load_checkpoint(path))
 
 
 @pytest.fixture

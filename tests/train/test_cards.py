@@ -84,7 +84,7 @@ def test_urban100_has_a_column_where_somebody_measured_it() -> None:
 def test_a_training_is_held_against_its_paper() -> None:
     """DCSCN, section 4.1: batches of 64 of 32x32 HR pixels with stride 16, L2 and 1e-4 of the
     weights' norms, dropout that keeps 0.8, 2e-3 halved after five epochs without gain."""
-    chain = _chain(_stage(replace(find_recipe("dcscn", "ours").resized(900), rate=1e-3)))
+    chain = _chain(_stage(replace(find_recipe("dcscn", "ours").with_steps(900), rate=1e-3)))
     assert steps("dcscn", chain) == (
         "900 steps of 32 patches (its authors: at most 1,000,000 of 64, on yang91 and BSD200)"
     )

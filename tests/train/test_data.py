@@ -74,7 +74,7 @@ def test_the_record_tells_other_data_apart(tmp_path: Path) -> None:
     first = digest("first", "a.png", 20)
     assert digest("copy", "a.png", 20) == first
     assert digest("renamed", "b.png", 20) != first
-    assert digest("resized", "a.png", 22) != first
+    assert digest("with_steps", "a.png", 22) != first
 
 
 def test_stream_degradation_gives_decoded_frames_beside_their_hr(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from train.errors import TrainError
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.recipe import Recipe, recipe_record
 from train.fit.trainer import Trainer
 from train.ship.provenance import completed, enter, read, write
@@ -71,7 +71,7 @@ def test_a_checkpoint_says_network_scales_and_settings(tmp_path: Path) -> None:
     trainer = Trainer.new("dcscn", recipe, (3,), features=(8, 7, 6, 5, 5, 5, 4))
     trainer.step, trainer.data, trainer.precision = 4, DATA, "bf16-mixed"
     trainer.save(tmp_path / "net.pt")
-    found = completed(stage(load_checkpoint(tmp_path / "net.pt")))
+    found = completed(stage_record(load_checkpoint(tmp_path / "net.pt")))
     assert (found["network"], found["scales"]) == ("dcscn", [3])
     assert found["settings"] == {"features": [8, 7, 6, 5, 5, 5, 4]}  # and not the recipe's `keep`
     assert (found["step"], found["recipe"]["steps"], found["moved"]) == (4, 9, [])
@@ -84,8 +84,8 @@ def test_an_end_that_was_moved_is_said(tmp_path: Path) -> None:
     resumed = Trainer.resume(tmp_path / "net.pt", steps=11)
     resumed.step = 11
     resumed.save(tmp_path / "net.pt")
-    assert Trainer.resume(tmp_path / "net.pt").moved == [[6, 15]]
-    assert stage(load_checkpoint(tmp_path / "net.pt"))["moved"] == [[6, 15]]
+    assert Trainer.resume(tmp_path / "net.pt").changed_ends == [[6, 15]]
+    assert stage_record(load_checkpoint(tmp_path / "net.pt"))["moved"] == [[6, 15]]
 
 
 def test_an_older_record_is_completed_from_its_command() -> None:

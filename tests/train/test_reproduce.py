@@ -19,7 +19,7 @@ from tests.programs import find, needs
 from tests.training import image_folder
 from train.__main__ import main
 from train.errors import TrainError
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.recipe import Recipe, find_recipe, recipe_record
 from train.ship.manifest import SCHEMA, read_manifest, write_manifest
 from train.ship.provenance import chains_of, completed, enter, read
@@ -141,7 +141,7 @@ def _record(recipe: Recipe, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_recipe_of_today_is_called_by_its_name(tmp_path: Path) -> None:
-    recipe = replace(find_recipe("c-dcscn", "ours").resized(50), rate=5e-4, seed=3)
+    recipe = replace(find_recipe("c-dcscn", "ours").with_steps(50), rate=5e-4, seed=3)
     engines = _engines(tmp_path / "e", [_record(recipe, settings={"features": [4] * 7})])
     command, export = map(str, commands("c-dcscn", (2,), replace(PLACES, engines=engines)))
     assert command == (
@@ -156,26 +156,26 @@ def test_a_recipe_of_today_is_called_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_has_changed_since_is_read_from_the_provenance(tmp_path: Path) -> None:
-    recipe = replace(find_recipe("c-dcscn", "ours").resized(9), ema=0.5, loss=((0, "l2"),))
+    recipe = replace(find_recipe("c-dcscn", "ours").with_steps(9), ema=0.5, loss=((0, "l2"),))
     engines = _engines(tmp_path / "e", [_record(recipe)])
     words = commands("c-dcscn", (), replace(PLACES, engines=engines))[0].words
     source = f"{engines}/c-dcscn/provenance.toml#c-dcscn-x2-ours"
     assert words[:4] == ("fit", "c-dcscn", "--recipe", source)
     assert find_recipe("c-dcscn", source) == recipe
-    with pytest.raises(TrainError, match=r"provenance.toml has no recipe of a stage 'other'"):
+    with pytest.raises(TrainError, match=r"provenance.toml has no stage 'other' with a recipe"):
         find_recipe("c-dcscn", source.replace("#c-dcscn-x2-ours", "#other"))
 
 
 def test_files_of_weights_that_a_stage_read_are_given_again(tmp_path: Path) -> None:
     command = "python -m train fit c-dcscn --vgg vgg16.npz --teacher carn_m.pth --steps 9"
-    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command)
+    record = _record(find_recipe("c-dcscn", "ours").with_steps(9), command=command)
     engines = _engines(tmp_path / "e", [record])
     words = shlex.join(commands("c-dcscn", (), replace(PLACES, engines=engines))[0].words)
     assert "--vgg w/vgg16.npz --teacher w/carn_m.pth" in words
 
 
 def test_weights_that_are_shipped_are_taken_from_there(tmp_path: Path) -> None:
-    recipe = find_recipe("c-dcscn", "ours").resized(9)
+    recipe = find_recipe("c-dcscn", "ours").with_steps(9)
     digest = hashlib.sha256(b"network").hexdigest()
     files = [{"file": "x3.onnx", "sha256": digest}, {"file": "x2.onnx", "sha256": "0" * 64}]
     engines = _engines(tmp_path / "e", [_record(recipe), _record(recipe, step=8, joined=files)])
@@ -191,7 +191,7 @@ def test_another_file_in_the_place_of_weights_is_refused(tmp_path: Path) -> None
     command = "python -m train fit c-dcscn --teacher carn_m.pth --steps 9"
     digest = hashlib.sha256(b"theirs").hexdigest()
     teacher = {"file": "carn_m.pth", "network": "carn-m", "sha256": digest}
-    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command, teacher=teacher)
+    record = _record(find_recipe("c-dcscn", "ours").with_steps(9), command=command, teacher=teacher)
     places = replace(PLACES, engines=_engines(tmp_path / "e", [record]), weights=tmp_path)
     for content in (None, b"theirs"):
         if content:
@@ -210,7 +210,7 @@ def test_weights_that_were_shipped_once_are_taken_from_the_history(tmp_path: Pat
         subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True)
 
     first, second, unknown = (hashlib.sha256(c).hexdigest() for c in (b"one", b"two", b"three"))
-    recipe, command = find_recipe("c-dcscn", "ours").resized(9), "fit --teacher x3.onnx"
+    recipe, command = find_recipe("c-dcscn", "ours").with_steps(9), "fit --teacher x3.onnx"
     joined = [{"file": "x3.onnx", "sha256": digest} for digest in (first, second, unknown)]
     teacher = {"file": "x3.onnx", "network": "carn-m", "sha256": first}
     stage = _record(recipe, joined=joined, command=command, teacher=teacher)
@@ -237,7 +237,7 @@ def test_weights_that_were_shipped_once_are_taken_from_the_history(tmp_path: Pat
 
 
 def test_stages_that_trained_on_other_pictures_do_not_share_their_pack(tmp_path: Path) -> None:
-    recipe, packed = find_recipe("c-dcscn", "ours").resized(9), "fit --packed p.npz"
+    recipe, packed = find_recipe("c-dcscn", "ours").with_steps(9), "fit --packed p.npz"
     more = {"folders": ["a", "b", "frames"], "images": 3}
     stages = [
         _record(recipe, command=packed),
@@ -255,7 +255,7 @@ def test_stages_that_trained_on_other_pictures_do_not_share_their_pack(tmp_path:
 
 def test_what_is_missing_is_said_before_the_first_command(tmp_path: Path) -> None:
     command = "python -m train fit c-dcscn --vgg vgg16.npz --steps 9"
-    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command)
+    record = _record(find_recipe("c-dcscn", "ours").with_steps(9), command=command)
     engines, data = _engines(tmp_path / "e", [record]), tmp_path / "d"
     (data / "a").mkdir(parents=True)
     options = ["--data", data, "--weights", data, "--work", tmp_path / "o", "--engines", engines]
@@ -270,7 +270,7 @@ def test_a_training_whose_end_was_moved_is_repeated_and_exported(
 ) -> None:
     """Two stages; the second was planned for 9 steps, stopped at 2, and ended at 3 of 4."""
     recipe = replace(find_recipe("c-dcscn", "ours"), batch=2, patch=8)
-    first = _record(recipe.resized(2))
+    first = _record(recipe.with_steps(2))
     second = _record(replace(recipe, steps=4, seed=2), step=3, moved=[[2, 9]])
     engines = _engines(tmp_path / "e", [first, second])
     (tmp_path / "d").mkdir()
@@ -328,4 +328,4 @@ def test_until_stops_early_and_keeps_the_recipes_end(tmp_path: Path) -> None:
     saved = load_checkpoint(tmp_path / "net.pt")
     assert (saved["step"], saved["recipe"]["steps"]) == (3, 6)
     assert _run(*words).exit_code == 0
-    assert stage(load_checkpoint(tmp_path / "net.pt"))["step"] == 6
+    assert stage_record(load_checkpoint(tmp_path / "net.pt"))["step"] == 6

@@ -36,8 +36,8 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
 
     def __post_init__(self) -> None:
         """Raise TrainError if network, recipe and pictures do not match."""
-        asked = {scale for _, phase in self.recipe.scales for scale in phase}
-        if extra := sorted(asked - set(self.scales)):
+        requested = {scale for _, phase in self.recipe.scales for scale in phase}
+        if extra := sorted(requested - set(self.scales)):
             raise TrainError(f"recipe '{self.recipe.name}' has x{extra[0]}, the network does not")
         for scale in self.scales:
             p, pictures = self.recipe.lr_patch(scale), self.pictures.lr.get(scale, [])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from train.errors import TrainError
-from train.fit.checkpoint import averaged_net, rebuilt, save_checkpoint
-from train.ship.imports import load_into, weights_from
+from train.fit.checkpoint import load_averaged_net, rebuild_net, save_checkpoint
+from train.ship.imports import load_into, read_weights
 from train.ship.provenance import Stage, is_same
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,11 @@ def blend(checkpoint: Path, former: Path, share: float, output: Path) -> None:
     output records the share and the number of stages between them. Raises TrainError if the
     training did not start from `former`.
     """
-    saved, net = averaged_net(checkpoint)
+    saved, net = load_averaged_net(checkpoint)
     if saved.get("blend"):
         raise TrainError(f"{checkpoint} is a blend already")
-    before = rebuilt(saved)
-    weights, history = weights_from(former, before)
+    before = rebuild_net(saved)
+    weights, history = read_weights(former, before)
     own = before.state_dict()
     # drop CARN's up-sampling for scales that this training lacks
     weights = {n: v for n, v in weights.items() if n in own or not n.startswith("upsample.")}

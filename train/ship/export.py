@@ -18,8 +18,8 @@ import onnx
 import torch
 
 from train.errors import TrainError
-from train.fit.checkpoint import averaged_net, best_file, stage
-from train.fit.prune import living
+from train.fit.checkpoint import best_path, load_averaged_net, stage_record
+from train.fit.prune import without_dead_filters
 from train.measure.compressed import Row, VideoSettings, read_clip, score_clip
 from train.measure.counting import multadds, parameters, receptive_field_radius
 from train.measure.evaluate import (
@@ -130,10 +130,10 @@ def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list
     file of the same run if there is one. Raises TrainError if weights without an adversarial
     training would get the name of the adversarial network.
     """
-    saved, net = averaged_net(checkpoint)
+    saved, net = load_averaged_net(checkpoint)
     _say_which(checkpoint, saved)
     target = replace(target, model=target.model or saved["name"])
-    training = [*saved["history"], stage(saved)]
+    training = [*saved["history"], stage_record(saved)]
     _check_name(target.model, training)
     return [export_scale(net, scale, target, training) for scale in scales or net.scales]
 
@@ -151,7 +151,7 @@ def _check_name(model: str, training: list[dict[str, Any]]) -> None:
 
 
 def _say_which(checkpoint: Path, saved: dict[str, Any]) -> None:
-    best, path = saved.get("best") or {}, best_file(checkpoint)
+    best, path = saved.get("best") or {}, best_path(checkpoint)
     log.info("%s: the weights of step %d", checkpoint.name, saved["step"])
     if not best:
         return
@@ -175,7 +175,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
     path = target.file(scale)
     method = Method(label="ours", enlarge=enlarge, colour=net.colour, scale=scale)
-    deployed = living(net)
+    deployed = without_dead_filters(net)
     of_others = any("imported" in stage for stage in training)
     lpips = Lpips.load(target.lpips) if target.lpips else None
     entry = {

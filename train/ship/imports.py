@@ -19,9 +19,9 @@ from torch import Tensor
 
 from train.errors import TrainError
 from train.files import load_torch
-from train.fit.checkpoint import as_checkpoint, stage
-from train.fit.grow import grown
-from train.fit.prune import fits, narrowed, widened, widths
+from train.fit.checkpoint import parse_checkpoint, stage_record
+from train.fit.grow import grow_weights
+from train.fit.prune import fits_into, narrow_weights, widen_weights, widths
 from train.nets import Carn, Csrcnn, Dcscn, Net, Rt, build
 from train.nets.common import bias_of
 from train.ship import provenance
@@ -30,7 +30,7 @@ from train.ship.export import Target, export_scale
 Weights = dict[str, Tensor]
 
 
-def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
+def read_weights(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
     """Read weights for `net` from our checkpoint (averaged), a public one or our ONNX.
 
     The second value is the history of trainings, or for a file without one, its name and SHA-256.
@@ -40,9 +40,9 @@ def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
         return _from_onnx(path, net), _shipped_history(path) or [_origin(path)]
     saved = _load(path)
     if "average" in saved:
-        saved = as_checkpoint(saved, path)
-        return saved["average"], [*saved["history"], stage(saved)]
-    weights = translated(saved)
+        saved = parse_checkpoint(saved, path)
+        return saved["average"], [*saved["history"], stage_record(saved)]
+    weights = translate_names(saved)
     # the two differ only in names; the shapes are equal, so loading would not fail
     if isinstance(net, Carn) and net.config.pcarn != (weights.keys() != saved.keys()):
         raise TrainError(f"{path} is of another network: CARN and PCARN are not the same")
@@ -67,7 +67,7 @@ def import_public(path: Path, target: Target) -> list[Path]:
     Raises TrainError for a file that is damaged, contains code, or is of another network.
     """
     net = build(target.model)
-    weights, history = weights_from(path, net)
+    weights, history = read_weights(path, net)
     load_into(net, weights, path)
     return [export_scale(net.eval(), scale, target, history) for scale in net.scales]
 
@@ -79,7 +79,7 @@ def _load(path: Path) -> dict[str, Any]:
     return saved
 
 
-def translated(public: Weights) -> Weights:
+def translate_names(public: Weights) -> Weights:
     """Translate PCARN's weight names to ours; CARN's stay unchanged."""
     layers = {"conv1": "body.0", "conv2": "body.2", "pw": "body.4"}
     found: Weights = {}
@@ -121,7 +121,7 @@ def _drop_repeated(weights: Weights, path: Path) -> None:
         del weights[name]
 
 
-def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
+def load_fitting_weights(net: Net, weights: Weights, path: Path) -> list[str]:
     """Load weights that fit by name and shape (of another scale, for example).
 
     A narrower DCSCN takes the most useful filters; a wider one keeps its initial weights for the
@@ -141,12 +141,12 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     return sorted(set(own) - set(fitting))
 
 
-def add_from(net: Net, left: list[str], path: Path) -> list[str]:
+def load_missing_weights(net: Net, left: list[str], path: Path) -> list[str]:
     """Load those of the weights `left` that another file has; return the names still missing.
 
     Raises TrainError for a file that is damaged, of another network, or has none of them.
     """
-    weights, _ = weights_from(path, net)
+    weights, _ = read_weights(path, net)
     given = {name: value for name, value in weights.items() if name in left}
     if not given:
         raise TrainError(f"--from {path} has no weights that the files before it lack")
@@ -160,7 +160,7 @@ def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = No
         if isinstance(net, Dcscn):
             return _of_width(net, weights, start)
         if isinstance(net, Rt):
-            return grown(net, weights)
+            return grow_weights(net, weights)
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as exc:
         raise TrainError(f"{path} is of another network: {exc}") from exc
     return weights
@@ -176,9 +176,9 @@ def _of_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
     given = widths(weights)
     if given == features or len(given) != len(features):
         return weights
-    if start is not None and fits(features, given):
-        return narrowed(weights, features)
-    return widened(weights, features, start)
+    if start is not None and fits_into(features, given):
+        return narrow_weights(weights, features)
+    return widen_weights(weights, features, start)
 
 
 def _from_onnx(path: Path, net: Net) -> Weights:

@@ -168,7 +168,7 @@ def _named(network: str, recipe: Recipe) -> tuple[str, list[str]]:
     Returns an empty name if the recipe has changed since; then use the recipe in provenance.
     """
     try:
-        today = find_recipe(network, recipe.name).resized(recipe.steps)
+        today = find_recipe(network, recipe.name).with_steps(recipe.steps)
     except TrainError:
         return "", []
     changes = {key: getattr(recipe, key) for key in _OPTIONS}
