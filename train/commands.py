@@ -33,9 +33,9 @@ from train.measure.counting import table
 from train.measure.evaluate_command import ManyValues, evaluate
 from train.measure.perceptual import Lpips
 from train.nets import NETS
+from train.ship.cards_command import cards
 from train.ship.export_command import blend, export, import_
 from train.ship.quantise_command import quantise
-from train.ship.renew import cards
 from train.ship.reproduce_command import former, reproduce
 
 log = logging.getLogger("train")

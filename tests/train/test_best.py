@@ -103,12 +103,12 @@ def test_export_says_which_weights_it_takes(
     target = Target(engines=tmp_path)
     with caplog.at_level(logging.INFO, "train"):
         export(tmp_path / "net.pt", target)
-    assert "net.pt: the weights of step 6" in caplog.text
+    assert "net.pt: weights of step 6" in caplog.text
     assert "step 4 scored higher, 32.000 dB on set5: export" in caplog.text
-    assert f"{tmp_path / 'net.best.pt'} to ship that" in caplog.text
+    assert f"{tmp_path / 'net.best.pt'} to ship it" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, "train"):
         export(tmp_path / "net.best.pt", target)
-    assert "net.best.pt: the weights of step 4" in caplog.text
-    assert "the best of its run: 32.000 dB on set5" in caplog.text
+    assert "net.best.pt: weights of step 4" in caplog.text
+    assert "best score of the training: 32.000 dB on set5" in caplog.text
     assert "scored higher" not in caplog.text

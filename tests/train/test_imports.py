@@ -273,8 +273,8 @@ def _own(name: str) -> Weights:
         ("carn-m", lambda w: w | {"exit.bias": w["exit.bias"] / 0}, "exit.bias is not made of"),
         ("carn-m", lambda w: w | {"exit.bias": w["exit.bias"].to_sparse()}, "exit.bias is not"),
         ("pcarn-m", lambda w: w, "CARN and PCARN are not the same"),
-        ("carn-m", list, "holds no weights by name"),
-        ("carn-m", lambda w: dict(enumerate(w.values())), "holds no weights by name"),
+        ("carn-m", list, "contains no named weights"),
+        ("carn-m", lambda w: dict(enumerate(w.values())), "contains no named weights"),
         ("carn-m", lambda w: {"average": w}, "not a checkpoint of this program"),
     ],
 )

@@ -20,7 +20,7 @@ from train.fit.trainer import Trainer
 from train.nets import build
 from train.ship import export
 from train.ship.about import notes
-from train.ship.provenance import completed
+from train.ship.provenance import complete_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -222,7 +222,7 @@ def test_the_command_takes_it_and_the_card_says_so(
     saved = load_checkpoint(checkpoint)
     assert saved["recipe"]["teacher"] == "teacher.pt"  # no path of this machine
     assert list(saved["teacher"]["psnr"]["hr"]) == ["x2"]
-    [page] = notes({"distil": {**completed(stage_record(saved)), "commit": "1"}})
+    [page] = notes({"distil": {**complete_record(stage_record(saved)), "commit": "1"}})
     assert "is distilled from the outputs of teacher.pt (carn-m, x2 " in page
     assert saved["teacher"]["sha256"][:12] in page
 

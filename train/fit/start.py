@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 def load_initial_weights(trainer: Trainer, files: tuple[Path, ...]) -> None:
     """Load the first file's weights, then missing weights from the other files."""
     weights, trainer.history = read_weights(files[0], trainer.net)
-    left = load_fitting_weights(trainer.net, weights, files[0])
+    missing = load_fitting_weights(trainer.net, weights, files[0])
     for path in files[1:]:
-        left = load_missing_weights(trainer.net, left, path)
+        missing = load_missing_weights(trainer.net, missing, path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         trainer.extra_weight_files.append({"file": path.name, "sha256": digest})
     trainer.adopt_initial_weights()
-    log.info("%d weights are newly initialised: %s", len(left), ", ".join(left[:4]))
+    log.info("%d weights are newly initialised: %s", len(missing), ", ".join(missing[:4]))
 
 
 def attach_teacher(trainer: Trainer, given: Path | None, validation: Path | None) -> None:

@@ -75,7 +75,7 @@ def import_public(path: Path, target: Target) -> list[Path]:
 def _load(path: Path) -> dict[str, Any]:
     saved = load_torch(path)
     if not isinstance(saved, dict) or not all(isinstance(name, str) for name in saved):
-        raise TrainError(f"{path} holds no weights by name")
+        raise TrainError(f"{path} contains no named weights")
     return saved
 
 
@@ -104,12 +104,12 @@ def load_into(net: Net, weights: Weights, path: Path) -> None:
         if names:
             shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
             raise TrainError(f"{path} is of another network: it {what} {shown}")
-    weights = _of_build(net, weights, path)
+    weights = _adapt_weights(net, weights, path)
     for name, value in weights.items():
         if not isinstance(value, Tensor) or value.shape != own[name].shape:
             raise TrainError(f"{path} is of another network: {name} has another shape")
         if value.layout is not torch.strided or not value.isfinite().all():
-            raise TrainError(f"{path} is damaged: {name} is not made of finite numbers")
+            raise TrainError(f"{path} is damaged: {name} has values that are not finite")
     net.load_state_dict(weights)
 
 
@@ -129,7 +129,7 @@ def load_fitting_weights(net: Net, weights: Weights, path: Path) -> list[str]:
     half fit.
     """
     own = net.state_dict()
-    weights = _of_build(net, weights, path, own)
+    weights = _adapt_weights(net, weights, path, own)
     fitting = {
         name: value
         for name, value in weights.items()
@@ -141,24 +141,24 @@ def load_fitting_weights(net: Net, weights: Weights, path: Path) -> list[str]:
     return sorted(set(own) - set(fitting))
 
 
-def load_missing_weights(net: Net, left: list[str], path: Path) -> list[str]:
-    """Load those of the weights `left` that another file has; return the names still missing.
+def load_missing_weights(net: Net, missing: list[str], path: Path) -> list[str]:
+    """Load those of the weights `missing` that another file has; return the names still missing.
 
     Raises TrainError for a file that is damaged, of another network, or has none of them.
     """
     weights, _ = read_weights(path, net)
-    given = {name: value for name, value in weights.items() if name in left}
+    given = {name: value for name, value in weights.items() if name in missing}
     if not given:
-        raise TrainError(f"--from {path} has no weights that the files before it lack")
+        raise TrainError(f"--from {path} has no weights that the previous files lack")
     net.load_state_dict(given, strict=False)
-    return [name for name in left if name not in given]
+    return [name for name in missing if name not in given]
 
 
-def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
+def _adapt_weights(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
     """Convert weights of a DCSCN of another width or an rt of another structure to fit `net`."""
     try:
         if isinstance(net, Dcscn):
-            return _of_width(net, weights, start)
+            return _adapt_width(net, weights, start)
         if isinstance(net, Rt):
             return grow_weights(net, weights)
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as exc:
@@ -166,7 +166,7 @@ def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = No
     return weights
 
 
-def _of_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
+def _adapt_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
     """Convert weights to the number of feature filters of `net`, if the number of layers agrees.
 
     With `start`, the initial weights of a training, `net` may also have fewer filters (it gets the

@@ -12,7 +12,7 @@ from train.ship.cards import cards
 SCHEMA: Final = "vsr-engines/3"
 
 
-def enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
+def add_entry(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
     """Put a network's entry into the manifest, and rewrite the cards."""
     content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
     if (engines / "manifest.json").exists():
@@ -44,7 +44,7 @@ def read_manifest(engines: Path) -> dict[str, Any]:
     except ValueError as exc:
         raise TrainError(f"the manifest in {engines} is damaged: {exc}") from exc
     if content.get("schema") != SCHEMA:
-        raise TrainError(f"{path} is not of this version ({SCHEMA}): export into a new folder")
+        raise TrainError(f"{path} does not have the schema {SCHEMA}: export into a new folder")
     return content
 
 
