@@ -322,7 +322,7 @@ def test_a_luma_network_reads_one_full_range_channel() -> None:
 @pytest.mark.parametrize(
     ("changes", "scales", "complaint"),
     [
-        ({"scales": ((0, (4,)),)}, (2,), "has x4, the network does not"),
+        ({"scales": ((0, (4,)),)}, (2,), "uses x4, the network does not"),
         ({"patch": 17}, (2,), "not suit x2 and patches of 17 LR pixels"),
         ({}, (2, 3), "not suit x3"),
     ],

@@ -122,7 +122,7 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_weights_of_one_that_was_
     said = run.finish(130)
     stopped = load_checkpoint(path)["step"]
     assert 60 < stopped < STEPS
-    assert f"stopped at step {stopped}; the same command goes on from there" in said
+    assert f"stopped at step {stopped}; run the same command to resume" in said
     assert "Traceback" not in said
 
     run = Fit(folder, path, "--steps", str(STEPS))
@@ -187,7 +187,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     _, said = run.communicate(timeout=300)
     assert run.returncode == 1  # torchrun's code for workers that end in 130
     step = load_checkpoint(checkpoint)["step"]
-    assert said.count(f"stopped at step {step}; the same command goes on from there") == 1
+    assert said.count(f"stopped at step {step}; run the same command to resume") == 1
 
 
 # the command line
@@ -214,7 +214,11 @@ def _typed(folder: Path, checkpoint: Path, *words: str | Path) -> tuple[str | Pa
         (["--set", "depth=3"], 1, "cannot build network c-dcscn: .*'depth'"),
         (["--set", "keep=high"], 2, "not KEY=VALUE"),
         (["--set", "keep=7"], 1, "cannot build network c-dcscn"),
-        (["--scale", "2", "--scale", "3"], 1, "cannot build network c-dcscn: DCSCN has one scale"),
+        (
+            ["--scale", "2", "--scale", "3"],
+            1,
+            "cannot build network c-dcscn: DCSCN supports one scale",
+        ),
         (["--packed", __file__], 2, "give either --data or --packed"),
         (["--steps", "0"], 2, "'--steps'"),
         (["--every", "0"], 2, "'--every'"),

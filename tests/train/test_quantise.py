@@ -147,7 +147,9 @@ def test_one_with_bands_is_not_written(
     monkeypatch.setattr(
         "train.ship.quantise.best_form", lambda model, *_: (_with_bands(model, 85), {})
     )
-    with pytest.raises(TrainError, match=r"^c-dcscn-stream x2 shows bands in int8: 6\d\.\d% of a"):
+    with pytest.raises(
+        TrainError, match=r"^c-dcscn-stream x2 shows banding in int8: 6\d\.\d% of a"
+    ):
         list(quantise(_task(engines, photos, waves)))
     assert _files(engines) == before
 

@@ -90,5 +90,5 @@ def test_its_onnx_is_read_back_and_trained_on(tmp_path: Path, traces: Traces) ->
 
 
 def test_it_has_one_scale() -> None:
-    with pytest.raises(ValueError, match="rt has one scale a network"):
+    with pytest.raises(ValueError, match="rt supports one scale per network"):
         build("rt", (2, 3))

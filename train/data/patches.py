@@ -38,7 +38,7 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         """Raise TrainError if network, recipe and pictures do not match."""
         requested = {scale for _, phase in self.recipe.scales for scale in phase}
         if extra := sorted(requested - set(self.scales)):
-            raise TrainError(f"recipe '{self.recipe.name}' has x{extra[0]}, the network does not")
+            raise TrainError(f"recipe '{self.recipe.name}' uses x{extra[0]}, the network does not")
         for scale in self.scales:
             p, pictures = self.recipe.lr_patch(scale), self.pictures.lr.get(scale, [])
             if min((side for picture in pictures for side in picture.shape[:2]), default=0) < p:

@@ -138,7 +138,7 @@ def _check_ramp(label: str, found: bytes, data: bytes, colour: str) -> None:
     seen = ramp(openvino_enlarge(found), openvino_enlarge(data), channels)
     if not seen.smooth:
         raise TrainError(
-            f"{label} shows bands in int8: {seen.within_one:.1%} of a smooth ramp within one code "
+            f"{label} shows banding in int8: {seen.within_one:.1%} of a ramp within one code "
             f"(0.99 within {seen.p99:.2f}), required: {ASKED}: not written"
         )
 
