@@ -108,7 +108,7 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
     multiple=True,
     help="Checkpoint or ONNX with initial weights; more files supply those that the first lacks.",
 )
-@click.option("--vgg", type=File, help="VGG weights for the losses `gan` and `sharp`.")
+@click.option("--vgg", type=File, help="VGG weights for the loss `gan`, VGG16 for `sharp`.")
 @click.option("--lpips", type=File, help="LPIPS (AlexNet) weights for the loss `sharp`.")
 @click.option("--teacher", type=File, help="Teacher network: checkpoint, .pth or ONNX.")
 @click.option("--teacher-weight", type=click.FloatRange(0, 1), help="Its weight in the loss, 0..1.")

@@ -92,6 +92,7 @@ def test_the_command_writes_file_entry_and_card(engines: Path, photos: Path, wav
     made = form["quantiser"]
     assert made["of"] == before["c-dcscn-stream"]["x2"]["sha256"]
     assert (made["patches"], made["held_out"], made["folders"]) == (48, 12, [photos.name])
+    assert (made["stark"], made["vivid"], made["linear_worth"]) == (6, 14, 0.1)
     assert made["exponent"] in made["exponents"]
     assert "features.0.0" in made["float"]
     card = (engines / "README.md").read_text("utf-8")
