@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     (small_disk / "hog").write_bytes(bytes(96 * 1024 - 2 * path.stat().st_size))
     trainer.step = 5
     _refused(
-        r"cannot save .*net.pt: .*; the checkpoint before it is whole", lambda: trainer.save(path)
+        r"cannot save .*net.pt: .*; the previous checkpoint is intact", lambda: trainer.save(path)
     )
     assert {p.name for p in small_disk.iterdir()} == {"net.pt", "hog"}  # nothing half-written
     assert Trainer.resume(path).step == 0

@@ -1,4 +1,4 @@
-"""Steadiness of enlarged video: the change of a block by scipy's DCT, the ratio by hand."""
+"""Temporal stability of enlarged video: the change of a block by scipy's DCT, the ratio by hand."""
 
 import numpy as np
 import pytest
