@@ -8,7 +8,7 @@ import torch
 
 from tests.training import TINY, image_folder, patches_for, train
 from train.fit.boxes import Box, random_boxes, with_boxes
-from train.fit.generators import patch_generators
+from train.fit.rngs import patch_rngs
 from train.fit.trainer import Trainer
 
 
@@ -33,7 +33,7 @@ def test_a_box_has_the_same_place_at_every_scale() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_boxes_lie_inside_of_their_patches_and_have_colours(channels: int) -> None:
     lr = torch.rand(400, channels, 12, 20)
-    boxes = random_boxes(lr, 0.25, patch_generators(1, 0, 400))
+    boxes = random_boxes(lr, 0.25, patch_rngs(1, 0, 400))
     assert 60 < len({box.patch for box in boxes}) < 140
     for box in boxes:
         assert 0 <= box.top < box.bottom <= 12 and 0 <= box.left < box.right <= 20
@@ -46,17 +46,17 @@ def test_boxes_lie_inside_of_their_patches_and_have_colours(channels: int) -> No
     for open_side in range(4):  # a bar along each side
         assert tuple(k != open_side for k in range(4)) in sides
     assert any(b.right - b.left == 1 for b in boxes) and not random_boxes(
-        lr, 0.0, patch_generators(1, 0, 400)
+        lr, 0.0, patch_rngs(1, 0, 400)
     )
 
 
 def test_draws_belong_to_the_patch_and_not_to_the_process() -> None:
-    whole = [rng.random() for rng in patch_generators(3, 7, 6)]
-    assert [rng.random() for rng in patch_generators(3, 7, 2, rank=1, world=3)] == [
+    whole = [rng.random() for rng in patch_rngs(3, 7, 6)]
+    assert [rng.random() for rng in patch_rngs(3, 7, 2, rank=1, world=3)] == [
         whole[1],
         whole[4],
     ]
-    assert len({*whole, *(rng.random() for rng in patch_generators(3, 8, 6))}) == 12
+    assert len({*whole, *(rng.random() for rng in patch_rngs(3, 8, 6))}) == 12
 
 
 def test_a_network_learns_the_edge_of_a_black_bar(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.data.pictures import Pictures
 from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint
-from train.fit.generators import patch_generators
 from train.fit.recipe import Recipe, recipe_from
+from train.fit.rngs import patch_rngs
 from train.fit.sharp import Critic, Sharpness, layer_loss, relativistic_loss, rgb
 from train.fit.stability import block_change, instability
 from train.fit.trainer import Trainer
@@ -225,7 +225,7 @@ def test_training_for_steadiness_holds_a_change_down(
         patches = patches_for(trainer, folder)
         train(trainer, patches, tmp_path / f"{weight}.pt")
         lr = torch.stack([patches[k][0] for k in range(4)])
-        change = block_change(lr, patch_generators(2, 0, 4))
+        change = block_change(lr, patch_rngs(2, 0, 4))
         with torch.no_grad():
             moved = instability(trainer.net(lr, 2), trainer.net(lr + change, 2), change)
         found[weight] = float(moved)

@@ -6,7 +6,7 @@ import torch
 from scipy.fft import dctn
 
 from train.data.resize import bicubic_matrix
-from train.fit.generators import patch_generators
+from train.fit.rngs import patch_rngs
 from train.fit.stability import block_change, dct, instability
 
 
@@ -16,7 +16,7 @@ def _same_every_time() -> None:
 
 
 def test_a_change_is_one_coefficient_of_some_blocks() -> None:
-    change = block_change(torch.zeros(3, 1, 40, 64), patch_generators(1, 0, 3))
+    change = block_change(torch.zeros(3, 1, 40, 64), patch_rngs(1, 0, 3))
     assert change.shape == (3, 1, 40, 64)
     blocks = change.reshape(3, 5, 8, 8, 8).permute(0, 1, 3, 2, 4).reshape(-1, 8, 8).double()
     spectra = dctn(blocks.numpy(), axes=(1, 2), norm="ortho")
@@ -30,7 +30,7 @@ def test_a_change_is_one_coefficient_of_some_blocks() -> None:
 
 
 def test_a_change_has_any_size_and_is_the_same_in_every_colour() -> None:
-    assert block_change(torch.zeros(2, 3, 13, 21), patch_generators(1, 0, 2)).shape == (
+    assert block_change(torch.zeros(2, 3, 13, 21), patch_rngs(1, 0, 2)).shape == (
         2,
         1,
         13,
@@ -44,7 +44,7 @@ def test_the_basis_is_orthonormal() -> None:
 
 def test_bicubic_has_the_unsteadiness_one_and_a_frozen_picture_none() -> None:
     lr = torch.rand(2, 1, 16, 24)
-    change = block_change(lr, patch_generators(1, 0, 2))
+    change = block_change(lr, patch_rngs(1, 0, 2))
     down, across = (torch.from_numpy(bicubic_matrix(n, 2 * n)).float() for n in (16, 24))
 
     def bicubic(x: torch.Tensor) -> torch.Tensor:

@@ -36,10 +36,10 @@ class Box:
     colour: Tensor
 
 
-def random_boxes(lr: Tensor, share: float, generators: Sequence[np.random.Generator]) -> list[Box]:
+def random_boxes(lr: Tensor, share: float, rngs: Sequence[np.random.Generator]) -> list[Box]:
     """Draw boxes for about `share` of the patches `lr` [N, C, H, W], with one generator each."""
     boxes: list[Box] = []
-    for patch, rng in enumerate(generators):
+    for patch, rng in enumerate(rngs):
         if rng.random() < share:
             draw = _bar if rng.random() < _BAR_SHARE else _free_boxes
             boxes += draw(patch, lr.shape[1:], rng)

@@ -28,8 +28,8 @@ from train.fit.gan import (
     discriminator_loss,
     generator_loss,
 )
-from train.fit.generators import patch_generators
 from train.fit.reporter import Reporter
+from train.fit.rngs import patch_rngs
 from train.fit.sharp import Critic, SharpLoss, Sharpness
 from train.fit.sharp import check_patch as check_sharp_patch
 from train.fit.stability import block_change, instability
@@ -153,7 +153,7 @@ class _TrainingStep:
         kind = recipe.loss_at(trainer.step)
         share = recipe.level_weight_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()
-        rngs = self._generators(len(lr))
+        rngs = self._patch_rngs(len(lr))
         boxes = random_boxes(lr, recipe.boxes, rngs) if recipe.boxes else []
         # before boxes: a teacher draws bright lines beside them
         target = self._teacher_output(lr, scale)
@@ -181,10 +181,10 @@ class _TrainingStep:
             return self.sharp(sr, hr, self.trainer.step, self.trainer.rate())
         return self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
 
-    def _generators(self, count: int) -> list[np.random.Generator]:
+    def _patch_rngs(self, count: int) -> list[np.random.Generator]:
         fabric, trainer = self.fabric, self.trainer
         rank, world = fabric.global_rank, fabric.world_size
-        return patch_generators(trainer.recipe.seed, trainer.step, count, rank, world)
+        return patch_rngs(trainer.recipe.seed, trainer.step, count, rank, world)
 
     def _instability(
         self, sr: Tensor, lr: Tensor, scale: int, rngs: list[np.random.Generator]
