@@ -109,7 +109,7 @@ def load_into(net: Net, weights: Weights, path: Path) -> None:
         if not isinstance(value, Tensor) or value.shape != own[name].shape:
             raise TrainError(f"{path} is of another network: {name} has another shape")
         if value.layout is not torch.strided or not value.isfinite().all():
-            raise TrainError(f"{path} is damaged: {name} has values that are not finite")
+            raise TrainError(f"{path} is damaged: {name} is not a dense array of finite numbers")
     net.load_state_dict(weights)
 
 
