@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.forms import deployed_onnx, peak_network, trained, training_onnx
 from bench.gpu import PRECISIONS, measure
-from train.fit.prune import living
+from train.fit.prune import without_dead_filters
 from train.measure.counting import OUTPUT_PIXELS, multadds
 from vsr.errors import VsrError
 from vsr.inference import models
@@ -114,7 +114,7 @@ def forms_of(name: str, scale: int, setup: Setup, device: OpenVino) -> list[Form
     entry = models.manifest()[name][f"x{scale}"]
     path = models.ENGINES / entry["file"]
     net = trained(name, scale, path)
-    work = multadds(living(net), scale)
+    work = multadds(without_dead_filters(net), scale)
     operations = 2.0 * work * setup.width * setup.height * scale**2 / OUTPUT_PIXELS
     training = training_onnx(net, scale, setup.width, setup.height)
     forms = [

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from train.nets import Net, build
 from train.ship.export import channels
-from train.ship.imports import load_into, weights_from
+from train.ship.imports import load_into, read_weights
 from train.ship.naming import network_and_purpose
 from vsr.network.onnx_inputs import inlinable
 from vsr.network.rewrite.cpu import for_cpu
@@ -72,7 +72,7 @@ def training_onnx(net: Net, scale: int, width: int, height: int) -> bytes:
 def trained(name: str, scale: int, path: Path) -> Net:
     """Return the training form of a shipped model with its weights."""
     net = build(network_and_purpose(name)[0], (scale,))
-    weights, _ = weights_from(path, net)
+    weights, _ = read_weights(path, net)
     load_into(net, weights, path)
     return net.eval()
 

@@ -17,7 +17,7 @@ import torch
 
 from tests.networks import ALL_NETWORKS
 from tests.training import scene
-from train.data.degrade import Stream, streamed
+from train.data.degrade import StreamSettings, encoded_pairs
 from train.data.images import Pixels, images
 from train.measure.artifacts import (
     flat_noise,
@@ -41,7 +41,7 @@ from train.measure.planes import Planes, cropped
 from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, DcscnConfig, Net, RtConfig, bicubic, build
 from train.ship.export import difference, summary
-from train.ship.imports import load_into, weights_from
+from train.ship.imports import load_into, read_weights
 from train.ship.naming import network_and_purpose
 from train.ship.provenance import chains_of
 
@@ -213,7 +213,7 @@ def test_a_network_of_fewer_filters_equals_its_training_form_of_the_papers_width
 ) -> None:
     net = build(_network(name), (scale,)).eval()
     path = ENGINES / entry["file"]
-    load_into(net, weights_from(path, net)[0], path)
+    load_into(net, read_weights(path, net)[0], path)
     assert difference(net, scale, _enlarge(entry["file"])) < 1e-5
 
 
@@ -317,10 +317,12 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
     clean = MANIFEST["models"].get(_network(name), {}).get(f"x{scale}")
     if clean:
         methods["clean"] = _enlarge(clean["file"])
-    plain = Stream(crf=(30, 30), presets=(("veryfast", 1.0),), soft=0, blurred=0, noisy=0, hevc=0)
+    plain = StreamSettings(
+        crf=(30, 30), presets=(("veryfast", 1.0),), blurred_share=0, noisy_share=0, hevc_share=0
+    )
     scores: dict[str, list[float]] = {method: [] for method in methods}
     for _, image in islice(images([data / "images/test/set14"]), 3):
-        for lr, hr in streamed(_middle(image), scale, np.random.default_rng(1), plain):
+        for lr, hr in encoded_pairs(_middle(image), scale, np.random.default_rng(1), plain):
             for method, enlarge in methods.items():
                 colour = "rgb" if method == "bicubic" else entry["colour"]
                 ours = enlarged_luma(enlarge, lr, colour)

@@ -14,8 +14,8 @@ from train.data.patches import Patches
 from train.data.pictures import Pictures
 from train.fit.loop import fit
 from train.fit.recipe import Recipe
+from train.fit.reporter import Reporter
 from train.fit.trainer import Trainer
-from train.fit.watch import Watch
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -65,10 +65,12 @@ def patches_for(trainer: Trainer, folder: Path) -> Patches:
     return Patches(pictures, recipe, net.colour, net.scales)
 
 
-def train(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch | None = None) -> bool:
+def train(
+    trainer: Trainer, patches: Patches, checkpoint: Path, reporter: Reporter | None = None
+) -> bool:
     """`fit` on the CPU, wherever the tests run."""
     fabric = Fabric(accelerator="cpu", devices=1)
-    return fit(trainer, patches, checkpoint, watch or Watch(every=2), fabric)
+    return fit(trainer, patches, checkpoint, reporter or Reporter(every=2), fabric)
 
 
 def assert_same(ours: Any, theirs: Any) -> None:

@@ -20,22 +20,22 @@ from train.data.fetch import fetch as run_fetch
 from train.data.patches import Patches
 from train.data.pictures import Pictures, worth_caching
 from train.errors import TrainError
-from train.fit.begin import begin_from, find_teacher, warn_ignored
-from train.fit.gan import Adversary
+from train.fit.gan import AdversarialSettings
 from train.fit.loop import fit as run_fit
 from train.fit.machine import PRECISIONS, choose_precision, default_workers, open_fabric
 from train.fit.recipe import Recipe, find_recipe
+from train.fit.reporter import Reporter
 from train.fit.sharp import Sharpness
+from train.fit.start import attach_teacher, load_initial_weights, warn_ignored_settings
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggFeatures, VggLayers
-from train.fit.watch import Watch
 from train.measure.counting import table
 from train.measure.evaluate_command import ManyValues, evaluate
 from train.measure.perceptual import Lpips
 from train.nets import NETS
+from train.ship.cards_command import cards
 from train.ship.export_command import blend, export, import_
 from train.ship.quantise_command import quantise
-from train.ship.renew import cards
 from train.ship.reproduce_command import former, reproduce
 
 log = logging.getLogger("train")
@@ -69,7 +69,7 @@ for command in (evaluate, import_, blend, export, quantise, cards, reproduce, fo
 
 @main.command()
 def info() -> None:
-    """Parameters and work of every network and scale, beside the papers' figures."""
+    """Print parameters and MultAdds of every network and scale, beside the papers' figures."""
     click.echo(table())
 
 
@@ -80,9 +80,9 @@ def info() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("data"),
     show_default=True,
-    help="Folder that gets a folder of each.",
+    help="Parent folder of the data sets' folders.",
 )
-@click.option("--keep-archive", is_flag=True, help="Several sets may share one.")
+@click.option("--keep-archive", is_flag=True, help="Keep the archive; several sets may share it.")
 def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
     """Download the papers' data sets NAMES, each into a folder for --data."""
     for name in names:
@@ -91,43 +91,53 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 
 @main.command(cls=ManyValues)
 @click.argument("name", type=click.Choice(sorted(NETS)))
-@click.option("--recipe", default="ours", show_default=True, help="paper, ours, ... or a .toml.")
-@click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
+@click.option("--recipe", default="ours", show_default=True, help="Recipe name, or a .toml file.")
+@click.option("--scale", type=int, multiple=True, help="Default: all scales of the network.")
 @click.option("--data", type=Folder, multiple=True, help="Folder of HR images.")
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keeps the prepared pictures; default: the user's cache, for more than 16 MB of images.",
+    help="Folder for prepared pictures; default: the user's cache, for more than 16 MB of images.",
 )
-@click.option("--packed", type=File, help="What `pack` wrote, instead of --data.")
+@click.option("--packed", type=File, help="File written by `pack`, instead of --data.")
 @click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), required=True)
 @click.option(
     "--from",
     "start",
     type=File,
     multiple=True,
-    help="Start from the weights of a checkpoint or ONNX; further files give what the first lacks.",
+    help="Checkpoint or ONNX with initial weights; more files supply those that the first lacks.",
 )
-@click.option("--vgg", type=File, help="VGG weights for the losses `gan` and `sharp`.")
+@click.option("--vgg", type=File, help="VGG weights for the loss `gan`, VGG16 for `sharp`.")
 @click.option("--lpips", type=File, help="LPIPS (AlexNet) weights for the loss `sharp`.")
-@click.option("--teacher", type=File, help="Network to learn from: checkpoint, .pth or ONNX.")
-@click.option("--teacher-weight", type=click.FloatRange(0, 1), help="Its share of the loss.")
-@click.option("--steps", type=_COUNT, help="Length; the recipe's phases scale along.")
-@click.option("--until", type=_COUNT, default=None, help="Stop at this step of the recipe's.")
-@click.option("--batch", type=_COUNT, help="Patches a step, over all processes.")
-@click.option("--patch", type=_COUNT, help="Side of a patch.")
+@click.option("--teacher", type=File, help="Teacher network: checkpoint, .pth or ONNX.")
+@click.option("--teacher-weight", type=click.FloatRange(0, 1), help="Its weight in the loss, 0..1.")
+@click.option("--steps", type=_COUNT, help="Number of steps; scales the recipe's phases.")
+@click.option(
+    "--until", type=_COUNT, default=None, help="Stop at this step, before the recipe's end."
+)
+@click.option("--batch", type=_COUNT, help="Patches per step, over all processes.")
+@click.option("--patch", type=_COUNT, help="Side of a patch in pixels.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate.")
 @click.option("--optimiser", type=click.Choice(["adam", "sgd", "muon"]))
-@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), help="Of averaged weights.")
+@click.option(
+    "--ema", type=click.FloatRange(0, 1, max_open=True), help="Decay of the averaged weights."
+)
 @click.option("--init", help="Initialisation (see train/fit/initialise.py).")
 @click.option("--seed", type=int)
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Network setting.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Network setting; VALUE is JSON."
+)
 @click.option("--validation", type=Folder, help="Benchmark folder, scored at each report.")
 @click.option("--every", type=_COUNT, default=500, show_default=True, help="Steps between reports.")
 @click.option("--board", type=click.Path(path_type=Path), help="Folder for TensorBoard.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Default: what is fast here.")
-@click.option("--workers", type=click.IntRange(0), help="Processes for patches; default by cores.")
-@click.option("--compile/--no-compile", "compiled", default=None, help="Default: on CUDA.")
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), help="Default: the faster one on this machine."
+)
+@click.option("--workers", type=click.IntRange(0), help="Patch worker processes; default by cores.")
+@click.option(
+    "--compile/--no-compile", "compiled", default=None, help="Use torch.compile; default: on CUDA."
+)
 @click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads, 0 for all.")
 def fit(
     name: str,
@@ -151,9 +161,9 @@ def fit(
     workers: int | None,
     compiled: bool | None,
     threads: int,
-    **scaled: Any,
+    **recipe_options: Any,
 ) -> None:
-    """Train NAME; an existing checkpoint is resumed (only --steps then changes anything)."""
+    """Train NAME. An existing checkpoint is resumed; then only --steps changes the recipe."""
     if threads:
         torch.set_num_threads(threads)
     if bool(data) == (packed is not None):
@@ -161,63 +171,67 @@ def fit(
     resumed = checkpoint.exists()
     if resumed:
         trainer = Trainer.resume(checkpoint, name, steps)
-        warn_ignored(trainer, recipe, {**scaled, **_settings(changes)})
+        warn_ignored_settings(trainer, recipe, {**recipe_options, **_parse_settings(changes)})
     else:
-        plan = find_recipe(name, recipe).resized(steps)
-        plan = replace(plan, **{key: value for key, value in scaled.items() if value is not None})
+        plan = find_recipe(name, recipe).with_steps(steps)
+        plan = replace(
+            plan, **{key: value for key, value in recipe_options.items() if value is not None}
+        )
         plan = replace(plan, teacher=str(teacher or plan.teacher))
-        trainer = Trainer.new(name, plan, scale or None, **_settings(changes))
-        _begin(trainer, recipe, start, checkpoint.parent)
+        trainer = Trainer.new(name, plan, scale or None, **_parse_settings(changes))
+        _prepare_start(trainer, recipe, start, checkpoint.parent)
     trainer.command, trainer.until = _command_line(), until or 0
-    trainer.use_features(_features(vgg, trainer.recipe) if vgg else None)
+    trainer.use_features(_load_features(vgg, trainer.recipe) if vgg else None)
     trainer.lpips = Lpips.load(lpips) if lpips else None
-    chosen, why = choose_precision(precision, trainer.precision if resumed else None)
+    chosen, reason = choose_precision(precision, trainer.precision if resumed else None)
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
     fabric = open_fabric(chosen, trainer.net.scales)
-    find_teacher(trainer, teacher, validation)
-    patches = _patches(trainer, packed, data, cache)
+    attach_teacher(trainer, teacher, validation)
+    patches = _load_patches(trainer, packed, data, cache)
     record = patches.pictures.record
-    trainer.go_on_with(record, chosen)
-    log.info("%d images, from step %d", record["images"], trainer.step)
-    log.info("computing in %s (%s)", trainer.precision, why)
-    cutters = default_workers() if workers is None else workers
-    watch = Watch(every=every, validation=validation, board=board, workers=cutters)
-    done = run_fit(trainer, patches, checkpoint, watch, fabric)
-    watch.close()
+    trainer.set_data_and_precision(record, chosen)
+    log.info("%d training images, starting at step %d", record["images"], trainer.step)
+    log.info("precision: %s (%s)", trainer.precision, reason)
+    patch_workers = default_workers() if workers is None else workers
+    reporter = Reporter(every=every, validation=validation, board=board, workers=patch_workers)
+    done = run_fit(trainer, patches, checkpoint, reporter, fabric)
+    reporter.close()
     if not done:
         if fabric.is_global_zero:
-            told = f"stopped at step {trainer.step}; the same command goes on from there"
-            click.echo(told, err=True)
+            message = f"stopped at step {trainer.step}; run the same command to resume"
+            click.echo(message, err=True)
         sys.exit(130)
 
 
-def _begin(trainer: Trainer, recipe: str, start: tuple[Path, ...], folder: Path) -> None:
+def _prepare_start(trainer: Trainer, recipe: str, start: tuple[Path, ...], folder: Path) -> None:
     """Load the initial weights of a new training and create the folder of its checkpoint."""
     if start:
-        begin_from(trainer, start)
-    elif source := trainer.recipe.goes_on_from():
-        log.warning("recipe %s is meant to go on from weights of %s: --from", recipe, source)
+        load_initial_weights(trainer, start)
+    elif source := trainer.recipe.expected_start():
+        log.warning(
+            "recipe %s expects initial weights of %s: pass them with --from", recipe, source
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
+        raise TrainError(f"cannot create the folder {exc.filename}: {exc.strerror}") from exc
 
 
 @main.command(cls=ManyValues)
 @click.argument("name", type=click.Choice(sorted(NETS)))
-@click.option("--recipe", default="ours", show_default=True, help="paper, ours, ... or a .toml.")
-@click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
+@click.option("--recipe", default="ours", show_default=True, help="Recipe name, or a .toml file.")
+@click.option("--scale", type=int, multiple=True, help="Default: all scales of the network.")
 @click.option("--data", type=Folder, multiple=True, required=True, help="Folder of HR images.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def pack(
     name: str, recipe: str, scale: tuple[int, ...], data: tuple[Path, ...], output: Path
 ) -> None:
-    """Prepare the pictures that `fit NAME --recipe ...` would, as one file for --packed."""
+    """Prepare the pictures for `fit NAME --recipe ...` and write them to a file for --packed."""
     scales = scale or NETS[name].scales
-    _pictures(data, scales, find_recipe(name, recipe)).pack(output)
+    _load_pictures(data, scales, find_recipe(name, recipe)).pack(output)
 
 
-def _patches(
+def _load_patches(
     trainer: Trainer, packed: Path | None, data: tuple[Path, ...], cache: Path | None
 ) -> Patches:
     """Return the recipe's training patches, cut from a packed file or from image folders."""
@@ -225,11 +239,11 @@ def _patches(
     if packed is not None:
         pictures = Pictures.unpack(packed).large_enough(recipe)
     else:
-        pictures = _pictures(data, net.scales, recipe, cache)
+        pictures = _load_pictures(data, net.scales, recipe, cache)
     return Patches(pictures, recipe, net.colour, net.scales)
 
 
-def _pictures(
+def _load_pictures(
     data: tuple[Path, ...], scales: tuple[int, ...], recipe: Recipe, cache: Path | None = None
 ) -> Pictures:
     """Prepare the folders' pictures for the recipe: mapped from a cache, or in memory if few."""
@@ -239,11 +253,11 @@ def _pictures(
     return Pictures.cached(data, scales, recipe, where)
 
 
-def _features(path: Path, recipe: Recipe) -> VggFeatures | VggLayers:
+def _load_features(path: Path, recipe: Recipe) -> VggFeatures | VggLayers:
     """Load the VGG layers that the recipe's loss uses from a file of VGG weights."""
-    if recipe.sharpens():
-        return VggLayers.load(path, Sharpness.of(recipe.sharp).names)
-    return VggFeatures.load(path, Adversary(**recipe.adversary))
+    if recipe.uses_sharp_loss():
+        return VggLayers.load(path, Sharpness.from_table(recipe.sharp).layer_names)
+    return VggFeatures.load(path, AdversarialSettings(**recipe.adversary))
 
 
 def _command_line() -> str:
@@ -251,7 +265,7 @@ def _command_line() -> str:
     return " ".join(["python -m train", *words])
 
 
-def _settings(changes: tuple[str, ...]) -> dict[str, Any]:
+def _parse_settings(changes: tuple[str, ...]) -> dict[str, Any]:
     found = {}
     for change in changes:
         key, _, value = change.partition("=")

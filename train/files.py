@@ -16,7 +16,7 @@ from train.errors import TrainError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that replaces `path` at the end; any error deletes it.
 
     An existing file stays intact until the replacement. Raises OSError if writing fails.
@@ -49,7 +49,7 @@ def load_torch(path: Path) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise TrainError(
-            f"{path} is refused: damaged, not a file of weights, or it holds more than weights"
+            f"{path} is damaged, not a file of weights, or contains more than weights"
         ) from exc
     except Exception as exc:  # for foreign files the libraries raise almost any type
         why = (str(exc).splitlines() or [""])[0]

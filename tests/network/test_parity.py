@@ -12,7 +12,7 @@ import pytest
 from train.measure.shipped import openvino_enlarge
 from train.nets import Net, build
 from train.ship.export import difference
-from train.ship.imports import load_into, weights_from
+from train.ship.imports import load_into, read_weights
 from train.ship.naming import network_and_purpose
 from vsr.inference import models
 from vsr.network.onnx_inputs import inlinable
@@ -28,7 +28,7 @@ def trained(name: str, scale: int) -> tuple[Net, onnx.ModelProto]:
     path = models.ENGINES / models.manifest()[name][f"x{scale}"]["file"]
     network = network_and_purpose(name)[0]
     net = build(network) if network == "csrcnn" else build(network, (scale,))  # a cascade is whole
-    weights, _ = weights_from(path, net)
+    weights, _ = read_weights(path, net)
     load_into(net, weights, path)
     return net.eval(), onnx.load_model(str(path))
 

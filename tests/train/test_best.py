@@ -11,8 +11,8 @@ import torch
 
 from tests.training import TINY, image_folder, patches_for, train
 from train.fit.checkpoint import load_checkpoint
+from train.fit.reporter import Reporter
 from train.fit.trainer import Trainer
-from train.fit.watch import Watch
 from train.ship.export import Target, export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,12 +26,12 @@ def folder(tmp_path: Path) -> Path:
 def _scoring(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
     """Let the coming reports find these PSNRs, whatever the network does."""
     coming: Iterator[float] = iter(scores)
-    monkeypatch.setattr("train.fit.watch.evaluate", lambda *_: {"psnr": next(coming)})
+    monkeypatch.setattr("train.fit.reporter.evaluate", lambda *_: {"psnr": next(coming)})
 
 
 def _run(trainer: Trainer, folder: Path, path: Path, validation: str = "set5") -> Any:
-    watch = Watch(every=2, validation=folder.with_name(validation))
-    train(trainer, patches_for(trainer, folder), path, watch)
+    reporter = Reporter(every=2, validation=folder.with_name(validation))
+    train(trainer, patches_for(trainer, folder), path, reporter)
     return load_checkpoint(path)
 
 
@@ -47,7 +47,7 @@ def test_the_best_is_kept_beside_the_last(
     short = _run_to(4, folder, tmp_path / "short.pt")
     for name, value in short["average"].items():  # the weights of that step, not of another
         assert torch.equal(best["average"][name], value)
-    assert caplog.text.count("the best so far: kept as net.best.pt") == 2
+    assert caplog.text.count("the best score so far: saved as net.best.pt") == 2
 
 
 def _run_to(step: int, folder: Path, path: Path) -> Any:
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_before_goes_on(tmp_path: Path, folder: Path) -> None:
 def test_psnr_does_not_judge_adversarial_training(tmp_path: Path) -> None:
     recipe = replace(TINY, loss=((0, "l1"), (3, "gan")))
     trainer = Trainer.new("carn-m", recipe, channels=8)
-    assert trainer.keep_best(40.0, tmp_path, tmp_path / "net.pt") is None
+    assert trainer.save_best(40.0, tmp_path, tmp_path / "net.pt") is None
     assert not list(tmp_path.iterdir())
 
 
@@ -103,12 +103,12 @@ def test_export_says_which_weights_it_takes(
     target = Target(engines=tmp_path)
     with caplog.at_level(logging.INFO, "train"):
         export(tmp_path / "net.pt", target)
-    assert "net.pt: the weights of step 6" in caplog.text
+    assert "net.pt: weights of step 6" in caplog.text
     assert "step 4 scored higher, 32.000 dB on set5: export" in caplog.text
-    assert f"{tmp_path / 'net.best.pt'} to ship that" in caplog.text
+    assert f"{tmp_path / 'net.best.pt'} to ship it" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO, "train"):
         export(tmp_path / "net.best.pt", target)
-    assert "net.best.pt: the weights of step 4" in caplog.text
-    assert "the best of its run: 32.000 dB on set5" in caplog.text
+    assert "net.best.pt: weights of step 4" in caplog.text
+    assert "best score of the training: 32.000 dB on set5" in caplog.text
     assert "scored higher" not in caplog.text

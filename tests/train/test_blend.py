@@ -10,11 +10,11 @@ from click.testing import CliRunner, Result
 
 from tests.training import TINY
 from train.__main__ import main
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.trainer import Trainer
 from train.ship.manifest import SCHEMA, write_manifest
-from train.ship.provenance import enter, read
-from train.ship.reproduce import Places, commands
+from train.ship.provenance import add_file, read
+from train.ship.reproduce import Folders, commands
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DATA = {"folders": ["photos"], "images": 3, "sha256": "d" * 64}
@@ -42,7 +42,7 @@ def _trained(
 
 
 def _stage(path: Path) -> dict[str, Any]:
-    return stage(load_checkpoint(path))
+    return stage_record(load_checkpoint(path))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_what_it_did_not_come_from_is_refused(tmp_path: Path, chain: list[Path])
     for former in (stranger, chain[2]):
         result = _run("blend", chain[1], "--with", former, "--share", 0.5, "--output", output)
         assert (result.exit_code, output.exists()) == (1, False)
-        assert f"the training of {chain[1]} did not begin with {former}" in result.stderr
+        assert f"the training of {chain[1]} did not start from {former}" in result.stderr
     assert _run("blend", chain[1], "--with", chain[0], "--share", 1, "--output", output).exit_code
 
 
@@ -94,7 +94,7 @@ def test_a_blend_is_blended_once(tmp_path: Path, chain: list[Path]) -> None:
     assert _run("blend", chain[1], *words, once).exit_code == 0
     result = _run("blend", once, *words, twice)
     assert (result.exit_code, twice.exists()) == (1, False)
-    assert "once.pt is a blend already" in result.stderr
+    assert "once.pt is already a blend" in result.stderr
 
 
 def test_provenance_tells_it_and_reproduce_repeats_it(tmp_path: Path, chain: list[Path]) -> None:
@@ -102,7 +102,7 @@ def test_provenance_tells_it_and_reproduce_repeats_it(tmp_path: Path, chain: lis
     _run("blend", chain[2], "--with", chain[0], "--share", 0.75, "--output", output)
     engines, stages = tmp_path / "engines", [*load_checkpoint(output)["history"], _stage(output)]
     (engines / "c-dcscn").mkdir(parents=True)
-    enter(engines / "c-dcscn", "x2.onnx", "a", stages)
+    add_file(engines / "c-dcscn", "x2.onnx", "a", stages)
     entry = {"file": "c-dcscn/x2.onnx", "sha256": "a", "psnr": {}, "video": {}, "licence": "",
              "parameters": 1, "multadds_720p": 1, "training": {}}  # fmt: skip
     write_manifest(engines, {"schema": SCHEMA, "models": {"c-dcscn": {"x2": entry}}})
@@ -112,8 +112,8 @@ def test_provenance_tells_it_and_reproduce_repeats_it(tmp_path: Path, chain: lis
     assert text.count("blend") == 1
     card = (engines / "README.md").read_text("utf-8")
     assert "has 0.75 of the weights of `c-dcscn-x2-ours-3` and 0.25 of those of 2 stage(s)" in card
-    places = Places(data=Path("d"), weights=Path("w"), work=Path("o"), engines=engines)
-    *fits, mixed, shipped = commands("c-dcscn", (), places)
+    folders = Folders(data=Path("d"), weights=Path("w"), work=Path("o"), engines=engines)
+    *fits, mixed, shipped = commands("c-dcscn", (), folders)
     first, _, last = (command.output for command in fits)
     assert mixed.words == (
         "blend", str(last), "--with", str(first), "--share", "0.75", "--output", str(mixed.output),

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.training import TINY, image_folder, patches_for, train
-from train.fit.boxes import Box, drawn_boxes, painted
-from train.fit.draws import draws
+from train.fit.boxes import Box, random_boxes, with_boxes
+from train.fit.rngs import patch_rngs
 from train.fit.trainer import Trainer
 
 
@@ -21,19 +21,19 @@ def test_a_box_has_the_same_place_at_every_scale() -> None:
     red = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
     box = Box(patch=1, top=2, bottom=3, left=0, right=4, colour=red)
     lr, hr = torch.rand(2, 3, 5, 6), torch.rand(2, 3, 15, 18)
-    small, large = painted(lr, [box], 1), painted(hr, [box], 3)
+    small, large = with_boxes(lr, [box], 1), with_boxes(hr, [box], 3)
     assert torch.equal(small[0], lr[0]) and torch.equal(large[0], hr[0])
     assert torch.equal(small[1, :, 2, :4], red[..., 0].expand(3, 4))
     assert torch.equal(large[1, :, 6:9, :12], red.expand(3, 3, 12))
     changed = large[1] != hr[1]
     assert not changed[:, :6].any() and not changed[:, 9:].any() and not changed[..., 12:].any()
-    assert painted(lr, [], 1) is lr
+    assert with_boxes(lr, [], 1) is lr
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_boxes_lie_inside_of_their_patches_and_have_colours(channels: int) -> None:
     lr = torch.rand(400, channels, 12, 20)
-    boxes = drawn_boxes(lr, 0.25, draws(1, 0, 400))
+    boxes = random_boxes(lr, 0.25, patch_rngs(1, 0, 400))
     assert 60 < len({box.patch for box in boxes}) < 140
     for box in boxes:
         assert 0 <= box.top < box.bottom <= 12 and 0 <= box.left < box.right <= 20
@@ -45,13 +45,18 @@ def test_boxes_lie_inside_of_their_patches_and_have_colours(channels: int) -> No
     sides = {(b.top == 0, b.bottom == 12, b.left == 0, b.right == 20) for b in bars}
     for open_side in range(4):  # a bar along each side
         assert tuple(k != open_side for k in range(4)) in sides
-    assert any(b.right - b.left == 1 for b in boxes) and not drawn_boxes(lr, 0.0, draws(1, 0, 400))
+    assert any(b.right - b.left == 1 for b in boxes) and not random_boxes(
+        lr, 0.0, patch_rngs(1, 0, 400)
+    )
 
 
 def test_draws_belong_to_the_patch_and_not_to_the_process() -> None:
-    whole = [rng.random() for rng in draws(3, 7, 6)]
-    assert [rng.random() for rng in draws(3, 7, 2, rank=1, world=3)] == [whole[1], whole[4]]
-    assert len({*whole, *(rng.random() for rng in draws(3, 8, 6))}) == 12
+    whole = [rng.random() for rng in patch_rngs(3, 7, 6)]
+    assert [rng.random() for rng in patch_rngs(3, 7, 2, rank=1, world=3)] == [
+        whole[1],
+        whole[4],
+    ]
+    assert len({*whole, *(rng.random() for rng in patch_rngs(3, 8, 6))}) == 12
 
 
 def test_a_network_learns_the_edge_of_a_black_bar(tmp_path: Path) -> None:

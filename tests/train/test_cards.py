@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from train.fit.recipe import Recipe, find_recipe, recipe_record
-from train.ship.about import USES, differences, good_for, notes, steps, teachers
+from train.ship.about import USES, differences, good_for, notes, teacher_sentences, training_length
 from train.ship.cards import cards
 from train.ship.manifest import read_manifest
-from train.ship.provenance import Chain, chains_of, completed
+from train.ship.provenance import Chain, chains_of, complete_record
 
 ENGINES = Path(__file__).parents[2] / "engines"
 
@@ -21,7 +21,7 @@ def _stage(recipe: Recipe, **changes: Any) -> dict[str, Any]:
         "data": {"folders": ["yang91"], "images": 91}, "precision": "32-true", "command": "",
         "commit": "0123456789ab",
     }  # fmt: skip
-    return completed({**made, **changes})
+    return complete_record({**made, **changes})
 
 
 def _chain(*stages: dict[str, Any], sha256: str = "a") -> Chain:
@@ -84,8 +84,8 @@ def test_urban100_has_a_column_where_somebody_measured_it() -> None:
 def test_a_training_is_held_against_its_paper() -> None:
     """DCSCN, section 4.1: batches of 64 of 32x32 HR pixels with stride 16, L2 and 1e-4 of the
     weights' norms, dropout that keeps 0.8, 2e-3 halved after five epochs without gain."""
-    chain = _chain(_stage(replace(find_recipe("dcscn", "ours").resized(900), rate=1e-3)))
-    assert steps("dcscn", chain) == (
+    chain = _chain(_stage(replace(find_recipe("dcscn", "ours").with_steps(900), rate=1e-3)))
+    assert training_length("dcscn", chain) == (
         "900 steps of 32 patches (its authors: at most 1,000,000 of 64, on yang91 and BSD200)"
     )
     assert differences("dcscn", chain).split("; ") == [
@@ -111,7 +111,7 @@ def test_an_adversarial_network_is_held_against_both_stages_of_its_paper() -> No
     chain = _chain(
         _stage(find_recipe("pcarn-m-l1", "distil")), _stage(find_recipe("pcarn-m", "sharp"))
     )
-    assert steps("pcarn-m", chain) == (
+    assert training_length("pcarn-m", chain) == (
         "5,600 steps of 6 to 8 patches (its authors: 600,000 of 64, then 200,000 of 64, "
         "on the 800 pictures of DIV2K)"
     )
@@ -154,12 +154,12 @@ def test_a_teacher_is_named_with_its_licence() -> None:
     teacher = {"file": "carn_m.pth", "network": "carn-m", "sha256": CARN_M}
     chain = _chain({**_stage(Recipe(steps=9)), "teacher": teacher})
     words = "Taught by the public CARN-M weights (nmhkahn/CARN-pytorch, MIT), `carn_m.pth`"
-    assert teachers(chain) == [words]
+    assert teacher_sentences(chain) == [words]
     page = cards({"dcscn": {"x2": _entry()}}, {"dcscn/x2.onnx": chain})
     assert f"licence Apache-2.0. {words}." in page
     assert "| ours, taught by carn_m.pth | 9 |" in page
     other = {**teacher, "sha256": "0" * 64, "file": "x4.onnx"}
-    assert teachers(_chain({**_stage(Recipe(steps=9)), "teacher": other})) == [
+    assert teacher_sentences(_chain({**_stage(Recipe(steps=9)), "teacher": other})) == [
         "Taught by `x4.onnx`"
     ]
 

@@ -16,12 +16,12 @@ from torch import nn
 
 from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.errors import TrainError
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.recipe import Recipe
 from train.fit.trainer import Trainer
 from train.nets import build
 from train.nets.carn import Carn
-from train.ship.imports import start_from, weights_from
+from train.ship.imports import load_fitting_weights, read_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,7 +61,11 @@ def test_a_checkpoint_rebuilds_itself_exactly(
     for key, value in changes.items():
         assert getattr(twin.net.config, key) == value
     assert (twin.name, twin.recipe, twin.step) == (name, trainer.recipe, 3)
-    assert (twin.rule, twin.history, twin.data) == (trainer.rule, trainer.history, trainer.data)
+    assert (twin.plateau, twin.history, twin.data) == (
+        trainer.plateau,
+        trainer.history,
+        trainer.data,
+    )
     assert_same(twin.net.state_dict(), trainer.net.state_dict())
     assert_same(twin.average.state_dict(), trainer.average.state_dict())
     assert_same(twin.optimiser.state_dict(), trainer.optimiser.state_dict())
@@ -96,12 +100,12 @@ def test_a_checkpoint_of_when_pcarn_was_one_setting_still_loads(tmp_path: Path, 
         del saved["config"][key]
     torch.save({**saved, "config": saved["config"] | {"pcarn": name == "pcarn-m"}}, tmp_path / "a")
     assert Trainer.resume(tmp_path / "a").net.config == trainer.net.config
-    _, history = weights_from(tmp_path / "a", build(name))
+    _, history = read_weights(tmp_path / "a", build(name))
     assert history[0]["settings"] == {"channels": 8}
 
 
 class _Features(nn.Module):
-    told = "VGG19 relu5_4, values of 0..1"
+    description = "VGG19 relu5_4, values of 0..1"
 
 
 def test_a_checkpoint_says_which_features_its_loss_took(
@@ -109,19 +113,24 @@ def test_a_checkpoint_says_which_features_its_loss_took(
 ) -> None:
     trainer = Trainer.new("pcarn-m", replace(TINY, loss=((0, "gan"),)), (4,), channels=8)
     features, others = _Features(), _Features()
-    others.told = "VGG16 conv4_3, before its ReLU, values of 0..1"
+    others.description = "VGG16 conv4_3, before its ReLU, values of 0..1"
     with caplog.at_level(logging.INFO, "train"):
         trainer.use_features(features)  # type: ignore[arg-type]
         trainer.save(tmp_path / "net.pt")
         twin = Trainer.resume(tmp_path / "net.pt")
-        assert load_checkpoint(tmp_path / "net.pt")["vgg"] == twin.vgg == features.told
-        assert stage(load_checkpoint(tmp_path / "net.pt"))["vgg"] == features.told
+        assert (
+            load_checkpoint(tmp_path / "net.pt")["vgg"]
+            == twin.features_description
+            == features.description
+        )
+        assert stage_record(load_checkpoint(tmp_path / "net.pt"))["vgg"] == features.description
         twin.use_features(features)  # type: ignore[arg-type]
-        assert "so far" not in caplog.text
+        assert "changed" not in caplog.text
         twin.use_features(others)  # type: ignore[arg-type]
-    assert caplog.messages[0] == f"the loss takes features of {features.told}"
-    assert f"so far the loss took features of {features.told}" in caplog.messages
-    assert caplog.messages[-1] == f"the loss takes features of {others.told}"
+    assert caplog.messages[0] == f"VGG features of the loss: {features.description}"
+    changed = f"changed: was {features.description}, now {others.description}"
+    assert f"VGG features of the loss have {changed}" in caplog.messages
+    assert caplog.messages[-1] == f"VGG features of the loss: {others.description}"
 
 
 def test_other_data_or_precision_than_before_is_said_aloud(
@@ -130,15 +139,15 @@ def test_other_data_or_precision_than_before_is_said_aloud(
     trainer = Trainer.new("c-dcscn", TINY, **MINUTE)
     first = {"folders": ["yang91"], "images": 91, "sha256": "0123456789"}
     second = {"folders": ["yang91", "photos"], "images": 175, "sha256": "abcdef0123"}
-    trainer.go_on_with(first, "32-true")  # a new one: nothing to say
+    trainer.set_data_and_precision(first, "32-true")  # a new one: nothing to say
     trainer.step = 5
-    trainer.go_on_with(first, "32-true")
+    trainer.set_data_and_precision(first, "32-true")
     assert caplog.messages == []
-    trainer.go_on_with(second, "bf16-mixed")
+    trainer.set_data_and_precision(second, "bf16-mixed")
     assert caplog.messages == [
-        "the steps so far saw other data: 91 images of yang91 (01234567) there, "
-        "175 images of yang91, photos (abcdef01) now",
-        "the steps so far were computed in 32-true, not bf16-mixed",
+        "training data has changed: was 91 images of yang91 (01234567), "
+        "now 175 images of yang91, photos (abcdef01)",
+        "precision has changed: was 32-true, now bf16-mixed",
     ]
     assert (trainer.data, trainer.precision) == (second, "bf16-mixed")
 
@@ -185,7 +194,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     (small_disk / "hog").write_bytes(bytes(96 * 1024 - 2 * path.stat().st_size))
     trainer.step = 5
     _refused(
-        r"cannot save .*net.pt: .*; the checkpoint before it is whole", lambda: trainer.save(path)
+        r"cannot save .*net.pt: .*; the previous checkpoint is intact", lambda: trainer.save(path)
     )
     assert {p.name for p in small_disk.iterdir()} == {"net.pt", "hog"}  # nothing half-written
     assert Trainer.resume(path).step == 0
@@ -213,8 +222,8 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, how: str) -> None:
     path = tmp_path / "net.pt"
     Trainer.new("c-dcscn", TINY).save(path)
     path.write_bytes(_damaged(path.read_bytes(), how))
-    _refused("net.pt is (damaged|refused)", lambda: Trainer.resume(path))
-    _refused("net.pt", lambda: weights_from(path, build("c-dcscn")))
+    _refused("net.pt is damaged", lambda: Trainer.resume(path))
+    _refused("net.pt", lambda: read_weights(path, build("c-dcscn")))
 
 
 def test_a_damaged_byte_anywhere_is_refused_or_changes_nothing(tmp_path: Path) -> None:
@@ -250,8 +259,8 @@ def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(tmp_path: Path
     path, made = tmp_path / "net.pt", tmp_path / "made"
     Trainer.new("c-dcscn", TINY, **MINUTE).save(path)
     torch.save({**torch.load(path), "history": _Malicious(made)}, path)
-    _refused("net.pt is refused: .* holds more than weights", lambda: Trainer.resume(path))
-    _refused("net.pt is refused: ", lambda: weights_from(path, build("c-dcscn")))
+    _refused("net.pt is damaged, .*, or contains more than weights", lambda: Trainer.resume(path))
+    _refused("net.pt is damaged, .* or contains ", lambda: read_weights(path, build("c-dcscn")))
     assert not made.exists()
     torch.load(path, weights_only=False)
     assert made.exists()  # the trap was live
@@ -261,7 +270,7 @@ def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
     path, made = tmp_path / "net.pt", tmp_path / "made"
     path.write_bytes(pickle.dumps(_Malicious(made)))
     _refused("net.pt is ", lambda: Trainer.resume(path))
-    _refused("net.pt is ", lambda: weights_from(path, build("c-dcscn")))
+    _refused("net.pt is ", lambda: read_weights(path, build("c-dcscn")))
     assert not made.exists()
     pickle.loads(path.read_bytes())
     assert made.exists()
@@ -278,7 +287,7 @@ def test_a_checkpoint_of_another_network_or_program_is_refused(tmp_path: Path) -
     _refused("is a checkpoint of c-dcscn, not of dcscn", lambda: Trainer.resume(path, "dcscn"))
     saved = torch.load(path)
     torch.save({**saved, "name": "unheard-of"}, path)
-    _refused("network 'unheard-of' that is not known", lambda: Trainer.resume(path))
+    _refused("unknown network 'unheard-of'", lambda: Trainer.resume(path))
     torch.save({**saved, "schema": "vsr-checkpoint/9"}, path)
     _refused("net.pt is not a checkpoint of this program", lambda: Trainer.resume(path))
     torch.save(saved["net"], path)
@@ -294,8 +303,8 @@ def test_a_network_starts_from_the_averaged_weights_of_a_checkpoint(tmp_path: Pa
     trainer = Trainer.new("c-dcscn", TINY)
     train(trainer, patches_for(trainer, image_folder(tmp_path / "hr")), tmp_path / "net.pt")
     net = build("c-dcscn", (3,))
-    weights, history = weights_from(tmp_path / "net.pt", net)
-    left = start_from(net, weights, tmp_path / "net.pt")
+    weights, history = read_weights(tmp_path / "net.pt", net)
+    left = load_fitting_weights(net, weights, tmp_path / "net.pt")
     assert left == ["last.bias", "last.weight"]  # 9 filters instead of 4
     body = {k: v for k, v in trainer.average.state_dict().items() if not k.startswith("last")}
     assert_same({k: net.state_dict()[k] for k in body}, body)
@@ -307,7 +316,7 @@ def test_a_carn_of_another_scale_starts_with_the_body(tmp_path: Path) -> None:
     trainer = Trainer.new("carn-m", TINY, (2,), channels=16)
     trainer.save(tmp_path / "net.pt")
     net = build("carn-m", (2, 3), channels=16)
-    left = start_from(net, weights_from(tmp_path / "net.pt", net)[0], tmp_path / "net.pt")
+    left = load_fitting_weights(net, read_weights(tmp_path / "net.pt", net)[0], tmp_path / "net.pt")
     assert left == ["upsample.up3.body.0.bias", "upsample.up3.body.0.weight"]
     assert_same(
         net.state_dict()["b1.b1.body.0.weight"], trainer.net.state_dict()["b1.b1.body.0.weight"]
@@ -322,8 +331,8 @@ def test_a_network_starts_from_its_exported_onnx(name: str) -> None:
     for parameter in net.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.1)
-    weights, history = weights_from(path, net)
-    assert start_from(net, weights, path) == []
+    weights, history = read_weights(path, net)
+    assert load_fitting_weights(net, weights, path) == []
     assert history, "the manifest tells how it was trained"
     if isinstance(net, Carn):
         assert torch.equal(net.sub_mean.shifter.weight, torch.eye(3).view(3, 3, 1, 1))
@@ -332,13 +341,13 @@ def test_a_network_starts_from_its_exported_onnx(name: str) -> None:
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     dcscn = build("dcscn")
     other = ENGINES / "carn-m/x2.onnx"
-    _refused("carn-m/x2.onnx is of another network", lambda: weights_from(other, dcscn))
+    _refused("carn-m/x2.onnx is of another network", lambda: read_weights(other, dcscn))
     Trainer.new("carn-m", TINY, channels=8).save(tmp_path / "net.pt")
-    weights, _ = weights_from(tmp_path / "net.pt", dcscn)
+    weights, _ = read_weights(tmp_path / "net.pt", dcscn)
     before = {name: value.clone() for name, value in dcscn.state_dict().items()}
     _refused(
         "net.pt is of another network: 0 of .* weights fit",
-        lambda: start_from(dcscn, weights, tmp_path / "net.pt"),
+        lambda: load_fitting_weights(dcscn, weights, tmp_path / "net.pt"),
     )
     assert_same(dcscn.state_dict(), before)
 
@@ -346,4 +355,4 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["net.onnx", "net.pt"])
 def test_a_file_of_no_weights_to_start_from_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no weights")
-    _refused(name, lambda: weights_from(tmp_path / name, build("c-dcscn")))
+    _refused(name, lambda: read_weights(tmp_path / name, build("c-dcscn")))

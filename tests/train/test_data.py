@@ -13,7 +13,7 @@ import pytest
 
 from tests.training import TINY, Pixels, image_folder, noise, png, scene
 from train.data.patches import Patches, Steps
-from train.data.pictures import STREAM, Pictures
+from train.data.pictures import STREAM_SETTINGS, Pictures
 from train.data.resize import downscale
 from train.errors import TrainError
 from train.fit.recipe import Recipe
@@ -74,7 +74,7 @@ def test_the_record_tells_other_data_apart(tmp_path: Path) -> None:
     first = digest("first", "a.png", 20)
     assert digest("copy", "a.png", 20) == first
     assert digest("renamed", "b.png", 20) != first
-    assert digest("resized", "a.png", 22) != first
+    assert digest("with_steps", "a.png", 22) != first
 
 
 def test_stream_degradation_gives_decoded_frames_beside_their_hr(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_stream_degradation_gives_decoded_frames_beside_their_hr(tmp_path: Path)
 
 
 def test_a_window_that_moves_is_never_smaller_than_a_patch(tmp_path: Path) -> None:
-    assert STREAM.least < 100
+    assert STREAM_SETTINGS.smallest_window < 100
     for seed in range(5):
         recipe = replace(TINY, degradation="stream", patch=100, seed=seed)
         pictures = _pictures(tmp_path, scene(216, 216, 4), (2,), recipe)
@@ -322,9 +322,9 @@ def test_a_luma_network_reads_one_full_range_channel() -> None:
 @pytest.mark.parametrize(
     ("changes", "scales", "complaint"),
     [
-        ({"scales": ((0, (4,)),)}, (2,), "is for x4, the network is not"),
-        ({"patch": 17}, (2,), "not for x2 and patches of 17 LR pixels"),
-        ({}, (2, 3), "not for x3"),
+        ({"scales": ((0, (4,)),)}, (2,), "uses x4, the network does not"),
+        ({"patch": 17}, (2,), "not suit x2 and patches of 17 LR pixels"),
+        ({}, (2, 3), "not suit x3"),
     ],
     ids=["a recipe of another scale", "larger patches", "pictures of another scale"],
 )

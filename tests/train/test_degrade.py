@@ -7,14 +7,23 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from train.data.degrade import Stream, streamed
+from train.data.degrade import StreamSettings, encoded_pairs
 from train.data.resize import downscale
 
 Pixels = npt.NDArray[np.uint8]
 Pairs = list[tuple[Pixels, Pixels]]
 
-CLEAN = Stream(
-    window=66, least=32, frames=6, kept=6, still=0, soft=0, blurred=0, noisy=0, hevc=0, live=0
+CLEAN = StreamSettings(
+    largest_window=66,
+    smallest_window=32,
+    frames=6,
+    kept_frames=6,
+    still_share=0,
+    soft_share=0,
+    blurred_share=0,
+    noisy_share=0,
+    hevc_share=0,
+    low_latency_share=0,
 )
 """Nothing but motion and H.264."""
 
@@ -28,9 +37,9 @@ def scene(height: int, width: int) -> Pixels:
 
 
 def pairs_of(
-    settings: Stream, seed: int = 0, scale: int = 2, size: tuple[int, int] = (220, 240)
+    settings: StreamSettings, seed: int = 0, scale: int = 2, size: tuple[int, int] = (220, 240)
 ) -> Pairs:
-    return streamed(scene(*size), scale, np.random.default_rng(seed), settings)
+    return encoded_pairs(scene(*size), scale, np.random.default_rng(seed), settings)
 
 
 def place_of(crop: Pixels, image: Pixels) -> tuple[int, int]:
@@ -57,7 +66,7 @@ def quality(pairs: Pairs, scale: int = 2) -> float:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("hevc", [0, 1])
 def test_pairs_have_the_window_of_the_settings(scale: int, hevc: int) -> None:
-    pairs = pairs_of(replace(CLEAN, hevc=hevc, kept=2), scale=scale, size=(301, 322))
+    pairs = pairs_of(replace(CLEAN, hevc_share=hevc, kept_frames=2), scale=scale, size=(301, 322))
     assert len(pairs) == 2
     for low, high in pairs:
         assert low.shape == (66, 66, 3)
@@ -69,7 +78,7 @@ def test_pairs_have_the_window_of_the_settings(scale: int, hevc: int) -> None:
 @pytest.mark.parametrize(("hevc", "live"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_every_frame_is_aligned_with_its_hr(hevc: int, live: int) -> None:
     """Also proves their order: at this speed a neighbour frame is worse than the right one."""
-    settings = replace(CLEAN, crf=(18, 18), hevc=hevc, live=live)
+    settings = replace(CLEAN, crf=(18, 18), hevc_share=hevc, low_latency_share=live)
     pairs = pairs_of(settings, seed=2)
     clean = [downscale(high, 2) for _, high in pairs]
     for k, (low, _) in enumerate(pairs):
@@ -81,13 +90,13 @@ def test_every_frame_is_aligned_with_its_hr(hevc: int, live: int) -> None:
 
 @pytest.mark.parametrize("hevc", [0, 1])
 def test_a_higher_crf_costs_quality(hevc: int) -> None:
-    fine, coarse = (pairs_of(replace(CLEAN, hevc=hevc, crf=(c, c))) for c in (18, 36))
+    fine, coarse = (pairs_of(replace(CLEAN, hevc_share=hevc, crf=(c, c))) for c in (18, 36))
     assert quality(fine) > quality(coarse) + 2
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(fine, coarse, strict=True))
 
 
 def test_the_codecs_are_two() -> None:
-    h264, hevc = (pairs_of(replace(CLEAN, hevc=share)) for share in (0, 1))
+    h264, hevc = (pairs_of(replace(CLEAN, hevc_share=share)) for share in (0, 1))
     assert not np.array_equal(h264[0][0], hevc[0][0])
     assert np.array_equal(h264[0][1], hevc[0][1])
 
@@ -99,7 +108,9 @@ def test_colours_survive_the_way_through_yuv(colour: tuple[int, int, int]) -> No
     """Of either matrix: another one on the way back moves red by 20 levels."""
     flat = np.full((128, 128, 3), colour, np.uint8)
     for seed in range(5):
-        for low, _ in streamed(flat, 2, np.random.default_rng(seed), replace(CLEAN, crf=(18, 18))):
+        for low, _ in encoded_pairs(
+            flat, 2, np.random.default_rng(seed), replace(CLEAN, crf=(18, 18))
+        ):
             assert np.abs(low.astype(int) - colour).max() <= 3
 
 
@@ -107,8 +118,8 @@ def test_brightness_stays() -> None:
     """swscale's faster way back to RGB loses more than a level, which a network would learn."""
     tiles = np.random.default_rng(0).integers(20, 236, (4, 4, 3), np.uint8)
     image = tiles.repeat(32, 0).repeat(32, 1)
-    settings = replace(CLEAN, still=1, crf=(2, 2))
-    for low, high in streamed(image, 2, np.random.default_rng(0), settings):
+    settings = replace(CLEAN, still_share=1, crf=(2, 2))
+    for low, high in encoded_pairs(image, 2, np.random.default_rng(0), settings):
         assert np.abs(low.mean((0, 1)) - downscale(high, 2).mean((0, 1))).max() < 0.6
 
 
@@ -118,7 +129,9 @@ SEEDS, TIMES = (range(12), 4) if os.environ.get("VSR_ALL_FRAMES") else (range(3)
 
 @pytest.mark.parametrize(("window", "hevc"), [(66, 0), (64, 1)])
 def test_the_same_seed_gives_the_same_pairs(window: int, hevc: int) -> None:
-    settings = Stream(window=window, least=64, blurred=1, noisy=1, hevc=hevc)
+    settings = StreamSettings(
+        largest_window=window, smallest_window=64, blurred_share=1, noisy_share=1, hevc_share=hevc
+    )
     for seed in SEEDS:
         first, *others = (pairs_of(settings, seed) for _ in range(TIMES))
         for a, b in [pair for other in others for pair in zip(first, other, strict=True)]:
@@ -129,21 +142,21 @@ def test_the_same_seed_gives_the_same_pairs(window: int, hevc: int) -> None:
 
 def test_hr_is_cut_from_the_image_and_moves_evenly() -> None:
     image = scene(220, 240)
-    pairs = streamed(image, 2, np.random.default_rng(1), replace(CLEAN, jitter=0))
+    pairs = encoded_pairs(image, 2, np.random.default_rng(1), replace(CLEAN, jitter=0))
     steps = np.diff([place_of(high, image) for _, high in pairs], axis=0)
     assert 1 < np.hypot(*steps.T).max() <= 6 + 1  # and rounding
     assert np.ptp(steps, axis=0).max() <= 1
 
 
 def test_a_still_clip_keeps_its_hr() -> None:
-    pairs = pairs_of(replace(CLEAN, still=1, crf=(18, 18)))
+    pairs = pairs_of(replace(CLEAN, still_share=1, crf=(18, 18)))
     assert all(np.array_equal(high, pairs[0][1]) for _, high in pairs)
     assert quality(pairs) > 35
 
 
 def test_kept_frames_are_in_order_of_time_and_not_always_the_first() -> None:
-    settings = replace(CLEAN, kept=1, jitter=0)
-    everything = [pairs_of(replace(settings, kept=6), seed) for seed in range(6)]
+    settings = replace(CLEAN, kept_frames=1, jitter=0)
+    everything = [pairs_of(replace(settings, kept_frames=6), seed) for seed in range(6)]
     kept = [pairs_of(settings, seed) for seed in range(6)]
     found = {
         next(k for k, pair in enumerate(clip) if np.array_equal(pair[0], one[0][0]))
@@ -153,8 +166,8 @@ def test_kept_frames_are_in_order_of_time_and_not_always_the_first() -> None:
 
 
 def test_noise_reaches_the_lr_alone() -> None:
-    settings = replace(CLEAN, still=1, crf=(4, 4))
-    noisy = pairs_of(replace(settings, noisy=1, noise=(3, 3)))
+    settings = replace(CLEAN, still_share=1, crf=(4, 4))
+    noisy = pairs_of(replace(settings, noisy_share=1, noise_sigma=(3, 3)))
     assert place_of(noisy[0][1], scene(220, 240)) is not None
     assert quality(pairs_of(settings)) > 43
     assert 36 < quality(noisy) < 42  # a deviation of 3 is 38.6 dB; 4:2:0 averages that of colour
@@ -162,9 +175,9 @@ def test_noise_reaches_the_lr_alone() -> None:
 
 def test_soft_clips_are_soft_in_both_pictures() -> None:
     image = np.repeat(np.random.default_rng(0).integers(0, 256, (150, 160, 1), np.uint8), 3, 2)
-    settings = replace(CLEAN, crf=(4, 4), softness=(1.5, 1.5))
+    settings = replace(CLEAN, crf=(4, 4), soft_sigma=(1.5, 1.5))
     sharp, soft = (
-        streamed(image, 2, np.random.default_rng(0), replace(settings, soft=share))[0]
+        encoded_pairs(image, 2, np.random.default_rng(0), replace(settings, soft_share=share))[0]
         for share in (0, 1)
     )
     # white noise keeps 1 / (2 sigma sqrt(pi)) of its deviation under a Gaussian blur of two axes
@@ -176,9 +189,9 @@ def test_soft_clips_are_soft_in_both_pictures() -> None:
 
 def test_blur_reaches_the_lr_alone() -> None:
     image = np.repeat(np.random.default_rng(0).integers(0, 256, (150, 160, 1), np.uint8), 3, 2)
-    settings = replace(CLEAN, crf=(4, 4), blur=(0.8, 0.8))
+    settings = replace(CLEAN, crf=(4, 4), blur_sigma=(0.8, 0.8))
     sharp, soft = (
-        streamed(image, 2, np.random.default_rng(0), replace(settings, blurred=share))[0]
+        encoded_pairs(image, 2, np.random.default_rng(0), replace(settings, blurred_share=share))[0]
         for share in (0, 1)
     )
     assert place_of(soft[1], image) is not None
@@ -194,17 +207,18 @@ def test_an_image_smaller_than_the_window_gives_what_it_has(
     size: tuple[int, int], window: tuple[int, int]
 ) -> None:
     for hevc in (0, 1):  # H.264 stands in where HEVC cannot
-        for low, high in pairs_of(replace(CLEAN, least=64, hevc=hevc), size=size):
+        for low, high in pairs_of(replace(CLEAN, smallest_window=64, hevc_share=hevc), size=size):
             assert low.shape[:2] == window
             assert high.shape[:2] == (window[0] * 2, window[1] * 2)
 
 
 def test_a_window_shrinks_to_move_but_not_below_its_least() -> None:
-    settings = replace(CLEAN, window=100, frames=4, kept=4)
+    settings = replace(CLEAN, largest_window=100, frames=4, kept_frames=4)
     sides = [pairs_of(settings, k, size=(200, 200))[0][0].shape[:2] for k in range(8)]
     assert min(min(side) for side in sides) < 100
     sides = [
-        pairs_of(replace(settings, least=100), k, size=(200, 200))[0][0].shape[:2] for k in range(4)
+        pairs_of(replace(settings, smallest_window=100), k, size=(200, 200))[0][0].shape[:2]
+        for k in range(4)
     ]
     assert set(sides) == {(100, 100)}
 
@@ -216,5 +230,5 @@ def test_an_image_without_a_window_is_refused() -> None:
 
 def test_encoders_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
     for hevc in (0, 1):
-        pairs_of(replace(CLEAN, hevc=hevc))
+        pairs_of(replace(CLEAN, hevc_share=hevc))
     assert capfd.readouterr() == ("", "")

@@ -27,7 +27,7 @@ from train.measure.shipped import openvino_enlarge
 from train.nets import NETS, Net, build
 from train.ship.export import (
     Target,
-    _stream_form,
+    _stream_method,
     difference,
     export,
     export_scale,
@@ -264,7 +264,7 @@ def test_where_a_model_goes_follows_from_its_name(model: str, file: str) -> None
 )
 def test_sharp_weights_are_compared_with_those_for_streams(model: str, label: str | None) -> None:
     engines = Path(__file__).parents[2] / "engines"
-    found = _stream_form(Target(engines=engines, model=model), 2)
+    found = _stream_method(Target(engines=engines, model=model), 2)
     assert [method.label for method in found] == ([label] if label else [])
     assert all(method.scale == 2 and method.colour == "y" for method in found)
 
@@ -306,7 +306,7 @@ def test_an_l1_network_does_not_get_the_name_of_the_adversarial_one(
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1
     assert "had no adversarial training" in result.stderr
-    assert re.search(r": --model pcarn(-m)?-l1$", result.stderr.strip())
+    assert re.search(r": use --model pcarn(-m)?-l1$", result.stderr.strip())
     assert not (tmp_path / "engines").exists()
 
 

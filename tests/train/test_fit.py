@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.data.patches import Patches
 from train.errors import TrainError
-from train.fit.gan import Adversary
+from train.fit.gan import AdversarialSettings
 from train.fit.loop import weight_norms
 from train.fit.recipe import Recipe, find_recipe
+from train.fit.reporter import Reporter
 from train.fit.trainer import Plateau, Trainer
 from train.fit.vgg import VggFeatures
-from train.fit.watch import Watch
 from train.measure.evaluate import evaluate, torch_enlarge
 from train.nets import Carn, Csrcnn, bicubic, build
 from train.nets.carn import set_slope
@@ -52,20 +52,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 @dataclass
-class Losses(Watch):
+class Losses(Reporter):
     """Remembers every step's loss."""
 
     seen: list[float] = field(default_factory=list)
 
-    def note(self, loss: float) -> None:
-        super().note(loss)
+    def add_loss(self, loss: float) -> None:
+        super().add_loss(loss)
         self.seen.append(loss)
 
 
 def _losses(trainer: Trainer, patches: Patches, folder: Path) -> list[float]:
-    watch = Losses(every=1000)
-    assert train(trainer, patches, folder / "net.pt", watch)
-    return watch.seen
+    reporter = Losses(every=1000)
+    assert train(trainer, patches, folder / "net.pt", reporter)
+    return reporter.seen
 
 
 def _weights(net: nn.Module) -> Tensor:
@@ -80,7 +80,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> VggFeatures:
     path = tmp_path_factory.mktemp("vgg") / "vgg.pth"
     layers = [nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3)]
     torch.save(nn.ModuleDict({"features": nn.Sequential(*layers)}).state_dict(), path)
-    return VggFeatures.load(path, Adversary())
+    return VggFeatures.load(path, AdversarialSettings())
 
 
 # a step
@@ -201,7 +201,7 @@ def test_weight_norms_are_added_to_the_loss_at_their_weight(tmp_path: Path, fold
 def test_the_rate_is_halved_after_epochs_without_a_new_low() -> None:
     rule, rates = Plateau(rate=1.0), []
     for loss in (5.0, 4.0, 4.0, 4.5, 3.9, 4.0, 3.9, 3.95, 3.8, 9.0):
-        rule.epoch_ends(loss, patience=3)
+        rule.end_epoch(loss, patience=3)
         rates.append(rule.rate)
     assert rates == [1.0] * 7 + [0.5] * 3
     assert (rule.best, rule.waited) == (3.8, 1)
@@ -213,11 +213,11 @@ def test_a_plateau_ends_below_its_stop_rate_and_stays_ended(tmp_path: Path, fold
         patience=2, rate=1e-3, stop_rate=3e-4,
     )  # fmt: skip
     trainer = Trainer.new("c-dcscn", plateau)
-    trainer.rule.best = 0.0  # no epoch will do better
+    trainer.plateau.best = 0.0  # no epoch will do better
     patches = patches_for(trainer, folder)
     assert patches.epoch(2) == 8  # 2 x 2 places on each of two pictures: 4 steps
-    assert train(trainer, patches, tmp_path / "net.pt", Watch(every=100))
-    assert (trainer.step, trainer.rule.rate) == (2 * 2 * 4, 2.5e-4)
+    assert train(trainer, patches, tmp_path / "net.pt", Reporter(every=100))
+    assert (trainer.step, trainer.plateau.rate) == (2 * 2 * 4, 2.5e-4)
     again = Trainer.resume(tmp_path / "net.pt")
     assert train(again, patches, tmp_path / "net.pt")
     assert_same(again.net.state_dict(), trainer.net.state_dict())
@@ -228,9 +228,9 @@ def test_the_plateau_rule_sees_the_mean_loss_of_an_epoch(tmp_path: Path, folder:
     recipe = replace(TINY, patch=16, hr_patch=True, grid=32, schedule="plateau", steps=6)
     trainer = Trainer.new("c-dcscn", recipe)
     losses = _losses(trainer, patches_for(trainer, folder), tmp_path)
-    assert trainer.rule.best == pytest.approx(sum(losses[:4]) / 4)
-    assert trainer.rule.total == pytest.approx(sum(losses[4:]))
-    assert trainer.rule.steps == 2
+    assert trainer.plateau.best == pytest.approx(sum(losses[:4]) / 4)
+    assert trainer.plateau.total == pytest.approx(sum(losses[4:]))
+    assert trainer.plateau.steps == 2
 
 
 # the adversarial stage
@@ -255,7 +255,7 @@ def test_adversarial_training_without_features_or_with_small_patches_is_refused(
 ) -> None:
     trainer = Trainer.new("pcarn-m", GAN, (4,), channels=8)
     patches = patches_for(trainer, folder)
-    with pytest.raises(TrainError, match="needs VGG weights: --vgg FILE"):
+    with pytest.raises(TrainError, match="needs VGG weights: pass --vgg FILE"):
         train(trainer, patches, tmp_path / "net.pt")
     small = Trainer.new("pcarn-m", replace(GAN, patch=3), (4,), channels=8)
     small.features = features
@@ -280,7 +280,7 @@ class Signalling(Patches):
 
 
 def _signalling(patches: Patches, *signals: signal.Signals) -> Patches:
-    return Signalling(patches.pictures, patches.recipe, patches.colour, patches.known, signals)
+    return Signalling(patches.pictures, patches.recipe, patches.colour, patches.scales, signals)
 
 
 PLATEAU = replace(TINY, patch=16, hr_patch=True, grid=32, schedule="plateau", patience=0)
@@ -313,10 +313,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     straight, cut = Trainer.new(name, recipe, **changes), Trainer.new(name, recipe, **changes)
     straight.features = cut.features = features
     patches = patches_for(straight, folder)
-    assert train(straight, patches, tmp_path / "straight.pt", Watch(every=5))
+    assert train(straight, patches, tmp_path / "straight.pt", Reporter(every=5))
 
-    watch = Watch(every=1000)
-    assert not train(cut, _signalling(patches, signal.SIGTERM), tmp_path / "cut.pt", watch)
+    reporter = Reporter(every=1000)
+    assert not train(cut, _signalling(patches, signal.SIGTERM), tmp_path / "cut.pt", reporter)
     resumed = Trainer.resume(tmp_path / "cut.pt")
     assert resumed.step == 4
     resumed.features = features
@@ -348,7 +348,7 @@ def test_worker_processes_cut_the_same_patches(tmp_path: Path, folder: Path) -> 
     alone, helped = Trainer.new("c-dcscn", TINY), Trainer.new("c-dcscn", TINY)
     patches = patches_for(alone, folder)
     train(alone, patches, tmp_path / "alone.pt")
-    train(helped, patches, tmp_path / "helped.pt", Watch(workers=2))
+    train(helped, patches, tmp_path / "helped.pt", Reporter(workers=2))
     assert_same(helped.net.state_dict(), alone.net.state_dict())
 
 
@@ -360,13 +360,13 @@ def test_a_report_has_the_mean_loss_the_pace_and_the_time_left(
 ) -> None:
     trainer = Trainer.new("c-dcscn", replace(TINY, steps=2000))
     trainer.step = 200
-    watch = Watch(_since=time.monotonic() - 4)
+    reporter = Reporter(_interval_start=time.monotonic() - 4)
     for loss in (1.0, 2.0):
-        watch.note(loss)
+        reporter.add_loss(loss)
     with caplog.at_level(logging.INFO, "train"):
-        watch.report(trainer)
-        watch.note(5.0)
-        watch.report(trainer)
+        reporter.report(trainer)
+        reporter.add_loss(5.0)
+        reporter.report(trainer)
     first, second = (record.getMessage() for record in caplog.records)
     told = r"c-dcscn step 200/2000  loss 1\.50000  2\.00\d s/step, 1:00:\d\d left"
     assert re.fullmatch(told, first)
@@ -378,11 +378,11 @@ def test_reports_score_the_averaged_weights_and_fill_a_tensorboard(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = Trainer.new("carn-m", replace(TINY, ema=0.9), (2, 4), channels=8)
-    watch = Watch(every=3, validation=folder, board=tmp_path / "board")
+    reporter = Reporter(every=3, validation=folder, board=tmp_path / "board")
     with caplog.at_level(logging.INFO, "train"):
-        train(trainer, patches_for(trainer, folder), tmp_path / "net.pt", watch)
-    watch.close()
-    last = [r.getMessage() for r in caplog.records if r.name == "train.fit.watch"][-1]
+        train(trainer, patches_for(trainer, folder), tmp_path / "net.pt", reporter)
+    reporter.close()
+    last = [r.getMessage() for r in caplog.records if r.name == "train.fit.reporter"][-1]
     told = {f"x{s}": float(psnr) for s, psnr in re.findall(r"  x(\d) (\d+\.\d\d) dB", last)}
     assert set(told) == {"x2", "x4"}
     score = evaluate(torch_enlarge(trainer.average, 4), folder, 4, "rgb")["psnr"]
@@ -401,11 +401,11 @@ def test_reports_score_the_averaged_weights_and_fill_a_tensorboard(
 
 def test_a_board_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, folder: Path) -> None:
     trainer = Trainer.new("c-dcscn", TINY)
-    watch = Watch(every=3, board=folder / "0.png")
+    reporter = Reporter(every=3, board=folder / "0.png")
     with pytest.raises(
         TrainError, match=r"cannot write TensorBoard's files to .*0.png: "
     ) as caught:
-        train(trainer, patches_for(trainer, folder), tmp_path / "net.pt", watch)
+        train(trainer, patches_for(trainer, folder), tmp_path / "net.pt", reporter)
     assert "\n" not in str(caught.value)
 
 
@@ -417,7 +417,7 @@ def test_a_pcarn_that_starts_from_carn_has_its_relus_at_first_and_none_in_the_en
     recipe = replace(TINY, relu_fade=4)
     pcarn = Trainer.new("pcarn-m-l1", recipe, (2,), channels=16)
     pcarn.net.load_state_dict(carn.state_dict())
-    pcarn.begin_as_started()
+    pcarn.adopt_initial_weights()
     x = torch.rand(1, 3, 9, 11)
     assert isinstance(pcarn.net, Carn)
     set_slope(pcarn.net, 0.0)
@@ -434,5 +434,5 @@ def test_a_pcarn_that_starts_from_carn_has_its_relus_at_first_and_none_in_the_en
 
 def test_relus_fade_in_a_pcarn_alone() -> None:
     carn = Trainer.new("carn-m", replace(TINY, relu_fade=4), (2,), channels=16)
-    with pytest.raises(TrainError, match="relu_fade is for PCARN"):
-        carn.begin_as_started()
+    with pytest.raises(TrainError, match="relu_fade requires a PCARN"):
+        carn.adopt_initial_weights()

@@ -26,7 +26,7 @@ from train.fit.checkpoint import load_checkpoint
 from train.fit.recipe import find_recipe
 from train.fit.trainer import Trainer
 from train.nets import build
-from train.ship.imports import weights_from
+from train.ship.imports import read_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -122,7 +122,7 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_weights_of_one_that_was_
     said = run.finish(130)
     stopped = load_checkpoint(path)["step"]
     assert 60 < stopped < STEPS
-    assert f"stopped at step {stopped}; the same command goes on from there" in said
+    assert f"stopped at step {stopped}; run the same command to resume" in said
     assert "Traceback" not in said
 
     run = Fit(folder, path, "--steps", str(STEPS))
@@ -155,7 +155,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, folder: Path)
         )
         for rank in range(2)
     ]  # fmt: skip
-    recipe = replace(find_recipe("carn-m", "ours").resized(12), batch=2, patch=8, rate=1e-2)
+    recipe = replace(find_recipe("carn-m", "ours").with_steps(12), batch=2, patch=8, rate=1e-2)
     one = Trainer.new("carn-m", recipe, channels=8)
     start = {name: value.clone() for name, value in one.net.state_dict().items()}
     train(one, patches_for(one, folder), tmp_path / "one.pt")
@@ -187,7 +187,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     _, said = run.communicate(timeout=300)
     assert run.returncode == 1  # torchrun's code for workers that end in 130
     step = load_checkpoint(checkpoint)["step"]
-    assert said.count(f"stopped at step {step}; the same command goes on from there") == 1
+    assert said.count(f"stopped at step {step}; run the same command to resume") == 1
 
 
 # the command line
@@ -207,14 +207,18 @@ def _typed(folder: Path, checkpoint: Path, *words: str | Path) -> tuple[str | Pa
         (
             ["--recipe", "best"],
             1,
-            "no recipe 'best' for c-dcscn; there are: ours, paper, sharp, stream",
+            "unknown recipe 'best' of c-dcscn; choose one of: ours, paper, sharp, stream",
         ),
         (["--recipe", "gone.toml"], 1, "cannot read the recipe gone.toml: No such file"),
-        (["--init", "zero"], 1, "no initialisation 'zero'; there are: carn"),
-        (["--set", "depth=3"], 1, "c-dcscn cannot be built so: .*'depth'"),
+        (["--init", "zero"], 1, "unknown initialisation 'zero'; choose one of: carn"),
+        (["--set", "depth=3"], 1, "cannot build network c-dcscn: .*'depth'"),
         (["--set", "keep=high"], 2, "not KEY=VALUE"),
-        (["--set", "keep=7"], 1, "c-dcscn cannot be built so"),
-        (["--scale", "2", "--scale", "3"], 1, "c-dcscn cannot be built so: DCSCN has one scale"),
+        (["--set", "keep=7"], 1, "cannot build network c-dcscn"),
+        (
+            ["--scale", "2", "--scale", "3"],
+            1,
+            "cannot build network c-dcscn: DCSCN supports one scale",
+        ),
         (["--packed", __file__], 2, "give either --data or --packed"),
         (["--steps", "0"], 2, "'--steps'"),
         (["--every", "0"], 2, "'--every'"),
@@ -251,7 +255,7 @@ def test_a_checkpoint_of_another_network_or_below_a_file_is_refused(
     assert result.stderr == f"Error: {path} is a checkpoint of c-dcscn, not of dcscn\n"
     result = _fit(*_typed(folder, path / "below.pt"))
     assert result.exit_code == 1
-    assert result.stderr == f"Error: cannot make the folder {path}: File exists\n"
+    assert result.stderr == f"Error: cannot create the folder {path}: File exists\n"
 
 
 def test_packed_pictures_train_to_the_same_weights(tmp_path: Path, folder: Path) -> None:
@@ -307,13 +311,13 @@ def test_going_on_with_other_pictures_or_precision_is_said_aloud(
     path, other = tmp_path / "net.pt", image_folder(tmp_path / "other", (50, 64))
     assert _fit(*_typed(folder, path, "--steps", "1", "--precision", "32-true")).exit_code == 0
     assert _fit(*_typed(folder, path, "--steps", "2")).exit_code == 0
-    assert not [message for message in caplog.messages if "so far" in message]
+    assert not [message for message in caplog.messages if "changed" in message]
     words = ("--steps", "3", "--precision", "bf16-mixed")
     assert _fit(*_typed(other, path, *words)).exit_code == 0
-    said = [message for message in caplog.messages if "so far" in message]
+    said = [message for message in caplog.messages if "changed" in message]
     assert len(said) == 2
-    assert re.match(r"the steps so far saw other data: 2 images of hr \(\w{8}\) there", said[0])
-    assert said[1] == "the steps so far were computed in 32-true, not bf16-mixed"
+    assert re.match(r"training data has changed: was 2 images of hr \(\w{8}\), now 2", said[0])
+    assert said[1] == "precision has changed: was 32-true, now bf16-mixed"
 
 
 def test_settings_that_a_resumed_run_does_not_take_are_said_aloud(
@@ -322,13 +326,13 @@ def test_settings_that_a_resumed_run_does_not_take_are_said_aloud(
     path, same = tmp_path / "net.pt", ("--rate", "1e-3", "--seed", "5")
     assert _fit(*_typed(folder, path, "--steps", "1", *same)).exit_code == 0
     assert _fit(*_typed(folder, path, "--steps", "2", *same)).exit_code == 0
-    assert "not taken" not in caplog.text
+    assert "ignoring" not in caplog.text
     other = ("--rate", "2e-3", "--seed", "5", "--recipe", "paper", "--set", "keep=0.5")
     assert _fit(*_typed(folder, path, "--steps", "3", *other)).exit_code == 0
-    assert [message for message in caplog.messages if "not taken" in message] == [
-        "recipe paper is not taken: the checkpoint goes on with ours",
-        "rate 0.002 is not taken: the checkpoint goes on with 0.001",
-        "keep 0.5 is not taken: the checkpoint goes on with 1.0",
+    assert [message for message in caplog.messages if "ignoring" in message] == [
+        "ignoring recipe paper: the checkpoint uses ours",
+        "ignoring rate 0.002: the checkpoint uses 0.001",
+        "ignoring keep 0.5: the checkpoint uses 1.0",
     ]
 
 
@@ -343,8 +347,10 @@ def test_an_adversarial_stage_without_weights_to_start_from_warns(
         words = ("--data", folder, "--checkpoint", tmp_path / name, "--set", "channels=8")
         words = (*words, "--recipe", "gan", "--scale", "4", *SMALL[:4], *start)
         result = _fit("pcarn-m", *words)
-        assert result.stderr == "Error: the adversarial stage needs VGG weights: --vgg FILE\n"
-        assert ("go on from weights of an L1 training: --from" in caplog.text) == (name == "a")
+        assert result.stderr == "Error: this recipe's loss needs VGG weights: pass --vgg FILE\n"
+        assert ("expects initial weights of an L1 training: pass them" in caplog.text) == (
+            name == "a"
+        )
 
 
 def test_settings_of_the_network_are_trained_and_saved(tmp_path: Path, folder: Path) -> None:
@@ -384,9 +390,9 @@ def test_from_starts_another_scale_with_a_trained_body(
     with caplog.at_level(logging.INFO, "train"):
         result = _fit(*_typed(folder, path, *words))
     assert result.exit_code == 0, result.output
-    assert "2 weights are new: last.bias, last.weight" in caplog.text
+    assert "2 weights are newly initialised: last.bias, last.weight" in caplog.text
     saved = load_checkpoint(path)
-    weights, history = weights_from(source, build("c-dcscn"))
+    weights, history = read_weights(source, build("c-dcscn"))
     assert saved["history"] == history != []
     for name, value in weights.items():
         if not name.startswith("last"):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from train.errors import TrainError
 from train.fit.gan import (
-    Adversary,
+    AdversarialSettings,
     Discriminators,
     check_patch,
     discriminator_loss,
@@ -24,7 +24,7 @@ from train.fit.gan import (
 from train.fit.vgg import VggFeatures
 
 State = dict[str, Tensor]
-ONE = Adversary(pools=(1,))
+ONE = AdversarialSettings(pools=(1,))
 
 # torchvision's configurations "D" and "E"; 0 is a pooling
 VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
@@ -167,7 +167,7 @@ def test_maps_of_logits_are_an_eighth_of_each_pooled_picture(size: int, maps: li
 
 
 def test_each_discriminator_judges_the_averaged_picture() -> None:
-    d, x = Discriminators(Adversary(pools=(1, 2))).eval(), torch.rand(1, 3, 16, 24)
+    d, x = Discriminators(AdversarialSettings(pools=(1, 2))).eval(), torch.rand(1, 3, 16, 24)
     small = x.reshape(1, 3, 8, 2, 12, 2).mean((3, 5))
     with torch.inference_mode():
         assert torch.equal(d(x)[0], d.each[0].body(x))
@@ -187,11 +187,13 @@ def test_a_logit_judges_84_pixels() -> None:
 def test_smaller_patches_than_the_smallest_are_refused_as_torch_would(
     batch: int, needed: int
 ) -> None:
-    settings, d = Adversary(), Discriminators()
+    settings, d = AdversarialSettings(), Discriminators()
     assert smallest_patch(settings, batch) == needed
     check_patch(settings, needed, batch)
     d(torch.rand(batch, 3, needed, needed))
-    with pytest.raises(TrainError, match=rf"^patches of {needed - 1} HR .* need {needed}$"):
+    with pytest.raises(
+        TrainError, match=rf"^patches of {needed - 1} HR .* need at least {needed}$"
+    ):
         check_patch(settings, needed - 1, batch)
     with pytest.raises((RuntimeError, ValueError)):
         d(torch.rand(batch, 3, needed - 1, needed - 1))
@@ -210,14 +212,14 @@ def _public_loss(maps: list[Tensor], label: float) -> Tensor:
 
 
 def test_discriminator_loss_is_the_public_one() -> None:
-    d, (sr, hr) = Discriminators(Adversary(pools=(1, 2))), _pictures()
+    d, (sr, hr) = Discriminators(AdversarialSettings(pools=(1, 2))), _pictures()
     with torch.no_grad():
         expected = _public_loss(d(hr), 1.0) + _public_loss(d(sr), 0.0)
         torch.testing.assert_close(discriminator_loss(d, sr, hr), expected)
 
 
 def test_discriminator_loss_trains_the_discriminators_alone() -> None:
-    d, (sr, hr) = Discriminators(Adversary(pools=(1, 2))), _pictures()
+    d, (sr, hr) = Discriminators(AdversarialSettings(pools=(1, 2))), _pictures()
     sr.requires_grad_(True)
     discriminator_loss(d, sr, hr).backward()
     assert sr.grad is None
@@ -225,7 +227,7 @@ def test_discriminator_loss_trains_the_discriminators_alone() -> None:
 
 
 def test_generator_loss_is_the_public_one(toy: VggFeatures) -> None:
-    settings = Adversary(gamma_gan=0.3, gamma_vgg=0.7, pools=(1, 2))
+    settings = AdversarialSettings(gamma_gan=0.3, gamma_vgg=0.7, pools=(1, 2))
     d, (sr, hr) = Discriminators(settings), _pictures()
     loss, parts = generator_loss(d, toy, sr.requires_grad_(True), hr, settings)
     torch.testing.assert_close(parts["gan"], _public_loss(d(sr), 1.0).detach())
@@ -267,7 +269,7 @@ def test_losses_are_stable_in_bfloat16_and_for_sure_discriminators(toy: VggFeatu
 
 
 def test_a_few_steps_lower_the_discriminators_loss() -> None:
-    d, (sr, hr) = Discriminators(Adversary(pools=(1, 2))), _pictures()
+    d, (sr, hr) = Discriminators(AdversarialSettings(pools=(1, 2))), _pictures()
     optimiser = torch.optim.Adam(d.parameters(), lr=1e-4)
     losses = []
     for _ in range(6):
@@ -285,7 +287,7 @@ def test_a_few_steps_lower_the_discriminators_loss() -> None:
 def test_a_few_steps_lower_the_generators_loss(
     toy: VggFeatures, weights: tuple[float, float], part: str
 ) -> None:
-    settings = Adversary(gamma_gan=weights[0], gamma_vgg=weights[1], pools=(1, 2))
+    settings = AdversarialSettings(gamma_gan=weights[0], gamma_vgg=weights[1], pools=(1, 2))
     d, (sr, hr) = Discriminators(settings), _pictures()
     optimiser = torch.optim.Adam([sr.requires_grad_(True)], lr=1e-2)
     losses, parts = [], []
@@ -329,7 +331,7 @@ def test_settings_say_what_stands_around_the_convolutions(
     tmp_path: Path, before_relu: bool, normalise: bool
 ) -> None:
     state = _state(_vgg(VGG16[:4]))
-    settings = Adversary(before_relu=before_relu, normalise=normalise)
+    settings = AdversarialSettings(before_relu=before_relu, normalise=normalise)
     features = VggFeatures.load(_saved(tmp_path, "torch", state), settings)
     x = seen = torch.rand(2, 3, 8, 8)
     if normalise:
@@ -347,7 +349,9 @@ def test_a_complete_vgg_is_cut_after_the_layer_asked_for(
     tmp_path: Path, widths: tuple[int, ...], relu: str | None, end: int
 ) -> None:
     vgg = _vgg(widths)
-    features = VggFeatures.load(_saved(tmp_path, "torch", _state(vgg)), Adversary(relu=relu))
+    features = VggFeatures.load(
+        _saved(tmp_path, "torch", _state(vgg)), AdversarialSettings(relu=relu)
+    )
     x = torch.rand(1, 3, 32, 32)
     assert torch.equal(features(x), vgg[:end](x))
 
@@ -355,19 +359,19 @@ def test_a_complete_vgg_is_cut_after_the_layer_asked_for(
 def test_vgg19_gives_the_papers_layer_and_the_public_codes(tmp_path: Path) -> None:
     vgg, x = _vgg(VGG19), torch.rand(1, 3, 32, 32)
     path = _saved(tmp_path, "torch", _state(vgg))
-    paper = VggFeatures.load(path, Adversary(relu="5_4"))
+    paper = VggFeatures.load(path, AdversarialSettings(relu="5_4"))
     assert torch.equal(paper(x), vgg[:36](x))
-    assert paper.told == "VGG19 relu5_4, values of 0..1"
-    public = VggFeatures.load(path, Adversary(before_relu=True))
+    assert paper.description == "VGG19 relu5_4, values of 0..1"
+    public = VggFeatures.load(path, AdversarialSettings(before_relu=True))
     assert torch.equal(public(x), vgg[:35](x))  # features[:34 + 1]
-    assert public.told == "VGG19 conv5_4, before its ReLU, values of 0..1"
+    assert public.description == "VGG19 conv5_4, before its ReLU, values of 0..1"
     assert public(x).shape == (1, 512, 2, 2)
 
 
 def test_a_layer_that_the_file_lacks_is_named(tmp_path: Path) -> None:
     path = _saved(tmp_path, "npz", _state(_vgg(VGG19[:10])))
-    with pytest.raises(TrainError, match=r"vgg\.npz has no relu5_4: it is VGG19 up to relu3_4$"):
-        VggFeatures.load(path, Adversary(relu="5_4"))
+    with pytest.raises(TrainError, match=r"vgg\.npz lacks relu5_4: it has VGG19 up to relu3_4$"):
+        VggFeatures.load(path, AdversarialSettings(relu="5_4"))
 
 
 def test_features_are_frozen_and_loading_draws_no_random_numbers(tmp_path: Path) -> None:

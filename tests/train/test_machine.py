@@ -94,7 +94,7 @@ def test_a_resumed_run_keeps_its_precision_and_says_so(
     assert result.exit_code == 0, result.output
     saved = load_checkpoint(path)
     assert (saved["step"], saved["precision"]) == (8, "32-true")
-    assert "computing in 32-true (as before)" in caplog.text
+    assert "precision: 32-true (as in the checkpoint)" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch about itself, while it compiles

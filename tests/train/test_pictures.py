@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -42,13 +43,13 @@ def _assert_same(ours: Pictures, theirs: Pictures) -> None:
 def _count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows with every picture that is prepared."""
     made: list[int] = []
-    original = module._degraded
+    original = module._degrade
 
     def counted(picture: Pixels, scale: int, recipe: Recipe, rng: np.random.Generator) -> object:
         made.append(scale)
         return original(picture, scale, recipe, rng)
 
-    monkeypatch.setattr(module, "_degraded", counted)
+    monkeypatch.setattr(module, "_degrade", counted)
     return made
 
 
@@ -133,6 +134,30 @@ def test_streamed_pictures_depend_on_the_seed(folder: Path) -> None:
     assert len(keys) == 2
 
 
+def test_the_file_follows_the_code_but_not_its_comments(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key() -> str:
+        return module._key([folder], (2,), BICUBIC)
+
+    source, code = Path(module.__file__).parent, tmp_path / "code"
+    code.mkdir()
+    for name in module._CODE_FILES:
+        shutil.copy(source / name, code)
+    before = key()
+    monkeypatch.setattr(module, "__file__", str(code / "pictures.py"))
+    assert key() == before
+    resize = code / "resize.py"
+    text = resize.read_text(encoding="utf-8")
+    assert " bicubically exactly" in text and "    factor = target / source\n" in text
+    other = text.replace(" bicubically exactly", " as exactly")
+    other = other.replace("    factor =", "    # of the sides\n\n    factor =")
+    resize.write_text(other, encoding="utf-8")
+    assert key() == before
+    resize.write_text(text.replace("a: float = -0.5", "a: float = -0.75"), encoding="utf-8")
+    assert key() != before
+
+
 # damage
 
 
@@ -172,7 +197,7 @@ def test_a_damaged_file_is_made_anew_and_said(
     with caplog.at_level(logging.WARNING):
         again = Pictures.cached([folder], (2,), BICUBIC, tmp_path / "cache")
     _assert_same(again, Pictures.load([folder], (2,), BICUBIC))
-    assert re.search(rf"{path.name} is .*: preparing the pictures anew", caplog.text)
+    assert re.search(rf"{path.name} is .*: preparing the pictures again", caplog.text)
 
 
 def test_an_interrupted_preparation_leaves_nothing_that_is_used(
@@ -193,7 +218,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_is_used(
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(TrainError, match="give another --cache") as caught:
+    with pytest.raises(TrainError, match="choose another folder with --cache") as caught:
         Pictures.cached([folder], (2,), BICUBIC, tmp_path / "file" / "cache")
     assert "\n" not in str(caught.value)
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from train.errors import TrainError
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.recipe import Recipe, recipe_record
 from train.fit.trainer import Trainer
-from train.ship.provenance import completed, enter, read, write
+from train.ship.provenance import add_file, complete_record, read, write
 
 DATA = {"folders": ["yang91"], "images": 91}
 
@@ -21,7 +21,7 @@ def _stage(step: int = 5, **changes: Any) -> dict[str, Any]:
         "network": "dcscn", "scales": [2], "recipe": recipe, "step": step, "data": DATA,
         "precision": "bf16-mixed", "command": f"python -m train fit dcscn --steps {step}",
     }  # fmt: skip
-    return completed({**made, **changes})
+    return complete_record({**made, **changes})
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -52,11 +52,11 @@ def test_files_share_the_trainings_that_they_share(tmp_path: Path) -> None:
 
 
 def test_entering_a_file_leaves_the_others_and_what_was_noted_by_hand(tmp_path: Path) -> None:
-    enter(tmp_path, "x2.onnx", "a", [_stage(1)])
+    add_file(tmp_path, "x2.onnx", "a", [_stage(1)])
     path = tmp_path / "provenance.toml"
     text = path.read_text("utf-8").replace("step = 1", "step = 1\nnote = 'on a laptop'")
     path.write_text(text, "utf-8")
-    enter(tmp_path, "x3.onnx", "b", [_stage(1), _stage(2)])
+    add_file(tmp_path, "x3.onnx", "b", [_stage(1), _stage(2)])
     chains = read(tmp_path)
     assert {file: chain.sha256 for file, chain in chains.items()} == {
         "x2.onnx": "a",
@@ -71,7 +71,7 @@ def test_a_checkpoint_says_network_scales_and_settings(tmp_path: Path) -> None:
     trainer = Trainer.new("dcscn", recipe, (3,), features=(8, 7, 6, 5, 5, 5, 4))
     trainer.step, trainer.data, trainer.precision = 4, DATA, "bf16-mixed"
     trainer.save(tmp_path / "net.pt")
-    found = completed(stage(load_checkpoint(tmp_path / "net.pt")))
+    found = complete_record(stage_record(load_checkpoint(tmp_path / "net.pt")))
     assert (found["network"], found["scales"]) == ("dcscn", [3])
     assert found["settings"] == {"features": [8, 7, 6, 5, 5, 5, 4]}  # and not the recipe's `keep`
     assert (found["step"], found["recipe"]["steps"], found["moved"]) == (4, 9, [])
@@ -84,32 +84,32 @@ def test_an_end_that_was_moved_is_said(tmp_path: Path) -> None:
     resumed = Trainer.resume(tmp_path / "net.pt", steps=11)
     resumed.step = 11
     resumed.save(tmp_path / "net.pt")
-    assert Trainer.resume(tmp_path / "net.pt").moved == [[6, 15]]
-    assert stage(load_checkpoint(tmp_path / "net.pt"))["moved"] == [[6, 15]]
+    assert Trainer.resume(tmp_path / "net.pt").changed_ends == [[6, 15]]
+    assert stage_record(load_checkpoint(tmp_path / "net.pt"))["moved"] == [[6, 15]]
 
 
 def test_an_older_record_is_completed_from_its_command() -> None:
     command = "python -m train fit dcscn --set features=[4,4] --data a b --scale 4 --steps 9"
     old = {"recipe": {"name": "ours", "steps": 9}, "step": 9, "data": DATA, "command": command}
-    found = completed({**old, "precision": "32-true", "commit": ""})
+    found = complete_record({**old, "precision": "32-true", "commit": ""})
     assert (found["network"], found["scales"]) == ("dcscn", [4])
     assert found["settings"] == {"features": [4, 4]}
-    assert found["recipe"] == completed({**found})["recipe"]
-    without = completed({**old, "command": "python -m train fit carn-m --data a"})
+    assert found["recipe"] == complete_record({**found})["recipe"]
+    without = complete_record({**old, "command": "python -m train fit carn-m --data a"})
     assert without["scales"] == [2, 3, 4]
 
 
 def test_a_record_that_names_no_network_is_refused() -> None:
     old = {"recipe": {"name": "ours"}, "step": 9, "data": DATA, "command": "make it"}
-    with pytest.raises(TrainError, match="names no network: 'make it'"):
-        completed(old)
+    with pytest.raises(TrainError, match="has no network: 'make it'"):
+        complete_record(old)
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
         ("= 3", "is damaged"),
-        ("schema = 'other'", r"is not of this version \(vsr-provenance/1\)"),
+        ("schema = 'other'", r"does not have the schema vsr-provenance/1"),
         ("schema = 'vsr-provenance/1'", "is incomplete: KeyError"),
         (
             "schema = 'vsr-provenance/1'\nstages = {}\n[files.a]\nsha256 = ''\nstages = ['b']",

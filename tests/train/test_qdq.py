@@ -13,12 +13,18 @@ from onnx import numpy_helper
 
 from train.errors import TrainError
 from train.measure.shipped import openvino_core, openvino_enlarge
-from train.ship.calibrate import Spread, quantiser, spreads, stark, vivid
+from train.ship.calibrate import (
+    Spread,
+    black_and_white,
+    choose_quantiser,
+    measure_spreads,
+    two_colours,
+)
 from train.ship.qdq import (
     channel_classes,
     channel_factors,
-    equalised,
-    take_apart,
+    parse,
+    scale_channels,
     with_linear_parts,
 )
 from train.ship.qdq_writer import int8_weights, to_onnx
@@ -28,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[2] / "engines"
 NETWORKS = {"small carn": 3, "c-dcscn": 1}
 """Name -> channels of the picture."""
-QUICK = Settings(patches=3, held_out=2, stark=1, exponents=(0.5,), powers=(2,))
+QUICK = Settings(patches=3, held_out=2, black_and_white=1, exponents=(0.5,), powers=(2,))
 Floats = npt.NDArray[np.float32]
 
 # group convolutions, a cascade from a linear entry, two pixel shuffles, and names with no dots
@@ -88,7 +94,7 @@ def _run(model: onnx.ModelProto, x: Floats) -> Floats:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_exact_changes_leave_what_a_network_computes(name: str) -> None:
     model, x = _network(name), _pictures(2, NETWORKS[name], 1)
-    graph = with_linear_parts(take_apart(model))
+    graph = with_linear_parts(parse(model))
     rng = np.random.default_rng(2)
     largest = {
         tensor: rng.uniform(0.1, 9, len(classes)).astype("f4")
@@ -98,17 +104,17 @@ def test_exact_changes_leave_what_a_network_computes(name: str) -> None:
     assert max(float(f.max() / f.min()) for f in factors.values()) > 2  # something is scaled
     expected = _run(model, x)
     for dense in (False, True):
-        changed = to_onnx(equalised(graph, factors), dense=dense)
+        changed = to_onnx(scale_channels(graph, factors), dense=dense)
         assert np.abs(_run(changed, x) - expected).max() < 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_no_8_bit_concatenation_holds_what_is_linear_in_the_picture() -> None:
-    graph = take_apart(_network("small carn"))
+    graph = parse(_network("small carn"))
     assert "entry" in graph.sources("cat2")
     lifted = with_linear_parts(graph)
     concats = [node for node in lifted.nodes if node.op_type == "Concat"]
     assert [list(node.input) for node in concats] == [["r2", "r3"]]
-    assert sorted(name for name, conv in lifted.convs.items() if conv.real) == [
+    assert sorted(name for name, conv in lifted.convs.items() if conv.stays_float) == [
         "entry", "mean", "x3.linear", "x4.linear",
     ]  # fmt: skip
 
@@ -118,6 +124,30 @@ def test_a_layer_that_is_unknown_is_named() -> None:
     model.graph.initializer.extend(_network("small carn").graph.initializer)
     with pytest.raises(TrainError, match=r"^a network with Sigmoid cannot be quantised$"):
         best_form(model, _pictures(2, 3, 1), _pictures(1, 3, 2), QUICK)
+
+
+@pytest.mark.parametrize(
+    ("layer", "other", "reason"),
+    [
+        ("w3, b3)", "w3x, b3)", r"^Conv 'x2' cannot be quantised: its input 1 \('w3x'\) is not an"),
+        ("w3, b3)", "w3, b3x)", r"^Conv 'x2' cannot be quantised: its input 2 \('b3x'\) is not an"),
+        ("Add(x2, entry)", "Add(x2, b1)", r"^Add 'sum' cannot be quantised: its input 'b1' is not"),
+        ("Add(x2, entry)", "Add(b1, x2)", r"^Add 'sum' cannot be quantised: its input 'b1' is not"),
+        ("1>(entry, r2)", "1>(b1, r2)", r"^Concat 'cat1' cannot be quantised: its input 'b1' is"),
+        (
+            "r2 = Relu(sum)",
+            "r2, r9 = Split<axis = 1>(sum)",
+            r"^Split 'r2' .* input 1 \(''\) is not",
+        ),
+        ("r2 = Relu(sum)", "one = Constant<value_float = 1.0>() r2 = Relu(sum)", "with Constant"),
+    ],
+)
+def test_a_layer_without_its_constants_is_named(layer: str, other: str, reason: str) -> None:
+    assert CARN.count(layer) == 1
+    model = onnx.parser.parse_model(CARN.replace(layer, other))
+    model.graph.initializer.extend(_network("small carn").graph.initializer)
+    with pytest.raises(TrainError, match=reason):
+        channel_classes(parse(model))
 
 
 # numbers
@@ -143,22 +173,22 @@ def _spread(low: float, high: float, counts: dict[int, int]) -> Spread:
 
 def test_rare_large_values_are_cut_less_the_more_they_count() -> None:
     spread = _spread(0, 10, {**dict.fromkeys(range(128), 1000), 511: 1})
-    cut, kinder = (quantiser([spread], power) for power in (2, 4))
+    cut, kinder = (choose_quantiser([spread], power) for power in (2, 4))
     assert cut.zero == kinder.zero == 0
     assert 10 * 0.4 - 0.01 < 255 * cut.scale < 255 * kinder.scale <= 10.01
 
 
 def test_tensors_that_share_a_range_are_all_in_it_and_0_is_exact() -> None:
     even = dict.fromkeys(range(512), 10)
-    both = quantiser([_spread(-1, 0, even), _spread(0, 3, even)], 2)
+    both = choose_quantiser([_spread(-1, 0, even), _spread(0, 3, even)], 2)
     assert 3.6 < 255 * both.scale <= 4.01
     assert both.zero == pytest.approx(255 / 4, abs=1)
-    assert quantiser([_spread(0, 0, {0: 99})], 2).scale == 1  # never anything but 0
+    assert choose_quantiser([_spread(0, 0, {0: 99})], 2).scale == 1  # never anything but 0
 
 
 def test_calibration_sees_what_the_network_computes() -> None:
     model, x = _network("small carn"), _pictures(11, 3, 4)  # more than a batch, and not a whole one
-    seen = spreads(model, ["r2", "x6"], x)
+    seen = measure_spreads(model, ["r2", "x6"], x)
     assert seen["r2"].low.max() == 0
     assert (seen["r2"].counts.sum(1) == x[:, 0].size).all()
     result = _run(model, x).reshape(11, 3, -1)  # x6 is sr before the shuffle: 4 channels of each
@@ -170,7 +200,7 @@ def test_calibration_sees_what_the_network_computes() -> None:
 
 def test_text_is_made_of_black_and_white() -> None:
     picture = np.random.default_rng(5).integers(0, 256, (8, 9, 3)).astype(np.uint8)
-    made = stark(picture)
+    made = black_and_white(picture)
     assert (made.dtype, made.shape) == (np.uint8, picture.shape)
     assert set(np.unique(made)) == {0, 255}
     assert (made == made[..., :1]).all()
@@ -178,7 +208,7 @@ def test_text_is_made_of_black_and_white() -> None:
 
 def test_vivid_pictures_are_of_two_pure_colours_and_together_of_all() -> None:
     rng = np.random.default_rng(5)
-    made = vivid([rng.integers(0, 256, (8, 9, 3)).astype(np.uint8) for _ in range(14)])
+    made = two_colours([rng.integers(0, 256, (8, 9, 3)).astype(np.uint8) for _ in range(14)])
     colours = [{tuple(pixel) for pixel in picture.reshape(-1, 3)} for picture in made]
     assert {picture.dtype for picture in made} == {np.dtype(np.uint8)}
     assert {len(two) for two in colours} == {2}
@@ -190,7 +220,7 @@ def test_vivid_pictures_are_of_two_pure_colours_and_together_of_all() -> None:
 def test_linear_parts_are_in_float_only_where_that_lessens_the_error() -> None:
     model, pictures = _network("small carn"), (_pictures(6, 3, 6), _pictures(2, 3, 7))
     kept = {
-        worth: best_form(model, *pictures, replace(QUICK, linear_worth=worth))[1]
+        worth: best_form(model, *pictures, replace(QUICK, min_linear_gain_db=worth))[1]
         for worth in (-99.0, 99.0)
     }
     assert [facts["linear_parts"] for facts in kept.values()] == [2, 0]

@@ -21,7 +21,7 @@ from train.ship.quantise_command import quantise as command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[2] / "engines"
-QUICK = Settings(patches=3, held_out=2, stark=1, exponents=(0.5,), powers=(2,))
+QUICK = Settings(patches=3, held_out=2, black_and_white=1, exponents=(0.5,), powers=(2,))
 
 
 def _picture(seed: int, width: int, height: int) -> Image.Image:
@@ -92,6 +92,7 @@ def test_the_command_writes_file_entry_and_card(engines: Path, photos: Path, wav
     made = form["quantiser"]
     assert made["of"] == before["c-dcscn-stream"]["x2"]["sha256"]
     assert (made["patches"], made["held_out"], made["folders"]) == (48, 12, [photos.name])
+    assert (made["stark"], made["vivid"], made["linear_worth"]) == (6, 14, 0.1)
     assert made["exponent"] in made["exponents"]
     assert "features.0.0" in made["float"]
     card = (engines / "README.md").read_text("utf-8")
@@ -118,7 +119,7 @@ def test_one_that_loses_too_much_is_not_written(engines: Path, photos: Path, wav
     content["models"]["c-dcscn-stream"]["x2"]["psnr"]["waves"] = {"psnr": 99.0}
     (engines / "manifest.json").write_text(json.dumps(content), "utf-8")
     before = _files(engines)
-    with pytest.raises(TrainError, match=r"^c-dcscn-stream x2 loses .* dB on waves in int8, and"):
+    with pytest.raises(TrainError, match=r"^c-dcscn-stream x2 loses .* dB on waves in int8, more"):
         list(quantise(_task(engines, photos, waves, 0.1)))
     assert _files(engines) == before
 
@@ -147,7 +148,9 @@ def test_one_with_bands_is_not_written(
     monkeypatch.setattr(
         "train.ship.quantise.best_form", lambda model, *_: (_with_bands(model, 85), {})
     )
-    with pytest.raises(TrainError, match=r"^c-dcscn-stream x2 has bands in int8: 6\d\.\d% of a"):
+    with pytest.raises(
+        TrainError, match=r"^c-dcscn-stream x2 shows banding in int8: 6\d\.\d% of a"
+    ):
         list(quantise(_task(engines, photos, waves)))
     assert _files(engines) == before
 
@@ -168,7 +171,7 @@ def test_the_float_network_is_measured_where_the_manifest_has_no_figure(
     engines: Path, photos: Path, waves: Path
 ) -> None:
     with pytest.raises(
-        TrainError, match=r"loses -?[0-9.]+ dB on waves in int8, and no more than -9"
+        TrainError, match=r"loses -?[0-9.]+ dB on waves in int8, more than the limit of -9"
     ):
         list(quantise(_task(engines, photos, waves, -9)))
 
@@ -177,7 +180,7 @@ def test_the_float_network_is_measured_where_the_manifest_has_no_figure(
     ("models", "scales", "message"),
     [
         (["carn"], [], r"^no model 'carn' in .*; it has: c-dcscn-stream$"),
-        ([], [3, 8], r"^nothing in .* has scale 3, 8$"),
+        ([], [3, 8], r"^no model in .* has scale 3, 8$"),
     ],
 )
 def test_what_is_not_there_is_said(
@@ -188,7 +191,9 @@ def test_what_is_not_there_is_said(
 
 
 def test_too_few_images_are_counted(engines: Path, waves: Path) -> None:
-    with pytest.raises(TrainError, match=r"^only 0 images of 192x192 or more to .* on, not 5$"):
+    with pytest.raises(
+        TrainError, match=r"^calibration needs 5 images of at least 192x192, found 0$"
+    ):
         list(quantise(_task(engines, waves, waves)))
 
 
@@ -197,7 +202,9 @@ def test_a_changed_or_missing_float_file_is_not_quantised(
 ) -> None:
     path = engines / "c-dcscn/x2.stream.onnx"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(TrainError, match=r"^.*x2.stream.onnx is not what the manifest describes"):
+    with pytest.raises(
+        TrainError, match=r"^.*x2.stream.onnx differs from its SHA-256 in the manifest"
+    ):
         list(quantise(_task(engines, photos, waves)))
     path.unlink()
     with pytest.raises(TrainError, match=r"^cannot read .*x2.stream.onnx: No such file"):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from train.errors import TrainError
-from train.fit.gan import Adversary, smallest_patch
+from train.fit.gan import AdversarialSettings, smallest_patch
 from train.fit.initialise import INITS
 from train.fit.recipe import Recipe, find_recipe, recipe_from, recipe_record, recipes_of
 from train.fit.trainer import Trainer
@@ -157,7 +157,7 @@ def _idle(recipe: Recipe) -> set[str]:
     found |= set() if recipe.schedule == "plateau" else {"patience", "stop_rate"}
     found |= set() if recipe.schedule == "halve" else {"halve_every"}
     found |= set() if recipe.schedule == "shares" else {"halve_at"}
-    return found | (set() if recipe.adversarial() else {"adversary"})
+    return found | (set() if recipe.uses_gan_loss() else {"adversary"})
 
 
 @pytest.mark.parametrize(("name", "recipe", "paper"), TRAINED)
@@ -175,9 +175,9 @@ def test_every_network_has_its_papers_recipe_and_ours() -> None:
 
 def test_pcarn_is_the_adversarial_network_and_pcarn_l1_the_other_in_every_recipe() -> None:
     for name in PCARN:
-        assert all(r.adversarial() or r.sharpens() for r in recipes_of(name).values())
+        assert all(r.uses_gan_loss() or r.uses_sharp_loss() for r in recipes_of(name).values())
     for name in PCARN_L1:
-        assert not any(recipe.adversarial() for recipe in recipes_of(name).values())
+        assert not any(recipe.uses_gan_loss() for recipe in recipes_of(name).values())
 
 
 def test_the_adversarial_stage_is_of_one_network_for_all_scales() -> None:
@@ -186,7 +186,7 @@ def test_the_adversarial_stage_is_of_one_network_for_all_scales() -> None:
             trainer = Trainer.new(name, recipe, channels=8)
             assert trainer.net.scales == (2, 3, 4)
             assert recipe.scales_at(0, trainer.net.scales) == (2, 3, 4)
-            assert recipe.lr_patch(2) * 2 >= smallest_patch(Adversary(), recipe.batch)
+            assert recipe.lr_patch(2) * 2 >= smallest_patch(AdversarialSettings(), recipe.batch)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_the_adversarial_stage_is_of_one_network_for_all_scales() -> None:
 def test_a_recipe_says_whose_weights_it_goes_on_with(
     network: str, recipe: str, source: str
 ) -> None:
-    assert find_recipe(network, recipe).goes_on_from() == source
+    assert find_recipe(network, recipe).expected_start() == source
 
 
 @pytest.mark.parametrize("name", sorted(NETS))
@@ -294,23 +294,30 @@ def test_phases_begin_at_their_first_step() -> None:
 
 def test_a_level_that_joins_later_is_blended_in_linearly() -> None:
     recipe = Recipe(scales=((0, (2,)), (100, (2, 4)), (200, (8,))), blend=20)
-    assert [recipe.share_at(step, 4) for step in (100, 109, 119, 150)] == [0.05, 0.5, 1.0, 1.0]
-    assert [recipe.share_at(step, 8) for step in (200, 219, 220)] == [0.05, 1.0, 1.0]
-    assert {recipe.share_at(step, 2) for step in range(0, 200, 7)} == {1.0}  # the first is there
-    assert Recipe(scales=((0, (2,)), (5, (4,)))).share_at(5, 4) == 1.0  # at once
+    assert [recipe.level_weight_at(step, 4) for step in (100, 109, 119, 150)] == [
+        0.05,
+        0.5,
+        1.0,
+        1.0,
+    ]
+    assert [recipe.level_weight_at(step, 8) for step in (200, 219, 220)] == [0.05, 1.0, 1.0]
+    assert {recipe.level_weight_at(step, 2) for step in range(0, 200, 7)} == {
+        1.0
+    }  # the first is there
+    assert Recipe(scales=((0, (2,)), (5, (4,)))).level_weight_at(5, 4) == 1.0  # at once
     paper = find_recipe("csrcnn", "paper")
-    assert [paper.share_at(step, 4) for step in (104_999, 119_999)] == [0.25, 1.0]
-    assert [paper.share_at(step, 8) for step in (204_999, 219_999)] == [0.25, 1.0]
+    assert [paper.level_weight_at(step, 4) for step in (104_999, 119_999)] == [0.25, 1.0]
+    assert [paper.level_weight_at(step, 8) for step in (204_999, 219_999)] == [0.25, 1.0]
 
 
 def test_a_network_without_levels_cannot_blend_them() -> None:
-    with pytest.raises(TrainError, match="recipe 'ours' blends levels in, and carn has none"):
+    with pytest.raises(TrainError, match=r"recipe 'ours' blends in levels .*, which carn lacks"):
         Trainer.new("carn", Recipe(blend=5), channels=8)
 
 
 def test_another_length_moves_phases_and_halvings_along() -> None:
     paper = find_recipe("csrcnn", "paper")
-    short = paper.resized(300)
+    short = paper.with_steps(300)
     assert (short.steps, short.halve_every, short.blend) == (300, 60, 20)
     assert short.scales == ((0, (2,)), (100, (2, 4)), (200, (2, 4, 8)))
     assert short.loss == ((0, "l1"), (150, "alternate"))
@@ -320,8 +327,8 @@ def test_another_length_moves_phases_and_halvings_along() -> None:
 
 def test_the_same_or_no_length_leaves_a_recipe_as_it_is() -> None:
     paper = find_recipe("carn", "paper")
-    assert paper.resized(None) == paper.resized(600_000) == paper
-    assert paper.resized(1).halve_every == 1  # never 0, which nothing divides by
+    assert paper.with_steps(None) == paper.with_steps(600_000) == paper
+    assert paper.with_steps(1).halve_every == 1  # never 0, which nothing divides by
 
 
 # files
@@ -345,17 +352,17 @@ def test_a_users_own_file_is_a_recipe(tmp_path: Path) -> None:
         ("stepps = 7", "recipe 'mine' has unknown keys: stepps"),
         ("[ours]\nsteps = 7", "unknown keys: ours"),
         ("steps = ", "mine.toml is not a recipe"),
-        ("steps = '7'", "steps = '7' is of another type"),
-        ("betas = 0.9", "betas = 0.9 is of another type"),
-        ("turns = 'flip'", "turns = 'flip' is none of flips, all"),
-        ("optimiser = 'adamw'", "optimiser = 'adamw' is none of adam, sgd"),
-        ("degradation = 'x'", "degradation = 'x' is none of bicubic, stream"),
+        ("steps = '7'", "steps = '7' has the wrong type"),
+        ("betas = 0.9", "betas = 0.9 has the wrong type"),
+        ("turns = 'flip'", "turns = 'flip' is not one of flips, all"),
+        ("optimiser = 'adamw'", "optimiser = 'adamw' is not one of adam, sgd"),
+        ("degradation = 'x'", "degradation = 'x' is not one of bicubic, stream"),
         ("schedule = 'halve'", "needs halve_every"),
         ("boxes = 1.5", "boxes = 1.5 is not in 0..1"),
         ("teacher_weight = -0.1", "teacher_weight = -0.1 is not in 0..1"),
-        ("loss = [[0, 'l3']]", "loss 'l3' is none of"),
+        ("loss = [[0, 'l3']]", "loss 'l3' is not one of"),
         ("loss = [[5, 'l1']]", "loss has no phase for step 0"),
-        ("loss = ['l1', 'l2']", "loss is no list of"),
+        ("loss = ['l1', 'l2']", "loss is not a list of"),
         ("scales = [[3, [2]]]", "scales has no phase for step 0"),
     ],
 )

@@ -19,16 +19,16 @@ from tests.programs import find, needs
 from tests.training import image_folder
 from train.__main__ import main
 from train.errors import TrainError
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.recipe import Recipe, find_recipe, recipe_record
 from train.ship.manifest import SCHEMA, read_manifest, write_manifest
-from train.ship.provenance import chains_of, completed, enter, read
-from train.ship.reproduce import TRIAL_STEPS, Places, commands
+from train.ship.provenance import add_file, chains_of, complete_record, read
+from train.ship.reproduce import TRIAL_STEPS, Folders, commands
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[2] / "engines"
 MODELS: dict[str, Any] = json.loads((ENGINES / "manifest.json").read_text("utf-8"))["models"]
-PLACES = Places(data=Path("d"), weights=Path("w"), work=Path("o"), engines=ENGINES)
+FOLDERS = Folders(data=Path("d"), weights=Path("w"), work=Path("o"), engines=ENGINES)
 
 
 def _run(*words: object) -> Result:
@@ -59,16 +59,16 @@ def test_every_command_of_a_shipped_network_takes_its_first_steps(
     model: str, pictures: Path, work: Path, request: pytest.FixtureRequest
 ) -> None:
     weights = work / "weights"
-    places = Places(data=pictures, weights=weights, work=work, engines=ENGINES, trial=True)
+    folders = Folders(data=pictures, weights=weights, work=work, engines=ENGINES, trial=True)
     asked = {
         Path(word)
-        for command in commands(model, (), places)
+        for command in commands(model, (), folders)
         for word in command.words
         if word.startswith(str(weights))
     }
     if asked:
         _link(asked, request.getfixturevalue("data").parent / "reference")
-    for command in commands(model, (), places):
+    for command in commands(model, (), folders):
         if command.words[0] == "export" or command.is_done():
             continue  # exports take long, and are tested with networks of their own
         result = _run(*shlex.split(str(command))[3:])
@@ -98,7 +98,7 @@ def test_a_trial_differs_from_the_real_commands_in_length_and_size_alone(model: 
                 found.append(word)
         return found
 
-    real, trial = (commands(model, (), replace(PLACES, trial=t)) for t in (False, True))
+    real, trial = (commands(model, (), replace(FOLDERS, trial=t)) for t in (False, True))
     assert [gist(c.words) for c in real] == [gist(c.words) for c in trial]
     fits = [c for c in trial if c.words[0] == "fit"]
     assert fits
@@ -109,7 +109,7 @@ def test_a_trial_differs_from_the_real_commands_in_length_and_size_alone(model: 
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_no_command_writes_over_what_another_needs(model: str) -> None:
     """Only a `fit` goes on with a file that is there: with its own checkpoint."""
-    made = commands(model, (), PLACES)
+    made = commands(model, (), FOLDERS)
     others = [command.output for command in made if command.words[0] != "fit"]
     assert len(set(others)) == len(others)
     fits = [command for command in made if command.words[0] == "fit"]
@@ -127,7 +127,7 @@ def _engines(folder: Path, stages: list[dict[str, Any]]) -> Path:
     entry = {"file": "c-dcscn/x2.onnx", "sha256": "a", "psnr": {}, "video": {}, "licence": "",
              "parameters": 1, "multadds_720p": 1, "training": {}}  # fmt: skip
     (folder / "c-dcscn").mkdir(parents=True)
-    enter(folder / "c-dcscn", "x2.onnx", "a", stages)
+    add_file(folder / "c-dcscn", "x2.onnx", "a", stages)
     write_manifest(folder, {"schema": SCHEMA, "models": {"c-dcscn": {"x2": entry}}})
     return folder
 
@@ -137,13 +137,13 @@ def _record(recipe: Recipe, **changes: Any) -> dict[str, Any]:
         "network": "c-dcscn", "scales": [2], "recipe": recipe_record(recipe), "step": recipe.steps,
         "data": {"folders": ["a", "b"], "images": 2}, "precision": "32-true", "command": "",
     }  # fmt: skip
-    return completed({**made, **changes})
+    return complete_record({**made, **changes})
 
 
 def test_a_recipe_of_today_is_called_by_its_name(tmp_path: Path) -> None:
-    recipe = replace(find_recipe("c-dcscn", "ours").resized(50), rate=5e-4, seed=3)
+    recipe = replace(find_recipe("c-dcscn", "ours").with_steps(50), rate=5e-4, seed=3)
     engines = _engines(tmp_path / "e", [_record(recipe, settings={"features": [4] * 7})])
-    command, export = map(str, commands("c-dcscn", (2,), replace(PLACES, engines=engines)))
+    command, export = map(str, commands("c-dcscn", (2,), replace(FOLDERS, engines=engines)))
     assert command == (
         "python -m train fit c-dcscn --recipe ours --scale 2 --set 'features=[4,4,4,4,4,4,4]' "
         "--data d/a d/b --checkpoint o/c-dcscn/c-dcscn-x2-ours.pt --rate 0.0005 --seed 3 "
@@ -156,33 +156,33 @@ def test_a_recipe_of_today_is_called_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_recipe_that_has_changed_since_is_read_from_the_provenance(tmp_path: Path) -> None:
-    recipe = replace(find_recipe("c-dcscn", "ours").resized(9), ema=0.5, loss=((0, "l2"),))
+    recipe = replace(find_recipe("c-dcscn", "ours").with_steps(9), ema=0.5, loss=((0, "l2"),))
     engines = _engines(tmp_path / "e", [_record(recipe)])
-    words = commands("c-dcscn", (), replace(PLACES, engines=engines))[0].words
+    words = commands("c-dcscn", (), replace(FOLDERS, engines=engines))[0].words
     source = f"{engines}/c-dcscn/provenance.toml#c-dcscn-x2-ours"
     assert words[:4] == ("fit", "c-dcscn", "--recipe", source)
     assert find_recipe("c-dcscn", source) == recipe
-    with pytest.raises(TrainError, match=r"provenance.toml has no recipe of a stage 'other'"):
+    with pytest.raises(TrainError, match=r"provenance.toml has no stage 'other' with a recipe"):
         find_recipe("c-dcscn", source.replace("#c-dcscn-x2-ours", "#other"))
 
 
 def test_files_of_weights_that_a_stage_read_are_given_again(tmp_path: Path) -> None:
     command = "python -m train fit c-dcscn --vgg vgg16.npz --teacher carn_m.pth --steps 9"
-    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command)
+    record = _record(find_recipe("c-dcscn", "ours").with_steps(9), command=command)
     engines = _engines(tmp_path / "e", [record])
-    words = shlex.join(commands("c-dcscn", (), replace(PLACES, engines=engines))[0].words)
+    words = shlex.join(commands("c-dcscn", (), replace(FOLDERS, engines=engines))[0].words)
     assert "--vgg w/vgg16.npz --teacher w/carn_m.pth" in words
 
 
 def test_weights_that_are_shipped_are_taken_from_there(tmp_path: Path) -> None:
-    recipe = find_recipe("c-dcscn", "ours").resized(9)
+    recipe = find_recipe("c-dcscn", "ours").with_steps(9)
     digest = hashlib.sha256(b"network").hexdigest()
     files = [{"file": "x3.onnx", "sha256": digest}, {"file": "x2.onnx", "sha256": "0" * 64}]
     engines = _engines(tmp_path / "e", [_record(recipe), _record(recipe, step=8, joined=files)])
     (engines / "carn-m").mkdir()
     for name in ("x2.onnx", "x3.onnx"):
         (engines / "carn-m" / name).write_bytes(b"network")
-    words = shlex.join(commands("c-dcscn", (), replace(PLACES, engines=engines))[1].words)
+    words = shlex.join(commands("c-dcscn", (), replace(FOLDERS, engines=engines))[1].words)
     start = "--from o/c-dcscn/c-dcscn-x2-ours.pt"
     assert f"{start} --from {engines}/carn-m/x3.onnx --from w/x2.onnx" in words
 
@@ -191,16 +191,16 @@ def test_another_file_in_the_place_of_weights_is_refused(tmp_path: Path) -> None
     command = "python -m train fit c-dcscn --teacher carn_m.pth --steps 9"
     digest = hashlib.sha256(b"theirs").hexdigest()
     teacher = {"file": "carn_m.pth", "network": "carn-m", "sha256": digest}
-    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command, teacher=teacher)
-    places = replace(PLACES, engines=_engines(tmp_path / "e", [record]), weights=tmp_path)
+    record = _record(find_recipe("c-dcscn", "ours").with_steps(9), command=command, teacher=teacher)
+    folders = replace(FOLDERS, engines=_engines(tmp_path / "e", [record]), weights=tmp_path)
     for content in (None, b"theirs"):
         if content:
             (tmp_path / "carn_m.pth").write_bytes(content)
-        words = shlex.join(commands("c-dcscn", (), places)[0].words)
+        words = shlex.join(commands("c-dcscn", (), folders)[0].words)
         assert f"--teacher {tmp_path}/carn_m.pth" in words
     (tmp_path / "carn_m.pth").write_bytes(b"others'")
-    with pytest.raises(TrainError, match=r"carn_m\.pth is not the file that the training read"):
-        commands("c-dcscn", (), places)
+    with pytest.raises(TrainError, match=r"carn_m\.pth differs from the file of the training"):
+        commands("c-dcscn", (), folders)
 
 
 @needs(find("git"), "git")
@@ -210,7 +210,7 @@ def test_weights_that_were_shipped_once_are_taken_from_the_history(tmp_path: Pat
         subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True)
 
     first, second, unknown = (hashlib.sha256(c).hexdigest() for c in (b"one", b"two", b"three"))
-    recipe, command = find_recipe("c-dcscn", "ours").resized(9), "fit --teacher x3.onnx"
+    recipe, command = find_recipe("c-dcscn", "ours").with_steps(9), "fit --teacher x3.onnx"
     joined = [{"file": "x3.onnx", "sha256": digest} for digest in (first, second, unknown)]
     teacher = {"file": "x3.onnx", "network": "carn-m", "sha256": first}
     stage = _record(recipe, joined=joined, command=command, teacher=teacher)
@@ -221,8 +221,8 @@ def test_weights_that_were_shipped_once_are_taken_from_the_history(tmp_path: Pat
         (engines / "carn-m/x3.onnx").write_bytes(content)
         git("add", ".")
         git("commit", "-q", "-m", "Ship it")
-    places = replace(PLACES, engines=engines, work=tmp_path / "o", weights=tmp_path / "w")
-    former, fit, _export = commands("c-dcscn", (), places)
+    folders = replace(FOLDERS, engines=engines, work=tmp_path / "o", weights=tmp_path / "w")
+    former, fit, _export = commands("c-dcscn", (), folders)
     taken = tmp_path / f"o/former/x3-{first[:12]}.onnx"
     sources = ["--teacher", taken, "--from", taken]
     sources += ["--from", engines / "carn-m/x3.onnx", "--from", tmp_path / "w/x3.onnx"]
@@ -233,11 +233,11 @@ def test_weights_that_were_shipped_once_are_taken_from_the_history(tmp_path: Pat
     options = ["--sha256", unknown, "--engines", engines, "--output", tmp_path / "none"]
     refused = _run("former", "x3.onnx", *options)
     assert (refused.exit_code, len(refused.stderr.splitlines())) == (1, 1)
-    assert "has no x3.onnx of SHA-256" in refused.stderr
+    assert "has no x3.onnx with SHA-256" in refused.stderr
 
 
 def test_stages_that_trained_on_other_pictures_do_not_share_their_pack(tmp_path: Path) -> None:
-    recipe, packed = find_recipe("c-dcscn", "ours").resized(9), "fit --packed p.npz"
+    recipe, packed = find_recipe("c-dcscn", "ours").with_steps(9), "fit --packed p.npz"
     more = {"folders": ["a", "b", "frames"], "images": 3}
     stages = [
         _record(recipe, command=packed),
@@ -246,7 +246,7 @@ def test_stages_that_trained_on_other_pictures_do_not_share_their_pack(tmp_path:
         _record(replace(recipe, degradation="stream"), command=packed),
     ]
     engines = _engines(tmp_path / "e", stages)
-    made = commands("c-dcscn", (), replace(PLACES, engines=engines))
+    made = commands("c-dcscn", (), replace(FOLDERS, engines=engines))
     packs = [str(command.output) for command in made if command.words[0] == "pack"]
     assert packs == [f"o/c-dcscn/ours-x2{n}.pictures" for n in ("", "-2", "-3")]
     read = [c.words[c.words.index("--packed") + 1] for c in made if c.words[0] == "fit"]
@@ -255,7 +255,7 @@ def test_stages_that_trained_on_other_pictures_do_not_share_their_pack(tmp_path:
 
 def test_what_is_missing_is_said_before_the_first_command(tmp_path: Path) -> None:
     command = "python -m train fit c-dcscn --vgg vgg16.npz --steps 9"
-    record = _record(find_recipe("c-dcscn", "ours").resized(9), command=command)
+    record = _record(find_recipe("c-dcscn", "ours").with_steps(9), command=command)
     engines, data = _engines(tmp_path / "e", [record]), tmp_path / "d"
     (data / "a").mkdir(parents=True)
     options = ["--data", data, "--weights", data, "--work", tmp_path / "o", "--engines", engines]
@@ -270,7 +270,7 @@ def test_a_training_whose_end_was_moved_is_repeated_and_exported(
 ) -> None:
     """Two stages; the second was planned for 9 steps, stopped at 2, and ended at 3 of 4."""
     recipe = replace(find_recipe("c-dcscn", "ours"), batch=2, patch=8)
-    first = _record(recipe.resized(2))
+    first = _record(recipe.with_steps(2))
     second = _record(replace(recipe, steps=4, seed=2), step=3, moved=[[2, 9]])
     engines = _engines(tmp_path / "e", [first, second])
     (tmp_path / "d").mkdir()
@@ -294,7 +294,7 @@ def test_a_training_whose_end_was_moved_is_repeated_and_exported(
     caplog.set_level(logging.INFO)
     assert _run("reproduce", "c-dcscn", *options).exit_code == 0
     said = [r.message.split(":")[0] for r in caplog.records if "reproduce" in r.name]
-    assert said == ["there already"] * 4
+    assert said == ["skipped, the output exists"] * 4
 
 
 def test_a_stage_that_fails_ends_it_with_its_status(tmp_path: Path) -> None:
@@ -304,14 +304,16 @@ def test_a_stage_that_fails_ends_it_with_its_status(tmp_path: Path) -> None:
     options = ["--data", tmp_path / "none", "--work", tmp_path / "o", "--engines", engines]
     result = _run("reproduce", "c-dcscn", *options)
     assert result.exit_code == 1  # no picture in there
-    assert "stopped: `python -m train fit c-dcscn" in result.stderr
+    assert re.search(
+        "stopped: `python -m train fit c-dcscn.*` failed with exit code 1", result.stderr
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         (["carn-x"], "no model 'carn-x' in .*; it has: c-dcscn,"),
-        (["c-dcscn-stream", "--scale", "8"], "is not shipped at scale 8; it is at: 2"),
+        (["c-dcscn-stream", "--scale", "8"], "c-dcscn-stream has no scale 8; it has: 2"),
     ],
 )
 def test_what_is_not_shipped_is_refused_in_one_line(words: list[str], why: str) -> None:
@@ -328,4 +330,4 @@ def test_until_stops_early_and_keeps_the_recipes_end(tmp_path: Path) -> None:
     saved = load_checkpoint(tmp_path / "net.pt")
     assert (saved["step"], saved["recipe"]["steps"]) == (3, 6)
     assert _run(*words).exit_code == 0
-    assert stage(load_checkpoint(tmp_path / "net.pt"))["step"] == 6
+    assert stage_record(load_checkpoint(tmp_path / "net.pt"))["step"] == 6

@@ -13,7 +13,7 @@ from train.measure.counting import multadds, parameters
 from train.nets import Rt, at_scale, build
 from train.nets.rt import Layer, RtConfig
 from train.ship.deploy import deploy
-from train.ship.imports import load_into, weights_from
+from train.ship.imports import load_into, read_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,7 +82,7 @@ def test_its_onnx_is_read_back_and_trained_on(tmp_path: Path, traces: Traces) ->
     path = tmp_path / "rt.onnx"
     onnx.save(traces.to_onnx(net, 2), str(path))
     again = build("rt", width=16, depth=2)
-    weights, _ = weights_from(path, again)
+    weights, _ = read_weights(path, again)
     load_into(again, weights, path)
     x = torch.rand(1, 1, 12, 10)
     with torch.inference_mode():
@@ -90,5 +90,5 @@ def test_its_onnx_is_read_back_and_trained_on(tmp_path: Path, traces: Traces) ->
 
 
 def test_it_has_one_scale() -> None:
-    with pytest.raises(ValueError, match="rt has one scale a network"):
+    with pytest.raises(ValueError, match="rt supports one scale per network"):
         build("rt", (2, 3))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.data.pictures import Pictures
 from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint
-from train.fit.draws import draws
 from train.fit.recipe import Recipe, recipe_from
-from train.fit.sharp import Critic, Sharpness, layer_loss, relativistic, rgb
-from train.fit.steady import block_change, unsteadiness
+from train.fit.rngs import patch_rngs
+from train.fit.sharp import Critic, Sharpness, layer_loss, relativistic_loss, rgb
+from train.fit.stability import block_change, instability
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggLayers
 from train.measure.perceptual import Lpips
@@ -89,8 +90,8 @@ def test_relativistic_loss_is_that_of_the_esrgan_paper() -> None:
     # D(real, fake) = s(C(real) - mean C(fake)); equation 1, each expectation a mean
     first = -(math.log(logistic(1 + 0.5)) + math.log(logistic(3 + 0.5))) / 2
     second = -(math.log(1 - logistic(0 - 2)) + math.log(1 - logistic(-1 - 2))) / 2
-    assert float(relativistic(real, fake)) == pytest.approx((first + second) / 2, rel=1e-6)
-    assert float(relativistic(fake, real)) > float(relativistic(real, fake))
+    assert float(relativistic_loss(real, fake)) == pytest.approx((first + second) / 2, rel=1e-6)
+    assert float(relativistic_loss(fake, real)) > float(relativistic_loss(real, fake))
 
 
 def test_vgg_layers_are_taken_before_their_relu_of_a_normalised_picture(vgg: Path) -> None:
@@ -109,8 +110,20 @@ def test_vgg_layers_are_taken_before_their_relu_of_a_normalised_picture(vgg: Pat
 
 
 def test_a_missing_vgg_layer_is_named(vgg: Path) -> None:
-    with pytest.raises(TrainError, match=r"has no conv3_3: it is VGG16 up to conv2_2"):
+    with pytest.raises(TrainError, match=r"lacks conv3_3: it has VGG16 up to conv2_2"):
         VggLayers.load(vgg, ("1_2", "3_3"))
+
+
+def test_vgg19_is_refused(tmp_path: Path) -> None:
+    """Its third block has four convolutions; the loss is balanced for the three of VGG16."""
+    arrays: dict[str, object] = {}
+    widths = (3, 64, 64, 128, 128, 256, 256, 256, 256)
+    for i, (source, target) in enumerate(pairwise(widths)):
+        arrays[f"conv{i}.weight"] = np.zeros((target, source, 3, 3), "f4")
+        arrays[f"conv{i}.bias"] = np.zeros(target, "f4")
+    np.savez(tmp_path / "vgg19.npz", **arrays)  # type: ignore[arg-type]
+    with pytest.raises(TrainError, match=r"vgg19\.npz contains VGG19: .* needs VGG16"):
+        VggLayers.load(tmp_path / "vgg19.npz", ("1_2", "3_3"))
 
 
 def test_layer_loss_weighs_the_mean_absolute_errors() -> None:
@@ -177,7 +190,7 @@ def _trainer(name: str, recipe: Recipe, vgg: Path, lpips: Lpips | None) -> Train
 
 
 def _given(trainer: Trainer, vgg: Path, lpips: Lpips | None) -> Trainer:
-    names = Sharpness.of(trainer.recipe.sharp).names
+    names = Sharpness.from_table(trainer.recipe.sharp).layer_names
     trainer.features, trainer.lpips = VggLayers.load(vgg, names), lpips
     return trainer
 
@@ -191,7 +204,7 @@ def test_training_lowers_the_loss(tmp_path: Path, vgg: Path, lpips: Lpips, name:
 
     class Noting:
         every, workers = 100, 0
-        note = staticmethod(losses.append)
+        add_loss = staticmethod(losses.append)
 
         def report(self, _: Trainer) -> None:
             pass
@@ -212,9 +225,9 @@ def test_training_for_steadiness_holds_a_change_down(
         patches = patches_for(trainer, folder)
         train(trainer, patches, tmp_path / f"{weight}.pt")
         lr = torch.stack([patches[k][0] for k in range(4)])
-        change = block_change(lr, draws(2, 0, 4))
+        change = block_change(lr, patch_rngs(2, 0, 4))
         with torch.no_grad():
-            moved = unsteadiness(trainer.net(lr, 2), trainer.net(lr + change, 2), change)
+            moved = instability(trainer.net(lr, 2), trainer.net(lr + change, 2), change)
         found[weight] = float(moved)
     assert found[50.0] < 0.9 * found[0.0]
 
@@ -259,7 +272,7 @@ def test_what_the_loss_lacks_is_said(tmp_path: Path, vgg: Path) -> None:
 def test_patches_too_small_for_lpips_are_refused(tmp_path: Path, vgg: Path, lpips: Lpips) -> None:
     trainer = _trainer("c-dcscn", replace(SHARP, patch=16), vgg, lpips)
     patches = patches_for(trainer, image_folder(tmp_path / "data"))
-    with pytest.raises(TrainError, match="32 HR pixels are too small for LPIPS: 34 at least"):
+    with pytest.raises(TrainError, match=r"32 HR pixels are too small for LPIPS, .* at least 34"):
         train(trainer, patches, tmp_path / "x.pt")
 
 

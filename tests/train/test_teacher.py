@@ -12,15 +12,15 @@ from click.testing import CliRunner
 from tests.training import TINY, assert_same, image_folder, patches_for, train
 from train.__main__ import main
 from train.errors import TrainError
-from train.fit.checkpoint import load_checkpoint, stage
+from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.recipe import recipe_record
+from train.fit.reporter import Reporter
 from train.fit.teacher import load_teacher
 from train.fit.trainer import Trainer
-from train.fit.watch import Watch
 from train.nets import build
 from train.ship import export
 from train.ship.about import notes
-from train.ship.provenance import completed
+from train.ship.provenance import complete_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,13 +29,13 @@ RECIPE = replace(TINY, steps=4, warmup=0, schedule="halve", halve_every=100, tea
 
 
 @dataclass
-class Losses(Watch):
+class Losses(Reporter):
     """Remembers every step's loss."""
 
     seen: list[float] = field(default_factory=list)
 
-    def note(self, loss: float) -> None:
-        super().note(loss)
+    def add_loss(self, loss: float) -> None:
+        super().add_loss(loss)
         self.seen.append(loss)
 
 
@@ -63,14 +63,14 @@ def _student(share: float = 1.0) -> Trainer:
 
 def _taught(share: float, teacher: Path) -> Trainer:
     student = _student(share)
-    student.learn_from(load_teacher(teacher))
+    student.set_teacher(load_teacher(teacher))
     return student
 
 
 def _losses(student: Trainer, folder: Path, tmp_path: Path) -> list[float]:
-    watch = Losses(every=100)
-    train(student, patches_for(student, folder), tmp_path / "student.pt", watch)
-    return watch.seen
+    reporter = Losses(every=100)
+    train(student, patches_for(student, folder), tmp_path / "student.pt", reporter)
+    return reporter.seen
 
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn(
@@ -126,7 +126,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
     half.recipe = replace(half.recipe, steps=2)
     train(half, patches_for(half, folder), tmp_path / "half.pt")
     rest = Trainer.resume(tmp_path / "half.pt", steps=4)
-    rest.learn_from(load_teacher(teacher))
+    rest.set_teacher(load_teacher(teacher))
     train(rest, patches_for(rest, folder), tmp_path / "half.pt")
     ends = [load_checkpoint(tmp_path / f"{name}.pt") for name in ("whole", "half")]
     for part in ("teacher", "net", "average", "optimiser"):
@@ -138,9 +138,9 @@ def test_resuming_takes_no_other_teacher(folder: Path, tmp_path: Path, teacher: 
     _losses(_taught(1.0, teacher), folder, tmp_path)
     other = load_teacher(_checkpoint(tmp_path / "other.pt", seed=8))
     resumed = Trainer.resume(tmp_path / "student.pt")
-    with pytest.raises(TrainError, match=r"other\.pt is not the teacher\.pt"):
-        resumed.learn_from(other)
-    resumed.learn_from(load_teacher(teacher))
+    with pytest.raises(TrainError, match=r"other\.pt differs from teacher\.pt"):
+        resumed.set_teacher(other)
+    resumed.set_teacher(load_teacher(teacher))
 
 
 def test_a_training_that_began_without_a_teacher_gets_none(
@@ -148,17 +148,17 @@ def test_a_training_that_began_without_a_teacher_gets_none(
 ) -> None:
     plain = Trainer.new("carn-m", replace(TINY, steps=1, warmup=0), (2,), **WIDTH)
     train(plain, patches_for(plain, folder), tmp_path / "plain.pt")
-    with pytest.raises(TrainError, match="has no teacher"):
-        Trainer.resume(tmp_path / "plain.pt").learn_from(load_teacher(teacher))
+    with pytest.raises(TrainError, match="without a teacher"):
+        Trainer.resume(tmp_path / "plain.pt").set_teacher(load_teacher(teacher))
 
 
 def test_teachers_for_other_scales_or_colours_are_refused(tmp_path: Path) -> None:
     x3 = load_teacher(_checkpoint(tmp_path / "x3.pt", seed=1, scales=(3, 4)))
-    with pytest.raises(TrainError, match=r"x3\.pt has no x2, but x3, x4"):
-        _student().learn_from(x3)
+    with pytest.raises(TrainError, match=r"x3\.pt lacks x2, it has x3, x4"):
+        _student().set_teacher(x3)
     luma = load_teacher(_checkpoint(tmp_path / "luma.pt", seed=1, name="c-dcscn"))
-    with pytest.raises(TrainError, match=r"works on luma, the network on RGB"):
-        _student().learn_from(luma)
+    with pytest.raises(TrainError, match=r"processes luma, the network RGB"):
+        _student().set_teacher(luma)
 
 
 def test_an_onnx_file_teaches_what_its_network_makes(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def _nothing(path: Path) -> None:
         ("gone.pt", _nothing, "cannot read the teacher"),
         ("text.onnx", _text, "no ONNX file"),
         ("text.pth", _text, "text.pth"),
-        ("foreign.pth", _foreign, "no network that is known here"),
+        ("foreign.pth", _foreign, "no weights of a known network"),
     ],
 )
 def test_other_files_are_refused_in_a_line(
@@ -222,7 +222,7 @@ def test_the_command_takes_it_and_the_card_says_so(
     saved = load_checkpoint(checkpoint)
     assert saved["recipe"]["teacher"] == "teacher.pt"  # no path of this machine
     assert list(saved["teacher"]["psnr"]["hr"]) == ["x2"]
-    [page] = notes({"distil": {**completed(stage(saved)), "commit": "1"}})
+    [page] = notes({"distil": {**complete_record(stage_record(saved)), "commit": "1"}})
     assert "is distilled from the outputs of teacher.pt (carn-m, x2 " in page
     assert saved["teacher"]["sha256"][:12] in page
 

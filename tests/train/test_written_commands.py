@@ -61,9 +61,9 @@ def test_a_command_of_the_page_on_training_lacks_nothing(command: str) -> None:
     assert words[1] in NETS
     told = dict(pairwise(words))
     recipe = find_recipe(words[1], told.get("--recipe", "ours"))
-    if recipe.goes_on_from():
+    if recipe.expected_start():
         assert "--from" in words
-    if recipe.adversarial() or recipe.sharpens():
+    if recipe.uses_gan_loss() or recipe.uses_sharp_loss():
         assert "--vgg" in words
     if recipe.sharp.get("lpips"):
         assert "--lpips" in words

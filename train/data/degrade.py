@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from train.data.images import Pixels
 from train.data.resize import downscale
 
-Places = list[tuple[int, int]]
+Positions = list[tuple[int, int]]
 
 # without these flags swscale repeats chroma samples, and converting back darkens by one grey level
 _SWSCALE = (
@@ -35,37 +35,37 @@ _TICK = Fraction(1, 25)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stream:
+class StreamSettings:
     """Settings of the encoded clips; ranges are sampled uniformly, shares are probabilities."""
 
-    window: int = 192
+    largest_window: int = 192
     """Largest side of the encoded window, in LR pixels, even."""
-    least: int = 64
+    smallest_window: int = 64
     """Smallest side, in LR pixels, to which the window shrinks so that it can move in the image."""
     frames: int = 8
     """Number of frames encoded per clip."""
-    kept: int = 2
+    kept_frames: int = 2
     """Number of frames kept per clip, sampled from all of them: few are I frames, as in video."""
-    still: float = 0.25
+    still_share: float = 0.25
     """Share of clips without motion, for which the encoder distributes its bits differently."""
-    speed: float = 6.0
+    max_speed: float = 6.0
     """Maximum speed in the other clips, in HR pixels per frame."""
     jitter: float = 0.5
     """Standard deviation of the position around the constant motion, in HR pixels."""
-    soft: float = 0.5
+    soft_share: float = 0.5
     """Share of clips whose HR is blurred, and LR with it: much video has no detail in its highest
     octave, and a network trained without such pictures sharpens it."""
-    softness: tuple[float, float] = (0.3, 2.0)
+    soft_sigma: tuple[float, float] = (0.3, 2.0)
     """Range of the standard deviation of that blur, in HR pixels."""
-    blurred: float = 0.15
+    blurred_share: float = 0.15
     """Share of clips whose LR alone is blurred, as by a soft lens."""
-    blur: tuple[float, float] = (0.2, 0.5)
+    blur_sigma: tuple[float, float] = (0.2, 0.5)
     """Range of the standard deviation of that blur, in LR pixels."""
-    noisy: float = 0.2
+    noisy_share: float = 0.2
     """Share of clips with sensor noise in the LR alone."""
-    noise: tuple[float, float] = (0.5, 3.0)
+    noise_sigma: tuple[float, float] = (0.5, 3.0)
     """Range of the standard deviation of that noise, on the scale 0..255."""
-    hevc: float = 0.3
+    hevc_share: float = 0.3
     """Share of clips encoded as HEVC; the others are H.264."""
     crf: tuple[int, int] = (18, 36)
     """Range of the encoder's CRF, both ends included."""
@@ -78,45 +78,47 @@ class Stream:
         ("medium", 0.1),
     )
     """Encoder presets and their shares."""
-    live: float = 0.2
+    low_latency_share: float = 0.2
     """Share of clips encoded with `-tune zerolatency`: no B frames, no look-ahead."""
 
 
-def streamed(
-    hr: Pixels, scale: int, rng: np.random.Generator, settings: Stream = Stream()
+def encoded_pairs(
+    hr: Pixels, scale: int, rng: np.random.Generator, settings: StreamSettings = StreamSettings()
 ) -> list[tuple[Pixels, Pixels]]:
     """Return aligned (LR, HR) pairs of one RGB image in time order, with LR from an encoded clip.
 
-    The sides of LR are even, at most `settings.window`, and the window fits into the image.
+    The sides of LR are even, at most `settings.largest_window`, and the window fits into the image.
     Raises ValueError if a side of the image has less than two LR pixels.
     """
     s = settings
     if min(hr.shape[:2]) < 2 * scale:
-        raise ValueError(f"an image of {hr.shape[1]}x{hr.shape[0]} is too small to be streamed")
+        raise ValueError(f"an image of {hr.shape[1]}x{hr.shape[0]} is too small for x{scale}")
     places, size = _path(hr.shape[:2], scale, rng, s)
-    places, seen = _cut(hr, places, size)
-    if rng.random() < s.soft:
-        seen = _blurred(seen, rng.uniform(*s.softness))
-    lens = _blurred(seen, scale * rng.uniform(*s.blur)) if rng.random() < s.blurred else seen
+    places, covered = _crop_to_path(hr, places, size)
+    if rng.random() < s.soft_share:
+        covered = _blur(covered, rng.uniform(*s.soft_sigma))
+    source = covered
+    if rng.random() < s.blurred_share:
+        source = _blur(covered, scale * rng.uniform(*s.blur_sigma))
     reduced: dict[tuple[int, int], Pixels] = {}  # each position is downscaled once
     for place in places:
         if place not in reduced:
-            reduced[place] = downscale(_crop(lens, place, size), scale)
+            reduced[place] = downscale(_crop(source, place, size), scale)
     lows = [reduced[place] for place in places]
-    if rng.random() < s.noisy:
-        sigma = rng.uniform(*s.noise)
-        lows = [_noisy(low, sigma, rng) for low in lows]
-    decoded = _recoded(lows, rng, s)
-    kept = sorted(int(k) for k in rng.choice(s.frames, min(s.kept, s.frames), replace=False))
+    if rng.random() < s.noisy_share:
+        sigma = rng.uniform(*s.noise_sigma)
+        lows = [_add_noise(low, sigma, rng) for low in lows]
+    decoded = _encode_and_decode(lows, rng, s)
+    kept = sorted(int(k) for k in rng.choice(s.frames, min(s.kept_frames, s.frames), replace=False))
     # copies: views would keep the whole image in memory
-    return [(decoded[k], _crop(seen, places[k], size).copy()) for k in kept]
+    return [(decoded[k], _crop(covered, places[k], size).copy()) for k in kept]
 
 
-def _cut(hr: Pixels, places: Places, size: tuple[int, int]) -> tuple[Places, Pixels]:
+def _crop_to_path(hr: Pixels, places: Positions, size: tuple[int, int]) -> tuple[Positions, Pixels]:
     """Return the windows' positions in the image part that they cover, and that part."""
     (top, bottom), (left, right) = ((min(way), max(way)) for way in zip(*places, strict=True))
-    seen = hr[top : bottom + size[0], left : right + size[1]]
-    return [(y - top, x - left) for y, x in places], seen
+    covered = hr[top : bottom + size[0], left : right + size[1]]
+    return [(y - top, x - left) for y, x in places], covered
 
 
 def _crop(image: Pixels, place: tuple[int, int], size: tuple[int, int]) -> Pixels:
@@ -125,28 +127,33 @@ def _crop(image: Pixels, place: tuple[int, int], size: tuple[int, int]) -> Pixel
 
 
 def _path(
-    shape: tuple[int, ...], scale: int, rng: np.random.Generator, s: Stream
-) -> tuple[Places, tuple[int, int]]:
+    shape: tuple[int, ...], scale: int, rng: np.random.Generator, s: StreamSettings
+) -> tuple[Positions, tuple[int, int]]:
     """Return the window's top left corner in each frame, and its height and width: HR pixels."""
     axes = [
-        _line(way, whole, scale, rng, s) for way, whole in zip(_motion(rng, s), shape, strict=True)
+        _axis_path(way, whole, scale, rng, s)
+        for way, whole in zip(_motion(rng, s), shape, strict=True)
     ]
     (tops, height), (lefts, width) = axes
     return list(zip(tops, lefts, strict=True)), (height, width)
 
 
-def _motion(rng: np.random.Generator, s: Stream) -> npt.NDArray[np.float64]:
+def _motion(rng: np.random.Generator, s: StreamSettings) -> npt.NDArray[np.float64]:
     """Return the offset in rows and columns of each frame, minimum 0: float64 [2, frames]."""
     way = np.zeros((2, s.frames))
-    if rng.random() >= s.still:
-        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, s.speed)
+    if rng.random() >= s.still_share:
+        angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, s.max_speed)
         way += np.outer([np.sin(angle), np.cos(angle)], speed * np.arange(s.frames))
         way += rng.normal(0, s.jitter, way.shape)
     return way - way.min(axis=1, keepdims=True)
 
 
-def _line(
-    way: npt.NDArray[np.float64], whole: int, scale: int, rng: np.random.Generator, s: Stream
+def _axis_path(
+    way: npt.NDArray[np.float64],
+    whole: int,
+    scale: int,
+    rng: np.random.Generator,
+    s: StreamSettings,
 ) -> tuple[list[int], int]:
     """Return the window's first pixel in each frame along an axis of `whole` pixels, and side."""
     side = _side(whole, float(way.max()), scale, s)
@@ -158,13 +165,15 @@ def _line(
     return [int(step) for step in steps], side
 
 
-def _side(whole: int, way: float, scale: int, s: Stream) -> int:
+def _side(whole: int, way: float, scale: int, s: StreamSettings) -> int:
     """Return the window's side in HR pixels on an axis of `whole`, reduced to allow the motion."""
-    wanted = min(s.window * scale, max(int(whole - np.ceil(way)), s.least * scale), whole)
-    return wanted - wanted % (2 * scale)  # 4:2:0 needs even LR sides
+    side = min(
+        s.largest_window * scale, max(int(whole - np.ceil(way)), s.smallest_window * scale), whole
+    )
+    return side - side % (2 * scale)  # 4:2:0 needs even LR sides
 
 
-def _blurred(image: Pixels, sigma: float) -> Pixels:
+def _blur(image: Pixels, sigma: float) -> Pixels:
     """Apply a Gaussian blur with repeated edges; `sigma` is in pixels of the image."""
     reach = int(np.ceil(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
@@ -179,12 +188,14 @@ def _blurred(image: Pixels, sigma: float) -> Pixels:
     return np.floor(x + np.float32(0.5)).astype(np.uint8)
 
 
-def _noisy(image: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
+def _add_noise(image: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
     noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(sigma)
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-def _recoded(pictures: list[Pixels], rng: np.random.Generator, s: Stream) -> list[Pixels]:
+def _encode_and_decode(
+    pictures: list[Pixels], rng: np.random.Generator, s: StreamSettings
+) -> list[Pixels]:
     """Encode and decode the pictures as yuv420p, with random matrix, codec and options."""
     matrix = Colorspace.ITU709 if rng.random() < 0.5 else Colorspace.ITU601
     names, shares = zip(*s.presets, strict=True)
@@ -192,11 +203,11 @@ def _recoded(pictures: list[Pixels], rng: np.random.Generator, s: Stream) -> lis
         "crf": str(rng.integers(s.crf[0], s.crf[1] + 1)),
         "preset": str(rng.choice(names, p=np.array(shares) / sum(shares))),
     }
-    if rng.random() < s.live:
+    if rng.random() < s.low_latency_share:
         options["tune"] = "zerolatency"
     encoder, decoder = "libx264", "h264"
     options["x264-params"] = "asm=sse4.2"  # with AVX-512, MB-tree and B frames differ between runs
-    if rng.random() < s.hevc and min(pictures[0].shape[:2]) >= _X265_SMALLEST:
+    if rng.random() < s.hevc_share and min(pictures[0].shape[:2]) >= _X265_SMALLEST:
         encoder, decoder = "libx265", "hevc"
         del options["x264-params"]
         # no threads in x265: it would start one per core and row for a small picture
@@ -209,7 +220,9 @@ def _recoded(pictures: list[Pixels], rng: np.random.Generator, s: Stream) -> lis
     reader = _context(decoder, "r")
     decoded = [frame for packet in [*packets, None] for frame in reader.decode(packet)]
     if [frame.pts for frame in decoded] != list(range(len(pictures))):
-        raise RuntimeError(f"{encoder} gave other frames: {[frame.pts for frame in decoded]}")
+        raise RuntimeError(
+            f"{encoder} returned frames with wrong timestamps: {[frame.pts for frame in decoded]}"
+        )
     return [_to_rgb(frame, matrix) for frame in decoded]
 
 

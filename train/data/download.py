@@ -21,7 +21,7 @@ from train.errors import TrainError
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_RETRY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 """HTTP statuses of temporary errors, after which the download is retried."""
 
 
@@ -40,7 +40,7 @@ class Settings:
     report_every: float = 10.0
 
 
-class _DroppedError(Exception):
+class _RetryableError(Exception):
     """The transfer stopped early, and a retry may succeed."""
 
 
@@ -49,34 +49,35 @@ def download(url: str, file: Path, settings: Settings) -> None:
 
     Raises TrainError if the download fails, and OSError for disk errors.
     """
-    part, fruitless = _part(file), 0
-    furthest = _size(part)
+    part, failures = _part_file(file), 0
+    most_received = _size(part)
     while True:
         try:
             _receive(url, part, settings)
             break
-        except _DroppedError as exc:
+        except _RetryableError as exc:
             # progress means more bytes than ever before: restarting from zero does not count
-            fruitless = 1 if _size(part) > furthest else fruitless + 1
-            furthest = max(furthest, _size(part))
-            if fruitless >= settings.attempts:
+            failures = 1 if _size(part) > most_received else failures + 1
+            most_received = max(most_received, _size(part))
+            if failures >= settings.attempts:
                 raise TrainError(
-                    f"{url}: {exc}, {fruitless} times in a row: the same command goes on later"
+                    f"{url}: {exc}, {failures} attempts without new data: "
+                    "run the same command to resume"
                 ) from exc
-            pause = min(settings.pause * 2 ** (fruitless - 1), settings.longest_pause)
-            log.warning("%s: %s, next try in %.0f s", file.name, exc, pause)
+            pause = min(settings.pause * 2 ** (failures - 1), settings.longest_pause)
+            log.warning("%s: %s, retrying in %.0f s", file.name, exc, pause)
             time.sleep(pause)
     part.replace(file)
-    _version(part).unlink(missing_ok=True)
-    log.info("%s: received, %s", file.name, size_in_words(_size(file)))
+    _version_file(part).unlink(missing_ok=True)
+    log.info("%s: downloaded, %s", file.name, format_size(_size(file)))
 
 
-def received(file: Path) -> int:
+def received_bytes(file: Path) -> int:
     """Return the number of bytes received so far by an unfinished download of `file`."""
-    return _size(_part(file))
+    return _size(_part_file(file))
 
 
-def size_in_words(count: float) -> str:
+def format_size(count: float) -> str:
     """Format a number of bytes with about three digits and a unit."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
@@ -87,7 +88,7 @@ def size_in_words(count: float) -> str:
 
 def _receive(url: str, part: Path, settings: Settings) -> None:
     """Send one request: resume at the end of `part` if possible, else start from the beginning."""
-    have, known = _size(part), _known(part)
+    have, known = _size(part), _saved_version(part)
     headers = {"User-Agent": "vsr-train"}
     if have and known:  # If-Range: the server sends the whole file if it has changed
         headers |= {"Range": f"bytes={have}-", "If-Range": known}
@@ -97,50 +98,48 @@ def _receive(url: str, part: Path, settings: Settings) -> None:
         with exc:
             if exc.code == 416 and exc.headers.get("Content-Range") == f"bytes */{have}":
                 return  # already complete
-            _refused(url, part, exc)
+            _raise_http_error(url, part, exc)
     except (OSError, HTTPException) as exc:
-        raise _DroppedError(f"no connection ({_reason(exc)})") from exc
+        raise _RetryableError(f"no connection ({_reason(exc)})") from exc
     with response:
-        done = _begin(response, part)
+        done = _resume_offset(response, part)
         total = _total(response.headers, done)
-        chunks = _told(_chunks(response), part.stem, done, total, settings.report_every)
+        chunks = _log_progress(_chunks(response), part.stem, done, total, settings.report_every)
         with part.open("ab") as file:
             for chunk in chunks:
                 file.write(chunk)
     if total is not None and (here := _size(part)) != total:
-        raise _DroppedError(
-            f"the connection ended at {size_in_words(here)} of {size_in_words(total)}"
-        )
+        raise _RetryableError(f"connection closed at {format_size(here)} of {format_size(total)}")
 
 
-def _refused(url: str, part: Path, error: HTTPError) -> NoReturn:
+def _raise_http_error(url: str, part: Path, error: HTTPError) -> NoReturn:
     if error.code == 416:
         _discard(part)  # longer than the server's file: another version
-        raise _DroppedError("the file has changed, starting over") from error
-    if error.code in _PASSING:
-        raise _DroppedError(f"HTTP {error.code} {error.reason}") from error
+        raise _RetryableError("the file on the server has changed, restarting") from error
+    if error.code in _RETRY_STATUSES:
+        raise _RetryableError(f"HTTP {error.code} {error.reason}") from error
     raise TrainError(
         f"{url}: HTTP {error.code} {error.reason}: "
-        f"get {part.stem} elsewhere and put it into {part.parent}"
+        f"download {part.stem} elsewhere and move it to {part.parent}"
     ) from error
 
 
-def _begin(response: HTTPResponse, part: Path) -> int:
+def _resume_offset(response: HTTPResponse, part: Path) -> int:
     """Return the file offset of the response's first byte; delete `part` if that is 0."""
     have, version = _size(part), _version_of(response.headers)
     if response.status == 206:
         fits = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         # some servers ignore If-Range and send the range anyway
-        if fits and version in (None, _known(part)):
-            log.info("%s: going on from %s", part.stem, size_in_words(have))
+        if fits and version in (None, _saved_version(part)):
+            log.info("%s: resuming at %s", part.stem, format_size(have))
             return have
         _discard(part)
-        raise _DroppedError("the rest does not fit what is here, starting over")
+        raise _RetryableError("the server's data does not continue the partial file, restarting")
     if have:
-        log.info("%s: the server sends it from the start", part.stem)
+        log.info("%s: the server sends the whole file, restarting", part.stem)
     _discard(part)
     if version:  # written first: a killed run leaves no data of unknown version
-        _version(part).write_text(version, encoding="utf-8")
+        _version_file(part).write_text(version, encoding="utf-8")
     return 0
 
 
@@ -164,45 +163,45 @@ def _chunks(response: HTTPResponse) -> Iterator[bytes]:
         while chunk := response.read1(_CHUNK):  # returns what has arrived: a timeout loses no data
             yield chunk
     except (OSError, HTTPException) as exc:
-        raise _DroppedError(f"the connection broke ({_reason(exc)})") from exc
+        raise _RetryableError(f"connection lost ({_reason(exc)})") from exc
 
 
-def _told(
+def _log_progress(
     chunks: Iterator[bytes], name: str, done: int, total: int | None, every: float
 ) -> Iterator[bytes]:
     """Yield the chunks and log progress and remaining time every `every` seconds."""
     start, began = done, time.monotonic()
-    told = began
+    last_report = began
     for chunk in chunks:
         yield chunk
         done += len(chunk)
         now = time.monotonic()
-        if now - told >= every and now > began:
-            told, rate = now, (done - start) / (now - began)
-            line = f"{name}: {size_in_words(done)}"
+        if now - last_report >= every and now > began:
+            last_report, rate = now, (done - start) / (now - began)
+            line = f"{name}: {format_size(done)}"
             if total:
                 left = _duration((total - done) / rate)
-                line += f" of {size_in_words(total)} ({done / total:.0%}), {left} left"
-            log.info("%s, %s/s", line, size_in_words(rate))
+                line += f" of {format_size(total)} ({done / total:.0%}), {left} left"
+            log.info("%s, %s/s", line, format_size(rate))
 
 
-def _part(file: Path) -> Path:
+def _part_file(file: Path) -> Path:
     return file.with_name(file.name + ".part")
 
 
-def _version(part: Path) -> Path:
+def _version_file(part: Path) -> Path:
     return part.with_name(part.name + ".version")
 
 
-def _known(part: Path) -> str | None:
+def _saved_version(part: Path) -> str | None:
     """Return the recorded version of `part`, or None if there is none."""
-    path = _version(part)
+    path = _version_file(part)
     return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def _discard(part: Path) -> None:
     part.unlink(missing_ok=True)
-    _version(part).unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from train.data.download import Settings, download, received, size_in_words
+from train.data.download import Settings, download, format_size, received_bytes
 from train.errors import TrainError
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp"}
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
+_ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DataSet:
     digest: str | None
     """Published `sha256:...` or `md5:...` of the archive; None: that of the first download."""
     note: str = ""
-    joined: bool = False
+    merge_folders: bool = False
     """Whether several folders are unpacked into one."""
 
     @property
@@ -88,7 +88,7 @@ _ALL = (
     DataSet(  # what the shipped networks were trained on
         "bsds400", _BERKELEY + "BSR_bsds500.tgz", _BSDS_SIZE, 400,
         tuple(f"BSDS500/data/images/{part}" for part in ("train", "test")), _BSDS_DIGEST,
-        joined=True,
+        merge_folders=True,
     ),
     DataSet("yang91", _SRCNN, _SRCNN_SIZE, 91, ("Train",), _SRCNN_DIGEST),
     DataSet("set5", _SRCNN, _SRCNN_SIZE, 5, ("Test/Set5",), _SRCNN_DIGEST),
@@ -121,7 +121,7 @@ def fetch(
         to.mkdir(parents=True, exist_ok=True)
         if not archive.exists():
             # images hardly compress: unpacked they need about the archive's size again
-            _check_room(to, data_set.name, 2 * data_set.size - received(archive))
+            _check_disk_space(to, data_set.name, 2 * data_set.size - received_bytes(archive))
             log.info("%s: downloading %s", data_set.name, data_set.url)
             download(data_set.url, archive, settings or Settings())
         _check_digest(data_set, archive)
@@ -129,7 +129,9 @@ def fetch(
         if not keep_archive:
             archive.unlink()
     except OSError as exc:
-        raise TrainError(f"{exc.filename or to}: {exc.strerror or exc}: give another --to") from exc
+        raise TrainError(
+            f"{exc.filename or to}: {exc.strerror or exc}: choose another folder with --to"
+        ) from exc
     log.info("%s: %d images in %s", data_set.name, data_set.images, folder)
     if data_set.note:
         log.info("%s: %s", data_set.name, data_set.note)
@@ -141,45 +143,46 @@ def _check_images(data_set: DataSet, folder: Path) -> None:
     count = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
     if count != data_set.images:
         raise TrainError(
-            f"{folder}: holds {count} images, {data_set.name} has {data_set.images}: "
-            "move it away and fetch again"
+            f"{folder}: {count} images found, {data_set.name} has {data_set.images}: "
+            "move the folder away and fetch again"
         )
 
 
-def _check_room(to: Path, name: str, needed: int) -> None:
+def _check_disk_space(to: Path, name: str, needed: int) -> None:
     free = shutil.disk_usage(to).free
     if free < needed:
         raise TrainError(
-            f"{to}: {name} needs {size_in_words(needed)}, only {size_in_words(free)} are free: "
-            "make room or give another --to"
+            f"{to}: {name} needs {format_size(needed)}, only {format_size(free)} are free: "
+            "free disk space or choose another folder with --to"
         )
 
 
 # Checking
 
 
-def _record(archive: Path) -> Path:
+def _digest_file(archive: Path) -> Path:
     """Return the path of the file with the first download's digest, readable by `sha256sum -c`."""
     return archive.with_name(archive.name + ".sha256")
 
 
 def _check_digest(data_set: DataSet, archive: Path) -> None:
     """Compare with the published or else the first download's digest; delete a wrong archive."""
-    record = _record(archive)
+    record = _digest_file(archive)
     if data_set.digest:
         (kind, expected), origin = data_set.digest.split(":"), "published"
     elif record.exists():
         kind, expected = "sha256", record.read_text(encoding="utf-8").split()[0]
         origin = f"recorded in {record.name}"
     else:
-        log.warning("%s: no published checksum: the first download is recorded", archive.name)
+        log.warning("%s: no published checksum, recording that of this download", archive.name)
         return
-    log.info("%s: checking its %s", archive.name, kind)
+    log.info("%s: verifying %s", archive.name, kind)
     found = _digest(archive, kind)
     if found != expected:
         archive.unlink()
         raise TrainError(
-            f"{archive.name}: its {kind} is {found}, {origin} is {expected}: deleted, fetch again"
+            f"{archive.name}: {kind} is {found}, expected {expected} ({origin}): "
+            "archive deleted, fetch again"
         )
 
 
@@ -206,18 +209,22 @@ def _unpack(data_set: DataSet, archive: Path, folder: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
     try:
         with _members(archive) as members:
-            wanted = _wanted(data_set, archive, members)
-            _check_room(folder.parent, folder.name, sum(member.size for member, _ in wanted))
-            log.info("%s: unpacking %d images", folder.name, len(wanted))
-            for member, place in wanted:
+            selected = _select_images(data_set, archive, members)
+            _check_disk_space(
+                folder.parent, folder.name, sum(member.size for member, _ in selected)
+            )
+            log.info("%s: unpacking %d images", folder.name, len(selected))
+            for member, place in selected:
                 _write(member, scratch / place)
         if not data_set.digest:  # only now is it known to be a valid archive
             line = f"{_digest(archive, 'sha256')}  {archive.name}\n"
-            _record(archive).write_text(line, encoding="utf-8")
+            _digest_file(archive).write_text(line, encoding="utf-8")
         scratch.replace(folder)
-    except _DAMAGED as exc:
+    except _ARCHIVE_ERRORS as exc:
         archive.unlink()
-        raise TrainError(f"{archive}: no whole archive ({exc}): deleted, fetch again") from exc
+        raise TrainError(
+            f"{archive}: archive is damaged or incomplete ({exc}): deleted, fetch again"
+        ) from exc
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -235,7 +242,7 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
             yield [_Member(i.name, i.size, partial(tape.extractfile, i)) for i in files]
 
 
-def _wanted(
+def _select_images(
     data_set: DataSet, archive: Path, members: list[_Member]
 ) -> list[tuple[_Member, PurePosixPath]]:
     """Return the set's images and their target paths; raise TrainError for an unexpected archive.
@@ -246,18 +253,20 @@ def _wanted(
     for member in members:
         path = PurePosixPath(member.name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
-            raise TrainError(f"{archive}: holds {member.name!r}, which leads out of it: delete it")
+            raise TrainError(
+                f"{archive}: unsafe path {member.name!r} in the archive: delete the archive"
+            )
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue  # "._x.png" holds macOS metadata of x.png
         for inside in map(PurePosixPath, data_set.folders):
             if path.parent.parts[-len(inside.parts) :] == inside.parts:
-                apart = len(data_set.folders) > 1 and not data_set.joined
+                apart = len(data_set.folders) > 1 and not data_set.merge_folders
                 own = inside.name if apart else ""
                 found.append((member, PurePosixPath(own, path.name)))
     if len(found) != data_set.images:
         raise TrainError(
-            f"{archive}: holds {len(found)} images of {data_set.name}, not {data_set.images}: "
-            "unpack it by hand"
+            f"{archive}: {len(found)} images of {data_set.name} found, expected {data_set.images}: "
+            "unpack it manually"
         )
     return found
 

@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 # Rec. 601 luma weights for full range (not 16..235): 0..1 of a Y network is black..white
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # PNG raises SyntaxError, AVIF RuntimeError
-_UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+_READ_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
 
 
 def read_rgb(path: Path) -> Pixels:
@@ -40,7 +40,7 @@ def images(folders: Sequence[Path], smallest: int = 1) -> Iterator[tuple[Path, P
     for path in image_files(folders):
         try:
             image = read_rgb(path)
-        except _UNREADABLE as exc:
+        except _READ_ERRORS as exc:
             skipped += 1
             log.warning("skipped %s: %s", path, exc)
             continue

@@ -31,29 +31,34 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
     pictures: Pictures
     recipe: Recipe
     colour: str
-    known: tuple[int, ...]
+    scales: tuple[int, ...]
     """The network's scales."""
 
     def __post_init__(self) -> None:
         """Raise TrainError if network, recipe and pictures do not match."""
-        asked = {scale for _, phase in self.recipe.scales for scale in phase}
-        if extra := sorted(asked - set(self.known)):
-            raise TrainError(f"recipe '{self.recipe.name}' is for x{extra[0]}, the network is not")
-        for scale in self.known:
+        requested = {scale for _, phase in self.recipe.scales for scale in phase}
+        if extra := sorted(requested - set(self.scales)):
+            raise TrainError(f"recipe '{self.recipe.name}' uses x{extra[0]}, the network does not")
+        for scale in self.scales:
             p, pictures = self.recipe.lr_patch(scale), self.pictures.lr.get(scale, [])
             if min((side for picture in pictures for side in picture.shape[:2]), default=0) < p:
-                raise TrainError(f"the pictures are not for x{scale} and patches of {p} LR pixels")
+                raise TrainError(
+                    f"the pictures do not suit x{scale} and patches of {p} LR pixels: "
+                    "prepare them for this recipe and scale"
+                )
 
     def scale_of(self, step: int) -> int:
         """Return the scale of a step's batch."""
-        choice = self.recipe.scales_at(step, self.known)
+        choice = self.recipe.scales_at(step, self.scales)
         return choice[int(np.random.default_rng((self.recipe.seed, step)).integers(len(choice)))]
 
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor, int]:
         recipe = self.recipe
         scale = self.scale_of(k // recipe.batch)
         rng = np.random.default_rng((recipe.seed, *divmod(k, recipe.batch)))
-        index, y, x = self._grid_place(k, scale) if recipe.grid else self._place(rng, scale)
+        index, y, x = (
+            self._grid_position(k, scale) if recipe.grid else self._random_position(rng, scale)
+        )
         p, low, high = recipe.lr_patch(scale), self.pictures.lr[scale], self.pictures.hr[scale]
         lr = low[index][y : y + p, x : x + p]
         hr = high[index][y * scale : (y + p) * scale, x * scale : (x + p) * scale]
@@ -70,14 +75,14 @@ class Patches(Dataset[tuple[Tensor, Tensor, int]]):
         pixels = sum(picture.shape[0] * picture.shape[1] for picture in self.pictures.lr[scale])
         return max(1, pixels // self.recipe.lr_patch(scale) ** 2)
 
-    def _place(self, rng: np.random.Generator, scale: int) -> tuple[int, int, int]:
+    def _random_position(self, rng: np.random.Generator, scale: int) -> tuple[int, int, int]:
         """Return a random (picture, y, x), with pictures sampled in proportion to their area."""
         pictures, p = self.pictures.lr[scale], self.recipe.lr_patch(scale)
         index = int(np.searchsorted(self._areas[scale], rng.random(), side="right"))
         height, width = pictures[index].shape[:2]
         return index, int(rng.integers(0, height - p + 1)), int(rng.integers(0, width - p + 1))
 
-    def _grid_place(self, k: int, scale: int) -> tuple[int, int, int]:
+    def _grid_position(self, k: int, scale: int) -> tuple[int, int, int]:
         """Return (picture, y, x) on the grid: each place once per epoch, shuffled every epoch."""
         places = self._grid[scale]
         epoch, place = divmod(k, len(places))

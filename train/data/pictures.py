@@ -1,5 +1,6 @@
 """Prepare aligned (LR, HR) pictures from image folders as a recipe specifies, and cache them."""
 
+import ast
 import hashlib
 import json
 import logging
@@ -13,8 +14,8 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
-from train.data.degrade import Stream, streamed
-from train.data.download import size_in_words
+from train.data.degrade import StreamSettings, encoded_pairs
+from train.data.download import format_size
 from train.data.images import Pixels, image_files, images
 from train.data.resize import crop_to_multiple, downscale, resize_u8
 from train.data.store import MAGIC, DamagedStoreError, open_store, write_store
@@ -23,13 +24,14 @@ from train.fit.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-STREAM: Final = Stream()
+STREAM_SETTINGS: Final = StreamSettings()
 CLIPS: Final = 2
 """Number of clips per window area of a picture, each with another path and quality."""
-_SMALL: Final = 16 << 20
+_MAX_IN_MEMORY_BYTES: Final = 16 << 20
 """Total size of image files, in bytes, up to which pictures are prepared in memory every start."""
-_CODE: Final = ("pictures.py", "store.py", "degrade.py", "images.py", "resize.py")
-"""Source files that determine the prepared pictures; their digest is part of the cache key."""
+_CODE_FILES: Final = ("pictures.py", "store.py", "degrade.py", "images.py", "resize.py")
+"""Source files that determine the prepared pictures; the digest of their code is part of the cache
+key."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Pictures:
         lr: dict[int, list[Pixels]] = {s: [] for s in scales}
         hr: dict[int, list[Pixels]] = {s: [] for s in scales}
         record: dict[str, Any] = {}
-        for scale, low, high in _prepared(folders, scales, recipe, record):
+        for scale, low, high in _prepare(folders, scales, recipe, record):
             lr[scale].append(low)
             hr[scale].append(high)
         return cls(lr, hr, record)
@@ -78,16 +80,18 @@ class Pictures:
                     try:
                         return cls.mapped(path)
                     except DamagedStoreError as exc:
-                        log.warning("%s is %s: preparing the pictures anew", path, exc)
+                        log.warning("%s is %s: preparing the pictures again", path, exc)
                 for part in cache.glob(f".{path.name}.*.part"):  # left by a killed run
                     part.unlink()
-                log.info("preparing the pictures once, as %s", path)
+                log.info("preparing the pictures, cached as %s", path)
                 record: dict[str, Any] = {}
-                write_store(path, _prepared(folders, scales, recipe, record), record)
-                log.info("prepared: %s", size_in_words(path.stat().st_size))
+                write_store(path, _prepare(folders, scales, recipe, record), record)
+                log.info("prepared: %s", format_size(path.stat().st_size))
                 return cls.mapped(path)
         except OSError as exc:
-            raise TrainError(f"cannot keep {path}: {exc.strerror}: give another --cache") from exc
+            raise TrainError(
+                f"cannot write {path}: {exc.strerror}: choose another folder with --cache"
+            ) from exc
 
     @classmethod
     def mapped(cls, path: Path) -> "Pictures":
@@ -146,7 +150,7 @@ class Pictures:
 
 def worth_caching(folders: Sequence[Path]) -> bool:
     """Return whether the folders' files are too large to prepare in memory at every start."""
-    return sum(path.stat().st_size for path in image_files(folders)) > _SMALL
+    return sum(path.stat().st_size for path in image_files(folders)) > _MAX_IN_MEMORY_BYTES
 
 
 def _key(folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> str:
@@ -155,34 +159,48 @@ def _key(folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> st
         [path.parent.name, path.name, path.stat().st_size, path.stat().st_mtime_ns]
         for path in image_files(folders)
     ]
-    code = hashlib.sha256(b"".join(Path(__file__).with_name(n).read_bytes() for n in _CODE))
+    code = "".join(_code_of(Path(__file__).with_name(name)) for name in _CODE_FILES)
     stream = recipe.degradation == "stream"  # only this one uses random numbers and encoders
     facts = {
         "files": files,
         "scales": scales,
-        "windows": [_window(recipe, scale) for scale in scales],
+        "windows": [_smallest_side(recipe, scale) for scale in scales],
         "copies": recipe.copies,
         "degradation": recipe.degradation,
         "seed": recipe.seed if stream else None,
-        "code": code.hexdigest(),
+        "code": hashlib.sha256(code.encode()).hexdigest(),
         "libraries": [np.__version__, PIL.__version__, av.__version__ if stream else ""],
     }
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _prepared(
+def _code_of(path: Path) -> str:
+    """Return the syntax tree of a source file as text, without comments, docstrings and layout."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [line for line in node.body if not _is_docstring(line)]
+    return ast.dump(tree)
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+
+
+def _prepare(
     folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe, record: dict[str, Any]
 ) -> Iterator[tuple[int, Pixels, Pixels]]:
     """Yield (scale, LR, HR) of every usable image, copy and clip; fill `record` at the end."""
     digest, count = hashlib.sha256(), 0
-    smallest = max(_window(recipe, s) * s for s in scales)
+    smallest = max(_smallest_side(recipe, s) * s for s in scales)
     for path, image in images(folders, smallest):
         digest.update(json.dumps([path.name, *image.shape]).encode())
         rng = np.random.default_rng((recipe.seed, count))
         count += 1
         for picture in _with_copies(image, recipe.copies, smallest):
             for scale in scales:
-                for low, high in _degraded(picture, scale, recipe, rng):
+                for low, high in _degrade(picture, scale, recipe, rng):
                     yield scale, low, high
     names = [folder.name for folder in folders]
     record.update(folders=names, images=count, sha256=digest.hexdigest())
@@ -198,7 +216,7 @@ def _check_aligned(lr: dict[int, list[Pixels]], hr: dict[int, list[Pixels]]) -> 
                 raise ValueError(f"{high.shape} is not x{scale} of {low.shape}")
 
 
-def _window(recipe: Recipe, scale: int) -> int:
+def _smallest_side(recipe: Recipe, scale: int) -> int:
     """Return the smallest width and height of a picture in LR pixels; even for `stream`."""
     patch = recipe.lr_patch(scale)
     return patch + patch % 2 if recipe.degradation == "stream" else patch
@@ -213,15 +231,19 @@ def _with_copies(image: Pixels, factors: tuple[float, ...], smallest: int) -> It
             yield np.ascontiguousarray(resize_u8(image, height, width))
 
 
-def _degraded(
+def _degrade(
     picture: Pixels, scale: int, recipe: Recipe, rng: np.random.Generator
 ) -> list[tuple[Pixels, Pixels]]:
     if recipe.degradation == "stream":
-        least = _window(recipe, scale)
-        stream = replace(STREAM, window=max(STREAM.window, least), least=max(STREAM.least, least))
+        least, usual = _smallest_side(recipe, scale), STREAM_SETTINGS
+        stream = replace(
+            usual,
+            largest_window=max(usual.largest_window, least),
+            smallest_window=max(usual.smallest_window, least),
+        )
         # CLIPS clips for each window that fits into the picture's area
-        windows = round(picture.shape[0] * picture.shape[1] / (stream.window * scale) ** 2)
-        clips = [streamed(picture, scale, rng, stream) for _ in range(max(1, windows) * CLIPS)]
+        windows = round(picture.shape[0] * picture.shape[1] / (stream.largest_window * scale) ** 2)
+        clips = [encoded_pairs(picture, scale, rng, stream) for _ in range(max(1, windows) * CLIPS)]
         return [pair for clip in clips for pair in clip]
     hr = crop_to_multiple(picture, scale)
     return [(np.ascontiguousarray(downscale(hr, scale)), hr)]

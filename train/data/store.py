@@ -17,13 +17,13 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from train.data.images import Pixels
-from train.files import written_whole
+from train.files import atomic_write
 
 MAGIC: Final = b"VSRPICS1"
 _TAIL: Final = struct.Struct("<QI")
 _CHUNK: Final = 1 << 22
 
-Scaled = dict[int, list[Pixels]]
+PicturesByScale = dict[int, list[Pixels]]
 """Pictures by scale."""
 
 
@@ -31,7 +31,7 @@ class DamagedStoreError(Exception):
     """The file is not an intact file of `write_store`; str() gives the reason."""
 
 
-class _Sum:
+class _ChecksumWriter:
     """File writer that keeps the length and CRC-32 of the written data."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -50,8 +50,8 @@ def write_store(
     `record` (JSON) is read after the last pair. Raises OSError if writing fails.
     """
     places: list[list[int]] = []
-    with written_whole(path) as opened:
-        out = _Sum(opened)
+    with atomic_write(path) as opened:
+        out = _ChecksumWriter(opened)
         out.write(MAGIC)
         for scale, low, high in pairs:
             places.append([scale, out.length, *low.shape[:2]])
@@ -62,7 +62,7 @@ def write_store(
         opened.write(_TAIL.pack(len(index), out.crc))
 
 
-def open_store(path: Path) -> tuple[Scaled, Scaled, dict[str, Any]]:
+def open_store(path: Path) -> tuple[PicturesByScale, PicturesByScale, dict[str, Any]]:
     """Return (LR, HR, record) of a file; the pictures are read-only views of the mapped file.
 
     After one pass for the checksum, pages are read on access; the system may drop them again.
@@ -75,8 +75,8 @@ def open_store(path: Path) -> tuple[Scaled, Scaled, dict[str, Any]]:
         mapped.madvise(mmap.MADV_RANDOM)
     length, _ = _TAIL.unpack(mapped[-_TAIL.size :])
     index = json.loads(mapped[-_TAIL.size - length : -_TAIL.size])
-    lr: Scaled = {}
-    hr: Scaled = {}
+    lr: PicturesByScale = {}
+    hr: PicturesByScale = {}
     for scale, offset, height, width in index["pairs"]:
         low = _view(mapped, offset, height, width)
         lr.setdefault(scale, []).append(low)
@@ -100,8 +100,8 @@ def _check(file: BinaryIO) -> None:
     while left:
         data = file.read(min(_CHUNK, left))
         if not data:
-            raise DamagedStoreError("shorter than it was")
+            raise DamagedStoreError("truncated while it was read")
         crc, left = zlib.crc32(data, crc), left - len(data)
     length, expected = _TAIL.unpack(file.read(_TAIL.size))
     if crc != expected or length > end:
-        raise DamagedStoreError("damaged or cut off")
+        raise DamagedStoreError("damaged or truncated")

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MOST: Final = 4
+_MAX_BOXES: Final = 4
 """Maximum number of boxes in a patch."""
-_BARS: Final = 0.5
+_BAR_SHARE: Final = 0.5
 """Share of the patches with boxes that get one bar along a whole side instead, 0..1."""
-_BLACK: Final = 0.6
+_BLACK_BAR_SHARE: Final = 0.6
 """Share of the bars that are black, 0..1."""
 
 
@@ -36,17 +36,17 @@ class Box:
     colour: Tensor
 
 
-def drawn_boxes(lr: Tensor, share: float, draws: Sequence[np.random.Generator]) -> list[Box]:
+def random_boxes(lr: Tensor, share: float, rngs: Sequence[np.random.Generator]) -> list[Box]:
     """Draw boxes for about `share` of the patches `lr` [N, C, H, W], with one generator each."""
     boxes: list[Box] = []
-    for patch, rng in enumerate(draws):
+    for patch, rng in enumerate(rngs):
         if rng.random() < share:
-            some = _bar if rng.random() < _BARS else _several
-            boxes += some(patch, lr.shape[1:], rng)
+            draw = _bar if rng.random() < _BAR_SHARE else _free_boxes
+            boxes += draw(patch, lr.shape[1:], rng)
     return boxes
 
 
-def painted(x: Tensor, boxes: list[Box], factor: int) -> Tensor:
+def with_boxes(x: Tensor, boxes: list[Box], factor: int) -> Tensor:
     """Return a copy of `x` [N, C, factor * H, factor * W] with the boxes, or `x` without any."""
     if not boxes:
         return x
@@ -63,17 +63,17 @@ def _bar(patch: int, shape: Sequence[int], rng: np.random.Generator) -> list[Box
     length = height if side < 2 else width
     thick = int(rng.integers(1, max(2, length // 2 + 1)))
     first = 0 if side % 2 == 0 else length - thick
-    black = rng.random() < _BLACK
+    black = rng.random() < _BLACK_BAR_SHARE
     colour = torch.zeros(channels, 1, 1) if black else _colour(channels, rng)
     if side < 2:
         return [Box(patch, first, first + thick, 0, width, colour)]
     return [Box(patch, 0, height, first, first + thick, colour)]
 
 
-def _several(patch: int, shape: Sequence[int], rng: np.random.Generator) -> list[Box]:
+def _free_boxes(patch: int, shape: Sequence[int], rng: np.random.Generator) -> list[Box]:
     channels, height, width = shape
     boxes = []
-    for _ in range(int(rng.integers(1, _MOST + 1))):
+    for _ in range(int(rng.integers(1, _MAX_BOXES + 1))):
         top, bottom = _span(height, rng)
         left, right = _span(width, rng)
         boxes.append(Box(patch, top, bottom, left, right, _colour(channels, rng)))

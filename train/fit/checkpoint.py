@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 
 from train.errors import TrainError
-from train.files import load_torch, written_whole
+from train.files import atomic_write, load_torch
 from train.nets import NETS, Net, from_config
 
 SCHEMA: Final = "vsr-checkpoint/1"
@@ -29,12 +29,12 @@ def save_checkpoint(path: Path, saved: dict[str, Any]) -> None:
     Raises TrainError if writing fails, for instance on a full disk.
     """
     try:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             torch.save({"schema": SCHEMA, **saved}, file)
     except (OSError, RuntimeError) as exc:  # torch turns a full disk into a RuntimeError
-        kept = "; the checkpoint before it is whole" if path.exists() else ""
+        intact = "; the previous checkpoint is intact" if path.exists() else ""
         why = exc.strerror if isinstance(exc, OSError) else "is the disk full?"
-        raise TrainError(f"cannot save {path}: {why}{kept}") from exc
+        raise TrainError(f"cannot save {path}: {why}{intact}") from exc
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises TrainError for a missing, truncated, damaged or foreign file, and one containing code.
     """
-    return as_checkpoint(load_torch(path), path)
+    return parse_checkpoint(load_torch(path), path)
 
 
-def as_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
+def parse_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
     """Return `saved`, read from `path`, as a current checkpoint; raise TrainError if it is none."""
     if not isinstance(saved, dict) or not set(saved) >= _KEYS or saved["schema"] != SCHEMA:
         raise TrainError(f"{path} is not a checkpoint of this program (`import` reads others)")
@@ -55,12 +55,12 @@ def as_checkpoint(saved: Any, path: Path) -> dict[str, Any]:
     return saved
 
 
-def best_file(checkpoint: Path) -> Path:
+def best_path(checkpoint: Path) -> Path:
     """Return the path for a run's best-scoring weights: `net.pt` -> `net.best.pt`."""
     return checkpoint.with_name(f"{checkpoint.stem}.best{checkpoint.suffix}")
 
 
-def stage(saved: dict[str, Any]) -> dict[str, Any]:
+def stage_record(saved: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a checkpoint's training, for the history of later trainings."""
     config = json.loads(json.dumps(saved["config"]))  # tuples as lists
     scales = config.pop("scales")
@@ -72,22 +72,22 @@ def stage(saved: dict[str, Any]) -> dict[str, Any]:
     return {**network, **done, **{key: saved.get(key, value) for key, value in later.items()}}
 
 
-def rebuilt(saved: dict[str, Any]) -> Net:
+def rebuild_net(saved: dict[str, Any]) -> Net:
     """Build a network with a checkpoint's settings, without its weights."""
     if saved["name"] not in NETS:
-        raise TrainError(f"the checkpoint is of a network '{saved['name']}' that is not known here")
+        raise TrainError(f"the checkpoint is of an unknown network '{saved['name']}'")
     return from_config(replace(NETS[saved["name"]], **saved["config"]))
 
 
-def averaged_net(checkpoint: Path) -> tuple[dict[str, Any], Net]:
+def load_averaged_net(checkpoint: Path) -> tuple[dict[str, Any], Net]:
     """Return a checkpoint and its training-form network with averaged weights, in eval mode."""
     saved = load_checkpoint(checkpoint)
-    net = rebuilt(saved)
+    net = rebuild_net(saved)
     net.load_state_dict(saved["average"])
     return saved, net.eval()
 
 
-def commit() -> str:
+def current_commit() -> str:
     """Return the checkout's commit, with `+` for uncommitted changes; empty outside a checkout."""
     here = Path(__file__).parent
     try:

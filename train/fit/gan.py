@@ -25,7 +25,7 @@ from train.errors import TrainError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adversary:
+class AdversarialSettings:
     """Settings of the adversarial stage, as in the public code except `before_relu`."""
 
     gamma_gan: float = 5e-3
@@ -44,7 +44,7 @@ class Adversary:
     code passes 0..1; normalised features are larger, and so is their loss."""
 
 
-PUBLIC: Final = Adversary()
+PUBLIC: Final = AdversarialSettings()
 
 
 # discriminators
@@ -84,7 +84,7 @@ class Discriminator(nn.Module):
 class Discriminators(nn.Module):
     """Multi-scale discriminator: [N, 3, H, W] in 0..1 -> one map of logits per pooling factor."""
 
-    def __init__(self, settings: Adversary = PUBLIC) -> None:
+    def __init__(self, settings: AdversarialSettings = PUBLIC) -> None:
         super().__init__()
         self.each = nn.ModuleList(Discriminator(p, settings.slope) for p in settings.pools)
 
@@ -92,18 +92,18 @@ class Discriminators(nn.Module):
         return [one(x) for one in self.each]
 
 
-def smallest_patch(settings: Adversary, batch: int) -> int:
+def smallest_patch(settings: AdversarialSettings, batch: int) -> int:
     """Return the smallest patch side, in HR pixels, for every discriminator and any VGG."""
     # batch norm needs two values per channel, over patches and positions together
     return max(_VGG_STRIDE, max(settings.pools) * _STRIDE * (1 if batch > 1 else 2))
 
 
-def check_patch(settings: Adversary, hr_patch: int, batch: int) -> None:
+def check_patch(settings: AdversarialSettings, hr_patch: int, batch: int) -> None:
     """Raise TrainError if patches of `hr_patch` HR pixels are too small for the settings."""
     if hr_patch < (needed := smallest_patch(settings, batch)):
         raise TrainError(
             f"patches of {hr_patch} HR pixels are too small for adversarial training: "
-            f"discriminators on {settings.pools} times smaller pictures need {needed}"
+            f"discriminators with pooling factors {settings.pools} need at least {needed}"
         )
 
 
@@ -120,7 +120,7 @@ def discriminator_loss(d: Discriminators, sr: Tensor, hr: Tensor) -> Tensor:
 
 
 def generator_loss(
-    d: Discriminators, features: nn.Module, sr: Tensor, hr: Tensor, settings: Adversary
+    d: Discriminators, features: nn.Module, sr: Tensor, hr: Tensor, settings: AdversarialSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return (loss, parts), loss = gamma_gan * parts["gan"] + gamma_vgg * parts["vgg"]; scalars.
 

@@ -16,7 +16,7 @@ from train.nets.rt import Layer, whole_kernel
 Weights = dict[str, Tensor]
 
 
-def grown(net: Rt, weights: Weights) -> Weights:
+def grow_weights(net: Rt, weights: Weights) -> Weights:
     """Return weights for `net` that compute the same as `weights` of an rt that is not larger.
 
     Weights that already have the form of `net`, or are not of an rt, are returned unchanged; a last
@@ -27,18 +27,18 @@ def grown(net: Rt, weights: Weights) -> Weights:
     body = [name for name in own if not name.startswith("last.")]
     if all(name in weights and weights[name].shape == own[name].shape for name in body):
         return weights
-    kernels, biases = _plain(weights)
+    kernels, biases = _merged_layers(weights)
     if not kernels:
         return weights
     if len(kernels) > len(net.stack):
         raise ValueError(f"{len(kernels)} layers do not fit into {len(net.stack)}")
     found: Weights = {}
-    places = _places(len(kernels), len(net.stack))
+    places = _layer_map(len(kernels), len(net.stack))
     width = 1  # number of old filters in the previous layer
     for k, layer in enumerate(net.stack):
         name = f"layers.{k}" if k < len(net.layers) else "last"
         if (old := places.get(k)) is None:
-            kernel, bias = _passing(width), torch.zeros(width)
+            kernel, bias = _identity_kernel(width), torch.zeros(width)
         else:
             kernel, bias = kernels[old], biases[old]
         if name == "last" and len(kernel) != layer.out_channels:  # another scale: it has scale**2
@@ -50,7 +50,7 @@ def grown(net: Rt, weights: Weights) -> Weights:
     return found
 
 
-def _plain(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
+def _merged_layers(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
     """Return each layer's merged kernel and bias; empty lists if the weights are not of an rt."""
     layers = {name.split(".")[1] for name in weights if name.startswith("layers.")}
     if not layers or "last.weight" not in weights:
@@ -63,7 +63,7 @@ def _plain(weights: Weights) -> tuple[list[Tensor], list[Tensor]]:
     return kernels, biases
 
 
-def _places(few: int, many: int) -> dict[int, int]:
+def _layer_map(few: int, many: int) -> dict[int, int]:
     """Map new layers to old ones: first and last keep their role, the others are spread evenly."""
     inner = few - 2
     if inner < 1:
@@ -72,7 +72,7 @@ def _places(few: int, many: int) -> dict[int, int]:
     return {0: 0, **between, many - 1: few - 1}
 
 
-def _passing(width: int) -> Tensor:
+def _identity_kernel(width: int) -> Tensor:
     """Return the identity kernel, [width, width, 3, 3]."""
     return torch.nn.functional.pad(torch.eye(width)[:, :, None, None], (1, 1, 1, 1))
 

@@ -86,7 +86,7 @@ def initialise(net: nn.Module, kind: str) -> None:
     Raises TrainError for an unknown kind.
     """
     if kind not in INITS:
-        raise TrainError(f"no initialisation '{kind}'; there are: {', '.join(INITS)}")
+        raise TrainError(f"unknown initialisation '{kind}'; choose one of: {', '.join(INITS)}")
     for module in net.modules():  # yields a shared block only once
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             INITS[kind](module)

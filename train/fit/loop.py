@@ -20,21 +20,21 @@ from torch.utils.data import DataLoader
 
 from train.data.patches import Patches, Steps
 from train.errors import TrainError
-from train.fit.boxes import drawn_boxes, painted
-from train.fit.draws import draws
+from train.fit.boxes import random_boxes, with_boxes
 from train.fit.gan import (
-    Adversary,
+    AdversarialSettings,
     Discriminators,
     check_patch,
     discriminator_loss,
     generator_loss,
 )
+from train.fit.reporter import Reporter
+from train.fit.rngs import patch_rngs
 from train.fit.sharp import Critic, SharpLoss, Sharpness
 from train.fit.sharp import check_patch as check_sharp_patch
-from train.fit.steady import block_change, unsteadiness
+from train.fit.stability import block_change, instability
 from train.fit.trainer import Trainer
 from train.fit.vgg import VggLayers
-from train.fit.watch import Watch
 from train.nets.carn import set_slope
 
 log = logging.getLogger(__name__)
@@ -45,52 +45,56 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def fit(trainer: Trainer, patches: Patches, checkpoint: Path, watch: Watch, fabric: Fabric) -> bool:
-    """Train to the end of the recipe, saving and reporting every `watch.every` steps.
+def fit(
+    trainer: Trainer, patches: Patches, checkpoint: Path, reporter: Reporter, fabric: Fabric
+) -> bool:
+    """Train to the end of the recipe, saving and reporting every `reporter.every` steps.
 
     Returns False if SIGINT or SIGTERM stopped it early; the checkpoint then has the last step.
     """
     recipe, rank, world = trainer.recipe, fabric.global_rank, fabric.world_size
     if recipe.batch % world:
         raise TrainError(f"a batch of {recipe.batch} cannot be split over {world} processes")
-    if trainer.done():  # the plateau schedule may end before the last step
+    if trainer.is_done():  # the plateau schedule may end before the last step
         return True
-    step = _Step(trainer, fabric)
+    step = _TrainingStep(trainer, fabric)
     steps = Steps(trainer.step, recipe.steps, recipe.batch, rank, world)
     loader = DataLoader(
         patches,
         batch_sampler=steps,
-        num_workers=watch.workers,
+        num_workers=reporter.workers,
         collate_fn=_stack,
         pin_memory=fabric.device.type == "cuda",
     )
-    epoch = max(1, patches.epoch(min(patches.known)) // recipe.batch)
+    epoch = max(1, patches.epoch(min(patches.scales)) // recipe.batch)
     with _stop_signals() as stopped:
         for lr, hr, scale in loader:
             _seed(recipe.seed, trainer.step, rank)
-            loss = step.take(fabric.to_device(lr), fabric.to_device(hr), scale)
+            loss = step.run(fabric.to_device(lr), fabric.to_device(hr), scale)
             if recipe.schedule == "plateau":
                 _count_epoch(trainer, loss, epoch, fabric)
-            over = _anywhere(bool(stopped), fabric) or trainer.done()
-            watch.note(loss)
-            if trainer.step % watch.every == 0 or over:
+            finished = _in_any_process(bool(stopped), fabric) or trainer.is_done()
+            reporter.add_loss(loss)
+            if trainer.step % reporter.every == 0 or finished:
                 if rank == 0:
                     trainer.save(checkpoint)
-                    psnr = watch.report(trainer)
-                    if psnr is not None and watch.validation is not None:
-                        _keep_best(trainer, psnr, watch.validation, checkpoint)
+                    psnr = reporter.report(trainer)
+                    if psnr is not None and reporter.validation is not None:
+                        _save_best(trainer, psnr, reporter.validation, checkpoint)
                 fabric.barrier()
-            if over:
+            if finished:
                 break
-    return trainer.done()
+    return trainer.is_done()
 
 
-def _keep_best(trainer: Trainer, psnr: float, validation: Path, checkpoint: Path) -> None:
-    if path := trainer.keep_best(psnr, validation, checkpoint):
-        log.info("%.3f dB on %s is the best so far: kept as %s", psnr, validation.name, path.name)
+def _save_best(trainer: Trainer, psnr: float, validation: Path, checkpoint: Path) -> None:
+    if path := trainer.save_best(psnr, validation, checkpoint):
+        log.info(
+            "%.3f dB on %s is the best score so far: saved as %s", psnr, validation.name, path.name
+        )
 
 
-def _anywhere(here: bool, fabric: Fabric) -> bool:
+def _in_any_process(here: bool, fabric: Fabric) -> bool:
     """Return whether `here` is true in any process; signals may arrive at different steps."""
     count: Any = fabric.all_reduce(torch.tensor(float(here), device=fabric.device), reduce_op="sum")
     return bool(count)
@@ -102,15 +106,15 @@ def _seed(*parts: int) -> None:
 
 
 def _count_epoch(trainer: Trainer, loss: float, epoch: int, fabric: Fabric) -> None:
-    rule = trainer.rule
+    rule = trainer.plateau
     rule.total, rule.steps = rule.total + loss, rule.steps + 1
     if trainer.step % epoch == 0:
         mean: Any = fabric.all_reduce(torch.tensor(rule.total / rule.steps, device=fabric.device))
         rule.total, rule.steps = 0.0, 0
-        rule.epoch_ends(float(mean), trainer.recipe.patience)
+        rule.end_epoch(float(mean), trainer.recipe.patience)
 
 
-class _Step:
+class _TrainingStep:
     """Optimiser step on one batch, on the devices that Fabric selected."""
 
     def __init__(self, trainer: Trainer, fabric: Fabric) -> None:
@@ -118,14 +122,14 @@ class _Step:
         trainer.average.to(fabric.device)
         net: Any = torch.compile(trainer.net) if trainer.compiled else trainer.net
         self.net, self.optimiser = fabric.setup(net, trainer.optimiser)
-        self.adversary = Adversary(**trainer.recipe.adversary)
+        self.adversary = AdversarialSettings(**trainer.recipe.adversary)
         if trainer.critic is None or trainer.critic_optimiser is None:
             return
         if trainer.features is None:
-            raise TrainError("the adversarial stage needs VGG weights: --vgg FILE")
+            raise TrainError("this recipe's loss needs VGG weights: pass --vgg FILE")
         if isinstance(trainer.critic, Critic):
             assert isinstance(trainer.features, VggLayers)
-            sharpness, scale = Sharpness.of(trainer.recipe.sharp), min(trainer.net.scales)
+            sharpness, scale = Sharpness.from_table(trainer.recipe.sharp), min(trainer.net.scales)
             check_sharp_patch(sharpness, trainer.recipe.lr_patch(scale) * scale)
             self.sharp = SharpLoss(
                 sharpness, trainer.features, trainer.lpips,
@@ -138,7 +142,7 @@ class _Step:
         self.critic, self.critic_optimiser = fabric.setup(trainer.critic, trainer.critic_optimiser)
         self.features = trainer.features.to(fabric.device)
 
-    def take(self, lr: Tensor, hr: Tensor, scale: int) -> float:
+    def run(self, lr: Tensor, hr: Tensor, scale: int) -> float:
         """Train on LR [N, C, p, p] and HR [N, C, s*p, s*p]; return the loss before the step."""
         trainer, recipe = self.trainer, self.trainer.recipe
         for group in self.optimiser.param_groups:
@@ -147,18 +151,19 @@ class _Step:
         if recipe.relu_fade:
             set_slope(trainer.net, min(1.0, trainer.step / recipe.relu_fade))
         kind = recipe.loss_at(trainer.step)
-        share = recipe.share_at(trainer.step, scale)
+        share = recipe.level_weight_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()
-        rngs = self._draws(len(lr))
-        boxes = drawn_boxes(lr, recipe.boxes, rngs) if recipe.boxes else []
-        target = self._taught(lr, scale)  # before boxes: a teacher draws bright lines beside them
-        lr, hr = painted(lr, boxes, 1), painted(hr, boxes, scale)
+        rngs = self._patch_rngs(len(lr))
+        boxes = random_boxes(lr, recipe.boxes, rngs) if recipe.boxes else []
+        # before boxes: a teacher draws bright lines beside them
+        target = self._teacher_output(lr, scale)
+        lr, hr = with_boxes(lr, boxes, 1), with_boxes(hr, boxes, scale)
         sr = self.net(lr.contiguous(memory_format=torch.channels_last), scale, *blended)
         loss = self._loss(kind, sr, hr)
         if kind == "sharp" and (steady := self.sharp.settings.steady):
-            loss = loss + steady * self._unsteadiness(sr, lr, scale, rngs)
+            loss = loss + steady * self._instability(sr, lr, scale, rngs)
         if target is not None:
-            distance = LOSSES.get(kind, LOSSES["l1"])(sr, painted(target, boxes, scale))
+            distance = LOSSES.get(kind, LOSSES["l1"])(sr, with_boxes(target, boxes, scale))
             loss = recipe.teacher_weight * distance + (1 - recipe.teacher_weight) * loss
         if recipe.weight_norm:
             loss = loss + recipe.weight_norm * weight_norms(trainer.net)
@@ -176,19 +181,19 @@ class _Step:
             return self.sharp(sr, hr, self.trainer.step, self.trainer.rate())
         return self._adversarial(sr, hr) if kind == "gan" else LOSSES[kind](sr, hr)
 
-    def _draws(self, count: int) -> list[np.random.Generator]:
+    def _patch_rngs(self, count: int) -> list[np.random.Generator]:
         fabric, trainer = self.fabric, self.trainer
         rank, world = fabric.global_rank, fabric.world_size
-        return draws(trainer.recipe.seed, trainer.step, count, rank, world)
+        return patch_rngs(trainer.recipe.seed, trainer.step, count, rank, world)
 
-    def _unsteadiness(
+    def _instability(
         self, sr: Tensor, lr: Tensor, scale: int, rngs: list[np.random.Generator]
     ) -> Tensor:
         change = block_change(lr, rngs)
         changed = (lr + change).contiguous(memory_format=torch.channels_last)
-        return unsteadiness(sr, self.net(changed, scale), change)
+        return instability(sr, self.net(changed, scale), change)
 
-    def _taught(self, lr: Tensor, scale: int) -> Tensor | None:
+    def _teacher_output(self, lr: Tensor, scale: int) -> Tensor | None:
         """Return the teacher's picture, or None if there is no teacher."""
         if self.trainer.teacher is None:
             return None

@@ -15,7 +15,7 @@ from lightning_fabric.plugins.precision.amp import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 PRECISIONS: Final = ("32-true", "bf16-mixed")
-_MOST_WORKERS: Final = 8
+_MAX_WORKERS: Final = 8
 
 
 def fast_bfloat16() -> str:
@@ -25,15 +25,15 @@ def fast_bfloat16() -> str:
     return "AMX" if torch.cpu.get_capabilities().get("amx_bf16", False) else ""
 
 
-def choose_precision(asked: str | None, before: str | None) -> tuple[str, str]:
+def choose_precision(requested: str | None, previous: str | None) -> tuple[str, str]:
     """Return (precision, reason): as requested, else a resumed run's, else this machine's best."""
-    if asked:
-        return asked, "as asked"
-    if before:
-        return before, "as before"
+    if requested:
+        return requested, "as requested"
+    if previous:
+        return previous, "as in the checkpoint"
     if hardware := fast_bfloat16():
         return "bf16-mixed", f"faster than float32 on {hardware}"
-    return "32-true", "bfloat16 is no faster here"
+    return "32-true", "bfloat16 is no faster on this machine"
 
 
 def default_workers() -> int:
@@ -45,10 +45,10 @@ def default_workers() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     share = (cores or 1) // here
-    return min(_MOST_WORKERS, max(1, share - 1) if torch.cuda.is_available() else share // 4)
+    return min(_MAX_WORKERS, max(1, share - 1) if torch.cuda.is_available() else share // 4)
 
 
-class MixedInside(MixedPrecision):
+class Float32InputPrecision(MixedPrecision):
     """Mixed precision with float32 network input: bfloat16 is too coarse (8 bits) for pictures."""
 
     def convert_input(self, data: Any) -> Any:
@@ -73,7 +73,7 @@ def open_fabric(precision: str, scales: tuple[int, ...]) -> Fabric:
         strategy=strategy,
         devices=here,
         num_nodes=world // here,
-        plugins=MixedInside("bf16-mixed", accelerator) if mixed else None,
+        plugins=Float32InputPrecision("bf16-mixed", accelerator) if mixed else None,
         precision=None if mixed else "32-true",
     )
     fabric.launch()

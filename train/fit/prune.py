@@ -30,18 +30,18 @@ def widths(weights: Weights) -> tuple[int, ...]:
     return tuple(found)
 
 
-def fits(few: tuple[int, ...], many: tuple[int, ...]) -> bool:
+def fits_into(few: tuple[int, ...], many: tuple[int, ...]) -> bool:
     """Return whether both have equally many layers, and `few` in no layer more filters."""
     return len(few) == len(many) and all(n <= m for n, m in zip(few, many, strict=True))
 
 
-def narrowed(weights: Weights, features: tuple[int, ...]) -> Weights:
+def narrow_weights(weights: Weights, features: tuple[int, ...]) -> Weights:
     """Return weights of a DCSCN with `features` filters: the most useful ones, in old order.
 
     Raises ValueError if the number of layers differs or a layer has too few filters.
     """
     wide = widths(weights)
-    if not fits(features, wide):
+    if not fits_into(features, wide):
         raise ValueError(f"{list(features)} filters cannot be chosen from {list(wide)}")
     kept = [_most_useful(weights, i, n) for i, n in enumerate(features)]
     found = dict(weights)
@@ -56,7 +56,9 @@ def narrowed(weights: Weights, features: tuple[int, ...]) -> Weights:
     return found | {f"{n}.conv.weight": weights[f"{n}.conv.weight"][:, columns] for n in _READERS}
 
 
-def widened(weights: Weights, features: tuple[int, ...], start: Weights | None = None) -> Weights:
+def widen_weights(
+    weights: Weights, features: tuple[int, ...], start: Weights | None = None
+) -> Weights:
     """Return weights of the same function with `features` filters per layer; new ones are dead.
 
     New filters are all zero, which training cannot change. With `start`, weights of the new widths,
@@ -64,7 +66,7 @@ def widened(weights: Weights, features: tuple[int, ...], start: Weights | None =
     Raises ValueError if the number of layers differs or `features` has fewer filters.
     """
     narrow = widths(weights)
-    if not fits(narrow, features):
+    if not fits_into(narrow, features):
         raise ValueError(f"{list(narrow)} filters do not fit into {list(features)}")
     found = dict(weights)
     for i, n in enumerate(features):
@@ -82,12 +84,12 @@ def widened(weights: Weights, features: tuple[int, ...], start: Weights | None =
     return found
 
 
-def living(net: Net) -> Net:
+def without_dead_filters(net: Net) -> Net:
     """Return the network as computed in deploy form; only DCSCN omits parts (dead filters)."""
-    return without_dead(net) if isinstance(net, Dcscn) else net
+    return dcscn_without_dead_filters(net) if isinstance(net, Dcscn) else net
 
 
-def without_dead(net: Dcscn) -> Dcscn:
+def dcscn_without_dead_filters(net: Dcscn) -> Dcscn:
     """Return an equal network without dead filters; each layer keeps at least one filter."""
     weights = net.state_dict()
     useful = [usefulness(weights, i) for i in range(len(net.units))]
@@ -95,7 +97,7 @@ def without_dead(net: Dcscn) -> Dcscn:
     if features == net.config.features:
         return net
     narrow = Dcscn(replace(net.config, features=features))
-    narrow.load_state_dict(narrowed(weights, features))
+    narrow.load_state_dict(narrow_weights(weights, features))
     return narrow.train(net.training)
 
 

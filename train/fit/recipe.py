@@ -35,7 +35,7 @@ class Recipe:
     turns: Literal["flips", "all"] = "all"
     """Augmentation: the four flips, or all eight flips and rotations."""
     copies: tuple[float, ...] = ()
-    """Scale factors of additional resized copies of every image."""
+    """Scale factors of additional with_steps copies of every image."""
     degradation: Literal["bicubic", "stream"] = "bicubic"
     boxes: float = 0.0
     """Share of patches into which flat boxes with hard edges are drawn (`train.fit.boxes`)."""
@@ -84,7 +84,7 @@ class Recipe:
     teacher_weight: float = 1.0
     """Weight of the loss against the teacher's picture, 0..1; the loss against HR has the rest."""
     adversary: dict[str, Any] = field(default_factory=dict)
-    """Fields of `train.fit.gan.Adversary` that differ from the public code's."""
+    """Fields of `train.fit.gan.AdversarialSettings` that differ from the public code's."""
     sharp: dict[str, Any] = field(default_factory=dict)
     """Fields of `train.fit.sharp.Sharpness` that differ from its defaults."""
     seed: int = 1
@@ -111,19 +111,19 @@ class Recipe:
             return "l1" if step % 2 else "l2"
         return kind
 
-    def adversarial(self) -> bool:
+    def uses_gan_loss(self) -> bool:
         """Return whether a phase uses the loss `gan`, which needs discriminators."""
         return any(kind == "gan" for _, kind in self.loss)
 
-    def sharpens(self) -> bool:
+    def uses_sharp_loss(self) -> bool:
         """Return whether a phase uses the loss `sharp` (`train.fit.sharp`)."""
         return any(kind == "sharp" for _, kind in self.loss)
 
-    def goes_on_from(self) -> str:
+    def expected_start(self) -> str:
         """Return a description of the training whose weights it should start from, or ""."""
-        if self.sharpens() and self.degradation == "stream":
+        if self.uses_sharp_loss() and self.degradation == "stream":
             return "a training of recipe `stream` or `sharp`"
-        if self.adversarial() or self.sharpens():
+        if self.uses_gan_loss() or self.uses_sharp_loss():
             return "an L1 training"
         if self.relu_fade:
             return "CARN"
@@ -133,7 +133,7 @@ class Recipe:
         """Return the scales from which a step's batch samples one."""
         return _phase(self.scales, step) if self.scales else known
 
-    def share_at(self, step: int, scale: int) -> float:
+    def level_weight_at(self, step: int, scale: int) -> float:
         """Return the weight of a scale's own level at a step, 0..1; under 1 while blended in."""
         joins = next((first for first, found in self.scales if scale in found), 0)
         if not self.blend or joins == 0:
@@ -144,19 +144,19 @@ class Recipe:
         """Return the side of a patch in LR pixels."""
         return max(1, self.patch // scale) if self.hr_patch else self.patch
 
-    def resized(self, steps: int | None) -> "Recipe":
+    def with_steps(self, steps: int | None) -> "Recipe":
         """Return the recipe for another number of steps, with phases and halvings scaled."""
         if steps is None or steps == self.steps:
             return self
         share = steps / self.steps
 
-        def moved(phases: tuple[tuple[int, Any], ...]) -> tuple[tuple[int, Any], ...]:
+        def rescaled(phases: tuple[tuple[int, Any], ...]) -> tuple[tuple[int, Any], ...]:
             return tuple((round(first * share), what) for first, what in phases)
 
         halve = max(1, round(self.halve_every * share)) if self.halve_every else 0
         return replace(
             self, steps=steps, halve_every=halve, blend=round(self.blend * share),
-            loss=moved(self.loss), scales=moved(self.scales),
+            loss=rescaled(self.loss), scales=rescaled(self.scales),
         )  # fmt: skip
 
 
@@ -177,20 +177,20 @@ def recipe_from(table: dict[str, Any], name: str) -> Recipe:
     if unknown := sorted(set(table) - known):
         raise TrainError(f"recipe '{name}' has unknown keys: {', '.join(unknown)}")
     recipe = Recipe(**{"name": name, **{key: _tuples(value) for key, value in table.items()}})
-    if wrong := _wrong_value(recipe) or _wrong_phase(recipe):
-        raise TrainError(f"recipe '{name}': {wrong}")
+    if invalid := _invalid_value(recipe) or _invalid_phase(recipe):
+        raise TrainError(f"recipe '{name}': {invalid}")
     return recipe
 
 
-def _wrong_value(recipe: Recipe) -> str:
+def _invalid_value(recipe: Recipe) -> str:
     """Return a description of the first invalid value, or "" if all are valid."""
     for key, kind in get_type_hints(Recipe).items():
         value, origin, choices = getattr(recipe, key), get_origin(kind), get_args(kind)
         if origin is Literal:
             if value not in choices:
-                return f"{key} = {value!r} is none of {', '.join(choices)}"
+                return f"{key} = {value!r} is not one of {', '.join(choices)}"
         elif not isinstance(value, (int, float) if kind is float else origin or kind):
-            return f"{key} = {value!r} is of another type"
+            return f"{key} = {value!r} has the wrong type"
     if recipe.schedule == "halve" and recipe.halve_every < 1:
         return "schedule = 'halve' needs halve_every"
     for key in ("teacher_weight", "boxes"):
@@ -199,17 +199,17 @@ def _wrong_value(recipe: Recipe) -> str:
     return ""
 
 
-def _wrong_phase(recipe: Recipe) -> str:
+def _invalid_phase(recipe: Recipe) -> str:
     """Return a description of the first invalid phase, or "" if all are valid."""
     for key, phases in (("loss", recipe.loss), ("scales", recipe.scales)):
         if any(not isinstance(phase, tuple) or len(phase) != 2 for phase in phases):
-            return f"{key} is no list of [first step, what]"
+            return f"{key} is not a list of [first step, value]"
         if phases and phases[0][0] != 0:
             return f"{key} has no phase for step 0"
     if unknown := {kind for _, kind in recipe.loss} - LOSSES:
-        return f"loss {unknown.pop()!r} is none of {', '.join(sorted(LOSSES))}"
-    if recipe.adversarial() and recipe.sharpens():
-        return "losses `gan` and `sharp` need different critics: name one of them"
+        return f"loss {unknown.pop()!r} is not one of {', '.join(sorted(LOSSES))}"
+    if recipe.uses_gan_loss() and recipe.uses_sharp_loss():
+        return "losses `gan` and `sharp` need different critics: use only one of them"
     return ""
 
 
@@ -239,7 +239,9 @@ def find_recipe(network: str, name: str) -> Recipe:
     known = recipes_of(network)
     if name not in known:
         have = ", ".join(sorted(known))
-        raise TrainError(f"no recipe '{name}' for {network}; there are: {have}, or a .toml file")
+        raise TrainError(
+            f"unknown recipe '{name}' of {network}; choose one of: {have}, or a .toml file"
+        )
     return known[name]
 
 
@@ -249,11 +251,11 @@ def _from_file(path: Path, stage: str = "") -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         if not stage:
             return recipe_from(table, path.stem)
-        told = table["stages"][stage]
-        first = [steps for _, steps in told.get("moved", [])][:1] or [told["recipe"]["steps"]]
-        return recipe_from({**told["recipe"], "steps": first[0]}, told["recipe"]["name"])
+        record = table["stages"][stage]
+        first = [steps for _, steps in record.get("moved", [])][:1] or [record["recipe"]["steps"]]
+        return recipe_from({**record["recipe"], "steps": first[0]}, record["recipe"]["name"])
     except KeyError as exc:
-        raise TrainError(f"{path} has no recipe of a stage '{stage}'") from exc
+        raise TrainError(f"{path} has no stage '{stage}' with a recipe") from exc
     except OSError as exc:
         raise TrainError(f"cannot read the recipe {path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, TypeError, UnicodeDecodeError) as exc:

@@ -4,7 +4,7 @@ It is a weighted sum of: the mean absolute error; the distance between layers of
 their ReLU (as in Wang et al., "ESRGAN", ECCV workshops 2018, section 3.3); LPIPS (Zhang et al.,
 CVPR 2018); and a relativistic average GAN (Jolicoeur-Martineau, ICLR 2019; ESRGAN, equations 1
 and 2) whose critic is small and spectrally normalised (Miyato et al., ICLR 2018). The training loop
-adds the temporal stability loss (`train.fit.steady`), for which the network runs a second time.
+adds the temporal stability loss (`train.fit.stability`), for which the network runs a second time.
 """
 
 from collections.abc import Callable
@@ -41,12 +41,12 @@ class Sharpness:
     gan_from: int = 200
     """First step at which the critic is trained and the adversarial part is added."""
     steady: float = 0.0
-    """Weight of the picture's sensitivity to small changes of a block (`train.fit.steady`)."""
+    """Weight of the picture's sensitivity to small changes of a block (`train.fit.stability`)."""
     slope: float = 0.2
     """Slope of the critic's LeakyReLU for negative values."""
 
     @classmethod
-    def of(cls, table: dict[str, Any]) -> "Sharpness":
+    def from_table(cls, table: dict[str, Any]) -> "Sharpness":
         """Make settings from a recipe's `sharp` table. Raises TrainError for an unknown setting."""
         try:
             return cls(**table)
@@ -54,7 +54,7 @@ class Sharpness:
             raise TrainError(f"the recipe's `sharp` table has an unknown setting: {exc}") from exc
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def layer_names(self) -> tuple[str, ...]:
         """Return the names of the compared VGG layers."""
         return tuple(name for name, _ in self.layers)
 
@@ -86,7 +86,7 @@ def check_patch(settings: Sharpness, hr_patch: int) -> None:
     least = Lpips.SMALLEST + _STRIDE - 1
     if settings.lpips and hr_patch < least:
         raise TrainError(
-            f"patches of {hr_patch} HR pixels are too small for LPIPS: {least} at least"
+            f"patches of {hr_patch} HR pixels are too small for LPIPS, which needs at least {least}"
         )
 
 
@@ -103,12 +103,12 @@ class SharpLoss:
         fabric: Fabric,
     ) -> None:
         if settings.lpips and lpips is None:
-            raise TrainError("this recipe's loss needs LPIPS weights: --lpips FILE")
+            raise TrainError("this recipe's loss needs LPIPS weights: pass --lpips FILE")
         self.settings, self.fabric = settings, fabric
         self.layers = layers.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
         self.lpips = lpips.to(fabric.device) if lpips is not None else None
-        self.bare = critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.critic, self.optimiser = fabric.setup(self.bare, optimiser)
+        self.raw_critic = critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.critic, self.optimiser = fabric.setup(self.raw_critic, optimiser)
 
     def __call__(self, sr: Tensor, hr: Tensor, step: int, rate: float) -> Tensor:
         """Return the scalar loss of `sr` against `hr`, both [N, C, H, W] in 0..1 with C 1 or 3."""
@@ -131,27 +131,27 @@ class SharpLoss:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        self.fabric.backward(relativistic(self.critic(hr), self.critic(sr.detach())))
+        self.fabric.backward(relativistic_loss(self.critic(hr), self.critic(sr.detach())))
         self.optimiser.step()
 
     def _adversarial(self, sr: Tensor, hr: Tensor) -> Tensor:
-        self.bare.requires_grad_(False)  # the critic's gradients are not used in this step
+        self.raw_critic.requires_grad_(False)  # the critic's gradients are not used in this step
         with self.fabric.autocast():
-            loss = relativistic(self.bare(sr), self.bare(hr))
-        self.bare.requires_grad_(True)
+            loss = relativistic_loss(self.raw_critic(sr), self.raw_critic(hr))
+        self.raw_critic.requires_grad_(True)
         return loss
 
 
-def relativistic(realer: Tensor, other: Tensor) -> Tensor:
-    """Return the relativistic average loss of logits: `realer` should exceed the mean of `other`.
+def relativistic_loss(higher: Tensor, other: Tensor) -> Tensor:
+    """Return the relativistic average loss of logits: `higher` should exceed the mean of `other`.
 
-    It is the mean of -log s(realer - mean(other)) and -log(1 - s(other - mean(realer))), s the
-    logistic function. For the critic, `realer` is of HR pictures; for the network, of its own
+    It is the mean of -log s(higher - mean(other)) and -log(1 - s(other - mean(higher))), s the
+    logistic function. For the critic, `higher` is of HR pictures; for the network, of its own
     pictures (ESRGAN, equations 1 and 2, halved). A scalar.
     """
-    realer, other = realer.float(), other.float()  # a mean in bfloat16 would be imprecise
-    above = functional.softplus(other.mean() - realer).mean()
-    below = functional.softplus(other - realer.mean()).mean()
+    higher, other = higher.float(), other.float()  # a mean in bfloat16 would be imprecise
+    above = functional.softplus(other.mean() - higher).mean()
+    below = functional.softplus(other - higher.mean()).mean()
     return (above + below) / 2
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from train.errors import TrainError
 from train.files import load_torch
-from train.fit.checkpoint import averaged_net
+from train.fit.checkpoint import load_averaged_net
 from train.measure.evaluate import evaluate
 from train.measure.shipped import load_onnx
 from train.nets import NETS, Net, build
-from train.ship.imports import load_into, weights_from
+from train.ship.imports import load_into, read_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,13 @@ class Teacher:
         file = self.record["file"]
         if self.colour != student.colour:
             kinds = {"rgb": "RGB", "y": "luma"}
-            told = f"works on {kinds[self.colour]}, the network on {kinds[student.colour]}"
-            raise TrainError(f"the teacher {file} {told}: name another --teacher")
+            raise TrainError(
+                f"the teacher {file} processes {kinds[self.colour]}, "
+                f"the network {kinds[student.colour]}: choose another --teacher"
+            )
         if lacks := sorted(set(student.scales) - set(self.scales)):
             has = ", ".join(f"x{scale}" for scale in self.scales)
-            raise TrainError(f"the teacher {file} has no x{lacks[0]}, but {has}: see --scale")
+            raise TrainError(f"the teacher {file} lacks x{lacks[0]}, it has {has}: set --scale")
 
     def measure(self, folder: Path, scales: tuple[int, ...]) -> None:
         """Measure PSNR on a benchmark folder and store it in `record`."""
@@ -76,14 +78,14 @@ def load_teacher(path: Path) -> Teacher:
         raise TrainError(f"cannot read the teacher {path}: {exc.strerror} (see --teacher)") from exc
     record = {"file": path.name, "sha256": digest}
     if path.suffix == ".onnx":
-        return _of_onnx(path, record)
-    name, net = _of_weights(path)
+        return _from_onnx(path, record)
+    name, net = _from_weights(path)
     net.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     record["network"] = name
-    return Teacher(run=_on_its_device(net), colour=net.colour, scales=net.scales, record=record)
+    return Teacher(run=_network_runner(net), colour=net.colour, scales=net.scales, record=record)
 
 
-def _on_its_device(net: Net) -> Callable[[Tensor, int], Tensor]:
+def _network_runner(net: Net) -> Callable[[Tensor, int], Tensor]:
     def run(lr: Tensor, scale: int) -> Tensor:
         net.to(lr.device)
         result: Tensor = net(lr.contiguous(memory_format=torch.channels_last), scale)
@@ -92,7 +94,7 @@ def _on_its_device(net: Net) -> Callable[[Tensor, int], Tensor]:
     return run
 
 
-def _of_onnx(path: Path, record: dict[str, Any]) -> Teacher:
+def _from_onnx(path: Path, record: dict[str, Any]) -> Teacher:
     method = load_onnx(path, "openvino")
     record["network"] = method.network or path.stem
 
@@ -103,18 +105,18 @@ def _of_onnx(path: Path, record: dict[str, Any]) -> Teacher:
     return Teacher(run=run, colour=method.colour, scales=(method.scale,), record=record)
 
 
-def _of_weights(path: Path) -> tuple[str, Net]:
+def _from_weights(path: Path) -> tuple[str, Net]:
     """Return a checkpoint's name and network; a public one has no name, so try all networks."""
     saved = load_torch(path)
     if isinstance(saved, dict) and "average" in saved:
-        known, net = averaged_net(path)
+        known, net = load_averaged_net(path)
         return known["name"], net
     for name in NETS:
         net = build(name)
         try:
-            weights, _ = weights_from(path, net)
+            weights, _ = read_weights(path, net)
             load_into(net, weights, path)
         except TrainError:
             continue
         return name, net
-    raise TrainError(f"the teacher {path} holds the weights of no network that is known here")
+    raise TrainError(f"the teacher {path} contains no weights of a known network")

@@ -12,8 +12,14 @@ import torch
 from torch import nn
 
 from train.errors import TrainError
-from train.fit.checkpoint import best_file, commit, load_checkpoint, rebuilt, save_checkpoint
-from train.fit.gan import Adversary, Discriminators
+from train.fit.checkpoint import (
+    best_path,
+    current_commit,
+    load_checkpoint,
+    rebuild_net,
+    save_checkpoint,
+)
+from train.fit.gan import AdversarialSettings, Discriminators
 from train.fit.initialise import initialise
 from train.fit.muon import Muon
 from train.fit.recipe import Recipe, recipe_from, recipe_record
@@ -38,7 +44,7 @@ class Plateau:
     total: float = 0.0
     steps: int = 0
 
-    def epoch_ends(self, loss: float, patience: int) -> None:
+    def end_epoch(self, loss: float, patience: int) -> None:
         """Update the rule with the mean training loss of an epoch."""
         self.waited = 0 if loss < self.best else self.waited + 1
         self.best = min(self.best, loss)
@@ -55,7 +61,7 @@ class Trainer:
     net: Net
     average: Net
     optimiser: torch.optim.Optimizer
-    rule: Plateau
+    plateau: Plateau
     step: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
@@ -66,7 +72,7 @@ class Trainer:
     """Command line of this run, with paths reduced to file names."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """Records of earlier trainings of these weights, oldest first."""
-    moved: list[list[int]] = field(default_factory=list)
+    changed_ends: list[list[int]] = field(default_factory=list)
     """[step, previous `steps`] for every resumption that changed the recipe's `steps`."""
     best: dict[str, Any] = field(default_factory=dict)
     """Highest validation `psnr` (mean over scales, dB), its `step`, and its folder's name `on`."""
@@ -75,13 +81,13 @@ class Trainer:
     critic: Discriminators | Critic | None = None
     critic_optimiser: torch.optim.Optimizer | None = None
     features: VggFeatures | VggLayers | None = None
-    vgg: str = ""
+    features_description: str = ""
     """Description of the features that the loss has used so far; empty without any."""
     lpips: Lpips | None = None
     teacher: Teacher | None = None
-    taught: dict[str, Any] = field(default_factory=dict)
+    teacher_record: dict[str, Any] = field(default_factory=dict)
     """Record of the teacher for the checkpoint; empty without one."""
-    joined: list[dict[str, str]] = field(default_factory=list)
+    extra_weight_files: list[dict[str, str]] = field(default_factory=list)
     """`file` and `sha256` of further files that supplied missing initial weights."""
 
     @classmethod
@@ -93,25 +99,26 @@ class Trainer:
         try:
             net = build(name, scales, **{**recipe.network, **changes})
         except (TypeError, ValueError) as exc:
-            raise TrainError(f"{name} cannot be built so: {exc}") from exc
+            raise TrainError(f"cannot build network {name}: {exc}") from exc
         if recipe.blend and not isinstance(net, Csrcnn):
-            raise TrainError(f"recipe '{recipe.name}' blends levels in, and {name} has none")
+            raise TrainError(f"recipe '{recipe.name}' blends in levels (blend), which {name} lacks")
         initialise(net, recipe.init)
         if recipe.start_small and not isinstance(net, Carn):
             net.start_small()
-        return cls._around(name, recipe, net)
+        return cls._for_net(name, recipe, net)
 
     @classmethod
-    def _around(cls, name: str, recipe: Recipe, net: Net) -> "Trainer":
+    def _for_net(cls, name: str, recipe: Recipe, net: Net) -> "Trainer":
         average = build(name, **settings(net))
         average.load_state_dict(net.state_dict())
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPU as NCHW
         optimiser = _optimiser(recipe, net)
         self = cls(name, recipe, net, average.eval(), optimiser, Plateau(recipe.rate))
-        if recipe.adversarial():
-            self.critic = Discriminators(Adversary(**recipe.adversary))
-        elif recipe.sharpens():
-            self.critic = Critic(1 if net.colour == "y" else 3, Sharpness.of(recipe.sharp).slope)
+        if recipe.uses_gan_loss():
+            self.critic = Discriminators(AdversarialSettings(**recipe.adversary))
+        elif recipe.uses_sharp_loss():
+            slope = Sharpness.from_table(recipe.sharp).slope
+            self.critic = Critic(1 if net.colour == "y" else 3, slope)
         if self.critic is not None:
             self.critic_optimiser = _optimiser(recipe, self.critic)
         return self
@@ -127,17 +134,18 @@ class Trainer:
             raise TrainError(f"{path} is a checkpoint of {saved['name']}, not of {name}")
         recipe = recipe_from(saved["recipe"], saved["recipe"]["name"])
         recipe = replace(recipe, steps=steps or recipe.steps)
-        self = cls._around(saved["name"], recipe, rebuilt(saved))
+        self = cls._for_net(saved["name"], recipe, rebuild_net(saved))
         self.net.load_state_dict(saved["net"])
         self.average.load_state_dict(saved["average"])
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.rule, self.step = Plateau(**saved["rule"]), saved["step"]
+        self.plateau, self.step = Plateau(**saved["rule"]), saved["step"]
         self.data, self.history = saved["data"], saved["history"]
-        self.moved, self.vgg = saved.get("moved", []), saved.get("vgg", "")
+        self.changed_ends, self.features_description = saved.get("moved", []), saved.get("vgg", "")
         if recipe.steps != saved["recipe"]["steps"]:
-            self.moved = [*self.moved, [self.step, saved["recipe"]["steps"]]]
+            self.changed_ends = [*self.changed_ends, [self.step, saved["recipe"]["steps"]]]
         self.precision, self.best = saved["precision"], saved.get("best", {})
-        self.taught, self.joined = saved.get("teacher", {}), saved.get("joined", [])
+        self.teacher_record = saved.get("teacher", {})
+        self.extra_weight_files = saved.get("joined", [])
         if self.critic is not None and self.critic_optimiser is not None:
             self.critic.load_state_dict(saved["critic"])
             self.critic_optimiser.load_state_dict(saved["critic_optimiser"])
@@ -147,22 +155,28 @@ class Trainer:
         """Set and log the features of the loss, if any; warn if they differ from earlier ones."""
         if features is None:
             return
-        if self.vgg and self.vgg != features.told:
-            log.warning("so far the loss took features of %s", self.vgg)
-        log.info("the loss takes features of %s", features.told)
-        self.features, self.vgg = features, features.told
+        if self.features_description and self.features_description != features.description:
+            log.warning(
+                "VGG features of the loss have changed: was %s, now %s",
+                self.features_description,
+                features.description,
+            )
+        log.info("VGG features of the loss: %s", features.description)
+        self.features, self.features_description = features, features.description
 
-    def go_on_with(self, data: dict[str, Any], precision: str) -> None:
+    def set_data_and_precision(self, data: dict[str, Any], precision: str) -> None:
         """Set data and precision of the next steps; warn if a resumed run had other ones."""
         if self.step and self.data != data:
             log.warning(
-                "the steps so far saw other data: %s there, %s now", _of(self.data), _of(data)
+                "training data has changed: was %s, now %s",
+                _describe_data(self.data),
+                _describe_data(data),
             )
         if self.step and self.precision != precision:
-            log.warning("the steps so far were computed in %s, not %s", self.precision, precision)
+            log.warning("precision has changed: was %s, now %s", self.precision, precision)
         self.data, self.precision = data, precision
 
-    def begin_as_started(self) -> None:
+    def adopt_initial_weights(self) -> None:
         """Use the weights loaded into `net` as the start, also for the averaged copy.
 
         With `relu_fade` they are CARN's, and the long skip is cancelled. Raises TrainError if the
@@ -170,22 +184,22 @@ class Trainer:
         """
         if self.recipe.relu_fade:
             if not (isinstance(self.net, Carn) and self.net.config.pcarn):
-                raise TrainError("relu_fade is for PCARN that starts from CARN's weights")
+                raise TrainError("relu_fade requires a PCARN that starts from CARN's weights")
             cancel_long_skip(self.net)
         self.average.load_state_dict(self.net.state_dict())
 
-    def learn_from(self, teacher: Teacher) -> None:
+    def set_teacher(self, teacher: Teacher) -> None:
         """Set the teacher; raise TrainError if it does not fit or differs from the earlier one."""
         teacher.check(self.net)
-        if self.step and not self.taught:
-            raise TrainError("the checkpoint's training has no teacher: start a new checkpoint")
-        if self.taught and self.taught["sha256"] != teacher.record["sha256"]:
-            file, former = teacher.record["file"], self.taught["file"]
+        if self.step and not self.teacher_record:
+            raise TrainError("the checkpoint was trained without a teacher: use a new --checkpoint")
+        if self.teacher_record and self.teacher_record["sha256"] != teacher.record["sha256"]:
+            file, former = teacher.record["file"], self.teacher_record["file"]
             raise TrainError(
-                f"the teacher {file} is not the {former} that the checkpoint's training began with:"
-                " give that file, or start a new checkpoint"
+                f"the teacher {file} differs from {former}, the checkpoint's teacher: "
+                "pass that file, or use a new --checkpoint"
             )
-        self.teacher, self.taught = teacher, self.taught or teacher.record
+        self.teacher, self.teacher_record = teacher, self.teacher_record or teacher.record
 
     def record(self) -> dict[str, Any]:
         """Return the record of this training, for checkpoints and the model cards."""
@@ -195,11 +209,11 @@ class Trainer:
             "data": self.data,
             "precision": self.precision,
             "command": self.command,
-            "commit": commit(),
-            "vgg": self.vgg,
-            "moved": self.moved,
-            "teacher": self.taught,
-            "joined": self.joined,
+            "commit": current_commit(),
+            "vgg": self.features_description,
+            "moved": self.changed_ends,
+            "teacher": self.teacher_record,
+            "joined": self.extra_weight_files,
         }
 
     def save(self, path: Path) -> None:
@@ -210,7 +224,7 @@ class Trainer:
             "config": settings(self.net),
             "history": self.history,
             "best": self.best,
-            "rule": vars(self.rule),
+            "rule": vars(self.plateau),
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -220,7 +234,7 @@ class Trainer:
             saved["critic_optimiser"] = self.critic_optimiser.state_dict()
         save_checkpoint(path, saved)
 
-    def keep_best(self, psnr: float, validation: Path, checkpoint: Path) -> Path | None:
+    def save_best(self, psnr: float, validation: Path, checkpoint: Path) -> Path | None:
         """Save as `<name>.best.pt` beside the checkpoint if no earlier score was as high.
 
         Returns that file, or None if the score is no better, or if the loss is perceptual: PSNR
@@ -232,7 +246,7 @@ class Trainer:
         if known is not None and psnr <= known:
             return None
         self.best = {"psnr": psnr, "step": self.step, "on": validation.name}
-        path = best_file(checkpoint)
+        path = best_path(checkpoint)
         self.save(path)
         self.save(checkpoint)  # again, as `best` has changed
         return path
@@ -240,15 +254,15 @@ class Trainer:
     def rate(self) -> float:
         """Return the learning rate of the next step."""
         plateau = self.recipe.schedule == "plateau"
-        return self.rule.rate if plateau else self.recipe.rate_at(self.step)
+        return self.plateau.rate if plateau else self.recipe.rate_at(self.step)
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Return whether the recipe's end or the step `until` is reached."""
-        ended = self.recipe.schedule == "plateau" and self.rule.rate < self.recipe.stop_rate
+        ended = self.recipe.schedule == "plateau" and self.plateau.rate < self.recipe.stop_rate
         return ended or self.step >= min(self.until or self.recipe.steps, self.recipe.steps)
 
 
-def _of(data: dict[str, Any]) -> str:
+def _describe_data(data: dict[str, Any]) -> str:
     """Describe a data record in a few words; the digest distinguishes folders of equal names."""
     folders = ", ".join(data.get("folders", ())) or "no folder"
     return f"{data.get('images', 0)} images of {folders} ({data.get('sha256', '')[:8]})"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from train.errors import TrainError
 from train.files import load_torch
-from train.fit.gan import PUBLIC, Adversary
+from train.fit.gan import PUBLIC, AdversarialSettings
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,14 @@ class VggFeatures(nn.Module):
     h = H // 8 for "4_3".
     """
 
-    told: str = ""
+    description: str = ""
     """Description of the VGG and its layer, for log and records."""
 
     def __init__(
-        self, layers: list[_Layer], weights: list[tuple[Tensor, Tensor]], settings: Adversary
+        self,
+        layers: list[_Layer],
+        weights: list[tuple[Tensor, Tensor]],
+        settings: AdversarialSettings,
     ) -> None:
         super().__init__()
         self.normalise = _Normalised() if settings.normalise else nn.Identity()
@@ -95,7 +98,7 @@ class VggFeatures(nn.Module):
         self.requires_grad_(False).eval()
 
     @classmethod
-    def load(cls, path: Path, settings: Adversary = PUBLIC) -> "VggFeatures":
+    def load(cls, path: Path, settings: AdversarialSettings = PUBLIC) -> "VggFeatures":
         """Load torchvision's VGG16 or VGG19 weights, complete or up to some layer.
 
         `.npz`: conv0.weight, conv0.bias, conv1.weight ...; `.safetensors` or torch's own format:
@@ -103,16 +106,18 @@ class VggFeatures(nn.Module):
         Raises TrainError if the file cannot be read, is damaged, of another format, or ends
         before `settings.relu`.
         """
-        vgg, layers, weights = _matched(path, _read(path))
+        vgg, layers, weights = _match_layout(path, _read(path))
         names = [layer.name for layer in layers]
-        wanted = settings.relu or names[-1]
-        if wanted not in names:
-            raise TrainError(f"{path} has no relu{wanted}: it is {vgg} up to relu{names[-1]}")
-        depth = names.index(wanted) + 1
+        layer_name = settings.relu or names[-1]
+        if layer_name not in names:
+            raise TrainError(f"{path} lacks relu{layer_name}: it has {vgg} up to relu{names[-1]}")
+        depth = names.index(layer_name) + 1
         found = cls(layers[:depth], weights[:depth], settings)
-        layer = f"conv{wanted}, before its ReLU" if settings.before_relu else f"relu{wanted}"
+        layer = (
+            f"conv{layer_name}, before its ReLU" if settings.before_relu else f"relu{layer_name}"
+        )
         range_ = "ImageNet's normalisation" if settings.normalise else "values of 0..1"
-        found.told = f"{vgg} {layer}, {range_}"
+        found.description = f"{vgg} {layer}, {range_}"
         return found
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,12 +125,12 @@ class VggFeatures(nn.Module):
 
 
 class VggLayers(nn.Module):
-    """Frozen VGG that returns several layers before their ReLU, with ImageNet normalisation.
+    """Frozen VGG16 that returns several layers before their ReLU, with ImageNet normalisation.
 
     RGB [N, 3, H, W] in 0..1 -> one [N, C, h, w] per layer, in order; h = H // 4 for "3_3".
     """
 
-    told: str = ""
+    description: str = ""
     """Description of the VGG and its layers, for log and records."""
 
     def __init__(
@@ -145,19 +150,21 @@ class VggLayers(nn.Module):
 
     @classmethod
     def load(cls, path: Path, names: tuple[str, ...]) -> "VggLayers":
-        """Load the layers `names` ("3_3": third of the third block) of a file of VGG weights.
+        """Load the layers `names` ("3_3": third of the third block) of a file of VGG16 weights.
 
         File formats are those of `VggFeatures.load`. Raises TrainError if the file cannot be read,
-        is damaged, is of another network, or ends before one of the layers.
+        is damaged, is of another network (VGG19, for example), or ends before one of the layers.
         """
-        vgg, layers, weights = _matched(path, _read(path))
+        vgg, layers, weights = _match_layout(path, _read(path))
+        if vgg != "VGG16":  # the weights of the loss's parts are for VGG16
+            raise TrainError(f"{path} contains {vgg}: the loss `sharp` needs VGG16")
         have = [layer.name for layer in layers]
         if missing := [name for name in names if name not in have]:
-            raise TrainError(f"{path} has no conv{missing[0]}: it is {vgg} up to conv{have[-1]}")
+            raise TrainError(f"{path} lacks conv{missing[0]}: it has {vgg} up to conv{have[-1]}")
         depth = max(have.index(name) for name in names) + 1
         found = cls(layers[:depth], weights[:depth], names)
         convolutions = ", ".join(f"conv{name}" for name in names)
-        found.told = f"{vgg} {convolutions}, before their ReLUs, ImageNet's normalisation"
+        found.description = f"{vgg} {convolutions}, before their ReLUs, ImageNet's normalisation"
         return found
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -209,7 +216,7 @@ def _torch(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in saved.items() if _KEY.fullmatch(key)}
 
 
-def _matched(
+def _match_layout(
     path: Path, found: dict[str, Tensor]
 ) -> tuple[str, list[_Layer], list[tuple[Tensor, Tensor]]]:
     """Return (name of the matching layout, its layers in the file, their weights and biases)."""
@@ -224,7 +231,7 @@ def _matched(
                 weights = [(found[f"{n}.weight"], found[f"{n}.bias"]) for n in names]
                 if all(map(_fits, layers, weights)):
                     return vgg, layers, weights
-    raise TrainError(f"{path} holds no weights of VGG16 or VGG19 (without batch norm)")
+    raise TrainError(f"{path} contains no weights of VGG16 or VGG19 (without batch norm)")
 
 
 def _fits(layer: _Layer, weights: tuple[Tensor, Tensor]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from train.errors import TrainError
-from train.fit.checkpoint import averaged_net
+from train.fit.checkpoint import load_averaged_net
 from train.measure.compressed import VideoSettings
 from train.measure.evaluate import Method, Scoring, torch_enlarge
 from train.measure.perceptual import Perceptual, load_perceptual
@@ -149,7 +149,7 @@ def find_methods(
 
 
 def _of_checkpoint(path: Path) -> list[Method]:
-    saved, net = averaged_net(path)
+    saved, net = load_averaged_net(path)
     return [
         Method(
             label=path.stem,

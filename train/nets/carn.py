@@ -143,7 +143,7 @@ class Carn(nn.Module):
     def __init__(self, config: CarnConfig) -> None:
         super().__init__()
         if not config.scales or not set(config.scales) <= set(_STEPS):
-            raise ValueError(f"CARN has scales of {tuple(_STEPS)}, not {config.scales}")
+            raise ValueError(f"CARN supports the scales {tuple(_STEPS)}, not {config.scales}")
         self.config, self.scales = config, config.scales
         n = config.channels
         self.sub_mean, self.add_mean = MeanShift(-1), MeanShift(+1)

@@ -130,7 +130,7 @@ class Csrcnn(nn.Module):
     def __init__(self, config: CsrcnnConfig) -> None:
         super().__init__()
         if config.scales != tuple(2 ** (k + 1) for k in range(len(config.blocks))):
-            raise ValueError(f"levels {config.blocks} do not give the scales {config.scales}")
+            raise ValueError(f"levels {config.blocks} do not match the scales {config.scales}")
         self.config, self.scales = config, config.scales
         n = config.channels
         self.sub_mean, self.add_mean = MeanShift(-1), MeanShift(+1)
@@ -154,7 +154,7 @@ class Csrcnn(nn.Module):
         Raises ValueError for fewer than six channels, as the picture needs two (+, -) per colour.
         """
         if self.config.channels < 6:
-            raise ValueError("a start as bilinear enlargement needs at least 6 channels")
+            raise ValueError("initialisation as bilinear enlargement needs at least 6 channels")
         first, second = self.entry[0], self.entry[2]
         assert isinstance(first, nn.Conv2d)
         assert isinstance(second, nn.Conv2d)

@@ -49,7 +49,7 @@ class Dcscn(nn.Module):
     def __init__(self, config: DcscnConfig) -> None:
         super().__init__()
         if len(config.scales) != 1:
-            raise ValueError(f"DCSCN has one scale a network, not {config.scales}")
+            raise ValueError(f"DCSCN supports one scale per network, not {config.scales}")
         self.config, self.scales = config, config.scales
         sources = (1, *config.features[:-1])
         self.features = nn.ModuleList(

@@ -84,7 +84,7 @@ class Rt(nn.Module):
     def __init__(self, config: RtConfig) -> None:
         super().__init__()
         if len(config.scales) != 1:
-            raise ValueError(f"rt has one scale a network, not {config.scales}")
+            raise ValueError(f"rt supports one scale per network, not {config.scales}")
         self.config, self.scales = config, config.scales
         widths = (1, *(config.width,) * (config.depth + 1))
         self.layers = nn.ModuleList(Layer(a, b, config) for a, b in pairwise(widths))

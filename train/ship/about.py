@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from train.errors import TrainError
 from train.fit.recipe import Recipe, find_recipe, recipe_from
-from train.ship.naming import ADVERSARIAL, network_and_purpose
+from train.ship.naming import ADVERSARIAL_NETWORKS, network_and_purpose
 from train.ship.provenance import Chain, Stage
 
 LICENCE: Final = "Apache-2.0"
@@ -63,10 +63,10 @@ def good_for(model: str) -> str:
         return "compressed stream" if purpose == "stream" else f"compressed stream, {purpose}"
     if network == "csrcnn":
         return "large factor"
-    return "clean, sharp" if network in ADVERSARIAL else "film, clean"
+    return "clean, sharp" if network in ADVERSARIAL_NETWORKS else "film, clean"
 
 
-def teachers(chain: Chain) -> list[str]:
+def teacher_sentences(chain: Chain) -> list[str]:
     """Return a sentence for each teacher of the network's trainings."""
     found: dict[str, None] = {}
     for _, stage in chain.stages:
@@ -77,7 +77,7 @@ def teachers(chain: Chain) -> list[str]:
     return list(found)
 
 
-def steps(model: str, chain: Chain) -> str:
+def training_length(model: str, chain: Chain) -> str:
     """Describe the training length of the network and of its paper."""
     ours = [stage for _, stage in chain.stages if "recipe" in stage]
     batches = sorted({stage["recipe"]["batch"] for stage in ours})
@@ -98,13 +98,15 @@ def differences(model: str, chain: Chain) -> str:
     """Describe the other differences from the paper's training; "" without any."""
     ours = [recipe_from(s["recipe"], "") for _, s in chain.stages if "recipe" in s]
     papers = _paper(model)
-    return "; ".join([*_turned(papers, ours), *_single(papers, ours)]) if papers and ours else ""
+    if not papers or not ours:
+        return ""
+    return "; ".join([*_sequence_differences(papers, ours), *_scalar_differences(papers, ours)])
 
 
 def _paper(model: str) -> list[Recipe]:
     """Return the paper's recipes for a network in training order; empty without a paper."""
     network = network_and_purpose(model)[0]
-    if network in ADVERSARIAL:
+    if network in ADVERSARIAL_NETWORKS:
         return [find_recipe(f"{network}-l1", "paper"), find_recipe(network, "gan")]
     try:
         return [find_recipe(network, "paper")]
@@ -120,16 +122,16 @@ _SCHEDULES: Final = {
 }
 
 
-def _turned(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
+def _sequence_differences(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
     """Describe settings that change from training to training and differ from the papers'."""
-    told: tuple[tuple[str, Callable[[Recipe], list[str]]], ...] = (
+    settings: tuple[tuple[str, Callable[[Recipe], list[str]]], ...] = (
         ("loss", lambda r: [kind.upper() if len(kind) == 2 else f"`{kind}`" for _, kind in r.loss]),
         ("optimiser", lambda r: [{"sgd": "SGD"}.get(r.optimiser, r.optimiser.capitalize())]),
         ("rate", lambda r: [_SCHEDULES[r.schedule]]),
     )
-    for what, say in told:
+    for what, describe in settings:
         first, second = (
-            ", then ".join(dict.fromkeys(word for recipe in of for word in say(recipe)))
+            ", then ".join(dict.fromkeys(word for recipe in of for word in describe(recipe)))
             for of in (ours, papers)
         )
         if first != second:
@@ -143,7 +145,7 @@ def _patches(recipes: list[Recipe]) -> str:
     return f"{' to '.join(map(str, (sides[0], sides[-1])[: len(sides)]))} {kind} pixels"
 
 
-def _single(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
+def _scalar_differences(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
     """Describe differing settings of the whole training, its start or its end, and omissions."""
     paper, first, last = papers[-1], ours[0], ours[-1]
     if (sides := _patches(ours)) != (theirs := _patches(papers)):
@@ -169,7 +171,7 @@ def _single(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
 def notes(stages: dict[str, Stage]) -> list[str]:
     """Return notes for the table of trainings, a sentence each."""
     found = [f"`{name}`: {stage['note']}" for name, stage in stages.items() if stage.get("note")]
-    found += [_taught(name, stage) for name, stage in stages.items() if stage.get("teacher")]
+    found += [_teacher_note(name, stage) for name, stage in stages.items() if stage.get("teacher")]
     found += [
         f"`{name}` took weights that its start lacked from {other['file']} "
         f"(sha256 {other['sha256'][:12]})."
@@ -177,10 +179,10 @@ def notes(stages: dict[str, Stage]) -> list[str]:
         for other in stage.get("joined", [])
     ]
     found += [
-        f"What is shipped has {told['share']:g} of the weights of `{name}` and "
-        f"{1 - told['share']:g} of those of {told['stages_back']} stage(s) before."
+        f"What is shipped has {blend['share']:g} of the weights of `{name}` and "
+        f"{1 - blend['share']:g} of those of {blend['stages_back']} stage(s) before."
         for name, stage in stages.items()
-        if (told := stage.get("blend"))
+        if (blend := stage.get("blend"))
     ]
     without = [f"`{name}`" for name, stage in stages.items() if stage.get("commit") == ""]
     if without:
@@ -197,7 +199,7 @@ def notes(stages: dict[str, Stage]) -> list[str]:
     return found
 
 
-def _taught(name: str, stage: Stage) -> str:
+def _teacher_note(name: str, stage: Stage) -> str:
     """Describe a training's teacher, and state that none of its weights were used."""
     teacher, share = stage["teacher"], stage["recipe"]["teacher_weight"]
     scores = [
@@ -213,7 +215,7 @@ def _taught(name: str, stage: Stage) -> str:
     )
 
 
-def moved(stage: dict[str, Any]) -> str:
+def format_steps(stage: dict[str, Any]) -> str:
     """Format a stage's steps for the table."""
     steps, planned = stage["step"], stage["recipe"]["steps"]
     words = f"{steps:,}" + (f" of {planned:,}" if steps < planned else "")

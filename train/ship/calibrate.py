@@ -23,15 +23,16 @@ _SIDE: Final = 48
 """Maximum side of the LR patches, in pixels."""
 _BATCH: Final = 8
 _BINS: Final = 512
-_SHRINKS: Final = np.linspace(0.4, 1, 25)
+_RANGE_FRACTIONS: Final = np.linspace(0.4, 1, 25)
 """Candidate fractions of the full range."""
 _CODES: Final = 255
-_PURE: Final = np.array(list(product((0, 255), repeat=3)), np.uint8)
+_PURE_COLOURS: Final = np.array(list(product((0, 255), repeat=3)), np.uint8)
 """The eight colours with every channel 0 or 255, black first, white last."""
-_PAIRS: Final = [
+_COLOUR_PAIRS: Final = [
     (first, (first + step) % 8) for step in (3, 7, 5, 1, 6, 2, 4) for first in range(8)
 ]
-"""All ordered pairs of different indices into `_PURE`; consecutive pairs cover many colours."""
+"""All ordered pairs of different indices into `_PURE_COLOURS`; consecutive pairs cover many
+colours."""
 
 
 def random_crops(folders: Sequence[Path], count: int, seed: int) -> list[Pixels]:
@@ -48,21 +49,23 @@ def random_crops(folders: Sequence[Path], count: int, seed: int) -> list[Pixels]
     return [crops[i] for i in rng.permutation(len(crops))[:count]]
 
 
-def stark(crop: Pixels) -> Pixels:
+def black_and_white(crop: Pixels) -> Pixels:
     """Convert a crop to pure black and white, like text: photographs lack such extreme values."""
-    return _in_two(crop, _PURE[0], _PURE[-1])
+    return _two_tone(crop, _PURE_COLOURS[0], _PURE_COLOURS[-1])
 
 
-def vivid(crops: Sequence[Pixels]) -> list[Pixels]:
+def two_colours(crops: Sequence[Pixels]) -> list[Pixels]:
     """Convert each crop to two pure colours, like titles, flags and games, unlike photographs.
 
     With eight or more crops, every pure colour occurs.
     """
-    pairs = zip(crops, cycle(_PAIRS), strict=False)
-    return [_in_two(crop, _PURE[dark], _PURE[light]) for crop, (dark, light) in pairs]
+    pairs = zip(crops, cycle(_COLOUR_PAIRS), strict=False)
+    return [
+        _two_tone(crop, _PURE_COLOURS[dark], _PURE_COLOURS[light]) for crop, (dark, light) in pairs
+    ]
 
 
-def _in_two(crop: Pixels, dark: Pixels, light: Pixels) -> Pixels:
+def _two_tone(crop: Pixels, dark: Pixels, light: Pixels) -> Pixels:
     """Convert a crop to one colour [3] for its darker and one for its lighter half."""
     grey = crop.mean(axis=2, keepdims=True)
     return np.where(grey > np.median(grey), light, dark)
@@ -100,9 +103,11 @@ class Spread:
         return (self.low[:, None] + (self.high - self.low)[:, None] * part).astype("f4")
 
 
-def spreads(model: onnx.ModelProto, tensors: Sequence[str], pictures: Floats) -> dict[str, Spread]:
+def measure_spreads(
+    model: onnx.ModelProto, tensors: Sequence[str], pictures: Floats
+) -> dict[str, Spread]:
     """Run a network on `pictures` [N, C, h, w] (OpenVINO, float32); return its tensors' spreads."""
-    run = _watched(model, tensors)
+    run = _runner_with_outputs(model, tensors)
     low = {name: np.zeros(1, "f4") for name in tensors}
     high = dict(low)
     for batch in _batches(pictures):
@@ -121,7 +126,7 @@ def _batches(pictures: Floats) -> Iterator[Floats]:
         yield pictures[first : first + _BATCH]
 
 
-def _watched(
+def _runner_with_outputs(
     model: onnx.ModelProto, tensors: Sequence[str]
 ) -> Callable[[Floats], Iterator[tuple[str, Floats]]]:
     open_model = onnx.ModelProto()
@@ -152,7 +157,7 @@ def _histogram(values: Floats, low: Floats, high: Floats) -> Counts:
     return np.bincount(bins.ravel(), minlength=channels * _BINS).reshape(channels, _BINS)
 
 
-def quantiser(group: Sequence[Spread], power: int) -> Quantiser:
+def choose_quantiser(group: Sequence[Spread], power: int) -> Quantiser:
     """Return the quantiser with the least rounding plus clipping error for a group of tensors.
 
     Errors are raised to `power`: 2 is the squared error, more protects the few large values better.
@@ -165,7 +170,7 @@ def quantiser(group: Sequence[Spread], power: int) -> Quantiser:
     if low == high:  # a tensor that is always 0
         return Quantiser(1.0, 0)
     tried = []
-    for shrink in _SHRINKS:
+    for shrink in _RANGE_FRACTIONS:
         step = shrink * (high - low) / _CODES
         cut = np.maximum(np.maximum(values - shrink * high, shrink * low - values), 0)
         rounding = (step / 2) ** power / (power + 1)  # mean of |error|^power, if uniform

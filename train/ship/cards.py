@@ -11,11 +11,11 @@ from train.ship.about import (
     PAPERS,
     USES,
     differences,
+    format_steps,
     good_for,
-    moved,
     notes,
-    steps,
-    teachers,
+    teacher_sentences,
+    training_length,
 )
 from train.ship.crops import CREDIT
 from train.ship.naming import PURPOSES, network_and_purpose
@@ -134,13 +134,15 @@ def _origin(name: str, scales: dict[str, Entry], known: dict[str, Chain]) -> str
         found.append(PURPOSES[purpose])
     licence = next(iter(scales.values()))["licence"]
     who = "Trained by this project" if licence == LICENCE else "Weights of others"
-    taught = dict.fromkeys(words for chain in known.values() for words in teachers(chain))
+    taught = dict.fromkeys(words for chain in known.values() for words in teacher_sentences(chain))
     return ". ".join([*found, f"{who}; licence {licence}", *taught]) + "."
 
 
 def _differences(name: str, known: dict[str, Chain]) -> list[str]:
     """Describe training length and differences from the paper, with equal scales combined."""
-    lines = [f"- Trained for {words}: {keys}." for words, keys in _alike(name, known, steps)]
+    lines = [
+        f"- Trained for {words}: {keys}." for words, keys in _alike(name, known, training_length)
+    ]
     lines += [
         f"- Not as its paper says, at {keys}: {words}."
         for words, keys in _alike(name, known, differences)
@@ -150,12 +152,12 @@ def _differences(name: str, known: dict[str, Chain]) -> list[str]:
 
 
 def _alike(
-    name: str, known: dict[str, Chain], say: Callable[[str, Chain], str]
+    name: str, known: dict[str, Chain], describe: Callable[[str, Chain], str]
 ) -> list[tuple[str, str]]:
-    """Return (text of `say`, scales with that text)."""
+    """Return (text of `describe`, scales with that text)."""
     found: dict[str, list[str]] = {}
     for key, chain in known.items():
-        found.setdefault(say(name, chain), []).append(key)
+        found.setdefault(describe(name, chain), []).append(key)
     return [(words, ", ".join(keys)) for words, keys in found.items()]
 
 
@@ -262,12 +264,12 @@ def _training(name: str, known: dict[str, Chain]) -> list[str]:
         for stage_name, stage in stages.items()
     ]
     columns = ("stage", "starts from", "recipe", "steps", "patches", "rate", "pictures", "for")
-    told = [f"- {note}" for note in notes(stages)]
+    note_lines = [f"- {note}" for note in notes(stages)]
     again = (
         f"`python -m train reproduce {name}` trains it again, stage by stage, and exports it; "
         "`--dry-run` prints the commands."
     )
-    return [_table(columns, rows), *(["\n".join(told)] if told else []), again]
+    return [_table(columns, rows), *(["\n".join(note_lines)] if note_lines else []), again]
 
 
 def _stage(stage: Stage) -> list[str]:
@@ -279,7 +281,7 @@ def _stage(stage: Stage) -> list[str]:
     coded = ", as compressed video" if recipe["degradation"] == "stream" else ""
     return [
         f"{recipe['name']}{taught}",
-        moved(stage),
+        format_steps(stage),
         f"{recipe['batch']} of {recipe['patch']}x{recipe['patch']}",
         f"{recipe['rate']:g}",
         f"{data['images']} of {', '.join(data['folders'])}{coded}",

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from train.data.degrade import Stream, streamed
+from train.data.degrade import StreamSettings, encoded_pairs
 from train.data.images import Pixels, to_input
 from train.data.resize import downscale
 from train.errors import TrainError
@@ -25,9 +25,9 @@ FOLDER: Final = Path(__file__).parent / "scenes"
 SIDE: Final = 264
 """Side of a scene in pixels, a multiple of all scales."""
 CREDIT: Final = "Big Buck Bunny, (c) Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
-_SHOWN: Final = 96
+_CROP_SIDE: Final = 96
 """Side of a crop in pixels; every pixel is shown as 2x2."""
-_QUALITY: Final = 85
+_JPEG_QUALITY: Final = 85
 _CRF: Final = 28
 
 
@@ -47,41 +47,42 @@ SCENES: Final = (
 )
 
 
-def cut(clip: Path, scene: Scene) -> Pixels:
+def cut_scene(clip: Path, scene: Scene) -> Pixels:
     """Cut a scene out of the film's clip: uint8 RGB [SIDE, SIDE, 3]."""
     with av.open(str(clip)) as container:
         for frame in container.decode(video=0):
             if frame.time is not None and frame.time >= scene.second:
                 small = downscale(frame.to_ndarray(format="rgb24").astype(np.uint8), 2)
                 return small[scene.top :, scene.left :][:SIDE, :SIDE]
-    raise TrainError(f"{clip} ends before second {scene.second:g}")
+    raise TrainError(f"{clip} ends before {scene.second:g} s")
 
 
 @cache
-def truth(scene: Scene) -> Pixels:
+def load_scene(scene: Scene) -> Pixels:
     """Read a scene from `scenes/`."""
     with Image.open(FOLDER / f"{scene.name}.png") as image:
         return np.asarray(image.convert("RGB"))
 
 
-def pair(scene: Scene, scale: int, compressed: bool) -> tuple[Pixels, Pixels]:
+def scene_pair(scene: Scene, scale: int, compressed: bool) -> tuple[Pixels, Pixels]:
     """Return (LR, HR) of a scene; if `compressed`, of a moving clip encoded by x264 at crf 28."""
-    hr = truth(scene)
+    hr = load_scene(scene)
     if not compressed:
         return downscale(hr, scale), hr
     side = SIDE // scale - 6  # room to move
-    settings = Stream(
-        window=side - side % 2, least=16, kept=1, still=0, speed=2, soft=0, blurred=0, noisy=0,
-        hevc=0, live=0, crf=(_CRF, _CRF), presets=(("veryfast", 1.0),),
+    settings = StreamSettings(
+        largest_window=side - side % 2, smallest_window=16, kept_frames=1,
+        still_share=0, max_speed=2, soft_share=0, blurred_share=0, noisy_share=0,
+        hevc_share=0, low_latency_share=0, crf=(_CRF, _CRF), presets=(("veryfast", 1.0),),
     )  # fmt: skip
-    return streamed(hr, scale, np.random.default_rng(1), settings)[0]
+    return encoded_pairs(hr, scale, np.random.default_rng(1), settings)[0]
 
 
-def draw(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool) -> bytes:
+def draw_crops(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool) -> bytes:
     """Draw a network's sheet as JPEG: a row per scene, columns bicubic, network, truth."""
     rows = []
     for scene in SCENES:
-        lr, hr = pair(scene, scale, compressed)
+        lr, hr = scene_pair(scene, scale, compressed)
         bicubic = bicubic_method(scale)
         made = {
             "bicubic": _enlarged(bicubic.enlarge, lr, bicubic.colour),
@@ -89,9 +90,9 @@ def draw(enlarge: Enlarge, model: str, scale: int, colour: str, compressed: bool
         }
         rows.append(SheetRow(name=scene.name, truth=hr, pictures=made))
     buffer = io.BytesIO()
-    sheet = draw_sheet(rows, crop=_SHOWN)
+    sheet = draw_sheet(rows, crop=_CROP_SIDE)
     # every pixel is shown as 2x2, so chroma subsampling loses nothing
-    sheet.save(buffer, "JPEG", quality=_QUALITY, subsampling=2, optimize=True)
+    sheet.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=2, optimize=True)
     return buffer.getvalue()
 
 

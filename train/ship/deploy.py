@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from train.data.resize import keys_cubic
-from train.fit.prune import without_dead
+from train.fit.prune import dcscn_without_dead_filters
 from train.nets import Carn, Csrcnn, Dcscn, Net, Rt
 from train.nets.carn import cascade
 from train.nets.common import bias_of
@@ -69,7 +69,7 @@ class DeployedDcscn(nn.Module):
 
     def __init__(self, net: Dcscn) -> None:
         super().__init__()
-        net = without_dead(net)
+        net = dcscn_without_dead_filters(net)
         self.features = nn.ModuleList(
             nn.Sequential(_copy(unit.conv), _copy(unit.act)) for unit in net.units
         )

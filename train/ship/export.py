@@ -18,8 +18,8 @@ import onnx
 import torch
 
 from train.errors import TrainError
-from train.fit.checkpoint import averaged_net, best_file, stage
-from train.fit.prune import living
+from train.fit.checkpoint import best_path, load_averaged_net, stage_record
+from train.fit.prune import without_dead_filters
 from train.measure.artifacts import flat_noise, moving_flicker
 from train.measure.compressed import Row, VideoSettings, read_clip, score_clip
 from train.measure.counting import multadds, parameters, receptive_field_radius
@@ -37,10 +37,10 @@ from train.measure.shipped import load_onnx, openvino_enlarge
 from train.nets import NETS, Dcscn, DcscnConfig, Net, at_scale
 from train.ship import provenance
 from train.ship.about import LICENCE, good_for
-from train.ship.crops import draw
+from train.ship.crops import draw_crops
 from train.ship.deploy import deploy
-from train.ship.manifest import enter, write_file
-from train.ship.naming import ADVERSARIAL, network_and_purpose
+from train.ship.manifest import add_entry, write_file
+from train.ship.naming import ADVERSARIAL_NETWORKS, network_and_purpose
 
 log = logging.getLogger(__name__)
 for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscript", "WARNING")):
@@ -49,7 +49,7 @@ for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscr
 OPSET: Final = 18
 TOLERANCE: Final = 1e-5
 """Maximum difference between torch and the exported file, for values in 0..1."""
-_STREAM: Final = "c-dcscn-stream"
+_STREAM_MODEL: Final = "c-dcscn-stream"
 """Model compared with sharp weights if their network has no `-stream` weights."""
 LICENCE_OF_OTHERS: Final = "of the weights' authors"
 
@@ -78,10 +78,10 @@ def to_onnx(net: Net, scale: int) -> onnx.ModelProto:
             dynamic_shapes={"x": {0: n, 2: h, 3: w}},
             dynamo=True,
         )
-    return _stripped(onnx.load_model_from_string(buffer.getvalue()))
+    return _strip_metadata(onnx.load_model_from_string(buffer.getvalue()))
 
 
-def _stripped(model: onnx.ModelProto) -> onnx.ModelProto:
+def _strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove the exporter's metadata (stack traces, local paths) and inferred shapes."""
     del model.graph.value_info[:]
     del model.metadata_props[:]
@@ -130,36 +130,36 @@ def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list
     file of the same run if there is one. Raises TrainError if weights without an adversarial
     training would get the name of the adversarial network.
     """
-    saved, net = averaged_net(checkpoint)
-    _say_which(checkpoint, saved)
+    saved, net = load_averaged_net(checkpoint)
+    _log_weights(checkpoint, saved)
     target = replace(target, model=target.model or saved["name"])
-    training = [*saved["history"], stage(saved)]
+    training = [*saved["history"], stage_record(saved)]
     _check_name(target.model, training)
     return [export_scale(net, scale, target, training) for scale in scales or net.scales]
 
 
 def _check_name(model: str, training: list[dict[str, Any]]) -> None:
     """Raise TrainError for an adversarial name without such training; the paper has PCARN (L1)."""
-    if model not in ADVERSARIAL or any("imported" in stage for stage in training):
+    if model not in ADVERSARIAL_NETWORKS or any("imported" in stage for stage in training):
         return
     losses = {kind for stage in training for _, kind in stage["recipe"].get("loss", ())}
     if not losses & {"gan", "sharp"}:
         raise TrainError(
-            f"these weights had no adversarial training, {model} is the network after it: "
-            f"--model {model}-l1"
+            f"these weights had no adversarial training, which the name {model} means: "
+            f"use --model {model}-l1"
         )
 
 
-def _say_which(checkpoint: Path, saved: dict[str, Any]) -> None:
-    best, path = saved.get("best") or {}, best_file(checkpoint)
-    log.info("%s: the weights of step %d", checkpoint.name, saved["step"])
+def _log_weights(checkpoint: Path, saved: dict[str, Any]) -> None:
+    best, path = saved.get("best") or {}, best_path(checkpoint)
+    log.info("%s: weights of step %d", checkpoint.name, saved["step"])
     if not best:
         return
     if best["step"] == saved["step"]:
-        log.info("the best of its run: %.3f dB on %s", best["psnr"], best["on"])
+        log.info("best score of the training: %.3f dB on %s", best["psnr"], best["on"])
     elif path.exists():
         log.warning(
-            "step %d scored higher, %.3f dB on %s: export %s to ship that",
+            "step %d scored higher, %.3f dB on %s: export %s to ship it",
             best["step"], best["psnr"], best["on"], path,
         )  # fmt: skip
 
@@ -167,7 +167,7 @@ def _say_which(checkpoint: Path, saved: dict[str, Any]) -> None:
 def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, Any]]) -> Path:
     """Export one scale; raise TrainError if the ONNX's output differs from torch's."""
     if scale not in net.scales:
-        raise TrainError(f"the network has no scale {scale}: {net.scales}")
+        raise TrainError(f"the network has no scale {scale}, only {net.scales}")
     model = to_onnx(net, scale).SerializeToString()
     enlarge = openvino_enlarge(model)
     worst = difference(net, scale, enlarge)
@@ -175,7 +175,7 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         raise TrainError(f"ONNX and torch differ by {worst:.2g}: not exported")
     path = target.file(scale)
     method = Method(label="ours", enlarge=enlarge, colour=net.colour, scale=scale)
-    deployed = living(net)
+    deployed = without_dead_filters(net)
     of_others = any("imported" in stage for stage in training)
     lpips = Lpips.load(target.lpips) if target.lpips else None
     entry = {
@@ -187,19 +187,19 @@ def export_scale(net: Net, scale: int, target: Target, training: list[dict[str, 
         "receptive_field_radius": receptive_field_radius(net, scale),
         "parameters": parameters(at_scale(deployed, scale)),
         "multadds_720p": multadds(deployed, scale),
-        **_narrower(deployed, target.model),
+        **_features_entry(deployed, target.model),
         "training": summary(path, training),
         "good_for": good_for(target.model),
-        **_on_sets(method, target, lpips),
-        **_on_clips(method, target, lpips),
+        **_measure_sets(method, target, lpips),
+        **_measure_clips(method, target, lpips),
         "licence": LICENCE_OF_OTHERS if of_others else LICENCE,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         entry["crops"] = write_crops(path, enlarge, target.model, scale, net.colour)
         write_file(path, model)  # last, as vsr calls it damaged until its entry is written
-        provenance.enter(path.parent, path.name, entry["sha256"], training)
-        enter(target.engines, target.model, f"x{scale}", entry)
+        provenance.add_file(path.parent, path.name, entry["sha256"], training)
+        add_entry(target.engines, target.model, f"x{scale}", entry)
     except OSError as exc:
         raise TrainError(f"cannot write {path}: {exc.strerror}") from exc
     log.info("%s: difference to torch %.2g, %s", path, worst, entry["psnr"])
@@ -216,7 +216,7 @@ def summary(path: Path, training: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _narrower(net: Net, model: str) -> dict[str, Any]:
+def _features_entry(net: Net, model: str) -> dict[str, Any]:
     """Return the filters per feature layer if they are not the paper's (train/fit/prune.py)."""
     paper = NETS.get(network_and_purpose(model)[0])
     if isinstance(net, Dcscn) and isinstance(paper, DcscnConfig):
@@ -225,7 +225,7 @@ def _narrower(net: Net, model: str) -> dict[str, Any]:
     return {}
 
 
-def _on_sets(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
+def _measure_sets(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
     """Return `psnr` of every benchmark, optionally `lpips`: {set: {"bicubic": .., "ours": ..}}."""
     scoring = Scoring(perceptual=Perceptual(lpips=lpips))
     ours = {d: score_folder(method, d, scoring) for d in target.benchmarks}
@@ -240,11 +240,11 @@ def _on_sets(method: Method, target: Target, lpips: Lpips | None) -> dict[str, A
 
 def _distance(mean: Score, folder: Path) -> float:
     if mean.lpips is None:  # 0 would mean equal
-        raise TrainError(f"{folder}: LPIPS cannot be measured on any of its pictures")
+        raise TrainError(f"{folder}: LPIPS cannot be measured on any picture")
     return round(mean.lpips, 4)
 
 
-def _on_clips(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
+def _measure_clips(method: Method, target: Target, lpips: Lpips | None) -> dict[str, Any]:
     """Return `video`: Y-PSNR per clip and method, mean over crf 23, 28 and 33; optionally `look`.
 
     `look` has LPIPS in the same form, also of a `-stream` model, and flicker and flat noise.
@@ -254,7 +254,7 @@ def _on_clips(method: Method, target: Target, lpips: Lpips | None) -> dict[str, 
         rows = [row for clip in target.clips for row in score_clip(clip, [method], settings)]
         return {"video": _by_clip(rows, "psnr", 3)}
     settings = VideoSettings(scale=method.scale, ssim=False, lpips=lpips)
-    compared = [method, *_stream_form(target, method.scale)]
+    compared = [method, *_stream_method(target, method.scale)]
     rows = [row for clip in target.clips for row in score_clip(clip, compared, settings)]
     flicker = {c.stem: moving_flicker(read_clip(c, settings), method) for c in target.clips}
     look = {
@@ -265,12 +265,12 @@ def _on_clips(method: Method, target: Target, lpips: Lpips | None) -> dict[str, 
     return {"video": _by_clip(rows, "psnr", 3), "look": look}
 
 
-def _stream_form(target: Target, scale: int) -> list[Method]:
-    """Return the network's `-stream` model, or else `_STREAM`, for comparison with sharp ones."""
+def _stream_method(target: Target, scale: int) -> list[Method]:
+    """Return the network's `-stream` model or else `_STREAM_MODEL`, to compare sharp ones with."""
     network, purpose = network_and_purpose(target.model)
     if purpose != "sharp":
         return []
-    for model, label in ((f"{network}-stream", "stream"), (_STREAM, _STREAM)):
+    for model, label in ((f"{network}-stream", "stream"), (_STREAM_MODEL, _STREAM_MODEL)):
         form = replace(target, model=model).file(scale)
         if form.exists():
             return [replace(load_onnx(form, "openvino"), label=label)]
@@ -294,6 +294,6 @@ def write_crops(
     """Write the model card's picture beside the network's file; return its manifest entry."""
     compressed = bool(network_and_purpose(model)[1])
     file = path.with_suffix(".jpg")
-    write_file(file, draw(enlarge, model, scale, colour, compressed))
+    write_file(file, draw_crops(enlarge, model, scale, colour, compressed))
     how = "film through x264 at crf 28" if compressed else "frames of film"
     return {"file": f"{path.parent.name}/{file.name}", "from": how}

@@ -19,9 +19,9 @@ File = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("file", type=File)
 @click.option("--model", type=click.Choice(sorted(NETS)), required=True)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
+@click.option("--data-set", type=Folder, multiple=True, help="Benchmark folder to measure PSNR on.")
 def import_(file: Path, model: str, output: Path, data_set: tuple[Path, ...]) -> None:
-    """Write a public checkpoint's network as OUTPUT/MODEL/x<scale>.onnx, and its manifest."""
+    """Convert a public checkpoint to OUTPUT/MODEL/x<scale>.onnx, and write the manifest."""
     for path in import_public(file, Target(engines=output, model=model, benchmarks=data_set)):
         click.echo(path)
 
@@ -34,11 +34,11 @@ def import_(file: Path, model: str, output: Path, data_set: tuple[Path, ...]) ->
     default=Path("engines"),
     show_default=True,
 )
-@click.option("--model", default="", help="Name it ships under; default: the network's.")
-@click.option("--scale", type=int, multiple=True, help="Default: all that the network has.")
-@click.option("--data-set", type=Folder, multiple=True, help="Benchmark to state PSNR on.")
-@click.option("--video", type=File, multiple=True, help="Clip to state PSNR on, compressed.")
-@click.option("--lpips", type=File, help="LPIPS (AlexNet) weights, to state it, too.")
+@click.option("--model", default="", help="Name of the model in engines/; default: the network's.")
+@click.option("--scale", type=int, multiple=True, help="Default: all scales of the network.")
+@click.option("--data-set", type=Folder, multiple=True, help="Benchmark folder to measure PSNR on.")
+@click.option("--video", type=File, multiple=True, help="Clip to compress and measure PSNR on.")
+@click.option("--lpips", type=File, help="LPIPS (AlexNet) weights, to measure LPIPS too.")
 def export(
     checkpoint: Path,
     engines: Path,
@@ -57,15 +57,15 @@ def export(
 @click.command()
 @click.argument("checkpoint", type=File)
 @click.option(
-    "--with", "former", type=File, required=True,
-    help="Checkpoint or shipped ONNX that CHECKPOINT's training came from.",
+    "--with", "earlier", type=File, required=True,
+    help="Checkpoint or shipped ONNX from which CHECKPOINT's training started.",
 )  # fmt: skip
 @click.option(
     "--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), required=True,
-    help="Of CHECKPOINT's weights; the rest are the other's.",
+    help="Weight of CHECKPOINT in the average, 0..1.",
 )  # fmt: skip
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
-def blend(checkpoint: Path, former: Path, share: float, output: Path) -> None:
-    """Average CHECKPOINT's weights with those it came from: fewer artefacts, most of the detail."""
-    run_blend(checkpoint, former, share, output)
+def blend(checkpoint: Path, earlier: Path, share: float, output: Path) -> None:
+    """Average CHECKPOINT's weights with those it started from, for fewer artefacts."""
+    run_blend(checkpoint, earlier, share, output)
     click.echo(output)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from train.errors import TrainError
 from train.files import load_torch
-from train.fit.checkpoint import as_checkpoint, stage
-from train.fit.grow import grown
-from train.fit.prune import fits, narrowed, widened, widths
+from train.fit.checkpoint import parse_checkpoint, stage_record
+from train.fit.grow import grow_weights
+from train.fit.prune import fits_into, narrow_weights, widen_weights, widths
 from train.nets import Carn, Csrcnn, Dcscn, Net, Rt, build
 from train.nets.common import bias_of
 from train.ship import provenance
@@ -30,7 +30,7 @@ from train.ship.export import Target, export_scale
 Weights = dict[str, Tensor]
 
 
-def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
+def read_weights(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
     """Read weights for `net` from our checkpoint (averaged), a public one or our ONNX.
 
     The second value is the history of trainings, or for a file without one, its name and SHA-256.
@@ -40,9 +40,9 @@ def weights_from(path: Path, net: Net) -> tuple[Weights, list[dict[str, Any]]]:
         return _from_onnx(path, net), _shipped_history(path) or [_origin(path)]
     saved = _load(path)
     if "average" in saved:
-        saved = as_checkpoint(saved, path)
-        return saved["average"], [*saved["history"], stage(saved)]
-    weights = translated(saved)
+        saved = parse_checkpoint(saved, path)
+        return saved["average"], [*saved["history"], stage_record(saved)]
+    weights = translate_names(saved)
     # the two differ only in names; the shapes are equal, so loading would not fail
     if isinstance(net, Carn) and net.config.pcarn != (weights.keys() != saved.keys()):
         raise TrainError(f"{path} is of another network: CARN and PCARN are not the same")
@@ -67,7 +67,7 @@ def import_public(path: Path, target: Target) -> list[Path]:
     Raises TrainError for a file that is damaged, contains code, or is of another network.
     """
     net = build(target.model)
-    weights, history = weights_from(path, net)
+    weights, history = read_weights(path, net)
     load_into(net, weights, path)
     return [export_scale(net.eval(), scale, target, history) for scale in net.scales]
 
@@ -75,11 +75,11 @@ def import_public(path: Path, target: Target) -> list[Path]:
 def _load(path: Path) -> dict[str, Any]:
     saved = load_torch(path)
     if not isinstance(saved, dict) or not all(isinstance(name, str) for name in saved):
-        raise TrainError(f"{path} holds no weights by name")
+        raise TrainError(f"{path} contains no named weights")
     return saved
 
 
-def translated(public: Weights) -> Weights:
+def translate_names(public: Weights) -> Weights:
     """Translate PCARN's weight names to ours; CARN's stay unchanged."""
     layers = {"conv1": "body.0", "conv2": "body.2", "pw": "body.4"}
     found: Weights = {}
@@ -104,12 +104,12 @@ def load_into(net: Net, weights: Weights, path: Path) -> None:
         if names:
             shown = ", ".join(sorted(names)[:3]) + (" ..." if len(names) > 3 else "")
             raise TrainError(f"{path} is of another network: it {what} {shown}")
-    weights = _of_build(net, weights, path)
+    weights = _adapt_weights(net, weights, path)
     for name, value in weights.items():
         if not isinstance(value, Tensor) or value.shape != own[name].shape:
             raise TrainError(f"{path} is of another network: {name} has another shape")
         if value.layout is not torch.strided or not value.isfinite().all():
-            raise TrainError(f"{path} is damaged: {name} is not made of finite numbers")
+            raise TrainError(f"{path} is damaged: {name} is not a dense array of finite numbers")
     net.load_state_dict(weights)
 
 
@@ -121,7 +121,7 @@ def _drop_repeated(weights: Weights, path: Path) -> None:
         del weights[name]
 
 
-def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
+def load_fitting_weights(net: Net, weights: Weights, path: Path) -> list[str]:
     """Load weights that fit by name and shape (of another scale, for example).
 
     A narrower DCSCN takes the most useful filters; a wider one keeps its initial weights for the
@@ -129,7 +129,7 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     half fit.
     """
     own = net.state_dict()
-    weights = _of_build(net, weights, path, own)
+    weights = _adapt_weights(net, weights, path, own)
     fitting = {
         name: value
         for name, value in weights.items()
@@ -141,32 +141,32 @@ def start_from(net: Net, weights: Weights, path: Path) -> list[str]:
     return sorted(set(own) - set(fitting))
 
 
-def add_from(net: Net, left: list[str], path: Path) -> list[str]:
-    """Load those of the weights `left` that another file has; return the names still missing.
+def load_missing_weights(net: Net, missing: list[str], path: Path) -> list[str]:
+    """Load those of the weights `missing` that another file has; return the names still missing.
 
     Raises TrainError for a file that is damaged, of another network, or has none of them.
     """
-    weights, _ = weights_from(path, net)
-    given = {name: value for name, value in weights.items() if name in left}
+    weights, _ = read_weights(path, net)
+    given = {name: value for name, value in weights.items() if name in missing}
     if not given:
-        raise TrainError(f"--from {path} has no weights that the files before it lack")
+        raise TrainError(f"--from {path} has no weights that the previous files lack")
     net.load_state_dict(given, strict=False)
-    return [name for name in left if name not in given]
+    return [name for name in missing if name not in given]
 
 
-def _of_build(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
+def _adapt_weights(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
     """Convert weights of a DCSCN of another width or an rt of another structure to fit `net`."""
     try:
         if isinstance(net, Dcscn):
-            return _of_width(net, weights, start)
+            return _adapt_width(net, weights, start)
         if isinstance(net, Rt):
-            return grown(net, weights)
+            return grow_weights(net, weights)
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as exc:
         raise TrainError(f"{path} is of another network: {exc}") from exc
     return weights
 
 
-def _of_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
+def _adapt_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
     """Convert weights to the number of feature filters of `net`, if the number of layers agrees.
 
     With `start`, the initial weights of a training, `net` may also have fewer filters (it gets the
@@ -176,9 +176,9 @@ def _of_width(net: Dcscn, weights: Weights, start: Weights | None) -> Weights:
     given = widths(weights)
     if given == features or len(given) != len(features):
         return weights
-    if start is not None and fits(features, given):
-        return narrowed(weights, features)
-    return widened(weights, features, start)
+    if start is not None and fits_into(features, given):
+        return narrow_weights(weights, features)
+    return widen_weights(weights, features, start)
 
 
 def _from_onnx(path: Path, net: Net) -> Weights:

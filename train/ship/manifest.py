@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from train.errors import TrainError
-from train.files import written_whole
+from train.files import atomic_write
 from train.ship import provenance
 from train.ship.cards import cards
 
 SCHEMA: Final = "vsr-engines/3"
 
 
-def enter(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
+def add_entry(engines: Path, name: str, key: str, entry: dict[str, Any]) -> None:
     """Put a network's entry into the manifest, and rewrite the cards."""
     content: dict[str, Any] = {"schema": SCHEMA, "models": {}}
     if (engines / "manifest.json").exists():
@@ -44,7 +44,7 @@ def read_manifest(engines: Path) -> dict[str, Any]:
     except ValueError as exc:
         raise TrainError(f"the manifest in {engines} is damaged: {exc}") from exc
     if content.get("schema") != SCHEMA:
-        raise TrainError(f"{path} is not of this version ({SCHEMA}): export into a new folder")
+        raise TrainError(f"{path} does not have the schema {SCHEMA}: export into a new folder")
     return content
 
 
@@ -59,5 +59,5 @@ def write_manifest(engines: Path, content: dict[str, Any]) -> None:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file atomically."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data)

@@ -8,7 +8,7 @@ PURPOSES: Final = {
 }
 """Suffixes of model names for a purpose, and their text on the model card."""
 
-ADVERSARIAL: Final = frozenset({"pcarn", "pcarn-m"})
+ADVERSARIAL_NETWORKS: Final = frozenset({"pcarn", "pcarn-m"})
 """Names of networks after adversarial training; before it their names end with `-l1`."""
 
 

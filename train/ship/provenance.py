@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from train.errors import TrainError
-from train.files import written_whole
+from train.files import atomic_write
 from train.fit.recipe import Recipe, recipe_from, recipe_record
 from train.nets import NETS
 
@@ -36,7 +36,7 @@ _EMPTY: Final[Stage] = {
     "precision": "32-true", "vgg": "", "commit": "", "command": "", "note": "",
 }  # fmt: skip
 """Default of every key of a stage except `recipe`, in the order of writing."""
-_ALWAYS: Final = ("name", "steps", "batch", "patch", "rate", "seed")
+_ALWAYS_WRITTEN: Final = ("name", "steps", "batch", "patch", "rate", "seed")
 """Recipe settings that are written even if they have the default value."""
 
 
@@ -50,7 +50,7 @@ class Chain:
     """(name, stage) pairs; names are unique in their folder."""
 
 
-def completed(record: Stage) -> Stage:
+def complete_record(record: Stage) -> Stage:
     """Return a training's record with every key that this version writes.
 
     Older checkpoints have network, scales and settings only in their command. Raises TrainError if
@@ -58,11 +58,11 @@ def completed(record: Stage) -> Stage:
     """
     if "imported" in record:
         return record
-    told = _from_command(record.get("command", "")) if "network" not in record else {}
-    if not {**told, **record}.get("network"):
-        raise TrainError(f"a stage names no network: {record.get('command', '')!r}")
+    from_command = _from_command(record.get("command", "")) if "network" not in record else {}
+    if not {**from_command, **record}.get("network"):
+        raise TrainError(f"a stage has no network: {record.get('command', '')!r}")
     recipe = recipe_from(record["recipe"], record["recipe"].get("name", "ours"))
-    found = {**_EMPTY, **told, **record, "recipe": recipe_record(recipe)}
+    found = {**_EMPTY, **from_command, **record, "recipe": recipe_record(recipe)}
     plain: Stage = json.loads(json.dumps(found))  # tuples as lists
     return plain
 
@@ -102,9 +102,9 @@ def read(folder: Path) -> dict[str, Chain]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise TrainError(f"{path} is damaged: {exc}") from exc
     if content.get("schema") != SCHEMA:
-        raise TrainError(f"{path} is not of this version ({SCHEMA})")
+        raise TrainError(f"{path} does not have the schema {SCHEMA}")
     try:
-        known = {name: completed(stage) for name, stage in content.get("stages", {}).items()}
+        known = {name: complete_record(stage) for name, stage in content.get("stages", {}).items()}
         return {
             file: Chain(
                 sha256=entry["sha256"],
@@ -128,12 +128,12 @@ def chains_of(engines: Path, models: dict[str, Any]) -> dict[str, Chain]:
     }
 
 
-def enter(folder: Path, file: str, sha256: str, training: list[Stage]) -> None:
+def add_file(folder: Path, file: str, sha256: str, training: list[Stage]) -> None:
     """Enter the trainings of `file` in a folder's `provenance.toml`, keeping the other files'."""
     chains = read(folder)
-    noted = {_identity(stage): stage for chain in chains.values() for _, stage in chain.stages}
-    stages = [completed(stage) for stage in training]
-    stages = [noted.get(_identity(stage), stage) for stage in stages]
+    existing = {_identity(stage): stage for chain in chains.values() for _, stage in chain.stages}
+    stages = [complete_record(stage) for stage in training]
+    stages = [existing.get(_identity(stage), stage) for stage in stages]
     found = {name: (chain.sha256, [s for _, s in chain.stages]) for name, chain in chains.items()}
     write(folder, {**found, file: (sha256, stages)})
 
@@ -142,13 +142,13 @@ def _identity(stage: Stage) -> str:
     """Return a key that is equal for records of the same training, even if edited by hand."""
     if "imported" in stage:
         return str(stage["sha256"])
-    told = [stage["command"], stage["step"], stage["recipe"]["seed"], stage.get("blend", {})]
-    return json.dumps(told)
+    parts = [stage["command"], stage["step"], stage["recipe"]["seed"], stage.get("blend", {})]
+    return json.dumps(parts)
 
 
 def is_same(a: Stage, b: Stage) -> bool:
     """Return whether two records are of the same training."""
-    return _identity(completed(a)) == _identity(completed(b))
+    return _identity(complete_record(a)) == _identity(complete_record(b))
 
 
 def write(folder: Path, files: dict[str, tuple[str, list[Stage]]]) -> None:
@@ -168,7 +168,7 @@ def write(folder: Path, files: dict[str, tuple[str, list[Stage]]]) -> None:
         lines += [f"stages = {to_toml(used)}", ""]
     for name, stage in stages.items():
         lines += [f"[stages.{name}]", *_lines(stage), ""]
-    with written_whole(folder / NAME) as out:
+    with atomic_write(folder / NAME) as out:
         out.write("\n".join(lines).encode())
 
 
@@ -196,7 +196,7 @@ def _lines(stage: Stage) -> list[str]:
         lines += [
             f"recipe.{key} = {to_toml(value)}"
             for key, value in stage["recipe"].items()
-            if key in _ALWAYS or value != plain.get(key)
+            if key in _ALWAYS_WRITTEN or value != plain.get(key)
         ]
     return lines
 

@@ -28,11 +28,11 @@ Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 _PICTURE_CHANNELS: Final = 3
 """Maximum input channels of a convolution that is taken to read the picture; it stays float32."""
-_MOVING: Final = ("Concat", "Split", "DepthToSpace")
+_MOVE_OPS: Final = ("Concat", "Split", "DepthToSpace")
 _FIXED: Final = 0
 """Class of the channels that must not be scaled: those of the input and output pictures."""
-_MOST_FACTOR: Final = 1e4
-_LEAST_WEIGHT: Final = 1e-3
+_MAX_FACTOR: Final = 1e4
+_MIN_WEIGHT: Final = 1e-3
 """Lower limit for a channel's weight relative to the largest one, 0..1, in `channel_factors`."""
 
 
@@ -48,7 +48,7 @@ class Conv:
     group: int
 
     @property
-    def real(self) -> bool:
+    def stays_float(self) -> bool:
         """Return whether it stays float32."""
         return self.weight.shape[1] * self.group <= _PICTURE_CHANNELS
 
@@ -81,7 +81,7 @@ class Graph:
         """Return the node that computes each tensor, by tensor name."""
         return {output: node for node in self.nodes for output in node.output}
 
-    def sources(self, tensor: str, through: Sequence[str] = _MOVING) -> list[str]:
+    def sources(self, tensor: str, through: Sequence[str] = _MOVE_OPS) -> list[str]:
         """Return the tensors whose values `tensor` has, before layers that only move values."""
         node = self.producers.get(tensor)
         if node is None or node.op_type not in through:
@@ -93,7 +93,7 @@ class Graph:
         """Return the quantised tensors, the sources of all int8 convolutions, grouped by scale."""
         found: list[set[str]] = []
         for conv in self.convs.values():
-            if not conv.real:
+            if not conv.stays_float:
                 together = set(self.sources(conv.node.input[0]))
                 for other in [group for group in found if group & together]:
                     found.remove(other)
@@ -102,19 +102,36 @@ class Graph:
         return [sorted(group) for group in found]
 
 
-def take_apart(model: onnx.ModelProto) -> Graph:
-    """Parse a deploy form; unsupported layers raise TrainError only in `channel_classes`."""
+def parse(model: onnx.ModelProto) -> Graph:
+    """Parse a deploy form; raise TrainError if a convolution's weights are not constant.
+
+    Unsupported layers raise it only in `channel_classes`.
+    """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     convs = {}
     for node in model.graph.node:
         if node.op_type != "Conv":
             continue
-        weight = constants[node.input[1]]
-        bias = constants[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), "f4")
+        weight = _constant_input(node, 1, constants)
+        has_bias = len(node.input) > 2 and node.input[2]
+        bias = _constant_input(node, 2, constants) if has_bias else np.zeros(len(weight), "f4")
         convs[node.output[0]] = Conv(
             node=node, weight=weight, bias=bias, group=attribute(node, "group", 1)
         )
     return Graph(model, tuple(model.graph.node), constants, convs)
+
+
+def _constant_input(
+    node: onnx.NodeProto, index: int, constants: Mapping[str, npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """Return an input of a node that must be an initializer; raise TrainError if it is not."""
+    name = node.input[index] if index < len(node.input) else ""
+    if name not in constants:
+        raise TrainError(
+            f"{node.op_type} '{node.output[0]}' cannot be quantised: "
+            f"its input {index} ('{name}') is not an initializer"
+        )
+    return constants[name]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -125,9 +142,10 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 # exact rewrites of the float network
 
 
-def with_linear_parts(graph: Graph, whole: Collection[str] = ()) -> Graph:
-    """Split int8 1x1 convolutions (except those in `whole`): a linear layer's part becomes float32.
+def with_linear_parts(graph: Graph, without_linear_part: Collection[str] = ()) -> Graph:
+    """Split int8 1x1 convolutions: the part that reads a linear layer becomes float32.
 
+    Convolutions in `without_linear_part` are not split.
     conv1x1(concat(entry(x), rest)) = conv1x1'(rest) + (conv1x1'' after entry)(x), where the last
     is one convolution of the picture, `<name>.linear`.
     """
@@ -137,14 +155,16 @@ def with_linear_parts(graph: Graph, whole: Collection[str] = ()) -> Graph:
         conv = graph.convs.get(node.output[0])
         first, *rest = graph.sources(node.input[0], ["Concat"]) if conv else [""]
         linear = graph.convs.get(first)
-        pointwise = conv and not conv.real and conv.group == 1 and conv.weight.shape[2] == 1
+        pointwise = conv and not conv.stays_float and conv.group == 1 and conv.weight.shape[2] == 1
         name = node.output[0]
-        if not (conv and pointwise and linear and linear.real and rest) or name in whole:
+        splits = pointwise and linear and linear.stays_float and rest
+        if not (conv and linear and splits) or name in without_linear_part:
             nodes.append(node)
             continue
         width = len(linear.weight)
         part = conv.weight[:, :width, 0, 0]
-        skip, concat, small = _named(linear.node, name, "linear"), [], _named(node, name, "rest")
+        skip, small = _renamed_copy(linear.node, name, "linear"), _renamed_copy(node, name, "rest")
+        concat = []
         small.input[0] = rest[0]
         if len(rest) > 1:
             concat = [helper.make_node("Concat", rest, [f"{name}.parts"], axis=1)]
@@ -161,26 +181,26 @@ def with_linear_parts(graph: Graph, whole: Collection[str] = ()) -> Graph:
         del convs[name]
         both = helper.make_node("Add", [small.output[0], skip.output[0]], [name])
         nodes += [*concat, small, skip, both]
-    return replace(graph, nodes=_used(nodes, graph.model.graph.output[0].name), convs=convs)
+    return replace(graph, nodes=_reachable(nodes, graph.model.graph.output[0].name), convs=convs)
 
 
-def _named(node: onnx.NodeProto, name: str, suffix: str) -> onnx.NodeProto:
+def _renamed_copy(node: onnx.NodeProto, name: str, suffix: str) -> onnx.NodeProto:
     twin = onnx.NodeProto()
     twin.CopyFrom(node)
     twin.name = twin.output[0] = f"{name}.{suffix}"
     return twin
 
 
-def _used(nodes: Iterable[onnx.NodeProto], result: str) -> tuple[onnx.NodeProto, ...]:
-    wanted, kept = {result}, []
+def _reachable(nodes: Iterable[onnx.NodeProto], result: str) -> tuple[onnx.NodeProto, ...]:
+    needed, kept = {result}, []
     for node in reversed(list(nodes)):
-        if wanted & set(node.output):
-            wanted |= set(node.input)
+        if needed & set(node.output):
+            needed |= set(node.input)
             kept.append(node)
     return tuple(reversed(kept))
 
 
-def equalised(graph: Graph, factors: Mapping[str, Floats]) -> Graph:
+def scale_channels(graph: Graph, factors: Mapping[str, Floats]) -> Graph:
     """Scale every channel of every tensor by `factors` (from `channel_factors`)."""
     convs = {}
     for name, conv in graph.convs.items():
@@ -210,10 +230,10 @@ def channel_factors(
         np.maximum.at(weight, conv.per_group(classes[conv.node.input[0]]), share)
     used = reach > 0
     factor = np.ones(count)
-    factor[used] = reach[used] ** -exponent * np.maximum(weight[used], _LEAST_WEIGHT) ** (
+    factor[used] = reach[used] ** -exponent * np.maximum(weight[used], _MIN_WEIGHT) ** (
         1 - exponent
     )
-    factor = np.clip(factor, 1 / _MOST_FACTOR, _MOST_FACTOR)
+    factor = np.clip(factor, 1 / _MAX_FACTOR, _MAX_FACTOR)
     factor[_FIXED] = 1
     return {name: factor[c].astype("f4") for name, c in classes.items()}
 
@@ -221,7 +241,7 @@ def channel_factors(
 def channel_classes(graph: Graph) -> dict[str, Classes]:
     """Return a class per channel of each tensor; channels of one class must be scaled together.
 
-    Raises TrainError for unsupported layers.
+    Raises TrainError for unsupported layers, and for sums and concatenations with constants.
     """
     parent = [_FIXED]
 
@@ -232,9 +252,17 @@ def channel_classes(graph: Graph) -> dict[str, Classes]:
         for a, b in zip(map(root, one), map(root, other), strict=True):
             parent[max(a, b)] = min(a, b)
 
+    def computed(node: onnx.NodeProto, tensor: str) -> Classes:
+        if tensor not in found:
+            raise TrainError(
+                f"{node.op_type} '{node.output[0]}' cannot be quantised: "
+                f"its input '{tensor}' is not the output of a layer"
+            )
+        return found[tensor]
+
     found: dict[str, Classes] = {}
     for node in graph.nodes:
-        first = found.get(node.input[0], np.array([_FIXED]))
+        first = found.get(node.input[0] if node.input else "", np.array([_FIXED]))
         name = node.output[0]
         match node.op_type:
             case "Conv":
@@ -249,12 +277,12 @@ def channel_classes(graph: Graph) -> dict[str, Classes]:
                 if node.input[0] in found:
                     found[name] = first
             case "Add":
-                join(first, found[node.input[1]])
+                join(computed(node, node.input[0]), computed(node, node.input[1]))
                 found[name] = first
             case "Concat":
-                found[name] = np.concatenate([found[part] for part in node.input])
+                found[name] = np.concatenate([computed(node, part) for part in node.input])
             case "Split":
-                ends = np.cumsum(graph.constants[node.input[1]])[:-1]
+                ends = np.cumsum(_constant_input(node, 1, graph.constants))[:-1]
                 found |= dict(zip(node.output, np.split(first, ends), strict=True))
             case "DepthToSpace":
                 shuffled = first.reshape(-1, attribute(node, "blocksize", 1) ** 2)

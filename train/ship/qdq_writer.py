@@ -66,7 +66,7 @@ class _Writer:
     def _reads_float(self, node: onnx.NodeProto, name: str) -> bool:
         """Return whether to read `name` without Q/DQ: a float layer's output that is only added."""
         maker = self.graph.convs.get(name)
-        return node.op_type == "Add" and maker is not None and maker.real
+        return node.op_type == "Add" and maker is not None and maker.stays_float
 
     def _round(self, name: str) -> str:
         """Return the tensor after its Q/DQ pair, which is added on first use."""
@@ -87,7 +87,7 @@ class _Writer:
         weight, bias = f"{name}.weight", f"{name}.bias"
         values = _dense(conv) if self.dense else conv.weight
         del node.input[1:]
-        if self.quantisers and not conv.real:
+        if self.quantisers and not conv.stays_float:
             codes, scale = int8_weights(values)
             parts = [weight, f"{weight}.scale", f"{weight}.zero"]
             self.constants |= zip(parts, [codes, scale, np.zeros(len(scale), "i1")], strict=True)

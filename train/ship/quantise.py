@@ -21,17 +21,10 @@ from train.errors import TrainError
 from train.measure.evaluate import evaluate
 from train.measure.ramp import LIMITS_TEXT, ramp
 from train.measure.shipped import openvino_enlarge
-from train.ship.calibrate import Spread, patches, quantiser, random_crops, spreads, stark, vivid
+from train.ship import calibrate, qdq
+from train.ship.calibrate import Spread
 from train.ship.manifest import read_manifest, write_file, write_manifest
-from train.ship.qdq import (
-    Floats,
-    Graph,
-    Quantiser,
-    channel_factors,
-    equalised,
-    take_apart,
-    with_linear_parts,
-)
+from train.ship.qdq import Floats, Graph, Quantiser
 from train.ship.qdq_writer import to_onnx
 
 log = logging.getLogger(__name__)
@@ -40,6 +33,9 @@ _TOLERANCE: Final = 1e-5
 _ROUNDS: Final = 5
 _TIMED: Final = (96, 160)
 """Height and width of the picture for timing, in pixels."""
+_KEYS: Final = {"black_and_white": "stark", "two_colours": "vivid",
+                "min_linear_gain_db": "linear_worth"}  # fmt: skip
+"""Manifest keys of the fields of `Settings` that have another name there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +44,9 @@ class Settings:
 
     patches: int = 48
     """Number of training image crops on which ranges are measured."""
-    stark: int = 6
+    black_and_white: int = 6
     """Number of these crops that are added again in black and white, to cover text."""
-    vivid: int = 14
+    two_colours: int = 14
     """Number of other crops added again in two pure colours each, for RGB networks: without them
     the blue sky of a cartoon is far outside every range."""
     held_out: int = 12
@@ -60,8 +56,12 @@ class Settings:
     """Candidate exponents for `train.ship.qdq.channel_factors`."""
     powers: tuple[int, ...] = (2, 3)
     """Candidate powers for `train.ship.calibrate.quantiser`."""
-    linear_worth: float = 0.1
+    min_linear_gain_db: float = 0.1
     """Minimum gain, in dB of error, to keep a part of `train.ship.qdq.with_linear_parts`."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings for the manifest, which has other names for some of them."""
+        return {_KEYS.get(key, key): value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,20 +86,18 @@ def quantise(task: Task, models: Sequence[str] = (), scales: Sequence[int] = ())
     known = read_manifest(task.engines)["models"]
     if unknown := sorted(set(models) - set(known)):
         raise TrainError(f"no model '{unknown[0]}' in {task.engines}; it has: {', '.join(known)}")
-    wanted = {f"x{scale}" for scale in scales}
+    keys = {f"x{scale}" for scale in scales}
     chosen = [
-        (name, key)
-        for name in models or known
-        for key in known[name]
-        if key in wanted or not scales
+        (name, key) for name in models or known for key in known[name] if key in keys or not scales
     ]
     if not chosen:
-        raise TrainError(f"nothing in {task.engines} has scale {', '.join(map(str, scales))}")
-    settings = task.settings
-    due = settings.patches + settings.held_out
-    crops = random_crops(task.calibration, due, settings.seed)
-    if len(crops) < due:
-        raise TrainError(f"only {len(crops)} images of 192x192 or more to calibrate on, not {due}")
+        raise TrainError(f"no model in {task.engines} has scale {', '.join(map(str, scales))}")
+    needed = task.settings.patches + task.settings.held_out
+    crops = calibrate.random_crops(task.calibration, needed, task.settings.seed)
+    if len(crops) < needed:
+        raise TrainError(
+            f"calibration needs {needed} images of at least 192x192, found {len(crops)}"
+        )
     for name, key in chosen:
         yield quantise_scale(task, name, key, crops)
 
@@ -110,7 +108,7 @@ def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> 
     source, scale = task.engines / entry["file"], int(key.removeprefix("x"))
     data = _read(source, entry["sha256"])
     began = time.process_time()
-    found, facts = _form_of(data, entry["colour"], scale, crops, task.settings)
+    found, facts = _quantise_model(data, entry["colour"], scale, crops, task.settings)
     seconds = time.process_time() - began
     _check_ramp(f"{name} {key}", found, data, entry["colour"])
     psnr = _scores(task.benchmarks, found, entry, scale)
@@ -118,8 +116,8 @@ def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> 
     for benchmark, loss in losses.items():
         if not loss <= task.most_loss:  # also true for NaN
             raise TrainError(
-                f"{name} {key} loses {loss:.3f} dB on {benchmark} in int8, and no more than "
-                f"{task.most_loss:g} are allowed: not written"
+                f"{name} {key} loses {loss:.3f} dB on {benchmark} in int8, more than the limit of "
+                f"{task.most_loss:g} dB: not written"
             )
     path = source.with_suffix(".int8.onnx")
     folders = [folder.name for folder in task.calibration]
@@ -128,9 +126,9 @@ def quantise_scale(task: Task, name: str, key: str, crops: Sequence[Pixels]) -> 
         "sha256": hashlib.sha256(found).hexdigest(),
         "precision": "int8",
         "psnr": psnr,
-        "quantiser": {"of": entry["sha256"], "folders": folders, **asdict(task.settings), **facts},
+        "quantiser": {"of": entry["sha256"], "folders": folders, **task.settings.record(), **facts},
     }
-    _ship(task.engines, (name, key), path, found, form)
+    _write_form(task.engines, (name, key), path, found, form)
     log.info("%s: loses %s dB, %.0f s of CPU", path, losses, seconds)
     return path
 
@@ -140,24 +138,24 @@ def _check_ramp(label: str, found: bytes, data: bytes, colour: str) -> None:
     seen = ramp(openvino_enlarge(found), openvino_enlarge(data), channels)
     if not seen.is_smooth:
         raise TrainError(
-            f"{label} has bands in int8: {seen.within_one:.1%} of a smooth ramp within one code "
-            f"(0.99 within {seen.p99:.2f}), {LIMITS_TEXT} are asked: not written"
+            f"{label} shows banding in int8: {seen.within_one:.1%} of a ramp within one code "
+            f"(0.99 within {seen.p99:.2f}), required: {LIMITS_TEXT}: not written"
         )
 
 
-def _form_of(
+def _quantise_model(
     data: bytes, colour: str, scale: int, crops: Sequence[Pixels], settings: Settings
 ) -> tuple[bytes, dict[str, Any]]:
     held_out, seen = crops[: settings.held_out], crops[settings.held_out :]
-    drawn = list(map(stark, seen[: settings.stark]))
+    drawn = list(map(calibrate.black_and_white, seen[: settings.black_and_white]))
     if colour == "rgb":
-        drawn += vivid(seen[settings.stark :][: settings.vivid])
-    ours = patches([*seen, *drawn], scale, colour)
-    others = patches(held_out, scale, colour)
+        drawn += calibrate.two_colours(seen[settings.black_and_white :][: settings.two_colours])
+    ours = calibrate.patches([*seen, *drawn], scale, colour)
+    others = calibrate.patches(held_out, scale, colour)
     return best_form(onnx.load_model_from_string(data), ours, others, settings)
 
 
-def _ship(
+def _write_form(
     engines: Path, place: tuple[str, str], path: Path, data: bytes, form: Mapping[str, Any]
 ) -> None:
     name, key = place
@@ -176,7 +174,7 @@ def _read(path: Path, digest: str) -> bytes:
     except OSError as exc:
         raise TrainError(f"cannot read {path}: {exc.strerror}") from exc
     if hashlib.sha256(data).hexdigest() != digest:
-        raise TrainError(f"{path} is not what the manifest describes: export it again")
+        raise TrainError(f"{path} differs from its SHA-256 in the manifest: export it again")
     return data
 
 
@@ -200,16 +198,13 @@ def _losses(
     return {name: round(before[name]["psnr"] - score["psnr"], 3) for name, score in psnr.items()}
 
 
-# the search
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Way:
+class _Candidate:
     """Candidate of the search: values of all free parameters."""
 
     exponent: float
     power: int
-    whole: frozenset[str] = frozenset()
+    without_linear_part: frozenset[str] = frozenset()
     """Convolutions that read all of their input in int8, without a float linear part."""
 
 
@@ -222,38 +217,40 @@ class _Search:
     held_out: Floats
     truth: Floats
 
-    def write(self, way: _Way, dense: bool = False) -> bytes:
+    def write(self, candidate: _Candidate, dense: bool = False) -> bytes:
         """Return the int8 ONNX of a candidate; `dense` converts grouped convolutions to dense."""
-        graph = with_linear_parts(self.graph, way.whole)
+        graph = qdq.with_linear_parts(self.graph, candidate.without_linear_part)
         groups = graph.groups()
         found = {name: self.spreads[name] for group in groups for name in group}
         largest = {name: spread.magnitude for name, spread in found.items()}
-        factors = channel_factors(graph, largest, way.exponent)
+        factors = qdq.channel_factors(graph, largest, candidate.exponent)
         scaled = {name: spread.times(factors[name]) for name, spread in found.items()}
         quantisers: dict[str, Quantiser] = {}
         for group in groups:
-            shared = quantiser([scaled[name] for name in group], way.power)
+            shared = calibrate.choose_quantiser([scaled[name] for name in group], candidate.power)
             quantisers |= dict.fromkeys(group, shared)
-        return to_onnx(equalised(graph, factors), quantisers, dense).SerializeToString()
+        return to_onnx(qdq.scale_channels(graph, factors), quantisers, dense).SerializeToString()
 
-    def error(self, way: _Way) -> float:
+    def error(self, candidate: _Candidate) -> float:
         """Return a candidate's mean squared error in dB, for values in 0..1."""
-        result = openvino_enlarge(self.write(way))(self.held_out)
+        result = openvino_enlarge(self.write(candidate))(self.held_out)
         error = 10 * float(np.log10(((result - self.truth) ** 2).mean()))
-        log.debug("%s: %.2f dB", way, error)
+        log.debug("%s: %.2f dB", candidate, error)
         return error
 
-    def best(self, settings: Settings) -> tuple[_Way, float]:
+    def best(self, settings: Settings) -> tuple[_Candidate, float]:
         """Return the best candidate and its error; linear parts of little gain are removed."""
         pairs = itertools.product(settings.exponents, settings.powers)
-        ways = [_Way(exponent=exponent, power=power) for exponent, power in pairs]
-        error, best = min(((self.error(way), way) for way in ways), key=lambda tried: tried[0])
-        for name in with_linear_parts(self.graph).convs:
+        candidates = [_Candidate(exponent=exponent, power=power) for exponent, power in pairs]
+        errors = [self.error(candidate) for candidate in candidates]
+        error, best = min(zip(errors, candidates, strict=True), key=lambda pair: pair[0])
+        for name in qdq.with_linear_parts(self.graph).convs:
             if name.endswith(".linear"):
-                plainer = replace(best, whole=best.whole | {name.removesuffix(".linear")})
-                worse = self.error(plainer)
-                if worse < error + settings.linear_worth:
-                    error, best = worse, plainer
+                more = best.without_linear_part | {name.removesuffix(".linear")}
+                simpler = replace(best, without_linear_part=more)
+                worse = self.error(simpler)
+                if worse < error + settings.min_linear_gain_db:
+                    error, best = worse, simpler
         return best, error
 
 
@@ -261,27 +258,30 @@ def best_form(
     model: onnx.ModelProto, seen: Floats, held_out: Floats, settings: Settings
 ) -> tuple[bytes, dict[str, Any]]:
     """Return the int8 ONNX with the least error on held-out pictures, and the chosen values."""
-    graph = take_apart(model)
+    graph = qdq.parse(model)
     truth = openvino_enlarge(model.SerializeToString())(held_out)
-    again = to_onnx(with_linear_parts(graph)).SerializeToString()
+    again = to_onnx(qdq.with_linear_parts(graph)).SerializeToString()
     worst = float(np.abs(openvino_enlarge(again)(held_out) - truth).max())
     if not worst <= _TOLERANCE:
-        raise TrainError(f"taking the network apart changes it by {worst:.2g}: not quantised")
+        raise TrainError(
+            f"splitting off linear parts changes the output by {worst:.2g}: not quantised"
+        )
     tensors = [name for group in graph.groups() for name in group]
-    found = spreads(to_onnx(graph), tensors, seen)
+    found = calibrate.measure_spreads(to_onnx(graph), tensors, seen)
     search = _Search(graph=graph, spreads=found, held_out=held_out, truth=truth)
-    way, error = search.best(settings)
-    real = [c.node for c in with_linear_parts(graph, way.whole).convs.values() if c.real]
+    candidate, error = search.best(settings)
+    convs = qdq.with_linear_parts(graph, candidate.without_linear_part).convs.values()
+    float_nodes = [conv.node for conv in convs if conv.stays_float]
     facts = {
-        "exponent": way.exponent,
-        "power": way.power,
+        "exponent": candidate.exponent,
+        "power": candidate.power,
         "error_db": round(error, 2),
-        "float": sorted({node.input[1].removesuffix(".weight") for node in real}),
-        "linear_parts": sum(node.name.endswith(".linear") for node in real),
+        "float": sorted({node.input[1].removesuffix(".weight") for node in float_nodes}),
+        "linear_parts": sum(node.name.endswith(".linear") for node in float_nodes),
     }
-    if all(conv.real or conv.group == 1 for conv in graph.convs.values()):
-        return search.write(way), facts
-    forms = {"grouped": search.write(way), "dense": search.write(way, dense=True)}
+    if all(conv.stays_float or conv.group == 1 for conv in graph.convs.values()):
+        return search.write(candidate), facts
+    forms = {"grouped": search.write(candidate), "dense": search.write(candidate, dense=True)}
     times = _milliseconds(forms, seen.shape[1])
     fastest = min(times, key=lambda name: times[name])
     return forms[fastest], {**facts, "convolutions": fastest, "ms": times}

@@ -13,20 +13,24 @@ Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command(cls=ManyValues)
 @click.argument("models", nargs=-1)
-@click.option("--scale", type=int, multiple=True, help="Default: all that each network has.")
+@click.option("--scale", type=int, multiple=True, help="Default: all scales of each network.")
 @click.option("--engines", type=Folder, default=Path("engines"), show_default=True)
 @click.option(
     "--calibration", type=Folder, multiple=True, required=True, help="Folder of training images."
 )
 @click.option(
-    "--data-set", type=Folder, multiple=True, required=True, help="Benchmark to measure PSNR on."
+    "--data-set",
+    type=Folder,
+    multiple=True,
+    required=True,
+    help="Benchmark folder to measure PSNR on.",
 )
 @click.option(
     "--most-loss",
     type=click.FloatRange(0),
     default=0.10,
     show_default=True,
-    help="PSNR (dB) that it may lose on a benchmark; else it is not written.",
+    help="Maximum loss of PSNR in dB on each benchmark; above it, nothing is written.",
 )
 def quantise(
     models: tuple[str, ...],

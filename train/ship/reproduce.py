@@ -15,7 +15,7 @@ from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint
 from train.fit.recipe import Recipe, find_recipe, recipe_from
 from train.ship import provenance
-from train.ship.former import find_former
+from train.ship.git_history import find_in_history
 from train.ship.manifest import read_manifest
 from train.ship.provenance import Stage
 
@@ -29,7 +29,7 @@ _FILES: Final = ("--vgg", "--lpips", "--teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class Folders:
     """Input and output folders of a reproduction."""
 
     data: Path
@@ -65,7 +65,7 @@ Packs = dict[tuple[Any, ...], Path]
 """Files of packed pictures, by the values that the pictures depend on."""
 
 
-def commands(model: str, scales: Sequence[int], places: Places) -> list[Command]:
+def commands(model: str, scales: Sequence[int], folders: Folders) -> list[Command]:
     """Return the commands that remake the given (or all) scales of a model, without duplicates.
 
     Raises TrainError for an unknown model or scale, a file without provenance, and a file in the
@@ -73,24 +73,25 @@ def commands(model: str, scales: Sequence[int], places: Places) -> list[Command]
     """
     found: dict[tuple[str, ...], Command] = {}
     packs: Packs = {}
-    for scale, entry in _entries(model, scales, places.engines).items():
-        folder = (places.engines / entry["file"]).parent
-        chain = provenance.chains_of(places.engines, {model: {"": entry}}).get(entry["file"])
+    for scale, entry in _entries(model, scales, folders.engines).items():
+        folder = (folders.engines / entry["file"]).parent
+        chain = provenance.chains_of(folders.engines, {model: {"": entry}}).get(entry["file"])
         if chain is None:
             raise TrainError(
-                f"{folder / provenance.NAME} does not say how {entry['file']} was made"
+                f"{folder / provenance.NAME} has no training stages of {entry['file']}"
             )
         ends: list[Path] = []
         for name, stage in chain.stages:
             if "imported" in stage:
-                ends.append(places.weights / stage["imported"])
+                ends.append(folders.weights / stage["imported"])
                 continue
-            checkpoint, start = places.work / folder.name / f"{name}.pt", ends[-1] if ends else None
-            made = [*_stage(name, stage, folder, checkpoint, start, places, packs)]
-            made += _blend(stage["blend"], checkpoint, ends)
+            checkpoint = folders.work / folder.name / f"{name}.pt"
+            start = ends[-1] if ends else None
+            made = [*_stage_commands(name, stage, folder, checkpoint, start, folders, packs)]
+            made += _blend_command(stage["blend"], checkpoint, ends)
             found |= {command.words: command for command in made if command.words not in found}
             ends.append(made[-1].output)
-        command = _export(ends[-1], places.work / "engines" / entry["file"], model, scale)
+        command = _export_command(ends[-1], folders.work / "engines" / entry["file"], model, scale)
         found.setdefault(command.words, command)
     return list(found.values())
 
@@ -102,57 +103,59 @@ def _entries(model: str, scales: Sequence[int], engines: Path) -> dict[int, dict
     known = {int(key.removeprefix("x")): entry for key, entry in sorted(models[model].items())}
     if missing := [scale for scale in scales if scale not in known]:
         have = ", ".join(map(str, known))
-        raise TrainError(f"{model} is not shipped at scale {missing[0]}; it is at: {have}")
+        raise TrainError(f"{model} has no scale {missing[0]}; it has: {have}")
     return {scale: known[scale] for scale in scales or known}
 
 
-def _blend(told: dict[str, Any], checkpoint: Path, ends: list[Path]) -> Iterator[Command]:
+def _blend_command(blend: dict[str, Any], checkpoint: Path, ends: list[Path]) -> Iterator[Command]:
     """Yield the command that blends a stage's weights with an earlier stage's, if it was done."""
-    if not told:
+    if not blend:
         return
     output = checkpoint.with_name(f"{checkpoint.stem}.blend{checkpoint.suffix}")
-    words = ["blend", str(checkpoint), "--with", str(ends[-told["stages_back"]])]
-    share = ["--share", str(told["share"])]
+    words = ["blend", str(checkpoint), "--with", str(ends[-blend["stages_back"]])]
+    share = ["--share", str(blend["share"])]
     yield Command(words=(*words, *share, "--output", str(output)), output=output)
 
 
-def _export(checkpoint: Path, output: Path, model: str, scale: int) -> Command:
+def _export_command(checkpoint: Path, output: Path, model: str, scale: int) -> Command:
     engines = output.parents[1]
     words = ["export", str(checkpoint), "--engines", str(engines), "--model", model]
     return Command(words=(*words, "--scale", str(scale)), output=output)
 
 
-def _stage(
+def _stage_commands(
     name: str,
     stage: Stage,
     folder: Path,
     checkpoint: Path,
     start: Path | None,
-    places: Places,
+    folders: Folders,
     packs: Packs,
 ) -> Iterator[Command]:
     """Yield a stage's commands: those that make its inputs, then one `fit` per value of `steps`."""
     recipe = recipe_from(stage["recipe"], stage["recipe"]["name"])
     ends = [*stage["moved"], [stage["step"], recipe.steps]]
-    named, changes = _named(stage["network"], replace(recipe, steps=ends[0][1]))
+    named, changes = _recipe_options(stage["network"], replace(recipe, steps=ends[0][1]))
     source = named or f"{folder / provenance.NAME}#{name}"
-    of = [word for scale in stage["scales"] for word in ("--scale", str(scale))]
-    told = [word for key, v in stage["settings"].items() for word in ("--set", _change(key, v))]
-    pictures = ["--data", *(str(places.data / f) for f in stage["data"]["folders"])]
+    scales = [word for scale in stage["scales"] for word in ("--scale", str(scale))]
+    settings = [word for key, v in stage["settings"].items() for word in ("--set", _change(key, v))]
+    pictures = ["--data", *(str(folders.data / f) for f in stage["data"]["folders"])]
     if "--packed" in shlex.split(stage["command"]):
         known = len(packs)
-        packed = _packed(stage, find_recipe(stage["network"], source), checkpoint.parent, packs)
-        pack = ("pack", stage["network"], "--recipe", source, *of, *pictures)
+        packed = _packed_path(
+            stage, find_recipe(stage["network"], source), checkpoint.parent, packs
+        )
+        pack = ("pack", stage["network"], "--recipe", source, *scales, *pictures)
         if len(packs) > known:
             yield Command(words=(*pack, "--output", str(packed)), output=packed)
         pictures = ["--packed", str(packed)]
-    words = ["fit", stage["network"], "--recipe", source, *of, *told, *pictures]
+    words = ["fit", stage["network"], "--recipe", source, *scales, *settings, *pictures]
     words += ["--checkpoint", str(checkpoint), *changes]
-    others = list(_files(stage, places))
+    others = list(_weight_files(stage, folders))
     yield from (command for _, _, command in others if command)
     words += ["--precision", stage["precision"], *(["--from", str(start)] if start else [])]
     words += [word for option, path, _ in others for word in (option, str(path))]
-    if places.trial:
+    if folders.trial:
         words += ["--batch", "2", *_trial_patch(recipe), "--threads", "1"]
         share = TRIAL_STEPS // len(ends)
         ends = [[share * (n + 1), steps] for n, (_, steps) in enumerate(ends)]
@@ -162,17 +165,17 @@ def _stage(
         yield Command(words=words_now, output=checkpoint, step=until)
 
 
-def _named(network: str, recipe: Recipe) -> tuple[str, list[str]]:
+def _recipe_options(network: str, recipe: Recipe) -> tuple[str, list[str]]:
     """Return the recipe's name and extra `fit` options, if today's recipe gives the same values.
 
     Returns an empty name if the recipe has changed since; then use the recipe in provenance.
     """
     try:
-        today = find_recipe(network, recipe.name).resized(recipe.steps)
+        today = find_recipe(network, recipe.name).with_steps(recipe.steps)
     except TrainError:
         return "", []
     changes = {key: getattr(recipe, key) for key in _OPTIONS}
-    if _in_tuples(replace(today, **changes)) != _in_tuples(recipe):
+    if _with_tuples(replace(today, **changes)) != _with_tuples(recipe):
         return "", []
     return recipe.name, [
         word
@@ -182,7 +185,7 @@ def _named(network: str, recipe: Recipe) -> tuple[str, list[str]]:
     ]
 
 
-def _in_tuples(recipe: Recipe) -> Recipe:
+def _with_tuples(recipe: Recipe) -> Recipe:
     """Return the recipe with all sequences as tuples, for comparison."""
     return recipe_from(provenance.plain_recipe(recipe), recipe.name)
 
@@ -191,20 +194,20 @@ def _change(key: str, value: Any) -> str:
     return f"{key}={provenance.to_toml(value).replace(' ', '')}"
 
 
-def _files(stage: Stage, places: Places) -> Iterator[tuple[str, Path, Command | None]]:
+def _weight_files(stage: Stage, folders: Folders) -> Iterator[tuple[str, Path, Command | None]]:
     """Yield (option of `fit`, file, command that makes the file or None) of a stage's weights."""
     words = shlex.split(stage["command"])
-    asked = [(option, value, "") for option, value in pairwise(words) if option in _FILES]
-    asked += [("--from", other["file"], other["sha256"]) for other in stage["joined"]]
-    for option, file, known in asked:
+    requested = [(option, value, "") for option, value in pairwise(words) if option in _FILES]
+    requested += [("--from", other["file"], other["sha256"]) for other in stage["joined"]]
+    for option, file, known in requested:
         sha256 = stage["teacher"].get("sha256", "") if option == "--teacher" else known
-        if (command := _former(file, sha256, places)) is not None:
+        if (command := _history_command(file, sha256, folders)) is not None:
             yield option, command.output, command
         else:
-            yield option, _weights(file, sha256, places), None
+            yield option, _weight_path(file, sha256, folders), None
 
 
-def _packed(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
+def _packed_path(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
     """Return the packed file for a stage, shared by stages with the same pictures."""
     folders, scales = tuple(stage["data"]["folders"]), tuple(stage["scales"])
     drawn = (recipe.degradation, recipe.copies, recipe.patch, recipe.hr_patch, recipe.seed)
@@ -217,31 +220,31 @@ def _packed(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
     return packs[key]
 
 
-def _former(file: str, sha256: str, places: Places) -> Command | None:
+def _history_command(file: str, sha256: str, folders: Folders) -> Command | None:
     """Return the command that restores a formerly shipped network from git history, or None."""
-    if _shipped(file, sha256, places) or not find_former(places.engines, file, sha256):
+    if _shipped_path(file, sha256, folders) or not find_in_history(folders.engines, file, sha256):
         return None  # also if the digest is unknown
     name = Path(file)
-    output = places.work / "former" / f"{name.stem}-{sha256[:12]}{name.suffix}"
-    words = ("former", file, "--sha256", sha256, "--engines", str(places.engines))
+    output = folders.work / "former" / f"{name.stem}-{sha256[:12]}{name.suffix}"
+    words = ("former", file, "--sha256", sha256, "--engines", str(folders.engines))
     return Command(words=(*words, "--output", str(output)), output=output)
 
 
-def _shipped(file: str, sha256: str, places: Places) -> Path | None:
+def _shipped_path(file: str, sha256: str, folders: Folders) -> Path | None:
     """Return the shipped network with that name and SHA-256, or None."""
-    known = sorted(places.engines.glob(f"*/{file}"))
+    known = sorted(folders.engines.glob(f"*/{file}"))
     return next((path for path in known if _digest(path) == sha256), None)
 
 
-def _weights(file: str, sha256: str, places: Places) -> Path:
+def _weight_path(file: str, sha256: str, folders: Folders) -> Path:
     """Return the path of a weights file: a shipped network, or a file in the weights folder.
 
     Raises TrainError if the latter exists with another SHA-256.
     """
-    path = _shipped(file, sha256, places) or places.weights / file
+    path = _shipped_path(file, sha256, folders) or folders.weights / file
     if sha256 and path.exists() and _digest(path) != sha256:
         raise TrainError(
-            f"{path} is not the file that the training read (sha256 {sha256[:12]}): replace it"
+            f"{path} differs from the file of the training (sha256 {sha256[:12]}): replace it"
         )
     return path
 
@@ -253,9 +256,9 @@ def _digest(path: Path) -> str:
 def check_inputs(found: Sequence[Command]) -> None:
     """Raise TrainError for missing pictures and weights, before any training starts."""
     made = {command.output for command in found}
-    asked = [path for c in found if not c.is_done() for path in _inputs(c) if path not in made]
-    if missing := [str(path) for path in dict.fromkeys(asked) if not path.exists()]:
-        raise TrainError(f"missing (docs/training.md says where from): {', '.join(missing)}")
+    requested = [path for c in found if not c.is_done() for path in _inputs(c) if path not in made]
+    if missing := [str(path) for path in dict.fromkeys(requested) if not path.exists()]:
+        raise TrainError(f"missing (sources: see docs/training.md): {', '.join(missing)}")
 
 
 def _inputs(command: Command) -> Iterator[Path]:
@@ -277,11 +280,11 @@ def _trial_patch(recipe: Recipe) -> list[str]:
 def run(command: Command) -> int:
     """Run a command in a subprocess unless its output exists; return the exit status."""
     if command.is_done():
-        log.info("there already: %s", command.output)
+        log.info("skipped, the output exists: %s", command.output)
         return 0
     log.info("%s", command)
     try:
         command.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise TrainError(f"cannot make the folder {exc.filename}: {exc.strerror}") from exc
+        raise TrainError(f"cannot create the folder {exc.filename}: {exc.strerror}") from exc
     return subprocess.run([sys.executable, "-m", "train", *command.words], check=False).returncode

@@ -12,7 +12,7 @@ from train.ship.export import write_crops
 from train.ship.manifest import read_manifest, write_manifest
 
 
-def renew(engines: Path) -> Iterator[Path]:
+def regenerate_cards(engines: Path) -> Iterator[Path]:
     """Redraw every network's crops, update its purpose, and rewrite manifest and page.
 
     Yields the written paths. Raises TrainError for an unreadable network file, and for a damaged or
@@ -41,6 +41,6 @@ def renew(engines: Path) -> Iterator[Path]:
     show_default=True,
 )
 def cards(engines: Path) -> None:
-    """Write the model cards of ENGINES and their pictures again."""
-    for path in renew(engines):
+    """Regenerate the model cards of ENGINES and their pictures."""
+    for path in regenerate_cards(engines):
         click.echo(path)

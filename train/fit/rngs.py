@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def draws(
+def patch_rngs(
     seed: int, step: int, count: int, rank: int = 0, world: int = 1
 ) -> list[np.random.Generator]:
     """Return a generator for each of the `count` patches of process `rank` of `world` in a step.

@@ -1,4 +1,4 @@
-"""Steadiness of enlarged video: the change of a block by scipy's DCT, the ratio by hand."""
+"""Temporal stability of enlarged video: the change of a block by scipy's DCT, the ratio by hand."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 from scipy.fft import dctn
 
 from train.data.resize import bicubic_matrix
-from train.fit.draws import draws
-from train.fit.steady import block_change, dct, unsteadiness
+from train.fit.rngs import patch_rngs
+from train.fit.stability import block_change, dct, instability
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def _same_every_time() -> None:
 
 
 def test_a_change_is_one_coefficient_of_some_blocks() -> None:
-    change = block_change(torch.zeros(3, 1, 40, 64), draws(1, 0, 3))
+    change = block_change(torch.zeros(3, 1, 40, 64), patch_rngs(1, 0, 3))
     assert change.shape == (3, 1, 40, 64)
     blocks = change.reshape(3, 5, 8, 8, 8).permute(0, 1, 3, 2, 4).reshape(-1, 8, 8).double()
     spectra = dctn(blocks.numpy(), axes=(1, 2), norm="ortho")
@@ -30,7 +30,12 @@ def test_a_change_is_one_coefficient_of_some_blocks() -> None:
 
 
 def test_a_change_has_any_size_and_is_the_same_in_every_colour() -> None:
-    assert block_change(torch.zeros(2, 3, 13, 21), draws(1, 0, 2)).shape == (2, 1, 13, 21)
+    assert block_change(torch.zeros(2, 3, 13, 21), patch_rngs(1, 0, 2)).shape == (
+        2,
+        1,
+        13,
+        21,
+    )
 
 
 def test_the_basis_is_orthonormal() -> None:
@@ -39,14 +44,14 @@ def test_the_basis_is_orthonormal() -> None:
 
 def test_bicubic_has_the_unsteadiness_one_and_a_frozen_picture_none() -> None:
     lr = torch.rand(2, 1, 16, 24)
-    change = block_change(lr, draws(1, 0, 2))
+    change = block_change(lr, patch_rngs(1, 0, 2))
     down, across = (torch.from_numpy(bicubic_matrix(n, 2 * n)).float() for n in (16, 24))
 
     def bicubic(x: torch.Tensor) -> torch.Tensor:
         return torch.einsum("ih,nchw,jw->ncij", down, x, across)
 
-    moved = unsteadiness(bicubic(lr), bicubic(lr + change), change)
+    moved = instability(bicubic(lr), bicubic(lr + change), change)
     assert float(moved) == pytest.approx(1, rel=1e-4)
-    assert float(unsteadiness(bicubic(lr), bicubic(lr), change)) == 0
-    twice = unsteadiness(2 * bicubic(lr), 2 * bicubic(lr + change), change)
+    assert float(instability(bicubic(lr), bicubic(lr), change)) == 0
+    twice = instability(2 * bicubic(lr), 2 * bicubic(lr + change), change)
     assert float(twice) == pytest.approx(2, rel=1e-4)

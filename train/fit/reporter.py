@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Watch:
+class Reporter:
     """Reporter of one training, every `every` steps; only process 0 reports."""
 
     every: int = 500
@@ -30,10 +30,10 @@ class Watch:
     workers: int = 0
     """Number of patch worker processes; 0 cuts patches in the training process."""
     _losses: list[float] = field(default_factory=list)
-    _since: float = field(default_factory=time.monotonic)
+    _interval_start: float = field(default_factory=time.monotonic)
     _writer: Any = None
 
-    def note(self, loss: float) -> None:
+    def add_loss(self, loss: float) -> None:
         """Add one step's loss."""
         self._losses.append(loss)
 
@@ -43,19 +43,19 @@ class Watch:
         Returns the mean PSNR over the scales in dB, or None without a validation folder.
         """
         step, recipe = trainer.step, trainer.recipe
-        pace = (time.monotonic() - self._since) / len(self._losses)
+        pace = (time.monotonic() - self._interval_start) / len(self._losses)
         loss = float(np.mean(self._losses))
         scores = self._scores(trainer.average)
-        told = "".join(f"  x{scale} {psnr:.2f} dB" for scale, psnr in scores.items())
+        scores_text = "".join(f"  x{scale} {psnr:.2f} dB" for scale, psnr in scores.items())
         left = _clock(pace * (recipe.steps - step))
         log.info(
             "%s step %d/%d  loss %.5f  %.3f s/step, %s left%s",
-            trainer.name, step, recipe.steps, loss, pace, left, told,
+            trainer.name, step, recipe.steps, loss, pace, left, scores_text,
         )  # fmt: skip
         if self.board is not None:
             scalars = {"loss": loss, "rate": trainer.rate(), "seconds per step": pace}
             self._draw(trainer, scalars | {f"psnr/x{s}": psnr for s, psnr in scores.items()})
-        self._losses, self._since = [], time.monotonic()
+        self._losses, self._interval_start = [], time.monotonic()
         return float(np.mean([*scores.values()])) if scores else None
 
     def _scores(self, net: Net) -> dict[int, float]:

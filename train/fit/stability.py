@@ -26,13 +26,13 @@ _SIZE: Final = 2 / 255
 """Root mean square of the change within a block, for values in 0..1."""
 
 
-def block_change(like: Tensor, draws: Sequence[np.random.Generator]) -> Tensor:
+def block_change(like: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
     """Return a change as of an encoder: one DCT coefficient in some 8x8 blocks, [N, 1, H, W].
 
-    `like` is [N, C, H, W]; `draws` has a generator for each of its N patches.
+    `like` is [N, C, H, W]; `rngs` has a generator for each of its N patches.
     """
     height, width = like.shape[-2:]
-    changes = [_change(math.ceil(height / _BLOCK), math.ceil(width / _BLOCK), rng) for rng in draws]
+    changes = [_change(math.ceil(height / _BLOCK), math.ceil(width / _BLOCK), rng) for rng in rngs]
     return torch.stack(changes)[:, None, :height, :width].to(like)
 
 
@@ -55,7 +55,7 @@ def dct(n: int) -> Tensor:
     return rows.float()
 
 
-def unsteadiness(before: Tensor, after: Tensor, change: Tensor) -> Tensor:
+def instability(before: Tensor, after: Tensor, change: Tensor) -> Tensor:
     """Return the network's mean absolute output change relative to bicubic enlargement's, a scalar.
 
     `before` and `after` are [N, C, s*H, s*W]; `change`, of the LR picture, is [N, 1, H, W], not 0.
