@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from vsr.errors import InputError, reason
 from vsr.inference.openvino import CORE, HINTS
-from vsr.network.lpips import SHAPES, SMALLEST, lpips_network
+from vsr.network.lpips import MIN_SIDE, SHAPES, lpips_network
 
 
 class Lpips:
     """A distance of pictures: 0 for equal ones, larger the more different they look."""
 
-    smallest: Final = SMALLEST
+    smallest: Final = MIN_SIDE
     """Pixels that each side has at least."""
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class Lpips:
 
     def __call__(self, one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float | None:
         """Of two R'G'B' pictures [H, W, 3] of one size; None where they are too small for it."""
-        if min(one.shape[:2]) < SMALLEST:
+        if min(one.shape[:2]) < MIN_SIDE:
             return None
         pair = np.stack([one, other]).transpose(0, 3, 1, 2).astype(np.float32) / 255
         return float(self._network([np.ascontiguousarray(pair)])[0])

@@ -20,7 +20,7 @@ from vsr.media.colour import Colour
 from vsr.media.given import check_given
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
-from vsr.network.onnx_inputs import inlinable, loaded, sole_input
+from vsr.network.onnx_inputs import flatten, parse_network, sole_input
 from vsr.network.precision import FLOATS, PRECISIONS
 
 _HERE = Path(__file__).parents[1]
@@ -252,18 +252,18 @@ def _read(path: Path) -> tuple[bytes, str]:
 def _from_file(path: Path, scale: int | None, runner: Runner, precision: str) -> Model:
     data, _ = _read(path)
     try:
-        network, digest = loaded(data, path.parent)
+        network, digest = parse_network(data, path.parent)
     except Exception as exc:  # protobuf's DecodeError, onnx's ValidationError, OSError ...
         raise ModelError(f"{path} is not a valid ONNX file: {reason(exc)}") from exc
     try:
-        facts, size = probe(inlinable(network), runner)
+        facts, size = probe(flatten(network), runner)
     except (ModelError, BackendError) as exc:
         raise ModelError(f"{path} is no super-resolution network vsr can run: {exc}") from exc
     if scale not in (None, facts.scale):
         raise UsageError(f"model '{path}' has no scale {scale}; it has: {facts.scale}")
     chosen = _precision_of(network, path, runner, precision)
     if precision == "auto" and chosen in FLOATS and isinstance(runner, Timing):
-        chosen = _fastest(inlinable(network), facts, size, digest, runner) or chosen
+        chosen = _fastest(flatten(network), facts, size, digest, runner) or chosen
     return Model(
         name=path.stem, facts=facts, radius=_UNKNOWN_RADIUS, fixed_size=size,
         network=network, precision=chosen, sha256=digest,

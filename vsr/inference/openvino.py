@@ -18,7 +18,7 @@ from vsr.inference.fastest import fastest_of
 from vsr.media.frame import Plane, Planes, as_bytes, now
 from vsr.media.limits import cpu_limit, processors
 from vsr.network.graph import PlaneGraph
-from vsr.network.onnx_inputs import inlinable
+from vsr.network.onnx_inputs import flatten
 from vsr.network.rewrite.cpu import for_cpu
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": HINTS.get(graph.precision, "f32"),
         }
         if self._asked.startswith("CPU") and graph.precision in ("fp32", "bf16"):
-            graph = replace(graph, network=for_cpu(inlinable(graph.network)))
+            graph = replace(graph, network=for_cpu(flatten(graph.network)))
         return OpenVinoEngine(self._loaded(graph.onnx(size), config))
 
     def is_built(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> bool:

@@ -10,7 +10,7 @@ from vsr.errors import BackendError, ModelError
 from vsr.inference.backend import Runner
 from vsr.network.graph import NetworkFacts
 from vsr.network.onnx_inputs import sole_input
-from vsr.network.sizes import check_sizes
+from vsr.network.sizes import check_tensor_sizes
 
 _LEAST_SIDE: Final = 8
 _MOST_PIXELS: Final = 1920 * 1080
@@ -55,7 +55,7 @@ def _probe_at(
     network: onnx.ModelProto, runner: Runner, channels: int, size: tuple[int, int]
 ) -> NetworkFacts:
     w, h = size
-    check_sizes(network, (1, channels, h, w))
+    check_tensor_sizes(network, (1, channels, h, w))
     tops = (1, 255)
     scenes = [_picture(channels, h, w) * top for top in tops]
     pictures = dict(zip(tops, _run(network, runner, scenes), strict=True))

@@ -14,7 +14,7 @@ OPSET: Final = 17
 """ONNX opset of the nodes of `vsr.network.graph`; a network may have a newer one."""
 
 
-def loaded(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
+def parse_network(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
     """Parse and check a network; external weight files are read from `folder`.
 
     Also returns the SHA-256 of the data and of those weights. Raises the errors of ONNX.
@@ -29,7 +29,7 @@ def loaded(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
     return network, digest.hexdigest()
 
 
-def _refuse_subgraphs(node: onnx.NodeProto) -> None:
+def _check_no_subgraphs(node: onnx.NodeProto) -> None:
     kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     if any(attribute.type in kinds for attribute in node.attribute):
         raise ModelError(f"the network holds control flow ({node.op_type}), which is not supported")
@@ -45,7 +45,7 @@ def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
     return inputs[0]
 
 
-def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
+def flatten(network: onnx.ModelProto) -> onnx.ModelProto:
     """Return the network without local functions, at an opset that the wrapper can use.
 
     Local functions are expanded, an older opset is raised to `OPSET`. Raises ModelError for
@@ -54,11 +54,11 @@ def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
     if network.functions:
         network = inliner.inline_local_functions(network)
     for node in network.graph.node:
-        _refuse_subgraphs(node)
-    return _at_opset(network)
+        _check_no_subgraphs(node)
+    return _raise_opset(network)
 
 
-def _at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
+def _raise_opset(network: onnx.ModelProto) -> onnx.ModelProto:
     version = max(
         (o.version for o in network.opset_import if o.domain in ("", "ai.onnx")), default=1
     )

@@ -19,8 +19,8 @@ from vsr.media.colour import RGB
 from vsr.media.plane_format import YUV420
 from vsr.media.whole_file import written_whole
 from vsr.network.graph import PlaneGraph
-from vsr.network.onnx_inputs import inlinable
-from vsr.network.rewrite.gpu import dense, for_tensorrt
+from vsr.network.onnx_inputs import flatten
+from vsr.network.rewrite.gpu import for_tensorrt, make_dense
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def forms_of(graph: PlaneGraph) -> list[PlaneGraph]:
     Grouped convolutions are a quarter of the work of dense ones, but slower on some devices
     (PCARN paper, section 5.3), so both are built, and timed on the GPU that runs them.
     """
-    flat = inlinable(graph.network)
-    network = dense(flat)
+    flat = flatten(graph.network)
+    network = make_dense(flat)
     if network is flat:
         return [graph]
     return [graph, replace(graph, network=network, label=f"{graph.label}-dense")]
