@@ -405,7 +405,7 @@ def rtx() -> Library:
     return load_library("tensorrt-rtx")
 
 
-OPTIONS = BuildOptions(sizes=Sizes.only((64, 48)), targets=("sm86",))
+OPTIONS = BuildOptions(sizes=Sizes.fixed((64, 48)), targets=("sm86",))
 
 
 def planes_to_planes(network: onnx.ModelProto) -> bytes:

@@ -118,13 +118,13 @@ def _build(
     output: Path | None, onnx: Path | None, explain: bool,
 ) -> None:  # fmt: skip
     from vsr.inference.default import DEFAULT
-    from vsr.inference.tensorrt import ahead
+    from vsr.inference.tensorrt import prebuild
 
-    order = ahead.BuildRequest(
+    order = prebuild.BuildRequest(
         model=model or DEFAULT,
         scale=scale,
         precision=precision,
-        sizes=ahead.sizes(size, (least, best, most)),
+        sizes=prebuild.parse_size_options(size, (least, best, most)),
         batch=batch,
         matrix=colour,
         pixel_format=pixel_format,
@@ -136,10 +136,10 @@ def _build(
         output=output,
     )
     if explain:
-        say("\n".join(ahead.explain(order)))
+        say("\n".join(prebuild.explain(order)))
         return
     if onnx:
-        size_mb = ahead.write_graph(order, onnx) / 1e6
+        size_mb = prebuild.write_graph(order, onnx) / 1e6
         write_if_possible(sys.stdout, f"{onnx}  {size_mb:.1f} MB\n")
         return
     show = sys.stderr.isatty() and not quiet
@@ -149,7 +149,7 @@ def _build(
             write_if_possible(sys.stderr, f"\r\x1b[Kbuilding: {phase} {step}/{steps}")
         return True
 
-    done = ahead.build(order, cache, on_step)
+    done = prebuild.build(order, cache, on_step)
     if show:
         write_if_possible(sys.stderr, "\r\x1b[K")
     for engine in done:

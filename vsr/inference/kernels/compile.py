@@ -38,7 +38,7 @@ def compile_kernel(
     NVRTC is missing or fails. Thread-safe; results are cached. See docs.nvidia.com/cuda/nvrtc.
     """
     if source is None and name not in KERNELS:
-        raise BackendError(f"there is no kernel '{name}'; known: {', '.join(KERNELS)}")
+        raise BackendError(f"unknown kernel '{name}'; known: {', '.join(KERNELS)}")
     return _compile(source or _source(f"{name}.cu"), name, arch, to)
 
 
@@ -85,7 +85,9 @@ def _nvrtc() -> Any:
 
         nvrtc.nvrtcVersion()  # the library itself is loaded by the first call
     except (ImportError, RuntimeError) as exc:
-        raise BackendError(f"NVRTC, which compiles our kernels, is missing: {_INSTALL}") from exc
+        raise BackendError(
+            f"NVRTC, which compiles CUDA kernels, is not installed: {_INSTALL}"
+        ) from exc
     return nvrtc
 
 

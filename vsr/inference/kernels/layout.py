@@ -61,7 +61,7 @@ def tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
 def _shaped(value: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
     array = np.asarray(value, np.float32)
     if array.shape != shape:
-        raise ValueError(f"the residual-E kernel needs weights of {shape}, not {array.shape}")
+        raise ValueError(f"residual-E weights have shape {array.shape}, expected {shape}")
     return array
 
 

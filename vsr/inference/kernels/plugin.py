@@ -169,7 +169,7 @@ def register(arch: int) -> None:
     Raises BackendError if TensorRT's plugins or NVRTC are missing. Requires TensorRT 10.13.
     """
     trtp = _plugins()
-    _LOG.warning("the fused residual-E kernel is experimental: never yet timed against TensorRT's")
+    _LOG.warning("the fused residual-E kernel is experimental: not yet timed against TensorRT's")
     if hasattr(getattr(trtp.op, NAMESPACE, None), NAME):
         return
     ptx = compile_kernel(NAME, arch, "ptx").decode().rstrip("\0")
