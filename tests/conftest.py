@@ -85,7 +85,7 @@ def _ordinary_priority() -> Iterator[None]:
 def _float_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Foreign networks run in fp32, whatever is fastest here, or results would differ by machine;
     tests/inference/test_fastest.py measures."""
-    monkeypatch.setattr(models, "_fastest", lambda *_: None)
+    monkeypatch.setattr(models, "_fastest_precision", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

@@ -51,8 +51,8 @@ without_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is
 class Offline:
     """Chooses precisions as `vsr build-engine` does; nothing is looked at."""
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return wanted
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        return precision
 
     def run(self, model: bytes, inputs: object) -> list[object]:
         raise AssertionError("a built-in network needs no look")

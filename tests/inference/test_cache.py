@@ -64,6 +64,14 @@ def filled(tmp_path: Path, key: EngineKey = KEY) -> tuple[EngineCache, Path]:
 # ---- what was built is there
 
 
+def test_a_fact_is_added_once(tmp_path: Path) -> None:
+    cache, path = filled(tmp_path)
+    for gpu in ("A", "B", "A", "A"):
+        cache.add_fact(path, "slower_on", gpu)
+    assert read_entry(path).facts == {"seconds": 0.1, "slower_on": ["A", "B"]}
+    assert cache.get(KEY, never)[0] == PLAN
+
+
 def test_an_engine_is_built_once(tmp_path: Path) -> None:
     cache, path = filled(tmp_path)
     assert cache.get(KEY, never) == (PLAN, path, True)

@@ -42,7 +42,7 @@ def test_without_a_driver_the_line_names_openvino() -> None:
         pytest.skip("needs cuda-bindings and no NVIDIA driver")
     with pytest.raises(BackendError) as caught:
         load_cuda(prefer="cuda-bindings")
-    assert "no NVIDIA driver" in str(caught.value)
+    assert "NVIDIA driver (libcuda) not found" in str(caught.value)
     assert "openvino" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -139,7 +139,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeDriver]:
 @pytest.mark.parametrize(
     ("driver", "line"),
     [
-        ({"cuInit": RuntimeError("no libcuda")}, "no NVIDIA driver"),
+        ({"cuInit": RuntimeError("no libcuda")}, "NVIDIA driver .libcuda. not found"),
         ({"cuInit": 100}, "no usable NVIDIA GPU found"),
         ({"gpus": 0}, "no usable NVIDIA GPU found"),
         ({"cuInit": 999}, "CUDA cannot start .words of the driver.: restart"),
@@ -354,7 +354,7 @@ def test_pycuda_without_memory_graphs_or_such_a_gpu(pycuda: Callable[..., FakePy
 @pytest.mark.parametrize(
     ("reason", "line"),
     [
-        ("libcuda.so.1: cannot open shared object file", "no NVIDIA driver"),
+        ("libcuda.so.1: cannot open shared object file", "NVIDIA driver .libcuda. not found"),
         ("undefined symbol: cuCtxCreate_v4", "PyCUDA cannot be loaded .undefined symbol"),
     ],
 )

@@ -208,10 +208,8 @@ def test_grouped_convolutions_are_run_in_the_faster_form(
     graph = PlaneGraph(network=network, facts=facts, colour=COLOUR, label="grouped-x2")
     host.trt.slow = lambda model: 0.01 if (b"dense" in model) == (faster == "grouped") else 0.0
     if ahead:
-        gpu, options = (
-            Gpu(name=host.cuda.name, target="sm86"),
-            BuildOptions(sizes=Sizes.fixed(SIZE)),
-        )
+        gpu = Gpu(name=host.cuda.name, target="sm86")
+        options = BuildOptions(sizes=Sizes.fixed(SIZE))
         for form in equivalent_forms(graph):
             Builder(host.library).build(form, options, gpu)
     result = backend.compile(graph, SIZE).submit(noise(3)).result()
@@ -271,9 +269,10 @@ def frames(count: int, size: tuple[int, int]) -> Iterator[Frame | str]:
         yield from (f"packet {k}.{j}" for j in range(3 * (k % 3)))
 
 
-def model(tiled: bool = True) -> Model:
+def model(small_tiles: bool = True) -> Model:
     facts = NetworkFacts(scale=2, colour="y")
-    return Model(name="cubic", facts=facts, radius=2, network=bicubic_network(2), tiled=tiled)
+    network = bicubic_network(2)
+    return Model(name="cubic", facts=facts, radius=2, network=network, small_tiles=small_tiles)
 
 
 def same(backend: Backend, size: tuple[int, int], count: int, batch: int) -> Upscaler:
@@ -491,7 +490,7 @@ def test_a_library_that_is_broken_is_told_with_its_reason(
 def test_auto_is_openvino_without_a_word_where_no_gpu_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vsr.inference.backend._NVIDIA", ("/no/such/file",))
+    monkeypatch.setattr("vsr.inference.backend._NVIDIA_DRIVER_FILES", ("/no/such/file",))
     assert load_backend().name == load_backend("auto", "cpu").name == "openvino"
     assert caplog.text == ""
 
@@ -500,9 +499,9 @@ def test_auto_is_openvino_without_a_word_where_no_gpu_is(
 def test_auto_says_why_a_gpu_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vsr.inference.backend._NVIDIA", ("/dev/null",))
+    monkeypatch.setattr("vsr.inference.backend._NVIDIA_DRIVER_FILES", ("/dev/null",))
     assert load_backend().name == "openvino"
-    assert "the NVIDIA GPU is not used, OpenVINO is: tensorrt" in caplog.text
+    assert "cannot use the NVIDIA GPU (tensorrt" in caplog.text
     assert "pip install" in caplog.text
     caplog.clear()
     assert load_backend("auto", "CPU").name == "openvino"
@@ -512,7 +511,7 @@ def test_auto_says_why_a_gpu_is_not_used(
 def test_auto_takes_tensorrt_before_rtx_where_both_are(
     host: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vsr.inference.backend._NVIDIA", ("/dev/null",))
+    monkeypatch.setattr("vsr.inference.backend._NVIDIA_DRIVER_FILES", ("/dev/null",))
     monkeypatch.setattr(tensorrt, "load_cuda", lambda _: host.cuda)
     found = {"tensorrt": host.library, "tensorrt-rtx": machine(host.folder, rtx=True).library}
 

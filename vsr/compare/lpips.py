@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vsr.errors import InputError, reason
-from vsr.inference.openvino import CORE, HINTS
+from vsr.inference.openvino import CORE, PRECISION_HINTS
 from vsr.network.lpips import MIN_SIDE, SHAPES, lpips_network
 
 
@@ -24,7 +24,7 @@ class Lpips:
         Raises InputError for another file.
         """
         network = CORE.read_model(lpips_network(_weights(path)))
-        precise = {"INFERENCE_PRECISION_HINT": HINTS["fp32"]}
+        precise = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS["fp32"]}
         self._network: Any = CORE.compile_model(network, "CPU", precise)
 
     def __call__(self, one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float | None:

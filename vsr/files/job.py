@@ -36,7 +36,7 @@ from vsr.files.segments import SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
 from vsr.files.sharing import SharedJob, is_shared
 from vsr.inference import models
-from vsr.inference.any_size import AnySize
+from vsr.inference.any_size import AnySizeUpscaler
 from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.media.encoder import EncoderSettings
@@ -121,7 +121,7 @@ class Job:
             say(report, source.info.conversion(written_by(encoder, settings.encoder.options)))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
-                enlarge = AnySize(model, backend, settings.batch).process
+                enlarge = AnySizeUpscaler(model, backend, settings.batch).process
             self._process(source, upscaler, enlarge, report)
         return report
 

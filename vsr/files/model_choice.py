@@ -33,7 +33,7 @@ def usual_model(settings: RunSettings) -> str:
     Raises UsageError for an unknown look, and for a scale that no network has.
     """
     scale, look = settings.scale or _SCALE, settings.look
-    usual = models.chosen(settings.model, look)
+    usual = models.model_name_for(settings.model, look)
     if settings.model or scale in models.scales(usual):
         return usual
     if found := candidates(False, scale, look):

@@ -41,9 +41,9 @@ class TensorRtBackend:
         self.device = f"{self._gpu.name} ({self._gpu.target}, {self._library.title})"
         self._builder = Builder(self._library)
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
         """See `vsr.inference.backend.Runner.choose_precision`."""
-        return choose_precision(wanted)
+        return choose_precision(precision)
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
         """See `Runner.run`; runs on the CPU, as building an engine for one run takes too long."""

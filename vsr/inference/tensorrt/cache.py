@@ -165,12 +165,14 @@ class EngineCache:
             part.write_bytes(MAGIC + json.dumps(head).encode() + b"\n" + plan)
 
     def add_fact(self, path: Path, name: str, value: str) -> None:
-        """Append a value to a list in an engine's facts; a damaged engine is left unchanged."""
+        """Add a value to a list in an engine's facts, once; a damaged engine is left unchanged."""
         try:
             with _locked(path):
                 entry = read_entry(path)
-                facts = {**entry.facts, name: [*entry.facts.get(name, ()), value]}
-                self._write(path, entry.key, self.load(entry), facts)
+                values = entry.facts.get(name, ())
+                if value not in values:
+                    facts = {**entry.facts, name: [*values, value]}
+                    self._write(path, entry.key, self.load(entry), facts)
         except (DamagedError, OSError) as exc:
             log.debug("%s: %s", path.name, exc)
 

@@ -78,8 +78,8 @@ class BuildResult:
 class _PrebuildRunner:
     """A `Runner` for engines that other machines will run."""
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return choose_precision(wanted)
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        return choose_precision(precision)
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
         return load_backend("openvino").run(model, inputs)

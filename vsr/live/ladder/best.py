@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsr.inference.backend import Backend
-from vsr.inference.depth import for_planes
+from vsr.inference.depth import for_bit_depth
 from vsr.inference.models import Model, manifest
 from vsr.media.limits import processors
 from vsr.media.plane_format import YUV420, PlaneFormat
@@ -46,7 +46,7 @@ class Best:
         """Return whether a network is worth loading, from the time that `vsr plan` or `vsr run`
         measured, else from its MultAdds and the default network's `usual_cost` (s/frame)."""
         model = self.found[place]
-        key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
+        key = network_key(for_bit_depth(model, self.planes), backend, self.size, self.planes)
         if (known := Figures().known(key)) is not None:
             likely, doubt = known.alone_ms(processors()) / 1000, 1.0
         else:
