@@ -25,7 +25,7 @@ from tests.inference.test_upscaler import COLOUR, frame, repeating
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference import models, tiles, upscaler
 from vsr.inference.backend import Backend
-from vsr.inference.upscaler import Upscaler, _candidates, _name
+from vsr.inference.upscaler import Upscaler, _candidates, _engine_name
 from vsr.media.frame import Frame, Plane, Planes
 from vsr.network.graph import PlaneGraph
 
@@ -67,7 +67,7 @@ class FakeBackend:
 
 def names(precision: str, backend: Backend | FakeBackend) -> list[str]:
     model = replace(repeating(), precision=precision)
-    return [_name(*form) for form in _candidates(model, backend)]
+    return [_engine_name(*form) for form in _candidates(model, backend)]
 
 
 def test_ways_go_from_what_was_asked_for_to_the_surest(backend: Backend) -> None:

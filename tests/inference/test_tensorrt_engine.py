@@ -269,7 +269,7 @@ def _fail_when_capturing(host: Machine) -> None:
         host.cuda.streams.append(Stream(host.cuda, 1000 + len(host.cuda.streams)))
         return host.cuda.streams[-1]
 
-    host.cuda.stream = new_stream  # type: ignore[method-assign]
+    host.cuda.new_stream = new_stream  # type: ignore[method-assign]
 
 
 def test_rtx_captures_by_itself_and_its_kernels_are_kept(tmp_path: Path) -> None:
