@@ -441,7 +441,7 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
 def test_who_waits_for_another_builder_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cache_module, "_SILENT_S", 0.05)
+    monkeypatch.setattr(cache_module, "_LOCK_LOG_DELAY_S", 0.05)
     caplog.set_level(logging.INFO)
     cache, results, building = EngineCache(tmp_path), [], Event()
 

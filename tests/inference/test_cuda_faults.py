@@ -326,7 +326,7 @@ def test_pycuda_objects_die_inside_the_context_on_any_thread(
     ("how", "line"),
     [
         ({"starts": "no CUDA-capable device is detected"}, "no usable NVIDIA GPU found"),
-        ({"starts": "system has unsupported display driver / cuda"}, "of different versions: res"),
+        ({"starts": "system has unsupported display driver / cuda"}, "different versions: restart"),
         ({"version": 12040}, "supports CUDA 12.4 and PyCUDA 2026.1 needs CUDA 13"),
     ],
 )

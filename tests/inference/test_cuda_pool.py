@@ -243,7 +243,7 @@ def test_the_interpreter_ends_with_buffers_lent() -> None:
 
 @pytest.mark.parametrize(("shape", "offset"), [((11,), 0), ((2, 5), 1), ((1,), -1)])
 def test_no_array_reaches_past_its_buffer(shape: tuple[int, ...], offset: int) -> None:
-    with pytest.raises(ValueError, match="of a buffer of 10"):
+    with pytest.raises(ValueError, match="exceed the buffer of 10"):
         Plain(10).array(shape, offset=offset)
 
 

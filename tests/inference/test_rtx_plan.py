@@ -235,7 +235,7 @@ def _changed(at: int, new: bytes) -> bytes:
 
 @pytest.mark.parametrize("mask", [0, 1 << 7, 0xFFFF_FFFF])
 def test_a_plan_for_unknown_gpus_is_refused(mask: int) -> None:
-    _refused(_changed(32, mask.to_bytes(4, "little")), "GPUs unknown")
+    _refused(_changed(32, mask.to_bytes(4, "little")), "unknown GPUs")
 
 
 def test_a_plan_without_a_program_is_refused() -> None:

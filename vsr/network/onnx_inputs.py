@@ -32,7 +32,9 @@ def parse_network(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
 def _check_no_subgraphs(node: onnx.NodeProto) -> None:
     kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     if any(attribute.type in kinds for attribute in node.attribute):
-        raise ModelError(f"the network holds control flow ({node.op_type}), which is not supported")
+        raise ModelError(
+            f"the network contains control flow ({node.op_type}), which is not supported"
+        )
 
 
 def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
@@ -41,7 +43,7 @@ def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
     inputs = [tensor for tensor in network.graph.input if tensor.name not in weights]
     if len(inputs) != 1 or len(network.graph.output) != 1:
         found = f"{len(inputs)} and {len(network.graph.output)}"
-        raise ModelError(f"a super-resolution network has one input and one output, not {found}")
+        raise ModelError(f"the network must have one input and one output, not {found}")
     return inputs[0]
 
 
@@ -67,4 +69,6 @@ def _raise_opset(network: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(network, OPSET)
     except Exception as exc:  # the converter raises bare RuntimeError and C++ types
-        raise ModelError(f"cannot raise the network to ONNX opset {OPSET}: {reason(exc)}") from exc
+        raise ModelError(
+            f"cannot convert the network to ONNX opset {OPSET}: {reason(exc)}"
+        ) from exc

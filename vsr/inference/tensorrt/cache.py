@@ -237,7 +237,7 @@ def read_entry(path: Path) -> Entry:
 def _difference(found: EngineKey, key: EngineKey) -> str:
     """Describe the first field in which the keys differ."""
     for name, template in (
-        ("label", "it is the engine of {0}"),
+        ("label", "it is an engine of {0}"),
         ("runtime", "it was built by {0}"),
         ("version", "it was built by version {0}, this is version {1}"),
         ("gpu", "it was built on {0}, this is {1}"),

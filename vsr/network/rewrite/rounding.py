@@ -170,7 +170,9 @@ def _raise_opset(network: onnx.ModelProto, version: int) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(network, version)
     except Exception as exc:  # the converter raises bare RuntimeError and C++ types
-        raise ModelError(f"cannot raise the network to opset {version}: {reason(exc)}") from exc
+        raise ModelError(
+            f"cannot convert the network to ONNX opset {version}: {reason(exc)}"
+        ) from exc
 
 
 def _halve(constant: onnx.TensorProto) -> None:
