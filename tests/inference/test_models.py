@@ -145,10 +145,10 @@ def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("int8", [True, False])
 def test_auto_takes_int8_where_the_processor_is_made_for_it(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, has_int8: bool
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, int8: bool
 ) -> None:
-    monkeypatch.setattr("vsr.inference.openvino.has_int8_instructions", lambda: has_int8)
-    assert models.find("c-dcscn", 2, backend).precision == ("int8" if has_int8 else "fp32")
+    monkeypatch.setattr("vsr.inference.openvino.has_int8_instructions", lambda: int8)
+    assert models.find("c-dcscn", 2, backend).precision == ("int8" if int8 else "fp32")
     assert models.find("bicubic", 2, backend).precision == "fp32"
 
 
