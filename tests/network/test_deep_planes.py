@@ -29,8 +29,8 @@ SUBSAMPLED = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 class IntegerRunner:
     """A machine with 8-bit instructions, of which nothing is run."""
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return ("int8" if int8 else "fp32") if wanted == "auto" else wanted
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        return ("int8" if has_int8 else "fp32") if precision == "auto" else precision
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
         raise NotImplementedError
