@@ -16,7 +16,7 @@ from train.nets import Net, build
 from train.ship.export import channels
 from train.ship.imports import load_into, read_weights
 from train.ship.naming import network_and_purpose
-from vsr.network.onnx_inputs import inlinable
+from vsr.network.onnx_inputs import flatten
 from vsr.network.rewrite.cpu import for_cpu
 
 PEAK_CHANNELS: Final = 64
@@ -79,5 +79,5 @@ def trained(name: str, scale: int, path: Path) -> Net:
 
 def deployed_onnx(path: Path) -> bytes:
     """Return a shipped network as `vsr` runs it on a CPU."""
-    network = inlinable(onnx.load_model(str(path)))
+    network = flatten(onnx.load_model(str(path)))
     return bytes(for_cpu(network).SerializeToString())

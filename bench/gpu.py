@@ -85,7 +85,7 @@ def measure(
         rows += [_shipped(backend, name, scale, size, precision) for name in names]
         for _ in range(rounds):
             for row in rows:
-                row.ms.append(row.engine.milliseconds(1))
+                row.ms.append(row.engine.batch_time_ms(1))
         lines += [_line(row, rows[0]) for row in rows]
     return lines, f"{machine}; after: {clocks()}"
 

@@ -67,11 +67,11 @@ def child(model: str, size: tuple[int, int], precision: str) -> None:
 
     from vsr.inference import models
     from vsr.inference.backend import load_backend
-    from vsr.inference.openvino import CORE, HINTS
+    from vsr.inference.openvino import CORE, PRECISION_HINTS
     from vsr.media.colour import Colour
 
     graph = models.find(model, 2, load_backend("openvino"), precision).graph(Colour())
-    hint = {"INFERENCE_PRECISION_HINT": HINTS.get(graph.precision, "f32")}
+    hint = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS.get(graph.precision, "f32")}
     network = CORE.read_model(graph.onnx(size))
     plain, counted = (
         CORE.compile_model(

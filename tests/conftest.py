@@ -39,7 +39,8 @@ Compile = Callable[[OpenVinoBackend, bytes, dict[str, Any]], Any]
 def _compiled_once() -> Iterator[dict[str, Compile]]:
     """What OpenVINO compiled for a test serves those that want the same: it takes longer than the
     pictures of most tests."""
-    ways: dict[str, Compile] = {n: getattr(OpenVinoBackend, n) for n in ("_loaded", "_compiled")}
+    names = ("_load_or_compile", "_compile")
+    ways: dict[str, Compile] = {name: getattr(OpenVinoBackend, name) for name in names}
     kept: dict[object, Any] = {}
 
     def once(way: str, backend: OpenVinoBackend, model: bytes, config: dict[str, Any]) -> Any:
@@ -85,7 +86,7 @@ def _ordinary_priority() -> Iterator[None]:
 def _float_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Foreign networks run in fp32, whatever is fastest here, or results would differ by machine;
     tests/inference/test_fastest.py measures."""
-    monkeypatch.setattr(models, "_fastest", lambda *_: None)
+    monkeypatch.setattr(models, "_fastest_precision", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

@@ -75,14 +75,14 @@ class HostEvent:
         number = self.asked
         self._cuda.work_until(lambda: self.reached >= number)
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return self.reached >= self.asked
 
     def elapsed_ms(self, since: "HostEvent") -> float:
         assert self.timing
         assert since.timing
-        assert self.done()
-        assert since.done()
+        assert self.is_done()
+        assert since.is_done()
         return 1000 * (self.time - since.time)
 
 
@@ -181,17 +181,17 @@ class HostCuda:
     def synchronize(self) -> None:
         self.work_until(lambda: not any(s.queue for s in self.streams))
 
-    def pinned(self, nbytes: int) -> Memory:
+    def alloc_pinned(self, nbytes: int) -> Memory:
         self.allocated += 1
         return Memory(self, nbytes)
 
-    device = pinned
+    alloc_device = alloc_pinned
 
-    def stream(self) -> HostStream:
+    def new_stream(self) -> HostStream:
         self.streams.append(HostStream(self, 1000 + len(self.streams)))
         return self.streams[-1]
 
-    def event(self, timing: bool = False) -> HostEvent:
+    def new_event(self, timing: bool = False) -> HostEvent:
         return HostEvent(self, timing)
 
     def left(self) -> int:
@@ -432,7 +432,7 @@ class Machine:
     folder: Path
 
     def engine(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> TensorRtEngine:
-        options = BuildOptions(sizes=Sizes.only(size), batch=batch)
+        options = BuildOptions(sizes=Sizes.fixed(size), batch=batch)
         plan = self.library.build(graph.onnx(size, batch), options).plan
         return self.start(plan, size)
 

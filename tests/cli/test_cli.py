@@ -18,7 +18,7 @@ from vsr.cli.main import main
 from vsr.cli.progress import progress_json, progress_line, progress_printer
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
-from vsr.inference.models import WHY_DEFAULT, chosen
+from vsr.inference.models import WHY_DEFAULT, model_name_for
 
 FFMPEG_KEYS = ["frame", "fps", "out_time_us", "drop_frames", "dup_frames", "speed", "progress"]
 
@@ -102,7 +102,7 @@ def test_models_says_what_each_is_good_for_and_which_is_taken_and_why() -> None:
         if words := line.split():
             assert line.endswith(uses.get(words[0], ""))
     [default] = {e["model"] for e in entries if e["default"]}
-    assert text.splitlines()[1].split()[0] == default == chosen(RunSettings().model, None)
+    assert text.splitlines()[1].split()[0] == default == model_name_for(RunSettings().model, None)
     assert f"Other inputs use {default}:\n{WHY_DEFAULT}.\n" in text
     assert "`vsr run` uses the best that is fast enough here for its file" in text
 
@@ -114,7 +114,7 @@ def test_models_come_as_it_is_said_the_default_first_then_by_work() -> None:
         work = e["multadds_720p"] or 10**15  # bicubic comes last
         least[e["model"]] = min(work, least.get(e["model"], work))
     default, *others = least
-    assert default == chosen(RunSettings().model, None)
+    assert default == model_name_for(RunSettings().model, None)
     assert others == sorted(others, key=lambda name: (least[name], name))
 
 

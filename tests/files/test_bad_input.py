@@ -194,7 +194,9 @@ def test_an_onnx_that_is_no_super_resolution_network(tmp_path: Path, clip: Path)
     onnx.save(model, tmp_path / "net.onnx")
     result = run(clip, tmp_path / "out.mp4", "--model", tmp_path / "net.onnx")
     left = {"in.mp4", "net.onnx"}
-    assert_refused(result, 1, "no super-resolution network", folder=tmp_path, left=left)
+    assert_refused(
+        result, 1, "not a supported super-resolution network", folder=tmp_path, left=left
+    )
 
 
 def test_an_existing_output_is_kept_unless_told(tmp_path: Path, clip: Path) -> None:

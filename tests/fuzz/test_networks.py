@@ -58,7 +58,7 @@ def _external(network: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_of_one_size, "1048576x1048576 only"), (_tiled, "values of a picture of 48x48"),
+        (_of_one_size, "fixed to 1048576x1048576"), (_tiled, "from a picture of 48x48"),
         (_deep, "50[0-9]{3} layers"), (_external, "not a valid ONNX file"),
     ],
 )  # fmt: skip

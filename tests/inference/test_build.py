@@ -21,14 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 from vsr.cli.main import main
 from vsr.errors import BackendError, UsageError
 from vsr.inference import models
-from vsr.inference.tensorrt import ahead
+from vsr.inference.tensorrt import prebuild
 from vsr.inference.tensorrt.builder import (
     DEFAULT_TARGETS,
     Builder,
     Gpu,
     check_sizes,
     parse_sizes,
-    rewritten,
+    rewrite_for_tensorrt,
 )
 from vsr.inference.tensorrt.cache import MAGIC, EngineCache, read_entry
 from vsr.inference.tensorrt.library import RTX_TARGETS, BuildOptions, Library, Sizes, load_library
@@ -42,8 +42,8 @@ ROOT = Path(__file__).parents[2]
 MEASURED_WITH = "1.7.1.116"
 """The release of TensorRT-RTX that all figures here are from."""
 SLACK = 1.05
-SMALL = Sizes.only((128, 96))
-RANGE = Sizes(least=(64, 64), best=(128, 96), most=(192, 128))
+SMALL = Sizes.fixed((128, 96))
+RANGE = Sizes(min_size=(64, 64), opt_size=(128, 96), max_size=(192, 128))
 GEFORCE = Gpu(name="NVIDIA GeForce RTX 3080", target="sm86")
 without_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
 
@@ -51,8 +51,8 @@ without_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is
 class Offline:
     """Chooses precisions as `vsr build-engine` does; nothing is looked at."""
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return wanted
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        return precision
 
     def run(self, model: bytes, inputs: object) -> list[object]:
         raise AssertionError("a built-in network needs no look")
@@ -79,7 +79,7 @@ def cache(tmp_path: Path) -> EngineCache:
 
 
 def built(library: Library, graph: PlaneGraph, sizes: Sizes, *targets: str) -> PlanFacts:
-    onnx = graph.onnx(sizes.best if sizes.fixed else None)
+    onnx = graph.onnx(sizes.opt_size if sizes.is_fixed else None)
     return read_plan(library.build(onnx, BuildOptions(sizes=sizes, targets=targets)).plan)
 
 
@@ -144,7 +144,7 @@ def test_every_network_builds_for_every_geforce(name: str, scale: int, rtx: Libr
     found = []
     forms = list(FORMS.values())[: 1 if twin else 4 if scale == 2 else 2]
     for sizes, precision in forms:
-        graph, _ = rewritten(graph_of(name, scale, precision))
+        graph, _ = rewrite_for_tensorrt(graph_of(name, scale, precision))
         facts = built(rtx, graph, sizes, *DEFAULT_TARGETS)
         assert facts.targets == DEFAULT_TARGETS == ("sm75", "sm86", "sm89", "sm120")
         found.append((len(facts.programs[0].kernels), round(facts.activation_bytes / 1e6, 1)))
@@ -170,8 +170,8 @@ LIMITS_AT_360P = {
 def test_kernels_and_memory_at_640x360(name: str, rtx: Library) -> None:
     if rtx.version != MEASURED_WITH:
         pytest.skip(f"limits are for {MEASURED_WITH}")
-    graph, _ = rewritten(graph_of(name))
-    facts = built(rtx, graph, Sizes.only((640, 360)), "sm86")
+    graph, _ = rewrite_for_tensorrt(graph_of(name))
+    facts = built(rtx, graph, Sizes.fixed((640, 360)), "sm86")
     kernels, megabytes = LIMITS_AT_360P[name]
     assert len(facts.programs[0].kernels) <= kernels * SLACK
     assert facts.activation_bytes / 1e6 <= megabytes * SLACK
@@ -186,9 +186,9 @@ def test_rewrites_save_memory_and_kernels(
 ) -> None:
     """PReLUs no longer stand alone; channels are not copied; half precision costs two casts."""
     before = graph_of(name, 2, precision)
-    after, notes = rewritten(before)
+    after, notes = rewrite_for_tensorrt(before)
     assert notes
-    plain, better = (built(rtx, form, Sizes.only((640, 360)), "sm86") for form in (before, after))
+    plain, better = (built(rtx, form, Sizes.fixed((640, 360)), "sm86") for form in (before, after))
     assert better.activation_bytes <= memory * plain.activation_bytes
     assert len(better.programs[0].kernels) <= len(plain.programs[0].kernels) - fewer
 
@@ -197,7 +197,7 @@ def test_rewrites_save_memory_and_kernels(
 
 
 def refused(library: Library, model: bytes, **options: object) -> str:
-    given: dict[str, object] = {"sizes": Sizes.only((64, 48)), "targets": ("sm86",), **options}
+    given: dict[str, object] = {"sizes": Sizes.fixed((64, 48)), "targets": ("sm86",), **options}
     with pytest.raises(BackendError) as caught:
         library.build(model, BuildOptions(**given))  # type: ignore[arg-type]
     text = str(caught.value)
@@ -238,13 +238,13 @@ def test_a_fault_is_not_told_of_the_build_before(rtx: Library) -> None:
     refused(rtx, b"")
     assert "Plugin not found" in refused(rtx, network("y = custom.Wobble (x)"))
     assert rtx.build(graph_of().onnx((64, 48)), BuildOptions(sizes=SMALL, targets=("sm86",))).plan
-    assert rtx.lines == []
+    assert rtx.error_lines == []
 
 
 @pytest.mark.parametrize("target", ["sm90", "sm70", "sm100", "sm86a", "current", "86"])
 def test_a_target_it_does_not_know_is_refused_with_those_it_does(target: str, rtx: Library) -> None:
     options = BuildOptions(sizes=SMALL, targets=("sm86", target))
-    with pytest.raises(UsageError, match=f"cannot build for {target}; it can for") as caught:
+    with pytest.raises(UsageError, match=f"cannot build for {target}; supported:") as caught:
         rtx.build(graph_of().onnx((128, 96)), options)
     assert str(caught.value).endswith(", ".join(RTX_TARGETS))
 
@@ -253,11 +253,11 @@ def test_the_list_of_targets_is_the_librarys_own(rtx: Library) -> None:
     if rtx.version != MEASURED_WITH:
         pytest.skip(f"the list is that of {MEASURED_WITH}")
     for target in RTX_TARGETS:
-        assert built(rtx, graph_of(), Sizes.only((64, 48)), target).targets == (target,)
+        assert built(rtx, graph_of(), Sizes.fixed((64, 48)), target).targets == (target,)
     named = {name.lower() for name in dir(rtx.trt.ComputeCapability) if name.startswith("SM")}
     for target in named - set(RTX_TARGETS):
         with pytest.raises(UsageError, match=f"cannot build for {target}"):
-            built(rtx, graph_of(), Sizes.only((64, 48)), target)
+            built(rtx, graph_of(), Sizes.fixed((64, 48)), target)
 
 
 def test_the_builder_tells_how_far_it_is_and_can_be_stopped(rtx: Library) -> None:
@@ -267,7 +267,7 @@ def test_the_builder_tells_how_far_it_is_and_can_be_stopped(rtx: Library) -> Non
         steps.append((phase, step, total))
         return True
 
-    options = BuildOptions(sizes=Sizes.only((64, 48)), targets=("sm86",))
+    options = BuildOptions(sizes=Sizes.fixed((64, 48)), targets=("sm86",))
     model = graph_of().onnx((64, 48))
     rtx.build(model, options, watch)
     assert len(steps) > 20
@@ -286,7 +286,7 @@ def test_a_watcher_that_fails_stops_the_build_and_not_the_program(
     def broken(phase: str, step: int, total: int) -> bool:
         raise BrokenPipeError("nobody reads")
 
-    options = BuildOptions(sizes=Sizes.only((64, 48)), targets=("sm86",))
+    options = BuildOptions(sizes=Sizes.fixed((64, 48)), targets=("sm86",))
     with pytest.raises(BackendError, match="cannot build this engine"):
         rtx.build(graph_of().onnx((64, 48)), options, broken)
     assert "nobody reads" in capfd.readouterr().err
@@ -298,37 +298,39 @@ def test_a_watcher_that_fails_stops_the_build_and_not_the_program(
 @pytest.mark.parametrize(
     ("only", "bounds", "words"),
     [
-        (None, (None, None, None), "give --size WxH, or all of --min, --opt and --max"),
-        (None, ("64x64", None, "128x128"), "give --size WxH, or all of"),
-        ("64x64", ("64x64", "96x96", "128x128"), "give --size WxH, or all of"),
-        ("64", (None, None, None), "'64' is no picture size: write it like 640x360"),
-        ("64x", (None, None, None), "'64x' is no picture size"),
-        ("-64x64", (None, None, None), "'-64x64' is no picture size"),
-        ("6²x64", (None, None, None), "'6²x64' is no picture size"),
-        (None, ("64x64", "64", "128x128"), "'64' is no picture size"),
-        ("8x64", (None, None, None), "pictures are 16x16 to 16384x16384, not 8x64"),
-        ("64x99999", (None, None, None), "pictures are 16x16 to 16384x16384, not 64x99999"),
-        (None, ("64x64", "96x96", "127x128"), "must be even, not 127x128"),
-        (None, ("64x65", "96x96", "128x128"), "must be even, not 64x65"),
-        (None, ("64x64", "96x95", "128x128"), "must be even, not 96x95"),
-        (None, ("64x64", "256x96", "128x128"), "--opt must lie between --min and --max"),
-        (None, ("128x128", "96x96", "64x64"), "--opt must lie between --min and --max"),
-        (None, ("64x64", "32x32", "64x64"), "--opt must lie between --min and --max"),
+        (None, (None, None, None), "use --size WxH, or all of --min, --opt and --max"),
+        (None, ("64x64", None, "128x128"), "use --size WxH, or all of"),
+        ("64x64", ("64x64", "96x96", "128x128"), "use --size WxH, or all of"),
+        ("64", (None, None, None), "invalid picture size '64': write it like 640x360"),
+        ("64x", (None, None, None), "invalid picture size '64x'"),
+        ("-64x64", (None, None, None), "invalid picture size '-64x64'"),
+        ("6²x64", (None, None, None), "invalid picture size '6²x64'"),
+        (None, ("64x64", "64", "128x128"), "invalid picture size '64'"),
+        ("8x64", (None, None, None), "picture size 8x64 is outside 16x16 to 16384x16384"),
+        ("64x99999", (None, None, None), "picture size 64x99999 is outside 16x16 to 16384x16384"),
+        (None, ("64x64", "96x96", "127x128"), "must be even: 127x128 is not"),
+        (None, ("64x65", "96x96", "128x128"), "must be even: 64x65 is not"),
+        (None, ("64x64", "96x95", "128x128"), "must be even: 96x95 is not"),
+        (None, ("64x64", "256x96", "128x128"), "--opt must be between --min and --max"),
+        (None, ("128x128", "96x96", "64x64"), "--opt must be between --min and --max"),
+        (None, ("64x64", "32x32", "64x64"), "--opt must be between --min and --max"),
     ],
 )
 def test_sizes_no_engine_can_have_are_refused(
     only: str | None, bounds: tuple[str | None, str | None, str | None], words: str
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
-        check_sizes(ahead.sizes(only, bounds))
+        check_sizes(prebuild.parse_size_options(only, bounds))
 
 
 def test_sizes_can_be_written_and_read() -> None:
-    for sizes in (SMALL, RANGE, Sizes.only((33, 17))):
+    for sizes in (SMALL, RANGE, Sizes.fixed((33, 17))):
         check_sizes(sizes)
         assert parse_sizes(str(sizes)) == sizes
-    assert ahead.sizes("640X360", (None, None, None)) == Sizes.only((640, 360))
-    assert str(ahead.sizes(None, ("64x64", "96x80", "128x96"))) == "64x64-96x80-128x96"
+    assert prebuild.parse_size_options("640X360", (None, None, None)) == Sizes.fixed((640, 360))
+    assert (
+        str(prebuild.parse_size_options(None, ("64x64", "96x80", "128x96"))) == "64x64-96x80-128x96"
+    )
 
 
 # ---- engines that are found
@@ -364,7 +366,7 @@ def test_an_engine_for_a_range_serves_the_even_sizes_in_it(
 ) -> None:
     builder, graph = Builder(rtx, cache), graph_of()
     builder.build(graph, BuildOptions(sizes=RANGE, targets=("sm86",)))
-    for size in (RANGE.least, RANGE.best, RANGE.most, (66, 128), (192, 64)):
+    for size in (RANGE.min_size, RANGE.opt_size, RANGE.max_size, (66, 128), (192, 64)):
         assert find(builder, graph, size, "sm86")
     for size in ((62, 64), (64, 62), (194, 128), (192, 130), (65, 64), (64, 65), (129, 97)):
         assert not find(builder, graph, size, "sm86")
@@ -374,7 +376,7 @@ def test_an_engine_of_one_size_goes_before_one_for_a_range(
     rtx: Library, cache: EngineCache
 ) -> None:
     builder, graph = Builder(rtx, cache), graph_of()
-    wide = Sizes(least=(16, 16), best=(128, 96), most=(192, 128))  # first by name
+    wide = Sizes(min_size=(16, 16), opt_size=(128, 96), max_size=(192, 128))  # first by name
     for sizes in (wide, SMALL, RANGE):
         builder.build(graph, BuildOptions(sizes=sizes, targets=("sm86",)))
     (found,) = builder.find([graph], (128, 96), 1, GEFORCE)
@@ -408,9 +410,9 @@ def _flip(path: Path) -> None:
     ("spoil", "words"),
     [
         (_flip, "its SHA-256 differs"),
-        (lambda path: change_header(path, sizes="huge"), "'huge' is no picture size"),
+        (lambda path: change_header(path, sizes="huge"), "invalid picture size 'huge'"),
         (lambda path: change_header(path, sizes=7), "its first line cannot be read"),
-        (lambda path: path.write_bytes(b"plan"), "is no engine of vsr"),
+        (lambda path: path.write_bytes(b"plan"), "is not a vsr engine file"),
     ],
     ids=["flipped", "sizes", "types", "foreign"],
 )
@@ -461,7 +463,7 @@ def test_what_is_built_unasked(cache: EngineCache) -> None:
     assert entry.key.label == f"{models.DEFAULT}-x2-fp16"
     assert entry.key.targets == DEFAULT_TARGETS
     assert set(read_plan(cache.load(entry)).targets) == set(DEFAULT_TARGETS)
-    assert entry.facts["rewrites"] == list(rewritten(graph_of(models.DEFAULT))[1])
+    assert entry.facts["rewrites"] == list(rewrite_for_tensorrt(graph_of(models.DEFAULT))[1])
     assert entry.facts["seconds"] > 0
 
 
@@ -485,7 +487,7 @@ def test_an_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_list_and_clear() -> None:
-    assert vsr("--list").stdout == "no engines are built\n"
+    assert vsr("--list").stdout == "no engines in the cache\n"
     vsr(*BICUBIC)
     vsr("--model", "bicubic", "--min", "64x64", "--opt", "64x64", "--max", "96x96", "--batch", "2")
     header, *lines = vsr("--list").stdout.splitlines()
@@ -496,7 +498,7 @@ def test_list_and_clear() -> None:
     assert ranged[1:4] == ["64x64-64x64-96x96", "x2", "tensorrt-rtx"]
     assert ranged[4:6] == [version, "sm75+sm86+sm89+sm120"]
     assert re.match(r"removed 2 engines, \d\.\d MB, from ", vsr("--clear").stdout)
-    assert vsr("--list").stdout == "no engines are built\n"
+    assert vsr("--list").stdout == "no engines in the cache\n"
     assert vsr("--clear").stdout.startswith("removed 0 engines, 0.0 MB")
 
 
@@ -529,14 +531,14 @@ def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: Engi
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
-        (("--target", "sm90"), 2, "cannot build for sm90; it can for sm75, sm80, sm86"),
-        (("--target", "ampere"), 2, "'ampere' is no target: they look like sm86, or 'current'"),
-        (("--target", "sm8²"), 2, "'sm8²' is no target"),
+        (("--target", "sm90"), 2, "cannot build for sm90; supported: sm75, sm80, sm86"),
+        (("--target", "ampere"), 2, "invalid target 'ampere': use one like sm86, or 'current'"),
+        (("--target", "sm8²"), 2, "invalid target 'sm8²'"),
         (("--precision", "int8"), 2, "model 'bicubic' has no int8 form: use fp32 or fp16"),
         (("--scale", "5"), 2, "model 'bicubic' has no scale 5; it has: 2, 3, 4, 8"),
         (("--model", "best"), 2, "unknown model 'best'"),
         (("--model", "no.onnx"), 1, "cannot read the model no.onnx: No such file or directory"),
-        (("--min", "64x64"), 2, "give --size WxH, or all of --min, --opt and --max"),
+        (("--min", "64x64"), 2, "use --size WxH, or all of --min, --opt and --max"),
         (("--fused",), 2, "--fused needs TensorRT and its GPU"),
         (("--list", "--clear"), 2, "--list and --clear cannot be combined: use one"),
         (("--explain", "--onnx", "a.onnx"), 2, "--explain and --onnx cannot be combined"),
@@ -578,7 +580,7 @@ def test_a_runtime_that_is_not_installed_is_told_with_its_command(
             assert (result.exit_code, line in told(result)) == (1, True)
         assert "is not installed: pip install" in told(vsr("--size", "64x48"))
         explained = vsr("--size", "64x48", "--explain").stdout
-        assert "kernels and memory are not known: tensorrt-rtx is not installed" in explained
+        assert "kernels and memory are unknown: tensorrt-rtx is not installed" in explained
     finally:
         load_library.cache_clear()
 
@@ -590,7 +592,7 @@ def test_explain_says_what_is_rewritten_and_what_it_gains(cache: EngineCache) ->
     first, *lines = result.stdout.splitlines()
     assert first == "dcscn-x2, fp16, 160x96"
     notes = [line.removeprefix("  rewritten: ") for line in lines if "rewritten" in line]
-    assert notes == list(rewritten(graph_of("dcscn"))[1])
+    assert notes == list(rewrite_for_tensorrt(graph_of("dcscn"))[1])
     table = {line[:26].strip(): line[26:].split() for line in lines[len(notes) :]}
     assert table[""] == ["before", "after"]
     assert list(table) == ["", "layers", "kernels", "activation memory, MB"]
@@ -657,7 +659,7 @@ def test_a_network_for_one_size_is_built_for_that_only(tmp_path: Path) -> None:
     model = repeating(tmp_path, 1, "48,64", "96,128")
     assert vsr("--model", model, "--size", "64x48", "--target", "sm86").exit_code == 0
     result = vsr("--model", model, "--size", "64x64", "--target", "sm86")
-    assert f"'{model}' takes pictures of 64x48 only" in told(result)
+    assert f"'{model}' supports only pictures of 64x48" in told(result)
     assert result.exit_code == 2
 
 
@@ -730,7 +732,7 @@ INT8 = [
 
 @pytest.mark.parametrize(("name", "scale"), INT8)
 def test_shipped_int8_networks_are_built(name: str, scale: int, rtx: Library) -> None:
-    graph, _ = rewritten(graph_of(name, scale, "int8"))
+    graph, _ = rewrite_for_tensorrt(graph_of(name, scale, "int8"))
     assert built(rtx, graph, SMALL, *DEFAULT_TARGETS).targets == DEFAULT_TARGETS
 
 

@@ -64,6 +64,14 @@ def filled(tmp_path: Path, key: EngineKey = KEY) -> tuple[EngineCache, Path]:
 # ---- what was built is there
 
 
+def test_a_fact_is_added_once(tmp_path: Path) -> None:
+    cache, path = filled(tmp_path)
+    for gpu in ("A", "B", "A", "A"):
+        cache.add_fact(path, "slower_on", gpu)
+    assert read_entry(path).facts == {"seconds": 0.1, "slower_on": ["A", "B"]}
+    assert cache.get(KEY, never)[0] == PLAN
+
+
 def test_an_engine_is_built_once(tmp_path: Path) -> None:
     cache, path = filled(tmp_path)
     assert cache.get(KEY, never) == (PLAN, path, True)
@@ -183,7 +191,7 @@ def _changed(**values: object) -> Callable[[Path], None]:
 
 SIZE = len(PLAN)
 UNREADABLE = r"is damaged \(its first line cannot be read\)"
-FOREIGN = "is no engine of vsr"
+FOREIGN = "is not a vsr engine file"
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated": (_truncated, rf"is truncated \({SIZE - 1} of {SIZE} bytes\)"),
     "grown": (_grown, rf"is truncated \({SIZE + 1} of {SIZE} bytes\)"),
@@ -213,7 +221,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "other graph": (_changed(graph="1" * 64), "from another network or by another version of vsr"),
     "other runtime": (_changed(runtime="tensorrt-rtx"), "it was built by tensorrt-rtx"),
     "old version": (
-        _changed(version="10.13.2"), "it was built by version 10.13.2, this is 11.4.0.106"
+        _changed(version="10.13.2"), "it was built by version 10.13.2, this is version 11.4.0.106"
     ),
     "other GPU": (
         _changed(gpu="NVIDIA T4"), "it was built on NVIDIA T4, this is NVIDIA GeForce RTX 3080"
@@ -263,7 +271,7 @@ def test_the_damaged_are_passed_over_when_listed(
     (cache.folder / "a.engine").write_bytes(b"\x7fELF")
     (cache.folder / "z.engine").mkdir()
     assert [entry.key for entry in cache.entries()] == [KEY]
-    assert "a.engine is no engine of vsr: it will be rebuilt when it is needed" in caplog.text
+    assert "a.engine is not a vsr engine file: it will be rebuilt when needed" in caplog.text
     assert "z.engine cannot be read (Is a directory)" in caplog.text
 
 
@@ -290,7 +298,7 @@ def in_one_line(error: BaseException) -> str:
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     cache = EngineCache(tmp_path / "file" / "engines")
-    with pytest.raises(BackendError, match="cannot keep engines in ") as caught:
+    with pytest.raises(BackendError, match="cannot write engines to ") as caught:
         cache.get(KEY, never)
     assert "Not a directory" in in_one_line(caught.value)
 
@@ -317,7 +325,7 @@ def test_a_folder_without_permission_is_told_in_one_line(mode: int) -> None:
         Path(name).chmod(0o755)
         folder.chmod(mode)
         try:
-            with nobody(), pytest.raises(BackendError, match="cannot keep engines") as caught:
+            with nobody(), pytest.raises(BackendError, match="cannot write engines") as caught:
                 EngineCache(folder).get(KEY, making())
         finally:
             folder.chmod(0o755)
@@ -343,7 +351,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path: Path) -> N
 
 def test_a_folder_in_the_engines_place_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / KEY.file).mkdir()
-    with pytest.raises(BackendError, match="cannot keep engines in") as caught:
+    with pytest.raises(BackendError, match="cannot write engines to") as caught:
         EngineCache(tmp_path).get(KEY, making())
     in_one_line(caught.value)
 
@@ -433,7 +441,7 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
 def test_who_waits_for_another_builder_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cache_module, "_SILENT_S", 0.05)
+    monkeypatch.setattr(cache_module, "_LOCK_LOG_DELAY_S", 0.05)
     caplog.set_level(logging.INFO)
     cache, results, building = EngineCache(tmp_path), [], Event()
 
@@ -452,7 +460,7 @@ def test_who_waits_for_another_builder_says_so_once(
     assert cache.get(KEY, never)[0::2] == (PLAN, True)
     first.join()
     assert [cached for _, _, cached in results] == [False]
-    assert caplog.messages == [f"waiting for another vsr that builds {KEY.file}"]
+    assert caplog.messages == [f"waiting for another vsr process that builds {KEY.file}"]
 
 
 def test_who_waits_a_moment_only_says_nothing(

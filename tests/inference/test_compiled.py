@@ -45,8 +45,8 @@ def test_a_kept_network_gives_the_same_pictures(
     found: list[bool] = []
     get = CompiledCache.get
 
-    def watched(self: CompiledCache, facts: Any) -> bytes | None:
-        content = get(self, facts)
+    def watched(self: CompiledCache, key_parts: Any) -> bytes | None:
+        content = get(self, key_parts)
         found.append(content is not None)
         return content
 
@@ -81,15 +81,15 @@ def test_without_a_folder_it_works_too(folder: Path) -> None:
 def test_what_was_not_used_for_longest_goes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "_MOST", 3000)
+    monkeypatch.setattr(compiled, "_MAX_TOTAL_BYTES", 3000)
     cache = CompiledCache(tmp_path)
     for name in "abcd":
-        cache.keep([name], bytes(900))
+        cache.put([name], bytes(900))
         if "a" < name < "d":
             assert cache.get(["a"]) is not None
     assert cache.get(["b"]) is None
     assert all(cache.get([name]) == bytes(900) for name in "acd")
-    cache.keep(["large"], bytes(compiled._LARGEST + 1))
+    cache.put(["large"], bytes(compiled._MAX_ENTRY_BYTES + 1))
     assert cache.get(["large"]) is None
 
 

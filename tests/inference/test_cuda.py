@@ -52,14 +52,14 @@ def test_the_gpu_is_described(cuda: Cuda) -> None:
 
 
 def test_a_gpu_that_is_not_there_is_refused(cuda: Cuda) -> None:
-    with pytest.raises(UsageError, match=f"no GPU 99 here; there is: 0 .{cuda.name}"):
+    with pytest.raises(UsageError, match=f"no GPU 99; available: 0 .{cuda.name}"):
         load_cuda(99, prefer=cuda.library.split()[0].lower())
 
 
 def test_bytes_go_to_the_gpu_and_back(cuda: Cuda) -> None:
     size = 3 * MIB + 17
-    source, target, stream = cuda.pinned(size), cuda.pinned(size), cuda.stream()
-    device = cuda.device(size)
+    source, target, stream = cuda.alloc_pinned(size), cuda.alloc_pinned(size), cuda.new_stream()
+    device = cuda.alloc_device(size)
     assert device.address % 256 == 0
     source.array((size,))[:] = noise(size)
     target.array((size,))[:] = 0
@@ -71,8 +71,8 @@ def test_bytes_go_to_the_gpu_and_back(cuda: Cuda) -> None:
 
 def test_a_stream_waits_for_the_event_of_another(cuda: Cuda) -> None:
     size = 64 * MIB
-    source, target, device = cuda.pinned(size), cuda.pinned(64), cuda.device(size)
-    before, after, ready = cuda.stream(), cuda.stream(), cuda.event()
+    source, target, device = cuda.alloc_pinned(size), cuda.alloc_pinned(64), cuda.alloc_device(size)
+    before, after, ready = cuda.new_stream(), cuda.new_stream(), cuda.new_event()
     data = source.array((size,))
     for value in (1, 2, 3):  # without the wait, `after` overtakes the long copy
         data[-64:] = value
@@ -81,23 +81,23 @@ def test_a_stream_waits_for_the_event_of_another(cuda: Cuda) -> None:
         after.wait(ready)
         cuda.copy_out(target.address, device.address + size - 64, 64, after)
         after.synchronize()
-        assert ready.done()
+        assert ready.is_done()
         assert target.array((64,)).tolist() == [value] * 64
 
 
 def test_events_tell_how_long_it_took(cuda: Cuda) -> None:
     size = 32 * MIB
-    source, device, stream = cuda.pinned(size), cuda.device(size), cuda.stream()
-    start, end = cuda.event(timing=True), cuda.event(timing=True)
+    source, device, stream = cuda.alloc_pinned(size), cuda.alloc_device(size), cuda.new_stream()
+    start, end = cuda.new_event(timing=True), cuda.new_event(timing=True)
     start.record(stream)
     cuda.copy_in(device.address, source.address, size, stream)
     end.record(stream)
     end.synchronize()
-    assert start.done()
-    assert end.done()
+    assert start.is_done()
+    assert end.is_done()
     took = end.elapsed_ms(start)
     assert size / 4e12 * 1e3 < took < 10_000  # no bus carries 4 TB/s
-    untimed = cuda.event()
+    untimed = cuda.new_event()
     untimed.record(stream)
     untimed.synchronize()
     with pytest.raises(BackendError, match="CUDA failed in cuEventElapsedTime"):
@@ -106,8 +106,12 @@ def test_events_tell_how_long_it_took(cuda: Cuda) -> None:
 
 def test_a_captured_graph_copies_whatever_is_there_when_launched(cuda: Cuda) -> None:
     size = MIB
-    source, target, device = cuda.pinned(size), cuda.pinned(size), cuda.device(size)
-    stream, other = cuda.stream(), cuda.stream()
+    source, target, device = (
+        cuda.alloc_pinned(size),
+        cuda.alloc_pinned(size),
+        cuda.alloc_device(size),
+    )
+    stream, other = cuda.new_stream(), cuda.new_stream()
     if not cuda.can_capture:
         with pytest.raises(BackendError, match="cannot capture"):
             stream.begin_capture()
@@ -115,7 +119,7 @@ def test_a_captured_graph_copies_whatever_is_there_when_launched(cuda: Cuda) -> 
     target.array((size,))[:] = 0
     stream.begin_capture()
     cuda.copy_in(device.address, source.address, size, stream)
-    cuda.device(MIB).close()  # relaxed mode allows it
+    cuda.alloc_device(MIB).close()  # relaxed mode allows it
     cuda.copy_out(target.address, device.address, size, stream)
     graph = stream.end_capture()
     stream.synchronize()
@@ -129,22 +133,27 @@ def test_a_captured_graph_copies_whatever_is_there_when_launched(cuda: Cuda) -> 
 
 def test_ending_a_capture_that_never_began_is_an_error(cuda: Cuda) -> None:
     with pytest.raises(BackendError):
-        cuda.stream().end_capture()
+        cuda.new_stream().end_capture()
 
 
 def test_things_are_freed_on_a_thread_without_a_context(cuda: Cuda) -> None:
     before = free_memory(cuda)
-    things: list[Any] = [cuda.device(64 * MIB), cuda.pinned(MIB), cuda.event(), cuda.stream()]
+    things: list[Any] = [
+        cuda.alloc_device(64 * MIB),
+        cuda.alloc_pinned(MIB),
+        cuda.new_event(),
+        cuda.new_stream(),
+    ]
     assert free_memory(cuda) <= before - 64 * MIB
     thread = threading.Thread(target=things.clear)
     thread.start()
     thread.join()
     assert free_memory(cuda) > before - 32 * MIB
-    cuda.stream().synchronize()  # this thread's own context is still current
+    cuda.new_stream().synchronize()  # this thread's own context is still current
 
 
 def test_a_second_thread_activates_and_copies(cuda: Cuda) -> None:
-    source, target, device = cuda.pinned(64), cuda.pinned(64), cuda.device(64)
+    source, target, device = cuda.alloc_pinned(64), cuda.alloc_pinned(64), cuda.alloc_device(64)
     source.array((64,))[:] = 5
     failed: list[BaseException] = []
 
@@ -152,7 +161,7 @@ def test_a_second_thread_activates_and_copies(cuda: Cuda) -> None:
         try:
             for _ in range(100):
                 cuda.activate()
-            stream = cuda.stream()
+            stream = cuda.new_stream()
             cuda.copy_in(device.address, source.address, 64, stream)
             cuda.copy_out(target.address, device.address, 64, stream)
             stream.synchronize()
@@ -167,9 +176,9 @@ def test_a_second_thread_activates_and_copies(cuda: Cuda) -> None:
 
 
 def test_too_much_memory_is_refused_and_a_little_still_there(cuda: Cuda) -> None:
-    with pytest.raises(OutOfMemoryError, match=r"MiB of GPU memory left \(\d+ MiB are free\)"):
-        cuda.device(2 * cuda.total_memory)
-    assert cuda.device(MIB).address
+    with pytest.raises(OutOfMemoryError, match=r"MiB of GPU memory \(\d+ MiB free\)"):
+        cuda.alloc_device(2 * cuda.total_memory)
+    assert cuda.alloc_device(MIB).address
     cuda.synchronize()
 
 
@@ -179,11 +188,11 @@ def _resident() -> int:
 
 
 def test_two_thousand_frames_leave_no_memory_behind(cuda: Cuda) -> None:
-    pool, stream = PinnedPool(cuda.pinned, 8 * MIB), cuda.stream()
+    pool, stream = PinnedPool(cuda.alloc_pinned, 8 * MIB), cuda.new_stream()
 
     def frames(count: int) -> None:
         for number in range(count):
-            device, ready = cuda.device(MIB), cuda.event()
+            device, ready = cuda.alloc_device(MIB), cuda.new_event()
             flat = pool.take(MIB)
             flat[:4096] = number % 256
             cuda.copy_in(device.address, flat.ctypes.data, MIB, stream)
@@ -197,7 +206,7 @@ def test_two_thousand_frames_leave_no_memory_behind(cuda: Cuda) -> None:
     frames(2000)
     assert abs(free - free_memory(cuda)) <= 32 * MIB
     assert _resident() - resident <= 32 * MIB
-    assert pool.held == 2 * MIB  # one is still lent while the next is taken
+    assert pool.allocated == 2 * MIB  # one is still lent while the next is taken
 
 
 def test_torch_shares_the_context(cuda: Cuda) -> None:
@@ -207,7 +216,7 @@ def test_torch_shares_the_context(cuda: Cuda) -> None:
     size = MIB
     tensor = torch.arange(size, device="cuda:0", dtype=torch.int32).to(torch.uint8)
     torch.cuda.synchronize()
-    pinned, stream = cuda.pinned(size), cuda.stream()
+    pinned, stream = cuda.alloc_pinned(size), cuda.new_stream()
     cuda.copy_out(pinned.address, tensor.data_ptr(), size, stream)
     stream.synchronize()
     assert np.array_equal(pinned.array((size,)), np.arange(size).astype(np.uint8))
@@ -215,7 +224,7 @@ def test_torch_shares_the_context(cuda: Cuda) -> None:
     cuda.copy_in(tensor.data_ptr(), pinned.address, size, stream)
     stream.synchronize()
     assert np.array_equal(tensor.cpu().numpy(), noise(size))
-    copied = cuda.pinned(size)
+    copied = cuda.alloc_pinned(size)
     cuda.copy_out(copied.address, tensor.data_ptr(), size, stream)
     on_ours = torch.cuda.ExternalStream(stream.handle)
     with torch.cuda.stream(on_ours):

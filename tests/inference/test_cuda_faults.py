@@ -42,7 +42,7 @@ def test_without_a_driver_the_line_names_openvino() -> None:
         pytest.skip("needs cuda-bindings and no NVIDIA driver")
     with pytest.raises(BackendError) as caught:
         load_cuda(prefer="cuda-bindings")
-    assert "no NVIDIA driver" in str(caught.value)
+    assert "NVIDIA driver (libcuda) not found" in str(caught.value)
     assert "openvino" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -139,9 +139,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeDriver]:
 @pytest.mark.parametrize(
     ("driver", "line"),
     [
-        ({"cuInit": RuntimeError("no libcuda")}, "no NVIDIA driver"),
-        ({"cuInit": 100}, "no NVIDIA GPU can be used here"),
-        ({"gpus": 0}, "no NVIDIA GPU can be used here"),
+        ({"cuInit": RuntimeError("no libcuda")}, "NVIDIA driver .libcuda. not found"),
+        ({"cuInit": 100}, "no usable NVIDIA GPU found"),
+        ({"gpus": 0}, "no usable NVIDIA GPU found"),
         ({"cuInit": 999}, "CUDA cannot start .words of the driver.: restart"),
         ({"version": 12020}, "supports CUDA 12.2 and cuda-bindings 13.0.0 needs CUDA 13: update"),
         ({"version": 12020, "cuInit": 803}, "supports CUDA 12.2"),
@@ -162,7 +162,7 @@ def test_a_driver_that_fails_gets_its_line(
 @pytest.mark.parametrize("index", [2, -1])
 def test_a_gpu_that_is_not_there_is_refused(fake: Callable[..., FakeDriver], index: int) -> None:
     fake()
-    with pytest.raises(UsageError, match=r"no GPU -?\d here; there is: 0 \(Fake GPU\), 1 \(Fake"):
+    with pytest.raises(UsageError, match=r"no GPU -?\d; available: 0 \(Fake GPU\), 1 \(Fake"):
         load_cuda(index, prefer="cuda-bindings")
 
 
@@ -178,10 +178,10 @@ def test_flags_are_set_before_the_context_and_may_be_refused(
 def test_memory_that_runs_out_says_how_much(fake: Callable[..., FakeDriver]) -> None:
     driver = fake(cuMemAlloc=2, cuMemHostAlloc=2)
     cuda = load_cuda(prefer="cuda-bindings")
-    with pytest.raises(OutOfMemoryError, match=r"no 5 MiB of GPU memory left .3 MiB are free.: cl"):
-        cuda.device(5 * MIB)
-    with pytest.raises(OutOfMemoryError, match="no 7 MiB of page-locked memory left"):
-        cuda.pinned(7 * MIB)
+    with pytest.raises(OutOfMemoryError, match=r"allocate 5 MiB of GPU memory .3 MiB free.: cl"):
+        cuda.alloc_device(5 * MIB)
+    with pytest.raises(OutOfMemoryError, match="cannot allocate 7 MiB of page-locked memory"):
+        cuda.alloc_pinned(7 * MIB)
     assert driver.calls.count("cuCtxPushCurrent") == driver.calls.count("cuCtxPopCurrent")
 
 
@@ -304,12 +304,17 @@ def test_pycuda_objects_die_inside_the_context_on_any_thread(
     driver = pycuda()
     monkeypatch.setenv("VSR_CUDA", "pycuda")
     cuda = load_cuda()
-    things: list[Any] = [cuda.stream(), cuda.event(), cuda.pinned(64), cuda.device(64)]
+    things: list[Any] = [
+        cuda.new_stream(),
+        cuda.new_event(),
+        cuda.alloc_pinned(64),
+        cuda.alloc_device(64),
+    ]
     thread = threading.Thread(target=things.clear)
     thread.start()
     thread.join()
     assert driver.died == {"inside": 4, "outside": 0}
-    buffer = cuda.device(64)
+    buffer = cuda.alloc_device(64)
     buffer.close()
     buffer.close()
     assert driver.died == {"inside": 5, "outside": 0}
@@ -320,8 +325,8 @@ def test_pycuda_objects_die_inside_the_context_on_any_thread(
 @pytest.mark.parametrize(
     ("how", "line"),
     [
-        ({"starts": "no CUDA-capable device is detected"}, "no NVIDIA GPU can be used here"),
-        ({"starts": "system has unsupported display driver / cuda"}, "of different versions: res"),
+        ({"starts": "no CUDA-capable device is detected"}, "no usable NVIDIA GPU found"),
+        ({"starts": "system has unsupported display driver / cuda"}, "different versions: restart"),
         ({"version": 12040}, "supports CUDA 12.4 and PyCUDA 2026.1 needs CUDA 13"),
     ],
 )
@@ -336,20 +341,20 @@ def test_pycuda_that_does_not_start_gets_its_line(
 def test_pycuda_without_memory_graphs_or_such_a_gpu(pycuda: Callable[..., FakePyCuda]) -> None:
     pycuda()
     cuda = load_cuda(prefer="pycuda")
-    with pytest.raises(OutOfMemoryError, match=r"no 5 MiB of GPU memory left .3 MiB are free"):
-        cuda.device(5 * MIB)
-    with pytest.raises(OutOfMemoryError, match="no 5 MiB of page-locked memory"):
-        cuda.pinned(5 * MIB)
+    with pytest.raises(OutOfMemoryError, match=r"cannot allocate 5 MiB of GPU memory .3 MiB free"):
+        cuda.alloc_device(5 * MIB)
+    with pytest.raises(OutOfMemoryError, match="cannot allocate 5 MiB of page-locked memory"):
+        cuda.alloc_pinned(5 * MIB)
     with pytest.raises(BackendError, match="PyCUDA cannot capture CUDA graphs"):
-        cuda.stream().begin_capture()
-    with pytest.raises(UsageError, match=r"no GPU 1 here; there is: 0 \(Fake GPU\)"):
+        cuda.new_stream().begin_capture()
+    with pytest.raises(UsageError, match=r"no GPU 1; available: 0 \(Fake GPU\)"):
         load_cuda(1, prefer="pycuda")
 
 
 @pytest.mark.parametrize(
     ("reason", "line"),
     [
-        ("libcuda.so.1: cannot open shared object file", "no NVIDIA driver"),
+        ("libcuda.so.1: cannot open shared object file", "NVIDIA driver .libcuda. not found"),
         ("undefined symbol: cuCtxCreate_v4", "PyCUDA cannot be loaded .undefined symbol"),
     ],
 )

@@ -25,7 +25,7 @@ from tests.inference.test_upscaler import COLOUR, frame, repeating
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference import models, tiles, upscaler
 from vsr.inference.backend import Backend
-from vsr.inference.upscaler import Upscaler, _candidates, _name
+from vsr.inference.upscaler import Upscaler, _candidates, _engine_name
 from vsr.media.frame import Frame, Plane, Planes
 from vsr.network.graph import PlaneGraph
 
@@ -48,7 +48,7 @@ class FakeBackend:
     """(width, height, batch)"""
     engines: list[FakeEngine] = field(default_factory=list)
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
         return "fp32"
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
@@ -67,7 +67,7 @@ class FakeBackend:
 
 def names(precision: str, backend: Backend | FakeBackend) -> list[str]:
     model = replace(repeating(), precision=precision)
-    return [_name(*form) for form in _candidates(model, backend)]
+    return [_engine_name(*form) for form in _candidates(model, backend)]
 
 
 def test_ways_go_from_what_was_asked_for_to_the_surest(backend: Backend) -> None:
@@ -149,7 +149,7 @@ def test_tiles_end_where_they_would_be_mostly_overlap(size: tuple[int, int], rad
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_networks_that_cannot_be_cut_end_in_the_error(fixed: bool) -> None:
-    model = repeating(size=(640, 360)) if fixed else replace(repeating(), tiled=False)
+    model = repeating(size=(640, 360)) if fixed else replace(repeating(), small_tiles=False)
     backend = FakeBackend(memory=0)
     with pytest.raises(OutOfMemoryError):
         Upscaler(model, backend, COLOUR, (640, 360), batch=2)
@@ -262,9 +262,9 @@ def test_memory_that_runs_out_later_costs_the_batch_and_then_tiles(
     assert last.tried == []
     assert caplog.messages[0] == (
         "repeating on fake in fp32 failed (this picture is too much): "
-        "going on with 1 tile of 640x360, batch 1"
+        "retrying with 1 tile of 640x360, batch 1"
     )
-    assert caplog.messages[-1].endswith(f"): going on with {scaler._layout}")
+    assert caplog.messages[-1].endswith(f"): retrying with {scaler._layout}")
 
 
 def test_memory_that_never_suffices_leads_to_openvino(last: FakeBackend) -> None:
@@ -337,6 +337,6 @@ def test_a_failed_engine_is_gone_before_the_next_one_is_made(
 
 def test_pictures_of_another_size_are_no_fault_of_the_engine(last: FakeBackend) -> None:
     scaler = Upscaler(repeating(), FakeBackend(), COLOUR, (WIDTH, HEIGHT), fall_back=True)
-    with pytest.raises(BackendError, match="a luma plane of 32x24, and not of 64x48"):
+    with pytest.raises(BackendError, match="luma plane is 32x24, expected 64x48"):
         list(scaler.process(stream(1, (32, 24))))
     assert last.tried == []

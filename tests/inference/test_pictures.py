@@ -98,11 +98,11 @@ def test_an_odd_picture_keeps_its_exact_multiple() -> None:
 @pytest.mark.parametrize(
     ("picture", "words"),
     [
-        (np.zeros((32, 40, 3), np.uint8), "a picture of 40x32 for an engine of 48x32"),
-        (np.zeros((32, 48, 3), np.float32), "an array of float32 is no picture: uint8"),
-        (np.zeros((32, 48), np.uint8), r"an array of \(32, 48\) is no picture"),
-        (np.zeros((0, 32, 48, 3), np.uint8), "is no picture"),
-        ("photo.png", "a str is no picture"),
+        (np.zeros((32, 40, 3), np.uint8), "picture is 40x32, engine expects 48x32"),
+        (np.zeros((32, 48, 3), np.float32), "array has dtype float32, expected uint8"),
+        (np.zeros((32, 48), np.uint8), r"array has shape \(32, 48\), expected"),
+        (np.zeros((0, 32, 48, 3), np.uint8), "array has shape"),
+        ("photo.png", "a str is not a picture"),
     ],
 )
 def test_what_is_no_picture_is_told(picture: Any, words: str) -> None:

@@ -217,13 +217,13 @@ def _refused(data: bytes, complaint: str) -> None:
     ids=["nothing", "magic", "text", "zeros", "bytes", "onnx"],
 )
 def test_something_else_is_refused(data: bytes) -> None:
-    _refused(data, "no TensorRT-RTX engine")
+    _refused(data, "not a TensorRT-RTX engine")
 
 
 def test_a_plan_cut_short_is_refused_wherever_it_ends() -> None:
     plan = a_plan()
     for length in (*range(64, 4096, 61), *range(4096, len(plan), 4099), len(plan) - 1):
-        _refused(plan[:length], f"damaged .{length} bytes of {len(plan)}")
+        _refused(plan[:length], f"damaged .{length} of {len(plan)} bytes")
     _refused(plan + b"\0", "damaged")
 
 
@@ -235,11 +235,11 @@ def _changed(at: int, new: bytes) -> bytes:
 
 @pytest.mark.parametrize("mask", [0, 1 << 7, 0xFFFF_FFFF])
 def test_a_plan_for_unknown_gpus_is_refused(mask: int) -> None:
-    _refused(_changed(32, mask.to_bytes(4, "little")), "GPUs unknown")
+    _refused(_changed(32, mask.to_bytes(4, "little")), "unknown GPUs")
 
 
 def test_a_plan_without_a_program_is_refused() -> None:
-    _refused(_changed(a_plan().index(b"NLYM"), b"XXXX"), r"1\.7.* holds no program readable here")
+    _refused(_changed(a_plan().index(b"NLYM"), b"XXXX"), r"1\.7.* has no readable program")
 
 
 def test_a_program_longer_than_its_plan_is_refused() -> None:

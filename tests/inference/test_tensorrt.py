@@ -34,7 +34,7 @@ from vsr.inference.cuda import load_cuda
 from vsr.inference.models import Model
 from vsr.inference.tensorrt import backend as tensorrt
 from vsr.inference.tensorrt.backend import TensorRtBackend, check_gpu
-from vsr.inference.tensorrt.builder import Builder, Gpu, forms_of
+from vsr.inference.tensorrt.builder import Builder, Gpu, equivalent_forms
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, load_library
 from vsr.inference.upscaler import Upscaler
@@ -83,7 +83,7 @@ def test_an_engine_is_built_once_and_then_found(
         engine = backend.compile(cubic(), SIZE)
         assert equal(engine.submit(noise(5)).result(), right(cubic(), noise(5)))
     assert host.trt.builds == 1
-    assert caplog.text.count("building the engine of cubic-x2 for 48x32; it is kept") == 1
+    assert caplog.text.count("building the engine of cubic-x2 for 48x32 and caching it") == 1
     assert entries() == ["cubic-x2-fp32-full-48x32-tensorrt-sm86-nvidia-geforce-rtx-3080.engine"]
 
 
@@ -102,7 +102,7 @@ def test_full_planes_of_any_depth_go_through(backend: TensorRtBackend, bits: int
 def test_an_engine_for_a_range_is_used_for_the_even_sizes_in_it(
     backend: TensorRtBackend, host: Machine
 ) -> None:
-    sizes = Sizes(least=(32, 32), best=SIZE, most=(64, 64))
+    sizes = Sizes(min_size=(32, 32), opt_size=SIZE, max_size=(64, 64))
     gpu = Gpu(name=host.cuda.name, target="sm86")
     Builder(host.library).build(cubic(), BuildOptions(sizes=sizes), gpu)
     for size, builds in (((64, 40), 1), ((33, 33), 2), ((66, 40), 3)):
@@ -139,7 +139,7 @@ def test_an_engine_that_no_longer_loads_is_rebuilt_with_a_word(
     host.trt.Builder = newer  # type: ignore[method-assign]
     engine = backend.compile(cubic(), SIZE)
     assert equal(engine.submit(noise(5)).result(), right(cubic(), noise(5)))
-    assert "the cached engine does not load (TensorRT 11.4.0.106 cannot load" in caplog.text
+    assert "cannot load the cached engine (TensorRT 11.4.0.106 cannot load" in caplog.text
     assert host.trt.builds == 2
     backend.compile(cubic(), SIZE)
     assert host.trt.builds == 2
@@ -155,7 +155,7 @@ def test_a_device_that_fails_costs_no_engine(
         raise BackendError("CUDA failed: an illegal memory access was encountered")
 
     with monkeypatch.context() as broken:
-        broken.setattr(host.cuda, "stream", fail)
+        broken.setattr(host.cuda, "new_stream", fail)
         with pytest.raises(BackendError, match="illegal memory access"):
             backend.compile(cubic(), SIZE)
     assert host.trt.builds == 1
@@ -208,8 +208,9 @@ def test_grouped_convolutions_are_run_in_the_faster_form(
     graph = PlaneGraph(network=network, facts=facts, colour=COLOUR, label="grouped-x2")
     host.trt.slow = lambda model: 0.01 if (b"dense" in model) == (faster == "grouped") else 0.0
     if ahead:
-        gpu, options = Gpu(name=host.cuda.name, target="sm86"), BuildOptions(sizes=Sizes.only(SIZE))
-        for form in forms_of(graph):
+        gpu = Gpu(name=host.cuda.name, target="sm86")
+        options = BuildOptions(sizes=Sizes.fixed(SIZE))
+        for form in equivalent_forms(graph):
             Builder(host.library).build(form, options, gpu)
     result = backend.compile(graph, SIZE).submit(noise(3)).result()
     assert max(int(np.abs(a.astype(int) - b).max()) for a, b in
@@ -268,9 +269,10 @@ def frames(count: int, size: tuple[int, int]) -> Iterator[Frame | str]:
         yield from (f"packet {k}.{j}" for j in range(3 * (k % 3)))
 
 
-def model(tiled: bool = True) -> Model:
+def model(small_tiles: bool = True) -> Model:
     facts = NetworkFacts(scale=2, colour="y")
-    return Model(name="cubic", facts=facts, radius=2, network=bicubic_network(2), tiled=tiled)
+    network = bicubic_network(2)
+    return Model(name="cubic", facts=facts, radius=2, network=network, small_tiles=small_tiles)
 
 
 def same(backend: Backend, size: tuple[int, int], count: int, batch: int) -> Upscaler:
@@ -409,9 +411,9 @@ def replace_luma(planes: Planes) -> Planes:
         ("NVIDIA GeForce GTX 1080", (6, 1), True, "GTX 1080 (sm61) is too old for TensorRT-RTX"),
         ("NVIDIA GeForce GTX 1080", (6, 1), False, "GTX 1080 (sm61) is too old for TensorRT 11"),
         ("Tesla V100-SXM2-16GB", (7, 0), False, "(sm70) is too old for TensorRT 11"),
-        ("NVIDIA H200", (9, 0), True, "does not support NVIDIA H200 (sm90), only sm75, sm80"),
-        ("NVIDIA B200", (10, 0), True, "does not support NVIDIA B200 (sm100), only sm75"),
-        ("Orin", (8, 7), True, "does not support Orin (sm87), only"),
+        ("NVIDIA H200", (9, 0), True, "does not support NVIDIA H200 (sm90); supported: sm75, sm80"),
+        ("NVIDIA B200", (10, 0), True, "does not support NVIDIA B200 (sm100); supported: sm75"),
+        ("Orin", (8, 7), True, "does not support Orin (sm87); supported:"),
         ("NVIDIA H200", (9, 0), False, ""),
         ("NVIDIA GeForce GTX 1650", (7, 5), True, ""),
         ("NVIDIA GeForce RTX 5090", (12, 0), True, ""),
@@ -443,7 +445,7 @@ def test_a_gpu_that_the_library_does_not_run_on_is_named(
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize("device", ["CPU", "-1", "0.5", "²"])
 def test_a_device_that_is_no_number_is_refused(name: str, device: str) -> None:
-    with pytest.raises(UsageError, match=f"the number of the GPU for {name}, not '{device}'"):
+    with pytest.raises(UsageError, match=f"must be a GPU number for {name}, not '{device}'"):
         load_backend(name, device)
 
 
@@ -488,7 +490,7 @@ def test_a_library_that_is_broken_is_told_with_its_reason(
 def test_auto_is_openvino_without_a_word_where_no_gpu_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vsr.inference.backend._NVIDIA", ("/no/such/file",))
+    monkeypatch.setattr("vsr.inference.backend._NVIDIA_DRIVER_FILES", ("/no/such/file",))
     assert load_backend().name == load_backend("auto", "cpu").name == "openvino"
     assert caplog.text == ""
 
@@ -497,9 +499,9 @@ def test_auto_is_openvino_without_a_word_where_no_gpu_is(
 def test_auto_says_why_a_gpu_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vsr.inference.backend._NVIDIA", ("/dev/null",))
+    monkeypatch.setattr("vsr.inference.backend._NVIDIA_DRIVER_FILES", ("/dev/null",))
     assert load_backend().name == "openvino"
-    assert "the NVIDIA GPU is not used, OpenVINO is: tensorrt" in caplog.text
+    assert "cannot use the NVIDIA GPU (tensorrt" in caplog.text
     assert "pip install" in caplog.text
     caplog.clear()
     assert load_backend("auto", "CPU").name == "openvino"
@@ -509,7 +511,7 @@ def test_auto_says_why_a_gpu_is_not_used(
 def test_auto_takes_tensorrt_before_rtx_where_both_are(
     host: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vsr.inference.backend._NVIDIA", ("/dev/null",))
+    monkeypatch.setattr("vsr.inference.backend._NVIDIA_DRIVER_FILES", ("/dev/null",))
     monkeypatch.setattr(tensorrt, "load_cuda", lambda _: host.cuda)
     found = {"tensorrt": host.library, "tensorrt-rtx": machine(host.folder, rtx=True).library}
 
@@ -536,9 +538,9 @@ def test_an_unknown_backend_is_refused_with_those_that_are_known() -> None:
 def test_without_a_driver_an_engine_is_not_loaded_and_that_is_said() -> None:
     pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not installed")
     library = load_library("tensorrt-rtx")
-    options = BuildOptions(sizes=Sizes.only(SIZE), targets=("sm86",))
+    options = BuildOptions(sizes=Sizes.fixed(SIZE), targets=("sm86",))
     plan = library.build(cubic().onnx(SIZE), options).plan
-    assert library.why_invalid(plan) == "no NVIDIA driver or GPU answers"
+    assert library.why_invalid(plan) == "NVIDIA driver or GPU not found"
     assert library.why_invalid(plan[:64]) is not None
     assert library.why_invalid(b"") == library.why_invalid(b"rubbish" * 99) == "it is damaged"
     for data in (plan, b"rubbish" * 99, b""):

@@ -20,7 +20,13 @@ from tests.host_gpu import (
     stream,
 )
 from vsr.errors import BackendError, OutOfMemoryError
-from vsr.inference.tensorrt.engine import IN_ENCODER, IN_QUEUES, RING, Block, TensorRtTicket
+from vsr.inference.tensorrt.engine import (
+    MAX_IN_ENCODER,
+    MAX_IN_QUEUES,
+    RING_SLOTS,
+    BatchLayout,
+    TensorRtTicket,
+)
 from vsr.inference.tensorrt.library import BuildOptions, Sizes
 from vsr.live.output import encode
 from vsr.media import prefetch as queues
@@ -40,7 +46,7 @@ def host(tmp_path: Path) -> Machine:
 def test_every_picture_comes_out_right_and_in_order(order: str, batch: int, tmp_path: Path) -> None:
     host = machine(tmp_path, order=order, seed=batch)
     engine = host.engine(cubic(), SIZE, batch)
-    assert engine.slots == RING * batch
+    assert engine.slots == RING_SLOTS * batch
     count = 0
     for k, planes in stream(engine, 5 * engine.slots + 3):
         assert equal(planes, right(cubic(), noise(k))), k
@@ -83,7 +89,7 @@ def test_more_pictures_than_slots_are_refused_and_do_no_harm(batch: int, host: M
     engine = host.engine(cubic(), SIZE, batch)
     tickets = [engine.submit(noise(k)) for k in range(engine.slots)]
     for _ in range(2):
-        with pytest.raises(BackendError, match="more pictures submitted than the engine has slots"):
+        with pytest.raises(BackendError, match="more pictures submitted than the engine's slots"):
             engine.submit(noise(99))
     for k, ticket in enumerate(tickets):
         assert equal(ticket.result(), right(cubic(), noise(k)))
@@ -102,7 +108,7 @@ def test_results_stay_right_after_their_slot_and_engine_were_used_again(host: Ma
 def test_as_many_results_may_be_kept_as_queues_and_encoders_hold(batch: int, host: Machine) -> None:
     """Or a run with -c utvideo on 16 cores would wait for memory until it is given up."""
     engine = host.engine(cubic(), SIZE, batch)
-    most = IN_QUEUES + IN_ENCODER - 1  # and the one in the loop's hand
+    most = MAX_IN_QUEUES + MAX_IN_ENCODER - 1  # and the one in the loop's hand
     kept: dict[int, Planes] = {}
     for k, planes in stream(engine, most + 3 * engine.slots):
         if k < most:
@@ -111,8 +117,10 @@ def test_as_many_results_may_be_kept_as_queues_and_encoders_hold(batch: int, hos
 
 
 def test_what_queues_hold_is_counted() -> None:
-    assert IN_QUEUES >= queues.QUEUE_DEPTH + 2  # the picture that is put, the one that is encoded
-    assert IN_QUEUES >= encode._QUEUE_SIZE + 4  # and the last one, and the status page's
+    assert (
+        MAX_IN_QUEUES >= queues.QUEUE_DEPTH + 2
+    )  # the picture that is put, the one that is encoded
+    assert MAX_IN_QUEUES >= encode._QUEUE_SIZE + 4  # and the last one, and the status page's
 
 
 def test_results_are_views_of_pinned_memory_that_may_be_written(host: Machine) -> None:
@@ -180,7 +188,7 @@ def test_the_next_picture_is_uploaded_before_the_last_is_collected(host: Machine
 def test_planes_of_a_block_begin_where_tensors_may(
     shapes: tuple[tuple[int, int], ...], batch: int
 ) -> None:
-    block = Block(shapes, batch)
+    block = BatchLayout(shapes, batch)
     taken = np.zeros(block.nbytes, np.int8)
     for k, (height, width) in enumerate(shapes):
         assert block.offset(k) % 256 == 0
@@ -194,7 +202,7 @@ def test_planes_of_a_block_begin_where_tensors_may(
 def test_a_plane_of_another_size_is_refused_and_does_no_harm(host: Machine) -> None:
     engine = host.engine(cubic(), SIZE, batch=2)
     for wrong in ((64, 48), (46, 32), (48, 30)):
-        with pytest.raises(BackendError, match=r"a plane of \(\d+, \d+\) for an engine of"):
+        with pytest.raises(BackendError, match=r"plane is \(\d+, \d+\), expected \("):
             engine.submit(noise(0, wrong))
     for k, planes in stream(engine, 8):
         assert equal(planes, right(cubic(), noise(k)))
@@ -228,7 +236,7 @@ def test_times_lie_between_submission_and_collection(host: Machine) -> None:
 def test_tensorrts_launches_are_captured_and_replayed(host: Machine) -> None:
     engine = host.engine(cubic(), SIZE, batch=2)
     launched, host.trt.executions = host.trt.executions, 0
-    assert launched >= RING
+    assert launched >= RING_SLOTS
     for k, planes in stream(engine, 20):
         assert equal(planes, right(cubic(), noise(k)))
     assert host.trt.executions == 0
@@ -263,7 +271,7 @@ def _fail_when_capturing(host: Machine) -> None:
         host.cuda.streams.append(Stream(host.cuda, 1000 + len(host.cuda.streams)))
         return host.cuda.streams[-1]
 
-    host.cuda.stream = new_stream  # type: ignore[method-assign]
+    host.cuda.new_stream = new_stream  # type: ignore[method-assign]
 
 
 def test_rtx_captures_by_itself_and_its_kernels_are_kept(tmp_path: Path) -> None:
@@ -320,11 +328,11 @@ def test_a_context_without_memory_is_out_of_memory(host: Machine) -> None:
 
 
 def test_a_size_outside_of_the_range_is_refused(host: Machine) -> None:
-    sizes = Sizes(least=(32, 32), best=SIZE, most=(64, 64))
+    sizes = Sizes(min_size=(32, 32), opt_size=SIZE, max_size=(64, 64))
     plan = host.library.build(cubic().onnx(None), BuildOptions(sizes=sizes)).plan
     engine = host.start(plan, (64, 40))
     assert equal(engine.submit(noise(0, (64, 40))).result(), right(cubic(), noise(0, (64, 40))))
-    with pytest.raises(BackendError, match="refuses pictures of 66x40: IExecutionContext"):
+    with pytest.raises(BackendError, match="does not support pictures of 66x40: IExecutionContext"):
         host.start(plan, (66, 40))
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tests.host_gpu import cubic, equal, machine, right
 from tests.network.test_graph import network
 from vsr.cli.main import main
-from vsr.inference.tensorrt.builder import Builder, label
+from vsr.inference.tensorrt.builder import Builder, file_label
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.inference.tensorrt.library import BuildOptions, Sizes, load_library
 from vsr.inference.tensorrt.rtx_plan import read_plan
@@ -23,8 +23,8 @@ from vsr.network.graph import NetworkFacts, PlaneGraph
 NAMES = (
     "yuv420p10le", "yuv422p", "yuv422p10le", "yuv444p", "yuv444p12le", "gbrp", "gbrp10le",
 )  # fmt: skip
-SIZES = Sizes.only((64, 48))
-RANGE = Sizes(least=(32, 32), best=(48, 32), most=(128, 96))
+SIZES = Sizes.fixed((64, 48))
+RANGE = Sizes(min_size=(32, 32), opt_size=(48, 32), max_size=(128, 96))
 
 
 def graph_of(pixel_format: str, siting: str = "left") -> PlaneGraph:
@@ -83,8 +83,8 @@ def test_rtx_builds_every_format(name: str, sizes: Sizes, tmp_path: Path) -> Non
 
 
 def test_formats_have_engines_of_their_own() -> None:
-    labels = [label(graph_of(name)) for name in ("yuv420p", *NAMES)]
-    labels.append(label(graph_of("yuv420p", "topleft")))
+    labels = [file_label(graph_of(name)) for name in ("yuv420p", *NAMES)]
+    labels.append(file_label(graph_of("yuv420p", "topleft")))
     assert labels[0] == "cubic-x2-fp32"
     assert len(set(labels)) == len(labels)
 

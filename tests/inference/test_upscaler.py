@@ -403,7 +403,7 @@ def test_failure_of_the_source_arrives(backend: Backend) -> None:
 
 def test_frame_of_another_size_is_refused(backend: Backend) -> None:
     engine = Upscaler(cubic(2), backend, COLOUR, (96, 64))
-    with pytest.raises(BackendError, match="a luma plane of 64x96, and not of 96x64"):
+    with pytest.raises(BackendError, match="luma plane is 64x96, expected 96x64"):
         list(engine.process([frame(noise(64, 96))]))
 
 
@@ -445,7 +445,7 @@ class FakeBackend:
         self.uncollected = 0
         self.most = 0
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
         return "fp32"
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> "FakeBackend":

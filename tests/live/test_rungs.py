@@ -66,8 +66,8 @@ class _Device:
         self.engines: list[_Faulty] = []
         self.broken, self.built = False, True
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return self._backend.choose_precision(wanted, int8)
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        return self._backend.choose_precision(precision, has_int8)
 
     def run(self, model: bytes, inputs: Any) -> Any:
         return self._backend.run(model, inputs)

@@ -66,7 +66,7 @@ def test_openvino_takes_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(openvino, "cpu_limit", lambda: 1)
     backend = openvino.OpenVinoBackend("CPU")
     network = models.find("bicubic", 2, backend, "fp32").graph(Colour()).onnx((32, 24))
-    compiled = backend._compiled(network, {"PERFORMANCE_HINT": "THROUGHPUT"})
+    compiled = backend._compile(network, {"PERFORMANCE_HINT": "THROUGHPUT"})
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 

@@ -12,7 +12,7 @@ from tests.network.test_graph import network
 from tests.networks import ALL_NETWORKS
 from vsr.inference import models
 from vsr.inference.backend import Backend
-from vsr.inference.depth import for_planes
+from vsr.inference.depth import for_bit_depth
 from vsr.inference.models import Model, in_fp32
 from vsr.inference.upscaler import Upscaler
 from vsr.media.colour import RGB, Colour
@@ -29,8 +29,8 @@ SUBSAMPLED = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 class IntegerRunner:
     """A machine with 8-bit instructions, of which nothing is run."""
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return ("int8" if int8 else "fp32") if wanted == "auto" else wanted
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        return ("int8" if has_int8 else "fp32") if precision == "auto" else precision
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
         raise NotImplementedError
@@ -86,7 +86,7 @@ def test_a_grey_ramp_has_all_its_levels(
     int8 is left by itself above 8 bits, and was asked for here.
     """
     form, top = planes_of_kind(bits, "420"), 2**bits - 1
-    model = for_planes(models.find(name, models.scales(name)[0], backend, precision), form)
+    model = for_bit_depth(models.find(name, models.scales(name)[0], backend, precision), form)
     assert precision in (model.precision, "auto")
     planes = ramp(bits, form)
     y, u, v = enlarged(backend, model.graph(Colour(full_range=True), form), planes)
@@ -135,21 +135,23 @@ def test_int8_that_nobody_asked_for_is_for_8_bits(asked: str) -> None:
     name = "c-dcscn-stream"
     found = models.find(name, 2, IntegerRunner(), asked)
     assert found.precision == "int8"
-    assert for_planes(found, planes_of_kind(8, "444")) is found
-    deep = for_planes(found, planes_of_kind(10, "420"))
+    assert for_bit_depth(found, planes_of_kind(8, "444")) is found
+    deep = for_bit_depth(found, planes_of_kind(10, "420"))
     assert deep.precision == ("fp32" if asked == "auto" else "int8")
     assert (deep.sha256 == models.manifest()[name]["x2"]["sha256"]) == (asked == "auto")
 
 
 def test_bf16_that_nobody_asked_for_is_for_8_bits(backend: Backend) -> None:
-    found = replace(models.find("bicubic", 2, IntegerRunner()), precision="bf16", automatic=True)
+    found = replace(
+        models.find("bicubic", 2, IntegerRunner()), precision="bf16", auto_precision=True
+    )
     for bits, precision in ((8, "bf16"), (10, "fp32"), (12, "fp32")):
         form = planes_of_kind(bits, "420")
-        assert for_planes(found, form).precision == precision
+        assert for_bit_depth(found, form).precision == precision
         scaler = Upscaler(found, backend, Colour(), (32, 16), planes=form)
         assert scaler.outline.precision == precision
     half = replace(found, precision="fp16")
-    assert for_planes(half, planes_of_kind(10, "420")) is half
+    assert for_bit_depth(half, planes_of_kind(10, "420")) is half
 
 
 def keys(x: Exact) -> Exact:

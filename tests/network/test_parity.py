@@ -15,9 +15,9 @@ from train.ship.export import difference
 from train.ship.imports import load_into, read_weights
 from train.ship.naming import network_and_purpose
 from vsr.inference import models
-from vsr.network.onnx_inputs import inlinable
+from vsr.network.onnx_inputs import flatten
 from vsr.network.rewrite.cpu import for_cpu
-from vsr.network.rewrite.gpu import dense, for_tensorrt
+from vsr.network.rewrite.gpu import for_tensorrt, make_dense
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHIPPED = [(name, scale) for name in models.manifest() for scale in models.scales(name)]
@@ -36,10 +36,10 @@ def trained(name: str, scale: int) -> tuple[Net, onnx.ModelProto]:
 @pytest.mark.parametrize(("name", "scale"), SHIPPED)
 def test_every_rewritten_form_is_the_training_form(name: str, scale: int) -> None:
     net, shipped = trained(name, scale)
-    flat = inlinable(shipped)
+    flat = flatten(shipped)
     forms: dict[str, Any] = {
         "TensorRT": for_tensorrt(shipped, "fp32").network,
-        "TensorRT, dense": for_tensorrt(dense(flat), "fp32").network,
+        "TensorRT, dense": for_tensorrt(make_dense(flat), "fp32").network,
         "CPU": for_cpu(flat),
     }
     for words, form in forms.items():

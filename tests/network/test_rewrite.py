@@ -14,8 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vsr.inference.backend import Backend
 from vsr.network.onnx_inputs import sole_input
-from vsr.network.rewrite.gpu import dense, for_tensorrt, padded, relu_pairs
-from vsr.network.rewrite.rounding import half
+from vsr.network.onnx_tools import constants_of, set_constants
+from vsr.network.rewrite.gpu import for_tensorrt, make_dense, pad_channels, prelu_as_relus
+from vsr.network.rewrite.rounding import to_half
 
 Array = npt.NDArray[Any]
 Rewrite = Callable[[onnx.ModelProto], onnx.ModelProto]
@@ -27,13 +28,17 @@ FILES = [
     for path in sorted((ENGINES / name).glob("x*.onnx"))
     if not path.stem.endswith("int8")
 ]
-EXACT: dict[str, Rewrite] = {"padded": padded, "relu_pairs": relu_pairs, "dense": dense}
+EXACT: dict[str, Rewrite] = {
+    "padded": pad_channels,
+    "relu_pairs": prelu_as_relus,
+    "dense": make_dense,
+}
 every_exact = pytest.mark.parametrize("rewrite", EXACT.values(), ids=EXACT)
 
 
 def exactly(network: onnx.ModelProto) -> onnx.ModelProto:
     """All exact rewrites, one after the other."""
-    return relu_pairs(padded(dense(network)))
+    return prelu_as_relus(pad_channels(make_dense(network)))
 
 
 @cache
@@ -121,14 +126,23 @@ def test_shipped_networks_compute_the_same(backend: Backend, file: str) -> None:
     assert {width for width in widths(after).values() if width % 8} <= pictures
 
 
+def test_constants_are_set_without_changing_the_given_dict() -> None:
+    model = parsed("sr = Conv (lr, w)", 3, "w[4,3,1,1]")
+    given = {"w": np.zeros((4, 3, 1, 1), np.float32), "b": np.ones(4, np.float32)}
+    set_constants(model, given)
+    assert set(given) == {"w", "b"}
+    found = constants_of(model)
+    assert {name: float(value.mean()) for name, value in found.items()} == {"w": 0, "b": 1}
+
+
 @every_exact
 @pytest.mark.parametrize("name", NAMES)
 def test_each_rewrite_alone_computes_the_same(
     backend: Backend, name: str, rewrite: Rewrite
 ) -> None:
     network, luma_only = shipped(f"{name}/x2"), "dcscn" in name
-    touched = luma_only != (rewrite is dense)
-    if rewrite is padded:
+    touched = luma_only != (rewrite is make_dense)
+    if rewrite is pad_channels:
         touched = name == "c-dcscn"  # the others' channels are multiples of 8 already
     assert (rewrite(network) is not network) == touched
     if touched:
@@ -150,25 +164,27 @@ HEAD = "a = Conv <pads = [1, 1, 1, 1]> (lr, w)"
 
 
 @pytest.mark.parametrize("slope", ["1", "1,1,1", "10,1,1", "1,10,1,1"])
-@pytest.mark.parametrize("rewrite", [padded, relu_pairs, exactly], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "rewrite", [pad_channels, prelu_as_relus, exactly], ids=lambda f: f.__name__
+)
 def test_slopes_of_every_shape(backend: Backend, slope: str, rewrite: Rewrite) -> None:
     network = parsed(f"{HEAD} b = PRelu (a, s) {TAIL}", 3, f"w[10,3,3,3] s[{slope}] v[4,10,3,3]")
     after = assert_equal(backend, network, rewrite)
-    if rewrite is not relu_pairs:
+    if rewrite is not prelu_as_relus:
         assert widths(after) == {"a": 16, "c": 4}
 
 
 def test_a_slope_per_column_is_none_per_channel(backend: Backend) -> None:
     network = parsed(f"{HEAD} b = PRelu (a, s) {TAIL}", 3, "w[9,3,3,3] s[9] v[4,9,3,3]")
-    assert padded(network) is network  # 9 wide pictures, 9 channels
-    assert_equal(backend, network, relu_pairs)
+    assert pad_channels(network) is network  # 9 wide pictures, 9 channels
+    assert_equal(backend, network, prelu_as_relus)
 
 
 @pytest.mark.parametrize("op", ["Relu", "LeakyRelu <alpha = 0.3>", "Tanh"])
 def test_activations_that_keep_zero_are_padded_through(backend: Backend, op: str) -> None:
     name, _, attributes = op.partition(" ")
     network = parsed(f"{HEAD} b = {name} {attributes} (a) {TAIL}", 3, "w[11,3,3,3] v[4,11,3,3]")
-    assert widths(assert_equal(backend, network, padded)) == {"a": 16, "c": 4}
+    assert widths(assert_equal(backend, network, pad_channels)) == {"a": 16, "c": 4}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +211,7 @@ def test_channels_that_others_read_keep_their_number(
     backend: Backend, body: str, weights: str
 ) -> None:
     network = parsed(body, 3, f"w[10,3,3,3] {weights}")
-    assert padded(network) is network
+    assert pad_channels(network) is network
     assert_equal(backend, network, exactly)
 
 
@@ -204,8 +220,8 @@ def test_an_output_that_is_read_on_keeps_its_channels(backend: Backend) -> None:
         "sr = D", "x = D"
     )
     network = parsed(body, 3, "w[10,3,3,3] v[4,10,3,3]")
-    assert_equal(backend, network, padded)
-    assert widths(padded(network))["sr"] == 10
+    assert_equal(backend, network, pad_channels)
+    assert widths(pad_channels(network))["sr"] == 10
 
 
 def test_one_input_that_may_not_grow_stops_a_concat_and_no_more(backend: Backend) -> None:
@@ -213,7 +229,7 @@ def test_one_input_that_may_not_grow_stops_a_concat_and_no_more(backend: Backend
         {HEAD} r = Relu (a) d = Conv (r, d1) e = Relu (d)
         f = Conv (e, f1) t = Sigmoid (f) b = Concat <axis = 1> (e, t) {TAIL}"""
     network = parsed(body, 3, "w[10,3,3,3] d1[12,10,1,1] f1[9,12,1,1] v[4,21,3,3]")
-    after = assert_equal(backend, network, padded)
+    after = assert_equal(backend, network, pad_channels)
     assert widths(after) == {"a": 16, "d": 12, "f": 9, "c": 4}
 
 
@@ -222,7 +238,7 @@ def test_nested_concats_know_where_their_channels_lie(backend: Backend) -> None:
         {HEAD} r = PRelu (a, s) d = Conv (r, d1) e = PRelu (d, t) both = Concat <axis = 1> (r, e)
         f = Conv (both, f1) g = PRelu (f, s) b = Concat <axis = 1> (g, both, r) {TAIL}"""
     weights = "w[10,3,3,3] d1[13,10,1,1] f1[10,23,1,1] s[10,1,1] t[1,13,1,1] v[4,43,3,3]"
-    after = assert_equal(backend, parsed(body, 3, weights), padded)
+    after = assert_equal(backend, parsed(body, 3, weights), pad_channels)
     assert widths(after) == {"a": 16, "d": 16, "f": 16, "c": 4}
     assert weights_of(after)["c"].shape[1] == 16 + 32 + 16
 
@@ -230,14 +246,14 @@ def test_nested_concats_know_where_their_channels_lie(backend: Backend) -> None:
 def test_a_slope_behind_a_concat_follows_its_channels(backend: Backend) -> None:
     body = f"{HEAD} d = Conv (lr, d1) both = Concat <axis = 1> (a, d) b = PRelu (both, s) {TAIL}"
     network = parsed(body, 3, "w[10,3,3,3] d1[13,3,1,1] s[1,23,1,1] v[4,23,3,3]")
-    assert widths(assert_equal(backend, network, padded)) == {"a": 16, "d": 16, "c": 4}
+    assert widths(assert_equal(backend, network, pad_channels)) == {"a": 16, "d": 16, "c": 4}
 
 
 def test_fewer_channels_than_the_alignment_are_left(backend: Backend) -> None:
     network = parsed(f"{HEAD} b = Relu (a) {TAIL}", 3, "w[7,3,3,3] v[4,7,3,3]")
-    assert padded(network) is network
-    assert widths(padded(network, multiple=5)) == {"a": 10, "c": 4}
-    assert_equal(backend, network, partial(padded, multiple=5))
+    assert pad_channels(network) is network
+    assert widths(pad_channels(network, multiple=5)) == {"a": 10, "c": 4}
+    assert_equal(backend, network, partial(pad_channels, multiple=5))
 
 
 @pytest.mark.parametrize("biased", ["w", "d1", "w d1", ""])
@@ -261,7 +277,7 @@ def test_grouped_convolutions_that_share_weights(backend: Backend) -> None:
         e = Conv <group = 2, pads = [1,1,1,1]> (d, g, bias) f = Concat <axis = 1> (e, d)
         b = Conv <group = 4, pads = [1,1,1,1]> (f, g) {TAIL}"""
     network = parsed(body, 3, "w[8,3,3,3] g[8,4,3,3] bias[8] v[4,8,3,3]")
-    after = assert_equal(backend, network, dense)
+    after = assert_equal(backend, network, make_dense)
     assert {n: w.shape[1] for n, w in weights_of(after).items()} == {
         "a": 3, "d": 8, "e": 8, "b": 16, "c": 8,
     }  # fmt: skip
@@ -270,13 +286,13 @@ def test_grouped_convolutions_that_share_weights(backend: Backend) -> None:
 def test_depthwise_convolutions_become_diagonal(backend: Backend) -> None:
     body = f"a = Conv (lr, w) b = Conv <group = 8, pads = [1, 1, 1, 1]> (a, g) {TAIL}"
     network = parsed(body, 3, "w[8,3,1,1] g[8,1,3,3] v[4,8,3,3]")
-    weight = weights_of(assert_equal(backend, network, dense))["b"]
+    weight = weights_of(assert_equal(backend, network, make_dense))["b"]
     assert np.count_nonzero(weight) == 8 * 9
 
 
 def test_an_activation_may_be_the_output(backend: Backend) -> None:
     network = parsed("a = Conv (lr, w) sr = PRelu (a, s)", 3, "w[5,3,1,1] s[5,1,1]")
-    assert kinds(assert_equal(backend, network, relu_pairs))[-1] == "Sub"
+    assert kinds(assert_equal(backend, network, prelu_as_relus))[-1] == "Sub"
 
 
 def constants_as_nodes(network: onnx.ModelProto) -> onnx.ModelProto:
@@ -299,7 +315,7 @@ def test_constants_may_be_nodes(backend: Backend) -> None:
     after = assert_equal(backend, constants_as_nodes(network), exactly)
     assert widths(after) == {"a": 16, "b": 16, "c": 4}
     assert "Constant" not in kinds(after)
-    assert_halved(half(constants_as_nodes(network)))
+    assert_halved(to_half(constants_as_nodes(network)))
 
 
 def test_weights_may_be_listed_as_inputs(backend: Backend) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from vsr.inference import models
 from vsr.inference.backend import Backend
-from vsr.network.onnx_inputs import inlinable, sole_input
+from vsr.network.onnx_inputs import flatten, sole_input
 from vsr.network.onnx_tools import attribute
 from vsr.network.rewrite.cpu import for_cpu
 
@@ -35,7 +35,7 @@ def network(body: str, channels: int = 16, out: str = "float[N,C,H,W] sr") -> on
 def both(backend: Backend, before: onnx.ModelProto) -> tuple[npt.NDArray[np.float32], ...]:
     """Results of a network before and after, on random pictures, batch 2, odd size."""
     given = before.SerializeToString()
-    after = for_cpu(inlinable(before))
+    after = for_cpu(flatten(before))
     onnx.checker.check_model(after)
     assert before.SerializeToString() == given  # the caller's network is left alone
     channels = sole_input(before).type.tensor_type.shape.dim[1].dim_value
@@ -69,6 +69,15 @@ def test_shipped_networks_stay_equal(backend: Backend, name: str, scale: int) ->
         # an Add that stretches one channel over many, in a Concat
         """a = Conv (lr, w_1x16) c = Conv (lr, w_16x16) d = Add(a, c)
            e = Concat <axis = 1> (d, lr) sr = Conv (e, w_4x32, b_4)""",
+        # a Concat of one, and one inside another
+        """a = Conv (lr, w_8x16) c = Concat <axis = 1> (a) sr = Conv (c, w_4x8, b_4)""",
+        """a = Conv (lr, w_8x16) c = Concat <axis = 1> (a) d = Concat <axis = 1> (c)
+           e = Conv (d, w_8x8, b_8) sr = Relu(e)""",
+        # weights that are computed: nothing is known of them
+        """a = Conv (lr, w_8x16) c = Conv (lr, w_8x16_2) d = Concat <axis = 1> (a, c)
+           w = Identity (w_4x16) sr = Conv (d, w, b_4)""",
+        """a = Conv (lr, w_8x16) c = Concat <axis = 1> (a) w = Relu (w_8x8)
+           d = Conv (c, w) e = Concat <axis = 1> (c, d) sr = Conv (e, w_4x16)""",
         # one bias for two
         """a = Conv (lr, w_16x16, b_16) c = Conv (a, w_16x16_2, b_16) sr = Relu(c)""",
         # depthwise stays as it is
@@ -80,9 +89,25 @@ def test_hand_made_networks_stay_equal(backend: Backend, body: str) -> None:
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+def test_a_split_of_rows_is_none_of_channels(backend: Backend) -> None:
+    """Here it has as many rows as the halves have channels together."""
+    before = network(
+        """a = Conv (lr, w_4x16) c = Conv (lr, w_12x16)
+           e, f = Split <axis = 2> (a, n_2) g, h = Split <axis = 2> (c, n_2)
+           d = Concat <axis = 1> (e, g) sr = Conv (d, w_4x16_2)""",
+    )
+    sizes = next(c for c in before.graph.initializer if c.name == "n_2")
+    sizes.CopyFrom(onnx.numpy_helper.from_array(np.array([8, 8]), "n_2"))
+    x = np.random.default_rng(5).random((1, 16, 16, 5), np.float32)
+    plain, rewritten = (
+        np.asarray(backend.run(m.SerializeToString(), [x])[0]) for m in (before, for_cpu(before))
+    )
+    np.testing.assert_allclose(rewritten, plain, atol=1e-5)
+
+
 def test_carn_m_loses_its_groups_and_dense_concats() -> None:
     path = models.ENGINES / models.manifest()["carn-m"]["x2"]["file"]
-    after = for_cpu(inlinable(onnx.load_model(str(path))))
+    after = for_cpu(flatten(onnx.load_model(str(path))))
     convolutions = [node for node in after.graph.node if node.op_type == "Conv"]
     assert {attribute(node, "group", 1) for node in convolutions} == {1}
     biases = [node.input[2] for node in convolutions if len(node.input) > 2]

@@ -34,7 +34,7 @@ from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, load_li
 from vsr.network.graph import NetworkFacts, PlaneGraph
 from vsr.network.onnx_inputs import sole_input
 from vsr.network.rewrite.gpu import for_tensorrt
-from vsr.network.rewrite.rounding import float_biases, half, symmetric
+from vsr.network.rewrite.rounding import biases_as_floats, to_half, to_signed_codes
 
 ort: Any = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
 
@@ -98,7 +98,7 @@ def test_shipped_networks_are_valid_in_half_precision(file: str) -> None:
     assert network.SerializeToString(deterministic=True) == before
     assert_halved(after.network)
     assert after.notes[-1] == "weights and activations in half precision"
-    assert half(after.network) is after.network
+    assert to_half(after.network) is after.network
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -139,7 +139,7 @@ RESIZED = 'sr = Resize <mode = "nearest"> (a, , by)'
     "scales", [BY, BY.replace("value = float[4] {", "value_floats = [").replace("}", "]")]
 )
 def test_scales_of_resize_stay_single(scales: str) -> None:
-    after = half(parsed(f"{scales} a = Conv (lr, w) {RESIZED}", 3, "w[3,3,1,1]"))
+    after = to_half(parsed(f"{scales} a = Conv (lr, w) {RESIZED}", 3, "w[3,3,1,1]"))
     onnx.checker.check_model(after, full_check=True)
     x = np.random.default_rng(2).random((1, 3, 5, 7)).astype(np.float16)
     y = referred(after, x)
@@ -149,13 +149,13 @@ def test_scales_of_resize_stay_single(scales: str) -> None:
 
 def test_scales_of_resize_stay_single_as_initializers() -> None:
     network = parsed(f"a = Conv (lr, w) {RESIZED}", 3, "w[3,3,1,1] by[4]")
-    assert_halved(half(network))
+    assert_halved(to_half(network))
 
 
 @pytest.mark.parametrize("text", ["value = float {0.5}", "value_float = 0.5"])
 def test_constants_and_casts_are_halved(text: str) -> None:
     body = f"k = Constant <{text}> () a = Cast <to = 1> (lr) sr = Mul (a, k)"
-    after = half(parsed(body))
+    after = to_half(parsed(body))
     assert_halved(after)
     y = referred(after, np.ones((1, 3, 2, 2), np.float16))
     assert y.dtype == np.float16
@@ -167,7 +167,7 @@ def test_constants_and_casts_are_halved(text: str) -> None:
 )
 def test_constants_too_large_for_half_are_refused(text: str) -> None:
     with pytest.raises(ModelError, match="use fp32"):
-        half(parsed(f"k = Constant <{text}> () sr = Mul (lr, k)"))
+        to_half(parsed(f"k = Constant <{text}> () sr = Mul (lr, k)"))
 
 
 def test_weights_too_large_for_half_are_refused() -> None:
@@ -176,7 +176,7 @@ def test_weights_too_large_for_half_are_refused() -> None:
         weight = np.full((3, 3, 1, 1), -most, np.float32)
         network.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
         if fine:
-            assert_halved(half(network))
+            assert_halved(to_half(network))
             continue
         for precision in ("fp16", "int8"):
             with pytest.raises(ModelError, match="too large for fp16: use fp32"):
@@ -185,8 +185,8 @@ def test_weights_too_large_for_half_are_refused() -> None:
 
 
 def test_half_precision_files_stay_as_they_are() -> None:
-    network = half(shipped("c-dcscn/x2"))
-    assert half(network) is network
+    network = to_half(shipped("c-dcscn/x2"))
+    assert to_half(network) is network
     after = for_tensorrt(network, "fp16")
     assert "weights and activations in half precision" not in after.notes
     assert_halved(after.network)
@@ -248,7 +248,7 @@ def test_symmetric_activations_are_within_a_step(zero: int) -> None:
     body = "q = QuantizeLinear (lr, s, z) sr = DequantizeLinear (q, s, z)"
     network = quantised(zero, body=body)
     before = network.SerializeToString()
-    after = symmetric(network)
+    after = to_signed_codes(network)
     assert network.SerializeToString() == before
     onnx.checker.check_model(after, full_check=True)
     constants = [numpy_helper.to_array(c) for c in after.graph.initializer]
@@ -265,7 +265,7 @@ def test_symmetric_activations_are_within_a_step(zero: int) -> None:
 @pytest.mark.parametrize("zero", [3, 128])
 def test_symmetric_networks_compute_nearly_the_same(zero: int, weights: str) -> None:
     network = quantised(zero, weights)
-    after = symmetric(network)
+    after = to_signed_codes(network)
     onnx.checker.check_model(after, full_check=True)
     types = {c.data_type for c in after.graph.initializer}
     assert types == {TensorProto.FLOAT, TensorProto.INT8}
@@ -298,9 +298,9 @@ def test_zero_points_left_out_are_0_of_uint8(weights: str, opset: int, moved: bo
     x = in_range(0)
     assert x.max() > 2  # in the upper half of uint8
     np.testing.assert_array_equal(computed(network, x), computed(written, x))
-    after = symmetric(network)
+    after = to_signed_codes(network)
     onnx.checker.check_model(after, full_check=True)
-    np.testing.assert_array_equal(computed(after, x), computed(symmetric(written), x))
+    np.testing.assert_array_equal(computed(after, x), computed(to_signed_codes(written), x))
     constants = {c.name: c.data_type for c in after.graph.initializer}
     zero = [node.input[2] for node in after.graph.node if node.op_type == "QuantizeLinear"]
     assert {constants[name] for name in zero} == {TensorProto.INT8}
@@ -309,7 +309,7 @@ def test_zero_points_left_out_are_0_of_uint8(weights: str, opset: int, moved: bo
 def test_int8_that_shares_a_scale_with_uint8_is_left_alone() -> None:
     body = BARE.replace("(w, ws)", "(w, s)").replace("<axis = 0>", "")
     network = quantised(0, body=body)
-    after = symmetric(network)
+    after = to_signed_codes(network)
     (before,) = (node for node in network.graph.node if node.output[0] == "k")
     assert before in after.graph.node
     x = in_range(0)
@@ -319,11 +319,11 @@ def test_int8_that_shares_a_scale_with_uint8_is_left_alone() -> None:
 def test_int8_by_an_attribute_stays_as_it_is() -> None:
     body = "q = QuantizeLinear <output_dtype = 3> (lr, s) sr = DequantizeLinear (q, s)"
     network = quantised(0, opset=21, body=body)
-    assert symmetric(network) is network
+    assert to_signed_codes(network) is network
     told = quantised(0, opset=21, body=body.replace("= 3", "= 2"))
     x = in_range(0)
     step = 0.01 * 255 / 127
-    assert np.abs(computed(symmetric(told), x) - x).max() <= step / 2 * 1.001
+    assert np.abs(computed(to_signed_codes(told), x) - x).max() <= step / 2 * 1.001
 
 
 def with_bias(zero: bool, scale: Array) -> onnx.ModelProto:
@@ -343,7 +343,7 @@ def test_quantised_biases_become_the_floats_they_are(
     zero: bool, scale: float | list[float]
 ) -> None:
     network = with_bias(zero, np.array(scale, np.float32))
-    after = float_biases(network)
+    after = biases_as_floats(network)
     onnx.checker.check_model(after, full_check=True)
     x = in_range(128)
     np.testing.assert_allclose(computed(after, x), computed(network, x), rtol=0, atol=0.011)
@@ -352,20 +352,20 @@ def test_quantised_biases_become_the_floats_they_are(
     assert {n.output[0] for n in network.graph.node} - {n.output[0] for n in after.graph.node} == {
         "c"
     }
-    assert float_biases(after) is after
+    assert biases_as_floats(after) is after
 
 
 def test_networks_without_uint8_stay_as_they_are() -> None:
-    once = symmetric(quantised(3))
-    assert symmetric(once) is once
-    assert symmetric(shipped("c-dcscn/x2")) is shipped("c-dcscn/x2")
+    once = to_signed_codes(quantised(3))
+    assert to_signed_codes(once) is once
+    assert to_signed_codes(shipped("c-dcscn/x2")) is shipped("c-dcscn/x2")
 
 
 def test_quantisers_may_have_constants_as_nodes() -> None:
-    after = symmetric(constants_as_nodes(quantised(3)))
+    after = to_signed_codes(constants_as_nodes(quantised(3)))
     onnx.checker.check_model(after, full_check=True)
     x = in_range(3)
-    np.testing.assert_array_equal(computed(after, x), computed(symmetric(quantised(3)), x))
+    np.testing.assert_array_equal(computed(after, x), computed(to_signed_codes(quantised(3)), x))
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 19])
@@ -380,7 +380,7 @@ def test_half_precision_quantisers_get_the_opset_that_has_them(opset: int) -> No
     assert_halved(after.network)
     assert [o.version for o in after.network.opset_import] == [19]
     x = in_range(3)
-    expected = computed(symmetric(network), x)
+    expected = computed(to_signed_codes(network), x)
     assert np.abs(computed(after.network, x) - expected).mean() <= 0.005
 
 
@@ -405,7 +405,7 @@ def rtx() -> Library:
     return load_library("tensorrt-rtx")
 
 
-OPTIONS = BuildOptions(sizes=Sizes.only((64, 48)), targets=("sm86",))
+OPTIONS = BuildOptions(sizes=Sizes.fixed((64, 48)), targets=("sm86",))
 
 
 def planes_to_planes(network: onnx.ModelProto) -> bytes:

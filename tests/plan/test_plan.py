@@ -407,5 +407,5 @@ def test_a_cache_that_cannot_be_is_as_good_as_none(tmp_path: Path) -> None:
     costs.clear()
     assert costs.get("a", lambda: Cost(1.0, 2.0)) == Cost(1.0, 2.0)
     cache = CompiledCache(tmp_path / "file" / "compiled")
-    cache.drop(["a"])
+    cache.remove(["a"])
     assert cache.get(["a"]) is None

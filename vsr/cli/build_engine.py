@@ -123,13 +123,13 @@ def _build(
     output: Path | None, onnx: Path | None, explain: bool,
 ) -> None:  # fmt: skip
     from vsr.inference.default import DEFAULT
-    from vsr.inference.tensorrt import ahead
+    from vsr.inference.tensorrt import prebuild
 
-    request = ahead.BuildRequest(
+    request = prebuild.BuildRequest(
         model=model or DEFAULT,
         scale=scale,
         precision=precision,
-        sizes=ahead.sizes(size, (least, best, most)),
+        sizes=prebuild.parse_size_options(size, (least, best, most)),
         batch=batch,
         matrix=colour,
         pixel_format=pixel_format,
@@ -141,10 +141,10 @@ def _build(
         output=output,
     )
     if explain:
-        print_result("\n".join(ahead.explain(request)))
+        print_result("\n".join(prebuild.explain(request)))
         return
     if onnx:
-        size_mb = ahead.write_graph(request, onnx) / 1e6
+        size_mb = prebuild.write_graph(request, onnx) / 1e6
         write_if_possible(sys.stdout, f"{onnx}  {size_mb:.1f} MB\n")
         return
     show = sys.stderr.isatty() and not quiet
@@ -154,7 +154,7 @@ def _build(
             write_if_possible(sys.stderr, f"\r\x1b[Kbuilding: {phase} {step}/{steps}")
         return True
 
-    done = ahead.build(request, cache, on_step)
+    done = prebuild.build(request, cache, on_step)
     if show:
         write_if_possible(sys.stderr, "\r\x1b[K")
     for engine in done:

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vsr.errors import InputError, reason
-from vsr.inference.openvino import CORE, HINTS
-from vsr.network.lpips import SHAPES, SMALLEST, lpips_network
+from vsr.inference.openvino import CORE, PRECISION_HINTS
+from vsr.network.lpips import MIN_SIDE, SHAPES, lpips_network
 
 
 class Lpips:
     """Computes the distance of two pictures: 0 if equal, larger the more different they look."""
 
-    smallest: Final = SMALLEST
+    smallest: Final = MIN_SIDE
     """Minimum width and height of the pictures, in pixels."""
 
     def __init__(self, path: Path) -> None:
@@ -24,12 +24,12 @@ class Lpips:
         Raises InputError for any other file.
         """
         network = CORE.read_model(lpips_network(_weights(path)))
-        precise = {"INFERENCE_PRECISION_HINT": HINTS["fp32"]}
+        precise = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS["fp32"]}
         self._network: Any = CORE.compile_model(network, "CPU", precise)
 
     def __call__(self, one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> float | None:
         """Return LPIPS of two R'G'B' pictures [H, W, 3] of equal size; None if too small."""
-        if min(one.shape[:2]) < SMALLEST:
+        if min(one.shape[:2]) < MIN_SIDE:
             return None
         pair = np.stack([one, other]).transpose(0, 3, 1, 2).astype(np.float32) / 255
         return float(self._network([np.ascontiguousarray(pair)])[0])

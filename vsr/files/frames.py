@@ -10,7 +10,7 @@ from typing import Self
 
 from vsr.errors import UsageError
 from vsr.inference import models
-from vsr.inference.any_size import AnySize
+from vsr.inference.any_size import AnySizeUpscaler
 from vsr.inference.backend import check_batch, load_backend
 from vsr.inference.default import DEFAULT
 from vsr.media.encoder import EncoderSettings
@@ -89,7 +89,7 @@ def upscale_frames(
     runner = load_backend(backend, device)
     check_batch(batch, runner)
     network = models.find(model, scale, runner, precision)
-    return AnySize(network, runner, batch).process(_checked(frames))
+    return AnySizeUpscaler(network, runner, batch).process(_checked(frames))
 
 
 class Writer:

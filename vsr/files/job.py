@@ -40,7 +40,7 @@ from vsr.files.segments import SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
 from vsr.files.shared_job import SharedJob, is_shared
 from vsr.inference import models
-from vsr.inference.any_size import AnySize
+from vsr.inference.any_size import AnySizeUpscaler
 from vsr.inference.backend import Backend, check_batch, load_backend
 from vsr.inference.upscaler import Upscaler
 from vsr.media.encoder import EncoderSettings
@@ -123,7 +123,7 @@ class Job:
             add_note(report, source.info.conversion(kinds))
             enlarge: Enlarge = upscaler.process
             if isinstance(source, PictureSource) and source.any_size:
-                enlarge = AnySize(model, backend, settings.batch).process
+                enlarge = AnySizeUpscaler(model, backend, settings.batch).process
             self._process(source, upscaler, enlarge, report)
         return report
 

@@ -33,7 +33,7 @@ def default_model(settings: RunSettings) -> str:
     Raises UsageError for an unknown look, and for a scale that no network has.
     """
     scale, look = settings.scale or _DEFAULT_SCALE, settings.look
-    default = models.chosen(settings.model, look)
+    default = models.model_name_for(settings.model, look)
     if settings.model or scale in models.scales(default):
         return default
     if found := candidates(False, scale, look):

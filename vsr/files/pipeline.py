@@ -133,7 +133,7 @@ class Writer(Protocol):
 
 
 Enlarge = Callable[[Iterable[Any]], Iterator[Any]]
-"""Type of `Upscaler.process` and `AnySize.process`."""
+"""Type of `Upscaler.process` and `AnySizeUpscaler.process`."""
 
 
 def run(

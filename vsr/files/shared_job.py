@@ -71,8 +71,8 @@ class SharedJob:
             if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
                 raise UsageError(f"{self._requesting_option}: {why}")
             request = ModelRequest(
-                model=settings.model or models.chosen(None, settings.look), scale=settings.scale,
-                precision=settings.precision, backend=settings.backend,
+                model=settings.model or models.model_name_for(None, settings.look),
+                scale=settings.scale, precision=settings.precision, backend=settings.backend,
             )  # fmt: skip
             cluster = None
             if settings.cluster:

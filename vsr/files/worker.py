@@ -16,7 +16,7 @@ from vsr.files.pipeline import Slice, run
 from vsr.files.segment_writer import SegmentWriter
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
-from vsr.inference.depth import for_planes
+from vsr.inference.depth import for_bit_depth
 from vsr.inference.tiles import plan_tiles
 from vsr.inference.upscaler import Upscaler
 from vsr.media.clips import Clip
@@ -119,7 +119,7 @@ def _load_model(
 ) -> tuple[models.Model, Backend, Place]:
     backend = load_backend(request.backend, device)
     model = models.find(request.model, request.scale, backend, request.precision)
-    model = for_planes(model, info.planes)
+    model = for_bit_depth(model, info.planes)
     plan = plan_tiles(model, info.width, info.height)
     place = Place(
         host=platform.node(), device=backend.device, backend=backend.name, model=model.name,

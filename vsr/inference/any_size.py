@@ -11,13 +11,13 @@ from vsr.media.colour import Colour
 from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
 
-_KEPT: Final = 4
+_MAX_UPSCALERS: Final = 4
 """Number of upscalers kept for later frames of their kind, e.g. portrait and landscape pictures."""
 
 _Kind = tuple[tuple[int, int], PlaneFormat, Colour]
 
 
-class AnySize:
+class AnySizeUpscaler:
     """Enlarges frames of any kind, with one upscaler per kind, created on its first frame.
 
     Not thread-safe.
@@ -29,24 +29,25 @@ class AnySize:
 
     def process(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield every frame enlarged, lazily and in order. Raises BackendError."""
-        flow = iter(frames)
-        ahead = next(flow, None)
-        while ahead is not None:
-            alike = _Alike(ahead, flow)
-            yield from self._upscaler(_kind(ahead)).process(alike)
-            ahead = alike.next
+        source = iter(frames)
+        first_frame = next(source, None)
+        while first_frame is not None:
+            run = _SameKindRun(first_frame, source)
+            yield from self._upscaler(_kind(first_frame)).process(run)
+            first_frame = run.next_frame
 
     def _upscaler(self, kind: _Kind) -> Upscaler:
-        found = self._upscalers.pop(kind, None)
-        if found is None:
-            size, form, colour = kind
-            while len(self._upscalers) >= _KEPT:  # free memory before the next allocation
+        upscaler = self._upscalers.pop(kind, None)
+        if upscaler is None:
+            size, plane_format, colour = kind
+            while len(self._upscalers) >= _MAX_UPSCALERS:  # free memory before the next allocation
                 self._upscalers.popitem(last=False)
-            found = Upscaler(
-                self._model, self._backend, colour, size, self._batch, fall_back=True, planes=form
-            )
-        self._upscalers[kind] = found
-        return found
+            upscaler = Upscaler(
+                self._model, self._backend, colour, size, self._batch,
+                fall_back=True, planes=plane_format,
+            )  # fmt: skip
+        self._upscalers[kind] = upscaler
+        return upscaler
 
 
 def _kind(frame: Frame) -> _Kind:
@@ -54,17 +55,17 @@ def _kind(frame: Frame) -> _Kind:
     return (width, height), frame.format, frame.colour
 
 
-class _Alike:
-    """Yields frames until size, format or colour changes; `next` is then the first other frame."""
+class _SameKindRun:
+    """Yields frames until size, format or colour changes; `next_frame` is the first other one."""
 
-    def __init__(self, first: Frame, flow: Iterator[Frame]) -> None:
-        self._first, self._flow = first, flow
-        self.next: Frame | None = None
+    def __init__(self, first: Frame, source: Iterator[Frame]) -> None:
+        self._first_frame, self._source = first, source
+        self.next_frame: Frame | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        yield self._first
-        for frame in self._flow:
-            if _kind(frame) != _kind(self._first):
-                self.next = frame
+        yield self._first_frame
+        for frame in self._source:
+            if _kind(frame) != _kind(self._first_frame):
+                self.next_frame = frame
                 return
             yield frame

@@ -53,10 +53,10 @@ class Engine(Protocol):
 class Runner(Protocol):
     """Chooses a precision and runs a network once, before an engine is compiled."""
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        """Return `wanted`, or for `auto` the device's best precision: one of `PRECISIONS`.
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        """Return `precision`, or for `auto` the device's best precision: one of `PRECISIONS`.
 
-        `int8` is whether the network has an int8 form. Raises UsageError if the device does not
+        `has_int8` is whether the network has an int8 form. Raises UsageError if the device does not
         support the precision.
         """
         ...
@@ -67,15 +67,17 @@ class Runner(Protocol):
 
 
 @runtime_checkable
-class Timing(Protocol):
+class PrecisionTimer(Protocol):
     """A `Runner` that can measure which precision of a network is fastest."""
 
-    def fastest(self, model: bytes, picture: object, digest: str, top: float) -> str:
+    def fastest_precision(
+        self, model: bytes, picture: object, digest: str, value_max: float
+    ) -> str:
         """Return the float precision in which a one-input ONNX model is fastest on this machine.
 
-        `picture` is the input as a numpy array, `top` the maximum of its values. A precision counts
-        only if its result has at least 50 dB PSNR against full precision. Measured once for each
-        machine and `digest`, and saved.
+        `picture` is the input as a numpy array, `value_max` the maximum of its values. A precision
+        counts only if its result has at least 50 dB PSNR against full precision. Measured once for
+        each machine and `digest`, and saved.
         """
         ...
 
@@ -124,7 +126,7 @@ BACKENDS: Final[dict[str, Callable[[str | None, bool], Backend]]] = {
 }
 
 
-_NVIDIA: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
+_NVIDIA_DRIVER_FILES: Final = ("/dev/nvidiactl", "/dev/dxg", "C:/Windows/System32/nvcuda.dll")
 """Files that exist if an NVIDIA driver is installed: on Linux, under WSL and on Windows."""
 
 
@@ -133,8 +135,7 @@ def check_batch(batch: int, backend: Backend) -> None:
     check_type("batch", batch, int, 1)
     if batch > 1 and backend.name == "openvino":
         log.warning(
-            "batch %d has no effect: it is for NVIDIA GPUs, and this runs on OpenVINO (%s)",
-            batch, backend.device,
+            "batch %d has no effect on OpenVINO (%s): it is for NVIDIA GPUs", batch, backend.device,
         )  # fmt: skip
 
 
@@ -146,16 +147,16 @@ def load_backend(name: str = "auto", device: str | None = None, live: bool = Fal
     """
     check_type("device", device, str | None)
     if name == "auto":
-        return _best(device, live)
+        return _load_auto(device, live)
     if name not in BACKENDS:
         raise UsageError(f"unknown backend '{name}'; known: auto, {', '.join(sorted(BACKENDS))}")
     return BACKENDS[name](device, live)
 
 
-def _best(device: str | None, live: bool) -> Backend:
+def _load_auto(device: str | None, live: bool) -> Backend:
     if device and not device.isdigit():
         return BACKENDS["openvino"](device, live)  # its names: CPU, GPU.0, NPU
-    if not any(Path(path).exists() for path in _NVIDIA):
+    if not any(Path(path).exists() for path in _NVIDIA_DRIVER_FILES):
         return BACKENDS["openvino"](device, live)
     errors = []
     for name in ("tensorrt", "tensorrt-rtx"):
@@ -163,5 +164,5 @@ def _best(device: str | None, live: bool) -> Backend:
             return BACKENDS[name](device, live)
         except BackendError as exc:
             errors.append(str(exc))
-    log.warning("the NVIDIA GPU is not used, OpenVINO is: %s", errors[-1])
+    log.warning("cannot use the NVIDIA GPU (%s): using OpenVINO", errors[-1])
     return BACKENDS["openvino"](None, live)

@@ -19,9 +19,9 @@ from vsr.media.whole_file import write_atomically
 
 log = logging.getLogger(__name__)
 _DIGEST: Final = hashlib.sha256().digest_size
-_LARGEST: Final = 64 * 2**20
+_MAX_ENTRY_BYTES: Final = 64 * 2**20
 """Maximum size of a cached network, in bytes."""
-_MOST: Final = 256 * 2**20
+_MAX_TOTAL_BYTES: Final = 256 * 2**20
 """Maximum size of all files, in bytes; the least recently used are deleted first."""
 
 
@@ -34,9 +34,9 @@ class CompiledCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or user_cache_path("vsr", appauthor=False) / "compiled"
 
-    def get(self, facts: Sequence[str | bytes]) -> bytes | None:
-        """Return the network cached under these facts, or None if it is missing or damaged."""
-        path = self._path(facts)
+    def get(self, key_parts: Sequence[str | bytes]) -> bytes | None:
+        """Return the network cached under this key, or None if it is missing or damaged."""
+        path = self._path(key_parts)
         try:
             content = path.read_bytes()
             if _digest(content[_DIGEST:]) != content[:_DIGEST]:
@@ -48,38 +48,38 @@ class CompiledCache:
             return None
         return content[_DIGEST:]
 
-    def keep(self, facts: Sequence[str | bytes], data: bytes) -> None:
-        """Cache a network under all facts it depends on: model, settings, machine and version."""
-        if len(data) > _LARGEST:
+    def put(self, key_parts: Sequence[str | bytes], data: bytes) -> None:
+        """Cache a network; its key is all it depends on: model, settings, machine and version."""
+        if len(data) > _MAX_ENTRY_BYTES:
             return
-        path = self._path(facts)
+        path = self._path(key_parts)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with write_atomically(path) as part:
-                part.write_bytes(_digest(data) + data)
-            self._tidy()
+            with write_atomically(path) as temporary:
+                temporary.write_bytes(_digest(data) + data)
+            self._evict()
         except OSError as exc:
-            log.debug("a compiled network cannot be kept: %s", reason(exc))
+            log.debug("cannot cache the compiled network: %s", reason(exc))
 
-    def drop(self, facts: Sequence[str | bytes]) -> None:
-        """Delete the network cached under these facts, e.g. if it cannot be loaded."""
+    def remove(self, key_parts: Sequence[str | bytes]) -> None:
+        """Delete the network cached under this key, e.g. if it cannot be loaded."""
         with suppress(OSError):
-            self._path(facts).unlink(missing_ok=True)
+            self._path(key_parts).unlink(missing_ok=True)
 
-    def _path(self, facts: Sequence[str | bytes]) -> Path:
-        whole = hashlib.sha256()
-        for fact in facts:
-            whole.update(_digest(fact.encode() if isinstance(fact, str) else fact))
-        return self.folder / f"{whole.hexdigest()[:32]}.bin"
+    def _path(self, key_parts: Sequence[str | bytes]) -> Path:
+        digest = hashlib.sha256()
+        for part in key_parts:
+            digest.update(_digest(part.encode() if isinstance(part, str) else part))
+        return self.folder / f"{digest.hexdigest()[:32]}.bin"
 
-    def _tidy(self) -> None:
+    def _evict(self) -> None:
         """Delete the least recently used files until the others are within the limit."""
         found = [(path, path.stat()) for path in self.folder.glob("*.bin")]
         found.sort(key=lambda each: each[1].st_mtime, reverse=True)
         total = 0
-        for path, facts in found:
-            total += facts.st_size
-            if total > _MOST:
+        for path, stat in found:
+            total += stat.st_size
+            if total > _MAX_TOTAL_BYTES:
                 path.unlink(missing_ok=True)
 
 

@@ -11,21 +11,21 @@ import numpy as np
 import onnx
 
 from vsr.errors import BackendError, ModelError, UsageError, reason
-from vsr.inference.backend import Runner, Timing
+from vsr.inference.backend import PrecisionTimer, Runner
 from vsr.inference.default import DEFAULT, default_scale
-from vsr.inference.fastest import TEXTURE, textured
+from vsr.inference.fastest import TEST_SIZE, textured_picture
 from vsr.inference.probe import probe
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.media.colour import Colour
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.media.validation import check_type
 from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
-from vsr.network.onnx_inputs import inlinable, loaded, sole_input
+from vsr.network.onnx_inputs import flatten, parse_network, sole_input
 from vsr.network.precision import FLOATS, PRECISIONS
 
-_HERE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[1]
 # a wheel carries engines/ inside the package, a checkout has it beside the package
-ENGINES: Final = next(d for d in (_HERE / "engines", _HERE.parent / "engines") if d.is_dir())
+ENGINES: Final = next(d for d in (_PACKAGE / "engines", _PACKAGE.parent / "engines") if d.is_dir())
 BICUBIC: Final = "bicubic"
 WHY_DEFAULT: Final = (
     "it needs the fewest operations, so that a laptop reaches real time on small video, and was "
@@ -35,7 +35,7 @@ LOOKS: Final = {"faithful": "stream", "sharp": "sharp"}
 """Look of an enlarged compressed source -> suffix of the network's name: `-stream` weights have the
 least error against the original, `-sharp` weights look most like it."""
 _BICUBIC_SCALES: Final = (2, 3, 4, 8)
-_UNKNOWN_RADIUS: Final = 32
+_DEFAULT_RADIUS: Final = 32
 """Receptive-field radius in LR pixels assumed for an ONNX file, which does not declare one."""
 
 
@@ -52,12 +52,12 @@ class Model:
     network: onnx.ModelProto
     precision: str = "fp32"
     """Precision of the computation: `fp16` runs the float network in fp16, `int8` another file."""
-    automatic: bool = False
+    auto_precision: bool = False
     """Whether vsr chose the precision, not the user; see `vsr.inference.depth`."""
     sha256: str = ""
-    shipped: bool = False
+    built_in: bool = False
     """Whether the network comes from `engines/`, not from the user's file."""
-    tiled: bool = True
+    small_tiles: bool = True
     """Whether tiles at x2 are limited to 720p, because of activation memory; else to 1440p."""
 
     @property
@@ -97,7 +97,7 @@ def network_and_purpose(name: str) -> tuple[str, str]:
     return (network, purpose) if purpose in LOOKS.values() else (name, "")
 
 
-def chosen(name: str | None, look: str | None) -> str:
+def model_name_for(name: str | None, look: str | None) -> str:
     """Return the model's name for a requested name, look, both or neither.
 
     With a look, it is the same network with the weights of that look; without a name, the first of
@@ -126,7 +126,7 @@ def scales(name: str) -> list[int]:
 
 def catalogue() -> list[dict[str, Any]]:
     """Return every built-in model and scale with its figures and engines, for `vsr models`."""
-    plain = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y",
+    bicubic_entry = {"parameters": 0, "multadds_720p": 0, "psnr": {}, "colour": "y",
              "good_for": "comparison"}  # fmt: skip
     engines = list(EngineCache().entries())
     return [
@@ -134,7 +134,7 @@ def catalogue() -> list[dict[str, Any]]:
             "model": name,
             "scale": scale,
             "default": name == DEFAULT,
-            **(plain if name == BICUBIC else manifest()[name][f"x{scale}"]),
+            **(bicubic_entry if name == BICUBIC else manifest()[name][f"x{scale}"]),
             "engines": [
                 e.path.name for e in engines if e.key.label.startswith(f"{name}-x{scale}-")
             ],
@@ -171,13 +171,13 @@ def find(name: str, scale: int | None, runner: Runner, precision: str = "auto") 
     """
     check_type("model", name, str)
     check_type("scale", scale, int | None)
-    found = _found(name, scale, runner, precision)
-    return replace(found, automatic=precision == "auto")
+    found = _find(name, scale, runner, precision)
+    return replace(found, auto_precision=precision == "auto")
 
 
-def _found(name: str, scale: int | None, runner: Runner, precision: str) -> Model:
+def _find(name: str, scale: int | None, runner: Runner, precision: str) -> Model:
     if name.lower().endswith(".onnx"):
-        return _from_file(Path(name), scale, runner, precision)
+        return _load_file(Path(name), scale, runner, precision)
     if name not in names():
         raise UsageError(
             f"unknown model '{name}'; known: {', '.join(names())}, or the path of an .onnx file"
@@ -188,28 +188,29 @@ def _found(name: str, scale: int | None, runner: Runner, precision: str) -> Mode
         raise UsageError(f"model '{name}' has no scale {scale}; it has: {have}")
     if name == BICUBIC:
         return Model(
-            name=name, facts=NetworkFacts(scale=scale, colour="y"), radius=2, tiled=False,
-            network=bicubic_network(scale), precision=_chosen(runner, precision, name, False),
+            name=name, facts=NetworkFacts(scale=scale, colour="y"), radius=2, small_tiles=False,
+            network=bicubic_network(scale),
+            precision=_choose_precision(runner, precision, name, False),
         )  # fmt: skip
-    return _built_in(name, scale, runner, precision)
+    return _load_built_in(name, scale, runner, precision)
 
 
-def _chosen(runner: Runner, precision: str, name: str, int8: bool) -> str:
+def _choose_precision(runner: Runner, precision: str, name: str, has_int8: bool) -> str:
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"unknown precision '{precision}'; known: auto, {', '.join(PRECISIONS)}")
-    if precision == "int8" and not int8:
+    if precision == "int8" and not has_int8:
         raise UsageError(f"model '{name}' has no int8 form: use fp32 or fp16")
-    return runner.choose_precision(precision, int8)
+    return runner.choose_precision(precision, has_int8)
 
 
-def _built_in(name: str, scale: int, runner: Runner, precision: str) -> Model:
+def _load_built_in(name: str, scale: int, runner: Runner, precision: str) -> Model:
     entry = manifest()[name][f"x{scale}"]
-    chosen = _chosen(runner, precision, f"{name} x{scale}", "int8" in entry)
+    chosen = _choose_precision(runner, precision, f"{name} x{scale}", "int8" in entry)
     form = entry["int8"] if chosen == "int8" else entry
-    return _from_entry(name, scale, entry, form, chosen)
+    return _load_entry(name, scale, entry, form, chosen)
 
 
-def _from_entry(
+def _load_entry(
     name: str, scale: int, entry: dict[str, Any], form: dict[str, Any], precision: str
 ) -> Model:
     """Load a manifest entry's network in one form: `form` is the entry itself or its `int8`."""
@@ -224,7 +225,7 @@ def _from_entry(
         network=onnx.load_model_from_string(data),
         precision=precision,
         sha256=digest,
-        shipped=True,
+        built_in=True,
     )
 
 
@@ -232,10 +233,10 @@ def in_fp32(model: Model) -> Model | None:
     """Return the network in full precision, or None if it is already or has no such form."""
     if model.precision in ("fp16", "bf16"):
         return replace(model, precision="fp32")
-    if model.precision == "fp32" or not model.shipped:
+    if model.precision == "fp32" or not model.built_in:
         return None
     entry = manifest()[model.name][f"x{model.scale}"]
-    return _from_entry(model.name, model.scale, entry, entry, "fp32")
+    return _load_entry(model.name, model.scale, entry, entry, "fp32")
 
 
 def _read(path: Path) -> tuple[bytes, str]:
@@ -246,50 +247,50 @@ def _read(path: Path) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def _from_file(path: Path, scale: int | None, runner: Runner, precision: str) -> Model:
+def _load_file(path: Path, scale: int | None, runner: Runner, precision: str) -> Model:
     data, _ = _read(path)
     try:
-        network, digest = loaded(data, path.parent)
+        network, digest = parse_network(data, path.parent)
     except Exception as exc:  # protobuf's DecodeError, onnx's ValidationError, OSError ...
         raise ModelError(f"{path} is not a valid ONNX file: {reason(exc)}") from exc
     try:
-        facts, size = probe(inlinable(network), runner)
+        facts, size = probe(flatten(network), runner)
     except (ModelError, BackendError) as exc:
-        raise ModelError(f"{path} is no super-resolution network vsr can run: {exc}") from exc
+        raise ModelError(f"{path} is not a supported super-resolution network: {exc}") from exc
     if scale not in (None, facts.scale):
         raise UsageError(f"model '{path}' has no scale {scale}; it has: {facts.scale}")
     chosen = _precision_of(network, path, runner, precision)
-    if precision == "auto" and chosen in FLOATS and isinstance(runner, Timing):
-        chosen = _fastest(inlinable(network), facts, size, digest, runner) or chosen
+    if precision == "auto" and chosen in FLOATS and isinstance(runner, PrecisionTimer):
+        chosen = _fastest_precision(flatten(network), facts, size, digest, runner) or chosen
     return Model(
-        name=path.stem, facts=facts, radius=_UNKNOWN_RADIUS, fixed_size=size,
+        name=path.stem, facts=facts, radius=_DEFAULT_RADIUS, fixed_size=size,
         network=network, precision=chosen, sha256=digest,
     )  # fmt: skip
 
 
-def _fastest(
+def _fastest_precision(
     network: onnx.ModelProto, facts: NetworkFacts, size: tuple[int, int] | None, digest: str,
-    runner: Timing,
+    runner: PrecisionTimer,
 ) -> str | None:  # fmt: skip
     """Return a network's fastest float precision; None if its input is not float32 or it fails."""
     if sole_input(network).type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
         return None
     channels = 1 if facts.colour == "y" else 3
-    picture = textured(channels, size or TEXTURE) * facts.value_max
+    picture = textured_picture(channels, size or TEST_SIZE) * facts.value_max
     model = network.SerializeToString()
     try:
-        return runner.fastest(model, picture.astype(np.float32), digest, facts.value_max)
+        return runner.fastest_precision(model, picture.astype(np.float32), digest, facts.value_max)
     except BackendError:
         return None
 
 
-def _precision_of(network: onnx.ModelProto, path: Path, runner: Runner, asked: str) -> str:
+def _precision_of(network: onnx.ModelProto, path: Path, runner: Runner, requested: str) -> str:
     """Return the precision of a quantised or half-precision file, else the one to run it in."""
-    own = ""
+    fixed_precision = ""
     if any(node.op_type == "QuantizeLinear" for node in network.graph.node):
-        own = "int8"
+        fixed_precision = "int8"
     elif sole_input(network).type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
-        own = "fp16"
-    if own and asked not in ("auto", own):
-        raise UsageError(f"{path} is an {own} network: it cannot be run in {asked}")
-    return own or _chosen(runner, asked, str(path), False)
+        fixed_precision = "fp16"
+    if fixed_precision and requested not in ("auto", fixed_precision):
+        raise UsageError(f"{path} is an {fixed_precision} network: it cannot be run in {requested}")
+    return fixed_precision or _choose_precision(runner, requested, str(path), False)

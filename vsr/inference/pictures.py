@@ -21,7 +21,7 @@ from vsr.media.validation import check_type
 RgbArray = npt.NDArray[np.unsignedinteger[Any]]
 """R'G'B' [H, W, 3] or [N, H, W, 3]: uint8 in 0..255 or uint16 in 0..65535."""
 _RGB_COLOUR: Final = Colour(matrix=RGB, full_range=True)
-_ONCE: Final = Fraction(1)
+_TIME_BASE: Final = Fraction(1)
 
 
 @runtime_checkable
@@ -51,7 +51,7 @@ class PictureEngine:
         self.model, self.backend, self.size = model, backend, size
         self._batch = batch
         self._upscalers: dict[tuple[Colour, PlaneFormat], Upscaler] = {}
-        self._open = True
+        self._is_open = True
         self._upscaler(_RGB_COLOUR, _rgb_planes(np.dtype(np.uint8)))
 
     @property
@@ -72,22 +72,22 @@ class PictureEngine:
 
     def __call__(self, picture: Frame | RgbArray | DlpackArray) -> Frame | RgbArray:
         """Return the enlarged picture, see the class."""
-        if not self._open:
-            raise UsageError("this engine is closed: load it again")
+        if not self._is_open:
+            raise UsageError("the engine is closed: call load_engine again")
         if isinstance(picture, Frame):
             self._check_size(picture.planes[0].shape)
             (result,) = self._upscaler(picture.colour, picture.format).process([picture])
             return result
         array = _as_array(picture)
         if array.ndim == 4:
-            return np.stack(list(self._rgb(array)))
-        (large,) = self._rgb(array[None])
-        return large
+            return np.stack(list(self._enlarge_rgb(array)))
+        (enlarged,) = self._enlarge_rgb(array[None])
+        return enlarged
 
     def close(self) -> None:
         """Free the engine's memory; safe to call twice."""
         self._upscalers.clear()
-        self._open = False
+        self._is_open = False
 
     def __enter__(self) -> Self:
         return self
@@ -95,17 +95,17 @@ class PictureEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _rgb(self, pictures: RgbArray) -> Iterator[RgbArray]:
+    def _enlarge_rgb(self, pictures: RgbArray) -> Iterator[RgbArray]:
         self._check_size(pictures.shape[1:3])
-        form = _rgb_planes(pictures.dtype)
-        frames = (_frame(picture, form, index) for index, picture in enumerate(pictures))
+        plane_format = _rgb_planes(pictures.dtype)
+        frames = (_frame(picture, plane_format, index) for index, picture in enumerate(pictures))
         width, height = self.out_size
-        for large in self._upscaler(_RGB_COLOUR, form).process(frames):
-            green, blue, red = large.planes
+        for enlarged in self._upscaler(_RGB_COLOUR, plane_format).process(frames):
+            green, blue, red = enlarged.planes
             yield np.stack([red, green, blue], axis=-1)[:height, :width]
 
-    def _upscaler(self, colour: Colour, form: PlaneFormat) -> Upscaler:
-        key = (colour, form)
+    def _upscaler(self, colour: Colour, plane_format: PlaneFormat) -> Upscaler:
+        key = (colour, plane_format)
         if key not in self._upscalers:
             self._upscalers[key] = Upscaler(
                 self.model,
@@ -114,16 +114,16 @@ class PictureEngine:
                 self.size,
                 self._batch,
                 fall_back=True,
-                planes=form,
+                planes=plane_format,
             )
         return self._upscalers[key]
 
     def _check_size(self, shape: Sequence[int]) -> None:
         height, width = shape[0], shape[1]
         if (width, height) != self.size:
-            wanted = "x".join(map(str, self.size))
+            expected = "x".join(map(str, self.size))
             raise UsageError(
-                f"a picture of {width}x{height} for an engine of {wanted}: load one of that size"
+                f"picture is {width}x{height}, engine expects {expected}: load one for that size"
             )
 
 
@@ -156,11 +156,11 @@ def _rgb_planes(dtype: np.dtype[Any]) -> PlaneFormat:
     return PlaneFormat(bits=8 * dtype.itemsize, chroma_x=1, chroma_y=1)
 
 
-def _frame(picture: RgbArray, form: PlaneFormat, index: int) -> Frame:
+def _frame(picture: RgbArray, plane_format: PlaneFormat, index: int) -> Frame:
     red, green, blue = (np.ascontiguousarray(picture[..., k]) for k in range(3))
     return Frame(
-        planes=(green, blue, red), index=index, pts=index, time_base=_ONCE, duration=1,
-        format=form, colour=_RGB_COLOUR,
+        planes=(green, blue, red), index=index, pts=index, time_base=_TIME_BASE, duration=1,
+        format=plane_format, colour=_RGB_COLOUR,
     )  # fmt: skip
 
 
@@ -173,13 +173,13 @@ def _as_array(picture: object) -> RgbArray:
         try:
             array = np.from_dlpack(picture, device="cpu")
         except (BufferError, RuntimeError, TypeError, ValueError) as exc:
-            raise UsageError(f"this picture's memory cannot be read: {exc}") from exc
+            raise UsageError(f"cannot read the picture's memory: {exc}") from exc
     else:
-        raise UsageError(f"a {type(picture).__name__} is no picture: give an array or a Frame")
+        raise UsageError(f"a {type(picture).__name__} is not a picture: pass an array or a Frame")
     if array.ndim not in (3, 4) or array.shape[-1] != 3 or 0 in array.shape:
-        raise UsageError(f"an array of {array.shape} is no picture: [H, W, 3] or [N, H, W, 3] is")
+        raise UsageError(f"array has shape {array.shape}, expected [H, W, 3] or [N, H, W, 3]")
     if array.dtype not in (np.uint8, np.uint16):
         raise UsageError(
-            f"an array of {array.dtype} is no picture: uint8 (0..255) or uint16 (0..65535) is"
+            f"array has dtype {array.dtype}, expected uint8 (0..255) or uint16 (0..65535)"
         )
     return cast(RgbArray, array)

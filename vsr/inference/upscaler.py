@@ -12,9 +12,17 @@ import numpy as np
 from vsr.errors import BackendError, OutOfMemoryError
 from vsr.inference.backend import Backend, Ticket, load_backend
 from vsr.inference.checked import Candidate, CheckedEngine
-from vsr.inference.depth import for_planes
+from vsr.inference.depth import for_bit_depth
 from vsr.inference.models import Model, in_fp32
-from vsr.inference.tiles import Span, cut, empty, padded, paste, plan_tiles, smaller_plan
+from vsr.inference.tiles import (
+    Span,
+    crop_tile,
+    empty_planes,
+    pad_planes,
+    paste_tile,
+    plan_tiles,
+    smaller_plan,
+)
 from vsr.media.colour import Colour
 from vsr.media.frame import Frame, Planes, now
 from vsr.media.plane_format import YUV420, PlaneFormat
@@ -24,9 +32,9 @@ T = TypeVar("T")
 
 REUSED: Final = "reused"
 """The `event` of a frame that reuses the result of an identical frame before it."""
-_SAMPLED: Final = 16
+_ROW_STEP: Final = 16
 """Step between the rows that are compared first: most different frames already differ in those."""
-_MAX_HELD: Final = 64
+_MAX_QUEUED: Final = 64
 """Maximum number of queued items before the upscaler waits for the oldest frame."""
 
 
@@ -35,10 +43,10 @@ class _Job:
     """A frame whose tiles are being computed."""
 
     frame: Frame
-    waiting: int
+    tiles_left: int
     """Number of unfinished tiles; all of them again when the frame is resubmitted."""
     planes: Planes | None = None
-    twin: "_Job | None" = None
+    duplicate_of: "_Job | None" = None
     """Earlier frame with the same samples, whose result is reused."""
 
 
@@ -64,7 +72,7 @@ def is_built(
 ) -> bool:  # fmt: skip
     """Return whether an `Upscaler` of these can start without building an engine for minutes."""
     plan = plan_tiles(model, *size)
-    graph = for_planes(model, planes).graph(colour, planes)
+    graph = for_bit_depth(model, planes).graph(colour, planes)
     return backend.is_built(graph, (plan.width, plan.height))
 
 
@@ -89,7 +97,7 @@ class Upscaler:
         With `reuse`, a frame with the same samples as the previous one is not computed again; both
         then share their planes, which must not be written to.
         """
-        self.model = model = for_planes(model, planes)
+        self.model = model = for_bit_depth(model, planes)
         self.size = size
         self.out_size = planes.output(*size, model.scale)
         self.plan = plan_tiles(model, *size)
@@ -112,12 +120,10 @@ class Upscaler:
     def _compile_within_memory(self) -> CheckedEngine:
         """Compile an engine; if memory runs out, retry with batches of 1, then smaller tiles."""
         size = (self.plan.width, self.plan.height)
+        graphs = [model.graph(self._colour, self._planes) for _, model in self._candidates]
         candidates = [
-            Candidate(
-                _name(on, form),
-                partial(on.compile, form.graph(self._colour, self._planes), size, self._batch),
-            )
-            for on, form in self._candidates
+            Candidate(_engine_name(*each), partial(each[0].compile, graph, size, self._batch))
+            for each, graph in zip(self._candidates, graphs, strict=True)
         ]
         try:
             engine = CheckedEngine(candidates, self.model.scale, self._planes.bits)
@@ -157,55 +163,55 @@ class Upscaler:
         A frame's planes must not change until its result is yielded; with `reuse`, also not
         afterwards, because the next frame is compared with them. Raises BackendError.
         """
-        order: deque[_Job | T] = deque()
+        queue: deque[_Job | T] = deque()
         for item in items:
             if isinstance(item, Frame):
-                job = self._job(item)
-                order.append(job)
-                if job.twin is None:
-                    self._with_fallback(partial(self._submit, job), order)
+                job = self._new_job(item)
+                queue.append(job)
+                if job.duplicate_of is None:
+                    self._with_fallback(partial(self._submit, job), queue)
             else:
-                order.append(item)
-            if len(order) > _MAX_HELD and self._tickets:
-                self._with_fallback(self._collect, order)
-            yield from self._ready(order)
+                queue.append(item)
+            if len(queue) > _MAX_QUEUED and self._tickets:
+                self._with_fallback(self._collect, queue)
+            yield from self._finished(queue)
         while self._tickets:
-            self._with_fallback(self._collect, order)
-            yield from self._ready(order)
+            self._with_fallback(self._collect, queue)
+            yield from self._finished(queue)
 
-    def _job(self, frame: Frame) -> _Job:
+    def _new_job(self, frame: Frame) -> _Job:
         height, width = frame.planes[0].shape
         if (width, height) != self.size:  # no fallback engine could help
-            wanted = "x".join(map(str, self.size))
-            raise BackendError(f"a luma plane of {width}x{height}, and not of {wanted}")
+            w, h = self.size
+            raise BackendError(f"luma plane is {width}x{height}, expected {w}x{h}")
         if frame.format != self._planes:
-            raise BackendError(f"a frame of {frame.format} for an engine of {self._planes}")
+            raise BackendError(f"frame is {frame.format}, expected {self._planes}")
         job = _Job(frame, self.tiles)
         if not self._reuse:
             return job
-        if self._last is not None and _equal(frame.planes, self._last.frame.planes):
-            job.twin, job.waiting = self._last, 0
+        if self._last is not None and _same_samples(frame.planes, self._last.frame.planes):
+            job.duplicate_of, job.tiles_left = self._last, 0
             frame.event = frame.event or REUSED
         else:
             self._last = job
         return job
 
-    def _ready(self, order: deque[_Job | T]) -> Iterator[Frame | T]:
-        while order:
-            head = order[0]
+    def _finished(self, queue: deque[_Job | T]) -> Iterator[Frame | T]:
+        while queue:
+            head = queue[0]
             if not isinstance(head, _Job):
                 yield head
-            elif head.twin is not None:  # its twin was yielded before
-                assert head.twin.planes is not None
+            elif head.duplicate_of is not None:  # yielded before
+                assert head.duplicate_of.planes is not None
                 head.frame.stamps.infer_start = head.frame.stamps.infer_end = now()
-                yield head.frame.with_planes(head.twin.planes, self.model.name)
-            elif head.waiting or head.planes is None:
+                yield head.frame.with_planes(head.duplicate_of.planes, self.model.name)
+            elif head.tiles_left or head.planes is None:
                 return
             else:
                 yield head.frame.with_planes(head.planes, self.model.name)
-            order.popleft()
+            queue.popleft()
 
-    def _with_fallback(self, step: Callable[[], None], order: deque[_Job | T]) -> None:
+    def _with_fallback(self, step: Callable[[], None], queue: deque[_Job | T]) -> None:
         """Run a step; if the engine fails, compute all unfinished frames again on another one."""
         while True:
             try:
@@ -218,42 +224,41 @@ class Upscaler:
                 # without its traceback, which would keep the engine's memory allocated
                 failure = type(exc)(str(exc))
             self._choose_fallback(failure)
-            step = partial(self._resubmit, order)
+            step = partial(self._resubmit, queue)
 
     def _choose_fallback(self, failure: BackendError) -> None:
         """Choose an engine with less memory, or the next candidate; else raise `failure`."""
-        failed = _name(*self._candidates[0])
+        failed = self._engine.name if self._engine else _engine_name(*self._candidates[0])
         self._tickets.clear()
         if self._engine is not None:
-            failed = self._engine.name
             del self._candidates[: self._engine.rejected]
             self._engine = None
         if isinstance(failure, OutOfMemoryError) and self._shrink():
-            log.warning("%s failed (%s): going on with %s", failed, failure, self._layout)
+            log.warning("%s failed (%s): retrying with %s", failed, failure, self._layout)
             return
         if len(self._candidates) == 1:
             raise failure
         del self._candidates[0]
-        log.warning("%s failed (%s): using %s", failed, failure, _name(*self._candidates[0]))
+        log.warning("%s failed (%s): using %s", failed, failure, _engine_name(*self._candidates[0]))
 
-    def _resubmit(self, order: deque[_Job | T]) -> None:
+    def _resubmit(self, queue: deque[_Job | T]) -> None:
         """Submit all unfinished frames again; they still hold their planes."""
-        for job in order:
-            if isinstance(job, _Job) and job.waiting:
+        for job in queue:
+            if isinstance(job, _Job) and job.tiles_left:
                 self._submit(job)
 
     def _submit(self, job: _Job) -> None:
         if self._engine is None:
             self._engine = self._compile_within_memory()
-        job.waiting, job.planes = self.tiles, None
+        job.tiles_left, job.planes = self.tiles, None
         frame = job.frame
-        whole = padded(frame.planes, *self.plan.pad, self._planes)
+        padded = pad_planes(frame.planes, *self.plan.pad, self._planes)
         tile_size = (self.plan.width, self.plan.height)
         for row in self.plan.rows:
             for column in self.plan.columns:
                 while len(self._tickets) >= self._engine.slots:
                     self._collect()
-                tile = cut(whole, (column.start, row.start), tile_size, self._planes)
+                tile = crop_tile(padded, (column.start, row.start), tile_size, self._planes)
                 ticket = self._engine.submit(tile)
                 if not frame.stamps.infer_start:
                     frame.stamps.infer_start = ticket.started
@@ -264,32 +269,32 @@ class Upscaler:
         job, column, row, ticket = self._tickets.popleft()
         planes = ticket.result()
         job.frame.stamps.infer_end = max(job.frame.stamps.infer_end, ticket.finished)
-        job.waiting -= 1
+        job.tiles_left -= 1
         if self.tiles == 1 and self.plan.pad == (0, 0):
             job.planes = planes
             return
         if job.planes is None:
-            job.planes = empty(*self.out_size, job.frame.format)
-        paste(job.planes, planes, column, row, self.model.scale, self._planes)
+            job.planes = empty_planes(*self.out_size, job.frame.format)
+        paste_tile(job.planes, planes, column, row, self.model.scale, self._planes)
 
 
 def _candidates(model: Model, backend: Backend) -> list[tuple[Backend, Model]]:
     """List the engines to try, in order: the model on the backend, in fp32, and on OpenVINO."""
-    forms = [(backend, model)]
-    plain = in_fp32(model)
-    if plain:
-        forms.append((backend, plain))
+    candidates = [(backend, model)]
+    fp32 = in_fp32(model)
+    if fp32:
+        candidates.append((backend, fp32))
     if backend.name != "openvino":
-        forms.append((load_backend("openvino"), plain or model))
-    return forms
+        candidates.append((load_backend("openvino"), fp32 or model))
+    return candidates
 
 
-def _name(backend: Backend, model: Model) -> str:
+def _engine_name(backend: Backend, model: Model) -> str:
     return f"{model.name} on {backend.name} in {model.precision}"
 
 
-def _equal(ours: Planes, theirs: Planes) -> bool:
+def _same_samples(first: Planes, second: Planes) -> bool:
     """Return whether all samples are equal."""
-    pairs = tuple(zip(ours, theirs, strict=True))
-    some = all(np.array_equal(a[::_SAMPLED], b[::_SAMPLED]) for a, b in pairs)
-    return some and all(np.array_equal(a, b) for a, b in pairs)
+    pairs = list(zip(first, second, strict=True))
+    sampled = all(np.array_equal(a[::_ROW_STEP], b[::_ROW_STEP]) for a, b in pairs)
+    return sampled and all(np.array_equal(a, b) for a, b in pairs)

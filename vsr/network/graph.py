@@ -17,11 +17,11 @@ from vsr.errors import ModelError
 from vsr.media.colour import RGB, Colour, code_from_rgb, code_scale
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.network.nodes import NodeBuilder
-from vsr.network.onnx_inputs import OPSET, inlinable, sole_input
+from vsr.network.onnx_inputs import OPSET, flatten, sole_input
 
-_CHROMA: Final = frozenset({(1, 1), (2, 1), (2, 2)})
+_SUPPORTED_CHROMA: Final = frozenset({(1, 1), (2, 1), (2, 2)})
 """Supported (luma columns, luma rows) per chroma sample."""
-_COARSER: Final = {
+_CHROMA_AVERAGES: Final = {
     0.0: (-1, (0.25, 0.5, 0.25)), 0.5: (0, (0.5, 0.5)), 1.0: (0, (0.25, 0.5, 0.25)),
 }  # fmt: skip
 """Position of the first chroma sample along an axis, in luma samples -> index of the first luma
@@ -61,11 +61,11 @@ class _Plan:
         p = self.planes
         return self.size is None or (self.size[0] % p.chroma_x, self.size[1] % p.chroma_y) == (0, 0)
 
-    def cut_to_luma(self, b: NodeBuilder, x: str) -> str:
+    def crop_to_luma(self, b: NodeBuilder, x: str) -> str:
         """Crop a plane made of whole chroma samples to the LR luma's size."""
         return x if self.chroma_is_whole or not self.size else b.crop(x, *self.size[::-1])
 
-    def repeat_edge(self, b: NodeBuilder, x: str) -> str:
+    def pad_to_chroma(self, b: NodeBuilder, x: str) -> str:
         """Repeat the edges of the enlarged picture up to whole chroma samples."""
         if self.chroma_is_whole or not self.size:
             return x
@@ -73,7 +73,7 @@ class _Plan:
         down, right = height - self.size[1] * self.scale, width - self.size[0] * self.scale
         return b.pad_edge(x, 0, 0, down, right)
 
-    def cut_to_chroma(self, b: NodeBuilder, x: str) -> str:
+    def crop_to_chroma(self, b: NodeBuilder, x: str) -> str:
         """Crop an enlarged chroma plane to the size that matches the output's luma."""
         if self.chroma_is_whole or not self.size:
             return x
@@ -101,7 +101,7 @@ class _Plan:
         x, y = p.chroma_place
         factor = (p.chroma_y, p.chroma_x)
         fine = b.enlarge(uv, factor, (-y / p.chroma_y, -x / p.chroma_x), planes=2)
-        return self.cut_to_luma(b, fine)
+        return self.crop_to_luma(b, fine)
 
     def luma_to_chroma(self, b: NodeBuilder, plane: str) -> str:
         """Average a luma-size plane to chroma samples at their siting, with repeated edges."""
@@ -110,7 +110,7 @@ class _Plan:
             return plane
         x, y = p.chroma_place
         (left, columns), (top, rows) = (
-            _COARSER[place] if step == 2 else (0, (1.0,))
+            _CHROMA_AVERAGES[place] if step == 2 else (0, (1.0,))
             for place, step in ((x, p.chroma_x), (y, p.chroma_y))
         )
         right, bottom = (max(0, len(w) - 2 + at) for at, w in ((left, columns), (top, rows)))
@@ -141,7 +141,7 @@ class PlaneGraph:
         network is inlined; its input and output keep their dtype. RGB (matrix 0) is full planes G,
         B and R in y, u and v.
         """
-        if (self.planes.chroma_x, self.planes.chroma_y) not in _CHROMA:
+        if (self.planes.chroma_x, self.planes.chroma_y) not in _SUPPORTED_CHROMA:
             raise ModelError(f"planes of {self.planes} are not supported")
         plan = _Plan(size=size, planes=self.planes, facts=self.facts, colour=self.colour)
         b = NodeBuilder()
@@ -151,9 +151,9 @@ class PlaneGraph:
         wrap = _wrap_rgb
         if self.facts.colour == "y":
             wrap = _wrap_luma_of_rgb if self.colour.matrix == RGB else _wrap_luma
-        plain = inlinable(self.network)
+        plain = flatten(self.network)
         wrap(b, plain, plan, y, uv)
-        return _assemble(b, plain, plan, batch).SerializeToString()
+        return _make_model(b, plain, plan, batch).SerializeToString()
 
 
 def _wrap_luma(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv: str) -> None:
@@ -161,13 +161,13 @@ def _wrap_luma(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv
     gain, offset = code_scale(plan.colour, plan.planes.bits)
     unit = gain[0] / plan.facts.value_max
     centred = b.node("Sub", y, b.constant(offset[0]))
-    luma = _run_network(b, network, b.node("Mul", centred, b.constant(1 / unit)))
+    luma = _inline_network(b, network, b.node("Mul", centred, b.constant(1 / unit)))
     codes = b.node("Add", b.node("Mul", luma, b.constant(unit)), b.constant(offset[0]))
-    b.to_codes(plan.repeat_edge(b, codes), "y_out", plan.planes.bits)
+    b.to_codes(plan.pad_to_chroma(b, codes), "y_out", plan.planes.bits)
 
     s = plan.scale
     large = b.enlarge(uv, (s, s), plan.chroma_offset(s), planes=2) if s > 1 else uv
-    large = plan.cut_to_chroma(b, large)
+    large = plan.crop_to_chroma(b, large)
     for plane, name in zip(b.split(large, 2, 1), ("u_out", "v_out"), strict=True):
         b.to_codes(plane, name, plan.planes.bits)
 
@@ -183,7 +183,7 @@ def _wrap_luma_of_rgb(
     yuv = b.convolve(codes, to_luma[:, :, None, None], -to_luma @ offset)
     only, *chroma = b.split(yuv, 3, 1)
     top = plan.facts.value_max
-    large = _run_network(b, network, b.node("Mul", only, b.constant(top)))
+    large = _inline_network(b, network, b.node("Mul", only, b.constant(top)))
     large = b.node("Mul", large, b.constant(1 / top))
     s = plan.scale
     both = b.node("Concat", *chroma, axis=1)
@@ -202,24 +202,26 @@ def _wrap_rgb(b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, y: str, uv:
     yuv = b.node("Concat", y, plan.chroma_to_luma(b, uv), axis=1)
     rgb = b.convolve(yuv, inverse[:, :, None, None], -inverse @ offset)
 
-    result = _run_network(b, network, rgb)
+    result = _inline_network(b, network, rgb)
     kernel = (matrix / plan.facts.value_max)[:, :, None, None]
     codes = b.convolve(result, kernel, offset)
-    y_out, *chroma = b.split(plan.repeat_edge(b, codes), 3, 1)
+    y_out, *chroma = b.split(plan.pad_to_chroma(b, codes), 3, 1)
     b.to_codes(y_out, "y_out", bits)
     for plane, name in zip(chroma, ("u_out", "v_out"), strict=True):
         b.to_codes(plan.luma_to_chroma(b, plane), name, bits)
 
 
-def _run_network(b: NodeBuilder, network: onnx.ModelProto, x: str) -> str:
+def _inline_network(b: NodeBuilder, network: onnx.ModelProto, x: str) -> str:
     """Inline the network on tensor `x` and return its result, both float32 outside."""
     tensor = sole_input(network)
-    wanted = tensor.type.tensor_type.elem_type
-    given = network.graph.output[0]
-    prefixed = {tensor.name: b.node("Cast", x, to=wanted) if wanted != TensorProto.FLOAT else x}
+    input_type = tensor.type.tensor_type.elem_type
+    output = network.graph.output[0]
+    renames = {
+        tensor.name: b.node("Cast", x, to=input_type) if input_type != TensorProto.FLOAT else x
+    }
 
     def renamed(name: str) -> str:
-        return prefixed.get(name, f"net/{name}") if name else ""
+        return renames.get(name, f"net/{name}") if name else ""
 
     for constant in network.graph.initializer:
         copy = onnx.TensorProto()
@@ -233,13 +235,13 @@ def _run_network(b: NodeBuilder, network: onnx.ModelProto, x: str) -> str:
         inner.input[:] = [renamed(name) for name in node.input]
         inner.output[:] = [renamed(name) for name in node.output]
         b.nodes.append(inner)
-    result = renamed(given.name)
-    if given.type.tensor_type.elem_type != TensorProto.FLOAT:
+    result = renamed(output.name)
+    if output.type.tensor_type.elem_type != TensorProto.FLOAT:
         result = b.node("Cast", result, to=TensorProto.FLOAT)
     return result
 
 
-def _assemble(
+def _make_model(
     b: NodeBuilder, network: onnx.ModelProto, plan: _Plan, batch: int | None
 ) -> onnx.ModelProto:
     sizes: list[tuple[str, int | str, int | str, int | str, int | str]]

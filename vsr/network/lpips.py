@@ -20,10 +20,10 @@ SHAPES: Final = {
     **{f"lin{k}.weight": (1, n, 1, 1) for k, n in enumerate((64, 192, 384, 256, 256))},
 }  # fmt: skip
 """Shapes of the weights that `lpips_network` takes, by name."""
-SMALLEST: Final = 31
+MIN_SIDE: Final = 31
 """Minimum width and height, in pixels; smaller pictures are empty after the pooling."""
 _SHIFT: Final = np.array([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1)
-_SPREAD: Final = np.array([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1)
+_SCALE: Final = np.array([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1)
 _STRIDES: Final = (4, 1, 1, 1, 1)
 _PADDINGS: Final = (2, 2, 1, 1, 1)
 _POOLED: Final = (1, 2)
@@ -32,11 +32,11 @@ _POOLED: Final = (1, 2)
 
 def lpips_network(weights: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """Build the network: `pair` [2, 3, H, W], R'G'B' in 0..1 -> scalar; weights as in `SHAPES`."""
-    made = {name: np.asarray(weights[name], np.float32) for name in SHAPES}
+    constants = {name: np.asarray(weights[name], np.float32) for name in SHAPES}
     # (2 x - 1 - shift) / spread
-    made["gain"] = np.asarray(2 / _SPREAD, np.float32)
-    made["offset"] = np.asarray((-1 - _SHIFT) / _SPREAD, np.float32)
-    made["little"] = np.array(1e-10, np.float32)
+    constants["gain"] = np.asarray(2 / _SCALE, np.float32)
+    constants["offset"] = np.asarray((-1 - _SHIFT) / _SCALE, np.float32)
+    constants["little"] = np.array(1e-10, np.float32)
     nodes = [
         helper.make_node("Mul", ["pair", "gain"], ["scaled"]),
         helper.make_node("Add", ["scaled", "offset"], ["x"]),
@@ -50,7 +50,7 @@ def lpips_network(weights: Mapping[str, npt.NDArray[Any]]) -> bytes:
         nodes, "lpips",
         [helper.make_tensor_value_info("pair", TensorProto.FLOAT, [2, 3, "H", "W"])],
         [helper.make_tensor_value_info("distance", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(value, name) for name, value in made.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from vsr.errors import ModelError
-from vsr.network.resampling import REACH, Array, enlarging_kernel
+from vsr.network.resampling import KERNEL_RADIUS, Array, enlarging_kernel
 
 
 class NodeBuilder:
@@ -45,9 +45,9 @@ class NodeBuilder:
         starts, axes = self.constant([0, 0], np.int64), self.constant([2, 3], np.int64)
         return self.node("Slice", x, starts, ends, axes)
 
-    def convolve(self, x: str, kernel: Array, bias: Array | None = None, **kw: Any) -> str:
+    def convolve(self, x: str, kernel: Array, bias: Array | None = None, **attributes: Any) -> str:
         inputs = [x, self.constant(kernel)] + ([] if bias is None else [self.constant(bias)])
-        return self.node("Conv", *inputs, **kw)
+        return self.node("Conv", *inputs, **attributes)
 
     def enlarge(
         self, x: str, factor: tuple[int, int], offset: tuple[float, float], planes: int = 1
@@ -57,7 +57,7 @@ class NodeBuilder:
         if factor == (1, 1):
             return x
         kernel = enlarging_kernel(*factor, *offset)
-        padded = self.pad_edge(x, *[REACH] * 4)
+        padded = self.pad_edge(x, *[KERNEL_RADIUS] * 4)
         if rows == columns:
             y = self.convolve(padded, np.tile(kernel, (planes, 1, 1, 1)), group=planes)
             return self.node("DepthToSpace", y, blocksize=rows, mode="CRD")
@@ -88,12 +88,12 @@ class NodeBuilder:
         """
         half = self.node("Add", x, self.constant(0.5))
         low, high = self.constant(0.0), self.constant(2.0**bits - 1)
-        whole = self.node("Floor", self.node("Clip", half, low, high))
+        rounded = self.node("Floor", self.node("Clip", half, low, high))
         if bits > 8:
             # [whole, whole / 256] less [256 (whole / 256), 0]: pointwise, which OpenVINO computes
             # in half the time of bytes that are computed separately and joined
-            pair = self.node("Unsqueeze", whole, self.constant([-1], np.int64))
+            pair = self.node("Unsqueeze", rounded, self.constant([-1], np.int64))
             shifted = self.node("Floor", self.node("Mul", pair, self.constant([1.0, 1 / 256])))
             upper = self.node("Floor", self.node("Mul", pair, self.constant([1 / 256, 0.0])))
-            whole = self.node("Sub", shifted, self.node("Mul", upper, self.constant(256.0)))
-        self.node("Cast", whole, output=output, to=TensorProto.UINT8)
+            rounded = self.node("Sub", shifted, self.node("Mul", upper, self.constant(256.0)))
+        self.node("Cast", rounded, output=output, to=TensorProto.UINT8)

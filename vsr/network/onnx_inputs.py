@@ -14,7 +14,7 @@ OPSET: Final = 17
 """ONNX opset of the nodes of `vsr.network.graph`; a network may have a newer one."""
 
 
-def loaded(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
+def parse_network(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
     """Parse and check a network; external weight files are read from `folder`.
 
     Also returns the SHA-256 of the data and of those weights. Raises the errors of ONNX.
@@ -29,10 +29,12 @@ def loaded(data: bytes, folder: Path) -> tuple[onnx.ModelProto, str]:
     return network, digest.hexdigest()
 
 
-def _refuse_subgraphs(node: onnx.NodeProto) -> None:
+def _check_no_subgraphs(node: onnx.NodeProto) -> None:
     kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     if any(attribute.type in kinds for attribute in node.attribute):
-        raise ModelError(f"the network holds control flow ({node.op_type}), which is not supported")
+        raise ModelError(
+            f"the network contains control flow ({node.op_type}), which is not supported"
+        )
 
 
 def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
@@ -41,11 +43,11 @@ def sole_input(network: onnx.ModelProto) -> onnx.ValueInfoProto:
     inputs = [tensor for tensor in network.graph.input if tensor.name not in weights]
     if len(inputs) != 1 or len(network.graph.output) != 1:
         found = f"{len(inputs)} and {len(network.graph.output)}"
-        raise ModelError(f"a super-resolution network has one input and one output, not {found}")
+        raise ModelError(f"the network must have one input and one output, not {found}")
     return inputs[0]
 
 
-def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
+def flatten(network: onnx.ModelProto) -> onnx.ModelProto:
     """Return the network without local functions, at an opset that the wrapper can use.
 
     Local functions are expanded, an older opset is raised to `OPSET`. Raises ModelError for
@@ -54,11 +56,11 @@ def inlinable(network: onnx.ModelProto) -> onnx.ModelProto:
     if network.functions:
         network = inliner.inline_local_functions(network)
     for node in network.graph.node:
-        _refuse_subgraphs(node)
-    return _at_opset(network)
+        _check_no_subgraphs(node)
+    return _raise_opset(network)
 
 
-def _at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
+def _raise_opset(network: onnx.ModelProto) -> onnx.ModelProto:
     version = max(
         (o.version for o in network.opset_import if o.domain in ("", "ai.onnx")), default=1
     )
@@ -67,4 +69,6 @@ def _at_opset(network: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return version_converter.convert_version(network, OPSET)
     except Exception as exc:  # the converter raises bare RuntimeError and C++ types
-        raise ModelError(f"cannot raise the network to ONNX opset {OPSET}: {reason(exc)}") from exc
+        raise ModelError(
+            f"cannot convert the network to ONNX opset {OPSET}: {reason(exc)}"
+        ) from exc

@@ -11,7 +11,7 @@ from vsr.network.onnx_inputs import sole_input
 Array = npt.NDArray[Any]
 
 
-def copied(network: onnx.ModelProto) -> onnx.ModelProto:
+def copy_network(network: onnx.ModelProto) -> onnx.ModelProto:
     """Copy a network without the types of intermediate values, which changes would invalidate."""
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
@@ -34,10 +34,11 @@ def constants_of(network: onnx.ModelProto) -> dict[str, Array]:
 
 def set_constants(network: onnx.ModelProto, values: dict[str, Array]) -> None:
     """Replace or add initializers."""
+    added = dict(values)
     for constant in network.graph.initializer:
-        if constant.name in values:
-            constant.CopyFrom(numpy_helper.from_array(values.pop(constant.name), constant.name))
-    network.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in values.items())
+        if constant.name in added:
+            constant.CopyFrom(numpy_helper.from_array(added.pop(constant.name), constant.name))
+    network.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in added.items())
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
@@ -48,7 +49,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
-def without_unused(network: onnx.ModelProto) -> onnx.ModelProto:
+def remove_unused_constants(network: onnx.ModelProto) -> onnx.ModelProto:
     """Remove the constants that nothing reads; return the same network."""
     graph = network.graph
     used = {name for node in graph.node for name in node.input}

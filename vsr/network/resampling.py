@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-REACH: Final = 2
+KERNEL_RADIUS: Final = 2
 """Radius of the kernels, in samples: a cubic at any phase needs samples -2 .. +2."""
 Array = npt.NDArray[np.floating]
 
@@ -24,7 +24,7 @@ def phase_filters(factor: int, offset: float) -> Array:
     `offset` is the position of output 0 on the input's grid: 0.5/factor - 0.5 if the samples of
     both grids are pixel centres.
     """
-    taps = np.arange(-REACH, REACH + 1)
+    taps = np.arange(-KERNEL_RADIUS, KERNEL_RADIUS + 1)
     position = np.arange(factor)[:, None] / factor + offset
     weights = keys_cubic(position - taps)
     return weights / weights.sum(axis=1, keepdims=True)

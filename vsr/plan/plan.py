@@ -11,7 +11,7 @@ from typing import Any, Final
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.inference.default import DEFAULT
-from vsr.inference.depth import for_planes
+from vsr.inference.depth import for_bit_depth
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name
 from vsr.media.info import VideoInfo
 from vsr.media.limits import processor_count
@@ -125,7 +125,7 @@ class Planner:
     def _measure(self, name: str) -> Line:
         task = self.task
         model = models.find(name, task.scale, self._backend, task.precision)
-        model = for_planes(model, task.video.planes)
+        model = for_bit_depth(model, task.video.planes)
         stages = {"network": self._network_cost(model), "encode": self._encoding_cost()}
         if task.decode is not None:
             stages["decode"] = task.decode

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from vsr.errors import BackendError, UsageError, reason
-from vsr.inference.cuda import faults
+from vsr.inference.cuda import errors
 from vsr.inference.cuda.interface import Cuda, DeviceBuffer, Event, Graph, PinnedBuffer, Stream
 from vsr.inference.cuda.pinned import PinnedPool
 
@@ -50,18 +50,20 @@ def load_cuda(device: int = 0, prefer: str | None = None) -> Cuda:
     keeps the GPU's primary context until the process ends. Raises UsageError for an unknown name or
     GPU, BackendError if library, driver or GPU are missing, or the driver is too old.
     """
-    asked = prefer or os.environ.get("VSR_CUDA")
-    if asked and asked not in CUDA_LIBRARIES:
-        raise UsageError(f"unknown CUDA library '{asked}'; known: {', '.join(CUDA_LIBRARIES)}")
-    for name in [asked] if asked else CUDA_LIBRARIES:
+    requested = prefer or os.environ.get("VSR_CUDA")
+    if requested and requested not in CUDA_LIBRARIES:
+        raise UsageError(f"unknown CUDA library '{requested}'; known: {', '.join(CUDA_LIBRARIES)}")
+    for name in [requested] if requested else CUDA_LIBRARIES:
         try:
             return CUDA_LIBRARIES[name](device)
         except ImportError as exc:
-            absent = isinstance(exc, ModuleNotFoundError) and exc.name
-            if not absent or absent.split(".")[0] not in _MODULES:
-                raise faults.broken_library(name, reason(exc)) from exc
-    if asked:
-        raise BackendError(f"{asked} is not installed: pip install {asked}, or unset VSR_CUDA")
+            missing_module = isinstance(exc, ModuleNotFoundError) and exc.name
+            if not missing_module or missing_module.split(".")[0] not in _MODULES:
+                raise errors.broken_library_error(name, reason(exc)) from exc
+    if requested:
+        raise BackendError(
+            f"{requested} is not installed: pip install {requested}, or unset VSR_CUDA"
+        )
     raise BackendError(
         "neither cuda-bindings nor PyCUDA is installed: "
         "pip install 'vsr-stream[tensorrt-rtx]', or run with --backend openvino"

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from vsr.errors import OutOfMemoryError
-from vsr.inference.cuda import faults
+from vsr.inference.cuda import errors
 from vsr.inference.cuda.interface import (
     Cuda,
     DeviceBuffer,
@@ -36,21 +36,21 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         code, *values = function(*arguments)
     except RuntimeError as exc:  # cuda-bindings did not find the function in libcuda
-        raise faults.old_function(name) from exc
+        raise errors.function_missing_error(name) from exc
     if int(code) == _OUT_OF_MEMORY:
-        raise faults.no_memory(name)
+        raise errors.out_of_memory_error(name)
     if int(code):
-        raise faults.failed(name, _words(code))
+        raise errors.call_failed_error(name, _error_text(code))
     return values[0] if len(values) == 1 else values
 
 
-def _words(code: Any) -> str:
+def _error_text(code: Any) -> str:
     text = driver.cuGetErrorString(code)[1]
     return text.decode() if text else f"error {int(code)}"
 
 
 @contextmanager
-def _inside(context: Any) -> Iterator[None]:
+def _current_context(context: Any) -> Iterator[None]:
     """Make our context current on this thread, and pop it afterwards."""
     _call(driver.cuCtxPushCurrent, context)
     try:
@@ -66,7 +66,7 @@ def _release(context: Any, function: Callable[..., Any], thing: Any) -> None:
     driver.cuCtxPopCurrent()
 
 
-class _Held(Owner):
+class _DriverObject(Owner):
     """A driver object, destroyed inside its context."""
 
     def __init__(self, context: Any, destroy: Callable[..., Any], raw: Any) -> None:
@@ -79,41 +79,41 @@ class _Held(Owner):
         return self._raw
 
 
-class CorePinned(_Held, PinnedBuffer):
+class CorePinned(_DriverObject, PinnedBuffer):
     """See `PinnedBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
-        with _inside(context):
+        with _current_context(context):
             try:
                 address = int(_call(driver.cuMemHostAlloc, nbytes, 0))
             except OutOfMemoryError as exc:
-                raise faults.no_pinned_memory(nbytes) from exc
+                raise errors.pinned_memory_error(nbytes) from exc
         super().__init__(context, driver.cuMemFreeHost, address)
         self.address, self.nbytes = address, nbytes
 
 
-class CoreDevice(_Held, DeviceBuffer):
+class CoreDevice(_DriverObject, DeviceBuffer):
     """See `DeviceBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
-        with _inside(context):
+        with _current_context(context):
             try:
                 pointer = _call(driver.cuMemAlloc, nbytes)
             except OutOfMemoryError as exc:
-                left, _ = _call(driver.cuMemGetInfo)
-                raise faults.no_device_memory(nbytes, left) from exc
+                free, _ = _call(driver.cuMemGetInfo)
+                raise errors.device_memory_error(nbytes, free) from exc
         super().__init__(context, driver.cuMemFree, pointer)
         self.address, self.nbytes = int(pointer), nbytes
 
 
-class CoreEvent(_Held, Event):
+class CoreEvent(_DriverObject, Event):
     """See `Event`."""
 
     def __init__(self, context: Any, timing: bool) -> None:
         kinds = driver.CUevent_flags
         untimed = 0 if timing else int(kinds.CU_EVENT_DISABLE_TIMING)
         flags = int(kinds.CU_EVENT_BLOCKING_SYNC) | untimed
-        with _inside(context):
+        with _current_context(context):
             event = _call(driver.cuEventCreate, flags)
         super().__init__(context, driver.cuEventDestroy, event)
 
@@ -123,21 +123,21 @@ class CoreEvent(_Held, Event):
     def synchronize(self) -> None:
         _call(driver.cuEventSynchronize, self.raw)
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         (code,) = driver.cuEventQuery(self.raw)
         if int(code) not in {0, _NOT_READY}:
-            raise faults.failed("cuEventQuery", _words(code))
+            raise errors.call_failed_error("cuEventQuery", _error_text(code))
         return int(code) == 0
 
     def elapsed_ms(self, since: Event) -> float:
         return float(_call(driver.cuEventElapsedTime, since.raw, self.raw))
 
 
-class CoreGraph(_Held, Graph):
+class CoreGraph(_DriverObject, Graph):
     """See `Graph`."""
 
     def __init__(self, context: Any, graph: Any) -> None:
-        with _inside(context):
+        with _current_context(context):
             executable = _call(driver.cuGraphInstantiate, graph, 0)
         super().__init__(context, driver.cuGraphExecDestroy, executable)
 
@@ -145,11 +145,11 @@ class CoreGraph(_Held, Graph):
         _call(driver.cuGraphLaunch, self.raw, stream.raw)
 
 
-class CoreStream(_Held, Stream):
+class CoreStream(_DriverObject, Stream):
     """See `Stream`."""
 
     def __init__(self, context: Any) -> None:
-        with _inside(context):
+        with _current_context(context):
             stream = _call(driver.cuStreamCreate, int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         super().__init__(context, driver.cuStreamDestroy, stream)
         self.handle = int(stream)
@@ -185,15 +185,15 @@ class CoreCuda(Cuda):
         try:
             (code,) = driver.cuInit(0)
         except RuntimeError as exc:  # cuda-pathfinder found no libcuda
-            raise faults.no_driver() from exc
+            raise errors.driver_missing_error() from exc
         version = int(_call(driver.cuDriverGetVersion))
         if version // 1000 < driver.CUDA_VERSION // 1000:  # an old driver may also fail to start
-            raise faults.old_driver(version, driver.CUDA_VERSION, self.library)
+            raise errors.driver_too_old_error(version, driver.CUDA_VERSION, self.library)
         if int(code):
-            raise faults.not_started(_words(code))
+            raise errors.start_error(_error_text(code))
         return version
 
-    def _names(self) -> list[str]:
+    def _gpu_names(self) -> list[str]:
         count = _call(driver.cuDeviceGetCount)
         return [_name(_call(driver.cuDeviceGet, i)) for i in range(count)]
 
@@ -201,26 +201,26 @@ class CoreCuda(Cuda):
         device = _call(driver.cuDeviceGet, self.index)
         self.compute_capability = _capability(device)
         self.total_memory = int(_call(driver.cuDeviceTotalMem, device))
-        _let_threads_sleep(device)
+        _use_blocking_sync(device)
         return _call(driver.cuDevicePrimaryCtxRetain, device)
 
     def activate(self) -> None:
         _call(driver.cuCtxSetCurrent, self._context)
 
     def synchronize(self) -> None:
-        with _inside(self._context):
+        with _current_context(self._context):
             _call(driver.cuCtxSynchronize)
 
-    def pinned(self, nbytes: int) -> PinnedBuffer:
+    def alloc_pinned(self, nbytes: int) -> PinnedBuffer:
         return CorePinned(self._context, nbytes)
 
-    def device(self, nbytes: int) -> DeviceBuffer:
+    def alloc_device(self, nbytes: int) -> DeviceBuffer:
         return CoreDevice(self._context, nbytes)
 
-    def stream(self) -> Stream:
+    def new_stream(self) -> Stream:
         return CoreStream(self._context)
 
-    def event(self, timing: bool = False) -> Event:
+    def new_event(self, timing: bool = False) -> Event:
         return CoreEvent(self._context, timing)
 
     def copy_in(
@@ -247,7 +247,7 @@ def _capability(device: Any) -> tuple[int, int]:
     return int(_call(call, major, device)), int(_call(call, minor, device))
 
 
-def _let_threads_sleep(device: Any) -> None:
+def _use_blocking_sync(device: Any) -> None:
     """Make waiting threads sleep. Call before the first retain: FFmpeg requires these flags.
 
     If torch retained it earlier, the driver changes them later; if not, only FFmpeg is affected.

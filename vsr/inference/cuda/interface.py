@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from vsr.inference.cuda import faults
+from vsr.inference.cuda import errors
 
 
 class Owner(ABC):
     """Owns a driver object and releases it when garbage-collected."""
 
-    def __init__(self, give_back: Callable[..., None], *arguments: Any) -> None:
-        self._finalizer = weakref.finalize(self, give_back, *arguments)
+    def __init__(self, release: Callable[..., None], *arguments: Any) -> None:
+        self._finalizer = weakref.finalize(self, release, *arguments)
         self._finalizer.atexit = False  # at exit the driver may be gone, and frees all
 
     @property
@@ -29,7 +29,7 @@ class Owner(ABC):
         """Object of the CUDA library."""
 
 
-class _Memory:
+class _ArrayInterface:
     """Array interface for numpy: an address, and the owner, kept alive by the array."""
 
     def __init__(
@@ -63,8 +63,8 @@ class PinnedBuffer(Owner):
         kind = np.dtype(dtype)
         end = offset + prod(shape) * kind.itemsize
         if offset < 0 or end > self.nbytes:
-            raise ValueError(f"bytes {offset} to {end} of a buffer of {self.nbytes}")
-        return np.asarray(_Memory(self, self.address + offset, shape, kind))
+            raise ValueError(f"bytes {offset} to {end} exceed the buffer of {self.nbytes} bytes")
+        return np.asarray(_ArrayInterface(self, self.address + offset, shape, kind))
 
 
 class DeviceBuffer(Owner):
@@ -91,7 +91,7 @@ class Event(Owner):
         """Wait until the GPU has reached the marker; the thread sleeps and other threads run."""
 
     @abstractmethod
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Return whether the GPU has reached the marker; True before the first `record`."""
 
     @abstractmethod
@@ -165,11 +165,11 @@ class Cuda(ABC):
         UsageError if there are fewer GPUs, BackendError if CUDA cannot start.
         """
         self.library, self.index = library, index
-        self.driver = faults.version(self._start())
+        self.driver = errors.format_version(self._start())
         """Newest CUDA version that the driver supports, such as `13.0`."""
-        names = self._names()
+        names = self._gpu_names()
         if not 0 <= index < len(names):
-            raise faults.unknown_gpu(index, names)
+            raise errors.unknown_gpu_error(index, names)
         self.name = names[index]
         self._context = self._retain()
 
@@ -184,7 +184,7 @@ class Cuda(ABC):
         """Start the driver; return its CUDA version, 1000 * major + 10 * minor, or raise if old."""
 
     @abstractmethod
-    def _names(self) -> list[str]:
+    def _gpu_names(self) -> list[str]:
         """Return the names of all GPUs, in CUDA's order."""
 
     @abstractmethod
@@ -200,19 +200,19 @@ class Cuda(ABC):
         """Wait for everything queued in the context, torch's work included."""
 
     @abstractmethod
-    def pinned(self, nbytes: int) -> PinnedBuffer:
+    def alloc_pinned(self, nbytes: int) -> PinnedBuffer:
         """Allocate page-locked memory, not cleared. Raises OutOfMemoryError."""
 
     @abstractmethod
-    def device(self, nbytes: int) -> DeviceBuffer:
+    def alloc_device(self, nbytes: int) -> DeviceBuffer:
         """Allocate GPU memory, not cleared. Raises OutOfMemoryError."""
 
     @abstractmethod
-    def stream(self) -> Stream:
+    def new_stream(self) -> Stream:
         """Create a stream that does not wait for the default stream."""
 
     @abstractmethod
-    def event(self, timing: bool = False) -> Event:
+    def new_event(self, timing: bool = False) -> Event:
         """Create an event; only events with `timing` measure time, at a small cost."""
 
     @abstractmethod

@@ -23,21 +23,21 @@ class PinnedPool:
 
     Memory is allocated only if no free buffer of that size exists, and at most `limit` bytes in
     total. At the limit, free buffers of other sizes are freed first, then `take` waits up to
-    `patience_s` seconds for a buffer to return. Arrays may outlive the pool; its memory is freed
+    `timeout_s` seconds for a buffer to return. Arrays may outlive the pool; its memory is freed
     with the last of them.
     """
 
     def __init__(
-        self, pinned: Callable[[int], PinnedBuffer], limit: int, patience_s: float = 10.0
+        self, allocate: Callable[[int], PinnedBuffer], limit: int, timeout_s: float = 10.0
     ) -> None:
-        """`pinned` is the allocator, such as `Cuda.pinned`; `limit` is in bytes."""
-        self._pinned, self._limit, self._patience = pinned, limit, patience_s
+        """`allocate` is the allocator, such as `Cuda.alloc_pinned`; `limit` is in bytes."""
+        self._allocate, self._limit, self._timeout_s = allocate, limit, timeout_s
         self._lock = Lock()
         self._free: defaultdict[int, list[PinnedBuffer]] = defaultdict(list)
         # the garbage collector may return a buffer on any thread, even inside `take`:
         # a SimpleQueue is reentrant, a lock would deadlock
         self._returned: SimpleQueue[PinnedBuffer] = SimpleQueue()
-        self.held = 0
+        self.allocated = 0
         """Page-locked memory allocated by this pool, in use or free, in bytes."""
 
     def take(self, nbytes: int) -> npt.NDArray[np.uint8]:
@@ -47,48 +47,48 @@ class PinnedPool:
         OutOfMemoryError, and BackendError if all of `limit` stays in use until the timeout.
         """
         with self._lock:
-            buffer = self._obtain(nbytes)
+            buffer = self._acquire(nbytes)
         array: npt.NDArray[np.uint8] = buffer.array((nbytes,), np.uint8)
         # every view has this array as its base, so it is collected after the last of them
-        giving_back = weakref.finalize(array, self._returned.put, buffer)
-        giving_back.atexit = False  # at exit the driver may be gone, and frees all memory
+        finalizer = weakref.finalize(array, self._returned.put, buffer)
+        finalizer.atexit = False  # at exit the driver may be gone, and frees all memory
         return array
 
-    def _obtain(self, nbytes: int) -> PinnedBuffer:
-        deadline = monotonic() + self._patience
+    def _acquire(self, nbytes: int) -> PinnedBuffer:
+        deadline = monotonic() + self._timeout_s
         while True:
-            self._sort_returned()
+            self._collect_returned()
             if self._free[nbytes]:
                 return self._free[nbytes].pop()
             if self._make_room(nbytes):
-                buffer = self._pinned(nbytes)
-                self.held += nbytes
+                buffer = self._allocate(nbytes)
+                self.allocated += nbytes
                 return buffer
             try:
-                self._keep(self._returned.get(timeout=max(deadline - monotonic(), 0)))
+                self._add_free(self._returned.get(timeout=max(deadline - monotonic(), 0)))
             except Empty:
                 raise BackendError(
-                    f"no page-locked memory came back in {self._patience:g} s: {self.held} of "
-                    f"{self._limit} bytes are in use and {nbytes} more are needed; "
-                    "the output does not keep up"
+                    f"timeout of {self._timeout_s:g} s waiting for page-locked memory: "
+                    f"{self.allocated} of {self._limit} bytes are in use and {nbytes} more are "
+                    "needed; the output is too slow"
                 ) from None
 
-    def _sort_returned(self) -> None:
+    def _collect_returned(self) -> None:
         try:
             while True:
-                self._keep(self._returned.get_nowait())
+                self._add_free(self._returned.get_nowait())
         except Empty:
             return
 
-    def _keep(self, buffer: PinnedBuffer) -> None:
+    def _add_free(self, buffer: PinnedBuffer) -> None:
         self._free[buffer.nbytes].append(buffer)
 
     def _make_room(self, nbytes: int) -> bool:
         """Free unused buffers until `nbytes` more are within the limit; return whether they are."""
-        while self.held + nbytes > self._limit:
+        while self.allocated + nbytes > self._limit:
             size = next((size for size, free in self._free.items() if free), 0)
             if not size:
                 return False
             self._free[size].pop()  # the last reference: it frees itself
-            self.held -= size
+            self.allocated -= size
         return True

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from vsr.errors import OutOfMemoryError, reason
-from vsr.inference.cuda import faults
+from vsr.inference.cuda import errors
 from vsr.inference.cuda.interface import (
     Cuda,
     DeviceBuffer,
@@ -33,26 +33,28 @@ except ModuleNotFoundError:
     raise  # load_cuda reports it
 except ImportError as exc:
     missing = "libcuda" in str(exc) or "nvcuda" in str(exc)
-    raise faults.no_driver() if missing else faults.broken_library("PyCUDA", reason(exc)) from exc
+    if missing:
+        raise errors.driver_missing_error() from exc
+    raise errors.broken_library_error("PyCUDA", reason(exc)) from exc
 
 _STREAM_NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING, not defined by PyCUDA: independent of the default stream."""
 
 
 @contextmanager
-def _errors_translated() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     """Convert PyCUDA's errors, such as `cuMemAlloc failed: out of memory`, to vsr's."""
     try:
         yield
     except cuda.Error as exc:
         call, _, words = reason(exc).partition(" failed: ")
         if isinstance(exc, cuda.MemoryError):
-            raise faults.no_memory(call) from exc
-        raise faults.failed(call, words) from exc
+            raise errors.out_of_memory_error(call) from exc
+        raise errors.call_failed_error(call, words) from exc
 
 
 @contextmanager
-def _inside(context: Any) -> Iterator[None]:
+def _current_context(context: Any) -> Iterator[None]:
     """Push our context on PyCUDA's stack and the driver's, and pop it afterwards."""
     context.push()
     try:
@@ -61,51 +63,52 @@ def _inside(context: Any) -> Iterator[None]:
         context.pop()
 
 
-def _release(context: Any, held: list[Any]) -> None:
+def _release(context: Any, holder: list[Any]) -> None:
     """Destroy an object. Errors are ignored: the first failed call has reported them."""
-    with suppress(cuda.Error), _inside(context):  # the garbage collector runs on any thread
-        held.clear()
+    # the garbage collector runs on any thread
+    with suppress(cuda.Error), _current_context(context):
+        holder.clear()
 
 
-class _Held(Owner):
+class _DriverObject(Owner):
     """Holds a PyCUDA object, destroyed inside its context when this object is collected."""
 
     def __init__(self, context: Any, make: Callable[[], Any]) -> None:
-        with _errors_translated(), _inside(context):
-            self._held = [make()]  # the only reference: it is destroyed inside the context
-        super().__init__(_release, context, self._held)
+        with _translated_errors(), _current_context(context):
+            self._holder = [make()]  # the only reference: it is destroyed inside the context
+        super().__init__(_release, context, self._holder)
 
     @property
     def raw(self) -> Any:
         """The PyCUDA object."""
-        return self._held[0]
+        return self._holder[0]
 
 
-class PyCudaPinned(_Held, PinnedBuffer):
+class PyCudaPinned(_DriverObject, PinnedBuffer):
     """See `PinnedBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
         try:
             super().__init__(context, lambda: cuda.pagelocked_empty(nbytes, np.uint8))
         except OutOfMemoryError as exc:
-            raise faults.no_pinned_memory(nbytes) from exc
+            raise errors.pinned_memory_error(nbytes) from exc
         self.address, self.nbytes = int(self.raw.ctypes.data), nbytes
 
 
-class PyCudaDevice(_Held, DeviceBuffer):
+class PyCudaDevice(_DriverObject, DeviceBuffer):
     """See `DeviceBuffer`."""
 
     def __init__(self, context: Any, nbytes: int) -> None:
         try:
             super().__init__(context, lambda: cuda.mem_alloc(nbytes))
         except OutOfMemoryError as exc:
-            with _errors_translated(), _inside(context):
-                left, _ = cuda.mem_get_info()
-            raise faults.no_device_memory(nbytes, left) from exc
+            with _translated_errors(), _current_context(context):
+                free, _ = cuda.mem_get_info()
+            raise errors.device_memory_error(nbytes, free) from exc
         self.address, self.nbytes = int(self.raw), nbytes
 
 
-class PyCudaEvent(_Held, Event):
+class PyCudaEvent(_DriverObject, Event):
     """See `Event`."""
 
     def __init__(self, context: Any, timing: bool) -> None:
@@ -114,23 +117,23 @@ class PyCudaEvent(_Held, Event):
         super().__init__(context, lambda: cuda.Event(flags))
 
     def record(self, stream: Stream) -> None:
-        with _errors_translated():
+        with _translated_errors():
             self.raw.record(stream.raw)
 
     def synchronize(self) -> None:
-        with _errors_translated():
+        with _translated_errors():
             self.raw.synchronize()
 
-    def done(self) -> bool:
-        with _errors_translated():
+    def is_done(self) -> bool:
+        with _translated_errors():
             return bool(self.raw.query())
 
     def elapsed_ms(self, since: Event) -> float:
-        with _errors_translated():
+        with _translated_errors():
             return float(self.raw.time_since(since.raw))
 
 
-class PyCudaStream(_Held, Stream):
+class PyCudaStream(_DriverObject, Stream):
     """See `Stream`."""
 
     def __init__(self, context: Any) -> None:
@@ -138,18 +141,18 @@ class PyCudaStream(_Held, Stream):
         self.handle = int(self.raw.handle)
 
     def wait(self, event: Event) -> None:
-        with _errors_translated():
+        with _translated_errors():
             self.raw.wait_for_event(event.raw)
 
     def synchronize(self) -> None:
-        with _errors_translated():
+        with _translated_errors():
             self.raw.synchronize()
 
     def begin_capture(self) -> None:
-        raise faults.no_graphs("PyCUDA")
+        raise errors.no_graph_capture_error("PyCUDA")
 
     def end_capture(self) -> Graph:
-        raise faults.no_graphs("PyCUDA")
+        raise errors.no_graph_capture_error("PyCUDA")
 
 
 class PyCuda(Cuda):
@@ -158,7 +161,7 @@ class PyCuda(Cuda):
     can_capture = False
 
     def __init__(self, index: int) -> None:
-        with _errors_translated():
+        with _translated_errors():
             super().__init__(f"PyCUDA {import_module('pycuda').VERSION_TEXT}", index)
         # else PyCUDA 2026.1 detaches it like a non-primary context, and reports an error
         atexit.register(self._context.detach)
@@ -166,14 +169,14 @@ class PyCuda(Cuda):
     def _start(self) -> int:
         version, built_for = int(cuda.get_driver_version()), int(cuda.get_version()[0])
         if version // 1000 < built_for:
-            raise faults.old_driver(version, 1000 * built_for, self.library)
+            raise errors.driver_too_old_error(version, 1000 * built_for, self.library)
         try:
             cuda.init()
         except cuda.Error as exc:
-            raise faults.not_started(reason(exc).partition(" failed: ")[2]) from exc
+            raise errors.start_error(reason(exc).partition(" failed: ")[2]) from exc
         return version
 
-    def _names(self) -> list[str]:
+    def _gpu_names(self) -> list[str]:
         return [str(cuda.Device(i).name()) for i in range(cuda.Device.count())]
 
     def _retain(self) -> Any:
@@ -184,40 +187,40 @@ class PyCuda(Cuda):
         )
         self.total_memory = int(device.total_memory())
         self._libcuda = _libcuda()
-        _let_threads_sleep(self._libcuda, self.index)
+        _use_blocking_sync(self._libcuda, self.index)
         return device.retain_primary_context()
 
     def activate(self) -> None:
         code = self._libcuda.cuCtxSetCurrent(ctypes.c_void_p(self._context.handle))
         if code:
-            raise faults.failed("cuCtxSetCurrent", f"error {code}")
+            raise errors.call_failed_error("cuCtxSetCurrent", f"error {code}")
 
     def synchronize(self) -> None:
-        with _errors_translated(), _inside(self._context):
+        with _translated_errors(), _current_context(self._context):
             self._context.synchronize()
 
-    def pinned(self, nbytes: int) -> PinnedBuffer:
+    def alloc_pinned(self, nbytes: int) -> PinnedBuffer:
         return PyCudaPinned(self._context, nbytes)
 
-    def device(self, nbytes: int) -> DeviceBuffer:
+    def alloc_device(self, nbytes: int) -> DeviceBuffer:
         return PyCudaDevice(self._context, nbytes)
 
-    def stream(self) -> Stream:
+    def new_stream(self) -> Stream:
         return PyCudaStream(self._context)
 
-    def event(self, timing: bool = False) -> Event:
+    def new_event(self, timing: bool = False) -> Event:
         return PyCudaEvent(self._context, timing)
 
     def copy_in(
         self, device_address: int, pinned_address: int, nbytes: int, stream: Stream
     ) -> None:
-        with _errors_translated():
+        with _translated_errors():
             cuda.memcpy_htod_async(device_address, _bytes_at(pinned_address, nbytes), stream.raw)
 
     def copy_out(
         self, pinned_address: int, device_address: int, nbytes: int, stream: Stream
     ) -> None:
-        with _errors_translated():
+        with _translated_errors():
             cuda.memcpy_dtoh_async(_bytes_at(pinned_address, nbytes), device_address, stream.raw)
 
 
@@ -226,7 +229,7 @@ def _libcuda() -> ctypes.CDLL:
     return ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
 
 
-def _let_threads_sleep(libcuda: ctypes.CDLL, index: int) -> None:
+def _use_blocking_sync(libcuda: ctypes.CDLL, index: int) -> None:
     """Make waiting threads sleep. Call before the first retain: FFmpeg requires these flags.
 
     If torch retained it earlier, the driver changes them later; if not, only FFmpeg is affected.

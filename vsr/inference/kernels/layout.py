@@ -47,9 +47,9 @@ def pack_residual_e(
     biases [64]. Weights are rounded to half. Raises ValueError for other shapes.
     """
     grouped = (CHANNELS, CHANNELS // GROUPS, 3, 3)
-    parts = [_grouped(_shaped(weight, grouped)) for weight, _ in (first, second)]
-    parts.append(_pointwise(_shaped(point[0], (CHANNELS, CHANNELS, 1, 1))))
-    bias = [_shaped(bias, (CHANNELS,)) for _, bias in (first, second, point)]
+    parts = [_pack_grouped(_as_shape(weight, grouped)) for weight, _ in (first, second)]
+    parts.append(_pack_pointwise(_as_shape(point[0], (CHANNELS, CHANNELS, 1, 1))))
+    bias = [_as_shape(bias, (CHANNELS,)) for _, bias in (first, second, point)]
     return np.concatenate([part.ravel() for part in parts]).astype(np.float16), np.concatenate(bias)
 
 
@@ -58,20 +58,20 @@ def tiles(height: int, width: int, tile: tuple[int, int]) -> tuple[int, int]:
     return -(-width // tile[0]), -(-height // tile[1])
 
 
-def _shaped(value: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
+def _as_shape(value: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
     array = np.asarray(value, np.float32)
     if array.shape != shape:
-        raise ValueError(f"the residual-E kernel needs weights of {shape}, not {array.shape}")
+        raise ValueError(f"residual-E weights have shape {array.shape}, expected {shape}")
     return array
 
 
-def _grouped(weight: Floats) -> npt.NDArray[Any]:
+def _pack_grouped(weight: Floats) -> npt.NDArray[Any]:
     """Pack [64, 16, 3, 3] -> [group, tap, lane, 8]."""
     taps = weight.reshape(GROUPS, 16, 16, 9).transpose(0, 3, 2, 1)  # group, tap, k, n
     return fragments(taps)
 
 
-def _pointwise(weight: Floats) -> npt.NDArray[Any]:
+def _pack_pointwise(weight: Floats) -> npt.NDArray[Any]:
     """Pack [64, 64, 1, 1] -> [slice of outputs, group of inputs, lane, 8].
 
     Columns are ordered so that the two accumulators of a lane, columns 2t and 2t+1 of each piece,

@@ -26,7 +26,7 @@ from vsr.inference.kernels.layout import CHANNELS, GROUPS, RESIDUAL_E_TILE, THRE
 NAMESPACE: Final = "vsr"
 NAME: Final = "residual_e"
 """Name of the plugin, of its ONNX node and of the kernel."""
-_LOG: Final = logging.getLogger(__name__)
+log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class _Block:
         return str(self.nodes[-1].output[0])
 
 
-class _Reader:
+class _GraphIndex:
     """Looks up the constants of a graph and the nodes that read each tensor."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
@@ -56,7 +56,7 @@ class _Reader:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
 
-    def next(self, node: onnx.NodeProto, op: str) -> onnx.NodeProto | None:
+    def sole_reader(self, node: onnx.NodeProto, op: str) -> onnx.NodeProto | None:
         """Return the only reader of this node's result if it is an `op`, else None."""
         name = node.output[0]
         readers = self._readers.get(name, [])
@@ -67,13 +67,14 @@ class _Reader:
         """Return whether a node is a plain convolution on 64 channels with constant weights."""
         if node.op_type != "Conv" or any(i not in self.constants for i in node.input[1:] if i):
             return False
-        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        padded = given.get("pads", [0] * 4) == [side // 2] * 4
-        plain = all(given.get(key, [1, 1]) == [1, 1] for key in ("strides", "dilations"))
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        padded = attributes.get("pads", [0] * 4) == [side // 2] * 4
+        plain = all(attributes.get(key, [1, 1]) == [1, 1] for key in ("strides", "dilations"))
         weight = list(self.constants[node.input[1]].dims)
         shaped = weight == [CHANNELS, CHANNELS // groups, side, side]
-        automatic = given.get("auto_pad", b"NOTSET") != b"NOTSET"
-        return padded and plain and shaped and not automatic and given.get("group", 1) == groups
+        automatic = attributes.get("auto_pad", b"NOTSET") != b"NOTSET"
+        is_group = attributes.get("group", 1) == groups
+        return padded and plain and shaped and not automatic and is_group
 
     def weights(self, node: onnx.NodeProto) -> tuple[Any, Any]:
         """Return (weight, bias) of a convolution; a missing bias is zeros."""
@@ -87,13 +88,13 @@ class _Reader:
             return None
         nodes, source = [first], first.input[0]
         for op in ("Relu", "Conv", "Relu", "Conv", "Add", "Relu"):
-            node = self.next(nodes[-1], op)
+            node = self.sole_reader(nodes[-1], op)
             if node is None or (op == "Conv" and nodes[-1].output[0] != node.input[0]):
                 return None
             nodes.append(node)
         second, point, add = nodes[2], nodes[4], nodes[5]
-        fits = self.is_convolution(second, 3, GROUPS) and self.is_convolution(point, 1, 1)
-        if not fits or sorted(add.input) != sorted([point.output[0], source]):
+        is_block = self.is_convolution(second, 3, GROUPS) and self.is_convolution(point, 1, 1)
+        if not is_block or sorted(add.input) != sorted([point.output[0], source]):
             return None
         return _Block(nodes=nodes, source=source)
 
@@ -108,7 +109,7 @@ def fuse_residual_e(network: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     fused = onnx.ModelProto()
     fused.CopyFrom(network)
     graph = fused.graph
-    reader = _Reader(graph)
+    reader = _GraphIndex(graph)
     blocks = [block for block in map(reader.block, graph.node) if block is not None]
     last = {block.result: block for block in blocks}
     inside = {node.output[0] for block in blocks for node in block.nodes}
@@ -135,7 +136,7 @@ def _replace(field: Any, values: list[Any]) -> None:
 
 
 def _plugin_nodes(
-    reader: _Reader, block: _Block, packed: dict[tuple[str, ...], list[onnx.TensorProto]]
+    reader: _GraphIndex, block: _Block, packed: dict[tuple[str, ...], list[onnx.TensorProto]]
 ) -> Iterator[onnx.NodeProto]:
     """Yield the nodes that replace a block; its weights are added to `packed` once."""
     convolutions = block.convolutions
@@ -169,7 +170,7 @@ def register(arch: int) -> None:
     Raises BackendError if TensorRT's plugins or NVRTC are missing. Requires TensorRT 10.13.
     """
     trtp = _plugins()
-    _LOG.warning("the fused residual-E kernel is experimental: never yet timed against TensorRT's")
+    log.warning("the fused residual-E kernel is experimental: not yet timed against TensorRT's")
     if hasattr(getattr(trtp.op, NAMESPACE, None), NAME):
         return
     ptx = compile_kernel(NAME, arch, "ptx").decode().rstrip("\0")
@@ -195,8 +196,8 @@ def register(arch: int) -> None:
     # TensorRT reads the annotations; its types are imported only above
     describe.__annotations__ = dict.fromkeys(("x", "weights", "bias", "return"), tensor)
     formats.__annotations__ = {"return": GenericAlias(list, (trtp.AutoTuneCombination,))}
-    answer = (str, str, trtp.KernelLaunchParams, trtp.SymIntExprs)
-    launch.__annotations__ = {"return": GenericAlias(tuple, answer)}
+    launch_types = (str, str, trtp.KernelLaunchParams, trtp.SymIntExprs)
+    launch.__annotations__ = {"return": GenericAlias(tuple, launch_types)}
     trtp.register(plugin)(describe)
     trtp.autotune(plugin)(formats)
     trtp.aot_impl(plugin)(launch)

@@ -14,19 +14,19 @@ from vsr.errors import UsageError
 from vsr.inference.cuda import Cuda
 from vsr.inference.kernels import plugin
 from vsr.inference.tensorrt.cache import DamagedError, EngineCache, EngineKey, Entry
-from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, Step
+from vsr.inference.tensorrt.library import BuildOptions, Library, Sizes, StepCallback
 from vsr.media.colour import RGB
 from vsr.media.plane_format import YUV420
 from vsr.media.whole_file import write_atomically
 from vsr.network.graph import PlaneGraph
-from vsr.network.onnx_inputs import inlinable
-from vsr.network.rewrite.gpu import dense, for_tensorrt
+from vsr.network.onnx_inputs import flatten
+from vsr.network.rewrite.gpu import for_tensorrt, make_dense
 
 log = logging.getLogger(__name__)
 
 DEFAULT_TARGETS: Final = ("sm75", "sm86", "sm89", "sm120")
 """Default targets of `vsr build-engine --runtime tensorrt-rtx`: GeForce RTX 20 to 50."""
-_BOUNDS: Final = (16, 16384)
+_SIDE_LIMITS: Final = (16, 16384)
 _SLOWER_ON: Final = "slower_on"
 """Key in an engine's facts: names of the GPUs on which another form of its network is faster."""
 
@@ -57,36 +57,38 @@ class CachedEngine:
 
 def check_sizes(sizes: Sizes) -> None:
     """Raise UsageError for sizes that no engine supports."""
-    low, high = _BOUNDS
-    for width, height in (sizes.least, sizes.best, sizes.most):
+    low, high = _SIDE_LIMITS
+    for width, height in (sizes.min_size, sizes.opt_size, sizes.max_size):
         if not (low <= width <= high and low <= height <= high):
-            raise UsageError(f"pictures are {low}x{low} to {high}x{high}, not {width}x{height}")
-        if not sizes.fixed and (width % 2 or height % 2):
-            raise UsageError(f"--min, --opt and --max must be even, not {width}x{height}")
-    if not sizes.holds(sizes.best):
-        raise UsageError("--opt must lie between --min and --max")
+            raise UsageError(
+                f"picture size {width}x{height} is outside {low}x{low} to {high}x{high}"
+            )
+        if not sizes.is_fixed and (width % 2 or height % 2):
+            raise UsageError(f"--min, --opt and --max must be even: {width}x{height} is not")
+    if not sizes.contains(sizes.opt_size):
+        raise UsageError("--opt must be between --min and --max")
 
 
-def rewritten(graph: PlaneGraph) -> tuple[PlaneGraph, tuple[str, ...]]:
+def rewrite_for_tensorrt(graph: PlaneGraph) -> tuple[PlaneGraph, tuple[str, ...]]:
     """Rewrite a graph for TensorRT; also return descriptions of the changes."""
     result = for_tensorrt(graph.network, graph.precision)
     return replace(graph, network=result.network), result.notes
 
 
-def forms_of(graph: PlaneGraph) -> list[PlaneGraph]:
+def equivalent_forms(graph: PlaneGraph) -> list[PlaneGraph]:
     """Return the graph and, if it has grouped convolutions, an equivalent with dense ones.
 
     Grouped convolutions are a quarter of the work of dense ones, but slower on some devices
     (PCARN paper, section 5.3), so both are built, and timed on the GPU that runs them.
     """
-    flat = inlinable(graph.network)
-    network = dense(flat)
+    flat = flatten(graph.network)
+    network = make_dense(flat)
     if network is flat:
         return [graph]
     return [graph, replace(graph, network=network, label=f"{graph.label}-dense")]
 
 
-def label(graph: PlaneGraph) -> str:
+def file_label(graph: PlaneGraph) -> str:
     """Return a file label of model, scale, precision, colour and planes; matrix only for RGB."""
     rgb = graph.colour.matrix == RGB
     matrix = f"-matrix{graph.colour.matrix}" if graph.facts.colour == "rgb" and not rgb else ""
@@ -108,26 +110,27 @@ class Builder:
         graph: PlaneGraph,
         options: BuildOptions,
         gpu: Gpu | None = None,
-        on_step: Step | None = None,
+        on_step: StepCallback | None = None,
     ) -> CachedEngine:
         """Return the engine of a graph (not yet rewritten), from the cache or newly built.
 
         `gpu` is this machine's, or None when building for others. Raises BackendError.
         """
         check_sizes(options.sizes)
-        ready, notes = rewritten(graph)
-        onnx = ready.onnx(options.sizes.best if options.sizes.fixed else None, options.batch)
+        rewritten, notes = rewrite_for_tensorrt(graph)
+        size = options.sizes.opt_size if options.sizes.is_fixed else None
+        onnx = rewritten.onnx(size, options.batch)
         if options.fused:
-            onnx, blocks = self._fused(onnx, gpu)
-            notes += (f"{blocks} residual-E blocks in our kernel, which no GPU has timed yet",)
+            onnx, blocks = self._insert_plugin(onnx, gpu)
+            notes += (f"{blocks} residual-E blocks in vsr's kernel, not yet timed on a GPU",)
         key = self._key(graph, onnx, options, gpu)
 
         def make() -> tuple[bytes, dict[str, Any]]:
             began = time.perf_counter()
             timing = self._timing_cache(gpu)
             known = timing.read_bytes() if timing and timing.exists() else b""
-            wanted = replace(options, timing_cache=known, planes=graph.planes)
-            built = self.library.build(onnx, wanted, on_step)
+            full_options = replace(options, timing_cache=known, planes=graph.planes)
+            built = self.library.build(onnx, full_options, on_step)
             if timing and built.timing_cache:
                 with write_atomically(timing) as part:
                     part.write_bytes(built.timing_cache)
@@ -137,14 +140,16 @@ class Builder:
         plan, path, cached = self.cache.get(key, make)
         return CachedEngine(plan=plan, path=path, cached=cached, key=key)
 
-    def _fused(self, onnx: bytes, gpu: Gpu | None) -> tuple[bytes, int]:
+    def _insert_plugin(self, onnx: bytes, gpu: Gpu | None) -> tuple[bytes, int]:
         """Insert our kernel into a graph as a plugin; also return the number of blocks replaced."""
         if self.library.rtx or gpu is None:
-            raise UsageError("--fused needs TensorRT and its GPU: TensorRT-RTX takes no plugins")
+            raise UsageError(
+                "--fused requires --runtime tensorrt and a GPU: TensorRT-RTX has no plugins"
+            )
         plugin.register(int(gpu.target.removeprefix("sm")))
         model, blocks = plugin.fuse_residual_e(load_model_from_string(onnx))
         if not blocks:
-            raise UsageError("--fused: this network has no residual-E blocks, CARN-M has")
+            raise UsageError("--fused: the network has no residual-E blocks: use carn-m")
         return model.SerializeToString(), blocks
 
     def find(
@@ -155,21 +160,21 @@ class Builder:
         Includes engines built elsewhere for several GPUs, or for a range of sizes. `forms` are
         equivalent graphs; engines marked as the slower one on this GPU are left out.
         """
-        ready = [rewritten(form)[0] for form in forms]
+        rewritten = [rewrite_for_tensorrt(form)[0] for form in forms]
         hashes: dict[bool, list[str]] = {}
         found: dict[int, CachedEngine] = {}
         # engines for one size first, which are faster
         for entry in sorted(self.cache.entries(), key=lambda entry: entry.key.sizes.count("-")):
-            sizes = self._served(entry, batch, gpu)
-            if sizes is None or not sizes.takes(size):
+            sizes = self._usable_sizes(entry, batch, gpu)
+            if sizes is None or not sizes.accepts(size):
                 continue
-            if sizes.fixed not in hashes:
-                shape = size if sizes.fixed else None
-                hashes[sizes.fixed] = [_sha256(form.onnx(shape, batch)) for form in ready]
-            if entry.key.graph not in hashes[sizes.fixed]:
+            if sizes.is_fixed not in hashes:
+                shape = size if sizes.is_fixed else None
+                hashes[sizes.is_fixed] = [_sha256(form.onnx(shape, batch)) for form in rewritten]
+            if entry.key.graph not in hashes[sizes.is_fixed]:
                 continue
-            form = hashes[sizes.fixed].index(entry.key.graph)
-            if form not in found and (plan := self._loaded(entry)) is not None:
+            form = hashes[sizes.is_fixed].index(entry.key.graph)
+            if form not in found and (plan := self._load_plan(entry)) is not None:
                 found[form] = CachedEngine(plan=plan, path=entry.path, cached=True, key=entry.key)
         return [found[form] for form in sorted(found)]
 
@@ -177,11 +182,10 @@ class Builder:
         """Remember that another form of the same network is faster on this GPU."""
         self.cache.add_fact(engine.path, _SLOWER_ON, gpu.name)
 
-    def _served(self, entry: Entry, batch: int, gpu: Gpu) -> Sizes | None:
+    def _usable_sizes(self, entry: Entry, batch: int, gpu: Gpu) -> Sizes | None:
         """Return the sizes of an engine that is usable on this GPU; None for others."""
-        if not self._may_serve(entry.key, batch, gpu) or gpu.name in entry.facts.get(
-            _SLOWER_ON, ()
-        ):
+        is_slower = gpu.name in entry.facts.get(_SLOWER_ON, ())
+        if is_slower or not self._is_usable(entry.key, batch, gpu):
             return None
         try:
             return parse_sizes(entry.key.sizes)
@@ -189,14 +193,14 @@ class Builder:
             log.warning("the cached engine %s is damaged (%s)", entry.path.name, exc)
             return None
 
-    def _loaded(self, entry: Entry) -> bytes | None:
+    def _load_plan(self, entry: Entry) -> bytes | None:
         try:
             return self.cache.load(entry)
         except DamagedError as exc:
-            log.warning("the cached engine %s %s: it is not used", entry.path.name, exc)
+            log.warning("the cached engine %s %s: ignoring it", entry.path.name, exc)
             return None
 
-    def _may_serve(self, key: EngineKey, batch: int, gpu: Gpu) -> bool:
+    def _is_usable(self, key: EngineKey, batch: int, gpu: Gpu) -> bool:
         library = (self.library.name, self.library.version)
         same = (key.runtime, key.version, key.batch) == (*library, batch)
         return same and gpu.target in key.targets and key.gpu in ("", gpu.name)
@@ -207,10 +211,11 @@ class Builder:
         tuned = gpu is not None and not self.library.rtx
         targets = options.targets or ((gpu.target,) if gpu else ())
         return EngineKey(
-            label=label(graph) + ("-fused" if options.fused else ""), graph=_sha256(onnx),
+            label=file_label(graph) + ("-fused" if options.fused else ""), graph=_sha256(onnx),
             sizes=str(options.sizes), batch=options.batch,
             runtime=self.library.name, version=self.library.version,
-            targets=tuple(sorted(targets, key=_number)), gpu=gpu.name if gpu and tuned else "",
+            targets=tuple(sorted(targets, key=_target_number)),
+            gpu=gpu.name if gpu and tuned else "",
         )  # fmt: skip
 
     def _timing_cache(self, gpu: Gpu | None) -> Path | None:
@@ -219,10 +224,10 @@ class Builder:
         return self.cache.folder / f"timing-{self.library.version}-{gpu.target}.cache"
 
 
-def _number(target: str) -> int:
+def _target_number(target: str) -> int:
     digits = target.removeprefix("sm")
     if not digits.isdecimal():
-        raise UsageError(f"'{target}' is no target: they look like sm86, or 'current'")
+        raise UsageError(f"invalid target '{target}': use one like sm86, or 'current'")
     return int(digits)
 
 
@@ -234,20 +239,20 @@ def parse_size(text: str) -> tuple[int, int]:
     """Parse `640x360` -> (640, 360). Raises UsageError."""
     width, cross, height = text.lower().partition("x")
     if not (cross and width.isdecimal() and height.isdecimal()):
-        raise UsageError(f"'{text}' is no picture size: write it like 640x360")
+        raise UsageError(f"invalid picture size '{text}': write it like 640x360")
     return int(width), int(height)
 
 
 def parse_sizes(text: str) -> Sizes:
     """Parse what `str(Sizes)` returned."""
     sizes = [parse_size(part) for part in text.split("-")]
-    return Sizes(least=sizes[0], best=sizes[len(sizes) // 2], most=sizes[-1])
+    return Sizes(min_size=sizes[0], opt_size=sizes[len(sizes) // 2], max_size=sizes[-1])
 
 
 def table(entries: Sequence[Entry]) -> str:
     """Format the cache as a table, one engine per line."""
     if not entries:
-        return "no engines are built"
+        return "no engines in the cache"
     lines = [f"{'engine':<44} {'size':<24} {'runtime':<24} {'GPUs':<22} {'MB':>6}"]
     for entry in entries:
         key = entry.key

@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 MAGIC: Final = b"vsr-engine/1 "
 SUFFIX: Final = ".engine"
-_SILENT_S: Final = 1.0
+_LOCK_LOG_DELAY_S: Final = 1.0
 """Time to wait for another builder before logging it, in seconds; most engines take longer."""
-_LONGEST_LINE: Final = 65536
-_LONGEST_LABEL: Final = 80
+_MAX_HEADER_BYTES: Final = 65536
+_MAX_LABEL_BYTES: Final = 80
 """Maximum length of a label in a file name, in bytes, of 255 that most systems allow for the name;
 its end is kept, because that distinguishes engines."""
 
@@ -55,7 +55,7 @@ class EngineKey:
         """File name, short enough for every file system."""
         where = "+".join(self.targets) + (f"-{_slug(self.gpu)}" if self.gpu else "")
         batch = f"-batch{self.batch}" if self.batch > 1 else ""
-        label = _slug(self.label).encode()[-_LONGEST_LABEL:].decode(errors="ignore").lstrip("-.")
+        label = _slug(self.label).encode()[-_MAX_LABEL_BYTES:].decode(errors="ignore").lstrip("-.")
         return f"{label}-{self.sizes}{batch}-{self.runtime}-{where}{SUFFIX}"
 
 
@@ -96,7 +96,7 @@ class EngineCache:
             try:
                 yield read_entry(path)
             except DamagedError as exc:
-                log.warning("%s %s: it will be rebuilt when it is needed", path, exc)
+                log.warning("%s %s: it will be rebuilt when needed", path, exc)
 
     def load(self, entry: Entry) -> bytes:
         """Read and verify the plan of an entry. Raises DamagedError."""
@@ -149,8 +149,8 @@ class EngineCache:
                 self._write(path, key, plan, facts)
         except OSError as exc:
             raise BackendError(
-                f"cannot keep engines in {self.folder} ({reason(exc)}): free some space or set "
-                "XDG_CACHE_HOME to a folder that can be written"
+                f"cannot write engines to {self.folder} ({reason(exc)}): free some space or set "
+                "XDG_CACHE_HOME to a writable folder"
             ) from exc
         return plan, path, False
 
@@ -165,12 +165,14 @@ class EngineCache:
             part.write_bytes(MAGIC + json.dumps(head).encode() + b"\n" + plan)
 
     def add_fact(self, path: Path, name: str, value: str) -> None:
-        """Append a value to a list in an engine's facts; a damaged engine is left unchanged."""
+        """Add a value to a list in an engine's facts, once; a damaged engine is left unchanged."""
         try:
             with _locked(path):
                 entry = read_entry(path)
-                facts = {**entry.facts, name: [*entry.facts.get(name, ()), value]}
-                self._write(path, entry.key, self.load(entry), facts)
+                values = entry.facts.get(name, ())
+                if value not in values:
+                    facts = {**entry.facts, name: [*values, value]}
+                    self._write(path, entry.key, self.load(entry), facts)
         except (DamagedError, OSError) as exc:
             log.debug("%s: %s", path.name, exc)
 
@@ -199,9 +201,9 @@ def _locked(path: Path) -> Iterator[None]:
 
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        lock.acquire(timeout=_SILENT_S)
+        lock.acquire(timeout=_LOCK_LOG_DELAY_S)
     except Timeout:
-        log.info("waiting for another vsr that builds %s", path.name)
+        log.info("waiting for another vsr process that builds %s", path.name)
         lock.acquire()  # polls, so that Ctrl+C works
     try:
         yield
@@ -213,17 +215,17 @@ def read_entry(path: Path) -> Entry:
     """Parse the first line of an engine's file. Raises DamagedError."""
     try:
         with path.open("rb") as file:
-            line = file.readline(_LONGEST_LINE)
+            line = file.readline(_MAX_HEADER_BYTES)
     except OSError as exc:
         raise DamagedError(f"cannot be read ({reason(exc)})") from exc
     if not line.startswith(MAGIC) or not line.endswith(b"\n"):
-        raise DamagedError("is no engine of vsr")
+        raise DamagedError("is not a vsr engine file")
     try:
         head = json.loads(line[len(MAGIC) :])
         key = EngineKey(**{**head["key"], "targets": tuple(head["key"]["targets"])})
         texts = (key.label, key.graph, key.sizes, key.runtime, key.version, key.gpu, *key.targets)
         if not all(isinstance(text, str) for text in texts):
-            raise TypeError("numbers where names belong")
+            raise TypeError("expected strings")
         return Entry(
             path=path, key=key, plan_sha256=str(head["plan_sha256"]),
             plan_bytes=int(head["plan_bytes"]), facts=dict(head["facts"]),
@@ -232,16 +234,16 @@ def read_entry(path: Path) -> Entry:
         raise DamagedError("is damaged (its first line cannot be read)") from exc
 
 
-def _difference(found: EngineKey, wanted: EngineKey) -> str:
+def _difference(found: EngineKey, key: EngineKey) -> str:
     """Describe the first field in which the keys differ."""
-    for name, words in (
+    for name, template in (
         ("label", "it is an engine of {0}"),
         ("runtime", "it was built by {0}"),
-        ("version", "it was built by version {0}, this is {1}"),
+        ("version", "it was built by version {0}, this is version {1}"),
         ("gpu", "it was built on {0}, this is {1}"),
         ("graph", "it was built from another network or by another version of vsr"),
     ):
-        ours, theirs = getattr(wanted, name), getattr(found, name)
+        ours, theirs = getattr(key, name), getattr(found, name)
         if ours != theirs:
-            return words.format(theirs, ours)
+            return template.format(theirs, ours)
     return "it was built with other options"

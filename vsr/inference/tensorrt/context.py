@@ -23,9 +23,9 @@ def new_context(library: Library, engine: Any, cache_file: Path) -> tuple[Any, A
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         cache = config.create_runtime_cache()
-        compiled = _saved(cache_file)
-        if compiled and not cache.deserialize(compiled):
-            log.debug("%s is of another driver or GPU: kernels are compiled anew", cache_file)
+        saved_kernels = _read_saved(cache_file)
+        if saved_kernels and not cache.deserialize(saved_kernels):
+            log.debug("%s is for another driver or GPU: recompiling kernels", cache_file)
         config.set_runtime_cache(cache)
         context = engine.create_execution_context(config)
     else:
@@ -35,7 +35,7 @@ def new_context(library: Library, engine: Any, cache_file: Path) -> tuple[Any, A
     return context, cache
 
 
-def _saved(path: Path) -> bytes:
+def _read_saved(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:  # normal on the first start; only costs time
@@ -49,4 +49,4 @@ def save_runtime_cache(cache: Any, path: Path) -> None:
         with write_atomically(path) as part:
             part.write_bytes(bytes(cache.serialize()))
     except OSError as exc:
-        log.debug("cannot keep %s: %s", path, exc)
+        log.debug("cannot write %s: %s", path, exc)

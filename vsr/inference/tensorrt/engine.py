@@ -22,17 +22,17 @@ from vsr.media.frame import Plane, Planes, as_bytes, now
 
 log = logging.getLogger(__name__)
 
-RING: Final = 3
+RING_SLOTS: Final = 3
 """Number of batches in flight: one is uploaded, one computed, one downloaded."""
 ALIGNMENT: Final = 256
 """Alignment of every tensor in device memory, in bytes, as TensorRT requires."""
-_NAMES: Final = ("y", "u", "v")
-_WARM_UPS: Final = 3
+_PLANES: Final = ("y", "u", "v")
+_WARM_UP_BATCHES: Final = 3
 """Batches per slot before the first frame: kernels are chosen and compiled in them."""
-IN_ENCODER: Final = 65
+MAX_IN_ENCODER: Final = 65
 """Maximum number of results that an encoder keeps: one per thread and one more. FFmpeg allows 64
 threads (MAX_THREADS in frame_thread_encoder.c). x264 and most others keep none."""
-IN_QUEUES: Final = 12
+MAX_IN_QUEUES: Final = 12
 """Maximum number of results between engine and encoder: `vsr.media.prefetch.DEPTH`, those before
 and after that queue, and those that a relay repeats or shows on its status page."""
 
@@ -42,7 +42,7 @@ def _aligned(n: int) -> int:
 
 
 @dataclass(frozen=True)
-class Block:
+class BatchLayout:
     """Layout of a batch's three planes in one buffer, each [batch, 1, height, width]."""
 
     shapes: tuple[tuple[int, int], ...]
@@ -68,10 +68,10 @@ class _Slot:
     pinned: PinnedBuffer
     device_in: DeviceBuffer
     device_out: DeviceBuffer
-    began: Event
+    started: Event
     uploaded: Event
     computed: Event
-    fetched: Event
+    downloaded: Event
     graph: Graph | None = None
 
 
@@ -80,7 +80,7 @@ class _Batch:
     """Pictures computed together. Outlives the use of its slot: results are in other memory."""
 
     slot: _Slot
-    taken: int = 0
+    pictures: int = 0
     """Number of pictures in the batch."""
     launched: float = 0.0
     """Time of the launch, as `now()`; 0 while the batch is being filled."""
@@ -114,14 +114,15 @@ class TensorRtEngine:
         cuda.activate()
         self._engine = library.deserialize(plan)
         self._context, runtime_cache = new_context(library, self._engine, cache_file)
-        self._in, self._out = self._blocks(size)
-        self.slots = RING * self._in.batch
-        self._upload, self._compute, self._fetch = (cuda.stream() for _ in range(3))
-        most = self.slots + IN_QUEUES + IN_ENCODER  # a limit: only what is needed is allocated
-        self._pool = PinnedPool(cuda.pinned, most * self._picture_out)
-        self._free = deque(self._new_slot() for _ in range(RING))
+        self._in, self._out = self._layouts(size)
+        self.slots = RING_SLOTS * self._in.batch
+        self._upload, self._compute, self._download = (cuda.new_stream() for _ in range(3))
+        # a limit: only what is needed is allocated
+        max_results = self.slots + MAX_IN_QUEUES + MAX_IN_ENCODER
+        self._pool = PinnedPool(cuda.alloc_pinned, max_results * self._picture_out)
+        self._free = deque(self._new_slot() for _ in range(RING_SLOTS))
         self._filling: _Batch | None = None
-        self._under_way: deque[_Batch] = deque()
+        self._in_flight: deque[_Batch] = deque()
         self._uncollected = 0
         self._warm_up()
         if runtime_cache is not None:
@@ -131,22 +132,20 @@ class TensorRtEngine:
         """See `Engine.submit`; a batch starts when it is full or when a result is awaited."""
         self._cuda.activate()
         if self._uncollected == self.slots:
-            raise BackendError("more pictures submitted than the engine has slots")
+            raise BackendError("more pictures submitted than the engine's slots")
         if self._filling is None:
             self._filling = _Batch(self._free_slot())
         batch = self._filling
         for k, plane in enumerate(planes):
-            given = as_bytes(plane)
-            if given.shape != self._in.shapes[k]:
-                raise BackendError(
-                    f"a plane of {given.shape} for an engine of {self._in.shapes[k]}"
-                )
-            offset = self._in.offset(k, batch.taken)
-            np.copyto(batch.slot.pinned.array(given.shape, np.uint8, offset), given)
-        ticket = TensorRtTicket(self, batch, batch.taken)
-        batch.taken += 1
+            source = as_bytes(plane)
+            if source.shape != self._in.shapes[k]:
+                raise BackendError(f"plane is {source.shape}, expected {self._in.shapes[k]}")
+            offset = self._in.offset(k, batch.pictures)
+            np.copyto(batch.slot.pinned.array(source.shape, np.uint8, offset), source)
+        ticket = TensorRtTicket(self, batch, batch.pictures)
+        batch.pictures += 1
         self._uncollected += 1
-        if batch.taken == self._in.batch:
+        if batch.pictures == self._in.batch:
             self._launch(batch)
         return ticket
 
@@ -160,9 +159,9 @@ class TensorRtEngine:
         self._uncollected -= 1
         return batch.results[index], batch.finished
 
-    def milliseconds(self, batches: int) -> float:
+    def batch_time_ms(self, batches: int) -> float:
         """Measure the mean time to compute a batch in ms, without copies, by CUDA events."""
-        begin, end = self._cuda.event(timing=True), self._cuda.event(timing=True)
+        begin, end = self._cuda.new_event(timing=True), self._cuda.new_event(timing=True)
         slot = self._free[0]
         begin.record(self._compute)
         for _ in range(batches):
@@ -171,25 +170,26 @@ class TensorRtEngine:
         end.synchronize()
         return end.elapsed_ms(begin) / batches
 
-    def _blocks(self, size: tuple[int, int]) -> tuple[Block, Block]:
+    def _layouts(self, size: tuple[int, int]) -> tuple[BatchLayout, BatchLayout]:
         """Set the input size; return the layout of inputs and outputs."""
         context = self._context
         width, height = size
-        y, u, _ = (tuple(self._engine.get_tensor_profile_shape(n, 0)[1]) for n in _NAMES)
-        batch, pair = int(y[0]), y[4:]  # above 8 bits a sample is two bytes
+        y, u, _ = (tuple(self._engine.get_tensor_profile_shape(n, 0)[1]) for n in _PLANES)
+        batch, byte_pair = int(y[0]), y[4:]  # above 8 bits a sample is two bytes
         # luma samples per chroma sample; chroma sizes are rounded up
         down, across = (round(luma / part) for luma, part in zip(y[2:4], u[2:4], strict=True))
         chroma = (-(-height // down), -(-width // across))
-        shapes = [(batch, 1, *shape, *pair) for shape in ((height, width), chroma, chroma)]
-        for name, shape in zip(_NAMES, shapes, strict=True):
+        shapes = [(batch, 1, *shape, *byte_pair) for shape in ((height, width), chroma, chroma)]
+        for name, shape in zip(_PLANES, shapes, strict=True):
             if not context.set_input_shape(name, shape):
-                raise self._library.failure(f"refuses pictures of {width}x{height}")
+                raise self._library.failure(f"does not support pictures of {width}x{height}")
         if list(context.infer_shapes()):
-            raise self._library.failure("does not know the size of its result")
-        out = [tuple(context.get_tensor_shape(f"{name}_out")) for name in _NAMES]
-        self._sample = np.dtype("<u2" if pair else np.uint8)
+            raise self._library.failure("cannot infer the size of the output")
+        out = [tuple(context.get_tensor_shape(f"{name}_out")) for name in _PLANES]
+        self._sample = np.dtype("<u2" if byte_pair else np.uint8)
+        sample_bytes = self._sample.itemsize
         into, from_ = (
-            Block(tuple((int(h), int(w) * self._sample.itemsize) for _, _, h, w, *_ in s), batch)
+            BatchLayout(tuple((int(h), int(w) * sample_bytes) for _, _, h, w, *_ in s), batch)
             for s in (shapes, out)
         )
         return into, from_
@@ -201,43 +201,43 @@ class TensorRtEngine:
     def _new_slot(self) -> _Slot:
         cuda = self._cuda
         return _Slot(
-            cuda.pinned(self._in.nbytes), cuda.device(self._in.nbytes),
-            cuda.device(self._out.nbytes), cuda.event(timing=True), cuda.event(),
-            cuda.event(), cuda.event(timing=True),
+            cuda.alloc_pinned(self._in.nbytes), cuda.alloc_device(self._in.nbytes),
+            cuda.alloc_device(self._out.nbytes), cuda.new_event(timing=True), cuda.new_event(),
+            cuda.new_event(), cuda.new_event(timing=True),
         )  # fmt: skip
 
     def _free_slot(self) -> _Slot:
         """Return a slot for the next batch; finish the oldest batch if none is free."""
         if not self._free:
-            self._finish(self._under_way[0])
+            self._finish(self._in_flight[0])
         return self._free.popleft()
 
     def _finish(self, batch: _Batch) -> None:
         """Wait for a batch and free its slot."""
         slot = batch.slot
-        slot.fetched.synchronize()
-        batch.finished = batch.launched + slot.fetched.elapsed_ms(slot.began) / 1000
-        self._under_way.remove(batch)
+        slot.downloaded.synchronize()
+        batch.finished = batch.launched + slot.downloaded.elapsed_ms(slot.started) / 1000
+        self._in_flight.remove(batch)
         self._free.append(slot)
 
     def _launch(self, batch: _Batch) -> None:
         """Queue a batch: copy in, compute, copy out."""
-        cuda, slot, began = self._cuda, batch.slot, now()
+        cuda, slot, started = self._cuda, batch.slot, now()
         if batch is self._filling:
             self._filling = None
-        slot.began.record(self._upload)
+        slot.started.record(self._upload)
         cuda.copy_in(slot.device_in.address, slot.pinned.address, self._in.nbytes, self._upload)
         slot.uploaded.record(self._upload)
         self._compute.wait(slot.uploaded)
         self._execute(slot)
         slot.computed.record(self._compute)
-        self._fetch.wait(slot.computed)
-        batch.results = [self._fetched(slot, index) for index in range(batch.taken)]
-        slot.fetched.record(self._fetch)
-        batch.launched = began
-        self._under_way.append(batch)
+        self._download.wait(slot.computed)
+        batch.results = [self._download_picture(slot, index) for index in range(batch.pictures)]
+        slot.downloaded.record(self._download)
+        batch.launched = started
+        self._in_flight.append(batch)
 
-    def _fetched(self, slot: _Slot, index: int) -> Planes:
+    def _download_picture(self, slot: _Slot, index: int) -> Planes:
         """Queue the download of a picture; return the views of pinned memory it is copied to."""
         memory = self._pool.take(self._picture_out)
         planes: list[Plane] = []
@@ -245,7 +245,7 @@ class TensorRtEngine:
         for k, (height, width) in enumerate(self._out.shapes):
             part = memory[begin : begin + height * width]
             source = slot.device_out.address + self._out.offset(k, index)
-            self._cuda.copy_out(part.ctypes.data, source, part.nbytes, self._fetch)
+            self._cuda.copy_out(part.ctypes.data, source, part.nbytes, self._download)
             planes.append(part.reshape(height, width).view(self._sample))
             begin += height * width
         return planes[0], planes[1], planes[2]
@@ -258,7 +258,7 @@ class TensorRtEngine:
             ("", self._in, slot.device_in),
             ("_out", self._out, slot.device_out),
         ):
-            for k, name in enumerate(_NAMES):
+            for k, name in enumerate(_PLANES):
                 address = memory.address + block.offset(k)
                 self._context.set_tensor_address(f"{name}{suffix}", address)
         if not self._context.execute_async_v3(self._compute.handle):
@@ -267,7 +267,7 @@ class TensorRtEngine:
     def _warm_up(self) -> None:
         """Run every slot, then capture TensorRT's launches as graphs; RTX does that itself."""
         y, u, v = (np.full(s, 128, np.uint8).view(self._sample) for s in self._in.shapes)
-        for _ in range(_WARM_UPS):
+        for _ in range(_WARM_UP_BATCHES):
             tickets = [self.submit((y, u, v)) for _ in range(self.slots)]
             for ticket in tickets:
                 ticket.result()
@@ -275,12 +275,12 @@ class TensorRtEngine:
             return
         for slot in self._free:
             try:
-                slot.graph = self._captured(slot)
+                slot.graph = self._capture(slot)
             except BackendError as exc:  # still runs, with more work for the CPU
                 log.debug("no CUDA graph: %s", exc)
                 return
 
-    def _captured(self, slot: _Slot) -> Graph:
+    def _capture(self, slot: _Slot) -> Graph:
         self._compute.begin_capture()
         try:
             self._execute(slot)

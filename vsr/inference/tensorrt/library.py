@@ -28,8 +28,8 @@ _INSTALL: Final = {
 }
 RTX_TARGETS: Final = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """Targets that TensorRT-RTX 1.7 supports; `Library.build` checks them against the library's."""
-_VALIDITY: Final = {
-    1: "it is of another version of TensorRT-RTX",
+_INVALID_REASONS: Final = {
+    1: "it was built by another version of TensorRT-RTX",
     2: "it was built for other GPUs",
     4: "the NVIDIA driver is too old for it",
     8: "the CUDA runtime is too old for it",
@@ -37,7 +37,7 @@ _VALIDITY: Final = {
     32: "it is damaged",
     64: "CUDA failed",
 }
-Step = Callable[[str, int, int], bool]
+StepCallback = Callable[[str, int, int], bool]
 """Progress callback with (phase, step, number of steps); returning False cancels the build."""
 
 
@@ -45,32 +45,32 @@ Step = Callable[[str, int, int], bool]
 class Sizes:
     """Picture sizes (width, height) of an engine: one, or a range with the size to tune for."""
 
-    least: tuple[int, int]
-    best: tuple[int, int]
-    most: tuple[int, int]
+    min_size: tuple[int, int]
+    opt_size: tuple[int, int]
+    max_size: tuple[int, int]
 
     @classmethod
-    def only(cls, size: tuple[int, int]) -> "Sizes":
+    def fixed(cls, size: tuple[int, int]) -> "Sizes":
         """Return the sizes of an engine for exactly one size."""
-        return cls(least=size, best=size, most=size)
+        return cls(min_size=size, opt_size=size, max_size=size)
 
     @property
-    def fixed(self) -> bool:
+    def is_fixed(self) -> bool:
         """Whether the engine is for exactly one size."""
-        return self.least == self.most
+        return self.min_size == self.max_size
 
-    def holds(self, size: tuple[int, int]) -> bool:
+    def contains(self, size: tuple[int, int]) -> bool:
         """Return whether pictures of that size fit the range."""
-        bounds = zip(self.least, size, self.most, strict=True)
+        bounds = zip(self.min_size, size, self.max_size, strict=True)
         return all(low <= n <= high for low, n, high in bounds)
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def accepts(self, size: tuple[int, int]) -> bool:
         """Return whether an engine for these sizes accepts that size; ranges need even ones."""
-        whole = size[0] % 2 == size[1] % 2 == 0
-        return self.holds(size) and (self.fixed or whole)
+        is_even = size[0] % 2 == size[1] % 2 == 0
+        return self.contains(size) and (self.is_fixed or is_even)
 
     def __str__(self) -> str:
-        sizes = (self.best,) if self.fixed else (self.least, self.best, self.most)
+        sizes = (self.opt_size,) if self.is_fixed else (self.min_size, self.opt_size, self.max_size)
         return "-".join(f"{w}x{h}" for w, h in sizes)
 
 
@@ -90,7 +90,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class SerializedEngine:
     """A serialized engine, and the timing cache that makes the next build faster."""
 
     plan: bytes
@@ -104,45 +104,47 @@ class Library:
         self.name, self.trt = name, trt
         self.version = str(trt.__version__)
         self.rtx = hasattr(trt, "ComputeCapability")
-        self.lines: list[str] = []
-        self.logger = _logger(trt, self.lines)
+        self.error_lines: list[str] = []
+        self.logger = _logger(trt, self.error_lines)
 
-    def build(self, graph: bytes, options: BuildOptions, on_step: Step | None = None) -> Built:
+    def build(
+        self, graph: bytes, options: BuildOptions, on_step: StepCallback | None = None
+    ) -> SerializedEngine:
         """Build the engine of a planes-to-planes graph. Raises BackendError."""
-        trt, self.lines[:] = self.trt, []
+        trt, self.error_lines[:] = self.trt, []
         try:
             builder = trt.Builder(self.logger)
         except TypeError as exc:  # pybind11 when the library returns a null pointer
             raise self.failure("cannot start") from exc
         flags = trt.NetworkDefinitionCreationFlag
-        asked = 1 << int(flags.STRONGLY_TYPED)
+        creation_flags = 1 << int(flags.STRONGLY_TYPED)
         if options.fused:
-            asked |= 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
-        network = builder.create_network(asked)
+            creation_flags |= 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+        network = builder.create_network(creation_flags)
         parser = trt.OnnxParser(network, self.logger)
         if not parser.parse(graph):
-            messages = [_message(parser.get_error(k)) for k in range(parser.num_errors)]
+            messages = [_parser_message(parser.get_error(k)) for k in range(parser.num_errors)]
             raise self.failure("cannot read this network", messages)
         config = builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)  # fp32 is requested if fp16 is too inexact
         self._set_targets(config, options.targets)
-        if not options.sizes.fixed:
+        if not options.sizes.is_fixed:
             self._add_profile(builder, config, network, options)
-        timing = self._start_timing(config, options)
+        timing = self._load_timing_cache(config, options)
         if on_step is not None:
-            config.progress_monitor = _monitor(trt, on_step)
+            config.progress_monitor = _progress_monitor(trt, on_step)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise self.failure("cannot build this engine")
         saved = bytes(timing.serialize()) if timing is not None else b""
-        return Built(plan=bytes(plan), timing_cache=saved)
+        return SerializedEngine(plan=bytes(plan), timing_cache=saved)
 
     def _set_targets(self, config: Any, targets: tuple[str, ...]) -> None:
         if not targets:
             return
         if not self.rtx:
             raise UsageError(
-                f"TensorRT builds for the GPU in this machine only, not for {', '.join(targets)}: "
+                f"TensorRT builds only for the GPU of this machine, not for {', '.join(targets)}: "
                 "use --runtime tensorrt-rtx"
             )
         config.num_compute_capabilities = len(targets)
@@ -155,23 +157,23 @@ class Library:
             if not done:
                 raise UsageError(
                     f"TensorRT-RTX {self.version} cannot build for {target}; "
-                    f"it can for {', '.join(RTX_TARGETS)}"
+                    f"supported: {', '.join(RTX_TARGETS)}"
                 )
 
     def _add_profile(self, builder: Any, config: Any, network: Any, options: BuildOptions) -> None:
         profile = builder.create_optimization_profile()
         for k in range(network.num_inputs):
             name = network.get_input(k).name
-            sizes = [options.sizes.least, options.sizes.best, options.sizes.most]
+            sizes = [options.sizes.min_size, options.sizes.opt_size, options.sizes.max_size]
             if name != "y":
                 sizes = [options.planes.chroma(*size) for size in sizes]
-            pair = [2] if options.planes.bits > 8 else []
-            shapes = [(options.batch, 1, h, w, *pair) for w, h in sizes]
+            byte_pair = [2] if options.planes.bits > 8 else []
+            shapes = [(options.batch, 1, h, w, *byte_pair) for w, h in sizes]
             profile.set_shape(name, *shapes)
         if config.add_optimization_profile(profile) < 0:
-            raise self.failure("refuses these sizes")
+            raise self.failure("does not support these sizes")
 
-    def _start_timing(self, config: Any, options: BuildOptions) -> Any:
+    def _load_timing_cache(self, config: Any, options: BuildOptions) -> Any:
         """Load TensorRT's cache of kernel timings; return None for RTX, which does not measure."""
         if self.rtx:
             return None
@@ -190,12 +192,12 @@ class Library:
         validity, bits = runtime.get_engine_validity(plan)
         if validity != self.trt.EngineValidity.INVALID:
             return None
-        messages = [words for bit, words in _VALIDITY.items() if int(bits) & bit]
-        return ", ".join(messages) or "no NVIDIA driver or GPU answers"
+        messages = [message for bit, message in _INVALID_REASONS.items() if int(bits) & bit]
+        return ", ".join(messages) or "NVIDIA driver or GPU not found"
 
     def deserialize(self, plan: bytes) -> Any:
         """Load the engine of a plan. Raises PlanError if it cannot be used on this machine."""
-        self.lines[:] = []
+        self.error_lines[:] = []
         runtime = self.trt.Runtime(self.logger)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
@@ -206,12 +208,12 @@ class Library:
         self, what: str, messages: list[str] | None = None, kind: type[BackendError] = BackendError
     ) -> BackendError:
         """Return the error for a failed call, with the library's last message."""
-        lines = messages or self.lines or ["it does not say why"]
-        words = " ".join(lines[-1].split())
+        lines = messages or self.error_lines or ["no reason given"]
+        message = " ".join(lines[-1].split())
         # CUDA writes `out of memory`, TensorRT `OutOfMemory`; more words may follow
-        memory = any("outofmemory" in line.lower().replace(" ", "") for line in lines)
-        kind = OutOfMemoryError if memory else kind
-        return kind(f"{self.title} {what}: {words[:400]}")
+        is_out_of_memory = any("outofmemory" in line.lower().replace(" ", "") for line in lines)
+        kind = OutOfMemoryError if is_out_of_memory else kind
+        return kind(f"{self.title} {what}: {message[:400]}")
 
     @property
     def title(self) -> str:
@@ -219,14 +221,14 @@ class Library:
         return f"{'TensorRT-RTX' if self.rtx else 'TensorRT'} {self.version}"
 
 
-def _message(error: Any) -> str:
+def _parser_message(error: Any) -> str:
     """Return the parser's message, with the operator if it lacks it."""
-    operator, words = str(error.node_operator()), str(error.desc())
-    return f"{operator}: {words}" if operator and operator not in words else words
+    operator, message = str(error.node_operator()), str(error.desc())
+    return f"{operator}: {message}" if operator and operator not in message else message
 
 
-def _logger(trt: Any, lines: list[str]) -> Any:
-    """Create the process's only logger: it collects errors in `lines` and logs everything."""
+def _logger(trt: Any, error_lines: list[str]) -> Any:
+    """Create the process's only logger: it collects errors in `error_lines` and logs all."""
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.Severity.ERROR: logging.ERROR,
@@ -238,13 +240,13 @@ def _logger(trt: Any, lines: list[str]) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if levels.get(severity):
-                lines.append(message)
+                error_lines.append(message)
             log.debug("%s", message)
 
     return Logger()
 
 
-def _monitor(trt: Any, on_step: Step) -> Any:
+def _progress_monitor(trt: Any, on_step: StepCallback) -> Any:
     """Create a monitor that reports the builder's phases; several threads call it."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # no stubs
@@ -283,12 +285,12 @@ def load_library(name: str) -> Library:
     raise BackendError(f"{name} is not installed: {_INSTALL[name]}") from found
 
 
-def choose_precision(wanted: str) -> str:
+def choose_precision(precision: str) -> str:
     """Resolve `auto` to half precision, which runs on Tensor Cores and costs 0.01 dB.
 
     int8 is used only on request: TensorRT-RTX has no convolution that quantises its output. Raises
     UsageError for bfloat16, which has no advantage over fp16 on GPUs.
     """
-    if wanted == "bf16":
-        raise UsageError("bf16 is for CPUs: use fp16 on this GPU")
-    return "fp16" if wanted == "auto" else wanted
+    if precision == "bf16":
+        raise UsageError("bf16 is supported on CPUs only: use fp16 on this GPU")
+    return "fp16" if precision == "auto" else precision

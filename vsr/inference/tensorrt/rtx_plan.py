@@ -74,18 +74,18 @@ def read_plan(data: bytes) -> PlanFacts:
     that are read, and for an unknown format. Weights are not checked.
     """
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
-        raise BackendError("this is no TensorRT-RTX engine")
+        raise BackendError("not a TensorRT-RTX engine")
     _, length, *version, mask = _HEADER.unpack_from(data)
     if len(data) != length:
         raise BackendError(
-            f"the TensorRT-RTX engine is damaged ({len(data)} bytes of {length}): build it again"
+            f"the TensorRT-RTX engine is damaged ({len(data)} of {length} bytes): rebuild it"
         )
     name = ".".join(map(str, version))
     if not mask or mask >> len(_TARGETS):
-        raise BackendError(f"the engine of TensorRT-RTX {name} is for GPUs unknown here")
-    texts = [text for text in _texts(data) if not _is_piece(text)]
+        raise BackendError(f"the engine of TensorRT-RTX {name} is for unknown GPUs")
+    texts = [text for text in _texts(data) if not _is_kernel_program(text)]
     if not texts:
-        raise BackendError(f"the engine of TensorRT-RTX {name} holds no program readable here")
+        raise BackendError(f"the engine of TensorRT-RTX {name} has no readable program")
     return PlanFacts(
         version=name,
         targets=tuple(target for bit, target in enumerate(_TARGETS) if mask >> bit & 1),
@@ -101,14 +101,14 @@ def _texts(data: bytes) -> Iterator[str]:
         if data.startswith(_TEXT, start):  # else weights or code that look like the tag
             _, length = _TAG.unpack_from(data, at)
             if length > len(data) - start:
-                raise BackendError("the TensorRT-RTX engine is damaged: build it again")
+                raise BackendError("the TensorRT-RTX engine is damaged: rebuild it")
             # layer names may hold any bytes
             yield data[start : start + length].decode("utf-8", errors="replace")
             start += length
         at = data.find(_PROGRAM, start)
 
 
-def _is_piece(text: str) -> bool:
+def _is_kernel_program(text: str) -> bool:
     """Return whether a program is the inside of one kernel, which is marked as for any GPU."""
     found = _ACCELERATORS.search(text)
     return found is not None and found[1].strip() == "*"
@@ -118,7 +118,7 @@ def _program(text: str) -> Program:
     begin = text.find("\nmain {\n")
     end = text.find("\n}\n", begin)
     if begin < 0 or end < 0:
-        raise BackendError("a program of the TensorRT-RTX engine cannot be read: build it again")
+        raise BackendError("a program of the TensorRT-RTX engine cannot be read: rebuild it")
     steps = [
         (kind, quoted or bare)
         for kind, quoted, bare in _STEP.findall(text, begin, end)

@@ -291,6 +291,6 @@ class Rungs:
 
 def _for_cpu(model: models.Model, cpu: Backend) -> models.Model:
     """Return the same network in the form that OpenVINO computes fastest."""
-    if model.shipped or model.name == models.BICUBIC:
+    if model.built_in or model.name == models.BICUBIC:
         return models.find(model.name, model.scale, cpu)
     return models.in_fp32(model) or model

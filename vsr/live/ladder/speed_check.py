@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsr.inference.backend import Backend
-from vsr.inference.depth import for_planes
+from vsr.inference.depth import for_bit_depth
 from vsr.inference.models import Model, manifest
 from vsr.media.limits import processor_count
 from vsr.media.plane_format import YUV420, PlaneFormat
@@ -46,7 +46,7 @@ class SpeedCheck:
         """Return whether a network is worth loading, from the time that `vsr plan` or `vsr run`
         measured, else from its MultAdds and the default network's `default_cost_s` (s/frame)."""
         model = self.found[index]
-        key = network_key(for_planes(model, self.planes), backend, self.size, self.planes)
+        key = network_key(for_bit_depth(model, self.planes), backend, self.size, self.planes)
         if (known := CostCache().known(key)) is not None:
             estimate_s, max_ratio = known.alone_ms(processor_count()) / 1000, 1.0
         else:

@@ -7,7 +7,7 @@ OpenVINO 2026.4 computes fp32 convolutions there with channels last, and so
 - has no fast kernel for groups: each group becomes a convolution, and chains of grouped
   convolutions stay split from end to end. 4 groups of 16 took 13.6 ms split, 31 ms grouped.
 
-Exact up to the order of sums. Takes a flat network (`vsr.network.onnx_inputs.inlinable`) and
+Exact up to the order of sums. Takes a flat network (`vsr.network.onnx_inputs.flatten`) and
 returns a new one. Networks with Q/DQ are left alone: their weights are no constants.
 """
 
@@ -23,10 +23,10 @@ from vsr.network.onnx_tools import attribute
 
 Array = npt.NDArray[Any]
 
-_MOST_GROUPS: Final = 8
-_LEAST_WIDTH: Final = 8
+_MAX_GROUPS: Final = 8
+_MIN_GROUP_CHANNELS: Final = 8
 """Minimum channels per group to split: narrower groups, down to depthwise, have fast kernels."""
-_NARROW: Final = 32
+_MAX_SUMMED_CHANNELS: Final = 32
 """Maximum output channels of a convolution that sums over split groups instead of joining them."""
 
 
@@ -42,128 +42,129 @@ class _Rewriter:
         self._network = network
         graph = network.graph
         self._constants = {c.name: numpy_helper.to_array(c) for c in graph.initializer}
-        self._made = {name: node for node in graph.node for name in node.output}
+        self._producers = {name: node for node in graph.node for name in node.output}
         self._outputs = {tensor.name for tensor in graph.output}
         self._biases = Counter(
             n.input[2] for n in graph.node if n.op_type == "Conv" and n.input[2:]
         )
-        self._new: dict[str, Array] = {}
+        self._new_constants: dict[str, Array] = {}
         self._nodes: list[onnx.NodeProto] = []
-        self._streams: dict[str, list[str]] = {}
+        self._groups: dict[str, list[str]] = {}
         """Tensor -> names of separate tensors that hold its groups of channels."""
-        self._whole = {c.name for c in graph.initializer} | {t.name for t in graph.input}
+        self._joined = {c.name for c in graph.initializer} | {t.name for t in graph.input}
         """Names of tensors that exist in one piece."""
 
     def result(self) -> onnx.ModelProto:
         for node in self._network.graph.node:
-            if node.op_type == "Conv" and self._known(node):
-                self._conv(node)
-            elif node.op_type == "Relu" and node.input[0] in self._streams:
-                self._relu(node)
+            if node.op_type == "Conv" and self._has_constant_weights(node):
+                self._add_conv(node)
+            elif node.op_type == "Relu" and node.input[0] in self._groups:
+                self._add_relu(node)
             elif node.op_type == "Concat" and not self._concat_needed(node):
                 continue
             else:
                 for name in node.input:
-                    self._need(name)
-                self._put(node)
+                    self._join(name)
+                self._add(node)
         for name in self._outputs:
-            self._need(name)
-        return self._assembled()
+            self._join(name)
+        return self._assemble()
 
-    def _known(self, node: onnx.NodeProto) -> bool:
+    def _has_constant_weights(self, node: onnx.NodeProto) -> bool:
         return all(name in self._constants for name in node.input[1:])
 
-    def _put(self, node: onnx.NodeProto) -> None:
+    def _add(self, node: onnx.NodeProto) -> None:
         self._nodes.append(node)
-        self._whole.update(node.output)
+        self._joined.update(node.output)
 
-    def _need(self, name: str) -> None:
+    def _join(self, name: str) -> None:
         """Concatenate a tensor that exists in parts only."""
-        if name in self._streams and name not in self._whole:
-            self._put(helper.make_node("Concat", self._streams[name], [name], name=name, axis=1))
+        if name in self._groups and name not in self._joined:
+            self._add(helper.make_node("Concat", self._groups[name], [name], name=name, axis=1))
 
     def _constant(self, name: str, value: Array) -> str:
-        self._new[name] = np.ascontiguousarray(value)
+        self._new_constants[name] = np.ascontiguousarray(value)
         return name
 
-    def _conv(self, node: onnx.NodeProto) -> None:
+    def _add_conv(self, node: onnx.NodeProto) -> None:
         groups = attribute(node, "group", 1)
-        if 1 < groups <= _MOST_GROUPS and self._constants[node.input[1]].shape[1] >= _LEAST_WIDTH:
-            self._grouped(node)
-        elif parts := self._parts(node):
-            self._sum(node, parts)
+        width = self._constants[node.input[1]].shape[1]
+        if 1 < groups <= _MAX_GROUPS and width >= _MIN_GROUP_CHANNELS:
+            self._add_grouped(node)
+        elif parts := self._separate_inputs(node):
+            self._add_sum(node, parts)
         else:
-            self._need(node.input[0])
-            copy = _copied(node)
+            self._join(node.input[0])
+            copy = _copy_node(node)
             if len(copy.input) > 2 and self._biases[copy.input[2]] > 1:
                 name = f"{node.output[0]}/bias"
                 copy.input[2] = self._constant(name, self._constants[node.input[2]])
-            self._put(copy)
+            self._add(copy)
 
-    def _grouped(self, node: onnx.NodeProto) -> None:
+    def _add_grouped(self, node: onnx.NodeProto) -> None:
         groups, y = attribute(node, "group", 1), node.output[0]
         weights = np.split(self._constants[node.input[1]], groups)
         biases = [np.split(self._constants[name], groups) for name in node.input[2:]]
         for k, x in enumerate(self._split(node.input[0], groups, weights[0].shape[1])):
-            copy = _copied(node, f"{y}/{k}", group=1)
+            copy = _copy_node(node, f"{y}/{k}", group=1)
             inputs = [x, self._constant(f"{node.input[1]}/{k}", weights[k])]
             inputs += [self._constant(f"{y}/{k}/bias", bias[k]) for bias in biases]
             copy.input[:] = inputs
             self._nodes.append(copy)
-        self._streams[y] = [f"{y}/{k}" for k in range(groups)]
+        self._groups[y] = [f"{y}/{k}" for k in range(groups)]
 
     def _split(self, x: str, groups: int, width: int) -> list[str]:
-        if len(self._streams.get(x, ())) != groups:
-            self._need(x)
+        if len(self._groups.get(x, ())) != groups:
+            self._join(x)
             own = f"{x}/split {len(self._nodes)}"  # it may be split more than once
-            self._streams[x] = [f"{own}/{k}" for k in range(groups)]
+            self._groups[x] = [f"{own}/{k}" for k in range(groups)]
             sizes = self._constant(f"{own}/sizes", np.full(groups, width, np.int64))
-            names = self._streams[x]
+            names = self._groups[x]
             self._nodes.append(helper.make_node("Split", [x, sizes], names, name=names[0], axis=1))
-        return self._streams[x]
+        return self._groups[x]
 
-    def _relu(self, node: onnx.NodeProto) -> None:
-        if node.input[0] in self._whole:
-            self._put(node)
+    def _add_relu(self, node: onnx.NodeProto) -> None:
+        if node.input[0] in self._joined:
+            self._add(node)
             return
         y = node.output[0]
-        self._streams[y] = [f"{y}/{k}" for k in range(len(self._streams[node.input[0]]))]
-        for source, target in zip(self._streams[node.input[0]], self._streams[y], strict=True):
+        self._groups[y] = [f"{y}/{k}" for k in range(len(self._groups[node.input[0]]))]
+        for source, target in zip(self._groups[node.input[0]], self._groups[y], strict=True):
             self._nodes.append(helper.make_node("Relu", [source], [target], name=target))
 
     def _concat_needed(self, node: onnx.NodeProto) -> bool:
         """Return whether a Concat's result is needed: a reader cannot read its parts instead."""
-        if attribute(node, "axis") != 1 or self._width(node.output[0]) is None:
+        if attribute(node, "axis") != 1 or self._channels(node.output[0]) is None:
             return True
         readers = [n for n in self._network.graph.node if node.output[0] in n.input]
         for reader in readers:
             if reader.op_type == "Concat" and not self._concat_needed(reader):
                 continue
-            if reader.op_type != "Conv" or not self._parts(reader):
+            if reader.op_type != "Conv" or not self._separate_inputs(reader):
                 return True
         return node.output[0] in self._outputs
 
-    def _parts(self, node: onnx.NodeProto) -> list[str]:
+    def _separate_inputs(self, node: onnx.NodeProto) -> list[str]:
         """Return the parts that a convolution can read one by one; empty if there are none."""
-        x, weight = node.input[0], self._constants[node.input[1]]
-        if attribute(node, "group", 1) > 1 or not self._known(node):
+        if attribute(node, "group", 1) > 1 or not self._has_constant_weights(node):
             return []
-        if x in self._streams and x not in self._whole and weight.shape[0] <= _NARROW:
-            return self._streams[x]
-        source = self._made.get(x)
+        x, weight = node.input[0], self._constants[node.input[1]]
+        if x in self._groups and x not in self._joined and weight.shape[0] <= _MAX_SUMMED_CHANNELS:
+            return self._groups[x]
+        source = self._producers.get(x)
         if source is None or source.op_type != "Concat" or weight.shape[2:] != (1, 1):
             return []
-        return self._flat(x) if self._width(x) == weight.shape[1] else []
+        return self._concat_inputs(x) if self._channels(x) == weight.shape[1] else []
 
-    def _flat(self, x: str) -> list[str]:
-        source = self._made.get(x)
+    def _concat_inputs(self, x: str) -> list[str]:
+        source = self._producers.get(x)
         if source is None or source.op_type != "Concat" or attribute(source, "axis") != 1:
             return [x]
-        return [part for name in source.input for part in self._flat(name)]
+        return [part for name in source.input for part in self._concat_inputs(name)]
 
-    def _width(self, x: str) -> int | None:
+    def _channels(self, x: str) -> int | None:
         """Return a tensor's number of channels, or None if it does not follow from weights."""
-        source = self._made.get(x)
+        source = self._producers.get(x)
         op = source.op_type if source is not None else ""
         found: int | None = None
         if source is None:
@@ -171,24 +172,28 @@ class _Rewriter:
         if op == "Conv" and source.input[1] in self._constants:
             found = int(self._constants[source.input[1]].shape[0])
         elif op in ("Relu", "PRelu", "LeakyRelu"):
-            found = self._width(source.input[0])
+            found = self._channels(source.input[0])
         elif op == "Add":
-            either = {self._width(name) for name in source.input}
-            found = either.pop() if len(either) == 1 else None  # else one may be broadcast
-        elif op == "Split" and source.input[1:] and source.input[1] in self._constants:
+            counts = {self._channels(name) for name in source.input}
+            found = counts.pop() if len(counts) == 1 else None  # else one may be broadcast
+        elif op == "Split" and self._splits_channels(source):
             found = int(self._constants[source.input[1]][list(source.output).index(x)])
         elif op == "Concat" and attribute(source, "axis") == 1:
-            widths = [self._width(name) for name in source.input]
+            widths = [self._channels(name) for name in source.input]
             found = None if None in widths else sum(w for w in widths if w)
         return found
 
-    def _sum(self, node: onnx.NodeProto, parts: list[str]) -> None:
+    def _splits_channels(self, node: onnx.NodeProto) -> bool:
+        known = node.input[1:] and node.input[1] in self._constants
+        return bool(known) and attribute(node, "axis", 0) == 1
+
+    def _add_sum(self, node: onnx.NodeProto, parts: list[str]) -> None:
         weight, y = self._constants[node.input[1]], node.output[0]
-        total, start = "", 0
+        total, start, last = "", 0, len(parts) - 1
         for k, part in enumerate(parts):
-            self._need(part)
-            width = self._width(part) or weight.shape[1] // len(parts)
-            copy = _copied(node, f"{y}/part {k}")
+            self._join(part)
+            width = self._channels(part) or weight.shape[1] // len(parts)
+            copy = _copy_node(node, f"{y}/part {k}" if last else y)  # a Concat may have one input
             columns = weight[:, start : start + width]
             copy.input[:] = [part, self._constant(f"{y}/part {k}/weight", columns)]
             if k == 0 and len(node.input) > 2:
@@ -196,13 +201,13 @@ class _Rewriter:
             self._nodes.append(copy)
             start += width
             if k:
-                name = y if k == len(parts) - 1 else f"{y}/to {k}"
+                name = y if k == last else f"{y}/to {k}"
                 add = helper.make_node("Add", [total, copy.output[0]], [name], name=name)
                 self._nodes.append(add)
             total = name if k else copy.output[0]
-        self._whole.add(y)
+        self._joined.add(y)
 
-    def _assembled(self) -> onnx.ModelProto:
+    def _assemble(self) -> onnx.ModelProto:
         copy = onnx.ModelProto()
         copy.CopyFrom(self._network)
         graph = copy.graph
@@ -212,11 +217,13 @@ class _Rewriter:
         kept = [c for c in self._network.graph.initializer if c.name in used]
         del graph.initializer[:]
         graph.initializer.extend(kept)
-        graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in self._new.items())
+        graph.initializer.extend(
+            numpy_helper.from_array(v, n) for n, v in self._new_constants.items()
+        )
         return copy
 
 
-def _copied(node: onnx.NodeProto, output: str = "", **attributes: int) -> onnx.NodeProto:
+def _copy_node(node: onnx.NodeProto, output: str = "", **attributes: int) -> onnx.NodeProto:
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     if output:

@@ -1,6 +1,6 @@
 """Rewrites a network's ONNX into an equivalent one that is faster on a GPU.
 
-Each rewrite takes a flat network (`vsr.network.onnx_inputs.inlinable`) and returns a new one; those
+Each rewrite takes a flat network (`vsr.network.onnx_inputs.flatten`) and returns a new one; those
 of `vsr.network.rewrite.rounding` round, the others are exact up to the order of sums. Rewrites that
 are possible at export (the exit convolution under the pixel shuffle, merged 1x1 convolutions, the
 bicubic skip as a convolution, mean shifts in biases) are already in the file."""
@@ -13,20 +13,20 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from vsr.network.onnx_inputs import inlinable
+from vsr.network.onnx_inputs import flatten
 from vsr.network.onnx_tools import (
     Array,
     attribute,
     constants_of,
-    copied,
+    copy_network,
+    remove_unused_constants,
     set_constants,
-    without_unused,
 )
-from vsr.network.rewrite.rounding import float_biases, half, symmetric
+from vsr.network.rewrite.rounding import biases_as_floats, to_half, to_signed_codes
 
 ALIGNMENT: Final = 8
 """Number of half-precision channels a Tensor Core takes at once (TensorRT guide, Tensor Cores)."""
-_THROUGH: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "Tanh"})
+_CHANNELWISE: Final = frozenset({"Relu", "LeakyRelu", "PRelu", "Tanh"})
 """Operators that do not mix channels and map 0 to 0, so that padding channels stay 0."""
 
 
@@ -40,29 +40,29 @@ class Rewritten:
 
 def for_tensorrt(network: onnx.ModelProto, precision: str) -> Rewritten:
     """Apply all rewrites for TensorRT and TensorRT-RTX, in the required order."""
-    result, notes = inlinable(network), []
+    result, notes = flatten(network), []
     steps: list[tuple[str, Callable[[onnx.ModelProto], onnx.ModelProto]]] = [
-        (f"channels padded to a multiple of {ALIGNMENT}", padded),
-        ("PReLU as two ReLUs, which fuse into the convolution", relu_pairs),
+        (f"channels padded to a multiple of {ALIGNMENT}", pad_channels),
+        ("PReLU as two ReLUs, which fuse into the convolution", prelu_as_relus),
     ]
     if precision == "int8":
-        steps.append(("quantised biases as floats, as TensorRT needs them", float_biases))
-        steps.append(("8-bit activations made symmetric, as TensorRT needs them", symmetric))
+        steps.append(("quantised biases as floats, as TensorRT needs them", biases_as_floats))
+        steps.append(("8-bit activations made symmetric, as TensorRT needs them", to_signed_codes))
     if precision in ("fp16", "int8"):
-        steps.append(("weights and activations in half precision", half))
-    for words, step in steps:
+        steps.append(("weights and activations in half precision", to_half))
+    for note, step in steps:
         after = step(result)
         if after is not result:
-            notes.append(words)
+            notes.append(note)
         result = after
     return Rewritten(result, tuple(notes))
 
 
-def relu_pairs(network: onnx.ModelProto) -> onnx.ModelProto:
+def prelu_as_relus(network: onnx.ModelProto) -> onnx.ModelProto:
     """Rewrite PReLU(x) as ReLU(x) - a ReLU(-x), which TensorRT-RTX fuses into a convolution."""
     if not any(node.op_type == "PRelu" for node in network.graph.node):
         return network
-    copy = copied(network)
+    copy = copy_network(network)
     nodes: list[onnx.NodeProto] = []
     for node in copy.graph.node:
         if node.op_type != "PRelu":
@@ -83,7 +83,7 @@ def relu_pairs(network: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def dense(network: onnx.ModelProto) -> onnx.ModelProto:
+def make_dense(network: onnx.ModelProto) -> onnx.ModelProto:
     """Make grouped convolutions dense, with block-diagonal weights: faster on some GPUs."""
     weights = constants_of(network)
     grouped = [
@@ -93,7 +93,7 @@ def dense(network: onnx.ModelProto) -> onnx.ModelProto:
     ]
     if not grouped:
         return network
-    copy = copied(network)
+    copy = copy_network(network)
     changed: dict[str, Array] = {}
     for node in copy.graph.node:
         groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
@@ -104,7 +104,7 @@ def dense(network: onnx.ModelProto) -> onnx.ModelProto:
         node.input[1] = name
         next(a for a in node.attribute if a.name == "group").i = 1
     set_constants(copy, changed)
-    return without_unused(copy)
+    return remove_unused_constants(copy)
 
 
 def _block_diagonal(weight: Array, groups: int) -> Array:
@@ -117,7 +117,7 @@ def _block_diagonal(weight: Array, groups: int) -> Array:
     return result
 
 
-def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelProto:
+def pad_channels(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelProto:
     """Add zero filters so that inner convolutions have a multiple of `multiple` channels.
 
     Otherwise TensorRT-RTX copies channels into an aligned tensor. A tensor is padded only if all
@@ -128,10 +128,10 @@ def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelPro
     places = _Padding(network, weights, multiple).places()
     if all(len(where) == total for where, total in places.values()):
         return network
-    copy, changed = copied(network), dict[str, Array]()
+    copy, changed = copy_network(network), dict[str, Array]()
     for node in copy.graph.node:
         if node.op_type == "Conv":
-            changed |= _padded_conv(node, weights, places)
+            changed |= _pad_conv(node, weights, places)
         elif node.op_type == "PRelu" and node.output[0] in places:
             where, total = places[node.output[0]]
             slope = weights[node.input[1]]
@@ -141,16 +141,14 @@ def padded(network: onnx.ModelProto, multiple: int = ALIGNMENT) -> onnx.ModelPro
                 node.input[1] = name = f"{node.output[0]}/slope"
                 changed[name] = grown
     set_constants(copy, changed)
-    return without_unused(copy)
+    return remove_unused_constants(copy)
 
 
 Places = dict[str, tuple[Array, int]]
 """Tensor -> (indexes of its original channels, number of channels including padding)."""
 
 
-def _padded_conv(
-    node: onnx.NodeProto, weights: dict[str, Array], places: Places
-) -> dict[str, Array]:
+def _pad_conv(node: onnx.NodeProto, weights: dict[str, Array], places: Places) -> dict[str, Array]:
     """Give a convolution padded weights; return them by name."""
     source, out = places.get(node.input[0]), places.get(node.output[0])
     if source is None and out is None:
@@ -182,11 +180,11 @@ class _Padding:
         self._outputs = {tensor.name for tensor in network.graph.output}
 
     def places(self) -> Places:
-        grown = self._grown()
+        paddable = self._paddable()
         found: Places = {}
         for node in self._nodes:
             name = node.output[0]
-            if name not in grown:
+            if name not in paddable:
                 continue
             if node.op_type == "Conv":
                 channels = self._weights[node.input[1]].shape[0]
@@ -201,39 +199,40 @@ class _Padding:
                 found[name] = found[node.input[0]]
         return found
 
-    def _grown(self) -> set[str]:
+    def _paddable(self) -> set[str]:
         """Find the outputs that may be padded, by removing those that a reader prevents."""
-        grown = {node.output[0] for node in self._nodes if self._can_make(node)} - self._outputs
+        paddable = {n.output[0] for n in self._nodes if self._can_be_padded(n)} - self._outputs
         while True:
-            makers = (node for node in self._nodes if node.output[0] in grown)
-            kept = {node.output[0] for node in makers if self._stays(node, grown)}
-            if kept == grown:
-                return grown
-            grown = kept
+            makers = (node for node in self._nodes if node.output[0] in paddable)
+            remaining = {node.output[0] for node in makers if self._can_stay_padded(node, paddable)}
+            if remaining == paddable:
+                return paddable
+            paddable = remaining
 
-    def _can_make(self, node: onnx.NodeProto) -> bool:
+    def _can_be_padded(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "Conv":
             # fewer channels are a picture's colours, which the library pads itself
-            dense = self._is_dense_conv(node)
-            return dense and self._weights[node.input[1]].shape[0] >= self._multiple
+            is_dense = self._is_dense_conv(node)
+            return is_dense and self._weights[node.input[1]].shape[0] >= self._multiple
         if node.op_type == "Concat":
             return attribute(node, "axis") == 1
         known = all(name in self._weights for name in node.input[1:])
         slopes = [self._weights[name] for name in node.input[1:]] if known else []
         by_channel = all(s.size in (1, *s.shape[-3:-2]) for s in slopes)
-        return node.op_type in _THROUGH and known and by_channel
+        return node.op_type in _CHANNELWISE and known and by_channel
 
-    def _stays(self, node: onnx.NodeProto, grown: set[str]) -> bool:
+    def _can_stay_padded(self, node: onnx.NodeProto, paddable: set[str]) -> bool:
         sources = list(node.input) if node.op_type == "Concat" else [node.input[0]]
-        if node.op_type != "Conv" and not all(name in grown for name in sources):
+        if node.op_type != "Conv" and not all(name in paddable for name in sources):
             return False
-        return all(self._takes(reader, grown) for reader in self._readers.get(node.output[0], []))
+        readers = self._readers.get(node.output[0], [])
+        return all(self._reader_accepts(reader, paddable) for reader in readers)
 
-    def _takes(self, reader: onnx.NodeProto, grown: set[str]) -> bool:
+    def _reader_accepts(self, reader: onnx.NodeProto, paddable: set[str]) -> bool:
         """Return whether a reader accepts padding: a convolution drops it, others pass it on."""
         if reader.op_type == "Conv":
             return self._is_dense_conv(reader)
-        return reader.output[0] in grown
+        return reader.output[0] in paddable
 
     def _is_dense_conv(self, node: onnx.NodeProto) -> bool:
         known = all(name in self._weights for name in node.input[1:])

@@ -18,9 +18,9 @@ from vsr.inference.tensorrt.builder import (
     Builder,
     Gpu,
     check_sizes,
-    forms_of,
+    equivalent_forms,
     parse_size,
-    rewritten,
+    rewrite_for_tensorrt,
 )
 from vsr.inference.tensorrt.cache import EngineCache
 from vsr.inference.tensorrt.library import (
@@ -28,7 +28,7 @@ from vsr.inference.tensorrt.library import (
     BuildOptions,
     Library,
     Sizes,
-    Step,
+    StepCallback,
     choose_precision,
     load_library,
 )
@@ -75,52 +75,56 @@ class BuildResult:
     seconds: float
 
 
-class _Runner:
+class _PrebuildRunner:
     """A `Runner` for engines that other machines will run."""
 
-    def choose_precision(self, wanted: str, int8: bool) -> str:
-        return choose_precision(wanted)
+    def choose_precision(self, precision: str, has_int8: bool) -> str:
+        return choose_precision(precision)
 
     def run(self, model: bytes, inputs: Sequence[object]) -> list[object]:
         return load_backend("openvino").run(model, inputs)
 
 
-def sizes(only: str | None, bounds: tuple[str | None, str | None, str | None]) -> Sizes:
+def parse_size_options(
+    size: str | None, bounds: tuple[str | None, str | None, str | None]
+) -> Sizes:
     """Parse `--size`, or `--min`, `--opt` and `--max`. Raises UsageError."""
-    given = [text for text in bounds if text]
-    if only and not given:
-        return Sizes.only(parse_size(only))
-    if only or len(given) != len(bounds):
-        raise UsageError("give --size WxH, or all of --min, --opt and --max")
-    least, best, most = (parse_size(text) for text in given)
-    return Sizes(least=least, best=best, most=most)
+    bounds_given = [text for text in bounds if text]
+    if size and not bounds_given:
+        return Sizes.fixed(parse_size(size))
+    if size or len(bounds_given) != len(bounds):
+        raise UsageError("use --size WxH, or all of --min, --opt and --max")
+    least, best, most = (parse_size(text) for text in bounds_given)
+    return Sizes(min_size=least, opt_size=best, max_size=most)
 
 
 def build(
-    order: BuildRequest, cache: EngineCache, on_step: Step | None = None
+    request: BuildRequest, cache: EngineCache, on_step: StepCallback | None = None
 ) -> list[BuildResult]:
     """Build every form of the network that is not in the cache; `vsr run` uses the faster one.
 
     With an `output` or `fused`, only the original form is built. Raises VsrError.
     """
-    library = _library(order.runtime)
-    graph = _graph(order)
-    targets, gpu = _targets(order.targets, library)
-    options = BuildOptions(sizes=order.sizes, batch=order.batch, targets=targets, fused=order.fused)
-    forms = [graph] if order.fused or order.output else forms_of(graph)
-    done = []
+    library = _library(request.runtime)
+    graph = _graph(request)
+    targets, gpu = _targets(request.targets, library)
+    options = BuildOptions(
+        sizes=request.sizes, batch=request.batch, targets=targets, fused=request.fused
+    )
+    forms = [graph] if request.fused or request.output else equivalent_forms(graph)
+    results = []
     for form in forms:
-        began = time.perf_counter()
+        started = time.perf_counter()
         engine = Builder(library, cache).build(form, options, gpu, on_step)
-        done.append(
+        results.append(
             BuildResult(
-                path=order.output or engine.path, bytes=len(engine.plan), cached=engine.cached,
-                seconds=time.perf_counter() - began,
+                path=request.output or engine.path, bytes=len(engine.plan), cached=engine.cached,
+                seconds=time.perf_counter() - started,
             )
         )  # fmt: skip
-    if order.output:
-        _write(order.output, engine.plan)
-    return done
+    if request.output:
+        _write(request.output, engine.plan)
+    return results
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -131,43 +135,44 @@ def _write(path: Path, data: bytes) -> None:
         raise OutputError(f"cannot write {path}: {reason(exc)}") from exc
 
 
-def write_graph(order: BuildRequest, path: Path) -> int:
+def write_graph(request: BuildRequest, path: Path) -> int:
     """Write the planes-to-planes ONNX that an engine is built from; return its size in bytes.
 
     For `trtexec`, Netron or another runtime: inputs y, u, v, outputs y_out, u_out, v_out, uint8.
     """
-    ready, _ = rewritten(_graph(order))
-    data = ready.onnx(order.sizes.best if order.sizes.fixed else None, order.batch)
+    ready, _ = rewrite_for_tensorrt(_graph(request))
+    data = ready.onnx(request.sizes.opt_size if request.sizes.is_fixed else None, request.batch)
     _write(path, data)
     return len(data)
 
 
-def _graph(order: BuildRequest) -> PlaneGraph:
-    check_sizes(order.sizes)
-    model = models.find(order.model, order.scale, _Runner(), order.precision)
-    if model.fixed_size and not (order.sizes.fixed and order.sizes.holds(model.fixed_size)):
-        width, height = model.fixed_size
-        raise UsageError(f"'{order.model}' takes pictures of {width}x{height} only")
-    planes = replace(_planes(order), siting=order.siting)
-    return model.graph(_colour(order), planes)
+def _graph(request: BuildRequest) -> PlaneGraph:
+    check_sizes(request.sizes)
+    model = models.find(request.model, request.scale, _PrebuildRunner(), request.precision)
+    sizes, size = request.sizes, model.fixed_size
+    if size and not (sizes.is_fixed and sizes.contains(size)):
+        width, height = size
+        raise UsageError(f"'{request.model}' supports only pictures of {width}x{height}")
+    planes = replace(_planes(request), siting=request.siting)
+    return model.graph(_colour(request), planes)
 
 
-def _planes(order: BuildRequest) -> PlaneFormat:
+def _planes(request: BuildRequest) -> PlaneFormat:
     """Return the plane format of the video. Raises UsageError for an unknown pixel format."""
     try:
-        return planes_for(order.pixel_format)
+        return planes_for(request.pixel_format)
     except ValueError as exc:
         raise UsageError(
-            f"unknown pixel format '{order.pixel_format}': names are FFmpeg's, as yuv420p10le"
+            f"unknown pixel format '{request.pixel_format}': use an FFmpeg name like yuv420p10le"
         ) from exc
 
 
-def _colour(order: BuildRequest) -> Colour:
-    if is_rgb(order.pixel_format):
+def _colour(request: BuildRequest) -> Colour:
+    if is_rgb(request.pixel_format):
         return Colour(matrix=RGB, full_range=True)
     return Colour.from_tags(
-        matrix=MATRICES.get(order.matrix, UNSPECIFIED), range_=2 if order.full_range else 1,
-        primaries=UNSPECIFIED, transfer=UNSPECIFIED, height=order.sizes.best[1], pix_fmt="",
+        matrix=MATRICES.get(request.matrix, UNSPECIFIED), range_=2 if request.full_range else 1,
+        primaries=UNSPECIFIED, transfer=UNSPECIFIED, height=request.sizes.opt_size[1], pix_fmt="",
     )  # fmt: skip
 
 
@@ -184,27 +189,27 @@ def _library(runtime: str | None) -> Library:
     raise BackendError(errors[-1])
 
 
-def _targets(asked: tuple[str, ...], library: Library) -> tuple[tuple[str, ...], Gpu | None]:
+def _targets(requested: tuple[str, ...], library: Library) -> tuple[tuple[str, ...], Gpu | None]:
     """Return the targets for the library, and this machine's GPU if the engine is only for it.
 
     By default, TensorRT builds for this GPU and TensorRT-RTX for `DEFAULT_TARGETS`.
     """
-    if asked == ("current",) or (not asked and not library.rtx):
+    if requested == ("current",) or (not requested and not library.rtx):
         gpu = Gpu.of(load_cuda())
         return ((gpu.target,) if library.rtx else ()), gpu
-    if "current" in asked:
-        asked = tuple(load_cuda().target if t == "current" else t for t in asked)
-    return tuple(dict.fromkeys(asked)) or DEFAULT_TARGETS, None
+    if "current" in requested:
+        requested = tuple(load_cuda().target if t == "current" else t for t in requested)
+    return tuple(dict.fromkeys(requested)) or DEFAULT_TARGETS, None
 
 
-def explain(order: BuildRequest) -> list[str]:
+def explain(request: BuildRequest) -> list[str]:
     """Return lines that list the rewrites, and layers and activation memory before and after.
 
     Kernels and their memory are read from the plan, which is possible for TensorRT-RTX only.
     """
-    graph = _graph(order)
-    after, notes = rewritten(graph)
-    size = order.sizes.most
+    graph = _graph(request)
+    after, notes = rewrite_for_tensorrt(graph)
+    size = request.sizes.max_size
     lines = [f"{graph.label}, {graph.precision}, {size[0]}x{size[1]}"]
     lines += [f"  rewritten: {note}" for note in notes or ("nothing",)]
     forms = {"before": graph, "after": after}
@@ -212,15 +217,15 @@ def explain(order: BuildRequest) -> list[str]:
         "layers": [str(_layers(form)) for form in forms.values()],
     }
     try:
-        library = _library(order.runtime)
+        library = _library(request.runtime)
     except BackendError as exc:
-        lines.append(f"  kernels and memory are not known: {exc}")
+        lines.append(f"  kernels and memory are unknown: {exc}")
         library = None
     if library is not None and library.rtx:
-        targets, _ = _targets(order.targets, library)
-        before, found = ("-", "-"), _plan_facts(library, after, order, targets)
+        targets, _ = _targets(request.targets, library)
+        before, found = ("-", "-"), _kernels_and_memory(library, after, request, targets)
         with suppress(BackendError):  # e.g. 8-bit codes are not symmetric before
-            before = _plan_facts(library, graph, order, targets)
+            before = _kernels_and_memory(library, graph, request, targets)
         rows["kernels"], rows["activation memory, MB"] = map(list, zip(before, found, strict=True))
     lines.append(f"  {'':<24}{'before':>10}{'after':>10}")
     lines += [
@@ -233,12 +238,12 @@ def _layers(graph: PlaneGraph) -> int:
     return len(onnx.load_model_from_string(graph.onnx(None)).graph.node)
 
 
-def _plan_facts(
-    library: Library, graph: PlaneGraph, order: BuildRequest, targets: tuple[str, ...]
+def _kernels_and_memory(
+    library: Library, graph: PlaneGraph, request: BuildRequest, targets: tuple[str, ...]
 ) -> tuple[str, str]:
     """Build a graph for the first target; return its number of kernels and MB of activations."""
-    sizes = Sizes.only(order.sizes.most)
-    options = BuildOptions(sizes=sizes, batch=order.batch, targets=targets[:1])
-    facts: Any = read_plan(library.build(graph.onnx(sizes.best, order.batch), options).plan)
+    sizes = Sizes.fixed(request.sizes.max_size)
+    options = BuildOptions(sizes=sizes, batch=request.batch, targets=targets[:1])
+    facts: Any = read_plan(library.build(graph.onnx(sizes.opt_size, request.batch), options).plan)
     program = facts.programs[0]
     return str(len(program.kernels)), f"{program.activation_bytes / 1e6:.1f}"
