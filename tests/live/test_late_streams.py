@@ -48,7 +48,7 @@ def _clip(folder: Path, gop_s: float) -> list[Message]:
 class Taken:
     """What an `Ingest` hands over, on a thread."""
 
-    def __init__(self, url: str, listen: bool) -> None:
+    def __init__(self, url: str, listen: bool, realtime: bool = False) -> None:
         self.connected: list[Connected] = []
         self.numbers: list[int] = []
         self.sounds: list[float] = []
@@ -56,12 +56,13 @@ class Taken:
         self.heard: float | None = None
         """When the first sound came."""
         self._mailbox = Mailbox(frames=1000)
-        self.ingest = Ingest(url, IngestSettings(listen=listen), self._mailbox)
+        self.ingest = Ingest(url, IngestSettings(listen=listen, realtime=realtime), self._mailbox)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> "Taken":
         self.ingest.start()
+        self.ingest.go()
         self._thread.start()
         return self
 
@@ -137,6 +138,65 @@ def test_sound_that_changes_its_codec_is_taken_up(tmp_path: Path) -> None:
     assert [name[:3] for name in decoders] == ["aac", "mp3"]
     assert max(taken.sounds) > LATE_S + 2.0
     _assert_going_on(taken)
+
+
+def _with_tracks(messages: list[Message], legacy: bool, many: bool) -> Iterator[Message]:
+    """A clip whose sound has two tracks from `LATE_S` on, as Enhanced RTMP sends them.
+
+    `legacy`: the first one is sent as before Enhanced RTMP; `many`: both are in one message.
+    """
+    header = next(m for m in messages if m.kind == AUDIO)
+    begun = False
+    for message in messages:
+        if message.kind != AUDIO or (many and message.time < 1000 * LATE_S):
+            yield message
+            continue
+        kind, data = message.body[1], message.body[2:]
+        first = b"mp4a" + data
+        if many:
+            part = len(data).to_bytes(3) + data
+            body = bytes([0x95, 0x10 | kind]) + b"mp4a\x00" + part + b"\x01" + part
+            yield Message(AUDIO, message.time, body, 1)
+            continue
+        extended = Message(AUDIO, message.time, bytes([0x90 | kind]) + first, 1)
+        yield message if legacy else extended
+        if message.time >= 1000 * LATE_S:
+            heads = [] if begun else [b"\x95\x00mp4a\x01" + header.body[2:]]
+            begun = True
+            for body in (*heads, b"\x95\x01mp4a\x01" + data):
+                yield Message(AUDIO, message.time, body, 1)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_second_track_that_a_publisher_sends_late_changes_nothing(
+    tmp_path: Path, legacy: bool
+) -> None:
+    clip = make_marked(tmp_path / "clip.mp4", Marked(seconds=5, gop_s=5))
+    messages = _with_tracks(list(messages_of(flv_of(clip))), legacy, many=False)
+    port = free_port()
+    with Taken(f"rtmp://127.0.0.1:{port}/live/{KEY}", listen=True) as taken, Peer(port) as peer:
+        assert peer.publish(KEY).code == "NetStream.Publish.Start"
+        for message in _paced(list(messages), time.monotonic()):
+            peer.put(message)
+        wait_for(lambda: taken.numbers and taken.numbers[-1] >= 120, 20, "pictures stopped")
+    assert len(taken.connected) == 1
+    assert taken.numbers == list(range(taken.numbers[0], taken.numbers[-1] + 1))
+    assert len(taken.sounds) == len(set(taken.sounds)) > 200
+
+
+def test_a_rewound_stream_repeats_neither_pictures_nor_sound(tmp_path: Path) -> None:
+    """Paced by `--realtime`, where nothing of what is read after a rewind is skipped."""
+    clip = make_marked(tmp_path / "clip.mp4", Marked(seconds=5))
+    messages = _with_tracks(list(messages_of(flv_of(clip))), legacy=False, many=True)
+    port, url = free_port(), f"rtmp://127.0.0.1:{{}}/live/{KEY}"
+    with Taken(url.format(port), listen=True, realtime=True) as taken, Peer(port) as peer:
+        assert peer.publish(KEY).code == "NetStream.Publish.Start"
+        for message in _paced(list(messages), time.monotonic()):
+            peer.put(message)
+        wait_for(lambda: taken.numbers and taken.numbers[-1] >= 120, 20, "pictures stopped")
+    assert len(taken.connected) > 1
+    _assert_going_on(taken)
+    assert len(taken.sounds) == len(set(taken.sounds)) > 150
 
 
 @contextmanager
@@ -241,6 +301,16 @@ def test_headers_and_what_follows_a_key_frame_are_kept(
     for k, body in enumerate(bodies):
         replay.add(Message(kind, k, bytes.fromhex(body)))
     assert [message.body.hex() for message in replay] == (bodies if kept is None else kept)
+
+
+def test_sound_without_a_header_is_announced_by_its_first_message_and_not_repeated() -> None:
+    replay = Replay()
+    for k, (kind, body) in enumerate(
+        ((VIDEO, "1700"), (VIDEO, "1701"), (VIDEO, "2701"), (AUDIO, "2f01"), (AUDIO, "2f02"))
+    ):
+        replay.add(Message(kind, k, bytes.fromhex(body)))
+    kept = [(message.time, message.body.hex()) for message in replay]
+    assert kept == [(1, "1700"), (3, "2f01"), (1, "1701"), (2, "2701"), (4, "2f02")]
 
 
 def test_what_is_kept_is_bounded() -> None:

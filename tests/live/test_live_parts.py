@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from vsr.live.settings import IngestSettings
 from vsr.live.slate import Slate
 from vsr.media.colour import SDR
 from vsr.media.frame import Frame, Stamps, now
+from vsr.media.timestamps import Packet
 
 
 def _frame(number: int, at: float | None = None) -> Frame:
@@ -169,6 +171,23 @@ def _as_it_comes(frames: int, put_by: int) -> Iterator[Frame]:
 def test_a_stream_that_is_joined_begins_with_its_newest_picture(put_by: int, first: int) -> None:
     got = [f.index for f in from_newest(_as_it_comes(20, put_by), 0.04) if isinstance(f, Frame)]
     assert got == list(range(first, 20))
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_stream_that_ends_while_it_is_joined_shows_its_newest_picture(breaks: bool) -> None:
+    def short() -> Iterator[Frame | Packet]:
+        for k in range(20):
+            yield av.Packet(b"before")
+            yield _frame(k)
+        yield after
+        if breaks:
+            raise InputError("broke off")
+
+    after, got = av.Packet(b"after"), list[Any]()
+    with pytest.raises(InputError) if breaks else nullcontext():
+        for item in from_newest(short(), 10.0):
+            got.append(item)
+    assert [getattr(item, "index", item) for item in got] == [19, after]
 
 
 def _all_of(ingest: Ingest, box: Mailbox) -> list[Any]:

@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -69,6 +70,28 @@ def _listener(url: str, settings: IngestSettings) -> "RtmpListener":
     return RtmpListener(url, settings.stream_timeout, certificate=certificate)
 
 
+def _time_of(packet: Packet) -> float | None:
+    """Return a packet's source time in seconds; None if it has none."""
+    if packet.pts is None or not packet.time_base:
+        return None
+    return float(packet.pts * packet.time_base)
+
+
+@dataclass
+class _Repeats:
+    """Frames or audio packets that come again after a publisher's stream was rewound."""
+
+    until: float
+    """Source time of the newest one that was passed on before (s)."""
+    left: int
+    """Largest number of items among which there are repeated ones."""
+
+    def take(self, time: float) -> bool:
+        """Return whether the next item, at `time` (s), is repeated."""
+        self.left -= 1
+        return self.left >= 0 and time <= self.until
+
+
 class Ingest:
     """Reads a URL or file into a mailbox; see `IngestSettings`."""
 
@@ -98,8 +121,10 @@ class Ingest:
         self._began, self._missing = False, 0
         self._newest = 0.0
         """Source time of the newest frame passed on (s)."""
-        self._again_s, self._again_most = 0.0, 0
-        """After a rewind: time up to which frames repeat (s), and how many more at most."""
+        self._newest_audio: float | None = None
+        """Source time of the session's newest audio packet passed on (s)."""
+        self._repeats: dict[str, _Repeats] = {}
+        """Which frames (`video`) and packets (`audio`) are repeated after a rewind."""
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
@@ -142,7 +167,8 @@ class Ingest:
 
     def _attempt(self) -> str:
         """Read one connection to its end and return the reason why it ended."""
-        self._began, self._missing, self._again_most = False, 0, 0
+        self._began, self._missing = False, 0
+        self._newest_audio, self._repeats = None, {}
         try:
             return self._session()
         except InputError as exc:
@@ -192,8 +218,9 @@ class Ingest:
                     if isinstance(item, Frame):
                         self._newest = item.time
                         self.mailbox.put(item)
-                    elif item.stream is sound and item.pts is not None and item.time_base:
-                        self.mailbox.put(SoundPacket(item, float(item.pts * item.time_base)))
+                    elif item.stream is sound and (time := _time_of(item)) is not None:
+                        self._newest_audio = time
+                        self.mailbox.put(SoundPacket(item, time))
                     following = successor.look() if is_url(self.url) else None
                     if following is not None:
                         return following
@@ -204,25 +231,33 @@ class Ingest:
     def _again(self, feed: "PublishedStream | None") -> LiveSource:
         """Open the current source again, with all the streams that it has now."""
         if feed is not None:
-            self._again_s, self._again_most = self._newest, feed.rewind()
+            frames, packets = feed.rewind()
+            self._repeats = {"video": _Repeats(self._newest, frames)}
+            if self._newest_audio is not None:
+                self._repeats["audio"] = _Repeats(self._newest_audio, packets)
         return self._open(feed)
 
     def _in_time(self, source: LiveSource) -> Iterator[Frame | Packet]:
         """Yield the source's items when they are due."""
-        items = self._fresh(self._measured(source))
+        items = self._fresh(self._measured(source), source.audio)
         if self.settings.realtime or source.in_pieces or not is_url(self.url):
             return paced(items, self._live, self._stop)
         newest = from_newest(items, float(1 / source.info.rate))
         return Evened(self._stop, lambda words: self._say(words, "bursts"))(newest)
 
-    def _fresh(self, items: Iterator[Frame | Packet]) -> Iterator[Frame | Packet]:
-        """Leave out the frames that were passed on before a publisher's stream was rewound."""
+    def _fresh(
+        self, items: Iterator[Frame | Packet], audio: av.AudioStream | None
+    ) -> Iterator[Frame | Packet]:
+        """Leave out what was passed on before a publisher's stream was rewound."""
         for item in items:
-            if isinstance(item, Frame) and self._again_most:
-                self._again_most -= 1
-                if item.time <= self._again_s:
-                    continue
-            yield item
+            kind, time = "", None
+            if isinstance(item, Frame):
+                kind, time = "video", item.time
+            elif item.stream is audio:
+                kind, time = "audio", _time_of(item)
+            repeats = self._repeats.get(kind)
+            if repeats is None or time is None or not repeats.take(time):
+                yield item
 
     def _measured(self, source: LiveSource) -> Iterator[Frame | Packet]:
         """Yield the source's items as they are read, with usable timestamps."""

@@ -82,19 +82,29 @@ def from_newest(items: Iterable[Item], step: float) -> Iterator[Item]:
 
     While the stream is probed, and in some servers before that, frames are buffered. They arrive at
     once, and shown in real time they would delay all later ones. `step` is the frame interval (s).
+    Older frames are not counted as lost: the stream is joined after them. If it ends before it is
+    known which frame is the newest, that is the last one.
     """
-    newest: Frame | None = None
-    until = now() + _JOINING
-    before, settled = now(), False
-    for item in items:
-        if settled:
-            yield item
-        elif isinstance(item, Frame):
-            settled = newest is not None and (now() - before > step / 2 or now() > until)
-            if settled and newest is not None:
-                yield newest
-                yield item
-            newest, before = item, now()
+    source = iter(items)
+    held: list[Item] = []
+    """The newest frame so far and what follows it."""
+    before = now()
+    until = before + _JOINING
+    try:
+        for item in source:
+            is_frame, at = isinstance(item, Frame), now()
+            joined = bool(held) and (at > until or (is_frame and at - before > step / 2))
+            if is_frame:
+                held, before = held if joined else [], at
+            if is_frame or held:
+                held.append(item)
+            if joined:
+                break
+    except Exception:  # the source ended with an error
+        yield from held
+        raise
+    yield from held
+    yield from source
 
 
 class Evened:

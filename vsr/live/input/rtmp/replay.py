@@ -18,6 +18,10 @@ _EX_AUDIO: Final = 9
 """The sound format of extended bodies."""
 _EX_VIDEO: Final = 0x80
 _KEY: Final = 1
+_TRACK: Final = 6
+"""Position of the track number in a multitrack body with one track."""
+_MULTITRACK: Final = {AUDIO: 5, VIDEO: 6}
+"""Packet types of extended bodies that contain a track other than the first, or several tracks."""
 _FRAMES: Final = (1, 3)
 """Packet types of extended bodies that contain a frame; 0 is a header."""
 
@@ -59,13 +63,24 @@ class Replay:
 
         If audio has no header, its first message comes first: FFmpeg looks for audio only for 1 s.
         """
-        time = self._since[0].time if self._since else None
-        sounds = [message for message in self._since if message.kind == AUDIO]
         for kind in (DATA, VIDEO, AUDIO):
-            head = self._heads.get(kind) or (sounds[0] if kind == AUDIO and sounds else None)
-            if head is not None:
-                yield head if time is None else replace(head, time=time)
-        yield from self._since
+            if (head := self._heads.get(kind)) is not None:
+                yield replace(head, time=self._since[0].time) if self._since else head
+        first = None
+        if AUDIO not in self._heads:
+            first = next((message for message in self._since if message.kind == AUDIO), None)
+        if first is not None:
+            yield first
+        yield from (message for message in self._since if message is not first)
+
+
+def is_further_track(message: Message) -> bool:
+    """Return whether an audio or video message contains one track, which is not the first."""
+    body = message.body
+    extended = body[0] >> 4 == _EX_AUDIO if message.kind == AUDIO else body[0] & _EX_VIDEO
+    if not extended or body[0] & 15 != _MULTITRACK[message.kind] or len(body) <= _TRACK:
+        return False
+    return not body[1] >> 4 and body[_TRACK] != 0
 
 
 def _is_header(message: Message) -> bool:

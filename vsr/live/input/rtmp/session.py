@@ -1,13 +1,14 @@
 """Negotiates with an RTMP publisher, and reads the stream that it then sends."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from vsr.errors import InputError, reason
 from vsr.live.input.rtmp.address import ListenAddress
 from vsr.live.input.rtmp.connection import Connection
-from vsr.live.input.rtmp.replay import Replay
+from vsr.live.input.rtmp.replay import Replay, is_further_track
 from vsr.live.rtmp.amf import ProtocolError, Value, decode
 from vsr.live.rtmp.chunks import (
     AGGREGATE,
@@ -160,17 +161,18 @@ class PublishedStream:
         """Number of changes of its audio codec, which FFmpeg does not report."""
         return self._replay.changes
 
-    def rewind(self) -> int:
+    def rewind(self) -> tuple[int, int]:
         """Restart the FLV file with headers and all since the last key frame; for its reader.
 
-        Returns an upper limit of the number of frames that are repeated.
+        Returns how many frames and how many audio packets are repeated at most.
         """
         self._ready.clear()
         self._begun = False
         messages = list(self._replay)
         for message in messages:
             self._put(message, _BOTH)
-        return sum(message.kind == VIDEO for message in messages)
+        count = Counter(message.kind for message in messages)
+        return count[VIDEO], count[AUDIO]
 
     def cut(self) -> None:
         """End the stream and any blocked read. Thread-safe."""
@@ -228,9 +230,10 @@ class PublishedStream:
                 if part.kind in (AUDIO, VIDEO, DATA):
                     self._take(part)
         elif message.kind in (AUDIO, VIDEO) and message.body:
-            self._replay.add(message)
-            self._put(message, _BOTH)
             self._renewed = not self._leaving
+            if not is_further_track(message):  # one is read; more would change the stream's codecs
+                self._replay.add(message)
+                self._put(message, _BOTH)
         elif message.kind in (DATA, DATA_AMF3):
             self._take_data(message)
 
