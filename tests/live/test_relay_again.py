@@ -29,7 +29,7 @@ from vsr.live.settings import IngestSettings, RelaySettings
 from vsr.live.supervisor import RelayJob, run_all
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
-from vsr.report.rolling import RollingSettings, set_aside
+from vsr.report.rolling import RollingSettings, rotate_report
 
 START = 40.0
 """Longest wait for what starts on a machine that has much else to do (s)."""
@@ -86,7 +86,7 @@ def _running(*members: RelayJob) -> Iterator[_Running]:
 
 
 def _pauses(text: str, name: str) -> list[float]:
-    return [float(s) for s in re.findall(rf"{name}: .*started again in (\S+) s", text)]
+    return [float(s) for s in re.findall(rf"{name}: .*restarting in (\S+) s", text)]
 
 
 def test_pauses_grow_to_a_bound_and_leave_a_little_to_chance() -> None:
@@ -215,14 +215,14 @@ def _encoder_dies(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -
 
 
 def _playout_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
-    picture = Playout._picture
+    picture = Playout._process_frame
 
     def fail(self: Playout, frame: Frame) -> None:
         if is_bad() and self._log._name == "bad" and self._clock.last > 0.4:
             raise RuntimeError("a defect\nof ours")
         picture(self, frame)
 
-    monkeypatch.setattr(Playout, "_picture", fail)
+    monkeypatch.setattr(Playout, "_process_frame", fail)
 
 
 def _backend_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
@@ -264,7 +264,7 @@ def test_a_relay_that_breaks_is_started_again_and_no_other_notices(
         wait_for(lambda: third.exists() and third.stat().st_size > 50_000, START, caplog.text)
         wait_for(lambda: "good: " + str(other) in caplog.text, START, caplog.text)
         assert running.end() == 130
-    assert caplog.text.count(f"bad: {words}; it is started again in ") == 2
+    assert caplog.text.count(f"bad: {words}; restarting in ") == 2
     assert "Traceback" not in caplog.text
     with av.open(str(third)) as out:
         assert sum(1 for _ in out.decode(video=0)) > 5
@@ -302,12 +302,12 @@ def test_reports_of_runs_that_failed_do_not_fill_the_disk(
     for number in range(6):
         monkeypatch.setattr("vsr.report.rolling.time.time", lambda n=number: 1.8e9 + n / 2)
         (tmp_path / "r.json").write_text(str(number))
-        set_aside(settings)
+        rotate_report(settings)
     kept = sorted(tmp_path.glob("r-2*.json"))
     assert [path.read_text() for path in kept] == ["3", "4", "5"]
     assert not (tmp_path / "r.json").exists()
     assert other.read_text() == "mine"
-    set_aside(RollingSettings())  # nothing is written, so there is nothing to keep
+    rotate_report(RollingSettings())  # nothing is written, so there is nothing to keep
 
 
 class _Fleet(RelayProcess):
@@ -363,7 +363,7 @@ def test_one_of_several_is_wrong_one_comes_late_and_one_never_pauses(tmp_path: P
     }.items():
         assert said.count(f"vsr: {name}: ") == 1
         assert f"vsr: {name}: error: {words}" in said
-    assert "Connection refused; given up at attempt 1; it is started again in" in said
+    assert "Connection refused; stopped after attempt 1 (--retry-max); restarting in" in said
     assert "Traceback" not in said
     numbers = [number for number, _ in steady.shown()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

@@ -264,7 +264,7 @@ class Parts:
         self._names = [name for name in self._names if name in kept]
 
 
-def set_aside(settings: RollingSettings) -> None:
+def rotate_report(settings: RollingSettings) -> None:
     """Keep the report of a run that failed as one of the parts, before the next run writes its own.
 
     Raises OSError.

@@ -66,11 +66,11 @@ class Output:
         self._lock = threading.Lock()
         self._tally = Tally()
         self._queue = Queue(
-            waiting.queue_s, waiting.queue_bytes, waiting.fresh_s, self._tally.dropped
+            waiting.queue_s, waiting.queue_bytes, waiting.start_backlog_s, self._tally.dropped
         )
         self._state = OutputState()
         # a pipe's reader may pause, and a new process cannot resume a stream begun by another
-        stall = math.inf if self._kind == "pipe" else waiting.stall_s
+        stall = math.inf if self._kind == "pipe" else waiting.io_timeout_s
         self._session = Session(plan(url, streams, waiting), stall, pipe_of(Path(url)), spares)
         self.was_open = self._is_full = False
         """`was_open`: whether the output was ever open. `_is_full`: whether the disk is full."""

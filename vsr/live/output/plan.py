@@ -123,7 +123,7 @@ def settings_for(url: str, settings: OutputSettings | None) -> OutputSettings:
     settings = settings or OutputSettings()
     if kind_of(url) != "file":
         return settings
-    return replace(settings, fresh_s=settings.queue_s, retry_s=_FILE_RETRY_S)
+    return replace(settings, start_backlog_s=settings.queue_s, retry_s=_FILE_RETRY_S)
 
 
 def muxer_for(url: str, container: str | None = None) -> str:
@@ -195,7 +195,7 @@ def plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
         "protocol": _protocol_options(url, settings, enhanced),
         "ask": codec if enhanced and not settings.enhanced_rtmp else "",
         "streams": streams.facts(),
-        "stall": settings.stall_s,
+        "stall": settings.io_timeout_s,
     }
     return json.dumps(facts).encode() + b"\n"
 
