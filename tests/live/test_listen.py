@@ -446,7 +446,7 @@ def test_slow_ones_are_let_go_and_keep_no_publisher_out(caplog: pytest.LogCaptur
         for peer in slow:
             peer.socket.close()
         wait_for(lambda: not ear.listener._connections, 5, "places are not free again")
-    assert caplog.text.count("too many are connected") == 1
+    assert caplog.text.count("too many connections") == 1
     assert caplog.text.count("did not publish within 3 s") == 1
 
 
@@ -790,7 +790,7 @@ def test_memory_is_bounded_whatever_is_announced() -> None:
         for _ in range(3):
             reader = ChunkReader(most)
             reader.feed(chunked(Message(SET_CHUNK_SIZE, 0, (4096).to_bytes(4)), 2, 128))
-            with pytest.raises(ProtocolError, match="at a time"):
+            with pytest.raises(ProtocolError, match="incomplete messages exceed"):
                 for number in range(4, 64):  # sixty messages that never come to their end
                     head = bytes([number]) + bytes(3) + (most - 1).to_bytes(3) + b"\x09" + bytes(4)
                     for k in range(10):

@@ -15,7 +15,7 @@ BEGIN = """
 import ctypes, sys, tempfile, threading, time
 from pathlib import Path
 from vsr.live import memory
-memory._EVERY_S = 0.2
+memory._TRIM_INTERVAL_S = 0.2
 if sys.argv[1] == "settled":
     memory.configure_malloc()
 libc = ctypes.CDLL(None)
