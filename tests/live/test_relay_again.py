@@ -1,4 +1,4 @@
-"""Several relays in one process: whose fault ends which of them, and which is started again."""
+"""Several relays in one process: whose fault ends which of them, and which is restarting in."""
 
 import itertools
 import logging
@@ -146,7 +146,7 @@ def test_what_its_user_must_put_right_ends_one_relay_for_good(
         assert running.end() == code  # although the other was stopped
     assert caplog.text.count("wrong: ") == 1
     assert words in caplog.text
-    assert "started again" not in caplog.text
+    assert "restarting in" not in caplog.text
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, LOOPED])
@@ -158,7 +158,7 @@ def test_a_file_that_is_none_is_told_once(
     member = _member("one", tmp_path / source, tmp_path / "out.flv", settings)
     assert run_all([member], threading.Event(), Pool(), QUICK) == 1
     assert caplog.text.count("one: ") == 1
-    assert "started again" not in caplog.text
+    assert "restarting in" not in caplog.text
 
 
 def test_an_output_that_cannot_be_ends_one_relay_for_good_but_not_one_that_was_live(
@@ -252,7 +252,7 @@ def test_a_relay_that_breaks_is_started_again_and_no_other_notices(
 ) -> None:
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, size=(160, 90)))
     other = make_marked(tmp_path / "other.flv", Marked(seconds=3, size=(192, 96), sound=None))
-    FAULTS[words](monkeypatch, lambda: caplog.text.count("started again") < 2)
+    FAULTS[words](monkeypatch, lambda: caplog.text.count("restarting in") < 2)
     told = tmp_path / "report.json"
     members = [
         _member("bad", clip, tmp_path / "bad.flv", LOOPED, told),
@@ -287,7 +287,7 @@ def test_a_defect_tells_no_stream_key(
 
     monkeypatch.setattr("vsr.live.relay.Relay.run", fails)
     with _running(RelayJob(input=keys[0], outputs=keys[1:], settings=SETTINGS)):
-        wait_for(lambda: "started again" in caplog.text, 10, "not told")
+        wait_for(lambda: "restarting in" in caplog.text, 10, "not told")
     told = [record.getMessage() for record in caplog.records]
     assert any("rtmp://127.0.0.1/live/*** into ***" in words for words in told)
     assert "k3y" not in "".join(told)

@@ -306,11 +306,11 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
             if isinstance(item, Frame):
                 assert item.planes[0].shape == (90, 160)
                 frames += 1
-                time_ = clock.picture(item.time, frames * 0.04)
+                time_ = clock.place_frame(item.time, frames * 0.04)
                 assert time_ > last
                 last = time_
             elif sound and item.stream is source.audio and item.pts is not None:
-                at = clock.sound(float(item.pts * item.time_base))
+                at = clock.place_audio(float(item.pts * item.time_base))
                 for packet in sound.convert(item, at) if at is not None else ():
                     pass
         source.close()

@@ -337,11 +337,11 @@ def test_sound_that_comes_up_on_the_way_ends_no_source(tmp_path: Path) -> None:
 
 def test_the_clock_gives_no_time_to_sound_that_leaps_ahead() -> None:
     clock = OutputClock(0.04)
-    clock.picture(10.0, 0.0)
-    assert clock.sound(13.0) == pytest.approx(3.0)
-    assert clock.sound(3610.0) is None
-    clock.picture(3610.0, 0.04)
-    assert clock.sound(3610.5) == pytest.approx(0.54, abs=0.01)
+    clock.place_frame(10.0, 0.0)
+    assert clock.place_audio(13.0) == pytest.approx(3.0)
+    assert clock.place_audio(3610.0) is None
+    clock.place_frame(3610.0, 0.04)
+    assert clock.place_audio(3610.5) == pytest.approx(0.54, abs=0.01)
 
 
 def test_sound_of_unknown_layout_becomes_stereo() -> None:

@@ -94,7 +94,7 @@ class Relay:
         """Whether the report has content."""
 
     def run(self, stop: threading.Event) -> Report:
-        """Relay until the source is given up or `stop` is set. Raises VsrError.
+        """Relay until the source has ended for good or `stop` is set. Raises VsrError.
 
         `report` describes the work done, even if an error is raised.
         """

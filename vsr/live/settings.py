@@ -23,7 +23,7 @@ class IngestSettings:
     """Time without data after which a connected source counts as lost."""
     retry_delay: float = 0.5
     retry_max: int = 0
-    """Number of consecutive failed attempts after which the source is given up; 0: no limit."""
+    """Number of consecutive failed attempts after which retrying stops; 0: no limit."""
     realtime: bool = False
     """Whether a URL is paced in real time by its timestamps; files and HLS always are."""
     tls_verify: bool = True

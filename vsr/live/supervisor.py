@@ -6,7 +6,7 @@ If one of several relays fails, the cause of the error, as far as known, determi
   network, an impossible output, a file that is not a video. It is logged once, with the relay's
   name, and its exit code becomes the program's, however the other relays end.
 - Any other error restarts the relay, after a pause that grows from 1 s to a minute: the encoder or
-  the backend failed, the source was given up after `--retry-max` attempts, or vsr has a bug. Each
+  the backend failed, the source failed `--retry-max` times, or vsr has a bug. Each
   failure is logged in one line. The settings of a relay that was live once are known to be right,
   so from then on no error ends it for good.
 - A file that is not looped is relayed once, however that ends.

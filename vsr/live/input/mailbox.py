@@ -41,7 +41,7 @@ class Lost:
     reason: str
     delay: float
     final: bool = False
-    """Whether the source is given up: no attempt follows."""
+    """Whether no attempt follows."""
     failed: bool = False
     """Whether the session could not begin."""
     missing: int = 0
