@@ -116,7 +116,7 @@ def _relay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     [
         ("crf = 'x'", "relay 1: error: Invalid value for '--crf'", ()),
         ("wings = 3", "relay 1: error: No such option '--wings'", ()),
-        ("listen = true", "relay 1: error: --listen is for rtmp:// and rtmps:// only", ()),
+        ("listen = true", "relay 1: error: --listen supports rtmp:// and rtmps:// only", ()),
         ("[[relay]]\ninput = 'c'\noutputs = ['d.flv', 'b.flv']", "another relay has this out", ()),
         ("", "with --config, --crf belong into", ("--crf", "20")),
         ("", "with --config, --pix-fmt belong into", ("--pix-fmt", "yuv420p")),

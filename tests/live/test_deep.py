@@ -192,7 +192,9 @@ def test_a_later_session_keeps_the_bits_and_the_hdr(
 ) -> None:
     """White of SDR and HLG is at 203 cd/m2 (ITU-R BT.2408), SDR's middle at 39 (BT.1886)."""
     path = clip(tmp_path / "then.mkv", transfer, "ffv1", pixels)
-    with closing(LiveSource(str(path), 5.0, canvas, capabilities=OutputCapabilities(bits=10))) as then:
+    with closing(
+        LiveSource(str(path), 5.0, canvas, capabilities=OutputCapabilities(bits=10))
+    ) as then:
         assert words in then.notes[0]
         frame = next(frames_of(then))
         assert (frame.format, frame.colour, then.info.hdr) == (DEEP, canvas.colour, canvas.hdr)
