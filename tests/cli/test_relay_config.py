@@ -205,7 +205,7 @@ def test_a_slate_that_is_no_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "slate.png"
     for data in (b"", b"no picture"):
         path.write_bytes(data)
-        with pytest.raises(InputError, match=r"cannot read the slate .* as a picture"):
+        with pytest.raises(InputError, match=r"cannot read the slate .* as an image"):
             Slate(1.0, path)
     with pytest.raises(InputError, match="cannot read the slate"):
         Slate(1.0, tmp_path / "none.png")

@@ -65,14 +65,14 @@ def test_amf_of_noise(data: bytes) -> None:
 def test_chunks_of_strangers(messages: list[tuple[int, bytes]], seed: int, step: int) -> None:
     """RTMP's messages, damaged and in pieces of any size."""
     sent = [chunks.Message(kind, 0, body) for kind, body in messages]
-    data = mutated(b"".join(chunks.chunks(one, 3, 128) for one in sent), seed, 0)
+    data = mutated(b"".join(chunks.to_chunks(one, 3, 128) for one in sent), seed, 0)
     reader = chunks.ChunkReader(10_000)
     try:
         for at in range(0, len(data), step):
             reader.feed(data[at : at + step])
             while (message := reader.take()) is not None:
                 if message.kind == 22:
-                    list(chunks.parts(message))
+                    list(chunks.split_aggregate(message))
     except ProtocolError:
         pass
 

@@ -11,33 +11,33 @@ STEP = 0.04
 
 def test_an_even_source_keeps_its_times() -> None:
     clock = OutputClock(STEP)
-    times = [clock.picture(100 + k * STEP, 5 + k * STEP) for k in range(50)]
+    times = [clock.place_frame(100 + k * STEP, 5 + k * STEP) for k in range(50)]
     assert times == pytest.approx([k * STEP for k in range(50)])
-    assert clock.sound(101.0) == pytest.approx(1.0)
-    assert (clock.repairs.jumps, clock.repairs.nudged) == (0, 0)
+    assert clock.place_audio(101.0) == pytest.approx(1.0)
+    assert (clock.corrections.jumps, clock.corrections.nudged) == (0, 0)
 
 
 def test_there_is_no_sound_before_the_first_picture() -> None:
     clock = OutputClock(STEP)
-    assert clock.sound(3.0) is None
-    clock.picture(3.0, 0.0)
+    assert clock.place_audio(3.0) is None
+    clock.place_frame(3.0, 0.0)
     clock.end_session()
-    assert clock.sound(3.0) is None
+    assert clock.place_audio(3.0) is None
 
 
 @pytest.mark.parametrize("begin", [0.0, 95443.7, -2.0])
 def test_a_source_that_comes_back_goes_on_at_the_walls_time(begin: float) -> None:
     clock = OutputClock(STEP)
     for k in range(25):
-        clock.picture(10 + k * STEP, k * STEP)
+        clock.place_frame(10 + k * STEP, k * STEP)
     clock.end_session()
-    fillers = [clock.filler(1.0 + k * STEP) for k in range(1, 250)]
+    fillers = [clock.place_repeat(1.0 + k * STEP) for k in range(1, 250)]
     assert fillers == sorted(set(fillers))
     assert fillers[-1] == pytest.approx(1.0 + 249 * STEP, abs=0.1)
-    back = clock.picture(begin, 11.2)
+    back = clock.place_frame(begin, 11.2)
     assert back == pytest.approx(11.2, abs=0.1)
     assert back > fillers[-1]
-    sound = clock.sound(begin + 0.5)
+    sound = clock.place_audio(begin + 0.5)
     assert sound is not None
     assert sound - back == pytest.approx(0.5)
 
@@ -45,35 +45,35 @@ def test_a_source_that_comes_back_goes_on_at_the_walls_time(begin: float) -> Non
 @pytest.mark.parametrize("leap", [-3.0, -26.5 * 3600, 3600.0])
 def test_a_leap_within_a_session_is_closed(leap: float) -> None:
     clock = OutputClock(STEP)
-    clock.picture(50.0, 0.0)
-    clock.picture(50.0 + STEP, STEP)
-    after = clock.picture(50.0 + 2 * STEP + leap, 2 * STEP)
+    clock.place_frame(50.0, 0.0)
+    clock.place_frame(50.0 + STEP, STEP)
+    after = clock.place_frame(50.0 + 2 * STEP + leap, 2 * STEP)
     assert after == pytest.approx(2 * STEP, abs=STEP)
-    assert clock.repairs.jumps == 1
+    assert clock.corrections.jumps == 1
 
 
 def test_a_pause_of_the_source_is_kept() -> None:
     clock = OutputClock(STEP)
-    clock.picture(1.0, 0.0)
-    assert clock.picture(4.0, 3.0) == pytest.approx(3.0)
-    assert clock.repairs.jumps == 0
+    clock.place_frame(1.0, 0.0)
+    assert clock.place_frame(4.0, 3.0) == pytest.approx(3.0)
+    assert clock.corrections.jumps == 0
 
 
 def test_times_that_stand_still_or_step_back_are_nudged_forward() -> None:
     clock = OutputClock(STEP)
-    times = [clock.picture(t, k * STEP) for k, t in enumerate((5.0, 5.0, 4.9, 5.04))]
+    times = [clock.place_frame(t, k * STEP) for k, t in enumerate((5.0, 5.0, 4.9, 5.04))]
     assert times == sorted(set(times))
-    assert clock.repairs.nudged == 2
+    assert clock.corrections.nudged == 2
     assert times[-1] == pytest.approx(0.04)
 
 
 def test_a_stall_that_was_filled_is_not_made_up_for_in_a_rush() -> None:
     """Pictures that come late, on the clock of before, are shown at their pace from now on."""
     clock = OutputClock(STEP)
-    clock.picture(0.0, 0.0)
+    clock.place_frame(0.0, 0.0)
     for k in range(1, 50):
-        clock.filler(k * STEP)
-    times = [clock.picture((1 + k) * STEP, 2.0 + k * STEP) for k in range(10)]
+        clock.place_repeat(k * STEP)
+    times = [clock.place_frame((1 + k) * STEP, 2.0 + k * STEP) for k in range(10)]
     steps = [b - a for a, b in pairwise(times)]
     assert min(steps) == pytest.approx(STEP)
     assert times[0] >= clock.interval * 49

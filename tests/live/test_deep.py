@@ -14,7 +14,7 @@ import pytest
 import vsr
 from tests.media.test_side_data import captioned, captions
 from tests.rtmp import free_port, wait_for
-from vsr.live.input.fit import Canvas, Carried
+from vsr.live.input.fit import Canvas, OutputCapabilities
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.rungs import Rungs
 from vsr.live.ladder.warm_up import trial_frame
@@ -170,7 +170,7 @@ def test_how_many_bits_outputs_carry(codec: str | None, pixels: str | None, bits
 
 @pytest.fixture
 def canvas(source: Path) -> Canvas:
-    with closing(LiveSource(str(source), 5.0, carried=Carried(bits=10))) as first:
+    with closing(LiveSource(str(source), 5.0, capabilities=OutputCapabilities(bits=10))) as first:
         assert first.notes == []
         assert first.info.hdr is not None
         return first.canvas
@@ -192,7 +192,9 @@ def test_a_later_session_keeps_the_bits_and_the_hdr(
 ) -> None:
     """White of SDR and HLG is at 203 cd/m2 (ITU-R BT.2408), SDR's middle at 39 (BT.1886)."""
     path = clip(tmp_path / "then.mkv", transfer, "ffv1", pixels)
-    with closing(LiveSource(str(path), 5.0, canvas, carried=Carried(bits=10))) as then:
+    with closing(
+        LiveSource(str(path), 5.0, canvas, capabilities=OutputCapabilities(bits=10))
+    ) as then:
         assert words in then.notes[0]
         frame = next(frames_of(then))
         assert (frame.format, frame.colour, then.info.hdr) == (DEEP, canvas.colour, canvas.hdr)

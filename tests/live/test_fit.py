@@ -145,7 +145,7 @@ def test_an_ingest_fits_what_comes_back_and_tells_its_rate(tmp_path: Path) -> No
         if isinstance(item, Connected):
             sessions.append(item)
             os.replace(other, clip) if len(sessions) == 1 else None  # noqa: PTH105
-            ingest.go()
+            ingest.start_playback()
         elif isinstance(item, Frame) and len(sessions) == 2:
             frames.append(item)
     ingest.close()

@@ -7,21 +7,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import av
 import pytest
 
 from tests.live.test_listen import _number
+from tests.live.test_live_parts import _frame
 from tests.rtmp import free_port, wait_for
 from tests.rtmp_peer import Peer, flv_of, messages_of
 from tests.streams import Marked, make_marked
-from vsr.live.audio import Sound
+from vsr.live.audio import OutputAudio
 from vsr.live.input.ingest import Ingest
-from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
-from vsr.live.input.rtmp.replay import Replay
+from vsr.live.input.mailbox import AudioPacket, Connected, Lost, Mailbox
+from vsr.live.input.rtmp.replay import ReplayBuffer
 from vsr.live.output.encode import AudioItem
-from vsr.live.rtmp.chunks import AUDIO, VIDEO, Message, tag
+from vsr.live.rtmp.chunks import AUDIO, VIDEO, Message, flv_tag
 from vsr.live.settings import IngestSettings
 from vsr.media.frame import Frame
 
@@ -75,7 +77,7 @@ class Taken:
             item: Any = self._mailbox.take(0.05)
             if isinstance(item, Frame):
                 self.numbers.append(_number(item))
-            elif isinstance(item, SoundPacket):
+            elif isinstance(item, AudioPacket):
                 self.heard = self.heard or time.monotonic()
                 self.sounds.append(item.time)
             elif isinstance(item, Connected):
@@ -105,8 +107,8 @@ def test_sound_that_a_publisher_sends_late_is_taken_up_and_no_picture_waits_for_
         for message in _paced(messages, time.monotonic()):
             peer.put(message)
         wait_for(lambda: taken.numbers and taken.numbers[-1] >= 160, 20, "pictures stopped")
-    assert [one.sound is not None for one in taken.connected] == [False, True]
-    assert not [one for one in taken.lost if not one.reason.endswith("left")]
+    assert [one.audio is not None for one in taken.connected] == [False, True]
+    assert not [one for one in taken.lost if not one.reason.endswith("disconnected")]
     assert taken.sounds
     assert taken.sounds[0] < LATE_S + 3.0  # one of them is patience for a slow machine
     _assert_going_on(taken)
@@ -133,10 +135,69 @@ def test_sound_that_changes_its_codec_is_taken_up(tmp_path: Path) -> None:
         for message in _paced(messages, time.monotonic()):
             peer.put(message)
         wait_for(lambda: taken.numbers and taken.numbers[-1] >= 140, 20, "pictures stopped")
-    decoders = [one.sound.name for one in taken.connected if one.sound is not None]
+    decoders = [one.audio.name for one in taken.connected if one.audio is not None]
     assert [name[:3] for name in decoders] == ["aac", "mp3"]
     assert max(taken.sounds) > LATE_S + 2.0
     _assert_going_on(taken)
+
+
+def _with_second_track(messages: list[Message], legacy: bool) -> Iterator[Message]:
+    """A clip whose sound has a second track from `LATE_S` on, as Enhanced RTMP sends it.
+
+    `legacy`: the first one is sent as before Enhanced RTMP.
+    """
+    header = next(m for m in messages if m.kind == AUDIO)
+    begun = False
+    for message in messages:
+        if message.kind != AUDIO:
+            yield message
+            continue
+        kind, data = message.body[1], message.body[2:]
+        extended = Message(AUDIO, message.time, bytes([0x90 | kind]) + b"mp4a" + data, 1)
+        yield message if legacy else extended
+        if message.time >= 1000 * LATE_S:
+            heads = [] if begun else [b"\x95\x00mp4a\x01" + header.body[2:]]
+            begun = True
+            for body in (*heads, b"\x95\x01mp4a\x01" + data):
+                yield Message(AUDIO, message.time, body, 1)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_second_track_that_a_publisher_sends_late_changes_nothing(
+    tmp_path: Path, legacy: bool
+) -> None:
+    clip = make_marked(tmp_path / "clip.mp4", Marked(seconds=5, gop_s=5))
+    messages = _with_second_track(list(messages_of(flv_of(clip))), legacy)
+    port = free_port()
+    with Taken(f"rtmp://127.0.0.1:{port}/live/{KEY}", listen=True) as taken, Peer(port) as peer:
+        assert peer.publish(KEY).code == "NetStream.Publish.Start"
+        for message in _paced(list(messages), time.monotonic()):
+            peer.put(message)
+        wait_for(lambda: taken.numbers and taken.numbers[-1] >= 120, 20, "pictures stopped")
+    assert len(taken.connected) == 1
+    assert taken.numbers == list(range(taken.numbers[0], taken.numbers[-1] + 1))
+    assert len(taken.sounds) == len(set(taken.sounds)) > 150
+
+
+def test_a_rewound_stream_repeats_neither_pictures_nor_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What came before the rewind comes again; only what is newer is passed on."""
+    ingest = Ingest("rtmp://127.0.0.1/live/k", IngestSettings(), Mailbox(frames=1))
+    feed, audio = SimpleNamespace(rewind=lambda: (6, 7)), object()
+    monkeypatch.setattr(ingest, "_open_source", lambda feed: None)
+    ingest._newest, ingest._newest_audio = 5 / 25, 4.0
+    ingest._reopen(cast(Any, feed))
+    packets = [SimpleNamespace(stream=audio, pts=k, time_base=1) for k in (2, 3, 4, 5)]
+    other = SimpleNamespace(stream=object(), pts=0, time_base=1)
+    again = [*(_frame(k) for k in range(9)), other, *packets]
+    got: list[Any] = list(ingest._without_repeats(iter(cast(Any, again)), cast(Any, audio)))
+    assert [item.index for item in got[:3]] == [6, 7, 8]
+    assert got[3:] == [other, packets[3]]
+    ingest._newest = 8 / 25  # the clock steps back: no more than what was repeated is left out
+    ingest._reopen(cast(Any, feed))
+    items = [_frame(0) for _ in range(8)]
+    assert len(list(ingest._without_repeats(iter(items), None))) == 2
 
 
 @contextmanager
@@ -149,17 +210,17 @@ def _server(messages: list[Message]) -> Iterator[tuple[str, list[int]]]:
         served.append(len(served))
         peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/x-flv\r\n\r\n")
         peer.sendall(b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00")
-        place, replay = 0, Replay()
+        place, replay = 0, ReplayBuffer()
         while place < len(messages) and began + messages[place].time / 1000 < time.monotonic():
             replay.add(messages[place])
             place += 1
         with peer, suppress(OSError):
             for message in replay:
-                peer.sendall(tag(message))
+                peer.sendall(flv_tag(message))
             for message in _paced(messages[place:], began):
                 if stop.is_set():
                     return
-                peer.sendall(tag(message))
+                peer.sendall(flv_tag(message))
             stop.wait(20)
 
     def accept() -> None:
@@ -180,7 +241,7 @@ def test_sound_that_a_server_sends_late_is_taken_from_a_second_connection(tmp_pa
     messages = _clip(tmp_path, gop_s=1)
     with _server(messages) as (url, served), Taken(url, listen=False) as taken:
         wait_for(lambda: taken.numbers and taken.numbers[-1] >= 160, 30, "pictures stopped")
-    assert [one.sound is not None for one in taken.connected] == [False, True]
+    assert [one.audio is not None for one in taken.connected] == [False, True]
     assert len(served) == 2
     assert not taken.lost
     assert taken.sounds
@@ -191,7 +252,7 @@ def test_sound_that_changes_its_codec_in_a_pulled_stream_is_taken_up(tmp_path: P
     messages = _changing(tmp_path, gop_s=1)
     with _server(messages) as (url, served), Taken(url, listen=False) as taken:
         wait_for(lambda: taken.numbers and taken.numbers[-1] >= 140, 30, "pictures stopped")
-    decoders = [one.sound.name for one in taken.connected if one.sound is not None]
+    decoders = [one.audio.name for one in taken.connected if one.audio is not None]
     assert [name[:3] for name in decoders] == ["aac", "mp3"]
     assert len(served) == 2
     assert not taken.lost
@@ -206,17 +267,17 @@ def test_sound_that_changes_its_rate_within_its_codec_is_decoded_right(tmp_path:
         if (clip := Marked(seconds=1, rate=rate))
     )  # fmt: skip
     messages = before + [Message(AUDIO, m.time + 1000, m.body, 1) for m in after]
-    flv = io.BytesIO(b"FLV\x01\x04\0\0\0\x09\0\0\0\0" + b"".join(map(tag, messages)))
+    flv = io.BytesIO(b"FLV\x01\x04\0\0\0\x09\0\0\0\0" + b"".join(map(flv_tag, messages)))
     packets: list[AudioItem] = []
     with av.open(flv, options={"analyzeduration": "100000"}) as source:
         stream = source.streams.audio[0]
-        sound = Sound(stream.codec_context)
+        sound = OutputAudio(stream.codec_context)
         for packet in source.demux(stream):
             if packet.pts is not None and packet.time_base is not None:
                 at = float(packet.pts * packet.time_base)
-                packets += sound.send(packet, at, at)
-    assert sound._line._kind is not None
-    assert sound._line._kind[2] == 44_100
+                packets += sound.convert(packet, at, at)
+    assert sound._timeline._kind is not None
+    assert sound._timeline._kind[2] == 44_100
     times = [float(one.packet.pts * one.packet.time_base) for one in packets]
     assert times == sorted(times)
     assert times[-1] > 1.9
@@ -237,14 +298,24 @@ def test_sound_that_changes_its_rate_within_its_codec_is_decoded_right(tmp_path:
 def test_headers_and_what_follows_a_key_frame_are_kept(
     kind: int, bodies: list[str], kept: list[str] | None
 ) -> None:
-    replay = Replay()
+    replay = ReplayBuffer()
     for k, body in enumerate(bodies):
         replay.add(Message(kind, k, bytes.fromhex(body)))
     assert [message.body.hex() for message in replay] == (bodies if kept is None else kept)
 
 
+def test_sound_without_a_header_is_announced_by_its_first_message_and_not_repeated() -> None:
+    replay = ReplayBuffer()
+    for k, (kind, body) in enumerate(
+        ((VIDEO, "1700"), (VIDEO, "1701"), (VIDEO, "2701"), (AUDIO, "2f01"), (AUDIO, "2f02"))
+    ):
+        replay.add(Message(kind, k, bytes.fromhex(body)))
+    kept = [(message.time, message.body.hex()) for message in replay]
+    assert kept == [(1, "1700"), (3, "2f01"), (1, "1701"), (2, "2701"), (4, "2f02")]
+
+
 def test_what_is_kept_is_bounded() -> None:
-    replay = Replay()
+    replay = ReplayBuffer()
     replay.add(Message(VIDEO, 0, b"\x17\x01" + bytes(1 << 20)))
     for k in range(40):
         replay.add(Message(VIDEO, k, b"\x27\x01" + bytes(1 << 20)))

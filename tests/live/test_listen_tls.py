@@ -51,7 +51,7 @@ def test_ffmpeg_publishes_by_tls(ear: Ear, clip: Path, tmp_path: Path) -> None:
     watch.join()
     assert process.wait(10) == 0, (tmp_path / "log").read_text()
     assert watch.numbers == list(range(200))
-    assert watch.end == f"the publisher of rtmps://127.0.0.1:{ear.port}/live/*** left"
+    assert watch.end == f"the publisher of rtmps://127.0.0.1:{ear.port}/live/*** disconnected"
 
 
 def test_pyav_publishes_by_tls_and_a_second_one_is_refused(
@@ -61,7 +61,7 @@ def test_pyav_publishes_by_tls_and_a_second_one_is_refused(
     with Publisher(ear.url, clip) as first:
         wait_for(lambda: watch.frames, 20, "no picture came")
         with Publisher(ear.url, clip):
-            wait_for(lambda: "somebody else is publishing" in caplog.text, 60, "it was taken")
+            wait_for(lambda: "another publisher is connected" in caplog.text, 60, "it was taken")
         watch.join()
         assert first.process.wait(30) == 0
     assert watch.numbers == list(range(200))
@@ -78,7 +78,7 @@ def test_those_who_speak_no_tls_or_hang_are_let_go(
         with suppress(OSError):
             while plain.recv(1000):
                 pass
-    assert "it does not speak TLS: its server must begin with rtmps://" in caplog.text
+    assert "the client does not use TLS: its server URL must begin with rtmps://" in caplog.text
     trusting = ssl.create_default_context()
     with socket.create_connection(("127.0.0.1", ear.port)) as other, suppress(OSError):  # noqa: SIM117
         with trusting.wrap_socket(other, server_hostname="localhost") as secured:
@@ -131,7 +131,7 @@ def test_a_renewed_certificate_is_taken_up_and_a_bad_one_is_not(
     assert certificate.context() is first
     files[0].write_text("half of a fi")
     assert certificate.context() is first
-    assert "the certificate of before is kept" in caplog.text
+    assert "the previous certificate stays in use" in caplog.text
     certificate_for(tmp_path, "localhost")
     assert certificate.context() is not first
 
@@ -148,11 +148,11 @@ def test_wrong_files_are_told_before_anything_listens(
     )  # fmt: skip
     url = f"rtmps://127.0.0.1/live/{KEY}"
     for cert, key, words in (
-        (pair[0], certificate_for(other, "localhost")[1], "another certificate"),
-        (pair[0], None, "no PEM file with a certificate and a key"),
-        (pair[1], pair[1], "no PEM file"),
+        (pair[0], certificate_for(other, "localhost")[1], "does not match the certificate"),
+        (pair[0], None, "no certificate and key in PEM format"),
+        (pair[1], pair[1], "no certificate and key in PEM format"),
         (tmp_path / "missing.pem", None, "No such file"),
-        (pair[0], locked, "protected by a password"),
+        (pair[0], locked, "the key has a password"),
     ):
         settings = IngestSettings(listen=True, tls_cert=cert, tls_key=key)
         with pytest.raises(UsageError, match=words) as caught:
@@ -170,8 +170,8 @@ def test_wrong_files_are_told_before_anything_listens(
             {"listen": True, "tls_cert": True, "tls_key": True},
             "for --listen at an rtmps:// address",
         ),
-        ("rtmp://127.0.0.1/live/k", {"tls_cert": True}, "is for --listen"),
-        ("rtmps://127.0.0.1/live/k", {"listen": True, "tls_key": True}, "belongs to a --tls-cert"),
+        ("rtmp://127.0.0.1/live/k", {"tls_cert": True}, "works only with --listen"),
+        ("rtmps://127.0.0.1/live/k", {"listen": True, "tls_key": True}, "needs --tls-cert"),
     ],
 )
 def test_options_that_would_do_nothing(

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from vsr.errors import InputError, UsageError
 from vsr.live.clock import OutputClock
 from vsr.live.common import RelayLog
 from vsr.live.input.ingest import Ingest, check_input
-from vsr.live.input.mailbox import Connected, Lost, Mailbox, SoundPacket
-from vsr.live.input.pace import from_newest
+from vsr.live.input.mailbox import AudioPacket, Connected, Lost, Mailbox
+from vsr.live.input.pace import skip_backlog
 from vsr.live.input.source import LiveSource
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.warm_up import grey_planes
@@ -29,6 +30,7 @@ from vsr.live.settings import IngestSettings
 from vsr.live.slate import Slate
 from vsr.media.colour import SDR
 from vsr.media.frame import Frame, Stamps, now
+from vsr.media.timestamps import Packet
 
 
 def _frame(number: int, at: float | None = None) -> Frame:
@@ -39,35 +41,35 @@ def _frame(number: int, at: float | None = None) -> Frame:
     )  # fmt: skip
 
 
-def _heard(at: float) -> SoundPacket:
+def _heard(at: float) -> AudioPacket:
     packet: av.Packet[Any] = av.Packet(b"x")
-    return SoundPacket(packet, at)
+    return AudioPacket(packet, at)
 
 
 def test_the_oldest_picture_and_the_oldest_sound_make_room() -> None:
-    box = Mailbox(frames=3, sounds=2)
+    box = Mailbox(frames=3, audio=2)
     box.put(Lost("why", 1.0))
     for k in range(5):
         box.put(_frame(k))
         box.put(_heard(k))
-    assert box.waiting == 3
+    assert box.frames_waiting == 3
     items = list(iter(lambda: box.take(0), None))
     assert isinstance(items[0], Lost)
     assert [i.index for i in items if isinstance(i, Frame)] == [2, 3, 4]
-    assert [i.time for i in items if isinstance(i, SoundPacket)] == [3, 4]
+    assert [i.time for i in items if isinstance(i, AudioPacket)] == [3, 4]
     assert [f.index for f in box.dropped] == [0, 1]
     assert all(f.planes[0].size == 0 for f in box.dropped)  # thousands may be told of at once
-    assert box.waiting == 0
+    assert box.frames_waiting == 0
 
 
 def test_every_picture_and_sound_that_makes_room_is_counted() -> None:
-    box = Mailbox(frames=3, sounds=2)
+    box = Mailbox(frames=3, audio=2)
     for k in range(1500):
         box.put(_frame(k))
         box.put(_heard(k))
-    assert len(box.dropped) + box.unnamed == 1500 - 3
+    assert len(box.dropped) + box.dropped_unlisted == 1500 - 3
     assert len(box.dropped) == 1000  # named one by one
-    assert box.sounds_dropped == 1500 - 2
+    assert box.audio_dropped == 1500 - 2
 
 
 def test_an_empty_mailbox_is_waited_at_no_longer_than_asked() -> None:
@@ -76,7 +78,7 @@ def test_an_empty_mailbox_is_waited_at_no_longer_than_asked() -> None:
     assert box.take(0.05) is None
     assert 0.04 < time.monotonic() - began < 2
     threading.Timer(0.05, box.put, [_heard(1)]).start()
-    assert isinstance(box.take(10), SoundPacket)
+    assert isinstance(box.take(10), AudioPacket)
 
 
 def test_slow_encoding_leaves_the_network_less_time_but_never_none() -> None:
@@ -129,33 +131,33 @@ def test_tries_that_are_in_vain_become_rare() -> None:
 def test_a_backlog_does_not_put_off_what_comes_after() -> None:
     clock, step = OutputClock(0.04), 0.04
     for k in range(50):
-        clock.picture(k * step, k * step)
+        clock.place_frame(k * step, k * step)
     for k in range(50, 150):  # a jam of 4 s, of which 3.5 s are filled
         if k > 62:
-            clock.filler(k * step)
+            clock.place_repeat(k * step)
     shown = []
     for k in range(50, 150):  # all at once
-        if not clock.skips(6.0):
-            shown.append(clock.picture(k * step, 6.0))
+        if not clock.must_skip(6.0):
+            shown.append(clock.place_frame(k * step, 6.0))
     assert shown[-1] - 6.0 <= 0.6
     live = []
     for k in range(150, 300):
-        if not clock.skips(k * step):
-            live.append((k * step, clock.picture(k * step, k * step)))
+        if not clock.must_skip(k * step):
+            live.append((k * step, clock.place_frame(k * step, k * step)))
     assert len(live) > 130
     assert abs(live[-1][1] - live[-1][0]) < 0.1
-    assert clock.repairs.skipped + len(shown) + len(live) == 250
-    assert clock.repairs.nudged == 0
+    assert clock.corrections.skipped + len(shown) + len(live) == 250
+    assert clock.corrections.nudged == 0
 
 
 @pytest.mark.parametrize("rate", [1.0002, 0.9998])
 def test_a_clock_that_is_a_little_off_never_costs_a_picture(rate: float) -> None:
     clock = OutputClock(0.04)
     for k in range(200_000):  # more than two hours
-        assert not clock.skips(k * 0.04 * rate)
-        clock.picture(k * 0.04, k * 0.04 * rate)
+        assert not clock.must_skip(k * 0.04 * rate)
+        clock.place_frame(k * 0.04, k * 0.04 * rate)
     behind = 200_000 * 0.04 * rate - clock.last
-    filler = clock.filler(200_000 * 0.04 * rate)
+    filler = clock.place_repeat(200_000 * 0.04 * rate)
     assert abs(behind) > 1  # the clocks have parted
     assert filler - clock.interval == pytest.approx(199_999 * 0.04, abs=0.1)  # but not the times
 
@@ -169,8 +171,25 @@ def _as_it_comes(frames: int, put_by: int) -> Iterator[Frame]:
 
 @pytest.mark.parametrize(("put_by", "first"), [(12, 11), (1, 0), (0, 0)])
 def test_a_stream_that_is_joined_begins_with_its_newest_picture(put_by: int, first: int) -> None:
-    got = [f.index for f in from_newest(_as_it_comes(20, put_by), 0.04) if isinstance(f, Frame)]
+    got = [f.index for f in skip_backlog(_as_it_comes(20, put_by), 0.04) if isinstance(f, Frame)]
     assert got == list(range(first, 20))
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_stream_that_ends_while_it_is_joined_shows_its_newest_picture(breaks: bool) -> None:
+    def short() -> Iterator[Frame | Packet]:
+        for k in range(20):
+            yield av.Packet(b"before")
+            yield _frame(k)
+        yield after
+        if breaks:
+            raise InputError("broke off")
+
+    after, got = av.Packet(b"after"), list[Any]()
+    with pytest.raises(InputError) if breaks else nullcontext():
+        for item in skip_backlog(short(), 10.0):
+            got.append(item)
+    assert [getattr(item, "index", item) for item in got] == [19, after]
 
 
 def _all_of(ingest: Ingest, box: Mailbox) -> list[Any]:
@@ -189,7 +208,7 @@ def test_a_file_waits_to_be_seen_and_goes_at_its_pace(tmp_path: Path) -> None:
     ingest.start()
     assert isinstance(box.take(10), Connected)
     assert box.take(0.2) is None
-    ingest.go()
+    ingest.start_playback()
     frames, item = [], box.take(10)
     while not isinstance(item, Lost):
         frames += [item] if isinstance(item, Frame) else []
@@ -214,7 +233,7 @@ def test_a_file_whose_times_leap_is_not_waited_for(tmp_path: Path) -> None:
         out.mux(stream.encode(None))
     box = Mailbox(frames=100)
     ingest = Ingest(str(path), IngestSettings(), box)
-    ingest.go()
+    ingest.start_playback()
     items = _all_of(ingest, box)
     assert sum(isinstance(i, Frame) for i in items) == 20
 
@@ -242,8 +261,8 @@ def test_a_stream_without_a_picture_is_not_kept_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2))
-    monkeypatch.setattr("vsr.live.input.source._PATIENCE", -10.0)
-    with pytest.raises(InputError, match="sends data, but no frame that can be decoded"):
+    monkeypatch.setattr("vsr.live.input.source._KEY_FRAME_WAIT_S", -10.0)
+    with pytest.raises(InputError, match="sends data, but no picture that can be decoded"):
         LiveSource(str(clip), -1.0)
 
 
@@ -269,10 +288,10 @@ def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixt
     words.debug("not asked for")
     both = ["50 % of it: gone", "50 % of it: 1.2.3.4 refused: 100%"]
     assert caplog.messages == [*both, *both, "50 % of it: done", "50 % of it: 3 pictures"]
-    assert len(words._told) == 2
+    assert len(words._last_warned) == 2
     at[0] += 61
     words.warn_rarely("gone")
-    assert len(words._told) == 1  # strangers must not fill the memory either
+    assert len(words._last_warned) == 1  # strangers must not fill the memory either
 
 
 def test_a_line_of_the_only_relay_begins_with_no_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vsr.live.memory import settle_heaps
+from vsr.live.memory import configure_malloc
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's heaps")
 
@@ -15,9 +15,9 @@ BEGIN = """
 import ctypes, sys, tempfile, threading, time
 from pathlib import Path
 from vsr.live import memory
-memory._EVERY_S = 0.2
+memory._TRIM_INTERVAL_S = 0.2
 if sys.argv[1] == "settled":
-    memory.settle_heaps()
+    memory.configure_malloc()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]
@@ -92,4 +92,4 @@ def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> 
         return object()
 
     monkeypatch.setattr("vsr.live.memory.ctypes.CDLL", no_library)
-    settle_heaps()
+    configure_malloc()

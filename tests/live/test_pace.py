@@ -13,7 +13,7 @@ import pytest
 
 from tests.live.test_live_parts import _frame
 from tests.streams import Marked, make_marked
-from vsr.live.input.pace import Evened
+from vsr.live.input.pace import AdaptivePacer
 from vsr.live.input.rate import RateMeter, Restamper
 from vsr.live.input.source import LiveSource
 from vsr.media.frame import Frame, now
@@ -83,7 +83,7 @@ def _in_bursts(bursts: int, pictures: int, every: float) -> Iterator[Frame]:
 
 def test_bursts_are_played_evenly() -> None:
     told: list[str] = []
-    evened, came = Evened(threading.Event(), told.append), list[tuple[int, float]]()
+    evened, came = AdaptivePacer(threading.Event(), told.append), list[tuple[int, float]]()
     for item in evened(_in_bursts(4, 30, 1.2)):
         assert isinstance(item, Frame)
         came.append((item.index, now()))
@@ -99,7 +99,9 @@ def test_bursts_are_played_evenly() -> None:
 def test_what_comes_faster_than_real_time_is_held_to_its_pace() -> None:
     told: list[str] = []
     began = now()
-    frames = list(Evened(threading.Event(), told.append)(_at(k, k / 25, now()) for k in range(75)))
+    frames = list(
+        AdaptivePacer(threading.Event(), told.append)(_at(k, k / 25, now()) for k in range(75))
+    )
     assert len(frames) == 75
     assert now() - began > 1.5  # 3 s of pictures, of which one may be ahead
     assert "faster than real time" in told[0]
@@ -118,7 +120,7 @@ def test_a_steady_stream_with_a_stall_is_passed_on_as_it_comes() -> None:
             yield _at(k, k / 25, now())
 
     began = now()
-    frames = list(Evened(threading.Event(), told.append)(steady()))
+    frames = list(AdaptivePacer(threading.Event(), told.append)(steady()))
     assert len(frames) == 50
     assert now() - began < 5
     assert told == []

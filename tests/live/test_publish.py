@@ -13,7 +13,7 @@ import pytest
 import vsr
 from tests.rtmp import free_port
 from tests.streams import Marked, make_marked, number_of
-from vsr.live.input.mailbox import SoundPacket
+from vsr.live.input.mailbox import AudioPacket
 from vsr.live.output.encode import LiveEncoder
 from vsr.live.output.encoding import Encoding, open_live_encoder
 from vsr.live.output.output import Output
@@ -147,8 +147,8 @@ def test_what_made_room_while_engines_were_loaded_is_not_missed(tmp_path: Path) 
     settings = RelaySettings(model="bicubic", scale=2, max_latency=5.0)
     relay = Relay(str(clip), [str(tmp_path / "out.flv")], settings)
     for _ in range(1500):
-        relay._mailbox.put(SoundPacket(av.Packet(b"."), 0.0))
-    assert relay._mailbox.sounds_dropped == 500
+        relay._mailbox.put(AudioPacket(av.Packet(b"."), 0.0))
+    assert relay._mailbox.audio_dropped == 500
     report = relay.run(threading.Event())
     assert (report.live["sound_dropped"], report.packets_refused, report.exit_code) == (0, 0, 0)
 

@@ -49,8 +49,8 @@ from vsr.media.location import mask_secrets
 from vsr.media.timestamps import Packet
 from vsr.report.ledger import STAGES, stage_ms
 
-QUICK = OutputSettings(stall_s=1.5, retry_s=0.1, retry_max_s=0.4)
-ALL = OutputSettings(fresh_s=60, queue_s=60)
+QUICK = OutputSettings(io_timeout_s=1.5, retry_s=0.1, retry_max_s=0.4)
+ALL = OutputSettings(start_backlog_s=60, queue_s=60)
 """For what is offered at once instead of at its own pace."""
 SECRETS = ("k3y-of-stream", "pa55word", "t0ken")
 
@@ -220,7 +220,7 @@ def test_a_stalled_link_is_given_up_and_never_felt(tmp_path: Path) -> None:
             assert output.pid != pid
         times = sorted(feed.took)
         output.close()
-    assert noticed < QUICK.stall_s + 10  # till what lies between is full
+    assert noticed < QUICK.io_timeout_s + 10  # till what lies between is full
     assert times[int(len(times) * 0.95)] < 0.5  # it never waits for the socket
     assert output.state.packets + output.state.dropped == feed.offered
 
@@ -231,7 +231,7 @@ def test_a_link_too_slow_for_the_stream_keeps_its_session_and_skips_to_key_frame
 ) -> None:
     """Where the encoder cannot give less, as here."""
     programme = Programme(noise=True, bit_rate=3_000_000)
-    settings = OutputSettings(stall_s=20, retry_s=0.1, retry_max_s=0.4, queue_s=1.5)
+    settings = OutputSettings(io_timeout_s=20, retry_s=0.1, retry_max_s=0.4, queue_s=1.5)
     with Server(tmp_path) as server, Proxy(server.port) as proxy:
         output, events = _output(f"rtmp://127.0.0.1:{proxy.port}/live/a", programme, settings)
         output.start()
@@ -265,7 +265,7 @@ def test_closing_takes_its_time_in_no_state(tmp_path: Path) -> None:
             "unanswered": f"rtmp://127.0.0.1:{silent.getsockname()[1]}/live/c",
             "refused": f"rtmp://127.0.0.1:{free_port()}/live/d",
         }
-        settings = OutputSettings(stall_s=30, retry_s=5, retry_max_s=5)
+        settings = OutputSettings(io_timeout_s=30, retry_s=5, retry_max_s=5)
         outputs = {name: _output(url, programme, settings)[0] for name, url in urls.items()}
         for output in outputs.values():
             output.start()
@@ -624,7 +624,7 @@ def test_a_reader_of_a_pipe_may_pause() -> None:
     _opened(output)
     with Feed([output.offer], programme):
         wait_for(lambda: output.state.queued_s > 0.1, 30, "all is taken")
-        time.sleep(2 * QUICK.stall_s)
+        time.sleep(2 * QUICK.io_timeout_s)
         before = output.state.packets
         os.set_blocking(reader, False)
         wait_for(lambda: _drained(reader) and output.state.packets > before + 50, 10, "it ended")

@@ -1,4 +1,4 @@
-"""Several relays in one process: whose fault ends which of them, and which is started again."""
+"""Several relays in one process: whose fault ends which of them, and which is restarting in."""
 
 import itertools
 import logging
@@ -86,7 +86,7 @@ def _running(*members: RelayJob) -> Iterator[_Running]:
 
 
 def _pauses(text: str, name: str) -> list[float]:
-    return [float(s) for s in re.findall(rf"{name}: .*started again in (\S+) s", text)]
+    return [float(s) for s in re.findall(rf"{name}: .*restarting in (\S+) s", text)]
 
 
 def test_pauses_grow_to_a_bound_and_leave_a_little_to_chance() -> None:
@@ -146,7 +146,7 @@ def test_what_its_user_must_put_right_ends_one_relay_for_good(
         assert running.end() == code  # although the other was stopped
     assert caplog.text.count("wrong: ") == 1
     assert words in caplog.text
-    assert "started again" not in caplog.text
+    assert "restarting in" not in caplog.text
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, LOOPED])
@@ -158,7 +158,7 @@ def test_a_file_that_is_none_is_told_once(
     member = _member("one", tmp_path / source, tmp_path / "out.flv", settings)
     assert run_all([member], threading.Event(), Pool(), QUICK) == 1
     assert caplog.text.count("one: ") == 1
-    assert "started again" not in caplog.text
+    assert "restarting in" not in caplog.text
 
 
 def test_an_output_that_cannot_be_ends_one_relay_for_good_but_not_one_that_was_live(
@@ -215,14 +215,14 @@ def _encoder_dies(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -
 
 
 def _playout_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
-    picture = Playout._picture
+    picture = Playout._process_frame
 
     def fail(self: Playout, frame: Frame) -> None:
         if is_bad() and self._log._name == "bad" and self._clock.last > 0.4:
             raise RuntimeError("a defect\nof ours")
         picture(self, frame)
 
-    monkeypatch.setattr(Playout, "_picture", fail)
+    monkeypatch.setattr(Playout, "_process_frame", fail)
 
 
 def _backend_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
@@ -252,7 +252,7 @@ def test_a_relay_that_breaks_is_started_again_and_no_other_notices(
 ) -> None:
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, size=(160, 90)))
     other = make_marked(tmp_path / "other.flv", Marked(seconds=3, size=(192, 96), sound=None))
-    FAULTS[words](monkeypatch, lambda: caplog.text.count("started again") < 2)
+    FAULTS[words](monkeypatch, lambda: caplog.text.count("restarting in") < 2)
     told = tmp_path / "report.json"
     members = [
         _member("bad", clip, tmp_path / "bad.flv", LOOPED, told),
@@ -264,7 +264,7 @@ def test_a_relay_that_breaks_is_started_again_and_no_other_notices(
         wait_for(lambda: third.exists() and third.stat().st_size > 50_000, START, caplog.text)
         wait_for(lambda: "good: " + str(other) in caplog.text, START, caplog.text)
         assert running.end() == 130
-    assert caplog.text.count(f"bad: {words}; it is started again in ") == 2
+    assert caplog.text.count(f"bad: {words}; restarting in ") == 2
     assert "Traceback" not in caplog.text
     with av.open(str(third)) as out:
         assert sum(1 for _ in out.decode(video=0)) > 5
@@ -287,7 +287,7 @@ def test_a_defect_tells_no_stream_key(
 
     monkeypatch.setattr("vsr.live.relay.Relay.run", fails)
     with _running(RelayJob(input=keys[0], outputs=keys[1:], settings=SETTINGS)):
-        wait_for(lambda: "started again" in caplog.text, 10, "not told")
+        wait_for(lambda: "restarting in" in caplog.text, 10, "not told")
     told = [record.getMessage() for record in caplog.records]
     assert any("rtmp://127.0.0.1/live/*** into ***" in words for words in told)
     assert "k3y" not in "".join(told)
@@ -363,7 +363,7 @@ def test_one_of_several_is_wrong_one_comes_late_and_one_never_pauses(tmp_path: P
     }.items():
         assert said.count(f"vsr: {name}: ") == 1
         assert f"vsr: {name}: error: {words}" in said
-    assert "Connection refused; given up at attempt 1; it is started again in" in said
+    assert "Connection refused; stopped after attempt 1 (--retry-max); restarting in" in said
     assert "Traceback" not in said
     numbers = [number for number, _ in steady.shown()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

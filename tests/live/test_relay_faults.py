@@ -103,7 +103,7 @@ def test_what_cannot_be_is_told_in_a_line(tmp_path: Path) -> None:
             "no such file": (1, str(tmp_path / "none.flv"), target),
             "has no video that can be decoded (it holds audio)": (1, _sound_only(tmp_path), target),
             "is not a video": (1, str(tmp_path / "notes.flv"), target),
-            "Connection refused; given up at attempt 2": (1, refused, target, "--retry-max", "2"),
+            "Connection refused; stopped after attempt 2": (1, refused, target, "--retry-max", "2"),
             "cannot open rtmp://": (1, garbage, target, "--retry-max", "1"),
             "cannot publish to gopher://; use one of rtmp://": (2, nowhere, "gopher://host/k3y"),
             "nor a file whose name ends in one of .mp4": (2, nowhere, str(tmp_path / "out.txt")),
@@ -197,7 +197,7 @@ def test_streams_without_picture_or_sound(tmp_path: Path) -> None:
             viewer = viewers["video"]
             wait_for(lambda: len(viewer.of("video")) > FPS, START, relays["video"].said)
             for name in ("sound", "hevc"):
-                relays[name].await_words("(it holds audio); trying again", START)
+                relays[name].await_words("(it holds audio); retrying", START)
             assert all(relay.stop() < 2 for relay in relays.values())
         finally:
             for thing in (*relays.values(), *viewers.values(), *publishers.values()):
@@ -222,7 +222,7 @@ def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
         bound = f":{port:04X} "
         wait_for(lambda: bound in Path("/proc/net/udp").read_text(), START, r.said)
         with Publisher(url, *clips):
-            r.await_words("sent nothing for 1 s; the last picture stays", START)
+            r.await_words("sent no data for 1 s; repeating the last frame", START)
         time.sleep(1)
         assert r.stop() < 15
     assert r.process.returncode == 130
@@ -292,7 +292,7 @@ import json, sys, time
 from pathlib import Path
 from vsr.errors import InputError
 from vsr.media.frame import Frame
-from vsr.live.audio import Sound
+from vsr.live.audio import OutputAudio
 from vsr.live.clock import OutputClock
 from vsr.live.input.fit import Canvas
 from vsr.live.input.source import LiveSource
@@ -303,17 +303,17 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     began, frames, clock, last = time.monotonic(), 0, OutputClock(0.04), -1.0
     try:
         source = LiveSource(str(path), 1.0, CANVAS)
-        sound = Sound(source.audio.codec_context) if source.audio else None
+        sound = OutputAudio(source.audio.codec_context) if source.audio else None
         for item in source:
             if isinstance(item, Frame):
                 assert item.planes[0].shape == (90, 160)
                 frames += 1
-                time_ = clock.picture(item.time, frames * 0.04)
+                time_ = clock.place_frame(item.time, frames * 0.04)
                 assert time_ > last
                 last = time_
             elif sound and item.stream is source.audio and item.pts is not None:
-                at = clock.sound(float(item.pts * item.time_base))
-                for packet in sound.send(item, at) if at is not None else ():
+                at = clock.place_audio(float(item.pts * item.time_base))
+                for packet in sound.convert(item, at) if at is not None else ():
                     pass
         source.close()
         why = "; ".join(source.losses.notes.values())

@@ -23,7 +23,7 @@ from tests.relay_fuzz import HEADER, LIMIT_S, Tag, mutants, tags
 from tests.rtmp import FPS, Server, free_port, wait_for
 from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_marked
 from vsr.cli.main import main
-from vsr.live.audio import Sound
+from vsr.live.audio import OutputAudio
 from vsr.live.clock import OutputClock
 from vsr.live.input.source import LiveSource
 from vsr.media.frame import Frame
@@ -144,7 +144,7 @@ def test_an_output_that_answers_noise_holds_no_other_back(tmp_path: Path) -> Non
             relay.process.wait(START)
     assert relay.process.returncode == 3, relay.said  # the worst output decides
     assert "k3y" not in relay.said
-    assert relay.said.count(f"{2 * FPS} pictures were not sent, 0 were") == 2
+    assert relay.said.count(f"{2 * FPS} frames were not sent, 0 were sent") == 2
     noisy, quiet, good = relay.report["live"]["outputs"]
     assert (noisy["pictures_dropped"], quiet["pictures_dropped"]) == (2 * FPS, 2 * FPS)
     assert (good["pictures"], good["pictures_dropped"]) == (2 * FPS, 0)
@@ -187,7 +187,7 @@ def test_hevc_over_rtmp_is_taken(tmp_path: Path) -> None:
         finally:
             server.kill()
     assert relay.process.returncode == 1
-    assert "Connection refused; given up at attempt 1" in relay.said
+    assert "Connection refused; stopped after attempt 1 (--retry-max)" in relay.said
     assert relay.report["input"]["codec"] == "hevc"
     assert relay.report["frames"]["in"] > 0
     assert relay.report["frames"]["dropped"] == 0
@@ -229,7 +229,7 @@ def test_a_stream_over_rtmp_changes_its_size_on_the_way(tmp_path: Path) -> None:
         Publisher(server.url("in"), whole) as publisher,
     ):
         publisher.process.wait(START)
-        relay.await_words("the last picture stays", START)
+        relay.await_words("repeating the last frame", START)
         assert relay.stop() < SOON
         viewer.stop()
     assert "changes size to 320x180 mid-stream: its frames are resized to 160x90" in relay.said
@@ -263,8 +263,8 @@ def test_a_recording_over_http_that_is_cut_off_is_told(tmp_path: Path) -> None:
         with RelayProcess(tmp_path, *words) as relay:
             relay.process.wait(START)
     assert relay.process.returncode == 1
-    assert "the last picture stays, trying again" in relay.said
-    assert "404 Not Found; given up at attempt 2" in relay.said
+    assert "repeating the last frame, retrying" in relay.said
+    assert "404 Not Found; stopped after attempt 2 (--retry-max)" in relay.said
     assert "k3y" not in relay.said
     assert FPS < relay.report["frames"]["in"] < 3 * FPS
 
@@ -337,18 +337,18 @@ def test_sound_that_comes_up_on_the_way_ends_no_source(tmp_path: Path) -> None:
 
 def test_the_clock_gives_no_time_to_sound_that_leaps_ahead() -> None:
     clock = OutputClock(0.04)
-    clock.picture(10.0, 0.0)
-    assert clock.sound(13.0) == pytest.approx(3.0)
-    assert clock.sound(3610.0) is None
-    clock.picture(3610.0, 0.04)
-    assert clock.sound(3610.5) == pytest.approx(0.54, abs=0.01)
+    clock.place_frame(10.0, 0.0)
+    assert clock.place_audio(13.0) == pytest.approx(3.0)
+    assert clock.place_audio(3610.0) is None
+    clock.place_frame(3610.0, 0.04)
+    assert clock.place_audio(3610.5) == pytest.approx(0.54, abs=0.01)
 
 
 def test_sound_of_unknown_layout_becomes_stereo() -> None:
     unknown = av.CodecContext.create("aac", "r")
     assert isinstance(unknown, av.AudioCodecContext)
     assert unknown.layout.nb_channels == 0
-    context = Sound(unknown).context
+    context = OutputAudio(unknown).context
     assert (context.layout.name, context.rate) == ("stereo", 48_000)
 
 

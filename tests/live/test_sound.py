@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from vsr.live.aac import opened
-from vsr.live.audio import Sound
+from vsr.live.aac import open_encoder
+from vsr.live.audio import OutputAudio
 from vsr.live.clock import OutputClock
-from vsr.live.input.mailbox import SoundPacket
+from vsr.live.input.mailbox import AudioPacket
 from vsr.live.playout_audio import PlayoutAudio
-from vsr.live.track import SampleLine
+from vsr.live.sample_timeline import SampleTimeline
 
 FRAME = 1024
 BEEP = 0.06
@@ -56,17 +56,17 @@ def _time(packet: Any) -> float:
     return float(packet.pts * packet.time_base)
 
 
-def _sent(sound: Sound, packets: Iterable[Any], shift: float = 0.0) -> list[Any]:
+def _sent(sound: OutputAudio, packets: Iterable[Any], shift: float = 0.0) -> list[Any]:
     return [
-        heard.packet for p in packets for heard in sound.send(p, _time(p) + shift, _time(p))
+        heard.packet for p in packets for heard in sound.convert(p, _time(p) + shift, _time(p))
     ]  # fmt: skip
 
 
-def _silence(sound: Sound, end: float) -> list[Any]:
-    return [heard.packet for heard in sound.silence(end)]
+def _silence(sound: OutputAudio, end: float) -> list[Any]:
+    return [heard.packet for heard in sound.add_silence(end)]
 
 
-def _heard(sound: Sound, packets: list[Any]) -> tuple[np.ndarray, float]:
+def _heard(sound: OutputAudio, packets: list[Any]) -> tuple[np.ndarray, float]:
     """What viewers hear: samples of a channel, and the time of the first (s)."""
     decoder = av.CodecContext.create("aac", "r")
     assert isinstance(decoder, av.AudioCodecContext)
@@ -81,7 +81,7 @@ def _heard(sound: Sound, packets: list[Any]) -> tuple[np.ndarray, float]:
     return whole, first / rate
 
 
-def _onsets(sound: Sound, packets: list[Any]) -> list[float]:
+def _onsets(sound: OutputAudio, packets: list[Any]) -> list[float]:
     """When beeps begin (s)."""
     samples, first = _heard(sound, packets)
     loud = np.flatnonzero(np.abs(samples) > 0.1)
@@ -99,14 +99,14 @@ def _assert_even(packets: list[Any], step: float) -> None:
 def test_aac_is_copied_with_new_times(form: str) -> None:
     """From MPEG-TS without its ADTS headers, which FLV and MP4 do not take."""
     decoder, packets = _beeps("aac", 48_000, "stereo", 3, form)
-    sound = Sound(decoder)
+    sound = OutputAudio(decoder)
     payloads = [bytes(p)[7 if form == "mpegts" else 0 :] for p in packets]
     out = _sent(sound, packets, 5)
-    assert sound.copied
+    assert sound.is_copying
     assert [bytes(o) for o in out[-len(payloads) :]] == payloads
     _assert_even(out[-len(payloads) :], FRAME / 48_000)
     assert max(b - a for a, b in itertools.pairwise(map(_time, out))) < 2 * FRAME / 48_000
-    assert sound.until == pytest.approx(_time(out[-1]) + FRAME / 48_000)
+    assert sound.end_s == pytest.approx(_time(out[-1]) + FRAME / 48_000)
     assert _onsets(sound, out)[:3] == pytest.approx([5, 6, 7], abs=EXACT)
 
 
@@ -124,9 +124,9 @@ def test_other_sound_becomes_aac_and_is_heard_when_it_was(
 ) -> None:
     """Whatever delay the codecs add; before it there is silence from the output's beginning."""
     decoder, packets = _beeps(codec, rate, layout, 4)
-    sound = Sound(decoder)
+    sound = OutputAudio(decoder)
     out = _sent(sound, packets, 3)
-    assert not sound.copied
+    assert not sound.is_copying
     assert (sound.context.rate, sound.context.layout.name) == becomes
     assert _time(out[0]) < FRAME / becomes[0]
     _assert_even(out, FRAME / becomes[0])
@@ -137,7 +137,7 @@ def test_other_sound_becomes_aac_and_is_heard_when_it_was(
 def test_what_was_lost_is_silent_and_all_after_it_in_time(gap: float) -> None:
     """Also a gap too short for a row of frames to be sure of it at once."""
     decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 6)
-    sound, half = Sound(decoder), len(packets) // 2
+    sound, half = OutputAudio(decoder), len(packets) // 2
     out = _sent(sound, packets[:half]) + _sent(sound, packets[half:], gap)
     _assert_even(out, FRAME / 48_000)
     begin = _onsets(sound, out)
@@ -148,14 +148,14 @@ def test_what_was_lost_is_silent_and_all_after_it_in_time(gap: float) -> None:
 @pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
 def test_silence_between_packets_is_counted(codec: str) -> None:
     decoder, packets = _beeps(codec, 48_000, "stereo", 3)
-    sound = Sound(decoder)
+    sound = OutputAudio(decoder)
     _sent(sound, [p for p in packets if _time(p) % 1 < 0.5])
     assert sound.counts.silence_s == pytest.approx(1.0, abs=0.1)
 
 
 def test_what_was_said_is_not_said_again() -> None:
     decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 4)
-    sound, half = Sound(decoder), len(packets) // 2
+    sound, half = OutputAudio(decoder), len(packets) // 2
     out = _sent(sound, packets[:half]) + _sent(sound, packets[half:], -0.7)
     times = [_time(o) for o in out]
     assert all(a < b for a, b in itertools.pairwise(times))
@@ -167,8 +167,8 @@ def test_what_was_said_is_not_said_again() -> None:
 def test_a_clock_that_drifts_is_followed_without_a_seam(drift: float) -> None:
     """30 s in which a sound card's clock and the times part by 9 and 15 ms."""
     decoder, packets = _beeps("pcm_s16le", 48_000, "mono", 30)
-    sound = Sound(decoder)
-    out = [h.packet for p in packets for h in sound.send(p, _time(p) * drift, 0.0)]
+    sound = OutputAudio(decoder)
+    out = [h.packet for p in packets for h in sound.convert(p, _time(p) * drift, 0.0)]
     due = [k * drift for k in range(30)]
     assert _onsets(sound, out)[1:] == pytest.approx(due[1:], abs=0.003)
     samples, _ = _heard(sound, out)
@@ -177,10 +177,12 @@ def test_a_clock_that_drifts_is_followed_without_a_seam(drift: float) -> None:
 
 def test_times_that_jitter_leave_no_gaps() -> None:
     decoder, packets = _beeps("pcm_s16le", 48_000, "mono", 10)
-    sound, random = Sound(decoder), np.random.default_rng(0)
+    sound, random = OutputAudio(decoder), np.random.default_rng(0)
     off = [0.0, *random.uniform(-0.02, 0.02, len(packets) - 1)]
     out = [
-        h.packet for p, by in zip(packets, off, strict=True) for h in sound.send(p, _time(p) + by)
+        h.packet
+        for p, by in zip(packets, off, strict=True)
+        for h in sound.convert(p, _time(p) + by)
     ]  # fmt: skip
     assert _onsets(sound, out)[1:] == pytest.approx(range(1, 10), abs=0.01)
     assert sound.counts.late == 0
@@ -188,7 +190,7 @@ def test_times_that_jitter_leave_no_gaps() -> None:
 
 def test_silence_goes_on_where_the_sound_ended_and_is_silent() -> None:
     decoder, packets = _beeps("aac", 44_100, "stereo", 1)
-    sound = Sound(decoder)
+    sound = OutputAudio(decoder)
     said = _sent(sound, packets, 1)
     quiet = [q for end in np.arange(2.0, 3.0, 0.04) for q in _silence(sound, float(end))]
     _assert_even(said + quiet, FRAME / 44_100)
@@ -203,28 +205,28 @@ def test_silence_goes_on_where_the_sound_ended_and_is_silent() -> None:
 def test_later_sessions_are_made_like_the_first() -> None:
     """Or the decoders of viewers would be given what they were not told of."""
     first, packets = _beeps("aac", 48_000, "stereo", 1)
-    sound = Sound(first)
+    sound = OutputAudio(first)
     out = _sent(sound, packets, 1)
     other, packets = _beeps("aac", 44_100, "mono", 2)
-    sound.begin(other)
+    sound.set_source(other)
     out += _sent(sound, packets, 5)
-    assert not sound.copied
+    assert not sound.is_copying
     assert _onsets(sound, out)[-2:] == pytest.approx([5, 6], abs=EXACT)
-    sound.begin(None)
+    sound.set_source(None)
     assert _sent(sound, packets[:1], 9.0) == []
-    assert len(_silence(sound, sound.until + 0.1)) == 4
+    assert len(_silence(sound, sound.end_s + 0.1)) == 4
     again, packets = _beeps("aac", 48_000, "stereo", 1)
-    sound.begin(again)
-    end = sound.until
+    sound.set_source(again)
+    end = sound.end_s
     more = _sent(sound, packets, 12)
-    assert sound.copied
+    assert sound.is_copying
     assert [bytes(o) for o in more[-len(packets) :]] == [bytes(p) for p in packets]
     assert _time(more[0]) == pytest.approx(end, abs=1e-6)
 
 
 def test_damaged_sound_is_skipped_and_counted() -> None:
     decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 1)
-    sound = Sound(decoder)
+    sound = OutputAudio(decoder)
     out = 0
     for k, packet in enumerate(packets):
         if k % 3 == 0:
@@ -252,31 +254,31 @@ def _adts(packet: Any, *, sized: int | None = None, blocks: int = 1, size: int =
 @pytest.mark.parametrize("change", [{"size": 7}, {"sized": 0}])
 def test_damaged_headers_of_copied_sound_are_skipped_and_counted(change: dict[str, int]) -> None:
     decoder, packets = _beeps("aac", 48_000, "stereo", 2, "mpegts")
-    sound, bad = Sound(decoder), _adts(packets[20], **change)
+    sound, bad = OutputAudio(decoder), _adts(packets[20], **change)
     assert len(_sent(sound, packets[:20])) >= 19
     assert _sent(sound, [bad]) == []
     assert sound.counts.undecodable == 1
-    assert sound.copied
+    assert sound.is_copying
     assert len(_sent(sound, packets[21:40])) >= 19
 
 
 def test_packets_that_say_to_hold_several_frames_are_not_copied() -> None:
     """The packet of an FLV or MP4 file is one frame."""
     decoder, packets = _beeps("aac", 48_000, "stereo", 1, "mpegts")
-    sound = Sound(decoder)
+    sound = OutputAudio(decoder)
     _sent(sound, [_adts(p, blocks=2) for p in packets])
-    assert not sound.copied
+    assert not sound.is_copying
 
 
 @pytest.mark.parametrize("wrong", [1e9, -1e30, np.inf, np.nan])
 def test_sound_far_beyond_full_scale_is_bounded(wrong: float) -> None:
     """Damaged packets decode to that, and FFmpeg's AAC encoder never comes back from it."""
-    line = SampleLine(opened(48_000, "mono"))
+    line = SampleTimeline(open_encoder(48_000, "mono"))
     samples = np.full((1, FRAME), 0.5, np.float32)
     samples[0, 100:200] = wrong
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
     frame.sample_rate = 48_000
-    laid = line.lay(frame, 0.0, 0.0, 0)
+    laid = line.place(frame, 0.0, 0.0, 0)
     assert laid is not None
     assert np.isfinite(laid).all() and np.abs(laid).max() <= 32
     assert laid[0, 50] == pytest.approx(0.5)
@@ -294,12 +296,12 @@ class _Played:
         for k in range(round(25 * seconds)):
             while sounds and sounds[0][0] <= k / 25:
                 packet = sounds.pop(0)[1]
-                self.heard += self.audio.take(SoundPacket(packet, _time(packet)))
-            self.heard += self.audio.fill(self.clock.picture(k / 25, k / 25))
+                self.heard += self.audio.add(AudioPacket(packet, _time(packet)))
+            self.heard += self.audio.fill_to(self.clock.place_frame(k / 25, k / 25))
 
     @property
     def onsets(self) -> list[float]:
-        return _onsets(self.audio._sound, [h.packet for h in self.heard])
+        return _onsets(self.audio._audio, [h.packet for h in self.heard])
 
 
 @pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
@@ -309,14 +311,14 @@ def test_sound_that_comes_late_replaces_silence(codec: str, late: float) -> None
     assert played.onsets[1:] == pytest.approx(range(1, len(played.onsets)), abs=0.025)
     assert len(played.onsets) >= 7
     assert played.audio.figures()["sound_dropped"] == 0
-    assert not [words for words in played.warnings if "left out" in words]
+    assert not [words for words in played.warnings if "dropped" in words]
 
 
 def test_sound_that_comes_very_late_is_told_and_waited_for() -> None:
     played = _Played("libmp3lame", 3.0, seconds=14)
     assert played.onsets[-5:] == pytest.approx([6, 7, 8, 9, 10], abs=EXACT)
     assert played.audio.figures()["sound_dropped"] > 0
-    assert any("3.0 s after its pictures" in words for words in played.warnings)
+    assert any("3.0 s after its frames" in words for words in played.warnings)
 
 
 def test_sound_that_begins_later_is_heard_at_once() -> None:
@@ -332,12 +334,12 @@ def test_sound_that_begins_later_is_heard_at_once() -> None:
 def test_an_output_without_sound_is_silent_and_takes_up_sound_that_comes() -> None:
     clock = OutputClock(0.04)
     audio = PlayoutAudio(clock, None, lambda *_: None)
-    quiet = [h for k in range(100) for h in audio.fill(clock.picture(k / 25, k / 25))]
+    quiet = [h for k in range(100) for h in audio.fill_to(clock.place_frame(k / 25, k / 25))]
     assert len(quiet) > 3.5 * 48_000 / FRAME
     decoder, packets = _beeps("pcm_alaw", 8_000, "mono", 2)
-    audio.begin(decoder)
-    heard = [h for p in packets for h in audio.take(SoundPacket(p, 4.0 + _time(p)))]
-    assert _onsets(audio._sound, [h.packet for h in quiet + heard]) == pytest.approx(
+    audio.start_session(decoder)
+    heard = [h for p in packets for h in audio.add(AudioPacket(p, 4.0 + _time(p)))]
+    assert _onsets(audio._audio, [h.packet for h in quiet + heard]) == pytest.approx(
         [4, 5], abs=EXACT
     )
 
@@ -354,15 +356,15 @@ def test_sound_that_waited_for_slow_engines_holds_up_nothing() -> None:
     decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 21)
     clock, warnings = OutputClock(0.04), [""][:0]
     audio = PlayoutAudio(clock, decoder, lambda words, _: warnings.append(words))
-    sounds, heard = [SoundPacket(p, _time(p)) for p in packets], list[Any]()
+    sounds, heard = [AudioPacket(p, _time(p)) for p in packets], list[Any]()
     while sounds[0].time < 17:
-        heard += audio.take(sounds.pop(0))
-    audio.forget_before(17.0)
+        heard += audio.add(sounds.pop(0))
+    audio.drop_before(17.0)
     for k in range(4 * 25):
         while sounds and sounds[0].time <= 17 + k / 25:
-            heard += audio.take(sounds.pop(0))
-        heard += audio.fill(clock.picture(17 + k / 25, k / 25))
-    found = _onsets(audio._sound, [h.packet for h in heard])
+            heard += audio.add(sounds.pop(0))
+        heard += audio.fill_to(clock.place_frame(17 + k / 25, k / 25))
+    found = _onsets(audio._audio, [h.packet for h in heard])
     assert found[-3:] == pytest.approx([1, 2, 3], abs=EXACT)
     assert not warnings
     figures = audio.figures()

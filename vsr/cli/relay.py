@@ -155,9 +155,9 @@ def relay(
 
     Example: vsr relay rtmp://server/live/in rtmp://server/live/out --model carn-m
     """
-    from vsr.live.memory import settle_heaps
+    from vsr.live.memory import configure_malloc
 
-    settle_heaps()  # before any thread starts
+    configure_malloc()  # before any thread starts
     from vsr.live.ladder.pool import Pool
     from vsr.live.supervisor import run_all, run_one
 
@@ -216,7 +216,7 @@ def _invalid_job(name: str, words: str) -> Any:
     from vsr.live.settings import RelaySettings
     from vsr.live.supervisor import RelayJob
 
-    return RelayJob(input="", outputs=(), settings=RelaySettings(name=name), refused=words)
+    return RelayJob(input="", outputs=(), settings=RelaySettings(name=name), options_error=words)
 
 
 def _job(name: str, urls: tuple[str, ...], options: dict[str, Any]) -> Any:

@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 FORMAT: Final = "fltp"
 """Sample format of FFmpeg's AAC encoder."""
-_RATES: Final = (44_100, 48_000)
+_FALLBACK_RATES: Final = (44_100, 48_000)
 """Sample rates of an encoder that does not match an AAC source, in Hz."""
-_BITS: Final = 160_000
-_CONFIG: Final = 2
+_BITRATE: Final = 160_000
+_CONFIG_BYTES: Final = 2
 """Leading bytes of AAC extradata with object type, rate, channels (ISO 14496-3, 1.6.2.1)."""
-_ADTS: Final = 7
+_ADTS_HEADER_BYTES: Final = 7
 """Size of the header of each packet if there is no extradata, in bytes (ISO 13818-7, 6.2)."""
-_MORE: Final = 3
+_MORE_FRAMES_MASK: Final = 3
 """Mask for its last byte: the number of AAC frames in a packet after the first."""
 
 Samples = npt.NDArray[np.float32]
@@ -39,44 +39,45 @@ def config_of(context: av.AudioCodecContext) -> bytes | None:
 
 def short_config(extradata: bytes) -> bytes | None:
     """Return the part of AAC's extradata that two streams must share; None if it is too short."""
-    return extradata[:_CONFIG] if len(extradata) >= _CONFIG else None
+    return extradata[:_CONFIG_BYTES] if len(extradata) >= _CONFIG_BYTES else None
 
 
-def adts_config(packet: Packet) -> bytes | None:
+def config_of_adts(packet: Packet) -> bytes | None:
     """Return the configuration in a packet's ADTS header.
 
     None if it has no such header, or several frames, which other formats need as several packets.
     """
-    head = bytes(memoryview(packet)[:_ADTS])
+    head = bytes(memoryview(packet)[:_ADTS_HEADER_BYTES])
     found = AdtsConfig.parse(head)
-    return found.extradata if found and not head[_ADTS - 1] & _MORE else None
+    is_single = found is not None and not head[_ADTS_HEADER_BYTES - 1] & _MORE_FRAMES_MASK
+    return found.extradata if found is not None and is_single else None
 
 
-def encoder_like(source: av.AudioCodecContext | None) -> av.AudioCodecContext:
+def open_matching_encoder(source: av.AudioCodecContext | None) -> av.AudioCodecContext:
     """Open an AAC encoder that matches an AAC source, else mono or stereo at 44.1 or 48 kHz.
 
     Raises OutputError.
     """
     if source is None:
-        return opened(max(_RATES), "stereo")
-    told = source.rate and source.layout.nb_channels  # a damaged stream may lack them
-    if told and source.codec.canonical_name == "aac":
+        return open_encoder(max(_FALLBACK_RATES), "stereo")
+    is_complete = source.rate and source.layout.nb_channels  # a damaged stream may lack them
+    if is_complete and source.codec.canonical_name == "aac":
         try:
-            like = opened(source.rate, source.layout.name)
+            like = open_encoder(source.rate, source.layout.name)
             if config_of(source) in (config_of(like), None):
                 return like
         except OutputError:
-            log.debug("no AAC of %s at %d Hz", source.layout.name, source.rate)
-    rate = source.rate if source.rate in _RATES else max(_RATES)
-    return opened(rate, "mono" if source.layout.nb_channels == 1 else "stereo")
+            log.debug("no AAC encoder for %s at %d Hz", source.layout.name, source.rate)
+    rate = source.rate if source.rate in _FALLBACK_RATES else max(_FALLBACK_RATES)
+    return open_encoder(rate, "mono" if source.layout.nb_channels == 1 else "stereo")
 
 
-def opened(rate: int, layout: str) -> av.AudioCodecContext:
+def open_encoder(rate: int, layout: str) -> av.AudioCodecContext:
     """Open an AAC encoder. Raises OutputError."""
     context = av.CodecContext.create("aac", "w")
     assert isinstance(context, av.AudioCodecContext)
     context.sample_rate, context.layout, context.format = rate, layout, FORMAT
-    context.bit_rate = _BITS
+    context.bit_rate = _BITRATE
     context.time_base = Fraction(1, rate)
     context.flags |= av.codec.context.Flags.global_header
     try:
@@ -93,11 +94,11 @@ class FrameEncoder:
         self.context = context
         self.end = 0
         """Place at which the samples passed so far end, in samples."""
-        self._rest = no_samples(context)
+        self._rest = silent_samples(context)
 
-    def move(self, place: int) -> None:
+    def seek(self, place: int) -> None:
         """Continue at another place; discard the samples of an incomplete frame."""
-        self.end, self._rest = place, no_samples(self.context)
+        self.end, self._rest = place, silent_samples(self.context)
 
     def encode(self, samples: Samples) -> Iterator[Packet]:
         """Yield the packets that these samples complete; pts are in samples."""
@@ -114,12 +115,12 @@ class FrameEncoder:
 
 def silent_packet(like: av.AudioCodecContext) -> bytes:
     """Return an encoded frame of silence with the rate and layout of `like`."""
-    encoder = FrameEncoder(opened(like.rate, like.layout.name))
-    packets: list[av.Packet[Any]] = list(encoder.encode(no_samples(like, 4 * like.frame_size)))
+    encoder = FrameEncoder(open_encoder(like.rate, like.layout.name))
+    packets: list[av.Packet[Any]] = list(encoder.encode(silent_samples(like, 4 * like.frame_size)))
     return bytes(packets[-1])  # after the encoder's start-up
 
 
-def no_samples(like: av.AudioCodecContext, count: int = 0) -> Samples:
+def silent_samples(like: av.AudioCodecContext, count: int = 0) -> Samples:
     """Return `count` samples of silence."""
     return np.zeros((like.layout.nb_channels, count), np.float32)
 

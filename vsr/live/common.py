@@ -10,12 +10,12 @@ from typing import Any, Final
 
 _JITTER: Final = 0.2
 """Fraction of a pause that is random, so that many relays do not retry at the same time."""
-_MOST_FAILURES: Final = 20
+_MAX_COUNTED_FAILURES: Final = 20
 """Number of failures after which the pause stops growing, so that the power does not overflow."""
 
-POLL: Final = 0.05
+POLL_S: Final = 0.05
 """Interval between checks of a relay's stop event, in seconds."""
-_AGAIN_S: Final = 60.0
+_WARN_INTERVAL_S: Final = 60.0
 """Shortest interval between two warnings of the same kind, in seconds."""
 THROUGHPUT_HISTORY_S: Final = 60
 """Length of each output's throughput history, and of its graph on the status page, in seconds."""
@@ -33,7 +33,7 @@ class Backoff:
 
     def pause(self, failures: int) -> float:
         """Return the pause after `failures` consecutive failures, in seconds."""
-        grown = self.first * self.growth ** min(max(0, failures - 1), _MOST_FAILURES)
+        grown = self.first * self.growth ** min(max(0, failures - 1), _MAX_COUNTED_FAILURES)
         return min(grown, max(self.first, self.longest)) * random.uniform(1 - _JITTER, 1)
 
 
@@ -46,7 +46,7 @@ class RelayLog(logging.LoggerAdapter[logging.Logger]):
         super().__init__(logger, {})
         self._name, self._clock = name, clock
         self._lock = threading.Lock()
-        self._told: dict[str, float] = {}
+        self._last_warned: dict[str, float] = {}
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log with the name as a prefix; the name may contain %."""
@@ -54,11 +54,13 @@ class RelayLog(logging.LoggerAdapter[logging.Logger]):
             msg, args = "%s: %s", (self._name, str(msg) % args if args else msg)
         super().log(level, msg, *args, **kwargs)
 
-    def warn_rarely(self, words: str, kind: str = "") -> None:
-        """Warn at most once a minute per `kind` (default: `words`); log repeats at DEBUG."""
-        kind, at = kind or words, self._clock()
+    def warn_rarely(self, message: str, kind: str = "") -> None:
+        """Warn at most once a minute per `kind` (default: `message`); log repeats at DEBUG."""
+        kind, at = kind or message, self._clock()
         with self._lock:
-            self._told = {k: told for k, told in self._told.items() if at - told < _AGAIN_S}
-            again = kind in self._told
-            self._told.setdefault(kind, at)
-        self.log(logging.DEBUG if again else logging.WARNING, "%s", words)
+            self._last_warned = {
+                k: last for k, last in self._last_warned.items() if at - last < _WARN_INTERVAL_S
+            }
+            is_repeated = kind in self._last_warned
+            self._last_warned.setdefault(kind, at)
+        self.log(logging.DEBUG if is_repeated else logging.WARNING, "%s", message)

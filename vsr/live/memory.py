@@ -7,13 +7,13 @@ from typing import Any, Final
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Values of M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX in glibc's malloc.h."""
-_ARENAS: Final = 2
-_LARGE: Final = 128 * 1024
+_MAX_ARENAS: Final = 2
+_LARGE_BLOCK: Final = 128 * 1024
 """Size in bytes from which a block is mapped separately, and returned to the system when freed."""
-_EVERY_S: Final = 60.0
+_TRIM_INTERVAL_S: Final = 60.0
 
 
-def settle_heaps() -> None:
+def configure_malloc() -> None:
     """Limit this process's heap fragmentation and return free memory; call at program start.
 
     glibc gives each thread a separate heap, and frames and packets that one thread allocates and
@@ -27,7 +27,7 @@ def settle_heaps() -> None:
     if mallopt is None:
         return
     for name, value in (
-        (_ARENA_MAX, _ARENAS), (_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE),
+        (_ARENA_MAX, _MAX_ARENAS), (_MMAP_THRESHOLD, _LARGE_BLOCK), (_TRIM_THRESHOLD, _LARGE_BLOCK),
     ):  # fmt: skip
         mallopt(name, value)
     if hasattr(libc, "malloc_trim"):
@@ -36,5 +36,5 @@ def settle_heaps() -> None:
 
 def _trim(libc: Any) -> None:
     while True:
-        threading.Event().wait(_EVERY_S)
+        threading.Event().wait(_TRIM_INTERVAL_S)
         libc.malloc_trim(0)

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from vsr.errors import InputError, OutputError
 from vsr.live.clock import OutputClock
-from vsr.live.common import POLL, RelayLog
-from vsr.live.input.mailbox import Connected, Lost, Mailbox, Measured, Said, SoundPacket
+from vsr.live.common import POLL_S, RelayLog
+from vsr.live.input.mailbox import AudioPacket, Connected, Lost, Mailbox, RateMeasured, SourceNotice
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
 from vsr.live.ladder.rungs import FALLBACK, Rungs
 from vsr.live.output.encode import AudioItem, LiveEncoder
@@ -28,9 +28,9 @@ from vsr.media.frame import Frame, Planes, Stamps, now
 from vsr.report.ledger import Row
 from vsr.report.report import Report
 
-_CONNECT_S: Final = 5.0
+_CONNECT_WAIT_S: Final = 5.0
 """Longest wait for outputs to connect before a paced input begins, in seconds."""
-_FILL_AFTER: Final = 0.5
+_REPEAT_AFTER_S: Final = 0.5
 """Time without a frame after which the last one is repeated, in seconds."""
 
 
@@ -39,21 +39,21 @@ class Playout:
 
     def __init__(
         self, outputs: Sequence[str], settings: RelaySettings, first: Connected, *, rungs: Rungs,
-        mailbox: Mailbox, slate: Slate, report: Report, board: StatusBoard, words: RelayLog,
+        mailbox: Mailbox, slate: Slate, report: Report, board: StatusBoard, log: RelayLog,
         stop: threading.Event, spares: Spares | None = None,
     ) -> None:  # fmt: skip
         """Connect to the outputs, for a source whose first session is `first`.
 
-        `report` records the input, its ledger and `board` record every frame, `words` logs
+        `report` records the input, its ledger and `board` record every frame, `log` gets
         changes. Raises UsageError or OutputError.
         """
         self._settings, self._mailbox, self._slate = settings, mailbox, slate
-        self._report, self._board, self._log, self._stop = report, board, words, stop
+        self._report, self._board, self._log, self._stop = report, board, log, stop
         self._name = report.input["name"]
         self._info = info = first.info
         self._interval = float(1 / info.rate)
         self._clock = OutputClock(self._interval)
-        self._audio = PlayoutAudio(self._clock, first.sound, self._warn)
+        self._audio = PlayoutAudio(self._clock, first.audio, self._warn)
         self._encoder = LiveEncoder(
             outputs, settings.encoder, info, rungs.out_size, self._audio.context,
             self._record, stop.is_set, settings.output, spares,
@@ -63,12 +63,12 @@ class Playout:
         self._ladder = Ladder(self._costs, times, now())
         self._rung = self._ladder.rung
         self._last: Planes | None = None
-        self._away = False
-        self._sessions, self._repeated, self._dropped, self._sounds_dropped = 1, 0, 0, 0
-        self._say(first.notes)
-        mailbox.begin()
+        self._is_source_lost = False
+        self._sessions, self._repeated, self._dropped, self._audio_dropped = 1, 0, 0, 0
+        self._add_notes(first.notes)
+        mailbox.reset_counters()
         self._began = now()
-        self._due = self._began + _FILL_AFTER
+        self._repeat_at = self._began + _REPEAT_AFTER_S
 
     @property
     def rung(self) -> str:
@@ -78,58 +78,58 @@ class Playout:
     def run(self, on_ready: Callable[[], None]) -> None:
         """Play out until the source has ended for good or `stop` is set.
 
-        `on_ready` is called once, when outputs have connected or failed, or after `_CONNECT_S`.
+        `on_ready` is called once, when outputs have connected or failed, or by `_CONNECT_WAIT_S`.
 
         Raises InputError if the source could not be read, and the errors of publishing and
         upscaling.
         """
         ready = False
         while not self._stop.is_set() and not self._encoder.is_over:
-            if not ready and (self._encoder.is_ready or now() > self._began + _CONNECT_S):
+            if not ready and (self._encoder.is_ready or now() > self._began + _CONNECT_WAIT_S):
                 ready = True
                 on_ready()
-            item = self._mailbox.take(min(POLL, max(0.0, self._due - now())))
+            item = self._mailbox.take(min(POLL_S, max(0.0, self._repeat_at - now())))
             if isinstance(item, Frame):
-                self._picture(item)
-            elif isinstance(item, SoundPacket):
-                self._send_sound(self._audio.take(item))
+                self._process_frame(item)
+            elif isinstance(item, AudioPacket):
+                self._send_audio(self._audio.add(item))
             elif isinstance(item, Connected):
-                self._connected(item)
-            elif isinstance(item, Measured):
-                self._take_rate(item.rate)
-            elif isinstance(item, Said):
-                self._log.warn_rarely(f"{self._name} {item.words}", item.kind)
+                self._start_session(item)
+            elif isinstance(item, RateMeasured):
+                self._set_rate(item.rate)
+            elif isinstance(item, SourceNotice):
+                self._log.warn_rarely(f"{self._name} {item.message}", item.kind)
             elif isinstance(item, Lost):
                 if item.final:
-                    self._end(item)
+                    self._finish(item)
                     break
-                self._lost(item)
-            if self._mailbox.sounds_dropped > self._sounds_dropped:
-                self._sounds_dropped = self._mailbox.sounds_dropped
-                self._warn("sound is left out: more comes than can wait", "sound waits")
+                self._end_session(item)
+            if self._mailbox.audio_dropped > self._audio_dropped:
+                self._audio_dropped = self._mailbox.audio_dropped
+                self._warn("audio dropped: input queue is full", "audio queue")
             while self._mailbox.dropped:
-                self._drop(self._mailbox.dropped.popleft(), "more pictures come than can wait")
-            if now() >= self._due:
-                self._fill()
-        self._send_sound(self._audio.finish())
+                self._drop(self._mailbox.dropped.popleft(), "frames dropped: input queue is full")
+            if now() >= self._repeat_at:
+                self._repeat_frame()
+        self._send_audio(self._audio.finish())
 
-    def _picture(self, frame: Frame) -> None:
+    def _process_frame(self, frame: Frame) -> None:
         arrived = frame.stamps.read
-        if self._last is None and self._mailbox.waiting:
+        if self._last is None and self._mailbox.frames_waiting:
             return  # queued while engines loaded: begin with the newest
-        if self._clock.skips(arrived):
-            self._drop(frame, "pictures came in a burst after a pause: what is too old is left out")
-            self._due = now() + _FILL_AFTER  # frames do arrive, only too old ones
+        if self._clock.must_skip(arrived):
+            self._drop(frame, "frames dropped: too old, they arrived in a burst after a pause")
+            self._repeat_at = now() + _REPEAT_AFTER_S  # frames do arrive, only too old ones
             return
         if self._encoder.encode_s is not None:
             self._ladder.record_encoding(self._encoder.encode_s)
         if self._rungs_version != self._rungs.version:
-            self._learn_costs()
-        rung = self._ladder.choose(now(), arrived, self._mailbox.waiting)
+            self._update_costs()
+        rung = self._ladder.choose(now(), arrived, self._mailbox.frames_waiting)
         if rung == DROP:
-            self._drop(frame, "even bicubic is late: pictures are dropped")
+            self._drop(frame, "frames dropped: even bicubic is too slow")
             return
-        self._change_to(self._ladder.rung)
+        self._set_rung(self._ladder.rung)
         began = now()
         done = self._rungs.upscale(frame, rung)
         if done.event != FALLBACK:
@@ -138,14 +138,15 @@ class Playout:
             self._ladder.exclude(rung)
         if self._last is None:
             self._began = now()
-            self._audio.forget_before(frame.time)
+            self._audio.drop_before(frame.time)
         self._last = done.planes
         self._slate.end()
-        time = self._clock.picture(frame.time, arrived)
+        time = self._clock.place_frame(frame.time, arrived)
         self._board.set_images(frame.planes, done.planes)
-        self._encoder.send_frame(self._numbered(done, time), time, self._clock.origin(frame.time))
-        self._due = now() + max(_FILL_AFTER, 3 * self._interval)
-        self._send_sound(self._audio.fill(time))
+        origin = self._clock.unique_time(frame.time)
+        self._encoder.send_frame(self._with_index(done, time), time, origin)
+        self._repeat_at = now() + max(_REPEAT_AFTER_S, 3 * self._interval)
+        self._send_audio(self._audio.fill_to(time))
 
     def _record(self, frame: Frame) -> None:
         """Record a frame on the status board and, unless it is repeated, in the ledger."""
@@ -154,7 +155,7 @@ class Playout:
         if frame.event != "repeated":
             self._report.ledger.add(row)
 
-    def _learn_costs(self) -> None:
+    def _update_costs(self) -> None:
         """Update the ladder's costs after engines were loaded or replaced. Raises BackendError."""
         self._rungs_version = self._rungs.version
         if self._rungs.failure is not None:
@@ -165,17 +166,16 @@ class Playout:
                 self._ladder.set_cost(rung, costs[rung], now())
         self._costs = costs
 
-    def _numbered(self, frame: Frame, time: float) -> Frame:
+    def _with_index(self, frame: Frame, time: float) -> Frame:
         """Return a frame with an index that counts across sessions, and its output time."""
         index, self._report.frames_in = self._report.frames_in, self._report.frames_in + 1
         pts = round(max(0.0, time) * TIME_BASE.denominator)
         return replace(frame, index=index, pts=pts, time_base=TIME_BASE)
 
-    def _change_to(self, rung: int) -> None:
+    def _set_rung(self, rung: int) -> None:
         if rung != self._rung:
-            self._log.info(
-                "now by %s instead of %s", *(self._rungs.names[k] for k in (rung, self._rung))
-            )
+            names = self._rungs.names
+            self._log.info("switched to network %s, was %s", names[rung], names[self._rung])
             self._rung = rung
 
     def _drop(self, frame: Frame, why: str) -> None:
@@ -185,53 +185,53 @@ class Playout:
         self._dropped += 1
         self._log.warn_rarely(why)
         frame.event = "dropped"
-        self._encoder.report_not_shown(self._numbered(frame, self._clock.last))
+        self._encoder.report_not_shown(self._with_index(frame, self._clock.last))
 
-    def _send_sound(self, packets: Iterable[AudioItem]) -> None:
+    def _send_audio(self, packets: Iterable[AudioItem]) -> None:
         for heard in packets:
             self._encoder.send_audio(heard)
 
-    def _connected(self, item: Connected) -> None:
+    def _start_session(self, item: Connected) -> None:
         self._sessions += 1
-        self._take_rate(item.info.rate)
-        self._say(item.notes)
-        level = logging.INFO if self._away else logging.DEBUG
-        self._away = False
+        self._set_rate(item.info.rate)
+        self._add_notes(item.notes)
+        level = logging.INFO if self._is_source_lost else logging.DEBUG
+        self._is_source_lost = False
         self._clock.end_session()
-        self._audio.begin(item.sound)
-        self._log.log(level, "%s is back", self._name)
+        self._audio.start_session(item.audio)
+        self._log.log(level, "%s: source reconnected", self._name)
 
-    def _take_rate(self, rate: Fraction) -> None:
+    def _set_rate(self, rate: Fraction) -> None:
         """Adopt a session's frame rate for repeated frames and the ladder."""
         self._interval = self._clock.interval = float(1 / rate)
         self._ladder.settings = replace(self._ladder.settings, interval=self._interval)
 
-    def _warn(self, words: str, kind: str) -> None:
+    def _warn(self, message: str, kind: str) -> None:
         """Log a warning about the source's audio, at most once a minute per kind."""
-        self._log.warn_rarely(f"{self._name}: {words}", kind)
+        self._log.warn_rarely(f"{self._name}: {message}", kind)
 
-    def _say(self, notes: Sequence[str]) -> None:
+    def _add_notes(self, notes: Sequence[str]) -> None:
         """Log and report, once each, notes on what is lost or changed in the source's frames."""
         for note in notes:
-            words = f"{self._name}: {note}"
-            if words not in self._report.notes:
-                self._report.notes.append(words)
-                self._log.warning("%s", words)
+            message = f"{self._name}: {note}"
+            if message not in self._report.notes:
+                self._report.notes.append(message)
+                self._log.warning("%s", message)
 
-    def _lost(self, item: Lost) -> None:
+    def _end_session(self, item: Lost) -> None:
         self._report.lost += item.missing
         self._clock.end_session()
-        self._audio.lose()
-        self._due = min(self._due, now() + self._interval)
+        self._audio.end_session()
+        self._repeat_at = min(self._repeat_at, now() + self._interval)
         if self._settings.ingest.loop and not item.failed:
             return  # it restarts as configured
-        if not self._away:  # one warning for a series of failed attempts
+        if not self._is_source_lost:  # one warning for a series of failed attempts
             self._log.warning(
-                "%s; the last picture stays, %s", item.reason, self._settings.ingest.next
+                "%s; repeating the last frame, %s", item.reason, self._settings.ingest.after_loss
             )
-        self._away = True
+        self._is_source_lost = True
 
-    def _end(self, item: Lost) -> None:
+    def _finish(self, item: Lost) -> None:
         if item.failed:
             raise InputError(item.reason)
         self._log.info("%s", item.reason)
@@ -239,13 +239,13 @@ class Playout:
             self._report.losses.append(item.reason)
             self._report.lost += item.missing
 
-    def _fill(self) -> None:
+    def _repeat_frame(self) -> None:
         """Send the last frame again, or the slate, with silence."""
         wall = now()
-        self._due = max(self._due + self._interval, wall - self._interval)
+        self._repeat_at = max(self._repeat_at + self._interval, wall - self._interval)
         if self._last is None:
             return
-        time = self._clock.filler(wall)
+        time = self._clock.place_repeat(wall)
         planes = self._slate.show(self._last, wall)
         self._board.set_images(None, planes)
         frame = Frame(
@@ -256,45 +256,45 @@ class Playout:
         )  # fmt: skip
         self._repeated += 1
         self._encoder.send_frame(frame, time)
-        self._send_sound(self._audio.fill(time))
+        self._send_audio(self._audio.fill_to(time))
 
     def close(self) -> None:
         """End every output's session and complete the report, within about 1.4 s."""
         self._encoder.close()
         report = self._report
         report.seconds = now() - self._began
-        report.frames_in += self._mailbox.unnamed
+        report.frames_in += self._mailbox.dropped_unlisted
         report.frames_out = self._encoder.sent
-        report.lost += self._dropped + self._mailbox.unnamed
-        report.packets_refused = self._mailbox.sounds_dropped
+        report.lost += self._dropped + self._mailbox.dropped_unlisted
+        report.packets_refused = self._mailbox.audio_dropped
         report.unsent = max(state["pictures_dropped"] for state in self._encoder.states())
 
     def check_published(self) -> None:
         """Raise OutputError if no output was ever open."""
         if not self._encoder.was_open:
             reasons = [state["last_error"] for state in self._encoder.states()]
-            why = next(filter(None, reasons), "no output was open in time")
+            why = next(filter(None, reasons), "no output connected in time")
             raise OutputError(f"nothing was published: {why}")
 
     def figures(self) -> dict[str, Any]:
         """Return the statistics of the report's `live` entry."""
-        repairs, outputs = self._clock.repairs, self._encoder.states()
+        repairs, outputs = self._clock.corrections, self._encoder.states()
         measured = (output["av_offset_ms"] for output in outputs)
         sound = self._audio.figures()
-        sound["sound_dropped"] += self._mailbox.sounds_dropped
+        sound["sound_dropped"] += self._mailbox.audio_dropped
         return sound | {
             "rung": self.rung,
             "rung_changes": self._ladder.changes,
             "sessions": self._sessions,
             "repeated": self._repeated,
-            "dropped": self._dropped + self._mailbox.unnamed,
+            "dropped": self._dropped + self._mailbox.dropped_unlisted,
             "showing": self._slate.showing,
             "slate_s": round(self._slate.seconds, 3),
             "skipped": repairs.skipped,
             "jumps": repairs.jumps,
             "nudged": repairs.nudged,
             "outputs": outputs,
-            "waiting": self._mailbox.waiting,
+            "waiting": self._mailbox.frames_waiting,
             "encoding": self._encoder.waiting,
             "av_offset_ms": next((ms for ms in measured if ms is not None), None),
         }

@@ -13,7 +13,7 @@ from vsr.live.status.snapshot import Snapshot
 from vsr.live.supervisor import run_one
 from vsr.report.report import Report
 
-_EVERY: Final = 1.0
+_PROGRESS_INTERVAL_S: Final = 1.0
 """Interval between calls of `on_progress`, in seconds."""
 
 
@@ -39,13 +39,13 @@ def relay(
     stop = stop or threading.Event()
     with closing(Pool()) as pool:
         one = Relay(input, urls, chosen, pool)
-        with _told(one.board, on_progress, stop):
+        with _progress_thread(one.board, on_progress, stop):
             run_one(one, stop)
     return one.report
 
 
 @contextmanager
-def _told(
+def _progress_thread(
     board: StatusBoard, on_progress: Callable[[Snapshot], None] | None, stop: threading.Event
 ) -> Iterator[None]:
     """Call `on_progress` during the context; if it fails, set `stop`, then raise its error."""
@@ -56,7 +56,7 @@ def _told(
 
     def work() -> None:
         try:
-            while not ended.wait(_EVERY):
+            while not ended.wait(_PROGRESS_INTERVAL_S):
                 on_progress(board.snapshot())
             on_progress(board.snapshot(max_age_s=0))
         except BaseException as exc:  # raised to the caller

@@ -15,8 +15,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 from vsr.errors import InputError, InterruptedRunError, UsageError
-from vsr.live.common import POLL, RelayLog
-from vsr.live.input.fit import Carried
+from vsr.live.common import POLL_S, RelayLog
+from vsr.live.input.fit import OutputCapabilities
 from vsr.live.input.ingest import Ingest, check_input
 from vsr.live.input.mailbox import Connected, Lost, Mailbox
 from vsr.live.ladder.pool import Pool
@@ -41,13 +41,13 @@ if TYPE_CHECKING:  # these load the networks' libraries, later, while the source
 
 log = logging.getLogger(__name__)
 
-_SAY_AFTER: Final = 2.0
+_LOG_WAIT_AFTER_S: Final = 2.0
 """Time without a source after which the wait is logged, in seconds."""
-_SHARE: Final = 0.7
+_MAX_INTERVAL_SHARE: Final = 0.7
 """Largest fraction of the frame interval for upscaling: the other steps need the rest."""
-_USUAL_S: Final = 1 / 30
-_SLOWEST, _FASTEST = 5, 120
-"""Plausible frame rates of a source, in Hz; for others the interval is `_USUAL_S`."""
+_DEFAULT_INTERVAL_S: Final = 1 / 30
+_MIN_RATE, _MAX_RATE = 5, 120
+"""Plausible frame rates of a source, in Hz; for others the interval is `_DEFAULT_INTERVAL_S`."""
 
 
 class Relay:
@@ -71,10 +71,12 @@ class Relay:
         self._pool = pool or Pool()
         self._slate = Slate(settings.slate_after, settings.slate)
         self._mailbox = Mailbox(frames=64)
-        carried = Carried(
+        capabilities = OutputCapabilities(
             bits=live_bit_depth(settings.encoder), side_data=live_side_data(settings.encoder)
         )
-        self._ingest = Ingest(input_, settings.ingest, self._mailbox, self._fits, carried)
+        self._ingest = Ingest(
+            input_, settings.ingest, self._mailbox, self._is_fast_enough, capabilities
+        )
         self.report = Report(
             input={"name": url_for_messages(input_)},
             output={"name": ", ".join(map(output_name, outputs))},
@@ -88,11 +90,11 @@ class Relay:
             url_for_messages(input_), settings.max_latency, health_after=settings.health_after
         )
         self._spares = Spares()
-        self.begun = False
+        self.has_report = False
         """Whether the report has content."""
 
     def run(self, stop: threading.Event) -> Report:
-        """Relay until the source is given up or `stop` is set. Raises VsrError.
+        """Relay until the source has ended for good or `stop` is set. Raises VsrError.
 
         `report` describes the work done, even if an error is raised.
         """
@@ -108,12 +110,12 @@ class Relay:
                 self._ingest.url
             )  # a file can wait, and its quality must not vary
             interval = _interval(self._ingest.rate or first.info.rate)
-            form = first.info.planes
+            plane_format = first.info.planes
             rungs = self._pool.rungs(
-                self.settings, size, colour, stop.is_set, bicubic_first, interval, form
+                self.settings, size, colour, stop.is_set, bicubic_first, interval, plane_format
             )
             try:
-                self._slate.fit(rungs.out_size, colour, form)
+                self._slate.fit(rungs.out_size, colour, plane_format)
                 if stop.is_set():
                     raise InterruptedRunError("stopped before anything was published")
                 self._go_live(first, rungs, stop)
@@ -121,7 +123,7 @@ class Relay:
                 self._pool.release(rungs)
         except InterruptedRunError as exc:
             self._log.info("%s", exc)
-            self.report.interrupted = self.begun = True
+            self.report.interrupted = self.has_report = True
         finally:
             self._ingest.close()
             self._spares.close()
@@ -129,24 +131,24 @@ class Relay:
 
     def _first_session(self, stop: threading.Event) -> Connected:
         """Wait for the first session; engines and outputs depend on its size and colour."""
-        waits_until = math.inf if self.settings.ingest.listen else now() + _SAY_AFTER
+        log_at = math.inf if self.settings.ingest.listen else now() + _LOG_WAIT_AFTER_S
         while not stop.is_set():
-            if now() > waits_until:
-                waits_until = math.inf
-                self._log.info("waiting for %s: nothing came yet", self.report.input["name"])
-            item = self._mailbox.take(POLL)
+            if now() > log_at:
+                log_at = math.inf
+                self._log.info("waiting for %s: no data yet", self.report.input["name"])
+            item = self._mailbox.take(POLL_S)
             if isinstance(item, Connected):
                 return item
             if isinstance(item, Lost):
                 if item.final:
                     raise InputError(item.reason)
-                self._log.warn_rarely(f"{item.reason}; {self.settings.ingest.next}")
-        raise InterruptedRunError("stopped before the source was there; nothing was published")
+                self._log.warn_rarely(f"{item.reason}; {self.settings.ingest.after_loss}")
+        raise InterruptedRunError("stopped before the source connected; nothing was published")
 
-    def _fits(self, size: tuple[int, int], rate: Fraction | None) -> bool:
+    def _is_fast_enough(self, size: tuple[int, int], rate: Fraction | None) -> bool:
         """Return whether the first network is likely to upscale a variant's frames in time."""
         cost = self._pool.estimate(self.settings, size)
-        return cost <= _SHARE * _interval(rate)
+        return cost <= _MAX_INTERVAL_SHARE * _interval(rate)
 
     def _go_live(self, first: Connected, rungs: "Rungs", stop: threading.Event) -> None:
         """Run the playout from the first frame to the last. Raises VsrError."""
@@ -161,16 +163,16 @@ class Relay:
         playout = Playout(
             self._outputs, replace(settings, encoder=encoder), first, rungs=rungs,
             mailbox=self._mailbox, slate=self._slate, report=self.report, board=self.board,
-            words=self._log, stop=stop, spares=self._spares,
+            log=self._log, stop=stop, spares=self._spares,
         )  # fmt: skip
         self._announce(first, rungs, playout)
-        self.begun = True
+        self.has_report = True
         try:
-            playout.run(self._ingest.go)
+            playout.run(self._ingest.start_playback)
         finally:
             self._ingest.close()
             playout.close()
-            self._conclude(playout, stop)
+            self._complete_report(playout, stop)
         if not stop.is_set():
             playout.check_published()
 
@@ -186,24 +188,24 @@ class Relay:
             if not rungs.is_disabled(k)
         ]
         self._log.info(
-            "live: %s, %dx%d at %.5g fps, by %s; rungs: %s",
+            "live: %s, %dx%d at %.5g fps, network %s; rungs: %s",
             report.input["name"], *size, info.rate, playout.rung,
             ", ".join(
-                f"{name} {1000 * cost:.1f} ms" if math.isfinite(cost) else f"{name} is being loaded"
+                f"{name} {1000 * cost:.1f} ms" if math.isfinite(cost) else f"{name} loading"
                 for name, cost in costs
             ),
         )  # fmt: skip
-        stage = StreamFacts(
+        facts = StreamFacts(
             source=report.input, output=report.output, rungs=rungs.names, colour=info.colour
         )
-        self.board.go_live(stage, lambda: self._figures(playout))
+        self.board.go_live(facts, lambda: self._figures(playout))
 
     def _figures(self, playout: "Playout") -> dict[str, Any]:
         """Return the statistics of the report's `live` entry."""
         found = playout.figures()
         return found | {"jumps": found["jumps"] + self._ingest.jumps}
 
-    def _conclude(self, playout: "Playout", stop: threading.Event) -> None:
+    def _complete_report(self, playout: "Playout", stop: threading.Event) -> None:
         report = self.report
         report.concealed = self._ledger.count_events("concealed")
         report.interrupted = stop.is_set()
@@ -214,13 +216,13 @@ class Relay:
         report.live["av_offset_ms"] = next((ms for ms in measured if ms is not None), None)
         if report.degraded:
             self._log.warning(
-                "%d pictures did not go out, %d were damaged",
+                "%d frames were not sent, %d were damaged",
                 max(report.lost, report.frames_in - report.frames_out), report.concealed,
             )  # fmt: skip
             for output in report.live["outputs"]:
                 if output["pictures_dropped"]:
                     self._log.warning(
-                        "%s: %d pictures were not sent, %d were", output["name"],
+                        "%s: %d frames were not sent, %d were sent", output["name"],
                         output["pictures_dropped"], output["pictures"],
                     )  # fmt: skip
         self._ledger.close()
@@ -232,7 +234,7 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
         raise UsageError("give at least one OUTPUT_URL")
     source = "stdin" if is_stdin(input_) else input_
     if len({source, *outputs}) <= len(outputs):
-        raise UsageError("input and outputs must all differ: a relay would feed on itself")
+        raise UsageError("input and outputs must all differ: the relay would read its own output")
     check_outputs(outputs, settings.output, settings.encoder)
     check_input(input_, settings.ingest)
     check_encoder(settings.encoder)
@@ -243,4 +245,4 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
 
 def _interval(rate: Fraction | None) -> float:
     """Return the frame interval in seconds; the usual one if the rate is unknown or implausible."""
-    return float(1 / rate) if rate and _SLOWEST <= rate <= _FASTEST else _USUAL_S
+    return float(1 / rate) if rate and _MIN_RATE <= rate <= _MAX_RATE else _DEFAULT_INTERVAL_S

@@ -23,7 +23,7 @@ class IngestSettings:
     """Time without data after which a connected source counts as lost."""
     retry_delay: float = 0.5
     retry_max: int = 0
-    """Number of consecutive failed attempts after which the source is given up; 0: no limit."""
+    """Number of consecutive failed attempts after which retrying stops; 0: no limit."""
     realtime: bool = False
     """Whether a URL is paced in real time by its timestamps; files and HLS always are."""
     tls_verify: bool = True
@@ -45,9 +45,9 @@ class IngestSettings:
         check_settings(self, {"stream_timeout": 0.1, "retry_delay": 0.01, "retry_max": 0})
 
     @property
-    def next(self) -> str:
+    def after_loss(self) -> str:
         """What the relay does after it loses the source, for messages."""
-        return "waiting for a publisher" if self.listen else "trying again"
+        return "waiting for a publisher" if self.listen else "retrying"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,9 @@ class OutputSettings:
     queue_s: float = 4.0
     """Longest stream time that is queued for a slow server."""
     queue_bytes: int = 16 << 20
-    fresh_s: float = 1.0
+    start_backlog_s: float = 1.0
     """Longest stream time, from a key frame, that a session may begin with; it adds latency."""
-    stall_s: float = 5.0
+    io_timeout_s: float = 5.0
     """Timeout for a server's answer, or for sending a packet."""
     retry_s: float = 0.5
     """Pause before the first retry; doubled each time."""
@@ -150,7 +150,7 @@ class RelayOptions(EncoderOptions, total=False):
     report: str | PathLike[str] | None
 
 
-_INNER: Final[Mapping[str, Mapping[str, str]]] = {
+_NESTED: Final[Mapping[str, Mapping[str, str]]] = {
     "ingest": {one.name: one.name for one in fields(IngestSettings)},
     "output": {name: name for name in ("container", "enhanced_rtmp", "tls_verify")},
     "encoder": ENCODER,
@@ -165,4 +165,4 @@ def with_options(settings: RelaySettings, **options: Unpack[RelayOptions]) -> Re
     Raises UsageError for unknown options, values of the wrong type and numbers out of range.
     """
     check_type("settings", settings, RelaySettings)
-    return with_keywords(settings, options, _INNER)
+    return with_keywords(settings, options, _NESTED)

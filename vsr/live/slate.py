@@ -14,11 +14,11 @@ from vsr.media.location import absolute_path
 from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.media.tone import ColourConverter
 
-_DIM: Final = 4
+_DARKENING: Final = 4
 """Divisor of luma and chroma for darkening the last frame if there is no slate image."""
 _BLACK: Final = 16
-_GREY: Final = 128
-_DEEP: Final = 10
+_NEUTRAL: Final = 128
+_HIGH_BITS: Final = 10
 """Bit depth of frames with more than 8 bits."""
 
 
@@ -30,32 +30,34 @@ class Slate:
         self._after = after
         self._image = None if image is None else _read(image)
         self._planes: Planes | None = None
-        self._since: float | None = None
-        self._until = 0.0
+        self._began: float | None = None
+        self._shown_until = 0.0
         self.showing = ""
         """Name of what replaces the source's frames; empty while the source delivers."""
         self.seconds = 0.0
         """Total time that the slate was shown, in seconds."""
 
-    def fit(self, size: tuple[int, int], colour: Colour, form: PlaneFormat = YUV420) -> None:
+    def fit(
+        self, size: tuple[int, int], colour: Colour, plane_format: PlaneFormat = YUV420
+    ) -> None:
         """Convert the image to the output's size (width, height), colour and format."""
         if self._image is not None:
-            self._planes = _fitted(self._image, size, colour, form)
+            self._planes = _fit_image(self._image, size, colour, plane_format)
 
     def end(self) -> None:
         """Reset, because the source delivers frames again."""
-        self._since, self.showing = None, ""
+        self._began, self.showing = None, ""
         if self._image is None:
             self._planes = None
 
     def show(self, last: Planes, wall: float) -> Planes:
         """Return the frame to show at `wall` (s) if none is newer than `last`."""
-        self._since = wall if self._since is None else self._since
-        if wall - self._since <= self._after:
-            self.showing, self._until = "the last picture", wall
+        self._began = wall if self._began is None else self._began
+        if wall - self._began <= self._after:
+            self.showing, self._shown_until = "the last picture", wall
             return last
-        self.seconds += max(0.0, wall - self._until)
-        self.showing, self._until = "the slate", wall
+        self.seconds += max(0.0, wall - self._shown_until)
+        self.showing, self._shown_until = "the slate", wall
         if self._planes is None:
             self._planes = darkened(last)
         return self._planes
@@ -64,10 +66,14 @@ class Slate:
 def darkened(planes: Planes) -> Planes:
     """Darken a frame of 8 or 10 bits to a quarter of its luma and chroma, in either range."""
     y, u, v = planes
-    unit = 1 if y.dtype == np.uint8 else 2 ** (_DEEP - 8)
-    black, grey = _BLACK * unit, _GREY * unit
-    rest = grey - grey // _DIM
-    return black + (y - black) // _DIM * (y > black), u // _DIM + rest, v // _DIM + rest
+    unit = 1 if y.dtype == np.uint8 else 2 ** (_HIGH_BITS - 8)
+    black, grey = _BLACK * unit, _NEUTRAL * unit
+    rest = grey - grey // _DARKENING
+    return (
+        black + (y - black) // _DARKENING * (y > black),
+        u // _DARKENING + rest,
+        v // _DARKENING + rest,
+    )
 
 
 def _read(path: Path) -> av.VideoFrame:
@@ -75,20 +81,20 @@ def _read(path: Path) -> av.VideoFrame:
         with av.open(absolute_path(str(path))) as file:
             return next(file.decode(video=0))
     except (av.error.FFmpegError, OSError, StopIteration, IndexError, ValueError) as exc:
-        raise InputError(f"cannot read the slate {path} as a picture: {reason(exc)}") from exc
+        raise InputError(f"cannot read the slate {path} as an image: {reason(exc)}") from exc
 
 
-def _fitted(
-    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, form: PlaneFormat
+def _fit_image(
+    picture: av.VideoFrame, size: tuple[int, int], colour: Colour, plane_format: PlaneFormat
 ) -> Planes:
     """Scale a frame to fit a size and centre it on black."""
-    share = min(size[0] / picture.width, size[1] / picture.height)
-    width, height = (max(2, int(n * share) // 2 * 2) for n in (picture.width, picture.height))
+    ratio = min(size[0] / picture.width, size[1] / picture.height)
+    width, height = (max(2, int(n * ratio) // 2 * 2) for n in (picture.width, picture.height))
     small = picture.reformat(format="rgb24", width=width, height=height, interpolation="BICUBIC")
     rgb = np.zeros((size[1], size[0], 3), np.uint8)
     top, left = (size[1] - height) // 2, (size[0] - width) // 2
     rgb[top : top + height, left : left + width] = small.to_ndarray()
     whole = av.VideoFrame.from_ndarray(rgb, format="rgb24")
     plain = replace(SDR, matrix=RGB, full_range=True)
-    y, u, v = ColourConverter().planes(whole, plain, colour, size, form)
+    y, u, v = ColourConverter().planes(whole, plain, colour, size, plane_format)
     return np.array(y), np.array(u), np.array(v)

@@ -6,7 +6,7 @@ If one of several relays fails, the cause of the error, as far as known, determi
   network, an impossible output, a file that is not a video. It is logged once, with the relay's
   name, and its exit code becomes the program's, however the other relays end.
 - Any other error restarts the relay, after a pause that grows from 1 s to a minute: the encoder or
-  the backend failed, the source was given up after `--retry-max` attempts, or vsr has a bug. Each
+  the backend failed, the source failed `--retry-max` times, or vsr has a bug. Each
   failure is logged in one line. The settings of a relay that was live once are known to be right,
   so from then on no error ends it for good.
 - A file that is not looped is relayed once, however that ends.
@@ -53,13 +53,13 @@ class RelayJob:
     input: str
     outputs: tuple[str, ...]
     settings: RelaySettings
-    refused: str = ""
+    options_error: str = ""
     """Reason why it cannot start, if its options are wrong; else empty."""
 
     def make(self, pool: Pool | None = None) -> Relay:
         """Create the relay. Raises VsrError for errors detected before anything is opened."""
-        if self.refused:
-            raise UsageError(self.refused)
+        if self.options_error:
+            raise UsageError(self.options_error)
         return Relay(self.input, self.outputs, self.settings, pool)
 
 
@@ -93,7 +93,7 @@ def _status_page(relay: Relay) -> AbstractContextManager[object]:
 
 def _write(relay: Relay) -> None:
     path = relay.settings.rolling.report
-    if path and relay.begun:  # else an empty report would replace the last one
+    if path and relay.has_report:  # else an empty report would replace the last one
         write_report(path, relay.report.facts(), relay.report.ledger)
 
 
@@ -105,14 +105,14 @@ def run_all(
     Returns the highest exit code of the relays that failed for good. If there is none, returns
     EXIT_INTERRUPTED if `stop` is set, else the highest exit code of all.
     """
-    lives = [_Supervised(job, stop, pool, pauses) for job in jobs]
-    for life in lives:
-        life.thread.start()
-    for life in lives:
-        life.thread.join()
-    failed = max((life.code for life in lives if life.failed), default=EXIT_DONE)
+    relays = [_Supervised(job, stop, pool, pauses) for job in jobs]
+    for relay in relays:
+        relay.thread.start()
+    for relay in relays:
+        relay.thread.join()
+    failed = max((relay.code for relay in relays if relay.failed), default=EXIT_DONE)
     stopped = EXIT_INTERRUPTED if stop.is_set() else EXIT_DONE
-    return failed or stopped or max(life.code for life in lives)
+    return failed or stopped or max(relay.code for relay in relays)
 
 
 class _Supervised:
@@ -133,49 +133,49 @@ class _Supervised:
         while True:
             began = now()
             try:
-                self.code = self._once()
+                self.code = self._run_once()
                 return
             except Exception as exc:
-                final, code, words = self._classified(exc)
+                final, code, message = self._classify(exc)
             if final or self._stop.is_set():
                 self.code, self.failed = code, True
-                log.error("%s: %s", name, words)
+                log.error("%s: %s", name, message)
                 return
-            was_live = self._relay is not None and self._relay.begun
-            lasted = was_live and now() - began > self._pauses.longest
-            failures = 1 if lasted else failures + 1
+            was_live = self._relay is not None and self._relay.has_report
+            ran_long = was_live and now() - began > self._pauses.longest
+            failures = 1 if ran_long else failures + 1
             pause = self._pauses.pause(failures)
-            log.error("%s: %s; it is started again in %.2g s", name, words, pause)
+            log.error("%s: %s; restarting in %.2g s", name, message, pause)
             if self._stop.wait(pause):
                 self.code = EXIT_INTERRUPTED
                 return
-            self._keep_report()
+            self._rotate_report()
 
-    def _once(self) -> int:
+    def _run_once(self) -> int:
         self._relay = None
         self._relay = self._job.make(self._pool)
         return run_one(self._relay, self._stop)
 
-    def _classified(self, exc: Exception) -> tuple[bool, int, str]:
+    def _classify(self, exc: Exception) -> tuple[bool, int, str]:
         """Return whether an error ends the relay for good, the exit code and the message."""
         job, relay = self._job, self._relay
-        self._was_live = self._was_live or (relay is not None and relay.begun)
-        code, words = EXIT_FAILED, f"unexpected {type(exc).__name__}: {exc} (report it)"
-        users = False
+        self._was_live = self._was_live or (relay is not None and relay.has_report)
+        code, message = EXIT_FAILED, f"unexpected {type(exc).__name__}: {exc} (report it)"
+        is_user_error = False
         if isinstance(exc, VsrError):
-            code, words = exc.exit_code, f"error: {exc}"
-            users = relay is None or isinstance(exc, UsageError | ModelError)
-            users = users or (isinstance(exc, InputError) and not is_url(job.input))
+            code, message = exc.exit_code, f"error: {exc}"
+            is_user_error = relay is None or isinstance(exc, UsageError | ModelError)
+            is_user_error = is_user_error or (isinstance(exc, InputError) and not is_url(job.input))
         else:
             for url in (job.input, *job.outputs):  # a library's message may contain a key
-                words = mask_secrets(words, url)
-            log.debug("%s: %s", job.settings.name, words, exc_info=exc)
-        once = not (job.settings.ingest.loop or is_url(job.input))
-        return once or (users and not self._was_live), code, " ".join(words.split())
+                message = mask_secrets(message, url)
+            log.debug("%s: %s", job.settings.name, message, exc_info=exc)
+        runs_once = not (job.settings.ingest.loop or is_url(job.input))
+        return runs_once or (is_user_error and not self._was_live), code, " ".join(message.split())
 
-    def _keep_report(self) -> None:
+    def _rotate_report(self) -> None:
         """Rename the report, so that the next run does not overwrite it."""
-        if self._relay is None or not self._relay.begun:
+        if self._relay is None or not self._relay.has_report:
             return
         try:
             rotate_report(self._job.settings.rolling)

@@ -20,14 +20,14 @@ from vsr.media.info import VideoInfo
 from vsr.media.plane_format import YUV420, PlaneFormat, planes_for
 from vsr.media.tone import ColourConverter
 
-_SAME_SHAPE: Final = 0.01
+_MAX_ASPECT_ERROR: Final = 0.01
 """Relative difference below which aspect ratios count as equal: sizes are whole, often even."""
-_DEEP: Final = 10
+_HIGH_BITS: Final = 10
 """Bit depth of the frames if outputs carry more than 8 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class OutputCapabilities:
     """Bit depth and side data of a source that a relay's outputs carry."""
 
     bits: int = 8
@@ -52,54 +52,54 @@ class Canvas:
     def of(cls, info: VideoInfo, bits: int = 8) -> "Canvas":
         """Return the canvas for a first session's info and outputs that carry `bits` per sample."""
         size, own = (info.width, info.height), planes_for(info.pixel_format).bits
-        if bits < _DEEP or not (own > 8 or info.colour.is_hdr):
+        if bits < _HIGH_BITS or not (own > 8 or info.colour.is_hdr):
             colour = SDR if info.colour.is_hdr else info.colour
             return cls(size=size, colour=colour, sample_aspect=info.sample_aspect)
         return cls(
             size=size, colour=info.colour, sample_aspect=info.sample_aspect,
-            planes=replace(YUV420, bits=_DEEP, siting=info.planes.siting), hdr=info.hdr,
+            planes=replace(YUV420, bits=_HIGH_BITS, siting=info.planes.siting), hdr=info.hdr,
         )  # fmt: skip
 
-    def presented(self, info: VideoInfo) -> VideoInfo:
+    def converted_info(self, info: VideoInfo) -> VideoInfo:
         """Return a session's info after its frames are converted."""
         return replace(
             info, width=self.size[0], height=self.size[1], colour=self.colour,
             sample_aspect=self.sample_aspect, planes=self.planes, hdr=self.hdr,
         )  # fmt: skip
 
-    def notes(self, info: VideoInfo, carried: Carried) -> list[str]:
+    def notes(self, info: VideoInfo, capabilities: OutputCapabilities) -> list[str]:
         """Describe what is lost or changed in a session's frames."""
-        found = []
+        notes = []
         if info.colour.transfer != self.colour.transfer and info.colour.is_hdr:
             name, to = HDR_TRANSFERS[info.colour.transfer], self.colour.transfer
             why = "SDR (BT.709): outputs carry 8 bits"
             why = f"that of the first session ({HDR_TRANSFERS[to]})" if self.colour.is_hdr else why
-            found.append(f"its HDR ({name}) is converted to {why}")
+            notes.append(f"its HDR ({name}) is converted to {why}")
         elif self.colour.is_hdr and not info.colour.is_hdr:
-            found.append(f"its SDR is converted to HDR ({HDR_TRANSFERS[self.colour.transfer]})")
-        said = replace(info, colour=SDR).conversion(carried.side_data)
-        found += [said] if said else []
+            notes.append(f"its SDR is converted to HDR ({HDR_TRANSFERS[self.colour.transfer]})")
+        note = replace(info, colour=SDR).conversion(capabilities.side_data)
+        notes += [note] if note else []
         box = self.box((info.width, info.height), info.sample_aspect)
         if box != self.size:
-            found.append(
+            notes.append(
                 f"its {info.width}x{info.height} pixels are fitted into {box[0]}x{box[1]} of the "
                 f"output's {self.size[0]}x{self.size[1]} (before upscaling), black around them"
             )
-        return found
+        return notes
 
     def box(self, size: tuple[int, int], sample_aspect: Fraction | None) -> tuple[int, int]:
         """Return (width, height) on the canvas of a frame of another size and pixel aspect."""
         width, height = self.size
         ours = width * (self.sample_aspect or 1) / Fraction(height)
-        share = size[0] * (sample_aspect or 1) / Fraction(size[1]) / ours
-        if abs(share - 1) < _SAME_SHAPE:
+        ratio = size[0] * (sample_aspect or 1) / Fraction(size[1]) / ours
+        if abs(ratio - 1) < _MAX_ASPECT_ERROR:
             return self.size
-        if share > 1:
-            return width, max(2, round(height / share) // 2 * 2)
-        return max(2, round(width * share) // 2 * 2), height
+        if ratio > 1:
+            return width, max(2, round(height / ratio) // 2 * 2)
+        return max(2, round(width * ratio) // 2 * 2), height
 
 
-class PictureFit:
+class FrameFitter:
     """Converts decoded frames to planes on a canvas. Not thread-safe."""
 
     def __init__(self, canvas: Canvas | None = None, bits: int = 8) -> None:
@@ -109,11 +109,11 @@ class PictureFit:
 
     @property
     def canvas(self) -> Canvas:
-        """Canvas that frames are converted to; known after the first session's `seen_as`."""
+        """Canvas that frames are converted to; set by the first `with_canvas_format`."""
         assert self._canvas is not None
         return self._canvas
 
-    def seen_as(self, info: VideoInfo) -> VideoInfo:
+    def with_canvas_format(self, info: VideoInfo) -> VideoInfo:
         """Return a session's info with the canvas's plane format, in its original size and colour.
 
         The first session sets the canvas.
@@ -125,7 +125,7 @@ class PictureFit:
         return replace(plain, planes=self._canvas.planes)
 
     def planes(self, picture: av.VideoFrame, info: VideoInfo) -> Planes:
-        """Convert a frame to planes of the canvas; `info` is the result of `seen_as`."""
+        """Convert a frame to planes of the canvas; `info` is the result of `with_canvas_format`."""
         canvas = self.canvas
         size, colour = (picture.width, picture.height), _colour_of(picture, info)
         box = canvas.box(size, info.sample_aspect)
@@ -165,10 +165,10 @@ def _padded(planes: Planes, canvas: Canvas) -> Planes:
     top = (height - planes[0].shape[0]) // 4 * 2
     half = form.chroma(width, height)[::-1]
     shapes = (((height, width), 1, black), (half, 2, neutral), (half, 2, neutral))
-    found = []
+    padded = []
     for plane, (shape, step, fill) in zip(planes, shapes, strict=True):
         whole = np.full(shape, fill, form.dtype)
         y, x = top // step, left // step
         whole[y : y + plane.shape[0], x : x + plane.shape[1]] = plane
-        found.append(whole)
-    return found[0], found[1], found[2]
+        padded.append(whole)
+    return padded[0], padded[1], padded[2]

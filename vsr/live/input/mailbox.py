@@ -17,7 +17,7 @@ from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
 from vsr.media.timestamps import Packet
 
-_NAMED: Final = 1000
+_MAX_DROPPED_KEPT: Final = 1000
 """Limit of dropped frames that are kept in `Mailbox.dropped`; further ones are only counted."""
 
 
@@ -28,7 +28,7 @@ class Connected:
     info: VideoInfo
     """Video properties of the frames as delivered."""
     codec: str
-    sound: av.AudioCodecContext | None
+    audio: av.AudioCodecContext | None
     """Audio decoder, which the receiver takes over; None: no audio."""
     notes: Sequence[str] = ()
     """Messages about what is lost or changed in its frames."""
@@ -41,7 +41,7 @@ class Lost:
     reason: str
     delay: float
     final: bool = False
-    """Whether the source is given up: no attempt follows."""
+    """Whether no attempt follows."""
     failed: bool = False
     """Whether the session could not begin."""
     missing: int = 0
@@ -49,7 +49,7 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class SoundPacket:
+class AudioPacket:
     """An audio packet. Its stream must not be used: the connection may be closed."""
 
     packet: Packet
@@ -58,72 +58,72 @@ class SoundPacket:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RateMeasured:
     """The measured frame rate of the source, regardless of the declared one."""
 
     rate: Fraction
 
 
 @dataclass(frozen=True)
-class Said:
+class SourceNotice:
     """A message about the source for the user."""
 
-    words: str
+    message: str
     """Predicate of a sentence whose subject is the source's name."""
     kind: str
 
 
-Item = Frame | SoundPacket | Connected | Lost | Measured | Said
+Item = Frame | AudioPacket | Connected | Lost | RateMeasured | SourceNotice
 
 
 class Mailbox:
     """Queue with limits for frames and audio packets. Thread-safe."""
 
-    def __init__(self, frames: int, sounds: int = 1000) -> None:
+    def __init__(self, frames: int, audio: int = 1000) -> None:
         self._items: deque[Item] = deque()
-        self._most = {Frame: frames, SoundPacket: sounds}
-        self._waiting = {Frame: 0, SoundPacket: 0}
+        self._limits = {Frame: frames, AudioPacket: audio}
+        self._waiting = {Frame: 0, AudioPacket: 0}
         self._arrived = threading.Condition()
         self.dropped: deque[Frame] = deque()
         """Dropped frames, without their planes; the caller removes them."""
-        self.unnamed = 0
+        self.dropped_unlisted = 0
         """Number of dropped frames that are not in `dropped`, because it was full."""
-        self.sounds_dropped = 0
+        self.audio_dropped = 0
         """Number of dropped audio packets."""
 
     @property
-    def waiting(self) -> int:
+    def frames_waiting(self) -> int:
         """Number of frames in the queue."""
         return self._waiting[Frame]
 
-    def begin(self) -> None:
+    def reset_counters(self) -> None:
         """Reset the drop counters: items dropped before had no receiver."""
         with self._arrived:
-            self.unnamed = self.sounds_dropped = 0
+            self.dropped_unlisted = self.audio_dropped = 0
             self.dropped.clear()
 
     def put(self, item: Item) -> None:
         """Add an item; drop the oldest of its kind if there are too many."""
         with self._arrived:
             kind = type(item)
-            if isinstance(item, Frame | SoundPacket):
-                if self._waiting[kind] == self._most[kind]:
+            if isinstance(item, Frame | AudioPacket):
+                if self._waiting[kind] == self._limits[kind]:
                     self._make_room(kind)
                 self._waiting[kind] += 1
             self._items.append(item)
             self._arrived.notify()
 
     def _make_room(self, kind: type) -> None:
-        place = next(k for k, waiting in enumerate(self._items) if type(waiting) is kind)
-        oldest = self._items[place]
-        del self._items[place]
+        index = next(k for k, item in enumerate(self._items) if type(item) is kind)
+        oldest = self._items[index]
+        del self._items[index]
         self._waiting[kind] -= 1
         if not isinstance(oldest, Frame):
-            self.sounds_dropped += 1
-        elif len(self.dropped) < _NAMED:
+            self.audio_dropped += 1
+        elif len(self.dropped) < _MAX_DROPPED_KEPT:
             self.dropped.append(oldest.without_planes())
         else:
-            self.unnamed += 1
+            self.dropped_unlisted += 1
 
     def take(self, timeout: float) -> Item | None:
         """Return the oldest item; None if none comes within `timeout` seconds."""
@@ -131,6 +131,6 @@ class Mailbox:
             if not self._items and not self._arrived.wait_for(lambda: bool(self._items), timeout):
                 return None
             item = self._items.popleft()
-            if isinstance(item, Frame | SoundPacket):
+            if isinstance(item, Frame | AudioPacket):
                 self._waiting[type(item)] -= 1
             return item

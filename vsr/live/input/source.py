@@ -9,8 +9,8 @@ from typing import Final
 import av
 
 from vsr.errors import InputError, reason
-from vsr.live.input.fit import Canvas, Carried, PictureFit
-from vsr.live.input.unseen import unseen
+from vsr.live.input.fit import Canvas, FrameFitter, OutputCapabilities
+from vsr.live.input.new_streams import count_new_streams
 from vsr.media.filters import Filtering
 from vsr.media.frame import Frame, now
 from vsr.media.info import VideoInfo
@@ -22,17 +22,17 @@ from vsr.media.source import Source
 from vsr.media.timestamps import Packet
 from vsr.media.variants import BEST_FIT, VariantChoice
 
-_SLOWEST: Final = 1
-_FASTEST: Final = 240
-_USUAL: Final = Fraction(25)
-"""Frame rate that replaces implausible ones, which are outside `_SLOWEST` to `_FASTEST` (Hz)."""
-_IN_PIECES: Final = frozenset(("hls", "dash"))
+_MIN_RATE: Final = 1
+_MAX_RATE: Final = 240
+_DEFAULT_RATE: Final = Fraction(25)
+"""Frame rate that replaces implausible ones, which are outside `_MIN_RATE` to `_MAX_RATE` (Hz)."""
+_SEGMENTED: Final = frozenset(("hls", "dash"))
 """FFmpeg's formats that arrive as files of several seconds each."""
-_GROWING: Final = frozenset(("flv", "live_flv", "mpegts", "hls"))
+_ADDING_STREAMS: Final = frozenset(("flv", "live_flv", "mpegts", "hls"))
 """FFmpeg's formats in which streams may appear after opening."""
-_LOOK_S: Final = 0.5
+_CHECK_STREAMS_S: Final = 0.5
 """Interval between checks for new streams, in seconds."""
-_PATIENCE: Final = 30.0
+_KEY_FRAME_WAIT_S: Final = 30.0
 """Longest wait for a key frame after joining a stream, in seconds."""
 
 
@@ -45,33 +45,33 @@ class LiveSource:
     def __init__(
         self,
         url: str,
-        silence: float,
+        timeout_s: float,
         canvas: Canvas | None = None,
         feed: Feed | None = None,
         tls_verify: bool = True,
         variant: VariantChoice = BEST_FIT,
         deinterlace: str = "auto",
-        carried: Carried | None = None,
+        capabilities: OutputCapabilities | None = None,
     ) -> None:
-        """`silence` is the time without data after which it counts as lost (s).
+        """`timeout_s` is the time without data after which it counts as lost (s).
 
         Frames are fitted onto the `canvas`; without one, the first frame determines it, together
-        with `carried` (None: 8 bits and no side data). A `feed` is read instead of `url`; the
+        with `capabilities` (None: 8 bits and no side data). A `feed` is read instead of `url`; the
         caller closes it. `variant` selects a variant of a playlist. `deinterlace` is one of
         `vsr.media.filters.DEINTERLACE`. Raises InputError.
         """
-        self._carried = carried or Carried()
-        self._fit = PictureFit(canvas, self._carried.bits)
-        self.unseen = 0
+        self._capabilities = capabilities or OutputCapabilities()
+        self._fitter = FrameFitter(canvas, self._capabilities.bits)
+        self.new_streams = 0
         """Number of streams that appeared after opening, and are therefore left out."""
         reading = Reading(
             demux=self._in_order,
-            opener=partial(open_live, read_timeout=silence, feed=feed, verify=tls_verify),
+            opener=partial(open_live, read_timeout=timeout_s, feed=feed, verify=tls_verify),
             threads="SLICE",
-            planes=self._fit.planes,
-            info_after_conversion=self._fit.seen_as,
-            first_picture_timeout=max(_PATIENCE, silence),
-            map_read_error=partial(_error_of, url_for_messages(url), silence),
+            planes=self._fitter.planes,
+            info_after_conversion=self._fitter.with_canvas_format,
+            first_picture_timeout=max(_KEY_FRAME_WAIT_S, timeout_s),
+            map_read_error=partial(_read_error, url_for_messages(url), timeout_s),
             variant=variant,
             filtering=Filtering(deinterlace=deinterlace),
             count_missing_frames=not is_url(url),  # a stream does not announce its length
@@ -81,20 +81,20 @@ class LiveSource:
     @property
     def canvas(self) -> Canvas:
         """Canvas that all frames are converted to."""
-        return self._fit.canvas
+        return self._fitter.canvas
 
     @property
     def info(self) -> VideoInfo:
         """Properties of the video as its frames are delivered."""
         info = self._source.info
-        if not _SLOWEST <= info.rate <= _FASTEST:
-            info = replace(info, rate=_USUAL)
-        return self.canvas.presented(info)
+        if not _MIN_RATE <= info.rate <= _MAX_RATE:
+            info = replace(info, rate=_DEFAULT_RATE)
+        return self.canvas.converted_info(info)
 
     @property
     def notes(self) -> list[str]:
         """Messages about what is lost or changed in its frames."""
-        return self.canvas.notes(self._source.info, self._carried)
+        return self.canvas.notes(self._source.info, self._capabilities)
 
     @property
     def codec(self) -> str:
@@ -113,12 +113,12 @@ class LiveSource:
         return self.codec, None if sound is None else sound.codec_context.name
 
     @property
-    def in_pieces(self) -> bool:
+    def is_segmented(self) -> bool:
         """Whether it arrives as files of several seconds each (HLS, DASH)."""
-        return bool(_IN_PIECES & set(self._source.container_format.split(",")))
+        return bool(_SEGMENTED & set(self._source.container_format.split(",")))
 
     @property
-    def has_clock(self) -> bool:
+    def has_timestamps(self) -> bool:
         """Whether its format has timestamps; if not, FFmpeg counts frames at an assumed rate."""
         name = self._source.container_format.partition(",")[0]
         flags = av.format.Flags(av.ContainerFormat(name, "r").flags)
@@ -136,11 +136,11 @@ class LiveSource:
 
     def __iter__(self) -> Iterator[Frame | Packet]:
         own = self._source.info
-        fitted = (own.width, own.height) != self.canvas.size
+        is_resized = (own.width, own.height) != self.canvas.size
         for item in self._source:
             if isinstance(item, Frame):
                 item.colour = self.canvas.colour
-                item.event = item.event or ("resized" if fitted else "")
+                item.event = item.event or ("resized" if is_resized else "")
             yield item
 
     def close(self) -> None:
@@ -151,27 +151,27 @@ class LiveSource:
         self, container: "av.container.InputContainer", streams: tuple[av.stream.Stream, ...]
     ) -> Iterator[Packet]:
         """Yield packets sorted by time if the format arrives in pieces, else as they arrive."""
-        packets = self._watched(container)
-        if not _IN_PIECES & set(container.format.name.split(",")):
+        packets = self._watch_streams(container)
+        if not _SEGMENTED & set(container.format.name.split(",")):
             return packets
         kinds = ("video", "audio")
         first = (next((s for s in streams if s.type == kind), None) for kind in kinds)
         return interleaved(packets, [stream for stream in first if stream])
 
-    def _watched(self, container: "av.container.InputContainer") -> Iterator[Packet]:
+    def _watch_streams(self, container: "av.container.InputContainer") -> Iterator[Packet]:
         """Yield all packets, and check at intervals for new streams."""
-        grows = bool(_GROWING & set(container.format.name.split(",")))
-        packets, looked = container.demux(), now()
+        adds_streams = bool(_ADDING_STREAMS & set(container.format.name.split(",")))
+        packets, checked = container.demux(), now()
         while (packet := next(packets, None)) is not None:
             ends = not packet.size
             yield packet
-            if grows and not ends and now() - looked > _LOOK_S:
-                self.unseen = unseen(container)
-                packets, looked = container.demux(), now()  # see `unseen`
+            if adds_streams and not ends and now() - checked > _CHECK_STREAMS_S:
+                self.new_streams = count_new_streams(container)
+                packets, checked = container.demux(), now()  # see `count_new_streams`
 
 
-def _error_of(name: str, silence: float, exc: Exception) -> InputError:
+def _read_error(name: str, timeout_s: float, exc: Exception) -> InputError:
     """Return the error to raise when reading a live source fails."""
     if isinstance(exc, av.error.ExitError):
-        return InputError(f"{name} sent nothing for {silence:g} s")
-    return InputError(f"{name} broke off: {reason(exc)}")
+        return InputError(f"{name} sent no data for {timeout_s:g} s")
+    return InputError(f"reading {name} failed: {reason(exc)}")

@@ -14,7 +14,15 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from vsr.live.rtmp.amf import ProtocolError, Value, decode, encode
-from vsr.live.rtmp.chunks import COMMAND, FIRST_SIZE, HANDSHAKE, PORTS, ChunkReader, Message, chunks
+from vsr.live.rtmp.chunks import (
+    COMMAND,
+    DEFAULT_CHUNK_SIZE,
+    HANDSHAKE_BYTES,
+    PORTS,
+    ChunkReader,
+    Message,
+    to_chunks,
+)
 
 FOURCC: Final = {"hevc": "hvc1", "av1": "av01", "vp9": "vp09"}
 """FFmpeg's names of codecs that need Enhanced RTMP -> their FourCCs."""
@@ -68,9 +76,9 @@ def _exchange_connect(peer: socket.socket, url: str, deadline: float) -> list[Va
     """
     parts = urlsplit(url)
     application = parts.path.strip("/").rpartition("/")[0]
-    peer.sendall(b"\3" + bytes(8) + os.urandom(HANDSHAKE - 8))
-    server_handshake = _receive_exactly(peer, 1 + 2 * HANDSHAKE, deadline)
-    peer.sendall(server_handshake[1 : 1 + HANDSHAKE])
+    peer.sendall(b"\3" + bytes(8) + os.urandom(HANDSHAKE_BYTES - 8))
+    server_handshake = _receive_exactly(peer, 1 + 2 * HANDSHAKE_BYTES, deadline)
+    peer.sendall(server_handshake[1 : 1 + HANDSHAKE_BYTES])
     host = parts.netloc.rpartition("@")[2]
     codecs: list[Value] = list(FOURCC.values())
     properties: dict[str, Value] = {
@@ -78,7 +86,7 @@ def _exchange_connect(peer: socket.socket, url: str, deadline: float) -> list[Va
         "tcUrl": f"{parts.scheme}://{host}/{application}", "fourCcList": codecs,
     }  # fmt: skip
     body = encode("connect", 1.0, properties)
-    peer.sendall(chunks(Message(COMMAND, 0, body), _COMMAND_STREAM, FIRST_SIZE))
+    peer.sendall(to_chunks(Message(COMMAND, 0, body), _COMMAND_STREAM, DEFAULT_CHUNK_SIZE))
     reader = ChunkReader(_MAX_REPLY)
     while True:
         message = reader.take()

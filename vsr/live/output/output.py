@@ -65,11 +65,11 @@ class Output:
         self._settings = chosen = settings_for(url, settings)
         self._lock = threading.Lock()
         self._tally = Tally()
-        limits = (chosen.queue_s, chosen.queue_bytes, chosen.fresh_s)
+        limits = (chosen.queue_s, chosen.queue_bytes, chosen.start_backlog_s)
         self._queue = PacketQueue(*limits, self._tally.dropped)
         self._state = OutputState()
         # a pipe's reader may pause, and a new process cannot resume a stream begun by another
-        stall = math.inf if self._kind == "pipe" else chosen.stall_s
+        stall = math.inf if self._kind == "pipe" else chosen.io_timeout_s
         line = encode_plan(url, streams, chosen)
         self._session = Session(line, stall, pipe_of(Path(url)), spares)
         self.was_open = self._is_disk_full = False

@@ -129,7 +129,7 @@ def settings_for(url: str, settings: OutputSettings | None) -> OutputSettings:
     settings = settings or OutputSettings()
     if kind_of(url) != "file":
         return settings
-    return replace(settings, fresh_s=settings.queue_s, retry_s=_FILE_RETRY_S)
+    return replace(settings, start_backlog_s=settings.queue_s, retry_s=_FILE_RETRY_S)
 
 
 def muxer_for(url: str, container: str | None = None) -> str:
@@ -205,7 +205,7 @@ def encode_plan(url: str, streams: OutputStreams, settings: OutputSettings) -> b
         "protocol": _protocol_options(url, settings, enhanced),
         "check_codec": codec if enhanced and not settings.enhanced_rtmp else "",
         "streams": streams.facts(),
-        "stall_s": settings.stall_s,
+        "stall_s": settings.io_timeout_s,
     }
     return json.dumps(facts).encode() + b"\n"
 

@@ -12,9 +12,9 @@ Value = float | bool | str | None | list["Value"] | dict[str, "Value"]
 
 _NUMBER, _BOOLEAN, _STRING, _OBJECT, _NULL, _UNDEFINED = 0, 1, 2, 3, 5, 6
 _ECMA_ARRAY, _END, _STRICT_ARRAY, _DATE, _LONG_STRING = 8, 9, 10, 11, 12
-_DEEPEST: Final = 16
+_MAX_DEPTH: Final = 16
 """Limit of nested objects; metadata has one or two levels."""
-MOST_BYTES: Final = 65_536
+MAX_BYTES: Final = 65_536
 """Largest size of decoded data, in bytes; commands and metadata have a few hundred."""
 
 
@@ -24,35 +24,35 @@ class ProtocolError(ValueError):
 
 def decode(data: bytes) -> list[Value]:
     """Decode all values in `data`. Raises ProtocolError."""
-    if len(data) > MOST_BYTES:
-        raise ProtocolError(f"a command of {len(data)} bytes")
+    if len(data) > MAX_BYTES:
+        raise ProtocolError(f"command of {len(data)} bytes is too large")
     reader, values = _Reader(data), []
     while reader.at < len(data):
-        values.append(reader.value(_DEEPEST))
+        values.append(reader.value(_MAX_DEPTH))
     return values
 
 
 def encode(*values: Value | Mapping[str, Value]) -> bytes:
     """Encode the values one after the other. Strings must be shorter than 64 KiB."""
-    return b"".join(map(_encoded, values))
+    return b"".join(map(_encode_value, values))
 
 
-def _encoded(value: Value | Mapping[str, Value]) -> bytes:
+def _encode_value(value: Value | Mapping[str, Value]) -> bytes:
     if value is None:
         return bytes([_NULL])
     if isinstance(value, bool):
         return bytes([_BOOLEAN, value])
     if isinstance(value, str):
-        return bytes([_STRING]) + _text(value)
+        return bytes([_STRING]) + _encode_text(value)
     if isinstance(value, Mapping):
-        inner = b"".join(_text(name) + _encoded(part) for name, part in value.items())
-        return bytes([_OBJECT]) + inner + _text("") + bytes([_END])
+        inner = b"".join(_encode_text(name) + _encode_value(part) for name, part in value.items())
+        return bytes([_OBJECT]) + inner + _encode_text("") + bytes([_END])
     if isinstance(value, list):
         return bytes([_STRICT_ARRAY]) + struct.pack(">I", len(value)) + encode(*value)
     return struct.pack(">Bd", _NUMBER, value)
 
 
-def _text(text: str) -> bytes:
+def _encode_text(text: str) -> bytes:
     data = text.encode("utf-8", "surrogateescape")
     return struct.pack(">H", len(data)) + data
 
@@ -66,7 +66,7 @@ class _Reader:
     def value(self, depth: int) -> Value:
         """Read one value of at most `depth` levels."""
         if depth == 0:
-            raise ProtocolError("a command nested too deep")
+            raise ProtocolError("command is nested too deeply")
         kind = self._number(1)
         if kind in (_NULL, _UNDEFINED):
             return None
@@ -83,22 +83,22 @@ class _Reader:
             return self._members(depth)
         if kind == _STRICT_ARRAY:
             return [self.value(depth - 1) for _ in range(self._count())]
-        raise ProtocolError(f"a command with a value of unknown type {kind}")
+        raise ProtocolError(f"command has a value of unknown type {kind}")
 
     def _members(self, depth: int) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+        members: dict[str, Value] = {}
         while True:
             name = self._string(2)
             if self._data[self.at : self.at + 1] == bytes([_END]):
                 self.at += 1
-                return found
-            found[name] = self.value(depth - 1)
+                return members
+            members[name] = self.value(depth - 1)
 
     def _count(self) -> int:
         """Read an array's length; each value takes at least a byte."""
         count = self._number(4)
         if count > len(self._data) - self.at:
-            raise ProtocolError("a command that is cut off")
+            raise ProtocolError("command is truncated")
         return count
 
     def _string(self, size: int) -> str:
@@ -111,6 +111,6 @@ class _Reader:
     def _take(self, size: int) -> bytes:
         part = self._data[self.at : self.at + size]
         if len(part) < size:
-            raise ProtocolError("a command that is cut off")
+            raise ProtocolError("command is truncated")
         self.at += size
         return part

@@ -34,23 +34,25 @@ class ListenAddress:
             host, port = parts.hostname or _LOOPBACK, parts.port or PORTS.get(parts.scheme, 0)
         except ValueError:
             raise UsageError(
-                f"{url_for_messages(url)} is no address to listen at, as {_EXAMPLE} is"
+                f"{url_for_messages(url)} is not a valid address to listen at, such as {_EXAMPLE}"
             ) from None
         if parts.scheme not in PORTS:
-            raise UsageError(f"--listen is for rtmp:// and rtmps:// only, such as {_EXAMPLE}")
+            raise UsageError(f"--listen supports rtmp:// and rtmps:// only, such as {_EXAMPLE}")
         path = parts.path.strip("/") + (f"?{parts.query}" if parts.query else "")
         application, _, key = path.partition("?")[0].rpartition("/")
         if not application or not key:
-            raise UsageError(f"--listen takes an address with an application and a key: {_EXAMPLE}")
+            raise UsageError(f"--listen needs an address with an application and a key: {_EXAMPLE}")
         if "@" in parts.netloc:
-            raise UsageError("--listen knows no user and password; the stream key is the secret")
+            raise UsageError(
+                "--listen does not support user and password: the stream key is the secret"
+            )
         return cls(host, port, path, url_for_messages(url), parts.scheme == "rtmps")
 
-    def holds(self, application: str) -> bool:
+    def may_match(self, application: str) -> bool:
         """Return whether an application name may match; the rest of `path` is then the key."""
         return self.path.startswith(application.strip("/") + "/")
 
-    def is_meant(self, application: str, key: str) -> bool:
+    def matches(self, application: str, key: str) -> bool:
         """Return whether application and key match, compared in constant time."""
         given = f"{application.strip('/')}/{key}"
         here, there = (text.encode("utf-8", "surrogateescape") for text in (self.path, given))

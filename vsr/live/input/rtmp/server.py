@@ -19,15 +19,15 @@ from vsr.live.input.rtmp.address import ListenAddress
 from vsr.live.input.rtmp.connection import Connection
 from vsr.live.input.rtmp.session import PublishedStream, RefusedError, negotiate
 from vsr.live.input.rtmp.tls import Certificate
-from vsr.live.rtmp.amf import MOST_BYTES, ProtocolError
+from vsr.live.rtmp.amf import MAX_BYTES, ProtocolError
 
 log = logging.getLogger(__name__)
 
-_MOST: Final = 32
+_MAX_PENDING: Final = 32
 """Limit of connections that do not publish yet or are being refused; a further one replaces one."""
-_DEADLINE_S: Final = 10.0
+_PUBLISH_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.5
-_PAUSE_S: Final = 0.1
+_ACCEPT_RETRY_S: Final = 0.1
 
 
 class RtmpListener:
@@ -36,43 +36,44 @@ class RtmpListener:
     def __init__(
         self,
         url: str,
-        silence: float,
-        deadline: float = _DEADLINE_S,
+        timeout_s: float,
+        publish_timeout_s: float = _PUBLISH_TIMEOUT_S,
         certificate: Certificate | None = None,
     ) -> None:
-        """Publishers are lost after `silence` s without data, and must begin within `deadline` s.
+        """Publishers are lost after `timeout_s` seconds without data.
 
-        `certificate` is for rtmps://. Raises UsageError for a URL that cannot be listened at.
+        They must begin within `publish_timeout_s` after connecting. `certificate` is for rtmps://.
+        Raises UsageError for a URL that cannot be listened at.
         """
-        self.place = ListenAddress.parse(url)
-        if self.place.secure and certificate is None:
+        self.address = ListenAddress.parse(url)
+        if self.address.secure and certificate is None:
             raise UsageError(
                 "to listen at rtmps://, give --tls-cert FILE.pem and --tls-key FILE.pem, or "
                 "listen at an rtmp:// address of loopback behind a TLS proxy"
             )
-        if certificate is not None and not self.place.secure:
+        if certificate is not None and not self.address.secure:
             raise UsageError("--tls-cert is for --listen at an rtmps:// address")
         self._certificate = certificate
-        self._silence, self._patience = silence, deadline
+        self._timeout_s, self._publish_timeout_s = timeout_s, publish_timeout_s
         self._changed = threading.Condition()
         self._socket: socket.socket | None = None
-        self._taken = self._closed = False
-        self._waiting: PublishedStream | None = None
+        self._has_publisher = self._closed = False
+        self._accepted: PublishedStream | None = None
         """Stream of a publisher that `accept` has not returned yet."""
         self._stream: PublishedStream | None = None
         """Stream that `accept` returned last."""
         self._connections: dict[Connection, str] = {}
         """Connections that do not publish, oldest first, with the peers' addresses."""
-        self._log = RelayLog(log, self.place.name)
+        self._log = RelayLog(log, self.address.name)
         self._thread = threading.Thread(target=self._run, name="rtmp", daemon=True)
 
     def open(self) -> None:
         """Begin to listen. Raises InputError if the address cannot be used."""
-        host, port = self.place.host, self.place.port
+        host, port = self.address.host, self.address.port
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             family, _, _, _, address = found[0]
-            self._socket = socket.create_server(address, family=family, backlog=_MOST)
+            self._socket = socket.create_server(address, family=family, backlog=_MAX_PENDING)
         except (OSError, UnicodeError) as exc:
             at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             why = reason(exc).partition(" (while")[0]  # the rest repeats the address
@@ -80,7 +81,7 @@ class RtmpListener:
                 f"cannot listen at {at}: {why}; choose another address or port"
             ) from exc
         self._socket.settimeout(_POLL_S)  # on some systems, closing does not end `accept`
-        log.info("waiting for a publisher at %s", self.place.name)
+        log.info("waiting for a publisher at %s", self.address.name)
         self._thread.start()
 
     def accept(self) -> PublishedStream:
@@ -89,26 +90,26 @@ class RtmpListener:
         Raises InputError once the listener is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None or self._closed)
-            stream, self._waiting = self._waiting, None
+            self._changed.wait_for(lambda: self._accepted is not None or self._closed)
+            stream, self._accepted = self._accepted, None
             self._stream = stream
         if stream is None:
-            raise InputError(f"{self.place.name} is closed")
+            raise InputError(f"the listener at {self.address.name} is closed")
         return stream
 
     def close(self) -> None:
         """Stop listening and cut every connection; takes at most half a second."""
         with self._changed:
             self._closed = True
-            stream, waiting = self._stream, self._waiting
-            connections, self._waiting = list(self._connections), None
+            stream, accepted = self._stream, self._accepted
+            connections, self._accepted = list(self._connections), None
             self._changed.notify_all()
         if stream is not None:
-            stream.cut()
-        if waiting is not None:
-            waiting.close()
+            stream.abort()
+        if accepted is not None:
+            accepted.close()
         for connection in connections:
-            connection.cut()
+            connection.abort()
         if self._socket is not None:
             with contextlib.suppress(OSError):  # wakes the thread if closing does not
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -125,111 +126,115 @@ class RtmpListener:
                 continue
             except OSError as exc:
                 if not self._closed:  # out of file descriptors, or the peer has closed
-                    self._log.warn_rarely(f"cannot take a connection: {reason(exc)}", "accept")
-                    time.sleep(_PAUSE_S)
+                    self._log.warn_rarely(f"cannot accept a connection: {reason(exc)}", "accept")
+                    time.sleep(_ACCEPT_RETRY_S)
                 continue
             tls = self._certificate.context() if self._certificate else None
             try:
-                connection = Connection(accepted, MOST_BYTES, tls)
+                connection = Connection(accepted, MAX_BYTES, tls)
             except OSError:  # the peer has closed already
                 continue
-            self._begin(connection, str(peer[0]))
+            self._start_peer(connection, str(peer[0]))
 
-    def _begin(self, connection: Connection, peer: str) -> None:
+    def _start_peer(self, connection: Connection, peer: str) -> None:
         """Negotiate with a peer on a new thread; if too many do, cut the idlest one."""
         with self._changed:
             closed = self._closed
-            idle = self._idlest() if len(self._connections) >= _MOST else None
+            idle = self._most_idle() if len(self._connections) >= _MAX_PENDING else None
             if not closed:
                 self._connections[connection] = peer
         if closed:
             connection.close()
             return
         if idle is not None:  # idle peers must not block the publisher
-            idle.cut()
-            self._drop_place(idle)
-            self._log.warn_rarely("too many are connected that do not publish: the idlest is cut")
+            idle.abort()
+            self._forget(idle)
+            self._log.warn_rarely(
+                "too many connections without a publisher: closed the least active one"
+            )
         try:
             threading.Thread(
-                target=self._talk, args=(connection, peer), name="rtmp-peer", daemon=True
+                target=self._serve_peer, args=(connection, peer), name="rtmp-peer", daemon=True
             ).start()
         except RuntimeError:  # no more threads are available
-            self._drop(connection, claimed=False)
+            self._close_connection(connection, claimed=False)
 
-    def _idlest(self) -> Connection:
+    def _most_idle(self) -> Connection:
         """Return the connection to cut: the one that has sent least from the address with the most
         connections, and the oldest of these."""
         share = Counter(self._connections.values())
         return min(
-            self._connections, key=lambda one: (-share[self._connections[one]], one.progress)
+            self._connections, key=lambda one: (-share[self._connections[one]], one.handshake_bytes)
         )
 
-    def _drop_place(self, connection: Connection) -> None:
+    def _forget(self, connection: Connection) -> None:
         """Remove a connection that was cut from the list."""
         with self._changed:
             self._connections.pop(connection, None)
 
-    def _talk(self, connection: Connection, peer: str) -> None:
+    def _serve_peer(self, connection: Connection, peer: str) -> None:
         """Negotiate with a peer until it publishes or is refused."""
         claimed = False
 
         def claim() -> bool:
             nonlocal claimed
             with self._changed:
-                if not self._taken and not self._closed:
-                    claimed = self._taken = True
+                if not self._has_publisher and not self._closed:
+                    claimed = self._has_publisher = True
             return claimed
 
         try:
-            negotiate(connection, self.place, claim, time.monotonic() + self._patience)
+            negotiate(connection, self.address, claim, time.monotonic() + self._publish_timeout_s)
             self._hand_over(connection, peer)
             return
         except RefusedError as exc:
             self._log.warn_rarely(f"{peer} refused: {exc}", str(exc))
-            connection.part()
+            connection.close_gracefully()
         except ProtocolError as exc:
-            self._log.warn_rarely(f"{peer} refused: it does not speak RTMP ({exc})", "protocol")
+            self._log.warn_rarely(f"{peer} refused: not an RTMP client ({exc})", "protocol")
         except ssl.SSLError as exc:
-            why = _tls_words(exc)
-            self._log.warn_rarely(f"{peer} refused: no TLS session ({why})", why)
+            why = _tls_reason(exc)
+            self._log.warn_rarely(f"{peer} refused: TLS handshake failed ({why})", why)
         except TimeoutError:
-            words = f"{peer} refused: did not publish within {self._patience:g} s"
-            self._log.warn_rarely(words, "slow")
+            message = f"{peer} refused: did not publish within {self._publish_timeout_s:g} s"
+            self._log.warn_rarely(message, "slow")
         except OSError as exc:
-            self._log.debug("%s went away: %s", peer, reason(exc))
+            self._log.debug("%s disconnected: %s", peer, reason(exc))
         except Exception:  # a bug must not block the publisher's place
-            log.debug("talking to %s failed", peer, exc_info=True)
-        self._drop(connection, claimed)
+            log.debug("serving %s failed", peer, exc_info=True)
+        self._close_connection(connection, claimed)
 
     def _hand_over(self, connection: Connection, peer: str) -> None:
-        stream = PublishedStream(connection, self.place.name, self._silence, self._free)
-        log.info("%s publishes to %s", peer, self.place.name)
+        stream = PublishedStream(
+            connection, self.address.name, self._timeout_s, self._release_publisher
+        )
+        log.info("%s publishes to %s", peer, self.address.name)
         with self._changed:
             self._connections.pop(connection, None)
             closed = self._closed
             if not closed:
-                self._waiting = stream
+                self._accepted = stream
             self._changed.notify_all()
         if closed:
             stream.close()
 
-    def _free(self) -> None:
+    def _release_publisher(self) -> None:
         """Allow the next publisher, because the last one's stream has ended."""
         with self._changed:
-            self._taken = False
+            self._has_publisher = False
 
-    def _drop(self, connection: Connection, claimed: bool) -> None:
+    def _close_connection(self, connection: Connection, claimed: bool) -> None:
         connection.close()
         with self._changed:
             self._connections.pop(connection, None)
-            self._taken = self._taken and not claimed
+            self._has_publisher = self._has_publisher and not claimed
 
 
-def _tls_words(exc: ssl.SSLError) -> str:
+def _tls_reason(exc: ssl.SSLError) -> str:
     """Describe why the TLS session with a peer failed."""
-    why = (exc.reason or "it closed").lower().replace("_", " ")
+    why = (exc.reason or "connection closed").lower().replace("_", " ")
     if exc.reason in ("HTTP_REQUEST", "WRONG_VERSION_NUMBER"):
-        return "it does not speak TLS: its server must begin with rtmps://"
+        return "the client does not use TLS: its server URL must begin with rtmps://"
     if "alert" in why and ("certificate" in why or "unknown ca" in why):
-        return f"it does not trust the certificate: {why}"
+        return f"the client does not trust the certificate: {why}"
     return why

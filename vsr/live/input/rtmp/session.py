@@ -1,13 +1,14 @@
 """Negotiates with an RTMP publisher, and reads the stream that it then sends."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from vsr.errors import InputError, reason
 from vsr.live.input.rtmp.address import ListenAddress
 from vsr.live.input.rtmp.connection import Connection
-from vsr.live.input.rtmp.replay import Replay
+from vsr.live.input.rtmp.replay import ReplayBuffer, is_additional_track
 from vsr.live.rtmp.amf import ProtocolError, Value, decode
 from vsr.live.rtmp.chunks import (
     AGGREGATE,
@@ -18,22 +19,22 @@ from vsr.live.rtmp.chunks import (
     DATA_AMF3,
     VIDEO,
     Message,
-    parts,
-    tag,
+    flv_tag,
+    split_aggregate,
 )
 from vsr.media.location import OPEN_TIMEOUT
 
 _STREAM: Final = 1
 """Stream ID in the answer to `createStream`."""
-_LARGEST: Final = 8 << 20
+_MAX_MESSAGE_BYTES: Final = 8 << 20
 """Largest message of a publisher, in bytes: a 4K frame takes a tenth of that."""
-_GOODBYE_S: Final = 1.0
-_SET: Final = b"\x02\x00\x0d@setDataFrame"
+_UNPUBLISH_TIMEOUT_S: Final = 1.0
+_SET_DATA_FRAME: Final = b"\x02\x00\x0d@setDataFrame"
 _METADATA: Final = b"\x02\x00\x0aonMetaData"
-"""First bytes of a stream's metadata, which may follow the command `_SET`."""
+"""First bytes of a stream's metadata, which may follow the command `_SET_DATA_FRAME`."""
 _HAS_AUDIO, _HAS_VIDEO, _BOTH = 4, 1, 5
-_TELLS_AUDIO: Final = frozenset({"audiocodecid", "audiodatarate", "audiosamplerate", "stereo"})
-_TELLS_VIDEO: Final = frozenset({"videocodecid", "videodatarate", "width", "framerate"})
+_AUDIO_KEYS: Final = frozenset({"audiocodecid", "audiodatarate", "audiosamplerate", "stereo"})
+_VIDEO_KEYS: Final = frozenset({"videocodecid", "videodatarate", "width", "framerate"})
 _CODECS: Final = ("avc1", "hvc1", "av01", "vp09")
 """Codecs of Enhanced RTMP that are decoded."""
 _COMMANDS: Final = frozenset({COMMAND, COMMAND_AMF3})
@@ -44,7 +45,7 @@ class RefusedError(Exception):
 
 
 def negotiate(
-    connection: Connection, place: ListenAddress, claim: Callable[[], bool], deadline: float
+    connection: Connection, address: ListenAddress, claim: Callable[[], bool], deadline: float
 ) -> None:
     """Answer a peer's commands until it publishes.
 
@@ -54,62 +55,66 @@ def negotiate(
     connection.handshake(deadline)
     application: str | None = None
     while True:
-        name, number, values = _command(connection.message(deadline))
+        name, number, values = _command(connection.receive(deadline))
         if name == "connect":
             application = _application(values)
-            if not place.holds(application):
-                words = "there is no such application"
-                connection.say(deadline, "_error", number, None, _status("Connect.Rejected", words))
-                raise RefusedError(words)
-            connection.accept_terms(deadline)
+            if not address.may_match(application):
+                why = "unknown application"
+                connection.send_command(
+                    deadline, "_error", number, None, _status("Connect.Rejected", why)
+                )
+                raise RefusedError(why)
+            connection.send_connect_replies(deadline)
             granted = _status("Connect.Success", "welcome") | {"objectEncoding": 0.0}
             if isinstance(values[0], dict) and "fourCcList" in values[0]:
                 granted |= {"fourCcList": list(_CODECS)}
-            connection.say(deadline, "_result", number, {"fmsVer": "FMS/3,0,1,123"}, granted)
+            connection.send_command(
+                deadline, "_result", number, {"fmsVer": "FMS/3,0,1,123"}, granted
+            )
         elif application is None:
-            raise ProtocolError("a command before it is connected")
+            raise ProtocolError("command before connect")
         elif name == "createStream":
-            connection.say(deadline, "_result", number, None, float(_STREAM))
+            connection.send_command(deadline, "_result", number, None, float(_STREAM))
         elif name in ("releaseStream", "FCPublish"):
-            connection.say(deadline, "_result", number, None, None)
+            connection.send_command(deadline, "_result", number, None, None)
         elif name in ("play", "play2"):
             _refuse(
-                connection, deadline, "Play.Failed", "this is for a publisher, nobody can watch it"
+                connection, deadline, "Play.Failed", "playback is not supported, only publishing"
             )
         elif name == "publish":
             key = values[1] if len(values) > 1 else None
-            if not isinstance(key, str) or not place.is_meant(application, key):
-                _refuse(connection, deadline, "Publish.BadName", "the stream key is not right")
+            if not isinstance(key, str) or not address.matches(application, key):
+                _refuse(connection, deadline, "Publish.BadName", "wrong stream key")
             if not claim():
-                _refuse(connection, deadline, "Publish.BadName", "somebody else is publishing")
+                _refuse(connection, deadline, "Publish.BadName", "another publisher is connected")
             begun = _status("Publish.Start", "publishing")
-            connection.say(deadline, "onStatus", 0.0, None, begun, stream=_STREAM)
+            connection.send_command(deadline, "onStatus", 0.0, None, begun, stream=_STREAM)
             return
 
 
-def _refuse(connection: Connection, deadline: float, code: str, words: str) -> None:
+def _refuse(connection: Connection, deadline: float, code: str, why: str) -> None:
     """Send the reason to the peer and raise RefusedError."""
-    connection.say(deadline, "onStatus", 0.0, None, _status(code, words), stream=_STREAM)
-    raise RefusedError(words)
+    connection.send_command(deadline, "onStatus", 0.0, None, _status(code, why), stream=_STREAM)
+    raise RefusedError(why)
 
 
-def _status(code: str, words: str) -> dict[str, Value]:
+def _status(code: str, why: str) -> dict[str, Value]:
     good = code.endswith(("Success", "Start"))
     kind = "NetConnection" if code.startswith("Connect") else "NetStream"
     level = "status" if good else "error"
-    return {"level": level, "code": f"{kind}.{code}", "description": words}
+    return {"level": level, "code": f"{kind}.{code}", "description": why}
 
 
 def _command(message: Message | None) -> tuple[str, float, list[Value]]:
     """Return name, number and values of a command; the name is empty for other messages."""
     if message is None:
-        raise ConnectionResetError("closed before it published")
+        raise ConnectionResetError("closed before publishing")
     if message.kind not in _COMMANDS:
         return "", 0.0, []
     values: list[Value] = [*_values(message), None, None]
     name, number = values[:2]
     if not isinstance(name, str):
-        raise ProtocolError("a command without a name")
+        raise ProtocolError("command without a name")
     return name, number if isinstance(number, float) else 0.0, values[2:]
 
 
@@ -127,81 +132,84 @@ def _application(values: list[Value]) -> str:
 class PublishedStream:
     """A publisher's stream as a growing FLV file; call `read` from one thread.
 
-    The stream ends when the publisher leaves, sends no audio and no video for `silence` seconds (at
-    the beginning at least `OPEN_TIMEOUT`), violates the protocol, or when `cut` is called. `read`
+    The stream ends when the publisher leaves, sends no audio and no video for `timeout_s` (s; at
+    the beginning at least `OPEN_TIMEOUT`), violates the protocol, or when `abort` is called. `read`
     then raises one InputError with the reason, and returns no bytes after that.
     """
 
     def __init__(
-        self, connection: Connection, name: str, silence: float, ended: Callable[[], None]
+        self, connection: Connection, name: str, timeout_s: float, on_end: Callable[[], None]
     ) -> None:
-        """`ended` is called when the stream has ended and its connection is closed."""
-        self._connection, self._name, self._silence = connection, name, silence
-        self._ended = ended
-        self._ready = bytearray()
-        self._replay = Replay()
-        self._begun = self._leaving = self._over = False
-        self._deadline = time.monotonic() + max(silence, OPEN_TIMEOUT)
-        self._renewed = False
+        """`on_end` is called when the stream has ended and its connection is closed."""
+        self._connection, self._name, self._timeout_s = connection, name, timeout_s
+        self._on_end = on_end
+        self._buffer = bytearray()
+        self._replay = ReplayBuffer()
+        self._has_header = self._leaving = self._is_closed = False
+        self._deadline = time.monotonic() + max(timeout_s, OPEN_TIMEOUT)
+        self._has_new_data = False
         self._read_at = time.monotonic()
         """Time at which the last read ended (s, `time.monotonic`)."""
-        connection.reader.most = _LARGEST
+        connection.reader.max_bytes = _MAX_MESSAGE_BYTES
 
     def read(self, size: int) -> bytes:
         """Return 1 to `size` bytes as soon as some are available; none at the end."""
-        if not self._ready and not self._over:
-            self._fill()
-        data = bytes(self._ready[:size])
-        del self._ready[:size]
+        if not self._buffer and not self._is_closed:
+            self._receive()
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
         return data
 
     @property
-    def changes(self) -> int:
+    def audio_codec_changes(self) -> int:
         """Number of changes of its audio codec, which FFmpeg does not report."""
-        return self._replay.changes
+        return self._replay.audio_codec_changes
 
-    def rewind(self) -> int:
+    def rewind(self) -> tuple[int, int]:
         """Restart the FLV file with headers and all since the last key frame; for its reader.
 
-        Returns an upper limit of the number of frames that are repeated.
+        Returns how many frames and how many audio packets are repeated at most.
         """
-        self._ready.clear()
-        self._begun = False
+        self._buffer.clear()
+        self._has_header = False
         messages = list(self._replay)
         for message in messages:
-            self._put(message, _BOTH)
-        return sum(message.kind == VIDEO for message in messages)
+            self._write_tag(message, _BOTH)
+        count = Counter(message.kind for message in messages)
+        return count[VIDEO], count[AUDIO]
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the stream and any blocked read. Thread-safe."""
-        self._connection.cut()
+        self._connection.abort()
 
     def close(self) -> None:
         """Disconnect the publisher; call from the reading thread. Safe to call twice."""
-        if not self._over:
-            self._over = True
+        if not self._is_closed:
+            self._is_closed = True
             self._connection.close()
-            self._ended()
+            self._on_end()
 
-    def _fill(self) -> None:
+    def _receive(self) -> None:
         """Receive messages until there are bytes to read. Raises InputError."""
         at = time.monotonic()
         self._deadline += at - self._read_at  # only time spent in reads counts
-        if self._renewed:
-            self._deadline, self._renewed = at + self._silence, False
+        if self._has_new_data:
+            self._deadline, self._has_new_data = at + self._timeout_s, False
         try:
-            while not self._ready:
-                message = self._connection.message(self._deadline)
-                if message is None or self._leaves(message):
-                    self._fail("left")
+            while not self._buffer:
+                message = self._connection.receive(self._deadline)
+                if message is None or self._ends_publishing(message):
+                    self._fail("disconnected")
                 else:
-                    self._take(message)
+                    self._process(message)
         except TimeoutError:
-            self._fail("left" if self._leaving else f"sent nothing for {self._silence:g} s")
+            self._fail(
+                "disconnected" if self._leaving else f"sent no data for {self._timeout_s:g} s"
+            )
         except ProtocolError as exc:
-            self._fail(f"broke the protocol: {exc}")
+            self._fail(f"violated the RTMP protocol: {exc}")
         except OSError as exc:
-            self._fail(f"broke off: {reason(exc)}")
+            self._fail(f"disconnected: {reason(exc)}")
         finally:
             self._read_at = time.monotonic()
 
@@ -209,7 +217,7 @@ class PublishedStream:
         self.close()
         raise InputError(f"the publisher of {self._name} {how}") from None
 
-    def _leaves(self, message: Message) -> bool:
+    def _ends_publishing(self, message: Message) -> bool:
         """Return whether a message ends the publishing."""
         if message.kind not in _COMMANDS:
             return False
@@ -219,47 +227,52 @@ class PublishedStream:
             return False
         if name == "FCUnpublish" and not self._leaving:  # another command or a close follows
             self._leaving = True
-            self._deadline = min(self._deadline, time.monotonic() + _GOODBYE_S)
+            self._deadline = min(self._deadline, time.monotonic() + _UNPUBLISH_TIMEOUT_S)
         return name in ("deleteStream", "closeStream")
 
-    def _take(self, message: Message) -> None:
+    def _process(self, message: Message) -> None:
         if message.kind == AGGREGATE:
-            for part in parts(message):
+            for part in split_aggregate(message):
                 if part.kind in (AUDIO, VIDEO, DATA):
-                    self._take(part)
+                    self._process(part)
         elif message.kind in (AUDIO, VIDEO) and message.body:
-            self._replay.add(message)
-            self._put(message, _BOTH)
-            self._renewed = not self._leaving
+            self._has_new_data = not self._leaving
+            if not is_additional_track(message):  # only the first track of a kind is read
+                self._replay.add(message)
+                self._write_tag(message, _BOTH)
         elif message.kind in (DATA, DATA_AMF3):
-            self._take_data(message)
+            self._process_data(message)
 
-    def _take_data(self, message: Message) -> None:
+    def _process_data(self, message: Message) -> None:
         """Pass on the stream's metadata as FLV; FFmpeg would create streams for other data."""
         body = message.body[message.kind == DATA_AMF3 :]
-        body = body.removeprefix(_SET)
+        body = body.removeprefix(_SET_DATA_FRAME)
         if not body.startswith(_METADATA):
             return
         try:
             values = decode(body)
-            facts = values[1] if len(values) > 1 else None
+            metadata_values = values[1] if len(values) > 1 else None
         except ProtocolError:  # metadata is optional
             return
         metadata = Message(DATA, message.time, body)
         self._replay.add(metadata)
-        self._put(metadata, _kinds(facts))
+        self._write_tag(metadata, _kinds(metadata_values))
 
-    def _put(self, message: Message, flags: int) -> None:
-        if not self._begun:  # FFmpeg looks for each kind of stream that the header announces
-            self._begun = True
-            self._ready += b"FLV\x01" + bytes([flags]) + (9).to_bytes(4) + bytes(4)
-        self._ready += tag(message)
+    def _write_tag(self, message: Message, flags: int) -> None:
+        if not self._has_header:  # FFmpeg looks for each kind of stream that the header announces
+            self._has_header = True
+            self._buffer += b"FLV\x01" + bytes([flags]) + (9).to_bytes(4) + bytes(4)
+        self._buffer += flv_tag(message)
 
 
-def _kinds(facts: Value) -> int:
+def _kinds(metadata_values: Value) -> int:
     """Return FLV's flags for the streams that metadata announces; both if it announces none."""
-    if not isinstance(facts, dict):
+    if not isinstance(metadata_values, dict):
         return _BOTH
-    audio = _HAS_AUDIO if facts.get("hasAudio", _TELLS_AUDIO & facts.keys()) else 0
-    video = _HAS_VIDEO if facts.get("hasVideo", _TELLS_VIDEO & facts.keys()) else 0
+    audio = (
+        _HAS_AUDIO if metadata_values.get("hasAudio", _AUDIO_KEYS & metadata_values.keys()) else 0
+    )
+    video = (
+        _HAS_VIDEO if metadata_values.get("hasVideo", _VIDEO_KEYS & metadata_values.keys()) else 0
+    )
     return audio | video or _BOTH

@@ -9,7 +9,7 @@ from vsr.errors import UsageError, reason
 
 log = logging.getLogger(__name__)
 
-_PROTECTED: Final = "the key is protected by a password: give one without (openssl pkey -in ...)"
+_PROTECTED: Final = "the key has a password: remove it (openssl pkey -in ...)"
 
 
 class Certificate:
@@ -27,7 +27,7 @@ class Certificate:
             self._context = self._read()
         except (OSError, ValueError) as exc:
             names = " and ".join(map(str, self._files))
-            raise UsageError(f"cannot use {names} for TLS: {_words(exc)}") from exc
+            raise UsageError(f"cannot use {names} for TLS: {_explain(exc)}") from exc
 
     def context(self) -> ssl.SSLContext:
         """Return the context for the next connection."""
@@ -36,11 +36,11 @@ class Certificate:
             self._changed = times
             try:
                 self._context = self._read()
-                log.info("the certificate %s was renewed", self._files[0])
+                log.info("reloaded the certificate %s", self._files[0])
             except (OSError, ValueError) as exc:
                 log.warning(
-                    "%s has changed and cannot be used (%s): the certificate of before is kept",
-                    self._files[0], _words(exc),
+                    "%s has changed and cannot be used (%s): the previous certificate stays in use",
+                    self._files[0], _explain(exc),
                 )  # fmt: skip
         return self._context
 
@@ -63,11 +63,11 @@ def _no_password() -> str:
     raise ValueError(_PROTECTED)
 
 
-def _words(exc: Exception) -> str:
+def _explain(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLError):
         if exc.reason == "KEY_VALUES_MISMATCH":
-            return "the key belongs to another certificate"
+            return "the key does not match the certificate"
         if exc.reason in (None, "NO_START_LINE", "PEM_LIB", "BAD_BASE64_DECODE"):
-            return "one is no PEM file with a certificate and a key (--tls-key names the key)"
+            return "no certificate and key in PEM format (--tls-key names the key)"
         return exc.reason.lower().replace("_", " ")
     return str(exc) if isinstance(exc, ValueError) else reason(exc)

@@ -10,21 +10,21 @@ from typing import Final
 
 import av
 
-_MOST: Final = 64
+_MAX_STREAMS: Final = 64
 """Limit of stream indices that are checked."""
 
 
-def unseen(container: "av.container.InputContainer") -> int:
+def count_new_streams(container: "av.container.InputContainer") -> int:
     """Return how many streams have appeared since an input was opened.
 
     `demux` rejects a stream whose index FFmpeg does not have, before it reads anything. So passing
     streams of another container with such indices shows how many exist. It resets the read timeout,
     so a packet generator that is in use must be recreated afterwards.
     """
-    known, (_, strangers) = len(container.streams), _strangers()
-    for index in range(known, _MOST):
+    known, (_, probes) = len(container.streams), _probe_streams()
+    for index in range(known, _MAX_STREAMS):
         try:
-            next(container.demux([strangers[index], strangers[_MOST]]))
+            next(container.demux([probes[index], probes[_MAX_STREAMS]]))
         except ValueError as exc:
             if str(exc) == f"stream index {index} out of range":
                 return index - known
@@ -32,7 +32,7 @@ def unseen(container: "av.container.InputContainer") -> int:
 
 
 @cache
-def _strangers() -> tuple["av.container.OutputContainer", list["av.stream.Stream"]]:
-    """Return a file that is never written, and its streams with every index up to `_MOST`."""
+def _probe_streams() -> tuple["av.container.OutputContainer", list["av.stream.Stream"]]:
+    """Return a file that is never written, and its streams, indices 0 to `_MAX_STREAMS`."""
     container = av.open(io.BytesIO(), "w", format="nut")
-    return container, [container.add_mux_stream("aac", 48_000) for _ in range(_MOST + 1)]
+    return container, [container.add_mux_stream("aac", 48_000) for _ in range(_MAX_STREAMS + 1)]
