@@ -12,7 +12,7 @@ from vsr.files.journal_lines import Segment
 from vsr.files.ray_crew import RayCrew, _Actor
 from vsr.files.worker import SegmentResult
 from vsr.media.clips import Clip
-from vsr.media.limits import SHARE
+from vsr.media.limits import PROCESSORS_VARIABLE
 from vsr.report.ledger import Ledger
 
 NODE = Node(id="1", host="host", cpus=1, gpus=0)
@@ -96,7 +96,7 @@ def test_a_late_number_of_frames_is_not_counted_for_the_next_segment(
 def test_an_actor_between_two_segments_has_no_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (SHARE, "SVT_LOG"):
+    for name in (PROCESSORS_VARIABLE, "SVT_LOG"):
         monkeypatch.setenv(name, "1")  # restored after the test
     actor = _Actor(1)
 

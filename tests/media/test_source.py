@@ -33,7 +33,7 @@ def _no_collector() -> Iterator[None]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted on Linux")
 @pytest.mark.usefixtures("_no_collector")
 @pytest.mark.parametrize("count", [0, 5, 50])
-@pytest.mark.parametrize("kind", [Source, partial(LiveSource, silence=1.0)])
+@pytest.mark.parametrize("kind", [Source, partial(LiveSource, timeout_s=1.0)])
 def test_a_closed_source_lets_its_decoders_threads_go_at_once(
     tmp_path: Path, kind: Callable[[str], Source | LiveSource], count: int
 ) -> None:

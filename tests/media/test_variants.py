@@ -139,6 +139,6 @@ def test_a_relay_judges_by_what_its_network_takes(
     assert 0 < small < large
     for cost, rate, fits in ((0.03, 30, False), (0.03, 20, True), (0.02, 30, True)):
         monkeypatch.setattr(relay._pool, "estimate", lambda *_, cost=cost: cost)
-        assert relay._fits((64, 36), Fraction(rate)) is fits
-    assert relay._fits((64, 36), None)  # 30 a second
-    assert relay._fits((64, 36), Fraction(90_000))
+        assert relay._is_fast_enough((64, 36), Fraction(rate)) is fits
+    assert relay._is_fast_enough((64, 36), None)  # 30 a second
+    assert relay._is_fast_enough((64, 36), Fraction(90_000))
