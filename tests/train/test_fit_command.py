@@ -126,14 +126,14 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_weights_of_one_that_was_
     assert "Traceback" not in said
 
     run = Fit(folder, path, "--steps", str(STEPS))
-    run.wait_for(f"from step {stopped}")
+    run.wait_for(f"starting at step {stopped}")
     run.wait_for(f"/{STEPS}")  # a report: the checkpoint is another one
     os.kill(run.pid, signal.SIGKILL)
     run.finish(-signal.SIGKILL)
     killed = load_checkpoint(path)["step"]
     assert stopped < killed < STEPS
 
-    assert f"from step {killed}" in Fit(folder, path, "--steps", str(STEPS)).finish()
+    assert f"starting at step {killed}" in Fit(folder, path, "--steps", str(STEPS)).finish()
     saved = load_checkpoint(path)
     assert saved["step"] == straight["step"] == STEPS
     for key in ("net", "average", "optimiser"):

@@ -154,6 +154,10 @@ def test_the_file_follows_the_code_but_not_its_comments(
     other = other.replace("    factor =", "    # of the sides\n\n    factor =")
     resize.write_text(other, encoding="utf-8")
     assert key() == before
+    pictures = code / "pictures.py"
+    other = pictures.read_text(encoding="utf-8").replace('"""Number of clips', '"""Count of clips')
+    pictures.write_text(other, encoding="utf-8")
+    assert "Count of" in other and key() == before
     resize.write_text(text.replace("a: float = -0.5", "a: float = -0.75"), encoding="utf-8")
     assert key() != before
 

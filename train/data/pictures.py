@@ -1,9 +1,9 @@
 """Prepare aligned (LR, HR) pictures from image folders as a recipe specifies, and cache them."""
 
-import ast
 import hashlib
 import json
 import logging
+import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,8 @@ _MAX_IN_MEMORY_BYTES: Final = 16 << 20
 _CODE_FILES: Final = ("pictures.py", "store.py", "degrade.py", "images.py", "resize.py")
 """Source files that determine the prepared pictures; the digest of their code is part of the cache
 key."""
+_LAYOUT: Final = frozenset({tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE, tokenize.ENDMARKER})
+"""Types of the tokens that separate statements and blocks."""
 
 
 @dataclass(frozen=True)
@@ -175,17 +177,26 @@ def _key(folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> st
 
 
 def _code_of(path: Path) -> str:
-    """Return the syntax tree of a source file as text, without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            node.body = [line for line in node.body if not _is_docstring(line)]
-    return ast.dump(tree)
+    """Return the tokens of a source file, without comments, docstrings and line breaks in brackets.
 
-
-def _is_docstring(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+    `ast.parse` is no alternative: in CPython 3.11 it may fail in two threads at a time.
+    """
+    code: list[str] = []
+    line: list[tokenize.TokenInfo] = []
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type in (tokenize.COMMENT, tokenize.NL):
+                continue
+            line.append(token)
+            if token.type in (tokenize.NEWLINE, tokenize.ENDMARKER):
+                is_docstring = {t.type for t in line} <= {tokenize.STRING, *_LAYOUT}
+                code += [
+                    tokenize.tok_name[t.type] if t.type in _LAYOUT else t.string
+                    for t in line
+                    if not (is_docstring and t.type == tokenize.STRING)
+                ]
+                line = []
+    return "\n".join(code)
 
 
 def _prepare(
