@@ -511,7 +511,7 @@ def test_a_stale_engine_is_rebuilt_with_a_word(cache: EngineCache) -> None:
     assert "built in" in result.stdout
     assert result.stderr == (
         f"vsr: the cached engine {entry.path.name} does not fit (it was built by version 1.0.0.1, "
-        f"this is {version}): rebuilding it\n"
+        f"this is version {version}): rebuilding it\n"
     )
     assert read_entry(entry.path).key.version == version
 
@@ -539,7 +539,7 @@ def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: Engi
         (("--model", "best"), 2, "unknown model 'best'"),
         (("--model", "no.onnx"), 1, "cannot read the model no.onnx: No such file or directory"),
         (("--min", "64x64"), 2, "use --size WxH, or all of --min, --opt and --max"),
-        (("--fused",), 2, "--fused needs TensorRT and its GPU"),
+        (("--fused",), 2, "--fused requires --runtime tensorrt and a GPU"),
         (("--list", "--clear"), 2, "--list and --clear cannot be combined: use one"),
         (("--explain", "--onnx", "a.onnx"), 2, "--explain and --onnx cannot be combined"),
     ],
