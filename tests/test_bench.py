@@ -56,7 +56,7 @@ def test_engines_prints_a_row_for_every_form(capsys: pytest.CaptureFixture[str])
     ("words", "complaint"),
     [
         (["--backend", "tensorrt"], "tensorrt is not installed"),
-        (["--backend", "tensorrt-rtx"], "no NVIDIA driver"),
+        (["--backend", "tensorrt-rtx"], "NVIDIA driver (libcuda) not found"),
         (["no-such-model"], "no model no-such-model x2"),
         (["c-dcscn", "--scale", "5"], "no model c-dcscn x5"),
         (["--size", "large"], "invalid parse_size value: 'large'"),

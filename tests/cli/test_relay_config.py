@@ -119,7 +119,7 @@ def _relay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     [
         ("crf = 'x'", "relay 1: error: Invalid value for '--crf'", ()),
         ("wings = 3", "relay 1: error: No such option '--wings'", ()),
-        ("listen = true", "relay 1: error: --listen is for rtmp:// and rtmps:// only", ()),
+        ("listen = true", "relay 1: error: --listen supports rtmp:// and rtmps:// only", ()),
         (
             "[[relay]]\ninput = 'c'\noutputs = ['d.flv', 'b.flv']",
             "another relay has the same out",

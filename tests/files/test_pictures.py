@@ -137,7 +137,7 @@ def test_transparency_is_kept_and_what_it_hides_does_not_show(tmp_path: Path) ->
     assert (alpha[24:56, 34:86] == 255).all() and not alpha[:16].any()
     assert abs(large[alpha > 0, :3] - (250, 200, 100)).max() <= 1
     report = _run(tmp_path / "in.png", tmp_path / "out.jpg")
-    assert report.notes == ["out.jpg cannot contain transparency (its place is white): left out"]
+    assert report.notes == ["out.jpg cannot contain transparency (replaced by white): left out"]
     assert (_pixels(tmp_path / "out.jpg")[0, 0] > 250).all()
 
 

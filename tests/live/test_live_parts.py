@@ -262,7 +262,7 @@ def test_a_stream_without_a_picture_is_not_kept_for_ever(
 ) -> None:
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2))
     monkeypatch.setattr("vsr.live.input.source._KEY_FRAME_WAIT_S", -10.0)
-    with pytest.raises(InputError, match="sends data, but no picture that can be decoded"):
+    with pytest.raises(InputError, match="sends data, but no frame that can be decoded"):
         LiveSource(str(clip), -1.0)
 
 

@@ -196,7 +196,7 @@ def _nothing(path: Path) -> None:
     ("name", "make", "told"),
     [
         ("gone.pt", _nothing, "cannot read the teacher"),
-        ("text.onnx", _text, "no ONNX file"),
+        ("text.onnx", _text, "is not an ONNX file"),
         ("text.pth", _text, "text.pth"),
         ("foreign.pth", _foreign, "no weights of a known network"),
     ],
