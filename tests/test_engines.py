@@ -318,7 +318,12 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
     if clean:
         methods["clean"] = _enlarge(clean["file"])
     plain = StreamSettings(
-        crf=(30, 30), presets=(("veryfast", 1.0),), blurred_share=0, noisy_share=0, hevc_share=0
+        crf=(30, 30),
+        presets=(("veryfast", 1.0),),
+        soft_share=0,
+        blurred_share=0,
+        noisy_share=0,
+        hevc_share=0,
     )
     scores: dict[str, list[float]] = {method: [] for method in methods}
     for _, image in islice(images([data / "images/test/set14"]), 3):
