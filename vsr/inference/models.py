@@ -27,10 +27,7 @@ _PACKAGE = Path(__file__).parents[1]
 # a wheel carries engines/ inside the package, a checkout has it beside the package
 ENGINES: Final = next(d for d in (_PACKAGE / "engines", _PACKAGE.parent / "engines") if d.is_dir())
 BICUBIC: Final = "bicubic"
-WHY_DEFAULT: Final = (
-    "it needs the fewest operations, so that a laptop reaches real time on small video, and was "
-    "trained on compressed video, since most input video is compressed"
-)
+WHY_DEFAULT: Final = "it needs the fewest operations, and was trained on compressed video"
 LOOKS: Final = {"faithful": "stream", "sharp": "sharp"}
 """Look of an enlarged compressed source -> suffix of the network's name: `-stream` weights have the
 least error against the original, `-sharp` weights look most like it."""
