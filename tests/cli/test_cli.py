@@ -1,4 +1,4 @@
-"""The command line as its users meet it: words, numbers, signals, exit codes."""
+"""The command line as users see it: messages, numbers, signals, exit codes."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_models_come_as_it_is_said_the_default_first_then_by_work() -> None:
     entries = json.loads(CliRunner().invoke(main, ["models", "--json"]).output)
     least: dict[str, int] = {}
     for e in entries:
-        work = e["multadds_720p"] or 10**15  # bicubic comes last
+        work = e["multadds_720p"] or 10**15  # bicubic, which has none, comes last
         least[e["model"]] = min(work, least.get(e["model"], work))
     default, *others = least
     assert default == model_name_for(RunSettings().model, None)
@@ -131,7 +131,7 @@ def test_doctor_finds_what_run_needs() -> None:
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    """The real program in a process of its own."""
+    """Start the real program in a separate process."""
     command = [sys.executable, "-m", "vsr", "run", *map(str, words)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
@@ -139,7 +139,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def long_clip(folder: Path) -> Path:
-    """Long enough that a signal always comes in its middle: 4,000 frames."""
+    """Write a clip of 4,000 frames: long enough for a signal to arrive before its end."""
     clip = Clip(size=(320, 240), frames=50, audio=(), options={"bf": "0"})
     small = make_clip(folder / "small.ts", clip).read_bytes()
     target = folder / "in.ts"
@@ -166,7 +166,7 @@ def test_the_first_signal_leaves_a_playable_file(tmp_path: Path, number: int) ->
     ("words", "code"), [("models", 0), ("models --json", 0), ("doctor", 0), ("--help", 1)]
 )
 def test_nobody_reads_what_is_printed(words: str, code: int) -> None:
-    """As in `vsr models | true`: nothing is said, and no traceback. Click answers to `--help`."""
+    """As in `vsr models | true`: no message, no traceback. Click's exit code for `--help` is 1."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "vsr", *words.split()]
@@ -203,13 +203,13 @@ def test_the_second_signal_stops_at_once_and_leaves_nothing(tmp_path: Path, many
     while not list(folder.glob(".*.part*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    while "stopping" not in process.stderr.readline():  # of many, each is named
+    while "stopping" not in process.stderr.readline():  # with many inputs, each file is logged
         pass
-    process.send_signal(signal.SIGSTOP)  # or a quick machine would be done before the second
-    time.sleep(0.6)  # or it would be the same signal
+    process.send_signal(signal.SIGSTOP)  # a fast machine could finish before the second signal
+    time.sleep(0.6)  # less would count as the same signal
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGCONT)
-    for _ in range(2):  # a third and fourth in anger change nothing
+    for _ in range(2):  # a third and fourth signal change nothing
         process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130, words

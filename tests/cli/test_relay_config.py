@@ -1,4 +1,4 @@
-"""Several relays from one file, each with the options of the command line."""
+"""Several relays from one configuration file, each with the options of the command line."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ def test_a_table_becomes_the_values_of_the_options(tmp_path: Path) -> None:
     default = {"max_latency": 500, "loop": False, "options": {}, "report": None}
     assert {name: values[name] for name in told} == told
     assert {name: others[name] for name in told} == default
-    assert values | told == others | told  # what is not given is as ever, such as:
+    assert values | told == others | told  # other options have their defaults, e.g.:
     assert (values["backend"], values["stream_timeout"], values["realtime"]) == ("auto", 5.0, False)
 
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or not read, and names that are no UTF-8."""
+"""Standard streams that are closed, full or unread, and file names that are not UTF-8."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ QUICK = "--model bicubic -y --preset ultrafast"
 
 
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a line of bash in which `$VSR` is the program."""
+    """Run a bash command line in which `$VSR` is the program."""
     environment = {**os.environ, "VSR": f"{sys.executable} -m vsr", "PYTHONPATH": str(ROOT)}
     command = ["bash", "-o", "pipefail", "-c", line]
     return subprocess.run(

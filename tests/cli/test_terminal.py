@@ -1,4 +1,4 @@
-"""Words on stderr: for people, and with `--log-format json` one object a line for machines."""
+"""Messages on stderr: text, or one JSON object per line with `--log-format json`."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def lines(text: str) -> list[dict[str, Any]]:
-    """The objects of a log."""
+    """Return the objects of a JSON log."""
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -30,7 +30,7 @@ def test_every_event_is_one_object(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_logging(form="json")
-    # pytest-xdist cannot send a captured log with a lone surrogate to its other process
+    # pytest-xdist cannot send a captured log with a lone surrogate to its main process
     monkeypatch.setattr(logging.getLogger("vsr"), "propagate", False)
     log = logging.getLogger("vsr.live.relay")
     log.info("now by %s", "carn-m")
@@ -115,7 +115,7 @@ def test_even_the_last_words_have_the_form(form: str) -> None:
 
 
 def test_a_second_signal_at_once_is_the_same_as_the_first() -> None:
-    """As `timeout` sends it to a process and to its group."""
+    """`timeout` sends the same signal twice: to the process and to its process group."""
     code = (
         "import time; from vsr.cli.terminal import *\n"
         "start_logging()\n"

@@ -1,1 +1,1 @@
-"""Tests of reports."""
+"""Tests of `vsr compare`."""

@@ -1,4 +1,4 @@
-"""`vsr compare`: figures are FFmpeg's, frames are matched by time, the page shows what differs."""
+"""`vsr compare`: FFmpeg's scores, frames matched by time, and a page of the differences."""
 
 import json
 import math
@@ -35,7 +35,7 @@ COARSE = {"crf": "38", "preset": "ultrafast"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The original, a coarse copy, a small one, one without every third frame, one that is late."""
+    """The original and copies: coarse, small, 10-bit, late, and without every third frame."""
     folder = tmp_path_factory.mktemp("compared")
     make_clip(folder / "truth.mkv", Clip(**SILENT, options=LOSSLESS))
     make_clip(folder / "coarse.mp4", Clip(**SILENT, options=COARSE))
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _ffmpegs(name: str, main_: Path, reference: Path, scale: str = "") -> list[float]:
-    """Per frame, what the ffmpeg program says."""
+    """Return the scores of the ffmpeg program, per frame."""
     graph = f"[0]{scale or 'null'}[a];[a][1]{name}=stats_file=-"
     words = [
         FFMPEG,
@@ -118,7 +118,7 @@ def test_videos_that_all_equal_the_reference_have_no_infinite_difference(folder:
     assert summary(found) == 2 * ["all frames of truth.mkv are identical to the reference's"]
 
 
-# matching
+# matching of frames
 
 
 def test_frames_without_a_partner_are_counted_and_left_out(folder: Path) -> None:
@@ -130,7 +130,7 @@ def test_frames_without_a_partner_are_counted_and_left_out(folder: Path) -> None
 
 
 def test_frames_that_are_close_to_one_another_are_matched_with_the_nearest(tmp_path: Path) -> None:
-    """8 frames 10 ms apart in a video of 25 a second, and the same without one of them."""
+    """One 25 fps video has 8 frames 10 ms apart; the other is the same without one of them."""
     times = [*range(0, 80, 10), 400, 800, 1200, 1600]
     whole = make_clip(tmp_path / "whole.mkv", Clip(pts=times, codec="ffv1", audio=()))
     lossless = vsr.EncoderSettings(codec="ffv1")
@@ -196,7 +196,7 @@ def test_selecting_moments_takes_no_memory_per_frame(folder: Path) -> None:
                 sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert sizes[1] - sizes[0] < 4000  # 1,800 floats take 43,000 bytes and more
+    assert sizes[1] - sizes[0] < 4000  # 1,800 floats would take at least 43,000 bytes
     median = float(np.median(np.minimum(values, 100)))
     assert selector._psnr.median() == pytest.approx(median, abs=0.006)
     samples = [m.psnr for m in selector._samples]
@@ -277,7 +277,7 @@ def test_models_are_compared_on_a_piece_of_ones_own_video(folder: Path, tmp_path
 def test_a_frame_of_a_candidate_takes_what_the_network_alone_takes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time from a frame's submission to its result has others in it: several are computed."""
+    """A frame's time from submission to result includes other frames, computed concurrently."""
     monkeypatch.setattr(candidates, "network_cost_at_size", lambda *_: Cost(9.0, 4.0))
     found = compare_models(
         folder / "coarse.mp4", CandidateSettings(models=["c-dcscn"], seconds=0.1)
@@ -323,4 +323,4 @@ def test_a_browser_shows_the_pictures_and_runs_no_script_of_names(
     buttons = re.findall(r'<button type="button" aria-pressed="(\w+)"><img', dom)
     assert buttons[0] == "true" and set(buttons[1:]) <= {"false"}
     assert len(re.findall(r'src="data:image/webp;base64', dom)) == 2 + len(buttons)
-    assert "//" not in re.sub(r"base64,[\w+/=]*", "", made.read_text("utf-8"))  # no address
+    assert "//" not in re.sub(r"base64,[\w+/=]*", "", made.read_text("utf-8"))  # no URL

@@ -1,4 +1,4 @@
-"""LPIPS without torch gives what the implementation with torch gives."""
+"""LPIPS without torch gives the same scores as the implementation with torch."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SIZE = (64, 48)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights: what is computed with them is as much LPIPS as with trained ones."""
+    """Random weights, which test the computation of LPIPS as well as trained weights do."""
     rng = np.random.default_rng(5)
     made: dict[str, Any] = {}
     for name, shape in SHAPES.items():
@@ -85,7 +85,7 @@ def test_pictures_that_are_too_small_are_said(weights: Path, tmp_path: Path) -> 
 def test_small_pictures_are_measured_by_what_can(tmp_path: Path, size: tuple[int, int]) -> None:
     clip = make_clip(tmp_path / "in.mkv", Clip(size=size, frames=3, audio=(), codec="ffv1"))
     found = compare([clip], clip)
-    assert found.totals(0)["psnr"]["mean"] is None  # equal
+    assert found.totals(0)["psnr"]["mean"] is None  # identical
     assert found.totals(0).get("ssim", {"min": 1.0})["min"] == 1.0
     assert ("xpsnr" in found.measures()) == (size == (46, 46))
 

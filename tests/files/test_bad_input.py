@@ -1,4 +1,4 @@
-"""Bad input gets one line, the right exit code, and leaves nothing half-written behind."""
+"""Invalid input gives one error line and the right exit code, and leaves no partial files."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from vsr.media.sink import Sink
 
 
 def run(*arguments: object) -> Result:
-    """`vsr run` in this process, bicubic and quick unless told otherwise."""
+    """Run `vsr run` in this process; the defaults are bicubic and the preset ultrafast."""
     words = ["run", *map(str, arguments)]
     if "--model" not in words:
         words += ["--model", "bicubic"]
@@ -28,7 +28,7 @@ def run(*arguments: object) -> Result:
 
 
 def assert_refused(result: Result, code: int, *words: str, folder: Path, left: set[str]) -> None:
-    """One error line holding `words`, that exit code, and only `left` in the folder."""
+    """Assert one error line with `words`, the exit code, and that only `left` is in the folder."""
     assert result.exit_code == code, result.output
     lines = [line for line in result.stderr.splitlines() if line.startswith("vsr: error")]
     assert len(lines) == 1, result.stderr
@@ -155,7 +155,7 @@ def test_damaged_frames_are_counted(tmp_path: Path) -> None:
     data = bytearray(clip.read_bytes())
     noise = np.random.default_rng(1).integers(0, 256, 400, dtype=np.uint8).tobytes()
     for start in range(len(data) // 3, len(data) * 2 // 3, 188 * 20):
-        data[start + 20 : start + 120] = noise[:100]  # inside packets, their headers intact
+        data[start + 20 : start + 120] = noise[:100]  # payload only: packet headers stay intact
     clip.write_bytes(bytes(data))
     result = run(clip, tmp_path / "out.mp4")
     assert result.exit_code == 3, result.output
@@ -330,7 +330,7 @@ def test_a_name_too_long_for_the_system(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A 96 kB file system, where this process may mount one."""
+    """Mount a 96 kB file system; skip the test if this process may not mount one."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)]

@@ -1,4 +1,4 @@
-"""Many files into a folder: a bad one does not end the others, and the exit code tells."""
+"""Many files into a folder: a bad file does not stop the others, but sets the exit code."""
 
 import shutil
 import threading
@@ -24,7 +24,7 @@ SETTINGS = with_options(RunSettings(), model="bicubic", preset="ultrafast", max_
 
 @pytest.fixture
 def films(tmp_path: Path) -> Path:
-    """A folder of three videos, a broken one, a text, a hidden file, and a folder with a video."""
+    """A folder of three videos, a broken one, a text, a hidden file, and a subfolder with one."""
     folder = tmp_path / "films"
     (folder / "more").mkdir(parents=True)
     clip = make_clip(folder / "a.mp4", Clip(size=(32, 32), frames=6))
@@ -102,7 +102,7 @@ def test_all_that_went_well_ends_with_0(tmp_path: Path, films: Path) -> None:
 
 
 def test_folders_within_and_patterns(tmp_path: Path, films: Path) -> None:
-    target = films / "large"  # within what is read
+    target = films / "large"  # a subfolder of the input
     for _ in range(2):
         result = _run(films, target, "--recursive", "--pattern", "[ac].mp4", "--skip-existing")
         assert result.exit_code == 0, result.output
@@ -180,7 +180,7 @@ def test_a_stop_ends_it_after_the_file_under_way(tmp_path: Path, films: Path) ->
 def _stepped(
     stop: threading.Event, steps: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Take one of the steps at each look at a watched folder, instead of waiting."""
+    """Replace the waits between scans of a watched folder: each wait runs the next step."""
 
     def wait(_seconds: float) -> bool:
         steps.pop(0)()
@@ -197,7 +197,7 @@ def test_a_folder_that_is_watched_gives_whole_files_only(
     shutil.copy(films / "a.mp4", inbox / "early.mp4")
     content = (films / "a.mp4").read_bytes()
     steps: list[Callable[[], object]] = [
-        lambda: (inbox / "late.mp4").write_bytes(content[:500]),  # seen growing at the next look
+        lambda: (inbox / "late.mp4").write_bytes(content[:500]),  # has grown by the next scan
         lambda: (inbox / "late.mp4").write_bytes(content),
         lambda: None,
         lambda: None,

@@ -1,4 +1,4 @@
-"""AAC whose rate or channels change in the middle of a broadcast."""
+"""AAC whose sample rate or channel layout changes in the middle of a broadcast."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,7 @@ SECONDS = 2
 
 
 def _part(path: Path, begin_s: int, rate: int, layout: str) -> bytes:
-    """Two seconds of a transport stream with a tone of 440 Hz."""
+    """Return two seconds of a transport stream with a tone of 440 Hz."""
     with av.open(str(path), "w") as out:
         video: Any = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -41,7 +41,7 @@ def _part(path: Path, begin_s: int, rate: int, layout: str) -> bytes:
 
 @pytest.fixture(params=[(48_000, "mono"), (32_000, "stereo"), (44_100, "5.1")])
 def changing(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A recording that begins in stereo at 48 kHz."""
+    """A recording in stereo at 48 kHz, and in another audio format from the middle on."""
     path = tmp_path / "in.ts"
     first = _part(tmp_path / "a.ts", 0, 48_000, "stereo")
     path.write_bytes(first + _part(tmp_path / "b.ts", SECONDS, *request.param))

@@ -1,4 +1,4 @@
-"""A run on a real Ray of two local nodes, one of which is killed on the way."""
+"""A run on a real Ray cluster of two local nodes, one of which is killed during the run."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ needs_ray = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def nodes() -> "Iterator[subprocess.Popen[str]]":
-    """A Ray of two nodes with a processor each; a line on its stdin kills one."""
+    """A Ray cluster of two nodes with one CPU each; each line on its stdin kills one node."""
     command = [sys.executable, "-m", "tests.ray_nodes"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as run:  # type: ignore[call-overload]

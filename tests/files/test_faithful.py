@@ -1,4 +1,4 @@
-"""Everything that is not the picture survives `vsr run`: times, sound, tags, shape, extras."""
+"""`vsr run` preserves all but the pixels: times, audio, tags, aspect, and other streams."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +15,7 @@ from vsr.media.timestamps import TimestampCorrector
 
 
 def upscaled(source: Path, name: str = "out.mp4", **options: object) -> tuple[Contents, vsr.Report]:
-    """Run bicubic x2 beside the source and read the result."""
+    """Upscale by bicubic x2 into the source's folder and read the result."""
     target = source.with_name(name)
     options = {"model": "bicubic", "preset": "ultrafast"} | options
     report = vsr.upscale(source, target, **options)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def test_a_transport_stream_gets_only_what_players_can_read_in_it(tmp_path: Path
 
 
 def test_a_grey_picture_keeps_its_values(tmp_path: Path) -> None:
-    """swscale would take limited-range grey as full range and darken it."""
+    """swscale would read limited-range grey as full range, and darken it."""
     clip = Clip(codec="ffv1", pixel_format="gray", matrix=2, range=1, audio=())
     source = make_clip(tmp_path / "in.mkv", clip)
     upscaled(source, crf=2)
@@ -191,7 +191,7 @@ def test_a_mirrored_picture_stays_mirrored(tmp_path: Path) -> None:
 
 
 def display_matrix(path: Path) -> bytes:
-    """FFmpeg's 3x3 matrix of the first frame, empty when it has none."""
+    """Return FFmpeg's 3x3 display matrix of the first frame; empty if it has none."""
     with av.open(str(path)) as container:
         picture = next(container.decode(video=0))
         data = [bytes(d) for d in picture.side_data if d.type.name == "DISPLAYMATRIX"]  # type: ignore[attr-defined]
@@ -234,7 +234,7 @@ def test_an_untagged_stream_is_tagged_with_what_was_used(
 def test_flat_colours_come_back_within_one_code_value(
     tmp_path: Path, matrix: int, range_: int
 ) -> None:
-    """Lossless in, (nearly) lossless out: only vsr itself could change the values."""
+    """Input and output are (nearly) lossless, so only vsr itself could change the values."""
     low, high = (16, 235) if range_ == 1 else (0, 255)
     clip = Clip(matrix=matrix, range=range_, options={"qp": "0"}, audio=())
     source = tmp_path / "in.mkv"
@@ -290,7 +290,7 @@ def test_other_pixel_formats_are_kept_without_a_word(tmp_path: Path, pixel_forma
 
 
 def _mean_planes(path: Path) -> np.ndarray:  # type: ignore[type-arg]
-    """Mean Y, U, V of all frames on the 8-bit scale."""
+    """Return the mean Y, U and V of all frames on the 8-bit scale."""
     means = []
     for planes in pictures(path):
         scale = 4 if planes[0].dtype == np.uint16 else 1
@@ -325,10 +325,10 @@ def test_a_recording_from_a_running_clock_begins_at_its_beginning(tmp_path: Path
 
 
 def test_pictures_before_zero_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MP4 cannot show what lies before zero: everything moves up.
+    """MP4 cannot show frames with negative times, so all times are shifted to start at 0.
 
-    Only broadcasts whose clock wraps begin so, and no muxer here writes one: times are moved as
-    they are read.
+    Only broadcasts whose clock wraps start with negative times, and no muxer used here writes them:
+    the test shifts the times while they are read.
     """
     source = make_clip(tmp_path / "in.mkv", Clip(audio=(), options={"bf": "0"}))
 
@@ -363,7 +363,7 @@ def test_lost_transparency_is_named(tmp_path: Path) -> None:
 
 
 def test_side_data_pyav_does_not_know_is_no_obstacle(tmp_path: Path) -> None:
-    """An EXIF block in a JPEG picture: PyAV's enumeration ends before it."""
+    """A JPEG picture has an EXIF block, a kind that PyAV's enumeration of side data lacks."""
     packets = _encoded_jpeg((64, 48))
     exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01"
     exif += b"\x00\x06\x00\x00\x00\x00\x00\x00"  # orientation 6
@@ -446,12 +446,12 @@ def test_a_window_keeps_times_and_the_sound_that_plays_with_it(tmp_path: Path) -
     assert report.frames_out == 25
     first, last = packet_times(tmp_path / "out.mp4")
     assert 0.0 <= first < 0.03  # AAC frames last 21 ms
-    assert 0.93 < last < 1.1  # what was read before the last frame was known goes along
+    assert 0.93 < last < 1.1  # includes packets read before the last frame
     assert result.packets[2] == before.packets[2], "cover art belongs to any window"
 
 
 def packet_times(path: Path) -> tuple[float, float]:
-    """First and last pts of the sound, in seconds."""
+    """Return the first and last pts of the audio, in seconds."""
     with av.open(str(path)) as container:
         sound = container.streams.audio[0]
         times = [float(p.pts * p.time_base) for p in container.demux(sound) if p.size]

@@ -1,4 +1,4 @@
-"""Depth, chroma, siting and HDR of the input come out again, or are converted as asked."""
+"""Bit depth, chroma format, siting and HDR are preserved, or converted on request."""
 
 import json
 import subprocess
@@ -21,11 +21,11 @@ from vsr.media.info import side_data_of
 
 BT2020_PQ = {"matrix": 9, "primaries": 9, "transfer": 16}
 DISPLAY = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
-"""P3 primaries, D65, 0.005 to 1000 cd/m2 in the units of H.265 D.3.28."""
+"""Mastering display: P3 primaries, D65, 0.005 to 1000 cd/m2, in the units of H.265 D.3.28."""
 
 
 def shown(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What ffprobe says of the video stream, and of its first picture's side data by kind."""
+    """Return ffprobe's entry of the video stream, and its first frame's side data by kind."""
     asked = [FFPROBE, "-v", "error", "-select_streams", "v:0", "-read_intervals", "%+#1"]
     done = subprocess.run(
         [*asked, "-show_streams", "-show_frames", "-of", "json", str(path)],
@@ -37,7 +37,7 @@ def shown(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def deep_ramp(path: Path, codec: str = "ffv1", **options: str) -> Path:
-    """Four 10-bit pictures in 4:2:0 with a ramp of 900 levels."""
+    """Write four 10-bit 4:2:0 frames with a ramp of 900 levels."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=25)
         assert isinstance(stream, av.VideoStream)
@@ -57,7 +57,7 @@ def deep_ramp(path: Path, codec: str = "ffv1", **options: str) -> Path:
 
 
 def test_a_10_bit_ramp_keeps_its_levels_from_file_to_file(tmp_path: Path) -> None:
-    """Bicubic x2 of a ramp is a ramp: every level comes out, to the code."""
+    """Bicubic x2 of a ramp is a ramp: all levels are kept, exact to half a code value."""
     source = deep_ramp(tmp_path / "in.mkv")
     vsr.upscale(source, tmp_path / "out.mkv", model="bicubic", codec="ffv1")
     with av.open(str(tmp_path / "out.mkv")) as file:
@@ -98,7 +98,7 @@ def test_hdr10_metadata_and_siting_come_through(tmp_path: Path, codec: str, suff
     assert stream["chroma_location"] == "topleft"
     tags = ("color_transfer", "color_primaries", "color_space")
     assert [stream[tag] for tag in tags] == ["smpte2084", "bt2020", "bt2020nc"]
-    if codec == "h264":  # this FFmpeg may be older than its reader of H.264's
+    if codec == "h264":  # old versions of FFmpeg cannot read it in H.264
         return
     display, light = data["Mastering display metadata"], data["Content light level metadata"]
     wanted = {
@@ -108,7 +108,7 @@ def test_hdr10_metadata_and_siting_come_through(tmp_path: Path, codec: str, suff
     }  # fmt: skip
     for name, value in wanted.items():
         number, by = map(int, display[name].split("/"))
-        assert number / by == pytest.approx(value, abs=2e-5)  # AV1 counts in 1/65536
+        assert number / by == pytest.approx(value, abs=2e-5)  # AV1 uses units of 1/65536
     assert (light["max_content"], light["max_average"]) == (1000, 400)
 
 
@@ -116,7 +116,7 @@ def test_hdr10_metadata_and_siting_come_through(tmp_path: Path, codec: str, suff
 def test_containers_tell_hdr10_for_encoders_that_cannot(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for NVENC, whose HDR10 PyAV cannot set: x265 is not told of it here."""
+    """NVENC's HDR10 metadata cannot be set by PyAV; here x265 does not receive it either."""
     params = f"log-level=error:master-display={DISPLAY}:max-cll=1000,400"
     source = deep_ramp(
         tmp_path / "in.mp4", "libx265", preset="ultrafast", **{"x265-params": params}
@@ -133,7 +133,7 @@ def test_containers_tell_hdr10_for_encoders_that_cannot(
 
 
 def _hdr10(path: Path) -> tuple[Hdr10 | None, dict[bytes, bytes]]:
-    """HDR10 metadata of the first picture, and what the container says of it."""
+    """Return the HDR10 metadata of the first frame, and the container's HDR10 boxes."""
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
         told = {k: v for k, v in sample_entry_boxes(stream).items() if k in (b"mdcv", b"clli")}
@@ -166,7 +166,7 @@ def test_hdr_is_10_bit_hevc_by_default_and_never_8_bit(tmp_path: Path) -> None:
 
 
 def test_sdr_maps_hdr_to_8_bit_bt709(tmp_path: Path) -> None:
-    """100 cd/m2, PQ code 0.508 (SMPTE ST 2084), is no longer half grey but light."""
+    """100 cd/m2, PQ code 0.508 (SMPTE ST 2084), is mapped from medium grey to a light level."""
     source = deep_ramp(tmp_path / "in.mkv")
     vsr.upscale(source, tmp_path / "out.mp4", model="bicubic", sdr=True, crf=4)
     result = contents(tmp_path / "out.mp4")
@@ -174,7 +174,7 @@ def test_sdr_maps_hdr_to_8_bit_bt709(tmp_path: Path) -> None:
     assert (result.transfer, result.range) == (1, 1)
     with av.open(str(tmp_path / "out.mp4")) as file:
         row = np.array(np.from_dlpack(next(file.decode(video=0)).planes[0]))[16].astype(int)
-    place = 2 * (64 + round(0.508 * 876) - 50)  # of that level in the ramp
+    place = 2 * (64 + round(0.508 * 876) - 50)  # column of that level
     assert row[place] > 150
     assert np.diff(row[::50]).min() >= -2
 

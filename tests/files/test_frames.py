@@ -1,4 +1,4 @@
-"""`vsr.frames`, `vsr.upscale_frames` and `vsr.Writer`: a run by hand is the run of `vsr run`."""
+"""`vsr.frames`, `vsr.upscale_frames` and `vsr.Writer` together give the output of `vsr run`."""
 
 import gc
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Opening an input that does not answer: a stop is heard at once, and said in the right words."""
+"""A stop while an input does not respond: it takes effect at once, with the right message."""
 
 import http.server
 import signal
@@ -20,7 +20,7 @@ from vsr.files.interruptible import open_interruptibly
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, threading.Event]]:
-    """A server that takes a connection and says nothing; set once somebody has connected."""
+    """URL of a server that accepts connections but never responds, and an event set on connect."""
     connected = threading.Event()
     kept: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -78,14 +78,14 @@ def test_an_input_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
 
 
 class HalfFilm(http.server.BaseHTTPRequestHandler):
-    """Sends half of the file, tells so, and then nothing more."""
+    """Sends half of the file, sets the event `sent`, and then stalls until `over` is set."""
 
     film = b""
     sent = threading.Event()
     over = threading.Event()
 
     def do_GET(self) -> None:
-        """Headers of the whole, half of the body."""
+        """Send the headers of the whole file, but only half of the body."""
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.film)))
         self.end_headers()
@@ -94,11 +94,11 @@ class HalfFilm(http.server.BaseHTTPRequestHandler):
         self.over.wait(60)
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 def test_the_first_signal_ends_a_run_whose_input_stalls(tmp_path: Path) -> None:
-    """What has come so far is finished and playable, without waiting for FFmpeg's 30 s."""
+    """The frames received so far make a playable file, without FFmpeg's timeout of 30 s."""
     clip = make_clip(tmp_path / "in.ts", Clip(size=(160, 120), frames=400, audio=()))
     HalfFilm.film = clip.read_bytes()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HalfFilm) as server:
@@ -110,7 +110,7 @@ def test_the_first_signal_ends_a_run_whose_input_stalls(tmp_path: Path) -> None:
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
         assert process.stdout is not None
-        process.stdout.readline()  # frames come
+        process.stdout.readline()  # frames arrive
         assert HalfFilm.sent.wait(60)
         process.send_signal(signal.SIGINT)
         began = time.monotonic()

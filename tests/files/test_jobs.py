@@ -1,4 +1,4 @@
-"""Several workers on one file: the same bytes as one, and nothing that is done is lost."""
+"""Several workers on one file: same bytes as from one worker, and no finished work is lost."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from vsr.files.workers import devices_of
 ROOT = Path(__file__).parents[2]
 FRAMES = 60
 SECONDS = 0.4
-"""Of a segment: 10 frames."""
+"""Length of a segment, in seconds: 10 frames."""
 SOURCE = Clip(frames=FRAMES, audio=("aac",), subtitles="srt", chapters=((0.0, 1.0, "one"),))
 
 
@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(source: Path) -> Path:
-    """What one worker makes."""
+    """The output of one worker."""
     target = source.with_name("alone.mkv")
     assert _run(source, target).exit_code == 0
     return target
@@ -46,7 +46,7 @@ def _run(source: Path, target: Path, **options: object) -> vsr.Report:
 
 
 def _coded(path: Path) -> list[tuple[int, bytes]]:
-    """(pts, bytes) of every packet of the video."""
+    """Return (pts, bytes) of every video packet."""
     with av.open(str(path)) as container:
         video = container.streams.video[0]
         return [(p.pts or 0, bytes(p)) for p in container.demux(video) if p.size]
@@ -133,7 +133,7 @@ def test_damaged_packets_cost_their_frames_alone(tmp_path: Path) -> None:
     assert [pts for pts, _ in _coded(two)] == [pts for pts, _ in _coded(one)]
 
 
-# nothing that is done is lost
+# no finished work is lost
 
 
 def _command(source: Path, target: Path, *words: object) -> list[str]:
@@ -279,7 +279,7 @@ def test_a_segment_that_a_stop_leaves_empty_is_not_kept_as_lost(
     assert list(tmp_path.iterdir()) == []
 
 
-# what is refused, and the number that auto finds
+# rejected options, and the number of workers that `auto` finds
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_what_cannot_be_shared_is_refused(
 
 
 def _found(most: int, rates: dict[int, float]) -> int:
-    """The number of workers that is found where so many make so many frames a second."""
+    """Return the number of workers that `auto` settles on, given {workers: frames per second}."""
     auto, time_, frames = AutoJobs(max_jobs=most), 0.0, 0.0
     while not auto.is_settled and time_ < 1000:
         auto.change(time_, int(frames))

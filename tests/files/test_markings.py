@@ -1,4 +1,4 @@
-"""Tags and markings are kept, or named in the run's one warning."""
+"""Tags and markings are kept, or named in the single warning of the run."""
 
 import struct
 from fractions import Fraction
@@ -32,7 +32,7 @@ SPHERICAL = (
 
 
 def _tagged(path: Path, tags: dict[str, str], form: str = "mov") -> Path:
-    """A clip with tags under their own names."""
+    """Write a clip with custom tags, under unchanged names."""
     options = {"movflags": "use_metadata_tags"} if form == "mov" else {}
     plain = make_clip(path.with_name("plain.mkv"), Clip(audio=(), metadata={}))
     with (
@@ -77,7 +77,7 @@ def test_tags_a_container_cannot_hold_are_named(tmp_path: Path, name: str, lost:
 
 
 def _spherical(path: Path) -> Path:
-    """An MP4 with Google's first marking of 360-degree pictures in its track."""
+    """Write an MP4 whose track has Google's Spherical Video V1 marking (360-degree video)."""
     plain = path.with_name("plain.mp4")
     with av.open(str(plain), "w") as out:
         _encode(out, {})
@@ -109,7 +109,7 @@ def _encode(out: Any, options: dict[str, str], tags: dict[str, str] | None = Non
 
 
 def _sides(path: Path) -> dict[str, bytes]:
-    """Side data of a file's first picture."""
+    """Return the side data of a file's first frame, by kind."""
     with av.open(str(path)) as container:
         data: Any = next(container.decode(video=0)).side_data
         return {d.type.name: bytes(d) for d in data}
@@ -158,7 +158,7 @@ def test_the_padding_of_a_cube_is_enlarged() -> None:
 
 
 def _stereo(path: Path) -> list[tuple[str, int]]:
-    """(kind of side data, type of packing) of a file's first picture."""
+    """Return (kind of side data, packing type) of the stereo marking of a file's first frame."""
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         data: Any = frame.side_data
@@ -186,7 +186,7 @@ def test_two_views_in_a_picture_stay_marked(
 def test_a_marking_that_cannot_be_kept_is_named(
     tmp_path: Path, name: str, codec: str, kept: bool
 ) -> None:
-    """The right view comes first, which Matroska can say and x264 cannot."""
+    """The right view comes first, which Matroska can signal and x264 cannot."""
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w") as out:
         _encode(out, {}, {"stereo_mode": "right_left"})
@@ -198,7 +198,7 @@ def test_a_marking_that_cannot_be_kept_is_named(
 
 
 def test_transparency_beside_the_picture_is_named(tmp_path: Path) -> None:
-    """VP9 has it in blocks of their own, which MP4 has not."""
+    """WebM stores VP9's alpha in additional blocks, which MP4 does not have."""
     clip = Clip(codec="libvpx-vp9", pixel_format="yuva420p", audio=())
     _, report = upscaled(make_clip(tmp_path / "in.webm", clip))
     assert "out.mp4 cannot contain transparency" in report.notes[0]

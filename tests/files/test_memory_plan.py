@@ -1,4 +1,4 @@
-"""Memory: large pictures take the pace out of a run, and those that cannot be held are refused."""
+"""Memory limit: large frames reduce parallelism, and frames that do not fit are refused."""
 
 import itertools
 from collections.abc import Iterator
@@ -29,15 +29,15 @@ def _frames(pixels: int, made: list[int]) -> Iterator[Frame]:
 
 @pytest.mark.parametrize(("pixels", "most"), [(10, 10), (100, 5), (1000, 3)])
 def test_pictures_between_stages_are_bounded_by_bytes(pixels: int, most: int) -> None:
-    """Of 900 bytes: 8 small ones by number, 3 of 300 bytes, and of 3,000 bytes one at a time.
+    """A 900-byte queue holds 8 frames of 30 bytes (depth limit), 3 of 300, or one of 3,000.
 
-    Besides these one is with the consumer, and one with the worker.
+    The consumer and the worker hold one more frame each.
     """
     made: list[int] = []
     flow = prefetch(_frames(pixels, made), room=900)
     for taken in range(1, 6):
         next(flow)
-        for _ in range(200):  # until the worker waits
+        for _ in range(200):  # until the worker blocks
             before = len(made)
             if before >= taken + most - 1:
                 break
@@ -60,7 +60,7 @@ def test_pictures_that_cannot_be_held_are_refused_in_a_line(tmp_path: Path, name
 
 
 def test_what_is_made_of_them_counts(tmp_path: Path) -> None:
-    """8 MiB hold pictures of 640x480, and not what encodes pictures of 1280x960."""
+    """8 MiB suffice for frames of 640x480, but not for an encoder of frames of 1280x960."""
     path = make_clip(tmp_path / "in.mp4", Clip(size=(640, 480), frames=2, audio=()))
     with pytest.raises(
         InputError, match=r"from 640x480 to 1280x960 requires about \d\d MiB"
@@ -82,7 +82,7 @@ def test_an_encoder_looks_less_far_ahead_where_that_fits(tmp_path: Path) -> None
 
 def test_a_decoder_works_on_fewer_large_pictures_at_once(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "in.mp4", Clip(size=(640, 480), frames=9, audio=()))
-    memory = 8 * 640 * 480 * 3 // 2  # an eighth of it is one picture
+    memory = 8 * 640 * 480 * 3 // 2  # one frame is an eighth of it
     source = Source(str(path), Reading(memory=memory))
     assert source.video.codec_context.thread_count == 1
     assert sum(isinstance(item, Frame) for item in source) == 9
@@ -94,7 +94,7 @@ def test_a_decoder_works_on_fewer_large_pictures_at_once(tmp_path: Path) -> None
 
 
 def test_pictures_that_grow_on_the_way_beyond_all_bounds(tmp_path: Path) -> None:
-    """A damaged header may say anything: the decoder refuses before it takes the memory."""
+    """A damaged header may state any size: the decoder refuses it before it allocates memory."""
     path = make_resizing_clip(tmp_path / "in.ts", [(64, 48), (960, 720), (64, 48)], frames=6)
     source = Source(str(path), Reading(memory=MIB))
     frames = [item for item in source if isinstance(item, Frame)]

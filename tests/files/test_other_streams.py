@@ -1,4 +1,4 @@
-"""Sound, subtitles and data that FFmpeg has no decoder for, or the container no place for."""
+"""Audio, subtitles and data that FFmpeg cannot decode or the output container cannot hold."""
 
 import itertools
 import re
@@ -24,13 +24,13 @@ PLAIN = Clip(audio=("mp2",), frames=25)
 
 
 def codecs(path: Path) -> list[str]:
-    """FFmpeg's names of a file's codecs, in order."""
+    """Return FFmpeg's names of a file's codecs, in stream order."""
     with av.open(str(path)) as container:
         return [codec_name(stream) for stream in container.streams]
 
 
 def longest_step(pts: list[Fraction]) -> Fraction:
-    """The longest time between two pictures."""
+    """Return the longest interval between two consecutive frames."""
     return max(b - a for a, b in itertools.pairwise(pts))
 
 
@@ -58,7 +58,7 @@ def test_streams_without_a_decoder_are_copied_or_named(tmp_path: Path, suffix: s
 
 @pytest.mark.parametrize("entry", [b"mhm1", b"ac-4", b"apac", b"enca", b"zz9a"])
 def test_sound_without_a_decoder_is_copied_or_named(tmp_path: Path, entry: bytes) -> None:
-    """An MP4 whose sound has another kind of sample entry."""
+    """The audio sample entry of an MP4 is replaced by one of a codec without a decoder."""
     plain = make_clip(tmp_path / "plain.mp4", Clip(audio=("ac3",)))
     source = tmp_path / "in.mp4"
     source.write_bytes(plain.read_bytes().replace(b"ac-3", entry).replace(b"dac3", b"zzzz"))
@@ -70,7 +70,7 @@ def test_sound_without_a_decoder_is_copied_or_named(tmp_path: Path, entry: bytes
 
 
 def test_a_first_video_without_a_decoder_is_passed_over(tmp_path: Path) -> None:
-    """The first of two videos gets a sample entry that nobody knows."""
+    """The first of two video tracks gets an unknown sample entry."""
     with av.open(str(tmp_path / "two.mp4"), "w") as out:
         streams = [out.add_stream("mpeg4", rate=25) for _ in range(2)]
         for stream in streams:
@@ -155,7 +155,7 @@ def test_sound_is_left_out_on_request_and_only_known_words_are_taken(tmp_path: P
 
 
 def test_a_gap_in_encoded_sound_stays_a_gap(tmp_path: Path) -> None:
-    """Half a second is cut out: what follows is heard at its own time."""
+    """Half a second of audio is removed; the audio after it keeps its time."""
     whole = _with_sound(tmp_path / "whole.mkv", "pcm_s16le", chirp=True)
     source = tmp_path / "in.mkv"
     with av.open(str(whole)) as read, av.open(str(source), "w") as out:
@@ -185,7 +185,7 @@ def test_a_gap_in_encoded_sound_stays_a_gap(tmp_path: Path) -> None:
 def test_encoded_sound_is_heard_when_it_was(
     tmp_path: Path, source: str, kind: str, target: str
 ) -> None:
-    """A beep begins within a millisecond of where it did, by the picture's time."""
+    """The start of a beep relative to the video changes by less than a millisecond."""
     made = _with_sound(tmp_path / source, kind, chirp=True)
     options = {"codec": "vp9", "preset": "8"} if target == "out.webm" else {}
     upscaled(made, target, audio="encode", **options)
@@ -193,7 +193,7 @@ def test_encoded_sound_is_heard_when_it_was(
 
 
 def _beep(path: Path) -> float:
-    """When the last beep begins, in seconds after the first picture."""
+    """Return the start of the last beep, in seconds after the first frame."""
     samples, begin = _samples(path), _start(path)
     with av.open(str(path)) as container:
         picture = next(container.decode(video=0)).time or 0.0
@@ -203,7 +203,7 @@ def _beep(path: Path) -> float:
 
 @pytest.mark.parametrize("suffix", ["mp4", "flv"])
 def test_packets_with_the_time_of_the_one_before_all_arrive(tmp_path: Path, suffix: str) -> None:
-    """Every tenth packet of sound has the time of one before it."""
+    """Every tenth audio packet has the time of the packet before it."""
     whole = make_clip(tmp_path / "whole.mp4", Clip(frames=60))
     source = tmp_path / "in.mkv"
     with av.open(str(whole)) as read, av.open(str(source), "w") as out:
@@ -224,7 +224,7 @@ def test_packets_with_the_time_of_the_one_before_all_arrive(tmp_path: Path, suff
 
 
 def _with_sound(path: Path, *kinds: str, chirp: bool = False) -> Path:
-    """A clip of 2 s with tracks of a tone, or of a beep at 0.25 s and at 1.5 s."""
+    """Write a 2 s clip with audio tracks of a tone, or of beeps at 0.25 s and 1.5 s if `chirp`."""
     with av.open(str(path), "w") as out:
         video = out.add_stream("mpeg4", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -268,7 +268,7 @@ def _start(path: Path) -> float:
 
 
 def _tone(samples: "np.ndarray[Any, Any]") -> float:
-    """The loudest frequency in hertz."""
+    """Return the strongest frequency, in hertz."""
     samples = samples[:48_000]
     return float(np.argmax(np.abs(np.fft.rfft(samples))) * 48_000 / len(samples))
 
@@ -321,7 +321,7 @@ def _with_text(path: Path, codec: str) -> Path:
 
 
 def _shown(path: Path) -> list[tuple[Fraction, Fraction, str]]:
-    """(begin s, length s, words) of every subtitle."""
+    """Return (start in seconds, duration in seconds, text) of every subtitle."""
     found = []
     with av.open(str(path)) as container:
         stream = container.streams.subtitles[0]

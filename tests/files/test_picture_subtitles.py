@@ -1,4 +1,4 @@
-"""Subtitles that are pictures (PGS of discs): copied as they are, or named."""
+"""Bitmap subtitles (PGS of Blu-ray discs): copied unchanged, or named in the warning."""
 
 import struct
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from tests.clips import Clip, make_clip
 from tests.files.test_faithful import upscaled
 
 SIZE: Final = (48, 20)
-"""Of the subtitle's picture."""
+"""Width and height of the subtitle's bitmap, in pixels."""
 PLACE: Final = (8, 24)
 TIMES: Final = (0.08, 0.32)
-"""Seconds at which it comes and goes."""
+"""Times at which the subtitle appears and disappears, in seconds."""
 _PALETTE, _OBJECT, _COMPOSITION, _WINDOW, _END = 0x14, 0x15, 0x16, 0x17, 0x80
 
 
 def letters() -> npt.NDArray[np.uint8]:
-    """A picture of colour numbers 0 (clear), 1 and 2: a frame with a bar in it."""
+    """Return a bitmap of palette indices 0 (transparent), 1 and 2: a rectangle with a bar in it."""
     made = np.zeros(SIZE[::-1], np.uint8)
     made[2:-2, 2:-2] = 1
     made[8:12, 6:-6] = 2
@@ -30,7 +30,7 @@ def letters() -> npt.NDArray[np.uint8]:
 
 
 def _run_lengths(rows: npt.NDArray[np.uint8]) -> bytes:
-    """Code rows as objects hold them: runs of one colour, each row ended by two zeros."""
+    """Encode rows as in PGS objects: runs of one colour, and two zero bytes after each row."""
     made = b""
     for row in rows:
         starts = [0, *(np.flatnonzero(np.diff(row)) + 1)]
@@ -47,7 +47,7 @@ def _run_lengths(rows: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _segments(shown: bool, number: int) -> Iterator[tuple[int, bytes]]:
-    """Types and contents of a display set that shows the picture, or clears the screen."""
+    """Yield (type, content) of a display set that shows the bitmap, or clears the screen."""
     composition = struct.pack(">HHBHBBBB", 128, 96, 0x10, number, 0x80, 0, 0, int(shown))
     if shown:
         composition += struct.pack(">HBBHH", 0, 0, 0, *PLACE)
@@ -61,7 +61,7 @@ def _segments(shown: bool, number: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _file(path: Path) -> Path:
-    """Write the subtitle as a file of its own (.sup)."""
+    """Write the subtitle as a separate file (.sup)."""
     data = b""
     for number, time in enumerate(TIMES):
         for kind, content in _segments(number == 0, number):
@@ -72,7 +72,7 @@ def _file(path: Path) -> Path:
 
 
 def _film(path: Path) -> Path:
-    """A film with the subtitle."""
+    """Write a clip with the subtitle."""
     plain = make_clip(path.with_name("plain.mkv"), Clip(audio=()))
     with (
         av.open(str(plain)) as film,
@@ -90,7 +90,7 @@ def _film(path: Path) -> Path:
 
 
 def _shown(path: Path) -> list[tuple[float, bytes]]:
-    """(seconds after the first picture, colour numbers; none of them where it is cleared)."""
+    """Return (seconds after the first frame, palette indices; empty if it clears the screen)."""
     found = []
     with av.open(str(path)) as container:
         video, text = container.streams.video[0], container.streams.subtitles[0]

@@ -40,12 +40,12 @@ def _pixels(path: Path, mode: str = "RGB") -> npt.NDArray[np.float64]:
 
 
 def _likeness(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
-    """PSNR in dB."""
+    """Return the PSNR, in dB."""
     return float(10 * np.log10(255**2 / max(1e-9, ((one - other) ** 2).mean())))
 
 
 def _cubic(image: Image.Image, scale: int = 2) -> npt.NDArray[np.float64]:
-    """Pillow's own enlargement, which is the same cubic (a = -0.5) at these factors."""
+    """Enlarge with Pillow, which uses the same cubic (a = -0.5) at these factors."""
     width, height = image.size
     large = image.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
     return np.asarray(large, np.float64)
@@ -80,7 +80,7 @@ def test_a_photo_keeps_exif_and_profile_and_stands_upright(
         assert large.info["icc_profile"] == SRGB
         assert [round(n) for n in large.info["dpi"]] == [300, 300]
         exif = large.getexif()
-        assert exif.get(0x0112, 1) == 1  # upright, and nobody turns it again
+        assert exif.get(0x0112, 1) == 1  # upright: viewers do not rotate it again
         sizes = exif.get_ifd(0x8769)
         assert (exif[0x010F], sizes[0x9003]) == ("Maker", "2020:01:01 00:00:00")
         assert (sizes[0xA002], sizes[0xA003]) == (120, 80)
@@ -101,7 +101,7 @@ def test_formats_into_formats(tmp_path: Path, kind: str, ending: str) -> None:
 
 
 def test_full_colour_resolution(tmp_path: Path) -> None:
-    """Coloured lines of one pixel survive: nothing goes through 4:2:0."""
+    """Coloured lines of one pixel survive, so the picture is never converted to 4:2:0."""
     lines = np.zeros((40, 60, 3), np.uint8)
     lines[:, ::2, 0], lines[:, 1::2, 2] = 255, 255
     Image.fromarray(lines).save(tmp_path / "in.png")
@@ -179,7 +179,7 @@ def _frames_of(path: Path) -> list[tuple[float, tuple[int, int]]]:
 
 @pytest.mark.parametrize("name", ["frame_%d.png", "."])
 def test_pictures_become_a_video(tmp_path: Path, name: str) -> None:
-    """In the order of their numbers, 9 before 10 and gaps or not."""
+    """Pictures are read in numeric order, 9 before 10; gaps in the numbers are allowed."""
     folder = tmp_path / "in"
     folder.mkdir()
     numbers = [8, 9, 10, 11, 20]
@@ -235,7 +235,7 @@ def test_numbers_and_names_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_photos_into_another(tmp_path: Path) -> None:
-    """Each in its own size, under its own name."""
+    """Each output keeps the name of its input, and has the size of its input x2."""
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     out.mkdir()
@@ -272,7 +272,7 @@ def _animation(path: Path, **words: Any) -> Path:
 
 
 def _shown(path: Path) -> list[tuple[float, npt.NDArray[np.float64]]]:
-    """(delay in ms, R'G'B'A) of an animation's pictures, by Pillow."""
+    """Return (delay in ms, R'G'B'A) of an animation's frames, as read by Pillow."""
     found = []
     with Image.open(path) as file:
         for place in range(getattr(file, "n_frames", 1)):
@@ -361,7 +361,7 @@ def test_a_damaged_picture_among_others(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
-    """A file in the way of the third picture: the first two go again."""
+    """If a file blocks the third output, the first two outputs are deleted again."""
     _sequence(tmp_path, [1, 2, 3])
     (tmp_path / "out_3.png").write_text("mine")
     with pytest.raises(OutputError, match="the output exists"):
@@ -374,7 +374,7 @@ def test_nothing_is_left_after_an_error(tmp_path: Path) -> None:
 
 
 def test_replaced_pictures_come_back_after_an_error(tmp_path: Path) -> None:
-    """A folder in the way of the third: the first is as before, the second is not there."""
+    """If a folder blocks the third output, the first is restored and the second is deleted."""
     _sequence(tmp_path, [1, 2, 3])
     (tmp_path / "out_1.png").write_text("mine")
     (tmp_path / "kept.png").write_text("linked")
@@ -395,7 +395,7 @@ def test_replaced_pictures_come_back_after_an_error(tmp_path: Path) -> None:
 
 
 def _tiff(path: Path, exif: Image.Exif) -> None:
-    """Write a TIFF with EXIF as cameras do: Pillow's writer breaks the nested directories."""
+    """Write a TIFF with EXIF as cameras do; Pillow's writer breaks the nested directories."""
     width, height = SIZE
     strip = {256: width, 257: height, 258: (8, 8, 8), 259: 1, 262: 2, 273: 0, 277: 3, 278: height}
     exif.update({**strip, 279: 3 * width * height})
@@ -405,7 +405,7 @@ def _tiff(path: Path, exif: Image.Exif) -> None:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_tiff_photo_keeps_its_exif(tmp_path: Path, orientation: int) -> None:
-    """Pillow reads nested directories of a TIFF from its file, which it closes with the pixels."""
+    """Pillow reads nested TIFF directories from the file, which it closes after the pixels."""
     exif = _exif(orientation)
     exif.get_ifd(0x8825).update(GPS)
     exif.get_ifd(0x8769)[0xA005] = {1: "R98"}
@@ -423,7 +423,7 @@ def test_a_tiff_photo_keeps_its_exif(tmp_path: Path, orientation: int) -> None:
 
 
 def test_extras_serve_several_outputs(tmp_path: Path) -> None:
-    """The sizes in the EXIF are enlarged once, however often they are asked for."""
+    """Each call of `save_arguments` scales the EXIF sizes from the original sizes."""
     exif = _exif(1)
     exif.get_ifd(0x8769)[0xA005] = {1: "R98"}
     exif.get_ifd(0x8825).update(GPS)

@@ -1,4 +1,4 @@
-"""The threads: order, back-pressure, errors from every stage, early ends; nothing ever hangs."""
+"""The pipeline's threads: order, back-pressure, errors of every stage, early end, no deadlock."""
 
 import gc
 import threading
@@ -25,7 +25,7 @@ TIMEOUT = 20
 
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
-    """Every test here ends with the threads it began with."""
+    """Assert that each test here leaves no pipeline thread running."""
     before = set(threading.enumerate())
     yield
     ours = {"decode", "infer", "prefetch"}
@@ -33,7 +33,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 def within_time(deed: Callable[[], object]) -> object:
-    """Run on a thread and fail, rather than hang, when it does not end."""
+    """Run `deed` on a thread, and fail if it does not end within the timeout."""
     result: list[object] = []
     worker = threading.Thread(target=lambda: result.append(deed()), daemon=True)
     worker.start()
@@ -63,7 +63,7 @@ def test_the_worker_is_at_most_depth_ahead() -> None:
 
     items = prefetch(upstream(), depth=3)
     assert next(items) == 0
-    for _ in range(1 + 3 + 1):  # the one taken, three queued, one in the worker's hand
+    for _ in range(1 + 3 + 1):  # one consumed, three queued, one held by the worker
         assert arrived.acquire(timeout=TIMEOUT)
     assert not arrived.acquire(timeout=0.3)
     assert taken == 5
@@ -126,7 +126,7 @@ def test_an_error_while_closing_is_not_lost() -> None:
 
 
 class WorkerDied(BaseException):
-    """Not even an Exception: the worst a stage can do."""
+    """An error that is no Exception, so that `except Exception` does not catch it."""
 
 
 @pytest.mark.parametrize("stage", ["decode", "infer", "collect", "encode"])
@@ -252,7 +252,7 @@ def test_an_upstream_that_is_none_raises_instead_of_hanging() -> None:
 
 
 def test_an_engine_is_freed_with_its_last_user(tmp_path: Path) -> None:
-    """OpenVINO's callbacks once kept every compiled network and its threads for ever."""
+    """OpenVINO's callbacks once kept all compiled networks and their threads alive (a leak)."""
     backend = load_backend()
     model = models.find("bicubic", 2, backend)
     scaler = upscaler.Upscaler(model, backend, Colour(), (64, 48))
@@ -267,7 +267,7 @@ def test_an_engine_is_freed_with_its_last_user(tmp_path: Path) -> None:
 
 
 def test_more_packets_than_the_hand_over_holds_do_not_block(tmp_path: Path) -> None:
-    """All sound lies before the first frame: packets must pass a full pipeline."""
+    """All audio precedes the first frame, so packets must pass through a full pipeline."""
     clip = make_clip(tmp_path / "in.mkv", Clip(frames=50, start=3.0, audio=("aac", "ac3")))
     within_time(
         lambda: vsr.upscale(clip, tmp_path / "out.mkv", model="bicubic", preset="ultrafast")

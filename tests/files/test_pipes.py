@@ -1,4 +1,4 @@
-"""`vsr run - -`: a video through stdin and stdout, and nothing else in it."""
+"""`vsr run - -`: video is read from stdin and written to stdout, without any other output."""
 
 import array
 import fcntl
@@ -28,7 +28,7 @@ def _run(*words: str, data: bytes | None = None) -> "subprocess.CompletedProcess
 
 
 def _streams(data: bytes) -> list[tuple[str, int]]:
-    """(codec, packets) of every stream."""
+    """Return (codec, number of packets) of every stream."""
     with av.open(io.BytesIO(data)) as file:
         counts = [0] * len(file.streams)
         for packet in file.demux():
@@ -43,7 +43,7 @@ def _times(data: bytes) -> list[float]:
 
 
 def _until_read(pipe: int) -> None:
-    """Wait until whoever has the other end has read everything in it."""
+    """Wait until the reader of the pipe has read all data in it."""
     waiting = array.array("i", [1])
     while waiting[0]:
         time.sleep(0.1)
@@ -55,7 +55,7 @@ PTS: Final = [0, 40, 80, 200, 240, 280]
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MKV with sound whose frames do not come evenly."""
+    """An MKV with audio and a variable frame rate."""
     return make_clip(tmp_path_factory.mktemp("pipes") / "in.mkv", Clip(pts=PTS, frames=6))
 
 
@@ -87,7 +87,7 @@ def test_y4m_is_pictures_for_any_program(clip: Path) -> None:
     back = _run("-", "-", "-f", "y4m", data=done.stdout)
     assert back.stdout.startswith(b"YUV4MPEG2 W256 H192 ")
     assert back.stdout.count(b"FRAME\n") == 6
-    assert b"left out" in done.stderr  # the sound
+    assert b"left out" in done.stderr  # the audio
 
 
 @pytest.mark.parametrize("ending", ["nut", "y4m"])

@@ -1,4 +1,4 @@
-"""The messages of Ray workers, from a stand-in for Ray whose replies come in a given order."""
+"""Messages of Ray workers, from a fake Ray whose replies arrive in a given order."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ NODE = Node(id="1", host="host", cpus=1, gpus=0)
 
 
 class _Calls:
-    """An actor's method: `remote` returns a reference by which the test replies."""
+    """An actor's method: `remote` returns a reference, which the test uses to set the reply."""
 
     def __init__(self, ray: "_Ray", name: str) -> None:
         self.ray, self.name = ray, name
@@ -30,7 +30,7 @@ class _Calls:
 
 
 class _Ray:
-    """Stand-in for the module `ray`, and for the cluster."""
+    """Fake of the module `ray`, and of the cluster."""
 
     def __init__(self) -> None:
         self.ray = self
@@ -87,7 +87,7 @@ def test_a_late_number_of_frames_is_not_counted_for_the_next_segment(
     crew.send(0, _clip(tmp_path, 0), tmp_path / "0.nut")
     assert received("frames 2", 4) == [("frames", 4)]
     assert [kind for kind, _ in received("work 1", (_done(0), b"video"))] == ["done"]
-    assert ray.calls[-1] == "frames 3"  # requested meanwhile
+    assert ray.calls[-1] == "frames 3"  # requested before the segment was done
     crew.send(0, _clip(tmp_path, 1), tmp_path / "1.nut")
     assert received("frames 3", 10) == []
     assert received("frames 5", 2) == [("frames", 2)]

@@ -1,4 +1,4 @@
-"""Receipts say what was made of what, and `vsr verify` finds what was changed."""
+"""Receipts describe the input and output of a run; `vsr verify` detects later changes."""
 
 import json
 from hashlib import sha256
@@ -18,7 +18,7 @@ FRAMES = 12
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an input, its output and the receipt."""
+    """A folder with an input, its output and the receipt."""
     folder = tmp_path_factory.mktemp("receipt")
     source = make_clip(folder / "in.mkv", Clip(frames=FRAMES, audio=("aac",)))
     vsr.upscale(
@@ -63,7 +63,7 @@ def _flipped(path: Path, data: bytes) -> None:
 
 
 def _copied(path: Path, data: bytes) -> None:
-    """The same packets in another container, without the sound."""
+    """Copy the video packets into another container, without the audio."""
     raw = path.with_suffix(".raw.mkv")
     raw.write_bytes(data)
     with av.open(str(raw)) as source, av.open(str(path), "w", format="nut") as target:

@@ -1,4 +1,4 @@
-"""An output never replaces a file that the input is read from, however either is written."""
+"""An output never replaces a file that the input is read from, however the paths are spelled."""
 
 import os
 from pathlib import Path

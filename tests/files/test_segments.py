@@ -1,4 +1,4 @@
-"""Runs in segments: what they write is what one run writes, and nothing that is done is lost."""
+"""Runs in segments: the output equals that of one run, and no finished work is lost."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from vsr.media.source import Source
 ROOT = Path(__file__).parents[2]
 FRAMES, RATE = 60, 25
 SECONDS = 0.4
-"""Of a segment: 10 frames."""
+"""Length of a segment, in seconds: 10 frames."""
 SOURCE = Clip(
     frames=FRAMES,
     audio=("aac", "libopus"),
@@ -44,7 +44,7 @@ def _run(source: Path, target: Path, **options: object) -> vsr.Report:
 
 
 def _packets(path: Path) -> Packets:
-    """(pts, bytes) of every packet of the video."""
+    """Return (pts, bytes) of every video packet."""
     with av.open(str(path)) as container:
         video = container.streams.video[0]
         return [(p.pts or 0, bytes(p)) for p in container.demux(video) if p.size]
@@ -60,13 +60,13 @@ def _folder(target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(source: Path) -> Path:
-    """What one run in segments makes."""
+    """The output of one run in segments."""
     target = source.with_name("undisturbed.mkv")
     assert _run(source, target).exit_code == 0
     return target
 
 
-# the output is the one of a run in one go
+# the output equals that of a run without segments
 
 
 @pytest.mark.parametrize(
@@ -128,11 +128,11 @@ def test_times_before_zero_and_uneven_ones_are_kept(tmp_path: Path) -> None:
     assert contents(tmp_path / "out.mp4").pts == contents(source).pts
 
 
-# nothing that is done is lost
+# no finished work is lost
 
 
 def _killed_after(source: Path, target: Path, segments: int) -> int:
-    """Kill the command once so many segments are done; return how many then are."""
+    """Kill the command once `segments` segments are done; return the number that is done then."""
     command = [sys.executable, "-m", "vsr", "run", source, target, "--model", "bicubic"]
     command += ["--preset", "ultrafast", "--segment", SECONDS]
     journal = _folder(target) / "journal.jsonl"
@@ -163,7 +163,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path:
 
 
 def _stopped_at(frames: int) -> dict[str, object]:
-    """Options that stop a run once so many frames are done."""
+    """Return options that stop a run once `frames` frames are done."""
     stop = threading.Event()
 
     def on_progress(progress: vsr.Progress) -> None:
@@ -180,7 +180,7 @@ def test_a_stopped_run_leaves_a_playable_file_and_goes_on(
     slow = Source.__init__
 
     def opened_slowly(self: Source, *arguments: Any) -> None:
-        time.sleep(0.3)  # a stop is looked for every 0.1 s
+        time.sleep(0.3)  # a stop is polled every 0.1 s
         slow(self, *arguments)
 
     monkeypatch.setattr(Source, "__init__", opened_slowly)
@@ -189,7 +189,7 @@ def test_a_stopped_run_leaves_a_playable_file_and_goes_on(
     assert 13 <= report.frames_out < FRAMES
     assert contents(target).frames == report.frames_out
     assert "Run the same command to resume" in report.closing_words()[0]
-    report = _run(source, target)  # without leave to replace the file
+    report = _run(source, target)  # without `overwrite`
     assert report.exit_code == 0
     assert report.taken_over >= 10
     assert _coded(target) == _coded(undisturbed)
@@ -208,7 +208,7 @@ def test_a_file_that_was_changed_after_a_stopped_run_is_not_replaced(
 
 @pytest.fixture
 def stopped(tmp_path: Path, source: Path) -> Iterator[Path]:
-    """The output of a run that was stopped after a segment."""
+    """The output of a run that was stopped after its first segment."""
     target = tmp_path / "out.mkv"
     _run(source, target, **_stopped_at(13))
     yield target
@@ -301,7 +301,7 @@ def test_an_input_that_has_changed_is_refused(tmp_path: Path, source: Path) -> N
     with pytest.raises(UsageError, match="the input has changed; use the same input"):
         _run(mine, target)
     os.utime(mine, ns=(then.st_atime_ns, then.st_mtime_ns))
-    assert _run(mine, target).taken_over >= 10  # refusing it has deleted nothing
+    assert _run(mine, target).taken_over >= 10  # the refusal deleted nothing
 
 
 def test_a_second_run_into_the_same_output_is_refused(tmp_path: Path, source: Path) -> None:
@@ -345,7 +345,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-# when it is done
+# when segments are used
 
 
 def test_short_videos_are_written_in_one_go(tmp_path: Path, source: Path) -> None:

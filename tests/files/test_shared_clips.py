@@ -1,4 +1,4 @@
-"""Every real clip at hand goes through `vsr run` and keeps what its makers put in."""
+"""Run `vsr run` on each available real clip, and check that it keeps all but the pixels."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ import vsr
 from tests.facts import UNSPECIFIED, contents
 
 FRAMES = 8
-"""Of a long clip; VSR_ALL_FRAMES=1 has all of them."""
+"""Number of frames taken from a long clip; VSR_ALL_FRAMES=1 takes all of them."""
 LONG = {
     "bbb_720p24_vp8_vorbis.webm", "crystal_480p30_h264_aac.mp4", "dog_720p30_h264_aac.mp4",
     "marathon_400p30_h264.mp4", "person_432p10_h264_long.mp4", "screen_720p30_h264_aac.mp4",

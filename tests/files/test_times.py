@@ -1,4 +1,4 @@
-"""Times of pictures that a container or an encoder tells wrongly."""
+"""Frame times that a container or an encoder reports incorrectly."""
 
 import itertools
 import subprocess
@@ -21,7 +21,7 @@ STEP = Fraction(1, 25)
 
 
 def _by_decoding_time(path: Path, b_frames: int, ahead: int = 0, codec: str = "libx264") -> Path:
-    """A clip of 40 pictures whose packets have their places as pts and dts; pts `ahead` of it."""
+    """Write 40 frames whose dts is the index in coding order, and whose pts is dts + `ahead`."""
     context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt = 64, 48, "yuv420p"
     context.time_base, context.framerate = STEP, 1 / STEP
@@ -56,7 +56,7 @@ def test_b_frames_with_decoding_times_are_shown_evenly(
     source = _by_decoding_time(tmp_path / name, b_frames, ahead)
     with av.open(str(source)) as container:
         times = [frame.pts for frame in container.decode(video=0)]
-    assert times != sorted(times)  # as FFmpeg's decoder tells them
+    assert times != sorted(times)  # as FFmpeg's decoder reports them
     result, _ = upscaled(source)
     steps = {b - a for a, b in itertools.pairwise(result.pts)}
     assert steps == {STEP}
@@ -64,7 +64,7 @@ def test_b_frames_with_decoding_times_are_shown_evenly(
 
 
 def test_pictures_in_their_own_order_keep_their_times(tmp_path: Path) -> None:
-    """Without B-frames the same times are right, and a gap among them is one."""
+    """Without B-frames such times are correct, and a gap in them is real."""
     times = [0, 40, 80, 120, 400, 440, 480, 520, 560, 600, 900, 940]
     source = make_clip(tmp_path / "in.mkv", Clip(pts=times, audio=(), options={"bf": "0"}))
     result, _ = upscaled(source)
@@ -73,7 +73,7 @@ def test_pictures_in_their_own_order_keep_their_times(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("b_frames", [0, 2])
 def test_an_avi_with_gaps_keeps_them(tmp_path: Path, b_frames: int) -> None:
-    """AVI stores a gap as empty chunks; ffmpeg shows MPEG-4 at these times too."""
+    """AVI stores a gap as empty chunks; ffmpeg gives MPEG-4 frames the same times."""
     times = [*range(0, 400, 40), *range(800, 1600, 40)]
     clip = Clip(
         codec="mpeg4", frames=len(times), pts=times, audio=(), options={"bf": str(b_frames)}
@@ -97,7 +97,7 @@ def test_an_avi_with_gaps_keeps_them(tmp_path: Path, b_frames: int) -> None:
 def test_a_clock_that_is_set_back_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The computer's clock steps back an hour at every look; measurements use another one."""
+    """The system clock steps back an hour at every read; measurements use a monotonic clock."""
     source = make_clip(tmp_path / "in.mp4", Clip(audio=("aac",)))
     looks = itertools.count()
     monkeypatch.setattr(time, "time", lambda: 1e9 - 3600.0 * next(looks))
@@ -159,7 +159,7 @@ def test_decoding_times_rise(equal: bool, expected: list[int]) -> None:
 
 
 def _ffprobed(path: Path) -> list[tuple[Fraction, int]]:
-    """(time, brightness at the middle) of each picture, as the ffprobe program sees the times."""
+    """Return (time reported by ffprobe, luma at the centre) of each frame."""
     words = [FFPROBE, "-v", "error", "-select_streams", "v:0", "-show_entries"]
     words += ["frame=best_effort_timestamp_time", "-of", "csv=p=0", str(path)]
     shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
@@ -184,7 +184,7 @@ def _ffprobed(path: Path) -> list[tuple[Fraction, int]]:
 def test_an_avi_with_gaps_is_shown_as_ffmpeg_shows_it(
     tmp_path: Path, codec: str, pixel_format: str, size: tuple[int, int], rate: Fraction
 ) -> None:
-    """Frame by frame: a recording whose camera left out pictures 3, 4 and 9."""
+    """A recording whose camera dropped frames 3, 4 and 9 is compared frame by frame."""
     source, kept = tmp_path / "in.avi", [0, 1, 2, 5, 6, 7, 8, 10, 11]
     with av.open(str(source), "w") as out:
         stream: Any = out.add_stream(codec, rate=rate)
@@ -202,7 +202,7 @@ def test_an_avi_with_gaps_is_shown_as_ffmpeg_shows_it(
     after = _ffprobed(tmp_path / "out.mkv")
     assert len(before) == len(after) == report.frames_in == len(kept)
     for (moment, light), (own_moment, own_light) in zip(before, after, strict=True):
-        assert abs(moment - own_moment) <= Fraction(1, 1000)  # of Matroska's clock
+        assert abs(moment - own_moment) <= Fraction(1, 1000)  # Matroska's time base
         assert abs(light - own_light) <= 1
     steps = [b - a for (a, _), (b, _) in itertools.pairwise(after)]
     assert [round(step * rate) for step in steps] == [1, 1, 3, 1, 1, 1, 2, 1]

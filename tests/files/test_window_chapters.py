@@ -1,4 +1,4 @@
-"""Chapters of a window of the input: moved by its start, cut at both ends."""
+"""Chapters of a window of the input: shifted by the window's start, cut at both ends."""
 
 from fractions import Fraction
 from pathlib import Path

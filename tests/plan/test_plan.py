@@ -1,4 +1,4 @@
-"""`vsr plan` and the network that `vsr run` takes by itself."""
+"""`vsr plan`, and the network that `vsr run` selects by default."""
 
 import json
 import logging
@@ -36,13 +36,13 @@ from vsr.plan.plan import Line, Planner, models_for_scale, task_of, task_without
 TINY = Clip(size=(64, 48), audio=(), options={"crf": "45"})
 
 
-# what stages cost together
+# total cost of parallel stages
 
 
 def test_a_stage_is_no_shorter_than_its_work_on_all_cores_and_no_longer_than_on_one() -> None:
     assert Cost(10.0, 16.0).alone_ms(2) == 10.0
     assert Cost(6.0, 16.0).alone_ms(2) == 8.0
-    assert Cost(90.0, 16.0).alone_ms(2) == 16.0  # a busy machine: the clock says nothing
+    assert Cost(90.0, 16.0).alone_ms(2) == 16.0  # a busy machine: wall time is too long
     assert Cost(9.0, 0.5, on_other_device=True).alone_ms(2) == 9.0  # a GPU
 
 
@@ -73,7 +73,7 @@ def test_figures_are_measured_once_per_machine(
     assert CostCache(path).get("a", measure) == CostCache(path).get("a", measure) == Cost(1.0, 2.0)
     assert CostCache(path).get("b", measure) == Cost(2.0, 2.0)
     told = json.loads(path.read_text("utf-8"))
-    told["machine"]["cores"] += 1  # the file was copied to another machine
+    told["machine"]["cores"] += 1  # as if copied from another machine
     path.write_text(json.dumps(told), "utf-8")
     assert CostCache(path).get("a", measure) == Cost(3.0, 2.0)
     for damage in ("", "{}", '{"costs": 3}', "\udcff"):
@@ -85,7 +85,7 @@ def test_figures_are_measured_once_per_machine(
     assert "busy" not in path.read_text("utf-8")
 
 
-# stages that take 10 ms per frame, on a clock that only they move
+# stages that take 10 ms per frame, on a fake clock that only they advance
 
 
 class _Time:
@@ -99,7 +99,7 @@ class _Time:
 
 
 class _Encoder:
-    """Holds all frames until it is flushed, as one with a long lookahead does."""
+    """Buffers all frames until it is flushed, like an encoder with a long lookahead."""
 
     pix_fmt = "yuv420p"
 
@@ -151,11 +151,11 @@ def test_what_an_encoder_does_when_it_is_flushed_counts(monkeypatch: pytest.Monk
     assert cost.wall_ms == cost.cpu_ms == pytest.approx(10)
 
 
-# content
+# content of the input
 
 
 def _moving_texture(path: Path, crf: int, codec: str = "libx264") -> Path:
-    """Noise with the spectrum of photographs that moves: detail everywhere."""
+    """Write moving noise with the spectrum of photographs, which has detail everywhere."""
     rng = np.random.default_rng(4)
     fx, fy = np.fft.rfftfreq(192), np.fft.fftfreq(112)
     size = np.hypot(fx[None], fy[:, None])
@@ -182,7 +182,7 @@ def test_few_bits_for_much_detail_are_compressed_video(
 
 
 def test_the_table_of_measured_clips_is_kept_to(data: Path, tmp_path: Path) -> None:
-    """Below crf 15 weights for clean pictures win on all five clips, above 21 those for streams."""
+    """On all five clips, weights for clean video win below crf 15, those for streams above 21."""
     truth = data / "video/gt/webcam_540p30_gt.mp4"
     for crf, clean in ((12, True), (24, False)):
         made = tmp_path / f"{crf}.mkv"
@@ -200,7 +200,7 @@ def test_lossless_codecs_are_clean_and_what_is_unknown_is_not(tmp_path: Path) ->
     assert not is_clean("h264", 10.0, frames[:1])
 
 
-# choice
+# choice of the network
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -318,7 +318,7 @@ def test_plan_of_a_file(tmp_path: Path) -> None:
     [line] = told["models"]
     assert set(line["stages"]) == {"decode", "network", "encode"}
     assert line["times_real_time"] == pytest.approx(line["fps"] / 25, rel=0.01)
-    assert told["chosen"] is None  # one model was named
+    assert told["chosen"] is None  # the model was given
     assert line["measured"]
     assert line["seconds"] == pytest.approx(line["start_ms"] / 1000 + 12 / line["fps"], abs=0.02)
 
@@ -371,7 +371,7 @@ def test_the_answer_says_what_limits_and_how_long_it_takes(tmp_path: Path) -> No
 
 
 def test_hours_are_whole_hours(tmp_path: Path) -> None:
-    """5,999 s of video that is enlarged as fast as it plays take 1 h 40 min, and not 2 h 40 min."""
+    """About 6,000 s of video, upscaled in real time, take 1 h 40 min and not 2 h 40 min."""
     forecast = Forecast({"network": Cost(40, 40), "encode": Cost(1, 1)}, 1, trial_cost=Cost(40, 40))
     line = Line("bicubic", "fp32", forecast)
     task = replace(task_without_input((64, 48), Fraction(25)), frames=150_000)

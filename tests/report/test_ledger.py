@@ -1,4 +1,4 @@
-"""The latency ledger: every frame, every stamp, honest percentiles, files that are whole."""
+"""The latency ledger: every frame, every timestamp, correct percentiles, complete files."""
 
 import csv
 import json
@@ -103,7 +103,7 @@ def test_the_csv_holds_the_same_rows(tmp_path: Path) -> None:
 def test_the_encoders_delay_is_in_the_total(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a look-ahead of 20 the first packet comes out only after 20 frames went in."""
+    """With a lookahead of 20 frames, the encoder returns the first packet after 20 frames."""
     clip = make_clip(tmp_path / "in.mp4", Clip(frames=40))
     seen: dict[int, Stamps] = {}
     row_of = Row.of
@@ -131,11 +131,11 @@ def test_a_report_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
 def test_waiting_for_later_stages_is_not_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A decoder that is held up for ten seconds at every frame, by a clock that tests turn."""
+    """The consumer delays the decoder by 10 s per frame, on a clock that the test sets."""
     clock = 100.0
     monkeypatch.setattr(source_module, "now", lambda: clock)
     source = Source(str(make_clip(tmp_path / "in.mp4", Clip(frames=20))))
-    clock = 150.0  # compiling a network took its time
+    clock = 150.0  # the time to compile a network
     stamps = []
     for item in source:
         if isinstance(item, Frame):

@@ -1,4 +1,4 @@
-"""The latency report as a page: valid, safe, small, and its numbers are the ledger's."""
+"""The latency report as an HTML page: valid, safe, small, and with the ledger's numbers."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u2
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every tag closed in its turn; keeps tags, attributes and cells."""
+    """Parses a page strictly (all tags nested and closed); keeps tags, attributes and cells."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
 
 def ledger_of(rows: int, seed: int = 0) -> Ledger:
-    """A run at 30 fps, two rungs, some events; total = the first four stages."""
+    """Return a ledger at 30 fps with two rungs and some events; total = the first four stages."""
     rng = np.random.default_rng(seed)
     parts = rng.lognormal(2, 0.5, (5, rows)).astype(np.float32)
     ledger, at = Ledger(capacity=rows), np.arange(rows)
@@ -177,7 +177,7 @@ def test_the_sentences_say_what_happened() -> None:
 
 
 def test_the_run_time_of_a_resumed_run_is_its_own() -> None:
-    """`frames_out` counts the frames of the earlier run, `fps` does not."""
+    """`frames_out` includes the frames of the earlier run, `fps` does not."""
     report = Report(
         input={"name": "in.mp4", "rate": "25"}, output={"name": "out.mp4"}, frames_in=300,
         frames_out=300, taken_over=200, seconds=8.0, ledger=ledger_of(100),
@@ -268,7 +268,7 @@ def test_every_frame_of_a_short_run_is_a_point_of_its_own() -> None:
 
 
 def test_rows_without_a_latency_are_not_drawn() -> None:
-    """A dropped frame has no packet: its total means nothing, its event is marked all the same."""
+    """A dropped frame has no packet: its total is invalid, but its event is still marked."""
     columns = ledger_of(50).columns()
     columns.ms[-1, 7], columns.ms[-1, 9] = -5e6, np.nan
     columns = replace(columns, events=("", "dropped"), event=(columns.index == 7).astype(np.int64))

@@ -1,4 +1,4 @@
-"""The status page and the report of a relay as a browser has them, and as people read them."""
+"""A relay's status page and report: as rendered by a browser, and their text."""
 
 import itertools
 import re
@@ -25,7 +25,7 @@ FLAGS = (
 
 @pytest.fixture
 def relay() -> Relay:
-    """A relay that is live, with pictures."""
+    """A live relay with images on its status board."""
     relay = Relay()
     relay.go_live()
     red = ((1.0, 0.0, 0.0), BT709)
@@ -35,13 +35,13 @@ def relay() -> Relay:
 
 @pytest.fixture
 def server(relay: Relay) -> Iterator[StatusServer]:
-    """Its status on a free port of loopback."""
+    """Its status server, on a free port of 127.0.0.1."""
     with StatusServer("127.0.0.1:0", relay.board) as running:
         yield running
 
 
 def _rendered(url: str, folder: Path, seconds: int = 3) -> str:
-    """The document that stands after so long in a browser, with its script run."""
+    """Return the page's DOM in a browser after `seconds` of virtual time, including its script."""
     done = subprocess.run(
         [
             CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}",
@@ -61,7 +61,7 @@ def test_a_browser_shows_and_renews_the_figures_of_metrics(
     snapshot, asked = relay.board.snapshot, itertools.count()
 
     def later() -> object:
-        """What comes while the page is open, after the browser has got it."""
+        """Return a snapshot; at the second request, after the page is loaded, add frames first."""
         if next(asked) == 1:
             relay.run(rng.uniform(20, 90, 25).tolist(), "c-dcscn")
             relay.run([1] * 2, event="dropped")
@@ -84,7 +84,7 @@ def test_a_browser_shows_and_renews_the_figures_of_metrics(
     p99 = snapshot().minute["total"]["p99"]
     assert seen["p99 latency in the last minute, limit 500 ms"] == duration(p99)
     assert re.search(r'<p id="gone" hidden', dom)
-    # the script has put new pictures in, and they are as large as they came
+    # the script has loaded new images, in their original size
     found = re.findall(r'<img src="(\w+).jpg\?\d+" id=[^>]* width="(\d+)" height="(\d+)">', dom)
     assert found == [("before", "320", "180"), ("after", "640", "360")]
 
@@ -108,7 +108,7 @@ def test_the_head_says_that_an_output_is_not_reached(relay: Relay, server: Statu
     relay.frame(20)
     assert '<p class="state good"><i></i>output running</p>' in get(server)[1].decode()
     relay.figures["outputs"] = [output("a"), output("b", number=2, state="retrying")]
-    relay.at += 0.3  # figures are a quarter of a second old at most
+    relay.at += 0.3  # figures are at most 0.25 s old
     assert (
         '<p class="state warn"><i></i>1 of 2 outputs are open, not open: 2'
         in get(server)[1].decode()
@@ -129,7 +129,7 @@ def test_a_report_of_a_relay_reads_well() -> None:
         ledger.columns(),
     )  # fmt: skip
     assert "h264 64x48 29.97 fps → carn-m / bicubic → 640x360<" in text
-    assert "the rung changed once." in text  # not once more for a picture that another one tried
+    assert "the rung changed once." in text  # single trials of a rung do not count
     lines = re.findall(r"<dd>(.*?)</dd>", text)
     (told,) = (line for line in lines if "<br>" in line)
     assert told.count("<bdi>name rtmp://") == 2
@@ -139,7 +139,7 @@ def test_a_report_of_a_relay_reads_well() -> None:
 
 
 def test_labels_of_a_histogram_leave_each_other_room() -> None:
-    """On a phone the last one needs the place of the one before."""
+    """On a phone, the last label takes the space of the label before it."""
     ledger = ledger_of(300)
     ledger._filled["ms"][7, -1] = 390.0
     text = render_page(facts_of(ledger, 500.0), ledger.columns())
@@ -150,7 +150,7 @@ def test_labels_of_a_histogram_leave_each_other_room() -> None:
     assert places[-1] == 100
     assert min(b - a for a, b in itertools.pairwise(places)) > 5
     assert places[-1] - places[-2] > 12
-    assert spread.rindex("<line") < spread.index("deadline 500")  # no line across a label
+    assert spread.rindex("<line") < spread.index("deadline 500")  # no line is drawn over a label
 
 
 def test_in_short_names_what_viewers_noticed() -> None:

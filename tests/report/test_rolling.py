@@ -1,4 +1,4 @@
-"""A relay's ledger over days: bounded in memory and on disk, and its figures those of all rows."""
+"""A relay's ledger over days: bounded memory and disk use, and statistics over all rows."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ from vsr.report.rolling import RollingLedger, RollingSettings, Totals
 
 NO_PLANE = np.empty((0, 0), np.uint8)
 BEGAN = 1_795_284_000.0
-"""2026-11-21 18:00:00 UTC."""
+"""Start time, in seconds since 1970: 2026-11-21 18:00:00 UTC."""
 FPS = 25
 DEADLINE = 0.06
 SOON = 10.0
@@ -44,7 +44,7 @@ def frame_of(index: int, total_s: float, event: str = "", rung: str = "c-dcscn")
 
 
 def frames_of(count: int) -> list[Frame]:
-    """At every fifth hundred another rung, some fallbacks, some drops, a heavy tail."""
+    """Return frames: another rung in every fifth hundred, fallbacks, drops, heavy-tailed times."""
     times = np.random.default_rng(5).lognormal(-3.5, 0.6, count)
     events = {17: "fallback", 31: "dropped"}
     found = []
@@ -57,7 +57,7 @@ def frames_of(count: int) -> list[Frame]:
 
 @dataclass
 class Run:
-    """A relay's report and its rolling ledger, with clocks that tests turn."""
+    """A relay's report and its rolling ledger, with clocks that tests set."""
 
     folder: Path
     name: str = "out.json"
@@ -67,9 +67,9 @@ class Run:
     at: float = 50.0
     wall: float = BEGAN
     patient: bool = True
-    """Let every period be written before time goes on."""
+    """Whether `feed` waits until each period is written."""
     plain: Ledger = field(default_factory=Ledger)
-    """All rows, as ever."""
+    """A plain ledger of all rows, for comparison."""
 
     def __post_init__(self) -> None:
         self.path = self.folder / self.name
@@ -97,12 +97,12 @@ class Run:
         self.at, self.wall = round(self.at + seconds, 6), round(self.wall + seconds, 6)
 
     def rests(self) -> bool:
-        """Whether the writer has nothing to do: days pass here in milliseconds."""
+        """Return whether the writer is idle; `feed` waits for it, as test time is faster."""
         writer = self.ledger._writer
         return writer is not None and writer._is_idle and not writer._has_new
 
     def end(self) -> dict[str, Any]:
-        """Close it and write the report; its facts."""
+        """Close the ledger, write the report and return its facts."""
         self.ledger.close(SOON)
         self.count()
         facts = self.report.facts()
@@ -160,7 +160,7 @@ def test_json_is_written_as_the_json_module_would(tmp_path: Path) -> None:
 
 
 def test_periods_become_files_and_their_rows_are_all_the_rows(tmp_path: Path) -> None:
-    frames = frames_of(900)  # 36 s: three periods, and 6 s
+    frames = frames_of(900)  # 36 s: three periods, and 6 s of the next
     run = Run(tmp_path).feed(frames)
     facts = run.end()
     names = [f"out-20261121T1800{s}Z.json" for s in ("00", "10", "20")]
@@ -220,7 +220,7 @@ def test_whole_run_figures_are_those_of_a_plain_ledger(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 99, 5000])
 @pytest.mark.parametrize("spread", [0.05, 1.0, 3.0])
 def test_percentiles_are_numpys_to_1_percent(count: int, spread: float) -> None:
-    """Few rows and far apart as well, where numpy's lie between two of them."""
+    """This includes few rows with distant values, between which numpy interpolates."""
     rng = np.random.default_rng(count)
     totals, times = Totals(500.0), rng.lognormal(-3, spread, count)
     for k, seconds in enumerate(times):
@@ -253,14 +253,14 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
                 marks.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert marks[-1] < marks[1] + 24_000  # a period has 48,000 bytes; other threads may take some
+    assert marks[-1] < marks[1] + 24_000  # a period takes 48,000 bytes; other threads may allocate
     assert ledger.missing_row_facts()["rungs"] == {"c-dcscn": 10 * limit}
     assert ledger.missing_row_facts()["parts"] == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_period_ends_at_its_number_of_rows_too(tmp_path: Path) -> None:
-    """Two within a second: neither takes the other's name."""
+    """Two periods that start within the same second get different names."""
     run = Run(tmp_path, rows=10)
     run.feed(frames_of(35))
     facts = run.end()
@@ -281,7 +281,7 @@ def test_only_the_newest_are_kept_and_foreign_files_survive(tmp_path: Path) -> N
     (tmp_path / "out-20200101T000000Z.json").write_text("of an earlier run")
     (tmp_path / "out-20190101T000000Z.json").mkdir()
     (tmp_path / "out-20180101T000000Z.json").symlink_to(tmp_path / foreign[0])
-    run = Run(tmp_path, keep=3).feed(frames_of(1500))  # five periods and a row
+    run = Run(tmp_path, keep=3).feed(frames_of(1500))  # five finished periods and a sixth
     facts = run.end()
     assert facts["parts"] == [f"out-20261121T1800{s}Z.json" for s in ("20", "30", "40")]
     there = {p.name for p in tmp_path.iterdir()}
@@ -339,7 +339,7 @@ def test_a_folder_that_is_gone_warns_once_and_loses_nothing_that_was_held(
     back()
     run.feed(frames[1001:])
     facts = run.end()
-    # what was held when the folder came back, and the period that ended then
+    # the period held when the folder came back, and the period that ended then
     assert facts["parts"] == [f"out-20261121T1800{s}Z.json" for s in ("30", "40")]
     assert run.ledger.count_events("dropped") == run.plain.count_events("dropped")
     assert len(caplog.records) == 1
@@ -358,7 +358,7 @@ def test_a_full_disk_is_told_again_after_it_was_well(
             wait_for(lambda n=expected: len(caplog.records) == n, SOON, "no warning")
         run.feed(frames)
     assert "No space left on device" in caplog.text
-    # nothing was lost, and nothing half written remains
+    # nothing was lost, and no partial file remains
     assert run.end()["parts"] == [f"out-20261121T1800{s}Z.json" for s in ("00", 10, 20, 30, 40)]
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
@@ -384,12 +384,12 @@ def test_a_disk_that_hangs_holds_up_neither_the_relay_nor_its_end(
     assert run.ledger.count_events("fallback") == run.plain.count_events("fallback")
     hangs.set()
     run.ledger.close(SOON)
-    # the one that was being written, and the newest of the others, as after writes that failed
+    # the period being written and the two newest of the others, as after failed writes
     assert written == [f"out-20261121T1800{s}Z.json" for s in ("00", "30", "40")]
 
 
 def test_readers_and_the_publishing_thread_do_not_meet(tmp_path: Path) -> None:
-    """Numpy's views of an array that grows would raise BufferError where it is added to."""
+    """A growing array raises BufferError when appended to while numpy has a view of it."""
     run, frames = Run(tmp_path, rows=500, period=1e9), frames_of(500)
     failed: list[BaseException] = []
 
@@ -424,7 +424,7 @@ def test_the_page_says_what_it_shows(tmp_path: Path) -> None:
     assert facts["parts"][0] in found.text["bdi"]
     fallbacks = run.plain.count_events("fallback")
     assert f"Events: {fallbacks} fallback, {dropped} dropped." in said
-    assert "the rung changed" not in said  # nobody counted it for the whole run
+    assert "the rung changed" not in said  # not counted for the whole run
     heads = found.text["h2"]
     assert "Latency by stage, whole run" in heads
     assert "Total latency over input time since 0:30.00" in heads
@@ -452,7 +452,7 @@ def test_both_ledgers_are_what_a_report_takes() -> None:
 
 def test_a_period_begins_with_its_first_row_in_whichever_order_rows_come() -> None:
     ledger = RollingLedger(RollingSettings(rows=2), 60.0, lambda _rows, _seconds: {})
-    for index in (0, 1, 4, 2, 3):  # frame 4 was dropped while 2 and 3 were under way
+    for index in (0, 1, 4, 2, 3):  # frame 4 was dropped while 2 and 3 were in progress
         ledger.add(Row.of(frame_of(index, 0.02, "dropped" if index == 4 else "")))
         if index == 2:
             assert ledger.missing_row_facts()["ledger_from"]["index"] == 2

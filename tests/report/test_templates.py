@@ -1,4 +1,4 @@
-"""What templates make of hostile values, and what loading a page costs those who show none."""
+"""Templates: hostile values are escaped, and jinja2 is imported only to render a page."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def test_a_value_that_a_template_lacks_is_no_empty_text() -> None:
 
 
 def test_the_digest_is_that_of_the_standard() -> None:
-    """The example of MDN's page on the CSP source `hash`."""
+    """The expected value is the example on MDN's page on the CSP source `hash`."""
     assert csp_hash("doSomething();") == "'sha256-RFWPLDbv2BY+rCkDzsE+0fr8ylGr2R2faWMhq4lfEQc='"
 
 
