@@ -126,7 +126,7 @@ def _crc(data: bytes) -> bytes:
 def hevc(
     frames: int = 6, unit: bytes | None = None, before: bool = False, transfer: int = 16
 ) -> bytes:
-    """Return 10-bit HEVC, PQ by default, optionally with a NAL unit before or after each."""
+    """Return 10-bit HEVC, PQ by default. A given NAL unit is added after or before each picture."""
     out = io.BytesIO()
     with av.open(out, "w", format="hevc") as film:
         params = "log-level=none:aud=1:bframes=0:repeat-headers=1"
