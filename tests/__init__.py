@@ -1,1 +1,1 @@
-"""Tests on clips made by code, real engines and, where VSR_DATA names them, real films."""
+"""Tests on generated clips, shipped engines and, if VSR_DATA is set, real images and films."""

@@ -1,8 +1,8 @@
-"""Runs a command where nothing can be reached, and counts what it tries to reach.
+"""Runs a command without network access and counts its attempts to reach other hosts.
 
-`unshare --map-root-user --net python tests/alone.py REPORT COMMAND...`: in a network namespace of
-its own, with no interface but loopback, the kernel counts every datagram and every connection to
-elsewhere as having no route. The number is written to REPORT; the exit code is the command's.
+`unshare --map-root-user --net python tests/alone.py REPORT COMMAND...`: in a separate network
+namespace with only a loopback interface, the kernel counts each datagram and connection to another
+host as having no route. The count is written to REPORT. The exit code is the command's.
 """
 
 import fcntl
@@ -19,13 +19,13 @@ _UP: Final = 0x1  # IFF_UP
 
 
 def raise_loopback() -> None:
-    """Bring the namespace's `lo` up, so that a relay can publish to 127.0.0.1."""
+    """Bring the namespace's `lo` interface up, so that a relay can publish to 127.0.0.1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
         fcntl.ioctl(some, _SET_FLAGS, struct.pack("16sH14x", b"lo", _UP))
 
 
 def unroutable() -> int:
-    """What was sent in this namespace to addresses that have no route, IPv4 and IPv6."""
+    """Return the number of packets without a route in this namespace, IPv4 and IPv6."""
     names, values = (
         line.split()
         for line in Path("/proc/net/snmp").read_text().splitlines()
@@ -36,7 +36,7 @@ def unroutable() -> int:
 
 
 def main() -> int:
-    """See the module."""
+    """Run the command line described in the module's docstring and return the exit code."""
     report, *command = sys.argv[1:]
     raise_loopback()
     code = subprocess.run(command, check=False).returncode

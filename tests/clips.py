@@ -1,4 +1,4 @@
-"""Makes small video files of every awkward kind, by code, for tests and benchmarks."""
+"""Generates small video files with unusual properties for tests and benchmarks."""
 
 import struct
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from vsr.media.scheduling import keep_scheduling
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """What a test clip looks like; every field has an unremarkable default."""
+    """Parameters of a test clip. The defaults describe an ordinary clip."""
 
     size: tuple[int, int] = (64, 48)
     frames: int = 12
     rate: Fraction = Fraction(25)
     pts: Sequence[int] | None = None
-    """In 1/1000 s; None: evenly spaced."""
+    """Pts of each frame in 1/1000 s; None: evenly spaced."""
     start: float = 0.0
-    """Seconds at which the video begins."""
+    """Time of the first frame, in seconds."""
     codec: str = "libx264"
     pixel_format: str = "yuv420p"
     matrix: int = 1
@@ -33,7 +33,7 @@ class Clip:
     transfer: int = 1
     sar: Fraction | None = None
     rotation: int = 0
-    """Degrees as PyAV's `frame.rotation` tells them: 90, 180 or 270; -1 mirrors instead."""
+    """Degrees, as PyAV's `frame.rotation` reports them: 90, 180 or 270; -1 mirrors instead."""
     audio: Sequence[str] = ("aac",)
     languages: Sequence[str] = ("eng", "deu", "fra")
     subtitles: str | None = None
@@ -45,7 +45,7 @@ class Clip:
 
 
 def picture(size: tuple[int, int], index: int) -> npt.NDArray[np.uint8]:
-    """RGB [H, W, 3]: soft waves that move, so that frames differ and codecs have work."""
+    """Return RGB [H, W, 3] of smooth moving waves, so that frames differ and need bits to code."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     waves = [
@@ -56,7 +56,7 @@ def picture(size: tuple[int, int], index: int) -> npt.NDArray[np.uint8]:
 
 @keep_scheduling()
 def make_clip(path: Path, clip: Clip = Clip()) -> Path:
-    """Write the clip; the container follows from the file's name."""
+    """Write the clip. The file name's suffix determines the container."""
     if clip.rotation:
         upright = make_clip(path.with_name(f"upright_{path.name}"), _without_rotation(clip))
         return _rotated(upright, path, clip.rotation)
@@ -185,7 +185,7 @@ def _chapters(clip: Clip) -> list[Any]:
 
 
 def _rotated(source: Path, target: Path, degrees: int) -> Path:
-    """Write the MP4 at `source` with another matrix in its video track's header."""
+    """Move an MP4 to `target`, with a rotation matrix in its video track's header."""
     one, turns = 1 << 16, {
         90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), 270: (0, 1, -1, 0), -1: (-1, 0, 0, 1)
     }  # fmt: skip
@@ -200,7 +200,7 @@ def _rotated(source: Path, target: Path, degrees: int) -> Path:
 
 
 def make_resizing_clip(path: Path, sizes: Sequence[tuple[int, int]], frames: int = 6) -> Path:
-    """An MPEG-TS whose video changes size half-way, as broadcasts do."""
+    """Write an MPEG-TS whose video changes to each of the sizes in turn, as broadcasts do."""
     parts = []
     for k, size in enumerate(sizes):
         part = path.with_name(f"part{k}.ts")
@@ -211,7 +211,7 @@ def make_resizing_clip(path: Path, sizes: Sequence[tuple[int, int]], frames: int
 
 
 def cut_off(source: Path, target: Path, share: float) -> Path:
-    """The first part of a file, as a broken download leaves it."""
+    """Write the first part of a file, a share of 0 to 1, like an interrupted download."""
     data = source.read_bytes()
     target.write_bytes(data[: int(len(data) * share)])
     return target

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: real data where it is at hand, and the GPU promise."""
+"""Fixtures and hooks shared by all tests, such as the skipping of tests that need a GPU."""
 
 import contextlib
 import importlib
@@ -17,7 +17,7 @@ from vsr.inference.openvino import OpenVinoBackend
 
 @pytest.fixture
 def data() -> Path:
-    """The folder of real images and clips; the test skips aloud without it."""
+    """Return the folder of real images and clips. Skips the test if VSR_DATA is not set."""
     folder = os.environ.get("VSR_DATA")
     if not folder:
         pytest.skip("VSR_DATA is not set: no real data to test on")
@@ -26,19 +26,19 @@ def data() -> Path:
 
 @pytest.fixture(scope="session")
 def backend() -> Backend:
-    """OpenVINO on the CPU."""
+    """Return the OpenVINO backend on the CPU."""
     return load_backend("openvino")
 
 
 KEPT = 24
-"""Compiled networks; most tests enlarge small pictures by one of few."""
+"""Number of compiled networks to cache. Most tests upscale small frames with one of a few."""
 Compile = Callable[[OpenVinoBackend, bytes, dict[str, Any]], Any]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_once() -> Iterator[dict[str, Compile]]:
-    """What OpenVINO compiled for a test serves those that want the same: it takes longer than the
-    pictures of most tests."""
+    """Cache compiled OpenVINO networks across tests: in most tests, compiling takes longer than
+    inference. Yields the original methods by name."""
     names = ("_load_or_compile", "_compile")
     ways: dict[str, Compile] = {name: getattr(OpenVinoBackend, name) for name in names}
     kept: dict[object, Any] = {}
@@ -46,7 +46,7 @@ def _compiled_once() -> Iterator[dict[str, Compile]]:
     def once(way: str, backend: OpenVinoBackend, model: bytes, config: dict[str, Any]) -> Any:
         key = (way, backend._device, model, openvino.cpu_limit(), *sorted(config.items()))
         found = kept.pop(key, None) or ways[way](backend, model, config)
-        kept[key] = found  # the last one used is the last to go
+        kept[key] = found  # least recently used first
         if len(kept) > KEPT:
             del kept[next(iter(kept))]
         return found
@@ -59,14 +59,14 @@ def _compiled_once() -> Iterator[dict[str, Compile]]:
 
 @pytest.fixture
 def compiled_anew(_compiled_once: dict[str, Compile], monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of compiling itself."""
+    """Restore the uncached methods, for tests of compiling itself."""
     for way, compile_ in _compiled_once.items():
         monkeypatch.setattr(OpenVinoBackend, way, compile_)
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Small networks are faster and repeatable on one thread, above all on a busy machine."""
+    """Run torch on one thread: small networks are faster and repeatable, even on a busy machine."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -76,7 +76,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _ordinary_priority() -> Iterator[None]:
-    """A test that leaves a real-time process, as SVT-AV1 makes it for root, starves all others."""
+    """Check that a test leaves no real-time policy, as SVT-AV1 sets for root: it starves others."""
     yield
     if hasattr(os, "sched_getscheduler"):
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
@@ -84,15 +84,15 @@ def _ordinary_priority() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _float_precision_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Foreign networks run in fp32, whatever is fastest here, or results would differ by machine;
-    tests/inference/test_fastest.py measures."""
+    """Run third-party networks in fp32, not in the precision that is fastest on this machine, so
+    that results do not depend on it. tests/inference/test_fastest.py tests the measurement."""
     monkeypatch.setattr(models, "_fastest_precision", lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
 def _fresh_logging() -> Iterator[None]:
-    """Commands install a handler on the current stderr, which is closed after the test, and a level
-    that would hide what the next test listens for."""
+    """Reset logging: commands install a handler on the current stderr, which is closed after the
+    test, and a level that would suppress messages that the next test expects."""
     yield
     logging.getLogger("vsr").handlers.clear()
     for name in ("vsr", "train"):
@@ -101,10 +101,11 @@ def _fresh_logging() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Workers of pytest-xdist start at once, and in a fresh clone each would rewrite the asserts of
-    all files: each begins with files of its own, and finds those of the others done.
+    """Import a different share of the test files in each pytest-xdist worker first.
 
-    What cannot be imported is told when it is collected.
+    Workers start together, and in a fresh clone each would rewrite the asserts of all files. This
+    way each finds most files already rewritten by the others. Import errors are ignored here:
+    pytest reports them at collection.
     """
     worker = getattr(session.config, "workerinput", None)
     if worker is None or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
@@ -118,8 +119,10 @@ def pytest_collection(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests of live streams and pages skip aloud without their programs (tests/programs.py), and
-    fail where these are promised."""
+    """Skip tests of live streams and pages if their programs (tests/programs.py) are missing.
+
+    With VSR_REQUIRE_LIVE=1 they fail instead.
+    """
     for marker in item.iter_markers("needs"):
         found, what = marker.args
         if not found:
@@ -128,7 +131,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """GPU tests skip aloud without a GPU, and fail where one is promised."""
+    """Skip GPU tests if there is no GPU. With VSR_REQUIRE_GPU=1 they run, and so fail."""
     if hasattr(config, "workerinput"):
         _spread(items)
     if os.environ.get("VSR_REQUIRE_GPU") == "1" or Path("/dev/nvidia0").exists():
@@ -139,8 +142,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _spread(items: list[pytest.Item]) -> None:
-    """Put the files of live tests, which wait more than they compute, evenly among the others, so
-    that workers wait by turns; not among the last, or the end would be waiting."""
+    """Spread the files of live tests, which mostly wait, evenly among the first 80% of the others,
+    so that workers wait at different times and not at the end of the run."""
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)

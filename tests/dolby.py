@@ -1,7 +1,7 @@
-"""Dolby Vision made by code: configuration records in MP4, and RPUs in HEVC.
+"""Generates Dolby Vision test files: configuration records in MP4, and RPUs in HEVC.
 
-The record is that of "Dolby Vision Streams Within the ISO Base Media File Format", 3.1; the RPU
-holds as little as ETSI GS CCM 001 (5.2) and FFmpeg's parser allow: an identity mapping.
+The record follows "Dolby Vision Streams Within the ISO Base Media File Format", 3.1. The RPU is the
+minimum that ETSI GS CCM 001 (5.2) and FFmpeg's parser allow: an identity mapping.
 """
 
 import io
@@ -17,11 +17,11 @@ from tests.clips import picture
 
 _ENTRIES: Final = (b"hvc1", b"hev1", b"avc1", b"av01")
 _FOURTH: Final = 78
-"""Bytes of a video's sample entry before its boxes."""
+"""Bytes in a video's sample entry before its child boxes."""
 
 
 def record(profile: int, compatible: int) -> bytes:
-    """A box `dvcC` (up to profile 7) or `dvvC` with version 1.0 and level 1."""
+    """Return a box `dvcC` (up to profile 7) or `dvvC` with version 1.0 and level 1."""
     enhanced = profile == 7
     bits = profile << 9 | 1 << 3 | 1 << 2 | enhanced << 1 | 1
     body = struct.pack(">BBHB", 1, 0, bits, compatible << 4) + bytes(19)
@@ -29,7 +29,7 @@ def record(profile: int, compatible: int) -> bytes:
 
 
 def with_record(source: Path, target: Path, profile: int, compatible: int) -> Path:
-    """Copy an MP4 whose `moov` is last, with a record in its video's sample entry."""
+    """Copy an MP4 whose `moov` comes last, with a record added to its video's sample entry."""
     data, box = bytearray(source.read_bytes()), record(profile, compatible)
     movie = data.rindex(b"moov") - 4
     assert movie > data.rindex(b"mdat"), "the movie has to be last"
@@ -65,7 +65,7 @@ class _Bits:
 
 
 def rpu(profile: int) -> bytes:
-    """The payload of an RPU's NAL unit, for profile 5, 7 or 8."""
+    """Return the payload of an RPU's NAL unit, for profile 5, 7 or 8."""
     bits = _Bits()
     bits.put(25, 8)
     bits.put(2, 6)  # rpu_type
@@ -78,7 +78,7 @@ def rpu(profile: int) -> bytes:
     bits.golomb(23)  # coefficient_log2_denom
     bits.put(1, 2)  # vdr_rpu_normalized_idc
     bits.put(profile == 5, 1)  # BL_video_full_range_flag
-    for depth in (10, 10, 12):  # of base and enhancement layer, and what they make
+    for depth in (10, 10, 12):  # of base layer, enhancement layer and result
         bits.golomb(depth - 8)
     bits.put(0, 1 + 3)
     bits.put(profile == 7, 1)  # el_spatial_resampling_filter_flag
@@ -126,7 +126,7 @@ def _crc(data: bytes) -> bytes:
 def hevc(
     frames: int = 6, unit: bytes | None = None, before: bool = False, transfer: int = 16
 ) -> bytes:
-    """HEVC of 10 bits in PQ, as bytes; with a NAL unit at the end (or before) every picture."""
+    """Return 10-bit HEVC, PQ by default. A given NAL unit is added after or before each picture."""
     out = io.BytesIO()
     with av.open(out, "w", format="hevc") as film:
         params = "log-level=none:aud=1:bframes=0:repeat-headers=1"
@@ -148,7 +148,7 @@ def hevc(
     for picture_ in re.split(b"(?=\0\0\0\x01\x46\x01)", out.getvalue()):
         if not picture_:
             continue
-        if before:  # behind the access unit delimiter
+        if before:  # after the access unit delimiter
             end = re.search(b"\0\0\1", picture_[6:])
             at = 6 + (end.start() if end else 0)
             at -= picture_[at - 1] == 0
@@ -159,12 +159,12 @@ def hevc(
 
 
 def escaped(payload: bytes) -> bytes:
-    """A NAL unit's payload with emulation prevention (H.265, 7.4.2)."""
+    """Return a NAL unit's payload with emulation prevention bytes (H.265, 7.4.2)."""
     return re.sub(b"\0\0(?=[\0\1\2\3])", b"\0\0\3", payload)
 
 
 def muxed(raw: bytes, path: Path, rate: int = 25) -> Path:
-    """Write raw HEVC into a container, with even times."""
+    """Write raw HEVC into a container, with evenly spaced timestamps."""
     with av.open(io.BytesIO(raw), format="hevc") as source, av.open(str(path), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
         stream.time_base = Fraction(1, 90_000)
@@ -177,6 +177,6 @@ def muxed(raw: bytes, path: Path, rate: int = 25) -> Path:
 
 
 def film(path: Path, profile: int, unit: bool = True) -> Path:
-    """An HEVC film of six pictures with an RPU in each, without any record."""
+    """Write an HEVC film of six pictures, with an RPU in each if `unit`, but without a record."""
     nal = b"\x7c\x01" + escaped(rpu(profile)) if unit else None
     return muxed(hevc(unit=nal), path)

@@ -1,4 +1,4 @@
-"""How much of a GPU's memory is free, asked of the driver itself."""
+"""Queries the driver for the free memory of a GPU."""
 
 import ctypes
 
@@ -6,7 +6,7 @@ from vsr.inference.cuda import Cuda
 
 
 def free_memory(cuda: Cuda) -> int:
-    """Bytes that nobody has taken, other processes included."""
+    """Return the bytes of GPU memory that no process has allocated."""
     cuda.activate()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     library = ctypes.CDLL("libcuda.so.1")

@@ -1,8 +1,8 @@
-"""A GPU made of host memory, so that the TensorRT engine runs where there is none.
+"""Simulates a GPU in host memory, so that the TensorRT engine can be tested without a GPU.
 
-The stand-in for CUDA queues everything and does it as late, as early or as mixed up as streams and
-events allow; the stand-in for TensorRT runs the same graph on OpenVINO. So a missing wait, a wrong
-address or a buffer that is used again too early shows as wrong pixels.
+The fake CUDA queues all work and executes the streams in any order that streams and events allow.
+The fake TensorRT runs the same graph on OpenVINO. A missing wait, a wrong address or a buffer that
+is reused too early then shows as wrong pixels.
 """
 
 import ast
@@ -40,7 +40,7 @@ CPU = OpenVinoBackend("CPU")
 
 
 class Memory:
-    """Host memory at an address that is a multiple of 256, full of rubbish."""
+    """Host memory at an address that is a multiple of 256, filled with 0xA5."""
 
     def __init__(self, cuda: "HostCuda", nbytes: int) -> None:
         self._bytes = np.full(nbytes + 256, 0xA5, np.uint8)
@@ -55,7 +55,7 @@ class Memory:
 
 
 class HostEvent:
-    """A mark that is reached when its stream has come there."""
+    """A fake CUDA event, reached when its stream has executed the work queued before it."""
 
     def __init__(self, cuda: "HostCuda", timing: bool) -> None:
         self.raw, self._cuda, self.timing = self, cuda, timing
@@ -88,7 +88,7 @@ class HostEvent:
 
 @dataclass
 class Work:
-    """Something queued."""
+    """A queued operation: its name, function and the condition for its start."""
 
     name: str
     do: Callable[[], None]
@@ -96,7 +96,7 @@ class Work:
 
 
 class HostGraph:
-    """Captured work."""
+    """A fake CUDA graph: the captured operations."""
 
     def __init__(self, work: list[Work]) -> None:
         self._work = work
@@ -107,7 +107,7 @@ class HostGraph:
 
 
 class HostStream:
-    """A queue of work."""
+    """A fake CUDA stream: a queue of operations."""
 
     def __init__(self, cuda: "HostCuda", handle: int) -> None:
         self.raw, self._cuda, self.handle = self, cuda, handle
@@ -141,7 +141,10 @@ class HostStream:
 
 
 class HostCuda:
-    """A `vsr.inference.cuda.interface.Cuda`; `order` chooses the stream that goes on."""
+    """A fake `vsr.inference.cuda.interface.Cuda`.
+
+    `order` selects the stream that executes next: `mixed` (random), `first` or `last`.
+    """
 
     library, driver, index = "host memory 1.0", "13.0", 0
     total_memory = 8 << 30
@@ -155,15 +158,15 @@ class HostCuda:
         self.alive: dict[int, weakref.ref[Memory]] = {}
         self.allocated = 0
         self.done: list[tuple[int, str]] = []
-        """(stream, what) in the order in which it was done."""
+        """(stream handle, operation name) in the order of execution."""
 
     @property
     def target(self) -> str:
-        """As `vsr.inference.cuda.interface.Cuda` names it."""
+        """Return the GPU's target as `vsr.inference.cuda.interface.Cuda` names it."""
         return "sm{}{}".format(*self.compute_capability)
 
     def clock(self) -> float:
-        """Seconds, with those that kernels are said to take."""
+        """Return the time in seconds, with the simulated run times of kernels added."""
         return now() + self.later
 
     def work_until(self, reached: Callable[[], bool]) -> None:
@@ -195,11 +198,11 @@ class HostCuda:
         return HostEvent(self, timing)
 
     def left(self) -> int:
-        """Bytes that are allocated."""
+        """Return the number of allocated bytes."""
         return sum(found.nbytes for ref in self.alive.values() if (found := ref()))
 
     def check(self, address: int, nbytes: int) -> None:
-        """As the GPU does, which faults outside of what was allocated."""
+        """Fail, as a GPU faults, if the range is not within an allocated buffer."""
         memories = (found for ref in self.alive.values() if (found := ref()))
         inside = (
             m.address <= address and address + nbytes <= m.address + m.nbytes for m in memories
@@ -230,14 +233,14 @@ Range = tuple[Shape, Shape, Shape]
 
 @cache
 def compiled(model: bytes, shapes: tuple[Shape, Shape, Shape]) -> Any:
-    """A graph for one picture of these planes, as the OpenVINO backend computes it."""
+    """Return a graph compiled by OpenVINO for one picture with planes of these shapes."""
     read = CORE.read_model(model)
     read.reshape({name: [1, *shape[1:]] for name, shape in zip("yuv", shapes, strict=True)})
     return CORE.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 class HostContext:
-    """Shapes, addresses, and OpenVINO's results at them."""
+    """A fake execution context: writes OpenVINO's results to the addresses of the outputs."""
 
     def __init__(self, trt: "HostTrt", model: bytes, profile: dict[str, Range]) -> None:
         self.trt, self._model, self._profile = trt, model, profile
@@ -296,7 +299,7 @@ class HostContext:
 
 
 class HostEngine:
-    """A plan, which is the graph itself, and the range of its sizes."""
+    """A fake engine: the ONNX graph and the range of each input's shape."""
 
     def __init__(self, trt: "HostTrt", model: bytes, profile: dict[str, Range]) -> None:
         self._trt, self._model, self._profile = trt, model, profile
@@ -320,7 +323,10 @@ class HostEngine:
 
 
 class HostTrt:
-    """What `vsr.inference.tensorrt` asks of `tensorrt`; a plan is the ONNX and its range."""
+    """The part of `tensorrt` that `vsr.inference.tensorrt` uses.
+
+    A plan is the ONNX model and the range of its shapes.
+    """
 
     __version__ = "11.4.0.106"
 
@@ -419,12 +425,12 @@ class HostTrt:
         return SimpleNamespace(parse=parse)
 
 
-# ---- both together
+# ---- CUDA and TensorRT together
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The two stand-ins, and the real library class over one of them."""
+    """The fake CUDA and TensorRT, and the real `Library` on top of the latter."""
 
     cuda: HostCuda
     trt: HostTrt
@@ -437,7 +443,7 @@ class Machine:
         return self.start(plan, size)
 
     def start(self, plan: bytes, size: tuple[int, int]) -> TensorRtEngine:
-        cuda = cast(Cuda, self.cuda)  # its streams and events take each other only
+        cuda = cast(Cuda, self.cuda)  # its streams and events work only with each other
         return TensorRtEngine(self.library, cuda, plan, size, self.folder / "runtime.cache")
 
 
@@ -447,11 +453,11 @@ def machine(folder: Path, rtx: bool = False, order: str = "mixed", seed: int = 0
     return Machine(cuda, trt, Library("tensorrt-rtx" if rtx else "tensorrt", trt), folder)
 
 
-# ---- pictures and what is right
+# ---- test pictures and expected results
 
 
 def cubic(scale: int = 2) -> PlaneGraph:
-    """Looks around every pixel, and treats chroma unlike luma."""
+    """Return a bicubic graph: it reads neighbouring pixels, and treats chroma unlike luma."""
     facts = NetworkFacts(scale=scale, colour="y")
     return PlaneGraph(network=bicubic_network(scale), facts=facts, colour=COLOUR, label="cubic-x2")
 
@@ -465,7 +471,7 @@ def noise(seed: int, size: tuple[int, int] = SIZE) -> Planes:
 
 
 def right(graph: PlaneGraph, planes: Planes) -> Planes:
-    """What the OpenVINO backend makes of a picture."""
+    """Return the OpenVINO backend's result for a picture."""
     height, width = planes[0].shape
     return _cpu_engine(graph, (width, height)).submit(planes).result()
 
@@ -484,7 +490,8 @@ def equal(a: Planes, b: Planes) -> bool:
 def stream(
     engine: TensorRtEngine, count: int, size: tuple[int, int] = SIZE
 ) -> Iterator[tuple[int, Planes]]:
-    """As many pictures under way as go, collected in order, as the upscaler does."""
+    """Yield (number, result) of `count` pictures in order, using all slots of the engine as the
+    upscaler does."""
     tickets: deque[Any] = deque()
     done = 0
     for k in range(count):

@@ -27,7 +27,7 @@ Convolutions = Sequence[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The kernels as a shared library, run by a process of its own."""
+    """The kernels as a shared library, called in a separate process."""
 
     library: Path
     process: ProcessPoolExecutor
@@ -40,7 +40,7 @@ class Host:
         shape: tuple[int, ...],
         backwards: bool = False,
     ) -> Array:
-        """What the kernel writes: halves of that shape."""
+        """Return the fp16 array of the given shape that the kernel writes."""
         call = (str(self.library), name, how.grid, how.threads, backwards, arguments, shape)
         return self.process.submit(run_kernel, *call).result(timeout=120)
 
@@ -75,7 +75,7 @@ class Host:
 
 @contextmanager
 def built(folder: Path) -> Iterator[Host]:
-    """The kernels compiled by g++ into a folder; the test skips aloud without it."""
+    """Yield the kernels compiled by g++ into a folder. Skips the test if there is no g++."""
     if not shutil.which("g++"):
         pytest.skip("no g++: the kernels cannot be run on the CPU")
     target = folder / "kernels.so"
@@ -90,12 +90,12 @@ def built(folder: Path) -> Iterator[Host]:
 
 
 def rounded(x: Tensor) -> Tensor:
-    """To halves and back."""
+    """Return the tensor rounded to fp16, as fp32."""
     return x.half().float()
 
 
 def carn_m_block() -> list[tuple[Tensor, Tensor]]:
-    """The first residual-E block of the shipped network, rounded to halves."""
+    """Return the first residual-E block of the shipped network, its weights rounded to fp16."""
     constants = {c.name: c for c in onnx.load(CARN_M).graph.initializer}
 
     def tensor(name: str) -> Tensor:

@@ -1,7 +1,7 @@
-"""Runs the fused CUDA kernels' shared library; for a process that does nothing else.
+"""Runs the shared library of the fused CUDA kernels, in a separate process.
 
-Its GPU threads are coroutines that jump between stacks (cuda_on_host.h): where a kernel is wrong,
-that process ends and not the tests'.
+Its GPU threads are coroutines that jump between stacks (cuda_on_host.h). A kernel bug may crash the
+process, which must not be that of the tests.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 GUARD = 4096
-"""Elements before and after every array: NaNs, so that a read outside shows in the result."""
+"""Number of NaNs before and after every array, so that a read outside shows in the result."""
 Array = npt.NDArray[Any]
 
 
@@ -25,7 +25,7 @@ def run_kernel(
     arguments: tuple[Array | int, ...],
     shape: tuple[int, ...],
 ) -> Array:
-    """The kernel's last argument, an array of halves of that shape; the others are given."""
+    """Return the kernel's last argument, its output: an fp16 array of the given shape."""
     run = _load(library)[f"run_{name}"]
     run.restype = ctypes.c_bool
     result = np.full(shape, np.nan, np.float16)
@@ -50,7 +50,7 @@ def _load(library: str) -> ctypes.CDLL:
 
 
 def _guarded(array: Array) -> Array:
-    """A flat copy with NaNs around it."""
+    """Return a flat copy with NaNs before and after it."""
     whole = np.full(array.size + 2 * GUARD, np.nan, array.dtype)
     whole[GUARD:-GUARD] = array.ravel()
     return whole

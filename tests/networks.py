@@ -1,4 +1,4 @@
-"""Networks on which a wrong layer shows: random, with no part trivial and a strong result."""
+"""Makes random networks with no trivial weights and a strong output, so that wrong layers show."""
 
 import os
 from typing import TypeVar
@@ -10,14 +10,14 @@ from train.nets import Csrcnn, Dcscn, Net, Rt, bicubic
 from train.nets.csrcnn import Level
 
 ALL_NETWORKS = bool(os.environ.get("VSR_ALL_NETWORKS"))
-"""Whether slow tests run for every network, or for those that cover the code."""
+"""Whether slow tests run for all networks, or only for those needed to cover the code."""
 N = TypeVar("N", bound=Net)
 
 
 def roughened(net: N, seed: int = 3) -> N:
-    """Give every layer weights that pass signals on, random biases and slopes.
+    """Set random weights that preserve the signal's strength, random biases and PReLU slopes.
 
-    What the network makes of noise, without its bicubic skip, has a standard deviation of 0.15.
+    The output for noise, without the bicubic skip, has a standard deviation of about 0.15.
     """
     torch.manual_seed(seed)
     with torch.no_grad():
@@ -29,7 +29,7 @@ def roughened(net: N, seed: int = 3) -> N:
                 assert module.bias is not None
                 module.bias.normal_(0, 0.1)
         for level in net.levels if isinstance(net, Csrcnn) else ():
-            assert isinstance(level, Level)  # else each would make its input 20 times larger
+            assert isinstance(level, Level)  # else each would amplify its input 20 times
             level.close.weight.mul_(0.2)
             level.refined.weight.mul_(0.2)
         x, last = torch.rand(1, channels(net), 12, 16), _last(net)
@@ -40,12 +40,12 @@ def roughened(net: N, seed: int = 3) -> N:
 
 
 def own_part(net: Net, x: Tensor, scale: int) -> Tensor:
-    """The result without the bicubic skip, where there is one."""
+    """Return the output without the bicubic skip, if the network has one."""
     return net(x, scale) - bicubic(x, scale) if isinstance(net, Dcscn | Rt) else net(x, scale)
 
 
 def channels(net: Net) -> int:
-    """Of the pictures that it reads."""
+    """Return the number of input channels."""
     return {"y": 1, "rgb": 3}[net.colour]
 
 

@@ -1,7 +1,7 @@
-"""H.264 whose pictures are coded as two fields or as one frame (PAFF), made by code.
+"""Encodes H.264 whose pictures are coded as two fields or as one frame (PAFF).
 
-No encoder here makes field pictures. All macroblocks are I_PCM, the samples themselves, so that
-the headers of ITU-T H.264, 7.3, are all that is to be written.
+No available encoder makes field pictures. All macroblocks are I_PCM, uncompressed samples, so
+that only the headers of ITU-T H.264, 7.3, need to be written.
 """
 
 import re
@@ -20,7 +20,7 @@ _CHROMA: Final = bytes([128]) * 128
 _START: Final = b"\0\0\0\1"
 CLOCK: Final = 90_000
 RATE: Final = 25
-"""Pictures a second."""
+"""Pictures per second."""
 
 
 class _Bits:
@@ -55,17 +55,17 @@ def _unit(kind: int, payload: bytes, importance: int = 3) -> bytes:
 
 def _headers(width: int, height: int, rate: int) -> bytes:
     sequence = _Bits().put(77, 8).put(0, 8).put(30, 8)  # Main, level 3
-    sequence.golomb(0, 0, 2, 1)  # id, bits of frame_num, order of output, reference frames
+    sequence.golomb(0, 0, 2, 1)  # id, bits of frame_num, pic_order_cnt_type, reference frames
     sequence.put(0).golomb(width // _BLOCK - 1, height // _BLOCK // 2 - 1)
     sequence.put(0).put(0).put(1).put(0).put(1)  # not frames only, no MBAFF, 8x8, no crop; VUI:
-    sequence.put(0, 4).put(1).put(1, 32).put(2 * rate, 32).put(1).put(0, 4)  # fields a second
+    sequence.put(0, 4).put(1).put(1, 32).put(2 * rate, 32).put(1).put(0, 4)  # field rate
     picture = _Bits().golomb(0, 0).put(0).put(0).golomb(0, 0, 0)
     picture.put(0).put(0, 2).golomb(0, 0, 0).put(0).put(0).put(0)
     return _unit(7, sequence.ended()) + _unit(8, picture.ended())
 
 
 def _slice(luma: Luma, number: int, field: int | None, key: bool) -> bytes:
-    """A picture of one slice; `field`: 0 upper, 1 lower, None for a frame."""
+    """Encode a picture as one slice; `field`: 0 upper, 1 lower, None for a frame."""
     bits = _Bits().golomb(0, 7, 0).put(number % 16, 4).put(field is not None)
     if field is not None:
         bits.put(field)
@@ -84,7 +84,7 @@ def _slice(luma: Luma, number: int, field: int | None, key: bool) -> bytes:
 def pictures(
     woven: Sequence[Luma], as_fields: Sequence[bool], lower_first: bool = False
 ) -> Iterator[list[bytes]]:
-    """Yield the access units of each picture: one frame, or two fields in their order."""
+    """Yield the access units of each picture: one frame, or two fields in display order."""
     for number, (luma, split) in enumerate(zip(woven, as_fields, strict=True)):
         head = b"\0\0\0\1\x09\x10"  # access unit delimiter
         if number == 0:
@@ -101,9 +101,9 @@ def pictures(
 
 
 def write(path: Path, units: Sequence[Sequence[bytes]], joined: bool = False) -> Path:
-    """Write pictures into a container: fields as packets of their own, or joined as MP4 wants it.
+    """Write pictures into a container: a packet per field, or per picture as MP4 requires.
 
-    The second field of a picture comes half a picture later.
+    The second field's timestamps are half a picture later.
     """
     step = CLOCK // RATE
     raw = path.with_suffix(".h264")

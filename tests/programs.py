@@ -1,6 +1,6 @@
-"""Programs of the system that tests of live streams and of pages need.
+"""Finds the system programs that tests of live streams and of pages need.
 
-Without one its tests skip, or fail where VSR_REQUIRE_LIVE=1 promises it (see conftest.py).
+If one is missing, its tests are skipped, or fail with VSR_REQUIRE_LIVE=1 (see conftest.py).
 """
 
 import shutil
@@ -11,12 +11,12 @@ import pytest
 
 
 def find(*names: str) -> str:
-    """The first program of that name, or one that is an absolute path; empty where none is."""
+    """Return the path of the first program found (by name or absolute path), or an empty string."""
     return next((found for name in names if (found := shutil.which(name))), "")
 
 
 def needs(found: object, what: str) -> pytest.MarkDecorator:
-    """Marks tests that need a program or library, by whether it was found."""
+    """Return the marker for tests that need a program or library, with whether it was found."""
     return pytest.mark.needs(bool(found), what)
 
 

@@ -1,4 +1,4 @@
-"""`bench/` runs and says what it is asked to say; how fast is nobody's promise here."""
+"""Tests that the tools in `bench/` run and print what they should, not how fast anything is."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TINY = ["--size", "16x12", "--rounds", "3", "--threads", "1"]
 
 
 def _table(text: str) -> list[dict[str, str]]:
-    """Rows of the markdown table by column."""
+    """Return the rows of the markdown table, each as {column: cell}."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     head, rule, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     assert set(rule) == {"---"}
@@ -44,7 +44,7 @@ def test_engines_prints_a_row_for_every_form(capsys: pytest.CaptureFixture[str])
     assert [form["precision"] for form in int8] == ["int8"] * len(int8)
     assert ("No int8 form: c-dcscn x2" in text) is not bool(int8)
     for form in (training, deploy, *int8):
-        # luma and two halved chroma planes, once and four times as many
+        # luma and 4:2:0 chroma of the input, and of the output with 4 times as many samples
         assert form["MB moved"] == f"{16 * 12 * 1.5 * 5 / 1e6:.2f}"
         assert 0 < float(form["p50 ms"]) <= float(form["p99 ms"])
         assert float(form["frames/s"]) > 0

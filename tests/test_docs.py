@@ -1,4 +1,4 @@
-"""The documentation says what the code does: generated parts are current, links lead somewhere."""
+"""Tests that the documentation is current: its generated parts, links, and named files."""
 
 import re
 import subprocess
@@ -15,7 +15,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 
 
 def test_generated_parts_are_current() -> None:
-    """`python -m cogapp -r docs/*.md` writes them anew."""
+    """`python -m cogapp -r docs/*.md` regenerates them."""
     pages = [str(page) for page in PAGES]
     done = subprocess.run(
         [sys.executable, "-m", "cogapp", "--check", "--diff", *pages],

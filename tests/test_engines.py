@@ -1,4 +1,4 @@
-"""Everything in `engines/`: what the manifest says is what the files are and do."""
+"""Tests of every network in `engines/`: its file and quality match the manifest."""
 
 import hashlib
 import json
@@ -57,9 +57,9 @@ STAGE_KEYS = {"network", "scales", "recipe", "step", "data", "precision", "comma
 TEST_SETS = {"set5", "set14", "bsd100", "urban100", "manga109"}
 
 BICUBIC = {2: 33.68, 3: 30.40, 4: 28.43}
-"""Set5 PSNR."""
+"""Set5 PSNR of bicubic by scale, in dB, as papers report it."""
 GAIN = {2: 2.5, 3: 2.0, 4: 1.5, 8: 0.3}
-"""Least gain over bicubic on Set5, dB, of a network for clean pictures."""
+"""Minimum gain over bicubic on Set5 by scale, in dB, of networks for clean pictures."""
 OTHER_GAINS = {
     ("c-dcscn", 2): 3.2,
     ("pcarn-m", 2): 1.5,  # after its adversarial training
@@ -68,7 +68,7 @@ OTHER_GAINS = {
     ("csrcnn", 4): 0.8,
 }
 STREAM_GAIN = {2: 1.0, 3: 0.6, 4: 0.4, 8: 0.0}
-"""Of a network for compressed video: Set5's grain and edges look to it like coding noise."""
+"""Minimum gain of networks for compressed video, which take Set5's grain and edges for noise."""
 
 Entry = dict[str, Any]
 ENTRIES = [
@@ -81,8 +81,9 @@ QUANTISED = [param for param in ENTRIES if "int8" in param.values[2]]  # type: i
 STREAMS = [param for param in ENTRIES if str(param.values[0]).endswith("-stream")]
 SHARP = [param for param in ENTRIES if str(param.values[0]).endswith("-sharp")]
 MEASURED = {"c-dcscn-x3", "c-dcscn-stream-x2", "carn-m-x4", "dcscn-x4", "pcarn-m-x4", "rt-x3"}
-"""Whose quality is measured again unless VSR_ALL_NETWORKS=1: every network and scale, the quickest
-of each. The others' files are those that `export` measured, by their hashes."""
+"""Entries whose quality is measured again; with VSR_ALL_NETWORKS=1 all are. They are fast ones that
+cover scales 2 to 4 and the networks but csrcnn. For others, the hashes show that their files are
+those that `export` measured."""
 
 
 def _measured(params: list[Any]) -> list[Any]:
@@ -101,17 +102,18 @@ def _enlarge(file: str) -> Enlarge:
 
 
 def _network(name: str) -> str:
-    """`<network>-stream` and `-sharp` are the same network with weights for compressed video."""
+    """Return the network's name without `-stream` or `-sharp`, which name weights for compressed
+    video."""
     return network_and_purpose(name)[0]
 
 
 def _nets(name: str, scale: int, entry: Entry) -> list[Net]:
-    """What may be meant: the network trained for all its scales, or for this one only."""
+    """Return the candidate networks: one for all scales, or one for this scale only."""
     config = NETS[_network(name)]
     if isinstance(config, DcscnConfig):
         features = entry.get("features", config.features)
         return [build(_network(name), (scale,), features=features)]
-    if isinstance(config, RtConfig):  # what is deployed of a layer is one convolution
+    if isinstance(config, RtConfig):  # each layer is deployed as one convolution
         return [build(_network(name), (scale,), expand=0, identity=False)]
     everything = build(_network(name))
     return (
@@ -139,7 +141,7 @@ def test_engines_holds_no_code() -> None:
 
 
 def test_weights_of_others_are_never_shipped() -> None:
-    """Not even to start from: the first stage of every training is one of this project."""
+    """No training starts from third-party weights: its first stage is one of this project."""
     stages = [stage for chain in CHAINS.values() for _, stage in chain.stages]
     assert stages
     assert not [stage for stage in stages if "imported" in stage]
@@ -165,7 +167,7 @@ def test_entry_is_complete_and_sensible(name: str, scale: int, entry: Entry) -> 
 
 @every_entry
 def test_entry_says_how_it_was_trained(name: str, scale: int, entry: Entry) -> None:
-    chain = CHAINS[entry["file"]]  # there only where its SHA-256 is the manifest's
+    chain = CHAINS[entry["file"]]  # listed only if its SHA-256 is that of the manifest
     stages = [stage for _, stage in chain.stages]
     assert entry["training"] == summary(ENGINES / entry["file"], stages)
     for stage in stages:
@@ -231,19 +233,19 @@ def test_output_is_scale_times_the_input(
 ) -> None:
     batch, height, width = size
     channels = 1 if entry["colour"] == "y" else 3
-    # a smooth picture: what networks are for, unlike noise
+    # a smooth picture: networks are not made for noise
     y, x_ = np.mgrid[0:height, 0:width].astype(np.float32)
     smooth = 0.5 + 0.3 * np.sin(x_ / 3 + np.arange(batch)[:, None, None]) * np.cos(y / 4)
     x = np.repeat(smooth[:, None], channels, axis=1).astype(np.float32)
     out = _enlarge(entry["file"])(x)
     assert out.shape == (batch, channels, height * scale, width * scale)
-    # each block lies over its own pixel and keeps its range
+    # the mean of each output block matches its input pixel
     blocks = out.reshape(batch, channels, height, scale, width, scale).mean((3, 5))
     assert np.corrcoef(blocks.ravel(), x.ravel())[0, 1] > 0.99
 
 
 WITHOUT_BOXES = {"csrcnn-x8", "pcarn-m-x2", "pcarn-m-x4"}
-"""Not trained on boxes with hard edges yet: they draw a bright line beside a black bar."""
+"""Entries not yet trained on boxes with hard edges: they draw a bright line beside a black bar."""
 
 
 def test_every_network_was_trained_on_edges_between_pixels() -> None:
@@ -266,11 +268,11 @@ def test_no_bright_line_is_drawn_beside_a_black_bar(name: str, scale: int, entry
         colour = entry["colour"]
         ours = Method(label=name, enlarge=_enlarge(form["file"]), colour=colour, scale=scale)
         lines = [overshoot_beside_bar(ours, picture) for picture in pictures]
-        assert np.mean(lines) <= 1.5 * plain  # without such edges in training it was 2.5 to 6 times
+        assert np.mean(lines) <= 1.5 * plain  # 2.5 to 6 times without such training
 
 
 def _bicubic_on_set5(scale: int, request: pytest.FixtureRequest) -> float:
-    """Set5 PSNR of bicubic; measured, and so with data only, where papers print none."""
+    """Return the Set5 PSNR of bicubic: from papers, or else measured, which needs the data."""
 
     def enlarge(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return bicubic(torch.from_numpy(x), scale).numpy()
@@ -304,7 +306,7 @@ def test_measured_quality_is_the_manifests(data: Path, name: str, scale: int, en
 
 
 def _middle(image: Pixels, side: int = 240) -> Pixels:
-    """A part of a picture [H, W, 3]: networks compute long."""
+    """Return the centre of a picture [H, W, 3], to save time."""
     top, left = ((n - side) // 2 for n in image.shape[:2])
     return image[top : top + side, left : left + side]
 
@@ -335,7 +337,7 @@ def test_network_for_streams_is_the_better_one_on_compressed_pictures(
 
 
 def _middle_of(planes: Planes) -> Planes:
-    """A part of half the width and height."""
+    """Return the centre, with half the width and height."""
     y, u, v = (
         plane[plane.shape[0] // 4 :, plane.shape[1] // 4 :][
             : plane.shape[0] // 4 * 2, : plane.shape[1] // 4 * 2
@@ -346,7 +348,7 @@ def _middle_of(planes: Planes) -> Planes:
 
 
 def _clip_means(figures: dict[str, dict[str, float]]) -> dict[str, float]:
-    """{method: mean over the clips}."""
+    """Return {method: mean over the clips}."""
     return {m: float(np.mean([of[m] for of in figures.values()])) for m in ("bicubic", "ours")}
 
 
@@ -377,12 +379,12 @@ def test_sharp_network_is_steady_and_flat_where_its_source_is(
     whole = read_clip(data / "video/gt/webcam_540p30_gt.mp4", VideoSettings(window=3))
     clip = replace(whole, frames=[_middle_of(planes) for planes in whole.frames])
     still, bicubic = still_flicker(method, clip.frames[0])
-    assert still <= 1.45 * bicubic  # of 0.04 codes; the aim is 1.3
+    assert still <= 1.45 * bicubic  # bicubic: 0.04 codes; the goal is a ratio of 1.3
     moving = moving_flicker(clip, method, frames=3)
     assert moving["ours"] <= moving["truth"]
     assert flat_noise(method) < 0.5
     ours = enlarged_codes(shrink(clip.frames[0], scale), method, clip.weights)
-    assert grid_pattern(ours) < 0.25  # codes; the truth has 0.13, and a whole code cannot be seen
+    assert grid_pattern(ours) < 0.25  # codes; 0.13 in the original, and 1 is invisible
 
 
 @pytest.mark.parametrize(("name", "scale", "entry"), SHARP)
@@ -411,7 +413,7 @@ def test_every_network_but_the_giants_has_an_int8_form() -> None:
         for key, entry in entries.items()
         if "int8" not in entry and _network(name) != "csrcnn"
     }
-    assert without == {("pcarn-m", "x2"), ("pcarn-m", "x4")}  # they had bands
+    assert without == {("pcarn-m", "x2"), ("pcarn-m", "x4")}  # their int8 forms had banding
 
 
 @pytest.mark.parametrize(("name", "scale", "entry"), QUANTISED)
@@ -433,14 +435,14 @@ def test_measured_quality_of_int8_is_the_manifests(
     stated = entry["int8"]["psnr"]["set5"]
     enlarge = _enlarge(entry["int8"]["file"])
     score = evaluate(enlarge, data / "images/test/set5", scale, entry["colour"])
-    assert score["psnr"] == pytest.approx(stated["psnr"], abs=0.03)  # CPUs round sums their way
+    assert score["psnr"] == pytest.approx(stated["psnr"], abs=0.03)  # rounding depends on the CPU
 
 
 @pytest.mark.parametrize(
     ("name", "scale", "entry"), [p for p in QUANTISED if p.values[2]["colour"] == "rgb"]
 )
 def test_int8_form_keeps_pure_colours(name: str, scale: int, entry: Entry) -> None:
-    """Flags, titles and games have them; photographs, on which ranges are measured, have not."""
+    """Flags, titles and games have pure colours; photographs, used to calibrate ranges, do not."""
     colours = np.array(list(product((0, 1), repeat=3)), np.float32)
     bars = colours.T[None, :, None].repeat(24, axis=2).repeat(12, axis=3)  # [1, 3, 24, 96]
     exact, coded = (_enlarge(form["file"])(bars).clip(0, 1) for form in (entry, entry["int8"]))

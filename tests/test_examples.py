@@ -1,4 +1,4 @@
-"""What `examples/` and README promise, done as they say it."""
+"""Tests that the examples in `examples/` and README work as described."""
 
 import runpy
 import sys
@@ -25,7 +25,7 @@ def test_the_sample_is_a_short_tagged_clip_with_sound() -> None:
 
 
 def test_the_sample_can_be_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One frame of it: the shipped clip shows what the script draws."""
+    """The first frame of the shipped clip matches what the script renders."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     script = runpy.run_path(str(EXAMPLES / "make_sample.py"))
     planes = next(iter(script["render_frames"]()))

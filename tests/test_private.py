@@ -1,4 +1,4 @@
-"""Nothing of ours reaches for the network unasked, nor writes outside our cache."""
+"""Tests that vsr makes no unrequested network access and leaves no files outside its cache."""
 
 import os
 import shutil
@@ -42,16 +42,16 @@ RELAY: Final = (*VSR, "relay", "in.mp4", "URL", "--model", "bicubic", "--status"
 
 
 def _namespaces() -> bool:
-    """Whether this machine lets us make a network namespace."""
+    """Return whether this machine permits creating a network namespace."""
     if not shutil.which("unshare"):
         return False
     return not subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode
 
 
 class Recorder:
-    """A proxy that says nothing and counts who asked: for machines without namespaces.
+    """A proxy that counts connections and closes them, for machines without namespaces.
 
-    It sees what honours `https_proxy`, as OpenVINO's statistics do.
+    It detects only requests that honour `https_proxy`, as OpenVINO's telemetry does.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Recorder:
 
 
 class Cell:
-    """Runs commands with a home of their own, and tells what they did besides their work."""
+    """Runs commands with a separate home folder, and records network access and stray files."""
 
     def __init__(self, folder: Path) -> None:
         self.home, self.work = folder / "home", folder / "work"
@@ -84,7 +84,7 @@ class Cell:
         self.attempts = 0
 
     def run(self, *command: str) -> str:
-        """Run to the end, and return what it said; its pipes are closed when it ends."""
+        """Run a command, count its network accesses in `attempts`, and return its output."""
         env = {k: v for k, v in os.environ.items() if k.lower() not in PROXIES}
         env = {k: v for k, v in env.items() if not k.startswith("XDG_") and k != "CI"}
         env |= {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT)}
@@ -107,7 +107,7 @@ class Cell:
         return done.stdout
 
     def strays(self) -> list[str]:
-        """Files under the home folder but in our cache, and all in the temporary one."""
+        """Return the home folder's files outside vsr's cache, and all temporary files."""
         ours = self.home / ".cache" / "vsr"
         found = [path for path in self.home.rglob("*") if not path.is_dir()]
         left = [path for path in found if not path.is_relative_to(ours)]
@@ -121,7 +121,7 @@ def cell(tmp_path: Path) -> Cell:
 
 
 def test_what_is_looked_for_would_be_found(cell: Cell) -> None:
-    """OpenVINO by itself reports, and leaves an id; a look-up of a name counts as well."""
+    """By default, OpenVINO sends telemetry and stores an id. A DNS lookup is detected too."""
     cell.run(sys.executable, "-c", OPENVINO)
     assert cell.attempts > 0
     assert cell.strays() != []
@@ -160,7 +160,7 @@ def test_nothing_is_reached_for_nor_left(cell: Cell, command: tuple[str, ...]) -
 
 
 def test_openvino_of_another_program_keeps_its_telemetry() -> None:
-    """Who imported it before us finds it as it was."""
+    """A telemetry module imported before vsr stays in place; otherwise none remains."""
     code = (
         "import sys, types; mine = sys.modules['openvino_telemetry'] = types.ModuleType('mine');"
         "import vsr.inference.openvino; assert sys.modules['openvino_telemetry'] is mine"

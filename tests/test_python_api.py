@@ -1,4 +1,4 @@
-"""The public names: all there, loaded when used, and the examples of docs/python.md run."""
+"""Tests of the public API: names exist and load lazily, and examples in docs/python.md run."""
 
 import re
 import subprocess

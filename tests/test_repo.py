@@ -1,6 +1,6 @@
-"""What the repository promises about its own code: separation, size, light start-up.
+"""Tests of rules for the repository's code: imports, length of files, fast start-up, packaging.
 
-The layers of `vsr` are contracts of import-linter, in pyproject.toml.
+import-linter checks the layers of `vsr`, by contracts in pyproject.toml.
 """
 
 import ast
@@ -30,7 +30,7 @@ def _tree(path: Path) -> ast.Module:
 
 
 def _modules(package: str) -> dict[str, Path]:
-    """Dotted name -> file of every module in a package."""
+    """Return {dotted name: file} of every module in a package."""
     found = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -39,7 +39,7 @@ def _modules(package: str) -> dict[str, Path]:
 
 
 def _imports(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere, `from a import b` as `a.b` if that is a module."""
+    """Return the dotted names that a file imports, `from a import b` as `a.b` if it is a module."""
     known, found = _modules("vsr"), set()
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
@@ -49,7 +49,7 @@ def _imports(path: Path) -> set[str]:
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
             modules = whole & set(known)
             found |= modules
-            if modules != whole:  # a name of the package itself
+            if modules != whole:  # some are names in the module itself
                 found.add(str(node.module))
     return found
 
@@ -72,7 +72,7 @@ def test_module_has_a_docstring(path: Path) -> None:
 
 
 def test_ffmpeg_is_given_no_path_that_may_look_like_a_url() -> None:
-    """`12:30.mp4` is a file to us and a protocol to FFmpeg, but for `absolute_path`."""
+    """FFmpeg takes `12:30.mp4` for a protocol; `absolute_path` makes it a file for FFmpeg too."""
     calls = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in PRODUCT
@@ -119,7 +119,7 @@ def test_changelog_starts_with_this_version() -> None:
 
 
 def _length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines from `def` to the end, without the docstring."""
+    """Return the number of lines from `def` to the end, without the docstring."""
     last = function.end_lineno or function.lineno
     lines = last - function.lineno + 1
     if ast.get_docstring(function) is not None:
@@ -161,7 +161,7 @@ def test_ci_promises_the_programs() -> None:
 
 
 def test_a_wheel_holds_every_file_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packages and package data are lists in pyproject.toml."""
+    """pyproject.toml lists packages and package data explicitly, so an entry may be missing."""
     from setuptools import Distribution
 
     monkeypatch.chdir(ROOT)

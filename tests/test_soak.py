@@ -1,4 +1,4 @@
-"""What `bench/soak.py` makes of its samples; how flat a relay is, only hours can show."""
+"""Tests of how `bench/soak.py` evaluates its samples; only hours of soaking test a relay."""
 
 import os
 import random
@@ -53,7 +53,7 @@ def test_the_relays_own_metrics_are_read() -> None:
     relay.run([700.0] * 3, rung="bicubic")
     relay.run([0.0] * 2, event="dropped")
     relay.at += 1
-    relay.figures["outputs"][0]["reconnects"] = 2  # and 8 of the other
+    relay.figures["outputs"][0]["reconnects"] = 2  # the other output has 8
     found = relay_figures(Metrics(relay.board).text("")[0].decode())
     assert (found["frames_in"], found["dropped"], found["late"]) == (55, 2, 3)
     assert (found["repeated"], found["reconnects"], found["rung"]) == (0, 10, "bicubic")
@@ -73,7 +73,7 @@ def test_the_first_minute_is_compared_with_the_last() -> None:
 
 
 def test_flat_is_flat() -> None:
-    """A peak now and then is no growth: a reader of the status page takes a thread, a socket."""
+    """Occasional peaks are not growth: serving the status page takes a thread and a socket."""
     noisy = random.Random(3)
     flat = run(600, lambda k: {"rss_mib": 200 + noisy.uniform(-4, 4), "fds": 9 + (k % 9 == 0)})
     assert instabilities(flat) == []
@@ -137,12 +137,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def packets(clip: Path) -> Iterator["av.Packet[Any]"]:
-    with av.open(str(clip)) as source:  # open while its packets are in use
+    with av.open(str(clip)) as source:  # stays open while its packets are in use
         yield from (p for p in source.demux() if p.dts is not None)
 
 
 def shown(viewer: Watcher, clip: Path, turns: int, late_s: float = 0.0, lost: int = -1) -> None:
-    """A connection that gets the clip so often, pictures later by so much, one of them missing."""
+    """Simulate a connection that receives the clip `turns` times, with the video delayed by
+    `late_s` seconds. The packet `lost`, 1000 * turn + its place in the clip, is missing."""
     viewer.forget()
     for turn in range(turns):
         for place, packet in enumerate(packets(clip)):
@@ -159,9 +160,9 @@ def test_the_viewer_knows_what_was_published(clip: Path) -> None:
     shown(viewer, clip, 2)
     frames = CLIP_S * FPS
     assert viewer.frames == 2 * frames
-    assert viewer.counted == viewer.published == (2 * CLIP_S - 1) * FPS  # key pictures each second
+    assert viewer.counted == viewer.published == (2 * CLIP_S - 1) * FPS  # one keyframe per second
     assert viewer.av_worst < 0.003
-    shown(viewer, clip, 1, late_s=0.04)  # another connection: the offset is the first one's still
+    shown(viewer, clip, 1, late_s=0.04)  # another connection, compared with the first one's offset
     assert viewer.av_change == pytest.approx(0.04, abs=0.003)
     video = [k for k, p in enumerate(packets(clip)) if p.stream.type == "video"]
     before = viewer.published - viewer.counted
@@ -180,7 +181,7 @@ def test_the_viewer_sees_times_that_do_not_go_on(clip: Path) -> None:
 
 def test_faults_come_by_the_seed_and_go(tmp_path: Path) -> None:
     class Ends:
-        """A server and a publisher that only remember."""
+        """A fake server and publisher that record calls with their times."""
 
         def __init__(self) -> None:
             self.log: list[tuple[str, float]] = []

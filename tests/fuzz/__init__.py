@@ -1,1 +1,1 @@
-"""Mutated files and readers fed with nonsense."""
+"""Fuzz tests: mutated files and networks, and readers with random input."""

@@ -1,4 +1,4 @@
-"""Tiny valid files of many containers and codecs, made by code: what the fuzzer mutates."""
+"""Generates the fuzzer's corpus: tiny valid files of many containers and codecs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from vsr.media.scheduling import keep_scheduling
 
 @dataclass(frozen=True, kw_only=True)
 class Plain:
-    """A clip of a codec that `tests.clips` does not make, with sound or without."""
+    """Parameters of a clip with a codec that `tests.clips` does not support; audio is optional."""
 
     codec: str
     pixels: str = "yuv420p"
@@ -30,7 +30,7 @@ class Plain:
 
 @keep_scheduling()
 def make_plain(path: Path, clip: Plain) -> None:
-    """Write the clip; one thread encodes it, so that its bytes are the same every time."""
+    """Write the clip, encoded by one thread so that its bytes are reproducible."""
     options = {"fflags": "+bitexact", **clip.container_options}
     with av.open(str(path), "w", format=clip.container_format, container_options=options) as out:
         video: Any = out.add_stream(clip.codec, rate=Fraction(25))
@@ -120,11 +120,11 @@ CORPUS: Final[dict[str, Callable[[Path], object]]] = {
     "still.bmp": _plain("bmp", pixels="bgr24", frames=1, container_format="image2"),
     "still.webp": _plain("libwebp", frames=1, container_format="webp"),
 }
-"""File name -> how the file is made."""
+"""File name -> function that writes the file."""
 
 
 def make_corpus(folder: Path) -> list[Path]:
-    """Write every file of the corpus into a folder, in the corpus' order."""
+    """Write every file of the corpus into a folder. Return the paths in the order of `CORPUS`."""
     for name, make in CORPUS.items():
         make(folder / name)
     return [folder / name for name in CORPUS]

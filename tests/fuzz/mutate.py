@@ -1,4 +1,4 @@
-"""Damages files as disks, networks and attackers do, the same way for the same seed."""
+"""Mutates files as disks, networks and attackers do, reproducibly for a given seed."""
 
 import random
 import struct
@@ -20,40 +20,40 @@ _EDGES: Final = (
     0x80000000,
     0xFFFFFFFF,
 )
-"""Numbers at which readers of lengths and counts go wrong."""
+"""Values at which parsers of lengths and counts often fail."""
 _LARGEST_CHUNK: Final = 512
 _HEAD: Final = 256
-"""Bytes at a file's start that hold most of what is read first."""
+"""Number of bytes at a file's start that contain most headers."""
 
 Mutation = Callable[[random.Random, bytearray], None]
 
 
 def _place(dice: random.Random, data: bytearray) -> int:
-    """A position: every other time within the head, where headers are."""
+    """Return a random position, in half of the cases within the first `_HEAD` bytes."""
     limit = min(len(data), _HEAD) if dice.random() < 0.5 else len(data)
     return dice.randrange(limit)
 
 
 def flip_bits(dice: random.Random, data: bytearray) -> None:
-    """Turn one to eight bits."""
+    """Flip one to eight bits."""
     for _ in range(dice.randint(1, 8)):
         data[_place(dice, data)] ^= 1 << dice.randrange(8)
 
 
 def replace_bytes(dice: random.Random, data: bytearray) -> None:
-    """Put noise in place of a few bytes."""
+    """Replace up to 32 bytes with random ones."""
     start = _place(dice, data)
     for at in range(start, min(len(data), start + dice.randint(1, 32))):
         data[at] = dice.randrange(256)
 
 
 def truncate(dice: random.Random, data: bytearray) -> None:
-    """Cut the end off."""
+    """Remove the end."""
     del data[max(1, _place(dice, data)) :]
 
 
 def swap_chunks(dice: random.Random, data: bytearray) -> None:
-    """Exchange two pieces of one length."""
+    """Exchange two pieces of the same length."""
     size = dice.randint(1, max(1, min(_LARGEST_CHUNK, len(data) // 2)))
     a, b = (dice.randrange(max(1, len(data) - size)) for _ in range(2))
     data[a : a + size], data[b : b + size] = data[b : b + size], data[a : a + size]
@@ -68,16 +68,16 @@ def repeat_chunk(dice: random.Random, data: bytearray) -> None:
 
 
 def remove_chunk(dice: random.Random, data: bytearray) -> None:
-    """Leave a piece out."""
+    """Remove a piece."""
     if len(data) > 1:
         start = max(1, _place(dice, data))
         del data[start : start + dice.randint(1, _LARGEST_CHUNK)]
 
 
 def change_length(dice: random.Random, data: bytearray) -> None:
-    """Change a number that may be a length: 16, 32 or 64 bits that are less than the file's size.
+    """Change a number that may be a length: 16, 32 or 64 bits, 1 to the file's size.
 
-    Boxes of MP4, chunks of RIFF, PNG and ASF, and packets of most containers have such.
+    Boxes of MP4, chunks of RIFF, PNG and ASF, and packets of most containers have such fields.
     """
     form = dice.choice((">I", "<I", ">H", "<H", ">Q", "<Q"))
     size = struct.calcsize(form)
@@ -95,7 +95,7 @@ def change_length(dice: random.Random, data: bytearray) -> None:
 
 
 def write_edge(dice: random.Random, data: bytearray) -> None:
-    """Write a number that readers fear, anywhere."""
+    """Write one of `_EDGES` at a random position."""
     form = dice.choice((">I", "<I", ">H", "B"))
     size = struct.calcsize(form)
     if len(data) > size:

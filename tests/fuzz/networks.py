@@ -1,4 +1,4 @@
-"""Damages and bewitches ONNX networks: bytes of the file, and what a valid file may say."""
+"""Mutates ONNX networks: the bytes of the file, or the contents of a valid file."""
 
 import random
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _node(dice: random.Random, network: onnx.ModelProto) -> onnx.NodeProto:
 
 
 def change_dimension(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Give input or output another size, such as none or one beyond all memory."""
+    """Change a dimension of an input or output, for example to 0 or more than memory allows."""
     tensor = dice.choice([*network.graph.input, *network.graph.output])
     shape = tensor.type.tensor_type.shape
     if shape.dim:
@@ -34,7 +34,7 @@ def change_dimension(dice: random.Random, network: onnx.ModelProto) -> None:
 
 
 def change_type(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Give input, output or a weight another type of number."""
+    """Change the element type of an input, an output or a weight."""
     kind = dice.randrange(0, 24)
     tensor = dice.choice([*network.graph.input, *network.graph.output])
     if dice.random() < 0.5 and network.graph.initializer:
@@ -44,7 +44,7 @@ def change_type(dice: random.Random, network: onnx.ModelProto) -> None:
 
 
 def change_weight(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Give a weight other dimensions or other numbers."""
+    """Change a weight's dimensions, its values, or its location to an external file."""
     if not network.graph.initializer:
         return
     weight = dice.choice(network.graph.initializer)
@@ -60,7 +60,7 @@ def change_weight(dice: random.Random, network: onnx.ModelProto) -> None:
 
 
 def change_attribute(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Give an attribute of a node other numbers, or take it away."""
+    """Change the values of a node's attribute, or remove the attribute."""
     node = _node(dice, network)
     if not node.attribute:
         return
@@ -78,12 +78,12 @@ def change_attribute(dice: random.Random, network: onnx.ModelProto) -> None:
 
 
 def change_operation(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Make another operation of a node."""
+    """Change the operation of a node."""
     _node(dice, network).op_type = dice.choice(_OPS)
 
 
 def rewire(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Connect a node's input elsewhere: a cycle, nothing, a weight."""
+    """Connect a node's input to another value: an unknown one, none, or one that makes a cycle."""
     node = _node(dice, network)
     names = [name for each in network.graph.node for name in (*each.input, *each.output)]
     if node.input:
@@ -91,12 +91,12 @@ def rewire(dice: random.Random, network: onnx.ModelProto) -> None:
 
 
 def drop_node(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Take a node away."""
+    """Remove a node."""
     network.graph.node.remove(_node(dice, network))
 
 
 def enlarge_result(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Tile or pad the result to a size that few computers hold."""
+    """Tile the result to a size that exceeds the memory of most computers."""
     count = dice.choice((2**10, 2**13, 2**16, 2**20))
     end, last = network.graph.output[0].name, network.graph.node[-1]
     last.output[0] = "before"
@@ -106,7 +106,7 @@ def enlarge_result(dice: random.Random, network: onnx.ModelProto) -> None:
 
 
 def nest(dice: random.Random, network: onnx.ModelProto) -> None:
-    """Add many nodes in a row, or an opset nobody knows."""
+    """Add many nodes in a row, or set another opset, which may not exist."""
     if dice.random() < 0.3:
         network.opset_import[0].version = dice.choice((0, 1, 7, 11, 99, 2**40))
         return
@@ -125,7 +125,7 @@ CHANGES: Final[tuple[Change, ...]] = (
 
 
 def hostile(data: bytes, seed: int, index: int) -> bytes:
-    """Return a damaged network: every third by its bytes, else by what it says."""
+    """Return a mutated network: for every third index by its bytes, otherwise by its contents."""
     if index % 3 == 0:
         return mutated(data, seed, index)
     dice = random.Random(f"{seed}/{index}")
@@ -140,7 +140,7 @@ def hostile(data: bytes, seed: int, index: int) -> bytes:
 
 
 def make_networks(folder: Path, engines: Path) -> list[Path]:
-    """Write the networks that are damaged: an interpolation and two of our own."""
+    """Write the networks to mutate: bicubic interpolation and two of this project."""
     made = [folder / "bicubic.onnx"]
     network = bicubic_network(2)
     onnx.save(network, str(made[0]))

@@ -1,4 +1,4 @@
-"""What the fuzzer found, each as a kind."""
+"""Regression tests for bugs that the fuzzer found, one per kind of bug."""
 
 import struct
 from pathlib import Path
@@ -18,7 +18,7 @@ from vsr.media.transcode import limit_samples
 
 
 def _with_matrix(path: Path, values: tuple[int, ...]) -> Path:
-    """The MP4 with another matrix in its video track's header."""
+    """Write an MP4 with the given matrix in its video track's header."""
     data = bytearray(make_clip(path, Clip(frames=3)).read_bytes())
     at = data.index(b"tkhd") + 4 + 40
     data[at : at + 36] = struct.pack(">9i", *values)
@@ -31,7 +31,7 @@ def _with_matrix(path: Path, values: tuple[int, ...]) -> Path:
 def test_a_picture_moved_beyond_what_a_matrix_holds(
     tmp_path: Path, container: str, shift: int
 ) -> None:
-    """Enlarging multiplies the shift by the scale, which 32 bits did not hold."""
+    """Upscaling multiplies the shift by the scale, which overflowed 32 bits."""
     one = 1 << 16
     source = _with_matrix(tmp_path / "in.mp4", (0, one, 0, -one, 0, 0, shift, 0, 1 << 30))
     report = vsr.upscale(source, tmp_path / f"out.{container}", model="bicubic")
@@ -40,7 +40,7 @@ def test_a_picture_moved_beyond_what_a_matrix_holds(
 
 @pytest.mark.parametrize("size", [(6008, 2679), (3840, 2160), (2679, 6009)])
 def test_large_pictures_are_interpolated_in_parts(backend: Backend, size: tuple[int, int]) -> None:
-    """A picture of 16 million pixels took more than a GiB, in a file of 138 bytes."""
+    """A picture of 16 million pixels, in a file of 138 bytes, took more than 1 GiB."""
     plan = plan_tiles(models.find("bicubic", 2, backend), *size)
     assert plan.width * plan.height <= 2560 * 1440
     assert len(plan.columns) * len(plan.rows) > 1
@@ -54,7 +54,7 @@ def test_usual_pictures_are_interpolated_at_once(backend: Backend, size: tuple[i
 
 @pytest.mark.parametrize("wrong", [4e6, -1e30, float("inf"), float("nan")])
 def test_sound_far_beyond_full_scale(wrong: float) -> None:
-    """FFmpeg's AAC encoder never came back from it: a damaged file hung for ever."""
+    """FFmpeg's AAC encoder never returns from such samples: a damaged file hung forever."""
     good = np.sin(np.arange(1024) / 20).astype(np.float32)
     for samples, kept in ((good, good), (good * np.float32(1.5), good * np.float32(1.5))):
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
@@ -70,7 +70,7 @@ def test_sound_far_beyond_full_scale(wrong: float) -> None:
 
 
 def test_meaningless_tags_of_a_picture_are_left_behind(tmp_path: Path) -> None:
-    """One that a damaged TIFF had, and its copy, made the output unreadable for FFmpeg."""
+    """A tag copied from a damaged TIFF made the output unreadable for FFmpeg."""
     exif = Image.Exif()
     exif[0], exif[11], exif[0x010F] = 32773, "a program", "Maker"
     source, output = tmp_path / "in.tiff", tmp_path / "out.tiff"
@@ -85,7 +85,7 @@ def test_meaningless_tags_of_a_picture_are_left_behind(tmp_path: Path) -> None:
     ("time", "ticks"), [(-(2**63) + 5, 900), (2**63 - 5, -900), (2**63 - 1, 0)]
 )
 def test_times_at_the_end_of_all_numbers(time: int, ticks: int) -> None:
-    """A packet's time less the output's beginning left 64 bits."""
+    """A packet's time minus the output's start overflowed 64 bits."""
     packet: Packet = av.Packet(b"x")
     packet.pts = subtract_ticks(time, ticks)
     assert packet.pts is not None and abs(packet.pts) <= 2**62

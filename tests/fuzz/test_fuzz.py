@@ -1,4 +1,4 @@
-"""Damaged files end in a video or in one line, and the watchdog sees what does not."""
+"""Tests that damaged files yield a video or a one-line error; the watchdog finds all else."""
 
 import ctypes
 import os
@@ -28,7 +28,7 @@ def campaign() -> Iterator[Campaign]:
 
 
 def test_the_corpus_is_whole(campaign: Campaign) -> None:
-    """What is damaged can be decoded before: at least twenty containers and as many codecs."""
+    """All files can be decoded before mutation: at least 20 containers and 20 codecs."""
     containers, codecs = set(), set()
     for path in campaign.corpus:
         with av.open(str(path)) as file:
@@ -41,12 +41,12 @@ def test_the_corpus_is_whole(campaign: Campaign) -> None:
 
 
 def test_damaged_files(campaign: Campaign) -> None:
-    """Three of every file of the corpus; many more with VSR_ALL_FUZZ=1."""
+    """Three mutations of every file of the corpus, or twelve with VSR_ALL_FUZZ=1."""
     each = 12 if os.environ.get("VSR_ALL_FUZZ") == "1" else 3
     outcomes = list(run_all(campaign, range(each * len(CORPUS)), outcome_of))
     assert [outcome for outcome in outcomes if outcome.is_finding] == []
     ends = {outcome.end for outcome in outcomes}
-    assert ends == {"done", "degraded", "refused"}  # not all of them are beyond reading
+    assert ends == {"done", "degraded", "refused"}  # some files are still readable
 
 
 def test_mutations_follow_from_seed_and_number(campaign: Campaign) -> None:
@@ -57,7 +57,7 @@ def test_mutations_follow_from_seed_and_number(campaign: Campaign) -> None:
     assert made[0] != mutated(data, SEED + 1, 0)
     for size in (0, 1, 2, 7):
         for index in range(20 * len(MUTATIONS)):
-            mutated(data[:size], SEED, index)  # none of them needs more
+            mutated(data[:size], SEED, index)  # no mutation needs more bytes
 
 
 def _dies(_: Campaign, __: int) -> Outcome:
@@ -108,7 +108,7 @@ def test_a_call_goes_on_where_another_ended(
 
 
 def test_a_decoder_ends_while_its_threads_find_damage(campaign: Campaign, tmp_path: Path) -> None:
-    """A thread of the decoder and who closed it waited for each other: found by seed 8."""
+    """A decoder thread and the thread that closed it deadlocked: found with seed 8."""
     damaged = replace(campaign, seed=8).write(260, tmp_path)
     code = """
 import sys

@@ -1,4 +1,4 @@
-"""Networks of strangers: a picture comes out, or one line."""
+"""Tests that untrusted networks produce a picture or a one-line error."""
 
 import itertools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The report's page, whatever names and numbers a stranger's file leads to."""
+"""Tests that the report's HTML page is safe for all names and numbers from untrusted files."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""Readers of what strangers or damaged disks give: nothing but their own errors comes out."""
+"""Tests that parsers of untrusted or damaged data raise only their documented errors."""
 
 import contextlib
 import json
@@ -28,7 +28,8 @@ quick = settings(
     max_examples=EXAMPLES or 40, deadline=None, derandomize=not EXAMPLES,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
-"""The same 40 in every run; VSR_FUZZ_EXAMPLES=5000 looks further, elsewhere each time."""
+"""Settings: the same 40 examples in every run, or with VSR_FUZZ_EXAMPLES=5000 that many, random
+each time."""
 
 _PLAIN: Final = st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20)
 _AMF: Final = st.recursive(
@@ -63,7 +64,7 @@ def test_amf_of_noise(data: bytes) -> None:
     st.integers(0, 2**32), st.integers(1, 200),
 )  # fmt: skip
 def test_chunks_of_strangers(messages: list[tuple[int, bytes]], seed: int, step: int) -> None:
-    """RTMP's messages, damaged and in pieces of any size."""
+    """Damaged RTMP messages, fed in pieces of any size."""
     sent = [chunks.Message(kind, 0, body) for kind, body in messages]
     data = mutated(b"".join(chunks.to_chunks(one, 3, 128) for one in sent), seed, 0)
     reader = chunks.ChunkReader(10_000)
@@ -93,7 +94,7 @@ _KEYS: Final = st.sampled_from(_WORDS.split())
 @quick
 @given(st.lists(st.dictionaries(_KEYS, _TOML_VALUE, max_size=6), max_size=3))
 def test_configurations_of_any_values(tmp_path: Path, tables: list[dict[str, Any]]) -> None:
-    """Every table is taken, or refused in a line."""
+    """Every table is accepted, or refused with a message."""
     path = tmp_path / "relays.toml"
     lines = []
     for table in tables:
@@ -143,11 +144,11 @@ _PLAYLISTS: Final = (
 @quick
 @given(st.sampled_from(_PLAYLISTS), st.integers(0, 2**32), st.binary(max_size=30))
 def test_playlists_of_strangers(tmp_path: Path, whole: bytes, seed: int, extra: bytes) -> None:
-    """What an output must not replace is listed, whatever the playlist holds."""
+    """The files that an output must not overwrite can be listed for any playlist content."""
     path = tmp_path / "list.m3u8"
     path.write_bytes(mutated(whole, seed, 0) + extra)
     for file in files_of(path):
-        with contextlib.suppress(OSError):  # a name that is too long
+        with contextlib.suppress(OSError):  # the name is too long
             file.exists()
 
 
@@ -175,7 +176,7 @@ def test_any_text_as_a_url_or_a_name(text: str) -> None:
     url_for_messages(text)
     mask_secrets(text, text)
     mask_secrets(f"cannot open {text}", f"rtmp://{text}")
-    if "\0" not in text:  # which no argument can hold
+    if "\0" not in text:  # arguments cannot contain it
         with contextlib.suppress(InputError):
             find_pictures(text)
 

@@ -1,1 +1,1 @@
-"""Tests of sources and sinks."""
+"""Tests of reading, converting and writing media."""

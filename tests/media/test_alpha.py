@@ -1,4 +1,4 @@
-"""Transparency of videos: enlarged, and kept where codec and container hold it, else named."""
+"""Tests that alpha is upscaled and kept, or reported as lost if the output cannot store it."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -19,14 +19,14 @@ FRAMES: Final = 4
 
 
 def _disc(size: tuple[int, int], number: int) -> npt.NDArray[np.float64]:
-    """A soft disc that moves, 0 to 1."""
+    """Return a soft-edged disc that moves with the frame number, 0 to 1."""
     y, x = np.mgrid[0 : size[1], 0 : size[0]] / size[0]
     away = np.hypot(x - 0.5 - number / 40, y - 0.375)
     return np.clip((0.3 - away) * 8 + 0.5, 0, 1)
 
 
 def _film(path: Path, codec: str, pixel_format: str) -> Path:
-    """A reddish film with the disc as its alpha."""
+    """Write a reddish film with the disc as its alpha."""
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = *SIZE, pixel_format
@@ -47,7 +47,7 @@ def _film(path: Path, codec: str, pixel_format: str) -> Path:
 
 
 def _alphas(path: Path) -> list[npt.NDArray[np.float64]]:
-    """The alpha of each picture, 0 to 1, as a program that knows of it decodes it."""
+    """Return the alpha of each picture, 0 to 1, from a decoder that supports alpha."""
     found = []
     with av.open(str(path)) as film:
         stream = film.streams.video[0]

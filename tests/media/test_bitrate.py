@@ -1,4 +1,4 @@
-"""Bitrates: how they are written, what encoders make of them, and a live stream's default."""
+"""Tests of bitrates: parsing, formatting, encoder options, and the default of live streams."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a container says is not to be shown is not enlarged: PixelCrop and clean aperture."""
+"""Tests that cropping signalled by containers is applied: PixelCrop and clean aperture."""
 
 import struct
 from pathlib import Path
@@ -28,7 +28,7 @@ def _with_pixel_crop(path: Path, crop: tuple[int, int, int, int]) -> Path:
     )
     places, at = [], 0
     for kind in (b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae", b"\xe0"):
-        while True:  # over the elements before it
+        while True:  # skip the elements before it
             known = 9 - data[at].bit_length()
             size, length = _size(data, at + known)
             if data[at : at + known] == kind:
@@ -39,10 +39,10 @@ def _with_pixel_crop(path: Path, crop: tuple[int, int, int, int]) -> Path:
         at += length
     data[at:at] = more
     for at, size, length in reversed(places):
-        if size != (1 << 7 * length) - 1:  # unknown: up to the end
+        if size != (1 << 7 * length) - 1:  # not the code of an unknown size, up to the end
             wide = (size + len(more) | 1 << 56).to_bytes(8, "big")
             data[at : at + length] = wide
-            more += bytes(8 - length)  # what the elements around it grow by
+            more += bytes(8 - length)  # enclosing elements grow by this too
     path.write_bytes(data)
     return path
 

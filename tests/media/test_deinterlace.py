@@ -1,4 +1,4 @@
-"""Interlaced video: found by flags and by looking, and deinterlaced with exact times."""
+"""Tests that interlaced video is detected by flags and content, and that frame times are exact."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -29,7 +29,7 @@ BFF = {"x264-params": "bff=1"}
 
 
 def scene(moment: float) -> Luma:
-    """A texture that pans by 5 pixels a field."""
+    """Return a texture that pans by 5 pixels per field, at a time in fields."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     x = x + 5 * moment
     waves = 60 * np.sin(x / 4) * np.cos(y / 9) + 40 * np.sin(x / 11 + y / 7)
@@ -37,7 +37,7 @@ def scene(moment: float) -> Luma:
 
 
 def woven(number: int, lower_first: bool = False) -> Luma:
-    """Two fields of two moments in one picture."""
+    """Return an interlaced picture, woven from two fields of different times."""
     first, second = scene(2 * number), scene(2 * number + 1)
     upper, lower = (second, first) if lower_first else (first, second)
     picture = upper.copy()
@@ -68,7 +68,7 @@ def frames(path: Path, filtering: Filtering = NO_FILTERS) -> list[Frame]:
 
 
 def combs(found: Sequence[Frame]) -> float:
-    """The share of frames that FFmpeg's idet, at its own threshold, takes for interlaced."""
+    """Return the share of frames that FFmpeg's idet, at its default threshold, finds interlaced."""
     graph = av.filter.Graph()
     size = f"{WIDTH}x{HEIGHT}"
     nodes = [graph.add("buffer", f"video_size={size}:pix_fmt=gray:time_base=1/25")]
@@ -111,7 +111,7 @@ def test_combs_are_found_and_gone(
     assert [frame.time for frame in after] == [frame.time for frame in before]
     assert combs(before) > 0.9
     assert combs(after) < 0.01
-    # what was shown at that moment, and not the other field's
+    # the result shows the first field's time, not the second's
     moments = [scene(2 * k) for k in range(COUNT)]
     errors = [
         np.abs(frame.planes[0].astype(float) - truth)[4:-4, 4:-4].mean()
@@ -127,12 +127,12 @@ def test_progressive_video_is_left_alone(tmp_path: Path, options: dict[str, str]
 
 
 def test_mixed_video_switches_with_every_frame(tmp_path: Path) -> None:
-    """A third with combs between two progressive ones, all flagged as interlaced."""
+    """The middle third is combed, the others progressive; all frames are flagged as interlaced."""
     pictures = [scene(2 * k) if k < 20 or k >= 40 else woven(k) for k in range(60)]
     path = write(tmp_path / "in.mkv", pictures, FLAGS)
     plain, after = frames(path), frames(path, AUTO)
     alike = [np.array_equal(a.planes[0], b.planes[0]) for a, b in zip(plain, after, strict=True)]
-    assert all(alike[:18]) and all(alike[-14:])  # idet wants a few pictures to be sure
+    assert all(alike[:18]) and all(alike[-14:])  # idet needs a few pictures to decide
     assert not any(alike[24:38])
     assert combs(after[24:38]) < 0.01
 
@@ -155,7 +155,7 @@ def test_every_field_becomes_a_frame_half_way_between(tmp_path: Path) -> None:
 def test_film_is_taken_out_of_30_frames_a_second(tmp_path: Path) -> None:
     film = [scene(3 * k) for k in range(24)]
     telecined = []
-    for k in range(0, 24, 4):  # 3:2 pulldown: A A B B C C D D, of which two are woven
+    for k in range(0, 24, 4):  # 3:2 pulldown: AA BB BC CD DD, two of them woven
         a, b, c, d = film[k : k + 4]
         mixed = [(a, a), (b, b), (b, c), (c, d), (d, d)]
         for upper, lower in mixed:
@@ -174,7 +174,7 @@ def test_film_is_taken_out_of_30_frames_a_second(tmp_path: Path) -> None:
 
 
 def test_live_pictures_with_combs_are_deinterlaced(tmp_path: Path) -> None:
-    """By their flags, with a delay of two pictures, and at their own times."""
+    """Detected by their flags, with a delay of two pictures and unchanged times."""
     path = write(tmp_path / "in.ts", [woven(k) for k in range(COUNT)], FLAGS)
     found = {}
     for mode in ("off", "auto", "bob"):

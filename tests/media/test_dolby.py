@@ -1,4 +1,4 @@
-"""Dolby Vision: without a base layer it is refused, with one its metadata is named."""
+"""Tests that Dolby Vision without a base layer is refused, and that lost metadata is reported."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from tests.facts import contents
 from vsr.media.boxes import sample_entry_boxes
 
 RECORDS = {5: 0, 7: 6, 8: 1}
-"""Profile -> what its base layer is."""
+"""Profile -> base layer compatibility id."""
 
 
 def _copied(source: Path, target: Path) -> Path:
-    """Remux with FFmpeg, which keeps the record."""
+    """Remux with FFmpeg, which keeps the configuration record."""
     options = {"strict": "unofficial"}
     with av.open(str(source)) as read, av.open(str(target), "w", container_options=options) as out:
         stream = out.add_stream_from_template(read.streams.video[0], opaque=True)
@@ -29,7 +29,7 @@ def _copied(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Films of each profile: bare.mkv (RPUs alone), in.mp4 and in.mkv (with a record)."""
+    """Make a folder per profile: bare.mp4, bare.mkv (RPUs only), in.mp4, in.mkv (and a record)."""
     made = tmp_path_factory.mktemp("dolby")
     for profile, compatible in RECORDS.items():
         place = made / str(profile)
@@ -50,7 +50,7 @@ def test_profile_5_is_refused_with_what_to_do(folder: Path, tmp_path: Path, name
 
 
 def test_profile_5_is_refused_by_its_record_alone(tmp_path: Path) -> None:
-    """So AV1 without a base layer is (profile 10, compatible with nothing)."""
+    """The same rule refuses AV1 without a base layer (profile 10, compatibility id 0)."""
     plain = muxed(hevc(2), tmp_path / "plain.mp4")
     source = with_record(plain, tmp_path / "in.mp4", 10, 0)
     with pytest.raises(vsr.InputError, match="profile 10"):
@@ -82,7 +82,7 @@ def test_the_record_is_read_as_ffmpeg_writes_it(folder: Path) -> None:
 
 
 def _hdr10_plus() -> bytes:
-    """A SEI message of HDR10+ (SMPTE ST 2094-40, CTA-861-H annex S): one window, flat curve."""
+    """Return an HDR10+ message (SMPTE ST 2094-40, CTA-861-H annex S): one window, flat curve."""
     bits = ""
     for value, length in (
         (4, 8), (1, 8),  # application identifier and version

@@ -1,4 +1,4 @@
-"""Encoder settings: what each option becomes for each encoder."""
+"""Tests of encoder settings: the private options that each encoder gets, pts, and errors."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -34,7 +34,7 @@ def opened(encoder: str, key_interval: float | None = None, **settings: Any) -> 
 
 
 def options_of(encoder: str, **settings: Any) -> Mapping[str, str]:
-    """The private options an encoder is configured with, whether or not it can start here."""
+    """Return the private options that an encoder would be opened with, without opening it."""
     context: Any = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder_module, "_open", lambda configured: None)
@@ -78,7 +78,7 @@ def test_x265_is_quiet_unless_asked() -> None:
 
 @pytest.mark.parametrize("own", ["no-slow-firstpass=1", "slow_firstpass=0:frame-threads=1"])
 def test_keys_of_parameters_are_compared_whole(own: str) -> None:
-    """`pass` is part of `slow-firstpass`, and is added all the same."""
+    """`pass` is added although the string occurs in `slow-firstpass`."""
     settings = {"bitrate": 10**6, "passes": 2, "analysis": (1, "file")}
     options = options_of("libx265", options={"x265-params": own}, **settings)
     assert options["x265-params"] == f"{own}:pass=1:stats=file:log-level=error"
@@ -108,7 +108,7 @@ def test_the_encoder_keeps_time_rate_shape_and_colours() -> None:
 
 
 def encoded(context: Any, count: int) -> list[tuple[int | None, Any]]:
-    """(number that the matcher finds, pts) of every packet of `count` frames."""
+    """Return (number that the matcher finds, pts) of every packet of `count` frames."""
     matcher, found = PacketMatcher[int](), []
     for number in range(count):
         picture = av.VideoFrame(128, 96, "yuv420p")
@@ -173,7 +173,7 @@ def test_values_the_encoder_does_not_have_are_refused_with_those_it_has(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         opened(encoder, **settings)
-    assert capfd.readouterr() == ("", "")  # nor does the encoder say a word
+    assert capfd.readouterr() == ("", "")  # nothing is printed by the encoder either
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Grey pictures of every depth keep their luma: a code of 10 bits is four codes of 8."""
+"""Tests of frames: grey pictures of every bit depth keep their luma."""
 
 from fractions import Fraction
 
@@ -13,7 +13,7 @@ LIMITED, FULL = Colour(), Colour(full_range=True)
 
 
 def grey(name: str, code: int, size: tuple[int, int] = (66, 34)) -> av.VideoFrame:
-    """A picture of one code value; alpha, where it has some, is opaque."""
+    """Return a picture filled with one code value; alpha, if any, is opaque."""
     picture = av.VideoFrame(*size, name)
     order = ">" if picture.format.is_big_endian else "<"
     deep = picture.format.components[0].bits > 8

@@ -1,4 +1,4 @@
-"""Packets in the order of their times, from containers that keep streams apart."""
+"""Tests of sorting packets by time, for containers that store streams in separate runs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +13,13 @@ from vsr.media.interleave import interleaved
 
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[Any]:
-    """An open clip: packets know their streams no longer than that."""
+    """Yield an open clip. Packets lose their stream when it is closed."""
     with av.open(str(make_clip(tmp_path / "in.mp4", Clip(seconds=9)))) as opened:
         yield opened
 
 
 def _packets(source: Any, piece: float = 2.0) -> list[Any]:
-    """A clip's packets, of each piece all pictures before all sound."""
+    """Return a clip's packets; in each piece of so many seconds, video comes before audio."""
     packets = [p for p in source.demux() if p.dts is not None]
     return sorted(packets, key=lambda p: (_time(p) // piece, p.stream.type == "audio", _time(p)))
 

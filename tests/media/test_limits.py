@@ -1,4 +1,4 @@
-"""What control groups and the system leave to a process: processors and memory."""
+"""Tests of the CPU and memory limits of a process, from control groups and the system."""
 
 import os
 import subprocess

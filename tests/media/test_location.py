@@ -1,4 +1,4 @@
-"""URLs are shown without their secrets: one rule, on the forms that services give out."""
+"""Tests that secrets in URLs are masked, on the forms that services use; and of URL checks."""
 
 import pytest
 

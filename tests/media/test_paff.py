@@ -1,4 +1,4 @@
-"""Field pictures (PAFF) and mixed macroblocks (MBAFF) of H.264: every picture, whole, in time."""
+"""Tests of H.264 with PAFF and MBAFF: every picture is read completely, with its exact time."""
 
 import itertools
 from fractions import Fraction
@@ -89,7 +89,7 @@ def test_x264_makes_mixed_macroblocks_and_they_are_found(tmp_path: Path) -> None
 
 
 def _is_mbaff(extradata: bytes) -> bool:
-    """Whether the SPS in an avcC has frame_mbs_only_flag 0 and mb_adaptive_frame_field_flag 1."""
+    """Return whether an avcC's SPS has frame_mbs_only_flag 0, mb_adaptive_frame_field_flag 1."""
     size = int.from_bytes(extradata[6:8], "big")
     unit = extradata[8 : 8 + size].replace(b"\0\0\3", b"\0\0")
     text = "".join(format(byte, "08b") for byte in unit)

@@ -1,4 +1,4 @@
-"""Which planes FFmpeg's pixel formats become, and what an encoder gets of them."""
+"""Tests of plane formats: conversion from pixel formats, and the pixel formats of encoders."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -97,7 +97,7 @@ def test_packed_pixels_are_unpacked_exactly(
 
 
 def opened(codec: str, video: VideoFormat, pixel_format: str | None = None) -> str:
-    """The pixel format that an encoder is opened with."""
+    """Return the pixel format that an encoder is opened with."""
     settings = EncoderSettings(codec=codec, pixel_format=pixel_format)
     context = av.CodecContext.create(encoder_name(settings, "matroska"), "w")
     assert isinstance(context, av.VideoCodecContext)
@@ -182,7 +182,7 @@ def test_a_pixel_format_must_be_the_encoders() -> None:
 
 @pytest.mark.parametrize(("bits", "name"), [(8, "gray10le"), (10, "gray"), (10, "gray10le")])
 def test_limited_range_stays_limited_in_grey(bits: int, name: str) -> None:
-    """H.273: limited-range codes of n bits are 2^(n-8) times those of 8."""
+    """H.273: limited-range codes of n bits are 2^(n-8) times those of 8 bits."""
     frame = random_frame(form(bits), Colour())
     frame.planes[0][:] = 235 * 2 ** (bits - 8)
     luma = np.from_dlpack(encoder_picture(frame, name).planes[0])

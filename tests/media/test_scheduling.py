@@ -1,4 +1,4 @@
-"""Opening an encoder leaves the scheduling policy of the process as it was."""
+"""Tests that opening an encoder does not change the scheduling policy of the process."""
 
 import os
 from contextlib import suppress
@@ -16,7 +16,7 @@ TASKS = Path("/proc/self/task")
 @pytest.mark.skipif(not TASKS.exists(), reason="needs Linux's list of threads")
 @pytest.mark.parametrize("codec", [c for c in CODECS if CODECS[c] in av.codecs_available])
 def test_no_encoder_makes_threads_real_time(tmp_path: Path, codec: str) -> None:
-    # SVT-AV1 does it for root, which CI and most containers are
+    # SVT-AV1 does so for root, the user in CI and most containers
     before = _policies()
     video = VideoFormat(size=(64, 64), rate=Fraction(25), time_base=Fraction(1, 25))
     with av.open(str(tmp_path / "out.mkv"), "w") as container:
@@ -28,9 +28,9 @@ def test_no_encoder_makes_threads_real_time(tmp_path: Path, codec: str) -> None:
 
 
 def _policies() -> dict[str, int]:
-    """The scheduling policy of every thread by its number."""
+    """Return the scheduling policy of every thread by its id."""
     found = {}
     for task in TASKS.iterdir():
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the thread has ended
             found[task.name] = os.sched_getscheduler(int(task.name))
     return found

@@ -1,4 +1,4 @@
-"""Going on behind a frame gives the frames that reading from the beginning gives."""
+"""Tests that reading after a seek gives the same frames as reading from the beginning."""
 
 from contextlib import closing
 from fractions import Fraction
@@ -65,10 +65,10 @@ def test_most_of_what_is_before_is_not_decoded(
 @pytest.mark.parametrize(
     ("name", "filtering", "pts"),
     [
-        ("in.ts", Filtering(), 0),  # without an index
-        ("in.mp4", Filtering(filters="fps=20"), 0),  # frames that depend on all before
+        ("in.ts", Filtering(), 0),  # the container has no index
+        ("in.mp4", Filtering(filters="fps=20"), 0),  # frames depend on all previous ones
         ("in.mp4", Filtering(detelecine=True), 0),
-        ("in.mp4", Filtering(), 3),  # a time that no frame has
+        ("in.mp4", Filtering(), 3),  # no frame has this pts
         ("in.mp4", Filtering(), 10**9),
     ],
 )

@@ -1,4 +1,4 @@
-"""Captions (A/53) come through, text by text; what encoders do not write is named."""
+"""Tests that captions (A/53) are kept exactly, and that lost side data is reported."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from vsr.media.side_data import carrier_of, kinds_written_by, side_data_in
 
 WORDS = b"HELLO WORLD "
 MESSAGE = b"0123456789abcdef" + b"a mark"
-"""An unregistered message: who it is of, and what it says."""
+"""An unregistered SEI message: a 16-byte UUID and the content."""
 PQ, BT709 = 16, 1
 
 
@@ -23,7 +23,7 @@ def _odd_parity(code: int) -> int:
 
 
 def captioned(path: Path) -> Path:
-    """H.264 with a pair of CEA-608 characters in a SEI message before every picture."""
+    """Write H.264 with a pair of CEA-608 characters in an SEI message before every picture."""
     raw = make_clip(
         path.with_suffix(".h264"), Clip(frames=12, audio=(), options={"x264-params": "aud=1"})
     )
@@ -77,11 +77,11 @@ def _kinds(path: Path) -> list[set[str]]:
 
 
 def _messages(path: Path) -> list[bytes]:
-    """The unregistered messages, but for what encoders say of themselves."""
+    """Return the unregistered messages, without those that encoders add about themselves."""
     with av.open(str(path)) as file:
         found = [d for frame in file.decode(video=0) for d in side_data_in(frame)]
         texts = [bytes(d) for d in found if d.type.name == "SEI_UNREGISTERED"]
-        # x265 puts its own identifier before every one of them
+        # x265 prefixes every message with its UUID
         return [text[-len(MESSAGE) :] for text in texts if text.endswith(MESSAGE)]
 
 
@@ -92,7 +92,7 @@ def _messages(path: Path) -> list[bytes]:
 def test_unregistered_messages_come_through_when_asked(
     tmp_path: Path, codec: str, asked: bool, transfer: int
 ) -> None:
-    """They are of anybody's making: sync marks, encoders' settings, GPS."""
+    """Any application can define such messages: sync marks, encoder settings, GPS positions."""
     unit = b"\x4e\x01\x05" + bytes([len(MESSAGE)]) + MESSAGE + b"\x80"
     source = muxed(hevc(unit=unit, before=True, transfer=transfer), tmp_path / "in.mkv")
     assert _messages(source) == [MESSAGE] * 6
@@ -106,7 +106,7 @@ def test_unregistered_messages_come_through_when_asked(
 
 
 def test_a_timecode_in_every_picture_is_named(tmp_path: Path) -> None:
-    """HEVC's time code message (H.265 D.2.27), which FFmpeg's software encoders do not write."""
+    """FFmpeg's software encoders do not write HEVC's time code message (H.265 D.2.27)."""
     bits = "01" + "1" + "0" + "00000" + "1" + "0" + "0" + format(7, "09b")
     bits += format(12, "06b") + format(34, "06b") + format(10, "05b") + "00000"
     bits += "0" * (-len(bits) % 8)
@@ -120,7 +120,7 @@ def test_a_timecode_in_every_picture_is_named(tmp_path: Path) -> None:
 
 
 def test_the_active_format_is_named(tmp_path: Path) -> None:
-    """AFD (ETSI TS 101 154 B.3), which no encoder of FFmpeg writes."""
+    """No encoder of FFmpeg writes AFD (ETSI TS 101 154 B.3)."""
     body = b"\xb5\x00\x31DTG1\x41\xfa"
     unit = b"\x4e\x01\x04" + bytes([len(body)]) + body + b"\x80"
     source = muxed(hevc(unit=unit, before=True), tmp_path / "in.mkv")
@@ -130,7 +130,7 @@ def test_the_active_format_is_named(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_was_looked_at_is_free_at_once() -> None:
-    """`picture.side_data` would make a circle, and keep it until Python's collector comes."""
+    """`picture.side_data` would create a reference cycle, freed only by the garbage collector."""
     picture = av.VideoFrame(64, 64, "yuv420p")
     held = sys.getrefcount(picture)
     assert carrier_of(picture) is None

@@ -1,4 +1,4 @@
-"""Outputs from facts alone, without an input to take anything over from."""
+"""Tests of sinks that are configured by parameters alone, without an input."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from vsr.media.frame import Frame
 from vsr.media.sink import Sink
 
 TURNED = (0, 1 << 16, 0, -1 << 16, 0, 0, 640, 0, 1 << 30)
-"""A quarter, and moved by 640 pixels."""
+"""Display matrix: a rotation by 90 degrees and a shift by 640 pixels."""
 
 
 def frame(index: int) -> Frame:

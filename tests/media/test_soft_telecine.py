@@ -1,4 +1,4 @@
-"""Film whose 3:2 pulldown is a flag only (soft telecine) stays as it is: 24 frames a second."""
+"""Tests that soft telecine, film with 3:2 pulldown flags, is read as its 24 frames per second."""
 
 import itertools
 import re
@@ -24,13 +24,13 @@ _SEQUENCE, _EXTENSION = b"\0\0\1\xb3", b"\0\0\1\xb5"
 
 
 def _times() -> list[int]:
-    """Film pictures last three fields and two fields by turns."""
+    """Return the pts of the film pictures, which last three and two fields in turn."""
     fields = [5 * k // 2 + k % 2 for k in range(COUNT)]
     return [round(n * FIELD * CLOCK) for n in fields]
 
 
 def _flagged(data: bytes, number: int) -> bytes:
-    """An MPEG-2 picture with the flags of 3:2 pulldown, in a sequence of 29.97 (H.262, 6.2)."""
+    """Return an MPEG-2 picture with 3:2 pulldown flags, in a sequence of 29.97 fps (H.262, 6.2)."""
     made = bytearray(data)
     for found in re.finditer(_SEQUENCE, data):
         made[found.end() + 3] = made[found.end() + 3] & 0xF0 | 4  # frame_rate_code

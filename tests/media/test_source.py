@@ -1,4 +1,4 @@
-"""Sources: what they let go when they are closed."""
+"""Tests of sources: threads end on close, and memory limits."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from vsr.media.source import Source
 
 
 def threads() -> set[str]:
-    """Numbers of the threads of this process, FFmpeg's included."""
+    """Return the ids of this process' threads, including FFmpeg's."""
     return {task.name for task in Path("/proc/self/task").iterdir()}
 
 
@@ -45,7 +45,7 @@ def test_a_closed_source_lets_its_decoders_threads_go_at_once(
     assert own, "the decoder has no threads of its own"
     frames = list(islice((item for item in source if isinstance(item, Frame)), count))
     source.close()
-    assert not own & threads()  # others, of earlier tests, come and go
+    assert not own & threads()  # threads of earlier tests may change
     source.close()
     assert [frame.planes[0].shape for frame in frames] == [(info.height, info.width)] * len(frames)
 
@@ -59,11 +59,11 @@ def test_a_source_that_cannot_be_read_leaves_no_threads(tmp_path: Path) -> None:
         patch.setattr(Source, "_decoded", lambda self, packet: iter(packet.decode()[:0]))
         with pytest.raises(InputError, match="no frame of it can be decoded"):
             Source(str(clip))
-    assert threads() <= before  # those of earlier tests may end
+    assert threads() <= before  # threads of earlier tests may end
 
 
 def test_a_machine_of_any_memory_decodes(tmp_path: Path) -> None:
-    """FFmpeg refuses a limit on pictures above 2^31 pixels."""
+    """FFmpeg rejects a pixel limit (`max_pixels`) of 2^31 or more, however large the memory is."""
     clip = make_clip(tmp_path / "in.mkv")
     for memory in (None, 2**28, 2**34, 2**44):
         with closing(Source(str(clip), Reading(memory=memory))) as source:

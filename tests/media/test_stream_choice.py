@@ -1,4 +1,4 @@
-"""Which streams of an input are used."""
+"""Tests of which streams of an input are selected."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SMALL, LARGE = (64, 48), (128, 96)
 
 
 def _variant(folder: Path, name: str, clip: Clip) -> str:
-    """A variant's playlist of one segment; returns the playlist's name."""
+    """Write the playlist of a variant, with one segment, and return the playlist's name."""
     segment = make_clip(folder / f"{name}.ts", clip)
     lines = ("#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:1.0,", segment.name, "#EXT-X-ENDLIST")
     (folder / f"{name}.m3u8").write_text("\n".join(lines) + "\n")
@@ -24,7 +24,7 @@ def _variant(folder: Path, name: str, clip: Clip) -> str:
 
 
 def _sound(folder: Path, name: str, codec: str) -> str:
-    """A playlist of sound alone."""
+    """Write an audio-only playlist and return its name."""
     playlist = _variant(folder, name, Clip(audio=(codec,), frames=25))
     whole = folder / f"{name}.ts"
     alone = folder / f"{name}_alone.ts"
@@ -49,7 +49,7 @@ def _master(folder: Path, *lines: str) -> Path:
 def test_the_largest_variant_is_taken_with_its_own_sound(
     tmp_path: Path, order: tuple[int, int, int]
 ) -> None:
-    """Variants that hold their sound themselves, in any order; the last two are of one size."""
+    """Each variant contains its audio. The last two have the same size; any order works."""
     variants = []
     for k, (size, codec, bits) in enumerate(
         [(SMALL, "mp2", 90_000), (LARGE, "aac", 300_000), (LARGE, "ac3", 800_000)]
@@ -70,7 +70,7 @@ def test_the_largest_variant_is_taken_with_its_own_sound(
 
 @pytest.mark.parametrize("small_first", [True, False])
 def test_the_sound_of_the_variants_group_is_taken(tmp_path: Path, small_first: bool) -> None:
-    """Both groups hold a sound of the same name; a variant of each size uses each of them."""
+    """Both audio groups contain a track of the same name; the small size has variants with each."""
     sounds = [
         f'#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="{group}",NAME="English",LANGUAGE="en",URI="{uri}"'
         for group, uri in (

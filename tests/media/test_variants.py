@@ -1,4 +1,4 @@
-"""Which variant of an HLS playlist is read, and that the others are not downloaded."""
+"""Tests of which HLS variant is selected, and that the others are not downloaded."""
 
 import functools
 import http.server
@@ -25,7 +25,7 @@ from vsr.media.source import Source
 from vsr.media.variants import VariantChoice
 
 SIZES = ((64, 36), (128, 72), (96, 54))
-"""Of the variants, in the playlist's order."""
+"""Sizes of the variants, in the playlist's order."""
 SEGMENTS = 10
 
 pytestmark = needs_ffmpeg
@@ -33,7 +33,7 @@ pytestmark = needs_ffmpeg
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A playlist of three variants, ten segments of half a second each."""
+    """Make an HLS playlist of three variants, with ten segments of half a second each."""
     folder = tmp_path_factory.mktemp("hls")
     split = "[0:v]split=3[a][b][c];" + ";".join(
         f"[{name}]scale={w}:{h}[v{k}]"
@@ -103,7 +103,7 @@ def test_what_is_not_there_is_told_with_what_is(folder: Path) -> None:
 
 @contextmanager
 def _served(folder: Path) -> Iterator[tuple[str, Counter[str]]]:
-    """Serve a folder by HTTP; yields its URL and how often each segment was asked for."""
+    """Serve a folder by HTTP. Yields its URL and the number of requests for each segment."""
     asked = Counter[str]()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -127,7 +127,7 @@ def test_other_variants_are_not_downloaded(folder: Path) -> None:
     for name, count in asked.items():
         by_variant[name[:2]] += count
     assert by_variant["v2"] >= SEGMENTS
-    assert max(by_variant["v0"], by_variant["v1"]) <= 4  # what looking at them takes
+    assert max(by_variant["v0"], by_variant["v1"]) <= 4  # probing takes a few segments
 
 
 def test_a_relay_judges_by_what_its_network_takes(
@@ -140,5 +140,5 @@ def test_a_relay_judges_by_what_its_network_takes(
     for cost, rate, fits in ((0.03, 30, False), (0.03, 20, True), (0.02, 30, True)):
         monkeypatch.setattr(relay._pool, "estimate", lambda *_, cost=cost: cost)
         assert relay._is_fast_enough((64, 36), Fraction(rate)) is fits
-    assert relay._is_fast_enough((64, 36), None)  # 30 a second
+    assert relay._is_fast_enough((64, 36), None)  # assumes 30 fps
     assert relay._is_fast_enough((64, 36), Fraction(90_000))

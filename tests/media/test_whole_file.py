@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Tests of writing files atomically."""
 
 from pathlib import Path
 from threading import Thread
