@@ -1,4 +1,4 @@
-"""Engines built without a GPU: every network, its kernels and memory, the cache, the words."""
+"""Tests of engines built without a GPU: networks, kernels, memory, the cache and messages."""
 
 import json
 import os
@@ -40,7 +40,7 @@ pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is not install
 
 ROOT = Path(__file__).parents[2]
 MEASURED_WITH = "1.7.1.116"
-"""The release of TensorRT-RTX that all figures here are from."""
+"""Release of TensorRT-RTX with which all figures here were measured."""
 SLACK = 1.05
 SMALL = Sizes.fixed((128, 96))
 RANGE = Sizes(min_size=(64, 64), opt_size=(128, 96), max_size=(192, 128))
@@ -49,7 +49,7 @@ without_gpu = pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is
 
 
 class Offline:
-    """Chooses precisions as `vsr build-engine` does; nothing is looked at."""
+    """Runner that chooses precisions as `vsr build-engine` does, and fails if it runs a network."""
 
     def choose_precision(self, precision: str, has_int8: bool) -> str:
         return precision
@@ -74,7 +74,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> EngineCache:
-    """The one that the command uses too."""
+    """Return the cache that the command uses too."""
     return EngineCache(tmp_path / "cache" / "vsr" / "engines")
 
 
@@ -91,10 +91,10 @@ FORMS = {
     "free fp16": (RANGE, "fp16"),
     "free fp32": (RANGE, "fp32"),
 }
-"""All are built for scale 2, of the others the first two: free sizes differ in nothing."""
+"""All are built for scale 2; other scales skip the free sizes, which make no difference there."""
 ALL_NETWORKS = bool(os.environ.get("VSR_ALL_NETWORKS"))
-"""Without it what differs from another in its weights alone is not built: `-stream` and `-sharp`,
-and pcarn-m at scales whose layers are those of carn-m."""
+"""Whether to build networks that differ from another in weights alone: `-stream`, `-sharp`, and
+pcarn-m at scales whose layers are those of carn-m."""
 
 
 def _differs(name: str, scale: int) -> bool:
@@ -128,7 +128,7 @@ LIMITS = {
     "rt-x3": [(18, 11.5), (18, 10.0)],
     "rt-x4": [(16, 11.5), (16, 10.0)],
 }
-"""Kernels and MB of activations of each form, as measured; a failure prints the line to add."""
+"""Measured kernels and MB of activations of each form; a failure prints the line to add."""
 NETWORKS = [
     (name, scale)
     for name in models.names()
@@ -139,8 +139,8 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("name", "scale"), NETWORKS, ids=[f"{n}-x{s}" for n, s in NETWORKS])
 def test_every_network_builds_for_every_geforce(name: str, scale: int, rtx: Library) -> None:
-    """Fixed and free sizes, fp32 and fp16; kernels and memory stay under what was recorded."""
-    twin = name.endswith(("-stream", "-sharp"))  # other weights in the same network
+    """For fixed and free sizes, fp32 and fp16, kernels and memory stay within recorded limits."""
+    twin = name.endswith(("-stream", "-sharp"))  # the same network with other weights
     found = []
     forms = list(FORMS.values())[: 1 if twin else 4 if scale == 2 else 2]
     for sizes, precision in forms:
@@ -163,7 +163,7 @@ LIMITS_AT_360P = {
     "carn-m": (72, 333.5),
     "pcarn-m": (72, 362.1),
 }
-"""x2 in fp16 for sm86 at 640x360: kernels, MB of activations."""
+"""Kernels and MB of activations for x2 in fp16 on sm86 at 640x360."""
 
 
 @pytest.mark.parametrize("name", LIMITS_AT_360P)
@@ -184,7 +184,7 @@ def test_kernels_and_memory_at_640x360(name: str, rtx: Library) -> None:
 def test_rewrites_save_memory_and_kernels(
     name: str, precision: str, memory: float, fewer: int, rtx: Library
 ) -> None:
-    """PReLUs no longer stand alone; channels are not copied; half precision costs two casts."""
+    """PReLUs need no separate kernels, channels are not copied, half precision adds two casts."""
     before = graph_of(name, 2, precision)
     after, notes = rewrite_for_tensorrt(before)
     assert notes
@@ -193,7 +193,7 @@ def test_rewrites_save_memory_and_kernels(
     assert len(better.programs[0].kernels) <= len(plain.programs[0].kernels) - fewer
 
 
-# ---- what the library refuses, in its own words
+# ---- errors with the library's own message
 
 
 def refused(library: Library, model: bytes, **options: object) -> str:
@@ -333,7 +333,7 @@ def test_sizes_can_be_written_and_read() -> None:
     )
 
 
-# ---- engines that are found
+# ---- finding engines
 
 
 def find(
@@ -376,7 +376,7 @@ def test_an_engine_of_one_size_goes_before_one_for_a_range(
     rtx: Library, cache: EngineCache
 ) -> None:
     builder, graph = Builder(rtx, cache), graph_of()
-    wide = Sizes(min_size=(16, 16), opt_size=(128, 96), max_size=(192, 128))  # first by name
+    wide = Sizes(min_size=(16, 16), opt_size=(128, 96), max_size=(192, 128))  # sorts first by name
     for sizes in (wide, SMALL, RANGE):
         builder.build(graph, BuildOptions(sizes=sizes, targets=("sm86",)))
     (found,) = builder.find([graph], (128, 96), 1, GEFORCE)
@@ -434,7 +434,7 @@ def vsr(*words: str) -> Result:
 
 
 def told(result: Result) -> str:
-    """The one line of an error."""
+    """Return the only line of an error message."""
     (line,) = result.stderr.splitlines()
     assert line.startswith("vsr: error: ")
     assert result.stdout == ""
@@ -525,7 +525,7 @@ def test_an_engine_renamed_from_another_model_is_rebuilt_with_a_word(cache: Engi
     result = vsr(*BICUBIC, "--scale", "3")
     assert "does not fit (it is an engine of bicubic-x2-fp16): rebuilding it" in result.stderr
     assert read_entry(three).key.label == "bicubic-x3-fp16"
-    assert abs(len(good) - three.stat().st_size) < 8  # the seconds it took are written
+    assert abs(len(good) - three.stat().st_size) < 8  # the header contains the build time
 
 
 @pytest.mark.parametrize(
@@ -598,7 +598,7 @@ def test_explain_says_what_is_rewritten_and_what_it_gains(cache: EngineCache) ->
     assert list(table) == ["", "layers", "kernels", "activation memory, MB"]
     before, after = (float(cell) for cell in table["activation memory, MB"])
     assert 0 < after < 0.6 * before
-    assert int(table["layers"][0]) < int(table["layers"][1])  # a PReLU is five nodes
+    assert int(table["layers"][0]) < int(table["layers"][1])  # a PReLU becomes five nodes
     assert int(table["kernels"][1]) <= int(table["kernels"][0])
     assert list(cache.entries()) == []
 
@@ -619,11 +619,11 @@ def test_the_librarys_own_words_are_there_when_verbose() -> None:
     assert vsr(*BICUBIC, "--verbose").stderr.count("\n") > 10
 
 
-# ---- networks from outside
+# ---- third-party networks
 
 
 def repeating(folder: Path, channels: int = 1, size: str = "H,W", out: str = "sH,sW") -> str:
-    """The simplest enlargement: each pixel becomes 2x2."""
+    """Save a network that repeats each pixel 2x2, and return its path."""
     twice = "twice = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> ()"
     text = (
         f'<ir_version: 8, opset_import: ["" : 17]> a (float[N,{channels},{size}] lr) => '
@@ -676,7 +676,7 @@ def test_two_networks_of_one_name_do_not_pass_for_each_other(tmp_path: Path) -> 
 
 
 def quantised(folder: Path, zero_point: int = 128) -> str:
-    """Every pixel as 2x2, by a convolution of 8-bit codes, as quantisers write it."""
+    """Save a network that repeats each pixel 2x2 by an 8-bit convolution; return its path."""
     constants = {
         "s": np.float32(1 / 127), "z": np.uint8(zero_point),
         "ws": np.float32(1 / 127), "wz": np.int8(0),
@@ -715,7 +715,7 @@ def test_a_quantised_network_is_built(zero_point: int, tmp_path: Path, cache: En
 
 
 def test_a_quantised_network_is_explained(tmp_path: Path) -> None:
-    """TensorRT cannot build the form before, whose codes are not symmetric."""
+    """TensorRT cannot build the original network, because its codes are not symmetric."""
     words = ("--model", quantised(tmp_path), "--size", "64x48", "--target", "sm86", "--explain")
     result = vsr(*words)
     assert result.exit_code == 0, result.output
@@ -750,8 +750,8 @@ def test_two_commands_at_once_build_once(cache: EngineCache) -> None:
     with command(*words) as first, command(*words) as second:
         said = [process.communicate(timeout=120) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0], said
-    assert len(list(cache.entries())) == 2  # both forms of a network with grouped convolutions
-    # the other waited for each, or came when it was done
+    assert len(list(cache.entries())) == 2  # a grouped and a dense form
+    # the other command waited for each build, or started after it
     assert sum(out.count("built in") for out, _ in said) == 2
     assert sum(out.count("cached") for out, _ in said) == 2
 
@@ -761,7 +761,7 @@ def test_a_command_that_is_killed_leaves_no_engine(cache: EngineCache) -> None:
     words = ("--model", "carn-m", "--size", "96x64", "--target", "sm86")
     with command(*words) as process:
         deadline = time.monotonic() + 60
-        while not list(cache.folder.glob("*.lock")):  # it builds when it has that
+        while not list(cache.folder.glob("*.lock")):  # held while it builds
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)

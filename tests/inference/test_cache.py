@@ -1,4 +1,4 @@
-"""The folder of engines when things go wrong: killed builders, two at once, foreign files."""
+"""Tests of the engine cache: killed and concurrent builders, damaged and foreign files."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ Making = Callable[[], tuple[bytes, dict[str, Any]]]
 
 
 def making(plan: bytes = PLAN, calls: list[bytes] | None = None) -> Making:
-    """A build that takes no time and may be counted."""
+    """Return a build function that takes no time and appends its plan to `calls`."""
 
     def make() -> tuple[bytes, dict[str, Any]]:
         if calls is not None:
@@ -55,13 +55,13 @@ def never() -> tuple[bytes, dict[str, Any]]:
 
 
 def filled(tmp_path: Path, key: EngineKey = KEY) -> tuple[EngineCache, Path]:
-    """A cache with one engine in it, and its file."""
+    """Return a cache with one engine, and the file of that engine."""
     cache = EngineCache(tmp_path / "engines")
     _, path, _ = cache.get(key, making())
     return cache, path
 
 
-# ---- what was built is there
+# ---- stored engines
 
 
 def test_a_fact_is_added_once(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def _with_line(line: bytes) -> Callable[[Path], None]:
 
 
 def _without(name: str, inner: str = "") -> Callable[[Path], None]:
-    """The header without one of its keys."""
+    """Return a function that removes a key from the header."""
 
     def change(path: Path) -> None:
         line, _, plan = path.read_bytes().partition(b"\n")
@@ -178,7 +178,7 @@ def _without(name: str, inner: str = "") -> Callable[[Path], None]:
 
 
 def _changed(**values: object) -> Callable[[Path], None]:
-    """The header with another value in its key."""
+    """Return a function that changes fields of the engine key in the header."""
 
     def change(path: Path) -> None:
         line, _, plan = path.read_bytes().partition(b"\n")
@@ -305,7 +305,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> Non
 
 @contextmanager
 def nobody() -> Iterator[None]:
-    """Root may write everywhere; as it is, containers often are."""
+    """Drop root's permission to write everywhere; containers often run as root."""
     if os.geteuid():
         yield
         return
@@ -368,7 +368,7 @@ def test_a_failed_build_leaves_nothing_and_may_be_tried_again(tmp_path: Path) ->
     assert cache.get(KEY, making())[0] == PLAN
 
 
-# ---- several builders
+# ---- concurrent builders
 
 BUILDER = """
 import logging, signal, sys, time
@@ -394,7 +394,7 @@ print("cached" if cached else "built")
 
 
 def builder(folder: Path, seconds: float) -> "subprocess.Popen[str]":
-    """A process that builds the engine of KEY, slowly."""
+    """Start a process that takes `seconds` to build the engine of KEY."""
     command = [sys.executable, "-c", BUILDER, str(folder), str(seconds)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
@@ -424,7 +424,7 @@ def test_a_builder_that_is_killed_leaves_no_engine_and_no_lock(tmp_path: Path) -
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     half = tmp_path / f".{KEY.file}.4711-1.part"
-    other = tmp_path / f".{replace(KEY, label='dcscn').file}.4711-1.part"  # may be under way
+    other = tmp_path / f".{replace(KEY, label='dcscn').file}.4711-1.part"  # may still be written
     for part in (half, other):
         part.write_bytes(MAGIC)
     cache.get(KEY, making())

@@ -1,4 +1,4 @@
-"""Engines whose pictures are no pictures are given up, and no frame is lost or wrong for it."""
+"""Tests that an engine with invalid output is replaced, without a lost or wrong frame."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,11 +20,11 @@ from vsr.media.frame import Plane, Planes, now
 WIDTH, HEIGHT, SCALE = 64, 48, 2
 ENGINES = Path(__file__).parents[2] / "engines"
 Paint = Callable[[Plane], Plane]
-"""What an engine makes of the enlarged luma that would be right."""
+"""Function from the correct enlarged luma to the luma that an engine outputs."""
 
 
 def picture(index: int, dark: bool = False) -> Planes:
-    """A slope with some texture; chroma tells which picture it is."""
+    """Return a slope with some texture, or black; the value of the chroma planes is `index`."""
     rng = np.random.default_rng(index)
     slope = np.linspace(60, 190, WIDTH) + rng.normal(0, 3, (HEIGHT, WIDTH))
     y = np.full((HEIGHT, WIDTH), 16, np.uint8) if dark else slope.astype(np.uint8)
@@ -57,7 +57,7 @@ def inverted(y: Plane) -> Plane:
 
 
 def with_hole(y: Plane) -> Plane:
-    """As NaN in one pixel leaves it: black as far as the network looks."""
+    """Return luma as a NaN in one pixel leaves it: black within the receptive field."""
     holed = y.copy()
     row, column = np.unravel_index(int(y[32:-32, 32:-32].argmax()), y[32:-32, 32:-32].shape)
     holed[row : row + 64, column : column + 64] = 0
@@ -70,15 +70,15 @@ every_garbage = pytest.mark.parametrize("paint", GARBAGE, ids=lambda p: p.__name
 
 @dataclass
 class FakeEngine:
-    """Enlarges by repeating and then paints; as strict about its slots as real ones."""
+    """Engine that repeats pixels and then applies `paint`; limits its slots as real ones do."""
 
     paint: Paint = right
     slots: int = 3
     failing: int = -1
-    """The picture it cannot do."""
+    """Index of the picture that fails; -1 for none."""
     error: type[BackendError] = BackendError
     at_once: bool = False
-    """Whether it says so when it is given the picture, and not when it is asked for it."""
+    """Whether `submit` raises the error instead of `result`."""
     size: tuple[int, int] | None = None
     taken: list[int] = field(default_factory=list)
     under_way: int = 0
@@ -120,7 +120,7 @@ def checked(*engines: FakeEngine) -> CheckedEngine:
 
 
 def through(engine: CheckedEngine, pictures: Iterable[Planes]) -> list[Planes]:
-    """Results in order, with as many pictures under way as there are slots."""
+    """Return the results in order, with up to `engine.slots` pictures in flight."""
     tickets, results = deque[Ticket](), list[Planes]()
     for planes in pictures:
         while len(tickets) >= engine.slots:
@@ -136,7 +136,7 @@ def assert_right(results: Sequence[Planes], pictures: Sequence[Planes]) -> None:
             np.testing.assert_array_equal(a, enlarged(b))
 
 
-# ---- what is a picture
+# ---- valid and invalid output
 
 
 def codes(y: npt.NDArray[Any]) -> Plane:
@@ -168,7 +168,7 @@ def test_pictures_of_any_size_can_be_judged(size: tuple[int, int]) -> None:
     assert find_fault(y, white(large), 3)
 
 
-# ---- the next way
+# ---- the next candidate
 
 
 def test_a_good_engine_is_left_alone_after_its_first_pictures() -> None:
@@ -244,7 +244,7 @@ def test_no_way_left_is_an_error_that_says_what_was_seen() -> None:
     assert "--backend" in str(caught.value)
 
 
-# ---- what is under way at the change
+# ---- pictures in flight when the engine is replaced
 
 
 @pytest.mark.parametrize("before", [1, 2, 3, 4, 12])
@@ -293,7 +293,7 @@ def test_the_input_may_be_overwritten_after_submit() -> None:
     planes = [plane.copy() for plane in picture(3)]
     ticket = checked(FakeEngine(black), FakeEngine()).submit((planes[0], planes[1], planes[2]))
     for plane in planes:
-        plane[:] = 77  # a decoder's buffer, used again
+        plane[:] = 77  # the decoder reuses its buffer
     assert_right([ticket.result()], [picture(3)])
 
 

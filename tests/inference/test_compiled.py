@@ -1,4 +1,4 @@
-"""What OpenVINO compiled is kept, and loaded by the next program, with the same result."""
+"""Tests of the cache of networks compiled by OpenVINO, which later processes load."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The CUDA layer on a GPU, through each CUDA library that is installed.
+"""Tests of the CUDA layer on a GPU, through each installed CUDA library.
 
 `VSR_REQUIRE_GPU=1 pytest -m gpu tests/inference/test_cuda.py`
 """
@@ -26,7 +26,7 @@ _MODULES = {"cuda-bindings": "cuda.bindings", "pycuda": "pycuda"}
 
 @pytest.fixture(params=list(CUDA_LIBRARIES))
 def cuda(request: pytest.FixtureRequest) -> Iterator[Cuda]:
-    """The first GPU, its context current on the test's thread."""
+    """Yield the first GPU, with its context current on the test's thread."""
     name: str = request.param
     try:
         found = importlib.util.find_spec(_MODULES[name])
@@ -119,7 +119,7 @@ def test_a_captured_graph_copies_whatever_is_there_when_launched(cuda: Cuda) -> 
     target.array((size,))[:] = 0
     stream.begin_capture()
     cuda.copy_in(device.address, source.address, size, stream)
-    cuda.alloc_device(MIB).close()  # relaxed mode allows it
+    cuda.alloc_device(MIB).close()  # allowed by relaxed capture mode
     cuda.copy_out(target.address, device.address, size, stream)
     graph = stream.end_capture()
     stream.synchronize()
@@ -206,7 +206,7 @@ def test_two_thousand_frames_leave_no_memory_behind(cuda: Cuda) -> None:
     frames(2000)
     assert abs(free - free_memory(cuda)) <= 32 * MIB
     assert _resident() - resident <= 32 * MIB
-    assert pool.allocated == 2 * MIB  # one is still lent while the next is taken
+    assert pool.allocated == 2 * MIB  # one is in use while the next is taken
 
 
 def test_torch_shares_the_context(cuda: Cuda) -> None:
@@ -228,7 +228,7 @@ def test_torch_shares_the_context(cuda: Cuda) -> None:
     cuda.copy_out(copied.address, tensor.data_ptr(), size, stream)
     on_ours = torch.cuda.ExternalStream(stream.handle)
     with torch.cuda.stream(on_ours):
-        tensor.add_(1)  # behind the copy, in our stream
+        tensor.add_(1)  # after the copy, in our stream
     stream.synchronize()
     assert np.array_equal(copied.array((size,)), noise(size))
     assert np.array_equal(tensor.cpu().numpy(), noise(size) + np.uint8(1))

@@ -1,6 +1,6 @@
-"""CUDA that is missing, too old, broken or out of memory: each case has its line.
+"""Tests of the one-line errors for CUDA that is missing, too old, broken or out of memory.
 
-Fakes stand in for drivers that fail and for the rules of PyCUDA (its src/cpp/cuda.hpp).
+Fakes simulate drivers that fail, and the rules of PyCUDA (its src/cpp/cuda.hpp).
 """
 
 import ctypes
@@ -48,9 +48,9 @@ def test_without_a_driver_the_line_names_openvino() -> None:
 
 
 def replace_modules(monkeypatch: pytest.MonkeyPatch, **modules: object) -> None:
-    """Put modules (None: not installed) in the place of real ones, and forget who imported them."""
+    """Replace imported modules (None: not installed), and unload the modules that import them."""
     for name in ("vsr.inference.cuda.bindings", "vsr.inference.cuda.pycuda"):
-        monkeypatch.setitem(sys.modules, name, None)  # undone also if new
+        monkeypatch.setitem(sys.modules, name, None)  # is undone even for a new name
         del sys.modules[name]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name.replace("__", "."), module)
@@ -76,7 +76,7 @@ def test_an_unknown_library_is_refused() -> None:
 
 
 class FakeDriver(ModuleType):
-    """`cuda.bindings.driver` of another machine; `codes` names calls that fail."""
+    """Fake `cuda.bindings.driver`; `codes` are the error codes or exceptions of calls that fail."""
 
     CUDA_VERSION = 13000
 
@@ -189,7 +189,7 @@ def test_memory_that_runs_out_says_how_much(fake: Callable[..., FakeDriver]) -> 
 
 
 class FakePyCuda(ModuleType):
-    """`pycuda.driver`: things are made and die only with a context on the thread's own stack."""
+    """Fake `pycuda.driver`: making and freeing objects needs a context on the thread's stack."""
 
     Error = type("Error", (Exception,), {})
     MemoryError = type("MemoryError", (Error,), {})
@@ -366,7 +366,7 @@ def test_pycuda_that_cannot_be_imported_gets_its_line(
     (tmp_path / "pycuda" / "driver.py").write_text(f"raise ImportError({reason!r})\n")
     replace_modules(monkeypatch)
     for name in ("pycuda", "pycuda.driver"):
-        monkeypatch.setitem(sys.modules, name, None)  # undone also if new
+        monkeypatch.setitem(sys.modules, name, None)  # is undone even for a new name
         del sys.modules[name]
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendError, match=line):

@@ -1,4 +1,4 @@
-"""The pool of pinned memory, on ordinary memory: who holds a view holds the buffer, nobody else."""
+"""Tests of the pool of pinned memory, on ordinary memory: any view keeps its buffer in use."""
 
 import gc
 import subprocess
@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Plain:
-    """Ordinary memory in the place of page-locked memory; counts what is alive."""
+    """Ordinary memory instead of page-locked memory; counts the instances alive."""
 
     alive = 0
 
@@ -32,7 +32,7 @@ class Plain:
         Plain.alive += 1
 
     def __del__(self) -> None:
-        self._memory[:] = 0xEE  # whoever still looks at it sees that it is gone
+        self._memory[:] = 0xEE  # makes a use after free visible
         Plain.alive -= 1
 
     array = PinnedBuffer.array
@@ -40,7 +40,7 @@ class Plain:
 
 @pytest.fixture(scope="module", autouse=True)
 def _old_objects() -> Iterator[None]:
-    """The collector does not look through what other tests left: that takes a second each time."""
+    """Exclude objects of other tests from garbage collection, which takes a second each time."""
     gc.collect()
     gc.freeze()
     yield
@@ -83,7 +83,7 @@ def test_views_of_views_keep_a_buffer_lent() -> None:
     del flat, view, window
     other = lender.take(96)
     assert address(other) != where
-    again[0, 0] = 7  # still ours
+    again[0, 0] = 7  # the buffer is still in use
     del again
     assert address(lender.take(96)) == where
 
@@ -118,7 +118,7 @@ def test_a_picture_of_the_encoder_keeps_its_planes() -> None:
     assert [int(np.from_dlpack(plane)[0, 0]) for plane in picture.planes] == [1, 2, 3]
     one_plane = np.from_dlpack(picture.planes[2])
     del picture
-    assert address(lender.take(192)) != where  # a plane of a picture that is gone
+    assert address(lender.take(192)) != where  # one plane outlives its picture
     assert int(one_plane[3, 7]) == 3
     del one_plane
     assert address(lender.take(192)) == where
@@ -128,7 +128,7 @@ def test_free_buffers_of_other_sizes_make_room() -> None:
     lender = pool(limit=1000)
     small = [lender.take(200) for _ in range(4)]
     del small[0]
-    big = lender.take(400)  # in the place of the returned one
+    big = lender.take(400)  # replaces the returned buffer
     assert (Plain.alive, lender.allocated) == (4, 1000)
     with pytest.raises(BackendError, match="1000 of 1000 bytes"):
         lender.take(300)

@@ -1,4 +1,4 @@
-"""The precision of foreign networks: measured once, near to fp32, remembered."""
+"""Tests of the precision of third-party networks: measured once, close to fp32, and saved."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from vsr.network.graph import bicubic_network
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 MEASURED = models._fastest_precision
-"""Without what tests/conftest.py puts in its place."""
+"""The real function, which tests/conftest.py replaces."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_a_slow_network_is_timed_once(
 
     monkeypatch.setattr(fastest, "now", lambda: clock[0])
     assert measure_fastest(("fp32", "bf16"), compile_in, "a network here", 1.0) == "bf16"
-    assert runs == dict.fromkeys(runs, 1 + rounds)  # one for the picture it makes
+    assert runs == dict.fromkeys(runs, 1 + rounds)  # the first run warms up
 
 
 @pytest.mark.parametrize("runs_before", [0, 2])

@@ -1,4 +1,4 @@
-"""An upscaler takes the engine that fits the memory, and the one whose pictures are right."""
+"""Tests that an upscaler uses an engine that fits in memory and whose output is valid."""
 
 import itertools
 import logging
@@ -32,20 +32,20 @@ from vsr.network.graph import PlaneGraph
 
 @dataclass
 class FakeBackend:
-    """Has memory for so many pixels in a batch."""
+    """Backend with memory for a batch of `memory` pixels."""
 
     memory: int = 1 << 40
     paint: Paint = right
     failing: int = -1
-    """The picture that its engines cannot do while they run."""
+    """Index of the picture on which its engines fail; -1 for none."""
     error: type[BackendError] = BackendError
     enough: int = 0
-    """Pixels in a batch up to which they can do it all the same."""
+    """Maximum number of pixels in a batch with which engines do not fail."""
     at_once: bool = False
     name: str = "fake"
     device: str = "none"
     tried: list[tuple[int, int, int]] = field(default_factory=list)
-    """(width, height, batch)"""
+    """(width, height, batch) of every call of `compile`."""
     engines: list[FakeEngine] = field(default_factory=list)
 
     def choose_precision(self, precision: str, has_int8: bool) -> str:
@@ -157,7 +157,7 @@ def test_networks_that_cannot_be_cut_end_in_the_error(fixed: bool) -> None:
 
 
 def test_a_fallback_gets_the_tiles_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Candidate by way on the same tiles, which the new engine is made for when it is needed."""
+    """The fallback engine uses the same tiles; it is compiled only when it is needed."""
     first, last = FakeBackend(memory=24_000, paint=black), FakeBackend(name="openvino")
     monkeypatch.setattr(upscaler, "load_backend", lambda name: last)
     scaler = Upscaler(repeating(radius=2), first, COLOUR, (640, 360))
@@ -168,11 +168,11 @@ def test_a_fallback_gets_the_tiles_that_fit(monkeypatch: pytest.MonkeyPatch) -> 
     assert last.tried == [(scaler.plan.width, scaler.plan.height, 1)]
 
 
-# ---- engines that fail while they run
+# ---- engines that fail at run time
 
 
 def stream(count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Frame | str]:
-    """Pictures, each told by its chroma, with a packet behind every other one."""
+    """Yield pictures, identified by their chroma, with a packet after every second one."""
     for k in range(count):
         y, u, v = picture(k)
         rows, columns = -(-size[1] // HEIGHT), -(-size[0] // WIDTH)
@@ -184,7 +184,7 @@ def stream(count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Fram
 
 
 def assert_all_there(scaler: Upscaler, count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
-    """All pictures and packets come out, in their order, and the pictures are right."""
+    """Assert that all pictures and packets come out in order, and that the pictures are correct."""
     for before, after in zip(stream(count, size), scaler.process(stream(count, size)), strict=True):
         if isinstance(before, str):
             assert after == before
@@ -197,7 +197,7 @@ def assert_all_there(scaler: Upscaler, count: int, size: tuple[int, int] = (WIDT
 
 @pytest.fixture
 def last(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    """What stands in for OpenVINO."""
+    """Return the fake backend that replaces OpenVINO."""
     cpu = FakeBackend(name="openvino")
     monkeypatch.setattr(upscaler, "load_backend", lambda name: cpu)
     return cpu
@@ -217,13 +217,13 @@ def test_pictures_under_way_are_done_by_the_next_way(
 
     def slower(graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> FakeEngine:
         engine = compile_(graph, size, batch)
-        engine.slots = next(pace)  # and once only: it is made once
+        engine.slots = next(pace)  # raises if it is compiled twice
         return engine
 
     monkeypatch.setattr(last, "compile", slower)
     assert_all_there(scaler, 9)
     done = last.engines[0].taken
-    assert done == list(range(done[0], 9))  # in order, and nothing that had come out before
+    assert done == list(range(done[0], 9))  # in order, without results already returned
     assert failing - 3 <= done[0] <= failing
     assert caplog.messages == [
         "repeating on fake in fp32 failed (this picture is too much): "
@@ -294,7 +294,7 @@ def test_every_way_is_tried_and_the_last_failure_is_told(
 
 
 def test_an_engine_that_cannot_be_made_is_passed_over(last: FakeBackend) -> None:
-    """As on a GPU that has failed: nothing works on it until the process ends."""
+    """Simulates a failed GPU, on which nothing works until the process ends."""
     first = FakeBackend(failing=2)
     model = replace(repeating(), precision="fp16")
     scaler = Upscaler(model, first, COLOUR, (WIDTH, HEIGHT), fall_back=True)
@@ -320,7 +320,7 @@ def test_ways_that_made_no_pictures_are_not_tried_again(
 def test_a_failed_engine_is_gone_before_the_next_one_is_made(
     last: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or there would be no memory for it."""
+    """Otherwise there would be no memory for the next engine."""
     first = FakeBackend(failing=4)
     scaler = Upscaler(repeating(), first, COLOUR, (WIDTH, HEIGHT), fall_back=True)
     gone = weakref.ref(first.engines.pop())

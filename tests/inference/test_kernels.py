@@ -1,7 +1,7 @@
-"""The fused CUDA kernels: their own source run as C++ against torch, and compiled for every GPU.
+"""Tests of the fused CUDA kernels: run as C++ against torch, and compiled for every GPU.
 
-Without a GPU, `cuda_on_host.h` runs the .cu files: every index, border, weight and sum is tested;
-what is not are the PTX instructions of warp.cuh, which only the tests marked `gpu` execute.
+Without a GPU, `cuda_on_host.h` runs the .cu files: every index, border, weight and sum is tested.
+Only the tests marked `gpu` execute the PTX instructions of warp.cuh.
 """
 
 import re
@@ -36,14 +36,14 @@ SOURCES = [*((name, None) for name in KERNELS), ("shuffle", SOURCE)]
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The kernels as a library for the CPU."""
+    """Yield the kernels as a library for the CPU."""
     with built(tmp_path_factory.mktemp("kernels")) as host:
         yield host
 
 
 @pytest.fixture(scope="module")
 def nvrtc() -> None:
-    """NVRTC; the test skips aloud without it."""
+    """Skip the test, with a reason, if NVRTC is missing."""
     try:
         from cuda.bindings import nvrtc as library
 
@@ -53,7 +53,7 @@ def nvrtc() -> None:
 
 
 def random_block(seed: int = 5) -> list[tuple[Tensor, Tensor]]:
-    """Weights that are halves; biases so large that zero padding differs from a bias outside."""
+    """Return weights exact in half precision; biases large enough to show a wrong padding."""
     generator = torch.Generator().manual_seed(seed)
     shapes = ((64, 16, 3, 3), (64, 16, 3, 3), (64, 64, 1, 1))
     return [
@@ -70,7 +70,7 @@ def random_picture(*shape: int, seed: int = 6) -> Tensor:
 
 
 def residual_e(x: Tensor, blocks: Convolutions) -> Tensor:
-    """The block of train/nets/carn.py in float32."""
+    """Compute the block of train/nets/carn.py in float32."""
     (w1, b1), (w2, b2), (w3, b3) = blocks
     first = F.relu(F.conv2d(x, w1, b1, padding=1, groups=4))
     second = F.relu(F.conv2d(first, w2, b2, padding=1, groups=4))
@@ -78,8 +78,10 @@ def residual_e(x: Tensor, blocks: Convolutions) -> Tensor:
 
 
 def assert_equal_but_for_rounding(result: Tensor, expected: Tensor) -> None:
-    """Rounding the result costs half a unit in its last place, 2^-11 of the largest value; the two
-    intermediates' errors of the same size are averaged over many channels and add less than that.
+    """Assert that the error is at most 2 * 2^-11 of the largest value, and that no value is NaN.
+
+    Rounding the result costs half a unit in its last place, 2^-11. The errors of the two rounded
+    intermediates average out over many channels and add less than that.
     """
     assert result.shape == expected.shape
     scale = expected.abs().max().item()
@@ -87,7 +89,7 @@ def assert_equal_but_for_rounding(result: Tensor, expected: Tensor) -> None:
     assert (result - expected).abs().max().item() <= 2 * 2**-11 * scale  # false for NaNs
 
 
-# one pixel, less than a block, exactly one block, several with all kinds of rest, thin ones
+# one pixel, less than a block, exactly one block, several with various remainders, thin pictures
 SIZES = [(1, 1, 1), (2, 5, 9), (1, 10, 14), (2, 11, 29), (1, 23, 15), (1, 1, 43), (1, 31, 2)]
 
 
@@ -102,7 +104,7 @@ def test_residual_e_equals_torch(host: Host, shape: tuple[int, int, int]) -> Non
 def test_residual_e_pads_both_convolutions_with_zeros(host: Host) -> None:
     x, block = random_picture(1, 64, 21, 30), random_block()
     result, expected = host.residual_e(x, block), residual_e(x, block)
-    # what would come out if g1 went on outside the picture: the border would give it away
+    # the wrong result if the first convolution continued outside the picture: its border differs
     (w1, b1), (w2, b2), (w3, b3) = block
     first = F.relu(F.conv2d(F.pad(x, [2] * 4), w1, b1, groups=4))
     wrong = F.relu(F.conv2d(F.relu(F.conv2d(first, w2, b2, groups=4)), w3, b3) + x)
@@ -134,13 +136,13 @@ def test_residual_e_rounds_between_convolutions_and_nowhere_else(host: Host) -> 
     second = rounded(F.relu(F.conv2d(first, w2, b2, padding=1, groups=4)))
     expected = rounded(F.relu(F.conv2d(second, w3, b3) + x))
     result = host.residual_e(x, [(w1, b1), (w2, b2), (w3, b3)])
-    # only sums that lie in the middle between two halves can fall to either side
+    # only sums midway between two half-precision values may round either way
     assert (result != expected).float().mean() < 0.02
 
 
 def test_a_nan_reaches_what_depends_on_it_and_no_more(host: Host) -> None:
     x, block = random_picture(1, 64, 21, 30), random_block()
-    x[0, 20, 9, 13] = torch.nan  # at the joint of four blocks
+    x[0, 20, 9, 13] = torch.nan  # where four blocks meet
     wrong = host.residual_e(x, block).isnan()
     assert torch.equal(wrong, residual_e(x, block).isnan())
     assert 25 <= wrong.any(1).sum() < 30
@@ -159,7 +161,7 @@ def test_residual_e_on_the_weights_of_carn_m(host: Host) -> None:
         (64, 27, 3, True, (1, 17, 5)),
         (64, 48, 4, False, (1, 3, 16)),
         (16, 4, 2, False, (1, 1, 2)),
-        (80, 12, 2, False, (1, 8, 17)),  # more than one slab of input channels, the last one part
+        (80, 12, 2, False, (1, 8, 17)),  # two slabs of input channels, the second one partial
         (128, 18, 3, True, (2, 4, 7)),
         (32, 3, 1, False, (1, 9, 17)),
     ],
@@ -222,7 +224,7 @@ OLD_PTXAS = "/usr/local/cuda/bin/ptxas"
 def test_ptx_is_for_the_oldest_drivers_that_know_the_gpu(
     name: str, source: bytes | None, arch: int, tmp_path: Path
 ) -> None:
-    """NVRTC 13.5 writes PTX 9.5, which a driver of CUDA 13.0 refuses; `ptxas` checks the rest."""
+    """NVRTC 13.5 writes PTX 9.5, which a CUDA 13.0 driver rejects; `ptxas` checks the rest."""
     ptx = compile_kernel(name, arch, "ptx", source)
     found = re.search(rb"^\.version (\d+)\.(\d+)$", ptx, re.MULTILINE)
     assert found is not None
@@ -242,7 +244,7 @@ def test_ptx_of_an_older_nvrtc_keeps_its_version() -> None:
     assert _for_older_drivers(old, 86) == old
     new = old.replace(b"7.8", b"9.5")
     assert _for_older_drivers(new, 86) == old.replace(b"7.8", b"8.0")
-    assert _for_older_drivers(new, 130) == new  # unknown yet: its own
+    assert _for_older_drivers(new, 130) == new  # unknown GPU: unchanged
 
 
 @pytest.mark.usefixtures("nvrtc")

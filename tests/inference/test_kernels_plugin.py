@@ -1,6 +1,6 @@
-"""Residual-E blocks in ONNX networks become nodes of the TensorRT plugin, and nothing else does.
+"""Tests that residual-E blocks, and nothing else, become nodes of the TensorRT plugin.
 
-The plugin itself needs TensorRT and a GPU; what its node computes is run on the CPU.
+The plugin itself needs TensorRT and a GPU; here the CPU runs the kernel of its node.
 """
 
 import sys
@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The kernels as a library for the CPU."""
+    """Yield the kernels as a library for the CPU."""
     with built(tmp_path_factory.mktemp("kernels")) as host:
         yield host
 
@@ -49,7 +49,7 @@ def test_carn_m_has_nine_blocks_with_their_weights() -> None:
     assert count == len(nodes) == 9
     assert (64, 16, 3, 3) not in {tuple(c.dims) for c in fused.graph.initializer}
     constants = {c.name: numpy_helper.to_array(c) for c in fused.graph.initializer}
-    assert len({tuple(node.input[1:]) for node in nodes}) == 3  # a cascading block shares them
+    assert len({tuple(node.input[1:]) for node in nodes}) == 3  # shared within a cascading block
     weights, bias = pack_residual_e(*carn_m_block())
     np.testing.assert_array_equal(constants[nodes[0].input[1]], weights)
     np.testing.assert_array_equal(constants[nodes[0].input[2]], bias)
@@ -80,7 +80,7 @@ def test_the_rewritten_network_computes_the_same(host: Host) -> None:
         None, {"lr": lr}
     )
     assert expected.std() > 0.1
-    assert np.abs(result - expected).max() < 0.005  # about one code value of eight bits
+    assert np.abs(result - expected).max() < 0.005  # about one 8-bit code
 
 
 BLOCK = """<ir_version: 8, opset_import: ["" : 17]>
@@ -97,7 +97,7 @@ net (T[N, 64, H, W] x) => (T[N, 64, H, W] y)
 
 
 def small_network(text: str, kind: str = "float16") -> onnx.ModelProto:
-    """A block with random weights."""
+    """Return the network of an ONNX text, such as `BLOCK`, with random weights."""
     network: onnx.ModelProto = parser.parse_model(text.replace("T[", f"{kind}["))
     random = np.random.default_rng(9)
     shapes = {

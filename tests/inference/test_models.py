@@ -1,4 +1,4 @@
-"""Finding networks: the built-in ones, and any ONNX file somebody brings along."""
+"""Tests of finding networks: the built-in ones and third-party ONNX files."""
 
 import re
 import shutil
@@ -21,11 +21,11 @@ from vsr.network.graph import PlaneGraph
 
 TWICE = "twice = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> ()"
 REPEAT = f'{TWICE} sr = Resize <mode = "nearest"> (lr, , twice)'
-"""The simplest enlargement, exact in every range: each pixel becomes 2x2."""
+"""Network that repeats each pixel 2x2; exact in every value range."""
 LARGE = f'{TWICE} large = Resize <mode = "nearest"> (lr, , twice)'
 
 SHUFFLE = "four = Conv(lr, w) sr = DepthToSpace <blocksize = 2> (four)"
-"""The same with weights, which are `ONES`."""
+"""The same as a convolution, whose weights are `ONES`."""
 ONES = "<float[4,1,1,1] w = {1.0, 1.0, 1.0, 1.0}>"
 
 
@@ -37,7 +37,7 @@ def text(
     opset: int = 17,
     weights: str = "",
 ) -> str:
-    """A network in ONNX's text form."""
+    """Return a network in ONNX's text form."""
     head = f'<ir_version: 7, opset_import: ["" : {opset}, "custom" : 1]> test'
     return f"{head} ({lr} lr) => ({sr} sr) {weights} {{ {body} }}"
 
@@ -50,9 +50,9 @@ def save(folder: Path, network: str | onnx.ModelProto) -> Path:
 
 
 def save_in_two_files(folder: Path) -> Path:
-    """A network whose weights lie in `weights.bin` beside it."""
+    """Save a network with its weights in a separate file, `weights.bin`; return its path."""
     network = onnx.parser.parse_model(text(SHUFFLE, weights=ONES))
-    for weight in network.graph.initializer:  # only raw data can be moved out
+    for weight in network.graph.initializer:  # only raw data can be stored externally
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight), weight.name))
     path = folder / "network.onnx"
     onnx.save(network, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
@@ -60,12 +60,12 @@ def save_in_two_files(folder: Path) -> Path:
 
 
 def ramp(width: int, height: int) -> Plane:
-    """Every nominal luma code, 16 to 235."""
+    """Return luma that cycles through every nominal code, 16 to 235."""
     return (16 + np.arange(width * height) % 220).reshape(height, width).astype(np.uint8)
 
 
 def enlarged_luma(backend: Backend, model: models.Model, luma: Plane) -> Plane:
-    """The model at work in its planes-to-planes graph, on grey pictures."""
+    """Return the luma that the model's planes-to-planes graph computes for a grey picture."""
     height, width = luma.shape
     chroma = np.full((-(-height // 2), -(-width // 2)), 128, np.uint8)
     engine = backend.compile(model.graph(Colour()), (width, height))
@@ -120,7 +120,7 @@ def test_bicubic_has_every_scale(backend: Backend, scale: int) -> None:
 
 
 def test_unknown_model_lists_the_known_ones(backend: Backend) -> None:
-    with pytest.raises(ModelError, match="cannot read the model"):  # an ending in capitals too
+    with pytest.raises(ModelError, match="cannot read the model"):  # .ONNX also means a file
         models.find("no/SUCH.ONNX", None, backend)
     with pytest.raises(UsageError, match="unknown model 'carnm'") as caught:
         models.find("carnm", 2, backend)
@@ -136,7 +136,7 @@ def test_missing_scale_lists_those_there_are(backend: Backend, name: str) -> Non
 
 @pytest.fixture
 def engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of `engines/` that may be harmed."""
+    """Return a copy of `engines/` that tests may damage."""
     folder = tmp_path / "engines"
     shutil.copytree(models.ENGINES, folder)
     monkeypatch.setattr(models, "ENGINES", folder)
@@ -170,7 +170,7 @@ def test_int8_instructions_are_read_from_the_systems_list(
     cpu.has_int8_instructions.cache_clear()
     try:
         assert cpu.has_int8_instructions() is known
-        monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")  # Windows, macOS
+        monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "none")  # as on Windows and macOS
         for features, there in (({"AVX512VNNI", "AVX2"}, True), ({"AVX2"}, False)):
             monkeypatch.setattr(cpu, "_numpy_features", lambda features=features: features)
             cpu.has_int8_instructions.cache_clear()
@@ -310,7 +310,7 @@ def test_either_end_may_be_half_precision(
     backend: Backend, tmp_path: Path, lr: str, sr: str
 ) -> None:
     code = {"float": onnx.TensorProto.FLOAT, "float16": onnx.TensorProto.FLOAT16}
-    # the product wants both factors of one type: the input must really arrive in half precision
+    # Mul requires factors of one type, so this fails if the input does not have its declared type
     body = f"""{LARGE} single = Constant <value = float {{1.0}}> ()
                one = Cast <to = {code[lr]}> (single) same = Mul(large, one)
                sr = Cast <to = {code[sr]}> (same)"""
@@ -360,7 +360,7 @@ def test_weights_listed_as_inputs_are_weights(
     backend: Backend, tmp_path: Path, weights_first: bool
 ) -> None:
     network = onnx.parser.parse_model(text(SHUFFLE, opset=9, weights=ONES))
-    network.ir_version = 3  # under 4 every initializer must be an input as well
+    network.ir_version = 3  # below 4, every initializer must also be an input
     inputs = [*network.graph.input]
     inputs.append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [4, 1, 1, 1]))
     del network.graph.input[:]
@@ -412,11 +412,11 @@ def test_weights_may_lie_beside_the_file(backend: Backend, tmp_path: Path) -> No
     assert_repeats_pixels(backend, models.find(str(path), None, backend))
 
 
-# ---- files that are no super-resolution network
+# ---- files that are not a super-resolution network
 
 
 def assert_refused(backend: Backend, path: Path, why: str) -> None:
-    """One line that names the file and says what is wrong."""
+    """Assert that the error is one line with the file's path and the reason `why`."""
     with pytest.raises(VsrError, match=why) as caught:
         models.find(str(path), None, backend)
     assert isinstance(caught.value, (ModelError, UsageError))
@@ -482,7 +482,7 @@ BAD: dict[str, tuple[str, str]] = {
             f"""size = Constant <value = int64[4] {{1, 1, 20, 20}}> () cut = Reshape(lr, size)
                 {REPEAT.replace("(lr", "(cut")}"""
         ),
-        # which of them depends on the number of processors
+        # the number of processors decides which of the two errors occurs
         "OpenVINO failed while running: .*[Rr]eshape|48x48 to 40x40, not by a whole factor",
     ),
     "scale-1": (text("sr = Identity(lr)"), "enlarges 48x48 to 48x48, not by a whole factor"),
@@ -561,7 +561,7 @@ def test_other_networks_are_refused(backend: Backend, tmp_path: Path, name: str)
 
 
 class BrokenBackend:
-    """A backend that can compile nothing."""
+    """Backend that cannot compile or run anything."""
 
     name = "broken"
     device = "none"

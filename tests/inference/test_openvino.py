@@ -1,4 +1,4 @@
-"""OpenVINO beside Python's signals, in processes of their own."""
+"""Tests of OpenVINO together with Python's signals, in separate processes."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(os.name != "posix", reason="SIGINT is sent otherwise elsewhere")
 @pytest.mark.parametrize("work", [BACKENDS, ENLARGERS], ids=["vsr", "train"])
 def test_ctrl_c_is_heard_after_openvino_was_given_up_in_the_order_of_its_use(work: str) -> None:
-    """Two `ov.Core`s, the first freed first, leave the thread a signal stack that is unmapped."""
+    """Two `ov.Core`s, freed in the order of creation, would leave an unmapped signal stack."""
     done = subprocess.run(
         [sys.executable, "-c", work + INTERRUPT],
         cwd=ROOT, timeout=300, capture_output=True, text=True, check=False,

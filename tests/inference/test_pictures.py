@@ -1,4 +1,4 @@
-"""`vsr.load_engine`: arrays, tensors and Frames through a real engine."""
+"""Tests of `vsr.load_engine`: arrays, tensors and Frames through a real engine."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +18,7 @@ SIZE = (48, 32)
 
 
 def smooth(dtype: Any = np.uint8, seed: int = 1) -> np.ndarray:
-    """A picture without noise, as photographs are: [32, 48, 3]."""
+    """Return a picture [32, 48, 3] without noise, like a photograph."""
     rng = np.random.default_rng(seed)
     small = rng.integers(40, 216, (6, 8, 3), np.uint8)
     picture = resize_u8(small, SIZE[1], SIZE[0])
@@ -40,12 +40,12 @@ def test_an_array_comes_back_larger_and_looks_alike(model: str, dtype: Any) -> N
 
 
 def test_uint16_is_computed_in_16_bits() -> None:
-    """Steps of a sixteenth of an 8-bit code survive, which 8 bits would round away."""
+    """Steps of 1/16 of an 8-bit code are preserved; 8-bit computation would round them away."""
     ramp = np.arange(48, dtype=np.uint16) * 16 + 30_000
     rgb = np.broadcast_to(ramp[None, :, None], (32, 48, 3))
     with load_engine("bicubic", size=SIZE) as engine:
         large = engine(rgb)
-    # bicubic keeps a ramp: half a step from one column to the next
+    # bicubic preserves a ramp: neighbouring columns differ by half an input step
     steps = np.diff(large[16, 8:-8, 1].astype(int))
     assert set(steps) == {8}
 
@@ -123,7 +123,7 @@ def test_settings_that_cannot_be_are_told() -> None:
 
 
 def test_a_frame_of_one_colour_in_rgb() -> None:
-    """BT.709 limited range: Y 63, U 102, V 240 is red of 255 (H.273)."""
+    """In BT.709 limited range, Y 63, U 102, V 240 is R 255, G 0, B 0 (H.273)."""
     codes, sizes = (63, 102, 240), ((4, 4), (2, 2), (2, 2))
     y, u, v = (np.full(size, code, np.uint8) for code, size in zip(codes, sizes, strict=True))
     planes = (y, u, v)

@@ -1,4 +1,4 @@
-"""The reader of TensorRT-RTX plans, on plans that the library builds here, without a GPU."""
+"""Tests of the reader of TensorRT-RTX plans, on plans that the library builds without a GPU."""
 
 import random
 import time
@@ -19,12 +19,12 @@ trt: Any = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT-RTX is 
 
 SIDE, INPUT, INNER = 64, 8, 16
 Range = tuple[int, int, int]
-"""Least, best and most height and width of a profile."""
+"""Minimum, optimum and maximum of a profile, each used as height and width."""
 FIXED: Range = (SIDE, SIDE, SIDE)
 
 
 class _Network:
-    """Convolutions in a row, written as ONNX."""
+    """Builds an ONNX network node by node, with random weights for convolutions."""
 
     def __init__(self, dtype: npt.DTypeLike, free: bool) -> None:
         self.dtype = np.dtype(dtype)
@@ -57,7 +57,7 @@ class _Network:
 
 
 def plain(dtype: npt.DTypeLike, free: bool = False) -> bytes:
-    """Three convolutions with a ReLU after the first and the second."""
+    """Return three convolutions with a ReLU after the first and the second."""
     network = _Network(dtype, free)
     network.conv("x", "c0", INPUT, INNER)
     network.node("Relu", ["c0"], "r0")
@@ -68,7 +68,7 @@ def plain(dtype: npt.DTypeLike, free: bool = False) -> bytes:
 
 
 def with_prelu(dtype: npt.DTypeLike) -> bytes:
-    """The same with PReLUs, which do not fuse."""
+    """Return the network of `plain` with PReLUs, which do not fuse."""
     network = _Network(dtype, free=False)
     slope = np.full((INNER, 1, 1), 0.1, dtype)
     network.constants.append(numpy_helper.from_array(slope, "slope"))
@@ -81,7 +81,7 @@ def with_prelu(dtype: npt.DTypeLike) -> bytes:
 
 
 def with_skip(dtype: npt.DTypeLike, groups: int = 1) -> bytes:
-    """The sum of a skip and a ReLU, which fuse into the second convolution."""
+    """Return three convolutions; the sum of a skip and a ReLU fuse into the second."""
     network = _Network(dtype, free=False)
     network.conv("x", "c0", INPUT, INNER)
     network.conv("c0", "c1", INNER, INNER, groups)
@@ -93,7 +93,7 @@ def with_skip(dtype: npt.DTypeLike, groups: int = 1) -> bytes:
 
 @cache
 def _logger() -> Any:
-    """The library knows one logger a process."""
+    """Return the only logger: the library allows one per process."""
     return trt.Logger(trt.Logger.ERROR)
 
 
@@ -134,7 +134,7 @@ precisions = pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("free", [False, True], ids=["static", "dynamic"])
 def test_a_convolution_and_its_relu_are_one_kernel(dtype: npt.DTypeLike, free: bool) -> None:
     [program] = facts(plain(dtype, free), profiles=[(16, SIDE, 128)] if free else []).programs
-    # channels go last on the way in and first on the way out
+    # transposed to channels-last at the input and back at the output
     assert program.kernels == ("__myl_Tran", "conv0", "conv1", "conv2", "__myl_Tran")
     assert program.kinds == ("function", "corrltn", "corrltn", "corrltn", "function")
     assert program.convolutions == 3
@@ -156,14 +156,14 @@ def test_a_convolution_fused_with_a_sum_counts_as_one(dtype: npt.DTypeLike, grou
 
 def test_what_is_inside_a_kernel_is_no_program() -> None:
     plan = build(with_skip(np.float16, groups=4), ("sm86",))
-    assert plan.count(b"header {\n") > 1  # fused on the GPU's machine: its steps are kept
+    assert plan.count(b"header {\n") > 1  # fused on the GPU's machine: the plan contains the steps
     [program] = read_plan(plan).programs
     assert "runtime_fusion" in program.kinds
 
 
 def test_memory_grows_with_the_activations() -> None:
     single, half = (facts(plain(dtype)).activation_bytes for dtype in (np.float32, np.float16))
-    # two tensors of 16 channels take turns
+    # memory for two tensors of 16 channels, used in turn
     assert single - half == 2 * INNER * SIDE**2 * (4 - 2)
     small, large = ((SIDE, SIDE, side) for side in (SIDE, 2 * SIDE))
     least, most = (
@@ -202,7 +202,7 @@ def test_the_version_is_the_library_s() -> None:
     assert facts(plain(np.float16)).version == trt.__version__
 
 
-# what is no plan
+# invalid plans
 
 
 def _refused(data: bytes, complaint: str) -> None:
@@ -273,5 +273,5 @@ def test_six_megabytes_are_read_at_once(filler: bytes) -> None:
     plan = plan[:16] + len(plan).to_bytes(8, "little") + plan[24:]
     began = time.perf_counter()
     found = read_plan(plan)
-    assert time.perf_counter() - began < 10  # a busy machine; 0.01 alone, minutes if quadratic
+    assert time.perf_counter() - began < 10  # 0.01 on an idle machine, minutes if quadratic
     assert len(found.programs) == 1

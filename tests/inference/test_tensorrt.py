@@ -1,4 +1,4 @@
-"""The TensorRT backend on a GPU made of host memory, and, marked `gpu`, on a real one."""
+"""Tests of the TensorRT backend on a GPU simulated in host memory, and marked `gpu`, a real one."""
 
 import logging
 import sys
@@ -89,7 +89,7 @@ def test_an_engine_is_built_once_and_then_found(
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_full_planes_of_any_depth_go_through(backend: TensorRtBackend, bits: int) -> None:
-    """R, G and B of 16 bits are pairs of bytes in the engine, and uint16 outside of it."""
+    """16-bit R, G and B are pairs of bytes inside the engine and uint16 outside."""
     form = PlaneFormat(bits=bits, chroma_x=1, chroma_y=1)
     graph = replace(cubic(), planes=form, colour=Colour(matrix=0, full_range=True))
     rng = np.random.default_rng(bits)
@@ -148,7 +148,7 @@ def test_an_engine_that_no_longer_loads_is_rebuilt_with_a_word(
 def test_a_device_that_fails_costs_no_engine(
     backend: TensorRtBackend, host: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as after an illegal access, when nothing works until the process ends."""
+    """Simulates an illegal memory access, after which nothing works until the process ends."""
     backend.compile(cubic(), SIZE)
 
     def fail() -> None:
@@ -192,7 +192,7 @@ a (float[N,3,H,W] lr) => (float[N,3,sH,sW] sr)
     four = Conv <group = 3> (lr, w)
     sr = DepthToSpace <blocksize = 2, mode = "CRD"> (four)
 }"""
-"""Each pixel as 2x2, colour by colour."""
+"""Network that repeats each pixel 2x2, with one group per colour."""
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -201,7 +201,7 @@ def test_grouped_convolutions_are_run_in_the_faster_form(
     faster: str, ahead: bool, backend: TensorRtBackend, host: Machine,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """Also where both were built ahead of time: they are timed once, by the first that runs."""
+    """Both forms are timed once, by the first run, even if both were built ahead of time."""
     caplog.set_level(logging.DEBUG)
     facts = NetworkFacts(scale=2, colour="rgb")
     network = onnx.parser.parse_model(GROUPED)
@@ -260,7 +260,7 @@ def test_the_kernels_of_rtx_are_kept_beside_the_engines(
     assert kept.read_bytes() == b"kernels"
 
 
-# ---- the upscaler over it
+# ---- an upscaler on the backend
 
 
 def frames(count: int, size: tuple[int, int]) -> Iterator[Frame | str]:
@@ -276,7 +276,7 @@ def model(small_tiles: bool = True) -> Model:
 
 
 def same(backend: Backend, size: tuple[int, int], count: int, batch: int) -> Upscaler:
-    """Assert that a stream comes out as it does on OpenVINO; returns the upscaler."""
+    """Assert that the output equals that of OpenVINO; return the upscaler."""
     wanted = Upscaler(model(), CPU, COLOUR, size)
     found = Upscaler(model(), backend, COLOUR, size, batch)
     pairs = zip(
@@ -307,7 +307,7 @@ def test_tiles_leave_no_trace(
 
 
 def test_packets_between_frames_do_not_exhaust_a_batch(backend: TensorRtBackend) -> None:
-    """The upscaler then waits for a picture of a batch that is not full."""
+    """After many packets, the upscaler waits for a picture whose batch is not full."""
     found = Upscaler(model(), backend, COLOUR, SIZE, 4)
 
     pictures = (item for item in frames(40, SIZE) if isinstance(item, Frame))
@@ -326,8 +326,8 @@ def test_openvino_goes_on_where_the_gpu_fails_for_good(
     batch: int, precision: str, backend: TensorRtBackend, host: Machine,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """As after an illegal access: no picture is lost, and no engine is thrown away or built."""
-    backend.compile(replace(model(), precision="fp32").graph(COLOUR), SIZE, batch)  # one is there
+    """Simulates an illegal memory access: no picture is lost, no engine is deleted or built."""
+    backend.compile(replace(model(), precision="fp32").graph(COLOUR), SIZE, batch)  # is cached
     found = Upscaler(
         replace(model(), precision=precision), backend, COLOUR, SIZE, batch, fall_back=True
     )
@@ -352,7 +352,7 @@ def test_openvino_goes_on_where_the_gpu_fails_for_good(
             continue
         assert after.index == before.index
         pairs = zip(after.planes, right(cubic(), before.planes), strict=True)
-        assert max(int(np.abs(a.astype(int) - b).max()) for a, b in pairs) <= 1  # in half
+        assert max(int(np.abs(a.astype(int) - b).max()) for a, b in pairs) <= 1  # fp16 rounding
     assert caplog.messages[-1].endswith(": using cubic on openvino in fp32")
     assert host.trt.builds == builds
     assert len(entries()) == builds
@@ -383,7 +383,7 @@ def test_an_engine_that_makes_no_pictures_is_replaced_while_others_are_under_way
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     to_openvino = next_way.startswith("openvino")
-    host.trt.flips = lambda graph: 255 if to_openvino or _in_half(graph) else 0  # negatives
+    host.trt.flips = lambda graph: 255 if to_openvino or _in_half(graph) else 0  # inverts
     noisy = [replace_luma(noise(k)) for k in range(40)]
     found = Upscaler(replace(model(), precision="fp16"), backend, COLOUR, SIZE, batch)
     items = [
@@ -398,11 +398,11 @@ def test_an_engine_that_makes_no_pictures_is_replaced_while_others_are_under_way
 
 
 def replace_luma(planes: Planes) -> Planes:
-    """A dark picture, which its negative does not resemble."""
+    """Return a darker picture, which differs strongly from its negative."""
     return planes[0] // 4, planes[1], planes[2]
 
 
-# ---- which GPU, which library
+# ---- choice of GPU and library
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_a_missing_library_is_told_with_the_command_that_installs_it() -> None:
 def test_a_library_that_is_broken_is_told_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As `tensorrt` is without its shared libraries."""
+    """Simulates `tensorrt` without its shared libraries."""
     (tmp_path / "tensorrt.py").write_text(
         "raise ImportError('libnvinfer.so.11: cannot open shared object file')"
     )
@@ -564,7 +564,7 @@ def test_without_a_driver_the_backend_says_so_in_one_line() -> None:
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
 def gpu(request: pytest.FixtureRequest) -> TensorRtBackend:
-    """The first GPU with each library that is installed and runs on it."""
+    """Return a backend on the first GPU, for each installed library that supports the GPU."""
     try:
         found = load_backend(request.param)
     except BackendError as exc:
@@ -576,12 +576,12 @@ def gpu(request: pytest.FixtureRequest) -> TensorRtBackend:
 
 
 def built_in(name: str, precision: str) -> PlaneGraph:
-    """A network in that precision, in the form that OpenVINO runs in fp32 as well."""
+    """Return the fp32 form of a network, which OpenVINO runs too, set to `precision`."""
     return replace(models.find(name, 2, CPU, "fp32").graph(Colour()), precision=precision)
 
 
 def smooth(size: tuple[int, int], phase: float = 0.0) -> Planes:
-    """A picture with edges and slopes, as videos have."""
+    """Return a picture with edges and slopes, like those of videos."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width]
     wave = 128 + 60 * np.sin(x / 5 + phase) * np.cos(y / 7) + 40 * ((x + 2 * y) % 32 > 15)
@@ -616,7 +616,7 @@ def test_gpu_two_hundred_frames_come_out_in_order(batch: int, gpu: TensorRtBacke
     graph = built_in("c-dcscn", "fp16")
     alone = gpu.compile(graph, SIZE)
     ring = gpu.compile(graph, SIZE, batch)
-    most = 0 if batch == 1 else 1  # batches may take other kernels
+    most = 0 if batch == 1 else 1  # batches may use other kernels
     for k, planes in stream(ring, 200):
         assert differences(planes, alone.submit(noise(k)).result()).max() <= most, k
 

@@ -1,4 +1,4 @@
-"""The ring of an engine, on a GPU made of host memory: real pictures, in every order of work."""
+"""Tests of an engine's ring of slots, on a simulated GPU that runs work in various orders."""
 
 import random
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_a_batch_that_nobody_fills_up_goes_off_when_it_is_waited_for(host: Machi
 
 
 def test_pictures_may_be_collected_in_any_order_and_late(host: Machine) -> None:
-    """The first pictures' check does some again while others wait."""
+    """The check of the first pictures recomputes some while others wait."""
     engine = host.engine(cubic(), SIZE, batch=4)
     rng = random.Random(1)
     waiting: dict[int, TensorRtTicket] = {}
@@ -97,7 +97,7 @@ def test_more_pictures_than_slots_are_refused_and_do_no_harm(batch: int, host: M
 
 
 def test_results_stay_right_after_their_slot_and_engine_were_used_again(host: Machine) -> None:
-    """They are views of pinned memory that the encoder may hold for a while."""
+    """Results are views of pinned memory, which the encoder may hold for some time."""
     engine = host.engine(cubic(), SIZE)
     kept = dict(stream(engine, 20))
     del engine
@@ -106,9 +106,9 @@ def test_results_stay_right_after_their_slot_and_engine_were_used_again(host: Ma
 
 @pytest.mark.parametrize("batch", [1, 16])
 def test_as_many_results_may_be_kept_as_queues_and_encoders_hold(batch: int, host: Machine) -> None:
-    """Or a run with -c utvideo on 16 cores would wait for memory until it is given up."""
+    """Otherwise a run with -c utvideo on 16 cores would wait for memory until the timeout."""
     engine = host.engine(cubic(), SIZE, batch)
-    most = MAX_IN_QUEUES + MAX_IN_ENCODER - 1  # and the one in the loop's hand
+    most = MAX_IN_QUEUES + MAX_IN_ENCODER - 1  # the loop holds one more
     kept: dict[int, Planes] = {}
     for k, planes in stream(engine, most + 3 * engine.slots):
         if k < most:
@@ -117,10 +117,8 @@ def test_as_many_results_may_be_kept_as_queues_and_encoders_hold(batch: int, hos
 
 
 def test_what_queues_hold_is_counted() -> None:
-    assert (
-        MAX_IN_QUEUES >= queues.QUEUE_DEPTH + 2
-    )  # the picture that is put, the one that is encoded
-    assert MAX_IN_QUEUES >= encode._QUEUE_SIZE + 4  # and the last one, and the status page's
+    assert MAX_IN_QUEUES >= queues.QUEUE_DEPTH + 2  # one being queued, one being encoded
+    assert MAX_IN_QUEUES >= encode._QUEUE_SIZE + 4  # and the last one, and that of the status page
 
 
 def test_results_are_views_of_pinned_memory_that_may_be_written(host: Machine) -> None:
@@ -152,7 +150,7 @@ def test_an_engine_that_is_gone_leaves_no_memory(host: Machine) -> None:
     (*_, kept) = stream(engine, 20)
     assert kept[0] == 19
     del engine, _
-    assert host.cuda.left() > 0  # the picture's
+    assert host.cuda.left() > 0  # the memory of `kept`
     del kept
     assert host.cuda.left() == 0
 
@@ -162,7 +160,7 @@ def test_upload_computing_and_fetching_are_three_streams_in_order(tmp_path: Path
     engine = host.engine(cubic(), SIZE)
     host.cuda.done.clear()
     tickets = [engine.submit(noise(k)) for k in range(3)]
-    assert host.cuda.done == []  # nothing was waited for
+    assert host.cuda.done == []  # `submit` does not wait
     for ticket in tickets:
         ticket.result()
     work = [(handle, name) for handle, name in host.cuda.done if name not in {"record", "wait"}]
@@ -176,7 +174,7 @@ def test_upload_computing_and_fetching_are_three_streams_in_order(tmp_path: Path
 def test_the_next_picture_is_uploaded_before_the_last_is_collected(host: Machine) -> None:
     engine = host.engine(cubic(), SIZE)
     first, second = engine.submit(noise(0)), engine.submit(noise(1))
-    host.cuda.order = "first"  # uploads before all else
+    host.cuda.order = "first"  # uploads first
     host.cuda.done.clear()
     first.result()
     assert [name for _, name in host.cuda.done].count("in") == 2
@@ -209,7 +207,7 @@ def test_a_plane_of_another_size_is_refused_and_does_no_harm(host: Machine) -> N
 
 
 def test_pictures_with_padded_rows_come_out_right(host: Machine) -> None:
-    """As the decoder's are: views, read-only."""
+    """Like the decoder's planes, these are read-only views."""
     y, u, v = noise(0, (64, 40))
     views = y[:32, 8:56], u[:16, 4:28], v[2:18, :24]
     for view in views:
@@ -230,7 +228,7 @@ def test_times_lie_between_submission_and_collection(host: Machine) -> None:
             assert before <= ticket.started <= ticket.finished <= after
 
 
-# ---- CUDA graphs, and RTX's own
+# ---- CUDA graphs, captured by the engine or by TensorRT-RTX
 
 
 def test_tensorrts_launches_are_captured_and_replayed(host: Machine) -> None:
@@ -304,7 +302,7 @@ def test_kernels_that_cannot_be_kept_do_no_harm(spoil: str, tmp_path: Path) -> N
     assert equal(engine.submit(noise(0)).result(), right(cubic(), noise(0)))
 
 
-# ---- what fails
+# ---- failures
 
 
 def test_a_failed_launch_is_told_in_tensorrts_words(host: Machine) -> None:
@@ -337,7 +335,7 @@ def test_a_size_outside_of_the_range_is_refused(host: Machine) -> None:
 
 
 def test_a_builder_that_does_not_start_is_told_in_tensorrts_words(host: Machine) -> None:
-    """pybind11 raises TypeError where C++ returns a null pointer."""
+    """pybind11 raises TypeError if C++ returns a null pointer."""
 
     def null(_: Any) -> None:
         host.trt.say("ERROR", "CUDA initialization failure with error: 35")

@@ -1,4 +1,4 @@
-"""10 bits, 4:2:2, 4:4:4 and RGB on TensorRT: through an engine on a stand-in GPU, and built."""
+"""Tests of 10 bits, 4:2:2, 4:4:4 and RGB on TensorRT: run on a simulated GPU, and built."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ RANGE = Sizes(min_size=(32, 32), opt_size=(48, 32), max_size=(128, 96))
 
 
 def graph_of(pixel_format: str, siting: str = "left") -> PlaneGraph:
-    """Bicubic between planes of that format."""
+    """Return a bicubic graph for planes of a pixel format."""
     planes = replace(planes_for(pixel_format), siting=siting)
     colour = Colour(matrix=RGB, full_range=True) if is_rgb(pixel_format) else Colour()
     return replace(cubic(), planes=planes, colour=colour)

@@ -1,4 +1,4 @@
-"""Frames through the upscaler: tiles leave no trace, order is kept, failures arrive."""
+"""Tests of the upscaler: tiles do not change the result, order is preserved, errors are raised."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def frame(planes: Planes, index: int = 0) -> Frame:
 
 
 def network(channels: int, body: str) -> onnx.ModelProto:
-    """A network `lr` -> `sr` in ONNX's text form."""
+    """Return a network `lr` -> `sr`; `body` is in ONNX's text form."""
     sizes = f"(float[N,{channels},H,W] lr) => (float[N,{channels},sH,sW] sr)"
     return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> a {sizes} {{{body}}}')
 
@@ -55,7 +55,7 @@ def network(channels: int, body: str) -> onnx.ModelProto:
 def repeating(
     channels: int = 1, scale: int = 2, size: tuple[int, int] | None = None, radius: int = 32
 ) -> Model:
-    """A model that repeats every pixel."""
+    """Return a model that repeats every pixel."""
     by = f"by = Constant <value = float[4] {{1.0, 1.0, {scale}.0, {scale}.0}}> ()"
     return Model(
         name="repeating",
@@ -67,7 +67,7 @@ def repeating(
 
 
 def blurring(scale: int) -> Model:
-    """A model that looks one pixel around itself, on RGB, with zeros around the picture."""
+    """Return an RGB model with a radius of one pixel that pads the picture with zeros."""
     weights = ", ".join(str(w / 16) for _ in range(3) for w in (1, 2, 1, 2, 4, 2, 1, 2, 1))
     body = f"""
         by = Constant <value = float[4] {{1.0, 1.0, {scale}.0, {scale}.0}}> ()
@@ -79,7 +79,7 @@ def blurring(scale: int) -> Model:
 
 
 def cubic(scale: int) -> Model:
-    """The bicubic network under a name that lets it be tiled."""
+    """Return the bicubic network as a model that allows small tiles."""
     facts = NetworkFacts(scale=scale, colour="y")
     return Model(name="cubic", facts=facts, radius=2, network=bicubic_network(scale))
 
@@ -92,18 +92,18 @@ def run(model: Model, backend: Backend, planes: Planes) -> Planes:
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small tiles, as if memory were scarce."""
+    """Set a small limit of pixels per tile."""
     monkeypatch.setattr(tiles, "MAX_TILE_PIXELS", 80 * 64)
 
 
-# ---- cutting
+# ---- cutting into tiles
 
 
 LENGTHS = [n + k for n in (80, 160, 353, 720, 1080, 1921, 4096) for k in (0, 1, 2, 7)]
 
 
 def tilings() -> Iterator[tuple[int, int, int, list[Span]]]:
-    """(length, tile, overlap, spans) over many lengths, odd ones included."""
+    """Yield (length, tile, overlap, spans) for many lengths, including odd ones."""
     for length in LENGTHS:
         for limit in (78, 300, 1280):
             for overlap in (0, 4, 16, 36):
@@ -149,7 +149,7 @@ def test_tiles_are_as_few_as_the_limit_allows() -> None:
     for length in LENGTHS:
         for limit in (78, 300):
             parts = spans(length, tile_length(length, limit, 16), 16)
-            # one tile less, each as large as may be, would not reach the end
+            # one tile fewer, each of maximum size, would not reach the end
             largest = limit - (limit - length) % 2
             reach = largest + (len(parts) - 2) * (largest // 2 * 2 - 32)
             assert len(parts) == 1 or reach < length
@@ -196,7 +196,7 @@ def test_fixed_networks_get_padded_pictures(fixed: tuple[int, int], size: tuple[
         assert all(part.start % 2 == 0 for part in parts)
 
 
-# ---- tiles leave no trace
+# ---- tiles do not change the result
 
 
 SIZES = [(200, 150), (201, 150), (200, 151), (333, 67), (67, 301)]
@@ -240,7 +240,7 @@ def test_views_with_padded_rows_are_read_right(backend: Backend) -> None:
         np.pad(v, ((0, 0), (0, 32)))[:, :32],
     )
     for plane in wide:
-        plane.flags.writeable = False  # as FFmpeg's buffers come
+        plane.flags.writeable = False  # like FFmpeg's buffers
     for a, b in zip(run(cubic(2), backend, (y, u, v)), run(cubic(2), backend, wide), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -253,7 +253,7 @@ def test_input_is_left_untouched(backend: Backend, small_tiles: None) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-# ---- networks of one size
+# ---- networks of fixed size
 
 
 @pytest.mark.parametrize("fixed", [(48, 32), (45, 33)], ids=str)
@@ -418,7 +418,7 @@ def test_a_frame_of_another_format_than_the_engines_is_refused(backend: Backend)
 
 @dataclass
 class FakeTicket:
-    """Enlarges by repeating; fails when the picture is the `bad` one."""
+    """Ticket that repeats pixels; fails if the first luma code is the backend's `bad`."""
 
     engine: "FakeBackend"
     planes: Planes
@@ -434,7 +434,7 @@ class FakeTicket:
 
 
 class FakeBackend:
-    """Backend and engine in one that count what is under way."""
+    """Backend and engine in one; counts the pictures in flight."""
 
     name = "fake"
     device = "none"
@@ -508,7 +508,7 @@ for _ in range(12):
 
 
 def test_an_engine_may_go_while_pictures_are_under_way() -> None:
-    """In a process of its own, as OpenVINO's threads would end it."""
+    """Runs in a separate process, because a crash in OpenVINO's threads would end pytest."""
     done = subprocess.run([sys.executable, "-c", GIVEN_UP], cwd=ROOT, timeout=120, check=False)
     assert done.returncode == 0
 
@@ -531,7 +531,7 @@ def test_pictures_under_way_fill_the_slots_and_no_more(
 
 
 def test_packets_behind_a_frame_do_not_pile_up(backend: Backend) -> None:
-    """A long tail of sound must not be held back whole by one frame under way."""
+    """One frame in flight must not hold back all packets of a long audio tail."""
     scaler = Upscaler(models.find("bicubic", 2, backend), backend, COLOUR, (16, 16))
     taken = 0
 

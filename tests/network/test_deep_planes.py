@@ -1,4 +1,4 @@
-"""More than 8 bits, 4:2:2, 4:4:4 and other sitings, against float references written here."""
+"""Tests of more than 8 bits, 4:2:2, 4:4:4 and chroma sitings against float references."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ SUBSAMPLED = {"420": (2, 2), "422": (2, 1), "444": (1, 1)}
 
 
 class IntegerRunner:
-    """A machine with 8-bit instructions, of which nothing is run."""
+    """Runner for a machine with 8-bit instructions; it does not run networks."""
 
     def choose_precision(self, precision: str, has_int8: bool) -> str:
         return ("int8" if has_int8 else "fp32") if precision == "auto" else precision
@@ -47,7 +47,7 @@ def enlarged(backend: Backend, graph: PlaneGraph, planes: Planes) -> Planes:
 
 
 def ramp(bits: int, chroma: PlaneFormat) -> Planes:
-    """1,024 levels of grey over the whole range, in rows that run to and fro."""
+    """Return 1,024 levels of grey over the whole range, in rows of alternating direction."""
     levels = np.rint(np.arange(LEVELS) * (2**bits - 1) / (LEVELS - 1)).reshape(16, 64)
     levels[1::2] = levels[1::2, ::-1]
     width, height = chroma.chroma(64, 16)
@@ -56,7 +56,7 @@ def ramp(bits: int, chroma: PlaneFormat) -> Planes:
 
 
 def networks() -> list[tuple[str, str, int]]:
-    """(name, precision, bits): shipped networks in all their forms, and bicubic."""
+    """Return (name, precision, bits) of shipped networks in all their forms, and of bicubic."""
     found = [(models.BICUBIC, "fp32", bits) for bits in BITS]
     named = models.manifest() if ALL_NETWORKS else ["c-dcscn-stream"]
     for name in named:
@@ -68,12 +68,12 @@ def networks() -> list[tuple[str, str, int]]:
 
 
 def run_in_float(backend: Backend, model: Model, luma: Exact) -> Exact:
-    """The network alone on grey of 0..1, without any graph of ours around it."""
+    """Run the network alone, without a planes-to-planes graph, on grey of 0..1; return luma."""
     channels = 1 if model.facts.colour == "y" else 3
     x = np.broadcast_to(luma * model.facts.value_max, (1, channels, *luma.shape))
     (sr,) = backend.run(model.network.SerializeToString(), [x.astype(np.float32)])
     rgb = np.asarray(sr, np.float64)[0] / model.facts.value_max
-    # BT.709's luma; of luma itself, which is one channel
+    # BT.709 luma of R, G and B; a single channel already is luma
     return rgb[0] if channels == 1 else np.tensordot([0.2126, 0.7152, 0.0722], rgb, 1)
 
 
@@ -81,9 +81,9 @@ def run_in_float(backend: Backend, model: Model, luma: Exact) -> Exact:
 def test_a_grey_ramp_has_all_its_levels(
     backend: Backend, name: str, precision: str, bits: int
 ) -> None:
-    """Within one code of the network alone, and with more levels than 8 bits can hold.
+    """The result is within one code of the network alone, with more levels than 8 bits can hold.
 
-    int8 is left by itself above 8 bits, and was asked for here.
+    Above 8 bits, auto does not use int8, so int8 is requested explicitly.
     """
     form, top = planes_of_kind(bits, "420"), 2**bits - 1
     model = for_bit_depth(models.find(name, models.scales(name)[0], backend, precision), form)
@@ -93,8 +93,8 @@ def test_a_grey_ramp_has_all_its_levels(
     plain = (in_fp32(model) or model) if precision == "auto" else model
     exact = np.clip(run_in_float(backend, plain, planes[0] / top) * top, 0, top)
     off = np.abs(y - exact)
-    if precision == "int8":  # a value that lies between two steps may take the other one
-        # an RGB network's input is computed first, which moves more values to the other step
+    if precision == "int8":  # a value between two steps may round to either
+        # the input of an RGB network is converted first, which moves more values to the other step
         assert np.quantile(off, 0.95) <= (1 if model.facts.colour == "y" else 2)
     else:
         assert off.max() <= 1
@@ -113,9 +113,9 @@ INT8 = [
 
 @pytest.mark.parametrize(("name", "scale"), INT8)
 def test_a_smooth_ramp_stays_smooth_in_int8(backend: Backend, name: str, scale: int) -> None:
-    """In 8 bits nearly all pixels are within one code of the network in float: a sky has no bands.
+    """In 8 bits, nearly all pixels are within one code of the float network: a sky has no bands.
 
-    Four columns have one code here; the last rounding alone is half a code.
+    Here four columns share each code; the final rounding alone costs half a code.
     """
     form, top = planes_of_kind(8, "420"), 255
     luma = np.rint(np.arange(LEVELS) * top / (LEVELS - 1)).astype(np.uint8)[None].repeat(32, 0)
@@ -131,7 +131,7 @@ def test_a_smooth_ramp_stays_smooth_in_int8(backend: Backend, name: str, scale: 
 
 @pytest.mark.parametrize("asked", ["auto", "int8"])
 def test_int8_that_nobody_asked_for_is_for_8_bits(asked: str) -> None:
-    """Its activations have 8 bits: 10-bit pictures would be some codes off."""
+    """int8 has 8-bit activations: 10-bit pictures would be several codes off."""
     name = "c-dcscn-stream"
     found = models.find(name, 2, IntegerRunner(), asked)
     assert found.precision == "int8"
@@ -155,14 +155,14 @@ def test_bf16_that_nobody_asked_for_is_for_8_bits(backend: Backend) -> None:
 
 
 def keys(x: Exact) -> Exact:
-    """Keys' cubic convolution kernel, a = -0.5 (Keys 1981)."""
+    """Evaluate Keys' cubic convolution kernel, a = -0.5 (Keys 1981)."""
     x = np.abs(x)
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 def sampled(length: int, places: Exact) -> Exact:
-    """[places, length]: the cubic through samples at 0 .. length - 1, edges repeated."""
+    """Return cubic weights [places, length] for samples at 0 .. length - 1, edges repeated."""
     matrix = np.zeros((len(places), length))
     for row, place in enumerate(places):
         for tap in range(int(np.floor(place)) - 2, int(np.floor(place)) + 4):
@@ -171,15 +171,15 @@ def sampled(length: int, places: Exact) -> Exact:
 
 
 def place_of(form: PlaneFormat, axis: int) -> tuple[float, int]:
-    """(place of the first chroma sample in luma samples, luma samples per chroma sample)."""
+    """Return (position of the first chroma sample, samples per chroma sample), in luma samples."""
     step = (form.chroma_x, form.chroma_y)[axis]
     return (SITINGS[form.siting][axis] if step > 1 else 0.0), step
 
 
 def finer(form: PlaneFormat, axis: int, length: int, factor: int) -> Exact:
-    """[factor * length, length]: chroma enlarged by `factor`, with its siting in both grids.
+    """Return weights [factor * length, length] that enlarge chroma; both grids have its siting.
 
-    A luma sample i of the input lies at i + 0.5, one of the output at (i + 0.5) / factor.
+    Luma sample i is at i + 0.5 in the input and at (i + 0.5) / factor in the output.
     """
     place, step = place_of(form, axis)
     luma = (step * np.arange(length * factor) + place + 0.5) / factor - 0.5
@@ -193,7 +193,7 @@ def psnr(plane: Plane, exact: Exact, top: int) -> float:
 @pytest.mark.parametrize("kind", SUBSAMPLED)
 @pytest.mark.parametrize("scale", [2, 3])
 def test_single_pixel_chroma_lines_survive(backend: Backend, kind: str, scale: int) -> None:
-    """Lines one chroma sample wide, down and across, keep what a cubic leaves of them."""
+    """Vertical and horizontal lines, one chroma sample wide, match a cubic reference."""
     form = planes_of_kind(10, kind)
     width, height = form.chroma(48, 32)
     u = np.full((height, width), 512, np.uint16)
@@ -211,14 +211,14 @@ def test_single_pixel_chroma_lines_survive(backend: Backend, kind: str, scale: i
 
 
 def to_rgb(yuv: Exact, top: int) -> Exact:
-    """BT.709, full range (H.273 8.3), 0..1."""
+    """Convert full-range BT.709 codes to R'G'B' in 0..1 (H.273 8.3)."""
     y, u, v = yuv[0] / top, *(yuv[1:] - (top + 1) / 2) / top
     r, b = y + 1.5748 * v, y + 1.8556 * u
     return np.stack([r, (y - 0.2126 * r - 0.0722 * b) / 0.7152, b])
 
 
 def to_yuv(rgb: Exact, top: int) -> Exact:
-    """The inverse of `to_rgb`."""
+    """Convert R'G'B' in 0..1 to codes: the inverse of `to_rgb`."""
     y = np.tensordot([0.2126, 0.7152, 0.0722], rgb, 1)
     middle = (top + 1) / 2
     u, v = (rgb[2] - y) / 1.8556, (rgb[0] - y) / 1.5748
@@ -226,7 +226,7 @@ def to_yuv(rgb: Exact, top: int) -> Exact:
 
 
 def coarser(form: PlaneFormat, axis: int, length: int) -> Exact:
-    """[length / step, length]: averages of the luma samples around each chroma sample."""
+    """Return weights [length / step, length] that average luma around each chroma sample."""
     place, step = place_of(form, axis)
     if step == 1:
         return np.eye(length)
@@ -279,7 +279,7 @@ def test_an_rgb_network_sees_the_chroma_where_it_is(
 @every_form
 @pytest.mark.parametrize("colour", ["y", "rgb"])
 def test_no_chroma_edge_moves(backend: Backend, kind: str, siting: str, colour: str) -> None:
-    """Luma and chroma that are one function of place are still so, within 0.02 pixels."""
+    """If luma and chroma are one function of position, the output is too, within 0.02 pixels."""
     form, size, slope = planes_of_kind(12, kind, siting), 48, 64
     linear = network(3, 'sr = Resize <mode = "linear"> (lr, , twice)')
     net = bicubic_network(2) if colour == "y" else linear
@@ -299,14 +299,14 @@ def test_no_chroma_edge_moves(backend: Backend, kind: str, siting: str, colour: 
         for plane in engine.submit((y, u, v)).result()[1:]:
             found = plane[len(plane) // 2] if axis == 0 else plane[:, plane.shape[1] // 2]
             expected = slope * (step * np.arange(len(found)) + place + 0.5) / 2 + 400
-            off = (found - expected)[8:-8] / (slope / 2)  # in pixels of the output
+            off = (found - expected)[8:-8] / (slope / 2)  # in output pixels
             assert np.abs(off).max() < 0.02
 
 
 @pytest.mark.parametrize("matrix", [6, 1, 9])
 @pytest.mark.parametrize("full", [False, True])
 def test_colour_patches_stay_what_they_are(backend: Backend, matrix: int, full: bool) -> None:
-    """Flat colours go through R'G'B' and back to the code; PQ and HLG are codes like others."""
+    """Flat colours keep their codes through R'G'B' and back, whatever the transfer (PQ, HLG)."""
     form = planes_of_kind(10, "422")
     patches = [(235, 128, 128), (81, 90, 240), (145, 54, 34), (41, 240, 110), (16, 128, 128)]
     codes = 4 * np.array(patches)

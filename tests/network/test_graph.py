@@ -1,4 +1,4 @@
-"""The planes-to-planes graph, run by OpenVINO and compared with references written here."""
+"""Tests of the planes-to-planes graph on OpenVINO against references in this file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from vsr.network.graph import NetworkFacts, PlaneGraph, bicubic_network
 Exact = npt.NDArray[np.float64]
 
 PATCH = 16
-"""Side of a flat patch: wider than what resampling looks at around its middle."""
+"""Side of a flat patch, in pixels: more than the reach of resampling around its middle."""
 
 
 @dataclass(frozen=True)
 class Standard:
-    """A colour standard as its own document states it, independent of `vsr.media.colour`."""
+    """A colour standard as its document defines it, independent of `vsr.media.colour`."""
 
     name: str
     code: int
@@ -40,7 +40,7 @@ class Standard:
         return Colour(matrix=self.code, full_range=self.full)
 
     def rgb(self, yuv: Exact) -> Exact:
-        """R'G'B' in 0..1 of code values, both [3, ...]."""
+        """Convert code values to R'G'B' in 0..1, both [3, ...]."""
         y, u, v = yuv
         luma = y / 255 if self.full else (y - 16) / 219
         cb, cr = ((c - 128) / (255 if self.full else 224) for c in (u, v))
@@ -49,7 +49,7 @@ class Standard:
         return np.stack([r, g, b])
 
     def yuv(self, rgb: Exact) -> Exact:
-        """Unrounded code values of R'G'B' in 0..1, both [3, ...]."""
+        """Convert R'G'B' in 0..1 to unrounded code values, both [3, ...]."""
         r, g, b = rgb
         luma = self.kr * r + (1 - self.kr - self.kb) * g + self.kb * b
         cb, cr = (b - luma) / (2 * (1 - self.kb)), (r - luma) / (2 * (1 - self.kr))
@@ -73,7 +73,7 @@ LIMITED = Colour(full_range=False)
 
 
 def network(channels: int, body: str) -> onnx.ModelProto:
-    """A network `lr` -> `sr`; `body` is in ONNX's text form and may use `twice` (scales)."""
+    """Return a network `lr` -> `sr`; `body` is ONNX text and may use `twice` (scales of Resize)."""
     sizes = f"(float[N,{channels},H,W] lr) => (float[N,{channels},sH,sW] sr)"
     twice = "twice = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> ()"
     head = '<ir_version: 8, opset_import: ["" : 17]> test'
@@ -81,7 +81,7 @@ def network(channels: int, body: str) -> onnx.ModelProto:
 
 
 def repeating(channels: int, scale: int = 2) -> onnx.ModelProto:
-    """A network that repeats every pixel."""
+    """Return a network that repeats every pixel."""
     if scale == 2:
         return network(channels, 'sr = Resize <mode = "nearest"> (lr, , twice)')
     factors = f"by = Constant <value = float[4] {{1.0, 1.0, {scale}.0, {scale}.0}}> ()"
@@ -102,7 +102,7 @@ def bicubic(backend: Backend, planes: Planes, scale: int, colour: Colour = FULL)
 
 
 def noise(width: int, height: int) -> Planes:
-    """Random planes with every code value."""
+    """Return planes of random codes, 0 to 255."""
     rng = np.random.default_rng(width * height)
     chroma = (-(-height // 2), -(-width // 2))
     y, u, v = (rng.integers(0, 256, size, np.uint8) for size in ((height, width), chroma, chroma))
@@ -115,7 +115,7 @@ def grey(width: int, height: int) -> Planes:
 
 
 def patches(codes: npt.NDArray[Any]) -> Planes:
-    """A row of flat patches with the given [n, 3] codes."""
+    """Return a row of flat patches with the given codes [n, 3]."""
 
     def plane(values: npt.NDArray[Any], side: int) -> Plane:
         return np.repeat(values[None], side, axis=0).repeat(side, axis=1).astype(np.uint8)
@@ -125,7 +125,7 @@ def patches(codes: npt.NDArray[Any]) -> Planes:
 
 
 def middles(planes: Planes, scale: int) -> npt.NDArray[Any]:
-    """The codes [n, 3] in the middle of enlarged `patches`."""
+    """Return the codes [n, 3] in the middle of each of the enlarged `patches`."""
     values = []
     for plane, size in zip(planes, (PATCH, PATCH // 2, PATCH // 2), strict=True):
         side = size * scale
@@ -134,13 +134,13 @@ def middles(planes: Planes, scale: int) -> npt.NDArray[Any]:
 
 
 def assert_rounded(actual: Plane, exact: Exact) -> None:
-    """Every code is the one nearest to the exact value (with room for float32 at ties)."""
+    """Assert that every code is nearest to the exact value, with tolerance for float32 at ties."""
     assert actual.shape == exact.shape
     assert np.abs(actual - np.clip(exact, 0, 255)).max() <= 0.5 + 2e-3
 
 
 def code_grid() -> npt.NDArray[Any]:
-    """Code triples [n, 3]: nominal extremes, absolute extremes and between."""
+    """Return code triples [n, 3]: nominal extremes, absolute extremes and values between."""
     lumas = [0, 1, 15, 16, 17, 100, 128, 200, 235, 236, 254, 255]
     chromas = [0, 16, 77, 128, 240, 255]
     return np.stack(np.meshgrid(lumas, chromas, chromas), axis=-1).reshape(-1, 3)
@@ -173,7 +173,7 @@ def test_rgb_network_keeps_flat_colours(
     assert np.abs(middles(result, 2) - codes).max() <= 1
 
 
-# published 8-bit codes of the primaries; an inverse pair of wrong matrices would pass the others
+# published 8-bit codes of the primaries: a wrong matrix and its inverse pass the other tests
 @pytest.mark.parametrize(
     ("code", "full", "red", "blue"),
     [
@@ -200,7 +200,7 @@ def test_rgb_network_receives_red_as_red(
 
 
 def doubled(plane: Exact, *phases: tuple[int, list[float]]) -> Exact:
-    """Two rows for every one: row i is weights over the rows from i - 2 + first on."""
+    """Return a row per phase for each row i: its weights applied to rows from i - 2 + first on."""
     padded = np.pad(plane, ((2, 2), (0, 0)), mode="edge")
     rows = [
         sum(w * padded[first + k : first + k + len(plane)] for k, w in enumerate(weights))
@@ -210,14 +210,14 @@ def doubled(plane: Exact, *phases: tuple[int, list[float]]) -> Exact:
 
 
 def fine_chroma(plane: Plane) -> Exact:
-    """Chroma at luma size: rows centred, columns on every second one; Keys' cubic, a = -0.5."""
+    """Upsample chroma to luma size by Keys' cubic, a = -0.5: rows centred, columns on even ones."""
     above, below = [-3 / 128, 29 / 128, 111 / 128, -9 / 128], [-9 / 128, 111 / 128, 29 / 128]
     tall = doubled(plane.astype(np.float64), (0, above), (1, [*below, -3 / 128]))
     return doubled(tall.T, (2, [1.0]), (1, [-1 / 16, 9 / 16, 9 / 16, -1 / 16])).T
 
 
 def coarse_chroma(plane: Exact) -> Exact:
-    """Rows averaged in pairs; columns weighted 1 2 1 around every second one."""
+    """Downsample chroma: average rows in pairs; weight columns 1 2 1 around even ones."""
     pairs = (plane[0::2] + plane[1::2]) / 2
     p = np.pad(pairs, ((0, 0), (1, 0)), mode="edge")
     return (p[:, 0:-2:2] + 2 * p[:, 1:-1:2] + p[:, 2::2]) / 4
@@ -255,7 +255,7 @@ def test_odd_size_at_x3_repeats_its_last_column_and_row(backend: Backend, colour
     assert y.shape == (28, 46)
     assert u.shape == (14, 23)
     expected = np.pad(planes[0].repeat(3, axis=0).repeat(3, axis=1), ((0, 1), (0, 1)), mode="edge")
-    # rounding the chroma of an RGB network cannot touch luma
+    # rounding an RGB network's chroma does not affect luma
     assert_rounded(y, expected.astype(np.float64))
 
 
@@ -280,10 +280,10 @@ def test_bicubic_luma_equals_matlab_bicubic_up_to_the_borders(
 
 
 def ramp_planes(size: int, slope: float, axis: int) -> Planes:
-    """One linear function of position in luma, U and V: luma pixel i is centred at i + 0.5.
+    """Return planes in which luma, U and V are one linear function of position along `axis`.
 
-    Chroma sample j lies at 2 j + 0.5 along x (on luma column 2 j) and at 2 j + 1 along y
-    (between luma rows): MPEG-2 and H.264's default siting.
+    Luma pixel i is centred at i + 0.5. Chroma sample j is at 2 j + 0.5 along x (on luma column
+    2 j) and at 2 j + 1 along y (between luma rows): the default siting of MPEG-2 and H.264.
     """
     luma = slope * (np.arange(size) + 0.5)
     chroma = slope * (2 * np.arange(size // 2) + (0.5 if axis == 1 else 1.0))
@@ -296,12 +296,12 @@ def ramp_planes(size: int, slope: float, axis: int) -> Planes:
 
 
 def assert_aligned(result: Planes, scale: int, slope: float, axis: int) -> None:
-    """The enlarged ramps follow the same function of position, away from the borders."""
+    """Assert that the enlarged ramps are the same function of position, away from the borders."""
     y, u, v = (np.take(plane, plane.shape[1 - axis] // 2, 1 - axis) for plane in result)
     luma = slope * (np.arange(len(y)) + 0.5) / scale
     chroma = slope * (2 * np.arange(len(u)) + (0.5 if axis == 1 else 1.0)) / scale
     inner, inner_chroma = slice(6 * scale, -6 * scale), slice(3 * scale, -3 * scale)
-    # a step of `slope` is a whole code, so only the rounding of the output is left
+    # the input codes are whole numbers, so only the output is rounded
     assert np.abs(y[inner] - luma[inner]).max() <= 0.51
     for plane in (u, v):
         assert np.abs(plane[inner_chroma] - chroma[inner_chroma]).max() <= 0.51
@@ -323,7 +323,7 @@ def test_chroma_stays_aligned_with_luma_through_rgb(backend: Backend, axis: int)
 
 
 def shifted(backend: Backend, planes: Planes, codes: float, colour: Colour) -> Planes:
-    """Pixels repeated, and luma raised by a number of full-range codes inside the network."""
+    """Repeat pixels, and add `codes` full-range codes to luma inside the network."""
     body = f"""large = Resize <mode = "nearest"> (lr, , twice)
                step = Constant <value = float {{{codes}}}> ()
                sr = Add(large, step)"""
@@ -354,7 +354,7 @@ def test_chroma_overshoot_saturates(backend: Backend) -> None:
     u[:, 16:], u[:, :16] = 255, 0
     v[:8], v[8:] = 255, 0
     _, large_u, large_v = bicubic(backend, (y, u, v), 4)
-    # a cubic overshoots beside an edge; wrapped around it would leave dark specks in the bright
+    # a cubic overshoots beside an edge; wrap-around would leave dark specks in bright areas
     assert (large_u[:, :56] == 0).all()
     assert (large_u[:, 72:] == 255).all()
     assert (large_v[:24] == 255).all()
@@ -397,7 +397,7 @@ def test_planes_of_uneven_chroma_are_refused() -> None:
 
 
 def deep_noise(bits: int, width: int, height: int) -> Planes:
-    """Three full planes of random codes."""
+    """Return three full-size planes of random codes."""
     random = np.random.default_rng(bits)
     kind = np.uint8 if bits == 8 else np.uint16
     g, b, r = random.integers(0, 2**bits, (3, height, width), dtype=kind)
@@ -407,7 +407,7 @@ def deep_noise(bits: int, width: int, height: int) -> Planes:
 def of_rgb(
     backend: Backend, model: onnx.ModelProto, facts: NetworkFacts, planes: Planes, bits: int
 ) -> Planes:
-    """Planes G, B, R through a network in RGB planes of that depth."""
+    """Enlarge planes G, B, R of `bits` bits with a network."""
     form = PlaneFormat(bits=bits, chroma_x=1, chroma_y=1)
     colour = Colour(matrix=RGB, full_range=True)
     graph = PlaneGraph(network=model, facts=facts, colour=colour, planes=form)
@@ -419,7 +419,7 @@ def of_rgb(
 def test_an_rgb_network_gets_red_green_and_blue_and_returns_them(
     backend: Backend, bits: int
 ) -> None:
-    """H.273, matrix 0: the planes are G, B and R; codes of 0..2^n - 1 are 0..1."""
+    """H.273, matrix 0: the planes are G, B and R; codes 0..2^n - 1 stand for 0..1."""
     planes = deep_noise(bits, 22, 14)
     facts = NetworkFacts(scale=2, colour="rgb")
     body = (
@@ -436,7 +436,7 @@ def test_an_rgb_network_gets_red_green_and_blue_and_returns_them(
 
 @pytest.mark.parametrize("bits", [8, 10, 16])
 def test_a_luma_network_on_rgb_gets_full_range_luma_of_bt601(backend: Backend, bits: int) -> None:
-    """BT.601: Y = 0.299 R + 0.587 G + 0.114 B; a grey that the network halves is halved grey."""
+    """BT.601: Y = 0.299 R + 0.587 G + 0.114 B; a network that halves luma halves grey."""
     facts = NetworkFacts(scale=2, colour="y")
     halving = (
         "half = Constant <value = float {0.5}> () "
@@ -450,16 +450,16 @@ def test_a_luma_network_on_rgb_gets_full_range_luma_of_bt601(backend: Backend, b
         result = of_rgb(backend, network(1, halving), facts, (flat[0], flat[1], flat[2]), bits)
         luma = 0.299 * codes[2] + 0.587 * codes[0] + 0.114 * codes[1]
         for plane, code in zip(result, codes, strict=True):
-            # the colour differences stay, luma falls by half
+            # colour differences are unchanged, luma is halved
             assert np.abs(plane - (code - luma / 2)).max() <= 0.5 + top * 2.0**-18
 
 
 Run = Callable[[Sequence[Planes]], list[Planes]]
-"""A batch of pictures of one size -> the enlarged ones."""
+"""Function that enlarges a batch of pictures of one size."""
 
 
 def compiled(graph: bytes) -> Run:
-    """A graph on OpenVINO, without `vsr.inference.backend`, whose engines know no batches."""
+    """Compile a graph on OpenVINO directly: `OpenVinoBackend` does not support batches."""
     config = {"INFERENCE_PRECISION_HINT": "f32"}
     model = CORE.compile_model(CORE.read_model(graph), "CPU", config)
 
@@ -517,6 +517,6 @@ def test_free_sizes_are_free_in_the_graph_and_nothing_else_is(name: str) -> None
         batch, channels, *size = tensor.type.tensor_type.shape.dim
         assert (batch.dim_value, channels.dim_value) == (1, 1)
         assert all(side.dim_param and not side.HasField("dim_value") for side in size)
-    # the tensors of one size are one graph's with the other's: no constant knows a size
+    # both graphs have the same nodes and constants: no constant depends on the size
     assert [n.op_type for n in free.graph.node] == [n.op_type for n in fixed.graph.node]
     assert list(free.graph.initializer) == list(fixed.graph.initializer)

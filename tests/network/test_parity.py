@@ -1,7 +1,7 @@
-"""What runs is what was trained: every rewritten network against the training form in torch.
+"""Tests that every rewritten network computes the same as its training form in torch.
 
-The training form is the paper's, layer for layer, with the weights read back from `engines/`. int8
-is held to its loss on benchmarks, in tests/test_engines.py.
+The training form is the paper's, layer for layer, with the weights read back from `engines/`.
+tests/test_engines.py limits the loss of int8 on benchmarks.
 """
 
 from typing import Any
@@ -24,10 +24,10 @@ SHIPPED = [(name, scale) for name in models.manifest() for scale in models.scale
 
 
 def trained(name: str, scale: int) -> tuple[Net, onnx.ModelProto]:
-    """The training form with the shipped weights, and the shipped file."""
+    """Return the training form with the shipped weights, and the shipped network."""
     path = models.ENGINES / models.manifest()[name][f"x{scale}"]["file"]
     network = network_and_purpose(name)[0]
-    net = build(network) if network == "csrcnn" else build(network, (scale,))  # a cascade is whole
+    net = build(network) if network == "csrcnn" else build(network, (scale,))  # all of a cascade
     weights, _ = read_weights(path, net)
     load_into(net, weights, path)
     return net.eval(), onnx.load_model(str(path))
@@ -49,7 +49,7 @@ def test_every_rewritten_form_is_the_training_form(name: str, scale: int) -> Non
 
 @pytest.mark.parametrize(("name", "scale"), SHIPPED)
 def test_half_precision_is_near_the_training_form(name: str, scale: int) -> None:
-    """Its weights; what rounded activations cost is in tests/network/test_rewrite_rounding.py."""
+    """Only weights are rounded; tests/network/test_rewrite_rounding.py rounds activations too."""
     net, shipped = trained(name, scale)
     form = for_tensorrt(shipped, "fp16").network
     run = openvino_enlarge(form.SerializeToString())

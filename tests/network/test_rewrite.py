@@ -1,4 +1,4 @@
-"""Rewritten networks compute what they did: exactly where promised, else to within a bound."""
+"""Tests that exact rewrites do not change what a network computes."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -37,7 +37,7 @@ every_exact = pytest.mark.parametrize("rewrite", EXACT.values(), ids=EXACT)
 
 
 def exactly(network: onnx.ModelProto) -> onnx.ModelProto:
-    """All exact rewrites, one after the other."""
+    """Apply all exact rewrites, one after the other."""
     return prelu_as_relus(pad_channels(make_dense(network)))
 
 
@@ -47,9 +47,9 @@ def shipped(name: str) -> onnx.ModelProto:
 
 
 def parsed(body: str, channels: int = 3, weights: str = "", opset: int = 17) -> onnx.ModelProto:
-    """A network `lr` -> `sr` in ONNX's text form.
+    """Return a network `lr` -> `sr`; `body` is in ONNX's text form.
 
-    `weights` lists tensors such as `w[8,3,3,3]`, which get random values; a slope `s[8]` is one.
+    `weights` lists tensors such as `w[8,3,3,3]` or a slope `s[8]`; their values are random.
     """
     head = f'<ir_version: 8, opset_import: ["" : {opset}]> test'
     sizes = f"(float[N,{channels},H,W] lr) => (float[N,C,sH,sW] sr)"
@@ -68,14 +68,14 @@ def kinds(network: onnx.ModelProto) -> list[str]:
 
 
 def weights_of(network: onnx.ModelProto) -> dict[str, Array]:
-    """The weights of every convolution, by its output."""
+    """Return the weights of every convolution, by the name of its output."""
     values = {c.name: numpy_helper.to_array(c) for c in network.graph.initializer}
     convs = [node for node in network.graph.node if node.op_type == "Conv"]
     return {node.output[0]: values[node.input[1]] for node in convs}
 
 
 def widths(network: onnx.ModelProto) -> dict[str, int]:
-    """How many channels every convolution makes."""
+    """Return the number of output channels of every convolution, by the name of its output."""
     return {name: len(weight) for name, weight in weights_of(network).items()}
 
 
@@ -86,7 +86,7 @@ def result(backend: Backend, network: onnx.ModelProto, size: tuple[int, int] = (
 
 
 def assert_equal(backend: Backend, network: onnx.ModelProto, rewrite: Rewrite) -> onnx.ModelProto:
-    """The rewritten network, which is valid, computes the same, and left the old one alone."""
+    """Assert that a rewritten network is valid and equivalent, and the old one unchanged."""
     before = network.SerializeToString(deterministic=True)
     after = rewrite(network)
     assert network.SerializeToString(deterministic=True) == before
@@ -113,7 +113,7 @@ def assert_halved(network: onnx.ModelProto) -> None:
         assert (kind == TensorProto.FLOAT) == (name in kept), name
 
 
-# ---- the networks of the project
+# ---- shipped networks
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -143,7 +143,7 @@ def test_each_rewrite_alone_computes_the_same(
     network, luma_only = shipped(f"{name}/x2"), "dcscn" in name
     touched = luma_only != (rewrite is make_dense)
     if rewrite is pad_channels:
-        touched = name == "c-dcscn"  # the others' channels are multiples of 8 already
+        touched = name == "c-dcscn"  # the others' channels already are multiples of 8
     assert (rewrite(network) is not network) == touched
     if touched:
         assert_equal(backend, network, rewrite)
@@ -176,7 +176,7 @@ def test_slopes_of_every_shape(backend: Backend, slope: str, rewrite: Rewrite) -
 
 def test_a_slope_per_column_is_none_per_channel(backend: Backend) -> None:
     network = parsed(f"{HEAD} b = PRelu (a, s) {TAIL}", 3, "w[9,3,3,3] s[9] v[4,9,3,3]")
-    assert pad_channels(network) is network  # 9 wide pictures, 9 channels
+    assert pad_channels(network) is network  # pictures are 9 wide, like the 9 channels
     assert_equal(backend, network, prelu_as_relus)
 
 
@@ -258,7 +258,7 @@ def test_fewer_channels_than_the_alignment_are_left(backend: Backend) -> None:
 
 @pytest.mark.parametrize("biased", ["w", "d1", "w d1", ""])
 def test_shared_weights_grow_where_they_must(backend: Backend, biased: str) -> None:
-    """Two convolutions share `d1`: what one reads grows, what the other reads may not."""
+    """Two convolutions share `d1`: the input of one is padded, that of the other cannot be."""
     bias = {name: f", {name}b" if name in biased.split() else "" for name in ("w", "d1")}
     body = f"""
         a = Conv (lr, w{bias["w"]}) r = Relu (a) d = Conv (r, d1{bias["d1"]}) e = Relu (d)
@@ -296,7 +296,7 @@ def test_an_activation_may_be_the_output(backend: Backend) -> None:
 
 
 def constants_as_nodes(network: onnx.ModelProto) -> onnx.ModelProto:
-    """As some exporters write them."""
+    """Return a copy with Constant nodes instead of initializers, as some exporters write it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     nodes = [
@@ -319,7 +319,7 @@ def test_constants_may_be_nodes(backend: Backend) -> None:
 
 
 def test_weights_may_be_listed_as_inputs(backend: Backend) -> None:
-    """As exporters did before IR version 4."""
+    """Exporters listed them before IR version 4."""
     body = f"{HEAD} r = PRelu (a, s) b = Conv <group = 2> (r, g) {TAIL}"
     network = parsed(body, 3, "w[10,3,3,3] s[10,1,1] g[10,5,1,1] v[4,10,3,3]")
     network.ir_version = 3

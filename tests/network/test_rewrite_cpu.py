@@ -1,4 +1,4 @@
-"""The rewrites for OpenVINO's CPU plugin: equal results, on our networks and on nasty ones."""
+"""Tests that rewrites for OpenVINO's CPU plugin do not change results, including edge cases."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 
 
 def network(body: str, channels: int = 16, out: str = "float[N,C,H,W] sr") -> onnx.ModelProto:
-    """`lr` -> `sr` in ONNX's text form; `w<a>x<b>` and `b<a>` become weights of those shapes."""
+    """Return a network `lr` -> `sr`; `w_<a>x<b>` and `b_<a>` become weights of those shapes."""
     model = onnx.parser.parse_model(f"{HEAD} a (float[N,{channels},H,W] lr) => ({out}) {{{body}}}")
     rng = np.random.default_rng(3)
     made = {output for node in model.graph.node for output in node.output} | {"lr", ""}
@@ -33,11 +33,11 @@ def network(body: str, channels: int = 16, out: str = "float[N,C,H,W] sr") -> on
 
 
 def both(backend: Backend, before: onnx.ModelProto) -> tuple[npt.NDArray[np.float32], ...]:
-    """Results of a network before and after, on random pictures, batch 2, odd size."""
+    """Return results before and after the rewrite, for a batch of 2 random pictures of odd size."""
     given = before.SerializeToString()
     after = for_cpu(flatten(before))
     onnx.checker.check_model(after)
-    assert before.SerializeToString() == given  # the caller's network is left alone
+    assert before.SerializeToString() == given  # the caller's network is unchanged
     channels = sole_input(before).type.tensor_type.shape.dim[1].dim_value
     x = np.random.default_rng(5).random((2, channels, 13, 17), np.float32)
     run = [backend.run(m.SerializeToString(), [x])[0] for m in (before, after)]
@@ -54,33 +54,33 @@ def test_shipped_networks_stay_equal(backend: Backend, name: str, scale: int) ->
 @pytest.mark.parametrize(
     "body",
     [
-        # chains of groups, read as a whole and as streams
+        # consecutive grouped convolutions, read as a whole and in parts
         """a = Conv <group = 2> (lr, w_16x8, b_16) r = Relu(a) c = Conv <group = 2> (r, w_16x8_2)
            d = Add(c, r) sr = Relu(d)""",
-        # other groups behind: joined and split anew
+        # followed by other groups: joined and split again
         """a = Conv <group = 2> (lr, w_32x8) sr = Conv <group = 4> (a, w_32x8_3)""",
-        # a narrow and a wide convolution of streams
+        # a narrow and a wide convolution of parts
         """a = Conv <group = 2> (lr, w_16x8) c = Conv (a, w_8x16) d = Conv (a, w_48x16)
            sr = Concat <axis = 1> (c, d)""",
-        # a Concat that something else reads too, and one inside another
+        # a Concat that another node reads too, and a nested Concat
         """a = Conv (lr, w_8x16) c = Concat <axis = 1> (lr, a) d = Conv (c, w_8x24, b_8)
            e = Concat <axis = 1> (c, d) f = Conv (e, w_32x32) g = Relu(c) h = Conv (g, w_32x24)
            sr = Add(f, h)""",
-        # an Add that stretches one channel over many, in a Concat
+        # an Add that broadcasts one channel to many, in a Concat
         """a = Conv (lr, w_1x16) c = Conv (lr, w_16x16) d = Add(a, c)
            e = Concat <axis = 1> (d, lr) sr = Conv (e, w_4x32, b_4)""",
-        # a Concat of one, and one inside another
+        # a Concat of one input, also nested
         """a = Conv (lr, w_8x16) c = Concat <axis = 1> (a) sr = Conv (c, w_4x8, b_4)""",
         """a = Conv (lr, w_8x16) c = Concat <axis = 1> (a) d = Concat <axis = 1> (c)
            e = Conv (d, w_8x8, b_8) sr = Relu(e)""",
-        # weights that are computed: nothing is known of them
+        # weights that are computed, so their values are unknown
         """a = Conv (lr, w_8x16) c = Conv (lr, w_8x16_2) d = Concat <axis = 1> (a, c)
            w = Identity (w_4x16) sr = Conv (d, w, b_4)""",
         """a = Conv (lr, w_8x16) c = Concat <axis = 1> (a) w = Relu (w_8x8)
            d = Conv (c, w) e = Concat <axis = 1> (c, d) sr = Conv (e, w_4x16)""",
-        # one bias for two
+        # two convolutions that share a bias
         """a = Conv (lr, w_16x16, b_16) c = Conv (a, w_16x16_2, b_16) sr = Relu(c)""",
-        # depthwise stays as it is
+        # depthwise convolutions are unchanged
         """sr = Conv <group = 16, pads = [1, 1, 1, 1]> (lr, w_16x1x3x3)""",
     ],
 )
@@ -90,7 +90,7 @@ def test_hand_made_networks_stay_equal(backend: Backend, body: str) -> None:
 
 
 def test_a_split_of_rows_is_none_of_channels(backend: Backend) -> None:
-    """Here it has as many rows as the halves have channels together."""
+    """The picture has 16 rows, as many as the concatenated halves have channels."""
     before = network(
         """a = Conv (lr, w_4x16) c = Conv (lr, w_12x16)
            e, f = Split <axis = 2> (a, n_2) g, h = Split <axis = 2> (c, n_2)

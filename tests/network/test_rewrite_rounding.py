@@ -1,4 +1,4 @@
-"""Rewrites that round, to half precision and to symmetric 8 bit, and TensorRT-RTX on them."""
+"""Tests of rewrites that round, to half precision and symmetric 8 bits, also in TensorRT-RTX."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -46,7 +46,7 @@ Values = dict[str, Tensor]
 
 
 def run_in_half(network: onnx.ModelProto, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """A network of this project with every tensor rounded to half precision: OpenVINO and ONNX
+    """Run a network of this project with every tensor rounded to half precision; OpenVINO and ONNX
     Runtime compute such files in single precision."""
     values: Values = {
         c.name: torch.from_numpy(np.array(numpy_helper.to_array(c)))
@@ -104,7 +104,7 @@ def test_shipped_networks_are_valid_in_half_precision(file: str) -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", ["c-dcscn", "carn-m"])
 def test_half_precision_costs_next_to_nothing(data: Path, backend: Backend, name: str) -> None:
-    """Weights, every activation and every sum of two rounded to half: what a GPU computes."""
+    """Weights, every activation and every sum of two are rounded to half, as on a GPU."""
     network = shipped(f"{name}/x2")
     small = for_tensorrt(network, "fp16").network
     colour = "y" if name == "c-dcscn" else "rgb"
@@ -126,7 +126,7 @@ def test_half_precision_costs_next_to_nothing(data: Path, backend: Backend, name
 
 
 def referred(network: onnx.ModelProto, x: Array) -> Array:
-    """By ONNX's reference, which keeps to the types of the file."""
+    """Run a network with ONNX's reference evaluator, which uses the types in the file."""
     (y, *_) = list(ReferenceEvaluator(network).run(None, {"lr": x}))
     return np.asarray(y)
 
@@ -192,7 +192,7 @@ def test_half_precision_files_stay_as_they_are() -> None:
     assert_halved(after.network)
 
 
-# ---- 8 bit
+# ---- 8 bits
 
 
 QUANTISED = """
@@ -206,7 +206,7 @@ def quantised(
     zero: int, weights: str = "i1", opset: int = 17, body: str = QUANTISED,
     more: Mapping[str, Array] | None = None,
 ) -> Any:  # fmt: skip
-    """Activations in uint8 with zero points `zero` and 128, weights per channel."""
+    """Return a network with uint8 activations, zero points `zero` and 128, per-channel weights."""
     network = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : {opset}]> test'
         f"(float[N,1,H,W] lr) => (float[N,1,sH,sW] sr) {{{body}}}"
@@ -231,7 +231,7 @@ def quantised(
 
 
 def computed(network: onnx.ModelProto, x: Array) -> Array:
-    """By ONNX Runtime, whose quantisers are those of the standard."""
+    """Run a network with ONNX Runtime, whose quantisers conform to the standard."""
     session = ort.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
     kind = sole_input(network).type.tensor_type.elem_type
     x = x.astype(helper.tensor_dtype_to_np_dtype(kind))
@@ -239,7 +239,7 @@ def computed(network: onnx.ModelProto, x: Array) -> Array:
 
 
 def in_range(zero: int) -> Array:
-    """Values that uint8 codes with `zero` and a step of 0.01 can hold."""
+    """Return values that uint8 codes with zero point `zero` and a step of 0.01 can represent."""
     return np.random.default_rng(6).uniform(-zero, 255 - zero, (1, 1, 6, 7)).astype("f4") * 0.01
 
 
@@ -271,7 +271,7 @@ def test_symmetric_networks_compute_nearly_the_same(zero: int, weights: str) -> 
     assert types == {TensorProto.FLOAT, TensorProto.INT8}
     x, scales = in_range(zero), 2e-3
     off = np.abs(computed(after, x) - computed(network, x))
-    # half a new step of nine inputs, each by a weight, and a step of the result
+    # increase of the step (u1: the whole step) of nine inputs, times weights; a step of the result
     step = 0.01 * max(zero / 128, (255 - zero) / 127)
     bound = 9 * 127 * scales * (step - 0.01 if weights == "i1" else step) + 0.01
     assert off.max() <= bound
@@ -280,7 +280,7 @@ def test_symmetric_networks_compute_nearly_the_same(zero: int, weights: str) -> 
 
 
 BARE = QUANTISED.replace(", z)", ")").replace(", wz)", ")")
-"""Without zero points at the entry and for the weights: ONNX lets one leave them out."""
+"""`QUANTISED` without the zero points of input and weights, which ONNX allows to omit."""
 
 
 @pytest.mark.parametrize("opset", [13, 17, 21])
@@ -288,7 +288,7 @@ BARE = QUANTISED.replace(", z)", ")").replace(", wz)", ")")
 @pytest.mark.parametrize("moved", [False, True])
 def test_zero_points_left_out_are_0_of_uint8(weights: str, opset: int, moved: bool) -> None:
     body = BARE
-    if moved:  # codes that reach their dequantiser through another operator
+    if moved:  # an operator between quantiser and dequantiser
         body = body.replace("DequantizeLinear (q, s)", "DequantizeLinear (p, s)")
         body = body.replace("d = Deq", "p = Transpose <perm = [0, 1, 2, 3]> (q) d = Deq")
     network = quantised(0, weights, opset, body)
@@ -296,7 +296,7 @@ def test_zero_points_left_out_are_0_of_uint8(weights: str, opset: int, moved: bo
     zeros = numpy_helper.from_array(np.zeros(4, weights), "wz")
     next(c for c in written.graph.initializer if c.name == "wz").CopyFrom(zeros)
     x = in_range(0)
-    assert x.max() > 2  # in the upper half of uint8
+    assert x.max() > 2  # uses the upper half of uint8
     np.testing.assert_array_equal(computed(network, x), computed(written, x))
     after = to_signed_codes(network)
     onnx.checker.check_model(after, full_check=True)
@@ -327,7 +327,7 @@ def test_int8_by_an_attribute_stays_as_it_is() -> None:
 
 
 def with_bias(zero: bool, scale: Array) -> onnx.ModelProto:
-    """As quantisers of ONNX Runtime and others write a bias: int32 codes."""
+    """Return a network with int32 bias codes, as written by ONNX Runtime's and other quantisers."""
     given = "(b, bs, bz)" if zero else "(b, bs)"
     body = QUANTISED.replace("(d, k)", "(d, k, c)").replace(
         "a = Conv", f"c = DequantizeLinear <axis = 0> {given} a = Conv"
@@ -370,7 +370,7 @@ def test_quantisers_may_have_constants_as_nodes() -> None:
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 19])
 def test_half_precision_quantisers_get_the_opset_that_has_them(opset: int) -> None:
-    """Through layers that are written otherwise from opset 18 on."""
+    """Before opset 18, the network contains a Split, whose form changed in that opset."""
     both = "p, r = Split <axis = 1> (d2) d3 = Add (p, r)" if opset < 18 else "d3 = Identity (d)"
     body = QUANTISED.replace("(d, k)", "(d3, k)").replace(
         "k = Deq", f"d2 = Concat <axis = 1> (d, d) {both} k = Deq"
@@ -396,7 +396,7 @@ def test_quantised_weights_alone_get_that_opset_too() -> None:
     np.testing.assert_allclose(computed(after, x), computed(network, x), atol=0.01)
 
 
-# ---- what TensorRT-RTX makes of it
+# ---- building with TensorRT-RTX
 
 
 @pytest.fixture(scope="module")
