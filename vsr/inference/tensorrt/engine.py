@@ -33,8 +33,8 @@ MAX_IN_ENCODER: Final = 65
 """Maximum number of results that an encoder keeps: one per thread and one more. FFmpeg allows 64
 threads (MAX_THREADS in frame_thread_encoder.c). x264 and most others keep none."""
 MAX_IN_QUEUES: Final = 12
-"""Maximum number of results between engine and encoder: `vsr.media.prefetch.QUEUE_DEPTH`, those before
-and after that queue, and those that a relay repeats or shows on its status page."""
+"""Maximum number of results between engine and encoder: `vsr.media.prefetch.QUEUE_DEPTH`, those
+before and after that queue, and those that a relay repeats or shows on its status page."""
 
 
 def _aligned(n: int) -> int:
