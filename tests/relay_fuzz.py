@@ -24,7 +24,7 @@ from vsr.media.encoder import EncoderSettings
 
 AT_ONCE = 8
 LIMIT_S = 40.0
-"""Limit per file, in seconds: clips of 1 s, whose times may jump by 10 s, still a pause."""
+"""Limit per file, in seconds. Clips last 1 s, but a time jump of up to 10 s is a pause."""
 GRACE_S = 5.0
 """Time for a relay to end after the stop event, in seconds."""
 HEADER = 13

@@ -170,7 +170,7 @@ class RelayProcess:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def await_words(self, words: str, seconds: float = 30, count: int = 1) -> None:
-        """Wait until the log has the words `count` times; fail if time or the process ends."""
+        """Wait until the log has the words `count` times; fail at the timeout or process end."""
 
         def heard() -> bool:
             text = self.said

@@ -190,7 +190,7 @@ def frames_of(source: LiveSource) -> Iterator[Frame]:
 def test_a_later_session_keeps_the_bits_and_the_hdr(
     tmp_path: Path, canvas: Canvas, transfer: int, pixels: str, words: str, white: tuple[int, int]
 ) -> None:
-    """SDR and HLG white becomes 203 cd/m2 (ITU-R BT.2408), middle SDR 39 cd/m2 (BT.1886)."""
+    """White of SDR and HLG is 203 cd/m2 (ITU-R BT.2408), mid-range SDR 39 cd/m2 (BT.1886)."""
     path = clip(tmp_path / "then.mkv", transfer, "ffv1", pixels)
     with closing(
         LiveSource(str(path), 5.0, canvas, capabilities=OutputCapabilities(bits=10))

@@ -49,7 +49,7 @@ def test_an_encoder_that_holds_pictures_back_loses_none_and_no_time(
 def test_rows_and_packets_go_together_where_b_frames_come_in_another_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are matched by pts: by order, a B-frame's row would get a P-frame's packet."""
+    """They are matched by pts. By order, a B-frame's row would get a P-frame's packet."""
     sent: list[tuple[float, int]] = []
     offer = Output.offer
 

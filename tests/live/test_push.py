@@ -616,7 +616,7 @@ def test_a_key_in_foreign_words_is_told_to_nobody(
 
 
 def test_a_reader_of_a_pipe_may_pause() -> None:
-    """It may pause longer than a server, because it cannot read from a new session."""
+    """The reader may pause longer than a server, because a pipe has no second session."""
     reader, writer = os.pipe()
     programme = Programme()
     output, events = _output(f"pipe:{writer}", programme)

@@ -94,7 +94,7 @@ def test_a_stream_goes_through(tmp_path: Path) -> None:
 
 
 def test_a_killed_publisher_is_waited_for_and_never_missed_by_viewers(tmp_path: Path) -> None:
-    """It first returns before the timeout, on the same connection; then long after it."""
+    """The publisher returns once before the timeout, on the same connection, and once after."""
     before = make_marked(tmp_path / "1.flv", Marked(seconds=20))
     again = make_marked(tmp_path / "2.flv", Marked(seconds=20, first=300))
     other = make_marked(tmp_path / "3.flv", Marked(seconds=20, first=600, size=(320, 180)))
