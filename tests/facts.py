@@ -1,4 +1,4 @@
-"""Reads back what a video file holds, so that tests can compare input and output."""
+"""Reads the contents of a video file, so that tests can compare input and output."""
 
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,7 +14,7 @@ UNSPECIFIED = 2
 
 @dataclass
 class Contents:
-    """A video file as its receiver sees it; times are exact seconds."""
+    """Contents of a video file as a player decodes them; times are exact, in seconds."""
 
     frames: int = 0
     size: tuple[int, int] = (0, 0)
@@ -29,7 +29,7 @@ class Contents:
     interlaced: bool = False
     kinds: list[str] = field(default_factory=list)
     packets: dict[int, list[str]] = field(default_factory=dict)
-    """SHA-256 of every packet of the other streams."""
+    """SHA-256 of every packet of the other streams, by stream index."""
     first_pts: dict[int, Fraction] = field(default_factory=dict)
     languages: dict[int, str | None] = field(default_factory=dict)
     dispositions: dict[int, int] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Contents:
 def contents(
     path: Path | str, keep_payload: bool = True, most_frames: int | None = None
 ) -> Contents:
-    """Decode the first video stream, or its first frames, and read all packets of the others."""
+    """Decode up to `most_frames` of the first video stream; read all packets of the others."""
     found = Contents()
     with av.open(str(path)) as container:
         video = container.streams.video[0]
@@ -69,7 +69,7 @@ def contents(
                 index = packet.stream.index
                 digest = sha256(bytes(packet)).hexdigest() if keep_payload else ""
                 found.packets.setdefault(index, []).append(digest)
-                if packet.pts is not None:  # cover art has no time
+                if packet.pts is not None:  # cover art has no pts
                     found.first_pts.setdefault(index, packet.pts * packet.time_base)
     return found
 
@@ -89,7 +89,7 @@ def _look(found: Contents, picture: av.VideoFrame, video: Any) -> None:
 
 
 def pictures(path: Path | str, limit: int | None = None) -> list[list[np.ndarray[Any, Any]]]:
-    """The planes of every decoded frame of the first video stream, as copies."""
+    """Return copies of the planes of the first video stream's frames, at most `limit` frames."""
     planes = []
     with av.open(str(path)) as container:
         for picture in container.decode(video=0):

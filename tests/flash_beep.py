@@ -1,9 +1,9 @@
-"""Clips that flash and beep each second, and a viewer that measures both in what arrives.
+"""Clips that flash and beep each second, and a viewer that measures both in a received stream.
 
-The viewer knows nothing of `vsr`: it opens a URL with FFmpeg as any player does, and reads a
-number, a flash and a beep out of what it decodes. `python -m tests.flash_beep view URL SECONDS`
-runs it as a process of its own, `publish URL CLIP LATE SECONDS` publishes a clip with its sound
-late.
+The viewer does not use `vsr`: it opens a URL with FFmpeg as any player does, and detects frame
+numbers, flashes and beeps in the decoded stream. `python -m tests.flash_beep view URL SECONDS`
+runs it as a separate process, `publish URL CLIP LATE SECONDS` publishes a clip with delayed
+audio.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ ROOT: Final = Path(__file__).parents[1]
 SAMPLES: Final = 1024
 BEEP_S: Final = 0.06
 FLASH: Final = 3
-"""Pictures that a flash lasts."""
+"""Duration of a flash, in frames."""
 BITS: Final = 16
-"""Blocks along the bottom, black or white, that hold a picture's number."""
+"""Number of black or white blocks along the bottom, which encode a frame's number."""
 _LIT: Final = 125
 _LOUD: Final = 0.15
 _APART_S: Final = 0.3
-"""Between the end of a beep and the next."""
+"""Minimum time between the end of a beep and the next beep, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """What a clip is like."""
+    """Parameters of a clip."""
 
     seconds: int = 20
     size: tuple[int, int] = (160, 90)
@@ -46,11 +46,11 @@ class Clip:
     layout: str = "stereo"
     b_frames: int = 0
     beeps_from: float = 0.0
-    """Second before which there is no sound."""
+    """Start of the audio, in seconds."""
 
 
 def make_clip(path: Path, clip: Clip = Clip()) -> Path:
-    """Write such a clip: a flash at the top left and a beep of 1 kHz begin with every second."""
+    """Write such a clip: every second begins with a flash at the top left and a 1 kHz beep."""
     with av.open(str(path), "w") as out:
         video = out.add_stream(clip.codec, rate=clip.fps)
         assert isinstance(video, av.VideoStream)
@@ -102,7 +102,7 @@ def _sound(clip: Clip, place: int, size: int) -> av.AudioFrame:
 
 @dataclass
 class View:
-    """What a viewer saw and heard; times are those of the stream (s), `walls` the viewer's."""
+    """Measurements of a viewer; times are stream times (s), `walls` are `time.monotonic`."""
 
     error: str = ""
     opened_s: float = 0.0
@@ -113,41 +113,41 @@ class View:
     flashes: list[float] = field(default_factory=list)
     beeps: list[float] = field(default_factory=list)
     steps_back: int = 0
-    """Packets whose decoding time was not after the one before."""
+    """Number of packets whose dts is not after that of the previous packet of the stream."""
 
     @property
     def offsets(self) -> list[float]:
-        """By how many ms each flash that has a beep comes after it."""
+        """Delay of each flash after its beep, in ms, for flashes with a beep within 0.5 s."""
         near = [(f, min(self.beeps, key=lambda b: abs(b - f))) for f in self.flashes if self.beeps]
         return [round(1000 * (f - b), 1) for f, b in near if abs(f - b) < 0.5]
 
     @property
     def fps(self) -> float:
-        """Pictures per second of the stream."""
+        """Frame rate of the stream."""
         span = self.times[-1] - self.times[0] if len(self.times) > 1 else 0.0
         return (len(self.times) - 1) / span if span else 0.0
 
     @property
     def missing(self) -> int:
-        """Flashes without a beep, between the first beep's second and the last flash but one."""
+        """Number of flashes without a beep within 0.5 s, except the first and last flash."""
         return sum(
             min((abs(b - f) for b in self.beeps), default=9.0) > 0.5 for f in self.flashes[1:-1]
         )
 
     @property
     def repeated(self) -> int:
-        """Pictures that show what the one before showed."""
+        """Number of frames that repeat the previous frame."""
         return sum(a == b for a, b in zip(self.numbers, self.numbers[1:], strict=False))
 
     @property
     def skipped(self) -> int:
-        """Times at which the number does not go on by one or stay."""
+        """Number of frames whose number neither repeats nor follows the previous one."""
         pairs = zip(self.numbers, self.numbers[1:], strict=False)
         return sum(b not in (a, a + 1) for a, b in pairs)
 
 
 def view(url: str, seconds: float) -> View:
-    """Watch a URL for so long, from when it can be opened."""
+    """Watch a URL for `seconds` after opening it; retry until it opens."""
     found, began = View(), time.monotonic()
     options = {"rtmp_live": "live"} if url.startswith("rtmp") else {}
     if url.startswith("rtsp"):
@@ -213,7 +213,7 @@ def _look(frame: av.VideoFrame, found: View) -> bool:
 
 
 class _Ears:
-    """Finds where beeps begin."""
+    """Detects the start times of beeps."""
 
     def __init__(self, beeps: list[float]) -> None:
         self._beeps, self._ended = beeps, -9.0
@@ -235,7 +235,7 @@ class _Ears:
 
 
 def publish(url: str, clip: str, late: float, seconds: float) -> None:
-    """Publish a clip at its own pace, each packet of sound so late, with the times it has."""
+    """Publish a clip in real time, but send each audio packet `late` seconds after its time."""
     with (
         av.open(clip) as source,
         av.open(
@@ -255,16 +255,16 @@ def publish(url: str, clip: str, late: float, seconds: float) -> None:
             if at > seconds:
                 break
             if float(packet.dts * packet.time_base) < first:
-                continue  # FLV takes none whose time is before the first one's
+                continue  # FLV accepts no packet earlier than the first one
             time.sleep(max(0.0, began + at - time.monotonic()))
-            packet.pts += round(Fraction(1, 5) / packet.time_base)  # no time is before 0
+            packet.pts += round(Fraction(1, 5) / packet.time_base)  # so that no time is negative
             packet.dts += round(Fraction(1, 5) / packet.time_base)
             packet.stream = streams[packet.stream.index]
             out.mux_one(packet)
 
 
 class Process:
-    """The viewer, or the publisher, as a process of its own."""
+    """The viewer or the publisher in a separate process."""
 
     def __init__(self, *words: object) -> None:
         command = [sys.executable, "-m", "tests.flash_beep", *map(str, words)]
@@ -278,13 +278,13 @@ class Process:
         self.process.communicate()
 
     def view(self, timeout: float = 90) -> View:
-        """What the viewer found, when it has ended."""
+        """Wait for the viewer to end and return its measurements."""
         out, _ = self.process.communicate(timeout=timeout)
         return View(**json.loads(out))
 
 
 def main(words: list[str]) -> None:
-    """View or publish, as the words say."""
+    """View or publish, according to the arguments."""
     if words[0] == "view":
         json.dump(asdict(view(words[1], float(words[2]))), sys.stdout)
     else:

@@ -1,8 +1,8 @@
-"""Damaged FLV files, and the whole relay over each of them: a process of its own, as it may die.
+"""Damages FLV files and relays them in a separate process, which may crash.
 
-`python -m tests.relay_fuzz FOLDER` relays every file of a folder, several at a time because a file
-goes at its own pace, and writes a line of JSON for each: its name, pictures out, seconds, what
-became of it, and the words it ended with.
+`python -m tests.relay_fuzz FOLDER` relays every file of a folder, several in parallel because a
+file is played in real time. It writes a line of JSON per file: name, number of output frames,
+seconds, outcome and message.
 """
 
 import faulthandler
@@ -24,25 +24,25 @@ from vsr.media.encoder import EncoderSettings
 
 AT_ONCE = 8
 LIMIT_S = 40.0
-"""For one file: clips of a second whose times may leap by 10 s, which is still a pause."""
+"""Limit per file, in seconds. Clips last 1 s, but a time jump of up to 10 s is a pause."""
 GRACE_S = 5.0
-"""For a relay to end once it is told to."""
+"""Time for a relay to end after the stop event, in seconds."""
 HEADER = 13
-"""Bytes before the first tag."""
+"""Number of bytes before the first tag."""
 
 
 @dataclass
 class Tag:
-    """A tag of an FLV file: kind (8 sound, 9 picture, 18 script), time (ms) and content."""
+    """A tag of an FLV file: kind (8 audio, 9 video, 18 script), time (ms) and payload."""
 
     kind: int
     time: int
     data: bytearray
     size: int | None = None
-    """What it says its size is, where that is not so."""
+    """Declared payload size if it differs from the actual size, else None."""
 
     def packed(self) -> bytes:
-        """As it stands in a file."""
+        """Return the bytes of the tag in an FLV file."""
         size = len(self.data) if self.size is None else self.size
         stamp = self.time & 0xFFFFFFFF
         head = struct.pack(
@@ -53,7 +53,7 @@ class Tag:
 
 
 def tags(data: bytes) -> list[Tag]:
-    """The tags of a whole FLV file."""
+    """Return the tags of a whole FLV file."""
     found, at = [], HEADER
     while at + 11 <= len(data):
         size = int.from_bytes(data[at + 1 : at + 4], "big")
@@ -64,7 +64,7 @@ def tags(data: bytes) -> list[Tag]:
 
 
 def mutants(count: int, *valid: bytes, seed: int = 5) -> Iterator[bytes]:
-    """Files with tags and bytes damaged in ways that get past the first look at a file."""
+    """Yield files with damaged tags and bytes that still pass a demuxer's first checks."""
     dice = random.Random(seed)
     for k in range(count):
         data = valid[k % len(valid)]
@@ -81,7 +81,7 @@ def mutants(count: int, *valid: bytes, seed: int = 5) -> Iterator[bytes]:
 
 
 def _damage(made: list[Tag], dice: random.Random) -> None:
-    """One damage to one tag, or to their order."""
+    """Damage one tag, or the order of the tags."""
     place, other, some = (dice.randrange(n) for n in (len(made), len(made), 10))
     way = dice.randrange(11)
     if way < 7:
@@ -93,7 +93,7 @@ def _damage(made: list[Tag], dice: random.Random) -> None:
     elif way == 9:
         made[place], made[other] = made[other], made[place]
     else:
-        for head in made[:3]:  # sizes, rates and codecs stand in the first of each kind
+        for head in made[:3]:  # the first tag of each kind holds sizes, rates and codecs
             if head.data:
                 head.data[dice.randrange(len(head.data))] ^= 1 << dice.randrange(8)
 
@@ -108,9 +108,9 @@ def _damage_tag(tag: Tag, way: int, dice: random.Random) -> None:
     elif len(tag.data) < 9:
         return
     elif way == 3:
-        tag.data[0] = dice.randrange(256)  # codec, kind of picture, rate of sound
+        tag.data[0] = dice.randrange(256)  # codec, frame type, sample rate
     elif way == 4:
-        tag.data[1] = dice.choice((0, 1, 2, 3, 255))  # a header of the codec, or pictures
+        tag.data[1] = dice.choice((0, 1, 2, 3, 255))  # codec header or frame data
     elif way == 5:
         tag.data[5:9] = struct.pack(">I", dice.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF)))
     else:
@@ -119,7 +119,7 @@ def _damage_tag(tag: Tag, way: int, dice: random.Random) -> None:
 
 
 def relayed(path: Path, target: Path) -> tuple[int, float, str, str]:
-    """Pictures out, seconds, what became of it and its words, of a relay of that file."""
+    """Relay a file; return the number of output frames, seconds, outcome and message."""
     stop, began = threading.Event(), time.monotonic()
     alarm = threading.Timer(LIMIT_S, stop.set)
     alarm.start()
@@ -141,7 +141,7 @@ def relayed(path: Path, target: Path) -> tuple[int, float, str, str]:
 
 
 def main(folder: Path) -> None:
-    """Relay all files of a folder; what hangs ends the process with every thread's traceback."""
+    """Relay all files of a folder; if one hangs, print all threads' tracebacks and exit."""
     writing = threading.Lock()
     targets = folder.with_name(f"{folder.name}-out")
     targets.mkdir(exist_ok=True)
@@ -151,7 +151,7 @@ def main(folder: Path) -> None:
         row = [path.name, *relayed(path, target)]
         target.unlink(missing_ok=True)
         with writing:
-            faulthandler.dump_traceback_later(LIMIT_S + GRACE_S, exit=True)  # anew with every end
+            faulthandler.dump_traceback_later(LIMIT_S + GRACE_S, exit=True)  # restarts the timer
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
 

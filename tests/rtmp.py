@@ -1,4 +1,4 @@
-"""A real RTMP server, a proxy with faults, a feed and a viewer: what tests of live streams need."""
+"""Helpers for tests of live streams: an RTMP server, a fault-injecting proxy, a feed, a viewer."""
 
 import contextlib
 import socket
@@ -22,18 +22,18 @@ FPS = 25
 RATE = 48_000
 SIZE = (320, 180)
 SAMPLES = 1024
-"""Of an AAC frame."""
+"""Samples per channel in an AAC frame."""
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody uses now."""
+    """Return a TCP port on the loopback interface that is currently unused."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
 
 
 def wait_for(what: Callable[[], object], seconds: float, why: str) -> None:
-    """Until something is so; fails with the reason when it does not come to be in time."""
+    """Wait until `what()` is true; fail with `why` after `seconds`."""
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, f"after {seconds} s: {why}"
@@ -41,10 +41,10 @@ def wait_for(what: Callable[[], object], seconds: float, why: str) -> None:
 
 
 class Server:
-    """nginx with its RTMP module on a port of its own; `live` is its application."""
+    """nginx with its RTMP module on a free port; the application is named `live`."""
 
     def __init__(self, folder: Path, more: str = "") -> None:
-        """`more` goes into the application's block of the configuration."""
+        """Write the configuration; `more` is added to its application block."""
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self._folder = folder
@@ -59,11 +59,11 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, key: str) -> str:
-        """Where a stream is published and watched."""
+        """Return the URL to publish and play a stream."""
         return f"rtmp://127.0.0.1:{self.port}/live/{key}"
 
     def start(self) -> "Server":
-        """Start it, again if need be on the same port, and wait till it listens."""
+        """Start nginx, or restart it on the same port, and wait until it listens."""
         conf, log = self._folder / "nginx.conf", self._folder / "error.log"
         self._process = subprocess.Popen(
             [NGINX, "-p", str(self._folder), "-c", str(conf), "-e", str(log)],
@@ -78,7 +78,7 @@ class Server:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self) -> None:
-        """As by a power cut."""
+        """Kill nginx without a clean shutdown, as a power failure would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -92,22 +92,22 @@ class Server:
 
 
 class Proxy:
-    """A TCP proxy to a port that can stall, throttle and cut what passes through it."""
+    """A TCP proxy to a port; it can stall, throttle and close its connections."""
 
     def __init__(self, port: int, buffer: int = 0) -> None:
-        """`buffer` bytes lie between a publisher and a proxy that stalls; 0: the system's."""
+        """`buffer`: receive buffer per connection in bytes, filled during a stall; 0: default."""
         self._target = port
         self._listener = socket.socket()
-        if buffer:  # inherited by the connections
+        if buffer:  # accepted connections inherit it
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen()
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
         self.stalled = threading.Event()
-        """While set, nothing is read from either side, and nothing closed."""
+        """While set, the proxy reads from neither side and closes nothing."""
         self.rate = 0.0
-        """Bytes per second each way; 0: no limit."""
+        """Rate limit per direction, in bytes per second; 0: no limit."""
         self._open: list[socket.socket] = []
         self._ended = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -163,7 +163,7 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Seen:
-    """A packet as a viewer got it; times in seconds."""
+    """A packet as a viewer received it; times in seconds."""
 
     kind: str
     pts: float
@@ -171,17 +171,17 @@ class Seen:
     key: bool
     size: int
     arrived: float
-    """`time.monotonic`."""
+    """Arrival time on `time.monotonic`."""
 
 
 class Viewer:
-    """Records what a URL delivers, on a thread; may be there before the publisher."""
+    """Records the packets of a URL on a thread; can start before the publisher."""
 
     ends_after_s = 1.0
-    """Pause after which the stream has ended."""
+    """Pause after which the stream counts as ended, in seconds."""
 
     def __init__(self, url: str, patience: float = 10.0) -> None:
-        """Waits `patience` seconds for the stream; one that pauses for `ends_after_s` has ended."""
+        """Wait up to `patience` seconds for the stream; a pause of `ends_after_s` ends it."""
         self.seen: list[Seen] = []
         self.error = ""
         self._url, self._patience = url, patience
@@ -196,16 +196,16 @@ class Viewer:
         self.stop()
 
     def of(self, kind: str) -> list[Seen]:
-        """Its packets of one kind: video or audio."""
+        """Return the recorded packets of one kind: video or audio."""
         return [s for s in list(self.seen) if s.kind == kind]
 
     def stop(self) -> None:
-        """Go; what was recorded stays."""
+        """Stop recording; keep the recorded packets."""
         self._stop.set()
         self._thread.join(5)
 
     def _run(self) -> None:
-        # little probing: a viewer's first packet is then the server's first
+        # short probing, so that the first recorded packet is the first one that the server sends
         options = {"analyzeduration": "100000"}
         try:
             with av.open(
@@ -238,12 +238,12 @@ class Viewer:
 
 @dataclass
 class Programme:
-    """An encoder of moving pictures and one of a tone, with their times kept together."""
+    """A video encoder of a moving bar and an audio encoder of a tone, kept in sync."""
 
     bit_rate: int = 400_000
     gop: int = FPS
     noise: bool = False
-    """Pictures that need all of the bit rate."""
+    """Whether frames contain noise, so that they need the full bit rate."""
     b_frames: int = 0
     frames: int = 0
     samples: int = 0
@@ -272,7 +272,7 @@ class Programme:
         self._tone = 0.1 * np.sin(np.arange(SAMPLES) * 2 * np.pi * 8 / SAMPLES)
 
     def next(self) -> Iterator[tuple["av.Packet[Any]", Kind]]:
-        """The packets of one more picture and of the sound till its end, with their kinds."""
+        """Encode one more frame and the audio up to its end; yield packets with their kinds."""
         planes = np.zeros((SIZE[1] * 3 // 2, SIZE[0]), np.uint8)
         if self.noise:
             planes[:] = self._random.integers(0, 255, planes.shape, np.uint8)
@@ -293,16 +293,16 @@ class Programme:
 
 
 class Feed:
-    """Offers a programme at its own pace to whatever takes packets, on a thread."""
+    """Passes a programme's packets to callbacks in real time, on a thread."""
 
     def __init__(
         self, takers: list[Callable[["av.Packet[Any]", Kind], None]], programme: Programme
     ) -> None:
         self.programme, self._takers = programme, takers
         self.offered = 0
-        """Packets, to each taker."""
+        """Number of packets passed to each callback."""
         self.took: list[float] = []
-        """How long each packet's taker took (s)."""
+        """Duration of each callback call, in seconds."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -314,7 +314,7 @@ class Feed:
         self.stop()
 
     def stop(self) -> None:
-        """After the picture under way."""
+        """Stop after the current frame."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(5)

@@ -1,4 +1,4 @@
-"""A peer that speaks RTMP byte by byte, as well or as badly as a test wants, and its stream."""
+"""An RTMP client that sends valid or invalid bytes, and FLV files as RTMP messages."""
 
 import io
 import os
@@ -20,9 +20,9 @@ HANDSHAKE = 1536
 
 
 def chunked(message: Message, number: int, size: int, extend_all: bool = True) -> bytes:
-    """A message as chunks with a full header, written from the specification alone.
+    """Encode a message as chunks, the first with a full header; based only on the specification.
 
-    `extend_all`: whether every chunk repeats a time that needs four bytes, or only the first.
+    `extend_all`: whether every chunk repeats an extended timestamp, or only the first has it.
     """
     extended = struct.pack(">I", message.time) if message.time >= 0xFFFFFF else b""
     field = min(message.time, 0xFFFFFF)
@@ -35,7 +35,7 @@ def chunked(message: Message, number: int, size: int, extend_all: bool = True) -
 
 
 def flv_of(clip: Path) -> bytes:
-    """A clip's packets in FLV, as FFmpeg writes it."""
+    """Return a clip remuxed to FLV by FFmpeg."""
     memory = io.BytesIO()
     with av.open(str(clip)) as source, av.open(memory, "w", format="flv") as out:
         streams = {s.index: out.add_stream_from_template(s, opaque=True) for s in source.streams}
@@ -47,7 +47,7 @@ def flv_of(clip: Path) -> bytes:
 
 
 def messages_of(flv: bytes, later: int = 0) -> Iterator[Message]:
-    """The tags of FLV as messages, each `later` ms later."""
+    """Yield the tags of an FLV file as messages, with `later` ms added to each time."""
     at = 13
     while at < len(flv):
         size = int.from_bytes(flv[at + 1 : at + 4])
@@ -62,15 +62,15 @@ def messages_of(flv: bytes, later: int = 0) -> Iterator[Message]:
 
 @dataclass(frozen=True)
 class Answer:
-    """A command that came back."""
+    """A command received from the server."""
 
     name: str
     code: str
-    """Of its status; empty for one without."""
+    """Status code; empty if the command has no status."""
 
 
 class Peer:
-    """A connection to an address; methods wait at most `PATIENCE_S`."""
+    """A connection to a port of this computer; socket operations time out after `PATIENCE_S`."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
@@ -84,11 +84,11 @@ class Peer:
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        """Bytes as they are."""
+        """Send bytes unchanged."""
         self.socket.sendall(data)
 
     def handshake(self) -> None:
-        """The whole of it, and check what is echoed."""
+        """Run the complete handshake and check the echo."""
         mine = os.urandom(HANDSHAKE)
         self.send(b"\x03" + mine)
         theirs = b""
@@ -103,11 +103,11 @@ class Peer:
         self.send(chunked(message, number, self.size))
 
     def command(self, *values: Value, kind: int = COMMAND) -> None:
-        """Send a command; those of AMF3 begin with a zero."""
+        """Send a command; an AMF3 command begins with a zero byte."""
         self.put(Message(kind, 0, (b"\0" if kind != COMMAND else b"") + encode(*values)), 3)
 
     def answer(self, *names: str) -> Answer:
-        """The next command of one of these names; fails when none comes."""
+        """Return the next command with one of these names; fail if none arrives."""
         while True:
             name, _, *values = decode(self.await_kind(COMMAND).body)
             status: Any = values[1] if len(values) > 1 else None
@@ -116,7 +116,7 @@ class Peer:
                 return Answer(str(name), str(code))
 
     def await_kind(self, kind: int) -> Message:
-        """The next message of a kind."""
+        """Return the next message of a kind."""
         while True:
             message = self.reader.take()
             if message is None:
@@ -127,13 +127,13 @@ class Peer:
                 return message
 
     def connect(self, application: str = "live", kind: int = COMMAND) -> Answer:
-        """Handshake and `connect`; its answer."""
+        """Run the handshake and send `connect`; return the answer."""
         self.handshake()
         self.command("connect", 1.0, {"app": application, "flashVer": "test"}, kind=kind)
         return self.answer("_result", "_error")
 
     def publish(self, key: str, application: str = "live", kind: int = COMMAND) -> Answer:
-        """All that it takes; the answer to `publish`."""
+        """Run the complete publishing sequence; return the answer to `publish`."""
         assert self.connect(application, kind).code == "NetConnection.Connect.Success"
         self.command("releaseStream", 2.0, None, key, kind=kind)
         self.command("FCPublish", 3.0, None, key, kind=kind)
@@ -142,7 +142,7 @@ class Peer:
         return self.answer("onStatus")
 
     def is_closed(self) -> bool:
-        """Whether the other side closes, within the patience."""
+        """Return whether the other side closes the connection before the timeout."""
         try:
             while self.socket.recv(4096):
                 pass
@@ -154,5 +154,5 @@ class Peer:
 
 
 def until(deadline_s: float) -> float:
-    """A time of `time.monotonic`."""
+    """Return the `time.monotonic` value that lies `deadline_s` seconds ahead."""
     return time.monotonic() + deadline_s

@@ -1,4 +1,4 @@
-"""Clips whose pictures tell their numbers, a process that publishes them, and relays to watch."""
+"""Clips with numbered frames, a process that publishes them, relay processes and a recorder."""
 
 import itertools
 import json
@@ -23,15 +23,15 @@ ROOT = Path(__file__).parents[1]
 RATE = 48_000
 SAMPLES = 1024
 BITS = 10
-"""Blocks along the top, black or white, that hold a picture's number."""
+"""Number of black or white blocks along the top, which encode a frame's number."""
 BLOCK_ROWS = 16
 PATIENCE_S = 4.0
-"""Pause after which a recording ends."""
+"""Pause after which a recording ends, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marked:
-    """What a clip of numbered pictures is like."""
+    """Parameters of a clip with numbered frames."""
 
     seconds: float = 8.0
     size: tuple[int, int] = (160, 90)
@@ -42,13 +42,13 @@ class Marked:
     b_frames: int = 0
     gop_s: float = 1.0
     first: int = 0
-    """Number of the first picture."""
+    """Number of the first frame."""
     start_s: float = 0.0
-    """Time of the first picture."""
+    """Time of the first frame, in seconds."""
 
 
 def make_marked(path: Path, clip: Marked = Marked()) -> Path:
-    """Write such a clip, with noise for sound, so that no two of its packets are alike."""
+    """Write such a clip, with noise as audio, so that no two audio packets are alike."""
     with av.open(str(path), "w") as out:
         video = out.add_stream(clip.codec, rate=clip.fps)
         assert isinstance(video, av.VideoStream)
@@ -93,7 +93,7 @@ def _planes(clip: Marked, number: int) -> "np.ndarray[Any, Any]":
 
 
 def number_of(picture: av.VideoFrame, scale: int = 2) -> int:
-    """The number that a picture of a clip shows, enlarged by a factor."""
+    """Return the number encoded in a frame of a clip upscaled by `scale`."""
     luma = np.from_dlpack(picture.planes[0])[: BLOCK_ROWS * scale // 2, : picture.width]
     edges = [bit * picture.width // BITS for bit in range(BITS + 1)]
     means = [luma[:, a + 4 : b - 4].mean() for a, b in itertools.pairwise(edges)]
@@ -101,7 +101,7 @@ def number_of(picture: av.VideoFrame, scale: int = 2) -> int:
 
 
 class Publisher:
-    """A process that publishes clips, one after the other, at their own pace."""
+    """A process that publishes clips one after the other, in real time."""
 
     def __init__(self, url: str, *clips: Path) -> None:
         command = [sys.executable, "-m", "tests.streams", url, *map(str, clips)]
@@ -114,13 +114,13 @@ class Publisher:
         self.kill()
 
     def kill(self) -> None:
-        """With no time to say goodbye."""
+        """Kill the process, so that it cannot end the stream."""
         self.process.kill()
         self.process.wait()
 
 
 def publish(url: str, clips: Sequence[str]) -> None:
-    """Send the clips' packets to a URL as they are, with the times they have, when they are due."""
+    """Send the clips' packets to a URL, each unchanged and when its dts is due."""
     form = "flv" if url.startswith("rtmp") else "mpegts"
     began = time.monotonic()
     with av.open(url, "w", format=form) as out, av.open(clips[0]) as like:
@@ -135,14 +135,14 @@ def publish(url: str, clips: Sequence[str]) -> None:
                     time.sleep(max(0.0, due - time.monotonic()))
                     index = packet.stream.index
                     if packet.dts <= last.get(index, packet.dts - 1):
-                        continue  # where two clips overlap
+                        continue  # two clips overlap
                     last[index] = packet.dts
                     packet.stream = streams[index]
                     out.mux_one(packet)
 
 
 class RelayProcess:
-    """`vsr relay` as its users start it, and patient: others may have the processor for a while."""
+    """`vsr relay` as users start it, with a high latency limit because the machine may be busy."""
 
     def __init__(self, folder: Path, *words: str, model: str | None = "bicubic") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,11 +166,11 @@ class RelayProcess:
 
     @property
     def said(self) -> str:
-        """All words so far."""
+        """The log so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def await_words(self, words: str, seconds: float = 30, count: int = 1) -> None:
-        """Until it said that so often; fails when it does not, or ends before."""
+        """Wait until the log has the words `count` times; fail at the timeout or process end."""
 
         def heard() -> bool:
             text = self.said
@@ -185,7 +185,7 @@ class RelayProcess:
             raise AssertionError(f"{exc}; it said: {self.said}") from exc
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 10) -> float:
-        """Signal it; how long it took to end (s)."""
+        """Send a signal; return the time that the process took to end, in seconds."""
         began = time.monotonic()
         self.process.send_signal(number)
         self.process.wait(seconds)
@@ -193,12 +193,12 @@ class RelayProcess:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What it wrote at its end."""
+        """The report written at the end of the relay."""
         return json.loads(self.report_path.read_text(encoding="utf-8"))
 
 
 class Recorder(Viewer):
-    """A viewer that keeps what it gets, and has patience: others may have the processor."""
+    """A viewer that keeps packet data, with long timeouts because the machine may be busy."""
 
     ends_after_s = PATIENCE_S
 
@@ -223,7 +223,7 @@ class Recorder(Viewer):
         super()._note(packet)
 
     def shown(self) -> list[tuple[int, float]]:
-        """The number and time (s) of every picture."""
+        """Return the number and time (s) of every frame."""
         decoder = av.CodecContext.create("h264", "r")
         decoder.extradata = self.extradata
         found = []
@@ -235,7 +235,7 @@ class Recorder(Viewer):
         return found
 
     def pause(self, since: float = 0.0) -> float:
-        """The longest time between two pictures that came after a time of `monotonic`."""
+        """Return the longest time (s) between two frames since a `time.monotonic` value."""
         came = [s.arrived for s in self.of("video") if s.arrived > since]
         return max(b - a for a, b in itertools.pairwise([since, *came] if since else came))
 

@@ -1,4 +1,4 @@
-"""Tiny trainings for tests: pictures that are made up, a recipe of a few steps, a real loop."""
+"""Tiny trainings for tests: synthetic images, a recipe of a few steps, the real training loop."""
 
 import io
 from pathlib import Path
@@ -23,12 +23,12 @@ TINY = Recipe(steps=6, batch=2, patch=8, warmup=2)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Pixels:
-    """RGB noise: no place looks like another."""
+    """Return RGB noise, in which no two regions look alike."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def scene(height: int, width: int, seed: int) -> Pixels:
-    """A synthetic photograph: soft waves, hard edges, a little grain."""
+    """Return a synthetic photograph with soft waves, hard edges and a little grain."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = np.sin(x / rng.uniform(2, 6, 3)[:, None, None] + y / rng.uniform(3, 9))
@@ -39,19 +39,19 @@ def scene(height: int, width: int, seed: int) -> Pixels:
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
-    """The bytes of an image file."""
+    """Return the bytes of an image file."""
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()
 
 
 def png(image: Pixels) -> bytes:
-    """The bytes of a PNG."""
+    """Return the bytes of a PNG."""
     return encoded(Image.fromarray(image))
 
 
 def image_folder(folder: Path, size: tuple[int, int] = (48, 64)) -> Path:
-    """A new folder with two scenes."""
+    """Create a folder with two scenes."""
     folder.mkdir()
     for seed in range(2):
         (folder / f"{seed}.png").write_bytes(png(scene(*size, seed)))
@@ -59,7 +59,7 @@ def image_folder(folder: Path, size: tuple[int, int] = (48, 64)) -> Path:
 
 
 def patches_for(trainer: Trainer, folder: Path) -> Patches:
-    """What a trainer's own recipe cuts from a folder."""
+    """Return the patches of a folder for a trainer's recipe and network."""
     recipe, net = trainer.recipe, trainer.net
     pictures = Pictures.load([folder], net.scales, recipe)
     return Patches(pictures, recipe, net.colour, net.scales)
@@ -68,13 +68,13 @@ def patches_for(trainer: Trainer, folder: Path) -> Patches:
 def train(
     trainer: Trainer, patches: Patches, checkpoint: Path, reporter: Reporter | None = None
 ) -> bool:
-    """`fit` on the CPU, wherever the tests run."""
+    """Run `fit` on the CPU, even if the machine has a GPU."""
     fabric = Fabric(accelerator="cpu", devices=1)
     return fit(trainer, patches, checkpoint, reporter or Reporter(every=2), fabric)
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
-    """Nested dictionaries of tensors and numbers, equal to the last bit."""
+    """Assert that nested dictionaries of tensors and numbers are exactly equal."""
     if isinstance(ours, torch.Tensor):
         assert torch.equal(ours, theirs)
     elif isinstance(ours, dict):

@@ -1,4 +1,4 @@
-"""Adds an elementary stream to an MPEG-TS, for streams that no muxer here writes."""
+"""Adds elementary streams to an MPEG-TS file, for stream types that no installed muxer writes."""
 
 import struct
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from typing import Final
 _PACKET: Final = 188
 _PID: Final = 0x150
 _EVERY: Final = 5
-"""Packets of the stream between two of the added one's."""
+"""Number of source packets between two packets of an added stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """An elementary stream: what the PMT says of it, and what its packets hold."""
+    """An elementary stream: its PMT entry and the payload of its packets."""
 
     stream_type: int
     descriptors: bytes = b""
     stream_id: int = 0xBD
     payload: bytes = b""
-    """Of every PES packet; none: the stream is announced and has no packets."""
+    """Payload of every PES packet; if empty, the PMT lists the stream but it has no packets."""
 
 
 TELETEXT: Final = Extra(
@@ -48,7 +48,7 @@ UNKNOWN: Final = Extra(stream_type=0x9A)
 
 
 def _crc(data: bytes) -> bytes:
-    """MPEG-2's CRC-32 (ISO 13818-1, annex A)."""
+    """Return MPEG-2's CRC-32 (ISO 13818-1, annex A)."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte << 24
@@ -58,7 +58,7 @@ def _crc(data: bytes) -> bytes:
 
 
 def with_extra(source: Path, target: Path, *extras: Extra, early_s: float = 0.0) -> Path:
-    """Write `source` with those streams, whose tenth packets are `early_s` seconds too early."""
+    """Write `source` with added streams; each one's 11th packet is `early_s` seconds early."""
     data, out = source.read_bytes(), bytearray()
     table, pts, written = -1, None, 0
     for count, at in enumerate(range(0, len(data) - _PACKET + 1, _PACKET)):
@@ -83,7 +83,7 @@ def with_extra(source: Path, target: Path, *extras: Extra, early_s: float = 0.0)
 
 
 def _announced(packet: bytes, extras: Sequence[Extra]) -> bytes:
-    """The packet of a PMT with more streams in it."""
+    """Return a PMT packet with the extra streams added."""
     length = (packet[6] & 0xF) << 8 | packet[7]
     section = bytearray(packet[5 : 8 + length - 4])
     for k, extra in enumerate(extras):
@@ -95,7 +95,7 @@ def _announced(packet: bytes, extras: Sequence[Extra]) -> bytes:
 
 
 def _pts(packet: bytes) -> int | None:
-    """The pts of a PES packet that begins here, None where none does."""
+    """Return the pts of the PES packet that begins here, or None if there is none."""
     begin = 4 + (packet[4] + 1 if packet[3] & 0x20 else 0)
     if not packet[1] & 0x40 or packet[begin : begin + 3] != b"\0\0\1":
         return None
@@ -106,12 +106,12 @@ def _pts(packet: bytes) -> int | None:
 
 
 def _pes(extra: Extra, pid: int, pts: int, counter: int) -> bytes:
-    """One PES packet in one transport packet, with stuffing before it."""
+    """Return one PES packet in one transport packet, with stuffing before it."""
     stamp = bytes([
         0x21 | pts >> 29 & 0xE, pts >> 22 & 255, 1 | pts >> 14 & 0xFE, pts >> 7 & 255,
         1 | pts << 1 & 0xFE,
     ])  # fmt: skip
-    header = 0x24 if extra is TELETEXT else 5  # EN 300 472 wants 36 bytes
+    header = 0x24 if extra is TELETEXT else 5  # EN 300 472 requires 36 bytes
     body = stamp.ljust(header, b"\xff") + extra.payload
     pes = b"\0\0\1" + struct.pack(">BHBBB", extra.stream_id, 3 + len(body), 0x84, 0x80, header)
     pes += body

@@ -1,4 +1,4 @@
-"""The output's clock: forward whatever the source does, and sound beside its picture."""
+"""The output clock: times always increase, and audio stays in sync with its frame."""
 
 from itertools import pairwise
 
@@ -68,7 +68,7 @@ def test_times_that_stand_still_or_step_back_are_nudged_forward() -> None:
 
 
 def test_a_stall_that_was_filled_is_not_made_up_for_in_a_rush() -> None:
-    """Pictures that come late, on the clock of before, are shown at their pace from now on."""
+    """Late frames whose timestamps continue are shown at the frame rate from now on."""
     clock = OutputClock(STEP)
     clock.place_frame(0.0, 0.0)
     for k in range(1, 50):

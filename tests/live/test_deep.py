@@ -40,13 +40,13 @@ HEVC = EncoderSettings(
 
 
 def ramp(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
-    """More than 600 levels of luma, moved by a level from picture to picture."""
+    """Return a ramp of more than 600 luma levels, one level brighter with each frame."""
     width, height = SIZE
     return (100 + np.add.outer(np.arange(height), 3.8 * np.arange(width)) + number).astype("u2")
 
 
 def clip(path: Path, transfer: int, codec: str = "libx265", pixels: str = "yuv420p10le") -> Path:
-    """Grey ramps with these tags; in HEVC with a mastering display and content light level."""
+    """Write grey ramps with these tags; HEVC also has mastering display and light level."""
     primaries = 1 if transfer == BT709 else 9
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=RATE)
@@ -78,7 +78,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class FfmpegServer:
-    """FFmpeg's own RTMP server, for one publisher; keeps the pictures that come."""
+    """FFmpeg's own RTMP server, for one publisher; keeps the decoded frames."""
 
     def __init__(self) -> None:
         self.url = f"rtmp://127.0.0.1:{free_port()}/live/key"
@@ -91,13 +91,13 @@ class FfmpegServer:
         try:
             with av.open(self.url, options={"listen": "1", "timeout": "20"}) as stream:
                 self.pictures += stream.decode(video=0)
-        except av.error.FFmpegError:  # the end of a publisher
+        except av.error.FFmpegError:  # the publisher disconnected
             pass
         self.ended = True
 
 
 def check(pictures: list[av.VideoFrame]) -> None:
-    """10 bits, HDR10 and times as in the source, and a ramp twice as fine."""
+    """Check for the source's 10 bits, HDR10 and times, and for a ramp half as steep."""
     first = pictures[0]
     assert (first.width, first.height, first.format.name) == (320, 180, "yuv420p10le")
     assert (first.colorspace, first.color_primaries, first.color_trc) == (9, 9, PQ)
@@ -108,12 +108,12 @@ def check(pictures: list[av.VideoFrame]) -> None:
     assert (hdr.display.max_luminance, hdr.display.white) == (
         1000, (Fraction(15635, 50000), Fraction(16450, 50000)),
     )  # fmt: skip
-    assert len(pictures) > FRAMES // 2  # a machine that is late leaves some out
+    assert len(pictures) > FRAMES // 2  # a slow machine drops some
     times = [p.time for p in pictures]
     steps = np.diff(times) * RATE
     np.testing.assert_allclose(steps, np.rint(steps), atol=0.02)
     luma = np.asarray(np.from_dlpack(pictures[-1].planes[0]), np.float64)
-    assert len(np.unique(luma)) > 500  # 8 bits: some 150
+    assert len(np.unique(luma)) > 500  # 8 bits: about 150
     inner = luma[20:-20, 20:-20]
     across, down = np.diff(inner, axis=1).mean(), np.diff(inner, axis=0).mean()
     assert (across, down) == pytest.approx((1.9, 0.5), abs=0.02)
@@ -190,7 +190,7 @@ def frames_of(source: LiveSource) -> Iterator[Frame]:
 def test_a_later_session_keeps_the_bits_and_the_hdr(
     tmp_path: Path, canvas: Canvas, transfer: int, pixels: str, words: str, white: tuple[int, int]
 ) -> None:
-    """White of SDR and HLG is at 203 cd/m2 (ITU-R BT.2408), SDR's middle at 39 (BT.1886)."""
+    """White of SDR and HLG is 203 cd/m2 (ITU-R BT.2408), mid-range SDR 39 cd/m2 (BT.1886)."""
     path = clip(tmp_path / "then.mkv", transfer, "ffv1", pixels)
     with closing(
         LiveSource(str(path), 5.0, canvas, capabilities=OutputCapabilities(bits=10))
@@ -199,7 +199,7 @@ def test_a_later_session_keeps_the_bits_and_the_hdr(
         frame = next(frames_of(then))
         assert (frame.format, frame.colour, then.info.hdr) == (DEEP, canvas.colour, canvas.hdr)
     code, expected = white
-    column = int((code - 100 - 45) / 3.8)  # of the row 45
+    column = int((code - 100 - 45) / 3.8)  # in row 45
     assert int(frame.planes[0][45, column]) == pytest.approx(expected, abs=5)
 
 

@@ -1,4 +1,4 @@
-"""HEVC over RTMP: only to servers that say that they take it."""
+"""HEVC over RTMP: sent only to servers that announce support for it."""
 
 import socket
 from pathlib import Path

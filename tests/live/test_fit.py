@@ -1,6 +1,6 @@
-"""Every session's pictures are shown as they are meant: size, shape, colour, range, and HDR as SDR.
+"""Frames of every session keep their shape and colour on a canvas, and HDR becomes SDR.
 
-Codes are those of H.273: 8-bit limited-range red is (63, 102, 240) in BT.709, (81, 90, 240) in
+Y'CbCr codes follow H.273: 8-bit limited-range red is (63, 102, 240) in BT.709, (81, 90, 240) in
 BT.601 (equations 36 to 46 with the weights of table 4).
 """
 
@@ -34,9 +34,9 @@ def _clip(
     aspect: Fraction = Fraction(1), rate: int = 25, pix_fmt: str = "yuv420p", frames: int = 5,
     interlaced: bool = False, luma: Sequence[int] = (),
 ) -> Path:  # fmt: skip
-    """A clip of one colour, given as codes of its own depth, with all its tags.
+    """Write a clip of one colour, given as codes in its own bit depth, with all its tags.
 
-    With `luma`, a frame for each of these Y codes.
+    With `luma`, write one frame for each of these Y codes instead.
     """
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264" if interlaced or aspect != 1 else "ffv1", rate=rate)
@@ -68,13 +68,13 @@ def _first(source: LiveSource) -> Frame:
 
 
 def _at(frame: Frame, x: float, y: float) -> tuple[int, ...]:
-    """Codes at a place given as shares of width and height."""
+    """Return the codes at a position given as fractions of width and height."""
     return tuple(int(p[int(y * p.shape[0]), int(x * p.shape[1])]) for p in frame.planes)
 
 
 @pytest.fixture
 def canvas(tmp_path: Path) -> Canvas:
-    """What a first session of BT.709 settles, 160x90 in square pixels."""
+    """Canvas of a first session in BT.709, 160x90 with square pixels."""
     with closing(LiveSource(str(_clip(tmp_path / "first.mkv", RED[1])), 5.0)) as source:
         assert source.notes == []
         return source.canvas
@@ -106,7 +106,7 @@ def test_a_later_session_keeps_its_colour_and_shape(
     ("size", "aspect", "inside", "outside"),
     [
         ((64, 48), Fraction(1), (0.14, 0.5), (0.11, 0.5)),  # 4:3: 120 of 160 wide
-        ((72, 48), Fraction(8, 9), (0.14, 0.5), (0.11, 0.5)),  # 4:3 again, in narrow pixels
+        ((72, 48), Fraction(8, 9), (0.14, 0.5), (0.11, 0.5)),  # 4:3 again, with narrow pixels
         ((90, 160), Fraction(1), (0.36, 0.5), (0.32, 0.5)),  # portrait: 50 wide
         ((240, 100), Fraction(1), (0.5, 0.15), (0.5, 0.1)),  # 2.4:1: 66 of 90 high
     ],
@@ -172,7 +172,7 @@ def test_hdr_becomes_sdr_with_its_tags(tmp_path: Path) -> None:
     luma = [y for y, _, _ in shown]
     assert luma == sorted(set(luma))
     assert luma[0] == pytest.approx(16, abs=1)
-    assert luma[2] > 200  # HDR's reference white is white; PQ's own code in 8 bits would be 143
+    assert luma[2] > 200  # HDR's reference white becomes white; its PQ code in 8 bits would be 143
     assert luma[3] <= 236
 
 

@@ -1,4 +1,4 @@
-"""The ladder, stepped through simulated streams: in time, settled, and back up when it can."""
+"""The ladder in simulated streams: it keeps the latency, settles and climbs back if possible."""
 
 import math
 from collections import deque
@@ -17,13 +17,13 @@ LATENCY = 0.5
 
 @dataclass
 class Run:
-    """What became of a simulated stream."""
+    """Result of a simulated stream."""
 
     rungs: list[int] = field(default_factory=list)
-    """Rung of every picture, or `DROP`."""
+    """Rung of every frame, or `DROP`."""
     latency: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
-    """When the rung changed (s)."""
+    """Times of the rung changes, in seconds."""
 
 
 def simulate(
@@ -33,9 +33,9 @@ def simulate(
     seed: int = 1,
     told: list[float] | None = None,
 ) -> Run:
-    """One picture every interval through one worker, whose times vary by a fifth.
+    """Simulate a worker that gets one frame per interval and whose times vary by up to 20 %.
 
-    `load` is by how much all takes longer at a time; `told` the costs the ladder starts with.
+    `load` returns the factor on all costs at a time; `told` are the ladder's initial costs.
     """
     settings = LadderSettings(interval=INTERVAL, max_latency=LATENCY)
     ladder, random, run = Ladder(told or costs, settings, 0.0), Random(seed), Run()
@@ -93,7 +93,7 @@ def test_a_burst_of_load_is_ridden_out_and_the_ladder_climbs_back() -> None:
 
 
 def test_no_oscillation_where_a_rung_just_does_not_fit() -> None:
-    """Load comes and goes every 20 s: patience must grow instead of changing for ever."""
+    """Load recurs every 20 s: the wait before a climb must grow, or changes never stop."""
     run = simulate([0.024, 0.006, 0.001], 1200, load=lambda t: 1.9 if t % 20 < 6 else 1.0)
     for start in range(0, 1200, 60):
         assert sum(start <= t < start + 60 for t in run.changes) < 6
@@ -114,7 +114,7 @@ def test_only_what_even_the_lightest_cannot_do_is_dropped() -> None:
 def test_a_rung_that_is_lost_or_slower_than_a_better_one_is_climbed_past(between: float) -> None:
     costs = [0.4 * INTERVAL, between, 0.05 * INTERVAL]
     ladder = Ladder(costs, LadderSettings(interval=INTERVAL, max_latency=LATENCY), 0.0)
-    assert ladder.choose(0.0, 0.02 - LATENCY, 0) == 2  # a picture that came late
+    assert ladder.choose(0.0, 0.02 - LATENCY, 0) == 2  # a late frame
     for k in range(FPS * 60):
         rung = ladder.choose(k / FPS, k / FPS, 0)
         ladder.record_cost(rung, costs[rung])

@@ -1,4 +1,4 @@
-"""Sound that first comes when a connection has been running for a while, with no session lost."""
+"""Audio that begins or changes in a running connection, without losing the session."""
 
 import io
 import socket
@@ -32,7 +32,7 @@ KEY = "k3y"
 
 
 def _clip(folder: Path, gop_s: float) -> list[Message]:
-    """A clip's messages, those of sound from `LATE_S` on; no metadata announces the sound."""
+    """Return a clip's messages, audio from `LATE_S` on only; no metadata announces audio."""
     path = make_marked(folder / "clip.mp4", Marked(seconds=7, gop_s=gop_s))
     held: Message | None = None
     found = []
@@ -48,7 +48,7 @@ def _clip(folder: Path, gop_s: float) -> list[Message]:
 
 
 class Taken:
-    """What an `Ingest` hands over, on a thread."""
+    """Collects the output of an `Ingest` on a thread."""
 
     def __init__(self, url: str, listen: bool) -> None:
         self.connected: list[Connected] = []
@@ -56,7 +56,7 @@ class Taken:
         self.sounds: list[float] = []
         self.lost: list[Lost] = []
         self.heard: float | None = None
-        """When the first sound came."""
+        """Arrival time of the first audio on `time.monotonic`, or None."""
         self._mailbox = Mailbox(frames=1000)
         self.ingest = Ingest(url, IngestSettings(listen=listen), self._mailbox)
         self._stop = threading.Event()
@@ -87,7 +87,7 @@ class Taken:
 
 
 def _assert_going_on(taken: Taken) -> None:
-    """The only key frame is the first: what was shown is not shown again."""
+    """Assert that no frame came twice; the only key frame is the first frame."""
     assert taken.numbers == sorted(set(taken.numbers))
 
 
@@ -110,12 +110,12 @@ def test_sound_that_a_publisher_sends_late_is_taken_up_and_no_picture_waits_for_
     assert [one.audio is not None for one in taken.connected] == [False, True]
     assert not [one for one in taken.lost if not one.reason.endswith("disconnected")]
     assert taken.sounds
-    assert taken.sounds[0] < LATE_S + 3.0  # one of them is patience for a slow machine
+    assert taken.sounds[0] < LATE_S + 3.0  # 1 s of it is a margin for a slow machine
     _assert_going_on(taken)
 
 
 def _changing(folder: Path, gop_s: float) -> list[Message]:
-    """A clip's messages, whose sound is AAC until `LATE_S` and MP3 from then on."""
+    """Return a clip's messages, whose audio is AAC until `LATE_S` and MP3 from then on."""
     aac, mp3 = (
         list(messages_of(flv_of(make_marked(folder / f"{sound}.mp4", clip))))
         for sound in ("aac", "libmp3lame")
@@ -142,9 +142,9 @@ def test_sound_that_changes_its_codec_is_taken_up(tmp_path: Path) -> None:
 
 
 def _with_second_track(messages: list[Message], legacy: bool) -> Iterator[Message]:
-    """A clip whose sound has a second track from `LATE_S` on, as Enhanced RTMP sends it.
+    """Yield a clip's messages with a second audio track from `LATE_S` on, as in Enhanced RTMP.
 
-    `legacy`: the first one is sent as before Enhanced RTMP.
+    `legacy`: whether the first track uses plain RTMP instead of Enhanced RTMP.
     """
     header = next(m for m in messages if m.kind == AUDIO)
     begun = False
@@ -182,7 +182,7 @@ def test_a_second_track_that_a_publisher_sends_late_changes_nothing(
 def test_a_rewound_stream_repeats_neither_pictures_nor_sound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What came before the rewind comes again; only what is newer is passed on."""
+    """After a rewind, earlier items arrive again; only newer ones are passed on."""
     ingest = Ingest("rtmp://127.0.0.1/live/k", IngestSettings(), Mailbox(frames=1))
     feed, audio = SimpleNamespace(rewind=lambda: (6, 7)), object()
     monkeypatch.setattr(ingest, "_open_source", lambda feed: None)
@@ -194,7 +194,7 @@ def test_a_rewound_stream_repeats_neither_pictures_nor_sound(
     got: list[Any] = list(ingest._without_repeats(iter(cast(Any, again)), cast(Any, audio)))
     assert [item.index for item in got[:3]] == [6, 7, 8]
     assert got[3:] == [other, packets[3]]
-    ingest._newest = 8 / 25  # the clock steps back: no more than what was repeated is left out
+    ingest._newest = 8 / 25  # times step back: only as many frames as were replayed are skipped
     ingest._reopen(cast(Any, feed))
     items = [_frame(0) for _ in range(8)]
     assert len(list(ingest._without_repeats(iter(items), None))) == 2
@@ -202,7 +202,7 @@ def test_a_rewound_stream_repeats_neither_pictures_nor_sound(
 
 @contextmanager
 def _server(messages: list[Message]) -> Iterator[tuple[str, list[int]]]:
-    """HTTP-FLV as live servers have it: headers, the newest key frame, and what follows."""
+    """Serve HTTP-FLV as live servers do: headers, then all messages from the last key frame."""
     began, served, stop = time.monotonic(), list[int](), threading.Event()
 
     def serve(peer: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Publishers that send straight into vsr: who is taken, who is not, and what becomes of it."""
+"""`--listen`: which RTMP publishers vsr accepts or refuses, and the streams that it receives."""
 
 import ctypes
 import logging
@@ -54,7 +54,7 @@ FUZZ = 300
 
 
 class Ear:
-    """A listener on a port of its own, which takes one publisher after the other."""
+    """A listener on a free port that accepts one publisher after the other."""
 
     def __init__(
         self, silence: float = 5.0, deadline: float = 10.0, certificate: Certificate | None = None
@@ -76,12 +76,12 @@ class Ear:
         self.listener.close()
 
     def watch(self) -> "Watch":
-        """Take the next publisher on a thread."""
+        """Accept the next publisher on a thread."""
         return Watch(self)
 
 
 class Watch:
-    """What came of one publisher."""
+    """Records the stream of one publisher."""
 
     def __init__(self, ear: Ear) -> None:
         self.frames: list[Frame] = []
@@ -110,19 +110,19 @@ class Watch:
             self.end = str(exc)
 
     def join(self) -> "Watch":
-        """Until it is over."""
+        """Wait until the publisher's stream ends."""
         wait_for(lambda: self.end, 20, "the publisher's end was not seen")
         self._thread.join(5)
         return self
 
     @property
     def numbers(self) -> list[int]:
-        """What the pictures show."""
+        """Numbers encoded in the frames."""
         return [_number(frame) for frame in self.frames]
 
 
 def _number(frame: Frame) -> int:
-    """The number that a picture of a clip shows."""
+    """Return the number encoded in a frame of a clip."""
     luma = frame.planes[0][:8]
     width = luma.shape[1]
     means = [
@@ -153,7 +153,7 @@ def _ffmpeg(url: str, clip: Path, log: Path, *words: str) -> "subprocess.Popen[b
         return subprocess.Popen([*command, *words, "-f", "flv", url], stderr=out)
 
 
-# --- publishers as people have them ---------------------------------------------------------------
+# --- real publishers ------------------------------------------------------------------------------
 
 
 @needs_ffmpeg
@@ -167,7 +167,7 @@ def test_ffmpeg_publishes_and_every_picture_arrives_in_time(
     assert watch.numbers == list(range(50))
     assert watch.sounds > 80
     assert watch.end == f"the publisher of rtmp://127.0.0.1:{ear.port}/live/*** disconnected"
-    # it was taken up at once, and no picture waited for those that follow
+    # the stream was accepted at once, and no frame waited for the next ones
     late = [f.stamps.decoded - f.time for f in watch.frames]
     assert max(late[10:]) - min(late) < 1.0
 
@@ -215,7 +215,7 @@ def test_others_are_refused_and_do_not_disturb_who_publishes(
 
 
 def test_librtmp_publishes(ear: Ear, flv: bytes) -> None:
-    """What OBS has a copy of in it."""
+    """OBS contains a copy of librtmp."""
     try:
         library = ctypes.CDLL("librtmp.so.1")
     except OSError:
@@ -286,7 +286,7 @@ def test_a_publisher_is_killed_and_comes_back(clip: Path) -> None:
         return look
 
     try:
-        assert box.take(0.3) is None  # nobody is there, and nobody is told again and again
+        assert box.take(0.3) is None  # no publisher, and no repeated reports of it
         for round_ in (1, 2):
             before = sum(isinstance(item, Frame) for item in items)
             with Publisher(url, clip):
@@ -313,7 +313,7 @@ def test_the_answers_of_a_session(ear: Ear, kind: int) -> None:
             assert other.is_closed()
             peer.put(Message(VIDEO, 0, b"picture", 1))
             assert stream.read(1 << 20)[:5] == b"FLV\x01\x05"
-    with Peer(ear.port) as peer:  # its place is free again
+    with Peer(ear.port) as peer:  # the slot is free again
         assert peer.publish(KEY).code == "NetStream.Publish.Start"
 
 
@@ -338,7 +338,7 @@ def test_a_player_is_refused(ear: Ear) -> None:
         peer.command("play", 3.0, None, KEY)
         assert peer.answer("onStatus").code == "NetStream.Play.Failed"
         assert peer.is_closed()
-        for _ in range(2):  # what it is sending meanwhile does not cost it the answer
+        for _ in range(2):  # the answer arrives although more data was sent
             peer.send(b"more")
 
 
@@ -346,7 +346,7 @@ def test_a_player_is_refused(ear: Ear) -> None:
     ("application", "key", "url"),
     [
         ("a/b", "KEY", "rtmp://127.0.0.1/a/b/KEY"),
-        ("a", "b/KEY", "rtmp://127.0.0.1/a/b/KEY"),  # as ffmpeg splits some
+        ("a", "b/KEY", "rtmp://127.0.0.1/a/b/KEY"),  # as ffmpeg splits some URLs
         ("/a/", "KEY?x=1", "rtmp://127.0.0.1:1935/a/KEY?x=1"),
     ],
 )
@@ -398,7 +398,7 @@ def test_it_listens_at_its_own_host_alone(ear: Ear) -> None:
         assert own.connect_ex(("127.0.0.1", ear.port)) == 0
 
 
-# --- those who are no publishers ------------------------------------------------------------------
+# --- clients that are not publishers --------------------------------------------------------------
 
 
 def test_garbage_ends_its_own_connection_and_is_told_once(
@@ -437,7 +437,7 @@ def test_slow_ones_are_let_go_and_keep_no_publisher_out(caplog: pytest.LogCaptur
         )
         began = time.monotonic()
         with Peer(ear.port) as another:
-            assert slow[2].is_closed()  # the oldest of those who say nothing makes room
+            assert slow[2].is_closed()  # the oldest silent client makes room
             assert another.publish(KEY).code == "NetStream.Publish.Start"
         assert time.monotonic() - began < 2.0
         slow[3].handshake()
@@ -451,7 +451,7 @@ def test_slow_ones_are_let_go_and_keep_no_publisher_out(caplog: pytest.LogCaptur
 
 
 def test_a_flood_of_half_open_connections_keeps_no_publisher_out() -> None:
-    """A hundred a second from one address, while a publisher on a slow line takes its time."""
+    """100 connections per second from one address, while a slow publisher connects."""
     with Ear(deadline=10.0) as ear, ExitStack() as flood:
         ended = threading.Event()
 
@@ -468,7 +468,7 @@ def test_a_flood_of_half_open_connections_keeps_no_publisher_out() -> None:
             )
             with Peer(ear.port) as publisher:
                 publisher.send(b"\x03" + bytes(1536))
-                time.sleep(1.0)  # an answer is that long on its way
+                time.sleep(1.0)  # latency of the publisher's line
                 publisher.socket.settimeout(10)
                 assert publisher.socket.recv(1) == b"\x03"
         finally:
@@ -501,7 +501,7 @@ def test_chunks_of_any_size_and_times_of_four_bytes(ear: Ear, flv: bytes, size: 
         peer.publish(KEY)
         peer.put(Message(SET_CHUNK_SIZE, 0, size.to_bytes(4)), 2)
         peer.size = size
-        for message in messages_of(flv, later=0xFFFFFF - 1000):  # on both sides of the border
+        for message in messages_of(flv, later=0xFFFFFF - 1000):  # on both sides of the limit
             peer.put(message)
         peer.command("FCUnpublish", 6.0, None, KEY)
         peer.command("deleteStream", 7.0, None, 1.0)
@@ -520,7 +520,7 @@ def test_a_publisher_that_says_nothing_any_more_is_lost() -> None:
             assert stream.read(1 << 20) == flv_tag(Message(VIDEO, 0, b"picture"))
             stop = threading.Event()
 
-            def chatter() -> None:  # what is no sound and no picture does not count
+            def chatter() -> None:  # only audio and video count
                 with suppress(OSError):
                     while not stop.wait(0.02):
                         peer.put(Message(DATA, 0, encode("onFI", {}), 1))
@@ -538,7 +538,7 @@ def test_a_publisher_that_says_nothing_any_more_is_lost() -> None:
 
 
 def test_the_time_in_which_nobody_reads_is_no_silence_of_the_publisher() -> None:
-    """Pictures may be waited with, to be shown evenly, after whatever was read last."""
+    """The reader may pause after any message to pace the frames."""
     with Ear(silence=0.5) as ear, Peer(ear.port) as peer:
         peer.publish(KEY)
         with closing(ear.listener.accept()) as stream:
@@ -624,7 +624,7 @@ def test_metadata_announces_what_there_is(ear: Ear) -> None:
         assert data[13 + 11 :].startswith(encode("onMetaData", facts))
 
 
-# --- its parts ------------------------------------------------------------------------------------
+# --- chunks and AMF values ------------------------------------------------------------------------
 
 
 def _messages(data: bytes, most: int = MOST, step: int = 1) -> list[Message]:
@@ -638,10 +638,10 @@ def _messages(data: bytes, most: int = MOST, step: int = 1) -> list[Message]:
 
 def test_every_form_of_header() -> None:
     data = bytes.fromhex(
-        "04 000064 000003 08 01000000 616161"  # in full: at 100, of 3 bytes, sound, stream 1
-        "44 000014 000002 09 6262"  # 20 later, other length and kind
-        "84 00000a 6363"  # 10 later
-        "c4 6464"  # 10 later once more
+        "04 000064 000003 08 01000000 616161"  # full header: time 100, 3 bytes, audio, stream 1
+        "44 000014 000002 09 6262"  # time + 20, other length and kind
+        "84 00000a 6363"  # time + 10
+        "c4 6464"  # time + 10 again
         "0000 000001 000001 12 00000000 65"  # chunk stream 64
         "010100 000002 000001 12 00000000 66"  # chunk stream 65
     )
@@ -662,7 +662,7 @@ def test_extended_times_of_both_customs(extend_all: bool) -> None:
     sent = [Message(9, when, bytes(range(250)) * 2, 1) for when in (0xFFFFFE, 0xFFFFFF, 0xFFFFFFF0)]
     data = b"".join(chunked(message, 4, 128, extend_all) for message in sent)
     assert _messages(data) == sent
-    # a difference that needs four bytes, repeated by a message with no header of its own
+    # a time difference that needs four bytes, repeated by a message without a header
     step = bytes.fromhex("01000000")
     more = b"\xc4" + step * extend_all
     rest = bytes(128) + (more + bytes(128)) * 2 + more + bytes(500 - 3 * 128)
@@ -715,11 +715,11 @@ def test_damaged_values_raise_one_error_alone() -> None:
             decode(bad)
 
 
-# --- whatever comes -------------------------------------------------------------------------------
+# --- fuzzing and limits ---------------------------------------------------------------------------
 
 
 def _session(flv: bytes) -> bytes:
-    """All that a publisher sends, first to last."""
+    """Return all bytes that a publisher sends."""
     said = [
         Message(20, 0, encode("connect", 1.0, {"app": "live"})),
         Message(20, 0, encode("createStream", 2.0, None)),
@@ -730,7 +730,7 @@ def _session(flv: bytes) -> bytes:
 
 
 def _take_in(data: bytes) -> int:
-    """A whole session of those bytes; how many bytes came out of it."""
+    """Run a whole session on these bytes; return the number of bytes read from the stream."""
     near, far = socket.socketpair()
     place = ListenAddress.parse(f"rtmp://127.0.0.1/live/{KEY}")
     wire = Connection(near, MOST)
@@ -765,7 +765,7 @@ def test_mutated_sessions_end_as_they_should(flv: bytes) -> None:
     for seed in range(FUZZ):
         dice = random.Random(seed)
         data = bytearray(whole)
-        head = seed % 2 * 3073  # every other keeps its handshake
+        head = seed % 2 * 3073  # every second session keeps its handshake
         for _ in range(dice.choice((1, 1, 2, 8, 64))):
             at = dice.randrange(head, len(data))
             what = dice.randrange(4)
@@ -778,7 +778,7 @@ def test_mutated_sessions_end_as_they_should(flv: bytes) -> None:
             else:
                 data[at:at] = dice.randbytes(dice.randrange(1, 200))
         came.append(_take_in(bytes(data)))
-    assert sum(length > 0 for length in came) > FUZZ // 10  # it got through to the stream as well
+    assert sum(length > 0 for length in came) > FUZZ // 10  # some reach the stream
     assert max(came) < 2 * len(whole)
 
 
@@ -791,7 +791,7 @@ def test_memory_is_bounded_whatever_is_announced() -> None:
             reader = ChunkReader(most)
             reader.feed(chunked(Message(SET_CHUNK_SIZE, 0, (4096).to_bytes(4)), 2, 128))
             with pytest.raises(ProtocolError, match="incomplete messages exceed"):
-                for number in range(4, 64):  # sixty messages that never come to their end
+                for number in range(4, 64):  # sixty messages that are never completed
                     head = bytes([number]) + bytes(3) + (most - 1).to_bytes(3) + b"\x09" + bytes(4)
                     for k in range(10):
                         reader.feed((head if k == 0 else bytes([0xC0 | number])) + piece)

@@ -1,4 +1,4 @@
-"""`--listen` at rtmps://: a certificate and its key, publishers with TLS and without."""
+"""`--listen` at rtmps://: the certificate and its key, publishers with TLS and without."""
 
 import os
 import socket
@@ -71,9 +71,9 @@ def test_pyav_publishes_by_tls_and_a_second_one_is_refused(
 def test_those_who_speak_no_tls_or_hang_are_let_go(
     ear: Ear, caplog: pytest.LogCaptureFixture
 ) -> None:
-    silent = socket.create_connection(("127.0.0.1", ear.port))  # would hold up a server's only loop
+    silent = socket.create_connection(("127.0.0.1", ear.port))  # would block a sequential server
     with socket.create_connection(("127.0.0.1", ear.port)) as plain:
-        plain.sendall(b"\x03" + bytes(1536))  # as RTMP begins
+        plain.sendall(b"\x03" + bytes(1536))  # start of an RTMP handshake
         plain.settimeout(20)
         with suppress(OSError):
             while plain.recv(1000):
@@ -113,7 +113,7 @@ def test_closing_ends_a_read_that_waits(ear: Ear, clip: Path) -> None:
     thread.start()
     with Publisher(ear.url, clip) as publisher:
         wait_for(lambda: ear.listener._stream, 20, "nobody published")
-        os.kill(publisher.process.pid, 19)  # SIGSTOP: it is there and says nothing
+        os.kill(publisher.process.pid, 19)  # SIGSTOP: connected, but sends nothing
         time.sleep(0.2)
         ear.listener.close()
         thread.join(5)

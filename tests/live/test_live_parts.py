@@ -1,4 +1,4 @@
-"""The parts of a relay one by one: its mailbox, its rungs and what it reads from."""
+"""Unit tests of the parts of a relay: mailbox, ladder, output clock, inputs and log."""
 
 import itertools
 import logging
@@ -58,7 +58,7 @@ def test_the_oldest_picture_and_the_oldest_sound_make_room() -> None:
     assert [i.index for i in items if isinstance(i, Frame)] == [2, 3, 4]
     assert [i.time for i in items if isinstance(i, AudioPacket)] == [3, 4]
     assert [f.index for f in box.dropped] == [0, 1]
-    assert all(f.planes[0].size == 0 for f in box.dropped)  # thousands may be told of at once
+    assert all(f.planes[0].size == 0 for f in box.dropped)  # the list can hold thousands
     assert box.frames_waiting == 0
 
 
@@ -68,7 +68,7 @@ def test_every_picture_and_sound_that_makes_room_is_counted() -> None:
         box.put(_frame(k))
         box.put(_heard(k))
     assert len(box.dropped) + box.dropped_unlisted == 1500 - 3
-    assert len(box.dropped) == 1000  # named one by one
+    assert len(box.dropped) == 1000  # listed individually
     assert box.audio_dropped == 1500 - 2
 
 
@@ -87,12 +87,12 @@ def test_slow_encoding_leaves_the_network_less_time_but_never_none() -> None:
     for _ in range(100):
         ladder.record_encoding(30.0)
     assert ladder.encode_s == pytest.approx(0.2, rel=0.01)
-    assert ladder.choose(1.15, 1.0, 3) == 1  # 0.1 s would be too late now, and none is dropped
+    assert ladder.choose(1.15, 1.0, 3) == 1  # 0.1 s would be too late now, but no frame is dropped
 
 
 @pytest.mark.parametrize(("told", "ends"), [(0.039, 0), (0.17, 1)])
 def test_a_rung_timed_at_a_bad_moment_is_tried_unless_hopeless(told: float, ends: int) -> None:
-    """Told costs are of a moment in which the machine had else to do; it takes 19 ms really."""
+    """Initial costs were measured while the machine was busy; the real cost is 19 ms."""
     ladder = Ladder([told, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
     chosen = []
     for k in range(1500):
@@ -132,7 +132,7 @@ def test_a_backlog_does_not_put_off_what_comes_after() -> None:
     clock, step = OutputClock(0.04), 0.04
     for k in range(50):
         clock.place_frame(k * step, k * step)
-    for k in range(50, 150):  # a jam of 4 s, of which 3.5 s are filled
+    for k in range(50, 150):  # a stall of 4 s, of which 3.5 s are filled
         if k > 62:
             clock.place_repeat(k * step)
     shown = []
@@ -158,8 +158,8 @@ def test_a_clock_that_is_a_little_off_never_costs_a_picture(rate: float) -> None
         clock.place_frame(k * 0.04, k * 0.04 * rate)
     behind = 200_000 * 0.04 * rate - clock.last
     filler = clock.place_repeat(200_000 * 0.04 * rate)
-    assert abs(behind) > 1  # the clocks have parted
-    assert filler - clock.interval == pytest.approx(199_999 * 0.04, abs=0.1)  # but not the times
+    assert abs(behind) > 1  # the clocks have drifted apart
+    assert filler - clock.interval == pytest.approx(199_999 * 0.04, abs=0.1)  # the output has not
 
 
 def _as_it_comes(frames: int, put_by: int) -> Iterator[Frame]:
@@ -228,7 +228,7 @@ def test_a_file_whose_times_leap_is_not_waited_for(tmp_path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for k in range(20):
             frame = av.VideoFrame(64, 48, "yuv420p")
-            frame.pts, frame.time_base = k + (k > 9) * 90_000, Fraction(1, 25)  # an hour
+            frame.pts, frame.time_base = k + (k > 9) * 90_000, Fraction(1, 25)  # a jump of an hour
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
     box = Mailbox(frames=100)
@@ -291,7 +291,7 @@ def test_trouble_is_told_once_a_minute_and_by_whom(caplog: pytest.LogCaptureFixt
     assert len(words._last_warned) == 2
     at[0] += 61
     words.warn_rarely("gone")
-    assert len(words._last_warned) == 1  # strangers must not fill the memory either
+    assert len(words._last_warned) == 1  # unknown clients must not fill the memory
 
 
 def test_a_line_of_the_only_relay_begins_with_no_name(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""How the process of a relay takes memory and gives it back, with glibc."""
+"""How the process of a relay allocates memory and returns it to the system, with glibc."""
 
 import subprocess
 import sys

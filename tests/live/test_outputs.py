@@ -1,4 +1,4 @@
-"""Outputs by their names: HLS, stdout, codecs that a container or server does not take."""
+"""Outputs by name (HLS, stdout, unsupported codecs), their retries and their processes."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""The pace of a live source: its rate, its clock, its bursts and its stalls."""
+"""Pacing of a live source: its frame rate, timestamps, bursts and stalls."""
 
 import itertools
 import threading
@@ -31,7 +31,7 @@ def _at(number: int, time_s: float, arrived: float = 0.0) -> Frame:
     [
         (Fraction(60), 1 / 30, Fraction(30)),
         (Fraction(25), 0.2, Fraction(5)),
-        (Fraction(30), 1001 / 30000, Fraction(30)),  # too near to be another
+        (Fraction(30), 1001 / 30000, Fraction(30)),  # too close to be a different rate
         (Fraction(25), 1001 / 60000, Fraction(60000, 1001)),
     ],
 )
@@ -53,7 +53,7 @@ def test_a_rate_is_corrected_on_the_way_and_gaps_do_not_count() -> None:
 
 
 def test_pictures_without_times_get_those_of_their_arrival() -> None:
-    """FFmpeg counts a camera's pictures at 25 a second, whatever it sends."""
+    """FFmpeg assumes 25 frames per second for a camera, whatever its real rate is."""
     stamps = Restamper(usable=False, check=True)
     frames = [_at(k, k / 25, arrived=100 + k / 5) for k in range(20)]
     assert not any(stamps.stamp(frame) for frame in frames)
@@ -91,7 +91,7 @@ def test_bursts_are_played_evenly() -> None:
     assert [index for index, _ in came] == list(range(120))
     late = [at for index, at in came if index >= 45]
     gaps = [b - a for a, b in itertools.pairwise(late)]
-    assert sum(gap > 0.4 for gap in gaps) <= 1  # as they come: at each of three
+    assert sum(gap > 0.4 for gap in gaps) <= 1  # without pacing: 3
     assert len(told) == 1
     assert "in bursts" in told[0]
 
@@ -103,7 +103,7 @@ def test_what_comes_faster_than_real_time_is_held_to_its_pace() -> None:
         AdaptivePacer(threading.Event(), told.append)(_at(k, k / 25, now()) for k in range(75))
     )
     assert len(frames) == 75
-    assert now() - began > 1.5  # 3 s of pictures, of which one may be ahead
+    assert now() - began > 1.5  # 3 s of frames, of which 1 s may be ahead
     assert "faster than real time" in told[0]
 
 
@@ -113,7 +113,7 @@ def test_a_steady_stream_with_a_stall_is_passed_on_as_it_comes() -> None:
     def steady() -> Iterator[Frame]:
         began = now()
         for k in range(50):
-            if not 20 <= k < 35:  # 0.6 s, and then all at once
+            if not 20 <= k < 35:  # a stall of 0.6 s, then all at once
                 time.sleep(max(0.0, began + k / 25 - now()))
             elif k == 20:
                 time.sleep(max(0.0, began + 35 / 25 - now()))
@@ -127,7 +127,7 @@ def test_a_steady_stream_with_a_stall_is_passed_on_as_it_comes() -> None:
 
 
 def test_the_decoder_is_not_blamed_for_the_order_of_b_frames(tmp_path: Path) -> None:
-    """A picture that is shown after others comes out with a later packet than its own."""
+    """With B-frames, the decoder may output a frame with a later packet than the frame's."""
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, b_frames=2))
     source = LiveSource(str(clip), 5.0)
     began = time.monotonic()
@@ -151,7 +151,7 @@ def test_the_decoder_is_not_blamed_for_the_order_of_b_frames(tmp_path: Path) -> 
 
 
 def _at_once(frame: Frame) -> Frame:
-    """A picture that goes on at once."""
+    """Return the frame with all later stages done at the time of decoding."""
     stamps = frame.stamps
     stamps.infer_start = stamps.infer_end = stamps.encode_start = stamps.encoded = stamps.decoded
     return frame

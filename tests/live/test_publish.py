@@ -1,4 +1,4 @@
-"""Encoding for a live stream: every picture's packet is the one it became."""
+"""Live encoding: every frame is matched to its packet, and failing encoders are handled."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ from vsr.report.report import Report
 def test_an_encoder_that_holds_pictures_back_loses_none_and_no_time(
     tmp_path: Path, options: dict[str, str]
 ) -> None:
-    """As NVENC may, and x264 when it is asked to look ahead."""
+    """As NVENC may, and x264 with lookahead."""
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=2, sound=None))
     target = tmp_path / "out.flv"
     encoder = EncoderSettings(options={"preset": "ultrafast", **options})
@@ -41,7 +41,7 @@ def test_an_encoder_that_holds_pictures_back_loses_none_and_no_time(
     with av.open(str(target)) as out:
         pictures = list(out.decode(video=0))
     assert [number_of(p) for p in pictures] == list(range(50))
-    assert [k for k, p in enumerate(pictures) if p.key_frame] == [0]  # not until its packet comes
+    assert [k for k, p in enumerate(pictures) if p.key_frame] == [0]  # not requested twice
     times = [p.time for p in pictures if p.time is not None]
     assert times == pytest.approx([k / 25 for k in range(50)], abs=0.0015)
 
@@ -49,7 +49,7 @@ def test_an_encoder_that_holds_pictures_back_loses_none_and_no_time(
 def test_rows_and_packets_go_together_where_b_frames_come_in_another_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By pts: by order, the packet of a P-frame would be entered for the B-frame before it."""
+    """They are matched by pts. By order, a B-frame's row would get a P-frame's packet."""
     sent: list[tuple[float, int]] = []
     offer = Output.offer
 
@@ -85,7 +85,7 @@ def test_a_relay_from_python(tmp_path: Path) -> None:
 
 
 class _Encoder:
-    """Does what the real one does but at one picture, where it fails as a driver may."""
+    """Wraps a real encoder and fails at one frame, as a driver may."""
 
     def __init__(self, real: av.VideoCodecContext, fails_at: int) -> None:
         self._real, self._left = real, fails_at
@@ -100,7 +100,7 @@ class _Encoder:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Of the encoders of relays, the pictures at which they fail, one after the other."""
+    """Frame at which each relay encoder fails, in the order of opening; 0 for never."""
     fails_at: list[int] = []
     begin = LiveEncoder.__init__
 
@@ -142,7 +142,7 @@ def test_an_encoder_that_fails_again_and_again_ends_a_relay(
 
 
 def test_what_made_room_while_engines_were_loaded_is_not_missed(tmp_path: Path) -> None:
-    """A live source goes on meanwhile: nobody was to hear that."""
+    """A live source continues meanwhile; that audio is not part of the output."""
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=1))
     settings = RelaySettings(model="bicubic", scale=2, max_latency=5.0)
     relay = Relay(str(clip), [str(tmp_path / "out.flv")], settings)
@@ -154,7 +154,7 @@ def test_what_made_room_while_engines_were_loaded_is_not_missed(tmp_path: Path) 
 
 
 class _Slow:
-    """A second output whose line takes half of the bitrate from its tenth picture on."""
+    """A second output that gets half of the bitrate from the tenth query of `share` on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, until: int = 1000) -> None:
         self.asked, self.until = 0, until
@@ -179,12 +179,12 @@ def _two_outputs(tmp_path: Path) -> Report:
 def test_an_encoder_that_a_slow_line_cannot_have_ends_no_relay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where a graphics card takes no more sessions."""
+    """As with a graphics card that accepts no more encoder sessions."""
     opened: list[Any] = []
 
     def opens(settings: EncoderSettings, video: Any) -> av.VideoCodecContext:
         opened.append(settings)
-        if len(opened) > 2:  # the first tries the settings
+        if len(opened) > 2:  # the first one checks the settings
             raise vsr.OutputError("no more sessions")
         return open_live_encoder(settings, video)
 
@@ -198,7 +198,7 @@ def test_an_encoder_that_a_slow_line_cannot_have_ends_no_relay(
 def test_an_encoder_that_fails_at_its_end_is_told_and_ends_no_relay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That of a line which was slow, and that of all at the end."""
+    """First the encoder of the slow output, then, at the end, the shared encoder."""
 
     class Ends(_Encoder):
         def __getattr__(self, name: str) -> Any:
@@ -233,7 +233,7 @@ def test_what_fails_after_the_last_picture_is_told(
 
 
 def test_the_last_picture_may_be_reported_by_another_thread() -> None:
-    """That of an encoder which was slow at the end, between a look and a hand."""
+    """A slow encoder thread may take the frame between a check of the queue and the pop."""
 
     class Taken(deque[Frame]):
         def __len__(self) -> int:

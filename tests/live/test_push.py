@@ -1,4 +1,4 @@
-"""Outputs are published by processes of their own, which may be cut, stalled and killed."""
+"""Outputs in separate processes, which are disconnected, stalled and killed."""
 
 import itertools
 import json
@@ -51,12 +51,12 @@ from vsr.report.ledger import STAGES, stage_ms
 
 QUICK = OutputSettings(io_timeout_s=1.5, retry_s=0.1, retry_max_s=0.4)
 ALL = OutputSettings(start_backlog_s=60, queue_s=60)
-"""For what is offered at once instead of at its own pace."""
+"""Settings for packets that are offered all at once instead of in real time."""
 SECRETS = ("k3y-of-stream", "pa55word", "t0ken")
 
 
 class Events:
-    """What became of an output's sessions."""
+    """Starts and ends of an output's sessions, with the reasons."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
@@ -64,7 +64,7 @@ class Events:
 
 
 class Watched(Output):
-    """An output that tells of the beginning and end of each session."""
+    """An output that records the start and end of each session."""
 
     events: Events
 
@@ -118,7 +118,7 @@ def test_a_viewer_gets_what_is_offered(tmp_path: Path) -> None:
         with Feed([output.offer], programme) as feed:
             time.sleep(3)
         output.close()
-        # what the server has taken may still be on its way to the viewer
+        # the viewer may not have received all packets that the server accepted
         wait_for(lambda: len(viewer.seen) >= feed.offered, 5, "not all packets came")
     state, video, audio = output.state, viewer.of("video"), viewer.of("audio")
     assert (state.state, state.packets, state.dropped, state.queued) == (
@@ -132,7 +132,7 @@ def test_a_viewer_gets_what_is_offered(tmp_path: Path) -> None:
     assert video[0].key
     _assert_forward(viewer)
     assert sum(s.key for s in video) == -(-len(video) // FPS)
-    # the encoder's first packet of sound lies 1024 samples before the first picture
+    # the encoder's first audio packet begins 1024 samples before the first frame
     assert abs(audio[0].pts - video[0].pts + 1024 / 48_000) < 0.002
     assert abs((audio[-1].pts - audio[0].pts) - (video[-1].pts - video[0].pts)) < 0.04
 
@@ -167,7 +167,7 @@ def test_a_killed_server_is_found_again_and_others_go_on(tmp_path: Path) -> None
     assert resumed < 15
     assert events.kinds == ["connected", "lost", "reconnected"]
     assert lost.state.reconnects == 1
-    assert biggest < 200_000  # a second of stream
+    assert biggest < 200_000  # one second of the stream
     assert second.of("video")[0].key
     assert second.of("video")[0].dts > first.of("video")[-1].dts
     _assert_forward(second)
@@ -193,7 +193,7 @@ def test_a_refused_connection_is_tried_again_and_told_once() -> None:
     assert state.state == "retrying"
     assert "refused" in state.last_error.lower()
     assert events.kinds == ["lost"]
-    assert len(pids) == 1  # one process knocks again and again
+    assert len(pids) == 1  # one process makes all attempts
     assert state.packets == 0
     assert state.queued_s <= 1
     assert not any(
@@ -220,8 +220,8 @@ def test_a_stalled_link_is_given_up_and_never_felt(tmp_path: Path) -> None:
             assert output.pid != pid
         times = sorted(feed.took)
         output.close()
-    assert noticed < QUICK.io_timeout_s + 10  # till what lies between is full
-    assert times[int(len(times) * 0.95)] < 0.5  # it never waits for the socket
+    assert noticed < QUICK.io_timeout_s + 10  # until the buffers in between are full
+    assert times[int(len(times) * 0.95)] < 0.5  # `offer` never waits for the socket
     assert output.state.packets + output.state.dropped == feed.offered
 
 
@@ -229,7 +229,7 @@ def test_a_stalled_link_is_given_up_and_never_felt(tmp_path: Path) -> None:
 def test_a_link_too_slow_for_the_stream_keeps_its_session_and_skips_to_key_frames(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the encoder cannot give less, as here."""
+    """If the encoder cannot reduce its bitrate, as here."""
     programme = Programme(noise=True, bit_rate=3_000_000)
     settings = OutputSettings(io_timeout_s=20, retry_s=0.1, retry_max_s=0.4, queue_s=1.5)
     with Server(tmp_path) as server, Proxy(server.port) as proxy:
@@ -350,7 +350,7 @@ def test_urls_are_shown_without_their_secrets(url: str, name: str) -> None:
 
 
 def _file(path: Path) -> list[tuple[str, float, bool]]:
-    """Kind, time of showing (s) and key frame or not, of every packet."""
+    """Return the kind, pts (s) and key frame flag of every packet."""
     with av.open(str(path)) as container:
         return [
             (p.stream.type, p.pts * float(p.time_base), p.is_keyframe)
@@ -378,7 +378,7 @@ def test_packets_come_out_as_they_went_in_and_stay_as_they_were(tmp_path: Path) 
         output.start()
         _opened(output)
     close_outputs(outputs, 5)
-    early = [kind for kind, *_ in offered].index("video")  # sound before the first key frame
+    early = [kind for kind, *_ in offered].index("video")  # audio before the first key frame
     offered = offered[early:]
     for path, output in zip(paths, outputs, strict=True):
         assert (output.state.packets, output.state.dropped) == (len(offered), early)
@@ -390,12 +390,12 @@ def test_packets_come_out_as_they_went_in_and_stay_as_they_were(tmp_path: Path) 
             sent, came = ([f for f in facts if f[0] == kind] for facts in (offered, got))
             assert [key for *_, key in came] == [key for *_, key in sent]
             shift = [g[1] - s[1] for g, s in zip(came, sent, strict=True)]
-            assert max(shift) - min(shift) <= 0.001  # FLV and Matroska count milliseconds
+            assert max(shift) - min(shift) <= 0.001  # FLV and Matroska store milliseconds
         assert pictures == sum(kind == "video" for kind, *_ in offered)
 
 
 def test_late_sound_of_before_a_session_does_not_end_it(tmp_path: Path) -> None:
-    """FLV takes nothing whose time is before its first packet's."""
+    """FLV accepts no packet that is earlier than the first one."""
     programme, path = Programme(), tmp_path / "out.flv"
     output, events = _output(str(path), programme, ALL)
     late, shown = deque[Packet](), 0
@@ -423,7 +423,7 @@ def test_times_that_stand_still_or_run_back_do_not_end_a_session(tmp_path: Path)
         for packet, kind in programme.next():
             assert packet.dts is not None
             if kind == "video" and k % 5 == 4:
-                packet.pts = packet.dts = packet.dts - 4000  # a picture is 3600 long
+                packet.pts = packet.dts = packet.dts - 4000  # a frame lasts 3600
             output.offer(packet, kind)
     output.start()
     _opened(output)
@@ -536,7 +536,7 @@ def test_a_dead_or_hung_process_is_replaced(tmp_path: Path, number: int, why: st
 def test_no_packet_is_forgotten_by_a_process_that_ends_while_it_reports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What one thread has taken to tell it is written before the other's last words."""
+    """Counts that one thread has taken are written before the other's final report."""
     taken, sent = threading.Event(), deque([(0.0, 0.1, 0.0)] * 3)
 
     class Slow(process.Copier):
@@ -556,7 +556,7 @@ def test_no_packet_is_forgotten_by_a_process_that_ends_while_it_reports(
     other = threading.Thread(target=process._report_counts, args=(copier,))
     other.start()
     assert taken.wait(10)
-    process._report_counts(copier)  # and then it would end
+    process._report_counts(copier)  # the process would end after this
     told = os.read(reader, 4096).splitlines()
     other.join()
     os.close(reader)
@@ -616,7 +616,7 @@ def test_a_key_in_foreign_words_is_told_to_nobody(
 
 
 def test_a_reader_of_a_pipe_may_pause() -> None:
-    """For longer than a server may: there is no other session that it could read."""
+    """The reader may pause longer than a server, because a pipe has no second session."""
     reader, writer = os.pipe()
     programme = Programme()
     output, events = _output(f"pipe:{writer}", programme)
@@ -664,14 +664,14 @@ def test_a_picture_is_done_when_its_slowest_output_has_sent_it() -> None:
 
 
 def _drained(pipe: int) -> bool:
-    """Read what a pipe holds."""
+    """Read all data that a pipe holds, and return True."""
     with suppress(BlockingIOError):
         os.read(pipe, 1 << 20)
     return True
 
 
 def test_what_waits_for_a_slow_output_is_in_its_times_and_in_the_total(tmp_path: Path) -> None:
-    """A pipe whose reader comes late: viewers wait for it, whatever the encoder did meanwhile."""
+    """The reader of a pipe opens it late: the latency of the frames includes that wait."""
     programme, late = Programme(), 0.7
     pipe, done = tmp_path / "out.ts", list[Frame]()
     os.mkfifo(pipe)
@@ -699,7 +699,7 @@ def test_what_waits_for_a_slow_output_is_in_its_times_and_in_the_total(tmp_path:
     facts = output.facts()
     assert facts["queue_ms"]["max"] > 1000 * late
     assert facts["send_ms"]["max"] < 1000 * late
-    assert (facts["pictures"], facts["pictures_dropped"]) == (9, 0)  # one was shown again
+    assert (facts["pictures"], facts["pictures_dropped"]) == (9, 0)  # one is a repeated frame
 
 
 def test_pictures_that_an_output_never_sends_are_its_own(tmp_path: Path) -> None:
@@ -716,7 +716,7 @@ def test_pictures_that_an_output_never_sends_are_its_own(tmp_path: Path) -> None
                 output.offer(packet, kind, delivery)
     close_outputs(outputs, 3)
     assert len(done) == FPS
-    assert not any(math.isnan(frame.stamps.sent) for frame in done)  # one had them
+    assert not any(math.isnan(frame.stamps.sent) for frame in done)  # the other output sent them
     counts = [(o.state.pictures, o.state.pictures_dropped) for o in outputs]
     assert counts == [(0, FPS), (FPS, 0)]
     assert outputs[0].facts()["queue_ms"] == {}

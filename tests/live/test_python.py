@@ -1,4 +1,4 @@
-"""`vsr.relay`: keywords, progress, and what ends it."""
+"""`vsr.relay` from Python: keywords, progress and errors."""
 
 import threading
 from pathlib import Path

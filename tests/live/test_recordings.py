@@ -1,4 +1,4 @@
-"""Recordings of a relay: what is on disk when a process is killed or the disk is full."""
+"""Recordings of a relay: the files after a process is killed or while the disk is full."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from vsr.live.output.recording import Recording, unused_path
 
 CLIP = Marked(seconds=8.0, size=(64, 36), sound=None)
 HEADER = 2048
-"""More than a header alone, and less than a second of pictures."""
+"""File size in bytes, larger than a header and smaller than a second of video."""
 
 
 def _recording(tmp_path: Path, name: str) -> tuple[RelayProcess, Path]:
@@ -61,7 +61,7 @@ def test_a_finished_mp4_is_an_ordinary_one(tmp_path: Path) -> None:
     assert b"moov" in data[-len(data) // 2 :]
     with av.open(str(path)) as file:
         stream = file.streams.video[0]
-        assert stream.frames > 20  # of the index, which a fragmented file has not
+        assert stream.frames > 20  # from the index, which a fragmented file lacks
         assert sum(1 for _ in file.decode(video=0)) == stream.frames
 
 

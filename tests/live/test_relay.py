@@ -1,4 +1,4 @@
-"""`vsr relay` as a process of its own, between a real server's input and its output."""
+"""`vsr relay` as a separate process that reads from a real server and publishes to it."""
 
 import itertools
 import signal
@@ -20,11 +20,11 @@ from tests.streams import (
 
 pytestmark = needs_nginx
 SOON = 15.0
-"""A guard against hangs, on a machine that has much else to do; `bench/` measures (s)."""
+"""Limit that detects hangs even on a busy machine, in seconds; `bench/` measures the times."""
 PAUSE = 2.0
-"""Longest step between the times of an output that never pauses: what it survives lasts longer."""
+"""Longest timestamp step of an output without pauses, in seconds; the outages here are longer."""
 START = 40.0
-"""Longest wait for a process that starts on a machine that has much else to do (s)."""
+"""Longest wait for a process to start on a busy machine, in seconds."""
 
 
 def _assert_forward(viewer: Recorder) -> None:
@@ -42,7 +42,7 @@ def _assert_ended(relay: RelayProcess, took: float) -> None:
 
 
 def _times(clip: Path) -> tuple[float, dict[bytes, float]]:
-    """When a clip's first picture is shown, and when each of its packets of sound is heard (s)."""
+    """Return the time of a clip's first frame, and of each audio packet by its data (s)."""
     sounds, first = {}, []
     with av.open(str(clip)) as source:
         for packet in source.demux():
@@ -57,7 +57,7 @@ def _times(clip: Path) -> tuple[float, dict[bytes, float]]:
 
 
 def test_a_stream_goes_through(tmp_path: Path) -> None:
-    """With B-frames, as OBS sends them, and a last signal while all is well."""
+    """With B-frames, as OBS sends them. A signal stops the relay in normal operation."""
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=20, b_frames=2))
     with (
         Server(tmp_path / "nginx") as server,
@@ -94,7 +94,7 @@ def test_a_stream_goes_through(tmp_path: Path) -> None:
 
 
 def test_a_killed_publisher_is_waited_for_and_never_missed_by_viewers(tmp_path: Path) -> None:
-    """First it is back before the silence is noticed, on the same connection; then long after."""
+    """The publisher returns once before the timeout, on the same connection, and once after."""
     before = make_marked(tmp_path / "1.flv", Marked(seconds=20))
     again = make_marked(tmp_path / "2.flv", Marked(seconds=20, first=300))
     other = make_marked(tmp_path / "3.flv", Marked(seconds=20, first=600, size=(320, 180)))
@@ -130,19 +130,19 @@ def test_a_killed_publisher_is_waited_for_and_never_missed_by_viewers(tmp_path: 
     _assert_forward(viewer)
     report, shown = relay.report, viewer.shown()
     assert viewer.pause() < SOON
-    assert report["live"]["sessions"] in (2, 3)  # 3 where the machine is too slow for the first
+    assert report["live"]["sessions"] in (2, 3)  # 3 if the first return comes too late
     assert report["live"]["repeated"] > 4 * FPS
-    assert 0.5 * report["frames"]["in"] < report["frames"]["out"]  # all, where there is time
-    for kind in ("video", "audio"):  # repeated pictures and silence come at the usual pace
+    assert 0.5 * report["frames"]["in"] < report["frames"]["out"]  # all, if fast enough
+    for kind in ("video", "audio"):  # repeated frames and silence keep the usual rate
         times = [at for got, at, _ in viewer.packets if got == kind]
         steps = [b - a for a, b in itertools.pairwise(times)]
         assert max(steps) < PAUSE
         assert sorted(steps)[len(steps) // 2] == pytest.approx(
             1 / FPS if kind == "video" else 1024 / 48_000, abs=0.002
         )
-        # the output's time is the wall's: who watches is behind by what he was at first
+        # output times follow the wall clock: the viewer's delay stays what it was at first
         came = [s.arrived for s in viewer.of(kind)]
-        assert abs((times[-1] - times[0]) - (came[-1] - came[0])) < 3  # gone for 4.3 s
+        assert abs((times[-1] - times[0]) - (came[-1] - came[0])) < 3  # outages of 4.3 s
     assert {number // 300 for number, _ in shown} >= {0, 1, 2}
     assert viewer.size == (320, 180)
 
@@ -177,7 +177,7 @@ def test_a_dead_output_comes_back_and_the_other_never_pauses(tmp_path: Path) -> 
     _assert_forward(kept)
     report = relay.report
     steps = [b - a for (a, _), (b, _) in itertools.pairwise(kept.shown())]
-    assert min(steps) >= 0  # a machine that is too slow repeats pictures or leaves some out
+    assert min(steps) >= 0  # a slow machine repeats or drops frames
     assert steps.count(0) <= report["live"]["repeated"]
     assert sum(step - 1 for step in steps if step) <= report["frames"]["dropped"]
     one, two = report["live"]["outputs"]
@@ -252,4 +252,4 @@ def test_a_source_that_never_comes_is_waited_for_until_a_signal(tmp_path: Path) 
                 relay.__exit__()
     lines = relays["refused"].said.splitlines()
     assert "Connection refused; retrying" in lines[0]
-    assert len(lines) <= 4  # the same trouble is told once
+    assert len(lines) <= 4  # the same error is logged once

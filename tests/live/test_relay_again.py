@@ -1,4 +1,4 @@
-"""Several relays in one process: whose fault ends which of them, and which is restarting in."""
+"""Several relays in one process: which errors end a relay, and which ones restart it."""
 
 import itertools
 import logging
@@ -32,7 +32,7 @@ from vsr.media.frame import Frame
 from vsr.report.rolling import RollingSettings, rotate_report
 
 START = 40.0
-"""Longest wait for what starts on a machine that has much else to do (s)."""
+"""Longest wait for a relay to start on a busy machine, in seconds."""
 QUICK = Backoff(first=0.05, longest=0.4)
 SETTINGS = RelaySettings(
     model="bicubic", scale=2, max_latency=5.0, encoder=EncoderSettings(preset="ultrafast")
@@ -56,7 +56,7 @@ LOOPED = replace(SETTINGS, ingest=IngestSettings(loop=True))
 
 
 class _Running:
-    """Relays under way on a thread."""
+    """Runs relays on a thread."""
 
     def __init__(self, members: Sequence[RelayJob]) -> None:
         self.stop = threading.Event()
@@ -69,7 +69,7 @@ class _Running:
         self.code = run_all(self._members, self.stop, Pool(), QUICK)
 
     def end(self, seconds: float = 10.0) -> int:
-        """Stop them; their exit code."""
+        """Stop the relays; return their exit code."""
         self.stop.set()
         self._thread.join(seconds)
         assert not self._thread.is_alive()
@@ -109,7 +109,7 @@ def test_a_source_that_was_given_up_is_taken_up_again_and_again(
         wait_for(lambda: len(_pauses(caplog.text, "cam")) > 6, START, caplog.text)
         began = time.monotonic()
         assert running.end() == 130
-        assert time.monotonic() - began < 2  # in a pause, or in an attempt
+        assert time.monotonic() - began < 2  # during a pause or an attempt
     pauses = _pauses(caplog.text, "cam")
     assert all(a < b or b >= 0.79 * QUICK.longest for a, b in itertools.pairwise(pauses))
     assert pauses[0] <= QUICK.first
@@ -164,7 +164,7 @@ def test_a_file_that_is_none_is_told_once(
 def test_an_output_that_cannot_be_ends_one_relay_for_good_but_not_one_that_was_live(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a disk that was never there, and one that goes away; here the source goes too."""
+    """Like a disk that never existed, and one that disappears, here together with the source."""
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=1, sound=None))
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -185,13 +185,13 @@ def test_an_output_that_cannot_be_ends_one_relay_for_good_but_not_one_that_was_l
         assert running.end() == 1
     assert caplog.text.count("never: error: the output folder does not exist") == 1
     assert caplog.text.count("never: ") == 1
-    assert _pauses(caplog.text, "once")[0] <= QUICK.first  # it had lasted
+    assert _pauses(caplog.text, "once")[0] <= QUICK.first  # a long run resets the backoff
     assert "once: error: no such file" in caplog.text
     assert "once: error: the output folder does not exist" in caplog.text
 
 
 class _Broken:
-    """An encoder whose driver has gone."""
+    """An encoder that always fails, as without its driver."""
 
     def __init__(self, real: av.VideoCodecContext) -> None:
         self.name = real.name
@@ -226,7 +226,7 @@ def _playout_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) 
 
 
 def _backend_fails(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[], bool]) -> None:
-    """For the pictures of one relay only, by their size."""
+    """Fail for one relay only, which is identified by its frame size."""
     from vsr.live.ladder import rungs
 
     class Upscaler(rungs.Upscaler):
@@ -271,7 +271,7 @@ def test_a_relay_that_breaks_is_started_again_and_no_other_notices(
     with av.open(str(tmp_path / "good.flv")) as out:
         assert [number_of(p) for p in out.decode(video=0)] == list(range(3 * FPS))
     reports = sorted(path.name for path in tmp_path.glob("report*"))
-    assert reports[-1] == "report.json"  # of the last run, beside those of the ones that failed
+    assert reports[-1] == "report.json"  # of the last run; the others are of failed runs
     assert [bool(re.fullmatch(r"report-\d{8}T\d{6}Z\.json", name)) for name in reports[:-1]] == [
         True, True,
     ]  # fmt: skip
@@ -307,11 +307,11 @@ def test_reports_of_runs_that_failed_do_not_fill_the_disk(
     assert [path.read_text() for path in kept] == ["3", "4", "5"]
     assert not (tmp_path / "r.json").exists()
     assert other.read_text() == "mine"
-    rotate_report(RollingSettings())  # nothing is written, so there is nothing to keep
+    rotate_report(RollingSettings())  # without a report, nothing is renamed
 
 
 class _Fleet(RelayProcess):
-    """`vsr relay --config` as its users start it."""
+    """`vsr relay --config` as users start it."""
 
     def __init__(self, folder: Path, text: str) -> None:
         config = folder / "relays.toml"

@@ -1,4 +1,4 @@
-"""What `examples/` says of relays, done as it stands there, with the servers that are at hand."""
+"""Runs the relay examples in `examples/` as written, with the servers that are installed."""
 
 import getpass
 import os
@@ -22,17 +22,17 @@ from vsr.cli.relay_config import option_values, read_config
 EXAMPLES = ROOT / "examples"
 VSR = "/usr/local/bin/vsr"
 START = 40.0
-"""Longest wait for a process that starts on a machine that has much else to do (s)."""
+"""Longest wait for a process to start on a busy machine, in seconds."""
 
 
 def _taken(words: list[str]) -> dict[str, Any]:
-    """The values of a relay's options; fails for one that there is not."""
+    """Parse the options of a relay; fail for an unknown one."""
     with relay.make_context("relay", words) as context:
         return context.params
 
 
 def _entries(name: str) -> dict[str, str]:
-    """The last value of every entry of a unit."""
+    """Return the last value of every entry of a systemd unit."""
     lines = (EXAMPLES / name).read_text(encoding="utf-8").splitlines()
     pairs = (line.partition("=") for line in lines if line[:1].isupper())
     return {key: value for key, _, value in pairs}
@@ -50,7 +50,7 @@ def test_the_relays_of_the_configuration_are_relays() -> None:
 
 
 def test_the_service_runs_what_its_credential_names(tmp_path: Path) -> None:
-    """With the environment that systemd gives it, which is next to none, and an input that ends."""
+    """With an almost empty environment, as under systemd, and an input that ends."""
     unit = _entries("vsr-relay.service")
     credential, _, source = unit["LoadCredential"].partition(":")
     assert source == "/etc/vsr/relay.toml"
@@ -70,7 +70,7 @@ def test_the_service_runs_what_its_credential_names(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert target.stat().st_size > 1000
     assert done.stderr.startswith('{"time"')
-    # 2 s is what the relay promises, 130 what it says then
+    # after a signal, the relay ends within 2 s with exit code 130
     assert (unit["KillSignal"], unit["SuccessExitStatus"]) == ("SIGTERM", "130")
     assert float(unit["TimeoutStopSec"]) > 2
 
@@ -89,7 +89,7 @@ def test_systemd_finds_no_fault_with_the_service(tmp_path: Path) -> None:
 
 
 def test_mediamtx_would_start_a_relay() -> None:
-    """MediaMTX itself is in no package registry: only its command can be looked at."""
+    """MediaMTX is in no package registry, so only its command is checked."""
     yaml = pytest.importorskip("yaml", reason="needs PyYAML")
     paths = yaml.safe_load((EXAMPLES / "mediamtx.yml").read_text(encoding="utf-8"))["paths"]
     hook = paths["all_others"]
@@ -99,11 +99,11 @@ def test_mediamtx_would_start_a_relay() -> None:
     assert (begin, name) == ("vsr", relay.name)
     source, target = _taken(words)["urls"]
     assert (source, target) == ("rtsp://127.0.0.1:8554/cam", "rtmp://127.0.0.1:1935/hd/cam")
-    assert paths.keys() == {"~^hd/.+$", "all_others"}  # what a relay publishes starts no other
+    assert paths.keys() == {"~^hd/.+$", "all_others"}  # a relay's output starts no other relay
 
 
 class _Nginx:
-    """nginx with the example included, on a port of its own and with this tree's relay."""
+    """nginx with the included example, on a free port and with this tree's relay."""
 
     def __init__(self, folder: Path) -> None:
         self.port, self.log = free_port(), folder / "vsr-relay.log"
@@ -133,11 +133,11 @@ class _Nginx:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()  # not killed: its worker would stay
+        self._process.terminate()  # a kill would leave its worker running
         self._process.wait(10)
 
     def relays(self) -> list[int]:
-        """The processes that it started and that run."""
+        """Return the process ids of the running relays that nginx started."""
         mine = f"rtmp://127.0.0.1:{self.port}/live/cam".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -159,7 +159,7 @@ def test_nginx_starts_a_relay_for_every_publisher_and_ends_it(tmp_path: Path) ->
             wait_for(lambda: len(viewer.of("video")) > FPS, START, "nothing came out")
             assert viewer.size == (320, 180)
             (first,) = nginx.relays()
-            os.kill(first, 9)  # respawn
+            os.kill(first, 9)  # nginx respawns it
             with Viewer(f"{url}/hd/cam", patience=START) as again:
                 wait_for(lambda: len(again.of("video")) > FPS, START, "nothing came out again")
             (second,) = nginx.relays()

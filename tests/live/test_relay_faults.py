@@ -1,4 +1,4 @@
-"""Sources of `vsr relay` that are odd, damaged or none at all: clear words, and nothing hangs."""
+"""Unusual, damaged or missing sources of `vsr relay`: clear messages, and no hangs."""
 
 import contextlib
 import itertools
@@ -22,12 +22,12 @@ from tests.streams import ROOT, Marked, Publisher, Recorder, RelayProcess, make_
 from vsr.cli.main import main
 
 START = 40.0
-"""Longest wait for a process that starts on a machine that has much else to do (s)."""
+"""Longest wait for a process to start on a busy machine, in seconds."""
 MUTANTS = 200 if os.environ.get("VSR_ALL_FUZZ") == "1" else 50
 
 
 def _await_end(relay: RelayProcess) -> None:
-    """Of a relay that ends by itself."""
+    """Wait for a relay that ends by itself."""
     relay.process.wait(START)
     assert "Traceback" not in relay.said
 
@@ -59,7 +59,7 @@ def test_files_go_to_their_ends_at_their_own_pace(tmp_path: Path) -> None:
         assert relay.said.strip().endswith(f"{name}.flv ended")
         frames = relay.report["frames"]
         assert (frames["in"], frames["out"], frames["dropped"]) == (2 * FPS, 2 * FPS, 0)
-        assert 0.5 * FPS < relay.report["fps"] < 1.15 * FPS  # ending counts, and others may work
+        assert 0.5 * FPS < relay.report["fps"] < 1.15 * FPS  # includes the end, on a busy machine
         assert relay.report["live"]["nudged"] == 0
         with av.open(str(targets[name])) as out:
             context = out.streams.video[0].codec_context
@@ -132,7 +132,7 @@ def _lacks_srt() -> bool:
 
 @pytest.mark.skipif(not _lacks_srt(), reason="this FFmpeg has srt")
 def test_srt_is_refused_where_ffmpeg_has_none() -> None:
-    """It would be tried again for ever."""
+    """Otherwise the relay would retry forever."""
     here, there = "srt://127.0.0.1:9?passphrase=k3y", "rtmp://127.0.0.1:1/live/k3y"
     for words in ((here, there), (there, there + "2", here)):
         end = CliRunner().invoke(main, ["relay", "--model", "bicubic", *words])
@@ -145,7 +145,7 @@ def test_srt_is_refused_where_ffmpeg_has_none() -> None:
 
 
 class _garbage:  # noqa: N801 - used like a function
-    """A port that sends noise to whoever comes."""
+    """A port that sends noise to every client."""
 
     def __enter__(self) -> int:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -180,7 +180,7 @@ def _sound_only(folder: Path, seconds: float = 1) -> str:
 
 @needs_nginx
 def test_streams_without_picture_or_sound(tmp_path: Path) -> None:
-    """HEVC comes without a picture too: this server passes on what it knows, and that is older."""
+    """HEVC arrives without video too: this server forwards only older codecs."""
     clips = {
         "sound": Path(_sound_only(tmp_path, 30)),
         "video": make_marked(tmp_path / "video.flv", Marked(seconds=30, sound=None, gop_s=2)),
@@ -204,13 +204,13 @@ def test_streams_without_picture_or_sound(tmp_path: Path) -> None:
                 thing.__exit__()
     assert [relay.process.returncode for relay in relays.values()] == [130] * 3
     assert [relay.report["frames"]["in"] > 0 for relay in relays.values()] == [False, True, False]
-    assert viewer.audio in (None, ("aac", 48_000))  # silence, if the viewer looked for it
+    assert viewer.audio in (None, ("aac", 48_000))  # silence, if the viewer detected it
     numbers = [number for number, _ in viewer.shown()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
-    """HEVC over UDP, which ends without a word."""
+    """HEVC over UDP, which does not signal its end."""
     after = Marked(seconds=2, size=(320, 180), first=200, start_s=4, codec="libx265")
     clips = [
         make_marked(tmp_path / "1.ts", Marked(seconds=4, codec="libx265")),
@@ -230,7 +230,7 @@ def test_a_transport_stream_changes_its_size_on_the_way(tmp_path: Path) -> None:
     report = r.report
     events = [row["event"] for row in report["ledger"]]
     assert events.count("resized") == 2 * FPS
-    assert 0.5 * report["frames"]["in"] < report["frames"]["out"]  # all, where there is time
+    assert 0.5 * report["frames"]["in"] < report["frames"]["out"]  # all, if fast enough
     assert report["live"]["repeated"] > FPS / 2
     with av.open(str(target)) as out:
         pictures = list(out.decode(video=0))
@@ -265,7 +265,7 @@ def test_a_network_too_heavy_gives_way_in_time(tmp_path: Path) -> None:
 
 
 def _mutants(*valid: bytes) -> list[bytes]:
-    """Files with bytes flipped, blocks doubled or left out, or their ends cut off."""
+    """Return files with changed bytes, repeated or removed blocks, or a truncated end."""
     dice = random.Random(5)
     found = []
     for k in range(MUTANTS):

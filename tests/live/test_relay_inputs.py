@@ -1,4 +1,4 @@
-"""What a source of `vsr relay` may turn out to be: noise, no stream, HEVC, another size, damage."""
+"""Sources of `vsr relay`: noise, no stream, HEVC, changed sizes, late audio, damaged files."""
 
 import contextlib
 import itertools
@@ -29,9 +29,9 @@ from vsr.live.input.source import LiveSource
 from vsr.media.frame import Frame
 
 START = 40.0
-"""Longest wait for a process that starts on a machine that has much else to do (s)."""
+"""Longest wait for a process to start on a busy machine, in seconds."""
 SOON = 15.0
-"""A guard against hangs, on a machine that has much else to do; `bench/` measures (s)."""
+"""Limit that detects hangs even on a busy machine, in seconds; `bench/` measures the times."""
 NOISE = random.Random(1).randbytes(1 << 16)
 WEB = b"HTTP/1.1 200 OK\r\nContent-Type: video/x-flv\r\n\r\n"
 FLV = b"FLV\1\5\0\0\0\x09\0\0\0\0"
@@ -39,7 +39,7 @@ FLV_NO_SOUND = b"FLV\1\1\0\0\0\x09\0\0\0\0"
 
 
 class Port:
-    """A port of loopback where every visitor is treated by a function, on a thread of its own."""
+    """A loopback port that calls a function for every client, each on a separate thread."""
 
     def __init__(self, treat: Callable[[socket.socket], None]) -> None:
         self._treat, self.visits = treat, 0
@@ -73,7 +73,7 @@ def _noise(visitor: socket.socket) -> None:
 
 
 def _handshake(visitor: socket.socket) -> None:
-    """RTMP's, and then noise."""
+    """Complete the RTMP handshake, then send noise."""
     heard = b""
     while len(heard) < 1537:
         heard += visitor.recv(4096)
@@ -142,7 +142,7 @@ def test_an_output_that_answers_noise_holds_no_other_back(tmp_path: Path) -> Non
         urls = [f"rtmp://127.0.0.1:{p.port}/live/k3y" for p in (noise, silent)]
         with RelayProcess(tmp_path, str(clip), *urls, str(target)) as relay:
             relay.process.wait(START)
-    assert relay.process.returncode == 3, relay.said  # the worst output decides
+    assert relay.process.returncode == 3, relay.said  # the worst output decides the code
     assert "k3y" not in relay.said
     assert relay.said.count(f"{2 * FPS} frames were not sent, 0 were sent") == 2
     noisy, quiet, good = relay.report["live"]["outputs"]
@@ -168,11 +168,11 @@ with av.open("[f=flv:listen=1]" + url, "w", format="tee") as out, av.open(clip) 
             packet.stream = streams[packet.stream.index]
             out.mux_one(packet)
 """
-"""FFmpeg as an RTMP server of one visitor: it sends what nginx's module does not know."""
+"""FFmpeg as an RTMP server for one client; it sends codecs that nginx's module does not support."""
 
 
 def test_hevc_over_rtmp_is_taken(tmp_path: Path) -> None:
-    """As enhanced RTMP has it; the server goes away at the end of the clip."""
+    """In the format of Enhanced RTMP; the server exits at the end of the clip."""
     clip = make_marked(tmp_path / "in.flv", Marked(seconds=4, codec="libx265"))
     port, target = free_port(), tmp_path / "out.mkv"
     url = f"rtmp://127.0.0.1:{port}/live/k3y"
@@ -197,7 +197,7 @@ def test_hevc_over_rtmp_is_taken(tmp_path: Path) -> None:
 
 
 def _joined(path: Path, clips: Sequence[Path]) -> Path:
-    """Clips end to end in one FLV file, each with the headers of its codecs."""
+    """Write clips end to end into one FLV file, each with its codec headers."""
     found: list[Tag] = []
     shift = 0
     for clip in clips:
@@ -235,7 +235,7 @@ def test_a_stream_over_rtmp_changes_its_size_on_the_way(tmp_path: Path) -> None:
     assert "changes size to 320x180 mid-stream: its frames are resized to 160x90" in relay.said
     assert viewer.size == (320, 180)
     shown = [number for number, _ in viewer.shown()]
-    assert shown == sorted(shown)  # a loaded machine may leave pictures out, never turn them round
+    assert shown == sorted(shown)  # a busy machine may drop frames, but never reorder them
     for part in (range(150), range(300, 325), range(400, 425), range(500, 550)):
         assert set(part) & set(shown)
     report = relay.report
@@ -270,7 +270,7 @@ def test_a_recording_over_http_that_is_cut_off_is_told(tmp_path: Path) -> None:
 
 
 def _relayed(folder: Path, **files: bytes) -> Iterator[tuple[RelayProcess, dict[str, list[float]]]]:
-    """Relays of files at their ends, and the times of their outputs' packets by kind (s)."""
+    """Relay files to their ends; yield each relay and its output's packet times by kind (s)."""
     targets = {name: folder / f"{name}.mkv" for name in files}
     with contextlib.ExitStack() as stack:
         relays = {}
@@ -309,7 +309,7 @@ def test_sound_goes_on_where_it_leaps_before_the_pictures(tmp_path: Path) -> Non
 
 
 def test_sound_that_cannot_be_decoded_leaves_silence(tmp_path: Path) -> None:
-    """Its header is lost, or of a kind that nobody decodes. Many players stop with the sound."""
+    """Its header is lost or of an unsupported kind. Many players stop if the audio stops."""
     data = make_marked(tmp_path / "in.flv", Marked(seconds=3)).read_bytes()
     found = [tag for tag in tags(data) if tag.kind != 18]
     head = next(tag for tag in found if tag.kind == 8)
@@ -322,7 +322,7 @@ def test_sound_that_cannot_be_decoded_leaves_silence(tmp_path: Path) -> None:
 
 
 def test_sound_that_comes_up_on_the_way_ends_no_source(tmp_path: Path) -> None:
-    """It is not in the file's header, so nobody waited for it, and PyAV does not know it."""
+    """The file header does not announce it, so probing did not wait and PyAV has no stream."""
     found = tags(make_marked(tmp_path / "in.flv", Marked(seconds=7)).read_bytes())
     head = next(tag for tag in found if tag.kind == 8)
     late = [tag for tag in found if tag.kind == 9 or (tag.kind == 8 and tag.time > 6000)]
@@ -353,7 +353,7 @@ def test_sound_of_unknown_layout_becomes_stereo() -> None:
 
 
 def test_no_damaged_file_ends_or_holds_up_a_relay(tmp_path: Path) -> None:
-    """12 of them; 200 with VSR_ALL_FUZZ=1."""
+    """Relay 12 damaged files, or 200 with VSR_ALL_FUZZ=1."""
     number = 200 if os.environ.get("VSR_ALL_FUZZ") == "1" else 12
     kinds = (
         Marked(seconds=1.2, b_frames=1),

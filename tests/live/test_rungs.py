@@ -1,4 +1,4 @@
-"""The engines of a ladder: what fails, what is shared, and what is built while all goes on."""
+"""The engines of a ladder: failures, sharing, and building while a relay runs."""
 
 import math
 import signal
@@ -44,7 +44,7 @@ def frame(number: int) -> Frame:
 
 
 class _Faulty:
-    """Fails when it is told to, else does what the real one does."""
+    """Wraps a real engine and fails on request."""
 
     def __init__(self, real: Any, network: str) -> None:
         self._real, self.slots, self.network = real, real.slots, network
@@ -57,7 +57,7 @@ class _Faulty:
 
 
 class _Device:
-    """A backend whose engines fail at will; what a driver does to us cannot be provoked."""
+    """A backend whose engines fail on request, because driver failures cannot be provoked."""
 
     device = "none"
 
@@ -76,7 +76,7 @@ class _Device:
         return self.built
 
     def of(self, network: str) -> list[_Faulty]:
-        """The engines of a network, oldest first; those of several are compiled side by side."""
+        """Return a network's engines, oldest first; several networks compile in parallel."""
         return [engine for engine in self.engines if engine.network == network]
 
     def compile(self, graph: Any, *args: Any) -> Any:
@@ -169,7 +169,7 @@ def test_loading_stops_when_asked(backend: Backend) -> None:
 
 
 class _Slow(_Device):
-    """A backend that takes its time for anything but bicubic."""
+    """A backend that compiles anything but bicubic only after `go` is set."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
@@ -214,13 +214,13 @@ def test_engines_that_are_missing_are_built_in_a_process_while_openvino_goes_on(
     device = _Device(backend, "tensorrt")
     device.built = False
     rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=WANTED)
-    assert not device.engines  # all that runs now is OpenVINO's
+    assert not device.engines  # only OpenVINO engines run now
     assert rungs.upscale(frame(0), 0).rung == "c-dcscn"
     assert rungs.version == 0
-    device.built = True  # as it will be when the process says so
+    device.built = True  # as when the process reports it
     _until(lambda: rungs.version == 2)
     assert len(device.engines) == 2
-    device.of("c-dcscn")[0].fails = True  # which shows that it is used
+    device.of("c-dcscn")[0].fails = True  # shows that it is used
     assert rungs.upscale(frame(1), 0).event == FALLBACK
     assert caplog.text.count("using OpenVINO until they are ready") == 1
     assert caplog.text.count("c-dcscn now runs on none") == 1
@@ -235,7 +235,7 @@ def test_engines_that_cannot_be_built_leave_openvino(
     wanted = replace(WANTED, precision="auto", **nobody_has)
     rungs = Rungs(find_models(WANTED, device), device, SIZE, COLOUR, settings=wanted)
     _until(lambda: "the process that builds engines failed" in caplog.text)
-    assert "Error" not in caplog.text  # words, not a traceback
+    assert "Error" not in caplog.text  # a message, not a traceback
     assert (rungs.version, rungs.upscale(frame(0), 0).event) == (0, "")
 
 
@@ -331,7 +331,7 @@ def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
     pool.release(idle)
     assert (
         pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is idle
-    )  # whoever begins again finds them
+    )  # a restarted relay gets the same ones
     pool.release(idle)
     for engine in device.engines:
         engine.fails = True
@@ -342,13 +342,13 @@ def test_engines_that_broke_are_made_anew_and_those_in_use_are_kept(
     assert anew.upscale(frame(0), 0).rung == "c-dcscn"
     pool.release(used)
     assert pool.rungs(WANTED, SIZE, COLOUR, lambda: False) is anew
-    assert pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is not idle  # their memory was wanted
+    assert pool.rungs(WANTED, WIDER, COLOUR, lambda: False) is not idle  # unused, so freed
 
 
 def test_a_relay_that_begins_again_does_not_get_engines_of_which_one_failed_to_load(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would stay at bicubic without a word: the failure was told to the relay before."""
+    """It would stay at bicubic silently: only the earlier relay got the failure."""
     device = _Slow(backend)
     monkeypatch.setattr("vsr.inference.backend.load_backend", lambda *_, **__: device)
     pool = Pool()
@@ -364,7 +364,7 @@ def test_a_relay_that_begins_again_does_not_get_engines_of_which_one_failed_to_l
 
 
 def _groups(pause: float) -> list[list[int]]:
-    """The pictures that went together, where four threads ask while the first is served."""
+    """Return the frames of each batch if four threads queue while the first is served."""
     free, begun = threading.Event(), threading.Event()
     groups: list[list[int]] = []
 
@@ -396,7 +396,7 @@ def _groups(pause: float) -> list[list[int]]:
 
 def test_pictures_of_all_who_wait_go_together_and_come_back_to_their_owners() -> None:
     together = False
-    for pause in (0.05, 0.2, 1, 3):  # until all have come while the first was served
+    for pause in (0.05, 0.2, 1, 3):  # until all arrive while the first is served
         groups = _groups(pause)
         assert groups[0] == [0]
         assert sorted(k for group in groups for k in group) == [0, 1, 2, 3, 4]
@@ -443,4 +443,4 @@ def test_what_fails_for_several_is_told_to_each() -> None:
     for number in range(2):
         with pytest.raises(BackendError, match="gone"):
             turns.upscale(frame(number), 0)
-    assert groups == [[0], [1]]  # nobody waits for what failed, and it is not tried again
+    assert groups == [[0], [1]]  # no wait for a failed batch, and no retry

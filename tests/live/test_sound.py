@@ -1,4 +1,4 @@
-"""The sound of an output: where it is heard, what is copied, and what is silent."""
+"""The audio of an output: its timing, copied packets and inserted silence."""
 
 import io
 import itertools
@@ -19,15 +19,15 @@ from vsr.live.sample_timeline import SampleTimeline
 
 FRAME = 1024
 BEEP = 0.06
-"""Seconds that a beep lasts."""
+"""Duration of a beep, in seconds."""
 EXACT = 0.002
-"""Seconds by which a beep may be off where sound is encoded anew."""
+"""Tolerance of a beep's time in re-encoded audio, in seconds."""
 
 
 def _beeps(
     codec: str, rate: int, layout: str, seconds: float, form: str = "nut"
 ) -> tuple[Any, list[Any]]:
-    """A decoder and the packets of sound that beeps at 1 kHz each second, read from a file."""
+    """Return a decoder and the packets of audio with a 1 kHz beep each second."""
     memory, begins = io.BytesIO(), list[float]()
     with av.open(memory, "w", format=form) as out:
         stream = out.add_stream(codec, rate=rate, layout=layout)
@@ -47,7 +47,7 @@ def _beeps(
     memory.seek(0)
     with av.open(memory) as source:
         packets = [p for p in source.demux() if p.pts is not None and p.size]
-        for packet in packets[::-1]:  # files begin at 0 or later, whatever comes before the sound
+        for packet in packets[::-1]:  # undo the muxer's shift of negative times
             packet.pts += round(begins[0] / packet.time_base) - packets[0].pts
         return source.streams.audio[0].codec_context, packets
 
@@ -67,7 +67,7 @@ def _silence(sound: OutputAudio, end: float) -> list[Any]:
 
 
 def _heard(sound: OutputAudio, packets: list[Any]) -> tuple[np.ndarray, float]:
-    """What viewers hear: samples of a channel, and the time of the first (s)."""
+    """Decode packets; return the samples of a channel and the time of the first (s)."""
     decoder = av.CodecContext.create("aac", "r")
     assert isinstance(decoder, av.AudioCodecContext)
     decoder.extradata = sound.context.extradata
@@ -82,7 +82,7 @@ def _heard(sound: OutputAudio, packets: list[Any]) -> tuple[np.ndarray, float]:
 
 
 def _onsets(sound: OutputAudio, packets: list[Any]) -> list[float]:
-    """When beeps begin (s)."""
+    """Return the start times of the beeps (s)."""
     samples, first = _heard(sound, packets)
     loud = np.flatnonzero(np.abs(samples) > 0.1)
     begins = loud[np.diff(loud, prepend=-1e9) > sound.context.rate / 4]
@@ -97,7 +97,7 @@ def _assert_even(packets: list[Any], step: float) -> None:
 
 @pytest.mark.parametrize("form", ["nut", "mpegts"])
 def test_aac_is_copied_with_new_times(form: str) -> None:
-    """From MPEG-TS without its ADTS headers, which FLV and MP4 do not take."""
+    """From MPEG-TS without its ADTS headers, which FLV and MP4 do not accept."""
     decoder, packets = _beeps("aac", 48_000, "stereo", 3, form)
     sound = OutputAudio(decoder)
     payloads = [bytes(p)[7 if form == "mpegts" else 0 :] for p in packets]
@@ -122,7 +122,7 @@ def test_aac_is_copied_with_new_times(form: str) -> None:
 def test_other_sound_becomes_aac_and_is_heard_when_it_was(
     codec: str, rate: int, layout: str, becomes: tuple[int, str]
 ) -> None:
-    """Whatever delay the codecs add; before it there is silence from the output's beginning."""
+    """Codec delay is compensated, and silence fills the output before the first audio."""
     decoder, packets = _beeps(codec, rate, layout, 4)
     sound = OutputAudio(decoder)
     out = _sent(sound, packets, 3)
@@ -135,7 +135,7 @@ def test_other_sound_becomes_aac_and_is_heard_when_it_was(
 
 @pytest.mark.parametrize("gap", [0.03, 0.5, 2.0])
 def test_what_was_lost_is_silent_and_all_after_it_in_time(gap: float) -> None:
-    """Also a gap too short for a row of frames to be sure of it at once."""
+    """Also after a gap so short that only a series of frames can confirm it."""
     decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 6)
     sound, half = OutputAudio(decoder), len(packets) // 2
     out = _sent(sound, packets[:half]) + _sent(sound, packets[half:], gap)
@@ -165,7 +165,7 @@ def test_what_was_said_is_not_said_again() -> None:
 
 @pytest.mark.parametrize("drift", [1.0003, 0.9995])
 def test_a_clock_that_drifts_is_followed_without_a_seam(drift: float) -> None:
-    """30 s in which a sound card's clock and the times part by 9 and 15 ms."""
+    """Over 30 s, a sound card's clock and the timestamps diverge by 9 and 15 ms."""
     decoder, packets = _beeps("pcm_s16le", 48_000, "mono", 30)
     sound = OutputAudio(decoder)
     out = [h.packet for p in packets for h in sound.convert(p, _time(p) * drift, 0.0)]
@@ -203,7 +203,7 @@ def test_silence_goes_on_where_the_sound_ended_and_is_silent() -> None:
 
 
 def test_later_sessions_are_made_like_the_first() -> None:
-    """Or the decoders of viewers would be given what they were not told of."""
+    """Otherwise viewers' decoders would get a format that the header does not describe."""
     first, packets = _beeps("aac", 48_000, "stereo", 1)
     sound = OutputAudio(first)
     out = _sent(sound, packets, 1)
@@ -241,7 +241,7 @@ def test_damaged_sound_is_skipped_and_counted() -> None:
 
 
 def _adts(packet: Any, *, sized: int | None = None, blocks: int = 1, size: int = -1) -> Any:
-    """A copy with another frame length or number of frames in its header, or cut to a size."""
+    """Return a copy with another frame length or count in its header, or truncated."""
     data = bytearray(bytes(packet))[: size if size >= 0 else None]
     if sized is not None:
         data[3], data[4], data[5] = data[3] & 0xFC, sized >> 3, data[5] & 0x1F | sized << 5 & 0xE0
@@ -263,7 +263,7 @@ def test_damaged_headers_of_copied_sound_are_skipped_and_counted(change: dict[st
 
 
 def test_packets_that_say_to_hold_several_frames_are_not_copied() -> None:
-    """The packet of an FLV or MP4 file is one frame."""
+    """A packet of an FLV or MP4 file holds one frame."""
     decoder, packets = _beeps("aac", 48_000, "stereo", 1, "mpegts")
     sound = OutputAudio(decoder)
     _sent(sound, [_adts(p, blocks=2) for p in packets])
@@ -272,7 +272,7 @@ def test_packets_that_say_to_hold_several_frames_are_not_copied() -> None:
 
 @pytest.mark.parametrize("wrong", [1e9, -1e30, np.inf, np.nan])
 def test_sound_far_beyond_full_scale_is_bounded(wrong: float) -> None:
-    """Damaged packets decode to that, and FFmpeg's AAC encoder never comes back from it."""
+    """Damaged packets decode to such samples, and FFmpeg's AAC encoder hangs on them."""
     line = SampleTimeline(open_encoder(48_000, "mono"))
     samples = np.full((1, FRAME), 0.5, np.float32)
     samples[0, 100:200] = wrong
@@ -285,7 +285,7 @@ def test_sound_far_beyond_full_scale_is_bounded(wrong: float) -> None:
 
 
 class _Played:
-    """Pictures of 25 a second and sound that comes late, through clock and audio of a relay."""
+    """Passes 25 frames per second and late audio through the clock and audio of a relay."""
 
     def __init__(self, codec: str, late: float, seconds: float = 8, since: float = 0.0) -> None:
         self.decoder, packets = _beeps(codec, 48_000, "stereo", seconds)
@@ -322,7 +322,7 @@ def test_sound_that_comes_very_late_is_told_and_waited_for() -> None:
 
 
 def test_sound_that_begins_later_is_heard_at_once() -> None:
-    """And until then silence is, said to be sent in its place."""
+    """Until then silence is sent, with a warning."""
     played = _Played("libmp3lame", 0.1, since=3.5)
     assert played.onsets == pytest.approx([4, 5, 6, 7], abs=EXACT)
     assert any("silence is sent" in words for words in played.warnings)
@@ -352,7 +352,7 @@ def test_packets_tell_the_source_time_of_what_they_hold() -> None:
 
 
 def test_sound_that_waited_for_slow_engines_holds_up_nothing() -> None:
-    """Sound of longer before the first picture than any that is merely late: 17 s."""
+    """17 s of audio come before the first frame, more than merely late audio would."""
     decoder, packets = _beeps("libmp3lame", 48_000, "stereo", 21)
     clock, warnings = OutputClock(0.04), [""][:0]
     audio = PlayoutAudio(clock, decoder, lambda words, _: warnings.append(words))

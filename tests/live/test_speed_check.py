@@ -1,4 +1,4 @@
-"""The network of a relay that names none: the best that leaves room to spare, else the usual."""
+"""The default network of a relay: the best one that is fast enough, else the usual one."""
 
 import math
 from dataclasses import replace
@@ -36,7 +36,7 @@ def backend() -> Backend:
 
 
 class _WithoutBest:
-    """A backend that has no room for dcscn-stream."""
+    """A backend with too little memory for dcscn-stream."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
@@ -99,7 +99,7 @@ def test_what_was_measured_before_decides(
     monkeypatch.setattr(cost_cache, "_is_busy", lambda: False)
     found = find_models(RelaySettings(), backend)
     best = SpeedCheck(found=found, optional_count=1, interval_s=0.04, size=SIZE)
-    assert best.is_worth_loading(0, default_cost_s=0.009, backend=backend)  # 0.055 by its work
+    assert best.is_worth_loading(0, default_cost_s=0.009, backend=backend)  # estimate: 0.055
     assert not best.is_worth_loading(0, default_cost_s=0.02, backend=backend)
     key = network_key(found[0], backend, SIZE, YUV420)
     CostCache().get(key, lambda: Cost(29.0, 29.0))
@@ -140,4 +140,4 @@ def test_a_relay_that_names_a_ladder_gets_it() -> None:
     assert rung_names(RelaySettings(ladder=("bicubic",))) == (DEFAULT, "bicubic")
     assert optional_count(RelaySettings(ladder=("bicubic",))) == 0
     assert optional_count(RelaySettings(model="dcscn")) == 0
-    assert optional_count(RelaySettings(scale=3)) == 3  # carn-m, dcscn and rt, over c-dcscn
+    assert optional_count(RelaySettings(scale=3)) == 3  # carn-m, dcscn and rt, above c-dcscn

@@ -1,4 +1,4 @@
-"""The status page of a relay: real requests, figures that are those put in, strangers refused."""
+"""The status page of a relay: HTTP requests, correct figures, and refused clients."""
 
 import http.client
 import io
@@ -46,7 +46,7 @@ BT709 = Colour(matrix=1)
 
 @dataclass
 class Relay:
-    """A board with a clock of its own, and what a relay would tell it."""
+    """A status board with a simulated clock, and the calls that a relay makes to it."""
 
     at: float = 1000.0
     name: str = "rtmp://in.example/live/***"
@@ -60,7 +60,7 @@ class Relay:
         }  # fmt: skip
 
     def go_live(self, rungs: tuple[str, ...] = RUNGS) -> None:
-        """From now on frames may come."""
+        """Go live, so that frames may be added."""
         stage = StreamFacts(
             source={"size": [320, 180], "rate": "25", "codec": "h264"},
             output={"size": [640, 360], "encoder": "libx264"}, rungs=rungs, colour=BT709,
@@ -68,18 +68,18 @@ class Relay:
         self.board.go_live(stage, lambda: self.figures)
 
     def frame(self, total: float, rung: str = "carn-m", event: str = "", after: float = 0) -> None:
-        """A picture whose packet goes out `after` seconds from now, `total` ms after it came."""
+        """Add a frame whose packet is sent `after` s from now, with a latency of `total` ms."""
         self.at += after
         self.board.add_frame(Row.of(made(self.at, total, rung, event)))
 
     def run(self, totals: list[float], rung: str = "carn-m", event: str = "") -> None:
-        """JpegCache at 25 a second."""
+        """Add frames at 25 per second."""
         for total in totals:
             self.frame(total, rung, event, after=0.04)
 
 
 def made(at: float, total: float, rung: str = "carn-m", event: str = "") -> Frame:
-    """A frame whose packet went out at `at` (s): decode, wait and encode take a tenth each."""
+    """Return a frame whose packet is sent at `at` (s); decode, wait and encode take 1/10 each."""
     read, tenth = at - total / 1000, total / 10_000
     stamps = Stamps(
         read=read, decoded=read + tenth, infer_start=read + 2 * tenth, infer_end=at - tenth,
@@ -92,7 +92,7 @@ def made(at: float, total: float, rung: str = "carn-m", event: str = "") -> Fram
 
 
 def output(name: str, **others: Any) -> dict[str, Any]:
-    """What `Output.facts()` tells of an output that does well."""
+    """Return the `Output.facts()` of an output without problems."""
     return {
         "name": f"rtmp://{name}.example/live/***", "state": "open", "since": time.monotonic() - 90,
         "reconnects": 0, "packets": 1234, "bytes": 5_600_000, "dropped": 0, "queued": 9,
@@ -101,7 +101,7 @@ def output(name: str, **others: Any) -> dict[str, Any]:
 
 
 def plain(rgb: tuple[float, float, float], colour: Colour, size: tuple[int, int]) -> Planes:
-    """A picture (width, height) of one colour."""
+    """Return a frame of one colour; `size` is width, height."""
     matrix, offset = code_from_rgb(colour, 8)
     y, u, v = (round(min(255.0, c)) for c in matrix @ np.array(rgb) + offset)
     width, height = size
@@ -118,7 +118,7 @@ def relay() -> Relay:
 
 @pytest.fixture
 def server(relay: Relay) -> Iterator[StatusServer]:
-    """Its status on a free port of loopback."""
+    """The relay's status server on a free loopback port."""
     with StatusServer("127.0.0.1:0", relay.board) as running:
         yield running
 
@@ -126,7 +126,7 @@ def server(relay: Relay) -> Iterator[StatusServer]:
 def get(
     server: StatusServer, path: str = "", method: str = "GET", **headers: str
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers of an answer."""
+    """Send a request; return status, body and headers of the response."""
     request = urllib.request.Request(server.url + path, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -137,12 +137,12 @@ def get(
 
 
 def facts(server: StatusServer) -> dict[str, Any]:
-    """What /status.json tells."""
+    """Return the content of /status.json."""
     return json.loads(get(server, "status.json")[1])
 
 
 def figures(server: StatusServer) -> dict[str, float]:
-    """What /metrics tells: sample with its labels -> value."""
+    """Return the samples of /metrics: name with labels -> value."""
     text = get(server, "metrics")[1].decode()
     return {
         " ".join([s.name, *(f"{k}={v}" for k, v in sorted(s.labels.items()))]): s.value
@@ -152,7 +152,7 @@ def figures(server: StatusServer) -> dict[str, float]:
 
 
 def shown(text: str) -> dict[str, str]:
-    """The tiles and lists of a page: name -> number."""
+    """Return the values in the tiles and lists of a page: name -> value."""
     tiles = re.findall(r"<b>(.*?)</b><span>(.*?)</span>", text)
     entries = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
     return {re.sub("<.*?>", "", name): re.sub("<.*?>", "", v) for v, name in tiles} | dict(entries)
@@ -221,7 +221,7 @@ def test_the_numbers_are_those_put_in(relay: Relay, server: StatusServer) -> Non
 
 
 def test_a_picture_that_comes_while_figures_are_taken_belongs_to_them(relay: Relay) -> None:
-    """Also where a second ends in between."""
+    """Also if a second ends in between."""
     relay.go_live()
     relay.at = 1000.99
     relay.frame(20)
@@ -290,7 +290,7 @@ def test_a_long_run_stays_small_and_is_counted_whole(relay: Relay) -> None:
     assert relay.board._rows.nbytes == size
     assert s.frames_in == _MAX_ROWS + 500
     assert s.run["p50"] == pytest.approx(10, rel=0.0101)
-    assert s.run["p99"] == pytest.approx(12.9, rel=0.0101)  # between 10 and 300, as numpy has it
+    assert s.run["p99"] == pytest.approx(12.9, rel=0.0101)  # between 10 and 300, as in numpy
     assert s.run["max"] == pytest.approx(300)
     assert sum(v is not None for v in s.timeline.max) in (119, 120)
     assert s.minute["total"]["mean"] == pytest.approx(12.9, abs=0.1)
@@ -309,7 +309,7 @@ def test_a_packet_still_in_the_encoder_has_no_latency(relay: Relay) -> None:
 
 def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
     def answer() -> tuple[int, str]:
-        relay.at += 0.3  # figures are a quarter of a second old at most
+        relay.at += 0.3  # figures are at most 0.25 s old
         status, body, _ = get(server, "healthz")
         return status, body.decode()
 
@@ -332,7 +332,7 @@ def test_health_follows_the_output(relay: Relay, server: StatusServer) -> None:
     relay.figures["showing"] = "the slate"
     relay.frame(
         1, event="repeated"
-    )  # which a viewer takes for a picture of the source, as we may not
+    )  # counts as no source frame, though a viewer cannot tell the difference
     assert answer() == (503, "no source video for 7 s, showing the slate\n")
     relay.frame(20)
     assert answer()[0] == 200
@@ -407,7 +407,7 @@ def test_names_cannot_break_out(server: StatusServer, relay: Relay) -> None:
     told = facts(server)
     assert told["name"] == told["rung"] == told["outputs"][0]["name"] == HOSTILE
     samples = [name for name in figures(server) if name.startswith("vsr_relay_output_open")]
-    assert len(samples) == 2  # two outputs of one name do not become one series
+    assert len(samples) == 2  # two outputs with one name stay separate series
 
 
 def test_the_page_needs_nothing_else(relay: Relay, server: StatusServer) -> None:
@@ -427,7 +427,7 @@ def test_the_page_needs_nothing_else(relay: Relay, server: StatusServer) -> None
     parts = re.findall(r'"([\w-]+)"', script.partition("];")[0])
     ids = {attrs.get("id") for _, attrs in page.tags}
     assert len(parts) == 9
-    assert {*parts, "gone", "before", "after"} <= ids  # all that the script exchanges is there
+    assert {*parts, "gone", "before", "after"} <= ids  # the page has every element
     assert len(body) < 30_000
 
 
@@ -462,7 +462,7 @@ def test_pictures_are_made_small_and_even(
 ) -> None:
     padded = tuple(np.pad(p, ((0, 0), (0, 64)))[:, :-64] for p in plain((0, 1, 0), BT709, size))
     for plane in padded:
-        plane.setflags(write=False)  # as a decoder's buffers are
+        plane.setflags(write=False)  # like a decoder's buffers
     picture = Image.open(io.BytesIO(encode_jpeg(padded, BT709, max_width)))  # type: ignore[arg-type]
     assert picture.size == expected
     assert np.abs(np.array(picture)[20:-20, -8] - [0, 255, 0]).max() <= 5
@@ -520,7 +520,7 @@ def test_head_is_get_without_the_body(relay: Relay, server: StatusServer) -> Non
         whole, head = get(server, path), get(server, path, "HEAD")
         assert head[:2] == (whole[0], b"")
         assert head[2]["Content-Type"] == whole[2]["Content-Type"]
-        assert abs(int(head[2]["Content-Length"]) - len(whole[1])) < 20  # seconds grow
+        assert abs(int(head[2]["Content-Length"]) - len(whole[1])) < 20  # times increase
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "GIBBER"])
@@ -570,7 +570,7 @@ def test_a_port_that_is_taken_is_refused_and_free_after_the_end(relay: Relay) ->
     assert time.monotonic() - began < 10
     with closing(waiting):
         waiting.settimeout(2)
-        with suppress(ConnectionResetError):  # where it had not been accepted yet
+        with suppress(ConnectionResetError):  # if it was not accepted yet
             assert waiting.recv(1) == b""
     with StatusServer(address, relay.board) as again:
         assert get(again, "status.json")[0] == 200
@@ -599,7 +599,7 @@ def test_a_host_that_is_not_there_is_refused(relay: Relay) -> None:
     with pytest.raises(UsageError, match="no such host"):
         StatusServer("does-not-exist.invalid:1", relay.board)
     with pytest.raises(OutputError, match="cannot serve the status page"):
-        StatusServer("192.0.2.1:0", relay.board)  # not of this machine
+        StatusServer("192.0.2.1:0", relay.board)  # not an address of this machine
 
 
 def test_too_many_are_refused_and_places_come_back(
@@ -625,7 +625,7 @@ def test_a_client_that_drips_is_cut(
     place = ("127.0.0.1", int(server.url.split(":")[2].strip("/")))
     with closing(socket.create_connection(place, 5)) as connection:
         began = time.monotonic()
-        with pytest.raises(OSError):  # reset or broken, as it comes
+        with pytest.raises(OSError):  # connection reset or broken pipe
             while time.monotonic() - began < 3:
                 connection.sendall(b"GET" if time.monotonic() - began < 0.1 else b" ")
                 time.sleep(0.05)
@@ -634,7 +634,7 @@ def test_a_client_that_drips_is_cut(
 
 def test_a_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_http, "_MAX_REQUEST_S", 0.4)
-    much = status_http.Response(bytes(32 << 20))  # more than the system's buffers of both ends
+    much = status_http.Response(bytes(32 << 20))  # more than the socket buffers of both ends
     place = ("127.0.0.1", 0)
     server = status_http.WebServer(socket.AF_INET, place, "localhost", lambda *_: much, {})
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
@@ -726,5 +726,5 @@ def test_many_clients_do_not_slow_the_relay(relay: Relay, server: StatusServer) 
             client.join()
     assert set(answers) <= {200, 503}
     assert answers.count(200) > 30
-    # a thread may lose the interpreter for 5 ms at a time, but rarely within so short a call
+    # a thread may lose the GIL for 5 ms at a time, but rarely during such a short call
     assert statistics.median(busy) < 10 * alone + 50e-6

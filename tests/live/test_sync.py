@@ -1,4 +1,4 @@
-"""The A/V offset as it is measured from what an output wrote."""
+"""The A/V offset, measured from the packets that an output wrote."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from vsr.live.settings import IngestSettings, RelaySettings
 
 
 def test_the_offset_is_that_of_sound_and_picture_of_one_source_time() -> None:
-    """Sound that is written a second after its picture is not off by that."""
+    """A frame's audio that is written a second later does not add to the offset."""
     meter = SyncMeter()
     for k in range(100):
         meter.add("video", 50 + k / 25, 3 + k / 25, at=k / 25)
@@ -25,7 +25,7 @@ def test_the_offset_is_that_of_sound_and_picture_of_one_source_time() -> None:
 def test_the_offset_of_sound_that_no_longer_goes_out_is_unknown() -> None:
     meter = SyncMeter()
     assert meter.offset_ms(0.0) is None
-    meter.add("audio", 7.0, 1.0, at=1.0)  # no picture that it could be compared with
+    meter.add("audio", 7.0, 1.0, at=1.0)  # no frame to compare it with
     assert meter.offset_ms(1.0) is None
     meter.add("video", 7.0, 1.0, at=1.0)
     meter.add("audio", 7.1, 1.1, at=1.1)
@@ -47,7 +47,7 @@ def test_a_source_that_begins_again_is_not_compared_with_what_was_before() -> No
 def test_sound_ahead_of_its_picture_is_not_compared_with_that_of_an_earlier_session(
     tmp_path: Path,
 ) -> None:
-    """Each turn of a file has the same times; its sound is read before its pictures."""
+    """Each loop of a file has the same times; its audio is read before its frames."""
     clip = make_clip(tmp_path / "in.mp4", Clip(size=(64, 36), frames=20))
     settings = RelaySettings(model="bicubic", max_latency=5, ingest=IngestSettings(loop=True))
     relay, stop = Relay(str(clip), [str(tmp_path / "out.ts")], settings), threading.Event()

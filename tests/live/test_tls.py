@@ -82,7 +82,7 @@ def test_a_stream_goes_only_to_a_server_that_is_who_it_says(
             vsr.relay(str(clip), f"rtmps://localhost:{port}/live/{KEY}", settings=settings)
         assert server.stdout is not None
         got = server.stdout.readline().strip()
-    assert got == (str(b"\x03") if sent else str(b""))  # RTMP's version begins its handshake
+    assert got == (str(b"\x03") if sent else str(b""))  # the handshake begins with the RTMP version
     assert KEY not in str(caught.value) + caplog.text
     if not sent:
         assert "certificate" in caplog.text

@@ -1,4 +1,4 @@
-"""Outputs whose line takes less than the stream has: the bitrate follows, the session stays."""
+"""Outputs whose connection is slower than the stream: the bitrate adapts, the session remains."""
 
 from collections import deque
 from fractions import Fraction
@@ -23,7 +23,7 @@ STEP = 0.04
 
 
 class Link:
-    """A line that carries so many bits a second, and what waits before it."""
+    """A simulated connection with a capacity in bits per second, and its send queue."""
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity
@@ -34,7 +34,7 @@ class Link:
         self.adapter.restart(0.0)
 
     def run(self, seconds: float) -> None:
-        """Send for so long, in steps of a picture."""
+        """Send for `seconds`, in steps of one frame."""
         for _ in range(round(seconds / STEP)):
             self.at += STEP
             bits = (self.adapter.share * FULL + SOUND) * STEP
@@ -60,9 +60,9 @@ def test_the_bitrate_goes_down_to_what_the_line_takes(capacity: float) -> None:
     link.run(18.0)
     fits = max(share for share in SHARES if share * FULL + SOUND < capacity)
     assert fits * 0.5 < link.adapter.share <= fits
-    assert link.longest < 4.0  # what an output lets wait before it drops pictures
+    assert link.longest < 4.0  # seconds in the queue before an output drops frames
     link.run(600.0)
-    assert link.longest < 4.0  # attempts to go up again come seldom and end soon
+    assert link.longest < 4.0  # attempts to raise the bitrate are rare and short
     assert link.adapter.changes < 40
 
 
@@ -97,7 +97,7 @@ def test_a_reduced_encoder_makes_a_stream_that_the_first_header_describes() -> N
 
 
 def noise(path: Path, seconds: float) -> Path:
-    """A clip that needs all of any bitrate."""
+    """Write a clip of noise, which needs the full bitrate at any setting."""
     random = np.random.default_rng(1)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "30"})

@@ -1,4 +1,4 @@
-"""A relay as a viewer sees and hears it: flashes, beeps and numbers of what arrives."""
+"""The output of a relay at a viewer: flashes, beeps and frame numbers in the received stream."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ from tests.rtmp import Server, free_port
 from tests.streams import RelayProcess
 
 SECONDS = 8
-"""For which a viewer watches."""
+"""Time that a viewer watches, in seconds."""
 PATIENCE = 60
 
 
@@ -26,7 +26,7 @@ def _assert_together(view: View, sound_from: float = 0.0) -> None:
     assert view.error == ""
     assert len(flashes) > 4
     assert view.missing == 0, view
-    # of most beeps: a loaded machine leaves out a picture now and then, and with it a flash
+    # the median: a busy machine may drop the first frame of a flash
     assert statistics.median(map(abs, view.offsets)) < 15, view.offsets
     assert view.steps_back == 0
 
@@ -49,11 +49,11 @@ def test_sound_that_comes_late_is_heard_with_its_picture(
     live = relay.report["live"]
     assert abs(live["av_offset_ms"]) < 15
     assert live["sound_dropped"] == 0
-    assert not re.search("audio.* dropped", relay.said)  # pictures may be, on a loaded machine
+    assert not re.search("audio.* dropped", relay.said)  # frames may be, on a busy machine
 
 
 def test_sound_of_a_transport_stream_is_heard_with_its_picture(tmp_path: Path) -> None:
-    """Its AAC is copied, and what it is off by is measured where it goes out."""
+    """Its AAC is copied, and the A/V offset is measured at the output."""
     clip = make_clip(tmp_path / "in.mp4", Clip(seconds=40))
     into, out = (f"udp://127.0.0.1:{free_port()}" for _ in range(2))
     with (
@@ -68,7 +68,7 @@ def test_sound_of_a_transport_stream_is_heard_with_its_picture(tmp_path: Path) -
 
 
 def _camera(server: socket.socket, pictures: list[bytes]) -> None:
-    """Serve pictures to one client, five a second, as HTTP cameras do."""
+    """Serve JPEG images to one client, five per second, as HTTP cameras do."""
     peer, _ = server.accept()
     with peer, contextlib.suppress(OSError):
         peer.recv(2000)
@@ -83,7 +83,7 @@ def _camera(server: socket.socket, pictures: list[bytes]) -> None:
 
 
 def test_a_camera_without_a_clock_is_shown_at_its_own_pace(tmp_path: Path) -> None:
-    """FFmpeg takes its MJPEG for 25 pictures a second; viewers would starve."""
+    """FFmpeg assumes 25 frames per second for its MJPEG; viewers would run out of frames."""
     clip = make_clip(tmp_path / "in.avi", Clip(seconds=2, codec="mjpeg", sound=None))
     with av.open(str(clip)) as source:
         pictures = [bytes(p) for p in source.demux(video=0) if p.size]
