@@ -1,7 +1,7 @@
 # `make` sets up .venv and runs what CI runs; `make bench` measures; `make wheel` builds.
 PYTHON := .venv/bin/python
 
-# Tests start hundreds of processes: each would compile every module anew.
+# Tests start hundreds of processes; without .pyc files, each would compile every module.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: all lint types test bench wheel clean

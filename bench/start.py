@@ -1,10 +1,10 @@
 """Measures the time from `vsr relay` to a viewer's first picture, and its CPU time.
 
 `python -m bench.start [MODEL...] [--starts N] [--gop S]`, from the repository's root. Needs nginx
-with its RTMP module. nginx sends a newcomer nothing before the source's next key frame, and a
-viewer looks at a stream for a moment before it shows anything: a second viewer, of the source
-itself, begins with every relay and tells how long that took. Starts fall anywhere between two key
-frames.
+with its RTMP module. nginx sends a new viewer nothing before the source's next key frame, and a
+viewer probes a stream before it shows anything. A second viewer, of the source itself, therefore
+starts with every relay and measures that part of the time. Starts are at random times between two
+key frames.
 """
 
 import argparse
