@@ -1,4 +1,4 @@
-"""Saves tests of training the time that torch takes to trace the same network again."""
+"""Provides a cache of traced ONNX graphs, so that no network is traced twice."""
 
 import copy
 import hashlib
@@ -20,17 +20,17 @@ from train.ship.deploy import deploy
 
 
 class Traces:
-    """Graphs of networks that were traced; every process of a test run finds them."""
+    """Cache of traced graphs in a folder that all processes of a test run share."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._trace = folder, export.to_onnx
 
     def anew(self, net: Net, scale: int) -> onnx.ModelProto:
-        """`to_onnx` as it is; the graph is kept for others."""
+        """Trace `net` with the real `to_onnx`; save the graph if all weights are tensors in it."""
         made, weights = self._trace(net, scale), _weights(net, scale)
         names = _names(made, weights)
         if set(names.values()) == weights.keys():
-            path = self._path(net, scale)  # else equal weights were made one, as new networks have
+            path = self._path(net, scale)  # otherwise the exporter merged equal weights
             kept = onnx.ModelProto()
             kept.CopyFrom(made)
             helper.set_model_props(kept, names)
@@ -40,11 +40,11 @@ class Traces:
         return made
 
     def to_onnx(self, net: Net, scale: int) -> onnx.ModelProto:
-        """The graph of an equal network with the weights of this one, else `anew`."""
+        """Return the cached graph of this architecture with the weights of `net`, or trace it."""
         path = self._path(net, scale)
         if not path.exists():
             self.anew(_apart(net), scale)
-        if not path.exists():  # noise brings filters back that pruning took
+        if not path.exists():  # pruned filters are back in the random copy
             return self.anew(net, scale)
         model, weights = onnx.load(path), _weights(net, scale)
         names = {prop.key: prop.value for prop in model.metadata_props}
@@ -57,13 +57,13 @@ class Traces:
 
     def _path(self, net: Net, scale: int) -> Path:
         shapes = [(name, value.shape) for name, value in _weights(net, scale).items()]
-        config = asdict(net.config) | {"scales": (scale,)}  # its other scales are not in the graph
+        config = asdict(net.config) | {"scales": (scale,)}  # the graph has this scale only
         key = repr((type(net), config, shapes))
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.onnx"
 
 
 def _apart(net: Net) -> Net:
-    """The network with noise for weights: none is equal to another, as they are when new."""
+    """Return a copy with random weights; those of a new network can be equal to each other."""
     other = copy.deepcopy(net)
     with torch.no_grad():
         for weights in other.parameters():
@@ -72,7 +72,7 @@ def _apart(net: Net) -> Net:
 
 
 def _names(model: onnx.ModelProto, weights: dict[str, npt.NDArray[np.float32]]) -> dict[str, str]:
-    """The weights in the graph's tensors, by name or, where they were reshaped, by their values."""
+    """Map the graph's tensors to weights, by name or, if they were reshaped, by their values."""
     names = {}
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor).ravel()
@@ -88,14 +88,14 @@ def _weights(net: Net, scale: int) -> dict[str, npt.NDArray[np.float32]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
-    """An export whose network was traced before takes that graph, with its own weights put in.
+    """Make exports reuse the traced graph of the same architecture with the current weights.
 
-    Tracing takes seconds (sizes are symbolic there). What comes out is still compared with torch by
-    the export itself, and tests of `to_onnx` alone call the real one.
+    Tracing takes seconds, because sizes are symbolic. The export still compares the result with
+    torch. Tests of `to_onnx` itself call `Traces.anew`.
     """
     folder = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
-        folder = folder.parent  # of all workers
+        folder = folder.parent  # shared by all workers
     folder = folder / "traced"
     folder.mkdir(exist_ok=True)
     made = Traces(folder)

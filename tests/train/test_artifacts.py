@@ -1,4 +1,4 @@
-"""What PSNR cannot see: flicker, noise on flat areas and grid patterns, of pictures made up."""
+"""Tests of artifact metrics on synthetic pictures: flicker, flat noise, grids, overshoot."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def _bicubic(x: Floats) -> Floats:
 
 
 def _method(extra: Floats | float) -> Method:
-    """Bicubic on luma with something added to every pixel, of full range 0..1."""
+    """Return a method: bicubic on luma plus `extra`, in the range 0..1."""
     return Method(label="m", enlarge=lambda x: _bicubic(x) + extra, colour="y", scale=2)
 
 
@@ -49,7 +49,7 @@ def test_a_still_picture_flickers_as_much_as_the_encoder_makes_it() -> None:
     still = Planes(y, *(np.full((64, 96), 128, np.uint8) for _ in "uv"))
     ours, bicubic = still_flicker(_method(0.0), still)
     assert 0 < bicubic < 5
-    assert ours == pytest.approx(bicubic, abs=0.02)  # but for rounding
+    assert ours == pytest.approx(bicubic, abs=0.02)  # except for rounding
     contrast = Method(label="m", enlarge=lambda x: 2 * _bicubic(x) - 0.5, colour="y", scale=2)
     ours, _ = still_flicker(contrast, still)
     assert ours == pytest.approx(2 * bicubic, rel=0.2)
@@ -69,7 +69,7 @@ def test_a_bright_line_beside_a_black_bar_is_told_in_codes(colour: str, scale: i
     def enlarge(x: Floats) -> Floats:
         large = x.repeat(scale, 2).repeat(scale, 3)
         assert not large[..., : 8 * scale].any()
-        large[..., 8 * scale + 3] += bright  # the last column that is looked at
+        large[..., 8 * scale + 3] += bright  # the last measured column
         large[..., 8 * scale + 4 :] += 1
         return large
 
@@ -84,16 +84,16 @@ def test_a_bright_line_beside_a_black_bar_is_told_in_codes(colour: str, scale: i
 def test_a_pattern_of_the_shuffles_period_is_found_whatever_its_sign(way: tuple[int, int]) -> None:
     rows, columns = np.indices((66, 98))
     sign = (-1.0) ** (way[0] * rows + way[1] * columns)
-    turned = np.where(columns < 33, sign, -sign)  # a mean over all would hide part of it
+    turned = np.where(columns < 33, sign, -sign)  # a mean over the picture would cancel partly
     picture = (100 + 3 * turned).astype(np.uint8)
-    assert grid_pattern(picture) == pytest.approx(3, abs=0.2)  # but for where it turns
+    assert grid_pattern(picture) == pytest.approx(3, abs=0.2)  # except where the sign changes
     assert grid_pattern(np.full((66, 98), 100, np.uint8)) == 0
     smooth = (100 + 50 * np.sin(columns / 9)).astype(np.uint8)
     assert grid_pattern(smooth) < 0.1
 
 
 def _lpips_file(path: Path) -> Path:
-    """LPIPS with random weights and few filters, as a file."""
+    """Save an LPIPS file with random weights and few filters."""
     rng, weights, source = np.random.default_rng(2), {}, 3
     for k, side in enumerate((11, 5, 3, 3, 3)):
         weights[f"conv{k}.weight"] = rng.normal(0, 0.2, (4, source, side, side)).astype("f4")
@@ -105,7 +105,7 @@ def _lpips_file(path: Path) -> Path:
 
 
 def _lpips_of_bicubic(picture: Path, weights: Path) -> float:
-    """Halved and enlarged as MATLAB does, each of three channels; two pixels shaved."""
+    """Return LPIPS of a picture halved and enlarged in RGB as in MATLAB, two pixels shaved."""
     with Image.open(picture) as file:
         truth = np.asarray(file)
     low = downscale(truth, 2).transpose(2, 0, 1) / 255
@@ -120,7 +120,7 @@ def test_an_export_states_how_it_looks_beside_the_stream_form(tmp_path: Path) ->
     checkpoint = tmp_path / "net.pt"
     trainer = Trainer.new("c-dcscn", replace(TINY, start_small=True), (2,))
     with torch.no_grad():
-        for weights in trainer.average.parameters():  # equal ones: no trace of others would do
+        for weights in trainer.average.parameters():  # equal ones would fit no cached graph
             weights.add_(1e-4 * torch.randn_like(weights))
     trainer.data, trainer.command = {"folders": ["made"], "images": 1}, ""
     trainer.save(checkpoint)
@@ -137,7 +137,7 @@ def test_an_export_states_how_it_looks_beside_the_stream_form(tmp_path: Path) ->
     assert entry["file"] == "c-dcscn/x2.sharp.onnx"
     of = entry["look"]["lpips"]["clip"]
     assert set(of) == {"bicubic", "lanczos", "ours", "stream"}
-    assert of["ours"] == of["stream"] > 0  # the same weights
+    assert of["ours"] == of["stream"] > 0  # both have the same weights
     on_set = entry["lpips"]["pictures"]
     assert on_set["bicubic"] == pytest.approx(_lpips_of_bicubic(folder / "noise.png", lpips), 1e-3)
     assert 0 < on_set["ours"] != on_set["bicubic"]

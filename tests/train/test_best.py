@@ -1,4 +1,4 @@
-"""The weights that score best on the validation folder are kept beside the last ones."""
+"""Tests that the best weights on the validation folder are saved beside the last weights."""
 
 import logging
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _scoring(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
-    """Let the coming reports find these PSNRs, whatever the network does."""
+    """Make the next reports return these PSNRs in order, independent of the network."""
     coming: Iterator[float] = iter(scores)
     monkeypatch.setattr("train.fit.reporter.evaluate", lambda *_: {"psnr": next(coming)})
 
@@ -45,7 +45,7 @@ def test_the_best_is_kept_beside_the_last(
     assert (best["step"], last["step"]) == (4, 6)
     assert best["best"] == last["best"] == {"psnr": 32.0, "step": 4, "on": "set5"}
     short = _run_to(4, folder, tmp_path / "short.pt")
-    for name, value in short["average"].items():  # the weights of that step, not of another
+    for name, value in short["average"].items():  # the weights of step 4
         assert torch.equal(best["average"][name], value)
     assert caplog.text.count("the best score so far: saved as net.best.pt") == 2
 
@@ -79,7 +79,7 @@ def test_scores_on_another_folder_are_not_compared(
 
 
 def test_a_checkpoint_of_before_goes_on(tmp_path: Path, folder: Path) -> None:
-    """One that knows of no best, as they were written earlier."""
+    """Resume a checkpoint without the key `best`, as older versions wrote it."""
     _run_to(2, folder, tmp_path / "net.pt")
     saved = torch.load(tmp_path / "net.pt", weights_only=True)
     del saved["best"]

@@ -1,4 +1,4 @@
-"""Weights between those of a training and those it came from, and how that is told."""
+"""Tests of `blend`, which mixes a checkpoint with an earlier stage, and of its provenance."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def _trained(
     path: Path, start: Path | None = None, seed: int = 1, name: str = "c-dcscn",
     scales: tuple[int, ...] = (2,),
 ) -> Path:  # fmt: skip
-    """A checkpoint of random weights that says it began with `start`."""
+    """Save a checkpoint with random weights whose history ends with the training of `start`."""
     trainer = Trainer.new(name, replace(TINY, seed=seed), scales)
     trainer.step, trainer.data = 5, DATA
     if start is not None:
@@ -47,7 +47,7 @@ def _stage(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def chain(tmp_path: Path) -> list[Path]:
-    """Three trainings, each from the one before."""
+    """Return three checkpoints; each training started from the previous one."""
     first = _trained(tmp_path / "1.pt")
     second = _trained(tmp_path / "2.pt", first, seed=2)
     return [first, second, _trained(tmp_path / "3.pt", second, seed=3)]
@@ -55,7 +55,7 @@ def chain(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("back", [1, 2])
 def test_every_weight_lies_between(tmp_path: Path, chain: list[Path], back: int) -> None:
-    """Wang et al. 2018, equation 4: (1 - a) of one and a of the other, for every weight."""
+    """Check that each weight is a * new + (1 - a) * old: Wang et al. 2018, equation 4."""
     former, output = chain[-1 - back], tmp_path / "out.pt"
     result = _run("blend", chain[-1], "--with", former, "--share", 0.75, "--output", output)
     assert (result.exit_code, result.stdout) == (0, f"{output}\n"), result.output

@@ -1,4 +1,4 @@
-"""Boxes with hard edges: LR, HR and the teacher's picture get the same, at their places."""
+"""Tests of boxes with hard edges, drawn at the same place into LR, HR and the teacher's output."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_boxes_lie_inside_of_their_patches_and_have_colours(channels: int) -> No
     black = [b for b in bars if not b.colour.any()]
     assert len(bars) > 30 and len(black) > len(bars) / 3
     sides = {(b.top == 0, b.bottom == 12, b.left == 0, b.right == 20) for b in bars}
-    for open_side in range(4):  # a bar along each side
+    for open_side in range(4):  # there is a bar along each side
         assert tuple(k != open_side for k in range(4)) in sides
     assert any(b.right - b.left == 1 for b in boxes) and not random_boxes(
         lr, 0.0, patch_rngs(1, 0, 400)

@@ -1,4 +1,4 @@
-"""The page of the model cards: a table of all, and cards that say what readers must know."""
+"""Tests of the page of model cards: the table of all networks, and the content of each card."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_the_table_comes_first_by_purpose_then_by_work() -> None:
 
 
 def test_the_shipped_pages_tables_are_those_of_the_shipped_manifest() -> None:
-    """`python -m train cards` writes the page anew."""
+    """If this fails, regenerate the page with `python -m train cards`."""
     models = read_manifest(ENGINES)["models"]
     anew = cards(models, chains_of(ENGINES, models)).splitlines()
     page = (ENGINES / "README.md").read_text(encoding="utf-8").splitlines()
@@ -78,12 +78,12 @@ def test_urban100_has_a_column_where_somebody_measured_it() -> None:
     assert "| Set5 | Set14 | BSD100 | Urban100 | good for |" in page
     assert "| 37.50 |  |  | 31.20 | film, clean |" in page
     assert "| 37.50 |  |  |  | film, clean |" in page
-    assert page.count("BSD100 | Urban100 | int8") == 1  # in the card of that network alone
+    assert page.count("BSD100 | Urban100 | int8") == 1  # only in that network's card
 
 
 def test_a_training_is_held_against_its_paper() -> None:
-    """DCSCN, section 4.1: batches of 64 of 32x32 HR pixels with stride 16, L2 and 1e-4 of the
-    weights' norms, dropout that keeps 0.8, 2e-3 halved after five epochs without gain."""
+    """DCSCN, section 4.1: batches of 64 patches of 32x32 HR pixels at stride 16, L2 loss plus 1e-4
+    * weight norms, dropout with keep 0.8, a rate of 2e-3 halved after five epochs without gain."""
     chain = _chain(_stage(replace(find_recipe("dcscn", "ours").with_steps(900), rate=1e-3)))
     assert training_length("dcscn", chain) == (
         "900 steps of 32 patches (its authors: at most 1,000,000 of 64, on yang91 and BSD200)"
@@ -105,7 +105,7 @@ def test_a_training_is_held_against_its_paper() -> None:
 
 
 def test_an_adversarial_network_is_held_against_both_stages_of_its_paper() -> None:
-    """PCARN, section 4: L1, then its GAN and VGG19, 64 patches of 48x48 with Adam at 1e-4."""
+    """PCARN, section 4: L1 loss, then GAN and VGG19 losses; 64 patches of 48x48, Adam at 1e-4."""
     l1, gan = find_recipe("pcarn-m-l1", "paper"), find_recipe("pcarn-m", "gan")
     assert differences("pcarn-m", _chain(_stage(l1), _stage(gan))) == ""
     chain = _chain(

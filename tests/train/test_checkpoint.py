@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, exact, refused where they should not be trusted."""
+"""Tests of checkpoints: atomic writes, exact resuming, refusal of damaged or malicious files."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 ENGINES = Path(__file__).parents[2] / "engines"
 MINUTE: dict[str, Any] = {"features": (2, 2), "a1": 2, "b1": 2, "b2": 2}
-"""Settings of a DCSCN that fills no more than 20 kB with its optimiser."""
+"""Settings of a DCSCN whose checkpoint with optimiser state has at most 20 kB."""
 
 
 def _refused(complaint: str, action: Callable[[], object]) -> None:
@@ -139,7 +139,7 @@ def test_other_data_or_precision_than_before_is_said_aloud(
     trainer = Trainer.new("c-dcscn", TINY, **MINUTE)
     first = {"folders": ["yang91"], "images": 91, "sha256": "0123456789"}
     second = {"folders": ["yang91", "photos"], "images": 175, "sha256": "abcdef0123"}
-    trainer.set_data_and_precision(first, "32-true")  # a new one: nothing to say
+    trainer.set_data_and_precision(first, "32-true")  # a new training: no message
     trainer.step = 5
     trainer.set_data_and_precision(first, "32-true")
     assert caplog.messages == []
@@ -160,7 +160,7 @@ def test_resuming_with_steps_moves_the_end_of_the_recipe_only(tmp_path: Path) ->
 
 
 def test_a_run_continued_to_more_steps_ends_as_one_that_had_them(tmp_path: Path) -> None:
-    recipe = replace(TINY, schedule="halve", halve_every=3)  # whose rates do not depend on the end
+    recipe = replace(TINY, schedule="halve", halve_every=3)  # rates independent of `steps`
     straight = Trainer.new("c-dcscn", recipe, **MINUTE)
     patches = patches_for(straight, image_folder(tmp_path / "hr"))
     train(straight, patches, tmp_path / "straight.pt")
@@ -177,7 +177,7 @@ def test_a_run_continued_to_more_steps_ends_as_one_that_had_them(tmp_path: Path)
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A 96 kB file system, where this process may mount one."""
+    """Mount a tmpfs of 96 kB; skip the test if mounting is not allowed."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(folder)]
@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk: Path) -> None:
     _refused(
         r"cannot save .*net.pt: .*; the previous checkpoint is intact", lambda: trainer.save(path)
     )
-    assert {p.name for p in small_disk.iterdir()} == {"net.pt", "hog"}  # nothing half-written
+    assert {p.name for p in small_disk.iterdir()} == {"net.pt", "hog"}  # no partial file
     assert Trainer.resume(path).step == 0
     (small_disk / "hog").unlink()
     trainer.save(path)
@@ -208,11 +208,11 @@ def test_a_checkpoint_in_a_folder_that_is_not_there_is_told_in_one_line(tmp_path
     _refused("cannot save .*: No such file", lambda: trainer.save(tmp_path / "missing/net.pt"))
 
 
-# checkpoints one should not trust
+# untrusted checkpoints
 
 
 def _damaged(whole: bytes, how: str) -> bytes:
-    middle = len(whole) // 2  # amid the weights
+    middle = len(whole) // 2  # inside the weights
     flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
     return {"empty": b"", "text": b"weights", "truncated": whole[:middle], "flipped": flipped}[how]
 
@@ -263,7 +263,7 @@ def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(tmp_path: Path
     _refused("net.pt is damaged, .* or contains ", lambda: read_weights(path, build("c-dcscn")))
     assert not made.exists()
     torch.load(path, weights_only=False)
-    assert made.exists()  # the trap was live
+    assert made.exists()  # unpickling does run the code
 
 
 def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_checkpoint_of_another_network_or_program_is_refused(tmp_path: Path) -
     _refused("net.pt is not a checkpoint of this program", lambda: Trainer.resume(path))
 
 
-# other weights to start from
+# initial weights from other files
 
 
 def test_a_network_starts_from_the_averaged_weights_of_a_checkpoint(tmp_path: Path) -> None:

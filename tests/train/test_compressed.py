@@ -1,4 +1,4 @@
-"""`train evaluate --video`: what is scored on compressed clips, against an independent way."""
+"""Tests of `train evaluate --video`: scores on compressed clips, computed independently too."""
 
 import io
 import math
@@ -35,7 +35,7 @@ def _clip(path: Path, **changes: object) -> Path:
 
 
 def _grey_clip(path: Path, width: int, height: int) -> Path:
-    """Nine lossless frames of moving waves without colour."""
+    """Encode nine lossless grey frames of moving waves."""
     y, x = np.mgrid[:height, :width]
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25, options={"qp": "0", "preset": "ultrafast"})
@@ -57,7 +57,7 @@ def _cubic(scale: int) -> Enlarge:
 
 
 def _independent_psnr(path: Path, crf: int, scale: int) -> float:
-    """Bicubic's mean PSNR on frames 0, 3 and 6 of 7, by PyAV and the networks' bicubic."""
+    """Return bicubic's mean PSNR on frames 0, 3 and 6 of 7, with PyAV and `train.nets.bicubic`."""
     with av.open(str(path)) as container:
         whole = [f.to_ndarray()[: f.height] for f in container.decode(video=0)][:7]
     small = [downscale(y, scale) for y in whole]
@@ -104,9 +104,9 @@ def test_a_network_that_is_bicubic_scores_as_bicubic(tmp_path: Path) -> None:
         Method(label=colour, enlarge=_cubic(2), colour=colour, scale=2) for colour in ("y", "rgb")
     ]
     rows = {r.method: r.psnr for r in score_clip(clip, methods, SETTINGS) if r.crf == 20}
-    # float32 breaks ties of rounding another way
+    # float32 rounds ties differently
     assert rows["y"] == pytest.approx(rows["bicubic"], abs=0.005)
-    assert rows["rgb"] == pytest.approx(rows["bicubic"], abs=0.005)  # Y comes back from RGB
+    assert rows["rgb"] == pytest.approx(rows["bicubic"], abs=0.005)  # Y is computed from RGB
 
 
 def test_lpips_gets_luma_as_a_grey_picture_of_full_range(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_results_beyond_the_codes_are_clipped() -> None:
 
 
 def test_a_reduced_picture_keeps_its_chroma_beside_its_luma() -> None:
-    """A ramp of chroma that follows luma's columns still does, half as large."""
+    """Check that a chroma ramp still matches the luma ramp after reduction by 2."""
     x = np.arange(128.0)
     y = np.broadcast_to((60 + x).round().astype(np.uint8), (16, 128))
     u = np.broadcast_to((60 + x[::2]).round().astype(np.uint8), (8, 64))  # sited on even columns

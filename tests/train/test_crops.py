@@ -1,4 +1,4 @@
-"""The pictures of the model cards: where they are from, and that they show what ships."""
+"""Tests of the model cards' pictures: their source, and that they show the shipped networks."""
 
 import io
 import json
@@ -70,7 +70,7 @@ def test_a_sheet_has_bicubic_network_and_truth_in_a_line_a_scene() -> None:
     assert sheet.shape[1] == gap + 3 * (cell + gap)
     columns = [sheet[gap : gap + cell, gap + i * (cell + gap) :][:, :cell] for i in range(3)]
     errors = [psnr(column[..., 1], columns[2][..., 1]) for column in columns[:2]]
-    assert 20 < errors[1] < errors[0] < 50  # nearest is worse than bicubic, neither is the truth
+    assert 20 < errors[1] < errors[0] < 50  # nearest is worse than bicubic, both differ from HR
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_picture_shows_what_the_shipped_file_makes(name: str) -> None:
     compressed = bool(network_and_purpose(name)[1])
     drawn = draw_crops(enlarge, name, 2, entry["colour"], compressed)
     difference = _floats(drawn) - _floats(ENGINES / entry["crops"]["file"])
-    assert float(np.abs(difference).mean()) < 0.5  # libraries round in their own ways
+    assert float(np.abs(difference).mean()) < 0.5  # libraries round differently
 
 
 def test_pictures_are_small_and_none_is_left_over() -> None:

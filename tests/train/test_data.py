@@ -1,4 +1,4 @@
-"""Training data: pictures and their reductions, packed or not, and the patches of every step."""
+"""Tests of training data: HR pictures and their LR, packed files, and the patches of each step."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def _pictures(folder: Path, image: Pixels, scales: tuple[int, ...], recipe: Reci
 def test_scaled_copies_are_pictures_of_their_own(tmp_path: Path) -> None:
     recipe = replace(TINY, copies=(0.9, 0.5, 0.3))
     pictures = _pictures(tmp_path, noise(40, 50), (2,), recipe)
-    # 0.3 of it is too small for a patch of 8; 45 and 25 are cropped to even
+    # a copy of 0.3 is too small for a patch of 8; sides of 45 and 25 are cropped to even
     assert [hr.shape[:2] for hr in pictures.hr[2]] == [(40, 50), (36, 44), (20, 24)]
     assert [lr.shape[:2] for lr in pictures.lr[2]] == [(20, 25), (18, 22), (10, 12)]
     assert pictures.record["images"] == 1
@@ -80,10 +80,10 @@ def test_the_record_tells_other_data_apart(tmp_path: Path) -> None:
 def test_stream_degradation_gives_decoded_frames_beside_their_hr(tmp_path: Path) -> None:
     recipe = replace(TINY, degradation="stream")
     pictures = _pictures(tmp_path, scene(160, 180, 4), (2,), recipe)
-    assert len(pictures.lr[2]) == len(pictures.hr[2]) == 4  # two frames of two clips
+    assert len(pictures.lr[2]) == len(pictures.hr[2]) == 4  # two clips of two frames each
     for lr, hr in zip(pictures.lr[2], pictures.hr[2], strict=True):
         error = np.abs(downscale(hr, 2).astype(float) - lr).mean()
-        assert 0.5 < error < 20  # compressed, and of the same place
+        assert 0.5 < error < 20  # compressed, but the same crop
     assert_same_pictures(pictures, Pictures.load([tmp_path], (2,), recipe))
 
 
@@ -119,7 +119,7 @@ def _packed(folder: Path) -> tuple[Pictures, Path]:
 
 
 def _npz(pictures: Pictures, path: Path) -> None:
-    """What `pack` wrote once."""
+    """Save pictures in the npz format of older versions of `pack`."""
     arrays = {
         f"{kind}/{scale}/{i}": picture
         for kind, scales in (("lr", pictures.lr), ("hr", pictures.hr))
@@ -134,7 +134,7 @@ def _npz(pictures: Pictures, path: Path) -> None:
 def test_packed_pictures_come_back_as_they_were(tmp_path: Path) -> None:
     pictures, path = _packed(tmp_path)
     assert_same_pictures(Pictures.unpack(path), pictures)
-    assert {p.name for p in tmp_path.iterdir()} == {"hr", "a.pictures"}  # nothing half-written
+    assert {p.name for p in tmp_path.iterdir()} == {"hr", "a.pictures"}  # no partial file
     _npz(pictures, path)
     assert_same_pictures(Pictures.unpack(path), pictures)
 
@@ -196,24 +196,24 @@ def test_a_missing_pack_and_one_that_cannot_be_written_are_told_in_one_line(tmp_
 
 
 def _patches(pictures: list[Pixels], recipe: Recipe, scales: tuple[int, ...] = (2,)) -> Patches:
-    """Of pictures whose sides are multiples of all scales."""
+    """Return patches of pictures whose sides are multiples of all scales."""
     lr = {s: [downscale(picture, s) for picture in pictures] for s in scales}
     return Patches(Pictures(lr, dict.fromkeys(scales, pictures), {}), recipe, "rgb", scales)
 
 
 def _map(height: int, width: int) -> Pixels:
-    """A picture whose pixels say where they are: R is y, G is x."""
+    """Return a picture whose pixels encode their position: R is y, G is x."""
     y, x = np.mgrid[:height, :width]
     return np.stack([y, x, 0 * y], axis=2).astype(np.uint8)
 
 
 def _codes(patch: object) -> npt.NDArray[np.uint8]:
-    """A tensor [C, H, W] in 0..1 as uint8 [H, W, C]."""
+    """Convert a tensor [C, H, W] in 0..1 to uint8 [H, W, C]."""
     return np.round(np.asarray(patch).transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
 def _place(hr: object) -> tuple[int, int]:
-    """Top left corner of a patch of `_map`, however it was turned."""
+    """Return the top left corner (y, x) of a patch of `_map`, whatever its orientation."""
     y, x, _ = _codes(hr).min(axis=(0, 1))
     return int(y), int(x)
 
@@ -225,9 +225,9 @@ def test_lr_and_hr_patches_show_the_same_place(scale: int, turns: Turns) -> None
     for k in range(12):
         lr, hr, told = patches[k]
         assert (lr.shape, hr.shape, told) == ((3, 9, 9), (3, 9 * scale, 9 * scale), scale)
-        inside = (slice(2, -2), slice(2, -2))  # the cut's edges lack their neighbours
+        inside = (slice(2, -2), slice(2, -2))  # at the edges, neighbouring pixels are missing
         small = downscale(_codes(hr), scale)[inside].astype(int)
-        # a turned patch was rounded in the other direction first
+        # the LR of a rotated patch was resized and rounded along its other axis first
         assert np.abs(small - _codes(lr)[inside]).max() <= 2
 
 
@@ -240,11 +240,11 @@ def test_all_turns_of_the_recipe_occur_and_no_others(turns: Turns, count: int) -
     patches = _patches([image], Recipe(patch=8, turns=turns))
     seen = Counter(_codes(patches[k][1]).tobytes() for k in range(30 * count))
     assert set(seen) == {turned.tobytes() for turned in allowed}
-    assert min(seen.values()) > 12  # and all about as often
+    assert min(seen.values()) > 12  # and each of them often
 
 
 def test_a_grid_shows_every_place_once_an_epoch_in_a_new_order() -> None:
-    recipe = Recipe(patch=32, hr_patch=True, grid=16, turns="flips")  # DCSCN's
+    recipe = Recipe(patch=32, hr_patch=True, grid=16, turns="flips")  # as for DCSCN
     patches = _patches([_map(64, 80)], recipe)
     assert patches[0][1].shape == (3, 32, 32)
     corners = [(y, x) for y in (0, 16, 32) for x in (0, 16, 32, 48)]
@@ -255,7 +255,7 @@ def test_a_grid_shows_every_place_once_an_epoch_in_a_new_order() -> None:
 
 
 def test_free_patches_reach_every_edge_and_pictures_are_drawn_by_area() -> None:
-    blue = _map(20, 20)  # as large as a patch and four pixels more
+    blue = _map(20, 20)  # four pixels larger than an HR patch
     blue[..., 2] = 255
     patches = _patches([_map(40, 40), blue], Recipe(patch=8))
     found = [
@@ -280,7 +280,7 @@ def test_a_sample_is_the_same_in_any_order(tmp_path: Path) -> None:
         assert scale == scale2
         assert lr.equal(lr2)
         assert hr.equal(hr2)
-    assert len({hr.numpy().tobytes() for _, hr, _ in ours}) > 15  # they are many
+    assert len({hr.numpy().tobytes() for _, hr, _ in ours}) > 15  # most patches differ
 
 
 def test_another_seed_gives_other_patches() -> None:

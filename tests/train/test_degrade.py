@@ -1,4 +1,4 @@
-"""The stream degradation: pairs stay aligned, and what is lost is what an encoder loses."""
+"""Tests of the stream degradation: pairs stay aligned, and losses are those of an encoder."""
 
 import os
 from dataclasses import replace
@@ -25,11 +25,11 @@ CLEAN = StreamSettings(
     hevc_share=0,
     low_latency_share=0,
 )
-"""Nothing but motion and H.264."""
+"""Settings with motion and H.264 only, without other degradations."""
 
 
 def scene(height: int, width: int) -> Pixels:
-    """A smooth picture without repetition, different at every place, of mild colours."""
+    """Return a smooth picture of mild colours without repetition: all crops differ."""
     y, x = np.mgrid[:height, :width].astype(float)
     shade = 40 * np.sin(x / 9 + y / 31) + 30 * np.cos(y / 8 - x / 47) + 0.1 * x
     tints = [1.0 * shade + 0.05 * y, 0.9 * shade, 0.8 * shade - 0.05 * x]
@@ -43,7 +43,7 @@ def pairs_of(
 
 
 def place_of(crop: Pixels, image: Pixels) -> tuple[int, int]:
-    """The only place where the crop lies in the image."""
+    """Return the position (y, x) of the crop in the image; assert that it is unique."""
     height, width = crop.shape[:2]
     starts = image[: len(image) - height + 1, : image.shape[1] - width + 1]
     found = [
@@ -77,7 +77,7 @@ def test_pairs_have_the_window_of_the_settings(scale: int, hevc: int) -> None:
 
 @pytest.mark.parametrize(("hevc", "live"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_every_frame_is_aligned_with_its_hr(hevc: int, live: int) -> None:
-    """Also proves their order: at this speed a neighbour frame is worse than the right one."""
+    """Check the order too: at this speed, an adjacent frame has a lower PSNR than the right one."""
     settings = replace(CLEAN, crf=(18, 18), hevc_share=hevc, low_latency_share=live)
     pairs = pairs_of(settings, seed=2)
     clean = [downscale(high, 2) for _, high in pairs]
@@ -105,7 +105,7 @@ def test_the_codecs_are_two() -> None:
     "colour", [(200, 40, 40), (40, 200, 40), (40, 40, 200), (250, 250, 250), (5, 5, 5)]
 )
 def test_colours_survive_the_way_through_yuv(colour: tuple[int, int, int]) -> None:
-    """Of either matrix: another one on the way back moves red by 20 levels."""
+    """Check BT.601 and BT.709; the wrong matrix in the conversion back shifts red by 20 levels."""
     flat = np.full((128, 128, 3), colour, np.uint8)
     for seed in range(5):
         for low, _ in encoded_pairs(
@@ -115,7 +115,7 @@ def test_colours_survive_the_way_through_yuv(colour: tuple[int, int, int]) -> No
 
 
 def test_brightness_stays() -> None:
-    """swscale's faster way back to RGB loses more than a level, which a network would learn."""
+    """swscale's faster conversion to RGB loses more than a level, which a network would learn."""
     tiles = np.random.default_rng(0).integers(20, 236, (4, 4, 3), np.uint8)
     image = tiles.repeat(32, 0).repeat(32, 1)
     settings = replace(CLEAN, still_share=1, crf=(2, 2))
@@ -124,7 +124,7 @@ def test_brightness_stays() -> None:
 
 
 SEEDS, TIMES = (range(12), 4) if os.environ.get("VSR_ALL_FRAMES") else (range(3), 2)
-"""Twelve have every preset, and B frames; the first three a part of them."""
+"""Seeds, and runs per seed. Twelve seeds cover all presets and B-frames, the first three some."""
 
 
 @pytest.mark.parametrize(("window", "hevc"), [(66, 0), (64, 1)])
@@ -144,7 +144,7 @@ def test_hr_is_cut_from_the_image_and_moves_evenly() -> None:
     image = scene(220, 240)
     pairs = encoded_pairs(image, 2, np.random.default_rng(1), replace(CLEAN, jitter=0))
     steps = np.diff([place_of(high, image) for _, high in pairs], axis=0)
-    assert 1 < np.hypot(*steps.T).max() <= 6 + 1  # and rounding
+    assert 1 < np.hypot(*steps.T).max() <= 6 + 1  # plus rounding
     assert np.ptp(steps, axis=0).max() <= 1
 
 
@@ -170,7 +170,7 @@ def test_noise_reaches_the_lr_alone() -> None:
     noisy = pairs_of(replace(settings, noisy_share=1, noise_sigma=(3, 3)))
     assert place_of(noisy[0][1], scene(220, 240)) is not None
     assert quality(pairs_of(settings)) > 43
-    assert 36 < quality(noisy) < 42  # a deviation of 3 is 38.6 dB; 4:2:0 averages that of colour
+    assert 36 < quality(noisy) < 42  # a sigma of 3 is 38.6 dB; 4:2:0 averages chroma noise
 
 
 def test_soft_clips_are_soft_in_both_pictures() -> None:
@@ -180,11 +180,11 @@ def test_soft_clips_are_soft_in_both_pictures() -> None:
         encoded_pairs(image, 2, np.random.default_rng(0), replace(settings, soft_share=share))[0]
         for share in (0, 1)
     )
-    # white noise keeps 1 / (2 sigma sqrt(pi)) of its deviation under a Gaussian blur of two axes
+    # a 2-D Gaussian blur scales the deviation of white noise by 1 / (2 sigma sqrt(pi))
     kept = 1 / (2 * 1.5 * np.pi**0.5)
     assert 0.9 * kept < soft[1].std() / sharp[1].std() < 1.1 * kept
     difference = soft[0].astype(float) - downscale(soft[1], 2)
-    assert difference.std() < 3  # LR is the reduction of the soft picture
+    assert difference.std() < 3  # LR is the downscaled soft picture
 
 
 def test_blur_reaches_the_lr_alone() -> None:
@@ -206,7 +206,7 @@ def test_blur_reaches_the_lr_alone() -> None:
 def test_an_image_smaller_than_the_window_gives_what_it_has(
     size: tuple[int, int], window: tuple[int, int]
 ) -> None:
-    for hevc in (0, 1):  # H.264 stands in where HEVC cannot
+    for hevc in (0, 1):  # windows too small for HEVC are encoded as H.264
         for low, high in pairs_of(replace(CLEAN, smallest_window=64, hevc_share=hevc), size=size):
             assert low.shape[:2] == window
             assert high.shape[:2] == (window[0] * 2, window[1] * 2)

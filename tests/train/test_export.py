@@ -1,4 +1,4 @@
-"""Checkpoint -> ONNX, manifest entry and card: what is written computes what was trained."""
+"""Tests of export to ONNX, manifest and card: the file computes the same as the network."""
 
 import json
 import logging
@@ -39,9 +39,9 @@ ROOT = Path(__file__).parents[2]
 TINY = Recipe(steps=6, batch=2, patch=8)
 DATA = {"folders": ["synthetic"], "images": 2}
 
-# An export takes seconds. COVERING has every layer and every way to enlarge; the others share their
-# code and differ in which of the layers they have, in widths (c-dcscn), in scale (CSRCNN's x4 is a
-# part of its x8) or in name alone (-l1).
+# An export takes seconds. COVERING has every layer and every upsampling method. OTHERS use the same
+# code; they differ in the choice of layers, in widths (c-dcscn), in scale (CSRCNN's x4 is a part of
+# its x8) or only in name (-l1).
 COVERING = [
     ("carn-m", 2),
     ("carn-m", 4),
@@ -57,10 +57,10 @@ OTHERS = [
 ]  # fmt: skip
 
 IMPORTED = "dcscn"
-"""What of the exported began with weights of others; its network is traced above."""
+"""Network whose checkpoint has third-party weights in its history; it is traced above."""
 
 FEWER = {"csrcnn": {"blocks": (2, 2, 2), "residuals": 1, "convolutions": 1}}
-"""Repeated parts take the exporter's time and run the same code."""
+"""Settings with fewer repeated parts, which cost export time and run the same code."""
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_every_network_is_compared() -> None:
     assert set(NETS) == {name for name, _ in COVERING + OTHERS}
 
 
-# one export in all its parts
+# all parts of an export
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The file made of a random network, and what manifest and card say about it."""
+    """Exported file of a random network, its manifest entry and its card."""
 
     path: Path
     entry: dict[str, Any]
@@ -96,7 +96,7 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of one picture."""
+    """Return a folder with one picture."""
     folder = tmp_path_factory.mktemp("pictures") / "waves"
     folder.mkdir()
     y, x = np.mgrid[:40, :48]
@@ -108,7 +108,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _checkpoint(
     path: Path, name: str, scales: tuple[int, ...] = (2,), imported: bool = False
 ) -> Path:
-    """What training would write, of a random network; only the averaged weights are rough."""
+    """Save a checkpoint of a random network; only its averaged weights are roughened."""
     trainer = Trainer.new(name, TINY, scales)
     trainer.step, trainer.data = 5, DATA
     trainer.history = [{"imported": "elsewhere.pth", "sha256": "0" * 64}] if imported else []
@@ -121,7 +121,7 @@ def _checkpoint(
 def exported(
     tmp_path_factory: pytest.TempPathFactory, benchmark: Path
 ) -> Callable[[str], Exported]:
-    """Exports a random network by name, once; all go into one `engines` folder."""
+    """Return a function that exports a random network by name, once, to one `engines` folder."""
     folder = tmp_path_factory.mktemp("exported")
     made: dict[str, Exported] = {}
 
@@ -218,7 +218,7 @@ def test_a_second_export_leaves_the_first_in_the_manifest(
     assert manifest["schema"] == "vsr-engines/3"
     assert set(manifest["models"]) >= {"c-dcscn-stream", "carn-m"}
     assert manifest["models"]["carn-m"]["x2"] == first.entry
-    files = {p.name for p in engines.rglob("*") if p.is_file()}  # and nothing half-written
+    files = {p.name for p in engines.rglob("*") if p.is_file()}  # no partial file
     assert files == {
         "manifest.json",
         "README.md",
@@ -300,7 +300,7 @@ def test_exporting_a_scale_that_the_network_lacks_is_refused_in_one_line(tmp_pat
 def test_an_l1_network_does_not_get_the_name_of_the_adversarial_one(
     tmp_path: Path, name: str, words: tuple[str, ...]
 ) -> None:
-    """PCARN's paper calls them PCARN (L1) and PCARN-M (L1)."""
+    """PCARN's paper calls the L1 networks PCARN (L1) and PCARN-M (L1)."""
     Trainer.new(name, TINY, (2,), channels=8).save(tmp_path / "net.pt")
     words = ("export", str(tmp_path / "net.pt"), "--engines", str(tmp_path / "engines"), *words)
     result = CliRunner().invoke(main, words)
@@ -350,5 +350,5 @@ def test_a_network_of_another_name_gets_a_card_without_a_paper_and_no_other_word
     page = (tmp_path / "engines/README.md").read_text("utf-8")
     assert "## mine\n\nTrained by this project; licence Apache-2.0.\n\n" in page
     said = [r.name for r in caplog.records if r.levelno >= logging.INFO]
-    assert set(said) == {"train.ship.export"}  # and nothing by the exporter
+    assert set(said) == {"train.ship.export"}  # no messages of torch's exporter
     assert capfd.readouterr() == ("", "")

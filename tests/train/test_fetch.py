@@ -1,4 +1,4 @@
-"""Fetching data sets from a real server on this machine that drops, lies, moves and changes."""
+"""Tests of fetching data sets from a local HTTP server that simulates faults."""
 
 import gzip
 import hashlib
@@ -33,24 +33,24 @@ IMAGES = {f"HR/{n}.png": bytes([n]) * 3000 + n.to_bytes(2) * 2000 for n in range
 
 
 class Site(ThreadingHTTPServer):
-    """One file below every path, and the ways in which its server behaves."""
+    """HTTP server with one file at every path and configurable faults."""
 
-    daemon_threads = False  # so that closing waits for them and no socket is left open
+    daemon_threads = False  # closing waits for the threads, so no socket stays open
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.body = b""
         self.headers: dict[str, str] = {"ETag": '"one"'}
         self.ranges = True
-        self.rude = False  # sends the range whatever If-Range says
+        self.rude = False  # ignore If-Range and send the range
         self.range_form = "bytes {begin}-{last}/{whole}"
-        self.length: int | None = None  # to claim instead of the true one
-        self.statuses: list[int] = []  # of the next answers, before all is well
-        self.cuts: list[int] = []  # bytes after which the next answers break off
+        self.length: int | None = None  # Content-Length if not the true one; -1: none
+        self.statuses: list[int] = []  # HTTP statuses of the next responses
+        self.cuts: list[int] = []  # bytes after which the next responses break off
         self.moved = False
         self.stall = threading.Event()
-        self.stalls = 0  # answers that say nothing until `stall`
-        self.hang: int | None = None  # bytes after which the next answer waits for `stall`
+        self.stalls = 0  # number of next requests that get no response until `stall`
+        self.hang: int | None = None  # bytes after which the next response waits for `stall`
         self.asked: list[dict[str, str]] = []
         self.sent = 0
 
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         hang, self.server.hang = self.server.hang, None
         body = body[:hang] if hang else body
-        self.server.sent += len(body)  # before the client can see the last byte
+        self.server.sent += len(body)  # before the client receives the last byte
         self.wfile.write(body)
         if hang:
             self.server.stall.wait(10)
@@ -146,7 +146,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _offer(site: Site, body: bytes, name: str = "set.zip", **other: object) -> DataSet:
-    """Put `body` on the site, and describe it as a data set."""
+    """Serve `body` from the site and return the data set that describes it."""
     site.body = body
     whole = DataSet(
         "set", site.url + name, len(body), len(IMAGES), ("HR",), f"sha256:{_sha256(body)}"
@@ -163,10 +163,10 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 
 WHOLE = {f"set/{Path(name).name}": data for name, data in IMAGES.items()}
-"""What a fetch leaves behind: the images, and nothing else."""
+"""Files after a fetch, path -> content: the images and nothing else."""
 
 
-# what arrives
+# fetched files
 
 
 def test_a_zip_becomes_a_folder_of_its_images(site: Site, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_parts_that_are_one_set_become_one_folder(site: Site, tmp_path: Path) ->
 
 
 def test_bsds400_is_bsds500_without_what_bsd100_is_cut_from() -> None:
-    """200 images for training, 100 for validation, 200 for tests (Berkeley)."""
+    """Check Berkeley's split: 200 images for training, 100 for validation, 200 for tests."""
     whole, part = DATA_SETS["bsds500"], DATA_SETS["bsds400"]
     assert [Path(folder).name for folder in part.folders] == ["train", "test"]
     assert (whole.images, part.images, part.merge_folders) == (500, 400, True)
@@ -287,7 +287,7 @@ def test_starting_over_for_ever_is_given_up(site: Site, tmp_path: Path, cuts: li
     offer, site.cuts, site.ranges = _offer(site, _zip(IMAGES)), cuts, False
     with pytest.raises(TrainError, match=", 3 attempts without new data: "):
         fetch(offer, tmp_path, settings=QUICK)
-    assert len(site.asked) == 3  # the first got on, and two tries brought nothing new
+    assert len(site.asked) == 3  # the first made progress, two retries did not
 
 
 def test_a_range_that_does_not_fit_is_not_used(site: Site, tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_a_redirection_is_resumed_too(site: Site, tmp_path: Path) -> None:
 def test_a_silent_server_is_left_and_tried_again(site: Site, tmp_path: Path) -> None:
     offer, site.stalls, site.hang, began = _offer(site, _zip(IMAGES)), 1, 5000, time.monotonic()
     fetch(offer, tmp_path, settings=replace(QUICK, timeout=0.05))
-    assert time.monotonic() - began < 9  # the server would answer after 10
+    assert time.monotonic() - began < 9  # the server would continue after 10 s
     assert [asked.get("Range") for asked in site.asked] == [None, None, "bytes=5000-"]
     assert _files(tmp_path) == WHOLE
 
@@ -499,7 +499,7 @@ def _broken_zip(method: int) -> bytes:
 
 
 def _broken_gzip() -> bytes:
-    """A tar that ends without its closing blocks, in a gzip that ends with a wrong checksum."""
+    """Return a tar without its end-of-archive blocks, in a gzip with a wrong checksum."""
     tape = gzip.decompress(_tgz(IMAGES)).rstrip(b"\0") + bytes(512)
     return gzip.compress(tape[: len(tape) // 512 * 512])[:-8] + bytes(8)
 
@@ -572,7 +572,7 @@ def test_a_run_killed_while_unpacking_leaves_no_set(
 
     with monkeypatch.context() as patch:
         patch.setattr(fetch_module, "_write", stop)
-        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if killed on the spot
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # as if killed at this point
         with pytest.raises(KeyboardInterrupt):
             fetch(offer, tmp_path, settings=QUICK)
     assert not (tmp_path / "set").exists()
@@ -581,7 +581,7 @@ def test_a_run_killed_while_unpacking_leaves_no_set(
     assert len(site.asked) == 1
 
 
-# archives that are not what they should be
+# malicious or unexpected archives
 
 
 @pytest.mark.parametrize("name", ["../../HR/x.png", "/tmp/HR/x.png", "HR/../../x.png", "..\\x.png"])

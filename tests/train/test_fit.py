@@ -1,4 +1,4 @@
-"""The training loop: what a step does, and that interrupted runs end as uninterrupted ones."""
+"""Tests of the training loop: steps, schedules, reports, and exact resuming after interruption."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "pcarn": {"channels": 8},
     "csrcnn": {"channels": 8, "blocks": (2, 1, 1), "residuals": 1, "convolutions": 1},
 }
-"""Every family, made small where it is large."""
+"""Network of each family -> settings that make the large ones small."""
 
 GAN = replace(
     TINY,
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 @dataclass
 class Losses(Reporter):
-    """Remembers every step's loss."""
+    """Reporter that records the loss of each step."""
 
     seen: list[float] = field(default_factory=list)
 
@@ -69,13 +69,13 @@ def _losses(trainer: Trainer, patches: Patches, folder: Path) -> list[float]:
 
 
 def _weights(net: nn.Module) -> Tensor:
-    """All weights in a row, as they are now."""
+    """Return a copy of all weights as one vector."""
     return torch.cat([p.detach().flatten().clone() for p in net.parameters()])
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> VggFeatures:
-    """The first two convolutions of VGG, random."""
+    """Return the first two convolutions of VGG with random weights."""
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("vgg") / "vgg.pth"
     layers = [nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3)]
@@ -144,10 +144,10 @@ def test_features_of_csrcnn_stay_alive_in_every_level(tmp_path: Path, folder: Pa
         y = net.entry(net.sub_mean(x))
         for k in range(3):
             up = net.level(k).enlarged(y)
-            own = net.level(k).refined(net.level(k).refine(up))  # the refined block adds something
+            own = net.level(k).refined(net.level(k).refine(up))  # the block's contribution
             assert float(own.std((2, 3)).median()) > 1e-4, k
             y = up + own
-            assert float(y.std((2, 3)).min()) > 0.01, k  # and each channel has its features
+            assert float(y.std((2, 3)).min()) > 0.01, k  # no channel is constant
 
 
 def test_the_last_step_has_the_rate_of_the_recipe(tmp_path: Path, folder: Path) -> None:
@@ -187,7 +187,7 @@ def test_weight_norms_are_added_to_the_loss_at_their_weight(tmp_path: Path, fold
         Trainer.new("c-dcscn", replace(TINY, weight_norm=weight)) for weight in (0.0, 0.5)
     )
     kernels = [w.detach() for w in plain.net.parameters() if w.dim() == 4]
-    assert len(kernels) == 11  # one a convolution; biases and slopes are no kernels
+    assert len(kernels) == 11  # one per convolution, no biases or slopes
     norms = sum(math.sqrt(float((w.double() ** 2).sum())) for w in kernels)
     assert float(weight_norms(plain.net).detach()) == pytest.approx(norms, rel=1e-5)
     patches = patches_for(plain, folder)
@@ -213,9 +213,9 @@ def test_a_plateau_ends_below_its_stop_rate_and_stays_ended(tmp_path: Path, fold
         patience=2, rate=1e-3, stop_rate=3e-4,
     )  # fmt: skip
     trainer = Trainer.new("c-dcscn", plateau)
-    trainer.plateau.best = 0.0  # no epoch will do better
+    trainer.plateau.best = 0.0  # no epoch can improve on it
     patches = patches_for(trainer, folder)
-    assert patches.epoch(2) == 8  # 2 x 2 places on each of two pictures: 4 steps
+    assert patches.epoch(2) == 8  # 2 x 2 positions in each of two pictures: 4 steps
     assert train(trainer, patches, tmp_path / "net.pt", Reporter(every=100))
     assert (trainer.step, trainer.plateau.rate) == (2 * 2 * 4, 2.5e-4)
     again = Trainer.resume(tmp_path / "net.pt")
@@ -268,7 +268,7 @@ def test_adversarial_training_without_features_or_with_small_patches_is_refused(
 
 @dataclass(frozen=True)
 class Signalling(Patches):
-    """Receives signals while the fourth batch is cut."""
+    """Patches that raise signals in this process when the fourth batch is loaded."""
 
     signals: tuple[signal.Signals, ...] = ()
 
@@ -323,7 +323,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert train(resumed, patches, tmp_path / "cut.pt")
     ours, theirs = (torch.load(tmp_path / f"{run}.pt") for run in ("cut", "straight"))
     assert_same(ours, theirs)
-    assert not torch.equal(_weights(cut.net), _weights(resumed.net))  # something was left to do
+    assert not torch.equal(_weights(cut.net), _weights(resumed.net))  # it did train further
 
 
 def test_a_second_signal_stops_at_once_and_the_last_save_goes_on(
@@ -352,7 +352,7 @@ def test_worker_processes_cut_the_same_patches(tmp_path: Path, folder: Path) -> 
     assert_same(helped.net.state_dict(), alone.net.state_dict())
 
 
-# what it tells
+# reports
 
 
 def test_a_report_has_the_mean_loss_the_pace_and_the_time_left(
@@ -370,7 +370,7 @@ def test_a_report_has_the_mean_loss_the_pace_and_the_time_left(
     first, second = (record.getMessage() for record in caplog.records)
     told = r"c-dcscn step 200/2000  loss 1\.50000  2\.00\d s/step, 1:00:\d\d left"
     assert re.fullmatch(told, first)
-    assert "loss 5.00000" in second  # of the time since the last report alone
+    assert "loss 5.00000" in second  # mean since the last report only
     assert "0:00:0" in second
 
 
@@ -421,7 +421,7 @@ def test_a_pcarn_that_starts_from_carn_has_its_relus_at_first_and_none_in_the_en
     x = torch.rand(1, 3, 9, 11)
     assert isinstance(pcarn.net, Carn)
     set_slope(pcarn.net, 0.0)
-    pcarn.net.c3.slope = 1.0  # a ReLU before the long skip cannot be CARN's
+    pcarn.net.c3.slope = 1.0  # CARN's ReLU cannot be kept before the long skip
     carn.c3.body = carn.c3.body[:1]
     with torch.no_grad():
         assert (pcarn.net(x, 2) - carn(x, 2)).abs().max() < 1e-5

@@ -1,4 +1,4 @@
-"""`python -m train fit` as it is typed: killed, stopped, on two processes, or told nonsense."""
+"""Tests of the command `python -m train fit`: signals, two processes, options, invalid values."""
 
 import logging
 import os
@@ -55,12 +55,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FORKS = get_context("forkserver")
-"""Libraries of trainings take five seconds to import: a process that has them is forked."""
+"""Fork server with the libraries for training, which take five seconds to import."""
 FORKS.set_forkserver_preload(["train.commands"])
 
 
 class Fit:
-    """The command in a process of its own; its stderr goes to a file."""
+    """Runs the command in a separate process, with its stderr in a file."""
 
     def __init__(
         self, folder: Path, checkpoint: Path, *words: str, name: str = "c-dcscn", **ranks: str
@@ -78,14 +78,14 @@ class Fit:
         self.pid = self._process.pid
 
     def wait_for(self, words: str) -> None:
-        """Return after the line of stderr with these words."""
+        """Wait for a line of stderr that contains `words`."""
         while words not in (line := self._said.readline()):
             if not line:
                 assert self._process.is_alive(), f"never said {words!r}"
                 time.sleep(0.01)
 
     def finish(self, code: int = 0) -> str:
-        """What was not read of stderr, after the end of the process with this exit code."""
+        """Wait for the process, assert its exit code and return the unread rest of its stderr."""
         self._process.join(300)
         with self._said:
             said = self._said.read()
@@ -94,7 +94,7 @@ class Fit:
 
 
 def _command(words: list[str], said: Path, environment: dict[str, str]) -> None:
-    """What `python -m train` does with these words."""
+    """Run `python -m train` with the arguments `words`, with stderr appended to `said`."""
     os.environ.update(environment)
     os.dup2(os.open(said, os.O_WRONLY | os.O_APPEND), 2)
     warnings.simplefilter("error")
@@ -103,7 +103,7 @@ def _command(words: list[str], said: Path, environment: dict[str, str]) -> None:
 
 @pytest.fixture(scope="module")
 def straight(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The checkpoint of a run that nothing disturbed."""
+    """Return the checkpoint of an uninterrupted run."""
     path = tmp_path_factory.mktemp("straight") / "net.pt"
     Fit(folder, path, "--steps", str(STEPS)).finish()
     return load_checkpoint(path)
@@ -127,7 +127,7 @@ def test_a_run_that_is_stopped_and_killed_ends_with_the_weights_of_one_that_was_
 
     run = Fit(folder, path, "--steps", str(STEPS))
     run.wait_for(f"starting at step {stopped}")
-    run.wait_for(f"/{STEPS}")  # a report: the checkpoint is another one
+    run.wait_for(f"/{STEPS}")  # the checkpoint is saved at each report
     os.kill(run.pid, signal.SIGKILL)
     run.finish(-signal.SIGKILL)
     killed = load_checkpoint(path)["step"]
@@ -161,7 +161,7 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path: Path, folder: Path)
     train(one, patches_for(one, folder), tmp_path / "one.pt")
     said = "".join(run.finish() for run in runs)
     assert "Starting with 2 processes" in said
-    assert said.count("step 12/12") == 1  # one of them talks
+    assert said.count("step 12/12") == 1  # only one process reports
     two = load_checkpoint(tmp_path / "two.pt")
     assert two["step"] == one.step == 12
     for net, values in ((one.net, two["net"]), (one.average, two["average"])):
@@ -185,7 +185,7 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     assert len(children) == 2
     os.kill(int(children[-1]), signal.SIGINT)
     _, said = run.communicate(timeout=300)
-    assert run.returncode == 1  # torchrun's code for workers that end in 130
+    assert run.returncode == 1  # torchrun's exit code if workers exit with 130
     step = load_checkpoint(checkpoint)["step"]
     assert said.count(f"stopped at step {step}; run the same command to resume") == 1
 

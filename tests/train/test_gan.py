@@ -1,4 +1,4 @@
-"""The adversarial stage: PCARN's discriminators, its losses, and features from a file of VGG."""
+"""Tests of the adversarial stage: PCARN's discriminators and losses, VGG features from a file."""
 
 import json
 import os
@@ -26,14 +26,14 @@ from train.fit.vgg import VggFeatures
 State = dict[str, Tensor]
 ONE = AdversarialSettings(pools=(1,))
 
-# torchvision's configurations "D" and "E"; 0 is a pooling
+# torchvision's configurations "D" and "E"; 0 is a max pooling
 VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 VGG19 = (64, 64, 0, 128, 128, 0, *[256] * 4, 0, *[512] * 4, 0, *[512] * 4, 0)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Small work is faster and repeatable on one thread, above all on a busy machine."""
+    """Use one thread: small work is faster and reproducible, above all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -46,7 +46,7 @@ def _same_every_time() -> None:
 
 
 def _vgg(widths: tuple[int, ...], batch_norm: bool = False) -> nn.Sequential:
-    """VGG's features as torchvision numbers them, with random weights."""
+    """Return VGG's feature layers, numbered as in torchvision, with random weights."""
     layers: list[nn.Module] = []
     source = 3
     for width in widths:
@@ -59,18 +59,18 @@ def _vgg(widths: tuple[int, ...], batch_norm: bool = False) -> nn.Sequential:
         source = width
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight)  # else the deep ones are flat
+            nn.init.kaiming_normal_(layer.weight)  # otherwise deep features are almost constant
     return nn.Sequential(*layers)
 
 
 def _state(features: nn.Sequential) -> State:
-    """As torchvision saves the whole network: with layers behind the features."""
+    """Return the state of the whole network as in torchvision, with a classifier at the end."""
     state = {f"features.{key}": value for key, value in features.state_dict().items()}
     return state | {"classifier.0.weight": torch.zeros(2, 2), "classifier.0.bias": torch.zeros(2)}
 
 
 def _save_npz(state: State, path: Path) -> None:
-    """The same with keys conv0.weight, conv0.bias, conv1.weight ..."""
+    """Save the features only, with the keys conv0.weight, conv0.bias, conv1.weight ..."""
     found = [key for key in state if key.startswith("features.")]
     arrays = {f"conv{i // 2}.{key.split('.')[-1]}": state[key] for i, key in enumerate(found)}
     np.savez(path, **{key: value.numpy() for key, value in arrays.items()})  # type: ignore[arg-type]
@@ -113,12 +113,12 @@ def _saved(folder: Path, kind: str, state: State) -> Path:
 
 @pytest.fixture
 def toy(tmp_path: Path) -> VggFeatures:
-    """The first three convolutions of VGG, random: features of [N, 128, H/2, W/2]."""
+    """Return VGG's first three convolutions, random; the features are [N, 128, H/2, W/2]."""
     return VggFeatures.load(_saved(tmp_path, "torch", _state(_vgg(VGG16[:4]))))
 
 
 def _pictures(size: int = 32) -> tuple[Tensor, Tensor]:
-    """(blurred, sharp): two pictures [2, 3, size, size] in 0..1."""
+    """Return (blurred, sharp): two batches [2, 3, size, size] in 0..1."""
     sharp = torch.rand(2, 3, size, size)
     return functional.avg_pool2d(sharp, 3, 1, 1, count_include_pad=False), sharp
 
@@ -207,7 +207,7 @@ def test_without_pooling_the_features_set_the_smallest_patch() -> None:
 
 
 def _public_loss(maps: list[Tensor], label: float) -> Tensor:
-    """Sigmoid and binary cross entropy, as the public code has them."""
+    """Compute sigmoid and binary cross entropy as in the public code."""
     return torch.stack([nn.BCELoss()(x.sigmoid(), torch.full_like(x, label)) for x in maps]).sum()
 
 
@@ -242,7 +242,7 @@ def test_generator_loss_trains_the_network_alone(toy: VggFeatures) -> None:
     loss.backward()
     assert sr.grad is not None and bool(sr.grad.abs().max() > 0)
     assert all(p.grad is None for p in [*d.parameters(), *toy.parameters()])
-    assert all(p.requires_grad for p in d.parameters())  # for the next step
+    assert all(p.requires_grad for p in d.parameters())  # restored for the next step
 
 
 def test_discriminators_stay_trainable_after_a_failed_step(toy: VggFeatures) -> None:
@@ -255,7 +255,7 @@ def test_discriminators_stay_trainable_after_a_failed_step(toy: VggFeatures) -> 
 def test_losses_are_stable_in_bfloat16_and_for_sure_discriminators(toy: VggFeatures) -> None:
     d, (sr, hr) = Discriminators(ONE), _pictures()
     with torch.no_grad():
-        d.each[0].body[-1].bias.fill_(-300.0)  # sure that all is false, and no sigmoid shows it
+        d.each[0].body[-1].bias.fill_(-300.0)  # a sigmoid of it underflows to 0
     with torch.autocast("cpu", torch.bfloat16):
         loss, parts = generator_loss(d, toy, sr.requires_grad_(True), hr, ONE)
         both = discriminator_loss(d, sr, hr)
@@ -306,7 +306,7 @@ def test_a_few_steps_lower_the_generators_loss(
 
 
 def _by_hand(x: Tensor, state: State, convs: int, pools_before: tuple[int, ...]) -> Tensor:
-    """The features after so many convolutions, their ReLU left to the caller."""
+    """Return the features after `convs` convolutions, without the last one's ReLU."""
     weights = [value for key, value in state.items() if key.startswith("features.")]
     for i in range(convs):
         x = functional.max_pool2d(x, 2, 2) if i in pools_before else x
@@ -396,7 +396,7 @@ def test_real_vgg16_features_equal_a_plain_recomputation(data: Path) -> None:
     torch.testing.assert_close(features(x), _by_hand(x, state, 10, (2, 4, 7)).relu())
 
 
-# files one should not trust
+# untrusted files
 
 
 def _assert_refused(path: Path, why: str) -> None:
@@ -414,7 +414,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, kind: str, how: str) -> None:
     _assert_refused(path, "damaged")
 
 
-@pytest.mark.parametrize("kind", ["npz", "torch"])  # the others have no checksums
+@pytest.mark.parametrize("kind", ["npz", "torch"])  # other formats have no checksums
 def test_a_flipped_bit_is_noticed(tmp_path: Path, kind: str) -> None:
     path = _saved(tmp_path, kind, _state(_vgg(VGG16[:4])))
     whole = bytearray(path.read_bytes())

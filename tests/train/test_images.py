@@ -1,4 +1,4 @@
-"""Folders of image files: every kind is read, what cannot be used is named and skipped."""
+"""Tests of image folders: every kind is read; unusable files are reported and skipped."""
 
 import logging
 import struct
@@ -48,13 +48,13 @@ def test_every_kind_of_image_is_read_as_the_rgb_it_shows(tmp_path: Path, kind: s
     image = KINDS[kind]()
     (tmp_path / "a.png").write_bytes(encoded(image))
     with Image.open(tmp_path / "a.png") as back:
-        assert back.mode == image.mode  # else the file is another kind
+        assert back.mode == image.mode  # otherwise the file has another mode
         assert ("transparency" in back.info) == (kind == "palette with alpha")
     assert np.array_equal(read_rgb(tmp_path / "a.png"), np.stack([GRADIENT] * 3, axis=2))
 
 
 def _bomb() -> bytes:
-    """A PNG of a few bytes that says it is 100,000 pixels wide and high."""
+    """Return a PNG of a few bytes whose header claims 100,000 x 100,000 pixels."""
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n"
     for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
@@ -64,7 +64,7 @@ def _bomb() -> bytes:
 
 
 def _broken_chunk() -> bytes:
-    whole = bytearray(png(noise(300, 300)))  # several data chunks
+    whole = bytearray(png(noise(300, 300)))  # several IDAT chunks
     at = whole.rindex(b"IDAT")
     whole[at : at + 4] = b"\x00\x01\x02\x03"
     return bytes(whole)
@@ -72,7 +72,7 @@ def _broken_chunk() -> bytes:
 
 def _broken_avif() -> bytes:
     if not features.check("avif"):
-        return b""  # one more empty file
+        return b""  # test the empty file again
     whole = encoded(Image.fromarray(noise(60, 60)), "AVIF")
     start = whole.index(b"mdat") + 4
     return whole[:start] + bytes(len(whole) - start)

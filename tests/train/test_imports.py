@@ -1,4 +1,4 @@
-"""Weights from elsewhere: the authors' checkpoints, and our own ONNX to train on."""
+"""Tests of imported weights: the authors' checkpoints, and our ONNX files to continue training."""
 
 import json
 import os
@@ -42,7 +42,7 @@ Weights = dict[str, Tensor]
 
 @cache
 def _onnx(name: str, scale: int) -> tuple[Net, bytes]:
-    """A random network and its ONNX."""
+    """Return a random network and its ONNX file's content."""
     net = roughened(build(name, (scale,)))
     return net, export.to_onnx(net, scale).SerializeToString()
 
@@ -79,7 +79,7 @@ def test_official_carn_m_is_exported_and_reaches_its_psnr_on_set5(
 
 
 def _public_pcarn(config: CarnConfig, seed: int = 5) -> Weights:
-    """A random PCARN under the names of its authors' files, as their classes have them."""
+    """Return random PCARN weights with the names of the authors' classes and files."""
     torch.manual_seed(seed)
     n, found = config.channels, {}
 
@@ -98,7 +98,7 @@ def _public_pcarn(config: CarnConfig, seed: int = 5) -> Weights:
             conv(f"{block}.b{k}.conv2", n, n, 3, config.groups)
             if config.efficient:
                 conv(f"{block}.b{k}.pw", n, n, 1)
-            if config.recursive and k > 1:  # one module under three names
+            if config.recursive and k > 1:  # one shared module with three names
                 shared = {m for m in found if m.startswith(f"{block}.b1.")}
                 found |= {m.replace(".b1.", f".b{k}."): found[m] for m in shared}
             conv(f"{block}.c{k}", (k + 1) * n, n, 1)
@@ -112,7 +112,7 @@ def _public_pcarn(config: CarnConfig, seed: int = 5) -> Weights:
 
 
 def _direct(name: str, public: Weights) -> Net:
-    """The network with the public weights put into its layers one by one."""
+    """Build the network and copy the public weights to its layers one by one."""
     net = build(name)
     assert isinstance(net, Carn)
     layers = {"conv1": 0, "conv2": 2, "pw": 4}
@@ -225,7 +225,7 @@ def test_a_body_for_one_scale_starts_a_network_of_another(tmp_path: Path) -> Non
         load_fitting_weights(build("c-dcscn"), body.state_dict(), path)
 
 
-# what is refused
+# refused files
 
 
 class _Code:
@@ -239,7 +239,7 @@ class _Code:
 
 
 def _refused(path: Path, name: str, tmp_path: Path) -> str:
-    """The one line that importing a file as network `name` ends in; nothing is written."""
+    """Import a file as network `name`; return the one-line error, and assert no output."""
     output = tmp_path / "out"
     with pytest.raises(TrainError):
         import_public(path, Target(engines=output, model=name))
@@ -328,7 +328,7 @@ def test_a_changed_bit_in_a_weight_is_noticed(tmp_path: Path) -> None:
 def test_damage_anywhere_in_the_older_format_never_ends_in_a_traceback(tmp_path: Path) -> None:
     path = _file(tmp_path, _own("c-dcscn"), zipped=False)
     whole, rng, refused, net = path.read_bytes(), np.random.default_rng(2), 0, build("c-dcscn")
-    for at in rng.integers(0, 4000, 60):  # names and sizes
+    for at in rng.integers(0, 4000, 60):  # the part with names and sizes
         content = bytearray(whole)
         content[at] ^= 1 << rng.integers(8)
         path.write_bytes(content)
@@ -356,7 +356,7 @@ def test_a_file_that_holds_code_is_refused_and_the_code_does_not_run(
     assert "contains more than weights" in _refused(path, "carn-m", tmp_path)
     assert not made.exists()
     torch.load(path, weights_only=False)
-    assert made.exists()  # the trap was live
+    assert made.exists()  # unpickling does run the code
 
 
 def test_a_file_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_file_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def test_further_files_give_what_the_first_lacks(tmp_path: Path) -> None:
-    """CARN's scales share a body; each has an up-sampling unit of its own."""
+    """CARN's scales share a body; each scale has a separate upsampling unit."""
     sources = {}
     for scale in (2, 3):
         trainer = Trainer.new("carn-m", replace(TINY, seed=scale), (scale,), channels=16)
@@ -419,7 +419,7 @@ def test_a_larger_rt_begins_as_the_smaller_one_and_all_of_it_learns(width: int, 
     torch.testing.assert_close(large(x, 2), small(x, 2), rtol=0, atol=1e-5)
     before = {name: p.detach().clone() for name, p in large.named_parameters()}
     optimiser = torch.optim.SGD(large.parameters(), 0.1)
-    for _ in range(2):  # the first teaches the others to read the new filters
+    for _ in range(2):  # the new filters get gradients from the second step on
         optimiser.zero_grad()
         large(x, 2).square().mean().backward()
         optimiser.step()

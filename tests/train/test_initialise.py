@@ -1,4 +1,4 @@
-"""Start weights by name: the papers' distributions, and what is left alone."""
+"""Tests of initial weights by name: the papers' distributions, and unchanged parameters."""
 
 import math
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def test_normal_weights_have_hes_deviation(kind: str) -> None:
     weights = conv.weight.detach() / deviation
     assert float(weights.std()) == pytest.approx(1, rel=0.03)
     assert float(weights.mean()) == pytest.approx(0, abs=0.05)
-    assert float(weights.abs().max()) > 3  # not cut
+    assert float(weights.abs().max()) > 3  # not truncated
 
 
 @pytest.mark.parametrize("kind", INITS)

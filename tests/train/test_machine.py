@@ -1,4 +1,4 @@
-"""What a training computes with: chosen by the hardware, by the user, or by the run before."""
+"""Tests of precision, workers and compilation: chosen by hardware, user or checkpoint."""
 
 import logging
 from functools import partial
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _hardware(monkeypatch: pytest.MonkeyPatch, cuda: str | None = None, **cpu: bool) -> None:
-    """A CUDA device with ("bf16") or without ("none") bfloat16, or no such device; CPU features."""
+    """Fake CUDA with ("bf16") or without ("none") bfloat16, or no CUDA (None), and CPU features."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda is not None)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: cuda == "bf16")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu)
@@ -82,7 +82,7 @@ def test_float32_products_are_in_tf32_on_cuda_only(monkeypatch: pytest.MonkeyPat
 def test_a_resumed_run_keeps_its_precision_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a run begun before bf16-mixed became a default, on a machine where it is one."""
+    """Resume an older 32-true run on a machine where bf16-mixed is now the default."""
     folder, path = image_folder(tmp_path / "hr"), tmp_path / "net.pt"
     trainer = Trainer.new("c-dcscn", TINY)
     train(trainer, patches_for(trainer, folder), path)
@@ -97,11 +97,11 @@ def test_a_resumed_run_keeps_its_precision_and_says_so(
     assert "precision: 32-true (as in the checkpoint)" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch about itself, while it compiles
+@pytest.mark.filterwarnings("ignore")  # torch's own warnings during compilation
 def test_a_compiled_network_takes_the_same_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the capture of graphs alone: machine code would take a minute to compile."""
+    """Capture graphs only (backend `eager`): compiling to machine code would take a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     folder = image_folder(tmp_path / "hr")
     ends: list[Tensor] = []

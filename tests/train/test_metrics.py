@@ -1,4 +1,4 @@
-"""Bicubic as the papers use it, and PSNR and SSIM as they print them."""
+"""Tests of bicubic, PSNR and SSIM against the papers' definitions and figures."""
 
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def test_ssim_of_an_image_with_itself_is_one() -> None:
 
 
 def _ssim_by_definition(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Wang et al. 2004, window by window (eq. 14 to 16 and 13, C1 and C2 from K1, K2 and L)."""
+    """Compute SSIM per window: Wang et al. 2004, eq. 14 to 16 and 13; C1, C2 from K1, K2 and L."""
     line = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     w = np.outer(line, line) / line.sum() ** 2
     c1, c2, found = (0.01 * 255) ** 2, (0.03 * 255) ** 2, []

@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps, a group at a time, as long as Adam's."""
+"""Tests of Muon: orthogonal steps per convolution group, with the step size of Adam."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +24,14 @@ def test_singular_values_become_one_and_singular_vectors_stay(shape: tuple[int, 
     found = orthogonal(given)
     assert found.shape == given.shape
     values = torch.linalg.svdvals(found)
-    assert values.min() > 0.3 and values.max() < 1.3  # Jordan: 0.7 to 1.2, less at small ones
+    assert values.min() > 0.3 and values.max() < 1.3  # Jordan: 0.7 to 1.2; small ones less
     u, _, vh = torch.linalg.svd(given, full_matrices=False)
-    within = u.mT @ found @ vh.mT  # diagonal in the vectors of what was given
+    within = u.mT @ found @ vh.mT  # diagonal in the singular vectors of `given`
     assert (within - torch.diag_embed(within.diagonal(dim1=1, dim2=2))).abs().max() < 1e-4
 
 
 def _stepped(conv: nn.Conv2d) -> torch.Tensor:
-    """The change of a convolution's weights by one step along a random gradient."""
+    """Return the change of a convolution's weights after one step with a random gradient."""
     before = conv.weight.detach().clone()
     torch.manual_seed(5)
     conv.weight.grad = torch.randn_like(conv.weight)
@@ -42,7 +42,7 @@ def _stepped(conv: nn.Conv2d) -> torch.Tensor:
 def test_a_step_is_as_long_as_adams_and_goes_down() -> None:
     conv = nn.Conv2d(32, 48, 3)
     change = _stepped(conv)
-    # 0.2 a value where the singular values are 1, arXiv:2502.16982
+    # an RMS of 0.2 per weight if the singular values are 1, arXiv:2502.16982
     assert float(change.square().mean().sqrt()) == pytest.approx(0.2 * RATE, rel=0.25)
     assert conv.weight.grad is not None
     assert float((change * conv.weight.grad).sum()) < 0

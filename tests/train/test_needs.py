@@ -1,4 +1,4 @@
-"""`python -m train` where the libraries of trainings are not installed."""
+"""Test of `python -m train` without the libraries for training."""
 
 import subprocess
 import sys

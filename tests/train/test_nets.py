@@ -1,4 +1,4 @@
-"""The networks are the papers': sizes, layers, scales; deploy forms compute the same."""
+"""Tests of the networks against the papers (sizes, layers, scales), and of the deploy forms."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -35,7 +35,7 @@ DCSCNS = ["dcscn", "c-dcscn"]
 
 
 def _all_scales(name: str) -> list[tuple[Net, int]]:
-    """The random network of that name at each scale that the papers give it."""
+    """Return a random network and the scale, for each scale of the network in the papers."""
     if name in DCSCNS:
         return [(roughened(build(name, (scale,))), scale) for scale in (2, 3, 4)]
     narrow = {"channels": 16} if name == "csrcnn" else {}  # the same layers in a tenth of the time
@@ -87,7 +87,7 @@ def test_pcarn_has_not_a_parameter_more_than_carn(name: str, twin: str) -> None:
 def test_an_ablation_has_the_size_of_pcarns_table_1(
     thousands: int, local: bool, everywhere: bool
 ) -> None:
-    """Of x4 alone, thousands cut off; ReLUs and the long skip have no parameters."""
+    """Count x4 only, in truncated thousands; ReLUs and the long skip have no parameters."""
     cascades = {"local_cascade": local, "global_cascade": everywhere}
     for point_relu, long_skip in product((True, False), repeat=2):
         net = build("carn", (4,), **cascades, point_relu=point_relu, long_skip=long_skip)
@@ -120,7 +120,7 @@ def test_dcscns_multadds_are_its_weights_for_every_lr_pixel(output: int) -> None
 
 def test_multadds_of_csrcnn_are_those_of_its_layers() -> None:
     config = CsrcnnConfig(channels=2, blocks=(1,), residuals=1, convolutions=3, scales=(2,))
-    # F1 has a quarter of the pixels, F2 a sixteenth; a transposed convolution works where it reads
+    # F1 has 1/4 of the pixels, F2 1/16; a transposed convolution is counted at its input's size
     unit = 2 * 2 + 9 * 4 / 4 + 9 * 4 / 16 + 9 * 4 / 16 + 9 * 4 * 2 / 16 + 9 * 4 / 4
     lr = 9 * 3 * 2 + 9 * 4 + unit + 9 * 4 + 16 * 4  # entry, unit, closing layer, enlargement
     hr = 2 * 9 * 4 + 3 * 9 * 4 + 9 * 4 + 2 * 3  # residual block, three more, closing layer, exit
@@ -181,7 +181,7 @@ def test_info_prints_ours_beside_the_papers_figures() -> None:
 
 
 def test_figures_agree_with_the_papers_as_far_as_those_have_digits(counted: list[Size]) -> None:
-    """PCARN's millions apart, which `info` explains in a note."""
+    """Skip the parameters of PCARN's paper, in millions; a note of `info` explains them."""
     compared = 0
     for size in counted:
         name = size.name
@@ -200,7 +200,7 @@ def test_figures_agree_with_the_papers_as_far_as_those_have_digits(counted: list
 
 
 def _carn_by_hand(weights: Mapping[str, Tensor], x: Tensor, scale: int, c: CarnConfig) -> Tensor:
-    """CARN and PCARN straight from the papers' equations and figures, on named weights."""
+    """Compute CARN or PCARN from the papers' equations and figures with named weights."""
 
     def conv(x: Tensor, name: str, groups: int = 1) -> Tensor:
         weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
@@ -289,7 +289,7 @@ def test_dcscn_computes_the_papers_layers(name: str) -> None:
 
 
 def _bp_u(weights: Mapping[str, Tensor], name: str, before: list[Tensor], sign: int) -> Tensor:
-    """Equations 1 to 5 of CSRCNN's section III-A on named weights."""
+    """Compute equations 1 to 5 of CSRCNN's section III-A with named weights."""
 
     def conv(x: Tensor, part: str, stride: int = 1) -> Tensor:
         weight, bias = weights[f"{name}.{part}.weight"], weights[f"{name}.{part}.bias"]
@@ -326,7 +326,7 @@ def test_csrcnn_computes_the_papers_blocks(back_projection: bool, sign: int) -> 
         outputs = [conv(conv(x - mean, "entry.0").relu(), "entry.2")]
         for k in range(3):
             outputs.append(_bp_u(weights, f"levels.0.units.{k}", outputs, sign))
-        y = outputs[0] + conv(outputs[-1], "levels.0.close")  # residual learning around the group
+        y = outputs[0] + conv(outputs[-1], "levels.0.close")  # residual connection around the group
         up = "levels.0.up"
         z = y = conv_transpose2d(y, weights[f"{up}.weight"], weights[f"{up}.bias"], 2, padding=1)
         for k in range(2):
@@ -343,7 +343,7 @@ def test_a_refined_block_is_four_residual_blocks_and_four_convolutions() -> None
     for k in range(3):
         kinds = [type(module).__name__ for module in net.level(k).refine]
         assert kinds == ["Residual"] * 4 + ["Conv2d", "ReLU"] * 4
-    assert net.config.blocks == (4, 4, 4)  # symmetric levels
+    assert net.config.blocks == (4, 4, 4)  # equal levels
     uneven = build("csrcnn", blocks=[6, 4, 2], residuals=3, convolutions=1)
     assert isinstance(uneven, Csrcnn)
     assert [len(uneven.level(k).units) for k in range(3)] == [6, 4, 2]
@@ -520,7 +520,7 @@ def test_deploy_form_equals_training_form_up_to_the_borders(name: str) -> None:
                 paper, own = net(x, scale), own_part(net, x, scale)
                 assert paper.shape == (2, channels(net), height * scale, width * scale)
                 assert _differ(cheap(x), paper) < 1e-5
-            # the network's own part is there, so that the comparison means something
+            # the part beside bicubic is not negligible, so the comparison is meaningful
             assert float(own.std()) > (0.05 if height > 9 else 0.005), (scale, height, width)
 
 
@@ -545,7 +545,7 @@ def test_deploy_form_of_a_net_in_training_drops_nothing_out() -> None:
 
 @pytest.mark.parametrize(("name", "scale"), [("carn", 2), ("carn", 4), ("dcscn", 2)])
 def test_deploy_form_shuffles_three_channels_at_most(name: str, scale: int) -> None:
-    """That is what makes it cheaper: the last layer runs before the pixel shuffle."""
+    """The deploy form is cheaper because its last layer runs before the pixel shuffle."""
     net, widths = build(name), []
     cheap = deploy(net, scale)
     shuffles = [m for m in cheap.modules() if isinstance(m, nn.PixelShuffle)]
@@ -560,7 +560,7 @@ def test_deploy_form_of_csrcnn_ends_in_three_filters() -> None:
     assert isinstance(net, Csrcnn)
     full = [c.out_channels for c in net.modules() if isinstance(c, nn.Conv2d)]
     cheap = [c.out_channels for c in deploy(net, 8).modules() if isinstance(c, nn.Conv2d)]
-    # the mean shifts: two, one; entry, three levels of 4 * 4 + 1 + 12 + 1 layers, exit
+    # 3: two mean shifts and the exit; 64: entry (2), three levels of 4 * 4 + 1 + 12 + 1 layers
     assert sorted(full) == [3] * 3 + [64] * (2 + 3 * 30)
     assert sorted(cheap) == [3] * 3 + [64] * (2 + 3 * 30 - 1)
 
@@ -569,7 +569,7 @@ def test_deploy_form_of_csrcnn_ends_in_three_filters() -> None:
 
 
 def _wide(net: Net) -> Net:
-    """A random network in double precision that feels even the farthest pixel it can."""
+    """Return a random float64 network in which even the farthest pixels have an effect."""
     rim = torch.full((3, 3), 5.0)
     rim[1, 1] = 1.0
     with torch.no_grad():
@@ -591,7 +591,7 @@ def test_receptive_field_radius_is_how_far_a_pixel_is_felt(name: str, scale: int
     block = slice(centre * scale, (centre + 1) * scale)
 
     def felt(dy: int, dx: int) -> float:
-        """How much the centre changes when the pixel at that distance does."""
+        """Return the change of the centre block if the pixel at (dy, dx) from it changes."""
         disturbed = x.clone()
         disturbed[..., centre + dy, centre + dx] += 10.0
         with torch.inference_mode():
@@ -605,7 +605,7 @@ def test_receptive_field_radius_is_how_far_a_pixel_is_felt(name: str, scale: int
 def test_receptive_field_radius_of_strided_layers_is_that_of_the_widest_pixel() -> None:
     net = _wide(build("csrcnn", channels=4))
     radius = receptive_field_radius(net, 2)
-    first = radius + 5  # a pixel of each of the four places on the strided layers' grid
+    first = radius + 5  # four columns: one per phase of the strided layers' grid
     x = torch.rand(1, 3, 6, 2 * first + 4, dtype=torch.float64)
     distances = set()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Prepared pictures kept in a mapped file: the same to the bit, made once, made anew if damaged."""
+"""Tests of the cache of prepared pictures: bit-exact, prepared once, rebuilt if damaged."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ def _assert_same(ours: Pictures, theirs: Pictures) -> None:
 
 
 def _count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows with every picture that is prepared."""
+    """Return a list to which each preparation of a picture appends its scale."""
     made: list[int] = []
     original = module._degrade
 
@@ -72,7 +72,7 @@ def test_a_second_start_prepares_nothing(
 ) -> None:
     made = _count(monkeypatch)
     first = Pictures.cached([folder], (2,), BICUBIC, tmp_path / "cache")
-    assert len(made) == 4  # two images, each with a copy
+    assert len(made) == 4  # two images, each with one scaled copy
     _assert_same(Pictures.cached([folder], (2,), BICUBIC, tmp_path / "cache"), first)
     assert len(made) == 4
 
@@ -117,7 +117,7 @@ def test_another_listing_is_another_file(
         (replace(BICUBIC, patch=10), (2,), False),
         (BICUBIC, (2, 3), False),
         (replace(BICUBIC, rate=1.0, steps=9), (2,), True),
-        (replace(BICUBIC, seed=2), (2,), True),  # nothing is drawn
+        (replace(BICUBIC, seed=2), (2,), True),  # bicubic uses no random numbers
     ],
     ids=["copies", "patch", "scales", "rate", "seed"],
 )
@@ -231,7 +231,7 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, fold
 
 
 def _private_bytes() -> int:
-    """Memory of this process that no file backs (Linux: RssAnon)."""
+    """Return this process's memory that is not file-backed, in bytes (Linux: RssAnon)."""
     status = Path("/proc/self/status")
     if not status.exists():
         pytest.skip("no /proc here: memory cannot be measured")
@@ -241,7 +241,7 @@ def _private_bytes() -> int:
 
 
 def test_a_large_set_does_not_sit_in_memory(tmp_path: Path) -> None:
-    """200 MB of pictures, patches from all over them: private memory grows by under a tenth."""
+    """Cut patches from 200 MB of pictures: private memory grows by less than a tenth of that."""
     low, high, path = noise(256, 256), noise(512, 512), tmp_path / "large.pictures"
     pairs = ((2, low, high) for _ in range(200))
     start = _private_bytes()

@@ -1,4 +1,4 @@
-"""`provenance.toml`: every training of a shipped file, written from checkpoints, kept by hand."""
+"""Tests of `provenance.toml`: trainings of shipped files, from checkpoints and manual edits."""
 
 import tomllib
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_checkpoint_says_network_scales_and_settings(tmp_path: Path) -> None:
     trainer.save(tmp_path / "net.pt")
     found = complete_record(stage_record(load_checkpoint(tmp_path / "net.pt")))
     assert (found["network"], found["scales"]) == ("dcscn", [3])
-    assert found["settings"] == {"features": [8, 7, 6, 5, 5, 5, 4]}  # and not the recipe's `keep`
+    assert found["settings"] == {"features": [8, 7, 6, 5, 5, 5, 4]}  # without the recipe's `keep`
     assert (found["step"], found["recipe"]["steps"], found["moved"]) == (4, 9, [])
 
 

@@ -1,4 +1,4 @@
-"""Fewer filters: dead ones change nothing, living ones are chosen by use and can grow again."""
+"""Tests of pruning: dead filters have no effect, the most useful are kept, and can regrow."""
 
 from pathlib import Path
 from typing import Any
@@ -104,10 +104,10 @@ def test_a_layer_that_is_dead_altogether_keeps_one_filter() -> None:
 
 
 def test_the_filters_kept_are_those_that_matter() -> None:
-    """Leaving out the least useful filters costs less than leaving out as many others."""
+    """Check that the filters with hardly any output are removed, and the picture hardly changes."""
     net, x = _net(), torch.rand(4, 1, 16, 16)
     weights = _copied(net)
-    weights["features.2.conv.weight"][::2] *= 0.01  # rows that say next to nothing
+    weights["features.2.conv.weight"][::2] *= 0.01  # filters with hardly any output
     weights["features.2.conv.bias"][::2] *= 0.01
     net.load_state_dict(weights)
     fewer = tuple(n // 2 if i == 2 else n for i, n in enumerate(WIDE))
@@ -166,7 +166,7 @@ def test_a_network_grown_from_a_narrow_one_begins_equal_and_trains_all_its_filte
     assert load_fitting_weights(wide, few.state_dict(), tmp_path / "net.pt") == []
     assert _differ(wide(x, 2), few(x, 2)) < 1e-6
     optimiser = torch.optim.SGD(wide.parameters(), lr=1e-3)
-    for _ in range(2):  # the readers learn first, then what they read
+    for _ in range(2):  # the new filters get gradients from the second step on
         optimiser.zero_grad()
         wide(x, 2).square().mean().backward()
         optimiser.step()

@@ -1,4 +1,4 @@
-"""Ma, PI and NIMA by pyiqa: weights by path, nothing downloaded, no code run; left out without."""
+"""Tests of Ma, PI and NIMA by pyiqa (optional): weights by path, no downloads, no code run."""
 
 import logging
 import pickle
@@ -26,7 +26,7 @@ MA, NIMA = "NRQM_model.mat", "NIMA_VGG16_ava-dc4e8265.pth"
 
 
 class _Pyiqa(types.ModuleType):
-    """What is used of pyiqa 0.1.16: `create_metric`, called with [1, 3, H, W] in 0..1."""
+    """Fake of pyiqa 0.1.16: `create_metric` only, whose metrics take [1, 3, H, W] in 0..1."""
 
     def __init__(self) -> None:
         super().__init__("pyiqa")
@@ -70,11 +70,11 @@ def test_metrics_are_made_of_the_files_in_the_folder(
     }
     grey = np.full((8, 9, 3), 51, np.uint8)
     assert found(grey) == {"Ma": pytest.approx(2.0), "NIMA": pytest.approx(0.2)}
-    assert capsys.readouterr().out == ""  # tables go there
+    assert capsys.readouterr().out == ""  # stdout is for tables
 
 
 def test_pi_is_half_of_ten_less_ma_and_niqe_of_y(tmp_path: Path, library: _Pyiqa) -> None:
-    """Blau et al. 2018, equation 1."""
+    """Check Blau et al. 2018, equation 1."""
     seen = []
 
     def niqe(y: Any) -> float:
@@ -92,7 +92,7 @@ def test_pi_is_half_of_ten_less_ma_and_niqe_of_y(tmp_path: Path, library: _Pyiqa
 def test_scikit_videos_niqe_makes_no_pi(tmp_path: Path, library: _Pyiqa) -> None:
     folder = _weights(tmp_path / "weights")
     covariance = np.eye(36)
-    covariance[13] = covariance[12]  # its two diagonal scales are one value twice
+    covariance[13] = covariance[12]  # both scales of a diagonal are equal in its model
     np.savez(folder / "niqe_pris_params.npz", pop_mu=np.zeros(36), pop_cov=covariance)
     found = load_perceptual(folder)
     assert found.niqe is not None and found.others is not None

@@ -1,4 +1,4 @@
-"""The int8 form of a network: near the float one on OpenVINO, and of the form that runs fast."""
+"""Tests of int8 networks: error against float on OpenVINO, 8-bit layers, the faster form."""
 
 from dataclasses import replace
 from itertools import product
@@ -33,11 +33,11 @@ from train.ship.quantise import Settings, best_form
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[2] / "engines"
 NETWORKS = {"small carn": 3, "c-dcscn": 1}
-"""Name -> channels of the picture."""
+"""Network name -> number of picture channels."""
 QUICK = Settings(patches=3, held_out=2, black_and_white=1, exponents=(0.5,), powers=(2,))
 Floats = npt.NDArray[np.float32]
 
-# group convolutions, a cascade from a linear entry, two pixel shuffles, and names with no dots
+# group convolutions, a cascade from a linear entry, two pixel shuffles, and names without dots
 CARN = """<ir_version: 10, opset_import: ["": 18]>
 carn (float[N, 3, H, W] lr) => (float[N, 3, Y, X] sr) {
     mean = Conv<kernel_shape = [1, 1]>(lr, w0, b0)
@@ -77,7 +77,7 @@ def _network(name: str) -> onnx.ModelProto:
 
 
 def _pictures(count: int, colours: int, seed: int) -> Floats:
-    """Smooth random pictures [N, C, 24, 20] in 0..1."""
+    """Return smooth random pictures [N, C, 24, 20] in 0..1."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:24, :20] / 24
     a, b, c = rng.uniform(-9, 9, (3, count, colours, 1, 1))
@@ -88,7 +88,7 @@ def _run(model: onnx.ModelProto, x: Floats) -> Floats:
     return openvino_enlarge(model.SerializeToString())(x)
 
 
-# the network taken apart
+# graph transformations
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -101,7 +101,7 @@ def test_exact_changes_leave_what_a_network_computes(name: str) -> None:
         for tensor, classes in channel_classes(graph).items()
     }
     factors = channel_factors(graph, largest, 0.7)
-    assert max(float(f.max() / f.min()) for f in factors.values()) > 2  # something is scaled
+    assert max(float(f.max() / f.min()) for f in factors.values()) > 2  # channels are scaled
     expected = _run(model, x)
     for dense in (False, True):
         changed = to_onnx(scale_channels(graph, factors), dense=dense)
@@ -150,7 +150,7 @@ def test_a_layer_without_its_constants_is_named(layer: str, other: str, reason: 
         channel_classes(parse(model))
 
 
-# numbers
+# codes, scales and calibration
 
 
 def test_weights_are_rounded_each_output_channel_on_its_own_scale() -> None:
@@ -183,15 +183,15 @@ def test_tensors_that_share_a_range_are_all_in_it_and_0_is_exact() -> None:
     both = choose_quantiser([_spread(-1, 0, even), _spread(0, 3, even)], 2)
     assert 3.6 < 255 * both.scale <= 4.01
     assert both.zero == pytest.approx(255 / 4, abs=1)
-    assert choose_quantiser([_spread(0, 0, {0: 99})], 2).scale == 1  # never anything but 0
+    assert choose_quantiser([_spread(0, 0, {0: 99})], 2).scale == 1  # only zeros
 
 
 def test_calibration_sees_what_the_network_computes() -> None:
-    model, x = _network("small carn"), _pictures(11, 3, 4)  # more than a batch, and not a whole one
+    model, x = _network("small carn"), _pictures(11, 3, 4)  # more than a batch, the last is partial
     seen = measure_spreads(model, ["r2", "x6"], x)
     assert seen["r2"].low.max() == 0
     assert (seen["r2"].counts.sum(1) == x[:, 0].size).all()
-    result = _run(model, x).reshape(11, 3, -1)  # x6 is sr before the shuffle: 4 channels of each
+    result = _run(model, x).reshape(11, 3, -1)  # x6 is sr before the shuffle: 4 channels each
     high = seen["x6"].high.reshape(3, 4).max(1)
     assert high == pytest.approx(np.maximum(result.max((0, 2)), 0), rel=1e-5)
     mean = (seen["x6"].values() * seen["x6"].counts).sum(1).reshape(3, 4).sum(1)
@@ -232,7 +232,7 @@ def test_linear_parts_are_in_float_only_where_that_lessens_the_error() -> None:
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def pair(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, onnx.ModelProto, dict[str, Any]]:
-    """A float network, its int8 form and what was chosen."""
+    """Return a float network, its int8 form and the chosen values."""
     model, colours = _network(request.param), NETWORKS[request.param]
     data, facts = best_form(model, _pictures(6, colours, 6), _pictures(2, colours, 7), QUICK)
     return model, onnx.load_model_from_string(data), facts
@@ -252,7 +252,7 @@ def test_int8_is_near_float_on_openvino(pair: Pair) -> None:
 
 
 def test_scales_are_as_backends_need_them(pair: Pair) -> None:
-    """Weights symmetric int8 per output channel, activations uint8 per tensor, pictures float."""
+    """Weights are symmetric int8 per output channel, activations uint8 per tensor, I/O float."""
     model, small, facts = pair
     assert (small.graph.input, small.graph.output) == (model.graph.input, model.graph.output)
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in small.graph.initializer}

@@ -1,4 +1,4 @@
-"""What `python -m train quantise` ships: file, manifest entry and card, or a refusal."""
+"""Tests of `python -m train quantise`: file, manifest entry and card, or a refusal."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ QUICK = Settings(patches=3, held_out=2, black_and_white=1, exponents=(0.5,), pow
 
 
 def _picture(seed: int, width: int, height: int) -> Image.Image:
-    """Coloured waves."""
+    """Return a picture of coloured waves."""
     a, b, c = np.random.default_rng(seed).uniform(-9, 9, (3, 3))
     y, x = (n[..., None] for n in np.mgrid[:height, :width] / 200)
     return Image.fromarray((127.5 + 127.5 * np.sin(a * y + b * x + c)).astype(np.uint8))
@@ -33,7 +33,7 @@ def _picture(seed: int, width: int, height: int) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Just enough images to calibrate on, and one too small."""
+    """Return a folder with just enough images for calibration, and one that is too small."""
     folder = tmp_path_factory.mktemp("photos")
     for i in range(60):
         _picture(i, 200, 192).save(folder / f"{i}.bmp")
@@ -43,7 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A benchmark of one picture."""
+    """Return a benchmark folder with one picture."""
     folder = tmp_path_factory.mktemp("pictures") / "waves"
     folder.mkdir()
     _picture(60, 60, 72).save(folder / "waves.png")
@@ -52,7 +52,7 @@ def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engines(tmp_path: Path) -> Path:
-    """A folder of one network."""
+    """Return an `engines` folder with one network."""
     content = json.loads((ENGINES / "manifest.json").read_text("utf-8"))
     entry = content["models"]["c-dcscn-stream"]["x2"]
     entry.pop("int8", None)
@@ -115,7 +115,7 @@ def _task(engines: Path, photos: Path, waves: Path, most_loss: float = 9) -> Tas
 def test_one_that_loses_too_much_is_not_written(engines: Path, photos: Path, waves: Path) -> None:
     before = _files(engines)
     content = json.loads((engines / "manifest.json").read_text("utf-8"))
-    # what the float network would have to have reached
+    # as if the float network had scored this
     content["models"]["c-dcscn-stream"]["x2"]["psnr"]["waves"] = {"psnr": 99.0}
     (engines / "manifest.json").write_text(json.dumps(content), "utf-8")
     before = _files(engines)
@@ -125,7 +125,7 @@ def test_one_that_loses_too_much_is_not_written(engines: Path, photos: Path, wav
 
 
 def _with_bands(model: onnx.ModelProto, levels: int) -> bytes:
-    """The network with its result in steps of 1/levels."""
+    """Return the network with its output rounded to steps of 1/levels."""
     graph = model.graph
     made, result = graph.node[-1], graph.output[0].name
     assert list(made.output) == [result]
@@ -143,7 +143,7 @@ def _with_bands(model: onnx.ModelProto, levels: int) -> bytes:
 def test_one_with_bands_is_not_written(
     engines: Path, photos: Path, waves: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search finds steps of three codes here; two thirds of the ramp are within one."""
+    """Replace the int8 form by steps of three codes: two thirds of the ramp are within one."""
     before = _files(engines)
     monkeypatch.setattr(
         "train.ship.quantise.best_form", lambda model, *_: (_with_bands(model, 85), {})
@@ -162,7 +162,7 @@ def test_a_ramp_that_is_rounded_once_is_smooth() -> None:
     once, thrice = (ramp(steps(n), lambda x: x, 1) for n in (255, 85))
     assert once.is_smooth
     assert (once.within_one, once.p99 <= 0.5) == (1.0, True)
-    # steps of three codes: a whole code is 0 or 1 from the nearest
+    # steps of three codes: the error of an integer code is 0 or 1
     assert thrice.p99 == pytest.approx(1.0, abs=1e-4)
     assert not ramp(steps(63), lambda x: x, 3).is_smooth
 

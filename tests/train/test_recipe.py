@@ -1,4 +1,4 @@
-"""Recipes: the papers' numbers, schedules and phases, and files that are no recipes."""
+"""Tests of recipes: the papers' settings, schedules and phases, and refused files."""
 
 from dataclasses import fields
 from functools import partial
@@ -22,8 +22,8 @@ PCARN_L1 = ["pcarn-l1", "pcarn-m-l1"]
 DCSCN = ["dcscn", "c-dcscn"]
 
 
-# the papers: one table for each, with everything that its text says of training; `OPEN` has what it
-# does not say, and a setting that is in neither fails
+# the papers: one table each, with all settings of the training that the text gives. `OPEN` has the
+# settings that it does not give. A setting in neither fails the tests.
 
 PAPERS: dict[str, dict[str, Any]] = {
     "CARN": {  # arXiv:1803.08664, section 4.2
@@ -31,12 +31,12 @@ PAPERS: dict[str, dict[str, Any]] = {
         "batch": 64,
         "patch": 64,
         "hr_patch": False,  # LR patches
-        "grid": 0,  # anywhere
-        "turns": "all",  # flips and turns by 90 degrees
+        "grid": 0,  # at any position
+        "turns": "all",  # flips and rotations by 90 degrees
         "copies": (),
         "degradation": "bicubic",
         "boxes": 0.0,
-        "scales": (),  # one of all a batch
+        "scales": (),  # each batch has one of all scales
         "init": "carn",
         "start_small": False,
         "network": {},
@@ -83,14 +83,14 @@ PAPERS: dict[str, dict[str, Any]] = {
         "copies": (),
         "degradation": "bicubic",
         "boxes": 0.0,
-        "scales": (),  # a network has one
+        "scales": (),  # one scale per network
         "init": "he",
         "start_small": False,
         "network": {"keep": 0.8, "slope": 0.0},
         "optimiser": "adam",
         "betas": (0.9, 0.999),
         "weight_decay": 0.0,
-        "weight_norm": pytest.approx(1e-4 / 255**2),  # 1e-4 beside squared errors of 0..255
+        "weight_norm": pytest.approx(1e-4 / 255**2),  # 1e-4 for squared errors in 0..255
         "rate": 2e-3,
         "schedule": "plateau",
         "patience": 5,
@@ -120,8 +120,8 @@ OPEN = {
     "CARN": {"clip"},  # 10 in the public code
     "PCARN, L1": {"clip"},  # the same
     "PCARN, adversarial": {"clip"},
-    "DCSCN": {"steps"},  # the plateau rule ends it
-    # of levels and losses the order is given, and tested below, but not the steps
+    "DCSCN": {"steps"},  # the plateau rule ends the training
+    # the paper gives the order of levels and losses (tested below), but not the steps
     "CSRCNN": {
         "steps", "rate", "schedule", "halve_every", "clip", "grid", "turns", "scales", "loss",
         "blend",
@@ -130,10 +130,10 @@ OPEN = {
 for _paper in PAPERS:
     PAPERS[_paper] |= {"relu_fade": 0, "teacher": "", "warmup": 0}  # no paper has these
     PAPERS[_paper] |= {} if _paper == "CSRCNN" else {"blend": 0}
-PAPERS["PCARN, adversarial"] = PAPERS["PCARN, L1"] | {  # with the same settings
+PAPERS["PCARN, adversarial"] = PAPERS["PCARN, L1"] | {  # other settings are the same
     "steps": 200_000,
     "loss": ((0, "gan"),),
-    "adversary": {"gamma_gan": 5e-3, "gamma_vgg": 1.0},  # of the public code
+    "adversary": {"gamma_gan": 5e-3, "gamma_vgg": 1.0},  # from the public code
 }
 TRAINED = [
     *((name, "paper", "CARN") for name in CARN),
@@ -151,7 +151,7 @@ def test_a_network_is_trained_as_its_paper_says(name: str, recipe: str, paper: s
 
 
 def _idle(recipe: Recipe) -> set[str]:
-    """Settings that mean nothing beside the others of a recipe."""
+    """Return the settings that have no effect with the other settings of a recipe."""
     found = {"name", "seed", "teacher_weight", "sharp"}
     found |= {"betas"} if recipe.optimiser == "sgd" else {"momentum"}
     found |= set() if recipe.schedule == "plateau" else {"patience", "stop_rate"}
@@ -168,7 +168,7 @@ def test_a_papers_table_leaves_no_setting_out(name: str, recipe: str, paper: str
 
 
 def test_every_network_has_its_papers_recipe_and_ours() -> None:
-    assert set(NETS) - {"rt"} == {name for name, _, _ in TRAINED}  # which is of no paper
+    assert set(NETS) - {"rt"} == {name for name, _, _ in TRAINED}  # rt has no paper
     for name, recipe, _ in TRAINED:
         assert set(recipes_of(name)) >= {recipe, "ours"}, name
 
@@ -256,7 +256,7 @@ def test_a_new_dcscn_of_the_paper_drops_a_fifth_and_starts_without_bias_or_slope
     assert dropped == pytest.approx([0.2] * 10)
     he = (2 / (convolutions[1].in_channels * 9)) ** 0.5
     assert float(convolutions[1].weight.detach().std()) == pytest.approx(he, rel=0.05)
-    assert float(convolutions[-1].weight.detach().std()) > 0.1  # not made small
+    assert float(convolutions[-1].weight.detach().std()) > 0.1  # not scaled down
 
 
 def test_a_new_carn_of_the_paper_is_uniform_within_one_over_root_of_its_channels() -> None:
@@ -303,8 +303,8 @@ def test_a_level_that_joins_later_is_blended_in_linearly() -> None:
     assert [recipe.level_weight_at(step, 8) for step in (200, 219, 220)] == [0.05, 1.0, 1.0]
     assert {recipe.level_weight_at(step, 2) for step in range(0, 200, 7)} == {
         1.0
-    }  # the first is there
-    assert Recipe(scales=((0, (2,)), (5, (4,)))).level_weight_at(5, 4) == 1.0  # at once
+    }  # the first level is never blended
+    assert Recipe(scales=((0, (2,)), (5, (4,)))).level_weight_at(5, 4) == 1.0  # no `blend`
     paper = find_recipe("csrcnn", "paper")
     assert [paper.level_weight_at(step, 4) for step in (104_999, 119_999)] == [0.25, 1.0]
     assert [paper.level_weight_at(step, 8) for step in (204_999, 219_999)] == [0.25, 1.0]
@@ -328,7 +328,7 @@ def test_another_length_moves_phases_and_halvings_along() -> None:
 def test_the_same_or_no_length_leaves_a_recipe_as_it_is() -> None:
     paper = find_recipe("carn", "paper")
     assert paper.with_steps(None) == paper.with_steps(600_000) == paper
-    assert paper.with_steps(1).halve_every == 1  # never 0, which nothing divides by
+    assert paper.with_steps(1).halve_every == 1  # never 0, because it is a divisor
 
 
 # files

@@ -1,4 +1,4 @@
-"""`reproduce`: what it prints is what was done, and every command of it runs."""
+"""Tests of `reproduce`: its commands match the recorded trainings, and each of them runs."""
 
 import hashlib
 import json
@@ -35,12 +35,12 @@ def _run(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-# what is shipped
+# shipped networks
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folders that the shipped networks were trained on, of two small pictures each."""
+    """Create the training folders of the shipped networks, with two small pictures each."""
     folder = tmp_path_factory.mktemp("data")
     chains = chains_of(ENGINES, MODELS).values()
     stages = [stage for chain in chains for _, stage in chain.stages]
@@ -70,14 +70,14 @@ def test_every_command_of_a_shipped_network_takes_its_first_steps(
         _link(asked, request.getfixturevalue("data").parent / "reference")
     for command in commands(model, (), folders):
         if command.words[0] == "export" or command.is_done():
-            continue  # exports take long, and are tested with networks of their own
+            continue  # exports are slow and tested with other networks
         result = _run(*shlex.split(str(command))[3:])
         assert result.exit_code == 0, (str(command), result.output)
         assert command.is_done(), str(command)
 
 
 def _link(asked: set[Path], reference: Path) -> None:
-    """Put the weights of others where the commands look; the test skips aloud without them."""
+    """Link third-party weights to the paths in the commands; skip the test if any are missing."""
     known = {path.name: path for path in reference.rglob("*") if path.is_file()}
     if missing := sorted(path.name for path in asked if path.name not in known):
         pytest.skip(f"weights that a training began from are not here: {', '.join(missing)}")
@@ -108,7 +108,7 @@ def test_a_trial_differs_from_the_real_commands_in_length_and_size_alone(model: 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
 def test_no_command_writes_over_what_another_needs(model: str) -> None:
-    """Only a `fit` goes on with a file that is there: with its own checkpoint."""
+    """Only `fit` may share its output with another command: it resumes the checkpoint."""
     made = commands(model, (), FOLDERS)
     others = [command.output for command in made if command.words[0] != "fit"]
     assert len(set(others)) == len(others)
@@ -119,11 +119,11 @@ def test_no_command_writes_over_what_another_needs(model: str) -> None:
             assert told[0] == told[1]
 
 
-# one network with a history of its own
+# one network with a given history
 
 
 def _engines(folder: Path, stages: list[dict[str, Any]]) -> Path:
-    """A folder of one network that was trained so."""
+    """Create an `engines` folder with one network trained in these stages."""
     entry = {"file": "c-dcscn/x2.onnx", "sha256": "a", "psnr": {}, "video": {}, "licence": "",
              "parameters": 1, "multadds_720p": 1, "training": {}}  # fmt: skip
     (folder / "c-dcscn").mkdir(parents=True)
@@ -268,7 +268,7 @@ def test_what_is_missing_is_said_before_the_first_command(tmp_path: Path) -> Non
 def test_a_training_whose_end_was_moved_is_repeated_and_exported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two stages; the second was planned for 9 steps, stopped at 2, and ended at 3 of 4."""
+    """Two stages; the second was planned for 9 steps until step 2, then for 4, and stopped at 3."""
     recipe = replace(find_recipe("c-dcscn", "ours"), batch=2, patch=8)
     first = _record(recipe.with_steps(2))
     second = _record(replace(recipe, steps=4, seed=2), step=3, moved=[[2, 9]])
@@ -303,7 +303,7 @@ def test_a_stage_that_fails_ends_it_with_its_status(tmp_path: Path) -> None:
         (tmp_path / "none" / name).mkdir(parents=True)
     options = ["--data", tmp_path / "none", "--work", tmp_path / "o", "--engines", engines]
     result = _run("reproduce", "c-dcscn", *options)
-    assert result.exit_code == 1  # no picture in there
+    assert result.exit_code == 1  # the folders have no pictures
     assert re.search(
         "stopped: `python -m train fit c-dcscn.*` failed with exit code 1", result.stderr
     )

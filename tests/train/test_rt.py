@@ -1,4 +1,4 @@
-"""rt: branches that are trained become one convolution, and what is deployed is a plain stack."""
+"""Tests of rt: trained branches merge into one convolution; the deploy form is a plain stack."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def _rough(layer: Layer) -> Layer:
 
 @pytest.mark.parametrize(("source", "target"), [(1, 8), (8, 8), (8, 4)])
 def test_a_layer_is_the_sum_of_its_branches(source: int, target: int) -> None:
-    """RepVGG section 3.3, computed branch by branch, at the borders too."""
+    """Compare with RepVGG section 3.3, computed per branch, including the borders."""
     torch.manual_seed(1)
     layer = _rough(Layer(source, target, RtConfig()))
     x = torch.randn(2, source, 7, 5)
@@ -61,14 +61,14 @@ def test_what_is_deployed_is_a_plain_stack(traces: Traces) -> None:
     net = roughened(build("rt", width=16, depth=3))
     model = traces.to_onnx(net, 2)
     kinds = [node.op_type for node in model.graph.node]
-    assert kinds.count("Conv") == 5 + 1  # and the bicubic skip
+    assert kinds.count("Conv") == 5 + 1  # plus the bicubic skip
     assert kinds.count("Relu") == 4
     assert set(kinds) <= {"Conv", "Relu", "Pad", "Add", "DepthToSpace", "Constant"}
     assert not any(node.op_type == "Concat" for node in model.graph.node)
 
 
 def test_its_size_is_counted_as_it_is_deployed() -> None:
-    """9 width (1 + depth width + scale^2) multiplications an LR pixel."""
+    """Expect 9 * width * (1 + depth * width + scale^2) multiplications per LR pixel."""
     net = build("rt", width=32, depth=8)
     weights = 9 * 32 * (1 + 8 * 32 + 4)
     assert multadds(net, 2) == weights * 1280 * 720 // 4

@@ -1,4 +1,4 @@
-"""The `sharp` loss: its parts against hand computation, the critic's bound, training, resuming."""
+"""Tests of the `sharp` loss: its parts by hand, the critic's spectral norm, training, resuming."""
 
 import math
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ SHARP = replace(
     patch=20,
     rate=1e-3,
     warmup=0,
-    schedule="shares",  # with none: the rate does not depend on the number of steps
+    schedule="shares",  # without `halve_at` the rate is independent of `steps`
     loss=((0, "sharp"),),
     sharp={"layers": LAYERS, "gan_from": 2, "lpips": 1.0},
 )
@@ -38,7 +38,7 @@ SHARP = replace(
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """Small work is faster and repeatable on one thread, above all on a busy machine."""
+    """Use one thread: small work is faster and reproducible, above all on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -52,7 +52,7 @@ def _same_every_time() -> None:
 
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first four convolutions of VGG16, random (He)."""
+    """Save the first four convolutions of VGG16 with random weights (He)."""
     rng = np.random.default_rng(1)
     arrays = {}
     for i, (source, target) in enumerate(((3, 64), (64, 64), (64, 128), (128, 128))):
@@ -66,7 +66,7 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def lpips() -> Lpips:
-    """LPIPS with random weights and few filters."""
+    """Return LPIPS with random weights and few filters."""
     rng = np.random.default_rng(2)
     weights, source = {}, 3
     for k, (filters, side) in enumerate(((8, 11), (8, 5), (8, 3), (8, 3), (8, 3))):
@@ -78,7 +78,7 @@ def lpips() -> Lpips:
     return Lpips({name: value.astype("f4") for name, value in weights.items()})
 
 
-# the parts
+# parts of the loss
 
 
 def test_relativistic_loss_is_that_of_the_esrgan_paper() -> None:
@@ -87,7 +87,7 @@ def test_relativistic_loss_is_that_of_the_esrgan_paper() -> None:
     def logistic(x: float) -> float:
         return 1 / (1 + math.exp(-x))
 
-    # D(real, fake) = s(C(real) - mean C(fake)); equation 1, each expectation a mean
+    # D(real, fake) = s(C(real) - mean C(fake)); equation 1 with each expectation as a mean
     first = -(math.log(logistic(1 + 0.5)) + math.log(logistic(3 + 0.5))) / 2
     second = -(math.log(1 - logistic(0 - 2)) + math.log(1 - logistic(-1 - 2))) / 2
     assert float(relativistic_loss(real, fake)) == pytest.approx((first + second) / 2, rel=1e-6)
@@ -115,7 +115,7 @@ def test_a_missing_vgg_layer_is_named(vgg: Path) -> None:
 
 
 def test_vgg19_is_refused(tmp_path: Path) -> None:
-    """Its third block has four convolutions; the loss is balanced for the three of VGG16."""
+    """VGG19's third block has four convolutions; the loss is balanced for VGG16's three."""
     arrays: dict[str, object] = {}
     widths = (3, 64, 64, 128, 128, 256, 256, 256, 256)
     for i, (source, target) in enumerate(pairwise(widths)):
@@ -173,7 +173,7 @@ def test_spectral_norm_bounds_every_convolution() -> None:
         for name, parameter in critic.named_parameters():
             if name.endswith("weight.original"):
                 parameter.mul_(30)
-    for _ in range(60):  # a step of the power iteration each
+    for _ in range(60):  # one power iteration each
         critic(torch.rand(1, 1, 16, 16))
     for module in critic.modules():
         if isinstance(module, nn.Conv2d):
@@ -197,7 +197,7 @@ def _given(trainer: Trainer, vgg: Path, lpips: Lpips | None) -> Trainer:
 
 @pytest.mark.parametrize("name", ["c-dcscn", "pcarn-m-l1"])  # on luma, on RGB
 def test_training_lowers_the_loss(tmp_path: Path, vgg: Path, lpips: Lpips, name: str) -> None:
-    lossy = {**SHARP.sharp, "gan": 0.0}  # the critic's part rises while the critic learns
+    lossy = {**SHARP.sharp, "gan": 0.0}  # the adversarial part rises while the critic learns
     recipe = replace(SHARP, steps=16, rate=2e-3, sharp=lossy)
     trainer = _trainer(name, recipe, vgg, lpips)
     losses: list[float] = []

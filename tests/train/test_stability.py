@@ -1,4 +1,4 @@
-"""Temporal stability of enlarged video: the change of a block by scipy's DCT, the ratio by hand."""
+"""Tests of temporal stability: block changes against scipy's DCT, the ratio by hand."""
 
 import numpy as np
 import pytest

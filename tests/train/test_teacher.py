@@ -1,4 +1,4 @@
-"""Distillation: whose picture the loss is taken from, and which teachers are refused."""
+"""Tests of distillation: the targets of the loss, and which teachers are refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,7 +30,7 @@ RECIPE = replace(TINY, steps=4, warmup=0, schedule="halve", halve_every=100, tea
 
 @dataclass
 class Losses(Reporter):
-    """Remembers every step's loss."""
+    """Reporter that records the loss of each step."""
 
     seen: list[float] = field(default_factory=list)
 
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Path:
-    """A checkpoint of a network with other weights than a student's start."""
+    """Save a teacher's checkpoint whose weights differ from a student's initial weights."""
     return _checkpoint(tmp_path / "teacher.pt", seed=9)
 
 
@@ -220,7 +220,7 @@ def test_the_command_takes_it_and_the_card_says_so(
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     saved = load_checkpoint(checkpoint)
-    assert saved["recipe"]["teacher"] == "teacher.pt"  # no path of this machine
+    assert saved["recipe"]["teacher"] == "teacher.pt"  # without the local path
     assert list(saved["teacher"]["psnr"]["hr"]) == ["x2"]
     [page] = notes({"distil": {**complete_record(stage_record(saved)), "commit": "1"}})
     assert "is distilled from the outputs of teacher.pt (carn-m, x2 " in page

@@ -1,4 +1,4 @@
-"""Every `python -m train ...` that a page shows can be typed: command, options, recipe."""
+"""Tests that every `python -m train ...` in the docs is valid: command, options, recipe."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "engines/README.md", *(ROOT / "docs")
 
 
 def _blocks(text: str) -> list[str]:
-    """The commands of a page's shell examples, comments and continued lines resolved."""
+    """Return the `python -m train` commands in a page's shell blocks, continued lines joined."""
     found = []
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         lines = block.replace("\\\n", " ").splitlines()
@@ -30,7 +30,7 @@ def _words(command: str) -> list[str]:
 
 
 def _known(words: list[str]) -> click.Command:
-    """The command, after a look at its options."""
+    """Return the click command; assert that it has all options in `words`."""
     command = main.commands[words[0]]
     options = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
     typed = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
@@ -70,7 +70,7 @@ def test_a_command_of_the_page_on_training_lacks_nothing(command: str) -> None:
 
 
 def test_the_page_on_training_shows_every_command() -> None:
-    """All but `former` and `pack`, which `reproduce` prints."""
+    """Expect all commands except `former` and `pack`, which `reproduce` prints."""
     text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     shown = {_words(command)[0] for command in COMMANDS} | set(re.findall(r"train\s(info)\b", text))
     assert set(main.commands) - shown == {"former", "pack"}
