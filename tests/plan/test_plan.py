@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from vsr.cli.main import main
 from vsr.files import model_choice
 from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
-from vsr.inference.models import manifest, scales
+from vsr.inference.models import find, manifest, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
@@ -306,6 +306,22 @@ def _plan(*words: str | Path) -> Result:
 @pytest.fixture
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_a_busy_machine_does_not_make_the_processor_another_device(
+    monkeypatch: pytest.MonkeyPatch, on_cpu: bool
+) -> None:
+    """On a busy machine a process gets little processor time, as if a GPU computed the network."""
+    times = ((0.1 * k, 0.0001 * k) for k in count())
+    monkeypatch.setattr(measure, "_times", lambda: next(times))
+    backend = load_backend("openvino")
+    assert backend.on_cpu
+    monkeypatch.setattr(backend, "on_cpu", on_cpu)
+    video = Video(size=(32, 32), rate=Fraction(25))
+    model = find("bicubic", 2, backend, "auto")
+    cost = measure.network_cost_at_size(model, backend, video, 0.3)
+    assert cost.on_other_device is not on_cpu
 
 
 @pytest.mark.usefixtures("_own_cache")

@@ -88,6 +88,8 @@ class Backend(Runner, Protocol):
     name: str
     device: str
     """Name of the device, for messages and reports."""
+    on_cpu: bool
+    """Whether the processors compute the network, which decoder and encoder need too."""
 
     def compile(self, graph: PlaneGraph, size: tuple[int, int], batch: int = 1) -> Engine:
         """Compile an engine for pictures of `size` (width, height), `batch` at a time.

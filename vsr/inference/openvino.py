@@ -149,6 +149,7 @@ class OpenVinoBackend:
             raise UsageError(f"OpenVINO has no device '{device}'; available: {names}")
         self._device = device
         self._queried_device = devices[0] if device.startswith("AUTO") else device
+        self.on_cpu = device.startswith("CPU") or devices == ["CPU"]
         try:
             self.device = str(CORE.get_property(self._queried_device, "FULL_DEVICE_NAME")).strip()
         except RuntimeError as exc:

@@ -131,10 +131,7 @@ def network_cost_at_size(model: Model, backend: Backend, video: Video, seconds: 
     for _ in frames:
         if clock.count():
             break
-    cost = clock.mean()
-    # OpenVINO also supports GPUs and NPUs, which leave the processors idle
-    idle = cost.cpu_ms < cost.wall_ms / 8
-    return replace(cost, on_other_device=backend.name != "openvino" or idle)
+    return replace(clock.mean(), on_other_device=not backend.on_cpu)
 
 
 def grey_frames(video: Video) -> Iterator[Frame]:

@@ -30,6 +30,8 @@ _TIMED_BATCHES: Final = 20
 class TensorRtBackend:
     """See `vsr.inference.backend.Backend`; one for each GPU and library."""
 
+    on_cpu = False
+
     def __init__(self, name: str, device: str | None) -> None:
         if device and not device.isdecimal():
             raise UsageError(f"--device must be a GPU number for {name}, not '{device}'")
