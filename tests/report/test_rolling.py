@@ -378,7 +378,7 @@ def test_a_disk_that_hangs_holds_up_neither_the_relay_nor_its_end(
     for _ in range(6):
         run.feed(frames)
     assert [r.getMessage() for r in caplog.records] == [
-        "the report's disk is too slow: 250 rows were discarded"
+        "the report's disk is too slow: discarding the oldest rows until it recovers"
     ]
     run.ledger.close(0.01)
     assert run.ledger.count_events("fallback") == run.plain.count_events("fallback")

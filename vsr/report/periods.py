@@ -72,7 +72,9 @@ class PeriodWriter:
             self._has_new = True
             self._changed.notify()
         if discarded is not None:
-            self._warn(f"the report's disk is too slow: {len(discarded.rows)} rows were discarded")
+            self._warn(
+                "the report's disk is too slow: discarding the oldest rows until it recovers"
+            )
 
     def close(self, seconds: float) -> None:
         """Write the queued periods, and wait for that up to `seconds`."""
