@@ -11,10 +11,10 @@ import click
 from vsr.cli.build_engine import build_engine
 from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare
+from vsr.cli.encoder_options import preset_options, rate_options
 from vsr.cli.many import run_list, run_many, selection_options
 from vsr.cli.numbers import WholeNumber, byte_size
 from vsr.cli.plan import plan
-from vsr.cli.rate_options import rate_options
 from vsr.cli.relay import relay
 from vsr.cli.segment_options import own_stdout, sharing_options
 from vsr.cli.streams import open_missing
@@ -22,7 +22,6 @@ from vsr.cli.tables import examine, list_models
 from vsr.cli.terminal import (
     exit_on_error,
     exit_process,
-    key_value,
     ratio,
     reserve_stdout,
     run_stoppable,
@@ -115,11 +114,7 @@ def _inputs_and_output(
     "--passes", type=WholeNumber(1, 2), default=1,
     help="2: process the input twice, to distribute --bitrate by complexity.",
 )  # fmt: skip
-@click.option("--preset", help="Speed preset of the encoder.")
-@click.option(
-    "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
-    help="Encoder option. Repeatable.",
-)  # fmt: skip
+@preset_options
 @click.option(
     "--audio",
     type=click.Choice(["copy", "encode", "none"]),

@@ -8,11 +8,12 @@ from typing import Final
 
 import click
 
+from vsr.cli.encoder_options import preset_options
+from vsr.cli.network_options import network_options
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.streams import print_result
-from vsr.cli.terminal import exit_on_error, key_value, ratio, start_logging, verbosity
+from vsr.cli.terminal import exit_on_error, ratio, start_logging, verbosity
 from vsr.errors import UsageError
-from vsr.network.precision import PRECISIONS
 
 log = logging.getLogger("vsr")
 _RATE: Final = Fraction(30)
@@ -52,20 +53,9 @@ def _size(
 @click.option(
     "-s", "--scale", type=WholeNumber(1), default=2, show_default=True, help="Scale factor."
 )
-@click.option(
-    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True,
-    help="Numerical precision, as in vsr run.",
-)  # fmt: skip
-@click.option(
-    "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
-)
-@click.option("-d", "--device", help="OpenVINO device (CPU, GPU ...), or GPU number.")
+@network_options
 @click.option("-c", "--codec", help="Codec of the output, as in vsr run.")
-@click.option("--preset", help="Speed preset of the encoder.")
-@click.option(
-    "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
-    help="Encoder option. Repeatable.",
-)  # fmt: skip
+@preset_options
 @click.option(
     "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",
     show_default=True, help="Required speed of the network, as in vsr run.",

@@ -7,11 +7,11 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from vsr.cli.encoder_options import preset_options, rate_options
+from vsr.cli.network_options import network_options
 from vsr.cli.numbers import Number, WholeNumber
-from vsr.cli.rate_options import rate_options
 from vsr.cli.terminal import (
     exit_on_error,
-    key_value,
     log_format,
     run_stoppable,
     start_logging,
@@ -19,7 +19,6 @@ from vsr.cli.terminal import (
     verbosity,
 )
 from vsr.errors import UsageError
-from vsr.network.precision import PRECISIONS
 
 _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 """Parameters that apply to all relays of a process."""
@@ -44,14 +43,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option("-m", "--model", help="Name from `vsr models`, or a super-resolution .onnx file.")
 @click.option("-s", "--scale", type=WholeNumber(2), help="Scale factor. Default: 2.")
-@click.option(
-    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True,
-    help="Numerical precision, as in vsr run.",
-)  # fmt: skip
-@click.option(
-    "--backend", default="auto", show_default=True, help="openvino, tensorrt or tensorrt-rtx."
-)
-@click.option("-d", "--device", help="OpenVINO device (CPU, GPU ...), or GPU number.")
+@network_options
 @click.option(
     "--ladder",
     metavar="NAME,NAME...",
@@ -111,11 +103,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
     "--stream-preset", type=click.Choice(["twitch", "youtube"]),
     help="Use the bitrate and the limits that the service recommends for the frame size and rate.",
 )  # fmt: skip
-@click.option("--preset", help="Speed preset of the encoder.")
-@click.option(
-    "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
-    help="Encoder option. Repeatable.",
-)  # fmt: skip
+@preset_options
 @click.option(
     "--report", type=click.Path(path_type=Path),
     help="Write the latency of every frame (.json, .csv, .html) at the end, and partial reports "

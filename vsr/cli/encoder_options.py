@@ -1,10 +1,11 @@
-"""Options of the encoder's bitrate, which `vsr run` and `vsr relay` share."""
+"""Options of the encoder that several commands share: bitrate, preset and encoder options."""
 
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from vsr.cli.terminal import key_value
 from vsr.errors import UsageError
 
 
@@ -33,6 +34,19 @@ def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--bitrate", "-b:v", "bitrate", callback=_bits, metavar="RATE",
             help="Average bitrate in bits per second (2500k, 2.5M), instead of --crf.",
         ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def preset_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--preset` and `-e` to a command."""
+    for option in (
+        click.option(
+            "-e", "options", callback=key_value, multiple=True, metavar="KEY=VALUE",
+            help="Encoder option. Repeatable.",
+        ),
+        click.option("--preset", help="Speed preset of the encoder."),
     ):  # fmt: skip
         command = option(command)
     return command
