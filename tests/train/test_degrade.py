@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -173,13 +174,18 @@ def test_noise_reaches_the_lr_alone() -> None:
     assert 36 < quality(noisy) < 42  # a sigma of 3 is 38.6 dB; 4:2:0 averages chroma noise
 
 
+NOISE = np.repeat(np.random.default_rng(0).integers(0, 256, (150, 160, 1), np.uint8), 3, 2)
+"""Grey white noise."""
+
+
+def first_noise_pair(**changes: Any) -> tuple[Pixels, Pixels]:
+    """Return the first (LR, HR) pair of `NOISE`, encoded almost without loss."""
+    settings = replace(CLEAN, crf=(4, 4), **changes)
+    return encoded_pairs(NOISE, 2, np.random.default_rng(0), settings)[0]
+
+
 def test_soft_clips_are_soft_in_both_pictures() -> None:
-    image = np.repeat(np.random.default_rng(0).integers(0, 256, (150, 160, 1), np.uint8), 3, 2)
-    settings = replace(CLEAN, crf=(4, 4), soft_sigma=(1.5, 1.5))
-    sharp, soft = (
-        encoded_pairs(image, 2, np.random.default_rng(0), replace(settings, soft_share=share))[0]
-        for share in (0, 1)
-    )
+    sharp, soft = (first_noise_pair(soft_share=k, soft_sigma=(1.5, 1.5)) for k in (0, 1))
     # a 2-D Gaussian blur scales the deviation of white noise by 1 / (2 sigma sqrt(pi))
     kept = 1 / (2 * 1.5 * np.pi**0.5)
     assert 0.9 * kept < soft[1].std() / sharp[1].std() < 1.1 * kept
@@ -188,13 +194,8 @@ def test_soft_clips_are_soft_in_both_pictures() -> None:
 
 
 def test_blur_reaches_the_lr_alone() -> None:
-    image = np.repeat(np.random.default_rng(0).integers(0, 256, (150, 160, 1), np.uint8), 3, 2)
-    settings = replace(CLEAN, crf=(4, 4), blur_sigma=(0.8, 0.8))
-    sharp, soft = (
-        encoded_pairs(image, 2, np.random.default_rng(0), replace(settings, blurred_share=share))[0]
-        for share in (0, 1)
-    )
-    assert place_of(soft[1], image) is not None
+    sharp, soft = (first_noise_pair(blurred_share=k, blur_sigma=(0.8, 0.8)) for k in (0, 1))
+    assert place_of(soft[1], NOISE) is not None
     assert sharp[0].std() > 0.95 * downscale(sharp[1], 2).std()
     assert soft[0].std() < 0.6 * downscale(soft[1], 2).std()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from train.nets import Rt
+from train.nets.common import bias_of
 from train.nets.rt import Layer, whole_kernel
 
 Weights = dict[str, Tensor]
@@ -82,9 +83,7 @@ def _layer(name: str, layer: Layer, kernel: Tensor, bias: Tensor) -> Weights:
     target, source = kernel.shape[:2]
     if target > layer.out_channels or source > layer.in_channels:
         raise ValueError(f"{target} filters do not fit into {layer.out_channels}")
-    if layer.bias is None:
-        raise ValueError("a layer of rt has a bias")
-    weight, shift = layer.weight.detach().clone(), layer.bias.detach().clone()
+    weight, shift = layer.weight.detach().clone(), bias_of(layer).detach().clone()
     weight[:target], shift[:target] = 0, bias
     weight[:target, :source] = kernel
     return {

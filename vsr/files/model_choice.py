@@ -10,6 +10,7 @@ from vsr.files.settings import RunSettings
 from vsr.files.workers import devices_of
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
+from vsr.inference.default import DEFAULT_SCALE
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.names import is_picture
 from vsr.media.target import CONTAINERS
@@ -19,7 +20,6 @@ from vsr.plan.plan import Planner, task_of, task_without_input
 log = logging.getLogger(__name__)
 _MEASURE_SECONDS: Final = 0.3
 """Measuring time of decoder, network and encoder, in seconds; short, so that a run starts soon."""
-_DEFAULT_SCALE: Final = 2
 _MAX_UNMEASURED_WORK: Final = 2e12
 """Number of multiplications below which a run is not measured: it takes seconds on any machine."""
 _HD: Final = 1280 * 720
@@ -32,7 +32,7 @@ def default_model(settings: RunSettings) -> str:
     If the default does not have the look or the scale, return the lightest network that has them.
     Raises UsageError for an unknown look, and for a scale that no network has.
     """
-    scale, look = settings.scale or _DEFAULT_SCALE, settings.look
+    scale, look = settings.scale or DEFAULT_SCALE, settings.look
     default = models.model_name_for(settings.model, look)
     if settings.model or scale in models.scales(default):
         return default
@@ -48,7 +48,7 @@ def model_name(input_: str, output: Path, settings: RunSettings) -> str:
     Inputs that cannot be read in advance (URLs, pipes, pictures) get `default_model`. Raises
     UsageError as `default_model` does.
     """
-    scale, look, default = settings.scale or _DEFAULT_SCALE, settings.look, default_model(settings)
+    scale, look, default = settings.scale or DEFAULT_SCALE, settings.look, default_model(settings)
     if settings.model:
         return default
     if is_url(input_) or is_stdin(input_) or not Path(input_).is_file() or is_picture(Path(input_)):

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from typing import Final
 
 DEFAULT: Final = "c-dcscn-stream"
-_SCALE: Final = 2
+DEFAULT_SCALE: Final = 2
 
 
 def default_scale(scales: Collection[int]) -> int:
     """Return the scale to use if none is configured: 2 if the model has it, else its lowest."""
-    return _SCALE if _SCALE in scales else min(scales)
+    return DEFAULT_SCALE if DEFAULT_SCALE in scales else min(scales)
