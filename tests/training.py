@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -56,6 +57,35 @@ def image_folder(folder: Path, size: tuple[int, int] = (48, 64)) -> Path:
     for seed in range(2):
         (folder / f"{seed}.png").write_bytes(png(scene(*size, seed)))
     return folder
+
+
+def rgb_clip(path: Path, frames: list[Pixels], full_range: bool = False) -> Path:
+    """Encode RGB frames without loss, as 4:2:0 with BT.601's matrix."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"qp": "0"})
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = "yuvj420p" if full_range else "yuv420p"
+        video.codec_context.color_range = 2 if full_range else 1
+        video.codec_context.colorspace = 5
+        for picture in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame = frame.reformat(
+                format=video.pix_fmt,
+                src_color_range=2,
+                dst_color_range=2 if full_range else 1,
+                dst_colorspace=5,
+            )
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+def panning_clip(path: Path, size: tuple[int, int], frames: int) -> Path:
+    """Create a lossless grey clip of `size` (height, width) that pans over a synthetic scene."""
+    height, width = size
+    # grey, as chroma would be subsampled
+    picture = np.repeat(scene(height, width + frames, 3)[..., :1], 3, axis=2)
+    return rgb_clip(path, [picture[:, k : k + width] for k in range(frames)])
 
 
 def patches_for(trainer: Trainer, folder: Path) -> Patches:

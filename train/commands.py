@@ -42,6 +42,9 @@ log = logging.getLogger("train")
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 File = click.Path(exists=True, dir_okay=False, path_type=Path)
 _COUNT = click.IntRange(1)
+_CLIP_OPTION = click.option(
+    "--clip", type=File, multiple=True, help="Video clip whose frames are HR images, too."
+)
 
 
 class Commands(click.Group):
@@ -94,6 +97,7 @@ def fetch(names: tuple[str, ...], to: Path, keep_archive: bool) -> None:
 @click.option("--recipe", default="ours", show_default=True, help="Recipe name, or a .toml file.")
 @click.option("--scale", type=int, multiple=True, help="Default: all scales of the network.")
 @click.option("--data", type=Folder, multiple=True, help="Folder of HR images.")
+@_CLIP_OPTION
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
@@ -144,6 +148,7 @@ def fit(
     recipe: str,
     scale: tuple[int, ...],
     data: tuple[Path, ...],
+    clip: tuple[Path, ...],
     cache: Path | None,
     packed: Path | None,
     checkpoint: Path,
@@ -168,6 +173,8 @@ def fit(
         torch.set_num_threads(threads)
     if bool(data) == (packed is not None):
         raise click.UsageError("give either --data or --packed")
+    if clip and packed is not None:
+        raise click.UsageError("--clip needs --data: the pictures of --packed are ready")
     resumed = checkpoint.exists()
     if resumed:
         trainer = Trainer.resume(checkpoint, name, steps)
@@ -187,7 +194,7 @@ def fit(
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
     fabric = open_fabric(chosen, trainer.net.scales)
     attach_teacher(trainer, teacher, validation)
-    patches = _load_patches(trainer, packed, data, cache)
+    patches = _load_patches(trainer, packed, data, clip, cache)
     record = patches.pictures.record
     trainer.set_data_and_precision(record, chosen)
     log.info("%d training images, starting at step %d", record["images"], trainer.step)
@@ -222,35 +229,49 @@ def _prepare_start(trainer: Trainer, recipe: str, start: tuple[Path, ...], folde
 @click.option("--recipe", default="ours", show_default=True, help="Recipe name, or a .toml file.")
 @click.option("--scale", type=int, multiple=True, help="Default: all scales of the network.")
 @click.option("--data", type=Folder, multiple=True, required=True, help="Folder of HR images.")
+@_CLIP_OPTION
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), required=True)
 def pack(
-    name: str, recipe: str, scale: tuple[int, ...], data: tuple[Path, ...], output: Path
+    name: str,
+    recipe: str,
+    scale: tuple[int, ...],
+    data: tuple[Path, ...],
+    clip: tuple[Path, ...],
+    output: Path,
 ) -> None:
     """Prepare the pictures for `fit NAME --recipe ...` and write them to a file for --packed."""
     scales = scale or NETS[name].scales
-    _load_pictures(data, scales, find_recipe(name, recipe)).pack(output)
+    _load_pictures(data, clip, scales, find_recipe(name, recipe)).pack(output)
 
 
 def _load_patches(
-    trainer: Trainer, packed: Path | None, data: tuple[Path, ...], cache: Path | None
+    trainer: Trainer,
+    packed: Path | None,
+    data: tuple[Path, ...],
+    clips: tuple[Path, ...],
+    cache: Path | None,
 ) -> Patches:
-    """Return the recipe's training patches, cut from a packed file or from image folders."""
+    """Return the recipe's training patches, cut from a packed file or from images and clips."""
     recipe, net = trainer.recipe, trainer.net
     if packed is not None:
         pictures = Pictures.unpack(packed).large_enough(recipe)
     else:
-        pictures = _load_pictures(data, net.scales, recipe, cache)
+        pictures = _load_pictures(data, clips, net.scales, recipe, cache)
     return Patches(pictures, recipe, net.colour, net.scales)
 
 
 def _load_pictures(
-    data: tuple[Path, ...], scales: tuple[int, ...], recipe: Recipe, cache: Path | None = None
+    data: tuple[Path, ...],
+    clips: tuple[Path, ...],
+    scales: tuple[int, ...],
+    recipe: Recipe,
+    cache: Path | None = None,
 ) -> Pictures:
-    """Prepare the folders' pictures for the recipe: mapped from a cache, or in memory if few."""
-    if cache is None and not worth_caching(data):
+    """Prepare the recipe's pictures: mapped from a cache, or in memory if they are few."""
+    if cache is None and not clips and not worth_caching(data):
         return Pictures.load(data, scales, recipe)
     where = cache or user_cache_path("vsr", appauthor=False) / "pictures"
-    return Pictures.cached(data, scales, recipe, where)
+    return Pictures.cached(data, scales, recipe, where, clips)
 
 
 def _load_features(path: Path, recipe: Recipe) -> VggFeatures | VggLayers:

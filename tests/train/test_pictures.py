@@ -130,7 +130,7 @@ def test_the_file_follows_what_the_pictures_depend_on(
 
 
 def test_streamed_pictures_depend_on_the_seed(folder: Path) -> None:
-    keys = {module._key([folder], (2,), replace(STREAM, seed=seed)) for seed in (1, 2)}
+    keys = {module._key([folder], (), (2,), replace(STREAM, seed=seed)) for seed in (1, 2)}
     assert len(keys) == 2
 
 
@@ -138,7 +138,7 @@ def test_the_file_follows_the_code_but_not_its_comments(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def key() -> str:
-        return module._key([folder], (2,), BICUBIC)
+        return module._key([folder], (), (2,), BICUBIC)
 
     source, code = Path(module.__file__).parent, tmp_path / "code"
     code.mkdir()
@@ -213,7 +213,7 @@ def test_an_interrupted_preparation_leaves_nothing_that_is_used(
         with pytest.raises(KeyboardInterrupt):
             Pictures.cached([folder], (2,), BICUBIC, cache)
     assert not list(cache.glob("*.pictures"))
-    killed = cache / f".{module._key([folder], (2,), BICUBIC)}.pictures.1.part"
+    killed = cache / f".{module._key([folder], (), (2,), BICUBIC)}.pictures.1.part"
     killed.write_bytes(b"half")
     found = Pictures.cached([folder], (2,), BICUBIC, cache)
     assert not killed.exists()

@@ -16,14 +16,14 @@ from click.testing import CliRunner, Result
 
 from tests.networks import ALL_NETWORKS
 from tests.programs import find, needs
-from tests.training import image_folder
+from tests.training import image_folder, panning_clip
 from train.__main__ import main
 from train.errors import TrainError
 from train.fit.checkpoint import load_checkpoint, stage_record
 from train.fit.recipe import Recipe, find_recipe, recipe_record
 from train.ship.manifest import SCHEMA, read_manifest, write_manifest
 from train.ship.provenance import add_file, chains_of, complete_record, read
-from train.ship.reproduce import TRIAL_STEPS, Folders, commands
+from train.ship.reproduce import CLIPS_FOLDER, TRIAL_STEPS, Folders, commands
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[2] / "engines"
@@ -46,6 +46,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stages = [stage for chain in chains for _, stage in chain.stages]
     for name in {name for made in stages for name in made["data"]["folders"]}:
         image_folder(folder / name, (136, 160))
+    (folder / CLIPS_FOLDER).mkdir()
+    clip = panning_clip(folder / CLIPS_FOLDER / "panning.mp4", (136, 160), frames=12)
+    for name in {name for made in stages for name in made["data"].get("clips", [])}:
+        (folder / CLIPS_FOLDER / name).symlink_to(clip)
     return folder
 
 
@@ -172,6 +176,21 @@ def test_files_of_weights_that_a_stage_read_are_given_again(tmp_path: Path) -> N
     engines = _engines(tmp_path / "e", [record])
     words = shlex.join(commands("c-dcscn", (), replace(FOLDERS, engines=engines))[0].words)
     assert "--vgg w/vgg16.npz --teacher w/carn_m.pth" in words
+
+
+def test_clips_that_a_stage_trained_on_are_given_again(tmp_path: Path) -> None:
+    data = {"folders": ["a"], "images": 2, "clips": ["one.mp4", "two.mp4"]}
+    stages = [
+        _record(find_recipe("c-dcscn", "stream").with_steps(9), data=data, command=f"fit {word} p")
+        for word in ("--data", "--packed")
+    ]
+    engines = _engines(tmp_path / "e", stages)
+    fit, pack, packed, _ = (
+        shlex.join(c.words) for c in commands("c-dcscn", (), replace(FOLDERS, engines=engines))
+    )
+    for words in (fit, pack):
+        assert "--data d/a --clip d/clips/one.mp4 --clip d/clips/two.mp4" in words
+    assert "--clip" not in packed
 
 
 def test_weights_that_are_shipped_are_taken_from_there(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from train.data.resize import downscale
 Positions = list[tuple[int, int]]
 
 # without these flags swscale repeats chroma samples, and converting back darkens by one grey level
-_SWSCALE = (
+SWSCALE = (
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
@@ -108,7 +108,7 @@ def encoded_pairs(
     if rng.random() < s.noisy_share:
         sigma = rng.uniform(*s.noise_sigma)
         lows = [_add_noise(low, sigma, rng) for low in lows]
-    decoded = _encode_and_decode(lows, rng, s)
+    decoded = encode_and_decode(lows, rng, s)
     kept = sorted(int(k) for k in rng.choice(s.frames, min(s.kept_frames, s.frames), replace=False))
     # copies: views would keep the whole image in memory
     return [(decoded[k], _crop(covered, places[k], size).copy()) for k in kept]
@@ -193,7 +193,7 @@ def _add_noise(image: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
     return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
 
 
-def _encode_and_decode(
+def encode_and_decode(
     pictures: list[Pixels], rng: np.random.Generator, s: StreamSettings
 ) -> list[Pixels]:
     """Encode and decode the pictures as yuv420p, with random matrix, codec and options."""
@@ -240,7 +240,7 @@ def _to_yuv(picture: Pixels, matrix: int, pts: int) -> av.VideoFrame:
         dst_colorspace=matrix,
         src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.MPEG,
-        interpolation=_SWSCALE,
+        interpolation=SWSCALE,
         threads=1,
     )
     frame.pts, frame.time_base = pts, _TICK
@@ -254,7 +254,7 @@ def _to_rgb(frame: av.VideoFrame, matrix: int) -> Pixels:
         dst_colorspace=matrix,
         src_color_range=ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
-        interpolation=_SWSCALE,
+        interpolation=SWSCALE,
         threads=1,
     )
     return rgb.to_ndarray().astype(np.uint8, copy=False)

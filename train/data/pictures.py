@@ -1,4 +1,4 @@
-"""Prepare aligned (LR, HR) pictures from image folders as a recipe specifies, and cache them."""
+"""Prepare aligned (LR, HR) pictures from image folders and clips for a recipe, and cache them."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
+from train.data.clips import ClipSettings, clip_pairs
 from train.data.degrade import StreamSettings, encoded_pairs
 from train.data.download import format_size
 from train.data.images import Pixels, image_files, images
@@ -25,11 +26,14 @@ from train.fit.recipe import Recipe
 log = logging.getLogger(__name__)
 
 STREAM_SETTINGS: Final = StreamSettings()
+CLIP_SETTINGS: Final = ClipSettings()
 CLIPS: Final = 2
-"""Number of clips per window area of a picture, each with another path and quality."""
+"""Number of clips per window area of an image, each with another path and quality."""
 _MAX_IN_MEMORY_BYTES: Final = 16 << 20
 """Total size of image files, in bytes, up to which pictures are prepared in memory every start."""
-_CODE_FILES: Final = ("pictures.py", "store.py", "degrade.py", "images.py", "resize.py")
+_CODE_FILES: Final = (
+    "pictures.py", "store.py", "degrade.py", "clips.py", "images.py", "resize.py",
+)  # fmt: skip
 """Source files that determine the prepared pictures; the digest of their code is part of the cache
 key."""
 _LAYOUT: Final = frozenset({tokenize.INDENT, tokenize.DEDENT, tokenize.NEWLINE, tokenize.ENDMARKER})
@@ -43,7 +47,7 @@ class Pictures:
     lr: dict[int, list[Pixels]]
     hr: dict[int, list[Pixels]]
     record: dict[str, Any]
-    """Folders, number of images and a digest of names and sizes, for the checkpoint."""
+    """Folders, clips, number of images and a digest of names and sizes, for the checkpoint."""
     file: Path | None = None
     """Memory-mapped file of the pictures, or None if they are in memory."""
 
@@ -54,27 +58,41 @@ class Pictures:
         return Pictures, (self.lr, self.hr, self.record)
 
     @classmethod
-    def load(cls, folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> "Pictures":
-        """Read every usable image and make its LR pictures for the recipe, all in memory."""
+    def load(
+        cls,
+        folders: Sequence[Path],
+        scales: tuple[int, ...],
+        recipe: Recipe,
+        clips: Sequence[Path] = (),
+    ) -> "Pictures":
+        """Read every usable image and all clips, and make their LR pictures, all in memory.
+
+        Raises TrainError for an unusable clip, and for clips with a recipe that encodes no video.
+        """
         lr: dict[int, list[Pixels]] = {s: [] for s in scales}
         hr: dict[int, list[Pixels]] = {s: [] for s in scales}
         record: dict[str, Any] = {}
-        for scale, low, high in _prepare(folders, scales, recipe, record):
+        for scale, low, high in _prepare(folders, clips, scales, recipe, record):
             lr[scale].append(low)
             hr[scale].append(high)
         return cls(lr, hr, record)
 
     @classmethod
     def cached(
-        cls, folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe, cache: Path
+        cls,
+        folders: Sequence[Path],
+        scales: tuple[int, ...],
+        recipe: Recipe,
+        cache: Path,
+        clips: Sequence[Path] = (),
     ) -> "Pictures":
         """Return the pictures that `load` makes, mapped from a file in `cache` that is made once.
 
-        The file name is a digest of all inputs: the folders' files with sizes and times, the
+        The file name is a digest of all inputs: images and clips with sizes and times, the
         recipe's degradation, copies and patch size, the scales and the code. A damaged file is
         rebuilt. Raises TrainError if the cache cannot be written.
         """
-        path = cache / f"{_key(folders, scales, recipe)}.pictures"
+        path = cache / f"{_key(folders, clips, scales, recipe)}.pictures"
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):  # only one process prepares
@@ -87,7 +105,7 @@ class Pictures:
                     part.unlink()
                 log.info("preparing the pictures, cached as %s", path)
                 record: dict[str, Any] = {}
-                write_store(path, _prepare(folders, scales, recipe, record), record)
+                write_store(path, _prepare(folders, clips, scales, recipe, record), record)
                 log.info("prepared: %s", format_size(path.stat().st_size))
                 return cls.mapped(path)
         except OSError as exc:
@@ -155,11 +173,13 @@ def worth_caching(folders: Sequence[Path]) -> bool:
     return sum(path.stat().st_size for path in image_files(folders)) > _MAX_IN_MEMORY_BYTES
 
 
-def _key(folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe) -> str:
+def _key(
+    folders: Sequence[Path], clips: Sequence[Path], scales: tuple[int, ...], recipe: Recipe
+) -> str:
     """Return a digest of everything that the prepared pictures depend on, for the cache file."""
     files = [
         [path.parent.name, path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        for path in image_files(folders)
+        for path in [*image_files(folders), *clips]
     ]
     code = "".join(_code_of(Path(__file__).with_name(name)) for name in _CODE_FILES)
     stream = recipe.degradation == "stream"  # only this one uses random numbers and encoders
@@ -200,11 +220,17 @@ def _code_of(path: Path) -> str:
 
 
 def _prepare(
-    folders: Sequence[Path], scales: tuple[int, ...], recipe: Recipe, record: dict[str, Any]
+    folders: Sequence[Path],
+    clips: Sequence[Path],
+    scales: tuple[int, ...],
+    recipe: Recipe,
+    record: dict[str, Any],
 ) -> Iterator[tuple[int, Pixels, Pixels]]:
     """Yield (scale, LR, HR) of every usable image, copy and clip; fill `record` at the end."""
-    digest, count = hashlib.sha256(), 0
+    if clips and recipe.degradation != "stream":
+        raise TrainError(f"recipe '{recipe.name}' does not compress pictures: leave out --clip")
     smallest = max(_smallest_side(recipe, s) * s for s in scales)
+    digest, count = hashlib.sha256(), 0
     for path, image in images(folders, smallest):
         digest.update(json.dumps([path.name, *image.shape]).encode())
         rng = np.random.default_rng((recipe.seed, count))
@@ -213,8 +239,17 @@ def _prepare(
             for scale in scales:
                 for low, high in _degrade(picture, scale, recipe, rng):
                     yield scale, low, high
-    names = [folder.name for folder in folders]
-    record.update(folders=names, images=count, sha256=digest.hexdigest())
+    for clip in clips:
+        digest.update(json.dumps([clip.name, clip.stat().st_size]).encode())
+        for scale in scales:
+            rng = np.random.default_rng((recipe.seed, scale, *clip.name.encode()))
+            least = _smallest_side(recipe, scale) * scale
+            settings = _stream_settings(recipe, scale), CLIP_SETTINGS
+            for low, high in clip_pairs(clip, scale, least, rng, *settings):
+                yield scale, low, high
+    record.update(folders=[f.name for f in folders], images=count, sha256=digest.hexdigest())
+    if clips:
+        record["clips"] = [clip.name for clip in clips]
 
 
 def _check_aligned(lr: dict[int, list[Pixels]], hr: dict[int, list[Pixels]]) -> None:
@@ -246,15 +281,20 @@ def _degrade(
     picture: Pixels, scale: int, recipe: Recipe, rng: np.random.Generator
 ) -> list[tuple[Pixels, Pixels]]:
     if recipe.degradation == "stream":
-        least, usual = _smallest_side(recipe, scale), STREAM_SETTINGS
-        stream = replace(
-            usual,
-            largest_window=max(usual.largest_window, least),
-            smallest_window=max(usual.smallest_window, least),
-        )
+        stream = _stream_settings(recipe, scale)
         # CLIPS clips for each window that fits into the picture's area
         windows = round(picture.shape[0] * picture.shape[1] / (stream.largest_window * scale) ** 2)
         clips = [encoded_pairs(picture, scale, rng, stream) for _ in range(max(1, windows) * CLIPS)]
         return [pair for clip in clips for pair in clip]
     hr = crop_to_multiple(picture, scale)
     return [(np.ascontiguousarray(downscale(hr, scale)), hr)]
+
+
+def _stream_settings(recipe: Recipe, scale: int) -> StreamSettings:
+    """Return the settings of encoded clips whose windows contain the recipe's patches."""
+    least, usual = _smallest_side(recipe, scale), STREAM_SETTINGS
+    return replace(
+        usual,
+        largest_window=max(usual.largest_window, least),
+        smallest_window=max(usual.smallest_window, least),
+    )

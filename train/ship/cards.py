@@ -278,11 +278,12 @@ def _stage(stage: Stage) -> list[str]:
         return [f"weights of others: {stage['imported']}", "", "", "", ""]
     recipe, data = stage["recipe"], stage["data"]
     taught = f", taught by {stage['teacher']['file']}" if stage.get("teacher") else ""
+    clips = f" and {len(data['clips'])} clips" if data.get("clips") else ""
     coded = ", as compressed video" if recipe["degradation"] == "stream" else ""
     return [
         f"{recipe['name']}{taught}",
         format_steps(stage),
         f"{recipe['batch']} of {recipe['patch']}x{recipe['patch']}",
         f"{recipe['rate']:g}",
-        f"{data['images']} of {', '.join(data['folders'])}{coded}",
+        f"{data['images']} of {', '.join(data['folders'])}{clips}{coded}",
     ]

@@ -24,6 +24,8 @@ TRIAL_STEPS: Final = 20
 _TRIAL_PATCH: Final = 16
 _OPTIONS: Final = ("rate", "batch", "patch", "init", "seed")
 """Recipe settings that are also options of `fit`."""
+CLIPS_FOLDER: Final = "clips"
+"""Folder of the clips that stages name, beside the picture folders."""
 _FILES: Final = ("--vgg", "--lpips", "--teacher")
 """Options of `fit` that name a file of weights."""
 
@@ -33,7 +35,7 @@ class Folders:
     """Input and output folders of a reproduction."""
 
     data: Path
-    """Parent folder of the picture folders that the stages name."""
+    """Parent folder of the picture folders that the stages name, and of `CLIPS_FOLDER`."""
     weights: Path
     """Folder of third-party weights that the stages read: VGG, LPIPS, teachers."""
     work: Path
@@ -139,12 +141,11 @@ def _stage_commands(
     source = named or f"{folder / provenance.NAME}#{name}"
     scales = [word for scale in stage["scales"] for word in ("--scale", str(scale))]
     settings = [word for key, v in stage["settings"].items() for word in ("--set", _change(key, v))]
-    pictures = ["--data", *(str(folders.data / f) for f in stage["data"]["folders"])]
+    pictures = _picture_options(stage, folders)
     if "--packed" in shlex.split(stage["command"]):
         known = len(packs)
-        packed = _packed_path(
-            stage, find_recipe(stage["network"], source), checkpoint.parent, packs
-        )
+        packed_recipe = find_recipe(stage["network"], source)
+        packed = _packed_path(stage, packed_recipe, checkpoint.parent, packs)
         pack = ("pack", stage["network"], "--recipe", source, *scales, *pictures)
         if len(packs) > known:
             yield Command(words=(*pack, "--output", str(packed)), output=packed)
@@ -163,6 +164,14 @@ def _stage_commands(
         stop = ["--until", str(until)] if until < steps else []
         words_now = (*words, "--steps", str(steps), *stop)
         yield Command(words=words_now, output=checkpoint, step=until)
+
+
+def _picture_options(stage: Stage, folders: Folders) -> list[str]:
+    """Return the options of `fit` and `pack` that name a stage's image folders and clips."""
+    words = ["--data", *(str(folders.data / folder) for folder in stage["data"]["folders"])]
+    for clip in stage["data"].get("clips", []):
+        words += ["--clip", str(folders.data / CLIPS_FOLDER / clip)]
+    return words
 
 
 def _recipe_options(network: str, recipe: Recipe) -> tuple[str, list[str]]:
@@ -209,9 +218,10 @@ def _weight_files(stage: Stage, folders: Folders) -> Iterator[tuple[str, Path, C
 
 def _packed_path(stage: Stage, recipe: Recipe, folder: Path, packs: Packs) -> Path:
     """Return the packed file for a stage, shared by stages with the same pictures."""
-    folders, scales = tuple(stage["data"]["folders"]), tuple(stage["scales"])
+    data, scales = stage["data"], tuple(stage["scales"])
+    sources = (*data["folders"], *data.get("clips", []))
     drawn = (recipe.degradation, recipe.copies, recipe.patch, recipe.hr_patch, recipe.seed)
-    key = (folder, folders, scales, *drawn)
+    key = (folder, sources, scales, *drawn)
     if key not in packs:
         name = f"{recipe.name}-x{''.join(map(str, scales))}"
         names = (name, *(f"{name}-{n}" for n in range(2, len(packs) + 3)))
@@ -232,8 +242,8 @@ def _history_command(file: str, sha256: str, folders: Folders) -> Command | None
 
 def _shipped_path(file: str, sha256: str, folders: Folders) -> Path | None:
     """Return the shipped network with that name and SHA-256, or None."""
-    known = sorted(folders.engines.glob(f"*/{file}"))
-    return next((path for path in known if _digest(path) == sha256), None)
+    found = sorted(folders.engines.glob(f"*/{file}"))
+    return next((path for path in found if _digest(path) == sha256), None)
 
 
 def _weight_path(file: str, sha256: str, folders: Folders) -> Path:
@@ -267,7 +277,7 @@ def _inputs(command: Command) -> Iterator[Path]:
     for word in command.words:
         if word.startswith("--"):
             option = word
-        elif option in ("--data", "--from", *_FILES):
+        elif option in ("--data", "--clip", "--from", *_FILES):
             yield Path(word)
 
 

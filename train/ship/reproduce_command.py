@@ -25,7 +25,7 @@ NewFolder = click.Path(file_okay=False, path_type=Path)
     type=NewFolder,
     default=Path("data"),
     show_default=True,
-    help="Parent folder of yang91, bsds400 ..., as created by `fetch`.",
+    help="Parent folder of yang91, bsds400 ..., as created by `fetch`, and of clips.",
 )
 @click.option(
     "--weights",
