@@ -14,6 +14,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from scipy.ndimage import gaussian_filter
 
 from train.data.images import Pixels
 from train.data.resize import downscale
@@ -175,17 +176,8 @@ def _side(whole: int, way: float, scale: int, s: StreamSettings) -> int:
 
 def _blur(image: Pixels, sigma: float) -> Pixels:
     """Apply a Gaussian blur with repeated edges; `sigma` is in pixels of the image."""
-    reach = int(np.ceil(3 * sigma))
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
-    taps /= taps.sum()
-    x = image.astype(np.float32)
-    for axis in (0, 1):
-        edges = [(reach, reach) if axis == k else (0, 0) for k in range(3)]
-        padded, length = np.pad(x, edges, "edge"), x.shape[axis]
-        x = np.zeros_like(x)
-        for k, tap in enumerate(taps):
-            x += tap * (padded[k : k + length] if axis == 0 else padded[:, k : k + length])
-    return np.floor(x + np.float32(0.5)).astype(np.uint8)
+    blurred = gaussian_filter(image.astype(np.float32), sigma, mode="nearest", axes=(0, 1))
+    return np.rint(blurred).astype(np.uint8)
 
 
 def _add_noise(image: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
