@@ -64,7 +64,9 @@ class FlickerFilter:
     Chroma, alpha and RGB frames are not filtered. The frames passed in are not written to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: bool | None = True) -> None:
+        """`wanted`: which models' frames are filtered, as in `filters_flicker`."""
+        self._wanted = wanted
         self._kind: _Kind | None = None
         self._luma: _LumaFilter | None = None
         self._unfiltered = self._filtered = np.empty((0, 0), np.uint8)
@@ -81,7 +83,8 @@ class FlickerFilter:
         of the previous one also reuses the filtered luma. `before` is not needed afterwards.
         """
         luma, result = after.planes[0], after.planes[0]
-        if not can_filter(after.colour):
+        if not (filters_flicker(after.rung, self._wanted) and can_filter(after.colour)):
+            self.reset()
             return after
         kind = (after.rung, before.planes[0].shape, luma.shape, after.format, after.colour)
         if kind != self._kind:
