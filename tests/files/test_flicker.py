@@ -12,44 +12,21 @@ import pytest
 from PIL import Image
 
 import vsr
+from tests.clips import make_still_clip
 from vsr.errors import UsageError
 from vsr.media.frame import Frame
 from vsr.media.source import Source
 
-PICTURE = Path(__file__).parents[2] / "engines/pcarn-m/x2.jpg"
 FRAMES, SECONDS = 70, 0.4
 """Frames of a clip, and length of a segment in seconds: 10 frames."""
 Luma = npt.NDArray[np.int16]
-
-
-def _still_clip(
-    path: Path, crf: int, *, frames: int = 12, noise: float = 4, key_frames: int = 250,
-    repeated: tuple[int, ...] = (),
-) -> Path:  # fmt: skip
-    """Encode a still picture with the noise of a camera; `repeated` frames equal the one before."""
-    with Image.open(PICTURE) as image:
-        luma = np.asarray(image.convert("L").resize((image.width // 2, image.height // 2)))
-    small, rng = luma[:120, :200] * (219 / 255) + 16, np.random.default_rng(1)
-    grey = np.full((small.shape[0] // 2, small.shape[1]), 128)
-    noisy = small
-    with av.open(str(path), "w") as out:
-        options = {"crf": str(crf), "threads": "1", "g": str(key_frames)}
-        video = out.add_stream("libx264", rate=25, options=options)
-        video.height, video.width, video.pix_fmt = *small.shape, "yuv420p"
-        for k in range(frames):
-            if k not in repeated:
-                noisy = np.clip(np.rint(small + rng.normal(0, noise, small.shape)), 16, 235)
-            picture = np.concatenate([noisy, grey]).astype(np.uint8)
-            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
-        out.mux(video.encode(None))
-    return path
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A still clip whose frames 10 and 11, the first of a segment, equal frame 9."""
     folder = tmp_path_factory.mktemp("flicker")
-    return _still_clip(
+    return make_still_clip(
         folder / "still.mkv", 0, frames=FRAMES, key_frames=8, repeated=(4, 10, 11, 25)
     )
 
@@ -84,8 +61,8 @@ def _same(first: list[Luma], second: list[Luma]) -> list[bool]:
 
 
 @pytest.mark.parametrize("crf", [23, 28])
-def test_a_still_clip_is_steady_with_a_sharp_network(tmp_path: Path, crf: int) -> None:
-    source, found = _still_clip(tmp_path / "still.mkv", crf), {}
+def test_amake_still_clip_is_steady_with_a_sharp_network(tmp_path: Path, crf: int) -> None:
+    source, found = make_still_clip(tmp_path / "still.mkv", crf), {}
     for name, model, options in (
         ("bicubic", "bicubic", {}),
         ("default", "rt-sharp", {}),
@@ -102,7 +79,7 @@ def test_a_still_clip_is_steady_with_a_sharp_network(tmp_path: Path, crf: int) -
 def test_what_moves_everywhere_and_other_networks_remain_as_they_are(
     tmp_path: Path, model: str, noise: float
 ) -> None:
-    source = _still_clip(tmp_path / "in.mkv", 0, frames=5, noise=noise)
+    source = make_still_clip(tmp_path / "in.mkv", 0, frames=5, noise=noise)
     made = []
     for name, wanted in (("default", None), ("off", False)):
         _run(source, tmp_path / f"{name}.mkv", model=model, flicker_filter=wanted)
