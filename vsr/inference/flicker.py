@@ -35,7 +35,8 @@ _MAX_CHANGE: Final = 4
 _RADIUS: Final = 2
 _SIDE: Final = 2 * _RADIUS + 1
 _STRIP: Final = 64
-"""Number of LR rows that are enlarged at a time, so that the buffers stay in the L2 cache."""
+"""Number of LR rows that are enlarged at a time: it limits the buffers, and rows of which all
+pixels have w = 0 are only copied."""
 
 
 def filters_flicker(model: str, wanted: bool | None) -> bool:
