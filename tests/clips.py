@@ -10,8 +10,11 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from vsr.media.scheduling import keep_scheduling
+
+_PICTURE = Path(__file__).parents[1] / "engines/pcarn-m/x2.jpg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,29 @@ def make_clip(path: Path, clip: Clip = Clip()) -> Path:
             _encode_audio(out, sound, clip)
         if subtitle is not None:
             _mux_subtitles(out, subtitle, clip)
+    return path
+
+
+def make_still_clip(
+    path: Path, crf: int, *, frames: int = 12, noise: float = 4, key_frames: int = 250,
+    repeated: tuple[int, ...] = (),
+) -> Path:  # fmt: skip
+    """Encode a still picture with the noise of a camera; `repeated` frames equal the one before."""
+    with Image.open(_PICTURE) as image:
+        luma = np.asarray(image.convert("L").resize((image.width // 2, image.height // 2)))
+    small, rng = luma[:120, :200] * (219 / 255) + 16, np.random.default_rng(1)
+    grey = np.full((small.shape[0] // 2, small.shape[1]), 128)
+    noisy = small
+    with av.open(str(path), "w") as out:
+        options = {"crf": str(crf), "threads": "1", "g": str(key_frames)}
+        video = out.add_stream("libx264", rate=25, options=options)
+        video.height, video.width, video.pix_fmt = *small.shape, "yuv420p"
+        for k in range(frames):
+            if k not in repeated:
+                noisy = np.clip(np.rint(small + rng.normal(0, noise, small.shape)), 16, 235)
+            picture = np.concatenate([noisy, grey]).astype(np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+        out.mux(video.encode(None))
     return path
 
 

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("torch")
 import numpy as np
 
-from bench import engines, gpu, gpu_report, gpu_session, isa, peers, plan, times
+from bench import engines, flicker, gpu, gpu_report, gpu_session, isa, peers, plan, times
+from tests.clips import make_still_clip
 from vsr.inference import models
 from vsr.inference.backend import Backend
 from vsr.network.graph import NetworkFacts, PlaneGraph
@@ -50,6 +51,18 @@ def test_engines_prints_a_row_for_every_form(capsys: pytest.CaptureFixture[str])
         assert float(form["frames/s"]) > 0
     assert (peak["model"], peak["of peak"]) == ("peak beside c-dcscn", "100%")
     assert re.match(r"16x12, 3 rounds, .+, OpenVINO \S+, 1 thread$", text.splitlines()[0])
+
+
+def test_flicker_prints_times_and_the_flicker_of_a_still_clip(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = make_still_clip(tmp_path / "in.mkv", 10, frames=1, noise=0)
+    flicker.main(["--size", "32x24", "--rounds", "2", "--clip", str(clip)])
+    times_, ratios = (_table(part) for part in capsys.readouterr().out.split("\n\n"))
+    assert [row["bits"] for row in times_] == ["8", "10"]
+    assert all(float(row[name]) > 0 for row in times_ for name in ("still ms", "network ms"))
+    assert [row["crf"] for row in ratios] == ["23", "28", "33"]
+    assert all(float(row["with"]) <= float(row["without"]) for row in ratios)
 
 
 @pytest.mark.parametrize(

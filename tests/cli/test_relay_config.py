@@ -38,6 +38,7 @@ def test_a_table_becomes_the_values_of_the_options(tmp_path: Path) -> None:
         max-latency = 300
         loop = true
         realtime = false
+        flicker-filter = false
         e = ["refs=1", "g=50"]
         report = "left.json"
         [[relay]]
@@ -52,9 +53,11 @@ def test_a_table_becomes_the_values_of_the_options(tmp_path: Path) -> None:
     values, others = (option_values(relay, table.options) for table in (left, right))
     told = {
         "max_latency": 300, "loop": True, "options": {"refs": "1", "g": "50"},
-        "report": Path("left.json"),
+        "report": Path("left.json"), "flicker_filter": False,
     }  # fmt: skip
-    default = {"max_latency": 500, "loop": False, "options": {}, "report": None}
+    default = {
+        "max_latency": 500, "loop": False, "options": {}, "report": None, "flicker_filter": None,
+    }  # fmt: skip
     assert {name: values[name] for name in told} == told
     assert {name: others[name] for name in told} == default
     assert values | told == others | told  # other options have their defaults, e.g.:

@@ -1,13 +1,16 @@
 """`vsr.relay` from Python: keywords, progress and errors."""
 
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import get_type_hints
 
+import av
+import numpy as np
 import pytest
 
 import vsr
-from tests.clips import Clip, make_clip
+from tests.clips import Clip, make_clip, make_still_clip
 from vsr.cli.relay import relay
 from vsr.live.settings import RelayOptions, RelaySettings, with_options
 
@@ -30,6 +33,24 @@ def test_progress_is_told_to_the_end(clip: Path, tmp_path: Path) -> None:
     assert told[-1].rung == "bicubic"
     assert sum(told[-1].shown.values()) == report.frames_out == _FRAMES
     assert (tmp_path / "r.json").exists()
+
+
+def test_a_still_picture_is_filtered_with_a_sharp_network(tmp_path: Path) -> None:
+    source, changes = make_still_clip(tmp_path / "in.mkv", 28), {}
+    for name, model, wanted in (
+        ("bicubic", "bicubic", None), ("default", "rt-sharp", None), ("off", "rt-sharp", False),
+    ):  # fmt: skip
+        target = tmp_path / f"{name}.mkv"
+        report = vsr.relay(
+            str(source), str(target), model=model, flicker_filter=wanted, max_latency=5.0,
+            codec="libx264", preset="ultrafast", encoder_options={"qp": "0"},
+        )  # fmt: skip
+        assert report.facts()["output"]["flicker_filter"] is (name == "default")
+        with av.open(str(target)) as made:
+            lumas = [p.to_ndarray()[: p.height].astype(int) for p in made.decode(video=0)]
+        assert len(lumas) == report.frames_out == 12
+        changes[name] = np.mean([np.abs(b - a).mean() for a, b in pairwise(lumas)])
+    assert changes["default"] <= 1.3 * changes["bicubic"] < changes["off"]
 
 
 def test_an_error_of_the_callback_ends_the_relay(clip: Path, tmp_path: Path) -> None:

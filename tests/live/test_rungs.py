@@ -16,6 +16,7 @@ import pytest
 from vsr.errors import BackendError, InterruptedRunError
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
+from vsr.inference.flicker import FlickerFilter
 from vsr.live.ladder import prepare
 from vsr.live.ladder.controller import Ladder, LadderSettings
 from vsr.live.ladder.engine_queue import EngineQueue
@@ -115,6 +116,26 @@ def test_a_failing_engine_is_stood_in_for_and_loaded_again(
     assert len(device.engines) == 3
     assert not rungs.is_disabled(0)
     assert caplog.text.count("failed; reloading it") == 1
+
+
+def test_frames_of_a_sharp_rung_are_filtered_and_a_change_of_rung_begins_again(
+    backend: Backend,
+) -> None:
+    wanted = replace(WANTED, model="rt-sharp", ladder=("c-dcscn-stream", "bicubic"))
+    rungs = Rungs(find_models(wanted, backend), backend, SIZE, COLOUR)
+    steady, rng = FlickerFilter(wanted.flicker_filter), np.random.default_rng(1)
+    still = rng.integers(32, 224, (48, 64))
+
+    def is_filtered(rung: int) -> bool:
+        noisy = (still + rng.integers(-2, 3, still.shape)).astype(np.uint8)
+        before = replace(frame(0), planes=(noisy, *frame(0).planes[1:]))
+        after = rungs.upscale(before, rung)
+        return not np.array_equal(steady.filtered(before, after).planes[0], after.planes[0])
+
+    chosen = [0, 0, 0, 1, 1, 2, 2, 0, 0]
+    assert [is_filtered(rung) for rung in chosen] == [
+        *(False, True, True), *(False,) * 4, False, True
+    ]  # fmt: skip
 
 
 def test_an_engine_that_fails_again_and_again_is_given_up(

@@ -9,6 +9,7 @@ from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from vsr.cli.main import main
 from vsr.files import model_choice
 from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
+from vsr.inference.flicker import _LumaFilter
 from vsr.inference.models import find, manifest, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame
@@ -32,6 +34,7 @@ from vsr.plan.cost_cache import CostCache
 from vsr.plan.formatting import recommendation, table
 from vsr.plan.measure import Video, encoding_cost, moving_texture
 from vsr.plan.plan import Line, Planner, models_for_scale, task_of, task_without_input
+from vsr.plan.trial import trial
 
 TINY = Clip(size=(64, 48), audio=(), options={"crf": "45"})
 
@@ -322,6 +325,30 @@ def test_a_busy_machine_does_not_make_the_processor_another_device(
     model = find("bicubic", 2, backend, "auto")
     cost = measure.network_cost_at_size(model, backend, video, 0.3)
     assert cost.on_other_device is not on_cpu
+
+
+@pytest.mark.parametrize(("name", "sharp"), [("rt-sharp", True), ("c-dcscn", False)])
+def test_the_cost_of_a_sharp_network_includes_the_flicker_filter(
+    monkeypatch: pytest.MonkeyPatch, name: str, sharp: bool
+) -> None:
+    filtered, step = list[int](), _LumaFilter.step
+
+    def counted(self: _LumaFilter, *planes: Any) -> Any:
+        filtered.append(1)
+        return step(self, *planes)
+
+    monkeypatch.setattr(_LumaFilter, "step", counted)
+    backend = load_backend("openvino")
+    model, video = find(name, 2, backend, "auto"), Video(size=(32, 32), rate=Fraction(25))
+    measure.network_cost_at_size(model, backend, video, 0.01)
+    assert bool(filtered) is sharp
+    filtered.clear()
+    encoder = EncoderSettings(preset="ultrafast")
+    out = VideoFormat(size=(64, 64), rate=video.rate, time_base=1 / video.rate)
+    trial(model, backend, video, None, encoder, out, "matroska", 8)
+    assert len(filtered) == (7 if sharp else 0)
+    key = cost_cache.network_key(model, backend, video.size, video.planes)
+    assert key.endswith("flicker filter") is sharp
 
 
 @pytest.mark.usefixtures("_own_cache")

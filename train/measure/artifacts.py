@@ -53,13 +53,14 @@ def still_flicker(method: Method, still: Planes, crf: int = 28) -> tuple[float, 
     """
     clip = Clip([still], Fraction(25), _BT601)
     small, rng = shrink(still, method.scale), np.random.default_rng(1)
-    frames = [small._replace(y=_with_noise(small.y, rng)) for _ in range(_STILL_FRAMES)]
+    frames = [small._replace(y=with_camera_noise(small.y, rng)) for _ in range(_STILL_FRAMES)]
     decoded, _ = compress(frames, clip, crf, "medium")
     ours = [enlarged_codes(planes, method, clip.weights) for planes in decoded]
     return flicker(ours), flicker([bicubic_codes(planes, method.scale) for planes in decoded])
 
 
-def _with_noise(y: Pixels, rng: np.random.Generator) -> Pixels:
+def with_camera_noise(y: Pixels, rng: np.random.Generator) -> Pixels:
+    """Return luma with the noise of a camera added."""
     return np.clip(np.rint(y + rng.normal(0, _NOISE_STD, y.shape)), 16, 235).astype(np.uint8)
 
 

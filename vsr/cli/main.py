@@ -13,6 +13,7 @@ from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare
 from vsr.cli.encoder_options import preset_options, rate_options
 from vsr.cli.many import run_list, run_many, selection_options
+from vsr.cli.network_options import flicker_option
 from vsr.cli.numbers import WholeNumber, byte_size
 from vsr.cli.plan import plan
 from vsr.cli.relay import relay
@@ -97,6 +98,7 @@ def _inputs_and_output(
     help="OpenVINO device (CPU, GPU ...), or GPU number; several separated by commas: 0,1,2.",
 )
 @click.option("--batch", type=WholeNumber(1), default=1, help="Frames per inference on a GPU.")
+@flicker_option
 @click.option(
     "-c", "-c:v", "--codec",
     help="h264 (default; hevc for HDR and more than 8 bits), hevc, av1, vp9, prores, ffv1 or "

@@ -1,4 +1,4 @@
-"""Options of the network's precision and device, which `vsr relay` and `vsr plan` share."""
+"""Options of the network that commands share: precision, device and the flicker filter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,3 +23,12 @@ def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):  # fmt: skip
         command = option(command)
     return command
+
+
+flicker_option = click.option(
+    "--flicker-filter/--no-flicker-filter",
+    default=None,
+    help="Average the detail over time where the picture stands still, so that it does not "
+    "flicker. Default: for networks with a sharp look.",
+)
+"""Adds `--flicker-filter` to a command; None if it is not given."""

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from vsr.cli.encoder_options import preset_options, rate_options
-from vsr.cli.network_options import network_options
+from vsr.cli.network_options import flicker_option, network_options
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.terminal import (
     exit_on_error,
@@ -44,6 +44,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 @click.option("-m", "--model", help="Name from `vsr models`, or a super-resolution .onnx file.")
 @click.option("-s", "--scale", type=WholeNumber(2), help="Scale factor. Default: 2.")
 @network_options
+@flicker_option
 @click.option(
     "--ladder",
     metavar="NAME,NAME...",

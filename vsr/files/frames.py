@@ -13,6 +13,7 @@ from vsr.inference import models
 from vsr.inference.any_size import AnySizeUpscaler
 from vsr.inference.backend import check_batch, load_backend
 from vsr.inference.default import DEFAULT
+from vsr.inference.flicker import FlickerFilter, filters_flicker
 from vsr.media.encoder import EncoderSettings
 from vsr.media.frame import Frame
 from vsr.media.info import VideoInfo
@@ -78,6 +79,7 @@ def upscale_frames(
     backend: str = "auto",
     device: str | None = None,
     batch: int = 1,
+    flicker_filter: bool | None = None,
 ) -> Iterator[Frame]:
     """Upscale frames lazily and in order; their times and colours do not change.
 
@@ -89,7 +91,10 @@ def upscale_frames(
     runner = load_backend(backend, device)
     check_batch(batch, runner)
     network = models.find(model, scale, runner, precision)
-    return AnySizeUpscaler(network, runner, batch).process(_checked(frames))
+    enlarge = AnySizeUpscaler(network, runner, batch).process
+    if filters_flicker(model, flicker_filter):
+        return FlickerFilter().process(_checked(frames), enlarge)
+    return enlarge(_checked(frames))
 
 
 class Writer:

@@ -30,8 +30,8 @@ from vsr.files.journal_lines import (
     left_by_an_interrupted_run,
 )
 from vsr.files.memory_plan import MemoryPlan, plan_memory
-from vsr.files.model_choice import model_name
-from vsr.files.pipeline import Enlarge, Slice, run
+from vsr.files.model_choice import with_model
+from vsr.files.pipeline import Enlarge, Slice, run, with_flicker_filter
 from vsr.files.progress import Progress
 from vsr.files.receipt import check_receipt_path, write_report_and_receipt
 from vsr.files.run_report import add_note, conversion_note, new_report, no_frames_error, time_window
@@ -74,8 +74,7 @@ class Job:
         self._may_discard = settings.overwrite or settings.restart
         self._on_progress = on_progress
         self._stop = stop or threading.Event()
-        self._started = 0.0
-        self._position = 0.0
+        self._started = self._position = 0.0
         self._first_time: float | None = None
 
     def run(self) -> Report:
@@ -94,8 +93,7 @@ class Job:
         check_output(self._output, self._input, settings)
         if settings.report:
             check_report_path(settings.report)
-        name = model_name(self._input, self._output, settings)
-        settings = self._settings = replace(settings, model=name)
+        settings = self._settings = with_model(self._input, self._output, settings)
         receipt = check_receipt_path(settings, self._input, self._output)
         if is_shared(settings, self._output):
             report = SharedJob(
@@ -154,7 +152,8 @@ class Job:
                 first_output = Path(folder, f"first.{settings.container or 'mkv'}")
             plan = self._plan_memory(source, upscaler, first)
             with Sink(first_output, video, plan.encoder, source.passthrough()) as sink:
-                run(selected, upscaler.process, sink, lambda frame: None, plan.max_waiting_bytes)
+                enlarge = with_flicker_filter(upscaler.process, settings.flicker_filter)
+                run(selected, enlarge, sink, lambda frame: None, plan.max_waiting_bytes)
                 if selected.interrupted:
                     raise InterruptedRunError("stopped in the first pass; nothing was written")
                 if not sink.frames_in:
@@ -172,18 +171,14 @@ class Job:
             fall_back=True, planes=source.plane_format, reuse=True,
         )  # fmt: skip
 
-    def _check_output_again(self, sink: AnySink | SegmentedSink) -> None:
-        """Raise OutputError if another program has created the output in the meantime."""
-        if not isinstance(sink, StillSink):  # has already written its files
-            check_output(self._output, self._input, self._settings)
-
     def _plan_memory(
         self, source: AnySource, upscaler: Upscaler, encoder: EncoderSettings
     ) -> MemoryPlan:
         """Fit the run into the available memory. Raises InputError if that is impossible."""
         video = source.info.output_for(upscaler.out_size)
-        name = encoder_name_for(self._output, self._settings, video)
-        return plan_memory(source, upscaler, name, encoder, self._settings.memory)
+        name, settings = encoder_name_for(self._output, self._settings, video), self._settings
+        filtered = bool(settings.flicker_filter)
+        return plan_memory(source, upscaler, name, encoder, settings.memory, filtered)
 
     def _selected(self, source: AnySource, done: int = 0) -> Slice:
         settings = self._settings
@@ -218,11 +213,14 @@ class Job:
             if isinstance(sink, SegmentedSink):
                 sink.interrupted = lambda: selected.interrupted
                 sink.lost = lambda: source.losses.lost
+            piece = sink.segment_number if isinstance(sink, SegmentedSink) else None
+            enlarge = with_flicker_filter(enlarge, settings.flicker_filter, piece)
             self._started = now()
             run(selected, enlarge, sink, on_muxed, plan.max_waiting_bytes)
             if not sink.frames_in:
                 raise no_frames_error(source, selected)
-            self._check_output_again(sink)
+            if not isinstance(sink, StillSink):  # has already written its files
+                check_output(self._output, self._input, self._settings)
             sink.close()
             if not isinstance(sink, SegmentedSink):
                 delete_kept_segments(self._output)

@@ -26,6 +26,8 @@ Pillow: colours as packed pixels, and an internal copy; GIF and APNG have alpha,
 """
 _BUFFERED_REDUCED: Final = {"libx264": 23, "libx265": 46}
 _BUFFERED_DEFAULT: Final = 16
+_FLICKER_FILTER: Final = (12, 3)
+"""Memory use of the flicker filter, in input pictures and output pictures."""
 _REDUCED_PARAMETERS: Final = {
     "libx264": ("x264-params", {"rc-lookahead": "0", "sync-lookahead": "0", "bframes": "0"}),
     "libx265": ("x265-params", {"rc-lookahead": "0", "frame-threads": "1", "bframes": "0"}),
@@ -50,6 +52,7 @@ def plan_memory(
     encoder: str,
     settings: EncoderSettings,
     memory_limit: int | None,
+    flicker_filter: bool = False,
 ) -> MemoryPlan:
     """Plan the memory of a run, for a source's pictures and an FFmpeg encoder (or Pillow).
 
@@ -66,6 +69,9 @@ def plan_memory(
     buffered_bytes += sum(
         max(size, min(max_waiting_bytes, 8 * size)) for size in (in_bytes, out_bytes)
     )
+
+    if flicker_filter:
+        buffered_bytes += _FLICKER_FILTER[0] * in_bytes + _FLICKER_FILTER[1] * out_bytes
 
     def needed(encoder_pictures: int) -> int:
         return buffered_bytes + encoder_pictures * out_bytes

@@ -1,6 +1,7 @@
 """Chooses the network of a run without `model`: the best that is fast enough for its file here."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from vsr.files.workers import devices_of
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.default import DEFAULT_SCALE
+from vsr.inference.flicker import filters_flicker
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.names import is_picture
 from vsr.media.target import CONTAINERS
@@ -40,6 +42,17 @@ def default_model(settings: RunSettings) -> str:
         return found[-1].name
     what = "network" if look is None else f"network with a {look} look"
     raise UsageError(f"no {what} has the scale {scale}: see vsr models")
+
+
+def with_model(input_: str, output: Path, settings: RunSettings) -> RunSettings:
+    """Return the settings with the name of the run's model, and whether its flicker is filtered.
+
+    Raises UsageError as `model_name` does.
+    """
+    name = model_name(input_, output, settings)
+    return replace(
+        settings, model=name, flicker_filter=filters_flicker(name, settings.flicker_filter)
+    )
 
 
 def model_name(input_: str, output: Path, settings: RunSettings) -> str:

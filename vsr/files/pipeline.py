@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any, Final, Protocol
 
 import av
 
+from vsr.inference.flicker import FlickerFilter
 from vsr.media.frame import Frame
 from vsr.media.prefetch import MAX_QUEUE_BYTES, HaltedError, prefetch
 from vsr.media.timestamps import Packet
@@ -134,6 +136,16 @@ class Writer(Protocol):
 
 Enlarge = Callable[[Iterable[Any]], Iterator[Any]]
 """Type of `Upscaler.process` and `AnySizeUpscaler.process`."""
+
+
+def with_flicker_filter(
+    enlarge: Enlarge, wanted: bool | None, piece: Callable[[Frame], int] | None = None
+) -> Enlarge:
+    """Return `enlarge`, followed by a new `FlickerFilter` if it is wanted.
+
+    `piece`: number of the piece of a frame, see `FlickerFilter.process`.
+    """
+    return partial(FlickerFilter().process, enlarge=enlarge, piece=piece) if wanted else enlarge
 
 
 def run(

@@ -106,7 +106,9 @@ def write_receipt(
         "interrupted": report.interrupted,
         **{
             key: report.output.get(key)
-            for key in ("model", "model_sha256", "scale", "precision", "backend", "device")
+            for key in (
+                "model", "model_sha256", "scale", "precision", "flicker_filter", "backend", "device"
+            )
         },
         "encoder": {"name": report.output.get("encoder"), **asdict(settings.encoder)},
         "versions": versions(),

@@ -9,6 +9,7 @@ from vsr.files.input_output import AnySink, AnySource
 from vsr.files.pipeline import Slice
 from vsr.files.segments import SegmentedSink
 from vsr.files.settings import RunSettings
+from vsr.inference.flicker import can_filter
 from vsr.inference.upscaler import Outline
 from vsr.media.target import pipe_of
 from vsr.report.report import Report
@@ -48,6 +49,7 @@ def new_report(
             "device": device[1],
             "size": list(upscaler.out_size),
             "tiles": upscaler.tiles,
+            "flicker_filter": bool(settings.flicker_filter) and can_filter(info.colour),
             "matrix": info.colour.matrix,
             "range": "full" if info.colour.full_range else "limited",
         },

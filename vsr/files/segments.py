@@ -162,12 +162,7 @@ class SegmentedSink:
         """Encode a frame; return frames as `Sink.write` does. Ignore packets (see `close`)."""
         if not isinstance(item, Frame):
             return []
-        time, written = item.pts * item.time_base, list[Frame]()
-        if self._cuts is None:
-            done = self.journal.segments
-            first = done[0].first_pts * item.time_base if done else time
-            self._cuts = Cuts.of(first, self._frames, self._rate)
-        number = self._cuts.number(time)
+        number, written = self.segment_number(item), list[Frame]()
         if self._writer is not None and number > self._number:
             written, segment = self._finish_segment(self._writer)
             self.journal.add(segment)
@@ -178,6 +173,18 @@ class SegmentedSink:
         written += self._writer.write(item)
         self.frames_out += len(written)
         return written
+
+    def segment_number(self, frame: Frame) -> int:
+        """Return the number of a frame's segment; the first frame of the run must come first.
+
+        Another thread may ask for a frame before that frame is passed to `write`.
+        """
+        time = frame.pts * frame.time_base
+        if self._cuts is None:
+            done = self.journal.segments
+            first = done[0].first_pts * frame.time_base if done else time
+            self._cuts = Cuts.of(first, self._frames, self._rate)
+        return self._cuts.number(time)
 
     def drain(self) -> list[Frame]:
         """Flush the encoder; return its last frames, as `write` does."""

@@ -49,6 +49,9 @@ class RunSettings:
     batch: int = 1
     """Frames per inference on a GPU; more than one is faster for small frames."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    flicker_filter: bool | None = None
+    """Whether the luma is averaged over time where the picture stands still; see
+    `vsr.inference.flicker`. None: for networks with a sharp look."""
     sdr: bool = False
     """Convert HDR (PQ, HLG) to 8-bit SDR before upscaling."""
     audio: str = "copy"
@@ -121,6 +124,7 @@ class RunOptions(EncoderOptions, total=False):
     device: str | None
     batch: int
     passes: int
+    flicker_filter: bool | None
     sdr: bool
     audio: str
     start_frame: int

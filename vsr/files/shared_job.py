@@ -144,12 +144,14 @@ class SharedJob:
             report.output["encoder"] = trial.encoder
             codec, in_band = trial.encoder, trial.headers_in_band
         jobs, memory = jobs_that_fit(self.settings, source, outline, codec)
-        plan = plan_memory(source, outline, codec, self.settings.encoder, memory)
+        filtered = bool(self.settings.flicker_filter)
+        plan = plan_memory(source, outline, codec, self.settings.encoder, memory, filtered)
         add_note(report, plan.note)
         timeline = source.timeline
         worker_settings = WorkerSettings(
             model=replace(request, scale=outline.scale, precision=outline.precision),
-            model_sha256=outline.sha256, batch=self.settings.batch, info=timeline.frame_info,
+            model_sha256=outline.sha256, batch=self.settings.batch,
+            flicker_filter=filtered, info=timeline.frame_info,
             filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
             memory=memory, max_waiting_bytes=plan.max_waiting_bytes, video=output.video,
             in_band=in_band,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from vsr.errors import InputError, UsageError
 from vsr.files.journal_lines import Segment
-from vsr.files.pipeline import Slice, run
+from vsr.files.pipeline import Slice, run, with_flicker_filter
 from vsr.files.segment_writer import SegmentWriter
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
@@ -52,6 +52,8 @@ class WorkerSettings:
     model: ModelRequest
     model_sha256: str
     batch: int
+    flicker_filter: bool
+    """Whether a `FlickerFilter` is used, for each segment a new one."""
     info: VideoInfo
     """Facts of the decoded video, before HDR is converted."""
     filtering: Filtering
@@ -172,7 +174,7 @@ class Worker:
             with sink:
                 run(
                     selected,
-                    self._upscaler.process,
+                    with_flicker_filter(self._upscaler.process, self._settings.flicker_filter),
                     sink,
                     on_muxed,
                     self._settings.max_waiting_bytes,

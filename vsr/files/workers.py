@@ -67,11 +67,14 @@ def jobs_that_fit(
     if limit is None:
         return asked, None
     device_count = len(devices_of(settings.device))
-    single = plan_memory(source, outline, encoder, settings.encoder, limit // device_count)
+    filtered = bool(settings.flicker_filter)
+    single = plan_memory(
+        source, outline, encoder, settings.encoder, limit // device_count, filtered
+    )
     for jobs in range(asked, 1, -1):
         try:
             plan = plan_memory(
-                source, outline, encoder, settings.encoder, limit // device_count // jobs
+                source, outline, encoder, settings.encoder, limit // device_count // jobs, filtered
             )
         except InputError:
             continue

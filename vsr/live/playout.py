@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from vsr.errors import InputError, OutputError
+from vsr.inference.flicker import FlickerFilter
 from vsr.live.clock import OutputClock
 from vsr.live.common import POLL_S, RelayLog
 from vsr.live.input.mailbox import AudioPacket, Connected, Lost, Mailbox, RateMeasured, SourceNotice
@@ -49,19 +50,19 @@ class Playout:
         """
         self._settings, self._mailbox, self._slate = settings, mailbox, slate
         self._report, self._board, self._log, self._stop = report, board, log, stop
-        self._name = report.input["name"]
-        self._info = info = first.info
-        self._interval = float(1 / info.rate)
+        self._name, self._info = report.input["name"], first.info
+        self._interval = float(1 / first.info.rate)
         self._clock = OutputClock(self._interval)
         self._audio = PlayoutAudio(self._clock, first.audio, self._warn)
         self._encoder = LiveEncoder(
-            outputs, settings.encoder, info, rungs.out_size, self._audio.context,
+            outputs, settings.encoder, first.info, rungs.out_size, self._audio.context,
             self._record, stop.is_set, settings.output, spares,
         )  # fmt: skip
         self._rungs, self._rungs_version, self._costs = rungs, rungs.version, rungs.costs
         times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)
         self._ladder = Ladder(self._costs, times, now())
         self._rung = self._ladder.rung
+        self._flicker_filter = FlickerFilter(settings.flicker_filter)
         self._last: Planes | None = None
         self._is_source_lost = False
         self._sessions, self._repeated, self._dropped, self._audio_dropped = 1, 0, 0, 0
@@ -131,7 +132,7 @@ class Playout:
             return
         self._set_rung(self._ladder.rung)
         began = now()
-        done = self._rungs.upscale(frame, rung)
+        done = self._flicker_filter.filtered(frame, self._rungs.upscale(frame, rung))
         if done.event != FALLBACK:
             self._ladder.record_cost(rung, now() - began)
         elif self._rungs.is_disabled(rung):
@@ -174,8 +175,7 @@ class Playout:
 
     def _set_rung(self, rung: int) -> None:
         if rung != self._rung:
-            names = self._rungs.names
-            self._log.info("switched to network %s, was %s", names[rung], names[self._rung])
+            self._log.info("switched to network %s, was %s", self._rungs.names[rung], self.rung)
             self._rung = rung
 
     def _drop(self, frame: Frame, why: str) -> None:

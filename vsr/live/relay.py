@@ -178,10 +178,17 @@ class Relay:
 
     def _announce(self, first: Connected, rungs: "Rungs", playout: "Playout") -> None:
         """Describe the stream in the log, the report and the status page."""
+        from vsr.inference.flicker import can_filter, filters_flicker
+
         info, report = first.info, self.report
         size = [info.width, info.height]
         report.input |= {"size": size, "rate": str(info.rate), "codec": first.codec}
-        report.output |= {"size": list(rungs.out_size), "rungs": rungs.names}
+        filtered = can_filter(info.colour) and any(
+            filters_flicker(name, self.settings.flicker_filter) for name in rungs.names
+        )
+        report.output |= {
+            "size": list(rungs.out_size), "rungs": rungs.names, "flicker_filter": filtered
+        }  # fmt: skip
         costs = [
             (name, cost)
             for k, (name, cost) in enumerate(zip(rungs.names, rungs.costs, strict=True))

@@ -88,6 +88,9 @@ class RelaySettings:
     precision: str = "auto"
     backend: str = "auto"
     device: str | None = None
+    flicker_filter: bool | None = None
+    """Whether the luma is averaged over time where the picture stands still; see
+    `vsr.inference.flicker`. None: for networks with a sharp look."""
     ladder: tuple[str, ...] = ()
     """Lighter networks to fall back to, best first; empty: the built-in ladder."""
     max_latency: float = 0.5
@@ -127,6 +130,7 @@ class RelayOptions(EncoderOptions, total=False):
     precision: str
     backend: str
     device: str | None
+    flicker_filter: bool | None
     ladder: tuple[str, ...]
     max_latency: float
     slate_after: float

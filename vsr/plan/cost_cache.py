@@ -12,6 +12,7 @@ from typing import Any, Final
 from platformdirs import user_cache_path
 
 from vsr.inference.backend import Backend
+from vsr.inference.flicker import filters_flicker
 from vsr.inference.models import Model
 from vsr.media.limits import processor_count
 from vsr.media.plane_format import PlaneFormat
@@ -81,9 +82,10 @@ class CostCache:
 
 def network_key(model: Model, backend: Backend, size: tuple[int, int], planes: PlaneFormat) -> str:
     """Return the key of a network's cost for pictures of a size and format."""
+    steps = " and flicker filter" if filters_flicker(model.name, None) else ""
     return (
         f"network {model.sha256 or model.name} x{model.scale} {model.precision} "
-        f"{backend.name} {backend.device} {size} {planes}"
+        f"{backend.name} {backend.device} {size} {planes}{steps}"
     )
 
 

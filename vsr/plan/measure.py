@@ -12,6 +12,7 @@ import av
 import numpy as np
 
 from vsr.inference.backend import Backend
+from vsr.inference.flicker import FlickerFilter
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.alpha import ENCODERS as TRANSPARENT
@@ -121,10 +122,10 @@ def network_cost(model: Model, backend: Backend, video: Video, seconds: float = 
 def network_cost_at_size(model: Model, backend: Backend, video: Video, seconds: float) -> Cost:
     """Return a network's cost per frame for consecutive frames of exactly that size.
 
-    Raises BackendError.
+    It includes the flicker filter, if that is used by default. Raises BackendError.
     """
     upscaler = Upscaler(model, backend, video.colour, video.size, planes=video.planes)
-    frames = upscaler.process(grey_frames(video))
+    frames = FlickerFilter(None).process(grey_frames(video), upscaler.process)
     for _ in range(2):  # warm-up
         next(frames)
     clock = Clock(seconds)

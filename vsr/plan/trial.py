@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from vsr.inference.backend import Backend
+from vsr.inference.flicker import FlickerFilter
 from vsr.inference.models import Model
 from vsr.inference.upscaler import Upscaler
 from vsr.media.encoder import EncoderSettings, VideoFormat
@@ -64,7 +65,8 @@ def trial(
         start = _since(started, 1)
         decoded = stack.enter_context(closing(prefetch(itertools.islice(frames, count))))
         started = _now()
-        with closing(prefetch(upscaler.process(decoded))) as enlarged:
+        steady = FlickerFilter(None)
+        with closing(prefetch(steady.process(decoded, upscaler.process))) as enlarged:
             for frame in enlarged:
                 sink.write(frame)
         sink.drain()
