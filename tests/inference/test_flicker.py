@@ -198,7 +198,7 @@ def test_it_begins_again_where_the_frames_change(change: str) -> None:
     assert np.array_equal(steady.filtered(before, after).planes[0], after.planes[0])
 
 
-def test_a_frame_that_reuses_a_result_gets_the_filtered_one() -> None:
+def test_a_repeated_frame_gets_the_filtered_result_again() -> None:
     (lr, out), (lr2, out2), _, _ = _still((24, 24), 2, 8, 1.0)
     steady = FlickerFilter()
     steady.filtered(_frame(lr), _frame(out))
@@ -206,11 +206,13 @@ def test_a_frame_that_reuses_a_result_gets_the_filtered_one() -> None:
     made = steady.filtered(_frame(lr2), first)
     again = replace(first, event=REUSED)
     assert steady.filtered(_frame(lr2), again).planes[0] is made.planes[0]
+    computed_again = _frame(out2.copy(), index=2)
+    assert np.array_equal(steady.filtered(_frame(lr2), computed_again).planes[0], made.planes[0])
     steady.reset()
     assert np.array_equal(steady.filtered(_frame(lr2), again).planes[0], out2)
 
 
-def test_processing_keeps_the_order_and_other_items_and_begins_again_at_each_piece() -> None:
+def test_processing_keeps_the_order_and_other_items_and_begins_again_at_each_segment() -> None:
     lumas = _still((24, 24), 2, 8, 1.0, frames=6)
     items: list[Frame | str] = ["a"]
     for k, (lr, _) in enumerate(lumas):

@@ -3,7 +3,7 @@
 Pictures are Y in code values (16..235), as `train.measure.compressed` makes them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
@@ -46,16 +46,24 @@ def moving_flicker(clip: Clip, method: Method, crf: int = 28, frames: int = 6) -
     }
 
 
-def still_flicker(method: Method, still: Planes, crf: int = 28) -> tuple[float, float]:
+def still_flicker(
+    method: Method,
+    still: Planes,
+    crf: int = 28,
+    after: Callable[[Sequence[Pixels], Sequence[Pixels]], Sequence[Pixels]] | None = None,
+) -> tuple[float, float]:
     """Return flicker of (the method, bicubic) on a still picture with noise, encoded as a video.
 
-    The only differences are the camera noise and what the encoder leaves of it.
+    The only differences are the camera noise and what the encoder leaves of it. `after`: filter of
+    the method's pictures, called with all LR and all enlarged pictures.
     """
     clip = Clip([still], Fraction(25), _BT601)
     small, rng = shrink(still, method.scale), np.random.default_rng(1)
     frames = [small._replace(y=with_camera_noise(small.y, rng)) for _ in range(_STILL_FRAMES)]
     decoded, _ = compress(frames, clip, crf, "medium")
-    ours = [enlarged_codes(planes, method, clip.weights) for planes in decoded]
+    ours: Sequence[Pixels] = [enlarged_codes(p, method, clip.weights) for p in decoded]
+    if after is not None:
+        ours = after([planes.y for planes in decoded], ours)
     return flicker(ours), flicker([bicubic_codes(planes, method.scale) for planes in decoded])
 
 

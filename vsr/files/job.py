@@ -213,8 +213,8 @@ class Job:
             if isinstance(sink, SegmentedSink):
                 sink.interrupted = lambda: selected.interrupted
                 sink.lost = lambda: source.losses.lost
-            piece = sink.segment_number if isinstance(sink, SegmentedSink) else None
-            enlarge = with_flicker_filter(enlarge, settings.flicker_filter, piece)
+            segment_of = sink.segment_number if isinstance(sink, SegmentedSink) else None
+            enlarge = with_flicker_filter(enlarge, settings.flicker_filter, segment_of)
             self._started = now()
             run(selected, enlarge, sink, on_muxed, plan.max_waiting_bytes)
             if not sink.frames_in:

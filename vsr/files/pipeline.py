@@ -139,13 +139,15 @@ Enlarge = Callable[[Iterable[Any]], Iterator[Any]]
 
 
 def with_flicker_filter(
-    enlarge: Enlarge, wanted: bool | None, piece: Callable[[Frame], int] | None = None
+    enlarge: Enlarge, enabled: bool | None, segment_of: Callable[[Frame], int] | None = None
 ) -> Enlarge:
-    """Return `enlarge`, followed by a new `FlickerFilter` if it is wanted.
+    """Return `enlarge`, followed by a new `FlickerFilter` if that is enabled.
 
-    `piece`: number of the piece of a frame, see `FlickerFilter.process`.
+    `segment_of`: see `FlickerFilter.process`.
     """
-    return partial(FlickerFilter().process, enlarge=enlarge, piece=piece) if wanted else enlarge
+    if not enabled:
+        return enlarge
+    return partial(FlickerFilter().process, enlarge=enlarge, segment_of=segment_of)
 
 
 def run(

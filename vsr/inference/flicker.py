@@ -39,14 +39,14 @@ _STRIP: Final = 64
 pixels have w = 0 are only copied."""
 
 
-def filters_flicker(model: str, wanted: bool | None) -> bool:
-    """Return whether the frames of a model are filtered, if a user wants it (None: by default).
+def filters_flicker(model: str, setting: bool | None) -> bool:
+    """Return whether the frames of a model are filtered, by the user's setting.
 
-    By default, networks with a sharp look are filtered. Bicubic invents no detail and never is.
+    None: networks with a sharp look are filtered. Bicubic invents no detail and never is.
     """
     if model == BICUBIC:
         return False
-    return _is_sharp(model) if wanted is None else wanted
+    return _is_sharp(model) if setting is None else setting
 
 
 def can_filter(colour: Colour) -> bool:
@@ -65,9 +65,9 @@ class FlickerFilter:
     Chroma, alpha and RGB frames are not filtered. The frames passed in are not written to.
     """
 
-    def __init__(self, wanted: bool | None = True) -> None:
-        """`wanted`: which models' frames are filtered, as in `filters_flicker`."""
-        self._wanted = wanted
+    def __init__(self, setting: bool | None = True) -> None:
+        """`setting`: which models' frames are filtered, as in `filters_flicker`."""
+        self._setting = setting
         self._kind: _Kind | None = None
         self._luma: _LumaFilter | None = None
         self._unfiltered = self._filtered = np.empty((0, 0), np.uint8)
@@ -80,19 +80,19 @@ class FlickerFilter:
     def filtered(self, before: Frame, after: Frame) -> Frame:
         """Return the enlarged frame `after`, made of `before`, with filtered luma.
 
-        It begins again when model, size, format or colour changes. A frame that reuses the planes
-        of the previous one also reuses the filtered luma. `before` is not needed afterwards.
+        It begins again when model, size, format or colour changes. For a repeated frame, the result
+        is that of the previous one. `before` is not needed afterwards.
         """
         luma, result = after.planes[0], after.planes[0]
-        if not (filters_flicker(after.rung, self._wanted) and can_filter(after.colour)):
+        if not (filters_flicker(after.rung, self._setting) and can_filter(after.colour)):
             self.reset()
             return after
         kind = (after.rung, before.planes[0].shape, luma.shape, after.format, after.colour)
         if kind != self._kind:
             self._kind = kind
             self._luma = _LumaFilter(before.planes[0], luma.shape, after.format.bits)
-        elif luma is self._unfiltered:
-            result = self._filtered
+        elif luma is self._unfiltered or np.array_equal(luma, self._unfiltered):
+            result = self._filtered  # of a repeated frame
         else:
             assert self._luma is not None
             result = self._luma.step(before.planes[0], luma, self._filtered)
@@ -104,12 +104,12 @@ class FlickerFilter:
         self,
         items: Iterable[Frame | T],
         enlarge: Callable[[Iterable[Frame | T]], Iterator[Frame | T]],
-        piece: Callable[[Frame], int] | None = None,
+        segment_of: Callable[[Frame], int] | None = None,
     ) -> Iterator[Frame | T]:
         """Yield what `enlarge` makes of the items, frames filtered; other items pass through.
 
         `enlarge`: such as `Upscaler.process`; it keeps the order and makes one frame of each. The
-        first frame of every `piece`, a number that may differ from frame to frame, is not filtered.
+        first frame of each segment, by the number that `segment_of` returns, is not filtered.
         """
         waiting = deque[Frame]()
         number: int | None = None
@@ -124,7 +124,7 @@ class FlickerFilter:
             if not isinstance(item, Frame):
                 yield item
                 continue
-            own = 0 if piece is None else piece(item)
+            own = 0 if segment_of is None else segment_of(item)
             if own != number:
                 number = own
                 self.reset()
