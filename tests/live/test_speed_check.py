@@ -23,7 +23,7 @@ from vsr.media.colour import Colour
 from vsr.media.frame import Frame
 from vsr.media.plane_format import YUV420
 from vsr.plan import cost_cache
-from vsr.plan.choice import candidates
+from vsr.plan.choice import faithful
 from vsr.plan.cost import Cost
 from vsr.plan.cost_cache import CostCache, network_key
 
@@ -69,7 +69,7 @@ def _default_networks(interval: float, **settings: Any) -> Rungs:
 
 @pytest.mark.usefixtures("_own_cache")
 def test_the_best_network_is_taken_where_it_leaves_room(caplog: pytest.LogCaptureFixture) -> None:
-    best, usual = (candidate.name for candidate in candidates(clean=False))
+    best, usual = (candidate.name for candidate in faithful(2))
     with caplog.at_level("INFO"):
         rungs = _default_networks(interval=100.0)
     assert rungs.names == [best, usual, "bicubic"]
@@ -82,7 +82,7 @@ def test_the_best_network_is_taken_where_it_leaves_room(caplog: pytest.LogCaptur
 
 @pytest.mark.usefixtures("_own_cache")
 def test_a_network_that_is_too_slow_is_not_even_loaded(caplog: pytest.LogCaptureFixture) -> None:
-    best, usual = (candidate.name for candidate in candidates(clean=False))
+    best, usual = (candidate.name for candidate in faithful(2))
     with caplog.at_level("INFO"):
         rungs = _default_networks(interval=1e-6)
     assert rungs.costs[0] == math.inf

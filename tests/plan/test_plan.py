@@ -22,12 +22,12 @@ from vsr.files import model_choice
 from vsr.inference.backend import load_backend
 from vsr.inference.compiled import CompiledCache
 from vsr.inference.flicker import _LumaFilter
-from vsr.inference.models import find, manifest, scales
+from vsr.inference.models import find, manifest, network_and_purpose, scales
 from vsr.media.encoder import EncoderSettings, VideoFormat
 from vsr.media.frame import Frame
 from vsr.media.plane_format import PlaneFormat
 from vsr.plan import cost_cache, measure
-from vsr.plan.choice import SPEEDS, candidates, choose, quality
+from vsr.plan.choice import SPEEDS, candidates, choose, faithful, quality
 from vsr.plan.content import is_clean
 from vsr.plan.cost import Cost, Forecast
 from vsr.plan.cost_cache import CostCache
@@ -206,23 +206,37 @@ def test_lossless_codecs_are_clean_and_what_is_unknown_is_not(tmp_path: Path) ->
 # choice of the network
 
 
+def _best_of(purpose: str, scale: int) -> float:
+    """Return the best quality of the shipped networks with that purpose."""
+    reached = [
+        quality(name, scale)
+        for name, entries in manifest().items()
+        if network_and_purpose(name)[1] == purpose and f"x{scale}" in entries
+    ]
+    return max(q for q in reached if q is not None)
+
+
 @pytest.mark.parametrize("clean", [True, False])
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_candidates_are_the_best_for_their_work(clean: bool, scale: int) -> None:
-    found = candidates(clean, scale)
-    purposes = {name.endswith("-stream") for name in (c.name for c in found)}
-    assert purposes == {not clean and scale in scales("c-dcscn-stream")}
-    assert not any(c.name.endswith("-sharp") for c in found)
+    found = candidates(True, scale) if clean else faithful(scale)
+    purpose = "stream" if not clean and scale in scales("c-dcscn-stream") else ""
+    assert {network_and_purpose(c.name)[1] for c in found} == {purpose}
     assert [c.quality for c in found] == sorted((c.quality for c in found), reverse=True)
     assert [c.work for c in found] == sorted((c.work for c in found), reverse=True)
-    alike = [
-        name
-        for name, entries in manifest().items()
-        if name.endswith("-stream") in purposes and not name.endswith("-sharp")
-        and f"x{scale}" in entries
-    ]  # fmt: skip
-    reached = [quality(name, scale) for name in alike]
-    assert found[0].quality >= max(q for q in reached if q is not None) - 0.05
+    assert found[0].quality >= _best_of(purpose, scale) - 0.05
+
+
+def test_compressed_video_gets_a_sharp_network_or_a_lighter_faithful_one() -> None:
+    found = candidates(False)
+    sharp = candidates(False, 2, "sharp")
+    assert sharp and found[: len(sharp)] == sharp
+    lighter = found[len(sharp) :]
+    assert "c-dcscn-stream" in {c.name for c in lighter}
+    assert set(lighter) <= set(faithful(2))
+    assert [c.work for c in found] == sorted((c.work for c in found), reverse=True)
+    for scale in (3, 4):  # without a sharp network
+        assert candidates(False, scale) == faithful(scale)
 
 
 def test_a_look_has_candidates_of_its_own_by_lpips() -> None:
@@ -232,12 +246,12 @@ def test_a_look_has_candidates_of_its_own_by_lpips() -> None:
     clips = manifest()[sharp[0].name]["x2"]["look"]["lpips"].values()
     share = sum(c["ours"] for c in clips) / sum(c["bicubic"] for c in clips)
     assert sharp[0].quality == pytest.approx(-10 * math.log10(share))
-    assert candidates(True, 2, "faithful") == candidates(False)
+    assert candidates(True, 2, "faithful") == faithful(2)
     assert candidates(False, 4, "sharp") == []
 
 
 def test_the_best_that_is_fast_enough_is_taken_and_no_more_is_measured() -> None:
-    found, asked = candidates(False), []
+    found, asked = faithful(2), []
 
     def speed(name: str) -> float:
         asked.append(name)
@@ -281,7 +295,7 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
     assert _model_of(source, scale=4) == candidates(True, 4)[0].name
     assert _model_of(lossy, scale=4) == candidates(False, 4)[0].name
     assert _model_of(source, model="bicubic") == "bicubic"
-    assert _model_of(source, look="faithful") == candidates(False)[0].name
+    assert _model_of(source, look="faithful") == faithful(2)[0].name
     caplog.clear()
     with caplog.at_level(logging.INFO):
         assert _model_of(source, look="sharp") == candidates(False, 2, "sharp")[0].name

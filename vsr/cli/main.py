@@ -66,8 +66,8 @@ def _inputs_and_output(
 @click.option(
     "--look",
     type=click.Choice(["faithful", "sharp"]),
-    help="faithful: weights that stay closest to the original; sharp: weights that look sharpest "
-    "on compressed video.",
+    help="sharp: weights that look most like the original, the default for compressed video; "
+    "faithful: weights with the least error against the original.",
 )
 @click.option(
     "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",

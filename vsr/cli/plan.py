@@ -120,5 +120,5 @@ def plan(
         lines_out = [formatting.table(task, lines)]
         if chosen is not None:
             lines_out += ["", *formatting.recommendation(task, planner.line(chosen), speed)]
-            lines_out.append(formatting.live_recommendation(task, planner.by_quality()))
+            lines_out.append(formatting.live_recommendation(task, planner.of_relay()))
         print_result("\n".join(lines_out))

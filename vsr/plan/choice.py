@@ -46,13 +46,24 @@ def quality(name: str, scale: int) -> float | None:
 def candidates(clean: bool, scale: int = 2, look: str | None = None) -> list[Candidate]:
     """Return the networks worth their work, best first: a better one always does more work.
 
-    With a look (a key of `LOOKS`), only networks with its weights. Without one, networks for clean
-    pictures are used if no network was trained for compressed video at that scale.
+    With a look (a key of `LOOKS`), only networks with its weights. Without one, clean pictures get
+    networks for clean pictures, and compressed video gets sharp networks, which look most like the
+    original, followed by the faithful ones that are lighter than all of them.
     """
-    purposes = (LOOKS[look],) if look else ("",) if clean else ("stream", "")
-    found: list[Candidate] = []
-    for purpose in purposes:
-        found = found or _all_for(purpose, scale)
+    if look:
+        return _worth_their_work(_all_for(LOOKS[look], scale))
+    if clean:
+        return _worth_their_work(_all_for("", scale))
+    sharp = _worth_their_work(_all_for(LOOKS["sharp"], scale))
+    return [*sharp, *(c for c in faithful(scale) if not sharp or c.work < sharp[-1].work)]
+
+
+def faithful(scale: int) -> list[Candidate]:
+    """Return the networks for compressed video with the least error, best first.
+
+    They are networks for clean pictures if none was trained for compressed video at that scale.
+    """
+    found = _all_for(LOOKS["faithful"], scale) or _all_for("", scale)
     return _worth_their_work(found)
 
 

@@ -136,16 +136,19 @@ def network_cost_at_size(model: Model, backend: Backend, video: Video, seconds: 
 
 
 def grey_frames(video: Video) -> Iterator[Frame]:
-    """Yield grey frames without end; a network's speed does not depend on the content."""
+    """Yield grey frames without end; a network's speed does not depend on the content.
+
+    Two greys alternate, as repeated frames need no flicker filter.
+    """
     width, height = video.size
     across, down = video.planes.chroma(width, height)
-    shapes = ((height, width), (down, across), (down, across))
-    planes = tuple(
-        np.full(shape, 2 ** (video.planes.bits - 1), video.planes.dtype) for shape in shapes
-    )
+    grey, dtype = 2 ** (video.planes.bits - 1), video.planes.dtype
+    lumas = [np.full((height, width), value, dtype) for value in (grey, grey + 1)]
+    chroma = np.full((down, across), grey, dtype)
     for k in itertools.count():
         yield Frame(
-            planes=planes, index=k, pts=k, time_base=1 / video.rate, duration=1,  # type: ignore[arg-type]
+            planes=(lumas[k % 2], chroma, chroma), index=k, pts=k,
+            time_base=1 / video.rate, duration=1,
             format=video.planes, colour=video.colour,
         )  # fmt: skip
 

@@ -143,9 +143,9 @@ class Planner:
         """
         return choice.choose(self._candidates(), self.times_real_time, choice.SPEEDS[speed])
 
-    def by_quality(self) -> list[Line]:
-        """Return the forecasts for the networks worth their work on this video, best first."""
-        return [self.line(candidate.name) for candidate in self._candidates()]
+    def of_relay(self) -> list[Line]:
+        """Return the forecasts for the networks that `vsr relay` chooses from, best first."""
+        return [self.line(candidate.name) for candidate in choice.faithful(self.task.scale)]
 
     def _candidates(self) -> list[choice.Candidate]:
         return choice.candidates(self.task.clean, self.task.scale, self.task.look)

@@ -7,7 +7,7 @@ from vsr.inference import models
 from vsr.inference.backend import Runner
 from vsr.inference.default import DEFAULT, default_scale
 from vsr.live.settings import RelaySettings
-from vsr.plan.choice import candidates
+from vsr.plan.choice import faithful
 
 
 def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
@@ -40,8 +40,7 @@ def optional_count(settings: RelaySettings) -> int:
 def _default_networks(settings: RelaySettings) -> list[str]:
     """Return the networks to consider if none is configured, best first."""
     names = [
-        found.name
-        for found in candidates(False, settings.scale or default_scale(models.scales(DEFAULT)))
+        found.name for found in faithful(settings.scale or default_scale(models.scales(DEFAULT)))
     ]
     return names if names and not settings.ladder else [DEFAULT]
 
