@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from tests.training import TINY, Pixels, image_folder, noise, png, scene
+from train.data.degrade import STREAMS
 from train.data.patches import Patches, Steps
-from train.data.pictures import STREAM_SETTINGS, Pictures
+from train.data.pictures import Pictures
 from train.data.resize import downscale
 from train.errors import TrainError
 from train.fit.recipe import Recipe
@@ -87,8 +88,25 @@ def test_stream_degradation_gives_decoded_frames_beside_their_hr(tmp_path: Path)
     assert_same_pictures(pictures, Pictures.load([tmp_path], (2,), recipe))
 
 
+def test_a_low_rate_stream_loses_more(tmp_path: Path) -> None:
+    """Its quality is sampled from a range of higher crf."""
+    folder = image_folder(tmp_path / "hr", (160, 180))
+    errors = {}
+    for name in ("stream", "low-rate stream"):
+        recipe = replace(TINY, degradation=name)
+        pictures = [Pictures.load([folder], (2,), replace(recipe, seed=k)) for k in range(3)]
+        errors[name] = np.mean(
+            [
+                np.abs(downscale(hr, 2).astype(float) - lr).mean()
+                for of in pictures
+                for lr, hr in zip(of.lr[2], of.hr[2], strict=True)
+            ]
+        )
+    assert errors["low-rate stream"] > 1.1 * errors["stream"]
+
+
 def test_a_window_that_moves_is_never_smaller_than_a_patch(tmp_path: Path) -> None:
-    assert STREAM_SETTINGS.smallest_window < 100
+    assert STREAMS["stream"].smallest_window < 100
     for seed in range(5):
         recipe = replace(TINY, degradation="stream", patch=100, seed=seed)
         pictures = _pictures(tmp_path, scene(216, 216, 4), (2,), recipe)

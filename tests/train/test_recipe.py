@@ -356,7 +356,7 @@ def test_a_users_own_file_is_a_recipe(tmp_path: Path) -> None:
         ("betas = 0.9", "betas = 0.9 has the wrong type"),
         ("turns = 'flip'", "turns = 'flip' is not one of flips, all"),
         ("optimiser = 'adamw'", "optimiser = 'adamw' is not one of adam, sgd"),
-        ("degradation = 'x'", "degradation = 'x' is not one of bicubic, stream"),
+        ("degradation = 'x'", "degradation = 'x' is not one of bicubic, stream, low-rate stream"),
         ("schedule = 'halve'", "needs halve_every"),
         ("boxes = 1.5", "boxes = 1.5 is not in 0..1"),
         ("teacher_weight = -0.1", "teacher_weight = -0.1 is not in 0..1"),

@@ -6,9 +6,9 @@ H.264 or HEVC; each pair is a decoded LR frame and the unmodified HR crop. Netwo
 pairs learn to restore compressed video instead of sharpening its artefacts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Final, Literal
 
 import av
 import numpy as np
@@ -81,6 +81,26 @@ class StreamSettings:
     """Encoder presets and their shares."""
     low_latency_share: float = 0.2
     """Share of clips encoded with `-tune zerolatency`: no B frames, no look-ahead."""
+
+
+STREAMS: Final = {
+    "stream": StreamSettings(),
+    "low-rate stream": StreamSettings(
+        crf=(20, 42), soft_share=0.25, frames=10, max_speed=10.0, jitter=0.8
+    ),
+}
+"""Settings by name. `low-rate stream`: more losses and fewer soft clips, for sharp networks; a pan
+over a still image is easier to encode than real motion, which has these losses at a lower crf."""
+
+
+def stream_settings(name: str, smallest: int) -> StreamSettings:
+    """Return the settings of that name, with windows of at least `smallest` LR pixels."""
+    usual = STREAMS[name]
+    return replace(
+        usual,
+        largest_window=max(usual.largest_window, smallest),
+        smallest_window=max(usual.smallest_window, smallest),
+    )
 
 
 def encoded_pairs(

@@ -5,7 +5,7 @@ import json
 import logging
 import tokenize
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import PIL
 from filelock import FileLock
 
 from train.data.clips import ClipSettings, clip_pairs
-from train.data.degrade import StreamSettings, encoded_pairs
+from train.data.degrade import encoded_pairs, stream_settings
 from train.data.download import format_size
 from train.data.images import Pixels, image_files, images
 from train.data.resize import crop_to_multiple, downscale, resize_u8
@@ -25,7 +25,6 @@ from train.fit.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-STREAM_SETTINGS: Final = StreamSettings()
 CLIP_SETTINGS: Final = ClipSettings()
 CLIPS: Final = 2
 """Number of clips per window area of an image, each with another path and quality."""
@@ -182,7 +181,7 @@ def _key(
         for path in [*image_files(folders), *clips]
     ]
     code = "".join(_code_of(Path(__file__).with_name(name)) for name in _CODE_FILES)
-    stream = recipe.degradation == "stream"  # only this one uses random numbers and encoders
+    stream = recipe.encodes_video()  # only this one uses random numbers and encoders
     facts = {
         "files": files,
         "scales": scales,
@@ -227,7 +226,7 @@ def _prepare(
     record: dict[str, Any],
 ) -> Iterator[tuple[int, Pixels, Pixels]]:
     """Yield (scale, LR, HR) of every usable image, copy and clip; fill `record` at the end."""
-    if clips and recipe.degradation != "stream":
+    if clips and not recipe.encodes_video():
         raise TrainError(f"recipe '{recipe.name}' does not compress pictures: leave out --clip")
     smallest = max(_smallest_side(recipe, s) * s for s in scales)
     digest, count = hashlib.sha256(), 0
@@ -244,8 +243,8 @@ def _prepare(
         for scale in scales:
             rng = np.random.default_rng((recipe.seed, scale, *clip.name.encode()))
             least = _smallest_side(recipe, scale) * scale
-            settings = _stream_settings(recipe, scale), CLIP_SETTINGS
-            for low, high in clip_pairs(clip, scale, least, rng, *settings):
+            stream = stream_settings(recipe.degradation, _smallest_side(recipe, scale))
+            for low, high in clip_pairs(clip, scale, least, rng, stream, CLIP_SETTINGS):
                 yield scale, low, high
     record.update(folders=[f.name for f in folders], images=count, sha256=digest.hexdigest())
     if clips:
@@ -265,7 +264,7 @@ def _check_aligned(lr: dict[int, list[Pixels]], hr: dict[int, list[Pixels]]) -> 
 def _smallest_side(recipe: Recipe, scale: int) -> int:
     """Return the smallest width and height of a picture in LR pixels; even for `stream`."""
     patch = recipe.lr_patch(scale)
-    return patch + patch % 2 if recipe.degradation == "stream" else patch
+    return patch + patch % 2 if recipe.encodes_video() else patch
 
 
 def _with_copies(image: Pixels, factors: tuple[float, ...], smallest: int) -> Iterator[Pixels]:
@@ -280,21 +279,11 @@ def _with_copies(image: Pixels, factors: tuple[float, ...], smallest: int) -> It
 def _degrade(
     picture: Pixels, scale: int, recipe: Recipe, rng: np.random.Generator
 ) -> list[tuple[Pixels, Pixels]]:
-    if recipe.degradation == "stream":
-        stream = _stream_settings(recipe, scale)
+    if recipe.encodes_video():
+        stream = stream_settings(recipe.degradation, _smallest_side(recipe, scale))
         # CLIPS clips for each window that fits into the picture's area
         windows = round(picture.shape[0] * picture.shape[1] / (stream.largest_window * scale) ** 2)
         clips = [encoded_pairs(picture, scale, rng, stream) for _ in range(max(1, windows) * CLIPS)]
         return [pair for clip in clips for pair in clip]
     hr = crop_to_multiple(picture, scale)
     return [(np.ascontiguousarray(downscale(hr, scale)), hr)]
-
-
-def _stream_settings(recipe: Recipe, scale: int) -> StreamSettings:
-    """Return the settings of encoded clips whose windows contain the recipe's patches."""
-    least, usual = _smallest_side(recipe, scale), STREAM_SETTINGS
-    return replace(
-        usual,
-        largest_window=max(usual.largest_window, least),
-        smallest_window=max(usual.smallest_window, least),
-    )

@@ -36,7 +36,9 @@ class Recipe:
     """Augmentation: the four flips, or all eight flips and rotations."""
     copies: tuple[float, ...] = ()
     """Scale factors of additional with_steps copies of every image."""
-    degradation: Literal["bicubic", "stream"] = "bicubic"
+    degradation: Literal["bicubic", "stream", "low-rate stream"] = "bicubic"
+    """How LR pictures are made: by bicubic downscaling alone, or encoded as video after it, with
+    the settings of that name (`train.data.degrade.STREAMS`)."""
     boxes: float = 0.0
     """Share of patches into which flat boxes with hard edges are drawn (`train.fit.boxes`)."""
     scales: tuple[tuple[int, tuple[int, ...]], ...] = ()
@@ -119,15 +121,19 @@ class Recipe:
         """Return whether a phase uses the loss `sharp` (`train.fit.sharp`)."""
         return any(kind == "sharp" for _, kind in self.loss)
 
+    def encodes_video(self) -> bool:
+        """Return whether the LR pictures are encoded as video."""
+        return self.degradation != "bicubic"
+
     def expected_start(self) -> str:
         """Return a description of the training whose weights it should start from, or ""."""
-        if self.uses_sharp_loss() and self.degradation == "stream":
+        if self.uses_sharp_loss() and self.encodes_video():
             return "a training of recipe `stream` or `sharp`"
         if self.uses_gan_loss() or self.uses_sharp_loss():
             return "an L1 training"
         if self.relu_fade:
             return "CARN"
-        return "a training on clean pictures" if self.degradation == "stream" else ""
+        return "a training on clean pictures" if self.encodes_video() else ""
 
     def scales_at(self, step: int, known: tuple[int, ...]) -> tuple[int, ...]:
         """Return the scales from which a step's batch samples one."""

@@ -279,7 +279,7 @@ def _stage(stage: Stage) -> list[str]:
     recipe, data = stage["recipe"], stage["data"]
     taught = f", taught by {stage['teacher']['file']}" if stage.get("teacher") else ""
     clips = f" and {len(data['clips'])} clips" if data.get("clips") else ""
-    coded = ", as compressed video" if recipe["degradation"] == "stream" else ""
+    coded = ", as compressed video" if recipe["degradation"] != "bicubic" else ""
     return [
         f"{recipe['name']}{taught}",
         format_steps(stage),
