@@ -102,6 +102,16 @@ def test_ten_bits_are_measured_against_eight(folder: Path) -> None:
     )
 
 
+def test_a_video_of_another_aspect_ratio_is_said_to_be_distorted(
+    folder: Path, tmp_path: Path
+) -> None:
+    wide = make_clip(tmp_path / "wide.mkv", Clip(**SILENT | {"size": (96, 32)}, options=LOSSLESS))
+    notes = compare([wide, folder / "small.mkv"], folder / "truth.mkv").notes
+    upscaled = "was upscaled to 96x64 (bicubic) for the comparison"
+    assert f"wide.mkv {upscaled}, which distorts it: crop it first" in notes
+    assert f"small.mkv {upscaled}" in notes
+
+
 def test_equal_videos_are_said_to_be_equal(folder: Path) -> None:
     found = compare([folder / "truth.mkv", folder / "truth.mkv", folder / "coarse.mp4"])
     told = found.as_json()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vsr.compare.match import FrameMatcher
 from vsr.compare.moments import MomentSelector
@@ -22,6 +22,10 @@ from vsr.media.location import is_url, url_for_messages
 
 if TYPE_CHECKING:
     from vsr.compare.lpips import Lpips
+
+_MAX_DISTORTION: Final = 0.02
+"""Relative difference of aspect ratios up to which a video counts as undistorted: sizes are rounded
+to even numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +169,13 @@ class _Run:
 
     def _notes(self, facts: Sequence[VideoFacts]) -> list[str]:
         notes = []
-        size = "x".join(map(str, self._common_size))
+        width, height = self._common_size
         for fact in facts:
             if fact.size != self._common_size:
-                notes.append(f"{fact.name} was upscaled to {size} (bicubic) for the comparison")
+                note = f"{fact.name} was upscaled to {width}x{height} (bicubic) for the comparison"
+                ratio = fact.size[0] * height / (fact.size[1] * width)
+                distorted = abs(ratio - 1) > _MAX_DISTORTION
+                notes.append(f"{note}, which distorts it: crop it first" if distorted else note)
         for k, fact in enumerate(facts):
             if count := self._matcher.unmatched_frames[k]:
                 notes.append(f"{count} frames of {fact.name} have no matching frame: skipped")
