@@ -247,7 +247,7 @@ def test_output_is_scale_times_the_input(
     assert np.corrcoef(blocks.ravel(), x.ravel())[0, 1] > 0.99
 
 
-WITHOUT_BOXES = {"csrcnn-x8", "pcarn-m-x2", "pcarn-m-x4"}
+WITHOUT_BOXES = {"csrcnn-x8"}
 """Entries not yet trained on boxes with hard edges: they draw a bright line beside a black bar."""
 
 
