@@ -100,11 +100,6 @@ def test_each_segment_begins_without_the_filter(source: Path, undisturbed: Path)
     assert [k for k, equal in enumerate(same) if equal] == [0, 10, 11, 20, 30, 40, 50, 60]
 
 
-def test_frames_that_equal_the_one_before_reuse_its_filtered_result(undisturbed: Path) -> None:
-    lumas = _lumas(undisturbed)
-    assert [k for k, equal in enumerate(_same(lumas[1:], lumas[:-1]), 1) if equal] == [4, 11, 25]
-
-
 def test_two_workers_write_what_one_does(tmp_path: Path, source: Path, undisturbed: Path) -> None:
     report = _run(source, tmp_path / "out.mkv", jobs=2)
     assert report.facts()["output"]["flicker_filter"] is True

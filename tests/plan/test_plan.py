@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -456,6 +457,22 @@ def test_transparency_that_the_encoder_cannot_hold_is_no_reason_to_plan_nothing(
     )
     for encoder in ("libx265", "prores_ks"):
         assert encoding_cost(encoder, EncoderSettings(), out, (), 0.05).cpu_ms > 0
+
+
+@pytest.mark.parametrize("chroma", [(1, 1), (2, 1), (2, 2)])
+def test_frames_of_an_odd_size_are_encoded(chroma: tuple[int, int]) -> None:
+    planes = PlaneFormat(chroma_x=chroma[0], chroma_y=chroma[1])
+    odd = moving_texture(Video(size=(53, 37), rate=Fraction(25), planes=planes))
+    out = VideoFormat(size=(106, 74), rate=Fraction(25), time_base=Fraction(1, 25), planes=planes)
+    assert encoding_cost("libx264", EncoderSettings(preset="ultrafast"), out, odd, 0.05).cpu_ms > 0
+
+
+def test_a_look_is_planned_as_run_chooses_it(tmp_path: Path) -> None:
+    source = str(make_clip(tmp_path / "in.mkv", TINY))
+    result = CliRunner().invoke(main, ["plan", source, "--look", "faithful", "--seconds", "0.05"])
+    assert result.exit_code == 0, result.output
+    chosen = re.search(r"vsr run would use (\S+): .* a faithful look", result.output)
+    assert chosen and chosen[1] in {c.name for c in faithful(2)}
 
 
 def test_a_cache_that_cannot_be_is_as_good_as_none(tmp_path: Path) -> None:

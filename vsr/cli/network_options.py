@@ -1,4 +1,4 @@
-"""Options of the network that commands share: precision, device and the flicker filter."""
+"""Options of the network that commands share: precision, device, look and the flicker filter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,3 +32,11 @@ flicker_option = click.option(
     "flicker. Default: for networks with a sharp look.",
 )
 """Adds `--flicker-filter` to a command; None if it is not given."""
+
+look_option = click.option(
+    "--look",
+    type=click.Choice(["faithful", "sharp"]),
+    help="sharp: weights that look most like the original, the default for compressed video at "
+    "scale 2; faithful: weights with the least error against the original.",
+)
+"""Adds `--look` to a command; None if it is not given."""

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from vsr.cli.encoder_options import preset_options
-from vsr.cli.network_options import network_options
+from vsr.cli.network_options import look_option, network_options
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.streams import print_result
 from vsr.cli.terminal import exit_on_error, ratio, start_logging, verbosity
@@ -53,6 +53,7 @@ def _size(
 @click.option(
     "-s", "--scale", type=WholeNumber(1), default=2, show_default=True, help="Scale factor."
 )
+@look_option
 @network_options
 @click.option("-c", "--codec", help="Codec of the output, as in vsr run.")
 @preset_options
@@ -69,9 +70,9 @@ def _size(
 @verbosity
 def plan(
     source: str | None, size: tuple[int, int] | None, fps: Fraction | None, names: tuple[str, ...],
-    scale: int, precision: str, backend: str, device: str | None, codec: str | None,
-    preset: str | None, options: dict[str, str], speed: str, seconds: float, again: bool,
-    as_json: bool, verbose: bool, quiet: bool,
+    scale: int, look: str | None, precision: str, backend: str, device: str | None,
+    codec: str | None, preset: str | None, options: dict[str, str], speed: str, seconds: float,
+    again: bool, as_json: bool, verbose: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Forecast the speed of each network for INPUT, or for a frame size and rate, on this machine.
 
@@ -99,8 +100,9 @@ def plan(
             raise UsageError("--fps requires --size: an input has its own frame rate")
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
         task = task_without_input(
-            size or (2, 2), fps or _RATE, scale=scale, precision=precision, encoder=encoder
-        )
+            size or (2, 2), fps or _RATE, scale=scale, precision=precision, encoder=encoder,
+            look=look,
+        )  # fmt: skip
         costs = CostCache()
         if again:
             costs.clear()

@@ -26,7 +26,7 @@ Pillow: colours as packed pixels, and an internal copy; GIF and APNG have alpha,
 """
 _BUFFERED_REDUCED: Final = {"libx264": 23, "libx265": 46}
 _BUFFERED_DEFAULT: Final = 16
-_FLICKER_FILTER: Final = (12, 3)
+_FLICKER_FILTER: Final = (20, 8)
 """Memory use of the flicker filter, in input pictures and output pictures."""
 _REDUCED_PARAMETERS: Final = {
     "libx264": ("x264-params", {"rc-lookahead": "0", "sync-lookahead": "0", "bframes": "0"}),

@@ -6,15 +6,17 @@ luma before the network, and out, the luma after it, the filtered luma out' of f
 
     out'[t] = out[t] + w * (out'[t-1] + U(lr[t] - lr[t-1]) - out[t])
 
-U enlarges linearly. w is 0.8 * max(0, 1 - m / 4) for each pixel of lr and the same for all pixels
-made of it; m is the mean of |lr[t] - lr[t-1]| over 5x5 pixels, in 8-bit codes. Where anything
-moves, and at a cut, w is 0 and the frame remains as it is.
+U enlarges linearly. For each pixel of lr and all pixels made of it, w is 0.9 * max(0, 1 - m / tau),
+with the mean change m of |lr[t] - lr[t-1]| over 5x5 pixels. A motion by d pixels changes lr by d
+times its slope, so tau is 0.7 times the mean slope of lr[t] over these pixels, but at least 0.7 and
+at most 4 codes of 8 bits. Where something moves, and at a cut, w is 0 and the frame remains as it
+is. out' is kept unrounded: rounded, a remainder of two codes would never decay.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +27,19 @@ from vsr.media.frame import Frame, Plane, now
 from vsr.media.plane_format import PlaneFormat
 
 T = TypeVar("T")
-_Integers = npt.NDArray[np.signedinteger[Any]]
+_Floats = npt.NDArray[np.float32]
 _Kind = tuple[str, tuple[int, ...], tuple[int, ...], PlaneFormat, Colour]
 """Model, shapes of the luma before and after it, format and colour."""
 
-_MAX_WEIGHT: Final = 0.8
-_MAX_CHANGE: Final = 4
-"""Mean change of lr from which on w is 0, in 8-bit codes."""
+_MAX_WEIGHT: Final = 0.9
+_MAX_MOTION: Final = 0.7
+"""Motion from which on w is 0, in pixels of lr."""
+_TAU: Final = (0.7, 4.0)
+"""Range of the mean change of lr from which on w is 0, in 8-bit codes."""
 _RADIUS: Final = 2
 _SIDE: Final = 2 * _RADIUS + 1
 _STRIP: Final = 64
-"""Number of LR rows that are enlarged at a time: it limits the buffers, and rows of which all
-pixels have w = 0 are only copied."""
+"""Number of LR rows that are enlarged at a time, so that the buffers stay in the L2 cache."""
 
 
 def filters_flicker(model: str, setting: bool | None) -> bool:
@@ -70,8 +73,6 @@ class FlickerFilter:
         self._setting = setting
         self._kind: _Kind | None = None
         self._luma: _LumaFilter | None = None
-        self._unfiltered = self._filtered = np.empty((0, 0), np.uint8)
-        """Luma of the last frame: as the network made it, and filtered."""
 
     def reset(self) -> None:
         """Begin again: the next frame is not filtered."""
@@ -80,23 +81,20 @@ class FlickerFilter:
     def filtered(self, before: Frame, after: Frame) -> Frame:
         """Return the enlarged frame `after`, made of `before`, with filtered luma.
 
-        It begins again when model, size, format or colour changes. For a repeated frame, the result
-        is that of the previous one. `before` is not needed afterwards.
+        It begins again when model, size, format or colour changes. `before` is not needed
+        afterwards.
         """
         luma, result = after.planes[0], after.planes[0]
         if not (filters_flicker(after.rung, self._setting) and can_filter(after.colour)):
             self.reset()
             return after
         kind = (after.rung, before.planes[0].shape, luma.shape, after.format, after.colour)
-        if kind != self._kind:
-            self._kind = kind
-            self._luma = _LumaFilter(before.planes[0], luma.shape, after.format.bits)
-        elif luma is self._unfiltered or np.array_equal(luma, self._unfiltered):
-            result = self._filtered  # of a repeated frame
-        else:
+        if kind == self._kind:
             assert self._luma is not None
-            result = self._luma.step(before.planes[0], luma, self._filtered)
-        self._unfiltered, self._filtered = luma, result
+            result = self._luma.step(before.planes[0], luma)
+        else:
+            self._kind = kind
+            self._luma = _LumaFilter(before.planes[0], luma, after.format.bits)
         after.stamps.infer_end = now()
         return replace(after, planes=(result, *after.planes[1:]))
 
@@ -132,121 +130,124 @@ class FlickerFilter:
 
 
 class _LumaFilter:
-    """Computes the formula for planes of one size, with buffers for its intermediate results.
+    """Computes the formula for planes of one size, with buffers for its intermediate results."""
 
-    Integers have 16 bits for planes of 8 bits, else 32. w is a fraction of `_fraction` bits. The
-    products fit: where w is not 0, the changes of lr in the 5x5 pixels add up to less than 100
-    8-bit codes, and the more they are, the smaller w.
-    """
-
-    def __init__(self, lr: Plane, out_shape: tuple[int, ...], bits: int) -> None:
-        """Begin with a first frame, whose luma before enlarging is `lr`."""
+    def __init__(self, lr: Plane, out: Plane, bits: int) -> None:
+        """Begin with a first frame: its luma before and after enlarging."""
         height, width = lr.shape
-        self._scale = scale = out_shape[0] // height
-        self._dtype = dtype = np.dtype(np.int16 if bits == 8 else np.int32)
-        self._fraction, self._shift = (7, 8) if bits == 8 else (14, 17)
-        self._max_sum = _MAX_CHANGE * _SIDE**2 << bits - 8
-        self._max_code = 2**bits - 1
-        self._lr, self._next = lr.astype(dtype), np.empty(lr.shape, dtype)
-        self._changes = np.empty((height + 2, width + 2), dtype)
-        self._sizes = np.empty((height + 2 * _RADIUS, width + 2 * _RADIUS), dtype)
-        self._row_sums = np.empty((height + 2 * _RADIUS, width), dtype)
-        self._sums = np.empty(lr.shape, dtype)
-        wide = (height, scale * width)
-        self._weights = np.empty(wide, dtype)
-        self._wide_changes = np.empty((height + 2, scale * width), dtype)
-        self._buffers = [np.empty((_STRIP, scale * width), dtype) for _ in range(2)]
+        self._scale = scale = out.shape[0] // height
+        self._unit = float(2 ** (bits - 8))
+        self._max_code = float(2**bits - 1)
+        self._lr, self._next = lr.astype(np.float32), np.empty(lr.shape, np.float32)
+        self._changes = np.empty((height + 2, width + 2), np.float32)
+        padded = (height + 2 * _RADIUS, width + 2 * _RADIUS)
+        self._padded, self._row_sums = (np.empty(padded, np.float32) for _ in range(2))
+        self._slopes, self._weights = (np.empty(lr.shape, np.float32) for _ in range(2))
+        self._wide_weights = np.empty((height, scale * width), np.float32)
+        self._wide_changes = np.empty((height + 2, scale * width), np.float32)
+        self._buffers = [np.empty((_STRIP, scale * width), np.float32) for _ in range(2)]
+        self._last = out[: scale * height, : scale * width].astype(np.float32)
+        """The previous out', unrounded."""
 
-    def step(self, lr: Plane, out: Plane, last: Plane) -> Plane:
-        """Return the filtered luma of the next frame; `last` is the previous filtered luma.
+    def step(self, lr: Plane, out: Plane) -> Plane:
+        """Return the filtered luma of the next frame.
 
-        All of [height, width], uint8 or uint16 in the range of their bits; `lr` before enlarging.
+        `lr`: luma [height, width] before enlarging; `out`: luma after it; both uint8 or uint16 in
+        the range of their bits.
         """
         np.copyto(self._next, lr)
-        inner = self._changes[1:-1, 1:-1]
-        np.subtract(self._next, self._lr, out=inner)
+        np.subtract(self._next, self._lr, out=self._changes[1:-1, 1:-1])
         self._lr, self._next = self._next, self._lr
-        self._weigh(inner)
-        if not self._sums.any():
-            return out
+        self._weigh()
         self._widen()
         height, scale = len(lr), self._scale
         result = np.empty_like(out, order="C")
         for start in range(0, height, _STRIP):
             rows = slice(start, min(start + _STRIP, height))
-            if self._sums[rows].any():
+            if self._weights[rows].any():
                 for phase in range(scale):
-                    self._mix(rows, phase, (out, last, result))
+                    self._mix(rows, phase, out, result)
             else:
                 enlarged = slice(scale * rows.start, scale * rows.stop)
                 result[enlarged] = out[enlarged]
+                self._last[enlarged] = out[enlarged, : self._last.shape[1]]
         _repeat_edge(result, (scale * height, scale * lr.shape[1]))
         return result
 
-    def _weigh(self, changes: _Integers) -> None:
-        """Compute w for every pixel of lr into `_sums`, from the changes since the last frame."""
-        height, width = changes.shape
-        sizes, rows, sums = self._sizes, self._row_sums, self._sums
-        np.abs(changes, out=sizes[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS])
-        _fill_border(sizes, _RADIUS)
-        np.add(sizes[:, :width], sizes[:, 1 : width + 1], out=rows)
+    def _weigh(self) -> None:
+        """Compute w for every pixel of lr."""
+        tau, w, inner = (
+            self._slopes,
+            self._weights,
+            self._padded[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS],
+        )
+        inner[:] = 0.0
+        np.abs(np.diff(self._lr, axis=0), out=inner[:-1])
+        inner[:, :-1] += np.abs(np.diff(self._lr, axis=1))
+        self._box_sum(tau)
+        tau *= 0.5 * _MAX_MOTION / _SIDE**2
+        np.clip(tau, *(limit * self._unit for limit in _TAU), out=tau)
+        np.abs(self._changes[1:-1, 1:-1], out=inner)
+        self._box_sum(w)
+        w /= tau
+        w *= -_MAX_WEIGHT / _SIDE**2
+        w += _MAX_WEIGHT
+        np.maximum(w, 0.0, out=w)
+
+    def _box_sum(self, sums: _Floats) -> None:
+        """Sum `_padded`, whose border is filled first, over 5x5 pixels."""
+        (height, width), padded, rows = sums.shape, self._padded, self._row_sums
+        _fill_border(padded, _RADIUS)
+        rows = rows[:, :width]
+        np.add(padded[:, :width], padded[:, 1 : width + 1], out=rows)
         for k in range(2, _SIDE):
-            rows += sizes[:, k : width + k]
+            rows += padded[:, k : width + k]
         np.add(rows[:height], rows[1 : height + 1], out=sums)
         for k in range(2, _SIDE):
             sums += rows[k : height + k]
-        np.subtract(self._max_sum, sums, out=sums)
-        np.clip(sums, 0, self._max_sum, out=sums)
-        sums *= round(_MAX_WEIGHT * 2 ** (self._fraction + self._shift) / self._max_sum)
-        sums += 1 << self._shift - 1
-        sums >>= self._shift
 
     def _widen(self) -> None:
-        """Enlarge w and the changes horizontally; the changes become 2 * scale as large."""
+        """Enlarge w and the changes horizontally."""
         scale, changes = self._scale, self._changes
         _fill_border(changes, 1)
         for phase in range(scale):
-            self._weights[:, phase::scale] = self._sums
+            self._wide_weights[:, phase::scale] = self._weights
             near, far, step = _taps(phase, scale)
             wide = near * changes[:, 1:-1]
             wide += far * changes[:, 1 + step : changes.shape[1] - 1 + step]
             self._wide_changes[:, phase::scale] = wide
 
-    def _mix(self, rows: slice, phase: int, planes: tuple[Plane, Plane, Plane]) -> None:
+    def _mix(self, rows: slice, phase: int, out: Plane, result: Plane) -> None:
         """Compute the output rows number `phase` of `scale` that are made of the rows of lr."""
-        count, width = rows.stop - rows.start, self._weights.shape[1]
+        count, (_, width) = rows.stop - rows.start, self._wide_weights.shape
         area = (slice(self._scale * rows.start + phase, self._scale * rows.stop, self._scale),
                 slice(width))  # fmt: skip
-        out, last, result = (plane[area] for plane in planes)
-        change, work = (buffer[:count] for buffer in self._buffers)
+        mixed, work = (buffer[:count] for buffer in self._buffers)
         near, far, step = _taps(phase, self._scale)
-        np.multiply(self._wide_changes[rows.start + 1 : rows.stop + 1], near, out=change)
+        np.multiply(self._wide_changes[rows.start + 1 : rows.stop + 1], near, out=mixed)
         neighbours = self._wide_changes[rows.start + 1 + step : rows.stop + 1 + step]
         np.multiply(neighbours, far, out=work)
-        change += work
-        change += 2 * self._scale**2
-        change //= 4 * self._scale**2
-        np.subtract(last, out, out=work, dtype=self._dtype)
-        work += change
-        work *= self._weights[rows]
-        work += 1 << self._fraction - 1
-        work >>= self._fraction
-        work += out
-        np.clip(work, 0, self._max_code, out=work)
-        np.copyto(result, work, casting="unsafe")
+        mixed += work
+        mixed += self._last[area]
+        np.copyto(work, out[area])
+        mixed -= work
+        mixed *= self._wide_weights[rows]
+        mixed += work
+        np.clip(mixed, 0.0, self._max_code, out=self._last[area])
+        np.rint(self._last[area], out=work)
+        np.copyto(result[area], work, casting="unsafe")
 
 
-def _taps(phase: int, scale: int) -> tuple[int, int, int]:
+def _taps(phase: int, scale: int) -> tuple[float, float, int]:
     """Return linear interpolation as (weight, the other pixel's weight, step to that pixel).
 
-    `phase`: number of the pixel among the `scale` that are made of one; the weights' sum is
-    2 * scale.
+    `phase`: number of the pixel among the `scale` that are made of one.
     """
-    offset = 2 * phase + 1 - scale
-    return 2 * scale - abs(offset), abs(offset), 1 if offset > 0 else -1
+    offset = (2 * phase + 1 - scale) / (2 * scale)
+    return 1 - abs(offset), abs(offset), 1 if offset > 0 else -1
 
 
-def _fill_border(plane: _Integers, width: int) -> None:
+def _fill_border(plane: _Floats, width: int) -> None:
     """Repeat the edge of the inner pixels in a border of that width."""
     plane[:, :width] = plane[:, width : width + 1]
     plane[:, -width:] = plane[:, -width - 1 : -width]

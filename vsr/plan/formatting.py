@@ -48,10 +48,12 @@ def times_real_time(task: Task, line: Line) -> float:
 
 def recommendation(task: Task, line: Line, speed: str) -> list[str]:
     """Return two lines: the network that `vsr run` would choose and why, and what limits it."""
-    kind = "clean" if task.clean else "compressed"
+    kind = "clean video" if task.clean else "compressed video"
+    if task.look is not None:
+        kind = f"a {task.look} look"
     speed_ratio = times_real_time(task, line)
     min_speed = SPEEDS[speed]
-    why = f"the best network for {kind} video"
+    why = f"the best network for {kind}"
     if min_speed:
         why += f" that reaches {min_speed:g} times real time"
     if speed_ratio < min_speed:

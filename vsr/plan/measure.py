@@ -187,10 +187,18 @@ def _at_size(frames: Sequence[Frame], out: VideoFormat) -> list[Frame]:
     width, height = out.size
     made = []
     for frame in frames:
-        picture = picture_of(frame).reformat(width=width, height=height, interpolation="BICUBIC")
+        picture = picture_of(_even(frame)).reformat(width, height, interpolation="BICUBIC")
         y, u, v = (np.array(np.from_dlpack(plane)) for plane in picture.planes[:3])
         made.append(replace(frame, planes=(y, u, v), side_data=None, alpha=None))
     return made + made[-2:0:-1]
+
+
+def _even(frame: Frame) -> Frame:
+    """Return the frame without an odd last row and column, which PyAV's pictures cannot have."""
+    height, width = (n - n % 2 for n in frame.planes[0].shape)
+    across, down = frame.format.chroma(width, height)
+    y, u, v = frame.planes
+    return replace(frame, planes=(y[:height, :width], u[:down, :across], v[:down, :across]))
 
 
 def moving_texture(video: Video) -> list[Frame]:
