@@ -367,15 +367,19 @@ def test_a_disk_that_hangs_holds_up_neither_the_relay_nor_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING)
-    hangs, written = threading.Event(), []
+    started, hangs, written = threading.Event(), threading.Event(), []
 
     def write(path: Path, *_: object) -> None:
+        started.set()
         hangs.wait(SOON)
         written.append(path.name)
 
     monkeypatch.setattr(periods, "write_report", write)
     run, frames = Run(tmp_path, patient=False), frames_of(250)
-    for _ in range(6):
+    for _ in range(2):
+        run.feed(frames)
+    assert started.wait(SOON)  # the first period is being written: it is not discarded
+    for _ in range(4):
         run.feed(frames)
     assert [r.getMessage() for r in caplog.records] == [
         "the report's disk is too slow: discarding the oldest rows until it recovers"
