@@ -637,7 +637,7 @@ def test_a_look_that_a_model_lacks_is_refused_with_those_that_have_it(
 ) -> None:
     monkeypatch.setattr(models, "manifest", lambda: WITH_LOOKS)
     with pytest.raises(
-        UsageError, match=r"has no sharp look; use one of: c-dcscn-sharp, dcscn-sharp$"
+        UsageError, match=r"with a sharp look .*; use one of: c-dcscn-sharp, dcscn-sharp$"
     ):
         models.model_name_for(name, "sharp")
     with pytest.raises(UsageError, match="unknown look 'vivid'; known: faithful, sharp"):

@@ -40,7 +40,7 @@ def default_model(settings: RunSettings) -> str:
         return default
     if found := candidates(False, scale, look):
         return found[-1].name
-    what = "network" if look is None else f"network with a {look} look"
+    what = "network" if look is None else f"network with a {look} look for compressed video"
     raise UsageError(f"no {what} has the scale {scale}: see vsr models")
 
 

@@ -110,7 +110,10 @@ def model_name_for(name: str | None, look: str | None) -> str:
         return have[0]
     wanted = f"{network_and_purpose(name or DEFAULT)[0]}-{LOOKS[look]}"
     if wanted not in have:
-        raise UsageError(f"model '{name}' has no {look} look; use one of: {', '.join(have)}")
+        raise UsageError(
+            f"model '{name}' has no weights with a {look} look for compressed video; use one of: "
+            f"{', '.join(have)}"
+        )
     return wanted
 
 
