@@ -303,7 +303,7 @@ def test_a_run_that_names_no_model_gets_what_suits_its_file(
     assert "a sharp look" in caplog.text
     with pytest.raises(vsr.UsageError, match="no network has the scale 5: see vsr models"):
         _model_of(source, scale=5)
-    with pytest.raises(vsr.UsageError, match="no network with a sharp look .* has the scale 3"):
+    with pytest.raises(vsr.UsageError, match=r"no network with a sharp look .* has the scale 3"):
         _model_of(source, scale=3, look="sharp")
     picture = str(tmp_path / "picture.png")
     vsr.upscale(source, picture, model="bicubic", max_frames=1)
