@@ -125,6 +125,11 @@ def test_an_unusable_clip_is_one_line(
         _pairs(make(tmp_path))
 
 
+def test_an_unusable_clip_is_found_before_the_images_are_prepared(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="no readable clip"):
+        Pictures.load([tmp_path / "missing"], (2,), STREAM, [_text(tmp_path)])
+
+
 # pictures and commands
 
 

@@ -43,6 +43,15 @@ class ClipSettings:
     """Range of the factor of that reduction."""
 
 
+def check_clip(path: Path) -> None:
+    """Raise TrainError if the file is not a clip, before the other pictures are prepared."""
+    try:
+        with av.open(str(path)) as container:
+            next(container.decode(container.streams.video[0]))
+    except (av.FFmpegError, IndexError, StopIteration) as exc:
+        raise TrainError(f"{path} is no readable clip: name another") from exc
+
+
 def clip_pairs(
     path: Path,
     scale: int,

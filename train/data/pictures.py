@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 from filelock import FileLock
 
-from train.data.clips import ClipSettings, clip_pairs
+from train.data.clips import ClipSettings, check_clip, clip_pairs
 from train.data.degrade import encoded_pairs, stream_settings
 from train.data.download import format_size
 from train.data.images import Pixels, image_files, images
@@ -228,6 +228,8 @@ def _prepare(
     """Yield (scale, LR, HR) of every usable image, copy and clip; fill `record` at the end."""
     if clips and not recipe.encodes_video():
         raise TrainError(f"recipe '{recipe.name}' does not compress pictures: leave out --clip")
+    for clip in clips:
+        check_clip(clip)
     smallest = max(_smallest_side(recipe, s) * s for s in scales)
     digest, count = hashlib.sha256(), 0
     for path, image in images(folders, smallest):
