@@ -21,9 +21,9 @@ import numpy as np
 
 from bench.engines import parse_size
 from train.data.images import Pixels
-from train.measure.artifacts import flicker, with_camera_noise
-from train.measure.compressed import Clip, VideoSettings, bicubic_codes, compress, read_clip
-from train.measure.planes import Planes, cropped, shrink
+from train.measure.artifacts import encoded_still, flicker
+from train.measure.compressed import VideoSettings, bicubic_codes, read_clip
+from train.measure.planes import Planes, cropped
 from vsr.inference import models
 from vsr.inference.backend import load_backend
 from vsr.inference.flicker import FlickerFilter
@@ -36,8 +36,6 @@ SIZE: Final = (960, 540)
 CRFS: Final = (23, 28, 33)
 _MAX_SIDE: Final = 960
 """Largest side of a still picture; larger ones are cropped."""
-_FRAMES: Final = 12
-_BT601: Final = 6
 
 
 def frames_of(lumas: Sequence[Pixels], bits: int = 8) -> list[Frame]:
@@ -104,14 +102,11 @@ def flicker_rows(model: str, path: Path) -> list[str]:
     y, u, v = read_clip(path, VideoSettings(window=1)).frames[0]
     half = _MAX_SIDE // 2
     still = cropped(Planes(y[:_MAX_SIDE, :_MAX_SIDE], u[:half, :half], v[:half, :half]), 4)
-    clip, small, lines = Clip([still], Fraction(25), _BT601), shrink(still, 2), []
-    backend = load_backend()
-    size = (small.y.shape[1], small.y.shape[0])
+    backend, lines = load_backend(), []
+    size = (still.y.shape[1] // 2, still.y.shape[0] // 2)
     upscaler = Upscaler(models.find(model, 2, backend), backend, Colour(), size)
     for crf in CRFS:
-        rng = np.random.default_rng(1)
-        noisy = [small._replace(y=with_camera_noise(small.y, rng)) for _ in range(_FRAMES)]
-        decoded, _ = compress(noisy, clip, crf, "medium")
+        _, decoded = encoded_still(still, 2, crf)
         frames = frames_of([planes.y for planes in decoded])
         bicubic = flicker([bicubic_codes(planes, 2) for planes in decoded])
         ratios = []

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from train.data.degrade import SWSCALE, StreamSettings, encode_and_decode
+from train.data.degrade import StreamSettings, encode_and_decode, to_rgb
 from train.data.images import Pixels
 from train.data.resize import downscale, resize_u8
 from train.errors import TrainError
@@ -110,15 +110,11 @@ def _rgb(frame: av.VideoFrame) -> Pixels:
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     untagged = frame.colorspace == _UNSPECIFIED
     bt709 = frame.colorspace == Colorspace.ITU709 or (untagged and frame.height >= _HD_HEIGHT)
-    rgb = frame.reformat(
-        format="rgb24",
-        src_colorspace=Colorspace.ITU709 if bt709 else Colorspace.ITU601,
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=SWSCALE,
-        threads=1,
+    return to_rgb(
+        frame,
+        Colorspace.ITU709 if bt709 else Colorspace.ITU601,
+        ColorRange.JPEG if full else ColorRange.MPEG,
     )
-    return rgb.to_ndarray().astype(np.uint8, copy=False)
 
 
 def _window(

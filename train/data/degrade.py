@@ -22,7 +22,7 @@ from train.data.resize import downscale
 Positions = list[tuple[int, int]]
 
 # without these flags swscale repeats chroma samples, and converting back darkens by one grey level
-SWSCALE = (
+_SWSCALE = (
     Interpolation.BICUBIC
     | Interpolation.FULL_CHR_H_INT
     | Interpolation.FULL_CHR_H_INP
@@ -235,7 +235,7 @@ def encode_and_decode(
         raise RuntimeError(
             f"{encoder} returned frames with wrong timestamps: {[frame.pts for frame in decoded]}"
         )
-    return [_to_rgb(frame, matrix) for frame in decoded]
+    return [to_rgb(frame, matrix) for frame in decoded]
 
 
 def _context(name: str, mode: Literal["r", "w"]) -> av.VideoCodecContext:
@@ -252,21 +252,22 @@ def _to_yuv(picture: Pixels, matrix: int, pts: int) -> av.VideoFrame:
         dst_colorspace=matrix,
         src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.MPEG,
-        interpolation=SWSCALE,
+        interpolation=_SWSCALE,
         threads=1,
     )
     frame.pts, frame.time_base = pts, _TICK
     return frame
 
 
-def _to_rgb(frame: av.VideoFrame, matrix: int) -> Pixels:
+def to_rgb(frame: av.VideoFrame, matrix: int, source_range: ColorRange = ColorRange.MPEG) -> Pixels:
+    """Convert a frame of that matrix and range to full-range RGB."""
     rgb = frame.reformat(
         format="rgb24",
         src_colorspace=matrix,
         dst_colorspace=matrix,
-        src_color_range=ColorRange.MPEG,
+        src_color_range=source_range,
         dst_color_range=ColorRange.JPEG,
-        interpolation=SWSCALE,
+        interpolation=_SWSCALE,
         threads=1,
     )
     return rgb.to_ndarray().astype(np.uint8, copy=False)

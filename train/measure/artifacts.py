@@ -57,18 +57,22 @@ def still_flicker(
     The only differences are the camera noise and what the encoder leaves of it. `after`: filter of
     the method's pictures, called with all LR and all enlarged pictures.
     """
-    clip = Clip([still], Fraction(25), _BT601)
-    small, rng = shrink(still, method.scale), np.random.default_rng(1)
-    frames = [small._replace(y=with_camera_noise(small.y, rng)) for _ in range(_STILL_FRAMES)]
-    decoded, _ = compress(frames, clip, crf, "medium")
+    clip, decoded = encoded_still(still, method.scale, crf)
     ours: Sequence[Pixels] = [enlarged_codes(p, method, clip.weights) for p in decoded]
     if after is not None:
         ours = after([planes.y for planes in decoded], ours)
     return flicker(ours), flicker([bicubic_codes(planes, method.scale) for planes in decoded])
 
 
-def with_camera_noise(y: Pixels, rng: np.random.Generator) -> Pixels:
-    """Return luma with the noise of a camera added."""
+def encoded_still(still: Planes, scale: int, crf: int) -> tuple[Clip, list[Planes]]:
+    """Return the still picture as a clip, and its LR frames with camera noise, encoded by x264."""
+    clip = Clip([still], Fraction(25), _BT601)
+    small, rng = shrink(still, scale), np.random.default_rng(1)
+    frames = [small._replace(y=_with_camera_noise(small.y, rng)) for _ in range(_STILL_FRAMES)]
+    return clip, compress(frames, clip, crf, "medium")[0]
+
+
+def _with_camera_noise(y: Pixels, rng: np.random.Generator) -> Pixels:
     return np.clip(np.rint(y + rng.normal(0, _NOISE_STD, y.shape)), 16, 235).astype(np.uint8)
 
 

@@ -136,19 +136,16 @@ def network_cost_at_size(model: Model, backend: Backend, video: Video, seconds: 
 
 
 def grey_frames(video: Video) -> Iterator[Frame]:
-    """Yield grey frames without end; a network's speed does not depend on the content.
-
-    Two greys alternate, as repeated frames need no flicker filter.
-    """
+    """Yield grey frames without end; a network's speed does not depend on the content."""
     width, height = video.size
     across, down = video.planes.chroma(width, height)
-    grey, dtype = 2 ** (video.planes.bits - 1), video.planes.dtype
-    lumas = [np.full((height, width), value, dtype) for value in (grey, grey + 1)]
-    chroma = np.full((down, across), grey, dtype)
+    shapes = ((height, width), (down, across), (down, across))
+    planes = tuple(
+        np.full(shape, 2 ** (video.planes.bits - 1), video.planes.dtype) for shape in shapes
+    )
     for k in itertools.count():
         yield Frame(
-            planes=(lumas[k % 2], chroma, chroma), index=k, pts=k,
-            time_base=1 / video.rate, duration=1,
+            planes=planes, index=k, pts=k, time_base=1 / video.rate, duration=1,  # type: ignore[arg-type]
             format=video.planes, colour=video.colour,
         )  # fmt: skip
 
