@@ -21,6 +21,7 @@ from train.errors import TrainError
 from train.files import load_torch
 from train.fit.checkpoint import parse_checkpoint, stage_record
 from train.fit.grow import grow_weights
+from train.fit.grow_carn import grow_carn_weights
 from train.fit.prune import fits_into, narrow_weights, widen_weights, widths
 from train.nets import Carn, Csrcnn, Dcscn, Net, Rt, build
 from train.nets.common import bias_of
@@ -155,12 +156,14 @@ def load_missing_weights(net: Net, missing: list[str], path: Path) -> list[str]:
 
 
 def _adapt_weights(net: Net, weights: Weights, path: Path, start: Weights | None = None) -> Weights:
-    """Convert weights of a DCSCN of another width or an rt of another structure to fit `net`."""
+    """Convert weights to fit `net`: a DCSCN's width, an rt's structure, CARN-M's to CARN."""
     try:
         if isinstance(net, Dcscn):
             return _adapt_width(net, weights, start)
         if isinstance(net, Rt):
             return grow_weights(net, weights)
+        if isinstance(net, Carn):
+            return grow_carn_weights(net, weights)
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError) as exc:
         raise TrainError(f"{path} is of another network: {exc}") from exc
     return weights
@@ -255,12 +258,12 @@ def _undeployed_carn(values: Weights, net: Carn) -> Weights:
     outputs = values["exit.bias"].numel()
     r = round((outputs / 3) ** 0.5)  # the last shuffle's factor
     scale = 4 if r == 2 and "upsample.3.weight" in values else r
-    found: Weights = {}
+    found, own = Weights(), net.state_dict()
     for name, value in values.items():
         ours = re.sub(r"^blocks\.(\d)", lambda m: f"b{int(m[1]) + 1}", name)
         ours = re.sub(r"^points\.(\d)", lambda m: f"c{int(m[1]) + 1}", ours)
         ours = re.sub(r"^upsample\.", f"upsample.up{scale}.body.", ours)
-        if ours in net.state_dict() and not ours.startswith("exit"):
+        if (ours in own or ".body.4." in ours) and not ours.startswith("exit"):
             found[ours] = value
     n = net.config.channels
     fused, exit_ = values["exit.weight"].reshape(3, r, r, n, r, r, 3, 3), torch.zeros(3, n, 3, 3)
