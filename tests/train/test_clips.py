@@ -1,5 +1,6 @@
 """Tests of training pairs from real clips: the truth is the clip's own frame, LR was encoded."""
 
+import wave
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,17 +107,28 @@ def _text(folder: Path) -> Path:
     return path
 
 
+def _sound(folder: Path) -> Path:
+    path = folder / "sound.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(800))
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_text, "no readable clip"),
+        (_sound, "has no video stream: give a video file"),
+        (_text, r"cannot read clip .*: give a video file"),
         (lambda folder: rgb_clip(folder / "s.mp4", [scene(96, 128, 0)] * 3), "fewer than 4 frames"),
         (
             lambda folder: rgb_clip(folder / "s.mp4", [scene(24, 128, 0)] * 8),
             r"too small \(128x24\)",
         ),
     ],
-    ids=["text", "short", "small"],
+    ids=["sound", "text", "short", "small"],
 )
 def test_an_unusable_clip_is_one_line(
     tmp_path: Path, make: Callable[[Path], Path], message: str
@@ -126,7 +138,7 @@ def test_an_unusable_clip_is_one_line(
 
 
 def test_an_unusable_clip_is_found_before_the_images_are_prepared(tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="no readable clip"):
+    with pytest.raises(TrainError, match=r"cannot read clip .*: give a video file"):
         Pictures.load([tmp_path / "missing"], (2,), STREAM, [_text(tmp_path)])
 
 

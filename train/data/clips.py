@@ -8,7 +8,6 @@ consecutive frames are cut from a clip, downscaled and encoded like the pans of
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import av
 import numpy as np
@@ -17,12 +16,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from train.data.degrade import StreamSettings, encode_and_decode, to_rgb
 from train.data.images import Pixels
 from train.data.resize import downscale, resize_u8
+from train.data.video import is_full_range, matrix_of, open_clip
 from train.errors import TrainError
-
-_UNSPECIFIED: Final = 2
-"""FFmpeg's tag of an unknown matrix."""
-_HD_HEIGHT: Final = 720
-"""Height from which untagged video is taken as BT.709, as players do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +40,9 @@ class ClipSettings:
 
 def check_clip(path: Path) -> None:
     """Raise TrainError if the file is not a clip, before the other pictures are prepared."""
-    try:
-        with av.open(str(path)) as container:
-            next(container.decode(container.streams.video[0]))
-    except (av.FFmpegError, IndexError, StopIteration) as exc:
-        raise TrainError(f"{path} is no readable clip: name another") from exc
+    with open_clip(path) as (container, stream):
+        if next(container.decode(stream), None) is None:
+            raise TrainError(f"{path} has no decodable frame: give another clip")
 
 
 def clip_pairs(
@@ -85,35 +78,29 @@ def clip_pairs(
 
 def _shots(path: Path, settings: ClipSettings) -> Iterator[list[Pixels]]:
     """Yield the clip's shots as RGB frames."""
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            total = sum(1 for _ in container.decode(stream))
-        count = min(settings.shots, total // settings.frames)
-        starts = {k * (total - settings.frames) // max(1, count - 1) for k in range(count)}
-        with av.open(str(path)) as container:
-            shot: list[Pixels] | None = None
-            for index, frame in enumerate(container.decode(container.streams.video[0])):
-                if index in starts:
-                    shot = []
-                if shot is not None:
-                    shot.append(_rgb(frame))
-                    if len(shot) == settings.frames:
-                        yield shot
-                        shot = None
-    except (av.FFmpegError, IndexError) as exc:
-        raise TrainError(f"{path} is no readable clip: name another") from exc
+    with open_clip(path) as (container, stream):
+        total = sum(packet.size > 0 for packet in container.demux(stream))  # one for each frame
+    count = min(settings.shots, total // settings.frames)
+    starts = {k * (total - settings.frames) // max(1, count - 1) for k in range(count)}
+    with open_clip(path) as (container, stream):
+        shot: list[Pixels] | None = None
+        for index, frame in enumerate(container.decode(stream)):
+            if index in starts:
+                shot = []
+            if shot is not None:
+                shot.append(_rgb(frame))
+                if len(shot) == settings.frames:
+                    yield shot
+                    shot = None
 
 
 def _rgb(frame: av.VideoFrame) -> Pixels:
     """Convert a frame to full-range RGB with its own matrix and range."""
-    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
-    untagged = frame.colorspace == _UNSPECIFIED
-    bt709 = frame.colorspace == Colorspace.ITU709 or (untagged and frame.height >= _HD_HEIGHT)
+    bt709 = matrix_of(frame) == Colorspace.ITU709
     return to_rgb(
         frame,
         Colorspace.ITU709 if bt709 else Colorspace.ITU601,
-        ColorRange.JPEG if full else ColorRange.MPEG,
+        ColorRange.JPEG if is_full_range(frame) else ColorRange.MPEG,
     )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from train.data.images import Pixels
 from train.data.resize import keys_cubic
+from train.data.video import UNSPECIFIED, matrix_of, open_clip
 from train.errors import TrainError
 from train.measure.evaluate import Method
 from train.measure.metrics import psnr, ssim
@@ -39,7 +40,7 @@ from train.measure.planes import (
 _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
 """Matrix tag (H.273) -> (Kr, Kb); tags that are not listed are taken as BT.601."""
 _BT601 = (0.299, 0.114)
-_LIMITED, _UNSPECIFIED = 1, 2
+_LIMITED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +91,14 @@ class Clip:
 
 def read_clip(path: Path, settings: VideoSettings) -> Clip:
     """Read the clip's first `window` frames as 8-bit limited-range 4:2:0."""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise TrainError(f"{path} has no video stream: give a video file")
-            stream = container.streams.video[0]
-            rate = stream.average_rate or Fraction(25)
-            frames, matrix = [], _UNSPECIFIED
-            for picture in container.decode(stream):
-                matrix = int(picture.colorspace)
-                frames.append(cropped(planes_of(limited(picture)), 2 * settings.scale))
-                if len(frames) == settings.window:
-                    break
-    except av.FFmpegError as exc:
-        raise TrainError(f"cannot read clip {path}: {exc.strerror}") from exc
+    frames, matrix = [], UNSPECIFIED
+    with open_clip(path) as (container, stream):
+        rate = stream.average_rate or Fraction(25)
+        for picture in container.decode(stream):
+            matrix = matrix_of(picture)
+            frames.append(cropped(planes_of(limited(picture)), 2 * settings.scale))
+            if len(frames) == settings.window:
+                break
     if not frames:
         raise TrainError(f"{path} has no decodable frame: give another clip")
     height, width = frames[0].y.shape
@@ -112,8 +107,6 @@ def read_clip(path: Path, settings: VideoSettings) -> Clip:
         raise TrainError(
             f"{path} is too small ({width}x{height}): give a clip of at least {least}x{least}"
         )
-    if matrix == _UNSPECIFIED and height >= 720:  # the usual rule for untagged video
-        matrix = 1
     return Clip(frames, Fraction(rate), matrix)
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from train.data.images import Pixels
 from train.data.resize import downscale, keys_cubic
+from train.data.video import is_full_range
 
 Array = npt.NDArray[np.float64]
 Kernel = Callable[[Array], Array]
@@ -28,7 +29,7 @@ class Planes(NamedTuple):
 
 def limited(picture: av.VideoFrame) -> av.VideoFrame:
     """Convert the picture to 8-bit limited-range 4:2:0."""
-    full = picture.color_range == 2 or picture.format.name.startswith("yuvj")
+    full = is_full_range(picture)
     if picture.format.name == "yuv420p" and not full:
         return picture
     return picture.reformat(
