@@ -92,12 +92,25 @@ def test_what_moves_everywhere_and_other_networks_remain_as_they_are(
 # the same bits
 
 
-def test_each_segment_begins_without_the_filter(source: Path, undisturbed: Path) -> None:
-    off = source.with_name("off.mkv")
-    _run(source, off, flicker_filter=False)
-    same = _same(_lumas(undisturbed), _lumas(off))
-    # 11 reuses the result of 10, which is that of 9 before the filter
-    assert [k for k, equal in enumerate(same) if equal] == [0, 10, 11, 20, 30, 40, 50, 60]
+def test_each_segment_is_filtered_from_frames_before_it_on(
+    tmp_path: Path, source: Path, undisturbed: Path
+) -> None:
+    """With 10 frames a segment, the 16 frames before it are the run's own 10 or all there are."""
+    found, begins = _lumas(undisturbed), {0: 0, 1: 0, 2: 4, 3: 14, 4: 24, 5: 34, 6: 44}
+    frames = [frame for frame in Source(str(source)) if isinstance(frame, Frame)]
+    for segment, begin in begins.items():
+        end = 10 * segment + 10
+        made = vsr.upscale_frames(frames[begin:end], model="rt-sharp")
+        expected = [frame.planes[0].astype(np.int16) for frame in made][-10:]
+        assert all(_same(found[end - 10 : end], expected)), segment
+
+
+def test_a_still_picture_does_not_change_where_segments_meet(tmp_path: Path) -> None:
+    source = make_still_clip(tmp_path / "in.mkv", 28, frames=60)
+    _run(source, tmp_path / "out.mkv", segment=0.8)  # 20 frames
+    changes = [np.abs(b - a).mean() for a, b in pairwise(_lumas(tmp_path / "out.mkv"))]
+    others = [c for k, c in enumerate(changes, 1) if k % 20 and k > 16]
+    assert max(changes[19], changes[39]) <= max(others)
 
 
 def test_two_workers_write_what_one_does(tmp_path: Path, source: Path, undisturbed: Path) -> None:
@@ -106,25 +119,38 @@ def test_two_workers_write_what_one_does(tmp_path: Path, source: Path, undisturb
     assert all(_same(_lumas(tmp_path / "out.mkv"), _lumas(undisturbed)))
 
 
+def test_two_workers_do_so_from_a_later_frame_on(tmp_path: Path, source: Path) -> None:
+    for jobs in (1, 2):
+        _run(source, tmp_path / f"{jobs}.mkv", jobs=jobs, start_frame=13, max_frames=33)
+    assert all(_same(_lumas(tmp_path / "1.mkv"), _lumas(tmp_path / "2.mkv")))
+
+
+@pytest.mark.parametrize(
+    ("container", "start"), [("mkv", 0), ("mkv", 7), ("ts", 0), ("ts", 7)], ids=str
+)
 def test_a_resumed_run_writes_what_an_uninterrupted_one_does(
-    tmp_path: Path, source: Path, undisturbed: Path
+    tmp_path: Path, source: Path, container: str, start: int
 ) -> None:
-    target, stop = tmp_path / "out.mkv", threading.Event()
+    """Matroska is read on from a key frame, an MPEG transport stream from the start."""
+    if container == "ts":
+        source = make_still_clip(tmp_path / "still.ts", 0, frames=FRAMES, key_frames=8)
+    whole, target, stop = tmp_path / "whole.mkv", tmp_path / "out.mkv", threading.Event()
+    _run(source, whole, start_frame=start)
 
     def on_progress(progress: vsr.Progress) -> None:
-        if progress.frames == 12:
+        if progress.frames == 32:
             stop.set()
 
     first = vsr.upscale(
         source, target, model="rt-sharp", codec="ffv1", segment=SECONDS, on_progress=on_progress,
-        stop=stop,
+        stop=stop, start_frame=start,
     )  # fmt: skip
     assert first.exit_code == 130
     with pytest.raises(UsageError, match="flicker filter was True and is now False"):
-        _run(source, target, flicker_filter=False)
-    report = _run(source, target, flicker_filter=True)  # as it is by default
-    assert report.exit_code == 0 and 10 <= report.taken_over < FRAMES
-    assert all(_same(_lumas(target), _lumas(undisturbed)))
+        _run(source, target, flicker_filter=False, start_frame=start)
+    report = _run(source, target, flicker_filter=True, start_frame=start)  # as it is by default
+    assert report.exit_code == 0 and 30 <= report.taken_over < FRAMES - start
+    assert all(_same(_lumas(target), _lumas(whole)))
 
 
 def test_report_and_receipt_tell_whether_it_was_on(tmp_path: Path, source: Path) -> None:

@@ -60,7 +60,7 @@ def _clip(folder: Path, number: int) -> Clip:
     path.write_bytes(b"packets")
     return Clip(
         number=number, follows=None, path=path, begin=Fraction(0), end=Fraction(1),
-        shift=Fraction(0), hidden=(), pictures=10,
+        lead_begin=Fraction(0), shift=Fraction(0), hidden=(), pictures=10,
     )  # fmt: skip
 
 

@@ -234,7 +234,7 @@ def test_text_that_left_leaves_nothing_behind() -> None:
     assert np.abs(found[-1].astype(int) - lumas[-1][1]).max() <= 1
 
 
-def test_processing_keeps_the_order_and_other_items_and_begins_again_at_each_segment() -> None:
+def test_processing_keeps_the_order_and_other_items() -> None:
     lumas = _still((24, 24), 2, 8, 1.0, frames=6)
     items: list[Frame | str] = ["a"]
     for k, (lr, _) in enumerate(lumas):
@@ -249,13 +249,27 @@ def test_processing_keeps_the_order_and_other_items_and_begins_again_at_each_seg
                 else item.with_planes(_frame(lumas[item.index][1]).planes, "net")
             )
 
-    made = list(FlickerFilter().process(items, enlarge, lambda frame: frame.index // 3))
+    made = list(FlickerFilter().process(items, enlarge))
     assert [x if isinstance(x, str) else x.index for x in made] == [
         x if isinstance(x, str) else x.index for x in items
     ]
     found = [x.planes[0] for x in made if isinstance(x, Frame)]
-    expected = _filtered(lumas[:3]) + _filtered(lumas[3:])
+    expected = _filtered(lumas)
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_filters_that_share_buffers_do_not_disturb_one_another() -> None:
+    lumas = _still((24, 24), 2, 8, 1.0, frames=8)
+    first = FlickerFilter()
+    second, found = first.another(), list[Plane]()
+    for k, (lr, out) in enumerate(lumas):
+        planes = [each.filtered(_frame(lr), _frame(out)).planes[0] for each in (first, second)]
+        found.append(planes[0])
+        if k < 3:
+            second.reset()
+        else:
+            assert np.array_equal(planes[1], _filtered(lumas[3 : k + 1])[-1])
+    assert all(np.array_equal(a, b) for a, b in zip(found, _filtered(lumas), strict=True))
 
 
 def test_networks_with_a_sharp_look_are_filtered_unless_a_user_decides() -> None:

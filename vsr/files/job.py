@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,10 +32,11 @@ from vsr.files.journal_lines import (
 )
 from vsr.files.memory_plan import MemoryPlan, plan_memory
 from vsr.files.model_choice import with_model
-from vsr.files.pipeline import Enlarge, Slice, run, with_flicker_filter
+from vsr.files.pipeline import Enlarge, Slice, run
 from vsr.files.progress import Progress
 from vsr.files.receipt import check_receipt_path, write_report_and_receipt
 from vsr.files.run_report import add_note, conversion_note, new_report, no_frames_error, time_window
+from vsr.files.segment_filter import with_flicker_filter
 from vsr.files.segment_writer import encoder_threads
 from vsr.files.segments import SegmentedSink, facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
@@ -96,9 +98,8 @@ class Job:
         settings = self._settings = with_model(self._input, self._output, settings)
         receipt = check_receipt_path(settings, self._input, self._output)
         if is_shared(settings, self._output):
-            report = SharedJob(
-                self._input, self._output, settings, self._on_progress, self._stop
-            ).run()
+            shared = SharedJob(self._input, self._output, settings, self._on_progress, self._stop)
+            report = shared.run()
         else:
             report = self._run_single(settings)
         write_report_and_receipt(receipt, self._input, self._output, settings, report)
@@ -177,15 +178,16 @@ class Job:
         """Fit the run into the available memory. Raises InputError if that is impossible."""
         video = source.info.output_for(upscaler.out_size)
         name, settings = encoder_name_for(self._output, self._settings, video), self._settings
-        filtered = bool(settings.flicker_filter)
-        return plan_memory(source, upscaler, name, encoder, settings.memory, filtered)
+        return plan_memory(
+            source, upscaler, name, encoder, settings.memory, settings.flicker_filter
+        )
 
-    def _selected(self, source: AnySource, done: int = 0) -> Slice:
+    def _selected(self, source: AnySource, done: int = 0, lead: Fraction = Fraction(0)) -> Slice:
         settings = self._settings
         left = None if settings.max_frames is None else settings.max_frames - done
         return Slice(
             source, settings.start_frame + done, left, self._stop,
-            may_hang=is_url(self._input) or is_stdin(self._input),
+            is_url(self._input) or is_stdin(self._input), (lead, settings.start_frame),
         )  # fmt: skip
 
     def _process(
@@ -201,20 +203,19 @@ class Job:
 
         plan = self._plan_memory(source, upscaler, settings.encoder)
         add_note(report, plan.note)
-        settings = replace(settings, encoder=plan.encoder)
         with ExitStack() as stack:
-            sink = self._sink(source, upscaler, settings)
+            sink = self._sink(source, upscaler, replace(settings, encoder=plan.encoder))
             stack.enter_context(sink)
             add_note(report, conversion_note(sink))
             report.output["encoder"] = sink.encoder
+            cuts_of, lead = None, Fraction(0)
             if isinstance(sink, SegmentedSink):
+                cuts_of, lead = sink.cuts_of, sink.lead
                 source = stack.enter_context(self._resumed_source(source, sink, report))
-            selected = self._selected(source, report.taken_over)
-            if isinstance(sink, SegmentedSink):
-                sink.interrupted = lambda: selected.interrupted
                 sink.lost = lambda: source.losses.lost
-            segment_of = sink.segment_number if isinstance(sink, SegmentedSink) else None
-            enlarge = with_flicker_filter(enlarge, settings.flicker_filter, segment_of)
+                sink.interrupted = lambda: selected.interrupted
+            selected = self._selected(source, report.taken_over, lead)
+            enlarge = with_flicker_filter(enlarge, settings.flicker_filter, selected.start, cuts_of)
             self._started = now()
             run(selected, enlarge, sink, on_muxed, plan.max_waiting_bytes)
             if not sink.frames_in:
@@ -260,7 +261,8 @@ class Job:
             return
         log.info("resuming after %d finished frames", done)
         last = self._settings.start_frame + done - 1
-        if isinstance(source, Source) and source.skip_to(last, journal.segments[-1].last_pts):
+        last_pts = journal.segments[-1].last_pts
+        if isinstance(source, Source) and source.skip_to(last, last_pts, sink.lead):
             source.losses.lost = journal.lost  # without losses in what was skipped
             yield source
             return

@@ -26,8 +26,9 @@ Pillow: colours as packed pixels, and an internal copy; GIF and APNG have alpha,
 """
 _BUFFERED_REDUCED: Final = {"libx264": 23, "libx265": 46}
 _BUFFERED_DEFAULT: Final = 16
-_FLICKER_FILTER: Final = (20, 8)
-"""Memory use of the flicker filter, in input pictures and output pictures."""
+_FLICKER_FILTER: Final = (39, 11)
+"""Memory use of the flicker filter, in input pictures and output pictures: 16 pictures before a
+segment, one filter (20 and 8), and another one's state where segments meet (3 and 3)."""
 _REDUCED_PARAMETERS: Final = {
     "libx264": ("x264-params", {"rc-lookahead": "0", "sync-lookahead": "0", "bframes": "0"}),
     "libx265": ("x265-params", {"rc-lookahead": "0", "frame-threads": "1", "bframes": "0"}),
@@ -52,7 +53,7 @@ def plan_memory(
     encoder: str,
     settings: EncoderSettings,
     memory_limit: int | None,
-    flicker_filter: bool = False,
+    flicker_filter: bool | None = None,
 ) -> MemoryPlan:
     """Plan the memory of a run, for a source's pictures and an FFmpeg encoder (or Pillow).
 

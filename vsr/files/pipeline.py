@@ -1,14 +1,14 @@
 """Runs source -> upscaler -> sink, with one thread for each and bounded queues between them."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import partial
+from fractions import Fraction
 from typing import Any, Final, Protocol
 
 import av
 
-from vsr.inference.flicker import FlickerFilter
 from vsr.media.frame import Frame
 from vsr.media.prefetch import MAX_QUEUE_BYTES, HaltedError, prefetch
 from vsr.media.timestamps import Packet
@@ -31,15 +31,20 @@ class Slice:
         count: int | None = None,
         stop: threading.Event | None = None,
         may_hang: bool = False,
+        lead: tuple[Fraction, int] = (Fraction(0), 0),
     ) -> None:
         """Select `count` frames from number `start` on (None: to the end), until `stop` is set.
 
         `may_hang`: reading an item may block, as from a network; `stop` is checked meanwhile.
+        `lead`: (seconds, number); frames from that number on, and not further before the last
+        unselected one, are yielded before the selected ones, but not counted.
         """
         self._items, self._stop = items, stop
         if may_hang and stop is not None:
             self._items = prefetch(items, name="read", halt=stop)
         self.start, self.count = start, count
+        self._lead_s, self._lead_start = lead
+        self._lead = deque[Frame]()
         self.frames = 0
         """Number of frames yielded so far."""
         self.interrupted = False
@@ -61,6 +66,8 @@ class Slice:
         begin = last.time if self.start else -_INFINITY
         ahead = [packet for packet in held if plays(packet, after=begin)]
         held.clear()
+        while self._lead:
+            yield self._lead.popleft()
         self.frames = 1
         yield last
         while True:
@@ -106,7 +113,15 @@ class Slice:
                 return held, item
             else:
                 held = [packet for packet in held if plays(packet, after=item.time)]
+                self._add_to_lead(item)
         return held, None
+
+    def _add_to_lead(self, frame: Frame) -> None:
+        if self._lead_s and frame.index >= self._lead_start:
+            self._lead.append(frame)
+            begin = frame.pts * frame.time_base - self._lead_s
+            while self._lead[0].pts * self._lead[0].time_base < begin:
+                self._lead.popleft()
 
 
 def _end(frame: Frame) -> float:
@@ -136,18 +151,6 @@ class Writer(Protocol):
 
 Enlarge = Callable[[Iterable[Any]], Iterator[Any]]
 """Type of `Upscaler.process` and `AnySizeUpscaler.process`."""
-
-
-def with_flicker_filter(
-    enlarge: Enlarge, enabled: bool | None, segment_of: Callable[[Frame], int] | None = None
-) -> Enlarge:
-    """Return `enlarge`, followed by a new `FlickerFilter` if that is enabled.
-
-    `segment_of`: see `FlickerFilter.process`.
-    """
-    if not enabled:
-        return enlarge
-    return partial(FlickerFilter().process, enlarge=enlarge, segment_of=segment_of)
 
 
 def run(

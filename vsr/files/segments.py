@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, fields, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,7 +163,7 @@ class SegmentedSink:
         """Encode a frame; return frames as `Sink.write` does. Ignore packets (see `close`)."""
         if not isinstance(item, Frame):
             return []
-        number, written = self.segment_number(item), list[Frame]()
+        number, written = self.cuts_of(item).number(item.pts * item.time_base), list[Frame]()
         if self._writer is not None and number > self._number:
             written, segment = self._finish_segment(self._writer)
             self.journal.add(segment)
@@ -174,17 +175,23 @@ class SegmentedSink:
         self.frames_out += len(written)
         return written
 
-    def segment_number(self, frame: Frame) -> int:
-        """Return the number of a frame's segment; the first frame of the run must come first.
+    @property
+    def lead(self) -> Fraction:
+        """Time (s) of the frames before a segment that prepare its flicker filter; 0 without it."""
+        if not self._output.settings.flicker_filter:
+            return Fraction(0)
+        return Cuts.of(Fraction(0), self._frames, self._rate).lead
 
-        Another thread may ask for a frame before that frame is passed to `write`.
+    def cuts_of(self, frame: Frame) -> Cuts:
+        """Return where the run is cut, given its first frame, or in a resumed run any frame.
+
+        Another thread may call it before that frame is passed to `write`.
         """
-        time = frame.pts * frame.time_base
         if self._cuts is None:
             done = self.journal.segments
-            first = done[0].first_pts * frame.time_base if done else time
+            first = (done[0].first_pts if done else frame.pts) * frame.time_base
             self._cuts = Cuts.of(first, self._frames, self._rate)
-        return self._cuts.number(time)
+        return self._cuts
 
     def drain(self) -> list[Frame]:
         """Flush the encoder; return its last frames, as `write` does."""

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from vsr.errors import InputError, UsageError
 from vsr.files.journal_lines import Segment
-from vsr.files.pipeline import Slice, run, with_flicker_filter
+from vsr.files.pipeline import Slice, run
+from vsr.files.segment_filter import with_flicker_filter
 from vsr.files.segment_writer import SegmentWriter
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
@@ -33,6 +34,8 @@ from vsr.report.ledger import Ledger, Row
 from vsr.report.report import versions
 
 _EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+_LEADING: Final = -1
+"""Index of the frames before a segment that prepare its filter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class WorkerSettings:
     model_sha256: str
     batch: int
     flicker_filter: bool
-    """Whether a `FlickerFilter` is used, for each segment a new one."""
+    """Whether a `FlickerFilter` is used; see `vsr.files.segment_filter`."""
     info: VideoInfo
     """Facts of the decoded video, before HDR is converted."""
     filtering: Filtering
@@ -169,7 +172,8 @@ class Worker:
         except InputError:  # no frame of it can be decoded
             return self._empty_segment(clip, target)
         with closing(source):
-            selected = Slice(self._frames(source, clip), stop=stop)
+            lead = (clip.begin - clip.lead_begin, _LEADING)
+            selected = Slice(self._frames(source, clip), stop=stop, lead=lead)
             sink = _OneSegment(target, self._settings)
             with sink:
                 run(
@@ -187,20 +191,26 @@ class Worker:
         return SegmentResult(segment=segment, ledger=ledger, stopped=selected.interrupted)
 
     def _frames(self, source: Source, clip: Clip) -> Iterator[Frame]:
-        """Yield the frames of the clip that belong to its segment, with the input's times."""
+        """Yield the frames of the clip that belong to its segment, with the input's times.
+
+        With a flicker filter, the frames that prepare it come first; their index is `_LEADING`.
+        """
         base, count = self._settings.video.time_base, 0
+        begin = clip.lead_begin if self._settings.flicker_filter else clip.begin
         for item in source:
             if not isinstance(item, Frame):
                 continue
             time = item.pts * item.time_base + clip.shift
             if time >= clip.end:
                 return
-            if time >= clip.begin and time not in clip.hidden:
+            if time >= begin and time not in clip.hidden:
+                leads = time < clip.begin
                 yield replace(
-                    item, index=count, pts=round(time / base), time_base=base,
+                    item, index=_LEADING if leads else count,
+                    pts=round(time / base), time_base=base,
                     duration=round(item.duration * item.time_base / base),
                 )  # fmt: skip
-                count += 1
+                count += not leads
 
     def _count_lost(self, clip: Clip, frames: int) -> int:
         """Return the number of the clip's pictures that did not become frames."""

@@ -73,6 +73,13 @@ class FlickerFilter:
         self._setting = setting
         self._kind: _Kind | None = None
         self._luma: _LumaFilter | None = None
+        self._buffers = _SharedBuffers()
+
+    def another(self) -> "FlickerFilter":
+        """Return a new filter that shares this one's buffers: use both from one thread."""
+        found = FlickerFilter(self._setting)
+        found._buffers = self._buffers
+        return found
 
     def reset(self) -> None:
         """Begin again: the next frame is not filtered."""
@@ -94,7 +101,7 @@ class FlickerFilter:
             result = self._luma.step(before.planes[0], luma)
         else:
             self._kind = kind
-            self._luma = _LumaFilter(before.planes[0], luma, after.format.bits)
+            self._luma = _LumaFilter(before.planes[0], luma, after.format.bits, self._buffers)
         after.stamps.infer_end = now()
         return replace(after, planes=(result, *after.planes[1:]))
 
@@ -102,50 +109,74 @@ class FlickerFilter:
         self,
         items: Iterable[Frame | T],
         enlarge: Callable[[Iterable[Frame | T]], Iterator[Frame | T]],
-        segment_of: Callable[[Frame], int] | None = None,
     ) -> Iterator[Frame | T]:
-        """Yield what `enlarge` makes of the items, frames filtered; other items pass through.
-
-        `enlarge`: such as `Upscaler.process`; it keeps the order and makes one frame of each. The
-        first frame of each segment, by the number that `segment_of` returns, is not filtered.
-        """
-        waiting = deque[Frame]()
-        number: int | None = None
-
-        def remembered() -> Iterator[Frame | T]:
-            for item in items:
-                if isinstance(item, Frame):
-                    waiting.append(item)
+        """Yield what `enlarge` makes of the items, frames filtered; other items pass through."""
+        for before, item in with_originals(items, enlarge):
+            if before is not None:
+                assert isinstance(item, Frame)
+                yield self.filtered(before, item)
+            else:
                 yield item
 
-        for item in enlarge(remembered()):
-            if not isinstance(item, Frame):
-                yield item
-                continue
-            own = 0 if segment_of is None else segment_of(item)
-            if own != number:
-                number = own
-                self.reset()
-            yield self.filtered(waiting.popleft(), item)
+
+def with_originals(
+    items: Iterable[Frame | T], enlarge: Callable[[Iterable[Frame | T]], Iterator[Frame | T]]
+) -> Iterator[tuple[Frame | None, Frame | T]]:
+    """Yield (frame, enlarged frame) for what `enlarge` makes of frames, (None, item) for others.
+
+    `enlarge`: such as `Upscaler.process`; it keeps the order and makes one frame of each.
+    """
+    waiting = deque[Frame]()
+
+    def remembered() -> Iterator[Frame | T]:
+        for item in items:
+            if isinstance(item, Frame):
+                waiting.append(item)
+            yield item
+
+    for item in enlarge(remembered()):
+        yield (waiting.popleft() if isinstance(item, Frame) else None), item
+
+
+class _Buffers:
+    """Intermediate results for LR luma of one shape and a scale; each step overwrites them."""
+
+    def __init__(self, shape: tuple[int, ...], scale: int) -> None:
+        height, width = shape
+        self.changes = np.empty((height + 2, width + 2), np.float32)
+        padded = (height + 2 * _RADIUS, width + 2 * _RADIUS)
+        self.padded, self.row_sums = (np.empty(padded, np.float32) for _ in range(2))
+        self.slopes, self.weights = (np.empty(shape, np.float32) for _ in range(2))
+        self.wide_weights = np.empty((height, scale * width), np.float32)
+        self.wide_changes = np.empty((height + 2, scale * width), np.float32)
+        self.strips = [np.empty((_STRIP, scale * width), np.float32) for _ in range(2)]
+
+
+class _SharedBuffers:
+    """Buffers for one kind of luma, made when first needed."""
+
+    def __init__(self) -> None:
+        self._kind: tuple[tuple[int, ...], int] | None = None
+        self._found: _Buffers | None = None
+
+    def of(self, shape: tuple[int, ...], scale: int) -> _Buffers:
+        """Return buffers for that kind; those of another kind are dropped."""
+        if self._found is None or self._kind != (shape, scale):
+            self._kind, self._found = (shape, scale), _Buffers(shape, scale)
+        return self._found
 
 
 class _LumaFilter:
-    """Computes the formula for planes of one size, with buffers for its intermediate results."""
+    """Computes the formula for planes of one size."""
 
-    def __init__(self, lr: Plane, out: Plane, bits: int) -> None:
+    def __init__(self, lr: Plane, out: Plane, bits: int, buffers: _SharedBuffers) -> None:
         """Begin with a first frame: its luma before and after enlarging."""
         height, width = lr.shape
         self._scale = scale = out.shape[0] // height
         self._unit = float(2 ** (bits - 8))
         self._max_code = float(2**bits - 1)
-        self._lr, self._next = lr.astype(np.float32), np.empty(lr.shape, np.float32)
-        self._changes = np.empty((height + 2, width + 2), np.float32)
-        padded = (height + 2 * _RADIUS, width + 2 * _RADIUS)
-        self._padded, self._row_sums = (np.empty(padded, np.float32) for _ in range(2))
-        self._slopes, self._weights = (np.empty(lr.shape, np.float32) for _ in range(2))
-        self._wide_weights = np.empty((height, scale * width), np.float32)
-        self._wide_changes = np.empty((height + 2, scale * width), np.float32)
-        self._buffers = [np.empty((_STRIP, scale * width), np.float32) for _ in range(2)]
+        self._b = buffers.of(lr.shape, scale)
+        self._lr = lr.astype(np.float32)
         self._last = out[: scale * height, : scale * width].astype(np.float32)
         """The previous out', unrounded."""
 
@@ -155,16 +186,15 @@ class _LumaFilter:
         `lr`: luma [height, width] before enlarging; `out`: luma after it; both uint8 or uint16 in
         the range of their bits.
         """
-        np.copyto(self._next, lr)
-        np.subtract(self._next, self._lr, out=self._changes[1:-1, 1:-1])
-        self._lr, self._next = self._next, self._lr
+        np.subtract(lr, self._lr, out=self._b.changes[1:-1, 1:-1])
+        np.copyto(self._lr, lr)
         self._weigh()
         self._widen()
         height, scale = len(lr), self._scale
         result = np.empty_like(out, order="C")
         for start in range(0, height, _STRIP):
             rows = slice(start, min(start + _STRIP, height))
-            if self._weights[rows].any():
+            if self._b.weights[rows].any():
                 for phase in range(scale):
                     self._mix(rows, phase, out, result)
             else:
@@ -177,9 +207,9 @@ class _LumaFilter:
     def _weigh(self) -> None:
         """Compute w for every pixel of lr."""
         tau, w, inner = (
-            self._slopes,
-            self._weights,
-            self._padded[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS],
+            self._b.slopes,
+            self._b.weights,
+            self._b.padded[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS],
         )
         inner[:] = 0.0
         np.abs(np.diff(self._lr, axis=0), out=inner[:-1])
@@ -187,7 +217,7 @@ class _LumaFilter:
         self._box_sum(tau)
         tau *= 0.5 * _MAX_MOTION / _SIDE**2
         np.clip(tau, *(limit * self._unit for limit in _TAU), out=tau)
-        np.abs(self._changes[1:-1, 1:-1], out=inner)
+        np.abs(self._b.changes[1:-1, 1:-1], out=inner)
         self._box_sum(w)
         w /= tau
         w *= -_MAX_WEIGHT / _SIDE**2
@@ -195,8 +225,8 @@ class _LumaFilter:
         np.maximum(w, 0.0, out=w)
 
     def _box_sum(self, sums: _Floats) -> None:
-        """Sum `_padded`, whose border is filled first, over 5x5 pixels."""
-        (height, width), padded, rows = sums.shape, self._padded, self._row_sums
+        """Sum `padded`, whose border is filled first, over 5x5 pixels."""
+        (height, width), padded, rows = sums.shape, self._b.padded, self._b.row_sums
         _fill_border(padded, _RADIUS)
         rows = rows[:, :width]
         np.add(padded[:, :width], padded[:, 1 : width + 1], out=rows)
@@ -208,30 +238,30 @@ class _LumaFilter:
 
     def _widen(self) -> None:
         """Enlarge w and the changes horizontally."""
-        scale, changes = self._scale, self._changes
+        scale, changes = self._scale, self._b.changes
         _fill_border(changes, 1)
         for phase in range(scale):
-            self._wide_weights[:, phase::scale] = self._weights
+            self._b.wide_weights[:, phase::scale] = self._b.weights
             near, far, step = _taps(phase, scale)
             wide = near * changes[:, 1:-1]
             wide += far * changes[:, 1 + step : changes.shape[1] - 1 + step]
-            self._wide_changes[:, phase::scale] = wide
+            self._b.wide_changes[:, phase::scale] = wide
 
     def _mix(self, rows: slice, phase: int, out: Plane, result: Plane) -> None:
         """Compute the output rows number `phase` of `scale` that are made of the rows of lr."""
-        count, (_, width) = rows.stop - rows.start, self._wide_weights.shape
+        count, (_, width) = rows.stop - rows.start, self._b.wide_weights.shape
         area = (slice(self._scale * rows.start + phase, self._scale * rows.stop, self._scale),
                 slice(width))  # fmt: skip
-        mixed, work = (buffer[:count] for buffer in self._buffers)
+        mixed, work = (buffer[:count] for buffer in self._b.strips)
         near, far, step = _taps(phase, self._scale)
-        np.multiply(self._wide_changes[rows.start + 1 : rows.stop + 1], near, out=mixed)
-        neighbours = self._wide_changes[rows.start + 1 + step : rows.stop + 1 + step]
+        np.multiply(self._b.wide_changes[rows.start + 1 : rows.stop + 1], near, out=mixed)
+        neighbours = self._b.wide_changes[rows.start + 1 + step : rows.stop + 1 + step]
         np.multiply(neighbours, far, out=work)
         mixed += work
         mixed += self._last[area]
         np.copyto(work, out[area])
         mixed -= work
-        mixed *= self._wide_weights[rows]
+        mixed *= self._b.wide_weights[rows]
         mixed += work
         np.clip(mixed, 0.0, self._max_code, out=self._last[area])
         np.rint(self._last[area], out=work)

@@ -21,6 +21,9 @@ from vsr.media.whole_file import writing_failed
 PREROLL_S: Final = 2
 """Minimum time from the key frame where decoding begins to the first picture used, in seconds, so
 that no picture refers to anything earlier."""
+_LEAD: Final = (16, Fraction(1))
+"""Number of frames, and maximum time in seconds, that prepare filters for a piece. The time must be
+well under `PREROLL_S`."""
 _EXTRA_PACKETS: Final = 16
 """Number of packets after a clip's last picture that the clip also holds, for decoders and filters
 that look ahead."""
@@ -56,6 +59,16 @@ class Cuts:
         """Return the start (s) of a piece, half a frame early, as frame times vary."""
         return self.first + number * self.interval - self.frame_interval / 2
 
+    @property
+    def lead(self) -> Fraction:
+        """Time (s) before a piece whose frames prepare filters over time for it."""
+        frames, longest = _LEAD
+        return min(frames * self.frame_interval, longest)
+
+    def lead_begin(self, number: int) -> Fraction:
+        """Return the time (s) from which on frames prepare the filters of a piece."""
+        return max(self.begin(number) - self.lead, self.begin(0))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
@@ -68,10 +81,12 @@ class Clip:
     begin: Fraction
     end: Fraction
     """Range of the pictures that are used: `begin` inclusive, `end` exclusive."""
+    lead_begin: Fraction
+    """Start of the pictures before `begin` that only prepare filters; see `Cuts.lead`."""
     shift: Fraction
     """Input time of the file's time 0."""
     hidden: tuple[Fraction, ...]
-    """Times of pictures in that range that are not shown."""
+    """Times of pictures from `lead_begin` to `end` that are not shown."""
     pictures: int
     """Number of pictures shown if none is damaged; 0 if unknown."""
 
@@ -155,14 +170,17 @@ class ClipCutter:
     ) -> Clip:
         begin, end = self._cuts.begin(number), min(self._cuts.begin(number + 1), self._end)
         assert isinstance(end, Fraction)
+        lead_begin = self._cuts.lead_begin(number)
         inside = window.between(begin, end)
-        hidden = tuple(window.time(packet) for packet in inside if packet.is_discard)
+        shown = sum(not packet.is_discard for packet in inside)
+        read = window.between(lead_begin, end)
+        hidden = tuple(window.time(packet) for packet in read if packet.is_discard)
         path = folder / f"{number:06d}.clip"
         shift = _write(path, video, window.held)
         unknown = video.codec_context.name in _NOT_ALL_PICTURES
         return Clip(
             number=number, follows=follows, path=path, begin=begin, end=end, shift=shift,
-            hidden=hidden, pictures=0 if unknown else len(inside) - len(hidden),
+            lead_begin=lead_begin, hidden=hidden, pictures=0 if unknown else shown,
         )  # fmt: skip
 
     def _end_after(self, frames: int) -> Fraction:

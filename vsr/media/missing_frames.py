@@ -1,5 +1,6 @@
 """Counts the frames of an input that are missing."""
 
+import logging
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Final
 import av
 
 from vsr.media.location import absolute_path
+
+log = logging.getLogger(__name__)
 
 _DECLARES_DURATION: Final = frozenset({"matroska", "webm", "flv"})
 _TOLERANCE_S: Final = 0.5
@@ -22,6 +25,13 @@ class Losses:
     """Number of missing frames: cut off or undecodable."""
     notes: dict[str, str] = field(default_factory=dict)
     """Kind of event -> message; one message per kind."""
+
+    def add_note(self, kind: str, note: str, warn: bool = False) -> None:
+        """Keep the first note of each kind; log it immediately if `warn` is set."""
+        if kind not in self.notes:
+            self.notes[kind] = note
+            if warn:
+                log.warning(note)
 
 
 def count_cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:

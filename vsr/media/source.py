@@ -1,9 +1,9 @@
 """Reads a file or URL: frames in presentation order, and the packets of other streams."""
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from typing import Any, Final
@@ -26,8 +26,6 @@ from vsr.media.side_data import carrier_of
 from vsr.media.stream_choice import choose_streams
 from vsr.media.timeline import timeline_of
 from vsr.media.timestamps import Packet, PictureTimes, TimestampCorrector
-
-log = logging.getLogger(__name__)
 
 _LOOK_AHEAD: Final = 8
 """Maximum number of pictures held back at a file's start until their timestamps are understood."""
@@ -68,9 +66,8 @@ class Source:
             self._index = 0
             self._began = 0.0
             self._wait_s = 0.0
-            self._timestamps = TimestampCorrector(
-                self._note, self._container.format.name == "mpegts"
-            )
+            is_mpegts = self._container.format.name == "mpegts"
+            self._timestamps = TimestampCorrector(self.losses.add_note, is_mpegts)
             self._times = PictureTimes(look_ahead)
             self.timeline = timeline_of(self._reading, url, self.name, self._describe)
             self._info: VideoInfo | None = None
@@ -131,23 +128,32 @@ class Source:
         frame = next(item for item in self._primed if isinstance(item, Frame))
         return frame.pts * frame.time_base
 
-    def skip_to(self, index: int, pts: int) -> bool:
+    def skip_to(self, index: int, pts: int, lead: Fraction = Fraction(0)) -> bool:
         """Resume after frame `index` with that pts, from an earlier reading; call before iterating.
 
-        Returns False if it is not found, or frames depend on all earlier ones: reopen the input.
+        The frames of the last `lead` seconds up to that frame come first. Returns False if it is
+        not found, or frames depend on all earlier ones: reopen the input.
         """
         filtering, time = self._reading.filtering, pts * self.info.time_base
-        if not (filtering.can_begin_anywhere and seek_before(self._container, time)):
+        if not (filtering.can_begin_anywhere and seek_before(self._container, time - lead)):
             return False
         self._primed.clear()
-        self._times, self._timestamps = PictureTimes(_LOOK_AHEAD), TimestampCorrector(self._note)
+        note = self.losses.add_note
+        self._times, self._timestamps = PictureTimes(_LOOK_AHEAD), TimestampCorrector(note)
         decoded = round((index + 1) / filtering.rate_factor)
         self.timeline.restart(decoded)
         self._items = self._demuxed()
+        leading = list[Frame]()
         for item in self._items:
+            if isinstance(item, Frame) and item.pts * item.time_base > time - lead:
+                leading.append(item)
             if isinstance(item, Frame) and item.pts >= pts:
                 self._index = index + 1
                 self.timeline.decoded = decoded
+                first = self._index - len(leading)
+                self._primed.extend(
+                    replace(each, index=first + k) for k, each in enumerate(leading)
+                )
                 return item.pts == pts
         return False
 
@@ -189,7 +195,7 @@ class Source:
         error = self._reading.map_read_error(exc)
         if error is not None:
             raise error from None  # FFmpeg's message may contain the whole URL
-        self._note("end", f"reading stopped early: {reason(exc)}")
+        self.losses.add_note("end", f"reading stopped early: {reason(exc)}")
         self.losses.lost = max(self.losses.lost, 1)
 
     def _prime(self) -> None:
@@ -230,7 +236,9 @@ class Source:
             ends = (self.timeline.decoded, self._timestamps.end, rate)
             if missing := count_missing_frames(self.url, self._container, self.video, *ends):
                 self.losses.lost = max(self.losses.lost, missing)
-                self._note("cut", f"the file is cut off: about {missing} frames are missing")
+                self.losses.add_note(
+                    "cut", f"the file is cut off: about {missing} frames are missing"
+                )
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
         latest = packet.opaque = (now(), self._wait_s)  # returned with its decoded picture
@@ -238,7 +246,7 @@ class Source:
             pictures = self._decoder.decode(packet)
         except av.error.FFmpegError as exc:
             self.losses.lost += 1
-            self._note("undecodable", f"some packets cannot be decoded: {reason(exc)}")
+            self.losses.add_note("undecodable", f"some packets cannot be decoded: {reason(exc)}")
             return
         reorders = bool(self.video.codec_context.has_b_frames)
         yield from self._timed(self._times.add(pictures, reorders), latest)
@@ -261,7 +269,7 @@ class Source:
         event = "concealed" if picture.is_corrupt else ""
         if (picture.width, picture.height) != (info.width, info.height):
             event = event or "resized"
-            self._note(
+            self.losses.add_note(
                 "size",
                 f"{self.name} changes size to {picture.width}x{picture.height} mid-stream: "
                 f"its frames are resized to {info.width}x{info.height} before upscaling",
@@ -290,10 +298,3 @@ class Source:
         # one thread has only waited for later packets (B-frames); several decode meanwhile
         held = 0.0 if self._reading.threads == "AUTO" else max(0.0, ready - read - until + waited)
         return Stamps(read=read, decoded=now(), wait_s=self._wait_s - waited + held)
-
-    def _note(self, kind: str, note: str, warn: bool = False) -> None:
-        """Keep the first note of each kind; log it immediately if `warn` is set."""
-        if kind not in self.losses.notes:
-            self.losses.notes[kind] = note
-            if warn:
-                log.warning(note)
