@@ -102,6 +102,17 @@ def test_a_later_session_keeps_its_colour_and_shape(
         assert _at(frame, x, y) == pytest.approx(RED[1], abs=2)
 
 
+def test_a_session_of_another_size_is_resized_and_a_note_says_so(
+    tmp_path: Path, canvas: Canvas
+) -> None:
+    clip = _clip(tmp_path / "then.mkv", RED[1], size=(320, 180))
+    with closing(LiveSource(str(clip), 5.0, canvas)) as source:
+        assert _first(source).event == "resized"
+        assert source.notes == [
+            "its 320x180 pixels are resized to the output's 160x90 (before upscaling)"
+        ]
+
+
 @pytest.mark.parametrize(
     ("size", "aspect", "inside", "outside"),
     [

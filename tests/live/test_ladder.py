@@ -24,6 +24,8 @@ class Run:
     latency: list[float] = field(default_factory=list)
     changes: list[float] = field(default_factory=list)
     """Times of the rung changes, in seconds."""
+    trials: list[tuple[float, int]] = field(default_factory=list)
+    """Time (s) and rung of every trial."""
 
 
 def simulate(
@@ -50,8 +52,7 @@ def simulate(
         arrived = waiting.popleft()
         before = ladder.changes
         rung = ladder.choose(now, arrived, len(waiting))
-        if ladder.changes != before:
-            run.changes.append(now)
+        run.changes += [now] * (ladder.changes - before)
         run.rungs.append(rung)
         if rung == DROP:
             continue
@@ -59,6 +60,14 @@ def simulate(
         now += took
         ladder.record_cost(rung, took)
         run.latency.append(now - arrived + 0.005)
+        behind = len(waiting) + (coming is not None and coming <= now)
+        if (tried := ladder.rung_to_try(now, behind)) is not None:
+            took = costs[tried] * load(now) * random.uniform(0.8, 1.2)
+            now += took
+            run.trials.append((now, tried))
+            before = ladder.changes
+            ladder.record_trial(tried, took, now)
+            run.changes += [now] * (ladder.changes - before)
     return run
 
 
@@ -110,14 +119,37 @@ def test_only_what_even_the_lightest_cannot_do_is_dropped() -> None:
     assert done > 0.9 * 60 / 0.05 * 1.0 * 0.9
 
 
+def test_a_short_burst_costs_the_patience_and_not_more() -> None:
+    """A burst of 2 s makes the rung that runs nine times as slow, as on a busy processor."""
+    run = simulate([0.012, 0.0115, 0.002], 60, load=lambda t: 9.0 if 7 < t < 9 else 1.0)
+    back = next(k for k, rung in enumerate(run.rungs) if k > FPS * 9 and rung == 0) / FPS
+    assert 17 < back < 19.5
+    assert max(run.latency) < LATENCY
+    assert 1 not in run.rungs  # as slow as the better one: no use in a burst
+    assert len(run.changes) == 2 and [rung for _, rung in run.trials] == [0, 0, 0]
+
+
+def test_a_burst_is_noticed_before_the_latency_is_used_up() -> None:
+    run = simulate([0.012, 0.002], 20, load=lambda t: 9.0 if t > 10 else 1.0)
+    assert run.rungs[-1] == 1
+    assert max(run.latency) < 0.7 * LATENCY
+
+
+def test_one_slow_frame_changes_nothing() -> None:
+    run = simulate([0.012, 0.002], 20, load=lambda t: 20.0 if 10 < t < 10.04 else 1.0)
+    assert run.changes == [] and max(run.latency) > 0.2
+
+
 @pytest.mark.parametrize("between", [math.inf, 1.5 * INTERVAL])
 def test_a_rung_that_is_lost_or_slower_than_a_better_one_is_climbed_past(between: float) -> None:
     costs = [0.4 * INTERVAL, between, 0.05 * INTERVAL]
     ladder = Ladder(costs, LadderSettings(interval=INTERVAL, max_latency=LATENCY), 0.0)
     assert ladder.choose(0.0, 0.02 - LATENCY, 0) == 2  # a late frame
     for k in range(FPS * 60):
-        rung = ladder.choose(k / FPS, k / FPS, 0)
-        ladder.record_cost(rung, costs[rung])
+        now = k / FPS
+        ladder.record_cost(ladder.choose(now, now, 0), costs[ladder.rung])
+        if (tried := ladder.rung_to_try(now, 0)) is not None:
+            ladder.record_trial(tried, costs[tried], now)
     assert ladder.rung == 0
 
 
@@ -128,6 +160,7 @@ def test_a_rung_given_up_is_never_taken_again() -> None:
     assert ladder.choose(1.0, 1.0, 0) == 1
     for k in range(2000):
         assert ladder.choose(1 + k, 1 + k, 0) == 1
+        assert ladder.rung_to_try(1 + k, 0) is None
 
 
 @pytest.mark.parametrize("costs", [[0.01], [0.5]])

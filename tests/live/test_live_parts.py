@@ -90,41 +90,47 @@ def test_slow_encoding_leaves_the_network_less_time_but_never_none() -> None:
     assert ladder.choose(1.15, 1.0, 3) == 1  # 0.1 s would be too late now, but no frame is dropped
 
 
-@pytest.mark.parametrize(("told", "ends"), [(0.039, 0), (0.17, 1)])
-def test_a_rung_timed_at_a_bad_moment_is_tried_unless_hopeless(told: float, ends: int) -> None:
-    """Initial costs were measured while the machine was busy; the real cost is 19 ms."""
-    ladder = Ladder([told, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
-    chosen = []
-    for k in range(1500):
-        rung = ladder.choose(k * 0.04, k * 0.04, 0)
-        chosen.append(rung)
-        ladder.record_cost(rung, (0.019, 0.002)[rung])
-    assert chosen[0] == 1
-    assert (ladder.rung, ladder.changes) == (ends, 1 - ends)
-    assert chosen.count(0) == (0 if ends else pytest.approx(1000, abs=300))
-
-
-def test_a_try_that_was_too_slow_stays_one() -> None:
-    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
-    chosen = [
-        ladder.choose(k * 0.04, k * 0.04, 0)
-        for k in range(1000)
-        if not ladder.record_cost(1, 0.002)
-    ]
-    ladder.record_cost(0, 0.2)
-    assert ladder.rung == 1
-    assert 1 <= chosen.count(0) <= 4
-
-
-def test_tries_that_are_in_vain_become_rare() -> None:
-    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+def _play(ladder: Ladder, costs: tuple[float, float], frames: int) -> list[float]:
+    """Play frames of 25 fps with two rungs; return the times of the trials (s)."""
     tried = []
-    for k in range(25 * 600):
-        rung = ladder.choose(k * 0.04, k * 0.04, 0)
-        tried += [k * 0.04] if rung == 0 else []
-        ladder.record_cost(rung, (0.05, 0.002)[rung])
+    for k in range(frames):
+        now = k * 0.04
+        ladder.record_cost(rung := ladder.choose(now, now, 0), costs[rung])
+        if (number := ladder.rung_to_try(now, 0)) is not None:
+            tried.append(now)
+            ladder.record_trial(number, costs[number], now)
+    return tried
+
+
+@pytest.mark.parametrize(("measured", "tried"), [(0.039, [1, 1.5, 2]), (0.17, [])])
+def test_a_rung_timed_at_a_bad_moment_is_tried_unless_hopeless(
+    measured: float, tried: list[float]
+) -> None:
+    """Initial costs were measured while the machine was busy; the real cost is 19 ms."""
+    ladder = Ladder([measured, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    assert ladder.rung == 1
+    assert _play(ladder, (0.019, 0.002), 1500) == pytest.approx(tried, abs=0.1)
+    assert (ladder.rung, ladder.changes) == ((0, 1) if tried else (1, 0))
+
+
+def test_a_bad_trial_after_good_ones_keeps_the_rung() -> None:
+    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    assert ladder.record_trial(0, 0.01, 1.0) and ladder.record_trial(0, 0.01, 1.5)
+    assert not ladder.record_trial(0, 0.2, 2.0)
+    assert ladder.record_trial(0, 0.01, 12.0)
+    assert ladder.rung == 1
+
+
+def test_trials_wait_while_frames_do() -> None:
+    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    assert (ladder.rung_to_try(5.0, 1), ladder.rung_to_try(5.0, 0)) == (None, 0)
+
+
+def test_trials_in_vain_become_rare() -> None:
+    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    tried = _play(ladder, (0.05, 0.002), 25 * 600)
     pauses = [b - a for a, b in itertools.pairwise([0.0, *tried])]
-    assert pauses == pytest.approx([10, 20, 40, 80, 160], abs=0.1)
+    assert pauses == pytest.approx([1, 10, 20, 40, 80, 160], abs=0.1)
     assert ladder.changes == 0
 
 

@@ -221,7 +221,7 @@ def test_a_stalled_source_is_noticed_and_a_jam_leaves_no_delay_behind(tmp_path: 
     live = relay.report["live"]
     assert live["skipped"] > FPS / 2
     assert "arrived in a burst after a pause" in relay.said
-    assert "even bicubic is too slow" not in relay.said
+    assert "too late, even for bicubic" not in relay.said
     assert live["sessions"] == 2
     shown = viewer.shown()
     delays = [s.arrived - at for s, (_, at) in zip(viewer.of("video"), shown, strict=True)]

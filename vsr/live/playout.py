@@ -12,12 +12,11 @@ from fractions import Fraction
 from typing import Any, Final
 
 from vsr.errors import InputError, OutputError
-from vsr.inference.flicker import FlickerFilter
 from vsr.live.clock import OutputClock
 from vsr.live.common import POLL_S, RelayLog
 from vsr.live.input.mailbox import AudioPacket, Connected, Lost, Mailbox, RateMeasured, SourceNotice
-from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
-from vsr.live.ladder.rungs import FALLBACK, Rungs
+from vsr.live.ladder.live_upscaler import LiveUpscaler
+from vsr.live.ladder.rungs import Rungs
 from vsr.live.output.encode import AudioItem, LiveEncoder
 from vsr.live.output.encoding import TIME_BASE
 from vsr.live.output.spares import Spares
@@ -58,11 +57,7 @@ class Playout:
             outputs, settings.encoder, first.info, rungs.out_size, self._audio.context,
             self._record, stop.is_set, settings.output, spares,
         )  # fmt: skip
-        self._rungs, self._rungs_version, self._costs = rungs, rungs.version, rungs.costs
-        times = LadderSettings(interval=self._interval, max_latency=settings.max_latency)
-        self._ladder = Ladder(self._costs, times, now())
-        self._rung = self._ladder.rung
-        self._flicker_filter = FlickerFilter(settings.flicker_filter)
+        self._upscaler = LiveUpscaler(rungs, settings, self._interval, report, log)
         self._last: Planes | None = None
         self._is_source_lost = False
         self._sessions, self._repeated, self._dropped, self._audio_dropped = 1, 0, 0, 0
@@ -74,7 +69,7 @@ class Playout:
     @property
     def rung(self) -> str:
         """Name of the network in use."""
-        return self._rungs.names[self._rung]
+        return self._upscaler.network
 
     def run(self, on_ready: Callable[[], None]) -> None:
         """Play out until the source has ended for good or `stop` is set.
@@ -122,21 +117,11 @@ class Playout:
             self._drop(frame, "frames dropped: too old, they arrived in a burst after a pause")
             self._repeat_at = now() + _REPEAT_AFTER_S  # frames do arrive, only too old ones
             return
-        if self._encoder.encode_s is not None:
-            self._ladder.record_encoding(self._encoder.encode_s)
-        if self._rungs_version != self._rungs.version:
-            self._update_costs()
-        rung = self._ladder.choose(now(), arrived, self._mailbox.frames_waiting)
-        if rung == DROP:
-            self._drop(frame, "frames dropped: even bicubic is too slow")
+        waiting, encode_s = self._mailbox.frames_waiting, self._encoder.encode_s
+        done = self._upscaler.upscale(frame, waiting, encode_s)
+        if done is None:
+            self._drop(frame, "frames dropped: they were too late, even for bicubic")
             return
-        self._set_rung(self._ladder.rung)
-        began = now()
-        done = self._flicker_filter.filtered(frame, self._rungs.upscale(frame, rung))
-        if done.event != FALLBACK:
-            self._ladder.record_cost(rung, now() - began)
-        elif self._rungs.is_disabled(rung):
-            self._ladder.exclude(rung)
         if self._last is None:
             self._began = now()
             self._audio.drop_before(frame.time)
@@ -148,6 +133,7 @@ class Playout:
         self._encoder.send_frame(self._with_index(done, time), time, origin)
         self._repeat_at = now() + max(_REPEAT_AFTER_S, 3 * self._interval)
         self._send_audio(self._audio.fill_to(time))
+        self._upscaler.try_better_network(frame, self._mailbox.frames_waiting)
 
     def _record(self, frame: Frame) -> None:
         """Record a frame on the status board and, unless it is repeated, in the ledger."""
@@ -156,27 +142,11 @@ class Playout:
         if frame.event != "repeated":
             self._report.ledger.add(row)
 
-    def _update_costs(self) -> None:
-        """Update the ladder's costs after engines were loaded or replaced. Raises BackendError."""
-        self._rungs_version = self._rungs.version
-        if self._rungs.failure is not None:
-            raise self._rungs.failure
-        costs = self._rungs.costs
-        for rung in reversed(range(len(costs))):
-            if costs[rung] != self._costs[rung]:
-                self._ladder.set_cost(rung, costs[rung], now())
-        self._costs = costs
-
     def _with_index(self, frame: Frame, time: float) -> Frame:
         """Return a frame with an index that counts across sessions, and its output time."""
         index, self._report.frames_in = self._report.frames_in, self._report.frames_in + 1
         pts = round(max(0.0, time) * TIME_BASE.denominator)
         return replace(frame, index=index, pts=pts, time_base=TIME_BASE)
-
-    def _set_rung(self, rung: int) -> None:
-        if rung != self._rung:
-            self._log.info("switched to network %s, was %s", self._rungs.names[rung], self.rung)
-            self._rung = rung
 
     def _drop(self, frame: Frame, why: str) -> None:
         """Drop a frame and log the reason as a warning."""
@@ -204,7 +174,7 @@ class Playout:
     def _set_rate(self, rate: Fraction) -> None:
         """Adopt a session's frame rate for repeated frames and the ladder."""
         self._interval = self._clock.interval = float(1 / rate)
-        self._ladder.settings = replace(self._ladder.settings, interval=self._interval)
+        self._upscaler.set_interval(self._interval)
 
     def _warn(self, message: str, kind: str) -> None:
         """Log a warning about the source's audio, at most once a minute per kind."""
@@ -284,7 +254,7 @@ class Playout:
         sound["sound_dropped"] += self._mailbox.audio_dropped
         return sound | {
             "rung": self.rung,
-            "rung_changes": self._ladder.changes,
+            "rung_changes": self._upscaler.changes,
             "sessions": self._sessions,
             "repeated": self._repeated,
             "dropped": self._dropped + self._mailbox.dropped_unlisted,

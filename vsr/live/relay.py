@@ -222,15 +222,16 @@ class Relay:
         measured = [output["av_offset_ms"] for output in report.live["outputs"]]
         report.live["av_offset_ms"] = next((ms for ms in measured if ms is not None), None)
         if report.degraded:
-            self._log.warning(
-                "%d frames were not sent, %d were damaged",
-                max(report.lost, report.frames_in - report.frames_out), report.concealed,
-            )  # fmt: skip
-            for output in report.live["outputs"]:
+            missing = max(report.lost, report.frames_in - report.frames_out)
+            if missing or report.concealed:
+                self._log.warning(
+                    "%d frames were not sent, %d were damaged", missing, report.concealed
+                )
+            for number, output in enumerate(report.live["outputs"], 1):
                 if output["pictures_dropped"]:
                     self._log.warning(
-                        "%s: %d frames were not sent, %d were sent", output["name"],
-                        output["pictures_dropped"], output["pictures"],
+                        "output %d, %s: %d frames were not sent, %d were sent", number,
+                        output["name"], output["pictures_dropped"], output["pictures"],
                     )  # fmt: skip
         self._ledger.close()
 

@@ -85,6 +85,11 @@ class Canvas:
                 f"its {info.width}x{info.height} pixels are fitted into {box[0]}x{box[1]} of the "
                 f"output's {self.size[0]}x{self.size[1]} (before upscaling), black around them"
             )
+        elif (info.width, info.height) != self.size:
+            notes.append(
+                f"its {info.width}x{info.height} pixels are resized to the output's "
+                f"{self.size[0]}x{self.size[1]} (before upscaling)"
+            )
         return notes
 
     def box(self, size: tuple[int, int], sample_aspect: Fraction | None) -> tuple[int, int]:

@@ -57,7 +57,8 @@ def default_ladder(model: str, scale: int | None) -> list[str]:
     key = f"x{scale or default_scale(models.scales(model))}"
     own = entries[model].get(key)
     if own is None:
-        raise UsageError(f"model '{model}' has no scale {key.removeprefix('x')}")
+        have = ", ".join(each.removeprefix("x") for each in entries[model])
+        raise UsageError(f"model '{model}' has no scale {key.removeprefix('x')}; it has: {have}")
     work = {
         name: entry[key]["multadds_720p"]
         for name, entry in entries.items()

@@ -262,9 +262,10 @@ class Rungs:
         placeholder = self._rungs[index]
         rung = _Rung(placeholder.model, placeholder.backend)
         self._load(rung)
-        self._warm_up(rung)
         check = self._speed_check
-        if index < check.optional_count and not check.is_fast_enough(index, rung.cost):
+        is_optional = index < check.optional_count
+        self._warm_up(rung, is_optional)  # an optional network that seems too slow is lost
+        if is_optional and not check.is_fast_enough(index, rung.cost):
             return False
         if self._rungs[index] is placeholder:  # else the built engine is already there
             self._rungs[index] = rung
@@ -280,10 +281,10 @@ class Rungs:
     def _should_stop(self) -> bool:
         return self._closed or self._is_stopped()
 
-    def _warm_up(self, rung: _Rung) -> None:
+    def _warm_up(self, rung: _Rung, beside_stream: bool = False) -> None:
         assert rung.upscaler is not None
         picture = trial_frame(self._size, self._planes)
-        rung.cost = time_per_frame(rung.upscaler, picture, self._should_stop)
+        rung.cost = time_per_frame(rung.upscaler, picture, self._should_stop, beside_stream)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
         return Upscaler(model, backend, self._colour, self._size, planes=self._planes)
