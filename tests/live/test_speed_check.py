@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vsr.errors import BackendError
+from vsr.errors import BackendError, UsageError
 from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.default import DEFAULT
@@ -141,3 +141,21 @@ def test_a_relay_that_names_a_ladder_gets_it() -> None:
     assert optional_count(RelaySettings(ladder=("bicubic",))) == 0
     assert optional_count(RelaySettings(model="dcscn")) == 0
     assert optional_count(RelaySettings(scale=3)) == 3  # carn-m, dcscn and rt, above c-dcscn
+
+
+@pytest.mark.parametrize("model", [None, "rt", "rt-sharp"])
+def test_a_look_chooses_the_weights_and_lighter_networks_follow(model: str | None) -> None:
+    settings = RelaySettings(model=model, look="sharp")
+    assert rung_names(settings) == ("rt-sharp", *default_ladder("rt-sharp", 2)[1:])
+    assert optional_count(settings) == 0
+    assert rung_names(RelaySettings(look="faithful")) == rung_names(RelaySettings())
+    assert rung_names(RelaySettings(look="sharp", ladder=("bicubic",))) == ("rt-sharp", "bicubic")
+
+
+def test_a_look_that_no_network_has_is_one_line() -> None:
+    with pytest.raises(UsageError, match=r"no network with a sharp look .* has scale 4"):
+        rung_names(RelaySettings(look="sharp", scale=4))
+    with pytest.raises(UsageError, match="'carn-m' has no weights with a sharp look"):
+        rung_names(RelaySettings(model="carn-m", look="sharp"))
+    with pytest.raises(UsageError, match="unknown look 'soft'"):
+        rung_names(RelaySettings(look="soft"))

@@ -13,7 +13,7 @@ from vsr.cli.cluster import cluster
 from vsr.cli.compare import compare
 from vsr.cli.encoder_options import preset_options, rate_options
 from vsr.cli.many import run_list, run_many, selection_options
-from vsr.cli.network_options import flicker_option, look_option
+from vsr.cli.network_options import DEFAULT_LOOK, flicker_option, look_option
 from vsr.cli.numbers import WholeNumber, byte_size
 from vsr.cli.plan import plan
 from vsr.cli.relay import relay
@@ -63,7 +63,7 @@ def _inputs_and_output(
 @click.option("-i", "--input", "input_", metavar="INPUT", help="The same as the first argument.")
 @click.option("-o", "--output", metavar="OUTPUT", help="The same as the second argument.")
 @click.option("-m", "--model", help="Name from `vsr models`, or a super-resolution .onnx file.")
-@look_option
+@look_option(DEFAULT_LOOK)
 @click.option(
     "--speed", type=click.Choice(["fast", "balanced", "best"]), default="balanced",
     show_default=True,

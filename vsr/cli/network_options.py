@@ -1,7 +1,7 @@
 """Options of the network that commands share: precision, device, look and the flicker filter."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -33,10 +33,16 @@ flicker_option = click.option(
 )
 """Adds `--flicker-filter` to a command; None if it is not given."""
 
-look_option = click.option(
-    "--look",
-    type=click.Choice(["faithful", "sharp"]),
-    help="sharp: weights that look most like the original, the default for compressed video at "
-    "scale 2; faithful: weights with the least error against the original.",
-)
-"""Adds `--look` to a command; None if it is not given."""
+
+def look_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option `--look`, None if it is not given; `default` is for its help."""
+    return click.option(
+        "--look",
+        type=click.Choice(["faithful", "sharp"]),
+        help="sharp: weights that look most like the original; faithful: weights with the least "
+        f"error against it. Default: {default}.",
+    )
+
+
+DEFAULT_LOOK: Final = "sharp for compressed video at scale 2"
+"""For `look_option`: the default look of a file."""

@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from vsr.cli.encoder_options import preset_options
-from vsr.cli.network_options import look_option, network_options
+from vsr.cli.network_options import DEFAULT_LOOK, look_option, network_options
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.streams import print_result
 from vsr.cli.terminal import exit_on_error, ratio, start_logging, verbosity
@@ -53,7 +53,7 @@ def _size(
 @click.option(
     "-s", "--scale", type=WholeNumber(1), default=2, show_default=True, help="Scale factor."
 )
-@look_option
+@look_option(DEFAULT_LOOK)
 @network_options
 @click.option("-c", "--codec", help="Codec of the output, as in vsr run.")
 @preset_options

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from vsr.cli.encoder_options import preset_options, rate_options
-from vsr.cli.network_options import flicker_option, network_options
+from vsr.cli.network_options import flicker_option, look_option, network_options
 from vsr.cli.numbers import Number, WholeNumber
 from vsr.cli.terminal import (
     exit_on_error,
@@ -43,6 +43,7 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option("-m", "--model", help="Name from `vsr models`, or a super-resolution .onnx file.")
 @click.option("-s", "--scale", type=WholeNumber(2), help="Scale factor. Default: 2.")
+@look_option("faithful")
 @network_options
 @flicker_option
 @click.option(

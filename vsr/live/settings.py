@@ -84,6 +84,9 @@ class RelaySettings:
 
     model: str | None = None
     """Network; None: the best shipped one that is fast enough on this machine."""
+    look: str | None = None
+    """A key of `vsr.inference.models.LOOKS`: weights for that look, of `model` if it is given.
+    None: faithful."""
     scale: int | None = None
     precision: str = "auto"
     backend: str = "auto"
@@ -126,6 +129,7 @@ class RelayOptions(EncoderOptions, total=False):
     """The settings as flat keywords, including those of source, encoder and outputs."""
 
     model: str | None
+    look: str | None
     scale: int | None
     precision: str
     backend: str

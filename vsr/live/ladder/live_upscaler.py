@@ -7,6 +7,7 @@ from typing import Final
 from vsr.inference.flicker import FlickerFilter
 from vsr.live.common import RelayLog
 from vsr.live.ladder.controller import DROP, Ladder, LadderSettings
+from vsr.live.ladder.rung_models import optional_count
 from vsr.live.ladder.rungs import FALLBACK, Rungs
 from vsr.live.settings import RelaySettings
 from vsr.media.frame import Frame, Stamps, now
@@ -31,7 +32,7 @@ class LiveUpscaler:
         self._rung = self._ladder.rung
         self._flicker_filter = FlickerFilter(settings.flicker_filter)
         self._report, self._log = report, log
-        self._awaits_best = settings.model is not None
+        self._awaits_best = optional_count(settings) == 0
         """Whether the configured network was not used yet, and no note says why."""
         self._note_if_hopeless(self._costs[0])
 

@@ -7,7 +7,7 @@ from vsr.inference import models
 from vsr.inference.backend import Runner
 from vsr.inference.default import DEFAULT, default_scale
 from vsr.live.settings import RelaySettings
-from vsr.plan.choice import faithful
+from vsr.plan.choice import candidates, faithful
 
 
 def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
@@ -27,22 +27,26 @@ def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
 
 def rung_names(settings: RelaySettings) -> tuple[str, ...]:
     """Return the names of the networks, best first, possibly without bicubic."""
-    first = _default_networks(settings) if settings.model is None else [settings.model]
+    first = _first_networks(settings)
     lighter = settings.ladder or default_ladder(first[-1], settings.scale)[1:]
     return (*first, *lighter)
 
 
 def optional_count(settings: RelaySettings) -> int:
     """Return the number of leading networks that are used only if measured fast enough."""
-    return len(_default_networks(settings)) - 1 if settings.model is None else 0
+    return len(_first_networks(settings)) - 1
 
 
-def _default_networks(settings: RelaySettings) -> list[str]:
-    """Return the networks to consider if none is configured, best first."""
-    names = [
-        found.name for found in faithful(settings.scale or default_scale(models.scales(DEFAULT)))
-    ]
-    return names if names and not settings.ladder else [DEFAULT]
+def _first_networks(settings: RelaySettings) -> list[str]:
+    """Return the configured network, or those to consider if none is configured, best first."""
+    look = settings.look
+    if settings.model is not None or settings.ladder:
+        return [models.model_name_for(settings.model, look)]
+    scale = settings.scale or default_scale(models.scales(models.model_name_for(None, look)))
+    found = faithful(scale) if look in (None, "faithful") else candidates(False, scale, look)
+    if not found and look is not None:
+        raise UsageError(f"no network with a {look} look for compressed video has scale {scale}")
+    return [each.name for each in found] or [DEFAULT]
 
 
 def default_ladder(model: str, scale: int | None) -> list[str]:
