@@ -12,7 +12,12 @@ from tests.training import scene
 from train.errors import TrainError
 from train.nets import Carn, Net, build
 from train.nets.carn import Residual
-from train.ship.imports import load_fitting_weights, load_into, read_weights
+from train.ship.imports import (
+    load_fitting_weights,
+    load_into,
+    load_missing_weights,
+    read_weights,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ENGINES = Path(__file__).parents[2] / "engines"
@@ -60,6 +65,15 @@ def test_a_carn_from_the_file_of_carn_m_draws_nearly_its_picture() -> None:
     theirs = mobile(lr, 2)
     bicubic = interpolate(lr, scale_factor=2, mode="bicubic", align_corners=False)
     assert _psnr(full(lr, 2), theirs) > _psnr(bicubic, theirs) + 6
+
+
+def test_the_up_sampling_of_another_scale_comes_from_a_further_file(tmp_path: Path) -> None:
+    full = build("carn", (3,))
+    left = load_fitting_weights(full, _carn("carn").state_dict(), Path("carn.pt"))
+    mobile = ENGINES / "carn-m" / "x3.onnx"
+    assert left and load_missing_weights(full, left, mobile) == []
+    own = full.state_dict()["upsample.up3.body.0.weight"]  # CARN-M has 4 groups of 16 filters
+    assert own[:144, :16].ne(0).any() and not own[:144, 16:].any() and own[432:, 48:].ne(0).any()
 
 
 def test_all_weights_of_such_a_carn_learn() -> None:

@@ -147,7 +147,7 @@ def load_missing_weights(net: Net, missing: list[str], path: Path) -> list[str]:
 
     Raises TrainError for a file that is damaged, of another network, or has none of them.
     """
-    weights, _ = read_weights(path, net)
+    weights = _adapt_weights(net, read_weights(path, net)[0], path)
     given = {name: value for name, value in weights.items() if name in missing}
     if not given:
         raise TrainError(f"--from {path} has no weights that the previous files lack")
