@@ -1,5 +1,6 @@
 """Tests that interlaced video is detected by flags and content, and that frame times are exact."""
 
+import logging
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -118,6 +119,15 @@ def test_combs_are_found_and_gone(
         for frame, truth in zip(after[2:-2], moments[2:-2], strict=True)
     ]
     assert max(errors) < 6
+
+
+def test_a_run_that_measures_networks_first_says_once_that_it_deinterlaces(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "in.mkv", [woven(k) for k in range(COUNT)], FLAGS)
+    with caplog.at_level(logging.INFO):
+        vsr.upscale(path, tmp_path / "out.mkv", max_frames=2)
+    assert caplog.messages.count("deinterlacing (auto)") == 1
 
 
 @pytest.mark.parametrize("options", [{}, FLAGS], ids=["plain", "flagged as interlaced"])

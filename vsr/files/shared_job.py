@@ -152,9 +152,9 @@ class SharedJob:
             model=replace(request, scale=outline.scale, precision=outline.precision),
             model_sha256=outline.sha256, batch=self.settings.batch,
             flicker_filter=filtered, info=timeline.frame_info,
-            filtering=timeline.filtering, fields=timeline.fields, sdr=self.settings.sdr,
-            memory=memory, max_waiting_bytes=plan.max_waiting_bytes, video=output.video,
-            in_band=in_band,
+            filtering=replace(timeline.filtering, quiet=True), fields=timeline.fields,
+            sdr=self.settings.sdr, memory=memory, max_waiting_bytes=plan.max_waiting_bytes,
+            video=output.video, in_band=in_band,
             encoder=with_threads(replace(plan.encoder, codec=codec), journal.threads),
         )  # fmt: skip
         return worker_settings, jobs

@@ -38,6 +38,8 @@ class Filtering:
 
     crop: Crop | None = None
     """Crop that the container declares; None: no crop."""
+    quiet: bool = False
+    """Whether the log does not say that the video is deinterlaced."""
 
     def __post_init__(self) -> None:
         if self.deinterlace not in DEINTERLACE:
@@ -106,7 +108,7 @@ class PictureFilters:
         self._filtering, self._fields = filtering, fields
         self._graph: av.filter.Graph | None = None
         self._kind: tuple[object, ...] = ()
-        self._combed = False
+        self._combed, self._announced = False, filtering.quiet
         self._shift: Fraction | None = None
         self._stream_rate = Fraction(25)
         self._first = Fraction(0)
@@ -140,7 +142,8 @@ class PictureFilters:
         self._graph, self._shift, self._stream_rate = None, None, rate
         if not chain:
             return
-        if "bwdif" in dict(chain):
+        if "bwdif" in dict(chain) and not self._announced:
+            self._announced = True
             log.info("deinterlacing (%s)", self._filtering.deinterlace)
         assert picture.pts is not None and picture.time_base is not None
         self._first = picture.pts * picture.time_base

@@ -75,7 +75,7 @@ def trial(
 
 def _read(url: str, stack: ExitStack) -> Iterator[Frame]:
     """Return the frames of a file, opened as in a run, which detects interlaced pictures."""
-    reading = Reading(filtering=Filtering(deinterlace="auto"))
+    reading = Reading(filtering=Filtering(deinterlace="auto", quiet=True))
     source = stack.enter_context(closing(Source(url, reading)))
     return (item for item in source if isinstance(item, Frame))
 
