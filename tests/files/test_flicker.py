@@ -2,6 +2,8 @@
 
 import json
 import threading
+from contextlib import closing
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import vsr
 from tests.clips import make_still_clip
 from vsr.errors import UsageError
 from vsr.inference.models import names
+from vsr.media.clips import ClipCutter, Cuts
 from vsr.media.frame import Frame
+from vsr.media.reading import Reading
 from vsr.media.source import Source
 
 FRAMES, SECONDS = 70, 0.4
@@ -95,11 +99,11 @@ def test_what_moves_everywhere_and_other_networks_remain_as_they_are(
 def test_each_segment_is_filtered_from_frames_before_it_on(
     tmp_path: Path, source: Path, undisturbed: Path
 ) -> None:
-    """With 10 frames a segment, the 16 frames before it are the run's own 10 or all there are."""
-    found, begins = _lumas(undisturbed), {0: 0, 1: 0, 2: 4, 3: 14, 4: 24, 5: 34, 6: 44}
+    """With 10 frames a segment, these are the 10 of the segment before it."""
+    found = _lumas(undisturbed)
     frames = [frame for frame in Source(str(source)) if isinstance(frame, Frame)]
-    for segment, begin in begins.items():
-        end = 10 * segment + 10
+    for segment in range(7):
+        begin, end = max(0, 10 * segment - 10), 10 * segment + 10
         made = vsr.upscale_frames(frames[begin:end], model="rt-sharp")
         expected = [frame.planes[0].astype(np.int16) for frame in made][-10:]
         assert all(_same(found[end - 10 : end], expected)), segment
@@ -117,6 +121,20 @@ def test_two_workers_write_what_one_does(tmp_path: Path, source: Path, undisturb
     report = _run(source, tmp_path / "out.mkv", jobs=2)
     assert report.facts()["output"]["flicker_filter"] is True
     assert all(_same(_lumas(tmp_path / "out.mkv"), _lumas(undisturbed)))
+
+
+def test_the_frames_before_a_segment_are_decoded_from_an_early_key_frame(tmp_path: Path) -> None:
+    """As the segment's own frames are: 2 s before the first one that is used."""
+    path = make_still_clip(tmp_path / "in.mkv", 40, frames=200, key_frames=10)
+    with closing(Source(str(path))) as source:
+        cuts = Cuts.of(source.first_time, 25, source.info.rate)
+    assert cuts.lead == Fraction(16, 25)
+    for clip in ClipCutter(str(path), Reading(), cuts).clips(tmp_path, lambda _: True):
+        with av.open(str(clip.path)) as container:
+            first = next(p for p in container.demux(video=0) if p.pts is not None)
+            assert first.pts is not None
+            begin = first.pts * first.time_base + clip.shift
+        assert begin <= max(cuts.first, clip.begin - cuts.lead - 2)
 
 
 def test_two_workers_do_so_from_a_later_frame_on(tmp_path: Path, source: Path) -> None:

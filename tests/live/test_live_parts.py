@@ -121,6 +121,44 @@ def test_a_bad_trial_after_good_ones_keeps_the_rung() -> None:
     assert ladder.rung == 1
 
 
+def test_a_heavy_rung_is_tried_again_under_a_short_latency() -> None:
+    """33 ms of a latency of 100 ms, of which encoding takes 40: it comes back."""
+    ladder = Ladder([0.033, 0.002], LadderSettings(interval=0.04, max_latency=0.1), 0.0)
+    for _ in range(100):
+        ladder.record_encoding(0.04)
+    assert (ladder.rung, ladder.choose(0.09, 0.0, 0)) == (0, 1)  # late
+    _play(ladder, (0.033, 0.002), 25 * 20)
+    assert ladder.rung == 0
+
+
+def test_a_rung_that_keeps_up_but_not_within_the_latency_is_not_taken() -> None:
+    ladder = Ladder([0.2, 0.002], LadderSettings(interval=1.0, max_latency=0.5), 0.0)
+    ladder.choose(0.49, 0.0, 0)
+    for k in range(3):
+        assert not ladder.record_trial(0, 0.6, 20.0 + k)
+    assert ladder.rung == 1
+
+
+def test_a_slower_source_begins_trials_again() -> None:
+    ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    _play(ladder, (0.05, 0.002), 25 * 300)
+    ladder.set_interval(0.1, 300.0)
+    for k in range(40):
+        now = 300 + k / 10
+        ladder.record_cost(ladder.choose(now, now, 0), 0.002)
+        if ladder.rung_to_try(now, 0) is not None:
+            ladder.record_trial(0, 0.05, now)
+    assert ladder.rung == 0
+
+
+def test_a_rung_that_became_hopeless_does_not_hold_up_lighter_ones() -> None:
+    ladder = Ladder([0.05, 0.045, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
+    assert ladder.record_trial(0, 0.033, 1.0)
+    ladder.set_interval(1 / 120, 1.1)
+    ladder.set_cost(1, 0.01, 1.2)
+    assert ladder.rung_to_try(10.0, 0) == 1
+
+
 def test_trials_wait_while_frames_do() -> None:
     ladder = Ladder([0.05, 0.002], LadderSettings(interval=0.04, max_latency=0.5), 0.0)
     assert (ladder.rung_to_try(5.0, 1), ladder.rung_to_try(5.0, 0)) == (None, 0)

@@ -12,6 +12,7 @@ from vsr.live.ladder.rungs import FALLBACK
 from vsr.live.ladder.warm_up import trial_frame
 from vsr.live.settings import RelaySettings
 from vsr.media.frame import Frame
+from vsr.media.plane_format import YUV420, PlaneFormat
 from vsr.report.ledger import Ledger
 from vsr.report.report import Report
 
@@ -31,23 +32,28 @@ class Engines:
     failure: Exception | None = None
     failing: bool = False
     disabled: bool = False
-    shown: list[Frame] = field(default_factory=list)
+    size: tuple[int, int] = (32, 24)
+    out_size: tuple[int, int] = (64, 48)
+    planes: PlaneFormat = YUV420
 
     def is_disabled(self, rung: int) -> bool:
         return self.disabled and rung == 0
 
     def upscale(self, frame: Frame, rung: int) -> Frame:
         self.time += self.took[rung]
+        frame.stamps.infer_start = self.time
         if self.failing and rung == 0:
-            return replace(frame, rung="bicubic", event=FALLBACK)
+            frame.event = FALLBACK
+            return replace(frame, rung="bicubic")
         return replace(frame, rung=NAMES[rung])
 
 
 def _upscaler(
-    engines: Engines, monkeypatch: pytest.MonkeyPatch, model: str | None = "rt-sharp"
-) -> LiveUpscaler:
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, model: str | None = "rt-sharp",
+    flicker_filter: bool | None = False,
+) -> LiveUpscaler:  # fmt: skip
     monkeypatch.setattr(live_upscaler, "now", lambda: engines.time)
-    settings = RelaySettings(model=model, flicker_filter=False)
+    settings = RelaySettings(model=model, flicker_filter=flicker_filter)
     report = Report(input={}, output={}, ledger=Ledger())
     log = RelayLog(logging.getLogger("test"))
     return LiveUpscaler(engines, settings, INTERVAL, report, log)  # type: ignore[arg-type]
@@ -63,8 +69,9 @@ def _play(upscaler: LiveUpscaler, engines: Engines, seconds: float) -> list[str]
         done = upscaler.upscale(frame, int((engines.time - arrived) / INTERVAL), 0.005)
         assert done is not None
         shown.append(done.rung)
+        began = frame.stamps.infer_start
         upscaler.try_better_network(frame, int((engines.time - arrived) / INTERVAL))
-        assert frame.event == "" and frame.stamps.infer_start == 0
+        assert (frame.event, frame.stamps.infer_start) == ("", began)
     return shown
 
 
@@ -89,11 +96,25 @@ def test_one_note_says_that_the_wanted_network_is_too_slow(
     upscaler = _upscaler(engines, monkeypatch)
     assert set(_play(upscaler, engines, 20)) == {"bicubic"}
     expected = (
-        f"rt-sharp takes {1000 * cost:.1f} ms per frame here, but frames arrive every 40.0 ms: "
-        "bicubic is used until it is fast enough"
+        f"rt-sharp takes {1000 * cost:.1f} ms per frame here, which exceeds 85% of the frame "
+        "interval of 40.0 ms: bicubic is used until it is fast enough"
     )
     assert upscaler._report.notes == [expected]
     assert caplog.messages == [expected]
+
+
+def test_bicubic_alone_needs_no_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = Engines(took=[0.2], costs=[0.2], names=["bicubic"])
+    assert _upscaler(engines, monkeypatch, model="bicubic")._report.notes == []
+
+
+def test_the_flicker_filter_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of 30 ms would do at 25 fps, but not with a filter of 10 ms."""
+    monkeypatch.setattr(live_upscaler, "_filter_cost", lambda rungs: 0.01)
+    engines = Engines(took=[0.03, 0.002], costs=[0.03, 0.002])
+    upscaler = _upscaler(engines, monkeypatch, flicker_filter=None)
+    assert set(_play(upscaler, engines, 20)) == {"bicubic"}
+    assert "takes 40.0 ms" in upscaler._report.notes[0]
 
 
 def test_a_network_chosen_by_default_needs_no_note(monkeypatch: pytest.MonkeyPatch) -> None:

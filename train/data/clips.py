@@ -79,7 +79,7 @@ def clip_pairs(
 def _shots(path: Path, settings: ClipSettings) -> Iterator[list[Pixels]]:
     """Yield the clip's shots as RGB frames."""
     with open_clip(path) as (container, stream):
-        total = sum(packet.size > 0 for packet in container.demux(stream))  # one for each frame
+        total = sum(1 for _ in container.decode(stream))
     count = min(settings.shots, total // settings.frames)
     starts = {k * (total - settings.frames) // max(1, count - 1) for k in range(count)}
     with open_clip(path) as (container, stream):

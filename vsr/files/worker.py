@@ -172,8 +172,7 @@ class Worker:
         except InputError:  # no frame of it can be decoded
             return self._empty_segment(clip, target)
         with closing(source):
-            lead = (clip.begin - clip.lead_begin, _LEADING)
-            selected = Slice(self._frames(source, clip), stop=stop, lead=lead)
+            selected = Slice(self._frames(source, clip), start=_LEADING, stop=stop)
             sink = _OneSegment(target, self._settings)
             with sink:
                 run(

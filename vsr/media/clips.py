@@ -22,8 +22,7 @@ PREROLL_S: Final = 2
 """Minimum time from the key frame where decoding begins to the first picture used, in seconds, so
 that no picture refers to anything earlier."""
 _LEAD: Final = (16, Fraction(1))
-"""Number of frames, and maximum time in seconds, that prepare filters for a piece. The time must be
-well under `PREROLL_S`."""
+"""Number of frames, and maximum time in seconds, that prepare filters for a piece."""
 _EXTRA_PACKETS: Final = 16
 """Number of packets after a clip's last picture that the clip also holds, for decoders and filters
 that look ahead."""
@@ -63,7 +62,7 @@ class Cuts:
     def lead(self) -> Fraction:
         """Time (s) before a piece whose frames prepare filters over time for it."""
         frames, longest = _LEAD
-        return min(frames * self.frame_interval, longest)
+        return min(frames * self.frame_interval, longest, self.interval)
 
     def lead_begin(self, number: int) -> Fraction:
         """Return the time (s) from which on frames prepare the filters of a piece."""
@@ -163,7 +162,7 @@ class ClipCutter:
                         return
                     times = (self._cuts.number(window.time(each)) for each in later)
                     number = min(times, default=number + 1)
-                    window.move_to(self._cuts.begin(number))
+                    window.move_to(self._cuts.lead_begin(number))
 
     def _written(
         self, folder: Path, video: av.VideoStream, window: _Window, number: int, follows: int | None

@@ -46,7 +46,7 @@ class Source:
         self.losses = Losses()
         self._first_picture_deadline = now() + self._reading.first_picture_timeout
         self._items: Iterator[Frame | Packet] = iter(())
-        self._primed: deque[Frame | Packet] = deque()
+        self._primed, self._leading = deque[Frame | Packet](), deque[Frame]()
         self._lock = threading.Lock()
         self._close_requested = False
         self._container = self._reading.opener(url, self.name)
@@ -64,8 +64,7 @@ class Source:
             self._decoder.flags |= av.codec.context.Flags.copy_opaque
             self._decode = True
             self._index = 0
-            self._began = 0.0
-            self._wait_s = 0.0
+            self._began = self._wait_s = 0.0
             is_mpegts = self._container.format.name == "mpegts"
             self._timestamps = TimestampCorrector(self.losses.add_note, is_mpegts)
             self._times = PictureTimes(look_ahead)
@@ -177,7 +176,8 @@ class Source:
     def __iter__(self) -> Iterator[Frame | Packet]:
         """Yield frames, and other streams' packets, in reading order."""
         self._began = now()  # items read while probing count as read now
-        for item in chain(self._primed, self._items):
+        leading = (self._leading.popleft() for _ in range(len(self._leading)))
+        for item in chain(self._primed, leading, self._items):
             if isinstance(item, Frame) and item.stamps.read < self._began:
                 item.stamps.read = item.stamps.decoded = self._began
             ready = now()

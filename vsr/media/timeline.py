@@ -45,7 +45,7 @@ class Timeline:
     def restart(self, decoded: int) -> None:
         """Restart at another position in the stream, after `decoded` pictures."""
         self.decoded = decoded
-        self._filters = PictureFilters(self.filtering, self.fields)
+        self._filters = PictureFilters(replace(self.filtering, quiet=True), self.fields)
         self._last_pts = self._last_frame = None
 
     @property

@@ -10,7 +10,7 @@ computes with times passed by the caller: no clock, no thread.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 DROP: Final = -1
@@ -83,7 +83,7 @@ class _Rung:
         self.mean += _SMOOTHING * (seconds - self.mean)
         self.best = min(self.best, self.mean)
 
-    def replace(self, seconds: float) -> None:
+    def adopt(self, seconds: float) -> None:
         """Adopt the time of a trial: earlier times are older, and under another load."""
         self.mean, self.spread = seconds, 0.0
         self.best = min(self.best, seconds)
@@ -101,12 +101,12 @@ class Ladder:
     def __init__(self, costs: Sequence[float], settings: LadderSettings, now: float) -> None:
         """`costs` are measured seconds per frame, best rung first; starts at the best that fits."""
         self.settings = settings
+        self.encode_s = settings.encode_s
+        """Smoothed time for encoding and writing (s)."""
         self._rungs = [self._new_rung(cost, now) for cost in costs]
         self._patience = settings.patience
         self._last_time = now
         self._climbed_at: float | None = None
-        self.encode_s = settings.encode_s
-        """Smoothed time for encoding and writing (s)."""
         self.changes = 0
         fitting = (k for k, rung in enumerate(self._rungs) if self._has_headroom(rung))
         self.rung = next(fitting, len(costs) - 1)
@@ -136,10 +136,12 @@ class Ladder:
         """
         if waiting:
             return None
-        spare = (self.settings.max_latency - self.encode_s) / 2
+        # a trial delays the next frame at most by its own time
+        spare = self._longest_s - self._rungs[self.rung].mean
         for k, rung in enumerate(self._rungs[: self.rung]):
-            hopeless = self.is_hopeless(rung.mean) or rung.upper_estimate > spare
-            if now >= rung.trial_at and not hopeless:
+            if self.is_hopeless(rung.mean) or rung.upper_estimate > spare:
+                continue
+            if now >= rung.trial_at:
                 return k
             if rung.good_trials:  # it is to be confirmed first
                 return None
@@ -153,7 +155,7 @@ class Ladder:
         """Record how long a trial took (s), None if it failed; return whether it was good."""
         rung = self._rungs[number]
         if seconds is not None:
-            rung.replace(seconds)
+            rung.adopt(seconds)
         if seconds is None or not self._has_headroom(rung):
             rung.good_trials = 0
             rung.trial_at = now + rung.trial_delay
@@ -172,6 +174,14 @@ class Ladder:
         if number < self.rung and self._has_headroom(self._rungs[number]):
             self._change_to(number, now)
 
+    def set_interval(self, seconds: float, now: float) -> None:
+        """Adopt another frame interval of the source; trials at the old one do not count."""
+        if seconds != self.settings.interval:
+            self.settings = replace(self.settings, interval=seconds)
+            for rung in self._rungs[: self.rung]:
+                rung.trial_at, rung.good_trials = now + _FIRST_TRIAL_S, 0
+                rung.trial_delay = self.settings.patience
+
     def exclude(self, number: int) -> None:
         """Exclude a rung whose engine failed permanently."""
         self._rungs[number] = self._new_rung(float("inf"), self._last_time)
@@ -181,8 +191,14 @@ class Ladder:
         return _Rung(mean=cost, trial_at=now + _FIRST_TRIAL_S, trial_delay=delay)
 
     def _has_headroom(self, rung: _Rung) -> bool:
-        """Return whether a rung keeps up with the source, with headroom."""
-        return rung.upper_estimate <= self.settings.max_load * self.settings.interval
+        """Return whether a rung keeps up with the source, with headroom, and within the latency."""
+        most = min(self.settings.max_load * self.settings.interval, self._longest_s)
+        return rung.upper_estimate <= most
+
+    @property
+    def _longest_s(self) -> float:
+        """Longest time that a frame may take (s), if it does not wait."""
+        return self.settings.max_latency - self.encode_s
 
     def _is_in_time(self, number: int, left: float, waiting: int) -> bool:
         """Return whether a rung is in time for this frame and the queue behind it."""

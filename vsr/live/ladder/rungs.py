@@ -70,13 +70,13 @@ class Rungs:
         built. `bicubic_first`: load only bicubic here and the others on a thread; their costs are
         infinite until then. Raises InterruptedRunError if `is_stopped` returns true in between.
         """
-        self._backend, self._size, self._colour, self._is_stopped = (
+        self._backend, self.size, self._colour, self._is_stopped = (
             backend,
             size,
             colour,
             is_stopped,
         )
-        self._planes = planes
+        self.planes = planes
         self._preparation: Preparation | None = None
         self._queue = EngineQueue(self._upscale)
         self._closed = False
@@ -187,7 +187,7 @@ class Rungs:
     def _reload(self, rung: _Rung) -> None:
         try:
             upscaler = self._new_upscaler(rung.model, rung.backend)
-            upscale_one(trial_frame(self._size, self._planes), upscaler)
+            upscale_one(trial_frame(self.size, self.planes), upscaler)
             rung.upscaler = upscaler
         except Exception as exc:
             rung.disabled = True
@@ -197,7 +197,7 @@ class Rungs:
         """Replace a rung's OpenVINO engine with the one that was built."""
         built = self._built_rungs[index]
         name = built.model.name
-        form = (self._colour, self._size, self._planes)
+        form = (self._colour, self.size, self.planes)
         if not is_built(built.model, built.backend, *form):
             log.warning(
                 "%s: the built engine does not match this stream; OpenVINO remains in use until the"
@@ -283,11 +283,11 @@ class Rungs:
 
     def _warm_up(self, rung: _Rung, beside_stream: bool = False) -> None:
         assert rung.upscaler is not None
-        picture = trial_frame(self._size, self._planes)
+        picture = trial_frame(self.size, self.planes)
         rung.cost = time_per_frame(rung.upscaler, picture, self._should_stop, beside_stream)
 
     def _new_upscaler(self, model: models.Model, backend: Backend) -> Upscaler:
-        return Upscaler(model, backend, self._colour, self._size, planes=self._planes)
+        return Upscaler(model, backend, self._colour, self.size, planes=self.planes)
 
 
 def _for_cpu(model: models.Model, cpu: Backend) -> models.Model:
