@@ -78,7 +78,8 @@ def test_the_command_writes_file_entry_and_card(engines: Path, photos: Path, wav
     known = evaluate(openvino_enlarge(plain), waves, 2, "y")
     before["c-dcscn-stream"]["x2"]["psnr"]["waves"] = known
     (engines / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    words = ["--engines", engines, "--calibration", photos, "--data-set", waves, "--most-loss", "3"]
+    words = ["--engines", engines, "--calibration", photos, "--data-set", waves]
+    words += ["--most-loss", "3", "--seed", "2"]
     result = CliRunner().invoke(command, [str(word) for word in words], catch_exceptions=False)
     path = engines / "c-dcscn/x2.stream.int8.onnx"
     assert (result.exit_code, result.stdout) == (0, f"{path}\n")
@@ -92,6 +93,7 @@ def test_the_command_writes_file_entry_and_card(engines: Path, photos: Path, wav
     made = form["quantiser"]
     assert made["of"] == before["c-dcscn-stream"]["x2"]["sha256"]
     assert (made["patches"], made["held_out"], made["folders"]) == (48, 12, [photos.name])
+    assert made["seed"] == 2
     assert (made["stark"], made["vivid"], made["linear_worth"]) == (6, 14, 0.1)
     assert made["exponent"] in made["exponents"]
     assert "features.0.0" in made["float"]

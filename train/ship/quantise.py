@@ -139,7 +139,7 @@ def _check_ramp(label: str, found: bytes, data: bytes, colour: str) -> None:
     if not seen.is_smooth:
         raise TrainError(
             f"{label} shows banding in int8: {seen.within_one:.1%} of a ramp within one code "
-            f"(0.99 within {seen.p99:.2f}), required: {LIMITS_TEXT}: not written"
+            f"(0.99 within {seen.p99:.2f}), required: {LIMITS_TEXT}: not written (see --seed)"
         )
 
 

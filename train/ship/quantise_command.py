@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from train.measure.evaluate_command import ManyValues
-from train.ship.quantise import Task
+from train.ship.quantise import Settings, Task
 from train.ship.quantise import quantise as run_quantise
 
 Folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -32,6 +32,13 @@ Folder = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="Maximum loss of PSNR in dB on each benchmark; above it, nothing is written.",
 )
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Seed of the choice of images; try others if an int8 form shows banding.",
+)
 def quantise(
     models: tuple[str, ...],
     scale: tuple[int, ...],
@@ -39,8 +46,12 @@ def quantise(
     calibration: tuple[Path, ...],
     data_set: tuple[Path, ...],
     most_loss: float,
+    seed: int,
 ) -> None:
     """Write the int8 form of MODELS (default: all in the manifest) beside their float form."""
-    task = Task(engines=engines, calibration=calibration, benchmarks=data_set, most_loss=most_loss)
+    task = Task(
+        engines=engines, calibration=calibration, benchmarks=data_set, most_loss=most_loss,
+        settings=Settings(seed=seed),
+    )  # fmt: skip
     for path in run_quantise(task, models, scale):
         click.echo(path)
