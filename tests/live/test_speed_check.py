@@ -140,7 +140,7 @@ def test_a_relay_that_names_a_ladder_gets_it() -> None:
     assert rung_names(RelaySettings(ladder=("bicubic",))) == (DEFAULT, "bicubic")
     assert optional_count(RelaySettings(ladder=("bicubic",))) == 0
     assert optional_count(RelaySettings(model="dcscn")) == 0
-    assert optional_count(RelaySettings(scale=3)) == 3  # carn-m, dcscn and rt, above c-dcscn
+    assert optional_count(RelaySettings(scale=3)) == 4  # carn, carn-m, dcscn, rt above c-dcscn
 
 
 @pytest.mark.parametrize("model", [None, "rt", "rt-sharp"])
