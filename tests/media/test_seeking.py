@@ -1,5 +1,7 @@
 """Tests that reading after a seek gives the same frames as reading from the beginning."""
 
+import gc
+import weakref
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -48,6 +50,24 @@ def test_the_frames_behind_are_those_of_one_reading(tmp_path: Path, name: str, c
         ]
         for ours, theirs in zip(rest, everything[index + 1 :], strict=True):
             assert all(map(np.array_equal, ours.planes, theirs.planes))
+
+
+def test_frames_up_to_that_one_come_first_and_are_not_kept(tmp_path: Path) -> None:
+    path = str(make_clip(tmp_path / "in.mp4", Clip(frames=200, options=SHORT_GOPS)))
+    with closing(Source(path)) as source:
+        everything = _frames(source)
+    with closing(Source(path)) as source:
+        lead = 10 / source.info.rate
+        assert source.skip_to(149, everything[149].pts, lead)
+        items = (item for item in source if isinstance(item, Frame))
+        first = next(items)
+        assert (first.index, first.pts) == (140, everything[140].pts)
+        known = weakref.ref(first.planes[0])
+        del first
+        rest = [(f.index, f.pts) for f in items]
+        gc.collect()
+        assert known() is None
+    assert rest == [(f.index, f.pts) for f in everything[141:]]
 
 
 def test_most_of_what_is_before_is_not_decoded(

@@ -3,7 +3,6 @@
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from typing import Any, Final
@@ -142,17 +141,14 @@ class Source:
         decoded = round((index + 1) / filtering.rate_factor)
         self.timeline.restart(decoded)
         self._items = self._demuxed()
-        leading = list[Frame]()
         for item in self._items:
             if isinstance(item, Frame) and item.pts * item.time_base > time - lead:
-                leading.append(item)
+                self._leading.append(item)
             if isinstance(item, Frame) and item.pts >= pts:
                 self._index = index + 1
                 self.timeline.decoded = decoded
-                first = self._index - len(leading)
-                self._primed.extend(
-                    replace(each, index=first + k) for k, each in enumerate(leading)
-                )
+                for number, each in enumerate(reversed(self._leading)):
+                    each.index = index - number
                 return item.pts == pts
         return False
 
