@@ -20,18 +20,19 @@ from train.data.fetch import fetch as run_fetch
 from train.data.patches import Patches
 from train.data.pictures import Pictures, worth_caching
 from train.errors import TrainError
-from train.fit.gan import AdversarialSettings
 from train.fit.loop import fit as run_fit
 from train.fit.machine import PRECISIONS, choose_precision, default_workers, open_fabric
 from train.fit.recipe import Recipe, find_recipe
 from train.fit.reporter import Reporter
-from train.fit.sharp import Sharpness
-from train.fit.start import attach_teacher, load_initial_weights, warn_ignored_settings
+from train.fit.start import (
+    attach_features,
+    attach_teacher,
+    load_initial_weights,
+    warn_ignored_settings,
+)
 from train.fit.trainer import Trainer
-from train.fit.vgg import VggFeatures, VggLayers
 from train.measure.counting import table
 from train.measure.evaluate_command import ManyValues, evaluate
-from train.measure.perceptual import Lpips
 from train.nets import NETS
 from train.ship.cards_command import cards
 from train.ship.export_command import blend, export, import_
@@ -178,7 +179,8 @@ def fit(
     resumed = checkpoint.exists()
     if resumed:
         trainer = Trainer.resume(checkpoint, name, steps)
-        warn_ignored_settings(trainer, recipe, {**recipe_options, **_parse_settings(changes)})
+        given = {**recipe_options, **_parse_settings(changes), "scale": scale or None}
+        warn_ignored_settings(trainer, recipe, start, given)
     else:
         plan = find_recipe(name, recipe).with_steps(steps)
         plan = replace(
@@ -188,8 +190,7 @@ def fit(
         trainer = Trainer.new(name, plan, scale or None, **_parse_settings(changes))
         _prepare_start(trainer, recipe, start, checkpoint.parent)
     trainer.command, trainer.until = _command_line(), until or 0
-    trainer.use_features(_load_features(vgg, trainer.recipe) if vgg else None)
-    trainer.lpips = Lpips.load(lpips) if lpips else None
+    attach_features(trainer, vgg, lpips)
     chosen, reason = choose_precision(precision, trainer.precision if resumed else None)
     trainer.compiled = torch.cuda.is_available() if compiled is None else compiled
     fabric = open_fabric(chosen, trainer.net.scales)
@@ -272,13 +273,6 @@ def _load_pictures(
         return Pictures.load(data, scales, recipe)
     where = cache or user_cache_path("vsr", appauthor=False) / "pictures"
     return Pictures.cached(data, scales, recipe, where, clips)
-
-
-def _load_features(path: Path, recipe: Recipe) -> VggFeatures | VggLayers:
-    """Load the VGG layers that the recipe's loss uses from a file of VGG weights."""
-    if recipe.uses_sharp_loss():
-        return VggLayers.load(path, Sharpness.from_table(recipe.sharp).layer_names)
-    return VggFeatures.load(path, AdversarialSettings(**recipe.adversary))
 
 
 def _command_line() -> str:

@@ -86,16 +86,17 @@ def test_a_training_is_held_against_its_paper() -> None:
     * weight norms, dropout with keep 0.8, a rate of 2e-3 halved after five epochs without gain."""
     chain = _chain(_stage(replace(find_recipe("dcscn", "ours").with_steps(900), rate=1e-3)))
     assert training_length("dcscn", chain) == (
-        "900 steps of 32 patches (its authors: at most 1,000,000 of 64, on yang91 and BSD200)"
+        "900 steps of 32 patches (its authors: 64 patches, steps not given, on yang91 and BSD200)"
     )
     assert differences("dcscn", chain).split("; ") == [
         "loss L1 instead of L2",
         "rate on a half cosine instead of halved after epochs without gain",
         "patches of 32 LR pixels instead of 32 HR pixels",
-        "highest rate 0.001 instead of 0.002",
-        "a last layer that starts near 0",
         "pictures turned, not only flipped",
         "patches from anywhere instead of every 16 pixels",
+        "flat boxes drawn into up to 25 % of the patches",
+        "highest rate 0.001 instead of 0.002",
+        "a start as plain enlargement",
         "weights averaged over steps",
         "no dropout",
         "no penalty on the weights' norms",
@@ -107,9 +108,11 @@ def test_a_training_is_held_against_its_paper() -> None:
 def test_an_adversarial_network_is_held_against_both_stages_of_its_paper() -> None:
     """PCARN, section 4: L1 loss, then GAN and VGG19 losses; 64 patches of 48x48, Adam at 1e-4."""
     l1, gan = find_recipe("pcarn-m-l1", "paper"), find_recipe("pcarn-m", "gan")
-    assert differences("pcarn-m", _chain(_stage(l1), _stage(gan))) == ""
+    together = {"scales": [2, 3, 4]}
+    assert differences("pcarn-m", _chain(_stage(l1) | together, _stage(gan) | together)) == ""
     chain = _chain(
-        _stage(find_recipe("pcarn-m-l1", "distil")), _stage(find_recipe("pcarn-m", "sharp"))
+        _stage(find_recipe("pcarn-m-l1", "distil")) | together,
+        _stage(find_recipe("pcarn-m", "sharp")) | together,
     )
     assert training_length("pcarn-m", chain) == (
         "5,600 steps of 6 to 8 patches (its authors: 600,000 of 64, then 200,000 of 64, "
@@ -121,8 +124,31 @@ def test_an_adversarial_network_is_held_against_both_stages_of_its_paper() -> No
         "rate on a half cosine, then halved at shares of the steps instead of halved after so many "
         "steps",
         "patches of 24 to 40 LR pixels instead of 48 LR pixels",
+        "flat boxes drawn into up to 25 % of the patches",
         "highest rate 0.0008 instead of 0.0001",
         "weights averaged over steps",
+    ]
+    alone = _chain(_stage(l1) | together, _stage(gan) | {"scales": [4]})
+    assert differences("pcarn-m", alone) == "scales not always trained together"
+
+
+def test_a_paper_that_gives_no_steps_and_rate_is_not_said_to_have_some() -> None:
+    """CSRCNN's gives batch, copies, weight decay and the order of levels and losses only."""
+    chain = _chain(_stage(find_recipe("csrcnn", "ours")))
+    assert training_length("csrcnn", chain) == (
+        "6,000 steps of 4 patches (its authors: 32 patches, steps not given)"
+    )
+    assert differences("csrcnn", chain).split("; ") == [
+        "loss L1 instead of L1, then `alternate`",
+        "optimiser Adam instead of SGD",
+        "scales x2, then x2 + x4, then x4 + x8, then x8 instead of x2, then x2 + x4, "
+        "then x2 + x4 + x8",
+        "patches of 96 HR pixels instead of 32 LR pixels",
+        "no scaled copies of the pictures",
+        "flat boxes drawn into up to 25 % of the patches",
+        "a start as plain enlargement",
+        "weights averaged over steps",
+        "no weight decay",
     ]
 
 

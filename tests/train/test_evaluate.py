@@ -38,10 +38,12 @@ from train.measure.evaluate import (
     score_pair,
     torch_enlarge,
 )
+from train.measure.evaluate_command import find_methods
 from train.measure.metrics import luma
 from train.measure.niqe import Niqe, read_arrays
 from train.measure.papers import DATA_SETS, Figure, figures, published
 from train.measure.perceptual import Lpips, Perceptual, load_perceptual
+from train.measure.report import ImageRow, image_table
 from train.measure.sheet import GAP, LINE, SheetRow, detailed_window, draw_sheet
 from train.measure.shipped import load_onnx
 from train.nets import bicubic, build, settings
@@ -450,8 +452,32 @@ def test_figures_fall_with_the_scale_and_the_size_of_the_network() -> None:
 def test_carns_table_1_stands_beside_four_benchmarks() -> None:
     rows = [published("carn", name, 2)[:2] for name in DATA_SETS]
     assert rows == [(37.76, 0.9590), (33.52, 0.9166), (32.09, 0.8978), (31.92, 0.9256)]
+    rows = [published("carn", name, 3)[:2] for name in DATA_SETS]
+    assert rows == [(34.29, 0.9255), (30.29, 0.8407), (29.06, 0.8034), (28.06, 0.8493)]
+    rows = [published("carn", name, 4)[:2] for name in DATA_SETS]
+    assert rows == [(32.13, 0.8937), (28.60, 0.7806), (27.58, 0.7349), (26.07, 0.7837)]
     assert published("carn-m", "urban100", 2).psnr == 31.23
     assert published("carn-m", "set5", 3) == (33.99, None, None, "CARN, Table 1, CARN-M")
+
+
+def test_pcarns_lpips_is_that_of_its_authors_answer() -> None:
+    """nmhkahn/PCARN-pytorch, issue 4: Set5 at x4."""
+    names = ("pcarn-l1", "pcarn-m-l1", "pcarn", "pcarn-m")
+    known = [published(name, "set5", 4).lpips for name in names]
+    assert known == [0.1769, 0.1793, 0.0745, 0.0796]
+
+
+def test_a_table_has_columns_for_all_that_was_measured_and_published() -> None:
+    score = Score(psnr=29.487, ssim=0.85, lpips=0.0968, niqe=4.5, others={})
+    paper = Figure(29.38, None, 0.0796, "PCARN, row PCARN-M")
+    row = ImageRow(data="set5", scale=4, method="pcarn-m", n=5, score=score, paper=paper)
+    assert image_table([row]).splitlines() == [
+        "| data | scale | method | PSNR | SSIM | LPIPS | NIQE | paper PSNR | paper LPIPS "
+        "| published in |",
+        "| " + " | ".join(["---"] * 10) + " |",
+        "| set5 | x4 | pcarn-m | 29.487 | 0.8500 | 0.0968 | 4.50 | 29.38 | 0.0796 "
+        "| PCARN, row PCARN-M |",
+    ]
 
 
 def test_an_unknown_network_has_no_figure() -> None:
@@ -658,6 +684,12 @@ def test_a_checkpoint_is_measured_at_all_its_scales_or_one(tmp_path: Path) -> No
     assert [line for line in one.stdout.splitlines() if " my " in line] == rows[1:2]
     none = _run("--model", tmp_path / "my.pt", "--data", folder, "--scale", 7)
     _assert_one_line(none, "no network has the requested scale")
+    assert [method.network for method in find_methods([tmp_path / "my.pt"], [], "", [2])] == [
+        "c-dcscn"
+    ]
+    saved["recipe"] = {"degradation": "stream"}
+    save_checkpoint(tmp_path / "my.pt", {**saved, "net": state, "average": state})
+    assert [method.network for method in find_methods([tmp_path / "my.pt"], [], "", [2])] == [""]
 
 
 def test_what_is_missing_is_said_in_one_line(

@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,14 @@ def test_an_l1_network_does_not_get_the_name_of_the_adversarial_one(
     assert "had no adversarial training" in result.stderr
     assert re.search(r": use --model pcarn(-m)?-l1$", result.stderr.strip())
     assert not (tmp_path / "engines").exists()
+
+
+def test_an_adversarial_network_does_not_get_the_name_of_the_l1_one(tmp_path: Path) -> None:
+    recipe = replace(TINY, loss=((0, "gan"),))
+    Trainer.new("pcarn-m", recipe, (2,), channels=8).save(tmp_path / "net.pt")
+    with pytest.raises(TrainError, match=r"excludes: use --model pcarn-m$"):
+        export(tmp_path / "net.pt", Target(engines=tmp_path, model="pcarn-m-l1"))
+    assert not (tmp_path / "pcarn-m-l1").exists()
 
 
 def test_an_onnx_that_computes_something_else_is_not_written(

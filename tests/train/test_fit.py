@@ -26,6 +26,7 @@ from train.fit.vgg import VggFeatures
 from train.measure.evaluate import evaluate, torch_enlarge
 from train.nets import Carn, Csrcnn, bicubic, build
 from train.nets.carn import set_slope
+from train.ship.export import Target, export
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -344,6 +345,7 @@ def test_a_second_signal_stops_at_once_and_the_last_save_goes_on(
     assert_same(resumed.average.state_dict(), straight.average.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_worker_processes_cut_the_same_patches(tmp_path: Path, folder: Path) -> None:
     alone, helped = Trainer.new("c-dcscn", TINY), Trainer.new("c-dcscn", TINY)
     patches = patches_for(alone, folder)
@@ -430,6 +432,24 @@ def test_a_pcarn_that_starts_from_carn_has_its_relus_at_first_and_none_in_the_en
     plain.load_state_dict(pcarn.net.state_dict())
     with torch.no_grad():
         assert (pcarn.net(x, 2) - plain(x, 2)).abs().max() < 1e-6
+
+
+def test_a_half_faded_pcarn_is_scored_with_its_relus_and_not_shipped(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert replace(TINY, steps=10, relu_fade=4).with_steps(5).relu_fade == 2
+    recipe = replace(TINY, steps=4, relu_fade=4)
+    trainer = Trainer.new("pcarn-m-l1", recipe, (2,), channels=8)
+    trainer.until = 2
+    train(trainer, patches_for(trainer, folder), tmp_path / "net.pt")
+    assert isinstance(trainer.average, Carn)
+    assert trainer.average.c1.slope == 0.25  # of the step that was made last
+    assert trainer.save_best(40.0, tmp_path, tmp_path / "net.pt") is None
+    with pytest.raises(TrainError, match="fade out until step 4: train further"):
+        export(tmp_path / "net.pt", Target(engines=tmp_path / "engines"))
+    trainer.until = 0
+    train(trainer, patches_for(trainer, folder), tmp_path / "net.pt")
+    assert trainer.save_best(40.0, tmp_path, tmp_path / "net.pt") is not None
 
 
 def test_relus_fade_in_a_pcarn_alone() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image, ImageOps
 
 from tests.training import assert_same, image_folder, patches_for, train
 from train.__main__ import main
@@ -320,6 +321,19 @@ def test_going_on_with_other_pictures_or_precision_is_said_aloud(
     assert said[1] == "precision has changed: was 32-true, now bf16-mixed"
 
 
+def test_other_pixels_under_the_same_names_are_said_aloud(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, twin = tmp_path / "net.pt", tmp_path / "hr"
+    twin.mkdir()
+    for file in folder.iterdir():
+        with Image.open(file) as picture:
+            ImageOps.invert(picture.convert("RGB")).save(twin / file.name)
+    assert _fit(*_typed(folder, path, "--steps", "1")).exit_code == 0
+    assert _fit(*_typed(twin, path, "--steps", "2")).exit_code == 0
+    assert "training data has changed: was 2 images of hr" in caplog.text
+
+
 def test_settings_that_a_resumed_run_does_not_take_are_said_aloud(
     tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -334,6 +348,70 @@ def test_settings_that_a_resumed_run_does_not_take_are_said_aloud(
         "ignoring rate 0.002: the checkpoint uses 0.001",
         "ignoring keep 0.5: the checkpoint uses 1.0",
     ]
+
+
+def test_another_scale_or_start_than_the_checkpoints_is_said_aloud(
+    tmp_path: Path,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, path = _checkpoint_of_x2(folder, tmp_path), tmp_path / "net.pt"
+    same = ("--from", start, "--scale", "2")
+    other = ("--from", ROOT / "engines/c-dcscn/x4.onnx", "--scale", "4")
+    for steps, words in (("1", same), ("2", same), ("3", other)):
+        assert "ignoring" not in caplog.text
+        typed = [str(word) for word in _typed(folder, path, "--steps", steps, *words)]
+        monkeypatch.setattr(sys, "argv", ["fit", *typed])  # recorded as the run's command
+        assert _fit(*typed).exit_code == 0
+    assert [message for message in caplog.messages if "ignoring" in message] == [
+        f"ignoring --from {other[1]}: the checkpoint has weights of its own",
+        "ignoring scale [4]: the checkpoint uses [2]",
+    ]
+
+
+def test_weights_that_no_loss_uses_are_not_recorded(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, words = tmp_path / "net.pt", ("--vgg", folder / "0.png", "--lpips", folder / "0.png")
+    assert _fit(*_typed(folder, path, "--steps", "1", *words)).exit_code == 0
+    assert load_checkpoint(path)["vgg"] == ""
+    assert [message for message in caplog.messages if "ignoring" in message] == [
+        "ignoring --vgg: no loss of recipe 'ours' uses it",
+        "ignoring --lpips: no loss of recipe 'ours' uses it",
+    ]
+
+
+def test_muon_says_that_it_has_no_weight_decay(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer.new("csrcnn", replace(find_recipe("csrcnn", "paper"), optimiser="muon"))
+    assert caplog.messages == ["ignoring weight_decay 0.0001: Muon has none"]
+    assert trainer.recipe.weight_decay == 0
+
+
+def test_a_run_takes_this_machines_workers_compilation_and_cache(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def run(trainer: Trainer, patches: Any, _path: Path, reporter: Any, _fabric: Any) -> bool:
+        seen.update(file=patches.pictures.file, compiled=trainer.compiled, workers=reporter.workers)
+        return True
+
+    monkeypatch.setattr("train.commands.run_fit", run)
+    monkeypatch.setattr("train.commands.default_workers", lambda: 3)
+    monkeypatch.setattr("train.commands.worth_caching", lambda _: True)
+    monkeypatch.setattr("train.commands.user_cache_path", lambda *_, **__: tmp_path / "cache")
+    monkeypatch.setattr("train.commands.open_fabric", lambda *_: None)
+    words = ("c-dcscn", "--data", folder, "--checkpoint", tmp_path / "a.pt", *SMALL[:8])
+    assert _fit(*words).exit_code == 0
+    assert seen["workers"] == 3
+    assert not seen["compiled"]
+    assert seen["file"].parent == tmp_path / "cache/pictures"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert _fit(*words).exit_code == 0
+    assert seen["compiled"]
 
 
 def test_an_adversarial_stage_without_weights_to_start_from_warns(

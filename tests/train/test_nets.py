@@ -169,6 +169,7 @@ def test_info_prints_ours_beside_the_papers_figures() -> None:
         ["carn-m", "x2,", "x3,", "x4", "parameters,", "K", "412.1", "412.0"],
         ["dcscn", "x2", "complexity,", "K", "244.2", "244.1"],
         ["table", "1", "baseline", "x4", "parameters,", "K", "963.7", "963.0"],
+        ["table", "1", "no", "ReLU", "x4", "parameters,", "K"],
         ["table", "1", "global", "x4", "parameters,", "K", "1,000.7", "1,000.0"],
         ["table", "1", "local", "x4", "parameters,", "K", "1,074.8", "1,074.0"],
         ["table", "1", "both", "x4", "parameters,", "K", "1,111.9", "1,111.0"],

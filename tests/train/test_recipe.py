@@ -133,7 +133,8 @@ for _paper in PAPERS:
 PAPERS["PCARN, adversarial"] = PAPERS["PCARN, L1"] | {  # other settings are the same
     "steps": 200_000,
     "loss": ((0, "gan"),),
-    "adversary": {"gamma_gan": 5e-3, "gamma_vgg": 1.0},  # from the public code
+    # the paper's VGG layer; the two weights are the public code's
+    "adversary": {"gamma_gan": 5e-3, "gamma_vgg": 1.0, "relu": "5_4"},
 }
 TRAINED = [
     *((name, "paper", "CARN") for name in CARN),

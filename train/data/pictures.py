@@ -46,7 +46,8 @@ class Pictures:
     lr: dict[int, list[Pixels]]
     hr: dict[int, list[Pixels]]
     record: dict[str, Any]
-    """Folders, clips, number of images and a digest of names and sizes, for the checkpoint."""
+    """Folders, clips, number of images and a digest of names, sizes and pixels, for the
+    checkpoint."""
     file: Path | None = None
     """Memory-mapped file of the pictures, or None if they are in memory."""
 
@@ -234,6 +235,7 @@ def _prepare(
     digest, count = hashlib.sha256(), 0
     for path, image in images(folders, smallest):
         digest.update(json.dumps([path.name, *image.shape]).encode())
+        digest.update(np.ascontiguousarray(image).data)
         rng = np.random.default_rng((recipe.seed, count))
         count += 1
         for picture in _with_copies(image, recipe.copies, smallest):

@@ -149,7 +149,8 @@ class _TrainingStep:
             group["lr"] = trainer.rate()
         trainer.net.train()
         if recipe.relu_fade:
-            set_slope(trainer.net, min(1.0, trainer.step / recipe.relu_fade))
+            for net in (trainer.net, trainer.average):
+                set_slope(net, min(1.0, trainer.step / recipe.relu_fade))
         kind = recipe.loss_at(trainer.step)
         share = recipe.level_weight_at(trainer.step, scale)
         blended = (share,) if share < 1 else ()

@@ -162,6 +162,7 @@ class Recipe:
         halve = max(1, round(self.halve_every * share)) if self.halve_every else 0
         return replace(
             self, steps=steps, halve_every=halve, blend=round(self.blend * share),
+            relu_fade=round(self.relu_fade * share),
             loss=rescaled(self.loss), scales=rescaled(self.scales),
         )  # fmt: skip
 

@@ -94,7 +94,13 @@ class Trainer:
     def new(
         cls, name: str, recipe: Recipe, scales: tuple[int, ...] | None = None, **changes: Any
     ) -> "Trainer":
-        """Start a training with a newly initialised network; `changes` override its settings."""
+        """Start a training with a newly initialised network; `changes` override its settings.
+
+        Muon has no weight decay: with it, the recipe's is dropped with a warning.
+        """
+        if recipe.optimiser == "muon" and recipe.weight_decay:
+            log.warning("ignoring weight_decay %g: Muon has none", recipe.weight_decay)
+            recipe = replace(recipe, weight_decay=0.0)
         torch.manual_seed(recipe.seed)
         try:
             net = build(name, scales, **{**recipe.network, **changes})
@@ -140,6 +146,7 @@ class Trainer:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.plateau, self.step = Plateau(**saved["rule"]), saved["step"]
         self.data, self.history = saved["data"], saved["history"]
+        self.command = saved.get("command", "")
         self.changed_ends, self.features_description = saved.get("moved", []), saved.get("vgg", "")
         if recipe.steps != saved["recipe"]["steps"]:
             self.changed_ends = [*self.changed_ends, [self.step, saved["recipe"]["steps"]]]
@@ -237,10 +244,13 @@ class Trainer:
     def save_best(self, psnr: float, validation: Path, checkpoint: Path) -> Path | None:
         """Save as `<name>.best.pt` beside the checkpoint if no earlier score was as high.
 
-        Returns that file, or None if the score is no better, or if the loss is perceptual: PSNR
-        is no criterion then, because adversarial training lowers it.
+        Returns that file, or None if the score is no better, if the ReLUs of `relu_fade` are not
+        gone, or if the loss is perceptual: PSNR is no criterion then, because adversarial training
+        lowers it.
         """
         if not all(kind in PIXEL_LOSSES for _, kind in self.recipe.loss):
+            return None
+        if self.step < self.recipe.relu_fade:  # the checkpoint has no slope, the network no ReLU
             return None
         known = self.best.get("psnr") if self.best.get("on") == validation.name else None
         if known is not None and psnr <= known:

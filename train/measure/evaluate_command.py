@@ -150,13 +150,14 @@ def find_methods(
 
 def _of_checkpoint(path: Path) -> list[Method]:
     saved, net = load_averaged_net(path)
+    compressed = saved["recipe"].get("degradation", "bicubic") != "bicubic"
     return [
         Method(
             label=path.stem,
             enlarge=torch_enlarge(net, scale),
             colour=net.colour,
             scale=scale,
-            network=saved["name"],
+            network="" if compressed else saved["name"],  # papers have clean pictures only
         )
         for scale in net.scales
     ]

@@ -45,6 +45,13 @@ _DATA: Final = {
     "dcscn": "yang91 and BSD200",
 }
 """Training data of the papers, by a word of the network's name."""
+_NOT_PUBLISHED: Final = {
+    "dcscn": frozenset({"steps"}),
+    "csrcnn": frozenset({"steps", "rate", "schedule"}),
+}
+"""Settings of a `paper` recipe that the paper does not give, by a word of the network's name."""
+_ALL_SCALES: Final = frozenset({"carn", "pcarn"})
+"""First words of the networks whose papers train one network for all scales together."""
 _WEIGHTS: Final = {
     "d48a759a84509351facb6b7c6d5bd6edec98b98519b8c464ee4ab44d2ba964ff": "the public CARN-M weights "
     "(nmhkahn/CARN-pytorch, MIT)",
@@ -83,10 +90,9 @@ def training_length(model: str, chain: Chain) -> str:
     batches = sorted({stage["recipe"]["batch"] for stage in ours})
     size = " to ".join(map(str, (batches[0], batches[-1])[: len(batches)])) if batches else ""
     words = f"{sum(stage['step'] for stage in ours):,} steps of {size} patches"
-    theirs = [
-        f"{'at most ' * (paper.schedule == 'plateau')}{paper.steps:,} of {paper.batch}"
-        for paper in _paper(model)
-    ]
+    theirs = [f"{paper.steps:,} of {paper.batch}" for paper in _paper(model)]
+    if "steps" in _not_published(model):
+        theirs = [f"{paper.batch} patches, steps not given" for paper in _paper(model)]
     if not theirs:
         return words
     known = [word for word in model.split("-") if word in _DATA]
@@ -100,7 +106,22 @@ def differences(model: str, chain: Chain) -> str:
     papers = _paper(model)
     if not papers or not ours:
         return ""
-    return "; ".join([*_sequence_differences(papers, ours), *_scalar_differences(papers, ours)])
+    silent = _not_published(model)
+    parts = [
+        *_sequence_differences(papers, ours, silent),
+        *_patch_differences(papers, ours),
+        *_start_differences(papers, ours, silent),
+        *_omissions(papers[-1], ours),
+    ]
+    together = not papers[-1].scales and model.split("-", maxsplit=1)[0] in _ALL_SCALES
+    if together and any(len(s["scales"]) == 1 for _, s in chain.stages if "recipe" in s):
+        parts.append("scales not always trained together")
+    return "; ".join(parts)
+
+
+def _not_published(model: str) -> frozenset[str]:
+    found = (_NOT_PUBLISHED[word] for word in model.split("-") if word in _NOT_PUBLISHED)
+    return next(found, frozenset())
 
 
 def _paper(model: str) -> list[Recipe]:
@@ -122,12 +143,15 @@ _SCHEDULES: Final = {
 }
 
 
-def _sequence_differences(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
+def _sequence_differences(
+    papers: list[Recipe], ours: list[Recipe], silent: frozenset[str]
+) -> Iterator[str]:
     """Describe settings that change from training to training and differ from the papers'."""
     settings: tuple[tuple[str, Callable[[Recipe], list[str]]], ...] = (
         ("loss", lambda r: [kind.upper() if len(kind) == 2 else f"`{kind}`" for _, kind in r.loss]),
         ("optimiser", lambda r: [{"sgd": "SGD"}.get(r.optimiser, r.optimiser.capitalize())]),
-        ("rate", lambda r: [_SCHEDULES[r.schedule]]),
+        ("rate", lambda r: [] if "schedule" in silent else [_SCHEDULES[r.schedule]]),
+        ("scales", lambda r: [" + ".join(f"x{s}" for s in phase) for _, phase in r.scales]),
     )
     for what, describe in settings:
         first, second = (
@@ -145,27 +169,44 @@ def _patches(recipes: list[Recipe]) -> str:
     return f"{' to '.join(map(str, (sides[0], sides[-1])[: len(sides)]))} {kind} pixels"
 
 
-def _scalar_differences(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
-    """Describe differing settings of the whole training, its start or its end, and omissions."""
-    paper, first, last = papers[-1], ours[0], ours[-1]
+def _patch_differences(papers: list[Recipe], ours: list[Recipe]) -> Iterator[str]:
+    """Describe differences in how the patches are made."""
+    paper = papers[-1]
     if (sides := _patches(ours)) != (theirs := _patches(papers)):
         yield f"patches of {sides} instead of {theirs}"
-    if (rate := max(r.rate for r in ours)) != (most := max(r.rate for r in papers)):
-        yield f"highest rate {rate:g} instead of {most:g}"
-    if first.init != papers[0].init:
-        yield f"start weights as `{first.init}` draws them instead of `{papers[0].init}`"
-    if first.start_small and not papers[0].start_small:
-        yield "a last layer that starts near 0"
     if paper.turns == "flips" and any(recipe.turns == "all" for recipe in ours):
         yield "pictures turned, not only flipped"
     if paper.grid and not any(recipe.grid for recipe in ours):
         yield f"patches from anywhere instead of every {paper.grid} pixels"
-    if last.ema and not paper.ema:
+    if paper.copies and not any(recipe.copies for recipe in ours):
+        yield "no scaled copies of the pictures"
+    if boxes := max(recipe.boxes for recipe in ours):
+        yield f"flat boxes drawn into up to {100 * boxes:.0f} % of the patches"
+
+
+def _start_differences(
+    papers: list[Recipe], ours: list[Recipe], silent: frozenset[str]
+) -> Iterator[str]:
+    """Describe differences in the initialisation, the rate and the averaging of the weights."""
+    rate, most = (max(recipe.rate for recipe in of) for of in (ours, papers))
+    if rate != most and "rate" not in silent:
+        yield f"highest rate {rate:g} instead of {most:g}"
+    if ours[0].init != papers[0].init:
+        yield f"start weights as `{ours[0].init}` draws them instead of `{papers[0].init}`"
+    if ours[0].start_small and not papers[0].start_small:
+        yield "a start as plain enlargement"
+    if ours[-1].ema and not papers[-1].ema:
         yield "weights averaged over steps"
-    if paper.network.get("keep", 1.0) < 1 and last.network.get("keep", 1.0) == 1:
+
+
+def _omissions(paper: Recipe, ours: list[Recipe]) -> Iterator[str]:
+    """Describe the paper's regularisations that our trainings lack."""
+    if paper.network.get("keep", 1.0) < 1 and ours[-1].network.get("keep", 1.0) == 1:
         yield "no dropout"
     if paper.weight_norm and not any(recipe.weight_norm for recipe in ours):
         yield "no penalty on the weights' norms"
+    if paper.weight_decay and not any(recipe.weight_decay for recipe in ours):
+        yield "no weight decay"
 
 
 def notes(stages: dict[str, Stage]) -> list[str]:

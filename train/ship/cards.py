@@ -278,6 +278,7 @@ def _stage(stage: Stage) -> list[str]:
         return [f"weights of others: {stage['imported']}", "", "", "", ""]
     recipe, data = stage["recipe"], stage["data"]
     taught = f", taught by {stage['teacher']['file']}" if stage.get("teacher") else ""
+    pictures = f"{data['images']} of {', '.join(data['folders'])}" if data else ""
     clips = f" and {len(data['clips'])} clips" if data.get("clips") else ""
     coded = ", as compressed video" if recipe["degradation"] != "bicubic" else ""
     return [
@@ -285,5 +286,5 @@ def _stage(stage: Stage) -> list[str]:
         format_steps(stage),
         f"{recipe['batch']} of {recipe['patch']}x{recipe['patch']}",
         f"{recipe['rate']:g}",
-        f"{data['images']} of {', '.join(data['folders'])}{clips}{coded}",
+        f"{pictures}{clips}{coded}",
     ]

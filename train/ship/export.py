@@ -40,7 +40,7 @@ from train.ship.about import LICENCE, good_for
 from train.ship.crops import draw_crops
 from train.ship.deploy import deploy
 from train.ship.manifest import add_entry, write_file
-from train.ship.naming import ADVERSARIAL_NETWORKS, network_and_purpose
+from train.ship.naming import check_name, network_and_purpose
 
 log = logging.getLogger(__name__)
 for _name, _level in (("torch.onnx", "ERROR"), ("onnx_ir", "WARNING"), ("onnxscript", "WARNING")):
@@ -127,27 +127,20 @@ def export(checkpoint: Path, target: Target, scales: Sequence[int] = ()) -> list
     """Write the ONNX of the given or all scales, and manifest entries with measured figures.
 
     A target without a model name gets the network's. Logs the step of the weights, and the better
-    file of the same run if there is one. Raises TrainError if weights without an adversarial
-    training would get the name of the adversarial network.
+    file of the same run if there is one. Raises TrainError for a name that denies the training
+    (`check_name`), and for weights whose start's ReLUs have not faded out.
     """
     saved, net = load_averaged_net(checkpoint)
     _log_weights(checkpoint, saved)
+    if saved["step"] < (fade := saved["recipe"].get("relu_fade", 0)):
+        raise TrainError(
+            f"{checkpoint} still has ReLUs of its start, which fade out until step {fade}: "
+            "train further"
+        )
     target = replace(target, model=target.model or saved["name"])
     training = [*saved["history"], stage_record(saved)]
-    _check_name(target.model, training)
+    check_name(target.model, training)
     return [export_scale(net, scale, target, training) for scale in scales or net.scales]
-
-
-def _check_name(model: str, training: list[dict[str, Any]]) -> None:
-    """Raise TrainError for an adversarial name without such training; the paper has PCARN (L1)."""
-    if model not in ADVERSARIAL_NETWORKS or any("imported" in stage for stage in training):
-        return
-    losses = {kind for stage in training for _, kind in stage["recipe"].get("loss", ())}
-    if not losses & {"gan", "sharp"}:
-        raise TrainError(
-            f"these weights had no adversarial training, which the name {model} means: "
-            f"use --model {model}-l1"
-        )
 
 
 def _log_weights(checkpoint: Path, saved: dict[str, Any]) -> None:

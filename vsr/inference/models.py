@@ -82,7 +82,7 @@ def manifest() -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """Return all built-in models: the default, the others by increasing work, then bicubic."""
+    """Return all built-in models: the default, the others by their lightest scale, then bicubic."""
     known = manifest()
     work = {name: min(e["multadds_720p"] for e in known[name].values()) for name in known}
     return [*sorted(known, key=lambda name: (name != DEFAULT, work[name], name)), BICUBIC]
@@ -155,7 +155,7 @@ def table() -> str:
             f"{e['multadds_720p'] / 1e9:>8.1f}G {'' if psnr is None else format(psnr, '.2f'):>8}  "
             f"{'luma' if e['colour'] == 'y' else 'RGB':<8}  {e.get('good_for', '')}"
         )
-    order = "The default is listed first, the others by increasing work."
+    order = "The default is listed first, the others by the work of their lightest scale."
     relay = "`vsr relay` uses the best that reaches 1.3 times the frame rate of its stream."
     choice = "`vsr run` uses the best that is fast enough here for its file (see `vsr plan`):"
     kinds = "a sharp one for compressed video at scale 2, unless `--look faithful` is given."
