@@ -77,3 +77,32 @@ def test_a_stall_that_was_filled_is_not_made_up_for_in_a_rush() -> None:
     steps = [b - a for a, b in pairwise(times)]
     assert min(steps) == pytest.approx(STEP)
     assert times[0] >= clock.interval * 49
+
+
+def _paused(clock: OutputClock, seconds: float) -> float:
+    """Show 1 s of frames, then repeat the last one for `seconds`; return the wall-clock time."""
+    for k in range(25):
+        clock.place_frame(k * STEP, k * STEP)
+    repeats = round(seconds / STEP)
+    for k in range(1, repeats + 1):
+        clock.place_repeat(24 * STEP + k * STEP)
+    return (24 + repeats + 1) * STEP
+
+
+def test_sound_after_a_pause_waits_for_the_picture_it_belongs_to() -> None:
+    """A publisher that restarts behind a server: its times go on as if there were no pause."""
+    clock = OutputClock(STEP)
+    wall = _paused(clock, 4.0)
+    assert clock.place_audio(24.5 * STEP) is None  # the next frame will be shown 4 s later
+    shown = clock.place_frame(26 * STEP, wall)
+    assert clock.place_audio(24.5 * STEP) == pytest.approx(shown - 1.5 * STEP)
+    assert clock.place_audio(20 * STEP) == pytest.approx(20 * STEP)  # sound of before is late
+    assert clock.audio_lag(24.5 * STEP, shown - 1.5 * STEP) < 0.1
+    assert clock.audio_lag(26 * STEP, 26 * STEP) == 0.0
+
+
+def test_sound_goes_on_while_only_the_pictures_pause() -> None:
+    clock = OutputClock(STEP)
+    wall = _paused(clock, 4.0)
+    assert clock.place_audio(wall) == pytest.approx(wall)
+    assert clock.place_audio(wall - 2.0, usual_lag=2.0) == pytest.approx(wall - 2.0)

@@ -73,6 +73,14 @@ def test_a_stall_is_no_clock_that_stands() -> None:
     assert not any(stamps.stamp(frame) for frame in frames)
 
 
+@pytest.mark.parametrize("pause", [2.0, 4.0, 10.0])
+def test_a_pause_that_the_source_does_not_count_is_no_clock_that_stands(pause: float) -> None:
+    """A publisher that restarts: its first time follows the last one before the pause."""
+    stamps = Restamper(usable=True, check=True)
+    frames = [_at(k, k / 25, arrived=k / 25 + pause * (k > 100)) for k in range(300)]
+    assert not any(stamps.stamp(frame) for frame in frames)
+
+
 def _in_bursts(bursts: int, pictures: int, every: float) -> Iterator[Frame]:
     began = now()
     for k in range(bursts * pictures):

@@ -331,6 +331,39 @@ def test_sound_that_begins_later_is_heard_at_once() -> None:
     assert figures["sound_dropped"] == 0
 
 
+@pytest.mark.parametrize("codec", ["aac", "libmp3lame"])
+@pytest.mark.parametrize("lead", [0.0, 0.2])
+def test_sound_of_a_publisher_that_restarts_is_in_sync_and_not_late(
+    codec: str, lead: float
+) -> None:
+    """Behind a server the session goes on, and the times after the pause follow those before it.
+
+    The first sound comes `lead` seconds before the first frame.
+    """
+    decoder, packets = _beeps(codec, 48_000, "stereo", 8)
+    clock, warnings = OutputClock(0.04), [""][:0]
+    audio = PlayoutAudio(clock, decoder, lambda words, _: warnings.append(words))
+    heard: list[Any] = []
+    sounds = [AudioPacket(p, _time(p)) for p in packets]
+    for k in range(8 * 25):
+        pause = 4.0 * (k >= 75)
+        if k == 75:
+            for n in range(100):
+                if (100 - n) / 25 <= lead:
+                    heard += audio.add(sounds.pop(0))
+                heard += audio.fill_to(clock.place_repeat((75 + n) / 25))
+        while sounds and sounds[0].time <= k / 25:
+            heard += audio.add(sounds.pop(0))
+        heard += audio.fill_to(clock.place_frame(k / 25, k / 25 + pause))
+    found = _onsets(audio._audio, [h.packet for h in heard])
+    assert found[-4:] == pytest.approx([8, 9, 10, 11], abs=0.05)
+    assert found[1:3] == pytest.approx([1, 2], abs=0.025)
+    figures = audio.figures()
+    assert figures["sound_dropped"] == 0
+    assert figures["sound_late_ms"] < 200
+    assert not [words for words in warnings if "dropped" in words]
+
+
 def test_an_output_without_sound_is_silent_and_takes_up_sound_that_comes() -> None:
     clock = OutputClock(0.04)
     audio = PlayoutAudio(clock, None, lambda *_: None)

@@ -97,7 +97,9 @@ class OutputClock:
             self._reset_offset()
             self._set_offset(time, wall)
         elif self._is_repeat and time + self._offset < self.last + self.interval / 2:
-            self._set_offset(time, wall)  # repeated frames were shown in its place
+            # repeated frames were shown in its place, and in that of all audio after the last one
+            since = self._last_source + self.interval / 2
+            self._set_offset(time, wall, since=min(time, since))
         self._is_repeat = False
         self._last_source, self._last_wall = time, wall
         return self._advance(time + (self._offset or 0.0), wall)
@@ -112,19 +114,31 @@ class OutputClock:
         """Source time of the first frame since the last jump, skip or session start; 0 if none."""
         return self._epochs[0][0] if self._epochs else 0.0
 
-    def place_audio(self, time: float) -> float | None:
+    def place_audio(self, time: float, usual_lag: float = 0.0) -> float | None:
         """Return the output time of audio; None before the session's first frame.
 
         Also None if it is too far from the video: only the next frame shows the size of the jump,
-        and audio placed there would leave silence up to it. Late audio gets the offset
-        of the frames at its source time.
+        and audio placed there would leave silence up to it. The same holds for audio that follows
+        the last frame after a pause, while that frame is repeated: it would lag behind the
+        repeated frames by more than `usual_lag` (s). Late audio gets the offset of the frames at
+        its source time.
         """
         if self._offset is None:
             return None
         slack = self.interval / 2
         offset = next((by for begin, by in reversed(self._epochs) if time >= begin - slack), None)
         placed = time + (self._epochs[0][1] if offset is None else offset)
-        return placed if -_MAX_AUDIO_LAG <= placed - self.last <= _MAX_LEAD else None
+        lag = self.last - placed
+        if self._is_repeat and time > self._last_source and lag > usual_lag + _MAX_STEP_BACK:
+            return None
+        return placed if -_MAX_LEAD <= lag <= _MAX_AUDIO_LAG else None
+
+    def audio_lag(self, time: float, placed: float) -> float:
+        """Return how long ago the frame of audio's source time `time` was shown, in seconds.
+
+        `placed` is the audio's output time. Frames repeated in a pause of both do not count.
+        """
+        return min(self.last - placed, self._last_source - time)
 
     def _reset_offset(self) -> None:
         self._offset = None
@@ -134,11 +148,12 @@ class OutputClock:
         self._wall_zero = wall if self._wall_zero is None else self._wall_zero
         return self._wall_zero
 
-    def _set_offset(self, time: float, wall: float) -> None:
+    def _set_offset(self, time: float, wall: float, since: float | None = None) -> None:
+        """Show source time `time` now; the offset holds for source times from `since` on."""
         elapsed = wall - self._wall_start(wall)
         start = max(self.last + self.interval, elapsed) if self.last >= 0 else 0.0
         self._offset = start - time
-        self._epochs.append((time, self._offset))
+        self._epochs.append((time if since is None else since, self._offset))
 
     def _has_jumped(self, time: float, wall: float) -> bool:
         step = time - self._last_source

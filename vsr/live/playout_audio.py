@@ -118,7 +118,7 @@ class PlayoutAudio:
         """Yield packets for held ones whose time is known; drop those that waited too long."""
         while self._held:
             packet, arrived = self._held[0]
-            time = self._clock.place_audio(packet.time)
+            time = self._clock.place_audio(packet.time, self._lateness_s)
             if time is None:
                 if len(self._held) <= _MAX_HELD and now() - arrived < _MAX_HELD_S:
                     return
@@ -129,7 +129,7 @@ class PlayoutAudio:
             yield from self._send(packet, time)
 
     def _send(self, packet: AudioPacket, time: float) -> Iterator[AudioItem]:
-        late = self._clock.last - time
+        late = self._clock.audio_lag(packet.time, time)
         self._lateness_s = max(late, self._lateness_s * _LATENESS_DECAY)
         counts = self._audio.counts
         before = counts.late, counts.undecodable
