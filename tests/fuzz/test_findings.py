@@ -57,12 +57,12 @@ def test_sound_far_beyond_full_scale(wrong: float) -> None:
     """FFmpeg's AAC encoder never returns from such samples: a damaged file hung forever."""
     good = np.sin(np.arange(1024) / 20).astype(np.float32)
     for samples, kept in ((good, good), (good * np.float32(1.5), good * np.float32(1.5))):
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
         limit_samples(frame)
         assert np.array_equal(frame.to_ndarray()[0], kept)
     bad = good.copy()
     bad[100:200] = wrong
-    frame = av.AudioFrame.from_ndarray(bad[None], format="fltp", layout="mono")
+    frame = av.AudioFrame.from_ndarray(bad[None], format="flt", layout="mono")
     limit_samples(frame)
     left = frame.to_ndarray()[0]
     assert np.isfinite(left).all() and abs(left).max() <= 32

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from vsr.live.aac import open_encoder
+from vsr.live.aac import FrameEncoder, open_encoder, silent_packet
 from vsr.live.audio import OutputAudio
 from vsr.live.clock import OutputClock
 from vsr.live.input.mailbox import AudioPacket
@@ -282,6 +282,22 @@ def test_sound_far_beyond_full_scale_is_bounded(wrong: float) -> None:
     assert laid is not None
     assert np.isfinite(laid).all() and np.abs(laid).max() <= 32
     assert laid[0, 50] == pytest.approx(0.5)
+
+
+def test_sound_of_eight_channels_is_encoded_in_order() -> None:
+    """PyAV crashes on the planes of eight channels."""
+    encoder = open_encoder(48_000, "7.1")
+    levels = np.linspace(0.1, 0.8, 8, dtype=np.float32)
+    frame = av.AudioFrame.from_ndarray(
+        np.tile(levels, FRAME)[None], format="flt", layout=encoder.layout.name
+    )
+    frame.sample_rate = 48_000
+    laid = SampleTimeline(encoder).place(frame, 0.0, 0.0, 0)
+    assert laid is not None
+    assert laid.shape[0] == len(levels)
+    assert laid[:, 500] == pytest.approx(levels, abs=1e-3)
+    assert list(FrameEncoder(encoder).encode(np.concatenate([laid] * 4, axis=1)))
+    assert silent_packet(encoder)
 
 
 class _Played:

@@ -12,11 +12,14 @@ import numpy.typing as npt
 from vsr.errors import OutputError, reason
 from vsr.media.adts import AdtsConfig
 from vsr.media.timestamps import Packet
+from vsr.media.transcode import packed_format
 
 log = logging.getLogger(__name__)
 
 FORMAT: Final = "fltp"
 """Sample format of FFmpeg's AAC encoder."""
+PACKED: Final = packed_format(FORMAT)
+"""Sample format of the frames that are passed to it; it makes them planar."""
 _FALLBACK_RATES: Final = (44_100, 48_000)
 """Sample rates of an encoder that does not match an AAC source, in Hz."""
 _BITRATE: Final = 160_000
@@ -126,8 +129,8 @@ def silent_samples(like: av.AudioCodecContext, count: int = 0) -> Samples:
 
 
 def _frame(samples: Samples, like: av.AudioCodecContext, place: int) -> av.AudioFrame:
-    whole = np.ascontiguousarray(samples)
-    frame = av.AudioFrame.from_ndarray(whole, format=FORMAT, layout=like.layout.name)
+    whole = np.ascontiguousarray(samples.T).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(whole, format=PACKED, layout=like.layout.name)
     frame.sample_rate, frame.pts = like.rate, place
     frame.time_base = Fraction(1, like.rate)
     return frame

@@ -15,7 +15,7 @@ import numpy as np
 from av.audio.format import AudioFormat
 from av.audio.frame import AudioFrame
 
-from vsr.live.aac import FORMAT, Samples, silent_samples
+from vsr.live.aac import PACKED, Samples, silent_samples
 from vsr.media.transcode import limit_samples
 
 _MAX_ERROR_S: Final = 0.1
@@ -120,11 +120,12 @@ class SampleTimeline:
                 return np.concatenate(parts, axis=1)
             sound = cast(AudioFrame, made)
             limit_samples(sound)
-            parts.append(cast(Samples, sound.to_ndarray()))
+            packed = cast(Samples, sound.to_ndarray())
+            parts.append(packed.reshape(-1, sound.layout.nb_channels).T)
 
 
 def _resampler(kind: tuple[str, str, int], like: av.AudioCodecContext) -> av.filter.Graph:
-    """Create a resampler from a kind of frame to the format, layout and rate of an encoder."""
+    """Create a resampler from a kind of frame to the layout and rate of an encoder."""
     form, layout, rate = kind
     graph = av.filter.Graph()
     graph.link_nodes(
@@ -135,7 +136,7 @@ def _resampler(kind: tuple[str, str, int], like: av.AudioCodecContext) -> av.fil
         graph.add("aresample", f"{like.rate}:flags=res:{_DRIFT_OPTIONS}"),
         graph.add(
             "aformat",
-            f"sample_fmts={FORMAT}:channel_layouts={like.layout.name}:sample_rates={like.rate}",
+            f"sample_fmts={PACKED}:channel_layouts={like.layout.name}:sample_rates={like.rate}",
         ),
         graph.add("abuffersink"),
     ).configure()  # fmt: skip

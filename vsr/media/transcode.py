@@ -37,17 +37,27 @@ _EMPTY_SCRIPT: Final = b"[Script Info]\n[V4+ Styles]\n[Events]\n"
 _ERRORS: Final = (av.error.FFmpegError, ValueError)
 
 
+def packed_format(name: str) -> str:
+    """Return the packed sample format of the same samples: all channels in one plane.
+
+    PyAV 18.1 looks for the planes of a planar frame up to an empty pointer, and a frame of eight
+    or more channels has none: it crashes. So planes are read and written in packed frames only.
+    """
+    return name.removesuffix("p")
+
+
 def limit_samples(frame: AudioFrame) -> None:
     """Clip samples far beyond full scale, as decoded from damaged audio, in place.
 
-    FFmpeg's AAC encoder does not return on such samples, and refuses NaN.
+    FFmpeg's AAC encoder does not return on such samples, and refuses NaN. The frame is packed; see
+    `packed_format`.
     """
-    if frame.format.name not in ("flt", "fltp"):
+    assert frame.format.is_packed, frame.format.name
+    if frame.format.name != "flt":
         return
-    for plane in frame.planes:
-        samples = np.frombuffer(cast(Any, plane), np.float32)  # the stub has no buffer
-        if not np.abs(samples).max(initial=0) <= _MAX_SAMPLE:  # also true if one is NaN
-            samples[:] = np.clip(np.nan_to_num(samples), -_MAX_SAMPLE, _MAX_SAMPLE)
+    samples = np.frombuffer(cast(Any, frame.planes[0]), np.float32)  # the stub has no buffer
+    if not np.abs(samples).max(initial=0) <= _MAX_SAMPLE:  # also true if one is NaN
+        samples[:] = np.clip(np.nan_to_num(samples), -_MAX_SAMPLE, _MAX_SAMPLE)
 
 
 def audio_encoder_for(stream: av.AudioStream, container: str) -> str | None:
@@ -157,10 +167,14 @@ class AudioReencoder:
             yield from self._context.encode(frame)
 
     def _new_graph(self, frame: AudioFrame) -> Graph:
-        """Build filters that fill gaps with silence and convert to the encoder's format."""
+        """Build filters that fill gaps with silence and convert to the encoder's format.
+
+        The frames are packed; the encoder makes them planar if it needs that.
+        """
         context = self._context
         graph = Graph()
-        wanted = f"sample_fmts={context.format.name}:channel_layouts={context.layout.name}"
+        form = packed_format(context.format.name)
+        wanted = f"sample_fmts={form}:channel_layouts={context.layout.name}"
         graph.link_nodes(
             graph.add_abuffer(
                 format=frame.format.name, layout=frame.layout.name, sample_rate=frame.sample_rate,
