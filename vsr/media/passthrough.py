@@ -3,7 +3,7 @@
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -147,12 +147,18 @@ def can_hold_encoder(encoder: str, container: str) -> bool:
     return can_hold_video(av.Codec(encoder, "w").canonical_name, container)
 
 
-def close_quietly(container: "av.container.OutputContainer") -> None:
-    """Close a container and ignore errors, as its content does not matter."""
-    try:
-        container.close()
-    except (av.error.FFmpegError, OSError, ValueError) as exc:
-        log.debug("closing %s: %s", container.name, exc)
+def close_quietly(
+    container: "av.container.OutputContainer", file: io.BufferedIOBase | None = None
+) -> None:
+    """Close a container, and its file if it has one, and ignore errors: the content is lost."""
+    closing: list[Callable[[], None]] = [container.close]
+    if file is not None:
+        closing.append(file.close)
+    for close in closing:
+        try:
+            close()
+        except (av.error.FFmpegError, OSError, ValueError) as exc:
+            log.debug("closing %s: %s", container.name, exc)
 
 
 def is_chapter_track(stream: av.stream.Stream, chapters: list[Any]) -> bool:

@@ -41,22 +41,19 @@ class PipeSink(Sink):
     def close(self) -> None:
         """Write the container's trailer; leave the descriptor open."""
         try:
-            self._container.close()
+            self._finish()
             self._closed = True
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("finish", exc) from exc
 
     def _abort(self) -> None:
         self._closed = True
-        close_quietly(self._container)
+        close_quietly(self._container, self._file)
 
     def _open(
         self, copied: Sequence[av.stream.Stream], video: VideoFormat
     ) -> "av.container.OutputContainer":
-        options = muxer_options(self._format, video)
-        return av.open(
-            f"pipe:{self._descriptor}", "w", format=self._format, container_options=options
-        )
+        return self._opened(self._descriptor, muxer_options(self._format, video), video)
 
     def _error(self, action: str, exc: "av.error.FFmpegError | OSError") -> OutputError:
         if exc.errno == errno.EPIPE:

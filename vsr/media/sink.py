@@ -32,6 +32,8 @@ from vsr.media.target import container_format, part_path
 from vsr.media.timestamps import DtsGenerator, Packet, subtract_ticks
 from vsr.media.track import add_video, muxer_options
 from vsr.media.whole_file import is_full_disk, real_path, writing_failed
+from vsr.media.y4m import BUFFER_BYTES, AspectWriter
+from vsr.media.y4m import FORMAT as Y4M
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Sink:
         self._format = container or container_format(path)
         self._in_band = headers_in_band
         self._part = part_path(path)
+        self._file: AspectWriter | None = None
         self._encoding = PacketMatcher[Frame]()
         self._coding = DtsGenerator()
         self._tags = kept_tags(passthrough.metadata) if passthrough else {}
@@ -159,13 +162,13 @@ class Sink:
     def close(self) -> None:
         """Write the trailer and rename the file into place."""
         try:
-            self._container.close()
+            self._finish()
             self._part.replace(real_path(self.path))
         except (av.error.FFmpegError, OSError) as exc:
             raise self._error("finish", exc) from exc
 
     def _abort(self) -> None:
-        close_quietly(self._container)
+        close_quietly(self._container, self._file)
         self._part.unlink(missing_ok=True)
 
     def _open(
@@ -178,9 +181,27 @@ class Sink:
             options["movie_timescale"] = str(movie_timescale(copied))
         elif self._format == "nut" and not copied:  # NUT stores no dts: nothing to shift
             options = {"avoid_negative_ts": "disabled"}
-        return av.open(
-            absolute_path(str(self._part)), "w", format=self._format, container_options=options
-        )
+        return self._opened(absolute_path(str(self._part)), options, video)
+
+    def _opened(
+        self, target: str | int, options: dict[str, str], video: VideoFormat
+    ) -> "av.container.OutputContainer":
+        """Open the container in a file, or in an open pipe, which stays open."""
+        if self._format == Y4M and video.sample_aspect not in (None, 1):
+            assert video.sample_aspect is not None
+            self._file = AspectWriter(target, video.sample_aspect)
+            return av.open(
+                self._file, "w", format=self._format, container_options=options,
+                buffer_size=BUFFER_BYTES,
+            )  # fmt: skip
+        name = target if isinstance(target, str) else f"pipe:{target}"
+        return av.open(name, "w", format=self._format, container_options=options)
+
+    def _finish(self) -> None:
+        """Write the trailer, and all that is buffered."""
+        self._container.close()
+        if self._file is not None:
+            self._file.close()
 
     def _add_streams(
         self, video: VideoFormat, settings: EncoderSettings, passthrough: Passthrough
@@ -216,6 +237,9 @@ class Sink:
             self._start(self._offset, None if self._end is None else self._offset + self._end)
         picture = encoder_picture(frame, self._encoder.pix_fmt or PIXEL_FORMAT)
         picture.pts = frame.pts - round(self._offset / frame.time_base)
+        if self._track.numbers is not None:
+            picture.pts = self._track.numbers.add(picture.pts)
+            picture.time_base, picture.duration = self._encoder.time_base, 1
         frame.stamps.encode_start = now()
         self._encoding.add(picture.pts, frame.without_planes())
         self._coding.feed(picture.pts)
@@ -227,7 +251,8 @@ class Sink:
         for packet in packets:
             frame = self._encoding.take(packet)
             if frame is not None:
-                packet.duration = frame.duration  # not every encoder passes it on
+                # not every encoder passes it on
+                packet.duration = 1 if self._track.numbers is not None else frame.duration
                 frame.stamps.encoded = now()
             self._coding.correct(packet)
             packet.stream = self._video

@@ -9,6 +9,7 @@ from vsr.errors import UsageError
 from vsr.media.alpha import can_hold_alpha, has_alpha
 from vsr.media.encoder import EncoderSettings, VideoFormat, encoder_name, open_encoder
 from vsr.media.frame import PIXEL_FORMAT
+from vsr.media.frame_numbers import FrameNumbers
 from vsr.media.hdr import HDR_ENCODERS
 from vsr.media.passthrough import (
     HOLD_ROTATION_AND_CHAPTERS,
@@ -20,6 +21,7 @@ from vsr.media.pixel_choice import format_losses
 from vsr.media.spatial import MarkedStream, can_mark
 from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS
+from vsr.media.y4m import FORMAT as Y4M
 
 _MARKINGS: Final = {"strict": "unofficial"}
 """FFmpeg option that allows non-standard markings in containers."""
@@ -36,6 +38,8 @@ class Track:
     """Properties that neither encoder nor container can hold, as text for messages."""
     marked: MarkedStream | None = None
     """Owner of the encoder of a marked stream; None for others."""
+    numbers: FrameNumbers | None = None
+    """Numbers that replace the frames' timestamps in the encoder; None: it gets their times."""
 
 
 def muxer_options(container: str, video: VideoFormat) -> dict[str, str]:
@@ -73,8 +77,11 @@ def add_video(
         settings = replace(settings, options=options)
         if not (marked_stereo or (marked and b"st3d" in markings)):
             track.lost.append("the marking of two views in a picture (3D)")
-    if container == "yuv4mpegpipe" and settings.pixel_format is None:
-        settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
+    if container == Y4M:  # its rate is the encoder's time base
+        track.numbers = FrameNumbers(video.time_base, video.rate, "Y4M")
+        video = replace(video, time_base=1 / video.rate)
+        if settings.pixel_format is None:
+            settings = replace(settings, pixel_format=video.planes.pixel_format())  # never RGB
     if in_band:
         track.encoder.flags &= ~av.codec.context.Flags.global_header
     kept = can_hold_alpha(name, container)

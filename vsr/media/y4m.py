@@ -1,0 +1,31 @@
+"""Completes the header of Y4M, in which FFmpeg's muxer leaves out the pixel aspect."""
+
+import io
+from fractions import Fraction
+from typing import Any, Final
+
+FORMAT: Final = "yuv4mpegpipe"
+"""FFmpeg's name of Y4M, which stores one constant rate, and no times."""
+BUFFER_BYTES: Final = 1 << 20
+"""Size of the pieces that FFmpeg passes to an `AspectWriter`, in bytes; the first has the header.
+"""
+_UNKNOWN: Final = b" A0:0"
+
+
+class AspectWriter(io.BufferedWriter):
+    """File for a Y4M muxer that writes the pixel aspect into the header.
+
+    PyAV cannot set the aspect of a stream, from which the muxer would take it.
+    """
+
+    def __init__(self, target: str | int, aspect: Fraction) -> None:
+        """`target`: a path, or a file descriptor, which stays open. Raises OSError."""
+        super().__init__(io.FileIO(target, "w", closefd=isinstance(target, str)))
+        self._header: bytes | None = b" A%d:%d" % (aspect.numerator, aspect.denominator)
+
+    def write(self, data: Any) -> int:
+        """Write bytes; complete the header, with which they begin at the first call."""
+        if self._header is not None:
+            head, end, rest = bytes(data).partition(b"\n")
+            data, self._header = head.replace(_UNKNOWN, self._header, 1) + end + rest, None
+        return super().write(data)
