@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import vsr
 from tests.clips import Clip, make_clip
 from tests.facts import contents
 from tests.files.test_faithful import upscaled
@@ -58,6 +59,43 @@ def test_times_that_vary_are_lost_with_a_word(
     assert constant.pts == [Fraction(k, 25) for k in range(constant.frames)]
     assert float(constant.pts[-1]) == pytest.approx(VARIABLE[-1] / 1000, abs=0.05)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("siting", ["left", "center", "topleft"])
+def test_the_chroma_siting_is_kept_both_ways(tmp_path: Path, siting: str) -> None:
+    """The frames of all have equal samples, so only the header differs."""
+    options = {"chroma_sample_location": siting}
+    clip = Clip(codec="rawvideo", audio=(), frames=2, options=options)
+    source = make_clip(tmp_path / "in.y4m", clip)
+    assert _siting(source) == siting
+    _, report = upscaled(source, "out.y4m", preset=None)
+    assert (_siting(tmp_path / "out.y4m"), report.notes) == (siting, [])
+    upscaled(tmp_path / "out.y4m", "back.mp4")
+    assert _siting(tmp_path / "back.mp4") == siting
+
+
+def test_raw_video_without_a_siting_has_the_usual_one(tmp_path: Path) -> None:
+    assert _siting(make_clip(tmp_path / "in.nut", Clip(codec="rawvideo", audio=()))) == "left"
+
+
+@pytest.mark.parametrize(
+    ("pixels", "siting", "kept"),
+    [("yuv420p10le", "topleft", False), ("yuv420p10le", "left", True), ("yuv420p", "top", False)],
+)
+def test_a_chroma_siting_without_a_name_is_lost_with_a_word(
+    tmp_path: Path, pixels: str, siting: str, kept: bool
+) -> None:
+    options = {"chroma_sample_location": siting}
+    clip = Clip(codec="ffv1", pixel_format=pixels, audio=(), frames=2, options=options)
+    source = make_clip(tmp_path / "in.mkv", clip)
+    _, report = upscaled(source, "out.y4m", preset=None)
+    lost = f"out.y4m cannot contain the chroma siting ({siting}): left out"
+    assert report.notes == ([] if kept else [lost])
+
+
+def _siting(path: Path) -> str:
+    with vsr.frames(path) as reader:
+        return reader.info.planes.siting
 
 
 def test_a_failure_leaves_nothing_of_an_output_with_a_pixel_aspect(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ _HORIZONTAL: Final = b"\x55\xb7\x81"
 _VERTICAL: Final = b"\x55\xb8\x81"
 """Headers of Matroska's one-byte elements ChromaSitingHorz and ChromaSitingVert (RFC 9559)."""
 _BY_ELEMENTS: Final = {(1, 1): "topleft", (1, 2): "left", (2, 2): "center", (2, 1): "top"}
+_RAW: Final = {"allow_raw_vfw": "1"}
+"""FFmpeg option without which Matroska refuses raw video, such as that of Y4M."""
 _USUAL: Final = "left"
 _BT2020: Final = 9
 
@@ -31,7 +33,7 @@ def _tagged(stream: av.VideoStream) -> str | None:
     """Return the siting that FFmpeg knows. PyAV does not expose it; a Matroska header holds it."""
     memory = io.BytesIO()
     try:
-        with av.open(memory, "w", format="matroska") as trial:
+        with av.open(memory, "w", format="matroska", container_options=_RAW) as trial:
             trial.add_stream_from_template(stream, opaque=True)
             trial.start_encoding()
             header = memory.getvalue()

@@ -18,10 +18,12 @@ from vsr.media.passthrough import (
     can_hold_encoder,
 )
 from vsr.media.pixel_choice import format_losses
+from vsr.media.plane_format import planes_for
 from vsr.media.spatial import MarkedStream, can_mark
 from vsr.media.stereo import mark_stereo
 from vsr.media.target import CONTAINERS, MUXER_OPTIONS
 from vsr.media.y4m import FORMAT as Y4M
+from vsr.media.y4m import can_hold_siting
 
 _MARKINGS: Final = {"strict": "unofficial"}
 """FFmpeg option that allows non-standard markings in containers."""
@@ -112,4 +114,8 @@ def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> Non
         track.lost.append("the rotation of the picture")
     if video.sample_aspect not in (None, 1) and not can_hold_aspect(codec, container):
         track.lost.append(f"the pixel aspect in {codec} (it can in h264 or in an .mp4)")
+    if container == Y4M:
+        taken = planes_for(track.encoder.pix_fmt or PIXEL_FORMAT)
+        if not can_hold_siting(replace(taken, siting=video.planes.siting)):
+            track.lost.append(f"the chroma siting ({video.planes.siting})")
     track.stream.time_base = video.time_base

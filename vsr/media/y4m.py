@@ -1,8 +1,10 @@
-"""Completes the header of Y4M, in which FFmpeg's muxer leaves out the pixel aspect."""
+"""The header of Y4M: completed where FFmpeg's muxer leaves out the pixel aspect; what it holds."""
 
 import io
 from fractions import Fraction
 from typing import Any, Final
+
+from vsr.media.plane_format import PlaneFormat
 
 FORMAT: Final = "yuv4mpegpipe"
 """FFmpeg's name of Y4M, which stores one constant rate, and no times."""
@@ -10,6 +12,8 @@ BUFFER_BYTES: Final = 1 << 20
 """Size of the pieces that FFmpeg passes to an `AspectWriter`, in bytes; the first has the header.
 """
 _UNKNOWN: Final = b" A0:0"
+_SITINGS: Final = ("left", "center", "topleft")
+"""Chroma sitings of 8-bit 4:2:0 that have a name in Y4M: 420mpeg2, 420jpeg and 420paldv."""
 
 
 class AspectWriter(io.BufferedWriter):
@@ -29,3 +33,10 @@ class AspectWriter(io.BufferedWriter):
             head, end, rest = bytes(data).partition(b"\n")
             data, self._header = head.replace(_UNKNOWN, self._header, 1) + end + rest, None
         return super().write(data)
+
+
+def can_hold_siting(planes: PlaneFormat) -> bool:
+    """Return whether Y4M states the chroma siting, or its readers assume it."""
+    if planes.chroma_y == 1:
+        return True
+    return planes.siting in _SITINGS if planes.bits == 8 else planes.siting == _SITINGS[0]
