@@ -288,7 +288,7 @@ class Job:
         report.seconds = now() - self._started
         report.frames_in, report.frames_out = selected.frames, sink.frames_out
         report.frames_in += report.taken_over
-        report.lost = source.losses.lost
+        report.lost, report.cut_off = source.losses.lost, source.losses.cut_off
         report.concealed += report.ledger.count_events("concealed")
         report.packets_refused = sink.packets_refused
         report.interrupted = selected.interrupted

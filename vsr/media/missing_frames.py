@@ -1,6 +1,7 @@
 """Counts the frames of an input that are missing."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Final
 
 import av
 
-from vsr.media.location import absolute_path
+from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ class Losses:
 
     lost: int = 0
     """Number of missing frames: cut off or undecodable."""
+    cut_off: bool = False
+    """Whether the file is cut off although no frame is missing."""
     notes: dict[str, str] = field(default_factory=dict)
     """Kind of event -> message; one message per kind."""
 
@@ -33,21 +36,76 @@ class Losses:
             if warn:
                 log.warning(note)
 
+    def add_missing(
+        self, container: "av.container.InputContainer", video: av.VideoStream,
+        decoded: int, end: Fraction, rate: Fraction | None,
+    ) -> None:  # fmt: skip
+        """Add the frames that a file declares but that were not decoded.
 
-def count_cut_off_samples(url: str, video: av.VideoStream, delivered: int) -> int:
+        `decoded`: number of decoded pictures; `end`: end time of the last one (s); `rate`: fps.
+        """
+        if missing := _count_missing_frames(container, video, decoded, end, rate):
+            self.lost = max(self.lost, missing)
+            self.add_note("cut", f"the file is cut off: about {missing} frames are missing")
+        elif _is_cut_off(container, container.streams.audio):
+            self.cut_off = True
+            self.add_note("cut", "the file is cut off: its sound ends before its video")
+
+
+def read_to_end(container: "av.container.InputContainer", _: object = None) -> Iterator[Packet]:
+    """Yield all packets of an input; the last ones are empty and flush the decoders.
+
+    Reading an MP4 that is cut off ends at the first sample that is not whole. If that is sound,
+    whole frames may follow, as far as one fragment reaches in a recording of OBS or a camera: then
+    the video is read on.
+    """
+    held: list[Packet] = []
+    try:
+        for packet in container.demux():
+            if packet.size:
+                yield from held
+                held.clear()
+                yield packet
+            else:
+                held.append(packet)
+    except (av.error.FFmpegError, OSError):
+        if not _is_cut_off(container, container.streams):
+            raise
+    if _is_cut_off(container, container.streams):
+        held.clear()
+        for stream in container.streams:
+            if stream.type != "video":
+                stream.discard = av.stream.Discard.all
+        yield from container.demux()
+    yield from held
+
+
+def _is_cut_off(
+    container: "av.container.InputContainer", streams: Iterable[av.stream.Stream]
+) -> bool:
+    """Return whether a file ends before a sample that a stream's index lists, as in MP4 and MOV."""
+    path = Path(container.name)
+    if not path.is_file():  # a pipe has no size
+        return False
+    size = path.stat().st_size
+    return any(entry.pos + entry.size > size for each in streams for entry in each.index_entries)
+
+
+def _count_cut_off_samples(
+    container: "av.container.InputContainer", video: av.VideoStream, decoded: int
+) -> int:
     """Count the missing frames of an MP4 or MOV that ends before its last sample.
 
-    These containers list every sample's position.
+    These containers list every sample's position; of a fragmented file, only the fragments that
+    were read.
     """
-    path = Path(absolute_path(url))
-    if path.is_file():  # a pipe has no size
-        size = path.stat().st_size
-        if any(entry.pos + entry.size > size for entry in video.index_entries):
-            return max(video.frames - delivered, 1)
-    return 0
+    if not _is_cut_off(container, container.streams):
+        return 0
+    shown = sum(not entry.is_discard for entry in video.index_entries)
+    return max(shown - decoded, 0)
 
 
-def count_cut_off_frames(
+def _count_cut_off_frames(
     container: "av.container.InputContainer", end: Fraction, rate: Fraction
 ) -> int:
     """Count the frames between `end` (s) and the duration that Matroska or FLV declares.
@@ -61,13 +119,9 @@ def count_cut_off_frames(
     return max(1, round(gap * rate)) if gap > _TOLERANCE_S else 0
 
 
-def count_missing_frames(
-    url: str, container: "av.container.InputContainer", video: av.VideoStream,
+def _count_missing_frames(
+    container: "av.container.InputContainer", video: av.VideoStream,
     decoded: int, end: Fraction, rate: Fraction | None,
 ) -> int:  # fmt: skip
-    """Count the frames that a file declares but that were not decoded.
-
-    `decoded`: number of decoded pictures; `end`: end time of the last one (s); `rate`: fps.
-    """
-    missing = count_cut_off_samples(url, video, decoded)
-    return missing if missing or rate is None else count_cut_off_frames(container, end, rate)
+    missing = _count_cut_off_samples(container, video, decoded)
+    return missing if missing or rate is None else _count_cut_off_frames(container, end, rate)

@@ -14,6 +14,7 @@ from vsr.media.filters import NO_FILTERS, Filtering
 from vsr.media.frame import Planes
 from vsr.media.info import VideoInfo, native_planes
 from vsr.media.location import absolute_path, open_input
+from vsr.media.missing_frames import read_to_end
 from vsr.media.side_data import DEFAULT_KINDS
 from vsr.media.stream_choice import choose_streams
 from vsr.media.timestamps import Packet
@@ -28,9 +29,7 @@ class Reading:
 
     opener: Callable[[str, str], "av.container.InputContainer"] = open_input
     """Callback: (url, name for messages) -> the opened input; raises InputError."""
-    demux: Callable[["av.container.InputContainer", Streams], Iterator[Packet]] = (
-        lambda container, _: container.demux()
-    )
+    demux: Callable[["av.container.InputContainer", Streams], Iterator[Packet]] = read_to_end
     """Callback that yields an input's packets in the required order, given the streams in use."""
     threads: str = "AUTO"
     """Decoder's `thread_type` in FFmpeg; decoding several frames at once adds as many of delay."""

@@ -16,7 +16,7 @@ from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
 from vsr.media.info import VideoInfo, side_data_of
 from vsr.media.location import url_for_messages
-from vsr.media.missing_frames import Losses, count_missing_frames
+from vsr.media.missing_frames import Losses
 from vsr.media.passthrough import Passthrough
 from vsr.media.plane_format import PlaneFormat
 from vsr.media.reading import Reading
@@ -186,6 +186,12 @@ class Source:
         self._decode = False
         return (item for item in chain(self._primed, self._items) if not isinstance(item, Frame))
 
+    def count_missing(self, decoded: int) -> None:
+        """Record the frames that the file declares but that were not decoded; call at its end."""
+        rate = None if self._info is None else self._info.rate
+        ends = (self._timestamps.end, rate)
+        self.losses.add_missing(self._container, self.video, decoded, *ends)
+
     def _reading_failed(self, exc: Exception) -> None:
         """Raise the error of `Reading.map_read_error`, or record it; a file is used up to there."""
         error = self._reading.map_read_error(exc)
@@ -227,14 +233,8 @@ class Source:
         yield from (self._frame(each, latest) for each in self.timeline.flush())
         if self._close_requested:
             self.close()
-        elif self._decode and self._reading.count_missing_frames:  # check the declared frame count
-            rate = None if self._info is None else self._info.rate
-            ends = (self.timeline.decoded, self._timestamps.end, rate)
-            if missing := count_missing_frames(self.url, self._container, self.video, *ends):
-                self.losses.lost = max(self.losses.lost, missing)
-                self.losses.add_note(
-                    "cut", f"the file is cut off: about {missing} frames are missing"
-                )
+        elif self._decode and self._reading.count_missing_frames:
+            self.count_missing(self.timeline.decoded)
 
     def _decoded(self, packet: Packet) -> Iterator[Frame]:
         latest = packet.opaque = (now(), self._wait_s)  # returned with its decoded picture

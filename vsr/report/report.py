@@ -27,6 +27,8 @@ class Report:
     frames_in: int = 0
     frames_out: int = 0
     lost: int = 0
+    cut_off: bool = False
+    """Whether the input is cut off although no frame is missing."""
     concealed: int = 0
     packets_refused: int = 0
     unsent: int = 0
@@ -52,7 +54,8 @@ class Report:
     def degraded(self) -> bool:
         """Whether anything of the input is missing or damaged in the output."""
         missing = self.frames_in - self.frames_out
-        return any((self.lost, self.concealed, self.packets_refused, self.unsent, missing))
+        lost = (self.lost, self.cut_off, self.concealed, self.packets_refused, self.unsent)
+        return any((*lost, missing))
 
     @property
     def exit_code(self) -> int:
