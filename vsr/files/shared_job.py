@@ -27,6 +27,7 @@ from vsr.inference import models
 from vsr.inference.upscaler import Outline
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
 from vsr.media.frame import Frame, now
+from vsr.media.missing_frames import Losses
 from vsr.media.reading import Reading
 from vsr.media.side_data import kinds_written_by
 from vsr.media.source import Source
@@ -54,6 +55,8 @@ class SharedJob:
     _started: float = 0.0
     _total: int = 0
     _step: Fraction = Fraction(0)
+    _rate_factor: Fraction = Fraction(1)
+    """Number of frames that the filters make of one decoded picture."""
 
     def run(self) -> Report:
         """Upscale the file. Raises VsrError; then no file is left under the output's name."""
@@ -116,13 +119,14 @@ class SharedJob:
             cutter = ClipCutter(source.url, Reading(), cuts, settings.max_frames)
             clips = cutter.clips(journal.folder, lambda number: number not in done)
             self._started, self._step = now(), 1 / info.rate
+            self._rate_factor = source.timeline.filtering.rate_factor
             total = info.frames - settings.start_frame
             self._total = max(0, min(total, settings.max_frames or total) - report.taken_over)
             crew, auto = start_crew(settings, worker_settings, jobs, cluster)
             dispatch = Dispatch(crew, clips, journal, self.stop, self._on_frames, auto)
             with closing(clips):
                 dispatch.run()
-            self._finish(dispatch, found, report)
+            self._finish(dispatch, found, cutter.losses, report)
         except BaseException:
             journal.close_after_run(True)
             raise
@@ -159,7 +163,7 @@ class SharedJob:
         )  # fmt: skip
         return worker_settings, jobs
 
-    def _finish(self, dispatch: Dispatch, output: Output, report: Report) -> None:
+    def _finish(self, dispatch: Dispatch, output: Output, losses: Losses, report: Report) -> None:
         """Join the finished segments, and fill the report."""
         journal = dispatch.journal
         segments: list[Segment] = list(journal.before_first_gap)
@@ -180,16 +184,35 @@ class SharedJob:
             )
         with closing(open_source_for_copying(self.input_, self.output, self.settings)) as source:
             sink = join(output, source, journal, segments, report.interrupted)
+            assert isinstance(source, Source)
+            self._add_losses(source, losses, segments, report)
         report.packets_refused = sink.packets_refused
         report.seconds = now() - self._started
         report.frames_in = report.frames_out = sum(segment.frames for segment in segments)
-        report.lost = sum(segment.lost for segment in segments)
         report.concealed = sum(segment.concealed for segment in segments)
         report.output["bytes"] = self.output.stat().st_size
         self._add_rows(dispatch, segments, report)
         if self.on_progress:
             done = report.frames_out - report.taken_over
             self.on_progress(self._progress(max(0, done), finished=True))
+
+    def _add_losses(
+        self, copied: Source, losses: Losses, segments: Sequence[Segment], report: Report
+    ) -> None:
+        """Add what is missing in the output to the report, with the reasons, as one worker does.
+
+        `copied`: the source whose other streams were copied, and which was read to its end.
+        """
+        frames = sum(segment.frames for segment in segments)
+        losses.lost = max(losses.lost, sum(segment.lost for segment in segments))
+        complete = self.settings.max_frames is None or frames < self.settings.max_frames
+        if complete and not report.interrupted:
+            copied.count_missing(round((self.settings.start_frame + frames) / self._rate_factor))
+        losses.add(copied.losses)
+        if losses.lost and not losses.notes:
+            losses.add_note("undecodable", "some packets cannot be decoded")
+        report.lost, report.cut_off = losses.lost, losses.cut_off
+        report.losses = list(losses.notes.values())
 
     def _add_rows(self, dispatch: Dispatch, segments: Sequence[Segment], report: Report) -> None:
         """Add the rows of all frames made in this run to the report's ledger."""

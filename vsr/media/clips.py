@@ -13,6 +13,7 @@ import av
 
 from vsr.errors import InputError
 from vsr.media.location import absolute_path, url_for_messages
+from vsr.media.missing_frames import Losses
 from vsr.media.reading import Reading, Streams
 from vsr.media.stream_choice import choose_streams
 from vsr.media.timestamps import Packet, TimestampCorrector
@@ -136,6 +137,8 @@ class ClipCutter:
         """Cut `frames` pictures from `cuts.first` on; None: to the end. Raises InputError."""
         self._url, self._reading, self._cuts = url, reading, cuts
         self._name = url_for_messages(url)
+        self.losses = Losses()
+        """Frames that could not be read; complete after the last clip."""
         self._end: Fraction | float = math.inf if frames is None else self._end_after(frames)
 
     def clips(self, folder: Path, is_needed: Callable[[int], bool]) -> Generator[Clip, None, None]:
@@ -216,7 +219,10 @@ class ClipCutter:
         while True:
             try:
                 packet = next(packets, None)
-            except (av.error.FFmpegError, OSError, IndexError):  # `Source` ends there too
+            except IndexError:  # PyAV's end of input if a stream appeared mid-stream
+                packet = None
+            except (av.error.FFmpegError, OSError) as exc:  # `Source` ends there too
+                self.losses.add_stop(exc)
                 packet = None
             if packet is None:
                 return

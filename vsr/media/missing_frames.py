@@ -9,6 +9,7 @@ from typing import Final
 
 import av
 
+from vsr.errors import reason
 from vsr.media.timestamps import Packet
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,17 @@ class Losses:
             self.notes[kind] = note
             if warn:
                 log.warning(note)
+
+    def add(self, others: "Losses") -> None:
+        """Add the losses and notes of another reading of the same input, which may be the same."""
+        self.lost = max(self.lost, others.lost)
+        self.cut_off |= others.cut_off
+        self.notes = others.notes | self.notes
+
+    def add_stop(self, exc: Exception) -> None:
+        """Record that reading failed, and that the input is used up to there."""
+        self.add_note("end", f"reading stopped early: {reason(exc)}")
+        self.lost = max(self.lost, 1)
 
     def add_missing(
         self, container: "av.container.InputContainer", video: av.VideoStream,

@@ -197,8 +197,7 @@ class Source:
         error = self._reading.map_read_error(exc)
         if error is not None:
             raise error from None  # FFmpeg's message may contain the whole URL
-        self.losses.add_note("end", f"reading stopped early: {reason(exc)}")
-        self.losses.lost = max(self.losses.lost, 1)
+        self.losses.add_stop(exc)
 
     def _prime(self) -> None:
         """Read up to the first frame, whose picture determines colour, size and rotation."""
