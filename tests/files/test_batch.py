@@ -17,6 +17,7 @@ from vsr.errors import BackendError, ModelError, UsageError
 from vsr.files import batch
 from vsr.files.batch import Batch, Selection
 from vsr.files.job import Job
+from vsr.files.job_list import JobList, ListedJob
 from vsr.files.settings import RunSettings, with_options
 
 SETTINGS = with_options(RunSettings(), model="bicubic", preset="ultrafast", max_frames=4)
@@ -175,6 +176,34 @@ def test_a_stop_ends_it_after_the_file_under_way(tmp_path: Path, films: Path) ->
     job = Batch([films], tmp_path / "large", SETTINGS, on_progress=lambda _: stop.set(), stop=stop)
     assert [outcome.source.name for outcome in job.run()] == ["a.mp4"]
     assert job.exit_code() == 130
+
+
+@pytest.mark.parametrize("segment", [None, 1.0], ids=["the same", "in segments"])
+@pytest.mark.parametrize("listed", [False, True], ids=["folder", "list"])
+def test_a_file_that_was_stopped_is_made_again(
+    tmp_path: Path, segment: float | None, listed: bool
+) -> None:
+    stop, target = threading.Event(), tmp_path / "large" / "a.mp4"
+    (tmp_path / "films").mkdir()
+    source = make_clip(tmp_path / "films" / "a.mp4", Clip(size=(32, 32), frames=200))
+    settings = replace(SETTINGS, max_frames=None)
+
+    def job(skip: bool, stop: threading.Event, settings: RunSettings) -> Batch | JobList:
+        show = None if skip else lambda _: stop.set()
+        if listed:
+            one = ListedJob(input=str(source), output=str(target), settings=settings)
+            return JobList([one], skip, show, stop)
+        folders = ([source.parent], target.parent)
+        return Batch(*folders, settings, Selection(skip_existing=skip), show, stop)
+
+    [outcome] = job(False, stop, settings).run()
+    assert outcome.result == "stopped" and "--skip-existing makes the file again" in outcome.message
+    assert 0 < contents(target).frames == outcome.frames < 200  # a playable file
+    again = replace(settings, segment=segment)
+    assert [o.result for o in job(True, threading.Event(), again).run()] == ["done"]
+    assert contents(target).frames == 200
+    assert [o.result for o in job(True, threading.Event(), again).run()] == ["skipped"]
+    assert _names(target.parent) == {"a.mp4"}
 
 
 def _stepped(

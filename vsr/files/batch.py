@@ -22,7 +22,7 @@ from vsr.errors import (
     unexpected,
 )
 from vsr.files.job import Job
-from vsr.files.journal_lines import left_by_an_interrupted_run
+from vsr.files.journal_lines import left_by_an_interrupted_run, mark_interrupted
 from vsr.files.model_choice import default_model
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
@@ -97,11 +97,25 @@ def outcome_of(job: Job, source: Path | str, target: Path) -> Outcome:
     except Exception as exc:  # a bug in vsr
         log.debug("%s failed", source, exc_info=True)
         return _failed(source, target, unexpected(exc))
-    result = "degraded" if report.degraded else "done"
+    result, message = "degraded" if report.degraded else "done", "; ".join(report.closing_words())
+    if report.interrupted:
+        result = "stopped"
+        if not report.resumable:
+            message = _mark_stopped(target, report.frames_out)
     return Outcome(
-        source=source, target=target, result="stopped" if report.interrupted else result,
-        frames=report.frames_out, fps=report.fps, message="; ".join(report.closing_words()),
+        source=source, target=target, result=result, frames=report.frames_out, fps=report.fps,
+        message=message,
     )  # fmt: skip
+
+
+def _mark_stopped(target: Path, frames: int) -> str:
+    """Mark an incomplete output, so that the next run makes it again; return a message."""
+    message = f"stopped after {frames} frames: the same command with --skip-existing"
+    try:
+        mark_interrupted(target)
+    except OSError as exc:
+        return f"{message} would skip it: delete {target} before ({reason(exc)})"
+    return f"{message} makes the file again, from the start"
 
 
 def _failed(source: Path | str, target: Path, message: str) -> Outcome:

@@ -150,6 +150,8 @@ class Journal:
     def _load(self, restart: bool, gaps: bool) -> None:
         path = self.folder / JOURNAL
         lines = [] if restart or not path.exists() else lines_of(path)
+        if not any("file" in line for line in lines):  # nothing to resume
+            lines = []
         if lines and (differs := self._difference(lines[0])):
             raise UsageError(
                 f"{self.folder} contains segments of a run that differs: {differs}; use the same "

@@ -1,4 +1,4 @@
-"""Reads the journal (`journal.py`) that an earlier run left next to an output."""
+"""Reads and marks the journal (`journal.py`) of an earlier run next to an output."""
 
 import json
 import os
@@ -92,6 +92,17 @@ def left_by_an_interrupted_run(output: Path) -> bool:
         return False
     made = [line["interrupted"] for line in lines if "interrupted" in line][-1:]
     return made == [size_and_time(status)]
+
+
+def mark_interrupted(output: Path) -> None:
+    """Record that a run without segments was interrupted, and its output may be replaced.
+
+    Raises OSError.
+    """
+    folder, line = folder_of(output), {"interrupted": size_and_time(output.stat())}
+    folder.mkdir(exist_ok=True)
+    with (folder / JOURNAL).open("a", encoding="utf-8") as file:
+        file.write(f"{json.dumps(line)}\n")
 
 
 def delete_kept_segments(output: Path) -> None:
