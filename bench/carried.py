@@ -1,8 +1,9 @@
-"""Tests how each container carries sound, subtitle and data streams, by writing files.
+"""Tests how each container carries the streams besides the video, by writing files.
 
 `python -m bench.carried` prints the table of docs/carried.md. For every codec it creates a source
 of one stream (with FFmpeg's encoder; if there is none, a stream with only a header), writes it with
 the code that `vsr run` uses, and reads it back. It ends with an error if the codec is not found.
+Attachments are written beside a video, as a file with nothing else cannot be read.
 """
 
 import io
@@ -70,8 +71,8 @@ def _sources(folder: Path) -> Iterator[tuple[str, Path, int]]:
     kinds = ("subtitle", "subtitle", "data", "data", "stream")
     for index, kind in enumerate(kinds, 2):
         yield kind, broadcast, index
-    extras = Clip(audio=(), attachment=b"font")
     yield "cover art", make_clip(folder / "cover.mp4", Clip(audio=(), cover=True)), 1
+    extras = Clip(audio=(), codec="libvpx-vp9", attachment=b"font")
     yield "attachment", make_clip(folder / "extras.mkv", extras), 1
     for codec in VIDEO:
         options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
@@ -90,17 +91,19 @@ def _carriage_of(path: Path, index: int, form: str) -> str:
         if others.left_out:
             close_quietly(output)
             return "left out"
+        after = codec_name(output.streams[0])
+        if stream.type == "attachment":
+            others.add(source.streams.video[0])
         output.start_encoding()
-        for packet in source.demux(stream):
+        for packet in source.demux():
             if packet.size:
                 for made in others.packets(packet):
                     output.mux(made)
         for made in others.flush():
             output.mux(made)
-        after = codec_name(output.streams[0])
         output.close()
     content.seek(0)
-    without_packets = (*PICTURE_SUBTITLES, "extras", "cover")
+    without_packets = (*PICTURE_SUBTITLES, "cover")
     if path.stem not in without_packets:
         with av.open(content) as written:
             found = [codec_name(s) for s in written.streams]

@@ -24,6 +24,8 @@ _CODECS_IN: Final = {
 }
 """Container -> codecs other than video that players support in it; FFmpeg also writes others.
 `m2ts`: additional codecs in a Blu-ray's transport stream."""
+_HOLDS_ATTACHMENTS: Final = "matroska"
+"""Only container with attachments; FFmpeg's WebM muxer drops them without an error."""
 _USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _PLACEHOLDER_CODECS: Final = {
     "audio": ("aac", "vorbis", "opus", "amr_nb"),
@@ -60,6 +62,7 @@ def stream_label(stream: av.stream.Stream) -> str:
     context = stream.codec_context
     codec = context.name if context is not None else codec_name(stream)
     codec = "unknown codec" if codec == "none" else codec
+    codec = stream.metadata.get("filename", codec) if stream.type == "attachment" else codec
     kind = stream.type if stream.type != "unknown" else "stream"
     facts = [codec, stream.language]
     return f"{kind} #{stream.index} ({', '.join(f for f in facts if f and f != 'und')})"
@@ -165,8 +168,10 @@ def _is_supported(stream: av.stream.Stream, container: str) -> bool:
     art = bool(stream.disposition & av.stream.Disposition.attached_pic)
     if art and container in ("mov", "mpegts", "flv"):
         return False
+    if stream.type == "attachment":
+        return container == _HOLDS_ATTACHMENTS
     name = codec_name(stream)
-    if name == "none" and stream.type != "attachment":
+    if name == "none":
         return stream.type == "data" and container in MP4_FAMILY  # identified by its tag only
     if stream.type == "video" and not art:
         return can_hold_video(name, container)
