@@ -1,5 +1,6 @@
 """Generates small video files with unusual properties for tests and benchmarks."""
 
+import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ def make_clip(path: Path, clip: Clip = Clip()) -> Path:
         video = _add_video(out, clip)
         sounds = [_add_audio(out, name, k, clip) for k, name in enumerate(clip.audio)]
         subtitle = _add_subtitle(out, clip)
-        cover = _add_cover(out) if clip.cover else None
+        cover = _add_cover(out, path) if clip.cover else None
         if clip.attachment is not None:
             out.add_attachment("font.ttf", "application/x-truetype-font", clip.attachment)
         if clip.chapters:
@@ -181,7 +182,13 @@ def _mux_subtitles(out: Any, stream: Any, clip: Clip) -> None:
         out.mux(packet)
 
 
-def _add_cover(out: Any) -> Any:
+def _add_cover(out: Any, path: Path) -> Any:
+    """Add cover art; return the stream whose picture follows, None if it is already attached."""
+    if path.suffix == ".mkv":
+        jpeg = io.BytesIO()
+        Image.fromarray(picture((32, 32), 0)).save(jpeg, "JPEG")
+        out.add_attachment("cover.jpg", "image/jpeg", jpeg.getvalue())
+        return None
     cover = out.add_stream("mjpeg", rate=1)
     cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
     cover.disposition = av.stream.Disposition.attached_pic

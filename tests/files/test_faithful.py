@@ -142,7 +142,7 @@ def test_a_transport_stream_gets_only_what_players_can_read_in_it(tmp_path: Path
     clip = Clip(subtitles="subrip", attachment=b"font")
     _, report = upscaled(make_clip(tmp_path / "in.mkv", clip), "out.ts")
     _, cover = upscaled(make_clip(tmp_path / "in.mp4", Clip(cover=True)), "cover.ts")
-    assert "video #2 (mjpeg)" in cover.notes[0]
+    assert "cover art #2 (mjpeg)" in cover.notes[0]
     for thing in ("subtitle #2", "attachment #3"):
         assert thing in report.notes[0]
 

@@ -24,8 +24,19 @@ _CODECS_IN: Final = {
 }
 """Container -> codecs other than video that players support in it; FFmpeg also writes others.
 `m2ts`: additional codecs in a Blu-ray's transport stream."""
-_HOLDS_ATTACHMENTS: Final = "matroska"
+HOLDS_ATTACHMENTS: Final = "matroska"
 """Only container with attachments; FFmpeg's WebM muxer drops them without an error."""
+_COVER_FILES: Final = {
+    "mjpeg": ("cover.jpg", "image/jpeg"),
+    "png": ("cover.png", "image/png"),
+    "bmp": ("cover.bmp", "image/bmp"),
+    "gif": ("cover.gif", "image/gif"),
+    "tiff": ("cover.tiff", "image/tiff"),
+    "webp": ("cover.webp", "image/webp"),
+}
+"""Codec of cover art -> file name and MIME type of its attachment; Matroska defines the names."""
+_COVERS_IN: Final = {"mp4": frozenset({"mjpeg", "png", "bmp"})}
+"""Container -> codecs of cover art that it holds as a stream; in others it would become a video."""
 _USUAL_LAYOUT: Final = {1: "mono", 2: "stereo", 3: "2.1", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 _PLACEHOLDER_CODECS: Final = {
     "audio": ("aac", "vorbis", "opus", "amr_nb"),
@@ -63,9 +74,36 @@ def stream_label(stream: av.stream.Stream) -> str:
     codec = context.name if context is not None else codec_name(stream)
     codec = "unknown codec" if codec == "none" else codec
     codec = stream.metadata.get("filename", codec) if stream.type == "attachment" else codec
-    kind = stream.type if stream.type != "unknown" else "stream"
+    kind: str = stream.type if stream.type != "unknown" else "stream"
+    kind = "cover art" if is_cover(stream) else kind
     facts = [codec, stream.language]
     return f"{kind} #{stream.index} ({', '.join(f for f in facts if f and f != 'und')})"
+
+
+def is_cover(stream: av.stream.Stream) -> bool:
+    """Return whether a stream is cover art: one picture that belongs to the whole file."""
+    art, timed = av.stream.Disposition.attached_pic, av.stream.Disposition.timed_thumbnails
+    return stream.disposition & (art | timed) == art
+
+
+def attach_cover(
+    output: "av.container.OutputContainer", stream: av.stream.Stream, picture: bytes
+) -> bool:
+    """Add the picture of a cover art stream to a Matroska file, before its header is written.
+
+    As a copied stream it would become a video track, because FFmpeg's muxer knows no cover art.
+    Returns False if there is no such picture, or its kind is unknown.
+    """
+    usual = _COVER_FILES.get(codec_name(stream))
+    if usual is None or not picture:
+        return False
+    name = stream.metadata.get("filename", usual[0])
+    taken = {other.metadata.get("filename") for other in output.streams}
+    stem, dot, ending = name.rpartition(".")
+    numbered = (f"{stem}_{number}{dot}{ending}" for number in range(2, len(taken) + 3))
+    free = next(each for each in (name, *numbered) if each not in taken)
+    output.add_attachment(free, stream.metadata.get("mimetype", usual[1]), picture)
+    return True
 
 
 def copy_stream(
@@ -165,14 +203,13 @@ def _can_write(stream: av.stream.Stream, container: str) -> bool:
 
 
 def _is_supported(stream: av.stream.Stream, container: str) -> bool:
-    art = bool(stream.disposition & av.stream.Disposition.attached_pic)
-    if art and container in ("mov", "mpegts", "flv"):
-        return False
     if stream.type == "attachment":
-        return container == _HOLDS_ATTACHMENTS
+        return container == HOLDS_ATTACHMENTS
     name = codec_name(stream)
+    if is_cover(stream):
+        return name in _COVERS_IN.get(container, ())
     if name == "none":
         return stream.type == "data" and container in MP4_FAMILY  # identified by its tag only
-    if stream.type == "video" and not art:
+    if stream.type == "video":
         return can_hold_video(name, container)
     return container not in _CODECS_IN or name in _CODECS_IN[container]

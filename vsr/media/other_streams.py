@@ -1,13 +1,21 @@
 """Decides for each other stream of an input whether an output copies, encodes or omits it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import av
 
 from vsr.media.adts import AacFormatKeeper
-from vsr.media.copying import can_copy, codec_name, copy_stream, stream_label
+from vsr.media.copying import (
+    HOLDS_ATTACHMENTS,
+    attach_cover,
+    can_copy,
+    codec_name,
+    copy_stream,
+    is_cover,
+    stream_label,
+)
 from vsr.media.passthrough import kept_tags
 from vsr.media.timestamps import MonotonicDts, Packet
 from vsr.media.transcode import (
@@ -58,6 +66,8 @@ class OtherStreams:
     output: "av.container.OutputContainer"
     audio: str = "copy"
     """Audio mode, one of `AUDIO_MODES`."""
+    covers: Mapping[int, bytes] = field(default_factory=dict)
+    """Picture of each cover art stream, by the stream's index in the input."""
     left_out: list[str] = field(default_factory=list)
     """Names of streams that the container cannot hold in any form, for messages."""
     converted: list[str] = field(default_factory=list)
@@ -71,6 +81,10 @@ class OtherStreams:
         if sound and self.audio == "none":
             return
         form = self.output.format.name
+        if is_cover(stream) and form == HOLDS_ATTACHMENTS:
+            if not attach_cover(self.output, stream, self.covers.get(stream.index, b"")):
+                self.left_out.append(stream_label(stream))
+            return
         blu_ray = form == "mpegts" and self.output.name.lower().endswith(_BLU_RAY_ENDING)
         converter: _PacketConverter | None = None
         if not (sound and self.audio == "encode") and can_copy(stream, form, blu_ray):

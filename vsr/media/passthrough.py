@@ -3,7 +3,7 @@
 import io
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -65,6 +65,8 @@ class Passthrough:
     """The one of them that is re-encoded; its position, tags and disposition are kept."""
     metadata: dict[str, str]
     chapters: list[Any]
+    covers: Mapping[int, bytes]
+    """Picture of each cover art stream, by the stream's index."""
 
     @classmethod
     def of(
@@ -72,11 +74,12 @@ class Passthrough:
         container: "av.container.InputContainer",
         video: av.VideoStream,
         streams: tuple[av.stream.Stream, ...],
+        covers: Mapping[int, bytes],
     ) -> "Passthrough":
         """Describe what an opened input has in addition to the pictures of `video`."""
         return cls(
             streams=streams, video=video, metadata=container.metadata,
-            chapters=container.chapters(),
+            chapters=container.chapters(), covers=covers,
         )  # fmt: skip
 
 

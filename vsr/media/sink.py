@@ -79,7 +79,8 @@ class Sink:
         self._chapters: list[Any] = []
         try:
             self._container = self._open(passthrough.streams if passthrough else (), video)
-            self._others = OtherStreams(self._container, audio)
+            covers = passthrough.covers if passthrough else {}
+            self._others = OtherStreams(self._container, audio, covers)
             try:
                 if passthrough is None:
                     self._add_video(video, settings)

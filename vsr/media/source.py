@@ -11,6 +11,7 @@ import av
 
 from vsr.errors import InputError, reason
 from vsr.media.alpha import alpha_decoder, alpha_of
+from vsr.media.copying import is_cover
 from vsr.media.decoder import flush_decoder, prepare_decoder
 from vsr.media.dolby import check_base_layer
 from vsr.media.frame import Frame, Stamps, now
@@ -69,6 +70,7 @@ class Source:
             self._times = PictureTimes(look_ahead)
             self.timeline = timeline_of(self._reading, url, self.name, self._describe)
             self._info: VideoInfo | None = None
+            self._covers: dict[int, bytes] = {}
             self._items = self._demuxed()
             self._prime()
         except BaseException:
@@ -88,7 +90,7 @@ class Source:
 
     def passthrough(self) -> Passthrough:
         """Describe what an output may copy: other streams, metadata, chapters."""
-        return Passthrough.of(self._container, self.video, self._streams)
+        return Passthrough.of(self._container, self.video, self._streams, self._covers)
 
     @property
     def jumps(self) -> int:
@@ -205,6 +207,8 @@ class Source:
             self._primed.append(item)
             if isinstance(item, Frame):
                 return
+            if is_cover(item.stream):  # FFmpeg passes on cover art first
+                self._covers[item.stream.index] = bytes(item)
         raise InputError(f"{self.name} has a video stream, but no frame of it can be decoded")
 
     def _demuxed(self) -> Iterator[Frame | Packet]:
