@@ -18,7 +18,8 @@ from vsr.cli.main import main
 from vsr.cli.progress import progress_json, progress_line, progress_printer
 from vsr.files.progress import Progress
 from vsr.files.settings import RunSettings
-from vsr.inference.models import WHY_DEFAULT, model_name_for
+from vsr.inference.look import model_name_for
+from vsr.inference.models import WHY_DEFAULT
 
 FFMPEG_KEYS = ["frame", "fps", "out_time_us", "drop_frames", "dup_frames", "speed", "progress"]
 

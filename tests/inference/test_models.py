@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 from vsr.errors import BackendError, ModelError, UsageError, VsrError
 from vsr.inference import cpu, models
 from vsr.inference.backend import Backend
+from vsr.inference.look import model_name_for
 from vsr.media.colour import Colour
 from vsr.media.frame import Plane
 from vsr.network.graph import PlaneGraph
@@ -614,31 +615,55 @@ WITH_LOOKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["c-dcscn", "c-dcscn-stream", "c-dcscn-sharp"])
-def test_a_look_chooses_among_the_weights_of_one_network(
-    monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("name", "faithful", "sharp"),
+    [
+        ("c-dcscn", "c-dcscn", "c-dcscn-sharp"),
+        ("c-dcscn-stream", "c-dcscn-stream", "c-dcscn-sharp"),
+        ("c-dcscn-sharp", "c-dcscn-stream", "c-dcscn-sharp"),
+    ],
+)
+def test_a_model_with_another_look_is_replaced_by_weights_of_the_same_network(
+    monkeypatch: pytest.MonkeyPatch, name: str, faithful: str, sharp: str
 ) -> None:
     monkeypatch.setattr(models, "manifest", lambda: WITH_LOOKS)
-    assert models.model_name_for(name, "faithful") == "c-dcscn-stream"
-    assert models.model_name_for(name, "sharp") == "c-dcscn-sharp"
-    assert models.model_name_for(name, None) == name
+    assert model_name_for(name, "faithful") == faithful
+    assert model_name_for(name, "sharp") == sharp
+    assert model_name_for(name, None) == name
+
+
+def test_a_model_that_has_the_look_already_is_used() -> None:
+    """What `vsr models` says about a model decides, also for models for clean pictures."""
+    for name in ("carn", "dcscn", "csrcnn", "bicubic"):
+        assert model_name_for(name, "faithful") == name
+    assert model_name_for("pcarn-m", "sharp") == "pcarn-m"
+    assert model_name_for("rt-sharp", "faithful") == "rt"
+    with pytest.raises(UsageError, match="'pcarn-m' has no weights with a faithful look: leave"):
+        model_name_for("pcarn-m", "faithful")
+
+
+def test_a_look_does_not_hide_that_a_model_is_unknown() -> None:
+    assert model_name_for("nope", "sharp") == "nope"  # `find` refuses it
 
 
 def test_a_look_alone_takes_the_network_of_the_least_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "manifest", lambda: WITH_LOOKS)
-    assert models.model_name_for(None, "sharp") == "c-dcscn-sharp"
-    assert models.model_name_for(None, "faithful") == "c-dcscn-stream"
-    assert models.model_name_for(None, None) == models.DEFAULT
+    assert model_name_for(None, "sharp") == "c-dcscn-sharp"
+    assert model_name_for(None, "faithful") == "c-dcscn-stream"
+    assert model_name_for(None, None) == models.DEFAULT
 
 
-@pytest.mark.parametrize("name", ["carn-m-stream", "mine.onnx", "bicubic"])
-def test_a_look_that_a_model_lacks_is_refused_with_those_that_have_it(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(models, "manifest", lambda: WITH_LOOKS)
+@pytest.mark.parametrize("name", ["carn-m", "bicubic"])
+def test_a_look_that_a_model_lacks_is_refused_with_those_that_have_it(name: str) -> None:
     with pytest.raises(
-        UsageError, match=r"with a sharp look .*; use one of: c-dcscn-sharp, dcscn-sharp$"
+        UsageError, match=r"with a sharp look: leave out --look, or use one of: rt-sharp, pcarn-m$"
     ):
-        models.model_name_for(name, "sharp")
+        model_name_for(name, "sharp")
     with pytest.raises(UsageError, match="unknown look 'vivid'; known: faithful, sharp"):
-        models.model_name_for(name, "vivid")
+        model_name_for(name, "vivid")
+
+
+@pytest.mark.parametrize("wanted", ["faithful", "sharp"])
+def test_the_look_of_a_users_file_is_unknown(wanted: str) -> None:
+    with pytest.raises(UsageError, match=r"leave it out with mine\.onnx"):
+        model_name_for("mine.onnx", wanted)

@@ -40,7 +40,8 @@ def look_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., An
         "--look",
         type=click.Choice(["faithful", "sharp"]),
         help="sharp: weights that look most like the original; faithful: weights with the least "
-        f"error against it. Default: {default}.",
+        "error against it. A --model with the other look is replaced by its network's weights of "
+        f"this look. Default without --model: {default}.",
     )
 
 

@@ -87,6 +87,7 @@ def plan(
     started = time.perf_counter() - time.process_time()  # approximate start of Python
     import vsr.files.job  # noqa: F401 - what a run loads
     from vsr.inference.backend import load_backend
+    from vsr.inference.look import model_name_for
     from vsr.media.encoder import EncoderSettings
     from vsr.plan import formatting
     from vsr.plan.cost_cache import CostCache
@@ -98,6 +99,7 @@ def plan(
             raise UsageError("either INPUT or --size is required")
         if source is not None and fps is not None:
             raise UsageError("--fps requires --size: an input has its own frame rate")
+        wanted = dict.fromkeys(model_name_for(name, look) for name in names)
         encoder = EncoderSettings(codec=codec, preset=preset, options=options)
         task = task_without_input(
             size or (2, 2), fps or _RATE, scale=scale, precision=precision, encoder=encoder,
@@ -112,10 +114,10 @@ def plan(
             task = task_of(source, task, seconds)
         planner = Planner(task, runner, costs, seconds, startup_s)
         lines = []
-        for name in names or models_for_scale(task):
+        for name in wanted or models_for_scale(task):
             log.debug("measuring %s", name)
             lines.append(planner.line(name))
-        chosen = None if names else planner.choose(speed)[0]
+        chosen = None if wanted else planner.choose(speed)[0]
         if as_json:
             print_result(json.dumps(formatting.as_json(task, lines, chosen), indent=1))
             return

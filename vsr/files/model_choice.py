@@ -13,6 +13,7 @@ from vsr.inference import models
 from vsr.inference.backend import Backend, load_backend
 from vsr.inference.default import DEFAULT_SCALE
 from vsr.inference.flicker import filters_flicker
+from vsr.inference.look import model_name_for
 from vsr.media.location import is_stdin, is_url
 from vsr.media.pictures.names import is_picture
 from vsr.media.target import CONTAINERS
@@ -35,7 +36,7 @@ def default_model(settings: RunSettings) -> str:
     Raises UsageError for an unknown look, and for a scale that no network has.
     """
     scale, look = settings.scale or DEFAULT_SCALE, settings.look
-    default = models.model_name_for(settings.model, look)
+    default = model_name_for(settings.model, look)
     if settings.model or scale in models.scales(default):
         return default
     if found := candidates(False, scale, look):

@@ -38,7 +38,8 @@ class RunSettings:
     speed: str = "balanced"
     """A key of `vsr.plan.choice.SPEEDS`: required speed of the network, if `model` is None."""
     look: str | None = None
-    """A key of `vsr.inference.models.LOOKS`: weights for that look, of `model` if it is given."""
+    """A key of `vsr.inference.models.LOOKS`: with `model`, that model if it has the look, else its
+    network's weights of that look; see `vsr.inference.look`."""
     scale: int | None = None
     """Scale factor; None: 2, or the scale of the .onnx file."""
     precision: str = "auto"

@@ -23,7 +23,7 @@ from vsr.files.segments import facts_of, frames_per_segment
 from vsr.files.settings import RunSettings
 from vsr.files.worker import ModelRequest, Place, WorkerSettings
 from vsr.files.workers import check_places_match, devices_of, jobs_that_fit, places_of, start_crew
-from vsr.inference import models
+from vsr.inference.look import model_name_for
 from vsr.inference.upscaler import Outline
 from vsr.media.clips import ClipCutter, Cuts, cannot_be_cut
 from vsr.media.frame import Frame, now
@@ -74,7 +74,7 @@ class SharedJob:
             if isinstance(source, Source) and (why := self._cannot_be_shared(source)):
                 raise UsageError(f"{self._requesting_option}: {why}")
             request = ModelRequest(
-                model=settings.model or models.model_name_for(None, settings.look),
+                model=settings.model or model_name_for(None, settings.look),
                 scale=settings.scale, precision=settings.precision, backend=settings.backend,
             )  # fmt: skip
             cluster = None

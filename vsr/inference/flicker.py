@@ -21,7 +21,8 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vsr.inference.models import BICUBIC, manifest
+from vsr.inference.look import look_of
+from vsr.inference.models import BICUBIC
 from vsr.media.colour import RGB, Colour
 from vsr.media.frame import Frame, Plane, now
 from vsr.media.plane_format import PlaneFormat
@@ -49,17 +50,12 @@ def filters_flicker(model: str, setting: bool | None) -> bool:
     """
     if model == BICUBIC:
         return False
-    return _is_sharp(model) if setting is None else setting
+    return look_of(model) == "sharp" if setting is None else setting
 
 
 def can_filter(colour: Colour) -> bool:
     """Return whether frames of a colour have a luma plane; RGB frames are not filtered."""
     return colour.matrix != RGB
-
-
-def _is_sharp(model: str) -> bool:
-    forms = manifest().get(model, {}).values()
-    return any("sharp" in form.get("good_for", "") for form in forms)
 
 
 class FlickerFilter:

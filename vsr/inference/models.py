@@ -94,29 +94,6 @@ def network_and_purpose(name: str) -> tuple[str, str]:
     return (network, purpose) if purpose in LOOKS.values() else (name, "")
 
 
-def model_name_for(name: str | None, look: str | None) -> str:
-    """Return the model's name for a requested name, look, both or neither.
-
-    With a look, it is the same network with the weights of that look; without a name, the first of
-    `names()` that has such weights. Raises UsageError for an unknown look, and for a model that
-    has no such weights.
-    """
-    if look is None:
-        return name or DEFAULT
-    if look not in LOOKS:
-        raise UsageError(f"unknown look '{look}'; known: {', '.join(LOOKS)}")
-    have = [n for n in names() if network_and_purpose(n)[1] == LOOKS[look]]
-    if name is None and have:
-        return have[0]
-    wanted = f"{network_and_purpose(name or DEFAULT)[0]}-{LOOKS[look]}"
-    if wanted not in have:
-        raise UsageError(
-            f"model '{name}' has no weights with a {look} look for compressed video; use one of: "
-            f"{', '.join(have)}"
-        )
-    return wanted
-
-
 def scales(name: str) -> list[int]:
     """Return the scales of a built-in model, in ascending order."""
     if name == BICUBIC:

@@ -85,8 +85,8 @@ class RelaySettings:
     model: str | None = None
     """Network; None: the best shipped one that is fast enough on this machine."""
     look: str | None = None
-    """A key of `vsr.inference.models.LOOKS`: weights for that look, of `model` if it is given.
-    None: faithful."""
+    """A key of `vsr.inference.models.LOOKS`: with `model`, that model if it has the look, else its
+    network's weights of that look. None: that of `model`, else faithful."""
     scale: int | None = None
     precision: str = "auto"
     backend: str = "auto"
@@ -95,7 +95,8 @@ class RelaySettings:
     """Whether the luma is averaged over time where the picture stands still; see
     `vsr.inference.flicker`. None: for networks with a sharp look."""
     ladder: tuple[str, ...] = ()
-    """Lighter networks to fall back to, best first; empty: the built-in ladder."""
+    """Lighter networks to fall back to, best first, each no heavier than the one before it; empty:
+    the built-in ladder."""
     max_latency: float = 0.5
     """Longest time from the arrival of a frame's packet to the output of its upscaled packet."""
     slate_after: float = 5.0

@@ -6,6 +6,7 @@ from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.backend import Runner
 from vsr.inference.default import DEFAULT, default_scale
+from vsr.inference.look import model_name_for
 from vsr.live.settings import RelaySettings
 from vsr.plan.choice import candidates, faithful
 
@@ -41,8 +42,8 @@ def _first_networks(settings: RelaySettings) -> list[str]:
     """Return the configured network, or those to consider if none is configured, best first."""
     look = settings.look
     if settings.model is not None or settings.ladder:
-        return [models.model_name_for(settings.model, look)]
-    scale = settings.scale or default_scale(models.scales(models.model_name_for(None, look)))
+        return [model_name_for(settings.model, look)]
+    scale = settings.scale or default_scale(models.scales(model_name_for(None, look)))
     found = faithful(scale) if look in (None, "faithful") else candidates(False, scale, look)
     if not found and look is not None:
         raise UsageError(f"no network with a {look} look for compressed video has scale {scale}")
