@@ -152,6 +152,36 @@ def test_a_look_chooses_the_weights_and_lighter_networks_follow(model: str | Non
     assert rung_names(RelaySettings(look="sharp", ladder=("bicubic",))) == ("rt-sharp", "bicubic")
 
 
+def test_the_ladder_of_a_faithful_network_has_no_sharp_ones() -> None:
+    assert default_ladder("carn", 2) == ["carn", "carn-m", "dcscn-stream", "rt", "c-dcscn-stream"]
+
+
+def test_below_the_sharp_networks_of_a_ladder_follow_the_faithful_ones_that_are_lighter() -> None:
+    assert default_ladder("pcarn-m", 2) == ["pcarn-m", "rt-sharp", "c-dcscn-stream"]
+
+
+@pytest.mark.parametrize(
+    ("model", "ladder", "message"),
+    [
+        ("c-dcscn", ("carn-m",), "but carn-m does more work than c-dcscn$"),
+        ("carn", ("dcscn", "carn-m"), "but carn-m does more work than dcscn$"),
+        ("bicubic", ("carn",), "but carn does more work than bicubic$"),
+        ("carn", ("bicubic", "mine.onnx"), "but mine.onnx does more work than bicubic$"),
+        (None, ("carn-m",), r"than c-dcscn-stream \(the default: --model names another\)$"),
+    ],
+)
+def test_a_ladder_that_gets_heavier_is_refused(
+    model: str | None, ladder: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^--ladder names lighter networks, .*{message}"):
+        rung_names(RelaySettings(model=model, ladder=ladder))
+
+
+def test_a_ladder_that_gets_lighter_is_taken_as_it_is() -> None:
+    lighter = ("carn-m", "mine.onnx", "dcscn", "dcscn-stream", "bicubic")
+    assert rung_names(RelaySettings(model="carn", ladder=lighter)) == ("carn", *lighter)
+
+
 def test_a_look_that_no_network_has_is_one_line() -> None:
     with pytest.raises(UsageError, match=r"no network with a sharp look .* has scale 4"):
         rung_names(RelaySettings(look="sharp", scale=4))

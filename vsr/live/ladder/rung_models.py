@@ -1,12 +1,13 @@
 """Selects the networks of a ladder: the configured one, lighter ones, then bicubic."""
 
 from collections.abc import Collection
+from itertools import pairwise
 
 from vsr.errors import UsageError
 from vsr.inference import models
 from vsr.inference.backend import Runner
 from vsr.inference.default import DEFAULT, default_scale
-from vsr.inference.look import model_name_for
+from vsr.inference.look import look_of, model_name_for
 from vsr.live.settings import RelaySettings
 from vsr.plan.choice import candidates, faithful
 
@@ -27,8 +28,13 @@ def find_models(settings: RelaySettings, runner: Runner) -> list[models.Model]:
 
 
 def rung_names(settings: RelaySettings) -> tuple[str, ...]:
-    """Return the names of the networks, best first, possibly without bicubic."""
+    """Return the names of the networks, best first, possibly without bicubic.
+
+    Raises UsageError for a look or scale that they lack, and for a ladder that gets heavier.
+    """
     first = _first_networks(settings)
+    if settings.ladder:
+        _check_gets_lighter(first[-1], settings)
     lighter = settings.ladder or default_ladder(first[-1], settings.scale)[1:]
     return (*first, *lighter)
 
@@ -50,32 +56,56 @@ def _first_networks(settings: RelaySettings) -> list[str]:
     return [each.name for each in found] or [DEFAULT]
 
 
-def default_ladder(model: str, scale: int | None) -> list[str]:
-    """Return the given model, then every lighter built-in one of its scale, by MultAdds.
+def _check_gets_lighter(first: str, settings: RelaySettings) -> None:
+    """Raise UsageError if a network of the configured ladder does more work than the one above it.
 
-    Each network is listed once: with weights of the same purpose as the model's, else `-stream`
-    weights, else those for clean video. Raises UsageError if the model lacks the scale.
+    The work of a user's ONNX file is unknown; nothing is lighter than bicubic.
+    """
+    entries = models.manifest()
+    key = f"x{settings.scale or default_scale(models.scales(first) if first in entries else [2])}"
+    for above, below in pairwise((first, *settings.ladder)):
+        known = all(key in entries.get(name, {}) for name in (above, below))
+        is_heavier = known and _work(below, key) > _work(above, key)
+        if is_heavier or (above == models.BICUBIC and below != above):
+            default = " (the default: --model names another)" if settings.model is None else ""
+            raise UsageError(
+                f"--ladder names lighter networks, best first, but {below} does more work than "
+                f"{above}{default if above == first else ''}"
+            )
+
+
+def _work(name: str, key: str) -> float:
+    """Return a built-in network's multiply-adds at a scale such as `x2`."""
+    return float(models.manifest()[name][key]["multadds_720p"])
+
+
+def default_ladder(model: str, scale: int | None) -> list[str]:
+    """Return the given model, then every lighter built-in one of its scale and look, by MultAdds.
+
+    Below the last sharp network, faithful ones follow, as in `vsr.plan.choice.candidates`. A
+    faithful network is listed once, with `-stream` weights if it has them. Raises UsageError if the
+    model lacks the scale.
     """
     entries = models.manifest()
     if model not in entries:
         return [model]
     key = f"x{scale or default_scale(models.scales(model))}"
-    own = entries[model].get(key)
-    if own is None:
+    if key not in entries[model]:
         have = ", ".join(each.removeprefix("x") for each in entries[model])
         raise UsageError(f"model '{model}' has no scale {key.removeprefix('x')}; it has: {have}")
-    work = {
-        name: entry[key]["multadds_720p"]
-        for name, entry in entries.items()
-        if key in entry and entry[key]["multadds_720p"] < own["multadds_720p"]
-    }
-    lighter = [name for name in work if name == _for_ladder(name, model, work)]
-    return [model, *sorted(lighter, key=work.__getitem__, reverse=True)]
+    work = {name: _work(name, key) for name, entry in entries.items() if key in entry}
+    ladder = [model]
+    for look in ("sharp", "faithful") if look_of(model) == "sharp" else ("faithful",):
+        limit = work[ladder[-1]]
+        lighter = [
+            name
+            for name in work
+            if look_of(name) == look and work[name] < limit and not _has_stream_weights(name, work)
+        ]
+        ladder += sorted(lighter, key=work.__getitem__, reverse=True)
+    return ladder
 
 
-def _for_ladder(name: str, model: str, known: Collection[str]) -> str:
-    """Return the name of a network with the weights to use in the ladder of `model`."""
-    network = models.network_and_purpose(name)[0]
-    purposes = (models.network_and_purpose(model)[1] or "stream", "stream", "")
-    names = [f"{network}-{purpose}" if purpose else network for purpose in purposes]
-    return next((candidate for candidate in names if candidate in known), name)
+def _has_stream_weights(name: str, known: Collection[str]) -> bool:
+    """Return whether a network for clean pictures also has weights for compressed video."""
+    return f"{name}-{models.LOOKS['faithful']}" in known

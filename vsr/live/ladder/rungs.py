@@ -5,7 +5,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
 from vsr.errors import BackendError, InterruptedRunError
@@ -14,6 +13,7 @@ from vsr.inference.backend import Backend, load_backend
 from vsr.inference.upscaler import Upscaler, is_built
 from vsr.live.ladder.engine_queue import EngineQueue
 from vsr.live.ladder.prepare import Preparation
+from vsr.live.ladder.rung import Rung, disable_slower
 from vsr.live.ladder.speed_check import SpeedCheck
 from vsr.live.ladder.warm_up import STOPPED, time_per_frame, trial_frame, upscale_one
 from vsr.live.settings import RelaySettings
@@ -31,21 +31,6 @@ _FORGIVE_AFTER: Final = 1000
 """Number of successive good frames after which earlier failures no longer count."""
 FALLBACK: Final = "fallback"
 """Event of a frame that bicubic upscaled because its rung failed."""
-
-
-@dataclass
-class _Rung:
-    model: models.Model
-    backend: Backend
-    """Current backend: OpenVINO while the engine is being built."""
-    upscaler: Upscaler | None = None
-    """None: not loaded yet, being loaded again, or lost."""
-    cost: float = math.inf
-    """Seconds per frame after warm-up; infinite until measured."""
-    failures: int = 0
-    good_frames: int = 0
-    """Number of frames since the last failure."""
-    disabled: bool = False
 
 
 class Rungs:
@@ -92,7 +77,7 @@ class Rungs:
         first_backend = load_backend("openvino", live=True) if missing else backend
         is_final = first_backend is backend
         chosen = [m if is_final else _for_cpu(m, first_backend) for m in found]
-        self._rungs = [_Rung(model, first_backend) for model in chosen]
+        self._rungs = [Rung(model, first_backend) for model in chosen]
         self._speed_check = speed_check or SpeedCheck(
             found=found, optional_count=0, interval_s=math.inf, size=size
         )
@@ -101,7 +86,7 @@ class Rungs:
         self.out_size = planes.output(*size, self.scale)
         if missing and settings is not None:
             log.info("engines are being built; using OpenVINO until they are ready")
-            self._built_rungs = [_Rung(model, backend) for model in found]
+            self._built_rungs = [Rung(model, backend) for model in found]
             self._preparation = Preparation(settings, size, colour, planes, self._install_built)
             self._preparation.start()
         if (
@@ -118,11 +103,11 @@ class Rungs:
 
     @property
     def costs(self) -> list[float]:
-        """Seconds per frame of each rung, measured when it was loaded."""
+        """Seconds per frame of each rung, measured when it was loaded; infinite: not in use."""
         return [rung.cost for rung in self._rungs]
 
     def is_disabled(self, rung: int) -> bool:
-        """Return whether a rung failed permanently."""
+        """Return whether a rung failed permanently, or was measured as slower than a better one."""
         return self._rungs[rung].disabled
 
     def close(self) -> None:
@@ -173,7 +158,7 @@ class Rungs:
         cpu = load_backend("openvino", live=True)
         return self._new_upscaler(_for_cpu(lightest.model, cpu), cpu)
 
-    def _handle_failure(self, rung: _Rung, exc: Exception) -> None:
+    def _handle_failure(self, rung: Rung, exc: Exception) -> None:
         name = rung.model.name
         rung.upscaler, rung.good_frames = None, 0
         rung.failures += 1
@@ -184,7 +169,7 @@ class Rungs:
         log.warning("%s failed; reloading it, using bicubic meanwhile: %s", name, exc)
         threading.Thread(target=self._reload, args=(rung,), name="reload", daemon=True).start()
 
-    def _reload(self, rung: _Rung) -> None:
+    def _reload(self, rung: Rung) -> None:
         try:
             upscaler = self._new_upscaler(rung.model, rung.backend)
             upscale_one(trial_frame(self.size, self.planes), upscaler)
@@ -213,12 +198,12 @@ class Rungs:
             log.error("%s does not run on %s: %s", name, built.backend.name, exc)
             return
         self._rungs[index] = built
-        self.version += 1
         log.info(
             "%s now runs on %s: %.1f ms per frame", name, built.backend.device, 1000 * built.cost
         )
+        self._publish_costs()
 
-    def _load_all(self, rungs: Sequence[_Rung]) -> None:
+    def _load_all(self, rungs: Sequence[Rung]) -> None:
         """Load engines, in parallel if that is faster; then time them one after the other."""
         workers = _LOADERS if rungs[0].backend.name == "openvino" else 1
         with ThreadPoolExecutor(workers) as loaders:
@@ -227,6 +212,7 @@ class Rungs:
         for rung in rungs:
             self._warm_up(rung)
             log.debug("%s: %.1f ms per frame", rung.model.name, 1000 * rung.cost)
+        disable_slower(self._rungs[:-1])
 
     def _load_rest(self) -> None:
         """Load all but bicubic, best first, while frames are sent; then the optional networks."""
@@ -260,7 +246,7 @@ class Rungs:
     def _load_at(self, index: int) -> bool:
         """Load a rung and install it; return False if it is an optional one and too slow."""
         placeholder = self._rungs[index]
-        rung = _Rung(placeholder.model, placeholder.backend)
+        rung = Rung(placeholder.model, placeholder.backend)
         self._load(rung)
         check = self._speed_check
         is_optional = index < check.optional_count
@@ -269,11 +255,16 @@ class Rungs:
             return False
         if self._rungs[index] is placeholder:  # else the built engine is already there
             self._rungs[index] = rung
-            self.version += 1
             log.info("%s is loaded: %.1f ms per frame", rung.model.name, 1000 * rung.cost)
+            self._publish_costs()
         return True
 
-    def _load(self, rung: _Rung) -> None:
+    def _publish_costs(self) -> None:
+        """Let relays read the costs again, after an engine was loaded or replaced."""
+        disable_slower(self._rungs[:-1])
+        self.version += 1
+
+    def _load(self, rung: Rung) -> None:
         if self._should_stop():
             raise InterruptedRunError(STOPPED)
         rung.upscaler = self._new_upscaler(rung.model, rung.backend)
@@ -281,7 +272,7 @@ class Rungs:
     def _should_stop(self) -> bool:
         return self._closed or self._is_stopped()
 
-    def _warm_up(self, rung: _Rung, beside_stream: bool = False) -> None:
+    def _warm_up(self, rung: Rung, beside_stream: bool = False) -> None:
         assert rung.upscaler is not None
         picture = trial_frame(self.size, self.planes)
         rung.cost = time_per_frame(rung.upscaler, picture, self._should_stop, beside_stream)
