@@ -110,15 +110,16 @@ def test_a_report_that_is_a_symbolic_link_stays_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("codec", "name", "use"),
     [
-        ("dnxhd", "out.mkv", "use .mov or"), ("libvpx", "out.mp4", "use .mkv or .webm or"),
-        ("prores_ks", "out.mp4", "use .mkv or .mov or"), ("av1", "out.ts", "use .mp4 or .mkv or"),
+        ("dnxhd", "out.mkv", "use .mov"), ("libvpx", "out.mp4", "use .mkv or .webm"),
+        ("prores_ks", "out.mp4", "use .mkv or .mov"), ("av1", "out.ts", "use .mp4 or .mkv"),
+        ("h264", "out.webm", "use .mp4 or .mkv"), ("h264", "out.y4m", "use .mp4 or .mkv"),
     ],
 )  # fmt: skip
 def test_a_codec_the_container_cannot_hold_is_told_with_one_that_can(
     tmp_path: Path, codec: str, name: str, use: str
 ) -> None:
     source = make_clip(tmp_path / "in.mp4", Clip(audio=()))
-    with pytest.raises(UsageError, match=f"cannot hold .*'s video; {use}"):
+    with pytest.raises(UsageError, match=f"cannot hold .*'s video; {use}, or leave out --codec$"):
         upscaled(source, name, codec=codec)
 
 

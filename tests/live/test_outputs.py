@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -85,7 +86,14 @@ def test_what_an_output_is_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("url", "codec", "container", "words"),
     [
-        ("out.webm", None, None, "cannot contain live h264"),
+        ("out.webm", "av1", None, r"\.webm cannot hold AAC, .*: use \.mkv, \.mp4 or \.ts$"),
+        ("out.y4m", None, None, r"\.y4m cannot hold AAC, .*: use \.mkv, \.mp4 or \.ts$"),
+        ("out.3gp", "hevc", None, r"live hevc: use \.mkv or \.mp4 or \.ts, or --codec h264$"),
+        ("out.ts", "av1", None, r"live av1: use \.mkv or \.mp4, or --codec h264$"),
+        ("out.m3u8", "av1", None, r"live av1: use \.mkv or \.mp4, or --codec h264$"),
+        ("out.flv", "ffv1", None, r"live ffv1: use \.mkv or \.mp4, or --codec h264$"),
+        ("udp://h:9", "av1", None, "udp://h:9 cannot carry av1: use --codec h264 or hevc$"),
+        ("-", "av1", "ts", "cannot hold av1: use --format mkv or --codec h264$"),
         ("out.ts", None, "flv", "--format applies only to OUTPUT -"),
         ("-", None, "mp4", "ts, flv, mkv, nut"),
         ("rtmp://h", None, None, "has no stream key"),
@@ -99,6 +107,22 @@ def test_what_cannot_be_is_a_usage_error_at_once(
     with pytest.raises(vsr.UsageError, match=words) as told:
         check_outputs([place], OutputSettings(container=container), EncoderSettings(codec=codec))
     assert "s3cret" not in str(told.value)
+
+
+def test_the_endings_offered_for_a_recording_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(vsr.UsageError, match="neither a URL") as told:
+        check_outputs([str(tmp_path / "out.xyz")])
+    endings = re.findall(r"\.(\w+)(?:,|$)", str(told.value))
+    assert {"mp4", "mkv", "ts", "m3u8"} <= set(endings)
+    check_outputs([str(tmp_path / f"out.{ending}") for ending in endings])
+
+
+def test_a_codec_that_no_relay_can_send_is_refused_before_the_output_that_cannot_hold_it(
+    tmp_path: Path,
+) -> None:
+    encoder = EncoderSettings(codec="prores")
+    with pytest.raises(vsr.UsageError, match="prores_ks provides no stream header"):
+        Relay("in.mp4", [str(tmp_path / "out.ts")], vsr.RelaySettings(encoder=encoder))
 
 
 def test_a_reason_is_told_once_in_an_outage_and_refusals_hint_at_the_key() -> None:

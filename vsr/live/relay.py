@@ -243,9 +243,9 @@ def _check(input_: str, outputs: Sequence[str], settings: RelaySettings) -> None
     source = "stdin" if is_stdin(input_) else input_
     if len({source, *outputs}) <= len(outputs):
         raise UsageError("input and outputs must all differ: the relay would read its own output")
+    check_encoder(settings.encoder)  # first: outputs are advised for an encoder that can be used
     check_outputs(outputs, settings.output, settings.encoder)
     check_input(input_, settings.ingest)
-    check_encoder(settings.encoder)
     service_of(settings.stream_preset)
     if settings.rolling.report is not None:
         check_report_path(settings.rolling.report)

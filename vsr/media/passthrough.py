@@ -26,6 +26,7 @@ HOLD_ROTATION_AND_CHAPTERS: Final = MP4_FAMILY | _MATROSKA
 _VIDEO_IN: Final = {
     "mpegts": frozenset({"h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4"}),
     "mov": frozenset({"h264", "hevc", "mpeg4", "prores", "mjpeg", "dnxhd", "ffv1", "png"}),
+    "yuv4mpegpipe": frozenset({"rawvideo"}),
 }
 _HOLD_ASPECT: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
 """Codecs whose headers hold the pixel aspect."""

@@ -64,9 +64,11 @@ def add_video(
     name = encoder_name(settings, container, video)
     canonical = av.Codec(name, "w").canonical_name
     if not can_hold_encoder(name, container):
-        held = [f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(name, form)]
-        use = " or ".join([*held[:2], "--codec h264"])
-        raise UsageError(f"{ending} cannot hold {name}'s video; use {use}")
+        usual = encoder_name(replace(settings, codec=None), container, video)
+        raise UsageError(
+            f"{ending} cannot hold {name}'s video; use {_endings_for(name)}"
+            + ", or leave out --codec" * can_hold_encoder(usual, container)
+        )
     markings = video.spatial
     if video.hdr and name not in HDR_ENCODERS:
         markings += video.hdr.boxes
@@ -101,6 +103,12 @@ def add_video(
         track.lost.append("the 360-degree marking")
     _finish(track, canonical, container, video)
     return track
+
+
+def _endings_for(encoder: str) -> str:
+    """Return two endings of files that can hold an encoder's video, as advice."""
+    held = [f".{end}" for end, form in CONTAINERS.items() if can_hold_encoder(encoder, form)]
+    return " or ".join(held[:2]) or "another encoder"
 
 
 def _finish(track: Track, codec: str, container: str, video: VideoFormat) -> None:

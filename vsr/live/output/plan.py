@@ -23,7 +23,7 @@ from vsr.media.location import (
     is_url,
     url_for_messages,
 )
-from vsr.media.passthrough import can_hold_video
+from vsr.media.passthrough import can_hold_encoder
 from vsr.media.target import CONTAINERS, STDOUT, container_format, pipe_format, pipe_of
 from vsr.media.tls import ca_file
 
@@ -54,6 +54,8 @@ _HLS_OPTIONS: Final = {
     # segments that left the playlist are deleted; after a restart the playlist continues
     "hls_flags": "delete_segments+append_list+independent_segments+temp_file",
 }
+_SEGMENTS: Final = {"hls": "mpegts"}
+"""Muxer of playlists -> muxer of their segments."""
 _MUXER_OPTIONS: Final = {
     "flv": {"flvflags": "no_duration_filesize"},
     "rtsp": {"rtsp_transport": "tcp"},
@@ -61,7 +63,11 @@ _MUXER_OPTIONS: Final = {
 }
 _PIPE_CONTAINERS: Final = ("ts", "flv", "mkv", "nut")
 """Containers in which live streams can be written to stdout."""
-_VIDEO_CODECS: Final = {"webm": ("vp8", "vp9", "av1")}
+_NO_AAC: Final = frozenset({"webm", "yuv4mpegpipe"})
+"""Containers that cannot hold AAC, which every output of a relay has."""
+_RECORDINGS: Final = {end: name for end, name in CONTAINERS.items() if name not in _NO_AAC}
+"""File ending -> FFmpeg's container, for recordings."""
+_ADVISED: Final = ("mkv", "mp4", "ts")
 _FILE_RETRY_S: Final = 0.1
 """Delay before a new process resumes a recording, in seconds."""
 _LIVE_OPTIONS: Final = {
@@ -153,9 +159,14 @@ def muxer_for(url: str, container: str | None = None) -> str:
 
 def _file_format(path: Path) -> str:
     """Return FFmpeg's muxer for a file name. Raises UsageError."""
-    if path.suffix.lower().removeprefix(".") not in CONTAINERS:
+    suffix = path.suffix.lower().removeprefix(".")
+    if CONTAINERS.get(suffix) in _NO_AAC:
+        raise UsageError(
+            f"a .{suffix} cannot hold AAC, the sound of a live stream: use .mkv, .mp4 or .ts"
+        )
+    if suffix not in CONTAINERS:
         # the name is not shown: it may be a URL without rtmp://, with a stream key
-        known = ", ".join(f".{name}" for name in CONTAINERS)
+        known = ", ".join(f".{name}" for name in (*_RECORDINGS, "m3u8"))
         raise UsageError(
             "an output is neither a URL, such as rtmp://HOST/APPLICATION/KEY, nor a file whose "
             f"name ends in one of {known}"
@@ -171,7 +182,6 @@ def check_outputs(
     """Raise UsageError or OutputError for outputs that cannot be written to."""
     settings = settings or OutputSettings()
     name = encoder_name(encoder or EncoderSettings(), "flv")
-    codec = av.Codec(name, "w").canonical_name
     for url in urls:
         kind = kind_of(url)
         muxer = muxer_for(url, settings.container)
@@ -179,9 +189,7 @@ def check_outputs(
         check_protocol(url)
         if kind == "pipe" and os.isatty(pipe_of(Path(url)) or 0):
             raise UsageError("stdout is a terminal: pipe it into a program that reads video")
-        is_supported = can_hold_video(codec, muxer) and codec in _VIDEO_CODECS.get(muxer, (codec,))
-        if kind in ("file", "playlist") and not is_supported:
-            raise UsageError(f"{Path(url).name} cannot contain live {codec}: use .mkv, .mp4 or .ts")
+        _check_holds(url, muxer, name)
         folder = Path(absolute_path(url)).parent
         if kind in ("file", "playlist") and not folder.is_dir():
             raise OutputError(f"the output folder does not exist: {folder} (create it first)")
@@ -189,6 +197,20 @@ def check_outputs(
         raise UsageError(
             "--format applies only to OUTPUT -: other outputs' formats follow from their names"
         )
+
+
+def _check_holds(url: str, muxer: str, encoder: str) -> None:
+    """Raise UsageError if the output's format cannot hold the encoder's video."""
+    if muxer == "rtsp" or can_hold_encoder(encoder, _SEGMENTS.get(muxer, muxer)):
+        return
+    codec = av.Codec(encoder, "w").canonical_name
+    if kind_of(url) == "url":
+        raise UsageError(f"{url_for_messages(url)} cannot carry {codec}: use --codec h264 or hevc")
+    if kind_of(url) == "pipe":
+        raise UsageError(f"{muxer} at stdout cannot hold {codec}: use --format mkv or --codec h264")
+    held = [f".{end}" for end in _ADVISED if can_hold_encoder(encoder, _RECORDINGS[end])]
+    use = f"use {' or '.join(held)}, or" if held else "use"
+    raise UsageError(f"{Path(url).name} cannot contain live {codec}: {use} --codec h264")
 
 
 def encode_plan(url: str, streams: OutputStreams, settings: OutputSettings) -> bytes:
