@@ -36,8 +36,9 @@ from tests.rtmp import (
 )
 from vsr.errors import UsageError
 from vsr.live.output import process
+from vsr.live.output.closing import close_outputs
 from vsr.live.output.delivery import Delivery
-from vsr.live.output.output import Output, close_outputs
+from vsr.live.output.output import Output
 from vsr.live.output.packet_queue import PacketQueue
 from vsr.live.output.plan import OutputStreams
 from vsr.live.output.record import Record

@@ -70,11 +70,12 @@ _SHARED: Final = frozenset({"config", "verbose", "quiet", "log_format"})
 )  # fmt: skip
 @click.option(
     "--retry-delay", type=Number(0.1), default=0.5,
-    help="Initial retry delay, in seconds; it increases with each failure.",
+    help="Initial delay before INPUT_URL is retried, in seconds; it increases with each failure.",
 )  # fmt: skip
 @click.option(
     "--retry-max", type=WholeNumber(0), default=0,
-    help="Maximum number of consecutive failed attempts, after which the relay ends; 0: no limit.",
+    help="Maximum number of consecutive failed attempts to read INPUT_URL, after which the relay "
+    "ends; 0: no limit. Outputs are always retried.",
 )  # fmt: skip
 @click.option(
     "--stream-timeout", type=Number(0.5), default=5.0, show_default=True,

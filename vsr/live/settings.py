@@ -23,7 +23,8 @@ class IngestSettings:
     """Time without data after which a connected source counts as lost."""
     retry_delay: float = 0.5
     retry_max: int = 0
-    """Number of consecutive failed attempts after which retrying stops; 0: no limit."""
+    """Number of consecutive failed attempts to read the source after which retrying stops; 0: no
+    limit. It does not apply to outputs."""
     realtime: bool = False
     """Whether a URL is paced in real time by its timestamps; files and HLS always are."""
     tls_verify: bool = True
@@ -65,6 +66,8 @@ class OutputSettings:
     """Pause before the first retry; doubled each time."""
     retry_max_s: float = 3.0
     """Longest pause between retries, and so the delay until a returning server is found."""
+    refused_max_s: float = 60.0
+    """Longest pause between retries while the server ends every session at once."""
     container: str | None = None
     """Container for stdout, by its usual file extension; None: MPEG-TS."""
     enhanced_rtmp: bool = False

@@ -18,6 +18,7 @@ from typing import Any, Final
 import av
 
 from vsr.errors import OutputError, UsageError, reason
+from vsr.live.output.closing import close_outputs
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.encoding import (
     TIME_BASE,
@@ -28,7 +29,7 @@ from vsr.live.output.encoding import (
     open_live_encoder,
     with_reduced_bitrate,
 )
-from vsr.live.output.output import Output, close_outputs
+from vsr.live.output.output import Output
 from vsr.live.output.plan import OutputStreams
 from vsr.live.output.spares import Spares
 from vsr.live.settings import OutputSettings

@@ -12,22 +12,22 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 from vsr.errors import reason
-from vsr.live.common import Backoff
 from vsr.live.output.delivery import Delivery
 from vsr.live.output.link import LinkMonitor
 from vsr.live.output.packet_queue import PacketQueue
+from vsr.live.output.pauses import Pauses
 from vsr.live.output.plan import OutputStreams, encode_plan, kind_of, output_name, settings_for
-from vsr.live.output.reasons import Reasons, explain_pipe_end, with_hint
+from vsr.live.output.probation import Probation
+from vsr.live.output.reasons import Reasons, explain_pipe_end, retry_words, with_hint
 from vsr.live.output.record import Kind, Record
 from vsr.live.output.session import Session
 from vsr.live.output.spares import Spares
-from vsr.live.output.state import DISK_FULL, OutputState, State
+from vsr.live.output.state import DISK_FULL, OutputState, State, after_session, during_session
 from vsr.live.output.tally import Tally
 from vsr.live.settings import OutputSettings
 from vsr.media.frame import now
@@ -72,8 +72,8 @@ class Output:
         stall = math.inf if self._kind == "pipe" else chosen.io_timeout_s
         line = encode_plan(url, streams, chosen)
         self._session = Session(line, stall, pipe_of(Path(url)), spares)
-        self.was_open = self._is_disk_full = False
-        """`was_open`: whether the output was ever open."""
+        self._probation = Probation(url, self._tally)
+        self._is_disk_full = False
         self._reasons = Reasons()
         self._link = LinkMonitor(url, bitrate, log, self.name)
         self._audio_bytes = self._logged_skips = 0
@@ -119,6 +119,11 @@ class Output:
         return self._state.state != "closed" and (self._queue.needs_key_frame or has_none)
 
     @property
+    def was_open(self) -> bool:
+        """Whether the output was ever open, and its server accepted the stream."""
+        return self._probation.was_accepted
+
+    @property
     def share(self) -> float:
         """Fraction of the full bitrate that the connection can carry."""
         return self._link.share
@@ -132,19 +137,7 @@ class Output:
     def state(self) -> OutputState:
         """Current state and counters, over all sessions."""
         with self._lock:
-            queue, session, known = self._queue, self._session, self._state
-            return replace(
-                known,
-                dropped=known.dropped + queue.dropped,
-                packets=known.packets + session.packets,
-                bytes=known.bytes + session.bytes,
-                queued=len(queue) + session.in_flight,
-                queued_s=queue.seconds,
-                queued_bytes=queue.bytes,
-                pictures=self._tally.pictures,
-                pictures_dropped=self._tally.pictures_dropped,
-                skips=queue.skips,
-            )
+            return during_session(self._state, self._queue, self._session, self._tally)
 
     def facts(self) -> dict[str, Any]:
         """Return name, state, bitrates, A/V offset and histograms of queueing and sending (ms),
@@ -156,7 +149,8 @@ class Output:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Send the queued packets and end, within about `timeout_s` seconds."""
-        close_outputs([self], timeout_s)
+        self.begin_close(time.monotonic() + timeout_s)
+        self.wait_closed()
 
     def begin_close(self, deadline: float) -> None:
         """Refuse further packets and end by the deadline (s, `time.monotonic`); never block."""
@@ -170,19 +164,20 @@ class Output:
             self._thread.join(max(0.0, self._deadline - time.monotonic()) + _KILL_S)
 
     def _run(self) -> None:
-        backoff = Backoff(first=self._settings.retry_s, longest=self._settings.retry_max_s)
-        failures, end = 0, None
+        probation, pauses, end = self._probation, Pauses(self._settings), None
         while self._deadline is None:
             why = mask_secrets(self._run_session(), self._url)
+            why = probation.end_session(why, self._state.open_s)
             if self._deadline is not None:
+                end = why if probation.is_refused else None
                 break
             if self._cannot_resume():
                 end = explain_pipe_end(why)
                 log.warning("%s: %s", self.name, end)
                 break
-            failures = 1 if self._state.open_s > backoff.longest else failures + 1
+            pause = pauses.after(self._state.open_s, probation.is_refused)
             self._begin_retry(why)
-            self._closing.wait(backoff.pause(failures))
+            self._closing.wait(pause)
         self._session.kill()
         with self._lock:
             self._queue.clear()
@@ -191,13 +186,15 @@ class Output:
 
     def _run_session(self) -> str:
         """Run one session; return the reason for its end, which may contain secrets."""
-        session = self._session
+        session, probation = self._session, self._probation
         try:
             session.begin()
             while True:
-                session.poll(_POLL_MS, len(self._queue), self._take, self._tally.sent)
+                session.poll(_POLL_MS, len(self._queue), self._take, probation.sent)
                 if session.is_open and self._state.state != "open":
                     self._opened()
+                if probation.is_passed(self._state.open_s):
+                    self._accepted()
                 self._measure(session)
                 why = session.fault()
                 if why or self._should_stop(session):
@@ -250,12 +247,7 @@ class Output:
             self._queue.end_session()
             for record in session.records_in_flight():
                 self._tally.dropped(record)
-            self._state = replace(
-                self._state,
-                packets=self._state.packets + session.packets,
-                bytes=self._state.bytes + session.bytes,
-                dropped=self._state.dropped + session.in_flight,
-            )
+            self._state = after_session(self._state, session)
             session.reset()
 
     def _cannot_resume(self) -> bool:
@@ -265,13 +257,26 @@ class Output:
     def _opened(self) -> None:
         with self._lock:
             self._queue.begin_session()
-            if self.was_open:
-                self._state = replace(self._state, reconnects=self._state.reconnects + 1)
         self._set_state("open")
-        event = "reconnected" if self.was_open else "connected"
-        self.was_open = True
-        self._reasons.clear()
         self._link.restart(now())
+        if not self._probation.refusals:
+            self._announce()
+        if not self._probation.is_pending:
+            self._probation.accept()
+
+    def _accepted(self) -> None:
+        """Accept a session that the server has not ended at once."""
+        if self._probation.refusals:
+            self._announce()
+        self._probation.accept()
+
+    def _announce(self) -> None:
+        """Count and log that the output is open; an outage ends."""
+        if self.was_open:
+            with self._lock:
+                self._state = replace(self._state, reconnects=self._state.reconnects + 1)
+        event = "reconnected" if self.was_open else "connected"
+        self._reasons.clear()
         file = self._session.file
         what = event if file in ("", absolute_path(self._url)) else f"{event}, writing {file}"
         log.info("%s: %s", self.name, what)
@@ -279,7 +284,7 @@ class Output:
     def _begin_retry(self, why: str) -> None:
         why = with_hint(why)
         self._set_state("retrying", why)
-        tries = "still retrying" if self._reasons.has_any else "retrying"
+        tries = retry_words(self._reasons.has_any, self._probation.is_refused)
         level = logging.WARNING if self._reasons.add(why) else logging.DEBUG
         log.log(level, "%s: %s; %s", self.name, why, tries)
 
@@ -289,12 +294,3 @@ class Output:
             same = state == self._state.state
             since = self._state.since if same else time.monotonic()
             self._state = replace(self._state, state=state, since=since, last_error=last)
-
-
-def close_outputs(outputs: Iterable[Output], timeout_s: float = 1.0) -> None:
-    """Close several outputs in parallel, within about `timeout_s` seconds in total."""
-    outputs, deadline = list(outputs), time.monotonic() + timeout_s
-    for output in outputs:
-        output.begin_close(deadline)
-    for output in outputs:
-        output.wait_closed()

@@ -44,3 +44,8 @@ def with_hint(why: str) -> str:
     if "certificate" in why.lower():
         return f"{why} (nothing was sent; --tls-no-verify accepts any certificate)"
     return f"{why} (check the stream key)" if _PUBLISHER_REFUSED.search(why) else why
+
+
+def retry_words(again: bool, rarely: bool) -> str:
+    """Return how an output goes on; `again`: it was said before, `rarely`: the pauses are long."""
+    return "still retrying" * again + "retrying" * (not again) + ", less and less often" * rarely

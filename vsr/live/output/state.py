@@ -1,8 +1,12 @@
 """State and counters of an output, for its status and report."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
+
+from vsr.live.output.packet_queue import PacketQueue
+from vsr.live.output.session import Session
+from vsr.live.output.tally import Tally
 
 DISK_FULL: Final = "the disk is full"
 State = Literal["connecting", "open", "retrying", "closed"]
@@ -40,3 +44,31 @@ class OutputState:
     def open_s(self) -> float:
         """Time since the output opened (s); 0 if it is not open."""
         return time.monotonic() - self.since if self.state == "open" else 0.0
+
+
+def during_session(
+    known: OutputState, queue: PacketQueue, session: Session, tally: Tally
+) -> OutputState:
+    """Return the state with the counts of the queue and of the current session."""
+    return replace(
+        known,
+        dropped=known.dropped + queue.dropped,
+        packets=known.packets + session.packets,
+        bytes=known.bytes + session.bytes,
+        queued=len(queue) + session.in_flight,
+        queued_s=queue.seconds,
+        queued_bytes=queue.bytes,
+        pictures=tally.pictures,
+        pictures_dropped=tally.pictures_dropped,
+        skips=queue.skips,
+    )
+
+
+def after_session(known: OutputState, session: Session) -> OutputState:
+    """Return the state with the counts of a session that has ended."""
+    return replace(
+        known,
+        packets=known.packets + session.packets,
+        bytes=known.bytes + session.bytes,
+        dropped=known.dropped + session.in_flight,
+    )

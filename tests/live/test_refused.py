@@ -1,0 +1,108 @@
+"""Servers that accept a connection but not the stream, and outputs that can never work."""
+
+import errno
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vsr
+from tests.programs import needs_nginx
+from tests.rtmp import Server
+from tests.streams import Marked, make_marked
+from vsr.live.output.delivery import Delivery
+from vsr.live.output.pauses import Pauses
+from vsr.live.output.probation import REFUSED, Probation
+from vsr.live.output.record import Record
+from vsr.live.output.tally import Tally
+from vsr.live.settings import OutputSettings
+from vsr.media.frame import Frame
+
+URL = "rtmp://host/live/k3y"
+BROKEN = os.strerror(errno.EPIPE)
+
+
+def _record() -> Record:
+    frame = Frame.__new__(Frame)
+    frame.event, frame.stamps = "", type("Stamps", (), {"sent": 0.0})()  # type: ignore[assignment]
+    return Record(b"", True, 0.0, delivery=Delivery(frame, 1, lambda _: None), origin=None)
+
+
+def _session(probation: Probation, why: str, seconds: float, packets: int = 3) -> str:
+    for _ in range(packets):
+        probation.sent(_record(), 0.0, 0.001, 0.0)
+    if probation.is_passed(seconds):
+        probation.accept()
+    return probation.end_session(why, seconds)
+
+
+def _counts(tally: Tally) -> tuple[int, int]:
+    return tally.pictures, tally.pictures_dropped
+
+
+def test_sessions_that_end_at_once_are_a_refusal_and_send_nothing() -> None:
+    probation = Probation(URL, tally := Tally())
+    whys = [_session(probation, why, 0.05) for why in (BROKEN, "End of file", BROKEN, BROKEN)]
+    assert whys == [BROKEN, BROKEN, REFUSED, REFUSED]
+    assert _counts(tally) == (0, 12)
+    assert not probation.was_accepted
+    assert _session(probation, BROKEN, 20.0) == BROKEN
+    assert _counts(tally) == (3, 12)
+    assert (probation.was_accepted, probation.is_refused) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "why", "seconds"),
+    [
+        (URL, BROKEN, 1.5),
+        (URL, "the output process exited unexpectedly", 0.1),  # killed, or the end of the relay
+        ("out.mkv", BROKEN, 0.1),
+        ("udp://host:1", BROKEN, 0.1),
+    ],
+)
+def test_other_ends_are_no_refusal(url: str, why: str, seconds: float) -> None:
+    probation = Probation(url, tally := Tally())
+    for k in range(1, 5):
+        assert _session(probation, why, seconds) == why
+        assert _counts(tally) == (3 * k, 0)
+
+
+def test_results_of_a_known_server_are_not_held_back() -> None:
+    probation = Probation(URL, tally := Tally())
+    probation.sent(_record(), 0.0, 0.001, 0.0)
+    assert _counts(tally) == (0, 0)
+    assert not probation.is_passed(0.9)
+    assert probation.is_passed(1.0)
+    probation.accept()
+    probation.sent(_record(), 0.0, 0.001, 0.0)
+    assert _counts(tally) == (2, 0)
+
+
+def test_the_pauses_of_a_refusal_grow_up_to_a_minute() -> None:
+    pauses = Pauses(OutputSettings())
+    refused = [pauses.after(0.05, refused=True) for _ in range(12)]
+    assert all(a < b for a, b in itertools.pairwise(refused[:7]))
+    assert 48 <= refused[-1] <= 60
+    assert pauses.after(0.05, refused=False) <= 3
+    assert pauses.after(10.0, refused=False) <= 0.5
+
+
+@needs_nginx
+def test_a_server_that_denies_publishing_is_named_once_and_counts_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vsr")
+    clip = make_marked(tmp_path / "in.flv", Marked(seconds=3))
+    settings: dict[str, Any] = {"model": "bicubic", "max_latency": 5.0}
+    with (
+        Server(tmp_path / "nginx", "deny publish all;") as server,
+        pytest.raises(vsr.OutputError, match=f"nothing was published: {REFUSED}"),
+    ):
+        vsr.relay(str(clip), server.url("k3y"), settings=vsr.RelaySettings(**settings))
+    assert caplog.text.count(REFUSED) == 1
+    assert caplog.text.count("connected") == 1
+    assert "reconnected" not in caplog.text
+    assert "0 were sent" in caplog.text
+    assert "k3y" not in caplog.text

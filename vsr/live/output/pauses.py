@@ -1,0 +1,21 @@
+"""Pauses between the attempts of an output to connect."""
+
+from vsr.live.common import Backoff
+from vsr.live.settings import OutputSettings
+
+
+class Pauses:
+    """Grows the pauses while attempts fail. Not thread-safe."""
+
+    def __init__(self, settings: OutputSettings) -> None:
+        self._usual = Backoff(first=settings.retry_s, longest=settings.retry_max_s)
+        self._refused = Backoff(first=settings.retry_s, longest=settings.refused_max_s)
+        self._failures = 0
+
+    def after(self, open_s: float, refused: bool) -> float:
+        """Return the next pause (s), after a session that was open for `open_s` seconds.
+
+        `refused`: whether the server ends every session at once.
+        """
+        self._failures = 1 if open_s > self._usual.longest else self._failures + 1
+        return (self._refused if refused else self._usual).pause(self._failures)
