@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 DEINTERLACE: Final = ("auto", "off", "frame", "bob")
 _MAX_REMEMBERED: Final = 64
 """Number of pictures whose `opaque` is remembered, as filters lose it."""
+_MAX_ASPECT: Final = 65535
+"""Maximum numerator and denominator of a pixel aspect."""
 _NOTHING_READY: Final = (av.error.BlockingIOError, av.error.EOFError)
 
 
@@ -99,7 +101,8 @@ class Filtering:
 class PictureFilters:
     """Filters the pictures of one stream, in order. Use from one thread.
 
-    The filter graph is rebuilt if the size, the format or the required filters change.
+    The filter graph is rebuilt if the size, the format, the pixel aspect or the required filters
+    change.
     """
 
     def __init__(self, filtering: Filtering, fields: Fields = UNKNOWN_FIELDS) -> None:
@@ -114,15 +117,25 @@ class PictureFilters:
         self._first = Fraction(0)
         self._opaque: deque[tuple[Fraction, Any]] = deque(maxlen=_MAX_REMEMBERED)
 
-    def feed(self, picture: av.VideoFrame, rate: Fraction) -> Iterator[av.VideoFrame]:
-        """Filter a picture with its time set; yield the resulting pictures. Raises UsageError."""
+    @property
+    def active(self) -> bool:
+        """Whether the picture that was yielded last has been filtered."""
+        return self._graph is not None
+
+    def feed(
+        self, picture: av.VideoFrame, rate: Fraction, aspect: Fraction | None = None
+    ) -> Iterator[av.VideoFrame]:
+        """Filter a picture with its time set; yield the resulting pictures. Raises UsageError.
+
+        `aspect`: its pixel aspect; the container may declare another one than the picture.
+        """
         self._combed = self._combed or picture.interlaced_frame
         chain = self._filtering.chain(self._fields, self._combed)
-        kind = (picture.width, picture.height, picture.format.name, tuple(chain))
+        kind = (picture.width, picture.height, picture.format.name, aspect, tuple(chain))
         if kind != self._kind:
             yield from self.flush()
             self._kind = kind
-            self._start(picture, chain, rate)
+            self._start(picture, chain, rate, aspect)
         if self._graph is None:
             yield picture
             return
@@ -138,7 +151,10 @@ class PictureFilters:
             yield from self._ready()
         self._graph, self._kind = None, ()
 
-    def _start(self, picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction) -> None:
+    def _start(
+        self, picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction,
+        aspect: Fraction | None,
+    ) -> None:  # fmt: skip
         self._graph, self._shift, self._stream_rate = None, None, rate
         if not chain:
             return
@@ -149,7 +165,7 @@ class PictureFilters:
         self._first = picture.pts * picture.time_base
         words = ",".join(f"{name}={options}" if options else name for name, options in chain)
         try:
-            self._graph = _graph(picture, chain, rate)
+            self._graph = _graph(picture, chain, rate, aspect)
         except (av.error.FFmpegError, ValueError) as exc:
             raise UsageError(f"FFmpeg's filters {words} cannot be used: {reason(exc)}") from exc
 
@@ -181,7 +197,9 @@ class PictureFilters:
         return self._stream_rate * self._filtering.rate_factor
 
 
-def _graph(picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction) -> av.filter.Graph:
+def _graph(
+    picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction, aspect: Fraction | None
+) -> av.filter.Graph:
     """Build the filter graph for pictures like this one. Raises FFmpegError and ValueError."""
     graph = av.filter.Graph()
     assert picture.time_base is not None
@@ -191,6 +209,9 @@ def _graph(picture: av.VideoFrame, chain: list[tuple[str, str]], rate: Fraction)
         "frame_rate": f"{rate.numerator}/{rate.denominator}",
         "colorspace": picture.colorspace, "range": picture.color_range,
     }  # fmt: skip
+    if aspect:  # filters take it from here or from each picture
+        facts["pixel_aspect"] = f"{aspect.numerator}/{aspect.denominator}"
+        chain = [("setsar", f"{facts['pixel_aspect']}:max={_MAX_ASPECT}"), *chain]
     last = graph.add("buffer", ":".join(f"{key}={value}" for key, value in facts.items()))
     for name, options in chain:
         each = graph.add(name, options or None)

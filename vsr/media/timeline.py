@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 import av
 
+from vsr.media.aspect import AspectReader
 from vsr.media.fields import Fields
 from vsr.media.filters import Filtering, PictureFilters
 from vsr.media.info import VideoInfo
@@ -29,6 +31,9 @@ class Timeline:
         self._frames: VideoInfo | None = None
         self._last_pts: int | None = None
         self._last_frame: int | None = None
+        self._decoded_aspects, self._frame_aspects = AspectReader(), AspectReader()
+        self._first_aspect: Fraction | None = None
+        self._aspect: Fraction | None = None
 
     def add(self, picture: av.VideoFrame, pts: int | None) -> Iterator[av.VideoFrame]:
         """Yield the filtered pictures of a picture; `pts` is None if the container has none.
@@ -39,8 +44,9 @@ class Timeline:
         if self._info is None:
             self._info = self._describe(picture)
         info = self._info
+        self._aspect = self._aspect_of(picture, info.sample_aspect)
         picture.pts, picture.time_base = self._monotonic(pts, info.step), info.time_base
-        return self._filters.feed(picture, info.rate)
+        return self._filters.feed(picture, info.rate, self._aspect)
 
     def restart(self, decoded: int) -> None:
         """Restart at another position in the stream, after `decoded` pictures."""
@@ -69,8 +75,27 @@ class Timeline:
                 rate=rate,
                 frames=round(decoded.frames * rate / decoded.rate),
                 time_base=self.filtering.time_base(decoded.time_base, first.time_base),
+                sample_aspect=self.aspect(first),
             )
         return self._frames
+
+    def aspect(self, picture: av.VideoFrame) -> Fraction | None:
+        """Return the pixel aspect of the picture that was yielded last; None if undeclared."""
+        found = self._frame_aspects.of(picture) if self._filters.active else None
+        if found is None or (found == 1 and self._aspect is None):
+            return self._aspect
+        return found
+
+    def _aspect_of(self, decoded: av.VideoFrame, declared: Fraction | None) -> Fraction | None:
+        """Return a decoded picture's pixel aspect; `declared`: the stream's.
+
+        If the container declares another one than the first picture, it is valid for all pictures.
+        """
+        found = self._decoded_aspects.of(decoded)
+        if self._first_aspect is None:
+            self._first_aspect = found
+        first = self._first_aspect
+        return declared if found in (None, first) or first != (declared or 1) else found
 
     def pts(self, picture: av.VideoFrame) -> int:
         """Return a picture's pts in the frames' time base, later than that of the previous one."""
