@@ -160,8 +160,8 @@ def _video_facts(path: Path) -> dict[str, Any]:
                 digest.update(bytes(packet))
                 if time is not None and not packet.is_discard:
                     times = [min(time, *times), max(time, *times)] if times else [time, time]
-            elif audio is None:
-                audio = time
+            elif audio is None and not packet.is_discard:
+                audio = time if time is None else max(time, Fraction(0))  # encoder delay: hidden
     return {
         "frames": frames,
         "video_sha256": digest.hexdigest(),

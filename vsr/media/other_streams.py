@@ -16,6 +16,7 @@ from vsr.media.copying import (
     is_cover,
     stream_label,
 )
+from vsr.media.hidden import StartCutter
 from vsr.media.passthrough import kept_tags
 from vsr.media.timestamps import MonotonicDts, Packet
 from vsr.media.transcode import (
@@ -73,6 +74,7 @@ class OtherStreams:
     converted: list[str] = field(default_factory=list)
     """Descriptions of streams that get another codec, for messages."""
     _converters: dict[int, _PacketConverter] = field(default_factory=dict)
+    _cutters: dict[int, StartCutter] = field(default_factory=dict)
     _dts: dict[int, MonotonicDts] = field(default_factory=dict)
 
     def add(self, stream: av.stream.Stream) -> None:
@@ -97,6 +99,8 @@ class OtherStreams:
             self.left_out.append(stream_label(stream))
         else:
             self._converters[stream.index] = converter
+            encoded = isinstance(converter, AudioTranscoder)
+            self._cutters[stream.index] = StartCutter(form, stream, encoded)
 
     def _copying(self, stream: av.stream.Stream) -> _PacketConverter:
         copy = copy_stream(self.output, stream)
@@ -143,7 +147,9 @@ class OtherStreams:
             assert base is not None
             equal = bool(self.output.format.flags & _TS_NONSTRICT)
             dts = self._dts[index] = MonotonicDts(base, equal)
+        cutter = self._cutters[index]
         for packet in made:
-            packet.stream = converter.stream
-            dts.correct(packet)
-            yield packet
+            if cutter.admit(packet):
+                packet.stream = converter.stream
+                dts.correct(packet)
+                yield packet
