@@ -11,8 +11,8 @@ _SIDE: Final = 256
 """A number is told by the sides of a picture, as swscale refuses long rows."""
 _CROP: Final = 4
 """Largest side of the part of a picture that is scaled."""
-_UNREADABLE: Final = "bayer"
-"""Formats of which swscale aborts the process at small sizes."""
+_UNREADABLE: Final = ("bayer", "yaf32be")
+"""Formats of which swscale aborts the process at small sizes: of all formats, only these do."""
 _STEPS: Final = 1024
 """Aspects that differ by less than 1 in this many are taken as equal."""
 _DENOMINATOR: Final = (
